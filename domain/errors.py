@@ -1,0 +1,92 @@
+"""What can go wrong, in the words of a user: each error has a stable `code` and a sentence that says what to do."""
+
+from typing import ClassVar
+
+
+class DomainError(Exception):
+    """A command or query is refused; nothing has changed."""
+
+    code: ClassVar[str] = "refused"
+
+    def __init__(self, detail: str, **more: object) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.more = more
+
+
+class NotFound(DomainError):
+    """There is no such thing, or the caller may not know of it: both look the same."""
+
+    code = "not_found"
+
+
+class Forbidden(DomainError):
+    """The caller is known, and may not do this."""
+
+    code = "forbidden"
+
+
+class NotAuthenticated(DomainError):
+    """Nobody, or nobody that we can believe."""
+
+    code = "not_authenticated"
+
+
+class Invalid(DomainError):
+    """A value breaks a rule. `errors` lists `{loc, msg}` for each."""
+
+    code = "invalid"
+
+
+class Conflict(DomainError):
+    """The state of things forbids this now."""
+
+    code = "conflict"
+
+
+class Taken(Conflict):
+    """Another one already has this name or address."""
+
+    code = "taken"
+
+
+class VersionMismatch(DomainError):
+    """If-Match named a version that is no longer the newest."""
+
+    code = "version_mismatch"
+
+
+class KeyReused(DomainError):
+    """The same Idempotency-Key came with another request."""
+
+    code = "idempotency_key_reused"
+
+
+class TooMany(DomainError):
+    """A limit of calls was passed; `retry_after` tells in how many seconds to come back."""
+
+    code = "too_many"
+
+
+class Unavailable(DomainError):
+    """Something we need is away; `retry_after` tells in how many seconds to come back."""
+
+    code = "unavailable"
+
+
+class UnsupportedImage(DomainError):
+    """The bytes are not of a type that we take."""
+
+    code = "unsupported_image"
+
+
+class DamagedImage(DomainError):
+    """The bytes claim to be an image, and their structure does not hold."""
+
+    code = "damaged_image"
+
+
+class ImageTooLarge(DomainError):
+    """The file has too many bytes, pixels, bands or pages."""
+
+    code = "image_too_large"
