@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -44,7 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     access_ttl: Positive = 600
     refresh_idle_ttl: Positive = 7 * 86400
     refresh_absolute_ttl: Positive = 30 * 86400
-    password_strength: Annotated[str, Meta(pattern="^(production|embedded)$")] = "embedded"
+    password_strength: Annotated[str, Meta(pattern="^(production|embedded)$")] = "embedded"  # noqa: S105 - a level, not a secret
     logins_per_minute_account: Positive = 5
     logins_per_minute_address: Positive = 20
 
@@ -74,9 +74,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def load(environment: Mapping[str, str]) -> Settings:
     """Read the settings from `environment`. Raises WrongSetting, naming the variable and what it expects."""
     known = {PREFIX + field.name.upper(): field for field in msgspec.structs.fields(Settings)}
-    return Settings(
-        **{known[name].name: _value(name, text, known[name].type) for name, text in environment.items() if name in known and text != ""}
-    )
+    given = {name: text for name, text in environment.items() if name in known and text}
+    values: dict[str, Any] = {known[name].name: _value(name, text, known[name].type) for name, text in given.items()}
+    return Settings(**values)
 
 
 def _value(name: str, text: str, wanted: object) -> object:

@@ -1,0 +1,230 @@
+"""What the use cases need of the world. Each docstring is the contract: what blocks, what is raised, what may be repeated."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from domain.access import Actor
+from domain.errors import DomainError
+from domain.events import Event, State
+
+S = TypeVar("S", bound=State)
+Evolve = Callable[[S | None, Event], S | None]
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks for what, when. `id` makes it idempotent; `digest` (of the request's payload) tells a repeat from another request."""
+
+    id: UUID
+    actor: Actor
+    at: datetime
+    digest: bytes | None = None
+    correlation_id: UUID | None = None
+    causation_id: UUID | None = None
+    request_id: str = ""
+    address: str = ""
+    traceparent: str = ""
+
+
+class Guard(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream that must exist, have none of the events `closed_by`, and stand at `version` where one is given."""
+
+    stream: UUID
+    version: int | None = None
+    closed_by: tuple[type[Event], ...] = ()
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """`value` may belong to one stream at a time within `scope`."""
+
+    scope: str
+    value: str
+    stream: UUID
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """Give a claim back; without `value` all claims of the stream."""
+
+    stream: UUID
+    scope: str = ""
+    value: str | None = None
+
+
+class Secret(msgspec.Struct, frozen=True, kw_only=True):
+    """Something forgettable that never stands in an event; None forgets it."""
+
+    kind: str
+    owner: UUID
+    value: bytes | None
+
+
+class Appended(msgspec.Struct, frozen=True, kw_only=True):
+    """How a command ended: its last event's position, the stream that it made, and whether this was a repeat."""
+
+    position: int
+    subject: UUID | None = None
+    replayed: bool = False
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as it stands in the log."""
+
+    position: int
+    stream: UUID
+    version: int
+    type: str
+    schema_version: int
+    event_id: UUID
+    data: bytes
+    meta: bytes = b"{}"
+    recorded_at: datetime | None = None
+    hash: bytes = b""
+
+
+class Conflicted(DomainError):
+    """A stream has moved on since it was loaded: load it again and decide again."""
+
+    code = "conflicted"
+
+
+class Closed(DomainError):
+    """A guard failed: the stream is closed."""
+
+    code = "closed"
+
+
+class Log(Protocol):
+    """The event log. Calls block; Unavailable is raised when the database is away."""
+
+    def load(self, stream: UUID, evolve: Evolve[S], *, version: int | None = None, until: datetime | None = None) -> S | None:
+        """What the events of `stream` add up to, all of them or up to `version` or `until`; None when there are none."""
+
+    def append(
+        self,
+        command: Command,
+        *events: Event,
+        subject: UUID | None = None,
+        guards: Sequence[Guard] = (),
+        claims: Sequence[Claim] = (),
+        releases: Sequence[Release] = (),
+        secrets: Sequence[Secret] = (),
+    ) -> Appended:
+        """Append all of `events` or none, durably, and return when that is certain.
+
+        Raises Conflicted (a version is taken), NotFound or Closed (a guard), Taken (a claim; `scope`), KeyReused (the command id
+        is known with another digest). A known command id with the same digest changes nothing and returns its first outcome.
+        """
+
+    def outcome(self, command: Command) -> Appended | None:
+        """The first outcome of this command, if it was taken before. Raises KeyReused as `append` does."""
+
+    def head(self) -> int:
+        """The position of the newest event; 0 when there is none."""
+
+    def read(self, after: int, limit: int) -> Sequence[Recorded]:
+        """The events that follow position `after`, contiguous; at most `limit`."""
+
+    def history(self, stream: UUID) -> Sequence[Recorded]:
+        """All events of one stream."""
+
+    def decode(self, recorded: Recorded) -> Event: ...
+
+    def claimed(self, scope: str, value: str) -> UUID | None:
+        """The stream that holds a claim."""
+
+    def secret(self, kind: str, owner: UUID) -> bytes | None: ...
+
+
+class Passwords(Protocol):
+    """Slow hashes, few at a time. Raises Unavailable when too many wait."""
+
+    def hash(self, password: str) -> bytes: ...
+
+    def verify(self, password: str, known: bytes | None) -> bool:
+        """None costs as much as a real hash, and is never right."""
+
+    def outdated(self, known: bytes) -> bool:
+        """Whether the hash was made with weaker parameters than today's."""
+
+
+class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
+    session_id: UUID
+    user_id: UUID
+    token: str
+
+
+class RefreshTokens(Protocol):
+    """Opaque tokens, each of which may be used once for exactly one child."""
+
+    def issue(self, *, session: UUID, user: UUID, at: datetime) -> str: ...
+
+    def rotate(self, token: str, *, at: datetime) -> Refreshed:
+        """The one child of `token`; the same child again within the grace of 10 s.
+
+        Raises NotAuthenticated when the token is unknown, expired or revoked, and Reused when it was used before.
+        """
+
+    def session_of(self, token: str) -> UUID | None: ...
+
+    def revoke(self, session: UUID) -> None:
+        """Idempotent."""
+
+    def revoke_user(self, user: UUID, *, but: UUID | None = None) -> list[UUID]:
+        """The sessions revoked."""
+
+
+class Reused(DomainError):
+    """A refresh token came a second time, after its grace."""
+
+    code = "refresh_token_reused"
+
+    def __init__(self, session_id: UUID, user_id: UUID) -> None:
+        super().__init__("Invalid or expired refresh token")
+        self.session_id = session_id
+        self.user_id = user_id
+
+
+class Limits(Protocol):
+    def take(self, key: str, *, most: int, seconds: int) -> None:
+        """Count one call. Raises TooMany with `retry_after` (seconds) when `most` were made within the window of `seconds`."""
+
+
+class Blobs(Protocol):
+    """Bytes named by their sha256 (hex), never changed, never under a client's name. Raises Unavailable when the store is away."""
+
+    def begin(self) -> "BlobWriter": ...
+
+    def read(self, sha256: str) -> bytes:
+        """Raises NotFound."""
+
+    def open(self, sha256: str) -> Any:
+        """A binary file to read from. Raises NotFound."""
+
+    def exists(self, sha256: str) -> bool: ...
+
+    def put_derived(self, name: str, data: bytes, media_type: str) -> None:
+        """Something that can be made again from the log and the blobs, under a name like `thumbnail/SHA256`. Overwrites."""
+
+    def get_derived(self, name: str) -> bytes | None: ...
+
+    def delete(self, sha256: str) -> None:
+        """Idempotent."""
+
+    def signed_url(self, name: str, *, filename: str, media_type: str, inline: bool, seconds: int, internal: bool = False) -> str:
+        """An address that needs no header and ends after `seconds`; `name` is a sha256 or a derived name."""
+
+
+class BlobWriter(Protocol):
+    """One upload under way: nothing is visible until `commit`; `abort` leaves nothing behind."""
+
+    file: Any  # what was written so far, seekable
+
+    def write(self, chunk: bytes) -> None: ...
+
+    def commit(self) -> tuple[str, int]:
+        """(sha256 in hex, bytes). Repeating the same bytes is harmless."""
+
+    def abort(self) -> None: ...

@@ -1,0 +1,298 @@
+"""A job: one model version run over one image or a whole dataset, planned in chunks, each judged exactly once."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+
+from domain.errors import Conflict, Invalid
+from domain.events import Event, State, first, following
+from domain.values import chunk_id
+
+PLAN_MOST = 500  # images in one ClassificationPlanned
+CHUNK_MOST = 64  # images in one chunk; the last chunk of a plan part may be smaller
+
+
+class Phase(StrEnum):
+    """`pending` until it is planned, `running` until every chunk is judged."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in {Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED}
+
+
+class Verdict(StrEnum):
+    CLEAR = "clear"
+    NEEDS_REVIEW = "needs_review"
+    OUT_OF_DOMAIN = "out_of_domain"
+
+
+class PlannedImage(msgspec.Struct, frozen=True):
+    id: UUID
+    sha256: str
+
+
+class ClassificationRequested(Event, frozen=True, kw_only=True):
+    """`dataset_id` is the dataset covered, or the one in which the single `image_id` stood; the model version is pinned."""
+
+    dataset_id: UUID
+    image_id: UUID | None
+    model_id: UUID
+    model_name: str
+    model_version: int
+    model_sha256: str
+    threshold: float
+
+
+class ClassificationPlanned(Event, frozen=True, kw_only=True):
+    """Part `part` (0, 1, ...) of what the job covers. Chunk numbers run through all parts, `first_chunk` on."""
+
+    part: int
+    last: bool
+    first_chunk: int
+    images: tuple[PlannedImage, ...]
+
+
+class ClassificationCancelled(Event, frozen=True, kw_only=True):
+    pass
+
+
+class ClassificationCompleted(Event, frozen=True, kw_only=True):
+    """Every image has its result or its failure."""
+
+    succeeded: int
+    failed: int
+
+
+class ClassificationFailed(Event, frozen=True, kw_only=True):
+    reason: str
+    failed: int
+
+
+class ClassificationDeleted(Event, frozen=True, kw_only=True):
+    """Hidden with its results; what is planned for it stops. The record keeps both."""
+
+
+ENDING = (ClassificationCancelled, ClassificationCompleted, ClassificationFailed, ClassificationDeleted)
+
+
+class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
+    """`scores` follow the chunk's labels and add up to 1; `signals` say how foreign the image looked, by name."""
+
+    image_id: UUID
+    sha256: str
+    label: str
+    confidence: float
+    verdict: Verdict
+    scores: tuple[float, ...]
+    signals: dict[str, float] = {}
+
+
+class ImageFailure(msgspec.Struct, frozen=True, kw_only=True):
+    image_id: UUID
+    reason: str
+    detail: str
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """What made the results; `seconds` of work for the whole chunk."""
+
+    model_sha256: str
+    preprocessing: str
+    runtime: str
+    provider: str
+    decoder: str
+    cpu: str
+    worker: str
+    seconds: float
+
+
+class ChunkJudged(Event, frozen=True, kw_only=True):
+    """The only event of its stream (named by job and number): a chunk is judged once, whatever is delivered twice."""
+
+    job_id: UUID
+    number: int
+    dataset_id: UUID
+    model_name: str
+    model_version: int
+    labels: tuple[str, ...]
+    results: tuple[ImageResult, ...]
+    failures: tuple[ImageFailure, ...]
+    provenance: Provenance | None
+
+
+class Classification(State, frozen=True, kw_only=True):
+    dataset_id: UUID
+    image_id: UUID | None
+    model_id: UUID
+    model_name: str
+    model_version: int
+    model_sha256: str
+    threshold: float
+    created_by: UUID
+    created_at: datetime
+    updated_at: datetime
+    phase: Phase = Phase.PENDING
+    parts: int = 0
+    chunks: int = 0
+    images: int = 0
+    planned: bool = False
+    deleted: bool = False
+
+
+def request(
+    job: UUID,
+    *,
+    dataset: UUID,
+    image: PlannedImage | None,
+    model_id: UUID,
+    model_name: str,
+    model_version: int,
+    model_sha256: str,
+    threshold: float,
+    by: UUID,
+    at: datetime,
+) -> list[Event]:
+    """A job over one image is planned at once; one over a dataset when its images have been listed."""
+    if not 0 <= threshold <= 1:
+        raise Invalid("threshold must lie between 0 and 1", errors=[{"loc": ["body", "threshold"], "msg": "must lie between 0 and 1"}])
+    requested = ClassificationRequested(
+        **first(job, by=by, at=at),
+        dataset_id=dataset,
+        image_id=image.id if image else None,
+        model_id=model_id,
+        model_name=model_name,
+        model_version=model_version,
+        model_sha256=model_sha256,
+        threshold=threshold,
+    )
+    if image is None:
+        return [requested]
+    state = evolve(None, requested)
+    assert state is not None
+    return [requested, *plan(state, [image], by=by, at=at)]
+
+
+def plan(job: Classification, images: Sequence[PlannedImage], *, by: UUID, at: datetime) -> list[Event]:
+    """What the job covers, in parts; a job over nothing fails with a reason."""
+    if job.planned or job.phase.ended or job.deleted:
+        return []
+    if not images:
+        return [fail(job, reason="The dataset holds no image that can be classified", failed=0, by=by, at=at)]
+    events: list[Event] = []
+    chunk = 0
+    for part, start in enumerate(range(0, len(images), PLAN_MOST)):
+        covered = tuple(images[start : start + PLAN_MOST])
+        common = {"originator_id": job.id, "originator_version": job.version + part + 1, "at": at, "by": by}
+        last = start + PLAN_MOST >= len(images)
+        events.append(ClassificationPlanned(**common, part=part, last=last, first_chunk=chunk, images=covered))  # type: ignore[arg-type]
+        chunk += len(chunks_of(covered))
+    return events
+
+
+def chunks_of(images: Sequence[PlannedImage]) -> list[Sequence[PlannedImage]]:
+    return [images[start : start + CHUNK_MOST] for start in range(0, len(images), CHUNK_MOST)]
+
+
+def cancel(job: Classification, *, by: UUID, at: datetime) -> ClassificationCancelled:
+    if job.phase.ended:
+        raise Conflict(f"The job has ended already: {job.phase.value}")
+    return ClassificationCancelled(**following(job, by=by, at=at))
+
+
+def complete(job: Classification, *, succeeded: int, failed: int, by: UUID, at: datetime) -> list[Event]:
+    """A job in which nothing succeeded has failed."""
+    if job.phase.ended or job.deleted:
+        return []
+    if not succeeded:
+        return [fail(job, reason="No image could be classified", failed=failed, by=by, at=at)]
+    return [ClassificationCompleted(**following(job, by=by, at=at), succeeded=succeeded, failed=failed)]
+
+
+def fail(job: Classification, *, reason: str, failed: int, by: UUID, at: datetime) -> ClassificationFailed:
+    return ClassificationFailed(**following(job, by=by, at=at), reason=reason, failed=failed)
+
+
+def delete(job: Classification, *, by: UUID, at: datetime) -> ClassificationDeleted:
+    return ClassificationDeleted(**following(job, by=by, at=at))
+
+
+def judge(
+    job: Classification,
+    number: int,
+    *,
+    labels: tuple[str, ...],
+    results: tuple[ImageResult, ...],
+    failures: tuple[ImageFailure, ...],
+    provenance: Provenance | None,
+    by: UUID,
+    at: datetime,
+) -> ChunkJudged:
+    return ChunkJudged(
+        **first(chunk_id(job.id, number), by=by, at=at),
+        job_id=job.id,
+        number=number,
+        dataset_id=job.dataset_id,
+        model_name=job.model_name,
+        model_version=job.model_version,
+        labels=labels,
+        results=results,
+        failures=failures,
+        provenance=provenance,
+    )
+
+
+def verdict_on(confidence: float, *, threshold: float, out_of_domain: bool) -> Verdict:
+    if out_of_domain:
+        return Verdict.OUT_OF_DOMAIN
+    return Verdict.CLEAR if confidence >= threshold else Verdict.NEEDS_REVIEW
+
+
+def evolve(job: Classification | None, event: Event) -> Classification | None:
+    match event:
+        case ClassificationRequested():
+            return Classification(
+                id=event.originator_id,
+                version=event.originator_version,
+                dataset_id=event.dataset_id,
+                image_id=event.image_id,
+                model_id=event.model_id,
+                model_name=event.model_name,
+                model_version=event.model_version,
+                model_sha256=event.model_sha256,
+                threshold=event.threshold,
+                created_by=event.by,
+                created_at=event.at,
+                updated_at=event.at,
+            )
+        case _ if job is None:
+            return None
+        case ClassificationPlanned():
+            return msgspec.structs.replace(
+                job,
+                version=event.originator_version,
+                updated_at=event.at,
+                phase=Phase.RUNNING,
+                parts=job.parts + 1,
+                chunks=job.chunks + len(chunks_of(event.images)),
+                images=job.images + len(event.images),
+                planned=event.last,
+            )
+        case ClassificationCancelled():
+            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, phase=Phase.CANCELLED)
+        case ClassificationCompleted():
+            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, phase=Phase.COMPLETED)
+        case ClassificationFailed():
+            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, phase=Phase.FAILED)
+        case ClassificationDeleted():
+            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, deleted=True)
+        case _:
+            return msgspec.structs.replace(job, version=event.originator_version)

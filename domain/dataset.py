@@ -1,0 +1,115 @@
+"""A collection of images that belongs to somebody, and who else may see it."""
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from domain.access import Grant
+from domain.errors import Conflict
+from domain.events import Event, PrivateText, State, first, following
+from domain.values import DESCRIPTION_MOST, NAME_MOST, optional_text, text
+
+
+class DatasetCreated(Event, frozen=True, kw_only=True):
+    name: PrivateText
+    description: PrivateText | None
+    owner_id: UUID
+
+
+class DatasetDescribed(Event, frozen=True, kw_only=True):
+    """Fields left out did not change; null means cleared."""
+
+    name: PrivateText | UnsetType = UNSET
+    description: PrivateText | None | UnsetType = UNSET
+
+
+class DatasetShared(Event, frozen=True, kw_only=True):
+    user_id: UUID
+    grant: Grant
+
+
+class DatasetShareWithdrawn(Event, frozen=True, kw_only=True):
+    user_id: UUID
+
+
+class DatasetDeleted(Event, frozen=True, kw_only=True):
+    pass
+
+
+CLOSING = (DatasetDeleted,)
+
+
+class Dataset(State, frozen=True, kw_only=True):
+    name: str
+    description: str | None
+    owner_id: UUID
+    created_at: datetime
+    grants: dict[UUID, Grant]
+    deleted: bool = False
+
+
+def create(dataset: UUID, *, name: str, description: str | None, by: UUID, at: datetime) -> DatasetCreated:
+    return DatasetCreated(
+        **first(dataset, by=by, at=at),
+        name=text(name, name="name", most=NAME_MOST),
+        description=optional_text(description, name="description", most=DESCRIPTION_MOST),
+        owner_id=by,
+    )
+
+
+def describe(
+    dataset: Dataset, *, name: str | UnsetType = UNSET, description: str | None | UnsetType = UNSET, by: UUID, at: datetime
+) -> list[DatasetDescribed]:
+    said: dict[str, str | None] = {}
+    if name is not UNSET and (kept := text(name, name="name", most=NAME_MOST)) != dataset.name:
+        said["name"] = kept
+    if description is not UNSET:
+        wanted = optional_text(description, name="description", most=DESCRIPTION_MOST)
+        said |= {"description": wanted} if wanted != dataset.description else {}
+    return [DatasetDescribed(**following(dataset, by=by, at=at), **said)] if said else []  # type: ignore[arg-type]
+
+
+def share(dataset: Dataset, *, user: UUID, grant: Grant, by: UUID, at: datetime) -> list[DatasetShared]:
+    if user == dataset.owner_id or grant is Grant.OWNER:
+        raise Conflict("A dataset has one owner, who keeps that right")
+    return [] if dataset.grants.get(user) is grant else [DatasetShared(**following(dataset, by=by, at=at), user_id=user, grant=grant)]
+
+
+def withdraw(dataset: Dataset, *, user: UUID, by: UUID, at: datetime) -> list[DatasetShareWithdrawn]:
+    if user == dataset.owner_id:
+        raise Conflict("A dataset has one owner, who keeps that right")
+    return [DatasetShareWithdrawn(**following(dataset, by=by, at=at), user_id=user)] if user in dataset.grants else []
+
+
+def delete(dataset: Dataset, *, by: UUID, at: datetime) -> DatasetDeleted:
+    return DatasetDeleted(**following(dataset, by=by, at=at))
+
+
+def evolve(dataset: Dataset | None, event: Event) -> Dataset | None:
+    match event:
+        case DatasetCreated():
+            return Dataset(
+                id=event.originator_id,
+                version=event.originator_version,
+                name=event.name,
+                description=event.description,
+                owner_id=event.owner_id,
+                created_at=event.at,
+                grants={event.owner_id: Grant.OWNER},
+            )
+        case _ if dataset is None:
+            return None
+        case DatasetDescribed():
+            said = {name: value for name in ("name", "description") if (value := getattr(event, name)) is not UNSET}
+            return msgspec.structs.replace(dataset, version=event.originator_version, **said)
+        case DatasetShared():
+            return msgspec.structs.replace(dataset, version=event.originator_version, grants={**dataset.grants, event.user_id: event.grant})
+        case DatasetShareWithdrawn():
+            left = {user: grant for user, grant in dataset.grants.items() if user != event.user_id}
+            return msgspec.structs.replace(dataset, version=event.originator_version, grants=left)
+        case DatasetDeleted():
+            return msgspec.structs.replace(dataset, version=event.originator_version, deleted=True)
+        case _:
+            return msgspec.structs.replace(dataset, version=event.originator_version)

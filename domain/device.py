@@ -1,0 +1,122 @@
+"""A microscope or camera that images come from."""
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from domain.events import Event, State, first, following
+from domain.values import optional_text, text
+
+FIELDS = ("name", "hostname", "location", "firmware_version")
+
+
+class DeviceRegistered(Event, frozen=True, kw_only=True):
+    name: str
+    hostname: str
+    location: str | None
+    firmware_version: str | None
+
+
+class DeviceDescribed(Event, frozen=True, kw_only=True):
+    """Fields left out did not change; null means cleared."""
+
+    name: str | UnsetType = UNSET
+    hostname: str | UnsetType = UNSET
+    location: str | None | UnsetType = UNSET
+    firmware_version: str | None | UnsetType = UNSET
+
+
+class DeviceCameOnline(Event, frozen=True, kw_only=True):
+    pass
+
+
+class DeviceWentOffline(Event, frozen=True, kw_only=True):
+    pass
+
+
+class DeviceRemoved(Event, frozen=True, kw_only=True):
+    """Its images stay."""
+
+
+CLOSING = (DeviceRemoved,)
+
+
+class Device(State, frozen=True, kw_only=True):
+    name: str
+    hostname: str
+    location: str | None
+    firmware_version: str | None
+    registered_at: datetime
+    online: bool = False
+    last_seen: datetime | None = None
+    removed: bool = False
+
+
+def register(
+    device: UUID, *, name: str, hostname: str, location: str | None, firmware_version: str | None, by: UUID, at: datetime
+) -> DeviceRegistered:
+    return DeviceRegistered(
+        **first(device, by=by, at=at),
+        name=text(name, name="name", most=255),
+        hostname=text(hostname, name="hostname", most=255),
+        location=optional_text(location, name="location", most=255),
+        firmware_version=optional_text(firmware_version, name="firmware_version", most=50),
+    )
+
+
+def describe(device: Device, changes: dict[str, str | None], *, by: UUID, at: datetime) -> list[DeviceDescribed]:
+    """`changes` names the fields to set. Raises Invalid when one breaks its rule."""
+    kept = {name: _value(name, value) for name, value in changes.items()}
+    said = {name: value for name, value in kept.items() if getattr(device, name) != value}
+    return [DeviceDescribed(**following(device, by=by, at=at), **said)] if said else []  # type: ignore[arg-type]
+
+
+def _value(name: str, value: str | None) -> str | None:
+    match name:
+        case "name" | "hostname":
+            return text(value or "", name=name, most=255)
+        case "firmware_version":
+            return optional_text(value, name=name, most=50)
+        case _:
+            return optional_text(value, name=name, most=255)
+
+
+def report(device: Device, *, online: bool, by: UUID, at: datetime) -> list[Event]:
+    """Each sign of life is kept, since it says when the device was last seen; going offline is said once."""
+    common = following(device, by=by, at=at)
+    if online:
+        return [DeviceCameOnline(**common)]
+    return [DeviceWentOffline(**common)] if device.online else []
+
+
+def remove(device: Device, *, by: UUID, at: datetime) -> DeviceRemoved:
+    return DeviceRemoved(**following(device, by=by, at=at))
+
+
+def evolve(device: Device | None, event: Event) -> Device | None:
+    match event:
+        case DeviceRegistered():
+            return Device(
+                id=event.originator_id,
+                version=event.originator_version,
+                name=event.name,
+                hostname=event.hostname,
+                location=event.location,
+                firmware_version=event.firmware_version,
+                registered_at=event.at,
+            )
+        case _ if device is None:
+            return None
+        case DeviceDescribed():
+            said = {name: value for name in FIELDS if (value := getattr(event, name)) is not UNSET}
+            return msgspec.structs.replace(device, version=event.originator_version, **said)
+        case DeviceCameOnline():
+            return msgspec.structs.replace(device, version=event.originator_version, online=True, last_seen=event.at)
+        case DeviceWentOffline():
+            return msgspec.structs.replace(device, version=event.originator_version, online=False)
+        case DeviceRemoved():
+            return msgspec.structs.replace(device, version=event.originator_version, removed=True)
+        case _:
+            return msgspec.structs.replace(device, version=event.originator_version)

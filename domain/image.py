@@ -1,0 +1,185 @@
+"""One micrograph: its bytes are named by their sha256, and decoded before anybody trusts them."""
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from domain.events import Event, PrivateText, State, first, following
+from domain.values import FILENAME_MOST, text
+
+
+class ImageUploaded(Event, frozen=True, kw_only=True):
+    """`sha256` in hex, `size` in bytes; width and height (pixels) as the header claims."""
+
+    dataset_id: UUID
+    device_id: UUID | None
+    filename: PrivateText
+    sha256: str
+    size: int
+    media_type: str
+    width: int
+    height: int
+
+
+class ImageAccepted(Event, frozen=True, kw_only=True):
+    """The whole file was decoded. `pixel_size_um` is the edge of a pixel in micrometres, where the file tells it."""
+
+    width: int
+    height: int
+    bands: int
+    dtype: str
+    pages: int
+    axes: str
+    pixel_size_um: float | None = None
+
+
+class ImageRejected(Event, frozen=True, kw_only=True):
+    """The file could not be decoded; `reason` is a code, `detail` a sentence for the user."""
+
+    reason: str
+    detail: str
+
+
+class ImageDescribed(Event, frozen=True, kw_only=True):
+    """Fields left out did not change."""
+
+    filename: PrivateText | UnsetType = UNSET
+    device_id: UUID | None | UnsetType = UNSET
+    analyzed: bool | UnsetType = UNSET
+
+
+class ImageDeleted(Event, frozen=True, kw_only=True):
+    dataset_id: UUID
+
+
+CLOSING = (ImageDeleted,)
+
+
+class Image(State, frozen=True, kw_only=True):
+    dataset_id: UUID
+    device_id: UUID | None
+    filename: str
+    sha256: str
+    size: int
+    media_type: str
+    uploaded_by: UUID
+    uploaded_at: datetime
+    analyzed: bool = False
+    accepted: bool = False
+    rejected: str | None = None
+    deleted: bool = False
+
+    @property
+    def inspected(self) -> bool:
+        return self.accepted or self.rejected is not None
+
+
+def upload(
+    image: UUID,
+    *,
+    dataset: UUID,
+    device: UUID | None,
+    filename: str,
+    sha256: str,
+    size: int,
+    media_type: str,
+    width: int,
+    height: int,
+    by: UUID,
+    at: datetime,
+) -> ImageUploaded:
+    return ImageUploaded(
+        **first(image, by=by, at=at),
+        dataset_id=dataset,
+        device_id=device,
+        filename=text(filename, name="filename", most=FILENAME_MOST),
+        sha256=sha256,
+        size=size,
+        media_type=media_type,
+        width=width,
+        height=height,
+    )
+
+
+def accept(
+    image: Image,
+    *,
+    width: int,
+    height: int,
+    bands: int,
+    dtype: str,
+    pages: int,
+    axes: str,
+    pixel_size_um: float | None,
+    by: UUID,
+    at: datetime,
+) -> list[ImageAccepted]:
+    if image.inspected:
+        return []
+    return [
+        ImageAccepted(
+            **following(image, by=by, at=at),
+            width=width,
+            height=height,
+            bands=bands,
+            dtype=dtype,
+            pages=pages,
+            axes=axes,
+            pixel_size_um=pixel_size_um,
+        )
+    ]
+
+
+def reject(image: Image, *, reason: str, detail: str, by: UUID, at: datetime) -> list[ImageRejected]:
+    return [] if image.inspected else [ImageRejected(**following(image, by=by, at=at), reason=reason, detail=detail)]
+
+
+def describe(
+    image: Image,
+    *,
+    filename: str | UnsetType = UNSET,
+    device_id: UUID | None | UnsetType = UNSET,
+    analyzed: bool | UnsetType = UNSET,
+    by: UUID,
+    at: datetime,
+) -> list[ImageDescribed]:
+    kept = filename if filename is UNSET else text(filename, name="filename", most=FILENAME_MOST)
+    wanted = {"filename": kept, "device_id": device_id, "analyzed": analyzed}
+    said = {name: value for name, value in wanted.items() if value is not UNSET and value != getattr(image, name)}
+    return [ImageDescribed(**following(image, by=by, at=at), **said)] if said else []  # type: ignore[arg-type]
+
+
+def delete(image: Image, *, by: UUID, at: datetime) -> ImageDeleted:
+    return ImageDeleted(**following(image, by=by, at=at), dataset_id=image.dataset_id)
+
+
+def evolve(image: Image | None, event: Event) -> Image | None:
+    match event:
+        case ImageUploaded():
+            return Image(
+                id=event.originator_id,
+                version=event.originator_version,
+                dataset_id=event.dataset_id,
+                device_id=event.device_id,
+                filename=event.filename,
+                sha256=event.sha256,
+                size=event.size,
+                media_type=event.media_type,
+                uploaded_by=event.by,
+                uploaded_at=event.at,
+            )
+        case _ if image is None:
+            return None
+        case ImageAccepted():
+            return msgspec.structs.replace(image, version=event.originator_version, accepted=True)
+        case ImageRejected():
+            return msgspec.structs.replace(image, version=event.originator_version, rejected=event.reason)
+        case ImageDescribed():
+            said = {name: value for name in ("filename", "device_id", "analyzed") if (value := getattr(event, name)) is not UNSET}
+            return msgspec.structs.replace(image, version=event.originator_version, **said)
+        case ImageDeleted():
+            return msgspec.structs.replace(image, version=event.originator_version, deleted=True)
+        case _:
+            return msgspec.structs.replace(image, version=event.originator_version)

@@ -1,0 +1,114 @@
+"""A classifier: immutable versions named by the sha256 of their weights, and aliases that move between them."""
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from domain.errors import Conflict, NotFound
+from domain.events import Event, State, following
+from domain.values import text
+
+PRODUCTION = "production"
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """All that decides a result: weights, preprocessing, and what is shown of it. `record` is the model's own rdf.yaml, as JSON text."""
+
+    number: int
+    sha256: str
+    size: int
+    labels: tuple[str, ...]
+    review_below: float
+    record: str
+
+
+class ModelVersionAdded(Event, frozen=True, kw_only=True):
+    name: str
+    description: str
+    version: Version
+
+
+class ModelAliasMoved(Event, frozen=True, kw_only=True):
+    alias: str
+    number: int
+
+
+class ModelRetired(Event, frozen=True, kw_only=True):
+    """It takes no new jobs; its results stay."""
+
+
+class Model(State, frozen=True, kw_only=True):
+    name: str
+    description: str
+    versions: tuple[Version, ...]
+    aliases: dict[str, int]
+    created_at: datetime
+    retired: bool = False
+
+    @property
+    def production(self) -> Version:
+        return self.numbered(self.aliases[PRODUCTION])
+
+    def numbered(self, number: int) -> Version:
+        """Raises NotFound."""
+        for version in self.versions:
+            if version.number == number:
+                return version
+        raise NotFound(f"Model {self.name} has no version {number}")
+
+
+def add_version(model: UUID, state: Model | None, *, name: str, description: str, version: Version, by: UUID, at: datetime) -> list[Event]:
+    """The newest version goes into production. The same weights and record twice are one version."""
+    if state is not None and any(known.sha256 == version.sha256 and known.record == version.record for known in state.versions):
+        return []
+    number = len(state.versions) + 1 if state else 1
+    at_version = state.version if state else 0
+    common = {"originator_id": model, "at": at, "by": by}
+    added = ModelVersionAdded(
+        **common,  # type: ignore[arg-type]
+        originator_version=at_version + 1,
+        name=text(name, name="name", most=100),
+        description=description,
+        version=msgspec.structs.replace(version, number=number),
+    )
+    return [added, ModelAliasMoved(**common, originator_version=at_version + 2, alias=PRODUCTION, number=number)]  # type: ignore[arg-type]
+
+
+def move_alias(model: Model, *, alias: str, number: int, by: UUID, at: datetime) -> list[ModelAliasMoved]:
+    model.numbered(number)
+    if model.aliases.get(alias) == number:
+        return []
+    return [ModelAliasMoved(**following(model, by=by, at=at), alias=text(alias, name="alias", most=50), number=number)]
+
+
+def retire(model: Model, *, by: UUID, at: datetime) -> ModelRetired:
+    if model.retired:
+        raise Conflict(f"Model {model.name} is retired already")
+    return ModelRetired(**following(model, by=by, at=at))
+
+
+def evolve(model: Model | None, event: Event) -> Model | None:
+    match event:
+        case ModelVersionAdded() if model is None:
+            return Model(
+                id=event.originator_id,
+                version=event.originator_version,
+                name=event.name,
+                description=event.description,
+                versions=(event.version,),
+                aliases={PRODUCTION: event.version.number},
+                created_at=event.at,
+            )
+        case _ if model is None:
+            return None
+        case ModelVersionAdded():
+            return msgspec.structs.replace(
+                model, version=event.originator_version, versions=(*model.versions, event.version), description=event.description
+            )
+        case ModelAliasMoved():
+            return msgspec.structs.replace(model, version=event.originator_version, aliases={**model.aliases, event.alias: event.number})
+        case ModelRetired():
+            return msgspec.structs.replace(model, version=event.originator_version, retired=True)
+        case _:
+            return msgspec.structs.replace(model, version=event.originator_version)

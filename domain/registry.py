@@ -1,0 +1,25 @@
+"""The closed list of what can happen. A type that is not here can be neither written nor read."""
+
+from types import ModuleType
+
+from domain import classification, dataset, device, image, model, session, user
+from domain.events import Event
+
+NOUNS: dict[str, ModuleType] = {
+    "user": user,
+    "session": session,
+    "dataset": dataset,
+    "image": image,
+    "device": device,
+    "model": model,
+    "classification": classification,
+}
+
+
+def _events_of(noun: ModuleType) -> list[type[Event]]:
+    declared = (value for value in vars(noun).values() if isinstance(value, type) and issubclass(value, Event))
+    return [event for event in declared if event.__module__ == noun.__name__]
+
+
+EVENTS: dict[str, type[Event]] = {event.__name__: event for noun in NOUNS.values() for event in _events_of(noun)}
+NOUN_OF: dict[str, str] = {event.__name__: name for name, noun in NOUNS.items() for event in _events_of(noun)}

@@ -1,0 +1,68 @@
+"""One sign-in on one device, until it is revoked. Token rotation is no event: only what an audit asks about is."""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+
+from domain.events import Event, State, UserPrivateText, first, following
+
+
+class Reason(StrEnum):
+    LOGOUT = "logout"
+    REUSE = "refresh_token_reused"
+    PASSWORD = "password_changed"  # noqa: S105 - a reason, not a secret
+    ACCOUNT = "account_closed"
+
+
+class SessionStarted(Event, frozen=True, kw_only=True):
+    user_id: UUID
+    address: UserPrivateText
+    agent: UserPrivateText
+
+
+class SessionRevoked(Event, frozen=True, kw_only=True):
+    user_id: UUID
+    reason: Reason
+
+
+class RefreshReuseDetected(Event, frozen=True, kw_only=True):
+    """A refresh token was used again after its grace: it may have been stolen."""
+
+    user_id: UUID
+    address: UserPrivateText
+
+
+class Session(State, frozen=True, kw_only=True):
+    user_id: UUID
+    started_at: datetime
+    revoked: bool = False
+
+
+def start(session: UUID, *, user: UUID, address: str, agent: str, at: datetime) -> SessionStarted:
+    return SessionStarted(**first(session, by=user, at=at), user_id=user, address=address[:64], agent=agent[:256])
+
+
+def revoke(session: Session, reason: Reason, *, by: UUID, at: datetime) -> list[Event]:
+    return [] if session.revoked else [SessionRevoked(**following(session, by=by, at=at), user_id=session.user_id, reason=reason)]
+
+
+def detect_reuse(session: Session, *, address: str, by: UUID, at: datetime) -> list[Event]:
+    """Reuse revokes the session; said once."""
+    if session.revoked:
+        return []
+    seen = RefreshReuseDetected(**following(session, by=by, at=at), user_id=session.user_id, address=address[:64])
+    return [seen, *revoke(msgspec.structs.replace(session, version=seen.originator_version), Reason.REUSE, by=by, at=at)]
+
+
+def evolve(session: Session | None, event: Event) -> Session | None:
+    match event:
+        case SessionStarted():
+            return Session(id=event.originator_id, version=event.originator_version, user_id=event.user_id, started_at=event.at)
+        case _ if session is None:
+            return None
+        case SessionRevoked():
+            return msgspec.structs.replace(session, version=event.originator_version, revoked=True)
+        case _:
+            return msgspec.structs.replace(session, version=event.originator_version)

@@ -1,0 +1,172 @@
+"""A person with an account."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from domain.access import Role
+from domain.errors import Conflict
+from domain.events import Event, PrivateText, State, first, following
+from domain.values import email as email_address
+from domain.values import optional_text, text
+
+
+class Status(StrEnum):
+    ACTIVE = "active"
+    INACTIVE = "inactive"
+    SUSPENDED = "suspended"
+    PENDING = "pending"
+
+
+class UserRegistered(Event, frozen=True, kw_only=True):
+    email: PrivateText
+    username: PrivateText
+    first_name: PrivateText
+    last_name: PrivateText
+    role: Role
+    status: Status
+
+
+class UserProfileChanged(Event, frozen=True, kw_only=True):
+    """Fields left out did not change; null means cleared."""
+
+    email: PrivateText | UnsetType = UNSET
+    first_name: PrivateText | UnsetType = UNSET
+    last_name: PrivateText | UnsetType = UNSET
+    institution: PrivateText | None | UnsetType = UNSET
+    department: PrivateText | None | UnsetType = UNSET
+    phone: PrivateText | None | UnsetType = UNSET
+
+
+class UserRoleChanged(Event, frozen=True, kw_only=True):
+    role: Role
+
+
+class UserStatusChanged(Event, frozen=True, kw_only=True):
+    status: Status
+
+
+class PasswordChanged(Event, frozen=True, kw_only=True):
+    """The hash itself is a secret, and stands in no event."""
+
+
+class UserDeleted(Event, frozen=True, kw_only=True):
+    """The account is closed; its traces stay readable."""
+
+
+class UserErased(Event, frozen=True, kw_only=True):
+    """The person's key was destroyed: no private field of theirs can be read any more."""
+
+
+CLOSING = (UserDeleted, UserErased)
+
+
+class User(State, frozen=True, kw_only=True):
+    email: str
+    username: str
+    first_name: str
+    last_name: str
+    role: Role
+    status: Status
+    registered_at: datetime
+    institution: str | None = None
+    department: str | None = None
+    phone: str | None = None
+    deleted: bool = False
+    erased: bool = False
+
+    @property
+    def may_sign_in(self) -> bool:
+        return self.status is Status.ACTIVE and not self.deleted
+
+
+def register(
+    user: UUID, *, email: str, username: str, first_name: str, last_name: str, role: Role = Role.VIEWER, by: UUID, at: datetime
+) -> UserRegistered:
+    """A fresh registration is a viewer until an administrator says otherwise."""
+    return UserRegistered(
+        **first(user, by=by, at=at),
+        email=email_address(email),
+        username=text(username, name="username", least=3, most=50),
+        first_name=text(first_name, name="first_name", least=1, most=50),
+        last_name=text(last_name, name="last_name", least=1, most=50),
+        role=role,
+        status=Status.ACTIVE,
+    )
+
+
+def change_role(user: User, role: Role, *, by: UUID, at: datetime) -> list[UserRoleChanged]:
+    return [] if user.role is role else [UserRoleChanged(**following(user, by=by, at=at), role=role)]
+
+
+def change_status(user: User, status: Status, *, by: UUID, at: datetime) -> list[UserStatusChanged]:
+    return [] if user.status is status else [UserStatusChanged(**following(user, by=by, at=at), status=status)]
+
+
+def change_profile(user: User, changes: dict[str, str | None], *, by: UUID, at: datetime) -> list[UserProfileChanged]:
+    """`changes` names the fields to set. Raises Invalid when one breaks its rule."""
+    kept: dict[str, Any] = {name: _profile_value(name, value) for name, value in changes.items()}
+    kept = {name: value for name, value in kept.items() if getattr(user, name) != value}
+    return [UserProfileChanged(**following(user, by=by, at=at), **kept)] if kept else []
+
+
+def _profile_value(name: str, value: str | None) -> str | None:
+    match name:
+        case "email":
+            return email_address(value or "")
+        case "first_name" | "last_name":
+            return text(value or "", name=name, most=50)
+        case "phone":
+            return optional_text(value, name=name, most=20)
+        case _:
+            return optional_text(value, name=name, most=50)
+
+
+def change_password(user: User, *, by: UUID, at: datetime) -> PasswordChanged:
+    return PasswordChanged(**following(user, by=by, at=at))
+
+
+def delete(user: User, *, by: UUID, at: datetime) -> list[UserDeleted]:
+    if by == user.id:
+        raise Conflict("You cannot delete your own account; ask another administrator")
+    return [] if user.deleted else [UserDeleted(**following(user, by=by, at=at))]
+
+
+def erase(user: User, *, by: UUID, at: datetime) -> list[UserErased]:
+    return [] if user.erased else [UserErased(**following(user, by=by, at=at))]
+
+
+def evolve(user: User | None, event: Event) -> User | None:
+    match event:
+        case UserRegistered():
+            return User(
+                id=event.originator_id,
+                version=event.originator_version,
+                email=event.email,
+                username=event.username,
+                first_name=event.first_name,
+                last_name=event.last_name,
+                role=event.role,
+                status=event.status,
+                registered_at=event.at,
+            )
+        case _ if user is None:
+            return None
+        case UserProfileChanged():
+            names = ("email", "first_name", "last_name", "institution", "department", "phone")
+            said = {name: value for name in names if (value := getattr(event, name)) is not UNSET}
+            return msgspec.structs.replace(user, version=event.originator_version, **said)
+        case UserRoleChanged():
+            return msgspec.structs.replace(user, version=event.originator_version, role=event.role)
+        case UserStatusChanged():
+            return msgspec.structs.replace(user, version=event.originator_version, status=event.status)
+        case UserDeleted():
+            return msgspec.structs.replace(user, version=event.originator_version, deleted=True)
+        case UserErased():
+            return msgspec.structs.replace(user, version=event.originator_version, deleted=True, erased=True)
+        case _:
+            return msgspec.structs.replace(user, version=event.originator_version)

@@ -1,0 +1,170 @@
+"""Events to bytes and back: a closed registry, JSON, and private fields that only their subject's key opens."""
+
+import base64
+import os
+import typing
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from domain.events import ERASED, Event
+from domain.registry import EVENTS
+from infrastructure.keys import NONCE_BYTES, DataKeys
+
+SEALED = "sealed:1:"
+COLUMNS = ("originator_id", "originator_version")
+
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+UPCASTERS: dict[tuple[str, int], Upcaster] = {}
+"""How data of (type, schema version) becomes data of the next version. Pure."""
+
+
+class Undecodable(Exception):
+    """Stored bytes that no registered type explains: a newer release wrote them, or they were damaged."""
+
+
+class KeyDestroyed(Exception):
+    """An event with private fields for a subject that was erased."""
+
+
+class Encoded(msgspec.Struct, frozen=True):
+    """An event as it is stored. `new_keys`: wrapped data keys that must be stored with it."""
+
+    stream: UUID
+    version: int
+    type: str
+    schema_version: int
+    event_id: UUID
+    data: bytes
+    new_keys: tuple[tuple[UUID, bytes], ...] = ()
+
+
+class Codec:
+    def __init__(self, keys: DataKeys) -> None:
+        self._keys = keys
+
+    def encode(self, event: Event) -> Encoded:
+        """Raises KeyDestroyed when a private field's subject was erased."""
+        kind = type(event)
+        if EVENTS.get(kind.__name__) is not kind:
+            raise Undecodable(f"{kind.__name__} is not a registered event")
+        event_id = uuid4()
+        content = msgspec.to_builtins(event)
+        for column in COLUMNS:
+            del content[column]
+        new_keys = self._seal(event, event_id, content)
+        return Encoded(
+            stream=event.originator_id,
+            version=event.originator_version,
+            type=kind.__name__,
+            schema_version=kind.schema_version,
+            event_id=event_id,
+            data=msgspec.json.encode(content),
+            new_keys=new_keys,
+        )
+
+    def decode(self, stored: Encoded) -> Event:
+        """Private fields of erased subjects read `[erased]`. Raises Undecodable."""
+        kind = EVENTS.get(stored.type)
+        if kind is None:
+            raise Undecodable(f"unknown event type {stored.type!r}")
+        try:
+            content = msgspec.json.decode(stored.data)
+            for version in range(stored.schema_version, kind.schema_version):
+                content = UPCASTERS[stored.type, version](content)
+            content |= {"originator_id": stored.stream, "originator_version": stored.version}
+            self._open(kind, stored.event_id, content)
+            return msgspec.convert(content, kind)
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+            raise Undecodable(f"{stored.type} version {stored.schema_version} at {stored.stream}/{stored.version}: {error}") from error
+
+    def prefetch(self, stored: Iterable[Encoded]) -> None:
+        """Bring the keys that these events need in one read."""
+        self._keys.prefetch({subject for one in stored if (subject := _subject_of(one)) is not None})
+
+    def forget(self, subject: UUID) -> None:
+        self._keys.forget(subject)
+
+    def _seal(self, event: Event, event_id: UUID, content: dict[str, Any]) -> tuple[tuple[UUID, bytes], ...]:
+        keys: dict[UUID, AESGCM] = {}
+        new: list[tuple[UUID, bytes]] = []
+        for field, owner in private_fields(type(event)).items():
+            if content.get(field) is None:
+                continue
+            subject: UUID = getattr(event, owner)
+            if subject not in keys and subject == event.originator_id and event.originator_version == 1:
+                keys[subject], wrapped = self._keys.create(subject)
+                new.append((subject, wrapped))
+            elif subject not in keys:
+                keys[subject] = self._existing(subject)
+            nonce = os.urandom(NONCE_BYTES)
+            sealed = keys[subject].encrypt(nonce, msgspec.json.encode(content[field]), _bound_to(event_id, field))
+            content[field] = SEALED + base64.b64encode(nonce + sealed).decode()
+        return tuple(new)
+
+    def _existing(self, subject: UUID) -> AESGCM:
+        key = self._keys.get(subject)
+        if key is None:
+            self._keys.forget(subject)
+            key = self._keys.get(subject)
+        if key is None:
+            raise KeyDestroyed(f"the key of {subject} was destroyed: nothing private can be written about it any more")
+        return key
+
+    def _open(self, kind: type[Event], event_id: UUID, content: dict[str, Any]) -> None:
+        for field, owner in private_fields(kind).items():
+            sealed = content.get(field)
+            if isinstance(sealed, str) and sealed.startswith(SEALED):
+                content[field] = self._opened(UUID(str(content[owner])), sealed, _bound_to(event_id, field), kind, field)
+
+    def _opened(self, subject: UUID, sealed: str, bound_to: bytes, kind: type[Event], field: str) -> Any:
+        key = self._keys.get(subject)
+        if key is None:
+            return {} if field in _private_dicts(kind) else ERASED
+        raw = base64.b64decode(sealed[len(SEALED) :])
+        try:
+            return msgspec.json.decode(key.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], bound_to))
+        except InvalidTag:
+            raise ValueError(f"{field} does not open with its subject's key") from None
+
+
+def _bound_to(event_id: UUID, field: str) -> bytes:
+    return event_id.bytes + field.encode()
+
+
+def _subject_of(stored: Encoded) -> UUID | None:
+    kind = EVENTS.get(stored.type)
+    owners = set(private_fields(kind).values()) if kind else set()
+    if not owners:
+        return None
+    if owners == {"originator_id"}:
+        return stored.stream
+    try:
+        return UUID(msgspec.json.decode(stored.data)[owners.pop()])
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
+        return None
+
+
+@cache
+def private_fields(kind: type[Event]) -> dict[str, str]:
+    """The private fields of an event type, each with the name of the field that holds its subject."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {name: owner for name, hint in hints.items() if (owner := _owner(hint)) is not None}
+
+
+@cache
+def _private_dicts(kind: type[Event]) -> frozenset[str]:
+    hints = typing.get_type_hints(kind)
+    return frozenset(name for name in private_fields(kind) if typing.get_origin(hints[name]) is dict)
+
+
+def _owner(hint: Any) -> str | None:
+    for meta in getattr(hint, "__metadata__", ()):
+        if isinstance(meta, msgspec.Meta) and meta.extra and "private" in meta.extra:
+            return str(meta.extra["private"])
+    return next((owner for part in typing.get_args(hint) if (owner := _owner(part)) is not None), None)

@@ -1,0 +1,116 @@
+"""The in-memory twin of the Postgres recorder: the library's own, with our columns, guards, claims and command ids."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from eventsourcing.persistence import IntegrityError, StoredEvent
+from eventsourcing.popo import POPOApplicationRecorder
+
+from application.ports import Recorded
+from infrastructure.audit_chain import START, chained
+from infrastructure.codec import Encoded
+from infrastructure.event_store import Append, Outcome, Stored, claim_digest, insert_events, meta_of
+from infrastructure.keys import RootKey
+
+
+class MemoryRecorder(POPOApplicationRecorder):
+    """Behaves like PostgresRecorder, within one process."""
+
+    def __init__(self, root: RootKey) -> None:
+        super().__init__()
+        self._root = root
+        self._log: list[Recorded] = []
+        self._commands: dict[UUID, tuple[bytes | None, int, UUID | None]] = {}
+        self._claims: dict[tuple[str, bytes], UUID] = {}
+        self._secrets: dict[tuple[str, UUID], bytes] = {}
+
+    def close(self) -> None:
+        pass
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
+        return insert_events(self.insert, stored_events, **kwargs)
+
+    def insert(self, events: Sequence[Encoded], append: Append) -> Outcome:
+        with self._database_lock:
+            refused = self._replayed(append) or self._guarded(append) or self._claimed(append)
+            if refused is not None:
+                return refused
+            try:
+                self._insert_events([Stored(e.stream, e.version, e.type, e.data, e) for e in events])
+            except IntegrityError:
+                return Outcome("conflict", None, None, None)
+            return self._keep(events, append)
+
+    def _replayed(self, append: Append) -> Outcome | None:
+        known = self._commands.get(append.command.id)
+        if known is None:
+            return None
+        digest, position, subject = known
+        return Outcome("replayed" if digest == append.command.digest else "reused", position, subject, None)
+
+    def _guarded(self, append: Append) -> Outcome | None:
+        for guard in append.guards:
+            stream = self.select_stream(guard.stream)
+            if not stream:
+                return Outcome("missing", None, None, str(guard.stream))
+            if guard.version is not None and stream[-1].version != guard.version:
+                return Outcome("conflict", None, None, None)
+            if {one.type for one in stream} & {kind.__name__ for kind in guard.closed_by}:
+                return Outcome("closed", None, None, str(guard.stream))
+        return None
+
+    def _claimed(self, append: Append) -> Outcome | None:
+        for claim in append.claims:
+            if self._claims.get((claim.scope, claim_digest(self._root, claim.scope, claim.value)), claim.stream) != claim.stream:
+                return Outcome("taken", None, None, claim.scope)
+        return None
+
+    def _keep(self, events: Sequence[Encoded], append: Append) -> Outcome:
+        now = datetime.now(UTC)
+        for event in events:
+            recorded = Recorded(
+                position=len(self._log) + 1,
+                stream=event.stream,
+                version=event.version,
+                type=event.type,
+                schema_version=event.schema_version,
+                event_id=event.event_id,
+                data=event.data,
+                meta=meta_of(append.command),
+                recorded_at=now,
+            )
+            self._log.append(chained(self._log[-1].hash if self._log else START, recorded))
+            self._secrets.update({("key", owner): wrapped for owner, wrapped in event.new_keys})
+        for release in append.releases:
+            digest = None if release.value is None else claim_digest(self._root, release.scope, release.value)
+            gone = [place for place, held in self._claims.items() if held == release.stream and digest in {None, place[1]}]
+            for place in gone:
+                del self._claims[place]
+        for claim in append.claims:
+            self._claims[claim.scope, claim_digest(self._root, claim.scope, claim.value)] = claim.stream
+        for secret in append.secrets:
+            if secret.value is None:
+                self._secrets.pop((secret.kind, secret.owner), None)
+            else:
+                self._secrets[secret.kind, secret.owner] = secret.value
+        self._commands[append.command.id] = (append.command.digest, len(self._log), append.subject)
+        return Outcome("appended", len(self._log), append.subject, None)
+
+    def select_recorded(self, after: int, limit: int) -> list[Recorded]:
+        with self._database_lock:
+            return self._log[after : after + limit]
+
+    def select_stream(self, stream: UUID) -> list[Recorded]:
+        with self._database_lock:
+            return [one for one in self._log if one.stream == stream]
+
+    def select_command(self, command: UUID) -> tuple[bytes | None, int, UUID | None] | None:
+        return self._commands.get(command)
+
+    def select_claim(self, scope: str, digest: bytes) -> UUID | None:
+        return self._claims.get((scope, digest))
+
+    def select_secrets(self, kind: str, owners: Iterable[UUID]) -> Mapping[UUID, bytes]:
+        return {owner: self._secrets[kind, owner] for owner in owners if (kind, owner) in self._secrets}
