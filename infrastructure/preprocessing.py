@@ -25,6 +25,7 @@ FILTERS: Final = {"box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILI
 SAMPLE_FORMAT: Final = 339
 BITS_PER_SAMPLE: Final = 258
 SIGNED: Final = 2
+JPEG_FILL: Final = 128
 ORIENTATION: Final = 0x0112
 TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -79,7 +80,7 @@ def decoded(data: bytes) -> Image.Image:
         except BROKEN as error:
             raise _complaint(data) from error
     if any("Truncated" in str(warning.message) for warning in heard):
-        raise DamagedImage("The image file ends before its last page: it was cut off. Save or export it again")
+        raise DamagedImage("The image file points past its own end: it was cut off. Send it again")
     return picture
 
 
@@ -124,9 +125,17 @@ def _upright_rgb(data: bytes) -> Image.Image:
     if _has_deep_colour(image):
         return Image.fromarray(_stretched(_plane_by_tifffile(data)))
     image.load()
+    if image.format in {"JPEG", "MPO"} and _ends_early(image, data):
+        raise DamagedImage("The JPEG file is damaged: a part of its picture is missing. Save or export it again")
     turn = TURNS.get(_orientation(image))
     picture = _rgb(image)
     return picture if turn is None else picture.transpose(turn)
+
+
+def _ends_early(image: Image.Image, data: bytes) -> bool:
+    """An end marker in mid-scan: the decoder fills the rest with mid grey and does not complain."""
+    last_row = np.asarray(image.crop((0, image.height - 1, image.width, image.height)))
+    return bool((last_row == JPEG_FILL).all()) and 0 <= data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < len(data) - 64
 
 
 def _rgb(image: Image.Image) -> Image.Image:
