@@ -85,6 +85,6 @@ def _value(name: str, text: str, wanted: object) -> object:
     if wanted is Path:
         return Path(text)
     try:
-        return msgspec.convert(text, wanted, strict=False)  # type: ignore[call-overload]
+        return msgspec.convert(text, wanted, strict=False)
     except msgspec.ValidationError as error:
         raise WrongSetting(f"{name}: {error}; found {text!r}") from None

@@ -1,0 +1,86 @@
+"""Load, decide, append; and again when somebody else was faster: the shape of every command."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+from uuid import UUID, uuid5
+
+import msgspec
+
+from application.ports import Claim, Closed, Command, Conflicted, Evolve, Guard, Log, Release, Secret
+from domain.errors import NotFound, VersionMismatch
+from domain.events import Event, State
+
+S = TypeVar("S", bound=State)
+ATTEMPTS = 8
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """A command's effect: the stream, its version now, and the position from which on it can be read (0: nothing changed)."""
+
+    id: UUID
+    version: int
+    position: int
+    replayed: bool = False
+
+
+def new_id(command: Command, noun: str) -> UUID:
+    """The same command makes the same thing, however often it is sent."""
+    return uuid5(command.id, noun)
+
+
+def existing(log: Log, stream: UUID, evolve: Evolve[S], *, what: str, closed: Callable[[S], bool]) -> S:
+    """Raises NotFound, also for what was deleted."""
+    state = log.load(stream, evolve)
+    if state is None or closed(state):
+        raise NotFound(f"{what} not found")
+    return state
+
+
+def start(
+    log: Log,
+    command: Command,
+    events: Sequence[Event],
+    *,
+    guards: Sequence[Guard] = (),
+    claims: Sequence[Claim] = (),
+    secrets: Sequence[Secret] = (),
+) -> Done:
+    """Append a new stream's first events. A repeat of the command answers as the first time."""
+    stream = events[0].originator_id
+    appended = log.append(command, *events, subject=stream, guards=guards, claims=claims, secrets=secrets)
+    return Done(id=appended.subject or stream, version=len(events), position=appended.position, replayed=appended.replayed)
+
+
+def change(
+    log: Log,
+    command: Command,
+    load: Callable[[], S],
+    decide: Callable[[S], Sequence[Event] | Event],
+    *,
+    expected: int | None = None,
+    guards: Sequence[Guard] = (),
+    claims: Callable[[S], Sequence[Claim]] = lambda _: (),
+    releases: Callable[[S], Sequence[Release]] = lambda _: (),
+    secrets: Sequence[Secret] = (),
+) -> Done:
+    """Decide on the newest state, again after each conflict. With `expected` (If-Match) a moved stream raises VersionMismatch."""
+    for attempt in range(ATTEMPTS):
+        state = load()
+        if expected is not None and state.version != expected:
+            raise VersionMismatch(f"This has changed: it stands at version {state.version}, not {expected}. Load it again")
+        decided = decide(state)
+        events = [decided] if isinstance(decided, Event) else list(decided)
+        if not events:
+            return Done(id=state.id, version=state.version, position=0)
+        try:
+            appended = log.append(
+                command, *events, subject=state.id, guards=guards, claims=claims(state), releases=releases(state), secrets=secrets
+            )
+        except Conflicted:
+            if attempt + 1 == ATTEMPTS:
+                raise
+            continue
+        except Closed:
+            raise NotFound("This was deleted in the meantime") from None
+        return Done(id=state.id, version=state.version + len(events), position=appended.position, replayed=appended.replayed)
+    raise AssertionError("unreachable")

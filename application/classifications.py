@@ -1,0 +1,99 @@
+"""Jobs: a model version run over one image or a whole dataset."""
+
+from uuid import UUID
+
+from application import datasets, images
+from application.changes import Done, change, existing, new_id, start
+from application.ports import Closed, Command, Guard, Log
+from domain import classification, model
+from domain.access import Grant, Role, require_role
+from domain.classification import Classification, PlannedImage
+from domain.errors import Conflict, Invalid, NotFound
+from domain.model import Model
+from domain.values import model_id
+
+
+def run(
+    *,
+    dataset_id: UUID | None,
+    image_id: UUID | None,
+    model_name: str,
+    threshold: float | None,
+    known_models: list[str],
+    command: Command,
+    log: Log,
+) -> Done:
+    """Ask for a run of the model's production version, pinned now. `known_models` is only shown when there is no such model."""
+    require_role(command.actor, Role.ANALYST)
+    if (dataset_id is None) == (image_id is None):
+        raise Invalid("Provide exactly one of dataset_id or image_id.")
+    chosen = _model(model_name, known_models, log)
+    version = chosen.production
+    planned: PlannedImage | None = None
+    guards: list[Guard] = []
+    if image_id is not None:
+        found = images.loaded(log, image_id, command, Grant.ANALYST)
+        if found.rejected is not None:
+            raise Conflict(f"This image cannot be classified: it was rejected ({found.rejected})")
+        planned, dataset_id = PlannedImage(found.id, found.sha256), found.dataset_id
+        guards.append(images.open_guard(found.id))
+    assert dataset_id is not None
+    datasets.loaded(log, dataset_id, command.actor, Grant.ANALYST)
+    guards.append(datasets.open_guard(dataset_id))
+    events = classification.request(
+        new_id(command, "classification"),
+        dataset=dataset_id,
+        image=planned,
+        model_id=chosen.id,
+        model_name=chosen.name,
+        model_version=version.number,
+        model_sha256=version.sha256,
+        threshold=version.review_below if threshold is None else threshold,
+        by=command.actor.id,
+        at=command.at,
+    )
+    try:
+        return start(log, command, events, guards=guards)
+    except Closed:
+        raise NotFound("This was deleted in the meantime") from None
+
+
+def _model(name: str, known: list[str], log: Log) -> Model:
+    found = log.load(model_id(name), model.evolve)
+    if found is None or found.retired:
+        there = ", ".join(known) or "none yet"
+        said = f"There is no model {name!r}. Models: {there}"
+        raise Invalid(said, errors=[{"loc": ["body", "model_name"], "msg": said}])
+    return found
+
+
+def loaded(log: Log, job_id: UUID, command: Command, least: Grant) -> Classification:
+    found = existing(log, job_id, classification.evolve, what="Classification", closed=lambda it: it.deleted)
+    try:
+        datasets.loaded(log, found.dataset_id, command.actor, least)
+    except NotFound:
+        raise NotFound("Classification not found") from None
+    return found
+
+
+def cancel(job_id: UUID, *, expected: int | None = None, command: Command, log: Log) -> Done:
+    """What is not judged yet stays so; what is, stays readable."""
+    require_role(command.actor, Role.ANALYST)
+    return change(
+        log,
+        command,
+        lambda: loaded(log, job_id, command, Grant.ANALYST),
+        lambda found: classification.cancel(found, by=command.actor.id, at=command.at),
+        expected=expected,
+    )
+
+
+def delete(job_id: UUID, *, expected: int | None = None, command: Command, log: Log) -> Done:
+    require_role(command.actor, Role.RESEARCHER)
+    return change(
+        log,
+        command,
+        lambda: loaded(log, job_id, command, Grant.EDITOR),
+        lambda found: classification.delete(found, by=command.actor.id, at=command.at),
+        expected=expected,
+    )

@@ -1,0 +1,84 @@
+"""Datasets: made, described, shared, deleted."""
+
+from uuid import UUID
+
+from msgspec import UNSET, UnsetType
+
+from application.changes import Done, change, existing, new_id, start
+from application.ports import Command, Guard, Log
+from domain import dataset, user
+from domain.access import Actor, Grant, Role, require_grant, require_role
+from domain.dataset import Dataset
+
+
+def loaded(log: Log, dataset_id: UUID, actor: Actor, least: Grant) -> Dataset:
+    """Raises NotFound when it is absent, deleted or foreign; Forbidden when the actor's grant is too small."""
+    found = existing(log, dataset_id, dataset.evolve, what="Dataset", closed=lambda it: it.deleted)
+    require_grant(actor, found.grants, least, what="Dataset")
+    return found
+
+
+def open_guard(dataset_id: UUID) -> Guard:
+    """Holds as long as the dataset is not deleted."""
+    return Guard(stream=dataset_id, closed_by=dataset.CLOSING)
+
+
+def create(*, name: str, description: str | None, command: Command, log: Log) -> Done:
+    require_role(command.actor, Role.ANALYST)
+    event = dataset.create(new_id(command, "dataset"), name=name, description=description, by=command.actor.id, at=command.at)
+    return start(log, command, [event])
+
+
+def describe(
+    dataset_id: UUID,
+    *,
+    name: str | UnsetType = UNSET,
+    description: str | None | UnsetType = UNSET,
+    expected: int | None = None,
+    command: Command,
+    log: Log,
+) -> Done:
+    return change(
+        log,
+        command,
+        lambda: loaded(log, dataset_id, command.actor, Grant.EDITOR),
+        lambda found: dataset.describe(found, name=name, description=description, by=command.actor.id, at=command.at),
+        expected=expected,
+    )
+
+
+def share(dataset_id: UUID, *, user_id: UUID, grant: Grant, expected: int | None = None, command: Command, log: Log) -> Done:
+    """Only the owner, or an administrator, and no analyst, shares."""
+    require_role(command.actor, Role.RESEARCHER)
+    existing(log, user_id, user.evolve, what="User", closed=lambda it: it.deleted)
+    return change(
+        log,
+        command,
+        lambda: loaded(log, dataset_id, command.actor, Grant.OWNER),
+        lambda found: dataset.share(found, user=user_id, grant=grant, by=command.actor.id, at=command.at),
+        expected=expected,
+        guards=(Guard(stream=user_id, closed_by=user.CLOSING),),
+    )
+
+
+def withdraw(dataset_id: UUID, *, user_id: UUID, expected: int | None = None, command: Command, log: Log) -> Done:
+    require_role(command.actor, Role.RESEARCHER)
+    return change(
+        log,
+        command,
+        lambda: loaded(log, dataset_id, command.actor, Grant.OWNER),
+        lambda found: dataset.withdraw(found, user=user_id, by=command.actor.id, at=command.at),
+        expected=expected,
+    )
+
+
+def delete(dataset_id: UUID, *, expected: int | None = None, command: Command, log: Log) -> Done:
+    """Its images and results are hidden with it; the record keeps them."""
+    require_role(command.actor, Role.RESEARCHER)
+    return change(
+        log,
+        command,
+        lambda: loaded(log, dataset_id, command.actor, Grant.OWNER),
+        lambda found: dataset.delete(found, by=command.actor.id, at=command.at),
+        expected=expected,
+    )

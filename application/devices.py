@@ -1,0 +1,77 @@
+"""Devices: the microscopes and cameras of the laboratory."""
+
+from uuid import UUID
+
+from application.changes import Done, change, existing, new_id, start
+from application.ports import Claim, Command, Log, Release
+from domain import device
+from domain.access import Role, require_role
+from domain.device import Device
+from domain.errors import Taken
+from domain.values import canonical
+
+
+def _loaded(log: Log, device_id: UUID) -> Device:
+    return existing(log, device_id, device.evolve, what="Device", closed=lambda it: it.removed)
+
+
+def register(*, name: str, hostname: str, location: str | None, firmware_version: str | None, command: Command, log: Log) -> Done:
+    """Raises Taken when another device has this host name."""
+    require_role(command.actor, Role.ADMIN)
+    event = device.register(
+        new_id(command, "device"),
+        name=name,
+        hostname=hostname,
+        location=location,
+        firmware_version=firmware_version,
+        by=command.actor.id,
+        at=command.at,
+    )
+    try:
+        return start(log, command, [event], claims=(Claim(scope="hostname", value=event.hostname, stream=event.originator_id),))
+    except Taken:
+        raise _taken() from None
+
+
+def describe(device_id: UUID, changes: dict[str, str | None], *, expected: int | None = None, command: Command, log: Log) -> Done:
+    require_role(command.actor, Role.ADMIN)
+    wanted = changes.get("hostname")
+
+    def moved(found: Device) -> bool:
+        return wanted is not None and canonical(wanted) != canonical(found.hostname)
+
+    try:
+        return change(
+            log,
+            command,
+            lambda: _loaded(log, device_id),
+            lambda found: device.describe(found, changes, by=command.actor.id, at=command.at),
+            expected=expected,
+            releases=lambda found: (Release(stream=device_id, scope="hostname", value=found.hostname),) if moved(found) else (),
+            claims=lambda found: (Claim(scope="hostname", value=wanted, stream=device_id),) if moved(found) and wanted else (),
+        )
+    except Taken:
+        raise _taken() from None
+
+
+def report(device_id: UUID, *, online: bool, command: Command, log: Log) -> Done:
+    require_role(command.actor, Role.ADMIN)
+    return change(
+        log, command, lambda: _loaded(log, device_id), lambda found: device.report(found, online=online, by=command.actor.id, at=command.at)
+    )
+
+
+def remove(device_id: UUID, *, expected: int | None = None, command: Command, log: Log) -> Done:
+    require_role(command.actor, Role.ADMIN)
+    return change(
+        log,
+        command,
+        lambda: _loaded(log, device_id),
+        lambda found: device.remove(found, by=command.actor.id, at=command.at),
+        expected=expected,
+        releases=lambda _: (Release(stream=device_id),),
+    )
+
+
+def _taken() -> Taken:
+    return Taken("Another device has this hostname already", scope="hostname")

@@ -1,0 +1,100 @@
+"""Images: uploaded into a dataset, described, deleted."""
+
+from uuid import UUID
+
+from msgspec import UNSET, UnsetType
+
+from application import datasets
+from application.changes import Done, change, existing, new_id, start
+from application.ports import Closed, Command, Guard, Log
+from domain import device, image
+from domain.access import Grant, Role, require_role
+from domain.errors import NotFound
+from domain.image import Image
+
+
+def may_upload(dataset_id: UUID, *, device_id: UUID | None = None, command: Command, log: Log) -> None:
+    """Asked before the first byte is taken."""
+    require_role(command.actor, Role.ANALYST)
+    datasets.loaded(log, dataset_id, command.actor, Grant.ANALYST)
+    if device_id is not None:
+        existing(log, device_id, device.evolve, what="Device", closed=lambda it: it.removed)
+
+
+def upload(
+    *,
+    dataset_id: UUID,
+    device_id: UUID | None,
+    filename: str,
+    sha256: str,
+    size: int,
+    media_type: str,
+    width: int,
+    height: int,
+    command: Command,
+    log: Log,
+) -> Done:
+    """Record an upload whose bytes are stored already under `sha256`. Raises NotFound when the dataset went away meanwhile."""
+    may_upload(dataset_id, device_id=device_id, command=command, log=log)
+    event = image.upload(
+        new_id(command, "image"),
+        dataset=dataset_id,
+        device=device_id,
+        filename=filename,
+        sha256=sha256,
+        size=size,
+        media_type=media_type,
+        width=width,
+        height=height,
+        by=command.actor.id,
+        at=command.at,
+    )
+    try:
+        return start(log, command, [event], guards=(datasets.open_guard(dataset_id),))
+    except Closed:
+        raise NotFound("Dataset not found") from None
+
+
+def loaded(log: Log, image_id: UUID, command: Command, least: Grant) -> Image:
+    """Raises NotFound when it is absent, deleted, in a deleted dataset or foreign."""
+    found = existing(log, image_id, image.evolve, what="Image", closed=lambda it: it.deleted)
+    try:
+        datasets.loaded(log, found.dataset_id, command.actor, least)
+    except NotFound:
+        raise NotFound("Image not found") from None
+    return found
+
+
+def open_guard(image_id: UUID) -> Guard:
+    return Guard(stream=image_id, closed_by=image.CLOSING)
+
+
+def describe(
+    image_id: UUID,
+    *,
+    filename: str | UnsetType = UNSET,
+    device_id: UUID | None | UnsetType = UNSET,
+    analyzed: bool | UnsetType = UNSET,
+    expected: int | None = None,
+    command: Command,
+    log: Log,
+) -> Done:
+    require_role(command.actor, Role.ANALYST)
+    return change(
+        log,
+        command,
+        lambda: loaded(log, image_id, command, Grant.EDITOR),
+        lambda found: image.describe(found, filename=filename, device_id=device_id, analyzed=analyzed, by=command.actor.id, at=command.at),
+        expected=expected,
+    )
+
+
+def delete(image_id: UUID, *, expected: int | None = None, command: Command, log: Log) -> Done:
+    require_role(command.actor, Role.RESEARCHER)
+    return change(
+        log,
+        command,
+        lambda: loaded(log, image_id, command, Grant.EDITOR),
+        lambda found: image.delete(found, by=command.actor.id, at=command.at),
+        expected=expected,
+    )

@@ -1,0 +1,94 @@
+"""Signing in, staying signed in, signing out."""
+
+from uuid import UUID
+
+import msgspec
+
+from application import accounts
+from application.changes import change, existing, new_id
+from application.ports import Command, Limits, Log, Passwords, RefreshTokens, Reused, Secret
+from domain import session, user
+from domain.errors import NotAuthenticated
+from domain.session import Reason, Session
+from domain.user import User
+from domain.values import canonical
+
+MINUTE = 60
+REFUSED = "Invalid credentials"
+
+
+class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
+    """`position` from which on the session can be read."""
+
+    session_id: UUID
+    user: User
+    refresh_token: str
+    position: int
+
+
+def sign_in(
+    *,
+    email: str,
+    password: str,
+    address: str,
+    agent: str,
+    per_account: int,
+    per_address: int,
+    command: Command,
+    log: Log,
+    passwords: Passwords,
+    tokens: RefreshTokens,
+    limits: Limits,
+) -> SignedIn:
+    """Raises NotAuthenticated, the same for every reason and at the same cost; TooMany beyond the limits (a minute's calls)."""
+    limits.take(f"login/address/{address}", most=per_address, seconds=MINUTE)
+    limits.take(f"login/account/{canonical(email)}", most=per_account, seconds=MINUTE)
+    account = accounts.find(email, log)
+    known = log.secret(accounts.PASSWORD, account.id) if account else None
+    if not passwords.verify(password, known) or account is None or known is None or not account.may_sign_in:
+        raise NotAuthenticated(REFUSED)
+    session_id = new_id(command, "session")
+    renewed = (Secret(kind=accounts.PASSWORD, owner=account.id, value=passwords.hash(password)),) if passwords.outdated(known) else ()
+    started = session.start(session_id, user=account.id, address=address, agent=agent, at=command.at)
+    appended = log.append(command, started, subject=session_id, secrets=renewed)
+    token = tokens.issue(session=session_id, user=account.id, at=command.at)
+    return SignedIn(session_id=session_id, user=account, refresh_token=token, position=appended.position)
+
+
+def refresh(*, token: str, address: str, command: Command, log: Log, tokens: RefreshTokens) -> SignedIn:
+    """The token's one child. A token that comes again after its grace revokes its session, and that is recorded."""
+    try:
+        refreshed = tokens.rotate(token, at=command.at)
+    except Reused as reused:
+        _record_reuse(reused, address=address, command=command, log=log, tokens=tokens)
+        raise NotAuthenticated("Invalid or expired refresh token") from None
+    account = log.load(refreshed.user_id, user.evolve)
+    if account is None or not account.may_sign_in:
+        tokens.revoke(refreshed.session_id)
+        raise NotAuthenticated("User disabled")
+    return SignedIn(session_id=refreshed.session_id, user=account, refresh_token=refreshed.token, position=0)
+
+
+def sign_out(session_id: UUID, *, command: Command, log: Log, tokens: RefreshTokens) -> int:
+    """Idempotent; the position of its event, 0 when it had ended before."""
+    tokens.revoke(session_id)
+    return change(
+        log,
+        command,
+        lambda: _loaded(log, session_id),
+        lambda found: session.revoke(found, Reason.LOGOUT, by=found.user_id, at=command.at),
+    ).position
+
+
+def _record_reuse(reused: Reused, *, address: str, command: Command, log: Log, tokens: RefreshTokens) -> None:
+    tokens.revoke(reused.session_id)
+    change(
+        log,
+        command,
+        lambda: _loaded(log, reused.session_id),
+        lambda found: session.detect_reuse(found, address=address, by=reused.user_id, at=command.at),
+    )
+
+
+def _loaded(log: Log, session_id: UUID) -> Session:
+    return existing(log, session_id, session.evolve, what="Session", closed=lambda _: False)
