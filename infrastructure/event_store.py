@@ -336,6 +336,7 @@ def insert_events(
     *,
     append: Append,
     outcome: Callable[[Outcome], None],
+    **_: Any,
 ) -> Sequence[int] | None:
     """The library's contract over ours: positions when something was appended, IntegrityError when a version is taken."""
     ended = insert([one.encoded for one in stored_events if isinstance(one, Stored)], append)

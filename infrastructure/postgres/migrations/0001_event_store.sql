@@ -212,10 +212,11 @@ end $$;
 
 -- One token, one child: whoever marks it first may issue the next.
 create function es.use_refresh_token(token_digest bytea, at timestamptz) returns boolean
-language sql security definer set search_path = pg_catalog, pg_temp
-  return (with used as (
-    update es.refresh_tokens t set used_at = at where t.digest = token_digest and t.used_at is null and t.expires_at > at returning 1
-  ) select exists (select from used));
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  update es.refresh_tokens t set used_at = at where t.digest = token_digest and t.used_at is null and t.expires_at > at;
+  return found;
+end $$;
 
 do $$ begin
   if not exists (select from pg_roles where rolname = 'bioscope_app') then
