@@ -1,0 +1,155 @@
+"""What a person at a terminal sees of a run: progress while it works, a table when it is done."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from api.client import Client, Uploaded
+
+COLOURS = {"clear": "green", "needs_review": "yellow", "out_of_domain": "magenta"}
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One picture's outcome. `latency_ms` runs from the order of the job to the result; `error` says why there is none."""
+
+    file: str
+    image_id: str = ""
+    label: str = ""
+    confidence: float = 0.0
+    verdict: str = ""
+    truth: str = ""
+    latency_ms: float = 0.0
+    error: str = ""
+
+    @property
+    def right(self) -> bool:
+        return self.label == self.truth
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    job_id: str
+    status: str
+    lines: tuple[Line, ...]
+    seconds: float
+
+    @property
+    def failures(self) -> int:
+        return sum(1 for line in self.lines if line.error)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of right labels among the pictures whose truth is known; None where none is."""
+        known = [line for line in self.lines if line.truth]
+        return sum(line.right for line in known) / len(known) if known else None
+
+
+def classify(
+    client: Client,
+    paths: Sequence[Path],
+    *,
+    dataset_name: str,
+    model: str | None,
+    truth: Mapping[Path, str],
+    console: Console,
+) -> Report:
+    """Upload, run, watch, collect."""
+    with _progress(console) as progress:
+        dataset = client.create_dataset(dataset_name)
+        uploaded = _upload(client, dataset, paths, progress)
+        taken = [one for one in uploaded if one.id]
+        if not taken:
+            return Report(job_id="", status="failed", lines=tuple(_refused(one, truth) for one in uploaded), seconds=0.0)
+        job = client.run(dataset, model)
+        state = _watch(client, job, len(taken), progress)
+    results = {result["image_id"]: result for result in client.results(job)}
+    failures = {failure["image_id"]: failure["detail"] for failure in state.get("failures", [])}
+    began = datetime.fromisoformat(state["created_at"])
+    lines = tuple(_line(one, results, failures, truth, began) for one in uploaded)
+    ended = datetime.fromisoformat(state["updated_at"])
+    return Report(job_id=job, status=state["status"], lines=lines, seconds=(ended - began).total_seconds())
+
+
+def table(report: Report) -> Table:
+    shown = Table(title=f"Classification {report.job_id}", title_justify="left")
+    with_truth = report.accuracy is not None
+    for name in ("file", "label", *(("truth",) if with_truth else ())):
+        shown.add_column(name, overflow="fold")
+    for name in ("confidence", "latency"):
+        shown.add_column(name, justify="right")
+    for line in report.lines:
+        shown.add_row(*_cells(line, with_truth=with_truth))
+    return shown
+
+
+def as_csv(report: Report) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=Line.__struct_fields__)
+    writer.writeheader()
+    writer.writerows(msgspec.to_builtins(line) for line in report.lines)
+    return out.getvalue()
+
+
+def as_json(report: Report) -> str:
+    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
+
+
+def _upload(client: Client, dataset: str, paths: Sequence[Path], progress: Progress) -> list[Uploaded]:
+    bar = progress.add_task("upload", total=len(paths))
+    uploaded = []
+    for one in client.upload_all(dataset, list(paths)):
+        uploaded.append(one)
+        progress.advance(bar)
+    return uploaded
+
+
+def _watch(client: Client, job: str, total: int, progress: Progress) -> dict[str, Any]:
+    bar = progress.add_task("classify", total=total)
+    state: dict[str, Any] = {}
+    for state in client.watch(job):
+        progress.update(bar, completed=state["succeeded"] + state["failed"], total=state["images"] or total)
+    return state
+
+
+def _line(
+    one: Uploaded, results: Mapping[str, dict[str, Any]], failures: Mapping[str, str], truth: Mapping[Path, str], began: datetime
+) -> Line:
+    if not one.id:
+        return _refused(one, truth)
+    result = results.get(one.id)
+    if result is None:
+        return Line(file=one.path.name, image_id=one.id, truth=truth.get(one.path, ""), error=failures.get(one.id, "no result"))
+    latency = datetime.fromisoformat(result["created_at"]) - began
+    return Line(
+        file=one.path.name,
+        image_id=one.id,
+        label=result["label"],
+        confidence=result["confidence"],
+        verdict=result["verdict"],
+        truth=truth.get(one.path, ""),
+        latency_ms=round(latency.total_seconds() * 1000, 1),
+    )
+
+
+def _refused(one: Uploaded, truth: Mapping[Path, str]) -> Line:
+    return Line(file=one.path.name, truth=truth.get(one.path, ""), error=one.refused)
+
+
+def _cells(line: Line, *, with_truth: bool) -> list[str]:
+    if line.error:
+        return [line.file, f"[red]{line.error}[/red]", *([line.truth] if with_truth else []), "", ""]
+    colour = COLOURS.get(line.verdict, "white")
+    label = line.label if line.verdict == "clear" else f"{line.label} ({line.verdict.replace('_', ' ')})"
+    truth = [] if not with_truth else [line.truth if line.right else f"[red]{line.truth}[/red]"]
+    return [line.file, f"[{colour}]{label}[/{colour}]", *truth, f"{line.confidence:.1%}", f"{line.latency_ms:.0f} ms"]

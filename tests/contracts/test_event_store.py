@@ -1,0 +1,249 @@
+"""One contract, kept by the Postgres recorder and by its in-memory twin."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from application import datasets
+from application.ports import Claim, Closed, Conflicted, Guard, Release, Secret
+from domain import dataset
+from domain.access import Role
+from domain.errors import KeyReused, NotFound, Taken, VersionMismatch
+from infrastructure.audit_chain import SignedHead, verify
+from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.keys import RootKey
+from infrastructure.memory_store import MemoryRecorder
+from tests.given import LATER, NOW, actor, command
+
+RESEARCHER = actor(Role.RESEARCHER)
+ROOT = RootKey(os.urandom(32))
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def log(request):
+    if request.param == "memory":
+        yield EventLog(MemoryRecorder(ROOT), ROOT)
+        return
+    log = EventLog(PostgresRecorder(request.getfixturevalue("app_url"), ROOT), ROOT)
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def postgres_log(app_url):
+    log = EventLog(PostgresRecorder(app_url, ROOT), ROOT)
+    yield log
+    log.close()
+
+
+def created(log, name="cells", **keywords):
+    return datasets.create(name=name, description=None, command=command(RESEARCHER, **keywords), log=log)
+
+
+def everything(log):
+    position = 0
+    while batch := log.read(position, 100):
+        yield batch
+        position = batch[-1].position
+
+
+def checked(log, *, heads=()):
+    key = ROOT.signing("heads").public_key()
+    head = log.read(log.head() - 1, 1)[0]
+    return verify(everything(log), heads=heads, key=key, stored_head=(head.position, head.hash))
+
+
+def test_what_was_appended_is_loaded_again(log):
+    done = created(log, "cells")
+    loaded = log.load(done.id, dataset.evolve)
+    assert (loaded.name, loaded.version, loaded.created_at) == ("cells", 1, NOW)
+
+
+def test_positions_count_every_event_without_a_gap(log):
+    for number in range(1, 6):
+        assert created(log).position == number
+    assert [one.position for one in log.read(2, 2)] == [3, 4]
+    assert log.head() == 5
+
+
+def test_a_repeated_command_changes_nothing_and_answers_as_before(log):
+    once = command(RESEARCHER, digest=b"payload")
+    first = datasets.create(name="cells", description=None, command=once, log=log)
+    again = datasets.create(name="cells", description=None, command=once, log=log)
+    assert (again.id, again.position, again.replayed) == (first.id, first.position, True)
+    assert log.head() == 1
+
+
+def test_a_repeated_command_id_with_another_payload_is_refused(log):
+    key = uuid4()
+    created(log, id=key, digest=b"one")
+    with pytest.raises(KeyReused):
+        created(log, id=key, digest=b"two")
+    with pytest.raises(KeyReused):
+        log.outcome(command(RESEARCHER, id=key, digest=b"two"))
+
+
+def test_sixteen_writers_on_one_version_have_one_winner(log):
+    done = created(log)
+    state = log.load(done.id, dataset.evolve)
+
+    def write(number):
+        try:
+            log.append(command(RESEARCHER), *dataset.describe(state, name=f"name {state.version}.{number}", by=RESEARCHER.id, at=LATER))
+        except Conflicted:
+            return False
+        return True
+
+    for _ in range(5):
+        with ThreadPoolExecutor(16) as pool:
+            assert sum(pool.map(write, range(16))) == 1
+        state = log.load(done.id, dataset.evolve)
+    assert state.version == 6
+
+
+def test_racing_commands_without_if_match_decide_again_until_all_are_taken(log):
+    done = created(log)
+    with ThreadPoolExecutor(4) as pool:
+        said = [pool.submit(datasets.describe, done.id, name=f"name {number}", command=command(RESEARCHER), log=log) for number in range(4)]
+    assert sorted(one.result().version for one in said) == [2, 3, 4, 5]
+
+
+def test_if_match_with_an_old_version_is_refused(log):
+    done = created(log)
+    datasets.describe(done.id, name="other", expected=1, command=command(RESEARCHER), log=log)
+    with pytest.raises(VersionMismatch):
+        datasets.describe(done.id, name="third", expected=1, command=command(RESEARCHER), log=log)
+
+
+def test_a_command_is_whole_or_nothing_over_all_its_streams(log):
+    done = created(log)
+    fresh = dataset.create(uuid4(), name="new", description=None, by=RESEARCHER.id, at=NOW)
+    stale = dataset.describe(log.load(done.id, dataset.evolve), name="moved", by=RESEARCHER.id, at=NOW)
+    log.append(command(RESEARCHER), *stale)
+    with pytest.raises(Conflicted):
+        log.append(command(RESEARCHER), fresh, *stale)
+    assert log.load(fresh.originator_id, dataset.evolve) is None
+    assert log.head() == 2
+
+
+def test_a_guard_refuses_what_is_missing_or_closed(log):
+    done = created(log)
+    new = [dataset.create(uuid4(), name="new", description=None, by=RESEARCHER.id, at=NOW) for _ in range(3)]
+    guard = Guard(stream=done.id, closed_by=dataset.CLOSING)
+    log.append(command(RESEARCHER), new[0], guards=(guard,))
+    with pytest.raises(NotFound):
+        log.append(command(RESEARCHER), new[1], guards=(Guard(stream=uuid4()),))
+    datasets.delete(done.id, command=command(RESEARCHER), log=log)
+    with pytest.raises(Closed):
+        log.append(command(RESEARCHER), new[2], guards=(guard,))
+    assert log.load(new[1].originator_id, dataset.evolve) is None
+
+
+def test_a_name_has_one_holder_until_it_is_given_back(log):
+    first, second = uuid4(), uuid4()
+
+    def make(stream, **more):
+        return log.append(command(), dataset.create(stream, name="x", description=None, by=stream, at=NOW), **more)
+
+    make(first, claims=(Claim(scope="email", value="Ada@Example.org", stream=first),))
+    with pytest.raises(Taken) as taken:
+        make(second, claims=(Claim(scope="email", value="ada@example.ORG", stream=second),))
+    assert taken.value.more["scope"] == "email"
+    assert log.claimed("email", "ADA@example.org") == first
+    assert log.load(second, dataset.evolve) is None
+    renamed = dataset.describe(log.load(first, dataset.evolve), name="y", by=first, at=NOW)
+    log.append(command(), *renamed, releases=(Release(stream=first, scope="email", value="ada@example.org"),))
+    make(second, claims=(Claim(scope="email", value="ada@example.org", stream=second),))
+    assert log.claimed("email", "ada@example.org") == second
+
+
+def test_a_secret_can_be_kept_and_forgotten(log):
+    owner = uuid4()
+    event = dataset.create(owner, name="x", description=None, by=owner, at=NOW)
+    log.append(command(), event, secrets=(Secret(kind="password", owner=owner, value=b"hash"),))
+    assert log.secret("password", owner) == b"hash"
+    gone = dataset.describe(log.load(owner, dataset.evolve), name="y", by=owner, at=NOW)
+    log.append(command(), *gone, secrets=(Secret(kind="password", owner=owner, value=None),))
+    assert log.secret("password", owner) is None
+
+
+def test_private_fields_stand_sealed_in_the_log(log):
+    done = created(log, "Canary Patient 4711")
+    assert all(b"Canary" not in one.data and b"Canary" not in one.meta for one in log.history(done.id))
+
+
+def test_the_chain_verifies_and_a_signed_head_shows_a_cut_end(log):
+    for _ in range(20):
+        created(log)
+    assert checked(log).finding is None
+    newest = log.read(19, 1)[0]
+    head = SignedHead(position=25, hash=newest.hash.hex(), signed_at=NOW).sign(ROOT.signing("heads"))
+    assert checked(log, heads=[head]).finding.position == 21
+
+
+TAMPERS = {
+    "edited": "update es.events set state = convert_to('{{}}', 'UTF8') where notification_id = {n}",
+    "edited in its meta": "update es.events set meta = meta || ' ' where notification_id = {n}",
+    "edited in its time": "update es.events set recorded_at = recorded_at + interval '1 microsecond' where notification_id = {n}",
+    "edited in its schema version": "update es.events set schema_version = 2 where notification_id = {n}",
+    "deleted": "delete from es.events where notification_id = {n}",
+    "reordered": "update es.events set notification_id = case notification_id when {n} then -1 else {n} end"
+    " where notification_id in ({n}, {n} + 1); update es.events set notification_id = {n} + 1 where notification_id = -1",
+    "inserted": "insert into es.events select {n} + 100000, gen_random_uuid(), 1, topic, schema_version, state, meta, gen_random_uuid(),"
+    " recorded_at, hash from es.events where notification_id = {n};"
+    " update es.events set notification_id = -notification_id where notification_id > {n};"
+    " update es.events set notification_id = case when notification_id = -({n} + 100000) then {n} + 1 else 1 - notification_id end"
+    " where notification_id < 0",
+    "cut off": "delete from es.events where notification_id >= {n}",
+}
+
+
+@pytest.mark.parametrize("tamper", TAMPERS)
+def test_a_tampered_log_is_found_out_at_its_first_bad_position(postgres_log, owner_url, tamper):
+    for _ in range(30):
+        created(postgres_log)
+    with psycopg.connect(owner_url) as connection:
+        connection.execute("set session_replication_role = replica")
+        for statement in TAMPERS[tamper].format(n=17).split(";"):
+            connection.execute(statement)
+    head = postgres_log.recorder.rows("select position, hash from es.head")[0]
+    finding = verify(everything(postgres_log), heads=[], key=ROOT.signing("heads").public_key(), stored_head=head).finding
+    assert finding is not None
+    assert finding.position == (18 if tamper == "inserted" else 17)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "insert into es.events select * from es.events",
+        "update es.events set topic = 'x'",
+        "delete from es.events",
+        "truncate es.events",
+        "update es.head set position = 0",
+        "insert into es.commands select * from es.commands",
+        "update es.secrets set value = ''",
+        "delete from es.claims",
+    ],
+)
+def test_the_role_of_the_processes_cannot_write_the_log(app_url, postgres_log, statement):
+    created(postgres_log)
+    with psycopg.connect(app_url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute(statement)
+
+
+@pytest.mark.parametrize("statement", ["update es.events set topic = 'x'", "delete from es.events", "truncate es.events"])
+def test_even_the_owner_is_refused_by_the_trigger(owner_url, postgres_log, statement):
+    created(postgres_log)
+    with psycopg.connect(owner_url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
+        connection.execute(statement)
+
+
+def test_a_lost_connection_is_answered_by_the_command_id(postgres_log, owner_url):
+    created(postgres_log)
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'bioscope_app'")
+    done = created(postgres_log)
+    assert postgres_log.load(done.id, dataset.evolve).version == 1

@@ -1,0 +1,235 @@
+"""Given these events, when this is asked, then that happens."""
+
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain import classification, dataset, image, model, session, user, values
+from domain.access import Actor, Grant, Role, require_grant, require_role
+from domain.classification import CHUNK_MOST, PLAN_MOST, Phase, PlannedImage, Verdict
+from domain.errors import Conflict, Forbidden, Invalid, NotFound
+from tests.given import LATER, NOW, state_after
+
+ME, OTHER = uuid4(), uuid4()
+NAMES = {"email": "ada@example.org", "username": "ada", "first_name": "Ada", "last_name": "Byron"}
+
+
+def a_user():
+    return user.evolve(None, user.register(ME, **NAMES, by=ME, at=NOW))
+
+
+def a_dataset():
+    return dataset.evolve(None, dataset.create(uuid4(), name="cells", description=None, by=ME, at=NOW))
+
+
+def a_job(images=None):
+    asked = classification.request(
+        uuid4(),
+        dataset=uuid4(),
+        image=images,
+        model_id=uuid4(),
+        model_name="pbc8",
+        model_version=1,
+        model_sha256="ab",
+        threshold=0.5,
+        by=ME,
+        at=NOW,
+    )
+    return state_after(classification.evolve, asked), asked
+
+
+def pictures(count):
+    return [PlannedImage(uuid4(), f"{number:064x}") for number in range(count)]
+
+
+def test_a_fresh_registration_is_an_active_viewer():
+    registered = user.register(ME, **NAMES, by=ME, at=NOW)
+    assert (registered.role, registered.status) == (Role.VIEWER, user.Status.ACTIVE)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "ada", "ada@", "@example.org", "a b@example.org", "ada@example", "x" * 95 + "@ab.cd", "a\x00@b.cd"]
+)
+def test_what_is_no_address_is_refused(address):
+    with pytest.raises(Invalid):
+        values.email(address)
+
+
+@given(st.text())
+def test_a_kept_text_is_normal_and_within_its_bounds(value):
+    try:
+        kept = values.text(value, name="name", most=40)
+    except Invalid:
+        return
+    assert 1 <= len(kept) <= 40
+    assert values.text(kept, name="name", most=40) == kept
+
+
+def test_a_profile_change_says_only_what_is_new():
+    changed = user.change_profile(a_user(), {"first_name": "Ada", "phone": "123"}, by=ME, at=LATER)
+    assert [(event.phone, event.originator_version) for event in changed] == [("123", 2)]
+    assert user.change_profile(a_user(), {"first_name": "Ada"}, by=ME, at=LATER) == []
+
+
+def test_nobody_deletes_their_own_account():
+    with pytest.raises(Conflict):
+        user.delete(a_user(), by=ME, at=LATER)
+
+
+def test_a_second_revocation_says_nothing():
+    started = session.start(uuid4(), user=ME, address="::1", agent="x", at=NOW)
+    opened = session.evolve(None, started)
+    closed = state_after(session.evolve, [started, *session.revoke(opened, session.Reason.LOGOUT, by=ME, at=NOW)])
+    assert closed.revoked
+    assert session.revoke(closed, session.Reason.LOGOUT, by=ME, at=LATER) == []
+    assert session.detect_reuse(closed, address="::1", by=ME, at=LATER) == []
+
+
+def test_reuse_is_recorded_and_revokes_at_once():
+    opened = session.evolve(None, session.start(uuid4(), user=ME, address="::1", agent="x", at=NOW))
+    seen = session.detect_reuse(opened, address="::2", by=ME, at=LATER)
+    assert [(type(event).__name__, event.originator_version) for event in seen] == [("RefreshReuseDetected", 2), ("SessionRevoked", 3)]
+
+
+def test_the_owner_keeps_the_right_to_a_dataset():
+    for refused in (lambda: dataset.withdraw(a_dataset(), user=ME, by=ME, at=NOW), lambda: shared(ME), lambda: shared(OTHER, Grant.OWNER)):
+        with pytest.raises(Conflict):
+            refused()
+
+
+def shared(whom, grant=Grant.VIEWER):
+    return dataset.share(a_dataset(), user=whom, grant=grant, by=ME, at=NOW)
+
+
+def test_a_share_can_be_given_and_withdrawn():
+    mine = a_dataset()
+    mine = state_after(dataset.evolve, [dataset.create(mine.id, name="x", description=None, by=ME, at=NOW), *shared(OTHER)])
+    assert mine.grants == {ME: Grant.OWNER, OTHER: Grant.VIEWER}
+    assert dataset.evolve(mine, *dataset.withdraw(mine, user=OTHER, by=ME, at=LATER)).grants == {ME: Grant.OWNER}
+
+
+@given(st.sampled_from(Role), st.sampled_from(Role))
+def test_a_role_includes_those_below_it(held, least):
+    asker = Actor(id=ME, role=held)
+    if held.level >= least.level:
+        require_role(asker, least)
+    else:
+        with pytest.raises(Forbidden):
+            require_role(asker, least)
+
+
+@given(st.sampled_from(Role), st.sampled_from([None, *Grant]), st.sampled_from(Grant))
+def test_a_grant_decides_and_a_foreign_dataset_looks_absent(role, held, least):
+    asker, grants = Actor(id=ME, role=role), {} if held is None else {ME: held}
+    if role is Role.ADMIN or (held is not None and held.level >= least.level):
+        require_grant(asker, grants, least, what="Dataset")
+    else:
+        with pytest.raises(NotFound if held is None else Forbidden):
+            require_grant(asker, grants, least, what="Dataset")
+
+
+def test_a_service_is_no_administrator():
+    with pytest.raises(Forbidden):
+        require_role(Actor(id=ME, kind="service", scopes=frozenset({"events:read"})), Role.VIEWER)
+
+
+def test_an_image_is_inspected_once():
+    uploaded = image.upload(
+        uuid4(),
+        dataset=uuid4(),
+        device=None,
+        filename="a.png",
+        sha256="00",
+        size=1,
+        media_type="image/png",
+        width=1,
+        height=1,
+        by=ME,
+        at=NOW,
+    )
+    fresh = image.evolve(None, uploaded)
+    rejected = image.evolve(fresh, *image.reject(fresh, reason="truncated", detail="cut", by=ME, at=NOW))
+    assert rejected.rejected == "truncated"
+    assert image.reject(rejected, reason="other", detail="x", by=ME, at=LATER) == []
+
+
+def version(sha256="aa"):
+    return model.Version(number=0, sha256=sha256, size=1, labels=("a", "b"), review_below=0.5, record="{}")
+
+
+def test_the_newest_model_version_goes_into_production():
+    name = values.model_id("pbc8")
+    first = model.add_version(name, None, name="pbc8", description="", version=version(), by=ME, at=NOW)
+    state = state_after(model.evolve, first)
+    second = model.add_version(name, state, name="pbc8", description="", version=version("bb"), by=ME, at=LATER)
+    assert state_after(model.evolve, [*first, *second]).production.sha256 == "bb"
+    assert model.add_version(name, state, name="pbc8", description="", version=version(), by=ME, at=LATER) == []
+
+
+def test_a_job_over_one_image_is_planned_at_once():
+    job, asked = a_job(pictures(1)[0])
+    assert [type(event).__name__ for event in asked] == ["ClassificationRequested", "ClassificationPlanned"]
+    assert (job.planned, job.chunks, job.images) == (True, 1, 1)
+
+
+@given(st.integers(1, 3 * PLAN_MOST))
+def test_a_plan_covers_every_image_once_in_parts_and_chunks(count):
+    job, _ = a_job()
+    images = pictures(count)
+    parts = classification.plan(job, images, by=ME, at=LATER)
+    assert [one for part in parts for one in part.images] == images
+    assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert all(len(part.images) <= PLAN_MOST for part in parts)
+    chunks = [len(chunk) for part in parts for chunk in classification.chunks_of(part.images)]
+    assert sum(chunks) == count
+    assert max(chunks) <= CHUNK_MOST
+    assert state_after(classification.evolve, [_requested(job), *parts]).chunks == len(chunks)
+    for part in parts[1:]:
+        before = parts[: part.part]
+        assert part.first_chunk == sum(len(classification.chunks_of(one.images)) for one in before)
+
+
+def _requested(job):
+    return classification.ClassificationRequested(
+        originator_id=job.id,
+        originator_version=1,
+        at=NOW,
+        by=ME,
+        dataset_id=job.dataset_id,
+        image_id=None,
+        model_id=job.model_id,
+        model_name=job.model_name,
+        model_version=1,
+        model_sha256="ab",
+        threshold=0.5,
+    )
+
+
+def test_a_job_over_nothing_fails_with_a_reason():
+    job, _ = a_job()
+    (failed,) = classification.plan(job, [], by=ME, at=LATER)
+    assert classification.evolve(job, failed).phase is Phase.FAILED
+    assert "no image" in failed.reason
+
+
+def test_a_job_in_which_nothing_succeeded_has_failed():
+    job, _ = a_job(pictures(1)[0])
+    assert classification.evolve(job, *classification.complete(job, succeeded=0, failed=1, by=ME, at=LATER)).phase is Phase.FAILED
+    assert classification.evolve(job, *classification.complete(job, succeeded=1, failed=0, by=ME, at=LATER)).phase is Phase.COMPLETED
+
+
+def test_an_ended_job_takes_no_other_end():
+    job, _ = a_job(pictures(1)[0])
+    ended = classification.evolve(job, classification.cancel(job, by=ME, at=LATER))
+    assert classification.complete(ended, succeeded=1, failed=0, by=ME, at=LATER) == []
+    with pytest.raises(Conflict):
+        classification.cancel(ended, by=ME, at=LATER)
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_result_below_the_threshold_needs_review(confidence, threshold):
+    verdict = classification.verdict_on(confidence, threshold=threshold, out_of_domain=False)
+    assert (verdict is Verdict.CLEAR) == (confidence >= threshold)
+    assert classification.verdict_on(confidence, threshold=threshold, out_of_domain=True) is Verdict.OUT_OF_DOMAIN

@@ -1,0 +1,42 @@
+"""What holds for the fold of every noun."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.registry import EVENTS, NOUN_OF, NOUNS
+from tests.given import state_after
+from tests.strategies import events
+
+BY_NOUN = {noun: [EVENTS[name] for name, of in NOUN_OF.items() if of == noun] for noun in NOUNS}
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+@given(data=st.data())
+def test_a_fold_is_total(noun, data):
+    """Any events in any order fold without an error, foreign ones too."""
+    state_after(NOUNS[noun].evolve, data.draw(st.lists(events(), max_size=8)))
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+@given(data=st.data())
+def test_a_replay_from_any_cut_equals_the_replay_from_zero(noun, data):
+    history = data.draw(st.lists(events(*BY_NOUN[noun]), max_size=10))
+    cut = data.draw(st.integers(0, len(history)))
+    state = state_after(NOUNS[noun].evolve, history[:cut])
+    for event in history[cut:]:
+        state = NOUNS[noun].evolve(state, event)
+    assert state == state_after(NOUNS[noun].evolve, history)
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+@given(data=st.data())
+def test_a_state_knows_the_version_of_its_newest_event(noun, data):
+    history = data.draw(st.lists(events(*BY_NOUN[noun]), min_size=1, max_size=6))
+    state = state_after(NOUNS[noun].evolve, history)
+    assert state is None or state.version == history[-1].originator_version
+
+
+def test_every_event_belongs_to_one_noun():
+    assert set(NOUN_OF) == set(EVENTS)
+    assert len(EVENTS) == 35

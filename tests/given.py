@@ -1,0 +1,28 @@
+"""Fixtures in words: who acts, when, and what happened before."""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from application.ports import Command
+from domain.access import Actor, Role
+from domain.events import Event
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=1)
+
+
+def actor(role: Role | None = Role.RESEARCHER, *, id: UUID | None = None, kind: str = "user") -> Actor:  # noqa: A002
+    return Actor(id=id or uuid4(), role=role, kind=kind)
+
+
+def command(by: Actor | None = None, *, id: UUID | None = None, at: datetime = NOW, digest: bytes | None = None) -> Command:  # noqa: A002
+    return Command(id=id or uuid4(), actor=by or actor(), at=at, digest=digest)
+
+
+def state_after(evolve: Callable[[Any, Event], Any], events: Iterable[Event]) -> Any:
+    state = None
+    for event in events:
+        state = evolve(state, event)
+    return state
