@@ -31,5 +31,5 @@ test: gates  ## All gates and all tests
 
 lock: setup  ## Bring the locked requirements up to date
 	$(BIN)/uv pip compile pyproject.toml --extra embedded --extra dev -p 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements/dev.txt
-	$(BIN)/uv pip compile pyproject.toml --extra embedded -p 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements/runtime.txt
+	$(BIN)/uv pip compile pyproject.toml -p 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements/production.txt
 	$(BIN)/uv pip compile pyproject.toml --extra train -p 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements/train.txt
