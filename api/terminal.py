@@ -101,6 +101,21 @@ def as_json(report: Report) -> str:
     return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
 
 
+def summary(report: Report) -> str:
+    accuracy = "" if report.accuracy is None else f", accuracy {report.accuracy:.1%}"
+    rate = f", {len(report.lines) / report.seconds:.0f} images/s" if report.seconds else ""
+    return f"{len(report.lines)} images, {report.failures} failures{accuracy}{rate} (job {report.job_id or 'none'}: {report.status})"
+
+
+def truth_in(folder: Path) -> dict[Path, str]:
+    """The labels that a manifest.csv (columns file, label) in `folder` gives."""
+    manifest = folder / "manifest.csv"
+    if not manifest.is_file():
+        return {}
+    with manifest.open(newline="") as file:
+        return {folder / row["file"]: row["label"] for row in csv.DictReader(file) if row.get("file") and row.get("label")}
+
+
 def _progress(console: Console) -> Progress:
     return Progress(TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
 

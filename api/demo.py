@@ -1,0 +1,40 @@
+"""The demonstration: real micrographs through the whole system, in front of one's eyes."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+
+from api import terminal
+from api.client import Client, pictures_in
+
+
+def show(*, url: str, email: str, password: str, folder: Path, verify: Callable[[], Any], console: Console) -> bool:
+    """Classify the pictures of `folder`, show the results, verify the record. Whether all went well."""
+    paths, truth = pictures_in(folder), terminal.truth_in(folder)
+    with Client.sign_in(url, email, password) as client:
+        report = terminal.classify(
+            client, paths, dataset_name=f"Demonstration {time.strftime('%Y-%m-%d %H:%M:%S')}", model=None, truth=truth, console=console
+        )
+    console.print(terminal.table(report))
+    verified = verify()
+    finding = verified.finding
+    console.print(
+        Panel(
+            f"API and its documentation  {url}/docs   {url}/redoc\n"
+            f"sign in as                 {email}\n"
+            f"password (this run's)      {password}\n"
+            f"what happened to the job   bioscope audit trail {report.job_id}",
+            title="Where to look",
+            title_align="left",
+        )
+    )
+    accuracy = "unknown" if report.accuracy is None else f"{report.accuracy:.1%}"
+    chain = f"verified to position {verified.events}" if finding is None else f"TAMPERED at position {finding.position}: {finding.what}"
+    console.print(
+        f"demo: {len(report.lines)} images, accuracy {accuracy}, {report.failures} failures, audit {chain}", highlight=False, soft_wrap=True
+    )
+    return not report.failures and report.status == "completed" and finding is None
