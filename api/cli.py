@@ -92,7 +92,8 @@ def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool
     from infrastructure.shipped import micrographs
     from infrastructure.supervisor import Stack
 
-    with explained(), Stack(settings(data=data, port=port), prepare=prepare) as running:
+    stack = Stack(settings(data=data, port=port), prepare=prepare)
+    with explained(), stack as running:
         email, password = f"demo-{secrets.token_hex(4)}@example.org", secrets.token_urlsafe(18)
         with the_log(running) as log:
             _create_admin(running, log, email, password)
@@ -106,7 +107,7 @@ def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool
             )
         if stay if stay is not None else sys.stdout.isatty():
             out.print("[dim]Still running; Ctrl-C stops it.[/dim]")
-            running.wait()
+            stack.wait()
     sys.exit(0 if good else FAILED)
 
 

@@ -1,0 +1,55 @@
+"""A Kafka-protocol broker in memory: librdkafka's, in a process of its own. A new port and an empty log after each start."""
+
+import os
+import signal
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from infrastructure.embedded.child import CannotStart, Child, python
+from infrastructure.embedded.server import Server
+
+
+class Broker(Server):
+    """`url` is known once it is ready."""
+
+    name = "broker"
+    stops_within = 1.0
+
+    def __init__(self, data: Path) -> None:
+        super().__init__(data)
+        self._address = self.folder / "broker"
+
+    @property
+    def url(self) -> str:
+        return self._address.read_text()
+
+    def _started(self) -> Child:
+        if find_spec("confluent_kafka") is None:
+            raise CannotStart("the embedded broker is not installed: pip install 'bioscope[embedded]', or set BIOSCOPE_KAFKA_URL")
+        self._address.unlink(missing_ok=True)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("BIOSCOPE_")}
+        return Child(python("infrastructure.embedded.broker", str(self._address)), log=self.log, environment=environment)
+
+    def _answers(self) -> bool:
+        return self._address.exists()
+
+    def _clean(self) -> None:
+        self._address.unlink(missing_ok=True)
+
+
+def serve(address: Path) -> None:
+    """Run the broker in this process; its host:port stands in the file `address` once it answers."""
+    from confluent_kafka import Producer  # noqa: PLC0415 - only this process carries it
+
+    owner = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "ignored:1", "log_level": 3})
+    broker = next(iter(owner.list_topics(timeout=10).brokers.values()))
+    part = address.with_suffix(".part")
+    part.write_text(f"{broker.host}:{broker.port}")
+    part.replace(address)
+    while True:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))

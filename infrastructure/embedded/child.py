@@ -1,0 +1,148 @@
+"""A program that we start: it logs into a file, leads a process group of its own, and never outlives us."""
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+LOG_MOST = 8 * 1024**2
+READY_FILE = "BIOSCOPE_READY_FILE"
+PLAIN_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class CannotStart(Exception):
+    """Something needed cannot be started; the text says what, why, and what to do."""
+
+
+def die_with_parent(parent: int | None = None, *, by: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel kill this process when the one that started it dies, however it dies. Call it first thing in a child.
+
+    `parent` is the pid that started us, where it is known: if it is gone already, the process ends here. The kernel watches
+    the thread that forked, so children must be started from one that lives as long as its process. A change of user id undoes it.
+    """
+    LIBC.prctl(PR_SET_PDEATHSIG, int(by), 0, 0, 0)
+    if os.getppid() != (parent if parent is not None else _starter()):
+        os._exit(128 + by)
+
+
+def say_ready() -> None:
+    """Tell the supervisor that this process serves now. Without a supervisor nothing happens."""
+    if path := os.environ.get(READY_FILE):
+        Path(path).touch()
+
+
+def _starter() -> int:
+    """The pid that started us as far as can be told: multiprocessing knows its own; else whoever is our parent now."""
+    known = getattr(sys.modules.get("multiprocessing.process"), "parent_process", lambda: None)()
+    return int(known.pid) if known is not None else os.getppid()
+
+
+class Child:
+    """A process under way. Its output goes to `log`, its group is killed with it, its core is never dumped."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        log: Path,
+        environment: Mapping[str, str] = PLAIN_ENVIRONMENT,
+        user: int | None = None,
+        folder: Path | None = None,
+        on_our_death: signal.Signals = signal.SIGKILL,
+    ) -> None:
+        """Start it, as `user` where one is named (then we must be root). Raises CannotStart."""
+        output = open_log(log)
+        try:
+            self._popen = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=dict(environment),
+                cwd=folder,
+                start_new_session=True,
+                user=user,
+                group=user,
+                extra_groups=None if user is None else [],
+                umask=0o077,
+                preexec_fn=_prepared(os.getpid(), on_our_death),  # noqa: PLW1509 - two system calls, of a library loaded before
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise CannotStart(f"{argv[0]} cannot be started: {error}") from None
+        finally:
+            os.close(output)
+        self.pid = self._popen.pid
+
+    def alive(self) -> bool:
+        """False once it has ended; what it left in its group is killed then."""
+        if self._popen.returncode is not None:
+            return False
+        if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return True
+        self._bury()
+        return False
+
+    @property
+    def exit_code(self) -> int | None:
+        """As of a shell, but negative for a signal; None while it lives."""
+        return None if self.alive() else self._popen.returncode
+
+    def ask_to_stop(self, by: signal.Signals = signal.SIGTERM) -> None:
+        if self.alive():
+            os.kill(self.pid, by)
+
+    def ended(self, *, within: float) -> bool:
+        """Wait for its end, `within` seconds at most."""
+        until = time.monotonic() + within
+        while self.alive():
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def kill(self) -> None:
+        """End it and its group at once, and wait for that."""
+        if self._popen.returncode is None:
+            self._bury()
+
+    def _bury(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._popen.wait()
+
+
+def _prepared(parent: int, by: signal.Signals) -> Callable[[], None]:
+    def prepare() -> None:
+        die_with_parent(parent, by=by)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    return prepare
+
+
+def open_log(path: Path) -> int:
+    """A descriptor that appends to `path`; a log grown too long is first set aside as NAME.log.1."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_size > LOG_MOST:
+            path.replace(path.with_name(path.name + ".1"))
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def last_words(log: Path, *, lines: int = 5) -> str:
+    """The end of a log, to be shown to the user."""
+    with suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 8192))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    return ""
+
+
+def python(module: str, *arguments: str) -> tuple[str, ...]:
+    """The command line of one of our own modules; -P keeps the current folder out of its imports."""
+    return (sys.executable, "-P", "-m", module, *arguments)

@@ -1,0 +1,33 @@
+"""The processes' logs on the terminal, line by line, each with the name of its process."""
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+
+class Echo:
+    """Repeats what is added to the logs in a folder from now on; nothing without a folder."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._seen = {log: log.stat().st_size for log in self._logs()}
+
+    def repeat(self) -> None:
+        for log in self._logs():
+            with suppress(FileNotFoundError):
+                self._repeat(log)
+
+    def _logs(self) -> list[Path]:
+        return sorted(self._folder.glob("*.log")) if self._folder is not None else []
+
+    def _repeat(self, log: Path) -> None:
+        seen, size = self._seen.get(log, 0), log.stat().st_size
+        start = seen if seen <= size else 0  # shorter: it was set aside and begun anew
+        if start == size:
+            return
+        with log.open("rb") as file:
+            file.seek(start)
+            whole, _, _ = file.read(size - start).rpartition(b"\n")
+        self._seen[log] = start + (len(whole) + 1 if whole else 0)
+        for line in whole.decode(errors="replace").splitlines():
+            sys.stderr.write(f"{log.stem:>10} | {line}\n")

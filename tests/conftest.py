@@ -1,0 +1,91 @@
+"""What every test may ask for: the real servers, fresh databases, settings that fit."""
+
+from itertools import count
+
+import psycopg
+import pytest
+import redis
+
+from infrastructure.embedded.broker import Broker
+from infrastructure.embedded.postgres import Postgres
+from infrastructure.embedded.redis import Redis
+from infrastructure.postgres.schema import migrate
+from infrastructure.settings import Settings
+from infrastructure.supervisor import ensure_root_key
+from tests.kafka.fixture import kafka_url
+
+__all__ = ["kafka_url"]
+
+TEMPLATE = "template_bioscope"
+numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """One Postgres for the whole run."""
+    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+        with psycopg.connect(server.url(user="postgres", database="postgres"), autocommit=True) as connection:
+            connection.execute(f"create database {TEMPLATE}")
+        migrate(server.url(user="postgres", database=TEMPLATE))
+        yield server
+
+
+@pytest.fixture
+def database(postgres):
+    """The name of a database of this test's own, migrated."""
+    name = f"test_{next(numbers)}"
+    with psycopg.connect(postgres.url(user="postgres", database="postgres"), autocommit=True) as connection:
+        connection.execute(f"create database {name} template {TEMPLATE}")
+        yield name
+        connection.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def owner_url(postgres, database):
+    return postgres.url(user="postgres", database=database)
+
+
+@pytest.fixture
+def app_url(postgres, database):
+    return postgres.url(user="bioscope_app", database=database)
+
+
+@pytest.fixture
+def broker_url(tmp_path_factory):
+    """An embedded broker of this test's own."""
+    with Broker(tmp_path_factory.mktemp("broker")) as broker:
+        yield broker.url
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory):
+    with Redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server):
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+def settings(tmp_path, owner_url, app_url, broker_url, redis_url):
+    """Of a system whose servers are this test's own."""
+    given = Settings(
+        data=tmp_path / "data",
+        port=0,
+        postgres_url=app_url,
+        postgres_owner_url=owner_url,
+        kafka_url=broker_url,
+        redis_url=redis_url,
+        kafka_fetch_wait=0.02,
+    )
+    ensure_root_key(given)
+    return given
