@@ -6,8 +6,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from infrastructure.embedded.child import CannotStart, Child, python
+from infrastructure.embedded.child import PLAIN_ENVIRONMENT, CannotStart, Child, python
 from infrastructure.embedded.server import Server
+
+NEEDED_BY_PYTHON = ("PYTHONPATH", "LD_LIBRARY_PATH")
 
 
 class Broker(Server):
@@ -28,7 +30,7 @@ class Broker(Server):
         if find_spec("confluent_kafka") is None:
             raise CannotStart("the embedded broker is not installed: pip install 'bioscope[embedded]', or set BIOSCOPE_KAFKA_URL")
         self._address.unlink(missing_ok=True)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("BIOSCOPE_")}
+        environment = PLAIN_ENVIRONMENT | {name: os.environ[name] for name in NEEDED_BY_PYTHON if name in os.environ}
         return Child(python("infrastructure.embedded.broker", str(self._address)), log=self.log, environment=environment)
 
     def _answers(self) -> bool:

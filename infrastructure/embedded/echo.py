@@ -18,7 +18,9 @@ class Echo:
                 self._repeat(log)
 
     def _logs(self) -> list[Path]:
-        return sorted(self._folder.glob("*.log")) if self._folder is not None else []
+        """All but the supervisor's own, which the user is told anyway."""
+        found = self._folder.glob("*.log") if self._folder is not None else ()
+        return sorted(log for log in found if log.stem != "supervisor")
 
     def _repeat(self, log: Path) -> None:
         seen, size = self._seen.get(log, 0), log.stat().st_size

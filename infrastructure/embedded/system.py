@@ -49,6 +49,7 @@ class System:
         self._prepare = prepare
         self._tell_user = tell
         self._verbose = verbose
+        self._echo = Echo(None)
         self._stopping = threading.Event()
         self._servers: dict[str, Server] = {}
         self._tended: dict[str, Tended] = {}
@@ -65,19 +66,18 @@ class System:
     def run(self, on_ready: Callable[[Settings], None]) -> None:
         """Raises AlreadyRunning, CannotStart, and what `prepare` raises."""
         with claimed(self.settings.data):
-            echo = Echo(self._logs if self._verbose else None)
+            self._echo = Echo(self._logs if self._verbose else None)
             try:
                 self._start()
                 self._tell("ready")
                 on_ready(self.settings)
                 while not self._stopping.wait(TICK):
                     self._tend()
-                    echo.repeat()
             except Stopped:
                 pass
             finally:
                 self._end()
-                echo.repeat()
+                self._echo.repeat()
 
     @property
     def _logs(self) -> Path:
@@ -158,6 +158,7 @@ class System:
 
     # ---- keep running ------------------------------------------------------------------------------------------------------------
     def _tend(self) -> None:
+        self._echo.repeat()
         for name in list(self._tended):
             if self._tended[name].mend(self._tell) and name == Broker.name:
                 self._follow_broker()

@@ -1,0 +1,308 @@
+"""The embedded servers: where they start, what they survive, what they leave behind."""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from infrastructure.embedded import postgres as postgres_module
+from infrastructure.embedded.broker import Broker
+from infrastructure.embedded.child import CannotStart, Child, last_words, open_log, python
+from infrastructure.embedded.folders import mark, passable, run_folder
+from infrastructure.embedded.postgres import Postgres, installed, processes_marked
+from infrastructure.embedded.redis import Redis
+
+NOBODY = 65534
+AS_ROOT = os.geteuid() == 0
+SERVERS = [Postgres, Broker, Redis]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data folder with an odd name, in a folder that only we may pass."""
+    closed = tmp_path / "0700 of Zoë's"
+    closed.mkdir(mode=0o700)
+    folder = closed / "data"
+    folder.mkdir(mode=0o700)
+    yield folder
+    shutil.rmtree(run_folder(folder), ignore_errors=True)
+
+
+def rows(server, statement):
+    with psycopg.connect(server.owner_url) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def gone(pids, *, within=5.0):
+    until = time.monotonic() + within
+    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists() and state(pid) != "Z"]:
+        if time.monotonic() > until:
+            return left
+        time.sleep(0.02)
+    return []
+
+
+def state(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"
+
+
+def test_first_and_warm_start_of_each_server_are_measured(data, capsys):
+    for kind in SERVERS:
+        seconds = []
+        for _ in range(2):
+            begun = time.perf_counter()
+            with kind(data):
+                seconds.append(time.perf_counter() - begun)
+        with capsys.disabled():
+            print(f"\n{kind.name}: first start {seconds[0]:.2f} s, warm {seconds[1]:.2f} s", end="")
+
+
+def test_postgres_keeps_what_was_committed_when_all_of_it_is_killed(data):
+    server = Postgres(data)
+    with server:
+        with psycopg.connect(server.owner_url) as connection:
+            connection.execute("create table kept (n int)")
+            connection.execute("insert into kept select generate_series(1, 1000)")
+        for pid in processes_marked(mark(data)):
+            os.kill(pid, signal.SIGKILL)
+        assert server.child.ended(within=5)
+        assert (data / "postgres" / "postmaster.pid").exists()
+        server.start()
+        until = time.monotonic() + 30
+        while not server.ready() and time.monotonic() < until:
+            time.sleep(0.02)
+        assert rows(server, "select count(*), max(n) from kept") == [(1000, 1000)]
+
+
+def test_a_pid_file_whose_number_is_now_another_programs_does_not_prevent_the_start(data):
+    with Postgres(data) as server:
+        owner = Path(f"/proc/{server.child.pid}").stat().st_uid
+        found = (data / "postgres" / "postmaster.pid").read_text().splitlines()
+    who = {"user": owner, "group": owner} if AS_ROOT else {}
+    with subprocess.Popen(["sleep", "60"], **who) as other:
+        (data / "postgres" / "postmaster.pid").write_text("\n".join([str(other.pid), *found[1:]]) + "\n")
+        with Postgres(data) as server:
+            assert rows(server, "select 1") == [(1,)]
+        other.kill()
+
+
+def test_a_cluster_that_a_live_postgres_has_is_refused_and_left_alone(data, monkeypatch):
+    monkeypatch.setattr(postgres_module, "OLD_ONE_ENDS_WITHIN", 0.2)
+    with Postgres(data) as server:
+        with pytest.raises(CannotStart, match=r"still runs on .* stop it first"):
+            Postgres(data).start()
+        assert rows(server, "select 1") == [(1,)]
+
+
+def test_a_first_start_cut_short_is_made_again(data):
+    (data / "postgres.part" / "base").mkdir(parents=True)
+    with Postgres(data) as server:
+        assert rows(server, "select 1") == [(1,)]
+    assert not (data / "postgres.part").exists()
+
+
+def test_postgres_is_durable_and_has_no_address_but_its_socket(data):
+    with Postgres(data) as server:
+        wanted = ("fsync", "full_page_writes", "synchronous_commit", "listen_addresses", "data_checksums")
+        assert dict(rows(server, f"select name, setting from pg_settings where name in {wanted}")) == {
+            "fsync": "on",
+            "full_page_writes": "on",
+            "synchronous_commit": "on",
+            "listen_addresses": "",
+            "data_checksums": "on",
+        }
+
+
+def test_a_cluster_set_to_lose_data_is_refused(data):
+    with Postgres(data) as server, psycopg.connect(server.owner_url, autocommit=True) as connection:
+        connection.execute("alter role postgres set synchronous_commit = off")
+    with pytest.raises(CannotStart, match="synchronous_commit must be on"), Postgres(data):
+        pass
+
+
+def test_private_values_that_clash_stay_out_of_the_servers_log(data):
+    with Postgres(data) as server, psycopg.connect(server.owner_url, autocommit=True) as connection:
+        connection.execute("create table names (name text unique)")
+        connection.execute("insert into names values ('canary-7f3a')")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute("insert into names values ('canary-7f3a')")
+    log = (data / "logs" / "postgres.log").read_text()
+    assert "duplicate key" in log
+    assert "canary-7f3a" not in log
+
+
+def test_data_of_a_postgres_that_is_not_installed_says_so(data):
+    (data / "postgres").mkdir()
+    (data / "postgres" / "PG_VERSION").write_text("9\n")
+    with pytest.raises(CannotStart, match="made by Postgres 9, installed is"):
+        Postgres(data).start()
+
+
+def test_each_server_stops_and_leaves_nothing_in_the_run_folder(data):
+    for kind in SERVERS:
+        with kind(data) as server:
+            pid = server.child.pid
+        assert gone([pid]) == []
+    assert not run_folder(data).exists() or not any(run_folder(data).iterdir())
+
+
+def test_sockets_and_logs_are_closed_to_others(data):
+    with Postgres(data) as server, Redis(data) as cache:
+        folders = [run_folder(data), run_folder(data) / "postgres"]
+        sockets = [run_folder(data) / "postgres" / ".s.PGSQL.5432", Path(cache.url.removeprefix("unix://"))]
+        logs = [server.log, cache.log]
+        for path in [*folders[1:], *sockets, *logs]:
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+        assert stat.S_IMODE(folders[0].stat().st_mode) & 0o066 == 0
+
+
+def test_a_run_folder_of_somebody_else_is_refused(data):
+    if not AS_ROOT:
+        pytest.skip("only root can make a folder for another user")
+    shutil.rmtree(path := run_folder(data))
+    path.mkdir()
+    os.chown(path, NOBODY, NOBODY)
+    with pytest.raises(CannotStart, match="is not ours"):
+        Redis(data)
+    os.chown(path, 0, 0)
+
+
+def test_a_restarted_broker_has_another_address(data):
+    with Broker(data) as broker:
+        first = broker.url
+    with Broker(data) as broker:
+        assert broker.url != first
+
+
+def test_the_broker_carries_none_of_the_applications_modules(data):
+    with Broker(data) as broker:
+        maps = Path(f"/proc/{broker.child.pid}/maps").read_text()
+    assert "librdkafka" in maps
+    assert not [name for name in ("psycopg", "numpy", "onnxruntime", "cryptography", "msgspec") if name in maps]
+
+
+def test_redis_holds_no_more_than_its_share_and_keeps_nothing(data):
+    with Redis(data) as server, redis.Redis.from_url(server.url) as client:
+        assert client.config_get("maxmemory")["maxmemory"] == str(64 * 1024**2)
+        client.set("a", "b")
+    with Redis(data) as server, redis.Redis.from_url(server.url) as client:
+        assert client.get("a") is None
+
+
+def test_a_dead_server_says_why_when_asked_whether_it_is_ready(data):
+    with Redis(data) as server:
+        server.child.kill()
+        with pytest.raises(CannotStart, match="the embedded redis ended"):
+            server.ready()
+
+
+def as_somebody_else():
+    """A command prefix that becomes another user; where the interpreter lies in a folder closed to others, with leave to pass it alone."""
+    if not AS_ROOT:
+        return []
+    prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    if passable(Path(sys.executable).parent) and passable(Path(__file__).parent) and passable(Path(sys.executable).resolve().parent):
+        return prefix
+    return [*prefix, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+
+
+def test_servers_run_as_an_ordinary_user():
+    """As root: in a child that is `nobody`, in a folder that it owns."""
+    if AS_ROOT and shutil.which("setpriv") is None:
+        pytest.skip("there is no setpriv to become another user with")
+    folder = Path(tempfile.mkdtemp(prefix="bioscope-test-"))
+    if AS_ROOT:
+        os.chown(folder, NOBODY, NOBODY)
+    try:
+        done = subprocess.run(
+            [*as_somebody_else(), sys.executable, "-c", ORDINARY, str(folder / "data")],
+            capture_output=True,
+            text=True,
+            env={"PATH": os.defpath, "HOME": str(folder)},
+            cwd=Path(__file__).parents[2],
+            timeout=60,
+            check=False,
+        )
+    finally:
+        shutil.rmtree(folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(NOBODY if AS_ROOT else os.geteuid()), "1", "True"]
+
+
+ORDINARY = """
+import os, sys, psycopg, redis
+from pathlib import Path
+from infrastructure.embedded.broker import Broker
+from infrastructure.embedded.postgres import Postgres
+from infrastructure.embedded.redis import Redis
+data = Path(sys.argv[1])
+data.mkdir(mode=0o700)
+with Postgres(data) as postgres, Broker(data) as broker, Redis(data) as cache, psycopg.connect(postgres.owner_url) as connection:
+    assert Path(f"/proc/{postgres.child.pid}").stat().st_uid == os.geteuid()
+    assert broker.url.startswith("127.0.0.1:")
+    with redis.Redis.from_url(cache.url) as client:
+        print(os.geteuid(), connection.execute("select 1").fetchone()[0], client.ping())
+"""
+
+
+def test_as_root_postgres_runs_as_another_user_even_from_a_checkout_closed_to_it(data, tmp_path):
+    if not AS_ROOT:
+        pytest.skip("only root changes the user")
+    install = installed(None)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    shutil.copytree(install.parent, closed / install.parent.name, ignore=shutil.ignore_patterns("include", "pginstall", "vector*"))
+    libraries = install.parent.name + ".libs"
+    shutil.copytree(install.parent.parent / libraries, closed / libraries)
+    with Postgres(data, install=closed / install.parent.name / install.name) as server:
+        assert Path(f"/proc/{server.child.pid}").stat().st_uid != 0
+        program = Path(f"/proc/{server.child.pid}/exe").readlink()
+        assert not program.is_relative_to(closed)
+        assert rows(server, "select 1") == [(1,)]
+
+
+def test_a_long_log_is_set_aside_at_the_next_start(tmp_path):
+    log = tmp_path / "x.log"
+    log.write_bytes(b"old" * 4 * 1024**2)
+    os.close(open_log(log))
+    assert log.stat().st_size == 0
+    assert (tmp_path / "x.log.1").stat().st_size == 12 * 1024**2
+
+
+def test_what_a_dead_child_left_in_its_group_is_killed(tmp_path):
+    log = tmp_path / "x.log"
+    script = "import subprocess, sys; print(subprocess.Popen(['sleep', '60']).pid, flush=True); sys.exit(3)"
+    child = Child([sys.executable, "-c", script], log=log)
+    assert child.ended(within=10)
+    assert child.exit_code == 3
+    assert gone([int(last_words(log))]) == []
+
+
+def test_a_program_that_is_not_there_is_a_clear_error(tmp_path):
+    with pytest.raises(CannotStart, match="no-such-program cannot be started"):
+        Child(["/no-such-program"], log=tmp_path / "x.log")
+
+
+def test_a_child_whose_parent_is_gone_before_it_begins_ends_itself(tmp_path):
+    log = tmp_path / "x.log"
+    script = f"from infrastructure.embedded.child import die_with_parent; die_with_parent({os.getpid() + 1}); print('lives')"
+    child = Child([sys.executable, "-c", script], log=log, environment=dict(os.environ))
+    assert child.ended(within=10)
+    assert child.exit_code == 128 + signal.SIGKILL
+    assert "lives" not in log.read_text()
+
+
+def test_our_modules_are_started_without_the_current_folder_on_the_path():
+    assert python("api.cli", "relay") == (sys.executable, "-P", "-m", "api.cli", "relay")

@@ -1,0 +1,404 @@
+"""The supervisor: what it starts, mends, refuses, and how everything ends with it."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infrastructure.embedded.folders import holder, run_folder
+from infrastructure.embedded.installation import environment
+from infrastructure.embedded.tended import LONGEST_PAUSE, STEADY_AFTER, next_pause
+from infrastructure.keys import RootKey
+from infrastructure.settings import Settings, load
+from infrastructure.supervisor import (
+    PROCESSES,
+    AlreadyRunning,
+    CannotStart,
+    NotRunning,
+    Stack,
+    ensure_root_key,
+    running_settings,
+)
+from tests.infrastructure.small_system import FOLLOWER, STEADY, STEADY_API, environment_of, nothing, process
+from tests.infrastructure.test_embedded import NOBODY, as_somebody_else, gone
+
+ROOT = Path(__file__).parents[2]
+ENDS_WITHIN = 10.0
+ELSEWHERE = {"postgres_url": "postgresql://elsewhere", "kafka_url": "elsewhere:9092", "redis_url": "redis://elsewhere"}
+
+
+@pytest.fixture
+def data(tmp_path):
+    yield tmp_path / "data"
+    shutil.rmtree(run_folder(tmp_path / "data"), ignore_errors=True)
+
+
+@pytest.fixture
+def alone(data):
+    """Settings that need no server of ours."""
+    return Settings(data=data, port=0, **ELSEWHERE)
+
+
+def descendants(pid):
+    children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    return [*children, *(deeper for child in children for deeper in descendants(child))]
+
+
+@contextmanager
+def small_system(data, *options, prefix=()):
+    """`up` in a process of its own, ready."""
+    command = [*prefix, sys.executable, "-m", "tests.infrastructure.small_system", str(data), *options]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stdout.readline() == "ready\n", running.stderr.read()
+            yield running
+        finally:
+            running.kill()
+
+
+def eventually(look, *, within=10.0):
+    until = time.monotonic() + within
+    while not (found := look()):
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+def programs(pids):
+    return {Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids}
+
+
+# ---- the end -------------------------------------------------------------------------------------------------------------------------
+def test_nothing_is_left_of_a_supervisor_that_was_killed(data):
+    with small_system(data) as running:
+        begun = descendants(running.pid)
+        assert {"postgres", "redis-server"} <= programs(begun)
+        assert len(begun) >= 12, "three servers, Postgres' own processes, four processes and one's child"
+        running.kill()
+        running.wait()
+        assert gone(begun) == []
+
+
+def test_after_a_kill_the_next_start_has_the_same_data_folder_at_once(data):
+    for _ in range(3):
+        with small_system(data) as running:
+            assert holder(data) == running.pid
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_everything_and_leaves_nothing(data, sign):
+    with small_system(data) as running:
+        begun = descendants(running.pid)
+        running.send_signal(sign)
+        assert running.wait(ENDS_WITHIN) == 0
+        assert gone(begun, within=0) == []
+    assert not run_folder(data).exists() or not any(run_folder(data).iterdir())
+    assert not (data / "postgres" / "postmaster.pid").exists(), "Postgres closed its cluster properly"
+
+
+def test_it_ends_in_time_even_when_no_process_listens(data, capsys):
+    with small_system(data, "--stubborn") as running:
+        begun = descendants(running.pid)
+        asked = time.monotonic()
+        running.terminate()
+        assert running.wait(ENDS_WITHIN) == 0
+        took = time.monotonic() - asked
+        assert gone(begun, within=0) == []
+    with capsys.disabled():
+        print(f"\nfour processes that ignore SIGTERM, three servers: all gone after {took:.1f} s", end="")
+
+
+def test_the_last_process_is_told_to_stop_before_the_others(alone):
+    order = alone.data / "order"
+    script = STEADY.replace("(print(", "(open(os.environ['BIOSCOPE_DATA'] + '/order', 'a').write(sys.argv[1] + '\\n'), print(")
+    with Stack(alone, processes=[process("projector", script), process("api", script)], prepare=nothing):
+        pass
+    assert order.read_text().split() == ["api", "projector"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="there is no setpriv to become another user with")
+def test_an_ordinary_user_can_run_it_in_a_folder_of_its_own():
+    home = Path(tempfile.mkdtemp(prefix="bioscope-test-"))
+    if os.geteuid() == 0:
+        os.chown(home, NOBODY, NOBODY)
+    try:
+        with small_system(home / "data", prefix=as_somebody_else()) as running:
+            begun = descendants(running.pid)
+            users = {Path(f"/proc/{pid}").stat().st_uid for pid in begun}
+            assert users == {home.stat().st_uid}
+            running.kill()
+            running.wait()
+            assert gone(begun) == []
+    finally:
+        shutil.rmtree(home)
+
+
+# ---- one owner -----------------------------------------------------------------------------------------------------------------------
+def test_a_second_one_on_the_same_folder_is_told_who_has_it(alone):
+    with Stack(alone, processes=[], prepare=nothing):
+        with pytest.raises(AlreadyRunning, match=rf"in use by process {os.getpid()}: stop that one first, .* --data"), second(alone):
+            pass
+        assert holder(alone.data) == os.getpid()
+    assert holder(alone.data) is None
+
+
+def second(settings):
+    return Stack(settings, processes=[], prepare=nothing)
+
+
+def test_a_folder_that_holds_other_things_is_left_alone(data, alone):
+    data.mkdir(mode=0o755)
+    (data / "thesis.txt").write_text("mine")
+    with pytest.raises(CannotStart, match="holds other things"), second(alone):
+        pass
+    assert stat.S_IMODE(data.stat().st_mode) == 0o755
+    assert [path.name for path in data.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_in_place_of_the_folder_is_a_clear_error(data, alone):
+    data.write_text("")
+    with pytest.raises(CannotStart, match="cannot be the data folder: File exists"), second(alone):
+        pass
+
+
+def test_a_place_that_cannot_be_written_is_a_clear_error(alone):
+    with pytest.raises(CannotStart, match="/proc/bioscope cannot be the data folder"), second(elsewhere(alone, "/proc/bioscope")):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder for another user")
+def test_a_folder_of_another_user_is_refused(data, alone):
+    data.mkdir()
+    os.chown(data, 65534, 65534)
+    with pytest.raises(CannotStart, match="belongs to another user"), second(alone):
+        pass
+
+
+def elsewhere(settings, path):
+    return msgspec.structs.replace(settings, data=Path(path))
+
+
+def test_the_folder_is_closed_to_others_and_the_root_key_made_once(data, alone):
+    keys = []
+    for _ in range(2):
+        with second(alone) as running:
+            RootKey.read(running.root_key_path)
+            keys.append(running.root_key_path.read_text())
+    assert keys[0] == keys[1]
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    assert stat.S_IMODE((data / "keys" / "root.key").stat().st_mode) == 0o600
+
+
+def test_a_root_key_that_is_gone_is_not_made_anew_over_data_that_needs_it(data):
+    (data / "postgres").mkdir(parents=True)
+    with pytest.raises(CannotStart, match="bring it back from your copy"):
+        ensure_root_key(Settings(data=data))
+    assert not (data / "keys").exists()
+
+
+def test_a_root_key_kept_elsewhere_is_never_made(data, tmp_path):
+    ensure_root_key(Settings(data=data, root_key_file=tmp_path / "mine.key"))
+    assert not (tmp_path / "mine.key").exists()
+
+
+# ---- start ---------------------------------------------------------------------------------------------------------------------------
+def test_the_whole_system_starts_and_its_times_are_measured(data, capsys):
+    for what in ("first", "warm"):
+        begun = time.perf_counter()
+        with Stack(Settings(data=data, port=0), processes=[STEADY_API], prepare=nothing) as running:
+            ready = time.perf_counter() - begun
+            with psycopg.connect(running.postgres_owner_url) as connection:
+                assert connection.execute("select current_database()").fetchone() == ("bioscope",)
+            stopped = time.perf_counter()
+        with capsys.disabled():
+            print(f"\nservers and one process: {what} start {ready:.2f} s, stop {time.perf_counter() - stopped:.2f} s", end="")
+
+
+def test_servers_whose_address_is_set_are_not_started(alone):
+    with Stack(alone, processes=[STEADY_API], prepare=nothing) as running:
+        assert running.postgres_url == alone.postgres_url
+        assert environment_of(alone.data, "api")["BIOSCOPE_KAFKA_URL"] == "elsewhere:9092"
+        assert environment_of(alone.data, "api")["BIOSCOPE_KAFKA_FETCH_WAIT"] == str(Settings().kafka_fetch_wait)
+        assert not (alone.data / "postgres").exists()
+        assert not (alone.data / "logs" / "redis.log").exists()
+
+
+def test_processes_get_the_addresses_but_no_password_and_no_owners_url(data, monkeypatch):
+    for name in ("BIOSCOPE_ADMIN_PASSWORD", "BIOSCOPE_TOKEN", "PGPASSWORD", "PGPORT"):
+        monkeypatch.setenv(name, "canary-91")
+    with Stack(Settings(data=data, port=0), processes=[STEADY_API], prepare=nothing) as running:
+        variables = environment_of(data, "api")
+        assert load(variables) == msgspec.structs.replace(running, postgres_owner_url="")
+        assert variables["BIOSCOPE_KAFKA_FETCH_WAIT"] == "0.02"
+        assert "canary-91" not in variables.values()
+        for pid in descendants(os.getpid()):
+            assert b"canary-91" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+text = st.text(st.characters(codec="ascii", exclude_characters=", \0", categories=["L", "N", "P"]), min_size=1)
+
+
+@given(names=st.lists(text).map(tuple), port=st.integers(0, 65535), json_logs=st.booleans(), seconds=st.floats(0.001, 1e6))
+def test_settings_survive_the_way_through_the_environment(names, port, json_logs, seconds):
+    wanted = Settings(cors_origins=names, port=port, log_json=json_logs, inference_hang_seconds=seconds, data=Path("/a b"))
+    assert load(environment(wanted, {})) == wanted
+
+
+def test_a_port_that_is_taken_is_a_clear_error(alone):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wanted = msgspec.structs.replace(alone, port=taken.getsockname()[1])
+        with pytest.raises(CannotStart, match=r"cannot be listened on .* --port"), second(wanted):
+            pass
+
+
+def test_a_process_that_keeps_dying_ends_the_start_with_what_it_said(alone):
+    broken = process("api", "raise SystemExit('no such model')")
+    with pytest.raises(CannotStart, match="api keeps ending; the last it said:\nno such model"):
+        Stack(alone, processes=[broken], prepare=nothing).__enter__()
+    assert holder(alone.data) is None
+
+
+def test_what_prepare_raises_reaches_the_caller_and_nothing_is_left(data):
+    before = set(descendants(os.getpid()))
+
+    def fails(settings):
+        assert settings.postgres_owner_url
+        raise LookupError("no migrations")
+
+    with pytest.raises(LookupError, match="no migrations"):
+        Stack(Settings(data=data, port=0), processes=[STEADY_API], prepare=fails).__enter__()
+    assert set(descendants(os.getpid())) <= before
+    assert not (data / "api.env").exists()
+
+
+# ---- keep running --------------------------------------------------------------------------------------------------------------------
+def test_a_process_that_dies_is_started_again(alone):
+    stack = Stack(alone, processes=[STEADY_API], prepare=nothing)
+    with stack:
+        first = stack.pid("api")
+        os.kill(first, signal.SIGKILL)
+        second = eventually(lambda: (pid := stack.pid("api")) != first and pid)
+        eventually(lambda: (alone.data / "logs" / "api.log").read_text().count("steady") == 2)
+        assert Path(f"/proc/{second}").exists()
+    assert "api ended (exit code -9); starting it again in 0.1 s" in (alone.data / "logs" / "supervisor.log").read_text()
+
+
+def test_a_dead_broker_comes_back_elsewhere_and_only_its_clients_are_started_again(data):
+    stack = Stack(Settings(data=data, port=0), processes=[FOLLOWER, STEADY_API], prepare=nothing)
+    with stack as before:
+        follower, api = stack.pid("follower"), stack.pid("api")
+        os.kill(stack.pid("broker"), signal.SIGKILL)
+        eventually(lambda: stack.settings.kafka_url != before.kafka_url and stack.pid("follower") != follower)
+        eventually(lambda: environment_of(data, "follower")["BIOSCOPE_KAFKA_URL"] == stack.settings.kafka_url)
+        assert running_settings(Settings(data=data)).kafka_url == stack.settings.kafka_url
+        assert stack.pid("api") == api
+        host, port = stack.settings.kafka_url.split(":")
+        socket.create_connection((host, int(port)), 1).close()
+
+
+@pytest.mark.parametrize("name", ["postgres", "redis"])
+def test_postgres_and_redis_come_back_at_the_same_address(data, name):
+    stack = Stack(Settings(data=data, port=0), processes=[STEADY_API], prepare=nothing)
+    with stack as before:
+        with psycopg.connect(before.postgres_owner_url) as connection:
+            connection.execute("create table kept as select 7 as n")
+        killed, api = stack.pid(name), stack.pid("api")
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: stack.pid(name) != killed)
+        assert eventually(lambda: kept(before.postgres_owner_url)) == [(7,)]
+        assert stack.settings == before
+        assert stack.pid("api") == api
+
+
+def kept(url):
+    try:
+        with psycopg.connect(url) as connection:
+            return connection.execute("select n from kept").fetchall()
+    except psycopg.OperationalError:
+        return None
+
+
+def test_a_server_that_cannot_come_back_is_tried_again_until_it_can(data):
+    stack = Stack(Settings(data=data, port=0), processes=[STEADY_API], prepare=nothing)
+    with stack as running:
+        version = data / "postgres" / "PG_VERSION"
+        right = version.read_text()
+        version.write_text("9\n")
+        killed = stack.pid("postgres")
+        os.kill(killed, signal.SIGKILL)
+        log = data / "logs" / "supervisor.log"
+        eventually(lambda: "made by Postgres 9" in log.read_text())
+        version.write_text(right)
+        eventually(lambda: connects(running.postgres_owner_url))
+
+
+def connects(url):
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+@given(lives=st.lists(st.floats(0, STEADY_AFTER - 1), min_size=1, max_size=20))
+def test_who_dies_young_waits_ever_longer_up_to_a_bound(lives):
+    pauses = [0.0]
+    for lived in lives:
+        pauses.append(next_pause(pauses[-1], lived=lived))
+    assert pauses[1] == 0.1
+    assert all(later == min(2 * earlier, LONGEST_PAUSE) for earlier, later in pairwise(pauses[1:]))
+
+
+def test_who_lived_long_is_started_again_at_once():
+    assert next_pause(LONGEST_PAUSE, lived=STEADY_AFTER) == 0.1
+
+
+# ---- beside it -----------------------------------------------------------------------------------------------------------------------
+def test_a_command_beside_a_running_system_finds_it_by_its_data_folder(data):
+    asking = Settings(data=data)
+    with pytest.raises(NotRunning, match="start it with `bioscope up`"):
+        running_settings(asking)
+    with small_system(data) as running:
+        found = running_settings(asking)
+        assert connects(found.postgres_owner_url)
+        assert found.port != asking.port
+        assert stat.S_IMODE((data / "running.json").stat().st_mode) == 0o600
+        running.kill()
+        running.wait()
+        with pytest.raises(NotRunning):
+            running_settings(asking)
+
+
+def test_a_command_with_an_address_of_its_own_needs_no_running_system(data):
+    given = Settings(data=data, postgres_url="postgresql://elsewhere")
+    assert running_settings(given) == given
+
+
+def test_when_asked_the_processes_logs_are_shown_by_name(data):
+    with small_system(data, "--verbose") as running:
+        eventually(lambda: "told to stop" not in (data / "logs" / "api.log").read_text())
+        running.terminate()
+        said = running.communicate(timeout=ENDS_WITHIN)[1]
+    assert "       api | steady" in said
+    assert "       api | api told to stop" in said
+    assert "redis |" in said
+
+
+def test_the_applications_processes_are_the_four_of_production():
+    assert [one.name for one in PROCESSES] == ["relay", "projector", "inference", "api"]
+    assert json.dumps([one.argv[1:] for one in PROCESSES]).count('"api.cli"') == 4
