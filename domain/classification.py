@@ -181,19 +181,20 @@ def request(
     return [requested, *plan(state, [image], by=by, at=at)]
 
 
-def plan(job: Classification, images: Sequence[PlannedImage], *, by: UUID, at: datetime) -> list[Event]:
-    """What the job covers, in parts; a job over nothing fails with a reason."""
+def plan(job: Classification, images: Sequence[PlannedImage], *, more: bool = False, by: UUID, at: datetime) -> list[Event]:
+    """What the job covers, in parts that follow those planned already; `more` images will follow. A job over nothing fails with a reason."""
     if job.planned or job.phase.ended or job.deleted:
         return []
-    if not images:
+    if not images and not job.parts and not more:
         return [fail(job, reason="The dataset holds no image that can be classified", failed=0, by=by, at=at)]
     events: list[Event] = []
-    chunk = 0
-    for part, start in enumerate(range(0, len(images), PLAN_MOST)):
+    chunk = job.chunks
+    starts = range(0, len(images) or 1, PLAN_MOST)
+    for index, start in enumerate(starts):
         covered = tuple(images[start : start + PLAN_MOST])
-        common = {"originator_id": job.id, "originator_version": job.version + part + 1, "at": at, "by": by}
-        last = start + PLAN_MOST >= len(images)
-        events.append(ClassificationPlanned(**common, part=part, last=last, first_chunk=chunk, images=covered))  # type: ignore[arg-type]
+        common = {"originator_id": job.id, "originator_version": job.version + index + 1, "at": at, "by": by}
+        last = not more and start == starts[-1]
+        events.append(ClassificationPlanned(**common, part=job.parts + index, last=last, first_chunk=chunk, images=covered))  # type: ignore[arg-type]
         chunk += len(chunks_of(covered))
     return events
 

@@ -1,0 +1,120 @@
+"""The read models, read: a pool of connections that give up in time, and one that hears how far the projector is."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from functools import cache
+from typing import TypeVar
+
+import msgspec
+import psycopg
+import structlog
+from psycopg.conninfo import make_conninfo
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from domain.errors import Unavailable
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+OPTIONS = (
+    "-c search_path=read -c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s"
+    " -c default_transaction_read_only=on -c plan_cache_mode=force_custom_plan -c timezone=UTC -c jit=off"
+)
+POOL_WAIT = 2.0  # seconds for a connection
+RECONNECT_WAIT = 0.5  # seconds between attempts to listen again
+LOOK_AGAIN = 1.0  # seconds after which the position is read, should a notification have been lost
+AS_JSON = "select coalesce(json_agg(found), '[]')::text from ({}) found"
+AWAY = "The database is away; try again"
+
+
+@cache
+def _decoder(into: type[T]) -> msgspec.json.Decoder[list[T]]:
+    return msgspec.json.Decoder(list[into])  # type: ignore[valid-type]
+
+
+class ReadDatabase:
+    """`projections.reading.Reads` on Postgres. Rows come as one JSON text, which is decoded straight into Structs."""
+
+    def __init__(self, url: str, *, size: int = 8) -> None:
+        self._pool: AsyncConnectionPool[psycopg.AsyncConnection] = AsyncConnectionPool(
+            url,
+            min_size=2,
+            max_size=size,
+            timeout=POOL_WAIT,
+            open=False,
+            kwargs={"autocommit": True, "options": OPTIONS, "connect_timeout": 3},
+            check=AsyncConnectionPool.check_connection,
+        )
+
+    async def open(self) -> None:
+        await self._pool.open()
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    async def rows(self, query: str, parameters: Mapping[str, object], *, into: type[T]) -> list[T]:
+        """Each row of `query` as `into`, in its order. Raises Unavailable."""
+        try:
+            async with self._pool.connection() as connection:
+                cursor = await connection.execute(AS_JSON.format(query).encode(), parameters)
+                row = await cursor.fetchone()
+        except (psycopg.OperationalError, PoolTimeout):
+            raise Unavailable(AWAY, retry_after=2) from None
+        assert row is not None
+        return _decoder(into).decode(row[0])
+
+
+class Visible:
+    """How far the read models are, as the projector tells it; whoever waits for a position is woken.
+
+    One connection listens, and is made again when it is lost.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = make_conninfo(url, connect_timeout=3)
+        self._task: asyncio.Task[None] | None = None
+        self._moved = asyncio.Condition()
+        self.position = 0
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._listen_always(), name="visible")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def wait(self, position: int, timeout: float) -> bool:  # noqa: ASYNC109 - the answer says whether it was reached
+        """Whether the read models have reached `position` within `timeout` seconds."""
+        if self.position >= position:
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout), self._moved:
+                await self._moved.wait_for(lambda: self.position >= position)
+        return self.position >= position
+
+    async def _listen_always(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except (psycopg.Error, OSError) as error:
+                log.warning("cannot hear the projector", error=type(error).__name__)
+            await asyncio.sleep(RECONNECT_WAIT)
+
+    async def _listen(self) -> None:
+        async with await psycopg.AsyncConnection.connect(self._url, autocommit=True, options="-c search_path=read") as connection:
+            await connection.execute("listen bioscope_projected")
+            while True:
+                cursor = await connection.execute("select position from checkpoint where projection = 'main'")
+                row = await cursor.fetchone()
+                await self._reached(row[0] if row else 0)
+                async for heard in connection.notifies(timeout=LOOK_AGAIN):
+                    await self._reached(int(heard.payload))
+
+    async def _reached(self, position: int) -> None:
+        if position > self.position:
+            async with self._moved:
+                self.position = position
+                self._moved.notify_all()

@@ -1,0 +1,231 @@
+"""Jobs: how far each is, and what it could not do."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from domain.access import Actor
+from domain.classification import (
+    ChunkJudged,
+    ClassificationCancelled,
+    ClassificationCompleted,
+    ClassificationDeleted,
+    ClassificationFailed,
+    ClassificationPlanned,
+    ClassificationRequested,
+    Phase,
+    chunks_of,
+)
+from domain.errors import Invalid
+from domain.events import Event
+from domain.values import result_id
+from projections.reading import PAGE_MOST, Page, Reads, clamped, only, paged, place_of, subject_of
+from projections.tables import Happened, Look, Table
+
+OWN = (
+    ClassificationRequested,
+    ClassificationPlanned,
+    ClassificationCancelled,
+    ClassificationCompleted,
+    ClassificationFailed,
+    ClassificationDeleted,
+)
+
+
+class Classification(msgspec.Struct, frozen=True, kw_only=True):
+    """`images` and `chunks` are what was planned, `judged` counts chunks, `succeeded` and `failed` images."""
+
+    id: UUID
+    version: int
+    dataset_id: UUID
+    image_id: UUID | None
+    model_id: UUID
+    model_name: str
+    model_version: int
+    model_sha256: str
+    threshold: float
+    created_by: UUID
+    created_at: datetime
+    updated_at: datetime
+    status: Phase
+    planned: bool
+    images: int
+    chunks: int
+    judged: int
+    succeeded: int
+    failed: int
+    reason: str | None
+    deleted: bool
+    position: int
+
+
+def keys(happened: Happened) -> Iterable[UUID]:
+    event = happened.event
+    if isinstance(event, ChunkJudged):
+        return (event.job_id,)
+    return (event.originator_id,) if isinstance(event, OWN) else ()
+
+
+def fold(_: UUID, row: Classification | None, happened: Happened, __: Look) -> Classification | None:
+    event = happened.event
+    if isinstance(event, ClassificationRequested):
+        return _requested(event, happened.position)
+    if row is None:
+        return None
+    if isinstance(event, ChunkJudged):
+        return msgspec.structs.replace(
+            row,
+            updated_at=event.at,
+            judged=row.judged + 1,
+            succeeded=row.succeeded + len(event.results),
+            failed=row.failed + len(event.failures),
+        )
+    return msgspec.structs.replace(_changed(row, event), version=event.originator_version, updated_at=event.at)
+
+
+def _requested(event: ClassificationRequested, position: int) -> Classification:
+    return Classification(
+        id=event.originator_id,
+        version=event.originator_version,
+        dataset_id=event.dataset_id,
+        image_id=event.image_id,
+        model_id=event.model_id,
+        model_name=event.model_name,
+        model_version=event.model_version,
+        model_sha256=event.model_sha256,
+        threshold=event.threshold,
+        created_by=event.by,
+        created_at=event.at,
+        updated_at=event.at,
+        status=Phase.PENDING,
+        planned=False,
+        images=0,
+        chunks=0,
+        judged=0,
+        succeeded=0,
+        failed=0,
+        reason=None,
+        deleted=False,
+        position=position,
+    )
+
+
+def _changed(row: Classification, event: Event) -> Classification:
+    match event:
+        case ClassificationPlanned():
+            return msgspec.structs.replace(
+                row,
+                status=Phase.RUNNING,
+                planned=event.last,
+                images=row.images + len(event.images),
+                chunks=row.chunks + len(chunks_of(event.images)),
+            )
+        case ClassificationCancelled():
+            return msgspec.structs.replace(row, status=Phase.CANCELLED)
+        case ClassificationCompleted():
+            return msgspec.structs.replace(row, status=Phase.COMPLETED)
+        case ClassificationFailed():
+            return msgspec.structs.replace(row, status=Phase.FAILED, reason=event.reason)
+        case ClassificationDeleted():
+            return msgspec.structs.replace(row, deleted=True)
+        case _:
+            return row
+
+
+TABLE = Table("classifications", Classification, keys, fold)
+
+
+# ---- failures ----------------------------------------------------------------------------------------------------------------------
+class FailureRow(msgspec.Struct, frozen=True, kw_only=True):
+    id: UUID
+    classification_id: UUID
+    image_id: UUID
+    dataset_id: UUID
+    reason: str
+    detail: str
+    created_at: datetime
+
+
+def failure_keys(happened: Happened) -> Iterable[tuple[UUID, int]]:
+    event = happened.event
+    if not isinstance(event, ChunkJudged):
+        return ()
+    return {result_id(event.job_id, one.image_id): index for index, one in enumerate(event.failures)}.items()
+
+
+def failure_fold(key: tuple[UUID, int], _: FailureRow | None, happened: Happened, __: Look) -> FailureRow | None:
+    event = happened.event
+    assert isinstance(event, ChunkJudged)
+    failure = event.failures[key[1]]
+    return FailureRow(
+        id=key[0],
+        classification_id=event.job_id,
+        image_id=failure.image_id,
+        dataset_id=event.dataset_id,
+        reason=failure.reason,
+        detail=failure.detail,
+        created_at=event.at,
+    )
+
+
+FAILURES = Table("failures", FailureRow, failure_keys, failure_fold, loads=False)
+
+
+# ---- queries -----------------------------------------------------------------------------------------------------------------------
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """An image without a result: `reason` is a code, `detail` a sentence."""
+
+    image_id: UUID
+    reason: str
+    detail: str
+    created_at: datetime
+
+
+GET = """select c.* from classifications c join visible v on v.dataset = c.dataset_id and v.subject = %(subject)s
+  where c.id = %(id)s and not c.deleted"""
+LISTED = """select c.* from visible v cross join lateral (
+    select c.* from classifications c where c.dataset_id = v.dataset and not c.deleted
+      and (%(status)s::text is null or c.status = %(status)s::text)
+      and (%(image_id)s::uuid is null or c.image_id = %(image_id)s::uuid)
+      and (%(created_by)s::uuid is null or c.created_by = %(created_by)s::uuid)
+      and (%(at)s::timestamptz is null or (c.created_at, c.id) < (%(at)s::timestamptz, %(after)s::uuid))
+    order by c.created_at desc, c.id desc limit %(most)s
+  ) c where v.subject = %(subject)s and (%(dataset_id)s::uuid is null or v.dataset = %(dataset_id)s::uuid)
+  order by c.created_at desc, c.id desc limit %(most)s"""
+FAILED = """select f.image_id, f.reason, f.detail, f.created_at from failures f
+  join classifications c on c.id = f.classification_id and not c.deleted
+  join visible v on v.dataset = f.dataset_id and v.subject = %(subject)s
+  where f.classification_id = %(id)s order by f.created_at, f.id"""
+
+
+async def get(db: Reads, actor: Actor, job_id: UUID) -> Classification:
+    """Raises NotFound."""
+    return await only(db, GET, {"subject": subject_of(actor), "id": job_id}, into=Classification, what="Classification")
+
+
+async def listed(
+    db: Reads,
+    actor: Actor,
+    *,
+    status: str | None = None,
+    dataset_id: UUID | None = None,
+    image_id: UUID | None = None,
+    created_by: UUID | None = None,
+    cursor: str | None = None,
+    size: int = PAGE_MOST,
+) -> Page[Classification]:
+    """Newest first. Raises Invalid for a status that does not exist."""
+    if status is not None and status not in set(Phase):
+        words = ", ".join(Phase)
+        raise Invalid(f"status must be one of {words}", errors=[{"loc": ["query", "status_filter"], "msg": f"must be one of {words}"}])
+    place, most = place_of(cursor), clamped(size)
+    wanted = {"status": status, "dataset_id": dataset_id, "image_id": image_id, "created_by": created_by, "subject": subject_of(actor)}
+    found = await db.rows(LISTED, wanted | {"at": place.value, "after": place.id, "most": most + 1}, into=Classification)
+    return paged(found, most, lambda job: job.created_at)
+
+
+async def failures(db: Reads, actor: Actor, job_id: UUID) -> list[Failure]:
+    """The images that have no result, and why; none to whom the job is foreign."""
+    return await db.rows(FAILED, {"subject": subject_of(actor), "id": job_id}, into=Failure)

@@ -1,0 +1,131 @@
+"""Datasets, and who may see them: the table that every other query is joined with."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET
+
+from domain.access import Actor, Grant
+from domain.dataset import DatasetCreated, DatasetDeleted, DatasetDescribed, DatasetShared, DatasetShareWithdrawn
+from projections.reading import ADMINISTRATORS, PAGE_MOST, Page, Reads, clamped, only, paged, place_of, subject_of
+from projections.tables import Happened, Look, Table, own
+
+
+class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
+    id: UUID
+    version: int
+    name: str
+    description: str | None
+    owner_id: UUID
+    created_at: datetime
+    deleted: bool
+
+
+def fold(_: UUID, row: DatasetRow | None, happened: Happened, __: Look) -> DatasetRow | None:
+    event = happened.event
+    if row is not None:
+        row = msgspec.structs.replace(row, version=event.originator_version)
+    match event, row:
+        case DatasetCreated(), _:
+            return DatasetRow(
+                id=event.originator_id,
+                version=event.originator_version,
+                name=event.name,
+                description=event.description,
+                owner_id=event.owner_id,
+                created_at=event.at,
+                deleted=False,
+            )
+        case DatasetDescribed(), DatasetRow():
+            said = {name: value for name in ("name", "description") if (value := getattr(event, name)) is not UNSET}
+            return msgspec.structs.replace(row, **said)
+        case DatasetDeleted(), DatasetRow():
+            return msgspec.structs.replace(row, deleted=True)
+        case _:
+            return row
+
+
+TABLE = Table("datasets", DatasetRow, own(DatasetCreated, DatasetDescribed, DatasetShared, DatasetShareWithdrawn, DatasetDeleted), fold)
+
+
+# ---- access ------------------------------------------------------------------------------------------------------------------------
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    subject: UUID
+    dataset: UUID
+    role: Grant
+
+
+def access_keys(happened: Happened) -> Iterable[tuple[UUID, UUID]]:
+    match happened.event:
+        case DatasetCreated() as event:
+            return {(event.owner_id, event.originator_id), (ADMINISTRATORS, event.originator_id)}
+        case DatasetShared() | DatasetShareWithdrawn() as event:
+            return ((event.user_id, event.originator_id),)
+        case _:
+            return ()
+
+
+def access_fold(key: tuple[UUID, UUID], _: Access | None, happened: Happened, __: Look) -> Access | None:
+    subject, dataset = key
+    match happened.event:
+        case DatasetCreated():
+            return Access(subject=subject, dataset=dataset, role=Grant.OWNER)
+        case DatasetShared() as event:
+            return Access(subject=subject, dataset=dataset, role=event.grant)
+        case _:
+            return None
+
+
+ACCESS = Table("dataset_access", Access, access_keys, access_fold, key=("subject", "dataset"), loads=False)
+
+
+# ---- queries -----------------------------------------------------------------------------------------------------------------------
+class Dataset(msgspec.Struct, frozen=True, kw_only=True):
+    """A dataset as one reader sees it: `grant` is the reader's own."""
+
+    id: UUID
+    version: int
+    name: str
+    description: str | None
+    owner_id: UUID
+    owner_username: str | None
+    created_at: datetime
+    grant: Grant
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    user_id: UUID
+    username: str | None
+    grant: Grant
+
+
+SEEN = """select d.id, d.version, d.name, d.description, d.owner_id, u.username as owner_username, d.created_at, v.role as grant
+  from visible v join datasets d on d.id = v.dataset left join users u on u.id = d.owner_id where v.subject = %(subject)s"""
+GET = SEEN + " and d.id = %(id)s"
+LISTED = (
+    SEEN
+    + """ and (%(at)s::timestamptz is null or (d.created_at, d.id) < (%(at)s::timestamptz, %(after)s::uuid))
+  order by d.created_at desc, d.id desc limit %(most)s"""
+)
+SHARES = """select a.subject as user_id, u.username, a.role as grant
+  from visible v join dataset_access a on a.dataset = v.dataset left join users u on u.id = a.subject
+  where v.subject = %(subject)s and v.dataset = %(id)s and a.subject <> %(administrators)s order by a.role = 'owner' desc, a.subject"""
+
+
+async def get(db: Reads, actor: Actor, dataset_id: UUID) -> Dataset:
+    """Raises NotFound."""
+    return await only(db, GET, {"subject": subject_of(actor), "id": dataset_id}, into=Dataset, what="Dataset")
+
+
+async def listed(db: Reads, actor: Actor, *, cursor: str | None = None, size: int = PAGE_MOST) -> Page[Dataset]:
+    """One's own and those granted, newest first."""
+    place, most = place_of(cursor), clamped(size)
+    found = await db.rows(LISTED, {"subject": subject_of(actor), "at": place.value, "after": place.id, "most": most + 1}, into=Dataset)
+    return paged(found, most, lambda dataset: dataset.created_at)
+
+
+async def grants(db: Reads, actor: Actor, dataset_id: UUID) -> list[Share]:
+    """Who may see a dataset, its owner first; none to whom it is foreign."""
+    return await db.rows(SHARES, {"subject": subject_of(actor), "id": dataset_id, "administrators": ADMINISTRATORS}, into=Share)

@@ -1,0 +1,147 @@
+"""Events that could not be applied: set aside with their reason, and with all that must wait behind them."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from application.ports import Recorded
+from projections.batches import Statement
+from projections.tables import Happened, Table, steps
+
+BLOCKED = "select stream from dead_letters union select stream from parked"
+DIED = (
+    "insert into dead_letters (position, stream, type, reason) values (%s, %s, %s, %s)"
+    " on conflict (position) do update set reason = excluded.reason, at = now()"
+)
+PARKED = "insert into parked (position, stream) select * from unnest(%s::bigint[], %s::uuid[]) on conflict do nothing"
+HEALED = "with gone as (delete from dead_letters where position = any(%s)) delete from parked where position = any(%s)"
+LISTED = """select l.position, l.stream, l.type, l.reason, l.at, (select count(*) from parked p where p.stream = l.stream) as parked
+  from dead_letters l order by l.position"""
+HEALED_PARKED = "delete from parked where position = any(%s)"
+WAITING = "select position, stream from parked order by position"
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """`parked`: how many later events of its stream wait behind it."""
+
+    position: int
+    stream: UUID
+    type: str
+    reason: str
+    at: datetime
+    parked: int
+
+
+class Retried(NamedTuple):
+    """Events applied at last, dead letters and parked ones; and dead letters left."""
+
+    applied: int
+    left: int
+
+
+def reason_of(error: Exception) -> str:
+    """Never the row's content: it may be private."""
+    said = error.diag.message_primary if isinstance(error, psycopg.Error) else str(error)
+    return f"{type(error).__name__}: {said}"[:500]
+
+
+def letter(event: Recorded, error: Exception) -> Statement:
+    return DIED, (event.position, event.stream, event.type, reason_of(error))
+
+
+def park(events: Sequence[Recorded]) -> Statement:
+    return PARKED, ([event.position for event in events], [event.stream for event in events])
+
+
+def blocked_streams(connection: psycopg.Connection) -> set[UUID]:
+    return {row[0] for row in connection.execute(BLOCKED)}
+
+
+def touched(tables: Sequence[Table], happened: Happened) -> set[UUID]:
+    """The ids of the rows that an event changes, and its own stream: where one of them waits, the event has to wait too."""
+    (step,) = steps(tables, [happened])
+    changed = {key for table, keys in step.touches if table.loads for key in keys}
+    return {happened.event.originator_id, *changed}
+
+
+def listed(connection: psycopg.Connection) -> list[DeadLetter]:
+    names = [field.name for field in msgspec.structs.fields(DeadLetter)]
+    rows = connection.execute(LISTED).fetchall()
+    return [DeadLetter(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+class Retrying(Protocol):
+    """The projector, as far as a retry needs it. Errors in `not_poison` say nothing about an event."""
+
+    not_poison: tuple[type[Exception], ...]
+
+    def retry(self, batch: Sequence[Recorded], *, statements: Sequence[Statement], left: set[UUID]) -> None: ...
+
+
+class Behind(NamedTuple):
+    """Dead letters and parked events: the stream of each, by position."""
+
+    letters: dict[int, UUID]
+    parked: dict[int, UUID]
+
+
+def read_behind(connection: psycopg.Connection) -> Behind:
+    letters = {letter.position: letter.stream for letter in listed(connection)}
+    return Behind(letters, dict(connection.execute(WAITING).fetchall()))
+
+
+def retry(
+    projector: Retrying,
+    connection: psycopg.Connection,
+    *,
+    read: Callable[[int], Recorded],
+    touches: Callable[[Recorded], set[UUID]],
+    position: int | None = None,
+) -> Retried:
+    """Apply a dead letter (or each) and all that waits for it alone, in the order of the log; each letter in one transaction.
+
+    What still cannot be applied stays as it is. `read` brings an event by its position, `touches` says what it changes.
+    """
+    count = 0
+    for at in [position] if position is not None else sorted(read_behind(connection).letters):
+        behind = read_behind(connection)
+        if at in behind.letters:
+            batch, left = _freed(behind, at, read, touches)
+            count += _apply_as_many_as_can_be(projector, batch, left)
+    return Retried(count, len(read_behind(connection).letters))
+
+
+def _freed(
+    behind: Behind, at: int, read: Callable[[int], Recorded], touches: Callable[[Recorded], set[UUID]]
+) -> tuple[list[Recorded], set[UUID]]:
+    """A dead letter with the parked events that wait for no other one; and the streams that stay blocked."""
+    left = {stream for position, stream in behind.letters.items() if position != at}
+    batch = [read(at)]
+    for position, stream in behind.parked.items():
+        event = read(position)
+        if stream in left or not left.isdisjoint(touches(event)):
+            left.add(stream)
+        else:
+            batch.append(event)
+    return sorted(batch, key=lambda event: event.position), left
+
+
+def _apply_as_many_as_can_be(projector: Retrying, batch: Sequence[Recorded], left: set[UUID]) -> int:
+    """The first event that cannot be applied becomes, or stays, the dead letter."""
+    failed: list[Statement] = []
+    for count in range(len(batch), 0, -1):
+        healed = [event.position for event in batch[:count]]
+        try:
+            projector.retry(batch[:count], statements=[(HEALED, (healed, healed)), *failed], left=left)
+        except projector.not_poison:
+            raise
+        except Exception as error:
+            failed = [letter(batch[count - 1], error), (HEALED_PARKED, ([batch[count - 1].position],))]
+            left = left | {event.stream for event in batch[count - 1 :]}
+        else:
+            return count
+    return 0

@@ -1,0 +1,89 @@
+"""Microscopes and cameras."""
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET
+
+from domain.access import Actor, Role, require_role
+from domain.device import FIELDS, DeviceCameOnline, DeviceDescribed, DeviceRegistered, DeviceRemoved, DeviceWentOffline
+from domain.events import Event
+from projections.reading import PAGE_MOST, Page, Reads, clamped, only, paged, place_of
+from projections.tables import Happened, Look, Table, own
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    id: UUID
+    version: int
+    name: str
+    hostname: str
+    location: str | None
+    firmware_version: str | None
+    registered_at: datetime
+    online: bool
+    last_seen: datetime | None
+    removed: bool
+
+
+def fold(_: UUID, row: Device | None, happened: Happened, __: Look) -> Device | None:
+    event = happened.event
+    if isinstance(event, DeviceRegistered):
+        return _registered(event)
+    return None if row is None else msgspec.structs.replace(_changed(row, event), version=event.originator_version)
+
+
+def _registered(event: DeviceRegistered) -> Device:
+    return Device(
+        id=event.originator_id,
+        version=event.originator_version,
+        name=event.name,
+        hostname=event.hostname,
+        location=event.location,
+        firmware_version=event.firmware_version,
+        registered_at=event.at,
+        online=False,
+        last_seen=None,
+        removed=False,
+    )
+
+
+def _changed(row: Device, event: Event) -> Device:
+    match event:
+        case DeviceDescribed():
+            said = {name: value for name in FIELDS if (value := getattr(event, name)) is not UNSET}
+            return msgspec.structs.replace(row, **said)
+        case DeviceCameOnline():
+            return msgspec.structs.replace(row, online=True, last_seen=event.at)
+        case DeviceWentOffline():
+            return msgspec.structs.replace(row, online=False)
+        case DeviceRemoved():
+            return msgspec.structs.replace(row, removed=True)
+        case _:
+            return row
+
+
+TABLE = Table("devices", Device, own(DeviceRegistered, DeviceDescribed, DeviceCameOnline, DeviceWentOffline, DeviceRemoved), fold)
+
+GET = "select * from devices where id = %(id)s and not removed"
+LISTED = """select * from devices where not removed
+    and (%(is_online)s::boolean is null or online = %(is_online)s::boolean)
+    and (%(location)s::text is null or location = %(location)s::text)
+    and (%(at)s::timestamptz is null or (registered_at, id) > (%(at)s::timestamptz, %(after)s::uuid))
+  order by registered_at, id limit %(most)s"""
+
+
+async def get(db: Reads, actor: Actor, device_id: UUID) -> Device:
+    """Raises NotFound, and Forbidden below analyst."""
+    require_role(actor, Role.ANALYST)
+    return await only(db, GET, {"id": device_id}, into=Device, what="Device")
+
+
+async def listed(
+    db: Reads, actor: Actor, *, is_online: bool | None = None, location: str | None = None, cursor: str | None = None, size: int = PAGE_MOST
+) -> Page[Device]:
+    """Oldest first; `location` must be met exactly. Raises Forbidden below analyst."""
+    require_role(actor, Role.ANALYST)
+    place, most = place_of(cursor), clamped(size)
+    wanted = {"is_online": is_online, "location": location, "at": place.value, "after": place.id, "most": most + 1}
+    return paged(await db.rows(LISTED, wanted, into=Device), most, lambda device: device.registered_at)

@@ -1,0 +1,194 @@
+"""Images as rows: what is known of each, found by dataset, device, name and time."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET
+
+from domain.access import Actor
+from domain.classification import ChunkJudged
+from domain.errors import Invalid
+from domain.events import Event
+from domain.image import ImageAccepted, ImageDeleted, ImageDescribed, ImageRejected, ImageUploaded
+from projections.reading import Count, Page, Reads, clamped, only, paged, place_of, subject_of
+from projections.tables import Happened, Look, Table
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """`width`, `height` in pixels, as the header claims until the image is `accepted`; `rejected` is a code, `rejected_detail` a sentence."""
+
+    id: UUID
+    version: int
+    dataset_id: UUID
+    device_id: UUID | None
+    filename: str
+    sha256: str
+    size: int
+    media_type: str
+    width: int
+    height: int
+    bands: int | None
+    dtype: str | None
+    pages: int | None
+    axes: str | None
+    pixel_size_um: float | None
+    uploaded_by: UUID
+    uploaded_at: datetime
+    analyzed: bool
+    accepted: bool
+    rejected: str | None
+    rejected_detail: str | None
+    deleted: bool
+    position: int
+
+
+def keys(happened: Happened) -> Iterable[UUID]:
+    match happened.event:
+        case ImageUploaded() | ImageAccepted() | ImageRejected() | ImageDescribed() | ImageDeleted() as event:
+            return (event.originator_id,)
+        case ChunkJudged() as event:
+            return dict.fromkeys(result.image_id for result in event.results)
+        case _:
+            return ()
+
+
+def fold(_: UUID, row: Image | None, happened: Happened, __: Look) -> Image | None:
+    event = happened.event
+    if isinstance(event, ImageUploaded):
+        return _uploaded(event, happened.position)
+    if row is None:
+        return None
+    if isinstance(event, ChunkJudged):
+        return row if row.analyzed else msgspec.structs.replace(row, analyzed=True)
+    return msgspec.structs.replace(_changed(row, event), version=event.originator_version)
+
+
+def _uploaded(event: ImageUploaded, position: int) -> Image:
+    return Image(
+        id=event.originator_id,
+        version=event.originator_version,
+        dataset_id=event.dataset_id,
+        device_id=event.device_id,
+        filename=event.filename,
+        sha256=event.sha256,
+        size=event.size,
+        media_type=event.media_type,
+        width=event.width,
+        height=event.height,
+        bands=None,
+        dtype=None,
+        pages=None,
+        axes=None,
+        pixel_size_um=None,
+        uploaded_by=event.by,
+        uploaded_at=event.at,
+        analyzed=False,
+        accepted=False,
+        rejected=None,
+        rejected_detail=None,
+        deleted=False,
+        position=position,
+    )
+
+
+def _changed(row: Image, event: Event) -> Image:
+    match event:
+        case ImageAccepted():
+            found = {name: getattr(event, name) for name in ("width", "height", "bands", "dtype", "pages", "axes", "pixel_size_um")}
+            return msgspec.structs.replace(row, accepted=True, **found)
+        case ImageRejected():
+            return msgspec.structs.replace(row, rejected=event.reason, rejected_detail=event.detail)
+        case ImageDescribed():
+            said = {name: value for name in ("filename", "device_id", "analyzed") if (value := getattr(event, name)) is not UNSET}
+            return msgspec.structs.replace(row, **said)
+        case ImageDeleted():
+            return msgspec.structs.replace(row, deleted=True)
+        case _:
+            return row
+
+
+TABLE = Table("images", Image, keys, fold)
+
+
+# ---- queries -----------------------------------------------------------------------------------------------------------------------
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which images; `q` is looked for in file names, whatever the case. Times bound `uploaded_at`, both inclusive."""
+
+    dataset_id: UUID | None = None
+    device_id: UUID | None = None
+    uploaded_by: UUID | None = None
+    analyzed: bool | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+    q: str | None = None
+
+
+GET = """select i.* from images i join visible v on v.dataset = i.dataset_id and v.subject = %(subject)s
+  where i.id = %(id)s and not i.deleted"""
+WANTED = """not i.deleted
+    and (%(device_id)s::uuid is null or i.device_id = %(device_id)s::uuid)
+    and (%(uploaded_by)s::uuid is null or i.uploaded_by = %(uploaded_by)s::uuid)
+    and (%(analyzed)s::boolean is null or i.analyzed = %(analyzed)s::boolean)
+    and (%(created_from)s::timestamptz is null or i.uploaded_at >= %(created_from)s::timestamptz)
+    and (%(created_to)s::timestamptz is null or i.uploaded_at <= %(created_to)s::timestamptz)
+    and (%(q)s::text is null or i.filename ilike %(q)s::text)"""
+SEEN = "v.subject = %(subject)s and (%(dataset_id)s::uuid is null or v.dataset = %(dataset_id)s::uuid)"
+COUNT_MOST = 10_000
+COUNTED = f"""select count(*) from (select from visible v join images i on i.dataset_id = v.dataset
+  where {SEEN} and not i.deleted limit {COUNT_MOST} + 1) counted"""  # noqa: S608 - constants
+LISTED = """select i.* from visible v cross join lateral (
+    select i.id, i.{sorted} from images i where i.dataset_id = v.dataset and {wanted}
+      and (%(after)s::uuid is null or (i.{sorted}, i.id) {beyond} (%(at)s::{kind}, %(after)s::uuid))
+    order by i.{sorted} {way}, i.id {way} limit %(most)s + %(skip)s
+  ) found join images i on i.id = found.id where {seen}
+  order by i.{sorted} {way}, i.id {way} limit %(most)s offset %(skip)s"""
+
+
+def _listing(sorted_by: str, kind: str, *, downwards: bool) -> str:
+    way, beyond = ("desc", "<") if downwards else ("asc", ">")
+    return LISTED.format(sorted=sorted_by, kind=kind, way=way, beyond=beyond, wanted=WANTED, seen=SEEN)
+
+
+COLUMNS = {"uploaded_at": ("uploaded_at", "timestamptz"), "created_at": ("uploaded_at", "timestamptz"), "filename": ("filename", "text")}
+LISTINGS = {
+    sign + name: (column, _listing(column, kind, downwards=bool(sign))) for name, (column, kind) in COLUMNS.items() for sign in ("", "-")
+}
+
+
+async def get(db: Reads, actor: Actor, image_id: UUID) -> Image:
+    """Raises NotFound."""
+    return await only(db, GET, {"subject": subject_of(actor, scope="images:read"), "id": image_id}, into=Image, what="Image")
+
+
+async def listed(
+    db: Reads, actor: Actor, *, where: Filter = Filter(), order_by: str = "-uploaded_at", page: int = 1, size: int = 25, cursor: str | None = None
+) -> Page[Image]:
+    """A page of the images that `where` describes. A cursor, where given, wins over `page`.
+
+    `order_by` is uploaded_at, created_at (the same) or filename, with "-" downwards. Raises Invalid for another one.
+    """
+    if order_by not in LISTINGS:
+        raise Invalid("Invalid order_by field", errors=[{"loc": ["query", "order_by"], "msg": f"must be one of {', '.join(LISTINGS)}"}])
+    column, listing = LISTINGS[order_by]
+    most, place = clamped(size), place_of(cursor, of_time=column == "uploaded_at")
+    subject = subject_of(actor, scope="images:read")
+    wanted = msgspec.structs.asdict(where) | {"q": None if where.q is None else _containing(where.q), "subject": subject}
+    total = await _total(db, where, wanted) if cursor is None else None
+    skip = (max(page, 1) - 1) * most if cursor is None else 0
+    found = await db.rows(listing, wanted | {"at": place.value, "after": place.id, "most": most + 1, "skip": skip}, into=Image)
+    return paged(found, most, lambda image: getattr(image, column), total=total)
+
+
+async def _total(db: Reads, where: Filter, wanted: dict[str, object]) -> int | None:
+    """Counted where an index alone answers: one dataset, no other condition, at most COUNT_MOST images."""
+    if where.dataset_id is None or where != Filter(dataset_id=where.dataset_id):
+        return None
+    counted = (await db.rows(COUNTED, wanted, into=Count))[0].count
+    return counted if counted <= COUNT_MOST else None
+
+
+def _containing(text: str) -> str:
+    escaped = text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+    return f"%{escaped}%"

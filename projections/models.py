@@ -1,0 +1,91 @@
+"""Models that may be asked for: their versions, and which of them is in production."""
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from domain.errors import NotFound
+from domain.model import PRODUCTION, ModelAliasMoved, ModelRetired, ModelVersionAdded
+from projections.reading import Reads
+from projections.tables import Happened, Look, Table, own
+
+
+class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
+    number: int
+    sha256: str
+    size: int
+    labels: tuple[str, ...]
+    review_below: float
+    added_at: datetime
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    id: UUID
+    version: int
+    name: str
+    description: str
+    versions: tuple[ModelVersion, ...]
+    aliases: dict[str, int]
+    created_at: datetime
+    retired: bool
+
+    @property
+    def production(self) -> ModelVersion | None:
+        return next((one for one in self.versions if one.number == self.aliases.get(PRODUCTION)), None)
+
+
+def fold(_: UUID, row: Model | None, happened: Happened, __: Look) -> Model | None:
+    event = happened.event
+    if row is not None:
+        row = msgspec.structs.replace(row, version=event.originator_version)
+    match event, row:
+        case ModelVersionAdded(), None:
+            return Model(
+                id=event.originator_id,
+                version=event.originator_version,
+                name=event.name,
+                description=event.description,
+                versions=(_added(event),),
+                aliases={PRODUCTION: event.version.number},
+                created_at=event.at,
+                retired=False,
+            )
+        case ModelVersionAdded(), Model():
+            return msgspec.structs.replace(row, versions=(*row.versions, _added(event)), description=event.description)
+        case ModelAliasMoved(), Model():
+            return msgspec.structs.replace(row, aliases={**row.aliases, event.alias: event.number})
+        case ModelRetired(), Model():
+            return msgspec.structs.replace(row, retired=True)
+        case _:
+            return row
+
+
+def _added(event: ModelVersionAdded) -> ModelVersion:
+    said = event.version
+    return ModelVersion(
+        number=said.number, sha256=said.sha256, size=said.size, labels=said.labels, review_below=said.review_below, added_at=event.at
+    )
+
+
+TABLE = Table("models", Model, own(ModelVersionAdded, ModelAliasMoved, ModelRetired), fold)
+
+LISTED = "select * from models where not retired order by name, id"
+GET = "select * from models where id::text = %(wanted)s or name = %(wanted)s order by retired, name limit 1"
+
+
+async def listed(db: Reads) -> list[Model]:
+    """By name. Models belong to the installation: whoever is signed in may know of them."""
+    return await db.rows(LISTED, {}, into=Model)
+
+
+async def names(db: Reads) -> list[str]:
+    return [model.name for model in await listed(db)]
+
+
+async def get(db: Reads, *, name_or_id: str) -> Model:
+    """Also a retired one. Raises NotFound."""
+    found = await db.rows(GET, {"wanted": name_or_id}, into=Model)
+    if not found:
+        raise NotFound("Model not found")
+    return found[0]

@@ -1,0 +1,86 @@
+"""What every query shares: whose eyes it sees with, and how a list is read a page at a time."""
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from domain.access import Actor
+from domain.errors import Invalid, NotFound
+from domain.values import system_actor
+
+T = TypeVar("T")
+ADMINISTRATORS = system_actor("administrators")  # the subject under which administrators see every dataset
+PAGE_MOST = 200
+
+
+class Reads(Protocol):
+    """The read models. Raises Unavailable when the database is away or has no connection to spare."""
+
+    async def rows(self, query: str, parameters: Mapping[str, object], *, into: type[T]) -> list[T]:
+        """Each row of `query` as `into` (a Struct whose fields are named as the columns)."""
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """Part of a list; `next_cursor` leads to the next part, and is None at the end. `total` counts the whole list where that is cheap."""
+
+    items: list[T]
+    next_cursor: str | None = None
+    total: int | None = None
+
+
+class Count(msgspec.Struct, frozen=True):
+    count: int
+
+
+def subject_of(actor: Actor, *, scope: str = "") -> UUID:
+    """With whose grants an actor reads. A service reads everything that its scope names, and nothing else."""
+    sees_all = actor.is_admin or actor.is_system or (bool(scope) and scope in actor.scopes)
+    return ADMINISTRATORS if sees_all else actor.id
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """Where a page ends: the value that the list is sorted by, and the id that decides between equal ones."""
+
+    value: str | None = None
+    id: UUID | None = None
+
+
+def place_of(cursor: str | None, *, of_time: bool = True) -> Place:
+    """Raises Invalid."""
+    if cursor is None:
+        return Place()
+    try:
+        place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=Place)
+        if of_time:
+            datetime.fromisoformat(place.value or "")
+    except (binascii.Error, ValueError, msgspec.MsgspecError):
+        raise Invalid("This cursor was not made for this list: take it from X-Next-Cursor") from None
+    return place
+
+
+def clamped(size: int) -> int:
+    return max(1, min(size, PAGE_MOST))
+
+
+def paged(found: Sequence[T], size: int, value: Callable[[T], str | datetime], *, total: int | None = None) -> Page[T]:
+    """A page out of one row more than fits."""
+    kept = list(found[:size])
+    return Page(items=kept, next_cursor=_cursor_at(kept[-1], value(kept[-1])) if len(found) > size else None, total=total)
+
+
+def _cursor_at(row: object, value: str | datetime) -> str:
+    text = value.isoformat() if isinstance(value, datetime) else value
+    return base64.urlsafe_b64encode(msgspec.json.encode(Place(text, row.id))).decode().rstrip("=")  # type: ignore[attr-defined]
+
+
+async def only(db: Reads, query: str, parameters: Mapping[str, object], *, into: type[T], what: str) -> T:
+    """The one row of `query`. Raises NotFound."""
+    found = await db.rows(query, parameters, into=into)
+    if not found:
+        raise NotFound(f"{what} not found")
+    return found[0]

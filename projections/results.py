@@ -1,0 +1,96 @@
+"""Results: what a model saw in an image."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from domain.access import Actor
+from domain.classification import ChunkJudged, Verdict
+from domain.values import result_id
+from projections.reading import PAGE_MOST, Page, Reads, clamped, only, paged, place_of, subject_of
+from projections.tables import Happened, Look, Table
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """`confidence` 0 to 1; `scores` by label, adding up to 1."""
+
+    id: UUID
+    classification_id: UUID
+    image_id: UUID
+    dataset_id: UUID
+    label: str
+    confidence: float
+    verdict: Verdict
+    model_name: str
+    model_version: int
+    scores: dict[str, float]
+    created_at: datetime
+    hidden: bool = False
+
+
+def keys(happened: Happened) -> Iterable[tuple[UUID, int]]:
+    """Each result's id, and where it stands in the event."""
+    event = happened.event
+    if not isinstance(event, ChunkJudged):
+        return ()
+    return {result_id(event.job_id, one.image_id): index for index, one in enumerate(event.results)}.items()
+
+
+def fold(key: tuple[UUID, int], _: Result | None, happened: Happened, look: Look) -> Result | None:
+    """A result is never changed; one whose job or image is gone already is born hidden."""
+    event = happened.event
+    assert isinstance(event, ChunkJudged)
+    seen = event.results[key[1]]
+    hosts = look("classifications", event.job_id), look("images", seen.image_id)
+    return Result(
+        id=key[0],
+        classification_id=event.job_id,
+        image_id=seen.image_id,
+        dataset_id=event.dataset_id,
+        label=seen.label,
+        confidence=seen.confidence,
+        verdict=seen.verdict,
+        model_name=event.model_name,
+        model_version=event.model_version,
+        scores=dict(zip(event.labels, seen.scores, strict=False)),
+        created_at=event.at,
+        hidden=any(host is not None and host.deleted for host in hosts),
+    )
+
+
+TABLE = Table("results", Result, keys, fold, loads=False)
+
+NEWEST = "order by r.created_at desc, r.id desc limit %(most)s"
+BEYOND = "(%(at)s::timestamptz is null or (r.created_at, r.id) < (%(at)s::timestamptz, %(after)s::uuid))"
+OF_ONE = f"""select r.* from results r join visible v on v.dataset = r.dataset_id and v.subject = %(subject)s
+  where not r.hidden and (%(id)s::uuid is null or r.id = %(id)s::uuid)
+    and (%(classification_id)s::uuid is null or r.classification_id = %(classification_id)s::uuid)
+    and (%(image_id)s::uuid is null or r.image_id = %(image_id)s::uuid) and {BEYOND} {NEWEST}"""  # noqa: S608 - constants
+OF_ALL = f"""select r.* from visible v cross join lateral (
+    select r.* from results r where r.dataset_id = v.dataset and not r.hidden and {BEYOND} {NEWEST}
+  ) r where v.subject = %(subject)s {NEWEST}"""  # noqa: S608 - constants
+
+
+async def get(db: Reads, actor: Actor, result_id: UUID) -> Result:
+    """Raises NotFound."""
+    wanted = {"id": result_id, "classification_id": None, "image_id": None, "at": None, "after": None, "most": 1}
+    return await only(db, OF_ONE, wanted | {"subject": subject_of(actor)}, into=Result, what="ClassificationResult")
+
+
+async def listed(
+    db: Reads,
+    actor: Actor,
+    *,
+    classification_id: UUID | None = None,
+    image_id: UUID | None = None,
+    cursor: str | None = None,
+    size: int = PAGE_MOST,
+) -> Page[Result]:
+    """Newest first."""
+    place, most = place_of(cursor), clamped(size)
+    wanted = {"id": None, "classification_id": classification_id, "image_id": image_id, "subject": subject_of(actor)}
+    query = OF_ALL if classification_id is None and image_id is None else OF_ONE
+    found = await db.rows(query, wanted | {"at": place.value, "after": place.id, "most": most + 1}, into=Result)
+    return paged(found, most, lambda result: result.created_at)

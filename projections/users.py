@@ -1,0 +1,112 @@
+"""People with accounts, as others see them."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET
+
+from domain.access import Actor, Role, require_role
+from domain.errors import NotFound
+from domain.events import ERASED
+from domain.user import (
+    PasswordChanged,
+    Status,
+    UserDeleted,
+    UserErased,
+    UserProfileChanged,
+    UserRegistered,
+    UserRoleChanged,
+    UserStatusChanged,
+)
+from projections.reading import PAGE_MOST, Page, Reads, clamped, only, paged, place_of
+from projections.tables import Happened, Look, Table, own
+
+PRIVATE = ("email", "username", "first_name", "last_name", "institution", "department", "phone")
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    id: UUID
+    version: int
+    email: str
+    username: str
+    first_name: str
+    last_name: str
+    role: Role
+    status: Status
+    institution: str | None
+    department: str | None
+    phone: str | None
+    registered_at: datetime
+    deleted: bool
+    erased: bool
+
+
+def fold(_: UUID, row: User | None, happened: Happened, __: Look) -> User | None:
+    event = happened.event
+    if row is not None:
+        row = msgspec.structs.replace(row, version=event.originator_version)
+    match event, row:
+        case UserRegistered(), _:
+            return _registered(event)
+        case UserProfileChanged(), User():
+            said = {name: value for name in PRIVATE if (value := getattr(event, name, UNSET)) is not UNSET}
+            return msgspec.structs.replace(row, **said)
+        case UserRoleChanged(), User():
+            return msgspec.structs.replace(row, role=event.role)
+        case UserStatusChanged(), User():
+            return msgspec.structs.replace(row, status=event.status)
+        case UserDeleted(), User():
+            return msgspec.structs.replace(row, deleted=True)
+        case UserErased(), User():
+            return _erased(row)
+        case _:
+            return row
+
+
+def _registered(event: UserRegistered) -> User:
+    return User(
+        id=event.originator_id,
+        version=event.originator_version,
+        email=event.email,
+        username=event.username,
+        first_name=event.first_name,
+        last_name=event.last_name,
+        role=event.role,
+        status=event.status,
+        institution=None,
+        department=None,
+        phone=None,
+        registered_at=event.at,
+        deleted=False,
+        erased=False,
+    )
+
+
+def _erased(row: User) -> User:
+    texts: dict[str, Any] = {name: ERASED for name in PRIVATE if getattr(row, name) is not None}
+    return msgspec.structs.replace(row, deleted=True, erased=True, **texts)
+
+
+KINDS = (UserRegistered, UserProfileChanged, UserRoleChanged, UserStatusChanged, PasswordChanged, UserDeleted, UserErased)
+TABLE = Table("users", User, own(*KINDS), fold)
+
+GET = "select * from users where id = %(id)s and not deleted"
+LISTED = """select * from users where not deleted and (%(at)s::timestamptz is null or (registered_at, id) > (%(at)s::timestamptz, %(after)s::uuid))
+  order by registered_at, id limit %(most)s"""
+
+
+async def get(db: Reads, actor: Actor, user_id: UUID) -> User:
+    """One's own account, or any for an administrator. Raises NotFound."""
+    if actor.id != user_id and not actor.is_admin and not actor.is_system:
+        raise NotFound("User not found")
+    return await only(db, GET, {"id": user_id}, into=User, what="User")
+
+
+async def listed(db: Reads, actor: Actor, *, cursor: str | None = None, size: int = PAGE_MOST) -> Page[User]:
+    """Oldest first. Raises Forbidden unless `actor` is an administrator."""
+    require_role(actor, Role.ADMIN)
+    place, most = place_of(cursor), clamped(size)
+    found = await db.rows(LISTED, {"at": place.value, "after": place.id, "most": most + 1}, into=User)
+    return paged(found, most, lambda user: user.registered_at)

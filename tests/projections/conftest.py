@@ -1,0 +1,43 @@
+"""A log and its read models on the real Postgres."""
+
+import os
+
+import psycopg
+import pytest
+
+from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.keys import RootKey
+from projections import batches
+from projections.projector import Projector
+from projections.worker import LogDecoder
+from tests.projections.laboratory import Laboratory
+
+
+@pytest.fixture(scope="session")
+def root():
+    return RootKey(os.urandom(32))
+
+
+@pytest.fixture
+def log(app_url, root):
+    log = EventLog(PostgresRecorder(app_url, root), root)
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def projector(app_url, log):
+    projector = Projector(lambda: batches.connect(app_url), LogDecoder(log))
+    yield projector
+    projector.close()
+
+
+@pytest.fixture
+def laboratory(log, projector):
+    return Laboratory(log, projector)
+
+
+@pytest.fixture
+def connection(app_url):
+    with psycopg.connect(app_url, autocommit=True, options="-c search_path=read -c timezone=UTC") as connection:
+        yield connection
