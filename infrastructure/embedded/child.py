@@ -3,6 +3,7 @@
 import ctypes
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,11 +129,17 @@ def _prepared(parent: int, by: signal.Signals) -> Callable[[], None]:
 
 
 def open_log(path: Path) -> int:
-    """A descriptor that appends to `path`; a log grown too long is first set aside as NAME.log.1."""
+    """A descriptor that appends to `path`; a log grown too long is set aside first."""
+    shorten_log(path)
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def shorten_log(path: Path) -> None:
+    """Set what is in a log grown too long aside as NAME.log.1, and go on in the same file, which others have open."""
     with suppress(FileNotFoundError):
         if path.stat().st_size > LOG_MOST:
-            path.replace(path.with_name(path.name + ".1"))
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            shutil.copy(path, path.with_name(path.name + ".1"))
+            os.truncate(path, 0)
 
 
 def last_words(log: Path, *, lines: int = 5) -> str:

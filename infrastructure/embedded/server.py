@@ -28,7 +28,10 @@ class Server(ABC):
     def start(self) -> Child:
         """Does not wait until it answers: see `ready`. Raises CannotStart."""
         run_folder(self.data)
-        self.child = self._started()
+        try:
+            self.child = self._started()
+        except OSError as error:
+            raise CannotStart(f"the embedded {self.name} cannot be started: {error}") from None
         return self.child
 
     def ready(self) -> bool:

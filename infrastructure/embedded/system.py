@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from infrastructure.embedded.broker import Broker
-from infrastructure.embedded.child import READY_FILE, CannotStart, Child, last_words, open_log
+from infrastructure.embedded.child import READY_FILE, CannotStart, Child, last_words, open_log, shorten_log
 from infrastructure.embedded.echo import Echo
 from infrastructure.embedded.folders import claimed, run_folder
 from infrastructure.embedded.installation import ensure_root_key, environment, publish, with_free_port, withdraw
@@ -25,6 +26,7 @@ TICK = 0.05
 READY_WITHIN = 60.0
 DEATHS_BEFORE_READY = 3
 PROCESSES_END_WITHIN = 6.0
+LOGS_EVERY = 60.0
 EMBEDDED_FETCH_WAIT = 0.02  # the embedded broker does not wake a waiting fetch
 
 
@@ -50,6 +52,7 @@ class System:
         self._tell_user = tell
         self._verbose = verbose
         self._echo = Echo(None)
+        self._logs_due = 0.0
         self._stopping = threading.Event()
         self._servers: dict[str, Server] = {}
         self._tended: dict[str, Tended] = {}
@@ -84,9 +87,10 @@ class System:
         return self.settings.data / "logs"
 
     def _tell(self, text: str) -> None:
-        log = open_log(self._logs / "supervisor.log")
-        os.write(log, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n".encode())
-        os.close(log)
+        with suppress(OSError):  # a full disk must not end the system
+            log = open_log(self._logs / "supervisor.log")
+            os.write(log, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n".encode())
+            os.close(log)
         self._tell_user(text)
 
     # ---- start -------------------------------------------------------------------------------------------------------------------
@@ -133,8 +137,13 @@ class System:
     def _spawned(self, process: Process) -> Child:
         ready = self._ready_file(process)
         ready.unlink(missing_ok=True)
-        variables = environment(self.settings, os.environ) | {READY_FILE: str(ready)}
+        variables = environment(self._settings_of(process), os.environ) | {READY_FILE: str(ready)}
         return Child(process.argv, log=self._logs / f"{process.name}.log", environment=variables)
+
+    def _settings_of(self, process: Process) -> Settings:
+        """One machine has each port once: the first process has the metrics port, the next one the next."""
+        first = self.settings.metrics_port
+        return msgspec.structs.replace(self.settings, metrics_port=first + self._processes.index(process) if first else 0)
 
     def _ready_file(self, process: Process) -> Path:
         return run_folder(self.settings.data) / f"{process.name}.ready"
@@ -159,9 +168,17 @@ class System:
     # ---- keep running ------------------------------------------------------------------------------------------------------------
     def _tend(self) -> None:
         self._echo.repeat()
+        self._shorten_logs()
         for name in list(self._tended):
             if self._tended[name].mend(self._tell) and name == Broker.name:
                 self._follow_broker()
+
+    def _shorten_logs(self) -> None:
+        if time.monotonic() >= self._logs_due:
+            self._logs_due = time.monotonic() + LOGS_EVERY
+            with suppress(OSError):
+                for log in self._logs.glob("*.log"):
+                    shorten_log(log)
 
     def _follow_broker(self) -> None:
         """The broker came back elsewhere and empty: tell its clients, by starting them again."""
@@ -170,12 +187,13 @@ class System:
         except (CannotStart, Stopped):
             return  # looked after again in a moment, or over
         self._take_addresses()
-        publish(self.settings)
+        with suppress(OSError):
+            publish(self.settings)
         followers = [process for process in self._processes if process.follows_broker and process.name in self._tended]
         self._tell(f"the broker is at {self.settings.kafka_url} now; starting its clients again")
         self._end_processes(followers)
         for process in followers:
-            self._tended[process.name].start()
+            self._tended[process.name].restart(self._tell)
 
     # ---- end ---------------------------------------------------------------------------------------------------------------------
     def _end(self) -> None:

@@ -70,15 +70,16 @@ class Tended:
         if self._due is None:
             self._mourn(tell)
             return False
-        if time.monotonic() < self._due:
-            return False
+        return time.monotonic() >= self._due and self.restart(tell)
+
+    def restart(self, tell: Callable[[str], None]) -> bool:
+        """Whether it could be started; if not it counts as dead, and is tried again later."""
         try:
             self.start()
         except CannotStart as error:
             self.child = None
             tell(f"{self.name}: {error}")
-            return False
-        return True
+        return self.child is not None
 
     def _mourn(self, tell: Callable[[str], None]) -> None:
         now = time.monotonic()

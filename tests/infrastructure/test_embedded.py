@@ -106,6 +106,47 @@ def test_a_cluster_that_a_live_postgres_has_is_refused_and_left_alone(data, monk
         assert rows(server, "select 1") == [(1,)]
 
 
+def test_a_postgres_started_by_hand_is_refused_and_left_alone(data):
+    with Postgres(data):
+        program, owner = Path("/proc", str(processes_marked(mark(data))[0]), "exe").readlink(), (data / "postgres").stat().st_uid
+    argv = [program, "-D", "/proc/self/cwd", "--listen_addresses=", "--unix_socket_directories=."]
+    who = {"user": owner} if AS_ROOT else {}
+    by_hand = Child(argv, log=data / "logs" / "hand.log", folder=data / "postgres", on_our_death=signal.SIGQUIT, **who)
+    until = time.monotonic() + 10
+    while "ready to accept" not in by_hand_log(data) and time.monotonic() < until:
+        time.sleep(0.02)
+    try:
+        with pytest.raises(CannotStart, match=rf"a Postgres \(process {by_hand.pid}\) runs on"):
+            Postgres(data).start()
+        assert by_hand.alive()
+        by_hand.ask_to_stop(signal.SIGQUIT)
+        assert by_hand.ended(within=5)
+    finally:
+        by_hand.kill()
+    with Postgres(data) as server:
+        assert rows(server, "select 1") == [(1,)]
+
+
+def by_hand_log(data):
+    return (data / "logs" / "hand.log").read_text()
+
+
+def test_a_long_query_that_outlives_a_killed_postmaster_does_not_hold_up_the_next_start(data):
+    with Postgres(data) as server:
+        connection = psycopg.connect(server.owner_url, autocommit=True)
+        connection.execute("create table kept as select 7 as n")
+        connection.pgconn.send_query(b"select count(*) from generate_series(1, 1000000000) a, generate_series(1, 1000000) b")
+        time.sleep(0.1)
+        os.kill(server.child.pid, signal.SIGKILL)
+        server.child.ended(within=5)
+        assert processes_marked(mark(data))
+        begun = time.monotonic()
+        with Postgres(data) as again:
+            assert time.monotonic() - begun < 5
+            assert rows(again, "select n from kept") == [(7,)]
+        connection.close()
+
+
 def test_a_first_start_cut_short_is_made_again(data):
     (data / "postgres.part" / "base").mkdir(parents=True)
     with Postgres(data) as server:
