@@ -182,7 +182,7 @@ def request(
 
 
 def plan(job: Classification, images: Sequence[PlannedImage], *, more: bool = False, by: UUID, at: datetime) -> list[Event]:
-    """What the job covers, in parts that follow those planned already; `more` images will follow. A job over nothing fails with a reason."""
+    """What the job covers, in parts that follow those planned already; `more` images will follow. A job over nothing fails."""
     if job.planned or job.phase.ended or job.deleted:
         return []
     if not images and not job.parts and not more:

@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import psycopg
@@ -28,9 +27,11 @@ AS_JSON = "select coalesce(json_agg(found), '[]')::text from ({}) found"
 AWAY = "The database is away; try again"
 
 
-@cache
+DECODERS: dict[type[Any], msgspec.json.Decoder[Any]] = {}
+
+
 def _decoder(into: type[T]) -> msgspec.json.Decoder[list[T]]:
-    return msgspec.json.Decoder(list[into])  # type: ignore[valid-type]
+    return DECODERS.setdefault(into, msgspec.json.Decoder(list[into]))  # type: ignore[valid-type]
 
 
 class ReadDatabase:

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from domain.access import Actor
-from domain.classification import ChunkJudged, ClassificationPlanned, ClassificationRequested
+from domain.classification import ChunkJudged, ClassificationRequested
 from domain.dataset import DatasetShared, DatasetShareWithdrawn
 from domain.events import Event
 from domain.image import ImageUploaded
@@ -34,7 +34,7 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
 def subjects_of(event: Event) -> tuple[UUID, ...]:
     match event:
         case ChunkJudged():
-            images = [one.image_id for one in (*event.results, *event.failures)]
+            images = [*(one.image_id for one in event.results), *(one.image_id for one in event.failures)]
             touched = [event.originator_id, event.job_id, event.dataset_id, *images]
         case ClassificationRequested():
             touched = [event.originator_id, event.dataset_id, *([event.image_id] if event.image_id else []), event.model_id]

@@ -93,7 +93,7 @@ def _statements(table: Table) -> Statements:
 
 
 STATEMENTS = {table.name: _statements(table) for table in TABLES}
-ROWS = {table.name: msgspec.json.Decoder(list[table.row]) for table in TABLES}  # type: ignore[name-defined]
+ROWS: dict[str, msgspec.json.Decoder[list[Any]]] = {table.name: msgspec.json.Decoder(list[table.row]) for table in TABLES}  # type: ignore[name-defined]
 READ_CHECKPOINT = "select position, cluster, next_offset, generation from checkpoint where projection = 'main'"
 ADVANCE = "select ops.advance(%s, %s, %s, %s, %s, %s)"
 HIDE = "update results set hidden = true where not hidden and (classification_id = any(%s) or image_id = any(%s))"
@@ -118,7 +118,7 @@ def load(connection: psycopg.Connection, wanted: Mapping[str, set[Key]]) -> dict
         return {}
     with connection.pipeline():
         cursors = {name: connection.execute(STATEMENTS[name].load, (list(keys),)) for name, keys in wanted.items()}
-    return {name: {row.id: row for row in ROWS[name].decode(_text(cursor))} for name, cursor in cursors.items()}  # type: ignore[attr-defined]
+    return {name: {row.id: row for row in ROWS[name].decode(_text(cursor))} for name, cursor in cursors.items()}
 
 
 def _text(cursor: psycopg.Cursor[Any]) -> str:
@@ -145,9 +145,7 @@ def _named(table: Table, key: Key) -> dict[str, Any]:
     return dict(zip(table.key, key if isinstance(key, tuple) else (key,), strict=True))
 
 
-def write(
-    connection: psycopg.Connection, target: Target, to: Checkpoint, statements: Sequence[Statement], *, generations: int = 0
-) -> None:
+def write(connection: psycopg.Connection, target: Target, to: Checkpoint, statements: Sequence[Statement], *, generations: int = 0) -> None:
     """Everything or nothing, in one round trip. Raises Outrun."""
     where = to if to.cluster else Checkpoint(to.position, None, None)  # type: ignore[arg-type]
     try:

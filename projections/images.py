@@ -17,7 +17,7 @@ from projections.tables import Happened, Look, Table
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """`width`, `height` in pixels, as the header claims until the image is `accepted`; `rejected` is a code, `rejected_detail` a sentence."""
+    """`width`, `height` in pixels: as the header claims, until the image is `accepted`. `rejected` is a code."""
 
     id: UUID
     version: int
@@ -125,6 +125,8 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     q: str | None = None
 
 
+EVERYTHING = Filter()
+
 GET = """select i.* from images i join visible v on v.dataset = i.dataset_id and v.subject = %(subject)s
   where i.id = %(id)s and not i.deleted"""
 WANTED = """not i.deleted
@@ -163,7 +165,14 @@ async def get(db: Reads, actor: Actor, image_id: UUID) -> Image:
 
 
 async def listed(
-    db: Reads, actor: Actor, *, where: Filter = Filter(), order_by: str = "-uploaded_at", page: int = 1, size: int = 25, cursor: str | None = None
+    db: Reads,
+    actor: Actor,
+    *,
+    where: Filter = EVERYTHING,
+    order_by: str = "-uploaded_at",
+    page: int = 1,
+    size: int = 25,
+    cursor: str | None = None,
 ) -> Page[Image]:
     """A page of the images that `where` describes. A cursor, where given, wins over `page`.
 

@@ -20,7 +20,14 @@ T = TypeVar("T")
 
 ATTEMPTS = 3  # tries of an event that fails alone, before it is set aside
 PAUSE = 0.05  # seconds between them
-AWAY = (Outrun, Unavailable, psycopg.OperationalError, psycopg.InterfaceError, psycopg.ProgrammingError, psycopg.InternalError)
+AWAY: tuple[type[Exception], ...] = (
+    Outrun,
+    Unavailable,
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.ProgrammingError,
+    psycopg.InternalError,
+)
 """Errors that say nothing about an event: the database is away, or not as this release expects it."""
 
 
@@ -33,7 +40,8 @@ class Projector:
     """
 
     def __init__(self, connect: Callable[[], psycopg.Connection], decoder: Decoder, *, fatal: tuple[type[Exception], ...] = ()) -> None:
-        self._connect, self._decoder, self.not_poison = connect, decoder, (*AWAY, *fatal)
+        self._connect, self._decoder = connect, decoder
+        self.not_poison: tuple[type[Exception], ...] = (*AWAY, *fatal)
         self._connection: psycopg.Connection | None = None
         self._target: Target | None = None
         self._blocked: set[UUID] = set()

@@ -55,9 +55,7 @@ class Written(NamedTuple):
 
 
 def steps(tables: Sequence[Table], events: Iterable[Happened]) -> list[Step]:
-    return [
-        Step(happened, [Touched(table, keys) for table in tables if (keys := tuple(table.keys(happened)))]) for happened in events
-    ]
+    return [Step(happened, [Touched(table, keys) for table in tables if (keys := tuple(table.keys(happened)))]) for happened in events]
 
 
 def needed(batch: Iterable[Step]) -> dict[str, set[Key]]:

@@ -93,7 +93,8 @@ KINDS = (UserRegistered, UserProfileChanged, UserRoleChanged, UserStatusChanged,
 TABLE = Table("users", User, own(*KINDS), fold)
 
 GET = "select * from users where id = %(id)s and not deleted"
-LISTED = """select * from users where not deleted and (%(at)s::timestamptz is null or (registered_at, id) > (%(at)s::timestamptz, %(after)s::uuid))
+LISTED = """select * from users where not deleted
+    and (%(at)s::timestamptz is null or (registered_at, id) > (%(at)s::timestamptz, %(after)s::uuid))
   order by registered_at, id limit %(most)s"""
 
 

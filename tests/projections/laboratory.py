@@ -1,18 +1,22 @@
 """A laboratory at work, in words: what its people do, through the real use cases, and how the read models follow."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
-from application import classifications, datasets, images
-from domain import classification, image, model, user
-from domain.access import Actor, Role
-from domain.classification import ImageFailure, ImageResult, Verdict
+from application import classifications, datasets, devices, images
+from application.ports import Secret
+from domain import classification, image, model, session, user
+from domain.access import Actor, Grant, Role
+from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
+from domain.user import Status
 from domain.values import model_id, system_actor
 from projections.checkpoints import Checkpoint
 from tests.given import NOW, command
 
 SYSTEM = Actor(id=system_actor("tests"), kind="system")
 LABELS = ("round", "flat")
+SHA256 = "ab" * 32
 
 
 class Laboratory:
@@ -23,11 +27,20 @@ class Laboratory:
     # ---- what people do ----
     def user(self, role=Role.RESEARCHER, name="ada"):
         member = uuid4()
-        event = user.register(
-            member, email=f"{name}@example.org", username=name, first_name=name, last_name="Lab", role=role, by=member, at=self.now
-        )
+        address = f"{name}.{member}@example.org"
+        event = user.register(member, email=address, username=name, first_name=name, last_name="Lab", role=role, by=member, at=self.now)
         self.log.append(self.command(), event)
         return Actor(id=member, role=role)
+
+    def erase(self, member):
+        state = self.log.load(member.id, user.evolve)
+        forgotten = Secret(kind="key", owner=member.id, value=None)
+        self.log.append(self.command(), *user.erase(state, by=SYSTEM.id, at=self.now), secrets=[forgotten])
+
+    def session(self, member):
+        started = session.start(uuid4(), user=member.id, address="192.0.2.1", agent="Mozilla", at=self.now)
+        self.log.append(self.command(), started)
+        return started.originator_id
 
     def dataset(self, owner, name="cells"):
         return datasets.create(name=name, description="from the microscope", command=self.command(owner), log=self.log).id
@@ -35,12 +48,12 @@ class Laboratory:
     def share(self, owner, dataset, other, grant):
         datasets.share(dataset, user_id=other.id, grant=grant, command=self.command(owner), log=self.log)
 
-    def image(self, owner, dataset, filename="cell.png", *, device=None, sha256=None):
+    def image(self, owner, dataset, filename="cell.png", *, device=None):
         return images.upload(
             dataset_id=dataset,
             device_id=device,
             filename=filename,
-            sha256=sha256 or uuid4().hex * 2,
+            sha256=SHA256,
             size=1000,
             media_type="image/png",
             width=96,
@@ -49,47 +62,50 @@ class Laboratory:
             log=self.log,
         ).id
 
+    def accept(self, image_id):
+        about = {"width": 95, "height": 94, "bands": 3, "dtype": "uint8", "pages": 1, "axes": "YXC", "pixel_size_um": 0.25}
+        self.change(image_id, image, lambda it: image.accept(it, **about, by=SYSTEM.id, at=self.now))
+
     def reject(self, image_id, reason="damaged_image"):
         self.change(image_id, image, lambda it: image.reject(it, reason=reason, detail="It is torn.", by=SYSTEM.id, at=self.now))
 
-    def accept(self, image_id):
-        about = {"width": 96, "height": 96, "bands": 3, "dtype": "uint8", "pages": 1, "axes": "YXC", "pixel_size_um": None}
-        self.change(image_id, image, lambda it: image.accept(it, **about, by=SYSTEM.id, at=self.now))
+    def delete_image(self, owner, image_id):
+        images.delete(image_id, command=self.command(owner), log=self.log)
 
-    def model(self, name="shapes"):
-        version = model.Version(number=1, sha256="ab" * 32, size=10, labels=LABELS, review_below=0.6, record="{}")
-        self.log.append(
-            self.command(), *model.add_version(model_id(name), None, name=name, description="", version=version, by=SYSTEM.id, at=self.now)
-        )
-        return name
+    def delete_dataset(self, owner, dataset):
+        datasets.delete(dataset, command=self.command(owner), log=self.log)
 
-    def job(self, owner, *, dataset=None, image=None, model="shapes"):
-        return classifications.run(
-            dataset_id=dataset,
-            image_id=image,
-            model_name=model,
-            threshold=None,
-            known_models=[model],
-            command=self.command(owner),
-            log=self.log,
+    def device(self, admin, hostname="scope"):
+        return devices.register(
+            name="Scope", hostname=hostname, location="Room 1", firmware_version="1.0", command=self.command(admin), log=self.log
         ).id
 
-    def plan(self, job, images, *, more=False):
-        state = self.log.load(job, classification.evolve)
-        self.log.append(self.command(), *classification.plan(state, images, more=more, by=SYSTEM.id, at=self.now))
+    def model(self, name="shapes"):
+        version = model.Version(number=1, sha256=SHA256, size=10, labels=LABELS, review_below=0.6, record="{}")
+        about = {"name": name, "description": "", "version": version, "by": SYSTEM.id, "at": self.now}
+        self.log.append(self.command(), *model.add_version(model_id(name), self.log.load(model_id(name), model.evolve), **about))
+
+    def job(self, owner, *, dataset=None, image=None, model="shapes"):
+        asked = {"dataset_id": dataset, "image_id": image, "model_name": model, "threshold": None, "known_models": [model]}
+        return classifications.run(**asked, command=self.command(owner), log=self.log).id
+
+    def plan(self, job, covered, *, more=False):
+        planned = [PlannedImage(one, SHA256) for one in covered]
+        self.change(job, classification, lambda it: classification.plan(it, planned, more=more, by=SYSTEM.id, at=self.now))
 
     def judge(self, job, number, results=(), failures=(), *, confidence=0.9):
         """A chunk's answer: `results` and `failures` are image ids."""
-        seen = tuple(
-            ImageResult(
-                image_id=one, sha256="ab" * 32, label="round", confidence=confidence, verdict=Verdict.CLEAR, scores=(confidence, 1 - confidence)
-            )
-            for one in results
-        )
+        about = {"sha256": SHA256, "label": "round", "confidence": confidence, "verdict": Verdict.CLEAR}
+        seen = tuple(ImageResult(image_id=one, **about, scores=(confidence, 1 - confidence)) for one in results)
         failed = tuple(ImageFailure(image_id=one, reason="damaged_image", detail="It is torn.") for one in failures)
-        state = self.log.load(job, classification.evolve)
-        event = classification.judge(state, number, labels=LABELS, results=seen, failures=failed, provenance=None, by=SYSTEM.id, at=self.now)
-        self.log.append(self.command(), event)
+        answer = {"labels": LABELS, "results": seen, "failures": failed, "provenance": None}
+        self.change(job, classification, lambda it: classification.judge(it, number, **answer, by=SYSTEM.id, at=self.now))
+
+    def cancel(self, owner, job):
+        classifications.cancel(job, command=self.command(owner), log=self.log)
+
+    def delete_job(self, owner, job):
+        classifications.delete(job, command=self.command(owner), log=self.log)
 
     # ---- how it is told ----
     def command(self, by=SYSTEM):
@@ -100,15 +116,71 @@ class Laboratory:
         self.log.append(self.command(), *(events if isinstance(events, list) else [events]))
 
     def later(self, **passed):
-        self.now = self.now + timedelta(**passed)
+        self.now += timedelta(**passed)
 
-    def at(self, moment: datetime):
-        self.now = moment
-
-    def follow(self, batch=500):
+    def follow(self, *, batch=500, projector=None):
         """Bring the read models to the head of the log, `batch` events a transaction."""
-        at = self.projector.checkpoint().position
+        projector = projector or self.projector
+        at = projector.checkpoint().position
         while events := self.log.read(at, batch):
             at = events[-1].position
-            self.projector.apply(events, Checkpoint(at))
+            projector.apply(events, Checkpoint(at))
         return at
+
+
+class Week(NamedTuple):
+    ada: Actor
+    bob: Actor
+    eve: Actor
+    admin: Actor
+    cells: UUID
+    gone: UUID
+    images: list[UUID]
+    whole: UUID
+    single: UUID
+    deleted: UUID
+    drowned: UUID
+    scope: UUID
+
+
+def a_busy_week(lab, *, count=12, chunk=5):
+    """Something of nearly everything that can happen."""
+    ada, bob = lab.user(name="ada"), lab.user(Role.ANALYST, name="bob")
+    eve, admin = lab.user(Role.VIEWER, name="eve"), lab.user(Role.ADMIN, name="admin")
+    lab.model()
+    lab.model()
+    lab.session(ada)
+    scope = lab.device(admin)
+    devices.report(scope, online=True, command=lab.command(admin), log=lab.log)
+    cells, gone = lab.dataset(ada, "cells"), lab.dataset(ada, "gone")
+    lab.share(ada, cells, bob, Grant.ANALYST)
+    lab.share(ada, cells, eve, Grant.VIEWER)
+    found = [lab.image(ada, cells, f"cell {number}.png", device=scope) for number in range(count)]
+    lost = lab.image(ada, gone, "lost.png")
+    for one in found[:-2]:
+        lab.accept(one)
+    lab.reject(found[-1])
+    images.describe(found[0], filename="renamed.png", analyzed=True, command=lab.command(ada), log=lab.log)
+    lab.later(minutes=5)
+    whole = lab.job(ada, dataset=cells)
+    lab.plan(whole, found[:5], more=True)
+    lab.plan(whole, found[5:-1])
+    lab.judge(whole, 0, found[:5], confidence=0.75)
+    lab.judge(whole, 1, found[5:-2], found[-2:-1])
+    lab.change(whole, classification, lambda it: classification.complete(it, succeeded=count - 2, failed=1, by=SYSTEM.id, at=lab.now))
+    single, cancelled = lab.job(bob, image=found[2]), lab.job(ada, dataset=cells)
+    lab.judge(single, 0, [found[2]], confidence=0.5)
+    lab.cancel(ada, cancelled)
+    deleted, drowned = lab.job(ada, image=found[4]), lab.job(ada, image=lost)
+    lab.judge(deleted, 0, [found[4]])
+    lab.delete_job(ada, deleted)
+    lab.judge(drowned, 0, [lost])
+    late = lab.job(ada, image=found[3])
+    lab.delete_image(ada, found[3])
+    lab.judge(late, 0, [found[3]])
+    lab.delete_dataset(ada, gone)
+    datasets.withdraw(cells, user_id=eve.id, command=lab.command(ada), log=lab.log)
+    lab.change(eve.id, user, lambda it: user.change_status(it, Status.SUSPENDED, by=admin.id, at=lab.now))
+    lab.change(bob.id, user, lambda it: user.change_profile(it, {"phone": "123"}, by=bob.id, at=lab.now))
+    lab.erase(bob)
+    return Week(ada, bob, eve, admin, cells, gone, found, whole, single, deleted, drowned, scope)

@@ -1,0 +1,84 @@
+"""Read models without a database: folds are total, and the batch decides nothing."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.classification import ChunkJudged, ClassificationRequested
+from domain.image import ImageUploaded
+from domain.registry import EVENTS
+from domain.user import UserErased, UserProfileChanged, UserRegistered
+from projections import users
+from projections.batches import TABLES
+from projections.tables import Happened, folded, needed, steps
+from tests.strategies import events
+
+BY_NAME = {table.name: table for table in TABLES}
+HISTORIES = st.lists(events(), max_size=25).map(lambda found: [Happened(number, event) for number, event in enumerate(found, 1)])
+
+
+def apply(state, batch):
+    """The read models in memory, as the projector treats them."""
+    taken = steps(TABLES, batch)
+    loaded = {name: {key: state[name][key] for key in keys if key in state[name]} for name, keys in needed(taken).items()}
+    for table, upserts, deletes in folded(taken, loaded):
+        rows = state[table.name]
+        for row in upserts:
+            rows[key_of(table, row)] = row
+        for key in deletes:
+            rows.pop(key, None)
+    return state
+
+
+def key_of(table, row):
+    columns = tuple(getattr(row, name) for name in table.key)
+    return columns[0] if len(columns) == 1 else columns
+
+
+def empty():
+    return {table.name: {} for table in TABLES}
+
+
+@given(HISTORIES)
+def test_folds_take_every_event_whatever_came_before(history):
+    state = apply(empty(), history)
+    assert len(state["activity"]) == len(history)
+
+
+@given(events(), HISTORIES)
+def test_every_row_survives_json(event, history):
+    for name, rows in apply(empty(), [*history, Happened(999, event)]).items():
+        kept = list(rows.values())
+        assert msgspec.json.decode(msgspec.json.encode(kept), type=list[BY_NAME[name].row]) == kept
+
+
+@pytest.mark.parametrize("kind", EVENTS.values(), ids=lambda kind: kind.__name__)
+def test_every_event_type_leaves_a_trace(kind):
+    @given(events(kind))
+    def check(event):
+        assert apply(empty(), [Happened(1, event)])["activity"][1].type == kind.__name__
+
+    check()
+
+
+@given(events(UserRegistered), st.lists(events(UserProfileChanged), max_size=3), events(UserErased))
+def test_an_erased_user_keeps_no_private_text(registered, changes, erased):
+    row = None
+    for number, event in enumerate([registered, *changes, erased], 1):
+        row = users.fold(event.originator_id, row, Happened(number, event), lambda *_: None)
+    assert {getattr(row, name) for name in users.PRIVATE} <= {"[erased]", None}
+    assert row.deleted
+
+
+@given(events(ClassificationRequested), events(ImageUploaded), events(ChunkJudged))
+def test_a_chunk_is_found_by_every_image_that_it_judged(requested, uploaded, judged):
+    history = [Happened(number, event) for number, event in enumerate([requested, uploaded, judged], 1)]
+    found = apply(empty(), history)["activity"][3]
+    assert {judged.job_id, judged.dataset_id, *(one.image_id for one in judged.results)} <= set(found.subjects)
+
+
+@given(HISTORIES, st.data())
+def test_a_batch_loads_no_row_that_it_begins_itself(history, data):
+    begun = {happened.event.originator_id for happened in history[:1] if happened.event.originator_version == 1}
+    assert all(begun.isdisjoint(keys) for keys in needed(steps(TABLES, history[:1])).values())

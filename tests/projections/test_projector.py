@@ -1,0 +1,247 @@
+"""The projector on the real Postgres: once, in order, whatever the batches; poison set aside, and healed."""
+
+import base64
+
+import psycopg
+import pytest
+
+from domain.access import Role
+from infrastructure.keys import WrongRootKey
+from projections import batches
+from projections.checkpoints import Checkpoint, Outrun
+from projections.dead_letters import listed
+from projections.projector import Projector
+from projections.rebuilding import digests
+from projections.worker import LogDecoder, rebuild, retry
+from tests.projections.laboratory import a_busy_week
+
+
+def damage(owner_url, position, topic="NobodyKnowsThis"):
+    """What a newer release, or a bad disk, would leave in the log."""
+    with psycopg.connect(owner_url) as owner:
+        owner.execute("set session_replication_role = replica")
+        (was,) = owner.execute("select topic from es.events where notification_id = %s", (position,)).fetchone()
+        owner.execute("update es.events set topic = %s where notification_id = %s", (topic, position))
+    return was
+
+
+def made_apart(owner_url, log, laboratory, schema, batch):
+    """The digests of read models built beside the live ones, `batch` events a transaction."""
+    with psycopg.connect(owner_url, autocommit=True, options="-c timezone=UTC") as owner:
+        owner.execute("call ops.create_read_models(%s)", (schema,))
+        projector = Projector(lambda: batches.connect(owner_url, schema=schema), LogDecoder(log))
+        laboratory.follow(batch=batch, projector=projector)
+        projector.close()
+        return digests(owner, schema=schema)
+
+
+def test_however_the_log_is_cut_into_batches_the_read_models_are_the_same(laboratory, log, owner_url, connection):
+    a_busy_week(laboratory)
+    laboratory.follow()
+    live = digests(connection)
+    for batch in (1, 2, 7, 31):
+        assert made_apart(owner_url, log, laboratory, f"by_{batch}", batch) == live
+    assert all(not digest.startswith("0:") for digest in live.values())
+
+
+def test_following_while_it_happens_gives_what_a_rebuild_gives(laboratory, log, connection, settings, root, tmp_path):
+    lab = laboratory
+    append = log.append
+
+    def append_and_follow(*arguments, **keywords):
+        done = append(*arguments, **keywords)
+        lab.follow()
+        return done
+
+    log.append = append_and_follow
+    a_busy_week(lab)
+    live = digests(connection)
+    assert made_again(settings, root).differing == ()
+    assert digests(connection) == live
+
+
+def made_again(settings, root, *, check=True):
+    settings.root_key_path.parent.mkdir(parents=True, exist_ok=True)
+    settings.root_key_path.write_text(base64.b64encode(root._root).decode())
+    return rebuild(settings, check=check)
+
+
+def test_an_event_is_applied_once_however_often_it_comes(laboratory, log, projector, connection):
+    a_busy_week(laboratory)
+    laboratory.follow()
+    before = digests(connection)
+    for after in (0, 10, 30):
+        with pytest.raises(Outrun):
+            projector.apply(log.read(after, 5), Checkpoint(after + 5))
+        assert projector.checkpoint().position == log.head()
+    assert digests(connection) == before
+
+
+def test_of_two_projectors_one_wins_and_the_other_reads_on_from_there(laboratory, log, projector, app_url, connection):
+    laboratory.user()
+    laboratory.user()
+    zombie = Projector(lambda: batches.connect(app_url), LogDecoder(log))
+    assert zombie.checkpoint().position == projector.checkpoint().position == 0
+    projector.apply(log.read(0, 1), Checkpoint(1))
+    with pytest.raises(Outrun):
+        zombie.apply(log.read(0, 2), Checkpoint(2))
+    assert zombie.checkpoint().position == 1
+    zombie.apply(log.read(1, 1), Checkpoint(2))
+    zombie.close()
+    assert connection.execute("select count(*) from users").fetchone() == (2,)
+
+
+def test_the_checkpoint_keeps_where_to_read_on_in_kafka(laboratory, log, projector):
+    laboratory.user()
+    laboratory.user()
+    projector.apply(log.read(0, 1), Checkpoint(1, "cluster", 17))
+    projector.apply(log.read(1, 1), Checkpoint(2))
+    assert projector.checkpoint() == Checkpoint(2, "cluster", 17)
+
+
+def test_a_poison_event_parks_its_stream_while_the_rest_goes_on(laboratory, log, projector, owner_url, connection):
+    lab = laboratory
+    ada = lab.user()
+    cells, worms = lab.dataset(ada), lab.dataset(ada)
+    sick = lab.image(ada, cells)
+    lab.accept(sick)
+    damage(owner_url, log.head() - 1)
+    well = [lab.image(ada, worms) for _ in range(5)]
+    assert lab.follow() == log.head()
+    assert {row[0] for row in connection.execute("select id from images")} == set(well)
+    (letter,) = listed(connection)
+    assert (letter.stream, letter.type, letter.parked) == (sick, "NobodyKnowsThis", 1)
+    assert "unknown event type" in letter.reason
+
+
+def test_what_touches_a_parked_thing_waits_too_and_a_retry_heals_all(laboratory, log, projector, owner_url, connection, settings, root):
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    cells = lab.dataset(ada)
+    sick, well = lab.image(ada, cells), lab.image(ada, cells)
+    position = log.history(sick)[0].position
+    topic = damage(owner_url, position)
+    lab.follow()
+    damage(owner_url, position, topic)  # mended for the use cases, which read the log themselves
+    job = lab.job(ada, dataset=cells)
+    lab.plan(job, [sick, well])
+    lab.judge(job, 0, [sick, well])
+    lab.accept(sick)
+    lab.follow()
+    assert connection.execute("select count(*) from results").fetchone() == (0,)
+    damage(owner_url, position)
+    assert retry(projector, connection, log).left == 1
+    damage(owner_url, position, topic)
+    healed = retry(projector, connection, log)
+    assert (healed.applied, healed.left) == (3, 0)
+    assert connection.execute("select count(*) from results").fetchone() == (2,)
+    assert connection.execute("select count(*) from parked").fetchone() == (0,)
+    assert retry(projector, connection, log).applied == 0
+    assert made_again(settings, root).differing == ()
+
+
+def test_after_a_retry_elsewhere_the_running_projector_looks_again(laboratory, log, projector, owner_url, app_url, connection):
+    lab = laboratory
+    ada = lab.user()
+    cells = lab.dataset(ada)
+    topic = damage(owner_url, log.head())
+    lab.follow()
+    damage(owner_url, log.head(), topic)
+    elsewhere = Projector(lambda: batches.connect(app_url), LogDecoder(log))
+    assert retry(elsewhere, connection, log).applied == 1
+    elsewhere.close()
+    image = lab.image(ada, cells)
+    with pytest.raises(Outrun):
+        projector.apply(log.read(log.head() - 1, 1), Checkpoint(log.head()))
+    lab.follow()
+    assert connection.execute("select id from images").fetchall() == [(image,)]
+
+
+def test_a_row_that_postgres_refuses_is_a_dead_letter_too(laboratory, log, projector, owner_url, connection):
+    lab = laboratory
+    ada = lab.user()
+    with psycopg.connect(owner_url) as owner:
+        owner.execute("alter table read.datasets add check (name <> 'refused')")
+    refused = lab.dataset(ada, "refused")
+    taken = lab.dataset(ada, "taken")
+    lab.follow()
+    assert connection.execute("select id from datasets").fetchall() == [(taken,)]
+    (letter,) = listed(connection)
+    assert letter.stream == refused
+    assert "refused" not in letter.reason.replace("datasets_name_check", "")
+
+
+@pytest.mark.parametrize("error", [psycopg.OperationalError("away"), WrongRootKey("another installation's")])
+def test_what_is_nobodys_fault_is_raised_and_no_event_is_blamed(laboratory, log, app_url, connection, error):
+    class Failing(LogDecoder):
+        def decode(self, recorded):
+            raise error
+
+    laboratory.user()
+    failing = Projector(lambda: batches.connect(app_url), Failing(log), fatal=(WrongRootKey,))
+    with pytest.raises(type(error)):
+        failing.apply(log.read(0, 1), Checkpoint(1))
+    assert listed(connection) == []
+
+
+def test_a_lost_connection_loses_nothing(laboratory, log, projector, owner_url):
+    ada = laboratory.user()
+    laboratory.follow()
+    laboratory.dataset(ada)
+    events = log.read(1, 1)
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where query like '%%advance%%' and pid <> pg_backend_pid()")
+    with pytest.raises(psycopg.OperationalError):
+        projector.apply(events, Checkpoint(2))
+    projector.apply(events, Checkpoint(2))
+    assert projector.checkpoint().position == 2
+
+
+def test_an_erased_user_reads_erased_in_the_read_models(laboratory, connection):
+    lab = laboratory
+    ada, bob = lab.user(name="ada"), lab.user(name="bob")
+    lab.follow()
+    assert "ada" in str(connection.execute("select * from users where id = %s", (ada.id,)).fetchone())
+    lab.erase(ada)
+    lab.follow()
+    row = str(connection.execute("select * from users where id = %s", (ada.id,)).fetchone())
+    assert "ada" not in row
+    assert row.count("[erased]") == 4
+    assert "bob" in str(connection.execute("select * from users where id = %s", (bob.id,)).fetchone())
+
+
+def test_a_batch_says_whom_it_concerns(laboratory, log, projector):
+    lab = laboratory
+    ada = lab.user()
+    cells = lab.dataset(ada)
+    image = lab.image(ada, cells)
+    applied = projector.apply(log.read(0, 10), Checkpoint(3))
+    assert (applied.position, applied.datasets, applied.users) == (3, {cells}, {ada.id})
+    assert applied.wakes_scheduler
+    lab.accept(image)
+    assert projector.apply(log.read(3, 10), Checkpoint(4)).datasets == {cells}
+    lab.user(Role.VIEWER)
+    assert not projector.apply(log.read(4, 10), Checkpoint(5)).wakes_scheduler
+
+
+def test_a_rebuild_takes_the_place_of_damaged_read_models_while_the_projector_goes_on(
+    laboratory, log, projector, connection, settings, root
+):
+    lab = laboratory
+    week = a_busy_week(lab)
+    lab.follow()
+    live = digests(connection)
+    connection.execute("update images set filename = 'wrong'")
+    connection.execute("delete from results")
+    found = made_again(settings, root, check=True)
+    assert set(found.differing) == {"images", "results"}
+    assert digests(connection) != live
+    assert made_again(settings, root, check=False).differing == found.differing
+    assert digests(connection) == live
+    lab.image(week.ada, week.cells, "after.png")
+    with pytest.raises(Outrun):
+        projector.apply(log.read(log.head() - 1, 1), Checkpoint(log.head()))
+    lab.follow()
+    assert connection.execute("select count(*) from images where filename = 'after.png'").fetchone() == (1,)
+    assert made_again(settings, root).differing == ()
