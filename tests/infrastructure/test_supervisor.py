@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrastructure.embedded.folders import holder, run_folder
+from infrastructure.embedded.folders import holder, mark, run_folder
 from infrastructure.embedded.installation import environment
 from infrastructure.embedded.tended import LONGEST_PAUSE, STEADY_AFTER, next_pause
 from infrastructure.keys import RootKey
@@ -131,13 +131,14 @@ def test_the_last_process_is_told_to_stop_before_the_others(alone):
     assert order.read_text().split() == ["api", "projector"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="there is no setpriv to become another user with")
 def test_an_ordinary_user_can_run_it_in_a_folder_of_its_own():
+    prefix = as_somebody_else()
     home = Path(tempfile.mkdtemp(prefix="bioscope-test-"))
     if os.geteuid() == 0:
         os.chown(home, NOBODY, NOBODY)
+    sockets = Path(tempfile.gettempdir(), mark(home / "data").replace("-", f"-{home.stat().st_uid}-"))
     try:
-        with small_system(home / "data", prefix=as_somebody_else()) as running:
+        with small_system(home / "data", prefix=prefix) as running:
             begun = descendants(running.pid)
             users = {Path(f"/proc/{pid}").stat().st_uid for pid in begun}
             assert users == {home.stat().st_uid}
@@ -146,6 +147,7 @@ def test_an_ordinary_user_can_run_it_in_a_folder_of_its_own():
             assert gone(begun) == []
     finally:
         shutil.rmtree(home)
+        shutil.rmtree(sockets, ignore_errors=True)
 
 
 # ---- one owner -----------------------------------------------------------------------------------------------------------------------
