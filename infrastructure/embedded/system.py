@@ -72,7 +72,7 @@ class System:
             self._echo = Echo(self._logs if self._verbose else None)
             try:
                 self._start()
-                self._tell("ready")
+                self._note("ready")
                 on_ready(self.settings)
                 while not self._stopping.wait(TICK):
                     self._tend()
@@ -87,11 +87,14 @@ class System:
         return self.settings.data / "logs"
 
     def _tell(self, text: str) -> None:
+        self._note(text)
+        self._tell_user(text)
+
+    def _note(self, text: str) -> None:
         with suppress(OSError):  # a full disk must not end the system
             log = open_log(self._logs / "supervisor.log")
             os.write(log, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n".encode())
             os.close(log)
-        self._tell_user(text)
 
     # ---- start -------------------------------------------------------------------------------------------------------------------
     def _start(self) -> None:
