@@ -53,7 +53,7 @@ class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
     model_version: int
     model_sha256: str
     threshold: float
-    chunks: tuple[Chunk, ...]
+    waiting: tuple[Chunk, ...]
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,22 +81,22 @@ def is_lost(release: Release, *, lease: timedelta, last_beat: datetime | None, n
 
 def fair(jobs: Sequence[OpenJob], *, in_flight: Sequence[UUID], room: int) -> list[tuple[OpenJob, Chunk]]:
     """The next `room` chunks, each from the job that has the fewest in flight; the oldest of equals."""
-    waiting = [(in_flight.count(job.id), job.position, 0, job) for job in jobs if job.chunks]
+    waiting = [(in_flight.count(job.id), job.position, 0, job) for job in jobs if job.waiting]
     heap = [(held, position, index, number) for index, (held, position, number, _) in enumerate(waiting)]
     heapq.heapify(heap)
     chosen: list[tuple[OpenJob, Chunk]] = []
     while heap and len(chosen) < room:
         held, position, index, number = heapq.heappop(heap)
         job = waiting[index][3]
-        chosen.append((job, job.chunks[number]))
-        if number + 1 < len(job.chunks):
+        chosen.append((job, job.waiting[number]))
+        if number + 1 < len(job.waiting):
             heapq.heappush(heap, (held + 1, position, index, number + 1))
     return chosen
 
 
 def chosen_chunks(jobs: Sequence[OpenJob], releases: Iterable[Release], *, slots: int) -> list[tuple[OpenJob, Chunk]]:
     """Single images at once, whatever is under way; chunks of datasets as far as there is room."""
-    urgent = [(job, chunk) for job in jobs if job.image_id for chunk in job.chunks]
+    urgent = [(job, chunk) for job in jobs if job.image_id for chunk in job.waiting]
     single = {job.id for job in jobs if job.image_id}
     bulk = [release.job for release in releases if release.kind is Kind.CLASSIFY and release.job not in single]
     in_flight = [job for job in bulk if job is not None]

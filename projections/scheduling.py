@@ -51,21 +51,21 @@ TO_FINISH = f"""select c.id, c.succeeded, c.failed from {RUNNING} and c.planned 
   order by c.position limit 100"""  # noqa: S608 - constants
 ORPHANS = """select c.id from classifications c join datasets d on d.id = c.dataset_id and d.deleted
   where c.status in ('pending', 'running') and not c.deleted limit 100"""
-WAITING = f"""select c.*, chunks from (
+WAITING = f"""select c.*, w.waiting from (
     select c.* from {RUNNING} and c.status = 'running' and c.judged < c.chunks order by c.image_id is null, c.position limit %(jobs)s
   ) c cross join lateral (
-    select json_agg(w order by w.number) as chunks from (
+    select json_agg(w order by w.number) as waiting from (
       select w.id, w.number, w.images from work w left join ops.releases r on r.id = w.id
       where w.job = c.id and r.id is null order by w.number limit %(most)s
     ) w
-  ) w where chunks is not null"""  # noqa: S608 - constants
+  ) w where w.waiting is not null"""  # noqa: S608 - constants
 TO_INSPECT = """select w.id, w.images from work w join datasets d on d.id = w.dataset_id and not d.deleted
     left join ops.releases r on r.id = w.id
   where w.kind = 'inspect' and r.id is null order by w.position limit %(most)s"""
 RELEASES = """select r.id, w.kind, w.job, w.number, w.images, r.attempts, r.released_at, r.given_up
   from ops.releases r join work w on w.id = r.id left join classifications c on c.id = w.job
   where c.id is null or (c.status = 'running' and not c.deleted)"""
-JOBS = "select c.*, '[]'::json as chunks from classifications c where c.id = any(%(ids)s)"
+JOBS = "select c.*, '[]'::json as waiting from classifications c where c.id = any(%(ids)s)"
 WORKERS = "select seen_at, slots, lane from ops.workers"
 DELETED = "select id from images where id = any(%(ids)s) and deleted"
 COVERED = """select id, sha256, position from images

@@ -1,0 +1,347 @@
+"""What a reader sees: his own and what was shared with him; all else looks as if it were not there."""
+
+import asyncio
+from datetime import timedelta
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from domain.access import Actor, Grant, Role
+from domain.classification import Phase
+from domain.errors import Forbidden, Invalid, NotFound, Unavailable
+from domain.user import Status
+from infrastructure.reads import ReadDatabase, Visible
+from projections import (
+    activity,
+    checkpoints,
+    classifications,
+    datasets,
+    devices,
+    images,
+    models,
+    results,
+    sessions,
+    statistics,
+    users,
+)
+from projections.images import Filter
+from tests.given import NOW
+from tests.projections.laboratory import LABELS, a_busy_week
+
+pytestmark = pytest.mark.anyio
+NOBODY = Actor(id=uuid4(), role=Role.RESEARCHER)
+
+
+@pytest.fixture
+async def db(app_url):
+    db = ReadDatabase(app_url)
+    await db.open()
+    yield db
+    await db.close()
+
+
+@pytest.fixture
+def week(laboratory):
+    week = a_busy_week(laboratory)
+    laboratory.follow()
+    return week
+
+
+# ---- access ----------------------------------------------------------------------------------------------------------------------
+async def everything_seen(db, actor, week, now):
+    """Each list as `actor` sees it, emptied of what belongs to nobody."""
+    return {
+        "datasets": (await datasets.listed(db, actor)).items,
+        "grants": await datasets.grants(db, actor, week.cells),
+        "images": (await images.listed(db, actor)).items,
+        "images by dataset": (await images.listed(db, actor, where=Filter(dataset_id=week.cells))).items,
+        "images by device": (await images.listed(db, actor, where=Filter(device_id=week.scope))).items,
+        "images by uploader": (await images.listed(db, actor, where=Filter(uploaded_by=week.ada.id))).items,
+        "images by name": (await images.listed(db, actor, where=Filter(q="cell"), order_by="filename")).items,
+        "jobs": (await classifications.listed(db, actor)).items,
+        "jobs by dataset": (await classifications.listed(db, actor, dataset_id=week.cells)).items,
+        "jobs by image": (await classifications.listed(db, actor, image_id=week.images[2])).items,
+        "jobs by maker": (await classifications.listed(db, actor, created_by=week.ada.id)).items,
+        "failures": await classifications.failures(db, actor, week.whole),
+        "results": (await results.listed(db, actor)).items,
+        "results by job": (await results.listed(db, actor, classification_id=week.whole)).items,
+        "results by image": (await results.listed(db, actor, image_id=week.images[2])).items,
+        "today": (await statistics.today(db, actor, now=now)).last_10_results,
+        "activity": [seen for seen in (await activity.after(db, actor, position=0)).items if actor.id not in seen.subjects],
+        "about": await activity.about(db, actor, week.images[0]),
+    }
+
+
+async def test_to_a_stranger_every_list_is_empty_and_to_owner_and_administrator_none(db, laboratory, week):
+    foreign = await everything_seen(db, NOBODY, week, laboratory.now)
+    assert {name: found for name, found in foreign.items() if found} == {}
+    for actor in (week.ada, week.admin, Actor(id=week.bob.id, role=Role.ANALYST)):
+        assert [name for name, found in (await everything_seen(db, actor, week, laboratory.now)).items() if not found] == []
+
+
+async def test_a_share_that_was_withdrawn_shows_nothing_any_more(db, laboratory, week):
+    seen = await everything_seen(db, week.eve, week, laboratory.now)
+    assert {name: found for name, found in seen.items() if found} == {}
+
+
+@pytest.mark.parametrize("reader", ["nobody", "service"])
+async def test_foreign_absent_and_deleted_things_look_the_same(db, week, reader):
+    actor = NOBODY if reader == "nobody" else Actor(id=uuid4(), kind="service", scopes=frozenset({"unrelated"}))
+    (result, *_) = (await results.listed(db, week.ada)).items
+    foreign = [
+        (datasets.get, week.cells),
+        (images.get, week.images[0]),
+        (classifications.get, week.whole),
+        (results.get, result.id),
+        (users.get, week.ada.id),
+    ]
+    for get, found in foreign:
+        said = []
+        for wanted in (found, uuid4()):
+            with pytest.raises(NotFound) as missing:
+                await get(db, actor, wanted)
+            said.append(missing.value.detail)
+        assert said[0] == said[1]
+    for get, gone in ((datasets.get, week.gone), (images.get, week.images[3]), (classifications.get, week.deleted)):
+        for reader_of_all in (week.ada, week.admin):
+            with pytest.raises(NotFound):
+                await get(db, reader_of_all, gone)
+
+
+async def test_a_service_reads_the_images_its_scope_names_and_nothing_else(db, laboratory, week):
+    service = Actor(id=uuid4(), kind="service", scopes=frozenset({"images:read"}))
+    assert (await images.get(db, service, week.images[0])).filename == "renamed.png"
+    assert (await results.listed(db, service)).items == []
+    assert (await datasets.listed(db, service)).items == []
+
+
+async def test_only_administrators_list_people_and_only_analysts_see_devices(db, week):
+    assert {user.username for user in (await users.listed(db, week.admin)).items} == {"ada", "eve", "admin"}
+    for actor in (week.ada, week.eve):
+        with pytest.raises(Forbidden):
+            await users.listed(db, actor)
+    assert (await users.get(db, week.ada, week.ada.id)).username == "ada"
+    assert (await devices.listed(db, week.ada, is_online=True, location="Room 1")).items[0].id == week.scope
+    assert (await devices.listed(db, week.ada, is_online=False)).items == []
+    with pytest.raises(Forbidden):
+        await devices.get(db, week.eve, week.scope)
+
+
+async def test_a_session_speaks_for_its_user_until_one_of_them_ends(db, laboratory):
+    ada = laboratory.user()
+    there = laboratory.session(ada)
+    laboratory.follow()
+    known = await sessions.identity(db, session_id=there)
+    assert (known.user_id, known.role, known.status, known.active) == (ada.id, Role.RESEARCHER, Status.ACTIVE, True)
+    laboratory.erase(ada)
+    laboratory.follow()
+    assert not (await sessions.identity(db, session_id=there)).active
+    assert await sessions.identity(db, session_id=uuid4()) is None
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------------------
+async def test_rows_tell_what_the_events_said(db, week):
+    dataset = await datasets.get(db, week.ada, week.cells)
+    assert (dataset.name, dataset.owner_username, dataset.grant) == ("cells", "ada", Grant.OWNER)
+    assert (await datasets.get(db, Actor(id=week.bob.id, role=Role.ANALYST), week.cells)).grant is Grant.ANALYST
+    assert [(share.grant, share.username) for share in await datasets.grants(db, week.ada, week.cells)] == [
+        (Grant.OWNER, "ada"),
+        (Grant.ANALYST, "[erased]"),
+    ]
+    seen = await images.get(db, week.ada, week.images[1])
+    assert (seen.width, seen.height, seen.pixel_size_um, seen.accepted, seen.analyzed, seen.uploaded_at) == (95, 94, 0.25, True, True, NOW)
+    assert (await images.get(db, week.ada, week.images[-1])).rejected == "damaged_image"
+    job = await classifications.get(db, week.ada, week.whole)
+    assert (job.status, job.images, job.chunks, job.judged, job.succeeded, job.failed) == (Phase.COMPLETED, 11, 2, 2, 10, 1)
+    assert [(one.image_id, one.reason) for one in await classifications.failures(db, week.ada, week.whole)] == [
+        (week.images[-2], "damaged_image")
+    ]
+    (model,) = await models.listed(db)
+    assert (model.name, model.production.labels, model.production.number) == ("shapes", LABELS, 1)
+    assert await models.get(db, name_or_id="shapes") == await models.get(db, name_or_id=str(model.id)) == model
+    assert await models.names(db) == ["shapes"]
+    with pytest.raises(NotFound):
+        await models.get(db, name_or_id="unknown")
+
+
+async def test_deleting_a_job_an_image_or_a_dataset_hides_its_results_from_everybody(db, laboratory, week):
+    for reader in (week.ada, week.admin):
+        found = (await results.listed(db, reader)).items
+        assert {one.classification_id for one in found} == {week.whole, week.single}
+        assert week.images[3] not in {one.image_id for one in found}
+        assert len(found) == 10
+        for hidden in ({"classification_id": week.deleted}, {"classification_id": week.drowned}, {"image_id": week.images[3]}):
+            assert (await results.listed(db, reader, **hidden)).items == []
+        assert (await statistics.today(db, reader, now=laboratory.now)).classified_last_24_hours == 10
+
+
+# ---- lists -----------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("order_by", ["uploaded_at", "-uploaded_at", "filename", "-filename", "created_at", "-created_at"])
+async def test_cursors_and_pages_walk_the_same_list_in_the_asked_order(db, laboratory, order_by):
+    lab = laboratory
+    ada = lab.user()
+    places = [lab.dataset(ada), lab.dataset(ada)]
+    for number in range(17):
+        lab.later(seconds=number % 3)
+        lab.image(ada, places[number % 2], f"{number * 7 % 5} cell.png")
+    lab.follow()
+    by_page = [image for page in range(1, 6) for image in (await images.listed(db, ada, order_by=order_by, page=page, size=4)).items]
+    by_cursor, cursor = [], None
+    while True:
+        page = await images.listed(db, ada, order_by=order_by, size=4, cursor=cursor)
+        by_cursor += page.items
+        if (cursor := page.next_cursor) is None:
+            break
+    column = "filename" if "filename" in order_by else "uploaded_at"
+    expected = sorted(by_page, key=lambda image: (getattr(image, column), image.id), reverse=order_by.startswith("-"))
+    assert by_page == by_cursor == expected
+    assert len(by_page) == 17
+
+
+async def test_images_are_found_by_every_filter(db, week):
+    async def found(**where):
+        return {image.id for image in (await images.listed(db, week.ada, where=Filter(**where), size=200)).items}
+
+    alive = {one for one in week.images if one != week.images[3]}
+    assert await found() == await found(dataset_id=week.cells) == await found(device_id=week.scope) == alive
+    assert await found(uploaded_by=week.bob.id) == await found(dataset_id=uuid4()) == await found(device_id=uuid4()) == set()
+    assert await found(analyzed=False) == set(week.images[-2:])
+    assert await found(analyzed=True) == alive - set(week.images[-2:])
+    assert await found(q="CELL 1.") == {week.images[1]}
+    assert await found(q="RENAMED") == {week.images[0]}
+    assert await found(q="%") == await found(q="_") == await found(q="\\") == set()
+    assert await found(created_from=NOW, created_to=NOW) == alive
+    assert await found(created_from=NOW + timedelta(seconds=1)) == await found(created_to=NOW - timedelta(seconds=1)) == set()
+
+
+async def test_the_total_is_told_where_it_is_cheap(db, week):
+    assert (await images.listed(db, week.ada, where=Filter(dataset_id=week.cells), size=2)).total == 11
+    assert (await images.listed(db, week.ada, where=Filter(dataset_id=week.cells, q="a"), size=2)).total is None
+    assert (await images.listed(db, NOBODY, where=Filter(dataset_id=week.cells), size=2)).total == 0
+
+
+@pytest.mark.parametrize("wrong", ["size", "-id", "uploaded_at; drop table images", "", "-"])
+async def test_an_unknown_order_is_refused(db, wrong):
+    with pytest.raises(Invalid, match="Invalid order_by field"):
+        await images.listed(db, NOBODY, order_by=wrong)
+
+
+@pytest.mark.parametrize("cursor", ["x", "", "bnVsbA", "WyJub3QgYSB0aW1lIixudWxsXQ", "é", "W251bGwsbnVsbF0"])
+async def test_a_cursor_that_was_not_made_here_is_refused(db, cursor):
+    with pytest.raises(Invalid, match="cursor"):
+        await datasets.listed(db, NOBODY, cursor=cursor)
+
+
+async def test_jobs_and_results_come_newest_first_a_page_at_a_time(db, laboratory):
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    image = lab.image(ada, lab.dataset(ada))
+    jobs = []
+    for _ in range(7):
+        lab.later(seconds=1)
+        jobs.append(lab.job(ada, image=image))
+        lab.judge(jobs[-1], 0, [image])
+    lab.follow()
+    for listed, of in ((classifications.listed, lambda job: job.id), (results.listed, lambda result: result.classification_id)):
+        first = await listed(db, ada, size=4)
+        rest = await listed(db, ada, size=4, cursor=first.next_cursor)
+        assert [of(one) for one in (*first.items, *rest.items)] == jobs[::-1]
+        assert rest.next_cursor is None
+    assert [job.id for job in (await classifications.listed(db, ada, status="running")).items] == jobs[::-1]
+    assert (await classifications.listed(db, ada, status="completed")).items == []
+    with pytest.raises(Invalid, match="status must be one of"):
+        await classifications.listed(db, ada, status="sleeping")
+
+
+# ---- statistics and activity -----------------------------------------------------------------------------------------------------
+async def test_statistics_have_25_hours_oldest_first_and_count_the_last_24(db, laboratory):
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    image = lab.image(ada, lab.dataset(ada))
+
+    def judged(confidence):
+        lab.judge(lab.job(ada, image=image), 0, [image], confidence=confidence)
+
+    lab.now = NOW - timedelta(hours=26)
+    judged(0.1)
+    lab.now = NOW - timedelta(hours=24) + timedelta(seconds=1)
+    judged(0.5)
+    lab.now = NOW - timedelta(minutes=10)
+    judged(0.7)
+    lab.now = NOW
+    judged(0.9)
+    lab.follow()
+    now = NOW + timedelta(minutes=30)
+    found = await statistics.today(db, ada, now=NOW)
+    assert len(found.hourly_counts) == len({entry.hour for entry in found.hourly_counts}) == 25
+    assert [entry.hour for entry in found.hourly_counts] == [NOW - timedelta(hours=back) for back in range(24, -1, -1)]
+    assert {entry.hour: entry.count for entry in found.hourly_counts if entry.count} == {
+        NOW - timedelta(hours=24): 1,
+        NOW - timedelta(hours=1): 1,
+        NOW: 1,
+    }
+    assert (found.classified_last_24_hours, round(found.average_confidence, 9)) == (3, 0.7)
+    assert [result.confidence for result in found.last_10_results] == [0.9, 0.7, 0.5, 0.1]
+    assert (await statistics.today(db, ada, now=now)).classified_last_24_hours == 2
+    empty = await statistics.today(db, NOBODY, now=NOW)
+    assert (empty.classified_last_24_hours, empty.average_confidence, empty.last_10_results) == (0, 0.0, [])
+    assert [entry.count for entry in empty.hourly_counts] == [0] * 25
+
+
+async def test_the_feed_goes_on_where_it_ended_and_skips_what_is_foreign(db, laboratory, week, log, monkeypatch):
+    everything = [seen.position for seen in (await activity.after(db, week.admin, position=0, limit=500)).items]
+    assert everything == list(range(1, log.head() + 1))
+    monkeypatch.setattr(activity, "WINDOW", 7)
+    seen, position, more = [], 0, True
+    while more:
+        feed = await activity.after(db, week.ada, position=position, limit=3)
+        assert feed.position > position
+        seen += [one.position for one in feed.items]
+        position, more = feed.position, feed.more
+    assert position == log.head()
+    assert seen == sorted(set(seen))
+    assert 0 < len(seen) < log.head()
+    idle = await activity.after(db, week.ada, position=position)
+    assert (idle.items, idle.position, idle.more) == ([], position, False)
+
+
+async def test_an_images_trail_finds_the_chunk_that_judged_it(db, week, log):
+    types = [log.read(position - 1, 1)[0].type for position in await activity.about(db, week.ada, week.images[2])]
+    assert types == ["ImageUploaded", "ImageAccepted", "ChunkJudged", "ClassificationRequested", "ChunkJudged"]
+
+
+# ---- the database ----------------------------------------------------------------------------------------------------------------
+async def test_who_waits_for_a_position_is_woken_when_it_is_readable(db, laboratory, app_url, owner_url):
+    visible = Visible(app_url)
+    await visible.start()
+    ada = laboratory.user()
+    assert not await visible.wait(1, 0.05)
+    waiting = asyncio.create_task(visible.wait(1, 5))
+    await asyncio.to_thread(laboratory.follow)
+    assert await waiting
+    assert await checkpoints.position(db) == 1
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where query like 'listen%%' or query like 'select position from chec%%'"
+        )
+    laboratory.dataset(ada)
+    await asyncio.to_thread(laboratory.follow)
+    assert await visible.wait(2, 5)
+    await visible.stop()
+
+
+async def test_a_database_that_is_away_is_said_so_in_time():
+    away = ReadDatabase("postgresql://nobody@127.0.0.1:1/none")
+    await away.open()
+    with pytest.raises(Unavailable) as said:
+        await checkpoints.position(away)
+    assert said.value.more["retry_after"] == 2
+    await away.close()
+
+
+async def test_readers_cannot_write(db):
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        await db.rows("select ops.advance(position, generation, 9, '', 0, 0) from checkpoint", {}, into=checkpoints.Position)

@@ -1,0 +1,373 @@
+"""Jobs from request to end: what the scheduler decides from rows, and what it does on the real Postgres."""
+
+import json
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from application.tasks import BULK, URGENT, Kind, decode, encode
+from domain import classification, image
+from domain.access import Role
+from domain.classification import ChunkJudged, Phase, PlannedImage
+from projections import batches
+from projections.scheduler import (
+    Chunk,
+    Inspection,
+    OpenJob,
+    Release,
+    Worker,
+    chosen_chunks,
+    classify,
+    fair,
+    inspect,
+    inspection_room,
+    is_lost,
+    live_slots,
+)
+from projections.scheduling import Scheduler
+from tests.given import NOW
+from tests.projections.laboratory import SHA256
+
+LEASE = timedelta(seconds=60)
+
+
+# ---- decisions -------------------------------------------------------------------------------------------------------------------
+def open_job(position=1, *, chunks=3, image_id=None):
+    waiting = tuple(Chunk(id=uuid4(), number=number, images=(PlannedImage(uuid4(), SHA256),)) for number in range(chunks))
+    about = {
+        "dataset_id": uuid4(),
+        "model_id": uuid4(),
+        "model_name": "shapes",
+        "model_version": 1,
+        "model_sha256": SHA256,
+        "threshold": 0.5,
+    }
+    return OpenJob(id=uuid4(), position=position, image_id=image_id, **about, waiting=waiting)
+
+
+def release(*, kind=Kind.CLASSIFY, job=None, ago=0, attempts=1):
+    at = NOW - timedelta(seconds=ago)
+    return Release(id=uuid4(), kind=kind, job=job, number=0, images=(), attempts=attempts, released_at=at, given_up=False)
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=6), st.integers(0, 20))
+def test_no_job_gets_a_second_chunk_before_each_waiting_one_has_its_first(counts, room):
+    jobs = [open_job(position, chunks=count) for position, count in enumerate(counts)]
+    chosen = fair(jobs, in_flight=[], room=room)
+    assert len(chosen) == min(room, sum(counts))
+    got = {job.id: [chunk.number for other, chunk in chosen if other is job] for job in jobs}
+    for job, count in zip(jobs, counts, strict=True):
+        assert got[job.id] == list(range(len(got[job.id])))
+        assert len(got[job.id]) == count or len(got[job.id]) >= max(map(len, got.values())) - 1
+
+
+def test_a_job_with_chunks_in_flight_waits_for_those_with_none():
+    busy, idle = open_job(1), open_job(2)
+    chosen = fair([busy, idle], in_flight=[busy.id, busy.id], room=3)
+    assert [job is idle for job, _ in chosen] == [True, True, False]
+
+
+def test_single_images_go_at_once_and_chunks_of_datasets_only_as_far_as_there_is_room():
+    single, whole = open_job(1, chunks=1, image_id=uuid4()), open_job(2, chunks=9)
+    releases = [release(job=whole.id), release(job=whole.id), release(job=single.id), release(kind=Kind.INSPECT)]
+    chosen = chosen_chunks([single, whole], releases, slots=1)
+    assert [job.id for job, _ in chosen] == [single.id, whole.id, whole.id]
+    assert [job.id for job, _ in chosen_chunks([single, whole], releases * 4, slots=1)] == [single.id]
+
+
+def test_only_workers_of_the_bulk_lane_seen_lately_count_and_one_is_always_assumed():
+    def worker(seconds, slots, lane="bulk"):
+        return Worker(seen_at=NOW - timedelta(seconds=seconds), slots=slots, lane=lane)
+
+    assert live_slots([worker(1, 2), worker(9, 3), worker(11, 5), worker(0, 7, "urgent")], now=NOW) == 5
+    assert live_slots([], now=NOW) == 1
+
+
+@pytest.mark.parametrize(
+    ("ago", "beat_ago", "lost"),
+    [(61, 0, True), (59, 0, False), (61, None, False), (61, 62, False), (3600, 3599, True)],
+)
+def test_work_is_lost_when_its_lease_is_over_and_a_worker_has_lived_since(ago, beat_ago, lost):
+    beat = None if beat_ago is None else NOW - timedelta(seconds=beat_ago)
+    assert is_lost(release(ago=ago), lease=LEASE, last_beat=beat, now=NOW) is lost
+
+
+def test_deleted_images_are_left_out_of_a_task_and_a_chunk_without_images_is_none():
+    job = open_job()
+    chunk = Chunk(id=uuid4(), number=7, images=tuple(PlannedImage(uuid4(), SHA256) for _ in range(3)))
+    first, *rest = (one.id for one in chunk.images)
+    task = classify(job, chunk, deleted={first}, attempt=2).task
+    assert ([one.id for one in task.images], task.number, task.attempt) == (rest, 7, 2)
+    assert classify(job, chunk, deleted={first, *rest}) is None
+
+
+def test_a_task_survives_its_way_through_kafka():
+    task = classify(open_job(), Chunk(id=uuid4(), number=0, images=(PlannedImage(uuid4(), SHA256),)), deleted=()).task
+    assert decode(encode(task)) == task
+    assert json.loads(encode(task))["images"][0]["sha256"] == SHA256
+
+
+def test_inspections_go_out_in_bursts_of_sixteen_while_there_is_room():
+    waiting = [Inspection(id=(one := uuid4()), images=(PlannedImage(one, SHA256),)) for _ in range(40)]
+    assert [len(outgoing.work) for outgoing in inspect(waiting)] == [16, 16, 8]
+    assert inspection_room([release(kind=Kind.INSPECT)] * 60 + [release()], slots=1) == 4
+
+
+# ---- at work ---------------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def scheduler(app_url, log):
+    scheduler = Scheduler(lambda: batches.connect(app_url), log, lease=60, attempts=2)
+    yield scheduler
+    scheduler.close()
+
+
+@pytest.fixture
+def step(laboratory, scheduler):
+    """Read models up to date, the scheduler's turn, and what it gives out."""
+
+    def step(*, remember=True):
+        laboratory.follow()
+        given = scheduler.prepare()
+        if remember:
+            scheduler.released(given)
+        laboratory.follow()
+        return given
+
+    return step
+
+
+def beat(connection, slots=1):
+    connection.execute(
+        "insert into ops.workers values ('w', clock_timestamp(), %s, 'bulk') on conflict (id) do update set seen_at = excluded.seen_at",
+        (slots,),
+    )
+
+
+def wait_past_the_lease(connection):
+    connection.execute("update ops.releases set released_at = released_at - interval '2 minutes'")
+    beat(connection)
+
+
+def classified(given):
+    return [outgoing for outgoing in given if outgoing.task.kind is Kind.CLASSIFY]
+
+
+def phase(log, job):
+    return log.load(job, classification.evolve).phase
+
+
+def test_a_plan_covers_exactly_the_images_that_were_there_and_good_when_it_was_asked_for(laboratory, step, connection):
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    cells, worms = lab.dataset(ada), lab.dataset(ada)
+    good = [lab.image(ada, cells) for _ in range(70)]
+    rejected, deleted = lab.image(ada, cells), lab.image(ada, cells)
+    lab.image(ada, worms)
+    lab.reject(rejected)
+    job = lab.job(ada, dataset=cells)
+    late = lab.image(ada, cells)
+    lab.delete_image(ada, deleted)
+    step()
+    planned = lab.log.load(job, classification.evolve)
+    assert (planned.images, planned.chunks, planned.planned) == (70, 2, True)
+    covered = [
+        UUID(one["id"])
+        for (images,) in connection.execute("select images from work where job = %s order by number", (job,))
+        for one in images
+    ]
+    assert covered == good
+    assert late not in covered
+
+
+def test_a_big_plan_goes_on_where_a_crash_left_it(laboratory, step, scheduler, monkeypatch):
+    monkeypatch.setattr("projections.scheduling.PLAN_PAGE", 2)
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    cells = lab.dataset(ada)
+    found = [lab.image(ada, cells) for _ in range(5)]
+    job = lab.job(ada, dataset=cells)
+    lab.plan(job, found[:2], more=True)
+    step()
+    parts = [lab.log.decode(one) for one in lab.log.history(job)[1:]]
+    assert [(part.part, part.first_chunk, len(part.images), part.last) for part in parts] == [
+        (0, 0, 2, False),
+        (1, 1, 2, False),
+        (2, 2, 1, True),
+    ]
+    assert [one.id for part in parts for one in part.images] == found
+
+
+def test_a_job_over_an_empty_dataset_fails_with_a_reason(laboratory, step, log):
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    job = lab.job(ada, dataset=lab.dataset(ada))
+    step()
+    assert phase(log, job) is Phase.FAILED
+
+
+def test_a_dataset_job_runs_from_request_to_end(laboratory, step, log, connection):
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    cells = lab.dataset(ada)
+    found = [lab.image(ada, cells) for _ in range(70)]
+    job = lab.job(ada, dataset=cells)
+    step()
+    given = classified(step())
+    assert [(outgoing.topic, outgoing.task.number, len(outgoing.task.images)) for outgoing in given] == [(BULK, 0, 64), (BULK, 1, 6)]
+    assert classified(step()) == []
+    lab.judge(job, 0, found[:64])
+    lab.judge(job, 1, found[64:69], found[69:])
+    step()
+    assert phase(log, job) is Phase.COMPLETED
+    step()
+    row = connection.execute("select status, succeeded, failed from classifications").fetchone()
+    assert row == ("completed", 69, 1)
+    assert connection.execute("select count(*) from ops.releases r join work w on w.id = r.id where w.job is not null").fetchone() == (0,)
+
+
+def test_a_single_image_goes_out_at_once_on_the_urgent_topic(laboratory, step):
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    job = lab.job(ada, image=lab.image(ada, lab.dataset(ada)))
+    (outgoing,) = classified(step())
+    assert (outgoing.topic, outgoing.task.job, outgoing.task.model_name, outgoing.task.threshold) == (URGENT, job, "shapes", 0.6)
+
+
+def test_at_most_four_chunks_a_slot_are_given_out_and_jobs_take_turns(laboratory, step, connection, monkeypatch):
+    monkeypatch.setattr(classification, "CHUNK_MOST", 1)
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    cells = lab.dataset(ada)
+    for _ in range(8):
+        lab.image(ada, cells)
+    first, second = lab.job(ada, dataset=cells), lab.job(ada, dataset=cells)
+    step()
+    given = classified(step())
+    assert [outgoing.task.job for outgoing in given] == [first, second, first, second]
+    beat(connection, slots=2)
+    assert len(classified(step())) == 4
+
+
+def test_uploaded_images_are_inspected_and_inspected_ones_are_not_asked_for_again(laboratory, step):
+    lab = laboratory
+    ada = lab.user()
+    cells = lab.dataset(ada)
+    first, second = lab.image(ada, cells), lab.image(ada, cells)
+    (outgoing,) = step()
+    assert (outgoing.topic, outgoing.task.kind, outgoing.work) == (BULK, Kind.INSPECT, (first, second))
+    lab.accept(first)
+    lab.reject(second)
+    assert step() == []
+
+
+def test_what_was_sent_and_not_remembered_is_sent_again(laboratory, step):
+    lab = laboratory
+    lab.image(ada := lab.user(), lab.dataset(ada))
+    assert step(remember=False) == step() != []
+    assert step() == []
+
+
+def test_a_chunk_that_nobody_answers_for_is_given_out_again_and_then_the_job_ends_all_the_same(laboratory, step, log, connection):
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    cells = lab.dataset(ada)
+    found = [lab.image(ada, cells) for _ in range(3)]
+    for one in found:
+        lab.accept(one)
+    job = lab.job(ada, dataset=cells)
+    step()
+    assert [outgoing.task.attempt for outgoing in step()] == [1]
+    wait_past_the_lease(connection)
+    assert [outgoing.task.attempt for outgoing in step()] == [2]
+    wait_past_the_lease(connection)
+    assert step() == []
+    step()
+    assert phase(log, job) is Phase.FAILED
+    reasons = connection.execute("select reason, count(*) from failures group by reason").fetchall()
+    assert reasons == [("worker_lost", 3)]
+
+
+def test_work_waits_for_a_worker_as_long_as_there_is_none(laboratory, step, log, connection):
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    job = lab.job(ada, image=lab.image(ada, lab.dataset(ada)))
+    step()
+    connection.execute("update ops.releases set released_at = released_at - interval '1 day'")
+    assert step() == []
+    assert phase(log, job) is Phase.RUNNING
+
+
+def test_an_image_that_no_worker_survives_is_rejected_in_the_end(laboratory, step, log, connection):
+    lab = laboratory
+    deadly = lab.image(ada := lab.user(), lab.dataset(ada))
+    step()
+    wait_past_the_lease(connection)
+    assert [outgoing.task.attempt for outgoing in step()] == [2]
+    wait_past_the_lease(connection)
+    step()
+    assert log.load(deadly, image.evolve).rejected == "inspection_failed"
+
+
+def test_an_answer_that_comes_late_is_the_only_one(laboratory, step, log, scheduler, connection):
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    only = lab.image(ada, lab.dataset(ada))
+    job = lab.job(ada, image=only)
+    step()
+    for _ in range(2):
+        wait_past_the_lease(connection)
+        scheduler.released(scheduler.prepare())
+    lab.follow()
+    with pytest.raises(Exception, match="Somebody else"):
+        lab.judge(job, 0, [only])
+    judged = [one for one in log.read(0, 100) if one.type == ChunkJudged.__name__]
+    assert len(judged) == 1
+
+
+def test_nothing_more_is_given_out_for_cancelled_and_deleted_jobs_images_and_datasets(laboratory, step, log, monkeypatch):
+    monkeypatch.setattr(classification, "CHUNK_MOST", 1)
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    cells, gone = lab.dataset(ada), lab.dataset(ada)
+    found = [lab.image(ada, cells) for _ in range(6)]
+    drowned = [lab.image(ada, gone) for _ in range(2)]
+    for one in (*found, *drowned):
+        lab.accept(one)
+    cancelled, deleted, orphan = lab.job(ada, dataset=cells), lab.job(ada, dataset=cells), lab.job(ada, dataset=gone)
+    step()
+    lab.cancel(ada, cancelled)
+    lab.delete_job(ada, deleted)
+    lab.delete_dataset(ada, gone)
+    assert step() == []
+    step()
+    assert phase(log, orphan) is Phase.CANCELLED
+    single = lab.job(ada, image=found[0])
+    lab.delete_image(ada, found[0])
+    assert step() == []
+    step()
+    assert phase(log, single) is Phase.FAILED
+
+
+def test_only_one_scheduler_leads_and_another_takes_over(laboratory, app_url, log):
+    lab = laboratory
+    lab.image(ada := lab.user(Role.RESEARCHER), lab.dataset(ada))
+    lab.follow()
+    first, second = (Scheduler(lambda: batches.connect(app_url), log, lease=60, attempts=2) for _ in range(2))
+    assert first.prepare() != []
+    assert second.prepare() == []
+    first.close()
+    assert second.prepare() != []
+    second.close()
