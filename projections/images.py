@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -12,7 +13,7 @@ from domain.classification import ChunkJudged
 from domain.errors import Invalid
 from domain.events import Event
 from domain.image import ImageAccepted, ImageDeleted, ImageDescribed, ImageRejected, ImageUploaded
-from projections.reading import Count, Page, Reads, clamped, only, paged, place_of, subject_of
+from projections.reading import ADMINISTRATORS, Count, Page, Reads, clamped, only, paged, place_of, subject_of
 from projections.tables import Happened, Look, Table
 
 
@@ -140,23 +141,35 @@ SEEN = "v.subject = %(subject)s and (%(dataset_id)s::uuid is null or v.dataset =
 COUNT_MOST = 10_000
 COUNTED = f"""select count(*) from (select from visible v join images i on i.dataset_id = v.dataset
   where {SEEN} and not i.deleted limit {COUNT_MOST} + 1) counted"""  # noqa: S608 - constants
-LISTED = """select i.* from visible v cross join lateral (
-    select i.id, i.{sorted} from images i where i.dataset_id = v.dataset and {wanted}
-      and (%(after)s::uuid is null or (i.{sorted}, i.id) {beyond} (%(at)s::{kind}, %(after)s::uuid))
-    order by i.{sorted} {way}, i.id {way} limit %(most)s + %(skip)s
-  ) found join images i on i.id = found.id where {seen}
+BY_DATASET = """select i.* from (
+    select found.id from visible v cross join lateral (
+      select i.id, i.{sorted} from images i where i.dataset_id = v.dataset and {wanted}
+        and (%(after)s::uuid is null or (i.{sorted}, i.id) {beyond} (%(at)s::{kind}, %(after)s::uuid))
+      order by i.{sorted} {way}, i.id {way} limit %(most)s + %(skip)s
+    ) found where {seen} order by found.{sorted} {way}, found.id {way} limit %(most)s offset %(skip)s
+  ) page join images i on i.id = page.id order by i.{sorted} {way}, i.id {way}"""
+ALL_TOGETHER = """select i.* from images i join visible v on v.dataset = i.dataset_id where {seen} and {wanted}
+    and (%(after)s::uuid is null or (i.{sorted}, i.id) {beyond} (%(at)s::{kind}, %(after)s::uuid))
   order by i.{sorted} {way}, i.id {way} limit %(most)s offset %(skip)s"""
 
 
-def _listing(sorted_by: str, kind: str, *, downwards: bool) -> str:
+class Listing(NamedTuple):
+    """Two ways to the same list: a few from each dataset, merged; or one long walk, for whom sees all datasets anyway."""
+
+    column: str
+    by_dataset: str
+    all_together: str
+
+
+def _listing(column: str, kind: str, *, downwards: bool) -> Listing:
     way, beyond = ("desc", "<") if downwards else ("asc", ">")
-    return LISTED.format(sorted=sorted_by, kind=kind, way=way, beyond=beyond, wanted=WANTED, seen=SEEN)
+    parts = {"sorted": column, "kind": kind, "way": way, "beyond": beyond, "wanted": WANTED, "seen": SEEN}
+    return Listing(column, BY_DATASET.format(**parts), ALL_TOGETHER.format(**parts))
 
 
 COLUMNS = {"uploaded_at": ("uploaded_at", "timestamptz"), "created_at": ("uploaded_at", "timestamptz"), "filename": ("filename", "text")}
-LISTINGS = {
-    sign + name: (column, _listing(column, kind, downwards=bool(sign))) for name, (column, kind) in COLUMNS.items() for sign in ("", "-")
-}
+LISTINGS = {sign + name: _listing(column, kind, downwards=bool(sign)) for name, (column, kind) in COLUMNS.items() for sign in ("", "-")}
+PAGES_MOST = 100_000
 
 
 async def get(db: Reads, actor: Actor, image_id: UUID) -> Image:
@@ -180,14 +193,16 @@ async def listed(
     """
     if order_by not in LISTINGS:
         raise Invalid("Invalid order_by field", errors=[{"loc": ["query", "order_by"], "msg": f"must be one of {', '.join(LISTINGS)}"}])
-    column, listing = LISTINGS[order_by]
-    most, place = clamped(size), place_of(cursor, of_time=column == "uploaded_at")
+    listing = LISTINGS[order_by]
+    most, place = clamped(size), place_of(cursor, of_time=listing.column == "uploaded_at")
     subject = subject_of(actor, scope="images:read")
+    together = subject == ADMINISTRATORS and where.dataset_id is None and listing.column == "uploaded_at"
+    query = listing.all_together if together else listing.by_dataset
     wanted = msgspec.structs.asdict(where) | {"q": None if where.q is None else _containing(where.q), "subject": subject}
     total = await _total(db, where, wanted) if cursor is None else None
-    skip = (max(page, 1) - 1) * most if cursor is None else 0
-    found = await db.rows(listing, wanted | {"at": place.value, "after": place.id, "most": most + 1, "skip": skip}, into=Image)
-    return paged(found, most, lambda image: getattr(image, column), total=total)
+    skip = (min(max(page, 1), PAGES_MOST) - 1) * most if cursor is None else 0
+    found = await db.rows(query, wanted | {"at": place.value, "after": place.id, "most": most + 1, "skip": skip}, into=Image)
+    return paged(found, most, lambda image: getattr(image, listing.column), total=total)
 
 
 async def _total(db: Reads, where: Filter, wanted: dict[str, object]) -> int | None:

@@ -7,6 +7,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from application.ports import Log
+from domain.errors import Conflict
 from projections.batches import TABLES
 from projections.checkpoints import Checkpoint
 from projections.projector import Projector
@@ -29,7 +30,7 @@ class Rebuilt(NamedTuple):
     differing: tuple[str, ...]
 
 
-class AlreadyRebuilding(Exception):
+class AlreadyRebuilding(Conflict):
     """Another rebuild is under way."""
 
 

@@ -68,9 +68,11 @@ OF_ONE = f"""select r.* from results r join visible v on v.dataset = r.dataset_i
   where not r.hidden and (%(id)s::uuid is null or r.id = %(id)s::uuid)
     and (%(classification_id)s::uuid is null or r.classification_id = %(classification_id)s::uuid)
     and (%(image_id)s::uuid is null or r.image_id = %(image_id)s::uuid) and {BEYOND} {NEWEST}"""  # noqa: S608 - constants
-OF_ALL = f"""select r.* from visible v cross join lateral (
-    select r.* from results r where r.dataset_id = v.dataset and not r.hidden and {BEYOND} {NEWEST}
-  ) r where v.subject = %(subject)s {NEWEST}"""  # noqa: S608 - constants
+OF_ALL = f"""select r.* from (
+    select r.id from visible v cross join lateral (
+      select r.created_at, r.id from results r where r.dataset_id = v.dataset and not r.hidden and {BEYOND} {NEWEST}
+    ) r where v.subject = %(subject)s {NEWEST}
+  ) page join results r on r.id = page.id order by r.created_at desc, r.id desc"""  # noqa: S608 - constants
 
 
 async def get(db: Reads, actor: Actor, result_id: UUID) -> Result:

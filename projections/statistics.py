@@ -34,7 +34,7 @@ class Hour(msgspec.Struct, frozen=True):
     confidence: float
 
 
-COUNTED = """select date_trunc('hour', r.created_at, 'UTC') as hour, count(*),
+COUNTED = """select date_bin('1 hour', r.created_at, '2000-01-01 00:00Z') as hour, count(*),
     count(*) filter (where r.created_at > %(recent)s) as recent,
     coalesce(sum(r.confidence) filter (where r.created_at > %(recent)s), 0) as confidence
   from visible v join results r on r.dataset_id = v.dataset and not r.hidden and r.created_at >= %(since)s and r.created_at <= %(now)s

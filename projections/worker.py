@@ -12,7 +12,8 @@ from infrastructure.codec import Undecodable
 from infrastructure.event_store import EventLog, PostgresRecorder, encoded_from
 from infrastructure.keys import RootKey, WrongRootKey
 from infrastructure.settings import Settings
-from projections import batches, dead_letters, rebuilding
+from projections import batches, rebuilding
+from projections import dead_letters as letters
 from projections.dead_letters import DeadLetter, Retried
 from projections.projector import Projector
 from projections.rebuilding import Rebuilt
@@ -59,9 +60,9 @@ def rebuild(given: Settings, *, check: bool, progress: Callable[[int], None] = l
         )
 
 
-def list_dead_letters(given: Settings) -> list[DeadLetter]:
+def dead_letters(given: Settings) -> list[DeadLetter]:
     with batches.connect(given.postgres_url) as connection:
-        return dead_letters.listed(connection)
+        return letters.listed(connection)
 
 
 def retry_dead_letters(given: Settings, position: int | None) -> Retried:
@@ -77,8 +78,8 @@ def retry_dead_letters(given: Settings, position: int | None) -> Retried:
 def retry(projector: Projector, connection: psycopg.Connection, log: EventLog, position: int | None = None) -> Retried:
     def touches(recorded: Recorded) -> set[UUID]:
         try:
-            return dead_letters.touched(batches.TABLES, Happened(recorded.position, log.decode(recorded)))
+            return letters.touched(batches.TABLES, Happened(recorded.position, log.decode(recorded)))
         except Undecodable:
             return {recorded.stream}
 
-    return dead_letters.retry(projector, connection, read=lambda at: log.read(at - 1, 1)[0], touches=touches, position=position)
+    return letters.retry(projector, connection, read=lambda at: log.read(at - 1, 1)[0], touches=touches, position=position)

@@ -87,6 +87,7 @@ begin
     deleted         boolean not null,
     position        bigint not null                    -- of its upload: a job covers what was there when it was asked for
   ) with (fillfactor = 85);
+  create index images_newest_of_all on images (uploaded_at, id) where not deleted;
   create index images_newest on images (dataset_id, uploaded_at, id) where not deleted;
   create index images_named on images (dataset_id, filename, id) where not deleted;
   create index images_planned on images (dataset_id, position) where not deleted and rejected is null;
