@@ -1,6 +1,6 @@
 """What the use cases need of the world. Each docstring is the contract: what blocks, what is raised, what may be repeated."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -94,6 +94,12 @@ class Closed(DomainError):
     """A guard failed: the stream is closed."""
 
     code = "closed"
+
+
+class Corrupted(DomainError):
+    """Stored bytes are not those that their name promises: a disk or somebody changed them. They are never used."""
+
+    code = "corrupted"
 
 
 class Log(Protocol):
@@ -198,10 +204,10 @@ class Blobs(Protocol):
     def begin(self) -> "BlobWriter": ...
 
     def read(self, sha256: str) -> bytes:
-        """Raises NotFound."""
+        """All of it, compared with its name. Raises NotFound, Corrupted."""
 
     def open(self, sha256: str) -> Any:
-        """A binary file to read from. Raises NotFound."""
+        """A binary file to read from, seekable, not compared with its name. Raises NotFound."""
 
     def exists(self, sha256: str) -> bool: ...
 
@@ -211,7 +217,10 @@ class Blobs(Protocol):
     def get_derived(self, name: str) -> bytes | None: ...
 
     def delete(self, sha256: str) -> None:
-        """Idempotent."""
+        """What was derived from it (names that end with its sha256) goes with it. Idempotent."""
+
+    def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:
+        """The blobs last put before `older_than` that nobody knows: `known` gets some hundred names and returns those in use."""
 
     def signed_url(self, name: str, *, filename: str, media_type: str, inline: bool, seconds: int, internal: bool = False) -> str:
         """An address that needs no header and ends after `seconds`; `name` is a sha256 or a derived name."""
@@ -222,7 +231,8 @@ class BlobWriter(Protocol):
 
     file: Any  # what was written so far, seekable
 
-    def write(self, chunk: bytes) -> None: ...
+    def write(self, chunk: bytes) -> None:
+        """Raises ImageTooLarge past the most that an upload may have; then nothing can be written or committed."""
 
     def commit(self) -> tuple[str, int]:
         """(sha256 in hex, bytes). Repeating the same bytes is harmless."""

@@ -1,0 +1,43 @@
+"""What a signed address stands for, and how its bytes are handed to a browser without becoming anything but a picture."""
+
+from urllib.parse import quote
+
+import msgspec
+
+INERT = "application/octet-stream"
+SHOWN = frozenset({"image/jpeg", "image/png", "image/webp"})  # what a browser may draw itself
+TAKEN = SHOWN | {"image/tiff", "application/json", "text/csv"}
+
+
+class SignedBlob(msgspec.Struct, frozen=True, kw_only=True):
+    """`name` is a sha256 or a derived name such as `thumbnail/SHA256`; `ends` in seconds since 1970."""
+
+    name: str
+    filename: str
+    media_type: str
+    inline: bool
+    ends: int
+
+    @property
+    def served_type(self) -> str:
+        """The content type to answer with (beside `nosniff`): one that runs no script, whatever was stored."""
+        return self.media_type if self.media_type in TAKEN else INERT
+
+    @property
+    def disposition(self) -> str:
+        """The Content-Disposition to answer with (RFC 6266): inline only for what a browser draws."""
+        return content_disposition(self.filename, inline=self.inline and self.media_type in SHOWN)
+
+
+def content_disposition(filename: str, *, inline: bool) -> str:
+    """RFC 6266 with both forms of the name: plain ASCII for old clients, and all of it in UTF-8 (RFC 5987)."""
+    kept = safe_filename(filename)
+    plain = "".join(sign if sign.isascii() and sign not in '"\\%' else "_" for sign in kept)
+    return f"{'inline' if inline else 'attachment'}; filename=\"{plain}\"; filename*=UTF-8''{quote(kept, safe='')}"
+
+
+def safe_filename(filename: str) -> str:
+    """The last part of a path, without control characters; never empty, never hidden."""
+    last = filename.replace("\\", "/").rpartition("/")[2]
+    kept = "".join(sign for sign in last if sign.isprintable()).strip().lstrip(".")
+    return kept[:255] or "image"

@@ -1,0 +1,84 @@
+"""The in-memory twin of the blob store."""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from application.ports import Corrupted
+from domain.errors import ImageTooLarge, NotFound
+
+
+class MemoryBlobs:
+    """Behaves like `Objects`, within one process. Its addresses lead nowhere."""
+
+    def __init__(self, *, most: int = 64 * 1024**2) -> None:
+        self.kept: dict[str, bytes] = {}
+        self._derived: dict[str, bytes] = {}
+        self._put: dict[str, datetime] = {}
+        self._most = most
+
+    def begin(self) -> "MemoryUpload":
+        return MemoryUpload(self, most=self._most)
+
+    def keep(self, data: bytes) -> str:
+        sha256 = hashlib.sha256(data).hexdigest()
+        self.kept[sha256], self._put[sha256] = data, datetime.now(UTC)
+        return sha256
+
+    def read(self, sha256: str) -> bytes:
+        if sha256 not in self.kept:
+            raise NotFound("There is no such file")
+        data = self.kept[sha256]
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise Corrupted("The stored file is damaged: it is not the one that was uploaded", sha256=sha256)
+        return data
+
+    def open(self, sha256: str) -> io.BytesIO:
+        if sha256 not in self.kept:
+            raise NotFound("There is no such file")
+        return io.BytesIO(self.kept[sha256])
+
+    def exists(self, sha256: str) -> bool:
+        return sha256 in self.kept
+
+    def put_derived(self, name: str, data: bytes, media_type: str) -> None:  # noqa: ARG002 - S3 keeps it
+        self._derived[name] = data
+
+    def get_derived(self, name: str) -> bytes | None:
+        return self._derived.get(name)
+
+    def delete(self, sha256: str) -> None:
+        self.kept.pop(sha256, None)
+        for name in [name for name in self._derived if name.endswith(f"/{sha256}")]:
+            del self._derived[name]
+
+    def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:
+        old = [name for name in self.kept if self._put[name] < older_than]
+        used = known(old)
+        yield from (name for name in old if name not in used)
+
+    def signed_url(self, name: str, *, filename: str, media_type: str, inline: bool, seconds: int, internal: bool = False) -> str:
+        return f"memory://{'inside' if internal else 'outside'}/{name}?{quote(filename)}&{quote(media_type)}&{inline}&{seconds}"
+
+
+class MemoryUpload:
+    def __init__(self, blobs: MemoryBlobs, *, most: int) -> None:
+        self.file = io.BytesIO()
+        self._blobs, self._most = blobs, most
+
+    def write(self, chunk: bytes) -> None:
+        self.file.seek(0, io.SEEK_END)
+        if self.file.tell() + len(chunk) > self._most:
+            self.abort()
+            raise ImageTooLarge(f"The file has more than {self._most:,} bytes, the most that is taken")
+        self.file.write(chunk)
+
+    def commit(self) -> tuple[str, int]:
+        data = self.file.getvalue()
+        self.file.close()
+        return self._blobs.keep(data), len(data)
+
+    def abort(self) -> None:
+        self.file.close()

@@ -1,0 +1,279 @@
+"""Blobs in a local folder or on S3: one class over fsspec; what differs is how bytes are put, and how an address is signed."""
+
+import hashlib
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple
+
+import fsspec
+import structlog
+
+from application.downloads import SignedBlob, safe_filename
+from application.ports import Blobs, Corrupted
+from domain.errors import ImageTooLarge, NotFound, Unavailable
+from infrastructure.keys import RootKey
+from infrastructure.settings import Settings
+from infrastructure.signed_urls import sign
+
+log = structlog.get_logger()
+
+SHA256: Final = re.compile("[0-9a-f]{64}")
+DERIVED: Final = re.compile("[a-z0-9_-]+(/[a-z0-9_-]+)*")
+ABANDONED: Final = 86400.0  # seconds after which an upload without an end is swept away
+KNOWN_AT_ONCE: Final = 500
+PATIENCE: Final = 5  # seconds for an answer of S3
+ATTEMPTS: Final = 3
+
+
+class Place(NamedTuple):
+    """Where blobs are: an fsspec file system, its errors that mean "away", and what fsspec does not do as we need it.
+
+    `keep(file, key, media_type)` puts the bytes of a temporary file under `key`, durably, all or nothing; it may move the file away.
+    `link(blob, key, seconds, internal)` signs an address.
+    """
+
+    files: Any
+    root: str
+    uploads: Path
+    away: tuple[type[Exception], ...]
+    keep: Callable[[Path, str, str], None]
+    link: Callable[[SignedBlob, str, int, bool], str]
+
+
+def open_blobs(settings: Settings, root: RootKey) -> Blobs:
+    """As `blobs_url` says: `s3://bucket`, a folder, or (empty) the folder `blobs` among our data."""
+    url = settings.blobs_url
+    place = _bucket(settings) if url.startswith("s3://") else _folder(settings, Path(url or settings.data / "blobs"), root)
+    return Objects(place, most=settings.upload_max_bytes)
+
+
+class Objects:
+    """The port `Blobs`: content under `sha256/ab/cd/HEX`, derived things under `derived/NAME`. Blocks; may be shared by threads."""
+
+    def __init__(self, place: Place, *, most: int) -> None:
+        self._place, self._files, self._most = place, place.files, most
+
+    def begin(self) -> "Upload":
+        return Upload(self._place, most=self._most)
+
+    def read(self, sha256: str) -> bytes:
+        with _told(self._place):
+            data: bytes = self._files.cat_file(self._path(_key(sha256)))
+        if hashlib.sha256(data).hexdigest() != sha256:
+            log.error("blob differs from its name", sha256=sha256, size=len(data))
+            raise Corrupted("The stored file is damaged: it is not the one that was uploaded", sha256=sha256)
+        return data
+
+    def open(self, sha256: str) -> Any:
+        with _told(self._place):
+            return self._files.open(self._path(_key(sha256)), "rb")
+
+    def exists(self, sha256: str) -> bool:
+        with _told(self._place):
+            return bool(self._files.exists(self._path(_key(sha256))))
+
+    def put_derived(self, name: str, data: bytes, media_type: str) -> None:
+        with _told(self._place, putting=True):
+            with tempfile.NamedTemporaryFile(dir=self._place.uploads, delete=False) as file:
+                written = Path(file.name)
+                file.write(data)
+            try:
+                self._place.keep(written, _derived(name), media_type)
+            finally:
+                written.unlink(missing_ok=True)
+
+    def get_derived(self, name: str) -> bytes | None:
+        with suppress(NotFound), _told(self._place):
+            return bytes(self._files.cat_file(self._path(_derived(name))))
+        return None
+
+    def delete(self, sha256: str) -> None:
+        with _told(self._place):
+            derived = [f"{kind}/{sha256}" for kind in self._listed("derived")]
+            for path in [self._path(_key(sha256)), *derived]:
+                with suppress(FileNotFoundError):
+                    self._files.rm_file(path)
+
+    def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:
+        with _told(self._place):
+            for shelf in self._listed("sha256"):
+                found = self._files.find(shelf, detail=True).items()
+                old = (name for path, about in found if SHA256.fullmatch(name := path.rpartition("/")[2]) and _written(about) < older_than)
+                while names := list(islice(old, KNOWN_AT_ONCE)):
+                    used = known(names)
+                    yield from (name for name in names if name not in used)
+
+    def signed_url(self, name: str, *, filename: str, media_type: str, inline: bool, seconds: int, internal: bool = False) -> str:
+        key = _key(name) if SHA256.fullmatch(name) else _derived(name)
+        ends = int(time.time()) + seconds
+        blob = SignedBlob(name=name, filename=safe_filename(filename), media_type=media_type, inline=inline, ends=ends)
+        with _told(self._place):
+            return self._place.link(blob, key, seconds, internal)
+
+    def _path(self, key: str) -> str:
+        return f"{self._place.root}/{key}"
+
+    def _listed(self, key: str) -> list[str]:
+        try:
+            return list(self._files.ls(self._path(key), detail=False))
+        except FileNotFoundError:
+            return []
+
+
+class Upload:
+    """The port `BlobWriter`: a temporary file until `commit`."""
+
+    def __init__(self, place: Place, *, most: int) -> None:
+        self._place, self._most, self._size = place, most, 0
+        self._hash = hashlib.sha256()
+        with _told(place, putting=True):
+            self.file: IO[bytes] = tempfile.NamedTemporaryFile(dir=place.uploads, delete=False)  # noqa: SIM115 - lives until commit or abort
+
+    def write(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size > self._most:
+            self.abort()
+            raise ImageTooLarge(f"The file has more than {self._most:,} bytes, the most that is taken")
+        self._hash.update(chunk)
+        with _told(self._place, putting=True):
+            self.file.seek(0, os.SEEK_END)
+            self.file.write(chunk)
+
+    def commit(self) -> tuple[str, int]:
+        sha256 = self._hash.hexdigest()
+        with _told(self._place, putting=True):
+            self.file.flush()
+            self.file.close()
+            try:
+                self._place.keep(Path(self.file.name), _key(sha256), "application/octet-stream")
+            finally:
+                self.abort()
+        return sha256, self._size
+
+    def abort(self) -> None:
+        self.file.close()
+        Path(self.file.name).unlink(missing_ok=True)
+
+
+def _folder(settings: Settings, folder: Path, root: RootKey) -> Place:
+    folder = folder.absolute()
+    uploads = folder / "uploads"
+    with _told_of(OSError):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        uploads.mkdir(exist_ok=True, mode=0o700)
+        _sweep(uploads)
+
+    def keep(file: Path, key: str, _: str) -> None:
+        target = folder / key
+        descriptor = os.open(file, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.replace(target)
+        if key.startswith("sha256/"):  # what is derived can be made again
+            for parent in target.relative_to(folder).parents:
+                _sync(folder / parent)
+
+    def link(blob: SignedBlob, _: str, __: int, internal: bool) -> str:  # noqa: FBT001
+        base = f"http://{settings.host}:{settings.port}" if internal else settings.base_url
+        return f"{base.rstrip('/')}/api/blobs/{sign(root, blob)}"
+
+    files = fsspec.filesystem("file", skip_instance_cache=True, use_listings_cache=False)
+    return Place(files, str(folder), uploads, (OSError,), keep, link)
+
+
+def _bucket(settings: Settings) -> Place:
+    import s3fs  # noqa: PLC0415 - slow to import, and a local folder does without it
+    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    def at(endpoint: str) -> Any:
+        files = s3fs.S3FileSystem(
+            key=settings.blobs_key or None,
+            secret=settings.blobs_secret or None,
+            endpoint_url=endpoint or None,
+            config_kwargs={
+                "signature_version": "s3v4",
+                "connect_timeout": PATIENCE,
+                "read_timeout": PATIENCE,
+                "retries": {"max_attempts": 0},  # s3fs repeats
+                "request_checksum_calculation": "when_required",  # names are digests, and not every server knows the new trailers
+                "response_checksum_validation": "when_required",
+            }
+            | ({"s3": {"addressing_style": "path"}} if endpoint else {}),
+            max_concurrency=1,
+            use_listings_cache=False,
+            skip_instance_cache=True,
+        )
+        files.retries = ATTEMPTS
+        return files
+
+    bucket = settings.blobs_url.removeprefix("s3://").strip("/")
+    inside = at(settings.blobs_endpoint)
+    outside = at(settings.blobs_public_endpoint) if settings.blobs_public_endpoint else inside
+    uploads = Path(tempfile.gettempdir())
+
+    def keep(file: Path, key: str, media_type: str) -> None:
+        inside.put_file(str(file), f"{bucket}/{key}", ContentType=media_type)
+
+    def link(blob: SignedBlob, key: str, seconds: int, internal: bool) -> str:  # noqa: FBT001
+        shown = {"ResponseContentType": blob.served_type, "ResponseContentDisposition": blob.disposition}
+        return str((inside if internal else outside).url(f"{bucket}/{key}", expires=seconds, **shown))
+
+    return Place(inside, bucket, uploads, (OSError, BotoCoreError), keep, link)
+
+
+@contextmanager
+def _told(place: Place, *, putting: bool = False) -> Iterator[None]:
+    """A driver's errors in our words: what is not there is NotFound (unless it was to be put), all else Unavailable."""
+    with _told_of(*place.away, putting=putting):
+        yield
+
+
+@contextmanager
+def _told_of(*away: type[Exception], putting: bool = True) -> Iterator[None]:
+    try:
+        yield
+    except away as error:
+        if isinstance(error, FileNotFoundError) and not putting:
+            raise NotFound("There is no such file") from None
+        log.warning("blob store is away", error=f"{type(error).__name__}: {error}")
+        raise Unavailable("The file store is away or full; try again", retry_after=5) from error
+
+
+def _key(sha256: str) -> str:
+    if not SHA256.fullmatch(sha256):
+        raise NotFound("There is no such file")
+    return f"sha256/{sha256[:2]}/{sha256[2:4]}/{sha256}"
+
+
+def _derived(name: str) -> str:
+    if not DERIVED.fullmatch(name):
+        raise NotFound("There is no such file")
+    return f"derived/{name}"
+
+
+def _written(about: dict[str, Any]) -> datetime:
+    return about["LastModified"] if "LastModified" in about else datetime.fromtimestamp(about["mtime"], UTC)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(uploads: Path) -> None:
+    """What a killed process had under way."""
+    for left in uploads.iterdir():
+        with suppress(FileNotFoundError):
+            if left.stat().st_mtime < time.time() - ABANDONED:
+                left.unlink()

@@ -1,0 +1,255 @@
+"""What the local folder and S3 do beyond the common contract: durability, signed addresses, and what happens when they are away."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from application.downloads import SignedBlob, content_disposition
+from domain.errors import Forbidden, Unavailable
+from infrastructure.keys import RootKey
+from infrastructure.objects import open_blobs
+from infrastructure.settings import Settings
+from infrastructure.signed_urls import sign, verify_signed
+from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server
+
+ROOT = RootKey(bytes(32))
+DATA = b"\xff\xd8 not really a picture" * 100
+PICTURE = {"filename": "cell.jpg", "media_type": "image/jpeg", "inline": True, "seconds": 60}
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory):
+    with s3_server(tmp_path_factory.mktemp("s3") / "objects") as url:
+        yield url
+
+
+def on_s3(endpoint, **more):
+    return open_blobs(Settings(blobs_url=f"s3://{BUCKET}", blobs_endpoint=endpoint, blobs_key=KEY, blobs_secret=SECRET, **more), ROOT)
+
+
+def in_folder(folder, **more):
+    return open_blobs(Settings(data=folder, **more), ROOT)
+
+
+def put(blobs, data=DATA):
+    writer = blobs.begin()
+    writer.write(data)
+    return writer.commit()[0]
+
+
+# ---- the folder --------------------------------------------------------------------------------------------------------------------
+def test_a_blob_lies_in_a_folder_of_its_digest_readable_by_us_alone(tmp_path):
+    sha256 = put(in_folder(tmp_path))
+    path = tmp_path / "blobs" / "sha256" / sha256[:2] / sha256[2:4] / sha256
+    assert path.read_bytes() == DATA
+    assert path.stat().st_mode & 0o077 == 0
+    assert (tmp_path / "blobs").stat().st_mode & 0o077 == 0
+    assert list((tmp_path / "blobs" / "uploads").iterdir()) == []
+
+
+def test_putting_the_same_bytes_again_heals_a_damaged_blob(tmp_path):
+    blobs = in_folder(tmp_path)
+    sha256 = put(blobs)
+    (tmp_path / "blobs" / "sha256" / sha256[:2] / sha256[2:4] / sha256).write_bytes(b"rot")
+    put(blobs)
+    assert blobs.read(sha256) == DATA
+
+
+def test_putting_the_same_bytes_again_makes_them_young(tmp_path):
+    blobs = in_folder(tmp_path)
+    sha256 = put(blobs)
+    path = tmp_path / "blobs" / "sha256" / sha256[:2] / sha256[2:4] / sha256
+    os.utime(path, (0, 0))
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    assert list(blobs.orphans(lambda _: set(), older_than=hour_ago)) == [sha256]
+    put(blobs)
+    assert list(blobs.orphans(lambda _: set(), older_than=hour_ago)) == []
+
+
+UPLOADING = """
+import sys
+from pathlib import Path
+from infrastructure.keys import RootKey
+from infrastructure.objects import open_blobs
+from infrastructure.settings import Settings
+writer = open_blobs(Settings(data=Path(sys.argv[1])), RootKey(bytes(32))).begin()
+writer.write(b"x" * 100_000)
+writer.file.flush()
+print("half way", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_an_upload_whose_process_was_killed_is_never_seen_and_swept_away_after_a_day(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", UPLOADING, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"half way\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+    (left,) = (tmp_path / "blobs" / "uploads").iterdir()
+    in_folder(tmp_path)
+    assert left.exists()
+    os.utime(left, (time.time() - 90_000,) * 2)
+    in_folder(tmp_path)
+    assert not left.exists()
+    assert not (tmp_path / "blobs" / "sha256").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_unavailable(tmp_path):
+    blobs = in_folder(tmp_path)
+    (tmp_path / "blobs" / "uploads").rmdir()
+    with pytest.raises(Unavailable):
+        put(blobs)
+    with pytest.raises(Unavailable):
+        blobs.put_derived("thumbnail/abc", b"", "image/jpeg")
+
+
+# ---- signed addresses of the folder ------------------------------------------------------------------------------------------------
+def token_of(address):
+    return urlsplit(address).path.removeprefix("/api/blobs/")
+
+
+def test_a_signed_address_says_what_it_gives(tmp_path):
+    blobs = in_folder(tmp_path, public_url="https://lab.example.org/")
+    address = blobs.signed_url(name := put(blobs), **PICTURE)
+    assert address.startswith("https://lab.example.org/api/blobs/")
+    blob = verify_signed(ROOT, token_of(address))
+    assert (blob.name, blob.filename, blob.served_type) == (name, "cell.jpg", "image/jpeg")
+    assert blob.disposition == "inline; filename=\"cell.jpg\"; filename*=UTF-8''cell.jpg"
+    assert 58 <= blob.ends - time.time() <= 61
+
+
+def test_our_own_services_get_an_address_inside(tmp_path):
+    blobs = in_folder(tmp_path, public_url="https://lab.example.org", port=8123)
+    assert blobs.signed_url(put(blobs), **PICTURE, internal=True).startswith("http://127.0.0.1:8123/api/blobs/")
+
+
+def test_a_signed_address_ends(tmp_path):
+    blobs = in_folder(tmp_path)
+    token = token_of(blobs.signed_url(put(blobs), **PICTURE))
+    verify_signed(ROOT, token, now=lambda: time.time() + 55)
+    with pytest.raises(Forbidden, match="ended"):
+        verify_signed(ROOT, token, now=lambda: time.time() + 61)
+
+
+def test_a_signed_address_cannot_be_changed_in_any_place():
+    token = sign(ROOT, SignedBlob(name="a" * 64, filename="cell.jpg", media_type="image/jpeg", inline=False, ends=2**40))
+    assert verify_signed(ROOT, token)
+    refused = 0
+    for place in range(len(token) - 1):
+        other = "A" if token[place] != "A" else "B"
+        with pytest.raises(Forbidden, match="not one of ours"):
+            verify_signed(ROOT, token[:place] + other + token[place + 1 :])
+        refused += 1
+    assert refused > 200
+
+
+@pytest.mark.parametrize("token", ["", "x", "ä", "====", "A" * 43, "A" * 10_000, "../../etc/passwd", "%41"])
+def test_what_nobody_signed_is_refused(token):
+    with pytest.raises(Forbidden):
+        verify_signed(ROOT, token)
+
+
+def test_another_installation_signs_otherwise():
+    token = sign(ROOT, SignedBlob(name="a" * 64, filename="x", media_type="image/png", inline=True, ends=2**40))
+    with pytest.raises(Forbidden):
+        verify_signed(RootKey(bytes(31) + b"\1"), token)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("cell.jpg", "attachment; filename=\"cell.jpg\"; filename*=UTF-8''cell.jpg"),
+        ("Zellen à 10°.tif", "attachment; filename=\"Zellen _ 10_.tif\"; filename*=UTF-8''Zellen%20%C3%A0%2010%C2%B0.tif"),
+        (
+            'a"; x="\r\nSet-Cookie: a=b',
+            "attachment; filename=\"a_; x=_Set-Cookie: a=b\"; filename*=UTF-8''a%22%3B%20x%3D%22Set-Cookie%3A%20a%3Db",
+        ),
+        ("../../etc/passwd", "attachment; filename=\"passwd\"; filename*=UTF-8''passwd"),
+        ("C:\\x\\.hidden", "attachment; filename=\"hidden\"; filename*=UTF-8''hidden"),
+        ("\u202e\x00", "attachment; filename=\"image\"; filename*=UTF-8''image"),
+    ],
+)
+def test_a_file_name_is_safe_in_a_header(given, wanted):
+    assert content_disposition(given, inline=False) == wanted
+    assert wanted.isascii()
+
+
+def test_only_what_a_browser_draws_is_shown_and_nothing_runs():
+    def blob(media_type):
+        return SignedBlob(name="a" * 64, filename="x", media_type=media_type, inline=True, ends=0)
+
+    assert blob("image/png").disposition.startswith("inline")
+    assert blob("image/tiff").disposition.startswith("attachment")
+    assert blob("text/html").disposition.startswith("attachment")
+    assert blob("text/html").served_type == blob("image/svg+xml").served_type == "application/octet-stream"
+
+
+# ---- S3 ----------------------------------------------------------------------------------------------------------------------------
+def test_an_s3_address_needs_no_header_and_carries_name_and_type(endpoint):
+    blobs = on_s3(endpoint)
+    name = put(blobs)
+    for address in (blobs.signed_url(name, **PICTURE | {"filename": "Zelle ä.jpg"}), blobs.signed_url(name, **PICTURE, internal=True)):
+        answer = httpx.get(address)
+        assert answer.status_code == 200
+        assert answer.content == DATA
+        assert answer.headers["content-type"] == "image/jpeg"
+        assert answer.headers["content-disposition"].startswith("inline; filename=")
+        part = httpx.get(address, headers={"Range": "bytes=5-9"})
+        assert (part.status_code, part.content) == (206, DATA[5:10])
+
+
+def test_an_s3_address_is_signed_for_the_public_host_by_version_4(endpoint):
+    public = on_s3(endpoint, blobs_public_endpoint="https://objects.example.org").signed_url("a" * 64, **PICTURE)
+    inside = on_s3(endpoint, blobs_public_endpoint="https://objects.example.org").signed_url("a" * 64, **PICTURE, internal=True)
+    assert public.startswith(f"https://objects.example.org/{BUCKET}/sha256/aa/aa/")
+    assert inside.startswith(endpoint)
+    asked = parse_qs(urlsplit(public).query)
+    assert asked["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
+    assert asked["X-Amz-Expires"] == ["60"]
+
+
+def test_a_changed_or_ended_s3_address_is_refused(endpoint):
+    blobs = on_s3(endpoint)
+    address = blobs.signed_url(put(blobs), **PICTURE | {"seconds": 1})
+    assert httpx.get(address.replace("cell.jpg", "cell.exe")).status_code == 403
+    time.sleep(2.1)
+    assert httpx.get(address).status_code == 403
+
+
+def test_derived_things_keep_their_type_on_s3(endpoint):
+    blobs = on_s3(endpoint)
+    blobs.put_derived("thumbnail/abc", b"small", "image/webp")
+    address = blobs.signed_url("thumbnail/abc", **PICTURE | {"media_type": "image/webp"})
+    assert httpx.get(address).headers["content-type"] == "image/webp"
+
+
+def test_a_large_blob_comes_back_whole(endpoint):
+    data = hashlib.sha256(b"large").digest() * 600_000
+    blobs = on_s3(endpoint)
+    assert blobs.read(put(blobs, data)) == data
+
+
+def test_s3_away_is_unavailable_within_seconds():
+    blobs = on_s3("http://127.0.0.1:9")
+    started = time.monotonic()
+    for ask in (lambda: put(blobs), lambda: blobs.read("a" * 64), lambda: blobs.exists("a" * 64), lambda: blobs.delete("a" * 64)):
+        with pytest.raises(Unavailable):
+            ask()
+    assert time.monotonic() - started < 10
+
+
+def test_a_wrong_secret_or_bucket_is_unavailable_not_absent(endpoint):
+    for wrong in ({"blobs_secret": "another"}, {"blobs_url": "s3://no-such-bucket"}):
+        given = {"blobs_url": f"s3://{BUCKET}", "blobs_endpoint": endpoint, "blobs_key": KEY, "blobs_secret": SECRET} | wrong
+        with pytest.raises(Unavailable):
+            put(open_blobs(Settings(**given), ROOT))
