@@ -9,6 +9,7 @@ from domain.classification import PlannedImage
 
 BULK = "bioscope.inference-tasks"
 URGENT = "bioscope.inference-urgent"
+DEAD_LETTERS = "bioscope.dead-letters"
 
 INSPECT_MOST = 16  # images in one task of inspection
 

@@ -32,6 +32,7 @@ TABLES: tuple[Table, ...] = (
     activity.TABLE,  # last: it looks at the rows of the others
 )
 WAKES_SCHEDULER = {work.TABLE.name, classifications.TABLE.name, images.TABLE.name}
+NAME = "bioscope projector"
 OPTIONS = "-c search_path=read -c lock_timeout=5s -c statement_timeout=30s -c idle_in_transaction_session_timeout=5s -c timezone=UTC"
 
 
@@ -45,6 +46,15 @@ class Decoder(Protocol):
     def forget(self, subject: UUID) -> None: ...
 
 
+class Letter(msgspec.Struct, frozen=True):
+    """An event that was set aside, and why."""
+
+    position: int
+    stream: UUID
+    type: str
+    reason: str
+
+
 class Applied(NamedTuple):
     """What a batch touched: for those who wait for it."""
 
@@ -52,13 +62,20 @@ class Applied(NamedTuple):
     datasets: frozenset[UUID] = frozenset()
     users: frozenset[UUID] = frozenset()
     tables: frozenset[str] = frozenset()
+    letters: tuple[Letter, ...] = ()
 
     @property
     def wakes_scheduler(self) -> bool:
         return bool(self.tables & WAKES_SCHEDULER)
 
     def then(self, later: "Applied") -> "Applied":
-        return Applied(later.position, self.datasets | later.datasets, self.users | later.users, self.tables | later.tables)
+        return Applied(
+            later.position,
+            self.datasets | later.datasets,
+            self.users | later.users,
+            self.tables | later.tables,
+            self.letters + later.letters,
+        )
 
 
 class Target(NamedTuple):
@@ -102,7 +119,7 @@ HIDE = "update results set hidden = true where not hidden and (classification_id
 def connect(url: str, *, schema: str = "read") -> psycopg.Connection:
     """A connection for a projector over the read models in `schema`."""
     options = OPTIONS.replace("search_path=read", f"search_path={schema}")
-    return psycopg.connect(url, autocommit=True, options=options, connect_timeout=3, prepare_threshold=2)
+    return psycopg.connect(url, autocommit=True, options=options, connect_timeout=3, prepare_threshold=2, application_name=NAME)
 
 
 def read_target(connection: psycopg.Connection, *, lock: bool = False) -> Target:

@@ -9,7 +9,7 @@ import msgspec
 import psycopg
 
 from application.ports import Recorded
-from projections.batches import Statement
+from projections.batches import Letter, Statement
 from projections.tables import Happened, Table, steps
 
 BLOCKED = "select stream from dead_letters union select stream from parked"
@@ -49,8 +49,12 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {said}"[:500]
 
 
-def letter(event: Recorded, error: Exception) -> Statement:
-    return DIED, (event.position, event.stream, event.type, reason_of(error))
+def letter(event: Recorded, error: Exception) -> Letter:
+    return Letter(event.position, event.stream, event.type, reason_of(error))
+
+
+def set_aside(dead: Letter) -> Statement:
+    return DIED, (dead.position, dead.stream, dead.type, dead.reason)
 
 
 def park(events: Sequence[Recorded]) -> Statement:
@@ -140,7 +144,7 @@ def _apply_as_many_as_can_be(projector: Retrying, batch: Sequence[Recorded], lef
         except projector.not_poison:
             raise
         except Exception as error:
-            failed = [letter(batch[count - 1], error), (HEALED_PARKED, ([batch[count - 1].position],))]
+            failed = [set_aside(letter(batch[count - 1], error)), (HEALED_PARKED, ([batch[count - 1].position],))]
             left = left | {event.stream for event in batch[count - 1 :]}
         else:
             return count

@@ -12,7 +12,7 @@ from application.ports import Recorded
 from domain.errors import Unavailable
 from projections.batches import TABLES, Applied, Decoder, Statement, Target, decoded, project, read_target, write
 from projections.checkpoints import Checkpoint, Outrun
-from projections.dead_letters import blocked_streams, letter, park, reason_of, touched
+from projections.dead_letters import blocked_streams, letter, park, set_aside, touched
 from projections.tables import Happened
 
 log = structlog.get_logger()
@@ -117,10 +117,11 @@ class Projector:
                 raise
             except Exception as again:
                 error = again
-        log.error("dead letter", position=event.position, stream=str(event.stream), type=event.type, reason=reason_of(error))
-        self._write(to, [letter(event, error)])
+        dead = letter(event, error)
+        log.error("dead letter", position=dead.position, stream=str(dead.stream), type=dead.type, reason=dead.reason)
+        self._write(to, [set_aside(dead)])
         self._blocked.add(event.stream)
-        return Applied(event.position)
+        return Applied(event.position, letters=(dead,))
 
     def _apply(self, batch: Sequence[Recorded], to: Checkpoint) -> Applied:
         happened, parked, blocked = self._sorted_out(batch)

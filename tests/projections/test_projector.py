@@ -191,7 +191,7 @@ def test_a_lost_connection_loses_nothing(laboratory, log, projector, owner_url):
     laboratory.dataset(ada)
     events = log.read(1, 1)
     with psycopg.connect(owner_url, autocommit=True) as owner:
-        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where query like '%%advance%%' and pid <> pg_backend_pid()")
+        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (batches.NAME,))
     with pytest.raises(psycopg.OperationalError):
         projector.apply(events, Checkpoint(2))
     projector.apply(events, Checkpoint(2))

@@ -1,0 +1,108 @@
+"""What goes on beside the projector, on a thread and a loop of its own: the scheduler, and telling who waits. It holds nothing up."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+import psycopg
+import structlog
+
+from application import tasks
+from domain.errors import Unavailable
+from projections.batches import Applied, Letter
+from projections.notifier import Notifier
+from projections.scheduler import Outgoing
+from projections.scheduling import Scheduler
+
+log = structlog.get_logger()
+
+LOOK_ANYWAY = 0.25  # seconds after which the scheduler looks, though nothing woke it
+BREATH = 0.01  # seconds between two looks: what happens meanwhile is seen together
+REST = 1.0  # seconds after a failure
+
+Send = Callable[[str, bytes, bytes], Awaitable[None]]
+"""`send(topic, key, value)` returns when Kafka has it. Raises when that failed, or takes too long."""
+
+
+class Aside:
+    """`applied` may be called from any thread, returns at once, and raises nothing."""
+
+    def __init__(self, scheduler: Scheduler, notifier: Notifier, send: Send) -> None:
+        self._scheduler, self._notifier, self._send = scheduler, notifier, send
+        self._loop = asyncio.new_event_loop()
+        self._woken, self._told = asyncio.Event(), asyncio.Event()
+        self._news: Applied | None = None
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="aside", daemon=True).start()
+
+    def applied(self, applied: Applied) -> None:
+        self._loop.call_soon_threadsafe(self._hear, applied)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(asyncio.gather(self._schedule_always(), self._tell_always()))
+
+    def _hear(self, applied: Applied) -> None:
+        self._news = self._news.then(applied) if self._news else applied
+        self._told.set()
+        if applied.wakes_scheduler:
+            self._woken.set()
+
+    async def _tell_always(self) -> None:
+        while True:
+            await self._told.wait()
+            self._told.clear()
+            news, self._news = self._news, None
+            if news is not None:
+                await self._notifier.tell(news)
+                await self._post(news.letters)
+
+    async def _post(self, letters: Sequence[Letter]) -> None:
+        """For whoever watches the topic; what counts stands in the table of dead letters."""
+        for letter in letters:
+            try:
+                await self._send(tasks.DEAD_LETTERS, letter.stream.bytes, msgspec.json.encode(letter))
+            except Exception as error:
+                log.warning("a dead letter could not be sent", position=letter.position, error=type(error).__name__)
+
+    async def _schedule_always(self) -> None:
+        while True:
+            try:
+                await self._schedule()
+                await self._until_woken()
+            except (psycopg.Error, Unavailable) as error:
+                log.warning("the scheduler waits for the database", error=type(error).__name__)
+                await self._rest()
+            except Exception:
+                log.exception("the scheduler failed, and tries again")
+                await self._rest()
+
+    async def _schedule(self) -> None:
+        given = await asyncio.to_thread(self._scheduler.prepare)
+        if given:
+            sent = await self._sent(given)
+            await asyncio.to_thread(self._scheduler.released, sent)
+
+    async def _sent(self, given: Sequence[Outgoing]) -> list[Outgoing]:
+        """Those that Kafka has; the others are tried again."""
+        sends = (self._send(outgoing.topic, outgoing.work[0].bytes, tasks.encode(outgoing.task)) for outgoing in given)
+        outcomes = await asyncio.gather(*sends, return_exceptions=True)
+        failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if failed:
+            log.warning("tasks could not be sent", count=len(failed), error=type(failed[0]).__name__)
+        return [outgoing for outgoing, outcome in zip(given, outcomes, strict=True) if outcome is None]
+
+    async def _until_woken(self) -> None:
+        await asyncio.sleep(BREATH)
+        try:
+            async with asyncio.timeout(LOOK_ANYWAY):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+        self._woken.clear()
+
+    async def _rest(self) -> None:
+        await asyncio.to_thread(self._scheduler.close)
+        await asyncio.sleep(REST)
