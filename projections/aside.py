@@ -1,6 +1,7 @@
 """What goes on beside the projector, on a thread and a loop of its own: the scheduler, and telling who waits. It holds nothing up."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -20,6 +21,7 @@ log = structlog.get_logger()
 LOOK_ANYWAY = 0.25  # seconds after which the scheduler looks, though nothing woke it
 BREATH = 0.01  # seconds between two looks: what happens meanwhile is seen together
 REST = 1.0  # seconds after a failure
+PATIENCE = 5.0  # seconds that what is under way may take to end
 
 Send = Callable[[str, bytes, bytes], Awaitable[None]]
 """`send(topic, key, value)` returns when Kafka has it. Raises when that failed, or takes too long."""
@@ -33,16 +35,32 @@ class Aside:
         self._loop = asyncio.new_event_loop()
         self._woken, self._told = asyncio.Event(), asyncio.Event()
         self._news: Applied | None = None
+        self._both = self._loop.create_task(self._all())
+        self._thread = threading.Thread(target=self._run, name="aside", daemon=True)
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name="aside", daemon=True).start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End what is under way; then another process may lead."""
+        self._loop.call_soon_threadsafe(self._both.cancel)
+        self._thread.join(PATIENCE)
+        self._scheduler.close()
 
     def applied(self, applied: Applied) -> None:
         self._loop.call_soon_threadsafe(self._hear, applied)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(asyncio.gather(self._schedule_always(), self._tell_always()))
+        with contextlib.suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._both)
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+    async def _all(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._schedule_always())
+            group.create_task(self._tell_always())
 
     def _hear(self, applied: Applied) -> None:
         self._news = self._news.then(applied) if self._news else applied

@@ -1,10 +1,9 @@
 """The projector on the real Postgres: once, in order, whatever the batches; poison set aside, and healed."""
 
-import base64
-
 import psycopg
 import pytest
 
+from application import images
 from domain.access import Role
 from infrastructure.keys import WrongRootKey
 from projections import batches
@@ -12,7 +11,7 @@ from projections.checkpoints import Checkpoint, Outrun
 from projections.dead_letters import listed
 from projections.projector import Projector
 from projections.rebuilding import digests
-from projections.worker import LogDecoder, rebuild, retry
+from projections.worker import LogDecoder, retry
 from tests.projections.laboratory import a_busy_week
 
 
@@ -42,28 +41,6 @@ def test_however_the_log_is_cut_into_batches_the_read_models_are_the_same(labora
     for batch in (1, 2, 7, 31):
         assert made_apart(owner_url, log, laboratory, f"by_{batch}", batch) == live
     assert all(not digest.startswith("0:") for digest in live.values())
-
-
-def test_following_while_it_happens_gives_what_a_rebuild_gives(laboratory, log, connection, settings, root, tmp_path):
-    lab = laboratory
-    append = log.append
-
-    def append_and_follow(*arguments, **keywords):
-        done = append(*arguments, **keywords)
-        lab.follow()
-        return done
-
-    log.append = append_and_follow
-    a_busy_week(lab)
-    live = digests(connection)
-    assert made_again(settings, root).differing == ()
-    assert digests(connection) == live
-
-
-def made_again(settings, root, *, check=True):
-    settings.root_key_path.parent.mkdir(parents=True, exist_ok=True)
-    settings.root_key_path.write_text(base64.b64encode(root._root).decode())
-    return rebuild(settings, check=check)
 
 
 def test_an_event_is_applied_once_however_often_it_comes(laboratory, log, projector, connection):
@@ -114,7 +91,7 @@ def test_a_poison_event_parks_its_stream_while_the_rest_goes_on(laboratory, log,
     assert "unknown event type" in letter.reason
 
 
-def test_what_touches_a_parked_thing_waits_too_and_a_retry_heals_all(laboratory, log, projector, owner_url, connection, settings, root):
+def test_what_touches_a_parked_thing_waits_too_and_a_retry_heals_all(laboratory, log, projector, owner_url, connection):
     lab = laboratory
     ada = lab.user()
     lab.model()
@@ -138,7 +115,7 @@ def test_what_touches_a_parked_thing_waits_too_and_a_retry_heals_all(laboratory,
     assert connection.execute("select count(*) from results").fetchone() == (2,)
     assert connection.execute("select count(*) from parked").fetchone() == (0,)
     assert retry(projector, connection, log).applied == 0
-    assert made_again(settings, root).differing == ()
+    assert made_apart(owner_url, log, laboratory, "healed", 500) == digests(connection)
 
 
 def test_after_a_retry_elsewhere_the_running_projector_looks_again(laboratory, log, projector, owner_url, app_url, connection):
@@ -225,23 +202,23 @@ def test_a_batch_says_whom_it_concerns(laboratory, log, projector):
     assert not projector.apply(log.read(4, 10), Checkpoint(5)).wakes_scheduler
 
 
-def test_a_rebuild_takes_the_place_of_damaged_read_models_while_the_projector_goes_on(
-    laboratory, log, projector, connection, settings, root
-):
+def test_a_retry_applies_what_it_can_and_stops_at_the_next_that_fails(laboratory, log, projector, owner_url, connection):
     lab = laboratory
-    week = a_busy_week(lab)
+    ada = lab.user()
+    sick = lab.image(ada, lab.dataset(ada))
+    lab.accept(sick)
+    images.describe(sick, filename="better.png", command=lab.command(ada), log=log)
+    images.describe(sick, filename="best.png", command=lab.command(ada), log=log)
+    uploaded, accepted, better, _ = (one.position for one in log.history(sick))
+    topics = {position: damage(owner_url, position) for position in (uploaded, better)}
     lab.follow()
-    live = digests(connection)
-    connection.execute("update images set filename = 'wrong'")
-    connection.execute("delete from results")
-    found = made_again(settings, root, check=True)
-    assert set(found.differing) == {"images", "results"}
-    assert digests(connection) != live
-    assert made_again(settings, root, check=False).differing == found.differing
-    assert digests(connection) == live
-    lab.image(week.ada, week.cells, "after.png")
-    with pytest.raises(Outrun):
-        projector.apply(log.read(log.head() - 1, 1), Checkpoint(log.head()))
-    lab.follow()
-    assert connection.execute("select count(*) from images where filename = 'after.png'").fetchone() == (1,)
-    assert made_again(settings, root).differing == ()
+    assert [(letter.position, letter.parked) for letter in listed(connection)] == [(uploaded, 3)]
+    damage(owner_url, uploaded, topics[uploaded])
+    healed = retry(projector, connection, log, uploaded)
+    assert (healed.applied, healed.left) == (2, 1)
+    assert [(letter.position, letter.parked) for letter in listed(connection)] == [(better, 1)]
+    assert connection.execute("select version, accepted, filename from images").fetchone() == (2, True, "cell.png")
+    damage(owner_url, better, topics[better])
+    assert retry(projector, connection, log) == (2, 0)
+    assert connection.execute("select version, filename from images").fetchone() == (4, "best.png")
+    assert retry(projector, connection, log, accepted) == (0, 0)

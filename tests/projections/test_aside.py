@@ -1,0 +1,134 @@
+"""What goes on beside the projector: tasks to Kafka, hints to Redis, and what happens when one of them is away."""
+
+import asyncio
+import json
+import threading
+from uuid import uuid4
+
+import pytest
+import redis.asyncio
+
+from application.tasks import BULK, DEAD_LETTERS, Kind, decode
+from projections import batches
+from projections.aside import Aside
+from projections.batches import Applied, Letter
+from projections.notifier import CHANNEL, Notifier, message
+from projections.scheduling import Scheduler
+
+pytestmark = pytest.mark.anyio
+PATIENCE = 5.0
+
+
+class Topics:
+    """Kafka, as far as a sender sees it: in memory, and sometimes away."""
+
+    def __init__(self):
+        self.sent, self.away, self.came = [], 0, threading.Event()
+
+    async def send(self, topic, key, value):
+        if self.away:
+            self.away -= 1
+            raise ConnectionError
+        self.sent.append((topic, key, value))
+        self.came.set()
+
+
+async def published(_channel, _message):
+    return 0
+
+
+@pytest.fixture
+def topics():
+    return Topics()
+
+
+@pytest.fixture
+def scheduler(app_url, log):
+    return Scheduler(lambda: batches.connect(app_url), log, lease=60, attempts=2)
+
+
+async def test_a_task_that_could_not_be_sent_is_sent_when_kafka_is_back(laboratory, scheduler, topics):
+    image = laboratory.image(ada := laboratory.user(), laboratory.dataset(ada))
+    laboratory.follow()
+    topics.away = 2
+    aside = Aside(scheduler, Notifier(published), topics.send)
+    aside.start()
+    assert await asyncio.to_thread(topics.came.wait, PATIENCE)
+    (topic, key, value) = topics.sent[0]
+    task = decode(value)
+    assert (topic, key, task.kind, [one.id for one in task.images]) == (BULK, image.bytes, Kind.INSPECT, [image])
+    await asyncio.to_thread(aside.stop)
+    assert len(topics.sent) == 1
+
+
+async def test_a_committed_batch_wakes_the_scheduler_at_once(laboratory, scheduler, topics, monkeypatch):
+    monkeypatch.setattr("projections.aside.LOOK_ANYWAY", 60.0)
+    ada = laboratory.user()
+    cells = laboratory.dataset(ada)
+    laboratory.follow()
+    aside = Aside(scheduler, Notifier(published), topics.send)
+    aside.start()
+    await asyncio.sleep(0.2)
+    laboratory.image(ada, cells)
+    laboratory.follow()
+    aside.applied(Applied(3, tables=frozenset({"images"})))
+    assert await asyncio.to_thread(topics.came.wait, PATIENCE)
+    await asyncio.to_thread(aside.stop)
+
+
+async def test_a_dead_letter_is_told_on_its_topic(scheduler, topics):
+    dead = Letter(7, uuid4(), "ImageUploaded", "Undecodable: torn")
+    aside = Aside(scheduler, Notifier(published), topics.send)
+    aside.start()
+    aside.applied(Applied(7, letters=(dead,)))
+    assert await asyncio.to_thread(topics.came.wait, PATIENCE)
+    topic, key, value = topics.sent[0]
+    assert (topic, key, json.loads(value)["reason"]) == (DEAD_LETTERS, dead.stream.bytes, dead.reason)
+    await asyncio.to_thread(aside.stop)
+
+
+async def test_a_scheduler_that_lost_its_database_goes_on_when_it_is_back(laboratory, scheduler, topics, owner_url, monkeypatch):
+    import psycopg
+
+    monkeypatch.setattr("projections.aside.REST", 0.05)
+    aside = Aside(scheduler, Notifier(published), topics.send)
+    aside.start()
+    await asyncio.sleep(0.2)
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (batches.NAME,))
+    laboratory.image(ada := laboratory.user(), laboratory.dataset(ada))
+    laboratory.follow()
+    assert await asyncio.to_thread(topics.came.wait, PATIENCE)
+    await asyncio.to_thread(aside.stop)
+
+
+async def test_news_reach_whoever_listens_on_redis(redis_url):
+    client = redis.asyncio.Redis.from_url(redis_url)
+    listener = client.pubsub()
+    await listener.subscribe(CHANNEL)
+    await listener.get_message(timeout=1)
+    dataset, user = uuid4(), uuid4()
+    await Notifier(client.publish).tell(Applied(9, frozenset({dataset}), frozenset({user})))
+    heard = await listener.get_message(ignore_subscribe_messages=True, timeout=1)
+    assert json.loads(heard["data"]) == {"position": 9, "datasets": [str(dataset)], "users": [str(user)]}
+    await listener.aclose()
+    await client.aclose()
+
+
+async def test_without_redis_nothing_breaks_and_it_is_left_alone_for_a_while():
+    tries = []
+
+    async def away(channel, told):
+        tries.append((channel, told))
+        raise ConnectionError
+
+    notifier = Notifier(away)
+    for position in range(3):
+        await notifier.tell(Applied(position))
+    assert tries == [(CHANNEL, message(Applied(0)))]
+
+
+def test_news_of_several_batches_are_told_as_one():
+    first, second = uuid4(), uuid4()
+    both = Applied(1, frozenset({first}), tables=frozenset({"work"})).then(Applied(2, frozenset({second})))
+    assert (both.position, both.datasets, both.wakes_scheduler) == (2, {first, second}, True)

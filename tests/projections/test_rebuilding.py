@@ -1,0 +1,122 @@
+"""Read models made again: beside the live ones, compared, and put in their place."""
+
+import base64
+import threading
+
+import psycopg
+import pytest
+
+from domain.access import Role
+from projections.checkpoints import Checkpoint, Outrun
+from projections.rebuilding import LOCK, AlreadyRebuilding, digests
+from projections.worker import rebuild
+from tests.projections.laboratory import a_busy_week
+
+
+@pytest.fixture
+def made_again(settings, root):
+    settings.root_key_path.parent.mkdir(parents=True, exist_ok=True)
+    settings.root_key_path.write_text(base64.b64encode(root._root).decode())
+
+    def made_again(*, check=True, **keywords):
+        return rebuild(settings, check=check, **keywords)
+
+    return made_again
+
+
+def follow_patiently(laboratory):
+    """As the process does: after Outrun it reads on from where the checkpoint is."""
+    while True:
+        try:
+            return laboratory.follow(batch=3)
+        except Outrun:
+            continue
+
+
+def test_following_while_it_happens_gives_what_a_rebuild_gives(laboratory, log, connection, made_again):
+    append = log.append
+
+    def append_and_follow(*arguments, **keywords):
+        done = append(*arguments, **keywords)
+        laboratory.follow()
+        return done
+
+    log.append = append_and_follow
+    a_busy_week(laboratory)
+    assert made_again().differing == ()
+    assert connection.execute("select count(*) from activity").fetchone() == (log.head(),)
+
+
+def test_a_check_names_the_tables_that_differ_and_changes_nothing(laboratory, connection, made_again):
+    a_busy_week(laboratory)
+    laboratory.follow()
+    connection.execute("update images set filename = 'wrong' where analyzed")
+    connection.execute("delete from results where id = (select min(id::text)::uuid from results)")
+    wrong = digests(connection)
+    assert set(made_again(check=True).differing) == {"images", "results"}
+    assert digests(connection) == wrong
+    assert connection.execute("select to_regnamespace('read_next')").fetchone() == (None,)
+
+
+def test_a_rebuild_takes_the_place_of_the_live_read_models_and_the_projector_goes_on(laboratory, log, projector, connection, made_again):
+    week = a_busy_week(laboratory)
+    laboratory.follow()
+    live = digests(connection)
+    connection.execute("delete from results")
+    connection.execute("update checkpoint set cluster = 'k', next_offset = 5")
+    steps = []
+    assert made_again(check=False, progress=steps.append).differing == ("results",)
+    assert digests(connection) == live
+    assert steps[-1] == log.head()
+    laboratory.image(week.ada, week.cells, "after.png")
+    with pytest.raises(Outrun):
+        projector.apply(log.read(log.head() - 1, 1), Checkpoint(log.head()))
+    assert projector.checkpoint() == Checkpoint(log.head() - 1, "k", 5)
+    laboratory.follow()
+    assert made_again().differing == ()
+
+
+def test_read_models_may_change_all_the_while(laboratory, log, connection, made_again):
+    """Somebody works and the projector follows, while the read models are rebuilt again and again."""
+    stop = threading.Event()
+    failed = []
+
+    def work():
+        try:
+            ada = laboratory.user(Role.RESEARCHER)
+            cells = laboratory.dataset(ada)
+            while not stop.is_set():
+                laboratory.image(ada, cells)
+                follow_patiently(laboratory)
+        except Exception as error:
+            failed.append(error)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    rebuilt = [made_again(check=False) for _ in range(5)]
+    stop.set()
+    worker.join(10)
+    assert failed == []
+    assert [one.differing for one in rebuilt] == [()] * 5
+    follow_patiently(laboratory)
+    assert connection.execute("select count(*) from images").fetchone() == (log.head() - 2,)
+    assert made_again().differing == ()
+
+
+def test_readers_are_not_disturbed_by_a_change_over(laboratory, app_url, made_again):
+    a_busy_week(laboratory)
+    laboratory.follow()
+    with psycopg.connect(app_url, autocommit=True, options="-c search_path=read", prepare_threshold=0) as reader:
+        counts = [reader.execute("select count(*) from visible v join images i on i.dataset_id = v.dataset").fetchone()]
+        made_again(check=False)
+        counts.append(reader.execute("select count(*) from visible v join images i on i.dataset_id = v.dataset").fetchone())
+    assert counts[0] == counts[1] != (0,)
+
+
+def test_one_rebuild_at_a_time(made_again, owner_url):
+    with psycopg.connect(owner_url, autocommit=True) as other:
+        other.execute("select pg_advisory_lock(%s)", (LOCK,))
+        with pytest.raises(AlreadyRebuilding):
+            made_again()
+        other.execute("select pg_advisory_unlock_all()")
+    assert made_again().differing == ()
