@@ -15,17 +15,16 @@ from domain.classification import ChunkJudged, Phase, PlannedImage
 from projections import batches
 from projections.scheduler import (
     Chunk,
-    Inspection,
     OpenJob,
     Release,
     Worker,
-    chosen_chunks,
+    chunk_room,
     classify,
     fair,
     inspect,
     inspection_room,
-    is_lost,
     live_slots,
+    lost,
 )
 from projections.scheduling import Scheduler
 from tests.given import NOW
@@ -36,7 +35,7 @@ LEASE = timedelta(seconds=60)
 
 # ---- decisions -------------------------------------------------------------------------------------------------------------------
 def open_job(position=1, *, chunks=3, image_id=None):
-    waiting = tuple(Chunk(id=uuid4(), number=number, images=(PlannedImage(uuid4(), SHA256),)) for number in range(chunks))
+    waiting = tuple(Chunk(id=uuid4(), number=number) for number in range(chunks))
     about = {
         "dataset_id": uuid4(),
         "model_id": uuid4(),
@@ -48,15 +47,23 @@ def open_job(position=1, *, chunks=3, image_id=None):
     return OpenJob(id=uuid4(), position=position, image_id=image_id, **about, waiting=waiting)
 
 
-def release(*, kind=Kind.CLASSIFY, job=None, ago=0, attempts=1):
+def release(*, kind=Kind.CLASSIFY, job=None, ago=0, urgent=False, given_up=False):
     at = NOW - timedelta(seconds=ago)
-    return Release(id=uuid4(), kind=kind, job=job, number=0, images=(), attempts=attempts, released_at=at, given_up=False)
+    return Release(id=uuid4(), kind=kind, job=job, number=0, urgent=urgent, attempts=1, released_at=at, given_up=given_up)
+
+
+def worker(seconds, slots=1, lane="bulk"):
+    return Worker(seen_at=NOW - timedelta(seconds=seconds), slots=slots, lane=lane)
+
+
+def pictures(count):
+    return tuple(PlannedImage(uuid4(), SHA256) for _ in range(count))
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=6), st.integers(0, 20))
 def test_no_job_gets_a_second_chunk_before_each_waiting_one_has_its_first(counts, room):
     jobs = [open_job(position, chunks=count) for position, count in enumerate(counts)]
-    chosen = fair(jobs, in_flight=[], room=room)
+    chosen = fair(jobs, [], room=room)
     assert len(chosen) == min(room, sum(counts))
     got = {job.id: [chunk.number for other, chunk in chosen if other is job] for job in jobs}
     for job, count in zip(jobs, counts, strict=True):
@@ -66,54 +73,48 @@ def test_no_job_gets_a_second_chunk_before_each_waiting_one_has_its_first(counts
 
 def test_a_job_with_chunks_in_flight_waits_for_those_with_none():
     busy, idle = open_job(1), open_job(2)
-    chosen = fair([busy, idle], in_flight=[busy.id, busy.id], room=3)
+    chosen = fair([busy, idle], [release(job=busy.id), release(job=busy.id)], room=3)
     assert [job is idle for job, _ in chosen] == [True, True, False]
 
 
-def test_single_images_go_at_once_and_chunks_of_datasets_only_as_far_as_there_is_room():
-    single, whole = open_job(1, chunks=1, image_id=uuid4()), open_job(2, chunks=9)
-    releases = [release(job=whole.id), release(job=whole.id), release(job=single.id), release(kind=Kind.INSPECT)]
-    chosen = chosen_chunks([single, whole], releases, slots=1)
-    assert [job.id for job, _ in chosen] == [single.id, whole.id, whole.id]
-    assert [job.id for job, _ in chosen_chunks([single, whole], releases * 4, slots=1)] == [single.id]
+def test_a_slot_has_room_for_four_chunks_of_datasets_and_64_inspections_and_single_images_take_none():
+    given = [release(), release(), release(urgent=True), release(kind=Kind.INSPECT)]
+    assert (chunk_room(given, slots=1), chunk_room(given, slots=3)) == (2, 10)
+    assert inspection_room(given, slots=1) == 63
 
 
 def test_only_workers_of_the_bulk_lane_seen_lately_count_and_one_is_always_assumed():
-    def worker(seconds, slots, lane="bulk"):
-        return Worker(seen_at=NOW - timedelta(seconds=seconds), slots=slots, lane=lane)
-
     assert live_slots([worker(1, 2), worker(9, 3), worker(11, 5), worker(0, 7, "urgent")], now=NOW) == 5
     assert live_slots([], now=NOW) == 1
 
 
 @pytest.mark.parametrize(
-    ("ago", "beat_ago", "lost"),
+    ("ago", "beat_ago", "is_lost"),
     [(61, 0, True), (59, 0, False), (61, None, False), (61, 62, False), (3600, 3599, True)],
 )
-def test_work_is_lost_when_its_lease_is_over_and_a_worker_has_lived_since(ago, beat_ago, lost):
-    beat = None if beat_ago is None else NOW - timedelta(seconds=beat_ago)
-    assert is_lost(release(ago=ago), lease=LEASE, last_beat=beat, now=NOW) is lost
+def test_work_is_lost_when_its_lease_is_over_and_a_worker_has_lived_since(ago, beat_ago, is_lost):
+    workers = [] if beat_ago is None else [worker(beat_ago), worker(7200)]
+    given = release(ago=ago)
+    assert lost([given], workers, lease=LEASE, now=NOW) == ([given] if is_lost else [])
+    assert lost([release(ago=ago, given_up=True)], workers, lease=LEASE, now=NOW) == []
 
 
 def test_deleted_images_are_left_out_of_a_task_and_a_chunk_without_images_is_none():
-    job = open_job()
-    chunk = Chunk(id=uuid4(), number=7, images=tuple(PlannedImage(uuid4(), SHA256) for _ in range(3)))
-    first, *rest = (one.id for one in chunk.images)
-    task = classify(job, chunk, deleted={first}, attempt=2).task
+    job, chunk, images = open_job(), Chunk(id=uuid4(), number=7), pictures(3)
+    first, *rest = (one.id for one in images)
+    task = classify(job, chunk, images, deleted={first}, attempt=2).task
     assert ([one.id for one in task.images], task.number, task.attempt) == (rest, 7, 2)
-    assert classify(job, chunk, deleted={first, *rest}) is None
+    assert classify(job, chunk, images, deleted={first, *rest}) is None
 
 
 def test_a_task_survives_its_way_through_kafka():
-    task = classify(open_job(), Chunk(id=uuid4(), number=0, images=(PlannedImage(uuid4(), SHA256),)), deleted=()).task
+    task = classify(open_job(), Chunk(id=uuid4(), number=0), pictures(2), deleted=()).task
     assert decode(encode(task)) == task
     assert json.loads(encode(task))["images"][0]["sha256"] == SHA256
 
 
-def test_inspections_go_out_in_bursts_of_sixteen_while_there_is_room():
-    waiting = [Inspection(id=(one := uuid4()), images=(PlannedImage(one, SHA256),)) for _ in range(40)]
-    assert [len(outgoing.work) for outgoing in inspect(waiting)] == [16, 16, 8]
-    assert inspection_room([release(kind=Kind.INSPECT)] * 60 + [release()], slots=1) == 4
+def test_inspections_go_out_in_bursts_of_sixteen():
+    assert [len(outgoing.work) for outgoing in inspect(pictures(40))] == [16, 16, 8]
 
 
 # ---- at work ---------------------------------------------------------------------------------------------------------------------
