@@ -1,0 +1,212 @@
+"""A pool of child processes for work that may crash, hang or eat memory: a call that does ends alone, and its child is replaced."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Final, TypeVar
+
+import msgspec
+import structlog
+
+from infrastructure.nursery import LENGTH, READY, Answer, Call, Done, Raised, Terms, Wanted
+
+log = structlog.get_logger()
+T = TypeVar("T")
+Lender = Callable[[], Awaitable[bytes]]
+
+BORN_WITHIN: Final = 30.0  # seconds, imports included
+ANSWERS: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)
+ENVIRONMENT: Final = {"LC_ALL": "C.UTF-8", "TZ": "UTC", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+
+
+class ChildLost(Exception):
+    """The child died while it worked on this call: the call may have killed it."""
+
+
+class ChildHung(ChildLost):
+    """The child took too long over this call, and was killed."""
+
+
+class ChildFailed(Exception):
+    """The call raised; `kind` is the exception's class, `detail` what it said."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.kind, self.detail = kind, detail
+
+
+class Nursery:
+    """The process that children are forked from; it imports `modules` once, and they share the memory. It dies with us, they with it.
+
+    The kernel watches the thread that started it: use it from an event loop whose thread lives as long as the process.
+    """
+
+    def __init__(self, *modules: str) -> None:
+        self._modules = modules
+        self._lock, self._closed = asyncio.Lock(), False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    async def child(self, terms: Terms) -> "Child":
+        """A new one, within milliseconds once the nursery runs. Raises OSError when there is no way, ChildLost after `close`."""
+        async with self._lock:
+            for attempt in (1, 2):
+                if self._closed:
+                    raise ChildLost("the pool was closed")
+                if self._process is None or self._process.poll() is not None:
+                    await self._start()
+                ours, theirs = socket.socketpair()
+                try:
+                    pid, handle = await asyncio.to_thread(self._fork, terms, theirs)
+                    reader, writer = await asyncio.open_connection(sock=ours)
+                    return Child(pid, handle, reader, writer)
+                except BaseException as error:
+                    ours.close()
+                    if attempt == 2 or not isinstance(error, OSError):
+                        raise
+                    self._end()
+                finally:
+                    theirs.close()
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """It ends, and all its children; there will be no other."""
+        self._closed = True
+        self._end()
+
+    async def _start(self) -> None:
+        self._end()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(BORN_WITHIN)
+        code = "from infrastructure.nursery import main; main()"
+        argv = [sys.executable, "-P", "-c", code, str(theirs.fileno()), str(os.getpid()), *self._modules]
+        with theirs:
+            self._process = self._spawned(argv, theirs.fileno())
+        self._control = ours
+        if await asyncio.to_thread(ours.recv, len(READY)) != READY:
+            raise OSError("the nursery of the inference pool does not start; its last words stand above")
+
+    def _spawned(self, argv: list[str], descriptor: int) -> subprocess.Popen[bytes]:
+        """In this very thread: see above."""
+        return subprocess.Popen(argv, pass_fds=[descriptor], env=ENVIRONMENT, stdin=subprocess.DEVNULL)
+
+    def _fork(self, terms: Terms, theirs: socket.socket) -> tuple[int, int]:
+        if (control := self._control) is None:
+            raise ConnectionResetError("the nursery was closed")
+        socket.send_fds(control, [msgspec.msgpack.encode(terms)], [theirs.fileno()])
+        pid, handles, _, _ = socket.recv_fds(control, 32, 1)
+        if not handles:
+            raise ConnectionResetError("the nursery has ended")
+        return int(pid), handles[0]
+
+    def _end(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class Child:
+    """One process; one call at a time."""
+
+    def __init__(self, pid: int, handle: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.pid, self._handle = pid, handle
+        self._reader, self._writer = reader, writer
+
+    async def call(self, call: Call, *, lend: Mapping[str, Lender], hang_seconds: float) -> msgspec.Raw:
+        """What the function returned, encoded. Raises ChildLost, ChildHung, ChildFailed, and what a lender raises."""
+        refused: Exception | None = None
+        message: object = call
+        while True:
+            match await self._exchange(message, hang_seconds):
+                case Wanted(key):
+                    try:
+                        message = await lend[key]() if key in lend else None
+                    except Exception as error:  # told to our caller once the child has given up
+                        message, refused = None, error
+                case Done(value):
+                    return value
+                case Raised(kind, detail, spent):
+                    if spent:
+                        self.kill()
+                    raise refused or ChildFailed(kind, detail)
+
+    async def _exchange(self, message: object, seconds: float) -> Answer:
+        frame = msgspec.msgpack.encode(message)
+        try:
+            async with asyncio.timeout(seconds):
+                self._writer.write(len(frame).to_bytes(LENGTH))
+                self._writer.write(frame)
+                del frame
+                await self._writer.drain()
+                size = int.from_bytes(await self._reader.readexactly(LENGTH))
+                return ANSWERS.decode(await self._reader.readexactly(size))
+        except BaseException as error:
+            self.kill()
+            log.warning("child given up", pid=self.pid, reason=f"{type(error).__name__}: {error}")
+            match error:
+                case TimeoutError():
+                    raise ChildHung(f"no answer within {seconds:g} s") from None
+                case OSError() | asyncio.IncompleteReadError():
+                    raise ChildLost("the process died") from None
+            raise
+
+    @property
+    def alive(self) -> bool:
+        return self._handle >= 0 and not self._reader.at_eof()
+
+    def kill(self) -> None:
+        if self._handle < 0:
+            return
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        os.close(self._handle)
+        self._handle = -1
+        self._writer.close()
+
+
+class Pool:
+    """`size` children at most, made when first needed; those used last are used next, so that a quiet pool stays small."""
+
+    def __init__(self, nursery: Nursery, *, size: int, nice: int, memory_bytes: int, hang_seconds: float) -> None:
+        self.size = size
+        self._nursery, self._terms, self._hang_seconds = nursery, Terms(nice, memory_bytes), hang_seconds
+        self._idle: asyncio.LifoQueue[Child | None] = asyncio.LifoQueue()
+        for _ in range(size):
+            self._idle.put_nowait(None)
+
+    async def run(self, function: str, *arguments: object, into: type[T], lend: Mapping[str, Lender] | None = None) -> T:
+        """Call `function` (`module:name`) in a child and return its result, decoded as `into`; waits for a free child.
+
+        Within the call the function may `borrow` what `lend` names. Raises ChildLost, ChildHung (both: the child is gone and the others
+        go on), ChildFailed (the function raised), and what a lender raises.
+        """
+        call = Call(function, msgspec.Raw(msgspec.msgpack.encode(arguments)))
+        child = await self._idle.get()
+        try:
+            if child is None or not child.alive:
+                child = await self._replaced(child)
+            value = await child.call(call, lend=lend or {}, hang_seconds=self._hang_seconds)
+        finally:
+            self._idle.put_nowait(child)
+        return msgspec.msgpack.decode(value, type=into)
+
+    async def _replaced(self, dead: Child | None) -> Child:
+        if dead is not None:
+            dead.kill()
+        return await self._nursery.child(self._terms)
+
+    def close(self) -> None:
+        """End the idle children; those at work end with the nursery."""
+        while not self._idle.empty():
+            child = self._idle.get_nowait()
+            if child is not None:
+                child.kill()
