@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 import psycopg
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Identifier
 
 from application.ports import Recorded
 from domain.classification import ClassificationDeleted
@@ -86,9 +86,9 @@ class Target(NamedTuple):
 
 
 class Statements(NamedTuple):
-    load: Composed
-    upsert: Composed
-    delete: Composed
+    load: bytes
+    upsert: bytes
+    delete: bytes
 
 
 def _statements(table: Table) -> Statements:
@@ -98,14 +98,16 @@ def _statements(table: Table) -> Statements:
     sets = [SQL("{0} = excluded.{0}").format(Identifier(name)) for name in columns if name not in table.key]
     same = [SQL("t.{0} = k.{0}").format(Identifier(name)) for name in table.key]
     return Statements(
-        load=SQL("select coalesce(json_agg(t), '[]')::text from {table} t where {key} = any(%s)").format(**names),
+        load=SQL("select coalesce(json_agg(t), '[]')::text from {table} t where {key} = any(%s)").format(**names).as_bytes(),
         upsert=SQL(
             "insert into {table} ({columns}) select {columns} from jsonb_populate_recordset(null::{table}, %s::jsonb)"
             " on conflict ({key}) do update set {sets}"
-        ).format(**names, sets=SQL(", ").join(sets)),
-        delete=SQL("delete from {table} t using jsonb_populate_recordset(null::{table}, %s::jsonb) k where {same}").format(
-            **names, same=SQL(" and ").join(same)
-        ),
+        )
+        .format(**names, sets=SQL(", ").join(sets))
+        .as_bytes(),
+        delete=SQL("delete from {table} t using jsonb_populate_recordset(null::{table}, %s::jsonb) k where {same}")
+        .format(**names, same=SQL(" and ").join(same))
+        .as_bytes(),
     )
 
 
@@ -143,7 +145,7 @@ def _text(cursor: psycopg.Cursor[Any]) -> str:
     return str(row[0]) if row else "[]"
 
 
-Statement = tuple[Composed | str, Sequence[Any]]
+Statement = tuple[bytes | str, Sequence[Any]]
 
 
 def statements_for(written: Iterable[Written], events: Iterable[Event]) -> list[Statement]:

@@ -345,3 +345,20 @@ async def test_a_database_that_is_away_is_said_so_in_time():
 async def test_readers_cannot_write(db):
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         await db.rows("select ops.advance(position, generation, 9, '', 0, 0) from checkpoint", {}, into=checkpoints.Position)
+
+
+async def test_a_page_of_images_is_found_by_index_alone(laboratory, connection):
+    lab = laboratory
+    ada = lab.user()
+    cells = lab.dataset(ada)
+    lab.image(ada, cells)
+    lab.follow()
+    connection.execute(
+        "insert into images select (jsonb_populate_record(i, jsonb_build_object('id', gen_random_uuid(), 'filename', g::text,"
+        " 'uploaded_at', i.uploaded_at + g * interval '1 s'))).* from images i, generate_series(1, 20000) g"
+    )
+    connection.execute("analyze images")
+    wanted = dict.fromkeys(Filter.__struct_fields__) | {"subject": ada.id, "at": None, "after": None, "most": 26, "skip": 0}
+    for order_by, listing in images.LISTINGS.items():
+        plan = "\n".join(row[0] for row in connection.execute("explain " + listing.by_dataset, wanted))
+        assert "Seq Scan on images" not in plan, order_by
