@@ -1,0 +1,123 @@
+"""The gate for images: while an upload streams in, its bytes are named, its header is measured and its structure walked.
+
+A file's name and the type that a client claims decide nothing. What passes is whole in its structure; whether its pixels decode is
+found out later, by `infrastructure.imaging`, in a process with limits of its own.
+"""
+
+from typing import BinaryIO, Final
+
+from domain.errors import DamagedImage, UnsupportedImage
+from infrastructure.upload_gate.facts import ImageLimits, Sniffed
+from infrastructure.upload_gate.jpeg import JpegStructure
+from infrastructure.upload_gate.png import SIGNATURE, PngStructure
+from infrastructure.upload_gate.tiff import MAGIC
+from infrastructure.upload_gate.tiff_pages import Page, read_pages, sniffed
+
+__all__ = ["ImageLimits", "Sniffed", "UploadGate", "examine"]
+
+TAKEN: Final = "JPEG, PNG and TIFF images (OME-TIFF and BigTIFF too) are taken; a file's name does not change its type"
+JPEG_START: Final = b"\xff\xd8\xff"
+STARTS: Final = (JPEG_START, SIGNATURE, *MAGIC)
+OTHERS: Final = (
+    (0, b"GIF8", "a GIF image"),
+    (0, b"BM", "a BMP image"),
+    (0, b"<svg", "an SVG drawing"),
+    (0, b"<?xml", "an XML file"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"PK\x03\x04", "a ZIP archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"ZISRAWFILE", "a Zeiss CZI file"),
+    (0, b"\x70\0\0\0", "a Leica LIF file"),
+    (0, b"\xda\xce\xbe\x0a", "a Nikon ND2 file"),
+    (0, b"\x89HDF", "an HDF5 file"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL image"),
+    (0, b"\xff\x0a", "a JPEG XL image"),
+    (4, b"ftyp", "an AVIF, HEIC or MP4 file"),
+    (8, b"WEBP", "a WebP image"),
+)
+LONGEST_START: Final = 12
+BLOCK: Final = 1 << 20
+
+
+class _Whole:
+    """A TIFF can only be walked when it is complete: its directories may stand anywhere."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Nothing can be said yet."""
+
+
+class UploadGate:
+    """Feed it what arrives, then hand in the whole file.
+
+    Both calls raise UnsupportedImage (not a type, coding or depth that is taken), DamagedImage, ImageTooLarge, each with a `reason`;
+    `feed` as soon as it can be known. Memory does not grow with the file. `finish` reads a TIFF's directories (and the whole file when
+    its pixels are JPEG-coded), so it may take some 100 ms: not on an event loop. Nothing may be fed after an error.
+    """
+
+    def __init__(self, *, limits: ImageLimits) -> None:
+        self._limits = limits
+        self._start = b""
+        self._structure: JpegStructure | PngStructure | _Whole | None = None
+        self.pages: tuple[Page, ...] = ()
+
+    def feed(self, chunk: bytes) -> None:
+        if self._structure is None:
+            self._start += chunk
+            chunk = self._begin()
+        if self._structure is not None:
+            self._structure.feed(chunk)
+
+    def finish(self, file: BinaryIO) -> Sniffed:
+        """`file` holds exactly what was fed, and can be sought. Its position is changed."""
+        match self._structure:
+            case None:
+                raise _too_short(self._start)
+            case _Whole():
+                self.pages = read_pages(file, self._limits)
+                return sniffed(self.pages)
+            case JpegStructure() | PngStructure() as structure:
+                return structure.finish()
+
+    @property
+    def scan_end(self) -> int | None:
+        """Of a JPEG: where its picture data ends, in bytes from the start."""
+        return self._structure.scan_end if isinstance(self._structure, JpegStructure) else None
+
+    def _begin(self) -> bytes:
+        """All bytes so far once the type is known, to be fed to its structure."""
+        start = self._start
+        if not any(known.startswith(start[: len(known)]) for known in STARTS):
+            if len(start) < LONGEST_START:
+                return b""
+            raise _unsupported(start)
+        if start.startswith(JPEG_START):
+            self._structure = JpegStructure(self._limits)
+        elif start.startswith(SIGNATURE):
+            self._structure = PngStructure(self._limits)
+        elif start[:4] in MAGIC:
+            self._structure = _Whole()
+        return start
+
+
+def examine(file: BinaryIO, *, limits: ImageLimits) -> tuple[Sniffed, UploadGate]:
+    """Take a file that is already there through the gate."""
+    gate = UploadGate(limits=limits)
+    file.seek(0)
+    while chunk := file.read(BLOCK):
+        gate.feed(chunk)
+    return gate.finish(file), gate
+
+
+def _too_short(start: bytes) -> DamagedImage | UnsupportedImage:
+    if not start:
+        return DamagedImage("The file is empty. Choose a JPEG, PNG or TIFF image and send it again", reason="empty")
+    if any(known.startswith(start) for known in STARTS):
+        return DamagedImage("The file ends after its first bytes: it was cut off. Send it again", reason="truncated")
+    return _unsupported(start)
+
+
+def _unsupported(start: bytes) -> UnsupportedImage:
+    names = [name for at, magic, name in OTHERS if start.startswith(magic, at)]
+    found = f"The file is {names[0]}" if names else "The file is no image that we know"
+    return UnsupportedImage(f"{found}. {TAKEN}", reason="unsupported_type")

@@ -1,0 +1,83 @@
+"""What is known of an image before a pixel of it is decoded, and how large it may be."""
+
+import msgspec
+
+from domain.errors import DamagedImage, ImageTooLarge
+
+
+class ImageLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of everything one image may hold.
+
+    `pixels` and `bands` hold for each page. `directories` counts TIFF pages with the levels below them; `parts` the segments of a
+    JPEG or chunks of a PNG; `tags` and `blocks` (strips, tiles) all those of a TIFF; `scans` the passes of one JPEG.
+    `unpacked_bytes` is the size of all pages together when unpacked, `block_bytes` that of the largest piece that a decoder must hold
+    beside the picture. `padding` is what may follow the end of a picture, `metadata_bytes` the longest text that is looked into.
+    """
+
+    pixels: int = 100_000_000
+    bands: int = 32
+    pages: int = 256
+    directories: int = 1024
+    parts: int = 100_000
+    tags: int = 65_536
+    blocks: int = 1_048_576
+    scans: int = 64
+    unpacked_bytes: int = 1 << 30
+    block_bytes: int = 320 << 20
+    padding: int = 65_536
+    metadata_bytes: int = 4 << 20
+
+
+class Sniffed(msgspec.Struct, frozen=True, kw_only=True):
+    """What the bytes themselves say. `bands` per pixel as decoded (a palette gives 3), `bits` per band, `pages` >= 1."""
+
+    media_type: str
+    width: int
+    height: int
+    bands: int
+    bits: int
+    pages: int = 1
+
+
+def check_size(width: int, height: int, bands: int, limits: ImageLimits) -> None:
+    """Raises DamagedImage (zero_size) or ImageTooLarge (too_many_pixels, too_many_bands)."""
+    if width < 1 or height < 1 or bands < 1:
+        raise DamagedImage(
+            f"The image claims to be {width} x {height} pixels: there is no picture in it. Export it again", reason="zero_size"
+        )
+    if width * height > limits.pixels:
+        raise ImageTooLarge(
+            f"The image claims {width} x {height} pixels; at most {limits.pixels:,} are taken. Crop it or scale it down",
+            reason="too_many_pixels",
+        )
+    if bands > limits.bands:
+        raise ImageTooLarge(
+            f"The image has {bands} bands; at most {limits.bands} are taken. Save the channels as separate pages", reason="too_many_bands"
+        )
+
+
+def check_unpacked(size: int, limits: ImageLimits) -> None:
+    """`size` in bytes, of all pages. Raises ImageTooLarge (too_many_pixels)."""
+    if size > limits.unpacked_bytes:
+        raise ImageTooLarge(
+            f"The image unpacks to {size >> 20:,} MiB; at most {limits.unpacked_bytes >> 20:,} MiB are taken. Send fewer or smaller pages",
+            reason="too_many_pixels",
+        )
+
+
+def check_block(size: int, limits: ImageLimits) -> None:
+    """`size` in bytes, of what a decoder holds at once. Raises ImageTooLarge (too_much_memory)."""
+    if size > limits.block_bytes:
+        raise ImageTooLarge(
+            f"Decoding this image takes {size >> 20:,} MiB at once; at most {limits.block_bytes >> 20:,} MiB are given."
+            " Save it in tiles or strips (TIFF), not progressive (JPEG), or smaller",
+            reason="too_much_memory",
+        )
+
+
+def too_many_parts() -> ImageTooLarge:
+    return ImageTooLarge("The image file is made of too many small parts. Export it again with usual settings", reason="too_many_parts")
+
+
+def cut_off(kind: str) -> DamagedImage:
+    return DamagedImage(f"The {kind} file ends before its picture does: it was cut off. Send it again", reason="truncated")

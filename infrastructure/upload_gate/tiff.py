@@ -1,0 +1,170 @@
+"""The structure of a TIFF, classic or BigTIFF: directories, and whether all that they point at lies inside the file (TIFF 6.0; BigTIFF)."""
+
+import struct
+import sys
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, Final, NamedTuple
+
+import msgspec
+
+from domain.errors import DamagedImage, ImageTooLarge
+from infrastructure.upload_gate.facts import ImageLimits, cut_off
+
+MAGIC: Final = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
+TYPE_SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+INTEGERS: Final = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+SUBDIRECTORIES: Final = 330
+DESCRIBING: Final = frozenset({*range(254, 285), *range(317, 348)})
+"""The tags that tell how pixels are stored: of these a directory may hold each but once."""
+
+
+class Entry(NamedTuple):
+    """One tag: its type, how many values it has, and where in the file they begin."""
+
+    kind: int
+    count: int
+    at: int
+
+
+class Directory(msgspec.Struct, frozen=True):
+    """The tags of one page, and where it stands: `page` from 1, None below a page. Every value lies inside the file."""
+
+    entries: dict[int, Entry]
+    page: int | None
+    file: "Tiff"
+
+    def numbers(self, tag: int, *default: int) -> Sequence[int]:
+        """All values of an integer tag. Raises DamagedImage when they are no integers."""
+        entry = self.entries.get(tag)
+        return self.file.integers(entry) if entry and entry.count else default
+
+    def number(self, tag: int, default: int = 0) -> int:
+        return self.numbers(tag, default)[0]
+
+    def ratio(self, tag: int) -> float | None:
+        entry = self.entries.get(tag)
+        if entry is None or entry.kind != 5 or not entry.count:
+            return None
+        above, below = self.file.unpack("II", entry.at)
+        return above / below if below else None
+
+    def text(self, tag: int) -> str:
+        """An ASCII or UTF-8 tag without its closing NUL; empty when absent. Raises DamagedImage (metadata_too_large)."""
+        entry = self.entries.get(tag)
+        if entry is None or entry.kind not in {1, 2, 7}:
+            return ""
+        if entry.count > self.file.limits.metadata_bytes:
+            raise DamagedImage(
+                "The description inside the TIFF file is too long. Export it again with less metadata", reason="metadata_too_large"
+            )
+        return self.file.read(entry.at, entry.count).split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+class Tiff:
+    """A TIFF in a seekable file. Reading outside of it raises DamagedImage (truncated)."""
+
+    def __init__(self, file: BinaryIO, limits: ImageLimits) -> None:
+        self.limits = limits
+        self.size = file.seek(0, 2)
+        self._file = file
+        self._order, self._big = MAGIC.get(self.read(0, 4), ("", False))
+        if not self._order or (self._big and self.unpack("HH", 4) != (8, 0)):
+            raise damaged("its header is broken")
+        self._word = "Q" if self._big else "I"
+        self._entry = struct.Struct(self._order + ("HHQ8s" if self._big else "HHI4s"))
+        self._seen: set[int] = set()
+        self._tags = 0
+
+    def pages(self) -> Iterator[Directory]:
+        """The main chain in its order. Raises DamagedImage (directory_loop) and ImageTooLarge (too_many_pages)."""
+        for page, entries in enumerate(self._chain(*self.unpack(self._word, 8 if self._big else 4)), 1):
+            if page > self.limits.pages:
+                raise ImageTooLarge(
+                    f"The TIFF file has more than {self.limits.pages} pages. Split it into several files", reason="too_many_pages"
+                )
+            yield Directory(entries, page, self)
+        if not self._seen:
+            raise damaged("it holds no picture")
+
+    def below(self, directory: Directory) -> Iterator[Directory]:
+        """The sub-directories of a page (levels of a pyramid), and those below them. Siblings may be chained too: the list counts."""
+        for start in directory.numbers(SUBDIRECTORIES):
+            child = Directory(self._visit(start)[0], None, self)
+            yield child
+            yield from self.below(child)
+
+    def read(self, at: int, count: int) -> bytes:
+        if at + count > self.size:
+            raise cut_off("TIFF")
+        self._file.seek(at)
+        return self._file.read(count)
+
+    def unpack(self, layout: str, at: int) -> tuple[int, ...]:
+        layout = self._order + layout
+        return struct.unpack(layout, self.read(at, struct.calcsize(layout)))
+
+    def integers(self, entry: Entry) -> Sequence[int]:
+        if entry.kind not in INTEGERS:
+            raise damaged("a number in it is of a wrong kind")
+        if entry.count > self.limits.blocks:
+            raise too_many_parts()
+        values = array(INTEGERS[entry.kind], self.read(entry.at, entry.count * TYPE_SIZES[entry.kind]))
+        if (self._order == "<") != (sys.byteorder == "little"):
+            values.byteswap()
+        return values
+
+    def _chain(self, at: int) -> Iterator[dict[int, Entry]]:
+        while at:
+            entries, at = self._visit(at)
+            yield entries
+
+    def _visit(self, at: int) -> tuple[dict[int, Entry], int]:
+        if at in self._seen:
+            raise DamagedImage("The pages of the TIFF file lead back to each other in a circle. Export it again", reason="directory_loop")
+        self._seen.add(at)
+        if len(self._seen) > self.limits.directories:
+            raise ImageTooLarge("The TIFF file has too many pages and levels. Split it into several files", reason="too_many_pages")
+        return self._directory(at)
+
+    def _directory(self, at: int) -> tuple[dict[int, Entry], int]:
+        """The entries that stand at `at`, and where the next directory is."""
+        (count,) = self.unpack("Q" if self._big else "H", at)
+        self._tags += count
+        if self._tags > self.limits.tags:
+            raise too_many_parts()
+        first = at + (8 if self._big else 2)
+        block = self.read(first, count * self._entry.size)
+        entries: dict[int, Entry] = {}
+        for index, (tag, kind, values, _) in enumerate(self._entry.iter_unpack(block)):
+            if kind in TYPE_SIZES:
+                self._add(entries, tag, self._located(kind, values, first + index * self._entry.size))
+        (following,) = self.unpack(self._word, first + len(block))
+        return entries, following
+
+    def _located(self, kind: int, count: int, at: int) -> Entry:
+        """Where the values of the entry at `at` are: in itself if they are short."""
+        size = count * TYPE_SIZES[kind]
+        inline = 8 if self._big else 4
+        place = at + self._entry.size - inline
+        if size > inline:
+            (place,) = self.unpack(self._word, place)
+        if place + size > self.size:
+            raise DamagedImage("The TIFF file points past its own end: it was cut off or is damaged. Send it again", reason="truncated")
+        return Entry(kind, count, place)
+
+    @staticmethod
+    def _add(entries: dict[int, Entry], tag: int, entry: Entry) -> None:
+        if tag in DESCRIBING and tag in entries:
+            raise damaged("one of its pages is described twice")
+        entries.setdefault(tag, entry)
+
+
+def damaged(what: str) -> DamagedImage:
+    return DamagedImage(f"The TIFF file is damaged: {what}. Export it again", reason="structure")
+
+
+def too_many_parts() -> ImageTooLarge:
+    return ImageTooLarge(
+        "The TIFF file is made of too many small parts. Export it again with larger tiles or strips", reason="too_many_parts"
+    )
