@@ -144,9 +144,11 @@ class Picture:
         if self.frame is None:
             raise _damaged("its picture comes before its header")
         scanned = self._read_scan(self.frame, body)
-        ends = MarkerAfterScan()
+        expected = _parts(self.frame.units(scanned), self._interval) - 1 if self._interval else 0
+        ends = MarkerAfterScan(expected + 2 if self._interval else 0)
         marker = yield ends
-        self._check_restarts(ends.restarts, self.frame.units(scanned))
+        if not expected <= ends.restarts <= expected + 1:  # some encoders write one more, after the last unit
+            raise _incomplete()
         self.scan_end = ends.position
         return marker[1]
 
@@ -171,18 +173,12 @@ class Picture:
         if frame.progressive or not whole:
             check_block(BYTES_PER_BLOCK * sum(map(frame.blocks, frame.components)), self._limits)
 
-    def _check_restarts(self, seen: int, units: int) -> None:
-        """Some encoders write one restart marker more, after the last unit."""
-        expected = _parts(units, self._interval) - 1 if self._interval else 0
-        if not expected <= seen <= expected + (self._interval > 0):
-            raise DamagedImage("The JPEG file is damaged: a part of its picture is missing. Save or export it again", reason="incomplete")
-
     def _check_complete(self) -> None:
         if self.frame is None:
             raise _damaged("it holds no picture")
         unseen = [component for component in self.frame.components if (component.id, 0) not in self._missing_bits]
         if unseen or any(self._missing_bits.values()):
-            raise DamagedImage("The JPEG file is damaged: a part of its picture is missing. Save or export it again", reason="incomplete")
+            raise _incomplete()
 
 
 def _next_marker() -> Marker:
@@ -217,6 +213,10 @@ def _frame(marker: int, body: bytes, limits: ImageLimits) -> Frame:
 
 def _parts(whole: int, part: int) -> int:
     return -(-whole // part)
+
+
+def _incomplete() -> DamagedImage:
+    return DamagedImage("The JPEG file is damaged: a part of its picture is missing. Save or export it again", reason="incomplete")
 
 
 def _damaged(what: str) -> DamagedImage:

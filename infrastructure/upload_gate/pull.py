@@ -7,13 +7,15 @@ gives the same answer however the stream is cut into chunks.
 import re
 import zlib
 from collections.abc import Generator
+from itertools import islice
 from typing import Final
 
 from domain.errors import DamagedImage
 
 PADDING: Final = b"\0\xff\r\n\t "
-RESTARTS: Final = tuple(bytes((0xFF, marker)) for marker in range(0xD0, 0xD8))
-MARKER: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+RESTART: Final = re.compile(rb"\xff[\xd0-\xd7]")
+MARKER: Final = re.compile(rb"\xff[\x01-\xfe]")
+MARKER_BUT_RESTART: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
 
 class Window:
@@ -70,16 +72,20 @@ class Past(Wanted):
 
 
 class MarkerAfterScan(Wanted):
-    """The marker (2 bytes) that ends a JPEG's entropy-coded data; `restarts` counts the restart markers before it."""
+    """The marker (2 bytes) that ends a JPEG's entropy-coded data. `restarts` counts the restart markers before it, up to `most`."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._ends = MARKER_BUT_RESTART if most else MARKER
         self.restarts = 0
         self.position = 0
 
     def take(self, window: Window) -> bytes | None:
-        found = MARKER.search(window.data, window.at)
+        found = self._ends.search(window.data, window.at)
         end = found.start() if found else len(window.data) - window.data.endswith(b"\xff")
-        self.restarts += sum(window.data.count(marker, window.at, end) for marker in RESTARTS)
+        if self.restarts < self._most:
+            between = RESTART.finditer(window.data, window.at, end)
+            self.restarts += sum(1 for _ in islice(between, self._most - self.restarts))
         window.at = end
         self.position = window.start + end
         return bytes(window.pass_over(2)) if found else None

@@ -4,7 +4,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final
 
 import msgspec
 
@@ -19,7 +19,7 @@ DESCRIBING: Final = frozenset({*range(254, 285), *range(317, 348)})
 """The tags that tell how pixels are stored: of these a directory may hold each but once."""
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True):
     """One tag: its type, how many values it has, and where in the file they begin."""
 
     kind: int
