@@ -96,6 +96,20 @@ def load_record(folder: Path) -> ModelRecord:
         raise Invalid(f"{path}: {error}") from error
 
 
+def record_as_json(folder: Path) -> str:
+    """All of rdf.yaml, as a model version keeps it in the log. Raises Invalid."""
+    load_record(folder)
+    return msgspec.json.encode(msgspec.yaml.decode((folder / FILE).read_bytes()), order="deterministic").decode()
+
+
+def record_from_json(text: str) -> ModelRecord:
+    """What `record_as_json` made. Raises Invalid."""
+    try:
+        return _record(msgspec.json.decode(text, type=_Rdf))
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise Invalid(f"The model's record cannot be read: {error}") from error
+
+
 def scores(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
     """Probabilities along the last axis: softmax of logits / temperature, in double precision."""
     scaled = np.asarray(logits, np.float64) / temperature

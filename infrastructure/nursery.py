@@ -96,7 +96,8 @@ def main() -> None:
     """`python -c "...main()" DESCRIPTOR PARENT MODULE...`: import the modules, say so, then fork a child for each request."""
     descriptor, parent, *modules = sys.argv[1:]
     die_with_parent(int(parent))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells us by closing
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # meant for the parent, which finishes its work first and then closes
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries them
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for module in modules:

@@ -32,6 +32,10 @@ class ChildHung(ChildLost):
     """The child took too long over this call, and was killed."""
 
 
+class PoolClosed(Exception):
+    """There are no children any more, through no fault of the call."""
+
+
 class ChildFailed(Exception):
     """The call raised; `kind` is the exception's class, `detail` what it said."""
 
@@ -53,11 +57,11 @@ class Nursery:
         self._control: socket.socket | None = None
 
     async def child(self, terms: Terms) -> "Child":
-        """A new one, within milliseconds once the nursery runs. Raises OSError when there is no way, ChildLost after `close`."""
+        """A new one, within milliseconds once the nursery runs. Raises OSError when there is no way, PoolClosed after `close`."""
         async with self._lock:
             for attempt in (1, 2):
                 if self._closed:
-                    raise ChildLost("the pool was closed")
+                    raise PoolClosed
                 if self._process is None or self._process.poll() is not None:
                     await self._start()
                 ours, theirs = socket.socketpair()
@@ -179,6 +183,7 @@ class Pool:
     def __init__(self, nursery: Nursery, *, size: int, nice: int, memory_bytes: int, hang_seconds: float) -> None:
         self.size = size
         self._nursery, self._terms, self._hang_seconds = nursery, Terms(nice, memory_bytes), hang_seconds
+        self._closed = False
         self._idle: asyncio.LifoQueue[Child | None] = asyncio.LifoQueue()
         for _ in range(size):
             self._idle.put_nowait(None)
@@ -187,7 +192,7 @@ class Pool:
         """Call `function` (`module:name`) in a child and return its result, decoded as `into`; waits for a free child.
 
         Within the call the function may `borrow` what `lend` names. Raises ChildLost, ChildHung (both: the child is gone and the others
-        go on), ChildFailed (the function raised), and what a lender raises.
+        go on), ChildFailed (the function raised), PoolClosed, and what a lender raises.
         """
         call = Call(function, msgspec.Raw(msgspec.msgpack.encode(arguments)))
         child = await self._idle.get()
@@ -195,6 +200,10 @@ class Pool:
             if child is None or not child.alive:
                 child = await self._replaced(child)
             value = await child.call(call, lend=lend or {}, hang_seconds=self._hang_seconds)
+        except ChildLost:
+            if self._closed:
+                raise PoolClosed from None
+            raise
         finally:
             self._idle.put_nowait(child)
         return msgspec.msgpack.decode(value, type=into)
@@ -205,7 +214,8 @@ class Pool:
         return await self._nursery.child(self._terms)
 
     def close(self) -> None:
-        """End the idle children; those at work end with the nursery."""
+        """End the idle children; those at work end with the nursery, their calls as PoolClosed."""
+        self._closed = True
         while not self._idle.empty():
             child = self._idle.get_nowait()
             if child is not None:

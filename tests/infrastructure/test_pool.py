@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from infrastructure.pool import ChildFailed, ChildHung, ChildLost, Nursery, Pool
+from infrastructure.pool import ChildFailed, ChildHung, ChildLost, Nursery, Pool, PoolClosed
 
 pytestmark = pytest.mark.anyio
 
@@ -180,10 +180,12 @@ async def test_closing_leaves_nothing_behind():
     async with a_pool(2) as pool:
         working = asyncio.create_task(pool.run(f"{CALLS}:hang", into=int))
         child, nursery = await pool.run(f"{CALLS}:pid", into=int), pool._nursery._process.pid
-    with pytest.raises(ChildLost):
+    with pytest.raises(PoolClosed):
         await working
     await until(lambda: not runs(child))
     assert not runs(nursery)
+    with pytest.raises(PoolClosed):
+        await pool.run(f"{CALLS}:pid", into=int)
 
 
 PARENT = """

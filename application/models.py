@@ -1,0 +1,61 @@
+"""Models: versions that are added, and never changed."""
+
+import re
+from uuid import UUID
+
+from application.changes import ATTEMPTS, Done
+from application.ports import Command, Conflicted, Log
+from domain import model
+from domain.access import Role, require_role
+from domain.model import Version
+from domain.values import LABEL_MOST, invalid, model_id, text
+
+LABELS_MOST = 300  # the scores of a whole chunk must fit into one event
+
+
+def add_version(
+    *,
+    name: str,
+    description: str,
+    sha256: str,
+    size: int,
+    labels: tuple[str, ...],
+    review_below: float,
+    record: str,
+    command: Command,
+    log: Log,
+) -> Done:
+    """Add a version whose weights are stored already under `sha256`; it goes into production. `record` is its rdf.yaml as JSON text.
+
+    The same weights with the same record change nothing (position 0). Raises Invalid, Forbidden.
+    """
+    require_role(command.actor, Role.ADMIN)
+    _check(sha256, labels, review_below)
+    version = Version(number=1, sha256=sha256, size=size, labels=labels, review_below=review_below, record=record)
+    for attempt in range(ATTEMPTS):
+        found = model_id(name)
+        state = log.load(found, model.evolve)
+        events = model.add_version(found, state, name=name, description=description, version=version, by=command.actor.id, at=command.at)
+        if not events:
+            return Done(id=found, version=state.version if state else 0, position=0)
+        try:
+            return _done(found, events[-1].originator_version, log.append(command, *events, subject=found).position)
+        except Conflicted:
+            if attempt + 1 == ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _done(stream: UUID, version: int, position: int) -> Done:
+    return Done(id=stream, version=version, position=position)
+
+
+def _check(sha256: str, labels: tuple[str, ...], review_below: float) -> None:
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise invalid("sha256", "must be 64 hexadecimal digits")
+    if not 1 <= len(labels) <= LABELS_MOST or len(set(labels)) != len(labels):
+        raise invalid("labels", f"must be 1 to {LABELS_MOST} different names")
+    if any(text(label, name="labels", most=LABEL_MOST) != label for label in labels):
+        raise invalid("labels", "must have no blanks at their ends, in Unicode's composed form")
+    if not 0 <= review_below <= 1:
+        raise invalid("review_below", "must lie between 0 and 1")

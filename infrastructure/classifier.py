@@ -1,0 +1,230 @@
+"""One chunk of a job: from the task to the one event that says what was seen. The parent decodes nothing."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+from uuid import UUID, uuid5
+
+import msgspec
+import structlog
+
+from application.ports import Blobs, Closed, Command, Conflicted, Corrupted, Guard, Log
+from application.tasks import Task
+from domain import classification, model
+from domain.access import Actor
+from domain.classification import ENDING, ChunkJudged, Classification, ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
+from domain.errors import NotFound
+from domain.model import Version
+from domain.values import chunk_id, system_actor
+from infrastructure.findings import Judged, Seen, Unseen
+from infrastructure.patience import patiently
+from infrastructure.pool import ChildFailed, ChildHung, ChildLost, Pool
+
+log = structlog.get_logger()
+
+ACTOR: Final = Actor(id=system_actor("inference"), kind="system")
+LOOK: Final = "infrastructure.looking:classify"
+GROUP_MOST: Final = 8  # images in one call of a child
+GROUP_BYTES: Final = 32 * 1024**2  # and their bytes, unless one image alone has more
+GROUPS_HELD: Final = 2  # for each child: one at work, one being read
+OPEN_FOR: Final = 1.0  # seconds that a job once seen open counts as open; `append` asks again
+
+MISSING: Final = Unseen("image_missing", "The image's file is not in the store any more. Upload it again")
+CORRUPTED: Final = Unseen("image_corrupted", "The image's file in the store is damaged, and was not used. Upload it again")
+BREAKS: Final = Unseen("decoder_broke", "The decoder broke down over this image. Save or export it again")
+HANGS: Final = Unseen("decoder_hung", "The image takes too long to decode. Save or export it again, or make it smaller")
+FAILS: Final = Unseen("model_failed", "The model could not be run on this image")
+REFUSED: Final = Unseen("model_refused", "The model's file is missing in the store or damaged, and was not used. Add the model again")
+
+
+class Looked(NamedTuple):
+    """The answer for each image, and what its child said of itself, where one answered."""
+
+    answers: list[Seen | Unseen]
+    by: Judged | None
+
+
+class Classifier:
+    """Judges chunks. Harmless to ask twice: who comes second finds that the answer exists."""
+
+    def __init__(self, *, log: Log, blobs: Blobs, pool: Pool, threads: Executor, worker: str, cpu: str, look: str = LOOK) -> None:
+        self._log, self._blobs, self._pool, self._threads = log, blobs, pool, threads
+        self._worker, self._cpu, self._look_by = worker, cpu, look
+        self._held = asyncio.Semaphore(GROUPS_HELD * pool.size)
+        self._versions: dict[tuple[UUID, int], Version] = {}
+        self._jobs: dict[UUID, tuple[float, Classification]] = {}
+
+    async def classify(self, task: Task) -> None:
+        """Answer the task with one ChunkJudged, or with nothing where none is wanted any more. Raises Unavailable."""
+        assert task.job is not None
+        assert task.number is not None
+        started = time.perf_counter()
+        job = await patiently(self._threads, self._open_job, task.job, task.number)
+        if job is None:
+            return
+        version = await patiently(self._threads, self._version, job)
+        looked = await self._looked(task.images, version)
+        seconds = time.perf_counter() - started
+        event = self._judged(job, task.number, task.images, version, looked)
+        written = await patiently(self._threads, self._append, job.id, event)
+        log.info(
+            "chunk judged",
+            job=str(job.id),
+            chunk=task.number,
+            images=len(event.results),
+            failures=len(event.failures),
+            seconds=round(seconds, 4),
+            written=written,
+        )
+
+    async def warm(self, version: Version) -> None:
+        """Have a child load the model before anybody waits for it. Raises ChildFailed, ChildLost, NotFound, Corrupted, Unavailable."""
+        await self._ask(version, [])
+
+    # ---- what is wanted ----
+    def _open_job(self, job_id: UUID, number: int) -> Classification | None:
+        """None when the chunk is judged already, or its job has ended."""
+        if self._log.history(chunk_id(job_id, number)):
+            return None
+        seen, job = self._jobs.get(job_id, (0.0, None))
+        if time.monotonic() - seen > OPEN_FOR:
+            job = self._log.load(job_id, classification.evolve)
+            if job is None or job.phase.ended or job.deleted:
+                self._jobs.pop(job_id, None)
+                return None
+            self._jobs = {known: place for known, place in self._jobs.items() if time.monotonic() - place[0] <= OPEN_FOR}
+            self._jobs[job_id] = time.monotonic(), job
+        return job
+
+    def _version(self, job: Classification) -> Version:
+        """Versions never change. Raises NotFound when the log does not know it: then the task is older than this log."""
+        key = job.model_id, job.model_version
+        if key not in self._versions:
+            state = self._log.load(job.model_id, model.evolve)
+            if state is None:
+                raise NotFound(f"Model {job.model_name} not found")
+            self._versions[key] = state.numbered(job.model_version)
+        return self._versions[key]
+
+    # ---- looking ----
+    async def _looked(self, images: Sequence[PlannedImage], version: Version) -> list[Looked]:
+        starts = range(0, len(images), GROUP_MOST)
+        groups = await asyncio.gather(*(self._group(images[start : start + GROUP_MOST], version) for start in starts))
+        return [looked for group in groups for looked in group]
+
+    async def _group(self, images: Sequence[PlannedImage], version: Version) -> list[Looked]:
+        """Read a few images and have them looked at, in as many calls as their size asks for; the answers in order."""
+        async with self._held:
+            found = await asyncio.gather(*(patiently(self._threads, self._bytes, image.sha256) for image in images))
+            return [Looked([run], None) if isinstance(run, Unseen) else await self._look(run, version) for run in _runs(found)]
+
+    def _bytes(self, sha256: str) -> bytes | Unseen:
+        try:
+            return self._blobs.read(sha256)
+        except NotFound:
+            return MISSING
+        except Corrupted:
+            return CORRUPTED
+
+    async def _look(self, images: list[bytes], version: Version, *, again: bool = True) -> Looked:
+        """When a call fails, its images go again one by one: so the guilty one alone has no result."""
+        try:
+            judged = await self._ask(version, images)
+        except (NotFound, Corrupted):
+            return Looked([REFUSED] * len(images), None)
+        except (ChildLost, ChildFailed) as error:
+            if not again:
+                return Looked([_blamed(error)], None)
+            singles = await asyncio.gather(*(self._look([image], version, again=False) for image in images))
+            return Looked([one for single in singles for one in single.answers], next((one.by for one in singles if one.by), None))
+        return Looked(judged.answers, judged)
+
+    async def _ask(self, version: Version, images: list[bytes]) -> Judged:
+        async def weights() -> bytes:
+            return await patiently(self._threads, self._blobs.read, version.sha256)
+
+        return await self._pool.run(self._look_by, version.sha256, version.record, images, into=Judged, lend={version.sha256: weights})
+
+    # ---- saying so ----
+    def _judged(
+        self, job: Classification, number: int, images: Sequence[PlannedImage], version: Version, looked: Sequence[Looked]
+    ) -> ChunkJudged:
+        answers = list(zip(images, (answer for one in looked for answer in one.answers), strict=True))
+        return classification.judge(
+            job,
+            number,
+            labels=version.labels,
+            results=tuple(_result(image, seen, job.threshold) for image, seen in answers if isinstance(seen, Seen)),
+            failures=tuple(
+                ImageFailure(image_id=image.id, reason=unseen.reason, detail=unseen.detail)
+                for image, unseen in answers
+                if isinstance(unseen, Unseen)
+            ),
+            provenance=self._provenance(version, looked),
+            by=ACTOR.id,
+            at=datetime.now(UTC),
+        )
+
+    def _provenance(self, version: Version, looked: Sequence[Looked]) -> Provenance | None:
+        by = [one.by for one in looked if one.by is not None]
+        if not by:
+            return None
+        return Provenance(
+            model_sha256=version.sha256,
+            preprocessing=by[0].preprocessing,
+            runtime=by[0].runtime,
+            provider=by[0].provider,
+            decoder=by[0].decoder,
+            cpu=self._cpu,
+            worker=self._worker,
+            seconds=round(sum(one.seconds for one in by), 6),
+        )
+
+    def _append(self, job: UUID, event: ChunkJudged) -> bool:
+        """False when somebody else was faster, or the job has ended meanwhile: then there is nothing left to say."""
+        command = Command(id=uuid5(event.originator_id, "judged"), actor=ACTOR, at=event.at, correlation_id=job)
+        try:
+            appended = self._log.append(command, event, guards=[Guard(stream=job, closed_by=ENDING)])
+        except (Conflicted, Closed, NotFound):
+            return False
+        return not appended.replayed
+
+
+def _runs(found: Sequence[bytes | Unseen]) -> Iterator[list[bytes] | Unseen]:
+    """In order: images that go into one call together, and those without bytes."""
+    run: list[bytes] = []
+    for one in found:
+        if run and (isinstance(one, Unseen) or sum(map(len, run)) + len(one) > GROUP_BYTES):
+            yield run
+            run = []
+        if isinstance(one, Unseen):
+            yield one
+        else:
+            run.append(one)
+    if run:
+        yield run
+
+
+def _blamed(error: Exception) -> Unseen:
+    match error:
+        case ChildHung():
+            return HANGS
+        case ChildFailed():
+            return msgspec.structs.replace(FAILS, detail=f"{FAILS.detail}: {error.kind}")
+        case _:
+            return BREAKS
+
+
+def _result(image: PlannedImage, seen: Seen, threshold: float) -> ImageResult:
+    return ImageResult(
+        image_id=image.id,
+        sha256=image.sha256,
+        label=seen.label,
+        confidence=seen.confidence,
+        verdict=verdict_on(seen.confidence, threshold=threshold, out_of_domain=seen.out_of_domain),
+        scores=seen.scores,
+        signals=seen.signals,
+    )

@@ -1,0 +1,114 @@
+"""What the pool's children do with images and models: the only place of the worker where pixels are decoded and networks run."""
+
+import io
+import time
+from functools import cache, lru_cache
+from hashlib import sha256
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+import PIL
+import tifffile
+from numpy.typing import NDArray
+from PIL import features
+
+from domain.errors import DomainError
+from infrastructure.findings import Judged, Seen, Unseen
+from infrastructure.judgement import judge
+from infrastructure.model_record import ModelRecord, record_from_json
+from infrastructure.nursery import borrow
+from infrastructure.preprocessing import digest, prepare
+
+PROVIDER: Final = "CPUExecutionProvider"
+MODELS_MOST: Final = 4  # loaded at once in one child
+DECIMALS: Final = 6
+TOO_MUCH_MEMORY: Final = Unseen("image_too_large", "Decoding the image takes more memory than one image may have. Crop or shrink it")
+NO_NUMBERS: Final = Unseen("model_failed", "The model gave no number for this image")
+
+
+class ModelRefused(Exception):
+    """A model that does not do what its record says; the text says what."""
+
+
+def classify(model: str, record: str, images: list[bytes]) -> Judged:
+    """Look at encoded images with the model whose weights have the sha256 `model` (lent by the caller) and whose record is `record`.
+
+    An image that cannot be decoded has an Unseen among the answers. No image at all only loads the model.
+    """
+    started = time.perf_counter()
+    known = _record(record)
+    network = _network(model)
+    return Judged(
+        answers=[_seen(network, data, known) for data in images],
+        preprocessing=digest(known.preprocessing),
+        runtime=f"onnxruntime {onnxruntime.__version__}",
+        provider=PROVIDER,
+        decoder=_decoder(),
+        seconds=round(time.perf_counter() - started, DECIMALS),
+    )
+
+
+def rehearse(model: str, record: str, test_input: bytes, test_output: bytes) -> float:
+    """Run the model over its own test tensor; the largest difference from what its record promises. Raises ModelRefused."""
+    known = _record(record)
+    for what, data, promised in (("input", test_input, known.test_input), ("output", test_output, known.test_output)):
+        if sha256(data).hexdigest() != promised.sha256:
+            raise ModelRefused(f"the test {what} is not the file that the record names")
+    given, wanted = (np.load(io.BytesIO(data), allow_pickle=False) for data in (test_input, test_output))
+    got = _run(_network(model), given, known)[0]
+    if got.shape != wanted.shape or got.shape[-1] != len(known.labels):
+        raise ModelRefused(f"it gives {got.shape} where {wanted.shape} is promised, for {len(known.labels)} labels")
+    difference = float(np.abs(got - wanted).max())
+    if not difference <= known.tolerance:
+        raise ModelRefused(f"its test output differs by {difference:.2g} from the promised one; {known.tolerance:.2g} is tolerated")
+    return difference
+
+
+def _seen(network: Any, data: bytes, record: ModelRecord) -> Seen | Unseen:
+    """One image at a time: a batch is no faster here, and an image's scores must not depend on its neighbours."""
+    try:
+        tensor = prepare(data, record.preprocessing)
+    except DomainError as refused:
+        return Unseen(str(refused.more.get("reason", refused.code)), refused.detail)
+    except MemoryError:
+        return TOO_MUCH_MEMORY
+    outputs = _run(network, tensor[None], record)
+    if not all(np.isfinite(output).all() for output in outputs):
+        return NO_NUMBERS
+    judgement = judge(tensor, [output[0] for output in outputs], record)
+    return Seen(
+        label=judgement.label,
+        confidence=round(judgement.confidence, DECIMALS),
+        out_of_domain=judgement.status == "out_of_domain",
+        scores=tuple(round(score, DECIMALS) for score in judgement.probabilities),
+        signals={name: round(value, DECIMALS) for name, value in judgement.signals.items()},
+    )
+
+
+def _run(network: Any, batch: NDArray[Any], record: ModelRecord) -> list[NDArray[Any]]:
+    outputs: list[NDArray[Any]] = network.run(list(record.output_names), {record.input_name: batch})
+    return outputs
+
+
+@lru_cache(MODELS_MOST)
+def _network(model: str) -> Any:
+    data = borrow(model)
+    if sha256(data).hexdigest() != model:
+        raise ModelRefused("the weights are not those that the version names")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # one process a core
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(data, options, providers=[PROVIDER])
+
+
+@lru_cache(MODELS_MOST)
+def _record(text: str) -> ModelRecord:
+    return record_from_json(text)
+
+
+@cache
+def _decoder() -> str:
+    """What decides a pixel's value: the libraries that decode."""
+    jpeg, tiff = features.version("libjpeg_turbo"), features.version("libtiff")
+    return f"pillow {PIL.__version__}, libjpeg-turbo {jpeg}, libtiff {tiff}, tifffile {tifffile.__version__}, numpy {np.__version__}"

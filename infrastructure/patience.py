@@ -1,0 +1,29 @@
+"""Waiting for what is away: a while, ever longer, and never in step with others."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Final, ParamSpec, TypeVar
+
+import structlog
+
+from domain.errors import Unavailable
+
+log = structlog.get_logger()
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PAUSES: Final = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)  # seconds, each made shorter or longer by up to a half
+
+
+async def patiently(threads: Executor, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a blocking call on one of `threads`; again after a pause while it raises Unavailable. Raises Unavailable after all pauses."""
+    loop = asyncio.get_running_loop()
+    for pause in PAUSES:
+        try:
+            return await loop.run_in_executor(threads, lambda: call(*args, **kwargs))
+        except Unavailable as away:
+            log.warning("waiting", reason=away.detail, seconds=pause)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+    return await loop.run_in_executor(threads, lambda: call(*args, **kwargs))
