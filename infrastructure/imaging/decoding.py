@@ -1,0 +1,48 @@
+"""Calling other people's decoders: whatever they raise becomes one of our errors, and none of their words reaches a user."""
+
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from domain.errors import DamagedImage
+
+FAILURES: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Warning,
+    struct.error,
+    zlib.error,
+)
+
+
+@contextmanager
+def decoding(kind: str) -> Iterator[None]:
+    """Raises DamagedImage (decode_failed).
+
+    Warnings count as failures, but for those about TIFF tags: the gate has looked at these already, and what is left concerns
+    EXIF data that no pixel depends on.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
+        try:
+            yield
+        except MemoryError as error:
+            raise ImageTooLarge(
+                "Decoding this image takes more memory than is given. Scale it down or crop it", reason="too_much_memory"
+            ) from error
+        except FAILURES as error:
+            raise DamagedImage(
+                f"The {kind} file is damaged: its pixels cannot be decoded. Save or export it again", reason="decode_failed"
+            ) from error
