@@ -38,10 +38,6 @@ def decoding(kind: str) -> Iterator[None]:
         warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
         try:
             yield
-        except MemoryError as error:
-            raise ImageTooLarge(
-                "Decoding this image takes more memory than is given. Scale it down or crop it", reason="too_much_memory"
-            ) from error
         except FAILURES as error:
             raise DamagedImage(
                 f"The {kind} file is damaged: its pixels cannot be decoded. Save or export it again", reason="decode_failed"

@@ -103,10 +103,11 @@ def _paint(picture: NDArray[Any], block: tuple[NDArray[Any] | None, tuple[int, .
     part = pixels[0, -top % every : height : every, -left % every : width : every]
     row, column = -(-top // every), -(-left // every)
     here = picture[row : row + part.shape[0], column : column + part.shape[1]]
+    inside = part[: here.shape[0], : here.shape[1]]  # tiles reach over the edge
     if bands == 1:
-        here[:, :, plane] = part[:, :, 0]
+        here[:, :, plane] = inside[:, :, 0]
     else:
-        here[:] = part[:, :, : picture.shape[2]]
+        here[:] = inside[:, :, : picture.shape[2]]
 
 
 def _shown(picture: NDArray[Any], page: Page) -> Image.Image:
