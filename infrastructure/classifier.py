@@ -8,34 +8,29 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 from uuid import UUID, uuid5
 
-import msgspec
 import structlog
 
 from application.ports import Blobs, Closed, Command, Conflicted, Corrupted, Guard, Log
 from application.tasks import Task
 from domain import classification, model
-from domain.access import Actor
 from domain.classification import ENDING, ChunkJudged, Classification, ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
 from domain.errors import NotFound
 from domain.model import Version
-from domain.values import chunk_id, system_actor
+from domain.values import chunk_id
+from infrastructure.blame import ACTOR, blamed, bytes_of
 from infrastructure.findings import Judged, Seen, Unseen
 from infrastructure.patience import patiently
-from infrastructure.pool import ChildFailed, ChildHung, ChildLost, Pool
+from infrastructure.pool import ChildFailed, ChildLost, Lender, Pool
 
 log = structlog.get_logger()
 
-ACTOR: Final = Actor(id=system_actor("inference"), kind="system")
 LOOK: Final = "infrastructure.looking:classify"
+WARM: Final = "infrastructure.looking:warm"
 GROUP_MOST: Final = 8  # images in one call of a child
 GROUP_BYTES: Final = 32 * 1024**2  # and their bytes, unless one image alone has more
 GROUPS_HELD: Final = 2  # for each child: one at work, one being read
 OPEN_FOR: Final = 1.0  # seconds that a job once seen open counts as open; `append` asks again
 
-MISSING: Final = Unseen("image_missing", "The image's file is not in the store any more. Upload it again")
-CORRUPTED: Final = Unseen("image_corrupted", "The image's file in the store is damaged, and was not used. Upload it again")
-BREAKS: Final = Unseen("decoder_broke", "The decoder broke down over this image. Save or export it again")
-HANGS: Final = Unseen("decoder_hung", "The image takes too long to decode. Save or export it again, or make it smaller")
 FAILS: Final = Unseen("model_failed", "The model could not be run on this image")
 REFUSED: Final = Unseen("model_refused", "The model's file is missing in the store or damaged, and was not used. Add the model again")
 
@@ -82,7 +77,7 @@ class Classifier:
 
     async def warm(self, version: Version) -> None:
         """Have a child load the model before anybody waits for it. Raises ChildFailed, ChildLost, NotFound, Corrupted, Unavailable."""
-        await self._ask(version, [])
+        await self._pool.run(WARM, version.sha256, version.record, into=type(None), lend=self._weights(version))
 
     # ---- what is wanted ----
     def _open_job(self, job_id: UUID, number: int) -> Classification | None:
@@ -118,16 +113,8 @@ class Classifier:
     async def _group(self, images: Sequence[PlannedImage], version: Version) -> list[Looked]:
         """Read a few images and have them looked at, in as many calls as their size asks for; the answers in order."""
         async with self._held:
-            found = await asyncio.gather(*(patiently(self._threads, self._bytes, image.sha256) for image in images))
+            found = await asyncio.gather(*(patiently(self._threads, bytes_of, self._blobs, image.sha256) for image in images))
             return [Looked([run], None) if isinstance(run, Unseen) else await self._look(run, version) for run in _runs(found)]
-
-    def _bytes(self, sha256: str) -> bytes | Unseen:
-        try:
-            return self._blobs.read(sha256)
-        except NotFound:
-            return MISSING
-        except Corrupted:
-            return CORRUPTED
 
     async def _look(self, images: list[bytes], version: Version, *, again: bool = True) -> Looked:
         """When a call fails, its images go again one by one: so the guilty one alone has no result."""
@@ -137,16 +124,20 @@ class Classifier:
             return Looked([REFUSED] * len(images), None)
         except (ChildLost, ChildFailed) as error:
             if not again:
-                return Looked([_blamed(error)], None)
+                return Looked([blamed(error, otherwise=FAILS)], None)
             singles = await asyncio.gather(*(self._look([image], version, again=False) for image in images))
             return Looked([one for single in singles for one in single.answers], next((one.by for one in singles if one.by), None))
         return Looked(judged.answers, judged)
 
     async def _ask(self, version: Version, images: list[bytes]) -> Judged:
+        lend = self._weights(version)
+        return await self._pool.run(self._look_by, version.sha256, version.record, images, into=Judged, lend=lend)
+
+    def _weights(self, version: Version) -> dict[str, Lender]:
         async def weights() -> bytes:
             return await patiently(self._threads, self._blobs.read, version.sha256)
 
-        return await self._pool.run(self._look_by, version.sha256, version.record, images, into=Judged, lend={version.sha256: weights})
+        return {version.sha256: weights}
 
     # ---- saying so ----
     def _judged(
@@ -206,16 +197,6 @@ def _runs(found: Sequence[bytes | Unseen]) -> Iterator[list[bytes] | Unseen]:
             run.append(one)
     if run:
         yield run
-
-
-def _blamed(error: Exception) -> Unseen:
-    match error:
-        case ChildHung():
-            return HANGS
-        case ChildFailed():
-            return msgspec.structs.replace(FAILS, detail=f"{FAILS.detail}: {error.kind}")
-        case _:
-            return BREAKS
 
 
 def _result(image: PlannedImage, seen: Seen, threshold: float) -> ImageResult:

@@ -20,6 +20,20 @@ class Unseen(msgspec.Struct, frozen=True, tag=True):
     detail: str
 
 
+class Inspected(msgspec.Struct, frozen=True, tag=True):
+    """An image whose every pixel was decoded; the fields are those of `infrastructure.imaging.Inspection`."""
+
+    width: int
+    height: int
+    bands: int
+    dtype: str
+    pages: int
+    axes: str
+    pixel_size_um: float | None
+    thumbnail: bytes
+    preview: bytes | None
+
+
 class Judged(msgspec.Struct, frozen=True):
     """`answers` follow the images; the rest says what made them. `seconds` of work."""
 

@@ -6,19 +6,22 @@ from functools import cache, lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import onnxruntime
 import PIL
 import tifffile
 from numpy.typing import NDArray
-from PIL import features
+from PIL import Image, features
 
 from domain.errors import DomainError
-from infrastructure.findings import Judged, Seen, Unseen
+from infrastructure.findings import Inspected, Judged, Seen, Unseen
+from infrastructure.imaging import inspect
 from infrastructure.judgement import judge
 from infrastructure.model_record import ModelRecord, record_from_json
 from infrastructure.nursery import borrow
 from infrastructure.preprocessing import digest, prepare
+from infrastructure.upload_gate import ImageLimits
 
 PROVIDER: Final = "CPUExecutionProvider"
 MODELS_MOST: Final = 4  # loaded at once in one child
@@ -34,7 +37,7 @@ class ModelRefused(Exception):
 def classify(model: str, record: str, images: list[bytes]) -> Judged:
     """Look at encoded images with the model whose weights have the sha256 `model` (lent by the caller) and whose record is `record`.
 
-    An image that cannot be decoded has an Unseen among the answers. No image at all only loads the model.
+    An image that cannot be decoded has an Unseen among the answers.
     """
     started = time.perf_counter()
     known = _record(record)
@@ -47,6 +50,22 @@ def classify(model: str, record: str, images: list[bytes]) -> Judged:
         decoder=_decoder(),
         seconds=round(time.perf_counter() - started, DECIMALS),
     )
+
+
+def examine(data: bytes, limits: ImageLimits) -> Inspected | Unseen:
+    """Decode all of an image; Unseen when that cannot be done."""
+    try:
+        return msgspec.convert(inspect(data, limits=limits), Inspected, from_attributes=True)
+    except DomainError as refused:
+        return _unseen(refused)
+
+
+def warm(model: str, record: str) -> None:
+    """Load the model and go once through all that an image goes through, so that the first real one finds it done."""
+    file = io.BytesIO()
+    Image.new("RGB", (256, 256), "gray").save(file, "jpeg")
+    known = _record(record)
+    _seen(_network(model), file.getvalue(), known)
 
 
 def rehearse(model: str, record: str, test_input: bytes, test_output: bytes) -> float:
@@ -70,7 +89,7 @@ def _seen(network: Any, data: bytes, record: ModelRecord) -> Seen | Unseen:
     try:
         tensor = prepare(data, record.preprocessing)
     except DomainError as refused:
-        return Unseen(str(refused.more.get("reason", refused.code)), refused.detail)
+        return _unseen(refused)
     except MemoryError:
         return TOO_MUCH_MEMORY
     outputs = _run(network, tensor[None], record)
@@ -84,6 +103,10 @@ def _seen(network: Any, data: bytes, record: ModelRecord) -> Seen | Unseen:
         scores=tuple(round(score, DECIMALS) for score in judgement.probabilities),
         signals={name: round(value, DECIMALS) for name, value in judgement.signals.items()},
     )
+
+
+def _unseen(refused: DomainError) -> Unseen:
+    return Unseen(str(refused.more.get("reason", refused.code)), refused.detail)
 
 
 def _run(network: Any, batch: NDArray[Any], record: ModelRecord) -> list[NDArray[Any]]:

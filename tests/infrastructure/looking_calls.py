@@ -4,18 +4,28 @@ import os
 import signal
 import time
 
-from infrastructure.findings import Judged
-from infrastructure.looking import classify as really_classify
+from infrastructure import looking
+from infrastructure.findings import Inspected, Judged, Unseen
+from infrastructure.upload_gate import ImageLimits
 
 DEADLY, STUCK, BUGGY = b"deadly", b"stuck", b"buggy"
 
 
 def classify(model: str, record: str, images: list[bytes]) -> Judged:
     for data in images:
-        if data.endswith(DEADLY):
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if data.endswith(STUCK):
-            time.sleep(1000)
-        if data.endswith(BUGGY):
-            raise RuntimeError("a bug")
-    return really_classify(model, record, images)
+        _break_over(data)
+    return looking.classify(model, record, images)
+
+
+def examine(data: bytes, limits: ImageLimits) -> Inspected | Unseen:
+    _break_over(data)
+    return looking.examine(data, limits)
+
+
+def _break_over(data: bytes) -> None:
+    if data.endswith(DEADLY):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if data.endswith(STUCK):
+        time.sleep(1000)
+    if data.endswith(BUGGY):
+        raise RuntimeError("a bug")

@@ -1,0 +1,38 @@
+"""Whose fault it was: what the worker says of images that it cannot look at."""
+
+from typing import Final
+
+from application.ports import Blobs, Corrupted
+from domain.access import Actor
+from domain.errors import NotFound
+from domain.values import system_actor
+from infrastructure.findings import Unseen
+from infrastructure.pool import ChildFailed, ChildHung
+
+ACTOR: Final = Actor(id=system_actor("inference"), kind="system")
+
+MISSING: Final = Unseen("image_missing", "The image's file is not in the store any more. Upload it again")
+CORRUPTED: Final = Unseen("image_corrupted", "The image's file in the store is damaged, and was not used. Upload it again")
+BREAKS: Final = Unseen("decoder_broke", "The decoder broke down over this image. Save or export it again")
+HANGS: Final = Unseen("decoder_hung", "The image takes too long to decode. Save or export it again, or make it smaller")
+
+
+def bytes_of(blobs: Blobs, sha256: str) -> bytes | Unseen:
+    """Blocks. Raises Unavailable."""
+    try:
+        return blobs.read(sha256)
+    except NotFound:
+        return MISSING
+    except Corrupted:
+        return CORRUPTED
+
+
+def blamed(error: Exception, *, otherwise: Unseen) -> Unseen:
+    """What is said of the one image with which a child ended so; `otherwise` when the call raised."""
+    match error:
+        case ChildHung():
+            return HANGS
+        case ChildFailed():
+            return Unseen(otherwise.reason, f"{otherwise.detail} ({error.kind})")
+        case _:
+            return BREAKS

@@ -1,0 +1,157 @@
+"""The process that looks at images: two lanes of children, tasks from Kafka, answers into the log."""
+
+import asyncio
+import os
+import platform
+import socket
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from application.ports import Blobs, Corrupted, Log
+from application.tasks import BULK, URGENT, Kind, Task
+from domain import model
+from domain.errors import DomainError
+from infrastructure.classifier import Classifier
+from infrastructure.inspector import Inspector
+from infrastructure.pool import ChildFailed, ChildLost, Nursery, Pool
+from infrastructure.settings import Settings
+from infrastructure.upload_gate import ImageLimits
+
+log = structlog.get_logger()
+
+BULK_NICE: Final = 10  # a single image that somebody waits for goes first
+THREADS: Final = 16  # for what blocks: the log and the store
+BEAT: Final = 2.0  # seconds
+OPTIONS: Final = "-c statement_timeout=5s -c timezone=UTC"
+NOTED: Final = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
+
+SEEN = """insert into ops.workers (id, seen_at, slots, lane) values (%s, now(), %s, %s)
+  on conflict (id) do update set seen_at = excluded.seen_at, slots = excluded.slots"""
+GONE = "delete from ops.workers where id = any(%s)"
+IN_USE = "select id, version from read.models where not retired"
+
+
+class Lane(NamedTuple):
+    """Children of one niceness; `pool.size` tasks are worked on at once."""
+
+    name: str
+    topic: str
+    pool: Pool
+    classifier: Classifier
+
+
+class InferenceWorker:
+    """All that one process does between two lanes of tasks and the log. Use it from the loop of the main thread."""
+
+    def __init__(self, settings: Settings, *, log: Log, blobs: Blobs) -> None:
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._settings, self._log, self._blobs = settings, log, blobs
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="inference")
+        self._nursery = Nursery("infrastructure.looking")
+        processes = settings.inference_processes or os.cpu_count() or 1
+        self.lanes = {
+            lane.topic: lane
+            for lane in (self._lane("bulk", BULK, size=processes, nice=BULK_NICE), self._lane("urgent", URGENT, size=1, nice=0))
+        }
+        limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
+        self._inspector = Inspector(log=log, blobs=blobs, pool=self.lanes[BULK].pool, threads=self._threads, limits=limits)
+        self._warmed: dict[UUID, int] = {}
+        self._connection: psycopg.Connection | None = None
+
+    async def handle(self, topic: str, task: Task) -> None:
+        """Answer a task; returns once the answer is durable. Raises Unavailable when what it needs stays away."""
+        match task.kind:
+            case Kind.CLASSIFY:
+                await self.lanes[topic].classifier.classify(task)
+            case Kind.INSPECT:
+                await self._inspector.inspect(task)
+
+    async def warm(self, in_use: Mapping[UUID, int]) -> None:
+        """Have the urgent lane load what is in production. A model that cannot be loaded says so when it is asked for."""
+        for model_id in [known for known, version in in_use.items() if self._warmed.get(known) != version]:
+            self._warmed[model_id] = in_use[model_id]
+            state = await asyncio.to_thread(self._log.load, model_id, model.evolve)
+            if state is None:
+                continue
+            try:
+                await self.lanes[URGENT].classifier.warm(state.production)
+            except (ChildFailed, ChildLost, Corrupted, DomainError) as error:
+                log.warning("model not warmed", model=state.name, reason=str(error))
+
+    async def beat(self) -> None:
+        """Say every few seconds that we live, and warm what is new. For ever; a database that is away only delays it."""
+        while True:
+            try:
+                await self.warm(await asyncio.to_thread(self._say_alive))
+            except (psycopg.Error, DomainError) as error:
+                log.warning("heartbeat not written", error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(BEAT)
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """Beats while the block runs; afterwards nothing of this worker is left, neither rows nor children."""
+        beating = asyncio.create_task(self.beat())
+        try:
+            yield
+        finally:
+            beating.cancel()
+            with suppress(asyncio.CancelledError):
+                await beating
+            await asyncio.to_thread(self._say_gone)
+            self.close()
+
+    def close(self) -> None:
+        for lane in self.lanes.values():
+            lane.pool.close()
+        self._nursery.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _lane(self, name: str, topic: str, *, size: int, nice: int) -> Lane:
+        given = self._settings
+        pool = Pool(
+            self._nursery,
+            size=size,
+            nice=nice,
+            memory_bytes=given.inference_memory_bytes,
+            hang_seconds=given.inference_hang_seconds,
+        )
+        parts = {"log": self._log, "blobs": self._blobs, "pool": pool, "threads": self._threads}
+        return Lane(name, topic, pool, Classifier(**parts, worker=self.name, cpu=cpu()))  # type: ignore[arg-type]
+
+    def _say_alive(self) -> dict[UUID, int]:
+        connection = self._connected()
+        with connection.pipeline():
+            for lane in self.lanes.values():
+                connection.execute(SEEN, (self._row(lane), lane.pool.size, lane.name))
+            return dict(connection.execute(IN_USE).fetchall())
+
+    def _say_gone(self) -> None:
+        with suppress(psycopg.Error), closing(self._connected()) as connection:
+            connection.execute(GONE, ([self._row(lane) for lane in self.lanes.values()],))
+
+    def _row(self, lane: Lane) -> str:
+        return f"{self.name}/{lane.name}"
+
+    def _connected(self) -> psycopg.Connection:
+        if self._connection is None or self._connection.closed:
+            url = self._settings.postgres_url
+            self._connection = psycopg.connect(url, autocommit=True, options=OPTIONS, connect_timeout=3)
+        return self._connection
+
+
+def cpu() -> str:
+    """The processor's name, and those of its abilities that decide which arithmetic a network is run with."""
+    said: dict[str, str] = {}
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            said.setdefault(name.strip(), value.strip())
+    able = set((said.get("flags") or said.get("Features") or "").split())
+    return " ".join([platform.machine(), said.get("model name", ""), *(flag for flag in NOTED if flag in able)]).replace("  ", " ")

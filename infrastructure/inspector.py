@@ -1,0 +1,112 @@
+"""Uploaded images, decoded whole for the first time: accepted with their measures, or rejected with a reason."""
+
+import asyncio
+from concurrent.futures import Executor
+from datetime import UTC, datetime
+from typing import Final
+from uuid import uuid4
+
+import structlog
+
+from application.ports import Blobs, Command, Conflicted, Log
+from application.tasks import Task
+from domain import image
+from domain.classification import PlannedImage
+from domain.image import Image, ImageAccepted, ImageRejected
+from infrastructure.blame import ACTOR, blamed, bytes_of
+from infrastructure.findings import Inspected, Unseen
+from infrastructure.patience import patiently
+from infrastructure.pool import ChildFailed, ChildLost, Pool
+from infrastructure.upload_gate import ImageLimits
+
+log = structlog.get_logger()
+
+EXAMINE: Final = "infrastructure.looking:examine"
+HELD: Final = 2  # images for each child: one at work, one being read
+ATTEMPTS: Final = 8
+PICTURE: Final = "image/jpeg"
+FAILS: Final = Unseen("inspection_failed", "The image could not be inspected. Save or export it again")
+
+
+class Inspector:
+    """Inspects images. Harmless to ask twice."""
+
+    def __init__(self, *, log: Log, blobs: Blobs, pool: Pool, threads: Executor, limits: ImageLimits, examine: str = EXAMINE) -> None:
+        self._log, self._blobs, self._pool, self._threads = log, blobs, pool, threads
+        self._limits, self._examine = limits, examine
+        self._held = asyncio.Semaphore(HELD * pool.size)
+
+    async def inspect(self, task: Task) -> None:
+        """Answer for each image of the task, unless it was deleted or answered for. Raises Unavailable."""
+        await asyncio.gather(*(self._inspect(one) for one in task.images))
+
+    async def _inspect(self, planned: PlannedImage) -> None:
+        async with self._held:
+            if await patiently(self._threads, self._waiting, planned) is None:
+                return
+            found = await self._look(planned.sha256)
+            if isinstance(found, Inspected):
+                await patiently(self._threads, self._put, planned.sha256, found)
+            said = await patiently(self._threads, self._say, planned, found)
+        reason = found.reason if isinstance(found, Unseen) else None
+        log.info("image inspected", image=str(planned.id), rejected=reason, written=said)
+
+    async def _look(self, sha256: str) -> Inspected | Unseen:
+        """A call that fails is repeated once: what broke the child may have been somebody else."""
+        data = await patiently(self._threads, bytes_of, self._blobs, sha256)
+        if isinstance(data, Unseen):
+            return data
+        try:
+            return await self._ask(data)
+        except (ChildLost, ChildFailed):
+            pass
+        try:
+            return await self._ask(data)
+        except (ChildLost, ChildFailed) as error:
+            return blamed(error, otherwise=FAILS)
+
+    async def _ask(self, data: bytes) -> Inspected | Unseen:
+        return await self._pool.run(self._examine, data, self._limits, into=Inspected | Unseen)  # type: ignore[arg-type]
+
+    def _put(self, sha256: str, found: Inspected) -> None:
+        """What browsers show of it, before anybody is told that it is there."""
+        self._blobs.put_derived(f"thumbnail/{sha256}", found.thumbnail, PICTURE)
+        if found.preview is not None:
+            self._blobs.put_derived(f"preview/{sha256}", found.preview, PICTURE)
+
+    def _waiting(self, planned: PlannedImage) -> Image | None:
+        """None when nobody waits for an answer."""
+        state = self._log.load(planned.id, image.evolve)
+        return None if state is None or state.deleted or state.inspected else state
+
+    def _say(self, planned: PlannedImage, found: Inspected | Unseen) -> bool:
+        """False when there was nothing to say any more."""
+        for _ in range(ATTEMPTS):
+            state = self._waiting(planned)
+            if state is None:
+                return False
+            events = _decided(state, found)
+            try:
+                self._log.append(Command(id=uuid4(), actor=ACTOR, at=events[0].at), *events, subject=planned.id)
+            except Conflicted:
+                continue
+            return True
+        raise Conflicted("This image changes all the time")
+
+
+def _decided(state: Image, found: Inspected | Unseen) -> list[ImageAccepted] | list[ImageRejected]:
+    now = datetime.now(UTC)
+    if isinstance(found, Unseen):
+        return image.reject(state, reason=found.reason, detail=found.detail, by=ACTOR.id, at=now)
+    return image.accept(
+        state,
+        width=found.width,
+        height=found.height,
+        bands=found.bands,
+        dtype=found.dtype,
+        pages=found.pages,
+        axes=found.axes,
+        pixel_size_um=found.pixel_size_um,
+        by=ACTOR.id,
+        at=now,
+    )

@@ -1,0 +1,108 @@
+"""One worker process: its two lanes, its heartbeats, and how it ends."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from application.tasks import BULK, URGENT
+from domain.values import model_id
+from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.inference import InferenceWorker, cpu
+from infrastructure.keys import RootKey
+from infrastructure.memory_blobs import MemoryBlobs
+from infrastructure.shipped import register_shipped
+from projections.checkpoints import Checkpoint
+from projections.worker import projector_over
+from tests.infrastructure.test_inference import PICTURES, Bench
+from tests.infrastructure.test_pool import runs, until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def log(settings):
+    root = RootKey.read(settings.root_key_path)
+    log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def blobs():
+    return MemoryBlobs()
+
+
+@pytest.fixture
+def project(settings, log):
+    """Bring the read models to the head of the log."""
+    projector = projector_over(settings.postgres_url, log)
+
+    def follow():
+        at = projector.checkpoint().position
+        while events := log.read(at, 500):
+            at = events[-1].position
+            projector.apply(events, Checkpoint(at))
+
+    yield follow
+    projector.close()
+
+
+def rows(url, query="select lane, slots, now() - seen_at < interval '4 seconds' from ops.workers order by lane"):
+    with psycopg.connect(url) as connection:
+        return connection.execute(query).fetchall()
+
+
+async def test_a_worker_says_that_it_lives_and_when_it_has_gone(settings, log, blobs):
+    worker = InferenceWorker(settings, log=log, blobs=blobs)
+    async with worker.at_work():
+        await asyncio.sleep(0.5)
+        first = rows(settings.postgres_url, "select seen_at from ops.workers")
+        assert rows(settings.postgres_url) == [("bulk", worker.lanes[BULK].pool.size, True), ("urgent", 1, True)]
+        await asyncio.sleep(2.2)
+        assert rows(settings.postgres_url, "select seen_at from ops.workers") > first
+    assert rows(settings.postgres_url) == []
+
+
+async def test_the_urgent_lane_is_warm_for_what_is_in_production(settings, log, blobs, project):
+    await asyncio.to_thread(register_shipped, blobs, log)
+    project()
+    worker = InferenceWorker(settings, log=log, blobs=blobs)
+    async with worker.at_work():
+        bench = Bench(log, blobs, worker.lanes[URGENT].pool, worker._threads, "-")
+        await until(lambda: model_id("pbc8") in worker._warmed)
+        await worker.lanes[URGENT].classifier.warm(bench.version)
+        task = bench.job(PICTURES[:1])
+        started = time.perf_counter()
+        await worker.handle(URGENT, task)
+        took = time.perf_counter() - started
+        assert len(bench.said(task).results) == 1
+        assert took < 0.25
+        assert bench.said(task).provenance.worker == worker.name
+
+
+async def test_both_lanes_answer_and_nothing_is_left_of_them(settings, log, blobs):
+    worker = InferenceWorker(settings, log=log, blobs=blobs)
+    async with worker.at_work():
+        bench = Bench(log, blobs, worker.lanes[BULK].pool, worker._threads, "-")
+        tasks = {topic: bench.job(PICTURES[:4]) for topic in (BULK, URGENT)}
+        await asyncio.gather(*(worker.handle(topic, task) for topic, task in tasks.items()))
+        assert [len(bench.said(task).results) for task in tasks.values()] == [4, 4]
+        nursery = worker._nursery._process.pid
+        nices = sorted(nice_of(pid) for pid in children_of(nursery))
+        assert nices[0] < nices[-1] == nices[0] + 10
+    assert not runs(nursery)
+
+
+def children_of(pid):
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def nice_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[16])
+
+
+def test_the_processor_is_named_with_what_it_can_do():
+    assert len(cpu().split()) >= 2
