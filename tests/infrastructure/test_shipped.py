@@ -1,0 +1,154 @@
+"""Models that come with the product: registered once, after they did what their record promises."""
+
+import hashlib
+import shutil
+from uuid import uuid4
+
+import numpy as np
+import pytest
+import yaml
+
+from application.models import LABELS_MOST, add_version
+from domain import model
+from domain.access import Role
+from domain.errors import Forbidden, Invalid
+from domain.values import model_id
+from infrastructure.event_store import EventLog
+from infrastructure.keys import RootKey
+from infrastructure.memory_blobs import MemoryBlobs
+from infrastructure.memory_store import MemoryRecorder
+from infrastructure.model_record import load_record, record_from_json
+from infrastructure.shipped import micrographs, models, register_shipped
+from tests.given import actor, command
+
+ROOT = RootKey(bytes(32))
+ADMIN = actor(Role.ADMIN)
+
+
+@pytest.fixture
+def log():
+    return EventLog(MemoryRecorder(ROOT), ROOT)
+
+
+@pytest.fixture
+def blobs():
+    return MemoryBlobs()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the shipped models that a test may spoil."""
+    shutil.copytree(models() / "pbc8", tmp_path / "models" / "pbc8")
+    return tmp_path / "models"
+
+
+def respelled(folder, change):
+    path = folder / "pbc8" / "rdf.yaml"
+    rdf = yaml.safe_load(path.read_text())
+    change(rdf)
+    path.write_text(yaml.safe_dump(rdf))
+
+
+def test_shipped_models_are_registered_once(log, blobs):
+    names = {load_record(path.parent).name for path in models().glob("*/rdf.yaml")}
+    assert set(register_shipped(blobs, log)) == names
+    head = log.head()
+    assert register_shipped(blobs, log) == []
+    assert log.head() == head
+    for name in names:
+        version = log.load(model_id(name), model.evolve).production
+        record = record_from_json(version.record)
+        assert (record.name, record.labels, record.sha256) == (name, version.labels, version.sha256)
+        assert len(blobs.read(version.sha256)) == version.size
+
+
+def test_a_store_that_lost_the_weights_gets_them_again(log, blobs):
+    register_shipped(blobs, log)
+    blobs.kept.clear()
+    register_shipped(blobs, log)
+    assert blobs.exists(log.load(model_id("pbc8"), model.evolve).production.sha256)
+
+
+def test_another_record_for_the_same_weights_is_another_version(log, blobs, folder):
+    register_shipped(blobs, log, folder=folder)
+    respelled(folder, lambda rdf: rdf["config"]["bioscope"].update(review_below=0.9))
+    assert register_shipped(blobs, log, folder=folder) == ["pbc8"]
+    state = log.load(model_id("pbc8"), model.evolve)
+    assert [version.number for version in state.versions] == [1, 2]
+    assert state.production.review_below == 0.9
+
+
+def test_weights_that_differ_from_their_record_are_refused(log, blobs, folder):
+    with (folder / "pbc8" / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(Invalid, match="sha256 differ"):
+        register_shipped(blobs, log, folder=folder)
+    assert (log.head(), blobs.kept) == (0, {})
+
+
+def test_a_model_that_breaks_its_promise_is_refused(log, blobs, folder):
+    output = folder / "pbc8" / "test_output.npy"
+    np.save(output, np.load(output) + 0.01)
+    digest = hashlib.sha256(output.read_bytes()).hexdigest()
+    respelled(folder, lambda rdf: rdf["outputs"][0]["test_tensor"].update(sha256=digest))
+    with pytest.raises(Invalid, match=r"differs by 0\.01 from the promised one"):
+        register_shipped(blobs, log, folder=folder)
+    assert (log.head(), blobs.kept) == (0, {})
+
+
+def test_weights_that_are_no_model_are_refused(log, blobs, folder):
+    weights = folder / "pbc8" / "model.onnx"
+    weights.write_bytes(b"no model at all")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    respelled(folder, lambda rdf: rdf["weights"]["onnx"].update(sha256=digest))
+    with pytest.raises(Invalid, match="is refused"):
+        register_shipped(blobs, log, folder=folder)
+
+
+def test_the_demonstration_has_its_pictures():
+    assert (micrographs() / "manifest.csv").is_file()
+    assert len(list(micrographs().rglob("*.jpg"))) >= 40
+
+
+# ---- adding a version --------------------------------------------------------------------------------------------------------------
+GOOD = {
+    "name": "shapes",
+    "description": "",
+    "sha256": "ab" * 32,
+    "size": 10,
+    "labels": ("round", "flat"),
+    "review_below": 0.5,
+    "record": "{}",
+}
+
+
+def test_the_same_version_twice_is_one(log):
+    first = add_version(**GOOD, command=command(ADMIN), log=log)
+    again = add_version(**GOOD, command=command(ADMIN), log=log)
+    assert (first.id, first.version, again.position) == (model_id("shapes"), 2, 0)
+    assert len(log.history(first.id)) == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sha256", "AB" * 32),
+        ("labels", ()),
+        ("labels", ("round", "round")),
+        ("labels", (" round",)),
+        ("labels", ("x" * 101,)),
+        ("labels", tuple(map(str, range(LABELS_MOST + 1)))),
+        ("review_below", 1.1),
+        ("name", ""),
+    ],
+)
+def test_a_version_that_breaks_a_rule_is_refused(log, field, value):
+    with pytest.raises(Invalid):
+        add_version(**GOOD | {field: value}, command=command(ADMIN), log=log)
+    assert log.head() == 0
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.ANALYST, Role.RESEARCHER])
+def test_only_administrators_add_versions(log, role):
+    with pytest.raises(Forbidden):
+        add_version(**GOOD, command=command(actor(role, id=uuid4())), log=log)
