@@ -1,6 +1,7 @@
 """What comes with the product: models, and micrographs to try them on."""
 
 import asyncio
+import sysconfig
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -21,19 +22,19 @@ from infrastructure.pool import ChildFailed, ChildLost, Nursery, Pool
 log = structlog.get_logger()
 
 ACTOR: Final = Actor(id=system_actor("shipped models"), kind="system")
-HERE: Final = Path(__file__).resolve().parent
+ROOT: Final = Path(__file__).resolve().parents[1]
 REHEARSAL_MEMORY: Final = 2 * 1024**3
 REHEARSAL_SECONDS: Final = 30.0
 
 
 def models() -> Path:
-    """The folder of the shipped models: in a wheel beside this module, in a checkout at its root."""
-    return _found("models", HERE.parent / "models")
+    """The folder of the shipped models."""
+    return _shipped("models", in_checkout="models")
 
 
 def micrographs() -> Path:
     """The folder of the demonstration's pictures, with their manifest.csv."""
-    return _found("micrographs", HERE.parent / "examples" / "micrographs")
+    return _shipped("micrographs", in_checkout="examples/micrographs")
 
 
 def register_shipped(blobs: Blobs, log: Log, *, folder: Path | None = None) -> list[str]:
@@ -100,6 +101,8 @@ async def _rehearse(folder: Path, record: ModelRecord, text: str, weights: bytes
         nursery.close()
 
 
-def _found(name: str, in_checkout: Path) -> Path:
-    in_wheel = HERE / "shipped_files" / name
-    return in_wheel if in_wheel.is_dir() else in_checkout
+def _shipped(name: str, *, in_checkout: str) -> Path:
+    """A wheel puts it where the environment keeps data; in a checkout it stands at the root."""
+    if (ROOT / "pyproject.toml").is_file():
+        return ROOT / in_checkout
+    return Path(sysconfig.get_path("data")) / "share" / "bioscope" / name
