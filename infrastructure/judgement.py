@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infrastructure.model_record import Gates, ModelRecord, scores
-from infrastructure.preprocessing import Tensor, colours
+from infrastructure.preprocessing import Preprocessing, Tensor, colours
 
 Status = Literal["accepted", "needs_review", "out_of_domain"]
 
@@ -31,7 +31,7 @@ def judge(tensor: Tensor, outputs: Sequence[NDArray[Any]], record: ModelRecord) 
     logits = np.asarray(outputs[0], np.float64)
     probabilities = scores(logits, record.temperature)
     top = int(probabilities.argmax())
-    signals = measures(tensor, record) | {"energy": energy(logits)}
+    signals = measures(tensor, record.preprocessing) | {"energy": energy(logits)}
     if len(outputs) > 1:
         signals["distance"] = float(np.asarray(outputs[1]).reshape(-1)[0])
     reasons = outside(signals, record.gates)
@@ -45,13 +45,13 @@ def judge(tensor: Tensor, outputs: Sequence[NDArray[Any]], record: ModelRecord) 
     )
 
 
-def measures(tensor: Tensor, record: ModelRecord) -> dict[str, float]:
+def measures(tensor: Tensor, how: Preprocessing) -> dict[str, float]:
     """Of the RGB picture in 0..1 that the network sees.
 
     brightness: mean luma. contrast: standard deviation of luma. saturation: mean of (max - min) over the colours of a pixel.
     focus: mean absolute Laplacian of luma over contrast, so that a blurred picture scores low at any contrast.
     """
-    picture = colours(tensor, record.preprocessing) / 255
+    picture = colours(tensor, how) / 255
     luma = picture @ LUMA
     contrast = float(luma.std())
     edges = np.abs(4 * luma[1:-1, 1:-1] - luma[:-2, 1:-1] - luma[2:, 1:-1] - luma[1:-1, :-2] - luma[1:-1, 2:])

@@ -4,25 +4,21 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 from uuid import UUID
 
 import msgspec
 
+from application.context import Reads
 from domain.access import Actor
 from domain.errors import Invalid, NotFound
 from domain.values import system_actor
 
+__all__ = ["ADMINISTRATORS", "PAGE_MOST", "Count", "Page", "Place", "Reads", "clamped", "only", "paged", "place_of", "subject_of"]
+
 T = TypeVar("T")
 ADMINISTRATORS = system_actor("administrators")  # the subject under which administrators see every dataset
 PAGE_MOST = 200
-
-
-class Reads(Protocol):
-    """The read models. Raises Unavailable when the database is away or has no connection to spare."""
-
-    async def rows(self, query: str, parameters: Mapping[str, object], *, into: type[T]) -> list[T]:
-        """Each row of `query` as `into` (a Struct whose fields are named as the columns)."""
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):

@@ -64,7 +64,7 @@ def test_every_variable_of_our_services_is_a_setting_that_loads():
 
 
 def test_every_process_has_a_service_that_runs_it():
-    assert {tuple(service["command"])[0] for service in OURS.values()} == {"migrate", "api", "relay", "projector", "inference"}
+    assert {next(iter(service["command"])) for service in OURS.values()} == {"migrate", "api", "relay", "projector", "inference"}
 
 
 def test_our_containers_are_hardened_and_only_the_api_is_published_on_loopback():

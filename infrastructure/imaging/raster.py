@@ -8,6 +8,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from domain.errors import DamagedImage
 from infrastructure.imaging.decoding import FAILURES, decoding
+from infrastructure.imaging.png_rows import check_rows
 from infrastructure.imaging.renditions import shown
 from infrastructure.upload_gate import Sniffed
 
@@ -34,6 +35,7 @@ def decoded(file: BinaryIO, sniffed: Sniffed, scan_end: int | None, *, edge: int
     """
     if scan_end is None:
         with decoding("PNG"):
+            check_rows(file)
             file.seek(0)
             png = PngImagePlugin.PngImageFile(file)
             png.load()

@@ -24,7 +24,7 @@ def step(width: int, height: int) -> int:
 def encoded(picture: Image.Image, edge: int) -> bytes:
     """A JPEG whose longer edge is at most `edge`, of an L or RGB picture. Never enlarged."""
     small = picture.copy()
-    small.thumbnail((edge, edge), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    small.thumbnail((edge, edge), Image.Resampling.BILINEAR, reducing_gap=2.0)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()

@@ -54,7 +54,8 @@ class _Pillow:
             except SyntaxError as error:
                 raise _unsupported_layout(page) from error
             image.load()
-            return shown(image, signed=page.dtype == "int8")
+            picture = shown(image, signed=page.dtype == "int8")
+            return picture.copy() if picture is image else picture  # the next page comes into the same object
 
     def _opened(self, number: int) -> TiffImagePlugin.TiffImageFile:
         self._file.seek(0)

@@ -19,6 +19,7 @@ TAKEN: Final = "JPEG, PNG and TIFF images (OME-TIFF and BigTIFF too) are taken; 
 JPEG_START: Final = b"\xff\xd8\xff"
 STARTS: Final = (JPEG_START, SIGNATURE, *MAGIC)
 OTHERS: Final = (
+    (0, b"\x89PNG", "a PNG image that was changed on its way, as if it were text"),
     (0, b"GIF8", "a GIF image"),
     (0, b"BM", "a BMP image"),
     (0, b"<svg", "an SVG drawing"),

@@ -226,6 +226,6 @@ end $$;
 revoke all on schema public from public;
 revoke execute on all functions in schema es from public;
 grant usage on schema es to bioscope_app;
-grant select on es.events, es.head, es.commands, es.secrets, es.refresh_tokens to bioscope_app;
+grant select on es.events, es.head, es.commands, es.claims, es.secrets, es.refresh_tokens to bioscope_app;
 grant insert, delete on es.refresh_tokens to bioscope_app;
 grant execute on function es.append, es.use_refresh_token, es.framed to bioscope_app;

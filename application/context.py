@@ -1,0 +1,135 @@
+"""What the outside works with: every port, gathered once where a process is put together."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Any, BinaryIO, Protocol, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from application.downloads import SignedBlob
+from application.ports import Blobs, Limits, Log, Passwords, RefreshTokens
+from domain.access import Role
+
+T = TypeVar("T")
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom an access token speaks for: a user in a session, or (`session_id` is None) a service with its scopes."""
+
+    subject: UUID
+    session_id: UUID | None
+    role: Role | None
+    scopes: frozenset[str]
+    issued_at: datetime
+    expires_at: datetime
+
+
+class AccessTokens(Protocol):
+    """Signed tokens that are believed until they end; whether their session still lives is asked apart."""
+
+    def issue(self, *, user: UUID, session: UUID, role: Role, at: datetime) -> str: ...
+
+    def issue_service(self, *, name: str, scopes: frozenset[str], seconds: int, at: datetime) -> str: ...
+
+    def verify(self, token: str, *, at: datetime) -> Claims:
+        """Raises NotAuthenticated ("Invalid token"). Does not block."""
+
+
+class Reads(Protocol):
+    """The read models. Raises Unavailable when the database is away or has no connection to spare."""
+
+    async def rows(self, query: str, parameters: Mapping[str, object], *, into: type[T]) -> list[T]:
+        """Each row of `query` as `into` (a Struct whose fields are named as the columns)."""
+
+
+class Visible(Protocol):
+    """How far the read models are."""
+
+    position: int
+
+    async def wait(self, position: int, timeout: float) -> bool:  # noqa: ASYNC109 - the answer says whether it was reached
+        """Whether the read models have reached `position` within `timeout` seconds."""
+
+
+class Live(Protocol):
+    """News from the projector, for whoever watches. Only a hint: it may be lost, and after a second one looks anyway."""
+
+    def subscribe(self) -> AbstractAsyncContextManager["News"]: ...
+
+
+class News(Protocol):
+    async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - the answer says whether there was news
+        """Whether there was news within `timeout` seconds; news that came before the call counts."""
+
+
+class Sniffed(Protocol):
+    """What an image's own bytes say of it."""
+
+    @property
+    def media_type(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+
+
+class Gate(Protocol):
+    """One upload's structure, walked while it streams in. Raises UnsupportedImage, DamagedImage, ImageTooLarge."""
+
+    def feed(self, chunk: bytes) -> None: ...
+
+    def finish(self, file: BinaryIO) -> Sniffed:
+        """`file` holds exactly what was fed. Blocks for some 100 ms at worst."""
+
+
+class Dependency(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that the system needs; `lag` in events where it can be behind."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+    lag: int | None = None
+
+
+class Health(Protocol):
+    async def examine(self) -> list[Dependency]:
+        """Each dependency, asked at once, within 2 s. Raises nothing."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What of the settings the web layer needs."""
+
+    base_url: str
+    cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    access_ttl: int = 600
+    refresh_ttl: int = 7 * 86400
+    logins_per_minute_account: int = 5
+    logins_per_minute_address: int = 20
+    upload_max_bytes: int = 64 * 1024**2
+    secure_cookies: bool = False
+    docs: bool = True
+    default_model: str = "pbc8"
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    """`opened()` starts what runs beside the requests, and stops it. `digest` is a keyed hash of a request's payload."""
+
+    options: Options
+    log: Log
+    reads: Reads
+    visible: Visible
+    live: Live
+    blobs: Blobs
+    passwords: Passwords
+    access_tokens: AccessTokens
+    refresh_tokens: RefreshTokens
+    limits: Limits
+    health: Health
+    gate: Callable[[], Gate]
+    digest: Callable[[bytes], bytes]
+    signed: Callable[[str], SignedBlob]
+    metrics: Callable[[], bytes]
+    opened: Callable[[], AbstractAsyncContextManager[Any]]

@@ -1,0 +1,80 @@
+"""Fields of the BCCD smear set and what lies in them."""
+
+import csv
+import hashlib
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from numpy.random import Generator
+from PIL import Image
+
+from training.pictures import DataFault, existing, tuning
+
+Box = tuple[int, int, int, int]
+MEMBERS = ("WBC", "Platelets")
+
+
+class Field(NamedTuple):
+    """One 640 x 480 picture; boxes are (left, top, right, bottom) with their label."""
+
+    file: str
+    split: str
+    data: bytes
+    boxes: tuple[tuple[str, Box], ...]
+
+    def some(self, label: str, count: int, chance: Generator) -> list[Box]:
+        boxes = [box for found, box in self.boxes if found == label]
+        return [boxes[index] for index in chance.permutation(len(boxes))[:count]]
+
+    def has_member(self, window: Box) -> bool:
+        """A white cell or platelet reaches into the window."""
+        return any(label in MEMBERS and overlaps(box, window) for label, box in self.boxes)
+
+
+def fields(folder: Path) -> list[Field]:
+    """A tenth of `train`, by digest, comes out as split `tune`."""
+    boxes: dict[tuple[str, str], list[tuple[str, Box]]] = defaultdict(list)
+    with existing(folder / "manifest.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            left, top, right, bottom = (int(row[side]) for side in ("xmin", "ymin", "xmax", "ymax"))
+            boxes[row["file"], row["split"]].append((row["label"], (left, top, right, bottom)))
+    return [_field(folder, name, split, found) for (name, split), found in sorted(boxes.items())]
+
+
+def overlaps(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def crop_around(picture: Image.Image, box: Box, scale: float) -> Box:
+    """A square window about the middle of the box, `scale` times its longer side, moved into the picture."""
+    side = min(int(max(box[2] - box[0], box[3] - box[1]) * scale), *picture.size)
+    left = min(max((box[0] + box[2] - side) // 2, 0), picture.width - side)
+    top = min(max((box[1] + box[3] - side) // 2, 0), picture.height - side)
+    return left, top, left + side, top + side
+
+
+def window_of(picture: Image.Image, box: Box, side: int) -> Box:
+    """A square window of `side` pixels about the middle of the box."""
+    return crop_around(picture, box, (side + 0.5) / max(box[2] - box[0], box[3] - box[1]))
+
+
+def empty_places(field: Field, size: tuple[int, int], count: int, chance: Generator) -> list[Box]:
+    """Windows without white cells and platelets, as many of `count` as twenty tries find."""
+    found: list[Box] = []
+    for _ in range(20):
+        side = int(chance.integers(60, 300))
+        left, top = int(chance.integers(0, size[0] - side)), int(chance.integers(0, size[1] - side))
+        window = (left, top, left + side, top + side)
+        if len(found) < count and not field.has_member(window):
+            found.append(window)
+    return found
+
+
+def _field(folder: Path, name: str, split: str, boxes: list[tuple[str, Box]]) -> Field:
+    path = folder / name
+    if not path.is_file():
+        raise DataFault(f"{path} is missing: the data folder is incomplete")
+    data = path.read_bytes()
+    kept = "tune" if split == "train" and tuning(hashlib.sha256(data).hexdigest()) else split
+    return Field(name, kept, data, tuple(boxes))

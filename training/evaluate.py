@@ -1,0 +1,189 @@
+"""`python -m training.evaluate MODEL_FOLDER ... [--data DIR] [--write]`: the goals of the shipped models, and whether they are reached.
+
+Without data the figures come from each folder's metrics.json, after checking that it speaks of the very weights beside it.
+With data every figure is measured again from the pictures; `--write` stores them, with plots where matplotlib is installed.
+Ends with 1 if a goal is missed.
+"""
+
+import argparse
+import importlib.util
+import platform
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import onnxruntime
+import PIL
+from rich.console import Console
+from rich.table import Table
+
+from infrastructure.model_record import ModelRecord, load_record
+from infrastructure.preprocessing import digest
+from training.measure import Judged, by_source, flagged, judged, quality
+from training.pictures import data_folder
+from training.sessions import images_per_second
+from training.sets import WHITE_CELLS, Report, Set, digest_of, for_model
+
+LEAST_BALANCED = {"pbc8": 0.97, "bccd3": 0.98}
+
+
+class Goal(NamedTuple):
+    what: str
+    found: float
+    bound: float
+    at_least: bool
+
+    @property
+    def reached(self) -> bool:
+        return self.found >= self.bound if self.at_least else self.found <= self.bound
+
+
+def goals(metrics: dict[str, Any]) -> list[Goal]:
+    """The standard that a shipped model is held to, on pictures it never saw."""
+    val, foreign, int8 = metrics["sets"]["val"], metrics["foreign"], metrics["int8"]
+    return [
+        Goal("balanced accuracy on val", val["balanced_accuracy"], LEAST_BALANCED[metrics["model"]], at_least=True),
+        Goal("least recall of a class", min(one["recall"] for one in val["per_class"].values()), 0.92, at_least=True),
+        Goal("expected calibration error", val["ece"], 0.02, at_least=False),
+        Goal("clean val cells without a plain answer", val["flagged"]["any"], 0.03, at_least=False),
+        Goal("foreign pictures without a plain answer", foreign["flagged"]["any"], 0.99, at_least=True),
+        Goal("int8: loss of balanced accuracy", val["balanced_accuracy"] - int8["balanced_accuracy"], 0.003, at_least=False),
+        Goal("fp32 images/s on one core", metrics["images_per_second"]["fp32"], 800, at_least=True),
+        Goal("int8 images/s on one core", metrics["images_per_second"]["int8"], 2000, at_least=True),
+        Goal("MB of both files", metrics["bytes"] / 1e6, 6, at_least=False),
+    ]
+
+
+def measured(folder: Path, data: Path) -> tuple[dict[str, Any], dict[str, Judged], Report]:
+    """The metrics, and what they were counted from."""
+    record = load_record(folder)
+    report = for_model(record.name, data)
+    found = {name: judged(folder, chosen.encoded) for name, chosen in report.familiar.items()}
+    found["foreign"] = judged(folder, report.foreign.encoded)
+    if report.shifted:
+        found["shifted"] = judged(folder, report.shifted.encoded)
+    return _metrics(folder, record, report, found), found, report
+
+
+def _metrics(folder: Path, record: ModelRecord, report: Report, found: dict[str, Judged]) -> dict[str, Any]:
+    assert record.int8, "a shipped model has both files"
+    val = report.familiar["val"]
+    light = judged(folder, val.encoded, weights=record.int8.file)
+    metrics = {
+        "model": record.name,
+        "version": record.version,
+        "sha256": {"fp32": record.sha256, "int8": record.int8.sha256},
+        "bytes": record.size_bytes + record.int8.size_bytes,
+        "preprocessing": digest(record.preprocessing),
+        "labels": record.labels,
+        "temperature": record.temperature,
+        "review_below": record.review_below,
+        "gates": msgspec.to_builtins(record.gates),
+        "sets": {
+            name: {"sha256": digest_of(chosen)} | quality(record, found[name], chosen.truths) for name, chosen in report.familiar.items()
+        },
+        "int8": quality(record, light, val.truths) | {"agrees_with_fp32": _agreement(found["val"], light)},
+        "foreign": {
+            "sha256": digest_of(report.foreign),
+            "pictures": len(report.foreign.names),
+            "flagged": flagged(record, found["foreign"].judgements),
+            "by_source": by_source(record, report.foreign.truths, found["foreign"].judgements),
+        },
+        "images_per_second": _speeds(folder, record),
+        "versions": {
+            "python": platform.python_version(),
+            "onnxruntime": onnxruntime.__version__,
+            "pillow": PIL.__version__,
+            "numpy": np.__version__,
+        },
+    }
+    return metrics | ({"other_scanner": _shift(record, report.shifted, found["shifted"])} if report.shifted else {})
+
+
+def _agreement(one: Judged, other: Judged) -> float:
+    return float((one.logits.argmax(axis=1) == other.logits.argmax(axis=1)).mean())
+
+
+def _shift(record: ModelRecord, shifted: Set, found: Judged) -> dict[str, Any]:
+    """Members from another scanner: right means any white cell for WBC, platelet for Platelets."""
+    right = {"WBC": WHITE_CELLS, "Platelets": ("platelet",)}
+    parts = {}
+    for truth, accepted in right.items():
+        mine = [judgement for judgement, label in zip(found.judgements, shifted.truths, strict=True) if label == truth]
+        plain = [judgement for judgement in mine if judgement.status == "accepted" and judgement.label != record.other_label]
+        parts[truth] = {
+            "pictures": len(mine),
+            "right": sum(judgement.label in accepted for judgement in mine) / len(mine),
+            "called_other": sum(judgement.label == record.other_label for judgement in mine) / len(mine),
+            "plain": len(plain) / len(mine),
+            "right_of_plain": sum(judgement.label in accepted for judgement in plain) / len(plain) if plain else None,
+        }
+    return parts
+
+
+def _speeds(folder: Path, record: ModelRecord) -> dict[str, float]:
+    assert record.int8, "a shipped model has both files"
+    tensors = np.repeat(np.load(folder / record.test_input.file)[:1], 16, axis=0)
+    return {"fp32": images_per_second(folder / record.weights.file, tensors), "int8": images_per_second(folder / record.int8.file, tensors)}
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = msgspec.json.decode((folder / "metrics.json").read_bytes())
+    if metrics["sha256"]["fp32"] != load_record(folder).sha256:
+        raise SystemExit(
+            f"{folder / 'metrics.json'} speaks of other weights than {folder / 'rdf.yaml'}: measure again with --data DIR --write"
+        )
+    return metrics
+
+
+def _show(metrics: dict[str, Any], console: Console) -> bool:
+    table = Table(title=f"{metrics['model']} {metrics['version']}", title_justify="left")
+    for column in ("goal", "bound", "found", ""):
+        table.add_column(column, justify="left" if column == "goal" else "right")
+    for goal in goals(metrics):
+        sign = ">=" if goal.at_least else "<="
+        table.add_row(goal.what, f"{sign} {goal.bound:g}", f"{goal.found:.4g}", "[green]reached" if goal.reached else "[red]missed")
+    console.print(table)
+    return all(goal.reached for goal in goals(metrics))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="MODEL_FOLDER")
+    parser.add_argument("--data", type=Path, help="measure again from the pictures in this folder")
+    parser.add_argument("--write", action="store_true", help="store metrics.json and figures")
+    given = parser.parse_args()
+    console = Console()
+    reached = [_show(_evaluated(folder, given.data, write=given.write), console) for folder in given.folders]
+    sys.exit(0 if all(reached) else 1)
+
+
+def _evaluated(folder: Path, data: Path | None, *, write: bool) -> dict[str, Any]:
+    if data is None:
+        return _stored(folder)
+    metrics, found, report = measured(folder, data_folder(data))
+    if write:
+        (folder / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(_rounded(metrics)), indent=1) + b"\n")
+        if importlib.util.find_spec("matplotlib"):
+            from training.figures import draw  # noqa: PLC0415 - only where the train extra is installed
+
+            draw(folder, metrics, found, report)
+    return metrics
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return round(value, 5)
+        case dict():
+            return {name: _rounded(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_rounded(one) for one in value]
+        case _:
+            return value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""The training loop: seeded, averaged weights, a progress bar."""
+
+import copy
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from infrastructure.preprocessing import Preprocessing
+from training.augment import augmented, recompressed
+from training.network import CellNetwork
+
+AVERAGING = 0.998
+
+
+class Examples(NamedTuple):
+    """(N, H, W, 3) uint8 pictures, their class, and a finer label or -1."""
+
+    pictures: NDArray[np.uint8]
+    classes: NDArray[np.int64]
+    subtypes: NDArray[np.int64]
+
+
+class Course(NamedTuple):
+    """`stages`: (epochs, side of the picture in pixels), small pictures first: they show the same part, and cost half."""
+
+    stages: tuple[tuple[int, int], ...]
+    seed: int
+    batch: int = 64
+    rate: float = 3e-3
+    decay: float = 0.05
+    smoothing: float = 0.05
+    subtype_part: float = 0.3
+
+
+def fit(network: CellNetwork, examples: Examples, how: Preprocessing, course: Course) -> CellNetwork:
+    """The average of the weights over the last few hundred steps, in evaluation mode."""
+    torch.manual_seed(course.seed)
+    chance = Generator().manual_seed(course.seed)
+    network = network.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=course.rate, weight_decay=course.decay)
+    sizes = [size for epochs, size in course.stages for _ in range(epochs)]
+    steps = len(sizes) * (len(examples.classes) // course.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, course.rate, total_steps=steps, pct_start=0.15)
+    average = copy.deepcopy(network)
+    with _progress() as progress:
+        bar = progress.add_task("training", total=steps, loss="")
+        for epoch, size in enumerate(sizes):
+            for chosen in _batches(len(examples.classes), course.batch, chance):
+                loss = _loss(network, *_batch(examples, chosen, how, size, chance), course)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                schedule.step()
+                _follow(average, network, min(AVERAGING, 1 - 1 / (progress.tasks[bar].completed + 1)))
+                progress.update(bar, advance=1, loss=f"epoch {epoch + 1} loss {loss.item():.3f}")
+    return average.eval()
+
+
+def normalise(pictures: Tensor, how: Preprocessing) -> Tensor:
+    """(N, 3, S, S) in 0..1, in RGB, as the serving path does it."""
+    mean, std = torch.tensor(how.mean).view(1, 3, 1, 1), torch.tensor(how.std).view(1, 3, 1, 1)
+    return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def _batches(count: int, batch: int, chance: Generator) -> list[NDArray[np.int64]]:
+    order = torch.randperm(count, generator=chance).numpy()
+    return [order[start : start + batch] for start in range(0, count - batch + 1, batch)]
+
+
+def _batch(
+    examples: Examples, chosen: NDArray[np.int64], how: Preprocessing, size: int, chance: Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    raw = examples.pictures[chosen]
+    for index in range(0, len(chosen), 6):
+        raw[index] = recompressed(raw[index], int(torch.randint(35, 92, (1,), generator=chance)))
+    pictures = torch.from_numpy(raw).permute(0, 3, 1, 2).float() / 255
+    changed = augmented(pictures, size=size, crop=how.centre_crop, chance=chance)
+    return normalise(changed, how), torch.from_numpy(examples.classes[chosen]), torch.from_numpy(examples.subtypes[chosen])
+
+
+def _loss(network: CellNetwork, pictures: Tensor, classes: Tensor, subtypes: Tensor, course: Course) -> Tensor:
+    network.train()
+    logits, finer = network.with_subtypes(pictures)
+    loss = F.cross_entropy(logits, classes, label_smoothing=course.smoothing)
+    if finer is not None and (subtypes >= 0).any():
+        loss = loss + course.subtype_part * F.cross_entropy(finer, subtypes, ignore_index=-1)
+    return loss
+
+
+@torch.no_grad()
+def _follow(average: CellNetwork, network: CellNetwork, keep: float) -> None:
+    for ours, theirs in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if ours.dtype.is_floating_point:
+            ours.lerp_(theirs, 1 - keep)
+        else:
+            ours.copy_(theirs)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[loss]}")
+    )

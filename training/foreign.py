@@ -1,0 +1,231 @@
+"""Pictures that are none of a blood-cell model's business: to train its `other` class, and, from other sources, to test it.
+
+No picture, field, slide or generator of the test is used in training. White cells and platelets of BCCD are members from another
+scanner, so they are kept out of every crop here.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from infrastructure.preprocessing import decoded
+from training.bccd import Field, crop_around, empty_places
+from training.pictures import Picture
+
+Pixels = NDArray[np.uint8]
+SIDE = 96
+NATIVE = 360
+
+TRAINING_FILES = {
+    "histology": "real/CMU-1-Small-Region.svs",
+    "fluorescence": "real/ht29_dna_u8_packbits.tif",
+    "fluorescence spots": "real/spots_tyx_u16.tiff",
+    "test chart": "real/multi-channel-z-series.ome.tif",
+}
+TEST_FILES = {
+    "histology (other slide)": "real/ihc_histology_rgb.png",
+    "fluorescence (other sample)": "real/drosophila_gfp_rgb_bad_exif_ifd.tif",
+    "phase contrast": "real/cell_phase_gray.png",
+    "bright field worms": "real/celegans_brightfield_u16.tif",
+}
+
+
+def for_training(formats: Path, fields: list[Field], cells: list[Picture], chance: Generator) -> Iterator[tuple[str, Pixels]]:
+    """About 1,100 (source, 96 x 96 picture)."""
+    yield from strange_for_training(formats, chance)
+    yield from _smear(fields, chance)
+    for cell in _some(cells, 120, chance):
+        yield "corner of a PBC picture", _scaled(_corner(decoded(cell.data), chance))
+    for cell in _some(cells, 100, chance):
+        yield "cell lost to blur", _scaled(decoded(cell.data).filter(ImageFilter.GaussianBlur(chance.uniform(4, 10))))
+    for cell in _some(cells, 80, chance):
+        yield "cell lost to light", _scaled(_exposed(decoded(cell.data), chance))
+
+
+def strange_for_training(formats: Path, chance: Generator) -> Iterator[tuple[str, Pixels]]:
+    """What holds no blood at all."""
+    for source, name in TRAINING_FILES.items():
+        for crop in _crops(_opened(formats / name), 70, chance):
+            yield source, _scaled(crop)
+    for make in (_blank, _linear_gradient, _gaussian_noise, _soft_noise, _stripes, _words):
+        for _ in range(40):
+            yield _name(make), _scaled(make(chance))
+
+
+def for_test(formats: Path, fields: list[Field], cells: list[Picture], chance: Generator) -> Iterator[tuple[str, bytes]]:
+    """About 800 (source, encoded picture)."""
+    yield from strange_for_test(formats, chance)
+    for source, pixels in _smear(fields, chance, side=NATIVE):
+        yield f"{source} (other field)", _png(Image.fromarray(pixels))
+    changes: dict[str, Callable[[Image.Image], Image.Image]] = {
+        "corner of a val picture": lambda cell: _corner(cell, chance),
+        "val cell lost to box blur": lambda cell: cell.filter(ImageFilter.BoxBlur(chance.uniform(6, 12))),
+        "val cell lost to over-exposure": lambda cell: _gained(cell, chance.uniform(2.5, 4)),
+    }
+    for source, change in changes.items():
+        for cell in _some(cells, 80, chance):
+            yield source, _png(change(decoded(cell.data)))
+
+
+def strange_for_test(formats: Path, chance: Generator) -> Iterator[tuple[str, bytes]]:
+    for source, name in TEST_FILES.items():
+        yield source, (formats / name).read_bytes()
+        for crop in _crops(_opened(formats / name), 60, chance):
+            yield source, _png(crop)
+    for make in (_flat, _round_gradient, _salt_and_pepper, _uniform_noise, _chequers, _page):
+        for _ in range(25):
+            yield _name(make), _png(make(chance))
+
+
+def _name(make: Callable[[Generator], Image.Image]) -> str:
+    return make.__name__.strip("_").replace("_", " ")
+
+
+def _smear(fields: list[Field], chance: Generator, *, side: int = SIDE) -> Iterator[tuple[str, Pixels]]:
+    for field in fields:
+        picture = decoded(field.data)
+        if chance.random() < 0.5:
+            yield "whole smear field", _scaled(picture, side)
+        for box in field.some("RBC", 1, chance):
+            window = crop_around(picture, box, chance.uniform(1.0, 3.5))
+            if not field.has_member(window):
+                yield "red cell", _scaled(picture.crop(window), side)
+        for window in empty_places(field, picture.size, 1, chance):
+            yield "smear background", _scaled(picture.crop(window), side)
+
+
+def _opened(path: Path) -> Image.Image:
+    return decoded(path.read_bytes())
+
+
+def _some(cells: list[Picture], count: int, chance: Generator) -> list[Picture]:
+    return [cells[index] for index in chance.choice(len(cells), count, replace=False)]
+
+
+def _crops(picture: Image.Image, count: int, chance: Generator) -> Iterator[Image.Image]:
+    shortest = min(picture.size)
+    for _ in range(count):
+        side = int(chance.uniform(0.15, 1.0) * shortest) if shortest < 1000 else int(chance.uniform(80, 900))
+        left, top = int(chance.integers(0, picture.width - side + 1)), int(chance.integers(0, picture.height - side + 1))
+        yield picture.crop((left, top, left + side, top + side))
+
+
+def _corner(picture: Image.Image, chance: Generator) -> Image.Image:
+    """At most a quarter of width and height: the cell in the middle does not reach it."""
+    side = int(picture.width * chance.uniform(0.18, 0.25))
+    left, top = ((0, picture.width - side)[chance.integers(2)], (0, picture.height - side)[chance.integers(2)])
+    return picture.crop((left, top, left + side, top + side))
+
+
+def _exposed(picture: Image.Image, chance: Generator) -> Image.Image:
+    if chance.random() < 0.5:
+        lift = int(chance.integers(140, 215))
+        return picture.point([min(255, shade + lift) for shade in range(256)] * 3)
+    part = chance.uniform(0.02, 0.15)
+    return picture.point([int(shade * part) for shade in range(256)] * 3)
+
+
+def _gained(picture: Image.Image, gain: float) -> Image.Image:
+    return picture.point([min(255, int(shade * gain)) for shade in range(256)] * 3)
+
+
+def _scaled(picture: Image.Image, side: int = SIDE) -> Pixels:
+    enlarges = min(picture.size) < side
+    return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR if enlarges else Image.Resampling.BOX))
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _colour(chance: Generator) -> tuple[int, int, int]:
+    red, green, blue = chance.integers(0, 256, 3).tolist()
+    return red, green, blue
+
+
+def _blank(chance: Generator) -> Image.Image:
+    shade = int(chance.choice([0, 255, int(chance.integers(0, 256))]))
+    even = Image.new("RGB", (SIDE, SIDE), (shade, shade, shade) if chance.random() < 0.7 else _colour(chance))
+    return _grainy(even, chance.uniform(0, 6), chance)
+
+
+def _grainy(picture: Image.Image, strength: float, chance: Generator) -> Image.Image:
+    values = np.asarray(picture, np.float32) + chance.normal(0, max(strength, 1e-6), (picture.height, picture.width, 3))
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+def _between(part: NDArray[np.floating], first: tuple[int, int, int], last: tuple[int, int, int]) -> Image.Image:
+    values = part[:, :, None] * np.asarray(first) + (1 - part[:, :, None]) * np.asarray(last)
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def _linear_gradient(chance: Generator) -> Image.Image:
+    y, x = np.mgrid[0:SIDE, 0:SIDE] / (SIDE - 1)
+    angle = chance.uniform(0, np.pi / 2)
+    part = np.cos(angle) * x + np.sin(angle) * y
+    return _between(part / part.max(), _colour(chance), _colour(chance))
+
+
+def _gaussian_noise(chance: Generator) -> Image.Image:
+    even = Image.new("RGB", (SIDE, SIDE), _colour(chance))
+    return _grainy(even, chance.uniform(15, 90), chance)
+
+
+def _soft_noise(chance: Generator) -> Image.Image:
+    return _grainy(Image.new("RGB", (SIDE, SIDE), (128, 128, 128)), 90, chance).filter(ImageFilter.GaussianBlur(chance.uniform(1, 6)))
+
+
+def _stripes(chance: Generator) -> Image.Image:
+    y, x = np.mgrid[0:SIDE, 0:SIDE]
+    wave = np.sin((x * chance.uniform(-1, 1) + y * chance.uniform(-1, 1)) * chance.uniform(0.1, 1.0))
+    return _between((wave + 1) / 2, _colour(chance), _colour(chance))
+
+
+def _words(chance: Generator) -> Image.Image:
+    sheet = Image.new("RGB", (SIDE, SIDE), "white")
+    for line in range(8):
+        letters = "".join(chr(code) for code in chance.integers(97, 123, 14))
+        ImageDraw.Draw(sheet).text((3, 2 + 12 * line), letters, fill="black")
+    return sheet
+
+
+def _flat(chance: Generator) -> Image.Image:
+    return Image.new("RGB", (NATIVE, NATIVE), [(255, 255, 255), (0, 0, 0), (128, 128, 128), _colour(chance)][chance.integers(4)])
+
+
+def _round_gradient(chance: Generator) -> Image.Image:
+    y, x = np.mgrid[0:NATIVE, 0:NATIVE] / (NATIVE - 1)
+    distance = np.hypot(x - chance.random(), y - chance.random())
+    return _between(distance / distance.max(), _colour(chance), _colour(chance))
+
+
+def _salt_and_pepper(chance: Generator) -> Image.Image:
+    grain = chance.random((NATIVE // 3, NATIVE // 3)) < chance.uniform(0.05, 0.5)
+    return Image.fromarray((grain * 255).astype(np.uint8)).resize((NATIVE, NATIVE), Image.Resampling.NEAREST).convert("RGB")
+
+
+def _uniform_noise(chance: Generator) -> Image.Image:
+    cell = int(chance.integers(1, 12))
+    small = Image.fromarray(chance.integers(0, 256, (NATIVE // cell, NATIVE // cell, 3), dtype=np.uint8))
+    return small.resize((NATIVE, NATIVE), Image.Resampling.NEAREST)
+
+
+def _chequers(chance: Generator) -> Image.Image:
+    y, x = np.mgrid[0:NATIVE, 0:NATIVE] // int(chance.integers(8, 90))
+    return _between(((x + y) % 2).astype(float), _colour(chance), _colour(chance))
+
+
+def _page(chance: Generator) -> Image.Image:
+    sheet = Image.new("RGB", (NATIVE, NATIVE), (250, 248, 240))
+    size = int(chance.integers(12, 60))
+    for line in range(NATIVE // size):
+        words = " ".join(chance.choice(["blood", "smear", "report", "patient", "2024", "WBC", "normal", "count"], 8))
+        ImageDraw.Draw(sheet).text((6, line * size), words, fill=(30, 30, 60), font=ImageFont.load_default(size))
+    return sheet

@@ -1,0 +1,101 @@
+"""A model folder against pictures whose truth is known, by the very path that serves. Needs onnxruntime, no torch."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infrastructure.judgement import Judgement, judge
+from infrastructure.model_record import ModelRecord, load_record
+from infrastructure.preprocessing import prepare
+from training.calibration import balanced_accuracy, bins, expected_calibration_error, negative_log_likelihood
+from training.sessions import run
+
+REPEATS = 1000
+
+
+class Judged(NamedTuple):
+    """What the model said of each picture, in the order given."""
+
+    logits: NDArray[np.float32]
+    judgements: list[Judgement]
+
+
+def judged(folder: Path, encoded: Sequence[bytes], *, weights: str | None = None) -> Judged:
+    """Decode, prepare, run, judge: as the inference worker does."""
+    record = load_record(folder)
+    tensors = np.stack([prepare(data, record.preprocessing) for data in encoded])
+    outputs = run(folder / (weights or record.weights.file), tensors, list(record.output_names))
+    rows = [[output[index] for output in outputs] for index in range(len(tensors))]
+    return Judged(outputs[0], [judge(tensor, row, record) for tensor, row in zip(tensors, rows, strict=True)])
+
+
+def quality(record: ModelRecord, found: Judged, truth: Sequence[str]) -> dict[str, Any]:
+    """Accuracy, per-class recall and precision, confusion (rows: truth), calibration, and how many asked for a human."""
+    classes = np.array([record.labels.index(label) for label in truth])
+    probabilities = np.array([judgement.probabilities for judgement in found.judgements])
+    said = probabilities.argmax(axis=1)
+    confusion = np.zeros((len(record.labels), len(record.labels)), int)
+    np.add.at(confusion, (classes, said), 1)
+    return {
+        "pictures": len(truth),
+        "accuracy": float((said == classes).mean()),
+        "accuracy_95": _interval(said == classes),
+        "balanced_accuracy": balanced_accuracy(said, classes),
+        "balanced_accuracy_95": _balanced_interval(said, classes),
+        "per_class": _per_class(record.labels, confusion),
+        "confusion": confusion.tolist(),
+        "ece": expected_calibration_error(probabilities, classes),
+        "nll": negative_log_likelihood(probabilities, classes),
+        "reliability": bins(probabilities, classes),
+        "flagged": flagged(record, found.judgements),
+    }
+
+
+def flagged(record: ModelRecord, judgements: Sequence[Judgement]) -> dict[str, float]:
+    """Parts of all: no plain answer (`any`), and by what: `other`, out of domain, review."""
+    total = len(judgements)
+    kinds = Counter(_flag(record, judgement) for judgement in judgements)
+    return {"any": 1 - kinds["accepted"] / total} | {kind: kinds[kind] / total for kind in ("other", "out_of_domain", "needs_review")}
+
+
+def by_source(record: ModelRecord, sources: Sequence[str], judgements: Sequence[Judgement]) -> dict[str, dict[str, Any]]:
+    grouped: dict[str, list[Judgement]] = defaultdict(list)
+    for source, judgement in zip(sources, judgements, strict=True):
+        grouped[source].append(judgement)
+    return {source: {"pictures": len(mine), "flagged": flagged(record, mine)} for source, mine in sorted(grouped.items())}
+
+
+def _flag(record: ModelRecord, judgement: Judgement) -> str:
+    return "other" if judgement.status != "out_of_domain" and judgement.label == record.other_label else judgement.status
+
+
+def _per_class(labels: Sequence[str], confusion: NDArray[np.int64]) -> dict[str, dict[str, float]]:
+    found = {}
+    for index, label in enumerate(labels):
+        truth, said, right = int(confusion[index].sum()), int(confusion[:, index].sum()), int(confusion[index, index])
+        if truth:
+            found[label] = {"pictures": truth, "recall": right / truth, "precision": right / said if said else 0.0}
+    return found
+
+
+def _interval(right: NDArray[np.bool_]) -> list[float]:
+    """Wilson's 95 % interval of a proportion."""
+    count, part, z = len(right), float(right.mean()), 1.96
+    middle = (part + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * np.sqrt(part * (1 - part) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return [float(middle - half), float(middle + half)]
+
+
+def _balanced_interval(said: NDArray[np.int64], classes: NDArray[np.int64]) -> list[float]:
+    """95 % by 1,000 resamplings within the classes."""
+    chance = np.random.default_rng(0)
+    recalls = []
+    for one in np.unique(classes):
+        right = (said[classes == one] == one).astype(float)
+        recalls.append(right[chance.integers(0, len(right), (REPEATS, len(right)))].mean(axis=1))
+    low, high = np.percentile(np.mean(recalls, axis=0), [2.5, 97.5])
+    return [float(low), float(high)]

@@ -1,0 +1,95 @@
+"""`python -m training.pbc8 --data DIR --out models/pbc8`: the eight-class blood cell model, from pictures to a served folder."""
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from infrastructure.preprocessing import Preprocessing, decoded
+from training.bccd import fields
+from training.export import Description
+from training.fit import Course, Examples, fit
+from training.foreign import for_training
+from training.network import CellNetwork
+from training.pictures import Picture, data_folder, pbc8
+from training.publish import Known, publish
+
+LABELS = ["basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet"]
+OTHER = "other"
+SUBTYPES = ["BNE", "SNE", "MMY", "MY", "PMY", "IG"]
+HOW = Preprocessing(size=80, centre_crop=5 / 6, mean=(0.87, 0.75, 0.72), std=(0.16, 0.18, 0.09))
+COURSE = Course(stages=((60, 64), (36, 80)), seed=20260)
+ABOUT = Description(
+    model="pbc8",
+    title="PBC-8 blood cells",
+    version="1.0.0",
+    text="Eight classes of normal peripheral blood cells and `other`: one stained cell in the middle of the picture. Not for diagnosis.",
+    licence="CC-BY-4.0",
+    cite=[
+        {
+            "text": "A. Acevedo et al., A dataset of microscopic peripheral blood cell images for development of automatic recognition "
+            "systems, Data in Brief 30 (2020) 105474",
+            "doi": "10.1016/j.dib.2020.105474",
+        }
+    ],
+    training_data="Mendeley Data doi:10.17632/snkd93bnjr.1 (CC BY 4.0): 4,675 cells; `other` from BCCD fields and public test images",
+    tags=["blood", "cell", "classification", "brightfield", "May-Gruenwald-Giemsa"],
+)
+
+
+def train(data: Path, pictures: list[Picture], checkpoint: Path | None) -> CellNetwork:
+    """Trained on split `train` and foreign pictures; a checkpoint that exists is taken instead."""
+    torch.manual_seed(COURSE.seed)
+    network = CellNetwork(len(LABELS) + 1, subtypes=len(SUBTYPES))
+    if checkpoint and checkpoint.exists():
+        network.load_state_dict(torch.load(checkpoint))
+        return network.eval()
+    network = fit(network, examples(data, pictures), HOW, COURSE)
+    if checkpoint:
+        torch.save(network.state_dict(), checkpoint)
+    return network
+
+
+def examples(data: Path, pictures: list[Picture]) -> Examples:
+    cells = [picture for picture in pictures if picture.split == "train"]
+    smears = [field for field in fields(data / "bccd") if field.split == "train"]
+    foreign = [pixels for _, pixels in for_training(data / "formats", smears, cells, np.random.default_rng(COURSE.seed))]
+    return Examples(
+        np.stack([*(np.asarray(decoded(cell.data)) for cell in cells), *foreign]),
+        np.array([LABELS.index(cell.label) for cell in cells] + [len(LABELS)] * len(foreign)),
+        np.array([SUBTYPES.index(cell.subtype) if cell.subtype in SUBTYPES else -1 for cell in cells] + [-1] * len(foreign)),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder that holds pbc8, bccd and formats")
+    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--checkpoint", type=Path, help="keep the trained weights here, and take them from here if they exist")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    data = data_folder(given.data)
+    pictures = pbc8(data / "pbc8")
+    network = train(data, pictures, given.checkpoint)
+    publish(
+        network,
+        given.out,
+        ABOUT,
+        labels=[*LABELS, OTHER],
+        other=OTHER,
+        how=HOW,
+        train=_known(pictures, "train"),
+        tune=_known(pictures, "tune"),
+    )
+
+
+def _known(pictures: list[Picture], split: str) -> Known:
+    chosen = [picture for picture in pictures if picture.split == split]
+    return Known([picture.data for picture in chosen], np.array([LABELS.index(picture.label) for picture in chosen]))
+
+
+if __name__ == "__main__":
+    main()

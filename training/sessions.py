@@ -1,0 +1,34 @@
+"""ONNX files run as they are served: one thread, on the processor."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+INPUT = "image"
+
+
+def opened(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def run(path: Path, tensors: NDArray[np.float32], outputs: list[str], *, batch: int = 64) -> list[NDArray[np.float32]]:
+    """The named outputs for all tensors."""
+    session = opened(path)
+    parts = [session.run(outputs, {INPUT: tensors[start : start + batch]}) for start in range(0, len(tensors), batch)]
+    return [np.concatenate(output) for output in zip(*parts, strict=True)]
+
+
+def images_per_second(path: Path, tensors: NDArray[np.float32], *, repeats: int = 40) -> float:
+    """Of the network alone on one core: the tenth percentile of processor time over `repeats` batches."""
+    session = opened(path)
+    taken = []
+    for _ in range(repeats):
+        started = time.process_time()
+        session.run(None, {INPUT: tensors})
+        taken.append(time.process_time() - started)
+    return float(len(tensors) / np.percentile(taken, 10))
