@@ -115,7 +115,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """`opened()` starts what runs beside the requests, and stops it. `digest` is a keyed hash of a request's payload."""
+    """`opened()` starts what runs beside the requests, and stops it. `digest` is a keyed hash of a request's payload;
+    `observed(method, route, status, seconds)` is told of every request."""
 
     options: Options
     log: Log
@@ -132,4 +133,5 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     digest: Callable[[bytes], bytes]
     signed: Callable[[str], SignedBlob]
     metrics: Callable[[], bytes]
+    observed: Callable[[str, str, int, float], None]
     opened: Callable[[], AbstractAsyncContextManager[Any]]

@@ -1,0 +1,50 @@
+"""The web application, put together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+from litestar import Litestar, Request
+from litestar.di import Provide
+from litestar.middleware import DefineMiddleware
+
+from api import health
+from api.auth import Authentication
+from api.bodies import Bodies
+from api.calls import Call
+from api.datasets import Datasets
+from api.edge import Edge
+from api.problems import HANDLERS
+from application.context import Services
+from application.identity import Identities
+
+THREADS = 64  # commands that wait for the log at once
+ROUTES: tuple[Any, ...] = (health.live, health.ready, health.metrics, Datasets)
+
+
+def create_app(services: Services) -> Edge:
+    """An ASGI application over `services`."""
+    identities = Identities(services.log)
+
+    async def call(request: Request[Any, Any, Any]) -> Call:
+        return Call(request, services, identities, request.scope.get("auth"))
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        threads = ThreadPoolExecutor(THREADS, thread_name_prefix="command")
+        asyncio.get_running_loop().set_default_executor(threads)
+        async with services.opened():
+            yield
+
+    app = Litestar(
+        route_handlers=ROUTES,
+        dependencies={"call": Provide(call)},
+        middleware=[DefineMiddleware(Authentication, services=services, identities=identities), DefineMiddleware(Bodies)],
+        exception_handlers=HANDLERS,
+        lifespan=[lifespan],
+        openapi_config=None,
+        request_max_body_size=None,
+    )
+    return Edge(app, services.options, services.observed)

@@ -1,0 +1,200 @@
+"""What holds for every request, whatever route it meets: ids, limits, secure headers, CORS, one log line, HEAD, and never a bare error."""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import structlog
+
+from api.problems import MEDIA_TYPE, problem
+from application.context import Options
+
+log = structlog.get_logger()
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[Any, Any, Any], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+QUERY_MOST = 8192  # bytes
+HEADERS_MOST = 32_768  # bytes
+AT_ONCE = 256  # requests under way; more are told to come back
+BODY_IDLE = 30.0  # seconds between two pieces of a body
+PREFLIGHT_AGE = b"600"
+REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+TAKEN = b"authorization, content-type, if-match, idempotency-key, prefer, traceparent, x-request-id"
+SHOWN = b"etag, link, location, retry-after, content-disposition, x-event-position, x-next-cursor, x-total-count, x-request-id"
+SECURE: tuple[tuple[bytes, bytes], ...] = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+HSTS = (b"strict-transport-security", b"max-age=31536000")
+QUIET = ("/health", "/api/health", "/metrics")
+
+Observed = Callable[[str, str, int, float], None]
+
+
+class TooSlow(Exception):
+    """A piece of a body did not come in time."""
+
+
+class Edge:
+    """Around the whole application. `observed(method, route, status, seconds)` is told of every request."""
+
+    def __init__(self, app: Asgi, options: Options, observed: Observed) -> None:
+        self._app, self._options, self._observed = app, options, observed
+        self._hosts = {host.lower() for host in options.allowed_hosts}
+        self._secure = (*SECURE, HSTS) if options.secure_cookies else SECURE
+        self._under_way = 0
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = _Request(scope, self._allowed_origin(scope))
+        self._under_way += 1
+        try:
+            await self._handle(request, receive, self._dressed(request, send))
+        finally:
+            self._under_way -= 1
+            self._tell(request)
+
+    async def _handle(self, request: "_Request", receive: Receive, send: Send) -> None:
+        if (refusal := self._refusal(request)) is not None:
+            await _say(send, *refusal, request.id)
+            return
+        if request.is_preflight:
+            await send({"type": "http.response.start", "status": 204, "headers": self._preflight(request)})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        try:
+            await self._app(request.scope, _in_time(receive), send)
+        except TooSlow:
+            await request.unless_begun(lambda: _say(send, 408, "The body did not arrive in time; send it again", request.id))
+        except Exception:
+            log.exception("unforeseen error", request_id=request.id)
+            await request.unless_begun(lambda: _say(send, 500, "Something went wrong on our side. It was logged", request.id))
+
+    def _refusal(self, request: "_Request") -> tuple[int, str] | None:
+        headers = request.headers
+        if self._under_way > AT_ONCE and not request.path.startswith(QUIET):
+            return 503, "Too many requests at once; try again in a second"
+        if self._hosts and headers.get(b"host", b"").rsplit(b":", 1)[0].decode("latin-1").lower() not in self._hosts:
+            return 421, "This host name is not served here"
+        if len(request.scope.get("query_string", b"")) > QUERY_MOST:
+            return 414, f"The query is longer than {QUERY_MOST} bytes"
+        if sum(len(name) + len(value) for name, value in request.scope["headers"]) > HEADERS_MOST:
+            return 431, f"The headers are longer than {HEADERS_MOST} bytes"
+        if headers.get(b"content-encoding", b"identity") != b"identity":
+            return 415, "Send the body without Content-Encoding"
+        return None
+
+    def _allowed_origin(self, scope: Any) -> bytes | None:
+        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
+        return origin if origin is not None and origin.decode("latin-1") in self._options.cors_origins else None
+
+    def _preflight(self, request: "_Request") -> Headers:
+        if request.origin is None:
+            return []
+        return [
+            (b"access-control-allow-methods", METHODS),
+            (b"access-control-allow-headers", TAKEN),
+            (b"access-control-max-age", PREFLIGHT_AGE),
+        ]
+
+    def _dressed(self, request: "_Request", send: Send) -> Send:
+        async def dressed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                request.status = message["status"]
+                message["headers"] = self._headers(request, message.get("headers", ()))
+            elif request.is_head and message["type"] == "http.response.body":
+                if request.ended:
+                    return
+                request.ended = True
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
+
+        return dressed
+
+    def _headers(self, request: "_Request", given: Iterable[tuple[bytes, bytes]]) -> Headers:
+        kept = [(name.lower(), value) for name, value in given]
+        names = {name for name, _ in kept}
+        kept += [pair for pair in self._secure if pair[0] not in names]
+        kept.append((b"x-request-id", request.id.encode()))
+        if self._options.cors_origins:
+            kept.append((b"vary", b"Origin"))
+        if request.origin is not None:
+            kept += [(b"access-control-allow-origin", request.origin), (b"access-control-expose-headers", SHOWN)]
+        return kept
+
+    def _tell(self, request: "_Request") -> None:
+        seconds = time.perf_counter() - request.began
+        route = str(request.scope.get("path_template") or "unknown")
+        self._observed(request.method, route, request.status, seconds)
+        if request.status >= 500 or not request.path.startswith(QUIET):
+            user = getattr(request.scope.get("user"), "id", None)
+            said = {"method": request.method, "route": route, "status": request.status, "ms": round(seconds * 1000, 1)}
+            log.info("request", **said, request_id=request.id, user=str(user) if user else None)
+
+
+class _Request:
+    """One request as the edge sees it."""
+
+    def __init__(self, scope: Any, origin: bytes | None) -> None:
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.is_head = self.method == "HEAD"
+        self.scope = {**scope, "method": "GET"} if self.is_head else scope
+        self.origin = origin
+        self.began = time.perf_counter()
+        self.status = 499  # until there is an answer: the client went away
+        self.ended = False
+        given = self.headers.get(b"x-request-id", b"").decode("latin-1")
+        self.id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
+        self.scope["state"] = {**scope.get("state", {}), "request_id": self.id}
+
+    @property
+    def is_preflight(self) -> bool:
+        return self.method == "OPTIONS" and b"access-control-request-method" in self.headers
+
+    async def unless_begun(self, say: Callable[[], Awaitable[None]]) -> None:
+        if self.status == 499:
+            await say()
+
+
+async def _say(send: Send, status: int, detail: str, request_id: str) -> None:
+    body = msgspec.json.encode(problem(status, detail, request_id=request_id))
+    headers: Headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    if status == 503:
+        headers.append((b"retry-after", b"1"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _in_time(receive: Receive) -> Receive:
+    """While the body is under way each piece has its time; after that only a disconnect can come, which may take for ever."""
+    complete = False
+
+    async def received() -> Message:
+        nonlocal complete
+        if complete:
+            return await receive()
+        try:
+            async with asyncio.timeout(BODY_IDLE):
+                message = await receive()
+        except TimeoutError:
+            raise TooSlow from None
+        complete = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    return received

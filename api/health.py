@@ -1,0 +1,44 @@
+"""Whether it lives, and whether all that it needs is there."""
+
+from typing import Any
+
+import msgspec
+from litestar import Response, get
+from litestar.di import NamedDependency
+
+from api.auth import OPEN
+from api.calls import Call
+from application.context import Dependency
+
+
+class Alive(msgspec.Struct, frozen=True):
+    status: str = "ok"
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """`status` is ok, or degraded when something is away; `dependencies` says what."""
+
+    status: str
+    dependencies: list[Dependency]
+
+
+@get(["/api/health", "/health", "/health/live", "/api/health/live"], opt=OPEN, tags=["health"])
+async def live() -> Alive:
+    """Nothing is asked but this process."""
+    return Alive()
+
+
+@get(["/health/ready", "/api/health/ready"], opt=OPEN, tags=["health"])
+async def ready(call: NamedDependency[Call]) -> Response[Ready]:
+    """503 while something that commands or queries need is away."""
+    found = await call.services.health.examine()
+    good = all(one.ok for one in found)
+    return Response(Ready("ok" if good else "degraded", found), status_code=200 if good else 503)
+
+
+@get("/metrics", opt=OPEN, include_in_schema=False)
+async def metrics(call: NamedDependency[Call]) -> Response[Any]:
+    """Prometheus' text form, for who asks from this machine."""
+    if call.address not in {"127.0.0.1", "::1"}:
+        return Response(None, status_code=404)
+    return Response(call.services.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,0 +1,72 @@
+"""Who a token speaks for, as the log knows it; remembered for a few seconds, so that a request costs nothing."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+from threading import Lock
+from uuid import UUID
+
+import msgspec
+
+from application.context import Claims
+from application.ports import Log
+from domain import session, user
+from domain.access import Actor
+from domain.errors import NotAuthenticated
+
+SECONDS = 5.0  # that a revoked session or a lost role may still be believed in another process
+MOST = 10_000
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """`session_id` and `signed_in_at` are a user's; a service has neither."""
+
+    actor: Actor
+    session_id: UUID | None = None
+    signed_in_at: datetime | None = None
+
+
+class Identities:
+    """Threads may share it."""
+
+    def __init__(self, log: Log, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log, self._clock = log, clock
+        self._seen: OrderedDict[UUID, tuple[float, Identity]] = OrderedDict()
+        self._lock = Lock()
+
+    def remembered(self, claims: Claims) -> Identity | None:
+        """Without looking anything up."""
+        if claims.session_id is None:
+            return Identity(actor=Actor(id=claims.subject, kind="service", scopes=claims.scopes))
+        with self._lock:
+            until, identity = self._seen.get(claims.session_id, (0.0, None))
+        return identity if until > self._clock() else None
+
+    def identified(self, claims: Claims) -> Identity:
+        """Blocks. Raises NotAuthenticated when the session has ended, or its user may not act; Unavailable."""
+        if (known := self.remembered(claims)) is not None:
+            return known
+        assert claims.session_id is not None
+        found = self._log.load(claims.session_id, session.evolve)
+        if found is None or found.user_id != claims.subject or found.revoked:
+            raise NotAuthenticated("Invalid token")
+        account = self._log.load(found.user_id, user.evolve)
+        if account is None or not account.may_sign_in:
+            raise NotAuthenticated("User disabled")
+        identity = Identity(actor=Actor(id=account.id, role=account.role), session_id=found.id, signed_in_at=found.started_at)
+        self._remember(identity)
+        return identity
+
+    def forget(self, user_id: UUID) -> None:
+        """After anything that changes what a user may do."""
+        with self._lock:
+            for session_id in [known for known, (_, identity) in self._seen.items() if identity.actor.id == user_id]:
+                del self._seen[session_id]
+
+    def _remember(self, identity: Identity) -> None:
+        assert identity.session_id is not None
+        with self._lock:
+            self._seen[identity.session_id] = (self._clock() + SECONDS, identity)
+            while len(self._seen) > MOST:
+                self._seen.popitem(last=False)
