@@ -1,0 +1,110 @@
+"""Passwords as argon2id hashes (RFC 9106), few at a time: each costs memory and a core."""
+
+import base64
+import os
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock, Semaphore
+from typing import Final
+
+from argon2 import Parameters, PasswordHasher, extract_parameters
+from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.low_level import ARGON2_VERSION, Type
+
+from domain.errors import Unavailable
+from domain.values import invalid
+
+STRENGTHS: Final = {
+    "production": Parameters(Type.ID, ARGON2_VERSION, salt_len=16, hash_len=32, time_cost=3, memory_cost=64 * 1024, parallelism=1),
+    "embedded": Parameters(Type.ID, ARGON2_VERSION, salt_len=16, hash_len=32, time_cost=2, memory_cost=19456, parallelism=1),
+}
+AT_ONCE: Final = 2
+WAITING_MOST: Final = 32
+PATIENCE: Final = 5.0  # seconds in the queue
+BYTES_MOST: Final = 1024
+
+
+class Argon2Passwords:
+    """The port `Passwords`. Blocks for a hash's time and that of the queue before it; may be shared by threads."""
+
+    def __init__(self, strength: str) -> None:
+        self._wanted = STRENGTHS[strength]
+        self._hasher = PasswordHasher.from_parameters(self._wanted)
+        self._nobodys = _hash_of_nothing(self._wanted)
+        self._queue = Turnstile()
+
+    def hash(self, password: str) -> bytes:
+        """Raises Invalid beyond 1 KiB, and Unavailable."""
+        given = _bytes(password)
+        if given is None:
+            raise invalid("password", f"must have at most {BYTES_MOST} bytes")
+        with self._queue.turn():
+            return self._hasher.hash(given).encode()
+
+    def verify(self, password: str, known: bytes | None) -> bool:
+        """Costs the same whether there is a hash or not, whether it fits or not. Raises Unavailable."""
+        given = _bytes(password)
+        real = known is not None and given is not None
+        with self._queue.turn():
+            return self._fits(known if real and known else self._nobodys, given or b"") and real
+
+    def _fits(self, known: bytes, given: bytes) -> bool:
+        try:
+            return self._hasher.verify(known, given)
+        except (VerificationError, InvalidHashError):
+            return False
+
+    def outdated(self, known: bytes) -> bool:
+        try:
+            made = extract_parameters(known.decode())
+        except (InvalidHashError, ValueError):
+            return True
+        weaker = made.memory_cost < self._wanted.memory_cost or made.time_cost < self._wanted.time_cost
+        return weaker or made.type is not self._wanted.type or made.version < self._wanted.version
+
+
+class Turnstile:
+    """Two may pass at a time; behind them a few wait for a while, and whoever comes then is sent away."""
+
+    def __init__(self, waiting_most: int = WAITING_MOST, patience: float = PATIENCE) -> None:
+        self._room = AT_ONCE + waiting_most
+        self._patience = patience
+        self._places = Semaphore(AT_ONCE)
+        self._present = 0
+        self._lock = Lock()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Raises Unavailable."""
+        with self._lock:
+            if self._present >= self._room:
+                raise _busy()
+            self._present += 1
+        try:
+            if not self._places.acquire(timeout=self._patience):
+                raise _busy()
+            try:
+                yield
+            finally:
+                self._places.release()
+        finally:
+            with self._lock:
+                self._present -= 1
+
+
+def _busy() -> Unavailable:
+    return Unavailable("Too many are signing in just now; try again in a moment", retry_after=5)
+
+
+def _bytes(password: str) -> bytes | None:
+    """As it is hashed: the same for all ways in which a keyboard may compose it (NFKC). None when it is too long."""
+    if len(password.encode(errors="surrogatepass")) > BYTES_MOST:
+        return None
+    return unicodedata.normalize("NFKC", password).encode(errors="surrogatepass")
+
+
+def _hash_of_nothing(like: Parameters) -> bytes:
+    """A hash of the wanted cost that no password is known to fit, made without computing one."""
+    salt, digest = (base64.b64encode(os.urandom(size)).decode().rstrip("=") for size in (like.salt_len, like.hash_len))
+    return f"$argon2id$v={like.version}$m={like.memory_cost},t={like.time_cost},p={like.parallelism}${salt}${digest}".encode()

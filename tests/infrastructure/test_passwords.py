@@ -1,0 +1,120 @@
+"""Slow hashes: right ones, equally dear ones, few at a time."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+
+import pytest
+
+from domain.errors import Invalid, Unavailable
+from infrastructure.passwords import AT_ONCE, Argon2Passwords, Turnstile
+
+PASSWORD = "a long and winding road"
+
+
+@pytest.fixture(scope="module")
+def passwords():
+    return Argon2Passwords("embedded")
+
+
+def seconds(call):
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def test_a_password_fits_its_own_hash_and_no_other(passwords):
+    known = passwords.hash(PASSWORD)
+    assert known.startswith(b"$argon2id$v=19$m=19456,t=2,p=1$")
+    assert passwords.verify(PASSWORD, known)
+    assert not passwords.verify(PASSWORD + "s", known)
+    assert passwords.hash(PASSWORD) != known
+
+
+def test_in_production_a_hash_takes_64_mib_and_three_passes():
+    assert Argon2Passwords("production").hash(PASSWORD).startswith(b"$argon2id$v=19$m=65536,t=3,p=1$")
+
+
+def test_two_ways_to_type_a_letter_are_one_password(passwords):
+    assert passwords.verify("cafe\N{COMBINING ACUTE ACCENT} with \N{LATIN SMALL LIGATURE FI}sh", passwords.hash("café with fish"))
+
+
+@pytest.mark.parametrize("odd", ["\0" * 20, "\ud800 lone surrogates", "🧫" * 128, ""])
+def test_odd_passwords_are_passwords(passwords, odd):
+    known = passwords.hash(odd)
+    assert passwords.verify(odd, known)
+    assert not passwords.verify(odd + "x", known)
+
+
+def test_nobody_signs_in_without_a_hash_or_with_what_is_none(passwords):
+    for known in (None, b"", b"plain", b"\xff\xfe", b"$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$"):
+        assert not passwords.verify(PASSWORD, known)
+        assert not passwords.verify("", known)
+
+
+def test_more_than_a_kibibyte_is_refused_before_it_costs_anything(passwords):
+    with pytest.raises(Invalid):
+        passwords.hash("x" * 1025)
+    assert not passwords.verify("x" * 1025, passwords.hash("x" * 1024))
+
+
+def test_an_unknown_account_costs_as_much_as_a_known_one(passwords):
+    known = passwords.hash(PASSWORD)
+    real, none = [], []
+    for _ in range(15):
+        real.append(seconds(lambda: passwords.verify("wrong", known)))
+        none.append(seconds(lambda: passwords.verify("wrong", None)))
+    assert abs(median(real) - median(none)) < 0.35 * median(real)
+
+
+def test_a_weaker_hash_is_outdated_and_a_stronger_one_is_not(passwords):
+    production = Argon2Passwords("production")
+    weak, strong = passwords.hash(PASSWORD), production.hash(PASSWORD)
+    assert production.outdated(weak)
+    assert not production.outdated(strong)
+    assert not passwords.outdated(strong)
+    assert not passwords.outdated(weak)
+    assert passwords.outdated(b"pbkdf2$1$x")
+    assert passwords.outdated(weak.replace(b"argon2id", b"argon2i"))
+
+
+def callers(queue, number, *, let_go):
+    """Whether each of `number` callers passed; those inside stay until `let_go`. And the most that were inside at a time."""
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def call():
+        nonlocal inside, most
+        with queue.turn():
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            let_go.wait(5)
+            with lock:
+                inside -= 1
+
+    threads = ThreadPoolExecutor(number)
+    return [threads.submit(call) for _ in range(number)], lambda: most
+
+
+def test_two_are_hashed_at_a_time_the_queue_is_short_and_the_rest_is_sent_away_at_once():
+    let_go = threading.Event()
+    calls, most = callers(Turnstile(waiting_most=4), 12, let_go=let_go)
+    while sum(call.done() for call in calls) < 12 - AT_ONCE - 4:
+        time.sleep(0.01)
+    refused = [call.exception() for call in calls if call.done()]
+    let_go.set()
+    assert all(isinstance(error, Unavailable) and error.more["retry_after"] == 5 for error in refused)
+    assert sum(call.exception() is None for call in calls) == AT_ONCE + 4
+    assert most() == AT_ONCE
+
+
+def test_whoever_waits_too_long_is_sent_away_and_the_queue_is_free_again():
+    let_go, queue = threading.Event(), Turnstile(patience=0.05)
+    calls, _ = callers(queue, 3, let_go=let_go)
+    while not any(call.done() for call in calls):
+        time.sleep(0.01)
+    let_go.set()
+    assert sorted(type(call.exception()).__name__ for call in calls) == ["NoneType", "NoneType", "Unavailable"]
+    with queue.turn():
+        pass
