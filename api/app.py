@@ -47,4 +47,4 @@ def create_app(services: Services) -> Edge:
         openapi_config=None,
         request_max_body_size=None,
     )
-    return Edge(app, services.options, services.observed)
+    return Edge(app, services.options, services.observed, lifespan=app.lifespan)

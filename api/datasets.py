@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery
+from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, UnsetType
 
 from api.calls import Call, Named, said
@@ -65,7 +65,7 @@ class Datasets(Controller):
         return call.page(await call.read(reading.listed, cursor=cursor, size=page_size), view)
 
     @post("/")
-    async def create(self, call: NamedDependency[Call], data: CreateDataset) -> Response[Named]:
+    async def create(self, call: NamedDependency[Call], data: JSONBody[CreateDataset]) -> Response[Named]:
         done = await call.do(datasets.create, name=data.name, description=data.description)
         return call.created(Named(done.id, data.name), done)
 
@@ -75,7 +75,7 @@ class Datasets(Controller):
         return call.found(view(row), version=row.version)
 
     @patch("/{dataset_id:uuid}")
-    async def describe(self, call: NamedDependency[Call], dataset_id: FromPath[UUID], data: DescribeDataset) -> Response[Dataset]:
+    async def describe(self, call: NamedDependency[Call], dataset_id: FromPath[UUID], data: JSONBody[DescribeDataset]) -> Response[Dataset]:
         done = await call.do(datasets.describe, dataset_id, **said(data), expected=call.expected)
         return call.changed(view(await call.read(reading.get, dataset_id)), done)
 
@@ -92,7 +92,7 @@ class Datasets(Controller):
 
     @put("/{dataset_id:uuid}/shares/{user_id:uuid}", status_code=204)
     async def share(
-        self, call: NamedDependency[Call], dataset_id: FromPath[UUID], user_id: FromPath[UUID], data: ShareDataset
+        self, call: NamedDependency[Call], dataset_id: FromPath[UUID], user_id: FromPath[UUID], data: JSONBody[ShareDataset]
     ) -> Response[None]:
         return call.gone(await call.do(datasets.share, dataset_id, user_id=user_id, grant=data.grant, expected=call.expected))
 

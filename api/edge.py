@@ -50,8 +50,8 @@ class TooSlow(Exception):
 class Edge:
     """Around the whole application. `observed(method, route, status, seconds)` is told of every request."""
 
-    def __init__(self, app: Asgi, options: Options, observed: Observed) -> None:
-        self._app, self._options, self._observed = app, options, observed
+    def __init__(self, app: Asgi, options: Options, observed: Observed, *, lifespan: Callable[[], Any]) -> None:
+        self._app, self._options, self._observed, self.lifespan = app, options, observed, lifespan
         self._hosts = {host.lower() for host in options.allowed_hosts}
         self._secure = (*SECURE, HSTS) if options.secure_cookies else SECURE
         self._under_way = 0

@@ -116,16 +116,18 @@ def _validation(request: Request[Any, Any, Any], error: ValidationException) -> 
     """Values of the wrong type or shape, named without being echoed."""
     extra = error.extra if isinstance(error.extra, list) else []
     errors = [_named(one) for one in extra if isinstance(one, dict)]
-    detail = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in errors) or "The request is invalid"
+    detail = "; ".join(f"{'.'.join(map(str, one['loc'][1:])) or one['loc'][0]}: {one['msg']}" for one in errors) or "The request is invalid"
     return _domain_error(request, Invalid(detail, errors=errors))
 
 
 def _named(one: dict[str, Any]) -> dict[str, Any]:
     message = str(one.get("message", "is invalid"))
+    if message == "'data'":
+        return {"loc": ["body"], "msg": "is missing: send a JSON object"}
     place = PLACE.search(message)
     field = FIELD.search(message)
     key = str(one.get("key") or "")
-    path = [part for part in (place[1].split(".") if place else key.split(".")) if part]
+    path = [part for part in (place[1].split(".") if place else key.split(".")) if part and part != "data"]
     if field and (not path or path[-1] != field[1]):
         path.append(field[1])
     source = str(getattr(one.get("source"), "value", one.get("source")) or "body")

@@ -1,0 +1,99 @@
+"""The web application over real servers, in this process, with a projector beside it: `laboratory.client(...)` signs somebody in."""
+
+import threading
+from itertools import count
+from uuid import uuid4
+
+import httpx
+import msgspec
+import pytest
+
+from api.app import create_app
+from application.accounts import register
+from application.ports import Command
+from domain.access import Actor, Role
+from domain.values import system_actor
+from infrastructure.container import services
+from projections.checkpoints import Checkpoint
+from projections.worker import projector_over
+from tests.given import NOW
+
+PASSWORD = "correct horse battery 9"
+ORIGIN = "http://web.example.org"
+SYSTEM = Actor(id=system_actor("tests"), kind="system")
+numbers = count(1)
+
+
+class Laboratory:
+    """`url` is where the client believes to be; `services` what the application was given."""
+
+    url = "http://127.0.0.1:8000"
+
+    def __init__(self, given, app):
+        self.services, self.app = given, app
+
+    def anonymous(self, **headers):
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=self.url, headers=headers)
+
+    def account(self, role=Role.RESEARCHER):
+        """The address of somebody new."""
+        name = f"user{next(numbers)}"
+        register(
+            email=f"{name}@example.org",
+            username=name,
+            first_name="Ada",
+            last_name="Byron",
+            password=PASSWORD,
+            role=Role(role),
+            command=Command(id=uuid4(), actor=SYSTEM, at=NOW),
+            log=self.services.log,
+            passwords=self.services.passwords,
+        )
+        return f"{name}@example.org"
+
+    async def client(self, role=Role.RESEARCHER):
+        """Somebody new with that role, signed in."""
+        return await self.signed_in(self.account(role))
+
+    async def signed_in(self, address):
+        http = self.anonymous()
+        answer = await http.post("/api/auth/login", json={"email": address, "password": PASSWORD})
+        assert answer.status_code == 200, answer.text
+        http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        return http
+
+
+@pytest.fixture
+def lab_settings(settings):
+    return msgspec.structs.replace(
+        settings, port=8000, cors_origins=(ORIGIN,), logins_per_minute_account=100, logins_per_minute_address=1000
+    )
+
+
+@pytest.fixture
+async def laboratory(lab_settings):
+    given = services(lab_settings)
+    app = create_app(given)
+    stop = threading.Event()
+    projecting = threading.Thread(target=project, args=(lab_settings, given.log, stop))
+    projecting.start()
+    try:
+        async with app.lifespan():
+            yield Laboratory(given, app)
+    finally:
+        stop.set()
+        projecting.join()
+
+
+def project(settings, log, stop):
+    """Follow the log, as the projector does without Kafka."""
+    projector = projector_over(settings.postgres_url, log)
+    at = projector.checkpoint()
+    while not stop.is_set():
+        batch = log.read(at.position, 500)
+        if batch:
+            at = Checkpoint(batch[-1].position)
+            projector.apply(batch, at)
+        else:
+            stop.wait(0.003)
+    projector.close()
