@@ -1,0 +1,120 @@
+"""Refresh tokens in Postgres: only digests are kept, and a token's one child is made from it, so the same child can be told twice."""
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from application.ports import Refreshed, Reused
+from domain.errors import NotAuthenticated, Unavailable
+from infrastructure.keys import RootKey
+
+TOKEN_BYTES: Final = 32
+TOKEN_MOST: Final = 128  # characters; ours have 43
+GRACE: Final = timedelta(seconds=10)  # two tabs that share a token get the same child
+CONNECTIONS: Final = 4
+OPTIONS: Final = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
+
+FORGET_ENDED: Final = "delete from es.refresh_tokens where user_id = %(user)s and absolute_at <= %(at)s"
+ISSUE: Final = """insert into es.refresh_tokens (digest, session_id, user_id, issued_at, expires_at, absolute_at)
+  values (%(digest)s, %(session)s, %(user)s, %(at)s, least(%(at)s + %(idle)s, %(at)s + %(absolute)s), %(at)s + %(absolute)s)"""
+# One statement: whoever marks the parent makes the child, both or neither.
+ROTATE: Final = """with used as materialized (select es.use_refresh_token(%(parent)s, %(at)s) as won)
+  insert into es.refresh_tokens (digest, session_id, user_id, issued_at, expires_at, absolute_at)
+  select %(child)s, t.session_id, t.user_id, %(at)s, least(%(at)s + %(idle)s, t.absolute_at), t.absolute_at
+  from used, es.refresh_tokens t where used.won and t.digest = %(parent)s
+  returning session_id, user_id"""
+KNOWN: Final = """select t.session_id, t.user_id, t.used_at, t.absolute_at, c.digest is not null as has_child
+  from es.refresh_tokens t left join es.refresh_tokens c on c.digest = %(child)s where t.digest = %(parent)s"""
+REVOKE: Final = "delete from es.refresh_tokens where session_id = %(session)s returning session_id"
+REVOKE_USER: Final = """delete from es.refresh_tokens where user_id = %(user)s and session_id is distinct from %(but)s::uuid
+  returning session_id"""
+
+
+class PostgresRefreshTokens:
+    """The port `RefreshTokens`. Blocks; may be shared by threads; Unavailable when the database is away."""
+
+    def __init__(self, url: str, root: RootKey, *, idle_seconds: int, absolute_seconds: int) -> None:
+        self._root = root
+        self._ttl = {"idle": timedelta(seconds=idle_seconds), "absolute": timedelta(seconds=absolute_seconds)}
+        self._pool: ConnectionPool[psycopg.Connection] = ConnectionPool(
+            url,
+            min_size=0,
+            max_size=CONNECTIONS,
+            timeout=2,
+            open=False,
+            num_workers=1,
+            kwargs={"autocommit": True, "options": OPTIONS, "connect_timeout": 3},
+            check=ConnectionPool.check_connection,
+        )
+        self._pool.open()
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def issue(self, *, session: UUID, user: UUID, at: datetime) -> str:
+        token = _text(secrets.token_bytes(TOKEN_BYTES))
+        self._rows(FORGET_ENDED, {"user": user, "at": at})
+        self._rows(ISSUE, {"digest": _digest(token), "session": session, "user": user, "at": at} | self._ttl)
+        return token
+
+    def rotate(self, token: str, *, at: datetime) -> Refreshed:
+        child = self._child_of(token)
+        named = {"parent": _digest(token), "child": _digest(child), "at": at}
+        for session, user in self._rows(ROTATE, named | self._ttl):
+            return Refreshed(session_id=session, user_id=user, token=child)
+        for session, user, used_at, absolute_at, has_child in self._rows(KNOWN, named):
+            if used_at is None or absolute_at <= at:
+                break
+            if at - used_at > GRACE:
+                raise Reused(session, user)
+            if has_child:
+                return Refreshed(session_id=session, user_id=user, token=child)
+        raise NotAuthenticated("Invalid or expired refresh token")
+
+    def session_of(self, token: str) -> UUID | None:
+        """Also of a token that was used or has ended: whoever signs out with it means that session."""
+        found = self._rows("select session_id from es.refresh_tokens where digest = %(digest)s", {"digest": _digest(token)})
+        return found[0][0] if found else None
+
+    def revoke(self, session: UUID) -> None:
+        self._forget(REVOKE, {"session": session})
+
+    def revoke_user(self, user: UUID, *, but: UUID | None = None) -> list[UUID]:
+        return list(dict.fromkeys(self._forget(REVOKE_USER, {"user": user, "but": but})))
+
+    def _forget(self, statement: str, named: Mapping[str, object]) -> list[UUID]:
+        """Until nothing is left: a rotation under way may have made a child that the statement before could not see."""
+        gone: list[UUID] = []
+        while found := self._rows(statement, named):
+            gone += [row[0] for row in found]
+        return gone
+
+    def _child_of(self, token: str) -> str:
+        return _text(self._root.hmac("refresh token child", _bytes(token)))
+
+    def _rows(self, statement: str, named: Mapping[str, object]) -> list[tuple[Any, ...]]:
+        try:
+            with self._pool.connection() as connection:
+                cursor = connection.execute(statement.encode(), named, prepare=True)
+                return cursor.fetchall() if cursor.description else []
+        except (psycopg.OperationalError, PoolTimeout):
+            raise Unavailable("The database is away; try again", retry_after=2) from None
+
+
+def _text(token: bytes) -> str:
+    return base64.urlsafe_b64encode(token).decode().rstrip("=")
+
+
+def _bytes(token: str) -> bytes:
+    return token[:TOKEN_MOST].encode(errors="surrogatepass")
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(_bytes(token)).digest()
