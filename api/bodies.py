@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from api.problems import BodyTooLarge, UnsupportedMediaType
@@ -26,7 +27,7 @@ class Bodies:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = scope["route_handler"].opt.get("body", "json") if scope["type"] == "http" else "stream"
+        kind = scope["route_handler"].opt.get("body", "json") if scope["type"] == ScopeType.HTTP else "stream"
         if kind == "stream" or scope.get("method") in {"GET", "OPTIONS"}:
             await self._app(scope, receive, send)
             return
