@@ -1,0 +1,121 @@
+"""What must hold after everything was broken and came back: read from the log, the read models and the chain, by nobody's word."""
+
+import time
+from collections import Counter, defaultdict
+from typing import NamedTuple
+
+import psycopg
+
+from domain.classification import CHUNK_MOST
+from domain.values import result_id
+from infrastructure.container import verified
+from projections.worker import rebuild
+from tests.system.conftest import event_log
+
+ENDING = {"ClassificationCompleted", "ClassificationFailed", "ClassificationCancelled", "ClassificationDeleted"}
+PAGE = 2000
+
+
+class Verdict(NamedTuple):
+    """`broken` names each invariant that does not hold; empty is what is wanted."""
+
+    events: int
+    jobs: int
+    results: int
+    broken: list[str]
+
+
+def settle(settings, *, within=60.0):
+    """Wait until every job has ended and the read models have come to the head; seconds it took, None when that is not reached."""
+    began = time.monotonic()
+    with psycopg.connect(settings.postgres_owner_url, autocommit=True) as connection:
+        while time.monotonic() - began < within:
+            (open_jobs, behind) = connection.execute(
+                "select (select count(*) from read.classifications where status in ('pending', 'running') and not deleted),"
+                " (select h.position from es.head h) - (select position from read.checkpoint)"
+            ).fetchone()
+            if not open_jobs and not behind:
+                return time.monotonic() - began
+            time.sleep(0.1)
+    return None
+
+
+def judged(settings, journal):
+    """Every invariant, looked at on the running system."""
+    log = event_log(settings)
+    try:
+        events = _all(log)
+        jobs, results, broken = _of_events(events, log)
+        broken += _promises(events, journal) + _read_models(settings, results) + journal.unexpected
+        chain = verified(settings, log)
+        if chain.finding is not None:
+            broken.append(f"the chain is broken at {chain.finding.position}: {chain.finding.what}")
+    finally:
+        log.close()
+    differing = rebuild(settings, check=True).differing
+    broken += [f"live and rebuilt differ: {name}" for name in differing]
+    return Verdict(len(events), jobs, len(results), broken)
+
+
+def _all(log):
+    events, position = [], 0
+    while batch := log.read(position, PAGE):
+        events += batch
+        position = batch[-1].position
+    return events
+
+
+def _of_events(events, log):
+    broken = []
+    if [one.position for one in events] != list(range(1, len(events) + 1)):
+        broken.append("positions are not 1..n")
+    versions = defaultdict(list)
+    for one in events:
+        versions[one.stream].append(one.version)
+    broken += [f"stream {stream} has versions {found}" for stream, found in versions.items() if found != list(range(1, len(found) + 1))]
+    planned, seen, ended = defaultdict(Counter), defaultdict(Counter), set()
+    for one in events:
+        match one.type:
+            case "ClassificationRequested":
+                planned[one.stream].update()
+            case "ClassificationPlanned":
+                planned[one.stream].update(image.id for image in log.decode(one).images)
+            case "ChunkJudged":
+                event = log.decode(one)
+                found = [*(result.image_id for result in event.results), *(failure.image_id for failure in event.failures)]
+                if len(found) > CHUNK_MOST or one.version != 1:
+                    broken.append(f"chunk {one.stream} has {len(found)} answers, version {one.version}")
+                seen[event.job_id].update(found)
+            case kind if kind in ENDING:
+                ended.add(one.stream)
+    broken += [f"job {job} never ended" for job in planned if job not in ended]
+    for job, images in planned.items():
+        if max(seen[job].values(), default=0) > 1:
+            broken.append(f"job {job} has an image answered twice")
+        if job in ended and set(seen[job]) != set(images) and not _cut_short(events, job):
+            broken.append(f"job {job} planned {len(images)} images and answered {len(seen[job])}")
+    results = {result_id(job, image) for job, images in seen.items() for image in images}
+    return len(planned), results, broken
+
+
+def _cut_short(events, job):
+    return any(one.stream == job and one.type in {"ClassificationFailed", "ClassificationCancelled"} for one in events)
+
+
+def _promises(events, journal):
+    known = {}
+    for one in events:
+        known.setdefault(one.stream, []).append(one.position)
+    return [
+        f"{promise.kind} {promise.id} was acknowledged at {promise.position} and is not there"
+        for promise in journal.acknowledged
+        if promise.id not in known or (promise.position and promise.position not in known[promise.id])
+    ]
+
+
+def _read_models(settings, results):
+    with psycopg.connect(settings.postgres_owner_url, autocommit=True) as connection:
+        shown = {row[0] for row in connection.execute("select id from read.results union select id from read.failures")}
+        letters = connection.execute("select count(*) from read.dead_letters").fetchone()[0]
+    broken = [] if shown == results else [f"the read model shows {len(shown)} answers, the log holds {len(results)}"]
+    return [*broken, *([f"{letters} dead letters"] if letters else [])]

@@ -1,0 +1,64 @@
+"""Processes killed with -9 while clients work: what was acknowledged is there afterwards, and nothing is there twice."""
+
+import os
+import random
+import signal
+import threading
+import time
+
+from api.client import Client
+from tests.chaos.verdict import judged, settle
+from tests.chaos.workload import Journal, Technician
+from tests.system.conftest import PASSWORD, email, made_account
+
+KILLS = ("api", "relay", "inference", "api", "projector", "inference", "api", "relay", "projector", "inference")
+TECHNICIANS = 4
+BETWEEN = (1.0, 2.0)  # seconds
+
+
+def test_ten_kills_lose_no_acknowledgement_and_make_no_result_twice(own_stack, capsys):
+    chance = random.Random(7)
+    journal, stop = Journal(), threading.Event()
+    system = own_stack()
+    with system as settings:
+        address = made_account(settings, "researcher", email("technician"))
+        with Client.sign_in(settings.base_url, address, PASSWORD) as client:
+            token = client.credentials.access_token
+        technicians = [Technician(settings.base_url, token, journal, seed=seed, stop=stop) for seed in range(TECHNICIANS)]
+        for technician in technicians:
+            technician.start()
+        told = []
+        for name in KILLS:
+            time.sleep(chance.uniform(*BETWEEN))
+            before = len(journal.acknowledged)
+            os.kill(system.pid(name), signal.SIGKILL)
+            told.append(f"{name} killed after {before} acknowledgements")
+            wait_until_running(system, name)
+        time.sleep(2.0)
+        stop.set()
+        for technician in technicians:
+            technician.join(40)
+        took = settle(system.settings, within=90)
+        verdict = judged(system.settings, journal)
+    with capsys.disabled():
+        print("\n" + "\n".join(told))
+        print(
+            f"{len(journal.acknowledged)} acknowledgements journalled, {journal.unanswered} requests cut off; settled in {took} s;"
+            f" {verdict.events} events, {verdict.jobs} jobs, {verdict.results} answers"
+        )
+    assert [technician.failure for technician in technicians] == [None] * TECHNICIANS
+    assert took is not None, "not every job ended, or the read models do not come to the head"
+    assert verdict.broken == []
+    assert len(journal.acknowledged) > 5 * len(KILLS)
+
+
+def wait_until_running(system, name, *, within=15.0):
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        try:
+            system.pid(name)
+        except LookupError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"{name} was not started again within {within} s")
