@@ -1,6 +1,5 @@
 """Clients that work at a laboratory while it is being broken, and write down what was acknowledged to them."""
 
-import itertools
 import random
 import threading
 import time
@@ -36,9 +35,9 @@ class Journal:
         self.unanswered = 0
         self.unexpected: list[str] = []
 
-    def promise(self, kind, id, position):
+    def promise(self, kind, promised, position):
         with self._lock:
-            self.acknowledged.append(Acknowledged(kind, UUID(id), position, time.monotonic()))
+            self.acknowledged.append(Acknowledged(kind, UUID(promised), position, time.monotonic()))
 
     def answered(self, answer):
         with self._lock:
@@ -119,9 +118,9 @@ class Technician(threading.Thread):
 
     def _until_answered(self, method, path, **arguments):
         until = time.monotonic() + PATIENCE
-        for attempt in itertools.count():
-            if time.monotonic() > until or (attempt and self._stop_asked.is_set()):
-                raise GaveUp
+        attempt = 0
+        while time.monotonic() < until and not (attempt and self._stop_asked.is_set()):
+            attempt += 1
             try:
                 answer = self._http.request(method, path, **arguments)
             except httpx.TransportError:
@@ -134,6 +133,7 @@ class Technician(threading.Thread):
             if answer.status_code not in {409, 429, 503} and answer.status_code < 500:
                 raise AssertionError(f"{method} {path}: {answer.status_code} {answer.text}")
             time.sleep(PAUSE)
+        raise GaveUp
 
 
 def _position(answer):

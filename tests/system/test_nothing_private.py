@@ -1,0 +1,110 @@
+"""Private words planted everywhere they can be entered, then looked for in every table, topic, Redis key, log, blob and dump."""
+
+import subprocess
+import time
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+import redis
+from aiokafka import AIOKafkaConsumer
+
+from api.client import Client
+from infrastructure.container import blobs
+from infrastructure.embedded.postgres import installed
+from tests.chaos.workload import PICTURES
+from tests.system.conftest import PASSWORD, made_account
+
+pytestmark = pytest.mark.anyio
+
+TOPICS = ("bioscope.events", "bioscope.inference-tasks", "bioscope.inference-urgent", "bioscope.dead-letters")
+
+
+@pytest.fixture(scope="module")
+def planted(stack, admin):
+    """What was entered, and by whom: a person's own words, and those about a patient."""
+    mark = f"canary{uuid4().hex[:12]}"
+    address = f"{mark}@example.org"
+    made_account(stack, "researcher", address)
+    with Client.sign_in(stack.base_url, address, PASSWORD) as client:
+        me = client.get("/api/users/me")
+        names = {"first_name": f"{mark}-first", "last_name": f"{mark}-last", "institution": f"{mark}-hospital", "phone": mark[:20]}
+        client.call("PATCH", f"/api/users/users/{me['id']}", json=names)
+        dataset = client.post("/api/datasets/", {"name": f"patient {mark}", "description": f"{mark} was here"})["id"]
+        with PICTURES[0].open("rb") as file:
+            uploaded = client.call(
+                "POST", "/api/images/upload", data={"dataset_id": dataset}, files={"file": (f"{mark}.jpg", file, "image/jpeg")}
+            ).json()["id"]
+        client.call("PATCH", f"/api/images/{uploaded}", json={"filename": f"{mark}-renamed.jpg"})
+        job = client.post("/api/classifications/run", {"image_id": uploaded})["id"]
+        list(client.watch(job))
+    return {"mark": mark, "user": UUID(me["id"]), "dataset": dataset, "image": uploaded}
+
+
+def rows_with(settings, schema, mark):
+    """The tables of a schema in which some row holds the words, in text or bytes."""
+    found = []
+    with psycopg.connect(settings.postgres_owner_url, autocommit=True) as connection:
+        tables = connection.execute("select table_name from information_schema.tables where table_schema = %s", (schema,)).fetchall()
+        for (table,) in tables:
+            with connection.cursor().copy(f"copy (select t.* from {schema}.{table} t) to stdout (format binary)") as copied:
+                if mark.encode() in b"".join(bytes(part) for part in copied):
+                    found.append(table)
+    return found
+
+
+def test_the_log_and_all_beside_it_hold_no_private_word(stack, planted):
+    assert rows_with(stack, "es", planted["mark"]) == []
+    assert rows_with(stack, "ops", planted["mark"]) == []
+    assert "users" in rows_with(stack, "read", planted["mark"]), "the words were not planted at all"
+
+
+async def test_no_topic_carries_a_private_word(stack, planted):
+    seen = 0
+    async with AIOKafkaConsumer(*TOPICS, bootstrap_servers=stack.kafka_url, auto_offset_reset="earliest") as consumer:
+        quiet_since = time.monotonic()
+        while time.monotonic() - quiet_since < 2:
+            for records in (await consumer.getmany(timeout_ms=300)).values():
+                quiet_since = time.monotonic()
+                for record in records:
+                    seen += 1
+                    said = repr((record.key, record.value, record.headers))
+                    assert planted["mark"] not in said, record.topic
+    assert seen > 5
+
+
+def test_redis_holds_no_private_word(stack, planted):
+    with redis.Redis.from_url(stack.redis_url) as client:
+        for key in client.scan_iter():
+            assert planted["mark"].encode() not in key
+            assert planted["mark"].encode() not in client.dump(key)
+
+
+def test_no_log_and_no_blob_tells_a_private_word(stack, planted):
+    logs = [*(stack.data / "logs").iterdir()]
+    assert len(logs) >= 6
+    files = [path for path in [*logs, *(stack.data / "blobs").rglob("*")] if path.is_file()]
+    assert [path.name for path in files if planted["mark"].encode() in path.read_bytes()] == []
+    assert blobs(stack)
+
+
+def test_after_an_erasure_no_dump_holds_the_person_and_the_chain_still_verifies(stack, admin, planted):
+    said = subprocess.run(
+        ["bioscope", "users", "erase", f"{planted['mark']}@example.org", "--yes", "--data", str(stack.data)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr
+    admin.call("DELETE", f"/api/datasets/{planted['dataset']}")
+    time.sleep(1.0)
+    dump = subprocess.run(
+        [installed(None) / "bin" / "pg_dump", "--schema=es", "--schema=ops", "--table=read.users", stack.postgres_owner_url],
+        capture_output=True,
+        check=True,
+    )
+    assert planted["mark"].encode() not in dump.stdout
+    verified = subprocess.run(["bioscope", "audit", "verify", "--data", str(stack.data)], capture_output=True, text=True, check=False)
+    assert verified.returncode == 0, verified.stderr
+    checked = subprocess.run(["bioscope", "rebuild", "--check", "--data", str(stack.data)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr + checked.stdout
