@@ -90,5 +90,5 @@ class RedisLimits:
 
 
 def _too_many(seconds: float) -> TooMany:
-    wait = max(1, math.ceil(seconds))
+    wait = max(1, math.ceil(round(seconds, 3)))
     return TooMany(f"Too many attempts; try again in {wait} s", retry_after=wait)
