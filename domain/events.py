@@ -1,6 +1,8 @@
 """What every event has in common, and which of its fields are private."""
 
+import typing
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
@@ -8,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 ERASED = "[erased]"  # what a reader sees of a private text whose key was destroyed
+SEALED = "sealed:1:"  # how a private value begins where it is stored: ciphertext in base64 follows
 
 PrivateText = Annotated[str, Meta(extra={"private": "originator_id"})]
 """A text that only the key of the event's own stream opens."""
@@ -45,3 +48,17 @@ def first(stream: UUID, *, by: UUID, at: datetime) -> dict[str, Any]:
 def following(state: State, *, by: UUID, at: datetime) -> dict[str, Any]:
     """The common fields of the event that follows `state`."""
     return {"originator_id": state.id, "originator_version": state.version + 1, "at": at, "by": by}
+
+
+@cache
+def private_fields(kind: type[Event]) -> dict[str, str]:
+    """The private fields of an event type, each with the name of the field that holds its subject."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {name: owner for name, hint in hints.items() if (owner := _owner(hint)) is not None}
+
+
+def _owner(hint: Any) -> str | None:
+    for meta in getattr(hint, "__metadata__", ()):
+        if isinstance(meta, Meta) and meta.extra and "private" in meta.extra:
+            return str(meta.extra["private"])
+    return next((owner for part in typing.get_args(hint) if (owner := _owner(part)) is not None), None)

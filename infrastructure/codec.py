@@ -12,11 +12,10 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from domain.events import ERASED, Event
+from domain.events import ERASED, SEALED, Event, private_fields
 from domain.registry import EVENTS
 from infrastructure.keys import NONCE_BYTES, DataKeys
 
-SEALED = "sealed:1:"
 COLUMNS = ("originator_id", "originator_version")
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
@@ -151,20 +150,6 @@ def _subject_of(stored: Encoded) -> UUID | None:
 
 
 @cache
-def private_fields(kind: type[Event]) -> dict[str, str]:
-    """The private fields of an event type, each with the name of the field that holds its subject."""
-    hints = typing.get_type_hints(kind, include_extras=True)
-    return {name: owner for name, hint in hints.items() if (owner := _owner(hint)) is not None}
-
-
-@cache
 def _private_dicts(kind: type[Event]) -> frozenset[str]:
     hints = typing.get_type_hints(kind)
     return frozenset(name for name in private_fields(kind) if typing.get_origin(hints[name]) is dict)
-
-
-def _owner(hint: Any) -> str | None:
-    for meta in getattr(hint, "__metadata__", ()):
-        if isinstance(meta, msgspec.Meta) and meta.extra and "private" in meta.extra:
-            return str(meta.extra["private"])
-    return next((owner for part in typing.get_args(hint) if (owner := _owner(part)) is not None), None)
