@@ -21,7 +21,16 @@ LAUGHS = (
     '<OME><Image><Pixels DimensionOrder="XYZCT" SizeX="8" SizeY="8" SizeZ="1" SizeC="1" SizeT="1">&b;</Pixels></Image></OME>'
 )
 
-Value = tuple[int, Sequence[int] | bytes]
+
+class Elsewhere(msgspec.Struct, frozen=True):
+    """So many values of a tag, which stand at `at` in the file: several tags may point there."""
+
+    kind: int
+    count: int
+    at: int
+
+
+Value = tuple[int, Sequence[int] | bytes] | Elsewhere
 
 
 class Hostile(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,7 +234,10 @@ def _pngs() -> Iterator[Hostile]:
 
 
 def page(width: int = 8, height: int = 8, **changed: Value | None) -> dict[int, Value]:
-    """The tags of an uncompressed 8-bit gray page whose pixels stand right behind the header. `changed`: t256=(LONG, [9]), or None to leave out."""
+    """The tags of an uncompressed 8-bit gray page whose pixels stand right behind the header.
+
+    `changed`: t256=(LONG, [9]), or None to leave a tag out; t256=Elsewhere(LONG, 1000, 16) for a list of values that stands at byte 16.
+    """
     tags: dict[int, Value] = {
         256: (LONG, [width]),
         257: (LONG, [height]),
@@ -257,7 +269,11 @@ def tiff(
         entries = [*sorted(tags.items())] * (2 if doubled else 1)
         size = struct.calcsize("=" + many) + len(entries) * (20 if big else 12)
         body, longer, behind = bytearray(), bytearray(), len(file) + size + struct.calcsize("=" + word)
-        for tag, (kind, values) in entries:
+        for tag, value in entries:
+            if isinstance(value, Elsewhere):
+                body += struct.pack(order + "HH" + word * 2, tag, value.kind, value.count, value.at)
+                continue
+            kind, values = value
             packed = struct.pack(f"{order}{len(values)}{LAYOUTS[kind]}", *values)
             body += struct.pack(order + "HH" + word, tag, kind, len(values))
             if len(packed) <= struct.calcsize("=" + word):
@@ -276,6 +292,7 @@ def _tiffs() -> Iterator[Hostile]:
     inside = len(good) - 4
     packed = zlib.compress(bytes(64))
     deflated = {"t259": (SHORT, [8]), "t279": (LONG, [len(packed)])}
+    many_parts = bare_jpeg(segment(0xFE) * 6000, frame(8, 8), scan(1), b"\0")
     damaged: Mapping[str, bytes] = {
         "only its header": b"II*\0",
         "no directory": tiff(),
@@ -313,6 +330,7 @@ def _tiffs() -> Iterator[Hostile]:
         "a JPEG block without its end": _jpeg_tiff(jpeg()[:-40]),
         "a JPEG block larger than the page": _jpeg_tiff(jpeg(64, 48), width=32, height=32),
         "a JPEG block that is none": _jpeg_tiff(b"not a jpeg at all" * 8),
+        "JPEG blocks that lie one over the other": _jpeg_strips(25, many_parts, overlapping=True),
     }
     yield from _listed("TIFF", damaged, DamagedImage)
     unsupported: Mapping[str, bytes] = {
@@ -341,7 +359,15 @@ def _tiffs() -> Iterator[Hostile]:
         "one tile of 2 Gpx": tiff(
             page(t322=(LONG, [65_536]), t323=(LONG, [32_768]), t324=(LONG, [16]), t325=(LONG, [9]), t259=(SHORT, [8]))
         ),
-        "2 million strips": tiff(page(1, 2_000_000, t278=(LONG, [1]), t273=(SHORT, [16] * 2_000_000), t279=(SHORT, [1] * 2_000_000))),
+        "2 million strips": tiff(
+            page(1, 2_000_000, t278=(LONG, [1]), t273=Elsewhere(SHORT, 2_000_000, 16), t279=Elsewhere(SHORT, 2_000_000, 16)),
+            pixels=b"\1\0" * 2_000_000,
+        ),
+        "a million depths, told by each page": tiff(*[page(t258=Elsewhere(SHORT, 10**6, 16))] * 200, pixels=b"\x08\0" * 10**6),
+        "a million number formats": tiff(page(t339=Elsewhere(SHORT, 10**6, 16)), pixels=b"\1\0" * 10**6),
+        "a million levels": tiff(page(t330=Elsewhere(SHORT, 10**6, 16)), pixels=b"\1\0" * 10**6),
+        "2,000 levels, each below another": _nested(2000),
+        "JPEG blocks of many parts": _jpeg_strips(25, many_parts),
         "100,000 tags": tiff(*[{**page(), **{40_000 + it: (SHORT, [1]) for it in range(1000)}}] * 100),
     }
     yield from _listed("TIFF", large, ImageTooLarge)
@@ -386,6 +412,23 @@ def _with_level(*levels: Mapping[int, Value]) -> bytes:
         (count,) = struct.unpack_from("<H", chain, at)
         (at,) = struct.unpack_from("<I", chain, at + 2 + 12 * count)
     return tiff(page(t330=(IFD, places)), pixels=chain[16:])
+
+
+def _nested(depth: int) -> bytes:
+    """A page with a level below it, and one below that, ..."""
+    size = 2 + 12 * 10 + 4
+    data = bytearray(tiff(*[page(t330=(IFD, [80 + size * it])) for it in range(1, depth)], page()))
+    for it in range(1, depth):
+        struct.pack_into("<I", data, 80 + size * it - 4, 0)
+    return bytes(data)
+
+
+def _jpeg_strips(count: int, block: bytes, *, overlapping: bool = False) -> bytes:
+    """A page of many strips, each a JPEG of 8 x 8 pixels; `overlapping`: each is the same one with ever more padding."""
+    offsets = [16 if overlapping else 16 + it * len(block) for it in range(count)]
+    sizes = [len(block) + it * overlapping for it in range(count)]
+    strips = {"t259": (SHORT, [7]), "t278": (LONG, [8]), "t273": (LONG, offsets), "t279": (LONG, sizes)}
+    return tiff(page(8, 8 * count, **strips), pixels=block + bytes(count) if overlapping else block * count)
 
 
 def _jpeg_tiff(block: bytes, *, width: int = 64, height: int = 48) -> bytes:

@@ -9,9 +9,10 @@ class ImageLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How much of everything one image may hold.
 
     `pixels` and `bands` hold for each page. `directories` counts TIFF pages with the levels below them; `parts` the segments of a
-    JPEG or chunks of a PNG; `tags` and `blocks` (strips, tiles) all those of a TIFF; `scans` the passes of one JPEG.
-    `unpacked_bytes` is the size of all pages together when unpacked, `block_bytes` that of the largest piece that a decoder must hold
-    beside the picture. `padding` is what may follow the end of a picture, `metadata_bytes` the longest text that is looked into.
+    JPEG (of all JPEGs in a TIFF together) or the chunks of a PNG; `tags` and `blocks` (strips, tiles) all those of a TIFF; `scans` the
+    passes of one JPEG. `unpacked_bytes` is the size of all pages together when unpacked, `block_bytes` that of the largest piece that a
+    decoder must hold beside the picture. `padding` is what may follow the end of a picture, `metadata_bytes` the longest text that is
+    looked into.
     """
 
     pixels: int = 100_000_000

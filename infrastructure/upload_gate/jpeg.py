@@ -19,6 +19,8 @@ MOST_PICTURES: Final = 16
 BLOCK: Final = 8
 BYTES_PER_BLOCK: Final = 128
 COEFFICIENTS: Final = 64
+NO_BITS: Final = (0,) * COEFFICIENTS
+UNSEEN: Final = 16  # more bits than a scan can leave out
 
 Marker = Generator[Wanted, bytes, int]
 
@@ -67,6 +69,7 @@ class JpegStructure:
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
         self._first = Picture(limits)
+        self._others: list[Picture] = []
         self._pull = Pull(self._walk())
         self.feed = self._pull.feed
 
@@ -75,6 +78,11 @@ class JpegStructure:
         if frame is None or not self._pull.complete:
             raise cut_off("JPEG")
         return Sniffed(media_type="image/jpeg", width=frame.width, height=frame.height, bands=len(frame.components), bits=8)
+
+    @property
+    def parts(self) -> int:
+        """How many segments there were, of all pictures."""
+        return sum(picture.parts for picture in (self._first, *self._others))
 
     @property
     def scan_end(self) -> int:
@@ -86,7 +94,8 @@ class JpegStructure:
         if self._first.announces_more:
             for _ in range(MOST_PICTURES):
                 yield Trailer(self._limits.padding, until=bytes((0xFF, START)))
-                yield from Picture(self._limits).walk()
+                self._others.append(Picture(self._limits))
+                yield from self._others[-1].walk()
         yield Trailer(self._limits.padding)
 
 
@@ -96,9 +105,9 @@ class Picture:
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
         self._interval = 0
-        self._parts = 0
         self._scans = 0
-        self._missing_bits: dict[tuple[int, int], int] = {}
+        self._missing_bits: dict[int, list[int]] = {}
+        self.parts = 0
         self.frame: Frame | None = None
         self.announces_more = False
         self.scan_end = 0
@@ -108,8 +117,8 @@ class Picture:
             raise _damaged("its start is missing")
         marker = yield from _next_marker()
         while marker != END:
-            self._parts += 1
-            if self._parts > self._limits.parts:
+            self.parts += 1
+            if self.parts > self._limits.parts:
                 raise too_many_parts()
             marker = yield from self._segment(marker)
         self._check_complete()
@@ -163,7 +172,8 @@ class Picture:
             raise _damaged("the header of its picture data is broken")
         self._count_scan(frame, whole=count == len(frame.components))
         for component in scanned:
-            self._missing_bits.update(((component.id, index), bits & 15) for index in range(first, last + 1))
+            missing = self._missing_bits.setdefault(component.id, [UNSEEN, *NO_BITS[1:]])
+            missing[first : last + 1] = [bits & 15] * (last + 1 - first)
         return scanned
 
     def _count_scan(self, frame: Frame, *, whole: bool) -> None:
@@ -176,8 +186,7 @@ class Picture:
     def _check_complete(self) -> None:
         if self.frame is None:
             raise _damaged("it holds no picture")
-        unseen = [component for component in self.frame.components if (component.id, 0) not in self._missing_bits]
-        if unseen or any(self._missing_bits.values()):
+        if len(self._missing_bits) < len(self.frame.components) or any(map(any, self._missing_bits.values())):
             raise _incomplete()
 
 

@@ -34,13 +34,19 @@ class Directory(msgspec.Struct, frozen=True):
     page: int | None
     file: "Tiff"
 
-    def numbers(self, tag: int, *default: int) -> Sequence[int]:
-        """All values of an integer tag. Raises DamagedImage when they are no integers."""
+    def numbers(self, tag: int, *default: int, most: int) -> Sequence[int]:
+        """All values of an integer tag. Raises DamagedImage when they are no integers, ImageTooLarge when there are more than `most`."""
         entry = self.entries.get(tag)
-        return self.file.integers(entry) if entry and entry.count else default
+        if entry is None or not entry.count:
+            return default
+        if entry.count > most:
+            raise too_many_parts()
+        return self.file.integers(entry)
 
     def number(self, tag: int, default: int = 0) -> int:
-        return self.numbers(tag, default)[0]
+        """The first value, however many there are: many pages may point at one long list."""
+        entry = self.entries.get(tag)
+        return self.file.integers(Entry(entry.kind, 1, entry.at))[0] if entry and entry.count else default
 
     def ratio(self, tag: int) -> float | None:
         entry = self.entries.get(tag)
@@ -89,10 +95,11 @@ class Tiff:
 
     def below(self, directory: Directory) -> Iterator[Directory]:
         """The sub-directories of a page (levels of a pyramid), and those below them. Siblings may be chained too: the list counts."""
-        for start in directory.numbers(SUBDIRECTORIES):
-            child = Directory(self._visit(start)[0], None, self)
-            yield child
-            yield from self.below(child)
+        left = [directory]
+        while left:
+            for start in left.pop().numbers(SUBDIRECTORIES, most=self.limits.directories):
+                left.append(Directory(self._visit(start)[0], None, self))
+                yield left[-1]
 
     def read(self, at: int, count: int) -> bytes:
         if at + count > self.size:
@@ -107,8 +114,6 @@ class Tiff:
     def integers(self, entry: Entry) -> Sequence[int]:
         if entry.kind not in INTEGERS:
             raise damaged("a number in it is of a wrong kind")
-        if entry.count > self.limits.blocks:
-            raise too_many_parts()
         values = array(INTEGERS[entry.kind], self.read(entry.at, entry.count * TYPE_SIZES[entry.kind]))
         if (self._order == "<") != (sys.byteorder == "little"):
             values.byteswap()

@@ -93,6 +93,8 @@ class _Check:
         self._limits = limits
         self._blocks = 0
         self._unpacked = 0
+        self._walked = 0
+        self._parts = 0
 
     def page(self, directory: Directory) -> Page:
         page = described(directory, self._limits)
@@ -108,10 +110,10 @@ class _Check:
     def _level(self, directory: Directory) -> None:
         """Levels are not decoded, so only their bounds matter."""
         check_size(directory.number(WIDTH), directory.number(HEIGHT), directory.number(BANDS, 1), self._limits)
-        self._check_inside(_offsets(directory), _sizes(directory))
+        self._check_inside(_offsets(directory, self._limits), _sizes(directory, self._limits))
 
     def _checked_blocks(self, page: Page) -> Blocks:
-        blocks = _blocks(page)
+        blocks = _blocks(page, self._limits)
         self._check_inside(blocks.offsets, blocks.sizes)
         block = blocks.width * blocks.height * (1 if page.separate else page.bands) * page.bits // 8
         if page.compression != RAW:
@@ -130,13 +132,29 @@ class _Check:
             raise DamagedImage("The TIFF file points past its own end: it was cut off or is damaged. Send it again", reason="truncated")
 
     def _check_jpegs(self, page: Page, blocks: Blocks) -> None:
-        """Each block is a JPEG for itself, and decoders would fill up a broken one with gray in silence."""
+        """Each block is a JPEG for itself, and decoders would fill up a broken one with gray in silence.
+
+        Several places may share a block (an empty tile), which is walked once; else no byte is walked twice, and `parts` holds for all.
+        """
+        seen: set[tuple[int, int]] = set()
         for offset, size in zip(blocks.offsets, blocks.sizes, strict=True):
-            structure = JpegStructure(self._limits)
-            structure.feed(self._tiff.read(offset, size))
-            found = structure.finish()
-            if found.width > blocks.width or found.height > blocks.height or found.bands > page.bands:
-                raise damaged("a part of its picture is larger than it claims")
+            if (offset, size) in seen:
+                continue
+            seen.add((offset, size))
+            self._walked += size
+            if self._walked > self._tiff.size:
+                raise damaged("parts of its picture lie one over the other")
+            self._check_jpeg(page, blocks, self._tiff.read(offset, size))
+
+    def _check_jpeg(self, page: Page, blocks: Blocks, data: bytes) -> None:
+        structure = JpegStructure(self._limits)
+        structure.feed(data)
+        found = structure.finish()
+        if found.width > blocks.width or found.height > blocks.height or found.bands > page.bands:
+            raise damaged("a part of its picture is larger than it claims")
+        self._parts += structure.parts
+        if self._parts > self._limits.parts:
+            raise too_many_parts()
 
 
 def described(directory: Directory, limits: ImageLimits) -> Page:
@@ -156,15 +174,16 @@ def described(directory: Directory, limits: ImageLimits) -> Page:
         width=width,
         height=height,
         bands=bands,
-        dtype=_dtype(directory),
+        dtype=_dtype(directory, limits),
         compression=compression,
         photometric=directory.number(PHOTOMETRIC, 1),
         separate=directory.number(PLANAR, 1) == SEPARATE and bands > 1,
     )
 
 
-def _dtype(directory: Directory) -> str:
-    bits, formats = set(directory.numbers(BITS, 1)), set(directory.numbers(SAMPLE_FORMAT, UNSIGNED))
+def _dtype(directory: Directory, limits: ImageLimits) -> str:
+    bits = set(directory.numbers(BITS, 1, most=limits.bands))
+    formats = set(directory.numbers(SAMPLE_FORMAT, UNSIGNED, most=limits.bands))
     found = {UNSIGNED if it == UNDEFINED else it for it in formats}
     dtype = f"{NUMBERS.get(min(found), '')}{min(bits)}"
     if len(bits) != 1 or len(found) != 1 or dtype not in DTYPES:
@@ -176,7 +195,7 @@ def _dtype(directory: Directory) -> str:
     return dtype
 
 
-def _blocks(page: Page) -> Blocks:
+def _blocks(page: Page, limits: ImageLimits) -> Blocks:
     directory = page.directory
     planes = page.bands if page.separate else 1
     if TILE_OFFSETS in directory.entries or TILE_WIDTH in directory.entries:
@@ -186,7 +205,7 @@ def _blocks(page: Page) -> Blocks:
     if width < 1 or height < 1:
         raise damaged("its strips or tiles have no size")
     expected = planes * -(-page.width // width) * -(-page.height // height)
-    offsets, sizes = _offsets(directory), _sizes(directory)
+    offsets, sizes = _offsets(directory, limits), _sizes(directory, limits)
     if not sizes and page.compression == RAW and len(offsets) == expected == 1:
         sizes = (page.unpacked,)
     if len(offsets) != expected:
@@ -194,9 +213,9 @@ def _blocks(page: Page) -> Blocks:
     return Blocks(offsets, sizes, width, height)
 
 
-def _offsets(directory: Directory) -> Sequence[int]:
-    return directory.numbers(TILE_OFFSETS if TILE_OFFSETS in directory.entries else STRIP_OFFSETS)
+def _offsets(directory: Directory, limits: ImageLimits) -> Sequence[int]:
+    return directory.numbers(TILE_OFFSETS if TILE_OFFSETS in directory.entries else STRIP_OFFSETS, most=limits.blocks)
 
 
-def _sizes(directory: Directory) -> Sequence[int]:
-    return directory.numbers(TILE_SIZES if TILE_OFFSETS in directory.entries else STRIP_SIZES)
+def _sizes(directory: Directory, limits: ImageLimits) -> Sequence[int]:
+    return directory.numbers(TILE_SIZES if TILE_OFFSETS in directory.entries else STRIP_SIZES, most=limits.blocks)
