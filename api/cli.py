@@ -312,6 +312,72 @@ def retry(position: int | None, data: Path | None) -> None:
     sys.exit(FAILED if left else 0)
 
 
+# ---- copies ------------------------------------------------------------------------------------------------------------------------
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@DATA
+def backup(folder: Path, data: Path | None) -> None:
+    """Copy the log and the images into FOLDER, while everything runs. Into the same folder again, only new images are copied.
+
+    The root key is not in it: keep a copy of that file (keys/root.key in the data folder) somewhere else.
+    """
+    from infrastructure.backup import backup as copy
+    from infrastructure.container import blobs
+
+    given = running(data)
+    with explained(), _steps() as progress:
+        manifest = copy(given.postgres_owner_url or given.postgres_url, blobs(given), folder, progress=progress)
+    out.print(f"{manifest.position} events and {len(manifest.blobs)} images are in {folder}. Keep {given.root_key_path} apart from it.")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--root-key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The copy of the root key file.")
+@DATA
+def restore(folder: Path, root_key: Path | None, data: Path | None) -> None:
+    """Bring a backup into a new data folder (or the empty database that is set), verify the chain, make the read models again."""
+    from infrastructure.container import verified
+    from infrastructure.supervisor import Stack, take_root_key
+    from projections.worker import rebuild as made_anew
+
+    given = settings(data=data)
+    with explained(), _steps() as progress:
+        take_root_key(given, root_key)
+        with Stack(given, processes=(), prepare=lambda there: _restored(there, folder, progress)) as there, the_log(there) as log:
+            found = verified(there, log)
+            if found.finding is None:
+                made_anew(there, check=False)
+    if found.finding:
+        fail(f"restored, but tampered at position {found.finding.position}: {found.finding.what}", TAMPERED)
+    out.print(f"Restored: {found.events} events, hash {found.hash[:16]}…, read models made again. Start it with `bioscope up`.")
+
+
+def _restored(there: Settings, folder: Path, progress: Any) -> None:
+    from infrastructure.backup import restore as bring
+    from infrastructure.container import blobs
+    from infrastructure.postgres.schema import migrate as apply
+
+    owner = there.postgres_owner_url or there.postgres_url
+    apply(owner)
+    bring(owner, blobs(there), folder, progress=progress)
+
+
+@contextmanager
+def _steps() -> Iterator[Any]:
+    """A progress bar for each kind of thing that is copied."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=err) as progress:
+        bars: dict[str, Any] = {}
+
+        def step(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(what, total=total)
+            progress.update(bars[what], completed=done + 1, total=total)
+
+        yield step
+
+
 # ---- people ------------------------------------------------------------------------------------------------------------------------
 @main.group()
 def users() -> None:
@@ -472,6 +538,7 @@ def explained() -> Iterator[None]:
 
     from api.client import Refused
     from domain.errors import DomainError, Unavailable
+    from infrastructure.backup import NoBackup
     from infrastructure.keys import WrongRootKey
     from infrastructure.postgres.schema import SchemaBehind
     from infrastructure.supervisor import AlreadyRunning, CannotStart
@@ -480,7 +547,7 @@ def explained() -> Iterator[None]:
         yield
     except AlreadyRunning as taken:
         fail(str(taken), TAKEN)
-    except (CannotStart, SchemaBehind, Refused) as refused:
+    except (CannotStart, NoBackup, SchemaBehind, Refused) as refused:
         fail(str(refused))
     except WrongRootKey as wrong:
         fail(str(wrong), WRONG_USE)

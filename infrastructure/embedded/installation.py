@@ -13,7 +13,7 @@ from infrastructure.embedded.folders import holder, sync_folder
 from infrastructure.keys import new_root_key
 from infrastructure.settings import PREFIX, Settings
 
-ADDRESSES = ("postgres_url", "postgres_owner_url", "kafka_url", "redis_url", "host", "port", "kafka_fetch_wait")
+ADDRESSES = ("postgres_url", "postgres_owner_url", "kafka_url", "redis_url", "host", "port", "kafka_fetch_wait", "kafka_groups")
 OWNER_ONLY = frozenset({"postgres_owner_url"})
 
 
@@ -23,7 +23,7 @@ class NotRunning(Exception):
 
 class Running(msgspec.Struct, frozen=True):
     pid: int
-    addresses: dict[str, str | int | float]
+    addresses: dict[str, str | int | float | bool]
 
 
 def ensure_root_key(settings: Settings) -> None:
@@ -35,6 +35,18 @@ def ensure_root_key(settings: Settings) -> None:
         raise CannotStart(f"the root key {path} is gone, and without it nothing private can be read: bring it back from your copy")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(path, new_root_key() + "\n")
+
+
+def take_root_key(settings: Settings, copy: Path | None) -> None:
+    """Put a copy of the root key where it belongs, unless it lies there. Raises CannotStart when there is none, or another one."""
+    path = settings.root_key_path
+    if copy is not None and not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(path, copy.read_text(encoding="utf-8"))
+    if not path.exists():
+        raise CannotStart(f"the root key of the backup is needed: name your copy with --root-key, or put it at {path}")
+    if copy is not None and path.read_text(encoding="utf-8").strip() != copy.read_text(encoding="utf-8").strip():
+        raise CannotStart(f"{path} holds another root key than {copy}")
 
 
 def write_private(path: Path, text: str) -> None:
