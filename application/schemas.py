@@ -1,0 +1,202 @@
+"""The event stream, described for its consumers: JSON Schemas and an AsyncAPI document, generated from the closed registry."""
+
+from functools import cache
+from importlib.metadata import version as installed
+from typing import Any, Final
+
+import msgspec
+
+from domain.errors import NotFound
+from domain.events import ERASED, SEALED, Event, private_fields
+from domain.registry import EVENTS, NOUN_OF
+
+TOPIC: Final = "bioscope.events"
+COLUMNS: Final = ("originator_id", "originator_version")  # told beside the data, not in it
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+CIPHERTEXT: Final = {"type": "string", "pattern": f"^{SEALED}[A-Za-z0-9+/]+={{0,2}}$"}
+OWNERS: Final = {"originator_id": "the event's own stream", "user_id": "the user named by `user_id`"}
+
+EARLIER: dict[tuple[str, int], dict[str, Any]] = {}
+"""Schemas of versions that the registry no longer holds: who raises a `schema_version` keeps the old schema here."""
+
+MEANINGS: Final = {
+    "UserRegistered": "A person has an account.",
+    "UserProfileChanged": "A person's names, address or place of work changed.",
+    "UserRoleChanged": "An administrator said what the person may do.",
+    "UserStatusChanged": "The account was suspended, or is active again.",
+    "PasswordChanged": "The password changed.",
+    "UserDeleted": "The account is closed.",
+    "UserErased": "The person's key was destroyed: their private fields can be read no more.",
+    "SessionStarted": "Somebody signed in.",
+    "SessionRevoked": "A session ended before its time: sign-out, reuse of a token, a new password, a closed account.",
+    "RefreshReuseDetected": "A refresh token came a second time: it may have been stolen.",
+    "DatasetCreated": "There is a new dataset, and who owns it.",
+    "DatasetDescribed": "A dataset's name or description changed.",
+    "DatasetShared": "Somebody may read a dataset, or work with it.",
+    "DatasetShareWithdrawn": "Somebody may read a dataset no more.",
+    "DatasetDeleted": "A dataset is hidden, with its images and results.",
+    "ImageUploaded": "An image's file is stored, under its sha256.",
+    "ImageAccepted": "The whole file was decoded; what it is.",
+    "ImageRejected": "The file could not be decoded; why.",
+    "ImageDescribed": "An image's file name, device or mark changed.",
+    "ImageDeleted": "An image is hidden, with its results.",
+    "DeviceRegistered": "A microscope or camera is known.",
+    "DeviceDescribed": "What is said of a device changed.",
+    "DeviceCameOnline": "A device gave a sign of life.",
+    "DeviceWentOffline": "A device is away.",
+    "DeviceRemoved": "A device is known no more; its images stay.",
+    "ModelVersionAdded": "A model has a new, immutable version, named by its sha256.",
+    "ModelAliasMoved": "An alias such as `production` names another version.",
+    "ModelRetired": "A model takes no new jobs.",
+    "ClassificationRequested": "Somebody asked for a job: one model version over one image or a whole dataset.",
+    "ClassificationPlanned": "A part of what the job covers was listed, image by image.",
+    "ClassificationCancelled": "A job was stopped by hand.",
+    "ClassificationCompleted": "Every image of a job has its result or its failure.",
+    "ClassificationFailed": "A job ended with no result at all.",
+    "ClassificationDeleted": "A job is hidden, with its results.",
+    "ChunkJudged": "Results: what the model saw in up to 64 images of a job, with raw scores and provenance.",
+}
+"""What each event tells, in a sentence."""
+
+HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "ce_specversion": ("CloudEvents' version", {"const": "1.0"}),
+    "ce_id": ("the event's id", {"format": "uuid"}),
+    "ce_source": ("the installation that the event comes from", {"format": "uri-reference"}),
+    "ce_type": ("its type", {}),
+    "ce_subject": ("the stream: the id of the thing that it happened to", {"format": "uuid"}),
+    "ce_time": ("when it was recorded (UTC)", {"format": "date-time"}),
+    "ce_position": ("its place in the log: 1, 2, 3, ... without a gap", {"pattern": "^[1-9][0-9]*$"}),
+    "ce_streamversion": ("its place in its stream: 1, 2, 3, ... without a gap", {"pattern": "^[1-9][0-9]*$"}),
+    "ce_schemaversion": ("the version of the payload's schema", {"pattern": "^[1-9][0-9]*$"}),
+    "ce_correlationid": ("what belongs together: the command that began it all", {"format": "uuid"}),
+    "ce_causationid": ("what led to it: a command, or an event", {"format": "uuid"}),
+    "traceparent": ("W3C trace context of the request, where there was one", {}),
+    "content-type": ("of the payload", {"const": "application/json"}),
+}
+OPTIONAL: Final = {"ce_correlationid", "ce_causationid", "traceparent"}
+
+DESCRIPTION: Final = f"""\
+Everything that happens, in the order in which it happened. The topic `{TOPIC}` carries the whole log: `ce_position` counts 1, 2, 3, ...
+without a gap, so a consumer that keeps its own position sees at once what it has seen already and what it is missing, and reads that
+from `GET /api/events?after=POSITION`. Delivery is at least once.
+
+Private fields (names, addresses, file names, descriptions) travel sealed: text that begins with `{SEALED}`, ciphertext whose key never
+leaves the installation and is destroyed when the person asks. New optional fields may come at any time: ignore what you do not know.
+A changed meaning is a new schema version."""
+
+
+def schema(kind: str, version: int | None = None, *, sealed: bool = True) -> dict[str, Any]:
+    """The JSON Schema of a payload, in the newest version unless one is named: as it travels through Kafka, or (`sealed=False`)
+    as the HTTP feed tells it to who may read private fields. Raises NotFound."""
+    newest = _registered(kind).schema_version
+    number = newest if version is None else version
+    if number != newest and (kind, number) not in EARLIER:
+        raise NotFound(f"There is no version {number} of {kind}")
+    told = EARLIER[kind, number] if number != newest else _of(EVENTS[kind], "#/$defs/{name}", sealed=sealed)
+    form = "sealed" if sealed else "clear"
+    return {"$schema": DIALECT, "$id": f"urn:bioscope:event:{kind}:{number}:{form}"} | told
+
+
+def versions(kind: str) -> list[int]:
+    """The schema versions that a stored event of this type may have. Raises NotFound."""
+    return list(range(1, _registered(kind).schema_version + 1))
+
+
+@cache
+def document() -> dict[str, Any]:
+    """AsyncAPI 3.0. Not to be changed by who gets it."""
+    return {
+        "asyncapi": "3.0.0",
+        "id": "urn:bioscope:events",
+        "info": {
+            "title": "BioScopeAI Core: events",
+            "version": installed("bioscope"),
+            "description": DESCRIPTION,
+            "license": {"name": "MIT"},
+            "tags": [{"name": noun} for noun in sorted(set(NOUN_OF.values()))],
+        },
+        "defaultContentType": "application/json",
+        "channels": {"events": _channel()},
+        "operations": {
+            "publish": {
+                "action": "send",
+                "channel": {"$ref": "#/channels/events"},
+                "summary": "Every event, in order, at least once",
+                "messages": [{"$ref": f"#/channels/events/messages/{kind}"} for kind in EVENTS],
+            }
+        },
+        "components": {
+            "messages": {kind: _message(kind) for kind in EVENTS},
+            "messageTraits": {"event": {"contentType": "application/json", "headers": _headers(), "bindings": _key()}},
+            "schemas": _shared(),
+        },
+    }
+
+
+def _channel() -> dict[str, Any]:
+    return {
+        "address": TOPIC,
+        "description": "The log. One partition, so that its order is the log's.",
+        "messages": {kind: {"$ref": f"#/components/messages/{kind}"} for kind in EVENTS},
+        "bindings": {"kafka": {"topic": TOPIC, "partitions": 1, "bindingVersion": "0.5.0"}},
+    }
+
+
+def _message(kind: str) -> dict[str, Any]:
+    return {
+        "name": kind,
+        "title": kind,
+        "summary": MEANINGS[kind],
+        "tags": [{"name": NOUN_OF[kind]}],
+        "traits": [{"$ref": "#/components/messageTraits/event"}],
+        "payload": {"$ref": f"#/components/schemas/{kind}"},
+    }
+
+
+def _headers() -> dict[str, Any]:
+    told = {name: {"type": "string", "description": meaning} | more for name, (meaning, more) in HEADERS.items()}
+    return {"type": "object", "properties": told, "required": [name for name in HEADERS if name not in OPTIONAL]}
+
+
+def _key() -> dict[str, Any]:
+    key = {"type": "string", "format": "uuid", "description": "the stream"}
+    return {"kafka": {"key": key, "bindingVersion": "0.5.0"}}
+
+
+def _shared() -> dict[str, Any]:
+    """The payloads, and what they are made of, side by side."""
+    schemas: dict[str, Any] = {}
+    for kind in EVENTS.values():
+        told = _of(kind, "#/components/schemas/{name}", sealed=True)
+        schemas |= told.pop("$defs", {})
+        schemas[kind.__name__] = told
+    return dict(sorted(schemas.items()))
+
+
+def _of(kind: type[Event], place: str, *, sealed: bool) -> dict[str, Any]:
+    """The type's own schema with what it refers to under `$defs`, without the columns, its private fields told apart."""
+    _, found = msgspec.json.schema_components([kind], ref_template=place)
+    own: dict[str, Any] = found.pop(kind.__name__)
+    own["properties"] = {name: _field(kind, name, told, sealed=sealed) for name, told in own["properties"].items() if name not in COLUMNS}
+    own["required"] = [name for name in own["required"] if name not in COLUMNS]
+    own["description"] = " ".join(filter(None, [MEANINGS[kind.__name__], own.get("description")]))
+    return own | ({"$defs": found} if found else {})
+
+
+def _field(kind: type[Event], name: str, told: dict[str, Any], *, sealed: bool) -> dict[str, Any]:
+    if name in {"at", "by"}:
+        more = {"at": {"format": "date-time", "description": "when it happened (UTC)"}, "by": {"description": "who did it"}}
+        return told | more[name]
+    owner = private_fields(kind).get(name)
+    if owner is None:
+        return told
+    if not sealed:
+        return told | {"description": f"private; reads `{ERASED}`, or nothing, once the key of {OWNERS[owner]} was destroyed"}
+    closed = CIPHERTEXT | {"description": f"private: AES-256-GCM, opened by the key of {OWNERS[owner]}"}
+    return {"anyOf": [closed, {"type": "null"}]} if {"type": "null"} in told.get("anyOf", ()) else closed
+
+
+def _registered(kind: str) -> type[Event]:
+    if kind not in EVENTS:
+        raise NotFound(f"There is no event type {kind}")
+    return EVENTS[kind]

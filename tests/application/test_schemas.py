@@ -1,0 +1,98 @@
+"""The event stream as it is told to its consumers."""
+
+import jsonschema
+import msgspec
+import pytest
+from hypothesis import given
+
+from application import schemas
+from domain.errors import NotFound
+from domain.events import private_fields
+from domain.registry import EVENTS
+from infrastructure.codec import UPCASTERS
+from tests.infrastructure.test_codec import with_keys
+from tests.strategies import events
+
+CHECKERS = {
+    (kind, sealed): jsonschema.Draft202012Validator(
+        schemas.schema(kind, sealed=sealed), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+    )
+    for kind in EVENTS
+    for sealed in (True, False)
+}
+
+
+def clear(event):
+    told = msgspec.to_builtins(event)
+    return {name: value for name, value in told.items() if name not in schemas.COLUMNS}
+
+
+@given(events())
+def test_what_travels_through_kafka_fits_its_schema(event):
+    _, encoded, _ = with_keys(event)
+    CHECKERS[encoded.type, True].validate(msgspec.json.decode(encoded.data))
+
+
+@given(events())
+def test_what_the_feed_tells_in_clear_fits_its_schema(event):
+    CHECKERS[type(event).__name__, False].validate(clear(event))
+
+
+@given(events(*[kind for kind in EVENTS.values() if private_fields(kind)]))
+def test_nothing_private_in_clear_fits_what_travels(event):
+    told = clear(event)
+    if any(told.get(name) is not None for name in private_fields(type(event))):
+        assert not CHECKERS[type(event).__name__, True].is_valid(told)
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_a_schema_is_one_itself_and_asks_for_what_every_event_has(kind):
+    for sealed in (True, False):
+        schema = schemas.schema(kind, sealed=sealed)
+        jsonschema.Draft202012Validator.check_schema(schema)
+        assert {"at", "by"} <= set(schema["required"])
+        assert not CHECKERS[kind, sealed].is_valid({})
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_every_version_that_the_log_may_hold_has_a_schema(kind):
+    assert schemas.versions(kind) == [*(version for known, version in UPCASTERS if known == kind), EVENTS[kind].schema_version]
+    assert all(schemas.schema(kind, version) for version in schemas.versions(kind))
+
+
+def test_there_is_no_schema_of_what_is_not_registered():
+    for kind, version in (("Nothing", None), ("ChunkJudged", 0), ("ChunkJudged", 99)):
+        with pytest.raises(NotFound):
+            schemas.schema(kind, version)
+
+
+def test_every_type_is_told_with_its_meaning_and_no_other():
+    assert set(schemas.MEANINGS) == set(EVENTS)
+    document = schemas.document()
+    channel = document["channels"]["events"]
+    assert channel["address"] == "bioscope.events"
+    assert set(channel["messages"]) == set(document["components"]["messages"]) == set(EVENTS)
+    assert len(document["operations"]["publish"]["messages"]) == len(EVENTS)
+
+
+def test_every_reference_of_the_document_leads_somewhere():
+    document = schemas.document()
+    for reference in references(document):
+        place = document
+        for step in reference.removeprefix("#/").split("/"):
+            place = place[step]
+
+
+def references(value):
+    match value:
+        case dict():
+            found = [value["$ref"]] if "$ref" in value else []
+            return found + [one for inner in value.values() for one in references(inner)]
+        case list():
+            return [one for inner in value for one in references(inner)]
+        case _:
+            return []
+
+
+def test_the_document_is_json():
+    assert msgspec.json.decode(msgspec.json.encode(schemas.document())) == schemas.document()
