@@ -13,6 +13,7 @@ from application.ports import Blobs, Limits, Log, Passwords, RefreshTokens
 from domain.access import Role
 
 T = TypeVar("T")
+CHANNEL = "bioscope.live"  # on which the projector tells Redis that there is something new
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +109,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     refresh_ttl: int = 7 * 86400
     logins_per_minute_account: int = 5
     logins_per_minute_address: int = 20
+    registrations_per_hour_address: int = 120
     upload_max_bytes: int = 64 * 1024**2
     secure_cookies: bool = False
     docs: bool = True

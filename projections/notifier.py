@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import structlog
 
+from application.context import CHANNEL
 from projections.batches import Applied
 
 log = structlog.get_logger()
 
-CHANNEL = "bioscope.live"
 REST = 5.0  # seconds without a try after one failed
 
 

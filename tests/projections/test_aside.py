@@ -8,11 +8,12 @@ from uuid import uuid4
 import pytest
 import redis.asyncio
 
+from application.context import CHANNEL
 from application.tasks import BULK, DEAD_LETTERS, Kind, decode
 from projections import batches
 from projections.aside import Aside
 from projections.batches import Applied, Letter
-from projections.notifier import CHANNEL, Notifier, message
+from projections.notifier import Notifier, message
 from projections.scheduling import Scheduler
 
 pytestmark = pytest.mark.anyio

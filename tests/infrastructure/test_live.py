@@ -1,0 +1,74 @@
+"""Live news: everybody who watches hears it, and a lost Redis is found again."""
+
+import asyncio
+import time
+
+import pytest
+import redis.asyncio
+
+from application.context import CHANNEL
+from infrastructure.embedded.redis import Redis
+from infrastructure.live import RedisLive
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def live(redis_url):
+    live = RedisLive(redis_url)
+    await live.start()
+    async with live.subscribe() as news:
+        assert await news.wait(5)  # it listens
+    yield live
+    await live.stop()
+
+
+async def tell(url):
+    async with redis.asyncio.Redis.from_url(url) as client:
+        return await client.publish(CHANNEL, b'{"position": 1}')
+
+
+async def test_everybody_who_watches_hears_of_it(live, redis_url):
+    async with live.subscribe() as one, live.subscribe() as other:
+        began = time.monotonic()
+        waiting = [asyncio.create_task(news.wait(5)) for news in (one, other)]
+        await tell(redis_url)
+        assert await asyncio.gather(*waiting) == [True, True]
+        assert time.monotonic() - began < 1
+
+
+async def test_news_before_the_wait_counts_once(live, redis_url):
+    async with live.subscribe() as news:
+        for _ in range(3):
+            await tell(redis_url)
+        await asyncio.sleep(0.1)
+        assert await news.wait(1)
+        assert not await news.wait(0.05)
+
+
+async def test_without_news_the_wait_ends_in_time(live):
+    async with live.subscribe() as news:
+        began = time.monotonic()
+        assert not await news.wait(0.1)
+        assert 0.1 <= time.monotonic() - began < 0.5
+
+
+async def test_whoever_left_is_forgotten(live):
+    async with live.subscribe():
+        assert len(live._watchers) == 1
+    assert not live._watchers
+
+
+async def test_without_redis_one_waits_in_vain_and_once_it_is_back_one_hears_again(tmp_path):
+    server = Redis(tmp_path)
+    live = RedisLive(server.url)
+    await live.start()
+    async with live.subscribe() as news:
+        assert not await news.wait(0.2)
+        for _ in range(2):
+            with server:
+                assert await news.wait(5)  # it listens again, and something may have been said meanwhile
+                await tell(server.url)
+                assert await news.wait(5)
+            assert not await news.wait(0.2)
+    await live.stop()
