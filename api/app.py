@@ -11,17 +11,20 @@ from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
 from api import health
+from api.accounts import Users
 from api.auth import Authentication
 from api.bodies import Bodies
 from api.calls import Call
 from api.datasets import Datasets
+from api.devices import Devices
 from api.edge import Edge
 from api.problems import HANDLERS
+from api.sessions import Sessions
 from application.context import Services
 from application.identity import Identities
 
 THREADS = 64  # commands that wait for the log at once
-ROUTES: tuple[Any, ...] = (health.live, health.ready, health.metrics, Datasets)
+ROUTES: tuple[Any, ...] = (health.live, health.ready, health.metrics, Sessions, Users, Devices, Datasets)
 
 
 def create_app(services: Services) -> Edge:

@@ -9,6 +9,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from api.problems import BodyTooLarge, UnsupportedMediaType
 from domain.errors import DomainError
 
+FORM = "application/x-www-form-urlencoded"
 JSON_MOST = 1024**2
 FORM_MOST = 64 * 1024
 DEPTH_MOST = 64
@@ -34,6 +35,8 @@ class Bodies:
         body = await whole(receive, most=JSON_MOST if kind == "json" else FORM_MOST)
         if body and kind == "json":
             check_json(media_type_of(scope), body)
+        if kind == "form" and media_type_of(scope) != FORM:
+            raise UnsupportedMediaType(f"Send the body as {FORM}")
         await self._app(scope, replayed(body, receive), send)
 
 

@@ -1,12 +1,16 @@
 """Accounts: who there is, and what they may do."""
 
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from application.changes import Done, change, existing, new_id, start
-from application.ports import Claim, Command, Log, Passwords, RefreshTokens, Release, Secret
+import msgspec
+
+from application.changes import Done, change, existing, in_turn, new_id, start
+from application.ports import Claim, Command, Limits, Log, Passwords, RefreshTokens, Release, Secret
 from domain import session, user
 from domain.access import Actor, Role, require_role
 from domain.errors import DomainError, Forbidden, Taken
+from domain.events import Event
 from domain.user import Status, User
 from domain.values import PASSWORD_LEAST, PASSWORD_MOST, canonical, invalid
 
@@ -14,6 +18,8 @@ COMMON_PASSWORDS = frozenset(
     {"passwordpassword", "123456789012345", "qwertyuiopasdfgh", "adminadminadmin", "letmeinletmeinletmein", "correcthorsebatterystaple"}
 )
 PASSWORD = "password"  # noqa: S105 - the kind of a secret
+MINUTE = 60
+TRIES = 5  # of one's current password in a minute
 RECENT = 900  # seconds after a sign-in within which a password may be changed without the old one
 
 
@@ -64,12 +70,89 @@ def find(email: str, log: Log) -> User | None:
     return log.load(user_id, user.evolve) if user_id else None
 
 
-def change_profile(user_id: UUID, changes: dict[str, str | None], *, expected: int | None = None, command: Command, log: Log) -> Done:
-    """One's own, or anybody's for an administrator."""
-    actor = command.actor
+class NewPassword(msgspec.Struct, frozen=True, kw_only=True):
+    """`current` is asked for unless the sign-in, `signed_in_for` seconds ago, is `RECENT`. All sessions but `keep` end."""
+
+    password: str
+    current: str | None = None
+    signed_in_for: float
+    keep: UUID | None = None
+
+
+def update(
+    user_id: UUID,
+    *,
+    profile: dict[str, str | None],
+    role: Role | None = None,
+    status: Status | None = None,
+    password: NewPassword | None = None,
+    expected: int | None = None,
+    command: Command,
+    log: Log,
+    passwords: Passwords,
+    tokens: RefreshTokens,
+    limits: Limits,
+) -> Done:
+    """All parts or none of them: one command, whose rights are asked first. What takes rights away also ends sessions.
+
+    Raises Forbidden, and Invalid, Taken, TooMany (tries of a current password); nothing has changed then.
+    """
+    _may_update(command.actor, user_id, restricted=role is not None or status is not None, password=password is not None)
+    secrets = (_new_secret(user_id, password, profile, log, passwords, limits),) if password else ()
+
+    def decided(account: User) -> list[Event]:
+        by, at = command.actor.id, command.at
+        parts: tuple[Callable[[User], Sequence[Event]], ...] = (
+            lambda it: user.change_profile(it, profile, by=by, at=at),
+            lambda it: user.change_role(it, role or it.role, by=by, at=at),
+            lambda it: user.change_status(it, status or it.status, by=by, at=at),
+            lambda it: [user.change_password(it, by=by, at=at)] if password else [],
+        )
+        return in_turn(account, user.evolve, parts)
+
+    done = _with_address(user_id, profile.get("email"), decided, expected=expected, secrets=secrets, command=command, log=log)
+    if status not in {None, Status.ACTIVE}:
+        end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
+    elif password is not None:
+        end_sessions(user_id, session.Reason.PASSWORD, but=password.keep, command=command, log=log, tokens=tokens)
+    return done
+
+
+def _may_update(actor: Actor, user_id: UUID, *, restricted: bool, password: bool) -> None:
+    """The same for an account that is another's and for one that is not there. Raises Forbidden."""
     if actor.id != user_id and not actor.is_admin:
         raise Forbidden("Only admins can update other users")
-    wanted = changes.get("email")
+    if restricted and not actor.is_admin:
+        raise Forbidden("Only admins can update role and status")
+    if password and actor.id != user_id:
+        raise Forbidden("You can only change your own password")
+
+
+def _new_secret(
+    user_id: UUID, wanted: NewPassword, profile: dict[str, str | None], log: Log, passwords: Passwords, limits: Limits
+) -> Secret:
+    account = loaded(log, user_id)
+    if wanted.current is None and wanted.signed_in_for > RECENT:
+        raise Forbidden("Give your current password too, or log in again and change it within 15 minutes")
+    if wanted.current is not None:
+        limits.take(f"password/account/{user_id}", most=TRIES, seconds=MINUTE)
+        if not passwords.verify(wanted.current, log.secret(PASSWORD, user_id)):
+            raise Forbidden("The current password is wrong")
+    password_rule(wanted.password, email=profile.get("email") or account.email, username=account.username)
+    return Secret(kind=PASSWORD, owner=user_id, value=passwords.hash(wanted.password))
+
+
+def _with_address(
+    user_id: UUID,
+    wanted: str | None,
+    decide: Callable[[User], Sequence[Event]],
+    *,
+    expected: int | None,
+    secrets: Sequence[Secret],
+    command: Command,
+    log: Log,
+) -> Done:
+    """Another e-mail address is claimed, and the old one is free again. Raises Taken."""
 
     def moved(account: User) -> bool:
         return wanted is not None and canonical(wanted) != canonical(account.email)
@@ -79,10 +162,11 @@ def change_profile(user_id: UUID, changes: dict[str, str | None], *, expected: i
             log,
             command,
             lambda: loaded(log, user_id),
-            lambda account: user.change_profile(account, changes, by=actor.id, at=command.at),
+            decide,
             expected=expected,
             releases=lambda account: (Release(stream=user_id, scope="email", value=account.email),) if moved(account) else (),
             claims=lambda account: (Claim(scope="email", value=wanted, stream=user_id),) if moved(account) and wanted else (),
+            secrets=secrets,
         )
     except Taken:
         raise Taken("Email already registered", scope="email") from None
@@ -99,56 +183,7 @@ def change_role(user_id: UUID, role: Role, *, expected: int | None = None, comma
     )
 
 
-def change_status(user_id: UUID, status: Status, *, expected: int | None = None, command: Command, log: Log, tokens: RefreshTokens) -> Done:
-    """Any status but active ends the user's sessions."""
-    _require_admin(command.actor)
-    done = change(
-        log,
-        command,
-        lambda: loaded(log, user_id),
-        lambda account: user.change_status(account, status, by=command.actor.id, at=command.at),
-        expected=expected,
-    )
-    if status is not Status.ACTIVE:
-        end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
-    return done
-
-
-def change_password(
-    user_id: UUID,
-    *,
-    password: str,
-    current: str | None,
-    signed_in_for: float,
-    keep: UUID | None,
-    expected: int | None = None,
-    command: Command,
-    log: Log,
-    passwords: Passwords,
-    tokens: RefreshTokens,
-) -> Done:
-    """One's own only. Asks for the current password unless the sign-in is `RECENT`; ends all other sessions."""
-    if command.actor.id != user_id:
-        raise Forbidden("You can only change your own password")
-    account = loaded(log, user_id)
-    if current is None and signed_in_for > RECENT:
-        raise Forbidden("Give your current password too, or log in again and change it within 15 minutes")
-    if current is not None and not passwords.verify(current, log.secret(PASSWORD, user_id)):
-        raise Forbidden("The current password is wrong")
-    password_rule(password, email=account.email, username=account.username)
-    done = change(
-        log,
-        command,
-        lambda: loaded(log, user_id),
-        lambda found: user.change_password(found, by=command.actor.id, at=command.at),
-        expected=expected,
-        secrets=(Secret(kind=PASSWORD, owner=user_id, value=passwords.hash(password)),),
-    )
-    end_sessions(user_id, session.Reason.PASSWORD, but=keep, command=command, log=log, tokens=tokens)
-    return done
-
-
-def delete(user_id: UUID, *, command: Command, log: Log, tokens: RefreshTokens) -> Done:
+def delete(user_id: UUID, *, expected: int | None = None, command: Command, log: Log, tokens: RefreshTokens) -> Done:
     """Close the account; its traces stay readable. The names are free again."""
     _require_admin(command.actor)
     done = change(
@@ -156,6 +191,7 @@ def delete(user_id: UUID, *, command: Command, log: Log, tokens: RefreshTokens) 
         command,
         lambda: loaded(log, user_id),
         lambda account: user.delete(account, by=command.actor.id, at=command.at),
+        expected=expected,
         releases=lambda _: (Release(stream=user_id),),
         secrets=(Secret(kind=PASSWORD, owner=user_id, value=None),),
     )

@@ -1,6 +1,6 @@
 """Load, decide, append; and again when somebody else was faster: the shape of every command."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 from uuid import UUID, uuid5
 
@@ -84,3 +84,13 @@ def change(
             raise NotFound("This was deleted in the meantime") from None
         return Done(id=state.id, version=state.version + len(events), position=appended.position, replayed=appended.replayed)
     raise AssertionError("unreachable")
+
+
+def in_turn(state: S, evolve: Evolve[S], decisions: Iterable[Callable[[S], Sequence[Event]]]) -> list[Event]:
+    """The events of several decisions on one stream, each made on what those before it left."""
+    events: list[Event] = []
+    for decide in decisions:
+        for event in decide(state):
+            events.append(event)
+            state = evolve(state, event) or state
+    return events

@@ -11,7 +11,7 @@ from domain.errors import Taken
 from domain.values import canonical
 
 
-def _loaded(log: Log, device_id: UUID) -> Device:
+def loaded(log: Log, device_id: UUID) -> Device:
     return existing(log, device_id, device.evolve, what="Device", closed=lambda it: it.removed)
 
 
@@ -44,7 +44,7 @@ def describe(device_id: UUID, changes: dict[str, str | None], *, expected: int |
         return change(
             log,
             command,
-            lambda: _loaded(log, device_id),
+            lambda: loaded(log, device_id),
             lambda found: device.describe(found, changes, by=command.actor.id, at=command.at),
             expected=expected,
             releases=lambda found: (Release(stream=device_id, scope="hostname", value=found.hostname),) if moved(found) else (),
@@ -57,7 +57,7 @@ def describe(device_id: UUID, changes: dict[str, str | None], *, expected: int |
 def report(device_id: UUID, *, online: bool, command: Command, log: Log) -> Done:
     require_role(command.actor, Role.ADMIN)
     return change(
-        log, command, lambda: _loaded(log, device_id), lambda found: device.report(found, online=online, by=command.actor.id, at=command.at)
+        log, command, lambda: loaded(log, device_id), lambda found: device.report(found, online=online, by=command.actor.id, at=command.at)
     )
 
 
@@ -66,7 +66,7 @@ def remove(device_id: UUID, *, expected: int | None = None, command: Command, lo
     return change(
         log,
         command,
-        lambda: _loaded(log, device_id),
+        lambda: loaded(log, device_id),
         lambda found: device.remove(found, by=command.actor.id, at=command.at),
         expected=expected,
         releases=lambda _: (Release(stream=device_id),),

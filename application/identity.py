@@ -34,6 +34,7 @@ class Identities:
         self._log, self._clock = log, clock
         self._seen: OrderedDict[UUID, tuple[float, Identity]] = OrderedDict()
         self._lock = Lock()
+        self._forgotten = 0  # how often something was forgotten: what was looked up before that may be out of date
 
     def remembered(self, claims: Claims) -> Identity | None:
         """Without looking anything up."""
@@ -48,6 +49,7 @@ class Identities:
         if (known := self.remembered(claims)) is not None:
             return known
         assert claims.session_id is not None
+        before = self._forgotten
         found = self._log.load(claims.session_id, session.evolve)
         if found is None or found.user_id != claims.subject or found.revoked:
             raise NotAuthenticated("Invalid token")
@@ -55,18 +57,21 @@ class Identities:
         if account is None or not account.may_sign_in:
             raise NotAuthenticated("User disabled")
         identity = Identity(actor=Actor(id=account.id, role=account.role), session_id=found.id, signed_in_at=found.started_at)
-        self._remember(identity)
+        self._remember(identity, before)
         return identity
 
     def forget(self, user_id: UUID) -> None:
         """After anything that changes what a user may do."""
         with self._lock:
+            self._forgotten += 1
             for session_id in [known for known, (_, identity) in self._seen.items() if identity.actor.id == user_id]:
                 del self._seen[session_id]
 
-    def _remember(self, identity: Identity) -> None:
+    def _remember(self, identity: Identity, before: int) -> None:
         assert identity.session_id is not None
         with self._lock:
+            if self._forgotten != before:
+                return
             self._seen[identity.session_id] = (self._clock() + SECONDS, identity)
             while len(self._seen) > MOST:
                 self._seen.popitem(last=False)

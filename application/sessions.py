@@ -1,19 +1,22 @@
 """Signing in, staying signed in, signing out."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
 
 from application import accounts
 from application.changes import change, existing, new_id
-from application.ports import Command, Limits, Log, Passwords, RefreshTokens, Reused, Secret
+from application.ports import Command, Conflicted, Guard, Limits, Log, Passwords, RefreshTokens, Reused, Secret
 from domain import session, user
-from domain.errors import NotAuthenticated
+from domain.access import Actor
+from domain.errors import DomainError, NotAuthenticated
 from domain.session import Reason, Session
 from domain.user import User
 from domain.values import canonical
 
 MINUTE = 60
+ATTEMPTS = 3  # an account that changes while its password is compared is compared again
 REFUSED = "Invalid credentials"
 
 
@@ -43,25 +46,54 @@ def sign_in(
     """Raises NotAuthenticated, the same for every reason and at the same cost; TooMany beyond the limits (a minute's calls)."""
     limits.take(f"login/address/{address}", most=per_address, seconds=MINUTE)
     limits.take(f"login/account/{canonical(email)}", most=per_account, seconds=MINUTE)
+    for _ in range(ATTEMPTS):
+        account, known = _believed(email, password, log=log, passwords=passwords)
+        renewed = (Secret(kind=accounts.PASSWORD, owner=account.id, value=passwords.hash(password)),) if passwords.outdated(known) else ()
+        try:
+            return _started(account, address=address, agent=agent, renewed=renewed, command=command, log=log, tokens=tokens)
+        except Conflicted:
+            continue
+    raise NotAuthenticated(REFUSED)
+
+
+def _believed(email: str, password: str, *, log: Log, passwords: Passwords) -> tuple[User, bytes]:
     account = accounts.find(email, log)
     known = log.secret(accounts.PASSWORD, account.id) if account else None
     if not passwords.verify(password, known) or account is None or known is None or not account.may_sign_in:
         raise NotAuthenticated(REFUSED)
+    return account, known
+
+
+def _started(
+    account: User, *, address: str, agent: str, renewed: Sequence[Secret], command: Command, log: Log, tokens: RefreshTokens
+) -> SignedIn:
+    """Holds only if the account is still as it was when the password was compared; else whoever ends its sessions would miss this one.
+
+    The token comes first for the same reason: who ends sessions finds them by their tokens. Raises Conflicted.
+    """
+    by = msgspec.structs.replace(command, actor=Actor(id=account.id, role=account.role))
     session_id = new_id(command, "session")
-    renewed = (Secret(kind=accounts.PASSWORD, owner=account.id, value=passwords.hash(password)),) if passwords.outdated(known) else ()
-    started = session.start(session_id, user=account.id, address=address, agent=agent, at=command.at)
-    appended = log.append(command, started, subject=session_id, secrets=renewed)
+    event = session.start(session_id, user=account.id, address=address, agent=agent, at=command.at)
     token = tokens.issue(session=session_id, user=account.id, at=command.at)
+    try:
+        unmoved = Guard(stream=account.id, version=account.version)
+        appended = log.append(by, event, subject=session_id, guards=(unmoved,), secrets=renewed)
+    except DomainError:
+        tokens.revoke(session_id)
+        raise
     return SignedIn(session_id=session_id, user=account, refresh_token=token, position=appended.position)
 
 
 def refresh(*, token: str, address: str, command: Command, log: Log, tokens: RefreshTokens) -> SignedIn:
-    """The token's one child. A token that comes again after its grace revokes its session, and that is recorded."""
+    """The token's one child. A token that comes again after its grace revokes its session, and that is recorded.
+
+    Raises NotAuthenticated; `user_id` in it names whose sessions may have ended.
+    """
     try:
         refreshed = tokens.rotate(token, at=command.at)
     except Reused as reused:
         _record_reuse(reused, address=address, command=command, log=log, tokens=tokens)
-        raise NotAuthenticated("Invalid or expired refresh token") from None
+        raise NotAuthenticated("Invalid or expired refresh token", user_id=reused.user_id) from None
     account = log.load(refreshed.user_id, user.evolve)
     if account is None or not account.may_sign_in:
         tokens.revoke(refreshed.session_id)
@@ -69,15 +101,14 @@ def refresh(*, token: str, address: str, command: Command, log: Log, tokens: Ref
     return SignedIn(session_id=refreshed.session_id, user=account, refresh_token=refreshed.token, position=0)
 
 
-def sign_out(session_id: UUID, *, command: Command, log: Log, tokens: RefreshTokens) -> int:
-    """Idempotent; the position of its event, 0 when it had ended before."""
+def sign_out(session_id: UUID, *, command: Command, log: Log, tokens: RefreshTokens) -> UUID | None:
+    """Idempotent. Whose session it was, if it was one."""
     tokens.revoke(session_id)
-    return change(
-        log,
-        command,
-        lambda: _loaded(log, session_id),
-        lambda found: session.revoke(found, Reason.LOGOUT, by=found.user_id, at=command.at),
-    ).position
+    found = log.load(session_id, session.evolve)
+    if found is None:
+        return None
+    change(log, command, lambda: _loaded(log, session_id), lambda it: session.revoke(it, Reason.LOGOUT, by=it.user_id, at=command.at))
+    return found.user_id
 
 
 def _record_reuse(reused: Reused, *, address: str, command: Command, log: Log, tokens: RefreshTokens) -> None:

@@ -32,6 +32,13 @@ class Grant(StrEnum):
         return list(Grant).index(self)
 
 
+class Scope(StrEnum):
+    """What a service may do; nothing else."""
+
+    IMAGES_READ = "images:read"
+    EVENTS_READ = "events:read"
+
+
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
     """Who acts: a user with a role, a service with scopes, or a part of the system itself."""
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from domain.access import Actor
+from domain.access import Actor, Scope
 from domain.classification import ChunkJudged, ClassificationRequested
 from domain.dataset import DatasetShared, DatasetShareWithdrawn
 from domain.events import Event
@@ -122,4 +122,4 @@ async def about(db: Reads, actor: Actor, subject_id: UUID) -> list[int]:
 
 
 def _reader(actor: Actor) -> dict[str, object]:
-    return {"subject": subject_of(actor, scope="events:read"), "reader": actor.id, "administrators": ADMINISTRATORS}
+    return {"subject": subject_of(actor, scope=Scope.EVENTS_READ), "reader": actor.id, "administrators": ADMINISTRATORS}

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
-from domain.access import Actor
+from domain.access import Actor, Scope
 from domain.classification import ChunkJudged
 from domain.errors import Invalid
 from domain.events import Event
@@ -174,7 +174,7 @@ PAGES_MOST = 100_000
 
 async def get(db: Reads, actor: Actor, image_id: UUID) -> Image:
     """Raises NotFound."""
-    return await only(db, GET, {"subject": subject_of(actor, scope="images:read"), "id": image_id}, into=Image, what="Image")
+    return await only(db, GET, {"subject": subject_of(actor, scope=Scope.IMAGES_READ), "id": image_id}, into=Image, what="Image")
 
 
 async def listed(
@@ -195,7 +195,7 @@ async def listed(
         raise Invalid("Invalid order_by field", errors=[{"loc": ["query", "order_by"], "msg": f"must be one of {', '.join(LISTINGS)}"}])
     listing = LISTINGS[order_by]
     most, place = clamped(size), place_of(cursor, of_time=listing.column == "uploaded_at")
-    subject = subject_of(actor, scope="images:read")
+    subject = subject_of(actor, scope=Scope.IMAGES_READ)
     together = subject == ADMINISTRATORS and where.dataset_id is None and listing.column == "uploaded_at"
     query = listing.all_together if together else listing.by_dataset
     wanted = msgspec.structs.asdict(where) | {"q": None if where.q is None else _containing(where.q), "subject": subject}

@@ -1,14 +1,11 @@
-"""Sign-ins: who a token speaks for, and whether it still does."""
+"""Sign-ins, and whether they still hold. Who a token speaks for is asked of the log."""
 
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
-from domain.access import Role
 from domain.session import RefreshReuseDetected, SessionRevoked, SessionStarted
-from domain.user import Status
-from projections.reading import Reads
 from projections.tables import Happened, Look, Table, own
 
 
@@ -30,24 +27,3 @@ def fold(_: UUID, row: Session | None, happened: Happened, __: Look) -> Session 
 
 
 TABLE = Table("sessions", Session, own(SessionStarted, SessionRevoked, RefreshReuseDetected), fold)
-
-IDENTITY = """select s.id as session_id, u.id as user_id, u.role, u.status, s.started_at,
-    not s.revoked and u.status = 'active' and not u.deleted as active
-  from sessions s join users u on u.id = s.user_id where s.id = %(id)s"""
-
-
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom a session speaks for; `active`: the session is not revoked, and its user may act."""
-
-    session_id: UUID
-    user_id: UUID
-    role: Role
-    status: Status
-    started_at: datetime
-    active: bool
-
-
-async def identity(db: Reads, *, session_id: UUID) -> Identity | None:
-    """Who this is: asked before there is an actor to ask as."""
-    found = await db.rows(IDENTITY, {"id": session_id}, into=Identity)
-    return found[0] if found else None

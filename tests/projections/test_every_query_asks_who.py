@@ -8,8 +8,8 @@ import pytest
 from projections import activity, checkpoints, classifications, datasets, devices, images, models, results, sessions, statistics, users
 
 NOUNS = (activity, checkpoints, classifications, datasets, devices, images, models, results, sessions, statistics, users)
-FOR_ANYBODY = {"checkpoints.position", "sessions.identity", "models.listed", "models.names", "models.get"}
-"""The log's position, who a token speaks for (nobody is known yet), and models, which belong to the installation."""
+FOR_ANYBODY = {"checkpoints.position", "models.listed", "models.names", "models.get"}
+"""The log's position, and models, which belong to the installation."""
 
 BELONGS_TO_A_DATASET = re.compile(r"\b(?:from|join) (?:datasets|images|classifications|results|failures|activity|dataset_access)\b")
 

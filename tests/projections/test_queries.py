@@ -10,7 +10,6 @@ import pytest
 from domain.access import Actor, Grant, Role
 from domain.classification import Phase
 from domain.errors import Forbidden, Invalid, NotFound, Unavailable
-from domain.user import Status
 from infrastructure.reads import ReadDatabase, Visible
 from projections import (
     activity,
@@ -21,7 +20,6 @@ from projections import (
     images,
     models,
     results,
-    sessions,
     statistics,
     users,
 )
@@ -63,7 +61,7 @@ async def everything_seen(db, actor, week, now):
         "jobs by dataset": (await classifications.listed(db, actor, dataset_id=week.cells)).items,
         "jobs by image": (await classifications.listed(db, actor, image_id=week.images[2])).items,
         "jobs by maker": (await classifications.listed(db, actor, created_by=week.ada.id)).items,
-        "failures": await classifications.failures(db, actor, week.whole),
+        "failures": (await classifications.failures(db, actor, week.whole)).items,
         "results": (await results.listed(db, actor)).items,
         "results by job": (await results.listed(db, actor, classification_id=week.whole)).items,
         "results by image": (await results.listed(db, actor, image_id=week.images[2])).items,
@@ -128,18 +126,6 @@ async def test_only_administrators_list_people_and_only_analysts_see_devices(db,
         await devices.get(db, week.eve, week.scope)
 
 
-async def test_a_session_speaks_for_its_user_until_one_of_them_ends(db, laboratory):
-    ada = laboratory.user()
-    there = laboratory.session(ada)
-    laboratory.follow()
-    known = await sessions.identity(db, session_id=there)
-    assert (known.user_id, known.role, known.status, known.active) == (ada.id, Role.RESEARCHER, Status.ACTIVE, True)
-    laboratory.erase(ada)
-    laboratory.follow()
-    assert not (await sessions.identity(db, session_id=there)).active
-    assert await sessions.identity(db, session_id=uuid4()) is None
-
-
 # ---- rows ------------------------------------------------------------------------------------------------------------------------
 async def test_rows_tell_what_the_events_said(db, week):
     dataset = await datasets.get(db, week.ada, week.cells)
@@ -154,7 +140,7 @@ async def test_rows_tell_what_the_events_said(db, week):
     assert (await images.get(db, week.ada, week.images[-1])).rejected == "damaged_image"
     job = await classifications.get(db, week.ada, week.whole)
     assert (job.status, job.images, job.chunks, job.judged, job.succeeded, job.failed) == (Phase.COMPLETED, 11, 2, 2, 10, 1)
-    assert [(one.image_id, one.reason) for one in await classifications.failures(db, week.ada, week.whole)] == [
+    assert [(one.image_id, one.reason) for one in (await classifications.failures(db, week.ada, week.whole)).items] == [
         (week.images[-2], "damaged_image")
     ]
     (model,) = await models.listed(db)

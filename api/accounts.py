@@ -1,0 +1,138 @@
+"""Accounts over HTTP."""
+
+import asyncio
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, Response, delete, get, patch
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
+from msgspec import UNSET, UnsetType
+
+from api.calls import Call, now, said
+from application import accounts
+from application.accounts import NewPassword
+from domain.access import Role, require_role
+from domain.errors import NotFound
+from domain.user import Status
+from domain.user import User as Account
+from projections import users as reading
+
+CLEARED_BY_NULL = frozenset({"institution", "department", "phone"})
+PROFILE = CLEARED_BY_NULL | {"email", "first_name", "last_name"}
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    id: UUID
+    email: str
+    username: str
+    first_name: str
+    last_name: str
+    role: Role
+    status: Status
+    institution: str | None
+    department: str | None
+    phone: str | None
+
+
+class UpdateUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Null clears institution, department and phone; of the other fields it changes nothing. `role` and `status` are for administrators,
+    `password` is one's own, with `current_password` unless the sign-in is younger than 15 minutes."""
+
+    email: str | None | UnsetType = UNSET
+    first_name: str | None | UnsetType = UNSET
+    last_name: str | None | UnsetType = UNSET
+    institution: str | None | UnsetType = UNSET
+    department: str | None | UnsetType = UNSET
+    phone: str | None | UnsetType = UNSET
+    password: str | None = None
+    current_password: str | None = None
+    role: Role | None = None
+    status: Status | None = None
+
+    @property
+    def profile(self) -> dict[str, str | None]:
+        sent = {name: value for name, value in said(self).items() if name in PROFILE}
+        return {name: value for name, value in sent.items() if value is not None or name in CLEARED_BY_NULL}
+
+
+def view(row: reading.User | Account) -> User:
+    return User(
+        id=row.id,
+        email=row.email,
+        username=row.username,
+        first_name=row.first_name,
+        last_name=row.last_name,
+        role=row.role,
+        status=row.status,
+        institution=row.institution,
+        department=row.department,
+        phone=row.phone,
+    )
+
+
+class Users(Controller):
+    path = "/api/users"
+    tags = ("users",)
+
+    @get("/me")
+    async def me(self, call: NamedDependency[Call]) -> Response[User]:
+        """Whoever asks, as the log knows them: true at once after signing in, however far the read models are."""
+        require_role(call.actor, Role.VIEWER)
+        account = await asyncio.to_thread(accounts.loaded, call.services.log, call.actor.id)
+        return call.found(view(account), version=account.version)
+
+    @get("/users")
+    async def listed(
+        self, call: NamedDependency[Call], page_size: FromQuery[int] = 200, cursor: FromQuery[str | None] = None
+    ) -> Response[list[User]]:
+        """Everybody, oldest first; for administrators."""
+        return call.page(await call.read(reading.listed, cursor=cursor, size=page_size), view)
+
+    @get("/users/{user_id:uuid}")
+    async def one(self, call: NamedDependency[Call], user_id: FromPath[UUID]) -> Response[User]:
+        """One's own account, or anybody's for an administrator."""
+        row = await call.read(reading.get, user_id)
+        return call.found(view(row), version=row.version)
+
+    @patch("/users/{user_id:uuid}")
+    async def update(self, call: NamedDependency[Call], user_id: FromPath[UUID], data: JSONBody[UpdateUser]) -> Response[User]:
+        """All parts or none of them. A new password ends all other sessions, any status but active ends all."""
+        services = call.services
+        done = await call.do(
+            accounts.update,
+            user_id,
+            profile=data.profile,
+            role=data.role,
+            status=data.status,
+            password=self._new_password(call, data),
+            expected=call.expected,
+            passwords=services.passwords,
+            tokens=services.refresh_tokens,
+            limits=services.limits,
+        )
+        call.identities.forget(user_id)
+        account = await asyncio.to_thread(accounts.loaded, services.log, user_id)
+        return call.changed(view(account), done)
+
+    @delete("/users/{user_id:uuid}", status_code=204)
+    async def remove(self, call: NamedDependency[Call], user_id: FromPath[UUID]) -> Response[None]:
+        """Closes the account; also when there is none. Its traces stay in the record, its names are free again."""
+        try:
+            done = await call.do(accounts.delete, user_id, expected=call.expected, tokens=call.services.refresh_tokens)
+        except NotFound:
+            return Response(None, status_code=204)
+        call.identities.forget(user_id)
+        return call.gone(done)
+
+    @staticmethod
+    def _new_password(call: Call, data: UpdateUser) -> NewPassword | None:
+        if not data.password:
+            return None
+        since = call.identity.signed_in_at
+        return NewPassword(
+            password=data.password,
+            current=data.current_password,
+            signed_in_for=(now() - since).total_seconds() if since else float("inf"),
+            keep=call.identity.session_id,
+        )
