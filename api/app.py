@@ -13,18 +13,36 @@ from litestar.middleware import DefineMiddleware
 from api import health
 from api.accounts import Users
 from api.auth import Authentication
+from api.blobs import blob
 from api.bodies import Bodies
 from api.calls import Call
+from api.classifications import Classifications
 from api.datasets import Datasets
 from api.devices import Devices
 from api.edge import Edge
+from api.images import Images
+from api.models import Models
 from api.problems import HANDLERS
+from api.results import Results
 from api.sessions import Sessions
 from application.context import Services
 from application.identity import Identities
 
 THREADS = 64  # commands that wait for the log at once
-ROUTES: tuple[Any, ...] = (health.live, health.ready, health.metrics, Sessions, Users, Devices, Datasets)
+ROUTES: tuple[Any, ...] = (
+    health.live,
+    health.ready,
+    health.metrics,
+    Sessions,
+    Users,
+    Devices,
+    Datasets,
+    Images,
+    blob,
+    Models,
+    Classifications,
+    Results,
+)
 
 
 def create_app(services: Services) -> Edge:

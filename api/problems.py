@@ -48,6 +48,7 @@ TITLES = {
     413: ("too_large", "Too large"),
     414: ("address_too_long", "The address is too long"),
     415: ("unsupported_media_type", "Unsupported media type"),
+    416: ("no_such_range", "No such part of the file"),
     421: ("wrong_host", "Not a host that we serve"),
     422: ("invalid", "Invalid"),
     429: ("too_many", "Too many requests"),

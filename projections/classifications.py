@@ -177,6 +177,7 @@ FAILURES = Table("failures", FailureRow, failure_keys, failure_fold, loads=False
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """An image without a result: `reason` is a code, `detail` a sentence."""
 
+    id: UUID
     image_id: UUID
     reason: str
     detail: str
@@ -194,10 +195,12 @@ LISTED = """select c.* from visible v cross join lateral (
     order by c.created_at desc, c.id desc limit %(most)s
   ) c where v.subject = %(subject)s and (%(dataset_id)s::uuid is null or v.dataset = %(dataset_id)s::uuid)
   order by c.created_at desc, c.id desc limit %(most)s"""
-FAILED = """select f.image_id, f.reason, f.detail, f.created_at from failures f
+FAILED = """select f.id, f.image_id, f.reason, f.detail, f.created_at from failures f
   join classifications c on c.id = f.classification_id and not c.deleted
   join visible v on v.dataset = f.dataset_id and v.subject = %(subject)s
-  where f.classification_id = %(id)s order by f.created_at, f.id"""
+  where f.classification_id = %(id)s
+    and (%(at)s::timestamptz is null or (f.created_at, f.id) > (%(at)s::timestamptz, %(after)s::uuid))
+  order by f.created_at, f.id limit %(most)s"""
 
 
 async def get(db: Reads, actor: Actor, job_id: UUID) -> Classification:
@@ -226,6 +229,8 @@ async def listed(
     return paged(found, most, lambda job: job.created_at)
 
 
-async def failures(db: Reads, actor: Actor, job_id: UUID) -> list[Failure]:
-    """The images that have no result, and why; none to whom the job is foreign."""
-    return await db.rows(FAILED, {"subject": subject_of(actor), "id": job_id}, into=Failure)
+async def failures(db: Reads, actor: Actor, job_id: UUID, *, cursor: str | None = None, size: int = PAGE_MOST) -> Page[Failure]:
+    """The images that have no result, and why, oldest first; none to whom the job is foreign."""
+    place, most = place_of(cursor), clamped(size)
+    wanted = {"subject": subject_of(actor), "id": job_id, "at": place.value, "after": place.id, "most": most + 1}
+    return paged(await db.rows(FAILED, wanted, into=Failure), most, lambda failure: failure.created_at)

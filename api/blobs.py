@@ -1,0 +1,138 @@
+"""Bytes by a signed address, which needs no header: whole or in part, and never more than a picture to a browser."""
+
+import asyncio
+import hashlib
+import io
+import os
+import re
+from collections.abc import AsyncIterator
+from typing import BinaryIO, NamedTuple
+
+from litestar import Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+from litestar.response import Stream
+
+from api.auth import OPEN
+from api.calls import Call
+from api.problems import MEDIA_TYPE, Problem, problem
+from application.downloads import SignedBlob
+from application.ports import Blobs
+from domain.errors import NotFound
+
+PIECE = 256 * 1024  # bytes that are read at once
+RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+class Part(NamedTuple):
+    """The bytes from `start` to before `end` of `size`; all of them when `whole`."""
+
+    start: int
+    end: int
+    size: int
+    whole: bool = True
+
+
+class Opened(NamedTuple):
+    """A file that stands at the start of `part` with its first piece read; `part` is None when there is no such part."""
+
+    file: BinaryIO
+    tag: str
+    size: int
+    part: Part | None
+    first: bytes
+
+
+@get("/api/blobs/{token:str}", opt=OPEN, tags=["images"], media_type="application/octet-stream")
+async def blob(call: NamedDependency[Call], token: FromPath[str]) -> Response[bytes] | Response[Problem] | Stream:
+    """What a preview or download address leads to. Takes `Range` (one) and `If-Range`."""
+    signed = call.services.signed(token)
+    headers = call.request.headers
+    opened = await asyncio.to_thread(_opened, call.services.blobs, signed.name, headers.get("range"), headers.get("if-range"))
+    if opened.part is None:
+        return _unsatisfiable(call, opened.size)
+    part = opened.part
+    about = _headers(signed, opened.tag, part)
+    status = 200 if part.whole else 206
+    if len(opened.first) == part.end - part.start:
+        opened.file.close()
+        return Response(opened.first, status_code=status, headers=about, media_type=signed.served_type)
+    return Stream(_pieces(opened.file, opened.first, part), status_code=status, headers=about, media_type=signed.served_type)
+
+
+def part_of(size: int, wanted: str | None) -> Part | None:
+    """What a Range header asks of `size` bytes (RFC 9110, 14.2): everything where there is none, or one that we do not serve in parts.
+
+    None when there is no such part.
+    """
+    found = RANGE.fullmatch((wanted or "").replace(" ", ""))
+    if found is None or not (found[1] or found[2]):
+        return Part(0, size, size)
+    if not found[1]:
+        start, end = max(0, size - int(found[2])), size
+    else:
+        start, end = int(found[1]), min(size, int(found[2]) + 1) if found[2] else size
+        if found[2] and int(found[2]) < start:
+            return Part(0, size, size)
+    return Part(start, end, size, whole=False) if start < end else None
+
+
+def _opened(blobs: Blobs, name: str, wanted: str | None, unless_changed_from: str | None) -> Opened:
+    file, tag = _file(blobs, name)
+    try:
+        size = file.seek(0, os.SEEK_END)
+        part = part_of(size, wanted if unless_changed_from in {None, tag} else None)
+        file.seek(part.start if part else 0)
+        first = file.read(min(PIECE, part.end - part.start)) if part else b""
+    except BaseException:
+        file.close()
+        raise
+    if part is None:
+        file.close()
+    return Opened(file, tag, size, part, first)
+
+
+def _file(blobs: Blobs, name: str) -> tuple[BinaryIO, str]:
+    """A file, and the ETag of its content. Raises NotFound."""
+    if "/" not in name:
+        return blobs.open(name), f'"{name}"'
+    data = blobs.get_derived(name)
+    if data is None:
+        raise NotFound("There is no such file")
+    return io.BytesIO(data), f'"{hashlib.sha256(data).hexdigest()}"'
+
+
+async def _pieces(file: BinaryIO, first: bytes, part: Part) -> AsyncIterator[bytes]:
+    try:
+        yield first
+        left = part.end - part.start - len(first)
+        while left > 0:
+            piece = await asyncio.to_thread(file.read, min(PIECE, left))
+            if not piece:
+                return
+            left -= len(piece)
+            yield piece
+    finally:
+        file.close()
+
+
+def _headers(signed: SignedBlob, tag: str, part: Part) -> dict[str, str]:
+    found = {
+        "Content-Disposition": signed.disposition,
+        "Content-Length": str(part.end - part.start),
+        "Accept-Ranges": "bytes",
+        "ETag": tag,
+        "X-Content-Type-Options": "nosniff",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+    }
+    return found if part.whole else found | {"Content-Range": f"bytes {part.start}-{part.end - 1}/{part.size}"}
+
+
+def _unsatisfiable(call: Call, size: int) -> Response[Problem]:
+    said = problem(416, f"The file has {size:,} bytes, and none of those that were asked for", request_id=call.request_id)
+    return Response(
+        said,
+        status_code=416,
+        media_type=MEDIA_TYPE,
+        headers={"Content-Range": f"bytes */{size}", "Cross-Origin-Resource-Policy": "cross-origin"},
+    )

@@ -1,0 +1,158 @@
+"""Classifications over HTTP: a model run over an image or a dataset, and how far it is."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, Response, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
+from msgspec import Meta
+
+from api.calls import Call
+from application import classifications
+from domain.classification import Phase
+from projections import classifications as reading
+from projections import models
+from projections.classifications import Failure
+
+PageSize = Annotated[int, Meta(ge=1, le=200)]
+
+
+class Classification(msgspec.Struct, frozen=True, kw_only=True):
+    """`images` is how many are covered, `succeeded` and `failed` how many of them have an answer; `reason` says why a job failed.
+    Results less certain than `threshold` (0 to 1) need a review."""
+
+    id: UUID
+    dataset_id: UUID
+    image_id: UUID | None
+    model_name: str
+    status: Phase
+    created_by_id: UUID
+    created_at: datetime
+    updated_at: datetime
+    model_id: UUID
+    model_version: int
+    model_sha256: str
+    threshold: float
+    planned: bool
+    images: int
+    succeeded: int
+    failed: int
+    reason: str | None
+
+
+class Watched(Classification, frozen=True, kw_only=True):
+    """`failures` are the first of them, once the job has ended; all are at `/failures`."""
+
+    failures: list[Failure]
+
+
+class Requested(msgspec.Struct, frozen=True, kw_only=True):
+    id: UUID
+    status: Phase = Phase.PENDING
+
+
+class RunClassification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Exactly one of `image_id` and `dataset_id`. Without a `threshold` (0 to 1) the model's own holds."""
+
+    image_id: UUID | None = None
+    dataset_id: UUID | None = None
+    model_name: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+
+def view(row: reading.Classification) -> Classification:
+    return Classification(
+        id=row.id,
+        dataset_id=row.dataset_id,
+        image_id=row.image_id,
+        model_name=row.model_name,
+        status=row.status,
+        created_by_id=row.created_by,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        model_id=row.model_id,
+        model_version=row.model_version,
+        model_sha256=row.model_sha256,
+        threshold=row.threshold,
+        planned=row.planned,
+        images=row.images,
+        succeeded=row.succeeded,
+        failed=row.failed,
+        reason=row.reason,
+    )
+
+
+class Classifications(Controller):
+    path = "/api/classifications"
+    tags = ("classifications",)
+
+    @post("/run")
+    async def run(self, call: NamedDependency[Call], data: JSONBody[RunClassification]) -> Response[Requested]:
+        """Of the model's version in production, which is pinned now."""
+        known = await call.read(lambda db, _: models.names(db))
+        chosen = call.services.options.default_model
+        done = await call.do(
+            classifications.run,
+            dataset_id=data.dataset_id,
+            image_id=data.image_id,
+            model_name=data.model_name or (chosen if chosen in known or not known else known[0]),
+            threshold=data.threshold,
+            known_models=known,
+        )
+        return call.created(Requested(id=done.id), done)
+
+    @get("/")
+    async def listed(
+        self,
+        call: NamedDependency[Call],
+        status_filter: FromQuery[str | None] = None,
+        dataset_id: FromQuery[UUID | None] = None,
+        image_id: FromQuery[UUID | None] = None,
+        created_by: FromQuery[UUID | None] = None,
+        page_size: FromQuery[PageSize] = 200,
+        cursor: FromQuery[str | None] = None,
+    ) -> Response[list[Classification]]:
+        """Newest first."""
+        found = await call.read(
+            reading.listed,
+            status=status_filter,
+            dataset_id=dataset_id,
+            image_id=image_id,
+            created_by=created_by,
+            cursor=cursor,
+            size=page_size,
+        )
+        return call.page(found, view)
+
+    @get("/{job_id:uuid}")
+    async def one(self, call: NamedDependency[Call], job_id: FromPath[UUID]) -> Response[Watched]:
+        row = await call.read(reading.get, job_id)
+        ended = row.status not in {Phase.PENDING, Phase.RUNNING}
+        failures = (await call.read(reading.failures, job_id)).items if ended and row.failed else []
+        return call.found(Watched(**msgspec.structs.asdict(view(row)), failures=failures), version=row.version)
+
+    @get("/{job_id:uuid}/failures")
+    async def failures(
+        self,
+        call: NamedDependency[Call],
+        job_id: FromPath[UUID],
+        page_size: FromQuery[PageSize] = 200,
+        cursor: FromQuery[str | None] = None,
+    ) -> Response[list[Failure]]:
+        """The images that have no result, and why."""
+        await call.read(reading.get, job_id)
+        return call.page(await call.read(reading.failures, job_id, cursor=cursor, size=page_size), lambda failure: failure)
+
+    @post("/{job_id:uuid}/cancel", status_code=200)
+    async def cancel(self, call: NamedDependency[Call], job_id: FromPath[UUID]) -> Response[Classification]:
+        """What is not judged yet stays so; what is, stays readable."""
+        done = await call.do(classifications.cancel, job_id, expected=call.expected)
+        return call.changed(view(await call.read(reading.get, job_id)), done)
+
+    @delete("/{job_id:uuid}", status_code=204)
+    async def remove(self, call: NamedDependency[Call], job_id: FromPath[UUID]) -> Response[None]:
+        """Its results are hidden with it; the record keeps them."""
+        return call.gone(await call.do(classifications.delete, job_id, expected=call.expected))

@@ -1,0 +1,228 @@
+"""Images over HTTP: uploaded in one request, found, described, looked at by signed addresses."""
+
+import asyncio
+from datetime import datetime
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, Response, delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
+from msgspec import UNSET, Meta, UnsetType
+
+from api.calls import Call, parts_of, said
+from api.uploads import received
+from application import images
+from application.ports import Blobs
+from domain.access import Role, require_role
+from domain.errors import NotFound
+from projections import images as reading
+
+GRANTED_MOST = 3600  # seconds that a signed address lives
+DRAWN = frozenset({"image/jpeg", "image/png"})
+DRAWN_MOST = 16 * 1024**2  # bytes of an original that a browser is given to draw
+JPEG = "image/jpeg"
+
+Page = Annotated[int, Meta(ge=1)]
+PageSize = Annotated[int, Meta(ge=1, le=200)]
+Seconds = Annotated[int, Meta(ge=60, le=604_800)]
+
+
+class Status(StrEnum):
+    """What became of the first full decode."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """`width`, `height` in pixels: as the header claims, until the status is accepted. `pixel_size_um` is a pixel's edge in micrometres.
+    `reason` and `detail` say why an image was rejected. `thumbnail` is where to ask for the thumbnail's address, once there is one."""
+
+    id: UUID
+    filename: str
+    analyzed: bool
+    dataset_id: UUID
+    uploaded_by_id: UUID
+    device_id: UUID | None
+    filepath: str
+    uploaded_at: datetime
+    status: Status
+    reason: str | None
+    detail: str | None
+    media_type: str
+    size: int
+    width: int
+    height: int
+    bands: int | None
+    dtype: str | None
+    pages: int | None
+    axes: str | None
+    pixel_size_um: float | None
+    sha256: str
+    thumbnail: str | None
+
+
+class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
+    id: UUID
+    filename: str
+    analyzed: bool = False
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """`url` needs no header, and ends after `expires_in` seconds; `filename` is the image's."""
+
+    url: str
+    expires_in: int
+    filename: str
+
+
+class DescribeImage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    filename: str | UnsetType = UNSET
+    analyzed: bool | UnsetType = UNSET
+    device_id: UUID | None | UnsetType = UNSET
+
+
+def view(row: reading.Image) -> Image:
+    return Image(
+        id=row.id,
+        filename=row.filename,
+        analyzed=row.analyzed,
+        dataset_id=row.dataset_id,
+        uploaded_by_id=row.uploaded_by,
+        device_id=row.device_id,
+        filepath=f"sha256/{row.sha256}",
+        uploaded_at=row.uploaded_at,
+        status=Status.ACCEPTED if row.accepted else Status.PENDING if row.rejected is None else Status.REJECTED,
+        reason=row.rejected,
+        detail=row.rejected_detail,
+        media_type=row.media_type,
+        size=row.size,
+        width=row.width,
+        height=row.height,
+        bands=row.bands,
+        dtype=row.dtype,
+        pages=row.pages,
+        axes=row.axes,
+        pixel_size_um=row.pixel_size_um,
+        sha256=row.sha256,
+        thumbnail=f"/api/images/{row.id}/thumbnail" if row.accepted else None,
+    )
+
+
+class Images(Controller):
+    path = "/api/images"
+    tags = ("images",)
+
+    @post("/upload", opt={"body": "stream"})
+    async def upload(self, call: NamedDependency[Call]) -> Response[Uploaded]:
+        """A form with the parts `dataset_id`, `device_id` (may be left out) and `file`, best in this order."""
+        asked = call.command()
+        require_role(asked.actor, Role.ANALYST)
+
+        def permit(dataset: UUID, device: UUID | None) -> None:
+            images.may_upload(dataset, device_id=device, command=asked, log=call.services.log)
+
+        form = await received(call.request, call.services, permit)
+        found = form.sniffed
+        about = {name: getattr(form, name) for name in ("dataset_id", "device_id", "filename", "sha256", "size")}
+        command = call.command(payload=parts_of(about))
+        done = await call.carry_out(command, images.upload, **about, media_type=found.media_type, width=found.width, height=found.height)
+        return call.created(Uploaded(id=done.id, filename=form.filename), done)
+
+    @get("/")
+    async def listed(
+        self,
+        call: NamedDependency[Call],
+        dataset_id: FromQuery[UUID | None] = None,
+        device_id: FromQuery[UUID | None] = None,
+        uploaded_by: FromQuery[UUID | None] = None,
+        analyzed: FromQuery[bool | None] = None,
+        created_from: FromQuery[datetime | None] = None,
+        created_to: FromQuery[datetime | None] = None,
+        q: FromQuery[str | None] = None,
+        page: FromQuery[Page] = 1,
+        page_size: FromQuery[PageSize] = 25,
+        order_by: FromQuery[str] = "-uploaded_at",
+        cursor: FromQuery[str | None] = None,
+    ) -> Response[list[Image]]:
+        """`q` is looked for in file names, whatever the case; the times bound the upload's, both inclusive. A cursor wins over `page`."""
+        where = reading.Filter(
+            dataset_id=dataset_id,
+            device_id=device_id,
+            uploaded_by=uploaded_by,
+            analyzed=analyzed,
+            created_from=created_from,
+            created_to=created_to,
+            q=q,
+        )
+        found = await call.read(reading.listed, where=where, order_by=order_by, page=page, size=page_size, cursor=cursor)
+        return call.page(found, view)
+
+    @get("/{image_id:uuid}")
+    async def one(self, call: NamedDependency[Call], image_id: FromPath[UUID]) -> Response[Image]:
+        row = await call.read(reading.get, image_id)
+        return call.found(view(row), version=row.version)
+
+    @patch("/{image_id:uuid}")
+    async def describe(self, call: NamedDependency[Call], image_id: FromPath[UUID], data: JSONBody[DescribeImage]) -> Response[Image]:
+        done = await call.do(images.describe, image_id, **said(data), expected=call.expected)
+        return call.changed(view(await call.read(reading.get, image_id)), done)
+
+    @delete("/{image_id:uuid}", status_code=204)
+    async def remove(self, call: NamedDependency[Call], image_id: FromPath[UUID]) -> Response[None]:
+        """Its results are hidden with it; the record keeps them."""
+        return call.gone(await call.do(images.delete, image_id, expected=call.expected))
+
+    @get("/{image_id:uuid}/preview")
+    async def preview(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: FromQuery[Seconds] = 3600) -> Address:
+        """Something that a browser can draw: the image itself, or a JPEG of it."""
+        row = await call.read(reading.get, image_id)
+        return await _address(call, row, await asyncio.to_thread(_shown, call.services.blobs, row), expires_in, inline=True)
+
+    @get("/{image_id:uuid}/thumbnail")
+    async def thumbnail(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: FromQuery[Seconds] = 3600) -> Address:
+        """A JPEG of at most 256 pixels an edge."""
+        row = await call.read(reading.get, image_id)
+        if not row.accepted:
+            raise NotFound("There is no thumbnail of this image, or not yet")
+        return await _address(call, row, f"thumbnail/{row.sha256}", expires_in, inline=True)
+
+    @get("/{image_id:uuid}/download")
+    async def download(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: FromQuery[Seconds] = 300) -> Address:
+        """The very bytes that were uploaded. A service gets an address inside the installation."""
+        row = await call.read(reading.get, image_id)
+        return await _address(call, row, row.sha256, expires_in, inline=False, internal=call.actor.kind == "service")
+
+
+def _shown(blobs: Blobs, row: reading.Image) -> str:
+    """The name of what a browser can draw of an image. Raises NotFound while there is nothing."""
+    drawn = row.media_type in DRAWN
+    if drawn and row.size <= DRAWN_MOST and row.dtype in {None, "uint8"}:
+        return row.sha256
+    names = (f"preview/{row.sha256}", f"thumbnail/{row.sha256}") if row.accepted else ()
+    for name in names:
+        if blobs.get_derived(name) is not None:
+            return name
+    if drawn:
+        return row.sha256
+    raise NotFound("There is no preview of this image, or not yet")
+
+
+async def _address(call: Call, row: reading.Image, name: str, expires_in: int, *, inline: bool, internal: bool = False) -> Address:
+    derived = name != row.sha256
+    granted = min(expires_in, GRANTED_MOST)
+    url = await asyncio.to_thread(
+        call.services.blobs.signed_url,
+        name,
+        filename=f"{PurePosixPath(row.filename).stem}.jpg" if derived else row.filename,
+        media_type=JPEG if derived else row.media_type,
+        inline=inline,
+        seconds=granted,
+        internal=internal,
+    )
+    return Address(url=url, expires_in=granted, filename=row.filename)
