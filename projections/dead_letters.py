@@ -9,20 +9,11 @@ import msgspec
 import psycopg
 
 from application.ports import Recorded
-from projections.batches import Letter, Statement
+from projections.batches import Behind, Letter, ReadModels
 from projections.tables import Happened, Table, steps
 
-BLOCKED = "select stream from dead_letters union select stream from parked"
-DIED = (
-    "insert into dead_letters (position, stream, type, reason) values (%s, %s, %s, %s)"
-    " on conflict (position) do update set reason = excluded.reason, at = now()"
-)
-PARKED = "insert into parked (position, stream) select * from unnest(%s::bigint[], %s::uuid[]) on conflict do nothing"
-HEALED = "with gone as (delete from dead_letters where position = any(%s)) delete from parked where position = any(%s)"
 LISTED = """select l.position, l.stream, l.type, l.reason, l.at, (select count(*) from parked p where p.stream = l.stream) as parked
   from dead_letters l order by l.position"""
-HEALED_PARKED = "delete from parked where position = any(%s)"
-WAITING = "select position, stream from parked order by position"
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,18 +44,6 @@ def letter(event: Recorded, error: Exception) -> Letter:
     return Letter(event.position, event.stream, event.type, reason_of(error))
 
 
-def set_aside(dead: Letter) -> Statement:
-    return DIED, (dead.position, dead.stream, dead.type, dead.reason)
-
-
-def park(events: Sequence[Recorded]) -> Statement:
-    return PARKED, ([event.position for event in events], [event.stream for event in events])
-
-
-def blocked_streams(connection: psycopg.Connection) -> set[UUID]:
-    return {row[0] for row in connection.execute(BLOCKED)}
-
-
 def touched(tables: Sequence[Table], happened: Happened) -> set[UUID]:
     """The ids of the rows that an event changes, and its own stream: where one of them waits, the event has to wait too."""
     (step,) = steps(tables, [happened])
@@ -83,24 +62,12 @@ class Retrying(Protocol):
 
     not_poison: tuple[type[Exception], ...]
 
-    def retry(self, batch: Sequence[Recorded], *, statements: Sequence[Statement], left: set[UUID]) -> None: ...
-
-
-class Behind(NamedTuple):
-    """Dead letters and parked events: the stream of each, by position."""
-
-    letters: dict[int, UUID]
-    parked: dict[int, UUID]
-
-
-def read_behind(connection: psycopg.Connection) -> Behind:
-    letters = {letter.position: letter.stream for letter in listed(connection)}
-    return Behind(letters, dict(connection.execute(WAITING).fetchall()))
+    def retry(self, batch: Sequence[Recorded], *, aside: Sequence[Letter] = (), left: set[UUID]) -> None: ...
 
 
 def retry(
     projector: Retrying,
-    connection: psycopg.Connection,
+    models: ReadModels,
     *,
     read: Callable[[int], Recorded],
     touches: Callable[[Recorded], set[UUID]],
@@ -111,12 +78,12 @@ def retry(
     What still cannot be applied stays as it is. `read` brings an event by its position, `touches` says what it changes.
     """
     count = 0
-    for at in [position] if position is not None else sorted(read_behind(connection).letters):
-        behind = read_behind(connection)
+    for at in [position] if position is not None else sorted(models.behind().letters):
+        behind = models.behind()
         if at in behind.letters:
             batch, left = _freed(behind, at, read, touches)
             count += _apply_as_many_as_can_be(projector, batch, left)
-    return Retried(count, len(read_behind(connection).letters))
+    return Retried(count, len(models.behind().letters))
 
 
 def _freed(
@@ -125,7 +92,7 @@ def _freed(
     """A dead letter with the parked events that wait for no other one; and the streams that stay blocked."""
     left = {stream for position, stream in behind.letters.items() if position != at}
     batch = [read(at)]
-    for position, stream in behind.parked.items():
+    for position, stream in sorted(behind.parked.items()):
         event = read(position)
         if stream in left or not left.isdisjoint(touches(event)):
             left.add(stream)
@@ -136,15 +103,14 @@ def _freed(
 
 def _apply_as_many_as_can_be(projector: Retrying, batch: Sequence[Recorded], left: set[UUID]) -> int:
     """The first event that cannot be applied becomes, or stays, the dead letter."""
-    failed: list[Statement] = []
+    failed: list[Letter] = []
     for count in range(len(batch), 0, -1):
-        healed = [event.position for event in batch[:count]]
         try:
-            projector.retry(batch[:count], statements=[(HEALED, (healed, healed)), *failed], left=left)
+            projector.retry(batch[:count], aside=failed, left=left)
         except projector.not_poison:
             raise
         except Exception as error:
-            failed = [set_aside(letter(batch[count - 1], error)), (HEALED_PARKED, ([batch[count - 1].position],))]
+            failed = [letter(batch[count - 1], error)]
             left = left | {event.stream for event in batch[count - 1 :]}
         else:
             return count

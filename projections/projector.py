@@ -10,9 +10,9 @@ import structlog
 
 from application.ports import Recorded
 from domain.errors import Unavailable
-from projections.batches import TABLES, Applied, Decoder, Statement, Target, decoded, project, read_target, write
+from projections.batches import TABLES, Applied, Changes, Decoder, Letter, ReadModels, Target, decoded, project
 from projections.checkpoints import Checkpoint, Outrun
-from projections.dead_letters import blocked_streams, letter, park, set_aside, touched
+from projections.dead_letters import letter, touched
 from projections.tables import Happened
 
 log = structlog.get_logger()
@@ -39,17 +39,17 @@ class Projector:
     `fatal`: errors that are nobody's fault but the installation's (a wrong key), and must not be blamed on an event.
     """
 
-    def __init__(self, connect: Callable[[], psycopg.Connection], decoder: Decoder, *, fatal: tuple[type[Exception], ...] = ()) -> None:
-        self._connect, self._decoder = connect, decoder
+    def __init__(self, models: Callable[[], ReadModels], decoder: Decoder, *, fatal: tuple[type[Exception], ...] = ()) -> None:
+        self._open, self._decoder = models, decoder
         self.not_poison: tuple[type[Exception], ...] = (*AWAY, *fatal)
-        self._connection: psycopg.Connection | None = None
+        self._models: ReadModels | None = None
         self._target: Target | None = None
         self._blocked: set[UUID] = set()
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = self._target = None
+        if self._models is not None:
+            self._models.close()
+        self._models = self._target = None
 
     def checkpoint(self) -> Checkpoint:
         """How far the read models are, read anew."""
@@ -63,25 +63,25 @@ class Projector:
             raise Outrun
         return self._knowing(lambda: self._apply_or_divide(batch, to))
 
-    def retry(self, batch: Sequence[Recorded], *, statements: Sequence[Statement], left: set[UUID]) -> None:
-        """Apply events of long ago with `statements`, the checkpoint standing still; then only the streams `left` are blocked.
+    def retry(self, batch: Sequence[Recorded], *, aside: Sequence[Letter] = (), left: set[UUID]) -> None:
+        """Apply events of long ago, the checkpoint standing still, and set `aside` what failed; then only the streams `left` are blocked.
 
         Raises whatever is wrong with an event.
         """
-        with self._there().transaction():
-            target = read_target(self._there(), lock=True)
-            statements_of_events, _ = project(self._there(), decoded(self._decoder, batch))
-            write(self._there(), target, target.at, [*statements_of_events, *statements], generations=1)
+        with self._there().held() as target:
+            changes, _ = project(self._there(), decoded(self._decoder, batch))
+            changes = changes._replace(healed=[event.position for event in batch], aside=aside)
+            self._there().write(target, target.at, changes, generations=1)
         self._target, self._blocked = None, left
 
-    def _there(self) -> psycopg.Connection:
-        if self._connection is None or self._connection.closed:
-            self._connection = self._connect()
-        return self._connection
+    def _there(self) -> ReadModels:
+        if self._models is None or self._models.closed:
+            self._models = self._open()
+        return self._models
 
     def _read(self) -> Target:
-        self._target = read_target(self._there())
-        self._blocked = blocked_streams(self._there())
+        self._target = self._there().target()
+        self._blocked = self._there().behind().streams
         return self._target
 
     def _knowing(self, act: Callable[[], T]) -> T:
@@ -119,14 +119,14 @@ class Projector:
                 error = again
         dead = letter(event, error)
         log.error("dead letter", position=dead.position, stream=str(dead.stream), type=dead.type, reason=dead.reason)
-        self._write(to, [set_aside(dead)])
+        self._write(to, Changes(aside=[dead]))
         self._blocked.add(event.stream)
         return Applied(event.position, letters=(dead,))
 
     def _apply(self, batch: Sequence[Recorded], to: Checkpoint) -> Applied:
         happened, parked, blocked = self._sorted_out(batch)
-        statements, applied = project(self._there(), happened) if happened else ([], Applied(0))
-        self._write(to, [*statements, park(parked)] if parked else statements)
+        changes, applied = project(self._there(), happened) if happened else (Changes(), Applied(0))
+        self._write(to, changes._replace(parked=parked))
         self._blocked = blocked
         return applied._replace(position=to.position)
 
@@ -146,7 +146,7 @@ class Projector:
                 happened.append(event)
         return happened, parked, blocked
 
-    def _write(self, to: Checkpoint, statements: Sequence[Statement]) -> None:
+    def _write(self, to: Checkpoint, changes: Changes) -> None:
         assert self._target is not None
-        write(self._there(), self._target, to, statements)
+        self._there().write(self._target, to, changes)
         self._target = Target(to, self._target.generation)

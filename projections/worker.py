@@ -12,10 +12,11 @@ from infrastructure.codec import Undecodable
 from infrastructure.event_store import EventLog, PostgresRecorder, encoded_from
 from infrastructure.keys import RootKey, WrongRootKey
 from infrastructure.settings import Settings
-from projections import batches, rebuilding
+from projections import batches, read_models, rebuilding
 from projections import dead_letters as letters
 from projections.dead_letters import DeadLetter, Retried
 from projections.projector import Projector
+from projections.read_models import PostgresModels
 from projections.rebuilding import Rebuilt
 from projections.tables import Happened
 
@@ -37,7 +38,7 @@ class LogDecoder:
 
 
 def projector_over(url: str, log: EventLog, *, schema: str = rebuilding.LIVE) -> Projector:
-    return Projector(lambda: batches.connect(url, schema=schema), LogDecoder(log), fatal=(WrongRootKey,))
+    return Projector(lambda: PostgresModels(read_models.connect(url, schema=schema)), LogDecoder(log), fatal=(WrongRootKey,))
 
 
 @contextmanager
@@ -61,13 +62,13 @@ def rebuild(given: Settings, *, check: bool, progress: Callable[[int], None] = l
 
 
 def dead_letters(given: Settings) -> list[DeadLetter]:
-    with batches.connect(given.postgres_url) as connection:
+    with read_models.connect(given.postgres_url) as connection:
         return letters.listed(connection)
 
 
 def retry_dead_letters(given: Settings, position: int | None) -> Retried:
     """Apply a dead letter, or all, again. Harmless to repeat."""
-    with event_log(given) as log, batches.connect(given.postgres_url) as connection:
+    with event_log(given) as log, read_models.connect(given.postgres_url) as connection:
         projector = projector_over(given.postgres_url, log)
         try:
             return retry(projector, connection, log, position)
@@ -82,4 +83,4 @@ def retry(projector: Projector, connection: psycopg.Connection, log: EventLog, p
         except Undecodable:
             return {recorded.stream}
 
-    return letters.retry(projector, connection, read=lambda at: log.read(at - 1, 1)[0], touches=touches, position=position)
+    return letters.retry(projector, PostgresModels(connection), read=lambda at: log.read(at - 1, 1)[0], touches=touches, position=position)

@@ -7,8 +7,9 @@ import pytest
 
 from infrastructure.event_store import EventLog, PostgresRecorder
 from infrastructure.keys import RootKey
-from projections import batches
+from projections import read_models
 from projections.projector import Projector
+from projections.read_models import PostgresModels
 from projections.worker import LogDecoder
 from tests.projections.laboratory import Laboratory
 
@@ -27,7 +28,7 @@ def log(app_url, root):
 
 @pytest.fixture
 def projector(app_url, log):
-    projector = Projector(lambda: batches.connect(app_url), LogDecoder(log))
+    projector = Projector(lambda: PostgresModels(read_models.connect(app_url)), LogDecoder(log))
     yield projector
     projector.close()
 

@@ -10,7 +10,7 @@ import redis.asyncio
 
 from application.context import CHANNEL
 from application.tasks import BULK, DEAD_LETTERS, Kind, decode
-from projections import batches
+from projections import read_models
 from projections.aside import Aside
 from projections.batches import Applied, Letter
 from projections.notifier import Notifier, message
@@ -45,7 +45,7 @@ def topics():
 
 @pytest.fixture
 def scheduler(app_url, log):
-    return Scheduler(lambda: batches.connect(app_url), log, lease=60, attempts=2)
+    return Scheduler(lambda: read_models.connect(app_url), log, lease=60, attempts=2)
 
 
 async def test_a_task_that_could_not_be_sent_is_sent_when_kafka_is_back(laboratory, scheduler, topics):
@@ -96,7 +96,7 @@ async def test_a_scheduler_that_lost_its_database_goes_on_when_it_is_back(labora
     aside.start()
     await asyncio.sleep(0.2)
     with psycopg.connect(owner_url, autocommit=True) as owner:
-        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (batches.NAME,))
+        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (read_models.NAME,))
     laboratory.image(ada := laboratory.user(), laboratory.dataset(ada))
     laboratory.follow()
     assert await asyncio.to_thread(topics.came.wait, PATIENCE)

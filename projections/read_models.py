@@ -1,0 +1,145 @@
+"""The read models on Postgres: loaded and written in as few round trips as can be."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from projections.batches import TABLES, Behind, Changes, Target
+from projections.checkpoints import Checkpoint, Outrun
+from projections.tables import Key, Row, Table, Written
+
+NAME = "bioscope projector"
+OPTIONS = "-c search_path=read -c lock_timeout=5s -c statement_timeout=30s -c idle_in_transaction_session_timeout=5s -c timezone=UTC"
+
+
+class Statements(NamedTuple):
+    load: bytes
+    upsert: bytes
+    delete: bytes
+
+
+def _statements(table: Table) -> Statements:
+    columns = [field.name for field in msgspec.structs.fields(table.row)]
+    names = {"table": Identifier(table.name), "key": SQL(", ").join(map(Identifier, table.key))}
+    names["columns"] = SQL(", ").join(map(Identifier, columns))
+    sets = [SQL("{0} = excluded.{0}").format(Identifier(name)) for name in columns if name not in table.key]
+    same = [SQL("t.{0} = k.{0}").format(Identifier(name)) for name in table.key]
+    return Statements(
+        load=SQL("select coalesce(json_agg(t), '[]')::text from {table} t where {key} = any(%s)").format(**names).as_bytes(),
+        upsert=SQL(
+            "insert into {table} ({columns}) select {columns} from jsonb_populate_recordset(null::{table}, %s::jsonb)"
+            " on conflict ({key}) do update set {sets}"
+        )
+        .format(**names, sets=SQL(", ").join(sets))
+        .as_bytes(),
+        delete=SQL("delete from {table} t using jsonb_populate_recordset(null::{table}, %s::jsonb) k where {same}")
+        .format(**names, same=SQL(" and ").join(same))
+        .as_bytes(),
+    )
+
+
+STATEMENTS = {table.name: _statements(table) for table in TABLES}
+ROWS: dict[str, msgspec.json.Decoder[list[Any]]] = {table.name: msgspec.json.Decoder(list[table.row]) for table in TABLES}  # type: ignore[name-defined]
+READ_CHECKPOINT = "select position, cluster, next_offset, generation from checkpoint where projection = 'main'"
+ADVANCE = "select ops.advance(%s, %s, %s, %s, %s, %s)"
+HIDE = "update results set hidden = true where not hidden and (classification_id = any(%s) or image_id = any(%s))"
+LETTERS = "select position, stream from dead_letters order by position"
+PARKED = "select position, stream from parked order by position"
+HEAL = "with gone as (delete from dead_letters where position = any(%s)) delete from parked where position = any(%s)"
+SET_ASIDE = """with freed as (delete from parked where position = %s)
+  insert into dead_letters (position, stream, type, reason) values (%s, %s, %s, %s)
+  on conflict (position) do update set reason = excluded.reason, at = now()"""
+PARK = "insert into parked (position, stream) select * from unnest(%s::bigint[], %s::uuid[]) on conflict do nothing"
+
+Statement = tuple[bytes | str, Sequence[Any]]
+
+
+def connect(url: str, *, schema: str = "read") -> psycopg.Connection:
+    """A connection to the read models in `schema`."""
+    options = OPTIONS.replace("search_path=read", f"search_path={schema}")
+    return psycopg.connect(url, autocommit=True, options=options, connect_timeout=3, prepare_threshold=2, application_name=NAME)
+
+
+class PostgresModels:
+    """The port `projections.batches.ReadModels`."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+
+    @property
+    def closed(self) -> bool:
+        return self._connection.closed
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def target(self) -> Target:
+        return self._target(READ_CHECKPOINT)
+
+    def behind(self) -> Behind:
+        return Behind(dict(self._connection.execute(LETTERS).fetchall()), dict(self._connection.execute(PARKED).fetchall()))
+
+    def load(self, wanted: Mapping[str, set[Key]]) -> dict[str, dict[Key, Row]]:
+        """One statement a table, all in one round trip."""
+        if not wanted:
+            return {}
+        with self._connection.pipeline():
+            cursors = {name: self._connection.execute(STATEMENTS[name].load, (list(keys),)) for name, keys in wanted.items()}
+        return {name: {row.id: row for row in ROWS[name].decode(_text(cursor))} for name, cursor in cursors.items()}
+
+    def write(self, target: Target, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
+        """In one round trip."""
+        cluster, offset = (to.cluster, to.next_offset) if to.cluster else (None, None)
+        moved = (target.at.position, target.generation, to.position, cluster, offset, generations)
+        try:
+            with self._connection.pipeline(), self._connection.transaction():
+                self._connection.execute(ADVANCE, moved)
+                for statement, parameters in _changing(changes):
+                    self._connection.execute(statement, parameters)
+        except psycopg.Error as error:
+            if error.sqlstate == "BS001":
+                raise Outrun from None
+            raise
+
+    @contextmanager
+    def held(self) -> Iterator[Target]:
+        with self._connection.transaction():
+            yield self._target(READ_CHECKPOINT + " for update")
+
+    def _target(self, query: str) -> Target:
+        row = self._connection.execute(query).fetchone()
+        assert row is not None
+        return Target(Checkpoint(*row[:3]), row[3])
+
+
+def _text(cursor: psycopg.Cursor[Any]) -> str:
+    row = cursor.fetchone()
+    return str(row[0]) if row else "[]"
+
+
+def _changing(changes: Changes) -> list[Statement]:
+    done = [statement for written in changes.rows for statement in _writing(written)]
+    if changes.hidden_jobs or changes.hidden_images:
+        done.append((HIDE, (list(changes.hidden_jobs), list(changes.hidden_images))))
+    if changes.healed:
+        done.append((HEAL, (list(changes.healed), list(changes.healed))))
+    done += [(SET_ASIDE, (one.position, one.position, one.stream, one.type, one.reason)) for one in changes.aside]
+    if changes.parked:
+        done.append((PARK, ([event.position for event in changes.parked], [event.stream for event in changes.parked])))
+    return done
+
+
+def _writing(written: Written) -> Iterator[Statement]:
+    table, upserts, deletes = written
+    if upserts:
+        yield STATEMENTS[table.name].upsert, (msgspec.json.encode(upserts).decode(),)
+    if deletes:
+        yield STATEMENTS[table.name].delete, (msgspec.json.encode([_named(table, key) for key in deletes]).decode(),)
+
+
+def _named(table: Table, key: Key) -> dict[str, Any]:
+    return dict(zip(table.key, key if isinstance(key, tuple) else (key,), strict=True))
