@@ -11,6 +11,7 @@ BULK = "bioscope.inference-tasks"
 URGENT = "bioscope.inference-urgent"
 DEAD_LETTERS = "bioscope.dead-letters"
 
+SCHEDULING = 0x7363686564  # the advisory lock of whoever schedules
 INSPECT_MOST = 16  # images in one task of inspection
 
 

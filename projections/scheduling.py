@@ -9,7 +9,7 @@ import psycopg
 import structlog
 
 from application.ports import Command, Conflicted, Log
-from application.tasks import Kind
+from application.tasks import SCHEDULING, Kind
 from domain import classification, image
 from domain.access import Actor
 from domain.classification import PLAN_MOST, Classification, ImageFailure, PlannedImage
@@ -33,7 +33,6 @@ from projections.scheduler import (
 
 log = structlog.get_logger()
 
-LOCK = 0x7363686564  # who holds it schedules
 ACTOR = Actor(id=system_actor("scheduler"), kind="system")
 PLAN_PAGE = 20 * PLAN_MOST  # images planned in one command
 URGENT_MOST = 64  # chunks of one job that asks for one image: there is one
@@ -209,7 +208,7 @@ class Scheduler:
             self._connection, self._leading = self._connect(), False
             self._work = OpenWork(self._connection)
         if not self._leading:
-            self._leading = self._work.try_to_lead(LOCK)
+            self._leading = self._work.try_to_lead(SCHEDULING)
         if self._leading and time.monotonic() - self._tidied > TIDY:
             self._work.forget_done()
             self._tidied = time.monotonic()

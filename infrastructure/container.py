@@ -1,0 +1,142 @@
+"""The composition of the API and of the command line: every port with what stands behind it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from application.context import Options, Services
+from application.ports import Blobs
+from domain.errors import Unavailable
+from infrastructure.access_tokens import SignedAccessTokens
+from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.figures import exposition, observe_request, observe_standing
+from infrastructure.health import Examination
+from infrastructure.keys import RootKey
+from infrastructure.limits import RedisLimits
+from infrastructure.live import RedisLive
+from infrastructure.objects import open_blobs
+from infrastructure.passwords import Argon2Passwords
+from infrastructure.reads import ReadDatabase, Visible
+from infrastructure.refresh_tokens import PostgresRefreshTokens
+from infrastructure.settings import Settings
+from infrastructure.signed_urls import verify_signed
+from infrastructure.standing import standing
+from infrastructure.upload_gate import ImageLimits, UploadGate
+
+log = structlog.get_logger()
+
+LOOK_EVERY: Final = 5.0  # seconds between two looks at how the system stands, for the figures
+ABOUT: Final = "select position from read.activity where subjects @> array[%s::uuid] order by position"
+
+
+def root_key(settings: Settings) -> RootKey:
+    return RootKey.read(settings.root_key_path)
+
+
+def blobs(settings: Settings) -> Blobs:
+    return open_blobs(settings, root_key(settings))
+
+
+def passwords(settings: Settings) -> Argon2Passwords:
+    return Argon2Passwords(settings.password_strength)
+
+
+def refresh_tokens(settings: Settings) -> PostgresRefreshTokens:
+    return PostgresRefreshTokens(
+        settings.postgres_url,
+        root_key(settings),
+        idle_seconds=settings.refresh_idle_ttl,
+        absolute_seconds=settings.refresh_absolute_ttl,
+    )
+
+
+def positions_about(settings: Settings, about: UUID) -> list[int]:
+    """The positions of all events that touch a thing, whoever may see it. Raises Unavailable."""
+    try:
+        with psycopg.connect(settings.postgres_url, autocommit=True, connect_timeout=3, options="-c statement_timeout=30s") as connection:
+            return [position for (position,) in connection.execute(ABOUT, (about,))]
+    except psycopg.OperationalError:
+        raise Unavailable("The database is away; try again", retry_after=2) from None
+
+
+def options(settings: Settings) -> Options:
+    return Options(
+        base_url=settings.base_url.rstrip("/"),
+        cors_origins=settings.cors_origins,
+        allowed_hosts=settings.allowed_hosts,
+        access_ttl=settings.access_ttl,
+        refresh_ttl=settings.refresh_idle_ttl,
+        logins_per_minute_account=settings.logins_per_minute_account,
+        logins_per_minute_address=settings.logins_per_minute_address,
+        upload_max_bytes=settings.upload_max_bytes,
+        secure_cookies=settings.public_url.startswith("https://"),
+        docs=settings.environment != "production",
+    )
+
+
+def services(settings: Settings) -> Services:
+    """Every port over the servers that the settings name. Nothing is asked of them before `opened()` or a first call."""
+    root = root_key(settings)
+    event_log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
+    reads = ReadDatabase(settings.postgres_url)
+    visible = Visible(settings.postgres_url)
+    live = RedisLive(settings.redis_url)
+    limits = RedisLimits(settings.redis_url, root)
+    store = open_blobs(settings, root)
+    tokens = refresh_tokens(settings)
+    health = Examination(settings, reads=reads, blobs=store)
+    image_limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        await reads.open()
+        await visible.start()
+        await live.start()
+        looking = asyncio.create_task(_look_always(reads), name="figures")
+        try:
+            yield
+        finally:
+            looking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await looking
+            await live.stop()
+            await visible.stop()
+            await health.close()
+            await reads.close()
+            await asyncio.to_thread(event_log.close)
+            await asyncio.to_thread(tokens.close)
+            limits.close()
+
+    return Services(
+        options=options(settings),
+        log=event_log,
+        reads=reads,
+        visible=visible,
+        live=live,
+        blobs=store,
+        passwords=passwords(settings),
+        access_tokens=SignedAccessTokens(root, ttl=settings.access_ttl),
+        refresh_tokens=tokens,
+        limits=limits,
+        health=health,
+        gate=partial(UploadGate, limits=image_limits),
+        digest=partial(root.hmac, "payload"),
+        signed=partial(verify_signed, root),
+        metrics=exposition,
+        observed=observe_request,
+        opened=opened,
+    )
+
+
+async def _look_always(reads: ReadDatabase) -> None:
+    while True:
+        with contextlib.suppress(Unavailable):
+            observe_standing(await standing(reads))
+        await asyncio.sleep(LOOK_EVERY)

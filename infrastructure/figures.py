@@ -1,0 +1,77 @@
+"""Every figure that is watched, in one place. Each process counts what it does; the API adds how the whole system stands."""
+
+from typing import Final
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from infrastructure.standing import Standing
+
+QUICK: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
+
+APPEND_COMMANDS: Final = Histogram(
+    "bioscope_append_batch_commands", "Commands in one transaction of the event store.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+)
+APPEND_SECONDS: Final = Histogram("bioscope_append_seconds", "Duration of one transaction of the event store.", buckets=QUICK)
+APPENDS: Final = Counter("bioscope_appends", "Commands by how their append ended.", ["outcome"])
+REQUEST_SECONDS: Final = Histogram("bioscope_http_request_seconds", "Duration of HTTP requests.", ["method", "route"], buckets=QUICK)
+REQUESTS: Final = Counter("bioscope_http_requests", "HTTP requests.", ["method", "route", "status"])
+IMAGES: Final = Counter("bioscope_inference_images", "Images that a worker answered for.", ["outcome"])
+
+HEAD: Final = Gauge("bioscope_log_events", "Events in the log.")
+RELAY_LAG: Final = Gauge("bioscope_relay_lag_events", "Events that Kafka does not have yet.")
+RELAY_AGE: Final = Gauge("bioscope_relay_lag_seconds", "Age of the oldest event that Kafka does not have yet.")
+PROJECTION_LAG: Final = Gauge("bioscope_projection_lag_events", "Events that the read models do not show yet.", ["projection"])
+PROJECTION_AGE: Final = Gauge("bioscope_projection_lag_seconds", "Age of the oldest event that is not shown yet.", ["projection"])
+DEAD_LETTERS: Final = Gauge("bioscope_dead_letters", "Events that could not be applied.")
+PARKED: Final = Gauge("bioscope_parked_events", "Events that wait behind dead letters.")
+TASK_AGE: Final = Gauge("bioscope_task_age_seconds", "Since the oldest unanswered task was given out.")
+WORKERS: Final = Gauge("bioscope_inference_workers", "Inference processes seen within 10 s.")
+SCHEDULING: Final = Gauge("bioscope_scheduler_leads", "1 while some process schedules.")
+
+MAIN: Final = "main"
+
+
+class Counted(Collector):
+    """What all processes together have counted in the table `ops.counters`, as it was last read."""
+
+    def __init__(self) -> None:
+        self.seen: Standing | None = None
+
+    def collect(self) -> list[CounterMetricFamily]:
+        families: dict[str, CounterMetricFamily] = {}
+        for one in self.seen.counters if self.seen else ():
+            label = "source" if one.name == "projected_events" else "label"
+            family = families.setdefault(one.name, CounterMetricFamily(f"bioscope_{one.name}", "Counted by all processes.", labels=[label]))
+            family.add_metric([one.label], one.value)
+        return list(families.values())
+
+
+COUNTED: Final = Counted()
+REGISTRY.register(COUNTED)
+
+
+def observe_request(method: str, route: str, status: int, seconds: float) -> None:
+    REQUEST_SECONDS.labels(method, route).observe(seconds)
+    REQUESTS.labels(method, route, str(status)).inc()
+
+
+def observe_standing(stands: Standing) -> None:
+    HEAD.set(stands.head)
+    RELAY_LAG.set(max(0, stands.head - stands.published))
+    RELAY_AGE.set(stands.unpublished_age)
+    PROJECTION_LAG.labels(MAIN).set(max(0, stands.head - stands.projected))
+    PROJECTION_AGE.labels(MAIN).set(stands.unprojected_age)
+    DEAD_LETTERS.set(stands.dead_letters)
+    PARKED.set(stands.parked)
+    TASK_AGE.set(stands.task_age)
+    WORKERS.set(stands.workers)
+    SCHEDULING.set(stands.scheduling)
+    COUNTED.seen = stands
+
+
+def exposition() -> bytes:
+    """Prometheus' text form of all of them."""
+    return generate_latest(REGISTRY)

@@ -1,0 +1,49 @@
+"""How the whole system stands, asked of Postgres in one query: for readiness and for the figures that are watched."""
+
+import msgspec
+
+from application.context import Reads
+from application.tasks import SCHEDULING
+
+
+class Counter(msgspec.Struct, frozen=True):
+    name: str
+    label: str
+    value: int
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Positions of the log's head, of what Kafka has and of what the read models show; ages in seconds, 0 when nothing waits."""
+
+    head: int
+    published: int
+    projected: int
+    unpublished_age: float
+    unprojected_age: float
+    dead_letters: int
+    parked: int
+    task_age: float
+    workers: int
+    scheduling: bool
+    counters: tuple[Counter, ...]
+
+
+STANDING = f"""select h.position as head, r.position as published, c.position as projected,
+    coalesce((select extract(epoch from clock_timestamp() - e.recorded_at) from es.events e
+      where e.notification_id = r.position + 1), 0) as unpublished_age,
+    coalesce((select extract(epoch from clock_timestamp() - e.recorded_at) from es.events e
+      where e.notification_id = c.position + 1), 0) as unprojected_age,
+    (select count(*) from dead_letters) as dead_letters,
+    (select count(*) from parked) as parked,
+    coalesce((select extract(epoch from clock_timestamp() - min(l.released_at)) from ops.releases l where not l.given_up), 0) as task_age,
+    (select count(*) from ops.workers w where w.lane = 'bulk' and w.seen_at > now() - interval '10 s') as workers,
+    exists (select from pg_locks l where l.locktype = 'advisory' and l.granted and l.classid = {SCHEDULING >> 32}
+      and l.objid = {SCHEDULING & 0xFFFFFFFF}
+      and l.database = (select d.oid from pg_database d where d.datname = current_database())) as scheduling,
+    coalesce((select json_agg(k) from (select name, label, value from ops.counters) k), '[]') as counters
+  from es.head h, ops.relay r, checkpoint c where c.projection = 'main'"""  # noqa: S608 - constants
+
+
+async def standing(reads: Reads) -> Standing:
+    """Raises Unavailable."""
+    return (await reads.rows(STANDING, {}, into=Standing))[0]

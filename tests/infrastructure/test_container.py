@@ -1,0 +1,75 @@
+"""The composition: every port is there, opens, answers, closes, and the process stays small."""
+
+import subprocess
+import sys
+from uuid import uuid4
+
+import msgspec
+import psycopg
+import pytest
+
+from domain.errors import Unavailable
+from infrastructure import container
+from infrastructure.container import options, positions_about, services
+from infrastructure.settings import Settings
+
+FOREIGN = {"numpy", "PIL", "faust", "mode", "aiokafka", "s3fs", "botocore", "onnxruntime", "tifffile", "confluent_kafka"}
+
+
+@pytest.mark.anyio
+async def test_everything_opens_answers_and_closes(settings):
+    given = services(settings)
+    async with given.opened():
+        assert given.log.head() == 0
+        assert await given.visible.wait(0, 2)
+        assert {one.name for one in await given.health.examine()} >= {"postgres", "kafka", "redis", "blobs"}
+        assert b"bioscope_log_events" in given.metrics()
+        assert given.digest(b"a") != given.digest(b"b")
+        given.gate().feed(b"\xff\xd8\xff")
+    with pytest.raises(Unavailable):
+        given.log.head()
+
+
+@pytest.mark.anyio
+async def test_it_opens_while_everything_is_away_and_says_so(settings, tmp_path):
+    away = msgspec.structs.replace(
+        settings, postgres_url="postgresql://127.0.0.1:1/none", redis_url=f"unix://{tmp_path}/none", kafka_url="127.0.0.1:1"
+    )
+    given = services(away)
+    async with given.opened():
+        found = {one.name: one.ok for one in await given.health.examine()}
+        assert found.pop("blobs")
+        assert not any(found.values())
+        with pytest.raises(Unavailable):
+            given.refresh_tokens.rotate("x", at=None)
+        given.limits.take("counted in the process", most=1, seconds=1)
+
+
+def test_the_positions_about_a_thing_are_found_whoever_may_see_it(settings, owner_url):
+    thing, other = uuid4(), uuid4()
+    with psycopg.connect(owner_url) as connection:
+        for position, subjects in ((1, [thing]), (2, [other]), (3, [other, thing])):
+            connection.execute(
+                "insert into read.activity values (%s, now(), 'ImageUploaded', %s, %s, null, %s)", (position, uuid4(), uuid4(), subjects)
+            )
+    assert positions_about(settings, thing) == [1, 3]
+    assert positions_about(settings, uuid4()) == []
+
+
+def test_cookies_are_secure_when_the_world_reaches_us_by_tls():
+    assert options(Settings(public_url="https://lab.example.org/")).secure_cookies
+    assert options(Settings(public_url="https://lab.example.org/")).base_url == "https://lab.example.org"
+    assert not options(Settings()).secure_cookies
+
+
+def test_pages_for_people_are_off_in_production():
+    assert options(Settings()).docs
+    assert not options(Settings(environment="production")).docs
+
+
+@pytest.mark.parametrize("module", ["infrastructure.container", "api.app, infrastructure.container"])
+def test_the_api_carries_no_driver_of_other_processes(module):
+    code = f"import sys, {module}; print(*sys.modules)"
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    assert container.__name__ in loaded
+    assert not FOREIGN & loaded
