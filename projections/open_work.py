@@ -1,7 +1,6 @@
-"""What the scheduler reads and remembers: open jobs, waiting work, what was given out, who is there to do it."""
+"""The scheduler's open work on Postgres."""
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -9,8 +8,9 @@ import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
+from application.tasks import SCHEDULING
 from domain.classification import PlannedImage
-from projections.scheduler import OpenJob, Outgoing, Release, Worker
+from projections.scheduler import Covered, Found, Glance, OpenJob, Outgoing
 
 T = TypeVar("T")
 JOBS_MOST = 200  # open jobs that are looked at together, the oldest first
@@ -61,29 +61,6 @@ FORGET_DONE = """delete from ops.releases r where not exists (
     where w.id = r.id and (c.id is null or (c.status = 'running' and not c.deleted)))"""
 
 
-class Found(msgspec.Struct, frozen=True):
-    id: UUID
-
-
-class ToPlan(msgspec.Struct, frozen=True):
-    """A job over a dataset, asked for at `position`."""
-
-    id: UUID
-    position: int
-
-
-class ToFinish(msgspec.Struct, frozen=True):
-    id: UUID
-    succeeded: int
-    failed: int
-
-
-class Covered(msgspec.Struct, frozen=True):
-    id: UUID
-    sha256: str
-    position: int
-
-
 class Planned(msgspec.Struct, frozen=True):
     id: UUID
     images: tuple[PlannedImage, ...]
@@ -93,26 +70,21 @@ class Position(msgspec.Struct, frozen=True):
     position: int
 
 
-class Glance(msgspec.Struct, frozen=True):
-    """Everything that may call for something to be done, at one moment. `orphans`: open jobs whose dataset was deleted."""
-
-    now: datetime
-    to_plan: list[ToPlan]
-    to_finish: list[ToFinish]
-    orphans: list[Found]
-    workers: list[Worker]
-    releases: list[Release]
-
-
-class OpenWork:
-    """Blocks; raises what psycopg raises."""
+class PostgresWork:
+    """The port `projections.scheduler.OpenWork`; leads by an advisory lock. Raises what psycopg raises."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
 
-    def try_to_lead(self, lock: int) -> bool:
-        """Hold the advisory lock until the connection ends."""
-        row = self._connection.execute("select pg_try_advisory_lock(%s)", (lock,)).fetchone()
+    @property
+    def closed(self) -> bool:
+        return self._connection.closed
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def try_to_lead(self) -> bool:
+        row = self._connection.execute("select pg_try_advisory_lock(%s)", (SCHEDULING,)).fetchone()
         return bool(row and row[0])
 
     def glance(self) -> Glance:
@@ -121,7 +93,6 @@ class OpenWork:
         return msgspec.json.decode(row[0], type=Glance)
 
     def waiting(self, *, urgent: bool, most: int) -> list[OpenJob]:
-        """Jobs with work that nobody was given, and its first `most` chunks."""
         return self._rows(WAITING, OpenJob, urgent=urgent, most=most, jobs=JOBS_MOST)
 
     def to_inspect(self, most: int) -> list[PlannedImage]:
@@ -137,7 +108,6 @@ class OpenWork:
         return {found.id for found in self._rows(DELETED, Found, ids=list(images))}
 
     def covered(self, dataset: UUID, *, after: int, until: int, most: int) -> list[Covered]:
-        """The images of a dataset that can be classified, uploaded between the positions, in the order of their upload."""
         return self._rows(COVERED, Covered, dataset=dataset, after=after, until=until, most=most)
 
     def place_of(self, image: UUID) -> int:

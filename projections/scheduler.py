@@ -1,10 +1,10 @@
-"""Who gets what to do next: decided from rows, without touching anything."""
+"""Who gets what to do next: decided from rows, without touching anything; and the port that the rows come from."""
 
 import heapq
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
@@ -62,6 +62,83 @@ class Outgoing(NamedTuple):
     topic: str
     task: Task
     work: tuple[UUID, ...]
+
+
+class Found(msgspec.Struct, frozen=True):
+    id: UUID
+
+
+class ToPlan(msgspec.Struct, frozen=True):
+    """A job over a dataset, asked for at `position`."""
+
+    id: UUID
+    position: int
+
+
+class ToFinish(msgspec.Struct, frozen=True):
+    id: UUID
+    succeeded: int
+    failed: int
+
+
+class Covered(msgspec.Struct, frozen=True):
+    id: UUID
+    sha256: str
+    position: int
+
+
+class Glance(msgspec.Struct, frozen=True):
+    """Everything that may call for something to be done, at one moment. `orphans`: open jobs whose dataset was deleted."""
+
+    now: datetime
+    to_plan: list[ToPlan]
+    to_finish: list[ToFinish]
+    orphans: list[Found]
+    workers: list[Worker]
+    releases: list[Release]
+
+
+class OpenWork(Protocol):
+    """What the scheduler reads and remembers: open jobs, waiting work, what was given out, who is there to do it. Blocks."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is lost, and the lead with it."""
+
+    def close(self) -> None:
+        """Somebody else may lead."""
+
+    def try_to_lead(self) -> bool:
+        """Whether we lead from now on, until `close`: one does at a time."""
+
+    def glance(self) -> Glance: ...
+
+    def waiting(self, *, urgent: bool, most: int) -> Sequence[OpenJob]:
+        """Running jobs with work that nobody was given, the oldest first, each with its first `most` chunks; `urgent`: for one image."""
+
+    def to_inspect(self, most: int) -> Sequence[PlannedImage]:
+        """The first images that nobody was given to inspect."""
+
+    def jobs(self, ids: Collection[UUID]) -> Mapping[UUID, OpenJob]:
+        """Without their chunks."""
+
+    def images_of(self, work: Collection[UUID]) -> Mapping[UUID, tuple[PlannedImage, ...]]: ...
+
+    def deleted(self, images: Collection[UUID]) -> set[UUID]: ...
+
+    def covered(self, dataset: UUID, *, after: int, until: int, most: int) -> Sequence[Covered]:
+        """The images of a dataset that can be classified, uploaded between the positions, in the order of their upload."""
+
+    def place_of(self, image: UUID) -> int:
+        """The position of its upload."""
+
+    def released(self, given: Sequence[Outgoing]) -> None:
+        """Remember what was given out, when, and which attempt it was."""
+
+    def given_up(self, work: UUID) -> None: ...
+
+    def forget_done(self) -> None:
+        """Of what was given out, that which nobody needs any more."""
 
 
 def live_slots(workers: Iterable[Worker], *, now: datetime) -> int:

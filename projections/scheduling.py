@@ -1,27 +1,29 @@
-"""Jobs from request to end: planned, given out, given out again, and closed. One process leads, by an advisory lock."""
+"""Jobs from request to end: planned, given out, given out again, and closed. One process leads."""
 
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
-import psycopg
 import structlog
 
 from application.ports import Command, Conflicted, Log
-from application.tasks import SCHEDULING, Kind
+from application.tasks import Kind
 from domain import classification, image
 from domain.access import Actor
 from domain.classification import PLAN_MOST, Classification, ImageFailure, PlannedImage
 from domain.events import Event
 from domain.values import system_actor
-from projections.open_work import Glance, OpenWork, ToFinish, ToPlan
 from projections.scheduler import (
     CHUNKS_A_SLOT,
     Chunk,
+    Glance,
     OpenJob,
+    OpenWork,
     Outgoing,
     Release,
+    ToFinish,
+    ToPlan,
     chunk_room,
     classify,
     fair,
@@ -48,21 +50,21 @@ class Scheduler:
     A task is sent before it is remembered: it may go out twice, never be forgotten.
     """
 
-    def __init__(self, connect: Callable[[], psycopg.Connection], events: Log, *, lease: float, attempts: int) -> None:
-        self._connect, self._log = connect, events
+    def __init__(self, work: Callable[[], OpenWork], events: Log, *, lease: float, attempts: int) -> None:
+        self._open, self._log = work, events
         self._lease, self._attempts = timedelta(seconds=lease), attempts
-        self._connection: psycopg.Connection | None = None
+        self._there: OpenWork | None = None
         self._leading = False
         self._tidied = 0.0
 
     def close(self) -> None:
         """Somebody else may lead."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._there is not None:
+            self._there.close()
+            self._there = None
 
     def prepare(self) -> list[Outgoing]:
-        """Nothing for who does not lead. Raises OperationalError or Unavailable when the database is away."""
+        """Nothing for who does not lead. Raises what the log and the open work raise when the database is away."""
         if not self._leads():
             return []
         glance = self._work.glance()
@@ -203,16 +205,20 @@ class Scheduler:
 
     # ---- the database ----
     def _leads(self) -> bool:
-        """Whoever lost the connection has lost the lock with it, and asks again."""
-        if self._connection is None or self._connection.closed:
-            self._connection, self._leading = self._connect(), False
-            self._work = OpenWork(self._connection)
+        """Whoever lost the connection has lost the lead with it, and asks again."""
+        if self._there is None or self._there.closed:
+            self._there, self._leading = self._open(), False
         if not self._leading:
-            self._leading = self._work.try_to_lead(SCHEDULING)
+            self._leading = self._work.try_to_lead()
         if self._leading and time.monotonic() - self._tidied > TIDY:
             self._work.forget_done()
             self._tidied = time.monotonic()
         return self._leading
+
+    @property
+    def _work(self) -> OpenWork:
+        assert self._there is not None
+        return self._there
 
 
 def _cancelled(job: Classification) -> list[Event]:

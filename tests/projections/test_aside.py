@@ -14,6 +14,7 @@ from projections import read_models
 from projections.aside import Aside
 from projections.batches import Applied, Letter
 from projections.notifier import Notifier, message
+from projections.open_work import PostgresWork
 from projections.scheduling import Scheduler
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +46,7 @@ def topics():
 
 @pytest.fixture
 def scheduler(app_url, log):
-    return Scheduler(lambda: read_models.connect(app_url), log, lease=60, attempts=2)
+    return Scheduler(lambda: PostgresWork(read_models.connect(app_url)), log, lease=60, attempts=2)
 
 
 async def test_a_task_that_could_not_be_sent_is_sent_when_kafka_is_back(laboratory, scheduler, topics):

@@ -13,6 +13,7 @@ from domain import classification, image
 from domain.access import Role
 from domain.classification import ChunkJudged, Phase, PlannedImage
 from projections import read_models
+from projections.open_work import PostgresWork
 from projections.scheduler import (
     Chunk,
     OpenJob,
@@ -120,7 +121,7 @@ def test_inspections_go_out_in_bursts_of_sixteen():
 # ---- at work ---------------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def scheduler(app_url, log):
-    scheduler = Scheduler(lambda: read_models.connect(app_url), log, lease=60, attempts=2)
+    scheduler = Scheduler(lambda: PostgresWork(read_models.connect(app_url)), log, lease=60, attempts=2)
     yield scheduler
     scheduler.close()
 
@@ -366,7 +367,7 @@ def test_only_one_scheduler_leads_and_another_takes_over(laboratory, app_url, lo
     lab = laboratory
     lab.image(ada := lab.user(Role.RESEARCHER), lab.dataset(ada))
     lab.follow()
-    first, second = (Scheduler(lambda: read_models.connect(app_url), log, lease=60, attempts=2) for _ in range(2))
+    first, second = (Scheduler(lambda: PostgresWork(read_models.connect(app_url)), log, lease=60, attempts=2) for _ in range(2))
     assert first.prepare() != []
     assert second.prepare() == []
     first.close()
