@@ -91,6 +91,7 @@ begin
   create index images_newest on images (dataset_id, uploaded_at, id) where not deleted;
   create index images_named on images (dataset_id, filename, id) where not deleted;
   create index images_planned on images (dataset_id, position) where not deleted and rejected is null;
+  create index images_of_blob on images using hash (sha256) where not deleted;
   create index images_of_device on images (device_id, uploaded_at, id) where not deleted and device_id is not null;
 
   create table devices (

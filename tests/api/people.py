@@ -1,0 +1,99 @@
+"""What people do over HTTP, and what the workers would answer, in words."""
+
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from application.ports import Command
+from domain import classification, image, model
+from domain.access import Actor
+from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
+from domain.values import model_id, system_actor
+from tests import hostile
+
+SYSTEM = Actor(id=system_actor("tests"), kind="system")
+SHA256 = "ab" * 32
+LABELS = ("round", "flat")
+PICTURE = hostile.jpeg()
+
+
+async def dataset(http, name="cells"):
+    answer = await http.post("/api/datasets", json={"name": name})
+    assert answer.status_code == 201, answer.text
+    return answer.json()["id"]
+
+
+async def upload(http, dataset, data=PICTURE, filename="cell.jpg", *, headers=None, **fields):
+    return await http.post(
+        "/api/images/upload", data={"dataset_id": dataset, **fields}, files={"file": (filename, data, "image/jpeg")}, headers=headers
+    )
+
+
+async def image_in(http, dataset, data=PICTURE, filename="cell.jpg", **fields):
+    answer = await upload(http, dataset, data, filename, **fields)
+    assert answer.status_code == 201, answer.text
+    return answer.json()["id"]
+
+
+async def run(http, **asked):
+    answer = await http.post("/api/classifications/run", json=asked)
+    assert answer.status_code == 201, answer.text
+    return answer.json()["id"]
+
+
+class Workers:
+    """What goes on behind the API."""
+
+    def __init__(self, laboratory):
+        self.log, self.visible = laboratory.services.log, laboratory.services.visible
+
+    async def model(self, name="shapes"):
+        version = model.Version(number=1, sha256=SHA256, size=10, labels=LABELS, review_below=0.6, record="{}")
+        known = self.log.load(model_id(name), model.evolve)
+        await self._append(model.add_version(model_id(name), known, name=name, description="", version=version, by=SYSTEM.id, at=now()))
+
+    async def accept(self, image_id, *, dtype="uint8"):
+        about = {"width": 64, "height": 48, "bands": 3, "dtype": dtype, "pages": 1, "axes": "YXS", "pixel_size_um": 0.25}
+        await self._change(image_id, image, lambda it: image.accept(it, **about, by=SYSTEM.id, at=now()))
+
+    async def reject(self, image_id):
+        await self._change(
+            image_id, image, lambda it: image.reject(it, reason="decode_failed", detail="It is torn.", by=SYSTEM.id, at=now())
+        )
+
+    async def plan(self, job, covered):
+        planned = [PlannedImage(UUID(one), SHA256) for one in covered]
+        await self._change(job, classification, lambda it: classification.plan(it, planned, more=False, by=SYSTEM.id, at=now()))
+
+    async def judge(self, job, results=(), failures=(), *, confidence=0.9, at=None):
+        """A chunk's answer: `results` and `failures` are image ids."""
+        about = {"sha256": SHA256, "label": "round", "confidence": confidence, "verdict": Verdict.CLEAR}
+        seen = tuple(ImageResult(image_id=UUID(one), **about, scores=(confidence, 1 - confidence)) for one in results)
+        failed = tuple(ImageFailure(image_id=UUID(one), reason="damaged_image", detail="It is torn.") for one in failures)
+        answer = {"labels": LABELS, "results": seen, "failures": failed, "provenance": None, "by": SYSTEM.id, "at": at or now()}
+        await self._change(job, classification, lambda it: classification.judge(it, 0, **answer))
+
+    async def complete(self, job, *, succeeded, failed=0):
+        told = {"succeeded": succeeded, "failed": failed, "by": SYSTEM.id}
+        await self._change(job, classification, lambda it: classification.complete(it, **told, at=now()))
+
+    async def _change(self, stream, noun, decide):
+        events = decide(self.log.load(UUID(stream), noun.evolve))
+        await self._append(events if isinstance(events, list) else [events])
+
+    async def _append(self, events):
+        appended = self.log.append(Command(id=uuid4(), actor=SYSTEM, at=now()), *events)
+        assert await self.visible.wait(appended.position, 5)
+
+
+def now():
+    return datetime.now(UTC)
+
+
+def events_of(laboratory, kind):
+    """How many events of a type stand in the log."""
+    return sum(one.type == kind for one in laboratory.services.log.read(0, 100_000))
+
+
+def stored(settings):
+    """The files that the blob store has, those under way included."""
+    return [path for path in (settings.data / "blobs").rglob("*") if path.is_file()]

@@ -1,0 +1,104 @@
+"""Blobs that nobody refers to are swept; those in use, or perhaps in use, never."""
+
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import psycopg
+import pytest
+
+from application import images
+from application.sweeping import KEPT, sweep_orphans
+from domain import model
+from domain.errors import Unavailable
+from domain.values import model_id
+from infrastructure.memory_blobs import MemoryBlobs
+from projections import blobs as reading
+from tests.projections.laboratory import LABELS, SYSTEM
+
+TOMORROW = datetime.now(UTC) + KEPT + timedelta(minutes=1)
+
+
+@pytest.fixture
+def known(connection):
+    return partial(reading.used, connection)
+
+
+@pytest.fixture
+def blobs():
+    return MemoryBlobs()
+
+
+def image(lab, owner, dataset, sha256):
+    about = {"device_id": None, "filename": "cell.png", "size": 9, "media_type": "image/png", "width": 9, "height": 9}
+    return images.upload(dataset_id=dataset, sha256=sha256, **about, command=lab.command(owner), log=lab.log).id
+
+
+def versions(lab, *sha256s):
+    for sha256 in sha256s:
+        version = model.Version(number=1, sha256=sha256, size=10, labels=LABELS, review_below=0.6, record="{}")
+        state = lab.log.load(model_id("shapes"), model.evolve)
+        added = model.add_version(model_id("shapes"), state, name="shapes", description="", version=version, by=SYSTEM.id, at=lab.now)
+        lab.log.append(lab.command(), *added)
+
+
+def test_what_nobody_refers_to_is_swept_and_what_images_and_models_are_made_of_stays(laboratory, blobs, known):
+    ada = laboratory.user()
+    cells = laboratory.dataset(ada)
+    orphan, one, weights, older = (blobs.keep(name) for name in (b"orphan", b"image", b"weights", b"older weights"))
+    image(laboratory, ada, cells, one)
+    versions(laboratory, older, weights)
+    laboratory.follow()
+    assert sweep_orphans(blobs, known, now=TOMORROW) == 1
+    assert set(blobs.kept) == {one, weights, older}
+    assert orphan not in blobs.kept
+    assert sweep_orphans(blobs, known, now=TOMORROW) == 0
+
+
+def test_an_upload_that_may_still_become_an_event_stays(laboratory, blobs, known):
+    laboratory.follow()
+    blobs.keep(b"under way")
+    assert sweep_orphans(blobs, known, now=datetime.now(UTC)) == 0
+    assert len(blobs.kept) == 1
+
+
+def test_a_deleted_image_frees_its_blob_unless_another_image_has_the_same_bytes(laboratory, blobs, known):
+    ada = laboratory.user()
+    cells, gone = laboratory.dataset(ada), laboratory.dataset(ada, "gone")
+    twice, once, drowned = (blobs.keep(name) for name in (b"twice", b"once", b"drowned"))
+    first, _, only = (image(laboratory, ada, cells, sha256) for sha256 in (twice, twice, once))
+    image(laboratory, ada, gone, drowned)
+    laboratory.delete_image(ada, first)
+    laboratory.delete_image(ada, only)
+    laboratory.delete_dataset(ada, gone)
+    laboratory.follow()
+    assert sweep_orphans(blobs, known, now=TOMORROW) == 2
+    assert set(blobs.kept) == {twice}
+
+
+def test_nothing_is_swept_while_the_read_models_lag(laboratory, blobs, known):
+    laboratory.follow()
+    ada = laboratory.user()
+    image(laboratory, ada, laboratory.dataset(ada), blobs.keep(b"not seen yet"))
+    with pytest.raises(Unavailable):
+        sweep_orphans(blobs, known, now=TOMORROW)
+    assert len(blobs.kept) == 1
+
+
+@pytest.mark.parametrize("table", ["dead_letters", "parked"])
+def test_nothing_is_swept_while_an_event_waits_that_could_not_be_applied(laboratory, blobs, known, connection, table):
+    laboratory.follow()
+    blobs.keep(b"perhaps in use")
+    columns = {"dead_letters": "(1, gen_random_uuid(), 'ImageUploaded', 'why')", "parked": "(1, gen_random_uuid())"}
+    connection.execute(f"insert into {table} values {columns[table]}")
+    with pytest.raises(Unavailable):
+        sweep_orphans(blobs, known, now=TOMORROW)
+    assert len(blobs.kept) == 1
+
+
+def test_a_lost_database_sweeps_nothing(laboratory, blobs, connection):
+    laboratory.follow()
+    blobs.keep(b"perhaps in use")
+    connection.close()
+    with pytest.raises(psycopg.OperationalError):
+        sweep_orphans(blobs, partial(reading.used, connection), now=TOMORROW)
+    assert len(blobs.kept) == 1
