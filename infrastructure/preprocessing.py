@@ -3,9 +3,7 @@
 import hashlib
 import io
 import logging
-import struct
 import warnings
-import zlib
 from typing import Any, Final, Literal
 
 import msgspec
@@ -14,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from domain.errors import DamagedImage, ImageTooLarge, UnsupportedImage
+from infrastructure.imaging.decoding import FAILURES
+from infrastructure.imaging.raster import check_whole, upright
 
 CODE_VERSION: Final = 1
 """Raised with every change here that can change a tensor; stands in each digest."""
@@ -25,18 +25,9 @@ FILTERS: Final = {"box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILI
 SAMPLE_FORMAT: Final = 339
 BITS_PER_SAMPLE: Final = 258
 SIGNED: Final = 2
-JPEG_FILL: Final = 128
-ORIENTATION: Final = 0x0112
-TURNS: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-BROKEN: Final = (OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, EOFError, OverflowError, struct.error, zlib.error)
+ROWS_AT_ONCE: Final = 256
+JPEG_FILL: Final = frozenset({127, 128})
+"""What decoders paint where the data of a JPEG ended too early; 127 where the bands are inverted (CMYK)."""
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn; `_refuse_bomb` asks before anything is unpacked
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds wrong, we raise
@@ -77,7 +68,7 @@ def decoded(data: bytes) -> Image.Image:
         warnings.simplefilter("always")
         try:
             picture = _upright_rgb(data)
-        except BROKEN as error:
+        except FAILURES as error:
             raise _complaint(data) from error
     if any("Truncated" in str(warning.message) for warning in heard):
         raise DamagedImage("The image file points past its own end: it was cut off. Send it again")
@@ -124,18 +115,19 @@ def _upright_rgb(data: bytes) -> Image.Image:
     _refuse_bomb(*image.size)
     if _has_deep_colour(image):
         return Image.fromarray(_stretched(_plane_by_tifffile(data)))
+    if "progressive" in image.info or image.info.get("interlace"):
+        check_whole(data)  # without its last part it would just be coarser
     image.load()
-    if image.format in {"JPEG", "MPO"} and _ends_early(image, data):
-        raise DamagedImage("The JPEG file is damaged: a part of its picture is missing. Save or export it again")
-    turn = TURNS.get(_orientation(image))
-    picture = _rgb(image)
-    return picture if turn is None else picture.transpose(turn)
+    if _looks_unfinished(image):
+        check_whole(data)
+    return upright(image, _rgb(image))
 
 
-def _ends_early(image: Image.Image, data: bytes) -> bool:
-    """An end marker in mid-scan: the decoder fills the rest with mid grey and does not complain."""
-    last_row = np.asarray(image.crop((0, image.height - 1, image.width, image.height)))
-    return bool((last_row == JPEG_FILL).all()) and 0 <= data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < len(data) - 64
+def _looks_unfinished(image: Image.Image) -> bool:
+    """Decoders do not say when a picture's data ends early: what is missing comes out mid-gray (JPEG) or black (PNG)."""
+    last = image.getpixel((image.width - 1, image.height - 1))
+    bands = set(last) if isinstance(last, tuple) else {last}
+    return (image.format in {"JPEG", "MPO"} and bands <= JPEG_FILL) or (image.format == "PNG" and bands == {0})
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -149,23 +141,18 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ORIENTATION, 1))
-    except BROKEN:  # a spoilt EXIF block spoils no pixel
-        return 1
-
-
 def _stretched(values: NDArray[Any]) -> Pixels:
     """(height, width) or (height, width, 3) of any number type to RGB 0..255 between two percentiles of a regular sample."""
-    numbers = values.astype(np.float32)
-    sample = numbers.ravel()[:: max(1, numbers.size // STRETCH_SAMPLES)]
+    sample = values.ravel()[:: max(1, values.size // STRETCH_SAMPLES)].astype(np.float32)
     sample = sample[np.isfinite(sample)]
     if not sample.size:
         raise DamagedImage("The image holds no finite pixel value")
     low, high = np.percentile(sample, STRETCH)
-    scaled = np.nan_to_num((numbers - low) * (255 / max(high - low, 1e-12)), nan=0.0, posinf=255.0, neginf=0.0)
-    eight_bit = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    eight_bit = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), ROWS_AT_ONCE):  # in one piece it would take many times the memory of the picture
+        numbers = values[top : top + ROWS_AT_ONCE].astype(np.float32)
+        scaled = np.nan_to_num((numbers - low) * (255 / max(high - low, 1e-12)), nan=0.0, posinf=255.0, neginf=0.0)
+        eight_bit[top : top + ROWS_AT_ONCE] = np.clip(np.rint(scaled), 0, 255)
     return eight_bit if eight_bit.ndim == 3 else np.repeat(eight_bit[:, :, None], 3, axis=2)
 
 

@@ -14,6 +14,7 @@ FAILURES: Final = (
     AssertionError,
     AttributeError,
     EOFError,
+    ImportError,
     LookupError,
     OSError,
     RuntimeError,

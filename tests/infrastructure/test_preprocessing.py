@@ -1,4 +1,5 @@
 import io
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from domain.errors import DamagedImage, ImageTooLarge, UnsupportedImage
 from infrastructure.preprocessing import Preprocessing, colours, decoded, digest, normalised, prepare, resized
+from tests.hostile import bare_png, chunk, ends_early, header, hostile_files, jpeg, rows
 
 HERE = Path(__file__).parent
 FILES = HERE.parent / "data" / "images"
@@ -71,11 +73,36 @@ def test_real_files_of_many_kinds_decode(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("truncated_half.jpg", "cut off"), ("header_only.jpg", "cut off"), ("corrupt_entropy.jpg", "missing")]
+    ("name", "said"), [("truncated_half.jpg", "cut off"), ("header_only.jpg", "cut off"), ("corrupt_entropy.jpg", "ends in the middle")]
 )
 def test_half_a_picture_is_refused(name, said):
     with pytest.raises(DamagedImage, match=said):
         prepare((FILES / name).read_bytes(), HOW)
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}])
+def test_half_a_picture_is_refused_even_if_its_file_looks_whole(options, part):
+    with pytest.raises(DamagedImage, match="missing"):
+        prepare(ends_early(jpeg(200, 150, **options), part), PLAIN)
+
+
+@pytest.mark.parametrize("height", [9, 50])
+def test_a_picture_whose_last_rows_never_came_is_refused(height):
+    with pytest.raises(DamagedImage, match="missing"):
+        prepare(bare_png(header(8, height), chunk(b"IDAT", rows(8, 8))), PLAIN)
+
+
+def test_a_picture_that_is_really_black_or_gray_is_taken():
+    for shade in (0, 127, 128):
+        for kind in ("PNG", "JPEG"):
+            assert np.ptp(prepare(encoded(Image.new("RGB", (40, 40), (shade,) * 3), kind), PLAIN)) == 0
+
+
+@pytest.mark.parametrize("hostile", [it for it in hostile_files() if it.late or len(it.data) < 20_000], ids=lambda it: it.name)
+def test_a_hostile_file_ends_in_no_error_of_a_library(hostile):
+    with suppress(DamagedImage, UnsupportedImage, ImageTooLarge):
+        prepare(hostile.data, PLAIN)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
