@@ -152,10 +152,9 @@ def doctor() -> None:
 @main.command()
 def api() -> None:
     """Serve the API (a process of its own in production)."""
-    from infrastructure.container import serve
+    from infrastructure.serving import serve
 
-    given = settings()
-    _needs(given, "postgres_url", "redis_url")
+    given = _process("api", "postgres_url", "redis_url")
     serve("api.cli:asgi", given)
 
 
@@ -166,8 +165,11 @@ def asgi() -> Any:
     die_with_parent()
     from api.app import create_app
     from infrastructure.container import services
+    from infrastructure.telemetry import configure_logging
 
-    return create_app(services(settings()))
+    given = settings()
+    configure_logging(given, "api")
+    return create_app(services(given))
 
 
 @main.command()
@@ -175,9 +177,9 @@ def relay() -> None:
     """Publish the log to Kafka, in order, once; sign its head (a process of its own; one leads, others wait)."""
     from infrastructure.relay import run_relay
 
-    given = settings()
-    _needs(given, "postgres_url", "kafka_url")
+    given = _process("relay", "postgres_url", "kafka_url")
     with explained():
+        _serve_figures(given)
         run_relay(given)
 
 
@@ -186,9 +188,9 @@ def projector() -> None:
     """Build the read models from the log, and schedule jobs (a process of its own; a second one is a hot standby)."""
     from projections.worker import run_projector
 
-    given = settings()
-    _needs(given, "postgres_url", "kafka_url")
+    given = _process("projector", "postgres_url", "kafka_url")
     with explained():
+        _serve_figures(given)
         run_projector(given)
 
 
@@ -197,9 +199,9 @@ def inference() -> None:
     """Decode images and run models (a process of its own; as many as you like)."""
     from infrastructure.inference import run_inference
 
-    given = settings()
-    _needs(given, "postgres_url", "kafka_url")
+    given = _process("inference", "postgres_url", "kafka_url")
     with explained():
+        _serve_figures(given)
         run_inference(given)
 
 
@@ -563,6 +565,30 @@ def _needs(given: Settings, *names: str) -> None:
     for name in names:
         if not getattr(given, name):
             fail(f"BIOSCOPE_{name.upper()} is not set: it is needed by this process (`bioscope up` sets it for an embedded one)", WRONG_USE)
+
+
+def _process(name: str, *needed: str) -> Settings:
+    """The settings of one of our processes, which logs from now on. In production weak settings end it."""
+    from infrastructure.telemetry import configure_logging
+
+    given = settings()
+    _needs(given, *needed)
+    if given.environment == "production":
+        from infrastructure.doctor import refusals
+
+        found = refusals(given)
+        for finding in found:
+            err.print(f"[red]{finding.what}[/red]: {finding.said}", highlight=False, soft_wrap=True)
+        if found:
+            fail("weak settings are refused in production; see `bioscope doctor`", WRONG_USE)
+    configure_logging(given, name)
+    return given
+
+
+def _serve_figures(given: Settings) -> None:
+    from infrastructure.figures import serve_metrics
+
+    serve_metrics(given)
 
 
 def _command(name: str) -> Any:

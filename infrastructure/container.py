@@ -14,7 +14,9 @@ import structlog
 from application.context import Options, Services
 from application.ports import Blobs
 from domain.errors import Unavailable
+from infrastructure import heads
 from infrastructure.access_tokens import SignedAccessTokens
+from infrastructure.audit_chain import Verified
 from infrastructure.event_store import EventLog, PostgresRecorder
 from infrastructure.figures import exposition, observe_request, observe_standing
 from infrastructure.health import Examination
@@ -64,6 +66,11 @@ def positions_about(settings: Settings, about: UUID) -> list[int]:
             return [position for (position,) in connection.execute(ABOUT, (about,))]
     except psycopg.OperationalError:
         raise Unavailable("The database is away; try again", retry_after=2) from None
+
+
+def verified(settings: Settings, log: EventLog) -> Verified:
+    """Walk the whole log, and compare it with every signed head. Raises Unavailable."""
+    return heads.verified(settings, log)
 
 
 def options(settings: Settings) -> Options:

@@ -30,6 +30,7 @@ from domain.errors import KeyReused, NotFound, Taken, Unavailable
 from domain.events import Event
 from domain.values import canonical
 from infrastructure.codec import Codec, Encoded
+from infrastructure.figures import APPEND_COMMANDS, APPEND_SECONDS, APPENDS
 from infrastructure.keys import DataKeys, RootKey
 
 log = structlog.get_logger()
@@ -195,8 +196,12 @@ class GroupCommit:
     def _commit(self, batch: Sequence[Pending]) -> None:
         if not batch:
             return
+        APPEND_COMMANDS.observe(len(batch))
         try:
-            for pending, outcome in zip(batch, self._call_again_if_lost(batch), strict=True):
+            with APPEND_SECONDS.time():
+                outcomes = self._call_again_if_lost(batch)
+            for pending, outcome in zip(batch, outcomes, strict=True):
+                APPENDS.labels(outcome.outcome).inc()
                 pending.done.set_result(outcome)
         except Exception as error:  # the writer must outlive every batch; the callers get the error
             log.warning("append failed", error=type(error).__name__, commands=len(batch))
@@ -237,6 +242,7 @@ def _without_duplicates(batch: Sequence[Pending]) -> list[Pending]:
     for pending in batch:
         wanted = {(event.stream, event.version) for event in pending.events}
         if any(owner.setdefault(place, pending.append.command.id) != pending.append.command.id for place in wanted):
+            APPENDS.labels("conflict").inc()
             pending.done.set_result(Outcome("conflict", None, None, None))
         else:
             kept.append(pending)

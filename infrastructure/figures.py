@@ -2,11 +2,12 @@
 
 from typing import Final
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from infrastructure.settings import Settings
 from infrastructure.standing import Standing
 
 QUICK: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
@@ -75,3 +76,9 @@ def observe_standing(stands: Standing) -> None:
 def exposition() -> bytes:
     """Prometheus' text form of all of them."""
     return generate_latest(REGISTRY)
+
+
+def serve_metrics(settings: Settings) -> None:
+    """Serve this process' figures on `metrics_port`, to this machine alone; 0 is off."""
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, addr="127.0.0.1")

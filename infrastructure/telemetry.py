@@ -1,4 +1,4 @@
-"""What a process says: log lines that hold no secrets, one a happening, and its figures on a port of its own."""
+"""What a process says: log lines that hold no secrets, one a happening."""
 
 import logging
 import re
@@ -10,7 +10,6 @@ from typing import Any, Final, TextIO
 
 import msgspec
 import structlog
-from prometheus_client import start_http_server
 
 from infrastructure.settings import Settings
 
@@ -82,12 +81,6 @@ def redacted(text: str) -> str:
     for pattern, replacement in PATTERNS:
         text = pattern.sub(replacement, text)
     return text
-
-
-def serve_metrics(settings: Settings) -> None:
-    """Serve this process' figures on `metrics_port`, to this machine alone; 0 is off."""
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port, addr="127.0.0.1")
 
 
 def _kept(name: str, value: object, depth: int) -> object:

@@ -1,4 +1,4 @@
-"""Log lines: one a happening, in UTC, without secrets; figures: on loopback, in Prometheus' form."""
+"""Log lines: one a happening, in UTC, without secrets."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import pty
 import subprocess
 import sys
 import time
-import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,9 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrastructure.embedded.installation import with_free_port
-from infrastructure.settings import Settings
-from infrastructure.telemetry import REDACTED, redact, redacted, serve_metrics
+from infrastructure.telemetry import REDACTED, redact, redacted
 
 SPEAKER = """
 import logging, sys, threading, warnings
@@ -177,12 +174,3 @@ def test_whatever_is_logged_is_one_line_of_json(line):
     text = msgspec.json.encode(redact(None, "info", line)).decode()
     assert len(text.splitlines()) == 1
     json.loads(text)
-
-
-def test_a_process_shows_its_figures_to_this_machine():
-    free_port = with_free_port(Settings(port=0)).port
-    serve_metrics(Settings(metrics_port=0))
-    serve_metrics(Settings(metrics_port=free_port))
-    with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/metrics", timeout=5) as answer:
-        text = answer.read().decode()
-    assert "process_resident_memory_bytes" in text

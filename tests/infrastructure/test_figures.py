@@ -1,0 +1,89 @@
+"""Figures: what this process did, how the whole system stands, in Prometheus' form."""
+
+import contextlib
+import urllib.request
+from uuid import uuid4
+
+import psycopg
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from application import datasets
+from application.ports import Conflicted
+from domain import dataset
+from infrastructure.embedded.installation import with_free_port
+from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.figures import exposition, observe_request, observe_standing, serve_metrics
+from infrastructure.keys import RootKey
+from infrastructure.reads import ReadDatabase
+from infrastructure.settings import Settings
+from infrastructure.standing import standing
+from tests.given import actor, command
+
+
+def value(name, **labels):
+    families = text_string_to_metric_families(exposition().decode())
+    return sum(one.value for family in families for one in family.samples if one.name == name and labels.items() <= one.labels.items())
+
+
+@pytest.fixture
+def log(settings):
+    root = RootKey.read(settings.root_key_path)
+    log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
+    yield log
+    log.close()
+
+
+def created(log):
+    return datasets.create(name="cells", description=None, command=command(actor()), log=log)
+
+
+def test_appends_are_counted_by_how_they_ended_and_timed(log):
+    names = ("bioscope_append_seconds_count", "bioscope_append_batch_commands_sum", "bioscope_appends_total")
+    before = [value(name) for name in names]
+    conflicts = value("bioscope_appends_total", outcome="conflict")
+    done = created(log)
+    state = log.load(done.id, dataset.evolve)
+    for _ in range(2):
+        with contextlib.suppress(Conflicted):
+            log.append(command(), *dataset.describe(state, name="other", description=None, by=uuid4(), at=command().at))
+    assert [value(name) - was for name, was in zip(names, before, strict=True)] == [3, 3, 3]
+    assert value("bioscope_appends_total", outcome="conflict") == conflicts + 1
+
+
+def test_requests_are_counted_by_route_and_status():
+    observe_request("GET", "/api/images/{image_id}", 404, 0.02)
+    assert value("bioscope_http_requests_total", route="/api/images/{image_id}", status="404") == 1
+    assert value("bioscope_http_request_seconds_bucket", route="/api/images/{image_id}", le="0.025") == 1
+
+
+@pytest.mark.anyio
+async def test_how_the_system_stands_is_told_as_it_was_last_seen(log, settings, owner_url):
+    created(log)
+    created(log)
+    with psycopg.connect(owner_url) as connection:
+        connection.execute("update ops.relay set position = 1")
+        connection.execute("insert into ops.counters values ('projected_events', 'kafka', 41), ('projected_events', 'store', 1)")
+        connection.execute("insert into ops.workers values ('a', now(), 2, 'bulk'), ('b', now() - interval '1 minute', 2, 'bulk')")
+        connection.execute("insert into ops.releases values (gen_random_uuid(), 1, now() - interval '30 s', false)")
+    reads = ReadDatabase(settings.postgres_url)
+    await reads.open()
+    observe_standing(await standing(reads))
+    await reads.close()
+    assert value("bioscope_log_events") == 2
+    assert value("bioscope_relay_lag_events") == 1
+    assert 0 < value("bioscope_relay_lag_seconds") < 60
+    assert value("bioscope_projection_lag_events", projection="main") == 2
+    assert value("bioscope_projected_events_total", source="kafka") == 41
+    assert value("bioscope_inference_workers") == 1
+    assert 30 <= value("bioscope_task_age_seconds") < 60
+    assert value("bioscope_scheduler_leads") == 0
+
+
+def test_a_process_shows_its_figures_to_this_machine():
+    free_port = with_free_port(Settings(port=0)).port
+    serve_metrics(Settings(metrics_port=0))
+    serve_metrics(Settings(metrics_port=free_port))
+    with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    assert "process_resident_memory_bytes" in text
