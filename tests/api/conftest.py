@@ -15,7 +15,7 @@ from domain.access import Actor, Role
 from domain.values import system_actor
 from infrastructure.container import services
 from projections.checkpoints import Checkpoint
-from projections.worker import projector_over
+from projections.worker import event_log, projector_over
 from tests.given import NOW
 
 PASSWORD = "correct horse battery 9"
@@ -75,7 +75,7 @@ async def laboratory(lab_settings):
     given = services(lab_settings)
     app = create_app(given)
     stop = threading.Event()
-    projecting = threading.Thread(target=project, args=(lab_settings, given.log, stop))
+    projecting = threading.Thread(target=project, args=(lab_settings, stop))
     projecting.start()
     try:
         async with app.lifespan():
@@ -85,15 +85,16 @@ async def laboratory(lab_settings):
         projecting.join()
 
 
-def project(settings, log, stop):
+def project(settings, stop):
     """Follow the log, as the projector does without Kafka."""
-    projector = projector_over(settings.postgres_url, log)
-    at = projector.checkpoint()
-    while not stop.is_set():
-        batch = log.read(at.position, 500)
-        if batch:
-            at = Checkpoint(batch[-1].position)
-            projector.apply(batch, at)
-        else:
-            stop.wait(0.003)
-    projector.close()
+    with event_log(settings) as log:
+        projector = projector_over(settings.postgres_url, log)
+        at = projector.checkpoint()
+        while not stop.is_set():
+            batch = log.read(at.position, 500)
+            if batch:
+                at = Checkpoint(batch[-1].position)
+                projector.apply(batch, at)
+            else:
+                stop.wait(0.003)
+        projector.close()

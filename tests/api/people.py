@@ -34,6 +34,15 @@ async def image_in(http, dataset, data=PICTURE, filename="cell.jpg", **fields):
     return answer.json()["id"]
 
 
+async def share(owner, dataset, other, grant="viewer"):
+    answer = await owner.put(f"/api/datasets/{dataset}/shares/{await id_of(other)}", json={"grant": grant})
+    assert answer.status_code == 204, answer.text
+
+
+async def id_of(http):
+    return (await http.get("/api/users/me")).json()["id"]
+
+
 async def run(http, **asked):
     answer = await http.post("/api/classifications/run", json=asked)
     assert answer.status_code == 201, answer.text
@@ -92,6 +101,16 @@ def now():
 def events_of(laboratory, kind):
     """How many events of a type stand in the log."""
     return sum(one.type == kind for one in laboratory.services.log.read(0, 100_000))
+
+
+def refused(answer, status, code=None):
+    """Whether the answer is a problem with a sentence, of that status and code."""
+    said = answer.json()
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert isinstance(said["detail"], str)
+    assert len(said["detail"]) > 5
+    return code is None or said["code"] == code
 
 
 def stored(settings):

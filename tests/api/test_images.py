@@ -1,0 +1,327 @@
+"""Images over HTTP: how they are found, described, looked at and deleted."""
+
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from tests.api.people import PICTURE, Workers, dataset, id_of, image_in, refused, share, upload
+from tests.hostile import page, png, tiff
+
+pytestmark = pytest.mark.anyio
+
+CONTRACT = {"id", "filename", "analyzed", "dataset_id", "uploaded_by_id", "device_id", "filepath", "uploaded_at"}
+OURS = {"status", "reason", "detail", "media_type", "size", "width", "height", "bands", "dtype", "pages", "axes", "pixel_size_um"}
+IMAGES = "/api/images/"
+
+
+async def names(http, **query):
+    answer = await http.get(IMAGES, params=query)
+    assert answer.status_code == 200, answer.text
+    return [image["filename"] for image in answer.json()]
+
+
+async def device(laboratory):
+    admin = await laboratory.client("admin")
+    answer = await admin.post("/api/devices/", json={"name": "Axio", "hostname": f"axio-{uuid4()}"})
+    assert answer.status_code == 201, answer.text
+    return answer.json()["id"]
+
+
+# ---- one image ---------------------------------------------------------------------------------------------------------------------
+async def test_an_uploaded_image_is_shown_as_the_contract_says(laboratory):
+    http = await laboratory.client()
+    cells = await dataset(http)
+    image = await image_in(http, cells)
+    answer = await http.get(f"{IMAGES}{image}")
+    said = answer.json()
+    assert set(said) == CONTRACT | OURS | {"sha256", "thumbnail"}
+    assert (said["id"], said["filename"], said["analyzed"], said["device_id"]) == (image, "cell.jpg", False, None)
+    assert (said["dataset_id"], said["uploaded_by_id"]) == (cells, await id_of(http))
+    assert (said["media_type"], said["size"], said["width"], said["height"]) == ("image/jpeg", len(PICTURE), 64, 48)
+    assert (said["status"], said["reason"], said["thumbnail"]) == ("pending", None, None)
+    assert said["filepath"] == f"sha256/{said['sha256']}"
+    assert said["uploaded_at"].endswith("Z")
+    assert answer.headers["etag"] == '"1"'
+    assert (await http.get(IMAGES, params={"dataset_id": cells})).json() == [said]
+
+
+async def test_the_first_decode_makes_an_image_accepted_or_rejected_with_a_reason(laboratory):
+    http, workers = await laboratory.client(), Workers(laboratory)
+    cells = await dataset(http)
+    good, bad = await image_in(http, cells), await image_in(http, cells)
+    await workers.accept(good)
+    await workers.reject(bad)
+    accepted, rejected = (await http.get(f"{IMAGES}{good}")).json(), (await http.get(f"{IMAGES}{bad}")).json()
+    assert (accepted["status"], accepted["dtype"], accepted["bands"], accepted["pixel_size_um"]) == ("accepted", "uint8", 3, 0.25)
+    assert accepted["thumbnail"] == f"{IMAGES}{good}/thumbnail"
+    assert (rejected["status"], rejected["reason"], rejected["detail"]) == ("rejected", "decode_failed", "It is torn.")
+    assert rejected["thumbnail"] is None
+
+
+async def test_an_image_is_described_against_its_version(laboratory):
+    http, scope = await laboratory.client(), await device(laboratory)
+    image = await image_in(http, await dataset(http))
+    changed = await http.patch(f"{IMAGES}{image}", json={"filename": "new.jpg", "analyzed": True, "device_id": scope})
+    said = changed.json()
+    assert (said["filename"], said["analyzed"], said["device_id"], changed.headers["etag"]) == ("new.jpg", True, scope, '"2"')
+    stale = await http.patch(f"{IMAGES}{image}", json={"device_id": None}, headers={"If-Match": '"1"'})
+    assert refused(stale, 412, "version_mismatch")
+    fresh = await http.patch(f"{IMAGES}{image}", json={"device_id": None}, headers={"If-Match": '"2"'})
+    assert (fresh.status_code, fresh.json()["device_id"], fresh.json()["filename"]) == (200, None, "new.jpg")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"filename": ""}, 422),
+        ({"filename": None}, 422),
+        ({"filename": "x" * 256}, 422),
+        ({"analyzed": "yes"}, 422),
+        ({"device_id": "no uuid"}, 422),
+        ({"device_id": str(uuid4())}, 404),
+        ({"sha256": "ab" * 32}, 422),
+        ({"uploaded_by_id": str(uuid4())}, 422),
+        ([], 422),
+    ],
+)
+async def test_what_an_image_cannot_be_is_refused(laboratory, body, status):
+    http = await laboratory.client()
+    image = await image_in(http, await dataset(http))
+    before = (await http.get(f"{IMAGES}{image}")).json()
+    assert refused(await http.patch(f"{IMAGES}{image}", json=body), status)
+    assert (await http.get(f"{IMAGES}{image}")).json() == before
+
+
+async def test_a_deleted_image_is_gone_for_everybody(laboratory):
+    http = await laboratory.client()
+    cells = await dataset(http)
+    image = await image_in(http, cells)
+    assert (await http.delete(f"{IMAGES}{image}")).status_code == 204
+    for path in ("", "/preview", "/download", "/thumbnail"):
+        assert refused(await http.get(f"{IMAGES}{image}{path}"), 404, "not_found")
+    assert refused(await http.delete(f"{IMAGES}{image}"), 404)
+    assert await names(http, dataset_id=cells) == []
+
+
+# ---- whose it is -------------------------------------------------------------------------------------------------------------------
+async def test_a_foreign_image_looks_like_one_that_is_not_there(laboratory):
+    owner, stranger = await laboratory.client(), await laboratory.client()
+    image, nobody = await image_in(owner, await dataset(owner)), uuid4()
+    for method, path in [("GET", ""), ("GET", "/preview"), ("GET", "/download"), ("GET", "/thumbnail"), ("DELETE", ""), ("PATCH", "")]:
+        body = {"json": {"filename": "mine.jpg"}} if method == "PATCH" else {}
+        foreign = await stranger.request(method, f"{IMAGES}{image}{path}", **body)
+        absent = await stranger.request(method, f"{IMAGES}{nobody}{path}", **body)
+        assert refused(foreign, 404, "not_found")
+        assert foreign.json() | {"instance": ""} == absent.json() | {"instance": ""}
+    assert await names(stranger) == []
+
+
+async def test_a_viewer_sees_what_is_shared_with_him_and_changes_nothing(laboratory):
+    owner, viewer = await laboratory.client(), await laboratory.client("viewer")
+    cells = await dataset(owner)
+    image = await image_in(owner, cells)
+    await share(owner, cells, viewer)
+    assert await names(viewer) == ["cell.jpg"]
+    assert (await viewer.get(f"{IMAGES}{image}/preview")).status_code == 200
+    assert refused(await viewer.patch(f"{IMAGES}{image}", json={"filename": "mine.jpg"}), 403, "forbidden")
+    assert refused(await viewer.delete(f"{IMAGES}{image}"), 403, "forbidden")
+    assert refused(await upload(viewer, cells), 403, "forbidden")
+
+
+async def test_an_administrator_sees_all_images(laboratory):
+    owner, admin = await laboratory.client(), await laboratory.client("admin")
+    image = await image_in(owner, await dataset(owner))
+    assert (await admin.get(f"{IMAGES}{image}")).status_code == 200
+    assert await names(admin) == ["cell.jpg"]
+
+
+# ---- lists -------------------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+async def shelf(laboratory):
+    """Somebody with two datasets, and what is in them."""
+    http, scope = await laboratory.client(), await device(laboratory)
+    first, second = await dataset(http, "first"), await dataset(http, "second")
+    await image_in(http, first, filename="a_1.jpg")
+    await image_in(http, first, filename="B%2.jpg", device_id=scope)
+    marked = await image_in(http, second, filename="c.jpg")
+    await http.patch(f"{IMAGES}{marked}", json={"analyzed": True})
+    return http, first, scope
+
+
+async def test_a_list_is_narrowed_by_each_filter(shelf):
+    http, first, scope = shelf
+    me = await id_of(http)
+    times = [datetime.fromisoformat(one["uploaded_at"]) for one in (await http.get(IMAGES)).json()]
+    wanted = [
+        ({}, ["c.jpg", "B%2.jpg", "a_1.jpg"]),
+        ({"dataset_id": first}, ["B%2.jpg", "a_1.jpg"]),
+        ({"dataset_id": str(uuid4())}, []),
+        ({"device_id": scope}, ["B%2.jpg"]),
+        ({"uploaded_by": me}, ["c.jpg", "B%2.jpg", "a_1.jpg"]),
+        ({"uploaded_by": str(uuid4())}, []),
+        ({"analyzed": "true"}, ["c.jpg"]),
+        ({"analyzed": "false"}, ["B%2.jpg", "a_1.jpg"]),
+        ({"created_from": times[1].isoformat()}, ["c.jpg", "B%2.jpg"]),
+        ({"created_to": times[1].isoformat()}, ["B%2.jpg", "a_1.jpg"]),
+        ({"created_from": (times[0] + timedelta(microseconds=1)).isoformat()}, []),
+        ({"q": "b%"}, ["B%2.jpg"]),
+        ({"q": "_"}, ["a_1.jpg"]),
+        ({"q": "JPG"}, ["c.jpg", "B%2.jpg", "a_1.jpg"]),
+        ({"q": "\\"}, []),
+        ({"dataset_id": first, "q": "a", "analyzed": "false"}, ["a_1.jpg"]),
+        ({"order_by": "filename"}, ["B%2.jpg", "a_1.jpg", "c.jpg"]),
+        ({"order_by": "-filename"}, ["c.jpg", "a_1.jpg", "B%2.jpg"]),
+        ({"order_by": "uploaded_at"}, ["a_1.jpg", "B%2.jpg", "c.jpg"]),
+        ({"order_by": "created_at"}, ["a_1.jpg", "B%2.jpg", "c.jpg"]),
+        ({"page": 2, "page_size": 2}, ["a_1.jpg"]),
+        ({"page": 3, "page_size": 2}, []),
+        ({"page": 10**30}, []),
+    ]
+    for query, expected in wanted:
+        assert await names(http, **query) == expected, query
+
+
+@pytest.mark.parametrize("order", ["uploaded_at", "-uploaded_at", "filename", "-filename"])
+async def test_following_the_links_leads_through_the_whole_list_once(laboratory, order):
+    http = await laboratory.client()
+    cells = await dataset(http)
+    for number in range(7):
+        await image_in(http, cells, filename=f"{number % 3}.jpg")
+    seen, path = [], f"{IMAGES}?dataset_id={cells}&page_size=2&order_by={order}"
+    while path:
+        answer = await http.get(path)
+        seen += [image["id"] for image in answer.json()]
+        path = answer.links.get("next", {}).get("url")
+        assert bool(path) is ("x-next-cursor" in answer.headers)
+    assert len(seen) == len(set(seen)) == 7
+    whole = (await http.get(IMAGES, params={"dataset_id": cells, "order_by": order})).json()
+    assert seen == [image["id"] for image in whole]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"dataset_id": "1"},
+        {"device_id": "x"},
+        {"uploaded_by": ""},
+        {"analyzed": "perhaps"},
+        {"created_from": "yesterday"},
+        {"created_to": "2026-13-01T00:00:00Z"},
+        {"page": 0},
+        {"page": -1},
+        {"page": "one"},
+        {"page_size": 0},
+        {"page_size": 201},
+        {"order_by": "sha256"},
+        {"order_by": "uploaded_at; drop table images"},
+        {"cursor": "no cursor"},
+        {"cursor": "WyIyMDIwLVcwMS0xIiwgbnVsbF0"},
+        {"cursor": "WyIyMDIwLVcwMS0xIiwgIjdhNmYzYThiLTcyMzEtNGI5My1hNDUwLTVjY2NmY2FhMjJmMSJd"},
+        {"cursor": "é"},
+        {"q": "\0"},
+    ],
+)
+async def test_a_filter_that_cannot_be_is_refused_with_a_sentence(laboratory, query):
+    http = await laboratory.client()
+    answer = await http.get(IMAGES, params=query)
+    assert refused(answer, 400 if "\0" in query.values() else 422)
+
+
+ANYTHING = st.text(max_size=40) | st.integers().map(str) | st.datetimes().map(str) | st.sampled_from(["", "null", "%", "\ud800", "\x00"])
+
+
+@given(query=st.dictionaries(st.sampled_from(["dataset_id", "analyzed", "created_from", "q", "page", "order_by", "cursor"]), ANYTHING))
+@hypothesis_settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_whatever_is_asked_no_list_breaks(laboratory, query):
+    http = getattr(laboratory, "reader", None)
+    if http is None:
+        http = laboratory.reader = await laboratory.client()
+        await image_in(http, await dataset(http))
+    sent = {name: value.encode("utf-8", "surrogatepass") for name, value in query.items()}
+    answer = await http.get(IMAGES, params=sent)
+    assert answer.status_code in {200, 400, 422}, (query, answer.text)
+
+
+# ---- addresses ---------------------------------------------------------------------------------------------------------------------
+async def bytes_at(laboratory, answer):
+    assert answer.status_code == 200, answer.text
+    said = answer.json()
+    assert set(said) == {"url", "expires_in", "filename"}
+    return await laboratory.anonymous().get(said["url"])
+
+
+async def test_a_preview_and_a_download_need_no_header(laboratory):
+    http = await laboratory.client()
+    image = await image_in(http, await dataset(http), filename="é cell.jpg")
+    shown = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))
+    assert (shown.status_code, shown.content, shown.headers["content-type"]) == (200, PICTURE, "image/jpeg")
+    assert shown.headers["content-disposition"].startswith("inline")
+    taken = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/download"))
+    assert (taken.content, taken.headers["content-type"]) == (PICTURE, "image/jpeg")
+    assert taken.headers["content-disposition"] == "attachment; filename=\"_ cell.jpg\"; filename*=UTF-8''%C3%A9%20cell.jpg"
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "granted"),
+    [("preview", None, 3600), ("download", None, 300), ("preview", 60, 60), ("download", 604_800, 3600), ("thumbnail", 90, 90)],
+)
+async def test_an_address_lives_as_long_as_it_says(laboratory, path, asked, granted):
+    http = await laboratory.client()
+    image = await image_in(http, await dataset(http))
+    await Workers(laboratory).accept(image)
+    said = (await http.get(f"{IMAGES}{image}/{path}", params={"expires_in": asked} if asked else {})).json()
+    assert (said["expires_in"], said["filename"]) == (granted, "cell.jpg")
+
+
+@pytest.mark.parametrize("seconds", ["59", "604801", "0", "-1", "x", "1e3"])
+async def test_an_address_cannot_be_asked_for_any_time(laboratory, seconds):
+    http = await laboratory.client()
+    image = await image_in(http, await dataset(http))
+    assert refused(await http.get(f"{IMAGES}{image}/preview", params={"expires_in": seconds}), 422)
+
+
+async def test_what_a_browser_cannot_draw_is_previewed_as_a_jpeg_made_of_it(laboratory):
+    http, workers, blobs = await laboratory.client(), Workers(laboratory), laboratory.services.blobs
+    image = await image_in(http, await dataset(http), tiff(page()), "stack.ome.tif")
+    assert refused(await http.get(f"{IMAGES}{image}/preview"), 404, "not_found")
+    sha256 = (await http.get(f"{IMAGES}{image}")).json()["sha256"]
+    blobs.put_derived(f"thumbnail/{sha256}", b"small", "image/jpeg")
+    await workers.accept(image)
+    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == b"small"
+    blobs.put_derived(f"preview/{sha256}", b"large", "image/jpeg")
+    shown = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))
+    assert (shown.content, shown.headers["content-type"]) == (b"large", "image/jpeg")
+    assert "stack.ome.jpg" in shown.headers["content-disposition"]
+    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/thumbnail"))).content == b"small"
+    taken = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/download"))
+    assert (taken.content, taken.headers["content-type"]) == (tiff(page()), "image/tiff")
+
+
+async def test_a_png_of_16_bits_is_previewed_by_what_was_made_of_it(laboratory):
+    http, workers = await laboratory.client(), Workers(laboratory)
+    image = await image_in(http, await dataset(http), png(), "deep.png")
+    sha256 = (await http.get(f"{IMAGES}{image}")).json()["sha256"]
+    await workers.accept(image, dtype="uint16")
+    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == png()
+    laboratory.services.blobs.put_derived(f"preview/{sha256}", b"stretched", "image/jpeg")
+    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == b"stretched"
+
+
+async def test_a_service_with_the_scope_reads_and_gets_an_address_inside(laboratory, lab_settings):
+    http = await laboratory.client()
+    image = await image_in(http, await dataset(http))
+    tokens = laboratory.services.access_tokens
+    at = datetime.now().astimezone()
+    reader = tokens.issue_service(name="classifier", scopes=frozenset({"images:read"}), seconds=600, at=at)
+    other = tokens.issue_service(name="other", scopes=frozenset(), seconds=600, at=at)
+    service = laboratory.anonymous(Authorization=f"Bearer {reader}")
+    said = (await service.get(f"{IMAGES}{image}/download")).json()
+    assert said["url"].startswith(f"http://{lab_settings.host}:{lab_settings.port}/api/blobs/")
+    assert (await laboratory.anonymous().get(said["url"])).content == PICTURE
+    assert refused(await laboratory.anonymous(Authorization=f"Bearer {other}").get(f"{IMAGES}{image}/download"), 404)
+    assert refused(await service.delete(f"{IMAGES}{image}"), 403)
+    assert refused(await upload(service, str(uuid4())), 403)
