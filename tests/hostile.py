@@ -167,6 +167,14 @@ def bare_png(*chunks: bytes, end: bytes = chunk(b"IEND")) -> bytes:
     return PNG_SIGNATURE + b"".join(chunks) + end
 
 
+def zeros_packed(mebibytes: int) -> bytes:
+    """So many zeros as zlib packs them: the packed form of one MiB, again and again."""
+    packing, piece = zlib.compressobj(9), bytes(1 << 20)
+    first, again = (packing.compress(piece) + packing.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    end = packing.flush()[:-4] + struct.pack(">HH", (mebibytes << 20) % 65_521, 1)
+    return first + again * (mebibytes - 1) + end
+
+
 def rows(width: int = 8, height: int = 8) -> bytes:
     return zlib.compress(bytes((width + 1) * height))
 
@@ -225,7 +233,7 @@ def _pngs() -> Iterator[Hostile]:
         "fewer rows than it claims": bare_png(header(8, 800), pixels),
         "pixels cut, checksums mended": bare_png(header(300, 300), chunk(b"IDAT", zlib.compress(bytes(range(256)) * 353)[:200])),
         "a filter that does not exist": bare_png(header(), chunk(b"IDAT", zlib.compress(b"\x09" * 72))),
-        "a text that unpacks to 200 MiB": bare_png(header(), chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200 << 20), 9)), pixels),
+        "a text that unpacks to 200 MiB": bare_png(header(), chunk(b"zTXt", b"a\0\0" + zeros_packed(200)), pixels),
     }
     yield from _listed("PNG", late, DamagedImage, late=True)
 
@@ -371,7 +379,7 @@ def _tiffs() -> Iterator[Hostile]:
         "100,000 tags": tiff(*[{**page(), **{40_000 + it: (SHORT, [1]) for it in range(1000)}}] * 100),
     }
     yield from _listed("TIFF", large, ImageTooLarge)
-    bomb = zlib.compress(bytes(300 << 20), 9)
+    bomb = zeros_packed(300)
     late: Mapping[str, bytes] = {
         "Deflate that is none": tiff(page(**deflated), pixels=bytes(64)),
         "Deflate cut short": tiff(page(t259=(SHORT, [8]), t279=(LONG, [len(packed) - 6])), pixels=packed[:-6]),
