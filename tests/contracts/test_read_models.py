@@ -1,0 +1,329 @@
+"""One contract for the read models and the scheduler's open work: Postgres, and the in-memory twins."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import msgspec
+import psycopg
+import pytest
+
+from application.tasks import Kind
+from domain import classification
+from infrastructure.event_store import EventLog
+from infrastructure.keys import RootKey
+from infrastructure.memory_store import MemoryRecorder
+from projections import read_models
+from projections.batches import TABLES, Changes, Letter
+from projections.checkpoints import Checkpoint, Outrun
+from projections.memory_models import MemoryDatabase, MemoryModels, MemoryWork
+from projections.open_work import PostgresWork
+from projections.projector import Projector
+from projections.read_models import PostgresModels
+from projections.scheduler import Worker
+from projections.scheduling import Scheduler
+from projections.tables import Written
+from projections.worker import LogDecoder
+from tests.projections.laboratory import Laboratory, a_busy_week
+
+ROOT = RootKey(os.urandom(32))
+
+
+class InPostgres:
+    def __init__(self, url):
+        self._url = url
+        self._look = psycopg.connect(url, autocommit=True, options="-c search_path=read -c timezone=UTC")
+
+    def close(self):
+        self._look.close()
+
+    def models(self):
+        return PostgresModels(read_models.connect(self._url))
+
+    def work(self):
+        return PostgresWork(read_models.connect(self._url))
+
+    def rows(self, table):
+        (found,) = self._look.execute(f"select coalesce(json_agg(t), '[]')::text from {table.name} t").fetchone()
+        return msgspec.json.decode(found, type=list[table.row])
+
+    def beat(self, slots=1):
+        self._look.execute(
+            "insert into ops.workers values ('w', clock_timestamp(), %s, 'bulk') on conflict (id) do update set seen_at = excluded.seen_at",
+            (slots,),
+        )
+
+    def let_leases_end(self):
+        self._look.execute("update ops.releases set released_at = released_at - interval '2 minutes'")
+        self.beat()
+
+
+class InMemory:
+    def __init__(self):
+        self._database = MemoryDatabase()
+
+    def close(self):
+        pass
+
+    def models(self):
+        return MemoryModels(self._database)
+
+    def work(self):
+        return MemoryWork(self._database)
+
+    def rows(self, table):
+        return list(self._database.tables[table.name].values())
+
+    def beat(self, slots=1):
+        self._database.workers["w"] = Worker(seen_at=datetime.now(UTC), slots=slots, lane="bulk")
+
+    def let_leases_end(self):
+        for given in self._database.releases.values():
+            given.released_at -= timedelta(minutes=2)
+        self.beat()
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def stood(request):
+    """Where the read models stand."""
+    stood = InMemory() if request.param == "memory" else InPostgres(request.getfixturevalue("app_url"))
+    yield stood
+    stood.close()
+
+
+@pytest.fixture
+def laboratory(stood):
+    log = EventLog(MemoryRecorder(ROOT), ROOT)
+    projector = Projector(stood.models, LogDecoder(log))
+    yield Laboratory(log, projector)
+    projector.close()
+
+
+def by_key(table, rows):
+    return {tuple(str(getattr(row, name)) for name in table.key): row for row in rows}
+
+
+def test_the_same_events_leave_the_same_rows_in_both(app_url):
+    log = EventLog(MemoryRecorder(ROOT), ROOT)
+    a_busy_week(Laboratory(log, None))
+    places = [InMemory(), InPostgres(app_url)]
+    for stood, batch in zip(places, (7, 50), strict=True):
+        projector = Projector(stood.models, LogDecoder(log))
+        Laboratory(log, projector).follow(batch=batch)
+        projector.close()
+    for table in TABLES:
+        memory, postgres = (by_key(table, stood.rows(table)) for stood in places)
+        assert memory == postgres
+        assert memory
+    places[1].close()
+
+
+def test_who_lost_the_checkpoint_writes_nothing(stood, laboratory):
+    first, second = stood.models(), stood.models()
+    before = second.target()
+    letter = Letter(1, uuid4(), "ImageUploaded", "torn")
+    first.write(before, Checkpoint(1), Changes())
+    with pytest.raises(Outrun):
+        second.write(before, Checkpoint(2), Changes(aside=[letter]))
+    assert second.behind().letters == {}
+    assert second.target().at.position == 1
+    first.close()
+    second.close()
+
+
+def test_the_cluster_is_kept_until_another_is_named_and_a_generation_is_told_apart(stood):
+    models = stood.models()
+    models.write(models.target(), Checkpoint(1, "cluster", 17), Changes())
+    models.write(models.target(), Checkpoint(2), Changes())
+    before = models.target()
+    assert before.at == Checkpoint(2, "cluster", 17)
+    models.write(before, before.at, Changes(), generations=1)
+    assert models.target().generation == before.generation + 1
+    with pytest.raises(Outrun):
+        models.write(before, Checkpoint(3), Changes())
+    models.close()
+
+
+def test_what_is_set_aside_is_parked_no_more_and_what_is_healed_is_neither(stood, laboratory):
+    ada = laboratory.user()
+    for _ in range(3):
+        laboratory.dataset(ada)
+    one, two, three, four = laboratory.log.read(0, 4)
+    models = stood.models()
+    letter = Letter(one.position, one.stream, one.type, "torn")
+    models.write(models.target(), Checkpoint(4), Changes(aside=[letter], parked=[two, three, four]))
+    assert (models.behind().letters, models.behind().parked) == ({1: one.stream}, {2: two.stream, 3: three.stream, 4: four.stream})
+    assert models.behind().streams == {one.stream, two.stream, three.stream, four.stream}
+    next_letter = Letter(three.position, three.stream, three.type, "torn")
+    models.write(models.target(), Checkpoint(4), Changes(aside=[next_letter], healed=[1, 2]))
+    assert (models.behind().letters, models.behind().parked) == ({3: three.stream}, {4: four.stream})
+    models.close()
+
+
+def test_an_error_undoes_what_was_written_while_the_checkpoint_was_held(stood):
+    models = stood.models()
+    letter = Letter(1, uuid4(), "ImageUploaded", "torn")
+
+    def fail_late(models):
+        with models.held() as target:
+            models.write(target, target.at, Changes(aside=[letter]), generations=1)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail_late(models)
+    assert models.behind().letters == {}
+    with models.held() as target:
+        models.write(target, target.at, Changes(aside=[letter]), generations=1)
+    assert models.behind().letters == {1: letter.stream}
+    models.close()
+
+
+def test_rows_are_loaded_by_their_id_and_the_missing_are_left_out(stood, laboratory):
+    ada = laboratory.user()
+    laboratory.dataset(ada)
+    laboratory.follow()
+    models = stood.models()
+    loaded = models.load({"users": {ada.id, uuid4()}, "datasets": {uuid4()}})
+    assert list(loaded["users"]) == [ada.id]
+    assert loaded.get("datasets", {}) == {}
+    assert models.load({}) == {}
+    models.close()
+
+
+def test_a_row_that_was_never_there_can_be_deleted(stood):
+    models = stood.models()
+    (work,) = (table for table in TABLES if table.name == "work")
+    models.write(models.target(), Checkpoint(1), Changes(rows=[Written(work, [], [uuid4()])]))
+    assert models.target().at.position == 1
+    models.close()
+
+
+# ---- open work -------------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def step(stood, laboratory):
+    """Read models up to date, the scheduler's turn, and what it gives out."""
+    scheduler = Scheduler(stood.work, laboratory.log, lease=60, attempts=2)
+
+    def step():
+        laboratory.follow()
+        given = scheduler.prepare()
+        scheduler.released(given)
+        laboratory.follow()
+        return [(outgoing.topic, outgoing.task.kind, outgoing.work, outgoing.task.attempt) for outgoing in given]
+
+    yield step
+    scheduler.close()
+
+
+def test_one_leads_at_a_time(stood):
+    first, second = stood.work(), stood.work()
+    assert first.try_to_lead()
+    assert first.try_to_lead()
+    assert not second.try_to_lead()
+    first.close()
+    second.close()
+
+
+def test_a_glance_shows_jobs_to_plan_to_finish_and_without_a_home(stood, laboratory):
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    cells, gone, empty = lab.dataset(ada), lab.dataset(ada), lab.dataset(ada)
+    seen, lost = lab.image(ada, cells), lab.image(ada, gone)
+    to_plan, done, orphan, cancelled = (
+        lab.job(ada, dataset=empty),
+        lab.job(ada, image=seen),
+        lab.job(ada, image=lost),
+        lab.job(ada, dataset=cells),
+    )
+    lab.judge(done, 0, [seen])
+    lab.cancel(ada, cancelled)
+    lab.delete_dataset(ada, gone)
+    lab.follow()
+    work = stood.work()
+    glance = work.glance()
+    assert [job.id for job in glance.to_plan] == [to_plan]
+    assert [(job.id, job.succeeded, job.failed) for job in glance.to_finish] == [(done, 1, 0)]
+    assert [job.id for job in glance.orphans] == [orphan]
+    assert (glance.workers, glance.releases) == ([], [])
+    stood.beat(3)
+    assert [(worker.slots, worker.lane) for worker in work.glance().workers] == [(3, "bulk")]
+    work.close()
+
+
+def test_work_is_given_out_given_out_again_and_given_up(stood, laboratory, step, monkeypatch):
+    monkeypatch.setattr(classification, "CHUNK_MOST", 1)
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    cells = lab.dataset(ada)
+    first, second = lab.image(ada, cells), lab.image(ada, cells)
+    assert [(kind, set(work), attempt) for _, kind, work, attempt in step()] == [(Kind.INSPECT, {first, second}, 1)]
+    lab.accept(first)
+    lab.accept(second)
+    job = lab.job(ada, dataset=cells)
+    assert step() == []
+    given = step()
+    assert [(kind, attempt) for _, kind, _, attempt in given] == [(Kind.CLASSIFY, 1)] * 2
+    work = stood.work()
+    assert {(release.job, release.number, release.attempts, release.urgent) for release in work.glance().releases} == {
+        (job, 0, 1, False),
+        (job, 1, 1, False),
+    }
+    assert work.waiting(urgent=False, most=9) == []
+    lab.judge(job, 0, [first])
+    stood.let_leases_end()
+    assert [attempt for *_, attempt in step()] == [2]
+    stood.let_leases_end()
+    assert step() == []
+    step()
+    assert lab.log.load(job, classification.evolve).phase is classification.Phase.COMPLETED
+    work.forget_done()
+    assert work.glance().releases == []
+    work.close()
+
+
+def test_what_was_given_up_is_marked(stood, laboratory, step):
+    lab = laboratory
+    image = lab.image(ada := lab.user(), lab.dataset(ada))
+    step()
+    work = stood.work()
+    assert [release.given_up for release in work.glance().releases] == [False]
+    work.given_up(image)
+    assert [(release.id, release.given_up) for release in work.glance().releases] == [(image, True)]
+    work.close()
+
+
+def test_waiting_chunks_come_in_order_the_oldest_job_first_and_single_images_apart(stood, laboratory, monkeypatch):
+    monkeypatch.setattr(classification, "CHUNK_MOST", 1)
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    cells = lab.dataset(ada)
+    images = [lab.image(ada, cells) for _ in range(4)]
+    old, new, single = lab.job(ada, dataset=cells), lab.job(ada, dataset=cells), lab.job(ada, image=images[2])
+    lab.plan(new, images)
+    lab.plan(old, images)
+    lab.follow()
+    work = stood.work()
+    assert [(job.id, [chunk.number for chunk in job.waiting]) for job in work.waiting(urgent=False, most=3)] == [
+        (old, [0, 1, 2]),
+        (new, [0, 1, 2]),
+    ]
+    assert [(job.id, job.image_id, len(job.waiting)) for job in work.waiting(urgent=True, most=3)] == [(single, images[2], 1)]
+    assert [work.images_of([chunk.id])[chunk.id][0].id for chunk in work.waiting(urgent=False, most=9)[0].waiting] == images
+    assert list(work.jobs({old, uuid4()})) == [old]
+    assert [one.id for one in work.to_inspect(3)] == images[:3]
+    lab.delete_image(ada, images[0])
+    lab.reject(images[1])
+    lab.follow()
+    assert work.deleted(images) == {images[0]}
+    until = lab.log.head()
+    assert [one.id for one in work.covered(cells, after=0, until=until, most=9)] == images[2:]
+    assert [one.id for one in work.covered(cells, after=work.place_of(images[2]), until=until, most=9)] == images[3:]
+    assert work.covered(cells, after=0, until=work.place_of(images[2]) - 1, most=9) == []
+    lab.delete_dataset(ada, cells)
+    lab.follow()
+    assert work.waiting(urgent=False, most=3) == []
+    assert work.to_inspect(9) == []
+    work.close()
