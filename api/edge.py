@@ -36,6 +36,7 @@ SECURE: tuple[tuple[bytes, bytes], ...] = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
+    (b"server", b"bioscope"),  # or the HTTP server would name itself
 )
 HSTS = (b"strict-transport-security", b"max-age=31536000")
 QUIET = ("/health", "/api/health", "/metrics")

@@ -1,0 +1,96 @@
+"""The HTTP server: it ends in time whatever its clients do, and its worker never outlives it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from infrastructure.embedded.installation import with_free_port
+from infrastructure.settings import Settings
+
+SERVE = """
+import sys
+from infrastructure.serving import serve
+from infrastructure.settings import Settings
+if __name__ == "__main__":
+    serve("tests.infrastructure.served:small", Settings(port=int(sys.argv[1])))
+"""
+
+
+@pytest.fixture
+def server(tmp_path):
+    """The process, its address, and the file that its worker leaves at a clean end."""
+    given, ended = with_free_port(Settings(port=0)), tmp_path / "ended"
+    (tmp_path / "serve.py").write_text(SERVE)
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "serve.py"), str(given.port)],
+        env=os.environ | {"ENDED": str(ended), "PYTHONPATH": str(root)},
+        cwd=root,
+    )
+    until = time.monotonic() + 15
+    while time.monotonic() < until:
+        with contextlib.suppress(httpx.TransportError):
+            httpx.get(given.base_url)
+            break
+        time.sleep(0.05)
+    yield process, given, ended
+    process.kill()
+    process.wait()
+
+
+def seconds_to_end(process):
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 0
+    return time.monotonic() - began
+
+
+def test_it_finishes_the_answer_under_way_and_ends_cleanly(server):
+    process, given, ended = server
+    with ThreadPoolExecutor(1) as threads, httpx.Client() as resting:
+        resting.get(given.base_url)
+        answer = threads.submit(httpx.get, f"{given.base_url}/slow")
+        time.sleep(0.2)
+        assert seconds_to_end(process) < 3
+        assert answer.result().status_code == 200
+    assert ended.exists()
+
+
+def test_clients_that_hold_on_do_not_hold_it_up(server):
+    process, given, _ = server
+    held = [socket.create_connection((given.host, given.port)) for _ in range(20)]
+    for number, connection in enumerate(held):
+        start = b"POST /body HTTP/1.1\r\nHost: x\r\n" + (b"Content-Length: 100\r\n\r\n{" if number % 2 else b"")
+        connection.sendall(start)
+    time.sleep(0.3)
+    assert httpx.get(given.base_url).status_code == 200
+    assert seconds_to_end(process) < 3
+    for connection in held:
+        connection.close()
+
+
+def test_the_worker_dies_with_the_server(server):
+    process, given, _ = server
+    worker = int(httpx.get(given.base_url).text)
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 5
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def test_it_listens_where_it_was_told_and_does_not_name_itself(server):
+    _, given, _ = server
+    assert httpx.get(given.base_url).headers["server"] == "bioscope"
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.2", given.port), 1)
