@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 from uuid import UUID
 
 import psycopg
@@ -19,13 +19,22 @@ from application.tasks import BULK, URGENT, Kind, Task
 from domain import model
 from domain.errors import DomainError
 from infrastructure.classifier import Classifier
+from infrastructure.event_store import EventLog, PostgresRecorder
 from infrastructure.inspector import Inspector
+from infrastructure.kafka.member import Member
+from infrastructure.kafka.sending import Sender
+from infrastructure.keys import RootKey
+from infrastructure.objects import open_blobs
 from infrastructure.pool import ChildFailed, ChildLost, Nursery, Pool
+from infrastructure.postgres.listening import hear
 from infrastructure.settings import Settings
+from infrastructure.task_lanes import TaskLanes
 from infrastructure.upload_gate import ImageLimits
 
 log = structlog.get_logger()
 
+ABREAST: Final = 4  # tasks of a topic under way: enough that no child waits for bytes or answers
+PROJECTED: Final = "bioscope_projected"  # when read models move, tasks may follow
 BULK_NICE: Final = 10  # a single image that somebody waits for goes first
 THREADS: Final = 16  # for what blocks: the log and the store
 BEAT: Final = 2.0  # seconds
@@ -36,6 +45,34 @@ SEEN = """insert into ops.workers (id, seen_at, slots, lane) values (%s, now(), 
   on conflict (id) do update set seen_at = excluded.seen_at, slots = excluded.slots"""
 GONE = "delete from ops.workers where id = any(%s)"
 IN_USE = "select id, version from read.models where not retired"
+
+
+def run_inference(given: Settings) -> NoReturn:
+    """Answer tasks until SIGTERM, as one of a group that shares them. Raises WrongRootKey."""
+    root = RootKey.read(given.root_key_path)
+    events = EventLog(PostgresRecorder(given.postgres_url, root), root)
+    worker = InferenceWorker(given, log=events, blobs=open_blobs(given, root))
+    abreast = {topic: max(ABREAST, 2 * lane.pool.size) for topic, lane in worker.lanes.items()}
+    lanes = TaskLanes(worker.handle, send=Sender(given.kafka_url), abreast=abreast)
+    member = Member(given, group="bioscope-inference", topics=(BULK, URGENT), reader=lanes, name="inference")
+    ending, ended = asyncio.Event(), asyncio.Event()
+
+    async def at_work() -> None:
+        async with worker.at_work():
+            await ending.wait()
+        ended.set()
+
+    async def finish() -> None:
+        await lanes.finish(member.commit)
+        ending.set()
+        await asyncio.wait_for(ended.wait(), 1.0)
+
+    member.run(
+        at_work,
+        lambda: lanes.commit_always(member.commit),
+        lambda: hear(given.postgres_url, PROJECTED, member.hint),
+        finish=finish,
+    )
 
 
 class Lane(NamedTuple):

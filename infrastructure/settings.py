@@ -59,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     chunk_lease_seconds: Seconds = 60.0
     chunk_attempts: Positive = 3
     kafka_fetch_wait: Seconds = 0.5
+    kafka_groups: bool = True
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
     log_json: bool = False
 

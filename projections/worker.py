@@ -1,24 +1,45 @@
 """The composition root of `bioscope projector`, and of what the command line does to read models."""
 
-from collections.abc import Callable, Iterator, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 from uuid import UUID
 
 import psycopg
+import redis.asyncio
 
 from application.ports import Recorded
 from domain.events import Event
 from infrastructure.codec import Undecodable
 from infrastructure.event_store import EventLog, PostgresRecorder, encoded_from
+from infrastructure.kafka import cloud_events
+from infrastructure.kafka.broker import EVENTS
+from infrastructure.kafka.member import Member
+from infrastructure.kafka.sending import Sender
 from infrastructure.keys import RootKey, WrongRootKey
+from infrastructure.postgres.listening import hear
 from infrastructure.settings import Settings
 from projections import batches, read_models, rebuilding
 from projections import dead_letters as letters
+from projections.aside import Aside
 from projections.dead_letters import DeadLetter, Retried
+from projections.feed import Feed
+from projections.following import Follower
+from projections.notifier import Notifier
+from projections.open_work import PostgresWork
 from projections.projector import Projector
 from projections.read_models import PostgresModels
 from projections.rebuilding import Rebuilt
+from projections.scheduler import Outgoing
+from projections.scheduling import Scheduler
 from projections.tables import Happened
+
+GROUP = "bioscope-projector"
+APPENDED = "bioscope_appended"
+FAREWELL = 1.0  # seconds that what goes on aside may take to end
+ADD = """insert into ops.counters (name, label, value) select 'projected_events', unnest(%s::text[]), unnest(%s::bigint[])
+  on conflict (name, label) do update set value = counters.value + excluded.value returning 1"""
 
 
 class LogDecoder:
@@ -49,6 +70,56 @@ def event_log(given: Settings) -> Iterator[EventLog]:
         yield log
     finally:
         log.close()
+
+
+# ---- the process -------------------------------------------------------------------------------------------------------------------
+def run_projector(given: Settings) -> NoReturn:
+    """Build the read models, and schedule, until SIGTERM. A second one stands by. Raises WrongRootKey."""
+    root = RootKey.read(given.root_key_path)
+    log = EventLog(PostgresRecorder(given.postgres_url, root), root)
+
+    def count(numbers: Mapping[str, int]) -> None:
+        log.recorder.rows(ADD, list(numbers), list(numbers.values()))
+
+    scheduler = OwnersScheduler(
+        lambda: PostgresWork(read_models.connect(given.postgres_url)), log, lease=given.chunk_lease_seconds, attempts=given.chunk_attempts
+    )
+    scheduler.owns = lambda: member.owns(EVENTS)
+    aside = Aside(scheduler, Notifier(publisher(given.redis_url)), Sender(given.kafka_url))
+    feed = Feed(projector_over(given.postgres_url, log), log, applied=aside.applied)
+    follower = Follower(feed, log, recorded=cloud_events.recorded, owns=lambda: member.owns(EVENTS), count=count)
+    member: Member = Member(given, group=GROUP, topics=(EVENTS,), reader=follower, name="projector")
+
+    async def finish() -> None:
+        await follower.finish()
+        await asyncio.wait_for(asyncio.to_thread(aside.stop), FAREWELL)
+
+    aside.start()
+    member.run(follower.follow_store, lambda: hear(given.postgres_url, APPENDED, member.hint), finish=finish)
+
+
+class OwnersScheduler(Scheduler):
+    """Leaves the lead to the member that the log's topic belongs to: there every batch wakes it at once."""
+
+    owns: Callable[[], bool | None] = staticmethod(lambda: None)
+
+    def prepare(self) -> list[Outgoing]:
+        if self.owns() is False:
+            self.close()
+            return []
+        return super().prepare()
+
+
+def publisher(url: str) -> Callable[[str, bytes], Awaitable[object]]:
+    """Publishes on Redis; without one, nowhere."""
+    if not url:
+        return _nowhere
+    client = redis.asyncio.Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
+    return client.publish
+
+
+async def _nowhere(_: str, __: bytes) -> None:
+    return None
 
 
 # ---- what the command line does ----------------------------------------------------------------------------------------------------

@@ -85,7 +85,8 @@ def settings(tmp_path, owner_url, app_url, broker_url, redis_url):
         postgres_owner_url=owner_url,
         kafka_url=broker_url,
         redis_url=redis_url,
-        kafka_fetch_wait=0.02,
+        kafka_fetch_wait=0.003,
+        kafka_groups=False,
     )
     ensure_root_key(given)
     return given

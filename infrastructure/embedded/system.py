@@ -27,7 +27,7 @@ READY_WITHIN = 60.0
 DEATHS_BEFORE_READY = 3
 PROCESSES_END_WITHIN = 6.0
 LOGS_EVERY = 60.0
-EMBEDDED_FETCH_WAIT = 0.02  # the embedded broker does not wake a waiting fetch
+EMBEDDED_FETCH_WAIT = 0.003  # the embedded broker does not wake a waiting fetch
 
 
 class Stopped(Exception):
@@ -120,13 +120,13 @@ class System:
         self._take_addresses()
 
     def _take_addresses(self) -> None:
-        taken: dict[str, str | float] = {}
+        taken: dict[str, str | float | bool] = {}
         for server in self._servers.values():
             match server:
                 case Postgres():
                     taken |= {"postgres_url": server.app_url, "postgres_owner_url": server.owner_url}
                 case Broker():
-                    taken |= {"kafka_url": server.url, "kafka_fetch_wait": EMBEDDED_FETCH_WAIT}
+                    taken |= {"kafka_url": server.url, "kafka_fetch_wait": EMBEDDED_FETCH_WAIT, "kafka_groups": False}
                 case Redis():
                     taken["redis_url"] = server.url
         self.settings = msgspec.structs.replace(self.settings, **taken)

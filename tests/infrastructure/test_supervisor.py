@@ -246,7 +246,7 @@ def test_processes_get_the_addresses_but_no_password_and_no_owners_url(data, mon
     with Stack(Settings(data=data, port=0), processes=[STEADY_API], prepare=nothing) as running:
         variables = environment_of(data, "api")
         assert load(variables) == msgspec.structs.replace(running, postgres_owner_url="")
-        assert variables["BIOSCOPE_KAFKA_FETCH_WAIT"] == "0.02"
+        assert variables["BIOSCOPE_KAFKA_FETCH_WAIT"] == "0.003"
         assert "canary-91" not in variables.values()
         for pid in descendants(os.getpid()):
             assert b"canary-91" not in Path(f"/proc/{pid}/environ").read_bytes()

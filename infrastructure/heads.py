@@ -1,0 +1,130 @@
+"""Signed heads: what the log had come to, kept in the database and off it. A chain alone cannot show that its end was cut off."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+import psycopg
+import structlog
+
+from application.ports import Blobs, Recorded
+from infrastructure.audit_chain import SignedHead, Verified, verify
+from infrastructure.event_store import EventLog
+from infrastructure.keys import RootKey
+from infrastructure.objects import open_blobs
+from infrastructure.settings import Settings
+
+log = structlog.get_logger()
+
+PURPOSE: Final = "heads"
+EVERY: Final = 60.0  # seconds
+OFTEN: Final = 1000  # events
+BEGAN: Final = "heads/began"  # the day of the first
+A_DAY: Final = timedelta(days=1)
+BATCH: Final = 1000  # events
+JSON_LINES: Final = "application/x-ndjson"
+
+NEWEST = "select position, hash from es.head"
+KEEP = "insert into ops.heads (position, hash, signed_at, signature) values (%s, %s, %s, %s) on conflict do nothing"
+KEPT = "select position, hash, signed_at, signature from ops.heads order by position"
+BEYOND = "select from es.events where notification_id > (select position from es.head) limit 1"
+LAST = "select coalesce(max(position), 0) from ops.heads"
+
+_line = msgspec.json.Decoder(SignedHead)
+
+
+class Heads:
+    """Signs the newest head. Calls block, and raise what the database raises, and Unavailable when the blob store is away.
+
+    `signed`: the position of the last one. Use a new one each time that the lead was taken.
+    """
+
+    def __init__(self, root: RootKey, blobs: Blobs, connection: psycopg.Connection) -> None:
+        self._key, self._shelf = root.signing(PURPOSE), Shelf(blobs)
+        (self.signed,) = _row(connection, LAST)
+
+    def sign(self, connection: psycopg.Connection, *, at: datetime) -> None:
+        """Nothing when nothing has happened since the last one; what could not be put off the database then is put there now."""
+        position, digest = _row(connection, NEWEST)
+        if position > self.signed:
+            head = SignedHead(position=position, hash=digest.hex(), signed_at=at.astimezone(UTC)).sign(self._key)
+            connection.execute(KEEP, (head.position, head.hash, head.signed_at, head.signature))
+            self._shelf.add(head)
+            self.signed = position
+        self._shelf.put()
+
+
+class Shelf:
+    """Heads among the derived blobs, a file a day: each can be asked for without a list of names, and stays small."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self._day: date | None = None
+        self._there: list[SignedHead] = []
+        self._new: list[SignedHead] = []
+
+    def add(self, head: SignedHead) -> None:
+        self._new.append(head)
+
+    def put(self) -> None:
+        if not self._new:
+            return
+        day = self._new[-1].signed_at.date()
+        if day != self._day:
+            self._begin(day)
+        together = [*self._there, *self._new]
+        self._blobs.put_derived(_name(day), b"\n".join(map(msgspec.json.encode, together)), JSON_LINES)
+        self._there, self._new = together, []
+
+    def everything(self, *, until: date) -> Iterator[SignedHead]:
+        began = self._blobs.get_derived(BEGAN)
+        day = date.fromisoformat(began.decode()) if began else until + A_DAY
+        while day <= until:
+            yield from self._of(day)
+            day += A_DAY
+
+    def _begin(self, day: date) -> None:
+        if self._blobs.get_derived(BEGAN) is None:
+            self._blobs.put_derived(BEGAN, day.isoformat().encode(), "text/plain")
+        self._there, self._day = self._of(day), day
+
+    def _of(self, day: date) -> list[SignedHead]:
+        found = self._blobs.get_derived(_name(day)) or b""
+        return [_line.decode(line) for line in found.splitlines()]
+
+
+def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, progress: Callable[[int], None] = lambda _: None) -> Verified:
+    """Walk the whole log, and compare it with every head ever signed, in the database and off it. Raises Unavailable, WrongRootKey."""
+    root = RootKey.read(given.root_key_path)
+    shelf = Shelf(blobs or open_blobs(given, root))
+    table = [
+        SignedHead(position=row[0], hash=row[1], signed_at=row[2].astimezone(UTC), signature=row[3]) for row in log.recorder.rows(KEPT)
+    ]
+    elsewhere = shelf.everything(until=datetime.now(UTC).date() + A_DAY)
+    (head,) = log.recorder.rows(NEWEST)
+    key = root.signing(PURPOSE).public_key()
+    batches = _batches(log, until=head[0])
+    return verify(batches, heads=[*table, *elsewhere], key=key, stored_head=head, progress=progress)
+
+
+def _batches(log: EventLog, *, until: int) -> Iterator[Sequence[Recorded]]:
+    """Up to `until`, since events are appended meanwhile; unless there are rows that the head knows nothing of."""
+    after = 0
+    while after < until and (batch := log.read(after, min(BATCH, until - after))):
+        yield batch
+        after = batch[-1].position
+    if log.recorder.rows(BEYOND):
+        while batch := log.read(after, BATCH):
+            yield batch
+            after = batch[-1].position
+
+
+def _name(day: date) -> str:
+    return f"heads/{day.isoformat()}"
+
+
+def _row(connection: psycopg.Connection, query: str) -> tuple[Any, ...]:
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return row

@@ -1,0 +1,103 @@
+"""The brokers: what they are asked for, which topics they must have, and how little is said while they are away."""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from application.tasks import BULK, DEAD_LETTERS, URGENT
+
+log = structlog.get_logger()
+
+EVENTS: Final = "bioscope.events"
+PARTITIONS: Final = {EVENTS: 1, BULK: 12, URGENT: 12, DEAD_LETTERS: 1}
+"""One partition of events: the topic is the log, in its order. Many of tasks: that many members may share them."""
+
+COPIES: Final = 3  # where there are so many brokers
+REST: Final = 0.5  # seconds between two tries to reach them
+SELDOM: Final = 10.0  # seconds
+AWAY: Final = (KafkaError, OSError, TimeoutError)
+"""What clients raise while brokers are away, or not ready yet."""
+
+
+@asynccontextmanager
+async def _admin(brokers: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=brokers, request_timeout_ms=5000)
+    try:
+        await admin.start()
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def make_topics(brokers: str) -> str:
+    """Make the topics that are not there yet; the cluster's id. Harmless to repeat. Raises one of AWAY.
+
+    The embedded broker has no controller to be told: it makes each topic, with four partitions, when it is first asked about.
+    """
+    async with _admin(brokers) as admin:
+        cluster: dict[str, Any] = await admin.describe_cluster()
+        copies = min(COPIES, len(cluster["brokers"]))
+        kept = {"min.insync.replicas": "2"} if copies == COPIES else {}
+        wanted = [NewTopic(name, partitions, copies, topic_configs=kept) for name, partitions in PARTITIONS.items()]
+        if any(broker["node_id"] == cluster["controller_id"] for broker in cluster["brokers"]):
+            _check(await admin.create_topics(wanted))
+        return str(cluster["cluster_id"])
+
+
+def _check(response: Any) -> None:
+    for topic, code, *_ in response.topic_errors:
+        error = for_code(code)
+        if code and error is not TopicAlreadyExistsError:
+            raise error(f"topic {topic}")
+
+
+async def topics_made(brokers: str) -> str:
+    """As `make_topics`, waiting for the brokers as long as it takes."""
+    while True:
+        try:
+            return await make_topics(brokers)
+        except AWAY as error:
+            log.warning("waiting for Kafka", brokers=brokers, error=type(error).__name__)
+            await asyncio.sleep(REST)
+
+
+def answers(brokers: str) -> bool:
+    """Whether one of them takes a connection. Blocks for half a second each, at worst."""
+    for broker in brokers.split(","):
+        host, _, port = broker.strip().rpartition(":")
+        with suppress(OSError), socket.create_connection((host, int(port)), 0.5):
+            return True
+    return False
+
+
+class Seldom(logging.Filter):
+    """Lets each message through once in ten seconds: the client writes 75 lines a second while a broker is away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._due: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now, message = time.monotonic(), str(record.msg)
+        if now < self._due.get(message, 0.0):
+            return False
+        self._due[message] = now + SELDOM
+        return True
+
+
+def hush() -> None:
+    """Limit what the clients log. On each of their loggers: a filter on the parent would not be asked."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".", maxsplit=1)[0] in {"aiokafka", "faust", "mode"}:
+            logger = logging.getLogger(name)
+            logger.setLevel(logging.WARNING)
+            if not any(isinstance(one, Seldom) for one in logger.filters):
+                logger.addFilter(Seldom())

@@ -1,0 +1,58 @@
+"""Send single records, surely."""
+
+import asyncio
+from typing import Final
+
+from aiokafka import AIOKafkaProducer
+
+from infrastructure.kafka.broker import AWAY
+
+PATIENCE: Final = 5.0  # seconds until Kafka must have it
+
+
+def producer(brokers: str) -> AIOKafkaProducer:
+    """Idempotent, acks=all; nothing waits for company. Belongs to the loop that it is made on."""
+    return AIOKafkaProducer(
+        bootstrap_servers=brokers,
+        acks="all",
+        enable_idempotence=True,
+        linger_ms=0,
+        max_batch_size=256 * 1024,
+        request_timeout_ms=10_000,
+        metadata_max_age_ms=30_000,
+    )
+
+
+class Sender:
+    """`sender(topic, key, value)` returns when Kafka has it. Raises one of AWAY, after `PATIENCE` at the latest.
+
+    Connects when it is first used; belongs to the loop that uses it.
+    """
+
+    def __init__(self, brokers: str) -> None:
+        self._brokers = brokers
+        self._producer: AIOKafkaProducer | None = None
+        self._turn: asyncio.Lock | None = None
+
+    async def __call__(self, topic: str, key: bytes, value: bytes) -> None:
+        async with asyncio.timeout(PATIENCE):
+            connected = await self._connected()
+            await connected.send_and_wait(topic, value, key=key)
+
+    async def close(self) -> None:
+        if self._producer is not None:
+            await self._producer.stop()
+            self._producer = None
+
+    async def _connected(self) -> AIOKafkaProducer:
+        self._turn = self._turn or asyncio.Lock()
+        async with self._turn:
+            if self._producer is None:
+                made = producer(self._brokers)
+                try:
+                    await made.start()
+                except (*AWAY, asyncio.CancelledError):
+                    await made.stop()
+                    raise
+                self._producer = made
+        return self._producer

@@ -1,0 +1,153 @@
+"""Follow the log: from Kafka while it delivers, from the store while it does not."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+import psycopg
+import structlog
+
+from application.ports import Recorded
+from domain.errors import Unavailable
+from projections.feed import Feed, Store
+
+log = structlog.get_logger()
+P = ParamSpec("P")
+T = TypeVar("T")
+
+TICK = 0.125  # seconds between two looks at the head
+PATIENCE = 0.25  # seconds that the checkpoint may stand still behind the head before the member that owns the log reads the store
+STANDBY_PATIENCE = 1.0  # the same for a member that owns nothing: it steps in, whatever has become of the owner
+COUNTED_EVERY = 1.0  # seconds
+REST = 0.5  # seconds, while the database is away
+LAST_BATCH = 1.5  # seconds that the batch under way may take when we are told to end
+AWAY: tuple[type[Exception], ...] = (Unavailable, psycopg.OperationalError, psycopg.InterfaceError)
+
+
+class Frame(Protocol):
+    """Records as they came from Kafka, and the offset behind them."""
+
+    @property
+    def cluster(self) -> str: ...
+    @property
+    def records(self) -> Sequence[Any]: ...
+    @property
+    def next_offset(self) -> int: ...
+
+
+class Span(Protocol):
+    @property
+    def begin(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+
+
+class Follower:
+    """Reads the log's topic for a feed, and the store when nothing comes. All work on the feed is done by one thread.
+
+    `recorded` makes an event of a record, and raises ValueError for a foreign one. `owns`: whether the topic is ours; None while
+    there is no Kafka to own anything of. `count` keeps numbers of events by source for others to see.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        store: Store,
+        *,
+        recorded: Callable[[Any], Recorded],
+        owns: Callable[[], bool | None],
+        count: Callable[[Mapping[str, int]], None],
+    ) -> None:
+        self._feed, self._store = feed, store
+        self._recorded, self._owns, self._count = recorded, owns, count
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="projector")
+        self._counted: Counter[str] = Counter()
+        self._count_due = 0.0
+
+    # ---- Kafka ----
+    async def places(self, cluster: str, spans: Mapping[Any, Span]) -> dict[Any, int]:
+        """Where the checkpoint says, if it speaks of this cluster and this log; else from the beginning: that costs time only."""
+        at = await self._on_thread(self._feed.refresh)
+        known = at.cluster == cluster
+        places = {tp: at.next_offset if known and span.begin <= at.next_offset <= span.end else span.begin for tp, span in spans.items()}
+        log.info("reading the log", position=at.position, offsets=sorted(places.values()), cluster=cluster)
+        return places
+
+    async def take(self, frame: Frame) -> None:
+        events = list(self._events(frame.records))
+        await self._on_thread(lambda: self._feed.take(events, cluster=frame.cluster, next_offset=frame.next_offset))
+
+    def _events(self, records: Sequence[Any]) -> Any:
+        for record in records:
+            try:
+                yield self._recorded(record)
+            except ValueError as foreign:
+                log.error("a record that the relay did not write", offset=record.offset, reason=str(foreign))  # noqa: TRY400 - no fault of ours
+
+    # ---- the store ----
+    async def follow_store(self) -> None:
+        """For ever: read the store once the checkpoint has stood still behind the head for longer than our patience.
+
+        Go on with it, without waiting again, until Kafka or another member moves the checkpoint.
+        """
+        await self._on_thread(self._feed.refresh)
+        left_at, since, patience = -1, 0.0, 0.0
+        while True:
+            head = await self._on_thread(self._store.head)
+            position, now = await self._position(head), time.monotonic()
+            if position != left_at:
+                left_at, since, patience = position, now, self._patience()
+            elif head <= position:
+                since = 0.0
+            else:
+                since = since or now
+            if head > position and now - since >= patience:
+                await self._catch_up(head)
+                left_at, patience = self._feed.at.position, 0.0
+            await self._count_now_and_then()
+            await asyncio.sleep(TICK)
+
+    async def _position(self, head: int) -> int:
+        """Read anew where that matters: another member may have moved it."""
+        if head > self._feed.at.position:
+            await self._on_thread(self._feed.refresh)
+        return self._feed.at.position
+
+    async def _catch_up(self, head: int) -> None:
+        while self._feed.at.position < head and await self._on_thread(self._feed.catch_up):
+            pass
+
+    def _patience(self) -> float:
+        match self._owns():
+            case None:
+                return 0.0
+            case owner:
+                return PATIENCE if owner else STANDBY_PATIENCE
+
+    # ---- the end, and what is common ----
+    async def finish(self) -> None:
+        """Let the batch under way end, and begin no other."""
+        await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self._thread, self._count_now), LAST_BATCH)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _on_thread(self, step: Callable[[], T]) -> T:
+        while True:
+            try:
+                return await asyncio.get_running_loop().run_in_executor(self._thread, step)
+            except AWAY as error:
+                log.warning("the projector waits for the database", error=type(error).__name__)
+                await asyncio.sleep(REST)
+
+    async def _count_now_and_then(self) -> None:
+        if time.monotonic() >= self._count_due and self._feed.sources != self._counted:
+            self._count_due = time.monotonic() + COUNTED_EVERY
+            await self._on_thread(self._count_now)
+
+    def _count_now(self) -> None:
+        now = Counter(self._feed.sources)
+        if new := now - self._counted:
+            self._count(new)
+            self._counted = now
