@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test gates lock
+.PHONY: help setup demo test gates train evaluate lock
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,24 @@ gates: setup  ## Lint, types, dependency rule
 
 test: gates  ## All gates and all tests
 	$(BIN)/pytest
+
+DATA ?= $(BIOSCOPE_TRAINING_DATA)
+DATA_FLAG = $(if $(DATA),--data "$(DATA)")
+MODELS := models/pbc8 models/bccd3
+TRAIN := .venv-train
+
+train: $(TRAIN)/.ready  ## Make the shipped models again from the pictures in DATA (or BIOSCOPE_TRAINING_DATA)
+	$(TRAIN)/bin/python -W ignore -m training.pbc8 $(DATA_FLAG) --out models/pbc8
+	$(TRAIN)/bin/python -W ignore -m training.bccd3 $(DATA_FLAG) --out models/bccd3
+	$(TRAIN)/bin/python -m training.evaluate $(MODELS) $(DATA_FLAG) --write
+
+$(TRAIN)/.ready: requirements/train.txt
+	$(PYTHON) -m venv $(TRAIN)
+	$(TRAIN)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/train.txt
+	@touch $@
+
+evaluate: setup  ## The goals of the shipped models: as committed, or measured again where DATA is named
+	$(BIN)/python -m training.evaluate $(MODELS) $(DATA_FLAG)
 
 lock: setup  ## Bring the locked requirements up to date
 	$(BIN)/uv pip compile pyproject.toml --extra embedded --extra dev -p 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements/dev.txt

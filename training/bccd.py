@@ -1,6 +1,5 @@
 """Fields of the BCCD smear set and what lies in them."""
 
-import csv
 import hashlib
 from collections import defaultdict
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import NamedTuple
 from numpy.random import Generator
 from PIL import Image
 
-from training.pictures import DataFault, existing, tuning
+from training.pictures import read, rows, split_of
 
 Box = tuple[int, int, int, int]
 MEMBERS = ("WBC", "Platelets")
@@ -32,14 +31,13 @@ class Field(NamedTuple):
         return any(label in MEMBERS and overlaps(box, window) for label, box in self.boxes)
 
 
-def fields(folder: Path) -> list[Field]:
-    """A tenth of `train`, by digest, comes out as split `tune`."""
+def fields(data: Path) -> list[Field]:
+    """Those of the manifest, with `split_of` each picture's digest. Raises DataFault."""
     boxes: dict[tuple[str, str], list[tuple[str, Box]]] = defaultdict(list)
-    with existing(folder / "manifest.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            left, top, right, bottom = (int(row[side]) for side in ("xmin", "ymin", "xmax", "ymax"))
-            boxes[row["file"], row["split"]].append((row["label"], (left, top, right, bottom)))
-    return [_field(folder, name, split, found) for (name, split), found in sorted(boxes.items())]
+    for row in rows(data, "bccd/manifest.csv"):
+        left, top, right, bottom = (int(row[side]) for side in ("xmin", "ymin", "xmax", "ymax"))
+        boxes[row["file"], row["split"]].append((row["label"], (left, top, right, bottom)))
+    return [_field(data, name, split, found) for (name, split), found in sorted(boxes.items())]
 
 
 def overlaps(one: Box, other: Box) -> bool:
@@ -71,10 +69,6 @@ def empty_places(field: Field, size: tuple[int, int], count: int, chance: Genera
     return found
 
 
-def _field(folder: Path, name: str, split: str, boxes: list[tuple[str, Box]]) -> Field:
-    path = folder / name
-    if not path.is_file():
-        raise DataFault(f"{path} is missing: the data folder is incomplete")
-    data = path.read_bytes()
-    kept = "tune" if split == "train" and tuning(hashlib.sha256(data).hexdigest()) else split
-    return Field(name, kept, data, tuple(boxes))
+def _field(data: Path, name: str, split: str, boxes: list[tuple[str, Box]]) -> Field:
+    encoded = read(data, f"bccd/{name}")
+    return Field(name, split_of(split, hashlib.sha256(encoded).hexdigest()), encoded, tuple(boxes))

@@ -2,10 +2,12 @@
 
 import argparse
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from infrastructure.preprocessing import Preprocessing, decoded, resized
@@ -15,7 +17,7 @@ from training.fit import Course, Examples, fit
 from training.foreign import strange_for_training
 from training.network import CellNetwork
 from training.pictures import data_folder
-from training.publish import Known, publish
+from training.publish import Known, pictured, publish
 from training.sets import bccd_crops
 
 LABELS = ["red_cell", "white_cell", "platelet"]
@@ -38,10 +40,14 @@ ABOUT = Description(
 def examples(data: Path, chosen: list[Field]) -> Examples:
     """Crops of the training fields, rare classes several times, and foreign pictures."""
     crops = [(label, encoded) for _, label, encoded in bccd_crops(chosen) for _ in range(REPEATS[label])]
-    foreign = [pixels for _, pixels in strange_for_training(data / "formats", np.random.default_rng(COURSE.seed))]
+    foreign = [pixels for _, pixels in strange(data, "train")]
     pictures = [*(resized(decoded(encoded), HOW) for _, encoded in crops), *(resized(Image.fromarray(pixels), HOW) for pixels in foreign)]
     classes = [LABELS.index(label) for label, _ in crops] + [len(LABELS)] * len(foreign)
     return Examples(np.stack(pictures), np.array(classes), np.full(len(classes), -1))
+
+
+def strange(data: Path, split: str) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    return strange_for_training(data, np.random.default_rng([COURSE.seed, split == "tune"]))
 
 
 def known(chosen: list[Field]) -> Known:
@@ -57,12 +63,21 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     data = data_folder(given.data)
-    smears = {split: [field for field in fields(data / "bccd") if field.split == split] for split in ("train", "tune")}
+    smears = {split: [field for field in fields(data) if field.split == split] for split in ("train", "tune")}
     torch.manual_seed(COURSE.seed)
     network = CellNetwork(len(LABELS) + 1, widths=(16, 32, 64, 96), depths=(0, 1, 1, 1))
     network = fit(network, examples(data, smears["train"]), HOW, COURSE)
     publish(
-        network, given.out, ABOUT, labels=[*LABELS, OTHER], other=OTHER, how=HOW, train=known(smears["train"]), tune=known(smears["tune"])
+        network,
+        given.out,
+        ABOUT,
+        COURSE,
+        labels=[*LABELS, OTHER],
+        other=OTHER,
+        how=HOW,
+        train=known(smears["train"]),
+        tune=known(smears["tune"]),
+        strange=pictured(strange(data, "tune")),
     )
 
 

@@ -11,29 +11,34 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from infrastructure.preprocessing import decoded
-from training.measure import Judged
+from training.measure import Judged, plain
 from training.sets import Report
 
 mpl.use("Agg")
 WORST = 32
+A_ROW = 8
 
 
-def draw(folder: Path, metrics: dict[str, Any], found: dict[str, Judged], report: Report) -> None:
-    """confusion.png, reliability.png, domain.png and errors.jpg into the folder `figures`."""
-    target = folder / "figures"
-    target.mkdir(exist_ok=True)
-    _save(_confusion(metrics), target / "confusion.png")
-    _save(_reliability(metrics), target / "reliability.png")
-    _save(_domain(metrics, found), target / "domain.png")
-    _errors(found["val"], report).save(target / "errors.jpg", quality=80)
+def draw(target: Path, metrics: dict[str, Any], found: dict[str, Judged], report: Report) -> None:
+    """NAME-confusion, -reliability, -domain, -errors and -missed.png into the folder `target`."""
+    target.mkdir(parents=True, exist_ok=True)
+    drawn = {
+        "confusion": _confusion(metrics),
+        "reliability": _reliability(metrics),
+        "domain": _domain(metrics, found),
+        "errors": _errors(found["val"], report),
+        "missed": _missed(metrics, found["foreign"], report),
+    }
+    for name, figure in drawn.items():
+        _save(figure, target / f"{metrics['model']}-{name}.png", colours=256 if name in {"errors", "missed"} else 64)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path, *, colours: int) -> None:
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=90, bbox_inches="tight", facecolor="white")
+    figure.savefig(buffer, dpi=80, bbox_inches="tight", facecolor="white")
     plt.close(figure)
     with Image.open(buffer) as picture:
-        picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=64).save(path, optimize=True)
+        picture.convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def _confusion(metrics: dict[str, Any]) -> Figure:
@@ -45,9 +50,8 @@ def _confusion(metrics: dict[str, Any]) -> Figure:
     for row, index in enumerate(rows):
         for column in range(len(labels)):
             if counts[index, column]:
-                axes.text(
-                    column, row, counts[index, column], ha="center", va="center", color="white" if parts[row, column] > 0.5 else "black"
-                )
+                shade = "white" if parts[row, column] > 0.5 else "black"
+                axes.text(column, row, counts[index, column], ha="center", va="center", color=shade)
     axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
     axes.set_yticks(range(len(rows)), [labels[index] for index in rows])
     axes.set_xlabel("model says")
@@ -74,44 +78,68 @@ def _reliability(metrics: dict[str, Any]) -> Figure:
 
 def _domain(metrics: dict[str, Any], found: dict[str, Judged]) -> Figure:
     """What val cells and foreign pictures score: probability of the best own class, distance, and two input measures, with their bounds."""
-    other = metrics["labels"].index("other") if "other" in metrics["labels"] else None
+    other = metrics["labels"].index("other")
+    gates = metrics["gates"]
     measures = {
         "probability of the best own class": (
             lambda one: max(part for index, part in enumerate(one.probabilities) if index != other),
-            metrics["review_below"],
+            [metrics["review_below"]],
         ),
-        "distance": (lambda one: min(one.signals["distance"], 8.0), metrics["gates"]["distance_below"]),
-        "contrast": (lambda one: one.signals["contrast"], metrics["gates"]["contrast_above"]),
-        "saturation": (lambda one: one.signals["saturation"], metrics["gates"]["saturation_above"]),
+        "distance (8 and more: 8)": (lambda one: min(one.signals["distance"], 8.0), [gates["distance_below"]]),
+        "contrast": (lambda one: one.signals["contrast"], [gates["contrast_above"], gates["contrast_below"]]),
+        "saturation": (lambda one: one.signals["saturation"], [gates["saturation_above"], gates["saturation_below"]]),
+        "focus": (lambda one: min(one.signals["focus"], 3.0), [gates["focus_above"], gates["focus_below"]]),
+        "brightness": (lambda one: one.signals["brightness"], [gates["brightness_above"], gates["brightness_below"]]),
     }
-    figure, places = plt.subplots(2, 2, figsize=(10, 7))
-    for axes, (name, (value, bound)) in zip(places.flat, measures.items(), strict=True):
+    figure, places = plt.subplots(3, 2, figsize=(10, 10))
+    for axes, (name, (value, bounds)) in zip(places.flat, measures.items(), strict=True):
         values = {set_name: [value(one) for one in found[set_name].judgements] for set_name in ("val", "foreign")}
         edges = np.linspace(0, max(max(one) for one in values.values()), 40)
         for set_name, colour in (("val", "tab:blue"), ("foreign", "tab:orange")):
-            axes.hist(values[set_name], bins=edges, alpha=0.6, label=set_name, color=colour, density=True)
-        axes.axvline(bound, color="black", linestyle="--", label="bound")
+            axes.hist(values[set_name], bins=edges, alpha=0.6, label=set_name, color=colour)
+        for index, bound in enumerate(bounds):
+            axes.axvline(bound, color="black", linestyle="--", label=None if index else "bound")
         axes.set_yscale("log")
         axes.set_xlabel(name)
+        axes.set_ylabel("pictures")
         axes.legend()
     figure.suptitle("val cells and foreign pictures")
+    figure.tight_layout()
     return figure
 
 
-def _errors(found: Judged, report: Report) -> Image.Image:
-    """The surest mistakes first, eight a row, with truth and answer beneath."""
+def _errors(found: Judged, report: Report) -> Figure:
+    """The surest mistakes first, with truth and answer."""
     val = report.familiar["val"]
     wrong = [(one.confidence, index) for index, one in enumerate(found.judgements) if one.label != val.truths[index]]
-    chosen = sorted(wrong, reverse=True)[:WORST]
-    rows = max(1, -(-len(chosen) // 8))
-    figure, places = plt.subplots(rows, 8, figsize=(12, 1.9 * rows), squeeze=False)
+    return _gallery(
+        [
+            (val.encoded[index], f"{val.truths[index]}\n→ {found.judgements[index].label} {confidence:.2f}")
+            for confidence, index in sorted(wrong, reverse=True)[:WORST]
+        ]
+    )
+
+
+def _missed(metrics: dict[str, Any], found: Judged, report: Report) -> Figure:
+    """Foreign pictures that got a plain answer, the surest first."""
+    missed = [(one.confidence, index) for index, one in enumerate(found.judgements) if plain(one, metrics["other_label"])]
+    return _gallery(
+        [
+            (report.foreign.encoded[index], f"{report.foreign.truths[index]}\n→ {found.judgements[index].label} {confidence:.2f}")
+            for confidence, index in sorted(missed, reverse=True)[:WORST]
+        ]
+    )
+
+
+def _gallery(chosen: list[tuple[bytes, str]]) -> Figure:
+    rows = max(1, -(-len(chosen) // A_ROW))
+    figure, places = plt.subplots(rows, A_ROW, figsize=(12, 1.9 * rows), squeeze=False)
     for axes in places.flat:
         axes.axis("off")
-    for axes, (confidence, index) in zip(places.flat, chosen, strict=False):
-        axes.imshow(np.asarray(decoded(val.encoded[index])))
-        axes.set_title(f"{val.truths[index]}\n→ {found.judgements[index].label} {confidence:.2f}", fontsize=8)
+    for axes, (encoded, caption) in zip(places.flat, chosen, strict=False):
+        axes.imshow(np.asarray(decoded(encoded).resize((96, 96), Image.Resampling.BOX)))
+        axes.set_title(caption, fontsize=8)
+    if not chosen:
+        places[0][0].set_title("none", fontsize=8)
     figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=80, facecolor="white")
-    plt.close(figure)
-    return Image.open(buffer).convert("RGB")
+    return figure

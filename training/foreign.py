@@ -15,29 +15,29 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from infrastructure.preprocessing import decoded
 from training.bccd import Field, crop_around, empty_places
-from training.pictures import Picture
+from training.pictures import Picture, read
 
 Pixels = NDArray[np.uint8]
 SIDE = 96
 NATIVE = 360
 
 TRAINING_FILES = {
-    "histology": "real/CMU-1-Small-Region.svs",
-    "fluorescence": "real/ht29_dna_u8_packbits.tif",
-    "fluorescence spots": "real/spots_tyx_u16.tiff",
-    "test chart": "real/multi-channel-z-series.ome.tif",
+    "histology": "formats/real/CMU-1-Small-Region.svs",
+    "fluorescence": "formats/real/ht29_dna_u8_packbits.tif",
+    "fluorescence spots": "formats/real/spots_tyx_u16.tiff",
+    "test chart": "formats/real/multi-channel-z-series.ome.tif",
 }
 TEST_FILES = {
-    "histology (other slide)": "real/ihc_histology_rgb.png",
-    "fluorescence (other sample)": "real/drosophila_gfp_rgb_bad_exif_ifd.tif",
-    "phase contrast": "real/cell_phase_gray.png",
-    "bright field worms": "real/celegans_brightfield_u16.tif",
+    "histology (other slide)": "formats/real/ihc_histology_rgb.png",
+    "fluorescence (other sample)": "formats/real/drosophila_gfp_rgb_bad_exif_ifd.tif",
+    "phase contrast": "formats/real/cell_phase_gray.png",
+    "bright field worms": "formats/real/celegans_brightfield_u16.tif",
 }
 
 
-def for_training(formats: Path, fields: list[Field], cells: list[Picture], chance: Generator) -> Iterator[tuple[str, Pixels]]:
+def for_training(data: Path, fields: list[Field], cells: list[Picture], chance: Generator) -> Iterator[tuple[str, Pixels]]:
     """About 1,100 (source, 96 x 96 picture)."""
-    yield from strange_for_training(formats, chance)
+    yield from strange_for_training(data, chance)
     yield from _smear(fields, chance)
     for cell in _some(cells, 120, chance):
         yield "corner of a PBC picture", _scaled(_corner(decoded(cell.data), chance))
@@ -47,19 +47,19 @@ def for_training(formats: Path, fields: list[Field], cells: list[Picture], chanc
         yield "cell lost to light", _scaled(_exposed(decoded(cell.data), chance))
 
 
-def strange_for_training(formats: Path, chance: Generator) -> Iterator[tuple[str, Pixels]]:
+def strange_for_training(data: Path, chance: Generator) -> Iterator[tuple[str, Pixels]]:
     """What holds no blood at all."""
     for source, name in TRAINING_FILES.items():
-        for crop in _crops(_opened(formats / name), 70, chance):
+        for crop in _crops(_opened(data, name), 70, chance):
             yield source, _scaled(crop)
     for make in (_blank, _linear_gradient, _gaussian_noise, _soft_noise, _stripes, _words):
         for _ in range(40):
             yield _name(make), _scaled(make(chance))
 
 
-def for_test(formats: Path, fields: list[Field], cells: list[Picture], chance: Generator) -> Iterator[tuple[str, bytes]]:
+def for_test(data: Path, fields: list[Field], cells: list[Picture], chance: Generator) -> Iterator[tuple[str, bytes]]:
     """About 800 (source, encoded picture)."""
-    yield from strange_for_test(formats, chance)
+    yield from strange_for_test(data, chance)
     for source, pixels in _smear(fields, chance, side=NATIVE):
         yield f"{source} (other field)", _png(Image.fromarray(pixels))
     changes: dict[str, Callable[[Image.Image], Image.Image]] = {
@@ -72,10 +72,10 @@ def for_test(formats: Path, fields: list[Field], cells: list[Picture], chance: G
             yield source, _png(change(decoded(cell.data)))
 
 
-def strange_for_test(formats: Path, chance: Generator) -> Iterator[tuple[str, bytes]]:
+def strange_for_test(data: Path, chance: Generator) -> Iterator[tuple[str, bytes]]:
     for source, name in TEST_FILES.items():
-        yield source, (formats / name).read_bytes()
-        for crop in _crops(_opened(formats / name), 60, chance):
+        yield source, read(data, name)
+        for crop in _crops(_opened(data, name), 60, chance):
             yield source, _png(crop)
     for make in (_flat, _round_gradient, _salt_and_pepper, _uniform_noise, _chequers, _page):
         for _ in range(25):
@@ -99,8 +99,8 @@ def _smear(fields: list[Field], chance: Generator, *, side: int = SIDE) -> Itera
             yield "smear background", _scaled(picture.crop(window), side)
 
 
-def _opened(path: Path) -> Image.Image:
-    return decoded(path.read_bytes())
+def _opened(data: Path, name: str) -> Image.Image:
+    return decoded(read(data, name))
 
 
 def _some(cells: list[Picture], count: int, chance: Generator) -> list[Picture]:

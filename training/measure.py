@@ -43,7 +43,7 @@ def quality(record: ModelRecord, found: Judged, truth: Sequence[str]) -> dict[st
     return {
         "pictures": len(truth),
         "accuracy": float((said == classes).mean()),
-        "accuracy_95": _interval(said == classes),
+        "accuracy_95": interval(int((said == classes).sum()), len(classes)),
         "balanced_accuracy": balanced_accuracy(said, classes),
         "balanced_accuracy_95": _balanced_interval(said, classes),
         "per_class": _per_class(record.labels, confusion),
@@ -69,25 +69,35 @@ def by_source(record: ModelRecord, sources: Sequence[str], judgements: Sequence[
     return {source: {"pictures": len(mine), "flagged": flagged(record, mine)} for source, mine in sorted(grouped.items())}
 
 
+def plain(judgement: Judgement, other: str | None) -> bool:
+    """A class is named, and nothing warns."""
+    return judgement.status == "accepted" and judgement.label != other
+
+
 def _flag(record: ModelRecord, judgement: Judgement) -> str:
     return "other" if judgement.status != "out_of_domain" and judgement.label == record.other_label else judgement.status
 
 
-def _per_class(labels: Sequence[str], confusion: NDArray[np.int64]) -> dict[str, dict[str, float]]:
-    found = {}
+def _per_class(labels: Sequence[str], confusion: NDArray[np.int64]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
     for index, label in enumerate(labels):
         truth, said, right = int(confusion[index].sum()), int(confusion[:, index].sum()), int(confusion[index, index])
         if truth:
-            found[label] = {"pictures": truth, "recall": right / truth, "precision": right / said if said else 0.0}
+            found[label] = {
+                "pictures": truth,
+                "recall": right / truth,
+                "recall_95": interval(right, truth),
+                "precision": right / said if said else 0.0,
+            }
     return found
 
 
-def _interval(right: NDArray[np.bool_]) -> list[float]:
+def interval(right: int, count: int) -> list[float]:
     """Wilson's 95 % interval of a proportion."""
-    count, part, z = len(right), float(right.mean()), 1.96
+    part, z = right / count, 1.96
     middle = (part + z * z / (2 * count)) / (1 + z * z / count)
     half = z * np.sqrt(part * (1 - part) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return [float(middle - half), float(middle + half)]
+    return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
 
 
 def _balanced_interval(said: NDArray[np.int64], classes: NDArray[np.int64]) -> list[float]:

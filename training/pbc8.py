@@ -2,10 +2,12 @@
 
 import argparse
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from infrastructure.preprocessing import Preprocessing, decoded
 from training.bccd import fields
@@ -14,7 +16,7 @@ from training.fit import Course, Examples, fit
 from training.foreign import for_training
 from training.network import CellNetwork
 from training.pictures import Picture, data_folder, pbc8
-from training.publish import Known, publish
+from training.publish import Known, pictured, publish
 
 LABELS = ["basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet"]
 OTHER = "other"
@@ -54,13 +56,17 @@ def train(data: Path, pictures: list[Picture], checkpoint: Path | None) -> CellN
 
 def examples(data: Path, pictures: list[Picture]) -> Examples:
     cells = [picture for picture in pictures if picture.split == "train"]
-    smears = [field for field in fields(data / "bccd") if field.split == "train"]
-    foreign = [pixels for _, pixels in for_training(data / "formats", smears, cells, np.random.default_rng(COURSE.seed))]
+    foreign = [pixels for _, pixels in strange(data, cells, "train")]
     return Examples(
         np.stack([*(np.asarray(decoded(cell.data)) for cell in cells), *foreign]),
         np.array([LABELS.index(cell.label) for cell in cells] + [len(LABELS)] * len(foreign)),
         np.array([SUBTYPES.index(cell.subtype) if cell.subtype in SUBTYPES else -1 for cell in cells] + [-1] * len(foreign)),
     )
+
+
+def strange(data: Path, cells: list[Picture], split: str) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    smears = [field for field in fields(data) if field.split == split]
+    return for_training(data, smears, cells, np.random.default_rng([COURSE.seed, split == "tune"]))
 
 
 def main() -> None:
@@ -72,17 +78,19 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     data = data_folder(given.data)
-    pictures = pbc8(data / "pbc8")
+    pictures = pbc8(data)
     network = train(data, pictures, given.checkpoint)
     publish(
         network,
         given.out,
         ABOUT,
+        COURSE,
         labels=[*LABELS, OTHER],
         other=OTHER,
         how=HOW,
         train=_known(pictures, "train"),
         tune=_known(pictures, "tune"),
+        strange=pictured(strange(data, [picture for picture in pictures if picture.split == "tune"], "tune")),
     )
 
 

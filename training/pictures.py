@@ -1,14 +1,18 @@
-"""The training pictures, read from the data folder and checked against its manifest."""
+"""The training pictures, read from the data folder; a file that is not the one expected is named, with its digest."""
 
 import csv
 import hashlib
+import io
 import os
 import zipfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 DATA_VARIABLE = "BIOSCOPE_TRAINING_DATA"
+PINNED = Path(__file__).with_name("data.sha256")
+"""What `sha256sum` says of every file that is read; those inside the archive, and the samples, stand in pbc8/manifest.csv."""
 TUNING_PART = 10
 """One picture in ten of `train`, chosen by its digest, is kept from the network: every choice is made on these."""
 
@@ -22,7 +26,7 @@ class Picture(NamedTuple):
 
 
 class DataFault(SystemExit):
-    """The data folder is not what the manifest says; the message names the file and its expected digest."""
+    """The data folder is not what is expected; the message names the file and its expected digest."""
 
 
 def data_folder(given: Path | None) -> Path:
@@ -32,40 +36,47 @@ def data_folder(given: Path | None) -> Path:
     return chosen
 
 
-def pbc8(folder: Path) -> list[Picture]:
-    """Every picture of the manifest. A tenth of `train` comes out as split `tune`."""
-    with zipfile.ZipFile(existing(folder / "train96.zip")) as archive:
-        return [_pbc8_picture(row, folder, archive) for row in _rows(folder / "manifest.csv")]
+def data_digest() -> str:
+    """One sha256 for all that is read."""
+    return hashlib.sha256(PINNED.read_bytes()).hexdigest()
 
 
-def checked(name: Path, data: bytes, expected: str) -> bytes:
-    """The same bytes. Raises DataFault unless their sha256 is the expected one."""
-    if (found := hashlib.sha256(data).hexdigest()) != expected:
-        raise DataFault(f"{name} has changed: sha256 {expected} expected, {found} found. Get the data again")
-    return data
+def pbc8(data: Path) -> list[Picture]:
+    """Every picture of the manifest, as `split_of` says. Raises DataFault."""
+    with zipfile.ZipFile(io.BytesIO(read(data, "pbc8/train96.zip"))) as archive:
+        return [_pbc8_picture(row, data, archive) for row in rows(data, "pbc8/manifest.csv")]
 
 
-def tuning(digest: str) -> bool:
-    return int(digest[:8], 16) % TUNING_PART == 0
+def split_of(named: str, digest: str) -> str:
+    """The split that a manifest names, but `tune` for a tenth of `train`."""
+    return "tune" if named == "train" and int(digest[:8], 16) % TUNING_PART == 0 else named
 
 
-def _pbc8_picture(row: dict[str, str], folder: Path, archive: zipfile.ZipFile) -> Picture:
-    path = folder / (row["archive"] or "") / row["file"]
+def rows(data: Path, name: str) -> Iterator[dict[str, str]]:
+    yield from csv.DictReader(io.StringIO(read(data, name).decode(), newline=""))
+
+
+def read(data: Path, name: str) -> bytes:
+    """A file of the data folder. Raises DataFault unless it is the one that data.sha256 names."""
+    return checked(data / name, _pinned()[name])
+
+
+def checked(path: Path, expected: str) -> bytes:
+    """Its bytes. Raises DataFault unless it is there and has the expected sha256."""
     try:
-        data = archive.read(row["file"]) if row["archive"] else path.read_bytes()
-    except (KeyError, OSError) as error:
-        raise DataFault(f"{path} is missing: a file with sha256 {row['sha256']} is expected there") from error
-    checked(path, data, row["sha256"])
-    split = "tune" if row["split"] == "train" and tuning(row["sha256"]) else row["split"]
-    return Picture(row["file"], row["label"], split, row["subtype"], data)
+        found = path.read_bytes()
+    except OSError as error:
+        raise DataFault(f"{path} is missing: a file with sha256 {expected} is expected there") from error
+    if (digest := hashlib.sha256(found).hexdigest()) != expected:
+        raise DataFault(f"{path} has changed: sha256 {expected} expected, {digest} found. Get the data again")
+    return found
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    with existing(path).open(newline="") as file:
-        yield from csv.DictReader(file)
+def _pbc8_picture(row: dict[str, str], data: Path, archive: zipfile.ZipFile) -> Picture:
+    encoded = archive.read(row["file"]) if row["archive"] else checked(data / "pbc8" / row["file"], row["sha256"])
+    return Picture(row["file"], row["label"], split_of(row["split"], row["sha256"]), row["subtype"], encoded)
 
 
-def existing(path: Path) -> Path:
-    if not path.is_file():
-        raise DataFault(f"{path} is missing: the data folder is incomplete")
-    return path
+@cache
+def _pinned() -> dict[str, str]:
+    return {name: digest for digest, name in (line.split(maxsplit=1) for line in PINNED.read_text().splitlines())}

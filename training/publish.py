@@ -1,19 +1,30 @@
 """A trained network becomes a model folder: every number in its record is chosen here, on the tuning pictures alone."""
 
+import platform
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
+import onnx
+import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from infrastructure.judgement import measures
+from infrastructure.model_record import load_record
 from infrastructure.preprocessing import Preprocessing, prepare
 from training.calibration import temperature
 from training.export import Description, sha256, write_onnx, write_record, write_test_tensors
-from training.measure import judged
+from training.fit import HALF, Course
+from training.measure import by_source, flagged, judged, quality
 from training.network import CellNetwork
+from training.pictures import data_digest
 from training.served import embedded, gates, knowing, write_int8
 from training.sessions import run
+from training.sets import png
 
 OUTPUTS = {"logits": 0, "distance": 1}
 CALIBRATION = 200
@@ -31,22 +42,35 @@ class Known(NamedTuple):
         return np.stack([prepare(data, how) for data in self.encoded])
 
 
+class Strange(NamedTuple):
+    """Encoded foreign pictures of the sources that `other` was trained on."""
+
+    sources: list[str]
+    encoded: list[bytes]
+
+
+def pictured(found: Iterator[tuple[str, NDArray[np.uint8]]]) -> Strange:
+    sources, pixels = zip(*found, strict=True)
+    return Strange(list(sources), [png(Image.fromarray(one)) for one in pixels])
+
+
 def publish(
     network: CellNetwork,
     out: Path,
     about: Description,
+    course: Course,
     *,
     labels: list[str],
-    other: str | None,
+    other: str,
     how: Preprocessing,
     train: Known,
     tune: Known,
+    strange: Strange,
 ) -> None:
-    """Writes model.onnx, model-int8.onnx, test tensors, labels.txt and rdf.yaml into `out`."""
+    """Writes model.onnx, model-int8.onnx, test tensors, labels.txt, rdf.yaml and the first part of metrics.json into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     seen, held = train.tensors(how), tune.tensors(how)
-    own = len(labels) - (other is not None)
-    served = knowing(network, embedded(network, seen), train.classes, own=own)
+    served = knowing(network, embedded(network, seen), train.classes, own=len(labels) - 1)
     served.network.subtype_head = None
     write_onnx(served, out / "model.onnx", size=how.size, outputs=list(OUTPUTS))
     write_int8(out / "model.onnx", out / "model-int8.onnx", seen[:: max(1, len(seen) // CALIBRATION)])
@@ -62,9 +86,10 @@ def publish(
     _write(out, about, labels, how, serving)
     serving["review_below"] = _review_threshold(out, tune, other)
     _write(out, about, labels, how, serving)
+    _note(out, course, labels, tune, strange)
 
 
-def _review_threshold(out: Path, tune: Known, other: str | None) -> float:
+def _review_threshold(out: Path, tune: Known, other: str) -> float:
     """The probability under which so many lie that, with gates and `other`, no more than the agreed part gets no plain answer."""
     found = judged(out, tune.encoded).judgements
     plain = [judgement.confidence for judgement in found if judgement.status == "accepted" and judgement.label != other]
@@ -72,10 +97,35 @@ def _review_threshold(out: Path, tune: Known, other: str | None) -> float:
     return round(sorted(plain)[max(left, 1)], 4)
 
 
+def _note(out: Path, course: Course, labels: list[str], tune: Known, strange: Strange) -> None:
+    """How it was made, and what it reached on the tuning pictures; `evaluate` adds the report."""
+    record = load_record(out)
+    reached = quality(record, judged(out, tune.encoded), [labels[index] for index in tune.classes])
+    foreign = judged(out, strange.encoded).judgements
+    made = {
+        "seed": course.seed,
+        "epochs": sum(epochs for epochs, _ in course.stages),
+        "data": data_digest(),
+        "convolutions": "bfloat16" if HALF else "float32",
+        "processor_minutes": time.process_time() / 60,
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__), "onnx": onnx.__version__, "numpy": np.__version__},
+        "threads": torch.get_num_threads(),
+        "processor": platform.machine(),
+        "tuning": {name: reached[name] for name in ("pictures", "balanced_accuracy", "ece", "flagged")}
+        | {"recall": {label: one["recall"] for label, one in reached["per_class"].items()}},
+        "tuning_foreign": {
+            "pictures": len(foreign),
+            "flagged": flagged(record, foreign),
+            "by_source": by_source(record, strange.sources, foreign),
+        },
+    }
+    print(f"tuning pictures: balanced accuracy {reached['balanced_accuracy']:.4f}, recall {made['tuning']['recall']}", flush=True)
+    sums = {"fp32": record.sha256, "int8": sha256(out / "model-int8.onnx")}
+    (out / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode({"sha256": sums, "training": made}), indent=1) + b"\n")
+
+
 def _write(out: Path, about: Description, labels: list[str], how: Preprocessing, serving: dict[str, Any]) -> None:
-    write_record(
-        out, about, labels, how, OUTPUTS | {"logits": len(labels)}, {name: value for name, value in serving.items() if value is not None}
-    )
+    write_record(out, about, labels, how, OUTPUTS | {"logits": len(labels)}, serving)
 
 
 def _file(path: Path) -> dict[str, Any]:

@@ -30,11 +30,14 @@ class Set(NamedTuple):
 
 
 class Report(NamedTuple):
-    """`familiar`: sets with true labels; `val` decides goals. `foreign`: truths are sources. `shifted`: members from another scanner."""
+    """`familiar`: sets with true labels; `val` decides goals. `foreign`: truths are sources.
+
+    `shifted`: members from another scanner, from fields never seen and from those whose empty places were trained as `other`.
+    """
 
     familiar: dict[str, Set]
     foreign: Set
-    shifted: Set | None = None
+    shifted: dict[str, Set]
 
 
 def digest_of(chosen: Set) -> str:
@@ -64,21 +67,23 @@ def png(picture: Image.Image) -> bytes:
 
 
 def _pbc8_report(data: Path) -> Report:
-    pictures = pbc8(data / "pbc8")
-    smears = [field for field in fields(data / "bccd") if field.split == "val"]
+    pictures = pbc8(data)
+    smears = fields(data)
+    unseen = [field for field in smears if field.split == "val"]
     val = [picture for picture in pictures if picture.split == "val"]
     familiar = {
         split: Set(*_columns((picture.file, picture.data, picture.label) for picture in pictures if picture.split == split))
         for split in ("val", "sample")
     }
-    strange = for_test(data / "formats", smears, val, np.random.default_rng(SEED))
-    return Report(familiar, _numbered(strange), _other_scanner(fields(data / "bccd")))
+    strange = for_test(data, unseen, val, np.random.default_rng(SEED))
+    shifted = {"unseen_fields": unseen, "fields_trained_as_other": [field for field in smears if field.split == "train"]}
+    return Report(familiar, _numbered(strange), {name: _other_scanner(chosen) for name, chosen in shifted.items()})
 
 
 def _bccd3_report(data: Path) -> Report:
-    smears = [field for field in fields(data / "bccd") if field.split == "val"]
+    smears = [field for field in fields(data) if field.split == "val"]
     familiar = {"val": Set(*_columns((name, encoded, label) for name, label, encoded in bccd_crops(smears)))}
-    return Report(familiar, _numbered(strange_for_test(data / "formats", np.random.default_rng(SEED))))
+    return Report(familiar, _numbered(strange_for_test(data, np.random.default_rng(SEED))), {})
 
 
 def _other_scanner(smears: list[Field]) -> Set:
