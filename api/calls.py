@@ -4,12 +4,13 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID, uuid4, uuid5
 
 import msgspec
 from litestar import Request, Response
+from litestar.params import QueryParameter
 
 from application.changes import Done
 from application.context import Services
@@ -17,12 +18,13 @@ from application.identity import Identities, Identity
 from application.ports import Command
 from domain.access import Actor
 from domain.errors import Invalid, Unavailable
-from projections.reading import Page, Reads
+from projections.reading import PAGE_MOST, Page, Reads
 
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 
+PageSize = Annotated[int, QueryParameter(ge=1, le=PAGE_MOST)]
 VISIBLE_WITHIN = 2.0  # seconds that an answer waits for its own effect
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
 ETAG = re.compile(r'"(\d{1,9})"')

@@ -10,14 +10,12 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta
 
-from api.calls import Call
+from api.calls import Call, PageSize
 from application import classifications
 from domain.classification import Phase
 from projections import classifications as reading
 from projections import models
 from projections.classifications import Failure
-
-PageSize = Annotated[int, Meta(ge=1, le=200)]
 
 
 class Classification(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +110,7 @@ class Classifications(Controller):
         dataset_id: FromQuery[UUID | None] = None,
         image_id: FromQuery[UUID | None] = None,
         created_by: FromQuery[UUID | None] = None,
-        page_size: FromQuery[PageSize] = 200,
+        page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Classification]]:
         """Newest first."""
@@ -139,7 +137,7 @@ class Classifications(Controller):
         self,
         call: NamedDependency[Call],
         job_id: FromPath[UUID],
-        page_size: FromQuery[PageSize] = 200,
+        page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Failure]]:
         """The images that have no result, and why."""

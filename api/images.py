@@ -10,10 +10,10 @@ from uuid import UUID
 import msgspec
 from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, JSONBody
-from msgspec import UNSET, Meta, UnsetType
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from msgspec import UNSET, UnsetType
 
-from api.calls import Call, parts_of, said
+from api.calls import Call, PageSize, parts_of, said
 from api.uploads import received
 from application import images
 from application.ports import Blobs
@@ -26,9 +26,8 @@ DRAWN = frozenset({"image/jpeg", "image/png"})
 DRAWN_MOST = 16 * 1024**2  # bytes of an original that a browser is given to draw
 JPEG = "image/jpeg"
 
-Page = Annotated[int, Meta(ge=1)]
-PageSize = Annotated[int, Meta(ge=1, le=200)]
-Seconds = Annotated[int, Meta(ge=60, le=604_800)]
+PageNumber = Annotated[int, QueryParameter(ge=1)]
+Seconds = Annotated[int, QueryParameter(ge=60, le=604_800)]
 
 
 class Status(StrEnum):
@@ -145,8 +144,8 @@ class Images(Controller):
         created_from: FromQuery[datetime | None] = None,
         created_to: FromQuery[datetime | None] = None,
         q: FromQuery[str | None] = None,
-        page: FromQuery[Page] = 1,
-        page_size: FromQuery[PageSize] = 25,
+        page: PageNumber = 1,
+        page_size: PageSize = 25,
         order_by: FromQuery[str] = "-uploaded_at",
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Image]]:
@@ -179,13 +178,13 @@ class Images(Controller):
         return call.gone(await call.do(images.delete, image_id, expected=call.expected))
 
     @get("/{image_id:uuid}/preview")
-    async def preview(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: FromQuery[Seconds] = 3600) -> Address:
+    async def preview(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: Seconds = 3600) -> Address:
         """Something that a browser can draw: the image itself, or a JPEG of it."""
         row = await call.read(reading.get, image_id)
         return await _address(call, row, await asyncio.to_thread(_shown, call.services.blobs, row), expires_in, inline=True)
 
     @get("/{image_id:uuid}/thumbnail")
-    async def thumbnail(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: FromQuery[Seconds] = 3600) -> Address:
+    async def thumbnail(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: Seconds = 3600) -> Address:
         """A JPEG of at most 256 pixels an edge."""
         row = await call.read(reading.get, image_id)
         if not row.accepted:
@@ -193,7 +192,7 @@ class Images(Controller):
         return await _address(call, row, f"thumbnail/{row.sha256}", expires_in, inline=True)
 
     @get("/{image_id:uuid}/download")
-    async def download(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: FromQuery[Seconds] = 300) -> Address:
+    async def download(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: Seconds = 300) -> Address:
         """The very bytes that were uploaded. A service gets an address inside the installation."""
         row = await call.read(reading.get, image_id)
         return await _address(call, row, row.sha256, expires_in, inline=False, internal=call.actor.kind == "service")

@@ -1,20 +1,16 @@
 """Models over HTTP: what may be asked for."""
 
 from datetime import datetime
-from typing import Annotated
 from uuid import UUID
 
 import msgspec
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
-from msgspec import Meta
 
 from api.calls import Call
 from projections import models as reading
 from projections.models import ModelVersion
-
-Name = Annotated[str, Meta(max_length=255)]
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +56,6 @@ class Models(Controller):
         return [view(row) for row in await call.read(lambda db, _: reading.listed(db))]
 
     @get("/{name_or_id:str}")
-    async def one(self, call: NamedDependency[Call], name_or_id: FromPath[Name]) -> Response[Model]:
+    async def one(self, call: NamedDependency[Call], name_or_id: FromPath[str]) -> Response[Model]:
         row = await call.read(lambda db, _: reading.get(db, name_or_id=name_or_id))
         return call.found(view(row), version=row.version)

@@ -1,22 +1,18 @@
 """Results over HTTP: what models saw, and the last day in figures."""
 
 from datetime import datetime
-from typing import Annotated
 from uuid import UUID
 
 import msgspec
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
-from msgspec import Meta
 
-from api.calls import Call, now
+from api.calls import Call, PageSize, now
 from domain.classification import Verdict
 from projections import results as reading
 from projections import statistics
 from projections.statistics import HourlyCount
-
-PageSize = Annotated[int, Meta(ge=1, le=200)]
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +66,7 @@ class Results(Controller):
         call: NamedDependency[Call],
         classification_id: FromQuery[UUID | None] = None,
         image_id: FromQuery[UUID | None] = None,
-        page_size: FromQuery[PageSize] = 200,
+        page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Result]]:
         """Newest first."""
@@ -96,7 +92,7 @@ class Results(Controller):
         self,
         call: NamedDependency[Call],
         job_id: FromPath[UUID],
-        page_size: FromQuery[PageSize] = 200,
+        page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Result]]:
         return await _listed(call, classification_id=job_id, size=page_size, cursor=cursor)
@@ -106,7 +102,7 @@ class Results(Controller):
         self,
         call: NamedDependency[Call],
         image_id: FromPath[UUID],
-        page_size: FromQuery[PageSize] = 200,
+        page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Result]]:
         return await _listed(call, image_id=image_id, size=page_size, cursor=cursor)

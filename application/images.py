@@ -17,7 +17,11 @@ def may_upload(dataset_id: UUID, *, device_id: UUID | None = None, command: Comm
     """Asked before the first byte is taken."""
     require_role(command.actor, Role.ANALYST)
     datasets.loaded(log, dataset_id, command.actor, Grant.ANALYST)
-    if device_id is not None:
+    _check_device(device_id, log)
+
+
+def _check_device(device_id: UUID | None | UnsetType, log: Log) -> None:
+    if isinstance(device_id, UUID):
         existing(log, device_id, device.evolve, what="Device", closed=lambda it: it.removed)
 
 
@@ -80,6 +84,7 @@ def describe(
     log: Log,
 ) -> Done:
     require_role(command.actor, Role.ANALYST)
+    _check_device(device_id, log)
     return change(
         log,
         command,

@@ -11,7 +11,7 @@ import structlog
 from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from domain.errors import Unavailable
+from domain.errors import Invalid, Unavailable
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -55,13 +55,16 @@ class ReadDatabase:
         await self._pool.close()
 
     async def rows(self, query: str, parameters: Mapping[str, object], *, into: type[T]) -> list[T]:
-        """Each row of `query` as `into`, in its order. Raises Unavailable."""
+        """Each row of `query` as `into`, in its order. Raises Unavailable, and Invalid for a value that Postgres cannot hold."""
         try:
             async with self._pool.connection() as connection:
                 cursor = await connection.execute(AS_JSON.format(query).encode(), parameters)
                 row = await cursor.fetchone()
         except (psycopg.OperationalError, PoolTimeout):
             raise Unavailable(AWAY, retry_after=2) from None
+        except psycopg.DataError as error:
+            log.info("a value that Postgres refuses", error=type(error).__name__)
+            raise Invalid("A value in the query is out of range, or holds a NUL character") from None
         assert row is not None
         return _decoder(into).decode(row[0])
 

@@ -52,11 +52,11 @@ def place_of(cursor: str | None, *, of_time: bool = True) -> Place:
         return Place()
     try:
         place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=Place)
-        if of_time:
-            datetime.fromisoformat(place.value or "")
+        if place.id is None or place.value is None:
+            raise ValueError(cursor)
+        return Place(datetime.fromisoformat(place.value).isoformat(), place.id) if of_time else place
     except (binascii.Error, ValueError, msgspec.MsgspecError):
         raise Invalid("This cursor was not made for this list: take it from X-Next-Cursor") from None
-    return place
 
 
 def clamped(size: int) -> int:
