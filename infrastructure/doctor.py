@@ -1,0 +1,141 @@
+"""What is wrong with an installation, and what to do: its settings, and what they name."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+import redis
+
+from domain.errors import DomainError
+from infrastructure.embedded.installation import NotRunning, running_settings
+from infrastructure.keys import DataKeys, RootKey, WrongRootKey
+from infrastructure.objects import open_blobs
+from infrastructure.postgres.schema import SchemaBehind, check
+from infrastructure.settings import Settings
+from infrastructure.weak_settings import Finding, good, machine, root_key, weak, weaknesses, wrong
+
+__all__ = ["Finding", "examine", "refusals"]
+
+PATIENCE: Final = 3  # seconds
+LOG_TOPIC: Final = "bioscope.events"
+DURABLE: Final = ("fsync", "full_page_writes", "synchronous_commit")
+DURABLE_SETTINGS: Final = "select name, setting from pg_settings where name = any(%s)"
+MAY_CHANGE_THE_LOG: Final = """select has_table_privilege('es.events', 'insert, update, delete, truncate')
+  or has_any_column_privilege('es.events', 'insert, update')"""
+SOME_KEY: Final = "select owner, value from es.secrets where kind = 'key' limit 1"
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Everything, good and bad. Blocks for some seconds at worst."""
+    given = _completed(settings)
+    found = [*weaknesses(given), *machine(given), root_key(given)]
+    for what, name, look in LOOKS:
+        if getattr(given, name) or (look is _blobs and given.root_key_path.exists()):
+            found += _told(what, look, given)
+    return found
+
+
+def refusals(settings: Settings) -> list[Finding]:
+    """Why a process may not start in production. What is away now is no reason: it may come."""
+    found = [*weaknesses(settings), root_key(settings)]
+    with suppress(psycopg.OperationalError, SchemaBehind):
+        found += _postgres(settings)
+    return [one for one in found if one.level == "wrong"]
+
+
+def _completed(settings: Settings) -> Settings:
+    """With the addresses of the system that runs on the data folder, where one does."""
+    try:
+        return running_settings(settings)
+    except NotRunning:
+        return settings
+
+
+def _told(what: str, look: Callable[[Settings], Iterator[Finding]], given: Settings) -> list[Finding]:
+    try:
+        return list(look(given))
+    except (SchemaBehind, WrongRootKey, DomainError) as error:
+        return [wrong(what, str(error))]
+    except Exception as error:  # whatever a driver says: it is not there, or not as it must be
+        reason = (str(error).splitlines() or [""])[0][:200]
+        return [wrong(what, f"does not answer ({type(error).__name__}) {reason}".rstrip())]
+
+
+def _postgres(given: Settings) -> Iterator[Finding]:
+    said = wrong if given.environment == "production" else weak
+    options = "-c statement_timeout=3s"
+    with psycopg.connect(given.postgres_url, autocommit=True, connect_timeout=PATIENCE, options=options) as connection:
+        for name, setting in connection.execute(DURABLE_SETTINGS, (list(DURABLE),)):
+            if setting == "off":
+                yield said("postgres", f"{name} is off: an answered command could be lost; set it to on")
+        check(given.postgres_url)
+        yield good("postgres", f"{connection.info.server_version // 10000}, every migration is applied")
+        if _one(connection, MAY_CHANGE_THE_LOG)[0]:
+            yield said("postgres", f"{connection.info.user} may change the log: the processes must be bioscope_app, or have its rights")
+        for owner, wrapped in connection.execute(SOME_KEY):
+            _unwrap(RootKey.read(given.root_key_path), owner, wrapped)
+            yield good("root key", "is that of this database")
+
+
+def _unwrap(root: RootKey, owner: UUID, wrapped: bytes) -> None:
+    """Raises WrongRootKey."""
+    DataKeys(root, lambda _: {owner: wrapped}).get(owner)
+
+
+def _kafka(given: Settings) -> Iterator[Finding]:
+    brokers, copies = asyncio.run(_copies(given.kafka_url))
+    yield good("kafka", f"{brokers} brokers, {copies} copies of the log's topic")
+    if given.environment == "production" and copies < 2:
+        yield weak("kafka", "a lost broker is a lost topic: nothing is lost for good, and consumers wait until it is published again")
+
+
+async def _copies(brokers: str) -> tuple[int, int]:
+    from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415 - slow to import
+
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it would say is found out here
+    admin = AIOKafkaAdminClient(bootstrap_servers=brokers, request_timeout_ms=PATIENCE * 1000)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await admin.start()
+            cluster = await admin.describe_cluster()
+            (topic,) = await admin.describe_topics([LOG_TOPIC])
+    finally:
+        await admin.close()
+    return len(cluster["brokers"]), max((len(partition["replicas"]) for partition in topic["partitions"]), default=0)
+
+
+def _redis(given: Settings) -> Iterator[Finding]:
+    with redis.Redis.from_url(given.redis_url, socket_connect_timeout=PATIENCE, socket_timeout=PATIENCE, protocol=2) as client:
+        about: Any = client.info("server")
+        yield good("redis", str(about["redis_version"]))
+
+
+def _blobs(given: Settings) -> Iterator[Finding]:
+    """Something is put, found and taken away again."""
+    store = open_blobs(given, RootKey.read(given.root_key_path))
+    writer = store.begin()
+    writer.write(os.urandom(32))
+    sha256, _ = writer.commit()
+    there = store.exists(sha256)
+    store.delete(sha256)
+    where = given.blobs_url or "a folder among the data"
+    yield good("blobs", where) if there else wrong("blobs", f"{where}: what was put is not found")
+
+
+def _one(connection: psycopg.Connection, query: str) -> tuple[Any, ...]:
+    row = connection.execute(query.encode()).fetchone()
+    assert row is not None
+    return row
+
+
+LOOKS: Final = (
+    ("postgres", "postgres_url", _postgres),
+    ("kafka", "kafka_url", _kafka),
+    ("redis", "redis_url", _redis),
+    ("blobs", "blobs_url", _blobs),
+)

@@ -1,0 +1,199 @@
+"""The doctor: what is weak is named with what to do, and production does not start with it."""
+
+import base64
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import psycopg
+import pytest
+import yaml
+
+from infrastructure.doctor import examine, refusals
+from infrastructure.embedded.installation import environment, write_private
+from infrastructure.keys import new_root_key
+from infrastructure.settings import Settings, load
+from infrastructure.weak_settings import weaknesses
+
+ROOT = Path(__file__).parents[2]
+GOOD = Settings(
+    environment="production",
+    password_strength="production",
+    public_url="https://lab.example.org",
+    postgres_url="postgresql://bioscope_app:long-and-random@postgres:5432/bioscope",
+    kafka_url="kafka:9092",
+    redis_url="redis://redis:6379/0",
+    blobs_url="s3://bioscope",
+    blobs_public_endpoint="https://objects.example.org",
+    blobs_key="AKIA123",
+    blobs_secret="long-and-random",
+    allowed_hosts=("lab.example.org",),
+)
+
+
+def changed(**changes):
+    return msgspec.structs.replace(GOOD, **changes)
+
+
+def bad(findings):
+    return {finding.what: finding.level for finding in findings if finding.level != "good"}
+
+
+@pytest.fixture
+def production(settings, tmp_path):
+    """A production system on this test's servers, all of it well set."""
+    key = tmp_path / "elsewhere" / "root.key"
+    key.parent.mkdir()
+    write_private(key, new_root_key())
+    settings.data.chmod(0o700)
+    return msgspec.structs.replace(
+        settings,
+        environment="production",
+        password_strength="production",
+        public_url="https://lab.example.org",
+        blobs_url=str(tmp_path / "blobs"),
+        root_key_file=key,
+        allowed_hosts=("lab.example.org",),
+    )
+
+
+def test_good_settings_have_no_weakness():
+    assert bad(weaknesses(GOOD)) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"password_strength": "embedded"}, "BIOSCOPE_PASSWORD_STRENGTH"),
+        ({"postgres_url": ""}, "BIOSCOPE_POSTGRES_URL"),
+        ({"kafka_url": ""}, "BIOSCOPE_KAFKA_URL"),
+        ({"redis_url": ""}, "BIOSCOPE_REDIS_URL"),
+        ({"blobs_url": ""}, "BIOSCOPE_BLOBS_URL"),
+        ({"public_url": ""}, "BIOSCOPE_PUBLIC_URL"),
+        ({"public_url": "http://lab.example.org"}, "BIOSCOPE_PUBLIC_URL"),
+        ({"blobs_public_endpoint": "http://objects.example.org"}, "BIOSCOPE_BLOBS_PUBLIC_ENDPOINT"),
+        ({"blobs_public_endpoint": "", "blobs_endpoint": "http://objects:7070"}, "BIOSCOPE_BLOBS_PUBLIC_ENDPOINT"),
+        ({"cors_origins": ("*",)}, "BIOSCOPE_CORS_ORIGINS"),
+        ({"cors_origins": ("https://web.example.org", "https://*.example.org")}, "BIOSCOPE_CORS_ORIGINS"),
+        ({"cors_origins": ("http://web.example.org",)}, "BIOSCOPE_CORS_ORIGINS"),
+        ({"cors_origins": ("https://web.example.org/",)}, "BIOSCOPE_CORS_ORIGINS"),
+        ({"cors_origins": ("null",)}, "BIOSCOPE_CORS_ORIGINS"),
+        ({"postgres_url": "postgresql://bioscope_app:postgres@postgres/bioscope"}, "BIOSCOPE_POSTGRES_URL"),
+        ({"blobs_secret": "minioadmin"}, "BIOSCOPE_BLOBS_SECRET"),
+    ],
+)
+def test_production_refuses_each_weak_setting_by_its_name(changes, named):
+    assert bad(weaknesses(changed(**changes))) == {named: "wrong"}
+    assert bad(weaknesses(changed(**changes, environment="development"))) == {}
+
+
+def test_what_merely_could_be_better_is_no_reason_to_refuse():
+    assert bad(weaknesses(changed(allowed_hosts=(), access_ttl=86400))) == {
+        "BIOSCOPE_ALLOWED_HOSTS": "weak",
+        "BIOSCOPE_ACCESS_TTL": "weak",
+    }
+
+
+def test_a_development_system_belongs_on_its_machine():
+    assert bad(weaknesses(Settings(host="0.0.0.0"))) == {"host": "weak"}
+
+
+def test_no_secret_is_shown():
+    told = str(list(weaknesses(changed(postgres_url="postgresql://a:changeme@h/d", blobs_secret="minioadmin"))))
+    assert "changeme" not in told
+    assert "minioadmin" not in told
+
+
+def test_the_compose_file_sets_nothing_that_is_refused():
+    service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["api"]
+    given = {
+        name: re.sub(r"\$\{\w+:\?[^}]*?(?:e\.g\. (\S+?))?\}", lambda m: m[1] or "long-and-random", str(value))
+        for name, value in service["environment"].items()
+    }
+    given = {name: re.sub(r"\$\{\w+:-[^}]*\}", "", value) for name, value in given.items()}
+    assert "wrong" not in bad(weaknesses(load(given))).values()
+
+
+def test_a_good_production_system_is_well(production):
+    found = examine(production)
+    assert "wrong" not in bad(found).values()
+    assert {finding.what for finding in found if finding.level == "good"} >= {"postgres", "kafka", "redis", "blobs", "root key"}
+    assert refusals(production) == []
+
+
+def test_a_fresh_checkout_is_well(tmp_path):
+    assert bad(examine(Settings(data=tmp_path / "data"))) == {}
+
+
+def test_the_owner_of_the_log_must_not_be_its_writer(production, owner_url):
+    found = refusals(msgspec.structs.replace(production, postgres_url=owner_url))
+    assert [finding.what for finding in found] == ["postgres"]
+    assert "bioscope_app" in found[0].said
+
+
+@pytest.mark.parametrize("name", ["synchronous_commit"])
+def test_a_database_that_forgets_is_refused(production, owner_url, database, name):
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        connection.execute(f"alter database {database} set {name} = off")
+    (found,) = refusals(production)
+    assert name in found.said
+    development = msgspec.structs.replace(production, environment="development")
+    assert bad(examine(development))["postgres"] == "weak"
+
+
+def test_a_database_without_its_migrations_is_named(settings, owner_url):
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        connection.execute("delete from ops.migrations where number = 1")
+    (found,) = [finding for finding in examine(settings) if finding.level == "wrong"]
+    assert "bioscope migrate" in found.said
+
+
+@pytest.mark.parametrize(("mode", "level"), [(0o600, None), (0o640, "wrong"), (0o604, "wrong")])
+def test_the_root_key_is_for_its_owner_alone(production, mode, level):
+    production.root_key_path.chmod(mode)
+    assert bad(refusals(production)).get("root key") == level
+
+
+def test_the_root_key_does_not_lie_among_the_data(production, settings):
+    beside = msgspec.structs.replace(production, root_key_file=settings.root_key_file)
+    assert bad(refusals(beside)) == {"root key": "wrong"}
+
+
+@pytest.mark.parametrize("text", ["", "short", base64.b64encode(os.urandom(16)).decode()])
+def test_a_root_key_that_is_none_is_refused(production, text):
+    write_private(production.root_key_path, text)
+    assert bad(refusals(production)) == {"root key": "wrong"}
+
+
+def test_another_installations_root_key_is_seen(production, settings, owner_url):
+    with psycopg.connect(owner_url) as connection:
+        connection.execute("insert into es.secrets values ('key', gen_random_uuid(), %s)", (os.urandom(60),))
+    (found,) = [finding for finding in examine(production) if finding.level == "wrong"]
+    assert "another installation" in found.said
+
+
+def test_each_server_that_is_away_is_named(production, tmp_path):
+    away = msgspec.structs.replace(
+        production, postgres_url="postgresql://127.0.0.1:1/none", kafka_url="127.0.0.1:1", redis_url=f"unix://{tmp_path}/none"
+    )
+    assert bad(examine(away)) == {"postgres": "wrong", "kafka": "wrong", "redis": "wrong"}
+    assert refusals(away) == []
+
+
+@pytest.mark.parametrize("process", ["api", "relay", "projector", "inference"])
+def test_no_process_starts_in_production_with_a_weak_setting(production, process):
+    weak = msgspec.structs.replace(production, public_url="http://lab.example.org")
+    done = subprocess.run(
+        [sys.executable, "-m", "api.cli", process],
+        env=environment(weak, os.environ),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    assert "BIOSCOPE_PUBLIC_URL" in done.stderr
