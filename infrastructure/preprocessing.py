@@ -24,6 +24,8 @@ STRETCH_SAMPLES: Final = 65_536
 FILTERS: Final = {"box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR}
 SAMPLE_FORMAT: Final = 339
 BITS_PER_SAMPLE: Final = 258
+PLANAR: Final = 284
+SEPARATE: Final = 2
 SIGNED: Final = 2
 ROWS_AT_ONCE: Final = 256
 JPEG_FILL: Final = frozenset({127, 128})
@@ -113,7 +115,7 @@ def _upright_rgb(data: bytes) -> Image.Image:
             return Image.fromarray(_stretched(_plane_by_tifffile(data)))
         raise _unknown(data) from error
     _refuse_bomb(*image.size)
-    if _has_deep_colour(image):
+    if _is_beyond_pillow(image):
         return Image.fromarray(_stretched(_plane_by_tifffile(data)))
     if "progressive" in image.info or image.info.get("interlace"):
         check_whole(data)  # without its last part it would just be coarser
@@ -173,11 +175,13 @@ def _plane_by_tifffile(data: bytes) -> NDArray[Any]:
     return plane
 
 
-def _has_deep_colour(image: Image.Image) -> bool:
+def _is_beyond_pillow(image: Image.Image) -> bool:
+    """Colours of more than 8 bits, which it would cut to 8, and bands of more than 8 bits that are stored apart."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return False
-    bits = image.tag_v2.get(BITS_PER_SAMPLE, (8,))
-    return image.mode in {"RGB", "RGBA"} and max(bits) > 8 and image.info.get("compression") in {"raw", "tiff_adobe_deflate", "packbits"}
+    deep, how = max(image.tag_v2.get(BITS_PER_SAMPLE, (8,))) > 8, image.info.get("compression")
+    apart = image.tag_v2.get(PLANAR) == SEPARATE and how == "raw"
+    return deep and (apart or (image.mode in {"RGB", "RGBA"} and how in {"raw", "tiff_adobe_deflate", "packbits"}))
 
 
 def _sample_format(image: Image.Image) -> int:

@@ -27,9 +27,12 @@ FAILURES: Final = (
 )
 
 
+PILLOW_WANTS_MEMORY: Final = "decoder error -9"
+
+
 @contextmanager
 def decoding(kind: str) -> Iterator[None]:
-    """Raises DamagedImage (decode_failed).
+    """Raises DamagedImage (decode_failed), MemoryError.
 
     Warnings count as failures, but for those about TIFF tags: the gate has looked at these already, and what is left concerns
     EXIF data that no pixel depends on.
@@ -40,6 +43,8 @@ def decoding(kind: str) -> Iterator[None]:
         try:
             yield
         except FAILURES as error:
+            if PILLOW_WANTS_MEMORY in str(error):
+                raise MemoryError from error
             raise DamagedImage(
                 f"The {kind} file is damaged: its pixels cannot be decoded. Save or export it again", reason="decode_failed"
             ) from error

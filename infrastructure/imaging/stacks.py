@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from domain.errors import DamagedImage, UnsupportedImage
 from infrastructure.imaging.decoding import decoding
@@ -55,6 +55,8 @@ class _Pillow:
                 raise _unsupported_layout(page) from error
             image.load()
             picture = shown(image, signed=page.dtype == "int8")
+            if page.photometric == WHITE_IS_ZERO and page.bits > 8:  # Pillow turns round those of 8 bits alone
+                picture = ImageOps.invert(picture)
             return picture.copy() if picture is image else picture  # the next page comes into the same object
 
     def _opened(self, number: int) -> TiffImagePlugin.TiffImageFile:
