@@ -1,8 +1,8 @@
 """The log onto its topic: what follows the checkpoint, in order, until Kafka has it; never past an event that it has not."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 
 from application.ports import Recorded
 from infrastructure.event_store import EVENT_COLUMNS, recorded_from
-from infrastructure.kafka.broker import EVENTS, make_topics
+from infrastructure.kafka.broker import AWAY, EVENTS, hush, make_topics, topics_made
 from infrastructure.kafka.cloud_events import headers
 from infrastructure.kafka.sending import producer
 
@@ -21,6 +21,9 @@ log = structlog.get_logger()
 BATCH: Final = 1000  # events
 AGAIN: Final = 500  # events before the projector's place that are published again where the log was lost
 PATIENCE: Final = 20.0  # seconds for a batch
+LOOK_ANYWAY: Final = 0.25  # seconds, should a notification have been lost
+CHECK: Final = 5.0  # seconds between two looks at the cluster
+REST: Final = 0.5  # seconds after a failure
 REFUSED: Final = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopicError)
 
 TAKE_OVER = "update ops.relay set epoch = epoch + 1 returning epoch, position, cluster, next_offset"
@@ -50,8 +53,26 @@ class Place(NamedTuple):
     next_offset: int
 
 
+class Published(Protocol):
+    """How far the log was published, and what follows there. Calls raise what the database raises when it is away."""
+
+    async def take_over(self) -> tuple[int, Place]:
+        """A new epoch, and the place: whoever led before cannot move it any more."""
+
+    async def needed(self) -> int:
+        """Up to which position nobody needs the log from Kafka any more."""
+
+    async def after(self, position: int, limit: int) -> Sequence[Recorded]: ...
+
+    async def move(self, epoch: int, was: Place, to: Place) -> bool:
+        """False when the place is another than `was`, or this epoch is over."""
+
+
 class Topic(Protocol):
     """The log's topic. Calls raise one of `kafka.broker.AWAY` when Kafka is away."""
+
+    async def cluster(self) -> str:
+        """The cluster's id."""
 
     async def look(self) -> tuple[str, int]:
         """The cluster's id, and the offset behind the newest record."""
@@ -61,31 +82,26 @@ class Topic(Protocol):
 
 
 class Relay:
-    """Begins with `take_over`, at every error again. Raises Outlived, LostLog, what the topic raises and what the database raises.
+    """Begins with `take_over`, at every error again. Raises Outlived, LostLog, what the topic raises and what the database raises."""
 
-    `connection` is autocommitting, and nobody else's.
-    """
-
-    def __init__(self, connection: AsyncConnection, topic: Topic) -> None:
-        self._connection, self._topic = connection, topic
+    def __init__(self, published: Published, topic: Topic) -> None:
+        self._published, self._topic = published, topic
         self._epoch = 0
         self.place = Place(0, "", 0)
 
     async def take_over(self) -> None:
         """Whoever led before cannot move the checkpoint any more. Where Kafka lost the log it is published again, as far as needed."""
         cluster, end = await self._topic.look()
-        self._epoch, *place = await self._row(TAKE_OVER)
-        self.place = Place(*place)
+        self._epoch, self.place = await self._published.take_over()
         if cluster == self.place.cluster and end >= self.place.next_offset:
             return
-        (needed,) = await self._row(NEEDED)
+        needed = await self._published.needed()
         log.warning("the log begins anew in Kafka", cluster=cluster, before=self.place.cluster, after=max(0, needed - AGAIN))
         await self._move(Place(max(0, needed - AGAIN), cluster, end))
 
     async def publish(self) -> int:
         """Publish the next events, and return how many. Raises Unpublishable too."""
-        cursor = await self._connection.execute(READ, (self.place.position, BATCH), prepare=True, binary=True)
-        events = [recorded_from(row) for row in await cursor.fetchall()]
+        events = await self._published.after(self.place.position, BATCH)
         if not events:
             return 0
         if events[-1].position != self.place.position + len(events):
@@ -105,15 +121,9 @@ class Relay:
         return Place(position, self.place.cluster, max([self.place.next_offset, *(offset + 1 for offset in known[-1:])]))
 
     async def _move(self, to: Place) -> None:
-        cursor = await self._connection.execute(MOVE, (*to, self._epoch, *self.place), prepare=True)
-        if cursor.rowcount != 1:
+        if not await self._published.move(self._epoch, self.place, to):
             raise Outlived
         self.place = to
-
-    async def _row(self, query: str) -> tuple[Any, ...]:
-        row = await (await self._connection.execute(query)).fetchone()
-        assert row is not None
-        return row
 
 
 def _taken(outcomes: Sequence[int | BaseException]) -> Iterator[int]:
@@ -130,14 +140,105 @@ def _explain(event: Recorded, outcome: int | BaseException) -> None:
     raise outcome
 
 
+class Publisher:
+    """Publishes for ever; Kafka may be away meanwhile. Raises Outlived, Unpublishable, and what the database raises.
+
+    `position`: of the last event published.
+    """
+
+    def __init__(self, published: Published, topic: Callable[[], AbstractAsyncContextManager[Topic]]) -> None:
+        self._published, self._open = published, topic
+        self._woken = asyncio.Event()
+        self.position = 0
+
+    def wake(self) -> None:
+        """There may be something to publish."""
+        self._woken.set()
+
+    async def publish_always(self) -> None:
+        while True:
+            try:
+                async with self._open() as topic:
+                    await self._publish_to(topic)
+            except (*AWAY, LostLog) as error:
+                log.warning("waiting for Kafka", error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(REST)
+
+    async def _publish_to(self, topic: Topic) -> None:
+        relay = Relay(self._published, topic)
+        await relay.take_over()
+        log.info("publishing", after=relay.place.position, cluster=relay.place.cluster)
+        await first_of(self._publish(relay), self._watch(topic, relay.place.cluster))
+
+    async def _publish(self, relay: Relay) -> None:
+        while True:
+            self._woken.clear()
+            published = await relay.publish()
+            self.position = relay.place.position
+            if not published:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), LOOK_ANYWAY)
+
+    async def _watch(self, topic: Topic, cluster: str) -> None:
+        """An emptied Kafka gets its topics and what is needed of the log at once, not with the next event."""
+        while True:
+            await asyncio.sleep(CHECK)
+            if await topic.cluster() != cluster:
+                raise LostLog("another cluster")
+
+
+async def first_of(*works: Awaitable[Any]) -> None:
+    """Run them together until one ends; then end the others, and raise what that one raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+class PostgresPublished:
+    """The port `Published`. `connection` is autocommitting, and nobody else's."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def take_over(self) -> tuple[int, Place]:
+        epoch, *place = await self._row(TAKE_OVER)
+        return epoch, Place(*place)
+
+    async def needed(self) -> int:
+        (needed,) = await self._row(NEEDED)
+        return int(needed)
+
+    async def after(self, position: int, limit: int) -> list[Recorded]:
+        cursor = await self._connection.execute(READ, (position, limit), prepare=True, binary=True)
+        return [recorded_from(row) for row in await cursor.fetchall()]
+
+    async def move(self, epoch: int, was: Place, to: Place) -> bool:
+        cursor = await self._connection.execute(MOVE, (*to, epoch, *was), prepare=True)
+        return cursor.rowcount == 1
+
+    async def _row(self, query: str) -> tuple[Any, ...]:
+        row = await (await self._connection.execute(query)).fetchone()
+        assert row is not None
+        return row
+
+
 class KafkaTopic:
     """`bioscope.events`, its one partition."""
 
     def __init__(self, brokers: str, sender: AIOKafkaProducer, *, source: str) -> None:
         self._brokers, self._sender, self._source = brokers, sender, source.encode()
 
+    async def cluster(self) -> str:
+        return await make_topics(self._brokers)
+
     async def look(self) -> tuple[str, int]:
-        cluster = await make_topics(self._brokers)
+        cluster = await self.cluster()
         consumer = AIOKafkaConsumer(bootstrap_servers=self._brokers, request_timeout_ms=5000)
         try:
             await consumer.start()
@@ -166,7 +267,9 @@ class KafkaTopic:
 
 @asynccontextmanager
 async def connected(brokers: str, *, source: str) -> AsyncIterator[KafkaTopic]:
-    """Raises one of `kafka.broker.AWAY`."""
+    """Waits for the brokers as long as it takes. Raises one of `kafka.broker.AWAY`."""
+    await topics_made(brokers)
+    hush()
     sender = producer(brokers)
     try:
         await sender.start()
