@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -87,14 +87,25 @@ def _unwrap(root: RootKey, owner: UUID, wrapped: bytes) -> None:
     DataKeys(root, lambda _: {owner: wrapped}).get(owner)
 
 
+class Kept(NamedTuple):
+    """How surely Kafka keeps the log's topic; `in_step` copies must have a record before it counts (0: not known)."""
+
+    brokers: int
+    copies: int
+    in_step: int
+
+
 def _kafka(given: Settings) -> Iterator[Finding]:
-    brokers, copies = asyncio.run(_copies(given.kafka_url))
-    yield good("kafka", f"{brokers} brokers, {copies} copies of the log's topic")
-    if given.environment == "production" and copies < 2:
-        yield weak("kafka", "a lost broker is a lost topic: nothing is lost for good, and consumers wait until it is published again")
+    kept = asyncio.run(_kept(given.kafka_url))
+    if kept.copies == 0:
+        yield weak("kafka", f"{kept.brokers} brokers, which do not have the topics yet: the relay makes them")
+        return
+    yield good("kafka", f"{kept.brokers} brokers; the log's topic has {kept.copies} copies, of which {kept.in_step or '?'} must keep step")
+    if given.environment == "production" and min(kept.copies, kept.in_step) < 2:
+        yield weak("kafka", "one broker lost is the topic lost, until the relay has published it again: have three, min.insync.replicas=2")
 
 
-async def _copies(brokers: str) -> tuple[int, int]:
+async def _kept(brokers: str) -> Kept:
     from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415 - slow to import
 
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it would say is found out here
@@ -104,9 +115,22 @@ async def _copies(brokers: str) -> tuple[int, int]:
             await admin.start()
             cluster = await admin.describe_cluster()
             (topic,) = await admin.describe_topics([LOG_TOPIC])
+            copies = max((len(partition["replicas"]) for partition in topic["partitions"]), default=0)
+            return Kept(len(cluster["brokers"]), copies, await _in_step(admin) if copies else 0)
     finally:
         await admin.close()
-    return len(cluster["brokers"]), max((len(partition["replicas"]) for partition in topic["partitions"]), default=0)
+
+
+async def _in_step(admin: Any) -> int:
+    from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # noqa: PLC0415 - slow to import
+    from aiokafka.errors import KafkaError  # noqa: PLC0415 - slow to import
+
+    wanted = ConfigResource(ConfigResourceType.TOPIC, LOG_TOPIC, configs={"min.insync.replicas": ""})
+    with suppress(KafkaError):  # the embedded broker has no such call
+        for answer in await admin.describe_configs([wanted]):
+            for *_, entries in answer.resources:
+                return next((int(value) for name, value, *_ in entries if name == "min.insync.replicas"), 0)
+    return 0
 
 
 def _redis(given: Settings) -> Iterator[Finding]:

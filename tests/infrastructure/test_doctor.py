@@ -12,8 +12,9 @@ import psycopg
 import pytest
 import yaml
 
-from infrastructure.doctor import examine, refusals
+from infrastructure.doctor import _kept, examine, refusals
 from infrastructure.embedded.installation import environment, write_private
+from infrastructure.kafka.broker import make_topics
 from infrastructure.keys import new_root_key
 from infrastructure.settings import Settings, load
 from infrastructure.weak_settings import weaknesses
@@ -166,6 +167,12 @@ def test_the_root_key_does_not_lie_among_the_data(production, settings):
 def test_a_root_key_that_is_none_is_refused(production, text):
     write_private(production.root_key_path, text)
     assert bad(refusals(production)) == {"root key": "wrong"}
+
+
+@pytest.mark.anyio
+async def test_what_a_real_kafka_keeps_is_told(kafka_url):
+    await make_topics(kafka_url)
+    assert await _kept(kafka_url) == (1, 1, 1)
 
 
 def test_another_installations_root_key_is_seen(production, settings, owner_url):
