@@ -1,11 +1,10 @@
 """The event log on Postgres: the library's contracts, our recorder and mapper, group commit, one round trip a batch."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -32,6 +31,7 @@ from domain.values import canonical
 from infrastructure.codec import Codec, Encoded
 from infrastructure.figures import APPEND_COMMANDS, APPEND_SECONDS, APPENDS
 from infrastructure.keys import DataKeys, RootKey
+from infrastructure.postgres.arrays import Array, bools, byteas, ints, register, texts, uuids
 
 log = structlog.get_logger()
 
@@ -113,10 +113,39 @@ def meta_of(command: Command) -> bytes:
     return msgspec.json.encode({name: value for name, value in said.items() if value is not None})
 
 
+class Answer:
+    """What one thread tells one other, once. A tenth of a Future's cost."""
+
+    __slots__ = ("_error", "_outcome", "_there")
+
+    def __init__(self) -> None:
+        self._there = Lock()
+        self._there.acquire()
+        self._outcome: Outcome | None = None
+        self._error: Exception | None = None
+
+    def set(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._there.release()
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
+        self._there.release()
+
+    def wait(self, seconds: float) -> Outcome:
+        """Raises TimeoutError, and what it was failed with."""
+        if not self._there.acquire(timeout=seconds):
+            raise TimeoutError
+        if self._error is not None:
+            raise self._error
+        assert self._outcome is not None
+        return self._outcome
+
+
 class Pending(NamedTuple):
     append: Append
     events: Sequence[Encoded]
-    done: "Future[Outcome]"
+    done: Answer
 
 
 class Columns:
@@ -145,15 +174,22 @@ class Columns:
     def _named(self, scope: str, value: str | None) -> bytes | None:
         return None if value is None else claim_digest(self._root, scope, value)
 
-    def arguments(self) -> list[list[Any]]:
-        groups = ((self.commands, 4), (self.events, 7), (self.guards, 4), (self.claims, 5), (self.secrets, 4))
-        return [[row[column] for row in rows] for rows, width in groups for column in range(width)]
+    def arguments(self) -> list[Array]:
+        groups = zip((self.commands, self.events, self.guards, self.claims, self.secrets), COLUMNS, strict=True)
+        return [pack([row[column] for row in rows]) for rows, packs in groups for column, pack in enumerate(packs)]
 
 
 def claim_digest(root: RootKey, scope: str, value: str) -> bytes:
     return root.hmac(f"claim {scope}", canonical(value).encode())
 
 
+COLUMNS: tuple[tuple[Callable[[list[Any]], Array], ...], ...] = (
+    (uuids, byteas, uuids, byteas),
+    (ints, uuids, ints, texts, ints, byteas, uuids),
+    (ints, uuids, ints, texts),
+    (ints, texts, byteas, uuids, bools),
+    (ints, texts, uuids, byteas),
+)
 APPEND = """select outcome, position, subject, detail from es.append(
   %s::uuid[], %s::bytea[], %s::uuid[], %s::bytea[],
   %s::int[], %s::uuid[], %s::int[], %s::text[], %s::int[], %s::bytea[], %s::uuid[],
@@ -172,8 +208,8 @@ class GroupCommit:
         self._thread = Thread(target=self._run, name="group-commit", daemon=True)
         self._thread.start()
 
-    def submit(self, append: Append, events: Sequence[Encoded]) -> "Future[Outcome]":
-        done: Future[Outcome] = Future()
+    def submit(self, append: Append, events: Sequence[Encoded]) -> Answer:
+        done = Answer()
         self._queue.put(Pending(append, events, done))
         return done
 
@@ -202,7 +238,7 @@ class GroupCommit:
                 outcomes = self._call_again_if_lost(batch)
             for pending, outcome in zip(batch, outcomes, strict=True):
                 APPENDS.labels(outcome.outcome).inc()
-                pending.done.set_result(outcome)
+                pending.done.set(outcome)
         except Exception as error:  # the writer must outlive every batch; the callers get the error
             log.warning("append failed", error=type(error).__name__, commands=len(batch))
             self._drop_connection()
@@ -211,9 +247,9 @@ class GroupCommit:
                     self._commit([pending])
                 return
             away = isinstance(error, psycopg.OperationalError)
-            raised = Unavailable("The database is away; try again", retry_after=2) if away else error
+            raised = _away() if away else error
             for pending in batch:
-                pending.done.set_exception(raised)
+                pending.done.fail(raised)
 
     def _call_again_if_lost(self, batch: Sequence[Pending]) -> list[Outcome]:
         """Command ids make the second call answer for a first one whose COMMIT got lost."""
@@ -224,9 +260,10 @@ class GroupCommit:
             self._drop_connection()
             return self._call(arguments)
 
-    def _call(self, arguments: list[list[Any]]) -> list[Outcome]:
+    def _call(self, arguments: list[Array]) -> list[Outcome]:
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(self._url, autocommit=True, options=OPTIONS, connect_timeout=3)
+            register(self._connection)
         return [Outcome(*row) for row in self._connection.execute(APPEND, arguments, prepare=True).fetchall()]
 
     def _drop_connection(self) -> None:
@@ -243,7 +280,7 @@ def _without_duplicates(batch: Sequence[Pending]) -> list[Pending]:
         wanted = {(event.stream, event.version) for event in pending.events}
         if any(owner.setdefault(place, pending.append.command.id) != pending.append.command.id for place in wanted):
             APPENDS.labels("conflict").inc()
-            pending.done.set_result(Outcome("conflict", None, None, None))
+            pending.done.set(Outcome("conflict", None, None, None))
         else:
             kept.append(pending)
     return kept
@@ -276,17 +313,26 @@ class PostgresRecorder(ApplicationRecorder):
         if self._writer is None:
             self._writer = GroupCommit(self._url, self._root)
         try:
-            return self._writer.submit(append, events).result(PATIENCE)
+            return self._writer.submit(append, events).wait(PATIENCE)
         except TimeoutError:
             raise Unavailable("The database does not answer; try again", retry_after=5) from None
 
     def rows(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
-        """Raises Unavailable."""
+        """Raises Unavailable. A connection that died while it was idle costs a second try, after its like were weeded out."""
         try:
-            with self.pool.connection() as connection:
-                return connection.execute(query, arguments, prepare=True, binary=True).fetchall()
+            return self._rows(query, arguments)
+        except psycopg.OperationalError:
+            self.pool.check()
+        except PoolTimeout:
+            raise _away() from None
+        try:
+            return self._rows(query, arguments)
         except (psycopg.OperationalError, PoolTimeout):
-            raise Unavailable("The database is away; try again", retry_after=2) from None
+            raise _away() from None
+
+    def _rows(self, query: str, arguments: Sequence[object]) -> list[tuple[Any, ...]]:
+        with self.pool.connection() as connection:
+            return connection.execute(query, arguments, prepare=True, binary=True).fetchall()
 
     def select_events(
         self, originator_id: UUID | str, *, gt: int | None = None, lte: int | None = None, desc: bool = False, limit: int | None = None
@@ -461,6 +507,10 @@ def _appended(outcome: Outcome) -> Appended:
             raise Taken(f"This {outcome.detail} is already used", scope=outcome.detail)
         case other:
             raise AssertionError(other)
+
+
+def _away() -> Unavailable:
+    return Unavailable("The database is away; try again", retry_after=2)
 
 
 def _key_reused() -> KeyReused:
