@@ -224,6 +224,14 @@ def test_pictures_keep_their_shape_and_are_never_enlarged(size, thumbnail, previ
         assert np.abs(np.subtract(made.size, wanted)).max() <= 1
 
 
+@pytest.mark.parametrize("mode", ["I;16", "L", "RGB", "P", "LA"])
+def test_very_large_pictures_are_thinned_before_they_are_made_small(mode):
+    image = Image.fromarray(ramp(40, 9000)) if mode == "I;16" else Image.fromarray(ramp(40, 9000, dtype=np.uint8, top=255)).convert(mode)
+    row = pixels(seen(saved(image, "PNG")).thumbnail)[0]
+    assert len(row) == 256
+    assert (row[-1] > row[0] + 200).all()
+
+
 @pytest.mark.parametrize("shape", [(1, 3000), (3000, 1)])
 def test_a_line_of_pixels_is_a_picture_too(shape):
     for data in (stack(ramp(*shape, dtype=np.uint8, top=200)), saved(Image.fromarray(ramp(*shape, dtype=np.uint8, top=200)), "PNG")):

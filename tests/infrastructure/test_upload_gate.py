@@ -73,6 +73,7 @@ def good_files():
         "gray JPEG": jpeg(mode="L"),
         "progressive JPEG": jpeg(progressive=True),
         "JPEG with restarts": jpeg(restart_marker_blocks=3),
+        "gray JPEG with restarts": jpeg(mode="L", restart_marker_blocks=3),
         "two pictures in a JPEG": jpeg()[:2] + segment(0xE2, b"MPF\0") + jpeg()[2:] + jpeg(),
         "PNG": png(),
         "palette PNG": png(mode="P"),
