@@ -10,44 +10,23 @@ from litestar import Litestar, Request
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
-from api import health
-from api.accounts import Users
 from api.auth import Authentication
-from api.blobs import blob
 from api.bodies import Bodies
 from api.calls import Call
-from api.classifications import Classifications
-from api.datasets import Datasets
-from api.devices import Devices
 from api.edge import Edge
-from api.images import Images
-from api.models import Models
+from api.live import Watching
 from api.problems import HANDLERS
-from api.results import Results
-from api.sessions import Sessions
+from api.routes import ROUTES
 from application.context import Services
 from application.identity import Identities
 
 THREADS = 64  # commands that wait for the log at once
-ROUTES: tuple[Any, ...] = (
-    health.live,
-    health.ready,
-    health.metrics,
-    Sessions,
-    Users,
-    Devices,
-    Datasets,
-    Images,
-    blob,
-    Models,
-    Classifications,
-    Results,
-)
 
 
 def create_app(services: Services) -> Edge:
     """An ASGI application over `services`."""
     identities = Identities(services.log)
+    watching = Watching(services, identities)
 
     async def call(request: Request[Any, Any, Any]) -> Call:
         return Call(request, services, identities, request.scope.get("auth"))
@@ -61,7 +40,7 @@ def create_app(services: Services) -> Edge:
 
     app = Litestar(
         route_handlers=ROUTES,
-        dependencies={"call": Provide(call)},
+        dependencies={"call": Provide(call), "watching": Provide(lambda: watching, sync_to_thread=False)},
         middleware=[DefineMiddleware(Authentication, services=services, identities=identities), DefineMiddleware(Bodies)],
         exception_handlers=HANDLERS,
         lifespan=[lifespan],

@@ -1,15 +1,17 @@
 """What happened to one thing, and how it stood at any moment: read from the record alone."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
 
 from application.ports import Log, Recorded
-from domain.errors import NotFound
+from domain.errors import Invalid, NotFound
 from domain.events import Event, State
 from domain.registry import NOUN_OF, NOUNS
+
+POSITION_DIGITS = 18
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,15 +26,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     data: Event
 
 
-def trail(about: UUID, *, others: Iterable[int], log: Log) -> list[Entry]:
-    """Everything about a thing, oldest first: its own stream, and the events of other streams (at positions `others`) that touch it."""
-    found = {recorded.position: recorded for recorded in log.history(about)}
-    for position in others:
-        if position not in found:
-            found |= {recorded.position: recorded for recorded in log.read(position - 1, 1)}
-    if not found:
+def trail(about: UUID, *, others: Iterable[int], log: Log, after: int = 0, most: int | None = None) -> list[Entry]:
+    """Everything about a thing, oldest first: its own stream, and the events of other streams (at positions `others`) that touch it.
+    At most `most` of those that follow position `after`. Raises NotFound for what the record does not know at all."""
+    own = {recorded.position: recorded for recorded in log.history(about)}
+    positions = sorted(own.keys() | set(others))
+    if not positions:
         raise NotFound(f"The record knows nothing of {about}")
-    return [_entry(found[position], log) for position in sorted(found)]
+    wanted = [position for position in positions if position > after][:most]
+    return [_entry(own[position] if position in own else log.read(position - 1, 1)[0], log) for position in wanted]
 
 
 def state_of(about: UUID, *, until: datetime | None, position: int | None, log: Log) -> State:
@@ -47,6 +49,20 @@ def state_of(about: UUID, *, until: datetime | None, position: int | None, log: 
     if state is None:
         raise NotFound(f"{about} did not exist yet")
     return state
+
+
+def moment(text: str | None) -> tuple[int | None, datetime | None]:
+    """A position or a time, as `as_of` names it; neither means now. Raises Invalid."""
+    if text is None:
+        return None, None
+    if text.isdecimal() and len(text) <= POSITION_DIGITS:
+        return int(text), None
+    try:
+        named = datetime.fromisoformat(text)
+    except ValueError:
+        said = "must be a time like 2026-03-01T12:00:00Z, or a position like 4711"
+        raise Invalid(f"as_of {said}", errors=[{"loc": ["query", "as_of"], "msg": said}]) from None
+    return None, named if named.tzinfo else named.replace(tzinfo=UTC)
 
 
 def _entry(recorded: Recorded, log: Log) -> Entry:

@@ -47,6 +47,13 @@ def subjects_of(event: Event) -> tuple[UUID, ...]:
     return tuple(dict.fromkeys(touched))
 
 
+def job_of(seen: Activity) -> UUID | None:
+    """The job that an event is about, where it is about one."""
+    if seen.type == ChunkJudged.__name__:
+        return seen.subjects[1]
+    return seen.stream if NOUN_OF.get(seen.type) == "classification" else None
+
+
 def _dataset_of(event: Event, look: Look) -> UUID | None:
     named: UUID | None = getattr(event, "dataset_id", None)
     match NOUN_OF[type(event).__name__]:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from domain.access import Actor
+from domain.access import Actor, Scope
 from domain.classification import (
     ChunkJudged,
     ClassificationCancelled,
@@ -184,8 +184,24 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a job is: of its `images` so many `succeeded` or `failed`. `planned` says whether `images` is final."""
+
+    id: UUID
+    status: Phase
+    planned: bool
+    images: int
+    chunks: int
+    judged: int
+    succeeded: int
+    failed: int
+    reason: str | None
+
+
 GET = """select c.* from classifications c join visible v on v.dataset = c.dataset_id and v.subject = %(subject)s
   where c.id = %(id)s and not c.deleted"""
+PROGRESS = """select c.id, c.status, c.planned, c.images, c.chunks, c.judged, c.succeeded, c.failed, c.reason from classifications c
+  join visible v on v.dataset = c.dataset_id and v.subject = %(subject)s where c.id = any(%(ids)s::uuid[]) and not c.deleted"""
 LISTED = """select c.* from visible v cross join lateral (
     select c.* from classifications c where c.dataset_id = v.dataset and not c.deleted
       and (%(status)s::text is null or c.status = %(status)s::text)
@@ -227,6 +243,12 @@ async def listed(
     wanted = {"status": status, "dataset_id": dataset_id, "image_id": image_id, "created_by": created_by, "subject": subject_of(actor)}
     found = await db.rows(LISTED, wanted | {"at": place.value, "after": place.id, "most": most + 1}, into=Classification)
     return paged(found, most, lambda job: job.created_at)
+
+
+async def progress(db: Reads, actor: Actor, job_ids: Iterable[UUID]) -> dict[UUID, Progress]:
+    """Those of the jobs that the reader may know of; a service, by the scope with which it follows the events."""
+    wanted = {"subject": subject_of(actor, scope=Scope.EVENTS_READ), "ids": list(job_ids)}
+    return {found.id: found for found in await db.rows(PROGRESS, wanted, into=Progress)}
 
 
 async def failures(db: Reads, actor: Actor, job_id: UUID, *, cursor: str | None = None, size: int = PAGE_MOST) -> Page[Failure]:

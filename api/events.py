@@ -1,0 +1,108 @@
+"""The event stream over HTTP: from any position on, waiting for what comes; and its schemas."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from litestar import Controller, Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery
+
+from api.calls import Call
+from application import feed, schemas
+from application.feed import Feed
+from domain.errors import Invalid
+from domain.registry import NOUN_OF
+
+WAIT_MOST = 20.0  # seconds
+LOOK_ANYWAY = 1.0  # seconds, should the projector be away
+WAITING_MOST = 64  # requests; more are answered at once
+POSITION_MOST = 2**53  # what every JSON reader can hold
+
+
+class Described(msgspec.Struct, frozen=True, kw_only=True):
+    """An event type; `versions` are those that the log may hold."""
+
+    type: str
+    noun: str
+    meaning: str
+    versions: list[int]
+
+
+class Room:
+    """Places for those who wait."""
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+
+    @contextmanager
+    def place(self) -> Iterator[bool]:
+        """Whether there was one."""
+        got = self._free > 0
+        self._free -= got
+        try:
+            yield got
+        finally:
+            self._free += got
+
+
+ROOM = Room(WAITING_MOST)
+
+
+class Events(Controller):
+    path = "/api/events"
+    tags = ("events",)
+
+    @get("/")
+    async def follow(
+        self,
+        call: NamedDependency[Call],
+        after: FromQuery[int] = 0,
+        limit: FromQuery[int] = 100,
+        wait: FromQuery[float] = 0.0,
+        sealed: FromQuery[bool] = False,  # noqa: FBT002 - a query parameter
+    ) -> Response[Feed]:
+        """What follows position `after`, for administrators and for services with the scope `events:read`.
+
+        At most `limit` (1000) events, without a gap. Where there are none yet, the answer waits up to `wait` (20) seconds.
+        Private fields are in clear for an administrator who does not ask for `sealed`.
+        """
+        if not 0 <= after <= POSITION_MOST:
+            raise Invalid("after must be a position, or 0", errors=[{"loc": ["query", "after"], "msg": "must be a position, or 0"}])
+        feed.require_follower(call.actor)
+        return Response(await awaited(call, after, limit=limit, wait=min(wait, WAIT_MOST), sealed=sealed))
+
+    @get("/schemas")
+    async def described(self, call: NamedDependency[Call]) -> list[Described]:  # noqa: ARG002 - who may ask is known
+        """Every type that there is."""
+        return [
+            Described(type=kind, noun=NOUN_OF[kind], meaning=meaning, versions=schemas.versions(kind))
+            for kind, meaning in schemas.MEANINGS.items()
+        ]
+
+    @get("/schemas/{kind:str}")
+    async def schema(
+        self,
+        call: NamedDependency[Call],  # noqa: ARG002 - who may ask is known
+        kind: FromPath[str],
+        version: FromQuery[int | None] = None,
+        sealed: FromQuery[bool] = True,  # noqa: FBT002 - a query parameter
+    ) -> Response[dict[str, Any]]:
+        """The JSON Schema of a payload: as Kafka carries it, or as an administrator reads it (`sealed=false`)."""
+        return Response(schemas.schema(kind, version, sealed=sealed), media_type="application/schema+json")
+
+
+async def awaited(call: Call, after: int, *, limit: int, wait: float, sealed: bool) -> Feed:
+    """No thread is held while it waits."""
+    log, visible = call.services.log, call.services.visible
+    clock = asyncio.get_running_loop().time
+    until = clock() + wait
+    with ROOM.place() as may_wait:
+        while True:
+            found = await asyncio.to_thread(feed.after, after, limit=limit, sealed=sealed, actor=call.actor, log=log)
+            left = until - clock()
+            if found.events or left <= 0 or not may_wait:
+                return found
+            await visible.wait(after + 1, min(left, LOOK_ANYWAY))

@@ -1,0 +1,389 @@
+"""Live status over a WebSocket: what happens, as far as one may see it, from any position on.
+
+Each session reads the activity read model behind its own position, with its reader's access; news only say when to look. So a resume
+is the ordinary case, nothing is queued, and a session takes no more memory than one page. What a client says first is who it is:
+{"type":"auth","token":...}; then {"type":"subscribe","after":POSITION,"datasets":[...]}, as often as it likes.
+"""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import msgspec
+import structlog
+from litestar import WebSocket, websocket
+from litestar.di import NamedDependency
+from litestar.exceptions import WebSocketException
+from msgspec import Meta
+
+from api.auth import OPEN
+from api.calls import now
+from application.context import Claims, Options, Services
+from application.identity import Identities
+from domain.access import Actor
+from domain.errors import NotAuthenticated, Unavailable
+from projections import activity, checkpoints, classifications
+
+log = structlog.get_logger()
+
+MALFORMED, UNKNOWN, FOREIGN_ORIGIN, TOO_SLOW, TOO_MANY, OUR_FAULT = 4400, 4401, 4403, 4408, 4429, 1011
+
+FRAME_MOST: Final = 64 * 1024  # bytes
+MESSAGES_MOST: Final = 20  # in a second
+DATASETS_MOST: Final = 100
+WATCHERS_MOST: Final = 1000  # in this process
+WATCHERS_EACH: Final = 100  # of one account
+SAY_WHO_WITHIN: Final = 5.0  # seconds
+TAKEN_WITHIN: Final = 10.0  # seconds that a message may wait for the client to take it
+LOOK_ANYWAY: Final = 1.0  # seconds, should news have been lost
+WHO_AGAIN: Final = 5.0  # seconds between two looks at whether the session still lives
+PING: Final = 20.0  # seconds
+SILENT_MOST: Final = 65.0  # seconds without a word from the client
+PAGE: Final = 100  # events read at once
+LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+
+
+# ---- what is said ------------------------------------------------------------------------------------------------------------------
+class Said(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
+    """A message of the client."""
+
+
+class Auth(Said, frozen=True, kw_only=True, tag="auth"):
+    token: str
+
+
+class Subscribe(Said, frozen=True, kw_only=True, tag="subscribe"):
+    """From now on, or from what follows `after`; only of `datasets`, where they are named."""
+
+    after: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    datasets: Annotated[frozenset[UUID], Meta(max_length=DATASETS_MOST)] | None = None
+
+
+class Ping(Said, frozen=True, kw_only=True, tag="ping"):
+    pass
+
+
+class Pong(Said, frozen=True, kw_only=True, tag="pong"):
+    pass
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+    """A message of ours."""
+
+
+class Authenticated(Told, frozen=True, kw_only=True, tag="authenticated"):
+    """Send a newer token before `expires_at`, and nothing is interrupted."""
+
+    user: UUID
+    expires_at: datetime
+
+
+class Happened(Told, frozen=True, kw_only=True, tag="event"):
+    """`subjects`: the ids of everything that the event touches. `job`: how far the job is by now, where it is about one."""
+
+    position: int
+    at: datetime
+    event: str
+    stream: UUID
+    actor: UUID
+    dataset: UUID | None
+    subjects: tuple[UUID, ...]
+    job: classifications.Progress | None = None
+
+
+class CaughtUp(Told, frozen=True, kw_only=True, tag="caught_up"):
+    """There is nothing more until something happens; resume after `position`."""
+
+    position: int
+
+
+class StillHere(Told, frozen=True, kw_only=True, tag="ping"):
+    """Answer with a pong, or any other word. Resume after `position`, where one is told."""
+
+    position: int | None = None
+
+
+class Answer(Told, frozen=True, kw_only=True, tag="pong"):
+    pass
+
+
+HEARD: Final = msgspec.json.Decoder(Auth | Subscribe | Ping | Pong)
+
+
+class Ended(Exception):
+    """Why a socket closes."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+class Left(Exception):
+    """The client went away."""
+
+
+# ---- everybody who watches ---------------------------------------------------------------------------------------------------------
+class Watching:
+    """All sockets of this process, counted."""
+
+    def __init__(self, services: Services, identities: Identities) -> None:
+        self.services, self.identities = services, identities
+        self.each: Counter[UUID] = Counter()
+        self._count = 0
+        self._origins = origins_of(services.options)
+
+    async def watch(self, socket: WebSocket[Any, Any, Any]) -> None:
+        """Until it closes. A refusal is told after the handshake: browsers cannot see one before."""
+        await socket.accept()
+        self._count += 1
+        watch, began = Watch(socket, self), time.monotonic()
+        try:
+            ended = await self._refused(socket) or await watch.run()
+        finally:
+            self._count -= 1
+        if ended is not None:
+            with suppress(TimeoutError, RuntimeError, WebSocketException):
+                await asyncio.wait_for(socket.close(ended.code, ended.reason), 1.0)
+        log.info("watched", **watch.told, code=ended.code if ended else None, seconds=round(time.monotonic() - began, 1))
+
+    async def _refused(self, socket: WebSocket[Any, Any, Any]) -> Ended | None:
+        origin = socket.headers.get("origin")
+        if origin is not None and origin not in self._origins:
+            return Ended(FOREIGN_ORIGIN, "this origin may not watch")
+        return Ended(TOO_MANY, "too many watch already") if self._count > WATCHERS_MOST else None
+
+
+@websocket("/api/ws", opt=OPEN)
+async def live(socket: WebSocket[Any, Any, Any], watching: NamedDependency[Watching]) -> None:
+    """What happens, while it happens."""
+    await watching.watch(socket)
+
+
+def origins_of(options: Options) -> frozenset[str]:
+    """Those that may open a socket: our own, under each name of this machine where it is one, and those that were named."""
+    own = urlsplit(options.base_url)
+    port = f":{own.port}" if own.port else ""
+    hosts = LOOPBACK if own.hostname in {"127.0.0.1", "localhost", "::1"} else (own.netloc.removesuffix(port),)
+    return frozenset({*options.cors_origins, *(f"{own.scheme}://{host}{port}" for host in hosts)})
+
+
+# ---- one who watches ---------------------------------------------------------------------------------------------------------------
+class Wanted:
+    """What a client asked for, and how far it was told."""
+
+    def __init__(self, position: int, datasets: frozenset[UUID] | None) -> None:
+        self.position, self.datasets = position, datasets
+        self.fresh = True
+
+
+class Watch:
+    """One socket."""
+
+    def __init__(self, socket: WebSocket[Any, Any, Any], watching: Watching) -> None:
+        self._socket, self._watching = socket, watching
+        self._services, self._identities = watching.services, watching.identities
+        self._claims: Claims | None = None
+        self._actor: Actor | None = None
+        self._wanted: Wanted | None = None
+        self._bell, self._sending = asyncio.Event(), asyncio.Lock()
+        self._heard: deque[float] = deque(maxlen=MESSAGES_MOST)
+        self.told = {"user": "", "events": 0}
+
+    async def run(self) -> Ended | None:
+        """Why it ended; None when the client left."""
+        try:
+            await self._greet()
+            await self._serve()
+        except Exception as raised:
+            match _first(raised):
+                case Left():
+                    return None
+                case Ended() as ended:
+                    return ended
+                case unforeseen:
+                    log.exception("unforeseen error", exc_info=unforeseen)
+                    return Ended(OUR_FAULT, "something went wrong on our side")
+        return None
+
+    async def _greet(self) -> None:
+        try:
+            async with asyncio.timeout(SAY_WHO_WITHIN):
+                said = await self._next()
+        except TimeoutError:
+            raise Ended(UNKNOWN, "say who you are within 5 seconds") from None
+        if not isinstance(said, Auth):
+            raise Ended(UNKNOWN, "say who you are first")
+        await self._believe(said.token)
+
+    async def _serve(self) -> None:
+        actor = self._known
+        each = self._watching.each
+        if each[actor.id] >= WATCHERS_EACH:
+            raise Ended(TOO_MANY, f"one account may watch {WATCHERS_EACH} times at once")
+        each[actor.id] += 1
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for part in (self._listen, self._tell, self._ring, self._look_who, self._keep_alive):
+                    tasks.create_task(part())
+        finally:
+            each[actor.id] -= 1
+            each += Counter()  # forgets those at zero
+
+    @property
+    def _known(self) -> Actor:
+        assert self._actor is not None
+        return self._actor
+
+    # ---- who it is ----
+    async def _believe(self, token: str) -> None:
+        try:
+            claims = self._services.access_tokens.verify(token, at=now())
+            identity = await asyncio.to_thread(self._identities.identified, claims)
+        except NotAuthenticated as refused:
+            raise Ended(UNKNOWN, refused.detail) from None
+        except Unavailable:
+            raise Ended(OUR_FAULT, "the database is away; try again") from None
+        if self._actor is not None and self._actor.id != identity.actor.id:
+            raise Ended(UNKNOWN, "this token is somebody else's")
+        self._claims, self._actor = claims, identity.actor
+        self.told["user"] = str(identity.actor.id)
+        await self._say(Authenticated(user=identity.actor.id, expires_at=claims.expires_at))
+
+    async def _look_who(self) -> None:
+        """Nobody watches longer than his token, his session or his role allows."""
+        while True:
+            await asyncio.sleep(WHO_AGAIN)
+            claims = self._claims
+            assert claims is not None
+            if now() >= claims.expires_at:
+                raise Ended(UNKNOWN, "the token has ended")
+            try:
+                identity = await asyncio.to_thread(self._identities.identified, claims)
+            except NotAuthenticated as refused:
+                raise Ended(UNKNOWN, refused.detail) from None
+            except Unavailable:
+                continue  # then nothing can be read either
+            self._actor = identity.actor
+
+    # ---- what it says ----
+    async def _listen(self) -> None:
+        while True:
+            match await self._next():
+                case Auth(token=token):
+                    await self._believe(token)
+                case Subscribe() as said:
+                    await self._subscribe(said)
+                case Ping():
+                    await self._say(Answer())
+                case Pong():
+                    pass
+
+    async def _subscribe(self, said: Subscribe) -> None:
+        after = said.after
+        if after is None:
+            try:
+                after = await checkpoints.position(self._services.reads)
+            except Unavailable:
+                after = self._services.visible.position
+        self._wanted = Wanted(after, said.datasets)
+        self._bell.set()
+
+    async def _next(self) -> Auth | Subscribe | Ping | Pong:
+        message: Any = await self._socket.receive()
+        if message["type"] != "websocket.receive":
+            raise Left
+        at = time.monotonic()
+        if len(self._heard) == MESSAGES_MOST and at - self._heard[0] < 1.0:
+            raise Ended(TOO_MANY, f"more than {MESSAGES_MOST} messages in a second")
+        self._heard.append(at)
+        text = message.get("text")
+        if not isinstance(text, str) or len(text.encode(errors="replace")) > FRAME_MOST:
+            raise Ended(MALFORMED, "messages are text of at most 64 KiB")
+        try:
+            said: Auth | Subscribe | Ping | Pong = HEARD.decode(text)
+        except (msgspec.MsgspecError, UnicodeError):
+            raise Ended(MALFORMED, "this is no message that is understood here") from None
+        return said
+
+    # ---- what it is told ----
+    async def _ring(self) -> None:
+        async with self._services.live.subscribe() as news:
+            while True:
+                there_was = await news.wait(LOOK_ANYWAY)
+                if there_was or (self._wanted is not None and self._services.visible.position > self._wanted.position):
+                    self._bell.set()
+
+    async def _tell(self) -> None:
+        while True:
+            await self._bell.wait()
+            self._bell.clear()
+            if (wanted := self._wanted) is not None:
+                try:
+                    await self._catch_up(wanted)
+                except Unavailable:
+                    await asyncio.sleep(LOOK_ANYWAY)
+                    self._bell.set()
+
+    async def _catch_up(self, wanted: Wanted) -> None:
+        """Everything up to now, a page at a time; another subscription takes its place at once."""
+        news, more = wanted.fresh, True
+        while more and wanted is self._wanted:
+            feed = await activity.after(self._services.reads, self._known, position=wanted.position, limit=PAGE)
+            chosen = [one for one in feed.items if wanted.datasets is None or one.dataset in wanted.datasets]
+            await self._say_all(chosen)
+            wanted.position, more = feed.position, feed.more
+            news = news or bool(chosen)
+        if news and wanted is self._wanted:
+            wanted.fresh = False
+            await self._say(CaughtUp(position=wanted.position))
+
+    async def _say_all(self, chosen: Sequence[activity.Activity]) -> None:
+        jobs = {job for one in chosen if (job := activity.job_of(one)) is not None}
+        told = await classifications.progress(self._services.reads, self._known, jobs) if jobs else {}
+        for one in chosen:
+            job = activity.job_of(one)
+            await self._say(happened(one, told.get(job) if job else None))
+        self.told["events"] += len(chosen)  # type: ignore[operator]
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await asyncio.sleep(PING)
+            if time.monotonic() - self._heard[-1] > SILENT_MOST:
+                raise Ended(TOO_SLOW, "nothing was heard of you for a minute")
+            await self._say(StillHere(position=self._wanted.position if self._wanted else None))
+
+    async def _say(self, told: Told) -> None:
+        """Returns when it is on its way: who does not take it in time holds up nobody but himself, and not for long."""
+        try:
+            async with asyncio.timeout(TAKEN_WITHIN), self._sending:
+                await self._socket.send_data(msgspec.json.encode(told).decode())
+        except TimeoutError:
+            raise Ended(TOO_SLOW, "messages are not taken in time") from None
+        except (RuntimeError, WebSocketException):
+            raise Left from None
+
+
+def happened(one: activity.Activity, job: classifications.Progress | None) -> Happened:
+    return Happened(
+        position=one.position,
+        at=one.at,
+        event=one.type,
+        stream=one.stream,
+        actor=one.actor,
+        dataset=one.dataset,
+        subjects=one.subjects,
+        job=job,
+    )
+
+
+def _first(raised: BaseException) -> BaseException:
+    """The first leaf of a group."""
+    while isinstance(raised, BaseExceptionGroup):
+        raised = raised.exceptions[0]
+    return raised

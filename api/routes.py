@@ -1,0 +1,35 @@
+"""Every route that answers with JSON; the pages that describe them are in api/docs.py."""
+
+from typing import Any
+
+from api import health
+from api.accounts import Users
+from api.audit import Audit
+from api.blobs import blob
+from api.classifications import Classifications
+from api.datasets import Datasets
+from api.devices import Devices
+from api.events import Events
+from api.images import Images
+from api.live import live
+from api.models import Models
+from api.results import Results
+from api.sessions import Sessions
+
+ROUTES: tuple[Any, ...] = (
+    health.live,
+    health.ready,
+    health.metrics,
+    Sessions,
+    Users,
+    Devices,
+    Datasets,
+    Images,
+    blob,
+    Models,
+    Classifications,
+    Results,
+    Events,
+    Audit,
+    live,
+)

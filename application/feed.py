@@ -1,0 +1,104 @@
+"""The log for whoever follows it: from any position on, in order, in bounded pieces."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from application.ports import Log, Recorded
+from application.schemas import COLUMNS
+from domain.access import Actor, Scope
+from domain.errors import Forbidden
+
+EVENTS_MOST: Final = 1000
+BYTES_MOST: Final = 4 * 1024**2  # of data in one answer; a single larger event still goes out
+PIECE: Final = 50  # events read at once: each has up to 256 KiB
+
+
+class Followed(msgspec.Struct, frozen=True, kw_only=True):
+    """One event. `data` is what Kafka carries, or has its private fields in clear and the newest schema version; `time` is when it
+    was recorded."""
+
+    position: int
+    id: UUID
+    type: str
+    schema_version: int
+    stream: UUID
+    version: int
+    time: datetime | None
+    actor: dict[str, Any]
+    correlation_id: UUID | None
+    causation_id: UUID | None
+    traceparent: str | None
+    data: Any
+
+
+class Feed(msgspec.Struct, frozen=True, kw_only=True):
+    """Events without a gap between them; ask again after `next`."""
+
+    events: list[Followed]
+    next: int
+
+
+class Meta(msgspec.Struct, frozen=True, kw_only=True):
+    actor: dict[str, Any] = {}
+    correlation_id: UUID | None = None
+    causation_id: UUID | None = None
+    traceparent: str | None = None
+
+
+def require_follower(actor: Actor) -> None:
+    """Raises Forbidden unless `actor` may read the whole log."""
+    if not (actor.is_admin or actor.is_system or Scope.EVENTS_READ in actor.scopes):
+        raise Forbidden(f"Insufficient permissions: this needs an administrator, or a service with the scope {Scope.EVENTS_READ}")
+
+
+def after(position: int, *, limit: int, sealed: bool = False, actor: Actor, log: Log) -> Feed:
+    """The events that follow `position`, as many as fit. Private fields are in clear for administrators, unless they ask for
+    `sealed`; nobody else gets them. Blocks. Raises Forbidden, Unavailable."""
+    require_follower(actor)
+    tell = _sealed if sealed or not actor.is_admin else _clear
+    events = [tell(recorded, log) for recorded in _bounded(position, max(1, min(limit, EVENTS_MOST)), log)]
+    return Feed(events=events, next=events[-1].position if events else position)
+
+
+def _bounded(position: int, limit: int, log: Log) -> Iterator[Recorded]:
+    size = 0
+    while limit > 0 and (piece := log.read(position, min(limit, PIECE))):
+        for recorded in piece:
+            size += len(recorded.data)
+            if size > BYTES_MOST and size > len(recorded.data):
+                return
+            yield recorded
+        position = piece[-1].position
+        limit -= len(piece)
+
+
+def _sealed(recorded: Recorded, _: Log) -> Followed:
+    return _followed(recorded, msgspec.Raw(recorded.data), recorded.schema_version)
+
+
+def _clear(recorded: Recorded, log: Log) -> Followed:
+    event = log.decode(recorded)
+    told = {name: value for name, value in msgspec.to_builtins(event).items() if name not in COLUMNS}
+    return _followed(recorded, told, event.schema_version)
+
+
+def _followed(recorded: Recorded, data: Any, schema_version: int) -> Followed:
+    meta = msgspec.json.decode(recorded.meta, type=Meta)
+    return Followed(
+        position=recorded.position,
+        id=recorded.event_id,
+        type=recorded.type,
+        schema_version=schema_version,
+        stream=recorded.stream,
+        version=recorded.version,
+        time=recorded.recorded_at,
+        actor=meta.actor,
+        correlation_id=meta.correlation_id,
+        causation_id=meta.causation_id,
+        traceparent=meta.traceparent,
+        data=data,
+    )

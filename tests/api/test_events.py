@@ -1,0 +1,155 @@
+"""The event stream over HTTP: whole, in order, from any position, in clear for whom may read it."""
+
+import asyncio
+import time
+
+import jsonschema
+import msgspec
+import pytest
+
+from api.calls import now
+from application import schemas
+from domain.events import SEALED
+from domain.registry import EVENTS
+
+pytestmark = pytest.mark.anyio
+
+
+def service(laboratory, *scopes):
+    token = laboratory.services.access_tokens.issue_service(name="downstream", scopes=frozenset(scopes), seconds=600, at=now())
+    return laboratory.anonymous(Authorization=f"Bearer {token}")
+
+
+async def made(http, name="cells"):
+    answer = await http.post("/api/datasets", json={"name": name})
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
+async def followed(http, **asked):
+    answer = await http.get("/api/events", params=asked)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_the_whole_log_comes_in_order_without_a_gap_whatever_the_page(laboratory):
+    admin = await laboratory.client("admin")
+    for number in range(7):
+        await made(admin, f"cells {number}")
+    head = laboratory.services.log.head()
+    for limit in (1, 3, 1000):
+        after, positions = 0, []
+        while (page := await followed(admin, after=after, limit=limit))["events"]:
+            assert len(page["events"]) <= limit
+            positions += [event["position"] for event in page["events"]]
+            assert page["next"] == positions[-1]
+            after = page["next"]
+        assert positions == list(range(1, head + 1))
+        assert page == {"events": [], "next": head}
+
+
+async def test_an_event_is_told_with_all_that_a_consumer_needs(laboratory):
+    admin = await laboratory.client("admin")
+    position = int((await made(admin)).headers["x-event-position"])
+    (event,) = (await followed(admin, after=position - 1))["events"]
+    recorded = laboratory.services.log.read(position - 1, 1)[0]
+    assert event.keys() == {
+        *("position", "id", "type", "schema_version", "stream", "version", "time"),
+        *("actor", "correlation_id", "causation_id", "traceparent", "data"),
+    }
+    assert (event["type"], event["schema_version"], event["version"]) == ("DatasetCreated", 1, 1)
+    assert (event["id"], event["stream"]) == (str(recorded.event_id), str(recorded.stream))
+    assert event["time"].endswith("Z")
+    assert event["actor"]["role"] == "admin"
+    assert event["data"]["name"] == "cells"
+
+
+async def test_what_is_told_fits_the_schema_that_is_told(laboratory):
+    admin = await laboratory.client("admin")
+    await made(admin)
+    for sealed in (False, True):
+        for event in (await followed(admin, sealed=sealed))["events"]:
+            schema = (await admin.get(f"/api/events/schemas/{event['type']}", params={"sealed": sealed})).json()
+            assert schema == msgspec.json.decode(msgspec.json.encode(schemas.schema(event["type"], sealed=sealed)))
+            jsonschema.validate(event["data"], schema)
+
+
+async def test_a_service_gets_private_fields_sealed_whatever_it_asks_for(laboratory):
+    admin = await laboratory.client("admin")
+    await made(admin, "patient 17")
+    follower = service(laboratory, "events:read")
+    for sealed in (False, True):
+        created = [event for event in (await followed(follower, sealed=sealed))["events"] if event["type"] == "DatasetCreated"]
+        assert created
+        assert all(event["data"]["name"].startswith(SEALED) for event in created)
+    assert "patient 17" in (await admin.get("/api/events")).text
+    assert "patient 17" not in (await admin.get("/api/events", params={"sealed": True})).text
+
+
+async def test_nobody_else_may_follow(laboratory):
+    assert (await laboratory.anonymous().get("/api/events")).status_code == 401
+    for other in (await laboratory.client("researcher"), service(laboratory, "images:read"), service(laboratory)):
+        assert (await other.get("/api/events")).status_code == 403
+
+
+async def test_who_waits_is_answered_as_soon_as_something_happens(laboratory):
+    admin = await laboratory.client("admin")
+    head = laboratory.services.log.head()
+    waiting = asyncio.create_task(followed(admin, after=head, wait=20))
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    began = time.monotonic()
+    await made(await laboratory.client("researcher"))
+    found = await waiting
+    assert found["events"][0]["position"] == head + 1
+    assert time.monotonic() - began < 2
+
+
+async def test_waiting_ends_in_time_with_nothing(laboratory):
+    admin = await laboratory.client("admin")
+    head = laboratory.services.log.head()
+    began = time.monotonic()
+    assert await followed(admin, after=head, wait=0.5) == {"events": [], "next": head}
+    assert 0.4 < time.monotonic() - began < 2
+
+
+async def test_who_waits_holds_no_thread_and_finds_at_most_so_many_places(laboratory):
+    admin = await laboratory.client("admin")
+    head = laboratory.services.log.head()
+    waiting = [asyncio.create_task(followed(admin, after=head, wait=2)) for _ in range(70)]
+    await asyncio.sleep(1)
+    assert sum(task.done() for task in waiting) == 6
+    assert (await made(admin)).status_code == 201
+    assert all(page["next"] == head + 1 for page in await asyncio.gather(*waiting) if page["events"])
+
+
+@pytest.mark.parametrize("wrong", [{"after": -1}, {"after": 2**60}, {"after": "x"}, {"limit": "many"}, {"wait": "long"}])
+async def test_wrong_parameters_are_named(laboratory, wrong):
+    answer = await (await laboratory.client("admin")).get("/api/events", params=wrong)
+    assert answer.status_code == 422
+    assert next(iter(wrong)) in answer.text
+
+
+async def test_a_page_is_bounded_by_its_bytes_too(laboratory, monkeypatch):
+    monkeypatch.setattr("application.feed.BYTES_MOST", 1000)
+    admin = await laboratory.client("admin")
+    for number in range(10):
+        await made(admin, f"cells {number}")
+    after, positions = 0, []
+    while (page := await followed(admin, after=after, limit=1000))["events"]:
+        positions += [event["position"] for event in page["events"]]
+        after = page["next"]
+    assert positions == list(range(1, laboratory.services.log.head() + 1))
+    assert len((await followed(admin, after=0, limit=1000))["events"]) < 10
+
+
+async def test_every_type_is_described_to_who_signed_in(laboratory):
+    http = await laboratory.client("viewer")
+    described = (await http.get("/api/events/schemas")).json()
+    assert {one["type"] for one in described} == set(EVENTS)
+    assert all(one["meaning"] and one["versions"] == [1] for one in described)
+    schema = await http.get("/api/events/schemas/ChunkJudged", params={"version": 1})
+    assert schema.headers["content-type"].startswith("application/schema+json")
+    assert (await http.get("/api/events/schemas/ChunkJudged", params={"version": 2})).status_code == 404
+    assert (await http.get("/api/events/schemas/Nothing")).status_code == 404
+    assert (await laboratory.anonymous().get("/api/events/schemas")).status_code == 401
