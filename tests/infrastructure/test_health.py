@@ -1,0 +1,151 @@
+"""Readiness: each thing is asked at once, with its own patience, and what is wrong is told to an operator in words."""
+
+import asyncio
+import socket
+import threading
+import time
+from contextlib import asynccontextmanager
+
+import msgspec
+import psycopg
+import pytest
+
+from infrastructure.health import PATIENCE, REMEMBERED, Examination, told
+from infrastructure.memory_blobs import MemoryBlobs
+from infrastructure.reads import ReadDatabase
+from infrastructure.standing import Standing
+
+pytestmark = pytest.mark.anyio
+WELL = Standing(
+    head=7,
+    published=7,
+    projected=7,
+    unpublished_age=0,
+    unprojected_age=0,
+    dead_letters=0,
+    parked=0,
+    task_age=0,
+    workers=1,
+    scheduling=True,
+    counters=(),
+)
+
+
+@pytest.fixture
+def silence():
+    """host:port of something that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def examination(settings, blobs=None):
+    reads = ReadDatabase(settings.postgres_url)
+    health = Examination(settings, reads=reads, blobs=blobs or MemoryBlobs())
+    await reads.open()
+    yield health
+    await health.close()
+    await reads.close()
+
+
+async def examined(settings, blobs=None):
+    async with examination(settings, blobs) as health:
+        began = time.monotonic()
+        found = {one.name: one for one in await health.examine()}
+        assert time.monotonic() - began < 2
+        return found
+
+
+def changed(settings, **changes):
+    return msgspec.structs.replace(settings, **changes)
+
+
+async def test_a_whole_system_is_well(settings, owner_url):
+    with psycopg.connect(owner_url, autocommit=True) as scheduler:
+        scheduler.execute("select pg_advisory_lock(%s)", (0x7363686564,))
+        scheduler.execute("insert into ops.workers values ('a/bulk', now(), 2, 'bulk'), ('a/urgent', now(), 1, 'urgent')")
+        found = await examined(settings)
+    assert all(one.ok for one in found.values())
+    assert list(found) == ["postgres", "relay", "projector", "scheduler", "inference", "kafka", "redis", "blobs"]
+    assert (found["relay"].lag, found["projector"].lag) == (0, 0)
+    assert found["inference"].detail == "1 at work"
+
+
+async def test_nobody_scheduling_and_nobody_at_work_are_told(settings, owner_url):
+    with psycopg.connect(owner_url) as connection:
+        connection.execute("insert into ops.workers values ('a/bulk', now() - interval '11 s', 2, 'bulk')")
+    found = await examined(settings)
+    assert not found["scheduler"].ok
+    assert not found["inference"].ok
+    assert "inference process running?" in found["inference"].detail
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "ok", "words"),
+    [
+        ("relay", {"published": 5, "unpublished_age": 2}, True, "2 events behind"),
+        ("relay", {"published": 5, "unpublished_age": 40}, False, "the oldest for 40 s"),
+        ("relay", {"published": 9}, True, "all events are published"),
+        ("projector", {"projected": 3, "unprojected_age": 31}, False, "4 events are not shown"),
+        ("projector", {"dead_letters": 2, "parked": 5}, True, "bioscope dead-letters list"),
+        ("scheduler", {"scheduling": False}, False, "jobs wait"),
+        ("inference", {"workers": 0}, False, "no worker"),
+    ],
+)
+async def test_what_the_database_knows_is_told_in_words(name, changes, ok, words):
+    found = {one.name: one for one in told(msgspec.structs.replace(WELL, **changes))}
+    assert found[name].ok == ok
+    assert words in found[name].detail
+    assert all(one.ok for other, one in found.items() if other != name)
+
+
+@pytest.mark.parametrize("kind", ["refused", "silent"])
+@pytest.mark.parametrize("name", ["postgres", "kafka", "redis"])
+async def test_what_is_away_or_silent_is_named_in_time_and_the_others_are_told_all_the_same(settings, silence, tmp_path, name, kind):
+    address = silence if kind == "silent" else "127.0.0.1:1"
+    urls = {"postgres": f"postgresql://{address}/none", "kafka": address, "redis": f"redis://{address}/0"}
+    found = await examined(changed(settings, **{f"{name}_url": urls[name]}))
+    with_it = {"postgres", "relay", "projector", "scheduler", "inference"} if name == "postgres" else {name}
+    assert {one.name for one in found.values() if not one.ok} == with_it | {"scheduler", "inference"}
+
+
+async def test_one_broker_of_three_is_enough(settings):
+    found = await examined(changed(settings, kafka_url=f"127.0.0.1:1, {settings.kafka_url},127.0.0.1:2"))
+    assert found["kafka"].ok
+    assert found["kafka"].detail == "1 of 3 brokers answer"
+
+
+class Hanging(MemoryBlobs):
+    def __init__(self):
+        super().__init__()
+        self.looks, self.go = 0, threading.Event()
+
+    def exists(self, sha256):
+        self.looks += 1
+        self.go.wait(10)
+        return False
+
+
+async def test_a_store_that_hangs_is_named_and_gathers_no_threads(settings):
+    blobs = Hanging()
+    async with examination(settings, blobs) as health:
+        for _ in range(2):
+            began = time.monotonic()
+            found = {one.name: one for one in await health.examine()}
+            assert not found["blobs"].ok
+            assert f"within {PATIENCE} s" in found["blobs"].detail
+            assert time.monotonic() - began < 2
+            await asyncio.sleep(REMEMBERED)
+        assert blobs.looks == 1
+        blobs.go.set()
+        await asyncio.sleep(0.1)
+        assert {one.name: one for one in await health.examine()}["blobs"].ok
+
+
+async def test_many_who_ask_at_once_cost_one_look(settings):
+    blobs = Hanging()
+    blobs.go.set()
+    async with examination(settings, blobs) as health:
+        answers = await asyncio.gather(*(health.examine() for _ in range(50)))
+    assert blobs.looks == 1
+    assert all(answer == answers[0] for answer in answers)
