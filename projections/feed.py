@@ -31,8 +31,8 @@ class Store(Protocol):
     def read(self, after: int, limit: int) -> Sequence[Recorded]: ...
 
 
-class Behind(Exception):
-    """The store ends before Kafka does: it was put back to an older copy. An alarm: what Kafka holds has no truth behind it."""
+class Ahead(Exception):
+    """Kafka knows events that the store has not: it was put back to an older copy. An alarm: they have no truth behind them."""
 
 
 class Feed:
@@ -51,7 +51,7 @@ class Feed:
         return self.at
 
     def take(self, events: Sequence[Recorded], *, cluster: str, next_offset: int) -> None:
-        """Apply what is new of a run of records that ends before `next_offset` of `cluster`. Raises Behind."""
+        """Apply what is new of a run of records that ends before `next_offset` of `cluster`. Raises Ahead."""
         while True:
             try:
                 return self._take(events, cluster, next_offset)
@@ -81,7 +81,7 @@ class Feed:
     def _fill_up_to(self, last: int) -> None:
         while self.at.position < last:
             if not self._fill(last):
-                raise Behind(f"the store ends at {self.at.position}, Kafka knows {last + 1}")
+                raise Ahead(f"the store ends at {self.at.position}, Kafka knows {last + 1}")
 
     def _fill(self, last: int) -> bool:
         events = self._store.read(self.at.position, min(BATCH, last - self.at.position))

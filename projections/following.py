@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 import structlog
@@ -15,7 +15,6 @@ from domain.errors import Unavailable
 from projections.feed import Feed, Store
 
 log = structlog.get_logger()
-P = ParamSpec("P")
 T = TypeVar("T")
 
 TICK = 0.125  # seconds between two looks at the head
@@ -66,6 +65,7 @@ class Follower:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="projector")
         self._counted: Counter[str] = Counter()
         self._count_due = 0.0
+        self._ended = False
 
     # ---- Kafka ----
     async def places(self, cluster: str, spans: Mapping[Any, Span]) -> dict[Any, int]:
@@ -77,15 +77,15 @@ class Follower:
         return places
 
     async def take(self, frame: Frame) -> None:
-        events = list(self._events(frame.records))
+        events = list(self._events(frame))
         await self._on_thread(lambda: self._feed.take(events, cluster=frame.cluster, next_offset=frame.next_offset))
 
-    def _events(self, records: Sequence[Any]) -> Any:
-        for record in records:
+    def _events(self, frame: Frame) -> Iterator[Recorded]:
+        for record in frame.records:
             try:
                 yield self._recorded(record)
             except ValueError as foreign:
-                log.error("a record that the relay did not write", offset=record.offset, reason=str(foreign))  # noqa: TRY400 - no fault of ours
+                log.warning("a record that the relay did not write", before=frame.next_offset, reason=str(foreign))
 
     # ---- the store ----
     async def follow_store(self) -> None:
@@ -130,11 +130,13 @@ class Follower:
     # ---- the end, and what is common ----
     async def finish(self) -> None:
         """Let the batch under way end, and begin no other."""
+        self._ended = True
         await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self._thread, self._count_now), LAST_BATCH)
-        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _on_thread(self, step: Callable[[], T]) -> T:
         while True:
+            if self._ended:
+                await asyncio.Event().wait()  # for ever: the process ends
             try:
                 return await asyncio.get_running_loop().run_in_executor(self._thread, step)
             except AWAY as error:

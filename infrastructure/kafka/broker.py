@@ -96,7 +96,7 @@ class Seldom(logging.Filter):
 def hush() -> None:
     """Limit what the clients log. On each of their loggers: a filter on the parent would not be asked."""
     for name in list(logging.root.manager.loggerDict):
-        if name.split(".", maxsplit=1)[0] in {"aiokafka", "faust", "mode"}:
+        if name.startswith(("aiokafka", "faust", "mode", "infrastructure.kafka")):
             logger = logging.getLogger(name)
             logger.setLevel(logging.WARNING)
             if not any(isinstance(one, Seldom) for one in logger.filters):

@@ -91,6 +91,7 @@ class Member:
         hush()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         worker = FrameWorker(self._app, loop=loop, quiet=True, redirect_stdouts=False, override_logging=False)
+        worker.spinner = None
         try:
             worker.execute_from_commandline()
         except BaseException:  # whatever it is, it ends this process

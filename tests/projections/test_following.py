@@ -1,0 +1,177 @@
+"""From Kafka while it delivers, from the store while it does not: two sources, one order."""
+
+import asyncio
+from typing import NamedTuple
+
+import pytest
+
+from domain.errors import Unavailable
+from projections import following
+from projections.checkpoints import Checkpoint
+from projections.feed import Feed
+from projections.following import Follower
+from tests.projections.test_feed import Models, Store, event
+
+pytestmark = pytest.mark.anyio
+
+
+class Frame(NamedTuple):
+    cluster: str
+    records: list
+    next_offset: int
+
+
+class Span(NamedTuple):
+    begin: int
+    end: int
+
+
+class Bench:
+    """A follower with everything in memory; `owner` says whether the topic is its own."""
+
+    def __init__(self, head=0, *, owner=True):
+        self.store, self.models, self.owner, self.counted = Store(head), Models(), owner, {}
+        self.feed = Feed(self.models, self.store)
+        self.follower = Follower(self.feed, self.store, recorded=self.recorded, owns=lambda: self.owner, count=self.count)
+
+    def recorded(self, record):
+        if record == "foreign":
+            raise ValueError(record)
+        return event(record)
+
+    def count(self, numbers):
+        for source, number in numbers.items():
+            self.counted[source] = self.counted.get(source, 0) + number
+
+    async def deliver(self, *positions):
+        await self.follower.take(Frame("one", list(positions), 100 + len(positions)))
+
+    async def applied(self, last):
+        while self.models.at.position < last:
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(following, "TICK", 0.01)
+    monkeypatch.setattr(following, "PATIENCE", 0.1)
+    monkeypatch.setattr(following, "STANDBY_PATIENCE", 0.4)
+    monkeypatch.setattr(following, "REST", 0.02)
+
+
+@pytest.fixture
+async def follows():
+    """Starts following the store; ended with the test."""
+    tasks = []
+
+    def start(bench):
+        tasks.append(asyncio.create_task(bench.follower.follow_store()))
+
+    yield start
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def took(awaitable):
+    started = asyncio.get_running_loop().time()
+    await asyncio.wait_for(awaitable, 5)
+    return asyncio.get_running_loop().time() - started
+
+
+async def test_without_kafka_the_store_is_followed_at_once(quick, follows):
+    bench = Bench(1200, owner=None)
+    follows(bench)
+    await asyncio.wait_for(bench.applied(1200), 5)
+    bench.store.newest = 1201
+    assert await took(bench.applied(1201)) < 0.1
+    assert bench.feed.sources == {"store": 1201}
+
+
+async def test_the_owner_waits_a_little_for_kafka_and_a_standby_longer(quick, follows):
+    for owner, least in ((True, 0.1), (False, 0.4)):
+        bench = Bench(3, owner=owner)
+        follows(bench)
+        await asyncio.wait_for(bench.applied(3), 5)
+        bench.feed.take([event(4)], cluster="one", next_offset=1)
+        await asyncio.sleep(0.05)
+        bench.store.newest = 6
+        assert least - 0.03 < await took(bench.applied(6)) < least + 0.3
+
+
+async def test_while_kafka_delivers_nothing_is_read_from_the_store(quick, follows):
+    bench = Bench(0)
+    follows(bench)
+    for position in range(1, 60):
+        bench.store.newest = position
+        await asyncio.sleep(0.01)
+        await bench.deliver(position)
+    assert bench.feed.sources == {"kafka": 59}
+
+
+async def test_kafka_takes_over_again_from_the_store(quick, follows):
+    bench = Bench(10, owner=None)
+    follows(bench)
+    await asyncio.wait_for(bench.applied(10), 5)
+    bench.owner = True
+    bench.store.newest = 12
+    await bench.deliver(9, 10, 11, 12)
+    await asyncio.sleep(0.05)
+    for position in range(13, 30):
+        bench.store.newest = position
+        await asyncio.sleep(0.02)
+        await bench.deliver(position)
+    assert bench.feed.sources["kafka"] >= 17
+
+
+async def test_a_foreign_record_is_told_and_passed_over(quick):
+    bench = Bench(2)
+    await bench.deliver(1, "foreign", 2)
+    assert bench.models.applied == [1, 2]
+
+
+async def test_a_database_that_is_away_is_waited_for(quick):
+    bench = Bench(1)
+    away = iter([Unavailable("away"), Unavailable("away")])
+    apply = bench.models.apply
+
+    def sometimes(batch, to):
+        for error in away:
+            raise error
+        return apply(batch, to)
+
+    bench.models.apply = sometimes
+    await bench.deliver(1)
+    assert bench.models.applied == [1]
+
+
+async def test_it_reads_on_where_the_checkpoint_says_if_that_is_this_log(quick):
+    bench = Bench()
+    bench.models.at = Checkpoint(5, "one", 7)
+    assert await bench.follower.places("one", {"tp": Span(0, 9)}) == {"tp": 7}
+    assert await bench.follower.places("two", {"tp": Span(2, 9)}) == {"tp": 2}
+    assert await bench.follower.places("one", {"tp": Span(0, 6)}) == {"tp": 0}
+    assert await bench.follower.places("one", {"tp": Span(8, 9)}) == {"tp": 8}
+
+
+async def test_what_was_applied_is_counted_by_its_source_for_others_to_see(quick, follows, monkeypatch):
+    monkeypatch.setattr(following, "COUNTED_EVERY", 0.0)
+    bench = Bench(3, owner=None)
+    follows(bench)
+    await asyncio.wait_for(bench.applied(3), 5)
+    bench.owner = True
+    await bench.deliver(4)
+    await asyncio.sleep(0.1)
+    assert bench.counted == {"store": 3, "kafka": 1}
+
+
+async def test_at_the_end_the_batch_under_way_is_ended_and_no_other_begun(quick):
+    bench = Bench(4)
+    await bench.deliver(1, 2)
+    await bench.follower.finish()
+    late = asyncio.create_task(bench.deliver(3))
+    await asyncio.sleep(0.05)
+    assert not late.done()
+    assert bench.models.applied == [1, 2]
+    assert bench.counted == {"kafka": 2}
+    late.cancel()
