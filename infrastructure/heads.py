@@ -31,6 +31,7 @@ KEPT = "select position, hash, signed_at, signature from ops.heads order by posi
 BEYOND = "select from es.events where notification_id > (select position from es.head) limit 1"
 LAST = "select coalesce(max(position), 0) from ops.heads"
 
+UNSIGNED: Final = SignedHead(position=0, hash="", signed_at=datetime.min.replace(tzinfo=UTC))
 _line = msgspec.json.Decoder(SignedHead)
 
 
@@ -77,12 +78,16 @@ class Shelf:
         self._blobs.put_derived(_name(day), b"\n".join(map(msgspec.json.encode, together)), JSON_LINES)
         self._there, self._new = together, []
 
-    def everything(self, *, until: date) -> Iterator[SignedHead]:
+    def everything(self, *, since: date | None, until: date) -> Iterator[SignedHead]:
+        """Those of each day from the first, or `since` where that is earlier. What cannot be read is given as a head nobody signed."""
         began = self._blobs.get_derived(BEGAN)
-        day = date.fromisoformat(began.decode()) if began else until + A_DAY
-        while day <= until:
-            yield from self._of(day)
-            day += A_DAY
+        try:
+            first = min(date.fromisoformat(began.decode()) if began else until, since or until)
+        except ValueError:
+            yield UNSIGNED
+            first = since or until
+        for number in range((until - first).days + 1):
+            yield from self._of(first + timedelta(days=number))
 
     def _begin(self, day: date) -> None:
         if self._blobs.get_derived(BEGAN) is None:
@@ -91,7 +96,7 @@ class Shelf:
 
     def _of(self, day: date) -> list[SignedHead]:
         found = self._blobs.get_derived(_name(day)) or b""
-        return [_line.decode(line) for line in found.splitlines()]
+        return [_read(line) for line in found.splitlines()]
 
 
 def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, progress: Callable[[int], None] = lambda _: None) -> Verified:
@@ -101,7 +106,8 @@ def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, prog
     table = [
         SignedHead(position=row[0], hash=row[1], signed_at=row[2].astimezone(UTC), signature=row[3]) for row in log.recorder.rows(KEPT)
     ]
-    elsewhere = shelf.everything(until=datetime.now(UTC).date() + A_DAY)
+    since = min((head.signed_at.date() for head in table), default=None)
+    elsewhere = shelf.everything(since=since, until=datetime.now(UTC).date() + A_DAY)
     (head,) = log.recorder.rows(NEWEST)
     key = root.signing(PURPOSE).public_key()
     batches = _batches(log, until=head[0])
@@ -118,6 +124,13 @@ def _batches(log: EventLog, *, until: int) -> Iterator[Sequence[Recorded]]:
         while batch := log.read(after, BATCH):
             yield batch
             after = batch[-1].position
+
+
+def _read(line: bytes) -> SignedHead:
+    try:
+        return _line.decode(line)
+    except msgspec.MsgspecError:
+        return UNSIGNED
 
 
 def _name(day: date) -> str:

@@ -1,0 +1,217 @@
+"""Signed heads: whoever writes the whole record anew, or cuts its end off, is found out."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from domain import dataset
+from domain.errors import Unavailable
+from infrastructure.audit_chain import START, chained
+from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.heads import Heads, verified
+from infrastructure.keys import RootKey
+from infrastructure.memory_blobs import MemoryBlobs
+from tests.given import NOW, actor, command
+
+TODAY = datetime.now(UTC)
+
+
+class Archive:
+    """A log, the heads signed of it, and somebody who owns the database but not the root key."""
+
+    def __init__(self, settings):
+        self.settings, self.root = settings, RootKey.read(settings.root_key_path)
+        self.log, self.blobs = EventLog(PostgresRecorder(settings.postgres_url, self.root), self.root), MemoryBlobs()
+        self.app = psycopg.connect(settings.postgres_url, autocommit=True, options="-c timezone=UTC")
+        self.owner = psycopg.connect(settings.postgres_owner_url, autocommit=True)
+        self.owner.execute("set session_replication_role = replica")
+        self.heads = Heads(self.root, self.blobs, self.app)
+
+    def close(self):
+        self.app.close()
+        self.owner.close()
+        self.log.close()
+
+    def happen(self, number=1):
+        for _ in range(number):
+            self.log.append(command(), dataset.create(uuid4(), name="cells", description=None, by=actor().id, at=NOW))
+
+    def sign(self, at=TODAY):
+        self.heads.sign(self.app, at=at)
+
+    def verify(self):
+        return verified(self.settings, self.log, blobs=self.blobs)
+
+    def kept(self):
+        return [row[0] for row in self.app.execute("select position from ops.heads order by position")]
+
+    # ---- the one who owns the database ----
+    def forget_heads(self):
+        self.owner.execute("delete from ops.heads")
+
+    def write_anew(self, edit=lambda event: event):
+        """Every row as `edit` makes it (None: left out), with a chain and a head that fit."""
+        events = [changed for event in self.log.read(0, 1000) if (changed := edit(event)) is not None]
+        self.owner.execute("delete from es.events")
+        digest = START
+        for position, event in enumerate(events, 1):
+            fitting = chained(digest, replace(event, position=position))
+            digest = fitting.hash
+            self.owner.execute(
+                "insert into es.events values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                (
+                    *(position, event.stream, event.version, event.type, event.schema_version),
+                    *(event.data, event.meta, event.event_id, event.recorded_at, digest),
+                ),
+            )
+        self.owner.execute("update es.head set position = %s, hash = %s", (len(events), digest))
+
+
+def replace(event, **changes):
+    import msgspec
+
+    return msgspec.structs.replace(event, **changes)
+
+
+@pytest.fixture
+def archive(settings):
+    archive = Archive(settings)
+    yield archive
+    archive.close()
+
+
+def test_an_untouched_record_is_intact_and_says_how_many_heads_bear_it_out(archive):
+    for _ in range(3):
+        archive.happen(4)
+        archive.sign()
+    found = archive.verify()
+    assert (found.finding, found.events, found.heads) == (None, 12, 3)
+    assert archive.kept() == [4, 8, 12]
+
+
+def test_nothing_new_is_not_signed_again(archive):
+    archive.happen()
+    archive.sign()
+    archive.sign()
+    Heads(archive.root, archive.blobs, archive.app).sign(archive.app, at=TODAY)
+    assert archive.kept() == [1]
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["heads kept", "heads deleted from the database too"])
+@pytest.mark.parametrize(
+    ("tamper", "named"),
+    {
+        "edited": (lambda event: replace(event, data=b"{}") if event.position == 6 else event, 8),
+        "deleted": (lambda event: None if event.position == 6 else event, 8),
+        "reordered": (lambda event: event, 8),
+        "cut off": (lambda event: event if event.position < 10 else None, 10),
+        "cut off before the last head but one": (lambda event: event if event.position < 6 else None, 6),
+        "emptied": (lambda event: None, 1),
+    }.values(),
+    ids=["edited", "deleted", "reordered", "cut off", "cut off earlier", "emptied"],
+)
+def test_a_record_written_anew_with_a_fitting_chain_is_found_out_by_its_heads(archive, request, tamper, named, forgotten):
+    for _ in range(3):
+        archive.happen(4)
+        archive.sign()
+    if "reordered" in request.node.name:
+        archive.owner.execute(
+            "update es.events set notification_id = case notification_id when 6 then -7 else 6 end where notification_id in (6, 7)"
+        )
+        archive.owner.execute("update es.events set notification_id = 7 where notification_id = -7")
+    archive.write_anew(tamper)
+    if forgotten:
+        archive.forget_heads()
+    assert archive.verify().finding.position == named
+
+
+def test_an_event_put_in_is_found_out_by_the_next_head(archive):
+    for _ in range(2):
+        archive.happen(4)
+        archive.sign()
+    archive.owner.execute("update es.events set notification_id = notification_id + 100 where notification_id > 5")
+    archive.owner.execute(
+        "insert into es.events select 50, gen_random_uuid(), 1, topic, 1, state, meta, gen_random_uuid(), recorded_at, hash"
+        " from es.events where notification_id = 5"
+    )
+    archive.write_anew()
+    assert archive.verify().finding.position == 8
+
+
+def test_rows_behind_the_head_are_found_out(archive):
+    archive.happen(5)
+    last = archive.log.read(4, 1)[0]
+    extra = chained(last.hash, replace(last, position=6, stream=uuid4(), event_id=uuid4()))
+    archive.owner.execute(
+        "insert into es.events select 6, %s, version, topic, 1, state, meta, %s, recorded_at, %s from"
+        " (select *, originator_version as version from es.events where notification_id = 5) e",
+        (extra.stream, extra.event_id, extra.hash),
+    )
+    assert archive.verify().finding.position == 6
+
+
+@pytest.mark.parametrize("written", [b"not a head", b'{"position":2,"hash":"00","signed_at":"2026-01-01T00:00:00Z","signature":"AAAA"}'])
+def test_a_head_that_we_did_not_sign_is_a_finding(archive, written):
+    archive.happen(3)
+    archive.sign()
+    name = f"heads/{TODAY.date().isoformat()}"
+    archive.blobs.put_derived(name, archive.blobs.get_derived(name) + b"\n" + written, "")
+    assert "signature" in archive.verify().finding.what
+
+
+def test_another_installations_key_signs_nothing_here(archive, tmp_path):
+    archive.happen(2)
+    Heads(RootKey(b"x" * 32), archive.blobs, archive.app).sign(archive.app, at=TODAY)
+    assert archive.verify().finding.position == 2
+
+
+def test_a_day_has_its_own_file_and_all_days_are_read(archive):
+    for day in (3, 2, 0):
+        archive.happen()
+        archive.sign(TODAY - timedelta(days=day))
+    archive.forget_heads()
+    assert archive.verify().heads == 3
+
+
+def test_a_new_leader_adds_to_the_days_heads(archive):
+    for _ in range(3):
+        archive.happen()
+        archive.heads = Heads(archive.root, archive.blobs, archive.app)
+        archive.sign()
+    archive.forget_heads()
+    assert archive.verify().heads == 3
+
+
+def test_heads_that_could_not_be_put_away_are_put_with_the_next(archive, monkeypatch):
+    def away(*_):
+        raise Unavailable("away")
+
+    archive.happen()
+    with monkeypatch.context() as broken:
+        broken.setattr(archive.blobs, "put_derived", away)
+        with pytest.raises(Unavailable):
+            archive.sign()
+    archive.sign()
+    archive.forget_heads()
+    assert archive.verify().heads == 1
+
+
+def test_a_record_that_grows_while_it_is_verified_is_intact(archive):
+    archive.happen(20)
+    going = threading.Event()
+
+    def go_on():
+        while not going.is_set():
+            archive.happen()
+
+    writer = threading.Thread(target=go_on)
+    writer.start()
+    try:
+        findings = [archive.verify().finding for _ in range(30)]
+    finally:
+        going.set()
+        writer.join()
+    assert findings == [None] * 30
