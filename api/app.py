@@ -45,6 +45,7 @@ def create_app(services: Services) -> Edge:
         exception_handlers=HANDLERS,
         lifespan=[lifespan],
         openapi_config=None,
+        logging_config=None,  # the process has its own
         request_max_body_size=None,
     )
     return Edge(app, services.options, services.observed, lifespan=app.lifespan)
