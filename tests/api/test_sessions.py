@@ -1,0 +1,323 @@
+"""Registering, signing in, refreshing and signing out, as the contract says and as an attacker would try."""
+
+import asyncio
+import statistics
+import time
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from domain.session import RefreshReuseDetected, SessionRevoked
+from tests.api.conftest import ORIGIN, PASSWORD
+
+pytestmark = pytest.mark.anyio
+
+REFRESH, LOGOUT, ME = "/api/auth/refresh", "/api/auth/logout", "/api/users/me"
+SOMEBODY = {"email": "ada@example.org", "username": "ada", "first_name": "Ada", "last_name": "Byron", "password": PASSWORD}
+JSON = {"Content-Type": "application/json"}
+
+
+def bearer(token):
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def login(http, address, password=PASSWORD):
+    return await http.post("/api/auth/login", json={"email": address, "password": password})
+
+
+async def tokens_of(laboratory, role="researcher"):
+    """Somebody new: a client without cookies or headers, and the pair of tokens."""
+    http = laboratory.anonymous()
+    answer = await login(http, laboratory.account(role))
+    http.cookies.clear()
+    return http, answer.json()
+
+
+def happened(laboratory, kind):
+    log = laboratory.services.log
+    return [event for one in log.read(0, 1000) if isinstance(event := log.decode(one), kind)]
+
+
+def age(owner_url, seconds):
+    """All refresh tokens as if they had been used so much earlier."""
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        connection.execute("update es.refresh_tokens set used_at = used_at - make_interval(secs => %s)", [seconds])
+
+
+# ---- registering -------------------------------------------------------------------------------------------------------------------
+async def test_who_registers_is_a_viewer_and_may_sign_in_at_once(laboratory):
+    http = laboratory.anonymous()
+    made = await http.post("/api/auth/register", json=SOMEBODY)
+    assert (made.status_code, set(made.json()), made.json()["email"]) == (201, {"id", "email"}, SOMEBODY["email"])
+    answer = await login(http, SOMEBODY["email"])
+    assert answer.status_code == 200
+    me = (await http.get(ME, headers=bearer(answer.json()["access_token"]))).json()
+    assert (me["id"], me["role"], me["status"]) == (made.json()["id"], "viewer", "active")
+
+
+async def test_an_address_or_a_name_that_is_taken_is_told_apart(laboratory):
+    http = laboratory.anonymous()
+    await http.post("/api/auth/register", json=SOMEBODY)
+    for change, detail in (
+        ({"username": "other"}, "Email already used"),
+        ({"username": "other", "email": "ADA@Example.ORG"}, "Email already used"),
+        ({"email": "other@example.org", "username": "ＡＤＡ"}, "Username already used"),
+    ):
+        answer = await http.post("/api/auth/register", json=SOMEBODY | change)
+        assert (answer.status_code, answer.json()["detail"], answer.json()["code"]) == (409, detail, "taken")
+
+
+async def test_of_many_who_register_one_address_at_once_one_wins(laboratory):
+    http = laboratory.anonymous()
+    wanted = [SOMEBODY | {"username": f"ada{n}", "email": "ada@example.org" if n % 2 else "Ada@EXAMPLE.org"} for n in range(16)]
+    answers = await asyncio.gather(*(http.post("/api/auth/register", json=body) for body in wanted))
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 15
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"password": "short"}, "password"),
+        ({"password": "passwordpassword"}, "password"),
+        ({"password": "a" * 20}, "password"),
+        ({"email": "nowhere"}, "email"),
+        ({"username": "ab"}, "username"),
+        ({"first_name": ""}, "first_name"),
+        ({"first_name": "a\x07b"}, "first_name"),
+        ({"last_name": "x" * 51}, "last_name"),
+        ({"role": "admin"}, "role"),
+        ({"id": "00000000-0000-4000-8000-000000000000"}, "id"),
+    ],
+)
+async def test_a_registration_names_the_field_that_is_wrong_without_echoing_it(laboratory, change, field):
+    answer = await laboratory.anonymous().post("/api/auth/register", json=SOMEBODY | change)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    assert answer.json()["errors"][0]["loc"] == ["body", field]
+    assert PASSWORD not in answer.text
+    assert "passwordpassword" not in answer.text
+
+
+async def test_registrations_of_one_address_are_limited(laboratory):
+    http = laboratory.anonymous()
+    most = laboratory.services.options.registrations_per_hour_address
+    for _ in range(most):
+        laboratory.services.limits.take("register/address/127.0.0.1", most=most, seconds=3600)
+    answer = await http.post("/api/auth/register", json=SOMEBODY)
+    assert (answer.status_code, answer.json()["code"]) == (429, "too_many")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+# ---- signing in --------------------------------------------------------------------------------------------------------------------
+async def test_signing_in_gives_both_tokens_and_a_cookie_that_scripts_cannot_read(laboratory):
+    answer = await login(laboratory.anonymous(), laboratory.account())
+    assert answer.status_code == 200
+    said = answer.json()
+    assert set(said) == {"access_token", "token_type", "refresh_token", "expires_in"}
+    assert (said["token_type"], said["expires_in"]) == ("bearer", 600)
+    name, *attributes = [part.strip() for part in answer.headers["set-cookie"].split(";")]
+    assert name == f"refresh_token={said['refresh_token']}"
+    assert {attribute.lower() for attribute in attributes} == {"httponly", "samesite=strict", "path=/api/auth", "max-age=604800"}
+    assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_the_form_of_the_documentation_signs_in_too(laboratory):
+    address = laboratory.account()
+    form = {"grant_type": "password", "username": address, "password": PASSWORD, "scope": "", "client_id": ""}
+    http = laboratory.anonymous()
+    answer = await http.post("/api/auth/login-swagger", data=form)
+    assert answer.status_code == 200
+    assert (await http.get(ME, headers=bearer(answer.json()["access_token"]))).json()["email"] == address
+    assert (await http.post("/api/auth/login-swagger", json=form)).status_code == 415
+    missing = await http.post("/api/auth/login-swagger", data={"username": address})
+    assert (missing.status_code, missing.json()["errors"][0]["loc"]) == (422, ["body", "password"])
+
+
+async def test_every_refused_sign_in_looks_the_same(laboratory):
+    http, admin = laboratory.anonymous(), await laboratory.client("admin")
+    suspended, deleted = laboratory.account(), laboratory.account()
+    for address, method, body in ((suspended, "PATCH", {"status": "suspended"}), (deleted, "DELETE", None)):
+        user_id = laboratory.services.log.claimed("email", address)
+        assert (await admin.request(method, f"/api/users/users/{user_id}", json=body)).is_success
+    answers = [
+        await login(http, laboratory.account(), "not the password 1"),
+        await login(http, "nobody@example.org"),
+        await login(http, "not even an address"),
+        await login(http, suspended),
+        await login(http, deleted),
+    ]
+    bodies = [{name: value for name, value in answer.json().items() if name != "instance"} for answer in answers]
+    assert [body["detail"] for body in bodies] == ["Invalid credentials"] * 5
+    assert all(body == bodies[0] for body in bodies)
+    assert {answer.status_code for answer in answers} == {401}
+    assert {frozenset(answer.headers) for answer in answers} == {frozenset(answers[0].headers)}
+
+
+async def test_an_unknown_account_costs_as_much_time_as_a_known_one(laboratory):
+    http, address = laboratory.anonymous(), laboratory.account()
+    spent = {address: [], "nobody@example.org": []}
+    for _ in range(15):
+        for who, seconds in spent.items():
+            began = time.perf_counter()
+            assert (await login(http, who, "not the password 1")).status_code == 401
+            seconds.append(time.perf_counter() - began)
+    known, unknown = (statistics.median(seconds) for seconds in spent.values())
+    assert 0.5 < known / unknown < 2  # the short form; shared cores forbid a finer one
+
+
+async def test_an_account_and_an_address_have_their_limits_and_a_live_session_goes_on(laboratory):
+    victim, address = await laboratory.client(), laboratory.account()
+    http = laboratory.anonymous(**{"X-Forwarded-For": "203.0.113.7"})
+    options = laboratory.services.options
+    for _ in range(options.logins_per_minute_account):
+        laboratory.services.limits.take(f"login/account/{address}", most=options.logins_per_minute_account, seconds=60)
+    refused = await login(http, address.upper())
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many")
+    assert int(refused.headers["retry-after"]) > 0
+    for _ in range(options.logins_per_minute_address):
+        try:
+            laboratory.services.limits.take("login/address/127.0.0.1", most=options.logins_per_minute_address, seconds=60)
+        except Exception:
+            break
+    assert (await login(http, laboratory.account())).status_code == 429
+    assert (await victim.get(ME)).status_code == 200
+
+
+# ---- staying signed in -------------------------------------------------------------------------------------------------------------
+async def test_a_refresh_token_is_taken_from_body_bearer_or_cookie(laboratory):
+    for sent in (
+        lambda token: {"json": {"refresh_token": token}},
+        lambda token: {"headers": bearer(token) | JSON},
+        lambda token: {"headers": bearer(token)},
+        lambda token: {"headers": {"Cookie": f"refresh_token={token}", "Origin": ORIGIN} | JSON},
+        lambda token: {"headers": {"Cookie": f"refresh_token={token}", "Origin": laboratory.url}},
+        lambda token: {"headers": {"Cookie": f"refresh_token={token}", "X-Requested-With": "fetch"} | bearer("an.access.token")},
+    ):
+        http, said = await tokens_of(laboratory)
+        answer = await http.post(REFRESH, **sent(said["refresh_token"]))
+        assert answer.status_code == 200, answer.text
+        assert set(answer.json()) == {"access_token", "token_type", "refresh_token", "expires_in"}
+        assert answer.json()["refresh_token"] != said["refresh_token"]
+        assert f"refresh_token={answer.json()['refresh_token']}" in answer.headers["set-cookie"]
+        assert (await http.get(ME, headers=bearer(answer.json()["access_token"]))).status_code == 200
+
+
+async def test_a_cookie_is_not_taken_from_another_sites_page(laboratory):
+    http, said = await tokens_of(laboratory)
+    cookie = {"Cookie": f"refresh_token={said['refresh_token']}"}
+    for more in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "https://evil.example", "X-Requested-With": "x"}, {}):
+        for path in (REFRESH, LOGOUT):
+            answer = await http.post(path, headers=cookie | more)
+            assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert (await http.post(REFRESH, json={"refresh_token": said["refresh_token"]})).status_code == 200
+
+
+async def test_one_token_used_twenty_times_at_once_has_one_child(laboratory):
+    http, said = await tokens_of(laboratory)
+    answers = await asyncio.gather(*(http.post(REFRESH, headers=bearer(said["refresh_token"])) for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    (child,) = {answer.json()["refresh_token"] for answer in answers}
+    assert (await http.post(REFRESH, json={"refresh_token": child})).status_code == 200
+    assert happened(laboratory, RefreshReuseDetected) == []
+
+
+async def test_a_token_used_again_after_its_grace_ends_the_whole_session_and_is_recorded(laboratory, owner_url):
+    http, said = await tokens_of(laboratory)
+    child = (await http.post(REFRESH, json={"refresh_token": said["refresh_token"]})).json()
+    assert (await http.get(ME, headers=bearer(child["access_token"]))).status_code == 200
+    age(owner_url, 11)
+    again = await http.post(REFRESH, json={"refresh_token": said["refresh_token"]})
+    assert (again.status_code, again.json()["detail"]) == (401, "Invalid or expired refresh token")
+    for token in (said, child):
+        assert (await http.post(REFRESH, json={"refresh_token": token["refresh_token"]})).status_code == 401
+        refused = await http.get(ME, headers=bearer(token["access_token"]))
+        assert (refused.status_code, refused.json()["detail"]) == (401, "Invalid token")
+    assert len(happened(laboratory, RefreshReuseDetected)) == 1
+    assert [event.reason for event in happened(laboratory, SessionRevoked)] == ["refresh_token_reused"]
+
+
+async def test_a_missing_and_an_unknown_token_are_told_in_the_contracts_words(laboratory):
+    http = laboratory.anonymous()
+    for sent in (
+        {},
+        {"headers": JSON},
+        {"json": {}},
+        {"json": {"refresh_token": None}},
+        {"json": None},
+        {"headers": {"Authorization": "Bearer"}},
+    ):
+        answer = await http.post(REFRESH, **sent)
+        assert (answer.status_code, answer.json()["detail"]) == (401, "Refresh token missing"), sent
+        assert answer.headers["www-authenticate"] == "Bearer"
+    for token in ("x", "a" * 5000, "\N{SNOWMAN}"):
+        answer = await http.post(REFRESH, json={"refresh_token": token})
+        assert (answer.status_code, answer.json()["detail"]) == (401, "Invalid or expired refresh token")
+
+
+async def test_an_access_token_refreshes_nothing_and_a_refresh_token_opens_nothing(laboratory):
+    http, said = await tokens_of(laboratory)
+    assert (await http.post(REFRESH, json={"refresh_token": said["access_token"]})).status_code == 401
+    assert (await http.post(REFRESH, headers=bearer(said["access_token"]))).json()["detail"] == "Refresh token missing"
+    assert (await http.get(ME, headers=bearer(said["refresh_token"]))).status_code == 401
+
+
+# ---- signing out -------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "sent",
+    [
+        lambda said: {"headers": bearer(said["access_token"]) | JSON},
+        lambda said: {"json": {"refresh_token": said["refresh_token"]}},
+        lambda said: {"headers": bearer(said["refresh_token"])},
+        lambda said: {"headers": {"Cookie": f"refresh_token={said['refresh_token']}", "Origin": ORIGIN}},
+        lambda said: {"json": {"refresh_token": "unknown"}, "headers": bearer(said["access_token"])},
+        lambda said: {"json": {"refresh_token": said["refresh_token"]}, "headers": bearer("not.a.token")},
+    ],
+    ids=["access token", "refresh token", "refresh token as bearer", "cookie", "unknown refresh token", "ended access token"],
+)
+async def test_signing_out_ends_the_session_at_once(laboratory, sent):
+    http, said = await tokens_of(laboratory)
+    assert (await http.get(ME, headers=bearer(said["access_token"]))).status_code == 200
+    answer = await http.post(LOGOUT, **sent(said))
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert 'refresh_token=""' in answer.headers["set-cookie"] or "refresh_token=;" in answer.headers["set-cookie"]
+    assert "max-age=0" in answer.headers["set-cookie"].lower()
+    assert (await http.get(ME, headers=bearer(said["access_token"]))).status_code == 401
+    assert (await http.post(REFRESH, json={"refresh_token": said["refresh_token"]})).status_code == 401
+    assert [event.reason for event in happened(laboratory, SessionRevoked)] == ["logout"]
+    assert (await http.post(LOGOUT, **sent(said))).status_code == 204
+
+
+async def test_signing_out_without_any_token_we_know(laboratory):
+    http = laboratory.anonymous()
+    nothing = await http.post(LOGOUT)
+    assert (nothing.status_code, nothing.json()["detail"]) == (401, "Refresh token missing")
+    assert (await http.post(LOGOUT, json={"refresh_token": "unknown"})).status_code == 204
+    assert (await http.post(LOGOUT, headers=bearer("not.a.token"))).status_code == 401
+    given = {"name": "classifier", "scopes": frozenset({"images:read"}), "seconds": 60, "at": datetime.now(UTC)}
+    service = laboratory.services.access_tokens.issue_service(**given)
+    assert (await http.post(LOGOUT, headers=bearer(service))).status_code == 403
+
+
+async def test_signing_out_leaves_other_sessions_alone(laboratory):
+    http, address = laboratory.anonymous(), laboratory.account()
+    one, other = [(await login(http, address)).json() for _ in range(2)]
+    http.cookies.clear()
+    assert (await http.post(LOGOUT, headers=bearer(one["access_token"]))).status_code == 204
+    assert (await http.get(ME, headers=bearer(other["access_token"]))).status_code == 200
+
+
+# ---- tokens ------------------------------------------------------------------------------------------------------------------------
+async def test_only_a_bearer_token_of_ours_that_lasts_is_believed(laboratory):
+    http, said = await tokens_of(laboratory)
+    token = said["access_token"]
+    for header in (None, "", "Bearer", "Bearer ", f"Basic {token}", token, f"Bearer {token} x", "Bearer a.b.c", f"Bearer {token[:-4]}AAAA"):
+        answer = await http.get(ME, headers={} if header is None else {"Authorization": header})
+        assert answer.status_code == 401, header
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert (await http.get(ME, headers={"Authorization": f"bearer {token}"})).status_code == 200
+    assert (await http.get(f"{ME}?access_token={token}")).status_code == 401
+    user_id, there = (await http.get(ME, headers=bearer(token))).json()["id"], datetime.now(UTC) - timedelta(hours=1)
+    claims = laboratory.services.access_tokens.verify(token, at=datetime.now(UTC))
+    ended = laboratory.services.access_tokens.issue(user=claims.subject, session=claims.session_id, role=claims.role, at=there)
+    assert str(claims.subject) == user_id
+    assert (await http.get(ME, headers=bearer(ended))).json()["detail"] == "Invalid token"
