@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID, uuid4, uuid5
@@ -12,7 +13,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.params import QueryParameter
 
-from application.changes import Done
+from application.changes import Done, once
 from application.context import Services
 from application.identity import Identities, Identity
 from application.ports import Command
@@ -82,13 +83,7 @@ class Call:
 
     async def carry_out(self, command: Command, use_case: Callable[..., Done], *args: object, **kwargs: object) -> Done:
         log = self.services.log
-
-        def decide() -> Done:
-            if command.digest is not None and (known := log.outcome(command)) is not None and known.subject is not None:
-                return Done(id=known.subject, version=1, position=known.position, replayed=True)
-            return use_case(*args, **kwargs, command=command, log=log)
-
-        done = await asyncio.to_thread(decide)
+        done = await asyncio.to_thread(once, log, command, partial(use_case, *args, **kwargs, command=command, log=log))
         await self.until_visible(done.position)
         return done
 

@@ -28,6 +28,17 @@ def new_id(command: Command, noun: str) -> UUID:
     return uuid5(command.id, noun)
 
 
+def once(log: Log, command: Command, decide: Callable[[], Done]) -> Done:
+    """Decide; but a command with a digest that was taken before is answered as the first time, and decides nothing again.
+
+    Raises KeyReused too.
+    """
+    known = log.outcome(command) if command.digest is not None else None
+    if known is None or known.subject is None:
+        return decide()
+    return Done(id=known.subject, version=1, position=known.position, replayed=True)
+
+
 def existing(log: Log, stream: UUID, evolve: Evolve[S], *, what: str, closed: Callable[[S], bool]) -> S:
     """Raises NotFound, also for what was deleted."""
     state = log.load(stream, evolve)
