@@ -10,7 +10,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
-from api.problems import MEDIA_TYPE, problem
+from api.problems import MEDIA_TYPE, TooSlow, problem
 from application.context import Options
 
 log = structlog.get_logger()
@@ -44,10 +44,6 @@ QUIET = ("/health", "/api/health", "/metrics")
 Observed = Callable[[str, str, int, float], None]
 
 
-class TooSlow(Exception):
-    """A piece of a body did not come in time."""
-
-
 class Edge:
     """Around the whole application. `observed(method, route, status, seconds)` is told of every request."""
 
@@ -79,8 +75,6 @@ class Edge:
             return
         try:
             await self._app(request.scope, _in_time(receive), send)
-        except TooSlow:
-            await request.unless_begun(lambda: _say(send, 408, "The body did not arrive in time; send it again", request.id))
         except Exception:
             log.exception("unforeseen error", request_id=request.id)
             await request.unless_begun(lambda: _say(send, 500, "Something went wrong on our side. It was logged", request.id))
@@ -194,7 +188,7 @@ def _in_time(receive: Receive) -> Receive:
             async with asyncio.timeout(BODY_IDLE):
                 message = await receive()
         except TimeoutError:
-            raise TooSlow from None
+            raise TooSlow("The body did not arrive in time; send it again") from None
         complete = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 

@@ -21,6 +21,7 @@ STATUS = {
     "forbidden": 403,
     "not_found": 404,
     "closed": 404,
+    "too_slow": 408,
     "conflict": 409,
     "conflicted": 409,
     "taken": 409,
@@ -83,6 +84,12 @@ class UnsupportedMediaType(DomainError):
     """The body is of a type that this route does not take."""
 
     code = "unsupported_media_type"
+
+
+class TooSlow(DomainError):
+    """A piece of a body did not come in time."""
+
+    code = "too_slow"
 
 
 def problem(status: int, detail: str, *, code: str = "", request_id: str = "", **more: Any) -> Problem:

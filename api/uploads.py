@@ -71,7 +71,8 @@ class _Reading:
 
     def __init__(self, services: Services, permit: Permit) -> None:
         self.file = _Incoming(services)
-        self._permit, self._permitted = permit, False
+        self._permit = permit
+        self._permitted: tuple[UUID, UUID | None] | None = None
         self._fields: dict[str, str] = {}
         self._filename: str | None = None
         self._name = ""  # of the part under way
@@ -88,10 +89,10 @@ class _Reading:
 
     async def form(self) -> Form:
         """Raises Invalid when something is missing."""
-        dataset, device = self._named()
+        dataset, device = named = self._named()
         if self._filename is None:
             raise invalid("file", "is missing: send one image as the part named file")
-        permit = None if self._permitted else lambda: self._permit(dataset, device)
+        permit = None if named == self._permitted else lambda: self._permit(dataset, device)
         sniffed, sha256, size = await _in_thread(self.file.finish, permit)
         return Form(dataset_id=dataset, device_id=device, filename=self._filename, sha256=sha256, size=size, sniffed=sniffed)
 
@@ -111,8 +112,8 @@ class _Reading:
             raise invalid("file", "comes without a name. Filename is missing")
         self._filename = text(safe_filename(filename), name="filename", most=FILENAME_MOST)
         if "dataset_id" in self._fields:
-            await _in_thread(self._permit, *self._named())
-            self._permitted = True
+            self._permitted = self._named()
+            await _in_thread(self._permit, *self._permitted)
 
     async def _relieve(self) -> None:
         if self._name != "file":

@@ -1,0 +1,393 @@
+"""Uploads: what is not taken leaves nothing behind, however it comes."""
+
+import asyncio
+import csv
+import json
+import tracemalloc
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from tests.api.people import PICTURE, dataset, events_of, refused, share, stored, upload
+from tests.hostile import bare_jpeg, frame, hostile_files, jpeg, page, png, scan, tiff
+
+pytestmark = pytest.mark.anyio
+
+FORMATS = Path(__file__).parents[1] / "data" / "formats"
+UPLOAD = "/api/images/upload"
+BOUNDARY = "a-boundary"
+MOST = 3_000_000  # bytes that an upload may have in these tests
+ERRORS = {"unsupported_image": 415, "damaged_image": 422, "image_too_large": 413}
+
+
+@pytest.fixture
+def lab_settings(lab_settings):
+    return msgspec.structs.replace(lab_settings, upload_max_bytes=MOST)
+
+
+@pytest.fixture
+async def desk(laboratory, lab_settings):
+    """Somebody with a dataset, and a check that nothing was taken."""
+    http = await laboratory.client()
+    cells = await dataset(http)
+
+    def nothing_was_taken():
+        return not stored(lab_settings) and not events_of(laboratory, "ImageUploaded")
+
+    return http, cells, nothing_was_taken
+
+
+def part(name, value, filename=None):
+    named = f'; filename="{filename}"' if filename is not None else ""
+    return f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'.encode() + value + b"\r\n"
+
+
+END = f"--{BOUNDARY}--\r\n".encode()
+
+
+def form(*parts):
+    return b"".join(parts) + END
+
+
+async def send(http, body, **headers):
+    return await http.post(UPLOAD, content=body, headers={"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", **headers})
+
+
+class Spoken:
+    """An upload as a server hands it over, message by message. None is a client that went away."""
+
+    def __init__(self, laboratory, http, chunks, **headers):
+        given = {"content-type": f"multipart/form-data; boundary={BOUNDARY}", "authorization": http.headers["authorization"], **headers}
+        self._app, self._chunks = laboratory.app, iter(chunks)
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "path": UPLOAD,
+            "raw_path": UPLOAD.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "scheme": "http",
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 8000),
+            "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+        }
+        self.read, self.status, self.body = 0, None, b""
+
+    async def _receive(self):
+        chunk = next(self._chunks, b"")
+        if chunk is None:
+            return {"type": "http.disconnect"}
+        self.read += len(chunk)
+        return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
+
+    async def _send(self, message):
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        self.body += message.get("body", b"")
+
+    async def answer(self):
+        await self._app(self.scope, self._receive, self._send)
+        return self.status, json.loads(self.body)
+
+
+# ---- files that are no images ------------------------------------------------------------------------------------------------------
+def listed(expect):
+    with (FORMATS / "manifest.csv").open(newline="") as file:
+        return [row[0] for row in csv.reader(file) if row[1] == expect]
+
+
+@pytest.mark.parametrize("name", listed("error"))
+async def test_a_bad_file_is_refused_with_a_reason_and_leaves_nothing(desk, name):
+    http, cells, nothing_was_taken = desk
+    answer = await upload(http, cells, (FORMATS / name).read_bytes(), Path(name).name)
+    assert refused(answer, ERRORS[answer.json()["code"]])
+    assert answer.json()["reason"]
+    assert nothing_was_taken()
+
+
+@pytest.mark.parametrize("name", listed("ok"))
+async def test_a_good_file_of_each_format_is_taken(desk, name):
+    http, cells, _ = desk
+    answer = await upload(http, cells, (FORMATS / name).read_bytes(), Path(name).name)
+    assert answer.status_code == 201, answer.text
+
+
+async def test_hostile_files_are_refused_as_what_they_are(desk):
+    http, cells, nothing_was_taken = desk
+    sent = [file for file in hostile_files() if not file.late and len(file.data) < MOST]
+    for file in sent:
+        answer = await upload(http, cells, file.data, "cell.jpg")
+        assert refused(answer, ERRORS[file.error.code], file.error.code), file.name
+        assert answer.json()["reason"], file.name
+    assert len(sent) > 100
+    assert nothing_was_taken()
+
+
+# ---- forms that are none -----------------------------------------------------------------------------------------------------------
+NOBODY = str(uuid4()).encode()
+FILE = part("file", PICTURE, "cell.jpg")
+CELLS = b"the dataset's id"
+
+
+@pytest.mark.parametrize(
+    ("parts", "status"),
+    [
+        pytest.param([part("dataset_id", CELLS)], 422, id="no file"),
+        pytest.param([FILE], 422, id="no dataset"),
+        pytest.param([], 422, id="nothing"),
+        pytest.param([part("dataset_id", b""), FILE], 422, id="an empty dataset"),
+        pytest.param([part("dataset_id", b"cells"), FILE], 422, id="a dataset that is no id"),
+        pytest.param([FILE, part("dataset_id", b"cells")], 422, id="a dataset that is no id, late"),
+        pytest.param([part("dataset_id", b"\xff\xfe"), FILE], 422, id="a dataset that is no text"),
+        pytest.param([part("dataset_id", NOBODY), FILE], 404, id="a dataset that is not there"),
+        pytest.param([FILE, part("dataset_id", NOBODY)], 404, id="a dataset that is not there, late"),
+        pytest.param([part("dataset_id", CELLS), part("dataset_id", CELLS), FILE], 422, id="two datasets"),
+        pytest.param([part("dataset_id", CELLS), FILE, FILE], 422, id="two files"),
+        pytest.param([part("dataset_id", CELLS), part("file", PICTURE)], 422, id="a file without a name"),
+        pytest.param([part("dataset_id", CELLS), part("file", PICTURE, "")], 422, id="an empty name"),
+        pytest.param([part("dataset_id", CELLS), part("file", b"", "cell.jpg")], 422, id="an empty file"),
+        pytest.param([part("dataset_id", CELLS), part("file", PICTURE, "x" * 5000)], 413, id="a name too long for a header"),
+        pytest.param([part("dataset_id", CELLS), part("device_id", b"x"), FILE], 422, id="a device that is no id"),
+        pytest.param([part("dataset_id", CELLS), part("device_id", NOBODY), FILE], 404, id="a device that is not there"),
+        pytest.param([part("dataset_id", CELLS), FILE, part("device_id", NOBODY)], 404, id="a device that is not there, late"),
+        pytest.param([part("dataset_id", CELLS), part("uploaded_by_id", NOBODY), FILE], 422, id="a field that is not known"),
+        pytest.param([part("dataset_id", b"x" * 5000), FILE], 413, id="a huge field"),
+        pytest.param([part("dataset_id", CELLS), *[part("device_id", b"")] * 100, FILE], 422, id="a hundred fields"),
+    ],
+)
+async def test_a_form_that_lacks_something_is_refused_and_leaves_nothing(desk, parts, status):
+    http, cells, nothing_was_taken = desk
+    body = form(*[one.replace(CELLS, cells.encode()) for one in parts])
+    assert refused(await send(http, body), status)
+    assert nothing_was_taken()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        pytest.param(b"", 400, id="empty"),
+        pytest.param(b"just some words", 400, id="no form"),
+        pytest.param(END, 422, id="only the end"),
+        pytest.param(FILE, 400, id="no end"),
+        pytest.param(FILE[:-200], 400, id="cut off inside the file"),
+        pytest.param(FILE[:40], 400, id="cut off inside a header"),
+        pytest.param(f"--{BOUNDARY}\r\nno header at all\r\n\r\nx\r\n".encode() + END, 400, id="no header"),
+        pytest.param(f"--{BOUNDARY}\r\n\r\nx\r\n".encode() + END, 400, id="no disposition"),
+        pytest.param(f"--{BOUNDARY}\r\nContent-Disposition: attachment\r\n\r\nx\r\n".encode() + END, 400, id="another disposition"),
+        pytest.param(b"--" + BOUNDARY.encode() + b"\r\nA: " + b"x" * 9000 + b"\r\n\r\nx\r\n" + END, 413, id="a huge header"),
+        pytest.param(f"--{BOUNDARY}\r\n".encode() + b"A: b\r\n" * 50 + b"\r\nx\r\n" + END, 413, id="fifty headers"),
+        pytest.param(
+            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="\xff"\r\n\r\nx\r\n'.encode("latin-1") + END, 400, id="no UTF-8"
+        ),
+        pytest.param(FILE.replace(BOUNDARY.encode(), b"another"), 400, id="another boundary"),
+    ],
+)
+async def test_a_damaged_form_is_refused_and_leaves_nothing(desk, body, status):
+    http, _, nothing_was_taken = desk
+    assert refused(await send(http, body), status)
+    assert nothing_was_taken()
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "image/jpeg", "multipart/form-data", "multipart/mixed; boundary=a", "", "multipart/form-data; boundary="]
+)
+async def test_a_body_that_is_no_form_is_refused(desk, kind):
+    http, _, nothing_was_taken = desk
+    assert refused(await http.post(UPLOAD, content=PICTURE, headers={"Content-Type": kind}), 415)
+    assert nothing_was_taken()
+
+
+async def test_the_fields_may_come_before_or_after_the_file_in_any_pieces(laboratory, desk):
+    http, cells, _ = desk
+    dataset_part = part("dataset_id", cells.encode())
+    for parts in ([dataset_part, FILE], [FILE, dataset_part], [dataset_part, part("device_id", b""), FILE]):
+        for size in (1, 7, 1000, 10**6):
+            body = form(*parts)
+            status, said = await Spoken(laboratory, http, [body[at : at + size] for at in range(0, len(body), size)]).answer()
+            assert status == 201, said
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("../../etc/passwd.jpg", "passwd.jpg"),
+        ("C:\\\\pictures\\\\cell.jpg", "cell.jpg"),
+        (".hidden.jpg", "hidden.jpg"),
+        ("e\u0301.jpg", "\u00e9.jpg"),
+        ("cell.php", "cell.php"),
+        ("x" * 300, "x" * 255),
+    ],
+)
+async def test_a_file_name_is_a_label_and_no_path(desk, sent, kept):
+    http, cells, _ = desk
+    answer = await upload(http, cells, filename=sent)
+    assert (answer.status_code, answer.json().get("filename")) == (201, kept)
+
+
+# ---- who may -----------------------------------------------------------------------------------------------------------------------
+async def test_permission_is_asked_before_a_byte_of_the_file_is_read(laboratory, desk):
+    _, cells, nothing_was_taken = desk
+    for role, status in (("viewer", 403), ("analyst", 404)):
+        stranger = await laboratory.client(role)
+        begun = part("dataset_id", cells.encode()) + FILE[:100]
+        spoken = Spoken(laboratory, stranger, [begun, *[b"x" * 1000] * 100])
+        assert (await spoken.answer())[0] == status
+        assert spoken.read <= len(begun)
+    assert nothing_was_taken()
+
+
+async def test_a_viewer_of_a_dataset_puts_nothing_into_it_and_its_analyst_does(laboratory, desk):
+    owner, cells, nothing_was_taken = desk
+    other = await laboratory.client()
+    await share(owner, cells, other)
+    assert refused(await upload(other, cells), 403)
+    assert nothing_was_taken()
+    await share(owner, cells, other, "analyst")
+    assert (await upload(other, cells)).status_code == 201
+
+
+async def test_nobody_uploads_without_signing_in(laboratory, desk):
+    _, cells, nothing_was_taken = desk
+    assert refused(await upload(laboratory.anonymous(), cells), 401)
+    assert nothing_was_taken()
+
+
+# ---- too much, too slow, broken off ------------------------------------------------------------------------------------------------
+def endless(cells, size):
+    """A JPEG whose picture data goes on and on."""
+    start = bare_jpeg(*[frame(8000, 8000), scan(1)], end=b"")
+    yield part("dataset_id", cells.encode()) + part("file", start, "cell.jpg")[:-2]
+    block = b"\x11" * 100_000
+    for _ in range(size // len(block)):
+        yield block
+
+
+async def test_an_upload_that_is_too_long_ends_as_soon_as_that_is_known(laboratory, desk):
+    http, cells, nothing_was_taken = desk
+    spoken = Spoken(laboratory, http, endless(cells, 20 * MOST))
+    status, said = await spoken.answer()
+    assert (status, said["code"], said["reason"]) == (413, "image_too_large", "too_many_bytes")
+    assert spoken.read < MOST + 1_000_000
+    announced = Spoken(laboratory, http, endless(cells, 20 * MOST), **{"content-length": str(20 * MOST)})
+    assert (await announced.answer())[0] == 413
+    assert announced.read == 0
+    assert nothing_was_taken()
+
+
+async def test_an_upload_takes_no_memory_of_its_size(laboratory, desk):
+    http, cells, _ = desk
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        await Spoken(laboratory, http, endless(cells, MOST - 200_000)).answer()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 2_500_000
+
+
+@pytest.mark.parametrize("length", ["1", "100", "5", "99999", "-1", "many", "1e3", "9" * 30])
+async def test_a_length_that_lies_is_no_way_in(laboratory, desk, length):
+    http, cells, _ = desk
+    body = form(part("dataset_id", cells.encode()), FILE)
+    status, said = await Spoken(laboratory, http, [body], **{"content-length": length}).answer()
+    assert status == (400 if length.isdigit() and len(length) < 5 else 201), said
+
+
+@pytest.mark.parametrize("at", [0.0, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("data", [PICTURE, tiff(page()), png()], ids=["jpeg", "tiff", "png"])
+async def test_a_client_that_goes_away_leaves_nothing(laboratory, desk, at, data):
+    http, cells, nothing_was_taken = desk
+    body = form(part("dataset_id", cells.encode()), part("file", data, "cell.jpg"))
+    cut = int(len(body) * at)
+    status, _ = await Spoken(laboratory, http, [body[:cut], None] if cut else [None]).answer()
+    assert status == 400
+    assert nothing_was_taken()
+
+
+async def test_a_request_that_is_cancelled_leaves_nothing(laboratory, desk):
+    http, cells, nothing_was_taken = desk
+    for wait in (0.0, 0.001, 0.003, 0.01):
+        held = asyncio.Event()
+
+        async def pieces(held=held):
+            for piece in endless(cells, MOST - 500_000):
+                yield piece
+            held.set()
+            await asyncio.sleep(60)
+
+        sending = asyncio.create_task(send(http, pieces()))
+        await held.wait()
+        await asyncio.sleep(wait)
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        assert nothing_was_taken()
+
+
+async def test_a_body_that_stops_coming_is_given_up(laboratory, desk, monkeypatch):
+    monkeypatch.setattr("api.edge.BODY_IDLE", 0.05)
+    http, cells, nothing_was_taken = desk
+
+    async def stops():
+        yield part("dataset_id", cells.encode()) + FILE[:1000]
+        await asyncio.sleep(60)
+
+    assert refused(await send(http, stops()), 408, "too_slow")
+    assert nothing_was_taken()
+
+
+async def test_a_store_that_is_away_is_told_and_nothing_is_recorded(laboratory, desk, lab_settings):
+    http, cells, nothing_was_taken = desk
+    blobs = lab_settings.data / "blobs"
+    shelf = blobs / "sha256"
+    shelf.write_text("a file where a folder should be")
+    answer = await upload(http, cells)
+    assert refused(answer, 503, "unavailable")
+    assert "retry-after" in answer.headers
+    shelf.unlink()
+    assert nothing_was_taken()
+    assert (await upload(http, cells)).status_code == 201
+
+
+# ---- once and again ----------------------------------------------------------------------------------------------------------------
+async def test_the_same_key_in_parallel_makes_one_image(laboratory, desk, lab_settings):
+    http, cells, _ = desk
+    answers = await asyncio.gather(*(upload(http, cells, headers={"Idempotency-Key": "once"}) for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.content for answer in answers}) == 1
+    assert events_of(laboratory, "ImageUploaded") == 1
+    assert len(stored(lab_settings)) == 1
+
+
+async def test_the_same_key_with_another_file_name_or_dataset_is_refused(laboratory, desk):
+    http, cells, _ = desk
+    key = {"Idempotency-Key": "once"}
+    assert (await upload(http, cells, headers=key)).status_code == 201
+    other = await dataset(http, "other")
+    for changed in (
+        upload(http, cells, jpeg(32, 32), headers=key),
+        upload(http, cells, filename="b.jpg", headers=key),
+        upload(http, other, headers=key),
+    ):
+        assert refused(await changed, 422, "idempotency_key_reused")
+    assert events_of(laboratory, "ImageUploaded") == 1
+
+
+async def test_the_same_bytes_twice_are_two_images_and_one_blob(laboratory, desk, lab_settings):
+    http, cells, _ = desk
+    first, second = await upload(http, cells), await upload(http, cells)
+    assert first.json()["id"] != second.json()["id"]
+    assert events_of(laboratory, "ImageUploaded") == 2
+    assert len(stored(lab_settings)) == 1
+
+
+async def test_an_upload_that_is_refused_in_the_end_is_only_an_orphan(laboratory, desk, lab_settings):
+    http, cells, _ = desk
+    assert (await upload(http, cells, headers={"Idempotency-Key": "once"})).status_code == 201
+    assert refused(await upload(http, cells, png(), headers={"Idempotency-Key": "once"}), 422)
+    assert len(stored(lab_settings)) == 2
+    assert events_of(laboratory, "ImageUploaded") == 1
