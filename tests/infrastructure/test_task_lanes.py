@@ -1,0 +1,181 @@
+"""Tasks out of their topics: none lost, none begun twice, told as done in order."""
+
+import asyncio
+from typing import NamedTuple
+from uuid import uuid4
+
+import msgspec
+import pytest
+from aiokafka.errors import KafkaConnectionError
+from faust.types import TP
+from hypothesis import given
+from hypothesis import strategies as st
+
+from application.tasks import BULK, DEAD_LETTERS, URGENT, Kind, Task, encode
+from domain.errors import Unavailable
+from infrastructure import task_lanes
+from infrastructure.kafka.frames import Frame, Span
+from infrastructure.task_lanes import Done, TaskLanes
+
+pytestmark = pytest.mark.anyio
+HERE, THERE = TP(BULK, 0), TP(URGENT, 3)
+
+
+class Record(NamedTuple):
+    offset: int
+    value: bytes | None
+    key: bytes = b"key"
+
+
+class Bench:
+    """Lanes whose tasks end when they are told to; what was committed and sent."""
+
+    def __init__(self, **abreast):
+        self.begun, self.ends, self.committed, self.sent, self.away = [], {}, {}, [], 0
+        self.lanes = TaskLanes(self.handle, send=self.send, abreast={BULK: 2, URGENT: 1} | abreast)
+
+    async def handle(self, _topic, task):
+        self.begun.append(task.attempt)
+        ended = self.ends.setdefault(task.attempt, asyncio.get_running_loop().create_future())
+        await ended
+
+    async def send(self, topic, key, value):
+        if self.away:
+            self.away -= 1
+            raise KafkaConnectionError("away")
+        self.sent.append((topic, key, value))
+
+    async def commit(self, offsets):
+        self.committed |= offsets
+
+    async def joined(self, **spans):
+        return await self.lanes.places("one", {HERE: Span(0, 100, None), THERE: Span(0, 100, None)} | spans)
+
+    async def come(self, tp, *offsets, value=None):
+        """Tasks whose attempt is their offset, so that they can be told apart."""
+        await self.lanes.take(Frame("one", tp, [Record(offset, value or task(offset)) for offset in offsets]))
+        await asyncio.sleep(0.01)
+
+    async def end(self, *offsets, error=None):
+        for offset in offsets:
+            ended = self.ends[offset]
+            ended.set_result(None) if error is None else ended.set_exception(error)
+        await asyncio.sleep(0.01)
+        await self.lanes._commit(self.commit)
+
+
+def task(number):
+    return encode(Task(kind=Kind.CLASSIFY, images=(), attempt=number, job=uuid4(), number=0))
+
+
+async def test_so_many_are_worked_on_at_once_and_no_more():
+    bench = Bench()
+    await bench.joined()
+    await bench.come(HERE, 0, 1, 2, 3)
+    assert bench.begun == [0, 1]
+    await bench.end(1)
+    assert bench.begun == [0, 1, 2]
+
+
+async def test_a_lane_does_not_wait_for_the_other():
+    bench = Bench()
+    await bench.joined()
+    await bench.come(HERE, 0, 1, 2, 3)
+    await bench.come(THERE, 10)
+    assert 10 in bench.begun
+    await bench.end(10)
+    assert bench.committed == {THERE: 11}
+
+
+async def test_what_is_done_is_told_only_up_to_the_first_that_is_not():
+    bench = Bench()
+    await bench.joined()
+    await bench.come(HERE, 0, 1, 2)
+    await bench.end(1)
+    assert bench.committed == {}
+    await bench.end(2)
+    await bench.end(0)
+    assert bench.committed == {HERE: 3}
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), RuntimeError("broken")])
+async def test_a_task_that_cannot_be_answered_is_let_go_for_the_scheduler_to_give_out_again(error):
+    bench = Bench()
+    await bench.joined()
+    await bench.come(HERE, 0)
+    await bench.end(0, error=error)
+    assert bench.committed == {HERE: 1}
+    assert bench.sent == []
+
+
+@pytest.mark.parametrize("value", [b"\x80pickle", b"{}", b'{"kind":"dance","images":[]}', b"null"])
+async def test_what_is_no_task_becomes_a_dead_letter_and_the_rest_goes_on(value, monkeypatch):
+    monkeypatch.setattr(task_lanes, "REST", 0.01)
+    bench = Bench()
+    bench.away = 2
+    await bench.joined()
+    await bench.come(HERE, 0, value=value)
+    await asyncio.sleep(0.05)
+    topic, key, told = bench.sent[0]
+    said = msgspec.json.decode(told)
+    assert (topic, key, said["topic"], said["partition"], said["offset"]) == (DEAD_LETTERS, b"key", BULK, 0, 0)
+    await bench.come(HERE, 1)
+    await bench.end(1)
+    assert bench.committed == {HERE: 2}
+
+
+async def test_who_joins_reads_on_where_the_group_was():
+    bench = Bench()
+    spans = {HERE: Span(2, 9, 5), THERE: Span(2, 9, None), TP(BULK, 1): Span(7, 9, 3), TP(BULK, 2): Span(0, 4, 8)}
+    assert await bench.lanes.places("one", spans) == {HERE: 5, THERE: 2, TP(BULK, 1): 7, TP(BULK, 2): 4}
+
+
+async def test_tasks_that_come_again_after_a_rebalance_are_not_begun_again():
+    bench = Bench()
+    await bench.joined()
+    await bench.come(HERE, 0, 1)
+    await bench.joined()
+    await bench.come(HERE, 0, 1)
+    await bench.end(0, 1)
+    assert bench.begun == [0, 1]
+    assert bench.committed == {HERE: 2}
+
+
+async def test_a_topic_made_anew_is_read_from_its_beginning():
+    bench = Bench()
+    await bench.joined()
+    await bench.come(HERE, 0, 1)
+    await bench.lanes.places("two", {HERE: Span(0, 1, None)})
+    await bench.end(0, 1)
+    bench.ends.clear()
+    await bench.come(HERE, 0)
+    assert bench.begun == [0, 1, 0]
+
+
+async def test_at_the_end_what_is_nearly_done_is_waited_for(monkeypatch):
+    monkeypatch.setattr(task_lanes, "LAST_TASKS", 0.2)
+    bench = Bench()
+    await bench.joined()
+    await bench.come(HERE, 0, 1)
+    asyncio.get_running_loop().call_later(0.05, bench.ends[0].set_result, None)
+    await bench.lanes.finish(bench.commit)
+    assert bench.committed == {HERE: 1}
+    bench.ends[1].set_result(None)
+    await asyncio.sleep(0.01)
+
+
+@given(st.lists(st.integers(0, 12), max_size=60), st.randoms())
+def test_the_place_moves_past_what_is_done_and_nothing_else(offsets, chance):
+    done, begun, ended = Done(0), [], set()
+    for offset in offsets:
+        assert done.begin(offset) == (offset > max(begun, default=-1))
+        if offset > max(begun, default=-1):
+            begun.append(offset)
+        if begun and chance.random() < 0.5:
+            one = chance.choice(begun)
+            done.end(one)
+            ended.add(one)
+        open_ones = [one for one in begun if one not in ended]
+        assert done.place <= min(open_ones, default=max(begun, default=-1) + 1)
+        if not open_ones and begun:
+            assert done.place == begun[-1] + 1
