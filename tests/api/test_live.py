@@ -1,0 +1,369 @@
+"""Live status from the real server: whole, in order, only what one may see, and closed when it must be."""
+
+import asyncio
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+
+import httpx
+import psycopg
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from domain import classification, session
+from domain.access import Grant, Role
+from infrastructure.access_tokens import SignedAccessTokens
+from infrastructure.embedded.installation import ensure_root_key, environment
+from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.keys import RootKey
+from infrastructure.settings import Settings
+from projections.worker import projector_over
+from tests.conftest import TEMPLATE
+from tests.projections.laboratory import SYSTEM, Laboratory
+
+pytestmark = pytest.mark.anyio
+ORIGIN = "http://web.example.org"
+DATABASE = "test_live"
+
+
+class Served(Laboratory):
+    """A laboratory whose events are served by the real server; `follow` brings the read models to the head of the log."""
+
+    url = ""
+
+    def token(self, member, *, ttl=600):
+        """A token of a new session, and the session."""
+        started = self.session(member)
+        tokens = SignedAccessTokens(RootKey.read(self.settings.root_key_path), ttl=ttl)
+        return tokens.issue(user=member.id, session=started, role=member.role, at=datetime.now(UTC)), started
+
+    @asynccontextmanager
+    async def watching(self, member, *, ttl=600, **asked):
+        async with self.connected() as watch:
+            await say(watch, type="auth", token=self.token(member, ttl=ttl)[0])
+            assert (await heard(watch))["type"] == "authenticated"
+            await say(watch, type="subscribe", **asked)
+            yield watch
+
+    def connected(self, **how):
+        return connect(self.url, compression=None, **how)
+
+
+@pytest.fixture(scope="module")
+def served(postgres, redis_server, tmp_path_factory):
+    """One server for all: each test makes its own people and datasets."""
+    with psycopg.connect(postgres.url(user="postgres", database="postgres"), autocommit=True) as connection:
+        connection.execute(f"create database {DATABASE} template {TEMPLATE}")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = Settings(
+        data=tmp_path_factory.mktemp("live"),
+        port=port,
+        postgres_url=postgres.url(user="bioscope_app", database=DATABASE),
+        kafka_url="127.0.0.1:1",
+        redis_url=redis_server.url,
+        cors_origins=(ORIGIN,),
+    )
+    ensure_root_key(settings)
+    root = RootKey.read(settings.root_key_path)
+    log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
+    projector = projector_over(settings.postgres_url, log)
+    lab = Served(log, projector)
+    lab.settings, lab.url = settings, f"ws://127.0.0.1:{port}/api/ws"
+    with subprocess.Popen([sys.executable, "-m", "api.cli", "api"], env=environment(settings, os.environ)) as server:
+        try:
+            until_it_serves(port)
+            yield lab
+        finally:
+            server.terminate()
+            projector.close()
+            log.close()
+
+
+def until_it_serves(port):
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/health/live").raise_for_status()
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    raise AssertionError("the server does not serve")
+
+
+async def say(watch, **said):
+    await watch.send(json.dumps(said, default=str))
+
+
+async def heard(watch, within=10):
+    return json.loads(await asyncio.wait_for(watch.recv(), within))
+
+
+async def until_caught_up(watch):
+    """The events up to the next moment at which there is nothing more, and that moment's position."""
+    events = []
+    while (told := await heard(watch))["type"] != "caught_up":
+        if told["type"] == "event":
+            events.append(told)
+    return events, told["position"]
+
+
+async def closed(watch, within=30):
+    """With which code."""
+    try:
+        async with asyncio.timeout(within):
+            while True:
+                await watch.recv()
+    except ConnectionClosed as ended:
+        return ended.rcvd.code if ended.rcvd else None
+
+
+async def all_within(watch, seconds):
+    texts = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while True:
+                texts.append(await watch.recv())
+    return [json.loads(text) for text in texts]
+
+
+def appended(lab, what, *given, **how):
+    """Do something, and let it be seen."""
+    found = what(*given, **how)
+    lab.follow()
+    return found
+
+
+async def test_a_resume_after_any_drop_is_complete_and_without_duplicates(served):
+    ada = served.user()
+    cells = appended(served, served.dataset, ada)
+    chance = random.Random(7)
+
+    def write():
+        for number in range(300):
+            served.image(ada, cells, f"{number}.png")
+            if number % 7 == 0:
+                served.follow()
+        return served.follow()
+
+    writing = asyncio.create_task(asyncio.to_thread(write))
+    seen, drops, after = [], 0, 0
+    while not (writing.done() and after >= writing.result()):
+        async with served.watching(ada, after=after) as watch:
+            for _ in range(chance.randrange(1, 40)):
+                told = await heard(watch)
+                if told["type"] == "event":
+                    seen.append((told["position"], told["event"]))
+                after = told.get("position", after)
+                if writing.done() and after >= writing.result():
+                    break
+            watch.transport.abort()
+            drops += 1
+    assert drops > 5
+    assert seen == [(one.position, one.type) for one in everything(served.log, until=after) if concerns(served.log.decode(one), ada, cells)]
+
+
+def everything(log, *, until):
+    return [one for start in range(0, until, 500) for one in log.read(start, 500) if one.position <= until]
+
+
+def concerns(event, member, dataset):
+    return dataset in {event.originator_id, getattr(event, "dataset_id", None)} or member.id in {
+        event.originator_id,
+        getattr(event, "user_id", None),
+    }
+
+
+async def test_without_a_position_one_hears_from_now_on(served):
+    ada = served.user()
+    cells = appended(served, served.dataset, ada)
+    async with served.watching(ada) as watch:
+        assert (await until_caught_up(watch))[0] == []
+        served.follow()
+        assert [event["event"] for event in (await until_caught_up(watch))[0]] == ["SessionStarted"]
+        uploaded = appended(served, served.image, ada, cells)
+        (event,), position = await until_caught_up(watch)
+        assert (event["event"], event["stream"], event["dataset"]) == ("ImageUploaded", str(uploaded), str(cells))
+        assert event["subjects"] == [str(uploaded), str(cells)]
+        assert event["position"] == position
+
+
+async def test_foreign_datasets_are_not_heard_of_until_they_are_shared_and_not_after(served):
+    ada, bob = served.user(), served.user(Role.ANALYST, name="bob")
+    cells = appended(served, served.dataset, ada)
+    async with served.watching(bob, after=0, datasets=[cells]) as watch:
+        assert (await until_caught_up(watch))[0] == []
+        appended(served, served.image, ada, cells)
+        assert await all_within(watch, 2) == []
+        appended(served, served.share, ada, cells, bob, Grant.VIEWER)
+        (shared,), _ = await until_caught_up(watch)
+        assert shared["event"] == "DatasetShared"
+        appended(served, served.image, ada, cells)
+        (uploaded,), _ = await until_caught_up(watch)
+        assert uploaded["event"] == "ImageUploaded"
+        from application import datasets
+
+        datasets.withdraw(cells, user_id=bob.id, command=served.command(ada), log=served.log)
+        served.follow()
+        appended(served, served.image, ada, cells)
+        rest = await all_within(watch, 3)
+        assert [one["event"] for one in rest if one["type"] == "event"] in ([], ["DatasetShareWithdrawn"])
+
+
+async def test_only_the_datasets_asked_for_are_told(served):
+    ada = served.user()
+    cells, others = served.dataset(ada, "cells"), served.dataset(ada, "others")
+    served.image(ada, cells)
+    served.image(ada, others)
+    served.follow()
+    async with served.watching(ada, after=0, datasets=[others]) as watch:
+        events, _ = await until_caught_up(watch)
+        assert {event["dataset"] for event in events} == {str(others)}
+        await say(watch, type="subscribe", after=0, datasets=[cells])
+        events, _ = await until_caught_up(watch)
+        assert {event["dataset"] for event in events} == {str(cells)}
+
+
+async def test_a_job_is_told_with_how_far_it_is(served):
+    ada = served.user()
+    served.model()
+    cells = served.dataset(ada)
+    images = [served.image(ada, cells, f"{number}.png") for number in range(4)]
+    served.follow()
+    async with served.watching(ada) as watch:
+        await until_caught_up(watch)
+        served.follow()
+        await until_caught_up(watch)
+        job = appended(served, served.job, ada, dataset=cells)
+        progress = [(await until_caught_up(watch))[0][-1]["job"]]
+        appended(served, served.plan, job, images)
+        progress.append((await until_caught_up(watch))[0][-1]["job"])
+        appended(served, served.judge, job, 0, images[:3], images[3:])
+        (judged,), _ = await until_caught_up(watch)
+        progress.append(judged["job"])
+        served.change(job, classification, lambda it: classification.complete(it, succeeded=3, failed=1, by=SYSTEM.id, at=served.now))
+        served.follow()
+        progress.append((await until_caught_up(watch))[0][-1]["job"])
+    assert all(one["id"] == str(job) for one in progress)
+    assert [(one["status"], one["images"], one["judged"], one["succeeded"], one["failed"]) for one in progress] == [
+        ("pending", 0, 0, 0, 0),
+        ("running", 4, 0, 0, 0),
+        ("running", 4, 1, 3, 1),
+        ("completed", 4, 1, 3, 1),
+    ]
+    assert {str(one) for one in images} <= set(judged["subjects"])
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example.org", "null", "http://web.example.org.evil.org", "https://web.example.org"])
+async def test_a_foreign_origin_is_told_so(served, origin):
+    async with served.connected(origin=origin) as watch:
+        assert await closed(watch) == 4403
+
+
+async def test_our_own_origin_and_those_named_may_watch(served):
+    own = served.settings.base_url
+    for origin in (own, own.replace("127.0.0.1", "localhost"), ORIGIN, None):
+        async with served.connected(origin=origin) as watch:
+            await say(watch, type="auth", token=served.token(served.user())[0])
+            assert (await heard(watch))["type"] == "authenticated"
+
+
+WRONG = {
+    "no JSON": ("{", 4400),
+    "an unknown word": ('{"type":"hello"}', 4400),
+    "an unknown field": ('{"type":"ping","more":1}', 4400),
+    "a negative position": ('{"type":"subscribe","after":-1}', 4400),
+    "bytes": (b"\x00", 4400),
+    "too long": (json.dumps({"type": "auth", "token": "x" * 70_000}), 4400),
+    "somebody else's word": ('{"type":"auth","token":"nonsense"}', 4401),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_what_is_not_understood_closes_and_says_why(served, wrong):
+    said, code = WRONG[wrong]
+    async with served.watching(served.user()) as watch:
+        await watch.send(said)
+        assert await closed(watch) == code
+
+
+async def test_who_does_not_say_who_he_is_hears_nothing(served):
+    async with served.connected() as silent, served.connected() as rude, served.connected() as liar:
+        await say(rude, type="subscribe", after=0)
+        await say(liar, type="auth", token="nonsense")
+        assert [await closed(rude), await closed(liar), await closed(silent)] == [4401, 4401, 4401]
+
+
+async def test_too_many_messages_close(served):
+    async with served.watching(served.user()) as watch:
+        for _ in range(25):
+            await say(watch, type="ping")
+        assert await closed(watch) == 4429
+
+
+async def test_a_ping_is_answered(served):
+    async with served.watching(served.user()) as watch:
+        await until_caught_up(watch)
+        await say(watch, type="ping")
+        assert (await heard(watch))["type"] == "pong"
+
+
+async def test_a_revoked_session_is_closed_and_others_are_not(served):
+    ada = served.user()
+    token, revoked = served.token(ada)
+    async with served.connected() as watch, served.watching(ada) as other:
+        await say(watch, type="auth", token=token)
+        await say(watch, type="subscribe", after=0)
+        served.change(revoked, session, lambda it: session.revoke(it, session.Reason.LOGOUT, by=ada.id, at=served.now))
+        began = time.monotonic()
+        assert await closed(watch) == 4401
+        assert time.monotonic() - began < 15
+        await say(other, type="ping")
+        while (await heard(other))["type"] != "pong":
+            pass
+
+
+async def test_a_token_that_ends_closes_unless_a_newer_one_came(served):
+    ada = served.user()
+    async with served.watching(ada, ttl=3) as careless, served.watching(ada, ttl=3) as careful:
+        await say(careful, type="auth", token=served.token(ada)[0])
+        assert await closed(careless) == 4401
+        await say(careful, type="ping")
+        while (await heard(careful))["type"] != "pong":
+            pass
+        await say(careful, type="auth", token=served.token(served.user())[0])
+        assert await closed(careful) == 4401
+
+
+FAR = 10**9
+MUCH = """insert into read.activity (position, at, type, stream, actor, dataset, subjects)
+  select %(far)s + n, now(), 'ImageUploaded', %(cells)s, %(cells)s, %(cells)s, array_fill(%(cells)s::uuid, array[500])
+  from generate_series(1, 500) n"""
+
+
+async def test_who_does_not_take_what_is_sent_is_closed_and_nobody_else_waits(served, postgres):
+    """Ten megabytes, more than the kernel keeps for a connection."""
+    ada = served.user()
+    cells = appended(served, served.dataset, ada)
+    with psycopg.connect(postgres.url(user="postgres", database=DATABASE)) as connection:
+        connection.execute(MUCH, {"far": FAR, "cells": cells})
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    narrow.connect(("127.0.0.1", served.settings.port))
+    async with served.watching(ada, after=FAR) as quick, served.connected(sock=narrow, max_queue=1) as slow:
+        await say(slow, type="auth", token=served.token(ada)[0])
+        await say(slow, type="subscribe", after=FAR)
+        began = time.monotonic()
+        events, _ = await until_caught_up(quick)
+        assert len(events) == 500
+        assert time.monotonic() - began < 10
+        await asyncio.sleep(14)
+        assert await closed(slow) in {None, 4408}
+        await say(quick, type="ping")
+        assert (await heard(quick))["type"] in {"pong", "ping"}
