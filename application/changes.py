@@ -36,7 +36,12 @@ def once(log: Log, command: Command, decide: Callable[[], Done]) -> Done:
     known = log.outcome(command) if command.digest is not None else None
     if known is None or known.subject is None:
         return decide()
-    return Done(id=known.subject, version=1, position=known.position, replayed=True)
+    return Done(id=known.subject, version=_version_at(known.position, log), position=known.position, replayed=True)
+
+
+def _version_at(position: int, log: Log) -> int:
+    """What a command answered whose last event stands there."""
+    return log.read(position - 1, 1)[0].version
 
 
 def existing(log: Log, stream: UUID, evolve: Evolve[S], *, what: str, closed: Callable[[S], bool]) -> S:
@@ -93,7 +98,8 @@ def change(
             continue
         except Closed:
             raise NotFound("This was deleted in the meantime") from None
-        return Done(id=state.id, version=state.version + len(events), position=appended.position, replayed=appended.replayed)
+        version = _version_at(appended.position, log) if appended.replayed else state.version + len(events)
+        return Done(id=state.id, version=version, position=appended.position, replayed=appended.replayed)
     raise AssertionError("unreachable")
 
 
