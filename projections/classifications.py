@@ -69,6 +69,7 @@ def keys(happened: Happened) -> Iterable[UUID]:
 
 
 def fold(_: UUID, row: Classification | None, happened: Happened, __: Look) -> Classification | None:
+    """Chunks are of other streams: where one waited behind a dead letter, it gives the same late as in its turn."""
     event = happened.event
     if isinstance(event, ClassificationRequested):
         return _requested(event, happened.position)
@@ -77,12 +78,12 @@ def fold(_: UUID, row: Classification | None, happened: Happened, __: Look) -> C
     if isinstance(event, ChunkJudged):
         return msgspec.structs.replace(
             row,
-            updated_at=event.at,
+            updated_at=max(row.updated_at, event.at),
             judged=row.judged + 1,
             succeeded=row.succeeded + len(event.results),
             failed=row.failed + len(event.failures),
         )
-    return msgspec.structs.replace(_changed(row, event), version=event.originator_version, updated_at=event.at)
+    return msgspec.structs.replace(_changed(row, event), version=event.originator_version, updated_at=max(row.updated_at, event.at))
 
 
 def _requested(event: ClassificationRequested, position: int) -> Classification:

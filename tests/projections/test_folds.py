@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.classification import ChunkJudged, ClassificationRequested
+from domain.classification import ChunkJudged, ClassificationCancelled, ClassificationDeleted, ClassificationRequested
 from domain.image import ImageUploaded
 from domain.registry import EVENTS
 from domain.user import UserErased, UserProfileChanged, UserRegistered
-from projections import users
+from projections import classifications, users
 from projections.batches import TABLES
 from projections.tables import Happened, folded, needed, steps
 from tests.strategies import events
@@ -76,6 +76,17 @@ def test_a_chunk_is_found_by_every_image_that_it_judged(requested, uploaded, jud
     history = [Happened(number, event) for number, event in enumerate([requested, uploaded, judged], 1)]
     found = apply(empty(), history)["activity"][3]
     assert {judged.job_id, judged.dataset_id, *(one.image_id for one in judged.results)} <= set(found.subjects)
+
+
+@given(events(ClassificationRequested), events(ChunkJudged), events(ClassificationCancelled, ClassificationDeleted))
+def test_a_chunk_that_waited_behind_a_dead_letter_gives_the_same_late_as_in_its_turn(requested, judged, ended):
+    def row_after(*history):
+        row = None
+        for number, event in enumerate(history, 1):
+            row = classifications.fold(requested.originator_id, row, Happened(number, event), lambda *_: None)
+        return row
+
+    assert row_after(requested, judged, ended) == row_after(requested, ended, judged)
 
 
 @given(HISTORIES, st.data())
