@@ -12,7 +12,8 @@ from domain.events import Event, State, first, following
 from domain.values import chunk_id
 
 PLAN_MOST = 500  # images in one ClassificationPlanned
-CHUNK_MOST = 64  # images in one chunk; the last chunk of a plan part may be smaller
+CHUNK_MOST, CHUNK_LEAST = 64, 8  # images in one chunk; the last chunk of a plan part may be smaller
+CHUNKS_WANTED = 8  # of a small part: so that several workers share it, and its results arrive bit by bit
 
 
 class Phase(StrEnum):
@@ -200,7 +201,9 @@ def plan(job: Classification, images: Sequence[PlannedImage], *, more: bool = Fa
 
 
 def chunks_of(images: Sequence[PlannedImage]) -> list[Sequence[PlannedImage]]:
-    return [images[start : start + CHUNK_MOST] for start in range(0, len(images), CHUNK_MOST)]
+    """A pure function of the planned part: whoever folds the plan finds the same chunks."""
+    size = min(CHUNK_MOST, max(CHUNK_LEAST, -(-len(images) // CHUNKS_WANTED)))
+    return [images[start : start + size] for start in range(0, len(images), size)]
 
 
 def cancel(job: Classification, *, by: UUID, at: datetime) -> ClassificationCancelled:

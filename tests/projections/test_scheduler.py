@@ -175,7 +175,7 @@ def test_a_plan_covers_exactly_the_images_that_were_there_and_good_when_it_was_a
     ada = lab.user()
     lab.model()
     cells, worms = lab.dataset(ada), lab.dataset(ada)
-    good = [lab.image(ada, cells) for _ in range(70)]
+    good = [lab.image(ada, cells) for _ in range(15)]
     rejected, deleted = lab.image(ada, cells), lab.image(ada, cells)
     lab.image(ada, worms)
     lab.reject(rejected)
@@ -184,7 +184,7 @@ def test_a_plan_covers_exactly_the_images_that_were_there_and_good_when_it_was_a
     lab.delete_image(ada, deleted)
     step()
     planned = lab.log.load(job, classification.evolve)
-    assert (planned.images, planned.chunks, planned.planned) == (70, 2, True)
+    assert (planned.images, planned.chunks, planned.planned) == (15, 2, True)
     covered = [
         UUID(one["id"])
         for (images,) in connection.execute("select images from work where job = %s order by number", (job,))
@@ -227,19 +227,19 @@ def test_a_dataset_job_runs_from_request_to_end(laboratory, step, log, connectio
     ada = lab.user()
     lab.model()
     cells = lab.dataset(ada)
-    found = [lab.image(ada, cells) for _ in range(70)]
+    found = [lab.image(ada, cells) for _ in range(15)]
     job = lab.job(ada, dataset=cells)
     step()
     given = classified(step())
-    assert [(outgoing.topic, outgoing.task.number, len(outgoing.task.images)) for outgoing in given] == [(BULK, 0, 64), (BULK, 1, 6)]
+    assert [(outgoing.topic, outgoing.task.number, len(outgoing.task.images)) for outgoing in given] == [(BULK, 0, 8), (BULK, 1, 7)]
     assert classified(step()) == []
-    lab.judge(job, 0, found[:64])
-    lab.judge(job, 1, found[64:69], found[69:])
+    lab.judge(job, 0, found[:8])
+    lab.judge(job, 1, found[8:14], found[14:])
     step()
     assert phase(log, job) is Phase.COMPLETED
     step()
     row = connection.execute("select status, succeeded, failed from classifications").fetchone()
-    assert row == ("completed", 69, 1)
+    assert row == ("completed", 14, 1)
     assert connection.execute("select count(*) from ops.releases r join work w on w.id = r.id where w.job is not null").fetchone() == (0,)
 
 
