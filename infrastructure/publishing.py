@@ -231,8 +231,8 @@ class PostgresPublished:
 class KafkaTopic:
     """`bioscope.events`, its one partition."""
 
-    def __init__(self, brokers: str, sender: AIOKafkaProducer, *, source: str) -> None:
-        self._brokers, self._sender, self._source = brokers, sender, source.encode()
+    def __init__(self, brokers: str, sender: AIOKafkaProducer, *, source: bytes) -> None:
+        self._brokers, self._sender, self._source = brokers, sender, source
 
     async def cluster(self) -> str:
         return await make_topics(self._brokers)
@@ -266,7 +266,7 @@ class KafkaTopic:
 
 
 @asynccontextmanager
-async def connected(brokers: str, *, source: str) -> AsyncIterator[KafkaTopic]:
+async def connected(brokers: str, *, source: bytes) -> AsyncIterator[KafkaTopic]:
     """Waits for the brokers as long as it takes. Raises one of `kafka.broker.AWAY`."""
     await topics_made(brokers)
     hush()

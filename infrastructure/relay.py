@@ -16,6 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from domain.errors import Unavailable
 from infrastructure.heads import EVERY, OFTEN, Heads
+from infrastructure.kafka.cloud_events import source_of
 from infrastructure.keys import RootKey
 from infrastructure.objects import open_blobs
 from infrastructure.publishing import Outlived, PostgresPublished, Publisher, Unpublishable, connected, first_of
@@ -71,12 +72,9 @@ class Leader:
             await _lead_of(leader)
             log.info("leading")
             async with await AsyncConnection.connect(url, autocommit=True, options=OPTIONS) as own:
-                publisher = Publisher(PostgresPublished(own), partial(connected, self._given.kafka_url, source=self._source))
+                topic = partial(connected, self._given.kafka_url, source=source_of(self._root))
+                publisher = Publisher(PostgresPublished(own), topic)
                 await first_of(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher))
-
-    @property
-    def _source(self) -> str:
-        return self._given.public_url or "bioscope"
 
     async def _sign_always(self, publisher: Publisher) -> None:
         heads = await asyncio.to_thread(self._heads)

@@ -44,11 +44,16 @@ class Feed:
     def __init__(self, projector: Applies, store: Store, *, applied: Callable[[Applied], object] = lambda _: None) -> None:
         self._projector, self._store, self._told = projector, store, applied
         self.at = Checkpoint(0)
+        self._doubted = 0
         self.sources: Counter[str] = Counter()
 
     def refresh(self) -> Checkpoint:
         self.at = self._projector.checkpoint()
         return self.at
+
+    def doubt(self, before: int) -> None:
+        """What stands before that offset was there before us. It is compared with the store: the database may have been put back."""
+        self._doubted = before
 
     def take(self, events: Sequence[Recorded], *, cluster: str, next_offset: int) -> None:
         """Apply what is new of a run of records that ends before `next_offset` of `cluster`. Raises Ahead."""
@@ -68,6 +73,8 @@ class Feed:
 
     def _take(self, events: Sequence[Recorded], cluster: str, next_offset: int) -> None:
         run: list[Recorded] = []
+        if next_offset <= self._doubted:
+            events = self._of_our_log([event for event in events if event.position > self.at.position])
         for event in events:
             if event.position > self.at.position + len(run) + 1:
                 self._apply(run, "kafka")
@@ -77,6 +84,16 @@ class Feed:
                 run.append(event)
         self.at = Checkpoint(self.at.position, cluster, next_offset)
         self._apply(run, "kafka")
+
+    def _of_our_log(self, events: Sequence[Recorded]) -> list[Recorded]:
+        if not events:
+            return []
+        first, last = min(event.position for event in events), max(event.position for event in events)
+        ours = {event.position: event.event_id for event in self._store.read(first - 1, last - first + 1)}
+        good = [event for event in events if ours.get(event.position) == event.event_id]
+        if len(good) < len(events):
+            log.warning("Kafka holds events that are not in the log", first=first, last=last, count=len(events) - len(good))
+        return good
 
     def _fill_up_to(self, last: int) -> None:
         while self.at.position < last:

@@ -73,6 +73,7 @@ class Follower:
         at = await self._on_thread(self._feed.refresh)
         known = at.cluster == cluster
         places = {tp: at.next_offset if known and span.begin <= at.next_offset <= span.end else span.begin for tp, span in spans.items()}
+        await self._on_thread(lambda: self._feed.doubt(max((span.end for span in spans.values()), default=0)))
         log.info("reading the log", position=at.position, offsets=sorted(places.values()), cluster=cluster)
         return places
 
@@ -81,11 +82,14 @@ class Follower:
         await self._on_thread(lambda: self._feed.take(events, cluster=frame.cluster, next_offset=frame.next_offset))
 
     def _events(self, frame: Frame) -> Iterator[Recorded]:
+        reasons = set[str]()
         for record in frame.records:
             try:
                 yield self._recorded(record)
             except ValueError as foreign:
-                log.warning("a record that the relay did not write", before=frame.next_offset, reason=str(foreign))
+                reasons.add(str(foreign))
+        if reasons:
+            log.warning("records that our relay did not write", before=frame.next_offset, reasons=sorted(reasons)[:3])
 
     # ---- the store ----
     async def follow_store(self) -> None:

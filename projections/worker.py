@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NoReturn
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from infrastructure.settings import Settings
 from projections import batches, read_models, rebuilding
 from projections import dead_letters as letters
 from projections.aside import Aside
+from projections.batches import ReadModels
 from projections.dead_letters import DeadLetter, Retried
 from projections.feed import Feed
 from projections.following import Follower
@@ -87,7 +89,13 @@ def run_projector(given: Settings) -> NoReturn:
     scheduler.owns = lambda: member.owns(EVENTS)
     aside = Aside(scheduler, Notifier(publisher(given.redis_url)), Sender(given.kafka_url))
     feed = Feed(projector_over(given.postgres_url, log), log, applied=aside.applied)
-    follower = Follower(feed, log, recorded=cloud_events.recorded, owns=lambda: member.owns(EVENTS), count=count)
+    follower = Follower(
+        feed,
+        log,
+        recorded=partial(cloud_events.recorded, source=cloud_events.source_of(root)),
+        owns=lambda: member.owns(EVENTS),
+        count=count,
+    )
     member: Member = Member(given, group=GROUP, topics=(EVENTS,), reader=follower, name="projector")
 
     async def finish() -> None:
@@ -142,16 +150,18 @@ def retry_dead_letters(given: Settings, position: int | None) -> Retried:
     with event_log(given) as log, read_models.connect(given.postgres_url) as connection:
         projector = projector_over(given.postgres_url, log)
         try:
-            return retry(projector, connection, log, position)
+            return retry(projector, PostgresModels(connection), log, position)
         finally:
             projector.close()
 
 
-def retry(projector: Projector, connection: psycopg.Connection, log: EventLog, position: int | None = None) -> Retried:
+def retry(projector: Projector, models: ReadModels, log: EventLog, position: int | None = None) -> Retried:
+    """`models` are the projector's, over a connection of their own."""
+
     def touches(recorded: Recorded) -> set[UUID]:
         try:
             return letters.touched(batches.TABLES, Happened(recorded.position, log.decode(recorded)))
         except Undecodable:
             return {recorded.stream}
 
-    return letters.retry(projector, PostgresModels(connection), read=lambda at: log.read(at - 1, 1)[0], touches=touches, position=position)
+    return letters.retry(projector, models, read=lambda at: log.read(at - 1, 1)[0], touches=touches, position=position)

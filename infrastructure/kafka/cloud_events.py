@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from application.ports import Recorded
+from infrastructure.keys import RootKey
 
 SPEC: Final = b"1.0"
 JSON: Final = b"application/json"
@@ -23,6 +24,11 @@ class Said(msgspec.Struct):
 
 
 _meta = msgspec.json.Decoder(Said)
+
+
+def source_of(root: RootKey) -> bytes:
+    """The name of the installation that this key is the root of."""
+    return UUID(bytes=root.derive("event source")[:16]).urn.encode()
 
 
 def headers(event: Recorded, *, source: bytes) -> Headers:
@@ -46,9 +52,11 @@ def headers(event: Recorded, *, source: bytes) -> Headers:
     return [(name, value) for name, value in told if value]
 
 
-def recorded(record: Any) -> Recorded:
-    """The event of a record. Raises ValueError for one that the relay did not write. No meta and no hash travel: the store has them."""
+def recorded(record: Any, *, source: bytes | None = None) -> Recorded:
+    """The event of a record, without its meta and hash, which the store has. Raises ValueError for one that is not `source`'s relay's."""
     said = dict(record.headers)
+    if source is not None and said.get("ce_source") != source:
+        raise ValueError(f"it comes from {said.get('ce_source', b'somewhere else').decode(errors='replace')}, not from {source.decode()}")
     try:
         return Recorded(
             position=int(said["ce_position"]),

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn, cast
 import faust
 import structlog
 from aiokafka import AIOKafkaConsumer
-from faust.exceptions import NotReady
+from faust.exceptions import ConsumerNotStarted, NotReady
 from faust.types import TP
 
 from infrastructure.kafka.broker import AWAY, answers, hush, make_topics, topics_made
@@ -60,9 +60,9 @@ class Member:
         """The partitions that are ours; None while we are no member: the broker is away, or we have not joined yet."""
         try:
             consumer = self._consumer()._thread._ensure_consumer()
-        except Exception:
+        except (NotReady, ConsumerNotStarted):
             return None
-        if self._grouped and consumer._coordinator.generation <= 0:
+        if (coordinator := consumer._coordinator) is None or (self._grouped and coordinator.generation <= 0):
             return None
         return frozenset(TP(*tp) for tp in consumer.assignment())
 

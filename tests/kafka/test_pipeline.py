@@ -1,0 +1,106 @@
+"""The whole way, from a command to its result, on the embedded broker and on Apache Kafka, and what happens when parts of it fail."""
+
+import msgspec
+import pytest
+
+from infrastructure.embedded.broker import Broker
+from tests.kafka.fixture import free_port, kafka_node
+from tests.kafka.installation import Installation, busy
+
+
+@pytest.fixture(params=["embedded", "kafka"])
+def installation(request, settings):
+    if request.param == "kafka":
+        url = request.getfixturevalue("kafka_url")
+        settings = msgspec.structs.replace(settings, kafka_url=url, kafka_groups=True, kafka_fetch_wait=0.5)
+    installation = Installation(settings)
+    yield installation
+    installation.close()
+
+
+@pytest.fixture
+def embedded(settings):
+    installation = Installation(settings)
+    yield installation
+    installation.close()
+
+
+def test_a_run_over_a_dataset_and_one_over_an_image_come_back_with_results(installation):
+    """On a Kafka that holds other installations' logs, too: the tests before have left theirs."""
+    installation.models()
+    installation.start("relay", "projector", "inference")
+    cells = installation.dataset().id
+    pictures = [installation.picture(cells, number) for number in range(6)]
+    installation.until(lambda: installation.inspected(cells) == 6)
+    assert installation.until_ended(installation.run(dataset=cells)) == ("completed", 6, 0)
+    assert installation.until_ended(installation.run(image=pictures[3])) == ("completed", 1, 0)
+    assert installation.row("select count(*) from read.results")[0] == 7
+    assert installation.row("select count(*) from read.dead_letters")[0] == 0
+    assert installation.stop() == [0, 0, 0]
+
+
+def test_in_steady_state_every_event_comes_by_kafka(installation):
+    installation.start("relay", "projector")
+    installation.until_kafka_delivers()
+    before = installation.sources()
+    with busy(installation):
+        installation.until(lambda: installation.sources()["kafka"] > before["kafka"] + 100)
+    installation.until_shown()
+    assert installation.sources()["store"] == before["store"]
+    assert installation.stop() == [0, 0]
+
+
+def test_without_a_broker_read_models_follow_from_the_store_and_kafka_takes_over_when_it_comes(embedded, tmp_path_factory):
+    port = free_port()
+    embedded.settings = msgspec.structs.replace(embedded.settings, kafka_url=f"127.0.0.1:{port}", kafka_groups=True, kafka_fetch_wait=0.5)
+    embedded.start("relay", "projector")
+    embedded.dataset()
+    embedded.until_shown()
+    assert embedded.shown == 2
+    with kafka_node(tmp_path_factory.mktemp("late"), port=port):
+        embedded.until_kafka_delivers()
+        assert embedded.stop() == [0, 0]
+
+
+def test_a_broker_that_lost_its_log_gets_what_is_needed_again(embedded, tmp_path_factory):
+    """The embedded broker comes back elsewhere, and empty: its clients are started again, as the supervisor does."""
+    embedded.start("relay", "projector")
+    embedded.until_kafka_delivers()
+    embedded.stop()
+    embedded.dataset()
+    with Broker(tmp_path_factory.mktemp("another")) as broker:
+        embedded.settings = msgspec.structs.replace(embedded.settings, kafka_url=broker.url)
+        embedded.start("relay", "projector")
+        embedded.until_kafka_delivers()
+        embedded.until_shown()
+        embedded.stop()
+
+
+@pytest.mark.parametrize("name", ["relay", "projector"])
+def test_one_that_is_killed_loses_nothing(installation, name):
+    installation.start("relay", "projector")
+    installation.until_kafka_delivers()
+    with busy(installation):
+        for _ in range(2):
+            installation.kill(name)
+            installation.start(name)
+            installation.until_shown(within=20)
+    installation.until_shown()
+    applied = installation.row("select count(*), min(position), max(position) from read.activity")
+    assert applied == (installation.log.head(), 1, installation.log.head())
+
+
+def test_inference_that_is_killed_is_replaced_and_every_image_has_one_result(installation):
+    """On Apache Kafka its tasks wait 10 s for another member: until its session has timed out."""
+    installation.settings = msgspec.structs.replace(installation.settings, chunk_lease_seconds=15.0)
+    installation.models()
+    installation.start("relay", "projector", "inference")
+    cells = installation.dataset().id
+    for number in range(20):
+        installation.picture(cells, number)
+    installation.until(lambda: installation.inspected(cells) == 20)
+    jobs = [installation.run(dataset=cells) for _ in range(3)]
+    installation.kill("inference")
+    installation.start("inference")
+    assert [installation.until_ended(job) for job in jobs] == [("completed", 20, 0)] * 3
+    assert installation.row("select count(*), count(distinct (classification_id, image_id)) from read.results") == (60, 60)
