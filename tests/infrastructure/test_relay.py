@@ -1,0 +1,120 @@
+"""The relay's process: who leads, what consumers get, what is signed, how it ends."""
+
+import asyncio
+from datetime import datetime
+from uuid import UUID
+
+import psycopg
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from infrastructure.heads import verified
+from infrastructure.kafka.broker import EVENTS, make_topics, topics_made
+from infrastructure.kafka.cloud_events import recorded, source_of
+from infrastructure.keys import RootKey
+from tests.kafka.installation import Installation, busy
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def installation(settings):
+    installation = Installation(settings)
+    yield installation
+    installation.close()
+
+
+def published(installation):
+    return installation.row("select position from ops.relay")[0]
+
+
+def until_published(installation, **within):
+    head = installation.log.head()
+    installation.until(lambda: published(installation) >= head, **within)
+
+
+def consumed(installation, count):
+    async def read():
+        consumer = AIOKafkaConsumer(bootstrap_servers=installation.settings.kafka_url, auto_offset_reset="earliest")
+        await consumer.start()
+        try:
+            consumer.assign([TopicPartition(EVENTS, 0)])
+            await consumer.seek_to_beginning()
+            async with asyncio.timeout(20):
+                return [await consumer.getone() for _ in range(count)]
+        finally:
+            await consumer.stop()
+
+    return asyncio.run(read())
+
+
+def test_a_consumer_gets_cloud_events_with_the_bytes_as_stored(installation):
+    done = installation.dataset()
+    installation.start("relay")
+    until_published(installation)
+    record = consumed(installation, 2)[1]
+    event = installation.log.read(1, 1)[0]
+    told = {name: value.decode() for name, value in record.headers}
+    assert (record.key.decode(), record.value) == (str(done.id), event.data)
+    assert (told["ce_specversion"], told["content-type"], told["ce_type"]) == ("1.0", "application/json", "DatasetCreated")
+    assert (told["ce_id"], told["ce_subject"], told["ce_position"]) == (str(event.event_id), str(done.id), "2")
+    assert (told["ce_streamversion"], told["ce_schemaversion"]) == ("1", "1")
+    assert datetime.fromisoformat(told["ce_time"]) == event.recorded_at
+    assert UUID(told["ce_correlationid"]) == UUID(told["ce_causationid"])
+    assert "traceparent" not in told
+    source = source_of(RootKey.read(installation.settings.root_key_path))
+    again = recorded(record, source=source)
+    assert (again.position, again.stream, again.event_id, again.data) == (2, event.stream, event.event_id, event.data)
+    with pytest.raises(ValueError, match="comes from urn:uuid"):
+        recorded(record, source=source_of(RootKey(b"y" * 32)))
+
+
+def test_it_ends_in_time_and_signs_what_it_leaves(installation):
+    installation.start("relay")
+    for _ in range(3):
+        installation.dataset()
+    until_published(installation)
+    assert installation.stop("relay", within=3.0) == [0]
+    found = verified(installation.settings, installation.log)
+    assert (found.finding, found.events, found.heads) == (None, 4, 1)
+    with psycopg.connect(installation.settings.postgres_owner_url, autocommit=True) as owner:
+        owner.execute("delete from ops.heads")
+    assert verified(installation.settings, installation.log).heads == 1
+
+
+def test_another_one_stands_by_and_leads_when_the_first_is_gone(installation):
+    installation.start("relay-1")
+    installation.until(lambda: installation.row("select epoch from ops.relay")[0] == 1)
+    installation.start("relay-2")
+    with busy(installation):
+        until_published(installation)
+        assert installation.row("select epoch from ops.relay")[0] == 1
+        installation.kill("relay-1")
+        until_published(installation, within=10)
+    assert installation.row("select epoch from ops.relay")[0] == 2
+    until_published(installation)
+    head = installation.log.head()
+    positions = [int(dict(record.headers)["ce_position"]) for record in consumed(installation, head)]
+    assert list(dict.fromkeys(positions)) == list(range(1, max(positions) + 1))
+
+
+def test_it_leads_again_after_the_database_closed_its_connections(installation):
+    installation.start("relay")
+    until_published(installation)
+    with psycopg.connect(installation.settings.postgres_owner_url, autocommit=True) as owner:
+        owner.execute("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'")
+    installation.dataset()
+    until_published(installation, within=10)
+    assert installation.stop("relay") == [0]
+
+
+async def test_topics_are_made_once_with_the_partitions_that_they_need(kafka_url):
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    assert await make_topics(kafka_url) == await make_topics(kafka_url) == await topics_made(kafka_url)
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_url)
+    await admin.start()
+    described = {one["topic"]: len(one["partitions"]) for one in await admin.describe_topics()}
+    await admin.close()
+    assert described["bioscope.events"] == described["bioscope.dead-letters"] == 1
+    assert described["bioscope.inference-tasks"] == described["bioscope.inference-urgent"] == 12
