@@ -13,7 +13,8 @@ from tests.system.conftest import PASSWORD, email, made_account
 
 KILLS = ("api", "relay", "inference", "api", "projector", "inference", "api", "relay", "projector", "inference")
 TECHNICIANS = 4
-BETWEEN = (1.0, 2.0)  # seconds
+BETWEEN = (0.2, 1.0)  # seconds
+WORK = 10  # acknowledgements between two kills
 
 
 def test_ten_kills_lose_no_acknowledgement_and_make_no_result_twice(own_stack, capsys):
@@ -29,8 +30,8 @@ def test_ten_kills_lose_no_acknowledgement_and_make_no_result_twice(own_stack, c
             technician.start()
         told = []
         for name in KILLS:
+            before = wait_for_work(journal, len(journal.acknowledged) + WORK)
             time.sleep(chance.uniform(*BETWEEN))
-            before = len(journal.acknowledged)
             os.kill(system.pid(name), signal.SIGKILL)
             told.append(f"{name} killed after {before} acknowledgements")
             wait_until_running(system, name)
@@ -50,6 +51,14 @@ def test_ten_kills_lose_no_acknowledgement_and_make_no_result_twice(own_stack, c
     assert took is not None, "not every job ended, or the read models do not come to the head"
     assert verdict.broken == []
     assert len(journal.acknowledged) > 5 * len(KILLS)
+
+
+def wait_for_work(journal, acknowledgements, *, within=30.0):
+    until = time.monotonic() + within
+    while len(journal.acknowledged) < acknowledgements:
+        assert time.monotonic() < until, "clients get no answers any more"
+        time.sleep(0.02)
+    return len(journal.acknowledged)
 
 
 def wait_until_running(system, name, *, within=15.0):

@@ -39,7 +39,7 @@ class Browser:
         assert method in preflight.headers["access-control-allow-methods"]
         allowed = preflight.headers["access-control-allow-headers"].lower()
         assert all(name in allowed for name in wanted)
-        answer = self.http.request(method, path, headers={"Origin": ORIGIN, **wanted}, json=body, cookies={}, **more)
+        answer = self.http.request(method, path, headers={"Origin": ORIGIN, **wanted}, json=body, **more)
         self.http.cookies.clear()
         assert answer.headers["access-control-allow-origin"] == ORIGIN, (method, path, answer.status_code)
         assert "origin" in answer.headers["vary"].lower()
