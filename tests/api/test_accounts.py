@@ -1,0 +1,281 @@
+"""Accounts over HTTP: who sees and changes whom, and how quickly a change bites."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+
+from application import accounts
+from application.accounts import NewPassword
+from application.ports import Command
+from domain.access import Actor, Role
+from domain.errors import Forbidden
+from domain.user import PasswordChanged, UserProfileChanged, UserRoleChanged, UserStatusChanged
+from tests.api.conftest import PASSWORD
+from tests.given import NOW
+
+pytestmark = pytest.mark.anyio
+
+ME, USERS = "/api/users/me", "/api/users/users"
+FIELDS = {"id", "email", "username", "first_name", "last_name", "role", "status", "institution", "department", "phone"}
+OTHER_PASSWORD = "another horse battery 9"
+
+
+async def someone(laboratory, role="researcher"):
+    """Somebody new, signed in, and the address of their account."""
+    http = await laboratory.client(role)
+    return http, f"{USERS}/{(await http.get(ME)).json()['id']}"
+
+
+async def login(laboratory, address, password=PASSWORD):
+    return await laboratory.anonymous().post("/api/auth/login", json={"email": address, "password": password})
+
+
+def kinds_of(laboratory, path):
+    return [one.type for one in laboratory.services.log.history(path.rpartition("/")[2])]
+
+
+# ---- reading -----------------------------------------------------------------------------------------------------------------------
+async def test_everybody_reads_themselves_as_the_contract_says(laboratory):
+    for role in Role:
+        http, mine = await someone(laboratory, role)
+        me = await http.get(ME)
+        assert (me.status_code, set(me.json())) == (200, FIELDS)
+        assert (me.json()["role"], me.json()["status"], me.json()["phone"]) == (role, "active", None)
+        assert me.headers["etag"] == '"1"'
+        assert (await http.get(mine)).json() == me.json()
+
+
+async def test_only_administrators_list_and_read_others(laboratory):
+    admin, _ = await someone(laboratory, "admin")
+    http, mine = await someone(laboratory)
+    _, others = await someone(laboratory)
+    for path in (USERS, f"{USERS}/", f"{USERS}?"):
+        listed = await admin.get(path)
+        assert listed.status_code == 200
+        assert len(listed.json()) == 3
+        assert {frozenset(user) for user in listed.json()} == {frozenset(FIELDS)}
+        assert (await http.get(path)).status_code == 403
+    foreign, absent = await http.get(others), await http.get(f"{USERS}/{uuid4()}")
+    assert (foreign.status_code, absent.status_code) == (404, 404)
+    assert foreign.json()["detail"] == absent.json()["detail"] == "User not found"
+    assert (await admin.get(mine)).status_code == 200
+
+
+async def test_the_list_goes_on_where_a_page_ends(laboratory):
+    admin, _ = await someone(laboratory, "admin")
+    for _ in range(4):
+        laboratory.account()
+    await admin.patch(
+        ME.replace("me", f"users/{(await admin.get(ME)).json()['id']}"), json={"phone": "1"}
+    )  # all before it can be read then
+    seen, path = [], f"{USERS}?page_size=2"
+    while path:
+        page = await admin.get(path)
+        seen += [user["id"] for user in page.json()]
+        path = page.links.get("next", {}).get("url")
+    assert (len(seen), len(set(seen))) == (5, 5)
+    assert (await admin.get(f"{USERS}?cursor=nonsense")).status_code == 422
+
+
+# ---- profile -----------------------------------------------------------------------------------------------------------------------
+async def test_a_profile_is_changed_and_cleared_by_nulls(laboratory):
+    http, mine = await someone(laboratory)
+    body = {"first_name": "Augusta", "institution": "Analytical", "department": "Engines", "phone": "+44 1"}
+    changed = await http.patch(mine, json=body)
+    assert (changed.status_code, changed.headers["etag"]) == (200, '"2"')
+    assert body.items() <= changed.json().items()
+    assert set(changed.json()) == FIELDS
+    cleared = (await http.patch(f"{mine}/", json={"institution": None, "department": None, "phone": None})).json()
+    assert (cleared["institution"], cleared["department"], cleared["phone"], cleared["first_name"]) == (None, None, None, "Augusta")
+    assert (await http.get(mine)).json() == cleared == (await http.get(ME)).json()
+
+
+async def test_nulls_of_what_cannot_be_empty_change_nothing(laboratory):
+    http, mine = await someone(laboratory)
+    before = (await http.get(ME)).json()
+    nothing = dict.fromkeys(("email", "first_name", "last_name", "password", "current_password", "role", "status"))
+    for body in (nothing, {}, {"password": ""}):
+        answer = await http.patch(mine, json=body)
+        assert (answer.status_code, answer.json(), answer.headers["etag"]) == (200, before, '"1"')
+    for field in ("email", "first_name", "last_name"):
+        refused = await http.patch(mine, json={field: ""})
+        assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["body", field])
+
+
+async def test_an_address_that_moved_signs_in_and_the_old_one_is_free(laboratory):
+    http, mine = await someone(laboratory)
+    old = (await http.get(ME)).json()["email"]
+    taken = await http.patch(mine, json={"email": laboratory.account()})
+    assert (taken.status_code, taken.json()["detail"]) == (409, "Email already registered")
+    assert (await http.patch(mine, json={"email": "new@example.org"})).json()["email"] == "new@example.org"
+    assert (await login(laboratory, "new@example.org")).status_code == 200
+    assert (await login(laboratory, old)).status_code == 401
+    free = {"email": old, "username": "another", "first_name": "A", "last_name": "B", "password": PASSWORD}
+    assert (await laboratory.anonymous().post("/api/auth/register", json=free)).status_code == 201
+
+
+async def test_a_profile_guarded_by_its_version_is_not_overwritten(laboratory):
+    http, mine = await someone(laboratory)
+    assert (await http.patch(mine, json={"phone": "1"}, headers={"If-Match": '"1"'})).status_code == 200
+    late = await http.patch(mine, json={"phone": "2"}, headers={"If-Match": '"1"'})
+    assert (late.status_code, late.json()["code"]) == (412, "version_mismatch")
+    assert (await http.get(ME)).json()["phone"] == "1"
+
+
+# ---- rights ------------------------------------------------------------------------------------------------------------------------
+async def test_what_only_administrators_may_is_refused_in_the_contracts_words(laboratory):
+    http, mine = await someone(laboratory)
+    _, others = await someone(laboratory)
+    admin, _ = await someone(laboratory, "admin")
+    for client, path, body, detail in (
+        (http, others, {"first_name": "Eve"}, "Only admins can update other users"),
+        (http, f"{USERS}/{uuid4()}", {"first_name": "Eve"}, "Only admins can update other users"),
+        (http, mine, {"role": "admin"}, "Only admins can update role and status"),
+        (http, mine, {"status": "active", "phone": "1"}, "Only admins can update role and status"),
+        (admin, mine, {"password": OTHER_PASSWORD}, "You can only change your own password"),
+        (admin, mine, {"password": OTHER_PASSWORD, "role": "analyst", "phone": "1"}, "You can only change your own password"),
+    ):
+        refused = await client.patch(path, json=body)
+        assert (refused.status_code, refused.json()["detail"]) == (403, detail)
+    assert kinds_of(laboratory, mine) == ["UserRegistered"]
+    assert (await admin.patch(f"{USERS}/{uuid4()}", json={"phone": "1"})).status_code == 404
+    wrong = await admin.patch(mine, json={"role": "owner"})
+    assert (wrong.status_code, wrong.json()["errors"][0]["loc"]) == (422, ["body", "role"])
+
+
+async def test_several_parts_change_together_or_not_at_all(laboratory):
+    admin, _ = await someone(laboratory, "admin")
+    _, path = await someone(laboratory)
+    refused = await admin.patch(path, json={"role": "analyst", "status": "inactive", "email": laboratory.account()})
+    assert refused.status_code == 409
+    assert (await admin.patch(path, json={"role": "analyst", "phone": "1" * 21})).status_code == 422
+    assert kinds_of(laboratory, path) == ["UserRegistered"]
+    changed = await admin.patch(path, json={"role": "analyst", "status": "inactive", "phone": "1"})
+    assert (changed.status_code, changed.json()["role"], changed.json()["status"], changed.json()["phone"]) == (
+        200,
+        "analyst",
+        "inactive",
+        "1",
+    )
+    kinds = [UserProfileChanged, UserRoleChanged, UserStatusChanged]
+    assert kinds_of(laboratory, path) == ["UserRegistered", *(kind.__name__ for kind in kinds)]
+    assert changed.headers["etag"] == '"4"'
+
+
+# ---- bites at once -----------------------------------------------------------------------------------------------------------------
+async def test_another_role_bites_at_once(laboratory):
+    admin, _ = await someone(laboratory, "admin")
+    http, mine = await someone(laboratory, "viewer")
+    assert (await http.post("/api/datasets", json={"name": "slides"})).status_code == 403
+    for role, status in (("analyst", 201), ("viewer", 403), ("admin", 201)):
+        assert (await admin.patch(mine, json={"role": role})).status_code == 200
+        assert (await http.post("/api/datasets", json={"name": "slides"})).status_code == status
+    assert (await http.get(USERS)).status_code == 200
+
+
+async def test_whoever_is_disabled_is_out_at_once(laboratory):
+    admin, _ = await someone(laboratory, "admin")
+    address = laboratory.account()
+    for status in ("inactive", "suspended", "pending"):
+        said = (await login(laboratory, address)).json()
+        http = laboratory.anonymous(Authorization=f"Bearer {said['access_token']}")
+        mine = f"{USERS}/{(await http.get(ME)).json()['id']}"
+        assert (await admin.patch(mine, json={"status": status})).json()["status"] == status
+        assert (await http.get(ME)).status_code == 401
+        assert (await laboratory.anonymous().post("/api/auth/refresh", json={"refresh_token": said["refresh_token"]})).status_code == 401
+        assert (await login(laboratory, address)).json()["detail"] == "Invalid credentials"
+        assert (await admin.patch(mine, json={"status": "active"})).status_code == 200
+        assert (await http.get(ME)).status_code == 401, "a session that ended stays ended"
+        assert (await login(laboratory, address)).status_code == 200
+
+
+async def test_a_disabled_user_is_told_so_while_the_session_lasts(laboratory):
+    http, mine = await someone(laboratory)
+    user_id = mine.rpartition("/")[2]
+    services = laboratory.services
+    changed = accounts.user.change_status(accounts.loaded(services.log, user_id), accounts.Status.SUSPENDED, by=uuid4(), at=NOW)
+    services.log.append(Command(id=uuid4(), actor=Actor(id=uuid4(), kind="system"), at=NOW), *changed)
+    await asyncio.sleep(5.1)  # as another process would learn it
+    answer = await http.get(ME)
+    assert (answer.status_code, answer.json()["detail"]) == (401, "User disabled")
+
+
+async def test_an_account_is_closed_once_and_its_names_are_free(laboratory):
+    admin, own = await someone(laboratory, "admin")
+    http, mine = await someone(laboratory)
+    me = (await http.get(ME)).json()
+    refused = await http.delete(mine)
+    assert (refused.status_code, (await http.delete(f"{USERS}/{uuid4()}")).status_code) == (403, 403)
+    assert (await admin.delete(mine)).status_code == 204
+    assert (await http.get(ME)).status_code == 401
+    for again in (mine, f"{USERS}/{uuid4()}"):
+        assert (await admin.delete(again)).status_code == 204
+    assert (await admin.get(mine)).status_code == 404
+    assert (await admin.patch(mine, json={"status": "active"})).status_code == 404
+    assert (await admin.delete(own)).json()["code"] == "conflict"
+    names = {name: me[name] for name in ("email", "username", "first_name", "last_name")}
+    assert (await laboratory.anonymous().post("/api/auth/register", json=names | {"password": PASSWORD})).status_code == 201
+
+
+# ---- passwords ---------------------------------------------------------------------------------------------------------------------
+async def test_a_new_password_ends_all_other_sessions_at_once(laboratory):
+    http, mine = await someone(laboratory)
+    address = (await http.get(ME)).json()["email"]
+    elsewhere = await laboratory.signed_in(address)
+    assert (await elsewhere.get(ME)).status_code == 200
+    assert (await http.patch(mine, json={"password": OTHER_PASSWORD})).status_code == 200
+    assert (await elsewhere.get(ME)).status_code == 401
+    assert (await http.get(ME)).status_code == 200
+    assert (await login(laboratory, address)).status_code == 401
+    assert (await login(laboratory, address, OTHER_PASSWORD)).status_code == 200
+    assert kinds_of(laboratory, mine) == ["UserRegistered", PasswordChanged.__name__]
+
+
+async def test_a_new_password_keeps_the_rule_and_is_never_echoed(laboratory):
+    http, mine = await someone(laboratory)
+    for password in ("short", "passwordpassword", "x" * 129):
+        refused = await http.patch(mine, json={"password": password, "phone": "1"})
+        assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["body", "password"])
+        assert password not in refused.text
+    wrong = await http.patch(mine, json={"password": OTHER_PASSWORD, "current_password": "not the password 1"})
+    assert (wrong.status_code, wrong.json()["detail"]) == (403, "The current password is wrong")
+    assert kinds_of(laboratory, mine) == ["UserRegistered"]
+    right = await http.patch(mine, json={"password": OTHER_PASSWORD, "current_password": PASSWORD})
+    assert right.status_code == 200
+
+
+async def test_a_current_password_cannot_be_guessed_by_whoever_has_a_session(laboratory):
+    http, mine = await someone(laboratory)
+    tries = [await http.patch(mine, json={"password": OTHER_PASSWORD, "current_password": f"guess number {n}"}) for n in range(6)]
+    assert [answer.status_code for answer in tries] == [403] * 5 + [429]
+
+
+async def test_an_old_sign_in_needs_the_current_password(laboratory):
+    _, mine = await someone(laboratory)
+    user_id = mine.rpartition("/")[2]
+    given = laboratory.services
+    ports = {"log": given.log, "passwords": given.passwords, "tokens": given.refresh_tokens, "limits": given.limits}
+    me = Actor(id=accounts.loaded(given.log, user_id).id, role=Role.RESEARCHER)
+
+    def change(**wanted):
+        password = NewPassword(password=OTHER_PASSWORD, signed_in_for=901, **wanted)
+        return accounts.update(me.id, profile={}, password=password, command=Command(id=uuid4(), actor=me, at=NOW), **ports)
+
+    with pytest.raises(Forbidden, match="log in again"):
+        change()
+    assert change(current=PASSWORD).version == 2
+
+
+async def test_of_changes_at_the_same_time_none_is_lost(laboratory):
+    admin, _ = await someone(laboratory, "admin")
+    http, mine = await someone(laboratory)
+    answers = await asyncio.gather(
+        http.patch(mine, json={"phone": "1"}),
+        admin.patch(mine, json={"institution": "Analytical"}),
+        admin.patch(mine, json={"role": "analyst"}),
+        http.patch(mine, json={"department": "Engines"}),
+    )
+    assert {answer.status_code for answer in answers} == {200}
+    me = (await http.get(ME)).json()
+    assert (me["phone"], me["institution"], me["role"], me["department"]) == ("1", "Analytical", "analyst", "Engines")

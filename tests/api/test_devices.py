@@ -1,0 +1,131 @@
+"""Devices over HTTP."""
+
+from datetime import datetime
+from uuid import uuid4
+
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+DEVICES = "/api/devices/"
+FIELDS = {"id", "name", "hostname", "location", "firmware_version", "is_online", "last_seen", "registered_at"}
+SCOPE = {"name": "Axio 7", "hostname": "scope-1", "location": "Room 1", "firmware_version": "1.2"}
+
+
+async def registered(http, **changes):
+    answer = await http.post(DEVICES, json=SCOPE | changes)
+    assert answer.status_code == 201, answer.text
+    return f"{DEVICES}{answer.json()['id']}"
+
+
+async def test_a_device_is_registered_read_changed_and_removed(laboratory):
+    admin = await laboratory.client("admin")
+    made = await admin.post(DEVICES, json=SCOPE)
+    assert (made.status_code, set(made.json()), made.json()["name"]) == (201, {"id", "name"}, "Axio 7")
+    path = f"{DEVICES}{made.json()['id']}"
+    device = (await admin.get(path)).json()
+    assert set(device) == FIELDS
+    assert SCOPE.items() <= device.items()
+    assert (device["is_online"], device["last_seen"]) == (False, None)
+    assert device["registered_at"].endswith("Z")
+    for at in (path, f"{path}/"):
+        changed = await admin.patch(at, json={"location": None, "firmware_version": "1.3"})
+        assert (changed.status_code, changed.json()["location"], changed.json()["firmware_version"]) == (200, None, "1.3")
+    assert (await admin.delete(path)).status_code == 204
+    for gone in (await admin.get(path), await admin.delete(path), await admin.patch(path, json={"name": "x"})):
+        assert (gone.status_code, gone.json()["detail"]) == (404, "Device not found")
+    assert (await admin.get(DEVICES)).json() == []
+
+
+async def test_a_sign_of_life_says_when_it_was_seen(laboratory):
+    admin = await laboratory.client("admin")
+    path = await registered(admin)
+    online = (await admin.patch(f"{path}/status", json={"is_online": True})).json()
+    assert online["is_online"] is True
+    again = (await admin.patch(f"{path}/status", json={"is_online": True})).json()
+    assert datetime.fromisoformat(again["last_seen"]) > datetime.fromisoformat(online["last_seen"])
+    offline = (await admin.patch(f"{path}/status/", json={"is_online": False})).json()
+    assert (offline["is_online"], offline["last_seen"]) == (False, again["last_seen"])
+    assert (await admin.get(path)).json() == offline
+
+
+async def test_the_list_is_narrowed_by_state_and_place(laboratory):
+    admin, analyst = await laboratory.client("admin"), await laboratory.client("analyst")
+    first = await registered(admin)
+    await registered(admin, hostname="scope-2", location="Room 2")
+    await admin.patch(f"{first}/status", json={"is_online": True})
+    for query, names in (
+        ("", ["scope-1", "scope-2"]),
+        ("?is_online=true", ["scope-1"]),
+        ("?is_online=false", ["scope-2"]),
+        ("?location=Room 2", ["scope-2"]),
+        ("?location=room", []),
+        ("?is_online=true&location=Room 2", []),
+    ):
+        assert [device["hostname"] for device in (await analyst.get(DEVICES + query)).json()] == names
+    page = await analyst.get(f"{DEVICES}?page_size=1&location=Room 1")
+    assert "next" not in page.links
+    page = await analyst.get(f"{DEVICES}?page_size=1")
+    assert [device["hostname"] for device in (await analyst.get(page.links["next"]["url"])).json()] == ["scope-2"]
+    wrong = await analyst.get(f"{DEVICES}?is_online=perhaps")
+    assert (wrong.status_code, wrong.json()["errors"][0]["loc"]) == (422, ["query", "is_online"])
+
+
+async def test_a_host_name_belongs_to_one_device_until_it_is_given_up(laboratory):
+    admin = await laboratory.client("admin")
+    first = await registered(admin)
+    for body in ({"hostname": "scope-1"}, {"hostname": " SCOPE-1 "}):
+        taken = await admin.post(DEVICES, json=SCOPE | body)
+        assert (taken.status_code, taken.json()["code"]) == (409, "taken")
+    second = await registered(admin, hostname="scope-2")
+    assert (await admin.patch(second, json={"hostname": "scope-1"})).status_code == 409
+    assert (await admin.patch(first, json={"hostname": "scope-9"})).status_code == 200
+    assert (await admin.patch(second, json={"hostname": "scope-1"})).status_code == 200
+    assert (await admin.delete(second)).status_code == 204
+    await registered(admin)
+
+
+async def test_only_administrators_change_devices(laboratory):
+    admin, researcher, viewer = [await laboratory.client(role) for role in ("admin", "researcher", "viewer")]
+    path = await registered(admin)
+    for method, at, body in (
+        ("POST", DEVICES, SCOPE),
+        ("PATCH", path, {"name": "mine"}),
+        ("PATCH", f"{path}/status", {"is_online": True}),
+        ("PATCH", f"{DEVICES}{uuid4()}", {"name": "mine"}),
+        ("DELETE", path, None),
+    ):
+        refused = await researcher.request(method, at, json=body)
+        assert (refused.status_code, refused.json()["detail"].startswith("Insufficient permissions")) == (403, True)
+    assert (await researcher.get(path)).status_code == 200
+    for at in (path, DEVICES, f"{DEVICES}{uuid4()}"):
+        assert (await viewer.get(at)).status_code == 403
+
+
+async def test_a_wrong_field_is_named(laboratory):
+    admin = await laboratory.client("admin")
+    path = await registered(admin)
+    for body, field in (
+        ({"name": ""}, "name"),
+        ({"hostname": "x" * 256}, "hostname"),
+        ({"hostname": None}, "hostname"),
+        ({"firmware_version": "x" * 51}, "firmware_version"),
+        ({"location": 5}, "location"),
+        ({"id": "1"}, "id"),
+    ):
+        for answer in (await admin.post(DEVICES, json=SCOPE | body), await admin.patch(path, json=body)):
+            assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, ["body", field])
+
+
+async def test_a_device_guarded_by_its_version_is_not_overwritten(laboratory):
+    admin = await laboratory.client("admin")
+    path = await registered(admin)
+    etag = (await admin.get(path)).headers["etag"]
+    moved = await admin.patch(path, json={"name": "other"}, headers={"If-Match": etag})
+    assert moved.status_code == 200
+    for answer in (
+        await admin.patch(path, json={"name": "third"}, headers={"If-Match": etag}),
+        await admin.delete(path, headers={"If-Match": etag}),
+    ):
+        assert answer.status_code == 412
+    assert (await admin.delete(path, headers={"If-Match": moved.headers["etag"]})).status_code == 204
