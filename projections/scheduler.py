@@ -15,6 +15,7 @@ from domain.classification import PlannedImage
 CHUNKS_A_SLOT = 4  # that a worker may hold: enough to stay busy, few enough for a cancel to bite at once
 INSPECTIONS_A_SLOT = 64  # images
 LIVE = timedelta(seconds=10)  # since a worker's last beat
+SHORT = timedelta(microseconds=1)
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,19 +144,24 @@ class OpenWork(Protocol):
 
 def live_slots(workers: Iterable[Worker], *, now: datetime) -> int:
     """Of the bulk lane; never 0, so that work waits in Kafka for the first worker."""
-    return max(1, sum(worker.slots for worker in workers if worker.lane == "bulk" and now - worker.seen_at <= LIVE))
+    return max(1, sum(worker.slots for worker in workers if worker.lane == "bulk" and abs(now - worker.seen_at) <= LIVE))
 
 
 def lost(releases: Iterable[Release], workers: Iterable[Worker], *, lease: timedelta, now: datetime) -> list[Release]:
     """Given out longer ago than `lease`, while somebody was there to do it.
 
-    Where no worker has lived since, the work still waits in Kafka for one, and no attempt was made.
+    Where no worker has lived since, the work still waits in Kafka for one, and no attempt was made. What was noted at a time that lies
+    ahead was noted before the database's clock was set back: of work it says that its lease is over, of a worker nothing.
     """
-    last_beat = max((worker.seen_at for worker in workers), default=None)
+    last_beat = max((worker.seen_at for worker in workers if worker.seen_at - now <= LIVE), default=None)
+
+    def given(release: Release) -> datetime:
+        return release.released_at if release.released_at - now <= lease else now - lease - SHORT
+
     return [
         release
         for release in releases
-        if not release.given_up and now - release.released_at > lease and last_beat is not None and last_beat > release.released_at
+        if not release.given_up and now - given(release) > lease and last_beat is not None and last_beat > given(release)
     ]
 
 

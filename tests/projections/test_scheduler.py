@@ -101,6 +101,14 @@ def test_work_is_lost_when_its_lease_is_over_and_a_worker_has_lived_since(ago, b
     assert lost([release(ago=ago, given_up=True)], workers, lease=LEASE, now=NOW) == []
 
 
+def test_when_the_clock_is_set_back_a_day_work_in_flight_is_lost_and_beats_from_before_count_for_nothing():
+    ahead = -86400
+    assert lost([given := release(ago=ahead)], [worker(0)], lease=LEASE, now=NOW) == [given]
+    assert lost([release(ago=ahead)], [worker(ahead)], lease=LEASE, now=NOW) == []
+    assert lost([release(ago=-1)], [worker(0)], lease=LEASE, now=NOW) == []
+    assert live_slots([worker(ahead, 5), worker(0, 2)], now=NOW) == 2
+
+
 def test_deleted_images_are_left_out_of_a_task_and_a_chunk_without_images_is_none():
     job, chunk, images = open_job(), Chunk(id=uuid4(), number=7), pictures(3)
     first, *rest = (one.id for one in images)
