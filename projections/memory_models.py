@@ -10,6 +10,7 @@ import msgspec
 
 from application.tasks import Kind
 from domain.classification import Phase, PlannedImage
+from domain.errors import Unavailable
 from projections.batches import TABLES, Behind, Changes, Letter, Target
 from projections.checkpoints import Checkpoint, Outrun
 from projections.scheduler import Chunk, Covered, Found, Glance, OpenJob, Outgoing, Release, ToFinish, ToPlan, Worker
@@ -248,6 +249,16 @@ class MemoryWork:
         for work in sorted(waiting, key=lambda work: work.number):
             chunks.setdefault(work.job, []).append(Chunk(id=work.id, number=work.number))
         return chunks
+
+
+def used(database: MemoryDatabase, names: Iterable[str], *, head: int) -> set[str]:
+    """Behaves like `projections.blobs.used`; `head` is the log's."""
+    if database.target.at.position < head or database.letters or database.parked:
+        raise Unavailable("The read models do not hold all that was logged; nothing is swept now")
+    homes = {dataset.id for dataset in database.tables["datasets"].values() if not dataset.deleted}
+    images = {image.sha256 for image in database.tables["images"].values() if not image.deleted and image.dataset_id in homes}
+    models = {version.sha256 for model in database.tables["models"].values() for version in model.versions}
+    return (images | models).intersection(names)
 
 
 def _open_job(row: Any, waiting: Sequence[Chunk]) -> OpenJob:

@@ -109,13 +109,13 @@ def test_what_touches_a_parked_thing_waits_too_and_a_retry_heals_all(laboratory,
     lab.follow()
     assert connection.execute("select count(*) from results").fetchone() == (0,)
     damage(owner_url, position)
-    assert retry(projector, connection, log).left == 1
+    assert retry(projector, PostgresModels(connection), log).left == 1
     damage(owner_url, position, topic)
-    healed = retry(projector, connection, log)
+    healed = retry(projector, PostgresModels(connection), log)
     assert (healed.applied, healed.left) == (3, 0)
     assert connection.execute("select count(*) from results").fetchone() == (2,)
     assert connection.execute("select count(*) from parked").fetchone() == (0,)
-    assert retry(projector, connection, log).applied == 0
+    assert retry(projector, PostgresModels(connection), log).applied == 0
     assert made_apart(owner_url, log, laboratory, "healed", 500) == digests(connection)
 
 
@@ -127,7 +127,7 @@ def test_after_a_retry_elsewhere_the_running_projector_looks_again(laboratory, l
     lab.follow()
     damage(owner_url, log.head(), topic)
     elsewhere = Projector(lambda: PostgresModels(read_models.connect(app_url)), LogDecoder(log))
-    assert retry(elsewhere, connection, log).applied == 1
+    assert retry(elsewhere, PostgresModels(connection), log).applied == 1
     elsewhere.close()
     image = lab.image(ada, cells)
     with pytest.raises(Outrun):
@@ -215,11 +215,11 @@ def test_a_retry_applies_what_it_can_and_stops_at_the_next_that_fails(laboratory
     lab.follow()
     assert [(letter.position, letter.parked) for letter in listed(connection)] == [(uploaded, 3)]
     damage(owner_url, uploaded, topics[uploaded])
-    healed = retry(projector, connection, log, uploaded)
+    healed = retry(projector, PostgresModels(connection), log, uploaded)
     assert (healed.applied, healed.left) == (2, 1)
     assert [(letter.position, letter.parked) for letter in listed(connection)] == [(better, 1)]
     assert connection.execute("select version, accepted, filename from images").fetchone() == (2, True, "cell.png")
     damage(owner_url, better, topics[better])
-    assert retry(projector, connection, log) == (2, 0)
+    assert retry(projector, PostgresModels(connection), log) == (2, 0)
     assert connection.execute("select version, filename from images").fetchone() == (4, "best.png")
-    assert retry(projector, connection, log, accepted) == (0, 0)
+    assert retry(projector, PostgresModels(connection), log, accepted) == (0, 0)
