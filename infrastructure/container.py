@@ -25,6 +25,7 @@ from infrastructure.limits import RedisLimits
 from infrastructure.live import RedisLive
 from infrastructure.objects import open_blobs
 from infrastructure.passwords import Argon2Passwords
+from infrastructure.patience import ended
 from infrastructure.reads import ReadDatabase, Visible
 from infrastructure.refresh_tokens import PostgresRefreshTokens
 from infrastructure.settings import Settings
@@ -110,9 +111,7 @@ def services(settings: Settings) -> Services:
         try:
             yield
         finally:
-            looking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await looking
+            await ended(looking)
             await live.stop()
             await visible.stop()
             await health.close()

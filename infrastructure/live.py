@@ -10,6 +10,7 @@ import redis.asyncio
 import structlog
 
 from application.context import CHANNEL
+from infrastructure.patience import ended
 
 log = structlog.get_logger()
 
@@ -49,10 +50,7 @@ class RedisLive:
         self._task = asyncio.create_task(self._listen_always(), name="live")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await ended(self._task)
         await self._redis.aclose()
 
     @asynccontextmanager

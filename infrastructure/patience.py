@@ -1,4 +1,4 @@
-"""Waiting for what is away: a while, ever longer, and never in step with others."""
+"""Waiting for what is away: a while, ever longer, and never in step with others. And for what is told to end."""
 
 import asyncio
 import random
@@ -14,6 +14,7 @@ log = structlog.get_logger()
 P = ParamSpec("P")
 T = TypeVar("T")
 
+TELL_AGAIN: Final = 0.1  # seconds
 PAUSES: Final = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)  # seconds, each made shorter or longer by up to a half
 
 
@@ -27,3 +28,10 @@ async def patiently(threads: Executor, call: Callable[P, T], *args: P.args, **kw
             log.warning("waiting", reason=away.detail, seconds=pause)
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
     return await loop.run_in_executor(threads, lambda: call(*args, **kwargs))
+
+
+async def ended(task: "asyncio.Task[None] | None") -> None:
+    """Cancel a task, and wait for its end. Told again until it does: where an answer comes at the same moment, a cancellation is lost."""
+    while task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=TELL_AGAIN)

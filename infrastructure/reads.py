@@ -12,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from domain.errors import Invalid, Unavailable
+from infrastructure.patience import ended
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -85,10 +86,7 @@ class Visible:
         self._task = asyncio.create_task(self._listen_always(), name="visible")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await ended(self._task)
 
     async def wait(self, position: int, timeout: float) -> bool:  # noqa: ASYNC109 - the answer says whether it was reached
         """Whether the read models have reached `position` within `timeout` seconds."""
