@@ -13,7 +13,10 @@ from projections.checkpoints import Checkpoint, Outrun
 from projections.tables import Key, Row, Table, Written
 
 NAME = "bioscope projector"
-OPTIONS = "-c search_path=read -c lock_timeout=5s -c statement_timeout=30s -c idle_in_transaction_session_timeout=5s -c timezone=UTC"
+OPTIONS = (
+    "-c search_path=read -c lock_timeout=5s -c statement_timeout=30s -c idle_in_transaction_session_timeout=5s -c timezone=UTC"
+    " -c synchronous_commit=off"  # a crash may take back the newest batches with their checkpoint: they are applied again
+)
 
 
 class Statements(NamedTuple):
