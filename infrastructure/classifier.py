@@ -18,6 +18,7 @@ from domain.errors import NotFound
 from domain.model import Version
 from domain.values import chunk_id
 from infrastructure.blame import ACTOR, blamed, bytes_of
+from infrastructure.figures import IMAGES
 from infrastructure.findings import Judged, Seen, Unseen
 from infrastructure.patience import patiently
 from infrastructure.pool import ChildFailed, ChildLost, Lender, Pool
@@ -65,6 +66,8 @@ class Classifier:
         seconds = time.perf_counter() - started
         event = self._judged(job, task.number, task.images, version, looked)
         written = await patiently(self._threads, self._append, job.id, event)
+        IMAGES.labels("classified").inc(len(event.results))
+        IMAGES.labels("failed").inc(len(event.failures))
         log.info(
             "chunk judged",
             job=str(job.id),

@@ -14,6 +14,7 @@ from domain import image
 from domain.classification import PlannedImage
 from domain.image import Image, ImageAccepted, ImageRejected
 from infrastructure.blame import ACTOR, blamed, bytes_of
+from infrastructure.figures import IMAGES
 from infrastructure.findings import Inspected, Unseen
 from infrastructure.patience import patiently
 from infrastructure.pool import ChildFailed, ChildLost, Pool
@@ -49,6 +50,7 @@ class Inspector:
                 await patiently(self._threads, self._put, planned.sha256, found)
             said = await patiently(self._threads, self._say, planned, found)
         reason = found.reason if isinstance(found, Unseen) else None
+        IMAGES.labels("rejected" if reason else "inspected").inc()
         log.info("image inspected", image=str(planned.id), rejected=reason, written=said)
 
     async def _look(self, sha256: str) -> Inspected | Unseen:
