@@ -10,6 +10,7 @@ from litestar import Litestar, Request
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
+from api import docs
 from api.auth import Authentication
 from api.bodies import Bodies
 from api.calls import Call
@@ -39,7 +40,7 @@ def create_app(services: Services) -> Edge:
             yield
 
     app = Litestar(
-        route_handlers=ROUTES,
+        route_handlers=[*ROUTES, *(docs.PAGES if services.options.docs else ())],
         dependencies={"call": Provide(call), "watching": Provide(lambda: watching, sync_to_thread=False)},
         middleware=[DefineMiddleware(Authentication, services=services, identities=identities), DefineMiddleware(Bodies)],
         exception_handlers=HANDLERS,

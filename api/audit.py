@@ -10,12 +10,12 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
-from api.calls import Call
+from api.calls import Call, PageSize
+from api.events import After
 from application import audit
 from application.schemas import COLUMNS
 from domain.access import Role, require_role
 from projections import activity
-from projections.reading import clamped
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ class Audit(Controller):
 
     @get("/trail")
     async def trail(
-        self, call: NamedDependency[Call], about: FromPath[UUID], after: FromQuery[int] = 0, limit: FromQuery[int] = 200
+        self, call: NamedDependency[Call], about: FromPath[UUID], after: After = 0, limit: PageSize = 200
     ) -> Response[list[Entry]]:
         """Everything that touched a thing, oldest first: an image's trail has the chunk that judged it. For administrators.
 
@@ -51,10 +51,9 @@ class Audit(Controller):
         """
         require_role(call.actor, Role.ADMIN)
         others = await call.read(activity.about, about)
-        most = clamped(limit)
-        found = await asyncio.to_thread(audit.trail, about, others=others, log=call.services.log, after=after, most=most + 1)
-        more = {"X-Next-Cursor": str(found[most - 1].position)} if len(found) > most else {}
-        return Response([view(entry) for entry in found[:most]], headers=more)
+        found = await asyncio.to_thread(audit.trail, about, others=others, log=call.services.log, after=after, most=limit + 1)
+        more = {"X-Next-Cursor": str(found[limit - 1].position)} if len(found) > limit else {}
+        return Response([view(entry) for entry in found[:limit]], headers=more)
 
     @get("/state")
     async def state(

@@ -3,23 +3,26 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from api.calls import Call
 from application import feed, schemas
-from application.feed import Feed
-from domain.errors import Invalid
+from application.feed import EVENTS_MOST, Feed
 from domain.registry import NOUN_OF
 
 WAIT_MOST = 20.0  # seconds
 LOOK_ANYWAY = 1.0  # seconds, should the projector be away
 WAITING_MOST = 64  # requests; more are answered at once
 POSITION_MOST = 2**53  # what every JSON reader can hold
+
+After = Annotated[int, QueryParameter(ge=0, le=POSITION_MOST)]
+Limit = Annotated[int, QueryParameter(ge=1, le=EVENTS_MOST)]
+Wait = Annotated[float, QueryParameter(ge=0, le=WAIT_MOST)]
 
 
 class Described(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,9 +62,9 @@ class Events(Controller):
     async def follow(
         self,
         call: NamedDependency[Call],
-        after: FromQuery[int] = 0,
-        limit: FromQuery[int] = 100,
-        wait: FromQuery[float] = 0.0,
+        after: After = 0,
+        limit: Limit = 100,
+        wait: Wait = 0.0,
         sealed: FromQuery[bool] = False,  # noqa: FBT002 - a query parameter
     ) -> Response[Feed]:
         """What follows position `after`, for administrators and for services with the scope `events:read`.
@@ -69,10 +72,8 @@ class Events(Controller):
         At most `limit` (1000) events, without a gap. Where there are none yet, the answer waits up to `wait` (20) seconds.
         Private fields are in clear for an administrator who does not ask for `sealed`.
         """
-        if not 0 <= after <= POSITION_MOST:
-            raise Invalid("after must be a position, or 0", errors=[{"loc": ["query", "after"], "msg": "must be a position, or 0"}])
         feed.require_follower(call.actor)
-        return Response(await awaited(call, after, limit=limit, wait=min(wait, WAIT_MOST), sealed=sealed))
+        return Response(await awaited(call, after, limit=limit, wait=wait, sealed=sealed))
 
     @get("/schemas")
     async def described(self, call: NamedDependency[Call]) -> list[Described]:  # noqa: ARG002 - who may ask is known

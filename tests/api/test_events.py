@@ -123,7 +123,9 @@ async def test_who_waits_holds_no_thread_and_finds_at_most_so_many_places(labora
     assert all(page["next"] == head + 1 for page in await asyncio.gather(*waiting) if page["events"])
 
 
-@pytest.mark.parametrize("wrong", [{"after": -1}, {"after": 2**60}, {"after": "x"}, {"limit": "many"}, {"wait": "long"}])
+@pytest.mark.parametrize(
+    "wrong", [{"after": -1}, {"after": 2**60}, {"after": "x"}, {"limit": "many"}, {"limit": 1001}, {"wait": "long"}, {"wait": 21}]
+)
 async def test_wrong_parameters_are_named(laboratory, wrong):
     answer = await (await laboratory.client("admin")).get("/api/events", params=wrong)
     assert answer.status_code == 422

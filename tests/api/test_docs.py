@@ -1,0 +1,106 @@
+"""What describes the API: complete, true, and loaded from nowhere else."""
+
+import json
+import re
+import subprocess
+import sys
+
+import msgspec
+import pytest
+from litestar.routes import HTTPRoute
+
+from api import docs
+from api.app import create_app
+from tests.application.test_schemas import references
+
+pytestmark = pytest.mark.anyio
+SHOWN = ("/docs", "/api/docs", "/redoc", "/api/redoc")
+
+
+def operations():
+    return [(path, method, told) for path, methods in docs.document()["paths"].items() for method, told in methods.items()]
+
+
+async def test_every_route_is_described(laboratory):
+    described = {(path, method.upper()) for path, method, _ in operations()}
+    hidden = {"/metrics", "/api/openapi.json", "/api/asyncapi.json", *SHOWN, "/api/docs/assets/{name}"}
+    routes = [route for route in laboratory.app._app.routes if isinstance(route, HTTPRoute) and route.path_format not in hidden]
+    served = {(route.path_format, method) for route in routes for method in route.route_handler_map if method != "OPTIONS"}
+    assert described == served
+    assert len(served) > 40
+
+
+async def test_what_holds_for_all_routes_is_told_of_each():
+    names = [told["operationId"] for _, _, told in operations()]
+    assert len(set(names)) == len(names)
+    for path, method, told in operations():
+        assert told["responses"]["default"] == {"$ref": "#/components/responses/Problem"}, path
+        assert "400" not in told["responses"]
+        shared = {one["$ref"].split("/")[-1] for one in told["parameters"] if "$ref" in one}
+        assert ("IdempotencyKey" in shared) == (method == "post" and told["tags"] != ["sessions"])
+        assert ("IfMatch" in shared) == (method in {"put", "patch", "delete"})
+        assert told.get("security") in (None, [])
+
+
+async def test_who_may_ask_is_told_as_it_is(laboratory):
+    http = laboratory.anonymous()
+    for path, method, told in operations():
+        if "{" not in path and told.get("security") is None:
+            assert (await http.request(method, path)).status_code == 401, path
+    opened = {path for path, _, told in operations() if told.get("security") == []}
+    assert {"/api/auth/login", "/health", "/api/health"} <= opened
+
+
+async def test_every_reference_leads_somewhere():
+    document = docs.document()
+    for reference in references(document):
+        place = document
+        for step in reference.removeprefix("#/").split("/"):
+            place = place[step]
+
+
+async def test_both_documents_are_served(laboratory):
+    http = laboratory.anonymous()
+    assert (await http.get("/api/openapi.json")).json() == msgspec.json.decode(msgspec.json.encode(docs.document()))
+    assert (await http.get("/api/asyncapi.json")).json()["asyncapi"] == "3.0.0"
+
+
+@pytest.mark.parametrize("where", SHOWN)
+async def test_a_page_loads_everything_from_here_and_runs_nothing_of_its_own(laboratory, where):
+    http = laboratory.anonymous()
+    page = await http.get(where)
+    policy = page.headers["content-security-policy"]
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "script-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    assert not re.search(r"<script>|<script [^>]*>[^<]|<style|style=|\son\w+=", page.text)
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(addresses) >= 4
+    for address in addresses:
+        assert address.startswith("/api/docs/assets/")
+        found = await http.get(address)
+        assert found.status_code == 200
+        assert "immutable" in found.headers["cache-control"]
+        assert found.headers["content-type"].split(";")[0] in {"text/javascript", "text/css", "image/svg+xml"}
+        assert b"//cdn." not in found.content
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "..%2f..%2fplugins.py", "%2e%2e/docs.py", "templates/redoc/js/redoc.standalone.js", ""])
+async def test_there_are_no_other_assets(laboratory, name):
+    assert (await laboratory.anonymous().get(f"/api/docs/assets/{name}")).status_code == 404
+
+
+async def test_where_they_are_off_they_are_not_there(laboratory):
+    options = msgspec.structs.replace(laboratory.services.options, docs=False)
+    laboratory.app = create_app(msgspec.structs.replace(laboratory.services, options=options))
+    for where in (*SHOWN, "/api/openapi.json", "/api/asyncapi.json", "/api/docs/assets/plain.css"):
+        assert (await laboratory.anonymous().get(where)).status_code == 404
+
+
+@pytest.mark.parametrize(("kind", "version"), [("openapi", "3.1.0"), ("asyncapi", "3.0.0")])
+async def test_a_document_is_printed_without_any_server(kind, version):
+    code = f"import sys; sys.argv = ['bioscope', '{kind}', 'export']; from api.cli import main; main(standalone_mode=False)"
+    code += "; assert 'flask' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)[kind] == version
