@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from infrastructure.preprocessing import Preprocessing, decoded, resized
 from training.bccd import Field, fields
 from training.export import Description
 from training.fit import Course, Examples, fit
-from training.foreign import strange_for_training
+from training.foreign import lost_for_training, strange_for_training, whole_for_training
 from training.network import CellNetwork
 from training.pictures import data_folder
 from training.publish import Known, pictured, publish
@@ -40,14 +41,16 @@ ABOUT = Description(
 def examples(data: Path, chosen: list[Field]) -> Examples:
     """Crops of the training fields, rare classes several times, and foreign pictures."""
     crops = [(label, encoded) for _, label, encoded in bccd_crops(chosen) for _ in range(REPEATS[label])]
-    foreign = [pixels for _, pixels in strange(data, "train")]
+    foreign = [pixels for _, pixels in strange(data, chosen, "train")]
     pictures = [*(resized(decoded(encoded), HOW) for _, encoded in crops), *(resized(Image.fromarray(pixels), HOW) for pixels in foreign)]
     classes = [LABELS.index(label) for label, _ in crops] + [len(LABELS)] * len(foreign)
     return Examples(np.stack(pictures), np.array(classes), np.full(len(classes), -1))
 
 
-def strange(data: Path, split: str) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    return strange_for_training(data, np.random.default_rng([COURSE.seed, split == "tune"]))
+def strange(data: Path, chosen: list[Field], split: str) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    chance = np.random.default_rng([COURSE.seed, split == "tune"])
+    crops = [encoded for _, _, encoded in bccd_crops(chosen)]
+    return chain(strange_for_training(data, chance), whole_for_training(chosen), lost_for_training(crops, chance, blurred=400))
 
 
 def known(chosen: list[Field]) -> Known:
@@ -77,7 +80,7 @@ def main() -> None:
         how=HOW,
         train=known(smears["train"]),
         tune=known(smears["tune"]),
-        strange=pictured(strange(data, "tune")),
+        strange=pictured(strange(data, smears["tune"], "tune")),
     )
 
 

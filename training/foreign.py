@@ -15,11 +15,13 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from infrastructure.preprocessing import decoded
 from training.bccd import Field, crop_around, empty_places
-from training.pictures import Picture, read
+from training.pictures import read
 
 Pixels = NDArray[np.uint8]
 SIDE = 96
 NATIVE = 360
+WHOLE = "whole smear field"
+OTHER_FIELD = "{} (other field)"
 
 TRAINING_FILES = {
     "histology": "formats/real/CMU-1-Small-Region.svs",
@@ -35,16 +37,13 @@ TEST_FILES = {
 }
 
 
-def for_training(data: Path, fields: list[Field], cells: list[Picture], chance: Generator) -> Iterator[tuple[str, Pixels]]:
-    """About 1,100 (source, 96 x 96 picture)."""
+def for_training(data: Path, fields: list[Field], cells: list[bytes], chance: Generator) -> Iterator[tuple[str, Pixels]]:
+    """About 1,100 (source, 96 x 96 picture); `cells` are encoded."""
     yield from strange_for_training(data, chance)
     yield from _smear(fields, chance)
     for cell in _some(cells, 120, chance):
-        yield "corner of a PBC picture", _scaled(_corner(decoded(cell.data), chance))
-    for cell in _some(cells, 100, chance):
-        yield "cell lost to blur", _scaled(decoded(cell.data).filter(ImageFilter.GaussianBlur(chance.uniform(4, 10))))
-    for cell in _some(cells, 80, chance):
-        yield "cell lost to light", _scaled(_exposed(decoded(cell.data), chance))
+        yield "corner of a picture", _scaled(_corner(decoded(cell), chance))
+    yield from lost_for_training(cells, chance)
 
 
 def strange_for_training(data: Path, chance: Generator) -> Iterator[tuple[str, Pixels]]:
@@ -57,19 +56,43 @@ def strange_for_training(data: Path, chance: Generator) -> Iterator[tuple[str, P
             yield _name(make), _scaled(make(chance))
 
 
-def for_test(data: Path, fields: list[Field], cells: list[Picture], chance: Generator) -> Iterator[tuple[str, bytes]]:
+def whole_for_training(fields: list[Field]) -> Iterator[tuple[str, Pixels]]:
+    for field in fields:
+        yield WHOLE, _scaled(decoded(field.data))
+
+
+def lost_for_training(cells: list[bytes], chance: Generator, *, blurred: int = 100) -> Iterator[tuple[str, Pixels]]:
+    """Cells of which nothing can be told any more."""
+    for cell in _some(cells, blurred, chance):
+        picture = decoded(cell)
+        yield "cell lost to blur", _scaled(picture.filter(ImageFilter.GaussianBlur(chance.uniform(4, 10) * picture.width / SIDE)))
+    for cell in _some(cells, 80, chance):
+        yield "cell lost to light", _scaled(_exposed(decoded(cell), chance))
+
+
+def for_test(data: Path, fields: list[Field], cells: list[bytes], chance: Generator) -> Iterator[tuple[str, bytes]]:
     """About 800 (source, encoded picture)."""
     yield from strange_for_test(data, chance)
     for source, pixels in _smear(fields, chance, side=NATIVE):
-        yield f"{source} (other field)", _png(Image.fromarray(pixels))
+        yield OTHER_FIELD.format(source), _png(Image.fromarray(pixels))
+    for cell in _some(cells, 80, chance):
+        yield "corner of a val picture", _png(_corner(decoded(cell), chance))
+    yield from lost_for_test(cells, chance)
+
+
+def whole_for_test(fields: list[Field]) -> Iterator[tuple[str, bytes]]:
+    for field in fields:
+        yield OTHER_FIELD.format(WHOLE), field.data
+
+
+def lost_for_test(cells: list[bytes], chance: Generator) -> Iterator[tuple[str, bytes]]:
     changes: dict[str, Callable[[Image.Image], Image.Image]] = {
-        "corner of a val picture": lambda cell: _corner(cell, chance),
-        "val cell lost to box blur": lambda cell: cell.filter(ImageFilter.BoxBlur(chance.uniform(6, 12))),
+        "val cell lost to box blur": lambda cell: cell.filter(ImageFilter.BoxBlur(chance.uniform(6, 12) * cell.width / SIDE)),
         "val cell lost to over-exposure": lambda cell: _gained(cell, chance.uniform(2.5, 4)),
     }
     for source, change in changes.items():
         for cell in _some(cells, 80, chance):
-            yield source, _png(change(decoded(cell.data)))
+            yield source, _png(change(decoded(cell)))
 
 
 def strange_for_test(data: Path, chance: Generator) -> Iterator[tuple[str, bytes]]:
@@ -90,7 +113,7 @@ def _smear(fields: list[Field], chance: Generator, *, side: int = SIDE) -> Itera
     for field in fields:
         picture = decoded(field.data)
         if chance.random() < 0.5:
-            yield "whole smear field", _scaled(picture, side)
+            yield WHOLE, _scaled(picture, side)
         for box in field.some("RBC", 1, chance):
             window = crop_around(picture, box, chance.uniform(1.0, 3.5))
             if not field.has_member(window):
@@ -103,8 +126,8 @@ def _opened(data: Path, name: str) -> Image.Image:
     return decoded(read(data, name))
 
 
-def _some(cells: list[Picture], count: int, chance: Generator) -> list[Picture]:
-    return [cells[index] for index in chance.choice(len(cells), count, replace=False)]
+def _some(cells: list[bytes], count: int, chance: Generator) -> list[bytes]:
+    return [cells[index] for index in chance.choice(len(cells), min(count, len(cells)), replace=False)]
 
 
 def _crops(picture: Image.Image, count: int, chance: Generator) -> Iterator[Image.Image]:

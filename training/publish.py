@@ -108,7 +108,12 @@ def _note(out: Path, course: Course, labels: list[str], tune: Known, strange: St
         "data": data_digest(),
         "convolutions": "bfloat16" if HALF else "float32",
         "processor_minutes": time.process_time() / 60,
-        "versions": {"python": platform.python_version(), "torch": str(torch.__version__), "onnx": onnx.__version__, "numpy": np.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "onnx": onnx.__version__,
+            "numpy": np.__version__,
+        },
         "threads": torch.get_num_threads(),
         "processor": platform.machine(),
         "tuning": {name: reached[name] for name in ("pictures", "balanced_accuracy", "ece", "flagged")}

@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from infrastructure.preprocessing import decoded
 from training.bccd import Field, crop_around, fields, window_of
-from training.foreign import for_test, strange_for_test
+from training.foreign import for_test, lost_for_test, strange_for_test, whole_for_test
 from training.pictures import pbc8
 
 SEED = 7
@@ -70,7 +71,7 @@ def _pbc8_report(data: Path) -> Report:
     pictures = pbc8(data)
     smears = fields(data)
     unseen = [field for field in smears if field.split == "val"]
-    val = [picture for picture in pictures if picture.split == "val"]
+    val = [picture.data for picture in pictures if picture.split == "val"]
     familiar = {
         split: Set(*_columns((picture.file, picture.data, picture.label) for picture in pictures if picture.split == split))
         for split in ("val", "sample")
@@ -82,8 +83,10 @@ def _pbc8_report(data: Path) -> Report:
 
 def _bccd3_report(data: Path) -> Report:
     smears = [field for field in fields(data) if field.split == "val"]
-    familiar = {"val": Set(*_columns((name, encoded, label) for name, label, encoded in bccd_crops(smears)))}
-    return Report(familiar, _numbered(strange_for_test(data, np.random.default_rng(SEED))), {})
+    val = Set(*_columns((name, encoded, label) for name, label, encoded in bccd_crops(smears)))
+    chance = np.random.default_rng(SEED)
+    strange = chain(strange_for_test(data, chance), whole_for_test(smears), lost_for_test(val.encoded, chance))
+    return Report({"val": val}, _numbered(strange), {})
 
 
 def _other_scanner(smears: list[Field]) -> Set:
