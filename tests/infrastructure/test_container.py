@@ -8,10 +8,12 @@ import msgspec
 import psycopg
 import pytest
 
+from application import datasets
 from domain.errors import Unavailable
 from infrastructure import container
 from infrastructure.container import options, positions_about, services
 from infrastructure.settings import Settings
+from tests.given import actor, command
 
 FOREIGN = {"numpy", "PIL", "faust", "mode", "aiokafka", "s3fs", "botocore", "onnxruntime", "tifffile", "confluent_kafka"}
 
@@ -43,6 +45,15 @@ async def test_it_opens_while_everything_is_away_and_says_so(settings, tmp_path)
         with pytest.raises(Unavailable):
             given.refresh_tokens.rotate("x", at=None)
         given.limits.take("counted in the process", most=1, seconds=1)
+
+
+def test_a_log_is_verified_with_its_own_keys(settings):
+    given = services(settings)
+    datasets.create(name="cells", description=None, command=command(actor()), log=given.log)
+    found = container.verified(settings, given.log)
+    assert (found.events, found.finding) == (1, None)
+    given.log.close()
+    given.refresh_tokens.close()
 
 
 def test_the_positions_about_a_thing_are_found_whoever_may_see_it(settings, owner_url):
