@@ -5,6 +5,8 @@ from itertools import count
 import psycopg
 import pytest
 import redis
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
 
 from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.postgres import Postgres
@@ -15,6 +17,9 @@ from infrastructure.supervisor import ensure_root_key
 from tests.kafka.fixture import kafka_url
 
 __all__ = ["kafka_url"]
+
+hypothesis.register_profile("counts", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.load_profile("counts")  # a busy machine is no failure
 
 TEMPLATE = "template_bioscope"
 numbers = count(1)

@@ -3,6 +3,7 @@
 import typing
 from datetime import UTC, datetime
 from enum import Enum
+from functools import cache
 from types import UnionType
 from uuid import UUID
 
@@ -27,6 +28,7 @@ PLAIN = {
 }
 
 
+@cache
 def of_type(wanted: typing.Any) -> st.SearchStrategy[typing.Any]:
     origin, inner = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in {typing.Union, UnionType}:
@@ -47,6 +49,7 @@ def fields_of(kind: type[msgspec.Struct]) -> dict[str, typing.Any]:
     return {name: hints[name] for name in kind.__struct_fields__}
 
 
+@cache
 def events(*kinds: type[Event]) -> st.SearchStrategy[Event]:
     """Any event of `kinds`; of all types, where none is named."""
     return st.one_of(*(of_type(kind) for kind in kinds or EVENTS.values()))
