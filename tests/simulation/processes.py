@@ -1,0 +1,289 @@
+"""The processes of an installation: production code, put together over twins as the composition roots put it together over servers."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from aiokafka.errors import KafkaConnectionError
+
+from application.ports import Recorded
+from application.sweeping import sweep_orphans
+from application.tasks import BULK, URGENT, Kind
+from domain.errors import DomainError, Unavailable
+from infrastructure.classifier import Classifier
+from infrastructure.codec import Undecodable
+from infrastructure.event_store import EventLog
+from infrastructure.findings import Inspected, Judged, Seen, Unseen
+from infrastructure.inspector import Inspector
+from infrastructure.kafka import cloud_events
+from infrastructure.kafka.broker import EVENTS
+from infrastructure.keys import WrongRootKey
+from infrastructure.pool import ChildFailed, ChildHung, ChildLost
+from infrastructure.publishing import Outlived, Place, Publisher
+from infrastructure.relay import REST, STANDBY
+from infrastructure.task_lanes import TaskLanes
+from infrastructure.upload_gate import ImageLimits
+from projections.aside import Aside
+from projections.feed import Feed
+from projections.following import Follower
+from projections.memory_models import MemoryModels, MemoryWork, used
+from projections.notifier import Notifier
+from projections.projector import Projector
+from projections.scheduler import Worker
+from projections.worker import GROUP, LogDecoder, OwnersScheduler
+from tests.simulation.broker import Member, MemoryTopic
+from tests.simulation.world import ROOT, AsyncPort, Port, Process, World
+
+LEASE, ATTEMPTS = 4.0, 3
+LABELS = ("round", "flat", "long")
+SLOTS = 2
+BEAT = 1.0
+SWEEP = 5.0
+
+
+def database_away() -> Exception:
+    return psycopg.OperationalError("the connection is lost")
+
+
+def store_away() -> Exception:
+    return Unavailable("away", retry_after=1)
+
+
+def kafka_away() -> Exception:
+    return KafkaConnectionError("away")
+
+
+def log_of(process: Process) -> EventLog:
+    return EventLog(Port(process, process.world.recorder, "database", store_away), ROOT)
+
+
+def blobs_of(process: Process) -> Any:
+    return Port(process, process.world.blobs, "blobs", store_away)
+
+
+# ---- api ---------------------------------------------------------------------------------------------------------------------------
+class Api:
+    """Answers commands until it dies."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.log, self.blobs = log_of(process), blobs_of(process)
+
+
+async def api(process: Process, apis: list[Api]) -> None:
+    mine = Api(process)
+    apis.append(mine)
+    process.leaves(lambda: apis.remove(mine))
+    await asyncio.Event().wait()
+
+
+# ---- relay -------------------------------------------------------------------------------------------------------------------------
+class MemoryPublished:
+    """Behaves like `infrastructure.publishing.PostgresPublished`; one relay leads."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.epoch, self.place = 0, Place(0, "", 0)
+        self.leader: Process | None = None
+
+    async def take_over(self) -> tuple[int, Place]:
+        self.epoch += 1
+        return self.epoch, self.place
+
+    async def needed(self) -> int:
+        return min(self.place.position, self._world.database.target.at.position)
+
+    async def after(self, position: int, limit: int) -> list[Recorded]:
+        return self._world.recorder.select_recorded(position, limit)
+
+    async def move(self, epoch: int, was: Place, to: Place) -> bool:
+        if (epoch, was) != (self.epoch, self.place):
+            return False
+        self.place = to
+        return True
+
+
+async def relay(process: Process) -> None:
+    """As `infrastructure.relay.Leader`, without signatures."""
+    world = process.world
+    while True:
+        with suppress(psycopg.Error, OSError, Outlived):
+            await _lead(process)
+        await asyncio.sleep(REST)
+        world.counted["relay leads again"] += 1
+
+
+async def _lead(process: Process) -> None:
+    world, published = process.world, process.world.published
+    while published.leader is not None:
+        await asyncio.sleep(STANDBY)
+    published.leader = process
+    process.leaves(lambda: _let_go(world, process))
+
+    @asynccontextmanager
+    async def topic() -> AsyncIterator[Any]:
+        while world.is_away("kafka"):
+            await asyncio.sleep(0.25)
+        yield AsyncPort(process, MemoryTopic(world), "kafka", kafka_away)
+
+    publisher = Publisher(AsyncPort(process, published, "database", database_away), topic)
+    try:
+        await publisher.publish_always()
+    finally:
+        _let_go(world, process)
+
+
+def _let_go(world: World, process: Process) -> None:
+    if world.published.leader is process:
+        world.published.leader = None
+
+
+# ---- projector ---------------------------------------------------------------------------------------------------------------------
+class Poisonous(LogDecoder):
+    """Some events cannot be decoded, until they are mended."""
+
+    def __init__(self, log: EventLog, world: World) -> None:
+        super().__init__(log)
+        self._world = world
+
+    def decode(self, recorded: Recorded) -> Any:
+        if recorded.event_id in self._world.poisoned:
+            raise Undecodable("a newer release wrote this")
+        return super().decode(recorded)
+
+
+def models_of(process: Process) -> Any:
+    return Port(process, MemoryModels(process.world.database), "database", database_away, safe=frozenset({"close"}))
+
+
+def work_of(process: Process) -> Any:
+    twin = MemoryWork(process.world.database)
+    process.leaves(twin.close)
+    return Port(process, twin, "database", database_away, safe=frozenset({"close"}))
+
+
+def projector_of(process: Process, log: EventLog) -> Projector:
+    return Projector(lambda: models_of(process), Poisonous(log, process.world), fatal=(WrongRootKey,))
+
+
+def sender(process: Process) -> Any:
+    """As `infrastructure.kafka.sending.Sender`."""
+    world = process.world
+
+    async def send(topic: str, key: bytes, value: bytes) -> None:
+        process.before(f"send {topic}")
+        await asyncio.sleep(process.pause())
+        process.must_live()
+        if world.is_away("kafka") or world.happens(world.plan.away):
+            raise kafka_away()
+        world.broker.send(topic, key, value)
+        process.after(f"send {topic}")
+        if world.happens(world.plan.answer_lost):
+            raise TimeoutError
+
+    return send
+
+
+async def projector(process: Process) -> None:
+    """As `projections.worker.run_projector`."""
+    world = process.world
+    log = log_of(process)
+    member = Member(process, GROUP, (EVENTS,))
+    scheduler = OwnersScheduler(lambda: work_of(process), log, lease=LEASE, attempts=ATTEMPTS)
+    scheduler.owns = lambda: member.owns(EVENTS)
+
+    async def publish(channel: str, message: bytes) -> None:
+        process.must_live()
+        if world.happens(world.plan.news_lost):
+            raise ConnectionError
+        world.counted["news"] += 1
+
+    aside = Aside(scheduler, Notifier(publish), sender(process))
+    feed = Feed(projector_of(process, log), log, applied=aside.applied)
+    follower = Follower(feed, log, recorded=cloud_events.recorded, owns=lambda: member.owns(EVENTS), count=lambda _: None)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(follower.follow_store())
+        group.create_task(member.read_always(follower))
+
+
+# ---- inference ---------------------------------------------------------------------------------------------------------------------
+class MadeUpPool:
+    """In the place of the pool of children: findings that the bytes decide, and children that are lost."""
+
+    def __init__(self, process: Process) -> None:
+        self._process, self.size = process, SLOTS
+
+    async def run(self, target: str, *arguments: Any, into: Any, lend: Any = None) -> Any:
+        world = self._process.world
+        self._process.before("Pool.run")
+        await asyncio.sleep(0.01 + world.delay())
+        if world.happens(world.plan.child_lost):
+            raise world.chance.choice([ChildLost(), ChildHung(), ChildFailed("MemoryError", "no room")])
+        for ask in (lend or {}).values():
+            await ask()
+        self._process.after("Pool.run")
+        if target.endswith(":examine"):
+            return inspected(arguments[0])
+        return Judged([seen(data) for data in arguments[2]], "resize", "made up", "cpu", "none", 0.01)
+
+
+def inspected(data: bytes) -> Inspected | Unseen:
+    if hashlib.sha256(data).digest()[0] < 16:
+        return Unseen("damaged_image", "It is torn.")
+    return Inspected(8, 8, 3, "uint8", 1, "YXC", None, b"small", None)
+
+
+def seen(data: bytes) -> Seen:
+    place = hashlib.sha256(data).digest()[1] % len(LABELS)
+    scores = tuple(0.8 if place == index else 0.1 for index in range(len(LABELS)))
+    return Seen(LABELS[place], 0.8, out_of_domain=False, scores=scores, signals={})
+
+
+async def inference(process: Process) -> None:
+    """As `infrastructure.inference.InferenceWorker`, its children made up."""
+    world = process.world
+    log, blobs, pool = log_of(process), blobs_of(process), MadeUpPool(process)
+    parts: dict[str, Any] = {"log": log, "blobs": blobs, "pool": pool, "threads": None}
+    classifier = Classifier(**parts, worker=process.name, cpu="made up")
+    inspector = Inspector(**parts, limits=ImageLimits())
+
+    async def handle(topic: str, task: Any) -> None:
+        await (classifier.classify(task) if task.kind is Kind.CLASSIFY else inspector.inspect(task))
+
+    lanes = TaskLanes(handle, send=sender(process), abreast={BULK: 4, URGENT: 4})
+    member = Member(process, "bioscope-inference", (BULK, URGENT))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(member.read_always(lanes))
+        group.create_task(lanes.commit_always(member.commit))
+        group.create_task(_beat(process, world))
+
+
+async def _beat(process: Process, world: World) -> None:
+    while True:
+        process.before("beat")
+        if not world.is_away("database"):
+            world.database.workers[process.name] = Worker(seen_at=world.clock.today_of_the_database(), slots=SLOTS, lane="bulk")
+        process.after("beat")
+        await asyncio.sleep(BEAT)
+
+
+# ---- what is done now and then -----------------------------------------------------------------------------------------------------
+async def sweeper(process: Process) -> None:
+    """As `bioscope sweep`, run again and again."""
+    world = process.world
+    blobs = blobs_of(process)
+
+    def known(names: Iterable[str]) -> set[str]:
+        return used(world.database, names, head=world.recorder.max_notification_id() or 0)
+
+    def sweep(now: datetime) -> int:
+        return sweep_orphans(blobs, known, now=now)
+
+    while True:
+        await asyncio.sleep(SWEEP)
+        with suppress(DomainError):
+            world.counted["blobs swept"] += await asyncio.to_thread(sweep, world.clock.today())

@@ -1,0 +1,220 @@
+"""One seed, one story: processes, clients and misfortunes over a world in memory; then peace, and a look at what must hold."""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from domain import classification
+from infrastructure import classifier, inspector, memory_blobs, memory_store, publishing
+from projections import feed, scheduling
+from projections.checkpoints import Outrun
+from projections.worker import retry
+from tests.simulation import verdict
+from tests.simulation.clients import Client, Journal, Laboratory, opened
+from tests.simulation.processes import (
+    Api,
+    MemoryPublished,
+    api,
+    inference,
+    log_of,
+    models_of,
+    projector,
+    projector_of,
+    relay,
+    sweeper,
+)
+from tests.simulation.turns import sleep
+from tests.simulation.world import Plan, Process, World, every_task_belongs_to_its_process
+
+TELL_THE_TIME = (classifier, inspector, memory_blobs, memory_store, scheduling)
+RESTS_WITHIN = 240.0  # seconds after the last misfortune
+SERVICES = ("database", "kafka", "blobs")
+SMALL = (
+    (classification, "CHUNK_MOST", 2),
+    (classification, "PLAN_MOST", 3),
+    (scheduling, "PLAN_PAGE", 4),
+    (publishing, "BATCH", 9),
+    (publishing, "AGAIN", 6),
+    (feed, "BATCH", 11),
+)
+"""Sizes for a world of some dozen events: else nothing would ever be cut in two."""
+
+
+class Story:
+    """How much there is to do, and by how many."""
+
+    def __init__(self, *, clients: int = 3, acts: int = 14, of_each: int = 2) -> None:
+        self.clients, self.acts, self.of_each = clients, acts, of_each
+
+
+def run(seed: int, *, plan: Plan | None = None, story: Story | None = None) -> World:
+    """The world as the story leaves it; what must not be is in its `broken`."""
+    world = World(seed, plan)
+    world.published = MemoryPublished(world)
+    with made_up(world):
+        world.loop.set_task_factory(every_task_belongs_to_its_process)  # type: ignore[arg-type]
+        try:
+            world.loop.run_until_complete(_told(world, story or Story()))
+        finally:
+            world.loop.run_until_complete(_end(world))
+            world.loop.end()
+    return world
+
+
+async def _told(world: World, story: Story) -> None:
+    lab, journal, apis = Laboratory(), Journal(), list[Api]()
+    opened(world, lab)
+    supervised = [asyncio.create_task(world.run_always(name, main)) for name, main in _mains(story, apis)]
+    misfortunes = [asyncio.create_task(_always(world, kind, happen)) for kind, happen in MISFORTUNES]
+    people = [Client(world, lab, journal, apis, f"client-{number}") for number in range(story.clients)]
+    await asyncio.gather(*(one.work(story.acts) for one in people))
+    await asyncio.sleep(world.chance.uniform(0.0, 2.0))
+    for task in misfortunes:
+        task.cancel()
+    world.calm()
+    world.tell("peace")
+    rested = await _rests(world)
+    world.over = True
+    verdict.judge(world, journal, rested=rested)
+    for task in supervised:
+        task.cancel()
+
+
+async def _end(world: World) -> None:
+    for process in list(world.alive):
+        process.kill()
+    if left := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=60.0)
+
+
+def _mains(story: Story, apis: list[Api]) -> Iterator[tuple[str, Callable[[Process], Any]]]:
+    for number in range(story.of_each):
+        yield f"api-{number}", lambda process: api(process, apis)
+        for main in (relay, projector, inference):
+            yield f"{main.__name__}-{number}", main
+    yield "sweeper", sweeper
+
+
+async def _rests(world: World) -> bool:
+    """Mend what is poisoned, then wait until nothing is left to do."""
+    until = world.clock.passed + RESTS_WITHIN
+    await mended(world)
+    while world.clock.passed < until:
+        await asyncio.sleep(0.25)
+        if world.database.letters or world.database.parked:
+            await mended(world)
+        if verdict.at_rest(world):
+            return True
+    return False
+
+
+async def mended(world: World) -> None:
+    """As `bioscope dead-letters retry`, after the release that knows the events."""
+    world.poisoned.clear()
+    process = Process(world, "mender")
+    await process.until_dead(process.start(asyncio.to_thread(_retried, process)))
+
+
+def _retried(process: Process) -> None:
+    log = log_of(process)
+    own = projector_of(process, log)
+    try:
+        healed = retry(own, models_of(process), log)
+        process.world.counted["healed"] += healed.applied
+    except Outrun:
+        process.world.counted["retry outrun"] += 1
+    finally:
+        own.close()
+
+
+# ---- misfortunes -------------------------------------------------------------------------------------------------------------------
+async def _always(world: World, kind: str, happen: Callable[[World], Any]) -> None:
+    while every := getattr(world.plan, kind):
+        await asyncio.sleep(world.chance.expovariate(1 / every))
+        outcome = happen(world)
+        if outcome is not None:
+            await outcome
+
+
+def _death(world: World) -> None:
+    if world.alive and world.deaths < world.plan.deaths_most:
+        victim = world.chance.choice(sorted(world.alive, key=lambda process: process.name))
+        world.deaths += 1
+        world.tell(f"{victim.name} is killed")
+        victim.kill()
+
+
+def _outage(world: World) -> None:
+    service = world.chance.choice(SERVICES)
+    world.away_until[service] = world.clock.passed + world.chance.uniform(0.2, 3.0)
+    world.tell(f"{service} is away until {world.away_until[service]:.1f}")
+
+
+def _lost_log(world: World) -> None:
+    world.tell("kafka loses everything")
+    world.broker.lose_everything()
+
+
+def _rebalance(world: World) -> None:
+    for group in world.broker.groups.values():
+        if world.happens(0.6):
+            world.broker.rebalance(group)
+
+
+def _jump(world: World) -> None:
+    by = timedelta(days=world.chance.choice([-1, 1]))
+    where = world.chance.choice(["both", "processes", "database"])
+    world.tell(f"the clock of {where} jumps by {by}")
+    if where != "database":
+        world.clock.jumped += by
+    if where != "processes":
+        world.clock.database_jumped += by
+
+
+MISFORTUNES: tuple[tuple[str, Callable[[World], Any]], ...] = (
+    ("deaths_every", _death),
+    ("outages_every", _outage),
+    ("lost_logs_every", _lost_log),
+    ("rebalances_every", _rebalance),
+    ("jumps_every", _jump),
+)
+
+
+# ---- what is made up ---------------------------------------------------------------------------------------------------------------
+@contextmanager
+def made_up(world: World) -> Iterator[None]:
+    """Time, chance and loops as the world has them, and nothing logged."""
+
+    class Today(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return world.clock.today().astimezone(tz)
+
+    replaced = [
+        (time, "monotonic", world.clock.monotonic),
+        (time, "perf_counter", world.clock.monotonic),
+        (time, "time", lambda: world.clock.today().timestamp()),
+        (time, "sleep", sleep),
+        (os, "urandom", world.chance.randbytes),
+        (random, "uniform", world.chance.uniform),
+        (asyncio, "new_event_loop", lambda: world.loop),
+        *((module, "datetime", Today) for module in TELL_THE_TIME),
+        *SMALL,
+    ]
+    before = structlog.get_config()
+    with ExitStack() as undone:
+        undone.callback(structlog.configure, **before)
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+        for where, name, what in replaced:
+            undone.callback(setattr, where, name, getattr(where, name))
+            setattr(where, name, what)
+        yield

@@ -1,0 +1,47 @@
+"""Stories of a laboratory in which everything goes wrong: what must hold, holds in each of them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.simulation.simulate import run
+from tests.simulation.verdict import told
+from tests.simulation.world import CALM
+
+SEEDS, PIECE = 300, 25
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, PIECE))
+def test_everything_holds_whatever_goes_wrong(first):
+    broken = {seed: world.broken for seed in range(first, first + PIECE) if (world := run(seed)).broken}
+    assert not broken, f"again: make simulate SEED={next(iter(broken))}"
+
+
+def test_without_misfortunes_nobody_dies_and_nobody_waits_long():
+    world = run(1, plan=CALM)
+    assert not world.broken
+    assert (world.deaths, world.counted["given up"]) == (0, 0)
+    assert world.clock.passed < 15
+
+
+@pytest.mark.parametrize("seed", [3, 12, 18])
+def test_a_seed_tells_the_same_story_again(seed):
+    first, again = run(seed), run(seed)
+    assert first.deaths
+    assert told(first) == told(again)
+
+
+def test_a_story_does_not_hang_on_hashes_time_zone_or_locale():
+    said = {
+        _told_under(PYTHONHASHSEED=seed, TZ=zone, LC_ALL=words) for seed, zone, words in (("1", "UTC", "C"), ("2", "Asia/Tokyo", "C.UTF-8"))
+    }
+    assert len(said) == 1
+    assert said != {""}
+
+
+def _told_under(**environment):
+    told = "from tests.simulation.simulate import run; from tests.simulation.verdict import told; print(told(run(18)))"
+    ran = subprocess.run([sys.executable, "-c", told], env=os.environ | environment, capture_output=True, text=True, check=True)
+    return ran.stdout
