@@ -156,7 +156,7 @@ def _complete(operation: dict[str, Any], method: str, path: str, handler: Any, n
     """What holds for all routes and stands in none: errors, headers, who may ask."""
     tag, name = operation["tags"][0], handler.handler_name
     operation["summary"] = VERBS.get(name, name.replace("_", " ").capitalize())
-    operation["operationId"] = _unique(f"{tag}_{name}", names)
+    operation["operationId"] = _unique(tag + name.title().replace("_", ""), names)
     if handler.opt.get("exclude_from_auth"):
         operation["security"] = []
     if path in READ_AS_STREAMS:
@@ -184,7 +184,7 @@ def _unique(name: str, names: set[str]) -> str:
     wanted = name
     while wanted in names:
         number += 1
-        wanted = f"{name}_{number}"
+        wanted = f"{name}{number}"
     names.add(wanted)
     return wanted
 
