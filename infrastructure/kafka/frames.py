@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
@@ -70,7 +71,9 @@ class Gate:
         self._hinted.set()
 
     async def passed(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._open()
         if self._loop.time() < self._open_until:
             return
         self._hinted.clear()
@@ -187,6 +190,13 @@ class FrameSchema(faust.Schema[Any, Any]):
         return decode
 
 
+class NoTables(TableManager):
+    async def on_start(self) -> None:
+        """As the base, without its second of waiting for tables: there are none."""
+        await self._update_channels()
+        await self.recovery.start()
+
+
 def frame_app(group: str, brokers: str) -> faust.App:
     """Settings that stood every fault tried: LIBRARIES and prototypes measured them on one and three members, on a real Kafka."""
     return faust.App(
@@ -200,6 +210,7 @@ def frame_app(group: str, brokers: str) -> faust.App:
         key_serializer="raw",
         value_serializer="raw",
         agent_supervisor=CrashingSupervisor,
+        TableManager=NoTables,
         stream_wait_empty=False,
         stream_buffer_maxsize=4,  # frames
         consumer_auto_offset_reset="earliest",
