@@ -1,0 +1,316 @@
+"""What holds on every route: secure headers, CORS, problems that echo nothing, limits, idempotency, versions and positions."""
+
+import asyncio
+import re
+from uuid import UUID, uuid4
+
+import httpx
+import msgspec
+import pytest
+
+from api.app import create_app
+from tests.api.conftest import ORIGIN
+
+pytestmark = pytest.mark.anyio
+
+DATASETS = "/api/datasets"
+SECURE = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+MARK = "canary-4711"  # part of every hostile input: it must come back nowhere
+JSON = {"Content-Type": "application/json"}
+
+
+def check_problem(answer, status, code=None):
+    """Every error: RFC 9457, the headers of every answer, and nothing of what was sent."""
+    assert answer.status_code == status, (answer.status_code, answer.text)
+    assert answer.headers["content-type"].startswith("application/problem+json")
+    check_headers(answer)
+    said = answer.json()
+    assert set(said) <= {"type", "title", "status", "detail", "code", "instance", "errors", "reason"}
+    assert said["status"] == status
+    assert isinstance(said["detail"], str)
+    assert said["detail"]
+    assert said["type"] == f"urn:bioscope:problem:{said['code']}"
+    assert said["instance"] == answer.headers["x-request-id"]
+    assert code is None or said["code"] == code
+    assert MARK not in answer.text
+    return said
+
+
+def check_headers(answer):
+    assert SECURE.items() <= dict(answer.headers).items()
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    assert "origin" in answer.headers["vary"].lower()
+    assert "access-control-allow-credentials" not in answer.headers
+    assert answer.headers["server"] == "bioscope", "nothing of what stands behind it"
+
+
+async def browsing(laboratory, role="researcher"):
+    http = await laboratory.client(role)
+    http.headers["Origin"] = ORIGIN
+    return http
+
+
+# ---- every error -------------------------------------------------------------------------------------------------------------------
+async def test_every_error_is_a_problem_with_cors_and_secure_headers(laboratory):
+    http, viewer = await browsing(laboratory), await browsing(laboratory, "viewer")
+    anonymous = laboratory.anonymous(Origin=ORIGIN)
+    check_problem(await http.post(DATASETS, content=f'{{"{MARK}', headers=JSON), 400, "malformed")
+    check_problem(await anonymous.get(f"{DATASETS}?x={MARK}"), 401, "not_authenticated")
+    check_problem(await anonymous.get(DATASETS, headers={"Authorization": f"Bearer {MARK}"}), 401)
+    check_problem(await viewer.post(DATASETS, json={"name": MARK}), 403, "forbidden")
+    check_problem(await http.get(f"{DATASETS}/{uuid4()}"), 404, "not_found")
+    for path in (f"/{MARK}", f"/api/{MARK}", f"{DATASETS}/{MARK}", f"{DATASETS}/{uuid4()}/{MARK}", "/api", "/%00", "/api/..%2fx", "//"):
+        check_problem(await http.get(path), 404)
+    refused = await http.put(DATASETS, json={"name": MARK})
+    check_problem(refused, 405, "method_not_allowed")
+    assert {"GET", "POST"} <= {method.strip() for method in refused.headers["allow"].split(",")}
+    check_problem(await http.post(DATASETS, json={"name": "x" * 256}), 422, "invalid")
+    check_problem(await http.post(DATASETS, json={"name": "a"}, headers={"Content-Encoding": "gzip"}), 415)
+    check_problem(await http.post(DATASETS, content=b'"' + b"x" * 1024**2 + b'"', headers=JSON), 413, "body_too_large")
+
+
+async def test_an_error_of_ours_is_opaque_and_still_a_problem(laboratory):
+    broken = msgspec.structs.replace(laboratory.services, reads=None)
+    http = await browsing(laboratory)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app(broken)), base_url=laboratory.url, headers=http.headers) as http:
+        said = check_problem(await http.get(DATASETS), 500, "internal_error")
+    assert "NoneType" not in str(said)
+
+
+async def test_good_answers_have_the_same_headers(laboratory):
+    http = await browsing(laboratory)
+    for answer in (await http.get(DATASETS), await http.post(DATASETS, json={"name": "slides"}), await http.get("/api/health/")):
+        assert answer.is_success
+        check_headers(answer)
+        assert answer.headers["content-type"] == "application/json"
+        assert set(answer.headers["access-control-expose-headers"].split(", ")) >= {"etag", "link", "x-next-cursor", "x-event-position"}
+
+
+async def test_other_origins_are_told_nothing(laboratory):
+    http = await laboratory.client()
+    for origin in ("https://evil.example", "null", f"{ORIGIN}.evil.example", ORIGIN.upper(), ORIGIN.replace("http", "https")):
+        for answer in (await http.get(DATASETS, headers={"Origin": origin}), await http.get("/nowhere", headers={"Origin": origin})):
+            assert "access-control-allow-origin" not in answer.headers
+            assert "origin" in answer.headers["vary"].lower()
+
+
+async def test_a_request_has_an_id_its_own_when_that_is_harmless(laboratory):
+    http = await laboratory.client()
+    assert (await http.get(DATASETS, headers={"X-Request-Id": "abc-123"})).headers["x-request-id"] == "abc-123"
+    for wrong in ("x" * 65, "a b", "a;b", "<script>", ""):
+        given = (await http.get(DATASETS, headers={"X-Request-Id": wrong})).headers["x-request-id"]
+        assert re.fullmatch("[0-9a-f]{32}", given)
+
+
+# ---- preflights, HEAD --------------------------------------------------------------------------------------------------------------
+async def test_a_preflight_is_answered_without_a_token(laboratory):
+    wanted = {"Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "authorization,content-type,if-match"}
+    for path in (DATASETS, "/api/auth/login", "/api/nowhere", f"{DATASETS}/"):
+        answer = await laboratory.anonymous(Origin=ORIGIN).options(path, headers=wanted)
+        assert answer.status_code == 204
+        check_headers(answer)
+        assert "PATCH" in answer.headers["access-control-allow-methods"]
+        allowed = set(answer.headers["access-control-allow-headers"].split(", "))
+        assert {"authorization", "content-type", "if-match", "idempotency-key"} <= allowed
+        assert "x-requested-with" not in allowed, "that header proves that a page of ours asked"
+        foreign = await laboratory.anonymous(Origin="https://evil.example").options(path, headers=wanted)
+        assert not [name for name in foreign.headers if name.startswith("access-control")]
+
+
+async def test_head_is_get_without_a_body(laboratory):
+    http = await browsing(laboratory)
+    made = (await http.post(DATASETS, json={"name": "slides"})).json()
+    for path in (DATASETS, f"{DATASETS}/{made['id']}", "/api/users/me", "/api/health", f"{DATASETS}/{uuid4()}"):
+        got, head = await http.get(path), await http.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b"")
+        same = {"etag", "content-type", "content-length", "cache-control"}
+        assert {name: head.headers.get(name) for name in same} == {name: got.headers.get(name) for name in same}
+    assert (await laboratory.anonymous().head(DATASETS)).status_code == 401
+
+
+# ---- limits ------------------------------------------------------------------------------------------------------------------------
+async def test_what_is_too_long_is_refused_before_it_costs_anything(laboratory):
+    http = await browsing(laboratory)
+    check_problem(await http.get(f"{DATASETS}?cursor={MARK}{'x' * 8192}"), 414)
+    check_problem(await http.get(DATASETS, headers={"X-Junk": MARK + "x" * 32768}), 431)
+    deep = b'{"name":' + b"[" * 65 + b"]" * 65 + b"}"
+    for body in (deep, b"[" * 100_000, b"[" * 1000 + b"]" * 1000):
+        check_problem(await http.post(DATASETS, content=body, headers=JSON), 400, "malformed")
+
+
+async def test_only_hosts_that_are_served_are_answered(laboratory):
+    narrow = msgspec.structs.replace(laboratory.services.options, allowed_hosts=("bioscope.example.org",))
+    app = create_app(msgspec.structs.replace(laboratory.services, options=narrow))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://evil.example", headers={"Origin": ORIGIN}) as http:
+        check_problem(await http.get("/api/health"), 421)
+        for host in ("bioscope.example.org", "BIOSCOPE.example.org:8000"):
+            assert (await http.get("/api/health", headers={"Host": host})).status_code == 200
+
+
+# ---- bodies ------------------------------------------------------------------------------------------------------------------------
+async def test_what_is_no_json_is_malformed(laboratory):
+    http = await browsing(laboratory)
+    for body in (
+        b"{",
+        b"\xff\xfe",
+        b'{"name": "\xc3\x28"}',
+        b"{'name': 'x'}",
+        b'{"name": NaN}',
+        b"\x00",
+        b'{"name": "a"} x',
+        b'{"name": 1e999999}x',
+    ):
+        check_problem(await http.post(DATASETS, content=body, headers=JSON), 400, "malformed")
+
+
+async def test_text_that_the_database_cannot_hold_is_refused_everywhere(laboratory):
+    http = await browsing(laboratory)
+    for text in (r"a\u0000b", r"\ud800", r"\udc00x", r"\ud800\ud800"):
+        for body in (f'{{"name": "{text}"}}', f'{{"{text}": "x"}}', f'{{"name": ["{text}"]}}'):
+            check_problem(await http.post(DATASETS, content=body.encode(), headers=JSON), 400, "malformed")
+        for path in ("/api/auth/login", "/api/auth/refresh", "/api/auth/register"):
+            body = f'{{"email": "{text}", "password": "{text}", "refresh_token": "{text}"}}'
+            check_problem(await http.post(path, content=body.encode(), headers=JSON), 400, "malformed")
+    for query in ("cursor=%00", "cursor=%ED%A0%80", "cursor=%ff", "page_size=%00", "cursor=%F0%9F%92%A9"):
+        check_problem(await http.get(f"{DATASETS}?{query}"), 422, "invalid")
+
+
+async def test_json_under_another_name_is_refused(laboratory):
+    http = await browsing(laboratory)
+    for media_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/xml", ""):
+        for path in (DATASETS, "/api/auth/login", "/api/auth/refresh"):
+            answer = await http.post(path, content=b'{"name": "x"}', headers={"Content-Type": media_type})
+            check_problem(answer, 415, "unsupported_media_type")
+
+
+async def test_an_empty_body_under_the_name_of_json_is_none(laboratory):
+    http = await browsing(laboratory)
+    made = (await http.post(DATASETS, json={"name": "slides"})).json()
+    assert (await http.get(DATASETS, headers=JSON)).status_code == 200
+    assert (await http.delete(f"{DATASETS}/{made['id']}", headers=JSON)).status_code == 204
+    said = check_problem(await http.post(DATASETS, headers=JSON), 422, "invalid")
+    assert said["errors"][0]["loc"] == ["body"]
+
+
+async def test_a_wrong_field_is_named_and_not_echoed(laboratory):
+    http = await browsing(laboratory)
+    for body, place in (
+        ({"name": "x", "owner_id": MARK}, ["body", "owner_id"]),
+        ({"name": ["x"]}, ["body", "name"]),
+        ({"name": None}, ["body", "name"]),
+        ({}, ["body", "name"]),
+        ([], ["body"]),
+        ("x", ["body"]),
+        ({"name": f"  {MARK} \x07"}, ["body", "name"]),
+    ):
+        said = check_problem(await http.post(DATASETS, json=body), 422, "invalid")
+        assert said["errors"][0]["loc"] == place
+        assert all(set(one) == {"loc", "msg"} for one in said["errors"])
+
+
+async def test_a_wrong_query_is_named(laboratory):
+    http = await browsing(laboratory)
+    for query in ("page_size=x", "page_size=1.5", "page_size=", f"cursor={MARK}", "cursor=W10", "cursor=WyJ4IiwieCJd", "min_position=-1"):
+        check_problem(await http.get(f"{DATASETS}?{query}"), 422, "invalid")
+    for size in (0, -1, 201, 2**70):  # cut to what there is
+        assert (await http.get(f"{DATASETS}?page_size={size}")).status_code == 200
+
+
+# ---- the same command twice --------------------------------------------------------------------------------------------------------
+async def test_one_key_sent_fifty_times_at_once_makes_one_dataset(laboratory):
+    http, other = await browsing(laboratory), await browsing(laboratory)
+    key = {"Idempotency-Key": "slide-box-7"}
+    answers = await asyncio.gather(*(http.post(DATASETS, json={"name": "slides"}, headers=key) for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.content for answer in answers}) == 1
+    assert {(answer.headers["etag"], answer.headers["x-event-position"]) for answer in answers} == {
+        ('"1"', answers[0].headers["x-event-position"])
+    }
+    later = await http.post(f"{DATASETS}/", json={"name": "slides"}, headers=key)
+    assert later.content == answers[0].content
+    assert [one["id"] for one in (await http.get(DATASETS)).json()] == [answers[0].json()["id"]]
+    check_problem(await http.post(DATASETS, json={"name": "others"}, headers=key), 422, "idempotency_key_reused")
+    foreign = await other.post(DATASETS, json={"name": "others"}, headers=key)
+    assert foreign.status_code == 201
+    assert foreign.json()["id"] != answers[0].json()["id"]
+
+
+async def test_a_key_is_short_visible_ascii(laboratory):
+    http = await browsing(laboratory)
+    for key in ("", "x" * 256, "a b", "\u00e4"):
+        answer = await http.post(DATASETS, json={"name": "slides"}, headers={"Idempotency-Key": key.encode()})
+        assert check_problem(answer, 422, "invalid")["errors"][0]["loc"] == ["header", "Idempotency-Key"]
+
+
+async def test_a_repeat_answers_as_the_first_time_whatever_happened_since(laboratory):
+    http = await browsing(laboratory)
+    key = {"Idempotency-Key": "k"}
+    first = await http.post(DATASETS, json={"name": "slides"}, headers=key)
+    await http.patch(f"{DATASETS}/{first.json()['id']}", json={"name": "renamed"})
+    await http.delete(f"{DATASETS}/{first.json()['id']}")
+    again = await http.post(DATASETS, json={"name": "slides"}, headers=key)
+    assert (again.status_code, again.content, again.headers["etag"]) == (201, first.content, first.headers["etag"])
+
+
+# ---- versions and positions --------------------------------------------------------------------------------------------------------
+async def test_a_moved_version_is_not_overwritten(laboratory):
+    http = await browsing(laboratory)
+    path = f"{DATASETS}/{(await http.post(DATASETS, json={'name': 'slides'})).json()['id']}"
+    assert (await http.get(path)).headers["etag"] == '"1"'
+    answers = await asyncio.gather(*(http.patch(path, json={"name": f"n{n}"}, headers={"If-Match": '"1"'}) for n in range(10)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [412] * 9
+    for answer in answers:
+        if answer.status_code == 412:
+            check_problem(answer, 412, "version_mismatch")
+    assert (await http.patch(path, json={"name": "any"}, headers={"If-Match": "*"})).status_code == 200
+    assert (await http.patch(path, json={"name": "weak"}, headers={"If-Match": 'W/"3"'})).status_code == 200
+    for wrong in ("3", '"x"', '""', '"1", "2"', '"-1"'):
+        said = check_problem(await http.patch(path, json={"name": "x"}, headers={"If-Match": wrong}), 422, "invalid")
+        assert said["errors"][0]["loc"] == ["header", "If-Match"]
+    check_problem(await http.delete(path, headers={"If-Match": '"1"'}), 412)
+    assert (await http.delete(path, headers={"If-Match": '"4"'})).status_code == 204
+
+
+async def test_whoever_asks_for_a_position_waits_for_it_or_is_told_to_come_back(laboratory):
+    http = await browsing(laboratory)
+    for n in range(10):
+        made = await http.post(DATASETS, json={"name": f"n{n}"}, headers={"Prefer": "respond-async"})
+        position = made.headers["x-event-position"]
+        listed = await http.get(f"{DATASETS}?min_position={position}")
+        assert UUID(made.json()["id"]) in {UUID(one["id"]) for one in listed.json()}
+    away = await http.get(f"{DATASETS}?min_position={int(position) + 1000}")
+    check_problem(away, 503, "unavailable")
+    assert away.headers["retry-after"] == "1"
+    for wrong in ("x", "-1", "1.5", "9" * 19, ""):
+        check_problem(await http.get(f"{DATASETS}?min_position={wrong}"), 422, "invalid")
+
+
+async def test_a_command_is_done_even_when_it_does_not_show_in_time(laboratory):
+    class Behind:
+        position = 0
+
+        async def wait(self, position, timeout):
+            self.waited = timeout
+            return False
+
+    behind = Behind()
+    http = await browsing(laboratory)
+    app = create_app(msgspec.structs.replace(laboratory.services, visible=behind))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=laboratory.url, headers=http.headers) as late:
+        assert (await late.post(DATASETS, json={"name": "slides"}, headers={"Prefer": "respond-async"})).status_code == 201
+        assert not hasattr(behind, "waited")
+        assert (await late.post(DATASETS, json={"name": "slides"})).status_code == 201
+        assert behind.waited == 2.0
+
+
+async def test_trailing_slashes_are_the_same_route(laboratory):
+    http = await browsing(laboratory)
+    made = (await http.post(f"{DATASETS}/", json={"name": "slides"})).json()
+    for path in (DATASETS, f"{DATASETS}/", f"{DATASETS}/{made['id']}", f"{DATASETS}/{made['id']}/", f"{DATASETS}?", "/api/users/me/"):
+        assert (await http.get(path)).status_code == 200
