@@ -430,6 +430,33 @@ def erase(email: str, data: Path | None, *, yes: bool) -> None:
     out.print(f"{user_id} was erased.")
 
 
+@main.group()
+def tokens() -> None:
+    """Access for programs: a classifier, an archive, a consumer of the event feed."""
+
+
+@tokens.command("create")
+@click.argument("name")
+@click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice(["images:read", "events:read"]), help="Repeatable.")
+@click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="How long it is taken.")
+@DATA
+def create_token(name: str, scopes: tuple[str, ...], days: int, data: Path | None) -> None:
+    """Print a token for the service NAME, once. It can do what its scopes say, and nothing else.
+
+    \b
+      images:read   read any image, its preview and its download
+      events:read   read the event feed
+    It is not kept anywhere, and ends by itself: a lost one can only be waited for, or the root key changed.
+    """
+    from infrastructure.access_tokens import SignedAccessTokens
+    from infrastructure.keys import RootKey
+
+    given = settings(data=data)
+    with explained():
+        signing = SignedAccessTokens(RootKey.read(given.root_key_path), ttl=given.access_ttl)
+        click.echo(signing.issue_service(name=name, scopes=frozenset(scopes), seconds=days * 86400, at=datetime.now(UTC)))
+
+
 @main.command()
 @URL
 @click.option("--email", help="Asked for when missing.")

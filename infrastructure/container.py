@@ -83,6 +83,7 @@ def options(settings: Settings) -> Options:
         refresh_ttl=settings.refresh_idle_ttl,
         logins_per_minute_account=settings.logins_per_minute_account,
         logins_per_minute_address=settings.logins_per_minute_address,
+        registrations_per_hour_address=settings.registrations_per_hour_address,
         upload_max_bytes=settings.upload_max_bytes,
         secure_cookies=settings.public_url.startswith("https://"),
         docs=settings.environment != "production",

@@ -47,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     password_strength: Annotated[str, Meta(pattern="^(production|embedded)$")] = "embedded"  # noqa: S105 - a level, not a secret
     logins_per_minute_account: Positive = 5
     logins_per_minute_address: Positive = 20
+    registrations_per_hour_address: Positive = 120
 
     upload_max_bytes: Positive = 64 * 1024**2
     image_max_pixels: Positive = 100_000_000
