@@ -69,16 +69,16 @@ def test_first_and_warm_start_of_each_server_are_measured(data, capsys):
             print(f"\n{kind.name}: first start {seconds[0]:.2f} s, warm {seconds[1]:.2f} s", end="")
 
 
-def test_postgres_keeps_what_was_committed_when_all_of_it_is_killed(data):
-    server = Postgres(data)
+def test_postgres_keeps_what_was_committed_when_all_of_it_is_killed(used):
+    server = Postgres(used)
     with server:
         with psycopg.connect(server.owner_url) as connection:
             connection.execute("create table kept (n int)")
             connection.execute("insert into kept select generate_series(1, 1000)")
-        for pid in processes_marked(mark(data)):
+        for pid in processes_marked(mark(used)):
             os.kill(pid, signal.SIGKILL)
         assert server.child.ended(within=5)
-        assert (data / "postgres" / "postmaster.pid").exists()
+        assert (used / "postgres" / "postmaster.pid").exists()
         server.start()
         until = time.monotonic() + 30
         while not server.ready() and time.monotonic() < until:
@@ -86,44 +86,44 @@ def test_postgres_keeps_what_was_committed_when_all_of_it_is_killed(data):
         assert rows(server, "select count(*), max(n) from kept") == [(1000, 1000)]
 
 
-def test_a_pid_file_whose_number_is_now_another_programs_does_not_prevent_the_start(data):
-    with Postgres(data) as server:
+def test_a_pid_file_whose_number_is_now_another_programs_does_not_prevent_the_start(used):
+    with Postgres(used) as server:
         owner = Path(f"/proc/{server.child.pid}").stat().st_uid
-        found = (data / "postgres" / "postmaster.pid").read_text().splitlines()
+        found = (used / "postgres" / "postmaster.pid").read_text().splitlines()
     who = {"user": owner, "group": owner} if AS_ROOT else {}
     with subprocess.Popen(["sleep", "60"], **who) as other:
-        (data / "postgres" / "postmaster.pid").write_text("\n".join([str(other.pid), *found[1:]]) + "\n")
-        with Postgres(data) as server:
+        (used / "postgres" / "postmaster.pid").write_text("\n".join([str(other.pid), *found[1:]]) + "\n")
+        with Postgres(used) as server:
             assert rows(server, "select 1") == [(1,)]
         other.kill()
 
 
-def test_a_cluster_that_a_live_postgres_has_is_refused_and_left_alone(data, monkeypatch):
+def test_a_cluster_that_a_live_postgres_has_is_refused_and_left_alone(used, monkeypatch):
     monkeypatch.setattr(postgres_module, "OLD_ONE_ENDS_WITHIN", 0.2)
-    with Postgres(data) as server:
+    with Postgres(used) as server:
         with pytest.raises(CannotStart, match=r"still runs on .* stop it first"):
-            Postgres(data).start()
+            Postgres(used).start()
         assert rows(server, "select 1") == [(1,)]
 
 
-def test_a_postgres_started_by_hand_is_refused_and_left_alone(data):
-    with Postgres(data) as server:
-        program, owner = server._program("postgres"), (data / "postgres").stat().st_uid
+def test_a_postgres_started_by_hand_is_refused_and_left_alone(used):
+    with Postgres(used) as server:
+        program, owner = server._program("postgres"), (used / "postgres").stat().st_uid
     argv = [program, "-D", "/proc/self/cwd", "--listen_addresses=", "--unix_socket_directories=."]
     who = {"user": owner} if AS_ROOT else {}
-    by_hand = Child(argv, log=data / "logs" / "hand.log", folder=data / "postgres", on_our_death=signal.SIGQUIT, **who)
+    by_hand = Child(argv, log=used / "logs" / "hand.log", folder=used / "postgres", on_our_death=signal.SIGQUIT, **who)
     until = time.monotonic() + 10
-    while "ready to accept" not in by_hand_log(data) and time.monotonic() < until:
+    while "ready to accept" not in by_hand_log(used) and time.monotonic() < until:
         time.sleep(0.02)
     try:
         with pytest.raises(CannotStart, match=rf"a Postgres \(process {by_hand.pid}\) runs on"):
-            Postgres(data).start()
+            Postgres(used).start()
         assert by_hand.alive()
         by_hand.ask_to_stop(signal.SIGQUIT)
         assert by_hand.ended(within=5)
     finally:
         by_hand.kill()
-    with Postgres(data) as server:
+    with Postgres(used) as server:
         assert rows(server, "select 1") == [(1,)]
 
 
@@ -131,17 +131,17 @@ def by_hand_log(data):
     return (data / "logs" / "hand.log").read_text()
 
 
-def test_a_long_query_that_outlives_a_killed_postmaster_does_not_hold_up_the_next_start(data):
-    with Postgres(data) as server:
+def test_a_long_query_that_outlives_a_killed_postmaster_does_not_hold_up_the_next_start(used):
+    with Postgres(used) as server:
         connection = psycopg.connect(server.owner_url, autocommit=True)
         connection.execute("create table kept as select 7 as n")
         connection.pgconn.send_query(b"select count(*) from generate_series(1, 1000000000) a, generate_series(1, 1000000) b")
         time.sleep(0.1)
         os.kill(server.child.pid, signal.SIGKILL)
         server.child.ended(within=5)
-        assert processes_marked(mark(data))
+        assert processes_marked(mark(used))
         begun = time.monotonic()
-        with Postgres(data) as again:
+        with Postgres(used) as again:
             assert time.monotonic() - begun < 5
             assert rows(again, "select n from kept") == [(7,)]
         connection.close()
@@ -154,8 +154,8 @@ def test_a_first_start_cut_short_is_made_again(data):
     assert not (data / "postgres.part").exists()
 
 
-def test_postgres_is_durable_and_has_no_address_but_its_socket(data):
-    with Postgres(data) as server:
+def test_postgres_is_durable_and_has_no_address_but_its_socket(used):
+    with Postgres(used) as server:
         wanted = ("fsync", "full_page_writes", "synchronous_commit", "listen_addresses", "data_checksums")
         assert dict(rows(server, f"select name, setting from pg_settings where name in {wanted}")) == {
             "fsync": "on",
@@ -166,20 +166,20 @@ def test_postgres_is_durable_and_has_no_address_but_its_socket(data):
         }
 
 
-def test_a_cluster_set_to_lose_data_is_refused(data):
-    with Postgres(data) as server, psycopg.connect(server.owner_url, autocommit=True) as connection:
+def test_a_cluster_set_to_lose_data_is_refused(used):
+    with Postgres(used) as server, psycopg.connect(server.owner_url, autocommit=True) as connection:
         connection.execute("alter role postgres set synchronous_commit = off")
-    with pytest.raises(CannotStart, match="synchronous_commit must be on"), Postgres(data):
+    with pytest.raises(CannotStart, match="synchronous_commit must be on"), Postgres(used):
         pass
 
 
-def test_private_values_that_clash_stay_out_of_the_servers_log(data):
-    with Postgres(data) as server, psycopg.connect(server.owner_url, autocommit=True) as connection:
+def test_private_values_that_clash_stay_out_of_the_servers_log(used):
+    with Postgres(used) as server, psycopg.connect(server.owner_url, autocommit=True) as connection:
         connection.execute("create table names (name text unique)")
         connection.execute("insert into names values ('canary-7f3a')")
         with pytest.raises(psycopg.errors.UniqueViolation):
             connection.execute("insert into names values ('canary-7f3a')")
-    log = (data / "logs" / "postgres.log").read_text()
+    log = (used / "logs" / "postgres.log").read_text()
     assert "duplicate key" in log
     assert "canary-7f3a" not in log
 
@@ -191,18 +191,18 @@ def test_data_of_a_postgres_that_is_not_installed_says_so(data):
         Postgres(data).start()
 
 
-def test_each_server_stops_and_leaves_nothing_in_the_run_folder(data):
+def test_each_server_stops_and_leaves_nothing_in_the_run_folder(used):
     for kind in SERVERS:
-        with kind(data) as server:
+        with kind(used) as server:
             pid = server.child.pid
         assert gone([pid]) == []
-    assert not run_folder(data).exists() or not any(run_folder(data).iterdir())
+    assert not run_folder(used).exists() or not any(run_folder(used).iterdir())
 
 
-def test_sockets_and_logs_are_closed_to_others(data):
-    with Postgres(data) as server, Redis(data) as cache:
-        folders = [run_folder(data), run_folder(data) / "postgres"]
-        sockets = [run_folder(data) / "postgres" / ".s.PGSQL.5432", Path(cache.url.removeprefix("unix://"))]
+def test_sockets_and_logs_are_closed_to_others(used):
+    with Postgres(used) as server, Redis(used) as cache:
+        folders = [run_folder(used), run_folder(used) / "postgres"]
+        sockets = [run_folder(used) / "postgres" / ".s.PGSQL.5432", Path(cache.url.removeprefix("unix://"))]
         logs = [server.log, cache.log]
         for path in [*folders[1:], *sockets, *logs]:
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path

@@ -84,8 +84,8 @@ def programs(pids):
 
 
 # ---- the end -------------------------------------------------------------------------------------------------------------------------
-def test_nothing_is_left_of_a_supervisor_that_was_killed(data):
-    with small_system(data) as running:
+def test_nothing_is_left_of_a_supervisor_that_was_killed(used):
+    with small_system(used) as running:
         begun = descendants(running.pid)
         assert {"postgres", "redis-server"} <= programs(begun)
         assert len(begun) >= 12, "three servers, Postgres' own processes, four processes and one's child"
@@ -94,25 +94,25 @@ def test_nothing_is_left_of_a_supervisor_that_was_killed(data):
         assert gone(begun) == []
 
 
-def test_after_a_kill_the_next_start_has_the_same_data_folder_at_once(data):
+def test_after_a_kill_the_next_start_has_the_same_data_folder_at_once(used):
     for _ in range(3):
-        with small_system(data) as running:
-            assert holder(data) == running.pid
+        with small_system(used) as running:
+            assert holder(used) == running.pid
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_everything_and_leaves_nothing(data, sign):
-    with small_system(data) as running:
+def test_a_signal_ends_everything_and_leaves_nothing(used, sign):
+    with small_system(used) as running:
         begun = descendants(running.pid)
         running.send_signal(sign)
         assert running.wait(ENDS_WITHIN) == 0
         assert gone(begun, within=0) == []
-    assert not run_folder(data).exists() or not any(run_folder(data).iterdir())
-    assert not (data / "postgres" / "postmaster.pid").exists(), "Postgres closed its cluster properly"
+    assert not run_folder(used).exists() or not any(run_folder(used).iterdir())
+    assert not (used / "postgres" / "postmaster.pid").exists(), "Postgres closed its cluster properly"
 
 
-def test_it_ends_in_time_even_when_no_process_listens(data, capsys):
-    with small_system(data, "--stubborn") as running:
+def test_it_ends_in_time_even_when_no_process_listens(used, capsys):
+    with small_system(used, "--stubborn") as running:
         begun = descendants(running.pid)
         asked = time.monotonic()
         running.terminate()
@@ -240,11 +240,11 @@ def test_servers_whose_address_is_set_are_not_started(alone):
         assert not (alone.data / "logs" / "redis.log").exists()
 
 
-def test_processes_get_the_addresses_but_no_password_and_no_owners_url(data, monkeypatch):
+def test_processes_get_the_addresses_but_no_password_and_no_owners_url(used, monkeypatch):
     for name in ("BIOSCOPE_ADMIN_PASSWORD", "BIOSCOPE_TOKEN", "PGPASSWORD", "PGPORT"):
         monkeypatch.setenv(name, "canary-91")
-    with Stack(Settings(data=data, port=0), processes=[STEADY_API], prepare=nothing) as running:
-        variables = environment_of(data, "api")
+    with Stack(Settings(data=used, port=0), processes=[STEADY_API], prepare=nothing) as running:
+        variables = environment_of(used, "api")
         assert load(variables) == msgspec.structs.replace(running, postgres_owner_url="")
         assert variables["BIOSCOPE_KAFKA_FETCH_WAIT"] == "0.003"
         assert "canary-91" not in variables.values()
@@ -275,7 +275,7 @@ def test_a_process_that_keeps_dying_ends_the_start_with_what_it_said(alone):
     assert holder(alone.data) is None
 
 
-def test_what_prepare_raises_reaches_the_caller_and_nothing_is_left(data):
+def test_what_prepare_raises_reaches_the_caller_and_nothing_is_left(used):
     before = set(descendants(os.getpid()))
 
     def fails(settings):
@@ -283,9 +283,9 @@ def test_what_prepare_raises_reaches_the_caller_and_nothing_is_left(data):
         raise LookupError("no migrations")
 
     with pytest.raises(LookupError, match="no migrations"):
-        Stack(Settings(data=data, port=0), processes=[STEADY_API], prepare=fails).__enter__()
+        Stack(Settings(data=used, port=0), processes=[STEADY_API], prepare=fails).__enter__()
     assert set(descendants(os.getpid())) <= before
-    assert not (data / "api.env").exists()
+    assert not (used / "api.env").exists()
 
 
 # ---- keep running --------------------------------------------------------------------------------------------------------------------
@@ -300,22 +300,22 @@ def test_a_process_that_dies_is_started_again(alone):
     assert "api ended (exit code -9); starting it again in 0.1 s" in (alone.data / "logs" / "supervisor.log").read_text()
 
 
-def test_a_dead_broker_comes_back_elsewhere_and_only_its_clients_are_started_again(data):
-    stack = Stack(Settings(data=data, port=0), processes=[FOLLOWER, STEADY_API], prepare=nothing)
+def test_a_dead_broker_comes_back_elsewhere_and_only_its_clients_are_started_again(used):
+    stack = Stack(Settings(data=used, port=0), processes=[FOLLOWER, STEADY_API], prepare=nothing)
     with stack as before:
         follower, api = stack.pid("follower"), stack.pid("api")
         os.kill(stack.pid("broker"), signal.SIGKILL)
         eventually(lambda: stack.settings.kafka_url != before.kafka_url and stack.pid("follower") != follower)
-        eventually(lambda: environment_of(data, "follower")["BIOSCOPE_KAFKA_URL"] == stack.settings.kafka_url)
-        assert running_settings(Settings(data=data)).kafka_url == stack.settings.kafka_url
+        eventually(lambda: environment_of(used, "follower")["BIOSCOPE_KAFKA_URL"] == stack.settings.kafka_url)
+        assert running_settings(Settings(data=used)).kafka_url == stack.settings.kafka_url
         assert stack.pid("api") == api
         host, port = stack.settings.kafka_url.split(":")
         socket.create_connection((host, int(port)), 1).close()
 
 
 @pytest.mark.parametrize("name", ["postgres", "redis"])
-def test_postgres_and_redis_come_back_at_the_same_address(data, name):
-    stack = Stack(Settings(data=data, port=0), processes=[STEADY_API], prepare=nothing)
+def test_postgres_and_redis_come_back_at_the_same_address(used, name):
+    stack = Stack(Settings(data=used, port=0), processes=[STEADY_API], prepare=nothing)
     with stack as before:
         with psycopg.connect(before.postgres_owner_url) as connection:
             connection.execute("create table kept as select 7 as n")
@@ -335,15 +335,15 @@ def kept(url):
         return None
 
 
-def test_a_server_that_cannot_come_back_is_tried_again_until_it_can(data):
-    stack = Stack(Settings(data=data, port=0), processes=[STEADY_API], prepare=nothing)
+def test_a_server_that_cannot_come_back_is_tried_again_until_it_can(used):
+    stack = Stack(Settings(data=used, port=0), processes=[STEADY_API], prepare=nothing)
     with stack as running:
-        version = data / "postgres" / "PG_VERSION"
+        version = used / "postgres" / "PG_VERSION"
         right = version.read_text()
         version.write_text("9\n")
         killed = stack.pid("postgres")
         os.kill(killed, signal.SIGKILL)
-        log = data / "logs" / "supervisor.log"
+        log = used / "logs" / "supervisor.log"
         eventually(lambda: "made by Postgres 9" in log.read_text())
         version.write_text(right)
         eventually(lambda: connects(running.postgres_owner_url))
@@ -371,15 +371,15 @@ def test_who_lived_long_is_started_again_at_once():
 
 
 # ---- beside it -----------------------------------------------------------------------------------------------------------------------
-def test_a_command_beside_a_running_system_finds_it_by_its_data_folder(data):
-    asking = Settings(data=data)
+def test_a_command_beside_a_running_system_finds_it_by_its_data_folder(used):
+    asking = Settings(data=used)
     with pytest.raises(NotRunning, match="start it with `bioscope up`"):
         running_settings(asking)
-    with small_system(data) as running:
+    with small_system(used) as running:
         found = running_settings(asking)
         assert connects(found.postgres_owner_url)
         assert found.port != asking.port
-        assert stat.S_IMODE((data / "running.json").stat().st_mode) == 0o600
+        assert stat.S_IMODE((used / "running.json").stat().st_mode) == 0o600
         running.kill()
         running.wait()
         with pytest.raises(NotRunning):
@@ -391,9 +391,9 @@ def test_a_command_with_an_address_of_its_own_needs_no_running_system(data):
     assert running_settings(given) == given
 
 
-def test_when_asked_the_processes_logs_are_shown_by_name(data):
-    with small_system(data, "--verbose") as running:
-        eventually(lambda: "told to stop" not in (data / "logs" / "api.log").read_text())
+def test_when_asked_the_processes_logs_are_shown_by_name(used):
+    with small_system(used, "--verbose") as running:
+        eventually(lambda: "told to stop" not in (used / "logs" / "api.log").read_text())
         running.terminate()
         said = running.communicate(timeout=ENDS_WITHIN)[1]
     assert "       api | steady" in said

@@ -1,0 +1,28 @@
+"""What the tests of servers share."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from infrastructure.embedded.folders import run_folder
+from infrastructure.settings import Settings
+from infrastructure.supervisor import Stack
+
+
+@pytest.fixture(scope="session")
+def started_once(tmp_path_factory):
+    """A data folder whose first start, the slow one, is behind it."""
+    data = tmp_path_factory.mktemp("started once") / "data"
+    with Stack(Settings(data=data, port=0), processes=[], prepare=lambda _: None):
+        pass
+    shutil.rmtree(run_folder(data), ignore_errors=True)
+    return data
+
+
+@pytest.fixture
+def used(data, started_once):
+    """The data folder of this test, already started once."""
+    data.mkdir(mode=0o700, exist_ok=True)
+    subprocess.run(["cp", "-a", f"{started_once}/.", data], check=True)
+    return data
