@@ -1,6 +1,6 @@
 """Every event that was ever stored can be read for ever: one file for each type and schema version, written once.
 
-A new type, or a new version of one, gets its file by `python -m tests.golden.write`.
+A new type, or a new version of one, gets its file by `python -m tests.golden.make`.
 """
 
 import msgspec
@@ -8,7 +8,7 @@ import pytest
 
 from domain.events import ERASED, SEALED, private_fields
 from domain.registry import EVENTS
-from tests.golden.write import FOLDER, golden, made, path_of, plain
+from tests.golden.make import FOLDER, golden, made, path_of, plain
 
 FILES = sorted(FOLDER.glob("*.json"))
 NAMES = [path.stem for path in FILES]
@@ -34,7 +34,7 @@ def test_what_is_private_was_stored_sealed_and_goes_with_its_key(path):
 @pytest.mark.parametrize(("name", "kind"), EVENTS.items(), ids=EVENTS)
 def test_every_version_of_every_type_has_its_file(name, kind):
     missing = [version for version in range(1, kind.schema_version + 1) if not path_of(name, version).exists()]
-    assert not missing, "run `python -m tests.golden.write`, and commit what it wrote"
+    assert not missing, "run `python -m tests.golden.make`, and commit what it wrote"
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)

@@ -1,4 +1,4 @@
-"""Writes a golden file for each event type and schema version that has none: `python -m tests.golden.write`.
+"""Writes a golden file for each event type and schema version that has none: `python -m tests.golden.make`.
 
 What was stored is never written anew. How it reads today is: look at the difference before you commit it.
 """
