@@ -1,4 +1,4 @@
-"""Who calls: every route asks, unless it says `opt={"exclude_from_auth": True}`."""
+"""Who calls: every route asks, unless it says `opt=OPEN`. A service gets no further than to routes that name one of its scopes."""
 
 import asyncio
 from typing import Any
@@ -10,13 +10,19 @@ from litestar.types import ASGIApp
 from api.calls import now
 from application.context import Services
 from application.identity import Identities
-from domain.errors import NotAuthenticated
+from domain.access import Actor, Scope
+from domain.errors import Forbidden, NotAuthenticated
 
 OPEN = {"exclude_from_auth": True}
 
 
+def for_services(scope: Scope) -> dict[str, Any]:
+    """The `opt` of a route that services with this scope may call too."""
+    return {"scope": scope}
+
+
 class Authentication(AbstractAuthenticationMiddleware):
-    """Believes `Authorization: Bearer` and nothing else. Raises NotAuthenticated."""
+    """Believes `Authorization: Bearer` and nothing else. Raises NotAuthenticated, and Forbidden for a service where it has no scope."""
 
     def __init__(self, app: ASGIApp, *, services: Services, identities: Identities) -> None:
         super().__init__(app, exclude_http_methods=["OPTIONS"])
@@ -30,6 +36,8 @@ class Authentication(AbstractAuthenticationMiddleware):
         identity = self._identities.remembered(claims)
         if identity is None:
             identity = await asyncio.to_thread(self._identities.identified, claims)
+        if identity.actor.kind == "service":
+            require_scope(identity.actor, connection.route_handler.opt.get("scope"))
         return AuthenticationResult(user=identity.actor, auth=identity)
 
 
@@ -37,3 +45,9 @@ def bearer(header: str | None) -> str | None:
     """The token of an Authorization header."""
     scheme, _, token = (header or "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def require_scope(service: Actor, needed: Scope | None) -> None:
+    """Raises Forbidden."""
+    if needed is None or needed not in service.scopes:
+        raise Forbidden("Insufficient permissions: a service may do only what its scopes name")

@@ -10,9 +10,11 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
+from api.auth import for_services
 from api.calls import Call
 from application import feed, schemas
 from application.feed import EVENTS_MOST, Feed
+from domain.access import Scope
 from domain.registry import NOUN_OF
 
 WAIT_MOST = 20.0  # seconds
@@ -57,6 +59,7 @@ ROOM = Room(WAITING_MOST)
 class Events(Controller):
     path = "/api/events"
     tags = ("events",)
+    opt = for_services(Scope.EVENTS_READ)
 
     @get("/")
     async def follow(

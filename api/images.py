@@ -13,11 +13,12 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, UnsetType
 
+from api.auth import for_services
 from api.calls import Call, PageSize, parts_of, said
 from api.uploads import received
 from application import images
 from application.ports import Blobs
-from domain.access import Role, require_role
+from domain.access import Role, Scope, require_role
 from domain.errors import NotFound
 from projections import images as reading
 
@@ -25,6 +26,7 @@ GRANTED_MOST = 3600  # seconds that a signed address lives
 DRAWN = frozenset({"image/jpeg", "image/png"})
 DRAWN_MOST = 16 * 1024**2  # bytes of an original that a browser is given to draw
 JPEG = "image/jpeg"
+FOR_READERS = for_services(Scope.IMAGES_READ)
 
 PageNumber = Annotated[int, QueryParameter(ge=1)]
 Seconds = Annotated[int, QueryParameter(ge=60, le=604_800)]
@@ -162,7 +164,7 @@ class Images(Controller):
         found = await call.read(reading.listed, where=where, order_by=order_by, page=page, size=page_size, cursor=cursor)
         return call.page(found, view)
 
-    @get("/{image_id:uuid}")
+    @get("/{image_id:uuid}", opt=FOR_READERS)
     async def one(self, call: NamedDependency[Call], image_id: FromPath[UUID]) -> Response[Image]:
         row = await call.read(reading.get, image_id)
         return call.found(view(row), version=row.version)
@@ -177,13 +179,13 @@ class Images(Controller):
         """Its results are hidden with it; the record keeps them."""
         return call.gone(await call.do(images.delete, image_id, expected=call.expected))
 
-    @get("/{image_id:uuid}/preview")
+    @get("/{image_id:uuid}/preview", opt=FOR_READERS)
     async def preview(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: Seconds = 3600) -> Address:
         """Something that a browser can draw: the image itself, or a JPEG of it."""
         row = await call.read(reading.get, image_id)
         return await _address(call, row, await asyncio.to_thread(_shown, call.services.blobs, row), expires_in, inline=True)
 
-    @get("/{image_id:uuid}/thumbnail")
+    @get("/{image_id:uuid}/thumbnail", opt=FOR_READERS)
     async def thumbnail(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: Seconds = 3600) -> Address:
         """A JPEG of at most 256 pixels an edge."""
         row = await call.read(reading.get, image_id)
@@ -191,7 +193,7 @@ class Images(Controller):
             raise NotFound("There is no thumbnail of this image, or not yet")
         return await _address(call, row, f"thumbnail/{row.sha256}", expires_in, inline=True)
 
-    @get("/{image_id:uuid}/download")
+    @get("/{image_id:uuid}/download", opt=FOR_READERS)
     async def download(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: Seconds = 300) -> Address:
         """The very bytes that were uploaded. A service gets an address inside the installation."""
         row = await call.read(reading.get, image_id)

@@ -38,6 +38,7 @@ def describe(
     command: Command,
     log: Log,
 ) -> Done:
+    require_role(command.actor, Role.ANALYST)
     return change(
         log,
         command,

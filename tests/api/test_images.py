@@ -317,6 +317,7 @@ async def test_a_service_with_the_scope_reads_and_gets_an_address_inside(laborat
     said = (await service.get(f"{IMAGES}{image}/download")).json()
     assert said["url"].startswith(f"http://{lab_settings.host}:{lab_settings.port}/api/blobs/")
     assert (await laboratory.anonymous().get(said["url"])).content == PICTURE
-    assert refused(await laboratory.anonymous(Authorization=f"Bearer {other}").get(f"{IMAGES}{image}/download"), 404)
+    assert refused(await laboratory.anonymous(Authorization=f"Bearer {other}").get(f"{IMAGES}{image}/download"), 403)
+    assert refused(await service.get(IMAGES), 403)
     assert refused(await service.delete(f"{IMAGES}{image}"), 403)
     assert refused(await upload(service, str(uuid4())), 403)
