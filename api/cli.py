@@ -329,7 +329,9 @@ def backup(folder: Path, data: Path | None) -> None:
     given = running(data)
     with explained(), _steps() as progress:
         manifest = copy(given.postgres_owner_url or given.postgres_url, blobs(given), folder, progress=progress)
-    out.print(f"{manifest.position} events and {len(manifest.blobs)} images are in {folder}. Keep {given.root_key_path} apart from it.")
+    out.print(
+        f"{manifest.position} events and {len(manifest.blobs)} images and models are in {folder}. Keep {given.root_key_path} apart from it."
+    )
 
 
 @main.command()
@@ -494,6 +496,7 @@ def classify(folder: Path, model: str | None, dataset: str | None, how: str | No
         fail(f"{folder} holds no .jpg, .jpeg, .png, .tif or .tiff file", WRONG_USE)
     credentials = msgspec.structs.replace(credentials, url=url or credentials.url)
     with explained(), Client(credentials, keep=keep_credentials) as client:
+        _check_model(client, model)
         report = terminal.classify(
             client, paths, dataset_name=dataset or folder.resolve().name, model=model, truth=terminal.truth_in(folder), console=err
         )
@@ -506,6 +509,13 @@ def classify(folder: Path, model: str | None, dataset: str | None, how: str | No
             out.print(terminal.table(report))
     err.print(terminal.summary(report), highlight=False)
     sys.exit(FAILED if report.failures or report.status != "completed" else 0)
+
+
+def _check_model(client: Any, wanted: str | None) -> None:
+    """Before anything is uploaded."""
+    known = [model["name"] for model in client.get("/api/models")] if wanted else []
+    if wanted and wanted not in known:
+        fail(f"there is no model {wanted!r}; there are: {', '.join(known) or 'none'}", WRONG_USE)
 
 
 # ---- documents ---------------------------------------------------------------------------------------------------------------------
