@@ -43,7 +43,7 @@ class Opened(NamedTuple):
     first: bytes
 
 
-@get("/api/blobs/{token:str}", opt=OPEN, tags=["images"], media_type="application/octet-stream")
+@get("/api/blobs/{token:str}", opt=OPEN, tags=["images"])
 async def blob(call: NamedDependency[Call], token: FromPath[str]) -> Response[bytes] | Response[Problem] | Stream:
     """What a preview or download address leads to. Takes `Range` (one) and `If-Range`."""
     signed = call.services.signed(token)
@@ -56,8 +56,8 @@ async def blob(call: NamedDependency[Call], token: FromPath[str]) -> Response[by
     status = 200 if part.whole else 206
     if len(opened.first) == part.end - part.start:
         opened.file.close()
-        return Response(opened.first, status_code=status, headers=about, media_type=signed.served_type)
-    return Stream(_pieces(opened.file, opened.first, part), status_code=status, headers=about, media_type=signed.served_type)
+        return Response(opened.first, status_code=status, headers=about)
+    return Stream(_pieces(opened.file, opened.first, part), status_code=status, headers=about)
 
 
 def part_of(size: int, wanted: str | None) -> Part | None:
@@ -118,6 +118,7 @@ async def _pieces(file: BinaryIO, first: bytes, part: Part) -> AsyncIterator[byt
 
 def _headers(signed: SignedBlob, tag: str, part: Part) -> dict[str, str]:
     found = {
+        "Content-Type": signed.served_type,
         "Content-Disposition": signed.disposition,
         "Content-Length": str(part.end - part.start),
         "Accept-Ranges": "bytes",

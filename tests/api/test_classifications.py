@@ -1,0 +1,213 @@
+"""Classifications over HTTP: asked for, watched, cancelled, deleted."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+
+from tests.api.people import Workers, dataset, events_of, id_of, image_in, refused, run, share
+
+pytestmark = pytest.mark.anyio
+
+JOBS = "/api/classifications/"
+CONTRACT = {"id", "dataset_id", "image_id", "model_name", "status", "created_by_id", "created_at", "updated_at"}
+OURS = {"model_id", "model_version", "model_sha256", "threshold", "planned", "images", "succeeded", "failed", "reason"}
+
+
+@pytest.fixture
+async def desk(laboratory):
+    """Somebody with a dataset of three images and a model to run."""
+    workers = Workers(laboratory)
+    await workers.model()
+    http = await laboratory.client()
+    cells = await dataset(http)
+    return http, workers, cells, [await image_in(http, cells, filename=f"{number}.jpg") for number in range(3)]
+
+
+# ---- asking ------------------------------------------------------------------------------------------------------------------------
+async def test_a_run_is_pending_and_shown_as_the_contract_says(desk):
+    http, _, cells, images = desk
+    for asked, image in (({"image_id": images[0]}, images[0]), ({"dataset_id": cells}, None)):
+        answer = await http.post(f"{JOBS}run", json=asked)
+        assert (answer.status_code, set(answer.json()), answer.json()["status"]) == (201, {"id", "status"}, "pending")
+        said = (await http.get(f"{JOBS}{answer.json()['id']}")).json()
+        assert set(said) == CONTRACT | OURS | {"failures"}
+        assert (said["dataset_id"], said["image_id"], said["model_name"]) == (cells, image, "shapes")
+        assert (said["created_by_id"], said["threshold"], said["model_version"]) == (await id_of(http), 0.6, 1)
+        assert said["created_at"].endswith("Z")
+
+
+async def test_the_model_is_the_one_asked_for_or_the_default_or_the_first(laboratory, desk):
+    http, workers, cells, _ = desk
+
+    async def chosen(**asked):
+        return (await http.get(JOBS + await run(http, dataset_id=cells, **asked))).json()["model_name"]
+
+    await workers.model("cells")
+    assert await chosen() == "cells"
+    await workers.model(laboratory.services.options.default_model)
+    assert await chosen() == await chosen(model_name=None) == laboratory.services.options.default_model
+    assert await chosen(model_name="shapes") == "shapes"
+
+
+async def test_a_threshold_of_ones_own_is_kept(desk):
+    http, _, cells, _ = desk
+    for threshold in (0, 1, 0.25):
+        job = await run(http, dataset_id=cells, threshold=threshold)
+        assert (await http.get(JOBS + job)).json()["threshold"] == threshold
+
+
+async def test_what_cannot_be_run_is_refused_with_a_sentence(laboratory, desk):
+    http, workers, cells, images = desk
+    before = events_of(laboratory, "ClassificationRequested")
+    torn = await image_in(http, cells)
+    await workers.reject(torn)
+    wrong = [
+        ({}, 422),
+        ({"image_id": images[0], "dataset_id": cells}, 422),
+        ({"image_id": None, "dataset_id": None}, 422),
+        ({"image_id": "x"}, 422),
+        ({"dataset_id": cells, "threshold": 1.1}, 422),
+        ({"dataset_id": cells, "threshold": -0.1}, 422),
+        ({"dataset_id": cells, "threshold": "high"}, 422),
+        ({"dataset_id": cells, "model_name": ""}, 422),
+        ({"dataset_id": cells, "model_name": "x" * 300}, 422),
+        ({"dataset_id": cells, "priority": 9}, 422),
+        ({"dataset_id": str(uuid4())}, 404),
+        ({"image_id": str(uuid4())}, 404),
+        ({"dataset_id": images[0]}, 404),
+        ({"image_id": torn}, 409),
+    ]
+    for body, status in wrong:
+        assert refused(await http.post(f"{JOBS}run", json=body), status), body
+    unknown = await http.post(f"{JOBS}run", json={"dataset_id": cells, "model_name": "nothing"})
+    assert refused(unknown, 422, "invalid")
+    assert "shapes" in unknown.json()["detail"]
+    assert unknown.json()["errors"][0]["loc"] == ["body", "model_name"]
+    assert events_of(laboratory, "ClassificationRequested") == before
+
+
+async def test_without_any_model_the_answer_says_so(laboratory):
+    http = await laboratory.client()
+    answer = await http.post(f"{JOBS}run", json={"dataset_id": await dataset(http)})
+    assert refused(answer, 422)
+    assert "none yet" in answer.json()["detail"]
+
+
+async def test_the_same_key_in_parallel_asks_once(laboratory, desk):
+    http, _, cells, _ = desk
+    key = {"Idempotency-Key": "once"}
+    answers = await asyncio.gather(*(http.post(f"{JOBS}run", json={"dataset_id": cells}, headers=key) for _ in range(10)))
+    assert len({(answer.status_code, answer.content) for answer in answers}) == 1
+    assert events_of(laboratory, "ClassificationRequested") == 1
+    assert refused(await http.post(f"{JOBS}run", json={"dataset_id": cells, "threshold": 0.1}, headers=key), 422)
+
+
+# ---- watching ----------------------------------------------------------------------------------------------------------------------
+async def test_a_job_is_watched_to_its_end_with_what_it_could_not_do(desk):
+    http, workers, cells, images = desk
+    job = await run(http, dataset_id=cells)
+    await workers.plan(job, images)
+    said = (await http.get(JOBS + job)).json()
+    assert (said["status"], said["images"], said["succeeded"], said["failed"], said["failures"]) == ("running", 3, 0, 0, [])
+    await workers.judge(job, images[:2], images[2:])
+    await workers.complete(job, succeeded=2, failed=1)
+    said = (await http.get(JOBS + job)).json()
+    assert (said["status"], said["succeeded"], said["failed"]) == ("completed", 2, 1)
+    assert [(one["image_id"], one["reason"], one["detail"]) for one in said["failures"]] == [(images[2], "damaged_image", "It is torn.")]
+    listed = await http.get(f"{JOBS}{job}/failures")
+    assert listed.json() == said["failures"]
+
+
+async def test_failures_are_read_a_page_at_a_time(desk):
+    http, workers, cells, images = desk
+    job = await run(http, dataset_id=cells)
+    await workers.plan(job, images)
+    await workers.judge(job, (), images)
+    seen, path = [], f"{JOBS}{job}/failures?page_size=2"
+    while path:
+        answer = await http.get(path)
+        seen += [one["image_id"] for one in answer.json()]
+        path = answer.links.get("next", {}).get("url")
+    assert sorted(seen) == sorted(images)
+
+
+async def test_a_list_is_narrowed_by_each_filter_newest_first(desk):
+    http, _, cells, images = desk
+    other = await dataset(http, "other")
+    first, second = await run(http, image_id=images[0]), await run(http, dataset_id=cells)
+    third = await run(http, dataset_id=other)
+    await http.post(f"{JOBS}{third}/cancel")
+    wanted = [
+        ({}, [third, second, first]),
+        ({"status_filter": "pending"}, [second]),
+        ({"status_filter": "running"}, [first]),
+        ({"status_filter": "cancelled"}, [third]),
+        ({"status_filter": "failed"}, []),
+        ({"dataset_id": cells}, [second, first]),
+        ({"dataset_id": str(uuid4())}, []),
+        ({"image_id": images[0]}, [first]),
+        ({"created_by": await id_of(http)}, [third, second, first]),
+        ({"created_by": str(uuid4())}, []),
+        ({"dataset_id": cells, "image_id": images[1]}, []),
+        ({"page_size": 2}, [third, second]),
+    ]
+    for query, expected in wanted:
+        for path in (JOBS, JOBS.rstrip("/")):
+            assert [job["id"] for job in (await http.get(path, params=query)).json()] == expected, query
+    page = await http.get(JOBS, params={"page_size": 2})
+    assert [job["id"] for job in (await http.get(page.links["next"]["url"])).json()] == [first]
+    for query in ({"status_filter": "ready"}, {"dataset_id": "x"}, {"page_size": 0}, {"page_size": 201}, {"cursor": "x"}):
+        assert refused(await http.get(JOBS, params=query), 422), query
+
+
+# ---- ending ------------------------------------------------------------------------------------------------------------------------
+async def test_a_job_is_cancelled_once_and_stays_readable(desk):
+    http, workers, cells, images = desk
+    job = await run(http, dataset_id=cells)
+    await workers.plan(job, images)
+    answer = await http.post(f"{JOBS}{job}/cancel")
+    assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+    assert "etag" in answer.headers
+    assert (await http.get(JOBS + job)).json()["status"] == "cancelled"
+    assert refused(await http.post(f"{JOBS}{await run(http, dataset_id=cells)}/cancel", headers={"If-Match": '"9"'}), 412)
+
+
+async def test_a_deleted_job_takes_its_results_with_it(desk):
+    http, workers, _, images = desk
+    job = await run(http, image_id=images[0])
+    await workers.judge(job, images[:1])
+    assert len((await http.get("/api/classification-results/")).json()) == 1
+    assert (await http.delete(JOBS + job)).status_code == 204
+    assert (await http.get("/api/classification-results/")).json() == []
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/failures")):
+        assert refused(await http.request(method, JOBS + job + path), 404)
+
+
+# ---- whose it is -------------------------------------------------------------------------------------------------------------------
+async def test_a_foreign_job_looks_like_one_that_is_not_there(laboratory, desk):
+    owner, workers, cells, images = desk
+    job, stranger = await run(owner, image_id=images[0]), await laboratory.client()
+    await workers.judge(job, (), images[:1])
+    for method, path in (("GET", ""), ("GET", "/failures"), ("POST", "/cancel"), ("DELETE", "")):
+        foreign = await stranger.request(method, JOBS + job + path)
+        absent = await stranger.request(method, JOBS + str(uuid4()) + path)
+        assert refused(foreign, 404, "not_found")
+        assert foreign.json() | {"instance": ""} == absent.json() | {"instance": ""}
+    assert (await stranger.get(JOBS)).json() == []
+    for asked in ({"image_id": images[0]}, {"dataset_id": cells}):
+        assert refused(await stranger.post(f"{JOBS}run", json=asked), 404)
+
+
+async def test_a_viewer_watches_and_an_analyst_runs_and_cancels(laboratory, desk):
+    owner, _, cells, images = desk
+    viewer, analyst = await laboratory.client("viewer"), await laboratory.client("analyst")
+    await share(owner, cells, viewer)
+    await share(owner, cells, analyst, "analyst")
+    job = await run(analyst, image_id=images[0])
+    assert [one["id"] for one in (await viewer.get(JOBS)).json()] == [job]
+    for method, path in (("POST", f"{job}/cancel"), ("DELETE", job)):
+        assert refused(await viewer.request(method, JOBS + path), 403)
+    assert refused(await viewer.post(f"{JOBS}run", json={"image_id": images[0]}), 403)
+    assert (await analyst.post(f"{JOBS}{job}/cancel")).status_code == 200
+    assert refused(await analyst.delete(JOBS + job), 403)

@@ -1,0 +1,31 @@
+"""Models over HTTP."""
+
+import pytest
+
+from tests.api.people import LABELS, SHA256, Workers, refused
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_models_are_listed_by_name_with_what_is_in_production(laboratory):
+    workers = Workers(laboratory)
+    for name in ("shapes", "cells", "shapes"):
+        await workers.model(name)
+    http = await laboratory.client("viewer")
+    listed = (await http.get("/api/models/")).json()
+    assert [model["name"] for model in listed] == ["cells", "shapes"]
+    shapes = listed[1]
+    assert (shapes["labels"], shapes["review_below"], shapes["sha256"]) == (list(LABELS), 0.6, SHA256)
+    assert shapes["aliases"] == {"production": shapes["production"]}
+    assert [version["number"] for version in shapes["versions"]] == list(range(1, shapes["production"] + 1))
+    by_name, by_id = await http.get("/api/models/shapes"), await http.get(f"/api/models/{shapes['id']}")
+    assert by_name.json() == by_id.json() == shapes
+    assert by_name.headers["etag"] == by_id.headers["etag"]
+
+
+async def test_a_model_that_is_not_there_is_not_found(laboratory):
+    http = await laboratory.client("viewer")
+    assert (await http.get("/api/models")).json() == []
+    for name in ("nothing", "7a6f3a8b-7231-4b93-a450-5cccfcaa22f1", "x" * 300, "' or 1=1 --"):
+        assert refused(await http.get(f"/api/models/{name}"), 404, "not_found")
+    assert refused(await laboratory.anonymous().get("/api/models"), 401)

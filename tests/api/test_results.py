@@ -1,0 +1,139 @@
+"""Results over HTTP, and the last day in figures."""
+
+from datetime import datetime, timedelta
+from itertools import pairwise
+from uuid import uuid4
+
+import pytest
+
+from tests.api.people import Workers, dataset, image_in, now, refused, run, share
+
+pytestmark = pytest.mark.anyio
+
+RESULTS = "/api/classification-results/"
+CONTRACT = {"id", "image_id", "classification_id", "label", "confidence", "model_name", "created_at"}
+STATISTICS = RESULTS + "today/statistics"
+
+
+class Desk:
+    def __init__(self, http, workers, cells):
+        self.http, self.workers, self.cells = http, workers, cells
+
+    async def result(self, *, image=None, **said):
+        """An image, and the job that saw something in it."""
+        image = image or await image_in(self.http, self.cells)
+        job = await run(self.http, image_id=image)
+        await self.workers.judge(job, [image], **said)
+        return image, job
+
+    async def ids(self, path="", **query):
+        answer = await self.http.get(RESULTS + path, params=query)
+        assert answer.status_code == 200, answer.text
+        return [one["id"] for one in answer.json()]
+
+
+@pytest.fixture
+async def desk(laboratory):
+    workers, http = Workers(laboratory), await laboratory.client()
+    await workers.model()
+    return Desk(http, workers, await dataset(http))
+
+
+async def test_a_result_is_shown_as_the_contract_says(desk):
+    image, job = await desk.result(confidence=0.75)
+    [said] = (await desk.http.get(RESULTS)).json()
+    assert set(said) == CONTRACT | {"verdict", "scores", "model_version", "dataset_id"}
+    assert (said["image_id"], said["classification_id"], said["dataset_id"]) == (image, job, desk.cells)
+    assert (said["label"], said["confidence"], said["model_name"], said["model_version"]) == ("round", 0.75, "shapes", 1)
+    assert (said["verdict"], said["scores"]) == ("clear", {"round": 0.75, "flat": 0.25})
+    assert (await desk.http.get(RESULTS + said["id"])).json() == said
+    assert (await desk.http.get(f"/api/images/{image}")).json()["analyzed"] is True
+
+
+async def test_results_are_found_by_image_and_by_job_newest_first(desk):
+    (image, first), (_, _) = await desk.result(), await desk.result()
+    _, again = await desk.result(image=image)
+    everything = await desk.ids()
+    assert len(everything) == 3
+    of_image = await desk.ids(f"image/{image}")
+    assert of_image == await desk.ids(image_id=image) == [everything[0], everything[2]]
+    assert await desk.ids(f"classification/{first}") == await desk.ids(classification_id=first) == everything[2:]
+    assert await desk.ids(classification_id=again, image_id=image) == everything[:1]
+    nobody = uuid4()
+    for path in (f"image/{nobody}", f"classification/{nobody}"):
+        assert await desk.ids(path) == []
+    assert await desk.ids(image_id=str(nobody)) == []
+    assert refused(await desk.http.get(f"{RESULTS}{nobody}"), 404)
+
+
+async def test_following_the_links_leads_through_all_results_once(desk):
+    images = [await image_in(desk.http, desk.cells) for _ in range(5)]
+    job = await run(desk.http, dataset_id=desk.cells)
+    await desk.workers.plan(job, images)
+    await desk.workers.judge(job, images)
+    for start in ("?page_size=2", f"classification/{job}?page_size=2"):
+        seen, path = [], RESULTS + start
+        while path:
+            answer = await desk.http.get(path)
+            seen += answer.json()
+            path = answer.links.get("next", {}).get("url")
+        assert sorted(one["image_id"] for one in seen) == sorted(images)
+    for query in ({"page_size": 0}, {"page_size": 201}, {"cursor": "x"}, {"image_id": "x"}, {"classification_id": "x"}):
+        assert refused(await desk.http.get(RESULTS, params=query), 422), query
+
+
+async def test_results_are_seen_by_whom_the_dataset_is_shared_with_and_nobody_else(laboratory, desk):
+    image, job = await desk.result()
+    [result] = await desk.ids()
+    viewer, stranger, admin = [await laboratory.client(role) for role in ("viewer", "researcher", "admin")]
+    await share(desk.http, desk.cells, viewer)
+    for path in ("", f"image/{image}", f"classification/{job}"):
+        assert [one["id"] for one in (await viewer.get(RESULTS + path)).json()] == [result]
+        assert [one["id"] for one in (await admin.get(RESULTS + path)).json()] == [result]
+        assert (await stranger.get(RESULTS + path)).json() == []
+    foreign, absent = await stranger.get(RESULTS + result), await stranger.get(f"{RESULTS}{uuid4()}")
+    assert refused(foreign, 404)
+    assert foreign.json() | {"instance": ""} == absent.json() | {"instance": ""}
+    assert refused(await laboratory.anonymous().get(RESULTS), 401)
+
+
+async def test_a_deleted_image_or_dataset_hides_its_results(desk):
+    image, job = await desk.result()
+    kept, _ = await desk.result()
+    await desk.http.delete(f"/api/images/{image}")
+    assert await desk.ids(f"image/{image}") == await desk.ids(f"classification/{job}") == []
+    assert len(await desk.ids()) == len(await desk.ids(f"image/{kept}")) == 1
+    await desk.http.delete(f"/api/datasets/{desk.cells}")
+    assert await desk.ids() == []
+    assert (await desk.http.get(STATISTICS)).json()["classified_last_24_hours"] == 0
+
+
+async def test_statistics_have_25_hours_and_count_the_last_24(desk):
+    moment = now()
+    for hours, confidence in ((0, 0.9), (0, 0.5), (3, 0.7), (23.9, 0.3), (24.1, 0.1), (30, 0.1)):
+        await desk.result(confidence=confidence, at=moment - timedelta(hours=hours))
+    said = (await desk.http.get(STATISTICS)).json()
+    assert set(said) == {"classified_last_24_hours", "average_confidence", "last_10_results", "hourly_counts"}
+    assert (said["classified_last_24_hours"], round(said["average_confidence"], 6)) == (4, 0.6)
+    hours = [datetime.fromisoformat(one["hour"]) for one in said["hourly_counts"]]
+    assert len(hours) == 25
+    assert [after - before for before, after in pairwise(hours)] == [timedelta(hours=1)] * 24
+    assert all(one["hour"].endswith(":00:00Z") for one in said["hourly_counts"])
+    assert hours[-1] <= now() < hours[-1] + timedelta(hours=1)
+    assert sum(one["count"] for one in said["hourly_counts"]) >= 4
+    assert set(said["last_10_results"][0]) >= CONTRACT
+    assert [one["id"] for one in said["last_10_results"]] == await desk.ids()
+
+
+async def test_statistics_of_nothing_are_zeros(laboratory):
+    said = (await (await laboratory.client("viewer")).get(STATISTICS)).json()
+    assert (said["classified_last_24_hours"], said["average_confidence"], said["last_10_results"]) == (0, 0.0, [])
+    assert [one["count"] for one in said["hourly_counts"]] == [0] * 25
+
+
+async def test_statistics_count_what_the_caller_may_read(laboratory, desk):
+    await desk.result()
+    stranger, viewer, admin = [await laboratory.client(role) for role in ("researcher", "viewer", "admin")]
+    await share(desk.http, desk.cells, viewer)
+    counted = [(await http.get(STATISTICS)).json()["classified_last_24_hours"] for http in (desk.http, stranger, viewer, admin)]
+    assert counted == [1, 0, 1, 1]
