@@ -1,0 +1,195 @@
+"""Follow the events in a program of your own: it counts results, by day and label, in a small database of its own.
+
+    export BIOSCOPE_TOKEN=$(bioscope tokens create daily-counts --scope events:read)
+    python examples/consumer.py counts.db --url http://127.0.0.1:8000 --kafka 127.0.0.1:9092
+    python examples/consumer.py counts.db --show
+
+Without --kafka it follows over HTTP alone. Kill it whenever you like: the counts are those of the log, each result once.
+
+What makes that so is short. The position stands beside the counts and moves in the same transaction (`Counts.apply`); an event
+at or before it was seen already; an event further on means that some are missing, and those are read over HTTP (`catch_up`).
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sqlite3
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any, NamedTuple, NoReturn
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+
+TOPIC = "bioscope.events"
+KNOWN = {"ChunkJudged": 1}  # what is counted, in the schema version that is understood here
+PAGE = 500
+QUIET = 1.0  # seconds of silence after which the log itself is asked: a lost broker costs latency, never an event
+REST = 1.0  # seconds after a failure
+
+SCHEMA = """
+begin immediate;
+create table if not exists place (only_row integer primary key check (only_row = 1), position integer not null);
+create table if not exists counts (day text, label text, results integer not null, primary key (day, label));
+insert or ignore into place values (1, 0);
+commit;
+"""
+COUNT = "insert into counts values (?, ?, 1) on conflict do update set results = results + 1"
+
+
+class Event(NamedTuple):
+    position: int
+    type: str
+    schema_version: int
+    data: dict[str, Any]
+
+
+class Gap(Exception):
+    """Events are missing before this one."""
+
+
+class Counts:
+    """How many results there were, and up to which position of the log they are counted."""
+
+    def __init__(self, path: str) -> None:
+        self.db = sqlite3.connect(path, isolation_level=None)
+        self.db.execute("pragma journal_mode = wal")
+        self.db.executescript(SCHEMA)
+
+    @property
+    def position(self) -> int:
+        return int(self.db.execute("select position from place").fetchone()[0])
+
+    def apply(self, events: list[Event]) -> None:
+        """Count what follows our position, and move it, in one transaction; what was counted before is passed over. Raises Gap."""
+        self.db.execute("begin immediate")
+        try:
+            position = self.position
+            for event in events:
+                if event.position > position + 1:
+                    raise Gap
+                if event.position == position + 1:
+                    self._count(event)
+                    position = event.position
+            self.db.execute("update place set position = ?", (position,))
+            self.db.execute("commit")
+        finally:
+            if self.db.in_transaction:
+                self.db.execute("rollback")
+
+    def _count(self, event: Event) -> None:
+        if event.type not in KNOWN:
+            return
+        if event.schema_version != KNOWN[event.type]:
+            sys.exit(
+                f"position {event.position} is a {event.type} of schema version {event.schema_version}: this program is too old for it"
+            )
+        self.db.executemany(COUNT, [(event.data["at"][:10], result["label"]) for result in event.data["results"]])
+
+    def table(self) -> list[tuple[str, str, int]]:
+        return self.db.execute("select day, label, results from counts order by day, label").fetchall()
+
+
+class Feed:
+    """The log over HTTP."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url, self.token = url.rstrip("/"), token
+
+    def after(self, position: int, *, wait: float = 0.0) -> list[Event]:
+        """The events that follow, waiting for one where there is none yet. Raises OSError."""
+        query = urllib.parse.urlencode({"after": position, "limit": PAGE, "wait": wait, "sealed": "true"})
+        request = urllib.request.Request(f"{self.url}/api/events?{query}", headers={"Authorization": f"Bearer {self.token}"})
+        try:
+            with urllib.request.urlopen(request, timeout=wait + 10) as answer:
+                found = json.load(answer)
+        except urllib.error.HTTPError as refused:
+            if refused.code in {401, 403}:
+                sys.exit(f"the feed is refused ({refused.code}): BIOSCOPE_TOKEN must be a token with the scope events:read")
+            raise
+        return [Event(one["position"], one["type"], one["schema_version"], one["data"]) for one in found["events"]]
+
+
+def catch_up(counts: Counts, feed: Feed, *, wait: float = 0.0) -> None:
+    """Everything that the log has by now."""
+    while events := feed.after(counts.position, wait=wait):
+        counts.apply(events)
+        told(counts, "http")
+        wait = 0.0
+
+
+def follow_http(counts: Counts, feed: Feed) -> NoReturn:
+    while True:
+        try:
+            catch_up(counts, feed, wait=20.0)
+        except OSError as error:
+            print(f"again in {REST:.0f} s: {error}", file=sys.stderr)
+            time.sleep(REST)
+
+
+async def follow_kafka(counts: Counts, feed: Feed, brokers: str) -> None:
+    """From the topic's end on, and from the log whatever is not heard there."""
+    consumer = AIOKafkaConsumer(TOPIC, bootstrap_servers=brokers, group_id=None, enable_auto_commit=False, auto_offset_reset="latest")
+    try:
+        await consumer.start()
+        await consumer.seek_to_end()
+        catch_up(counts, feed)
+        while True:
+            heard = await consumer.getmany(timeout_ms=int(QUIET * 1000))
+            events = sorted(event_of(record) for records in heard.values() for record in records)
+            try:
+                counts.apply(events)
+            except Gap:
+                catch_up(counts, feed)
+                counts.apply(events)
+            if events:
+                told(counts, "kafka")
+            else:
+                catch_up(counts, feed)
+    finally:
+        await consumer.stop()
+
+
+def event_of(record: Any) -> Event:
+    about = dict(record.headers)
+    return Event(int(about["ce_position"]), about["ce_type"].decode(), int(about["ce_schemaversion"]), json.loads(record.value))
+
+
+async def follow(counts: Counts, feed: Feed, brokers: str) -> NoReturn:
+    while True:
+        try:
+            await follow_kafka(counts, feed, brokers)
+        except (KafkaError, OSError, Gap) as error:
+            print(f"again in {REST:.0f} s: {type(error).__name__}: {error}", file=sys.stderr)
+            await asyncio.sleep(REST)
+
+
+def told(counts: Counts, source: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} at position {counts.position}, by {source}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("database", help="the file that the counts are kept in")
+    asked.add_argument("--url", default="http://127.0.0.1:8000", help="of the API [%(default)s]")
+    asked.add_argument("--kafka", default="", metavar="HOST:PORT", help="brokers, separated by commas [HTTP alone]")
+    asked.add_argument("--show", action="store_true", help="print the counts and leave")
+    given = asked.parse_args()
+    counts = Counts(given.database)
+    if given.show:
+        print("\n".join(f"{day}  {results:8}  {label}" for day, label, results in counts.table()) or "nothing was counted yet")
+        return
+    token = os.environ.get("BIOSCOPE_TOKEN") or sys.exit("set BIOSCOPE_TOKEN: bioscope tokens create NAME --scope events:read")
+    feed = Feed(given.url, token)
+    try:
+        asyncio.run(follow(counts, feed, given.kafka)) if given.kafka else follow_http(counts, feed)
+    except KeyboardInterrupt:
+        print(f"stopped at position {counts.position}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

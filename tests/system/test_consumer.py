@@ -1,0 +1,156 @@
+"""The example of a downstream consumer against the whole system: whatever happens to it, it has counted each result once."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from domain.classification import ChunkJudged, ImageResult, Verdict
+from domain.events import first
+from domain.values import chunk_id
+from infrastructure.access_tokens import SignedAccessTokens
+from infrastructure.keys import RootKey
+from tests.given import NOW, command
+from tests.system.conftest import SYSTEM, event_log
+
+CONSUMER = Path(__file__).parents[2] / "examples" / "consumer.py"
+LABELS = ("basophil", "eosinophil", "platelet")
+SHA256 = "ab" * 32
+
+
+def judged(chance):
+    """Results of a job that nobody asked for, within a week."""
+    job = uuid4()
+    seen = tuple(
+        ImageResult(image_id=uuid4(), sha256=SHA256, label=label, confidence=0.9, verdict=Verdict.CLEAR, scores=(0.9, 0.05, 0.05))
+        for label in chance.choices(LABELS, k=chance.randrange(1, 9))
+    )
+    about = {"job_id": job, "number": 0, "dataset_id": uuid4(), "model_name": "shapes", "model_version": 1, "labels": LABELS}
+    at = NOW + timedelta(hours=chance.randrange(7 * 24))
+    return ChunkJudged(**first(chunk_id(job, 0), by=SYSTEM.id, at=at), **about, results=seen, failures=(), provenance=None)
+
+
+@contextmanager
+def flowing(settings, pause):
+    """Results are appended all the while; yields what stops it and says how many there were."""
+    log, chance, enough, count = event_log(settings), random.Random(11), threading.Event(), 0
+
+    def write():
+        nonlocal count
+        while not enough.wait(pause):
+            log.append(command(SYSTEM), judged(chance))
+            count += 1
+
+    def stop():
+        enough.set()
+        writing.join()
+        return count
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        yield stop
+    finally:
+        stop()
+        log.close()
+
+
+def truth(settings):
+    log, counts, after = event_log(settings), Counter(), 0
+    try:
+        while piece := log.read(after, 500):
+            after = piece[-1].position
+            for event in (log.decode(one) for one in piece if one.type == "ChunkJudged"):
+                counts.update((f"{event.at:%Y-%m-%d}", result.label) for result in event.results)
+    finally:
+        log.close()
+    return after, counts
+
+
+class Consumer:
+    def __init__(self, settings, folder, *, kafka):
+        token = SignedAccessTokens(RootKey.read(settings.root_key_path), ttl=600).issue_service(
+            name="counts", scopes=frozenset({"events:read"}), seconds=3600, at=datetime.now(UTC)
+        )
+        self.database, self.said = folder / "counts.db", folder / "said.txt"
+        self.argv = [sys.executable, str(CONSUMER), str(self.database), "--url", settings.base_url]
+        self.argv += ["--kafka", settings.kafka_url] if kafka else []
+        self.environment = os.environ | {"BIOSCOPE_TOKEN": token}
+
+    @contextmanager
+    def running(self, *, end=signal.SIGKILL):
+        with self.said.open("a") as said, subprocess.Popen(self.argv, env=self.environment, stderr=said) as process:
+            try:
+                yield process
+            finally:
+                process.send_signal(end)
+
+    @property
+    def position(self):
+        with sqlite3.connect(self.database, timeout=10) as database:
+            if not database.execute("select 1 from sqlite_master where name = 'place'").fetchone():
+                return 0
+            return database.execute("select position from place").fetchone()[0]
+
+    def counts(self):
+        with sqlite3.connect(self.database) as database:
+            return {(day, label): results for day, label, results in database.execute("select day, label, results from counts")}
+
+    def until(self, position, within=60):
+        ends = time.monotonic() + within
+        while self.position < position:
+            assert time.monotonic() < ends, (self.position, position, self.said.read_text()[-2000:])
+            time.sleep(0.1)
+
+
+def test_killed_ten_times_it_has_counted_each_result_once(stack, tmp_path):
+    consumer, chance = Consumer(stack, tmp_path, kafka=True), random.Random(5)
+    with flowing(stack, pause=0.005) as stop:
+        with consumer.running():
+            consumer.until(1)
+            time.sleep(1)
+        for _ in range(10):
+            with consumer.running() as process:
+                time.sleep(chance.uniform(0.6, 2.5))
+                assert process.poll() is None, consumer.said.read_text()
+        appended = stop()
+    position, counts = truth(stack)
+    with consumer.running(end=signal.SIGINT):
+        consumer.until(position)
+    assert appended > 200
+    assert consumer.counts() == counts
+    assert ", by kafka" in consumer.said.read_text()
+    assert ", by http" in consumer.said.read_text()
+
+
+@pytest.mark.parametrize("kafka", [True, False])
+def test_it_follows_as_things_happen_and_alone_by_http(stack, tmp_path, kafka):
+    consumer = Consumer(stack, tmp_path, kafka=kafka)
+    with consumer.running(end=signal.SIGINT):
+        consumer.until(1)
+        with flowing(stack, pause=0.01) as stop:
+            time.sleep(2)
+            stop()
+        position, counts = truth(stack)
+        consumer.until(position)
+        assert consumer.counts() == counts
+    assert (", by kafka" in consumer.said.read_text()) == kafka
+
+
+def test_it_says_what_is_wrong_with_its_token(stack, tmp_path):
+    consumer = Consumer(stack, tmp_path, kafka=False)
+    consumer.environment = consumer.environment | {"BIOSCOPE_TOKEN": "nonsense"}
+    done = subprocess.run(consumer.argv, env=consumer.environment, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 1
+    assert "events:read" in done.stderr
