@@ -1,18 +1,26 @@
 """The event stream as it is told to its consumers."""
 
+from pathlib import Path
+from uuid import UUID
+
 import jsonschema
 import msgspec
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from application import schemas
+from application.ports import Recorded
 from domain.errors import NotFound
 from domain.events import private_fields
-from domain.registry import EVENTS
+from domain.registry import EVENTS, NOUN_OF
 from infrastructure.codec import UPCASTERS
+from infrastructure.kafka.cloud_events import headers
+from tests.given import NOW
 from tests.infrastructure.test_codec import with_keys
 from tests.strategies import events
 
+TOLD = msgspec.json.encode({"correlation_id": UUID(int=1), "causation_id": UUID(int=2), "traceparent": f"00-{1:032x}-{1:016x}-01"})
 CHECKERS = {
     (kind, sealed): jsonschema.Draft202012Validator(
         schemas.schema(kind, sealed=sealed), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
@@ -23,7 +31,7 @@ CHECKERS = {
 
 
 def clear(event):
-    told = msgspec.to_builtins(event)
+    told = msgspec.json.decode(msgspec.json.encode(event))
     return {name: value for name, value in told.items() if name not in schemas.COLUMNS}
 
 
@@ -58,6 +66,28 @@ def test_a_schema_is_one_itself_and_asks_for_what_every_event_has(kind):
 def test_every_version_that_the_log_may_hold_has_a_schema(kind):
     assert schemas.versions(kind) == [*(version for known, version in UPCASTERS if known == kind), EVENTS[kind].schema_version]
     assert all(schemas.schema(kind, version) for version in schemas.versions(kind))
+
+
+@given(events(), st.sampled_from([b"{}", TOLD]))
+def test_the_headers_that_the_relay_writes_are_those_that_are_told(event, meta):
+    _, encoded, _ = with_keys(event)
+    kind, data = encoded.type, encoded.data
+    stored = Recorded(
+        position=7,
+        stream=encoded.stream,
+        version=3,
+        type=kind,
+        schema_version=encoded.schema_version,
+        event_id=encoded.event_id,
+        data=data,
+        meta=meta,
+        recorded_at=NOW,
+    )
+    written = {name: value.decode() for name, value in headers(stored, source=b"urn:bioscope:lab")}
+    told = schemas.document()["components"]["messageTraits"]["event"]["headers"]
+    jsonschema.Draft202012Validator(told, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER).validate(written)
+    assert set(written) <= set(told["properties"])
+    assert set(written) == set(told["properties"]) or meta == b"{}"
 
 
 def test_there_is_no_schema_of_what_is_not_registered():
@@ -96,3 +126,17 @@ def references(value):
 
 def test_the_document_is_json():
     assert msgspec.json.decode(msgspec.json.encode(schemas.document())) == schemas.document()
+
+
+def test_the_page_about_events_has_the_table_of_types():
+    page = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
+    assert table() in page, "put this into docs/events.md:\n" + table()
+    assert all(f"`{name}`" in page for name in schemas.HEADERS)
+
+
+def table():
+    rows = ["| of | type | it tells | private fields |", "|---|---|---|---|"]
+    for kind, event in EVENTS.items():
+        private = ", ".join(f"`{name}`" for name in private_fields(event))
+        rows.append(f"| {NOUN_OF[kind]} | `{kind}` | {schemas.MEANINGS[kind]} | {private} |")
+    return "\n".join(rows)
