@@ -65,6 +65,8 @@ class TaskLanes:
     A task whose answer cannot be had, since something stays away or is broken, is let go: the scheduler gives it out again.
     """
 
+    waits = False  # tasks are taken at once, whatever becomes of them
+
     def __init__(self, handle: Handle, *, send: Send, abreast: Mapping[str, int]) -> None:
         self._handle, self._send = handle, send
         self._rooms = {topic: asyncio.Semaphore(number) for topic, number in abreast.items()}

@@ -66,6 +66,7 @@ class Follower:
         self._counted: Counter[str] = Counter()
         self._count_due = 0.0
         self._ended = False
+        self.waits = False  # for the database
 
     # ---- Kafka ----
     async def places(self, cluster: str, spans: Mapping[Any, Span]) -> dict[Any, int]:
@@ -142,10 +143,14 @@ class Follower:
             if self._ended:
                 await asyncio.Event().wait()  # for ever: the process ends
             try:
-                return await asyncio.get_running_loop().run_in_executor(self._thread, step)
+                done = await asyncio.get_running_loop().run_in_executor(self._thread, step)
             except AWAY as error:
+                self.waits = True
                 log.warning("the projector waits for the database", error=type(error).__name__)
                 await asyncio.sleep(REST)
+            else:
+                self.waits = False
+                return done
 
     async def _count_now_and_then(self) -> None:
         if time.monotonic() >= self._count_due and self._feed.sources != self._counted:

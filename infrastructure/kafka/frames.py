@@ -40,7 +40,12 @@ class Span(NamedTuple):
 
 
 class Reader(Protocol):
-    """Who reads. What either call raises ends the process: nothing is acked that was not taken."""
+    """Who reads. What either call raises ends the process: nothing is acked that was not taken.
+
+    `waits`: for something that is not Kafka; then it is no fault when nothing moves.
+    """
+
+    waits: bool
 
     async def places(self, cluster: str, spans: Mapping[TP, Span]) -> Mapping[TP, int]:
         """From which offset of each partition to read on. These are ours now, and no others."""

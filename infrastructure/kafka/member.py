@@ -161,7 +161,7 @@ class Member:
         while True:
             time.sleep(1.0)
             now = dict(self._transport.taken)
-            if self._healthy(now, before) or not answers(self._brokers):
+            if self._reader.waits or self._healthy(now, before) or not answers(self._brokers):
                 since = time.monotonic()
             before = now
             if time.monotonic() - since > HUNG_AFTER:

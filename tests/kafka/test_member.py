@@ -1,0 +1,110 @@
+"""A process that reads topics: it ends when its reader fails or hangs, and at SIGTERM; the supervisor starts it again."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from infrastructure.embedded.broker import Broker
+from infrastructure.embedded.child import Child, python
+from infrastructure.kafka.broker import EVENTS
+from infrastructure.kafka.sending import Sender
+
+
+@pytest.fixture
+def reader(broker_url, tmp_path):
+    """Starts a reader; ended with the test."""
+    started = []
+
+    def start(behaviour, brokers=broker_url):
+        variables = dict(os.environ) | {"PYTHONPATH": str(Path.cwd())}
+        started.append(
+            Running(Child(python("tests.kafka.readers", behaviour, brokers), log=tmp_path / "reader.log", environment=variables))
+        )
+        started[-1].log = tmp_path / "reader.log"
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.child.kill()
+
+
+class Running:
+    def __init__(self, child):
+        self.child = child
+
+    def until(self, said, *, within=20):
+        end = time.monotonic() + within
+        while said not in self.log.read_text():
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.02)
+
+    def ended(self, *, within):
+        assert self.child.ended(within=within), self.log.read_text()
+        return self.child.exit_code
+
+
+def send(brokers, number=1):
+    async def sent():
+        sender = Sender(brokers)
+        for _ in range(number):
+            await sender(EVENTS, b"key", b"value")
+        await sender.close()
+
+    asyncio.run(sent())
+
+
+def test_it_ends_at_once_when_it_is_told_to(reader, broker_url):
+    running = reader("well")
+    send(broker_url)
+    running.until("took")
+    running.child.ask_to_stop()
+    assert running.ended(within=2) == 0
+    running.until("finished")
+
+
+def test_it_ends_when_its_reader_fails(reader, broker_url):
+    running = reader("raises")
+    send(broker_url)
+    assert running.ended(within=20) == 1
+    assert "a reader that fails" in running.log.read_text()
+
+
+def test_it_ends_when_what_runs_beside_has_ended(reader):
+    assert reader("ends beside").ended(within=20) == 1
+
+
+def test_the_watchdog_ends_one_that_hangs(reader, broker_url):
+    running = reader("hangs")
+    send(broker_url)
+    running.until("took")
+    send(broker_url)
+    assert running.ended(within=15) == 1
+    assert "nothing moves" in running.log.read_text()
+
+
+def test_the_watchdog_leaves_one_alone_that_waits_for_something_else(reader, broker_url):
+    running = reader("waits")
+    send(broker_url)
+    running.until("took")
+    assert not running.child.ended(within=8)
+
+
+def test_one_with_nothing_to_do_is_left_alone(reader, broker_url):
+    running = reader("well")
+    running.until("joined")
+    assert not running.child.ended(within=8)
+    send(broker_url, 3)
+    running.until("took")
+
+
+def test_it_waits_for_a_broker_that_is_away(reader, tmp_path_factory):
+    with Broker(tmp_path_factory.mktemp("gone")) as broker:
+        url = broker.url
+    running = reader("well", url)
+    running.until("waiting for Kafka")
+    assert not running.child.ended(within=6)
+    running.child.ask_to_stop()
+    assert running.ended(within=2) == 0
