@@ -53,7 +53,7 @@ def run_inference(given: Settings) -> NoReturn:
     events = EventLog(PostgresRecorder(given.postgres_url, root), root)
     worker = InferenceWorker(given, log=events, blobs=open_blobs(given, root))
     abreast = {topic: max(ABREAST, 2 * lane.pool.size) for topic, lane in worker.lanes.items()}
-    lanes = TaskLanes(worker.handle, send=Sender(given.kafka_url), abreast=abreast)
+    lanes = TaskLanes(worker.handle, send=Sender(given.kafka_url), abreast=abreast, patience=given.chunk_lease_seconds)
     member = Member(given, group="bioscope-inference", topics=(BULK, URGENT), reader=lanes, name="inference")
     ending, ended = asyncio.Event(), asyncio.Event()
 

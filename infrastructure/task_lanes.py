@@ -18,7 +18,7 @@ from infrastructure.kafka.frames import Frame, Span
 log = structlog.get_logger()
 
 COMMIT_EVERY: Final = 0.5  # seconds
-REST: Final = 1.0  # seconds, while Kafka is away
+REST: Final = 1.0  # seconds between two tries, while something is away
 LAST_TASKS: Final = 1.0  # seconds that tasks under way may take when we are told to end
 
 Handle = Callable[[str, Task], Awaitable[None]]
@@ -62,13 +62,14 @@ class Done:
 class TaskLanes:
     """The reader of the tasks' topics. `abreast`: how many tasks of each topic are worked on at once.
 
-    A task whose answer cannot be had, since something stays away or is broken, is let go: the scheduler gives it out again.
+    A task is tried again while what it needs is away, for `patience` seconds. Then, or when something is broken, it is let go: the
+    scheduler gives it out again.
     """
 
     waits = False  # tasks are taken at once, whatever becomes of them
 
-    def __init__(self, handle: Handle, *, send: Send, abreast: Mapping[str, int]) -> None:
-        self._handle, self._send = handle, send
+    def __init__(self, handle: Handle, *, send: Send, abreast: Mapping[str, int], patience: float = 0.0) -> None:
+        self._handle, self._send, self._patience = handle, send, patience
         self._rooms = {topic: asyncio.Semaphore(number) for topic, number in abreast.items()}
         self._cluster = ""
         self._done: dict[TP, Done] = {}
@@ -114,12 +115,18 @@ class TaskLanes:
 
     async def _handled(self, topic: str, task: Task) -> None:
         about = {"kind": task.kind, "job": str(task.job), "number": task.number, "attempt": task.attempt}
-        try:
-            await self._handle(topic, task)
-        except Unavailable as away:
-            log.warning("task let go: what it needs stays away", reason=away.detail, **about)
-        except Exception:
-            log.exception("task failed", **about)
+        until = asyncio.get_running_loop().time() + self._patience
+        while True:
+            try:
+                await self._handle(topic, task)
+            except Unavailable as away:
+                if asyncio.get_running_loop().time() < until:
+                    await asyncio.sleep(REST)
+                    continue
+                log.warning("task let go: what it needs stays away", reason=away.detail, **about)
+            except Exception:
+                log.exception("task failed", **about)
+            return
 
     async def _bury(self, tp: TP, record: Any, error: Exception) -> None:
         dead = Undecodable(

@@ -108,6 +108,24 @@ async def test_a_task_that_cannot_be_answered_is_let_go_for_the_scheduler_to_giv
     assert bench.sent == []
 
 
+async def test_a_task_is_tried_again_while_what_it_needs_is_away(monkeypatch):
+    monkeypatch.setattr(task_lanes, "REST", 0.01)
+    bench, tried = Bench(), []
+
+    async def away_at_first(topic, task):
+        tried.append(task.attempt)
+        if len(tried) < 3:
+            raise Unavailable("away")
+
+    bench.lanes = TaskLanes(away_at_first, send=bench.send, abreast={BULK: 1}, patience=5.0)
+    await bench.lanes.places("one", {HERE: Span(0, 9, None)})
+    await bench.come(HERE, 7)
+    await asyncio.sleep(0.1)
+    await bench.lanes._commit(bench.commit)
+    assert tried == [7, 7, 7]
+    assert bench.committed == {HERE: 8}
+
+
 @pytest.mark.parametrize("value", [b"\x80pickle", b"{}", b'{"kind":"dance","images":[]}', b"null"])
 async def test_what_is_no_task_becomes_a_dead_letter_and_the_rest_goes_on(value, monkeypatch):
     monkeypatch.setattr(task_lanes, "REST", 0.01)
