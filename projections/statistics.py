@@ -31,25 +31,33 @@ class Hour(msgspec.Struct, frozen=True):
     hour: datetime
     count: int
     recent: int
-    confidence: float
+    micros: int
 
 
-COUNTED = """select date_bin('1 hour', r.created_at, '2000-01-01 00:00Z') as hour, count(*),
-    count(*) filter (where r.created_at > %(recent)s) as recent,
-    coalesce(sum(r.confidence) filter (where r.created_at > %(recent)s), 0) as confidence
-  from visible v join results r on r.dataset_id = v.dataset and not r.hidden and r.created_at >= %(since)s and r.created_at <= %(now)s
+TALLIED = """select date_bin('1 hour', t.minute, '2000-01-01 00:00Z') as hour, sum(t.count) as count,
+    coalesce(sum(t.count) filter (where t.minute > %(recent)s), 0) as recent,
+    coalesce(sum(t.micros) filter (where t.minute > %(recent)s), 0) as micros
+  from visible v join tallies t on t.dataset_id = v.dataset and t.minute >= %(since)s and t.minute <= %(now)s
   where v.subject = %(subject)s group by 1"""
+OF_THE_FIRST_MINUTE = """select %(since)s::timestamptz as hour, 0 as count, count(*) as recent,
+    coalesce(sum(round(r.confidence * 1000000)), 0)::bigint as micros
+  from visible v join results r on r.dataset_id = v.dataset and not r.hidden and r.created_at > %(recent)s and r.created_at < %(minute)s
+  where v.subject = %(subject)s"""
+COUNTED = f"{TALLIED} union all {OF_THE_FIRST_MINUTE}"
 
 
 async def today(db: Reads, actor: Actor, *, now: datetime) -> Statistics:
-    """The 24 hours before `now` (UTC)."""
+    """The 24 hours before `now` (UTC): whole minutes from their tallies, the one that is cut through from its results."""
     hours = [hour_of(now) - timedelta(hours=back) for back in reversed(range(HOURS))]
-    wanted = {"subject": subject_of(actor), "since": hours[0], "recent": now - timedelta(hours=24), "now": now}
-    counted = {hour.hour: hour for hour in await db.rows(COUNTED, wanted, into=Hour)}
-    recent = sum(hour.recent for hour in counted.values())
+    recently = now - timedelta(hours=24)
+    minute = recently.replace(second=0, microsecond=0) + timedelta(minutes=1)
+    wanted = {"subject": subject_of(actor), "since": hours[0], "recent": recently, "minute": minute, "now": now}
+    found = await db.rows(COUNTED, wanted, into=Hour)
+    counted = {hour.hour: hour for hour in found if hour.count}
+    recent = sum(hour.recent for hour in found)
     return Statistics(
         classified_last_24_hours=recent,
-        average_confidence=sum(hour.confidence for hour in counted.values()) / recent if recent else 0.0,
+        average_confidence=sum(hour.micros for hour in found) / 1_000_000 / recent if recent else 0.0,
         last_10_results=(await results.listed(db, actor, size=10)).items,
         hourly_counts=[HourlyCount(hour=hour, count=counted[hour].count if hour in counted else 0) for hour in hours],
     )

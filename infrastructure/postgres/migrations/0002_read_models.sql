@@ -1,5 +1,24 @@
 -- All that is derived from the log and may be lost, and what the processes keep to themselves meanwhile.
 
+-- Results by dataset and minute, so that a day's figures cost the same however many there are. Kept in the statement that changes
+-- results, in whole millionths: sums that forgive any order, and a rebuild finds the same.
+create function ops.tally() returns trigger language plpgsql as $$
+declare
+  added  constant text := 'select dataset_id, created_at, confidence, 1 as way from added where not hidden';
+  gone   constant text := 'select dataset_id, created_at, confidence, -1 as way from gone where not hidden';
+begin
+  execute format(
+    'insert into %I.tallies as t (dataset_id, minute, count, micros)
+      select dataset_id, date_bin(''1 minute'', created_at, ''2000-01-01 00:00Z''), sum(way), sum(way * round(confidence * 1000000)::bigint)
+      from (%s) changed group by 1, 2
+      on conflict (dataset_id, minute) do update set count = t.count + excluded.count, micros = t.micros + excluded.micros',
+    tg_table_schema,
+    case tg_op when 'INSERT' then added when 'DELETE' then gone else added || ' union all ' || gone end
+  );
+  return null;
+end $$;
+revoke execute on function ops.tally from public;
+
 -- One procedure makes the read models, in the schema that it is given: a migration calls it, and every rebuild.
 create procedure ops.create_read_models(target text) language plpgsql as $$
 begin
@@ -176,6 +195,18 @@ begin
   create index results_newest on results (dataset_id, created_at, id) include (confidence) where not hidden;
   create index results_of_job on results (classification_id, created_at, id) where not hidden;
   create index results_of_image on results (image_id, created_at, id) where not hidden;
+
+  create table tallies (
+    dataset_id uuid        not null,
+    minute     timestamptz not null,
+    count      bigint      not null,
+    micros     bigint      not null,                   -- sum of confidence, in millionths
+    primary key (dataset_id, minute)
+  ) with (fillfactor = 70);
+  create trigger tally_added after insert on results referencing new table as added for each statement execute function ops.tally();
+  create trigger tally_changed after update on results
+    referencing old table as gone new table as added for each statement execute function ops.tally();
+  create trigger tally_gone after delete on results referencing old table as gone for each statement execute function ops.tally();
 
   create table failures (
     id                uuid primary key,
