@@ -132,6 +132,7 @@ def document() -> dict[str, Any]:
             contact=Contact(name="BioScopeAI"),
             use_handler_docstrings=True,
         ),
+        logging_config=None,
     )
     told = app.openapi_schema.to_schema()
     names: set[str] = set()

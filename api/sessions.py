@@ -202,11 +202,12 @@ def is_access_token(token: str) -> bool:
 
 def from_a_page_of_ours(call: Call) -> bool:
     """A page elsewhere cannot send our origin, nor a header that its browser would have to ask us for first."""
-    origin = call.request.headers.get("origin")
+    headers = call.request.headers
+    origin = headers.get("origin")
     if origin is None:
-        return "x-requested-with" in call.request.headers
+        return "x-requested-with" in headers or "authorization" in headers
     ours = {call.services.options.base_url.rstrip("/"), *call.services.options.cors_origins}
-    return origin in ours or urlsplit(origin).netloc == call.request.headers.get("host")
+    return origin in ours or urlsplit(origin).netloc == headers.get("host")
 
 
 def sessions_meant(call: Call, data: RefreshToken | None) -> set[UUID]:

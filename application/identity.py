@@ -42,7 +42,7 @@ class Identities:
             return Identity(actor=Actor(id=claims.subject, kind="service", scopes=claims.scopes))
         with self._lock:
             until, identity = self._seen.get(claims.session_id, (0.0, None))
-        return identity if until > self._clock() else None
+        return identity if identity and identity.actor.id == claims.subject and until > self._clock() else None
 
     def identified(self, claims: Claims) -> Identity:
         """Blocks. Raises NotAuthenticated when the session has ended, or its user may not act; Unavailable."""

@@ -267,6 +267,9 @@ WAYS_OUT = {
     "refresh token as bearer": lambda said: {"headers": bearer(said["refresh_token"])},
     "cookie": lambda said: {"headers": {"Cookie": f"refresh_token={said['refresh_token']}", "Origin": ORIGIN}},
     "unknown refresh token": lambda said: {"json": {"refresh_token": "unknown"}, "headers": bearer(said["access_token"])},
+    "access token and cookie": lambda said: {
+        "headers": bearer(said["access_token"]) | {"Cookie": f"refresh_token={said['refresh_token']}"}
+    },
     "ended access token": lambda said: {"json": {"refresh_token": said["refresh_token"]}, "headers": bearer("not.a.token")},
 }
 

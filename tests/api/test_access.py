@@ -1,0 +1,405 @@
+"""Who may do what: every route, for every role, with one's own things, with shared, foreign and absent ones. All cells are executed."""
+
+from itertools import count
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pytest
+from litestar.routes import HTTPRoute
+
+from api.calls import now
+from application.ports import Command
+from domain import classification, dataset, device, image, model, session, user
+from domain.access import Actor, Grant, Role, Scope
+from domain.classification import ImageResult, PlannedImage, Verdict
+from domain.values import model_id, result_id, system_actor
+from tests.api.conftest import PASSWORD
+from tests.api.people import LABELS, PICTURE, SHA256
+
+pytestmark = pytest.mark.anyio
+
+TABLE = """
+POST   /api/auth/login                                      +  +      +      +      +      +  +
+POST   /api/auth/login-swagger                              +  +      +      +      +      +  +
+POST   /api/auth/logout                                     !  +      +      +      +      -  -
+POST   /api/auth/refresh                                    !  !      !      !      !      !  !
+POST   /api/auth/register                                   +  +      +      +      +      +  +
+GET    /api/users/me                                        !  +      +      +      +      -  -
+GET    /api/users/users                                     !  -      -      -      +      -  -
+GET    /api/users/users/{user_id}                           !! +..    +..    +..    ++.    -- --
+PATCH  /api/users/users/{user_id}                           !! +--    +--    +--    ++.    -- --
+DELETE /api/users/users/{user_id}                           !! ---    ---    ---    c++    -- --
+GET    /api/devices                                         !  -      +      +      +      -  -
+POST   /api/devices                                         !  -      -      -      +      -  -
+GET    /api/devices/{device_id}                             !! --     +.     +.     +.     -- --
+PATCH  /api/devices/{device_id}                             !! --     --     --     +.     -- --
+DELETE /api/devices/{device_id}                             !! --     --     --     +.     -- --
+PATCH  /api/devices/{device_id}/status                      !! --     --     --     +.     -- --
+GET    /api/datasets                                        !  +      +      +      +      -  -
+POST   /api/datasets                                        !  -      +      +      +      -  -
+GET    /api/datasets/{dataset_id}                           !! ++++.. ++++.. ++++.. +++++. -- --
+PATCH  /api/datasets/{dataset_id}                           !! ------ ++--.. ++--.. +++++. -- --
+DELETE /api/datasets/{dataset_id}                           !! ------ ------ +---.. +++++. -- --
+GET    /api/datasets/{dataset_id}/shares                    !! ++++.. ++++.. ++++.. +++++. -- --
+PUT    /api/datasets/{dataset_id}/shares/{user_id}          !! ------ ------ +---.. +++++. -- --
+DELETE /api/datasets/{dataset_id}/shares/{user_id}          !! ------ ------ +---.. +++++. -- --
+GET    /api/images                                          !  +      +      +      +      -  -
+POST   /api/images/upload                                   !! ------ +++-.. +++-.. +++++. -- --
+GET    /api/images/{image_id}                               !! ++++.. ++++.. ++++.. +++++. +. --
+PATCH  /api/images/{image_id}                               !! ------ ++--.. ++--.. +++++. -- --
+DELETE /api/images/{image_id}                               !! ------ ------ ++--.. +++++. -- --
+GET    /api/images/{image_id}/download                      !! ++++.. ++++.. ++++.. +++++. +. --
+GET    /api/images/{image_id}/preview                       !! ++++.. ++++.. ++++.. +++++. +. --
+GET    /api/images/{image_id}/thumbnail                     !! ++++.. ++++.. ++++.. +++++. +. --
+GET    /api/blobs/{token}                                   +- +-     +-     +-     +-     +- +-
+GET    /api/models                                          !  +      +      +      +      -  -
+GET    /api/models/{name_or_id}                             !! +.     +.     +.     +.     -- --
+GET    /api/classifications                                 !  +      +      +      +      -  -
+POST   /api/classifications/run                             !! ------ +++-.. +++-.. +++++. -- --
+GET    /api/classifications/{job_id}                        !! ++++.. ++++.. ++++.. +++++. -- --
+DELETE /api/classifications/{job_id}                        !! ------ ------ ++--.. +++++. -- --
+POST   /api/classifications/{job_id}/cancel                 !! ------ +++-.. +++-.. +++++. -- --
+GET    /api/classifications/{job_id}/failures               !! ++++.. ++++.. ++++.. +++++. -- --
+GET    /api/classification-results                          !  +      +      +      +      -  -
+GET    /api/classification-results/classification/{job_id}  !! ++++++ ++++++ ++++++ ++++++ -- --
+GET    /api/classification-results/image/{image_id}         !! ++++++ ++++++ ++++++ ++++++ -- --
+GET    /api/classification-results/today/statistics         !  +      +      +      +      -  -
+GET    /api/classification-results/{result_id}              !! ++++.. ++++.. ++++.. +++++. -- --
+GET    /api/events                                          !  -      -      -      +      -  +
+GET    /api/events/schemas                                  !  +      +      +      +      -  +
+GET    /api/events/schemas/{kind}                           !! +.     +.     +.     +.     -- +.
+GET    /api/audit/{about}/state                             !! --     --     --     +.     -- --
+GET    /api/audit/{about}/trail                             !! --     --     --     +.     -- --
+GET    /api/asyncapi.json                                   +  +      +      +      +      +  +
+GET    /api/docs                                            +  +      +      +      +      +  +
+GET    /api/docs/assets/{name}                              +. +.     +.     +.     +.     +. +.
+GET    /docs                                                +  +      +      +      +      +  +
+GET    /api/health                                          +  +      +      +      +      +  +
+GET    /api/health/live                                     +  +      +      +      +      +  +
+GET    /api/health/ready                                    +  +      +      +      +      +  +
+GET    /health                                              +  +      +      +      +      +  +
+GET    /health/live                                         +  +      +      +      +      +  +
+GET    /health/ready                                        +  +      +      +      +      +  +
+GET    /metrics                                             +  +      +      +      +      +  +
+GET    /api/openapi.json                                    +  +      +      +      +      +  +
+GET    /api/redoc                                           +  +      +      +      +      +  +
+GET    /redoc                                               +  +      +      +      +      +  +
+"""
+"""+ done, ! who are you (401), - not for you (403), . there is none (404), c not as things are (409).
+
+A cell has a sign for each thing that a route can be about. Of what belongs to a dataset: one's own, shared as an editor, as an analyst, as
+a viewer, foreign, absent. Of accounts: one's own, foreign, absent. Of all else, and for nobody and services: there, absent.
+"""
+
+COLUMNS = ("anonymous", *Role, "images", "events")
+SERVICES = {"images": Scope.IMAGES_READ, "events": Scope.EVENTS_READ}
+SIGNS = {401: "!", 403: "-", 404: ".", 409: "c"}
+OF_A_DATASET = ("own", "edits", "runs", "reads", "foreign", "absent")
+GRANTS = {"edits": Grant.EDITOR, "runs": Grant.ANALYST, "reads": Grant.VIEWER}
+NAMED_IN_THE_BODY = {"POST /api/images/upload", "POST /api/classifications/run"}
+ELSEWHERE = {"WS /api/ws"}  # tests/api/test_live.py
+numbers = count(1)
+
+
+def declared():
+    """{route: {column: signs}}"""
+    rows = [line.split() for line in TABLE.strip().splitlines()]
+    return {f"{method} {path}": dict(zip(COLUMNS, signs, strict=True)) for method, path, *signs in rows}
+
+
+def routes_of(app):
+    """Every method and path that the running application has."""
+    for route in app._app.routes:
+        if isinstance(route, HTTPRoute):
+            yield from (f"{method} {route.path_format}" for method in sorted(route.methods) if method not in {"OPTIONS", "HEAD"})
+        else:
+            yield f"WS {route.path_format}"
+
+
+def about(route, column):
+    """What a route can be about, for whom."""
+    named = {part.strip("{}") for part in route.split("/") if part.startswith("{")}
+    belongs = named & {"dataset_id", "image_id", "job_id", "result_id"} or route in NAMED_IN_THE_BODY
+    if not (named or belongs):
+        return ("",)
+    if column in {"anonymous", *SERVICES} or not (belongs or named == {"user_id"}):
+        return ("foreign", "absent")
+    return OF_A_DATASET if belongs else ("own", "foreign", "absent")
+
+
+class World:
+    """People and things, made in the log itself: so much is needed that HTTP would take too long."""
+
+    def __init__(self, laboratory):
+        self.laboratory, self.given = laboratory, laboratory.services
+        self.address = laboratory.account()
+        self.blob = self._stored(PICTURE)
+        self.owner, self.friend = self.person(Role.RESEARCHER), self.person(Role.RESEARCHER)
+        version = model.Version(number=1, sha256=SHA256, size=10, labels=LABELS, review_below=0.6, record="{}")
+        shapes = model.add_version(model_id("pbc8"), None, name="pbc8", description="", version=version, by=self.owner.id, at=now())
+        self._append(shapes)
+
+    def _stored(self, data):
+        writer = self.given.blobs.begin()
+        writer.write(data)
+        sha256, _ = writer.commit()
+        self.given.blobs.put_derived(f"thumbnail/{sha256}", data, "image/jpeg")
+        return sha256
+
+    def _append(self, events):
+        system = Actor(id=system_actor("tests"), kind="system")
+        self.position = self.given.log.append(Command(id=uuid4(), actor=system, at=now()), *events).position
+
+    def person(self, role):
+        """Somebody signed in; nobody, or a service, for the other columns."""
+        if role == "anonymous":
+            return SimpleNamespace(id=uuid4(), headers={})
+        if role in SERVICES:
+            told = {"name": role, "scopes": frozenset({SERVICES[role]}), "seconds": 600, "at": now()}
+            return SimpleNamespace(id=uuid4(), headers=bearer(self.given.access_tokens.issue_service(**told)))
+        who, there, name = uuid4(), uuid4(), f"person{next(numbers)}"
+        names = {"email": f"{name}@example.org", "username": name, "first_name": "A", "last_name": "B"}
+        registered = user.register(who, **names, role=Role(role), by=who, at=now())
+        self._append([registered])
+        self._append([session.start(there, user=who, address="", agent="", at=now())])
+        return SimpleNamespace(id=who, headers=bearer(self.given.access_tokens.issue(user=who, session=there, role=Role(role), at=now())))
+
+    def things(self, person, how):
+        """An id for each name that a route may have. `how` the person stands to them."""
+        if how == "absent":
+            names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about")
+            return dict.fromkeys(names, uuid4()) | {
+                "user_id": uuid4(),
+                "name_or_id": "none",
+                "kind": "None",
+                "name": "none",
+                "token": "none",
+            }
+        by = {"by": person.id if how == "own" else self.owner.id, "at": now()}
+        ids = {name: uuid4() for name in ("dataset_id", "image_id", "job_id", "device_id")}
+        made = [dataset.create(ids["dataset_id"], name="cells", description=None, **by)]
+        if how in GRANTS:
+            made += dataset.share(dataset.evolve(None, made[0]), user=person.id, grant=GRANTS[how], **by)
+        self._append(made + self._image(ids, by) + self._job(ids, by) + self._device(ids, by))
+        user_id = person.id if how == "own" else self.person(Role.RESEARCHER).id
+        signed = self.given.blobs.signed_url(self.blob, filename="x.jpg", media_type="image/jpeg", inline=True, seconds=600)
+        also = {"about": ids["dataset_id"], "name_or_id": "pbc8", "kind": "ImageUploaded", "name": "plain.css"}
+        result = result_id(ids["job_id"], ids["image_id"])
+        return ids | also | {"result_id": result, "user_id": user_id, "token": signed.rpartition("/")[2]}
+
+    def _image(self, ids, by):
+        facts = {"size": len(PICTURE), "media_type": "image/jpeg", "width": 64, "height": 48}
+        uploaded = image.upload(ids["image_id"], dataset=ids["dataset_id"], device=None, filename="x.jpg", sha256=self.blob, **facts, **by)
+        found = {"width": 64, "height": 48, "bands": 3, "dtype": "uint8", "pages": 1, "axes": "YXS", "pixel_size_um": None}
+        return [uploaded, *image.accept(image.evolve(None, uploaded), **found, **by)]
+
+    def _job(self, ids, by):
+        pinned = {"model_id": model_id("pbc8"), "model_name": "pbc8", "model_version": 1, "model_sha256": SHA256, "threshold": 0.5}
+        planned = PlannedImage(ids["image_id"], self.blob)
+        events = classification.request(ids["job_id"], dataset=ids["dataset_id"], image=planned, **pinned, **by)
+        job = None
+        for event in events:
+            job = classification.evolve(job, event)
+        seen = ImageResult(
+            image_id=ids["image_id"], sha256=self.blob, label="round", confidence=0.9, verdict=Verdict.CLEAR, scores=(0.9, 0.1)
+        )
+        return [*events, classification.judge(job, 0, labels=LABELS, results=(seen,), failures=(), provenance=None, **by)]
+
+    def _device(self, ids, by):
+        about_it = {"name": "scope", "hostname": f"scope{next(numbers)}", "location": None, "firmware_version": None}
+        return [device.register(ids["device_id"], **about_it, **by)]
+
+    def body(self, route, things):
+        name = f"person{next(numbers)}"
+        match route:
+            case "POST /api/auth/register":
+                names = {"email": f"{name}@example.org", "username": name, "first_name": "A", "last_name": "B"}
+                return {"json": names | {"password": PASSWORD}}
+            case "POST /api/auth/login":
+                return {"json": {"email": self.address, "password": PASSWORD}}
+            case "POST /api/auth/login-swagger":
+                return {"data": {"username": self.address, "password": PASSWORD}}
+            case "POST /api/datasets":
+                return {"json": {"name": "cells"}}
+            case "POST /api/devices":
+                return {"json": {"name": "scope", "hostname": name}}
+            case "POST /api/classifications/run":
+                return {"json": {"dataset_id": str(things["dataset_id"])}}
+            case "POST /api/images/upload":
+                return {"data": {"dataset_id": str(things["dataset_id"])}, "files": {"file": ("x.jpg", PICTURE, "image/jpeg")}}
+            case _ if route.startswith("PUT"):
+                return {"json": {"grant": "viewer"}}
+            case _ if route.startswith("PATCH"):
+                return {"json": PATCHES[route.rpartition("{")[2].partition("_")[0] + route.rpartition("}")[2]]}
+            case _:
+                return {}
+
+
+PATCHES = {
+    "dataset": {"name": "other"},
+    "image": {"filename": "other.jpg"},
+    "device": {"name": "other"},
+    "device/status": {"is_online": True},
+    "user": {"phone": "1"},
+}
+
+
+def bearer(token):
+    return {"Authorization": f"Bearer {token}"}
+
+
+def sign_of(answer):
+    return "+" if answer.is_success else SIGNS.get(answer.status_code, str(answer.status_code))
+
+
+class Asking:
+    """Each cell of the table: who asks, and about what. Reads share their people and things, as nothing changes."""
+
+    def __init__(self, world):
+        self.world, self.http = world, world.laboratory.anonymous()
+        self._people, self._things = {}, {}
+
+    async def cell(self, route, column, how):
+        person, things = self._chosen(route, column, how)
+        if "/shares/" in route:
+            things = things | {"user_id": self.world.friend.id}
+        self.http.cookies.clear()
+        await self.world.given.visible.wait(self.world.position, 5)
+        method, path = route.split()
+        return await self.http.request(method, path.format(**things), headers=person.headers, **self.world.body(route, things))
+
+    def _chosen(self, route, column, how):
+        fresh = not route.startswith("GET")
+        if fresh or column not in self._people:
+            self._people[column] = self.world.person(column)
+            self._things = {place: things for place, things in self._things.items() if place[0] != column}
+        if fresh or (column, how) not in self._things:
+            self._things[column, how] = self.world.things(self._people[column], how)
+        return self._people[column], self._things[column, how]
+
+
+@pytest.fixture
+def world(laboratory):
+    return World(laboratory)
+
+
+async def test_every_cell_of_every_route_is_as_declared(world, capsys):
+    table = declared()
+    assert set(routes_of(world.laboratory.app)) - ELSEWHERE == set(table), "a route without a row, or a row without a route"
+    asking, cells, wrong = Asking(world), 0, []
+    for route, columns in table.items():
+        found = {}
+        for column in COLUMNS:
+            answers = {how: await asking.cell(route, column, how) for how in about(route, column)}
+            found[column] = "".join(sign_of(answer) for answer in answers.values())
+            cells += len(answers)
+            if column is not Role.ADMIN and len(answers) > 1 and found[column][-2] == found[column][-1]:
+                assert seen_of(answers["foreign"]) == seen_of(answers["absent"]), (route, column)
+        if found != columns:
+            wrong.append(f"{route} {' '.join(found.values())}")
+    assert not wrong, "\n".join(["not as declared:", *wrong])
+    with capsys.disabled():
+        print(f" {cells} cells of {len(table)} routes", end=" ")
+
+
+def seen_of(answer):
+    """All that a client can tell one answer from another by, but for the request's own id."""
+    body = {} if not answer.content else answer.json()
+    if isinstance(body, dict):
+        body.pop("instance", None)
+    headers = {name: value for name, value in answer.headers.items() if name not in {"x-request-id", "x-event-position"}}
+    return answer.status_code, headers, body
+
+
+def test_what_is_foreign_is_declared_as_what_is_absent():
+    for route, columns in declared().items():
+        for role in set(Role) - {Role.ADMIN}:
+            things = about(route, role)
+            if things in {OF_A_DATASET, ("own", "foreign", "absent")}:
+                assert columns[role][-2] == columns[role][-1], (route, role)
+
+
+async def test_no_list_tells_of_what_is_foreign(world):
+    foreign = world.things(world.owner, "own")
+    people = {role: world.person(role) for role in (Role.VIEWER, Role.ANALYST, Role.RESEARCHER, "images", "events")}
+    await world.given.visible.wait(world.position, 5)
+    hidden = [str(foreign[name]) for name in ("dataset_id", "image_id", "job_id", "result_id")]
+    http = world.laboratory.anonymous()
+    lists = [route.split()[1] for route, columns in declared().items() if route.startswith("GET") and columns[Role.VIEWER] in {"+", "-"}]
+    assert len(lists) > 10
+    for path in lists:
+        for column, person in people.items():
+            if path == "/api/events" and column == "events":
+                continue  # which is what its scope names
+            answer = await http.get(path, headers=person.headers)
+            assert not [one for one in hidden if one in answer.text], (path, column)
+    for path in ("/api/images", "/api/classifications", "/api/classification-results"):
+        for name in ("dataset_id", "image_id", "classification_id", "uploaded_by", "created_by"):
+            value = {"classification_id": foreign["job_id"], "uploaded_by": world.owner.id, "created_by": world.owner.id}.get(
+                name, foreign.get(name)
+            )
+            answer = await http.get(f"{path}?{name}={value}", headers=people[Role.RESEARCHER].headers)
+            assert (answer.status_code, answer.json()) == (200, []), (path, name)
+
+
+async def test_a_grant_ends_when_it_is_withdrawn_and_when_the_dataset_is_deleted(world):
+    http, reader = world.laboratory.anonymous(), world.person(Role.VIEWER)
+    things = world.things(reader, "reads")
+    await world.given.visible.wait(world.position, 5)
+    paths = [f"/api/datasets/{things['dataset_id']}", f"/api/images/{things['image_id']}", f"/api/classifications/{things['job_id']}"]
+    assert [(await http.get(path, headers=reader.headers)).status_code for path in paths] == [200] * 3
+    gone = await http.delete(f"{paths[0]}/shares/{reader.id}", headers=world.owner.headers)
+    assert gone.status_code == 204
+    assert [(await http.get(path, headers=reader.headers)).status_code for path in paths] == [404] * 3
+    assert (await http.delete(paths[0], headers=world.owner.headers)).status_code == 204
+    assert [(await http.get(path, headers=world.owner.headers)).status_code for path in paths] == [404] * 3
+
+
+async def test_a_role_in_a_token_is_not_believed(world):
+    who = world.person(Role.VIEWER)
+    claims = world.given.access_tokens.verify(who.headers["Authorization"].split()[1], at=now())
+    claimed = world.given.access_tokens.issue(user=claims.subject, session=claims.session_id, role=Role.ADMIN, at=now())
+    other = world.given.access_tokens.issue(user=uuid4(), session=claims.session_id, role=Role.ADMIN, at=now())
+    nowhere = world.given.access_tokens.issue(user=claims.subject, session=uuid4(), role=Role.ADMIN, at=now())
+    http = world.laboratory.anonymous()
+    assert (await http.get("/api/users/users", headers=bearer(claimed))).status_code == 403
+    for token in (other, nowhere):
+        assert (await http.get("/api/users/me", headers=bearer(token))).status_code == 401
+
+
+async def test_a_service_may_do_only_what_its_scopes_name(world):
+    http = world.laboratory.anonymous()
+    things = world.things(world.owner, "own")
+    await world.given.visible.wait(world.position, 5)
+    picture = f"/api/images/{things['image_id']}/download"
+    for scopes, statuses in (((), (403, 403)), (("images:write", "*"), (403, 403)), (tuple(Scope), (200, 200))):
+        token = world.given.access_tokens.issue_service(name="x", scopes=frozenset(scopes), seconds=600, at=now())
+        assert tuple([(await http.get(path, headers=bearer(token))).status_code for path in (picture, "/api/events")]) == statuses
+    ended = world.given.access_tokens.issue_service(name="x", scopes=frozenset(Scope), seconds=-60, at=now())
+    assert (await http.get(picture, headers=bearer(ended))).status_code == 401
+
+
+def test_the_command_line_prints_a_token_that_the_api_takes(lab_settings, monkeypatch):
+    from click.testing import CliRunner
+
+    from api.cli import main
+    from infrastructure.access_tokens import SignedAccessTokens, service_id
+    from infrastructure.keys import RootKey
+
+    monkeypatch.setenv("BIOSCOPE_DATA", str(lab_settings.data))
+    asked = ["tokens", "create", "classifier", "--scope", "images:read", "--scope", "events:read", "--days", "2"]
+    printed = CliRunner().invoke(main, asked)
+    assert printed.exit_code == 0, printed.output
+    claims = SignedAccessTokens(RootKey.read(lab_settings.root_key_path), ttl=1).verify(printed.output.strip(), at=now())
+    assert (claims.subject, claims.scopes, claims.role, claims.session_id) == (service_id("classifier"), set(Scope), None, None)
+    assert round((claims.expires_at - now()).total_seconds() / 86400) == 2
+    for wrong in (["--scope", "all"], [], ["--scope", "images:read", "--days", "0"]):
+        assert CliRunner().invoke(main, ["tokens", "create", "classifier", *wrong]).exit_code == 2
+    assert CliRunner().invoke(main, ["tokens", "create", "a b", "--scope", "images:read"]).exit_code == 1
+
+
+def test_the_scopes_of_the_command_line_are_all_that_there_are():
+    from api.cli import create_token
+
+    (option,) = [parameter for parameter in create_token.params if parameter.name == "scopes"]
+    assert set(option.type.choices) == set(Scope)
