@@ -107,11 +107,12 @@ class Client:
     def __init__(self, world: World, lab: Laboratory, journal: Journal, apis: list[Api], name: str) -> None:
         self._world, self._lab, self._journal, self._apis, self._name = world, lab, journal, apis, name
         self._chance = world.chance
+        self._thinks = self._chance.choice([0.01, 0.05, 0.2])  # seconds between two acts
         self._weights = [(act, weight * self._chance.choice([0, 1, 1, 3])) for act, weight in ACTS]
 
     async def work(self, acts: int) -> None:
         for _ in range(acts):
-            await asyncio.sleep(self._chance.expovariate(1 / 0.15))
+            await asyncio.sleep(self._chance.expovariate(1 / self._thinks))
             choices, weights = zip(*self._weights, strict=True)
             act = self._chance.choices(choices, weights if any(weights) else None)[0]
             await act(self)

@@ -42,7 +42,7 @@ LEASE, ATTEMPTS = 4.0, 3
 LABELS = ("round", "flat", "long")
 SLOTS = 2
 BEAT = 1.0
-SWEEP = 5.0
+SWEEP = 1.0
 
 
 def database_away() -> Exception:

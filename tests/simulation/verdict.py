@@ -144,9 +144,11 @@ class Model:
             self._hear(event)
 
     def _is_in_time(self, event: Event) -> None:
-        """Nothing comes into a dataset that was deleted before, and no worker's answer to a job that had ended."""
+        """Nothing is asked of what was deleted before, and no worker answers to a job that had ended."""
         match event:
-            case ImageUploaded() | ClassificationRequested() if event.dataset_id in self.gone:
+            case ImageUploaded() | ClassificationRequested() if not self.gone.isdisjoint(
+                {event.dataset_id, getattr(event, "image_id", None)}
+            ):
                 self.too_late.append(f"{type(event).__name__} {event.originator_id}")
             case ChunkJudged() if event.provenance is not None:
                 if self.phases.get(event.job_id) not in OPEN or event.job_id in self.gone:

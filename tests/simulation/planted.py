@@ -1,0 +1,194 @@
+"""Faults as people make them, planted into the production code: each must be found."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+
+from application import accounts, changes, datasets
+from application.ports import Appended, Conflicted
+from application.sweeping import sweep_orphans
+from domain import classification
+from domain.errors import Unavailable
+from infrastructure import publishing
+from infrastructure.event_store import EventLog
+from projections import batches, projector, scheduling
+from projections.batches import Applied, Changes, Target
+from projections.feed import Feed
+from projections.projector import Projector
+from projections.scheduling import Scheduler
+from tests.simulation import processes
+
+Fault = Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def planted(*places: tuple[Any, str, Any]) -> Iterator[None]:
+    """In the place of `what.name` stands something else, until the block ends."""
+    with ExitStack() as undone:
+        for where, name, what in places:
+            undone.callback(setattr, where, name, getattr(where, name))
+            setattr(where, name, what)
+        yield
+
+
+def checkpoint_before_effect() -> AbstractContextManager[None]:
+    def write(self: Any, to: Any, changed: Changes) -> None:
+        self._there().write(self._target, to, Changes())
+        self._target = Target(to, self._target.generation)
+        self._there().write(self._target, to, changed)
+
+    return planted((Projector, "_write", write))
+
+
+def acknowledged_before_it_is_committed() -> AbstractContextManager[None]:
+    append = EventLog.append
+
+    def hasty(self: EventLog, command: Any, *events: Any, **more: Any) -> Appended:
+        expected = self.head() + len(events)
+        try:
+            return append(self, command, *events, **more)
+        except Unavailable:
+            return Appended(position=expected, subject=more.get("subject"))
+
+    return planted((EventLog, "append", hasty))
+
+
+def gap_skipped() -> AbstractContextManager[None]:
+    def over(self: Any, last: int) -> None:
+        if self.at.position < last:
+            self._projector._write(self.at._replace(position=last), Changes())
+            self.at = self.at._replace(position=last)
+
+    return planted((Feed, "_fill_up_to", over))
+
+
+def claim_forgotten() -> AbstractContextManager[None]:
+    def start(log: Any, command: Any, events: Any, *, claims: Any = (), **more: Any) -> Any:
+        return changes.start(log, command, events, **more)
+
+    return planted((accounts, "start", start))
+
+
+def key_forgotten() -> AbstractContextManager[None]:
+    append = EventLog.append
+
+    def anew(self: EventLog, command: Any, *events: Any, **more: Any) -> Appended:
+        return append(self, msgspec.structs.replace(command, id=uuid4()), *events, **more)
+
+    return planted((EventLog, "append", anew))
+
+
+def conflict_taken_for_success() -> AbstractContextManager[None]:
+    append = EventLog.append
+
+    def careless(self: EventLog, command: Any, *events: Any, **more: Any) -> Appended:
+        try:
+            return append(self, command, *events, **more)
+        except Conflicted:
+            return Appended(position=self.head(), subject=more.get("subject"))
+
+    return planted((EventLog, "append", careless))
+
+
+def if_match_ignored() -> AbstractContextManager[None]:
+    def change(*given: Any, expected: int | None = None, **more: Any) -> Any:
+        return changes.change(*given, **more)
+
+    return planted((datasets, "change", change))
+
+
+def guard_without_effect() -> AbstractContextManager[None]:
+    append = EventLog.append
+
+    def unguarded(self: EventLog, command: Any, *events: Any, guards: Any = (), **more: Any) -> Appended:
+        return append(self, command, *events, **more)
+
+    return planted((EventLog, "append", unguarded))
+
+
+def plan_begins_again_after_a_crash() -> AbstractContextManager[None]:
+    return planted((Scheduler, "_last_planned", lambda self, state: 0))
+
+
+def lost_work_never_given_out_again() -> AbstractContextManager[None]:
+    return planted((scheduling, "lost", lambda *_, **__: []))
+
+
+def chunk_judged_twice() -> AbstractContextManager[None]:
+    return planted((classification, "chunk_id", lambda job, number: uuid4()))
+
+
+def poison_skipped() -> AbstractContextManager[None]:
+    def skip(self: Any, event: Any, to: Any, error: Exception) -> Applied:
+        self._write(to, Changes())
+        return Applied(event.position)
+
+    return planted((Projector, "_apply_again_or_set_aside", skip))
+
+
+def nothing_parked_behind_poison() -> AbstractContextManager[None]:
+    def all_of_it(self: Any, batch: Any) -> Any:
+        return batches.decoded(self._decoder, batch), [], self._blocked
+
+    return planted((Projector, "_sorted_out", all_of_it))
+
+
+def what_touches_a_parked_row_goes_on() -> AbstractContextManager[None]:
+    def only_itself(tables: Any, happened: Any) -> set[UUID]:
+        return {happened.event.originator_id}
+
+    return planted((projector, "touched", only_itself))
+
+
+def outrun_projector_writes_all_the_same() -> AbstractContextManager[None]:
+    def write(self: Any, to: Any, changed: Changes) -> None:
+        self._there().write(self._there().target(), to, changed)
+        self._target = Target(to, self._target.generation)
+
+    return planted((Projector, "_write", write))
+
+
+def unacked_taken_for_published() -> AbstractContextManager[None]:
+    def taken(outcomes: Any) -> Any:
+        return (outcome if isinstance(outcome, int) else -1 for outcome in outcomes)
+
+    return planted((publishing, "_taken", taken))
+
+
+def results_of_the_deleted_shown() -> AbstractContextManager[None]:
+    def project(models: Any, batch: Any) -> Any:
+        changed, applied = batches.project(models, batch)
+        return changed._replace(hidden_jobs=(), hidden_images=()), applied
+
+    return planted((projector, "project", project))
+
+
+def upload_swept_before_its_event() -> AbstractContextManager[None]:
+    return planted((processes, "sweep_orphans", partial(sweep_orphans, kept=timedelta(0))))
+
+
+FAULTS: tuple[Fault, ...] = (
+    checkpoint_before_effect,
+    acknowledged_before_it_is_committed,
+    gap_skipped,
+    claim_forgotten,
+    key_forgotten,
+    conflict_taken_for_success,
+    if_match_ignored,
+    guard_without_effect,
+    plan_begins_again_after_a_crash,
+    lost_work_never_given_out_again,
+    chunk_judged_twice,
+    poison_skipped,
+    nothing_parked_behind_poison,
+    what_touches_a_parked_row_goes_on,
+    outrun_projector_writes_all_the_same,
+    unacked_taken_for_published,
+    results_of_the_deleted_shown,
+    upload_swept_before_its_event,
+)
