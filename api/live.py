@@ -8,7 +8,7 @@ is the ordinary case, nothing is queued, and a session takes no more memory than
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -46,6 +46,7 @@ WHO_AGAIN: Final = 5.0  # seconds between two looks at whether the session still
 PING: Final = 20.0  # seconds
 SILENT_MOST: Final = 65.0  # seconds without a word from the client
 PAGE: Final = 100  # events read at once
+TELL_AGAIN: Final = 0.1  # seconds
 LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -200,15 +201,13 @@ class Watch:
         try:
             await self._greet()
             await self._serve()
-        except Exception as raised:
-            match _first(raised):
-                case Left():
-                    return None
-                case Ended() as ended:
-                    return ended
-                case unforeseen:
-                    log.exception("unforeseen error", exc_info=unforeseen)
-                    return Ended(OUR_FAULT, "something went wrong on our side")
+        except Left:
+            return None
+        except Ended as ended:
+            return ended
+        except Exception:
+            log.exception("unforeseen error", **self.told)
+            return Ended(OUR_FAULT, "something went wrong on our side")
         return None
 
     async def _greet(self) -> None:
@@ -228,9 +227,7 @@ class Watch:
             raise Ended(TOO_MANY, f"one account may watch {WATCHERS_EACH} times at once")
         each[actor.id] += 1
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for part in (self._listen, self._tell, self._ring, self._look_who, self._keep_alive):
-                    tasks.create_task(part())
+            await until_one_ends(self._listen(), self._tell(), self._ring(), self._look_who(), self._keep_alive())
         finally:
             each[actor.id] -= 1
             each += Counter()  # forgets those at zero
@@ -382,8 +379,18 @@ def happened(one: activity.Activity, job: classifications.Progress | None) -> Ha
     )
 
 
-def _first(raised: BaseException) -> BaseException:
-    """The first leaf of a group."""
-    while isinstance(raised, BaseExceptionGroup):
-        raised = raised.exceptions[0]
-    return raised
+async def until_one_ends(*parts: Coroutine[Any, Any, None]) -> None:
+    """Raises what ended it. The others are told to end until they do: where an answer comes at the same moment, a cancellation is lost."""
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        ended = next(task for task in tasks if task.done())
+    finally:
+        while left := [task for task in tasks if not task.done()]:
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=TELL_AGAIN)
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # looked at, or asyncio complains
+    ended.result()

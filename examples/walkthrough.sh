@@ -1,0 +1,211 @@
+#!/usr/bin/env bash
+# Through the whole API with curl alone (python3 only takes fields out of JSON). It cleans up behind itself.
+#
+#   bioscope up                                         # in another terminal
+#   bioscope users create-admin you@example.org
+#   BIOSCOPE_ADMIN_EMAIL=you@example.org BIOSCOPE_ADMIN_PASSWORD=... examples/walkthrough.sh
+#
+# BIOSCOPE_URL is where the API is [http://127.0.0.1:8000]. Each call is told on stderr before it is made.
+set -euo pipefail
+
+URL=${BIOSCOPE_URL:-http://127.0.0.1:8000}
+ADMIN_EMAIL=${BIOSCOPE_ADMIN_EMAIL:?the e-mail address of an administrator}
+ADMIN_PASSWORD=${BIOSCOPE_ADMIN_PASSWORD:?the password of that administrator}
+HERE=$(cd "$(dirname "$0")" && pwd)
+PICTURES=("$HERE"/micrographs/basophil/*.jpg)
+TMP=$(mktemp -d)
+trap 'rm -rf "$TMP"' EXIT
+TOKEN=
+
+chapter() { printf '\n== %s\n' "$*" >&2; }
+say() { printf '   %s\n' "$*" >&2; }
+random() { python3 -c 'import secrets; print(secrets.token_hex(12))'; }
+same() { [ "$1" = "$2" ] || { say "expected $2, found $1"; exit 1; }; }
+
+# field NAME.NAME.0: that field of the JSON on stdin, nothing where it is null; "#" is the length of a list
+field() {
+  python3 -c '
+import json, sys
+found = json.load(sys.stdin)
+for name in sys.argv[1].split("."):
+    found = len(found) if name == "#" else found[int(name)] if isinstance(found, list) else found[name]
+print("" if found is None else found)' "$1"
+}
+
+# call METHOD PATH [curl options]: the answer's body; its headers are in $TMP/headers. A refusal ends the script with what it says.
+call() {
+  local method=$1 path=$2
+  shift 2
+  say "$method $path"
+  curl --silent --show-error --fail-with-body --max-time 60 -D "$TMP/headers" -X "$method" -H "Authorization: Bearer $TOKEN" "$@" "$URL$path"
+}
+
+# send METHOD PATH JSON [curl options]
+send() { call "$1" "$2" -H 'Content-Type: application/json' -d "$3" "${@:4}"; }
+
+# refused STATUS METHOD PATH [curl options]: the call must be answered with that status
+refused() {
+  local wanted=$1 method=$2 path=$3
+  shift 3
+  say "$method $path, which must be refused with $wanted"
+  same "$(curl --silent -o "$TMP/refusal" -w '%{http_code}' -X "$method" -H "Authorization: Bearer $TOKEN" "$@" "$URL$path")" "$wanted"
+}
+
+header() { awk -v name="$1" 'tolower($1) == name ":" { sub(/\r$/, ""); print $2 }' "$TMP/headers"; }
+
+chapter "Is it there?"
+for path in /health /health/live /health/ready /api/health /api/health/live /api/health/ready; do
+  TOKEN='' call GET $path > /dev/null
+done
+
+chapter "Two people register: each is a viewer, until an administrator says otherwise"
+ME=$(random) && YOU=$(random) && PASSWORD=$(random)
+person() { printf '{"email":"%s@example.org","username":"%s","first_name":"Ada","last_name":"Byron","password":"%s"}' "$1" "$1" "$PASSWORD"; }
+MY_ID=$(send POST /api/auth/register "$(person "$ME")" | field id)
+YOUR_ID=$(send POST /api/auth/register "$(person "$YOU")" | field id)
+
+sign_in() { send POST /api/auth/login "{\"email\":\"$1\",\"password\":\"$2\"}"; }
+ADMIN_TOKEN=$(sign_in "$ADMIN_EMAIL" "$ADMIN_PASSWORD" | field access_token)
+TOKEN=$ADMIN_TOKEN
+send PATCH "/api/users/users/$MY_ID" '{"role":"researcher"}' > /dev/null
+send PATCH "/api/users/users/$YOUR_ID" '{"role":"analyst"}' > /dev/null
+call GET "/api/users/users?page_size=5" > /dev/null
+same "$(call GET "/api/users/users/$MY_ID" | field role)" researcher
+
+chapter "A device (administrators register them)"
+DEVICE=$(send POST /api/devices "{\"name\":\"Scope\",\"hostname\":\"scope-$ME\"}" | field id)
+send PATCH "/api/devices/$DEVICE" '{"location":"Room 1"}' > /dev/null
+send PATCH "/api/devices/$DEVICE/status" '{"is_online":true}' > /dev/null
+same "$(call GET "/api/devices/$DEVICE" | field is_online)" True
+call GET '/api/devices?is_online=true' > /dev/null
+
+chapter "Signing in"
+SIGNED_IN=$(sign_in "$ME@example.org" "$PASSWORD")
+MY_TOKEN=$(field access_token <<< "$SIGNED_IN") && MY_REFRESH=$(field refresh_token <<< "$SIGNED_IN")
+YOUR_TOKEN=$(call POST /api/auth/login-swagger --data-urlencode "username=$YOU@example.org" --data-urlencode "password=$PASSWORD" | field access_token)
+TOKEN=$MY_TOKEN
+same "$(call GET /api/users/me | field username)" "$ME"
+
+chapter "A dataset: a repeat with the same Idempotency-Key makes no second one"
+KEY=$(random)
+DATASET=$(send POST /api/datasets '{"name":"Blood smears"}' -H "Idempotency-Key: $KEY" | field id)
+same "$(send POST /api/datasets '{"name":"Blood smears"}' -H "Idempotency-Key: $KEY" | field id)" "$DATASET"
+call GET /api/datasets > /dev/null
+
+chapter "A change is guarded by the ETag that was read"
+call GET "/api/datasets/$DATASET" > /dev/null
+ETAG=$(header etag)
+send PATCH "/api/datasets/$DATASET" '{"description":"May-Grünwald-Giemsa"}' -H "If-Match: $ETAG" > /dev/null
+CHANGED_AT=$(header x-event-position)
+refused 412 PATCH "/api/datasets/$DATASET" -H 'Content-Type: application/json' -H "If-Match: $ETAG" -d '{"name":"Too late"}'
+
+chapter "Images"
+IMAGES=()
+for picture in "${PICTURES[@]:0:3}"; do
+  IMAGES+=("$(call POST /api/images/upload -F "dataset_id=$DATASET" -F "device_id=$DEVICE" -F "file=@$picture" | field id)")
+done
+IMAGE=${IMAGES[0]}
+send PATCH "/api/images/$IMAGE" '{"filename":"first.jpg"}' > /dev/null
+same "$(call GET "/api/images?dataset_id=$DATASET&order_by=filename&page_size=2" | field '#')" 2
+CURSOR=$(header x-next-cursor)
+same "$(call GET "/api/images?dataset_id=$DATASET&order_by=filename&page_size=2&cursor=$CURSOR" | field '#')" 1
+refused 415 POST /api/images/upload -F "dataset_id=$DATASET" -F "file=@$0;filename=script.jpg"
+
+say "until the whole file was decoded"
+for _ in $(seq 100); do
+  STATUS=$(call GET "/api/images/$IMAGE" 2> /dev/null | field status)
+  [ "$STATUS" = pending ] || break
+  sleep 0.2
+done
+same "$STATUS" accepted
+
+chapter "Looking at an image: addresses that need no header, and end"
+for what in preview thumbnail download; do
+  ADDRESS=$(call GET "/api/images/$IMAGE/$what?expires_in=60" | field url)
+  say "GET /api/blobs/..."
+  curl --silent --show-error --fail --max-time 60 -o "$TMP/$what" "${ADDRESS/#\//$URL/}"
+done
+cmp "$TMP/download" "${PICTURES[0]}"
+
+chapter "Models"
+MODEL=$(call GET /api/models | field 0.name)
+call GET "/api/models/$MODEL" > /dev/null
+
+# until_ended JOB: its last status
+until_ended() {
+  local status
+  for _ in $(seq 300); do
+    status=$(call GET "/api/classifications/$1" 2> /dev/null | field status)
+    case $status in pending | running) sleep 0.2 ;; *) break ;; esac
+  done
+  echo "$status"
+}
+
+chapter "One image, then the whole dataset"
+ONE=$(send POST /api/classifications/run "{\"image_id\":\"$IMAGE\"}" | field id)
+ALL=$(send POST /api/classifications/run "{\"dataset_id\":\"$DATASET\",\"model_name\":\"$MODEL\"}" | field id)
+same "$(until_ended "$ONE")" completed
+same "$(until_ended "$ALL")" completed
+same "$(call GET "/api/classifications/$ALL" | field succeeded)" 3
+call GET "/api/classifications?dataset_id=$DATASET&status_filter=completed" > /dev/null
+same "$(call GET "/api/classifications/$ALL/failures" | field '#')" 0
+
+chapter "Results"
+RESULT=$(call GET "/api/classification-results/classification/$ALL" | field 0.id)
+call GET "/api/classification-results/$RESULT" | python3 -m json.tool
+same "$(call GET "/api/classification-results/image/$IMAGE" | field '#')" 2
+call GET "/api/classification-results?classification_id=$ONE" > /dev/null
+call GET /api/classification-results/today/statistics > /dev/null
+
+chapter "A job may be stopped, unless it was quicker"
+STOPPED=$(send POST /api/classifications/run "{\"dataset_id\":\"$DATASET\"}" -H 'Prefer: respond-async' | field id)
+say "POST /api/classifications/$STOPPED/cancel"
+curl --silent -o /dev/null -w '   answered with %{http_code}\n' -X POST -H "Authorization: Bearer $TOKEN" "$URL/api/classifications/$STOPPED/cancel" >&2
+call DELETE "/api/classifications/$STOPPED"
+
+chapter "Sharing: foreign and absent look the same"
+TOKEN=$YOUR_TOKEN refused 404 GET "/api/datasets/$DATASET"
+send PUT "/api/datasets/$DATASET/shares/$YOUR_ID" '{"grant":"viewer"}'
+same "$(call GET "/api/datasets/$DATASET/shares" | field '#')" 2
+same "$(TOKEN=$YOUR_TOKEN call GET "/api/datasets/$DATASET" | field grant)" viewer
+TOKEN=$YOUR_TOKEN refused 403 DELETE "/api/datasets/$DATASET"
+call DELETE "/api/datasets/$DATASET/shares/$YOUR_ID"
+TOKEN=$YOUR_TOKEN refused 404 GET "/api/datasets/$DATASET"
+
+chapter "The record (for administrators): what happened to the image, and how the dataset stood"
+TOKEN=$ADMIN_TOKEN
+call GET "/api/audit/$IMAGE/trail" | python3 -c '
+import json, sys
+for entry in json.load(sys.stdin):
+    print("  ", entry["position"], entry["at"], entry["type"], file=sys.stderr)'
+same "$(call GET "/api/audit/$DATASET/state?as_of=$((CHANGED_AT - 1))" | field description)" ""
+same "$(call GET "/api/audit/$DATASET/state?as_of=$CHANGED_AT" | field description)" "May-Grünwald-Giemsa"
+
+chapter "The events, from any position on"
+call GET /api/events/schemas > /dev/null
+same "$(call GET '/api/events/schemas/ChunkJudged?version=1' | field title)" ChunkJudged
+AFTER=0
+while PAGE=$(call GET "/api/events?after=$AFTER&limit=1000&sealed=true" 2> /dev/null) && [ "$(field events.# <<< "$PAGE")" -gt 0 ]; do
+  AFTER=$(field next <<< "$PAGE")
+done
+say "GET /api/events, all of them: $AFTER"
+TOKEN=$MY_TOKEN refused 403 GET /api/events
+call GET "/api/events?after=$AFTER&wait=1" > /dev/null
+
+chapter "Staying signed in, and signing out"
+TOKEN=''
+REFRESHED=$(send POST /api/auth/refresh "{\"refresh_token\":\"$MY_REFRESH\"}")
+TOKEN=$(field access_token <<< "$REFRESHED")
+call GET /api/users/me > /dev/null
+send POST /api/auth/logout "{\"refresh_token\":\"$(field refresh_token <<< "$REFRESHED")\"}"
+refused 401 GET /api/users/me
+
+chapter "Cleaning up: hidden from everybody, kept in the record"
+TOKEN=$ADMIN_TOKEN
+call DELETE "/api/images/$IMAGE"
+call DELETE "/api/datasets/$DATASET"
+refused 404 GET "/api/images/${IMAGES[1]}"
+call DELETE "/api/devices/$DEVICE"
+call DELETE "/api/users/users/$YOUR_ID"
+call DELETE "/api/users/users/$MY_ID"
+chapter "Done"
