@@ -43,7 +43,7 @@ class Place(NamedTuple):
     root: str
     uploads: Path
     away: tuple[type[Exception], ...]
-    keep: Callable[[Path, str, str], None]
+    keep: Callable[[str, str, str], None]
     link: Callable[[SignedBlob, str, int, bool], str]
 
 
@@ -81,13 +81,13 @@ class Objects:
 
     def put_derived(self, name: str, data: bytes, media_type: str) -> None:
         with _told(self._place, putting=True):
-            with tempfile.NamedTemporaryFile(dir=self._place.uploads, delete=False) as file:
-                written = Path(file.name)
-                file.write(data)
+            descriptor, written = tempfile.mkstemp(dir=self._place.uploads)
             try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(data)
                 self._place.keep(written, _derived(name), media_type)
             finally:
-                written.unlink(missing_ok=True)
+                _remove(written)
 
     def get_derived(self, name: str) -> bytes | None:
         with suppress(NotFound), _told(self._place):
@@ -134,7 +134,8 @@ class Upload:
         self._place, self._most, self._size = place, most, 0
         self._hash = hashlib.sha256()
         with _told(place, putting=True):
-            self.file: IO[bytes] = tempfile.NamedTemporaryFile(dir=place.uploads, delete=False)  # noqa: SIM115 - lives until commit or abort
+            descriptor, self._written = tempfile.mkstemp(dir=place.uploads)
+            self.file: IO[bytes] = os.fdopen(descriptor, "w+b")
 
     def write(self, chunk: bytes) -> None:
         self._size += len(chunk)
@@ -152,14 +153,14 @@ class Upload:
             self.file.flush()
             self.file.close()
             try:
-                self._place.keep(Path(self.file.name), _key(sha256), "application/octet-stream")
+                self._place.keep(self._written, _key(sha256), "application/octet-stream")
             finally:
                 self.abort()
         return sha256, self._size
 
     def abort(self) -> None:
         self.file.close()
-        Path(self.file.name).unlink(missing_ok=True)
+        _remove(self._written)
 
 
 def _folder(settings: Settings, folder: Path, root: RootKey) -> Place:
@@ -169,17 +170,16 @@ def _folder(settings: Settings, folder: Path, root: RootKey) -> Place:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         uploads.mkdir(exist_ok=True, mode=0o700)
         _sweep(uploads)
+    settled = {str(folder)}
 
-    def keep(file: Path, key: str, _: str) -> None:
-        target = folder / key
-        descriptor = os.open(file, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file.replace(target)
+    def keep(file: str, key: str, _: str) -> None:
+        shelf, name = os.path.split(f"{folder}/{key}")
+        _sync(file)
+        if shelf not in settled:
+            Path(shelf).mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.replace(file, f"{shelf}/{name}")  # noqa: PTH105 - parsing paths would take longer
         if key.startswith("sha256/"):  # what is derived can be made again
-            for parent in target.relative_to(folder).parents:
-                _sync(folder / parent)
+            _settle(shelf, settled)
 
     def link(blob: SignedBlob, _: str, __: int, internal: bool) -> str:  # noqa: FBT001
         base = f"http://{settings.host}:{settings.port}" if internal else settings.base_url
@@ -219,8 +219,8 @@ def _bucket(settings: Settings) -> Place:
     outside = at(settings.blobs_public_endpoint) if settings.blobs_public_endpoint else inside
     uploads = Path(tempfile.gettempdir())
 
-    def keep(file: Path, key: str, media_type: str) -> None:
-        inside.put_file(str(file), f"{bucket}/{key}", ContentType=media_type)
+    def keep(file: str, key: str, media_type: str) -> None:
+        inside.put_file(file, f"{bucket}/{key}", ContentType=media_type)
 
     def link(blob: SignedBlob, key: str, seconds: int, internal: bool) -> str:  # noqa: FBT001
         shown = {"ResponseContentType": blob.served_type, "ResponseContentDisposition": blob.disposition}
@@ -263,12 +263,27 @@ def _written(about: dict[str, Any]) -> datetime:
     return about["LastModified"] if "LastModified" in about else datetime.fromtimestamp(about["mtime"], UTC)
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _settle(folder: str, settled: set[str]) -> None:
+    """Write the entries of `folder` to disk, and its own and those above it unless this was done before: folders never go away."""
+    _sync(folder)
+    while folder not in settled:
+        above = str(Path(folder).parent)
+        _sync(above)
+        settled.add(folder)
+        folder = above
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108 - parsing paths would take longer
 
 
 def _sweep(uploads: Path) -> None:
