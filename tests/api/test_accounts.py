@@ -232,6 +232,23 @@ async def test_a_new_password_ends_all_other_sessions_at_once(laboratory):
     assert kinds_of(laboratory, mine) == ["UserRegistered", PasswordChanged.__name__]
 
 
+async def test_no_sign_in_with_the_old_password_survives_a_new_one_however_close_they_are(laboratory):
+    http, mine = await someone(laboratory)
+    address = (await http.get(ME)).json()["email"]
+    signing_in = [asyncio.create_task(login(laboratory, address)) for _ in range(12)]
+    await asyncio.sleep(0.2)
+    assert (await http.patch(mine, json={"password": OTHER_PASSWORD})).status_code == 200
+    answers = await asyncio.gather(*signing_in)
+    assert {answer.status_code for answer in answers} <= {200, 401}
+    for answer in answers:
+        if answer.status_code == 200:
+            said = answer.json()
+            anonymous = laboratory.anonymous()
+            assert (await anonymous.get(ME, headers={"Authorization": f"Bearer {said['access_token']}"})).status_code == 401
+            assert (await anonymous.post("/api/auth/refresh", json={"refresh_token": said["refresh_token"]})).status_code == 401
+    assert (await http.get(ME)).status_code == 200
+
+
 async def test_a_new_password_keeps_the_rule_and_is_never_echoed(laboratory):
     http, mine = await someone(laboratory)
     for password in ("short", "passwordpassword", "x" * 129):

@@ -5,9 +5,12 @@ import statistics
 import time
 from datetime import UTC, datetime, timedelta
 
+import httpx
+import msgspec
 import psycopg
 import pytest
 
+from api.app import create_app
 from domain.session import RefreshReuseDetected, SessionRevoked
 from tests.api.conftest import ORIGIN, PASSWORD
 
@@ -118,6 +121,17 @@ async def test_signing_in_gives_both_tokens_and_a_cookie_that_scripts_cannot_rea
     assert name == f"refresh_token={said['refresh_token']}"
     assert {attribute.lower() for attribute in attributes} == {"httponly", "samesite=strict", "path=/api/auth", "max-age=604800"}
     assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_over_tls_the_cookie_is_secure_and_browsers_stay_with_tls(laboratory):
+    secure = msgspec.structs.replace(laboratory.services.options, secure_cookies=True, base_url="https://bioscope.example.org")
+    app = create_app(msgspec.structs.replace(laboratory.services, options=secure))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://bioscope.example.org") as http:
+        answer = await login(http, laboratory.account())
+        assert "secure" in {part.strip().lower() for part in answer.headers["set-cookie"].split(";")}
+        assert answer.headers["strict-transport-security"] == "max-age=31536000"
+        again = await http.post(REFRESH, headers={"Origin": "https://bioscope.example.org"})
+        assert again.status_code == 200, "by the cookie that the client kept"
 
 
 async def test_the_form_of_the_documentation_signs_in_too(laboratory):
