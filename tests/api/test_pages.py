@@ -1,0 +1,36 @@
+"""The pages in docs/ about the API say what is so."""
+
+import re
+from pathlib import Path
+
+from api import live
+from api.problems import STATUS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+
+
+def test_every_code_is_told_with_its_status():
+    assert re.findall(r"^\| (\d{3}) \| `(\w+)` \| .{5,} \|$", PAGE, re.MULTILINE) == [
+        (str(status), code) for code, status in STATUS.items()
+    ]
+
+
+def test_every_reason_to_close_is_told():
+    told = {int(code) for code in re.findall(r"^\| (4\d{3}) \|", PAGE, re.MULTILINE)}
+    assert told == {live.MALFORMED, live.UNKNOWN, live.FOREIGN_ORIGIN, live.TOO_SLOW, live.TOO_MANY}
+
+
+def test_every_message_is_told():
+    for message in (live.Authenticated, live.Happened, live.CaughtUp, live.StillHere):
+        (row,) = re.findall(rf'^\| `{{"type":"{message.__struct_config__.tag}".*$', PAGE, re.MULTILINE)
+        assert all(f'"{name}"' in row for name in message.__struct_fields__)
+
+
+def test_every_route_that_is_named_exists():
+    from api import docs
+
+    paths = [re.compile(re.sub(r"\{\w+\}", "[^/]+", path)) for path in (*docs.document()["paths"], "/api/ws")]
+    named = set(re.findall(r"(/api/[a-z/-]*[a-z](?:/(?:ID|\$\w+)(?:/[a-z]+)?)?)", PAGE)) - {"/api/auth"}
+    assert len(named) > 12
+    for route in named:
+        assert any(path.fullmatch(route) for path in paths), route
