@@ -1,0 +1,68 @@
+"""`python -m benchmarks [append projection inference latency lists uploads footprint]`: every figure beside its goal.
+
+Prints a table, writes results.json and chart.png beside this file. Each figure is measured against another side in the same run.
+"""
+
+import importlib
+import os
+import platform
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.chart import drawn
+from benchmarks.measure import Row
+
+HERE = Path(__file__).parent
+ALL = ("append", "projection", "inference", "latency", "lists", "uploads", "footprint")
+
+
+def main(names: list[str]) -> None:
+    console = Console()
+    known = {row["name"]: row for row in _before()} if names else {}
+    for name in names or ALL:
+        began = time.monotonic()
+        for row in importlib.import_module(f"benchmarks.{name}").rows():
+            known[row.name] = msgspec.to_builtins(row) | {"reached": row.reached}
+            console.print(f"[dim]{time.monotonic() - began:5.0f} s[/dim]  {said(row)}", highlight=False)
+    (HERE / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(list(known.values())), indent=1) + b"\n")
+    rows = [msgspec.convert({name: value for name, value in row.items() if name != "reached"}, Row) for row in known.values()]
+    (HERE / "chart.png").write_bytes(drawn(rows))
+    console.print(table(rows))
+    console.print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}", highlight=False)
+    missed = [row.name for row in rows if not row.reached]
+    console.print(
+        f"benchmarks: {len(rows) - len(missed)} of {len(rows)} goals reached" + (f"; missed: {', '.join(missed)}" if missed else "")
+    )
+
+
+def said(row: Row) -> str:
+    sign = ">=" if row.at_least else "<="
+    mark = "[green]reached[/green]" if row.reached else "[red]missed[/red]"
+    return f"{row.name}: {row.value:,.4g} {row.unit} ({sign} {row.goal:,.4g}) {mark}"
+
+
+def table(rows: list[Row]) -> Table:
+    shown = Table(title="Benchmarks", title_justify="left")
+    for column in ("what", "value", "goal", "limit", ""):
+        shown.add_column(column, justify="left" if column == "what" else "right")
+    for row in rows:
+        sign = ">=" if row.at_least else "<="
+        limit = f"{row.limit:,.4g}" if row.limit is not None else ""
+        mark = "[green]reached[/green]" if row.reached else "[red]missed[/red]"
+        shown.add_row(row.name, f"{row.value:,.4g} {row.unit}", f"{sign} {row.goal:,.4g}", limit, mark)
+    return shown
+
+
+def _before() -> list[dict[str, object]]:
+    path = HERE / "results.json"
+    return msgspec.json.decode(path.read_bytes(), type=list[dict[str, object]]) if path.exists() else []
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

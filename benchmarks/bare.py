@@ -1,0 +1,68 @@
+"""What the framework and the server cost at least: handlers that do the same work and nothing else."""
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from litestar import Litestar, Request, Response, get, post
+
+from infrastructure.reads import ReadDatabase
+from projections.images import Image
+
+ASKED = Path(os.environ.get("BIOSCOPE_BENCH_QUERY", "/dev/null")).read_bytes()
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The query of the page that is measured, its parameters, and the bytes that were answered."""
+
+    query: str
+    parameters: dict[str, Any]
+    answer: bytes
+
+
+@get("/page")
+async def page(request: Request[Any, Any, Any]) -> Response[bytes]:
+    asked: Asked = request.app.state.asked
+    await request.app.state.reads.rows(asked.query, asked.parameters, into=Image)
+    return Response(asked.answer, media_type="application/json")
+
+
+@post("/upload")
+async def upload(request: Request[Any, Any, Any]) -> dict[str, str]:
+    """Hash and write what comes, durably, as it comes."""
+    digest, folder = hashlib.sha256(), request.app.state.folder
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+        async for piece in request.stream():
+            digest.update(piece)
+            await asyncio.to_thread(file.write, piece)
+        await asyncio.to_thread(_synced, file)
+    await asyncio.to_thread(os.replace, file.name, Path(folder) / digest.hexdigest())
+    return {"sha256": digest.hexdigest()}
+
+
+def _synced(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@asynccontextmanager
+async def lifespan(app: Litestar) -> AsyncIterator[None]:
+    with tempfile.TemporaryDirectory(prefix="bioscope-bench-") as folder:
+        app.state.folder = folder
+        if ASKED:
+            app.state.asked = msgspec.json.decode(ASKED, type=Asked)
+            app.state.reads = ReadDatabase(os.environ["BIOSCOPE_BENCH_DATABASE"])
+            await app.state.reads.open()
+        yield
+        if ASKED:
+            await app.state.reads.close()
+
+
+def create() -> Litestar:
+    return Litestar([page, upload], lifespan=[lifespan], openapi_config=None, request_max_body_size=None, logging_config=None)

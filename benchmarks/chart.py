@@ -1,0 +1,36 @@
+"""The table as a picture: each figure as a share of its goal, so that all bars can stand side by side."""
+
+import io
+
+from PIL import Image, ImageDraw, ImageFont
+
+from benchmarks.measure import Row
+
+ROW, LEFT, WIDTH, TOP = 26, 470, 1180, 40
+MOST = 2.0  # times the goal; longer bars are cut
+REACHED, MISSED, INK, PAPER, RULE = "#2a9d8f", "#e76f51", "#222222", "#ffffff", "#999999"
+
+
+def drawn(rows: list[Row]) -> bytes:
+    """A PNG."""
+    picture = Image.new("RGB", (WIDTH, TOP + ROW * len(rows) + 20), PAPER)
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    pen.text((10, 10), "How far each figure is from its goal (right of the line: better)", fill=INK, font=ImageFont.load_default(15))
+    scale = (WIDTH - LEFT - 150) / MOST
+    for number, row in enumerate(rows):
+        top = TOP + ROW * number
+        share = min(MOST, better(row))
+        pen.text((10, top + 4), row.name, fill=INK, font=font)
+        pen.rectangle((LEFT, top + 4, LEFT + share * scale, top + ROW - 6), fill=REACHED if row.reached else MISSED)
+        pen.text((LEFT + share * scale + 6, top + 4), f"{row.value:,.4g} {row.unit}", fill=INK, font=font)
+    pen.line((LEFT + scale, TOP, LEFT + scale, TOP + ROW * len(rows)), fill=RULE, width=2)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def better(row: Row) -> float:
+    """1 at the goal, more when better."""
+    if not row.value or not row.goal:
+        return 0.0
+    return row.value / row.goal if row.at_least else row.goal / row.value

@@ -1,0 +1,103 @@
+"""Latency on the whole embedded system: a command until it is visible, a run until its result is readable, alone and beside a job."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+
+from websockets.sync.client import ClientConnection, connect
+
+from benchmarks.measure import Row, percentile
+from benchmarks.stack import PICTURES, Bench, system, with_images
+
+COMMANDS, RUNS = 300, 60
+BESIDE = 5000  # images of the job that runs meanwhile
+PAUSE = 0.02  # seconds between two commands: the system is idle in between
+POLL = 0.003
+
+
+def rows() -> Iterator[Row]:
+    with system() as bench:
+        dataset = bench.dataset()
+        image = uploaded(bench, dataset)
+        for _ in range(5):
+            until_readable(bench, image)
+        commands = [timed(bench.dataset) for _ in range(COMMANDS)]
+        yield Row(name="command -> visible, p50 (over HTTP)", value=percentile(commands, 0.5), unit="ms", goal=15, at_least=False)
+        yield Row(name="command -> visible, p99 (over HTTP)", value=percentile(commands, 0.99), unit="ms", goal=60, at_least=False)
+        runs = [timed(lambda: until_readable(bench, image)) for _ in range(RUNS)]
+        yield Row(name="run -> result readable, p50", value=percentile(runs, 0.5), unit="ms", goal=120, at_least=False)
+        yield Row(name="run -> result readable, p99", value=percentile(runs, 0.99), unit="ms", goal=500, at_least=False)
+        pushed, readable = pushes(bench, image)
+        yield Row(
+            name="WebSocket push, p50", value=median(pushed), unit="ms", goal=median(readable) + 5, limit=median(readable), at_least=False
+        )
+        yield beside_a_job(bench, image)
+
+
+def beside_a_job(bench: Bench, image: str) -> Row:
+    job = bench.post("/api/classifications/run", {"dataset_id": with_images(bench, BESIDE)}).json()["id"]
+    found = []
+    while bench.http.get(f"/api/classifications/{job}").json()["status"] in {"pending", "running"}:
+        found.append(timed(lambda: until_readable(bench, image)))
+        time.sleep(0.1)
+    return Row(
+        name=f"run -> result readable, p99, beside a job of {BESIDE} images",
+        value=percentile(found, 0.99),
+        unit="ms",
+        goal=500,
+        at_least=False,
+    )
+
+
+def uploaded(bench: Bench, dataset: str) -> str:
+    picture = PICTURES[0]
+    answer = bench.http.post("/api/images/upload", data={"dataset_id": dataset}, files={"file": (picture.name, picture.read_bytes())})
+    answer.raise_for_status()
+    return str(answer.json()["id"])
+
+
+def until_readable(bench: Bench, image: str) -> None:
+    job = bench.post("/api/classifications/run", {"image_id": image}).json()["id"]
+    while not bench.http.get(f"/api/classification-results/classification/{job}").json():
+        time.sleep(POLL)
+
+
+def pushes(bench: Bench, image: str) -> tuple[list[float], list[float]]:
+    """(until the result was pushed, until it could be read) in ms, of the same runs."""
+    pushed, readable = [], []
+    with connect(bench.settings.base_url.replace("http", "ws") + "/api/ws") as socket:
+        socket.send(json.dumps({"type": "auth", "token": bench.token}))
+        socket.send(json.dumps({"type": "subscribe"}))
+        for _ in range(20):
+            drained(socket)
+            began = time.perf_counter()
+            job = bench.post("/api/classifications/run", {"image_id": image}).json()["id"]
+            heard(socket, job)
+            pushed.append((time.perf_counter() - began) * 1000)
+            readable.append(timed(lambda: until_readable(bench, image)))
+    return pushed, readable
+
+
+def heard(socket: ClientConnection, job: str) -> None:
+    while True:
+        said = json.loads(socket.recv(timeout=10))
+        if said.get("event") == "ChunkJudged" and job in said.get("subjects", ()):
+            return
+
+
+def drained(socket: ClientConnection) -> None:
+    time.sleep(0.1)
+    while True:
+        try:
+            socket.recv(timeout=0)
+        except TimeoutError:
+            return
+
+
+def timed(act: Callable[[], object]) -> float:
+    """ms"""
+    time.sleep(PAUSE)
+    began = time.perf_counter()
+    act()
+    return (time.perf_counter() - began) * 1000

@@ -1,0 +1,111 @@
+"""Pages of images: 25 of ten thousand against 25 of a million, and their cost beside a bare handler; a day's figures over a million."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from uuid import UUID
+
+import httpx
+import msgspec
+
+from benchmarks.bare import Asked
+from benchmarks.laboratory import LABELS
+from benchmarks.latency import timed
+from benchmarks.measure import Row, percentile, taking_turns
+from benchmarks.served import bare_server
+from benchmarks.stack import Bench, cpu_seconds, owner_connection, system
+from domain.access import Actor, Role
+from projections import images
+
+FEW, MANY = 10_000, 1_000_000
+REQUESTS = 200
+FILL_IMAGES = """insert into read.images (id, version, dataset_id, filename, sha256, size, media_type, width, height, bands, dtype,
+    pages, axes, uploaded_by, uploaded_at, analyzed, accepted, deleted, position)
+  select gen_random_uuid(), 2, %(dataset)s, 'cell ' || n || '.jpg', repeat('0', 64), 16000, 'image/jpeg', 360, 363, 3, 'uint8', 1, 'YXC',
+    %(owner)s, now() - n * interval '1 second', false, true, false, n from generate_series(1, %(count)s) n"""
+FILL_RESULTS = """insert into read.results (id, classification_id, image_id, dataset_id, label, confidence, verdict, model_name,
+    model_version, scores, created_at, hidden)
+  select gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), %(dataset)s, %(label)s, 0.9, 'clear', 'pbc8', 1, '{}',
+    now() - n * interval '86 milliseconds', false from generate_series(1, %(count)s) n"""
+
+
+def rows() -> Iterator[Row]:
+    with system() as bench:
+        few, many = filled(bench, FEW), filled(bench, MANY)
+        with owner_connection(bench) as connection:
+            connection.execute("analyze")
+        sides = taking_turns({"few": lambda: listed(bench, few), "many": lambda: listed(bench, many)})
+        yield Row(
+            name="list 25 of 1,000,000 beside 25 of 10,000 images", value=sides["many"] / sides["few"], unit="x", goal=1.2, at_least=False
+        )
+        yield Row(
+            name="list 25 of 1,000,000 images, p50",
+            value=sides["many"],
+            unit="ms",
+            goal=1.2 * sides["few"],
+            limit=sides["few"],
+            at_least=False,
+        )
+        yield beside_bare(bench, few)
+        yield today(bench, few)
+
+
+def filled(bench: Bench, count: int) -> str:
+    dataset = bench.dataset()
+    with owner_connection(bench) as connection:
+        connection.execute(FILL_IMAGES, {"dataset": dataset, "owner": bench.owner, "count": count})
+    return dataset
+
+
+def listed(bench: Bench, dataset: str) -> float:
+    """ms, the median."""
+    return percentile([timed(lambda: bench.http.get("/api/images/", params={"dataset_id": dataset})) for _ in range(40)], 0.5)
+
+
+def beside_bare(bench: Bench, dataset: str) -> Row:
+    path = f"/api/images/?dataset_id={dataset}&cursor="  # the first page has a count too; a following one is the page alone
+    first = bench.http.get("/api/images/", params={"dataset_id": dataset})
+    path += first.headers["X-Next-Cursor"]
+    answer = bench.http.get(path)
+    home = bench.settings.data
+    (home / "asked.json").write_bytes(msgspec.json.encode(asked(bench, dataset, first.headers["X-Next-Cursor"], answer.content)))
+    variables = {"BIOSCOPE_BENCH_QUERY": str(home / "asked.json"), "BIOSCOPE_BENCH_DATABASE": bench.settings.postgres_url}
+    with bare_server(home, **variables) as (url, pid), httpx.Client(base_url=url) as plain:
+        assert plain.get("/page").content == answer.content
+        api = bench.system.pid("api")
+        sides = taking_turns(
+            {"ours": lambda: cost(api, lambda: bench.http.get(path)), "bare": lambda: cost(pid, lambda: plain.get("/page"))}
+        )
+    return Row(name="CPU of a page beside a bare handler", value=sides["ours"] / sides["bare"], unit="x", goal=1.7, at_least=False)
+
+
+def asked(bench: Bench, dataset: str, cursor: str, answer: bytes) -> Asked:
+    """The very statement that the page is read with: caught on its way to the database."""
+    caught: list[Asked] = []
+
+    class Catching:
+        async def rows(self, query: str, parameters: dict[str, object], **_: object) -> list[object]:
+            plain = {name: str(value) if isinstance(value, UUID) else value for name, value in parameters.items()}
+            caught.append(Asked(query, plain, answer))
+            return []
+
+    actor = Actor(id=bench.owner, role=Role.ADMIN)
+    reading = images.listed(Catching(), actor, where=images.Filter(dataset_id=UUID(dataset)), cursor=cursor)  # type: ignore[arg-type]
+    with suppress(StopIteration):
+        reading.send(None)
+    return caught[-1]
+
+
+def cost(pid: int, ask: Callable[[], httpx.Response]) -> float:
+    """CPU seconds of a request, in the server's processes."""
+    before = cpu_seconds(pid)
+    for _ in range(REQUESTS):
+        ask().raise_for_status()
+    return (cpu_seconds(pid) - before) / REQUESTS
+
+
+def today(bench: Bench, dataset: str) -> Row:
+    with owner_connection(bench) as connection:
+        connection.execute(FILL_RESULTS, {"dataset": dataset, "label": LABELS[0], "count": MANY})
+        connection.execute("analyze read.results, read.tallies")
+    found = [timed(lambda: bench.http.get("/api/classification-results/today/statistics")) for _ in range(60)]
+    return Row(name="statistics of today over 1,000,000 results, p50", value=percentile(found, 0.5), unit="ms", goal=5, at_least=False)

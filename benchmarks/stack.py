@@ -1,0 +1,141 @@
+"""A whole system of a benchmark's own, with somebody signed in, and ways to fill it quickly."""
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID, uuid4
+
+import httpx
+import psycopg
+
+from api.cli import prepare
+from api.client import Client, pictures_in
+from application.accounts import register
+from application.ports import Blobs, Command
+from benchmarks.laboratory import ACTOR, WRITERS, append
+from benchmarks.measure import folder
+from domain import image
+from domain.access import Role
+from infrastructure.container import blobs, passwords
+from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.keys import RootKey
+from infrastructure.settings import Settings
+from infrastructure.shipped import micrographs
+from infrastructure.supervisor import Stack
+
+PASSWORD = "benchmark benchmark 9"
+PICTURES = pictures_in(Path(os.environ.get("BIOSCOPE_BENCH_PICTURES") or micrographs()))
+UNLIMITED = {"logins_per_minute_account": 100_000, "logins_per_minute_address": 100_000}
+
+
+class Bench(NamedTuple):
+    """`system` knows the processes; `http` is signed in as an administrator, whose id is `owner`."""
+
+    system: Stack
+    settings: Settings
+    log: EventLog
+    blobs: Blobs
+    http: httpx.Client
+    token: str
+    email: str
+    owner: UUID
+
+    def post(self, path: str, body: object) -> httpx.Response:
+        answer = self.http.post(path, json=body, headers={"Idempotency-Key": uuid4().hex})
+        answer.raise_for_status()
+        return answer
+
+    def dataset(self) -> str:
+        return str(self.post("/api/datasets/", {"name": f"bench {uuid4().hex[:6]}"}).json()["id"])
+
+    def caught_up(self) -> None:
+        """Wait until the read models show all of the log."""
+        while not self.http.get("/api/datasets/", params={"min_position": self.log.head(), "page_size": 1}).is_success:
+            time.sleep(0.2)
+
+
+@contextmanager
+def system() -> Iterator[Bench]:
+    with folder() as home:
+        stack = Stack(Settings(data=home / "data", port=0, **UNLIMITED), prepare=prepare)  # type: ignore[arg-type]
+        with stack as settings:
+            yield from _signed_in(stack, settings)
+
+
+def _signed_in(stack: Stack, settings: Settings) -> Iterator[Bench]:
+    root = RootKey.read(settings.root_key_path)
+    log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
+    email = f"bench-{uuid4().hex[:6]}@example.org"
+    command = Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC))
+    names = {"username": email[:12], "first_name": "Bench", "last_name": "Mark", "role": Role.ADMIN}
+    made = register(email=email, password=PASSWORD, command=command, log=log, passwords=passwords(settings), **names)  # type: ignore[arg-type]
+    with Client.sign_in(settings.base_url, email, PASSWORD) as client:
+        token = client.credentials.access_token
+        with httpx.Client(base_url=settings.base_url, timeout=60, headers={"Authorization": f"Bearer {token}"}) as http:
+            yield Bench(stack, settings, log, blobs(settings), http, token, email, made.id)
+    log.close()
+
+
+def with_images(bench: Bench, count: int) -> str:
+    """A dataset of that many accepted images, whose bytes are the shipped micrographs' over and over."""
+    dataset = bench.dataset()
+    kept = [(path, _kept(bench.blobs, path.read_bytes())) for path in PICTURES]
+
+    def upload(number: int) -> None:
+        path, (digest, size) = kept[number % len(kept)]
+        one, now = uuid4(), datetime.now(UTC)
+        about = {"sha256": digest, "size": size, "media_type": "image/jpeg", "width": 360, "height": 363}
+        first = image.upload(one, dataset=UUID(dataset), device=None, filename=path.name, **about, by=bench.owner, at=now)  # type: ignore[arg-type]
+        state = image.evolve(None, first)
+        assert state is not None
+        shape = {"width": 360, "height": 363, "bands": 3, "dtype": "uint8", "pages": 1, "axes": "YXC", "pixel_size_um": None}
+        append(bench.log, first, *image.accept(state, **shape, by=ACTOR.id, at=now))  # type: ignore[arg-type]
+
+    with ThreadPoolExecutor(WRITERS) as threads:
+        list(threads.map(upload, range(count)))
+    bench.caught_up()
+    return dataset
+
+
+def _kept(store: Blobs, data: bytes) -> tuple[str, int]:
+    if not store.exists(sha256(data).hexdigest()):
+        writer = store.begin()
+        writer.write(data)
+        return writer.commit()
+    return sha256(data).hexdigest(), len(data)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of a process and its children, user and system."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    total = 0.0
+    for one in [pid, *children_of(pid)]:
+        fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
+        total += (int(fields[11]) + int(fields[12])) / ticks
+    return total
+
+
+def children_of(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *children_of(int(child))]
+    return found
+
+
+def memory_of(pid: int) -> int:
+    """Proportional set size in bytes: shared pages count once over all who share them."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def owner_connection(bench: Bench) -> psycopg.Connection:
+    return psycopg.connect(bench.settings.postgres_owner_url, autocommit=True)
