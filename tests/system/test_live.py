@@ -1,0 +1,68 @@
+"""Live status of the whole system: a job is followed to its end without asking once."""
+
+import json
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from websockets.sync.client import connect
+
+PICTURES = sorted((Path(__file__).parents[2] / "examples" / "micrographs").rglob("*.jpg"))[:20]
+
+
+@pytest.fixture
+def watch(stack, researcher):
+    with connect(f"ws://{urlsplit(stack.base_url).netloc}/api/ws", compression=None) as socket:
+        socket.send(json.dumps({"type": "auth", "token": researcher.credentials.access_token}))
+        assert told(socket)["type"] == "authenticated"
+        yield socket
+
+
+def told(socket, within=20):
+    return json.loads(socket.recv(timeout=within))
+
+
+def test_a_job_is_heard_of_from_its_request_to_its_end(researcher, watch):
+    dataset = researcher.create_dataset("live")
+    images = {
+        researcher.call("POST", "/api/images/upload", data={"dataset_id": dataset}, files={"file": (path.name, path.read_bytes())}).json()[
+            "id"
+        ]
+        for path in PICTURES
+    }
+    watch.send(json.dumps({"type": "subscribe", "datasets": [dataset]}))
+    while told(watch)["type"] != "caught_up":
+        pass
+    asked = time.monotonic()
+    job = researcher.post("/api/classifications/run", {"dataset_id": dataset})["id"]
+    heard = []
+    while not heard or heard[-1].get("job", {}).get("status") != "completed":
+        message = told(watch)
+        if message["type"] == "event" and message.get("job", {}).get("id") == job:
+            heard.append(message)
+    assert heard[0]["event"] == "ClassificationRequested"
+    assert {"ClassificationPlanned", "ChunkJudged", "ClassificationCompleted"} <= {one["event"] for one in heard}
+    assert [one["position"] for one in heard] == sorted({one["position"] for one in heard})
+    assert heard[-1]["job"]["succeeded"] == len(PICTURES)
+    assert images <= {subject for one in heard if one["event"] == "ChunkJudged" for subject in one["subjects"]}
+    assert time.monotonic() - asked < 20
+
+
+def test_what_happens_is_heard_of_at_once(researcher, watch):
+    dataset = researcher.create_dataset("quick")
+    watch.send(json.dumps({"type": "subscribe", "datasets": [dataset]}))
+    while told(watch)["type"] != "caught_up":
+        pass
+    waits = []
+    for number in range(10):
+        began = time.monotonic()
+        researcher.call(
+            "PATCH",
+            f"/api/datasets/{dataset}",
+            json={"description": f"number {number}"},
+        )
+        while told(watch)["type"] != "event":
+            pass
+        waits.append(time.monotonic() - began)
+    assert sorted(waits)[5] < 0.5, waits
