@@ -203,7 +203,7 @@ class NoTables(TableManager):
 
 
 def frame_app(group: str, brokers: str) -> faust.App:
-    """Settings that stood every fault tried: LIBRARIES and prototypes measured them on one and three members, on a real Kafka."""
+    """Settings that stood every fault tried, with up to three members, on Apache Kafka (docs/decisions/0030)."""
     return faust.App(
         group,
         broker=[f"aiokafka://{broker.strip()}" for broker in brokers.split(",")],
