@@ -1,12 +1,14 @@
 """What a process says: log lines that hold no secrets, one a happening."""
 
+import io
 import logging
 import re
 import sys
 import threading
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 import msgspec
 import structlog
@@ -42,7 +44,7 @@ Line = MutableMapping[str, Any]
 
 def configure_logging(settings: Settings, process: str, *, to: TextIO | None = None) -> None:
     """Every line of this process, whoever writes it: JSON, or for people at a terminal; times in UTC; without secrets, on one line."""
-    stream = to or sys.stderr
+    stream = cast(TextIO, Unfailing(to or sys.stderr))
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     pretty = not settings.log_json and stream.isatty()
     shared: list[Any] = [
@@ -70,6 +72,25 @@ def configure_logging(settings: Settings, process: str, *, to: TextIO | None = N
     logging.captureWarnings(capture=True)
     sys.excepthook = _log_last_words
     threading.excepthook = _log_threads_last_words
+
+
+class Unfailing(io.TextIOBase):
+    """A stream whose disk may be full: what cannot be written is lost, and the work that wanted to tell of itself goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):  # ValueError: it is closed, since the process ends
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
 
 
 def redact(_: object, __: str, line: Line) -> Line:

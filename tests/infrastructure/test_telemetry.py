@@ -174,3 +174,22 @@ def test_whatever_is_logged_is_one_line_of_json(line):
     text = msgspec.json.encode(redact(None, "info", line)).decode()
     assert len(text.splitlines()) == 1
     json.loads(text)
+
+
+def test_a_full_disk_loses_lines_and_stops_no_work():
+    work = """
+import sys, logging, structlog
+from infrastructure.settings import Settings
+from infrastructure.telemetry import configure_logging
+configure_logging(Settings(log_json=True), "api")
+for _ in range(1000):
+    structlog.get_logger().warning("said")
+    logging.getLogger("library").warning("said too")
+print("done")
+sys.stdout.flush()
+"""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", work], check=False, stdout=subprocess.PIPE, stderr=full, text=True, cwd=Path(__file__).parents[2]
+        )
+    assert done.stdout == "done\n"
