@@ -4,11 +4,13 @@ import time
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
+import msgspec
 import psycopg
 
 from domain.classification import CHUNK_MOST
+from domain.errors import DomainError
 from domain.values import result_id
-from infrastructure.container import verified
+from infrastructure.container import blobs, verified
 from projections.worker import rebuild
 from tests.system.conftest import event_log
 
@@ -46,7 +48,13 @@ def judged(settings, journal):
     try:
         events = _all(log)
         jobs, results, broken = _of_events(events, log)
-        broken += _promises(events, journal) + _read_models(settings, results) + journal.unexpected
+        broken += (
+            _commands(events)
+            + _blobs(settings, events, log)
+            + _promises(events, journal)
+            + _read_models(settings, results)
+            + journal.unexpected
+        )
         chain = verified(settings, log)
         if chain.finding is not None:
             broken.append(f"the chain is broken at {chain.finding.position}: {chain.finding.what}")
@@ -96,6 +104,24 @@ def _of_events(events, log):
             broken.append(f"job {job} planned {len(images)} images and answered {len(seen[job])}")
     results = {result_id(job, image) for job, images in seen.items() for image in images}
     return len(planned), results, broken
+
+
+def _commands(events):
+    """All of a command or nothing of it, and once: its events stand side by side."""
+    positions = defaultdict(list)
+    for one in events:
+        positions[msgspec.json.decode(one.meta)["command_id"]].append(one.position)
+    return [f"command {command} stands at {found}" for command, found in positions.items() if found[-1] - found[0] != len(found) - 1]
+
+
+def _blobs(settings, events, log):
+    store, broken = blobs(settings), []
+    for sha256 in sorted({log.decode(one).sha256 for one in events if one.type == "ImageUploaded"}):
+        try:
+            store.read(sha256)
+        except DomainError as error:
+            broken.append(f"blob {sha256}: {error}")
+    return broken
 
 
 def _cut_short(events, job):

@@ -33,6 +33,7 @@ class Journal:
         self.acknowledged: list[Acknowledged] = []
         self.statuses: Counter[int] = Counter()
         self.unanswered = 0
+        self.under_way = 0
         self.unexpected: list[str] = []
 
     def promise(self, kind, promised, position):
@@ -49,6 +50,14 @@ class Journal:
         with self._lock:
             self.unanswered += 1
 
+    def begun(self):
+        with self._lock:
+            self.under_way += 1
+
+    def over(self):
+        with self._lock:
+            self.under_way -= 1
+
     def of(self, kind):
         with self._lock:
             return [one.id for one in self.acknowledged if one.kind == kind]
@@ -61,9 +70,9 @@ class GaveUp(Exception):
 class Technician(threading.Thread):
     """Makes datasets, uploads, runs models; repeats with the same key what was not answered, as a good client does."""
 
-    def __init__(self, url, token, journal, *, seed, stop):
+    def __init__(self, url, token, journal, *, seed, stop, timeout=20.0):
         super().__init__(name=f"technician-{seed}", daemon=True)
-        self._http = httpx.Client(base_url=url, timeout=20, headers={"Authorization": f"Bearer {token}"})
+        self._http = httpx.Client(base_url=url, timeout=timeout, headers={"Authorization": f"Bearer {token}"})
         self._journal, self._stop_asked, self._chance = journal, stop, random.Random(seed)
         self._datasets: list[str] = []
         self._images: list[str] = []
@@ -121,12 +130,15 @@ class Technician(threading.Thread):
         attempt = 0
         while time.monotonic() < until and not (attempt and self._stop_asked.is_set()):
             attempt += 1
+            self._journal.begun()
             try:
                 answer = self._http.request(method, path, **arguments)
             except httpx.TransportError:
                 self._journal.lost()
                 time.sleep(PAUSE)
                 continue
+            finally:
+                self._journal.over()
             self._journal.answered(answer)
             if answer.is_success:
                 return answer

@@ -110,11 +110,12 @@ def java_command(libraries: Path) -> list[str]:
     ]
 
 
-def written_settings(home: Path, port: int, controller: int) -> Path:
+def written_settings(home: Path, port: int, controller: int, *, advertised: int = 0) -> Path:
+    """`advertised`: the port that clients are told to use, where something stands between."""
     here, there = f"PLAINTEXT://127.0.0.1:{port}", f"CONTROLLER://127.0.0.1:{controller}"
     places = {
         "listeners": f"{here},{there}",
-        "advertised.listeners": here,
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{advertised or port}",
         "controller.quorum.voters": f"1@127.0.0.1:{controller}",
         "log.dirs": home / "data",
     }
