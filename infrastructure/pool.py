@@ -59,23 +59,31 @@ class Nursery:
     async def child(self, terms: Terms) -> "Child":
         """A new one, within milliseconds once the nursery runs. Raises OSError when there is no way, PoolClosed after `close`."""
         async with self._lock:
-            for attempt in (1, 2):
-                if self._closed:
-                    raise PoolClosed
-                if self._process is None or self._process.poll() is not None:
-                    await self._start()
-                ours, theirs = socket.socketpair()
-                try:
-                    pid, handle = await asyncio.to_thread(self._fork, terms, theirs)
-                    reader, writer = await asyncio.open_connection(sock=ours)
-                    return Child(pid, handle, reader, writer)
-                except BaseException as error:
-                    ours.close()
-                    if attempt == 2 or not isinstance(error, OSError):
-                        raise
-                    self._end()
-                finally:
-                    theirs.close()
+            try:
+                return await self._born(terms)
+            except OSError:
+                if self._closed:  # meanwhile
+                    raise PoolClosed from None
+                raise
+
+    async def _born(self, terms: Terms) -> "Child":
+        for attempt in (1, 2):
+            if self._closed:
+                raise PoolClosed
+            if self._process is None or self._process.poll() is not None:
+                await self._start()
+            ours, theirs = socket.socketpair()
+            try:
+                pid, handle = await asyncio.to_thread(self._fork, terms, theirs)
+                reader, writer = await asyncio.open_connection(sock=ours)
+                return Child(pid, handle, reader, writer)
+            except BaseException as error:
+                ours.close()
+                if attempt == 2 or not isinstance(error, OSError):
+                    raise
+                self._end()
+            finally:
+                theirs.close()
         raise AssertionError("unreachable")
 
     def close(self) -> None:

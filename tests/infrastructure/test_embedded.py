@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psycopg
@@ -132,8 +133,8 @@ def by_hand_log(data):
 
 
 def test_a_long_query_that_outlives_a_killed_postmaster_does_not_hold_up_the_next_start(used):
-    with Postgres(used) as server:
-        connection = psycopg.connect(server.owner_url, autocommit=True)
+    with ExitStack() as ending, Postgres(used) as server:
+        connection = ending.enter_context(closing(psycopg.connect(server.owner_url, autocommit=True)))
         connection.execute("create table kept as select 7 as n")
         connection.pgconn.send_query(b"select count(*) from generate_series(1, 1000000000) a, generate_series(1, 1000000) b")
         time.sleep(0.1)
@@ -142,9 +143,8 @@ def test_a_long_query_that_outlives_a_killed_postmaster_does_not_hold_up_the_nex
         assert processes_marked(mark(used))
         begun = time.monotonic()
         with Postgres(used) as again:
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 20, "the query would take centuries"
             assert rows(again, "select n from kept") == [(7,)]
-        connection.close()
 
 
 def test_a_first_start_cut_short_is_made_again(data):

@@ -176,6 +176,14 @@ async def test_a_nursery_that_was_killed_takes_its_children_along_and_is_replace
         assert await pool.run(f"{CALLS}:add", 1, 1, into=int) == 2
 
 
+async def test_a_call_whose_first_child_is_not_born_yet_at_the_end_hears_of_the_end():
+    async with a_pool(2) as pool:
+        asked = asyncio.create_task(pool.run(f"{CALLS}:add", 1, 1, into=int))
+        await until(lambda: pool._nursery._process is not None)
+    with pytest.raises(PoolClosed):
+        await asked
+
+
 async def test_closing_leaves_nothing_behind():
     async with a_pool(2) as pool:
         working = asyncio.create_task(pool.run(f"{CALLS}:hang", into=int))

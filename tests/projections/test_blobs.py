@@ -15,7 +15,9 @@ from infrastructure.memory_blobs import MemoryBlobs
 from projections import blobs as reading
 from tests.projections.laboratory import LABELS, SYSTEM
 
-TOMORROW = datetime.now(UTC) + KEPT + timedelta(minutes=1)
+
+def tomorrow():
+    return datetime.now(UTC) + KEPT + timedelta(minutes=1)
 
 
 @pytest.fixture
@@ -48,10 +50,10 @@ def test_what_nobody_refers_to_is_swept_and_what_images_and_models_are_made_of_s
     image(laboratory, ada, cells, one)
     versions(laboratory, older, weights)
     laboratory.follow()
-    assert sweep_orphans(blobs, known, now=TOMORROW) == 1
+    assert sweep_orphans(blobs, known, now=tomorrow()) == 1
     assert set(blobs.kept) == {one, weights, older}
     assert orphan not in blobs.kept
-    assert sweep_orphans(blobs, known, now=TOMORROW) == 0
+    assert sweep_orphans(blobs, known, now=tomorrow()) == 0
 
 
 def test_an_upload_that_may_still_become_an_event_stays(laboratory, blobs, known):
@@ -71,7 +73,7 @@ def test_a_deleted_image_frees_its_blob_unless_another_image_has_the_same_bytes(
     laboratory.delete_image(ada, only)
     laboratory.delete_dataset(ada, gone)
     laboratory.follow()
-    assert sweep_orphans(blobs, known, now=TOMORROW) == 2
+    assert sweep_orphans(blobs, known, now=tomorrow()) == 2
     assert set(blobs.kept) == {twice}
 
 
@@ -80,7 +82,7 @@ def test_nothing_is_swept_while_the_read_models_lag(laboratory, blobs, known):
     ada = laboratory.user()
     image(laboratory, ada, laboratory.dataset(ada), blobs.keep(b"not seen yet"))
     with pytest.raises(Unavailable):
-        sweep_orphans(blobs, known, now=TOMORROW)
+        sweep_orphans(blobs, known, now=tomorrow())
     assert len(blobs.kept) == 1
 
 
@@ -91,7 +93,7 @@ def test_nothing_is_swept_while_an_event_waits_that_could_not_be_applied(laborat
     columns = {"dead_letters": "(1, gen_random_uuid(), 'ImageUploaded', 'why')", "parked": "(1, gen_random_uuid())"}
     connection.execute(f"insert into {table} values {columns[table]}")
     with pytest.raises(Unavailable):
-        sweep_orphans(blobs, known, now=TOMORROW)
+        sweep_orphans(blobs, known, now=tomorrow())
     assert len(blobs.kept) == 1
 
 
@@ -100,5 +102,5 @@ def test_a_lost_database_sweeps_nothing(laboratory, blobs, connection):
     blobs.keep(b"perhaps in use")
     connection.close()
     with pytest.raises(psycopg.OperationalError):
-        sweep_orphans(blobs, partial(reading.used, connection), now=TOMORROW)
+        sweep_orphans(blobs, partial(reading.used, connection), now=tomorrow())
     assert len(blobs.kept) == 1
