@@ -145,13 +145,13 @@ class Member:
         return any(tp.topic == topic for tp in self._group.assigned(self))
 
     async def commit(self, offsets: dict[TP, int]) -> None:
-        self._process.before("Member.commit")
+        number = self._process.before("Member.commit")
         if self._world.is_away("kafka") or self._world.happens(self._world.plan.away):
             raise KafkaConnectionError("away")
         if self._generation != self._group.generation:
             raise KafkaConnectionError("these partitions are another's")
         self._group.committed |= offsets
-        self._process.after("Member.commit")
+        self._process.after("Member.commit", number)
 
     async def read_always(self, reader: Any) -> None:
         world = self._world
@@ -168,17 +168,19 @@ class Member:
                 if records:
                     cluster = self._broker.cluster
                     places[tp] = records[-1].offset + 1
-                    self._process.before(f"Reader.take {tp.topic}")
+                    number = self._process.before(f"Reader.take {tp.topic}")
                     await reader.take(Frame(cluster, tp, self._mangled(tp, records)))
-                    self._process.after(f"Reader.take {tp.topic}")
+                    self._process.after(f"Reader.take {tp.topic}", number)
             await self._hear()
 
     async def _begin(self, reader: Any) -> dict[TP, int]:
         self._generation = self._group.generation
         mine = self._group.assigned(self)
         cluster = self._broker.cluster
-        self._process.before("Reader.places")
-        return dict(await reader.places(cluster, self._broker.spans(self._group, mine)))
+        number = self._process.before("Reader.places")
+        places = await reader.places(cluster, self._broker.spans(self._group, mine))
+        self._process.after("Reader.places", number)
+        return dict(places)
 
     async def _hear(self) -> None:
         self._broker.came.clear()

@@ -23,7 +23,7 @@ TRIES = 12
 VISIBLE_WITHIN = 2.0
 MODEL = "shapes"
 NAMES = ("ada", "bob", "eve")
-ADMIN = Actor(id=system_actor("simulation"), kind="system", role=Role.ADMIN)
+ADMIN = Actor(id=system_actor("simulation"), role=Role.ADMIN)
 
 Act = Callable[[Command, Api], Done]
 
@@ -105,7 +105,7 @@ class Client:
     """One after the other it does what chance tells."""
 
     def __init__(self, world: World, lab: Laboratory, journal: Journal, apis: list[Api], name: str) -> None:
-        self._world, self._lab, self._journal, self._apis, self._name = world, lab, journal, apis, name
+        self.world, self._lab, self._journal, self._apis, self._name = world, lab, journal, apis, name
         self._chance = world.chance
         self._thinks = self._chance.choice([0.01, 0.05, 0.2])  # seconds between two acts
         self._weights = [(act, weight * self._chance.choice([0, 1, 1, 3])) for act, weight in ACTS]
@@ -130,24 +130,24 @@ class Client:
                 await asyncio.sleep(self._chance.expovariate(1 / 0.3))
                 continue
             except DomainError as refused:
-                self._world.tell(f"{self._name} {kind} refused: {refused.code}")
-                self._world.counted[f"refused {refused.code}"] += 1
+                self.world.tell(f"{self._name} {kind} refused: {refused.code}")
+                self.world.counted[f"refused {refused.code}"] += 1
                 return None
             except Exception as unexpected:
-                self._world.breaks(f"{kind} answered with {unexpected!r}")
+                self.world.breaks(f"{kind} answered with {unexpected!r}")
                 return None
             self._promised(kind, command, done, expected)
-            if keyed and self._world.happens(0.15):
+            if keyed and self.world.happens(0.15):
                 await self._ask_again(kind, actor, command, act, done)
             await self._look(kind, done)
             return done
-        self._world.tell(f"{self._name} gave up on {kind}")
-        self._world.counted["given up"] += 1
+        self.world.tell(f"{self._name} gave up on {kind}")
+        self.world.counted["given up"] += 1
         return None
 
     def _command(self, actor: Actor, key: UUID, digest: bytes | None) -> Command:
         self._journal.asked.add(key)
-        return Command(id=key, actor=actor, at=self._world.clock.today(), digest=digest)
+        return Command(id=key, actor=actor, at=self.world.clock.today(), digest=digest)
 
     async def _ask(self, command: Command, act: Act) -> Done:
         """Of one of the API's processes. Raises Lost when it dies, or there is none."""
@@ -161,16 +161,16 @@ class Client:
         return request.result()
 
     def _promised(self, kind: str, command: Command, done: Done, expected: int | None) -> None:
-        self._world.tell(f"{self._name} {kind}: {done.id} version {done.version} at {done.position}")
-        self._world.counted[f"done {kind}"] += 1
+        self.world.tell(f"{self._name} {kind}: {done.id} version {done.version} at {done.position}")
+        self.world.counted[f"done {kind}"] += 1
         self._journal.promises.append(Promise(kind, command.id, done, expected))
         before = self._journal.answers.setdefault(command.id, done)
         if (before.id, before.version, before.position) != (done.id, done.version, done.position):
-            self._world.breaks(f"R9 {kind} was answered {before}, its repeat {done}")
+            self.world.breaks(f"R9 {kind} was answered {before}, its repeat {done}")
 
     async def _ask_again(self, kind: str, actor: Actor, command: Command, act: Act, done: Done) -> None:
         """A repeat is answered as the first time; another request with its key never is."""
-        same = self._world.happens(0.7)
+        same = self.world.happens(0.7)
         again = self._command(actor, command.id, command.digest if same else b"another request")
         try:
             repeated = await self._ask(again, act)
@@ -178,28 +178,28 @@ class Client:
             return
         except KeyReused:
             if same:
-                self._world.breaks(f"R9 a repeat of {kind} was taken for another request")
+                self.world.breaks(f"R9 a repeat of {kind} was taken for another request")
             return
         except DomainError as refused:
-            self._world.breaks(f"R9 a repeat of {kind} that was done is refused: {refused.code}")
+            self.world.breaks(f"R9 a repeat of {kind} that was done is refused: {refused.code}")
             return
         if not same and done.position:
-            self._world.breaks(f"R9 another {kind} under a used key was answered {repeated}")
+            self.world.breaks(f"R9 another {kind} under a used key was answered {repeated}")
         elif same:
             self._promised(kind, again, repeated, None)
 
     async def _look(self, kind: str, done: Done) -> None:
         """R20: what is read at `min_position` is never older than that."""
-        database = self._world.database
-        until = self._world.clock.passed + VISIBLE_WITHIN
-        while database.target.at.position < done.position and self._world.clock.passed < until:
+        database = self.world.database
+        until = self.world.clock.passed + VISIBLE_WITHIN
+        while database.target.at.position < done.position and self.world.clock.passed < until:
             await asyncio.sleep(0.1)
-        if not done.position or database.target.at.position < done.position or done.id in database_blocked(self._world):
+        if not done.position or database.target.at.position < done.position or done.id in database_blocked(self.world):
             return
         for table in database.tables.values():
             row = table.get(done.id)
             if row is not None and getattr(row, "version", done.version) < done.version:
-                self._world.breaks(f"R20 after {kind} at {done.position} the read model shows version {row.version}, not {done.version}")
+                self.world.breaks(f"R20 after {kind} at {done.position} the read model shows version {row.version}, not {done.version}")
 
     # ---- what there is to do ----
     def _one(self, known: list[Any]) -> Any:
@@ -207,7 +207,7 @@ class Client:
 
     def _dataset(self) -> UUID:
         """Often the first: then it holds something."""
-        return self._lab.datasets[0] if self._world.happens(0.4) else self._chance.choice(self._lab.datasets)
+        return self._lab.datasets[0] if self.world.happens(0.4) else self._chance.choice(self._lab.datasets)
 
     def _person(self) -> Actor:
         return self._one(self._lab.people[:2])
@@ -223,7 +223,7 @@ class Client:
 
     async def close_account(self) -> None:
         if self._lab.users:
-            gone, erased = self._one(self._lab.users), self._world.happens(0.5)
+            gone, erased = self._one(self._lab.users), self.world.happens(0.5)
             act = accounts.erase if erased else accounts.delete
             await self.do(
                 "erase" if erased else "close", ADMIN, lambda command, api: act(gone, command=command, log=api.log, tokens=NoSessions())
@@ -248,8 +248,8 @@ class Client:
     async def describe_dataset(self) -> None:
         """Half of the time by If-Match, with the version that the read model shows."""
         dataset, name = self._one(self._lab.datasets), f"name {self._chance.random()}"
-        row = self._world.database.tables["datasets"].get(dataset)
-        expected = row.version if row is not None and self._world.happens(0.6) else None
+        row = self.world.database.tables["datasets"].get(dataset)
+        expected = row.version if row is not None and self.world.happens(0.6) else None
         await self.do(
             "describe dataset",
             self._person(),
@@ -260,7 +260,7 @@ class Client:
 
     async def share(self) -> None:
         dataset, whom = self._one(self._lab.datasets), self._one([*self._lab.users, *(one.id for one in self._lab.people)])
-        grant, away = self._one([Grant.VIEWER, Grant.ANALYST]), self._world.happens(0.3)
+        grant, away = self._one([Grant.VIEWER, Grant.ANALYST]), self.world.happens(0.3)
         owner = self._lab.people[0]
         await self.do(
             "withdraw" if away else "share",
@@ -279,7 +279,7 @@ class Client:
 
     async def upload(self) -> None:
         dataset = self._dataset()
-        device = self._one(self._lab.devices) if self._lab.devices and self._world.happens(0.3) else None
+        device = self._one(self._lab.devices) if self._lab.devices and self.world.happens(0.3) else None
         data = self._chance.choice([b"the same picture", self._chance.randbytes(12)])
         done = await self.do("upload", ADMIN, lambda command, api: uploaded(command, api, dataset, device, data))
         if done is not None:
@@ -300,7 +300,7 @@ class Client:
             await self.do("delete image", ADMIN, lambda command, api: images.delete(image, command=command, log=api.log), keyed=False)
 
     async def run(self) -> None:
-        whole = not self._lab.images or self._world.happens(0.5)
+        whole = not self._lab.images or self.world.happens(0.5)
         asked: dict[str, Any] = {
             "dataset_id": self._dataset() if whole else None,
             "image_id": None if whole else self._one(self._lab.images),
@@ -349,7 +349,7 @@ class Client:
             )
 
     async def add_model(self) -> None:
-        await self.do("model", ADMIN, _model(self._world, self._chance.randbytes(8)), keyed=False)
+        await self.do("model", ADMIN, _model(self.world, self._chance.randbytes(8)), keyed=False)
 
 
 def _model(world: World, weights: bytes) -> Act:

@@ -175,13 +175,13 @@ def sender(process: Process) -> Any:
     world = process.world
 
     async def send(topic: str, key: bytes, value: bytes) -> None:
-        process.before(f"send {topic}")
+        number = process.before(f"send {topic}")
         await asyncio.sleep(process.pause())
         process.must_live()
         if world.is_away("kafka") or world.happens(world.plan.away):
             raise kafka_away()
         world.broker.send(topic, key, value)
-        process.after(f"send {topic}")
+        process.after(f"send {topic}", number)
         if world.happens(world.plan.answer_lost):
             raise TimeoutError
 
@@ -219,13 +219,13 @@ class MadeUpPool:
 
     async def run(self, target: str, *arguments: Any, into: Any, lend: Any = None) -> Any:
         world = self._process.world
-        self._process.before("Pool.run")
+        number = self._process.before("Pool.run")
         await asyncio.sleep(0.01 + world.delay())
         if world.happens(world.plan.child_lost):
             raise world.chance.choice([ChildLost(), ChildHung(), ChildFailed("MemoryError", "no room")])
         for ask in (lend or {}).values():
             await ask()
-        self._process.after("Pool.run")
+        self._process.after("Pool.run", number)
         if target.endswith(":examine"):
             return inspected(arguments[0])
         return Judged([seen(data) for data in arguments[2]], "resize", "made up", "cpu", "none", 0.01)
@@ -264,10 +264,10 @@ async def inference(process: Process) -> None:
 
 async def _beat(process: Process, world: World) -> None:
     while True:
-        process.before("beat")
+        number = process.before("beat")
         if not world.is_away("database"):
             world.database.workers[process.name] = Worker(seen_at=world.clock.today_of_the_database(), slots=SLOTS, lane="bulk")
-        process.after("beat")
+        process.after("beat", number)
         await asyncio.sleep(BEAT)
 
 

@@ -48,10 +48,16 @@ SMALL = (
 
 
 class Story:
-    """How much there is to do, and by how many."""
+    """Three people at work, `of_each` process two."""
 
-    def __init__(self, *, clients: int = 3, acts: int = 14, of_each: int = 2) -> None:
-        self.clients, self.acts, self.of_each = clients, acts, of_each
+    clients, acts, of_each = 3, 14, 2
+
+    def before(self, world: World, lab: Laboratory) -> None:
+        opened(world, lab)
+
+    async def tell(self, world: World, people: list[Client]) -> None:
+        await asyncio.gather(*(one.work(self.acts) for one in people))
+        await asyncio.sleep(world.chance.uniform(0.0, 2.0))
 
 
 def run(seed: int, *, plan: Plan | None = None, story: Story | None = None) -> World:
@@ -70,12 +76,11 @@ def run(seed: int, *, plan: Plan | None = None, story: Story | None = None) -> W
 
 async def _told(world: World, story: Story) -> None:
     lab, journal, apis = Laboratory(), Journal(), list[Api]()
-    opened(world, lab)
+    story.before(world, lab)
     supervised = [asyncio.create_task(world.run_always(name, main)) for name, main in _mains(story, apis)]
     misfortunes = [asyncio.create_task(_always(world, kind, happen)) for kind, happen in MISFORTUNES]
     people = [Client(world, lab, journal, apis, f"client-{number}") for number in range(story.clients)]
-    await asyncio.gather(*(one.work(story.acts) for one in people))
-    await asyncio.sleep(world.chance.uniform(0.0, 2.0))
+    await story.tell(world, people)
     for task in misfortunes:
         task.cancel()
     world.calm()

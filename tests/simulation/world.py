@@ -215,21 +215,23 @@ class Process:
         if not self.is_alive:
             raise Killed
 
-    def before(self, point: str) -> None:
-        """Raises Killed when the process dies here, before anything has happened."""
+    def before(self, point: str) -> int:
+        """The number of this call. Raises Killed when the process dies here, before anything has happened."""
         self.must_live()
         self.world.calls += 1
-        self._dies_here(point, after=False)
+        number = self.world.calls
+        self._dies_here(point, number, after=False)
+        return number
 
-    def after(self, point: str) -> None:
-        """The same, when it has happened, and nobody was told."""
+    def after(self, point: str, number: int) -> None:
+        """Raises Killed when it has happened, and nobody was told."""
         self.must_live()
-        self._dies_here(point, after=True)
+        self._dies_here(point, number, after=True)
 
-    def _dies_here(self, point: str, *, after: bool) -> None:
+    def _dies_here(self, point: str, number: int, *, after: bool) -> None:
         world = self.world
         if world.doom is not None:
-            dies = world.doom(world.calls, self, point, after)
+            dies = world.doom(number, self, point, after)
         else:
             dies = world.deaths < world.plan.deaths_most and world.happens(world.plan.dies / 2)
         if dies:
@@ -274,7 +276,7 @@ class Port:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             process = self._process
-            process.before(point)
+            number = process.before(point)
             if pause := process.pause():
                 Strand.pause(pause)
                 process.must_live()
@@ -282,7 +284,7 @@ class Port:
             if world.is_away(self._service) or world.happens(world.plan.away):
                 raise self._away()
             result = attribute(*args, **kwargs)
-            process.after(point)
+            process.after(point, number)
             if world.happens(world.plan.answer_lost):
                 raise self._away()
             return Port(process, result, self._service, self._away) if name == "begin" else result
@@ -303,7 +305,7 @@ class AsyncPort:
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             process = self._process
-            process.before(point)
+            number = process.before(point)
             if pause := process.pause():
                 await asyncio.sleep(pause)
                 process.must_live()
@@ -311,7 +313,7 @@ class AsyncPort:
             if world.is_away(self._service) or world.happens(world.plan.away):
                 raise self._away()
             result = await attribute(*args, **kwargs)
-            process.after(point)
+            process.after(point, number)
             if world.happens(world.plan.answer_lost):
                 raise self._away()
             return result

@@ -1,0 +1,206 @@
+"""One crash at every call of a port, on the way of one use case through all processes."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from application import accounts, classifications, datasets, devices, images
+from application.ports import Command
+from domain import image
+from domain.access import Grant
+from infrastructure.event_store import EventLog
+from projections.checkpoints import Checkpoint
+from projections.memory_models import MemoryModels
+from projections.projector import Projector
+from projections.worker import LogDecoder
+from tests.simulation.clients import ADMIN, MODEL, Act, Client, Direct, Laboratory, NoSessions, Passwords, opened, uploaded
+from tests.simulation.simulate import Story, run
+from tests.simulation.verdict import at_rest
+from tests.simulation.world import ROOT, Plan, Process, World
+
+STEADY = Plan(slow=0.001, yields=1.0)
+
+
+Doom = Callable[[int, Process, str, bool], bool]
+
+
+class Call(NamedTuple):
+    """The n-th call, and how far everything was when it was made."""
+
+    number: int
+    process: str
+    point: str
+    stood: tuple[Any, ...]
+
+
+class OneAct(Story):
+    """A laboratory at rest, in which one thing is done; one process of each kind."""
+
+    clients, of_each = 1, 1
+
+    def __init__(self, act: Callable[[Client, Laboratory], Any], doom: Doom) -> None:
+        self._act, self._doom = act, doom
+
+    def before(self, world: World, lab: Laboratory) -> None:
+        opened(world, lab)
+        _at_work(world, lab)
+        _known(world)
+        self._lab = lab
+
+    async def tell(self, world: World, people: list[Client]) -> None:
+        while not at_rest(world):
+            await asyncio.sleep(0.1)
+        world.doom = self._doom
+        await self._act(people[0], self._lab)
+
+
+class Start(Story):
+    """Nothing is done but what is left to do when everything starts."""
+
+    clients, of_each = 0, 1
+
+    def __init__(self, doom: Doom) -> None:
+        self._doom = doom
+
+    def before(self, world: World, lab: Laboratory) -> None:
+        opened(world, lab)
+        _at_work(world, lab)
+        _asked_for(world, lab)
+        _known(world)
+        world.doom = self._doom
+
+
+def _at_work(world: World, lab: Laboratory) -> None:
+    """Three pictures, a device, and an account."""
+    log = EventLog(world.recorder, ROOT)
+    api: Any = Direct(log, world.blobs)
+
+    def command() -> Command:
+        return Command(id=uuid4(), actor=ADMIN, at=world.clock.today())
+
+    about = {"width": 8, "height": 8, "bands": 3, "dtype": "uint8", "pages": 1, "axes": "YXC", "pixel_size_um": None}
+    for number in range(3):
+        done = uploaded(command(), api, lab.datasets[0], None, b"picture %d" % number)
+        state = log.load(done.id, image.evolve)
+        assert state is not None
+        log.append(command(), *image.accept(state, **about, by=ADMIN.id, at=world.clock.today()))  # type: ignore[arg-type]
+        lab.images.append(done.id)
+    lab.devices.append(
+        devices.register(name="Scope", hostname="scope", location=None, firmware_version=None, command=command(), log=log).id
+    )
+    person = {"email": "old@example.org", "username": "old", "first_name": "A", "last_name": "B", "password": "a long password, see"}
+    lab.users.append(accounts.register(**person, command=command(), log=log, passwords=Passwords()).id)  # type: ignore[arg-type]
+    datasets.share(lab.datasets[0], user_id=lab.users[0], grant=Grant.VIEWER, command=command(), log=log)
+
+
+def _asked_for(world: World, lab: Laboratory) -> None:
+    """A job, over the pictures."""
+    command = Command(id=uuid4(), actor=ADMIN, at=world.clock.today())
+    lab.jobs.append(classifications.run(**_asked(dataset=lab.datasets[0]), command=command, log=EventLog(world.recorder, ROOT)).id)
+
+
+def _known(world: World) -> None:
+    """The read models have all of it; the rest is young enough to be done before our eyes."""
+    log = EventLog(world.recorder, ROOT)
+    head = world.recorder.max_notification_id() or 0
+    projector = Projector(lambda: MemoryModels(world.database), LogDecoder(log))
+    projector.checkpoint()
+    projector.apply(world.recorder.select_recorded(0, head), Checkpoint(head))
+
+
+def _asked(*, dataset: Any = None, one: Any = None) -> dict[str, Any]:
+    return {"dataset_id": dataset, "image_id": one, "model_name": MODEL, "threshold": None, "known_models": []}
+
+
+def _doing(act: Callable[[Laboratory], Act], *, keyed: bool = True, expected: int | None = None) -> Callable[[Client, Laboratory], Any]:
+    return lambda client, lab: client.do("it", ADMIN, act(lab), keyed=keyed, expected=expected)
+
+
+def _of_a_job(act: Callable[[UUID], Act]) -> Callable[[Client, Laboratory], Any]:
+    """While it is under way."""
+
+    async def ask(client: Client, lab: Laboratory) -> None:
+        _asked_for(client.world, lab)
+        await client.do("it", ADMIN, act(lab.jobs[0]))
+
+    return ask
+
+
+def _person(name: str) -> dict[str, Any]:
+    about = {"email": f"{name}@example.org", "username": name, "first_name": "A", "last_name": "B", "password": "a long password, see"}
+    return about | {"passwords": Passwords()}
+
+
+def _profile(email: str) -> dict[str, Any]:
+    return {"profile": {"email": email}, "role": None, "passwords": Passwords(), "tokens": NoSessions(), "limits": None}
+
+
+USE_CASES: dict[str, Callable[[Client, Laboratory], Any]] = {
+    "register": _doing(lambda lab: lambda it, api: accounts.register(**_person("new"), command=it, log=api.log)),
+    "change profile": _doing(lambda lab: lambda it, api: accounts.update(lab.users[0], **_profile("n@e.org"), command=it, log=api.log)),
+    "close account": _doing(lambda lab: lambda it, api: accounts.delete(lab.users[0], command=it, log=api.log, tokens=NoSessions())),
+    "erase account": _doing(lambda lab: lambda it, api: accounts.erase(lab.users[0], command=it, log=api.log, tokens=NoSessions())),
+    "create dataset": _doing(lambda lab: lambda it, api: datasets.create(name="new", description=None, command=it, log=api.log)),
+    "describe dataset": _doing(
+        lambda lab: lambda it, api: datasets.describe(lab.datasets[0], name="new", expected=2, command=it, log=api.log), expected=2
+    ),
+    "share": _doing(
+        lambda lab: lambda it, api: datasets.share(lab.datasets[1], user_id=lab.users[0], grant=Grant.ANALYST, command=it, log=api.log)
+    ),
+    "withdraw": _doing(lambda lab: lambda it, api: datasets.withdraw(lab.datasets[0], user_id=lab.users[0], command=it, log=api.log)),
+    "delete dataset": _doing(lambda lab: lambda it, api: datasets.delete(lab.datasets[0], command=it, log=api.log)),
+    "upload": _doing(lambda lab: lambda it, api: uploaded(it, api, lab.datasets[0], lab.devices[0], b"another picture")),
+    "describe image": _doing(lambda lab: lambda it, api: images.describe(lab.images[0], filename="new.png", command=it, log=api.log)),
+    "delete image": _doing(lambda lab: lambda it, api: images.delete(lab.images[0], command=it, log=api.log)),
+    "run image": _doing(lambda lab: lambda it, api: classifications.run(**_asked(one=lab.images[0]), command=it, log=api.log)),
+    "run dataset": _doing(lambda lab: lambda it, api: classifications.run(**_asked(dataset=lab.datasets[0]), command=it, log=api.log)),
+    "cancel": _of_a_job(lambda job: lambda it, api: classifications.cancel(job, command=it, log=api.log)),
+    "delete job": _of_a_job(lambda job: lambda it, api: classifications.delete(job, command=it, log=api.log)),
+    "report device": _doing(lambda lab: lambda it, api: devices.report(lab.devices[0], online=True, command=it, log=api.log)),
+    "remove device": _doing(lambda lab: lambda it, api: devices.remove(lab.devices[0], command=it, log=api.log)),
+    "add model": lambda client, lab: client.add_model(),
+}
+
+
+def _story(use_case: str, doom: Doom) -> Story:
+    return OneAct(USE_CASES[use_case], doom) if use_case != "start" else Start(doom)
+
+
+def calls_of(use_case: str) -> list[Call]:
+    """Every call that is made on its way, each where things stood as they stand only there: a look that sees nothing new is one."""
+    calls: dict[tuple[Any, ...], Call] = {}
+
+    def look(number: int, process: Process, point: str, after: bool) -> bool:
+        if not after:
+            call = Call(number, process.name, point, _stood(process.world))
+            calls.setdefault(call[1:], call)
+        return False
+
+    world = run(1, plan=STEADY, story=_story(use_case, look))
+    assert not world.broken, (use_case, world.broken)
+    return list(calls.values())
+
+
+def _stood(world: World) -> tuple[Any, ...]:
+    database, sent = world.database, sum(map(len, world.broker.partitions.values()))
+    done = len(database.releases), len(world.blobs.kept), len(world.database.workers)
+    return world.recorder.max_notification_id(), database.target, world.published.place, sent, done
+
+
+def crashed(use_case: str, call: Call, *, after: bool) -> World:
+    """The same story, but for one process that dies at this call."""
+
+    def doom(number: int, process: Process, point: str, late: bool) -> bool:
+        return (number, late) == (call.number, after)
+
+    world = run(1, plan=STEADY, story=_story(use_case, doom))
+    assert world.deaths == 1 or after, (use_case, call)  # a call that raised has no after
+    return world
+
+
+def broken_by_a_crash(use_case: str, calls: list[Call]) -> Iterator[str]:
+    for call in calls:
+        for after in (False, True):
+            if broken := crashed(use_case, call, after=after).broken:
+                yield f"{use_case}: {call.process} dies {'after' if after else 'before'} {call.point} (call {call.number}): {broken}"

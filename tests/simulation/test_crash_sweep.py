@@ -1,0 +1,13 @@
+"""Each use case, with one crash at every call of a port on its way: whoever recovers, it was done once, or not at all."""
+
+import pytest
+
+from tests.simulation.crashes import USE_CASES, broken_by_a_crash, calls_of
+
+
+@pytest.mark.parametrize("use_case", ["start", *USE_CASES])
+def test_one_crash_at_each_call_breaks_nothing(use_case):
+    calls = calls_of(use_case)
+    assert len(calls) > 20
+    assert {call.process for call in calls} >= {"projector-0", "relay-0"}
+    assert list(broken_by_a_crash(use_case, calls)) == []
