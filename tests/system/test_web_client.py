@@ -63,7 +63,8 @@ def browser(stack, admin):
     assert (answer.status_code, set(answer.json())) == (201, {"id", "email"})
     admin.call("PATCH", f"/api/users/users/{answer.json()['id']}", json={"role": "researcher"})
     browser.log_in(address)
-    return browser
+    yield browser
+    browser.http.close()
 
 
 def test_a_login_reads_the_user_at_once(browser):
@@ -167,3 +168,4 @@ def test_a_logout_needs_the_access_token_alone(browser):
     fresh.log_in(browser.call("GET", "/api/users/me").json()["email"])
     assert fresh.call("POST", "/api/auth/logout").status_code == 204
     assert fresh.call("POST", "/api/auth/refresh", token=fresh.refresh_token).status_code == 401
+    fresh.http.close()
