@@ -4,6 +4,7 @@ import asyncio
 import statistics
 import time
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import httpx
 import msgspec
@@ -11,8 +12,13 @@ import psycopg
 import pytest
 
 from api.app import create_app
-from domain.session import RefreshReuseDetected, SessionRevoked
+from application import accounts, sessions
+from domain import session
+from domain.access import Actor, Role
+from domain.errors import NotAuthenticated
+from domain.session import RefreshReuseDetected, SessionRevoked, SessionStarted
 from tests.api.conftest import ORIGIN, PASSWORD
+from tests.given import command
 
 pytestmark = pytest.mark.anyio
 
@@ -164,6 +170,71 @@ async def test_every_refused_sign_in_looks_the_same(laboratory):
     assert all(body == bodies[0] for body in bodies)
     assert {answer.status_code for answer in answers} == {401}
     assert {frozenset(answer.headers) for answer in answers} == {frozenset(answers[0].headers)}
+
+
+class Meanwhile:
+    """A port whose method `name` does `then` as well, the first time, before or after."""
+
+    def __init__(self, real, name, then, *, before=False):
+        self._real, self._name, self._then, self._before = real, name, [then], before
+
+    def __getattr__(self, name):
+        real = getattr(self._real, name)
+        if name != self._name:
+            return real
+
+        def called(*args, **kwargs):
+            if self._then and self._before:
+                self._then.pop()()
+            found = real(*args, **kwargs)
+            if self._then:
+                self._then.pop()()
+            return found
+
+        return called
+
+
+@pytest.mark.parametrize("change", ["password", "status"])
+async def test_an_account_that_changes_during_a_sign_in_lets_nobody_in_on_its_old_state(laboratory, change):
+    given, address = laboratory.services, laboratory.account()
+    me = accounts.find(address, given.log)
+    ports = {"log": given.log, "passwords": given.passwords, "tokens": given.refresh_tokens, "limits": given.limits}
+    wanted = {
+        "password": {"password": accounts.NewPassword(password="another horse battery 9", signed_in_for=0)},
+        "status": {"status": accounts.Status.SUSPENDED},
+    }[change]
+    actor = Actor(id=me.id if change == "password" else uuid4(), role=Role.ADMIN)
+
+    def changed():
+        accounts.update(me.id, profile={}, **wanted, command=command(actor), **ports)
+
+    def sign_in(**meanwhile):
+        asked = {"email": address, "password": PASSWORD, "address": "", "agent": "", "per_account": 100, "per_address": 100}
+        return sessions.sign_in(**asked, command=command(at=datetime.now(UTC)), **ports | meanwhile)
+
+    for meanwhile in (
+        {"passwords": Meanwhile(given.passwords, "verify", changed)},
+        {"tokens": Meanwhile(given.refresh_tokens, "issue", changed, before=True)},
+        {"tokens": Meanwhile(given.refresh_tokens, "issue", changed)},
+        {"log": Meanwhile(given.log, "append", changed)},
+    ):
+        back = (
+            {"password": accounts.NewPassword(password=PASSWORD, signed_in_for=0)}
+            if change == "password"
+            else {"status": accounts.Status.ACTIVE}
+        )
+        accounts.update(me.id, profile={}, **back, command=command(actor), **ports)
+        try:
+            token = sign_in(**meanwhile).refresh_token
+        except NotAuthenticated:
+            continue
+        with pytest.raises(NotAuthenticated):
+            given.refresh_tokens.rotate(token, at=datetime.now(UTC))
+    assert all(revoked(laboratory, event.originator_id) for event in happened(laboratory, SessionStarted))
+
+
+def revoked(laboratory, session_id):
+    return laboratory.services.log.load(session_id, session.evolve).revoked
 
 
 async def test_an_unknown_account_costs_as_much_time_as_a_known_one(laboratory):
