@@ -22,17 +22,17 @@ from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketException
 from msgspec import Meta
 
-from api.auth import OPEN
+from api.auth import OPEN, require_scope
 from api.calls import now
 from application.context import Claims, Options, Services
 from application.identity import Identities
-from domain.access import Actor
-from domain.errors import NotAuthenticated, Unavailable
+from domain.access import Actor, Scope
+from domain.errors import Forbidden, NotAuthenticated, Unavailable
 from projections import activity, checkpoints, classifications
 
 log = structlog.get_logger()
 
-MALFORMED, UNKNOWN, FOREIGN_ORIGIN, TOO_SLOW, TOO_MANY, OUR_FAULT = 4400, 4401, 4403, 4408, 4429, 1011
+MALFORMED, UNKNOWN, FORBIDDEN, TOO_SLOW, TOO_MANY, OUR_FAULT = 4400, 4401, 4403, 4408, 4429, 1011
 
 FRAME_MOST: Final = 64 * 1024  # bytes
 MESSAGES_MOST: Final = 20  # in a second
@@ -156,7 +156,7 @@ class Watching:
     async def _refused(self, socket: WebSocket[Any, Any, Any]) -> Ended | None:
         origin = socket.headers.get("origin")
         if origin is not None and origin not in self._origins:
-            return Ended(FOREIGN_ORIGIN, "this origin may not watch")
+            return Ended(FORBIDDEN, "this origin may not watch")
         return Ended(TOO_MANY, "too many watch already") if self._count > WATCHERS_MOST else None
 
 
@@ -242,8 +242,12 @@ class Watch:
         try:
             claims = self._services.access_tokens.verify(token, at=now())
             identity = await asyncio.to_thread(self._identities.identified, claims)
+            if identity.actor.kind == "service":
+                require_scope(identity.actor, Scope.EVENTS_READ)
         except NotAuthenticated as refused:
             raise Ended(UNKNOWN, refused.detail) from None
+        except Forbidden as refused:
+            raise Ended(FORBIDDEN, refused.detail) from None
         except Unavailable:
             raise Ended(OUR_FAULT, "the database is away; try again") from None
         if self._actor is not None and self._actor.id != identity.actor.id:

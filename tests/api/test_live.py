@@ -300,6 +300,21 @@ async def test_who_does_not_say_who_he_is_hears_nothing(served):
         assert [await closed(rude), await closed(liar), await closed(silent)] == [4401, 4401, 4401]
 
 
+@pytest.mark.parametrize(("scope", "code"), [("events:read", None), ("images:read", 4403)])
+async def test_a_program_watches_everything_or_nothing(served, scope, code):
+    cells = appended(served, served.dataset, served.user())
+    tokens = SignedAccessTokens(RootKey.read(served.settings.root_key_path), ttl=600)
+    token = tokens.issue_service(name="wall", scopes=frozenset({scope}), seconds=600, at=datetime.now(UTC))
+    async with served.connected() as watch:
+        await say(watch, type="auth", token=token)
+        if code is not None:
+            assert await closed(watch) == code
+            return
+        assert (await heard(watch))["type"] == "authenticated"
+        await say(watch, type="subscribe", after=0, datasets=[cells])
+        assert [event["event"] for event in (await until_caught_up(watch))[0]] == ["DatasetCreated"]
+
+
 async def test_too_many_messages_close(served):
     async with served.watching(served.user()) as watch:
         for _ in range(25):

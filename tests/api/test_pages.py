@@ -17,7 +17,7 @@ def test_every_code_is_told_with_its_status():
 
 def test_every_reason_to_close_is_told():
     told = {int(code) for code in re.findall(r"^\| (4\d{3}) \|", PAGE, re.MULTILINE)}
-    assert told == {live.MALFORMED, live.UNKNOWN, live.FOREIGN_ORIGIN, live.TOO_SLOW, live.TOO_MANY}
+    assert told == {live.MALFORMED, live.UNKNOWN, live.FORBIDDEN, live.TOO_SLOW, live.TOO_MANY}
 
 
 def test_every_message_is_told():
