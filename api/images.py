@@ -131,7 +131,7 @@ class Images(Controller):
         form = await received(call.request, call.services, permit)
         found = form.sniffed
         about = {name: getattr(form, name) for name in ("dataset_id", "device_id", "filename", "sha256", "size")}
-        command = call.command(payload=parts_of(about))
+        command = call.command(payload=parts_of(about)) if asked.digest else asked
         done = await call.carry_out(command, images.upload, **about, media_type=found.media_type, width=found.width, height=found.height)
         return call.created(Uploaded(id=done.id, filename=form.filename), done)
 

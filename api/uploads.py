@@ -53,10 +53,11 @@ async def received(request: Request[Any, Any, Any], services: Services, permit: 
     otherwise before the file is kept. Raises what it raises, what the gate and the blob store raise, Invalid, Malformed,
     BodyTooLarge and UnsupportedMediaType.
     """
-    parser = _parser(request)
+    announced = _announced(request)
+    parser = _parser(request, announced)
     reading = _Reading(services, permit)
     try:
-        async for chunk in _chunks(request, most=services.options.upload_max_bytes):
+        async for chunk in _chunks(request, announced, most=services.options.upload_max_bytes):
             for event in _events(parser, chunk):
                 await reading.take(event)
         if not parser.closed:
@@ -179,24 +180,22 @@ class _Incoming:
             self._writer.abort()
 
 
-def _parser(request: Request[Any, Any, Any]) -> PushMultipartParser:
+def _parser(request: Request[Any, Any, Any], announced: int) -> PushMultipartParser:
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get("boundary", "")
     if kind != "multipart/form-data" or not 1 <= len(boundary) <= BOUNDARY_MOST:
         raise UnsupportedMediaType("Send the image as multipart/form-data, with a boundary")
     try:
-        return PushMultipartParser(
-            boundary, content_length=_announced(request), max_header_count=PART_HEADERS_MOST, max_segment_count=PARTS_MOST
-        )
+        return PushMultipartParser(boundary, content_length=announced, max_header_count=PART_HEADERS_MOST, max_segment_count=PARTS_MOST)
     except MultipartError:
         raise Malformed("The boundary of the form is none that can be used") from None
 
 
-async def _chunks(request: Request[Any, Any, Any], *, most: int) -> AsyncIterator[bytes]:
+async def _chunks(request: Request[Any, Any, Any], announced: int, *, most: int) -> AsyncIterator[bytes]:
     """The body as it comes. Raises ImageTooLarge as soon as it is known that the file has more than `most` bytes."""
     size, more = 0, True
     while more:
-        if max(size, _announced(request)) > most + AROUND_MOST:
+        if max(size, announced) > most + AROUND_MOST:
             raise _too_large(most)
         message = await request.receive()
         if message["type"] != "http.request":

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,6 +14,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from domain.errors import Invalid, Unavailable
 from infrastructure.patience import ended
+from infrastructure.postgres.silence import KEPT_ALIVE, AttentiveAsync, Silent
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -32,7 +34,14 @@ DECODERS: dict[type[Any], msgspec.json.Decoder[Any]] = {}
 
 
 def _decoder(into: type[T]) -> msgspec.json.Decoder[list[T]]:
-    return DECODERS.setdefault(into, msgspec.json.Decoder(list[into]))  # type: ignore[valid-type]
+    if into not in DECODERS:
+        DECODERS[into] = msgspec.json.Decoder(list[into])  # type: ignore[valid-type]
+    return DECODERS[into]
+
+
+@cache
+def _as_json(query: str) -> bytes:
+    return AS_JSON.format(query).encode()
 
 
 class ReadDatabase:
@@ -41,12 +50,12 @@ class ReadDatabase:
     def __init__(self, url: str, *, size: int = 8) -> None:
         self._pool: AsyncConnectionPool[psycopg.AsyncConnection] = AsyncConnectionPool(
             url,
+            connection_class=AttentiveAsync,
             min_size=2,
             max_size=size,
             timeout=POOL_WAIT,
             open=False,
-            kwargs={"autocommit": True, "options": OPTIONS, "connect_timeout": 3},
-            check=AsyncConnectionPool.check_connection,
+            kwargs={"autocommit": True, "options": OPTIONS, **KEPT_ALIVE},
         )
 
     async def open(self) -> None:
@@ -58,16 +67,30 @@ class ReadDatabase:
     async def rows(self, query: str, parameters: Mapping[str, object], *, into: type[T]) -> list[T]:
         """Each row of `query` as `into`, in its order. Raises Unavailable, and Invalid for a value that Postgres cannot hold."""
         try:
-            async with self._pool.connection() as connection:
-                cursor = await connection.execute(AS_JSON.format(query).encode(), parameters)
-                row = await cursor.fetchone()
-        except (psycopg.OperationalError, PoolTimeout):
-            raise Unavailable(AWAY, retry_after=2) from None
+            return _decoder(into).decode(await self._text(_as_json(query), parameters))
         except psycopg.DataError as error:
             log.info("a value that Postgres refuses", error=type(error).__name__)
             raise Invalid("A value in the query is out of range, or holds a NUL character") from None
-        assert row is not None
-        return _decoder(into).decode(row[0])
+
+    async def _text(self, query: bytes, parameters: Mapping[str, object]) -> str:
+        """Once more when the connection was lost while it lay idle: to look at each before it is used would cost more than most queries."""
+        for again in (True, False):
+            try:
+                async with self._pool.connection() as connection:
+                    row = await (await connection.execute(query, parameters)).fetchone()
+            except PoolTimeout:
+                break
+            except Silent:
+                await self._pool.drain()  # its like are silent too, and to ask each would take as long again
+                break
+            except psycopg.OperationalError:
+                if not (again and connection.closed):
+                    break
+                await self._pool.check()
+            else:
+                assert row is not None
+                return str(row[0])
+        raise Unavailable(AWAY, retry_after=2)
 
 
 class Visible:
@@ -77,7 +100,7 @@ class Visible:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = make_conninfo(url, connect_timeout=3)
+        self._url = make_conninfo(url, **KEPT_ALIVE)
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Condition()
         self.position = 0
@@ -106,7 +129,7 @@ class Visible:
             await asyncio.sleep(RECONNECT_WAIT)
 
     async def _listen(self) -> None:
-        async with await psycopg.AsyncConnection.connect(self._url, autocommit=True, options="-c search_path=read") as connection:
+        async with await AttentiveAsync.connect(self._url, autocommit=True, options="-c search_path=read") as connection:
             await connection.execute("listen bioscope_projected")
             while True:
                 cursor = await connection.execute("select position from checkpoint where projection = 'main'")

@@ -13,7 +13,7 @@ from domain.classification import ChunkJudged
 from domain.errors import Invalid
 from domain.events import Event
 from domain.image import ImageAccepted, ImageDeleted, ImageDescribed, ImageRejected, ImageUploaded
-from projections.reading import ADMINISTRATORS, Count, Page, Reads, clamped, only, paged, place_of, subject_of
+from projections.reading import ADMINISTRATORS, Page, Reads, clamped, only, paged, place_of, subject_of
 from projections.tables import Happened, Look, Table
 
 
@@ -153,18 +153,29 @@ ALL_TOGETHER = """select i.* from images i join visible v on v.dataset = i.datas
   order by i.{sorted} {way}, i.id {way} limit %(most)s offset %(skip)s"""
 
 
+WITH_TOTAL = f"select (select coalesce(json_agg(found), '[]') from ({{}}) found) as items, ({COUNTED}) as total"  # noqa: S608 - constants
+
+
 class Listing(NamedTuple):
-    """Two ways to the same list: a few from each dataset, merged; or one long walk, for whom sees all datasets anyway."""
+    """Two ways to the same list: a few from each dataset, merged (`with_total` also counts them all); or one long walk, for whom sees all
+    datasets anyway."""
 
     column: str
     by_dataset: str
+    with_total: str
     all_together: str
+
+
+class Listed(msgspec.Struct, frozen=True):
+    items: list[Image]
+    total: int
 
 
 def _listing(column: str, kind: str, *, downwards: bool) -> Listing:
     way, beyond = ("desc", "<") if downwards else ("asc", ">")
     parts = {"sorted": column, "kind": kind, "way": way, "beyond": beyond, "wanted": WANTED, "seen": SEEN}
-    return Listing(column, BY_DATASET.format(**parts), ALL_TOGETHER.format(**parts))
+    by_dataset = BY_DATASET.format(**parts)
+    return Listing(column, by_dataset, WITH_TOTAL.format(by_dataset), ALL_TOGETHER.format(**parts))
 
 
 COLUMNS = {"uploaded_at": ("uploaded_at", "timestamptz"), "created_at": ("uploaded_at", "timestamptz"), "filename": ("filename", "text")}
@@ -189,28 +200,24 @@ async def listed(
 ) -> Page[Image]:
     """A page of the images that `where` describes. A cursor, where given, wins over `page`.
 
-    `order_by` is uploaded_at, created_at (the same) or filename, with "-" downwards. Raises Invalid for another one.
+    `order_by` is uploaded_at, created_at (the same) or filename, with "-" downwards. Raises Invalid for another one. The total is told
+    where an index alone answers: one dataset, no other condition, at most COUNT_MOST images.
     """
     if order_by not in LISTINGS:
         raise Invalid("Invalid order_by field", errors=[{"loc": ["query", "order_by"], "msg": f"must be one of {', '.join(LISTINGS)}"}])
     listing = LISTINGS[order_by]
     most, place = clamped(size), place_of(cursor, of_time=listing.column == "uploaded_at")
     subject = subject_of(actor, scope=Scope.IMAGES_READ)
-    together = subject == ADMINISTRATORS and where.dataset_id is None and listing.column == "uploaded_at"
-    query = listing.all_together if together else listing.by_dataset
-    wanted = msgspec.structs.asdict(where) | {"q": None if where.q is None else _containing(where.q), "subject": subject}
-    total = await _total(db, where, wanted) if cursor is None else None
     skip = (min(max(page, 1), PAGES_MOST) - 1) * most if cursor is None else 0
-    found = await db.rows(query, wanted | {"at": place.value, "after": place.id, "most": most + 1, "skip": skip}, into=Image)
+    given = {"q": None if where.q is None else _containing(where.q), "at": place.value, "after": place.id, "most": most + 1, "skip": skip}
+    wanted = msgspec.structs.asdict(where) | {"subject": subject} | given
+    if cursor is None and where.dataset_id is not None and where == Filter(dataset_id=where.dataset_id):
+        [counted] = await db.rows(listing.with_total, wanted, into=Listed)
+        found, total = counted.items, counted.total if counted.total <= COUNT_MOST else None
+    else:
+        together = subject == ADMINISTRATORS and where.dataset_id is None and listing.column == "uploaded_at"
+        found, total = await db.rows(listing.all_together if together else listing.by_dataset, wanted, into=Image), None
     return paged(found, most, lambda image: getattr(image, listing.column), total=total)
-
-
-async def _total(db: Reads, where: Filter, wanted: dict[str, object]) -> int | None:
-    """Counted where an index alone answers: one dataset, no other condition, at most COUNT_MOST images."""
-    if where.dataset_id is None or where != Filter(dataset_id=where.dataset_id):
-        return None
-    counted = (await db.rows(COUNTED, wanted, into=Count))[0].count
-    return counted if counted <= COUNT_MOST else None
 
 
 def _containing(text: str) -> str:

@@ -328,6 +328,18 @@ async def test_a_database_that_is_away_is_said_so_in_time():
     await away.close()
 
 
+async def test_connections_that_are_lost_while_idle_are_not_noticed(db, owner_url):
+    await asyncio.gather(*(checkpoints.position(db) for _ in range(8)))
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'bioscope_app'")
+    assert await asyncio.gather(*(checkpoints.position(db) for _ in range(8))) == [0] * 8
+
+
+async def test_what_postgres_cannot_hold_is_refused(db, week):
+    with pytest.raises(Invalid):
+        await images.listed(db, week.ada, where=Filter(q="a\0"))
+
+
 async def test_readers_cannot_write(db):
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         await db.rows("select ops.advance(position, generation, 9, '', 0, 0) from checkpoint", {}, into=checkpoints.Position)
