@@ -216,8 +216,9 @@ class Blobs(Protocol):
 
     def get_derived(self, name: str) -> bytes | None: ...
 
-    def delete(self, sha256: str) -> None:
-        """What was derived from it (names that end with its sha256) goes with it. Idempotent."""
+    def delete(self, sha256: str, *, put_before: datetime | None = None) -> bool:
+        """Whether it goes; with `put_before` only if it was not put again since. What was derived from it (names that end with its
+        sha256) goes with it. Idempotent."""
 
     def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:
         """The blobs last put before `older_than` that nobody knows: `known` gets some hundred names and returns those in use."""

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from application.ports import Blobs
 
-KEPT = timedelta(days=1)  # since it was last put: longer than any upload takes to become an event
+KEPT = timedelta(days=3)  # since it was last put: longer than any upload takes to become an event, even by a clock that is set a day on
 
 
 def sweep_orphans(blobs: Blobs, known: Callable[[Iterable[str]], set[str]], *, now: datetime, kept: timedelta = KEPT) -> int:
@@ -13,8 +13,5 @@ def sweep_orphans(blobs: Blobs, known: Callable[[Iterable[str]], set[str]], *, n
 
     `known` gets some hundred names and returns those in use. It must raise rather than leave one out that it is not sure of.
     """
-    swept = 0
-    for sha256 in blobs.orphans(known, older_than=now - kept):
-        blobs.delete(sha256)
-        swept += 1
-    return swept
+    old = now - kept
+    return sum(blobs.delete(sha256, put_before=old) for sha256 in blobs.orphans(known, older_than=old))

@@ -49,10 +49,14 @@ class MemoryBlobs:
     def get_derived(self, name: str) -> bytes | None:
         return self._derived.get(name)
 
-    def delete(self, sha256: str) -> None:
+    def delete(self, sha256: str, *, put_before: datetime | None = None) -> bool:
+        there = sha256 in self.kept
+        if put_before is not None and there and self._put[sha256] >= put_before:
+            return False
         self.kept.pop(sha256, None)
         for name in [name for name in self._derived if name.endswith(f"/{sha256}")]:
             del self._derived[name]
+        return there
 
     def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:
         old = [name for name in self.kept if self._put[name] < older_than]

@@ -94,12 +94,18 @@ class Objects:
             return bytes(self._files.cat_file(self._path(_derived(name))))
         return None
 
-    def delete(self, sha256: str) -> None:
+    def delete(self, sha256: str, *, put_before: datetime | None = None) -> bool:
+        """Between the last look at its age and its end lie milliseconds."""
         with _told(self._place):
             derived = [f"{kind}/{sha256}" for kind in self._listed("derived")]
-            for path in [self._path(_key(sha256)), *derived]:
+            blob = self._path(_key(sha256))
+            there = self._files.exists(blob)
+            if put_before is not None and there and _written(self._files.info(blob)) >= put_before:
+                return False
+            for path in [blob, *derived]:
                 with suppress(FileNotFoundError):
                     self._files.rm_file(path)
+            return bool(there)
 
     def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:
         with _told(self._place):

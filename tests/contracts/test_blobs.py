@@ -139,9 +139,19 @@ def test_derived_things_are_overwritten_and_go_with_what_they_derive_from(blobs,
 
 def test_deleting_twice_is_harmless(blobs, request):
     sha256, _ = put(blobs, unlike(request))
-    blobs.delete(sha256)
-    blobs.delete(sha256)
+    assert blobs.delete(sha256)
+    assert not blobs.delete(sha256)
     assert not blobs.exists(sha256)
+
+
+def test_what_was_put_again_since_is_not_deleted(blobs, request):
+    sha256, _ = put(blobs, unlike(request))
+    now = datetime.now(UTC)
+    assert not blobs.delete(sha256, put_before=now - timedelta(hours=1))
+    assert blobs.exists(sha256)
+    assert blobs.delete(sha256, put_before=now + timedelta(hours=1))
+    assert not blobs.exists(sha256)
+    assert not blobs.delete(sha256, put_before=now + timedelta(hours=1))
 
 
 def test_orphans_are_old_and_known_to_nobody(blobs, request):

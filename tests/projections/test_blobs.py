@@ -63,6 +63,24 @@ def test_an_upload_that_may_still_become_an_event_stays(laboratory, blobs, known
     assert len(blobs.kept) == 1
 
 
+def test_what_is_uploaded_again_while_it_is_swept_stays(laboratory, blobs, known):
+    ada = laboratory.user()
+    cells = laboratory.dataset(ada)
+    sha256 = blobs.keep(b"an old orphan")
+    laboratory.follow()
+    old = datetime.now(UTC)
+
+    class UploadedMeanwhile(MemoryBlobs):
+        def delete(self, sha256, *, put_before=None):
+            image(laboratory, ada, cells, blobs.keep(b"an old orphan"))
+            return blobs.delete(sha256, put_before=put_before)
+
+    meanwhile = UploadedMeanwhile()
+    meanwhile.orphans = blobs.orphans
+    assert sweep_orphans(meanwhile, known, now=old + KEPT) == 0
+    assert set(blobs.kept) == {sha256}
+
+
 def test_a_deleted_image_frees_its_blob_unless_another_image_has_the_same_bytes(laboratory, blobs, known):
     ada = laboratory.user()
     cells, gone = laboratory.dataset(ada), laboratory.dataset(ada, "gone")
