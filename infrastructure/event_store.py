@@ -28,7 +28,7 @@ from application.ports import Appended, Claim, Closed, Command, Conflicted, Evol
 from domain.errors import KeyReused, NotFound, Taken, Unavailable
 from domain.events import Event
 from domain.values import canonical
-from infrastructure.codec import Codec, Encoded
+from infrastructure.codec import Codec, Encoded, KeyDestroyed
 from infrastructure.figures import APPEND_COMMANDS, APPEND_SECONDS, APPENDS
 from infrastructure.keys import DataKeys, RootKey
 from infrastructure.postgres.arrays import Array, bools, byteas, ints, register, texts, uuids
@@ -461,7 +461,7 @@ class EventLog:
         outcomes: list[Outcome] = []
         try:
             self._laboratory.save(*events, append=append, outcome=outcomes.append)
-        except IntegrityError:
+        except (IntegrityError, KeyDestroyed):
             raise Conflicted("Somebody else changed this in the meantime; load it again") from None
         return _appended(outcomes[0])
 

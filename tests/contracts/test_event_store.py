@@ -129,6 +129,16 @@ def test_a_command_is_whole_or_nothing_over_all_its_streams(log):
     assert log.head() == 2
 
 
+def test_who_writes_private_things_of_somebody_just_erased_was_too_slow(log):
+    done = created(log)
+    state = log.load(done.id, dataset.evolve)
+    forgotten = Secret(kind="key", owner=done.id, value=None)
+    log.append(command(RESEARCHER), dataset.delete(state, by=RESEARCHER.id, at=NOW), secrets=[forgotten])
+    log.codec.forget(done.id)
+    with pytest.raises(Conflicted):
+        log.append(command(RESEARCHER), *dataset.describe(state, name="private", by=RESEARCHER.id, at=NOW))
+
+
 def test_a_guard_refuses_what_is_missing_or_closed(log):
     done = created(log)
     new = [dataset.create(uuid4(), name="new", description=None, by=RESEARCHER.id, at=NOW) for _ in range(3)]
