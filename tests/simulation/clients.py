@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
@@ -22,6 +23,7 @@ from tests.simulation.world import ROOT, World
 TRIES = 12
 VISIBLE_WITHIN = 2.0
 MODEL = "shapes"
+SAME = b"a picture that is uploaded again and again"
 NAMES = ("ada", "bob", "eve")
 ADMIN = Actor(id=system_actor("simulation"), role=Role.ADMIN)
 
@@ -83,7 +85,8 @@ class Laboratory:
 
 
 def opened(world: World, lab: Laboratory, *, people: int = 3) -> None:
-    """The first day, before anything can go wrong."""
+    """The first day, before anything can go wrong. Of an upload long ago bytes are left that nobody refers to."""
+    world.blobs.keep_since(SAME, world.clock.today() - timedelta(days=30))
     log = EventLog(world.recorder, ROOT)
     for number in range(people):
         role = (Role.RESEARCHER, Role.RESEARCHER, Role.ANALYST)[number % 3]
@@ -280,7 +283,7 @@ class Client:
     async def upload(self) -> None:
         dataset = self._dataset()
         device = self._one(self._lab.devices) if self._lab.devices and self.world.happens(0.3) else None
-        data = self._chance.choice([b"the same picture", self._chance.randbytes(12)])
+        data = self._chance.choice([SAME, self._chance.randbytes(12)])
         done = await self.do("upload", ADMIN, lambda command, api: uploaded(command, api, dataset, device, data))
         if done is not None:
             self._lab.images.append(done.id)

@@ -176,13 +176,13 @@ def _rebalance(world: World) -> None:
 
 
 def _jump(world: World) -> None:
-    by = timedelta(days=world.chance.choice([-1, 1]))
+    to = timedelta(days=world.chance.choice([-1, 0, 1]))
     where = world.chance.choice(["both", "processes", "database"])
-    world.tell(f"the clock of {where} jumps by {by}")
+    world.tell(f"the clock of {where} is set {to.days} days off")
     if where != "database":
-        world.clock.jumped += by
+        world.clock.jumped = to
     if where != "processes":
-        world.clock.database_jumped += by
+        world.clock.database_jumped = to
 
 
 MISFORTUNES: tuple[tuple[str, Callable[[World], Any]], ...] = (
@@ -191,6 +191,7 @@ MISFORTUNES: tuple[tuple[str, Callable[[World], Any]], ...] = (
     ("lost_logs_every", _lost_log),
     ("rebalances_every", _rebalance),
     ("jumps_every", _jump),
+    ("mends_every", mended),
 )
 
 

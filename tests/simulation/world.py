@@ -5,6 +5,7 @@ import contextvars
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -45,6 +46,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     lost_logs_every: float = 0.0
     rebalances_every: float = 0.0
     jumps_every: float = 0.0
+    mends_every: float = 0.0
     poison: float = 0.0
     deaths_most: int = 12
 
@@ -71,6 +73,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             lost_logs_every=rate(3.0, 6.0),
             rebalances_every=rate(0.7, 3.0),
             jumps_every=rate(2.0, 4.0),
+            mends_every=rate(1.0, 3.0),
             poison=rate(0.01, 0.05),
         )
 
@@ -110,6 +113,9 @@ class Blobs(MemoryBlobs):
         sha256 = super().keep(data)
         self.ever[sha256] = data
         return sha256
+
+    def keep_since(self, data: bytes, moment: datetime) -> None:
+        self._put[self.keep(data)] = moment
 
 
 class World:
