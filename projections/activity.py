@@ -85,7 +85,7 @@ def fold(position: int, _: Activity | None, happened: Happened, look: Look) -> A
     )
 
 
-TABLE = Table("activity", Activity, keys, fold, key=("position",), loads=False)
+TABLE = Table("activity", Activity, (Event,), keys, fold, key=("position",), loads=False)
 
 
 # ---- queries -----------------------------------------------------------------------------------------------------------------------

@@ -63,9 +63,7 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
 
 def keys(happened: Happened) -> Iterable[UUID]:
     event = happened.event
-    if isinstance(event, ChunkJudged):
-        return (event.job_id,)
-    return (event.originator_id,) if isinstance(event, OWN) else ()
+    return (event.job_id if isinstance(event, ChunkJudged) else event.originator_id,)
 
 
 def fold(_: UUID, row: Classification | None, happened: Happened, __: Look) -> Classification | None:
@@ -135,7 +133,7 @@ def _changed(row: Classification, event: Event) -> Classification:
             return row
 
 
-TABLE = Table("classifications", Classification, keys, fold)
+TABLE = Table("classifications", Classification, (*OWN, ChunkJudged), keys, fold)
 
 
 # ---- failures ----------------------------------------------------------------------------------------------------------------------
@@ -151,8 +149,7 @@ class FailureRow(msgspec.Struct, frozen=True, kw_only=True):
 
 def failure_keys(happened: Happened) -> Iterable[tuple[UUID, int]]:
     event = happened.event
-    if not isinstance(event, ChunkJudged):
-        return ()
+    assert isinstance(event, ChunkJudged)
     return {result_id(event.job_id, one.image_id): index for index, one in enumerate(event.failures)}.items()
 
 
@@ -171,7 +168,7 @@ def failure_fold(key: tuple[UUID, int], _: FailureRow | None, happened: Happened
     )
 
 
-FAILURES = Table("failures", FailureRow, failure_keys, failure_fold, loads=False)
+FAILURES = Table("failures", FailureRow, (ChunkJudged,), failure_keys, failure_fold, loads=False)
 
 
 # ---- queries -----------------------------------------------------------------------------------------------------------------------

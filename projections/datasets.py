@@ -47,7 +47,8 @@ def fold(_: UUID, row: DatasetRow | None, happened: Happened, __: Look) -> Datas
             return row
 
 
-TABLE = Table("datasets", DatasetRow, own(DatasetCreated, DatasetDescribed, DatasetShared, DatasetShareWithdrawn, DatasetDeleted), fold)
+KINDS = (DatasetCreated, DatasetDescribed, DatasetShared, DatasetShareWithdrawn, DatasetDeleted)
+TABLE = Table("datasets", DatasetRow, KINDS, own, fold)
 
 
 # ---- access ------------------------------------------------------------------------------------------------------------------------
@@ -78,7 +79,15 @@ def access_fold(key: tuple[UUID, UUID], _: Access | None, happened: Happened, __
             return None
 
 
-ACCESS = Table("dataset_access", Access, access_keys, access_fold, key=("subject", "dataset"), loads=False)
+ACCESS = Table(
+    "dataset_access",
+    Access,
+    (DatasetCreated, DatasetShared, DatasetShareWithdrawn),
+    access_keys,
+    access_fold,
+    key=("subject", "dataset"),
+    loads=False,
+)
 
 
 # ---- queries -----------------------------------------------------------------------------------------------------------------------

@@ -63,7 +63,8 @@ def _changed(row: Device, event: Event) -> Device:
             return row
 
 
-TABLE = Table("devices", Device, own(DeviceRegistered, DeviceDescribed, DeviceCameOnline, DeviceWentOffline, DeviceRemoved), fold)
+KINDS = (DeviceRegistered, DeviceDescribed, DeviceCameOnline, DeviceWentOffline, DeviceRemoved)
+TABLE = Table("devices", Device, KINDS, own, fold)
 
 GET = "select * from devices where id = %(id)s and not removed"
 LISTED = """select * from devices where not removed

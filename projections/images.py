@@ -46,13 +46,8 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def keys(happened: Happened) -> Iterable[UUID]:
-    match happened.event:
-        case ImageUploaded() | ImageAccepted() | ImageRejected() | ImageDescribed() | ImageDeleted() as event:
-            return (event.originator_id,)
-        case ChunkJudged() as event:
-            return dict.fromkeys(result.image_id for result in event.results)
-        case _:
-            return ()
+    event = happened.event
+    return dict.fromkeys(result.image_id for result in event.results) if isinstance(event, ChunkJudged) else (event.originator_id,)
 
 
 def fold(_: UUID, row: Image | None, happened: Happened, __: Look) -> Image | None:
@@ -110,7 +105,8 @@ def _changed(row: Image, event: Event) -> Image:
             return row
 
 
-TABLE = Table("images", Image, keys, fold)
+KINDS = (ImageUploaded, ImageAccepted, ImageRejected, ImageDescribed, ImageDeleted, ChunkJudged)
+TABLE = Table("images", Image, KINDS, keys, fold)
 
 
 # ---- queries -----------------------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def _added(event: ModelVersionAdded) -> ModelVersion:
     )
 
 
-TABLE = Table("models", Model, own(ModelVersionAdded, ModelAliasMoved, ModelRetired), fold)
+TABLE = Table("models", Model, (ModelVersionAdded, ModelAliasMoved, ModelRetired), own, fold)
 
 LISTED = "select * from models where not retired order by name, id"
 GET = "select * from models where id::text = %(wanted)s or name = %(wanted)s order by retired, name limit 1"

@@ -1,6 +1,7 @@
 """Make the read models again beside the live ones, compare, and change over in one transaction."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import psycopg
@@ -102,12 +103,16 @@ def _position(connection: psycopg.Connection) -> int:
 
 
 def _replay(projector: Projector, log: Log, until: int, progress: Callable[[int], None]) -> None:
+    """While one batch is written the next one is read."""
     at = projector.checkpoint().position
-    while at < until:
-        events = log.read(at, min(BATCH, until - at))
-        at = events[-1].position
-        projector.apply(events, Checkpoint(at))
-        progress(at)
+    with ThreadPoolExecutor(1, thread_name_prefix="reading ahead") as ahead:
+        coming = ahead.submit(log.read, at, min(BATCH, until - at)) if at < until else None
+        while coming is not None:
+            events = coming.result()
+            at = events[-1].position
+            coming = ahead.submit(log.read, at, min(BATCH, until - at)) if at < until else None
+            projector.apply(events, Checkpoint(at))
+            progress(at)
 
 
 def _change_over(owner: psycopg.Connection, projector: Projector, log: Log, progress: Callable[[int], None]) -> None:

@@ -33,8 +33,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 def keys(happened: Happened) -> Iterable[tuple[UUID, int]]:
     """Each result's id, and where it stands in the event."""
     event = happened.event
-    if not isinstance(event, ChunkJudged):
-        return ()
+    assert isinstance(event, ChunkJudged)
     return {result_id(event.job_id, one.image_id): index for index, one in enumerate(event.results)}.items()
 
 
@@ -60,7 +59,7 @@ def fold(key: tuple[UUID, int], _: Result | None, happened: Happened, look: Look
     )
 
 
-TABLE = Table("results", Result, keys, fold, loads=False)
+TABLE = Table("results", Result, (ChunkJudged,), keys, fold, loads=False)
 
 NEWEST = "order by r.created_at desc, r.id desc limit %(most)s"
 BEYOND = "(%(at)s::timestamptz is null or (r.created_at, r.id) < (%(at)s::timestamptz, %(after)s::uuid))"

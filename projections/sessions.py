@@ -26,4 +26,4 @@ def fold(_: UUID, row: Session | None, happened: Happened, __: Look) -> Session 
             return row
 
 
-TABLE = Table("sessions", Session, own(SessionStarted, SessionRevoked, RefreshReuseDetected), fold)
+TABLE = Table("sessions", Session, (SessionStarted, SessionRevoked, RefreshReuseDetected), own, fold)

@@ -24,12 +24,14 @@ class Happened(NamedTuple):
 class Table(NamedTuple):
     """A read model.
 
-    `keys` names the rows that an event touches; `fold` says what becomes of one of them (None: there is none). Both are pure and take
-    every event. A table whose rows are never changed by a later event does not load them (`loads`).
+    Events of other `kinds` do not touch it. `keys` names the rows that an event touches; `fold` says what becomes of one of them (None:
+    there is none). Both are pure, and take every event of those kinds. A table whose rows are never changed by a later event does not
+    load them (`loads`).
     """
 
     name: str
     row: type[Row]
+    kinds: tuple[type[Event], ...]
     keys: Callable[[Happened], Iterable[Key]]
     fold: Callable[[Key, Any, Happened, Look], Any]
     key: tuple[str, ...] = ("id",)
@@ -55,7 +57,14 @@ class Written(NamedTuple):
 
 
 def steps(tables: Sequence[Table], events: Iterable[Happened]) -> list[Step]:
-    return [Step(happened, [Touched(table, keys) for table in tables if (keys := tuple(table.keys(happened)))]) for happened in events]
+    concerned: dict[type[Event], list[Table]] = {}
+    taken: list[Step] = []
+    for happened in events:
+        kind = type(happened.event)
+        if kind not in concerned:
+            concerned[kind] = [table for table in tables if issubclass(kind, table.kinds)]
+        taken.append(Step(happened, [Touched(table, keys) for table in concerned[kind] if (keys := tuple(table.keys(happened)))]))
+    return taken
 
 
 def needed(batch: Iterable[Step]) -> dict[str, set[Key]]:
@@ -95,10 +104,6 @@ def _written(table: Table, rows: Mapping[Key, Row | None], loaded: Mapping[Key, 
     return Written(table, [row for row in changed.values() if row is not None], gone)
 
 
-def own(*kinds: type[Event]) -> Callable[[Happened], Iterable[Key]]:
+def own(happened: Happened) -> tuple[Key, ...]:
     """The keys of a table that has one row a stream."""
-
-    def keys(happened: Happened) -> Iterable[Key]:
-        return (happened.event.originator_id,) if isinstance(happened.event, kinds) else ()
-
-    return keys
+    return (happened.event.originator_id,)

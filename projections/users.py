@@ -90,7 +90,7 @@ def _erased(row: User) -> User:
 
 
 KINDS = (UserRegistered, UserProfileChanged, UserRoleChanged, UserStatusChanged, PasswordChanged, UserDeleted, UserErased)
-TABLE = Table("users", User, own(*KINDS), fold)
+TABLE = Table("users", User, KINDS, own, fold)
 
 GET = "select * from users where id = %(id)s and not deleted"
 LISTED = """select * from users where not deleted

@@ -67,4 +67,5 @@ def _chunk(key: UUID, event: ClassificationPlanned, position: int, look: Look) -
     return None
 
 
-TABLE = Table("work", Work, keys, fold, loads=False)
+KINDS = (ClassificationPlanned, ChunkJudged, ImageUploaded, ImageAccepted, ImageRejected, ImageDeleted)
+TABLE = Table("work", Work, KINDS, keys, fold, loads=False)
