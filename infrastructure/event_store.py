@@ -32,6 +32,7 @@ from infrastructure.codec import Codec, Encoded, KeyDestroyed
 from infrastructure.figures import APPEND_COMMANDS, APPEND_SECONDS, APPENDS
 from infrastructure.keys import DataKeys, RootKey
 from infrastructure.postgres.arrays import Array, bools, byteas, ints, register, texts, uuids
+from infrastructure.postgres.silence import KEPT_ALIVE, Attentive, Silent
 
 log = structlog.get_logger()
 
@@ -262,7 +263,7 @@ class GroupCommit:
 
     def _call(self, arguments: list[Array]) -> list[Outcome]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self._url, autocommit=True, options=OPTIONS, connect_timeout=3)
+            self._connection = Attentive.connect(self._url, autocommit=True, options=OPTIONS, **KEPT_ALIVE)
             register(self._connection)
         return [Outcome(*row) for row in self._connection.execute(APPEND, arguments, prepare=True).fetchall()]
 
@@ -294,7 +295,13 @@ class PostgresRecorder(ApplicationRecorder):
 
     def __init__(self, url: str, root: RootKey) -> None:
         self.pool: ConnectionPool[psycopg.Connection] = ConnectionPool(
-            url, min_size=1, max_size=READERS, timeout=2, open=False, kwargs={"autocommit": True, "options": OPTIONS, "connect_timeout": 3}
+            url,
+            connection_class=Attentive,
+            min_size=1,
+            max_size=READERS,
+            timeout=2,
+            open=False,
+            kwargs={"autocommit": True, "options": OPTIONS, **KEPT_ALIVE},
         )
         self._root = root
         self._url = url
@@ -321,6 +328,8 @@ class PostgresRecorder(ApplicationRecorder):
         """Raises Unavailable. A connection that died while it was idle costs a second try, after its like were weeded out."""
         try:
             return self._rows(query, arguments)
+        except Silent:
+            self.pool.drain()  # its like are silent too, and to ask each would take as long again
         except psycopg.OperationalError:
             self.pool.check()
         except PoolTimeout:

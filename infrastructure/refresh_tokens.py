@@ -14,6 +14,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from application.ports import Refreshed, Reused
 from domain.errors import NotAuthenticated, Unavailable
 from infrastructure.keys import RootKey
+from infrastructure.postgres.silence import KEPT_ALIVE, Attentive
 
 TOKEN_BYTES: Final = 32
 TOKEN_MOST: Final = 128  # characters; ours have 43
@@ -45,12 +46,13 @@ class PostgresRefreshTokens:
         self._ttl = {"idle": timedelta(seconds=idle_seconds), "absolute": timedelta(seconds=absolute_seconds)}
         self._pool: ConnectionPool[psycopg.Connection] = ConnectionPool(
             url,
+            connection_class=Attentive,
             min_size=0,
             max_size=CONNECTIONS,
             timeout=2,
             open=False,
             num_workers=1,
-            kwargs={"autocommit": True, "options": OPTIONS, "connect_timeout": 3},
+            kwargs={"autocommit": True, "options": OPTIONS, **KEPT_ALIVE},
             check=ConnectionPool.check_connection,
         )
         self._pool.open()

@@ -19,6 +19,7 @@ from infrastructure.heads import EVERY, OFTEN, Heads
 from infrastructure.kafka.cloud_events import source_of
 from infrastructure.keys import RootKey
 from infrastructure.objects import open_blobs
+from infrastructure.postgres.silence import KEPT_ALIVE, UNHEARD, Attentive, AttentiveAsync, notifications
 from infrastructure.publishing import Outlived, PostgresPublished, Publisher, Unpublishable, connected, first_of
 from infrastructure.settings import Settings
 
@@ -28,8 +29,7 @@ LOCK: Final = 0x72656C6179  # who holds it leads
 STANDBY: Final = 0.5  # seconds between two tries to lead
 REST: Final = 0.5  # seconds after a failure
 FAREWELL: Final = 1.5  # seconds that the last signature may take
-OPTIONS: Final = "-c synchronous_commit=off -c statement_timeout=10s -c lock_timeout=5s -c timezone=UTC"
-KEPT_ALIVE: Final = {"keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3", "connect_timeout": "3"}
+OPTIONS: Final = "-c synchronous_commit=off -c statement_timeout=5s -c lock_timeout=4s -c timezone=UTC"
 
 LEAD = "select pg_try_advisory_lock(%s)"
 LISTEN = "listen bioscope_appended"
@@ -68,10 +68,10 @@ class Leader:
 
     async def _lead(self) -> None:
         url = make_conninfo(self._given.postgres_url, **KEPT_ALIVE)
-        async with await AsyncConnection.connect(url, autocommit=True, options=OPTIONS) as leader:
+        async with await AttentiveAsync.connect(url, autocommit=True, options=f"{OPTIONS} {UNHEARD}") as leader:
             await _lead_of(leader)
             log.info("leading")
-            async with await AsyncConnection.connect(url, autocommit=True, options=OPTIONS) as own:
+            async with await AttentiveAsync.connect(url, autocommit=True, options=OPTIONS) as own:
                 topic = partial(connected, self._given.kafka_url, source=source_of(self._root))
                 publisher = Publisher(PostgresPublished(own), topic)
                 await first_of(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher))
@@ -98,13 +98,13 @@ class Leader:
             log.warning("head not signed, or not put away", error=type(error).__name__)
 
     def _connection(self) -> psycopg.Connection:
-        return psycopg.connect(self._given.postgres_url, autocommit=True, options=OPTIONS, connect_timeout=3)
+        return Attentive.connect(self._given.postgres_url, autocommit=True, options=OPTIONS, **KEPT_ALIVE)
 
 
 async def _listen(leader: AsyncConnection, publisher: Publisher) -> None:
     """On the connection that holds the lock: when it is lost, so is the lead."""
     await leader.execute(LISTEN)
-    async for _ in leader.notifies():
+    async for _ in notifications(leader):
         publisher.wake()
 
 

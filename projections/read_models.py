@@ -14,7 +14,7 @@ from projections.tables import Key, Row, Table, Written
 
 NAME = "bioscope projector"
 OPTIONS = (
-    "-c search_path=read -c lock_timeout=5s -c statement_timeout=30s -c idle_in_transaction_session_timeout=5s -c timezone=UTC"
+    "-c search_path=read -c lock_timeout=5s -c statement_timeout=10s -c idle_in_transaction_session_timeout=5s -c timezone=UTC"
     " -c synchronous_commit=off"  # a crash may take back the newest batches with their checkpoint: they are applied again
 )
 
@@ -61,10 +61,10 @@ PARK = "insert into parked (position, stream) select * from unnest(%s::bigint[],
 Statement = tuple[bytes | str, Sequence[Any]]
 
 
-def connect(url: str, *, schema: str = "read") -> psycopg.Connection:
-    """A connection to the read models in `schema`."""
-    options = OPTIONS.replace("search_path=read", f"search_path={schema}")
-    return psycopg.connect(url, autocommit=True, options=options, connect_timeout=3, prepare_threshold=2, application_name=NAME)
+def connect(url: str, *, schema: str = "read", by: type[psycopg.Connection] = psycopg.Connection, options: str = "") -> psycopg.Connection:
+    """A connection to the read models in `schema`, of the kind `by`, with more `options` of the server's."""
+    options = f"{OPTIONS.replace('search_path=read', f'search_path={schema}')} {options}"
+    return by.connect(url, autocommit=True, options=options, connect_timeout=3, prepare_threshold=2, application_name=NAME)
 
 
 class PostgresModels:

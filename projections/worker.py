@@ -20,6 +20,7 @@ from infrastructure.kafka.member import Member
 from infrastructure.kafka.sending import Sender
 from infrastructure.keys import RootKey, WrongRootKey
 from infrastructure.postgres.listening import hear
+from infrastructure.postgres.silence import UNHEARD, Unhurried
 from infrastructure.settings import Settings
 from projections import batches, read_models, rebuilding
 from projections import dead_letters as letters
@@ -61,7 +62,7 @@ class LogDecoder:
 
 
 def projector_over(url: str, log: EventLog, *, schema: str = rebuilding.LIVE) -> Projector:
-    return Projector(lambda: PostgresModels(read_models.connect(url, schema=schema)), LogDecoder(log), fatal=(WrongRootKey,))
+    return Projector(lambda: PostgresModels(read_models.connect(url, schema=schema, by=Unhurried)), LogDecoder(log), fatal=(WrongRootKey,))
 
 
 @contextmanager
@@ -84,7 +85,10 @@ def run_projector(given: Settings) -> NoReturn:
         log.recorder.rows(ADD, list(numbers), list(numbers.values()))
 
     scheduler = OwnersScheduler(
-        lambda: PostgresWork(read_models.connect(given.postgres_url)), log, lease=given.chunk_lease_seconds, attempts=given.chunk_attempts
+        lambda: PostgresWork(read_models.connect(given.postgres_url, by=Unhurried, options=UNHEARD)),
+        log,
+        lease=given.chunk_lease_seconds,
+        attempts=given.chunk_attempts,
     )
     scheduler.owns = lambda: member.owns(EVENTS)
     aside = Aside(scheduler, Notifier(publisher(given.redis_url)), Sender(given.kafka_url))

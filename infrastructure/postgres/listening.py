@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Callable
 
 import structlog
-from psycopg import AsyncConnection, Error
+from psycopg import Error
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
+
+from infrastructure.postgres.silence import KEPT_ALIVE, AttentiveAsync, notifications
 
 log = structlog.get_logger()
 
@@ -15,13 +17,13 @@ RECONNECT_WAIT = 0.5  # seconds
 
 async def hear(url: str, channel: str, heard: Callable[[], object]) -> None:
     """Call `heard` at each notification. For ever; a lost connection is made again."""
-    address = make_conninfo(url, connect_timeout=3)
+    address = make_conninfo(url, **KEPT_ALIVE)
     while True:
         try:
-            async with await AsyncConnection.connect(address, autocommit=True) as connection:
+            async with await AttentiveAsync.connect(address, autocommit=True) as connection:
                 await connection.execute(SQL("listen {}").format(Identifier(channel)))
                 heard()
-                async for _ in connection.notifies():
+                async for _ in notifications(connection):
                     heard()
         except (Error, OSError) as error:
             log.warning("cannot listen", channel=channel, error=type(error).__name__)

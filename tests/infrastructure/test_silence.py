@@ -1,0 +1,129 @@
+"""A database that says nothing any more, while the line to it stands: noticed, and left for a new connection."""
+
+import asyncio
+import random
+import time
+from contextlib import contextmanager
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from application import datasets
+from application.ports import Command
+from domain.access import Actor, Role
+from domain.errors import Unavailable
+from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.keys import RootKey
+from infrastructure.postgres import silence
+from infrastructure.postgres.silence import Attentive, AttentiveAsync, Silent, notifications
+from infrastructure.reads import ReadDatabase
+from tests.chaos.proxy import Link
+from tests.given import NOW
+
+
+@pytest.fixture
+def link(postgres):
+    link = Link("postgres", f"{postgres._sockets}/.s.PGSQL.5432", chance=random.Random(1))
+    yield link
+    link.close()
+
+
+@pytest.fixture
+def url(link, database):
+    return f"postgresql://bioscope_app@{link.address}/{database}?sslmode=disable"
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    for kind in (Attentive, AttentiveAsync):
+        monkeypatch.setattr(kind, "silent", 1.0)
+    monkeypatch.setattr(silence, "QUIET", 0.3)
+
+
+@contextmanager
+def mute_for_ever(link):
+    """What was open says nothing any more, even afterwards; new connections are well again then."""
+    link.spoil("half-open")
+    yield
+    link.mend()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_query_on_a_line_that_went_dead_ends(link, url):
+    connection = Attentive.connect(url, autocommit=True)
+    with mute_for_ever(link):
+        pass
+    began = time.monotonic()
+    with pytest.raises(Silent):
+        connection.execute("select 1")
+    assert 0.9 < time.monotonic() - began < 5
+    assert connection.closed
+    with pytest.raises(psycopg.OperationalError):
+        connection.execute("select 1")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_one_who_listens_notices_too_and_is_not_disturbed_by_quiet(link, url):
+    async def listens():
+        async with (
+            await AttentiveAsync.connect(url, autocommit=True) as listening,
+            await AttentiveAsync.connect(url, autocommit=True) as other,
+        ):
+            await listening.execute("listen something")
+            heard = notifications(listening)
+            await asyncio.sleep(1.5)
+            await other.execute("notify something")
+            first = await asyncio.wait_for(anext(heard), 5)
+            link.spoil("half-open")
+            with pytest.raises(Silent):
+                await asyncio.wait_for(anext(heard), 10)
+            return first.channel
+
+    assert asyncio.run(listens()) == "something"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_commands_go_on_after_their_connections_went_mute(link, url):
+    root = RootKey(bytes(32))
+    log = EventLog(PostgresRecorder(url, root), root)
+    try:
+        made(log)
+        with mute_for_ever(link), pytest.raises(Unavailable):
+            made(log)
+        began = time.monotonic()
+        while True:
+            try:
+                made(log)
+                break
+            except Unavailable:
+                assert time.monotonic() - began < 10
+        assert log.head() == 2
+    finally:
+        log.close()
+
+
+def made(log):
+    actor = Actor(id=uuid4(), role=Role.RESEARCHER)
+    return datasets.create(name="cells", description=None, command=Command(id=uuid4(), actor=actor, at=NOW), log=log)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_queries_of_the_read_models_go_on_after_their_connections_went_mute(link, url):
+    async def asks():
+        reads = ReadDatabase(url)
+        await reads.open()
+        try:
+            assert await reads.rows("select 1 as number", {}, into=dict) == [{"number": 1}]
+            with mute_for_ever(link), pytest.raises(Unavailable):
+                await reads.rows("select 1 as number", {}, into=dict)
+            began = time.monotonic()
+            while time.monotonic() - began < 10:
+                try:
+                    return await reads.rows("select 2 as number", {}, into=dict)
+                except Unavailable:
+                    continue
+        finally:
+            await reads.close()
+
+    assert asyncio.run(asks()) == [{"number": 2}]
