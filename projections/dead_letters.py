@@ -10,6 +10,7 @@ import psycopg
 
 from application.ports import Recorded
 from projections.batches import Behind, Letter, ReadModels
+from projections.checkpoints import Outrun
 from projections.tables import Happened, Table, steps
 
 LISTED = """select l.position, l.stream, l.type, l.reason, l.at, (select count(*) from parked p where p.stream = l.stream) as parked
@@ -62,7 +63,7 @@ class Retrying(Protocol):
 
     not_poison: tuple[type[Exception], ...]
 
-    def retry(self, batch: Sequence[Recorded], *, aside: Sequence[Letter] = (), left: set[UUID]) -> None: ...
+    def retry(self, batch: Sequence[Recorded], *, behind: Behind, aside: Sequence[Letter] = (), left: set[UUID]) -> None: ...
 
 
 def retry(
@@ -79,10 +80,13 @@ def retry(
     """
     count = 0
     for at in [position] if position is not None else sorted(models.behind().letters):
-        behind = models.behind()
-        if at in behind.letters:
+        while at in (behind := models.behind()).letters:
             batch, left = _freed(behind, at, read, touches)
-            count += _apply_as_many_as_can_be(projector, batch, left)
+            try:
+                count += _apply_as_many_as_can_be(projector, batch, behind, left)
+                break
+            except Outrun:
+                continue  # meanwhile more came to wait for it
     return Retried(count, len(models.behind().letters))
 
 
@@ -101,12 +105,12 @@ def _freed(
     return sorted(batch, key=lambda event: event.position), left
 
 
-def _apply_as_many_as_can_be(projector: Retrying, batch: Sequence[Recorded], left: set[UUID]) -> int:
+def _apply_as_many_as_can_be(projector: Retrying, batch: Sequence[Recorded], behind: Behind, left: set[UUID]) -> int:
     """The first event that cannot be applied becomes, or stays, the dead letter."""
     failed: list[Letter] = []
     for count in range(len(batch), 0, -1):
         try:
-            projector.retry(batch[:count], aside=failed, left=left)
+            projector.retry(batch[:count], behind=behind, aside=failed, left=left)
         except projector.not_poison:
             raise
         except Exception as error:

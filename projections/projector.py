@@ -10,7 +10,7 @@ import structlog
 
 from application.ports import Recorded
 from domain.errors import Unavailable
-from projections.batches import TABLES, Applied, Changes, Decoder, Letter, ReadModels, Target, decoded, project
+from projections.batches import TABLES, Applied, Behind, Changes, Decoder, Letter, ReadModels, Target, decoded, project
 from projections.checkpoints import Checkpoint, Outrun
 from projections.dead_letters import letter, touched
 from projections.tables import Happened
@@ -63,12 +63,14 @@ class Projector:
             raise Outrun
         return self._knowing(lambda: self._apply_or_divide(batch, to))
 
-    def retry(self, batch: Sequence[Recorded], *, aside: Sequence[Letter] = (), left: set[UUID]) -> None:
+    def retry(self, batch: Sequence[Recorded], *, behind: Behind, aside: Sequence[Letter] = (), left: set[UUID]) -> None:
         """Apply events of long ago, the checkpoint standing still, and set `aside` what failed; then only the streams `left` are blocked.
 
-        Raises whatever is wrong with an event.
+        Raises whatever is wrong with an event, and Outrun when something else waits by now than `behind`.
         """
         with self._there().held() as target:
+            if self._there().behind() != behind:
+                raise Outrun
             changes, _ = project(self._there(), decoded(self._decoder, batch))
             changes = changes._replace(healed=[event.position for event in batch], aside=aside)
             self._there().write(target, target.at, changes, generations=1)

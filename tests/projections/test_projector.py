@@ -136,6 +136,32 @@ def test_after_a_retry_elsewhere_the_running_projector_looks_again(laboratory, l
     assert connection.execute("select id from images").fetchall() == [(image,)]
 
 
+def test_what_comes_to_wait_while_a_retry_is_prepared_is_healed_with_it(laboratory, log, owner_url, app_url, connection):
+    lab = laboratory
+    sick = lab.image(ada := lab.user(), lab.dataset(ada))
+    topic = damage(owner_url, log.head())
+    lab.follow()
+    damage(owner_url, log.head(), topic)
+
+    class Busy:
+        """A log that goes on while it is read."""
+
+        decode, busy = log.decode, True
+
+        def read(self, after, limit):
+            if self.busy:
+                self.busy = False
+                lab.accept(sick)
+                lab.follow()
+            return log.read(after, limit)
+
+    elsewhere = Projector(lambda: PostgresModels(read_models.connect(app_url)), LogDecoder(log))
+    assert retry(elsewhere, PostgresModels(connection), Busy()) == (2, 0)
+    elsewhere.close()
+    assert connection.execute("select accepted from images").fetchone() == (True,)
+    assert connection.execute("select count(*) from parked").fetchone() == (0,)
+
+
 def test_a_row_that_postgres_refuses_is_a_dead_letter_too(laboratory, log, projector, owner_url, connection):
     lab = laboratory
     ada = lab.user()
