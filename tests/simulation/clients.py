@@ -184,6 +184,8 @@ class Client:
                 self.world.breaks(f"R9 a repeat of {kind} was taken for another request")
             return
         except DomainError as refused:
+            if not done.position:
+                return  # nothing was changed, so nothing is remembered
             self.world.breaks(f"R9 a repeat of {kind} that was done is refused: {refused.code}")
             return
         if not same and done.position:
