@@ -66,7 +66,7 @@ def examples(data: Path, pictures: list[Picture]) -> Examples:
 
 def strange(data: Path, cells: list[Picture], split: str) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     smears = [field for field in fields(data) if field.split == split]
-    return for_training(data, smears, [cell.data for cell in cells], np.random.default_rng([COURSE.seed, split == "tune"]))
+    return for_training(data, smears, [cell.data for cell in cells], np.random.default_rng(COURSE.seed + (split == "tune")))
 
 
 def main() -> None:
