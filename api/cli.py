@@ -324,11 +324,16 @@ def backup(folder: Path, data: Path | None) -> None:
     The root key is not in it: keep a copy of that file (keys/root.key in the data folder) somewhere else.
     """
     from infrastructure.backup import backup as copy
-    from infrastructure.container import blobs
+    from infrastructure.container import blobs, root_key
 
     given = running(data)
     with explained(), _steps() as progress:
-        manifest = copy(given.postgres_owner_url or given.postgres_url, blobs(given), folder, progress=progress)
+        owner = given.postgres_owner_url or given.postgres_url
+        manifest = copy(owner, blobs(given), folder, root=root_key(given), progress=progress)
+    if manifest.missing:
+        err.print(
+            f"{len(manifest.missing)} files that the log names are not in the store, or damaged: those of deleted images, or lost ones."
+        )
     out.print(
         f"{manifest.position} events and {len(manifest.blobs)} images and models are in {folder}. Keep {given.root_key_path} apart from it."
     )
@@ -340,14 +345,17 @@ def backup(folder: Path, data: Path | None) -> None:
 @DATA
 def restore(folder: Path, root_key: Path | None, data: Path | None) -> None:
     """Bring a backup into a new data folder (or the empty database that is set), verify the chain, make the read models again."""
+    from infrastructure.backup import checked
     from infrastructure.container import verified
-    from infrastructure.supervisor import Stack, take_root_key
+    from infrastructure.keys import RootKey
+    from infrastructure.supervisor import Stack, root_key_of, take_root_key
     from projections.worker import rebuild as made_anew
 
     given = settings(data=data)
     with explained(), _steps() as progress:
+        manifest = checked(folder, RootKey.read(root_key_of(given, root_key)), progress=progress)
         take_root_key(given, root_key)
-        with Stack(given, processes=(), prepare=lambda there: _restored(there, folder, progress)) as there, the_log(there) as log:
+        with Stack(given, processes=(), prepare=lambda there: _restored(there, folder, manifest, progress)) as there, the_log(there) as log:
             found = verified(there, log)
             if found.finding is None:
                 made_anew(there, check=False)
@@ -356,14 +364,14 @@ def restore(folder: Path, root_key: Path | None, data: Path | None) -> None:
     out.print(f"Restored: {found.events} events, hash {found.hash[:16]}…, read models made again. Start it with `bioscope up`.")
 
 
-def _restored(there: Settings, folder: Path, progress: Any) -> None:
+def _restored(there: Settings, folder: Path, manifest: Any, progress: Any) -> None:
     from infrastructure.backup import restore as bring
     from infrastructure.container import blobs
     from infrastructure.postgres.schema import migrate as apply
 
     owner = there.postgres_owner_url or there.postgres_url
     apply(owner)
-    bring(owner, blobs(there), folder, progress=progress)
+    bring(owner, blobs(there), folder, manifest, progress=progress)
 
 
 @contextmanager

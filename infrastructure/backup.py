@@ -1,6 +1,10 @@
-"""A copy of all that cannot be made again: the log with what stands beside it, and the blobs that it names. Never the root key."""
+"""A copy of all that cannot be made again: the log with what stands beside it, and the blobs that it names. Never the root key.
+
+Refresh tokens are left out: people sign in again after a restore, and no token that was used since comes back to life.
+"""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,15 +14,19 @@ import msgspec
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from application.ports import Blobs
+from application.ports import Blobs, Corrupted
 from domain.errors import NotFound
+from infrastructure.keys import RootKey
 
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = 1
 SNAPSHOT: Final = "begin isolation level repeatable read, read only"
-TABLES: Final = "select table_name from information_schema.tables where table_schema = 'es' and table_type = 'BASE TABLE' order by 1"
+TABLES: Final = """select table_schema || '.' || table_name from information_schema.tables
+  where table_type = 'BASE TABLE' and (table_schema = 'es' and table_name <> 'refresh_tokens' or table_schema || table_name = 'opsheads')
+  order by 1"""
 COLUMNS: Final = """select column_name from information_schema.columns
-  where table_schema = 'es' and table_name = %s and is_generated = 'NEVER' order by ordinal_position"""
+  where table_schema = %s and table_name = %s and is_generated = 'NEVER' order by ordinal_position"""
+DERIVED: Final = {"thumbnail": "image/jpeg", "preview": "image/jpeg"}  # shown of an image; made when it was inspected, never again
 NAMED: Final = """select distinct match[1] from es.events,
     regexp_matches(convert_from(state, 'UTF8'), '"sha256":"([0-9a-f]{64})"', 'g') match
   where topic in ('ImageUploaded', 'ModelVersionAdded')"""
@@ -37,9 +45,10 @@ class TableFile(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backup holds: the log up to `position` with the chain's `hash`, tables, and blobs by their sha256.
+    """What a backup holds: the log up to `position` with the chain's `hash`, tables, blobs by their sha256, derived things by name.
 
-    `missing`: blobs that the log names and the store has no more, since their images were deleted.
+    `key` tells whether a root key is the one that this log was written with, `seal` whether the manifest was changed. `missing`: blobs
+    that the log names and the store does not have, or has damaged; those of images that were deleted are among them.
     """
 
     format: int
@@ -47,16 +56,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     migration: int
     position: int
     hash: str
+    key: str
     tables: tuple[TableFile, ...]
     blobs: tuple[str, ...]
+    derived: dict[str, str]
     missing: tuple[str, ...]
+    seal: str = ""
 
 
 Progress = Callable[[str, int, int], None]
 """`progress(what, done, total)`"""
 
 
-def backup(owner_url: str, blobs: Blobs, folder: Path, *, progress: Progress = lambda *_: None) -> Manifest:
+def backup(owner_url: str, blobs: Blobs, folder: Path, *, root: RootKey, progress: Progress = lambda *_: None) -> Manifest:
     """Write a backup into `folder` while everything runs; blobs that lie there already are kept. Raises Unavailable, OSError.
 
     The database comes first and in one snapshot: a blob is stored before the log names it, so none is missed.
@@ -71,45 +83,73 @@ def backup(owner_url: str, blobs: Blobs, folder: Path, *, progress: Progress = l
         tables = [_dumped(connection, name, folder, progress, number, len(names)) for number, name in enumerate(names)]
         named = sorted(sha256 for (sha256,) in connection.execute(NAMED).fetchall())
         connection.execute("commit")
-    missing = tuple(_copied(named, blobs, folder, progress))
+    missing = set(_copied(named, blobs, folder, progress))
     manifest = Manifest(
         format=FORMAT,
         made_at=datetime.now(UTC),
         migration=migration,
         position=position,
         hash=digest,
+        key=_mark(root),
         tables=tuple(tables),
-        blobs=tuple(sha256 for sha256 in named if sha256 not in set(missing)),
-        missing=missing,
+        blobs=tuple(sha256 for sha256 in named if sha256 not in missing),
+        derived=dict(_copied_derived(named, blobs, folder, progress)),
+        missing=tuple(sorted(missing)),
     )
+    manifest = msgspec.structs.replace(manifest, seal=_seal(manifest, root))
     _write_whole(folder / MANIFEST, [msgspec.json.format(msgspec.json.encode(manifest), indent=1)])
     return manifest
 
 
-def restore(owner_url: str, blobs: Blobs, folder: Path, *, progress: Progress = lambda *_: None) -> Manifest:
-    """Bring a backup into a migrated database whose log is empty, and into the blob store. All of the database, or nothing.
+def restore(owner_url: str, blobs: Blobs, folder: Path, manifest: Manifest, *, progress: Progress = lambda *_: None) -> None:
+    """Bring a backup that was `checked` into a migrated database whose log is empty, and into the blob store. Raises NoBackup.
 
-    Raises NoBackup. The chain is for the caller to verify, the read models for him to rebuild.
+    All of the database, or nothing. The chain is for the caller to verify, the read models for him to rebuild.
     """
-    manifest = read_manifest(folder)
-    _check_tables(manifest, folder)
-    for number, sha256 in enumerate(manifest.blobs):
-        progress("blobs", number, len(manifest.blobs))
-        if not blobs.exists(sha256):
-            _put(blobs, sha256, folder)
     with psycopg.connect(owner_url, options="-c timezone=UTC") as connection:
-        (position,) = connection.execute("select position from es.head").fetchone() or (0,)
-        (migration,) = connection.execute("select max(number) from ops.migrations").fetchone() or (0,)
-        if migration < manifest.migration:
-            raise NoBackup(f"the backup is of migration {manifest.migration}, this version knows {migration}: use a newer one")
-        if position:
-            raise NoBackup(f"the log here has {position} events already: restore into a new data folder or an empty database")
+        _refuse_unless_empty(connection, manifest)
+        for number, sha256 in enumerate(manifest.blobs):
+            progress("blobs", number, len(manifest.blobs))
+            if not blobs.exists(sha256):
+                _put(blobs, sha256, folder)
+        for name in manifest.derived:
+            kind, _, sha256 = name.partition("/")
+            blobs.put_derived(name, _blob(folder, sha256, shelf=kind).read_bytes(), DERIVED[kind])
         connection.execute("alter table es.events disable trigger append_only")
         for number, table in enumerate(manifest.tables):
             progress("tables", number, len(manifest.tables))
             _filled(connection, table, folder)
         connection.execute("alter table es.events enable trigger append_only")
+
+
+def checked(folder: Path, root: RootKey, *, progress: Progress = lambda *_: None) -> Manifest:
+    """The manifest of a backup that is whole, as it was made, and of this root key. Writes nothing. Raises NoBackup."""
+    manifest = read_manifest(folder)
+    if manifest.key != _mark(root):
+        raise NoBackup("the root key is not the one that this backup was made with: without that one nothing private in it can be read")
+    if manifest.seal != _seal(manifest, root):
+        raise NoBackup(f"{folder / MANIFEST} was changed: it is not what was backed up")
+    for table in manifest.tables:
+        path = _file(folder, table)
+        if _digest_of(path) != table.sha256:
+            raise NoBackup(f"{path} is missing or damaged: it is not what was backed up")
+    files = [*((_blob(folder, sha256), sha256) for sha256 in manifest.blobs)]
+    files += [(_blob(folder, name.partition("/")[2], shelf=name.partition("/")[0]), digest) for name, digest in manifest.derived.items()]
+    for number, (path, digest) in enumerate(files):
+        progress("looking", number, len(files))
+        if _digest_of(path) != digest:
+            raise NoBackup(f"{path} is missing or damaged: it is not what was backed up")
     return manifest
+
+
+def _refuse_unless_empty(connection: psycopg.Connection, manifest: Manifest) -> None:
+    """Nobody can append until the transaction ends."""
+    (position,) = connection.execute("select position from es.head for update").fetchone() or (0,)
+    (migration,) = connection.execute("select max(number) from ops.migrations").fetchone() or (0,)
+    if migration < manifest.migration:
+        raise NoBackup(f"the backup is of migration {manifest.migration}, this version knows {migration}: use a newer one")
+    if position:
+        raise NoBackup(f"the log here has {position} events already: restore into a new data folder or an empty database")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -127,12 +167,13 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _dumped(connection: psycopg.Connection, name: str, folder: Path, progress: Progress, number: int, total: int) -> TableFile:
     progress("tables", number, total)
-    columns = tuple(column for (column,) in connection.execute(COLUMNS, (name,)).fetchall())
+    schema, _, table = name.partition(".")
+    columns = tuple(column for (column,) in connection.execute(COLUMNS, (schema, table)).fetchall())
     rows = 0
 
     def pieces() -> Iterator[bytes]:
         nonlocal rows
-        query = SQL("copy es.{} ({}) to stdout").format(Identifier(name), SQL(", ").join(map(Identifier, columns)))
+        query = SQL("copy {} ({}) to stdout").format(Identifier(schema, table), SQL(", ").join(map(Identifier, columns)))
         with connection.cursor().copy(query) as copied:
             for piece in copied:
                 rows += 1  # the server sends a row a message
@@ -142,21 +183,14 @@ def _dumped(connection: psycopg.Connection, name: str, folder: Path, progress: P
 
 
 def _filled(connection: psycopg.Connection, table: TableFile, folder: Path) -> None:
-    name, columns = Identifier(table.name), SQL(", ").join(map(Identifier, table.columns))
-    connection.execute(SQL("delete from es.{}").format(name))
+    name, columns = Identifier(*table.name.split(".")), SQL(", ").join(map(Identifier, table.columns))
+    connection.execute(SQL("delete from {}").format(name))
     with (
-        connection.cursor().copy(SQL("copy es.{} ({}) from stdin").format(name, columns)) as copied,
+        connection.cursor().copy(SQL("copy {} ({}) from stdin").format(name, columns)) as copied,
         _file(folder, table).open("rb") as file,
     ):
         while piece := file.read(PIECE):
             copied.write(piece)
-
-
-def _check_tables(manifest: Manifest, folder: Path) -> None:
-    for table in manifest.tables:
-        path = _file(folder, table)
-        if not path.is_file() or _digest_of(path) != table.sha256:
-            raise NoBackup(f"{path} is missing or damaged: it is not what was backed up")
 
 
 def _file(folder: Path, table: TableFile) -> Path:
@@ -172,11 +206,19 @@ def _copied(named: list[str], blobs: Blobs, folder: Path, progress: Progress) ->
             continue
         try:
             data = blobs.read(sha256)
-        except NotFound:
+        except (NotFound, Corrupted):
             yield sha256
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
         _write_whole(path, [data])
+
+
+def _copied_derived(named: list[str], blobs: Blobs, folder: Path, progress: Progress) -> Iterator[tuple[str, str]]:
+    """(name, sha256) of what is shown of images."""
+    for number, sha256 in enumerate(named):
+        progress("thumbnails", number, len(named))
+        for kind in DERIVED:
+            if (data := blobs.get_derived(f"{kind}/{sha256}")) is not None:
+                yield f"{kind}/{sha256}", _write_whole(_blob(folder, sha256, shelf=kind), [data])
 
 
 def _put(blobs: Blobs, sha256: str, folder: Path) -> None:
@@ -193,12 +235,22 @@ def _put(blobs: Blobs, sha256: str, folder: Path) -> None:
         raise NoBackup(f"the blob {sha256} is damaged: its bytes have another digest")
 
 
-def _blob(folder: Path, sha256: str) -> Path:
-    return folder / "blobs" / sha256[:2] / sha256
+def _blob(folder: Path, sha256: str, *, shelf: str = "blobs") -> Path:
+    return folder / shelf / sha256[:2] / sha256
+
+
+def _mark(root: RootKey) -> str:
+    """Tells root keys apart, and nothing about them."""
+    return root.hmac("backup", b"root key").hex()
+
+
+def _seal(manifest: Manifest, root: RootKey) -> str:
+    return root.hmac("backup", msgspec.json.encode(msgspec.structs.replace(manifest, seal=""))).hex()
 
 
 def _write_whole(path: Path, pieces: Iterable[bytes]) -> str:
-    """All of it or nothing, readable by us alone; the sha256 in hex."""
+    """All of it or nothing, readable by us alone, and still there after a power cut; the sha256 in hex."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     digest, part = hashlib.sha256(), path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
     part.touch(mode=0o600)
@@ -206,10 +258,16 @@ def _write_whole(path: Path, pieces: Iterable[bytes]) -> str:
         for piece in pieces:
             digest.update(piece)
             file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
     part.replace(path)
     return digest.hexdigest()
 
 
 def _digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Empty where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""

@@ -9,7 +9,7 @@ from types import FrameType
 
 from infrastructure.embedded.child import CannotStart, python
 from infrastructure.embedded.folders import AlreadyRunning
-from infrastructure.embedded.installation import NotRunning, ensure_root_key, running_settings, take_root_key
+from infrastructure.embedded.installation import NotRunning, ensure_root_key, root_key_of, running_settings, take_root_key
 from infrastructure.embedded.system import System
 from infrastructure.embedded.tended import Process, says_so, serves
 from infrastructure.settings import Settings
@@ -22,6 +22,7 @@ __all__ = [
     "Process",
     "Stack",
     "ensure_root_key",
+    "root_key_of",
     "running_settings",
     "says_so",
     "serves",

@@ -12,6 +12,7 @@ from pathlib import Path
 from infrastructure.embedded.child import CannotStart
 
 LOCK = "lock"
+KEYS = "keys"  # a root key may lie there before the first start: the one of a backup
 SOCKET_PATH_MOST = 107  # bytes of sun_path less its final NUL (unix(7))
 LONGEST_SOCKET = "/postgres/.s.PGSQL.5432.lock"
 
@@ -63,7 +64,7 @@ def _make_private(data: Path) -> None:
         found = data.stat()
         if found.st_uid != os.geteuid():
             raise CannotStart(f"{data} belongs to another user (uid {found.st_uid}): choose another folder with --data")
-        if not (data / LOCK).exists() and any(data.iterdir()):
+        if not (data / LOCK).exists() and any(path.name != KEYS for path in data.iterdir()):
             raise CannotStart(f"{data} holds other things: choose an empty or a new folder with --data")
         data.chmod(0o700)
         if not os.access(data, os.W_OK | os.X_OK):

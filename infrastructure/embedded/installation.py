@@ -37,16 +37,22 @@ def ensure_root_key(settings: Settings) -> None:
     write_private(path, new_root_key() + "\n")
 
 
+def root_key_of(settings: Settings, copy: Path | None) -> Path:
+    """Where the root key can be read: the copy, or its own place. Raises CannotStart when there is none, or two that differ."""
+    path = settings.root_key_path
+    if copy is None and not path.exists():
+        raise CannotStart(f"the root key of the backup is needed: name your copy with --root-key, or put it at {path}")
+    if copy is not None and path.exists() and path.read_text(encoding="utf-8").strip() != copy.read_text(encoding="utf-8").strip():
+        raise CannotStart(f"{path} holds another root key than {copy}")
+    return copy or path
+
+
 def take_root_key(settings: Settings, copy: Path | None) -> None:
-    """Put a copy of the root key where it belongs, unless it lies there. Raises CannotStart when there is none, or another one."""
+    """Put a copy of the root key where it belongs, unless it lies there."""
     path = settings.root_key_path
     if copy is not None and not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(path, copy.read_text(encoding="utf-8"))
-    if not path.exists():
-        raise CannotStart(f"the root key of the backup is needed: name your copy with --root-key, or put it at {path}")
-    if copy is not None and path.read_text(encoding="utf-8").strip() != copy.read_text(encoding="utf-8").strip():
-        raise CannotStart(f"{path} holds another root key than {copy}")
 
 
 def write_private(path: Path, text: str) -> None:

@@ -1,0 +1,146 @@
+"""Backup of a whole system while people work, and what `bioscope restore` makes of it in a new data folder."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import msgspec
+import psycopg
+import pytest
+
+from api.client import Client
+from infrastructure.backup import read_manifest
+from infrastructure.container import blobs
+from infrastructure.supervisor import Stack, running_settings
+from projections.rebuilding import digests
+from tests.chaos.verdict import judged, settle
+from tests.chaos.workload import PICTURES, Journal, Technician
+from tests.system.conftest import PASSWORD, email, event_log, made_account, prepare, stack_settings
+
+TECHNICIANS = 3
+WORK = 40  # acknowledgements
+
+
+class Copied:
+    """A system that was backed up twice: while clients worked, and in the end. It has ended since."""
+
+    def __init__(self, place):
+        self.place, self.journal, stop = place, Journal(), threading.Event()
+        self.settings = msgspec.structs.replace(stack_settings(place / "data"), access_ttl=3600)
+        with Stack(self.settings, prepare=prepare) as settings:
+            self.address = made_account(settings, "researcher", email("keeper"))
+            with Client.sign_in(settings.base_url, self.address, PASSWORD) as client:
+                token = client.credentials.access_token
+            technicians = [Technician(settings.base_url, token, self.journal, seed=seed, stop=stop) for seed in range(TECHNICIANS)]
+            for technician in technicians:
+                technician.start()
+            self._until(WORK)
+            before = len(self.journal.acknowledged)
+            self.said = bioscope("backup", str(place / "early"), "--data", str(self.settings.data))
+            self.meanwhile = len(self.journal.acknowledged) - before
+            self._until(before + WORK)
+            stop.set()
+            for technician in technicians:
+                technician.join(30)
+            assert settle(settings, within=60) is not None
+            subprocess.run(["cp", "-r", str(place / "early"), str(place / "late")], check=True)
+            bioscope("backup", str(place / "late"), "--data", str(self.settings.data))
+            with psycopg.connect(settings.postgres_owner_url) as connection:
+                self.digests = digests(connection)
+
+    def _until(self, acknowledgements):
+        until = time.monotonic() + 60
+        while len(self.journal.acknowledged) < acknowledgements:
+            assert time.monotonic() < until, "clients get no answers"
+            time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    return Copied(tmp_path_factory.mktemp("copied"))
+
+
+def bioscope(*arguments, good=True):
+    """What the command said, on both streams."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("BIOSCOPE_")}
+    done = subprocess.run([sys.executable, "-m", "api.cli", *arguments], capture_output=True, text=True, env=variables, check=False)
+    assert (done.returncode == 0) == good, done.stdout + done.stderr
+    return " ".join((done.stdout + done.stderr).split())
+
+
+def restored(copied, name, to):
+    return bioscope("restore", str(copied.place / name), "--data", str(to), "--root-key", str(copied.settings.root_key_path))
+
+
+def test_a_backup_under_way_holds_no_one_up(copied):
+    manifest = read_manifest(copied.place / "early")
+    assert copied.meanwhile > 0
+    assert f"{manifest.position} events" in copied.said
+    assert "root.key apart" in copied.said
+
+
+def test_restored_and_rebuilt_is_the_same_as_the_original(copied, tmp_path):
+    said = restored(copied, "late", tmp_path / "data")
+    assert "Restored:" in said
+    with Stack(stack_settings(tmp_path / "data"), prepare=prepare) as settings, psycopg.connect(settings.postgres_owner_url) as connection:
+        assert digests(connection) == copied.digests
+        verdict = judged(settings, copied.journal)
+        assert verdict.broken == []
+        assert verdict.results > 0
+
+
+def test_what_was_backed_up_while_people_worked_is_whole_and_works_on(copied, tmp_path):
+    """Each job that was under way at that moment ends in the restored system; people sign in with their passwords."""
+    restored(copied, "early", tmp_path / "data")
+    manifest = read_manifest(copied.place / "early")
+    with Stack(stack_settings(tmp_path / "data"), prepare=prepare) as settings:
+        assert settle(settings, within=60) is not None
+        then = Journal()
+        then.acknowledged = [one for one in copied.journal.acknowledged if one.position <= manifest.position]
+        assert len(then.acknowledged) >= WORK
+        assert judged(settings, then).broken == []
+        with Client.sign_in(settings.base_url, copied.address, PASSWORD) as client:
+            cells = client.create_dataset("after")
+            client.upload(cells, PICTURES[0])
+            *_, ended = client.watch(client.run(cells, None))
+            assert ended["status"] == "completed"
+        log = event_log(settings)
+        try:
+            images = [log.decode(one) for one in log.read(0, manifest.position) if one.type == "ImageAccepted"]
+            uploads = {one.stream: log.decode(one).sha256 for one in log.read(0, manifest.position) if one.type == "ImageUploaded"}
+        finally:
+            log.close()
+        there = blobs(running_settings(settings))
+        assert images
+        assert all(there.get_derived(f"thumbnail/{uploads[image.originator_id]}") for image in images)
+
+
+def test_without_its_root_key_nothing_is_restored(copied, tmp_path):
+    said = bioscope("restore", str(copied.place / "late"), "--data", str(tmp_path / "data"), good=False)
+    assert "the root key of the backup is needed: name your copy with --root-key" in said
+    assert not (tmp_path / "data").exists()
+    other = tmp_path / "other.key"
+    other.write_text("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n")
+    said = bioscope("restore", str(copied.place / "late"), "--data", str(tmp_path / "data"), "--root-key", str(other), good=False)
+    assert "not the one that this backup was made with" in said
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_system_that_holds_something_is_not_restored_into(copied):
+    said = bioscope("restore", str(copied.place / "early"), "--data", str(copied.settings.data), good=False)
+    assert "events already: restore into a new data folder" in said
+    with Stack(copied.settings, prepare=prepare) as settings, psycopg.connect(settings.postgres_owner_url) as connection:
+        assert digests(connection) == copied.digests
+
+
+def test_a_damaged_backup_is_refused_and_leaves_no_data_folder(copied, tmp_path):
+    subprocess.run(["cp", "-r", str(copied.place / "late"), str(tmp_path / "backup")], check=True)
+    blob = next(path for path in (tmp_path / "backup" / "blobs").rglob("*") if path.is_file())
+    blob.write_bytes(blob.read_bytes()[:-1])
+    arguments = ("--data", str(tmp_path / "data"), "--root-key", str(copied.settings.root_key_path))
+    said = bioscope("restore", str(tmp_path / "backup"), *arguments, good=False)
+    assert "is missing or damaged: it is not what was backed up" in said
+    assert blob.name in said
+    assert not (tmp_path / "data").exists()
