@@ -1,4 +1,4 @@
-"""What goes on beside the projector, on a thread and a loop of its own: the scheduler, and telling who waits. It holds nothing up."""
+"""What goes on beside the projector, on a thread and a loop of its own: scheduling, telling who waits, sweeping. It holds nothing up."""
 
 import asyncio
 import contextlib
@@ -21,6 +21,7 @@ log = structlog.get_logger()
 LOOK_ANYWAY = 0.25  # seconds after which the scheduler looks, though nothing woke it
 BREATH = 0.01  # seconds between two looks: what happens meanwhile is seen together
 REST = 1.0  # seconds after a failure
+SWEEP_EVERY = 3600.0  # seconds
 PATIENCE = 5.0  # seconds that what is under way may take to end
 
 Send = Callable[[str, bytes, bytes], Awaitable[None]]
@@ -30,8 +31,8 @@ Send = Callable[[str, bytes, bytes], Awaitable[None]]
 class Aside:
     """`applied` may be called from any thread, returns at once, and raises nothing."""
 
-    def __init__(self, scheduler: Scheduler, notifier: Notifier, send: Send) -> None:
-        self._scheduler, self._notifier, self._send = scheduler, notifier, send
+    def __init__(self, scheduler: Scheduler, notifier: Notifier, send: Send, *, sweep: Callable[[], int] = lambda: 0) -> None:
+        self._scheduler, self._notifier, self._send, self._sweep = scheduler, notifier, send, sweep
         self._loop = asyncio.new_event_loop()
         self._woken, self._told = asyncio.Event(), asyncio.Event()
         self._news: Applied | None = None
@@ -61,6 +62,7 @@ class Aside:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._schedule_always())
             group.create_task(self._tell_always())
+            group.create_task(self._sweep_always())
 
     def _hear(self, applied: Applied) -> None:
         self._news = self._news.then(applied) if self._news else applied
@@ -84,6 +86,18 @@ class Aside:
                 await self._send(tasks.DEAD_LETTERS, letter.stream.bytes, msgspec.json.encode(letter))
             except Exception as error:
                 log.warning("a dead letter could not be sent", position=letter.position, error=type(error).__name__)
+
+    async def _sweep_always(self) -> None:
+        """What nobody refers to is freed now and then; while something is away that can wait for the next time."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY)
+            try:
+                if freed := await asyncio.to_thread(self._sweep):
+                    log.info("orphans swept", blobs=freed)
+            except (psycopg.Error, Unavailable) as error:
+                log.warning("nothing was swept", error=type(error).__name__)
+            except Exception:
+                log.exception("sweeping failed")
 
     async def _schedule_always(self) -> None:
         while True:

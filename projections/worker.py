@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import NoReturn
 from uuid import UUID
@@ -11,6 +12,7 @@ import psycopg
 import redis.asyncio
 
 from application.ports import Recorded
+from application.sweeping import sweep_orphans
 from domain.events import Event
 from infrastructure.codec import Undecodable
 from infrastructure.event_store import EventLog, PostgresRecorder, encoded_from
@@ -19,6 +21,7 @@ from infrastructure.kafka.broker import EVENTS
 from infrastructure.kafka.member import Member
 from infrastructure.kafka.sending import Sender
 from infrastructure.keys import RootKey, WrongRootKey
+from infrastructure.objects import open_blobs
 from infrastructure.postgres.listening import hear
 from infrastructure.postgres.silence import UNHEARD, Unhurried
 from infrastructure.settings import Settings
@@ -26,6 +29,7 @@ from projections import batches, read_models, rebuilding
 from projections import dead_letters as letters
 from projections.aside import Aside
 from projections.batches import ReadModels
+from projections.blobs import used
 from projections.dead_letters import DeadLetter, Retried
 from projections.feed import Feed
 from projections.following import Follower
@@ -91,7 +95,7 @@ def run_projector(given: Settings) -> NoReturn:
         attempts=given.chunk_attempts,
     )
     scheduler.owns = lambda: member.owns(EVENTS)
-    aside = Aside(scheduler, Notifier(publisher(given.redis_url)), Sender(given.kafka_url))
+    aside = Aside(scheduler, Notifier(publisher(given.redis_url)), Sender(given.kafka_url), sweep=partial(sweep, given, root))
     feed = Feed(projector_over(given.postgres_url, log), log, applied=aside.applied)
     follower = Follower(
         feed,
@@ -108,6 +112,12 @@ def run_projector(given: Settings) -> NoReturn:
 
     aside.start()
     member.run(follower.follow_store, lambda: hear(given.postgres_url, APPENDED, member.hint), finish=finish)
+
+
+def sweep(given: Settings, root: RootKey) -> int:
+    """Free the stored files that nobody refers to any more; how many there were."""
+    with read_models.connect(given.postgres_url) as connection:
+        return sweep_orphans(open_blobs(given, root), partial(used, connection), now=datetime.now(UTC))
 
 
 class OwnersScheduler(Scheduler):

@@ -10,6 +10,7 @@ import redis.asyncio
 
 from application.context import CHANNEL
 from application.tasks import BULK, DEAD_LETTERS, Kind, decode
+from domain.errors import Unavailable
 from projections import read_models
 from projections.aside import Aside
 from projections.batches import Applied, Letter
@@ -134,3 +135,20 @@ def test_news_of_several_batches_are_told_as_one():
     first, second = uuid4(), uuid4()
     both = Applied(1, frozenset({first}), tables=frozenset({"work"})).then(Applied(2, frozenset({second})))
     assert (both.position, both.datasets, both.wakes_scheduler) == (2, {first, second}, True)
+
+
+async def test_what_nobody_refers_to_is_swept_again_and_again_whatever_went_wrong_before(monkeypatch, scheduler, topics):
+    monkeypatch.setattr("projections.aside.SWEEP_EVERY", 0.01)
+    swept, enough = [], threading.Event()
+
+    def sweep():
+        swept.append(len(swept))
+        if len(swept) > 2:
+            enough.set()
+            return 1
+        raise (Unavailable("away"), RuntimeError("unforeseen"))[len(swept) - 1]
+
+    aside = Aside(scheduler, Notifier(published), topics.send, sweep=sweep)
+    aside.start()
+    assert await asyncio.to_thread(enough.wait, PATIENCE)
+    await asyncio.to_thread(aside.stop)
