@@ -357,8 +357,15 @@ def restore(folder: Path, root_key: Path | None, data: Path | None) -> None:
         take_root_key(given, root_key)
         with Stack(given, processes=(), prepare=lambda there: _restored(there, folder, manifest, progress)) as there, the_log(there) as log:
             found = verified(there, log)
-            if found.finding is None:
+            beyond = found.finding if found.finding and found.finding.position > manifest.position else None
+            if found.finding is None or beyond:
                 made_anew(there, check=False)
+    if beyond:
+        fail(
+            f"restored up to position {manifest.position}, but signed heads beside the blobs know of later events, which are lost"
+            f" ({beyond.what}). Keep derived/heads of the blob store as evidence, and move it away: until then `audit verify` says so",
+            TAMPERED,
+        )
     if found.finding:
         fail(f"restored, but tampered at position {found.finding.position}: {found.finding.what}", TAMPERED)
     out.print(f"Restored: {found.events} events, hash {found.hash[:16]}…, read models made again. Start it with `bioscope up`.")

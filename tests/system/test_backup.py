@@ -12,7 +12,7 @@ import pytest
 
 from api.client import Client
 from infrastructure.backup import read_manifest
-from infrastructure.container import blobs
+from infrastructure.container import blobs, verified
 from infrastructure.supervisor import Stack, running_settings
 from projections.rebuilding import digests
 from tests.chaos.verdict import judged, settle
@@ -62,9 +62,9 @@ def copied(tmp_path_factory):
     return Copied(tmp_path_factory.mktemp("copied"))
 
 
-def bioscope(*arguments, good=True):
+def bioscope(*arguments, good=True, **given):
     """What the command said, on both streams."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("BIOSCOPE_")}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("BIOSCOPE_")} | given
     done = subprocess.run([sys.executable, "-m", "api.cli", *arguments], capture_output=True, text=True, env=variables, check=False)
     assert (done.returncode == 0) == good, done.stdout + done.stderr
     return " ".join((done.stdout + done.stderr).split())
@@ -133,6 +133,22 @@ def test_a_system_that_holds_something_is_not_restored_into(copied):
     assert "events already: restore into a new data folder" in said
     with Stack(copied.settings, prepare=prepare) as settings, psycopg.connect(settings.postgres_owner_url) as connection:
         assert digests(connection) == copied.digests
+
+
+def test_signed_heads_that_outlived_the_database_tell_what_is_lost(copied, tmp_path):
+    """The blob store survived, the database did not: the newest backup is older than the newest head."""
+    subprocess.run(["cp", "-r", str(copied.settings.data / "blobs"), str(tmp_path / "blobs")], check=True)
+    arguments = ("--data", str(tmp_path / "data"), "--root-key", str(copied.settings.root_key_path))
+    said = bioscope("restore", str(copied.place / "early"), *arguments, good=False, BIOSCOPE_BLOBS_URL=str(tmp_path / "blobs"))
+    position = read_manifest(copied.place / "early").position
+    assert f"restored up to position {position}, but signed heads beside the blobs know of later events" in said
+    subprocess.run(["mv", str(tmp_path / "blobs" / "derived" / "heads"), str(tmp_path / "evidence")], check=True)
+    with Stack(msgspec.structs.replace(stack_settings(tmp_path / "data"), blobs_url=str(tmp_path / "blobs")), prepare=prepare) as settings:
+        log = event_log(settings)
+        try:
+            assert verified(settings, log).finding is None
+        finally:
+            log.close()
 
 
 def test_a_damaged_backup_is_refused_and_leaves_no_data_folder(copied, tmp_path):
