@@ -167,6 +167,8 @@ class Client:
         self.world.tell(f"{self._name} {kind}: {done.id} version {done.version} at {done.position}")
         self.world.counted[f"done {kind}"] += 1
         self._journal.promises.append(Promise(kind, command.id, done, expected))
+        if not done.position:
+            return  # nothing was changed, so nothing is remembered
         before = self._journal.answers.setdefault(command.id, done)
         if (before.id, before.version, before.position) != (done.id, done.version, done.position):
             self.world.breaks(f"R9 {kind} was answered {before}, its repeat {done}")
