@@ -63,7 +63,8 @@ class Call:
         who = actor or self.actor
         key = self.request.headers.get("idempotency-key") if keyed and self.request.method == "POST" else None
         if key is not None and not KEY.fullmatch(key):
-            raise Invalid("Idempotency-Key must have 1 to 255 visible ASCII characters", errors=[{"loc": ["header", "Idempotency-Key"]}])
+            wrong = "must have 1 to 255 visible ASCII characters"
+            raise Invalid(f"Idempotency-Key {wrong}", errors=[{"loc": ["header", "Idempotency-Key"], "msg": wrong}])
         path = self.request.url.path.rstrip("/")
         trace = self.request.headers.get("traceparent", "")
         return Command(
@@ -114,7 +115,7 @@ class Call:
         wanted = self.request.query_params.get("min_position")
         if wanted is None:
             return
-        if not wanted.isdigit() or len(wanted) > 18:
+        if not wanted.isdecimal() or len(wanted) > 18:
             raise Invalid("min_position must be a position", errors=[{"loc": ["query", "min_position"], "msg": "must be a whole number"}])
         if not await self.services.visible.wait(int(wanted), VISIBLE_WITHIN):
             raise Unavailable("The read models have not come that far yet; try again", retry_after=1)

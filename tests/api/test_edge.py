@@ -245,7 +245,8 @@ async def test_a_key_is_short_visible_ascii(laboratory):
     http = await browsing(laboratory)
     for key in ("", "x" * 256, "a b", "\u00e4"):
         answer = await http.post(DATASETS, json={"name": "slides"}, headers={"Idempotency-Key": key.encode()})
-        assert check_problem(answer, 422, "invalid")["errors"][0]["loc"] == ["header", "Idempotency-Key"]
+        (error,) = check_problem(answer, 422, "invalid")["errors"]
+        assert error == {"loc": ["header", "Idempotency-Key"], "msg": "must have 1 to 255 visible ASCII characters"}
 
 
 async def test_a_repeat_answers_as_the_first_time_whatever_happened_since(laboratory):
@@ -287,7 +288,7 @@ async def test_whoever_asks_for_a_position_waits_for_it_or_is_told_to_come_back(
     away = await http.get(f"{DATASETS}?min_position={int(position) + 1000}")
     check_problem(away, 503, "unavailable")
     assert away.headers["retry-after"] == "1"
-    for wrong in ("x", "-1", "1.5", "9" * 19, ""):
+    for wrong in ("x", "-1", "1.5", "9" * 19, "", "\u00b2"):
         check_problem(await http.get(f"{DATASETS}?min_position={wrong}"), 422, "invalid")
 
 

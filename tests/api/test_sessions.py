@@ -289,7 +289,8 @@ async def test_a_refresh_token_is_taken_from_body_bearer_or_cookie(laboratory):
 async def test_a_cookie_is_not_taken_from_another_sites_page(laboratory):
     http, said = await tokens_of(laboratory)
     cookie = {"Cookie": f"refresh_token={said['refresh_token']}"}
-    for more in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "https://evil.example", "X-Requested-With": "x"}, {}):
+    others = [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://["}, {}]
+    for more in (*others, {"Origin": "https://evil.example", "X-Requested-With": "x"}):
         for path in (REFRESH, LOGOUT):
             answer = await http.post(path, headers=cookie | more)
             assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
