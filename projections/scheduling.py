@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import structlog
 
+from application.changes import change, existing
 from application.ports import Command, Conflicted, Log
 from application.tasks import Kind
 from domain import classification, image
 from domain.access import Actor
 from domain.classification import PLAN_MOST, Classification, ImageFailure, PlannedImage
+from domain.errors import NotFound
 from domain.events import Event
 from domain.values import system_actor
 from projections.scheduler import (
@@ -198,10 +201,15 @@ class Scheduler:
         )
 
     def _reject(self, image_id: UUID) -> None:
-        state = self._log.load(image_id, image.evolve)
-        if state is not None and not state.deleted:
-            detail = "The image could not be inspected: every worker that tried was lost. Upload it again, or another copy of it."
-            self._append(image.reject(state, reason=UNINSPECTED, detail=detail, by=ACTOR.id, at=_now()))
+        """Whoever describes the image meanwhile must not keep it waiting for ever."""
+        detail = "The image could not be inspected: every worker that tried was lost. Upload it again, or another copy of it."
+        with suppress(NotFound):
+            change(
+                self._log,
+                Command(id=uuid4(), actor=ACTOR, at=_now()),
+                lambda: existing(self._log, image_id, image.evolve, what="Image", closed=lambda it: it.deleted),
+                lambda found: image.reject(found, reason=UNINSPECTED, detail=detail, by=ACTOR.id, at=_now()),
+            )
 
     # ---- the database ----
     def _leads(self) -> bool:

@@ -338,6 +338,29 @@ def test_an_image_that_no_worker_survives_is_rejected_in_the_end(laboratory, ste
     assert log.load(deadly, image.evolve).rejected == "inspection_failed"
 
 
+def test_an_image_that_is_renamed_while_it_is_given_up_is_rejected_all_the_same(laboratory, step, log, connection, monkeypatch):
+    lab = laboratory
+    deadly = lab.image(ada := lab.user(), lab.dataset(ada))
+    step()
+    wait_past_the_lease(connection)
+    step()
+    wait_past_the_lease(connection)
+    laboratory.follow()
+    load, renamed = log.load, []
+
+    def load_then_rename(stream, evolve, **how):
+        found = load(stream, evolve, **how)
+        if stream == deadly and not renamed:
+            renamed.append(stream)
+            log.append(lab.command(ada), *image.describe(found, filename="renamed.png", by=ada.id, at=lab.now))
+        return found
+
+    monkeypatch.setattr(log, "load", load_then_rename)
+    step()
+    state = load(deadly, image.evolve)
+    assert (state.filename, state.rejected) == ("renamed.png", "inspection_failed")
+
+
 def test_an_answer_that_comes_late_is_the_only_one(laboratory, step, log, scheduler, connection):
     lab = laboratory
     ada = lab.user()
