@@ -26,7 +26,7 @@ def producer(brokers: str) -> AIOKafkaProducer:
 class Sender:
     """`sender(topic, key, value)` returns when Kafka has it. Raises one of AWAY, after `PATIENCE` at the latest.
 
-    Connects when it is first used; belongs to the loop that uses it.
+    Connects when it is first used, and again when its producer gave up for good; belongs to the loop that uses it.
     """
 
     def __init__(self, brokers: str) -> None:
@@ -47,6 +47,8 @@ class Sender:
     async def _connected(self) -> AIOKafkaProducer:
         self._turn = self._turn or asyncio.Lock()
         async with self._turn:
+            if self._producer is not None and _gave_up(self._producer):
+                await self.close()
             if self._producer is None:
                 made = producer(self._brokers)
                 try:
@@ -56,3 +58,8 @@ class Sender:
                     raise
                 self._producer = made
         return self._producer
+
+
+def _gave_up(made: AIOKafkaProducer) -> bool:
+    """Whether it would raise the same error for ever."""
+    return bool(made._sender.sender_task.done())  # noqa: SLF001 - it tells nobody
