@@ -306,6 +306,7 @@ class PostgresRecorder(ApplicationRecorder):
         self._root = root
         self._url = url
         self._writer: GroupCommit | None = None
+        self._beginning = Lock()
         self.pool.open()
 
     def close(self) -> None:
@@ -317,12 +318,17 @@ class PostgresRecorder(ApplicationRecorder):
         return insert_events(self.insert, stored_events, **kwargs)
 
     def insert(self, events: Sequence[Encoded], append: Append) -> Outcome:
-        if self._writer is None:
-            self._writer = GroupCommit(self._url, self._root)
         try:
-            return self._writer.submit(append, events).wait(PATIENCE)
+            return self._writing().submit(append, events).wait(PATIENCE)
         except TimeoutError:
             raise Unavailable("The database does not answer; try again", retry_after=5) from None
+
+    def _writing(self) -> GroupCommit:
+        """One a process, begun with the first command: who only reads has none."""
+        with self._beginning:
+            if self._writer is None:
+                self._writer = GroupCommit(self._url, self._root)
+            return self._writer
 
     def rows(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
         """Raises Unavailable. A connection that died while it was idle costs a second try, after its like were weeded out."""

@@ -1,6 +1,7 @@
 """One contract, kept by the Postgres recorder and by its in-memory twin."""
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
@@ -249,6 +250,16 @@ def test_even_the_owner_is_refused_by_the_trigger(owner_url, postgres_log, state
     created(postgres_log)
     with psycopg.connect(owner_url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
         connection.execute(statement)
+
+
+def test_first_commands_that_come_at_once_share_one_writer(postgres_log):
+    def writers():
+        return {thread for thread in threading.enumerate() if thread.name == "group-commit"}
+
+    before, together = writers(), threading.Barrier(16)
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda n: (together.wait(), created(postgres_log, f"n{n}")), range(16)))
+    assert len(writers() - before) == 1
 
 
 def test_a_lost_connection_is_answered_by_the_command_id(postgres_log, owner_url):
