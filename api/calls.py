@@ -13,6 +13,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.params import QueryParameter
 
+from api.peers import address_of
 from application.changes import Done, once
 from application.context import Services
 from application.identity import Identities, Identity
@@ -51,7 +52,10 @@ class Call:
 
     @property
     def address(self) -> str:
-        return self.request.client.host if self.request.client else ""
+        """Whom it comes from, for limits and for the record."""
+        peer = self.request.client.host if self.request.client else ""
+        forwarded = ",".join(self.request.headers.getall("x-forwarded-for", []))
+        return address_of(peer, forwarded, self.services.options.trusted_proxies)
 
     @property
     def request_id(self) -> str:

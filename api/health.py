@@ -40,7 +40,7 @@ async def ready(call: NamedDependency[Call]) -> Response[Ready]:
 
 @get("/metrics", opt=OPEN, include_in_schema=False)
 async def metrics(call: NamedDependency[Call]) -> Response[Any]:
-    """Prometheus' text form, for who asks from this machine."""
-    if call.address not in {"127.0.0.1", "::1"}:
+    """Prometheus' text form, for who asks from this machine, and through no proxy."""
+    if "x-forwarded-for" in call.request.headers or call.address not in {"127.0.0.1", "::1"}:
         return Response(None, status_code=404)
     return Response(call.services.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")

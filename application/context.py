@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, BinaryIO, Protocol, TypeVar
 from uuid import UUID
 
@@ -105,6 +106,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     access_ttl: int = 600
     refresh_ttl: int = 7 * 86400
     logins_per_minute_account: int = 5

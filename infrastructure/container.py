@@ -28,7 +28,7 @@ from infrastructure.passwords import Argon2Passwords
 from infrastructure.patience import ended
 from infrastructure.reads import ReadDatabase, Visible
 from infrastructure.refresh_tokens import PostgresRefreshTokens
-from infrastructure.settings import Settings
+from infrastructure.settings import Settings, networks
 from infrastructure.signed_urls import verify_signed
 from infrastructure.standing import standing
 from infrastructure.upload_gate import ImageLimits, UploadGate
@@ -79,6 +79,7 @@ def options(settings: Settings) -> Options:
         base_url=settings.base_url.rstrip("/"),
         cors_origins=settings.cors_origins,
         allowed_hosts=settings.allowed_hosts,
+        trusted_proxies=networks(settings),
         access_ttl=settings.access_ttl,
         refresh_ttl=settings.refresh_idle_ttl,
         logins_per_minute_account=settings.logins_per_minute_account,

@@ -1,6 +1,7 @@
 """All that can be set, from `BIOSCOPE_*` variables: one frozen record, checked before anything starts."""
 
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
     access_ttl: Positive = 600
     refresh_idle_ttl: Positive = 7 * 86400
     refresh_absolute_ttl: Positive = 30 * 86400
@@ -73,12 +75,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.public_url or f"http://{self.host}:{self.port}"
 
 
+def networks(given: Settings) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Those of the proxies that are trusted. Raises WrongSetting."""
+    try:
+        return tuple(map(ip_network, given.trusted_proxies))
+    except ValueError as error:
+        raise WrongSetting(f"{PREFIX}TRUSTED_PROXIES: {error}") from None
+
+
 def load(environment: Mapping[str, str]) -> Settings:
     """Read the settings from `environment`. Raises WrongSetting, naming the variable and what it expects."""
     known = {PREFIX + field.name.upper(): field for field in msgspec.structs.fields(Settings)}
     given = {name: text for name, text in environment.items() if name in known and text}
     values: dict[str, Any] = {known[name].name: _value(name, text, known[name].type) for name, text in given.items()}
-    return Settings(**values)
+    settings = Settings(**values)
+    networks(settings)
+    return settings
 
 
 def _value(name: str, text: str, wanted: object) -> object:

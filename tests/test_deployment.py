@@ -100,6 +100,7 @@ def test_images_are_pinned_and_maintained():
         ("BIOSCOPE_LOG_LEVEL", "loud", "debug|info|warning|error"),
         ("BIOSCOPE_IMAGE_MAX_PIXELS", "0", ">= 1"),
         ("BIOSCOPE_LOG_JSON", "perhaps", "bool"),
+        ("BIOSCOPE_TRUSTED_PROXIES", "10.0.0.1/8", "host bits"),
         ("BIOSCOPE_INFERENCE_HANG_SECONDS", "-1", "> 0"),
     ],
 )
