@@ -8,7 +8,13 @@ from tests.simulation.planted import FAULTS
 from tests.simulation.simulate import run
 
 WITHIN = 1000
-TOLD = {"plan_begins_again_after_a_crash": 160, "what_touches_a_parked_row_goes_on": 46}
+TOLD = {
+    "if_match_ignored": 57,
+    "lost_work_never_given_out_again": 25,
+    "plan_begins_again_after_a_crash": 72,
+    "upload_swept_before_its_event": 321,
+    "what_touches_a_parked_row_goes_on": 72,
+}
 """Seeds that told of a fault before, where that takes long: they are asked first."""
 
 
