@@ -77,7 +77,6 @@ class Call:
             at=now(),
             digest=self.services.digest(path.encode() + b"\n" + payload) if key else None,
             request_id=self.request_id,
-            address=self.address,
             traceparent=trace if TRACEPARENT.fullmatch(trace) else "",
         )
 

@@ -25,7 +25,6 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: UUID | None = None
     causation_id: UUID | None = None
     request_id: str = ""
-    address: str = ""
     traceparent: str = ""
 
 
