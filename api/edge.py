@@ -3,7 +3,8 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -23,8 +24,9 @@ Headers = list[tuple[bytes, bytes]]
 
 QUERY_MOST = 8192  # bytes
 HEADERS_MOST = 32_768  # bytes
-AT_ONCE = 256  # requests under way; more are told to come back
+AT_ONCE = 128  # requests worked on; more are told to come back. Those that wait for their client are not among them
 BODY_IDLE = 30.0  # seconds between two pieces of a body
+BODY_SLOWEST = 1024  # bytes a second on the average, once it has been under way for as long
 PREFLIGHT_AGE = b"600"
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
@@ -60,7 +62,7 @@ class Edge:
         request = _Request(scope, self._allowed_origin(scope))
         self._under_way += 1
         try:
-            await self._handle(request, receive, self._dressed(request, send))
+            await self._handle(request, receive, self._dressed(request, self._aside(send)))
         finally:
             self._under_way -= 1
             self._tell(request)
@@ -74,7 +76,7 @@ class Edge:
             await send({"type": "http.response.body", "body": b""})
             return
         try:
-            await self._app(request.scope, _in_time(receive), send)
+            await self._app(request.scope, self._in_time(receive), send)
         except Exception:
             log.exception("unforeseen error", request_id=request.id)
             await request.unless_begun(lambda: _say(send, 500, "Something went wrong on our side. It was logged", request.id))
@@ -92,6 +94,45 @@ class Edge:
         if headers.get(b"content-encoding", b"identity") != b"identity":
             return 415, "Send the body without Content-Encoding"
         return None
+
+    def _aside(self, send: Send) -> Send:
+        """Who reads slowly holds nobody up: a request is not counted while its answer waits to be taken."""
+
+        async def sent(message: Message) -> None:
+            with self._waiting_for_the_client():
+                await send(message)
+
+        return sent
+
+    def _in_time(self, receive: Receive) -> Receive:
+        """While the body is under way each piece has its time, and the whole a pace; after that only a disconnect can come."""
+        complete, began, size = False, time.monotonic(), 0
+
+        async def received() -> Message:
+            nonlocal complete, size
+            if complete:
+                return await receive()
+            try:
+                with self._waiting_for_the_client():
+                    async with asyncio.timeout(BODY_IDLE):
+                        message = await receive()
+            except TimeoutError:
+                raise TooSlow("The body did not arrive in time; send it again") from None
+            size += len(message.get("body", b""))
+            complete = message["type"] != "http.request" or not message.get("more_body", False)
+            if not complete and (passed := time.monotonic() - began) > BODY_IDLE and size < BODY_SLOWEST * passed:
+                raise TooSlow("The body did not arrive in time; send it again")
+            return message
+
+        return received
+
+    @contextmanager
+    def _waiting_for_the_client(self) -> Iterator[None]:
+        self._under_way -= 1
+        try:
+            yield
+        finally:
+            self._under_way += 1
 
     def _allowed_origin(self, scope: Any) -> bytes | None:
         origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
@@ -174,22 +215,3 @@ async def _say(send: Send, status: int, detail: str, request_id: str) -> None:
         headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _in_time(receive: Receive) -> Receive:
-    """While the body is under way each piece has its time; after that only a disconnect can come, which may take for ever."""
-    complete = False
-
-    async def received() -> Message:
-        nonlocal complete
-        if complete:
-            return await receive()
-        try:
-            async with asyncio.timeout(BODY_IDLE):
-                message = await receive()
-        except TimeoutError:
-            raise TooSlow("The body did not arrive in time; send it again") from None
-        complete = message["type"] != "http.request" or not message.get("more_body", False)
-        return message
-
-    return received

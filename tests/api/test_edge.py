@@ -315,3 +315,47 @@ async def test_trailing_slashes_are_the_same_route(laboratory):
     made = (await http.post(f"{DATASETS}/", json={"name": "slides"})).json()
     for path in (DATASETS, f"{DATASETS}/", f"{DATASETS}/{made['id']}", f"{DATASETS}/{made['id']}/", f"{DATASETS}?", "/api/users/me/"):
         assert (await http.get(path)).status_code == 200
+
+
+# ---- too many at once --------------------------------------------------------------------------------------------------------------
+async def test_more_than_can_be_worked_on_are_told_when_to_come_back(laboratory, monkeypatch):
+    monkeypatch.setattr("api.edge.AT_ONCE", 3)
+    http = await browsing(laboratory)
+    waiting = [asyncio.create_task(http.get(DATASETS, params={"min_position": 10**6})) for _ in range(3)]
+    await asyncio.sleep(0.3)
+    refused = await http.get(DATASETS)
+    check_problem(refused, 503)
+    assert refused.headers["retry-after"] == "1"
+    assert (await http.get("/health/live")).status_code == 200
+    await asyncio.gather(*waiting)
+    assert (await http.get(DATASETS)).status_code == 200
+
+
+async def test_those_who_send_slowly_hold_nobody_up(laboratory, monkeypatch):
+    monkeypatch.setattr("api.edge.AT_ONCE", 3)
+    http = await browsing(laboratory)
+    go_on = asyncio.Event()
+
+    async def slowly():
+        yield b'{"name": '
+        await go_on.wait()
+        yield b'"cells"}'
+
+    slow = [asyncio.create_task(http.post(DATASETS, content=slowly(), headers=JSON)) for _ in range(8)]
+    await asyncio.sleep(0.3)
+    assert (await http.get(DATASETS)).status_code == 200
+    go_on.set()
+    assert {answer.status_code for answer in await asyncio.gather(*slow)} <= {201, 503}
+    assert (await http.get(DATASETS)).status_code == 200
+
+
+async def test_a_body_that_trickles_is_refused(laboratory, monkeypatch):
+    monkeypatch.setattr("api.edge.BODY_IDLE", 0.2)
+    http = await browsing(laboratory)
+
+    async def trickles():
+        while True:
+            await asyncio.sleep(0.1)
+            yield b" "
+
+    check_problem(await http.post(DATASETS, content=trickles(), headers=JSON), 408, "too_slow")
