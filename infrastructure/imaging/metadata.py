@@ -34,6 +34,7 @@ COARSEST_PIXEL_UM: Final = 25.0
 APERIO_PIXEL: Final = re.compile(r"\|\s*MPP\s*=\s*([0-9.]{1,12})")
 APERIO_MAGNIFICATION: Final = re.compile(r"\|\s*AppMag\s*=\s*([0-9.]{1,12})")
 IMAGEJ_UNIT: Final = re.compile(r"^unit=(\S{1,12})$", re.MULTILINE)
+AXES: Final = re.compile("[A-Z]{2,8}")
 LONGEST_NAME: Final = 100
 
 
@@ -142,7 +143,7 @@ def _plain_axes(pages: Sequence[Page]) -> str:
 
 
 def _axes_of_imagej(file: BinaryIO, pages: Sequence[Page]) -> str | None:
-    """As ImageJ and tifffile note them, if they tell of just these pages."""
+    """As ImageJ and tifffile note them, if they tell of just these pages, in letters that name axes: the file may say anything there."""
     file.seek(0)
     try:
         with tifffile.TiffFile(file, _multifile=False) as tiff:
@@ -150,7 +151,8 @@ def _axes_of_imagej(file: BinaryIO, pages: Sequence[Page]) -> str | None:
                 return None
             series = tiff.series[0]
             claimed = math.prod(int(length) for length in series.shape)
-            return str(series.axes) if claimed == len(pages) * pages[0].width * pages[0].height * pages[0].bands else None
+            fits = claimed == len(pages) * pages[0].width * pages[0].height * pages[0].bands
+            return str(series.axes) if fits and AXES.fullmatch(str(series.axes)) else None
     except FAILURES:
         return None
 

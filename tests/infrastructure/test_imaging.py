@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import struct
 import subprocess
 import sys
@@ -366,6 +367,16 @@ def test_the_axes_of_an_ome_tiff_are_told(shape, axes):
     found = seen(stack(np.zeros(shape, np.uint8), ome=True, metadata={"axes": axes}, **options))
     planes = int(np.prod(shape)) // (20 * 30 * (3 if axes.endswith("S") else 1))
     assert (found.axes, found.pages) == (axes, planes)
+
+
+@pytest.mark.parametrize(("noted", "axes"), [("ZYX", "ZYX"), ("\0YX", "IYX"), ("\u202eYX", "IYX"), ("\ud800YX", "IYX"), ("zYX", "IYX")])
+def test_axes_are_taken_from_a_text_only_when_they_are_letters(noted, axes):
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as written:
+        for number in range(3):
+            said = json.dumps({"shape": [3, 16, 16], "axes": noted}) if number == 0 else None
+            written.write(np.full((16, 16), number, np.uint8), contiguous=False, description=said, metadata=None)
+    assert seen(file.getvalue()).axes == axes
 
 
 @pytest.mark.parametrize("axes", ["ZYX", "CYX", "TYX"])
