@@ -110,8 +110,12 @@ def _mains(story: Story, apis: list[Api]) -> Iterator[tuple[str, Callable[[Proce
 
 
 async def _rests(world: World) -> bool:
-    """Mend what is poisoned, then wait until nothing is left to do."""
+    """Let the read models come to the head, whatever is poisoned (R10); mend it, and wait until nothing is left to do."""
     until = world.clock.passed + RESTS_WITHIN
+    while verdict.lags(world):
+        await asyncio.sleep(0.25)
+        if world.clock.passed > until:
+            return False
     await mended(world)
     while world.clock.passed < until:
         await asyncio.sleep(0.25)

@@ -1,0 +1,63 @@
+"""One contract for how far the log was published: Postgres, and the simulator's twin."""
+
+import pytest
+from psycopg import AsyncConnection
+
+from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.publishing import Place, PostgresPublished
+from projections import read_models
+from projections.batches import Changes
+from projections.checkpoints import Checkpoint
+from projections.memory_models import MemoryModels
+from projections.read_models import PostgresModels
+from tests.projections.laboratory import Laboratory
+from tests.simulation.processes import MemoryPublished
+from tests.simulation.world import CALM, ROOT, World
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def stood(request):
+    """The port, a laboratory whose log it reads, and the read models."""
+    if request.param == "memory":
+        world = World(1, CALM)
+        yield MemoryPublished(world), Laboratory(EventLog(world.recorder, ROOT), None), MemoryModels(world.database)
+        world.loop.end()
+        return
+    url = request.getfixturevalue("app_url")
+    log, models = EventLog(PostgresRecorder(url, ROOT), ROOT), PostgresModels(read_models.connect(url))
+    async with await AsyncConnection.connect(url, autocommit=True) as connection:
+        yield PostgresPublished(connection), Laboratory(log, None), models
+    models.close()
+    log.close()
+
+
+async def test_who_led_before_cannot_move_the_place(stood):
+    published, *_ = stood
+    first, place = await published.take_over()
+    second, same = await published.take_over()
+    assert place == same == Place(0, "", 0)
+    assert second > first
+    assert not await published.move(first, place, Place(1, "cluster", 1))
+    assert await published.move(second, place, Place(1, "cluster", 1))
+    assert not await published.move(second, place, Place(2, "cluster", 2))
+    assert (await published.take_over())[1] == Place(1, "cluster", 1)
+
+
+async def test_the_log_is_read_on_from_a_position(stood):
+    published, lab, _ = stood
+    for _ in range(5):
+        lab.user()
+    assert [event.position for event in await published.after(1, 3)] == [2, 3, 4]
+    assert [event.position for event in await published.after(4, 3)] == [5]
+    assert list(await published.after(5, 3)) == []
+
+
+async def test_what_the_read_models_lack_is_needed_but_not_what_was_never_published(stood):
+    published, _, models = stood
+    epoch, place = await published.take_over()
+    models.write(models.target(), Checkpoint(3), Changes())
+    assert await published.needed() == 0
+    await published.move(epoch, place, Place(7, "cluster", 7))
+    assert await published.needed() == 3
