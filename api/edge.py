@@ -24,7 +24,7 @@ Headers = list[tuple[bytes, bytes]]
 
 QUERY_MOST = 8192  # bytes
 HEADERS_MOST = 32_768  # bytes
-AT_ONCE = 128  # requests worked on; more are told to come back. Those that wait for their client are not among them
+AT_ONCE = 96  # requests worked on; more are told to come back. Those that wait for their client are not among them
 BODY_IDLE = 30.0  # seconds between two pieces of a body
 BODY_SLOWEST = 1024  # bytes a second on the average, once it has been under way for as long
 PREFLIGHT_AGE = b"600"
@@ -41,6 +41,7 @@ SECURE: tuple[tuple[bytes, bytes], ...] = (
     (b"server", b"bioscope"),  # or the HTTP server would name itself
 )
 HSTS = (b"strict-transport-security", b"max-age=31536000")
+PROBED = "/health/"  # by whoever keeps us running, who asks by address
 QUIET = ("/health", "/api/health", "/metrics")
 
 Observed = Callable[[str, str, int, float], None]
@@ -84,8 +85,9 @@ class Edge:
     def _refusal(self, request: "_Request") -> tuple[int, str] | None:
         headers = request.headers
         if self._under_way > AT_ONCE and not request.path.startswith(QUIET):
+            request.turned_away = True
             return 503, "Too many requests at once; try again in a second"
-        if self._hosts and headers.get(b"host", b"").rsplit(b":", 1)[0].decode("latin-1").lower() not in self._hosts:
+        if not self._is_served(request):
             return 421, "This host name is not served here"
         if len(request.scope.get("query_string", b"")) > QUERY_MOST:
             return 414, f"The query is longer than {QUERY_MOST} bytes"
@@ -94,6 +96,10 @@ class Edge:
         if headers.get(b"content-encoding", b"identity") != b"identity":
             return 415, "Send the body without Content-Encoding"
         return None
+
+    def _is_served(self, request: "_Request") -> bool:
+        host = request.headers.get(b"host", b"").rsplit(b":", 1)[0].decode("latin-1").lower()
+        return not self._hosts or host in self._hosts or request.path.startswith(PROBED)
 
     def _aside(self, send: Send) -> Send:
         """Who reads slowly holds nobody up: a request is not counted while its answer waits to be taken."""
@@ -176,6 +182,8 @@ class Edge:
         seconds = time.perf_counter() - request.began
         route = str(request.scope.get("path_template") or "unknown")
         self._observed(request.method, route, request.status, seconds)
+        if request.turned_away:
+            return  # it is counted; a line for each would cost more than to say no
         if request.status >= 500 or not request.path.startswith(QUIET):
             user = getattr(request.scope.get("user"), "id", None)
             said = {"method": request.method, "route": route, "status": request.status, "ms": round(seconds * 1000, 1)}
@@ -192,6 +200,7 @@ class _Request:
         self.is_head = self.method == "HEAD"
         self.scope = {**scope, "method": "GET"} if self.is_head else scope
         self.origin = origin
+        self.turned_away = False
         self.began = time.perf_counter()
         self.status = 499  # until there is an answer: the client went away
         self.ended = False

@@ -151,6 +151,8 @@ async def test_only_hosts_that_are_served_are_answered(laboratory):
         check_problem(await http.get("/api/health"), 421)
         for host in ("bioscope.example.org", "BIOSCOPE.example.org:8000"):
             assert (await http.get("/api/health", headers={"Host": host})).status_code == 200
+        probed = await http.get("/health/live", headers={"Host": "127.0.0.1:8000"})
+        assert probed.status_code == 200, "who keeps us running asks by address"
 
 
 # ---- bodies ------------------------------------------------------------------------------------------------------------------------
