@@ -684,15 +684,13 @@ def _verified(given: Settings, log: Any) -> Any:
 
 
 def _moment(text: str | None) -> tuple[int | None, datetime | None]:
-    if text is None:
-        return None, None
-    if text.isdigit():
-        return int(text), None
+    from application.audit import moment
+    from domain.errors import Invalid
+
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        fail(f"--as-of takes a time like 2026-03-01T12:00:00Z or a position like 4711, not {text!r}", WRONG_USE)
-    return None, moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return moment(text)
+    except Invalid as wrong:
+        fail(wrong.detail, WRONG_USE)
 
 
 def _brief(said: dict[str, Any]) -> str:
