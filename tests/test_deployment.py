@@ -123,3 +123,8 @@ def test_the_locks_pin_every_package_with_hashes_and_name_no_index():
         assert len(pinned) > 50, lock
         assert text.count("--hash=sha256:") >= len(pinned)
         assert not re.search(r"https?://|--index|--find-links", text), lock
+
+
+def test_kafka_keeps_its_log_on_its_volume():
+    kafka = COMPOSE["services"]["kafka"]
+    assert kafka["volumes"] == [f"kafka:{kafka['environment']['KAFKA_LOG_DIRS']}"]
