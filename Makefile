@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test simulate bench gates train evaluate lock
+.PHONY: help setup demo test simulate chaos overload bench gates train evaluate lock
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -33,6 +33,14 @@ SEEDS ?= 1000
 
 simulate: setup  ## Break a laboratory in SEEDS ways and look at what must hold; SEED=n tells one story again
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+KILLS ?= 100
+
+chaos: setup  ## Break the real processes KILLS times while clients work; goes on where it was interrupted; writes docs/reliability.md
+	@$(BIN)/python -m tests.chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(if $(STATE),--state $(STATE))
+
+overload: setup  ## Four times what the API can take, for 60 s; slow clients; SIGTERM under load
+	@$(BIN)/python -m tests.overload
 
 bench: setup  ## Every figure beside its goal, and a chart; ROWS="append latency" measures some of them
 	@$(BIN)/python -m benchmarks $(ROWS)
