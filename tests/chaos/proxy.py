@@ -74,7 +74,7 @@ class Link:
         self._loop.close()
 
     async def _serve(self, reader, writer):
-        pair = Pair(writer, mute=self._kind == "half-open")
+        pair, ways = Pair(writer, mute=self._kind == "half-open"), []
         self._open.add(pair)
         try:
             if self._kind == "reset":
@@ -82,15 +82,17 @@ class Link:
                 return
             there, here = await self._connected()
             pair.writers.append(here)
-            ways = [asyncio.ensure_future(self._carry(pair, *way)) for way in ((reader, here, True), (there, writer, False))]
+            ways += [asyncio.ensure_future(self._carry(pair, *way)) for way in ((reader, here, True), (there, writer, False))]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             if not pair.mute:
                 await asyncio.wait(ways, timeout=1.0)
-            for way in ways:
-                way.cancel()
         except OSError:
             pair.reset()  # the server behind is away
+        except asyncio.CancelledError:
+            return  # the link is closed; asyncio's streams would make a traceback of it
         finally:
+            for way in ways:
+                way.cancel()
             self._open.discard(pair)
             pair.close()
 
