@@ -23,7 +23,7 @@ from infrastructure.kafka.sending import Sender
 from infrastructure.keys import RootKey, WrongRootKey
 from infrastructure.objects import open_blobs
 from infrastructure.postgres.listening import hear
-from infrastructure.postgres.silence import UNHEARD, Unhurried
+from infrastructure.postgres.silence import UNHEARD, Attentive
 from infrastructure.settings import Settings
 from projections import batches, read_models, rebuilding
 from projections import dead_letters as letters
@@ -66,7 +66,7 @@ class LogDecoder:
 
 
 def projector_over(url: str, log: EventLog, *, schema: str = rebuilding.LIVE) -> Projector:
-    return Projector(lambda: PostgresModels(read_models.connect(url, schema=schema, by=Unhurried)), LogDecoder(log), fatal=(WrongRootKey,))
+    return Projector(lambda: PostgresModels(read_models.connect(url, schema=schema, by=Attentive)), LogDecoder(log), fatal=(WrongRootKey,))
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def run_projector(given: Settings) -> NoReturn:
         log.recorder.rows(ADD, list(numbers), list(numbers.values()))
 
     scheduler = OwnersScheduler(
-        lambda: PostgresWork(read_models.connect(given.postgres_url, by=Unhurried, options=UNHEARD)),
+        lambda: PostgresWork(read_models.connect(given.postgres_url, by=Attentive, options=UNHEARD)),
         log,
         lease=given.chunk_lease_seconds,
         attempts=given.chunk_attempts,

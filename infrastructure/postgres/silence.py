@@ -40,12 +40,6 @@ class Attentive(Connection[Any]):
             raise _silent() from None
 
 
-class Unhurried(Attentive):
-    """For statements that may take longer."""
-
-    silent = 12.0
-
-
 class AttentiveAsync(AsyncConnection[Any]):
     """The same for coroutines."""
 
