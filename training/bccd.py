@@ -5,6 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
@@ -52,9 +53,15 @@ def crop_around(picture: Image.Image, box: Box, scale: float) -> Box:
     return left, top, left + side, top + side
 
 
-def window_of(picture: Image.Image, box: Box, side: int) -> Box:
-    """A square window of `side` pixels about the middle of the box."""
-    return crop_around(picture, box, (side + 0.5) / max(box[2] - box[0], box[3] - box[1]))
+def mirrored(picture: Image.Image, margin: int) -> Image.Image:
+    """The picture with `margin` pixels of its mirror image on every side."""
+    return Image.fromarray(np.pad(np.asarray(picture), ((margin, margin), (margin, margin), (0, 0)), mode="reflect"))
+
+
+def window_of(box: Box, side: int) -> Box:
+    """A square window of `side` pixels about the middle of the box, in the picture that `mirrored` made with half of `side`."""
+    left, top = (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
+    return left, top, left + side, top + side
 
 
 def empty_places(field: Field, size: tuple[int, int], count: int, chance: Generator) -> list[Box]:

@@ -112,11 +112,17 @@ def _making(metrics: dict[str, Any]) -> str:
         ("preprocessing", f"`{metrics['preprocessing']}`"),
         ("temperature", metrics["temperature"]),
         ("seed, epochs, convolutions", f"{made['seed']}, {made['epochs']}, {made['convolutions']}"),
-        ("processor minutes", f"{made['processor_minutes']:.0f} on {made['threads']} thread{'s' * (made['threads'] > 1)}"),
+        ("processor minutes", _minutes(made)),
         ("pictures a second on one core", f"{speeds['fp32']:.0f} fp32, {speeds['int8']:.0f} int8"),
         ("versions", versions),
     ]
     return _table(("what", "value"), rows)
+
+
+def _minutes(made: dict[str, Any]) -> str:
+    if made["processor_minutes"] is None:
+        return "not measured in one piece: published from a checkpoint"
+    return f"{made['processor_minutes']:.1f} on {made['threads']} thread{'s' * (made['threads'] > 1)}"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:

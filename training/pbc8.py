@@ -66,7 +66,7 @@ def examples(data: Path, pictures: list[Picture]) -> Examples:
 
 def strange(data: Path, cells: list[Picture], split: str) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     smears = [field for field in fields(data) if field.split == split]
-    return for_training(data, smears, [cell.data for cell in cells], np.random.default_rng(COURSE.seed + (split == "tune")))
+    return for_training(data, smears, [cell.data for cell in cells], np.random.default_rng([COURSE.seed, split == "tune"]))
 
 
 def main() -> None:
@@ -79,6 +79,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     data = data_folder(given.data)
     pictures = pbc8(data)
+    resumed = bool(given.checkpoint and given.checkpoint.exists())
     network = train(data, pictures, given.checkpoint)
     publish(
         network,
@@ -90,6 +91,7 @@ def main() -> None:
         how=HOW,
         train=_known(pictures, "train"),
         tune=_known(pictures, "tune"),
+        resumed=resumed,
         strange=pictured(strange(data, [picture for picture in pictures if picture.split == "tune"], "tune")),
     )
 

@@ -66,8 +66,12 @@ def publish(
     train: Known,
     tune: Known,
     strange: Strange,
+    resumed: bool = False,
 ) -> None:
-    """Writes model.onnx, model-int8.onnx, test tensors, labels.txt, rdf.yaml and the first part of metrics.json into `out`."""
+    """Writes model.onnx, model-int8.onnx, test tensors, labels.txt, rdf.yaml and the first part of metrics.json into `out`.
+
+    `resumed`: the network comes from a checkpoint, so this process does not know how long its training took.
+    """
     out.mkdir(parents=True, exist_ok=True)
     seen, held = train.tensors(how), tune.tensors(how)
     served = knowing(network, embedded(network, seen), train.classes, own=len(labels) - 1)
@@ -86,7 +90,7 @@ def publish(
     _write(out, about, labels, how, serving)
     serving["review_below"] = _review_threshold(out, tune, other)
     _write(out, about, labels, how, serving)
-    _note(out, course, labels, tune, strange)
+    _note(out, course, labels, tune, strange, resumed=resumed)
 
 
 def _review_threshold(out: Path, tune: Known, other: str) -> float:
@@ -97,7 +101,7 @@ def _review_threshold(out: Path, tune: Known, other: str) -> float:
     return round(sorted(plain)[max(left, 1)], 4)
 
 
-def _note(out: Path, course: Course, labels: list[str], tune: Known, strange: Strange) -> None:
+def _note(out: Path, course: Course, labels: list[str], tune: Known, strange: Strange, *, resumed: bool) -> None:
     """How it was made, and what it reached on the tuning pictures; `evaluate` adds the report."""
     record = load_record(out)
     reached = quality(record, judged(out, tune.encoded), [labels[index] for index in tune.classes])
@@ -107,7 +111,7 @@ def _note(out: Path, course: Course, labels: list[str], tune: Known, strange: St
         "epochs": sum(epochs for epochs, _ in course.stages),
         "data": data_digest(),
         "convolutions": "bfloat16" if HALF else "float32",
-        "processor_minutes": time.process_time() / 60,
+        "processor_minutes": None if resumed else time.process_time() / 60,
         "versions": {
             "python": platform.python_version(),
             "torch": str(torch.__version__),

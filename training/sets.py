@@ -11,12 +11,13 @@ import numpy as np
 from PIL import Image
 
 from infrastructure.preprocessing import decoded
-from training.bccd import Field, crop_around, fields, window_of
+from training.bccd import Field, crop_around, fields, mirrored, window_of
 from training.foreign import for_test, lost_for_test, strange_for_test, whole_for_test
 from training.pictures import pbc8
 
 SEED = 7
-CELL_WINDOW = 360
+CELL_WINDOW = 432
+"""Pixels of BCCD that show as much as the 360 of a PBC picture: red cells are 104 pixels wide there, and 88 here."""
 BCCD_LABELS = {"RBC": "red_cell", "WBC": "white_cell", "Platelets": "platelet"}
 MARGIN = 1.25
 WHITE_CELLS = ("basophil", "eosinophil", "ig", "lymphocyte", "monocyte", "neutrophil")
@@ -90,13 +91,13 @@ def _bccd3_report(data: Path) -> Report:
 
 
 def _other_scanner(smears: list[Field]) -> Set:
-    """White cells and platelets of BCCD in windows of the size that PBC pictures have."""
+    """White cells and platelets of BCCD, each in the middle of its window; fields go on as their mirror image beyond their edges."""
     found = []
     for field in smears:
-        picture = decoded(field.data)
+        picture = mirrored(decoded(field.data), CELL_WINDOW // 2)
         for index, (label, box) in enumerate(field.boxes):
             if label != "RBC":
-                found.append((f"{field.file}#{index}", png(picture.crop(window_of(picture, box, CELL_WINDOW))), label))
+                found.append((f"{field.file}#{index}", png(picture.crop(window_of(box, CELL_WINDOW))), label))
     return Set(*_columns(iter(found)))
 
 

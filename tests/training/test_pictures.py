@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from training.bccd import Field, crop_around, empty_places, overlaps
+from training.bccd import Field, crop_around, empty_places, mirrored, overlaps, window_of
 from training.pictures import DataFault, checked, data_folder, pbc8, read, split_of
 
 DIGESTS = [hashlib.sha256(bytes([index // 256, index % 256])).hexdigest() for index in range(3000)]
@@ -80,3 +80,13 @@ def test_a_crop_is_a_square_inside_the_picture(left, top, width, height, scale):
     assert window[2] - window[0] == window[3] - window[1] > 0
     assert 0 <= window[0] < window[2] <= 640
     assert 0 <= window[1] < window[3] <= 480
+
+
+@given(st.integers(0, 630), st.integers(0, 470))
+def test_a_window_has_its_cell_in_the_middle_even_at_the_edge_of_the_field(left, top):
+    picture = Image.new("RGB", (640, 480), "white")
+    picture.paste("purple", (left, top, left + 10, top + 10))
+    window = mirrored(picture, 100).crop(window_of((left, top, left + 10, top + 10), 200))
+    assert window.size == (200, 200)
+    assert window.getpixel((100, 100)) == (128, 0, 128)
+    assert window.getpixel((96, 96)) == (128, 0, 128)
