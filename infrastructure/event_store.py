@@ -32,7 +32,7 @@ from infrastructure.codec import Codec, Encoded, KeyDestroyed
 from infrastructure.figures import APPEND_COMMANDS, APPEND_SECONDS, APPENDS
 from infrastructure.keys import DataKeys, RootKey
 from infrastructure.postgres.arrays import Array, bools, byteas, ints, register, texts, uuids
-from infrastructure.postgres.silence import KEPT_ALIVE, Attentive, Silent
+from infrastructure.postgres.silence import Attentive, Silent
 
 log = structlog.get_logger()
 
@@ -263,7 +263,7 @@ class GroupCommit:
 
     def _call(self, arguments: list[Array]) -> list[Outcome]:
         if self._connection is None or self._connection.closed:
-            self._connection = Attentive.connect(self._url, autocommit=True, options=OPTIONS, **KEPT_ALIVE)
+            self._connection = Attentive.connect(self._url, autocommit=True, options=OPTIONS)
             register(self._connection)
         return [Outcome(*row) for row in self._connection.execute(APPEND, arguments, prepare=True).fetchall()]
 
@@ -301,7 +301,7 @@ class PostgresRecorder(ApplicationRecorder):
             max_size=READERS,
             timeout=2,
             open=False,
-            kwargs={"autocommit": True, "options": OPTIONS, **KEPT_ALIVE},
+            kwargs={"autocommit": True, "options": OPTIONS},
         )
         self._root = root
         self._url = url

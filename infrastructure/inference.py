@@ -27,7 +27,7 @@ from infrastructure.keys import RootKey
 from infrastructure.objects import open_blobs
 from infrastructure.pool import ChildFailed, ChildLost, Nursery, Pool
 from infrastructure.postgres.listening import hear
-from infrastructure.postgres.silence import KEPT_ALIVE, Attentive
+from infrastructure.postgres.silence import Attentive
 from infrastructure.settings import Settings
 from infrastructure.task_lanes import TaskLanes
 from infrastructure.upload_gate import ImageLimits
@@ -180,7 +180,7 @@ class InferenceWorker:
     def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
             url = self._settings.postgres_url
-            self._connection = Attentive.connect(url, autocommit=True, options=OPTIONS, **KEPT_ALIVE)
+            self._connection = Attentive.connect(url, autocommit=True, options=OPTIONS)
         return self._connection
 
 

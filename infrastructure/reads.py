@@ -9,12 +9,11 @@ from typing import Any, TypeVar
 import msgspec
 import psycopg
 import structlog
-from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from domain.errors import Invalid, Unavailable
 from infrastructure.patience import ended
-from infrastructure.postgres.silence import KEPT_ALIVE, AttentiveAsync, Silent
+from infrastructure.postgres.silence import AttentiveAsync, Silent
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -55,7 +54,7 @@ class ReadDatabase:
             max_size=size,
             timeout=POOL_WAIT,
             open=False,
-            kwargs={"autocommit": True, "options": OPTIONS, **KEPT_ALIVE},
+            kwargs={"autocommit": True, "options": OPTIONS},
         )
 
     async def open(self) -> None:
@@ -100,7 +99,7 @@ class Visible:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = make_conninfo(url, **KEPT_ALIVE)
+        self._url = url
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Condition()
         self.position = 0

@@ -14,7 +14,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from application.ports import Refreshed, Reused
 from domain.errors import NotAuthenticated, Unavailable
 from infrastructure.keys import RootKey
-from infrastructure.postgres.silence import KEPT_ALIVE, Attentive
+from infrastructure.postgres.silence import Attentive
 
 TOKEN_BYTES: Final = 32
 TOKEN_MOST: Final = 128  # characters; ours have 43
@@ -52,7 +52,7 @@ class PostgresRefreshTokens:
             timeout=2,
             open=False,
             num_workers=1,
-            kwargs={"autocommit": True, "options": OPTIONS, **KEPT_ALIVE},
+            kwargs={"autocommit": True, "options": OPTIONS},
             check=ConnectionPool.check_connection,
         )
         self._pool.open()

@@ -12,14 +12,13 @@ from typing import Final
 import psycopg
 import structlog
 from psycopg import AsyncConnection
-from psycopg.conninfo import make_conninfo
 
 from domain.errors import Unavailable
 from infrastructure.heads import EVERY, OFTEN, Heads
 from infrastructure.kafka.cloud_events import source_of
 from infrastructure.keys import RootKey
 from infrastructure.objects import open_blobs
-from infrastructure.postgres.silence import KEPT_ALIVE, UNHEARD, Attentive, AttentiveAsync, notifications
+from infrastructure.postgres.silence import UNHEARD, Attentive, AttentiveAsync, notifications
 from infrastructure.publishing import Outlived, PostgresPublished, Publisher, Unpublishable, connected, first_of
 from infrastructure.settings import Settings
 
@@ -67,7 +66,7 @@ class Leader:
             await asyncio.sleep(REST)
 
     async def _lead(self) -> None:
-        url = make_conninfo(self._given.postgres_url, **KEPT_ALIVE)
+        url = self._given.postgres_url
         async with await AttentiveAsync.connect(url, autocommit=True, options=f"{OPTIONS} {UNHEARD}") as leader:
             await _lead_of(leader)
             log.info("leading")
@@ -98,7 +97,7 @@ class Leader:
             log.warning("head not signed, or not put away", error=type(error).__name__)
 
     def _connection(self) -> psycopg.Connection:
-        return Attentive.connect(self._given.postgres_url, autocommit=True, options=OPTIONS, **KEPT_ALIVE)
+        return Attentive.connect(self._given.postgres_url, autocommit=True, options=OPTIONS)
 
 
 async def _listen(leader: AsyncConnection, publisher: Publisher) -> None:

@@ -5,10 +5,9 @@ from collections.abc import Callable
 
 import structlog
 from psycopg import Error
-from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from infrastructure.postgres.silence import KEPT_ALIVE, AttentiveAsync, notifications
+from infrastructure.postgres.silence import AttentiveAsync, notifications
 
 log = structlog.get_logger()
 
@@ -17,10 +16,9 @@ RECONNECT_WAIT = 0.5  # seconds
 
 async def hear(url: str, channel: str, heard: Callable[[], object]) -> None:
     """Call `heard` at each notification. For ever; a lost connection is made again."""
-    address = make_conninfo(url, **KEPT_ALIVE)
     while True:
         try:
-            async with await AttentiveAsync.connect(address, autocommit=True) as connection:
+            async with await AttentiveAsync.connect(url, autocommit=True) as connection:
                 await connection.execute(SQL("listen {}").format(Identifier(channel)))
                 heard()
                 async for _ in notifications(connection):

@@ -12,6 +12,7 @@ STORAGE_FULL = (
     b"HTTP/1.1 507 Insufficient Storage\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length: 87\r\n\r\n"
     b"<?xml version='1.0'?><Error><Code>StorageFull</Code><Message>full</Message></Error>    "
 )
+GIVEN_UP_AFTER = 11.0  # seconds until a server's keepalive ends a connection whose client is mute
 KINDS = ("delay", "drop", "reset", "half-open", "throttle")
 
 
@@ -21,7 +22,7 @@ class Link:
     delay     each piece waits 50 to 300 ms, each way
     drop      nothing passes, as if each packet were lost; what waited goes on afterwards
     reset     connections are reset in the middle of what they carry, new ones too
-    half-open connections go mute for ever, and nobody tells either end; new ones are mute while it lasts
+    half-open connections go mute for ever for the client, and the server gives them up in time; new ones are mute while it lasts
     throttle  8 KiB a second
     full      an HTTP server that says that it is full
     cut       a body is passed in part, then the connection is reset
@@ -59,6 +60,7 @@ class Link:
         for pair in list(self._open):
             if kind == "half-open":
                 pair.mute = True
+                self._loop.call_later(GIVEN_UP_AFTER, pair.give_up)
             if kind == "reset":
                 pair.reset()
         return under_way
@@ -82,10 +84,13 @@ class Link:
                 return
             there, here = await self._connected()
             pair.writers.append(here)
+            if pair.mute:
+                self._loop.call_later(GIVEN_UP_AFTER, pair.give_up)
             ways += [asyncio.ensure_future(self._carry(pair, *way)) for way in ((reader, here, True), (there, writer, False))]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            if not pair.mute:
-                await asyncio.wait(ways, timeout=1.0)
+            if pair.mute:
+                await _never()  # until the link is closed: the client must not be told
+            await asyncio.wait(ways, timeout=1.0)
         except OSError:
             pair.reset()  # the server behind is away
         except asyncio.CancelledError:
@@ -160,6 +165,11 @@ class Pair:
         for writer in self.writers:
             with contextlib.suppress(OSError, AttributeError):
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+            writer.transport.abort()
+
+    def give_up(self):
+        """As the server's end does; the client's stays open."""
+        for writer in self.writers[1:]:
             writer.transport.abort()
 
     def close(self):
