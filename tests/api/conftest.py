@@ -14,6 +14,7 @@ from application.ports import Command
 from domain.access import Actor, Role
 from domain.values import system_actor
 from infrastructure.container import services
+from infrastructure.embedded.broker import Broker
 from projections.checkpoints import Checkpoint
 from projections.worker import event_log, projector_over
 from tests.given import NOW
@@ -61,6 +62,18 @@ class Laboratory:
         assert answer.status_code == 200, answer.text
         http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
         return http
+
+
+@pytest.fixture(scope="session")
+def quiet_broker(tmp_path_factory):
+    """One for all tests of the API, which only asks whether it is there."""
+    with Broker(tmp_path_factory.mktemp("broker")) as broker:
+        yield broker.url
+
+
+@pytest.fixture
+def broker_url(quiet_broker):
+    return quiet_broker
 
 
 @pytest.fixture
