@@ -2,6 +2,7 @@
 
 import os
 import platform
+import statistics
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -135,8 +136,7 @@ def machine():
 
 
 def median(values):
-    found = sorted(values)
-    return found[len(found) // 2] if found else None
+    return statistics.median(values) if values else None
 
 
 def _in_order(item):
