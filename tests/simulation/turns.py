@@ -115,6 +115,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             strand = self.running.pop()
             while strand.go_on() is not None:
                 pass
+            self._idle.append(strand)
         for strand in self._idle:
             strand.end()
         self._idle.clear()
