@@ -13,6 +13,7 @@ import msgspec
 
 from api.client import Client
 from infrastructure.embedded.child import Child, last_words, python
+from infrastructure.embedded.installation import environment
 from infrastructure.settings import load
 from infrastructure.supervisor import NotRunning, running_settings
 from tests.chaos.proxy import Link
@@ -62,13 +63,20 @@ class Laboratory:
         self._log = home / "up.log"
 
     def __enter__(self):
+        try:
+            self._opened()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _opened(self):
         self._serving()
         made_account(self.settings, "researcher", "technician@example.org")
         with Client.sign_in(self.url, "technician@example.org", PASSWORD) as client:
             self.token = client.credentials.access_token
             self.cells = client.create_dataset("probes")
             self.image = client.upload(self.cells, PICTURES[0]).id
-        return self
 
     def __exit__(self, *_):
         self.stop_work()
@@ -143,8 +151,6 @@ class Laboratory:
     # ---- second members ----
     def join(self, name):
         """A second process of that kind, started by hand beside the supervisor's."""
-        from infrastructure.embedded.installation import environment
-
         self._beside[name] = Child(
             python("api.cli", name), log=self._home / f"second-{name}.log", environment=environment(self.settings, os.environ)
         )
@@ -155,9 +161,6 @@ class Laboratory:
             child.ask_to_stop()
             child.ended(within=10)
         child.kill()
-
-    def beside(self, name):
-        return name in self._beside
 
     def said(self):
         logs = sorted((self.data / "logs").glob("*.log"))

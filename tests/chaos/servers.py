@@ -6,11 +6,10 @@ import shutil
 import signal
 import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from infrastructure.embedded.child import Child, last_words
+from infrastructure.embedded.child import Child
 from infrastructure.embedded.postgres import DATABASE, Postgres
 from infrastructure.embedded.redis import Redis
 from tests.chaos.proxy import Link
@@ -122,9 +121,3 @@ class Servers:
 def _folder(path):
     path.mkdir()
     return path
-
-
-def said(log):
-    with suppress(OSError):
-        return last_words(log, lines=30)
-    return ""
