@@ -137,6 +137,7 @@ async def test_a_child_that_was_killed_while_idle_is_replaced_unnoticed():
         before = await pool.run(f"{CALLS}:pid", into=int)
         os.kill(before, signal.SIGKILL)
         await until(lambda: not runs(before))
+        await asyncio.sleep(0.1)  # its end of the line is closed by now, and the loop has seen it
         assert await pool.run(f"{CALLS}:pid", into=int) != before
 
 

@@ -5,8 +5,10 @@ import random
 import signal
 import threading
 import time
+from pathlib import Path
 
 from api.client import Client
+from infrastructure.supervisor import serves
 from tests.chaos.verdict import judged, settle
 from tests.chaos.workload import Journal, Technician
 from tests.system.conftest import PASSWORD, email, made_account
@@ -59,6 +61,13 @@ def wait_for_work(journal, acknowledgements, *, within=30.0):
         assert time.monotonic() < until, "clients get no answers any more"
         time.sleep(0.02)
     return len(journal.acknowledged)
+
+
+def wait_until_serving(settings, *, within=20.0):
+    until = time.monotonic() + within
+    while not serves("/health/live")(settings, Path()):
+        assert time.monotonic() < until, "the API does not answer again"
+        time.sleep(0.1)
 
 
 def wait_until_running(system, name, *, within=15.0):

@@ -9,7 +9,7 @@ from tests.overload.__main__ import address_of_large_picture
 from tests.overload.load import Load
 from tests.overload.trial import beside_slow_clients, drained, overloaded
 from tests.system.conftest import PASSWORD, email, made_account
-from tests.system.test_kills import wait_until_running
+from tests.system.test_kills import wait_until_running, wait_until_serving
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,7 @@ def test_sigterm_under_load_cuts_no_request_off(under_test):
     assert told.answered > 0
     assert told.ended_after < 10
     wait_until_running(system, "api")
+    wait_until_serving(system.settings)
 
 
 def test_the_generator_goes_nowhere_but_to_this_machine():
