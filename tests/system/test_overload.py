@@ -32,18 +32,18 @@ def test_slow_clients_hold_nobody_up(under_test):
     _, load, large = under_test
     told = asyncio.run(beside_slow_clients(load, large, seconds=2.0))
     assert told.refused == 0
-    assert told.beside_p99 < 6 * told.before_p99 + 0.5
+    assert told.beside_p99 < 5  # seconds: as slow as that only where somebody is held up
 
 
 def test_sigterm_under_load_cuts_no_request_off(under_test):
     system, load, _ = under_test
     before = system.pid("api")
     told = asyncio.run(drained(load, before, before=1.0))
+    wait_until_running(system, "api")
+    wait_until_serving(system.settings)
     assert told.cut_off == []
     assert told.answered > 0
     assert told.ended_after < 10
-    wait_until_running(system, "api")
-    wait_until_serving(system.settings)
 
 
 def test_the_generator_goes_nowhere_but_to_this_machine():
