@@ -1,13 +1,13 @@
 """`make overload`: four times what the API can take, for 60 s; slow clients; SIGTERM while it works."""
 
 import argparse
-import asyncio
 import sys
 import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
+import uvloop
 from rich.console import Console
 
 from api.cli import prepare
@@ -32,7 +32,7 @@ def main() -> int:
             with Client.sign_in(settings.base_url, address, PASSWORD) as client:
                 load = Load(settings.base_url, client.credentials.access_token)
                 large = address_of_large_picture(client, Path(folder))
-            return asyncio.run(_tried(load, stack, given.seconds, large, status))
+            return uvloop.run(_tried(load, stack, given.seconds, large, status))
 
 
 def address_of_large_picture(client, folder):
