@@ -204,15 +204,15 @@ def test_a_lost_connection_loses_nothing(laboratory, log, projector, owner_url):
 
 def test_an_erased_user_reads_erased_in_the_read_models(laboratory, connection):
     lab = laboratory
-    ada, bob = lab.user(name="ada"), lab.user(name="bob")
+    ada, bob = lab.user(name="lovelace"), lab.user(name="boole")
     lab.follow()
-    assert "ada" in str(connection.execute("select * from users where id = %s", (ada.id,)).fetchone())
+    assert "lovelace" in str(connection.execute("select * from users where id = %s", (ada.id,)).fetchone())
     lab.erase(ada)
     lab.follow()
     row = str(connection.execute("select * from users where id = %s", (ada.id,)).fetchone())
-    assert "ada" not in row
+    assert "lovelace" not in row
     assert row.count("[erased]") == 4
-    assert "bob" in str(connection.execute("select * from users where id = %s", (bob.id,)).fetchone())
+    assert "boole" in str(connection.execute("select * from users where id = %s", (bob.id,)).fetchone())
 
 
 def test_a_batch_says_whom_it_concerns(laboratory, log, projector):
