@@ -4,16 +4,13 @@ import argparse
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tests.simulation.simulate import run
+from tests.simulation.simulate import broken_in, run
 
-PIECE = 20
-
-
-def broken_in(seeds: range) -> dict[int, list[str]]:
-    return {seed: world.broken for seed in seeds if (world := run(seed)).broken}
+PIECE, SAY = 20, 1000
 
 
 def main() -> int:
@@ -36,7 +33,7 @@ def _tell(seed: int) -> int:
 def _search(seeds: range, processes: int | None) -> int:
     broken: dict[int, list[str]] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress, ProcessPoolExecutor(processes) as pool:
+    with Progress(*columns) as progress, ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         bar = progress.add_task("seeds", total=len(seeds))
         pieces = [seeds[start : start + PIECE] for start in range(0, len(seeds), PIECE)]
         for piece, found in zip(pieces, pool.map(broken_in, pieces), strict=True):
@@ -44,6 +41,8 @@ def _search(seeds: range, processes: int | None) -> int:
             for seed, what in found.items():
                 progress.print(f"seed {seed}: {'; '.join(what)}\n  again: make simulate SEED={seed}")
             progress.advance(bar, len(piece))
+            if not progress.console.is_terminal and (piece.stop - seeds.start) % SAY == 0:
+                print(f"{piece.stop - seeds.start} of {len(seeds)} seeds, {len(broken)} broken", flush=True)
     print(f"{len(seeds)} seeds from {seeds.start} on: {len(broken)} broken {sorted(broken) or ''}".rstrip())
     return bool(broken)
 

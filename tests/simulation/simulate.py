@@ -74,6 +74,11 @@ def run(seed: int, *, plan: Plan | None = None, story: Story | None = None) -> W
     return world
 
 
+def broken_in(seeds: range) -> dict[int, list[str]]:
+    """What does not hold, by seed."""
+    return {seed: world.broken for seed in seeds if (world := run(seed)).broken}
+
+
 async def _told(world: World, story: Story) -> None:
     lab, journal, apis = Laboratory(), Journal(), list[Api]()
     story.before(world, lab)
