@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from domain.access import Actor
-from domain.errors import DomainError
+from domain.errors import DomainError, NotFound
 from domain.events import Event, State
 
 S = TypeVar("S", bound=State)
@@ -197,6 +197,10 @@ class Limits(Protocol):
         """Count one call. Raises TooMany with `retry_after` (seconds) when `most` were made within the window of `seconds`."""
 
 
+Found = bytes | NotFound | Corrupted
+"""What lies under a name of the store, or why nothing can be had."""
+
+
 class Blobs(Protocol):
     """Bytes named by their sha256 (hex), never changed, never under a client's name. Raises Unavailable when the store is away."""
 
@@ -204,6 +208,9 @@ class Blobs(Protocol):
 
     def read(self, sha256: str) -> bytes:
         """All of it, compared with its name. Raises NotFound, Corrupted."""
+
+    def read_all(self, names: Sequence[str]) -> list["Found"]:
+        """Each as `read` gives it, or the error that it raises; in order, and as many at once as suits the store."""
 
     def open(self, sha256: str) -> Any:
         """A binary file to read from, seekable, not compared with its name. Raises NotFound."""

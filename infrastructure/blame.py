@@ -1,8 +1,9 @@
 """Whose fault it was: what the worker says of images that it cannot look at."""
 
+from collections.abc import Sequence
 from typing import Final
 
-from application.ports import Blobs, Corrupted
+from application.ports import Blobs, Corrupted, Found
 from domain.access import Actor
 from domain.errors import NotFound
 from domain.values import system_actor
@@ -17,14 +18,19 @@ BREAKS: Final = Unseen("decoder_broke", "The decoder broke down over this image.
 HANGS: Final = Unseen("decoder_hung", "The image takes too long to decode. Save or export it again, or make it smaller")
 
 
-def bytes_of(blobs: Blobs, sha256: str) -> bytes | Unseen:
-    """Blocks. Raises Unavailable."""
-    try:
-        return blobs.read(sha256)
-    except NotFound:
-        return MISSING
-    except Corrupted:
-        return CORRUPTED
+def bytes_of(blobs: Blobs, names: Sequence[str]) -> list[bytes | Unseen]:
+    """Of each image, in order. Blocks. Raises Unavailable."""
+    return [_found(one) for one in blobs.read_all(names)]
+
+
+def _found(one: Found) -> bytes | Unseen:
+    match one:
+        case NotFound():
+            return MISSING
+        case Corrupted():
+            return CORRUPTED
+        case _:
+            return one
 
 
 def blamed(error: Exception, *, otherwise: Unseen) -> Unseen:

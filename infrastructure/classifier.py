@@ -116,7 +116,7 @@ class Classifier:
     async def _group(self, images: Sequence[PlannedImage], version: Version) -> list[Looked]:
         """Read a few images and have them looked at, in as many calls as their size asks for; the answers in order."""
         async with self._held:
-            found = await asyncio.gather(*(patiently(self._threads, bytes_of, self._blobs, image.sha256) for image in images))
+            found = await patiently(self._threads, bytes_of, self._blobs, [image.sha256 for image in images])
             return [Looked([run], None) if isinstance(run, Unseen) else await self._look(run, version) for run in _runs(found)]
 
     async def _look(self, images: list[bytes], version: Version, *, again: bool = True) -> Looked:

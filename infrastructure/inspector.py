@@ -55,7 +55,7 @@ class Inspector:
 
     async def _look(self, sha256: str) -> Inspected | Unseen:
         """A call that fails is repeated once: what broke the child may have been somebody else."""
-        data = await patiently(self._threads, bytes_of, self._blobs, sha256)
+        (data,) = await patiently(self._threads, bytes_of, self._blobs, [sha256])
         if isinstance(data, Unseen):
             return data
         try:

@@ -2,11 +2,11 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from application.ports import Corrupted
+from application.ports import Corrupted, Found
 from domain.errors import ImageTooLarge, NotFound
 
 
@@ -35,6 +35,9 @@ class MemoryBlobs:
             raise Corrupted("The stored file is damaged: it is not the one that was uploaded", sha256=sha256)
         return data
 
+    def read_all(self, names: Sequence[str]) -> list[Found]:
+        return [self._read_or_error(name) for name in names]
+
     def open(self, sha256: str) -> io.BytesIO:
         if sha256 not in self.kept:
             raise NotFound("There is no such file")
@@ -62,6 +65,12 @@ class MemoryBlobs:
         old = [name for name in self.kept if self._put[name] < older_than]
         used = known(old)
         yield from (name for name in old if name not in used)
+
+    def _read_or_error(self, sha256: str) -> Found:
+        try:
+            return self.read(sha256)
+        except (NotFound, Corrupted) as error:
+            return error
 
     def signed_url(self, name: str, *, filename: str, media_type: str, inline: bool, seconds: int, internal: bool = False) -> str:
         return f"memory://{'inside' if internal else 'outside'}/{name}?{quote(filename)}&{quote(media_type)}&{inline}&{seconds}"
