@@ -1,7 +1,8 @@
 """Pictures that are none of a blood-cell model's business: to train its `other` class, and, from other sources, to test it.
 
 No picture, field, slide or generator of the test is used in training. White cells and platelets of BCCD are members from another
-scanner, so they are kept out of every crop here.
+scanner, so they are kept out of every crop here. To PBC-8 nothing of BCCD is shown at all: taught as `other`, its empty places made
+the network take the colours of that scanner for the class.
 """
 
 import io
@@ -22,6 +23,7 @@ SIDE = 96
 NATIVE = 360
 WHOLE = "whole smear field"
 OTHER_FIELD = "{} (other field)"
+OTHER_SCANNER = "{} (other scanner)"
 
 TRAINING_FILES = {
     "histology": "formats/real/CMU-1-Small-Region.svs",
@@ -37,12 +39,13 @@ TEST_FILES = {
 }
 
 
-def for_training(data: Path, fields: list[Field], cells: list[bytes], chance: Generator) -> Iterator[tuple[str, Pixels]]:
+def for_training(data: Path, cells: list[bytes], chance: Generator) -> Iterator[tuple[str, Pixels]]:
     """About 1,100 (source, 96 x 96 picture); `cells` are encoded."""
     yield from strange_for_training(data, chance)
-    yield from _smear(fields, chance)
-    for cell in _some(cells, 120, chance):
+    for cell in _some(cells, 160, chance):
         yield "corner of a picture", _scaled(_corner(decoded(cell), chance))
+    for cell in _some(cells, 160, chance):
+        yield "corners put together", _scaled(_without_middle(decoded(cell)))
     yield from lost_for_training(cells, chance)
 
 
@@ -73,8 +76,9 @@ def lost_for_training(cells: list[bytes], chance: Generator, *, blurred: int = 1
 def for_test(data: Path, fields: list[Field], cells: list[bytes], chance: Generator) -> Iterator[tuple[str, bytes]]:
     """About 800 (source, encoded picture)."""
     yield from strange_for_test(data, chance)
-    for source, pixels in _smear(fields, chance, side=NATIVE):
-        yield OTHER_FIELD.format(source), _png(Image.fromarray(pixels))
+    yield from ((OTHER_SCANNER.format(WHOLE), field.data) for field in fields)
+    for source, picture in _empty_smear(fields, chance):
+        yield OTHER_SCANNER.format(source), _png(picture)
     for cell in _some(cells, 80, chance):
         yield "corner of a val picture", _png(_corner(decoded(cell), chance))
     yield from lost_for_test(cells, chance)
@@ -109,17 +113,15 @@ def _name(make: Callable[[Generator], Image.Image]) -> str:
     return make.__name__.strip("_").replace("_", " ")
 
 
-def _smear(fields: list[Field], chance: Generator, *, side: int = SIDE) -> Iterator[tuple[str, Pixels]]:
+def _empty_smear(fields: list[Field], chance: Generator) -> Iterator[tuple[str, Image.Image]]:
     for field in fields:
         picture = decoded(field.data)
-        if chance.random() < 0.5:
-            yield WHOLE, _scaled(picture, side)
         for box in field.some("RBC", 1, chance):
             window = crop_around(picture, box, chance.uniform(1.0, 3.5))
             if not field.has_member(window):
-                yield "red cell", _scaled(picture.crop(window), side)
+                yield "red cell", picture.crop(window)
         for window in empty_places(field, picture.size, 1, chance):
-            yield "smear background", _scaled(picture.crop(window), side)
+            yield "smear background", picture.crop(window)
 
 
 def _opened(data: Path, name: str) -> Image.Image:
@@ -143,6 +145,16 @@ def _corner(picture: Image.Image, chance: Generator) -> Image.Image:
     side = int(picture.width * chance.uniform(0.18, 0.25))
     left, top = ((0, picture.width - side)[chance.integers(2)], (0, picture.height - side)[chance.integers(2)])
     return picture.crop((left, top, left + side, top + side))
+
+
+def _without_middle(picture: Image.Image) -> Image.Image:
+    """The four corners side by side: a field of red cells with none in the middle."""
+    side, far = picture.width // 4, picture.width - picture.width // 4
+    field = Image.new("RGB", (2 * side, 2 * side))
+    for column, left in enumerate((0, far)):
+        for row, top in enumerate((0, picture.height - side)):
+            field.paste(picture.crop((left, top, left + side, top + side)), (column * side, row * side))
+    return field
 
 
 def _exposed(picture: Image.Image, chance: Generator) -> Image.Image:

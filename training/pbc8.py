@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from infrastructure.preprocessing import Preprocessing, decoded
-from training.bccd import fields
 from training.export import Description
 from training.fit import Course, Examples, fit
 from training.foreign import for_training
@@ -36,7 +35,7 @@ ABOUT = Description(
             "doi": "10.1016/j.dib.2020.105474",
         }
     ],
-    training_data="Mendeley Data doi:10.17632/snkd93bnjr.1 (CC BY 4.0): 4,675 cells; `other` from BCCD fields and public test images",
+    training_data="Mendeley Data doi:10.17632/snkd93bnjr.1 (CC BY 4.0): 4,675 cells; `other`: their surroundings, public test images",
     tags=["blood", "cell", "classification", "brightfield", "May-Gruenwald-Giemsa"],
 )
 
@@ -65,8 +64,7 @@ def examples(data: Path, pictures: list[Picture]) -> Examples:
 
 
 def strange(data: Path, cells: list[Picture], split: str) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    smears = [field for field in fields(data) if field.split == split]
-    return for_training(data, smears, [cell.data for cell in cells], np.random.default_rng([COURSE.seed, split == "tune"]))
+    return for_training(data, [cell.data for cell in cells], np.random.default_rng([COURSE.seed, split == "tune"]))
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ class Set(NamedTuple):
 class Report(NamedTuple):
     """`familiar`: sets with true labels; `val` decides goals. `foreign`: truths are sources.
 
-    `shifted`: members from another scanner, from fields never seen and from those whose empty places were trained as `other`.
+    `shifted`: members from another scanner, of which the network saw nothing; only the fields of `report` had no part in choices.
     """
 
     familiar: dict[str, Set]
@@ -78,7 +78,7 @@ def _pbc8_report(data: Path) -> Report:
         for split in ("val", "sample")
     }
     strange = for_test(data, unseen, val, np.random.default_rng(SEED))
-    shifted = {"unseen_fields": unseen, "fields_trained_as_other": [field for field in smears if field.split == "train"]}
+    shifted = {"report": unseen, "choice": [field for field in smears if field.split != "val"]}
     return Report(familiar, _numbered(strange), {name: _other_scanner(chosen) for name, chosen in shifted.items()})
 
 
