@@ -83,18 +83,17 @@ def needed(batch: Iterable[Step]) -> dict[str, set[Key]]:
 def folded(batch: Iterable[Step], loaded: Mapping[str, Mapping[Key, Row]]) -> list[Written]:
     """Fold the events in their order over the rows that were loaded."""
     tables: dict[str, Table] = {}
-    rows: dict[str, dict[Key, Row | None]] = {}
+    rows: dict[str, dict[Key, Row | None]] = {name: dict(found) for name, found in loaded.items()}
 
     def look(name: str, key: UUID) -> Row | None:
-        known = rows.get(name, {})
-        return known[key] if key in known else loaded.get(name, {}).get(key)
+        return rows[name].get(key) if name in rows else None
 
     for happened, touches in batch:
         for table, keys in touches:
-            tables.setdefault(table.name, table)
+            tables[table.name] = table
             mine = rows.setdefault(table.name, {})
             for key in keys:
-                mine[key] = table.fold(key, look(table.name, key), happened, look)
+                mine[key] = table.fold(key, mine.get(key), happened, look)
     return [_written(table, rows[name], loaded.get(name, {})) for name, table in tables.items()]
 
 
