@@ -1,6 +1,22 @@
-"""The HTTP server's own process. It imports nothing of what its worker serves: it only accepts, watches and ends it."""
+"""The HTTP server's own process. It imports nothing of what its worker serves: it only accepts, watches and ends it.
 
-from typing import Final
+Ending takes two steps, so that nobody is cut off: first the door is closed, while all who came in before are heard and answered; then
+the worker is told to stop. Without the first step a connection that was accepted, but not yet read from, is closed without an answer.
+"""
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
 
 from granian import Granian
 from granian.constants import Interfaces, Loops
@@ -13,7 +29,13 @@ BACKLOG: Final = 1024  # connections that wait to be accepted
 CONNECTIONS: Final = 1024  # requests and WebSockets under way; beyond, connections wait
 HEADER_WITHIN: Final = 10_000  # milliseconds until a request's headers are there; a connection at rest is closed then too
 BUFFER: Final = 64 * 1024  # bytes of headers and of a body that waits to be read
+LET_IN: Final = 0.3  # seconds from the closing of the door until the worker is told to stop
 ENDS_WITHIN: Final = 2  # seconds that answers under way may take when the server is told to stop
+
+CLOSE_THE_DOOR: Final = signal.SIGURG  # one that nobody minds who does not know it
+SO_ATTACH_FILTER: Final = 26
+TAKE_NOTHING: Final = struct.pack("HBBI", 6, 0, 0, 0)
+"""A packet filter of one instruction, "return 0" (Linux, filter.h): a listening socket with it takes no connection any more."""
 
 
 def serve(target: str, settings: Settings) -> None:
@@ -21,7 +43,7 @@ def serve(target: str, settings: Settings) -> None:
 
     One worker: commands wait in threads, and the group commit gathers them.
     """
-    Granian(
+    server = Granian(
         target,
         address=settings.host,
         port=settings.port,
@@ -35,4 +57,44 @@ def serve(target: str, settings: Settings) -> None:
         workers_kill_timeout=ENDS_WITHIN,
         log_level=LogLevels.warning,
         log_dictconfig={"handlers": {}, "loggers": {"_granian": {"propagate": True}, "granian.access": {"propagate": False}}},
-    ).serve()
+    )
+    server.on_startup(lambda: _close_the_door_before_the_end(server))
+    server.serve(target_loader=_application)
+
+
+def _close_the_door_before_the_end(server: Any) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        end = signal.getsignal(number)
+        assert callable(end)
+        signal.signal(number, partial(_told_to_end, server, end))
+
+
+def _told_to_end(server: Any, end: Any, *about: Any) -> None:
+    for worker in server.wrks:
+        with suppress(ProcessLookupError):
+            os.kill(worker.inner.pid, CLOSE_THE_DOOR)
+    time.sleep(LET_IN)
+    end(*about)
+
+
+# ---- in the worker -----------------------------------------------------------------------------------------------------------------
+def _application(target: str) -> Any:
+    asyncio.get_event_loop().add_signal_handler(CLOSE_THE_DOOR, _close_the_door)
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)()
+
+
+def _close_the_door() -> None:
+    """New connections are not let in from now on: clients that try hear nothing, and are refused once the worker has ended."""
+    code = ctypes.create_string_buffer(TAKE_NOTHING)
+    program = struct.pack("HL", 1, ctypes.addressof(code))
+    for listener in _listeners():
+        with suppress(OSError):  # a kernel without filters: then whoever comes last may be cut off
+            listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+def _listeners() -> Iterator[socket.socket]:
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError), socket.fromfd(int(descriptor.name), socket.AF_INET, socket.SOCK_STREAM) as found:
+            if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                yield found

@@ -78,6 +78,19 @@ def test_clients_that_hold_on_do_not_hold_it_up(server):
         connection.close()
 
 
+def test_who_came_in_before_the_end_is_heard_and_answered(server):
+    process, given, _ = server
+    came = [socket.create_connection((given.host, given.port), 5) for _ in range(20)]
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    for connection in came:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert [connection.recv(15) for connection in came] == [b"HTTP/1.1 200 OK"] * 20
+    assert process.wait(15) == 0
+    for connection in came:
+        connection.close()
+
+
 def test_the_worker_dies_with_the_server(server):
     process, given, _ = server
     worker = int(httpx.get(given.base_url).text)
