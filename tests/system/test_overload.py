@@ -32,7 +32,7 @@ def test_slow_clients_hold_nobody_up(under_test):
     _, load, large = under_test
     told = asyncio.run(beside_slow_clients(load, large, seconds=2.0))
     assert told.refused == 0
-    assert told.beside_p99 < 5  # seconds: as slow as that only where somebody is held up
+    assert told.beside_p99 < 6 * told.before_p99 + 0.5
 
 
 def test_sigterm_under_load_cuts_no_request_off(under_test):
