@@ -140,6 +140,6 @@ def _gallery(chosen: list[tuple[bytes, str]]) -> Figure:
         axes.imshow(np.asarray(decoded(encoded).resize((96, 96), Image.Resampling.BOX)))
         axes.set_title(caption, fontsize=8)
     if not chosen:
-        places[0][0].set_title("none", fontsize=8)
+        figure.text(0.5, 0.5, "none: every foreign picture of the test was caught", ha="center", fontsize=14)
     figure.tight_layout()
     return figure
