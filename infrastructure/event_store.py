@@ -475,7 +475,7 @@ class EventLog:
         append = Append(command=command, subject=subject, guards=guards, claims=claims, releases=releases, secrets=secrets)
         outcomes: list[Outcome] = []
         try:
-            self._laboratory.save(*events, append=append, outcome=outcomes.append)
+            self._laboratory.events.put(events, append=append, outcome=outcomes.append)
         except (IntegrityError, KeyDestroyed):
             raise Conflicted("Somebody else changed this in the meantime; load it again") from None
         return _appended(outcomes[0])
