@@ -1,6 +1,7 @@
 """`python -m benchmarks [append projection inference latency lists uploads footprint]`: every figure beside its goal.
 
-Prints a table, writes results.json and chart.png beside this file. Each figure is measured against another side in the same run.
+Prints a table, writes it into docs/performance.md, and results.json and chart.png beside this file. Each figure is measured against
+another side in the same run.
 """
 
 import importlib
@@ -17,6 +18,7 @@ from rich.table import Table
 
 from benchmarks.chart import drawn
 from benchmarks.measure import Row
+from benchmarks.page import PAGE, refreshed
 
 HERE = Path(__file__).parent
 ALL = ("append", "projection", "inference", "latency", "lists", "uploads", "footprint")
@@ -33,6 +35,7 @@ def main(names: list[str]) -> None:
     (HERE / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(list(known.values())), indent=1) + b"\n")
     rows = [msgspec.convert({name: value for name, value in row.items() if name != "reached"}, Row) for row in known.values()]
     (HERE / "chart.png").write_bytes(drawn(rows))
+    PAGE.write_text(refreshed(PAGE.read_text(), rows))
     console.print(table(rows))
     console.print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}", highlight=False)
     missed = [row.name for row in rows if not row.reached]

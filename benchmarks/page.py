@@ -1,0 +1,22 @@
+"""The table of docs/performance.md."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.measure import Row
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PLACE = re.compile(r"(<!-- table -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def refreshed(page: str, rows: Sequence[Row]) -> str:
+    """The page with these rows as its table."""
+    lines = ["| figure | value | goal | limit | |", "|---|---|---|---|---|", *map(_line, rows)]
+    return PLACE.sub(lambda found: found[1] + "\n".join(lines) + "\n" + found[2], page)
+
+
+def _line(row: Row) -> str:
+    sign = "≥" if row.at_least else "≤"
+    limit = "" if row.limit is None else f"{row.limit:,.4g}"
+    return f"| {row.name} | {row.value:,.4g} {row.unit} | {sign} {row.goal:,.4g} | {limit} | {'reached' if row.reached else 'missed'} |"
