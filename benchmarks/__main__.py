@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.chart import drawn
-from benchmarks.measure import Row
+from benchmarks.measure import Row, shown
 from benchmarks.page import PAGE, refreshed
 
 HERE = Path(__file__).parent
@@ -47,19 +47,19 @@ def main(names: list[str]) -> None:
 def said(row: Row) -> str:
     sign = ">=" if row.at_least else "<="
     mark = "[green]reached[/green]" if row.reached else "[red]missed[/red]"
-    return f"{row.name}: {row.value:,.4g} {row.unit} ({sign} {row.goal:,.4g}) {mark}"
+    return f"{row.name}: {shown(row.value)} {row.unit} ({sign} {shown(row.goal)}) {mark}"
 
 
 def table(rows: list[Row]) -> Table:
-    shown = Table(title="Benchmarks", title_justify="left")
+    listed = Table(title="Benchmarks", title_justify="left")
     for column in ("what", "value", "goal", "limit", ""):
-        shown.add_column(column, justify="left" if column == "what" else "right")
+        listed.add_column(column, justify="left" if column == "what" else "right")
     for row in rows:
         sign = ">=" if row.at_least else "<="
-        limit = f"{row.limit:,.4g}" if row.limit is not None else ""
+        limit = shown(row.limit) if row.limit is not None else ""
         mark = "[green]reached[/green]" if row.reached else "[red]missed[/red]"
-        shown.add_row(row.name, f"{row.value:,.4g} {row.unit}", f"{sign} {row.goal:,.4g}", limit, mark)
-    return shown
+        listed.add_row(row.name, f"{shown(row.value)} {row.unit}", f"{sign} {shown(row.goal)}", limit, mark)
+    return listed
 
 
 def _before() -> list[dict[str, object]]:

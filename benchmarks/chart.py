@@ -4,7 +4,7 @@ import io
 
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.measure import Row
+from benchmarks.measure import Row, shown
 
 ROW, LEFT, WIDTH, TOP = 26, 470, 1180, 40
 MOST = 2.0  # times the goal; longer bars are cut
@@ -19,10 +19,10 @@ def drawn(rows: list[Row]) -> bytes:
     scale = (WIDTH - LEFT - 150) / MOST
     for number, row in enumerate(rows):
         top = TOP + ROW * number
-        share = min(MOST, better(row))
+        end = LEFT + scale * min(MOST, better(row))
         pen.text((10, top + 4), row.name, fill=INK, font=font)
-        pen.rectangle((LEFT, top + 4, LEFT + share * scale, top + ROW - 6), fill=REACHED if row.reached else MISSED)
-        pen.text((LEFT + share * scale + 6, top + 4), f"{row.value:,.4g} {row.unit}", fill=INK, font=font)
+        pen.rectangle((LEFT, top + 4, end, top + ROW - 6), fill=REACHED if row.reached else MISSED)
+        pen.text((max(end, LEFT + scale) + 6, top + 4), f"{shown(row.value)} {row.unit}", fill=INK, font=font)
     pen.line((LEFT + scale, TOP, LEFT + scale, TOP + ROW * len(rows)), fill=RULE, width=2)
     file = io.BytesIO()
     picture.save(file, "PNG")

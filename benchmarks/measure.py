@@ -33,6 +33,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return self.value >= self.goal if self.at_least else self.value <= self.goal
 
 
+def shown(value: float) -> str:
+    """Four digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def taking_turns(sides: Mapping[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, float]:
     """The median of what each side measured; sides alternate, and the first round of each is only to get warm."""
     found: dict[str, list[float]] = {name: [] for name in sides}

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measure import Row
+from benchmarks.measure import Row, shown
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 PLACE = re.compile(r"(<!-- table -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -18,5 +18,5 @@ def refreshed(page: str, rows: Sequence[Row]) -> str:
 
 def _line(row: Row) -> str:
     sign = "≥" if row.at_least else "≤"
-    limit = "" if row.limit is None else f"{row.limit:,.4g}"
-    return f"| {row.name} | {row.value:,.4g} {row.unit} | {sign} {row.goal:,.4g} | {limit} | {'reached' if row.reached else 'missed'} |"
+    limit = "" if row.limit is None else shown(row.limit)
+    return f"| {row.name} | {shown(row.value)} {row.unit} | {sign} {shown(row.goal)} | {limit} | {'reached' if row.reached else 'missed'} |"
