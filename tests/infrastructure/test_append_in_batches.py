@@ -1,0 +1,91 @@
+"""Commands that come together are answered as if they had come one after the other."""
+
+import os
+from uuid import uuid4, uuid5
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from application.ports import Claim, Command, Guard
+from domain.access import Actor
+from domain.classification import ENDING
+from domain.values import system_actor
+from infrastructure.codec import Encoded
+from infrastructure.event_store import Answer, Append, Columns, GroupCommit, Pending
+from infrastructure.keys import RootKey
+from tests.given import NOW
+
+ROOT = RootKey(os.urandom(32))
+ACTOR = Actor(id=system_actor("tests"), kind="system")
+
+few = st.integers(0, 3)
+asked = st.fixed_dictionaries(
+    {
+        "id": st.integers(0, 7),
+        "digest": st.sampled_from([b"one", b"two"]),
+        "events": st.dictionaries(few, st.integers(1, 3), min_size=1, max_size=3).map(lambda versions: list(versions.items())),
+        "guard": st.none() | few,
+        "claim": st.none() | few,
+    }
+)
+
+
+def pending(plan, world):
+    """What the plan asks for, in a world of its own names."""
+
+    def name(kind, number):
+        return uuid5(world, f"{kind} {number}")
+
+    def event(stream, version):
+        return Encoded(name("stream", stream), version, "ClassificationCancelled", 1, uuid4(), b"{}")
+
+    command = Command(id=name("command", plan["id"]), actor=ACTOR, at=NOW, digest=plan["digest"])
+    guards = [] if plan["guard"] is None else [Guard(stream=name("stream", plan["guard"]), closed_by=ENDING)]
+    claims = [] if plan["claim"] is None else [Claim(scope=str(world), value=str(plan["claim"]), stream=name("stream", plan["id"]))]
+    append = Append(command=command, guards=guards, claims=claims)
+    return Pending(append, [event(stream, version) for stream, version in plan["events"]], Answer())
+
+
+def outcomes(log, *batches):
+    """What is said of each command, with positions counted from where the log stood."""
+    writer, connection = log
+    (head,) = connection.execute("select position from es.head").fetchone()
+    answers = [outcome for batch in batches for outcome in writer._call(Columns(ROOT, batch).arguments())]
+    return [(answer.outcome, answer.position and answer.position - head) for answer in answers]
+
+
+@pytest.fixture
+def log(app_url):
+    writer = GroupCommit(app_url, ROOT)
+    with psycopg.connect(app_url, autocommit=True) as connection:
+        yield writer, connection
+    writer.close()
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(plans=st.lists(asked, min_size=1, max_size=8))
+def test_a_batch_is_answered_like_its_commands_one_by_one(plans, log):
+    together, apart = uuid4(), uuid4()
+    at_once = outcomes(log, [pending(plan, together) for plan in plans])
+    in_turn = outcomes(log, *([pending(plan, apart)] for plan in plans))
+    assert at_once == in_turn
+
+
+def test_all_ways_to_end_occur(log):
+    """Of the property above: that it is about something."""
+    world = uuid4()
+    plan = {"id": 0, "digest": b"one", "events": [(0, 1)], "guard": None, "claim": 1}
+    plans = [
+        plan,
+        plan,
+        plan | {"digest": b"two"},
+        plan | {"id": 1, "events": [(0, 2)], "claim": 1},
+        plan | {"id": 2, "events": [(0, 3)], "claim": None},
+        plan | {"id": 3, "events": [(1, 1)], "guard": 3, "claim": None},
+        plan | {"id": 4, "events": [(0, 2)], "guard": 0, "claim": None},
+        plan | {"id": 5, "events": [(0, 2), (2, 1)], "guard": None, "claim": None},
+    ]
+    answers = [outcome for outcome, _ in outcomes(log, [pending(one, world) for one in plans])]
+    assert answers == ["appended", "replayed", "reused", "taken", "conflict", "missing", "closed", "appended"]
