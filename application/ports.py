@@ -209,8 +209,8 @@ class Blobs(Protocol):
     def read(self, sha256: str) -> bytes:
         """All of it, compared with its name. Raises NotFound, Corrupted."""
 
-    def read_all(self, names: Sequence[str]) -> list["Found"]:
-        """Each as `read` gives it, or the error that it raises; in order, and as many at once as suits the store."""
+    def read_all(self, names: Sequence[str]) -> list[Found]:
+        """Each as `read` gives it, NotFound or Corrupted in its place; in order, and as many at once as suits the store."""
 
     def open(self, sha256: str) -> Any:
         """A binary file to read from, seekable, not compared with its name. Raises NotFound."""

@@ -34,8 +34,8 @@ ENDS_WITHIN: Final = 2  # seconds that answers under way may take when the serve
 
 CLOSE_THE_DOOR: Final = signal.SIGURG  # one that nobody minds who does not know it
 SO_ATTACH_FILTER: Final = 26
-TAKE_NOTHING: Final = struct.pack("HBBI", 6, 0, 0, 0)
-"""A packet filter of one instruction, "return 0" (Linux, filter.h): a listening socket with it takes no connection any more."""
+NO_NEW_CONNECTION: Final = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+"""A packet filter (Linux, filter.h: code, two jumps, number) over a TCP header: load the flags; if SYN is set, drop it; else keep all."""
 
 
 def serve(target: str, settings: Settings) -> None:
@@ -78,23 +78,40 @@ def _told_to_end(server: Any, end: Any, *about: Any) -> None:
 
 
 # ---- in the worker -----------------------------------------------------------------------------------------------------------------
-def _application(target: str) -> Any:
-    asyncio.get_event_loop().add_signal_handler(CLOSE_THE_DOOR, _close_the_door)
+def _application(target: str) -> "_Door":
     module, _, name = target.partition(":")
-    return getattr(import_module(module), name)()
+    door = _Door(getattr(import_module(module), name)())
+    asyncio.get_event_loop().add_signal_handler(CLOSE_THE_DOOR, door.close)
+    return door
 
 
-def _close_the_door() -> None:
-    """New connections are not let in from now on: clients that try hear nothing, and are refused once the worker has ended."""
-    code = ctypes.create_string_buffer(TAKE_NOTHING)
-    program = struct.pack("HL", 1, ctypes.addressof(code))
-    for listener in _listeners():
-        with suppress(OSError):  # a kernel without filters: then whoever comes last may be cut off
-            listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+class _Door:
+    """The application, and whether anybody else is let in to it. Once closed, each answer is its connection's last."""
+
+    def __init__(self, app: Any) -> None:
+        self._app, self._closed = app, False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def last(message: Any) -> None:
+            if self._closed and message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        await self._app(scope, receive, last if scope["type"] == "http" else send)
+
+    def close(self) -> None:
+        """Clients that connect from now on hear nothing, and are refused once the worker has ended."""
+        self._closed = True
+        code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *instruction) for instruction in NO_NEW_CONNECTION))
+        program = struct.pack("HL", len(NO_NEW_CONNECTION), ctypes.addressof(code))
+        for listener in _listeners():
+            with suppress(OSError):  # a kernel without filters: then whoever comes last may be cut off
+                listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
 
 def _listeners() -> Iterator[socket.socket]:
-    for descriptor in Path("/proc/self/fd").iterdir():
+    descriptors = Path("/proc/self/fd")
+    for descriptor in descriptors.iterdir() if descriptors.exists() else ():
         with suppress(OSError), socket.fromfd(int(descriptor.name), socket.AF_INET, socket.SOCK_STREAM) as found:
             if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 yield found

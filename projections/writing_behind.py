@@ -17,7 +17,8 @@ class WritingBehind:
     """The port `projections.batches.ReadModels` over two others, of one database: one to read by, one to write by.
 
     What is under way is read from memory, all else from the database. When a write fails, the next one raises Outrun, so that its
-    caller reads the checkpoint again; from then on each is waited for, and raises its own error.
+    caller reads the checkpoint again; from then on each is waited for, and raises its own error. When the connection was lost over it,
+    whatever is called next raises that.
     """
 
     def __init__(self, reading: ReadModels, writing: ReadModels) -> None:
@@ -63,16 +64,20 @@ class WritingBehind:
 
     def held(self) -> AbstractContextManager[Target]:
         self._settled()
+        self._careful = True
         return self._writing.held()
 
     def _settled(self) -> bool:
         """Wait for what is under way; False when it failed."""
         under_way, self._under_way, self._rows = self._under_way, None, {}
         error = under_way.exception() if under_way is not None else None
-        if error is not None:
-            log.warning("a write failed; now one after the other", error=type(error).__name__)
-            self._careful = True
-        return error is None
+        if error is None:
+            return True
+        if self._writing.closed:
+            raise error
+        log.warning("a write failed; now one after the other", error=type(error).__name__)
+        self._careful = True
+        return False
 
 
 def _rows_of(changes: Changes) -> dict[str, dict[Key, Row | None]]:

@@ -1,8 +1,8 @@
 """Pictures that are none of a blood-cell model's business: to train its `other` class, and, from other sources, to test it.
 
-No picture, field, slide or generator of the test is used in training. White cells and platelets of BCCD are members from another
-scanner, so they are kept out of every crop here. To PBC-8 nothing of BCCD is shown at all: taught as `other`, its empty places made
-the network take the colours of that scanner for the class.
+No picture, field or slide of the test is used in training, and no generator but the cutting of corners. White cells and platelets of
+BCCD are members from another scanner, so they are kept out of every crop here. To PBC-8 nothing of BCCD is shown at all: taught as
+`other`, its empty places made the network take the colours of that scanner for the class.
 """
 
 import io
@@ -169,9 +169,9 @@ def _gained(picture: Image.Image, gain: float) -> Image.Image:
     return picture.point([min(255, int(shade * gain)) for shade in range(256)] * 3)
 
 
-def _scaled(picture: Image.Image, side: int = SIDE) -> Pixels:
-    enlarges = min(picture.size) < side
-    return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR if enlarges else Image.Resampling.BOX))
+def _scaled(picture: Image.Image) -> Pixels:
+    enlarges = min(picture.size) < SIDE
+    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR if enlarges else Image.Resampling.BOX))
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -69,7 +69,7 @@ def strange(data: Path, cells: list[Picture], split: str) -> Iterator[tuple[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder that holds pbc8, bccd and formats")
+    parser.add_argument("--data", type=Path, help="folder that holds pbc8 and formats")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     parser.add_argument("--checkpoint", type=Path, help="keep the trained weights here, and take them from here if they exist")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads")

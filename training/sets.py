@@ -1,4 +1,4 @@
-"""The pictures that a report is made of, model by model; none of them had a part in training or in any choice."""
+"""The pictures that a report is made of, model by model; none of them had a part in training, nor, but for `choice`, in any choice."""
 
 import hashlib
 import io
@@ -34,7 +34,8 @@ class Set(NamedTuple):
 class Report(NamedTuple):
     """`familiar`: sets with true labels; `val` decides goals. `foreign`: truths are sources.
 
-    `shifted`: members from another scanner, of which the network saw nothing; only the fields of `report` had no part in choices.
+    `shifted`: members from another scanner, of which the network saw nothing; the fields of `choice` were looked at when ways to train
+    were compared.
     """
 
     familiar: dict[str, Set]

@@ -156,13 +156,16 @@ class Drained(NamedTuple):
 
 
 async def drained(load: Load, api_pid, *, lines=24, before=2.0):
-    """Ask the API to end while `lines` clients ask, each request on a new connection. Refused is who was not let in any more."""
+    """Ask the API to end while `lines` clients ask: half of them on a new connection each time, half on one as long as it is kept.
+
+    Refused is who was not let in any more.
+    """
     counts = {"answered": 0, "refused": 0}
     cut_off: list[str] = []
 
-    async def client():
+    async def client(*, keeps):
+        line = Line(*load.place)
         while True:
-            line = Line(*load.place)
             try:
                 answer = await line.ask(load.command())
                 counts["answered"] += answer.status < 400 or answer.status in {429, 503}
@@ -173,9 +176,10 @@ async def drained(load: Load, api_pid, *, lines=24, before=2.0):
                 cut_off.append(type(error).__name__)
                 return
             finally:
-                line.close()
+                if not keeps:
+                    line.close()
 
-    clients = [asyncio.ensure_future(client()) for _ in range(lines)]
+    clients = [asyncio.ensure_future(client(keeps=number % 2 == 0)) for number in range(lines)]
     await asyncio.sleep(before)
     began = time.monotonic()
     os.kill(api_pid, signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 import os
 
+import psycopg
 import pytest
 
 from infrastructure.event_store import EventLog
@@ -88,6 +89,21 @@ def test_after_a_write_that_failed_nothing_is_missing(log, monkeypatch):
         assert database.tables[table.name] == plain.tables[table.name]
     assert sum(one.refused for one in opened) > 1
     assert projector.checkpoint().position == log.head()
+    projector.close()
+
+
+def test_a_lost_connection_ends_it(log):
+    class Lost(MemoryModels):
+        closed = False
+
+        def write(self, target, to, changes, **more):
+            self.closed = True
+            raise psycopg.OperationalError("gone")
+
+    database = MemoryDatabase()
+    projector = Projector(lambda: WritingBehind(MemoryModels(database), Lost(database)), LogDecoder(log))
+    with pytest.raises(psycopg.OperationalError, match="gone"):
+        replay(projector, log, log.head(), lambda _: None)
     projector.close()
 
 
