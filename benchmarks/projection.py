@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 
 import psycopg
@@ -15,8 +14,8 @@ from infrastructure.keys import RootKey
 from projections.batches import TABLES
 from projections.checkpoints import Checkpoint
 from projections.projector import Projector
-from projections.rebuilding import replay
-from projections.worker import projector_over, rebuilder_over
+from projections.rebuilding import BATCH
+from projections.worker import projector_over
 
 IMAGES = 6000
 SINGLE = 300  # events
@@ -29,51 +28,33 @@ def rows() -> Iterator[Row]:
         log = EventLog(PostgresRecorder(server.app_url, root), root)
         fill(log, images=IMAGES, jobs=4)
         sides = taking_turns(
-            {"batches": lambda: replayed(server, log, 500, 2 * IMAGES), "single": lambda: replayed(server, log, 1, SINGLE)}, rounds=3
+            {"batches": lambda: replayed(server, log, 500, 2 * IMAGES)[0], "single": lambda: replayed(server, log, 1, SINGLE)[0]}, rounds=3
         )
         yield Row(
             name="projection: batches of 500 beside one event a transaction", value=sides["batches"] / sides["single"], unit="x", goal=100
         )
         yield Row(name="projection: events/s", value=sides["batches"], unit="events/s", goal=100 * sides["single"])
-        rebuilt = taking_turns({"rows": lambda: rebuilt_rows(server, log)}, rounds=3)
+        rebuilt = taking_turns({"rows": lambda: replayed(server, log, BATCH, log.head())[1]}, rounds=3)
         yield Row(name="rebuild from the store", value=rebuilt["rows"], unit="rows/s", goal=40_000)
         log.close()
 
 
-def replayed(server: Postgres, log: EventLog, batch: int, until: int) -> float:
-    """Events a second, as the projector applies them."""
-    with read_models(server) as (schema, _):
-        projector = projector_over(server.owner_url, log, schema=schema)
-        began = time.perf_counter()
-        apply(projector, log, batch, until)
-        seconds = time.perf_counter() - began
-        projector.close()
-    return until / seconds
-
-
-def rebuilt_rows(server: Postgres, log: EventLog) -> float:
-    """Rows a second, as a rebuild makes them."""
-    with read_models(server) as (schema, owner):
-        projector = rebuilder_over(server.owner_url, log, schema=schema)
-        began = time.perf_counter()
-        replay(projector, log, log.head(), lambda _: None)
-        seconds = time.perf_counter() - began
-        projector.close()
-        written = [owner.execute(f"select count(*) from {schema}.{table.name}").fetchone() for table in TABLES]
-    return sum(int(count[0]) for count in written if count) / seconds
-
-
-@contextmanager
-def read_models(server: Postgres) -> Iterator[tuple[str, psycopg.Connection]]:
-    """Empty ones, in a schema of their own."""
+def replayed(server: Postgres, log: EventLog, batch: int, until: int) -> tuple[float, float]:
+    """(events a second, rows a second) into read models of their own, made for this."""
     schema = f"bench_{next(numbers)}"
     with psycopg.connect(server.owner_url, autocommit=True) as owner:
         owner.execute("call ops.create_read_models(%s)", (schema,))
-        yield schema, owner
+        projector = projector_over(server.owner_url, log, schema=schema)
+        began = time.perf_counter()
+        replay(projector, log, batch, until)
+        seconds = time.perf_counter() - began
+        projector.close()
+        written = sum(int(owner.execute(f"select count(*) from {schema}.{table.name}").fetchone()[0]) for table in TABLES)  # type: ignore[index]
         owner.execute(f"drop schema {schema} cascade")
+    return until / seconds, written / seconds
 
 
-def apply(projector: Projector, log: EventLog, batch: int, until: int) -> None:
+def replay(projector: Projector, log: EventLog, batch: int, until: int) -> None:
     at, waiting = 0, []
     while at < until:
         waiting = waiting or list(log.read(at, 1000))

@@ -77,10 +77,8 @@ class Projector:
         self._target, self._blocked = None, left
 
     def _there(self) -> ReadModels:
-        if self._models is not None and self._models.closed:
-            self._models.close()  # what is left of them
-            self._models = None
-        self._models = self._models or self._open()
+        if self._models is None or self._models.closed:
+            self._models = self._open()
         return self._models
 
     def _read(self) -> Target:

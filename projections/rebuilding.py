@@ -1,17 +1,16 @@
 """Make the read models again beside the live ones, compare, and change over in one transaction."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from application.ports import Log, Recorded
+from application.ports import Log
 from domain.errors import Conflict
 from projections.batches import TABLES
-from projections.checkpoints import Checkpoint, Outrun
+from projections.checkpoints import Checkpoint
 from projections.projector import Projector
 
 LIVE, NEXT, OLD = "read", "read_next", "read_old"
@@ -66,10 +65,10 @@ def rebuild(
         owner.execute("call ops.create_read_models(%s)", (NEXT,))
         projector = projector_over(NEXT)
         try:
-            replay(projector, log, position, progress)
+            _replay(projector, log, position, progress)
             made = digests(owner, schema=NEXT)
             if not check:
-                replay(projector, log, log.head(), progress)
+                _replay(projector, log, log.head(), progress)
                 _change_over(owner, projector, log, progress)
         finally:
             projector.close()
@@ -103,17 +102,11 @@ def _position(connection: psycopg.Connection) -> int:
     return int(row[0])
 
 
-def replay(projector: Projector, log: Log, until: int, progress: Callable[[int], None]) -> None:
-    """Apply all up to `until`. Whatever of it a write that failed takes back is applied again."""
-    while (at := projector.checkpoint().position) < until:
-        with suppress(Outrun):
-            _replay_behind(at, projector, log, until, progress)
-
-
-def _replay_behind(at: int, projector: Projector, log: Log, until: int, progress: Callable[[int], None]) -> None:
-    """While one batch is applied the next one is read."""
+def _replay(projector: Projector, log: Log, until: int, progress: Callable[[int], None]) -> None:
+    """While one batch is written the next one is read."""
+    at = projector.checkpoint().position
     with ThreadPoolExecutor(1, thread_name_prefix="reading ahead") as ahead:
-        coming: Future[Sequence[Recorded]] | None = ahead.submit(log.read, at, min(BATCH, until - at))
+        coming = ahead.submit(log.read, at, min(BATCH, until - at)) if at < until else None
         while coming is not None:
             events = coming.result()
             at = events[-1].position
@@ -126,7 +119,7 @@ def _change_over(owner: psycopg.Connection, projector: Projector, log: Log, prog
     """While the live checkpoint is locked nothing moves: the new read models catch up and take the place of the live ones."""
     with owner.transaction():
         owner.execute("lock table read.checkpoint in access exclusive mode")
-        replay(projector, log, _position(owner), progress)
+        _replay(projector, log, _position(owner), progress)
         owner.execute(TAKE_PLACE)
         owner.execute(SQL("alter schema {} rename to {}").format(Identifier(LIVE), Identifier(OLD)))
         owner.execute(SQL("alter schema {} rename to {}").format(Identifier(NEXT), Identifier(LIVE)))

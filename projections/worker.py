@@ -41,7 +41,6 @@ from projections.rebuilding import Rebuilt
 from projections.scheduler import Outgoing
 from projections.scheduling import Scheduler
 from projections.tables import Happened
-from projections.writing_behind import WritingBehind
 
 GROUP = "bioscope-projector"
 APPENDED = "bioscope_appended"
@@ -68,15 +67,6 @@ class LogDecoder:
 
 def projector_over(url: str, log: EventLog, *, schema: str = rebuilding.LIVE) -> Projector:
     return Projector(lambda: PostgresModels(read_models.connect(url, schema=schema, by=Attentive)), LogDecoder(log), fatal=(WrongRootKey,))
-
-
-def rebuilder_over(url: str, log: EventLog, *, schema: str) -> Projector:
-    """For read models that nobody else uses."""
-
-    def connected() -> PostgresModels:
-        return PostgresModels(read_models.connect(url, schema=schema, by=Attentive))
-
-    return Projector(lambda: WritingBehind(connected(), connected()), LogDecoder(log), fatal=(WrongRootKey,))
 
 
 @contextmanager
@@ -160,7 +150,7 @@ def rebuild(given: Settings, *, check: bool, progress: Callable[[int], None] = l
     url = given.postgres_owner_url or given.postgres_url
     with event_log(given) as log, psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as owner:
         return rebuilding.rebuild(
-            owner, projector_over=lambda schema: rebuilder_over(url, log, schema=schema), log=log, check=check, progress=progress
+            owner, projector_over=lambda schema: projector_over(url, log, schema=schema), log=log, check=check, progress=progress
         )
 
 
