@@ -1,5 +1,6 @@
 """The last day in figures, counting what the reader may read."""
 
+import asyncio
 from datetime import datetime, timedelta
 
 import msgspec
@@ -52,12 +53,12 @@ async def today(db: Reads, actor: Actor, *, now: datetime) -> Statistics:
     recently = now - timedelta(hours=24)
     minute = recently.replace(second=0, microsecond=0) + timedelta(minutes=1)
     wanted = {"subject": subject_of(actor), "since": hours[0], "recent": recently, "minute": minute, "now": now}
-    found = await db.rows(COUNTED, wanted, into=Hour)
+    found, newest = await asyncio.gather(db.rows(COUNTED, wanted, into=Hour), results.listed(db, actor, size=10))
     counted = {hour.hour: hour for hour in found if hour.count}
     recent = sum(hour.recent for hour in found)
     return Statistics(
         classified_last_24_hours=recent,
         average_confidence=sum(hour.micros for hour in found) / 1_000_000 / recent if recent else 0.0,
-        last_10_results=(await results.listed(db, actor, size=10)).items,
+        last_10_results=newest.items,
         hourly_counts=[HourlyCount(hour=hour, count=counted[hour].count if hour in counted else 0) for hour in hours],
     )

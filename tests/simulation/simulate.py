@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ from typing import Any
 import structlog
 
 from domain import classification
-from infrastructure import classifier, inspector, memory_blobs, memory_store, publishing
+from infrastructure import classifier, codec, inspector, memory_blobs, memory_store, publishing
 from projections import feed, scheduling
 from projections.checkpoints import Outrun
 from projections.worker import retry
@@ -220,6 +221,8 @@ def made_up(world: World) -> Iterator[None]:
         (time, "time", lambda: world.clock.today().timestamp()),
         (time, "sleep", sleep),
         (os, "urandom", world.chance.randbytes),
+        (codec, "_drawn", deque()),  # ids drawn before belong to another world
+        (codec, "IDS_AT_ONCE", 1),
         (random, "uniform", world.chance.uniform),
         (asyncio, "new_event_loop", lambda: world.loop),
         *((module, "datetime", Today) for module in TELL_THE_TIME),
