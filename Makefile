@@ -27,7 +27,8 @@ gates: setup  ## Lint, types, dependency rule
 	$(BIN)/lint-imports
 
 test: gates  ## All gates and all tests
-	$(BIN)/pytest
+	$(BIN)/pytest --ignore tests/system -n 2 --dist loadfile
+	$(BIN)/pytest tests/system
 
 SEEDS ?= 1000
 
