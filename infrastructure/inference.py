@@ -15,7 +15,7 @@ import psycopg
 import structlog
 
 from application.ports import Blobs, Corrupted, Log
-from application.tasks import BULK, URGENT, Kind, Task
+from application.tasks import BULK, GIVEN_OUT, URGENT, Kind, Task
 from domain import model
 from domain.errors import DomainError
 from infrastructure.classifier import Classifier
@@ -35,7 +35,6 @@ from infrastructure.upload_gate import ImageLimits
 log = structlog.get_logger()
 
 ABREAST: Final = 4  # tasks of a topic under way: enough that no child waits for bytes or answers
-PROJECTED: Final = "bioscope_projected"  # when read models move, tasks may follow
 BULK_NICE: Final = 10  # a single image that somebody waits for goes first
 THREADS: Final = 16  # for what blocks: the log and the store
 BEAT: Final = 2.0  # seconds
@@ -71,7 +70,7 @@ def run_inference(given: Settings) -> NoReturn:
     member.run(
         at_work,
         lambda: lanes.commit_always(member.commit),
-        lambda: hear(given.postgres_url, PROJECTED, member.hint),
+        lambda: hear(given.postgres_url, GIVEN_OUT, member.hint),
         finish=finish,
     )
 

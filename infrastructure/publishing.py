@@ -29,8 +29,10 @@ REFUSED: Final = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopi
 TAKE_OVER = "update ops.relay set epoch = epoch + 1 returning epoch, position, cluster, next_offset"
 NEEDED = "select least(r.position, c.position) from ops.relay r, read.checkpoint c where c.projection = 'main'"
 READ = f"select {EVENT_COLUMNS} from es.events where notification_id > %s order by notification_id limit %s"  # noqa: S608 - constants
-MOVE = """update ops.relay set position = %s, cluster = %s, next_offset = %s
-  where epoch = %s and position = %s and cluster = %s and next_offset = %s"""
+PUBLISHED: Final = "bioscope_published"  # notified once Kafka has more of the log
+MOVE = f"""with moved as (update ops.relay set position = %s, cluster = %s, next_offset = %s
+    where epoch = %s and position = %s and cluster = %s and next_offset = %s returning position)
+  select pg_notify('{PUBLISHED}', position::text) from moved"""  # noqa: S608 - constants
 
 
 class Outlived(Exception):

@@ -8,7 +8,7 @@ import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
-from application.tasks import SCHEDULING
+from application.tasks import GIVEN_OUT, SCHEDULING
 from domain.classification import PlannedImage
 from projections.scheduler import Covered, Found, Glance, OpenJob, Outgoing
 
@@ -52,9 +52,11 @@ COVERED = """select id, sha256, position from images
   where dataset_id = %(dataset)s and not deleted and rejected is null and position <= %(until)s and position > %(after)s
   order by position limit %(most)s"""
 PLACE_OF = "select position from images where id = %(id)s"
-RELEASED = """insert into ops.releases (id, attempts, released_at) select id, attempts, clock_timestamp()
-  from jsonb_to_recordset(%(given)s) as given (id uuid, attempts int)
-  on conflict (id) do update set attempts = excluded.attempts, released_at = excluded.released_at"""
+RELEASED = f"""with released as (
+    insert into ops.releases (id, attempts, released_at) select id, attempts, clock_timestamp()
+    from jsonb_to_recordset(%(given)s) as given (id uuid, attempts int)
+    on conflict (id) do update set attempts = excluded.attempts, released_at = excluded.released_at returning id)
+  select pg_notify('{GIVEN_OUT}', count(*)::text) from released"""  # noqa: S608 - constants
 GIVEN_UP = "update ops.releases set given_up = true where id = %(id)s"
 FORGET_DONE = """delete from ops.releases r where not exists (
     select from work w left join classifications c on c.id = w.job

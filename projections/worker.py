@@ -24,6 +24,7 @@ from infrastructure.keys import RootKey, WrongRootKey
 from infrastructure.objects import open_blobs
 from infrastructure.postgres.listening import hear
 from infrastructure.postgres.silence import UNHEARD, Attentive
+from infrastructure.publishing import PUBLISHED
 from infrastructure.settings import Settings
 from projections import batches, read_models, rebuilding
 from projections import dead_letters as letters
@@ -43,7 +44,6 @@ from projections.scheduling import Scheduler
 from projections.tables import Happened
 
 GROUP = "bioscope-projector"
-APPENDED = "bioscope_appended"
 FAREWELL = 1.0  # seconds that what goes on aside may take to end
 ADD = """insert into ops.counters (name, label, value) select 'projected_events', unnest(%s::text[]), unnest(%s::bigint[])
   on conflict (name, label) do update set value = counters.value + excluded.value returning 1"""
@@ -111,7 +111,7 @@ def run_projector(given: Settings) -> NoReturn:
         await asyncio.wait_for(asyncio.to_thread(aside.stop), FAREWELL)
 
     aside.start()
-    member.run(follower.follow_store, lambda: hear(given.postgres_url, APPENDED, member.hint), finish=finish)
+    member.run(follower.follow_store, lambda: hear(given.postgres_url, PUBLISHED, member.hint), finish=finish)
 
 
 def sweep(given: Settings, root: RootKey) -> int:

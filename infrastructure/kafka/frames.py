@@ -6,7 +6,7 @@ no acks, no commits; the reader knows what it has, and tells at each assignment 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 import faust
@@ -17,7 +17,6 @@ from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 FRAME_MOST: Final = 500  # records
-BURST: Final = 0.15  # seconds of fetching after a hint
 IDLE: Final = 0.25  # seconds between two fetches without a hint
 
 
@@ -57,33 +56,37 @@ class Reader(Protocol):
 class Gate:
     """Holds back the fetches of who is told when it is worth while: the embedded broker does not wake a fetch that waits.
 
-    `hint` may be called from any thread.
+    `hint` may be called from any thread. It lets one fetch through, now or as the next one.
     """
 
     def __init__(self) -> None:
-        self._open_until = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._hinted = asyncio.Event()
 
     def hint(self) -> None:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._open)
+                self._loop.call_soon_threadsafe(self._hinted.set)
 
-    def _open(self) -> None:
-        assert self._loop is not None
-        self._open_until = self._loop.time() + BURST
-        self._hinted.set()
+    async def fetched(self, fetch: Callable[[], Awaitable[bool]], *, of_all: bool) -> bool:
+        """What `fetch` says, once it is worth while: whether something came. `of_all`: it asks for all partitions that are ours.
 
-    async def passed(self) -> None:
+        Where something came there may be more, and what was not asked for may have come too: the next fetch need not wait.
+        """
+        await self._passed()
+        came = await fetch()
+        if came or not of_all:
+            self._hinted.set()
+        return came
+
+    async def _passed(self) -> None:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-            self._open()
-        if self._loop.time() < self._open_until:
             return
-        self._hinted.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hinted.wait(), IDLE)
+            async with asyncio.timeout(IDLE):
+                await self._hinted.wait()
+        self._hinted.clear()
 
 
 class FrameThread(driver.AIOKafkaConsumerThread):
@@ -106,9 +109,9 @@ class FrameThread(driver.AIOKafkaConsumerThread):
             fetcher = self._ensure_consumer()._fetcher
             fetch = fetcher._proc_fetch_request
 
-            async def held_back(*request: Any) -> Any:
-                await gate.passed()
-                return await fetch(*request)
+            async def held_back(assignment: Any, node: Any, request: Any) -> bool:
+                asked = sum(len(partitions) for _, partitions in request.topics)
+                return await gate.fetched(lambda: fetch(assignment, node, request), of_all=asked >= len(assignment.tps))
 
             fetcher._proc_fetch_request = held_back
 
