@@ -37,6 +37,7 @@ PATTERNS: Final = tuple(
         (r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+", "[address]"),
     )
 )
+HARMLESS: Final = re.compile(r"[\w-]{0,42}", re.ASCII)  # a word that no pattern can match: most are, and asking nine times costs
 CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 Line = MutableMapping[str, Any]
@@ -99,6 +100,8 @@ def redact(_: object, __: str, line: Line) -> Line:
 
 
 def redacted(text: str) -> str:
+    if HARMLESS.fullmatch(text):
+        return text
     for pattern, replacement in PATTERNS:
         text = pattern.sub(replacement, text)
     return text
