@@ -35,11 +35,13 @@ class Hour(msgspec.Struct, frozen=True):
     micros: int
 
 
-TALLIED = """select date_bin('1 hour', t.minute, '2000-01-01 00:00Z') as hour, sum(t.count) as count,
-    coalesce(sum(t.count) filter (where t.minute > %(recent)s), 0) as recent,
-    coalesce(sum(t.micros) filter (where t.minute > %(recent)s), 0) as micros
-  from visible v join tallies t on t.dataset_id = v.dataset and t.minute >= %(since)s and t.minute <= %(now)s
-  where v.subject = %(subject)s group by 1"""
+TALLIED = """select t.hour, sum(t.count) as count, sum(t.recent) as recent, sum(t.micros) as micros
+  from visible v cross join lateral (
+    select date_bin('1 hour', t.minute, '2000-01-01 00:00Z') as hour, sum(t.count) as count,
+      coalesce(sum(t.count) filter (where t.minute > %(recent)s), 0) as recent,
+      coalesce(sum(t.micros) filter (where t.minute > %(recent)s), 0) as micros
+    from tallies t where t.dataset_id = v.dataset and t.minute >= %(since)s and t.minute <= %(now)s group by 1
+  ) t where v.subject = %(subject)s group by 1"""
 OF_THE_FIRST_MINUTE = """select %(since)s::timestamptz as hour, 0 as count, count(*) as recent,
     coalesce(sum(round(r.confidence * 1000000)), 0)::bigint as micros
   from visible v join results r on r.dataset_id = v.dataset and not r.hidden and r.created_at > %(recent)s and r.created_at < %(minute)s
