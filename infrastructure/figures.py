@@ -1,5 +1,6 @@
 """Every figure that is watched, in one place. Each process counts what it does; the API adds how the whole system stands."""
 
+from functools import cache
 from typing import Final
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
@@ -57,8 +58,15 @@ REGISTRY.register(COUNTED)
 
 
 def observe_request(method: str, route: str, status: int, seconds: float) -> None:
-    REQUEST_SECONDS.labels(method, route).observe(seconds)
-    REQUESTS.labels(method, route, str(status)).inc()
+    """`method` and `route` are of a known few: each pair is kept for ever."""
+    durations, requests = _of_requests(method, route, status)
+    durations.observe(seconds)
+    requests.inc()
+
+
+@cache
+def _of_requests(method: str, route: str, status: int) -> tuple[Histogram, Counter]:
+    return REQUEST_SECONDS.labels(method, route), REQUESTS.labels(method, route, str(status))
 
 
 def observe_standing(stands: Standing) -> None:

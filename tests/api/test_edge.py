@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from api.app import create_app
+from infrastructure.figures import exposition
 from tests.api.conftest import ORIGIN
 
 pytestmark = pytest.mark.anyio
@@ -106,6 +107,15 @@ async def test_a_request_has_an_id_its_own_when_that_is_harmless(laboratory):
     for wrong in ("x" * 65, "a b", "a;b", "<script>", ""):
         given = (await http.get(DATASETS, headers={"X-Request-Id": wrong})).headers["x-request-id"]
         assert re.fullmatch("[0-9a-f]{32}", given)
+
+
+async def test_methods_that_do_not_exist_are_counted_as_one(laboratory):
+    http = await laboratory.client()
+    for number in range(3):
+        assert (await http.request(f"MADEUP{number}", DATASETS)).status_code == 405
+    kept = exposition().decode()
+    assert 'method="unknown"' in kept
+    assert "MADEUP" not in kept
 
 
 # ---- preflights, HEAD --------------------------------------------------------------------------------------------------------------
