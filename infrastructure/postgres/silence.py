@@ -1,13 +1,19 @@
 """Connections that notice silence: of a server that hangs, or of a line that died and nobody was told. Others would wait for ever."""
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Final, Self
 
 import psycopg
-from psycopg import AsyncConnection, Connection, Notify
+from psycopg import AsyncConnection, Connection, Notify, generators
+from psycopg.abc import PQGen
 from psycopg.errors import _WaitTimeout
+from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq.abc import PGconn
 
 SILENT: Final = 7.0  # seconds; more than a statement may take on the server
+RESTED: Final = 2.0  # seconds after which a connection is asked for a sign of life, before what is wanted of it
+SIGN: Final = 2.0  # seconds that the sign may take
 QUIET: Final = 3.0  # seconds after which a listening connection asks whether anybody is there
 KEPT_ALIVE: Final[dict[str, Any]] = {
     "connect_timeout": 3,
@@ -19,7 +25,7 @@ KEPT_ALIVE: Final[dict[str, Any]] = {
 MISSED: Final = (
     "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"  # the server ends what we left without a word
 )
-UNHEARD: Final = "-c idle_session_timeout=12s"  # for what holds a lock and asks every few seconds: the server ends it when it does not
+UNHEARD: Final = "-c idle_session_timeout=8s"  # for what holds a lock and asks every few seconds: the server ends it when it does not
 
 
 class Silent(psycopg.OperationalError):
@@ -27,41 +33,53 @@ class Silent(psycopg.OperationalError):
 
 
 class Attentive(Connection[Any]):
-    """Raises Silent where another would wait for ever."""
+    """Raises Silent where another would wait for ever: after `silent` seconds, or sooner when it lay idle."""
 
     silent: ClassVar[float] = SILENT
+    heard: float = 0.0  # when something came last, on the monotonic clock; 0: nothing was asked yet
 
     @classmethod
     def connect(cls, conninfo: str = "", **given: Any) -> Self:
         return super().connect(conninfo, **_kept_alive(given))
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        if timeout is not None:
-            return super().wait(gen, interval, timeout)
+        if timeout is None and _has_rested(self.pgconn, self.heard):
+            self._answer(_sign_of_life(self.pgconn), interval, SIGN)
+        return self._answer(gen, interval, self.silent) if timeout is None else super().wait(gen, interval, timeout)
+
+    def _answer(self, gen: Any, interval: float, within: float) -> Any:
         try:
-            return super().wait(gen, interval, self.silent)
+            answer = super().wait(gen, interval, within)
         except _WaitTimeout:
             self.close()
             raise _silent() from None
+        self.heard = time.monotonic()
+        return answer
 
 
 class AttentiveAsync(AsyncConnection[Any]):
     """The same for coroutines."""
 
     silent: ClassVar[float] = SILENT
+    heard: float = 0.0
 
     @classmethod
     async def connect(cls, conninfo: str = "", **given: Any) -> Self:
         return await super().connect(conninfo, **_kept_alive(given))
 
     async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - psycopg's
-        if timeout is not None:
-            return await super().wait(gen, interval, timeout)
+        if timeout is None and _has_rested(self.pgconn, self.heard):
+            await self._answer(_sign_of_life(self.pgconn), interval, SIGN)
+        return await (self._answer(gen, interval, self.silent) if timeout is None else super().wait(gen, interval, timeout))
+
+    async def _answer(self, gen: Any, interval: float, within: float) -> Any:
         try:
-            return await super().wait(gen, interval, self.silent)
+            answer = await super().wait(gen, interval, within)
         except _WaitTimeout:
             await self.close()
             raise _silent() from None
+        self.heard = time.monotonic()
+        return answer
 
 
 async def notifications(connection: AsyncConnection[Any]) -> AsyncIterator[Notify]:
@@ -70,6 +88,20 @@ async def notifications(connection: AsyncConnection[Any]) -> AsyncIterator[Notif
         async for notification in connection.notifies(timeout=QUIET):
             yield notification
         await connection.execute("select 1")
+
+
+def _has_rested(pgconn: PGconn, heard: float) -> bool:
+    """Whether nothing was heard for a while, and nothing is under way."""
+    return (
+        0.0 < heard < time.monotonic() - RESTED
+        and pgconn.transaction_status == TransactionStatus.IDLE
+        and pgconn.pipeline_status == PipelineStatus.OFF
+    )
+
+
+def _sign_of_life(pgconn: PGconn) -> PQGen[Any]:
+    pgconn.send_query(b"select 1")
+    return (yield from generators.execute(pgconn))
 
 
 def _kept_alive(given: dict[str, Any]) -> dict[str, Any]:

@@ -63,6 +63,23 @@ def test_a_query_on_a_line_that_went_dead_ends(link, url):
         connection.execute("select 1")
 
 
+@pytest.mark.parametrize("asks", [lambda c: c.execute("select 1"), lambda c: c.pipeline().__enter__()])
+def test_a_connection_that_lay_idle_is_asked_for_a_sign_of_life_first(link, url, monkeypatch, asks):
+    monkeypatch.setattr(silence, "RESTED", 0.1)
+    monkeypatch.setattr(silence, "SIGN", 0.5)
+    connection = Attentive.connect(url, autocommit=True)
+    assert connection.execute("select 1").fetchone() == (1,)
+    time.sleep(0.2)
+    assert connection.execute("select 2").fetchone() == (2,)
+    with mute_for_ever(link):
+        time.sleep(0.2)
+    began = time.monotonic()
+    with pytest.raises(Silent):
+        asks(connection)
+    assert time.monotonic() - began < silence.SILENT - 2
+    assert connection.closed
+
+
 @pytest.mark.usefixtures("impatient")
 def test_one_who_listens_notices_too_and_is_not_disturbed_by_quiet(link, url):
     async def listens():
