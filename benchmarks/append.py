@@ -16,8 +16,9 @@ from domain.classification import ClassificationRequested
 from domain.values import system_actor
 from infrastructure.codec import Codec
 from infrastructure.embedded.postgres import Postgres
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.keys import DataKeys, RootKey
+from infrastructure.recorder import PostgresRecorder
 
 ACTOR = Actor(id=system_actor("benchmark"), kind="system")
 WRITERS = (1, 16, 64, 256)

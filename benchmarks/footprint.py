@@ -12,8 +12,9 @@ from benchmarks.laboratory import fill
 from benchmarks.measure import Row, database, folder, taking_turns
 from benchmarks.stack import children_of, memory_of
 from infrastructure.audit_chain import verify
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.keys import RootKey
+from infrastructure.recorder import PostgresRecorder
 
 SETTLE = 10.0  # seconds after which it is idle
 EVENTS = 20_000

@@ -9,8 +9,9 @@ import psycopg
 from benchmarks.laboratory import fill
 from benchmarks.measure import Row, database, taking_turns
 from infrastructure.embedded.postgres import Postgres
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.keys import RootKey
+from infrastructure.recorder import PostgresRecorder
 from projections.batches import TABLES
 from projections.checkpoints import Checkpoint
 from projections.projector import Projector

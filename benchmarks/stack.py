@@ -23,8 +23,9 @@ from benchmarks.measure import folder
 from domain import image
 from domain.access import Role
 from infrastructure.container import blobs, passwords
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.keys import RootKey
+from infrastructure.recorder import PostgresRecorder
 from infrastructure.settings import Settings
 from infrastructure.shipped import micrographs
 from infrastructure.supervisor import Stack

@@ -17,7 +17,7 @@ from domain.errors import Unavailable
 from infrastructure import heads
 from infrastructure.access_tokens import SignedAccessTokens
 from infrastructure.audit_chain import Verified
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.figures import exposition, observe_request, observe_standing
 from infrastructure.health import Examination
 from infrastructure.keys import RootKey
@@ -27,6 +27,7 @@ from infrastructure.objects import open_blobs
 from infrastructure.passwords import Argon2Passwords
 from infrastructure.patience import ended
 from infrastructure.reads import ReadDatabase, Visible
+from infrastructure.recorder import PostgresRecorder
 from infrastructure.refresh_tokens import PostgresRefreshTokens
 from infrastructure.settings import Settings, networks
 from infrastructure.signed_urls import verify_signed

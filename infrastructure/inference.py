@@ -19,7 +19,7 @@ from application.tasks import BULK, GIVEN_OUT, URGENT, Kind, Task
 from domain import model
 from domain.errors import DomainError
 from infrastructure.classifier import Classifier
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.inspector import Inspector
 from infrastructure.kafka.member import Member
 from infrastructure.kafka.sending import Sender
@@ -28,6 +28,7 @@ from infrastructure.objects import open_blobs
 from infrastructure.pool import ChildFailed, ChildLost, Nursery, Pool
 from infrastructure.postgres.listening import hear
 from infrastructure.postgres.silence import Attentive
+from infrastructure.recorder import PostgresRecorder
 from infrastructure.settings import Settings
 from infrastructure.task_lanes import TaskLanes
 from infrastructure.upload_gate import ImageLimits

@@ -11,8 +11,9 @@ from eventsourcing.popo import POPOApplicationRecorder
 from application.ports import Recorded
 from infrastructure.audit_chain import START, chained
 from infrastructure.codec import Encoded
-from infrastructure.event_store import Append, Outcome, Stored, claim_digest, insert_events, meta_of
+from infrastructure.group_commit import Append, Outcome, claim_digest, meta_of
 from infrastructure.keys import RootKey
+from infrastructure.recorder import Stored, insert_events
 
 
 class MemoryRecorder(POPOApplicationRecorder):

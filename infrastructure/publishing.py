@@ -11,10 +11,10 @@ from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError, RecordL
 from psycopg import AsyncConnection
 
 from application.ports import Recorded
-from infrastructure.event_store import EVENT_COLUMNS, recorded_from
 from infrastructure.kafka.broker import AWAY, EVENTS, hush, make_topics, topics_made
 from infrastructure.kafka.cloud_events import headers
 from infrastructure.kafka.sending import producer
+from infrastructure.recorder import EVENT_COLUMNS, recorded_from
 
 log = structlog.get_logger()
 

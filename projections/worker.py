@@ -15,7 +15,7 @@ from application.ports import Recorded
 from application.sweeping import sweep_orphans
 from domain.events import Event
 from infrastructure.codec import Undecodable
-from infrastructure.event_store import EventLog, PostgresRecorder, encoded_from
+from infrastructure.event_store import EventLog
 from infrastructure.kafka import cloud_events
 from infrastructure.kafka.broker import EVENTS
 from infrastructure.kafka.member import Member
@@ -25,6 +25,7 @@ from infrastructure.objects import open_blobs
 from infrastructure.postgres.listening import hear
 from infrastructure.postgres.silence import UNHEARD, Attentive
 from infrastructure.publishing import PUBLISHED
+from infrastructure.recorder import PostgresRecorder, encoded_from
 from infrastructure.settings import Settings
 from projections import batches, read_models, rebuilding
 from projections import dead_letters as letters

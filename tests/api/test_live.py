@@ -21,8 +21,9 @@ from domain import classification, session
 from domain.access import Grant, Role
 from infrastructure.access_tokens import SignedAccessTokens
 from infrastructure.embedded.installation import ensure_root_key, environment
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.keys import RootKey
+from infrastructure.recorder import PostgresRecorder
 from infrastructure.settings import Settings
 from projections.worker import projector_over
 from tests.conftest import TEMPLATE

@@ -14,9 +14,10 @@ from domain import dataset
 from domain.access import Role
 from domain.errors import KeyReused, NotFound, Taken, VersionMismatch
 from infrastructure.audit_chain import SignedHead, verify
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.keys import RootKey
 from infrastructure.memory_store import MemoryRecorder
+from infrastructure.recorder import PostgresRecorder
 from tests.given import LATER, NOW, actor, command
 
 RESEARCHER = actor(Role.RESEARCHER)

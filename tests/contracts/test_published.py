@@ -3,8 +3,9 @@
 import pytest
 from psycopg import AsyncConnection
 
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.publishing import Place, PostgresPublished
+from infrastructure.recorder import PostgresRecorder
 from projections import read_models
 from projections.batches import Changes
 from projections.checkpoints import Checkpoint

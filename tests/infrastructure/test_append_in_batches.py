@@ -13,7 +13,7 @@ from domain.access import Actor
 from domain.classification import ENDING
 from domain.values import system_actor
 from infrastructure.codec import Encoded
-from infrastructure.event_store import Answer, Append, Columns, GroupCommit, Pending
+from infrastructure.group_commit import Answer, Append, Columns, GroupCommit, Pending
 from infrastructure.keys import RootKey
 from tests.given import NOW
 

@@ -10,10 +10,11 @@ import pytest
 from application import datasets, images
 from domain.access import Role
 from infrastructure.backup import MANIFEST, NoBackup, backup, checked, read_manifest, restore
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.heads import verified
 from infrastructure.keys import RootKey
 from infrastructure.memory_blobs import MemoryBlobs
+from infrastructure.recorder import PostgresRecorder
 from tests.conftest import TEMPLATE
 from tests.given import actor, command
 

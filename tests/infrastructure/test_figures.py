@@ -12,10 +12,11 @@ from application import datasets
 from application.ports import Conflicted
 from domain import dataset
 from infrastructure.embedded.installation import with_free_port
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.figures import exposition, observe_request, observe_standing, serve_metrics
 from infrastructure.keys import RootKey
 from infrastructure.reads import ReadDatabase
+from infrastructure.recorder import PostgresRecorder
 from infrastructure.settings import Settings
 from infrastructure.standing import standing
 from tests.given import actor, command

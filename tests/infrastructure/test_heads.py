@@ -10,10 +10,11 @@ import pytest
 from domain import dataset
 from domain.errors import Unavailable
 from infrastructure.audit_chain import START, chained
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.heads import Heads, verified
 from infrastructure.keys import RootKey
 from infrastructure.memory_blobs import MemoryBlobs
+from infrastructure.recorder import PostgresRecorder
 from tests.given import NOW, actor, command
 
 TODAY = datetime.now(UTC)

@@ -19,12 +19,13 @@ from domain.errors import Unavailable
 from domain.values import chunk_id, model_id
 from infrastructure import classifier as classifying
 from infrastructure.classifier import Classifier
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.keys import RootKey
 from infrastructure.memory_blobs import MemoryBlobs
 from infrastructure.memory_store import MemoryRecorder
 from infrastructure.model_record import load_record, record_as_json
 from infrastructure.pool import ChildFailed, Nursery, Pool, PoolClosed
+from infrastructure.recorder import PostgresRecorder
 from infrastructure.shipped import micrographs, models
 from tests.given import NOW, actor, command
 

@@ -9,10 +9,11 @@ import pytest
 
 from application.tasks import BULK, URGENT
 from domain.values import model_id
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.inference import InferenceWorker, cpu
 from infrastructure.keys import RootKey
 from infrastructure.memory_blobs import MemoryBlobs
+from infrastructure.recorder import PostgresRecorder
 from infrastructure.shipped import register_shipped
 from projections.checkpoints import Checkpoint
 from projections.worker import projector_over

@@ -11,9 +11,10 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
 from domain import dataset
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.keys import RootKey
 from infrastructure.publishing import AGAIN, BATCH, LostLog, Outlived, Place, PostgresPublished, Relay, Unpublishable
+from infrastructure.recorder import PostgresRecorder
 from tests.given import NOW, actor, command
 
 pytestmark = pytest.mark.anyio

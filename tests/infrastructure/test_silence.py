@@ -13,11 +13,12 @@ from application import datasets
 from application.ports import Command
 from domain.access import Actor, Role
 from domain.errors import Unavailable
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.keys import RootKey
 from infrastructure.postgres import silence
 from infrastructure.postgres.silence import Attentive, AttentiveAsync, Silent, notifications
 from infrastructure.reads import ReadDatabase
+from infrastructure.recorder import PostgresRecorder
 from tests.chaos.proxy import Link
 from tests.given import NOW
 

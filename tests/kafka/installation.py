@@ -16,9 +16,10 @@ from domain import user
 from domain.access import Actor, Role
 from infrastructure.embedded.child import Child, last_words, python
 from infrastructure.embedded.installation import environment
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.keys import RootKey
 from infrastructure.objects import open_blobs
+from infrastructure.recorder import PostgresRecorder
 from infrastructure.shipped import micrographs, register_shipped
 
 OPEN = ("pending", "running")

@@ -5,8 +5,9 @@ import os
 import psycopg
 import pytest
 
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.keys import RootKey
+from infrastructure.recorder import PostgresRecorder
 from projections import read_models
 from projections.projector import Projector
 from projections.read_models import PostgresModels

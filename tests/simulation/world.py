@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from infrastructure.codec import Encoded
-from infrastructure.event_store import Append, Outcome
+from infrastructure.group_commit import Append, Outcome
 from infrastructure.keys import RootKey
 from infrastructure.memory_blobs import MemoryBlobs
 from infrastructure.memory_store import MemoryRecorder

@@ -13,8 +13,9 @@ from application.ports import Command
 from domain.access import Actor, Role
 from domain.values import system_actor
 from infrastructure.container import passwords
-from infrastructure.event_store import EventLog, PostgresRecorder
+from infrastructure.event_store import EventLog
 from infrastructure.keys import RootKey
+from infrastructure.recorder import PostgresRecorder
 from infrastructure.settings import Settings
 from infrastructure.supervisor import Stack
 from tests.given import NOW

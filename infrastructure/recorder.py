@@ -1,0 +1,177 @@
+"""The library's recorder on Postgres: reads on a pool, writes through the group commit, one round trip a batch."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from eventsourcing.persistence import ApplicationRecorder, IntegrityError, Notification, StoredEvent, Subscription
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from application.ports import Recorded
+from domain.errors import Unavailable
+from infrastructure.codec import Encoded
+from infrastructure.group_commit import OPTIONS, PATIENCE, Append, GroupCommit, Outcome
+from infrastructure.keys import RootKey
+from infrastructure.postgres.silence import Attentive, Silent
+
+READERS = 8  # connections that load streams
+EVENT_COLUMNS = "notification_id, originator_id, originator_version, topic, schema_version, event_id, state, meta, recorded_at, hash"
+
+
+@dataclass(frozen=True)
+class Stored(StoredEvent):
+    """The library's stored event, with our columns."""
+
+    encoded: Encoded
+
+
+class PostgresRecorder(ApplicationRecorder):
+    """Reads on a pool, writes through the group commit."""
+
+    def __init__(self, url: str, root: RootKey) -> None:
+        self.pool: ConnectionPool[psycopg.Connection] = ConnectionPool(
+            url,
+            connection_class=Attentive,
+            min_size=1,
+            max_size=READERS,
+            timeout=2,
+            open=False,
+            kwargs={"autocommit": True, "options": OPTIONS},
+        )
+        self._root = root
+        self._url = url
+        self._writer: GroupCommit | None = None
+        self._beginning = Lock()
+        self.pool.open()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self.pool.close()
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
+        return insert_events(self.insert, stored_events, **kwargs)
+
+    def insert(self, events: Sequence[Encoded], append: Append) -> Outcome:
+        try:
+            return self._writing().submit(append, events).wait(PATIENCE)
+        except TimeoutError:
+            raise Unavailable("The database does not answer; try again", retry_after=5) from None
+
+    def _writing(self) -> GroupCommit:
+        """One a process, begun with the first command: who only reads has none."""
+        with self._beginning:
+            if self._writer is None:
+                self._writer = GroupCommit(self._url, self._root)
+            return self._writer
+
+    def rows(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
+        """Raises Unavailable. A connection that died while it was idle costs a second try, after its like were weeded out."""
+        try:
+            return self._rows(query, arguments)
+        except Silent:
+            self.pool.drain()  # its like are silent too, and to ask each would take as long again
+        except psycopg.OperationalError:
+            self.pool.check()
+        except PoolTimeout:
+            raise away() from None
+        try:
+            return self._rows(query, arguments)
+        except (psycopg.OperationalError, PoolTimeout):
+            raise away() from None
+
+    def _rows(self, query: str, arguments: Sequence[object]) -> list[tuple[Any, ...]]:
+        with self.pool.connection() as connection:
+            return connection.execute(query, arguments, prepare=True, binary=True).fetchall()
+
+    def select_events(
+        self, originator_id: UUID | str, *, gt: int | None = None, lte: int | None = None, desc: bool = False, limit: int | None = None
+    ) -> Sequence[StoredEvent]:
+        rows = self.rows(
+            f"select {EVENT_COLUMNS} from es.events where originator_id = %s and originator_version > %s"  # noqa: S608 - constants
+            f" and originator_version <= %s order by originator_version {'desc' if desc else 'asc'} limit %s",
+            originator_id,
+            gt or 0,
+            2**31 - 1 if lte is None else lte,
+            limit,
+        )
+        return [stored(recorded_from(row)) for row in rows]
+
+    def select_notifications(
+        self, start: int | None, limit: int, stop: int | None = None, topics: Sequence[str] = (), *, inclusive_of_start: bool = True
+    ) -> Sequence[Notification]:
+        after = (start or 1) - 1 if inclusive_of_start else start or 0
+        wanted = (one for one in self.select_recorded(after, limit) if (stop is None or one.position <= stop))
+        return [
+            Notification(one.stream, one.version, one.type, one.data, one.position) for one in wanted if not topics or one.type in topics
+        ]
+
+    def select_recorded(self, after: int, limit: int) -> list[Recorded]:
+        query = f"select {EVENT_COLUMNS} from es.events where notification_id > %s order by notification_id limit %s"  # noqa: S608
+        return [recorded_from(row) for row in self.rows(query, after, limit)]
+
+    def select_stream(self, stream: UUID) -> list[Recorded]:
+        query = f"select {EVENT_COLUMNS} from es.events where originator_id = %s order by originator_version"  # noqa: S608
+        return [recorded_from(row) for row in self.rows(query, stream)]
+
+    def max_notification_id(self) -> int | None:
+        return self.rows("select position from es.head")[0][0] or None
+
+    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[ApplicationRecorder]:
+        raise NotImplementedError("consumers follow Kafka, and read the store by position")
+
+    def select_command(self, command: UUID) -> tuple[bytes | None, int, UUID | None] | None:
+        rows = self.rows("select digest, position, subject from es.commands where id = %s", command)
+        return rows[0] if rows else None
+
+    def select_claim(self, scope: str, digest: bytes) -> UUID | None:
+        rows = self.rows("select stream from es.claims where scope = %s and digest = %s", scope, digest)
+        return rows[0][0] if rows else None
+
+    def select_secrets(self, kind: str, owners: Iterable[UUID]) -> Mapping[UUID, bytes]:
+        return dict(self.rows("select owner, value from es.secrets where kind = %s and owner = any(%s)", kind, list(owners)))
+
+
+def insert_events(
+    insert: Callable[[Sequence[Encoded], Append], Outcome],
+    stored_events: Sequence[StoredEvent],
+    *,
+    append: Append,
+    outcome: Callable[[Outcome], None],
+    **_: Any,
+) -> Sequence[int] | None:
+    """The library's contract over ours: positions when something was appended, IntegrityError when a version is taken."""
+    ended = insert([one.encoded for one in stored_events if isinstance(one, Stored)], append)
+    outcome(ended)
+    if ended.outcome == "conflict":
+        raise IntegrityError
+    if ended.outcome != "appended" or ended.position is None:
+        return None
+    return range(ended.position - len(stored_events) + 1, ended.position + 1)
+
+
+def recorded_from(row: tuple[Any, ...]) -> Recorded:
+    position, stream, version, topic, schema_version, event_id, state, meta, recorded_at, digest = row
+    return Recorded(
+        position=position,
+        stream=stream,
+        version=version,
+        type=topic,
+        schema_version=schema_version,
+        event_id=event_id,
+        data=state,
+        meta=meta,
+        recorded_at=recorded_at,
+        hash=digest,
+    )
+
+
+def encoded_from(recorded: Recorded) -> Encoded:
+    return Encoded(recorded.stream, recorded.version, recorded.type, recorded.schema_version, recorded.event_id, recorded.data)
+
+
+def stored(recorded: Recorded) -> Stored:
+    return Stored(recorded.stream, recorded.version, recorded.type, recorded.data, encoded_from(recorded))
