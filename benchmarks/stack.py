@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import httpx
 import psycopg
 
-from api.cli import prepare
+from api.cli.system import prepare
 from api.client import Client, pictures_in
 from application.accounts import register
 from application.ports import Blobs, Command

@@ -13,7 +13,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from application.ports import Recorded
 from domain.errors import Unavailable
 from infrastructure.codec import Encoded
-from infrastructure.group_commit import OPTIONS, PATIENCE, Append, GroupCommit, Outcome
+from infrastructure.group_commit import OPTIONS, PATIENCE, Append, GroupCommit, Outcome, away
 from infrastructure.keys import RootKey
 from infrastructure.postgres.silence import Attentive, Silent
 

@@ -10,7 +10,7 @@ import msgspec
 import uvloop
 from rich.console import Console
 
-from api.cli import prepare
+from api.cli.system import prepare
 from api.client import Client
 from infrastructure.supervisor import Stack
 from tests.overload.load import Load

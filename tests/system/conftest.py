@@ -6,7 +6,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from api.cli import prepare
+from api.cli.system import prepare
 from api.client import Client
 from application.accounts import register
 from application.ports import Command

@@ -1,0 +1,5 @@
+"""`python -m api.cli`: as each process is started."""
+
+from api.cli import main
+
+main()

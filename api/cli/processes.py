@@ -1,0 +1,88 @@
+"""The processes of an installation, each of them one command."""
+
+from typing import Any
+
+import click
+
+from api.cli.common import WRONG_USE, err, explained, fail, needs, settings
+from infrastructure.settings import Settings
+
+
+@click.command()
+def api() -> None:
+    """Serve the API (a process of its own in production)."""
+    from infrastructure.serving import serve
+
+    given = _process("api", "postgres_url", "redis_url")
+    serve("api.cli.processes:asgi", given)
+
+
+def asgi() -> Any:
+    """The application, for the HTTP server's worker."""
+    from infrastructure.embedded.child import die_with_parent
+
+    die_with_parent()
+    from api.app import create_app
+    from infrastructure.container import services
+    from infrastructure.telemetry import configure_logging
+
+    given = settings()
+    configure_logging(given, "api")
+    return create_app(services(given))
+
+
+@click.command()
+def relay() -> None:
+    """Publish the log to Kafka, in order, once; sign its head (a process of its own; one leads, others wait)."""
+    from infrastructure.relay import run_relay
+
+    given = _process("relay", "postgres_url", "kafka_url")
+    with explained():
+        _serve_figures(given)
+        run_relay(given)
+
+
+@click.command()
+def projector() -> None:
+    """Build the read models from the log, and schedule jobs (a process of its own; a second one is a hot standby)."""
+    from projections.worker import run_projector
+
+    given = _process("projector", "postgres_url", "kafka_url")
+    with explained():
+        _serve_figures(given)
+        run_projector(given)
+
+
+@click.command()
+def inference() -> None:
+    """Decode images and run models (a process of its own; as many as you like)."""
+    from infrastructure.inference import run_inference
+
+    given = _process("inference", "postgres_url", "kafka_url")
+    with explained():
+        _serve_figures(given)
+        run_inference(given)
+
+
+def _process(name: str, *needed: str) -> Settings:
+    """The settings of one of our processes, which logs from now on. In production weak settings end it."""
+    from infrastructure.telemetry import configure_logging
+
+    given = settings()
+    needs(given, *needed)
+    if given.environment == "production":
+        from infrastructure.doctor import refusals
+
+        found = refusals(given)
+        for finding in found:
+            err.print(f"[red]{finding.what}[/red]: {finding.said}", highlight=False, soft_wrap=True)
+        if found:
+            fail("weak settings are refused in production; see `bioscope doctor`", WRONG_USE)
+    configure_logging(given, name)
+    return given
+
+
+def _serve_figures(given: Settings) -> None:
+    from infrastructure.figures import serve_metrics
+
+    serve_metrics(given)

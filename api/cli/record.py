@@ -1,0 +1,138 @@
+"""The record: proved, read, made visible again."""
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+import msgspec
+from rich.table import Table
+
+from api.cli.common import DATA, FAILED, TAMPERED, WRONG_USE, err, explained, fail, out, running, the_log
+
+
+@click.group()
+def audit() -> None:
+    """Prove that the record is intact; read what happened and how things stood."""
+
+
+@audit.command()
+@DATA
+def verify(data: Path | None) -> None:
+    """Walk the whole log; name the first position that was edited, deleted, reordered, inserted or cut off. Exit code 4 then."""
+    from infrastructure.container import verified
+
+    given = running(data)
+    with explained(), the_log(given) as log:
+        found = verified(given, log)
+    if found.finding:
+        fail(f"tampered at position {found.finding.position}: {found.finding.what}", TAMPERED)
+    out.print(f"[green]intact[/green]: {found.events} events, {found.heads} signed heads, hash {found.hash[:16]}…")
+
+
+@audit.command()
+@click.argument("about", metavar="ID", type=click.UUID)
+@DATA
+@click.option("--json", "as_json", is_flag=True, help="All of it, as JSON.")
+def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
+    """Everything that happened to a user, dataset, image, model or job, oldest first."""
+    from application.audit import trail as events_about
+    from infrastructure.container import positions_about
+
+    given = running(data)
+    with explained(), the_log(given) as log:
+        entries = events_about(about, others=positions_about(given, about), log=log)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(entries), indent=2))
+        return
+    shown = Table("position", "when (UTC)", "what", "who", "details", box=None)
+    for entry in entries:
+        said = {name: value for name, value in msgspec.to_builtins(entry.data).items() if name not in SHOWN_APART}
+        who = f"{entry.actor.get('kind')} {entry.actor.get('id')}"
+        shown.add_row(str(entry.position), f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.type, who, _brief(said))
+    out.print(shown)
+
+
+SHOWN_APART = frozenset({"originator_id", "originator_version", "at", "by"})
+
+
+@audit.command()
+@click.argument("about", metavar="ID", type=click.UUID)
+@click.option("--as-of", "as_of", help="A time (2026-03-01T12:00:00Z) or a position (4711) [now].")
+@DATA
+def state(about: UUID, as_of: str | None, data: Path | None) -> None:
+    """How a thing stood at a moment, folded from the record alone."""
+    from application.audit import state_of
+
+    position, until = _moment(as_of)
+    with explained(), the_log(running(data)) as log:
+        found = state_of(about, until=until, position=position, log=log)
+    click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Only compare: the live read models with those made anew. Exit code 1 when they differ.")
+@DATA
+def rebuild(data: Path | None, *, check: bool) -> None:
+    """Make the read models again from the log, beside the live ones, and change over in one transaction."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from projections.worker import rebuild as made_anew
+
+    given = running(data)
+    with explained(), the_log(given) as log, Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err) as progress:
+        bar = progress.add_task("rebuild", total=log.head())
+        rebuilt = made_anew(given, check=check, progress=lambda position: progress.update(bar, completed=position))
+    for name in rebuilt.differing:
+        err.print(f"[red]differs[/red]: {name}")
+    out.print(f"{rebuilt.events} events; " + ("live and rebuilt differ" if rebuilt.differing else "live and rebuilt are the same"))
+    sys.exit(FAILED if check and rebuilt.differing else 0)
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Events that could not be applied, and what waits behind them."""
+
+
+@dead_letters.command("list")
+@DATA
+def list_dead_letters(data: Path | None) -> None:
+    """Show each with its reason, and how many events of its stream are parked behind it."""
+    from projections.worker import dead_letters as letters
+
+    with explained():
+        found = letters(running(data))
+    shown = Table("position", "stream", "type", "reason", "parked", "since (UTC)", box=None)
+    for one in found:
+        shown.add_row(str(one.position), str(one.stream), one.type, one.reason, str(one.parked), f"{one.at:%Y-%m-%d %H:%M:%S}")
+    out.print(shown if found else "There are none.")
+
+
+@dead_letters.command()
+@click.argument("position", type=int, required=False)
+@DATA
+def retry(position: int | None, data: Path | None) -> None:
+    """Apply a dead letter (or all) again, and what is parked behind it. Harmless to repeat."""
+    from projections.worker import retry_dead_letters
+
+    with explained():
+        healed, left = retry_dead_letters(running(data), position)
+    out.print(f"{healed} applied, {left} left.")
+    sys.exit(FAILED if left else 0)
+
+
+def _moment(text: str | None) -> tuple[int | None, datetime | None]:
+    from application.audit import moment
+    from domain.errors import Invalid
+
+    try:
+        return moment(text)
+    except Invalid as wrong:
+        fail(wrong.detail, WRONG_USE)
+
+
+def _brief(said: dict[str, Any]) -> str:
+    text = ", ".join(f"{name}={value}" for name, value in said.items() if value not in (None, [], {}))
+    return text if len(text) <= 160 else text[:159] + "…"

@@ -1,0 +1,97 @@
+"""The whole system on this machine: started, shown, prepared, examined."""
+
+import secrets
+import sys
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from api.cli.common import DATA, FAILED, PORT, explained, needs, out, settings, the_log
+from api.cli.people import first_admin
+from infrastructure.settings import Settings
+
+
+@click.command()
+@DATA
+@PORT
+@click.option("--verbose", is_flag=True, help="Show the processes' logs too.")
+def up(data: Path | None, port: int | None, *, verbose: bool) -> None:
+    """Start everything on this machine and keep it running; Ctrl-C stops it.
+
+    Parts whose URL is set (BIOSCOPE_POSTGRES_URL, _KAFKA_URL, _REDIS_URL, _BLOBS_URL) are used as they are; the others are
+    embedded. Prints `ready: URL` once it serves.
+    """
+    from infrastructure.supervisor import up as supervise
+
+    given = settings(data=data, port=port)
+    with explained():
+        sys.exit(supervise(given, prepare=prepare, on_ready=lambda running: click.echo(f"ready: {running.base_url}"), verbose=verbose))
+
+
+@click.command()
+@DATA
+@PORT
+@click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A folder with a manifest.csv (file,label).")
+@click.option("--stay/--no-stay", default=None, help="Stay up when done [only at a terminal].")
+def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool | None) -> None:
+    """Start everything, classify real micrographs as a dataset, verify the record, say where to look."""
+    from api.demo import show
+    from infrastructure.container import verified
+    from infrastructure.shipped import micrographs
+    from infrastructure.supervisor import Stack
+
+    stack = Stack(settings(data=data, port=port), prepare=prepare)
+    with explained(), stack as running:
+        email, password = f"demo-{secrets.token_hex(4)}@example.org", secrets.token_urlsafe(18)
+        with the_log(running) as log:
+            first_admin(running, log, email, password)
+            good = show(
+                url=running.base_url,
+                email=email,
+                password=password,
+                folder=images or micrographs(),
+                verify=lambda: verified(running, log),
+                console=out,
+            )
+        if stay if stay is not None else sys.stdout.isatty():
+            out.print("[dim]Still running; Ctrl-C stops it.[/dim]")
+            stack.wait()
+    sys.exit(0 if good else FAILED)
+
+
+def prepare(given: Settings) -> None:
+    """Bring the database to this version, and register the models that come with it."""
+    from infrastructure.container import blobs
+    from infrastructure.postgres.schema import migrate as apply
+    from infrastructure.shipped import register_shipped
+
+    apply(given.postgres_owner_url or given.postgres_url)
+    with the_log(given) as log:
+        register_shipped(blobs(given), log)
+
+
+@click.command()
+def migrate() -> None:
+    """Bring the database to this version and register the shipped models. Harmless to repeat."""
+    from infrastructure.postgres.schema import migrations
+
+    given = settings()
+    needs(given, "postgres_url")
+    with explained():
+        prepare(given)
+    out.print(f"The database is at migration {max(migrations())}.")
+
+
+@click.command()
+def doctor() -> None:
+    """Look at the settings and at what they name; say what is wrong and what to do. Fails when something must be mended."""
+    from infrastructure.doctor import examine
+
+    shown = Table("", "what", "finding", show_header=False, box=None)
+    findings = examine(settings())
+    for finding in findings:
+        mark = {"good": "[green]ok[/green]", "weak": "[yellow]weak[/yellow]", "wrong": "[red]wrong[/red]"}[finding.level]
+        shown.add_row(mark, finding.what, finding.said)
+    out.print(shown)
+    sys.exit(FAILED if any(finding.level == "wrong" for finding in findings) else 0)
