@@ -13,7 +13,7 @@ from psycopg.pq.abc import PGconn
 
 SILENT: Final = 7.0  # seconds; more than a statement may take on the server
 RESTED: Final = 2.0  # seconds after which a connection is asked for a sign of life, before what is wanted of it
-SIGN: Final = 2.0  # seconds that the sign may take
+SIGN: Final = 1.5  # seconds that the sign may take
 QUIET: Final = 3.0  # seconds after which a listening connection asks whether anybody is there
 KEPT_ALIVE: Final[dict[str, Any]] = {
     "connect_timeout": 3,
