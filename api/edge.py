@@ -1,9 +1,8 @@
 """What holds for every request, whatever route it meets: ids, limits, secure headers, CORS, one log line, HEAD, and never a bare error."""
 
-import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -11,13 +10,12 @@ from uuid import uuid4
 import msgspec
 import structlog
 
-from api.problems import MEDIA_TYPE, TooSlow, problem
+from api.pace import Message, Pace, Receive
+from api.problems import MEDIA_TYPE, problem
 from application.context import Options
 
 log = structlog.get_logger()
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
@@ -25,8 +23,6 @@ Headers = list[tuple[bytes, bytes]]
 QUERY_MOST = 8192  # bytes
 HEADERS_MOST = 32_768  # bytes
 AT_ONCE = 96  # requests worked on; more are told to come back. Those that wait for their client are not among them
-BODY_IDLE = 30.0  # seconds between two pieces of a body
-BODY_SLOWEST = 1024  # bytes a second on the average, once it has been under way for as long
 PREFLIGHT_AGE = b"600"
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
@@ -77,11 +73,14 @@ class Edge:
             await send({"type": "http.response.start", "status": 204, "headers": self._preflight(request)})
             await send({"type": "http.response.body", "body": b""})
             return
+        body = Pace(receive, self._waiting_for_the_client)
         try:
-            await self._app(request.scope, self._in_time(receive), send)
+            await self._app(request.scope, body.received, send)
         except Exception:
             log.exception("unforeseen error", request_id=request.id)
             await request.unless_begun(lambda: _say(send, 500, "Something went wrong on our side. It was logged", request.id))
+        finally:
+            body.end()
 
     def _refusal(self, request: "_Request") -> tuple[int, str] | None:
         headers = request.headers
@@ -110,28 +109,6 @@ class Edge:
                 await send(message)
 
         return sent
-
-    def _in_time(self, receive: Receive) -> Receive:
-        """While the body is under way each piece has its time, and the whole a pace; after that only a disconnect can come."""
-        complete, began, size = False, time.monotonic(), 0
-
-        async def received() -> Message:
-            nonlocal complete, size
-            if complete:
-                return await receive()
-            try:
-                with self._waiting_for_the_client():
-                    async with asyncio.timeout(BODY_IDLE):
-                        message = await receive()
-            except TimeoutError:
-                raise TooSlow("The body did not arrive in time; send it again") from None
-            size += len(message.get("body", b""))
-            complete = message["type"] != "http.request" or not message.get("more_body", False)
-            if not complete and (passed := time.monotonic() - began) > BODY_IDLE and size < BODY_SLOWEST * passed:
-                raise TooSlow("The body did not arrive in time; send it again")
-            return message
-
-        return received
 
     @contextmanager
     def _waiting_for_the_client(self) -> Iterator[None]:

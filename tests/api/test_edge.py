@@ -362,7 +362,7 @@ async def test_those_who_send_slowly_hold_nobody_up(laboratory, monkeypatch):
 
 
 async def test_a_body_that_trickles_is_refused(laboratory, monkeypatch):
-    monkeypatch.setattr("api.edge.BODY_IDLE", 0.2)
+    monkeypatch.setattr("api.pace.BODY_IDLE", 0.2)
     http = await browsing(laboratory)
 
     async def trickles():
@@ -371,3 +371,15 @@ async def test_a_body_that_trickles_is_refused(laboratory, monkeypatch):
             yield b" "
 
     check_problem(await http.post(DATASETS, content=trickles(), headers=JSON), 408, "too_slow")
+
+
+async def test_a_body_that_does_not_go_on_is_refused_and_the_connection_serves_others(laboratory, monkeypatch):
+    monkeypatch.setattr("api.pace.BODY_IDLE", 0.2)
+    http = await browsing(laboratory)
+
+    async def stops():
+        yield b'{"name": '
+        await asyncio.sleep(3600)
+
+    check_problem(await asyncio.wait_for(http.post(DATASETS, content=stops(), headers=JSON), 10), 408, "too_slow")
+    assert (await http.get(DATASETS)).status_code == 200

@@ -327,7 +327,7 @@ async def test_a_request_that_is_cancelled_leaves_nothing(laboratory, desk):
 
 
 async def test_a_body_that_stops_coming_is_given_up(laboratory, desk, monkeypatch):
-    monkeypatch.setattr("api.edge.BODY_IDLE", 0.05)
+    monkeypatch.setattr("api.pace.BODY_IDLE", 0.05)
     http, cells, nothing_was_taken = desk
 
     async def stops():
