@@ -1,6 +1,7 @@
 """The event log: the library's application over our mapper and a recorder, behind the port that use cases know."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,8 @@ from domain.events import Event
 from infrastructure.codec import Codec, KeyDestroyed
 from infrastructure.group_commit import Append, Outcome, claim_digest
 from infrastructure.keys import DataKeys, RootKey
-from infrastructure.recorder import Stored, encoded_from
+from infrastructure.recorder import PostgresRecorder, Stored, encoded_from
+from infrastructure.settings import Settings
 
 
 class EventMapper(Mapper[UUID]):
@@ -117,6 +119,17 @@ class EventLog:
 
     def secret(self, kind: str, owner: UUID) -> bytes | None:
         return self.recorder.select_secrets(kind, [owner]).get(owner)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def opened(given: Settings) -> Iterator[EventLog]:
+    """The log on Postgres, while the block runs. Raises WrongRootKey."""
+    root = RootKey.read(given.root_key_path)
+    log = EventLog(PostgresRecorder(given.postgres_url, root), root)
+    try:
+        yield log
+    finally:
+        log.close()
 
 
 def _appended(outcome: Outcome) -> Appended:

@@ -1,8 +1,7 @@
 """The composition root of `bioscope projector`, and of what the command line does to read models."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import NoReturn
@@ -15,7 +14,7 @@ from application.ports import Recorded
 from application.sweeping import sweep_orphans
 from domain.events import Event
 from infrastructure.codec import Undecodable
-from infrastructure.event_store import EventLog
+from infrastructure.event_store import EventLog, opened
 from infrastructure.kafka import cloud_events
 from infrastructure.kafka.broker import EVENTS
 from infrastructure.kafka.member import Member
@@ -68,16 +67,6 @@ class LogDecoder:
 
 def projector_over(url: str, log: EventLog, *, schema: str = rebuilding.LIVE) -> Projector:
     return Projector(lambda: PostgresModels(read_models.connect(url, schema=schema, by=Attentive)), LogDecoder(log), fatal=(WrongRootKey,))
-
-
-@contextmanager
-def event_log(given: Settings) -> Iterator[EventLog]:
-    root = RootKey.read(given.root_key_path)
-    log = EventLog(PostgresRecorder(given.postgres_url, root), root)
-    try:
-        yield log
-    finally:
-        log.close()
 
 
 # ---- the process -------------------------------------------------------------------------------------------------------------------
@@ -149,7 +138,7 @@ async def _nowhere(_: str, __: bytes) -> None:
 def rebuild(given: Settings, *, check: bool, progress: Callable[[int], None] = lambda _: None) -> Rebuilt:
     """Make the read models anew from the log; with `check` only compare them with the live ones."""
     url = given.postgres_owner_url or given.postgres_url
-    with event_log(given) as log, psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as owner:
+    with opened(given) as log, psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as owner:
         return rebuilding.rebuild(
             owner, projector_over=lambda schema: projector_over(url, log, schema=schema), log=log, check=check, progress=progress
         )
@@ -162,7 +151,7 @@ def dead_letters(given: Settings) -> list[DeadLetter]:
 
 def retry_dead_letters(given: Settings, position: int | None) -> Retried:
     """Apply a dead letter, or all, again. Harmless to repeat."""
-    with event_log(given) as log, read_models.connect(given.postgres_url) as connection:
+    with opened(given) as log, read_models.connect(given.postgres_url) as connection:
         projector = projector_over(given.postgres_url, log)
         try:
             return retry(projector, PostgresModels(connection), log, position)

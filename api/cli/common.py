@@ -53,16 +53,10 @@ def running(data: Path | None) -> Settings:
 
 @contextmanager
 def the_log(given: Settings) -> Iterator[Any]:
-    from infrastructure.event_store import EventLog
-    from infrastructure.keys import RootKey
-    from infrastructure.recorder import PostgresRecorder
+    from infrastructure.event_store import opened
 
-    root = RootKey.read(given.root_key_path)
-    log = EventLog(PostgresRecorder(given.postgres_url, root), root)
-    try:
+    with opened(given) as log:
         yield log
-    finally:
-        log.close()
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from domain.access import Actor, Role
 from domain.values import system_actor
 from infrastructure.container import services
 from infrastructure.embedded.broker import Broker
+from infrastructure.event_store import opened
 from projections.checkpoints import Checkpoint
-from projections.worker import event_log, projector_over
+from projections.worker import projector_over
 from tests.given import NOW
 
 PASSWORD = "correct horse battery 9"
@@ -100,7 +101,7 @@ async def laboratory(lab_settings):
 
 def project(settings, stop):
     """Follow the log, as the projector does without Kafka."""
-    with event_log(settings) as log:
+    with opened(settings) as log:
         projector = projector_over(settings.postgres_url, log)
         at = projector.checkpoint()
         while not stop.is_set():
