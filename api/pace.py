@@ -49,15 +49,17 @@ class Pace:
             self._timer.cancel()
 
     async def _piece(self) -> Message:
-        self._reader, self._asked = asyncio.current_task(), self._loop.time()
+        reader = self._reader = asyncio.current_task()
+        self._asked = self._loop.time()
         self._timer = self._timer or self._loop.call_later(BODY_IDLE, self._look)
         try:
             with self._waiting():
                 return await self._receive()
         except asyncio.CancelledError:
-            if not self._late or self._reader is None:
+            if not self._late or reader is None:
                 raise
-            self._reader.uncancel()
+            self._late = False
+            reader.uncancel()
             raise _too_slow() from None
         finally:
             self._reader = None
@@ -66,7 +68,7 @@ class Pace:
         """End the wait for a piece that has lasted too long; else look again when it may have."""
         left = BODY_IDLE - (self._loop.time() - self._asked) if self._reader is not None else BODY_IDLE
         if self._reader is not None and left <= 0:
-            self._late = True
+            self._timer, self._late = None, True
             self._reader.cancel()
         else:
             self._timer = self._loop.call_later(left, self._look)

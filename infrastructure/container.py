@@ -17,7 +17,7 @@ from domain.errors import Unavailable
 from infrastructure import heads
 from infrastructure.access_tokens import SignedAccessTokens
 from infrastructure.audit_chain import Verified
-from infrastructure.event_store import EventLog
+from infrastructure.event_store import EventLog, log_on_postgres
 from infrastructure.figures import exposition, observe_request, observe_standing
 from infrastructure.health import Examination
 from infrastructure.keys import RootKey
@@ -27,7 +27,6 @@ from infrastructure.objects import open_blobs
 from infrastructure.passwords import Argon2Passwords
 from infrastructure.patience import ended
 from infrastructure.reads import ReadDatabase, Visible
-from infrastructure.recorder import PostgresRecorder
 from infrastructure.refresh_tokens import PostgresRefreshTokens
 from infrastructure.settings import Settings, networks
 from infrastructure.signed_urls import verify_signed
@@ -95,7 +94,7 @@ def options(settings: Settings) -> Options:
 def services(settings: Settings) -> Services:
     """Every port over the servers that the settings name. Nothing is asked of them before `opened()` or a first call."""
     root = root_key(settings)
-    event_log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
+    event_log = log_on_postgres(settings, root)
     reads = ReadDatabase(settings.postgres_url)
     visible = Visible(settings.postgres_url)
     live = RedisLive(settings.redis_url)

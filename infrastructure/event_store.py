@@ -121,11 +121,14 @@ class EventLog:
         return self.recorder.select_secrets(kind, [owner]).get(owner)  # type: ignore[no-any-return]
 
 
+def log_on_postgres(given: Settings, root: RootKey) -> EventLog:
+    return EventLog(PostgresRecorder(given.postgres_url, root), root)
+
+
 @contextmanager
 def opened(given: Settings) -> Iterator[EventLog]:
     """The log on Postgres, while the block runs. Raises WrongRootKey."""
-    root = RootKey.read(given.root_key_path)
-    log = EventLog(PostgresRecorder(given.postgres_url, root), root)
+    log = log_on_postgres(given, RootKey.read(given.root_key_path))
     try:
         yield log
     finally:

@@ -19,7 +19,7 @@ from application.tasks import BULK, GIVEN_OUT, URGENT, Kind, Task
 from domain import model
 from domain.errors import DomainError
 from infrastructure.classifier import Classifier
-from infrastructure.event_store import EventLog
+from infrastructure.event_store import log_on_postgres
 from infrastructure.inspector import Inspector
 from infrastructure.kafka.member import Member
 from infrastructure.kafka.sending import Sender
@@ -28,7 +28,6 @@ from infrastructure.objects import open_blobs
 from infrastructure.pool import ChildFailed, ChildLost, Nursery, Pool
 from infrastructure.postgres.listening import hear
 from infrastructure.postgres.silence import Attentive
-from infrastructure.recorder import PostgresRecorder
 from infrastructure.settings import Settings
 from infrastructure.task_lanes import TaskLanes
 from infrastructure.upload_gate import ImageLimits
@@ -51,7 +50,7 @@ IN_USE = "select id, version from read.models where not retired"
 def run_inference(given: Settings) -> NoReturn:
     """Answer tasks until SIGTERM, as one of a group that shares them. Raises WrongRootKey."""
     root = RootKey.read(given.root_key_path)
-    events = EventLog(PostgresRecorder(given.postgres_url, root), root)
+    events = log_on_postgres(given, root)
     worker = InferenceWorker(given, log=events, blobs=open_blobs(given, root))
     abreast = {topic: max(ABREAST, 2 * lane.pool.size) for topic, lane in worker.lanes.items()}
     lanes = TaskLanes(worker.handle, send=Sender(given.kafka_url), abreast=abreast, patience=given.chunk_lease_seconds)

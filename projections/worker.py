@@ -14,7 +14,7 @@ from application.ports import Recorded
 from application.sweeping import sweep_orphans
 from domain.events import Event
 from infrastructure.codec import Undecodable
-from infrastructure.event_store import EventLog, opened
+from infrastructure.event_store import EventLog, log_on_postgres, opened
 from infrastructure.kafka import cloud_events
 from infrastructure.kafka.broker import EVENTS
 from infrastructure.kafka.member import Member
@@ -24,7 +24,7 @@ from infrastructure.objects import open_blobs
 from infrastructure.postgres.listening import hear
 from infrastructure.postgres.silence import UNHEARD, Attentive
 from infrastructure.publishing import PUBLISHED
-from infrastructure.recorder import PostgresRecorder, encoded_from
+from infrastructure.recorder import encoded_from
 from infrastructure.settings import Settings
 from projections import batches, read_models, rebuilding
 from projections import dead_letters as letters
@@ -73,7 +73,7 @@ def projector_over(url: str, log: EventLog, *, schema: str = rebuilding.LIVE) ->
 def run_projector(given: Settings) -> NoReturn:
     """Build the read models, and schedule, until SIGTERM. A second one stands by. Raises WrongRootKey."""
     root = RootKey.read(given.root_key_path)
-    log = EventLog(PostgresRecorder(given.postgres_url, root), root)
+    log = log_on_postgres(given, root)
 
     def count(numbers: Mapping[str, int]) -> None:
         log.recorder.rows(ADD, list(numbers), list(numbers.values()))

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -51,12 +51,10 @@ def running(data: Path | None) -> Settings:
         fail(str(not_running), AWAY)
 
 
-@contextmanager
-def the_log(given: Settings) -> Iterator[Any]:
+def the_log(given: Settings) -> AbstractContextManager[Any]:
     from infrastructure.event_store import opened
 
-    with opened(given) as log:
-        yield log
+    return opened(given)
 
 
 @contextmanager

@@ -81,6 +81,26 @@ def test_a_connection_that_lay_idle_is_asked_for_a_sign_of_life_first(link, url,
     assert connection.closed
 
 
+def test_the_same_holds_for_coroutines(link, url, monkeypatch):
+    monkeypatch.setattr(silence, "RESTED", 0.1)
+    monkeypatch.setattr(silence, "SIGN", 0.5)
+
+    async def asks():
+        connection = await AttentiveAsync.connect(url, autocommit=True)
+        assert await (await connection.execute("select 1")).fetchone() == (1,)
+        await asyncio.sleep(0.2)
+        assert await (await connection.execute("select 2")).fetchone() == (2,)
+        with mute_for_ever(link):
+            await asyncio.sleep(0.2)
+        began = time.monotonic()
+        with pytest.raises(Silent):
+            await connection.execute("select 3")
+        assert time.monotonic() - began < silence.SILENT - 2
+        assert connection.closed
+
+    asyncio.run(asks())
+
+
 @pytest.mark.usefixtures("impatient")
 def test_one_who_listens_notices_too_and_is_not_disturbed_by_quiet(link, url):
     async def listens():
