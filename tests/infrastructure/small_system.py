@@ -11,7 +11,10 @@ STEADY = """
 import json, os, signal, sys
 from pathlib import Path
 from infrastructure.embedded.child import say_ready
-Path(os.environ["BIOSCOPE_DATA"], sys.argv[1] + ".env").write_text(json.dumps(dict(os.environ)))
+told = Path(os.environ["BIOSCOPE_DATA"], sys.argv[1] + ".env")
+half = told.with_suffix(".half")
+half.write_text(json.dumps(dict(os.environ)))
+half.rename(told)
 signal.signal(signal.SIGTERM, lambda *_: (print(sys.argv[1], "told to stop", flush=True), sys.exit(0)))
 say_ready()
 print("steady", flush=True)
