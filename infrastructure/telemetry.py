@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, TextIO, cast
 
 import msgspec
@@ -110,7 +111,7 @@ def redacted(text: str) -> str:
 def _kept(name: str, value: object, depth: int) -> object:
     if name in OURS:
         return _plain(str(value))
-    if SECRET_KEYS.search(name):
+    if _is_secret(name):
         return REDACTED
     match value:
         case None | bool() | int() | float():
@@ -126,8 +127,15 @@ def _kept(name: str, value: object, depth: int) -> object:
             return _kept("", str(value), 0)
 
 
-def _plain(name: str) -> str:
-    return CONTROLS.sub(_escaped, name.replace("\n", "\\n"))
+@lru_cache(maxsize=256)
+def _is_secret(name: str) -> bool:
+    return bool(SECRET_KEYS.search(name))
+
+
+def _plain(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return text
+    return CONTROLS.sub(_escaped, text.replace("\n", "\\n"))
 
 
 def _escaped(found: re.Match[str]) -> str:
