@@ -58,6 +58,10 @@ class Call:
         return address_of(peer, forwarded, self.services.options.trusted_proxies)
 
     @property
+    def path(self) -> str:
+        return str(self.request.scope["path"])
+
+    @property
     def request_id(self) -> str:
         return str(self.request.scope["state"]["request_id"])
 
@@ -69,7 +73,7 @@ class Call:
         if key is not None and not KEY.fullmatch(key):
             wrong = "must have 1 to 255 visible ASCII characters"
             raise Invalid(f"Idempotency-Key {wrong}", errors=[{"loc": ["header", "Idempotency-Key"], "msg": wrong}])
-        path = self.request.url.path.rstrip("/")
+        path = self.path.rstrip("/")
         trace = self.request.headers.get("traceparent", "")
         return Command(
             id=uuid5(who.id, f"{path}\n{key}") if key else uuid4(),
@@ -142,7 +146,7 @@ class Call:
         if page.next_cursor is not None:
             kept = [(name, value) for name, value in self.request.query_params.multi_items() if name not in {"cursor", "page"}]
             query = urlencode([*kept, ("cursor", page.next_cursor)])
-            headers = {"Link": f'<{self.request.url.path}?{query}>; rel="next"', "X-Next-Cursor": page.next_cursor}
+            headers = {"Link": f'<{self.path}?{query}>; rel="next"', "X-Next-Cursor": page.next_cursor}
         if page.total is not None:
             headers["X-Total-Count"] = str(page.total)
         return Response([view(item) for item in page.items], headers=headers)

@@ -2,8 +2,7 @@
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Container, Iterable
 from typing import Any
 from uuid import uuid4
 
@@ -51,18 +50,18 @@ class Edge:
         self._app, self._options, self._observed, self.lifespan = app, options, observed, lifespan
         self._hosts = {host.lower() for host in options.allowed_hosts}
         self._secure = (*SECURE, HSTS) if options.secure_cookies else SECURE
-        self._under_way = 0
+        self._under_way = _UnderWay()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = _Request(scope, self._allowed_origin(scope))
-        self._under_way += 1
+        request = _Request(scope, self._options.cors_origins)
+        self._under_way.count += 1
         try:
-            await self._handle(request, receive, self._dressed(request, self._aside(send)))
+            await self._handle(request, receive, self._dressed(request, send))
         finally:
-            self._under_way -= 1
+            self._under_way.count -= 1
             self._tell(request)
 
     async def _handle(self, request: "_Request", receive: Receive, send: Send) -> None:
@@ -73,7 +72,7 @@ class Edge:
             await send({"type": "http.response.start", "status": 204, "headers": self._preflight(request)})
             await send({"type": "http.response.body", "body": b""})
             return
-        body = Pace(receive, self._waiting_for_the_client)
+        body = Pace(receive, self._under_way)
         try:
             await self._app(request.scope, body.received, send)
         except Exception:
@@ -84,7 +83,7 @@ class Edge:
 
     def _refusal(self, request: "_Request") -> tuple[int, str] | None:
         headers = request.headers
-        if self._under_way > AT_ONCE and not request.path.startswith(QUIET):
+        if self._under_way.count > AT_ONCE and not request.path.startswith(QUIET):
             request.turned_away = True
             return 503, "Too many requests at once; try again in a second"
         if not self._is_served(request):
@@ -101,27 +100,6 @@ class Edge:
         host = request.headers.get(b"host", b"").rsplit(b":", 1)[0].decode("latin-1").lower()
         return not self._hosts or host in self._hosts or request.path.startswith(PROBED)
 
-    def _aside(self, send: Send) -> Send:
-        """Who reads slowly holds nobody up: a request is not counted while its answer waits to be taken."""
-
-        async def sent(message: Message) -> None:
-            with self._waiting_for_the_client():
-                await send(message)
-
-        return sent
-
-    @contextmanager
-    def _waiting_for_the_client(self) -> Iterator[None]:
-        self._under_way -= 1
-        try:
-            yield
-        finally:
-            self._under_way += 1
-
-    def _allowed_origin(self, scope: Any) -> bytes | None:
-        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
-        return origin if origin is not None and origin.decode("latin-1") in self._options.cors_origins else None
-
     def _preflight(self, request: "_Request") -> Headers:
         if request.origin is None:
             return []
@@ -132,6 +110,8 @@ class Edge:
         ]
 
     def _dressed(self, request: "_Request", send: Send) -> Send:
+        """Who reads slowly holds nobody up: a request is not counted while its answer waits to be taken."""
+
         async def dressed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 request.status = message["status"]
@@ -141,7 +121,8 @@ class Edge:
                     return
                 request.ended = True
                 message = {"type": "http.response.body", "body": b""}
-            await send(message)
+            with self._under_way:
+                await send(message)
 
         return dressed
 
@@ -169,16 +150,30 @@ class Edge:
             log.info("request", **said, request_id=request.id, user=str(user) if user else None)
 
 
-class _Request:
-    """One request as the edge sees it."""
+class _UnderWay:
+    """How many requests are worked on. Entered by one that waits for its client: it is not among them until it goes on."""
 
-    def __init__(self, scope: Any, origin: bytes | None) -> None:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self.count -= 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count += 1
+
+
+class _Request:
+    """One request as the edge sees it; `origin` is the page that asks, if it is among those that may."""
+
+    def __init__(self, scope: Any, origins: Container[str]) -> None:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.is_head = self.method == "HEAD"
         self.scope = {**scope, "method": "GET"} if self.is_head else scope
-        self.origin = origin
+        origin = self.headers.get(b"origin")
+        self.origin = origin if origin is not None and origin.decode("latin-1") in origins else None
         self.turned_away = False
         self.began = time.perf_counter()
         self.status = 499  # until there is an answer: the client went away

@@ -17,10 +17,10 @@ BODY_SLOWEST = 1024  # bytes a second on the average, once it has been under way
 class Pace:
     """The pieces of one body: while it is under way each has its time, and the whole a pace; after that only a disconnect can come.
 
-    One timer watches all pieces: a timeout for each would cost more than to read it. `waiting` is entered while a piece is waited for.
+    One timer watches all pieces: a timeout for each would cost more than to read it. `waiting` is entered for each piece awaited.
     """
 
-    def __init__(self, receive: Receive, waiting: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, receive: Receive, waiting: AbstractContextManager[None]) -> None:
         self._receive, self._waiting = receive, waiting
         self._loop = asyncio.get_running_loop()
         self._began = self._asked = self._loop.time()
@@ -53,7 +53,7 @@ class Pace:
         self._asked = self._loop.time()
         self._timer = self._timer or self._loop.call_later(BODY_IDLE, self._look)
         try:
-            with self._waiting():
+            with self._waiting:
                 return await self._receive()
         except asyncio.CancelledError:
             if not self._late or reader is None:

@@ -5,7 +5,7 @@ import re
 from collections import OrderedDict
 from datetime import UTC, datetime
 from threading import Lock
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
 from uuid import UUID, uuid4
 
 import msgspec
@@ -71,6 +71,11 @@ class _Service(_Said, frozen=True, kw_only=True, tag="bioscope-services"):
         )
 
 
+class _Believed(NamedTuple):
+    said: _User | _Service
+    claims: Claims
+
+
 def service_id(name: str) -> UUID:
     """Under which id the service `name` acts."""
     return system_actor(f"service {name}")
@@ -90,7 +95,7 @@ class SignedAccessTokens:
         self._jws = PyJWS(algorithms=[ALGORITHM])
         self._starts = self._signed(b"").partition(".")[0] + "."
         self._ttl = ttl
-        self._known: OrderedDict[str, _User | _Service] = OrderedDict()
+        self._known: OrderedDict[str, _Believed] = OrderedDict()
         self._lock = Lock()
 
     def issue(self, *, user: UUID, session: UUID, role: Role, at: datetime) -> str:
@@ -108,16 +113,16 @@ class SignedAccessTokens:
 
     def verify(self, token: str, *, at: datetime) -> Claims:
         now = at.timestamp()
-        said = self._remembered(token) or self._believed(token)
+        said, claims = self._remembered(token) or self._believed(token)
         if not (said.nbf - LEEWAY <= now and said.iat - LEEWAY <= now < said.exp + LEEWAY):
             self._forget(token)
             raise _refused()
-        return said.claims()
+        return claims
 
     def _signed(self, payload: bytes) -> str:
         return self._jws.encode(payload, self._private, algorithm=ALGORITHM, headers=self._header)
 
-    def _believed(self, token: str) -> _User | _Service:
+    def _believed(self, token: str) -> _Believed:
         """Raises NotAuthenticated unless we wrote exactly this."""
         if len(token) > TOKEN_MOST or not token.startswith(self._starts):
             raise _refused()
@@ -130,19 +135,20 @@ class SignedAccessTokens:
         signature = token.rpartition(".")[2]
         if token != f"{self._starts}{written}.{signature}" or not _canonical(signature):
             raise _refused()
-        self._remember(token, said)
-        return said
+        believed = _Believed(said, said.claims())
+        self._remember(token, believed)
+        return believed
 
-    def _remembered(self, token: str) -> _User | _Service | None:
+    def _remembered(self, token: str) -> _Believed | None:
         with self._lock:
             if token in self._known:
                 self._known.move_to_end(token)
                 return self._known[token]
             return None
 
-    def _remember(self, token: str, said: _User | _Service) -> None:
+    def _remember(self, token: str, believed: _Believed) -> None:
         with self._lock:
-            self._known[token] = said
+            self._known[token] = believed
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
 

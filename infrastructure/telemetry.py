@@ -50,7 +50,6 @@ def configure_logging(settings: Settings, process: str, *, to: TextIO | None = N
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     pretty = not settings.log_json and stream.isatty()
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         _named(process),
         structlog.processors.format_exc_info,
