@@ -1,7 +1,7 @@
 """Projecting: batches against one event a transaction, and a rebuild of all read models from the store."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
 import psycopg
@@ -12,10 +12,10 @@ from infrastructure.embedded.postgres import Postgres
 from infrastructure.event_store import EventLog
 from infrastructure.keys import RootKey
 from infrastructure.recorder import PostgresRecorder
+from projections import rebuilding
 from projections.batches import TABLES
 from projections.checkpoints import Checkpoint
 from projections.projector import Projector
-from projections.rebuilding import BATCH
 from projections.worker import projector_over
 
 IMAGES = 6000
@@ -28,26 +28,33 @@ def rows() -> Iterator[Row]:
         root = RootKey(bytes(32))
         log = EventLog(PostgresRecorder(server.app_url, root), root)
         fill(log, images=IMAGES, jobs=4)
+        few, all_of_it = 2 * IMAGES, log.head()
         sides = taking_turns(
-            {"batches": lambda: replayed(server, log, 500, 2 * IMAGES)[0], "single": lambda: replayed(server, log, 1, SINGLE)[0]}, rounds=3
+            {
+                "batches": lambda: replayed(server, log, few, lambda projector: in_batches(projector, log, 500, few))[0],
+                "single": lambda: replayed(server, log, SINGLE, lambda projector: in_batches(projector, log, 1, SINGLE))[0],
+            },
+            rounds=3,
         )
         yield Row(
             name="projection: batches of 500 beside one event a transaction", value=sides["batches"] / sides["single"], unit="x", goal=100
         )
         yield Row(name="projection: events/s", value=sides["batches"], unit="events/s", goal=100 * sides["single"])
-        rebuilt = taking_turns({"rows": lambda: replayed(server, log, BATCH, log.head())[1]}, rounds=3)
+        rebuilt = taking_turns(
+            {"rows": lambda: replayed(server, log, all_of_it, lambda one: rebuilding.replay(one, log, all_of_it))[1]}, rounds=3
+        )
         yield Row(name="rebuild from the store", value=rebuilt["rows"], unit="rows/s", goal=40_000)
         log.close()
 
 
-def replayed(server: Postgres, log: EventLog, batch: int, until: int) -> tuple[float, float]:
+def replayed(server: Postgres, log: EventLog, until: int, replay: Callable[[Projector], None]) -> tuple[float, float]:
     """(events a second, rows a second) into read models of their own, made for this."""
     schema = f"bench_{next(numbers)}"
     with psycopg.connect(server.owner_url, autocommit=True) as owner:
         owner.execute("call ops.create_read_models(%s)", (schema,))
         projector = projector_over(server.owner_url, log, schema=schema)
         began = time.perf_counter()
-        replay(projector, log, batch, until)
+        replay(projector)
         seconds = time.perf_counter() - began
         projector.close()
         written = sum(int(owner.execute(f"select count(*) from {schema}.{table.name}").fetchone()[0]) for table in TABLES)  # type: ignore[index]
@@ -55,7 +62,7 @@ def replayed(server: Postgres, log: EventLog, batch: int, until: int) -> tuple[f
     return until / seconds, written / seconds
 
 
-def replay(projector: Projector, log: EventLog, batch: int, until: int) -> None:
+def in_batches(projector: Projector, log: EventLog, batch: int, until: int) -> None:
     at, waiting = 0, []
     while at < until:
         waiting = waiting or list(log.read(at, 1000))

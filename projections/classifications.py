@@ -21,7 +21,7 @@ from domain.classification import (
 from domain.errors import Invalid
 from domain.events import Event
 from domain.values import result_id
-from projections.reading import PAGE_MOST, Page, Reads, clamped, only, paged, place_of, subject_of
+from projections.reading import ADMINISTRATORS, PAGE_MOST, Page, Reads, clamped, only, paged, place_of, subject_of
 from projections.tables import Happened, Look, Table
 
 OWN = (
@@ -200,15 +200,17 @@ GET = """select c.* from classifications c join visible v on v.dataset = c.datas
   where c.id = %(id)s and not c.deleted"""
 PROGRESS = """select c.id, c.status, c.planned, c.images, c.chunks, c.judged, c.succeeded, c.failed, c.reason from classifications c
   join visible v on v.dataset = c.dataset_id and v.subject = %(subject)s where c.id = any(%(ids)s::uuid[]) and not c.deleted"""
-LISTED = """select c.* from visible v cross join lateral (
-    select c.* from classifications c where c.dataset_id = v.dataset and not c.deleted
-      and (%(status)s::text is null or c.status = %(status)s::text)
-      and (%(image_id)s::uuid is null or c.image_id = %(image_id)s::uuid)
-      and (%(created_by)s::uuid is null or c.created_by = %(created_by)s::uuid)
-      and (%(at)s::timestamptz is null or (c.created_at, c.id) < (%(at)s::timestamptz, %(after)s::uuid))
-    order by c.created_at desc, c.id desc limit %(most)s
-  ) c where v.subject = %(subject)s and (%(dataset_id)s::uuid is null or v.dataset = %(dataset_id)s::uuid)
-  order by c.created_at desc, c.id desc limit %(most)s"""
+WANTED = """not c.deleted
+    and (%(status)s::text is null or c.status = %(status)s::text)
+    and (%(image_id)s::uuid is null or c.image_id = %(image_id)s::uuid)
+    and (%(created_by)s::uuid is null or c.created_by = %(created_by)s::uuid)
+    and (%(at)s::timestamptz is null or (c.created_at, c.id) < (%(at)s::timestamptz, %(after)s::uuid))"""
+NEWEST = "order by c.created_at desc, c.id desc limit %(most)s"
+BY_DATASET = f"""select c.* from visible v cross join lateral (
+    select c.* from classifications c where c.dataset_id = v.dataset and {WANTED} {NEWEST}
+  ) c where v.subject = %(subject)s and (%(dataset_id)s::uuid is null or v.dataset = %(dataset_id)s::uuid) {NEWEST}"""  # noqa: S608 - constants
+ALL_TOGETHER = f"""select c.* from classifications c join visible v on v.dataset = c.dataset_id and v.subject = %(subject)s
+  where {WANTED} {NEWEST}"""  # noqa: S608 - constants
 FAILED = """select f.id, f.image_id, f.reason, f.detail, f.created_at from failures f
   join classifications c on c.id = f.classification_id and not c.deleted
   join visible v on v.dataset = f.dataset_id and v.subject = %(subject)s
@@ -239,7 +241,8 @@ async def listed(
         raise Invalid(f"status must be one of {words}", errors=[{"loc": ["query", "status_filter"], "msg": f"must be one of {words}"}])
     place, most = place_of(cursor), clamped(size)
     wanted = {"status": status, "dataset_id": dataset_id, "image_id": image_id, "created_by": created_by, "subject": subject_of(actor)}
-    found = await db.rows(LISTED, wanted | {"at": place.value, "after": place.id, "most": most + 1}, into=Classification)
+    query = ALL_TOGETHER if wanted["subject"] == ADMINISTRATORS and dataset_id is None else BY_DATASET
+    found = await db.rows(query, wanted | {"at": place.value, "after": place.id, "most": most + 1}, into=Classification)
     return paged(found, most, lambda job: job.created_at)
 
 

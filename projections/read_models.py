@@ -34,12 +34,12 @@ def _statements(table: Table) -> Statements:
     return Statements(
         load=SQL("select coalesce(json_agg(t), '[]')::text from {table} t where {key} = any(%s)").format(**names).as_bytes(),
         upsert=SQL(
-            "insert into {table} ({columns}) select {columns} from jsonb_populate_recordset(null::{table}, %s::jsonb)"
+            "insert into {table} ({columns}) select {columns} from json_populate_recordset(null::{table}, %s::json)"
             " on conflict ({key}) do update set {sets}"
         )
         .format(**names, sets=SQL(", ").join(sets))
         .as_bytes(),
-        delete=SQL("delete from {table} t using jsonb_populate_recordset(null::{table}, %s::jsonb) k where {same}")
+        delete=SQL("delete from {table} t using json_populate_recordset(null::{table}, %s::json) k where {same}")
         .format(**names, same=SQL(" and ").join(same))
         .as_bytes(),
     )

@@ -65,10 +65,10 @@ def rebuild(
         owner.execute("call ops.create_read_models(%s)", (NEXT,))
         projector = projector_over(NEXT)
         try:
-            _replay(projector, log, position, progress)
+            replay(projector, log, position, progress)
             made = digests(owner, schema=NEXT)
             if not check:
-                _replay(projector, log, log.head(), progress)
+                replay(projector, log, log.head(), progress)
                 _change_over(owner, projector, log, progress)
         finally:
             projector.close()
@@ -102,7 +102,7 @@ def _position(connection: psycopg.Connection) -> int:
     return int(row[0])
 
 
-def _replay(projector: Projector, log: Log, until: int, progress: Callable[[int], None]) -> None:
+def replay(projector: Projector, log: Log, until: int, progress: Callable[[int], None] = lambda _: None) -> None:
     """While one batch is written the next one is read."""
     at = projector.checkpoint().position
     with ThreadPoolExecutor(1, thread_name_prefix="reading ahead") as ahead:
@@ -119,7 +119,7 @@ def _change_over(owner: psycopg.Connection, projector: Projector, log: Log, prog
     """While the live checkpoint is locked nothing moves: the new read models catch up and take the place of the live ones."""
     with owner.transaction():
         owner.execute("lock table read.checkpoint in access exclusive mode")
-        _replay(projector, log, _position(owner), progress)
+        replay(projector, log, _position(owner), progress)
         owner.execute(TAKE_PLACE)
         owner.execute(SQL("alter schema {} rename to {}").format(Identifier(LIVE), Identifier(OLD)))
         owner.execute(SQL("alter schema {} rename to {}").format(Identifier(NEXT), Identifier(LIVE)))

@@ -24,6 +24,7 @@ from projections import (
     users,
 )
 from projections.images import Filter
+from projections.reading import ADMINISTRATORS
 from tests.given import NOW
 from tests.projections.laboratory import LABELS, a_busy_week
 
@@ -219,9 +220,11 @@ async def test_a_cursor_that_was_not_made_here_is_refused(db, cursor):
         await datasets.listed(db, NOBODY, cursor=cursor)
 
 
-async def test_jobs_and_results_come_newest_first_a_page_at_a_time(db, laboratory):
+@pytest.mark.parametrize("eyes", [Role.RESEARCHER, Role.ADMIN])
+async def test_jobs_and_results_come_newest_first_a_page_at_a_time(db, laboratory, eyes):
     lab = laboratory
     ada = lab.user()
+    reader = ada if ada.role is eyes else lab.user(eyes, "root")
     lab.model()
     image = lab.image(ada, lab.dataset(ada))
     jobs = []
@@ -231,12 +234,12 @@ async def test_jobs_and_results_come_newest_first_a_page_at_a_time(db, laborator
         lab.judge(jobs[-1], 0, [image])
     lab.follow()
     for listed, of in ((classifications.listed, lambda job: job.id), (results.listed, lambda result: result.classification_id)):
-        first = await listed(db, ada, size=4)
-        rest = await listed(db, ada, size=4, cursor=first.next_cursor)
+        first = await listed(db, reader, size=4)
+        rest = await listed(db, reader, size=4, cursor=first.next_cursor)
         assert [of(one) for one in (*first.items, *rest.items)] == jobs[::-1]
         assert rest.next_cursor is None
-    assert [job.id for job in (await classifications.listed(db, ada, status="running")).items] == jobs[::-1]
-    assert (await classifications.listed(db, ada, status="completed")).items == []
+    assert [job.id for job in (await classifications.listed(db, reader, status="running")).items] == jobs[::-1]
+    assert (await classifications.listed(db, reader, status="completed")).items == []
     with pytest.raises(Invalid, match="status must be one of"):
         await classifications.listed(db, ada, status="sleeping")
 
@@ -345,7 +348,7 @@ async def test_readers_cannot_write(db):
         await db.rows("select ops.advance(position, generation, 9, '', 0, 0) from checkpoint", {}, into=checkpoints.Position)
 
 
-async def test_a_page_of_images_is_found_by_index_alone(laboratory, connection):
+async def test_a_page_of_images_is_found_by_index_alone(laboratory, connection, owner_url):
     lab = laboratory
     ada = lab.user()
     cells = lab.dataset(ada)
@@ -355,8 +358,40 @@ async def test_a_page_of_images_is_found_by_index_alone(laboratory, connection):
         "insert into images select (jsonb_populate_record(i, jsonb_build_object('id', gen_random_uuid(), 'filename', g::text,"
         " 'uploaded_at', i.uploaded_at + g * interval '1 s'))).* from images i, generate_series(1, 20000) g"
     )
-    connection.execute("analyze images")
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("analyze read.images")
     wanted = dict.fromkeys(Filter.__struct_fields__) | {"subject": ada.id, "at": None, "after": None, "most": 26, "skip": 0}
     for order_by, listing in images.LISTINGS.items():
         plan = "\n".join(row[0] for row in connection.execute("explain " + listing.by_dataset, wanted))
         assert "Seq Scan on images" not in plan, order_by
+
+
+async def test_a_page_out_of_very_many_datasets_is_walked_newest_first(laboratory, connection, owner_url):
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    lab.job(ada, dataset=lab.dataset(ada))
+    lab.follow()
+    connection.execute(
+        "insert into datasets select (jsonb_populate_record(d, jsonb_build_object('id', md5(g::text)::uuid,"
+        " 'created_at', d.created_at + g * interval '1 s'))).* from datasets d, generate_series(1, 20000) g"
+    )
+    connection.execute(
+        "insert into dataset_access select a.subject, md5(g::text)::uuid, a.role from dataset_access a, generate_series(1, 20000) g"
+    )
+    connection.execute(
+        "insert into classifications select (jsonb_populate_record(c, jsonb_build_object('id', gen_random_uuid(),"
+        " 'dataset_id', md5(g::text)::uuid, 'created_at', c.created_at + g * interval '1 s'))).*"
+        " from classifications c, generate_series(1, 20000) g"
+    )
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("analyze read.datasets, read.dataset_access, read.classifications")
+    wanted = {"at": None, "after": None, "most": 26, "dataset_id": None, "image_id": None, "created_by": None, "status": None}
+    asked = {
+        "datasets_newest": (datasets.LISTED, ada.id),
+        "classifications_newest_of_all": (classifications.ALL_TOGETHER, ADMINISTRATORS),
+    }
+    for index, (query, subject) in asked.items():
+        plan = "\n".join(row[0] for row in connection.execute("explain " + query, wanted | {"subject": subject}))
+        assert index in plan, plan
+        assert "Sort" not in plan, plan
