@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -82,22 +82,17 @@ def eventually(look, *, within=10.0):
     return found
 
 
+def of_each(pids, look):
+    """What `look` finds of each of them that has not ended meanwhile."""
+    found = set()
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found.add(look(Path(f"/proc/{pid}")))
+    return found
+
+
 def programs(pids):
-    return {program(pid) for pid in pids}
-
-
-def owner(pid):
-    try:
-        return Path(f"/proc/{pid}").stat().st_uid
-    except FileNotFoundError:
-        return None
-
-
-def program(pid):
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+    return of_each(pids, lambda process: (process / "comm").read_text().strip())
 
 
 # ---- the end -------------------------------------------------------------------------------------------------------------------------
@@ -157,7 +152,7 @@ def test_an_ordinary_user_can_run_it_in_a_folder_of_its_own():
     try:
         with small_system(home / "data", prefix=prefix) as running:
             begun = descendants(running.pid)
-            assert {owner(pid) for pid in begun} - {None} == {home.stat().st_uid}
+            assert of_each(begun, lambda process: process.stat().st_uid) == {home.stat().st_uid}
             running.kill()
             running.wait()
             assert gone(begun) == []
