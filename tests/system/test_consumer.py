@@ -27,6 +27,7 @@ from tests.system.conftest import SYSTEM, event_log
 CONSUMER = Path(__file__).parents[2] / "examples" / "consumer.py"
 LABELS = ("basophil", "eosinophil", "platelet")
 SHA256 = "ab" * 32
+ENDS_WITHIN = 20.0  # seconds
 
 
 def judged(chance):
@@ -95,6 +96,10 @@ class Consumer:
                 yield process
             finally:
                 process.send_signal(end)
+                try:
+                    process.wait(ENDS_WITHIN)
+                finally:
+                    process.kill()
 
     @property
     def position(self):
