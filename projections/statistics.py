@@ -1,6 +1,5 @@
 """The last day in figures, counting what the reader may read."""
 
-import asyncio
 from datetime import datetime, timedelta
 
 import msgspec
@@ -46,7 +45,13 @@ OF_THE_FIRST_MINUTE = """select %(since)s::timestamptz as hour, 0 as count, coun
     coalesce(sum(round(r.confidence * 1000000)), 0)::bigint as micros
   from visible v join results r on r.dataset_id = v.dataset and not r.hidden and r.created_at > %(recent)s and r.created_at < %(minute)s
   where v.subject = %(subject)s"""
-COUNTED = f"{TALLIED} union all {OF_THE_FIRST_MINUTE}"
+TODAY = f"""select (select json_agg(counted) from ({TALLIED} union all {OF_THE_FIRST_MINUTE}) counted) as hours,
+  (select coalesce(json_agg(newest), '[]') from ({results.OF_ALL}) newest) as newest"""  # noqa: S608 - constants
+
+
+class Found(msgspec.Struct, frozen=True):
+    hours: list[Hour]
+    newest: list[Result]
 
 
 async def today(db: Reads, actor: Actor, *, now: datetime) -> Statistics:
@@ -55,12 +60,12 @@ async def today(db: Reads, actor: Actor, *, now: datetime) -> Statistics:
     recently = now - timedelta(hours=24)
     minute = recently.replace(second=0, microsecond=0) + timedelta(minutes=1)
     wanted = {"subject": subject_of(actor), "since": hours[0], "recent": recently, "minute": minute, "now": now}
-    found, newest = await asyncio.gather(db.rows(COUNTED, wanted, into=Hour), results.listed(db, actor, size=10))
-    counted = {hour.hour: hour for hour in found if hour.count}
-    recent = sum(hour.recent for hour in found)
+    [found] = await db.rows(TODAY, wanted | {"at": None, "after": None, "most": 10}, into=Found)
+    counted = {hour.hour: hour for hour in found.hours if hour.count}
+    recent = sum(hour.recent for hour in found.hours)
     return Statistics(
         classified_last_24_hours=recent,
-        average_confidence=sum(hour.micros for hour in found) / 1_000_000 / recent if recent else 0.0,
-        last_10_results=newest.items,
+        average_confidence=sum(hour.micros for hour in found.hours) / 1_000_000 / recent if recent else 0.0,
+        last_10_results=found.newest,
         hourly_counts=[HourlyCount(hour=hour, count=counted[hour].count if hour in counted else 0) for hour in hours],
     )
