@@ -1,5 +1,6 @@
 """Blobs in a local folder or on S3: one class over fsspec; what differs is how bytes are put, and how an address is signed."""
 
+import asyncio
 import hashlib
 import os
 import re
@@ -15,6 +16,7 @@ from typing import IO, Any, Final, NamedTuple
 
 import fsspec
 import structlog
+from fsspec.asyn import sync
 
 from application.downloads import SignedBlob, safe_filename
 from application.ports import Blobs, Corrupted, Found
@@ -31,6 +33,8 @@ ABANDONED: Final = 86400.0  # seconds after which an upload without an end is sw
 KNOWN_AT_ONCE: Final = 500
 PATIENCE: Final = 5  # seconds for an answer of S3
 ATTEMPTS: Final = 3
+PUT_WITHIN: Final = 10.0  # seconds, all attempts together: the client waits without end for a dead peer to take a body
+SLOWEST: Final = 64 * 1024  # bytes a second, on top of that
 READ_AT_ONCE: Final = 16
 
 
@@ -240,7 +244,13 @@ def _bucket(settings: Settings) -> Place:
     uploads = Path(tempfile.gettempdir())
 
     def keep(file: str, key: str, media_type: str) -> None:
-        inside.put_file(file, f"{bucket}/{key}", ContentType=media_type)
+        within = PUT_WITHIN + os.stat(file).st_size / SLOWEST  # noqa: PTH116 - parsing paths would take longer
+
+        async def put() -> None:
+            async with asyncio.timeout(within):
+                await inside._put_file(file, f"{bucket}/{key}", ContentType=media_type)  # noqa: SLF001 - fsspec's own for async callers
+
+        sync(inside.loop, put)
 
     def link(blob: SignedBlob, key: str, seconds: int, internal: bool) -> str:  # noqa: FBT001
         shown = {"ResponseContentType": blob.served_type, "ResponseContentDisposition": blob.disposition}
