@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from application.downloads import SignedBlob, content_disposition
 from domain.errors import Forbidden, Unavailable
+from infrastructure import objects
 from infrastructure.keys import RootKey
 from infrastructure.objects import open_blobs
 from infrastructure.settings import Settings
@@ -77,6 +79,7 @@ def test_putting_the_same_bytes_again_makes_them_young(tmp_path):
 UPLOADING = """
 import sys
 from pathlib import Path
+from infrastructure import objects
 from infrastructure.keys import RootKey
 from infrastructure.objects import open_blobs
 from infrastructure.settings import Settings
@@ -246,6 +249,19 @@ def test_s3_away_is_unavailable_within_seconds():
         with pytest.raises(Unavailable):
             ask()
     assert time.monotonic() - started < 10
+
+
+def test_an_s3_that_takes_no_more_of_a_body_is_unavailable_in_time(monkeypatch):
+    monkeypatch.setattr(objects, "PUT_WITHIN", 1.0)
+    monkeypatch.setattr(objects, "SLOWEST", 2**40)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        blobs = on_s3(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        upload = blobs.begin()
+        upload.write(bytes(16 * 1024**2))
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            upload.commit()
+    assert time.monotonic() - began < 4
 
 
 def test_a_wrong_secret_or_bucket_is_unavailable_not_absent(endpoint):
