@@ -79,7 +79,6 @@ def test_putting_the_same_bytes_again_makes_them_young(tmp_path):
 UPLOADING = """
 import sys
 from pathlib import Path
-from infrastructure import objects
 from infrastructure.keys import RootKey
 from infrastructure.objects import open_blobs
 from infrastructure.settings import Settings
