@@ -23,6 +23,7 @@ PARTITIONS: Final = {EVENTS: 1, BULK: 12, URGENT: 12, DEAD_LETTERS: 1}
 COPIES: Final = 3  # where there are so many brokers
 REST: Final = 0.5  # seconds between two tries to reach them
 SELDOM: Final = 10.0  # seconds
+TOLD_WITHIN: Final = 5.0  # seconds from a topic made until a broker knows of it
 AWAY: Final = (KafkaError, OSError, TimeoutError)
 """What clients raise while brokers are away, or not ready yet."""
 
@@ -38,7 +39,7 @@ async def _admin(brokers: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 async def make_topics(brokers: str) -> str:
-    """Make the topics that are not there yet; the cluster's id. Harmless to repeat. Raises one of AWAY.
+    """Make the topics that are not there yet, and wait until they can be used; the cluster's id. Harmless to repeat. Raises one of AWAY.
 
     The embedded broker has no controller to be told: it makes each topic, with four partitions, when it is first asked about.
     """
@@ -49,6 +50,8 @@ async def make_topics(brokers: str) -> str:
         wanted = [NewTopic(name, partitions, copies, topic_configs=kept) for name, partitions in PARTITIONS.items()]
         if any(broker["node_id"] == cluster["controller_id"] for broker in cluster["brokers"]):
             _check(await admin.create_topics(wanted))
+            async with asyncio.timeout(TOLD_WITHIN):
+                await _told(admin)
         return str(cluster["cluster_id"])
 
 
@@ -57,6 +60,15 @@ def _check(response: Any) -> None:
         error = for_code(code)
         if code and error is not TopicAlreadyExistsError:
             raise error(f"topic {topic}")
+
+
+async def _told(admin: AIOKafkaAdminClient) -> None:
+    """A controller answers before its brokers have heard: for some milliseconds they do not know a topic that was made."""
+    while True:
+        described = await admin.describe_topics(list(PARTITIONS))
+        if not any(topic["error_code"] for topic in described):
+            return
+        await asyncio.sleep(REST / 20)
 
 
 async def topics_made(brokers: str) -> str:

@@ -2,13 +2,14 @@
 
 import asyncio
 from datetime import datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from infrastructure.heads import verified
+from infrastructure.kafka import broker
 from infrastructure.kafka.broker import EVENTS, make_topics, topics_made
 from infrastructure.kafka.cloud_events import recorded, source_of
 from infrastructure.keys import RootKey
@@ -108,12 +109,21 @@ def test_it_leads_again_after_the_database_closed_its_connections(installation):
 
 
 async def test_topics_are_made_once_with_the_partitions_that_they_need(kafka_url):
-    from aiokafka.admin import AIOKafkaAdminClient
-
     assert await make_topics(kafka_url) == await make_topics(kafka_url) == await topics_made(kafka_url)
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_url)
-    await admin.start()
-    described = {one["topic"]: len(one["partitions"]) for one in await admin.describe_topics()}
-    await admin.close()
+    described = await partitions(kafka_url)
     assert described["bioscope.events"] == described["bioscope.dead-letters"] == 1
     assert described["bioscope.inference-tasks"] == described["bioscope.inference-urgent"] == 12
+
+
+async def test_topics_that_were_made_can_be_used_at_once(kafka_url, monkeypatch):
+    for _ in range(5):
+        fresh = {str(uuid4()): width for width in (1, 12)}
+        monkeypatch.setattr(broker, "PARTITIONS", fresh)
+        await make_topics(kafka_url)
+        assert fresh.items() <= (await partitions(kafka_url)).items()
+
+
+async def partitions(kafka_url):
+    """How many each topic has that the broker knows of."""
+    async with broker._admin(kafka_url) as admin:
+        return {one["topic"]: len(one["partitions"]) for one in await admin.describe_topics()}
