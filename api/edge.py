@@ -11,6 +11,7 @@ import structlog
 
 from api.pace import Message, Pace, Receive
 from api.problems import MEDIA_TYPE, problem
+from api.room import Room
 from application.context import Options
 
 log = structlog.get_logger()
@@ -21,7 +22,6 @@ Headers = list[tuple[bytes, bytes]]
 
 QUERY_MOST = 8192  # bytes
 HEADERS_MOST = 32_768  # bytes
-AT_ONCE = 96  # requests worked on; more are told to come back. Those that wait for their client are not among them
 PREFLIGHT_AGE = b"600"
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
@@ -50,18 +50,18 @@ class Edge:
         self._app, self._options, self._observed, self.lifespan = app, options, observed, lifespan
         self._hosts = {host.lower() for host in options.allowed_hosts}
         self._secure = (*SECURE, HSTS) if options.secure_cookies else SECURE
-        self._under_way = _UnderWay()
+        self._room = Room()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request = _Request(scope, self._options.cors_origins)
-        self._under_way.count += 1
+        self._room.count += 1
         try:
             await self._handle(request, receive, self._dressed(request, send))
         finally:
-            self._under_way.count -= 1
+            self._room.count -= 1
             self._tell(request)
 
     async def _handle(self, request: "_Request", receive: Receive, send: Send) -> None:
@@ -72,7 +72,7 @@ class Edge:
             await send({"type": "http.response.start", "status": 204, "headers": self._preflight(request)})
             await send({"type": "http.response.body", "body": b""})
             return
-        body = Pace(receive, self._under_way)
+        body = Pace(receive, self._room)
         try:
             await self._app(request.scope, body.received, send)
         except Exception:
@@ -83,7 +83,7 @@ class Edge:
 
     def _refusal(self, request: "_Request") -> tuple[int, str] | None:
         headers = request.headers
-        if self._under_way.count > AT_ONCE and not request.path.startswith(QUIET):
+        if not request.path.startswith(QUIET) and not self._room.is_left(request.began):
             request.turned_away = True
             return 503, "Too many requests at once; try again in a second"
         if not self._is_served(request):
@@ -121,7 +121,7 @@ class Edge:
                     return
                 request.ended = True
                 message = {"type": "http.response.body", "body": b""}
-            with self._under_way:
+            with self._room:
                 await send(message)
 
         return dressed
@@ -148,19 +148,6 @@ class Edge:
             user = getattr(request.scope.get("user"), "id", None)
             said = {"method": method, "route": route, "status": request.status, "ms": round(seconds * 1000, 1)}
             log.info("request", **said, request_id=request.id, user=str(user) if user else None)
-
-
-class _UnderWay:
-    """How many requests are worked on. Entered by one that waits for its client: it is not among them until it goes on."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __enter__(self) -> None:
-        self.count -= 1
-
-    def __exit__(self, *_: object) -> None:
-        self.count += 1
 
 
 class _Request:

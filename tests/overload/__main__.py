@@ -48,7 +48,8 @@ async def _tried(load, stack, seconds, large, status):
     print(
         f"it takes {over.capacity:.0f} requests/s (p99 {over.busy_p99 * 1000:.0f} ms);"
         f" {over.offered:.0f}/s offered for {seconds:.0f} s, {TIMES} times as many: {over.accepted:.0f}/s accepted"
-        f" (p50 {over.accepted_p50 * 1000:.0f} ms, p99 {over.accepted_p99 * 1000:.0f} ms), answers {over.statuses},"
+        f" (p50 {over.accepted_p50 * 1000:.0f} ms, p99 {over.accepted_p99 * 1000:.0f} ms: {over.accepted_p99 / over.busy_p99:.1f} times as"
+        f" long), answers {over.statuses},"
         f" {over.held_back} never sent (all connections busy), the API grew by {over.grown / 2**20:.0f} MiB, as before {normal}"
     )
     status.update("slow clients")

@@ -1,0 +1,36 @@
+"""How many requests are worked on at once: many for a moment, fewer while a crowd stays, so that whoever is let in is answered soon."""
+
+from typing import Final
+
+AT_ONCE = 96  # requests worked on; more are told to come back. Those that wait for their client are not among them
+CROWDED = 32  # as many do as much work in a second, and each waits a third as long
+STAYS: Final = 0.5  # seconds for which requests were turned away until it is a crowd that stays
+GONE: Final = 0.5  # seconds without one turned away until it is gone
+
+
+class Room:
+    """The requests that are worked on. Entered by one that waits for its client: it takes no room until it goes on.
+
+    Who arrives is counted first, and asks then whether there is room.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first = self._last = float("-inf")  # when one of the crowd was turned away
+
+    def is_left(self, now: float) -> bool:
+        """Whether the last one counted may be worked on; `now` in seconds, on any clock."""
+        gone = now - self._last > GONE
+        stays = not gone and self._last - self._first > STAYS
+        if self.count <= (CROWDED if stays else AT_ONCE):
+            return True
+        if gone:
+            self._first = now
+        self._last = now
+        return False
+
+    def __enter__(self) -> None:
+        self.count -= 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count += 1
