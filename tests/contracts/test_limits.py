@@ -48,12 +48,12 @@ def test_each_key_is_counted_apart(limits):
 
 
 def test_the_window_slides(limits):
-    assert taken(limits, most=2, seconds=1)
-    time.sleep(0.6)
-    assert taken(limits, most=2, seconds=1)
-    assert not taken(limits, most=2, seconds=1)
-    time.sleep(0.5)
-    assert [taken(limits, most=2, seconds=1) for _ in range(2)] == [True, False]
+    assert taken(limits, most=2, seconds=2)
+    time.sleep(1.1)
+    assert taken(limits, most=2, seconds=2)
+    assert not taken(limits, most=2, seconds=2)
+    time.sleep(1.0)
+    assert [taken(limits, most=2, seconds=2) for _ in range(2)] == [True, False]
 
 
 def test_a_refused_call_makes_nobody_wait_longer(limits):

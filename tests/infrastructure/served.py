@@ -1,4 +1,4 @@
-"""A small application for the HTTP server's worker: it counts nothing, keeps nothing, and notes a clean end."""
+"""A small application for the HTTP server's worker: it notes that it was asked what takes long, and a clean end."""
 
 import asyncio
 import os
@@ -21,6 +21,7 @@ async def answer(scope, receive, send):
         await send({"type": "lifespan.shutdown.complete"})
         return
     if scope["path"] == "/slow":
+        Path(os.environ["ASKED"]).touch()
         await asyncio.sleep(0.8)
     if scope["path"] == "/body":
         await receive()

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import threading
-import time
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -15,6 +14,7 @@ from infrastructure.memory_blobs import MemoryBlobs
 from infrastructure.reads import ReadDatabase
 from infrastructure.standing import Standing
 
+BUSY = 3.0  # seconds that a busy machine may add to our patience
 pytestmark = pytest.mark.anyio
 WELL = Standing(
     head=7,
@@ -50,10 +50,8 @@ async def examination(settings, blobs=None):
 
 async def examined(settings, blobs=None):
     async with examination(settings, blobs) as health:
-        began = time.monotonic()
-        found = {one.name: one for one in await health.examine()}
-        assert time.monotonic() - began < 2
-        return found
+        async with asyncio.timeout(PATIENCE + BUSY):
+            return {one.name: one for one in await health.examine()}
 
 
 def changed(settings, **changes):
@@ -130,11 +128,10 @@ async def test_a_store_that_hangs_is_named_and_gathers_no_threads(settings):
     blobs = Hanging()
     async with examination(settings, blobs) as health:
         for _ in range(2):
-            began = time.monotonic()
-            found = {one.name: one for one in await health.examine()}
+            async with asyncio.timeout(PATIENCE + BUSY):
+                found = {one.name: one for one in await health.examine()}
             assert not found["blobs"].ok
             assert f"within {PATIENCE} s" in found["blobs"].detail
-            assert time.monotonic() - began < 2
             await asyncio.sleep(REMEMBERED)
         assert blobs.looks == 1
         blobs.go.set()

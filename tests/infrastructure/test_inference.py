@@ -206,7 +206,7 @@ async def test_a_file_that_is_gone_or_was_changed_fails_alone():
 
 @pytest.mark.parametrize(("end", "reason"), [(b"deadly", "decoder_broke"), (b"stuck", "decoder_hung"), (b"buggy", "model_failed")])
 async def test_an_image_that_breaks_its_child_fails_alone(end, reason):
-    async with a_bench(look=BREAKING, hang_seconds=1.0) as bench:
+    async with a_bench(look=BREAKING, hang_seconds=4.0) as bench:
         await bench.judged(PICTURES[:2])
         task = bench.job([*PICTURES[:5], PICTURES[5] + end, *PICTURES[6:10]])
         await bench.worker.classify(task)

@@ -41,8 +41,13 @@ def runs(pid):
     """Whether it is there, and no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+async def until_lost(pool):
+    """Until the loop has seen that the idle children are gone."""
+    await until(lambda: not any(child and child.alive for child in pool._idle._queue))
 
 
 async def test_a_call_is_answered():
@@ -136,8 +141,8 @@ async def test_a_child_that_was_killed_while_idle_is_replaced_unnoticed():
     async with a_pool(1) as pool:
         before = await pool.run(f"{CALLS}:pid", into=int)
         os.kill(before, signal.SIGKILL)
-        await until(lambda: not runs(before))
-        await asyncio.sleep(0.1)  # its end of the line is closed by now, and the loop has seen it
+        await until_lost(pool)
+        assert not runs(before)
         assert await pool.run(f"{CALLS}:pid", into=int) != before
 
 
@@ -173,6 +178,7 @@ async def test_a_nursery_that_was_killed_takes_its_children_along_and_is_replace
     async with a_pool(2) as pool:
         child = await pool.run(f"{CALLS}:pid", into=int)
         os.kill(pool._nursery._process.pid, signal.SIGKILL)
+        await until_lost(pool)
         await until(lambda: not runs(child))
         assert await pool.run(f"{CALLS}:add", 1, 1, into=int) == 2
 

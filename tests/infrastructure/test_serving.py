@@ -14,26 +14,30 @@ import httpx
 import pytest
 
 from infrastructure.embedded.installation import with_free_port
+from infrastructure.serving import LET_IN
 from infrastructure.settings import Settings
+from tests.infrastructure.test_embedded import gone
 
 SERVE = """
 import sys
-from infrastructure.serving import serve
+from infrastructure import serving
 from infrastructure.settings import Settings
 if __name__ == "__main__":
-    serve("tests.infrastructure.served:small", Settings(port=int(sys.argv[1])))
+    serving.LET_IN = float(sys.argv[2])
+    serving.serve("tests.infrastructure.served:small", Settings(port=int(sys.argv[1])))
 """
 
 
 @pytest.fixture
-def server(tmp_path):
-    """The process, its address, and the file that its worker leaves at a clean end."""
+def server(request, tmp_path):
+    """The process, its address, and the file that its worker leaves at a clean end. Who has come in is let in for as long as is asked."""
     given, ended = with_free_port(Settings(port=0)), tmp_path / "ended"
+    let_in = getattr(request, "param", LET_IN)
     (tmp_path / "serve.py").write_text(SERVE)
     root = Path(__file__).parents[2]
     process = subprocess.Popen(
-        [sys.executable, str(tmp_path / "serve.py"), str(given.port)],
-        env=os.environ | {"ENDED": str(ended), "PYTHONPATH": str(root)},
+        [sys.executable, str(tmp_path / "serve.py"), str(given.port), str(let_in)],
+        env=os.environ | {"ENDED": str(ended), "ASKED": str(tmp_path / "asked"), "PYTHONPATH": str(root)},
         cwd=root,
     )
     until = time.monotonic() + 15
@@ -45,6 +49,13 @@ def server(tmp_path):
     yield process, given, ended
     process.kill()
     process.wait()
+
+
+def until_there(path):
+    until = time.monotonic() + 5
+    while not path.exists():
+        assert time.monotonic() < until, path
+        time.sleep(0.01)
 
 
 def seconds_to_end(process):
@@ -59,7 +70,7 @@ def test_it_finishes_the_answer_under_way_and_ends_cleanly(server):
     with ThreadPoolExecutor(1) as threads, httpx.Client() as resting:
         resting.get(given.base_url)
         answer = threads.submit(httpx.get, f"{given.base_url}/slow")
-        time.sleep(0.2)
+        until_there(ended.parent / "asked")
         assert seconds_to_end(process) < 3
         assert answer.result().status_code == 200
     assert ended.exists()
@@ -78,6 +89,7 @@ def test_clients_that_hold_on_do_not_hold_it_up(server):
         connection.close()
 
 
+@pytest.mark.parametrize("server", [2.0], indirect=True)
 def test_who_came_in_before_the_end_is_heard_and_answered(server):
     process, given, _ = server
     came = [socket.create_connection((given.host, given.port), 5) for _ in range(20)]
@@ -97,10 +109,7 @@ def test_the_worker_dies_with_the_server(server):
     worker = int(httpx.get(given.base_url).text)
     process.kill()
     process.wait()
-    until = time.monotonic() + 5
-    while Path(f"/proc/{worker}").exists() and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not Path(f"/proc/{worker}").exists()
+    assert gone([worker]) == []
 
 
 def test_it_listens_where_it_was_told_and_does_not_name_itself(server):

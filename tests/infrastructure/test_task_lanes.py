@@ -16,6 +16,7 @@ from domain.errors import Unavailable
 from infrastructure import task_lanes
 from infrastructure.kafka.frames import Frame, Span
 from infrastructure.task_lanes import Done, TaskLanes
+from tests.infrastructure.test_pool import until
 
 pytestmark = pytest.mark.anyio
 HERE, THERE = TP(BULK, 0), TP(URGENT, 3)
@@ -120,7 +121,8 @@ async def test_a_task_is_tried_again_while_what_it_needs_is_away(monkeypatch):
     bench.lanes = TaskLanes(away_at_first, send=bench.send, abreast={BULK: 1}, patience=5.0)
     await bench.lanes.places("one", {HERE: Span(0, 9, None)})
     await bench.come(HERE, 7)
-    await asyncio.sleep(0.1)
+    await until(lambda: len(tried) == 3)
+    await asyncio.sleep(0.01)
     await bench.lanes._commit(bench.commit)
     assert tried == [7, 7, 7]
     assert bench.committed == {HERE: 8}
@@ -133,7 +135,7 @@ async def test_what_is_no_task_becomes_a_dead_letter_and_the_rest_goes_on(value,
     bench.away = 2
     await bench.joined()
     await bench.come(HERE, 0, value=value)
-    await asyncio.sleep(0.05)
+    await until(lambda: bench.sent)
     topic, key, told = bench.sent[0]
     said = msgspec.json.decode(told)
     assert (topic, key, said["topic"], said["partition"], said["offset"]) == (DEAD_LETTERS, b"key", BULK, 0, 0)

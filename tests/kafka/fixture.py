@@ -97,7 +97,10 @@ def jars() -> Path:
         maven = ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), COPY_JARS, "-DincludeScope=runtime", f"-DoutputDirectory={part}"]
         done = subprocess.run(maven, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"Maven brought no jars:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-        part.rename(place)
+        try:
+            part.rename(place)
+        except OSError:  # another run was quicker
+            shutil.rmtree(part)
     return place
 
 
