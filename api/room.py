@@ -6,6 +6,8 @@ AT_ONCE = 96  # requests worked on; more are told to come back. Those that wait 
 CROWDED = 32  # as many do as much work in a second, and each waits a third as long
 STAYS: Final = 0.5  # seconds for which requests were turned away until it is a crowd that stays
 GONE: Final = 0.5  # seconds without one turned away until it is gone
+THIN: Final = 20.0  # seconds until it is tried again whether so many are too many: now they may come one after the other
+NEVER: Final = float("-inf")
 
 
 class Room:
@@ -16,16 +18,19 @@ class Room:
 
     def __init__(self) -> None:
         self.count = 0
-        self._first = self._last = float("-inf")  # when one of the crowd was turned away
+        self._first = self._last = NEVER  # when one of the crowd was turned away
+        self._thinned = NEVER  # when the crowd was found to stay
 
     def is_left(self, now: float) -> bool:
         """Whether the last one counted may be worked on; `now` in seconds, on any clock."""
         gone = now - self._last > GONE
-        stays = not gone and self._last - self._first > STAYS
-        if self.count <= (CROWDED if stays else AT_ONCE):
+        thin = not gone and now - self._thinned < THIN
+        if self.count <= (CROWDED if thin else AT_ONCE):
             return True
         if gone:
-            self._first = now
+            self._first, self._thinned = now, NEVER
+        if not thin and now - self._first > STAYS:
+            self._thinned = now
         self._last = now
         return False
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.room import AT_ONCE, CROWDED, GONE, STAYS, Room
+from api.room import AT_ONCE, CROWDED, GONE, STAYS, THIN, Room
 
 
 @pytest.fixture
@@ -42,10 +42,29 @@ def test_a_crowd_that_stays_is_thinned(room):
     assert asked(room, CROWDED - 1, STAYS + 0.3)
 
 
-def test_it_stays_thin_as_long_as_somebody_is_turned_away(room):
+def test_it_is_thin_while_somebody_is_turned_away(room):
     crowd(room, since=0.0, until=STAYS + 0.2)
-    for tenth in range(100):
+    for tenth in range(round((THIN - 0.4) * 10)):
         assert not asked(room, CROWDED, STAYS + 0.3 + tenth / 10)
+
+
+def test_after_a_while_it_is_tried_whether_so_many_are_still_too_many(room):
+    crowd(room, since=0.0, until=STAYS + 0.2)
+    crowd(room, since=STAYS + 0.3, until=THIN + 0.2)
+    assert asked(room, AT_ONCE - 1, THIN + 0.9)
+    assert not asked(room, AT_ONCE, THIN + 0.9)
+
+
+def test_if_so_many_still_are_too_many_the_crowd_is_thinned_at_once(room):
+    crowd(room, since=0.0, until=2 * THIN)
+    assert not asked(room, CROWDED, 2 * THIN + 0.1)
+
+
+def test_clients_that_wait_for_their_answers_are_all_let_in_again_in_the_end(room):
+    crowd(room, since=0.0, until=STAYS + 0.2)
+    let_in = [asked(room, 63, STAYS + 0.3 + tenth / 10) for tenth in range(2 * round(THIN) * 10)]
+    assert not let_in[0]
+    assert all(let_in[round(THIN + 1) * 10 :])
 
 
 def test_when_the_crowd_has_gone_as_many_as_ever_are_let_in(room):
