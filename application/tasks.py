@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 
 from domain.classification import PlannedImage
+from domain.values import chunk_id
 
 BULK = "bioscope.inference-tasks"
 URGENT = "bioscope.inference-urgent"
@@ -40,6 +41,13 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     model_version: int = 0
     model_sha256: str = ""
     threshold: float = 0.0
+
+    @property
+    def work(self) -> tuple[UUID, ...]:
+        """What is done once it is answered: a chunk, or images."""
+        if self.job is not None and self.number is not None:
+            return (chunk_id(self.job, self.number),)
+        return tuple(image.id for image in self.images)
 
 
 def encode(task: Task) -> bytes:

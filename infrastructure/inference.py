@@ -4,7 +4,7 @@ import asyncio
 import os
 import platform
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
@@ -17,9 +17,10 @@ import structlog
 from application.ports import Blobs, Corrupted, Log
 from application.tasks import BULK, GIVEN_OUT, URGENT, Kind, Task
 from domain import model
-from domain.errors import DomainError
+from domain.errors import DomainError, Unavailable
 from infrastructure.classifier import Classifier
 from infrastructure.event_store import log_on_postgres
+from infrastructure.health import NOBODY
 from infrastructure.inspector import Inspector
 from infrastructure.kafka.member import Member
 from infrastructure.kafka.sending import Sender
@@ -44,6 +45,7 @@ NOTED: Final = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_v
 SEEN = """insert into ops.workers (id, seen_at, slots, lane) values (%s, now(), %s, %s)
   on conflict (id) do update set seen_at = excluded.seen_at, slots = excluded.slots"""
 GONE = "delete from ops.workers where id = any(%s)"
+HELD = "update ops.releases set held_at = clock_timestamp() where id = any(%s)"
 IN_USE = "select id, version from read.models where not retired"
 
 
@@ -53,12 +55,18 @@ def run_inference(given: Settings) -> NoReturn:
     events = log_on_postgres(given, root)
     worker = InferenceWorker(given, log=events, blobs=open_blobs(given, root))
     abreast = {topic: max(ABREAST, 2 * lane.pool.size) for topic, lane in worker.lanes.items()}
-    lanes = TaskLanes(worker.handle, send=Sender(given.kafka_url), abreast=abreast, patience=given.chunk_lease_seconds)
+    lanes = TaskLanes(
+        worker.handle,
+        send=Sender(given.kafka_url),
+        abreast=abreast,
+        patience=given.chunk_lease_seconds,
+        is_away=worker.lacks_blobs,
+    )
     member = Member(given, group="bioscope-inference", topics=(BULK, URGENT), reader=lanes, name="inference")
     ending, ended = asyncio.Event(), asyncio.Event()
 
     async def at_work() -> None:
-        async with worker.at_work():
+        async with worker.at_work(held=lanes.held):
             await ending.wait()
         ended.set()
 
@@ -119,22 +127,30 @@ class InferenceWorker:
                 continue
             try:
                 await self.lanes[URGENT].classifier.warm(state.production)
-            except (ChildFailed, ChildLost, Corrupted, DomainError) as error:
+            except (ChildFailed, ChildLost, Corrupted, DomainError, OSError) as error:
                 log.warning("model not warmed", model=state.name, reason=str(error))
 
-    async def beat(self) -> None:
-        """Say every few seconds that we live, and warm what is new. For ever; a database that is away only delays it."""
+    async def lacks_blobs(self) -> bool:
+        """Whether the store is away, and not just one of its blobs."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._blobs.exists, NOBODY)
+        except Unavailable:
+            return True
+        return False
+
+    async def beat(self, held: Callable[[], Sequence[UUID]]) -> None:
+        """Say every few seconds that we live, and what is in hand; warm what is new. For ever; a database that is away only delays it."""
         while True:
             try:
-                await self.warm(await asyncio.to_thread(self._say_alive))
+                await self.warm(await asyncio.to_thread(self._say_alive, held()))
             except (psycopg.Error, DomainError) as error:
                 log.warning("heartbeat not written", error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(BEAT)
 
     @asynccontextmanager
-    async def at_work(self) -> AsyncIterator[None]:
-        """Beats while the block runs; afterwards nothing of this worker is left, neither rows nor children."""
-        beating = asyncio.create_task(self.beat())
+    async def at_work(self, *, held: Callable[[], Sequence[UUID]] = tuple) -> AsyncIterator[None]:
+        """Beats while the block runs; afterwards nothing of this worker is left, neither rows nor children. `held`: the work in hand."""
+        beating = asyncio.create_task(self.beat(held))
         try:
             yield
         finally:
@@ -162,11 +178,13 @@ class InferenceWorker:
         parts = {"log": self._log, "blobs": self._blobs, "pool": pool, "threads": self._threads}
         return Lane(name, topic, pool, Classifier(**parts, worker=self.name, cpu=cpu()))  # type: ignore[arg-type]
 
-    def _say_alive(self) -> dict[UUID, int]:
+    def _say_alive(self, held: Sequence[UUID]) -> dict[UUID, int]:
         connection = self._connected()
         with connection.pipeline():
             for lane in self.lanes.values():
                 connection.execute(SEEN, (self._row(lane), lane.pool.size, lane.name))
+            if held:
+                connection.execute(HELD, (list(held),))
             return dict(connection.execute(IN_USE).fetchall())
 
     def _say_gone(self) -> None:

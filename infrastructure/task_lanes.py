@@ -3,7 +3,9 @@
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -20,10 +22,16 @@ log = structlog.get_logger()
 COMMIT_EVERY: Final = 0.5  # seconds
 REST: Final = 1.0  # seconds between two tries, while something is away
 LAST_TASKS: Final = 1.0  # seconds that tasks under way may take when we are told to end
+LAST_COMMIT: Final = 0.5  # seconds that Kafka may then take to hear what is done: away, it would be asked for ever
+KEPT_MOST: Final = 65_536  # bytes of a record that is no task: a dead letter must be small enough for its topic
 
 Handle = Callable[[str, Task], Awaitable[None]]
 Send = Callable[[str, bytes, bytes], Awaitable[None]]
 Commit = Callable[[dict[TP, int]], Awaitable[None]]
+
+
+async def _nothing_is_away() -> bool:
+    return False
 
 
 class Undecodable(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +41,7 @@ class Undecodable(msgspec.Struct, frozen=True, kw_only=True):
     partition: int
     offset: int
     reason: str
-    value: str  # in base64
+    value: str  # its beginning, in base64
 
 
 class Done:
@@ -62,19 +70,32 @@ class Done:
 class TaskLanes:
     """The reader of the tasks' topics. `abreast`: how many tasks of each topic are worked on at once.
 
-    A task is tried again while what it needs is away, for `patience` seconds. Then, or when something is broken, it is let go: the
-    scheduler gives it out again.
+    A task is tried again while what it needs is away, for `patience` seconds, and as long as `is_away` says that all tasks lack it.
+    Then, or when something is broken, it is let go: the scheduler gives it out again.
     """
 
     waits = False  # tasks are taken at once, whatever becomes of them
 
-    def __init__(self, handle: Handle, *, send: Send, abreast: Mapping[str, int], patience: float = 0.0) -> None:
-        self._handle, self._send, self._patience = handle, send, patience
+    def __init__(
+        self,
+        handle: Handle,
+        *,
+        send: Send,
+        abreast: Mapping[str, int],
+        patience: float = 0.0,
+        is_away: Callable[[], Awaitable[bool]] = _nothing_is_away,
+    ) -> None:
+        self._handle, self._send, self._patience, self._is_away = handle, send, patience, is_away
         self._rooms = {topic: asyncio.Semaphore(number) for topic, number in abreast.items()}
         self._cluster = ""
         self._done: dict[TP, Done] = {}
         self._told: dict[TP, int] = {}
         self._under_way = set[asyncio.Task[None]]()
+        self._held: list[Task] = []
+
+    def held(self) -> list[UUID]:
+        """The work that is waited for or done here."""
+        return [work for task in self._held for work in task.work]
 
     async def places(self, cluster: str, spans: Mapping[TP, Span]) -> dict[TP, int]:
         places = {
@@ -101,26 +122,35 @@ class TaskLanes:
     async def finish(self, commit: Commit) -> None:
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=LAST_TASKS)
-        await self._commit(commit)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_COMMIT):
+                await self._commit(commit)
 
     async def _answer(self, tp: TP, record: Any, done: Done) -> None:
-        async with self._rooms[tp.topic]:
+        try:
+            task = tasks.decode(record.value)
+        except (msgspec.MsgspecError, TypeError) as error:
+            await self._bury(tp, record, error)
+        else:
+            self._held.append(task)
             try:
-                task = tasks.decode(record.value)
-            except (msgspec.MsgspecError, TypeError) as error:
-                await self._bury(tp, record, error)
-            else:
-                await self._handled(tp.topic, task)
+                async with self._rooms[tp.topic]:
+                    await self._handled(tp.topic, task)
+            finally:
+                self._held.remove(task)
         done.end(record.offset)
 
     async def _handled(self, topic: str, task: Task) -> None:
         about = {"kind": task.kind, "job": str(task.job), "number": task.number, "attempt": task.attempt}
-        until = asyncio.get_running_loop().time() + self._patience
+        now = asyncio.get_running_loop().time
+        until = now() + self._patience
         while True:
             try:
                 await self._handle(topic, task)
             except Unavailable as away:
-                if asyncio.get_running_loop().time() < until:
+                if now() >= until and await self._is_away():
+                    until = now() + self._patience
+                if now() < until:
                     await asyncio.sleep(REST)
                     continue
                 log.warning("task let go: what it needs stays away", reason=away.detail, **about)
@@ -134,7 +164,7 @@ class TaskLanes:
             partition=tp.partition,
             offset=record.offset,
             reason=f"{type(error).__name__}: {error}",
-            value=base64.b64encode(record.value or b"").decode(),
+            value=base64.b64encode((record.value or b"")[:KEPT_MOST]).decode(),
         )
         log.error("not a task", topic=dead.topic, partition=dead.partition, offset=dead.offset, reason=dead.reason)
         while True:

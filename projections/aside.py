@@ -119,7 +119,7 @@ class Aside:
 
     async def _sent(self, given: Sequence[Outgoing]) -> list[Outgoing]:
         """Those that Kafka has; the others are tried again."""
-        sends = (self._send(outgoing.topic, outgoing.work[0].bytes, tasks.encode(outgoing.task)) for outgoing in given)
+        sends = (self._send(outgoing.topic, outgoing.task.work[0].bytes, tasks.encode(outgoing.task)) for outgoing in given)
         outcomes = await asyncio.gather(*sends, return_exceptions=True)
         failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if failed:

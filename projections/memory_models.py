@@ -26,6 +26,7 @@ class Given(msgspec.Struct):
     attempts: int
     released_at: datetime
     given_up: bool = False
+    held_at: datetime | None = None
 
 
 class MemoryDatabase:
@@ -192,7 +193,7 @@ class MemoryWork:
     def released(self, given: Sequence[Outgoing]) -> None:
         now = self._database.clock()
         for outgoing in given:
-            for work in outgoing.work:
+            for work in outgoing.task.work:
                 known = self._database.releases.get(work)
                 self._database.releases[work] = Given(outgoing.task.attempt, now, known is not None and known.given_up)
 
@@ -239,7 +240,7 @@ class MemoryWork:
             number=row.number,
             urgent=job is not None and job.image_id is not None,
             attempts=given.attempts,
-            released_at=given.released_at,
+            held_at=given.held_at or given.released_at,
             given_up=given.given_up,
         )
 

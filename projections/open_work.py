@@ -24,7 +24,8 @@ TO_FINISH = f"""select c.id, c.succeeded, c.failed from {OPEN} and c.planned and
 ORPHANS = """select c.id from classifications c join datasets d on d.id = c.dataset_id and d.deleted
   where c.status in ('pending', 'running') and not c.deleted limit 100"""
 WORKERS = "select seen_at, slots, lane from ops.workers"
-RELEASES = """select r.id, w.kind, w.job, w.number, c.image_id is not null as urgent, r.attempts, r.released_at, r.given_up
+RELEASES = """select r.id, w.kind, w.job, w.number, c.image_id is not null as urgent, r.attempts,
+    greatest(r.released_at, r.held_at) as held_at, r.given_up
   from ops.releases r join work w on w.id = r.id left join classifications c on c.id = w.job
   where c.id is null or (c.status = 'running' and not c.deleted)"""
 GLANCE = f"""select json_build_object('now', clock_timestamp(),
@@ -55,7 +56,8 @@ PLACE_OF = "select position from images where id = %(id)s"
 RELEASED = f"""with released as (
     insert into ops.releases (id, attempts, released_at) select id, attempts, clock_timestamp()
     from jsonb_to_recordset(%(given)s) as given (id uuid, attempts int)
-    on conflict (id) do update set attempts = excluded.attempts, released_at = excluded.released_at returning id)
+    on conflict (id) do update set attempts = excluded.attempts, released_at = excluded.released_at, held_at = null
+    returning id)
   select pg_notify('{GIVEN_OUT}', count(*)::text) from released"""  # noqa: S608 - constants
 GIVEN_UP = "update ops.releases set given_up = true where id = %(id)s"
 FORGET_DONE = """delete from ops.releases r where not exists (
@@ -116,7 +118,7 @@ class PostgresWork:
         return self._rows(PLACE_OF, Position, id=image)[0].position
 
     def released(self, given: Sequence[Outgoing]) -> None:
-        rows = [{"id": str(work), "attempts": outgoing.task.attempt} for outgoing in given for work in outgoing.work]
+        rows = [{"id": str(work), "attempts": outgoing.task.attempt} for outgoing in given for work in outgoing.task.work]
         self._connection.execute(RELEASED, {"given": Jsonb(rows)})
 
     def given_up(self, work: UUID) -> None:

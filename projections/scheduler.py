@@ -25,7 +25,10 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
-    """Work that was given out and is not done. `urgent`: its job asks for one image. `given_up`: what says so is in the log already."""
+    """Work that was given out and is not done. `urgent`: its job asks for one image. `given_up`: what says so is in the log already.
+
+    `held_at`: when it was given out, or a worker last said that it has it in hand.
+    """
 
     id: UUID
     kind: Kind
@@ -33,7 +36,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     number: int | None
     urgent: bool
     attempts: int
-    released_at: datetime
+    held_at: datetime
     given_up: bool
 
 
@@ -58,11 +61,10 @@ class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outgoing(NamedTuple):
-    """A task for a topic, and the work (chunk or image ids) that it gives out."""
+    """A task for a topic."""
 
     topic: str
     task: Task
-    work: tuple[UUID, ...]
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -148,20 +150,20 @@ def live_slots(workers: Iterable[Worker], *, now: datetime) -> int:
 
 
 def lost(releases: Iterable[Release], workers: Iterable[Worker], *, lease: timedelta, now: datetime) -> list[Release]:
-    """Given out longer ago than `lease`, while somebody was there to do it.
+    """Given out, or last held, longer ago than `lease`, while somebody was there to do it.
 
     Where no worker has lived since, the work still waits in Kafka for one, and no attempt was made. What was noted at a time that lies
     ahead was noted before the database's clock was set back: of work it says that its lease is over, of a worker nothing.
     """
     last_beat = max((worker.seen_at for worker in workers if worker.seen_at - now <= LIVE), default=None)
 
-    def given(release: Release) -> datetime:
-        return release.released_at if release.released_at - now <= lease else now - lease - SHORT
+    def held(release: Release) -> datetime:
+        return release.held_at if release.held_at - now <= lease else now - lease - SHORT
 
     return [
         release
         for release in releases
-        if not release.given_up and now - given(release) > lease and last_beat is not None and last_beat > given(release)
+        if not release.given_up and now - held(release) > lease and last_beat is not None and last_beat > held(release)
     ]
 
 
@@ -207,10 +209,10 @@ def classify(job: OpenJob, chunk: Chunk, images: Sequence[PlannedImage], *, dele
         model_sha256=job.model_sha256,
         threshold=job.threshold,
     )
-    return Outgoing(URGENT if job.image_id else BULK, task, (chunk.id,))
+    return Outgoing(URGENT if job.image_id else BULK, task)
 
 
 def inspect(images: Sequence[PlannedImage], *, attempt: int = 1) -> list[Outgoing]:
     """Tasks of at most INSPECT_MOST images."""
     bursts = [tuple(images[start : start + INSPECT_MOST]) for start in range(0, len(images), INSPECT_MOST)]
-    return [Outgoing(BULK, Task(kind=Kind.INSPECT, images=burst, attempt=attempt), tuple(one.id for one in burst)) for burst in bursts]
+    return [Outgoing(BULK, Task(kind=Kind.INSPECT, images=burst, attempt=attempt)) for burst in bursts]

@@ -10,7 +10,9 @@ import pytest
 
 from application.tasks import Kind
 from domain import classification
+from domain import image as image_of
 from infrastructure.event_store import EventLog
+from infrastructure.inference import HELD
 from infrastructure.keys import RootKey
 from infrastructure.memory_store import MemoryRecorder
 from projections import read_models
@@ -54,8 +56,12 @@ class InPostgres:
         )
 
     def let_leases_end(self):
-        self._look.execute("update ops.releases set released_at = released_at - interval '2 minutes'")
+        ago = "- interval '2 minutes'"
+        self._look.execute(f"update ops.releases set released_at = released_at {ago}, held_at = held_at {ago}")
         self.beat()
+
+    def hold(self, *work):
+        self._look.execute(HELD, (list(work),))
 
 
 class InMemory:
@@ -80,7 +86,12 @@ class InMemory:
     def let_leases_end(self):
         for given in self._database.releases.values():
             given.released_at -= timedelta(minutes=2)
+            given.held_at = given.held_at and given.held_at - timedelta(minutes=2)
         self.beat()
+
+    def hold(self, *work):
+        for one in work:
+            self._database.releases[one].held_at = datetime.now(UTC)
 
 
 @pytest.fixture(params=["memory", "postgres"])
@@ -209,7 +220,7 @@ def step(stood, laboratory):
         given = scheduler.prepare()
         scheduler.released(given)
         laboratory.follow()
-        return [(outgoing.topic, outgoing.task.kind, outgoing.work, outgoing.task.attempt) for outgoing in given]
+        return [(outgoing.topic, outgoing.task.kind, outgoing.task.work, outgoing.task.attempt) for outgoing in given]
 
     yield step
     scheduler.close()
@@ -281,6 +292,21 @@ def test_work_is_given_out_given_out_again_and_given_up(stood, laboratory, step,
     work.forget_done()
     assert work.glance().releases == []
     work.close()
+
+
+def test_work_that_a_worker_has_in_hand_is_not_lost_however_long_it_takes(stood, laboratory, step):
+    lab = laboratory
+    image = lab.image(ada := lab.user(), lab.dataset(ada))
+    step()
+    for _ in range(5):
+        stood.let_leases_end()
+        stood.hold(image)
+        assert step() == []
+    stood.let_leases_end()
+    assert [(work, attempt) for _, _, work, attempt in step()] == [((image,), 2)]
+    stood.let_leases_end()
+    step()
+    assert lab.log.load(image, image_of.evolve).rejected
 
 
 def test_what_was_given_up_is_marked(stood, laboratory, step):

@@ -2,11 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from application.tasks import BULK, URGENT
+from domain.errors import Unavailable
 from infrastructure.event_store import EventLog
 from infrastructure.inference import InferenceWorker, cpu
 from infrastructure.keys import RootKey
@@ -72,6 +74,44 @@ async def test_a_worker_says_that_it_lives_and_when_it_has_gone(settings, log, b
         first = rows(settings.postgres_url, "select seen_at from ops.workers")
         await until(lambda: rows(settings.postgres_url, "select seen_at from ops.workers") > first)
     assert rows(settings.postgres_url) == []
+
+
+async def test_what_is_in_hand_is_said_with_each_beat(settings, log, blobs):
+    given, other = uuid4(), uuid4()
+    with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
+        for work in (given, other):
+            connection.execute("insert into ops.releases (id, attempts, released_at) values (%s, 1, now() - interval '1 hour')", (work,))
+    held = "select id from ops.releases where held_at > now() - interval '10 s'"
+    worker = InferenceWorker(settings, log=log, blobs=blobs)
+    async with worker.at_work(held=lambda: [given]):
+        await until(lambda: rows(settings.postgres_url, held) == [(given,)])
+
+
+async def test_a_child_that_cannot_be_born_does_not_end_the_beats(settings, log, blobs, project, monkeypatch):
+    await asyncio.to_thread(register_shipped, blobs, log)
+    project()
+    worker = InferenceWorker(settings, log=log, blobs=blobs)
+
+    async def too_many_processes(_version):
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(worker.lanes[URGENT].classifier, "warm", too_many_processes)
+    async with worker.at_work():
+        await until(lambda: rows(settings.postgres_url) != [])
+        first = rows(settings.postgres_url, "select seen_at from ops.workers")
+        await until(lambda: rows(settings.postgres_url, "select seen_at from ops.workers") > first)
+
+
+async def test_a_store_that_is_away_is_told_from_a_blob_that_is(settings, log, blobs, monkeypatch):
+    worker = InferenceWorker(settings, log=log, blobs=blobs)
+    assert not await worker.lacks_blobs()
+
+    def away(_):
+        raise Unavailable("The blob store is away")
+
+    monkeypatch.setattr(blobs, "exists", away)
+    assert await worker.lacks_blobs()
+    worker.close()
 
 
 async def test_the_urgent_lane_is_warm_for_what_is_in_production(settings, log, blobs, project):

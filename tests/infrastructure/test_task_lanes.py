@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application.tasks import BULK, DEAD_LETTERS, URGENT, Kind, Task, encode
+from domain.classification import PlannedImage
 from domain.errors import Unavailable
+from domain.values import chunk_id
 from infrastructure import task_lanes
 from infrastructure.kafka.frames import Frame, Span
 from infrastructure.task_lanes import Done, TaskLanes
@@ -126,6 +128,65 @@ async def test_a_task_is_tried_again_while_what_it_needs_is_away(monkeypatch):
     await bench.lanes._commit(bench.commit)
     assert tried == [7, 7, 7]
     assert bench.committed == {HERE: 8}
+
+
+async def test_while_all_tasks_lack_something_none_is_let_go(monkeypatch):
+    monkeypatch.setattr(task_lanes, "REST", 0.01)
+    bench, tried, asked = Bench(), [], []
+
+    async def away(topic, task):
+        tried.append(task.attempt)
+        raise Unavailable("away")
+
+    async def away_for_a_while():
+        asked.append(len(tried))
+        return len(asked) < 4
+
+    bench.lanes = TaskLanes(away, send=bench.send, abreast={BULK: 1}, patience=0.02, is_away=away_for_a_while)
+    await bench.lanes.places("one", {HERE: Span(0, 9, None)})
+    await bench.come(HERE, 7)
+    assert len(bench.lanes.held()) == 1
+    await until(lambda: not bench.lanes.held())
+    assert len(asked) == 4
+    assert len(tried) >= 8
+
+
+async def test_what_is_waited_for_or_done_is_held_until_it_is_done():
+    bench = Bench()
+    await bench.joined()
+    job, pictures = uuid4(), (PlannedImage(uuid4(), "0" * 64), PlannedImage(uuid4(), "1" * 64))
+    classify = Task(kind=Kind.CLASSIFY, images=pictures, attempt=0, job=job, number=3)
+    await bench.come(HERE, 0, value=encode(classify))
+    await bench.come(HERE, 1, 2)
+    await bench.come(HERE, 3, value=encode(Task(kind=Kind.INSPECT, images=pictures, attempt=3)))
+    held = bench.lanes.held()
+    assert held[0] == chunk_id(job, 3)
+    assert held[-2:] == [one.id for one in pictures]
+    assert len(held) == 5
+    await bench.end(0, error=RuntimeError("broken"))
+    assert bench.lanes.held() == held[1:]
+
+
+async def test_the_end_does_not_wait_for_a_kafka_that_is_away(monkeypatch):
+    monkeypatch.setattr(task_lanes, "LAST_COMMIT", 0.05)
+    bench = Bench()
+    await bench.joined()
+    await bench.come(HERE, 0)
+    bench.ends[0].set_result(None)
+
+    async def for_ever(offsets):
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(5):
+        await bench.lanes.finish(for_ever)
+
+
+async def test_a_dead_letter_of_a_large_record_fits_its_topic(monkeypatch):
+    bench = Bench()
+    await bench.joined()
+    await bench.come(HERE, 0, value=b"x" * 10_000_000)
+    await until(lambda: bench.sent)
+    assert len(bench.sent[0][2]) < 1_000_000
 
 
 @pytest.mark.parametrize("value", [b"\x80pickle", b"{}", b'{"kind":"dance","images":[]}', b"null"])

@@ -51,7 +51,7 @@ def open_job(position=1, *, chunks=3, image_id=None):
 
 def release(*, kind=Kind.CLASSIFY, job=None, ago=0, urgent=False, given_up=False):
     at = NOW - timedelta(seconds=ago)
-    return Release(id=uuid4(), kind=kind, job=job, number=0, urgent=urgent, attempts=1, released_at=at, given_up=given_up)
+    return Release(id=uuid4(), kind=kind, job=job, number=0, urgent=urgent, attempts=1, held_at=at, given_up=given_up)
 
 
 def worker(seconds, slots=1, lane="bulk"):
@@ -124,7 +124,7 @@ def test_a_task_survives_its_way_through_kafka():
 
 
 def test_inspections_go_out_in_bursts_of_sixteen():
-    assert [len(outgoing.work) for outgoing in inspect(pictures(40))] == [16, 16, 8]
+    assert [len(outgoing.task.work) for outgoing in inspect(pictures(40))] == [16, 16, 8]
 
 
 # ---- at work ---------------------------------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def test_uploaded_images_are_inspected_and_inspected_ones_are_not_asked_for_agai
     cells = lab.dataset(ada)
     first, second = lab.image(ada, cells), lab.image(ada, cells)
     (outgoing,) = step()
-    assert (outgoing.topic, outgoing.task.kind, outgoing.work) == (BULK, Kind.INSPECT, (first, second))
+    assert (outgoing.topic, outgoing.task.kind, outgoing.task.work) == (BULK, Kind.INSPECT, (first, second))
     lab.accept(first)
     lab.reject(second)
     assert step() == []

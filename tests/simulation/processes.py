@@ -259,14 +259,18 @@ async def inference(process: Process) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(member.read_always(lanes))
         group.create_task(lanes.commit_always(member.commit))
-        group.create_task(_beat(process, world))
+        group.create_task(_beat(process, world, lanes))
 
 
-async def _beat(process: Process, world: World) -> None:
+async def _beat(process: Process, world: World, lanes: TaskLanes) -> None:
     while True:
         number = process.before("beat")
         if not world.is_away("database"):
-            world.database.workers[process.name] = Worker(seen_at=world.clock.today_of_the_database(), slots=SLOTS, lane="bulk")
+            now = world.clock.today_of_the_database()
+            world.database.workers[process.name] = Worker(seen_at=now, slots=SLOTS, lane="bulk")
+            for work in lanes.held():
+                if work in world.database.releases:
+                    world.database.releases[work].held_at = now
         process.after("beat", number)
         await asyncio.sleep(BEAT)
 
