@@ -13,7 +13,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from domain.errors import Invalid, Unavailable
 from infrastructure.patience import ended
-from infrastructure.postgres.silence import AttentiveAsync, Silent
+from infrastructure.postgres.silence import TRIED_FOR, AttentiveAsync, Silent
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -53,6 +53,7 @@ class ReadDatabase:
             min_size=2,
             max_size=size,
             timeout=POOL_WAIT,
+            reconnect_timeout=TRIED_FOR,
             open=False,
             kwargs={"autocommit": True, "options": OPTIONS},
         )

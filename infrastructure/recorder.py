@@ -15,7 +15,7 @@ from domain.errors import Unavailable
 from infrastructure.codec import Encoded
 from infrastructure.group_commit import OPTIONS, PATIENCE, Append, GroupCommit, Outcome, away
 from infrastructure.keys import RootKey
-from infrastructure.postgres.silence import Attentive, Silent
+from infrastructure.postgres.silence import TRIED_FOR, Attentive, Silent
 
 READERS = 8  # connections that load streams
 EVENT_COLUMNS = "notification_id, originator_id, originator_version, topic, schema_version, event_id, state, meta, recorded_at, hash"
@@ -38,6 +38,7 @@ class PostgresRecorder(ApplicationRecorder):
             min_size=1,
             max_size=READERS,
             timeout=2,
+            reconnect_timeout=TRIED_FOR,
             open=False,
             kwargs={"autocommit": True, "options": OPTIONS},
         )
@@ -72,15 +73,15 @@ class PostgresRecorder(ApplicationRecorder):
         """Raises Unavailable. A connection that died while it was idle costs a second try, after its like were weeded out."""
         try:
             return self._rows(query, arguments)
+        except PoolTimeout:
+            raise away() from None
         except Silent:
             self.pool.drain()  # its like are silent too, and to ask each would take as long again
         except psycopg.OperationalError:
             self.pool.check()
-        except PoolTimeout:
-            raise away() from None
         try:
             return self._rows(query, arguments)
-        except (psycopg.OperationalError, PoolTimeout):
+        except psycopg.OperationalError:
             raise away() from None
 
     def _rows(self, query: str, arguments: Sequence[object]) -> list[tuple[Any, ...]]:

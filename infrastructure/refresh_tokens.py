@@ -14,7 +14,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from application.ports import Refreshed, Reused
 from domain.errors import NotAuthenticated, Unavailable
 from infrastructure.keys import RootKey
-from infrastructure.postgres.silence import Attentive
+from infrastructure.postgres.silence import TRIED_FOR, Attentive
 
 TOKEN_BYTES: Final = 32
 TOKEN_MOST: Final = 128  # characters; ours have 43
@@ -50,6 +50,7 @@ class PostgresRefreshTokens:
             min_size=0,
             max_size=CONNECTIONS,
             timeout=2,
+            reconnect_timeout=TRIED_FOR,
             open=False,
             num_workers=1,
             kwargs={"autocommit": True, "options": OPTIONS},

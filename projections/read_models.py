@@ -50,6 +50,10 @@ ROWS: dict[str, msgspec.json.Decoder[list[Any]]] = {table.name: msgspec.json.Dec
 READ_CHECKPOINT = "select position, cluster, next_offset, generation from checkpoint where projection = 'main'"
 ADVANCE = "select ops.advance(%s, %s, %s, %s, %s, %s)"
 HIDE = "update results set hidden = true where not hidden and (classification_id = any(%s) or image_id = any(%s))"
+BY_INDEX = "set local enable_seqscan = off"  # a job that was most of the table is none of it any more, which the planner learns late
+HIDE_SOME = """update results set hidden = true where id in (
+  select id from results where classification_id = %s and not hidden order by created_at, id limit %s)"""
+HIDDEN_AT_ONCE = 20_000  # results in one statement: all of a large job would take longer than a statement may
 LETTERS = "select position, stream from dead_letters order by position"
 PARKED = "select position, stream from parked order by position"
 HEAL = "with gone as (delete from dead_letters where position = any(%s)) delete from parked where position = any(%s)"
@@ -95,7 +99,8 @@ class PostgresModels:
         return {name: {row.id: row for row in ROWS[name].decode(_text(cursor))} for name, cursor in cursors.items()}
 
     def write(self, target: Target, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
-        """In one round trip."""
+        """In one round trip, but for what hides very many results: that goes ahead, piece by piece, and harmlessly so."""
+        self._hide_ahead(changes)
         cluster, offset = (to.cluster, to.next_offset) if to.cluster else (None, None)
         moved = (target.at.position, target.generation, to.position, cluster, offset, generations)
         try:
@@ -107,6 +112,12 @@ class PostgresModels:
             if error.sqlstate == "BS001":
                 raise Outrun from None
             raise
+
+    def _hide_ahead(self, changes: Changes) -> None:
+        """What earlier batches wrote of the deleted jobs: deleted they are in the log already, whatever becomes of this batch."""
+        for job in changes.hidden_jobs:
+            while self._connection.execute(HIDE_SOME, (job, HIDDEN_AT_ONCE)).rowcount == HIDDEN_AT_ONCE:
+                pass
 
     @contextmanager
     def held(self) -> Iterator[Target]:
@@ -127,7 +138,7 @@ def _text(cursor: psycopg.Cursor[Any]) -> str:
 def _changing(changes: Changes) -> list[Statement]:
     done = [statement for written in changes.rows for statement in _writing(written)]
     if changes.hidden_jobs or changes.hidden_images:
-        done.append((HIDE, (list(changes.hidden_jobs), list(changes.hidden_images))))
+        done += [(BY_INDEX, ()), (HIDE, (list(changes.hidden_jobs), list(changes.hidden_images)))]
     if changes.healed:
         done.append((HEAL, (list(changes.healed), list(changes.healed))))
     done += [(SET_ASIDE, (one.position, one.position, one.stream, one.type, one.reason)) for one in changes.aside]

@@ -15,6 +15,7 @@ SILENT: Final = 7.0  # seconds; more than a statement may take on the server
 RESTED: Final = 2.0  # seconds after which a connection is asked for a sign of life, before what is wanted of it
 SIGN: Final = 1.5  # seconds that the sign may take
 QUIET: Final = 3.0  # seconds after which a listening connection asks whether anybody is there
+TRIED_FOR: Final = 2.0  # seconds that a pool tries a connection by itself: later tries come ever seldomer, and who needs one tries at once
 KEPT_ALIVE: Final[dict[str, Any]] = {
     "connect_timeout": 3,
     "keepalives_idle": 5,

@@ -209,6 +209,29 @@ def test_a_row_that_was_never_there_can_be_deleted(stood):
     models.close()
 
 
+def test_the_results_of_a_job_too_large_for_one_statement_are_hidden_piece_by_piece(stood, laboratory, monkeypatch):
+    monkeypatch.setattr(classification, "CHUNK_MOST", 4)
+    monkeypatch.setattr(read_models, "HIDDEN_AT_ONCE", 2)
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    cells = lab.dataset(ada)
+    seen = [lab.image(ada, cells) for _ in range(8)]
+    for one in seen:
+        lab.accept(one)
+    kept, deleted = lab.job(ada, dataset=cells), lab.job(ada, dataset=cells)
+    for job in (kept, deleted):
+        lab.plan(job, seen)
+        for number in range(2):
+            lab.judge(job, number, seen[4 * number : 4 * number + 4])
+    lab.follow()
+    lab.delete_job(ada, deleted)
+    lab.follow()
+    (results,) = (table for table in TABLES if table.name == "results")
+    assert {(row.classification_id, row.hidden) for row in stood.rows(results)} == {(kept, False), (deleted, True)}
+    assert len(stood.rows(results)) == 16
+
+
 # ---- open work -------------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def step(stood, laboratory):

@@ -1,6 +1,7 @@
 """A database that says nothing any more, while the line to it stands: noticed, and left for a new connection."""
 
 import asyncio
+import contextlib
 import random
 import time
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from infrastructure.reads import ReadDatabase
 from infrastructure.recorder import PostgresRecorder
 from tests.chaos.proxy import Link
 from tests.given import NOW
+
+ROOT = RootKey(bytes(32))
 
 
 @pytest.fixture
@@ -123,8 +126,7 @@ def test_one_who_listens_notices_too_and_is_not_disturbed_by_quiet(link, url):
 
 @pytest.mark.usefixtures("impatient")
 def test_commands_go_on_after_their_connections_went_mute(link, url):
-    root = RootKey(bytes(32))
-    log = EventLog(PostgresRecorder(url, root), root)
+    log = EventLog(PostgresRecorder(url, ROOT), ROOT)
     try:
         made(log)
         with mute_for_ever(link), pytest.raises(Unavailable):
@@ -139,6 +141,33 @@ def test_commands_go_on_after_their_connections_went_mute(link, url):
         assert log.head() == 2
     finally:
         log.close()
+
+
+def test_once_the_database_is_back_nobody_waits_for_as_long_as_it_was_away(link, url):
+    async def asks():
+        reads, log = ReadDatabase(url), EventLog(PostgresRecorder(url, ROOT), ROOT)
+        await reads.open()
+
+        async def ask():
+            return await asyncio.gather(reads.rows("select 1 as number", {}, into=dict), asyncio.to_thread(log.head))
+
+        try:
+            await ask()
+            link.spoil("reset")
+            until = time.monotonic() + 9
+            while time.monotonic() < until:
+                with pytest.raises(Unavailable):
+                    await ask()
+            link.mend()
+            async with asyncio.timeout(4):
+                while True:
+                    with contextlib.suppress(Unavailable):
+                        return await ask()
+        finally:
+            log.close()
+            await reads.close()
+
+    assert asyncio.run(asks()) == [[{"number": 1}], 0]
 
 
 def made(log):
