@@ -22,6 +22,7 @@ from application.context import Services
 from application.identity import Identities
 
 THREADS = 64  # commands that wait for the log at once
+STORING = 32  # of which may wait for the file store: it may be slow, and the others are not to be
 
 
 def create_app(services: Services) -> Edge:
@@ -36,6 +37,7 @@ def create_app(services: Services) -> Edge:
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         threads = ThreadPoolExecutor(THREADS, thread_name_prefix="command")
         asyncio.get_running_loop().set_default_executor(threads)
+        app.state.storing = asyncio.Semaphore(STORING)
         async with services.opened():
             yield
 

@@ -20,7 +20,7 @@ from api.problems import BodyTooLarge, UnsupportedMediaType
 from application.context import Services, Sniffed
 from application.downloads import safe_filename
 from application.ports import BlobWriter
-from domain.errors import ImageTooLarge
+from domain.errors import ImageTooLarge, Unavailable
 from domain.values import FILENAME_MOST, invalid, text
 
 T = TypeVar("T")
@@ -33,6 +33,7 @@ FIELD_MOST = 1024  # bytes
 BOUNDARY_MOST = 200  # characters
 AROUND_MOST = 64 * 1024  # bytes that a form may have beside its file
 PIECE = 512 * 1024  # bytes that are checked and written at once
+STORE_WAIT = 5.0  # seconds for a place among those that store
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,11 +52,11 @@ async def received(request: Request[Any, Any, Any], services: Services, permit: 
 
     `permit(dataset, device)` is asked in a thread: before the first byte of the file where the form has named the dataset by then,
     otherwise before the file is kept. Raises what it raises, what the gate and the blob store raise, Invalid, Malformed,
-    BodyTooLarge and UnsupportedMediaType.
+    BodyTooLarge, UnsupportedMediaType, and Unavailable when the store is slow.
     """
     announced = _announced(request)
     parser = _parser(request, announced)
-    reading = _Reading(services, permit)
+    reading = _Reading(services, permit, request.app.state.storing)
     try:
         async for chunk in _chunks(request, announced, most=services.options.upload_max_bytes):
             for event in _events(parser, chunk):
@@ -70,9 +71,9 @@ async def received(request: Request[Any, Any, Any], services: Services, permit: 
 class _Reading:
     """What of the form has come so far."""
 
-    def __init__(self, services: Services, permit: Permit) -> None:
+    def __init__(self, services: Services, permit: Permit, storing: asyncio.Semaphore) -> None:
         self.file = _Incoming(services)
-        self._permit = permit
+        self._permit, self._storing = permit, storing
         self._permitted: tuple[UUID, UUID | None] | None = None
         self._fields: dict[str, str] = {}
         self._filename: str | None = None
@@ -94,8 +95,20 @@ class _Reading:
         if self._filename is None:
             raise invalid("file", "is missing: send one image as the part named file")
         permit = None if named == self._permitted else lambda: self._permit(dataset, device)
-        sniffed, sha256, size = await _in_thread(self.file.finish, permit)
+        sniffed, sha256, size = await self._stored(permit)
         return Form(dataset_id=dataset, device_id=device, filename=self._filename, sha256=sha256, size=size, sniffed=sniffed)
+
+    async def _stored(self, permit: Callable[[], None] | None) -> tuple[Sniffed, str, int]:
+        """Raises Unavailable where the store keeps so many waiting that the threads of all others would be held too."""
+        try:
+            async with asyncio.timeout(STORE_WAIT):
+                await self._storing.acquire()
+        except TimeoutError:
+            raise Unavailable("The file store is slow; try again", retry_after=5) from None
+        try:
+            return await _in_thread(self.file.finish, permit)
+        finally:
+            self._storing.release()
 
     async def _begin(self, part: MultipartSegment) -> None:
         self._name = part.name or ""

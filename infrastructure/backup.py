@@ -202,7 +202,7 @@ def _copied(named: list[str], blobs: Blobs, folder: Path, progress: Progress) ->
     for number, sha256 in enumerate(named):
         progress("blobs", number, len(named))
         path = _blob(folder, sha256)
-        if path.exists():
+        if _digest_of(path) == sha256:
             continue
         try:
             data = blobs.read(sha256)

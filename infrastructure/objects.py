@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import re
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,6 +34,7 @@ ABANDONED: Final = 86400.0  # seconds after which an upload without an end is sw
 KNOWN_AT_ONCE: Final = 500
 PATIENCE: Final = 5  # seconds for an answer of S3
 ATTEMPTS: Final = 3
+UNHEARD: Final = 7  # seconds
 PUT_WITHIN: Final = 10.0  # seconds, all attempts together: the client waits without end for a dead peer to take a body
 SLOWEST: Final = 64 * 1024  # bytes a second, on top of that
 READ_AT_ONCE: Final = 16
@@ -183,7 +185,8 @@ class Upload:
         return sha256, self._size
 
     def abort(self) -> None:
-        self.file.close()
+        with suppress(OSError):  # what is left to write finds no room
+            self.file.close()
         _remove(self._written)
 
 
@@ -224,6 +227,7 @@ def _bucket(settings: Settings) -> Place:
             endpoint_url=endpoint or None,
             config_kwargs={
                 "signature_version": "s3v4",
+                "connector_args": {"socket_factory": _impatient},
                 "connect_timeout": PATIENCE,
                 "read_timeout": PATIENCE,
                 "retries": {"max_attempts": 0},  # s3fs repeats
@@ -258,6 +262,15 @@ def _bucket(settings: Settings) -> Place:
 
     each = ThreadPoolExecutor(READ_AT_ONCE, thread_name_prefix="blobs").map
     return Place(inside, bucket, uploads, (OSError, BotoCoreError), inside.cat_file, each, keep, link)
+
+
+def _impatient(address: Any) -> socket.socket:
+    """A socket whose peer is given up when it does not acknowledge for a while what was sent to it."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    with suppress(OSError, AttributeError):  # another system than Linux
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD * 1000)
+    return made
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from application.ports import Recorded
 from infrastructure.kafka.broker import AWAY, EVENTS, hush, make_topics, topics_made
 from infrastructure.kafka.cloud_events import headers
-from infrastructure.kafka.sending import producer
+from infrastructure.kafka.sending import producer, stopped
 from infrastructure.recorder import EVENT_COLUMNS, recorded_from
 
 log = structlog.get_logger()
@@ -277,4 +277,4 @@ async def connected(brokers: str, *, source: bytes) -> AsyncIterator[KafkaTopic]
         await sender.start()
         yield KafkaTopic(brokers, sender, source=source)
     finally:
-        await sender.stop()
+        await stopped(sender)

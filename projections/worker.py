@@ -106,7 +106,7 @@ def run_projector(given: Settings) -> NoReturn:
 
 def sweep(given: Settings, root: RootKey) -> int:
     """Free the stored files that nobody refers to any more; how many there were."""
-    with read_models.connect(given.postgres_url) as connection:
+    with read_models.connect(given.postgres_url, by=Attentive) as connection:
         return sweep_orphans(open_blobs(given, root), partial(used, connection), now=datetime.now(UTC))
 
 

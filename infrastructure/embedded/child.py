@@ -135,8 +135,11 @@ def open_log(path: Path) -> int:
 
 
 def shorten_log(path: Path) -> None:
-    """Set what is in a log grown too long aside as NAME.log.1, and go on in the same file, which others have open."""
-    with suppress(FileNotFoundError):
+    """Set what is in a log grown too long aside as NAME.log.1, and go on in the same file, which others have open.
+
+    Where there is no room to, it grows on.
+    """
+    with suppress(OSError):
         if path.stat().st_size > LOG_MOST:
             shutil.copy(path, path.with_name(path.name + ".1"))
             os.truncate(path, 0)

@@ -76,7 +76,7 @@ class Tended:
         """Whether it could be started; if not it counts as dead, and is tried again later."""
         try:
             self.start()
-        except CannotStart as error:
+        except (CannotStart, OSError) as error:
             self.child = None
             tell(f"{self.name}: {error}")
         return self.child is not None

@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaProducer
 from infrastructure.kafka.broker import AWAY
 
 PATIENCE: Final = 5.0  # seconds until Kafka must have it
+FAREWELL: Final = 1.0  # seconds for what is under way at the end
 
 
 def producer(brokers: str) -> AIOKafkaProducer:
@@ -21,6 +22,16 @@ def producer(brokers: str) -> AIOKafkaProducer:
         request_timeout_ms=10_000,
         metadata_max_age_ms=30_000,
     )
+
+
+async def stopped(producer: AIOKafkaProducer) -> None:
+    """End it, once Kafka has what is under way; a Kafka that is away is not waited for: it would be for ever."""
+    try:
+        async with asyncio.timeout(FAREWELL):
+            await producer.stop()
+    except TimeoutError:
+        await producer._sender.close()  # noqa: SLF001 - `stop` has no end of its own
+        await producer.client.close()
 
 
 class Sender:
@@ -41,7 +52,7 @@ class Sender:
 
     async def close(self) -> None:
         if self._producer is not None:
-            await self._producer.stop()
+            await stopped(self._producer)
             self._producer = None
 
     async def _connected(self) -> AIOKafkaProducer:
@@ -54,7 +65,7 @@ class Sender:
                 try:
                     await made.start()
                 except (*AWAY, asyncio.CancelledError):
-                    await made.stop()
+                    await stopped(made)
                     raise
                 self._producer = made
         return self._producer

@@ -5,8 +5,9 @@ from contextlib import suppress
 
 import pytest
 
+from infrastructure.embedded.broker import Broker
 from infrastructure.kafka.broker import EVENTS
-from infrastructure.kafka.sending import Sender
+from infrastructure.kafka.sending import Sender, producer, stopped
 
 pytestmark = pytest.mark.anyio
 
@@ -21,3 +22,15 @@ async def test_a_producer_that_gave_up_for_good_is_replaced(broker_url):
     await sender(EVENTS, b"key", b"second")
     assert sender._producer is not gone
     await sender.close()
+
+
+async def test_the_end_does_not_wait_for_a_kafka_that_is_away(tmp_path):
+    with Broker(tmp_path) as broker:
+        sending = producer(broker.url)
+        await sending.start()
+        await sending.send_and_wait(EVENTS, b"first")
+    under_way = await sending.send(EVENTS, b"second")
+    async with asyncio.timeout(10):
+        await stopped(sending)
+    assert not under_way.done() or under_way.exception() is not None
+    assert sending._sender.sender_task.done()
