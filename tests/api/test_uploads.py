@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import json
+import threading
 import tracemalloc
 from pathlib import Path
 from uuid import uuid4
@@ -10,6 +11,8 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from api.app import STORING
+from infrastructure.objects import Upload
 from tests.api.people import PICTURE, dataset, events_of, refused, share, stored, upload
 from tests.hostile import bare_jpeg, frame, hostile_files, jpeg, page, png, scan, tiff
 
@@ -389,3 +392,20 @@ async def test_an_upload_that_is_refused_in_the_end_is_only_an_orphan(laboratory
     assert refused(await upload(http, cells, png(), headers={"Idempotency-Key": "once"}), 422)
     assert len(stored(lab_settings)) == 2
     assert events_of(laboratory, "ImageUploaded") == 1
+
+
+async def test_a_store_that_keeps_uploads_waiting_holds_nobody_else_up(laboratory, desk, monkeypatch):
+    http, cells, _ = desk
+    go_on, commit = threading.Event(), Upload.commit
+    monkeypatch.setattr(Upload, "commit", lambda upload: go_on.wait(30) and commit(upload))
+    monkeypatch.setattr("api.uploads.STORE_WAIT", 0.2)
+    waiting = [asyncio.create_task(upload(http, cells)) for _ in range(STORING)]
+    while not laboratory.app._app.state.storing.locked():
+        await asyncio.sleep(0.01)
+    answer = await upload(http, cells)
+    refused(answer, 503)
+    assert answer.headers["retry-after"] == "5"
+    assert (await http.post("/api/datasets", json={"name": "others"})).status_code == 201
+    go_on.set()
+    assert {answer.status_code for answer in await asyncio.gather(*waiting)} <= {200, 201}
+    assert (await upload(http, cells)).status_code in {200, 201}

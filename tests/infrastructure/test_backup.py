@@ -114,6 +114,13 @@ def test_a_second_backup_into_the_folder_copies_only_what_is_new(made, owner_url
     assert checked(made, ROOT) == again
 
 
+def test_what_was_damaged_in_the_folder_is_copied_again(made, owner_url, store):
+    damaged, *_ = blob_files(made)
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    again = backup(owner_url, store, made, root=ROOT)
+    assert checked(made, ROOT) == again
+
+
 def test_what_the_store_has_lost_is_named(owner_url, log, store, made):
     lost = next(iter(store.kept))
     del store.kept[lost]

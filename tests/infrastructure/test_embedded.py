@@ -1,5 +1,6 @@
 """The embedded servers: where they start, what they survive, what they leave behind."""
 
+import errno
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from infrastructure.embedded.child import CannotStart, Child, last_words, open_l
 from infrastructure.embedded.folders import mark, passable, run_folder
 from infrastructure.embedded.postgres import Postgres, installed, processes_marked
 from infrastructure.embedded.redis import Redis
+from infrastructure.embedded.tended import Tended
 
 NOBODY = 65534
 AS_ROOT = os.geteuid() == 0
@@ -326,6 +328,29 @@ def test_a_long_log_is_set_aside_at_the_next_start(tmp_path):
     os.close(open_log(log))
     assert log.stat().st_size == 0
     assert (tmp_path / "x.log.1").stat().st_size == 12 * 1024**2
+
+
+def test_a_long_log_on_a_full_disk_grows_on(tmp_path, monkeypatch):
+    log = tmp_path / "x.log"
+    log.write_bytes(b"old" * 4 * 1024**2)
+    monkeypatch.setattr(shutil, "copy", full)
+    os.close(open_log(log))
+    assert log.stat().st_size == 12 * 1024**2
+
+
+def test_one_that_cannot_be_started_on_a_full_disk_is_tried_again_later(tmp_path):
+    told = []
+    tended = Tended("api", full, tmp_path / "x.log")
+    assert not tended.restart(told.append)
+    assert not tended.mend(told.append)
+    assert told == [
+        "api: [Errno 28] No space left on device",
+        f"api ended (exit code None); starting it again in 0.1 s; its log is {tmp_path / 'x.log'}",
+    ]
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_what_a_dead_child_left_in_its_group_is_killed(tmp_path):

@@ -1,5 +1,6 @@
 """What the local folder and S3 do beyond the common contract: durability, signed addresses, and what happens when they are away."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -113,6 +114,31 @@ def test_a_folder_that_cannot_be_written_is_unavailable(tmp_path):
         put(blobs)
     with pytest.raises(Unavailable):
         blobs.put_derived("thumbnail/abc", b"", "image/jpeg")
+
+
+class Full:
+    """A file on a disk that had room for all but what is buffered."""
+
+    def __init__(self, file):
+        self.name, self._file = file.name, file
+
+    def flush(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close(self):
+        self._file.close()
+        self.flush()
+
+
+def test_a_disk_that_is_full_at_the_last_byte_makes_it_unavailable_and_keeps_nothing(tmp_path):
+    blobs = in_folder(tmp_path)
+    writer = blobs.begin()
+    writer.write(DATA)
+    writer.file = Full(writer.file)
+    with pytest.raises(Unavailable):
+        writer.commit()
+    writer.abort()
+    assert list((tmp_path / "blobs" / "uploads").iterdir()) == []
 
 
 # ---- signed addresses of the folder ------------------------------------------------------------------------------------------------
