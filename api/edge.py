@@ -9,9 +9,9 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from api.admission import Admission
 from api.pace import Message, Pace, Receive
 from api.problems import MEDIA_TYPE, problem
-from api.room import Room
 from application.context import Options
 
 log = structlog.get_logger()
@@ -50,18 +50,18 @@ class Edge:
         self._app, self._options, self._observed, self.lifespan = app, options, observed, lifespan
         self._hosts = {host.lower() for host in options.allowed_hosts}
         self._secure = (*SECURE, HSTS) if options.secure_cookies else SECURE
-        self._room = Room()
+        self._admission = Admission()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request = _Request(scope, self._options.cors_origins)
-        self._room.count += 1
+        self._admission.count += 1
         try:
             await self._handle(request, receive, self._dressed(request, send))
         finally:
-            self._room.count -= 1
+            self._admission.count -= 1
             self._tell(request)
 
     async def _handle(self, request: "_Request", receive: Receive, send: Send) -> None:
@@ -72,7 +72,7 @@ class Edge:
             await send({"type": "http.response.start", "status": 204, "headers": self._preflight(request)})
             await send({"type": "http.response.body", "body": b""})
             return
-        body = Pace(receive, self._room)
+        body = Pace(receive, self._admission)
         try:
             await self._app(request.scope, body.received, send)
         except Exception:
@@ -83,7 +83,7 @@ class Edge:
 
     def _refusal(self, request: "_Request") -> tuple[int, str] | None:
         headers = request.headers
-        if not request.path.startswith(QUIET) and not self._room.is_left(request.began):
+        if not request.path.startswith(QUIET) and not self._admission.admits(request.began):
             request.turned_away = True
             return 503, "Too many requests at once; try again in a second"
         if not self._is_served(request):
@@ -121,7 +121,7 @@ class Edge:
                     return
                 request.ended = True
                 message = {"type": "http.response.body", "body": b""}
-            with self._room:
+            with self._admission:
                 await send(message)
 
         return dressed

@@ -331,7 +331,7 @@ async def test_trailing_slashes_are_the_same_route(laboratory):
 
 # ---- too many at once --------------------------------------------------------------------------------------------------------------
 async def test_more_than_can_be_worked_on_are_told_when_to_come_back(laboratory, monkeypatch):
-    monkeypatch.setattr("api.room.AT_ONCE", 3)
+    monkeypatch.setattr("api.admission.AT_ONCE", 3)
     http = await browsing(laboratory)
     waiting = [asyncio.create_task(http.get(DATASETS, params={"min_position": 10**6})) for _ in range(3)]
     await asyncio.sleep(0.3)
@@ -344,7 +344,7 @@ async def test_more_than_can_be_worked_on_are_told_when_to_come_back(laboratory,
 
 
 async def test_those_who_send_slowly_hold_nobody_up(laboratory, monkeypatch):
-    monkeypatch.setattr("api.room.AT_ONCE", 3)
+    monkeypatch.setattr("api.admission.AT_ONCE", 3)
     http = await browsing(laboratory)
     go_on = asyncio.Event()
 

@@ -28,15 +28,19 @@ class Verdict(NamedTuple):
 
 
 def settle(settings, *, within=60.0):
-    """Wait until every job has ended and the read models have come to the head; seconds it took, None when that is not reached."""
+    """Wait until all is done and shown: jobs ended, images inspected, read models at the head.
+
+    Seconds it took; None when that is not reached.
+    """
     began = time.monotonic()
     with psycopg.connect(settings.postgres_owner_url, autocommit=True) as connection:
         while time.monotonic() - began < within:
-            (open_jobs, behind) = connection.execute(
+            (open_jobs, behind, uninspected) = connection.execute(
                 "select (select count(*) from read.classifications where status in ('pending', 'running') and not deleted),"
-                " (select h.position from es.head h) - (select position from read.checkpoint)"
+                " (select h.position from es.head h) - (select position from read.checkpoint),"
+                " (select count(*) from read.work w join read.datasets d on d.id = w.dataset_id and not d.deleted where w.kind = 'inspect')"
             ).fetchone()
-            if not open_jobs and not behind:
+            if not (open_jobs or behind or uninspected):
                 return time.monotonic() - began
             time.sleep(0.1)
     return None

@@ -26,11 +26,27 @@ class Span(NamedTuple):
     end: int
 
 
+class Looked(Store):
+    looks = 0
+
+    def head(self):
+        self.looks += 1
+        return super().head()
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+
 class Bench:
     """A follower with everything in memory; `owner` says whether the topic is its own."""
 
     def __init__(self, head=0, *, owner=True):
-        self.store, self.models, self.owner, self.counted = Store(head), Models(), owner, {}
+        self.store, self.models, self.owner, self.counted = Looked(head), Models(), owner, {}
         self.feed = Feed(self.models, self.store)
         self.follower = Follower(self.feed, self.store, recorded=self.recorded, owns=lambda: self.owner, count=self.count)
 
@@ -47,8 +63,16 @@ class Bench:
         await self.follower.take(Frame("one", list(positions), 100 + len(positions)))
 
     async def applied(self, last):
-        while self.models.at.position < last:
-            await asyncio.sleep(0.005)
+        async with asyncio.timeout(5):
+            while self.models.at.position < last:
+                await asyncio.sleep(0.005)
+
+    async def looked(self):
+        """Until it has looked at the head, and done what follows from that."""
+        looks = self.store.looks
+        async with asyncio.timeout(5):
+            while self.store.looks < looks + 2:
+                await asyncio.sleep(0.005)
 
 
 @pytest.fixture
@@ -57,6 +81,14 @@ def quick(monkeypatch):
     monkeypatch.setattr(following, "PATIENCE", 0.1)
     monkeypatch.setattr(following, "STANDBY_PATIENCE", 0.4)
     monkeypatch.setattr(following, "REST", 0.02)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The follower's, which stands still unless it is put forward."""
+    clock = Clock()
+    monkeypatch.setattr(following, "time", clock)
+    return clock
 
 
 @pytest.fixture
@@ -73,54 +105,58 @@ async def follows():
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def took(awaitable):
-    started = asyncio.get_running_loop().time()
-    await asyncio.wait_for(awaitable, 5)
-    return asyncio.get_running_loop().time() - started
-
-
-async def test_without_kafka_the_store_is_followed_at_once(quick, follows):
+async def test_without_kafka_the_store_is_followed_at_once(quick, clock, follows):
     bench = Bench(1200, owner=None)
     follows(bench)
-    await asyncio.wait_for(bench.applied(1200), 5)
+    await bench.applied(1200)
     bench.store.newest = 1201
-    assert await took(bench.applied(1201)) < 0.1
+    await bench.applied(1201)
     assert bench.feed.sources == {"store": 1201}
 
 
-async def test_the_owner_waits_a_little_for_kafka_and_a_standby_longer(quick, follows):
-    for owner, least in ((True, 0.1), (False, 0.4)):
+async def test_the_owner_waits_a_little_for_kafka_and_a_standby_longer(quick, clock, follows):
+    for owner, patience in ((True, 0.1), (False, 0.4)):
         bench = Bench(3, owner=owner)
         follows(bench)
-        await asyncio.wait_for(bench.applied(3), 5)
+        await bench.looked()
+        clock.now += patience + 0.01
+        await bench.applied(3)
         bench.feed.take([event(4)], cluster="one", next_offset=1)
-        await asyncio.sleep(0.05)
         bench.store.newest = 6
-        assert least - 0.03 < await took(bench.applied(6)) < least + 0.3
+        await bench.looked()
+        clock.now += patience - 0.01
+        await bench.looked()
+        assert bench.models.at.position == 4
+        clock.now += 0.02
+        await bench.applied(6)
 
 
-async def test_while_kafka_delivers_nothing_is_read_from_the_store(quick, follows):
+async def test_while_kafka_delivers_nothing_is_read_from_the_store(quick, clock, follows):
     bench = Bench(0)
     follows(bench)
-    for position in range(1, 60):
+    for position in range(1, 30):
         bench.store.newest = position
-        await asyncio.sleep(0.01)
+        clock.now += 0.05
+        await bench.looked()
         await bench.deliver(position)
-    assert bench.feed.sources == {"kafka": 59}
+        await bench.looked()
+    assert bench.feed.sources == {"kafka": 29}
 
 
-async def test_kafka_takes_over_again_from_the_store(quick, follows):
+async def test_kafka_takes_over_again_from_the_store(quick, clock, follows):
     bench = Bench(10, owner=None)
     follows(bench)
-    await asyncio.wait_for(bench.applied(10), 5)
+    await bench.applied(10)
     bench.owner = True
     bench.store.newest = 12
     await bench.deliver(9, 10, 11, 12)
-    await asyncio.sleep(0.05)
+    await bench.looked()
     for position in range(13, 30):
         bench.store.newest = position
-        await asyncio.sleep(0.02)
+        clock.now += 0.05
+        await bench.looked()
         await bench.deliver(position)
+        await bench.looked()
     assert bench.feed.sources["kafka"] >= 17
 
 
@@ -158,10 +194,10 @@ async def test_what_was_applied_is_counted_by_its_source_for_others_to_see(quick
     monkeypatch.setattr(following, "COUNTED_EVERY", 0.0)
     bench = Bench(3, owner=None)
     follows(bench)
-    await asyncio.wait_for(bench.applied(3), 5)
+    await bench.applied(3)
     bench.owner = True
     await bench.deliver(4)
-    await asyncio.sleep(0.1)
+    await bench.looked()
     assert bench.counted == {"store": 3, "kafka": 1}
 
 

@@ -112,6 +112,12 @@ class Consumer:
         with sqlite3.connect(self.database) as database:
             return {(day, label): results for day, label, results in database.execute("select day, label, results from counts")}
 
+    def until_it_says(self, words, within=60):
+        ends = time.monotonic() + within
+        while words not in self.said.read_text():
+            assert time.monotonic() < ends, self.said.read_text()[-2000:]
+            time.sleep(0.1)
+
     def until(self, position, within=60):
         ends = time.monotonic() + within
         while self.position < position:
@@ -121,10 +127,11 @@ class Consumer:
 
 def test_killed_ten_times_it_has_counted_each_result_once(stack, tmp_path):
     consumer, chance = Consumer(stack, tmp_path, kafka=True), random.Random(5)
+    with consumer.running():
+        consumer.until(1)
+        with flowing(stack, pause=0.02):
+            consumer.until_it_says(", by kafka")
     with flowing(stack, pause=0.005) as stop:
-        with consumer.running():
-            consumer.until(1)
-            time.sleep(1)
         for _ in range(10):
             with consumer.running() as process:
                 time.sleep(chance.uniform(0.6, 2.5))
@@ -135,7 +142,6 @@ def test_killed_ten_times_it_has_counted_each_result_once(stack, tmp_path):
         consumer.until(position)
     assert appended > 200
     assert consumer.counts() == counts
-    assert ", by kafka" in consumer.said.read_text()
     assert ", by http" in consumer.said.read_text()
 
 
@@ -144,8 +150,9 @@ def test_it_follows_as_things_happen_and_alone_by_http(stack, tmp_path, kafka):
     consumer = Consumer(stack, tmp_path, kafka=kafka)
     with consumer.running(end=signal.SIGINT):
         consumer.until(1)
-        with flowing(stack, pause=0.01) as stop:
-            time.sleep(2)
+        with flowing(stack, pause=0.02) as stop:
+            consumer.until_it_says(", by kafka" if kafka else ", by http")
+            time.sleep(1)
             stop()
         position, counts = truth(stack)
         consumer.until(position)

@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer
 from api.client import Client
 from infrastructure.container import blobs
 from infrastructure.embedded.postgres import installed
+from tests.chaos.verdict import settle
 from tests.chaos.workload import PICTURES
 from tests.system.conftest import PASSWORD, made_account
 
@@ -93,7 +94,7 @@ def test_no_log_and_no_blob_tells_a_private_word(stack, planted):
 def test_after_an_erasure_no_dump_holds_the_person_and_the_chain_still_verifies(stack, admin, planted):
     bioscope(stack, "users", "erase", f"{planted['mark']}@example.org", "--yes")
     admin.call("DELETE", f"/api/datasets/{planted['dataset']}")
-    time.sleep(1.0)
+    assert settle(stack) is not None
     dump = subprocess.run(
         [installed(None) / "bin" / "pg_dump", "--schema=es", "--schema=ops", "--table=read.users", stack.postgres_owner_url],
         capture_output=True,

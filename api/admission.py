@@ -1,4 +1,4 @@
-"""How many requests are worked on at once: many for a moment, fewer while a crowd stays, so that whoever is let in is answered soon."""
+"""Admission control: many requests at once for a moment, fewer while a crowd stays, so that whoever is let in is answered soon."""
 
 from typing import Final
 
@@ -10,10 +10,10 @@ THIN: Final = 20.0  # seconds until it is tried again whether so many are too ma
 NEVER: Final = float("-inf")
 
 
-class Room:
-    """The requests that are worked on. Entered by one that waits for its client: it takes no room until it goes on.
+class Admission:
+    """How many requests are worked on. Entered by one that waits for its client: it is not counted until it goes on.
 
-    Who arrives is counted first, and asks then whether there is room.
+    Who arrives is counted first, and asks then to be let in.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Room:
         self._first = self._last = NEVER  # when one of the crowd was turned away
         self._thinned = NEVER  # when the crowd was found to stay
 
-    def is_left(self, now: float) -> bool:
+    def admits(self, now: float) -> bool:
         """Whether the last one counted may be worked on; `now` in seconds, on any clock."""
         gone = now - self._last > GONE
         thin = not gone and now - self._thinned < THIN

@@ -1,0 +1,85 @@
+"""A burst is let in, a crowd that stays is thinned, and nobody is turned away once it has gone."""
+
+import pytest
+
+from api.admission import AT_ONCE, CROWDED, GONE, STAYS, THIN, Admission
+
+
+@pytest.fixture
+def door():
+    return Admission()
+
+
+def asked(door, already, now):
+    """Whether one more is let in beside so many."""
+    door.count = already + 1
+    return door.admits(now)
+
+
+def crowd(door, *, since, until):
+    """One more than can be worked on, every tenth of a second."""
+    for tenth in range(round((until - since) * 10) + 1):
+        assert not asked(door, AT_ONCE, since + tenth / 10)
+
+
+def test_as_many_as_can_be_worked_on_are_let_in_and_no_more(door):
+    assert asked(door, AT_ONCE - 1, 0.0)
+    assert not asked(door, AT_ONCE, 0.0)
+
+
+def test_after_a_burst_as_many_are_let_in_as_before(door):
+    crowd(door, since=0.0, until=STAYS)
+    assert asked(door, AT_ONCE - 1, STAYS)
+
+
+def test_many_who_are_never_too_many_are_all_let_in(door):
+    assert all(asked(door, AT_ONCE - 1, second) for second in range(100))
+
+
+def test_a_crowd_that_stays_is_thinned(door):
+    crowd(door, since=0.0, until=STAYS + 0.2)
+    assert not asked(door, CROWDED, STAYS + 0.3)
+    assert asked(door, CROWDED - 1, STAYS + 0.3)
+
+
+def test_it_is_thin_while_somebody_is_turned_away(door):
+    crowd(door, since=0.0, until=STAYS + 0.2)
+    for tenth in range(round((THIN - 0.4) * 10)):
+        assert not asked(door, CROWDED, STAYS + 0.3 + tenth / 10)
+
+
+def test_after_a_while_it_is_tried_whether_so_many_are_still_too_many(door):
+    crowd(door, since=0.0, until=STAYS + 0.2)
+    crowd(door, since=STAYS + 0.3, until=THIN + 0.2)
+    assert asked(door, AT_ONCE - 1, THIN + 0.9)
+    assert not asked(door, AT_ONCE, THIN + 0.9)
+
+
+def test_if_so_many_still_are_too_many_the_crowd_is_thinned_at_once(door):
+    crowd(door, since=0.0, until=2 * THIN)
+    assert not asked(door, CROWDED, 2 * THIN + 0.1)
+
+
+def test_clients_that_wait_for_their_answers_are_all_let_in_again_in_the_end(door):
+    crowd(door, since=0.0, until=STAYS + 0.2)
+    let_in = [asked(door, 63, STAYS + 0.3 + tenth / 10) for tenth in range(2 * round(THIN) * 10)]
+    assert not let_in[0]
+    assert all(let_in[round(THIN + 1) * 10 :])
+
+
+def test_when_the_crowd_has_gone_as_many_as_ever_are_let_in(door):
+    crowd(door, since=0.0, until=STAYS + 0.2)
+    assert asked(door, AT_ONCE - 1, STAYS + 0.2 + GONE + 0.1)
+
+
+def test_the_next_crowd_is_a_burst_again(door):
+    crowd(door, since=0.0, until=STAYS + 0.2)
+    crowd(door, since=10.0, until=10.0 + STAYS)
+    assert asked(door, AT_ONCE - 1, 10.0 + STAYS)
+
+
+def test_who_waits_for_its_client_takes_no_door(door):
+    door.count = 1
+    with door:
+        assert door.count == 0
+    assert door.count == 1
