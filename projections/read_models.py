@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 import psycopg
@@ -51,8 +53,12 @@ READ_CHECKPOINT = "select position, cluster, next_offset, generation from checkp
 ADVANCE = "select ops.advance(%s, %s, %s, %s, %s, %s)"
 HIDE = "update results set hidden = true where not hidden and (classification_id = any(%s) or image_id = any(%s))"
 BY_INDEX = "set local enable_seqscan = off"  # a job that was most of the table is none of it any more, which the planner learns late
-HIDE_SOME = """update results set hidden = true where id in (
-  select id from results where classification_id = %s and not hidden order by created_at, id limit %s)"""
+HIDE_SOME = """with page as materialized (
+    select created_at, id from results where classification_id = %s and not hidden and (created_at, id) > (%s, %s)
+    order by created_at, id limit %s),
+  hiding as (update results set hidden = true where id in (select id from page))
+  select created_at, id from page order by created_at desc, id desc limit 1"""
+FIRST = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
 HIDDEN_AT_ONCE = 20_000  # results in one statement: all of a large job would take longer than a statement may
 LETTERS = "select position, stream from dead_letters order by position"
 PARKED = "select position, stream from parked order by position"
@@ -116,8 +122,9 @@ class PostgresModels:
     def _hide_ahead(self, changes: Changes) -> None:
         """What earlier batches wrote of the deleted jobs: deleted they are in the log already, whatever becomes of this batch."""
         for job in changes.hidden_jobs:
-            while self._connection.execute(HIDE_SOME, (job, HIDDEN_AT_ONCE)).rowcount == HIDDEN_AT_ONCE:
-                pass
+            place: tuple[Any, ...] | None = FIRST
+            while place is not None:
+                place = self._connection.execute(HIDE_SOME, (job, *place, HIDDEN_AT_ONCE)).fetchone()
 
     @contextmanager
     def held(self) -> Iterator[Target]:

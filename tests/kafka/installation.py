@@ -39,11 +39,11 @@ class Installation:
         self.ada = self._member()
 
     # ---- processes ----
-    def start(self, *names):
+    def start(self, *names, by="api.cli"):
         for name in names:
             kind = name.split("-")[0]
             variables = environment(self.settings, os.environ)
-            self.children[name] = Child(python("api.cli", kind), log=self.folder / f"{name}.log", environment=variables)
+            self.children[name] = Child(python(by, kind), log=self.folder / f"{name}.log", environment=variables)
 
     def stop(self, *names, within=3.0):
         """By SIGTERM; the exit codes."""

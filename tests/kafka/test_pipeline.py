@@ -40,12 +40,14 @@ def test_a_run_over_a_dataset_and_one_over_an_image_come_back_with_results(insta
 
 
 def test_in_steady_state_every_event_comes_by_kafka(installation):
-    installation.start("relay", "projector")
+    installation.start("relay")
+    installation.start("projector", by="tests.kafka.patient")
     installation.until_kafka_delivers()
     before = installation.sources()
     with busy(installation):
         installation.until(lambda: installation.sources()["kafka"] > before["kafka"] + 100)
     installation.until_shown()
+    installation.until(lambda: sum(installation.sources().values()) == installation.shown)
     assert installation.sources()["store"] == before["store"]
     assert installation.stop() == [0, 0]
 
