@@ -91,7 +91,7 @@ class Objects:
 
     def exists(self, sha256: str) -> bool:
         with _told(self._place):
-            return bool(self._files.exists(self._path(_key(sha256))))
+            return self._is_there(self._path(_key(sha256)))
 
     def put_derived(self, name: str, data: bytes, media_type: str) -> None:
         with _told(self._place, putting=True):
@@ -113,13 +113,13 @@ class Objects:
         with _told(self._place):
             derived = [f"{kind}/{sha256}" for kind in self._listed("derived")]
             blob = self._path(_key(sha256))
-            there = self._files.exists(blob)
+            there = self._is_there(blob)
             if put_before is not None and there and _written(self._files.info(blob)) >= put_before:
                 return False
             for path in [blob, *derived]:
                 with suppress(FileNotFoundError):
                     self._files.rm_file(path)
-            return bool(there)
+            return there
 
     def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:
         with _told(self._place):
@@ -145,6 +145,12 @@ class Objects:
 
     def _path(self, key: str) -> str:
         return f"{self._place.root}/{key}"
+
+    def _is_there(self, path: str) -> bool:
+        there = bool(self._files.exists(path))
+        if not there:
+            self._place.uploads.stat()  # or nothing is there
+        return there
 
     def _listed(self, key: str) -> list[str]:
         try:
@@ -275,17 +281,20 @@ def _impatient(address: Any) -> socket.socket:
 
 @contextmanager
 def _told(place: Place, *, putting: bool = False) -> Iterator[None]:
-    """A driver's errors in our words: what is not there is NotFound (unless it was to be put), all else Unavailable."""
-    with _told_of(*place.away, putting=putting):
+    """A driver's errors in our words: what is not there is NotFound (unless it was to be put), all else Unavailable.
+
+    Where not even the folder for uploads is there, nothing is: a disk that is not mounted lacks no single file.
+    """
+    with _told_of(*place.away, lacking=lambda: not putting and place.uploads.is_dir()):
         yield
 
 
 @contextmanager
-def _told_of(*away: type[Exception], putting: bool = True) -> Iterator[None]:
+def _told_of(*away: type[Exception], lacking: Callable[[], bool] = lambda: False) -> Iterator[None]:
     try:
         yield
     except away as error:
-        if isinstance(error, FileNotFoundError) and not putting:
+        if isinstance(error, FileNotFoundError) and lacking():
             raise NotFound("There is no such file") from None
         log.warning("blob store is away", error=f"{type(error).__name__}: {error}")
         raise Unavailable("The file store is away or full; try again", retry_after=5) from error

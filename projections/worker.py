@@ -44,7 +44,7 @@ from projections.scheduling import Scheduler
 from projections.tables import Happened
 
 GROUP = "bioscope-projector"
-FAREWELL = 1.0  # seconds that what goes on aside may take to end
+FAREWELL = 0.75  # seconds that what goes on aside may take to end
 ADD = """insert into ops.counters (name, label, value) select 'projected_events', unnest(%s::text[]), unnest(%s::bigint[])
   on conflict (name, label) do update set value = counters.value + excluded.value returning 1"""
 

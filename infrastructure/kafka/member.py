@@ -24,7 +24,7 @@ from infrastructure.settings import Settings
 log = structlog.get_logger()
 
 HUNG_AFTER: Final = 20.0  # seconds without progress, while the broker answers; a first join can take 11
-LEAVING: Final = 1.0  # seconds that leaving the group may take
+LEAVING: Final = 0.5  # seconds that leaving the group may take
 
 
 class FrameWorker(faust.Worker):

@@ -116,6 +116,18 @@ def test_a_folder_that_cannot_be_written_is_unavailable(tmp_path):
         blobs.put_derived("thumbnail/abc", b"", "image/jpeg")
 
 
+def test_a_folder_that_is_not_mounted_is_away_and_lacks_no_single_file(tmp_path):
+    blobs = in_folder(tmp_path)
+    sha256 = put(blobs)
+    (tmp_path / "blobs").rename(tmp_path / "elsewhere")
+    for look in (blobs.read, blobs.open, blobs.exists, blobs.delete, lambda name: blobs.read_all([name])):
+        with pytest.raises(Unavailable):
+            look(sha256)
+    (tmp_path / "elsewhere").rename(tmp_path / "blobs")
+    assert blobs.read(sha256) == DATA
+    assert not blobs.exists("0" * 64)
+
+
 class Full:
     """A file on a disk that had room for all but what is buffered."""
 

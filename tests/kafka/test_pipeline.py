@@ -1,5 +1,7 @@
 """The whole way, from a command to its result, on the embedded broker and on Apache Kafka, and what happens when parts of it fail."""
 
+import time
+
 import msgspec
 import pytest
 
@@ -90,6 +92,26 @@ def test_one_that_is_killed_loses_nothing(installation, name):
     installation.until_shown()
     applied = installation.row("select count(*), min(position), max(position) from read.activity")
     assert applied == (installation.log.head(), 1, installation.log.head())
+
+
+def test_a_store_that_is_away_for_longer_than_all_attempts_take_fails_nothing(embedded):
+    embedded.settings = msgspec.structs.replace(embedded.settings, chunk_lease_seconds=1.0)
+    embedded.models()
+    cells = embedded.dataset().id
+    first = [embedded.picture(cells, number) for number in range(4)]
+    embedded.start("relay", "projector", "inference")
+    embedded.until(lambda: embedded.inspected(cells) == 4)
+    later = [embedded.picture(cells, number) for number in range(4, 8)]
+    store, elsewhere = embedded.settings.data / "blobs", embedded.settings.data / "elsewhere"
+    store.rename(elsewhere)
+    jobs = [embedded.run(image=first[0]), embedded.run(dataset=cells)]
+    time.sleep(8)
+    assert embedded.row("select count(*) from read.results")[0] == 0
+    elsewhere.rename(store)
+    assert [embedded.until_ended(job)[0::2] for job in jobs] == [("completed", 0)] * 2
+    embedded.until(lambda: embedded.inspected(cells) == len(first + later))
+    assert embedded.row("select count(*) from read.images where rejected is not null")[0] == 0
+    assert embedded.stop() == [0, 0, 0]
 
 
 def test_inference_that_is_killed_is_replaced_and_every_image_has_one_result(installation):
