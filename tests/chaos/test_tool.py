@@ -112,12 +112,14 @@ def test_delay_makes_it_slow_and_nothing_else(link, client):
 
 
 def test_drop_holds_everything_until_it_is_over(link, client):
-    one = client(0.5)
+    one = client(5.0)
     assert said_back(one) == b"hello"
     link.spoil("drop")
+    one.settimeout(0.5)
     with pytest.raises(TimeoutError):
         said_back(one, b"again")
     link.mend()
+    one.settimeout(5.0)
     assert one.recv(100) == b"again"
 
 
@@ -134,8 +136,9 @@ def test_reset_ends_what_is_open_and_what_comes(link, client):
 
 
 def test_half_open_connections_stay_mute_for_ever_and_new_ones_are_well(link, client):
-    one = client(0.5)
+    one = client(5.0)
     assert said_back(one) == b"hello"
+    one.settimeout(0.5)
     link.spoil("half-open")
     link.mend()
     with pytest.raises(TimeoutError):
