@@ -53,11 +53,9 @@ READ_CHECKPOINT = "select position, cluster, next_offset, generation from checkp
 ADVANCE = "select ops.advance(%s, %s, %s, %s, %s, %s)"
 HIDE = "update results set hidden = true where not hidden and (classification_id = any(%s) or image_id = any(%s))"
 BY_INDEX = "set local enable_seqscan = off"  # a job that was most of the table is none of it any more, which the planner learns late
-HIDE_SOME = """with page as materialized (
-    select created_at, id from results where classification_id = %s and not hidden and (created_at, id) > (%s, %s)
-    order by created_at, id limit %s),
-  hiding as (update results set hidden = true where id in (select id from page))
-  select created_at, id from page order by created_at desc, id desc limit 1"""
+LATER = "classification_id = %s and not hidden and (created_at, id) > (%s, %s)"
+HIDE_SOME = f"update results set hidden = true where {LATER} and (created_at, id) <= (%s, %s)"  # noqa: S608 - constants
+LAST_OF_SOME = f"select created_at, id from results where {LATER} order by created_at, id offset %s limit 1"  # noqa: S608 - constants
 FIRST = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
 HIDDEN_AT_ONCE = 20_000  # results in one statement: all of a large job would take longer than a statement may
 LETTERS = "select position, stream from dead_letters order by position"
@@ -120,11 +118,14 @@ class PostgresModels:
             raise
 
     def _hide_ahead(self, changes: Changes) -> None:
-        """What earlier batches wrote of the deleted jobs: deleted they are in the log already, whatever becomes of this batch."""
+        """Of a job with very many results: it is deleted in the log already, whatever becomes of this batch."""
         for job in changes.hidden_jobs:
-            place: tuple[Any, ...] | None = FIRST
-            while place is not None:
-                place = self._connection.execute(HIDE_SOME, (job, *place, HIDDEN_AT_ONCE)).fetchone()
+            place = FIRST
+            while last := self._connection.execute(LAST_OF_SOME, (job, *place, HIDDEN_AT_ONCE)).fetchone():
+                with self._connection.transaction():
+                    self._connection.execute(BY_INDEX)
+                    self._connection.execute(HIDE_SOME, (job, *place, *last))
+                place = last
 
     @contextmanager
     def held(self) -> Iterator[Target]:
