@@ -33,7 +33,7 @@ class Probe:
     def recovery(self, since):
         """All measured from `since` (monotonic), at the same time. Requests are begun after it."""
         times = {}
-        threads = [threading.Thread(target=self._noted, args=(watch, since, times)) for watch in (self._shown, self._judged)]
+        threads = [threading.Thread(target=self._noted, args=(watch, since, times), daemon=True) for watch in (self._shown, self._judged)]
         for thread in threads:
             thread.start()
         for thread in threads:
