@@ -69,7 +69,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def backup(owner_url: str, blobs: Blobs, folder: Path, *, root: RootKey, progress: Progress = lambda *_: None) -> Manifest:
-    """Write a backup into `folder` while everything runs; blobs that lie there already are kept. Raises Unavailable, OSError.
+    """Write a backup into `folder` while everything runs; blobs that lie there already, and whole, are kept. Raises Unavailable, OSError.
 
     The database comes first and in one snapshot: a blob is stored before the log names it, so none is missed.
     """

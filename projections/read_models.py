@@ -57,6 +57,7 @@ LATER = "classification_id = %s and not hidden and (created_at, id) > (%s, %s)"
 HIDE_SOME = f"update results set hidden = true where {LATER} and (created_at, id) <= (%s, %s)"  # noqa: S608 - constants
 LAST_OF_SOME = f"select created_at, id from results where {LATER} order by created_at, id offset %s limit 1"  # noqa: S608 - constants
 FIRST = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
+ROWS_AT_ONCE = 1000  # in one statement: more spill out of its memory
 HIDDEN_AT_ONCE = 20_000  # results in one statement: all of a large job would take longer than a statement may
 LETTERS = "select position, stream from dead_letters order by position"
 PARKED = "select position, stream from parked order by position"
@@ -157,8 +158,8 @@ def _changing(changes: Changes) -> list[Statement]:
 
 def _writing(written: Written) -> Iterator[Statement]:
     table, upserts, deletes = written
-    if upserts:
-        yield STATEMENTS[table.name].upsert, (msgspec.json.encode(upserts).decode(),)
+    for start in range(0, len(upserts), ROWS_AT_ONCE):
+        yield STATEMENTS[table.name].upsert, (msgspec.json.encode(upserts[start : start + ROWS_AT_ONCE]).decode(),)
     if deletes:
         yield STATEMENTS[table.name].delete, (msgspec.json.encode([_named(table, key) for key in deletes]).decode(),)
 
