@@ -4,9 +4,9 @@ from typing import Final
 
 AT_ONCE = 96  # requests worked on; more are told to come back. Those that wait for their client are not among them
 CROWDED = 32  # as many do as much work in a second, and each waits a third as long
-STAYS: Final = 0.5  # seconds for which requests were turned away until it is a crowd that stays
+STAYS: Final = 0.25  # seconds for which requests were turned away until it is a crowd that stays
 GONE: Final = 0.5  # seconds without one turned away until it is gone
-THIN: Final = 20.0  # seconds until it is tried again whether so many are too many: now they may come one after the other
+THIN: Final = 30.0  # seconds until it is tried again whether so many are too many: now they may come one after the other
 NEVER: Final = float("-inf")
 
 

@@ -60,6 +60,8 @@ class Line:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
+                if self._streams is not None and self._streams[0].at_eof():
+                    self.close()  # it rested for longer than the server lets one
                 if self._streams is None:
                     self._streams = await asyncio.open_connection(self._host, self._port)
                 reader, writer = self._streams
