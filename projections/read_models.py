@@ -122,7 +122,7 @@ class PostgresModels:
         """Of a job with very many results: it is deleted in the log already, whatever becomes of this batch."""
         for job in changes.hidden_jobs:
             place = FIRST
-            while last := self._connection.execute(LAST_OF_SOME, (job, *place, HIDDEN_AT_ONCE)).fetchone():
+            while last := self._connection.execute(LAST_OF_SOME, (job, *place, HIDDEN_AT_ONCE - 1)).fetchone():
                 with self._connection.transaction():
                     self._connection.execute(BY_INDEX)
                     self._connection.execute(HIDE_SOME, (job, *place, *last))

@@ -78,7 +78,7 @@ def test_the_next_crowd_is_a_burst_again(door):
     assert asked(door, AT_ONCE - 1, 10.0 + STAYS)
 
 
-def test_who_waits_for_its_client_takes_no_door(door):
+def test_who_waits_for_its_client_is_not_counted(door):
     door.count = 1
     with door:
         assert door.count == 0

@@ -99,17 +99,20 @@ async def test_who_waits_is_answered_as_soon_as_something_happens(laboratory):
     waiting = asyncio.create_task(followed(admin, after=head, wait=20))
     await asyncio.sleep(0.3)
     assert not waiting.done()
-    await made(await laboratory.client("researcher"))
-    found = await asyncio.wait_for(waiting, 10)
+    researcher = await laboratory.client("researcher")
+    began = time.monotonic()
+    await made(researcher)
+    found = await waiting
     assert found["events"][0]["position"] == head + 1
+    assert time.monotonic() - began < 2
 
 
 async def test_waiting_ends_in_time_with_nothing(laboratory):
     admin = await laboratory.client("admin")
     head = laboratory.services.log.head()
     began = time.monotonic()
-    assert await asyncio.wait_for(followed(admin, after=head, wait=0.5), 10) == {"events": [], "next": head}
-    assert time.monotonic() - began > 0.4
+    assert await followed(admin, after=head, wait=0.5) == {"events": [], "next": head}
+    assert 0.4 < time.monotonic() - began < 2
 
 
 async def test_who_waits_holds_no_thread_and_finds_at_most_so_many_places(laboratory):

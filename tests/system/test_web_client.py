@@ -116,13 +116,6 @@ def test_a_dataset_is_made_listed_changed_and_deleted_with_and_without_a_slash(b
     assert (gone.status_code, gone.json()["detail"]) == (404, "Dataset not found")
 
 
-def until_completed(browser, job):
-    until = time.monotonic() + 20
-    while browser.call("GET", f"/api/classifications/{job}").json()["status"] != "completed":
-        assert time.monotonic() < until, "the job did not end"
-        time.sleep(0.05)
-
-
 def test_the_main_job_as_the_client_does_it(browser):
     dataset = browser.call("POST", "/api/datasets/", {"name": "cells", "description": None}).json()["id"]
     with PICTURE.open("rb") as file:
@@ -145,9 +138,9 @@ def test_the_main_job_as_the_client_does_it(browser):
     assert (run.status_code, run.json()["status"]) == (201, "pending")
     jobs = browser.call("GET", "/api/classifications/").json()
     assert set(jobs[0]) >= JOB
-    until_completed(browser, run.json()["id"])
+    time.sleep(1.0)
     results = browser.call("GET", f"/api/classification-results/image/{image}").json()
-    assert len(results) == 1
+    assert len(results) == 1, "the client looks once, one second after it asked"
     assert set(results[0]) >= RESULT
     assert browser.call("GET", f"/api/images/{image}").json()["analyzed"] is True
     assert browser.call("GET", f"/api/classification-results/classification/{run.json()['id']}").json() == results
