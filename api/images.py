@@ -20,6 +20,7 @@ from application import images
 from application.ports import Blobs
 from domain.access import Role, Scope, require_role
 from domain.errors import NotFound
+from domain.values import ImageWarning
 from projections import images as reading
 
 GRANTED_MOST = 3600  # seconds that a signed address lives
@@ -42,7 +43,8 @@ class Status(StrEnum):
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """`width`, `height` in pixels: as the header claims, until the status is accepted. `pixel_size_um` is a pixel's edge in micrometres.
-    `reason` and `detail` say why an image was rejected. `thumbnail` is where to ask for the thumbnail's address, once there is one."""
+    `warnings` say what of the file was not used, assumed or converted. `reason` and `detail` say why an image was rejected.
+    `thumbnail` is where to ask for the thumbnail's address, once there is one."""
 
     id: UUID
     filename: str
@@ -64,6 +66,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     pages: int | None
     axes: str | None
     pixel_size_um: float | None
+    warnings: tuple[ImageWarning, ...]
     sha256: str
     thumbnail: str | None
 
@@ -110,6 +113,7 @@ def view(row: reading.Image) -> Image:
         pages=row.pages,
         axes=row.axes,
         pixel_size_um=row.pixel_size_um,
+        warnings=row.warnings,
         sha256=row.sha256,
         thumbnail=f"/api/images/{row.id}/thumbnail" if row.accepted else None,
     )

@@ -10,13 +10,15 @@ from litestar.params import FromPath, FromQuery
 
 from api.calls import Call, PageSize, now
 from domain.classification import Verdict
+from domain.values import ImageWarning
 from projections import results as reading
 from projections import statistics
 from projections.statistics import HourlyCount
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """`confidence` 0 to 1; `scores` by label, adding up to 1; `verdict` says whether it is clear, or wants a look."""
+    """`confidence` 0 to 1; `scores` by label, adding up to 1; `verdict` says whether it is clear, or wants a look;
+    `warnings` what of the image file was not used, assumed or converted."""
 
     id: UUID
     image_id: UUID
@@ -27,6 +29,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     verdict: Verdict
     scores: dict[str, float]
+    warnings: tuple[ImageWarning, ...]
     model_version: int
     dataset_id: UUID
 
@@ -51,6 +54,7 @@ def view(row: reading.Result) -> Result:
         created_at=row.created_at,
         verdict=row.verdict,
         scores=row.scores,
+        warnings=row.warnings,
         model_version=row.model_version,
         dataset_id=row.dataset_id,
     )

@@ -9,7 +9,7 @@ import msgspec
 
 from domain.errors import Conflict, Invalid
 from domain.events import Event, State, first, following
-from domain.values import chunk_id
+from domain.values import ImageWarning, chunk_id
 
 PLAN_MOST = 500  # images in one ClassificationPlanned
 CHUNK_MOST, CHUNK_LEAST = 64, 8  # images in one chunk; the last chunk of a plan part may be smaller
@@ -86,7 +86,8 @@ ENDING = (ClassificationCancelled, ClassificationCompleted, ClassificationFailed
 
 
 class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
-    """`scores` follow the chunk's labels and add up to 1; `signals` say how foreign the image looked, by name."""
+    """`scores` follow the chunk's labels and add up to 1; `signals` say how foreign the image looked, by name;
+    `warnings` what of the file was not used, assumed or converted."""
 
     image_id: UUID
     sha256: str
@@ -95,6 +96,7 @@ class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     scores: tuple[float, ...]
     signals: dict[str, float] = {}
+    warnings: tuple[ImageWarning, ...] = ()
 
 
 class ImageFailure(msgspec.Struct, frozen=True, kw_only=True):

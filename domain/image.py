@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from domain.events import Event, PrivateText, State, first, following
-from domain.values import FILENAME_MOST, text
+from domain.values import FILENAME_MOST, ImageWarning, text
 
 
 class ImageUploaded(Event, frozen=True, kw_only=True):
@@ -24,7 +24,10 @@ class ImageUploaded(Event, frozen=True, kw_only=True):
 
 
 class ImageAccepted(Event, frozen=True, kw_only=True):
-    """The whole file was decoded. `pixel_size_um` is the edge of a pixel in micrometres, where the file tells it."""
+    """The whole file was decoded. `pixel_size_um` is the edge of a pixel in micrometres, where the file says it.
+
+    `reader` is the version of the code that decoded it; `warnings` what of the file was not used, assumed or converted.
+    """
 
     width: int
     height: int
@@ -33,6 +36,8 @@ class ImageAccepted(Event, frozen=True, kw_only=True):
     pages: int
     axes: str
     pixel_size_um: float | None = None
+    reader: int = 1
+    warnings: tuple[ImageWarning, ...] = ()
 
 
 class ImageRejected(Event, frozen=True, kw_only=True):
@@ -113,6 +118,8 @@ def accept(
     pages: int,
     axes: str,
     pixel_size_um: float | None,
+    reader: int,
+    warnings: tuple[ImageWarning, ...],
     by: UUID,
     at: datetime,
 ) -> list[ImageAccepted]:
@@ -128,6 +135,8 @@ def accept(
             pages=pages,
             axes=axes,
             pixel_size_um=pixel_size_um,
+            reader=reader,
+            warnings=warnings,
         )
     ]
 

@@ -4,6 +4,8 @@ import unicodedata
 from datetime import datetime
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+import msgspec
+
 from domain.errors import Invalid
 
 NAMESPACE = uuid5(NAMESPACE_URL, "https://bioscope.ai/")
@@ -12,6 +14,13 @@ FILENAME_MOST = 255
 NAME_MOST = 255
 DESCRIPTION_MOST = 4000
 PASSWORD_LEAST, PASSWORD_MOST = 15, 128
+
+
+class ImageWarning(msgspec.Struct, frozen=True):
+    """Something of an image file that was not used, assumed or converted: a stable `code` and a sentence for the user."""
+
+    code: str
+    detail: str
 
 
 def text(value: str, *, name: str, least: int = 1, most: int) -> str:

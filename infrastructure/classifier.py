@@ -20,6 +20,7 @@ from domain.values import chunk_id
 from infrastructure.blame import ACTOR, blamed, bytes_of
 from infrastructure.figures import IMAGES
 from infrastructure.findings import Judged, Seen, Unseen
+from infrastructure.images.validation.limits import ImageLimits
 from infrastructure.patience import patiently
 from infrastructure.pool import ChildFailed, ChildLost, Lender, Pool
 
@@ -30,6 +31,7 @@ WARM: Final = "infrastructure.looking:warm"
 GROUP_MOST: Final = 8  # images in one call of a child
 GROUP_BYTES: Final = 32 * 1024**2  # and their bytes, unless one image alone has more
 GROUPS_HELD: Final = 2  # for each child: one at work, one being read
+DEFAULT_LIMITS: Final = ImageLimits()
 OPEN_FOR: Final = 1.0  # seconds that a job once seen open counts as open; `append` asks again
 
 FAILS: Final = Unseen("model_failed", "The model could not be run on this image")
@@ -46,9 +48,20 @@ class Looked(NamedTuple):
 class Classifier:
     """Judges chunks. Harmless to ask twice: who comes second finds that the answer exists."""
 
-    def __init__(self, *, log: Log, blobs: Blobs, pool: Pool, threads: Executor, worker: str, cpu: str, look: str = LOOK) -> None:
+    def __init__(
+        self,
+        *,
+        log: Log,
+        blobs: Blobs,
+        pool: Pool,
+        threads: Executor,
+        worker: str,
+        cpu: str,
+        limits: ImageLimits = DEFAULT_LIMITS,
+        look: str = LOOK,
+    ) -> None:
         self._log, self._blobs, self._pool, self._threads = log, blobs, pool, threads
-        self._worker, self._cpu, self._look_by = worker, cpu, look
+        self._worker, self._cpu, self._limits, self._look_by = worker, cpu, limits, look
         self._held = asyncio.Semaphore(GROUPS_HELD * pool.size)
         self._versions: dict[tuple[UUID, int], Version] = {}
         self._jobs: dict[UUID, tuple[float, Classification]] = {}
@@ -134,7 +147,7 @@ class Classifier:
 
     async def _ask(self, version: Version, images: list[bytes]) -> Judged:
         lend = self._weights(version)
-        return await self._pool.run(self._look_by, version.sha256, version.record, images, into=Judged, lend=lend)
+        return await self._pool.run(self._look_by, version.sha256, version.record, images, self._limits, into=Judged, lend=lend)
 
     def _weights(self, version: Version) -> dict[str, Lender]:
         async def weights() -> bytes:
@@ -211,4 +224,5 @@ def _result(image: PlannedImage, seen: Seen, threshold: float) -> ImageResult:
         verdict=verdict_on(seen.confidence, threshold=threshold, out_of_domain=seen.out_of_domain),
         scores=seen.scores,
         signals=seen.signals,
+        warnings=seen.warnings,
     )

@@ -20,6 +20,7 @@ from infrastructure.audit_chain import Verified
 from infrastructure.event_store import EventLog, log_on_postgres
 from infrastructure.figures import exposition, observe_request, observe_standing
 from infrastructure.health import Examination
+from infrastructure.images.validation import ImageLimits, UploadGate
 from infrastructure.keys import RootKey
 from infrastructure.limits import RedisLimits
 from infrastructure.live import RedisLive
@@ -31,7 +32,6 @@ from infrastructure.refresh_tokens import PostgresRefreshTokens
 from infrastructure.settings import Settings, networks
 from infrastructure.signed_urls import verify_signed
 from infrastructure.standing import standing
-from infrastructure.upload_gate import ImageLimits, UploadGate
 
 log = structlog.get_logger()
 

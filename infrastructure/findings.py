@@ -2,15 +2,19 @@
 
 import msgspec
 
+from domain.values import ImageWarning
+
 
 class Seen(msgspec.Struct, frozen=True, tag=True):
-    """`scores` follow the record's labels; all numbers to six decimals. `signals` say how foreign the image looked, by name."""
+    """`scores` follow the record's labels; all numbers to six decimals. `signals` say how foreign the image looked, by name;
+    `warnings` what of the file was not used, assumed or converted."""
 
     label: str
     confidence: float
     out_of_domain: bool
     scores: tuple[float, ...]
     signals: dict[str, float]
+    warnings: tuple[ImageWarning, ...] = ()
 
 
 class Unseen(msgspec.Struct, frozen=True, tag=True):
@@ -21,7 +25,7 @@ class Unseen(msgspec.Struct, frozen=True, tag=True):
 
 
 class Inspected(msgspec.Struct, frozen=True, tag=True):
-    """An image whose every pixel was decoded; the fields are those of `infrastructure.imaging.Inspection`."""
+    """An image whose every pixel was decoded; the fields are those of `infrastructure.images.inspection.Inspection`."""
 
     width: int
     height: int
@@ -30,6 +34,8 @@ class Inspected(msgspec.Struct, frozen=True, tag=True):
     pages: int
     axes: str
     pixel_size_um: float | None
+    reader: int
+    warnings: tuple[ImageWarning, ...]
     thumbnail: bytes
     preview: bytes | None
 

@@ -21,6 +21,7 @@ from domain.errors import DomainError, Unavailable
 from infrastructure.classifier import Classifier
 from infrastructure.event_store import log_on_postgres
 from infrastructure.health import NOBODY
+from infrastructure.images.validation import ImageLimits
 from infrastructure.inspector import Inspector
 from infrastructure.kafka.member import Member
 from infrastructure.kafka.sending import Sender
@@ -31,7 +32,6 @@ from infrastructure.postgres.listening import hear
 from infrastructure.postgres.silence import Attentive
 from infrastructure.settings import Settings
 from infrastructure.task_lanes import TaskLanes
-from infrastructure.upload_gate import ImageLimits
 
 log = structlog.get_logger()
 
@@ -100,13 +100,13 @@ class InferenceWorker:
         self._settings, self._log, self._blobs = settings, log, blobs
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="inference")
         self._nursery = Nursery("infrastructure.looking")
+        self._limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
         processes = settings.inference_processes or os.cpu_count() or 1
         self.lanes = {
             lane.topic: lane
             for lane in (self._lane("bulk", BULK, size=processes, nice=BULK_NICE), self._lane("urgent", URGENT, size=1, nice=0))
         }
-        limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
-        self._inspector = Inspector(log=log, blobs=blobs, pool=self.lanes[BULK].pool, threads=self._threads, limits=limits)
+        self._inspector = Inspector(log=log, blobs=blobs, pool=self.lanes[BULK].pool, threads=self._threads, limits=self._limits)
         self._warmed: dict[UUID, int] = {}
         self._connection: psycopg.Connection | None = None
 
@@ -176,7 +176,7 @@ class InferenceWorker:
             hang_seconds=given.inference_hang_seconds,
         )
         parts = {"log": self._log, "blobs": self._blobs, "pool": pool, "threads": self._threads}
-        return Lane(name, topic, pool, Classifier(**parts, worker=self.name, cpu=cpu()))  # type: ignore[arg-type]
+        return Lane(name, topic, pool, Classifier(**parts, worker=self.name, cpu=cpu(), limits=self._limits))  # type: ignore[arg-type]
 
     def _say_alive(self, held: Sequence[UUID]) -> dict[UUID, int]:
         connection = self._connected()

@@ -16,9 +16,9 @@ from domain.image import Image, ImageAccepted, ImageRejected
 from infrastructure.blame import ACTOR, blamed, bytes_of
 from infrastructure.figures import IMAGES
 from infrastructure.findings import Inspected, Unseen
+from infrastructure.images.validation import ImageLimits
 from infrastructure.patience import patiently
 from infrastructure.pool import ChildFailed, ChildLost, Pool
-from infrastructure.upload_gate import ImageLimits
 
 log = structlog.get_logger()
 
@@ -109,6 +109,8 @@ def _decided(state: Image, found: Inspected | Unseen) -> list[ImageAccepted] | l
         pages=found.pages,
         axes=found.axes,
         pixel_size_um=found.pixel_size_um,
+        reader=found.reader,
+        warnings=found.warnings,
         by=ACTOR.id,
         at=now,
     )

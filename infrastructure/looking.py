@@ -6,22 +6,23 @@ from functools import cache, lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
+import imagecodecs
 import msgspec
 import numpy as np
 import onnxruntime
 import PIL
-import tifffile
 from numpy.typing import NDArray
-from PIL import Image, features
+from PIL import Image
 
 from domain.errors import DomainError
 from infrastructure.findings import Inspected, Judged, Seen, Unseen
-from infrastructure.imaging import inspect
+from infrastructure.images.inspection import inspect
+from infrastructure.images.reader import READER_VERSION
+from infrastructure.images.validation import ImageLimits
 from infrastructure.judgement import judge
 from infrastructure.model_record import ModelRecord, record_from_json
 from infrastructure.nursery import borrow
-from infrastructure.preprocessing import digest, prepare
-from infrastructure.upload_gate import ImageLimits
+from infrastructure.preprocessing import DEFAULT_LIMITS, digest, prepare_with_warnings
 
 PROVIDER: Final = "CPUExecutionProvider"
 MODELS_MOST: Final = 4  # loaded at once in one child
@@ -34,7 +35,7 @@ class ModelRefused(Exception):
     """A model that does not do what its record says; the text says what."""
 
 
-def classify(model: str, record: str, images: list[bytes]) -> Judged:
+def classify(model: str, record: str, images: list[bytes], limits: ImageLimits = DEFAULT_LIMITS) -> Judged:
     """Look at encoded images with the model whose weights have the sha256 `model` (lent by the caller) and whose record is `record`.
 
     An image that cannot be decoded has an Unseen among the answers.
@@ -43,7 +44,7 @@ def classify(model: str, record: str, images: list[bytes]) -> Judged:
     known = _record(record)
     network = _network(model)
     return Judged(
-        answers=[_seen(network, data, known) for data in images],
+        answers=[_seen(network, data, known, limits) for data in images],
         preprocessing=digest(known.preprocessing),
         runtime=f"onnxruntime {onnxruntime.__version__}",
         provider=PROVIDER,
@@ -65,7 +66,7 @@ def warm(model: str, record: str) -> None:
     file = io.BytesIO()
     Image.new("RGB", (256, 256), "gray").save(file, "jpeg")
     known = _record(record)
-    _seen(_network(model), file.getvalue(), known)
+    _seen(_network(model), file.getvalue(), known, DEFAULT_LIMITS)
 
 
 def rehearse(model: str, record: str, test_input: bytes, test_output: bytes) -> float:
@@ -84,10 +85,10 @@ def rehearse(model: str, record: str, test_input: bytes, test_output: bytes) -> 
     return difference
 
 
-def _seen(network: Any, data: bytes, record: ModelRecord) -> Seen | Unseen:
+def _seen(network: Any, data: bytes, record: ModelRecord, limits: ImageLimits) -> Seen | Unseen:
     """One image at a time: a batch is no faster here, and an image's scores must not depend on its neighbours."""
     try:
-        tensor = prepare(data, record.preprocessing)
+        tensor, warnings = prepare_with_warnings(data, record.preprocessing, limits=limits)
     except DomainError as refused:
         return _unseen(refused)
     except MemoryError:
@@ -102,6 +103,7 @@ def _seen(network: Any, data: bytes, record: ModelRecord) -> Seen | Unseen:
         out_of_domain=judgement.status == "out_of_domain",
         scores=tuple(round(score, DECIMALS) for score in judgement.probabilities),
         signals={name: round(value, DECIMALS) for name, value in judgement.signals.items()},
+        warnings=warnings,
     )
 
 
@@ -133,5 +135,5 @@ def _record(text: str) -> ModelRecord:
 @cache
 def _decoder() -> str:
     """What decides a pixel's value: the libraries that decode."""
-    jpeg, tiff = features.version("libjpeg_turbo"), features.version("libtiff")
-    return f"pillow {PIL.__version__}, libjpeg-turbo {jpeg}, libtiff {tiff}, tifffile {tifffile.__version__}, numpy {np.__version__}"
+    codecs = f"imagecodecs {imagecodecs.__version__}, {imagecodecs.jpeg8_version()}, {imagecodecs.png_version()}"
+    return f"reader {READER_VERSION}, {codecs}, pillow {PIL.__version__}, numpy {np.__version__}"

@@ -13,6 +13,7 @@ from domain.classification import ChunkJudged
 from domain.errors import Invalid
 from domain.events import Event
 from domain.image import ImageAccepted, ImageDeleted, ImageDescribed, ImageRejected, ImageUploaded
+from domain.values import ImageWarning
 from projections.reading import ADMINISTRATORS, Page, Reads, clamped, only, paged, place_of, subject_of
 from projections.tables import Happened, Look, Table
 
@@ -35,6 +36,8 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     pages: int | None
     axes: str | None
     pixel_size_um: float | None
+    reader: int | None
+    warnings: tuple[ImageWarning, ...]
     uploaded_by: UUID
     uploaded_at: datetime
     analyzed: bool
@@ -78,6 +81,8 @@ def _uploaded(event: ImageUploaded, position: int) -> Image:
         pages=None,
         axes=None,
         pixel_size_um=None,
+        reader=None,
+        warnings=(),
         uploaded_by=event.by,
         uploaded_at=event.at,
         analyzed=False,
@@ -92,7 +97,7 @@ def _uploaded(event: ImageUploaded, position: int) -> Image:
 def _changed(row: Image, event: Event) -> Image:
     match event:
         case ImageAccepted():
-            found = {name: getattr(event, name) for name in ("width", "height", "bands", "dtype", "pages", "axes", "pixel_size_um")}
+            found = {name: getattr(event, name) for name in FOUND_BY_INSPECTION}
             return msgspec.structs.replace(row, accepted=True, **found)
         case ImageRejected():
             return msgspec.structs.replace(row, rejected=event.reason, rejected_detail=event.detail)
@@ -105,6 +110,7 @@ def _changed(row: Image, event: Event) -> Image:
             return row
 
 
+FOUND_BY_INSPECTION = ("width", "height", "bands", "dtype", "pages", "axes", "pixel_size_um", "reader", "warnings")
 KINDS = (ImageUploaded, ImageAccepted, ImageRejected, ImageDescribed, ImageDeleted, ChunkJudged)
 TABLE = Table("images", Image, KINDS, keys, fold)
 

@@ -8,7 +8,7 @@ import msgspec
 
 from domain.access import Actor
 from domain.classification import ChunkJudged, Verdict
-from domain.values import result_id
+from domain.values import ImageWarning, result_id
 from projections.reading import PAGE_MOST, Page, Reads, clamped, only, paged, place_of, subject_of
 from projections.tables import Happened, Look, Table
 
@@ -26,6 +26,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     model_name: str
     model_version: int
     scores: dict[str, float]
+    warnings: tuple[ImageWarning, ...]
     created_at: datetime
     hidden: bool = False
 
@@ -54,6 +55,7 @@ def fold(key: tuple[UUID, int], _: Result | None, happened: Happened, look: Look
         model_name=event.model_name,
         model_version=event.model_version,
         scores=dict(zip(event.labels, seen.scores, strict=False)),
+        warnings=seen.warnings,
         created_at=event.at,
         hidden=any(host is not None and host.deleted for host in hosts),
     )

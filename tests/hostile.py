@@ -220,7 +220,6 @@ def _pngs() -> Iterator[Hostile]:
         "cut in the middle": png()[: len(png()) // 2],
     }
     yield from _listed("PNG", damaged, DamagedImage)
-    yield from _listed("PNG", {"a 1-bit mask": bare_png(header(8, 8, 1), chunk(b"IDAT", rows(1)))}, UnsupportedImage)
     large = {
         "30000 x 30000 pixels": bare_png(header(30_000, 30_000, 1), chunk(b"IDAT", zlib.compress(bytes(3751 * 3000)))),
         "2 billion pixels wide": bare_png(header(2**31 - 1, 1), pixels),
@@ -233,7 +232,6 @@ def _pngs() -> Iterator[Hostile]:
         "fewer rows than it claims": bare_png(header(8, 800), pixels),
         "pixels cut, checksums mended": bare_png(header(300, 300), chunk(b"IDAT", zlib.compress(bytes(range(256)) * 353)[:200])),
         "a filter that does not exist": bare_png(header(), chunk(b"IDAT", zlib.compress(b"\x09" * 72))),
-        "a text that unpacks to 200 MiB": bare_png(header(), chunk(b"zTXt", b"a\0\0" + zeros_packed(200)), pixels),
     }
     yield from _listed("PNG", late, DamagedImage, late=True)
 
@@ -319,7 +317,6 @@ def _tiffs() -> Iterator[Hostile]:
         "a strip past the end": tiff(page(t273=(LONG, [5000]))),
         "a strip longer than the file": tiff(page(t279=(LONG, [5000]))),
         "no strip": tiff(page(t273=None, t279=None)),
-        "no sizes of strips": tiff(page(t278=(LONG, [2]), t273=(LONG, [16] * 4), t279=None)),
         "fewer strips than rows": tiff(page(t278=(LONG, [2]))),
         "more strips than rows": tiff(page(t273=(LONG, [16] * 9), t279=(LONG, [1] * 9))),
         "fewer sizes than strips": tiff(page(t278=(LONG, [4]), t273=(LONG, [16, 48]), t279=(LONG, [32]))),
@@ -342,13 +339,11 @@ def _tiffs() -> Iterator[Hostile]:
     }
     yield from _listed("TIFF", damaged, DamagedImage)
     unsupported: Mapping[str, bytes] = {
-        "1 bit": tiff(page(t258=(SHORT, [1]))),
         "12 bits": tiff(page(t258=(SHORT, [12]))),
         "64 bits": tiff(page(t258=(SHORT, [64]), t339=(SHORT, [3]))),
         "32-bit integers": tiff(page(t258=(SHORT, [32]))),
         "complex numbers": tiff(page(t258=(SHORT, [32]), t339=(SHORT, [5]))),
         "bands of various depths": tiff(page(t277=(SHORT, [3]), t258=(SHORT, [5, 6, 5]))),
-        "no depth told": tiff(page(t258=None)),
         "JPEG 2000": tiff(page(t259=(SHORT, [33003]))),
         "old-style JPEG": tiff(page(t259=(SHORT, [6]))),
         "LZMA": tiff(page(t259=(SHORT, [34925]))),
@@ -396,7 +391,7 @@ def _tiffs() -> Iterator[Hostile]:
     }
     yield from _listed("TIFF", late, DamagedImage, late=True)
     odd = page(t277=(SHORT, [5]), t258=(SHORT, [16] * 5), t259=(SHORT, [5]))
-    yield Hostile(name="TIFF: LZW of odd bands", data=tiff(odd), error=UnsupportedImage, late=True)
+    yield Hostile(name="TIFF: LZW of odd bands that is none", data=tiff(odd), error=DamagedImage, late=True)
 
 
 def _strips(count: int) -> dict[str, Value]:

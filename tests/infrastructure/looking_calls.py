@@ -6,15 +6,15 @@ import time
 
 from infrastructure import looking
 from infrastructure.findings import Inspected, Judged, Unseen
-from infrastructure.upload_gate import ImageLimits
+from infrastructure.images.validation import ImageLimits
 
 DEADLY, STUCK, BUGGY = b"deadly", b"stuck", b"buggy"
 
 
-def classify(model: str, record: str, images: list[bytes]) -> Judged:
+def classify(model: str, record: str, images: list[bytes], limits: ImageLimits) -> Judged:
     for data in images:
         _break_over(data)
-    return looking.classify(model, record, images)
+    return looking.classify(model, record, images, limits)
 
 
 def examine(data: bytes, limits: ImageLimits) -> Inspected | Unseen:

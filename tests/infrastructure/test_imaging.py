@@ -15,9 +15,9 @@ import tifffile
 from PIL import Image
 
 from domain.errors import DamagedImage, DomainError, ImageTooLarge, UnsupportedImage
-from infrastructure.imaging import inspect
+from infrastructure.images.inspection import inspect
+from infrastructure.images.validation import ImageLimits
 from infrastructure.preprocessing import decoded
-from infrastructure.upload_gate import ImageLimits
 from tests.hostile import (
     ASCII,
     LAUGHS,
@@ -452,7 +452,7 @@ def test_what_is_refused_depends_on_the_limits():
 def in_a_child(code, *arguments):
     start = (
         "import resource, sys; from pathlib import Path; from domain.errors import DomainError\n"
-        "from infrastructure.imaging import inspect; from infrastructure.upload_gate import ImageLimits\n"
+        "from infrastructure.images.inspection import inspect; from infrastructure.images.validation import ImageLimits\n"
     )
     told = subprocess.run([sys.executable, "-c", start + code, *map(str, arguments)], capture_output=True, check=True, text=True)
     return told.stdout.split()

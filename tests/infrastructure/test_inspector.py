@@ -16,6 +16,7 @@ from domain import image
 from domain.classification import PlannedImage
 from domain.image import ImageAccepted, ImageDescribed, ImageRejected
 from infrastructure.event_store import EventLog
+from infrastructure.images.validation import ImageLimits
 from infrastructure.inspector import EXAMINE, Inspector
 from infrastructure.keys import RootKey
 from infrastructure.memory_blobs import MemoryBlobs
@@ -23,7 +24,6 @@ from infrastructure.memory_store import MemoryRecorder
 from infrastructure.pool import Nursery, Pool
 from infrastructure.recorder import PostgresRecorder
 from infrastructure.shipped import micrographs
-from infrastructure.upload_gate import ImageLimits
 from tests.given import NOW, actor, command
 
 pytestmark = pytest.mark.anyio

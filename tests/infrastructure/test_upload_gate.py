@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.errors import DamagedImage, DomainError, ImageTooLarge, UnsupportedImage
-from infrastructure.imaging import inspect
-from infrastructure.upload_gate import ImageLimits, Sniffed, UploadGate, examine
+from infrastructure.images.inspection import inspect
+from infrastructure.images.validation import ImageHeader, ImageLimits, UploadGate, examine
 from tests.hostile import (
     LONG,
     SHORT,
@@ -130,7 +130,7 @@ def refused_by(call):
 @pytest.mark.parametrize("hostile", hostile_files(), ids=lambda it: it.name)
 def test_a_hostile_file_is_refused_with_a_reason_and_advice(hostile):
     if hostile.late:
-        assert isinstance(answer(hostile.data), Sniffed)
+        assert isinstance(answer(hostile.data), ImageHeader)
         refused = refused_by(lambda: inspect(hostile.data, limits=LIMITS))
     else:
         refused = refused_by(lambda: examine(io.BytesIO(hostile.data), limits=LIMITS))
@@ -198,14 +198,14 @@ def test_a_good_file_passes_and_tells_its_size(data):
 
 
 def test_all_that_the_header_says_is_told():
-    assert answer(png(mode="RGBA")) == Sniffed(media_type="image/png", width=40, height=30, bands=4, bits=8)
-    assert answer(jpeg(mode="L")) == Sniffed(media_type="image/jpeg", width=64, height=48, bands=1, bits=8)
-    assert answer(stack()) == Sniffed(media_type="image/tiff", width=30, height=20, bands=1, bits=16, pages=3)
+    assert answer(png(mode="RGBA")) == ImageHeader(media_type="image/png", width=40, height=30, bands=4, bits=8)
+    assert answer(jpeg(mode="L")) == ImageHeader(media_type="image/jpeg", width=64, height=48, bands=1, bits=8)
+    assert answer(stack()) == ImageHeader(media_type="image/tiff", width=30, height=20, bands=1, bits=16, pages=3)
 
 
 def test_a_little_padding_behind_a_picture_is_taken():
     for data in (jpeg() + b"\0" * 512, png() + b"\r\n", jpeg() + b"\xff\xff"):
-        assert isinstance(answer(data), Sniffed)
+        assert isinstance(answer(data), ImageHeader)
 
 
 def test_blocks_of_a_tiff_may_be_shared():
@@ -245,7 +245,7 @@ def test_a_file_that_comes_byte_by_byte_gets_the_same_answer(data):
 
 def assert_refused_or_whole(part, data):
     """By the gate, or by inspection; or else all that was cut off were bytes that nothing refers to."""
-    if isinstance(answer(part), Sniffed):
+    if isinstance(answer(part), ImageHeader):
         with suppress(DomainError):
             assert inspect(part, limits=LIMITS) == inspect(data, limits=LIMITS)
 
@@ -288,7 +288,7 @@ def with_checksums(data):
 @settings(max_examples=400, deadline=None)
 def test_a_changed_file_passes_or_is_refused_and_nothing_else_is_raised(data):
     """And where it passes, inspection says yes or no to it as well."""
-    if isinstance(answer(data), Sniffed):
+    if isinstance(answer(data), ImageHeader):
         with suppress(DomainError):
             inspect(data, limits=LIMITS)
 
@@ -296,7 +296,7 @@ def test_a_changed_file_passes_or_is_refused_and_nothing_else_is_raised(data):
 @given(st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"II*\0\x08\0\0\0", b"MM\0*", b"II+\0"]), st.binary(max_size=300))
 def test_any_bytes_pass_or_are_refused(start, data):
     said = answer(start + data)
-    assert isinstance(said, Sniffed) or said[2]
+    assert isinstance(said, ImageHeader) or said[2]
 
 
 # ---- What it costs
@@ -389,6 +389,6 @@ def test_what_a_tiff_claims_takes_no_memory(data):
 
 
 def test_the_gate_brings_no_decoder_into_its_process():
-    said = "import sys, infrastructure.upload_gate; print(*{'numpy', 'PIL', 'tifffile', 'onnxruntime'} & set(sys.modules))"
+    said = "import sys, infrastructure.images.validation; print(*{'numpy', 'PIL', 'tifffile', 'onnxruntime'} & set(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
     assert not loaded.stdout.split()

@@ -18,6 +18,7 @@ from infrastructure.classifier import Classifier
 from infrastructure.codec import Undecodable
 from infrastructure.event_store import EventLog
 from infrastructure.findings import Inspected, Judged, Seen, Unseen
+from infrastructure.images.validation import ImageLimits
 from infrastructure.inspector import Inspector
 from infrastructure.kafka import cloud_events
 from infrastructure.kafka.broker import EVENTS
@@ -26,7 +27,6 @@ from infrastructure.pool import ChildFailed, ChildHung, ChildLost
 from infrastructure.publishing import Outlived, Place, Publisher
 from infrastructure.relay import REST, STANDBY
 from infrastructure.task_lanes import TaskLanes
-from infrastructure.upload_gate import ImageLimits
 from projections.aside import Aside
 from projections.feed import Feed
 from projections.following import Follower

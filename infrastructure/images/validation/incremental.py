@@ -16,6 +16,13 @@ PADDING: Final = b"\0\xff\r\n\t "
 RESTART: Final = re.compile(rb"\xff[\xd0-\xd7]")
 MARKER: Final = re.compile(rb"\xff[\x01-\xfe]")
 MARKER_BUT_RESTART: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+PHONE_TRAILERS: Final = (
+    (re.compile(rb"\0\0..[\x01-\x40]\0\0\0[A-Za-z]", re.DOTALL), b"SEFT"),  # notes of Samsung's camera
+    (re.compile(rb"\0\0\0.ftyp", re.DOTALL), b""),  # the video of a motion photo
+)
+"""How data begin and end that phones append to a JPEG."""
+TRAILER_START_BYTES: Final = 64
+TRAILER_END_BYTES: Final = 8
 
 
 class Window:
@@ -92,26 +99,54 @@ class MarkerAfterScan(Wanted):
 
 
 class Trailer(Wanted):
-    """What follows a picture, up to the bytes `until`: a little padding. Raises DamagedImage (trailing_data) for anything else."""
+    """What follows a picture, up to the bytes `until`: padding of at most `most` bytes, or data that phones are known to append.
+
+    Raises DamagedImage (trailing_data) for anything else, as soon as its first bytes show it; `check` looks at its end, too.
+    """
 
     ends_here = True
 
     def __init__(self, most: int, until: bytes | None = None) -> None:
         self._left = most
         self._until = until
+        self._start = b""
+        self._end = b""
+        self.appended = False
 
     def take(self, window: Window) -> bytes | None:
-        found = -1 if self._until is None else window.data.find(self._until, window.at)
-        end = found if found >= 0 else len(window.data) - (self._until is not None and window.data.endswith(self._until[:1]))
-        part = bytes(window.pass_over(end - window.at))
-        self._left -= len(part)
-        if self._left < 0 or part.strip(PADDING):
-            raise DamagedImage(
-                "The picture ends in the middle of the file, and other data follows it: the file is damaged, or holds something beside"
-                " the picture. Export the picture alone",
-                reason="trailing_data",
-            )
-        return b"" if found >= 0 else None
+        data = window.data[window.at :]
+        if self._until is not None and not self.appended:
+            before, found, _ = data.partition(self._until)
+            if found and not before.strip(PADDING):
+                self._note(bytes(window.pass_over(len(before))))
+                return b""
+            if not data.strip(PADDING) and data.endswith(self._until[:1]):
+                data = data[:-1]
+        self._note(bytes(window.pass_over(len(data))))
+        return None
+
+    def check(self) -> None:
+        """At the end of the file. Raises DamagedImage (trailing_data)."""
+        if self.appended and not any(start.match(self._start) and self._end.endswith(end) for start, end in PHONE_TRAILERS):
+            raise trailing_data()
+
+    def _note(self, data: bytes) -> None:
+        self._start += data[: TRAILER_START_BYTES - len(self._start)]
+        self._end = (self._end + data)[-TRAILER_END_BYTES:]
+        if not self.appended:
+            self.appended = bool(data.strip(PADDING))
+            self._left -= 0 if self.appended else len(data)
+        unknown = len(self._start) == TRAILER_START_BYTES and not any(start.match(self._start) for start, _ in PHONE_TRAILERS)
+        if self._left < 0 or (self.appended and unknown):
+            raise trailing_data()
+
+
+def trailing_data() -> DamagedImage:
+    return DamagedImage(
+        "The picture ends in the middle of the file, and unknown data follow it: the file is damaged, or holds something beside the"
+        " picture. Export the picture alone",
+        reason="trailing_data",
+    )
 
 
 class Pull:

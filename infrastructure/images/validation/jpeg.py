@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 
 from domain.errors import DamagedImage, ImageTooLarge, UnsupportedImage
-from infrastructure.upload_gate.facts import ImageLimits, Sniffed, check_block, check_size, cut_off, too_many_parts
-from infrastructure.upload_gate.pull import Exactly, MarkerAfterScan, Past, Pull, Trailer, Walk, Wanted
+from infrastructure.images.validation.incremental import Exactly, MarkerAfterScan, Past, Pull, Trailer, Walk, Wanted
+from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_block, check_size, cut_off, too_many_parts
 
 START, END, SCAN, RESTART_INTERVAL, APP2 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE2
 BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
@@ -61,28 +61,40 @@ class Frame(msgspec.Struct, frozen=True):
 class JpegStructure:
     """Fed with a JPEG's bytes; `finish` tells what its frame says. Both raise DamagedImage, UnsupportedImage, ImageTooLarge.
 
-    After the picture only padding may follow, or further whole JPEGs where the first one announces them (phones store previews and
-    gain maps so). Anything else after an end marker is a picture cut short by damage, which decoders fill with gray in silence,
-    or a second file hidden behind the first.
+    After the picture only padding may follow, further whole JPEGs where the first one announces them (phones store previews and
+    gain maps so), or data of a kind that phones are known to append. Anything else after an end marker is a picture cut short by
+    damage, which decoders fill with gray in silence, or a second file hidden behind the first.
     """
 
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
         self._first = Picture(limits)
         self._others: list[Picture] = []
+        self._trailers: list[Trailer] = []
         self._pull = Pull(self._walk())
         self.feed = self._pull.feed
 
-    def finish(self) -> Sniffed:
+    def finish(self) -> ImageHeader:
         frame = self._first.frame
         if frame is None or not self._pull.complete:
             raise cut_off("JPEG")
-        return Sniffed(media_type="image/jpeg", width=frame.width, height=frame.height, bands=len(frame.components), bits=8)
+        for trailer in self._trailers:
+            trailer.check()
+        return ImageHeader(media_type="image/jpeg", width=frame.width, height=frame.height, bands=len(frame.components), bits=8)
 
     @property
     def parts(self) -> int:
         """How many segments there were, of all pictures."""
         return sum(picture.parts for picture in (self._first, *self._others))
+
+    @property
+    def has_trailer(self) -> bool:
+        """Whether a phone has appended other data than pictures."""
+        return any(trailer.appended for trailer in self._trailers)
+
+    @property
+    def progressive(self) -> bool:
+        return self._first.frame is not None and self._first.frame.progressive
 
     @property
     def scan_end(self) -> int:
@@ -93,10 +105,14 @@ class JpegStructure:
         yield from self._first.walk()
         if self._first.announces_more:
             for _ in range(MOST_PICTURES):
-                yield Trailer(self._limits.padding, until=bytes((0xFF, START)))
+                yield self._trailer(until=bytes((0xFF, START)))
                 self._others.append(Picture(self._limits))
                 yield from self._others[-1].walk()
-        yield Trailer(self._limits.padding)
+        yield self._trailer()
+
+    def _trailer(self, until: bytes | None = None) -> Trailer:
+        self._trailers.append(Trailer(self._limits.padding, until))
+        return self._trailers[-1]
 
 
 class Picture:

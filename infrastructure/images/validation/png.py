@@ -3,9 +3,9 @@
 import struct
 from typing import Final
 
-from domain.errors import DamagedImage, UnsupportedImage
-from infrastructure.upload_gate.facts import ImageLimits, Sniffed, check_size, check_unpacked, cut_off, too_many_parts
-from infrastructure.upload_gate.pull import Exactly, Past, Pull, Trailer, Walk
+from domain.errors import DamagedImage
+from infrastructure.images.validation.incremental import Exactly, Past, Pull, Trailer, Walk
+from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_size, check_unpacked, cut_off, too_many_parts
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGBA = 0, 2, 3, 4, 6
@@ -17,19 +17,22 @@ ANCILLARY: Final = 0x20
 
 
 class PngStructure:
-    """Fed with a PNG's bytes; `finish` tells what its header says. Both raise DamagedImage, UnsupportedImage, ImageTooLarge."""
+    """Fed with a PNG's bytes; `finish` tells what its header says. Both raise DamagedImage, ImageTooLarge."""
 
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
-        self._facts: Sniffed | None = None
+        self._facts: ImageHeader | None = None
         self._colour = GRAY
+        self.interlaced = False
         self._seen: list[bytes] = []
+        self._trailer = Trailer(limits.padding)
         self._pull = Pull(self._walk())
         self.feed = self._pull.feed
 
-    def finish(self) -> Sniffed:
+    def finish(self) -> ImageHeader:
         if self._facts is None or not self._pull.complete:
             raise cut_off("PNG")
+        self._trailer.check()
         return self._facts
 
     def _walk(self) -> Walk:
@@ -41,7 +44,7 @@ class PngStructure:
             parts += 1
             if parts > self._limits.parts:
                 raise too_many_parts()
-        yield Trailer(self._limits.padding)
+        yield self._trailer
 
     def _header(self) -> Walk:
         length, kind = struct.unpack(">I4s", (yield Exactly(8)))
@@ -56,14 +59,9 @@ class PngStructure:
             raise _damaged("its header holds impossible values")
         bands = BANDS[colour]
         check_size(width, height, bands, self._limits)
-        if depth < 8 and colour == GRAY:
-            raise UnsupportedImage(
-                f"The PNG file has {depth} bit per pixel; gray images of 8 or 16 bits are taken. Save it with 8 bits",
-                reason="unsupported_bit_depth",
-            )
         check_unpacked(width * height * bands * max(8, depth) // 8, self._limits)
-        self._colour = colour
-        self._facts = Sniffed(media_type="image/png", width=width, height=height, bands=bands, bits=max(8, depth))
+        self._colour, self.interlaced = colour, bool(interlacing)
+        self._facts = ImageHeader(media_type="image/png", width=width, height=height, bands=bands, bits=max(8, depth))
 
     def _chunk(self) -> Walk:
         length, kind = struct.unpack(">I4s", (yield Exactly(8)))

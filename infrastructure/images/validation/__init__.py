@@ -7,13 +7,14 @@ found out later, by `infrastructure.imaging`, in a process with limits of its ow
 from typing import BinaryIO, Final
 
 from domain.errors import DamagedImage, UnsupportedImage
-from infrastructure.upload_gate.facts import ImageLimits, Sniffed
-from infrastructure.upload_gate.jpeg import JpegStructure
-from infrastructure.upload_gate.png import SIGNATURE, PngStructure
-from infrastructure.upload_gate.tiff import MAGIC
-from infrastructure.upload_gate.tiff_pages import Page, read_pages, sniffed
+from infrastructure.images.layout import PageLayout
+from infrastructure.images.validation.jpeg import JpegStructure
+from infrastructure.images.validation.limits import ImageHeader, ImageLimits
+from infrastructure.images.validation.png import SIGNATURE, PngStructure
+from infrastructure.images.validation.tiff import MAGIC
+from infrastructure.images.validation.tiff_pages import header_of, read_pages
 
-__all__ = ["ImageLimits", "Sniffed", "UploadGate", "examine"]
+__all__ = ["ImageHeader", "ImageLimits", "UploadGate", "examine"]
 
 TAKEN: Final = "JPEG, PNG and TIFF images (OME-TIFF and BigTIFF too) are taken; a file's name does not change its type"
 JPEG_START: Final = b"\xff\xd8\xff"
@@ -60,7 +61,7 @@ class UploadGate:
         self._limits = limits
         self._start = b""
         self._structure: JpegStructure | PngStructure | _Whole | None = None
-        self.pages: tuple[Page, ...] = ()
+        self.pages: tuple[PageLayout, ...] = ()
 
     def feed(self, chunk: bytes) -> None:
         if self._structure is None:
@@ -69,16 +70,32 @@ class UploadGate:
         if self._structure is not None:
             self._structure.feed(chunk)
 
-    def finish(self, file: BinaryIO) -> Sniffed:
+    def finish(self, file: BinaryIO) -> ImageHeader:
         """`file` holds exactly what was fed, and can be sought. Its position is changed."""
         match self._structure:
             case None:
                 raise _too_short(self._start)
             case _Whole():
                 self.pages = read_pages(file, self._limits)
-                return sniffed(self.pages)
+                return header_of(self.pages)
             case JpegStructure() | PngStructure() as structure:
                 return structure.finish()
+
+    @property
+    def in_passes(self) -> bool:
+        """Of a progressive JPEG or an interlaced PNG: without its last part it would just be coarser."""
+        match self._structure:
+            case JpegStructure() as jpeg:
+                return jpeg.progressive
+            case PngStructure() as png:
+                return png.interlaced
+            case _:
+                return False
+
+    @property
+    def has_trailer(self) -> bool:
+        """Of a JPEG: whether a phone has appended other data than pictures."""
+        return isinstance(self._structure, JpegStructure) and self._structure.has_trailer
 
     @property
     def scan_end(self) -> int | None:
@@ -101,7 +118,7 @@ class UploadGate:
         return start
 
 
-def examine(file: BinaryIO, *, limits: ImageLimits) -> tuple[Sniffed, UploadGate]:
+def examine(file: BinaryIO, *, limits: ImageLimits) -> tuple[ImageHeader, UploadGate]:
     """Take a file that is already there through the gate."""
     gate = UploadGate(limits=limits)
     file.seek(0)

@@ -9,12 +9,13 @@ from typing import BinaryIO, Final
 import msgspec
 
 from domain.errors import DamagedImage, ImageTooLarge
-from infrastructure.upload_gate.facts import ImageLimits, cut_off
+from infrastructure.images.validation.limits import ImageLimits, cut_off
 
 MAGIC: Final = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
 TYPE_SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 INTEGERS: Final = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 SUBDIRECTORIES: Final = 330
+UTF_16_STARTS: Final = (b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<")
 DESCRIBING: Final = frozenset({*range(254, 285), *range(317, 348)})
 """The tags that tell how pixels are stored: of these a directory may hold each but once."""
 
@@ -56,7 +57,10 @@ class Directory(msgspec.Struct, frozen=True):
         return above / below if below else None
 
     def text(self, tag: int) -> str:
-        """An ASCII or UTF-8 tag without its closing NUL; empty when absent. Raises DamagedImage (metadata_too_large)."""
+        """A text up to its closing NUL; empty when absent. Raises DamagedImage (metadata_too_large).
+
+        UTF-8 whatever an XML declaration inside says, Latin-1 where it is not UTF-8, UTF-16 where its bytes begin so.
+        """
         entry = self.entries.get(tag)
         if entry is None or entry.kind not in {1, 2, 7}:
             return ""
@@ -64,7 +68,14 @@ class Directory(msgspec.Struct, frozen=True):
             raise DamagedImage(
                 "The description inside the TIFF file is too long. Export it again with less metadata", reason="metadata_too_large"
             )
-        return self.file.read(entry.at, entry.count).split(b"\0", 1)[0].decode("utf-8", "replace")
+        return _decoded(self.file.read(entry.at, entry.count))
+
+    def bytes(self, tag: int, *, most: int) -> bytes:
+        """The raw bytes of a tag; empty when absent or longer than `most`."""
+        entry = self.entries.get(tag)
+        if entry is None or entry.kind not in {1, 2, 7} or entry.count > most:
+            return b""
+        return self.file.read(entry.at, entry.count)
 
 
 class Tiff:
@@ -100,6 +111,10 @@ class Tiff:
             for start in left.pop().numbers(SUBDIRECTORIES, most=self.limits.directories):
                 left.append(Directory(self._visit(start)[0], None, self))
                 yield left[-1]
+
+    @property
+    def big_endian(self) -> bool:
+        return self._order == ">"
 
     def read(self, at: int, count: int) -> bytes:
         if at + count > self.size:
@@ -155,7 +170,7 @@ class Tiff:
         if size > inline:
             (place,) = self.unpack(self._word, place)
         if place + size > self.size:
-            raise DamagedImage("The TIFF file points past its own end: it was cut off or is damaged. Send it again", reason="truncated")
+            raise cut_off_or_damaged()
         return Entry(kind, count, place)
 
     @staticmethod
@@ -163,6 +178,22 @@ class Tiff:
         if tag in DESCRIBING and tag in entries:
             raise damaged("one of its pages is described twice")
         entries.setdefault(tag, entry)
+
+
+def _decoded(raw: bytes) -> str:
+    if raw.startswith(UTF_16_STARTS):
+        return (
+            raw.decode("utf-16-be" if raw.startswith((b"\xfe\xff", b"\0<")) else "utf-16-le", "replace").lstrip("\ufeff").split("\0", 1)[0]
+        )
+    text = raw.split(b"\0", 1)[0]
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
+
+
+def cut_off_or_damaged() -> DamagedImage:
+    return DamagedImage("The TIFF file points past its own end: it was cut off or is damaged. Send it again", reason="truncated")
 
 
 def damaged(what: str) -> DamagedImage:

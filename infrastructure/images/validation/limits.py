@@ -10,9 +10,9 @@ class ImageLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     `pixels` and `bands` hold for each page. `directories` counts TIFF pages with the levels below them; `parts` the segments of a
     JPEG (of all JPEGs in a TIFF together) or the chunks of a PNG; `tags` and `blocks` (strips, tiles) all those of a TIFF; `scans` the
-    passes of one JPEG. `unpacked_bytes` is the size of all pages together when unpacked, `block_bytes` that of the largest piece that a
-    decoder must hold beside the picture. `padding` is what may follow the end of a picture, `metadata_bytes` the longest text that is
-    looked into.
+    passes of one JPEG. `unpacked_bytes` is the size of all pages together when unpacked, `plane_bytes` that of one plane, which the
+    reader holds as a whole, `block_bytes` that of the largest piece that it must hold beside the plane. `padding` is what may follow
+    the end of a picture, `metadata_bytes` the longest text that is read.
     """
 
     pixels: int = 100_000_000
@@ -24,12 +24,13 @@ class ImageLimits(msgspec.Struct, frozen=True, kw_only=True):
     blocks: int = 1_048_576
     scans: int = 64
     unpacked_bytes: int = 1 << 30
+    plane_bytes: int = 512 << 20
     block_bytes: int = 320 << 20
     padding: int = 65_536
     metadata_bytes: int = 4 << 20
 
 
-class Sniffed(msgspec.Struct, frozen=True, kw_only=True):
+class ImageHeader(msgspec.Struct, frozen=True, kw_only=True):
     """What the bytes themselves say. `bands` per pixel as decoded (a palette gives 3), `bits` per band, `pages` >= 1."""
 
     media_type: str
@@ -63,6 +64,16 @@ def check_unpacked(size: int, limits: ImageLimits) -> None:
         raise ImageTooLarge(
             f"The image unpacks to {size >> 20:,} MiB; at most {limits.unpacked_bytes >> 20:,} MiB are taken. Send fewer or smaller pages",
             reason="too_many_pixels",
+        )
+
+
+def check_plane(size: int, limits: ImageLimits) -> None:
+    """`size` in bytes, of one decoded plane. Raises ImageTooLarge (too_much_memory)."""
+    if size > limits.plane_bytes:
+        raise ImageTooLarge(
+            f"One plane of this image unpacks to {size >> 20:,} MiB; at most {limits.plane_bytes >> 20:,} MiB are taken."
+            " Crop it, scale it down or save it with fewer bits",
+            reason="too_much_memory",
         )
 
 

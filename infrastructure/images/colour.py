@@ -1,0 +1,110 @@
+"""Colours as RGB: inks, luma and chroma, palettes, embedded profiles, transparency."""
+
+import io
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+Rgb = NDArray[np.uint8]
+"""(height, width, 3), 8 bits."""
+
+ROWS_AT_ONCE: Final = 256
+MAX_PROFILE_BYTES: Final = 4 << 20
+PROFILE_MODES: Final = {"RGB ": "RGB", "CMYK": "CMYK"}
+WHITE: Final = 255
+MAX_SRGB_DIFFERENCE: Final = 2
+
+
+def from_cmyk(inks: NDArray[np.uint8]) -> Rgb:
+    """(height, width, 4) with 255 as full ink, without a profile: each ink takes away its part of the light."""
+    rgb = np.empty((*inks.shape[:2], 3), np.uint8)
+    for rows in _rows(len(inks)):
+        light = 255 - inks[rows].astype(np.uint16)
+        rgb[rows] = (light[:, :, :3] * light[:, :, 3:] + 127) // 255
+    return rgb
+
+
+def from_ycbcr(values: NDArray[np.uint8]) -> Rgb:
+    """ITU-R BT.601 over the full range, as JFIF and the defaults of TIFF 6.0 have it."""
+    rgb = np.empty(values.shape, np.uint8)
+    for rows in _rows(len(values)):
+        part = values[rows].astype(np.float32)
+        luma, blue, red = part[:, :, 0], part[:, :, 1] - 128, part[:, :, 2] - 128
+        mixed = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=2)
+        rgb[rows] = np.clip(np.rint(mixed), 0, 255)
+    return rgb
+
+
+def from_palette(indices: NDArray[np.uint8], colour_map: NDArray[np.uint16]) -> Rgb:
+    """`colour_map` (3, n) in 16 bits; one whose values are all below 256 holds 8-bit colours, as many programs write it."""
+    full = 255 if colour_map.max(initial=0) < 256 else 65535
+    colours = ((colour_map.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8).T
+    return np.ascontiguousarray(colours)[indices]
+
+
+def on_white(rgb: Rgb, alpha: NDArray[Any], *, full: float, associated: bool) -> Rgb:
+    """Composite over white. `alpha` (height, width) from 0 to `full`; `associated`: the colours are multiplied by it already."""
+    shown = np.empty_like(rgb)
+    for rows in _rows(len(rgb)):
+        opacity = (alpha[rows].astype(np.float32) / full)[:, :, None]
+        colours = rgb[rows].astype(np.float32)
+        mixed = (colours if associated else colours * opacity) + WHITE * (1 - opacity)
+        shown[rows] = np.clip(np.rint(mixed), 0, WHITE)
+    return shown
+
+
+def profile_mode(profile: bytes) -> str | None:
+    """Pillow's mode of the colours that an ICC profile describes: RGB or CMYK; None for others and for profiles that cannot be used."""
+    opened = _opened(profile)
+    return PROFILE_MODES.get(opened.profile.xcolor_space) if opened else None
+
+
+def to_srgb(pixels: NDArray[np.uint8], profile: bytes) -> Rgb | None:
+    """(height, width, 3 or 4) in the colours of `profile`, as sRGB; None where the profile cannot be used."""
+    transform = _transform(profile)
+    if transform is None:
+        return None
+    mode = "RGB" if pixels.shape[2] == 3 else "CMYK"
+    rgb = np.empty((*pixels.shape[:2], 3), np.uint8)
+    for rows in _rows(len(pixels)):
+        rgb[rows] = np.asarray(ImageCms.applyTransform(Image.fromarray(pixels[rows], mode), transform))
+    return rgb
+
+
+def describes_srgb(profile: bytes) -> bool:
+    """Whether the profile's RGB is sRGB to within two of 255 levels, so that nothing need be converted."""
+    levels = np.array([0, 64, 128, 192, 255], np.uint8)
+    cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
+    if profile_mode(profile) != "RGB":
+        return False
+    converted = to_srgb(cube, profile)
+    return converted is not None and int(np.abs(converted.astype(int) - cube).max()) <= MAX_SRGB_DIFFERENCE
+
+
+def _rows(height: int) -> list[slice]:
+    """In one piece, conversions would take many times the memory of the picture."""
+    return [slice(top, top + ROWS_AT_ONCE) for top in range(0, height, ROWS_AT_ONCE)]
+
+
+@lru_cache(8)
+def _opened(profile: bytes) -> ImageCms.ImageCmsProfile | None:
+    if not 128 <= len(profile) <= MAX_PROFILE_BYTES:
+        return None
+    try:
+        return ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    except (OSError, TypeError, ValueError):
+        return None
+
+
+@lru_cache(8)
+def _transform(profile: bytes) -> ImageCms.ImageCmsTransform | None:
+    opened, mode = _opened(profile), profile_mode(profile)
+    if opened is None or mode is None:
+        return None
+    try:
+        return ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB", ImageCms.Intent.PERCEPTUAL)
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return None

@@ -1,0 +1,365 @@
+"""How a TIFF page stores its pixels: one description, by which uploads are refused and by which pixels are read.
+
+What the description does not cover is refused here, at upload, with a sentence that says how to save the image instead. Missing tags get
+the default of libtiff, and the description notes it.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Final
+
+import msgspec
+
+from domain.errors import DamagedImage, UnsupportedImage
+from infrastructure.images.validation.limits import ImageLimits, check_size
+from infrastructure.images.validation.tiff import Directory, damaged
+
+SUBFILE_TYPE, OLD_SUBFILE_TYPE = 254, 255
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
+STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_SIZES, PLANAR = 273, 274, 277, 278, 279, 284
+PREDICTOR, COLOUR_MAP, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES = 317, 320, 322, 323, 324, 325
+INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT, SUBSAMPLING = 332, 338, 339, 530
+
+
+class Compression(IntEnum):
+    NONE = 1
+    LZW = 5
+    JPEG = 7
+    DEFLATE = 8
+    OLD_DEFLATE = 32946
+    PACKBITS = 32773
+    ZSTANDARD = 50000
+
+
+class Photometric(IntEnum):
+    WHITE_IS_ZERO = 0
+    BLACK_IS_ZERO = 1
+    RGB = 2
+    PALETTE = 3
+    CMYK = 5
+    YCBCR = 6
+
+
+class Predictor(IntEnum):
+    NONE = 1
+    HORIZONTAL = 2
+    FLOATING_POINT = 3
+
+
+class ExtraSample(IntEnum):
+    UNSPECIFIED = 0
+    ASSOCIATED_ALPHA = 1
+    UNASSOCIATED_ALPHA = 2
+
+
+OTHER_COMPRESSIONS: Final = {
+    2: "CCITT fax",
+    3: "CCITT fax",
+    4: "CCITT fax",
+    6: "old-style JPEG",
+    33003: "JPEG 2000",
+    33004: "JPEG 2000",
+    33005: "JPEG 2000",
+    34712: "JPEG 2000",
+    34887: "LERC",
+    34892: "lossy DNG",
+    34925: "LZMA",
+    34933: "PNG",
+    34934: "JPEG XR",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+OTHER_PHOTOMETRICS: Final = {
+    4: "a transparency mask",
+    8: "CIE L*a*b* colours",
+    9: "ICC L*a*b* colours",
+    10: "ITU L*a*b* colours",
+    32803: "the raw values of a colour filter array",
+    32844: "logarithmic values",
+    32845: "logarithmic values",
+    34892: "linear raw values",
+}
+COLOUR_CHANNELS: Final = {Photometric.RGB: 3, Photometric.PALETTE: 1, Photometric.CMYK: 4, Photometric.YCBCR: 3}
+PREDICTABLE: Final = frozenset({Compression.LZW, Compression.DEFLATE, Compression.OLD_DEFLATE, Compression.ZSTANDARD})
+UNSIGNED, SIGNED, FLOAT, UNDEFINED = 1, 2, 3, 4
+FORMAT_NAMES: Final = {UNSIGNED: "uint", SIGNED: "int", FLOAT: "float"}
+GREY_DTYPES: Final = frozenset({"uint1", "uint2", "uint4", "uint8", "int8", "uint16", "int16", "float16", "float32"})
+COLOUR_DTYPES: Final = {
+    Photometric.RGB: frozenset({"uint8", "int8", "uint16", "int16", "float16", "float32"}),
+    Photometric.PALETTE: frozenset({"uint1", "uint2", "uint4", "uint8"}),
+    Photometric.CMYK: frozenset({"uint8", "uint16"}),
+    Photometric.YCBCR: frozenset({"uint8"}),
+}
+PREDICTOR_BITS: Final = {Predictor.HORIZONTAL: {8, 16}, Predictor.FLOATING_POINT: {16, 32}}
+REDUCED, MASK = 1, 4
+OLD_REDUCED: Final = 2
+SEPARATE: Final = 2
+REVERSED_BITS: Final = 2
+CMYK_INKS: Final = 1
+SUBSAMPLINGS: Final = frozenset({(1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (1, 2)})
+
+
+class Blocks(msgspec.Struct, frozen=True):
+    """The strips or tiles of a page: where each begins and how many bytes it has; `width` and `height` in pixels of all but cut ones."""
+
+    offsets: Sequence[int]
+    sizes: Sequence[int]
+    width: int
+    height: int
+    tiled: bool
+
+
+class PageLayout(msgspec.Struct, frozen=True, kw_only=True):
+    """One page as its directory describes it.
+
+    `samples` per pixel; `bits` per sample of the kind `number` (uint, int, float). `extra` are the samples beside the colours.
+    `subsampling` of chroma, across and down. `orientation` 1 to 8 as in TIFF 6.0. The `..._assumed` fields mark what the file leaves out.
+    """
+
+    directory: Directory
+    width: int
+    height: int
+    samples: int
+    bits: int
+    number: str
+    compression: Compression
+    predictor: Predictor
+    photometric: Photometric
+    separate: bool
+    extra: tuple[ExtraSample, ...]
+    orientation: int
+    reversed_bits: bool
+    subsampling: tuple[int, int]
+    blocks: Blocks
+    photometric_assumed: bool
+    byte_counts_assumed: bool
+
+    @property
+    def big_endian(self) -> bool:
+        return self.directory.file.big_endian
+
+    @property
+    def dtype(self) -> str:
+        """numpy's name of the decoded numbers; fewer than 8 bits are decoded into uint8."""
+        return f"{self.number}{max(8, self.bits)}"
+
+    @property
+    def colours(self) -> int:
+        """Samples per pixel that are colours or channels: neither alpha nor unspecified."""
+        return self.samples - len(self.extra)
+
+    @property
+    def channels(self) -> int:
+        """Images that the samples of a pixel hold: several where grey samples stand side by side."""
+        return self.colours if self.photometric in {Photometric.WHITE_IS_ZERO, Photometric.BLACK_IS_ZERO} else 1
+
+    @property
+    def bands(self) -> int:
+        """Values per pixel as decoded: a palette gives three."""
+        return self.samples + 2 if self.photometric is Photometric.PALETTE else self.samples
+
+    @property
+    def subsampled(self) -> bool:
+        """Whether chroma is stored for several pixels at once, in the data units of TIFF 6.0, section 21."""
+        return self.photometric is Photometric.YCBCR and self.compression is not Compression.JPEG and self.subsampling != (1, 1)
+
+    @property
+    def unpacked(self) -> int:
+        """Bytes of the decoded pixels."""
+        return self.width * self.height * self.bands * max(8, self.bits) // 8
+
+    def stored_bytes(self, width: int, height: int) -> int:
+        """Bytes of a block of that size before compression."""
+        if self.subsampled:
+            across, down = self.subsampling
+            return -(-width // across) * -(-height // down) * (across * down + 2)
+        row = -(-width * self.bits * (1 if self.separate else self.samples) // 8)
+        return row * height
+
+    def block_size(self, index: int) -> tuple[int, int]:
+        """Width and height of a block as it is stored: tiles are padded at the edges, the last strip is shorter."""
+        blocks = self.blocks
+        if blocks.tiled:
+            return blocks.width, blocks.height
+        rows = -(-self.height // blocks.height)
+        return blocks.width, min(blocks.height, self.height - index % rows * blocks.height)
+
+    def block_place(self, index: int) -> tuple[int, int, int]:
+        """Sample plane, first row and first column of a block."""
+        across, down = -(-self.width // self.blocks.width), -(-self.height // self.blocks.height)
+        plane, inside = divmod(index, across * down)
+        return plane, inside // across * self.blocks.height, inside % across * self.blocks.width
+
+
+def is_reduced_or_mask(directory: Directory) -> bool:
+    """Whether a page is a thumbnail or a transparency mask of another one."""
+    return bool(directory.number(SUBFILE_TYPE) & (REDUCED | MASK)) or directory.number(OLD_SUBFILE_TYPE) == OLD_REDUCED
+
+
+def describe_page(directory: Directory, limits: ImageLimits) -> PageLayout:
+    """Raises UnsupportedImage for what the reader cannot decode, DamagedImage, ImageTooLarge."""
+    samples = directory.number(SAMPLES, 1)
+    width, height = directory.number(WIDTH), directory.number(HEIGHT)
+    check_size(width, height, samples, limits)
+    compression = _compression(directory)
+    photometric, assumed = _photometric(directory, samples)
+    extra = _extra_samples(directory, photometric, samples)
+    number, bits = _numbers(directory, photometric, limits)
+    separate = directory.number(PLANAR, 1) == SEPARATE and samples > 1
+    page = PageLayout(
+        directory=directory,
+        width=width,
+        height=height,
+        samples=samples,
+        bits=bits,
+        number=number,
+        compression=compression,
+        predictor=_predictor(directory, compression, number, bits),
+        photometric=photometric,
+        separate=separate,
+        extra=extra,
+        orientation=_orientation(directory),
+        reversed_bits=directory.number(FILL_ORDER, 1) == REVERSED_BITS and compression is not Compression.JPEG,
+        subsampling=_subsampling(directory) if photometric is Photometric.YCBCR else (1, 1),
+        blocks=Blocks((), (), width, height, tiled=False),
+        photometric_assumed=assumed,
+        byte_counts_assumed=False,
+    )
+    _check_combination(page)
+    return _with_blocks(page, limits)
+
+
+def _compression(directory: Directory) -> Compression:
+    found = directory.number(COMPRESSION, Compression.NONE)
+    if found in set(Compression):
+        return Compression(found)
+    raise UnsupportedImage(
+        f"Page {directory.page} of the TIFF file is compressed with {OTHER_COMPRESSIONS.get(found, 'an unknown method')}."
+        " Save it uncompressed, or with LZW, Deflate, JPEG, PackBits or Zstandard",
+        reason="unsupported_compression",
+    )
+
+
+def _photometric(directory: Directory, samples: int) -> tuple[Photometric, bool]:
+    """What the numbers mean, and whether that was assumed because the tag is missing: grey for one colour, RGB for three, as in libtiff."""
+    if PHOTOMETRIC not in directory.entries:
+        colours = samples - len(_listed(directory, EXTRA_SAMPLES))
+        if colours in {1, 3}:
+            return (Photometric.BLACK_IS_ZERO if colours == 1 else Photometric.RGB), True
+        raise unsupported_layout(directory, "does not say what its samples mean. Save it as grey or RGB")
+    found = directory.number(PHOTOMETRIC)
+    if found in set(Photometric):
+        return Photometric(found), False
+    meaning = OTHER_PHOTOMETRICS.get(found, "values of an unknown kind")
+    raise unsupported_layout(directory, f"holds {meaning}. Save it as grey or RGB")
+
+
+def _extra_samples(directory: Directory, photometric: Photometric, samples: int) -> tuple[ExtraSample, ...]:
+    """The kinds of the samples behind the colours; those that the file does not describe are unspecified."""
+    named = [ExtraSample(kind) if kind in set(ExtraSample) else ExtraSample.UNSPECIFIED for kind in _listed(directory, EXTRA_SAMPLES)]
+    colours = COLOUR_CHANNELS.get(photometric, max(1, samples - len(named)))
+    if samples < colours:
+        raise unsupported_layout(directory, f"has {samples} samples per pixel where its colours need {colours}. Export it again")
+    return tuple((named + [ExtraSample.UNSPECIFIED] * samples)[: samples - colours])
+
+
+def _numbers(directory: Directory, photometric: Photometric, limits: ImageLimits) -> tuple[str, int]:
+    bits = set(directory.numbers(BITS, 1, most=limits.bands))
+    formats = {UNSIGNED if it == UNDEFINED else it for it in directory.numbers(SAMPLE_FORMAT, UNSIGNED, most=limits.bands)}
+    number = FORMAT_NAMES.get(min(formats), "")
+    taken = COLOUR_DTYPES.get(photometric, GREY_DTYPES)
+    if len(bits) == len(formats) == 1 and f"{number}{min(bits)}" in taken:
+        return number, min(bits)
+    listed = ", ".join(map(str, sorted(bits)[:8]))
+    raise UnsupportedImage(
+        f"Page {directory.page} of the TIFF file stores its pixels in {listed} bits; 8 or 16 bits, 32-bit floating point,"
+        " and grey or palettes of 1, 2 or 4 bits are supported. Save it with 8 or 16 bits",
+        reason="unsupported_bit_depth",
+    )
+
+
+def _predictor(directory: Directory, compression: Compression, number: str, bits: int) -> Predictor:
+    """As libtiff, which takes no notice of it where the compression has none."""
+    found = directory.number(PREDICTOR, Predictor.NONE) if compression in PREDICTABLE else Predictor.NONE
+    if found not in set(Predictor):
+        raise unsupported_layout(directory, "uses an unknown predictor. Save it without one")
+    floats_match = (found == Predictor.FLOATING_POINT) == (number == "float")
+    if found != Predictor.NONE and not (floats_match and bits in PREDICTOR_BITS[Predictor(found)]):
+        raise unsupported_layout(directory, "uses a predictor that does not fit its numbers. Save it without one")
+    return Predictor(found)
+
+
+def _orientation(directory: Directory) -> int:
+    found = directory.number(ORIENTATION, 1)
+    return found if 1 <= found <= 8 else 1
+
+
+def _subsampling(directory: Directory) -> tuple[int, int]:
+    across, down = (*directory.numbers(SUBSAMPLING, 2, 2, most=16), 2)[:2]
+    if (across, down) not in SUBSAMPLINGS:
+        raise unsupported_layout(directory, "has an unusual resolution of its colours. Save it as RGB")
+    return across, down
+
+
+def _check_combination(page: PageLayout) -> None:
+    directory = page.directory
+    if page.compression is Compression.JPEG and page.dtype != "uint8":
+        raise unsupported_layout(directory, f"stores {page.dtype} numbers as JPEG. Save it uncompressed or with Deflate")
+    if page.compression is Compression.JPEG and (page.photometric is Photometric.PALETTE or page.bits < 8):
+        raise unsupported_layout(directory, "stores a palette as JPEG. Save it uncompressed or with Deflate")
+    if page.bits < 8 and page.samples > 1:
+        raise unsupported_layout(directory, f"has {page.samples} samples of {page.bits} bits. Save it with 8 bits")
+    if page.reversed_bits and page.bits > 8:
+        raise unsupported_layout(directory, "stores its bits in reverse order. Save it with FillOrder 1")
+    if page.photometric is Photometric.CMYK and directory.number(INK_SET, CMYK_INKS) != CMYK_INKS:
+        raise unsupported_layout(directory, "has inks other than CMYK. Save it as RGB")
+    if page.photometric is Photometric.YCBCR and (page.extra or (page.separate and page.subsampling != (1, 1))):
+        raise unsupported_layout(directory, "stores YCbCr colours in an unusual way. Save it as RGB")
+    if page.photometric is Photometric.PALETTE and len(colour_map(page)) != 3 << page.bits:
+        raise damaged("its palette is missing or broken")
+
+
+def colour_map(page: PageLayout) -> Sequence[int]:
+    """The palette: all reds, all greens, all blues, in 16 bits."""
+    return page.directory.numbers(COLOUR_MAP, most=3 << 16)
+
+
+def _with_blocks(page: PageLayout, limits: ImageLimits) -> PageLayout:
+    directory = page.directory
+    tiled = TILE_OFFSETS in directory.entries or TILE_WIDTH in directory.entries
+    if tiled:
+        width, height = directory.number(TILE_WIDTH), directory.number(TILE_HEIGHT)
+    else:
+        width, height = page.width, min(directory.number(ROWS_PER_STRIP, page.height), page.height)
+    if width < 1 or height < 1:
+        raise damaged("its strips or tiles have no size")
+    offsets, sizes = block_offsets(directory, limits), block_sizes(directory, limits)
+    planes = page.samples if page.separate else 1
+    if len(offsets) != planes * -(-page.width // width) * -(-page.height // height):
+        raise damaged("it has more or fewer strips or tiles than its size asks for")
+    placed = msgspec.structs.replace(page, blocks=Blocks(offsets, sizes, width, height, tiled))
+    if page.compression is not Compression.NONE or (sizes and all(sizes)):
+        return placed
+    assumed = [placed.stored_bytes(*placed.block_size(index)) for index in range(len(offsets))]
+    return msgspec.structs.replace(placed, blocks=Blocks(offsets, assumed, width, height, tiled), byte_counts_assumed=True)
+
+
+def block_offsets(directory: Directory, limits: ImageLimits) -> Sequence[int]:
+    return directory.numbers(TILE_OFFSETS if TILE_OFFSETS in directory.entries else STRIP_OFFSETS, most=limits.blocks)
+
+
+def block_sizes(directory: Directory, limits: ImageLimits) -> Sequence[int]:
+    return directory.numbers(TILE_SIZES if TILE_SIZES in directory.entries else STRIP_SIZES, most=limits.blocks)
+
+
+def _listed(directory: Directory, tag: int) -> Sequence[int]:
+    return directory.numbers(tag, most=64) if tag in directory.entries else ()
+
+
+def unsupported_layout(directory: Directory, what: str) -> UnsupportedImage:
+    return UnsupportedImage(f"Page {directory.page} of the TIFF file {what}", reason="unsupported_layout")
+
+
+def too_few_pixels() -> DamagedImage:
+    return damaged("it holds fewer pixels than it claims")

@@ -1,0 +1,89 @@
+"""The first image of an OME-XML text, as OME-TIFF files carry it in their description."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+from xml.parsers import expat
+
+from domain.errors import DamagedImage
+from infrastructure.images.units import length_in_um, positive
+
+MAX_TIFF_DATA: Final = 100_000
+DECLARED_ENCODING: Final = "utf-8"
+"""Whatever the declaration says: the text was decoded before, and is handed over in this encoding."""
+
+
+class OmeImage:
+    """A text that is no XML describes nothing; one that declares a document type or entities is refused.
+
+    Raises DamagedImage (unsafe_metadata).
+    """
+
+    def __init__(self, text: str) -> None:
+        self._first: dict[str, dict[str, str]] = {}
+        self._tiff_data: list[dict[str, str]] = []
+        self._images = 0
+        parser = expat.ParserCreate(DECLARED_ENCODING)
+        parser.StartElementHandler = self._note
+        parser.StartDoctypeDeclHandler = self._refuse
+        try:
+            parser.Parse(text.encode("utf-8", "replace"), True)
+        except expat.ExpatError:
+            self._first, self._tiff_data = {}, []
+
+    def size(self, axis: str) -> int:
+        """How many planes there are along C, Z or T; 0 where that is not said."""
+        return _number(self._pixels.get(f"Size{axis}", ""))
+
+    @property
+    def order(self) -> str:
+        """The axes from the fastest to the slowest, such as XYZCT; empty where they are not named."""
+        return self._pixels.get("DimensionOrder", "")
+
+    def placed(self, sizes: Mapping[str, int]) -> Iterator[tuple[int, int]]:
+        """(plane, page) for all planes whose page is named; planes are counted with the slowest axis of `order` first."""
+        slowest_first = [axis for axis in reversed(self.order) if axis in sizes]
+        for entry in self._tiff_data:
+            if "IFD" not in entry:
+                continue
+            plane = 0
+            for axis in slowest_first:
+                plane = plane * sizes[axis] + _number(entry.get(f"First{axis}", "0"))
+            for following in range(min(_number(entry.get("PlaneCount", "1")), MAX_TIFF_DATA)):
+                yield plane + following, _number(entry["IFD"]) + following
+
+    @property
+    def pixel_size_um(self) -> float | None:
+        return length_in_um(self._pixels.get("PhysicalSizeX", ""), self._pixels.get("PhysicalSizeXUnit", "µm"))
+
+    @property
+    def magnification(self) -> float | None:
+        return positive(self._first.get("Objective", {}).get("NominalMagnification", ""))
+
+    @property
+    def microscope(self) -> tuple[str, str]:
+        """Manufacturer and model."""
+        found = self._first.get("Microscope", {})
+        return found.get("Manufacturer", ""), found.get("Model", "")
+
+    @property
+    def _pixels(self) -> dict[str, str]:
+        return self._first.get("Pixels", {})
+
+    def _note(self, name: str, attributes: dict[str, str]) -> None:
+        kind = name.rpartition(":")[2]
+        self._images += kind == "Image"
+        self._first.setdefault(kind, attributes)
+        if kind == "TiffData" and self._images == 1 and len(self._tiff_data) < MAX_TIFF_DATA:
+            self._tiff_data.append(attributes)
+
+    @staticmethod
+    def _refuse(*_: object) -> None:
+        raise DamagedImage(
+            "The metadata of the TIFF file declares XML entities, which are not accepted. Export it again without them",
+            reason="unsafe_metadata",
+        )
+
+
+def _number(text: str) -> int:
+    """0 for what is no small whole number."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0

@@ -1,0 +1,145 @@
+"""JPEG and PNG: one plane, with orientation and profile where the file has them."""
+
+import hashlib
+import io
+from typing import Any, BinaryIO, Final
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
+
+from domain.errors import DamagedImage
+from domain.values import ImageWarning
+from infrastructure.images.decoding import FAILURES, decoding
+from infrastructure.images.orientation import upright
+from infrastructure.images.png_rows import check_rows
+from infrastructure.images.rendering import Colours, Plane
+from infrastructure.images.validation import UploadGate
+
+ORIENTATION: Final = 0x0112
+NOISE: Final = hashlib.shake_128(b"more picture data").digest(4096).replace(b"\xff", b"\x7f")
+END_OF_IMAGE: Final = b"\xff\xd9"
+JPEG_FILL: Final = frozenset({127, 128})
+"""What decoders paint where the data of a JPEG end too early; 127 where the bands are inverted (CMYK)."""
+TRAILER_IGNORED: Final = ImageWarning(
+    "trailing_data_ignored", "The camera has stored other data behind the picture, which are not used: a video or its own notes"
+)
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn; the gate has asked before
+
+
+def read(file: BinaryIO, gate: UploadGate) -> Plane:
+    """Raises DamagedImage (decode_failed), and incomplete where the picture looks as if its data ended early."""
+    file.seek(0)
+    data = file.read()
+    if gate.scan_end is not None:
+        return _jpeg(data, gate)
+    return _png(file, data, gate)
+
+
+def check_complete(file: BinaryIO, gate: UploadGate) -> None:
+    """Raises DamagedImage (decode_failed, incomplete)."""
+    file.seek(0)
+    if gate.scan_end is None:
+        _check_rows(file)
+        return
+    _check_jpeg(file.read(), gate.scan_end, None)
+
+
+def exif_of(file: BinaryIO) -> Any:
+    """The EXIF data as Pillow gives them; empty when there are none or they are damaged, which affects no pixel."""
+    image = _opened(file)
+    try:
+        return image.getexif() if image else {}
+    except FAILURES:
+        return {}
+
+
+def _jpeg(data: bytes, gate: UploadGate) -> Plane:
+    pixels = _decoded_jpeg(data)
+    if set(pixels[-1, -1].tolist()) <= JPEG_FILL or gate.in_passes:
+        assert gate.scan_end is not None
+        _check_jpeg(data, gate.scan_end, pixels)
+    about = _opened(io.BytesIO(data))
+    if pixels.shape[2] == 4 and about is not None and "adobe" in about.info:
+        pixels = np.subtract(np.uint8(255), pixels, out=pixels)  # programs that write this marker store inverted inks
+    colours = {1: Colours.GREY, 3: Colours.RGB, 4: Colours.CMYK}[pixels.shape[2]]
+    warnings = (TRAILER_IGNORED,) if gate.has_trailer else ()
+    return _plane(pixels, colours, None, about, warnings)
+
+
+def _png(file: BinaryIO, data: bytes, gate: UploadGate) -> Plane:
+    try:
+        with decoding("PNG"):
+            samples = np.asarray(imagecodecs.png_decode(data))
+    except DamagedImage:
+        _check_rows(file)  # says more clearly what is wrong
+        raise
+    samples = samples if samples.ndim == 3 else samples[:, :, None]
+    if gate.in_passes or not samples[-1, -1].any():
+        _check_rows(file)
+    has_alpha = samples.shape[2] in {2, 4}
+    pixels, alpha = (samples[:, :, :-1], samples[:, :, -1]) if has_alpha else (samples, None)
+    colours = Colours.GREY if pixels.shape[2] == 1 else Colours.RGB
+    return _plane(pixels, colours, alpha, _opened(io.BytesIO(data)), ())
+
+
+def _plane(
+    pixels: NDArray[Any],
+    colours: Colours,
+    alpha: NDArray[Any] | None,
+    about: ImageFile.ImageFile | None,
+    warnings: tuple[ImageWarning, ...],
+) -> Plane:
+    orientation, profile = _orientation(about), about.info.get("icc_profile") if about else None
+    return Plane(
+        pixels=upright(pixels, orientation),
+        colours=colours,
+        bits=pixels.dtype.itemsize * 8,
+        alpha=None if alpha is None else upright(alpha, orientation),
+        profile=profile if isinstance(profile, bytes) else b"",
+        warnings=warnings,
+    )
+
+
+def _check_rows(file: BinaryIO) -> None:
+    with decoding("PNG"):
+        check_rows(file)
+
+
+def _orientation(about: ImageFile.ImageFile | None) -> int:
+    try:
+        return int(about.getexif().get(ORIENTATION, 1)) if about else 1
+    except FAILURES:  # damaged EXIF data affect no pixel
+        return 1
+
+
+def _opened(file: BinaryIO) -> ImageFile.ImageFile | None:
+    """What Pillow says of the file beside its pixels; None where it cannot make sense of it, which affects no pixel."""
+    file.seek(0)
+    start = file.read(2)
+    file.seek(0)
+    try:
+        return JpegImagePlugin.JpegImageFile(file) if start == b"\xff\xd8" else PngImagePlugin.PngImageFile(file)
+    except FAILURES:
+        return None
+
+
+def _decoded_jpeg(data: bytes) -> NDArray[np.uint8]:
+    with decoding("JPEG"):
+        pixels = np.asarray(imagecodecs.jpeg8_decode(data))
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def _check_jpeg(data: bytes, scan_end: int, pixels: NDArray[np.uint8] | None) -> None:
+    """When the data of a picture end too early, the decoder paints the rest grey without a word. So it is asked twice: with noise after
+    the data, too. A whole picture looks the same then, as its last pixel is known before the noise begins.
+    """
+    seen = _digest(_decoded_jpeg(data) if pixels is None else pixels)
+    if _digest(_decoded_jpeg(data[:scan_end] + NOISE + END_OF_IMAGE)) != seen:
+        raise DamagedImage("The JPEG file is damaged: a part of its picture is missing. Save or export it again", reason="incomplete")
+
+
+def _digest(pixels: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()

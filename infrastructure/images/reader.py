@@ -1,0 +1,166 @@
+"""The one reader of pixels: metadata, thumbnails, previews and models see an image through it.
+
+What the upload gate accepts it reads; only damaged pixel data make it raise. Meant for a process with little memory: one plane is held as
+a whole, and one strip or tile beside it.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domain.errors import ImageTooLarge
+from domain.values import ImageWarning
+from infrastructure.images import raster, tiff_reader
+from infrastructure.images.colour import MAX_PROFILE_BYTES, from_palette, from_ycbcr
+from infrastructure.images.layout import Compression, ExtraSample, PageLayout, Photometric, colour_map
+from infrastructure.images.metadata import Metadata, camera, read_metadata
+from infrastructure.images.orientation import upright
+from infrastructure.images.rendering import Colours, Plane
+from infrastructure.images.validation import ImageHeader, ImageLimits, UploadGate, examine
+
+READER_VERSION: Final = 2
+"""Raised with every change that can give other pixels; stands in the key of each thumbnail and preview. 1 was two readers, by Pillow."""
+
+PROFILE: Final = 34675
+ALPHA: Final = frozenset({ExtraSample.ASSOCIATED_ALPHA, ExtraSample.UNASSOCIATED_ALPHA})
+COLOURS: Final = {Photometric.WHITE_IS_ZERO: Colours.GREY, Photometric.BLACK_IS_ZERO: Colours.GREY, Photometric.CMYK: Colours.CMYK}
+
+
+class ImageReader:
+    """An image file. Made by `open_image`, while whose block lasts it can be read."""
+
+    def __init__(self, file: BinaryIO, header: ImageHeader, gate: UploadGate) -> None:
+        self._file, self._gate = file, gate
+        self.header = header
+        self.pages: Sequence[PageLayout] = gate.pages
+        self.metadata: Metadata | None = read_metadata(gate.pages) if gate.pages else None
+        """Of a TIFF."""
+
+    @property
+    def dtype(self) -> str:
+        """numpy's name of the stored numbers."""
+        return self.pages[0].dtype if self.pages else f"uint{self.header.bits}"
+
+    @property
+    def axes(self) -> str:
+        """Slowest first, as OME names them: T, Z, C, I for pages of unknown meaning, Y, X, and S for samples."""
+        if self.metadata is not None:
+            return self.metadata.planes.axes
+        return "YXS" if self.header.bands > 1 else "YX"
+
+    @property
+    def acquired_with(self) -> str | None:
+        """The microscope, camera or program, where the file says it."""
+        return self.metadata.acquired_with if self.metadata else camera(raster.exif_of(self._file))
+
+    def plane(self, *, c: int = 0, z: int = 0, t: int = 0) -> Plane:
+        """One plane, upright, black is zero. Pages of unknown meaning are counted by `z`.
+
+        Raises DamagedImage (decode_failed, structure, incomplete), IndexError when there is no such plane.
+        """
+        if self.metadata is None:
+            if (c, z, t) != (0, 0, 0):
+                raise IndexError("The image has one plane")
+            return raster.read(self._file, self._gate)
+        channels = self.pages[0].channels
+        page, inside = (c, 0) if channels == 1 else divmod(c, channels)
+        number = self.metadata.planes.page_of(c=page, z=z, t=t)
+        return _tiff_plane(self.pages[number], inside, self._unused())
+
+    def check_complete(self) -> None:
+        """Decode every part of the file, and find pictures whose data end early. Raises DamagedImage (decode_failed, incomplete)."""
+        if not self.pages:
+            raster.check_complete(self._file, self._gate)
+        for page in self.pages:
+            tiff_reader.check_page(page)
+
+    def _unused(self) -> tuple[ImageWarning, ...]:
+        """Of a TIFF: planes, channels and pages beside the first plane."""
+        assert self.metadata is not None
+        sizes = self.metadata.planes.sizes
+        found = []
+        planes = {axis: sizes.get(axis, 1) for axis in "TZI" if sizes.get(axis, 1) > 1}
+        if planes:
+            count = int(np.prod(list(planes.values())))
+            listed = ", ".join(f"{axis}: {size}" for axis, size in planes.items())
+            found.append(ImageWarning("first_plane_only", f"Plane 1 of {count} is shown and classified ({listed})"))
+        if (channels := sizes.get("C", 1) * self.pages[0].channels) > 1:
+            found.append(ImageWarning("first_channel_only", f"Channel 1 of {channels} is shown and classified"))
+        if len(self.pages) > len(self.metadata.planes.pages):
+            found.append(ImageWarning("first_page_only", f"Page 1 of {len(self.pages)} different pages is shown and classified"))
+        return tuple(found)
+
+
+@contextmanager
+def open_image(data: bytes | Path, *, limits: ImageLimits) -> Iterator[ImageReader]:
+    """Take a file through the upload gate and open it for reading.
+
+    Raises what the gate raises, DamagedImage (unsafe_metadata, metadata_too_large), and within its block
+    ImageTooLarge (too_much_memory) where the process is short of memory.
+    """
+    try:
+        with data.open("rb") if isinstance(data, Path) else io.BytesIO(data) as file:
+            header, gate = examine(file, limits=limits)
+            yield ImageReader(file, header, gate)
+    except MemoryError as error:
+        raise ImageTooLarge(
+            "Decoding this image takes more memory than is available. Scale it down or crop it", reason="too_much_memory"
+        ) from error
+
+
+def _tiff_plane(page: PageLayout, channel: int, unused: tuple[ImageWarning, ...]) -> Plane:
+    colours = COLOURS.get(page.photometric, Colours.RGB)
+    wanted = [channel] if colours is Colours.GREY else list(range(page.colours))
+    alphas = [page.colours + place for place, kind in enumerate(page.extra) if kind in ALPHA][:1]
+    samples = tiff_reader.read_page(page, wanted + alphas)
+    pixels, alpha = samples[:, :, : len(wanted)], samples[:, :, -1] if alphas else None
+    return Plane(
+        pixels=upright(_resolved(page, pixels), page.orientation),
+        colours=colours,
+        bits=8 if page.photometric is Photometric.PALETTE else page.bits,
+        alpha=None if alpha is None else upright(alpha, page.orientation),
+        associated=bool(alphas) and page.extra[alphas[0] - page.colours] is ExtraSample.ASSOCIATED_ALPHA,
+        profile=page.directory.bytes(PROFILE, most=MAX_PROFILE_BYTES),
+        warnings=unused + _assumptions(page, used=len(alphas)),
+    )
+
+
+def _resolved(page: PageLayout, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Black is zero, palettes and YCbCr are RGB."""
+    match page.photometric:
+        case Photometric.WHITE_IS_ZERO:
+            return _inverted(pixels, page.bits)
+        case Photometric.PALETTE:
+            return from_palette(pixels[:, :, 0], np.array(colour_map(page), np.uint16).reshape(3, -1))
+        case Photometric.YCBCR if page.compression is not Compression.JPEG:
+            return from_ycbcr(pixels)
+        case _:
+            return pixels
+
+
+def _inverted(pixels: NDArray[Any], bits: int) -> NDArray[Any]:
+    match pixels.dtype.kind:
+        case "u":
+            np.subtract(pixels.dtype.type(2**bits - 1), pixels, out=pixels)
+        case "i":
+            np.invert(pixels, out=pixels)
+        case _:
+            np.negative(pixels, out=pixels)
+    return pixels
+
+
+def _assumptions(page: PageLayout, *, used: int) -> tuple[ImageWarning, ...]:
+    found = []
+    if page.photometric_assumed:
+        meaning = "RGB colours" if page.photometric is Photometric.RGB else "grey values with black as zero"
+        found.append(ImageWarning("photometric_assumed", f"The file does not say what its numbers mean; {meaning} are assumed"))
+    if page.byte_counts_assumed:
+        found.append(ImageWarning("byte_counts_assumed", "The file does not say how long its strips are; the size of the image does"))
+    if len(page.extra) > used:
+        found.append(ImageWarning("extra_samples_ignored", f"{len(page.extra) - used} samples per pixel beside the colours are not used"))
+    return tuple(found)

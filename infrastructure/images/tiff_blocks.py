@@ -1,0 +1,114 @@
+"""The numbers of one strip or tile: unpacked, put into the byte order of this machine, and freed of the predictor."""
+
+import zlib
+from typing import Any, Final
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from domain.errors import DamagedImage
+from infrastructure.images.layout import Compression, PageLayout, Photometric, Predictor, too_few_pixels
+
+JPEG_TABLES: Final = 347
+MAX_JPEG_TABLES_BYTES: Final = 1 << 16
+RGB, CMYK, GREY = "RGB", "CMYK", "GRAYSCALE"
+
+
+def decode_block(page: PageLayout, index: int) -> NDArray[Any]:
+    """One block as (height, width, samples) in native byte order; samples is 1 where planes are stored apart.
+
+    JPEG blocks of YCbCr pages come as RGB. Memory is bounded by the size that the layout gives the block.
+    Raises DamagedImage when the data unpack to less than that, and what the codecs raise.
+    """
+    width, height = page.block_size(index)
+    offset, size = page.blocks.offsets[index], page.blocks.sizes[index]
+    if page.compression is Compression.JPEG:
+        return _decode_jpeg(page, page.directory.file.read(offset, size))
+    needed = page.stored_bytes(width, height)
+    if page.compression is Compression.NONE:
+        return _numbers(page, _in_order(page, page.directory.file.read(offset, needed)), width, height)
+    whole = page.stored_bytes(page.blocks.width, page.blocks.height)
+    unpacked = unpack(page.compression, _in_order(page, page.directory.file.read(offset, size)), whole)
+    if len(unpacked) < needed:
+        raise too_few_pixels()
+    return _numbers(page, unpacked[:needed], width, height)
+
+
+def unpack(compression: Compression, data: bytes, most: int) -> bytes:
+    """Compressed data of at most `most` bytes. Raises DamagedImage when there is more, zlib.error and RuntimeError when damaged."""
+    match compression:
+        case Compression.DEFLATE | Compression.OLD_DEFLATE:
+            inflating = zlib.decompressobj()
+            unpacked = inflating.decompress(data, most + 1)
+        case Compression.LZW:
+            unpacked = bytes(imagecodecs.lzw_decode(data, out=most + 1))
+        case Compression.PACKBITS:
+            unpacked = bytes(imagecodecs.packbits_decode(data, out=most + 1))
+        case Compression.ZSTANDARD:
+            unpacked = bytes(imagecodecs.zstd_decode(data, out=most + 1))
+        case _:
+            raise AssertionError(compression)
+    if len(unpacked) > most:
+        raise DamagedImage("The TIFF file is damaged: a part of its picture is larger than it claims. Export it again", reason="structure")
+    return unpacked
+
+
+def _in_order(page: PageLayout, data: bytes) -> bytes:
+    """The most significant bit of each byte first."""
+    return bytes(imagecodecs.bitorder_decode(data)) if page.reversed_bits else data
+
+
+def _numbers(page: PageLayout, data: bytes, width: int, height: int) -> NDArray[Any]:
+    if page.subsampled:
+        return _data_units(page, np.frombuffer(data, np.uint8), width, height)
+    samples = 1 if page.separate else page.samples
+    if page.bits < 8:
+        return imagecodecs.packints_decode(data, np.uint8, page.bits, runlen=width).reshape(height, width, samples)
+    if page.predictor is Predictor.FLOATING_POINT:
+        return _unpredicted_floats(page, data, (height, width, samples))
+    stored = np.dtype(page.dtype).newbyteorder(">" if page.big_endian else "<")
+    native = np.frombuffer(data, stored).reshape(height, width, samples).astype(page.dtype, copy=False)
+    if page.predictor is not Predictor.HORIZONTAL:
+        return native
+    unsigned = native.view(f"uint{page.bits}")
+    return np.cumsum(unsigned, axis=1, dtype=unsigned.dtype).view(page.dtype)
+
+
+def _unpredicted_floats(page: PageLayout, data: bytes, shape: tuple[int, int, int]) -> NDArray[Any]:
+    """Adobe's TIFF technical note 3: each row holds first the most significant bytes of all numbers, then the next, as differences."""
+    height, width, samples = shape
+    rows = np.frombuffer(data, np.uint8).reshape(height, -1, samples)
+    bytes_by_significance = np.cumsum(rows, axis=1, dtype=np.uint8).reshape(height, page.bits // 8, width * samples)
+    big_endian = np.ascontiguousarray(bytes_by_significance.transpose(0, 2, 1))
+    return big_endian.view(f">f{page.bits // 8}").reshape(shape).astype(page.dtype)
+
+
+def _data_units(page: PageLayout, data: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """YCbCr with fewer chroma samples (TIFF 6.0, section 21); each chroma value holds for all pixels of its unit."""
+    across, down = page.subsampling
+    columns, rows = -(-width // across), -(-height // down)
+    units = data.reshape(rows, columns, across * down + 2)
+    full = np.empty((rows * down, columns * across, 3), np.uint8)
+    luma = units[:, :, :-2].reshape(rows, columns, down, across)
+    full[:, :, 0] = luma.transpose(0, 2, 1, 3).reshape(rows * down, columns * across)
+    for band in (1, 2):
+        full[:, :, band] = units[:, :, band - 3].repeat(down, axis=0).repeat(across, axis=1)
+    return full[:height, :width]
+
+
+def _decode_jpeg(page: PageLayout, data: bytes) -> NDArray[np.uint8]:
+    tables = page.directory.bytes(JPEG_TABLES, most=MAX_JPEG_TABLES_BYTES) or None
+    colourspace, outcolourspace = _jpeg_colours(page)
+    decoded = imagecodecs.jpeg8_decode(data, tables=tables, colorspace=colourspace, outcolorspace=outcolourspace)
+    return decoded if decoded.ndim == 3 else decoded[:, :, None]
+
+
+def _jpeg_colours(page: PageLayout) -> tuple[str | None, str | None]:
+    """As libtiff: only YCbCr pages are converted, whatever markers the JPEG data carry."""
+    if page.separate or page.samples not in {1, 3, 4}:
+        return None, None
+    if page.photometric is Photometric.YCBCR:
+        return "YCBCR", RGB
+    space = {1: GREY, 3: RGB, 4: CMYK}[page.samples]
+    return space, space

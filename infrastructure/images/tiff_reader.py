@@ -1,0 +1,53 @@
+"""Planes of a TIFF, block by block, so that a page with many samples never stands in memory as a whole."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domain.errors import DamagedImage
+from infrastructure.images.decoding import decoding
+from infrastructure.images.layout import Compression, PageLayout
+from infrastructure.images.tiff_blocks import decode_block
+
+
+def read_page(page: PageLayout, samples: Sequence[int]) -> NDArray[Any]:
+    """The samples with these numbers, (height, width, len(samples)) as stored, in native byte order.
+
+    Raises DamagedImage (decode_failed, structure).
+    """
+    pixels = np.empty((page.height, page.width, len(samples)), page.dtype)
+    chosen = _as_slice(samples)
+    with decoding("TIFF"):
+        for index in range(len(page.blocks.offsets)):
+            plane, top, left = page.block_place(index)
+            if page.separate and plane not in samples:
+                continue
+            block = decode_block(page, index)
+            here = pixels[top : top + block.shape[0], left : left + block.shape[1]]
+            inside = block[: here.shape[0], : here.shape[1]]
+            if page.separate:
+                here[:, :, samples.index(plane)] = inside[:, :, 0]
+            else:
+                here[:] = inside[:, :, chosen]
+    return pixels
+
+
+def _as_slice(samples: Sequence[int]) -> slice | list[int]:
+    """A slice where one will do: it is much quicker than a list."""
+    first, end = samples[0], samples[-1] + 1
+    return slice(first, end) if list(samples) == list(range(first, end)) else list(samples)
+
+
+def check_page(page: PageLayout) -> None:
+    """Decode every block. Uncompressed ones are left out: the gate has seen that their bytes are there, and nothing else can be wrong.
+
+    Raises DamagedImage (decode_failed, structure).
+    """
+    if page.compression is Compression.NONE:
+        return
+    with decoding("TIFF"):
+        for index in range(len(page.blocks.offsets)):
+            if decode_block(page, index).size == 0:
+                raise DamagedImage("The TIFF file is damaged: a part of its picture is empty. Export it again", reason="structure")

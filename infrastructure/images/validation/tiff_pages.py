@@ -1,0 +1,158 @@
+"""The pages of a TIFF at the upload gate: each is described, and its strips or tiles are compared with the file and the limits."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, Final
+
+import msgspec
+
+from domain.errors import DamagedImage, ImageTooLarge
+from infrastructure.images.layout import (
+    HEIGHT,
+    SAMPLES,
+    WIDTH,
+    Blocks,
+    Compression,
+    PageLayout,
+    block_offsets,
+    block_sizes,
+    describe_page,
+    is_reduced_or_mask,
+    too_few_pixels,
+    unsupported_layout,
+)
+from infrastructure.images.validation.jpeg import JpegStructure
+from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_block, check_plane, check_size, check_unpacked
+from infrastructure.images.validation.tiff import Directory, Tiff, cut_off_or_damaged, damaged, too_many_parts
+
+DESCRIPTION: Final = 270
+IMAGEJ_IMAGES: Final = re.compile(r"^images=(\d{1,9})\s*$", re.MULTILINE)
+OLD_STYLE_LZW: Final = b"\0\1"
+"""How LZW data of TIFF 5.0 begins, whose codes have their bits in reverse order."""
+
+
+def read_pages(file: BinaryIO, limits: ImageLimits) -> tuple[PageLayout, ...]:
+    """The images of a TIFF's main chain, without thumbnails and masks; of an ImageJ stack with a single directory, each of its images.
+
+    Every part of them, and of the levels below, is checked against the file and the limits. Raises DamagedImage, UnsupportedImage,
+    ImageTooLarge.
+    """
+    tiff = Tiff(file, limits)
+    directories = list(tiff.pages())
+    check = _Check(tiff, limits)
+    images = [directory for directory in directories if not is_reduced_or_mask(directory)] or directories
+    for directory in directories:
+        if directory not in images:
+            check.level(directory)
+    pages = tuple(check.page(directory) for directory in images)
+    return tuple(_imagej_stack(pages[0], limits)) if len(directories) == 1 else pages
+
+
+def header_of(pages: Sequence[PageLayout]) -> ImageHeader:
+    first = pages[0]
+    bits = max(8, first.bits)
+    return ImageHeader(media_type="image/tiff", width=first.width, height=first.height, bands=first.bands, bits=bits, pages=len(pages))
+
+
+class _Check:
+    def __init__(self, tiff: Tiff, limits: ImageLimits) -> None:
+        self._tiff = tiff
+        self._limits = limits
+        self._blocks = 0
+        self._unpacked = 0
+        self._walked = 0
+        self._parts = 0
+
+    def page(self, directory: Directory) -> PageLayout:
+        page = describe_page(directory, self._limits)
+        self._unpacked += page.unpacked
+        check_unpacked(self._unpacked, self._limits)
+        check_plane(page.unpacked // page.channels, self._limits)
+        self._check_blocks(page)
+        for child in self._tiff.below(directory):
+            self.level(child)
+        return page
+
+    def level(self, directory: Directory) -> None:
+        """Levels, thumbnails and masks are not decoded, so only their bounds matter."""
+        check_size(directory.number(WIDTH), directory.number(HEIGHT), directory.number(SAMPLES, 1), self._limits)
+        self._check_inside(block_offsets(directory, self._limits), block_sizes(directory, self._limits))
+
+    def _check_blocks(self, page: PageLayout) -> None:
+        blocks = page.blocks
+        self._check_inside(blocks.offsets, blocks.sizes)
+        if page.compression is Compression.NONE:
+            if any(size < page.stored_bytes(*page.block_size(index)) for index, size in enumerate(blocks.sizes)):
+                raise too_few_pixels()
+            return
+        check_block(page.stored_bytes(blocks.width, blocks.height), self._limits)
+        if page.compression is Compression.JPEG:
+            self._check_jpegs(page)
+        if page.compression is Compression.LZW and self._tiff.read(blocks.offsets[0], min(2, blocks.sizes[0])) == OLD_STYLE_LZW:
+            raise unsupported_layout(page.directory, "uses the LZW coding of TIFF 5.0. Save it again with a current program")
+
+    def _check_inside(self, offsets: Sequence[int], sizes: Sequence[int]) -> None:
+        self._blocks += len(offsets)
+        if self._blocks > self._limits.blocks:
+            raise too_many_parts()
+        if not offsets or len(offsets) != len(sizes):
+            raise damaged("it does not tell where its pixels are")
+        if max(map(int.__add__, offsets, sizes)) > self._tiff.size:
+            raise cut_off_or_damaged()
+
+    def _check_jpegs(self, page: PageLayout) -> None:
+        """Each block is a JPEG for itself, and decoders would fill up a broken one with gray in silence.
+
+        Several places may share a block (an empty tile), which is walked once; else no byte is walked twice, and `parts` holds for all.
+        """
+        seen: set[tuple[int, int]] = set()
+        for index, (offset, size) in enumerate(zip(page.blocks.offsets, page.blocks.sizes, strict=True)):
+            if (offset, size) in seen:
+                continue
+            seen.add((offset, size))
+            self._walked += size
+            if self._walked > self._tiff.size:
+                raise damaged("parts of its picture lie one over the other")
+            self._check_jpeg(page, index, self._tiff.read(offset, size))
+
+    def _check_jpeg(self, page: PageLayout, index: int, data: bytes) -> None:
+        structure = JpegStructure(self._limits)
+        structure.feed(data)
+        found = structure.finish()
+        width, height = page.block_size(index)
+        _, top, left = page.block_place(index)
+        if found.width > width or found.height > page.blocks.height or found.bands != (1 if page.separate else page.samples):
+            raise damaged("a part of its picture differs from what it claims")
+        if found.width < min(width, page.width - left) or found.height < min(height, page.height - top):
+            raise too_few_pixels()
+        self._parts += structure.parts
+        if self._parts > self._limits.parts:
+            raise too_many_parts()
+
+
+def _imagej_stack(page: PageLayout, limits: ImageLimits) -> Iterator[PageLayout]:
+    """ImageJ writes large stacks with one directory: the images lie behind each other, uncompressed."""
+    description = page.directory.text(DESCRIPTION)
+    found = IMAGEJ_IMAGES.search(description) if description.startswith("ImageJ=") else None
+    count = int(found[1]) if found else 1
+    if count <= 1 or page.compression is not Compression.NONE or page.blocks.tiled or not _contiguous(page.blocks):
+        yield page
+        return
+    if count > limits.pages:
+        raise ImageTooLarge(
+            f"The TIFF file has {count:,} images; at most {limits.pages} are taken. Split it into several files", reason="too_many_pages"
+        )
+    size = page.stored_bytes(page.width, page.height) * (page.samples if page.separate else 1)
+    check_unpacked(count * page.unpacked, limits)
+    if page.blocks.offsets[0] + count * size > page.directory.file.size:
+        raise DamagedImage(
+            f"The TIFF file describes {count:,} images and ends before the last: it was cut off. Send it again", reason="truncated"
+        )
+    for number in range(count):
+        offsets = [offset + number * size for offset in page.blocks.offsets]
+        yield msgspec.structs.replace(page, blocks=msgspec.structs.replace(page.blocks, offsets=offsets))
+
+
+def _contiguous(blocks: Blocks) -> bool:
+    ends = map(int.__add__, blocks.offsets, blocks.sizes)
+    return all(end == following for end, following in zip(ends, blocks.offsets[1:], strict=False))
