@@ -1,0 +1,57 @@
+"""Many encodings: a deterministic list in which pairs of values meet early, and a Hypothesis strategy that shrinks to plain ones."""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from itertools import cycle, islice
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.images.choices import CONTAINERS
+from tests.images.encodings import Encoding
+
+TURNS = ("tiff", "tiff", "png", "tiff", "tiff", "jpeg")
+
+Value = tuple[str, Any]
+
+
+def encodings(seed: int, count: int) -> list[Encoding]:
+    """The same for the same seed; the first ones of a longer list are the shorter list."""
+    choosers = {container: _Chooser(f"{container} {seed}") for container in CONTAINERS}
+    return [choosers[container].encoding(container) for container in islice(cycle(TURNS), count)]
+
+
+@st.composite
+def encoding_strategy(draw: st.DrawFn) -> Encoding:
+    """Any accepted encoding. It shrinks to options that stand first."""
+    container = draw(st.sampled_from(list(CONTAINERS)))
+    return CONTAINERS[container](lambda name, options: draw(st.sampled_from(options), label=name))
+
+
+class _Chooser:
+    """Prefers the option that makes the most new pairs with what is already chosen; else the rarest so far."""
+
+    def __init__(self, seed: str) -> None:
+        self._random = random.Random(seed)
+        self._pairs: set[tuple[Value, Value]] = set()
+        self._uses: Counter[Value] = Counter()
+        self._chosen: list[Value] = []
+
+    def encoding(self, container: str) -> Encoding:
+        self._chosen = []
+        return CONTAINERS[container](self._choose)
+
+    def _choose(self, name: str, options: Sequence[Any]) -> Any:
+        best = max(options, key=lambda option: (*self._rank((name, option)), self._random.random()))
+        self._note((name, best))
+        return best
+
+    def _rank(self, value: Value) -> tuple[int, int]:
+        new = sum((other, value) not in self._pairs for other in self._chosen)
+        return new, -self._uses[value]
+
+    def _note(self, value: Value) -> None:
+        self._uses[value] += 1
+        self._pairs.update((other, value) for other in self._chosen)
+        self._chosen.append(value)
