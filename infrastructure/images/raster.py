@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -11,7 +11,8 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from domain.errors import DamagedImage
 from domain.values import ImageWarning
-from infrastructure.images.decoding import FAILURES, decoding
+from infrastructure.images.decoding import FAILURES, decoding, silent_stderr
+from infrastructure.images.metadata import camera, pixel_size
 from infrastructure.images.orientation import upright
 from infrastructure.images.png_rows import check_rows
 from infrastructure.images.rendering import Colours, Plane
@@ -27,6 +28,13 @@ TRAILER_IGNORED: Final = ImageWarning(
 )
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn; the gate has asked before
+
+
+class RasterMetadata(NamedTuple):
+    """The camera or program, and the edge of a pixel in micrometres, where the file says so."""
+
+    acquired_with: str | None
+    pixel_size_um: float | None
 
 
 def read(file: BinaryIO, gate: UploadGate) -> Plane:
@@ -47,13 +55,15 @@ def check_complete(file: BinaryIO, gate: UploadGate) -> None:
     _check_jpeg(file.read(), gate.scan_end, None)
 
 
-def exif_of(file: BinaryIO) -> Any:
-    """The EXIF data as Pillow gives them; empty when there are none or they are damaged, which affects no pixel."""
+def about(file: BinaryIO) -> RasterMetadata:
+    """What the file notes beside its pixels; damaged notes affect no pixel and are left out."""
     image = _opened(file)
+    if image is None:
+        return RasterMetadata(None, None)
     try:
-        return image.getexif() if image else {}
+        return RasterMetadata(camera(image.getexif()), pixel_size(image.info.get("dpi")))
     except FAILURES:
-        return {}
+        return RasterMetadata(None, None)
 
 
 def _jpeg(data: bytes, gate: UploadGate) -> Plane:
@@ -71,7 +81,7 @@ def _jpeg(data: bytes, gate: UploadGate) -> Plane:
 
 def _png(file: BinaryIO, data: bytes, gate: UploadGate) -> Plane:
     try:
-        with decoding("PNG"):
+        with decoding("PNG"), silent_stderr():
             samples = np.asarray(imagecodecs.png_decode(data))
     except DamagedImage:
         _check_rows(file)  # says more clearly what is wrong

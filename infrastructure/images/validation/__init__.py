@@ -7,8 +7,8 @@ found out later, by `infrastructure.imaging`, in a process with limits of its ow
 from typing import BinaryIO, Final
 
 from domain.errors import DamagedImage, UnsupportedImage
-from infrastructure.images.layout import PageLayout
 from infrastructure.images.validation.jpeg import JpegStructure
+from infrastructure.images.validation.layout import PageLayout
 from infrastructure.images.validation.limits import ImageHeader, ImageLimits
 from infrastructure.images.validation.png import SIGNATURE, PngStructure
 from infrastructure.images.validation.tiff import MAGIC
