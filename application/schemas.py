@@ -175,7 +175,8 @@ def _shared() -> dict[str, Any]:
 
 def _of(kind: type[Event], place: str, *, sealed: bool) -> dict[str, Any]:
     """The type's own schema with what it refers to under `$defs`, without the columns, its private fields told apart."""
-    _, found = msgspec.json.schema_components([kind], ref_template=place)
+    _, components = msgspec.json.schema_components([kind], ref_template=place)
+    found = msgspec.json.decode(msgspec.json.encode(components))  # defaults as JSON has them
     own: dict[str, Any] = found.pop(kind.__name__)
     own["properties"] = {name: _field(kind, name, told, sealed=sealed) for name, told in own["properties"].items() if name not in COLUMNS}
     own["required"] = [name for name in own["required"] if name not in COLUMNS]

@@ -78,11 +78,17 @@ class ImageReader:
         return _tiff_plane(self.pages[number], inside, self._unused())
 
     def check_complete(self) -> None:
-        """Decode every part of the file, and find pictures whose data end early. Raises DamagedImage (decode_failed, incomplete)."""
-        if not self.pages:
+        """Decode every part of the file that the first plane does not, and find pictures whose data end early.
+
+        Raises DamagedImage (decode_failed, incomplete).
+        """
+        if self.metadata is None:
             raster.check_complete(self._file, self._gate)
-        for page in self.pages:
-            tiff_reader.check_page(page)
+            return
+        first = self.metadata.planes.page_of()
+        for number, page in enumerate(self.pages):
+            if number != first or page.separate:
+                tiff_reader.check_page(page)
 
     def _unused(self) -> tuple[ImageWarning, ...]:
         """Of a TIFF: planes, channels and pages beside the first plane."""

@@ -190,7 +190,17 @@ class World:
     def _image(self, ids, by):
         facts = {"size": len(PICTURE), "media_type": "image/jpeg", "width": 64, "height": 48}
         uploaded = image.upload(ids["image_id"], dataset=ids["dataset_id"], device=None, filename="x.jpg", sha256=self.blob, **facts, **by)
-        found = {"width": 64, "height": 48, "bands": 3, "dtype": "uint8", "pages": 1, "axes": "YXS", "pixel_size_um": None}
+        found = {
+            "width": 64,
+            "height": 48,
+            "bands": 3,
+            "dtype": "uint8",
+            "pages": 1,
+            "axes": "YXS",
+            "pixel_size_um": None,
+            "reader": 2,
+            "warnings": (),
+        }
         return [uploaded, *image.accept(image.evolve(None, uploaded), **found, **by)]
 
     def _job(self, ids, by):

@@ -14,7 +14,21 @@ from tests.hostile import page, png, tiff
 pytestmark = pytest.mark.anyio
 
 CONTRACT = {"id", "filename", "analyzed", "dataset_id", "uploaded_by_id", "device_id", "filepath", "uploaded_at"}
-OURS = {"status", "reason", "detail", "media_type", "size", "width", "height", "bands", "dtype", "pages", "axes", "pixel_size_um"}
+OURS = {
+    "status",
+    "reason",
+    "detail",
+    "media_type",
+    "size",
+    "width",
+    "height",
+    "bands",
+    "dtype",
+    "pages",
+    "axes",
+    "pixel_size_um",
+    "warnings",
+}
 IMAGES = "/api/images/"
 
 

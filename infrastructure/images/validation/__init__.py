@@ -93,6 +93,11 @@ class UploadGate:
                 return False
 
     @property
+    def has_notes(self) -> bool:
+        """Of a JPEG or PNG: whether it may hold anything beside the pixels."""
+        return isinstance(self._structure, JpegStructure | PngStructure) and self._structure.has_notes
+
+    @property
     def has_trailer(self) -> bool:
         """Of a JPEG: whether a phone has appended other data than pictures."""
         return isinstance(self._structure, JpegStructure) and self._structure.has_trailer
