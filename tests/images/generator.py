@@ -8,25 +8,25 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.images.choices import CONTAINERS
+from tests.images.choices import FAMILIES
 from tests.images.encodings import Encoding
 
-TURNS = ("tiff", "tiff", "png", "tiff", "tiff", "jpeg")
+TURNS = ("TIFF", "PNG", "TIFF", "TIFF of ImageJ", "TIFF", "JPEG", "TIFF", "PNG", "TIFF", "TIFF in JPEG")
 
 Value = tuple[str, Any]
 
 
 def encodings(seed: int, count: int) -> list[Encoding]:
     """The same for the same seed; the first ones of a longer list are the shorter list."""
-    choosers = {container: _Chooser(f"{container} {seed}") for container in CONTAINERS}
-    return [choosers[container].encoding(container) for container in islice(cycle(TURNS), count)]
+    choosers = {family: _Chooser(f"{family} {seed}") for family in FAMILIES}
+    return [choosers[family].encoding(family) for family in islice(cycle(TURNS), count)]
 
 
 @st.composite
 def encoding_strategy(draw: st.DrawFn) -> Encoding:
     """Any accepted encoding. It shrinks to options that stand first."""
-    container = draw(st.sampled_from(list(CONTAINERS)))
-    return CONTAINERS[container](lambda name, options: draw(st.sampled_from(options), label=name))
+    choose_fields = FAMILIES[draw(st.sampled_from(list(FAMILIES)), label="family")]
+    return choose_fields(lambda name, options: draw(st.sampled_from(options), label=name))
 
 
 class _Chooser:
@@ -38,9 +38,9 @@ class _Chooser:
         self._uses: Counter[Value] = Counter()
         self._chosen: list[Value] = []
 
-    def encoding(self, container: str) -> Encoding:
+    def encoding(self, family: str) -> Encoding:
         self._chosen = []
-        return CONTAINERS[container](self._choose)
+        return FAMILIES[family](self._choose)
 
     def _choose(self, name: str, options: Sequence[Any]) -> Any:
         best = max(options, key=lambda option: (*self._rank((name, option)), self._random.random()))
