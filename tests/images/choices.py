@@ -34,12 +34,18 @@ PNG_KINDS = (
 )
 
 
+JPEG_KINDS = (
+    *(("ycbcr", subsampling) for subsampling in ((1, 1), (2, 1), (2, 2))),
+    *((colour, (1, 1)) for colour in ("grey", "rgb", "adobe cmyk", "cmyk", "ycck")),
+)
+
+
 def choose_jpeg(choose: Choose) -> JpegEncoding:
-    colour = choose("kind", ("ycbcr", "grey", "rgb", "adobe cmyk", "cmyk", "ycck"))
+    colour, subsampling = choose("kind", JPEG_KINDS)
     orientation = choose("orientation", ORIENTATIONS)
     return JpegEncoding(
         colour=colour,
-        subsampling=choose("subsampling", ((1, 1), (2, 1), (2, 2))) if colour == "ycbcr" else (1, 1),
+        subsampling=subsampling,
         progressive=choose("progressive", (False, True)),
         restart=choose("restart", (0, 1, 7)),
         trailer=choose("trailer", (False, True)),

@@ -14,20 +14,24 @@ ORDERS = ("XYZCT", "XYCZT", "XYTCZ", "XYZTC", "XYCTZ", "XYTZC")
 
 GREY_TYPES = ("uint8", "uint16", "float32", "int16", "int8", "float16", "uint1", "uint2", "uint4")
 RGB_TYPES = ("uint8", "uint16", "float32", "float16")
-KINDS: dict[str, Sequence[str]] = {
-    "rgb": RGB_TYPES,
-    "black": GREY_TYPES,
-    "white": GREY_TYPES,
-    "palette": ("uint8", "uint1", "uint2", "uint4"),
-    "cmyk": ("uint8", "uint16"),
-    "ycbcr": ("uint8",),
-    "grey unstated": GREY_TYPES,
-    "rgb unstated": RGB_TYPES,
+WITH_EXTRA = ("uint8", "uint16")
+KINDS: dict[tuple[str, str], Sequence[str]] = {
+    ("rgb", "none"): RGB_TYPES,
+    ("black", "none"): GREY_TYPES,
+    ("white", "none"): GREY_TYPES,
+    ("palette", "none"): ("uint8", "uint1", "uint2", "uint4"),
+    ("cmyk", "none"): ("uint8", "uint16"),
+    ("ycbcr", "none"): ("uint8",),
+    ("grey unstated", "none"): GREY_TYPES,
+    ("rgb unstated", "none"): RGB_TYPES,
+    **{("rgb", extra): WITH_EXTRA for extra in ("alpha", "associated alpha", "unspecified")},
+    **{("black", extra): WITH_EXTRA for extra in ("alpha", "associated alpha", "unspecified")},
+    ("white", "unspecified"): WITH_EXTRA,
 }
-"""The number types of each photometric interpretation."""
-JPEG_KINDS = dict.fromkeys(("rgb", "ycbcr", "black", "grey unstated"), ("uint8",))
-IMAGEJ_GREY = ("uint8", "uint16", "float32")
-IMAGEJ_KINDS = {"rgb": ("uint8",), "black": IMAGEJ_GREY, "white": IMAGEJ_GREY, "palette": ("uint8",)}
+"""The number types of each photometric interpretation, and of the extra sample beside it."""
+JPEG_KINDS = {(photometric, "none"): ("uint8",) for photometric in ("rgb", "ycbcr", "black", "grey unstated")}
+IMAGEJ_TYPES = {"rgb": ("uint8",), "palette": ("uint8",), **dict.fromkeys(("black", "white"), ("uint8", "uint16", "float32"))}
+IMAGEJ_KINDS = {(photometric, "none"): types for photometric, types in IMAGEJ_TYPES.items()}
 OME_TYPES = frozenset({"uint8", "uint16", "int8", "int16", "float32"})
 
 FULL = {"uint1": (1,), "uint2": (3,), "uint4": (15,), "uint8": (255,), "int8": (255,), "int16": (65535, 4095)}
@@ -56,7 +60,6 @@ Fields = dict[str, Any]
 def choose_tiff(choose: Choose) -> TiffEncoding:
     """Neither JPEG nor ImageJ."""
     fields = _meaning(choose, KINDS)
-    fields["extra"] = choose("extra", _extras(fields))
     fields |= _pages(choose, fields) | _storing(choose, fields, LOSSLESS)
     return _finished(choose, fields)
 
@@ -81,11 +84,11 @@ def choose_tiff_of_imagej(choose: Choose) -> TiffEncoding:
     return _finished(choose, fields)
 
 
-def _meaning(choose: Choose, kinds: Mapping[str, Sequence[str]]) -> Fields:
+def _meaning(choose: Choose, kinds: Mapping[tuple[str, str], Sequence[str]]) -> Fields:
     """What the numbers of a pixel mean."""
-    photometric = choose("photometric", tuple(kinds))
-    dtype = choose("dtype", kinds[photometric])
-    fields: Fields = {"photometric": photometric, "dtype": dtype, "full": choose("full", _full(photometric, dtype))}
+    photometric, extra = choose("kind", tuple(kinds))
+    dtype = choose("dtype", kinds[photometric, extra])
+    fields: Fields = {"photometric": photometric, "extra": extra, "dtype": dtype, "full": choose("full", _full(photometric, dtype))}
     if photometric == "palette":
         fields["map_scale"] = choose("map scale", (257, 1))
     if photometric == "ycbcr":
@@ -102,12 +105,6 @@ def _full(photometric: str, dtype: str) -> tuple[int, ...]:
     if photometric == "cmyk":
         return (65535,)
     return (RGB_FULL if photometric.startswith("rgb") else GREY_FULL)[dtype]
-
-
-def _extras(fields: Fields) -> tuple[str, ...]:
-    if fields["dtype"] not in {"uint8", "uint16"} or fields["photometric"] not in {"black", "white", "rgb"}:
-        return ("none",)
-    return ("none", "unspecified") if fields["photometric"] == "white" else ("none", "alpha", "associated alpha", "unspecified")
 
 
 def _pages(choose: Choose, fields: Fields) -> Fields:
@@ -159,7 +156,7 @@ def _storing(choose: Choose, fields: Fields, compressions: Sequence[str]) -> Fie
 
 def _has_bands(fields: Fields) -> bool:
     """Which can be stored apart."""
-    return fields["photometric"] in {"rgb", "rgb unstated", "cmyk"} or fields.get("extra", "none") != "none"
+    return fields["photometric"] in {"rgb", "rgb unstated", "cmyk"} or fields["extra"] != "none"
 
 
 def _predictor(fields: Fields) -> int | None:
@@ -171,11 +168,11 @@ def _predictor(fields: Fields) -> int | None:
 
 def _finished(choose: Choose, fields: Fields) -> TiffEncoding:
     has_colours = fields["photometric"] in {"rgb", "palette"} and fields["dtype"].startswith("uint")
-    profiles = PROFILES if has_colours and fields.get("extra") != "associated alpha" else ("none",)
+    profiles = PROFILES if has_colours and fields["extra"] != "associated alpha" else ("none",)
     return TiffEncoding(
         **fields,
         orientation=choose("orientation", ORIENTATIONS),
         profile=choose("profile", profiles),
         resolution="none" if isinstance(fields.get("metadata"), ImageJ) else choose("resolution", ("none", "cm", "inch")),
-        layout=choose("layout", ("directories first", "directories last", "backwards", "tags descending")),
+        layout=choose("layout", ("directories first", "directories last", "backwards")),
     )

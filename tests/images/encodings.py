@@ -84,7 +84,7 @@ class TiffEncoding(Encoding, frozen=True, kw_only=True):
     and floats (of signed integers, the span). `gaps`: parts of the picture are NaN and infinite. `map_scale`: a colour map holds 8-bit
     values times this. `byte_counts`: of strips. `tables`: the tables of JPEG strips and tiles stand in a tag of their own.
     `reference`: the tag ReferenceBlackWhite is stated, with its default. `layout`: where the directories stand; "backwards" puts each
-    page before the one that it follows; "tags descending" sorts the tags of each directory the wrong way round."""
+    page before the one that it follows."""
 
     photometric: Literal["black", "white", "grey unstated", "rgb", "rgb unstated", "palette", "cmyk", "ycbcr"]
     dtype: Literal["uint1", "uint2", "uint4", "uint8", "uint16", "int8", "int16", "float16", "float32"]
@@ -107,7 +107,7 @@ class TiffEncoding(Encoding, frozen=True, kw_only=True):
     sizes: Sizes = Sizes()
     metadata: Ome | ImageJ | None = None
     resolution: Literal["none", "cm", "inch"] = "none"
-    layout: Literal["directories first", "directories last", "backwards", "tags descending"] = "directories first"
+    layout: Literal["directories first", "directories last", "backwards"] = "directories first"
 
     @property
     def colour(self) -> Colour:

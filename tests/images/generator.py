@@ -30,28 +30,23 @@ def encoding_strategy(draw: st.DrawFn) -> Encoding:
 
 
 class _Chooser:
-    """Prefers the option that makes the most new pairs with what is already chosen; else the rarest so far."""
+    """Prefers the option that makes the most new pairs with what is already chosen; else the one that met it least often."""
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed)
-        self._pairs: set[tuple[Value, Value]] = set()
-        self._uses: Counter[Value] = Counter()
+        self._meetings: Counter[tuple[Value, Value]] = Counter()
         self._chosen: list[Value] = []
 
     def encoding(self, family: str) -> Encoding:
-        self._chosen = []
+        self._chosen = [("family", family)]
         return FAMILIES[family](self._choose)
 
     def _choose(self, name: str, options: Sequence[Any]) -> Any:
         best = max(options, key=lambda option: (*self._rank((name, option)), self._random.random()))
-        self._note((name, best))
+        self._meetings.update((other, (name, best)) for other in self._chosen)
+        self._chosen.append((name, best))
         return best
 
     def _rank(self, value: Value) -> tuple[int, int]:
-        new = sum((other, value) not in self._pairs for other in self._chosen)
-        return new, -self._uses[value]
-
-    def _note(self, value: Value) -> None:
-        self._uses[value] += 1
-        self._pairs.update((other, value) for other in self._chosen)
-        self._chosen.append(value)
+        meetings = [self._meetings[other, value] for other in self._chosen]
+        return meetings.count(0), -sum(meetings)

@@ -153,7 +153,7 @@ def _all_tags(node: _Node, starts: Sequence[_Starts], index: int, form: Form) ->
     tags = {**node.directory.tags, node.directory.offsets_tag: Tag(form.word_kind, offsets)}
     if node.levels:
         tags[SUB_IFDS] = Tag(form.word_kind, [starts[level].directory for level in node.levels])
-    return sorted(tags.items(), reverse=form.layout == "tags descending")
+    return sorted(tags.items())
 
 
 def _body(tag: Tag, form: Form) -> bytes:
