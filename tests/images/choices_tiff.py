@@ -35,13 +35,13 @@ IMAGEJ_KINDS = {(photometric, "none"): types for photometric, types in IMAGEJ_TY
 OME_TYPES = frozenset({"uint8", "uint16", "int8", "int16", "float32"})
 
 FULL = {"uint1": (1,), "uint2": (3,), "uint4": (15,), "uint8": (255,), "int8": (255,), "int16": (65535, 4095)}
-GREY_FULL = {"uint16": (65535, 4095, 255), "float16": (1, 255, 4095), "float32": (1, 255, 65535)}
+GREY_FULL = {"uint16": (65535, 4095, 255), "float16": (1, 255, 1023), "float32": (1, 255, 65535)}
 RGB_FULL = {
     "uint16": (65535, 4095, 255, 1023, 16383),
-    "float16": (1, 255, 4095, 1023, 16383),
+    "float16": (1, 255, 1023),
     "float32": (1, 255, 4095, 65535, 1023, 16383),
 }
-"""65,535 is more than a float16 can hold."""
+"""A float16 holds whole numbers up to 2,048: 4095 would become 4096, which is more than that scale."""
 
 PAGES = ("single", "thumbnail first", "thumbnail last", "mask last", "half-size level", "two alike")
 STACKS = (Sizes(depths=2), Sizes(times=3), Sizes(times=2, depths=2))
