@@ -1,4 +1,4 @@
-"""From RGB with 8 bits to the colours of other models, without rounding where the caller rounds."""
+"""Conversions from RGB with 8 bits to other colour models; only palettes are rounded."""
 
 from functools import lru_cache
 

@@ -1,4 +1,4 @@
-"""Many encodings: a deterministic list in which pairs of values meet early, and a Hypothesis strategy that shrinks to plain ones."""
+"""Samples of all accepted encodings: a deterministic list that covers pairs of values early, and a Hypothesis strategy."""
 
 import random
 from collections import Counter
@@ -17,20 +17,20 @@ Value = tuple[str, Any]
 
 
 def encodings(seed: int, count: int) -> list[Encoding]:
-    """The same for the same seed; the first ones of a longer list are the shorter list."""
+    """Deterministic for a seed; a shorter list is the beginning of a longer one. Pairs of field values are covered early."""
     choosers = {family: _Chooser(f"{family} {seed}") for family in FAMILIES}
     return [choosers[family].encoding(family) for family in islice(cycle(TURNS), count)]
 
 
 @st.composite
 def encoding_strategy(draw: st.DrawFn) -> Encoding:
-    """Any accepted encoding. It shrinks to options that stand first."""
+    """Any accepted encoding. Shrinks towards the plainest options."""
     choose_fields = FAMILIES[draw(st.sampled_from(list(FAMILIES)), label="family")]
     return choose_fields(lambda name, options: draw(st.sampled_from(options), label=name))
 
 
 class _Chooser:
-    """Prefers the option that makes the most new pairs with what is already chosen; else the one that met it least often."""
+    """Chooses the option that forms the most new pairs with the values already chosen; then the one that met them least often."""
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed)

@@ -1,4 +1,4 @@
-"""JPEG files from a cell and a `JpegEncoding`, and what compression costs."""
+"""JPEG files from a cell and a `JpegEncoding`, and the loss of compression."""
 
 import struct
 from io import BytesIO
@@ -46,7 +46,7 @@ def _grey(held: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def loss(held: NDArray[np.uint8], mode: str, subsampling: tuple[int, int]) -> float:
-    """The mean absolute error, of 255, that compression makes of `held` (height, width, 3). `mode`: L, RGB (kept so) or YCbCr."""
+    """The mean absolute error, of 255, of `held` (height, width, 3) after compression. `mode`: L, RGB (kept so) or YCbCr."""
     pixels = Image.fromarray(held).convert("L" if mode == "L" else "RGB")
     file = _saved(pixels, subsampling=PILLOW_SUBSAMPLINGS[subsampling], keep_rgb=mode == "RGB")
     with Image.open(BytesIO(file)) as coded:

@@ -1,4 +1,4 @@
-"""The encoder, checked by decoders that it does not share code with."""
+"""The encoder, checked with decoders that share no code with it."""
 
 import io
 
@@ -45,13 +45,15 @@ def test_a_longer_list_begins_with_the_shorter_one():
     assert encodings(SEED, 50) == ENCODINGS[:50]
 
 
-@pytest.mark.parametrize("kind", [TiffEncoding, PngEncoding, JpegEncoding])
-def test_two_hundred_encodings_hold_every_value_of_every_field(kind):
-    fields = [name for name in kind.__struct_fields__ if name != "metadata"]
-    few, many = (
-        {(name, getattr(it, name)) for it in encodings(SEED, count) if isinstance(it, kind) for name in fields} for count in (COUNT, 2000)
-    )
+def test_two_hundred_encodings_hold_every_value_of_every_field():
+    few, many = ({value for it in encodings(SEED, count) for value in field_values(it)} for count in (COUNT, 1000))
     assert many - few == set()
+
+
+def field_values(encoding: Encoding) -> set[tuple[str, str, object]]:
+    """But for the metadata of TIFF, which has fields of its own."""
+    container = type(encoding).__name__
+    return {(container, name, getattr(encoding, name)) for name in encoding.__struct_fields__ if name != "metadata"}
 
 
 def test_every_way_to_describe_a_stack_comes_up():
@@ -108,7 +110,7 @@ def test_tifffile_reads_the_samples_that_were_written(size):
 
 
 def read_by_tifffile(encoding: TiffEncoding) -> bool:
-    """Known not to be read rightly: guessed lengths, subsampled YCbCr without JPEG, shared tables of JPEGs in separate planes."""
+    """Not: missing byte counts, YCbCr without JPEG, and JPEG tables for separate planes."""
     return (
         encoding.byte_counts == "stated"
         and not (encoding.colour == "ycbcr" and encoding.compression != "jpeg")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tests.images import Encoding, cell, encodings, written
 from tests.images.encodings import JpegEncoding, PngEncoding, TiffEncoding
-from tests.images.expected import Alpha, Picture, shown
+from tests.images.expected import Alpha, Picture, rendered
 from tests.images.profiles import to_srgb
 
 PLAIN: dict[type[Encoding], dict[str, object]] = {
@@ -18,7 +18,7 @@ PLAIN: dict[type[Encoding], dict[str, object]] = {
     PngEncoding: {"alpha": False, "transparent": False, "profile": "none"},
     JpegEncoding: {"profile": "none"},
 }
-"""What leaves the colours of the cell as they are."""
+"""Without anything that changes the colours of the cell."""
 ENCODINGS = [msgspec.structs.replace(it, **PLAIN[type(it)]) for it in encodings(seed=2, count=200)]
 GREY = [it for it in ENCODINGS if it.colour == "grey"]
 STRETCHED = [it for it in GREY if "values_scaled" in written(cell(), it).warnings]
@@ -31,7 +31,7 @@ def difference(one: NDArray, other: NDArray) -> float:
 
 def levels(picture: Picture) -> list[int]:
     """The first band of the first row."""
-    return shown(picture).pixels[0, :, 0].tolist()
+    return rendered(picture).pixels[0, :, 0].tolist()
 
 
 def row(*samples: float, dtype: str = "uint16", bands: int = 1) -> NDArray:
@@ -89,14 +89,14 @@ def test_white_is_zero_turns_the_numbers_round(dtype, bits):
 
 def test_twelve_bits_in_sixteen_are_found_by_their_brightest_values():
     samples = row(*[4095] * 999, 65535, bands=3)
-    found = shown(Picture(colour="rgb", samples=samples, bits=16))
+    found = rendered(Picture(colour="rgb", samples=samples, bits=16))
     assert found.pixels.min() == 255
     assert found.warnings == {"values_scaled"}
 
 
 def test_sixteen_bits_are_no_change_of_values():
     samples = row(*[0] * 50, *[65535] * 50, bands=3)
-    assert shown(Picture(colour="rgb", samples=samples, bits=16)).warnings == set()
+    assert rendered(Picture(colour="rgb", samples=samples, bits=16)).warnings == set()
 
 
 def test_negative_floats_in_colours_are_stretched():

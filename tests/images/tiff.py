@@ -59,7 +59,7 @@ def _described(pages: list[Directory], encoding: TiffEncoding, height: int, widt
 
 
 def _pages(held: NDArray[np.uint8], first: Content, encoding: TiffEncoding) -> list[Directory]:
-    """Whatever is not the first plane shows something else."""
+    """All pages but the first plane show another picture, so that a reader which takes the wrong one is noticed."""
     main = _directory(held, first, encoding)
     match encoding.pages:
         case "thumbnail first":

@@ -1,4 +1,4 @@
-"""Strips and tiles of a TIFF: cut, predicted, packed and compressed."""
+"""Strips and tiles of a TIFF: cutting, prediction, bit packing and compression."""
 
 import zlib
 from collections.abc import Callable, Iterator

@@ -1,6 +1,6 @@
 """The structure of a TIFF (TIFF 6.0, BigTIFF): directories, their values and their data, in any byte order and any arrangement.
 
-Whatever it is given is written: it refuses no invalid combination.
+Any combination of tags is written, valid or not.
 """
 
 import struct

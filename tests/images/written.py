@@ -1,11 +1,11 @@
-"""One cell in one encoding: the file, and everything that the product should say of it."""
+"""One cell in one encoding: the file, and the pixels, metadata and warnings that the product must derive from it."""
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tests.images.encodings import Encoding, JpegEncoding, PngEncoding, TiffEncoding
-from tests.images.expected import Picture, shown
+from tests.images.expected import Picture, rendered
 from tests.images.jpeg import jpeg_file, loss
 from tests.images.orientations import stored, upright
 from tests.images.png import png_file
@@ -55,10 +55,10 @@ def _tiff(held: NDArray[np.uint8], encoding: TiffEncoding) -> Written:
     data, picture = tiff_file(held, encoding)
     bands = 3 if encoding.colour == "palette" else encoding.bands
     plane_axes = "YX" if bands == 1 else "SYX" if encoding.separate else "YXS"
-    seen = shown(picture)
+    rendering = rendered(picture)
     return Written(
         data=data,
-        expected=upright(seen.pixels, encoding.orientation),
+        expected=upright(rendering.pixels, encoding.orientation),
         tolerance=_tolerance(held, encoding) if encoding.compression == "jpeg" else EXACT,
         width=held.shape[1],
         height=held.shape[0],
@@ -67,12 +67,12 @@ def _tiff(held: NDArray[np.uint8], encoding: TiffEncoding) -> Written:
         pages=2 if encoding.pages == "two alike" else encoding.sizes.planes,
         axes=_stack_axes(encoding) + plane_axes,
         pixel_size_um=None if encoding.metadata is None and encoding.resolution == "none" else PIXEL_SIZE_UM,
-        warnings=seen.warnings | _warnings(encoding),
+        warnings=rendering.warnings | _warnings(encoding),
     )
 
 
 def _tolerance(held: NDArray[np.uint8], encoding: TiffEncoding | JpegEncoding) -> float:
-    """What a whole JPEG of this picture loses; tiles and profiles change that a little."""
+    """The loss of a JPEG of the whole picture, with a margin for tiles and profiles."""
     return EXACT + 1.1 * loss(held, MODES.get(encoding.colour, "YCbCr"), encoding.subsampling)
 
 
@@ -83,7 +83,7 @@ def _stack_axes(encoding: TiffEncoding) -> str:
 
 
 def _warnings(encoding: TiffEncoding) -> frozenset[str]:
-    """Those of the layout."""
+    """Those that follow from the layout of the file."""
     stacked = _stack_axes(encoding)
     found = {
         "first_plane_only": bool(set(stacked) & set("TZI")),
@@ -129,11 +129,11 @@ def _single(
     dtype: str,
     pixel_size_um: float | None = None,
 ) -> Written:
-    """Of a format that holds one picture."""
-    seen = shown(picture)
+    """For a format that holds one picture."""
+    rendering = rendered(picture)
     return Written(
         data=data,
-        expected=upright(seen.pixels, encoding.orientation),
+        expected=upright(rendering.pixels, encoding.orientation),
         tolerance=tolerance,
         width=held.shape[1],
         height=held.shape[0],
@@ -142,5 +142,5 @@ def _single(
         pages=1,
         axes="YX" if bands == 1 else "YXS",
         pixel_size_um=pixel_size_um,
-        warnings=seen.warnings,
+        warnings=rendering.warnings,
     )
