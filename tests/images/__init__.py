@@ -1,6 +1,6 @@
-"""Every encoding of an image that the product accepts: files, the pixels that they mean, and what is to be said of them.
+"""An encoder for every image encoding that the product accepts, with the expected pixels, metadata and warnings of each file.
 
-Nothing here uses the product's reader or its libraries for TIFF: a mistake of theirs shall not be repeated.
+It shares no code with the product's reader, nor its TIFF library, so that neither can repeat a mistake of the other.
 """
 
 from tests.images.cells import cell

@@ -1,8 +1,8 @@
-"""The space of all accepted encodings: each field is chosen from what the fields before it allow, so no combination is invalid."""
+"""The space of all accepted encodings, by families: no combination is invalid."""
 
 from collections.abc import Callable
 
-from tests.images.choices_tiff import ORIENTATIONS, PROFILES, Choose, choose_tiff
+from tests.images.choices_tiff import ORIENTATIONS, PROFILES, Choose, choose_tiff, choose_tiff_in_jpeg, choose_tiff_of_imagej
 from tests.images.encodings import Encoding, JpegEncoding, PngEncoding
 
 
@@ -34,12 +34,18 @@ PNG_KINDS = (
 )
 
 
+JPEG_KINDS = (
+    *(("ycbcr", subsampling) for subsampling in ((1, 1), (2, 1), (2, 2))),
+    *((colour, (1, 1)) for colour in ("grey", "rgb", "adobe cmyk", "cmyk", "ycck")),
+)
+
+
 def choose_jpeg(choose: Choose) -> JpegEncoding:
-    colour = choose("kind", ("ycbcr", "grey", "rgb", "adobe cmyk", "cmyk", "ycck"))
+    colour, subsampling = choose("kind", JPEG_KINDS)
     orientation = choose("orientation", ORIENTATIONS)
     return JpegEncoding(
         colour=colour,
-        subsampling=choose("subsampling", ((1, 1), (2, 1), (2, 2))) if colour == "ycbcr" else (1, 1),
+        subsampling=subsampling,
         progressive=choose("progressive", (False, True)),
         restart=choose("restart", (0, 1, 7)),
         trailer=choose("trailer", (False, True)),
@@ -49,4 +55,10 @@ def choose_jpeg(choose: Choose) -> JpegEncoding:
     )
 
 
-CONTAINERS: dict[str, Callable[[Choose], Encoding]] = {"tiff": choose_tiff, "png": choose_png, "jpeg": choose_jpeg}
+FAMILIES: dict[str, Callable[[Choose], Encoding]] = {
+    "TIFF": choose_tiff,
+    "PNG": choose_png,
+    "JPEG": choose_jpeg,
+    "TIFF in JPEG": choose_tiff_in_jpeg,
+    "TIFF of ImageJ": choose_tiff_of_imagej,
+}

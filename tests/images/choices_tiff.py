@@ -1,6 +1,6 @@
-"""The space of all accepted TIFF encodings."""
+"""The space of all accepted TIFF encodings: each field is chosen from what the fields before it allow."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tests.images.encodings import ImageJ, Ome, Sizes, Strips, TiffEncoding, Tiles
@@ -12,32 +12,36 @@ ORIENTATIONS = (1, 6, 2, 3, 4, 5, 7, 8)
 PROFILES = ("none", "wide", "sRGB")
 ORDERS = ("XYZCT", "XYCZT", "XYTCZ", "XYZTC", "XYCTZ", "XYTZC")
 
-PHOTOMETRICS = ("rgb", "black", "white", "palette", "cmyk", "ycbcr", "grey unstated", "rgb unstated")
 GREY_TYPES = ("uint8", "uint16", "float32", "int16", "int8", "float16", "uint1", "uint2", "uint4")
 RGB_TYPES = ("uint8", "uint16", "float32", "float16")
-TYPES = {
-    "black": GREY_TYPES,
-    "white": GREY_TYPES,
-    "grey unstated": GREY_TYPES,
-    "rgb": RGB_TYPES,
-    "rgb unstated": RGB_TYPES,
-    "palette": ("uint8", "uint1", "uint2", "uint4"),
-    "cmyk": ("uint8", "uint16"),
-    "ycbcr": ("uint8",),
+WITH_EXTRA = ("uint8", "uint16")
+KINDS: dict[tuple[str, str], Sequence[str]] = {
+    ("rgb", "none"): RGB_TYPES,
+    ("black", "none"): GREY_TYPES,
+    ("white", "none"): GREY_TYPES,
+    ("palette", "none"): ("uint8", "uint1", "uint2", "uint4"),
+    ("cmyk", "none"): ("uint8", "uint16"),
+    ("ycbcr", "none"): ("uint8",),
+    ("grey unstated", "none"): GREY_TYPES,
+    ("rgb unstated", "none"): RGB_TYPES,
+    **{("rgb", extra): WITH_EXTRA for extra in ("alpha", "associated alpha", "unspecified")},
+    **{("black", extra): WITH_EXTRA for extra in ("alpha", "associated alpha", "unspecified")},
+    ("white", "unspecified"): WITH_EXTRA,
 }
+"""The number types of each photometric interpretation, and of the extra sample beside it."""
+JPEG_KINDS = {(photometric, "none"): ("uint8",) for photometric in ("rgb", "ycbcr", "black", "grey unstated")}
+IMAGEJ_TYPES = {"rgb": ("uint8",), "palette": ("uint8",), **dict.fromkeys(("black", "white"), ("uint8", "uint16", "float32"))}
+IMAGEJ_KINDS = {(photometric, "none"): types for photometric, types in IMAGEJ_TYPES.items()}
 OME_TYPES = frozenset({"uint8", "uint16", "int8", "int16", "float32"})
-IMAGEJ_KINDS = frozenset(
-    {*((grey, dtype) for grey in ("black", "white") for dtype in ("uint8", "uint16", "float32")), ("rgb", "uint8"), ("palette", "uint8")}
-)
 
 FULL = {"uint1": (1,), "uint2": (3,), "uint4": (15,), "uint8": (255,), "int8": (255,), "int16": (65535, 4095)}
-GREY_FULL = {"uint16": (65535, 4095, 255), "float16": (1, 255, 4095), "float32": (1, 255, 65535)}
+GREY_FULL = {"uint16": (65535, 4095, 255), "float16": (1, 255, 1023), "float32": (1, 255, 65535)}
 RGB_FULL = {
     "uint16": (65535, 4095, 255, 1023, 16383),
-    "float16": (1, 255, 4095, 1023, 16383),
+    "float16": (1, 255, 1023),
     "float32": (1, 255, 4095, 65535, 1023, 16383),
 }
-"""65,535 is more than a float16 can hold."""
+"""A float16 holds whole numbers up to 2,048: 4095 would become 4096, which is more than that scale."""
 
 PAGES = ("single", "thumbnail first", "thumbnail last", "mask last", "half-size level", "two alike")
 STACKS = (Sizes(depths=2), Sizes(times=3), Sizes(times=2, depths=2))
@@ -49,39 +53,42 @@ STRIPS_OF_BLOCKS = (Strips(0), Strips(None), Strips(16), Strips(48))
 """Of JPEG blocks and of YCbCr data units: multiples of their heights."""
 LOSSLESS = ("none", "lzw", "deflate", "zstd", "packbits", "old deflate")
 PREDICTED = frozenset({"lzw", "deflate", "zstd", "old deflate"})
-JPEG_PHOTOMETRICS = frozenset({"black", "grey unstated", "rgb", "ycbcr"})
 
 Fields = dict[str, Any]
 
 
 def choose_tiff(choose: Choose) -> TiffEncoding:
-    fields = _meaning(choose)
-    fields |= _stacking(choose, fields)
-    one_directory = fields["metadata"] == ImageJ(one_directory=True)
-    fields |= ONE_DIRECTORY if one_directory else _storing(choose, fields)
-    if not isinstance(fields["metadata"], ImageJ):
-        fields["resolution"] = choose("resolution", ("none", "cm", "inch"))
-    return TiffEncoding(
-        **fields,
-        orientation=choose("orientation", ORIENTATIONS),
-        layout=choose("layout", ("directories first", "directories last", "backwards")),
-        sorted_tags=choose("sorted tags", (True, False)),
-    )
+    """Neither JPEG nor ImageJ."""
+    fields = _meaning(choose, KINDS)
+    fields |= _pages(choose, fields) | _storing(choose, fields, LOSSLESS)
+    return _finished(choose, fields)
 
 
-ONE_DIRECTORY: Fields = {"byte_order": "big"}
-"""As ImageJ stores it: one uncompressed strip, classic TIFF."""
+def choose_tiff_in_jpeg(choose: Choose) -> TiffEncoding:
+    """Strips and tiles are JPEG streams."""
+    fields = _meaning(choose, JPEG_KINDS)
+    fields |= _pages(choose, fields) | _storing(choose, fields, ("jpeg",))
+    fields["tables"] = choose("tables", (False, True))
+    return _finished(choose, fields)
 
 
-def _meaning(choose: Choose) -> Fields:
+def choose_tiff_of_imagej(choose: Choose) -> TiffEncoding:
+    """A description by ImageJ, which keeps the bands of a pixel together. In one directory, planes are stored as ImageJ does: uncompressed
+    and big-endian, in a classic TIFF."""
+    fields = _meaning(choose, IMAGEJ_KINDS)
+    kind = choose("stack", ("single", "pages", "one directory"))
+    fields["metadata"] = ImageJ(one_directory=kind == "one directory")
+    if kind != "single":
+        fields |= {"pages": "stack", "sizes": choose("sizes", _sizes(fields))}
+    fields |= {"byte_order": "big"} if kind == "one directory" else _storing(choose, fields, LOSSLESS)
+    return _finished(choose, fields)
+
+
+def _meaning(choose: Choose, kinds: Mapping[tuple[str, str], Sequence[str]]) -> Fields:
     """What the numbers of a pixel mean."""
-    photometric = choose("photometric", PHOTOMETRICS)
-    dtype = choose("dtype", TYPES[photometric])
-    fields: Fields = {"photometric": photometric, "dtype": dtype, "full": choose("full", _full(photometric, dtype))}
-    if dtype in {"uint8", "uint16"} and photometric in {"black", "rgb", "white"}:
-        fields["extra"] = choose("extra", ("none", "unspecified", *("alpha", "associated alpha") * (photometric != "white")))
-    if dtype in {"uint1", "uint2", "uint4", "uint8", "uint16"} and photometric in {"rgb", "palette"}:
-        fields["profile"] = choose("profile", PROFILES if fields.get("extra") != "associated alpha" else ("none",))
+    photometric, extra = choose("kind", tuple(kinds))
+    dtype = choose("dtype", kinds[photometric, extra])
+    fields: Fields = {"photometric": photometric, "extra": extra, "dtype": dtype, "full": choose("full", _full(photometric, dtype))}
     if photometric == "palette":
         fields["map_scale"] = choose("map scale", (257, 1))
     if photometric == "ycbcr":
@@ -100,41 +107,35 @@ def _full(photometric: str, dtype: str) -> tuple[int, ...]:
     return (RGB_FULL if photometric.startswith("rgb") else GREY_FULL)[dtype]
 
 
-def _stacking(choose: Choose, fields: Fields) -> Fields:
-    """Which other pages there are, and what describes them."""
-    plain = fields.get("extra", "none") == "none"
-    ome = fields["dtype"] in OME_TYPES
-    imagej = plain and (fields["photometric"], fields["dtype"]) in IMAGEJ_KINDS
-    pages = choose("pages", (*PAGES, *["stack"] * (ome or imagej)))
-    options = {"single": ("none", *["OME"] * ome, *["ImageJ"] * imagej), "half-size level": ("none", *["OME"] * ome)}
-    options["stack"] = (*["OME"] * ome, *("ImageJ", "one directory") * imagej)
-    sizes = _sizes(choose, fields) if pages == "stack" else Sizes()
-    return {"pages": pages, "sizes": sizes, "metadata": _described(choose, options.get(pages, ("none",)), pages)}
+def _pages(choose: Choose, fields: Fields) -> Fields:
+    """Which other pages there are, and whether OME-XML describes them."""
+    suits_ome = fields["dtype"] in OME_TYPES
+    pages = choose("pages", (*PAGES, *["stack"] * suits_ome))
+    chosen: Fields = {"pages": pages}
+    if pages == "stack":
+        chosen["sizes"] = choose("sizes", _sizes(fields))
+    if pages == "stack" or (suits_ome and pages in {"single", "half-size level"} and choose("OME", (False, True))):
+        chosen["metadata"] = _ome(choose, pages)
+    return chosen
 
 
-def _sizes(choose: Choose, fields: Fields) -> Sizes:
-    single_band = fields["photometric"] in {"black", "white"} and fields.get("extra", "none") == "none"
-    return choose("sizes", (*STACKS, *CHANNEL_STACKS * single_band))
+def _sizes(fields: Fields) -> tuple[Sizes, ...]:
+    """Several channels only where each has one band."""
+    return STACKS if _has_bands(fields) or fields["photometric"] in {"palette", "ycbcr"} else (*STACKS, *CHANNEL_STACKS)
 
 
-def _described(choose: Choose, options: Sequence[str], pages: str) -> Ome | ImageJ | None:
-    match choose("metadata", options):
-        case "OME":
-            return Ome(
-                unit=choose("OME unit", ("µm", "nm", "Å", "mm", "")),
-                declared=choose("OME declaration", ("UTF-8", "UTF-16", "")),
-                order=choose("OME order", ORDERS),
-                planes=choose("OME planes", ("all", "each", *["reversed"] * (pages == "stack"))),
-            )
-        case "none":
-            return None
-        case kind:
-            return ImageJ(one_directory=kind == "one directory")
+def _ome(choose: Choose, pages: str) -> Ome:
+    return Ome(
+        unit=choose("OME unit", ("µm", "nm", "Å", "mm", "")),
+        declared=choose("OME declaration", ("UTF-8", "UTF-16", "")),
+        order=choose("OME order", ORDERS),
+        planes=choose("OME planes", ("all", "each", "reversed") if pages == "stack" else ("all", "each")),
+    )
 
 
-def _storing(choose: Choose, fields: Fields) -> Fields:
+def _storing(choose: Choose, fields: Fields, compressions: Sequence[str]) -> Fields:
     """How the numbers become bytes."""
-    compression = choose("compression", (*LOSSLESS, *["jpeg"] * _suits_jpeg(fields)))
+    compression = choose("compression", compressions)
     in_blocks = compression == "jpeg" or fields["photometric"] == "ycbcr"
     chosen: Fields = {
         "byte_order": choose("byte order", ("little", "big")),
@@ -142,12 +143,10 @@ def _storing(choose: Choose, fields: Fields) -> Fields:
         "compression": compression,
         "segments": choose("segments", (*(STRIPS_OF_BLOCKS if in_blocks else STRIPS), *TILES)),
     }
-    if _has_bands(fields):
+    if _has_bands(fields) and not isinstance(fields.get("metadata"), ImageJ):
         chosen["separate"] = choose("separate", (False, True))
     if compression in PREDICTED and (predictor := _predictor(fields)):
         chosen["predictor"] = choose("predictor", (1, predictor))
-    if compression == "jpeg":
-        chosen["tables"] = choose("tables", (False, True))
     if compression == "none" and isinstance(chosen["segments"], Strips):
         chosen["byte_counts"] = choose("byte counts", ("stated", "missing", "zero"))
     if compression == "none" and fields["dtype"] in {"uint1", "uint2", "uint4", "uint8"} and not in_blocks:
@@ -155,12 +154,9 @@ def _storing(choose: Choose, fields: Fields) -> Fields:
     return chosen
 
 
-def _suits_jpeg(fields: Fields) -> bool:
-    return fields["dtype"] == "uint8" and fields["photometric"] in JPEG_PHOTOMETRICS and fields.get("extra", "none") == "none"
-
-
 def _has_bands(fields: Fields) -> bool:
-    return fields["photometric"] in {"rgb", "rgb unstated", "cmyk"} or fields.get("extra", "none") != "none"
+    """Which can be stored apart."""
+    return fields["photometric"] in {"rgb", "rgb unstated", "cmyk"} or fields["extra"] != "none"
 
 
 def _predictor(fields: Fields) -> int | None:
@@ -168,3 +164,15 @@ def _predictor(fields: Fields) -> int | None:
     if fields["dtype"].startswith("float"):
         return 3
     return None if fields["dtype"] in {"uint1", "uint2", "uint4"} or fields["photometric"] == "ycbcr" else 2
+
+
+def _finished(choose: Choose, fields: Fields) -> TiffEncoding:
+    has_colours = fields["photometric"] in {"rgb", "palette"} and fields["dtype"].startswith("uint")
+    profiles = PROFILES if has_colours and fields["extra"] != "associated alpha" else ("none",)
+    return TiffEncoding(
+        **fields,
+        orientation=choose("orientation", ORIENTATIONS),
+        profile=choose("profile", profiles),
+        resolution="none" if isinstance(fields.get("metadata"), ImageJ) else choose("resolution", ("none", "cm", "inch")),
+        layout=choose("layout", ("directories first", "directories last", "backwards")),
+    )

@@ -1,9 +1,12 @@
-"""From RGB with 8 bits to the colours of other models, without rounding where the caller rounds."""
+"""Conversions from RGB with 8 bits to other colour models; only palettes are rounded."""
+
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+METHODS = dict.fromkeys((1, 2), Image.Quantize.MEDIANCUT) | dict.fromkeys((4, 8), Image.Quantize.FASTOCTREE)
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -26,10 +29,12 @@ def ycbcr(held: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def quantised(held: NDArray[np.uint8], bits: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Indices (height, width, 1), and 2**bits colours; those that no index needs are black."""
-    method = Image.Quantize.FASTOCTREE if bits > 2 else Image.Quantize.MEDIANCUT
-    picture = Image.fromarray(held).quantize(2**bits, method)
-    listed = np.frombuffer(bytes(picture.getpalette() or b""), np.uint8).reshape(-1, 3)[: 2**bits]
-    colours = np.zeros((2**bits, 3), np.uint8)
-    colours[: len(listed)] = listed
-    return np.asarray(picture)[..., np.newaxis], colours
+    """Indices (height, width, 1), and 2**bits colours; those that no index needs are black. Both read-only."""
+    indices, colours = _quantised(held.tobytes(), held.shape[:2], bits)
+    return np.frombuffer(indices, np.uint8).reshape(*held.shape[:2], 1), np.frombuffer(colours, np.uint8).reshape(-1, 3)
+
+
+@lru_cache(maxsize=256)
+def _quantised(pixels: bytes, shape: tuple[int, int], bits: int) -> tuple[bytes, bytes]:
+    picture = Image.frombytes("RGB", shape[::-1], pixels).quantize(2**bits, METHODS[bits])
+    return picture.tobytes(), bytes(picture.getpalette() or b"")[: 3 * 2**bits].ljust(3 * 2**bits, b"\0")

@@ -1,5 +1,7 @@
-"""Descriptions of the ways in which a file can store one picture. An encoding holds no pixels, and names no valid file by itself:
-`generator` makes only combinations that the product accepts."""
+"""Descriptions of the ways in which a file can store one picture.
+
+Not every combination of fields is a valid file; `choices` makes only those that the product accepts.
+"""
 
 from typing import Literal
 
@@ -20,7 +22,7 @@ class Encoding(msgspec.Struct, frozen=True, kw_only=True):
         """The container, and each field that differs from its default."""
         fields = msgspec.structs.fields(type(self))
         stated = [(field.name, value) for field in fields if (value := getattr(self, field.name)) != field.default]
-        return " ".join((type(self).__name__.removesuffix("Encoding").lower(), *(_worded(*pair) for pair in reversed(stated))))
+        return " ".join((type(self).__name__.removesuffix("Encoding").lower(), *(_described(*pair) for pair in reversed(stated))))
 
 
 class Strips(msgspec.Struct, frozen=True):
@@ -108,7 +110,6 @@ class TiffEncoding(Encoding, frozen=True, kw_only=True):
     metadata: Ome | ImageJ | None = None
     resolution: Literal["none", "cm", "inch"] = "none"
     layout: Literal["directories first", "directories last", "backwards"] = "directories first"
-    sorted_tags: bool = True
 
     @property
     def colour(self) -> Colour:
@@ -153,7 +154,7 @@ class JpegEncoding(Encoding, frozen=True, kw_only=True):
     exif_order: ByteOrder = "big"
 
 
-def _worded(name: str, value: object) -> str:
+def _described(name: str, value: object) -> str:
     match value:
         case True:
             return name.replace("_", " ")

@@ -1,4 +1,4 @@
-"""The pixels that a file means: the specification of the product's reader, written a second time and apart from it.
+"""The pixels that a file means: the specification of the product's reader, implemented independently of it.
 
  1. A picture is shown upright after its orientation, as RGB with 8 bits (height, width, 3). Grey is repeated into three equal bands.
  2. Grey with unsigned 1 to 8 bits: value * 255 / (2**bits - 1), rounded.
@@ -56,15 +56,15 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
     profile: Profile = "none"
 
 
-class Shown(msgspec.Struct, frozen=True):
+class Rendering(msgspec.Struct, frozen=True):
     """`pixels` (height, width, 3), uint8."""
 
     pixels: NDArray[np.uint8]
     warnings: frozenset[str]
 
 
-def shown(picture: Picture) -> Shown:
-    """The plane as stored, not turned."""
+def rendered(picture: Picture) -> Rendering:
+    """The plane as it is stored, before its orientation is applied."""
     colours, warnings = _colours(picture)
     if picture.profile != "none":
         colours = to_srgb(colours, picture.profile)
@@ -72,7 +72,7 @@ def shown(picture: Picture) -> Shown:
     if picture.alpha is not None:
         colours = _on_white(colours, picture.alpha)
         warnings |= {"transparency_on_white"}
-    return Shown(colours, frozenset(warnings))
+    return Rendering(colours, frozenset(warnings))
 
 
 def _colours(picture: Picture) -> tuple[NDArray[np.uint8], set[str]]:

@@ -1,4 +1,4 @@
-"""JPEG files from a cell and a `JpegEncoding`."""
+"""JPEG files from a cell and a `JpegEncoding`, and the loss of compression."""
 
 import struct
 from io import BytesIO
@@ -45,18 +45,28 @@ def _grey(held: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.rint(luma(held) * 255).astype(np.uint8)
 
 
+def loss(held: NDArray[np.uint8], mode: str, subsampling: tuple[int, int]) -> float:
+    """The mean absolute error, of 255, of `held` (height, width, 3) after compression. `mode`: L, RGB (kept so) or YCbCr."""
+    pixels = Image.fromarray(held).convert("L" if mode == "L" else "RGB")
+    file = _saved(pixels, subsampling=PILLOW_SUBSAMPLINGS[subsampling], keep_rgb=mode == "RGB")
+    with Image.open(BytesIO(file)) as coded:
+        return float(np.abs(np.asarray(coded, np.int16) - np.asarray(pixels, np.int16)).mean())
+
+
 def _compressed(held: NDArray[np.uint8], encoding: JpegEncoding) -> bytes:
     """With an Adobe segment where there are four components."""
-    file = BytesIO()
-    Image.fromarray(*_components(held, encoding)).save(
-        file,
-        "JPEG",
-        quality=QUALITY,
+    return _saved(
+        Image.fromarray(*_components(held, encoding)),
         subsampling=PILLOW_SUBSAMPLINGS[encoding.subsampling],
         keep_rgb=encoding.colour == "rgb",
         progressive=encoding.progressive,
         restart_marker_blocks=encoding.restart,
     )
+
+
+def _saved(picture: Image.Image, **options: object) -> bytes:
+    file = BytesIO()
+    picture.save(file, "JPEG", quality=QUALITY, **options)
     return file.getvalue()
 
 

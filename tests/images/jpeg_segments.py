@@ -7,7 +7,7 @@ START, END, SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 TABLES = frozenset({0xC4, 0xDB})
 """Huffman codes and quantisation."""
 APPLICATION = frozenset(range(0xE0, 0xF0))
-ADOBE = 0xEE
+JFIF, ADOBE = 0xE0, 0xEE
 
 
 def segments(jpeg: bytes) -> tuple[list[bytes], bytes]:
@@ -37,5 +37,8 @@ def changed(jpeg: bytes, marker: int, change: Callable[[bytes], bytes]) -> bytes
 
 
 def inserted(jpeg: bytes, marker: int, body: bytes) -> bytes:
-    """With a segment more, right after the start."""
-    return START + struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body + jpeg[2:]
+    """With a segment more: the first one, but for that of JFIF."""
+    segment = struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+    found, rest = segments(jpeg)
+    first = 1 if found[0][1] == JFIF else 0
+    return b"".join((START, *found[:first], segment, *found[first:], rest))

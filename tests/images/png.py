@@ -68,8 +68,10 @@ def _palette_opacity(entries: int) -> NDArray[np.uint8]:
 
 def _commonest(picture: Picture) -> NDArray:
     """The colour of the most pixels."""
-    colours, counts = np.unique(picture.samples.reshape(-1, picture.samples.shape[2]), axis=0, return_counts=True)
-    return colours[counts.argmax()]
+    pixels = picture.samples.reshape(-1, picture.samples.shape[2])
+    numbered = pixels.astype(np.uint64) @ (np.uint64(1) << np.arange(0, 16 * pixels.shape[1], 16, dtype=np.uint64))
+    _, firsts, counts = np.unique(numbered, return_index=True, return_counts=True)
+    return pixels[firsts[counts.argmax()]]
 
 
 def _chunks(picture: Picture, encoding: PngEncoding) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""PNG files from samples (W3C PNG, third edition): any filter, interlaced or not, and chunks as they are given."""
+"""PNG files from samples (W3C PNG, third edition): any filter, interlaced or not, with any further chunks."""
 
 import struct
 import zlib

@@ -1,4 +1,4 @@
-"""ICC profiles to embed: sRGB, and one of wide primaries that changes every saturated colour visibly."""
+"""ICC profiles to embed: sRGB, and a wide-gamut one whose conversion changes colours visibly."""
 
 import struct
 from functools import cache

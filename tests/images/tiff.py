@@ -35,7 +35,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
 def tiff_file(held: NDArray[np.uint8], encoding: TiffEncoding) -> tuple[bytes, Picture]:
     """The file, and what its first plane states. `held` (height, width, 3): the cell as the file holds it, turned."""
     first = content(held, encoding)
-    form = Form(little=encoding.byte_order == "little", big=encoding.big, sorted_tags=encoding.sorted_tags, layout=encoding.layout)
+    form = Form(little=encoding.byte_order == "little", big=encoding.big, layout=encoding.layout)
     return tiff_bytes(_described(_pages(held, first, encoding), encoding, *held.shape[:2]), form), first.picture
 
 
@@ -59,7 +59,7 @@ def _described(pages: list[Directory], encoding: TiffEncoding, height: int, widt
 
 
 def _pages(held: NDArray[np.uint8], first: Content, encoding: TiffEncoding) -> list[Directory]:
-    """Whatever is not the first plane shows something else."""
+    """All pages but the first plane show another picture, so that a reader which takes the wrong one is noticed."""
     main = _directory(held, first, encoding)
     match encoding.pages:
         case "thumbnail first":

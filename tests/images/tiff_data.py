@@ -1,4 +1,4 @@
-"""Strips and tiles of a TIFF: cut, predicted, packed and compressed."""
+"""Strips and tiles of a TIFF: cutting, prediction, bit packing and compression."""
 
 import zlib
 from collections.abc import Callable, Iterator
@@ -43,6 +43,8 @@ def cut(plane: NDArray, segments: Strips | Tiles, *, like_the_edge: bool = False
 def padded_to(plane: NDArray, width: int, height: int, *, like_the_edge: bool) -> NDArray:
     """To multiples of both."""
     missing = ((0, -plane.shape[0] % height), (0, -plane.shape[1] % width), (0, 0))
+    if not any(map(any, missing)):
+        return plane
     return np.pad(plane, missing, "edge") if like_the_edge else np.pad(plane, missing, constant_values=1)
 
 
@@ -65,8 +67,10 @@ def _rows(block: NDArray, encoding: TiffEncoding) -> NDArray[np.uint8]:
 def packed(rows: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     """Samples of less than 8 bits, the first one in the highest bits; each row begins with a byte."""
     each = 8 // bits
-    padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % each))).reshape(len(rows), -1, each)
-    return np.bitwise_or.reduce(padded << np.arange(8 - bits, -1, -bits, np.uint8), axis=2)
+    padded = np.zeros((len(rows), -(-rows.shape[1] // each) * each), np.uint8)
+    padded[:, : rows.shape[1]] = rows
+    shifts = np.arange(8 - bits, -1, -bits, np.uint8)
+    return np.bitwise_or.reduce(padded.reshape(len(rows), -1, each) << shifts, axis=2)
 
 
 def _differences(block: NDArray) -> NDArray:

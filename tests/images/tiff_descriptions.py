@@ -57,7 +57,8 @@ def description(encoding: TiffEncoding, width: int, height: int) -> str | None:
 def _imagej(sizes: Sizes) -> str:
     counts = {"images": sizes.planes, "channels": sizes.channels, "slices": sizes.depths, "frames": sizes.times}
     lines = [f"{name}={count}" for name, count in counts.items() if count > 1]
-    return "\n".join(("ImageJ=1.54f", *lines, *["hyperstack=true"] * (len(lines) > 2), "mode=grayscale", "unit=micron", "loop=false", ""))
+    hyperstack = ["hyperstack=true", "mode=grayscale"] if len(lines) > 2 else []
+    return "\n".join(("ImageJ=1.54f", *lines, *hyperstack, "unit=micron", "loop=false", ""))
 
 
 def _ome_xml(encoding: TiffEncoding, ome: Ome, width: int, height: int) -> str:

@@ -5,10 +5,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.images.encodings import TiffEncoding
+from tests.images.jpeg import QUALITY
 from tests.images.jpeg_segments import APPLICATION, TABLES, only, without
 from tests.images.tiff_data import cut
-
-QUALITY = 95
 
 
 def coded(samples: NDArray[np.uint8], encoding: TiffEncoding) -> tuple[list[bytes], bytes]:

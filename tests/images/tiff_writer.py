@@ -1,6 +1,6 @@
 """The structure of a TIFF (TIFF 6.0, BigTIFF): directories, their values and their data, in any byte order and any arrangement.
 
-Whatever it is given is written: it refuses no invalid combination.
+Any combination of tags is written, valid or not.
 """
 
 import struct
@@ -38,11 +38,10 @@ class Directory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
-    """`sorted_tags`: ascending, as the standard demands, or descending. `layout`: see `TiffEncoding`."""
+    """`layout`: see `TiffEncoding`."""
 
     little: bool = True
     big: bool = False
-    sorted_tags: bool = True
     layout: str = "directories first"
 
     @property
@@ -154,7 +153,7 @@ def _all_tags(node: _Node, starts: Sequence[_Starts], index: int, form: Form) ->
     tags = {**node.directory.tags, node.directory.offsets_tag: Tag(form.word_kind, offsets)}
     if node.levels:
         tags[SUB_IFDS] = Tag(form.word_kind, [starts[level].directory for level in node.levels])
-    return sorted(tags.items(), reverse=not form.sorted_tags)
+    return sorted(tags.items())
 
 
 def _body(tag: Tag, form: Form) -> bytes:

@@ -1,24 +1,24 @@
-"""One cell in one encoding: the file, and everything that the product should say of it."""
+"""One cell in one encoding: the file, and the pixels, metadata and warnings that the product must derive from it."""
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tests.images.encodings import Encoding, JpegEncoding, PngEncoding, TiffEncoding
-from tests.images.expected import Picture, shown
-from tests.images.jpeg import jpeg_file
+from tests.images.expected import Picture, rendered
+from tests.images.jpeg import jpeg_file, loss
 from tests.images.orientations import stored, upright
 from tests.images.png import png_file
 from tests.images.tiff import tiff_file
 from tests.images.tiff_descriptions import PIXEL_SIZE_UM
 
 EXACT = 0.6  # of 255: each pixel may be rounded otherwise
-LOSSY = {(1, 1): 2.0, (2, 1): 3.0, (2, 2): 3.0}
-"""By chroma subsampling, for JPEG of quality 95."""
+MODES = {"grey": "L", "rgb": "RGB"}  # of JPEG; all others lose no more than YCbCr
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """`expected` (height, width, 3), upright, for `expected.shown`; `tolerance`: the mean absolute difference from it, of 255.
+    """`expected` (height, width, 3), upright, by the rules of `tests.images.expected`; `tolerance`: of the mean absolute difference from
+    it, of 255.
 
     `width`, `height` as stored; `bands` per pixel as decoded (a palette gives 3); `dtype` numpy's name of the stored numbers; `pages`:
     whole pictures; `axes` slowest first: T, Z, C, I, then YX, YXS or SYX. `warnings`: codes.
@@ -55,11 +55,11 @@ def _tiff(held: NDArray[np.uint8], encoding: TiffEncoding) -> Written:
     data, picture = tiff_file(held, encoding)
     bands = 3 if encoding.colour == "palette" else encoding.bands
     plane_axes = "YX" if bands == 1 else "SYX" if encoding.separate else "YXS"
-    seen = shown(picture)
+    rendering = rendered(picture)
     return Written(
         data=data,
-        expected=upright(seen.pixels, encoding.orientation),
-        tolerance=LOSSY[encoding.subsampling] if encoding.compression == "jpeg" else EXACT,
+        expected=upright(rendering.pixels, encoding.orientation),
+        tolerance=_tolerance(held, encoding) if encoding.compression == "jpeg" else EXACT,
         width=held.shape[1],
         height=held.shape[0],
         bands=bands,
@@ -67,8 +67,13 @@ def _tiff(held: NDArray[np.uint8], encoding: TiffEncoding) -> Written:
         pages=2 if encoding.pages == "two alike" else encoding.sizes.planes,
         axes=_stack_axes(encoding) + plane_axes,
         pixel_size_um=None if encoding.metadata is None and encoding.resolution == "none" else PIXEL_SIZE_UM,
-        warnings=seen.warnings | _warnings(encoding),
+        warnings=rendering.warnings | _warnings(encoding),
     )
+
+
+def _tolerance(held: NDArray[np.uint8], encoding: TiffEncoding | JpegEncoding) -> float:
+    """The loss of a JPEG of the whole picture, with a margin for tiles and profiles."""
+    return EXACT + 1.1 * loss(held, MODES.get(encoding.colour, "YCbCr"), encoding.subsampling)
 
 
 def _stack_axes(encoding: TiffEncoding) -> str:
@@ -78,7 +83,7 @@ def _stack_axes(encoding: TiffEncoding) -> str:
 
 
 def _warnings(encoding: TiffEncoding) -> frozenset[str]:
-    """Those of the layout."""
+    """Those that follow from the layout of the file."""
     stacked = _stack_axes(encoding)
     found = {
         "first_plane_only": bool(set(stacked) & set("TZI")),
@@ -108,7 +113,7 @@ def _png(held: NDArray[np.uint8], encoding: PngEncoding) -> Written:
 def _jpeg(held: NDArray[np.uint8], encoding: JpegEncoding) -> Written:
     data, picture = jpeg_file(held, encoding)
     bands = {"grey": 1, "ycbcr": 3, "rgb": 3}.get(encoding.colour, 4)
-    alone = _single(held, encoding, data=data, picture=picture, bands=bands, tolerance=LOSSY[encoding.subsampling], dtype="uint8")
+    alone = _single(held, encoding, data=data, picture=picture, bands=bands, tolerance=_tolerance(held, encoding), dtype="uint8")
     trailing = {"trailing_data_ignored"} if encoding.trailer else set()
     return msgspec.structs.replace(alone, warnings=alone.warnings | trailing)
 
@@ -124,11 +129,11 @@ def _single(
     dtype: str,
     pixel_size_um: float | None = None,
 ) -> Written:
-    """Of a format that holds one picture."""
-    seen = shown(picture)
+    """For a format that holds one picture."""
+    rendering = rendered(picture)
     return Written(
         data=data,
-        expected=upright(seen.pixels, encoding.orientation),
+        expected=upright(rendering.pixels, encoding.orientation),
         tolerance=tolerance,
         width=held.shape[1],
         height=held.shape[0],
@@ -137,5 +142,5 @@ def _single(
         pages=1,
         axes="YX" if bands == 1 else "YXS",
         pixel_size_um=pixel_size_um,
-        warnings=seen.warnings,
+        warnings=rendering.warnings,
     )
