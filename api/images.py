@@ -44,7 +44,8 @@ class Status(StrEnum):
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """`width`, `height` in pixels: as the header claims, until the status is accepted. `pixel_size_um` is a pixel's edge in micrometres.
     `warnings` say what of the file was not used, assumed or converted. `reason` and `detail` say why an image was rejected.
-    `thumbnail` is where to ask for the thumbnail's address, once there is one."""
+    `thumbnail` is where to ask for the thumbnail's address, once there is one.
+    `path` is the file's place in the folder that was uploaded, null where the upload named none."""
 
     id: UUID
     filename: str
@@ -69,6 +70,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[ImageWarning, ...]
     sha256: str
     thumbnail: str | None
+    path: str | None
 
 
 class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +118,7 @@ def view(row: reading.Image) -> Image:
         warnings=row.warnings,
         sha256=row.sha256,
         thumbnail=f"/api/images/{row.id}/thumbnail" if row.accepted else None,
+        path=row.path,
     )
 
 
@@ -125,7 +128,10 @@ class Images(Controller):
 
     @post("/upload", opt={"body": "stream"})
     async def upload(self, call: NamedDependency[Call]) -> Response[Uploaded]:
-        """A form with the parts `dataset_id`, `device_id` (may be left out) and `file`, best in this order."""
+        """A form with the parts `dataset_id`, `device_id`, `path` (these two may be left out) and `file`, best in this order.
+
+        `path` is the file's path below the folder that is uploaded, such as `A1/img.tif`; its last part becomes the file name.
+        """
         asked = call.command()
         require_role(asked.actor, Role.ANALYST)
 
@@ -135,6 +141,7 @@ class Images(Controller):
         form = await received(call.request, call.services, permit)
         found = form.sniffed
         about = {name: getattr(form, name) for name in ("dataset_id", "device_id", "filename", "sha256", "size")}
+        about |= {"path": form.path} if form.path else {}
         command = call.command(payload=parts_of(about)) if asked.digest else asked
         done = await call.carry_out(command, images.upload, **about, media_type=found.media_type, width=found.width, height=found.height)
         return call.created(Uploaded(id=done.id, filename=form.filename), done)
@@ -155,7 +162,10 @@ class Images(Controller):
         order_by: FromQuery[str] = "-uploaded_at",
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Image]]:
-        """`q` is looked for in file names, whatever the case; the times bound the upload's, both inclusive. A cursor wins over `page`."""
+        """`q` is searched in file names and paths, in any case and Unicode form.
+
+        The times bound the upload's, both inclusive. A cursor wins over `page`.
+        """
         where = reading.Filter(
             dataset_id=dataset_id,
             device_id=device_id,

@@ -4,6 +4,8 @@ from urllib.parse import quote
 
 import msgspec
 
+from application.filenames import safe_filename
+
 INERT = "application/octet-stream"
 SHOWN = frozenset({"image/jpeg", "image/png", "image/webp"})  # what a browser may draw itself
 TAKEN = SHOWN | {"image/tiff", "application/json", "text/csv"}
@@ -34,10 +36,3 @@ def content_disposition(filename: str, *, inline: bool) -> str:
     kept = safe_filename(filename)
     plain = "".join(sign if sign.isascii() and sign not in '"\\%' else "_" for sign in kept)
     return f"{'inline' if inline else 'attachment'}; filename=\"{plain}\"; filename*=UTF-8''{quote(kept, safe='')}"
-
-
-def safe_filename(filename: str) -> str:
-    """The last part of a path, without control characters; never empty, never hidden."""
-    last = filename.replace("\\", "/").rpartition("/")[2]
-    kept = "".join(sign for sign in last if sign.isprintable()).strip().lstrip(".")
-    return kept[:255] or "image"

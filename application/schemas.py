@@ -80,9 +80,9 @@ Everything that happens, in the order in which it happened. The topic `{TOPIC}` 
 without a gap, so a consumer that keeps its own position sees at once what it has seen already and what it is missing, and reads that
 from `GET /api/events?after=POSITION`. Delivery is at least once.
 
-Private fields (names, addresses, file names, descriptions) travel sealed: text that begins with `{SEALED}`, ciphertext whose key never
-leaves the installation and is destroyed when the person asks. New optional fields may come at any time: ignore what you do not know.
-A changed meaning is a new schema version."""
+Private fields (names, addresses, file names, paths, descriptions) travel sealed: text that begins with `{SEALED}`, ciphertext whose key
+never leaves the installation and is destroyed when the person asks. New optional fields may come at any time: ignore what you do not
+know. A changed meaning is a new schema version."""
 
 
 def schema(kind: str, version: int | None = None, *, sealed: bool = True) -> dict[str, Any]:

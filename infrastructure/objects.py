@@ -19,7 +19,8 @@ import fsspec
 import structlog
 from fsspec.asyn import sync
 
-from application.downloads import SignedBlob, safe_filename
+from application.downloads import SignedBlob
+from application.filenames import safe_filename
 from application.ports import Blobs, Corrupted, Found
 from domain.errors import ImageTooLarge, NotFound, Unavailable
 from infrastructure.keys import RootKey

@@ -52,7 +52,7 @@ async def test_an_uploaded_image_is_shown_as_the_contract_says(laboratory):
     image = await image_in(http, cells)
     answer = await http.get(f"{IMAGES}{image}")
     said = answer.json()
-    assert set(said) == CONTRACT | OURS | {"sha256", "thumbnail"}
+    assert set(said) == CONTRACT | OURS | {"sha256", "thumbnail", "path"}
     assert (said["id"], said["filename"], said["analyzed"], said["device_id"]) == (image, "cell.jpg", False, None)
     assert (said["dataset_id"], said["uploaded_by_id"]) == (cells, await id_of(http))
     assert (said["media_type"], said["size"], said["width"], said["height"]) == ("image/jpeg", len(PICTURE), 64, 48)
@@ -197,6 +197,36 @@ async def test_a_list_is_narrowed_by_each_filter(shelf):
     ]
     for query, expected in wanted:
         assert await names(http, **query) == expected, query
+
+
+SEARCHES = {
+    "Gro\u0308\u00dfe": ["Größe.jpg"],
+    "GR\u00d6\u00dfE": ["Größe.jpg"],
+    "gr\u00f6\u00dfe": ["Größe.jpg"],
+    "plate 7": ["Größe.jpg", "img.jpg"],
+    "plate 7/a1": ["img.jpg"],
+    "U\u0308bersicht": ["img.jpg"],
+    "plate 8": [],
+}
+
+
+async def test_a_search_finds_names_and_paths_in_any_case_and_unicode_form(laboratory):
+    http = await laboratory.client()
+    cells = await dataset(http)
+    await image_in(http, cells, filename="plain.jpg")
+    await image_in(http, cells, filename="img.jpg", path="Plate 7/A1/übersicht/img.jpg")
+    await image_in(http, cells, path="Plate 7/Gro\u0308\u00dfe.jpg")
+    for query, found in SEARCHES.items():
+        assert await names(http, q=query) == found, query
+
+
+async def test_a_path_stays_when_the_file_name_is_changed(laboratory):
+    http = await laboratory.client()
+    image = await image_in(http, await dataset(http), path="A1/img.jpg")
+    await http.patch(f"{IMAGES}{image}", json={"filename": "new.jpg"})
+    said = (await http.get(f"{IMAGES}{image}")).json()
+    assert (said["filename"], said["path"]) == ("new.jpg", "A1/img.jpg")
+    assert await names(http, q="A1/img") == ["new.jpg"]
 
 
 async def test_following_the_links_leads_through_the_whole_list_once(laboratory):
