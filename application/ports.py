@@ -218,13 +218,14 @@ class Blobs(Protocol):
     def exists(self, sha256: str) -> bool: ...
 
     def put_derived(self, name: str, data: bytes, media_type: str) -> None:
-        """Something that can be made again from the log and the blobs, under a name like `thumbnail/SHA256`. Overwrites."""
+        """Something that can be made again from the log and the blobs, under a name like those of `application.derivatives`.
+
+        Overwrites."""
 
     def get_derived(self, name: str) -> bytes | None: ...
 
     def delete(self, sha256: str, *, put_before: datetime | None = None) -> bool:
-        """Whether it goes; with `put_before` only if it was not put again since. What was derived from it (names that end with its
-        sha256) goes with it. Idempotent."""
+        """Whether it goes; with `put_before` only if it was not put again since. Its derivatives of all readers go with it. Idempotent."""
 
     def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:
         """The blobs last put before `older_than` that nobody knows: `known` gets some hundred names and returns those in use."""

@@ -19,6 +19,7 @@ import fsspec
 import structlog
 from fsspec.asyn import sync
 
+from application import derivatives
 from application.downloads import SignedBlob, safe_filename
 from application.ports import Blobs, Corrupted, Found
 from domain.errors import ImageTooLarge, NotFound, Unavailable
@@ -53,7 +54,7 @@ class Place(NamedTuple):
     uploads: Path
     away: tuple[type[Exception], ...]
     fetch: Callable[[str], bytes]
-    each: Callable[[Callable[[str], Found], Iterable[str]], Iterable[Found]]
+    each: Callable[[Callable[[str], Any], Iterable[str]], Iterable[Any]]
     keep: Callable[[str, str, str], None]
     link: Callable[[SignedBlob, str, int, bool], str]
 
@@ -111,14 +112,12 @@ class Objects:
     def delete(self, sha256: str, *, put_before: datetime | None = None) -> bool:
         """Between the last look at its age and its end lie milliseconds."""
         with _told(self._place):
-            derived = [f"{kind}/{sha256}" for kind in self._listed("derived")]
             blob = self._path(_key(sha256))
             there = self._is_there(blob)
             if put_before is not None and there and _written(self._files.info(blob)) >= put_before:
                 return False
-            for path in [blob, *derived]:
-                with suppress(FileNotFoundError):
-                    self._files.rm_file(path)
+            self._remove(blob)
+            list(self._place.each(self._remove, [self._path(_derived(name)) for name in derivatives.of_all_readers(sha256)]))
             return there
 
     def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:
@@ -142,6 +141,10 @@ class Objects:
             return self.read(sha256)
         except (NotFound, Corrupted) as error:
             return error
+
+    def _remove(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            self._files.rm_file(path)
 
     def _path(self, key: str) -> str:
         return f"{self._place.root}/{key}"

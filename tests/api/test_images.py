@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from application.derivatives import preview_of, thumbnail_of
 from tests.api.people import PICTURE, Workers, dataset, id_of, image_in, refused, share, upload
 from tests.hostile import page, png, tiff
 
@@ -284,10 +285,10 @@ async def test_what_a_browser_cannot_draw_is_previewed_as_a_jpeg_made_of_it(labo
     image = await image_in(http, await dataset(http), tiff(page()), "stack.ome.tif")
     assert refused(await http.get(f"{IMAGES}{image}/preview"), 404, "not_found")
     sha256 = (await http.get(f"{IMAGES}{image}")).json()["sha256"]
-    blobs.put_derived(f"thumbnail/{sha256}", b"small", "image/jpeg")
+    blobs.put_derived(thumbnail_of(sha256), b"small", "image/jpeg")
     await workers.accept(image)
     assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == b"small"
-    blobs.put_derived(f"preview/{sha256}", b"large", "image/jpeg")
+    blobs.put_derived(preview_of(sha256), b"large", "image/jpeg")
     shown = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))
     assert (shown.content, shown.headers["content-type"]) == (b"large", "image/jpeg")
     assert "stack.ome.jpg" in shown.headers["content-disposition"]
@@ -302,7 +303,7 @@ async def test_a_png_of_16_bits_is_previewed_by_what_was_made_of_it(laboratory):
     sha256 = (await http.get(f"{IMAGES}{image}")).json()["sha256"]
     await workers.accept(image, dtype="uint16")
     assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == png()
-    laboratory.services.blobs.put_derived(f"preview/{sha256}", b"stretched", "image/jpeg")
+    laboratory.services.blobs.put_derived(preview_of(sha256), b"stretched", "image/jpeg")
     assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == b"stretched"
 
 
