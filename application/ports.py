@@ -204,6 +204,10 @@ Found = bytes | NotFound | Corrupted
 class Blobs(Protocol):
     """Bytes named by their sha256 (hex), never changed, never under a client's name. Raises Unavailable when the store is away."""
 
+    @property
+    def max_url_seconds(self) -> int:
+        """The longest time for which `signed_url` may be asked."""
+
     def begin(self) -> "BlobWriter": ...
 
     def read(self, sha256: str) -> bytes:
@@ -231,7 +235,10 @@ class Blobs(Protocol):
         """The blobs last put before `older_than` that nobody knows: `known` gets some hundred names and returns those in use."""
 
     def signed_url(self, name: str, *, filename: str, media_type: str, inline: bool, seconds: int, internal: bool = False) -> str:
-        """An address that needs no header and ends after `seconds`; `name` is a sha256 or a derived name."""
+        """An address that needs no header and works for at least `seconds`; `name` is a sha256 or a derived name.
+
+        The same call within a window of a quarter of `seconds` gives the same address, and the address works for at most a quarter longer.
+        """
 
 
 class BlobWriter(Protocol):

@@ -14,6 +14,8 @@ from domain.errors import ImageTooLarge, NotFound
 class MemoryBlobs:
     """Behaves like `Objects`, within one process. Its addresses lead nowhere."""
 
+    max_url_seconds = 3600
+
     def __init__(self, *, most: int = 64 * 1024**2) -> None:
         self.kept: dict[str, bytes] = {}
         self._derived: dict[str, bytes] = {}

@@ -27,17 +27,22 @@ def s3_endpoint(tmp_path_factory):
         yield endpoint
 
 
+def clock():
+    """Stands still, so that no window ends within a test."""
+    return 1_800_000_000.0
+
+
 @pytest.fixture(params=["folder", "memory", "s3"])
 def blobs(request, tmp_path):
     match request.param:
         case "folder":
-            return open_blobs(Settings(data=tmp_path, upload_max_bytes=MOST), ROOT)
+            return open_blobs(Settings(data=tmp_path, upload_max_bytes=MOST), ROOT, clock=clock)
         case "memory":
             return MemoryBlobs(most=MOST)
         case "s3":
             endpoint = request.getfixturevalue("s3_endpoint")
             given = {"blobs_url": f"s3://{BUCKET}", "blobs_endpoint": endpoint, "blobs_key": KEY, "blobs_secret": SECRET}
-            return open_blobs(Settings(data=tmp_path, upload_max_bytes=MOST, **given), ROOT)
+            return open_blobs(Settings(data=tmp_path, upload_max_bytes=MOST, **given), ROOT, clock=clock)
 
 
 def put(blobs, data, *, by=7000):
@@ -184,6 +189,12 @@ def test_an_address_is_made_for_blobs_and_for_what_is_derived(blobs, request):
     how = {"filename": "cell.jpg", "media_type": "image/jpeg", "inline": True, "seconds": 60}
     addresses = {blobs.signed_url(name, **how, internal=inside) for name in (sha256, thumbnail_of(sha256)) for inside in (True, False)}
     assert len(addresses) >= 2
+
+
+def test_two_calls_in_one_window_give_one_address(blobs, request):
+    sha256, _ = put(blobs, unlike(request))
+    how = {"filename": "cell.jpg", "media_type": "image/jpeg", "inline": True, "seconds": blobs.max_url_seconds}
+    assert blobs.signed_url(sha256, **how) == blobs.signed_url(sha256, **how)
 
 
 def test_bytes_that_do_not_match_their_name_are_never_used(blobs, request, tmp_path, tmp_path_factory):
