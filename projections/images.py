@@ -44,6 +44,11 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool
     position: int
 
+    @property
+    def pending(self) -> bool:
+        """Whether the file has not been decoded yet."""
+        return not self.accepted and self.rejected is None
+
 
 def keys(happened: Happened) -> Iterable[UUID]:
     event = happened.event
