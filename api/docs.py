@@ -131,7 +131,7 @@ def document() -> dict[str, Any]:
     """OpenAPI 3.1 of all routes. Takes a second. Not to be changed by who gets it."""
     app = Litestar(
         route_handlers=ROUTES,
-        dependencies={"call": Provide(_nothing()), "watching": Provide(_nothing())},
+        dependencies={name: Provide(_nothing()) for name in ("call", "waits", "watching")},
         openapi_config=OpenAPIConfig(
             title="BioScopeAI Core",
             version=installed("bioscope"),

@@ -1,9 +1,7 @@
-"""Images over HTTP: uploaded in one request, found, described, looked at by signed addresses."""
+"""Images over HTTP: uploaded in one request, found, described."""
 
-import asyncio
 from datetime import datetime
 from enum import StrEnum
-from pathlib import PurePosixPath
 from typing import Annotated
 from uuid import UUID
 
@@ -17,20 +15,13 @@ from api.auth import for_services
 from api.calls import Call, PageSize, parts_of, said
 from api.uploads import received
 from application import images
-from application.ports import Blobs
 from domain.access import Role, Scope, require_role
-from domain.errors import NotFound
 from domain.values import ImageWarning
 from projections import images as reading
 
-GRANTED_MOST = 3600  # seconds that a signed address lives
-DRAWN = frozenset({"image/jpeg", "image/png"})
-DRAWN_MOST = 16 * 1024**2  # bytes of an original that a browser is given to draw
-JPEG = "image/jpeg"
 FOR_READERS = for_services(Scope.IMAGES_READ)
 
 PageNumber = Annotated[int, QueryParameter(ge=1)]
-Seconds = Annotated[int, QueryParameter(ge=60, le=604_800)]
 
 
 class Status(StrEnum):
@@ -79,14 +70,6 @@ class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
     analyzed: bool = False
 
 
-class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """`url` needs no header, and ends after `expires_in` seconds; `filename` is the image's."""
-
-    url: str
-    expires_in: int
-    filename: str
-
-
 class DescribeImage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     filename: str | UnsetType = UNSET
     analyzed: bool | UnsetType = UNSET
@@ -103,7 +86,7 @@ def view(row: reading.Image) -> Image:
         device_id=row.device_id,
         filepath=f"sha256/{row.sha256}",
         uploaded_at=row.uploaded_at,
-        status=Status.ACCEPTED if row.accepted else Status.PENDING if row.rejected is None else Status.REJECTED,
+        status=Status.PENDING if row.pending else Status.ACCEPTED if row.accepted else Status.REJECTED,
         reason=row.rejected,
         detail=row.rejected_detail,
         media_type=row.media_type,
@@ -192,52 +175,3 @@ class Images(Controller):
     async def remove(self, call: NamedDependency[Call], image_id: FromPath[UUID]) -> Response[None]:
         """Its results are hidden with it; the record keeps them."""
         return call.gone(await call.do(images.delete, image_id, expected=call.expected))
-
-    @get("/{image_id:uuid}/preview", opt=FOR_READERS)
-    async def preview(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: Seconds = 3600) -> Address:
-        """Something that a browser can draw: the image itself, or a JPEG of it."""
-        row = await call.read(reading.get, image_id)
-        return await _address(call, row, await asyncio.to_thread(_shown, call.services.blobs, row), expires_in, inline=True)
-
-    @get("/{image_id:uuid}/thumbnail", opt=FOR_READERS)
-    async def thumbnail(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: Seconds = 3600) -> Address:
-        """A JPEG of at most 256 pixels an edge."""
-        row = await call.read(reading.get, image_id)
-        if not row.accepted:
-            raise NotFound("There is no thumbnail of this image, or not yet")
-        return await _address(call, row, f"thumbnail/{row.sha256}", expires_in, inline=True)
-
-    @get("/{image_id:uuid}/download", opt=FOR_READERS)
-    async def download(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: Seconds = 300) -> Address:
-        """The very bytes that were uploaded. A service gets an address inside the installation."""
-        row = await call.read(reading.get, image_id)
-        return await _address(call, row, row.sha256, expires_in, inline=False, internal=call.actor.kind == "service")
-
-
-def _shown(blobs: Blobs, row: reading.Image) -> str:
-    """The name of what a browser can draw of an image. Raises NotFound while there is nothing."""
-    drawn = row.media_type in DRAWN
-    if drawn and row.size <= DRAWN_MOST and row.dtype in {None, "uint8"}:
-        return row.sha256
-    names = (f"preview/{row.sha256}", f"thumbnail/{row.sha256}") if row.accepted else ()
-    for name in names:
-        if blobs.get_derived(name) is not None:
-            return name
-    if drawn:
-        return row.sha256
-    raise NotFound("There is no preview of this image, or not yet")
-
-
-async def _address(call: Call, row: reading.Image, name: str, expires_in: int, *, inline: bool, internal: bool = False) -> Address:
-    derived = name != row.sha256
-    granted = min(expires_in, GRANTED_MOST)
-    url = await asyncio.to_thread(
-        call.services.blobs.signed_url,
-        name,
-        filename=f"{PurePosixPath(row.filename).stem}.jpg" if derived else row.filename,
-        media_type=JPEG if derived else row.media_type,
-        inline=inline,
-        seconds=granted,
-        internal=internal,
-    )
-    return Address(url=url, expires_in=granted, filename=row.filename)

@@ -1,5 +1,7 @@
 """What a signed address stands for, and how its bytes are handed to a browser without becoming anything but a picture."""
 
+import math
+from typing import Final
 from urllib.parse import quote
 
 import msgspec
@@ -9,6 +11,17 @@ from application.filenames import safe_filename
 INERT = "application/octet-stream"
 SHOWN = frozenset({"image/jpeg", "image/png", "image/webp"})  # what a browser may draw itself
 TAKEN = SHOWN | {"image/tiff", "application/json", "text/csv"}
+WINDOWS_PER_LIFETIME: Final = 4
+
+
+def expiry(seconds: int, now: float) -> int:
+    """When an address ends that is asked for at `now` and must work for at least `seconds`. Times in seconds since 1970.
+
+    All addresses asked for within one window (a quarter of `seconds`) end together, so that they are equal and caches find their content.
+    An address therefore works for less than a quarter longer than `seconds`.
+    """
+    window = max(1, seconds // WINDOWS_PER_LIFETIME)
+    return math.ceil((math.ceil(now) + seconds) / window) * window
 
 
 class SignedBlob(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +42,10 @@ class SignedBlob(msgspec.Struct, frozen=True, kw_only=True):
     def disposition(self) -> str:
         """The Content-Disposition to answer with (RFC 6266): inline only for what a browser draws."""
         return content_disposition(self.filename, inline=self.inline and self.media_type in SHOWN)
+
+    def cache_control(self, now: float) -> str:
+        """The Cache-Control to answer with at `now`: the bytes under a name never change, and are kept for as long as the address works."""
+        return f"private, max-age={max(0, int(self.ends - now))}, immutable"
 
 
 def content_disposition(filename: str, *, inline: bool) -> str:

@@ -49,6 +49,11 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     path: str | None
 
+    @property
+    def pending(self) -> bool:
+        """Whether the file has not been decoded yet."""
+        return not self.accepted and self.rejected is None
+
 
 def keys(happened: Happened) -> Iterable[UUID]:
     event = happened.event

@@ -8,6 +8,7 @@ import pytest
 from litestar.routes import HTTPRoute
 
 from api.calls import now
+from application.derivatives import thumbnail_of
 from application.ports import Command
 from domain import classification, dataset, device, image, model, session, user
 from domain.access import Actor, Grant, Role, Scope
@@ -143,7 +144,7 @@ class World:
         writer = self.given.blobs.begin()
         writer.write(data)
         sha256, _ = writer.commit()
-        self.given.blobs.put_derived(f"thumbnail/{sha256}", data, "image/jpeg")
+        self.given.blobs.put_derived(thumbnail_of(sha256), data, "image/jpeg")
         return sha256
 
     def _append(self, events):
