@@ -73,7 +73,7 @@ class Previews(Controller):
         row = await _inspected(call, waits, image_id)
         if not row.accepted:
             raise _no_picture(row)
-        return await _address(call, row, derivatives.thumbnail_of(row.sha256), expires_in)
+        return await _address(call, row, derivatives.thumbnail_of(row.sha256, _reader(row)), expires_in)
 
     @get("/{image_id:uuid}/download")
     async def download(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: Seconds = 300) -> Address:
@@ -96,10 +96,16 @@ def _preview_name(blobs: Blobs, row: Image) -> str | None:
     if row.pending:
         return row.sha256 if _is_drawn_by_browsers(blobs, row) else None
     if row.accepted and not (_is_drawn_by_browsers(blobs, row) and row.size <= MAX_DRAWN_BYTES):
-        for name in (derivatives.preview_of(row.sha256), derivatives.thumbnail_of(row.sha256)):
+        for name in (derivatives.preview_of(row.sha256, _reader(row)), derivatives.thumbnail_of(row.sha256, _reader(row))):
             if blobs.get_derived(name) is not None:
                 return name
     return row.sha256 if row.media_type in BROWSER_TYPES else None
+
+
+def _reader(row: Image) -> int:
+    """That made the pictures of an accepted image."""
+    assert row.reader is not None
+    return row.reader
 
 
 def _is_drawn_by_browsers(blobs: Blobs, row: Image) -> bool:
