@@ -11,6 +11,7 @@ from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
 from api import docs
+from api.admission import Admission
 from api.auth import Authentication
 from api.bodies import Bodies
 from api.calls import Call
@@ -18,6 +19,7 @@ from api.edge import Edge
 from api.live import Watching
 from api.problems import HANDLERS
 from api.routes import ROUTES
+from api.waiting import WaitSlots
 from application.context import Services
 from application.identity import Identities
 
@@ -29,6 +31,8 @@ def create_app(services: Services) -> Edge:
     """An ASGI application over `services`."""
     identities = Identities(services.log)
     watching = Watching(services, identities)
+    options, admission = services.options, Admission()
+    waits = WaitSlots(services.visible, admission, slots=options.max_preview_waits, seconds=options.preview_wait_seconds)
 
     async def call(request: Request[Any, Any, Any]) -> Call:
         return Call(request, services, identities, request.scope.get("auth"))
@@ -39,11 +43,18 @@ def create_app(services: Services) -> Edge:
         asyncio.get_running_loop().set_default_executor(threads)
         app.state.storing = asyncio.Semaphore(STORING)
         async with services.opened():
-            yield
+            try:
+                yield
+            finally:
+                waits.close()
 
     app = Litestar(
-        route_handlers=[*ROUTES, *(docs.PAGES if services.options.docs else ())],
-        dependencies={"call": Provide(call), "watching": Provide(lambda: watching, sync_to_thread=False)},
+        route_handlers=[*ROUTES, *(docs.PAGES if options.docs else ())],
+        dependencies={
+            "call": Provide(call),
+            "waits": Provide(lambda: waits, sync_to_thread=False),
+            "watching": Provide(lambda: watching, sync_to_thread=False),
+        },
         middleware=[DefineMiddleware(Authentication, services=services, identities=identities), DefineMiddleware(Bodies)],
         exception_handlers=HANDLERS,
         lifespan=[lifespan],
@@ -51,4 +62,4 @@ def create_app(services: Services) -> Edge:
         logging_config=None,  # the process has its own
         request_max_body_size=None,
     )
-    return Edge(app, services.options, services.observed, lifespan=app.lifespan)
+    return Edge(app, options, services.observed, lifespan=app.lifespan, admission=admission, drain=waits.close)

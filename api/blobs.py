@@ -14,13 +14,14 @@ from litestar.params import FromPath
 from litestar.response import Stream
 
 from api.auth import OPEN
-from api.calls import Call
+from api.calls import Call, now
 from api.problems import MEDIA_TYPE, Problem, problem
 from application.downloads import SignedBlob
 from application.ports import Blobs
 from domain.errors import NotFound
 
 PIECE = 256 * 1024  # bytes that are read at once
+FOR_ALL_ORIGINS = {"Cross-Origin-Resource-Policy": "cross-origin"}
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
@@ -45,19 +46,32 @@ class Opened(NamedTuple):
 
 @get("/api/blobs/{token:str}", opt=OPEN, tags=["images"])
 async def blob(call: NamedDependency[Call], token: FromPath[str]) -> Response[bytes] | Response[Problem] | Stream:
-    """What a preview or download address leads to. Takes `Range` (one) and `If-Range`."""
+    """What a preview or download address leads to. Takes `Range` (one), `If-Range` and `If-None-Match`.
+
+    Browsers may keep the answer for as long as the address works.
+    """
     signed = call.services.signed(token)
     headers = call.request.headers
     opened = await asyncio.to_thread(_opened, call.services.blobs, signed.name, headers.get("range"), headers.get("if-range"))
+    caching = {"ETag": opened.tag, "Cache-Control": signed.cache_control(now().timestamp())} | FOR_ALL_ORIGINS
+    if is_known(opened.tag, ",".join(headers.getall("if-none-match", []))):
+        opened.file.close()
+        return Response(b"", status_code=304, headers=caching)
     if opened.part is None:
         return _unsatisfiable(call, opened.size)
     part = opened.part
-    about = _headers(signed, opened.tag, part)
+    about = _headers(signed, part) | caching
     status = 200 if part.whole else 206
     if len(opened.first) == part.end - part.start:
         opened.file.close()
         return Response(opened.first, status_code=status, headers=about)
     return Stream(_pieces(opened.file, opened.first, part), status_code=status, headers=about)
+
+
+def is_known(tag: str, if_none_match: str) -> bool:
+    """Whether `tag` is among those that an If-None-Match header lists (RFC 9110, 13.1.2: compared weakly)."""
+    listed = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
+    return tag in listed or "*" in listed
 
 
 def part_of(size: int, wanted: str | None) -> Part | None:
@@ -116,15 +130,13 @@ async def _pieces(file: BinaryIO, first: bytes, part: Part) -> AsyncIterator[byt
         file.close()
 
 
-def _headers(signed: SignedBlob, tag: str, part: Part) -> dict[str, str]:
+def _headers(signed: SignedBlob, part: Part) -> dict[str, str]:
     found = {
         "Content-Type": signed.served_type,
         "Content-Disposition": signed.disposition,
         "Content-Length": str(part.end - part.start),
         "Accept-Ranges": "bytes",
-        "ETag": tag,
         "X-Content-Type-Options": "nosniff",
-        "Cross-Origin-Resource-Policy": "cross-origin",
     }
     return found if part.whole else found | {"Content-Range": f"bytes {part.start}-{part.end - 1}/{part.size}"}
 
@@ -135,5 +147,5 @@ def _unsatisfiable(call: Call, size: int) -> Response[Problem]:
         said,
         status_code=416,
         media_type=MEDIA_TYPE,
-        headers={"Content-Range": f"bytes */{size}", "Cross-Origin-Resource-Policy": "cross-origin"},
+        headers={"Content-Range": f"bytes */{size}"} | FOR_ALL_ORIGINS,
     )

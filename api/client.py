@@ -3,10 +3,10 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
@@ -14,10 +14,11 @@ from uuid import uuid4
 import httpx
 import msgspec
 
+from api.image_folder import ImageFile, image_file
+
 UPLOADS_AT_ONCE = 4
 POLL_SECONDS = 0.15
 TOKEN_FILE = Path(os.environ.get("XDG_CONFIG_HOME", "~/.config")).expanduser() / "bioscope" / "token.json"
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
 ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -36,9 +37,9 @@ class Credentials(msgspec.Struct, frozen=True):
 
 
 class Uploaded(msgspec.Struct, frozen=True):
-    """`refused` is the server's reason where it did not take the file."""
+    """`refused` is the reason where the file was not taken."""
 
-    path: Path
+    image: ImageFile
     id: str = ""
     refused: str = ""
 
@@ -81,17 +82,23 @@ class Client:
         return str(self.post("/api/datasets", {"name": name})["id"])
 
     def upload(self, dataset: str, path: Path) -> Uploaded:
-        """What the server refuses is told, not raised."""
-        try:
-            with path.open("rb") as file:
-                answer = self.call("POST", "/api/images/upload", data={"dataset_id": dataset}, files={"file": (path.name, file)})
-        except Refused as refused:
-            return Uploaded(path, refused=str(refused))
-        return Uploaded(path, id=str(answer.json()["id"]))
+        return self.upload_image(dataset, image_file(path, path.parent))
 
-    def upload_all(self, dataset: str, paths: list[Path]) -> Iterator[Uploaded]:
+    def upload_image(self, dataset: str, image: ImageFile) -> Uploaded:
+        """A file that the server refuses, or that cannot be read, is reported in the result."""
+        fields = {"dataset_id": dataset, "path": image.name}
+        try:
+            with image.path.open("rb") as file:
+                answer = self.call("POST", "/api/images/upload", data=fields, files={"file": (PurePosixPath(image.name).name, file)})
+        except Refused as refused:
+            return Uploaded(image, refused=str(refused))
+        except OSError as error:
+            return Uploaded(image, refused=f"cannot be read: {error.strerror}")
+        return Uploaded(image, id=str(answer.json()["id"]))
+
+    def upload_all(self, dataset: str, images: Iterable[ImageFile]) -> Iterator[Uploaded]:
         with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
-            yield from pool.map(lambda path: self.upload(dataset, path), paths)
+            yield from pool.map(lambda image: self.upload_image(dataset, image), images)
 
     def run(self, dataset: str, model: str | None) -> str:
         body = {"dataset_id": dataset} | ({"model_name": model} if model else {})
@@ -124,10 +131,6 @@ class Client:
         said = answer.json()
         self.credentials = Credentials(self.credentials.url, said["access_token"], said.get("refresh_token", ""))
         self._keep(self.credentials)
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
 
 
 def keep_credentials(credentials: Credentials) -> None:

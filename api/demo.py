@@ -9,15 +9,25 @@ from rich.console import Console
 from rich.panel import Panel
 
 from api import terminal
-from api.client import Client, pictures_in
+from api.client import Client
+from api.image_folder import scan
+from api.manifest import read_manifest
 
 
 def show(*, url: str, email: str, password: str, folder: Path, verify: Callable[[], Any], console: Console) -> bool:
     """Classify the pictures of `folder`, show the results, verify the record. Whether all went well."""
-    paths, truth = pictures_in(folder), terminal.truth_in(folder)
+    images = scan(folder).images
+    manifest = read_manifest(folder, [image.name for image in images])
+    if manifest.warning:
+        console.print(manifest.warning, markup=False, highlight=False, soft_wrap=True)
     with Client.sign_in(url, email, password) as client:
         report = terminal.classify(
-            client, paths, dataset_name=f"Demonstration {time.strftime('%Y-%m-%d %H:%M:%S')}", model=None, truth=truth, console=console
+            client,
+            images,
+            dataset_name=f"Demonstration {time.strftime('%Y-%m-%d %H:%M:%S')}",
+            model=None,
+            truth=manifest.labels,
+            console=console,
         )
     console.print(terminal.table(report))
     verified = verify()

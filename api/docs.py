@@ -22,6 +22,7 @@ from api.problems import MEDIA_TYPE, TITLES
 from api.routes import ROUTES
 from application import schemas
 from domain.errors import NotFound
+from domain.values import MAX_PATH_LENGTH
 
 DESCRIPTION: Final = """\
 Upload micrographs, run models over an image or a whole dataset, watch the results arrive, and prove years later what was seen.
@@ -54,12 +55,19 @@ TAGS: Final = {
 VERBS: Final = {"listed": "List", "one": "Read", "create": "Create", "describe": "Change", "update": "Change", "remove": "Delete"}
 NOT_KEYED: Final = {"sessions"}  # its answers hold tokens: none is kept for a repeat
 NOT_AWAITED: Final = {"events", "health"}  # they read the log, or nothing
+UPLOAD_PATH: Final = """\
+The file's path below the folder that is uploaded: relative, with "/" (a backslash is taken as one), without ".." and empty parts. Its \
+last part becomes the file name. May be left out."""
+UPLOAD_FILE: Final = """\
+JPEG, PNG or TIFF, with a file name: raw UTF-8 as browsers send it, or `filename*` (RFC 5987), which wins. The name is kept in NFC, \
+without folders, at most 255 characters long."""
 UPLOAD: Final = {
     "type": "object",
     "properties": {
         "dataset_id": {"type": "string", "format": "uuid"},
         "device_id": {"type": "string", "format": "uuid", "description": "may be left out"},
-        "file": {"type": "string", "contentMediaType": "application/octet-stream", "description": "JPEG, PNG or TIFF"},
+        "path": {"type": "string", "maxLength": MAX_PATH_LENGTH, "description": UPLOAD_PATH, "examples": ["A1/img.tif"]},
+        "file": {"type": "string", "contentMediaType": "application/octet-stream", "description": UPLOAD_FILE},
     },
     "required": ["dataset_id", "file"],
 }
@@ -123,7 +131,7 @@ def document() -> dict[str, Any]:
     """OpenAPI 3.1 of all routes. Takes a second. Not to be changed by who gets it."""
     app = Litestar(
         route_handlers=ROUTES,
-        dependencies={"call": Provide(_nothing()), "watching": Provide(_nothing())},
+        dependencies={name: Provide(_nothing()) for name in ("call", "waits", "watching")},
         openapi_config=OpenAPIConfig(
             title="BioScopeAI Core",
             version=installed("bioscope"),

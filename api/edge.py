@@ -44,13 +44,25 @@ Observed = Callable[[str, str, int, float], None]
 
 
 class Edge:
-    """Around the whole application. `observed(method, route, status, seconds)` is told of every request."""
+    """Around the whole application. `observed(method, route, status, seconds)` is told of every request.
 
-    def __init__(self, app: Asgi, options: Options, observed: Observed, *, lifespan: Callable[[], Any]) -> None:
-        self._app, self._options, self._observed, self.lifespan = app, options, observed, lifespan
+    Call `drain` when no new connection is accepted: requests that wait for something are then answered at once.
+    """
+
+    def __init__(
+        self,
+        app: Asgi,
+        options: Options,
+        observed: Observed,
+        *,
+        lifespan: Callable[[], Any],
+        admission: Admission,
+        drain: Callable[[], None],
+    ) -> None:
+        self._app, self._options, self._observed, self.lifespan, self.drain = app, options, observed, lifespan, drain
         self._hosts = {host.lower() for host in options.allowed_hosts}
         self._secure = (*SECURE, HSTS) if options.secure_cookies else SECURE
-        self._admission = Admission()
+        self._admission = admission
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -1,9 +1,7 @@
-"""Images over HTTP: uploaded in one request, found, described, looked at by signed addresses."""
+"""Images over HTTP: uploaded in one request, found, described."""
 
-import asyncio
 from datetime import datetime
 from enum import StrEnum
-from pathlib import PurePosixPath
 from typing import Annotated
 from uuid import UUID
 
@@ -17,20 +15,13 @@ from api.auth import for_services
 from api.calls import Call, PageSize, parts_of, said
 from api.uploads import received
 from application import images
-from application.ports import Blobs
 from domain.access import Role, Scope, require_role
-from domain.errors import NotFound
 from domain.values import ImageWarning
 from projections import images as reading
 
-GRANTED_MOST = 3600  # seconds that a signed address lives
-DRAWN = frozenset({"image/jpeg", "image/png"})
-DRAWN_MOST = 16 * 1024**2  # bytes of an original that a browser is given to draw
-JPEG = "image/jpeg"
 FOR_READERS = for_services(Scope.IMAGES_READ)
 
 PageNumber = Annotated[int, QueryParameter(ge=1)]
-Seconds = Annotated[int, QueryParameter(ge=60, le=604_800)]
 
 
 class Status(StrEnum):
@@ -44,7 +35,8 @@ class Status(StrEnum):
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """`width`, `height` in pixels: as the header claims, until the status is accepted. `pixel_size_um` is a pixel's edge in micrometres.
     `warnings` say what of the file was not used, assumed or converted. `reason` and `detail` say why an image was rejected.
-    `thumbnail` is where to ask for the thumbnail's address, once there is one."""
+    `thumbnail` is where to ask for the thumbnail's address, once there is one.
+    `path` is the file's place in the folder that was uploaded, null where the upload named none."""
 
     id: UUID
     filename: str
@@ -69,20 +61,13 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[ImageWarning, ...]
     sha256: str
     thumbnail: str | None
+    path: str | None
 
 
 class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
     id: UUID
     filename: str
     analyzed: bool = False
-
-
-class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """`url` needs no header, and ends after `expires_in` seconds; `filename` is the image's."""
-
-    url: str
-    expires_in: int
-    filename: str
 
 
 class DescribeImage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,7 +86,7 @@ def view(row: reading.Image) -> Image:
         device_id=row.device_id,
         filepath=f"sha256/{row.sha256}",
         uploaded_at=row.uploaded_at,
-        status=Status.ACCEPTED if row.accepted else Status.PENDING if row.rejected is None else Status.REJECTED,
+        status=Status.PENDING if row.pending else Status.ACCEPTED if row.accepted else Status.REJECTED,
         reason=row.rejected,
         detail=row.rejected_detail,
         media_type=row.media_type,
@@ -116,6 +101,7 @@ def view(row: reading.Image) -> Image:
         warnings=row.warnings,
         sha256=row.sha256,
         thumbnail=f"/api/images/{row.id}/thumbnail" if row.accepted else None,
+        path=row.path,
     )
 
 
@@ -125,7 +111,10 @@ class Images(Controller):
 
     @post("/upload", opt={"body": "stream"})
     async def upload(self, call: NamedDependency[Call]) -> Response[Uploaded]:
-        """A form with the parts `dataset_id`, `device_id` (may be left out) and `file`, best in this order."""
+        """A form with the parts `dataset_id`, `device_id`, `path` (these two may be left out) and `file`, best in this order.
+
+        `path` is the file's path below the folder that is uploaded, such as `A1/img.tif`; its last part becomes the file name.
+        """
         asked = call.command()
         require_role(asked.actor, Role.ANALYST)
 
@@ -135,6 +124,7 @@ class Images(Controller):
         form = await received(call.request, call.services, permit)
         found = form.sniffed
         about = {name: getattr(form, name) for name in ("dataset_id", "device_id", "filename", "sha256", "size")}
+        about |= {"path": form.path} if form.path else {}
         command = call.command(payload=parts_of(about)) if asked.digest else asked
         done = await call.carry_out(command, images.upload, **about, media_type=found.media_type, width=found.width, height=found.height)
         return call.created(Uploaded(id=done.id, filename=form.filename), done)
@@ -155,7 +145,10 @@ class Images(Controller):
         order_by: FromQuery[str] = "-uploaded_at",
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Image]]:
-        """`q` is looked for in file names, whatever the case; the times bound the upload's, both inclusive. A cursor wins over `page`."""
+        """`q` is searched in file names and paths, in any case and Unicode form.
+
+        The times bound the upload's, both inclusive. A cursor wins over `page`.
+        """
         where = reading.Filter(
             dataset_id=dataset_id,
             device_id=device_id,
@@ -182,52 +175,3 @@ class Images(Controller):
     async def remove(self, call: NamedDependency[Call], image_id: FromPath[UUID]) -> Response[None]:
         """Its results are hidden with it; the record keeps them."""
         return call.gone(await call.do(images.delete, image_id, expected=call.expected))
-
-    @get("/{image_id:uuid}/preview", opt=FOR_READERS)
-    async def preview(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: Seconds = 3600) -> Address:
-        """Something that a browser can draw: the image itself, or a JPEG of it."""
-        row = await call.read(reading.get, image_id)
-        return await _address(call, row, await asyncio.to_thread(_shown, call.services.blobs, row), expires_in, inline=True)
-
-    @get("/{image_id:uuid}/thumbnail", opt=FOR_READERS)
-    async def thumbnail(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: Seconds = 3600) -> Address:
-        """A JPEG of at most 256 pixels an edge."""
-        row = await call.read(reading.get, image_id)
-        if not row.accepted:
-            raise NotFound("There is no thumbnail of this image, or not yet")
-        return await _address(call, row, f"thumbnail/{row.sha256}", expires_in, inline=True)
-
-    @get("/{image_id:uuid}/download", opt=FOR_READERS)
-    async def download(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: Seconds = 300) -> Address:
-        """The very bytes that were uploaded. A service gets an address inside the installation."""
-        row = await call.read(reading.get, image_id)
-        return await _address(call, row, row.sha256, expires_in, inline=False, internal=call.actor.kind == "service")
-
-
-def _shown(blobs: Blobs, row: reading.Image) -> str:
-    """The name of what a browser can draw of an image. Raises NotFound while there is nothing."""
-    drawn = row.media_type in DRAWN
-    if drawn and row.size <= DRAWN_MOST and row.dtype in {None, "uint8"}:
-        return row.sha256
-    names = (f"preview/{row.sha256}", f"thumbnail/{row.sha256}") if row.accepted else ()
-    for name in names:
-        if blobs.get_derived(name) is not None:
-            return name
-    if drawn:
-        return row.sha256
-    raise NotFound("There is no preview of this image, or not yet")
-
-
-async def _address(call: Call, row: reading.Image, name: str, expires_in: int, *, inline: bool, internal: bool = False) -> Address:
-    derived = name != row.sha256
-    granted = min(expires_in, GRANTED_MOST)
-    url = await asyncio.to_thread(
-        call.services.blobs.signed_url,
-        name,
-        filename=f"{PurePosixPath(row.filename).stem}.jpg" if derived else row.filename,
-        media_type=JPEG if derived else row.media_type,
-        inline=inline,
-        seconds=granted,
-        internal=internal,
-    )
-    return Address(url=url, expires_in=granted, filename=row.filename)

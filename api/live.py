@@ -383,7 +383,7 @@ def happened(one: activity.Activity, job: classifications.Progress | None) -> Ha
     )
 
 
-async def until_one_ends(*parts: Coroutine[Any, Any, None]) -> None:
+async def until_one_ends(*parts: Coroutine[Any, Any, object]) -> None:
     """Raises what ended it. The others are told to end until they do: where an answer comes at the same moment, a cancellation is lost."""
     tasks = [asyncio.create_task(part) for part in parts]
     try:

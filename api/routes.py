@@ -13,6 +13,7 @@ from api.events import Events
 from api.images import Images
 from api.live import live
 from api.models import Models
+from api.previews import Previews
 from api.results import Results
 from api.sessions import Sessions
 
@@ -25,6 +26,7 @@ ROUTES: tuple[Any, ...] = (
     Devices,
     Datasets,
     Images,
+    Previews,
     blob,
     Models,
     Classifications,

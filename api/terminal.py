@@ -4,21 +4,24 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from api.client import Client, Uploaded
+from api.image_folder import ImageFile
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 COLOURS = {"clear": "green", "needs_review": "yellow", "out_of_domain": "magenta"}
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """One picture's outcome. `latency_ms` runs from the order of the job to the result; `error` says why there is none."""
+    """One picture's outcome. `file` is its path below the folder, as it is printed. `latency_ms` runs from the order of the job to the
+    result; `error` says why there is none."""
 
     file: str
     image_id: str = ""
@@ -53,17 +56,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def classify(
     client: Client,
-    paths: Sequence[Path],
+    images: Sequence[ImageFile],
     *,
     dataset_name: str,
     model: str | None,
-    truth: Mapping[Path, str],
+    truth: Mapping[str, str],
     console: Console,
 ) -> Report:
-    """Upload, run, watch, collect."""
+    """Upload, run, watch, collect. `truth` has the labels of images by their names."""
     with _progress(console) as progress:
         dataset = client.create_dataset(dataset_name)
-        uploaded = _upload(client, dataset, paths, progress)
+        uploaded = _upload(client, dataset, images, progress)
         taken = [one for one in uploaded if one.id]
         if not taken:
             return Report(job_id="", status="failed", lines=tuple(_refused(one, truth) for one in uploaded), seconds=0.0)
@@ -93,8 +96,13 @@ def as_csv(report: Report) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=Line.__struct_fields__)
     writer.writeheader()
-    writer.writerows(msgspec.to_builtins(line) for line in report.lines)
+    writer.writerows({name: spreadsheet_safe(value) for name, value in msgspec.to_builtins(line).items()} for line in report.lines)
     return out.getvalue()
+
+
+def spreadsheet_safe(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula (OWASP, CSV injection): an apostrophe goes before such a text. Numbers stay."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def as_json(report: Report) -> str:
@@ -107,23 +115,14 @@ def summary(report: Report) -> str:
     return f"{len(report.lines)} images, {report.failures} failures{accuracy}{rate} (job {report.job_id or 'none'}: {report.status})"
 
 
-def truth_in(folder: Path) -> dict[Path, str]:
-    """The labels that a manifest.csv (columns file, label) in `folder` gives."""
-    manifest = folder / "manifest.csv"
-    if not manifest.is_file():
-        return {}
-    with manifest.open(newline="") as file:
-        return {folder / row["file"]: row["label"] for row in csv.DictReader(file) if row.get("file") and row.get("label")}
-
-
 def _progress(console: Console) -> Progress:
     return Progress(TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
 
 
-def _upload(client: Client, dataset: str, paths: Sequence[Path], progress: Progress) -> list[Uploaded]:
-    bar = progress.add_task("upload", total=len(paths))
+def _upload(client: Client, dataset: str, images: Sequence[ImageFile], progress: Progress) -> list[Uploaded]:
+    bar = progress.add_task("upload", total=len(images))
     uploaded = []
-    for one in client.upload_all(dataset, list(paths)):
+    for one in client.upload_all(dataset, images):
         uploaded.append(one)
         progress.advance(bar)
     return uploaded
@@ -138,33 +137,33 @@ def _watch(client: Client, job: str, total: int, progress: Progress) -> dict[str
 
 
 def _line(
-    one: Uploaded, results: Mapping[str, dict[str, Any]], failures: Mapping[str, str], truth: Mapping[Path, str], began: datetime
+    one: Uploaded, results: Mapping[str, dict[str, Any]], failures: Mapping[str, str], truth: Mapping[str, str], began: datetime
 ) -> Line:
     if not one.id:
         return _refused(one, truth)
     result = results.get(one.id)
     if result is None:
-        return Line(file=one.path.name, image_id=one.id, truth=truth.get(one.path, ""), error=failures.get(one.id, "no result"))
+        return Line(file=one.image.shown, image_id=one.id, truth=truth.get(one.image.name, ""), error=failures.get(one.id, "no result"))
     latency = datetime.fromisoformat(result["created_at"]) - began
     return Line(
-        file=one.path.name,
+        file=one.image.shown,
         image_id=one.id,
         label=result["label"],
         confidence=result["confidence"],
         verdict=result["verdict"],
-        truth=truth.get(one.path, ""),
+        truth=truth.get(one.image.name, ""),
         latency_ms=round(latency.total_seconds() * 1000, 1),
     )
 
 
-def _refused(one: Uploaded, truth: Mapping[Path, str]) -> Line:
-    return Line(file=one.path.name, truth=truth.get(one.path, ""), error=one.refused)
+def _refused(one: Uploaded, truth: Mapping[str, str]) -> Line:
+    return Line(file=one.image.shown, truth=truth.get(one.image.name, ""), error=one.refused)
 
 
-def _cells(line: Line, *, with_truth: bool) -> list[str]:
+def _cells(line: Line, *, with_truth: bool) -> list[Text]:
     if line.error:
-        return [line.file, f"[red]{line.error}[/red]", *([line.truth] if with_truth else []), "", ""]
-    colour = COLOURS.get(line.verdict, "white")
+        return [Text(line.file), Text(line.error, "red"), *([Text(line.truth)] if with_truth else []), Text(), Text()]
     label = line.label if line.verdict == "clear" else f"{line.label} ({line.verdict.replace('_', ' ')})"
-    truth = [] if not with_truth else [line.truth if line.right else f"[red]{line.truth}[/red]"]
-    return [line.file, f"[{colour}]{label}[/{colour}]", *truth, f"{line.confidence:.1%}", f"{line.latency_ms:.0f} ms"]
+    truth = [] if not with_truth else [Text(line.truth, "" if line.right else "red")]
+    numbers = [Text(f"{line.confidence:.1%}"), Text(f"{line.latency_ms:.0f} ms")]
+    return [Text(line.file), Text(label, COLOURS.get(line.verdict, "white")), *truth, *numbers]

@@ -16,20 +16,21 @@ from multipart import (  # type: ignore[import-untyped]
 )
 
 from api.bodies import Malformed
+from api.filenames import filename_of
 from api.problems import BodyTooLarge, UnsupportedMediaType
 from application.context import Services, Sniffed
-from application.downloads import safe_filename
+from application.filenames import safe_filename
 from application.ports import BlobWriter
 from domain.errors import ImageTooLarge, Unavailable
-from domain.values import FILENAME_MOST, invalid, text
+from domain.values import invalid, relative_path
 
 T = TypeVar("T")
 Permit = Callable[[UUID, UUID | None], None]
 
-FIELDS = ("dataset_id", "device_id")
+FIELDS = ("dataset_id", "device_id", "path")
 PARTS_MOST = 64
 PART_HEADERS_MOST = 8
-FIELD_MOST = 1024  # bytes
+FIELD_MOST = 4096  # bytes
 BOUNDARY_MOST = 200  # characters
 AROUND_MOST = 64 * 1024  # bytes that a form may have beside its file
 PIECE = 512 * 1024  # bytes that are checked and written at once
@@ -37,11 +38,13 @@ STORE_WAIT = 5.0  # seconds for a place among those that store
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
-    """`filename` as it is kept; `sha256` in hex and `size` in bytes name what was stored."""
+    """`filename` as it is kept; `path` below the uploaded folder, where the client sent one; `sha256` in hex and `size` in bytes name what
+    was stored."""
 
     dataset_id: UUID
     device_id: UUID | None
     filename: str
+    path: str | None
     sha256: str
     size: int
     sniffed: Sniffed
@@ -94,9 +97,11 @@ class _Reading:
         dataset, device = named = self._named()
         if self._filename is None:
             raise invalid("file", "is missing: send one image as the part named file")
+        path = self._fields.get("path", "").strip() or None
+        filename = safe_filename(path) if path else self._filename
         permit = None if named == self._permitted else lambda: self._permit(dataset, device)
         sniffed, sha256, size = await self._stored(permit)
-        return Form(dataset_id=dataset, device_id=device, filename=self._filename, sha256=sha256, size=size, sniffed=sniffed)
+        return Form(dataset_id=dataset, device_id=device, filename=filename, path=path, sha256=sha256, size=size, sniffed=sniffed)
 
     async def _stored(self, permit: Callable[[], None] | None) -> tuple[Sniffed, str, int]:
         """Raises Unavailable where the store keeps so many waiting that the threads of all others would be held too."""
@@ -113,18 +118,18 @@ class _Reading:
     async def _begin(self, part: MultipartSegment) -> None:
         self._name = part.name or ""
         if self._name == "file":
-            await self._begin_file(part.filename)
+            await self._begin_file(dict(part.headerlist)["Content-Disposition"])
         elif self._name not in FIELDS:
             raise invalid("form", f"has a part that is not known here; known are file, {', '.join(FIELDS)}")
         elif self._name in self._fields:
             raise invalid(self._name, "was given twice")
 
-    async def _begin_file(self, filename: str | None) -> None:
+    async def _begin_file(self, content_disposition: str) -> None:
         if self._filename is not None:
             raise invalid("file", "was given twice: send one image a request")
-        if not filename:
+        self._filename = filename_of(content_disposition)
+        if self._filename is None:
             raise invalid("file", "comes without a name. Filename is missing")
-        self._filename = text(safe_filename(filename), name="filename", most=FILENAME_MOST)
         if "dataset_id" in self._fields:
             self._permitted = self._named()
             await _in_thread(self._permit, *self._permitted)
@@ -144,9 +149,10 @@ class _Reading:
             self.file.hold(held)
             return
         try:
-            self._fields[self._name] = held.decode()
+            value = held.decode()
         except UnicodeDecodeError:
             raise invalid(self._name, "is not UTF-8") from None
+        self._fields[self._name] = relative_path(value) if self._name == "path" and value.strip() else value
 
     def _named(self) -> tuple[UUID, UUID | None]:
         dataset, device = self._fields.get("dataset_id"), self._fields.get("device_id")
@@ -199,7 +205,13 @@ def _parser(request: Request[Any, Any, Any], announced: int) -> PushMultipartPar
     if kind != "multipart/form-data" or not 1 <= len(boundary) <= BOUNDARY_MOST:
         raise UnsupportedMediaType("Send the image as multipart/form-data, with a boundary")
     try:
-        return PushMultipartParser(boundary, content_length=announced, max_header_count=PART_HEADERS_MOST, max_segment_count=PARTS_MOST)
+        return PushMultipartParser(
+            boundary,
+            content_length=announced,
+            max_header_count=PART_HEADERS_MOST,
+            max_segment_count=PARTS_MOST,
+            header_charset="latin-1",  # keeps the bytes of file names: `filename_of` finds their encoding
+        )
     except MultipartError:
         raise Malformed("The boundary of the form is none that can be used") from None
 

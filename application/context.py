@@ -115,6 +115,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     upload_max_bytes: int = 64 * 1024**2
     secure_cookies: bool = False
     docs: bool = True
+    preview_wait_seconds: float = 2.0  # for an image that is being inspected
+    max_preview_waits: int = 64  # requests at once; more are answered without waiting
     default_model: str = "pbc8"
 
 

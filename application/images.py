@@ -35,6 +35,7 @@ def upload(
     media_type: str,
     width: int,
     height: int,
+    path: str | None = None,
     command: Command,
     log: Log,
 ) -> Done:
@@ -50,6 +51,7 @@ def upload(
         media_type=media_type,
         width=width,
         height=height,
+        path=path,
         by=command.actor.id,
         at=command.at,
     )

@@ -204,6 +204,10 @@ Found = bytes | NotFound | Corrupted
 class Blobs(Protocol):
     """Bytes named by their sha256 (hex), never changed, never under a client's name. Raises Unavailable when the store is away."""
 
+    @property
+    def max_url_seconds(self) -> int:
+        """The longest time for which `signed_url` may be asked."""
+
     def begin(self) -> "BlobWriter": ...
 
     def read(self, sha256: str) -> bytes:
@@ -218,19 +222,23 @@ class Blobs(Protocol):
     def exists(self, sha256: str) -> bool: ...
 
     def put_derived(self, name: str, data: bytes, media_type: str) -> None:
-        """Something that can be made again from the log and the blobs, under a name like `thumbnail/SHA256`. Overwrites."""
+        """Something that can be made again from the log and the blobs, under a name like those of `application.derivatives`.
+
+        Overwrites."""
 
     def get_derived(self, name: str) -> bytes | None: ...
 
     def delete(self, sha256: str, *, put_before: datetime | None = None) -> bool:
-        """Whether it goes; with `put_before` only if it was not put again since. What was derived from it (names that end with its
-        sha256) goes with it. Idempotent."""
+        """Whether it goes; with `put_before` only if it was not put again since. Its derivatives of all readers go with it. Idempotent."""
 
     def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:
         """The blobs last put before `older_than` that nobody knows: `known` gets some hundred names and returns those in use."""
 
     def signed_url(self, name: str, *, filename: str, media_type: str, inline: bool, seconds: int, internal: bool = False) -> str:
-        """An address that needs no header and ends after `seconds`; `name` is a sha256 or a derived name."""
+        """An address that needs no header and works for at least `seconds`; `name` is a sha256 or a derived name.
+
+        The same call within a window of a quarter of `seconds` gives the same address, and the address works for at most a quarter longer.
+        """
 
 
 class BlobWriter(Protocol):

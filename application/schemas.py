@@ -80,9 +80,9 @@ Everything that happens, in the order in which it happened. The topic `{TOPIC}` 
 without a gap, so a consumer that keeps its own position sees at once what it has seen already and what it is missing, and reads that
 from `GET /api/events?after=POSITION`. Delivery is at least once.
 
-Private fields (names, addresses, file names, descriptions) travel sealed: text that begins with `{SEALED}`, ciphertext whose key never
-leaves the installation and is destroyed when the person asks. New optional fields may come at any time: ignore what you do not know.
-A changed meaning is a new schema version."""
+Private fields (names, addresses, file names, paths, descriptions) travel sealed: text that begins with `{SEALED}`, ciphertext whose key
+never leaves the installation and is destroyed when the person asks. New optional fields may come at any time: ignore what you do not
+know. A changed meaning is a new schema version."""
 
 
 def schema(kind: str, version: int | None = None, *, sealed: bool = True) -> dict[str, Any]:
@@ -175,7 +175,8 @@ def _shared() -> dict[str, Any]:
 
 def _of(kind: type[Event], place: str, *, sealed: bool) -> dict[str, Any]:
     """The type's own schema with what it refers to under `$defs`, without the columns, its private fields told apart."""
-    _, found = msgspec.json.schema_components([kind], ref_template=place)
+    _, components = msgspec.json.schema_components([kind], ref_template=place)
+    found = msgspec.json.decode(msgspec.json.encode(components))  # defaults as JSON has them
     own: dict[str, Any] = found.pop(kind.__name__)
     own["properties"] = {name: _field(kind, name, told, sealed=sealed) for name, told in own["properties"].items() if name not in COLUMNS}
     own["required"] = [name for name in own["required"] if name not in COLUMNS]

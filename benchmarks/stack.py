@@ -15,7 +15,8 @@ import httpx
 import psycopg
 
 from api.cli.system import prepare
-from api.client import Client, pictures_in
+from api.client import Client
+from api.image_folder import scan
 from application.accounts import register
 from application.ports import Blobs, Command
 from benchmarks.laboratory import ACTOR, WRITERS, append
@@ -31,7 +32,7 @@ from infrastructure.shipped import micrographs
 from infrastructure.supervisor import Stack
 
 PASSWORD = "benchmark benchmark 9"
-PICTURES = pictures_in(Path(os.environ.get("BIOSCOPE_BENCH_PICTURES") or micrographs()))
+PICTURES = [image.path for image in scan(Path(os.environ.get("BIOSCOPE_BENCH_PICTURES") or micrographs())).images]
 UNLIMITED = {"logins_per_minute_account": 100_000, "logins_per_minute_address": 100_000}
 
 

@@ -7,11 +7,12 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from domain.events import Event, PrivateText, State, first, following
-from domain.values import FILENAME_MOST, ImageWarning, text
+from domain.values import FILENAME_MOST, ImageWarning, relative_path, text
 
 
 class ImageUploaded(Event, frozen=True, kw_only=True):
-    """`sha256` in hex, `size` in bytes; width and height (pixels) as the header claims."""
+    """`sha256` in hex, `size` in bytes; width and height (pixels) as the header claims. `path` is the file's place in the folder that
+    was uploaded, with "/" between its parts; None where the client sent none."""
 
     dataset_id: UUID
     device_id: UUID | None
@@ -21,6 +22,7 @@ class ImageUploaded(Event, frozen=True, kw_only=True):
     media_type: str
     width: int
     height: int
+    path: PrivateText | None = None
 
 
 class ImageAccepted(Event, frozen=True, kw_only=True):
@@ -71,6 +73,7 @@ class Image(State, frozen=True, kw_only=True):
     media_type: str
     uploaded_by: UUID
     uploaded_at: datetime
+    path: str | None = None
     analyzed: bool = False
     accepted: bool = False
     rejected: str | None = None
@@ -92,6 +95,7 @@ def upload(
     media_type: str,
     width: int,
     height: int,
+    path: str | None = None,
     by: UUID,
     at: datetime,
 ) -> ImageUploaded:
@@ -105,6 +109,7 @@ def upload(
         media_type=media_type,
         width=width,
         height=height,
+        path=None if path is None else relative_path(path),
     )
 
 
@@ -178,6 +183,7 @@ def evolve(image: Image | None, event: Event) -> Image | None:
                 media_type=event.media_type,
                 uploaded_by=event.by,
                 uploaded_at=event.at,
+                path=event.path,
             )
         case _ if image is None:
             return None

@@ -1,5 +1,6 @@
 """Rules for single values, each with a name and one place."""
 
+import re
 import unicodedata
 from datetime import datetime
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -11,9 +12,11 @@ from domain.errors import Invalid
 NAMESPACE = uuid5(NAMESPACE_URL, "https://bioscope.ai/")
 LABEL_MOST = 100
 FILENAME_MOST = 255
+MAX_PATH_LENGTH = 512
 NAME_MOST = 255
 DESCRIPTION_MOST = 4000
 PASSWORD_LEAST, PASSWORD_MOST = 15, 128
+DRIVE = re.compile(r"[A-Za-z]:")
 
 
 class ImageWarning(msgspec.Struct, frozen=True):
@@ -36,6 +39,28 @@ def text(value: str, *, name: str, least: int = 1, most: int) -> str:
 def optional_text(value: str | None, *, name: str, most: int) -> str | None:
     """As `text`; None and blank both mean absent."""
     return text(value, name=name, most=most) if value is not None and value.strip() else None
+
+
+def printable(value: str) -> str:
+    """The value with plain spaces for spaces of any kind, and without the characters that cannot be shown."""
+    spaced = (" " if unicodedata.category(sign) == "Zs" else sign for sign in value)
+    return "".join(sign for sign in spaced if sign.isprintable())
+
+
+def relative_path(value: str) -> str:
+    """A file's path below the folder that was uploaded: "/" between its parts, NFC, 1 to 512 characters.
+
+    Raises Invalid for a path that is absolute or leaves the folder, and for one with empty parts or control characters.
+    """
+    if any(unicodedata.category(sign) in {"Cc", "Cs"} for sign in value):
+        raise invalid("path", "must not contain control characters: rename the file, or leave path out")
+    shown = unicodedata.normalize("NFC", printable(value.replace("\\", "/")))
+    parts = [part for part in map(str.strip, shown.split("/")) if part != "."]
+    if shown.startswith("/") or (parts and DRIVE.fullmatch(parts[0])):
+        raise invalid("path", "must be relative to the uploaded folder, like A1/img.tif: leave out the drive and the first slash")
+    if not parts or not all(part.strip(". ") for part in parts):
+        raise invalid("path", "must not have empty parts or '..': send it relative to the uploaded folder, like A1/img.tif")
+    return text("/".join(parts), name="path", most=MAX_PATH_LENGTH)
 
 
 def email(value: str) -> str:

@@ -14,6 +14,7 @@ import msgspec
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from application import derivatives
 from application.ports import Blobs, Corrupted
 from domain.errors import NotFound
 from infrastructure.keys import RootKey
@@ -26,7 +27,6 @@ TABLES: Final = """select table_schema || '.' || table_name from information_sch
   order by 1"""
 COLUMNS: Final = """select column_name from information_schema.columns
   where table_schema = %s and table_name = %s and is_generated = 'NEVER' order by ordinal_position"""
-DERIVED: Final = {"thumbnail": "image/jpeg", "preview": "image/jpeg"}  # shown of an image; made when it was inspected, never again
 NAMED: Final = """select distinct match[1] from es.events,
     regexp_matches(convert_from(state, 'UTF8'), '"sha256":"([0-9a-f]{64})"', 'g') match
   where topic in ('ImageUploaded', 'ModelVersionAdded')"""
@@ -113,8 +113,7 @@ def restore(owner_url: str, blobs: Blobs, folder: Path, manifest: Manifest, *, p
             if not blobs.exists(sha256):
                 _put(blobs, sha256, folder)
         for name in manifest.derived:
-            kind, _, sha256 = name.partition("/")
-            blobs.put_derived(name, _blob(folder, sha256, shelf=kind).read_bytes(), DERIVED[kind])
+            blobs.put_derived(name, _derivative(folder, name).read_bytes(), derivatives.MEDIA_TYPE)
         connection.execute("alter table es.events disable trigger append_only")
         for number, table in enumerate(manifest.tables):
             progress("tables", number, len(manifest.tables))
@@ -134,7 +133,7 @@ def checked(folder: Path, root: RootKey, *, progress: Progress = lambda *_: None
         if _digest_of(path) != table.sha256:
             raise NoBackup(f"{path} is missing or damaged: it is not what was backed up")
     files = [*((_blob(folder, sha256), sha256) for sha256 in manifest.blobs)]
-    files += [(_blob(folder, name.partition("/")[2], shelf=name.partition("/")[0]), digest) for name, digest in manifest.derived.items()]
+    files += [(_derivative(folder, name), digest) for name, digest in manifest.derived.items()]
     for number, (path, digest) in enumerate(files):
         progress("looking", number, len(files))
         if _digest_of(path) != digest:
@@ -216,9 +215,9 @@ def _copied_derived(named: list[str], blobs: Blobs, folder: Path, progress: Prog
     """(name, sha256) of what is shown of images."""
     for number, sha256 in enumerate(named):
         progress("thumbnails", number, len(named))
-        for kind in DERIVED:
-            if (data := blobs.get_derived(f"{kind}/{sha256}")) is not None:
-                yield f"{kind}/{sha256}", _write_whole(_blob(folder, sha256, shelf=kind), [data])
+        for name in derivatives.of_file(sha256):
+            if (data := blobs.get_derived(name)) is not None:
+                yield name, _write_whole(_derivative(folder, name), [data])
 
 
 def _put(blobs: Blobs, sha256: str, folder: Path) -> None:
@@ -233,6 +232,11 @@ def _put(blobs: Blobs, sha256: str, folder: Path) -> None:
     stored, _ = writer.commit()
     if stored != sha256:
         raise NoBackup(f"the blob {sha256} is damaged: its bytes have another digest")
+
+
+def _derivative(folder: Path, name: str) -> Path:
+    shelf, sha256 = derivatives.split(name)
+    return _blob(folder, sha256, shelf=shelf)
 
 
 def _blob(folder: Path, sha256: str, *, shelf: str = "blobs") -> Path:

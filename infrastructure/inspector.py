@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import structlog
 
+from application.derivatives import MEDIA_TYPE, preview_of, thumbnail_of
 from application.ports import Blobs, Command, Conflicted, Log
 from application.tasks import Task
 from domain import image
@@ -25,7 +26,6 @@ log = structlog.get_logger()
 EXAMINE: Final = "infrastructure.looking:examine"
 HELD: Final = 2  # images for each child: one at work, one being read
 ATTEMPTS: Final = 8
-PICTURE: Final = "image/jpeg"
 FAILS: Final = Unseen("inspection_failed", "The image could not be inspected. Save or export it again")
 
 
@@ -72,9 +72,9 @@ class Inspector:
 
     def _put(self, sha256: str, found: Inspected) -> None:
         """What browsers show of it, before anybody is told that it is there."""
-        self._blobs.put_derived(f"thumbnail/{sha256}", found.thumbnail, PICTURE)
+        self._blobs.put_derived(thumbnail_of(sha256), found.thumbnail, MEDIA_TYPE)
         if found.preview is not None:
-            self._blobs.put_derived(f"preview/{sha256}", found.preview, PICTURE)
+            self._blobs.put_derived(preview_of(sha256), found.preview, MEDIA_TYPE)
 
     def _waiting(self, planned: PlannedImage) -> Image | None:
         """None when nobody waits for an answer."""

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+from application import derivatives
 from application.ports import Corrupted, Found
 from domain.errors import ImageTooLarge, NotFound
 
 
 class MemoryBlobs:
     """Behaves like `Objects`, within one process. Its addresses lead nowhere."""
+
+    max_url_seconds = 3600
 
     def __init__(self, *, most: int = 64 * 1024**2) -> None:
         self.kept: dict[str, bytes] = {}
@@ -57,8 +60,8 @@ class MemoryBlobs:
         if put_before is not None and there and self._put[sha256] >= put_before:
             return False
         self.kept.pop(sha256, None)
-        for name in [name for name in self._derived if name.endswith(f"/{sha256}")]:
-            del self._derived[name]
+        for name in derivatives.of_all_readers(sha256):
+            self._derived.pop(name, None)
         return there
 
     def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
@@ -19,7 +20,9 @@ import fsspec
 import structlog
 from fsspec.asyn import sync
 
-from application.downloads import SignedBlob, safe_filename
+from application import derivatives
+from application.downloads import SignedBlob, expiry
+from application.filenames import safe_filename
 from application.ports import Blobs, Corrupted, Found
 from domain.errors import ImageTooLarge, NotFound, Unavailable
 from infrastructure.keys import RootKey
@@ -38,6 +41,11 @@ UNHEARD: Final = 7  # seconds
 PUT_WITHIN: Final = 10.0  # seconds, all attempts together: the client waits without end for a dead peer to take a body
 SLOWEST: Final = 64 * 1024  # bytes a second, on top of that
 READ_AT_ONCE: Final = 16
+FOLDER_MAX_URL_SECONDS: Final = 3600
+S3_MAX_URL_SECONDS: Final = 240  # an address works for up to a quarter longer: never for more than 300 s, since S3 cannot revoke it
+MAX_SIGNED_URLS: Final = 4096  # addresses on S3 that are kept, to be the same within their window
+
+Clock = Callable[[], float]
 
 
 class Place(NamedTuple):
@@ -45,7 +53,7 @@ class Place(NamedTuple):
 
     `fetch(path)` gives all bytes; `each` is a `map`, as many at once as is quickest.
     `keep(file, key, media_type)` puts the bytes of a temporary file under `key`, durably, all or nothing; it may move the file away.
-    `link(blob, key, seconds, internal)` signs an address.
+    `link(blob, key, internal)` signs an address; `max_url_seconds` is the longest time for which one may be asked.
     """
 
     files: Any
@@ -53,23 +61,31 @@ class Place(NamedTuple):
     uploads: Path
     away: tuple[type[Exception], ...]
     fetch: Callable[[str], bytes]
-    each: Callable[[Callable[[str], Found], Iterable[str]], Iterable[Found]]
+    each: Callable[[Callable[[str], Any], Iterable[str]], Iterable[Any]]
     keep: Callable[[str, str, str], None]
-    link: Callable[[SignedBlob, str, int, bool], str]
+    link: Callable[[SignedBlob, str, bool], str]
+    max_url_seconds: int
 
 
-def open_blobs(settings: Settings, root: RootKey) -> Blobs:
-    """As `blobs_url` says: `s3://bucket`, a folder, or (empty) the folder `blobs` among our data."""
+def open_blobs(settings: Settings, root: RootKey, *, clock: Clock = time.time) -> Blobs:
+    """As `blobs_url` says: `s3://bucket`, a folder, or (empty) the folder `blobs` among our data.
+
+    `clock` gives the seconds since 1970 from which the lifetime of an address is counted.
+    """
     url = settings.blobs_url
-    place = _bucket(settings) if url.startswith("s3://") else _folder(settings, Path(url or settings.data / "blobs"), root)
-    return Objects(place, most=settings.upload_max_bytes)
+    place = _bucket(settings, clock) if url.startswith("s3://") else _folder(settings, Path(url or settings.data / "blobs"), root)
+    return Objects(place, most=settings.upload_max_bytes, clock=clock)
 
 
 class Objects:
     """The port `Blobs`: content under `sha256/ab/cd/HEX`, derived things under `derived/NAME`. Blocks; may be shared by threads."""
 
-    def __init__(self, place: Place, *, most: int) -> None:
-        self._place, self._files, self._most = place, place.files, most
+    def __init__(self, place: Place, *, most: int, clock: Clock) -> None:
+        self._place, self._files, self._most, self._clock = place, place.files, most, clock
+
+    @property
+    def max_url_seconds(self) -> int:
+        return self._place.max_url_seconds
 
     def begin(self) -> "Upload":
         return Upload(self._place, most=self._most)
@@ -111,14 +127,12 @@ class Objects:
     def delete(self, sha256: str, *, put_before: datetime | None = None) -> bool:
         """Between the last look at its age and its end lie milliseconds."""
         with _told(self._place):
-            derived = [f"{kind}/{sha256}" for kind in self._listed("derived")]
             blob = self._path(_key(sha256))
             there = self._is_there(blob)
             if put_before is not None and there and _written(self._files.info(blob)) >= put_before:
                 return False
-            for path in [blob, *derived]:
-                with suppress(FileNotFoundError):
-                    self._files.rm_file(path)
+            self._remove(blob)
+            list(self._place.each(self._remove, [self._path(_derived(name)) for name in derivatives.of_all_readers(sha256)]))
             return there
 
     def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:
@@ -132,16 +146,20 @@ class Objects:
 
     def signed_url(self, name: str, *, filename: str, media_type: str, inline: bool, seconds: int, internal: bool = False) -> str:
         key = _key(name) if SHA256.fullmatch(name) else _derived(name)
-        ends = int(time.time()) + seconds
+        ends = expiry(seconds, self._clock())
         blob = SignedBlob(name=name, filename=safe_filename(filename), media_type=media_type, inline=inline, ends=ends)
         with _told(self._place):
-            return self._place.link(blob, key, seconds, internal)
+            return self._place.link(blob, key, internal)
 
     def _read_or_error(self, sha256: str) -> Found:
         try:
             return self.read(sha256)
         except (NotFound, Corrupted) as error:
             return error
+
+    def _remove(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            self._files.rm_file(path)
 
     def _path(self, key: str) -> str:
         return f"{self._place.root}/{key}"
@@ -214,15 +232,15 @@ def _folder(settings: Settings, folder: Path, root: RootKey) -> Place:
         if key.startswith("sha256/"):  # what is derived can be made again
             _settle(shelf, settled)
 
-    def link(blob: SignedBlob, _: str, __: int, internal: bool) -> str:  # noqa: FBT001
+    def link(blob: SignedBlob, _: str, internal: bool) -> str:  # noqa: FBT001
         base = f"http://{settings.host}:{settings.port}" if internal else settings.base_url
         return f"{base.rstrip('/')}/api/blobs/{sign(root, blob)}"
 
     files = fsspec.filesystem("file", skip_instance_cache=True, use_listings_cache=False)
-    return Place(files, str(folder), uploads, (OSError,), _read, map, keep, link)
+    return Place(files, str(folder), uploads, (OSError,), _read, map, keep, link, FOLDER_MAX_URL_SECONDS)
 
 
-def _bucket(settings: Settings) -> Place:
+def _bucket(settings: Settings, clock: Clock) -> Place:
     import s3fs  # noqa: PLC0415 - slow to import, and a local folder does without it
     from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # noqa: PLC0415
 
@@ -262,12 +280,18 @@ def _bucket(settings: Settings) -> Place:
 
         sync(inside.loop, put)
 
-    def link(blob: SignedBlob, key: str, seconds: int, internal: bool) -> str:  # noqa: FBT001
-        shown = {"ResponseContentType": blob.served_type, "ResponseContentDisposition": blob.disposition}
-        return str((inside if internal else outside).url(f"{bucket}/{key}", expires=seconds, **shown))
+    @lru_cache(maxsize=MAX_SIGNED_URLS)
+    def link(blob: SignedBlob, key: str, internal: bool) -> str:  # noqa: FBT001
+        """Kept, because a signature contains the time at which it was made."""
+        shown = {
+            "ResponseContentType": blob.served_type,
+            "ResponseContentDisposition": blob.disposition,
+            "ResponseCacheControl": blob.cache_control(clock()),
+        }
+        return str((inside if internal else outside).url(f"{bucket}/{key}", expires=blob.ends - int(clock()), **shown))
 
     each = ThreadPoolExecutor(READ_AT_ONCE, thread_name_prefix="blobs").map
-    return Place(inside, bucket, uploads, (OSError, BotoCoreError), inside.cat_file, each, keep, link)
+    return Place(inside, bucket, uploads, (OSError, BotoCoreError), inside.cat_file, each, keep, link, S3_MAX_URL_SECONDS)
 
 
 def _impatient(address: Any) -> socket.socket:

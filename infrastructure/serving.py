@@ -86,7 +86,10 @@ def _application(target: str) -> "_Door":
 
 
 class _Door:
-    """The application, and whether anybody else is let in to it. Once closed, each answer is its connection's last."""
+    """The application, and whether anybody else is let in to it. Once closed, each answer is its connection's last.
+
+    The application's `drain()`, where it has one, is called then: it answers requests that wait for something.
+    """
 
     def __init__(self, app: Any) -> None:
         self._app, self._closed = app, False
@@ -102,6 +105,7 @@ class _Door:
     def close(self) -> None:
         """Clients that connect from now on hear nothing, and are refused once the worker has ended."""
         self._closed = True
+        getattr(self._app, "drain", lambda: None)()
         code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *instruction) for instruction in NO_NEW_CONNECTION))
         program = struct.pack("HL", len(NO_NEW_CONNECTION), ctypes.addressof(code))
         for listener in _listeners():

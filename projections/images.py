@@ -1,5 +1,6 @@
 """Images as rows: what is known of each, found by dataset, device, name and time."""
 
+import unicodedata
 from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
@@ -46,6 +47,12 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     rejected_detail: str | None
     deleted: bool
     position: int
+    path: str | None
+
+    @property
+    def pending(self) -> bool:
+        """Whether the file has not been decoded yet."""
+        return not self.accepted and self.rejected is None
 
 
 def keys(happened: Happened) -> Iterable[UUID]:
@@ -70,7 +77,7 @@ def _uploaded(event: ImageUploaded, position: int) -> Image:
         version=event.originator_version,
         dataset_id=event.dataset_id,
         device_id=event.device_id,
-        filename=event.filename,
+        filename=_nfc(event.filename),
         sha256=event.sha256,
         size=event.size,
         media_type=event.media_type,
@@ -91,6 +98,7 @@ def _uploaded(event: ImageUploaded, position: int) -> Image:
         rejected_detail=None,
         deleted=False,
         position=position,
+        path=event.path,
     )
 
 
@@ -102,12 +110,18 @@ def _changed(row: Image, event: Event) -> Image:
         case ImageRejected():
             return msgspec.structs.replace(row, rejected=event.reason, rejected_detail=event.detail)
         case ImageDescribed():
-            said = {name: value for name in ("filename", "device_id", "analyzed") if (value := getattr(event, name)) is not UNSET}
-            return msgspec.structs.replace(row, **said)
+            said = {name: value for name in ("device_id", "analyzed") if (value := getattr(event, name)) is not UNSET}
+            named = row.filename if event.filename is UNSET else _nfc(event.filename)
+            return msgspec.structs.replace(row, filename=named, **said)
         case ImageDeleted():
             return msgspec.structs.replace(row, deleted=True)
         case _:
             return row
+
+
+def _nfc(text: str) -> str:
+    """The form in which names are searched, whatever form a stored event holds."""
+    return unicodedata.normalize("NFC", text)
 
 
 FOUND_BY_INSPECTION = ("width", "height", "bands", "dtype", "pages", "axes", "pixel_size_um", "reader", "warnings")
@@ -117,7 +131,7 @@ TABLE = Table("images", Image, KINDS, keys, fold)
 
 # ---- queries -----------------------------------------------------------------------------------------------------------------------
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which images; `q` is looked for in file names, whatever the case. Times bound `uploaded_at`, both inclusive."""
+    """Which images; `q` is searched in file names and paths, in any case and Unicode form. Times bound `uploaded_at`, both inclusive."""
 
     dataset_id: UUID | None = None
     device_id: UUID | None = None
@@ -138,7 +152,7 @@ WANTED = """not i.deleted
     and (%(analyzed)s::boolean is null or i.analyzed = %(analyzed)s::boolean)
     and (%(created_from)s::timestamptz is null or i.uploaded_at >= %(created_from)s::timestamptz)
     and (%(created_to)s::timestamptz is null or i.uploaded_at <= %(created_to)s::timestamptz)
-    and (%(q)s::text is null or i.filename ilike %(q)s::text)"""
+    and (%(q)s::text is null or i.filename collate "default" ilike %(q)s::text or i.path ilike %(q)s::text)"""
 SEEN = "v.subject = %(subject)s and (%(dataset_id)s::uuid is null or v.dataset = %(dataset_id)s::uuid)"
 COUNT_MOST = 10_000
 COUNTED = f"""select count(*) from visible v cross join lateral (
@@ -224,5 +238,5 @@ async def listed(
 
 
 def _containing(text: str) -> str:
-    escaped = text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+    escaped = _nfc(text).replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
     return f"%{escaped}%"

@@ -23,13 +23,13 @@ from training.sets import bccd_crops
 
 LABELS = ["red_cell", "white_cell", "platelet"]
 OTHER = "other"
-HOW = Preprocessing(size=48, mean=(0.76, 0.68, 0.72), std=(0.12, 0.12, 0.1))
+HOW = Preprocessing(size=48, mean=(0.76, 0.68, 0.72), std=(0.12, 0.12, 0.1), colour_profile="srgb")
 COURSE = Course(stages=((24, 48),), seed=20261, subtype_part=0.0, smoothing=0.02)
 REPEATS = {"red_cell": 1, "white_cell": 6, "platelet": 6}
 ABOUT = Description(
     model="bccd3",
     title="BCCD-3 blood film elements",
-    version="1.0.0",
+    version="1.1.0",
     text="Red cell, white cell, platelet and `other`: a crop that holds one of them, with a margin of a quarter. Not for diagnosis.",
     licence="MIT",
     cite=[{"text": "BCCD Dataset, github.com/Shenggan/BCCD_Dataset, commit d272fb1", "doi": "10.48550/arXiv.2407.13214"}],

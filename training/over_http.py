@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from api.client import Client, Uploaded
+from api.image_folder import image_file
 from infrastructure.model_record import ModelRecord, load_record
 from infrastructure.shipped import models
 from training.measure import Judged, judged
@@ -35,7 +36,7 @@ def compared(client: Client, folder: Path, chosen: Set) -> Compared:
     record, here = load_record(folder), judged(folder, chosen.encoded)
     with tempfile.TemporaryDirectory() as place:
         uploads = _uploaded(client, chosen, Path(place), dataset := client.create_dataset(f"Training pictures {time.time():.0f}"))
-    faults = [f"{upload.path.name}: {upload.refused}" for upload in uploads if upload.refused]
+    faults = [f"{upload.image.name}: {upload.refused}" for upload in uploads if upload.refused]
     job = client.run(dataset, record.name)
     state = list(client.watch(job))[-1]
     if state["status"] != "completed":
@@ -58,7 +59,7 @@ def _uploaded(client: Client, chosen: Set, place: Path, dataset: str) -> list[Up
         suffix = "png" if encoded.startswith(b"\x89PNG") else "jpg"
         paths.append(place / f"{index:04}.{suffix}")
         paths[-1].write_bytes(encoded)
-    return list(client.upload_all(dataset, paths))
+    return list(client.upload_all(dataset, [image_file(path, place) for path in paths]))
 
 
 def _difference(record: ModelRecord, here: Judged, index: int, scores: dict[str, float]) -> float:

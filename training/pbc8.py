@@ -20,12 +20,12 @@ from training.publish import Known, pictured, publish
 LABELS = ["basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet"]
 OTHER = "other"
 SUBTYPES = ["BNE", "SNE", "MMY", "MY", "PMY", "IG"]
-HOW = Preprocessing(size=80, centre_crop=5 / 6, mean=(0.87, 0.75, 0.72), std=(0.16, 0.18, 0.09))
+HOW = Preprocessing(size=80, centre_crop=5 / 6, mean=(0.87, 0.75, 0.72), std=(0.16, 0.18, 0.09), colour_profile="srgb")
 COURSE = Course(stages=((60, 64), (36, 80)), seed=20260)
 ABOUT = Description(
     model="pbc8",
     title="PBC-8 blood cells",
-    version="1.0.0",
+    version="1.1.0",
     text="Eight classes of normal peripheral blood cells and `other`: one stained cell in the middle of the picture. Not for diagnosis.",
     licence="CC-BY-4.0",
     cite=[

@@ -3,6 +3,9 @@
 Each command imports what it needs when it runs, so that no process carries another's drivers.
 """
 
+import io
+import sys
+
 import click
 
 from api.cli import copies, documents, people, processes, record, remote, system
@@ -24,6 +27,8 @@ def main() -> None:
     Settings are BIOSCOPE_* variables; .env.example explains each. Exit codes: 0 done, 1 failed, 2 wrong use or setting,
     3 somebody else has the data folder, 4 the record was tampered with, 5 something needed is away.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character ends no command
 
 
 for command in (

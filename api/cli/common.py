@@ -12,6 +12,7 @@ from uuid import uuid4
 import click
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
 from infrastructure.settings import Settings, WrongSetting, load
 
@@ -22,7 +23,7 @@ err = Console(stderr=True)
 
 
 def fail(message: str, code: int = FAILED) -> NoReturn:
-    err.print(f"[red]bioscope:[/red] {message}", highlight=False, soft_wrap=True)
+    err.print(f"[red]bioscope:[/red] {escape(message)}", highlight=False, soft_wrap=True, emoji=False)
     sys.exit(code)
 
 

@@ -35,22 +35,28 @@ def login(url: str | None, email: str | None) -> None:
 def classify(folder: Path, model: str | None, dataset: str | None, how: str | None, url: str | None) -> None:
     """Upload the images of FOLDER (JPEG, PNG, TIFF; sub-folders too) as a dataset, run a model over it, show the results.
 
-    A column `label` of a manifest.csv in the folder is taken as the truth. Exit code 1 when an image has no result.
+    A manifest.csv in the folder, with the columns file and label, is taken as the truth. Hidden files are ignored; how many others were
+    skipped is printed to stderr. Exit code 1 when an image has no result.
     """
     from api import terminal
-    from api.client import Client, keep_credentials, kept_credentials, pictures_in
+    from api.client import Client, keep_credentials, kept_credentials
+    from api.image_folder import folder_name, scan, shown, skipped_files
+    from api.manifest import read_manifest
 
     credentials = kept_credentials()
     if credentials is None:
         fail("sign in first: bioscope login", WRONG_USE)
-    paths = pictures_in(folder)
-    if not paths:
-        fail(f"{folder} holds no .jpg, .jpeg, .png, .tif or .tiff file", WRONG_USE)
+    found = scan(folder)
+    manifest = read_manifest(folder, [image.name for image in found.images])
+    for note in filter(None, (skipped_files(found.skipped), manifest.warning)):
+        err.print(note, markup=False, highlight=False, soft_wrap=True)
+    if not found.images:
+        fail(f"{shown(folder)} holds no .jpg, .jpeg, .png, .tif or .tiff file", WRONG_USE)
     credentials = msgspec.structs.replace(credentials, url=url or credentials.url)
     with explained(), Client(credentials, keep=keep_credentials) as client:
         _check_model(client, model)
         report = terminal.classify(
-            client, paths, dataset_name=dataset or folder.resolve().name, model=model, truth=terminal.truth_in(folder), console=err
+            client, found.images, dataset_name=dataset or folder_name(folder), model=model, truth=manifest.labels, console=err
         )
     match how:
         case "csv":

@@ -8,8 +8,8 @@ from typing import Final
 
 import msgspec
 
-from infrastructure.images.layout import PageLayout
 from infrastructure.images.ome import OmeImage
+from infrastructure.images.validation.layout import PageLayout
 
 IMAGEJ_FIELD: Final = re.compile(r"^(images|channels|slices|frames)=(\d{1,9})\s*$", re.MULTILINE)
 LETTERS: Final = re.compile("[A-Z]{1,8}")

@@ -62,7 +62,7 @@ def inspect(data: bytes | Path, *, limits: ImageLimits) -> Inspection:
             dtype=image.dtype,
             pages=image.header.pages,
             axes=image.axes,
-            pixel_size_um=metadata.pixel_size_um if metadata else None,
+            pixel_size_um=image.pixel_size_um,
             magnification=metadata.magnification if metadata else None,
             acquired_with=image.acquired_with,
             warnings=picture.warnings,

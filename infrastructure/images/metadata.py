@@ -8,9 +8,9 @@ import msgspec
 
 from infrastructure.images.axes import PlaneMap, plane_map
 from infrastructure.images.decoding import FAILURES
-from infrastructure.images.layout import PageLayout
 from infrastructure.images.ome import OmeImage
 from infrastructure.images.units import length_in_um, positive
+from infrastructure.images.validation.layout import PageLayout
 
 DESCRIPTION, MAKE, MODEL, X_RESOLUTION, RESOLUTION_UNIT, SOFTWARE = 270, 271, 272, 282, 296, 305
 RESOLUTION_UNITS: Final = {2: "inch", 3: "cm"}
@@ -61,6 +61,17 @@ def camera(exif: Any) -> str | None:
     return _name(make, model) or _name(software)
 
 
+def pixel_size(dots_per_inch: Any) -> float | None:
+    """Of a JPEG or PNG, from the resolution across and down as Pillow gives it, in micrometres; None for a resolution that is meant for
+    paper."""
+    across = dots_per_inch[0] if isinstance(dots_per_inch, tuple) and dots_per_inch else None
+    return _fine(length_in_um(str(1 / float(across)), "inch")) if across else None
+
+
+def _fine(size: float | None) -> float | None:
+    return size if size is not None and size <= COARSEST_PIXEL_UM else None
+
+
 def _imagej_pixel(page: PageLayout, description: str) -> float | None:
     found = IMAGEJ_UNIT.search(description)
     per_unit = page.directory.ratio(X_RESOLUTION)
@@ -70,8 +81,7 @@ def _imagej_pixel(page: PageLayout, description: str) -> float | None:
 def _resolution(page: PageLayout) -> float | None:
     per_unit = page.directory.ratio(X_RESOLUTION)
     unit = RESOLUTION_UNITS.get(page.directory.number(RESOLUTION_UNIT, 2))
-    size = length_in_um(str(1 / per_unit), unit) if per_unit and unit else None
-    return size if size is not None and size <= COARSEST_PIXEL_UM else None
+    return _fine(length_in_um(str(1 / per_unit), unit)) if per_unit and unit else None
 
 
 def _matched(pattern: re.Pattern[str], text: str) -> float | None:

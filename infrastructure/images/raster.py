@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -11,7 +11,8 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from domain.errors import DamagedImage
 from domain.values import ImageWarning
-from infrastructure.images.decoding import FAILURES, decoding
+from infrastructure.images.decoding import FAILURES, decoding, silent_stderr
+from infrastructure.images.metadata import camera, pixel_size
 from infrastructure.images.orientation import upright
 from infrastructure.images.png_rows import check_rows
 from infrastructure.images.rendering import Colours, Plane
@@ -29,6 +30,13 @@ TRAILER_IGNORED: Final = ImageWarning(
 Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn; the gate has asked before
 
 
+class RasterMetadata(NamedTuple):
+    """The camera or program, and the edge of a pixel in micrometres, where the file says so."""
+
+    acquired_with: str | None
+    pixel_size_um: float | None
+
+
 def read(file: BinaryIO, gate: UploadGate) -> Plane:
     """Raises DamagedImage (decode_failed), and incomplete where the picture looks as if its data ended early."""
     file.seek(0)
@@ -44,24 +52,26 @@ def check_complete(file: BinaryIO, gate: UploadGate) -> None:
     if gate.scan_end is None:
         _check_rows(file)
         return
-    _check_jpeg(file.read(), gate.scan_end, None)
+    _check_jpeg(file.read(), gate.scan_end, reduced=not gate.in_passes)
 
 
-def exif_of(file: BinaryIO) -> Any:
-    """The EXIF data as Pillow gives them; empty when there are none or they are damaged, which affects no pixel."""
+def about(file: BinaryIO) -> RasterMetadata:
+    """What the file notes beside its pixels; damaged notes affect no pixel and are left out."""
     image = _opened(file)
+    if image is None:
+        return RasterMetadata(None, None)
     try:
-        return image.getexif() if image else {}
+        return RasterMetadata(camera(image.getexif()), pixel_size(image.info.get("dpi")))
     except FAILURES:
-        return {}
+        return RasterMetadata(None, None)
 
 
 def _jpeg(data: bytes, gate: UploadGate) -> Plane:
     pixels = _decoded_jpeg(data)
     if set(pixels[-1, -1].tolist()) <= JPEG_FILL or gate.in_passes:
         assert gate.scan_end is not None
-        _check_jpeg(data, gate.scan_end, pixels)
-    about = _opened(io.BytesIO(data))
+        _check_jpeg(data, gate.scan_end, reduced=not gate.in_passes)
+    about = _opened(io.BytesIO(data)) if gate.has_notes else None
     if pixels.shape[2] == 4 and about is not None and "adobe" in about.info:
         pixels = np.subtract(np.uint8(255), pixels, out=pixels)  # programs that write this marker store inverted inks
     colours = {1: Colours.GREY, 3: Colours.RGB, 4: Colours.CMYK}[pixels.shape[2]]
@@ -71,7 +81,7 @@ def _jpeg(data: bytes, gate: UploadGate) -> Plane:
 
 def _png(file: BinaryIO, data: bytes, gate: UploadGate) -> Plane:
     try:
-        with decoding("PNG"):
+        with decoding("PNG"), silent_stderr():
             samples = np.asarray(imagecodecs.png_decode(data))
     except DamagedImage:
         _check_rows(file)  # says more clearly what is wrong
@@ -82,7 +92,7 @@ def _png(file: BinaryIO, data: bytes, gate: UploadGate) -> Plane:
     has_alpha = samples.shape[2] in {2, 4}
     pixels, alpha = (samples[:, :, :-1], samples[:, :, -1]) if has_alpha else (samples, None)
     colours = Colours.GREY if pixels.shape[2] == 1 else Colours.RGB
-    return _plane(pixels, colours, alpha, _opened(io.BytesIO(data)), ())
+    return _plane(pixels, colours, alpha, _opened(io.BytesIO(data)) if gate.has_notes else None, ())
 
 
 def _plane(
@@ -132,14 +142,20 @@ def _decoded_jpeg(data: bytes) -> NDArray[np.uint8]:
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
-def _check_jpeg(data: bytes, scan_end: int, pixels: NDArray[np.uint8] | None) -> None:
+def _check_jpeg(data: bytes, scan_end: int, *, reduced: bool) -> None:
     """When the data of a picture end too early, the decoder paints the rest grey without a word. So it is asked twice: with noise after
     the data, too. A whole picture looks the same then, as its last pixel is known before the noise begins.
+
+    `reduced`: all data are unpacked, but few pixels are computed from them. What a progressive picture has last is its finest detail,
+    which only shows in full size.
     """
-    seen = _digest(_decoded_jpeg(data) if pixels is None else pixels)
-    if _digest(_decoded_jpeg(data[:scan_end] + NOISE + END_OF_IMAGE)) != seen:
+    if _digest(data, reduced=reduced) != _digest(data[:scan_end] + NOISE + END_OF_IMAGE, reduced=reduced):
         raise DamagedImage("The JPEG file is damaged: a part of its picture is missing. Save or export it again", reason="incomplete")
 
 
-def _digest(pixels: NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
+def _digest(data: bytes, *, reduced: bool) -> bytes:
+    with decoding("JPEG"):
+        picture = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+        if reduced:
+            picture.draft(None, (1, 1))
+        return hashlib.blake2b(picture.tobytes()).digest()

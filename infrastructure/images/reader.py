@@ -17,11 +17,11 @@ from domain.errors import ImageTooLarge
 from domain.values import ImageWarning
 from infrastructure.images import raster, tiff_reader
 from infrastructure.images.colour import MAX_PROFILE_BYTES, from_palette, from_ycbcr
-from infrastructure.images.layout import Compression, ExtraSample, PageLayout, Photometric, colour_map
-from infrastructure.images.metadata import Metadata, camera, read_metadata
+from infrastructure.images.metadata import Metadata, read_metadata
 from infrastructure.images.orientation import upright
 from infrastructure.images.rendering import Colours, Plane
 from infrastructure.images.validation import ImageHeader, ImageLimits, UploadGate, examine
+from infrastructure.images.validation.layout import Compression, ExtraSample, PageLayout, Photometric, colour_map
 
 READER_VERSION: Final = 2
 """Raised with every change that can give other pixels; stands in the key of each thumbnail and preview. 1 was two readers, by Pillow."""
@@ -56,7 +56,12 @@ class ImageReader:
     @property
     def acquired_with(self) -> str | None:
         """The microscope, camera or program, where the file says it."""
-        return self.metadata.acquired_with if self.metadata else camera(raster.exif_of(self._file))
+        return self.metadata.acquired_with if self.metadata else raster.about(self._file).acquired_with
+
+    @property
+    def pixel_size_um(self) -> float | None:
+        """The edge of a pixel in micrometres, where the file says it."""
+        return self.metadata.pixel_size_um if self.metadata else raster.about(self._file).pixel_size_um
 
     def plane(self, *, c: int = 0, z: int = 0, t: int = 0) -> Plane:
         """One plane, upright, black is zero. Pages of unknown meaning are counted by `z`.
@@ -73,11 +78,17 @@ class ImageReader:
         return _tiff_plane(self.pages[number], inside, self._unused())
 
     def check_complete(self) -> None:
-        """Decode every part of the file, and find pictures whose data end early. Raises DamagedImage (decode_failed, incomplete)."""
-        if not self.pages:
+        """Decode every part of the file that the first plane does not, and find pictures whose data end early.
+
+        Raises DamagedImage (decode_failed, incomplete).
+        """
+        if self.metadata is None:
             raster.check_complete(self._file, self._gate)
-        for page in self.pages:
-            tiff_reader.check_page(page)
+            return
+        first = self.metadata.planes.page_of()
+        for number, page in enumerate(self.pages):
+            if number != first or page.separate:
+                tiff_reader.check_page(page)
 
     def _unused(self) -> tuple[ImageWarning, ...]:
         """Of a TIFF: planes, channels and pages beside the first plane."""

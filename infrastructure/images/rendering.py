@@ -15,8 +15,8 @@ from domain.values import ImageWarning
 from infrastructure.images.colour import ROWS_AT_ONCE, Rgb, describes_srgb, from_cmyk, on_white, profile_mode, to_srgb
 
 STRETCH_PERCENTILES: Final = (1.0, 99.8)
-MAX_SAMPLE: Final = 1 << 18
-"""Values from which percentiles are estimated: all of a plane of 512 x 512 pixels, chosen at random from larger ones."""
+MAX_SAMPLE: Final = 1 << 16
+"""Values from which percentiles are estimated: all of a plane of 256 x 256 pixels, chosen at random from larger ones."""
 SAMPLE_SEED: Final = 0
 BIT_DEPTHS: Final = (8, 10, 12, 14, 16)
 FLOAT_SCALES: Final = (1.0, *(2.0**bits - 1 for bits in BIT_DEPTHS))
@@ -85,13 +85,27 @@ def _in_8_bits(plane: Plane) -> tuple[NDArray[np.uint8], tuple[ImageWarning, ...
     if finite.size < sample.size:
         share = 1 - finite.size / sample.size
         what += (ImageWarning("non_finite_values", f"{share:.1%} of the numbers are not finite and are shown black or white"),)
+    return _scaled(pixels, low, high), what
+
+
+def _scaled(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """`low` becomes 0 and `high` 255; NaN becomes 0."""
     eight_bit = np.empty(pixels.shape, np.uint8)
+    unsigned = np.dtype(f"uint{8 * pixels.dtype.itemsize}")
+    table = None
+    if pixels.dtype.kind in "iu":
+        table = _scaled_floats(np.arange(2 ** (8 * pixels.dtype.itemsize)).astype(unsigned).view(pixels.dtype), low, high)
     for top in range(0, len(pixels), ROWS_AT_ONCE):  # in one piece it would take many times the memory of the plane
-        numbers = pixels[top : top + ROWS_AT_ONCE].astype(np.float32)
-        scaled = (numbers - np.float32(low)) * np.float32(255 / max(high - low, SMALLEST_RANGE))
-        np.nan_to_num(scaled, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
-        eight_bit[top : top + ROWS_AT_ONCE] = np.clip(np.rint(scaled), 0, 255)
-    return eight_bit, what
+        rows = pixels[top : top + ROWS_AT_ONCE]
+        eight_bit[top : top + ROWS_AT_ONCE] = _scaled_floats(rows, low, high) if table is None else table[rows.view(unsigned)]
+    return eight_bit
+
+
+def _scaled_floats(numbers: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    scaled = (numbers.astype(np.float32) - np.float32(low)) * np.float32(255 / max(high - low, SMALLEST_RANGE))
+    np.nan_to_num(scaled, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
+    eight_bit: NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return eight_bit
 
 
 def _range(plane: Plane, sample: NDArray[np.float32]) -> tuple[float, float, tuple[ImageWarning, ...]]:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from domain.errors import DamagedImage
 from infrastructure.images.decoding import decoding
-from infrastructure.images.layout import Compression, PageLayout
 from infrastructure.images.tiff_blocks import decode_block
+from infrastructure.images.validation.layout import Compression, PageLayout
 
 
 def read_page(page: PageLayout, samples: Sequence[int]) -> NDArray[Any]:

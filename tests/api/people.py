@@ -61,7 +61,17 @@ class Workers:
         await self._append(model.add_version(model_id(name), known, name=name, description="", version=version, by=SYSTEM.id, at=now()))
 
     async def accept(self, image_id, *, dtype="uint8"):
-        about = {"width": 64, "height": 48, "bands": 3, "dtype": dtype, "pages": 1, "axes": "YXS", "pixel_size_um": 0.25}
+        about = {
+            "width": 64,
+            "height": 48,
+            "bands": 3,
+            "dtype": dtype,
+            "pages": 1,
+            "axes": "YXS",
+            "pixel_size_um": 0.25,
+            "reader": 2,
+            "warnings": (),
+        }
         await self._change(image_id, image, lambda it: image.accept(it, **about, by=SYSTEM.id, at=now()))
 
     async def reject(self, image_id):

@@ -8,6 +8,7 @@ import pytest
 from litestar.routes import HTTPRoute
 
 from api.calls import now
+from application.derivatives import thumbnail_of
 from application.ports import Command
 from domain import classification, dataset, device, image, model, session, user
 from domain.access import Actor, Grant, Role, Scope
@@ -143,7 +144,7 @@ class World:
         writer = self.given.blobs.begin()
         writer.write(data)
         sha256, _ = writer.commit()
-        self.given.blobs.put_derived(f"thumbnail/{sha256}", data, "image/jpeg")
+        self.given.blobs.put_derived(thumbnail_of(sha256), data, "image/jpeg")
         return sha256
 
     def _append(self, events):
@@ -190,7 +191,17 @@ class World:
     def _image(self, ids, by):
         facts = {"size": len(PICTURE), "media_type": "image/jpeg", "width": 64, "height": 48}
         uploaded = image.upload(ids["image_id"], dataset=ids["dataset_id"], device=None, filename="x.jpg", sha256=self.blob, **facts, **by)
-        found = {"width": 64, "height": 48, "bands": 3, "dtype": "uint8", "pages": 1, "axes": "YXS", "pixel_size_um": None}
+        found = {
+            "width": 64,
+            "height": 48,
+            "bands": 3,
+            "dtype": "uint8",
+            "pages": 1,
+            "axes": "YXS",
+            "pixel_size_um": None,
+            "reader": 2,
+            "warnings": (),
+        }
         return [uploaded, *image.accept(image.evolve(None, uploaded), **found, **by)]
 
     def _job(self, ids, by):

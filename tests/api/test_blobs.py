@@ -4,8 +4,11 @@ import hashlib
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from api.blobs import PIECE, part_of
+from api.blobs import PIECE, is_known, part_of
+from application.derivatives import preview_of, thumbnail_of
 from application.downloads import SignedBlob
 from infrastructure.keys import RootKey
 from infrastructure.signed_urls import sign
@@ -130,13 +133,85 @@ async def test_an_address_that_was_changed_or_has_ended_is_refused(laboratory, a
 
 async def test_an_address_of_what_is_gone_is_told_so(laboratory, address):
     http = laboratory.anonymous()
-    for name in ("0" * 64, "thumbnail/" + "0" * 64, "../../keys/root.key", "thumbnail/../../x", "/etc/passwd"):
+    for name in ("0" * 64, thumbnail_of("0" * 64), "../../keys/root.key", "thumbnail/../../x", "/etc/passwd"):
         assert refused(await http.get(address(name=name)), 404, "not_found"), name
 
 
+def max_age(answer):
+    visibility, age, stability = answer.headers["cache-control"].split(", ")
+    assert (visibility, stability) == ("private", "immutable")
+    return int(age.removeprefix("max-age="))
+
+
+async def test_the_bytes_may_be_kept_for_as_long_as_their_address_works(laboratory, address):
+    http, url = laboratory.anonymous(), address(seconds=600)
+    for headers, status in (({}, 200), ({"Range": "bytes=0-9"}, 206), ({"If-None-Match": "*"}, 304)):
+        answer = await http.get(url, headers=headers)
+        assert answer.status_code == status
+        assert 590 < max_age(answer) <= 600
+    assert 590 < max_age(await http.head(url)) <= 600
+
+
+async def test_no_refusal_is_kept(laboratory, address):
+    http = laboratory.anonymous()
+    refusals = {
+        403: await http.get(address(seconds=-1)),
+        404: await http.get(address(name="0" * 64)),
+        405: await http.post(address()),
+        416: await http.get(address(), headers={"Range": f"bytes={len(LONG)}-"}),
+    }
+    for status, answer in refusals.items():
+        assert (answer.status_code, answer.headers["cache-control"]) == (status, "no-store")
+
+
+async def test_what_a_browser_has_already_is_not_sent_again(laboratory, address):
+    http, url = laboratory.anonymous(Origin="http://web.example.org"), address()
+    whole = await http.get(url)
+    tag = whole.headers["etag"]
+    for known in (tag, f"W/{tag}", f'"other", {tag}', f'{tag} , W/"other"', "*"):
+        answer = await http.get(url, headers={"If-None-Match": known})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag), known
+        assert answer.headers.get_list("cross-origin-resource-policy") == ["cross-origin"]
+        assert answer.headers["access-control-allow-origin"] == "http://web.example.org"
+        assert answer.headers["vary"] == whole.headers["vary"]
+    part = await http.get(url, headers={"If-None-Match": tag, "Range": "bytes=0-9"})
+    absent_part = await http.get(url, headers={"If-None-Match": tag, "Range": f"bytes={len(LONG)}-"})
+    assert (part.status_code, absent_part.status_code) == (304, 304)
+    assert (await http.head(url, headers={"If-None-Match": tag})).status_code == 304
+
+
+async def test_what_a_browser_does_not_have_is_sent(laboratory, address):
+    http, url = laboratory.anonymous(), address()
+    tag = (await http.head(url)).headers["etag"]
+    for other in ('"other"', tag.strip('"'), tag.upper(), f'"{tag}"', tag[:-2] + '"', "", ",", "W/", '"', "é".encode()):
+        answer = await http.get(url, headers={"If-None-Match": other})
+        assert (answer.status_code, answer.content) == (200, LONG), other
+
+
+tags = st.from_regex(r'(W/)?"[a-z0-9*/ ]{0,20}"', fullmatch=True)
+
+
+@given(others=st.lists(tags), tag=st.from_regex(r'"[0-9a-f]{64}"', fullmatch=True), weak=st.booleans(), data=st.data())
+def test_a_tag_is_known_exactly_where_the_header_lists_it(others, tag, weak, data):
+    assert not is_known(tag, ", ".join(others))
+    place = data.draw(st.integers(0, len(others)))
+    listed = [*others[:place], f"W/{tag}" if weak else tag, *others[place:]]
+    assert is_known(tag, ", ".join(listed))
+    assert is_known(tag, ",".join(listed))
+
+
+async def test_an_ended_or_forged_address_is_refused_whatever_the_browser_has(laboratory, address):
+    http, known = laboratory.anonymous(), {"If-None-Match": "*"}
+    path, _, token = address().rpartition("/")
+    forged = f"{path}/{'A' if token[0] != 'A' else 'B'}{token[1:]}"
+    for wrong in (address(seconds=-1), forged, "/api/blobs/x"):
+        assert refused(await http.get(wrong, headers=known), 403, "forbidden")
+    assert refused(await http.get(address(name=thumbnail_of("0" * 64)), headers=known), 404, "not_found")
+
+
 async def test_what_was_derived_is_given_in_parts_too(laboratory, address):
-    laboratory.services.blobs.put_derived("preview/" + "0" * 64, LONG, "image/jpeg")
-    http, url = laboratory.anonymous(), address(name="preview/" + "0" * 64)
+    laboratory.services.blobs.put_derived(preview_of("0" * 64), LONG, "image/jpeg")
+    http, url = laboratory.anonymous(), address(name=preview_of("0" * 64))
     whole = await http.get(url)
     assert (whole.content, whole.headers["etag"]) == (LONG, f'"{hashlib.sha256(LONG).hexdigest()}"')
     assert (await http.get(url, headers={"Range": "bytes=-3"})).content == b"end"

@@ -9,12 +9,25 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.api.people import PICTURE, Workers, dataset, id_of, image_in, refused, share, upload
-from tests.hostile import page, png, tiff
 
 pytestmark = pytest.mark.anyio
 
 CONTRACT = {"id", "filename", "analyzed", "dataset_id", "uploaded_by_id", "device_id", "filepath", "uploaded_at"}
-OURS = {"status", "reason", "detail", "media_type", "size", "width", "height", "bands", "dtype", "pages", "axes", "pixel_size_um"}
+OURS = {
+    "status",
+    "reason",
+    "detail",
+    "media_type",
+    "size",
+    "width",
+    "height",
+    "bands",
+    "dtype",
+    "pages",
+    "axes",
+    "pixel_size_um",
+    "warnings",
+}
 IMAGES = "/api/images/"
 
 
@@ -38,7 +51,7 @@ async def test_an_uploaded_image_is_shown_as_the_contract_says(laboratory):
     image = await image_in(http, cells)
     answer = await http.get(f"{IMAGES}{image}")
     said = answer.json()
-    assert set(said) == CONTRACT | OURS | {"sha256", "thumbnail"}
+    assert set(said) == CONTRACT | OURS | {"sha256", "thumbnail", "path"}
     assert (said["id"], said["filename"], said["analyzed"], said["device_id"]) == (image, "cell.jpg", False, None)
     assert (said["dataset_id"], said["uploaded_by_id"]) == (cells, await id_of(http))
     assert (said["media_type"], said["size"], said["width"], said["height"]) == ("image/jpeg", len(PICTURE), 64, 48)
@@ -185,6 +198,36 @@ async def test_a_list_is_narrowed_by_each_filter(shelf):
         assert await names(http, **query) == expected, query
 
 
+SEARCHES = {
+    "Gro\u0308\u00dfe": ["Größe.jpg"],
+    "GR\u00d6\u00dfE": ["Größe.jpg"],
+    "gr\u00f6\u00dfe": ["Größe.jpg"],
+    "plate 7": ["Größe.jpg", "img.jpg"],
+    "plate 7/a1": ["img.jpg"],
+    "U\u0308bersicht": ["img.jpg"],
+    "plate 8": [],
+}
+
+
+async def test_a_search_finds_names_and_paths_in_any_case_and_unicode_form(laboratory):
+    http = await laboratory.client()
+    cells = await dataset(http)
+    await image_in(http, cells, filename="plain.jpg")
+    await image_in(http, cells, filename="img.jpg", path="Plate 7/A1/übersicht/img.jpg")
+    await image_in(http, cells, path="Plate 7/Gro\u0308\u00dfe.jpg")
+    for query, found in SEARCHES.items():
+        assert await names(http, q=query) == found, query
+
+
+async def test_a_path_stays_when_the_file_name_is_changed(laboratory):
+    http = await laboratory.client()
+    image = await image_in(http, await dataset(http), path="A1/img.jpg")
+    await http.patch(f"{IMAGES}{image}", json={"filename": "new.jpg"})
+    said = (await http.get(f"{IMAGES}{image}")).json()
+    assert (said["filename"], said["path"]) == ("new.jpg", "A1/img.jpg")
+    assert await names(http, q="A1/img") == ["new.jpg"]
+
+
 async def test_following_the_links_leads_through_the_whole_list_once(laboratory):
     http = await laboratory.client()
     cells = await dataset(http)
@@ -243,81 +286,3 @@ async def test_whatever_is_asked_no_list_breaks(laboratory, query):
     sent = {name: value.encode("utf-8", "surrogatepass") for name, value in query.items()}
     answer = await http.get(IMAGES, params=sent)
     assert answer.status_code in {200, 400, 422}, (query, answer.text)
-
-
-# ---- addresses ---------------------------------------------------------------------------------------------------------------------
-async def bytes_at(laboratory, answer):
-    assert answer.status_code == 200, answer.text
-    said = answer.json()
-    assert set(said) == {"url", "expires_in", "filename"}
-    return await laboratory.anonymous().get(said["url"])
-
-
-async def test_a_preview_and_a_download_need_no_header(laboratory):
-    http = await laboratory.client()
-    image = await image_in(http, await dataset(http), filename="é cell.jpg")
-    shown = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))
-    assert (shown.status_code, shown.content, shown.headers["content-type"]) == (200, PICTURE, "image/jpeg")
-    assert shown.headers["content-disposition"].startswith("inline")
-    taken = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/download"))
-    assert (taken.content, taken.headers["content-type"]) == (PICTURE, "image/jpeg")
-    assert taken.headers["content-disposition"] == "attachment; filename=\"_ cell.jpg\"; filename*=UTF-8''%C3%A9%20cell.jpg"
-
-
-LIVES = [("preview", None, 3600), ("download", None, 300), ("preview", 60, 60), ("download", 604_800, 3600), ("thumbnail", 90, 90)]
-
-
-async def test_an_address_lives_as_long_as_it_says_and_cannot_be_asked_for_any_time(laboratory):
-    http = await laboratory.client()
-    image = await image_in(http, await dataset(http))
-    await Workers(laboratory).accept(image)
-    for path, asked, granted in LIVES:
-        said = (await http.get(f"{IMAGES}{image}/{path}", params={"expires_in": asked} if asked else {})).json()
-        assert (said["expires_in"], said["filename"]) == (granted, "cell.jpg")
-    for seconds in ("59", "604801", "0", "-1", "x", "1.5"):
-        for path in ("preview", "download", "thumbnail"):
-            assert refused(await http.get(f"{IMAGES}{image}/{path}", params={"expires_in": seconds}), 422)
-
-
-async def test_what_a_browser_cannot_draw_is_previewed_as_a_jpeg_made_of_it(laboratory):
-    http, workers, blobs = await laboratory.client(), Workers(laboratory), laboratory.services.blobs
-    image = await image_in(http, await dataset(http), tiff(page()), "stack.ome.tif")
-    assert refused(await http.get(f"{IMAGES}{image}/preview"), 404, "not_found")
-    sha256 = (await http.get(f"{IMAGES}{image}")).json()["sha256"]
-    blobs.put_derived(f"thumbnail/{sha256}", b"small", "image/jpeg")
-    await workers.accept(image)
-    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == b"small"
-    blobs.put_derived(f"preview/{sha256}", b"large", "image/jpeg")
-    shown = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))
-    assert (shown.content, shown.headers["content-type"]) == (b"large", "image/jpeg")
-    assert "stack.ome.jpg" in shown.headers["content-disposition"]
-    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/thumbnail"))).content == b"small"
-    taken = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/download"))
-    assert (taken.content, taken.headers["content-type"]) == (tiff(page()), "image/tiff")
-
-
-async def test_a_png_of_16_bits_is_previewed_by_what_was_made_of_it(laboratory):
-    http, workers = await laboratory.client(), Workers(laboratory)
-    image = await image_in(http, await dataset(http), png(), "deep.png")
-    sha256 = (await http.get(f"{IMAGES}{image}")).json()["sha256"]
-    await workers.accept(image, dtype="uint16")
-    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == png()
-    laboratory.services.blobs.put_derived(f"preview/{sha256}", b"stretched", "image/jpeg")
-    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == b"stretched"
-
-
-async def test_a_service_with_the_scope_reads_and_gets_an_address_inside(laboratory, lab_settings):
-    http = await laboratory.client()
-    image = await image_in(http, await dataset(http))
-    tokens = laboratory.services.access_tokens
-    at = datetime.now().astimezone()
-    reader = tokens.issue_service(name="classifier", scopes=frozenset({"images:read"}), seconds=600, at=at)
-    other = tokens.issue_service(name="other", scopes=frozenset(), seconds=600, at=at)
-    service = laboratory.anonymous(Authorization=f"Bearer {reader}")
-    said = (await service.get(f"{IMAGES}{image}/download")).json()
-    assert said["url"].startswith(f"http://{lab_settings.host}:{lab_settings.port}/api/blobs/")
-    assert (await laboratory.anonymous().get(said["url"])).content == PICTURE
-    assert refused(await laboratory.anonymous(Authorization=f"Bearer {other}").get(f"{IMAGES}{image}/download"), 403)
-    assert refused(await service.get(IMAGES), 403)
-    assert refused(await service.delete(f"{IMAGES}{image}"), 403)
-    assert refused(await upload(service, str(uuid4())), 403)

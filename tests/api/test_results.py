@@ -42,7 +42,7 @@ async def desk(laboratory):
 async def test_a_result_is_shown_as_the_contract_says(desk):
     image, job = await desk.result(confidence=0.75)
     [said] = (await desk.http.get(RESULTS)).json()
-    assert set(said) == CONTRACT | {"verdict", "scores", "model_version", "dataset_id"}
+    assert set(said) == CONTRACT | {"verdict", "scores", "warnings", "model_version", "dataset_id"}
     assert (said["image_id"], said["classification_id"], said["dataset_id"]) == (image, job, desk.cells)
     assert (said["label"], said["confidence"], said["model_name"], said["model_version"]) == ("round", 0.75, "shapes", 1)
     assert (said["verdict"], said["scores"]) == ("clear", {"round": 0.75, "flat": 0.25})

@@ -6,9 +6,10 @@ import json
 import threading
 import tracemalloc
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
+import psycopg
 import pytest
 
 from api.app import STORING
@@ -19,6 +20,7 @@ from tests.hostile import bare_jpeg, frame, hostile_files, jpeg, page, png, scan
 pytestmark = pytest.mark.anyio
 
 FORMATS = Path(__file__).parents[1] / "data" / "formats"
+CASES_FOLDER = Path(__file__).parents[1] / "data" / "cases"
 UPLOAD = "/api/images/upload"
 BOUNDARY = "a-boundary"
 MOST = 3_000_000  # bytes that an upload may have in these tests
@@ -156,6 +158,11 @@ LACKING = {
     "a device that is not there": ([part("dataset_id", CELLS), part("device_id", NOBODY), FILE], 404),
     "a device that is not there, late": ([part("dataset_id", CELLS), FILE, part("device_id", NOBODY)], 404),
     "a field that is not known": ([part("dataset_id", CELLS), part("uploaded_by_id", NOBODY), FILE], 422),
+    "a name of which nothing remains": ([part("dataset_id", CELLS), part("file", PICTURE, "...")], 422),
+    "a path out of the folder": ([part("dataset_id", CELLS), part("path", b"../A1/cell.jpg"), FILE], 422),
+    "a path that is no text": ([part("dataset_id", CELLS), FILE, part("path", b"\xff\xfe")], 422),
+    "two paths": ([part("dataset_id", CELLS), part("path", b"A1/cell.jpg"), part("path", b"A1/cell.jpg"), FILE], 422),
+    "a path but no name": ([part("dataset_id", CELLS), part("path", b"A1/cell.jpg"), part("file", PICTURE)], 422),
     "a huge field": ([part("dataset_id", b"x" * 5000), FILE], 413),
     "a hundred fields": ([part("dataset_id", CELLS), *[part("device_id", b"")] * 100, FILE], 422),
 }
@@ -181,7 +188,10 @@ DAMAGED = {
     "another disposition": (f"--{BOUNDARY}\r\nContent-Disposition: attachment\r\n\r\nx\r\n".encode() + END, 400),
     "a huge header": (b"--" + BOUNDARY.encode() + b"\r\nA: " + b"x" * 9000 + b"\r\n\r\nx\r\n" + END, 413),
     "fifty headers": (f"--{BOUNDARY}\r\n".encode() + b"A: b\r\n" * 50 + b"\r\nx\r\n" + END, 413),
-    "no UTF-8": (f"--{BOUNDARY}\r\n".encode() + b'Content-Disposition: form-data; name="\xff"\r\n\r\nx\r\n' + END, 400),
+    "a part name that is not UTF-8": (
+        f"--{BOUNDARY}\r\n".encode() + b'Content-Disposition: form-data; name="\xff"\r\n\r\nx\r\n' + END,
+        422,
+    ),
     "another boundary": (FILE.replace(BOUNDARY.encode(), b"another"), 400),
 }
 
@@ -220,6 +230,89 @@ LABELS = {
     "e\u0301.jpg": "\u00e9.jpg",
     "cell.php": "cell.php",
 }
+
+
+CASES = {"form_filename_star_only.bin": "Zelle äμ.jpg", "form_latin1_name.bin": "Lösung_µ.jpg"}
+
+
+@pytest.mark.parametrize(("case", "name"), CASES.items(), ids=CASES)
+async def test_a_form_of_an_old_client_is_taken_with_its_file_name(desk, case, name):
+    http, cells, _ = desk
+    body = (CASES_FOLDER / case).read_bytes().replace(str(UUID(int=0)).encode(), cells.encode())
+    answer = await http.post(UPLOAD, content=body, headers={"Content-Type": "multipart/form-data; boundary=XbX"})
+    assert (answer.status_code, answer.json().get("filename")) == (201, name)
+
+
+async def test_a_long_file_name_keeps_its_extension(desk):
+    http, cells, _ = desk
+    answer = await upload(http, cells, filename="b" * 296 + ".jpg")
+    assert answer.json()["filename"] == "b" * 251 + ".jpg"
+
+
+async def test_a_name_that_cannot_be_stored_is_refused_because_of_the_name(desk):
+    http, cells, nothing_was_taken = desk
+    answer = await upload(http, cells, filename="...")
+    assert refused(answer, 422, "invalid")
+    assert answer.json()["errors"] == [{"loc": ["body", "filename"], "msg": "has no character that can be stored: rename the file"}]
+    assert nothing_was_taken()
+
+
+# ---- paths -------------------------------------------------------------------------------------------------------------------------
+PATHS = {
+    "A1/img.tif": ("A1/img.tif", "img.tif"),
+    "A1\\B\\img.tif": ("A1/B/img.tif", "img.tif"),
+    "./A1/img.tif": ("A1/img.tif", "img.tif"),
+    "Gro\u0308\u00dfe/e\u0301.tif": ("Größe/é.tif", "é.tif"),
+    "img.tif": ("img.tif", "img.tif"),
+    "": (None, "cell.jpg"),
+    "  ": (None, "cell.jpg"),
+}
+
+
+async def test_a_path_is_stored_and_its_last_part_is_the_file_name(desk):
+    http, cells, _ = desk
+    for sent, (path, filename) in PATHS.items():
+        answer = await upload(http, cells, path=sent)
+        assert answer.status_code == 201, answer.text
+        image = (await http.get(f"/api/images/{answer.json()['id']}")).json()
+        assert (image["path"], image["filename"], answer.json()["filename"]) == (path, filename, filename)
+
+
+async def test_a_path_counts_wherever_it_stands_in_the_form(laboratory, desk):
+    http, cells, _ = desk
+    fields = [part("dataset_id", cells.encode()), part("path", b"A1/img.jpg")]
+    for parts in ([*fields, FILE], [FILE, *fields]):
+        status, said = await Spoken(laboratory, http, [form(*parts)]).answer()
+        assert (status, said["filename"]) == (201, "img.jpg")
+
+
+async def test_a_wrong_path_is_refused_before_the_file_is_read_with_what_to_do(laboratory, desk):
+    http, cells, nothing_was_taken = desk
+    begun = part("dataset_id", cells.encode()) + part("path", b"/home/ada/A1/img.tif") + FILE[:100]
+    spoken = Spoken(laboratory, http, [begun, *[b"x" * 1000] * 100])
+    status, said = await spoken.answer()
+    assert (status, said["errors"][0]["loc"]) == (422, ["body", "path"])
+    assert "relative to the uploaded folder, like A1/img.tif" in said["detail"]
+    assert spoken.read <= len(begun)
+    assert nothing_was_taken()
+
+
+async def test_a_path_is_nowhere_in_the_log_in_clear(laboratory, desk, owner_url):
+    http, cells, _ = desk
+    assert (await upload(http, cells, path="patient-4711/img.tif")).status_code == 201
+    with psycopg.connect(owner_url) as connection, connection.cursor().copy("copy es.events to stdout") as copied:
+        log = b"".join(bytes(piece) for piece in copied)
+    assert b"ImageUploaded" in log
+    assert b"4711" not in log
+
+
+async def test_the_same_key_with_another_path_is_refused(laboratory, desk):
+    http, cells, _ = desk
+    key = {"Idempotency-Key": "once"}
+    first = await upload(http, cells, headers=key, path="A1/img.jpg")
+    assert (await upload(http, cells, headers=key, path="A1/img.jpg")).json() == first.json()
+    assert refused(await upload(http, cells, headers=key, path="A2/img.jpg"), 422, "idempotency_key_reused")
+    assert events_of(laboratory, "ImageUploaded") == 1
 
 
 async def test_a_file_name_is_a_label_and_no_path(desk):

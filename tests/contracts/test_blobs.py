@@ -6,6 +6,8 @@ from threading import Thread
 
 import pytest
 
+from application import derivatives
+from application.derivatives import preview_of, thumbnail_of
 from application.ports import Corrupted
 from domain.errors import ImageTooLarge, NotFound
 from infrastructure.keys import RootKey
@@ -25,17 +27,22 @@ def s3_endpoint(tmp_path_factory):
         yield endpoint
 
 
+def clock():
+    """Stands still, so that no window ends within a test."""
+    return 1_800_000_000.0
+
+
 @pytest.fixture(params=["folder", "memory", "s3"])
 def blobs(request, tmp_path):
     match request.param:
         case "folder":
-            return open_blobs(Settings(data=tmp_path, upload_max_bytes=MOST), ROOT)
+            return open_blobs(Settings(data=tmp_path, upload_max_bytes=MOST), ROOT, clock=clock)
         case "memory":
             return MemoryBlobs(most=MOST)
         case "s3":
             endpoint = request.getfixturevalue("s3_endpoint")
             given = {"blobs_url": f"s3://{BUCKET}", "blobs_endpoint": endpoint, "blobs_key": KEY, "blobs_secret": SECRET}
-            return open_blobs(Settings(data=tmp_path, upload_max_bytes=MOST, **given), ROOT)
+            return open_blobs(Settings(data=tmp_path, upload_max_bytes=MOST, **given), ROOT, clock=clock)
 
 
 def put(blobs, data, *, by=7000):
@@ -126,15 +133,27 @@ def test_what_is_not_there_is_not_found(blobs, name):
 
 def test_derived_things_are_overwritten_and_go_with_what_they_derive_from(blobs, request):
     sha256, _ = put(blobs, unlike(request))
-    blobs.put_derived(f"thumbnail/{sha256}", b"old", "image/jpeg")
-    blobs.put_derived(f"thumbnail/{sha256}", b"new", "image/jpeg")
-    blobs.put_derived(f"thumbnail/{NOBODY}", b"other", "image/jpeg")
-    assert blobs.get_derived(f"thumbnail/{sha256}") == b"new"
-    assert blobs.get_derived(f"preview/{sha256}") is None
+    blobs.put_derived(thumbnail_of(sha256), b"old", "image/jpeg")
+    blobs.put_derived(thumbnail_of(sha256), b"new", "image/jpeg")
+    blobs.put_derived(thumbnail_of(NOBODY), b"other", "image/jpeg")
+    assert blobs.get_derived(thumbnail_of(sha256)) == b"new"
+    assert blobs.get_derived(preview_of(sha256)) is None
     blobs.delete(sha256)
     assert not blobs.exists(sha256)
-    assert blobs.get_derived(f"thumbnail/{sha256}") is None
-    assert blobs.get_derived(f"thumbnail/{NOBODY}") == b"other"
+    assert blobs.get_derived(thumbnail_of(sha256)) is None
+    assert blobs.get_derived(thumbnail_of(NOBODY)) == b"other"
+
+
+def test_derivatives_of_every_reader_version_are_deleted_with_their_file(blobs, request):
+    sha256, _ = put(blobs, unlike(request))
+    names = derivatives.of_all_readers(sha256)
+    foreign = f"thumbnail/2/{hashlib.sha256(unlike(request) + b'another').hexdigest()}"
+    for name in (*names, foreign):
+        blobs.put_derived(name, b"picture", "image/jpeg")
+    assert {f"thumbnail/{sha256}", f"thumbnail/2/{sha256}", f"preview/{sha256}", f"preview/2/{sha256}"} <= set(names)
+    blobs.delete(sha256)
+    assert [name for name in names if blobs.get_derived(name) is not None] == []
+    assert blobs.get_derived(foreign) == b"picture"
 
 
 def test_deleting_twice_is_harmless(blobs, request):
@@ -157,7 +176,7 @@ def test_what_was_put_again_since_is_not_deleted(blobs, request):
 def test_orphans_are_old_and_known_to_nobody(blobs, request):
     data = unlike(request)
     kept, forgotten = put(blobs, data + b"kept")[0], put(blobs, data + b"forgotten")[0]
-    blobs.put_derived(f"thumbnail/{kept}", b"small", "image/jpeg")
+    blobs.put_derived(thumbnail_of(kept), b"small", "image/jpeg")
     soon, before = datetime.now(UTC) + timedelta(minutes=1), datetime.now(UTC) - timedelta(hours=1)
     found = set(blobs.orphans(lambda names: {name for name in names if name == kept}, older_than=soon))
     assert forgotten in found
@@ -168,8 +187,14 @@ def test_orphans_are_old_and_known_to_nobody(blobs, request):
 def test_an_address_is_made_for_blobs_and_for_what_is_derived(blobs, request):
     sha256, _ = put(blobs, unlike(request))
     how = {"filename": "cell.jpg", "media_type": "image/jpeg", "inline": True, "seconds": 60}
-    addresses = {blobs.signed_url(name, **how, internal=inside) for name in (sha256, f"thumbnail/{sha256}") for inside in (True, False)}
+    addresses = {blobs.signed_url(name, **how, internal=inside) for name in (sha256, thumbnail_of(sha256)) for inside in (True, False)}
     assert len(addresses) >= 2
+
+
+def test_two_calls_in_one_window_give_one_address(blobs, request):
+    sha256, _ = put(blobs, unlike(request))
+    how = {"filename": "cell.jpg", "media_type": "image/jpeg", "inline": True, "seconds": blobs.max_url_seconds}
+    assert blobs.signed_url(sha256, **how) == blobs.signed_url(sha256, **how)
 
 
 def test_bytes_that_do_not_match_their_name_are_never_used(blobs, request, tmp_path, tmp_path_factory):

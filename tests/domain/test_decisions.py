@@ -1,5 +1,7 @@
 """Given these events, when this is asked, then that happens."""
 
+import unicodedata
+from pathlib import PurePosixPath, PureWindowsPath
 from uuid import uuid4
 
 import pytest
@@ -233,3 +235,74 @@ def test_a_result_below_the_threshold_needs_review(confidence, threshold):
     verdict = classification.verdict_on(confidence, threshold=threshold, out_of_domain=False)
     assert (verdict is Verdict.CLEAR) == (confidence >= threshold)
     assert classification.verdict_on(confidence, threshold=threshold, out_of_domain=True) is Verdict.OUT_OF_DOMAIN
+
+
+# ---- paths -------------------------------------------------------------------------------------------------------------------------
+PARTS = st.sampled_from(
+    ["A1", "img.tif", ".", "..", "...", "", " ", " a ", "C:", "C:x", "\\", "e\u0301", "\u202f", "\u200b", "\u202e", "\x00", "\n"]
+)
+PATHS = st.lists(PARTS | st.text(max_size=8), max_size=6).map("/".join) | st.text(max_size=600)
+
+
+@given(PATHS)
+def test_a_path_is_relative_and_stays_as_it_is_or_is_refused(path):
+    try:
+        kept = values.relative_path(path)
+    except Invalid:
+        return
+    assert values.relative_path(kept) == kept
+    assert unicodedata.is_normalized("NFC", kept)
+    assert kept.isprintable()
+    assert 1 <= len(kept) <= 512
+    assert not PurePosixPath(kept).is_absolute()
+    assert not PureWindowsPath(kept).is_absolute()
+    assert not {"", ".", ".."} & set(kept.split("/"))
+    assert "\\" not in kept
+
+
+NO_PATHS = [
+    "",
+    "/",
+    "/a.tif",
+    "\\a.tif",
+    "C:\\a.tif",
+    "c:/a.tif",
+    "./c:/a.tif",
+    "../a.tif",
+    "a/../b.tif",
+    "a//b.tif",
+    "a/",
+    "a/...",
+    "a\n.tif",
+    "a\x7f.tif",
+]
+
+
+@pytest.mark.parametrize("path", [*NO_PATHS, "x" * 513, "a/" * 256 + "b"])
+def test_a_path_that_is_absolute_or_leaves_the_folder_or_is_too_long_is_refused(path):
+    with pytest.raises(Invalid, match="path must"):
+        values.relative_path(path)
+
+
+KEPT_PATHS = {
+    "A1/img.tif": "A1/img.tif",
+    "A1\\img.tif": "A1/img.tif",
+    "./A1/./img.tif": "A1/img.tif",
+    "t:10.tif": "t:10.tif",
+    " A1 / b ": "A1/b",
+}
+
+
+@pytest.mark.parametrize(("path", "kept"), [*KEPT_PATHS.items(), ("x" * 512, "x" * 512)])
+def test_a_path_is_kept_with_plain_slashes(path, kept):
+    assert values.relative_path(path) == kept
+
+
+def test_an_image_keeps_the_path_that_it_was_uploaded_with():
+    about = {"dataset": uuid4(), "device": None, "sha256": "ab", "size": 1, "media_type": "image/png", "width": 1, "height": 1}
+    with_path = image.upload(uuid4(), filename="img.tif", path="A1\\img.tif", **about, by=ME, at=NOW)
+    assert image.evolve(None, with_path).path == "A1/img.tif"
+    without = image.upload(uuid4(), filename="img.tif", **about, by=ME, at=NOW)
+    assert image.evolve(None, without).path is None
+    with pytest.raises(Invalid):
+        image.upload(uuid4(), filename="img.tif", path="../img.tif", **about, by=ME, at=NOW)

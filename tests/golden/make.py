@@ -1,5 +1,7 @@
 """Writes a golden file for each event type and schema version that has none: `python -m tests.golden.make`.
 
+A field that is added to a version gets a further file (`NAME.VERSION.2.json`), in which it is stored.
+
 What was stored is never written anew. How it reads today is: look at the difference before you commit it.
 """
 
@@ -7,6 +9,7 @@ import base64
 import typing
 from datetime import UTC, datetime
 from enum import Enum
+from itertools import count, takewhile
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -16,7 +19,7 @@ import msgspec
 
 from domain.events import Event, private_fields
 from domain.registry import EVENTS
-from infrastructure.codec import Codec, Encoded
+from infrastructure.codec import COLUMNS, Codec, Encoded
 from infrastructure.keys import DataKeys, RootKey
 
 FOLDER = Path(__file__).parent
@@ -52,8 +55,18 @@ def plain(event: Event) -> dict[str, Any]:
     return msgspec.json.decode(msgspec.json.encode(event))
 
 
-def path_of(type_name: str, schema_version: int) -> Path:
-    return FOLDER / f"{type_name}.{schema_version}.json"
+def path_of(type_name: str, schema_version: int, number: int = 1) -> Path:
+    return FOLDER / (f"{type_name}.{schema_version}.json" if number == 1 else f"{type_name}.{schema_version}.{number}.json")
+
+
+def paths_of(type_name: str, schema_version: int) -> list[Path]:
+    """The golden files that there are of one version of a type."""
+    paths = (path_of(type_name, schema_version, number) for number in count(1))
+    return list(takewhile(Path.exists, paths))
+
+
+def stores_every_field(path: Path, kind: type[Event]) -> bool:
+    return set(kind.__struct_fields__) - set(COLUMNS) <= set(golden(path).data)
 
 
 def golden(path: Path) -> Golden:
@@ -109,9 +122,9 @@ def write(path: Path, content: Golden) -> None:
 
 def main() -> None:
     for name, kind in EVENTS.items():
-        path = path_of(name, kind.schema_version)
-        if not path.exists():
-            write(path, first(kind))
+        paths = paths_of(name, kind.schema_version)
+        if not any(stores_every_field(path, kind) for path in paths):
+            write(path_of(name, kind.schema_version, len(paths) + 1), first(kind))
     for path in FOLDER.glob("*.json"):
         known = golden(path)
         write(path, msgspec.structs.replace(known, event=plain(known.read())))

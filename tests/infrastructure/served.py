@@ -7,9 +7,27 @@ from pathlib import Path
 from infrastructure.embedded.child import die_with_parent
 
 
+async def until_disconnected(receive):
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+drained = asyncio.Event()
+
+
+class Small:
+    """Answers `/until-drained` when it is told that no new connection is accepted."""
+
+    async def __call__(self, scope, receive, send):
+        await answer(scope, receive, send)
+
+    def drain(self):
+        drained.set()
+
+
 def small():
     die_with_parent()
-    return answer
+    return Small()
 
 
 async def answer(scope, receive, send):
@@ -23,6 +41,17 @@ async def answer(scope, receive, send):
     if scope["path"] == "/slow":
         Path(os.environ["ASKED"]).touch()
         await asyncio.sleep(0.8)
+    if scope["path"] == "/until-drained":
+        Path(os.environ["ASKED"]).touch()
+        await drained.wait()
+    if scope["path"] == "/until-disconnected":
+        await until_disconnected(receive)
+        Path(os.environ["ASKED"]).touch()
+    if scope["path"] == "/stop-listening":
+        listening = asyncio.create_task(until_disconnected(receive))
+        await asyncio.wait([listening], timeout=0.1)
+        listening.cancel()
+        await asyncio.wait([listening])
     if scope["path"] == "/body":
         await receive()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"server", b"bioscope")]})

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from application import datasets, images
+from application.derivatives import thumbnail_of
 from domain.access import Role
 from infrastructure.backup import MANIFEST, NoBackup, backup, checked, read_manifest, restore
 from infrastructure.event_store import EventLog
@@ -49,7 +50,7 @@ def made(owner_url, log, store, tmp_path):
     cells = datasets.create(name="cells", description="of a patient", command=command(RESEARCHER), log=log).id
     for number in range(3):
         sha256 = store.keep(f"pixels {number}".encode())
-        store.put_derived(f"thumbnail/{sha256}", f"small {number}".encode(), "image/jpeg")
+        store.put_derived(thumbnail_of(sha256), f"small {number}".encode(), "image/jpeg")
         about = {"media_type": "image/jpeg", "width": 3, "height": 3, "filename": f"{number}.jpg", "device_id": None}
         images.upload(dataset_id=cells, sha256=sha256, size=8, **about, command=command(RESEARCHER), log=log)
     backup(owner_url, store, tmp_path / "backup", root=ROOT)
@@ -72,7 +73,7 @@ def test_what_is_restored_is_what_was_there(made, owner_url, elsewhere, store):
     restore(elsewhere, there, made, checked(made, ROOT))
     assert rows(elsewhere) == rows(owner_url)
     assert there.kept == store.kept
-    assert {there.get_derived(f"thumbnail/{sha256}") for sha256 in store.kept} == {b"small 0", b"small 1", b"small 2"}
+    assert {there.get_derived(thumbnail_of(sha256)) for sha256 in store.kept} == {b"small 0", b"small 1", b"small 2"}
 
 
 def test_the_restored_log_verifies_reads_and_takes_commands(made, elsewhere, settings):

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from application.derivatives import preview_of, thumbnail_of
 from application.tasks import Kind, Task
 from domain import image
 from domain.classification import PlannedImage
@@ -83,8 +84,8 @@ async def test_a_good_image_is_accepted_with_its_measures_and_gets_a_thumbnail()
         planned = bench.uploaded(PICTURE)
         await bench.inspect(planned)
         (said,) = bench.said(planned)
-        thumbnail = Image.open(io.BytesIO(bench.blobs.get_derived(f"thumbnail/{planned.sha256}")))
-        assert bench.blobs.get_derived(f"preview/{planned.sha256}") is None
+        thumbnail = Image.open(io.BytesIO(bench.blobs.get_derived(thumbnail_of(planned.sha256))))
+        assert bench.blobs.get_derived(preview_of(planned.sha256)) is None
     with Image.open(io.BytesIO(PICTURE)) as picture:
         assert (said.width, said.height) == picture.size
     assert isinstance(said, ImageAccepted)
@@ -97,7 +98,7 @@ async def test_what_browsers_cannot_show_gets_a_preview():
         planned = bench.uploaded(stack())
         await bench.inspect(planned)
         (said,) = bench.said(planned)
-        preview = Image.open(io.BytesIO(bench.blobs.get_derived(f"preview/{planned.sha256}")))
+        preview = Image.open(io.BytesIO(bench.blobs.get_derived(preview_of(planned.sha256))))
     assert (said.dtype, said.pages, said.axes) == ("uint16", 3, "ZYX")
     assert preview.size == (60, 40)
 

@@ -34,12 +34,13 @@ def endpoint(tmp_path_factory):
         yield url
 
 
-def on_s3(endpoint, **more):
-    return open_blobs(Settings(blobs_url=f"s3://{BUCKET}", blobs_endpoint=endpoint, blobs_key=KEY, blobs_secret=SECRET, **more), ROOT)
+def on_s3(endpoint, *, clock=time.time, **more):
+    given = {"blobs_url": f"s3://{BUCKET}", "blobs_endpoint": endpoint, "blobs_key": KEY, "blobs_secret": SECRET}
+    return open_blobs(Settings(**given | more), ROOT, clock=clock)
 
 
-def in_folder(folder, **more):
-    return open_blobs(Settings(data=folder, **more), ROOT)
+def in_folder(folder, *, clock=time.time, **more):
+    return open_blobs(Settings(data=folder, **more), ROOT, clock=clock)
 
 
 def put(blobs, data=DATA):
@@ -165,7 +166,7 @@ def test_a_signed_address_says_what_it_gives(tmp_path):
     blob = verify_signed(ROOT, token_of(address))
     assert (blob.name, blob.filename, blob.served_type) == (name, "cell.jpg", "image/jpeg")
     assert blob.disposition == "inline; filename=\"cell.jpg\"; filename*=UTF-8''cell.jpg"
-    assert 58 <= blob.ends - time.time() <= 61
+    assert 59 <= blob.ends - time.time() <= 75
 
 
 def test_our_own_services_get_an_address_inside(tmp_path):
@@ -176,9 +177,10 @@ def test_our_own_services_get_an_address_inside(tmp_path):
 def test_a_signed_address_ends(tmp_path):
     blobs = in_folder(tmp_path)
     token = token_of(blobs.signed_url(put(blobs), **PICTURE))
-    verify_signed(ROOT, token, now=lambda: time.time() + 55)
+    ends = verify_signed(ROOT, token).ends
+    assert verify_signed(ROOT, token, now=lambda: ends - 0.001)
     with pytest.raises(Forbidden, match="ended"):
-        verify_signed(ROOT, token, now=lambda: time.time() + 61)
+        verify_signed(ROOT, token, now=lambda: ends)
 
 
 def test_a_signed_address_cannot_be_changed_in_any_place():
@@ -234,6 +236,45 @@ def test_only_what_a_browser_draws_is_shown_and_nothing_runs():
     assert blob("text/html").served_type == blob("image/svg+xml").served_type == "application/octet-stream"
 
 
+# ---- stable addresses --------------------------------------------------------------------------------------------------------------
+WINDOW_START = 1_800_000_000.0  # of lifetimes of 60 s, whose windows last 15 s
+
+
+class Clock:
+    def __init__(self, now=WINDOW_START):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request, tmp_path):
+    """A store with a clock of its own."""
+    clock = Clock()
+    blobs = in_folder(tmp_path, clock=clock) if request.param == "folder" else on_s3(request.getfixturevalue("endpoint"), clock=clock)
+    return blobs, clock
+
+
+def test_an_address_is_the_same_within_its_window_and_another_in_the_next(store):
+    blobs, clock = store
+    addresses = []
+    for second in (1, 14.9, 15, 15.1, 29):
+        clock.now = WINDOW_START + second
+        addresses.append(blobs.signed_url("a" * 64, **PICTURE))
+    first, same, last, following, following_too = addresses
+    assert first == same == last
+    assert following == following_too
+    assert following != first
+
+
+def test_addresses_of_different_things_differ(store):
+    blobs, _ = store
+    others = [{"filename": "b.jpg"}, {"media_type": "image/png"}, {"inline": False}, {"seconds": 90}]
+    addresses = {blobs.signed_url("a" * 64, **PICTURE | other) for other in [{}, *others]}
+    assert len(addresses | {blobs.signed_url("b" * 64, **PICTURE)}) == len(others) + 2
+
+
 # ---- S3 ----------------------------------------------------------------------------------------------------------------------------
 def test_an_s3_address_needs_no_header_and_carries_name_and_type(endpoint):
     blobs = on_s3(endpoint)
@@ -255,7 +296,26 @@ def test_an_s3_address_is_signed_for_the_public_host_by_version_4(endpoint):
     assert inside.startswith(endpoint)
     asked = parse_qs(urlsplit(public).query)
     assert asked["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
-    assert asked["X-Amz-Expires"] == ["60"]
+    assert 60 <= int(asked["X-Amz-Expires"][0]) <= 75
+
+
+@pytest.mark.parametrize("second", [0, 0.1, 30, 59.9])
+def test_an_s3_address_never_works_for_longer_than_five_minutes(endpoint, second):
+    blobs = on_s3(endpoint, clock=Clock(WINDOW_START + second))
+    address = blobs.signed_url("a" * 64, **PICTURE | {"seconds": blobs.max_url_seconds})
+    assert blobs.max_url_seconds <= int(parse_qs(urlsplit(address).query)["X-Amz-Expires"][0]) <= 300
+
+
+def test_what_an_s3_address_leads_to_may_be_cached_and_is_not_sent_again(endpoint):
+    blobs = on_s3(endpoint)
+    address = blobs.signed_url(put(blobs), **PICTURE)
+    whole, part = httpx.get(address), httpx.get(address, headers={"Range": "bytes=5-9"})
+    for answer in (whole, part):
+        visibility, age, stability = answer.headers["cache-control"].split(", ")
+        assert (visibility, stability) == ("private", "immutable")
+        assert 60 <= int(age.removeprefix("max-age=")) <= 75
+    again = httpx.get(address, headers={"If-None-Match": whole.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
 
 
 def test_a_changed_or_ended_s3_address_is_refused(endpoint):

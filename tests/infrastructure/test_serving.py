@@ -76,6 +76,32 @@ def test_it_finishes_the_answer_under_way_and_ends_cleanly(server):
     assert ended.exists()
 
 
+def test_a_request_that_waits_for_something_is_answered_when_the_server_is_told_to_stop(server):
+    process, given, ended = server
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(httpx.get, f"{given.base_url}/until-drained")
+        until_there(ended.parent / "asked")
+        assert seconds_to_end(process) < 3
+        assert answer.result().status_code == 200
+    assert ended.exists()
+
+
+def test_an_application_hears_of_a_client_that_disconnects(server):
+    _, given, ended = server
+    with socket.create_connection((given.host, given.port)) as connection:
+        connection.sendall(b"GET /until-disconnected HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert httpx.get(given.base_url).status_code == 200
+        assert not (ended.parent / "asked").exists()
+    until_there(ended.parent / "asked")
+
+
+def test_an_application_that_stops_listening_for_a_disconnect_can_still_answer(server):
+    _, given, _ = server
+    with httpx.Client(base_url=given.base_url) as client:
+        for _ in range(3):
+            assert client.get("/stop-listening").status_code == 200
+
+
 def test_clients_that_hold_on_do_not_hold_it_up(server):
     process, given, _ = server
     held = [socket.create_connection((given.host, given.port)) for _ in range(20)]

@@ -63,7 +63,17 @@ class Laboratory:
         ).id
 
     def accept(self, image_id):
-        about = {"width": 95, "height": 94, "bands": 3, "dtype": "uint8", "pages": 1, "axes": "YXC", "pixel_size_um": 0.25}
+        about = {
+            "width": 95,
+            "height": 94,
+            "bands": 3,
+            "dtype": "uint8",
+            "pages": 1,
+            "axes": "YXC",
+            "pixel_size_um": 0.25,
+            "reader": 2,
+            "warnings": (),
+        }
         self.change(image_id, image, lambda it: image.accept(it, **about, by=SYSTEM.id, at=self.now))
 
     def reject(self, image_id, reason="damaged_image"):

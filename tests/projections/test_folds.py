@@ -1,15 +1,17 @@
 """Read models without a database: folds are total, and the batch decides nothing."""
 
+import unicodedata
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.classification import ChunkJudged, ClassificationCancelled, ClassificationDeleted, ClassificationRequested
-from domain.image import ImageUploaded
+from domain.image import ImageDescribed, ImageUploaded
 from domain.registry import EVENTS
 from domain.user import UserErased, UserProfileChanged, UserRegistered
-from projections import classifications, users
+from projections import classifications, images, users
 from projections.batches import TABLES
 from projections.tables import Happened, folded, needed, steps
 from tests.strategies import events
@@ -87,6 +89,15 @@ def test_a_chunk_that_waited_behind_a_dead_letter_gives_the_same_late_as_in_its_
         return row
 
     assert row_after(requested, judged, ended) == row_after(requested, ended, judged)
+
+
+@given(events(ImageUploaded), events(ImageDescribed), st.sampled_from(["Gro\u0308\u00dfe", "\u212b", "e\u0301"]))
+def test_file_names_are_searched_in_nfc_whatever_form_was_stored(uploaded, described, name):
+    row = None
+    for event in (msgspec.structs.replace(uploaded, filename=name), described, msgspec.structs.replace(described, filename=name)):
+        row = images.fold(event.originator_id, row, Happened(1, event), lambda *_: None)
+        assert unicodedata.is_normalized("NFC", row.filename)
+    assert row.filename == unicodedata.normalize("NFC", name)
 
 
 @given(HISTORIES, st.data())

@@ -79,7 +79,17 @@ def _at_work(world: World, lab: Laboratory) -> None:
     def command() -> Command:
         return Command(id=uuid4(), actor=ADMIN, at=world.clock.today())
 
-    about = {"width": 8, "height": 8, "bands": 3, "dtype": "uint8", "pages": 1, "axes": "YXC", "pixel_size_um": None}
+    about = {
+        "width": 8,
+        "height": 8,
+        "bands": 3,
+        "dtype": "uint8",
+        "pages": 1,
+        "axes": "YXC",
+        "pixel_size_um": None,
+        "reader": 2,
+        "warnings": (),
+    }
     for number in range(3):
         done = uploaded(command(), api, lab.datasets[0], None, b"picture %d" % number)
         state = log.load(done.id, image.evolve)

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from api.client import Client
+from application.derivatives import thumbnail_of
 from infrastructure.backup import read_manifest
 from infrastructure.container import blobs, verified
 from infrastructure.supervisor import Stack, running_settings
@@ -114,7 +115,7 @@ def test_what_was_backed_up_while_people_worked_is_whole_and_works_on(copied, tm
             log.close()
         there = blobs(running_settings(settings))
         assert images
-        assert all(there.get_derived(f"thumbnail/{uploads[image.originator_id]}") for image in images)
+        assert all(there.get_derived(thumbnail_of(uploads[image.originator_id])) for image in images)
 
 
 def test_without_its_root_key_nothing_is_restored(copied, tmp_path):

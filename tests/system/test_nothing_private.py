@@ -35,9 +35,9 @@ def planted(stack, admin):
         client.call("PATCH", f"/api/users/users/{me['id']}", json=names)
         dataset = client.post("/api/datasets/", {"name": f"patient {mark}", "description": f"{mark} was here"})["id"]
         with PICTURES[0].open("rb") as file:
-            uploaded = client.call(
-                "POST", "/api/images/upload", data={"dataset_id": dataset}, files={"file": (f"{mark}.jpg", file, "image/jpeg")}
-            ).json()["id"]
+            fields = {"dataset_id": dataset, "path": f"patient {mark}/{mark}.jpg"}
+            form = {"data": fields, "files": {"file": (f"{mark}.jpg", file, "image/jpeg")}}
+            uploaded = client.call("POST", "/api/images/upload", **form).json()["id"]
         client.call("PATCH", f"/api/images/{uploaded}", json={"filename": f"{mark}-renamed.jpg"})
         job = client.post("/api/classifications/run", {"image_id": uploaded})["id"]
         list(client.watch(job))

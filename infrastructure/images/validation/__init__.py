@@ -7,8 +7,8 @@ found out later, by `infrastructure.imaging`, in a process with limits of its ow
 from typing import BinaryIO, Final
 
 from domain.errors import DamagedImage, UnsupportedImage
-from infrastructure.images.layout import PageLayout
 from infrastructure.images.validation.jpeg import JpegStructure
+from infrastructure.images.validation.layout import PageLayout
 from infrastructure.images.validation.limits import ImageHeader, ImageLimits
 from infrastructure.images.validation.png import SIGNATURE, PngStructure
 from infrastructure.images.validation.tiff import MAGIC
@@ -91,6 +91,11 @@ class UploadGate:
                 return png.interlaced
             case _:
                 return False
+
+    @property
+    def has_notes(self) -> bool:
+        """Of a JPEG or PNG: whether it may hold anything beside the pixels."""
+        return isinstance(self._structure, JpegStructure | PngStructure) and self._structure.has_notes
 
     @property
     def has_trailer(self) -> bool:

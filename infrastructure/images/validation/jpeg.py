@@ -10,7 +10,7 @@ from domain.errors import DamagedImage, ImageTooLarge, UnsupportedImage
 from infrastructure.images.validation.incremental import Exactly, MarkerAfterScan, Past, Pull, Trailer, Walk, Wanted
 from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_block, check_size, cut_off, too_many_parts
 
-START, END, SCAN, RESTART_INTERVAL, APP2 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE2
+START, END, SCAN, RESTART_INTERVAL, APP1, APP2, APP14 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1, 0xE2, 0xEE
 BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
 FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 NEVER_HERE: Final = frozenset({0x00, 0x01, START, *range(0xD0, 0xD8)})
@@ -93,6 +93,11 @@ class JpegStructure:
         return any(trailer.appended for trailer in self._trailers)
 
     @property
+    def has_notes(self) -> bool:
+        """Whether there may be EXIF data, a colour profile or Adobe's marker."""
+        return self._first.has_notes
+
+    @property
     def progressive(self) -> bool:
         return self._first.frame is not None and self._first.frame.progressive
 
@@ -126,6 +131,7 @@ class Picture:
         self.parts = 0
         self.frame: Frame | None = None
         self.announces_more = False
+        self.has_notes = False
         self.scan_end = 0
 
     def walk(self) -> Walk:
@@ -145,6 +151,7 @@ class Picture:
         (length,) = struct.unpack(">H", (yield Exactly(2)))
         if length < 2:
             raise _damaged("a part of it has an impossible length")
+        self.has_notes |= marker in {APP1, APP2, APP14}
         if marker == SCAN:
             return (yield from self._scan((yield Exactly(length - 2))))
         if marker in FRAMES or marker in {RESTART_INTERVAL, APP2}:

@@ -24,6 +24,8 @@ class PngStructure:
         self._facts: ImageHeader | None = None
         self._colour = GRAY
         self.interlaced = False
+        self.has_notes = False
+        """Whether there may be EXIF data, a colour profile or a resolution."""
         self._seen: list[bytes] = []
         self._trailer = Trailer(limits.padding)
         self._pull = Pull(self._walk())
@@ -83,6 +85,7 @@ class PngStructure:
             raise _damaged("its picture is torn apart")
         if kind == b"IEND" and (length or b"IDAT" not in self._seen):
             raise _damaged("it holds no picture")
+        self.has_notes |= kind in {b"eXIf", b"iCCP", b"pHYs", b"tEXt", b"zTXt", b"iTXt"}
         if kind not in self._seen[-1:]:
             self._seen = [*[known for known in self._seen if known != kind][-16:], kind]
 

@@ -16,7 +16,7 @@ TYPE_SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8
 INTEGERS: Final = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 SUBDIRECTORIES: Final = 330
 UTF_16_STARTS: Final = (b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<")
-DESCRIBING: Final = frozenset({*range(254, 285), *range(317, 348)})
+DESCRIBING: Final = frozenset({*range(254, 267), 273, 274, *range(277, 285), *range(317, 348), *range(529, 533)})
 """The tags that tell how pixels are stored: of these a directory may hold each but once."""
 
 

@@ -7,7 +7,8 @@ from typing import BinaryIO, Final
 import msgspec
 
 from domain.errors import DamagedImage, ImageTooLarge
-from infrastructure.images.layout import (
+from infrastructure.images.validation.jpeg import JpegStructure
+from infrastructure.images.validation.layout import (
     HEIGHT,
     SAMPLES,
     WIDTH,
@@ -21,7 +22,6 @@ from infrastructure.images.layout import (
     too_few_pixels,
     unsupported_layout,
 )
-from infrastructure.images.validation.jpeg import JpegStructure
 from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_block, check_plane, check_size, check_unpacked
 from infrastructure.images.validation.tiff import Directory, Tiff, cut_off_or_damaged, damaged, too_many_parts
 
@@ -76,7 +76,8 @@ class _Check:
     def level(self, directory: Directory) -> None:
         """Levels, thumbnails and masks are not decoded, so only their bounds matter."""
         check_size(directory.number(WIDTH), directory.number(HEIGHT), directory.number(SAMPLES, 1), self._limits)
-        self._check_inside(block_offsets(directory, self._limits), block_sizes(directory, self._limits))
+        offsets = block_offsets(directory, self._limits)
+        self._check_inside(offsets, block_sizes(directory, self._limits) or [0] * len(offsets))
 
     def _check_blocks(self, page: PageLayout) -> None:
         blocks = page.blocks

@@ -1,0 +1,137 @@
+"""Pictures of an image, and its file, by signed addresses that need no header and stay the same for a while."""
+
+import asyncio
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Annotated, Final
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
+
+from api.auth import for_services
+from api.calls import Call
+from api.waiting import WaitSlots
+from application import derivatives
+from application.ports import Blobs
+from domain.access import Scope
+from domain.errors import NotFound
+from projections import images as reading
+from projections.images import Image
+
+PNG: Final = "image/png"
+BROWSER_TYPES: Final = frozenset({"image/jpeg", PNG})
+BROWSER_DTYPES: Final = frozenset({None, "uint8"})  # None until the image has been inspected
+MAX_DRAWN_BYTES: Final = 16 * 1024**2  # of a file that a browser is given to draw when there is something smaller
+PNG_DEPTH_OFFSET: Final = 24  # of the byte that tells the bits per sample
+RETRY_AFTER_SECONDS: Final = 2
+
+Seconds = Annotated[int, QueryParameter(ge=60, le=604_800)]
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """`url` needs no header. It works for at least `expires_in` seconds, and repeated requests get the same one for a while, so that
+    browsers can cache what it leads to. `filename` is the image's."""
+
+    url: str
+    expires_in: int
+    filename: str
+
+
+class Previews(Controller):
+    path = "/api/images"
+    tags = ("images",)
+    opt = for_services(Scope.IMAGES_READ)
+
+    @get("/{image_id:uuid}/preview")
+    async def preview(
+        self, call: NamedDependency[Call], waits: NamedDependency[WaitSlots], image_id: FromPath[UUID], expires_in: Seconds = 3600
+    ) -> Address:
+        """The address of something that a browser can draw: the image itself, or a JPEG of it.
+
+        While the image is inspected, an answer that depends on the result waits up to 2 seconds; then it is 404 with `Retry-After`.
+        """
+        row = await call.read(reading.get, image_id)
+        name = await asyncio.to_thread(_preview_name, call.services.blobs, row)
+        if name is None and row.pending:
+            row = await _inspected(call, waits, image_id)
+            name = await asyncio.to_thread(_preview_name, call.services.blobs, row)
+        if name is None:
+            raise _no_picture(row)
+        return await _address(call, row, name, expires_in)
+
+    @get("/{image_id:uuid}/thumbnail")
+    async def thumbnail(
+        self, call: NamedDependency[Call], waits: NamedDependency[WaitSlots], image_id: FromPath[UUID], expires_in: Seconds = 3600
+    ) -> Address:
+        """The address of a JPEG of at most 256 pixels an edge.
+
+        While the image is inspected the answer waits up to 2 seconds; then it is 404 with `Retry-After`.
+        """
+        row = await _inspected(call, waits, image_id)
+        if not row.accepted:
+            raise _no_picture(row)
+        return await _address(call, row, derivatives.thumbnail_of(row.sha256), expires_in)
+
+    @get("/{image_id:uuid}/download")
+    async def download(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: Seconds = 300) -> Address:
+        """The address of the very bytes that were uploaded. A service gets an address inside the installation."""
+        row = await call.read(reading.get, image_id)
+        return await _address(call, row, row.sha256, expires_in, inline=False, internal=call.actor.kind == "service")
+
+
+async def _inspected(call: Call, waits: WaitSlots, image_id: UUID) -> Image:
+    """The image once its inspection has ended, or still pending when the wait has. Raises NotFound."""
+    return await waits.until(_is_inspected, partial(call.read, reading.get, image_id), call.request.receive)
+
+
+def _is_inspected(row: Image) -> bool:
+    return not row.pending
+
+
+def _preview_name(blobs: Blobs, row: Image) -> str | None:
+    """The name of what a browser can draw of an image; None when there is nothing, or nothing yet. Blocks. Raises NotFound, Unavailable."""
+    if row.pending:
+        return row.sha256 if _is_drawn_by_browsers(blobs, row) else None
+    if row.accepted and not (_is_drawn_by_browsers(blobs, row) and row.size <= MAX_DRAWN_BYTES):
+        for name in (derivatives.preview_of(row.sha256), derivatives.thumbnail_of(row.sha256)):
+            if blobs.get_derived(name) is not None:
+                return name
+    return row.sha256 if row.media_type in BROWSER_TYPES else None
+
+
+def _is_drawn_by_browsers(blobs: Blobs, row: Image) -> bool:
+    """Whether browsers draw the file itself, with all its values. The header of a PNG tells it where the inspection has not yet."""
+    if row.media_type == PNG and row.pending:
+        with blobs.open(row.sha256) as file:
+            return bool(file.read(PNG_DEPTH_OFFSET + 1)[PNG_DEPTH_OFFSET:] <= b"\x08")
+    return row.media_type in BROWSER_TYPES and row.dtype in BROWSER_DTYPES
+
+
+def _no_picture(row: Image) -> NotFound:
+    if row.pending:
+        return NotFound(
+            f"The image is still being inspected; ask again in {RETRY_AFTER_SECONDS} seconds",
+            reason="inspection_pending",
+            retry_after=RETRY_AFTER_SECONDS,
+        )
+    if row.rejected is not None:
+        return NotFound(f"There is no picture, because the image was rejected: {row.rejected_detail}", reason=row.rejected)
+    return NotFound("There is no picture of this image; download the image itself")
+
+
+async def _address(call: Call, row: Image, name: str, expires_in: int, *, inline: bool = True, internal: bool = False) -> Address:
+    blobs, is_derived = call.services.blobs, name != row.sha256
+    granted = min(expires_in, blobs.max_url_seconds)
+    url = await asyncio.to_thread(
+        blobs.signed_url,
+        name,
+        filename=f"{PurePosixPath(row.filename).stem}.jpg" if is_derived else row.filename,
+        media_type=derivatives.MEDIA_TYPE if is_derived else row.media_type,
+        inline=inline,
+        seconds=granted,
+        internal=internal,
+    )
+    return Address(url=url, expires_in=granted, filename=row.filename)

@@ -1,0 +1,41 @@
+"""File names from other systems: decoded whatever their encoding, and cleaned until they can be stored and shown."""
+
+import re
+import unicodedata
+from contextlib import suppress
+
+from domain.values import FILENAME_MOST, printable
+
+EXTENSION = re.compile(r"(?:\.ome)?\.[^.\s]{1,16}\Z", re.IGNORECASE)
+CHARSET = re.compile(r"utf-?8|us-ascii|iso-8859-\d+|windows-\d+|cp\d+|iso-2022-\w+|shift_jis|euc-\w+|gb\w+|big5|koi8-\w", re.IGNORECASE)
+
+
+def decoded(raw: bytes, charset: str = "utf-8") -> str:
+    """The text of `raw`: in `charset` if that is possible, else in UTF-8, else in Windows-1252 or Latin-1. Never fails."""
+    encodings = [charset] if CHARSET.fullmatch(charset) else []  # Python knows codecs that are no character sets
+    for encoding in (*encodings, "utf-8", "cp1252"):
+        with suppress(LookupError, UnicodeError):
+            return raw.decode(encoding)
+    return raw.decode("latin-1")
+
+
+def clean_filename(filename: str) -> str:
+    """The last part of a path as a file name: NFC, printable, not hidden, at most 255 characters with its extension kept.
+
+    Empty where no character can be kept.
+    """
+    last = filename.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return _shortened(unicodedata.normalize("NFC", printable(last)).strip().lstrip(". "))
+
+
+def safe_filename(filename: str) -> str:
+    """As `clean_filename`, but never empty."""
+    return clean_filename(filename) or "image"
+
+
+def _shortened(name: str) -> str:
+    if len(name) <= FILENAME_MOST:
+        return name
+    found = EXTENSION.search(name)
+    extension = found[0] if found else ""
+    return name[: FILENAME_MOST - len(extension)].rstrip() + extension
