@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test simulate chaos overload bench gates train evaluate lock
+.PHONY: help setup demo test encodings simulate chaos overload bench gates train evaluate lock
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,6 +29,11 @@ gates: setup  ## Lint, types, dependency rule
 test: gates  ## All gates and all tests
 	$(BIN)/pytest --ignore tests/system -n 2 --dist loadfile
 	$(BIN)/pytest tests/system
+
+ENCODINGS ?= 2000
+
+encodings: setup  ## Write one cell in ENCODINGS different encodings and compare what is read
+	ENCODINGS=$(ENCODINGS) $(BIN)/pytest tests/images/test_every_encoding.py -n 2
 
 SEEDS ?= 1000
 

@@ -1,6 +1,6 @@
 """Calling other people's decoders: whatever they raise becomes one of our errors, and none of their words reaches a user."""
 
-import os
+import logging
 import struct
 import warnings
 import zlib
@@ -28,7 +28,8 @@ FAILURES: Final = (
 )
 
 
-STDERR: Final = 2
+logging.getLogger("imagecodecs").setLevel(logging.CRITICAL)  # what it finds wrong, we raise
+
 PILLOW_WANTS_MEMORY: Final = "decoder error -9"
 
 
@@ -50,16 +51,3 @@ def decoding(kind: str) -> Iterator[None]:
             raise DamagedImage(
                 f"The {kind} file is damaged: its pixels cannot be decoded. Save or export it again", reason="decode_failed"
             ) from error
-
-
-@contextmanager
-def silent_stderr() -> Iterator[None]:
-    """For a library that writes its remarks there, between the lines of our log."""
-    kept, nowhere = os.dup(STDERR), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, STDERR)
-    try:
-        yield
-    finally:
-        os.dup2(kept, STDERR)
-        os.close(kept)
-        os.close(nowhere)

@@ -11,7 +11,7 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from domain.errors import DamagedImage
 from domain.values import ImageWarning
-from infrastructure.images.decoding import FAILURES, decoding, silent_stderr
+from infrastructure.images.decoding import FAILURES, decoding
 from infrastructure.images.metadata import camera, pixel_size
 from infrastructure.images.orientation import upright
 from infrastructure.images.png_rows import check_rows
@@ -81,7 +81,7 @@ def _jpeg(data: bytes, gate: UploadGate) -> Plane:
 
 def _png(file: BinaryIO, data: bytes, gate: UploadGate) -> Plane:
     try:
-        with decoding("PNG"), silent_stderr():
+        with decoding("PNG"):
             samples = np.asarray(imagecodecs.png_decode(data))
     except DamagedImage:
         _check_rows(file)  # says more clearly what is wrong

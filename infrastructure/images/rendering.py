@@ -127,7 +127,7 @@ def _full_scale(dtype: np.dtype[Any], low: float, high: float) -> float | None:
     if dtype.kind == "u":
         return next(2.0**bits - 1 for bits in BIT_DEPTHS if high < 2**bits)
     if dtype.kind == "f" and low >= 0:
-        return next((full for full in FLOAT_SCALES if high <= full), None)
+        return next((full for full in FLOAT_SCALES if high <= float(dtype.type(full))), None)  # 4095 is 4096 in 16 bits
     return None
 
 

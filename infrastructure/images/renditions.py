@@ -10,7 +10,7 @@ from infrastructure.images.colour import Rgb
 MEDIA_TYPE: Final = "image/jpeg"
 THUMBNAIL_EDGE: Final = 256
 PREVIEW_EDGE: Final = 2048
-JPEG_QUALITY: Final = 90
+JPEG_QUALITY: Final = 95
 FULL_CHROMA: Final = 0
 
 

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.images.encodings import Encoding, JpegEncoding, PngEncoding, TiffEncoding
+from tests.images.encodings import Encoding, JpegEncoding, Ome, PngEncoding, TiffEncoding
 from tests.images.expected import Picture, rendered
 from tests.images.jpeg import jpeg_file, loss
 from tests.images.orientations import stored, upright
@@ -21,7 +21,7 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     it, of 255.
 
     `width`, `height` as stored; `bands` per pixel as decoded (a palette gives 3); `dtype` numpy's name of the stored numbers; `pages`:
-    whole pictures; `axes` slowest first: T, Z, C, I, then YX, YXS or SYX. `warnings`: codes.
+    whole pictures; `axes` slowest first: those of the stack, then YX, YXS or SYX. `warnings`: codes.
     """
 
     data: bytes
@@ -77,9 +77,11 @@ def _tolerance(held: NDArray[np.uint8], encoding: TiffEncoding | JpegEncoding) -
 
 
 def _stack_axes(encoding: TiffEncoding) -> str:
+    """Slowest first: in the order that OME-XML names from the fastest on, or as ImageJ has them."""
     sizes = encoding.sizes
-    stacked = {"T": sizes.times, "Z": sizes.depths, "C": sizes.channels, "I": 2 if encoding.pages == "two alike" else 1}
-    return "".join(axis for axis, length in stacked.items() if length > 1)
+    lengths = {"T": sizes.times, "Z": sizes.depths, "C": sizes.channels, "I": 2 if encoding.pages == "two alike" else 1}
+    order = encoding.metadata.order[::-1] if isinstance(encoding.metadata, Ome) else "TZC"
+    return "".join(axis for axis in f"{order}I" if lengths.get(axis, 1) > 1)
 
 
 def _warnings(encoding: TiffEncoding) -> frozenset[str]:
@@ -91,6 +93,7 @@ def _warnings(encoding: TiffEncoding) -> frozenset[str]:
         "photometric_assumed": encoding.photometric.endswith("unstated"),
         "byte_counts_assumed": encoding.byte_counts != "stated",
         "extra_samples_ignored": encoding.extra == "unspecified",
+        "non_finite_values": encoding.gaps,
     }
     return frozenset(code for code, given in found.items() if given)
 
