@@ -40,7 +40,7 @@ def compare(oracle: str, plane: Plane, seen: Picture, *, lossy: bool) -> Compari
     if plane.alpha is not None:
         mine = _on_white(mine, plane.alpha / np.float32(_alpha_full(plane)), associated=plane.associated)
         opacity = np.ones(other.shape[:2], np.float32) if seen.alpha is None else seen.alpha / np.float32(seen.full)
-        other = _on_white(other, opacity, associated=False)
+        other = _on_white(other, opacity, associated=seen.associated)
         what = "alpha only in the product" if seen.alpha is None else ""
     elif seen.alpha is not None and (seen.alpha < seen.full).any():
         what = "alpha only in the oracle"

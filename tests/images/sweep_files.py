@@ -13,7 +13,7 @@ import msgspec
 
 from domain.errors import DomainError
 from infrastructure.images.inspection import inspect
-from infrastructure.images.layout import Compression
+from infrastructure.images.validation.layout import Compression
 from infrastructure.images.reader import ImageReader, open_image
 from infrastructure.images.rendering import Colours, Plane
 from infrastructure.images.validation import ImageLimits, examine

@@ -1,6 +1,6 @@
 """Decoders that share no code with the product: what ImageMagick, libvips, tifffile and Pillow see in a file.
 
-Only development machines need them: Debian has them in the packages imagemagick and libvips-tools. What is not installed is not asked.
+Only development machines need them: Debian has them in the packages imagemagick, libvips-tools and libtiff-tools. What is not installed is not asked.
 """
 
 import re
@@ -19,7 +19,7 @@ VIPS_HEADER_BYTES = 64
 VIPS_LITTLE_ENDIAN = b"\xb6\xa6\xf2\x08"
 VIPS_TYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f4", None, "f8")
 VIPS_COLOURS = {15: 4, 17: 3, 22: 3, 25: 3}  # CMYK, RGB, sRGB, RGB16
-INKS = 4
+RGB, INKS = 3, 4
 MAX_BYTE = 255
 
 
@@ -28,14 +28,15 @@ class OracleFailed(Exception):
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
-    """One page as an oracle sees it, upright, black is zero. `pixels` (height, width, colours) from 0 to `full`; `alpha` not multiplied in.
+    """One page as an oracle sees it, upright, black is zero. `pixels` (height, width, colours) from 0 to `full`.
 
-    `full` is None where numbers are signed or floating point. `complaint`: what the oracle wrote to standard error.
+    `associated`: the colours are multiplied by alpha already. `full` is None where numbers are signed or floating point. `complaint`: what the oracle wrote to standard error.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None
     full: float | None
+    associated: bool = False
     complaint: str = ""
 
 
@@ -80,6 +81,19 @@ def libvips(path: Path, kind: str, page: int, colours: int) -> Picture:
     return Picture(pixels=samples[:, :, :found], alpha=alpha, full=full, complaint=_complaint(output))
 
 
+def libtiff(path: Path, kind: str, page: int, colours: int) -> Picture:
+    """8-bit RGB with associated alpha, as libtiff resolves every photometric interpretation for programs that want none of it."""
+    if kind != "tiff" or colours == INKS:
+        raise OracleFailed("not asked about these colours")
+    result = path.with_suffix(".rgba")
+    output = _run([shutil.which("tiff2rgba"), "-c", "none", str(path), str(result)])
+    try:
+        seen = tifffile_reader(result, kind, page, RGB)
+    finally:
+        result.unlink(missing_ok=True)
+    return msgspec.structs.replace(seen, associated=True, complaint=_complaint(output))
+
+
 def tifffile_reader(path: Path, kind: str, page: int, colours: int) -> Picture:
     """The numbers of tifffile, with its codecs; photometric interpretation and orientation resolved here."""
     if kind != "tiff":
@@ -101,7 +115,7 @@ def tifffile_reader(path: Path, kind: str, page: int, colours: int) -> Picture:
         kinds = tuple(directory.extrasamples)
     pixels = _turned(samples, int(orientation))
     alpha = pixels[:, :, colours] if kinds[:1] in {(1,), (2,)} and pixels.shape[2] > colours else None
-    return Picture(pixels=pixels[:, :, :colours], alpha=alpha, full=full)
+    return Picture(pixels=pixels[:, :, :colours], alpha=alpha, full=full, associated=kinds[:1] == (1,))
 
 
 def pillow(path: Path, kind: str, page: int, colours: int) -> Picture:
@@ -123,7 +137,7 @@ def pillow(path: Path, kind: str, page: int, colours: int) -> Picture:
     return Picture(pixels=MAX_BYTE - samples if image.mode == "CMYK" else samples, alpha=None, full=MAX_BYTE)
 
 
-ORACLES: dict[str, Oracle] = {"ImageMagick": imagemagick, "libvips": libvips, "tifffile": tifffile_reader, "Pillow": pillow}
+ORACLES: dict[str, Oracle] = {"ImageMagick": imagemagick, "libvips": libvips, "libtiff": libtiff, "tifffile": tifffile_reader, "Pillow": pillow}
 
 
 def pictures(path: Path, kind: str, page: int, colours: int) -> Iterator[tuple[str, Picture | OracleFailed]]:
@@ -141,7 +155,7 @@ def _run(command: list[str | None]) -> subprocess.CompletedProcess[bytes]:
     if command[0] is None:
         raise OracleFailed("not installed")
     output = subprocess.run([str(part) for part in command], capture_output=True, timeout=ORACLE_TIMEOUT_SECONDS, check=False)
-    if output.returncode or not output.stdout and command[1] != "autorot":
+    if output.returncode:
         raise OracleFailed(_complaint(output) or f"exit status {output.returncode}")
     return output
 
