@@ -108,7 +108,10 @@ def tifffile_reader(path: Path, kind: str, page: int, colours: int) -> Picture:
             samples = np.moveaxis(samples, 0, -1)
         full = float(2**directory.bitspersample - 1) if samples.dtype.kind in "ub" else None
         if directory.photometric == PHOTOMETRIC.PALETTE:
-            samples, full = np.moveaxis(directory.colormap, 0, -1)[samples[:, :, 0]], float(directory.colormap.max() > MAX_BYTE) * 65280 + 255
+            samples, full = (
+                np.moveaxis(directory.colormap, 0, -1)[samples[:, :, 0]],
+                float(directory.colormap.max() > MAX_BYTE) * 65280 + 255,
+            )
         elif directory.photometric == PHOTOMETRIC.MINISWHITE and full is not None:
             samples = (full - samples.astype(np.float64)).astype(samples.dtype)
         orientation = directory.tags[ORIENTATION].value if ORIENTATION in directory.tags else 1
@@ -137,7 +140,13 @@ def pillow(path: Path, kind: str, page: int, colours: int) -> Picture:
     return Picture(pixels=MAX_BYTE - samples if image.mode == "CMYK" else samples, alpha=None, full=MAX_BYTE)
 
 
-ORACLES: dict[str, Oracle] = {"ImageMagick": imagemagick, "libvips": libvips, "libtiff": libtiff, "tifffile": tifffile_reader, "Pillow": pillow}
+ORACLES: dict[str, Oracle] = {
+    "ImageMagick": imagemagick,
+    "libvips": libvips,
+    "libtiff": libtiff,
+    "tifffile": tifffile_reader,
+    "Pillow": pillow,
+}
 
 
 def pictures(path: Path, kind: str, page: int, colours: int) -> Iterator[tuple[str, Picture | OracleFailed]]:

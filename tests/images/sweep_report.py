@@ -61,13 +61,17 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     """One line for each comparison, and for each file without any."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow("file kind outcome refused_by reason message seconds peak_mib verdict oracle agrees plane what largest mean".split())
+        writer.writerow(
+            "file kind outcome refused_by reason message seconds peak_mib verdict oracle agrees plane what largest mean".split()
+        )
         for row in rows:
             examined = row.examined
             facts = (examined.refused_by, examined.reason, examined.message, f"{examined.seconds:.3f}", f"{examined.peak_mib:.0f}")
             for it in row.comparisons or [None]:
                 seen = (it.oracle, it.agrees, it.plane, it.what, f"{it.largest:.5f}", f"{it.mean:.5f}") if it else ()
-                writer.writerow((row.name, row.kind, examined.outcome, *facts, row.verdict if examined.outcome == "accepted" else "", *seen))
+                writer.writerow(
+                    (row.name, row.kind, examined.outcome, *facts, row.verdict if examined.outcome == "accepted" else "", *seen)
+                )
 
 
 def _counts(rows: Sequence[Row]) -> Table:
