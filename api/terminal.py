@@ -14,6 +14,7 @@ from rich.text import Text
 
 from api.client import Client, Uploaded
 from api.image_folder import ImageFile
+from domain.values import ImageWarning
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 COLOURS = {"clear": "green", "needs_review": "yellow", "out_of_domain": "magenta"}
@@ -21,7 +22,7 @@ COLOURS = {"clear": "green", "needs_review": "yellow", "out_of_domain": "magenta
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One picture's outcome. `file` is its path below the folder, as it is printed. `latency_ms` runs from the order of the job to the
-    result; `error` says why there is none."""
+    result; `error` says why there is none; `warnings` what of the file was not used, assumed or converted."""
 
     file: str
     image_id: str = ""
@@ -31,10 +32,15 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     truth: str = ""
     latency_ms: float = 0.0
     error: str = ""
+    warnings: tuple[ImageWarning, ...] = ()
 
     @property
     def right(self) -> bool:
         return self.label == self.truth
+
+    @property
+    def warning_codes(self) -> str:
+        return "; ".join(warning.code for warning in self.warnings)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,12 +89,15 @@ def classify(
 def table(report: Report) -> Table:
     shown = Table(title=f"Classification {report.job_id}", title_justify="left")
     with_truth = report.accuracy is not None
+    with_warnings = any(line.warnings for line in report.lines)
     for name in ("file", "label", *(("truth",) if with_truth else ())):
         shown.add_column(name, overflow="fold")
     for name in ("confidence", "latency"):
         shown.add_column(name, justify="right")
+    if with_warnings:
+        shown.add_column("warnings", overflow="fold")
     for line in report.lines:
-        shown.add_row(*_cells(line, with_truth=with_truth))
+        shown.add_row(*_cells(line, with_truth=with_truth), *([Text(line.warning_codes)] if with_warnings else []))
     return shown
 
 
@@ -96,7 +105,9 @@ def as_csv(report: Report) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=Line.__struct_fields__)
     writer.writeheader()
-    writer.writerows({name: spreadsheet_safe(value) for name, value in msgspec.to_builtins(line).items()} for line in report.lines)
+    for line in report.lines:
+        cells = msgspec.to_builtins(line) | {"warnings": line.warning_codes}
+        writer.writerow({name: spreadsheet_safe(value) for name, value in cells.items()})
     return out.getvalue()
 
 
@@ -153,6 +164,7 @@ def _line(
         verdict=result["verdict"],
         truth=truth.get(one.image.name, ""),
         latency_ms=round(latency.total_seconds() * 1000, 1),
+        warnings=msgspec.convert(result["warnings"], tuple[ImageWarning, ...]),
     )
 
 
