@@ -12,6 +12,7 @@ from infrastructure.images.validation.layout import Compression, PageLayout, Pho
 
 JPEG_TABLES: Final = 347
 MAX_JPEG_TABLES_BYTES: Final = 1 << 16
+MAX_EXCESS_BYTES: Final = 1 << 16
 RGB, CMYK, GREY = "RGB", "CMYK", "GRAYSCALE"
 
 
@@ -36,22 +37,26 @@ def decode_block(page: PageLayout, index: int) -> NDArray[Any]:
 
 
 def unpack(compression: Compression, data: bytes, most: int) -> bytes:
-    """Compressed data of at most `most` bytes. Raises DamagedImage when there is more, zlib.error and RuntimeError when damaged."""
+    """The first `most` bytes of compressed data. Some programs add a byte or a row, which is left out, as by libtiff.
+
+    Raises DamagedImage when there is far more, zlib.error and RuntimeError when damaged.
+    """
+    enough = most + MAX_EXCESS_BYTES
     match compression:
         case Compression.DEFLATE | Compression.OLD_DEFLATE:
             inflating = zlib.decompressobj()
-            unpacked = inflating.decompress(data, most + 1)
+            unpacked = inflating.decompress(data, enough + 1)
         case Compression.LZW:
-            unpacked = bytes(imagecodecs.lzw_decode(data, out=most + 1))
+            unpacked = bytes(imagecodecs.lzw_decode(data, out=most))
         case Compression.PACKBITS:
-            unpacked = bytes(imagecodecs.packbits_decode(data, out=most + 1))
+            unpacked = bytes(imagecodecs.packbits_decode(data, out=enough))
         case Compression.ZSTANDARD:
-            unpacked = bytes(imagecodecs.zstd_decode(data, out=most + 1))
+            unpacked = bytes(imagecodecs.zstd_decode(data, out=enough))
         case _:
             raise AssertionError(compression)
-    if len(unpacked) > most:
+    if len(unpacked) > enough:
         raise DamagedImage("The TIFF file is damaged: a part of its picture is larger than it claims. Export it again", reason="structure")
-    return unpacked
+    return unpacked[:most]
 
 
 def _in_order(page: PageLayout, data: bytes) -> bytes:
