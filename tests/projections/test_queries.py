@@ -287,7 +287,7 @@ async def test_the_feed_goes_on_where_it_ended_and_skips_what_is_foreign(db, lab
     seen, position, more = [], 0, True
     while more:
         feed = await activity.after(db, week.ada, position=position, limit=3)
-        assert feed.position > position
+        assert feed.position > position or not feed.more
         seen += [one.position for one in feed.items]
         position, more = feed.position, feed.more
     assert position == log.head()
