@@ -13,10 +13,10 @@ import msgspec
 
 from domain.errors import DomainError
 from infrastructure.images.inspection import inspect
-from infrastructure.images.validation.layout import Compression
 from infrastructure.images.reader import ImageReader, open_image
 from infrastructure.images.rendering import Colours, Plane
 from infrastructure.images.validation import ImageLimits, examine
+from infrastructure.images.validation.layout import Compression
 from tests.images.sweep_comparison import Comparison, compare
 from tests.images.sweep_oracles import OracleFailed, Picture, pictures
 from tests.images.sweep_sheets import save_sheet

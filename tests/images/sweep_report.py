@@ -62,7 +62,23 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(
-            "file kind outcome refused_by reason message seconds peak_mib verdict oracle agrees plane what largest mean".split()
+            [
+                "file",
+                "kind",
+                "outcome",
+                "refused_by",
+                "reason",
+                "message",
+                "seconds",
+                "peak_mib",
+                "verdict",
+                "oracle",
+                "agrees",
+                "plane",
+                "what",
+                "largest",
+                "mean",
+            ]
         )
         for row in rows:
             examined = row.examined

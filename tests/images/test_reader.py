@@ -1,5 +1,6 @@
 """What other programs write and no encoder of ours does: each must be read as by other decoders, or refused at upload."""
 
+import struct
 import zlib
 
 import imagecodecs
@@ -9,7 +10,7 @@ import pytest
 from infrastructure.images.inspection import inspect
 from infrastructure.images.reader import open_image
 from infrastructure.images.validation import ImageLimits
-from tests.hostile import LONG, SHORT, page, tiff
+from tests.hostile import LONG, SHORT, bare_png, chunk, header, jpeg, page, segment, tiff
 
 LIMITS = ImageLimits()
 NONE, LZW, DEFLATE, PACKBITS, ZSTANDARD = 1, 5, 8, 32773, 50000
@@ -43,3 +44,37 @@ def test_what_a_strip_holds_beyond_its_rows_is_left_out(compression, excess):
 def test_rubbish_behind_the_last_lzw_code_is_left_out():
     packed = PACK[LZW](RAMP.tobytes())[:-1] + bytes(range(200, 250))
     np.testing.assert_array_equal(pixels_of(packed_page(packed, LZW))[:, :, 0], RAMP)
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"/></x:xmpmeta>'
+UPSIDE_DOWN = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 274, 3, 1, 3, 0)
+
+
+def png_of(*before, after=()):
+    """The grey ramp, with other chunks before and after its pixels."""
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in RAMP))
+    return bare_png(header(8, 8), *before, chunk(b"IDAT", pixels), *after)
+
+
+@pytest.mark.parametrize("name", [b"acTL", b"fcTL", b"fdAT", b"gAMA", b"sBIT", b"iCCP", b"eXIf", b"zTXt", b"pHYs"])
+def test_a_broken_note_in_a_png_hides_no_pixel(name):
+    broken = chunk(name, b"\xff" * 8)
+    np.testing.assert_array_equal(pixels_of(png_of(broken, after=[broken]))[:, :, 0], RAMP)
+
+
+def test_animation_chunks_out_of_order_hide_no_pixel():
+    animated = png_of(chunk(b"acTL", b"\0" * 4 + b"\xff" * 4), after=[chunk(b"fcTL", bytes(26)), chunk(b"fdAT", bytes(30))])
+    np.testing.assert_array_equal(pixels_of(animated)[:, :, 0], RAMP)
+
+
+@pytest.mark.parametrize("turned", [png_of(chunk(b"eXIf", UPSIDE_DOWN)), png_of(after=[chunk(b"eXIf", UPSIDE_DOWN)])])
+def test_exif_data_turn_a_png_wherever_they_stand(turned):
+    np.testing.assert_array_equal(pixels_of(turned)[:, :, 0], RAMP[::-1, ::-1])
+
+
+def test_xmp_turns_no_picture_as_browsers_show_it():
+    png = png_of(chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP))
+    np.testing.assert_array_equal(pixels_of(png)[:, :, 0], RAMP)
+    plain = jpeg(40, 20)
+    xmp = plain[:2] + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP) + plain[2:]
+    assert pixels_of(xmp).shape == pixels_of(plain).shape == (20, 40, 3)
