@@ -22,7 +22,9 @@ from projections import images as reading
 from projections.images import Image
 
 PNG: Final = "image/png"
-BROWSER_TYPES: Final = frozenset({"image/jpeg", PNG})
+JPEG: Final = "image/jpeg"
+BROWSER_TYPES: Final = frozenset({JPEG, PNG})
+INK_BANDS: Final = 4  # of a CMYK JPEG, which each browser shows in other colours
 BROWSER_DTYPES: Final = frozenset({None, "uint8"})  # None until the image has been inspected
 MAX_DRAWN_BYTES: Final = 16 * 1024**2  # of a file that a browser is given to draw when there is something smaller
 PNG_DEPTH_OFFSET: Final = 24  # of the byte that tells the bits per sample
@@ -73,7 +75,7 @@ class Previews(Controller):
         row = await _inspected(call, waits, image_id)
         if not row.accepted:
             raise _no_picture(row)
-        return await _address(call, row, derivatives.thumbnail_of(row.sha256), expires_in)
+        return await _address(call, row, derivatives.thumbnail_of(row.sha256, _reader(row)), expires_in)
 
     @get("/{image_id:uuid}/download")
     async def download(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: Seconds = 300) -> Address:
@@ -96,10 +98,16 @@ def _preview_name(blobs: Blobs, row: Image) -> str | None:
     if row.pending:
         return row.sha256 if _is_drawn_by_browsers(blobs, row) else None
     if row.accepted and not (_is_drawn_by_browsers(blobs, row) and row.size <= MAX_DRAWN_BYTES):
-        for name in (derivatives.preview_of(row.sha256), derivatives.thumbnail_of(row.sha256)):
+        for name in (derivatives.preview_of(row.sha256, _reader(row)), derivatives.thumbnail_of(row.sha256, _reader(row))):
             if blobs.get_derived(name) is not None:
                 return name
     return row.sha256 if row.media_type in BROWSER_TYPES else None
+
+
+def _reader(row: Image) -> int:
+    """That made the pictures of an accepted image."""
+    assert row.reader is not None
+    return row.reader
 
 
 def _is_drawn_by_browsers(blobs: Blobs, row: Image) -> bool:
@@ -107,7 +115,8 @@ def _is_drawn_by_browsers(blobs: Blobs, row: Image) -> bool:
     if row.media_type == PNG and row.pending:
         with blobs.open(row.sha256) as file:
             return bool(file.read(PNG_DEPTH_OFFSET + 1)[PNG_DEPTH_OFFSET:] <= b"\x08")
-    return row.media_type in BROWSER_TYPES and row.dtype in BROWSER_DTYPES
+    has_inks = row.media_type == JPEG and row.bands == INK_BANDS
+    return row.media_type in BROWSER_TYPES and row.dtype in BROWSER_DTYPES and not has_inks
 
 
 def _no_picture(row: Image) -> NotFound:

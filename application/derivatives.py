@@ -1,4 +1,8 @@
-"""Names of the pictures that are made from an uploaded file. Every such name is built and taken apart here."""
+"""Names of the pictures that are made from an uploaded file. Every such name is built and taken apart here.
+
+A newer reader may show a file differently, so the version of the reader is a part of the name: `thumbnail/2/SHA256`. Names of reader 1 have
+none: `thumbnail/SHA256`.
+"""
 
 from typing import Final
 
@@ -7,19 +11,19 @@ MEDIA_TYPE: Final = "image/jpeg"
 MAX_READER_VERSION: Final = 16  # derivatives of newer readers would outlive the file that they were made from
 
 
-def thumbnail_of(sha256: str) -> str:
+def thumbnail_of(sha256: str, reader: int) -> str:
     """At most 256 pixels an edge; every accepted image has one."""
-    return f"thumbnail/{sha256}"
+    return _name("thumbnail", sha256, reader)
 
 
-def preview_of(sha256: str) -> str:
+def preview_of(sha256: str, reader: int) -> str:
     """At most 2048 pixels an edge; only images that browsers cannot draw have one."""
-    return f"preview/{sha256}"
+    return _name("preview", sha256, reader)
 
 
-def of_file(sha256: str) -> tuple[str, ...]:
-    """All pictures that the current reader makes from a file."""
-    return thumbnail_of(sha256), preview_of(sha256)
+def of_file(sha256: str, reader: int) -> tuple[str, ...]:
+    """All pictures that one reader makes from a file."""
+    return thumbnail_of(sha256, reader), preview_of(sha256, reader)
 
 
 def split(name: str) -> tuple[str, str]:
@@ -29,6 +33,9 @@ def split(name: str) -> tuple[str, str]:
 
 
 def of_all_readers(sha256: str) -> list[str]:
-    """Every name under which any reader may have stored a picture of a file: `KIND/SHA256` and `KIND/VERSION/SHA256`."""
-    versions = ["", *(f"{version}/" for version in range(1, MAX_READER_VERSION + 1))]
-    return [f"{kind}/{version}{sha256}" for kind in KINDS for version in versions]
+    """Every name under which any reader may have stored a picture of a file."""
+    return [name for reader in range(1, MAX_READER_VERSION + 1) for name in of_file(sha256, reader)]
+
+
+def _name(kind: str, sha256: str, reader: int) -> str:
+    return f"{kind}/{sha256}" if reader == 1 else f"{kind}/{reader}/{sha256}"

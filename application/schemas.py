@@ -38,6 +38,7 @@ MEANINGS: Final = {
     "ImageUploaded": "An image's file is stored, under its sha256.",
     "ImageAccepted": "The whole file was decoded; what it is.",
     "ImageRejected": "The file could not be decoded; why.",
+    "ImageReinspected": "A stored image was decoded again, after an upgrade; what it is, and results that were computed from other pixels.",
     "ImageDescribed": "An image's file name, device or mark changed.",
     "ImageDeleted": "An image is hidden, with its results.",
     "DeviceRegistered": "A microscope or camera is known.",

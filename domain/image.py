@@ -1,13 +1,33 @@
 """One micrograph: its bytes are named by their sha256, and decoded before anybody trusts them."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from domain.errors import Conflict
 from domain.events import Event, PrivateText, State, first, following
 from domain.values import FILENAME_MOST, ImageWarning, relative_path, text
+
+MAX_OUTDATED = 4000  # results in one ImageReinspected: with them it stays below 256 KiB
+NOT_READABLE = "not_readable"
+"""Code of the warning of an accepted image that the newest reader cannot read."""
+
+
+class Inspection(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reader found in the whole decoded file; the fields are those of ImageAccepted."""
+
+    width: int
+    height: int
+    bands: int
+    dtype: str
+    pages: int
+    axes: str
+    pixel_size_um: float | None
+    reader: int
+    warnings: tuple[ImageWarning, ...]
 
 
 class ImageUploaded(Event, frozen=True, kw_only=True):
@@ -49,6 +69,24 @@ class ImageRejected(Event, frozen=True, kw_only=True):
     detail: str
 
 
+class ImageReinspected(Event, frozen=True, kw_only=True):
+    """A stored image was decoded again. The image is accepted, and the fields of the inspection replace the earlier ones.
+
+    `outdated`: results that were computed from pixels other than those that this reader gives, unless an earlier event named them.
+    """
+
+    width: int
+    height: int
+    bands: int
+    dtype: str
+    pages: int
+    axes: str
+    pixel_size_um: float | None
+    reader: int
+    warnings: tuple[ImageWarning, ...]
+    outdated: tuple[UUID, ...]
+
+
 class ImageDescribed(Event, frozen=True, kw_only=True):
     """Fields left out did not change."""
 
@@ -65,6 +103,8 @@ CLOSING = (ImageDeleted,)
 
 
 class Image(State, frozen=True, kw_only=True):
+    """`inspection` is that of an accepted image; `outdated` are its results that were computed from other pixels."""
+
     dataset_id: UUID
     device_id: UUID | None
     filename: str
@@ -78,6 +118,8 @@ class Image(State, frozen=True, kw_only=True):
     accepted: bool = False
     rejected: str | None = None
     deleted: bool = False
+    inspection: Inspection | None = None
+    outdated: frozenset[UUID] = frozenset()
 
     @property
     def inspected(self) -> bool:
@@ -150,6 +192,35 @@ def reject(image: Image, *, reason: str, detail: str, by: UUID, at: datetime) ->
     return [] if image.inspected else [ImageRejected(**following(image, by=by, at=at), reason=reason, detail=detail)]
 
 
+def reinspect(image: Image, found: Inspection, *, outdated: Iterable[UUID] = (), by: UUID, at: datetime) -> list[ImageReinspected]:
+    """Replace what an earlier reader found, and name results that were computed from other pixels. A rejected image becomes accepted.
+
+    Nothing when all of it is known, or a newer reader has inspected the image. More than one event where there are very many results.
+    Raises Conflict when the image was deleted or never inspected.
+    """
+    _require_inspected(image)
+    if image.inspection is not None and image.inspection.reader > found.reader:
+        return []
+    new = tuple(one for one in dict.fromkeys(outdated) if one not in image.outdated)
+    if image.inspection == found and not new:
+        return []
+    parts = [new[start : start + MAX_OUTDATED] for start in range(0, len(new) or 1, MAX_OUTDATED)]
+    return [_reinspected(image, found, part, number, by=by, at=at) for number, part in enumerate(parts, start=1)]
+
+
+def keep_unreadable(image: Image, *, detail: str, by: UUID, at: datetime) -> list[ImageReinspected]:
+    """What becomes of an image that the newest reader refuses: an accepted one keeps what is known of it and is given a warning.
+
+    Nothing for a rejected one. Raises as `reinspect`.
+    """
+    _require_inspected(image)
+    if image.inspection is None:
+        return []
+    others = tuple(one for one in image.inspection.warnings if one.code != NOT_READABLE)
+    marked = msgspec.structs.replace(image.inspection, warnings=(*others, ImageWarning(NOT_READABLE, detail)))
+    return reinspect(image, marked, by=by, at=at)
+
+
 def describe(
     image: Image,
     *,
@@ -188,9 +259,18 @@ def evolve(image: Image | None, event: Event) -> Image | None:
         case _ if image is None:
             return None
         case ImageAccepted():
-            return msgspec.structs.replace(image, version=event.originator_version, accepted=True)
+            return msgspec.structs.replace(image, version=event.originator_version, accepted=True, inspection=_inspection_of(event))
         case ImageRejected():
             return msgspec.structs.replace(image, version=event.originator_version, rejected=event.reason)
+        case ImageReinspected():
+            return msgspec.structs.replace(
+                image,
+                version=event.originator_version,
+                accepted=True,
+                rejected=None,
+                inspection=_inspection_of(event),
+                outdated=image.outdated.union(event.outdated),
+            )
         case ImageDescribed():
             said = {name: value for name in ("filename", "device_id", "analyzed") if (value := getattr(event, name)) is not UNSET}
             return msgspec.structs.replace(image, version=event.originator_version, **said)
@@ -198,3 +278,25 @@ def evolve(image: Image | None, event: Event) -> Image | None:
             return msgspec.structs.replace(image, version=event.originator_version, deleted=True)
         case _:
             return msgspec.structs.replace(image, version=event.originator_version)
+
+
+def _require_inspected(image: Image) -> None:
+    if image.deleted:
+        raise Conflict("The image was deleted")
+    if not image.inspected:
+        raise Conflict("The image has not been inspected yet: wait until it is accepted or rejected")
+
+
+def _reinspected(image: Image, found: Inspection, outdated: tuple[UUID, ...], number: int, *, by: UUID, at: datetime) -> ImageReinspected:
+    return ImageReinspected(
+        originator_id=image.id,
+        originator_version=image.version + number,
+        at=at,
+        by=by,
+        outdated=outdated,
+        **msgspec.structs.asdict(found),
+    )
+
+
+def _inspection_of(event: ImageAccepted | ImageReinspected) -> Inspection:
+    return msgspec.convert(event, Inspection, from_attributes=True)

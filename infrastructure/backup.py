@@ -30,6 +30,10 @@ COLUMNS: Final = """select column_name from information_schema.columns
 NAMED: Final = """select distinct match[1] from es.events,
     regexp_matches(convert_from(state, 'UTF8'), '"sha256":"([0-9a-f]{64})"', 'g') match
   where topic in ('ImageUploaded', 'ModelVersionAdded')"""
+READERS: Final = """select distinct u.state ->> 'sha256', coalesce((i.state ->> 'reader')::integer, 1)
+  from (select originator_id, convert_from(state, 'UTF8')::json as state from es.events where topic = 'ImageUploaded') u
+  join (select originator_id, convert_from(state, 'UTF8')::json as state from es.events
+    where topic in ('ImageAccepted', 'ImageReinspected')) i using (originator_id) order by 1, 2"""
 PIECE: Final = 1 << 20
 
 
@@ -82,6 +86,7 @@ def backup(owner_url: str, blobs: Blobs, folder: Path, *, root: RootKey, progres
         names = [name for (name,) in connection.execute(TABLES).fetchall()]
         tables = [_dumped(connection, name, folder, progress, number, len(names)) for number, name in enumerate(names)]
         named = sorted(sha256 for (sha256,) in connection.execute(NAMED).fetchall())
+        pictures = [name for sha256, reader in connection.execute(READERS) for name in derivatives.of_file(sha256, reader)]
         connection.execute("commit")
     missing = set(_copied(named, blobs, folder, progress))
     manifest = Manifest(
@@ -93,7 +98,7 @@ def backup(owner_url: str, blobs: Blobs, folder: Path, *, root: RootKey, progres
         key=_mark(root),
         tables=tuple(tables),
         blobs=tuple(sha256 for sha256 in named if sha256 not in missing),
-        derived=dict(_copied_derived(named, blobs, folder, progress)),
+        derived=dict(_copied_derived(pictures, blobs, folder, progress)),
         missing=tuple(sorted(missing)),
     )
     manifest = msgspec.structs.replace(manifest, seal=_seal(manifest, root))
@@ -211,13 +216,12 @@ def _copied(named: list[str], blobs: Blobs, folder: Path, progress: Progress) ->
         _write_whole(path, [data])
 
 
-def _copied_derived(named: list[str], blobs: Blobs, folder: Path, progress: Progress) -> Iterator[tuple[str, str]]:
+def _copied_derived(names: list[str], blobs: Blobs, folder: Path, progress: Progress) -> Iterator[tuple[str, str]]:
     """(name, sha256) of what is shown of images."""
-    for number, sha256 in enumerate(named):
-        progress("thumbnails", number, len(named))
-        for name in derivatives.of_file(sha256):
-            if (data := blobs.get_derived(name)) is not None:
-                yield name, _write_whole(_derivative(folder, name), [data])
+    for number, name in enumerate(names):
+        progress("thumbnails", number, len(names))
+        if (data := blobs.get_derived(name)) is not None:
+            yield name, _write_whole(_derivative(folder, name), [data])
 
 
 def _put(blobs: Blobs, sha256: str, folder: Path) -> None:

@@ -72,9 +72,9 @@ class Inspector:
 
     def _put(self, sha256: str, found: Inspected) -> None:
         """What browsers show of it, before anybody is told that it is there."""
-        self._blobs.put_derived(thumbnail_of(sha256), found.thumbnail, MEDIA_TYPE)
+        self._blobs.put_derived(thumbnail_of(sha256, found.reader), found.thumbnail, MEDIA_TYPE)
         if found.preview is not None:
-            self._blobs.put_derived(preview_of(sha256), found.preview, MEDIA_TYPE)
+            self._blobs.put_derived(preview_of(sha256, found.reader), found.preview, MEDIA_TYPE)
 
     def _waiting(self, planned: PlannedImage) -> Image | None:
         """None when nobody waits for an answer."""

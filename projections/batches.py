@@ -28,6 +28,7 @@ TABLES: tuple[Table, ...] = (
     classifications.FAILURES,
     work.TABLE,
     results.TABLE,
+    results.OUTDATED,
     activity.TABLE,  # last: it looks at the rows of the others
 )
 WAKES_SCHEDULER = {work.TABLE.name, classifications.TABLE.name, images.TABLE.name}

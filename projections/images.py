@@ -13,7 +13,7 @@ from domain.access import Actor, Scope
 from domain.classification import ChunkJudged
 from domain.errors import Invalid
 from domain.events import Event
-from domain.image import ImageAccepted, ImageDeleted, ImageDescribed, ImageRejected, ImageUploaded
+from domain.image import ImageAccepted, ImageDeleted, ImageDescribed, ImageReinspected, ImageRejected, ImageUploaded
 from domain.values import ImageWarning
 from projections.reading import ADMINISTRATORS, Page, Reads, clamped, only, paged, place_of, subject_of
 from projections.tables import Happened, Look, Table
@@ -104,9 +104,9 @@ def _uploaded(event: ImageUploaded, position: int) -> Image:
 
 def _changed(row: Image, event: Event) -> Image:
     match event:
-        case ImageAccepted():
+        case ImageAccepted() | ImageReinspected():
             found = {name: getattr(event, name) for name in FOUND_BY_INSPECTION}
-            return msgspec.structs.replace(row, accepted=True, **found)
+            return msgspec.structs.replace(row, accepted=True, rejected=None, rejected_detail=None, **found)
         case ImageRejected():
             return msgspec.structs.replace(row, rejected=event.reason, rejected_detail=event.detail)
         case ImageDescribed():
@@ -125,7 +125,7 @@ def _nfc(text: str) -> str:
 
 
 FOUND_BY_INSPECTION = ("width", "height", "bands", "dtype", "pages", "axes", "pixel_size_um", "reader", "warnings")
-KINDS = (ImageUploaded, ImageAccepted, ImageRejected, ImageDescribed, ImageDeleted, ChunkJudged)
+KINDS = (ImageUploaded, ImageAccepted, ImageRejected, ImageReinspected, ImageDescribed, ImageDeleted, ChunkJudged)
 TABLE = Table("images", Image, KINDS, keys, fold)
 
 

@@ -1,4 +1,4 @@
-"""Results: what a model saw in an image."""
+"""Results: what a model saw in an image, and which of them were computed from other pixels than the newest reader gives."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -8,6 +8,7 @@ import msgspec
 
 from domain.access import Actor
 from domain.classification import ChunkJudged, Verdict
+from domain.image import ImageReinspected
 from domain.values import ImageWarning, result_id
 from projections.reading import PAGE_MOST, Page, Reads, clamped, only, paged, place_of, subject_of
 from projections.tables import Happened, Look, Table
@@ -63,23 +64,57 @@ def fold(key: tuple[UUID, int], _: Result | None, happened: Happened, look: Look
 
 TABLE = Table("results", Result, (ChunkJudged,), keys, fold, loads=False)
 
+
+# ---- outdated results --------------------------------------------------------------------------------------------------------------
+class OutdatedRow(msgspec.Struct, frozen=True, kw_only=True):
+    """`id` is that of a result; `reader` gives other pixels than those that it was computed from."""
+
+    id: UUID
+    image_id: UUID
+    reader: int
+
+
+def outdated_keys(happened: Happened) -> Iterable[UUID]:
+    event = happened.event
+    assert isinstance(event, ImageReinspected)
+    return dict.fromkeys(event.outdated)
+
+
+def outdated_fold(key: UUID, _: OutdatedRow | None, happened: Happened, __: Look) -> OutdatedRow:
+    event = happened.event
+    assert isinstance(event, ImageReinspected)
+    return OutdatedRow(id=key, image_id=event.originator_id, reader=event.reader)
+
+
+OUTDATED = Table("outdated_results", OutdatedRow, (ImageReinspected,), outdated_keys, outdated_fold, loads=False)
+
+
+# ---- queries -----------------------------------------------------------------------------------------------------------------------
+class ReadResult(Result, frozen=True, kw_only=True):
+    """`other_reader` gives other pixels than those that the result was computed from."""
+
+    other_reader: int | None
+
+
+OTHER_PIXELS = "other_pixels"
 NEWEST = "order by r.created_at desc, r.id desc limit %(most)s"
 BEYOND = "(%(at)s::timestamptz is null or (r.created_at, r.id) < (%(at)s::timestamptz, %(after)s::uuid))"
-OF_ONE = f"""select r.* from results r join visible v on v.dataset = r.dataset_id and v.subject = %(subject)s
+OF_ONE = f"""select r.*, o.reader as other_reader from results r
+  join visible v on v.dataset = r.dataset_id and v.subject = %(subject)s left join outdated_results o on o.id = r.id
   where not r.hidden and (%(id)s::uuid is null or r.id = %(id)s::uuid)
     and (%(classification_id)s::uuid is null or r.classification_id = %(classification_id)s::uuid)
     and (%(image_id)s::uuid is null or r.image_id = %(image_id)s::uuid) and {BEYOND} {NEWEST}"""  # noqa: S608 - constants
-OF_ALL = f"""select r.* from (
+OF_ALL = f"""select r.*, o.reader as other_reader from (
     select r.id from visible v cross join lateral (
       select r.created_at, r.id from results r where r.dataset_id = v.dataset and not r.hidden and {BEYOND} {NEWEST}
     ) r where v.subject = %(subject)s {NEWEST}
-  ) page join results r on r.id = page.id order by r.created_at desc, r.id desc"""  # noqa: S608 - constants
+  ) page join results r on r.id = page.id left join outdated_results o on o.id = r.id order by r.created_at desc, r.id desc"""  # noqa: S608 - constants
 
 
 async def get(db: Reads, actor: Actor, result_id: UUID) -> Result:
     """Raises NotFound."""
     wanted = {"id": result_id, "classification_id": None, "image_id": None, "at": None, "after": None, "most": 1}
-    return await only(db, OF_ONE, wanted | {"subject": subject_of(actor)}, into=Result, what="ClassificationResult")
+    return with_warning(await only(db, OF_ONE, wanted | {"subject": subject_of(actor)}, into=ReadResult, what="ClassificationResult"))
 
 
 async def listed(
@@ -95,5 +130,13 @@ async def listed(
     place, most = place_of(cursor), clamped(size)
     wanted = {"id": None, "classification_id": classification_id, "image_id": image_id, "subject": subject_of(actor)}
     query = OF_ALL if classification_id is None and image_id is None else OF_ONE
-    found = await db.rows(query, wanted | {"at": place.value, "after": place.id, "most": most + 1}, into=Result)
-    return paged(found, most, lambda result: result.created_at)
+    found = await db.rows(query, wanted | {"at": place.value, "after": place.id, "most": most + 1}, into=ReadResult)
+    return paged([with_warning(one) for one in found], most, lambda result: result.created_at)
+
+
+def with_warning(found: ReadResult) -> Result:
+    """A result as it is shown: one that was computed from other pixels says so among its warnings."""
+    if found.other_reader is None:
+        return found
+    detail = f"Reader {found.other_reader} gives other pixels than those that this result was computed from. Run the model again"
+    return msgspec.structs.replace(found, warnings=(*found.warnings, ImageWarning(OTHER_PIXELS, detail)))

@@ -8,7 +8,7 @@ from domain.access import Actor
 from domain.values import hour_of
 from projections import results
 from projections.reading import Reads, subject_of
-from projections.results import Result
+from projections.results import ReadResult, Result
 
 HOURS = 25  # the hour under way, and the 24 before it
 
@@ -51,7 +51,7 @@ TODAY = f"""select (select json_agg(counted) from ({TALLIED} union all {OF_THE_F
 
 class Found(msgspec.Struct, frozen=True):
     hours: list[Hour]
-    newest: list[Result]
+    newest: list[ReadResult]
 
 
 async def today(db: Reads, actor: Actor, *, now: datetime) -> Statistics:
@@ -66,6 +66,6 @@ async def today(db: Reads, actor: Actor, *, now: datetime) -> Statistics:
     return Statistics(
         classified_last_24_hours=recent,
         average_confidence=sum(hour.micros for hour in found.hours) / 1_000_000 / recent if recent else 0.0,
-        last_10_results=found.newest,
+        last_10_results=[results.with_warning(one) for one in found.newest],
         hourly_counts=[HourlyCount(hour=hour, count=counted[hour].count if hour in counted else 0) for hour in hours],
     )

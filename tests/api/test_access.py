@@ -144,7 +144,7 @@ class World:
         writer = self.given.blobs.begin()
         writer.write(data)
         sha256, _ = writer.commit()
-        self.given.blobs.put_derived(thumbnail_of(sha256), data, "image/jpeg")
+        self.given.blobs.put_derived(thumbnail_of(sha256, 2), data, "image/jpeg")
         return sha256
 
     def _append(self, events):

@@ -133,7 +133,7 @@ async def test_an_address_that_was_changed_or_has_ended_is_refused(laboratory, a
 
 async def test_an_address_of_what_is_gone_is_told_so(laboratory, address):
     http = laboratory.anonymous()
-    for name in ("0" * 64, thumbnail_of("0" * 64), "../../keys/root.key", "thumbnail/../../x", "/etc/passwd"):
+    for name in ("0" * 64, thumbnail_of("0" * 64, 2), "../../keys/root.key", "thumbnail/../../x", "/etc/passwd"):
         assert refused(await http.get(address(name=name)), 404, "not_found"), name
 
 
@@ -210,8 +210,8 @@ async def test_an_ended_or_forged_address_is_refused_whatever_the_browser_has(la
 
 
 async def test_what_was_derived_is_given_in_parts_too(laboratory, address):
-    laboratory.services.blobs.put_derived(preview_of("0" * 64), LONG, "image/jpeg")
-    http, url = laboratory.anonymous(), address(name=preview_of("0" * 64))
+    laboratory.services.blobs.put_derived(preview_of("0" * 64, 2), LONG, "image/jpeg")
+    http, url = laboratory.anonymous(), address(name=preview_of("0" * 64, 2))
     whole = await http.get(url)
     assert (whole.content, whole.headers["etag"]) == (LONG, f'"{hashlib.sha256(LONG).hexdigest()}"')
     assert (await http.get(url, headers={"Range": "bytes=-3"})).content == b"end"

@@ -102,10 +102,10 @@ async def test_a_preview_and_a_download_need_no_header(laboratory):
 async def test_what_a_browser_cannot_draw_is_previewed_as_a_jpeg_made_of_it(laboratory):
     http, workers, blobs = await laboratory.client(), Workers(laboratory), laboratory.services.blobs
     image, sha256 = await uploaded(http)
-    blobs.put_derived(thumbnail_of(sha256), b"small", "image/jpeg")
+    blobs.put_derived(thumbnail_of(sha256, 2), b"small", "image/jpeg")
     await workers.accept(image)
     assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == b"small"
-    blobs.put_derived(preview_of(sha256), b"large", "image/jpeg")
+    blobs.put_derived(preview_of(sha256, 2), b"large", "image/jpeg")
     shown = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))
     assert (shown.content, shown.headers["content-type"]) == (b"large", "image/jpeg")
     assert "stack.ome.jpg" in shown.headers["content-disposition"]
@@ -128,7 +128,7 @@ async def test_a_png_of_16_bits_is_previewed_by_what_was_made_of_it(laboratory):
     image, sha256 = await uploaded(http, deep_png(), "deep.png")
     await workers.accept(image, dtype="uint16")
     assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == deep_png()
-    laboratory.services.blobs.put_derived(preview_of(sha256), b"stretched", "image/jpeg")
+    laboratory.services.blobs.put_derived(preview_of(sha256, 2), b"stretched", "image/jpeg")
     assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == b"stretched"
 
 
@@ -218,8 +218,8 @@ async def test_a_stack_asked_for_at_once_gets_its_pictures_when_they_are_made(la
     waiting = Waiting(laboratory)
     async with asyncio.timeout(SOON):
         asked = await waiting.started(waiting.same(http).get(f"{IMAGES}{image}/{path}") for path in ("preview", "thumbnail"))
-        blobs.put_derived(preview_of(sha256), b"large", "image/jpeg")
-        blobs.put_derived(thumbnail_of(sha256), b"small", "image/jpeg")
+        blobs.put_derived(preview_of(sha256, 2), b"large", "image/jpeg")
+        blobs.put_derived(thumbnail_of(sha256, 2), b"small", "image/jpeg")
         await Workers(laboratory).accept(image)
         preview, thumbnail = await asyncio.gather(*asked)
     assert (await bytes_at(laboratory, preview)).content == b"large"
@@ -232,7 +232,7 @@ async def test_a_png_of_16_bits_asked_for_at_once_waits_for_its_picture(laborato
     waiting = Waiting(laboratory)
     async with asyncio.timeout(SOON):
         (asked,) = await waiting.started([waiting.same(http).get(f"{IMAGES}{image}/preview")])
-        laboratory.services.blobs.put_derived(preview_of(sha256), b"stretched", "image/jpeg")
+        laboratory.services.blobs.put_derived(preview_of(sha256, 2), b"stretched", "image/jpeg")
         await Workers(laboratory).accept(image, dtype="uint16")
         assert (await bytes_at(laboratory, await asked)).content == b"stretched"
 
@@ -252,7 +252,7 @@ async def test_a_thumbnail_of_any_image_waits(laboratory):
     waiting = Waiting(laboratory)
     async with asyncio.timeout(SOON):
         (asked,) = await waiting.started([waiting.same(http).get(f"{IMAGES}{image}/thumbnail")])
-        laboratory.services.blobs.put_derived(thumbnail_of(sha256), b"small", "image/jpeg")
+        laboratory.services.blobs.put_derived(thumbnail_of(sha256, 2), b"small", "image/jpeg")
         await Workers(laboratory).accept(image)
         assert (await bytes_at(laboratory, await asked)).content == b"small"
 

@@ -4,8 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application import derivatives
+from infrastructure.images.reader import READER_VERSION
 
 sha256s = st.binary(min_size=32, max_size=32).map(bytes.hex)
+readers = st.integers(1, derivatives.MAX_READER_VERSION)
 
 
 @given(sha256=sha256s)
@@ -17,8 +19,18 @@ def test_every_name_tells_the_file_that_it_was_made_from(sha256):
         assert folder.split("/")[0] in derivatives.KINDS
 
 
-@given(sha256=sha256s)
-def test_what_the_current_reader_makes_is_deleted_with_the_file(sha256):
-    current = derivatives.of_file(sha256)
-    assert set(current) == {derivatives.thumbnail_of(sha256), derivatives.preview_of(sha256)}
-    assert set(current) <= set(derivatives.of_all_readers(sha256))
+@given(sha256=sha256s, reader=readers, other=readers)
+def test_what_a_reader_makes_is_deleted_with_the_file_and_differs_from_what_another_makes(sha256, reader, other):
+    pictures = set(derivatives.of_file(sha256, reader))
+    assert pictures == {derivatives.thumbnail_of(sha256, reader), derivatives.preview_of(sha256, reader)}
+    assert pictures <= set(derivatives.of_all_readers(sha256))
+    assert (reader == other) is not pictures.isdisjoint(derivatives.of_file(sha256, other))
+
+
+def test_pictures_of_the_first_reader_keep_their_names():
+    assert derivatives.of_file("ab", 1) == ("thumbnail/ab", "preview/ab")
+    assert derivatives.of_file("ab", 2) == ("thumbnail/2/ab", "preview/2/ab")
+
+
+def test_the_pictures_of_todays_reader_are_deleted_with_the_file():
+    assert READER_VERSION <= derivatives.MAX_READER_VERSION

@@ -133,15 +133,15 @@ def test_what_is_not_there_is_not_found(blobs, name):
 
 def test_derived_things_are_overwritten_and_go_with_what_they_derive_from(blobs, request):
     sha256, _ = put(blobs, unlike(request))
-    blobs.put_derived(thumbnail_of(sha256), b"old", "image/jpeg")
-    blobs.put_derived(thumbnail_of(sha256), b"new", "image/jpeg")
-    blobs.put_derived(thumbnail_of(NOBODY), b"other", "image/jpeg")
-    assert blobs.get_derived(thumbnail_of(sha256)) == b"new"
-    assert blobs.get_derived(preview_of(sha256)) is None
+    blobs.put_derived(thumbnail_of(sha256, 2), b"old", "image/jpeg")
+    blobs.put_derived(thumbnail_of(sha256, 2), b"new", "image/jpeg")
+    blobs.put_derived(thumbnail_of(NOBODY, 2), b"other", "image/jpeg")
+    assert blobs.get_derived(thumbnail_of(sha256, 2)) == b"new"
+    assert blobs.get_derived(preview_of(sha256, 2)) is None
     blobs.delete(sha256)
     assert not blobs.exists(sha256)
-    assert blobs.get_derived(thumbnail_of(sha256)) is None
-    assert blobs.get_derived(thumbnail_of(NOBODY)) == b"other"
+    assert blobs.get_derived(thumbnail_of(sha256, 2)) is None
+    assert blobs.get_derived(thumbnail_of(NOBODY, 2)) == b"other"
 
 
 def test_derivatives_of_every_reader_version_are_deleted_with_their_file(blobs, request):
@@ -176,7 +176,7 @@ def test_what_was_put_again_since_is_not_deleted(blobs, request):
 def test_orphans_are_old_and_known_to_nobody(blobs, request):
     data = unlike(request)
     kept, forgotten = put(blobs, data + b"kept")[0], put(blobs, data + b"forgotten")[0]
-    blobs.put_derived(thumbnail_of(kept), b"small", "image/jpeg")
+    blobs.put_derived(thumbnail_of(kept, 2), b"small", "image/jpeg")
     soon, before = datetime.now(UTC) + timedelta(minutes=1), datetime.now(UTC) - timedelta(hours=1)
     found = set(blobs.orphans(lambda names: {name for name in names if name == kept}, older_than=soon))
     assert forgotten in found
@@ -187,7 +187,7 @@ def test_orphans_are_old_and_known_to_nobody(blobs, request):
 def test_an_address_is_made_for_blobs_and_for_what_is_derived(blobs, request):
     sha256, _ = put(blobs, unlike(request))
     how = {"filename": "cell.jpg", "media_type": "image/jpeg", "inline": True, "seconds": 60}
-    addresses = {blobs.signed_url(name, **how, internal=inside) for name in (sha256, thumbnail_of(sha256)) for inside in (True, False)}
+    addresses = {blobs.signed_url(name, **how, internal=inside) for name in (sha256, thumbnail_of(sha256, 2)) for inside in (True, False)}
     assert len(addresses) >= 2
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from application import datasets, images
 from application.derivatives import thumbnail_of
+from domain import image
 from domain.access import Role
 from infrastructure.backup import MANIFEST, NoBackup, backup, checked, read_manifest, restore
 from infrastructure.event_store import EventLog
@@ -17,7 +18,7 @@ from infrastructure.keys import RootKey
 from infrastructure.memory_blobs import MemoryBlobs
 from infrastructure.recorder import PostgresRecorder
 from tests.conftest import TEMPLATE
-from tests.given import actor, command
+from tests.given import NOW, actor, command
 
 ROOT = RootKey(bytes(range(32)))
 RESEARCHER = actor(Role.RESEARCHER)
@@ -50,11 +51,18 @@ def made(owner_url, log, store, tmp_path):
     cells = datasets.create(name="cells", description="of a patient", command=command(RESEARCHER), log=log).id
     for number in range(3):
         sha256 = store.keep(f"pixels {number}".encode())
-        store.put_derived(thumbnail_of(sha256), f"small {number}".encode(), "image/jpeg")
+        store.put_derived(thumbnail_of(sha256, 2), f"small {number}".encode(), "image/jpeg")
         about = {"media_type": "image/jpeg", "width": 3, "height": 3, "filename": f"{number}.jpg", "device_id": None}
-        images.upload(dataset_id=cells, sha256=sha256, size=8, **about, command=command(RESEARCHER), log=log)
+        done = images.upload(dataset_id=cells, sha256=sha256, size=8, **about, command=command(RESEARCHER), log=log)
+        accept(log, done.id)
     backup(owner_url, store, tmp_path / "backup", root=ROOT)
     return tmp_path / "backup"
+
+
+def accept(log, image_id):
+    about = {"width": 3, "height": 3, "bands": 3, "dtype": "uint8", "pages": 1, "axes": "YXS", "pixel_size_um": None}
+    state = log.load(image_id, image.evolve)
+    log.append(command(RESEARCHER), *image.accept(state, **about, reader=2, warnings=(), by=RESEARCHER.id, at=NOW))
 
 
 def rows(url):
@@ -73,7 +81,7 @@ def test_what_is_restored_is_what_was_there(made, owner_url, elsewhere, store):
     restore(elsewhere, there, made, checked(made, ROOT))
     assert rows(elsewhere) == rows(owner_url)
     assert there.kept == store.kept
-    assert {there.get_derived(thumbnail_of(sha256)) for sha256 in store.kept} == {b"small 0", b"small 1", b"small 2"}
+    assert {there.get_derived(thumbnail_of(sha256, 2)) for sha256 in store.kept} == {b"small 0", b"small 1", b"small 2"}
 
 
 def test_the_restored_log_verifies_reads_and_takes_commands(made, elsewhere, settings):
@@ -82,7 +90,7 @@ def test_the_restored_log_verifies_reads_and_takes_commands(made, elsewhere, set
     try:
         assert verified_by(settings, restored).finding is None
         assert restored.decode(restored.read(0, 1)[0]).description == "of a patient"
-        assert datasets.create(name="more", description=None, command=command(RESEARCHER), log=restored).position == 5
+        assert datasets.create(name="more", description=None, command=command(RESEARCHER), log=restored).position == 8
     finally:
         restored.close()
 
@@ -172,7 +180,7 @@ def test_another_root_key_is_refused(made):
 
 def test_a_log_that_holds_something_is_left_as_it_is(made, owner_url, store):
     before, there = rows(owner_url), MemoryBlobs()
-    with pytest.raises(NoBackup, match="the log here has 4 events already"):
+    with pytest.raises(NoBackup, match="the log here has 7 events already"):
         restore(owner_url, there, made, checked(made, ROOT))
     assert rows(owner_url) == before
     assert there.kept == {}
@@ -198,7 +206,7 @@ def test_a_restore_that_is_cut_off_leaves_an_empty_log_and_may_be_repeated(made,
         restore(elsewhere, MemoryBlobs(), made, checked(made, ROOT), progress=interrupt)
     assert rows(elsewhere) == empty
     restore(elsewhere, MemoryBlobs(), made, checked(made, ROOT))
-    assert read_manifest(made).position == 4
+    assert read_manifest(made).position == 7
 
 
 def test_a_backup_that_is_cut_off_is_none(owner_url, store, made):

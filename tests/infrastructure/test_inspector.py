@@ -17,6 +17,7 @@ from domain import image
 from domain.classification import PlannedImage
 from domain.image import ImageAccepted, ImageDescribed, ImageRejected
 from infrastructure.event_store import EventLog
+from infrastructure.images.reader import READER_VERSION
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inspector import EXAMINE, Inspector
 from infrastructure.keys import RootKey
@@ -84,8 +85,8 @@ async def test_a_good_image_is_accepted_with_its_measures_and_gets_a_thumbnail()
         planned = bench.uploaded(PICTURE)
         await bench.inspect(planned)
         (said,) = bench.said(planned)
-        thumbnail = Image.open(io.BytesIO(bench.blobs.get_derived(thumbnail_of(planned.sha256))))
-        assert bench.blobs.get_derived(preview_of(planned.sha256)) is None
+        thumbnail = Image.open(io.BytesIO(bench.blobs.get_derived(thumbnail_of(planned.sha256, READER_VERSION))))
+        assert bench.blobs.get_derived(preview_of(planned.sha256, READER_VERSION)) is None
     with Image.open(io.BytesIO(PICTURE)) as picture:
         assert (said.width, said.height) == picture.size
     assert isinstance(said, ImageAccepted)
@@ -98,7 +99,7 @@ async def test_what_browsers_cannot_show_gets_a_preview():
         planned = bench.uploaded(stack())
         await bench.inspect(planned)
         (said,) = bench.said(planned)
-        preview = Image.open(io.BytesIO(bench.blobs.get_derived(preview_of(planned.sha256))))
+        preview = Image.open(io.BytesIO(bench.blobs.get_derived(preview_of(planned.sha256, READER_VERSION))))
     assert (said.dtype, said.pages, said.axes) == ("uint16", 3, "ZYX")
     assert preview.size == (60, 40)
 

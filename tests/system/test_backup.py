@@ -115,7 +115,7 @@ def test_what_was_backed_up_while_people_worked_is_whole_and_works_on(copied, tm
             log.close()
         there = blobs(running_settings(settings))
         assert images
-        assert all(there.get_derived(thumbnail_of(uploads[image.originator_id])) for image in images)
+        assert all(there.get_derived(thumbnail_of(uploads[image.originator_id], image.reader)) for image in images)
 
 
 def test_without_its_root_key_nothing_is_restored(copied, tmp_path):

@@ -1,0 +1,88 @@
+"""Stored images, from the server's own machine."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from api.cli.common import DATA, FAILED, command, err, explained, out, running, the_log
+from infrastructure.settings import Settings
+
+if TYPE_CHECKING:
+    from api.recheck_report import Report
+
+
+@click.group()
+def images() -> None:
+    """Stored images, from the server's own machine."""
+
+
+@images.command()
+@click.option("--dataset", type=click.UUID, help="Only the images of this dataset.")
+@click.option("--dry-run", is_flag=True, help="Write nothing.")
+@click.option("--csv", "how", flag_value="csv", help="Everything that was found as CSV.")
+@click.option("--json", "how", flag_value="json", help="The same as JSON, one object a line.")
+@DATA
+def recheck(dataset: UUID | None, data: Path | None, how: str | None, *, dry_run: bool) -> None:
+    """Decode stored images again with the reader of this release, while everything runs. Run it once after an upgrade.
+
+    Pictures are made again, and what was recorded of an image is corrected. Results that were computed from other pixels are listed
+    and get a warning: run the model again over these images. It may be interrupted and repeated. Exit code 1 when something could
+    not be checked.
+    """
+    from api.recheck_report import Report, output_to
+    from infrastructure.telemetry import configure_logging
+
+    given = running(data)
+    configure_logging(given, "images recheck")
+    report = Report(output_to(how, sys.stdout, out), dry_run=dry_run)
+    with explained(), the_log(given) as log, _progress(how) as progress:
+        _recheck(given, log, dataset, report, progress, dry_run=dry_run)
+    err.print(report.close(), highlight=False, soft_wrap=True)
+    sys.exit(0 if report.complete else FAILED)
+
+
+def _recheck(given: Settings, log: Any, dataset: UUID | None, report: "Report", progress: Progress, *, dry_run: bool) -> None:
+    from application.image_recheck import ImageRecheck, Rechecked, require_complete
+    from application.pixel_reader import PixelReader
+    from infrastructure.container import blobs
+    from infrastructure.image_recheck import recheck_images
+    from projections import read_models
+    from projections.stored_images import PostgresStoredImages
+
+    actor, store = command("images recheck").actor, blobs(given)
+    with read_models.connect(given.postgres_url) as connection:
+        stored = PostgresStoredImages(connection)
+        _require_dataset(log, dataset)
+        require_complete(stored, log)
+        bar = progress.add_task("recheck", total=stored.count(dataset))
+
+        def recheck_with(reader: PixelReader) -> ImageRecheck:
+            return ImageRecheck(
+                log=log, blobs=store, images=stored, reader=reader, actor=actor, now=lambda: datetime.now(UTC), dry_run=dry_run
+            )
+
+        def advance(found: Rechecked | None) -> None:
+            progress.advance(bar)
+            if found is not None:
+                report.add(found)
+
+        recheck_images(given, stored.pages(dataset), blobs=store, recheck_with=recheck_with, report=advance)
+
+
+def _require_dataset(log: Any, wanted: UUID | None) -> None:
+    from application.changes import existing
+    from domain import dataset
+
+    if wanted is not None:
+        existing(log, wanted, dataset.evolve, what="Dataset", closed=lambda it: it.deleted)
+
+
+def _progress(how: str | None) -> Progress:
+    """On stderr; not where it would run through rows on the same terminal."""
+    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=err, redirect_stdout=False, disable=how is not None and sys.stdout.isatty())

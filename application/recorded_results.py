@@ -1,0 +1,76 @@
+"""Results of an image as the log keeps them, with what made them."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Final, Protocol
+from uuid import UUID
+
+import msgspec
+
+from application.ports import Log
+from domain import model
+from domain.classification import ChunkJudged, ImageResult
+from domain.errors import NotFound
+from domain.model import Version
+from domain.values import model_id, result_id
+
+CACHED_CHUNKS: Final = 64  # of up to 64 results each: images that were uploaded together were mostly classified together
+CACHED_VERSIONS: Final = 32
+
+
+class ChunkPositions(Protocol):
+    def chunks_of(self, image: UUID) -> Sequence[int]:
+        """Positions of the ChunkJudged events about an image, ascending, without those of deleted jobs. Raises Unavailable."""
+
+
+class RecordedResult(msgspec.Struct, frozen=True, kw_only=True):
+    """`preprocessing` is the digest of what made the tensor; empty where the log does not say it."""
+
+    job: UUID
+    model_name: str
+    model_version: int
+    preprocessing: str
+    result: ImageResult
+
+    @property
+    def id(self) -> UUID:
+        return result_id(self.job, self.result.image_id)
+
+    @property
+    def model(self) -> tuple[str, int]:
+        return self.model_name, self.model_version
+
+
+class RecordedResults:
+    """May be shared by threads; memory is bounded."""
+
+    def __init__(self, *, log: Log, chunks: ChunkPositions) -> None:
+        self._log, self._chunks = log, chunks
+        self._chunk = lru_cache(CACHED_CHUNKS)(self._loaded_chunk)
+        self.version = lru_cache(CACHED_VERSIONS)(self._loaded_version)
+
+    def of(self, image: UUID) -> Iterator[RecordedResult]:
+        """Oldest first. Raises Unavailable."""
+        for position in self._chunks.chunks_of(image):
+            chunk = self._chunk(position)
+            for result in chunk.results:
+                if result.image_id == image:
+                    yield RecordedResult(
+                        job=chunk.job_id,
+                        model_name=chunk.model_name,
+                        model_version=chunk.model_version,
+                        preprocessing=chunk.provenance.preprocessing if chunk.provenance else "",
+                        result=result,
+                    )
+
+    def _loaded_chunk(self, position: int) -> ChunkJudged:
+        event = self._log.decode(self._log.read(position - 1, 1)[0])
+        assert isinstance(event, ChunkJudged)
+        return event
+
+    def _loaded_version(self, name: str, number: int) -> Version:
+        """Raises NotFound."""
+        state = self._log.load(model_id(name), model.evolve)
+        if state is None:
+            raise NotFound(f"Model {name} not found")
+        return state.numbered(number)

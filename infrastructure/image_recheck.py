@@ -1,0 +1,117 @@
+"""The recheck of stored images: the reader runs in sandboxed children, one thread an image waits for their answers."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from application.image_recheck import ImageRecheck, Rechecked
+from application.pixel_reader import Decoded, DecoderFailed, PixelReader, Prediction, Unreadable
+from application.ports import Blobs
+from domain.image import Inspection
+from domain.model import Version
+from infrastructure.blame import blamed
+from infrastructure.findings import Inspected, Judged, Seen, Unseen
+from infrastructure.images.reader import READER_VERSION
+from infrastructure.images.validation import ImageLimits
+from infrastructure.model_record import record_from_json
+from infrastructure.pool import ChildFailed, ChildLost, Nursery, Pool
+from infrastructure.preprocessing import digest
+from infrastructure.settings import Settings
+
+T = TypeVar("T")
+Report = Callable[[Rechecked | None], None]
+
+EXAMINE: Final = "infrastructure.looking:examine"
+CLASSIFY: Final = "infrastructure.looking:classify"
+NICE: Final = 10  # the work of those who wait goes first
+IMAGES_PER_CHILD: Final = 2  # one at work, one being read
+ATTEMPTS: Final = 2  # a child may have been broken by an earlier call
+FAILS: Final = Unseen("decoder_failed", "The image could not be decoded. Try again")
+
+
+class ChildReader:
+    """The port `PixelReader` over a pool of children, for threads other than that of the pool's event loop."""
+
+    version = READER_VERSION
+
+    def __init__(self, *, pool: Pool, blobs: Blobs, limits: ImageLimits, examine: str = EXAMINE, classify: str = CLASSIFY) -> None:
+        self._pool, self._blobs, self._limits = pool, blobs, limits
+        self._examine, self._classify = examine, classify
+        self._loop = asyncio.get_running_loop()
+        self.preprocessing = lru_cache(lambda record: digest(record_from_json(record).preprocessing))
+
+    def decode(self, data: bytes) -> Decoded | Unreadable:
+        answer: Inspected | Unseen = self._answer(
+            lambda: self._pool.run(self._examine, data, self._limits, into=Inspected | Unseen)  # type: ignore[arg-type]
+        )
+        if isinstance(answer, Unseen):
+            return Unreadable(answer.detail)
+        inspection = msgspec.convert(answer, Inspection, from_attributes=True)
+        return Decoded(inspection=inspection, thumbnail=answer.thumbnail, preview=answer.preview)
+
+    def classify(self, data: bytes, version: Version) -> Prediction | Unreadable:
+        async def weights() -> bytes:
+            return await asyncio.to_thread(self._blobs.read, version.sha256)
+
+        arguments = version.sha256, version.record, [data], self._limits
+        judged = self._answer(lambda: self._pool.run(self._classify, *arguments, into=Judged, lend={version.sha256: weights}))
+        (answer,) = judged.answers
+        if isinstance(answer, Seen):
+            return Prediction(label=answer.label, confidence=answer.confidence, scores=answer.scores)
+        return Unreadable(answer.detail)
+
+    def _answer(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+            except (ChildLost, ChildFailed) as error:
+                if attempt == ATTEMPTS:
+                    raise DecoderFailed(blamed(error, otherwise=FAILS).detail) from error
+        raise AssertionError("unreachable")
+
+
+def recheck_images(
+    given: Settings,
+    pages: Iterable[Sequence[UUID]],
+    *,
+    blobs: Blobs,
+    recheck_with: Callable[[PixelReader], ImageRecheck],
+    report: Report,
+) -> None:
+    """Check images, page by page, and `report` on each as soon as it was checked; None for one that had nothing to check.
+
+    Raises Unavailable. To be called in the main thread; may be interrupted at any time.
+    """
+
+    async def run() -> None:
+        nursery, size = Nursery("infrastructure.looking"), given.inference_processes or os.cpu_count() or 1
+        pool = Pool(nursery, size=size, nice=NICE, memory_bytes=given.inference_memory_bytes, hang_seconds=given.inference_hang_seconds)
+        limits = ImageLimits(pixels=given.image_max_pixels, bands=given.image_max_bands, pages=given.image_max_pages)
+        recheck = recheck_with(ChildReader(pool=pool, blobs=blobs, limits=limits))
+        threads = ThreadPoolExecutor(IMAGES_PER_CHILD * size, thread_name_prefix="recheck")
+        try:
+            for page in pages:
+                await _check_page(threads, recheck, page, report)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            pool.close()
+            nursery.close()
+
+    asyncio.run(run())
+
+
+async def _check_page(threads: ThreadPoolExecutor, recheck: ImageRecheck, page: Sequence[UUID], report: Report) -> None:
+    loop = asyncio.get_running_loop()
+    checks = [loop.run_in_executor(threads, recheck.check, image) for image in page]
+    try:
+        for check in asyncio.as_completed(checks):
+            report(await check)
+    finally:
+        for unfinished in checks:
+            unfinished.cancel()
