@@ -78,3 +78,12 @@ def test_xmp_turns_no_picture_as_browsers_show_it():
     plain = jpeg(40, 20)
     xmp = plain[:2] + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP) + plain[2:]
     assert pixels_of(xmp).shape == pixels_of(plain).shape == (20, 40, 3)
+
+
+def test_a_tag_that_is_repeated_with_the_same_value_does_no_harm():
+    data = bytearray(tiff(page(), pixels=RAMP.tobytes()))
+    directory = 16 + RAMP.size
+    orientation = struct.pack("<HHIHH", 274, 3, 1, 1, 0)
+    data[directory : directory + 2] = struct.pack("<H", 11)
+    data[directory + 2 + 9 * 12 : directory + 2 + 9 * 12] = orientation * 2
+    np.testing.assert_array_equal(pixels_of(bytes(data))[:, :, 0], RAMP)
