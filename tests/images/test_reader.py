@@ -1,5 +1,6 @@
 """What other programs write and no encoder of ours does: each must be read as by other decoders, or refused at upload."""
 
+import io
 import struct
 import zlib
 
@@ -7,9 +8,10 @@ import imagecodecs
 import numpy as np
 import pytest
 
+from domain.errors import DamagedImage, UnsupportedImage
 from infrastructure.images.inspection import inspect
 from infrastructure.images.reader import open_image
-from infrastructure.images.validation import ImageLimits
+from infrastructure.images.validation import ImageLimits, examine
 from tests.hostile import LONG, SHORT, bare_png, chunk, header, jpeg, page, segment, tiff
 
 LIMITS = ImageLimits()
@@ -28,6 +30,13 @@ def pixels_of(data):
     inspect(data, limits=LIMITS)
     with open_image(data, limits=LIMITS) as image:
         return image.plane().pixels
+
+
+def refused(data, error):
+    """What the gate says."""
+    with pytest.raises(error) as raised:
+        examine(io.BytesIO(data), limits=LIMITS)
+    return raised.value.detail
 
 
 def packed_page(packed, compression, **more):
@@ -87,3 +96,20 @@ def test_a_tag_that_is_repeated_with_the_same_value_does_no_harm():
     data[directory : directory + 2] = struct.pack("<H", 11)
     data[directory + 2 + 9 * 12 : directory + 2 + 9 * 12] = orientation * 2
     np.testing.assert_array_equal(pixels_of(bytes(data))[:, :, 0], RAMP)
+
+
+def test_strips_beyond_the_last_row_are_left_out():
+    more = tiff(page(t278=(LONG, [4]), t273=(LONG, [16, 48, 16]), t279=(LONG, [32, 32, 32])), pixels=RAMP.tobytes())
+    np.testing.assert_array_equal(pixels_of(more)[:, :, 0], RAMP)
+
+
+@pytest.mark.parametrize("compression", [NONE, LZW])
+def test_a_sparse_file_is_refused_and_not_filled_with_other_bytes(compression):
+    sparse = page(t278=(LONG, [4]), t259=(SHORT, [compression]), t273=(LONG, [16, 0]), t279=(LONG, [32, 0]))
+    assert "Save it with all of its pixels" in refused(tiff(sparse), UnsupportedImage)
+
+
+def test_an_empty_strip_is_found_at_upload():
+    packed = PACK[LZW](RAMP[:4].tobytes())
+    strips = {"t278": (LONG, [4]), "t273": (LONG, [16, 16]), "t279": (LONG, [len(packed), 0])}
+    assert "empty" in refused(tiff(page(t259=(SHORT, [LZW]), **strips), pixels=packed), DamagedImage)

@@ -334,10 +334,15 @@ def _with_blocks(page: PageLayout, limits: ImageLimits) -> PageLayout:
         width, height = page.width, min(directory.number(ROWS_PER_STRIP, page.height), page.height)
     if width < 1 or height < 1:
         raise damaged("its strips or tiles have no size")
-    offsets, sizes = block_offsets(directory, limits), block_sizes(directory, limits)
     planes = page.samples if page.separate else 1
-    if len(offsets) != planes * -(-page.width // width) * -(-page.height // height):
-        raise damaged("it has more or fewer strips or tiles than its size asks for")
+    needed = planes * -(-page.width // width) * -(-page.height // height)
+    offsets, sizes = block_offsets(directory, limits)[:needed], block_sizes(directory, limits)[:needed]
+    if len(offsets) < needed or 0 < len(sizes) < needed:
+        raise damaged("it has fewer strips or tiles than its size asks for")
+    if 0 in offsets:
+        raise unsupported_layout(directory, "leaves out parts of its picture as empty. Save it with all of its pixels")
+    if page.compression is not Compression.NONE and 0 in sizes:
+        raise damaged("a part of its picture is empty")
     placed = msgspec.structs.replace(page, blocks=Blocks(offsets, sizes, width, height, tiled))
     if page.compression is not Compression.NONE or (sizes and all(sizes)):
         return placed
