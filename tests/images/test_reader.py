@@ -12,7 +12,7 @@ from domain.errors import DamagedImage, UnsupportedImage
 from infrastructure.images.inspection import inspect
 from infrastructure.images.reader import open_image
 from infrastructure.images.validation import ImageLimits, examine
-from tests.hostile import LONG, SHORT, bare_png, chunk, header, jpeg, page, segment, tiff
+from tests.hostile import IFD, LONG, SHORT, bare_png, chunk, header, jpeg, page, segment, tiff
 
 LIMITS = ImageLimits()
 NONE, LZW, DEFLATE, PACKBITS, ZSTANDARD = 1, 5, 8, 32773, 50000
@@ -113,3 +113,28 @@ def test_an_empty_strip_is_found_at_upload():
     packed = PACK[LZW](RAMP[:4].tobytes())
     strips = {"t278": (LONG, [4]), "t273": (LONG, [16, 16]), "t279": (LONG, [len(packed), 0])}
     assert "empty" in refused(tiff(page(t259=(SHORT, [LZW]), **strips), pixels=packed), DamagedImage)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_horizontal_differences_of_floating_point_are_those_of_their_bits(dtype, order):
+    numbers = (RAMP / 7 - 10).astype(dtype)
+    bits = numbers.view(f"uint{8 * numbers.itemsize}")
+    differences = np.diff(bits, axis=1, prepend=bits.dtype.type(0)).astype(bits.dtype)
+    packed = zlib.compress(differences.astype(bits.dtype.newbyteorder(order)).tobytes())
+    tags = {"t258": (SHORT, [8 * numbers.itemsize]), "t317": (SHORT, [2]), "t339": (SHORT, [3])}
+    file = tiff(page(t259=(SHORT, [DEFLATE]), t279=(LONG, [len(packed)]), **tags), pixels=packed, order=order)
+    np.testing.assert_array_equal(pixels_of(file)[:, :, 0], numbers)
+
+
+@pytest.mark.parametrize("tag", ["t32997", "t32998"])
+def test_a_volume_in_one_page_is_refused(tag):
+    assert "Save each of its planes as a page" in refused(tiff(page(**{tag: (LONG, [4])})), UnsupportedImage)
+
+
+def test_notes_below_a_page_are_no_picture():
+    """Cameras keep a JPEG thumbnail in a directory without a size."""
+    pixels = RAMP.tobytes()
+    notes = struct.pack("<H", 1) + struct.pack("<HHII", 513, 4, 1, 16) + bytes(4)
+    file = tiff(page(t330=(IFD, [16 + len(pixels)])), pixels=pixels + notes)
+    np.testing.assert_array_equal(pixels_of(file)[:, :, 0], RAMP)
