@@ -13,6 +13,7 @@ from domain.errors import DamagedImage
 from domain.values import ImageWarning
 from infrastructure.images import png_chunks
 from infrastructure.images.decoding import FAILURES, decoding
+from infrastructure.images.jpeg_markers import without_broken_markers
 from infrastructure.images.metadata import camera, pixel_size
 from infrastructure.images.orientation import upright
 from infrastructure.images.png_chunks import pixel_chunks
@@ -139,7 +140,9 @@ def _opened(file: BinaryIO) -> ImageFile.ImageFile | None:
     start = file.read(2)
     file.seek(0)
     try:
-        return JpegImagePlugin.JpegImageFile(file) if start == b"\xff\xd8" else PngImagePlugin.PngImageFile(file)
+        if start == b"\xff\xd8":
+            return JpegImagePlugin.JpegImageFile(io.BytesIO(without_broken_markers(file.read())))
+        return PngImagePlugin.PngImageFile(file)
     except FAILURES:
         return None
 
@@ -157,7 +160,9 @@ def _check_jpeg(data: bytes, scan_end: int, *, reduced: bool) -> None:
     `reduced`: all data are unpacked, but few pixels are computed from them. What a progressive picture has last is its finest detail,
     which only shows in full size.
     """
-    if _digest(data, reduced=reduced) != _digest(data[:scan_end] + NOISE + END_OF_IMAGE, reduced=reduced):
+    sound = without_broken_markers(data)
+    ended = sound[: scan_end - len(data) + len(sound)] + NOISE + END_OF_IMAGE
+    if _digest(sound, reduced=reduced) != _digest(ended, reduced=reduced):
         raise DamagedImage("The JPEG file is damaged: a part of its picture is missing. Save or export it again", reason="incomplete")
 
 

@@ -138,3 +138,20 @@ def test_notes_below_a_page_are_no_picture():
     notes = struct.pack("<H", 1) + struct.pack("<HHII", 513, 4, 1, 16) + bytes(4)
     file = tiff(page(t330=(IFD, [16 + len(pixels)])), pixels=pixels + notes)
     np.testing.assert_array_equal(pixels_of(file)[:, :, 0], RAMP)
+
+
+@pytest.mark.parametrize("broken", [segment(0xE0, b"JFIF\0"), segment(0xEE, b"Adobe"), segment(0xE0, b"JFIF"), segment(0xEE, b"Adobe\0d")])
+def test_a_marker_that_is_too_short_is_passed_over(broken):
+    plain = jpeg(40, 20)
+    np.testing.assert_array_equal(pixels_of(plain[:2] + broken + plain[2:]), pixels_of(plain))
+
+
+def test_components_may_share_a_name_where_one_scan_holds_them_all():
+    """An encoder of CMYK names them 1, 2, 3, 1."""
+    plain = jpeg(40, 20, mode="CMYK")
+    frame = plain.index(b"\xff\xc0")
+    scan = plain.index(b"\xff\xda")
+    renamed = bytearray(plain)
+    renamed[frame + 10 + 9] = plain[frame + 10]
+    renamed[scan + 5 + 6] = plain[scan + 5]
+    np.testing.assert_array_equal(pixels_of(bytes(renamed)), pixels_of(plain))
