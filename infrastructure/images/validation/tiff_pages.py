@@ -73,7 +73,9 @@ class _Check:
         return page
 
     def level(self, directory: Directory) -> None:
-        """Levels, thumbnails and masks are not decoded, so only their bounds matter."""
+        """Levels, thumbnails and masks are not decoded, so only their bounds matter. What has no size is no picture, but other notes."""
+        if WIDTH not in directory.entries and HEIGHT not in directory.entries:
+            return
         check_size(directory.number(WIDTH), directory.number(HEIGHT), directory.number(SAMPLES, 1), self._limits)
         offsets = block_offsets(directory, self._limits)
         self._check_inside(offsets, block_sizes(directory, self._limits) or [0] * len(offsets))
