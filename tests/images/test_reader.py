@@ -155,3 +155,16 @@ def test_components_may_share_a_name_where_one_scan_holds_them_all():
     renamed[frame + 10 + 9] = plain[frame + 10]
     renamed[scan + 5 + 6] = plain[scan + 5]
     np.testing.assert_array_equal(pixels_of(bytes(renamed)), pixels_of(plain))
+
+
+def sampled(*factors):
+    """A JPEG whose header claims these sampling factors for its three components."""
+    data = bytearray(jpeg(40, 20))
+    for place, factor in enumerate(factors):
+        data[data.index(b"\xff\xc0") + 11 + 3 * place] = factor
+    return bytes(data)
+
+
+def test_sampling_that_no_decoder_knows_is_refused_at_upload():
+    assert "Save it as an ordinary" in refused(sampled(0x31, 0x21, 0x11), UnsupportedImage)
+    assert "broken" in refused(sampled(0x44, 0x11, 0x11), DamagedImage)
