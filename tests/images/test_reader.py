@@ -168,3 +168,9 @@ def sampled(*factors):
 def test_sampling_that_no_decoder_knows_is_refused_at_upload():
     assert "Save it as an ordinary" in refused(sampled(0x31, 0x21, 0x11), UnsupportedImage)
     assert "broken" in refused(sampled(0x44, 0x11, 0x11), DamagedImage)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_fill_bytes_before_the_end_marker_are_passed_over(progressive):
+    plain = jpeg(40, 20, progressive=progressive)
+    np.testing.assert_array_equal(pixels_of(plain[:-2] + b"\xff\xff" + plain[-2:]), pixels_of(plain))
