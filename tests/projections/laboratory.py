@@ -4,19 +4,22 @@ from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
+import msgspec
+
 from application import classifications, datasets, devices, images
 from application.ports import Secret
 from domain import classification, image, model, session, user
 from domain.access import Actor, Grant, Role
 from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
 from domain.user import Status
-from domain.values import model_id, system_actor
+from domain.values import model_id, result_id, system_actor
 from projections.checkpoints import Checkpoint
 from tests.given import NOW, command
 
 SYSTEM = Actor(id=system_actor("tests"), kind="system")
 LABELS = ("round", "flat")
 SHA256 = "ab" * 32
+INSPECTION = image.Inspection(width=95, height=94, bands=3, dtype="uint8", pages=1, axes="YXC", pixel_size_um=0.25, reader=2, warnings=())
 
 
 class Laboratory:
@@ -63,21 +66,17 @@ class Laboratory:
         ).id
 
     def accept(self, image_id):
-        about = {
-            "width": 95,
-            "height": 94,
-            "bands": 3,
-            "dtype": "uint8",
-            "pages": 1,
-            "axes": "YXC",
-            "pixel_size_um": 0.25,
-            "reader": 2,
-            "warnings": (),
-        }
+        about = msgspec.structs.asdict(INSPECTION)
         self.change(image_id, image, lambda it: image.accept(it, **about, by=SYSTEM.id, at=self.now))
 
     def reject(self, image_id, reason="damaged_image"):
         self.change(image_id, image, lambda it: image.reject(it, reason=reason, detail="It is torn.", by=SYSTEM.id, at=self.now))
+
+    def reinspect(self, image_id, *, outdated=(), **changed):
+        """A newer reader finds the same in every image, but for what `changed`; `outdated` are results."""
+        found = msgspec.structs.replace(INSPECTION, **{"reader": INSPECTION.reader + 1} | changed)
+        about = {"outdated": outdated, "by": SYSTEM.id, "at": self.now}
+        self.change(image_id, image, lambda it: image.reinspect(it, found, **about))
 
     def delete_image(self, owner, image_id):
         images.delete(image_id, command=self.command(owner), log=self.log)
@@ -184,6 +183,7 @@ def a_busy_week(lab, *, count=12, chunk=5):
     deleted, drowned = lab.job(ada, image=found[4]), lab.job(ada, image=lost)
     lab.judge(deleted, 0, [found[4]])
     lab.delete_job(ada, deleted)
+    lab.reinspect(found[0], outdated=[result_id(whole, found[0])])
     lab.judge(drowned, 0, [lost])
     late = lab.job(ada, image=found[3])
     lab.delete_image(ada, found[3])

@@ -11,7 +11,9 @@ NOUNS = (activity, checkpoints, classifications, datasets, devices, images, mode
 FOR_ANYBODY = {"checkpoints.position", "models.listed", "models.names", "models.get"}
 """The log's position, and models, which belong to the installation."""
 
-BELONGS_TO_A_DATASET = re.compile(r"\b(?:from|join) (?:datasets|images|classifications|results|failures|activity|dataset_access)\b")
+BELONGS_TO_A_DATASET = re.compile(
+    r"\b(?:from|join) (?:datasets|images|classifications|results|outdated_results|failures|activity|dataset_access)\b"
+)
 
 
 def queries():

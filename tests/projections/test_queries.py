@@ -10,6 +10,7 @@ import pytest
 from domain.access import Actor, Grant, Role
 from domain.classification import Phase
 from domain.errors import Forbidden, Invalid, NotFound, Unavailable
+from domain.values import ImageWarning, result_id
 from infrastructure.reads import ReadDatabase, Visible
 from projections import (
     activity,
@@ -163,6 +164,31 @@ async def test_deleting_a_job_an_image_or_a_dataset_hides_its_results_from_every
         assert (await statistics.today(db, reader, now=laboratory.now)).classified_last_24_hours == 10
 
 
+async def test_a_result_that_was_computed_from_other_pixels_says_so_wherever_it_is_shown(db, laboratory, week):
+    outdated = result_id(week.whole, week.images[0])
+    shown = [
+        *(await results.listed(db, week.ada)).items,
+        *(await results.listed(db, week.ada, classification_id=week.whole)).items,
+        *(await results.listed(db, week.ada, image_id=week.images[0])).items,
+        *(await statistics.today(db, week.ada, now=laboratory.now)).last_10_results,
+        await results.get(db, week.ada, outdated),
+    ]
+    marked = [one for one in shown if [warning.code for warning in one.warnings] == ["other_pixels"]]
+    assert [one.id for one in marked] == [outdated] * 5
+    assert marked[0].warnings[0].detail == (
+        "Reader 3 gives other pixels than those that this result was computed from. Run the model again"
+    )
+    assert all(one.warnings == () for one in shown if one.id != outdated)
+
+
+async def test_a_rejected_image_that_a_newer_reader_can_read_is_accepted(db, laboratory, week):
+    laboratory.reinspect(week.images[-1], width=7, warnings=(ImageWarning("values_scaled", "x"),))
+    laboratory.follow()
+    seen = await images.get(db, week.ada, week.images[-1])
+    assert (seen.accepted, seen.rejected, seen.rejected_detail) == (True, None, None)
+    assert (seen.width, seen.reader, [one.code for one in seen.warnings]) == (7, 3, ["values_scaled"])
+
+
 # ---- lists -----------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("order_by", ["uploaded_at", "-uploaded_at", "filename", "-filename", "created_at", "-created_at"])
 async def test_cursors_and_pages_walk_the_same_list_in_the_asked_order(db, laboratory, order_by):
@@ -287,7 +313,7 @@ async def test_the_feed_goes_on_where_it_ended_and_skips_what_is_foreign(db, lab
     seen, position, more = [], 0, True
     while more:
         feed = await activity.after(db, week.ada, position=position, limit=3)
-        assert feed.position > position
+        assert feed.position > position or not feed.more
         seen += [one.position for one in feed.items]
         position, more = feed.position, feed.more
     assert position == log.head()
@@ -395,3 +421,25 @@ async def test_a_page_out_of_very_many_datasets_is_walked_newest_first(laborator
         plan = "\n".join(row[0] for row in connection.execute("explain " + query, wanted | {"subject": subject}))
         assert index in plan, plan
         assert "Sort" not in plan, plan
+
+
+async def test_warnings_of_a_page_of_results_cost_no_walk_through_all_outdated_results(laboratory, connection, owner_url):
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    image = lab.image(ada, lab.dataset(ada))
+    job = lab.job(ada, image=image)
+    lab.judge(job, 0, [image])
+    lab.follow()
+    connection.execute(
+        "insert into results select (jsonb_populate_record(r, jsonb_build_object('id', md5(g::text)::uuid,"
+        " 'created_at', r.created_at + g * interval '1 s'))).* from results r, generate_series(1, 20000) g"
+    )
+    connection.execute("insert into outdated_results select id, image_id, 2 from results")
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("analyze read.results, read.outdated_results")
+    wanted = {"subject": ada.id, "at": None, "after": None, "most": 26, "id": None, "classification_id": None, "image_id": None}
+    for query, where in ((results.OF_ALL, {}), (results.OF_ONE, {"classification_id": job}), (results.OF_ONE, {"image_id": image})):
+        plan = "\n".join(row[0] for row in connection.execute("explain " + query, wanted | where))
+        assert "Seq Scan on outdated_results" not in plan, plan
+        assert "Seq Scan on results" not in plan, plan

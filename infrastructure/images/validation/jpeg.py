@@ -7,7 +7,7 @@ from typing import Final
 from domain.errors import DamagedImage, ImageTooLarge
 from infrastructure.images.validation.incremental import Exactly, MarkerAfterScan, Past, Pull, Trailer, Walk, Wanted
 from infrastructure.images.validation.jpeg_frame import Component, Frame, damaged, parts_of, read_frame
-from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_block, cut_off, too_many_parts
+from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_memory, cut_off, too_many_parts
 
 START, END, SCAN, RESTART_INTERVAL, APP1, APP2, APP14 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1, 0xE2, 0xEE
 FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -136,6 +136,7 @@ class Picture:
             raise damaged("it has two headers")
         else:
             self.frame = read_frame(marker, body, self._limits)
+            self._check_memory(self.frame, 0)
 
     def _scan(self, body: bytes) -> Marker:
         if self.frame is None:
@@ -170,7 +171,10 @@ class Picture:
         if self._scans > self._limits.scans:
             raise ImageTooLarge("The JPEG file has too many passes. Save it as an ordinary JPEG", reason="too_many_parts")
         if frame.progressive or not whole:
-            check_block(BYTES_PER_BLOCK * sum(map(frame.blocks, frame.components)), self._limits)
+            self._check_memory(frame, BYTES_PER_BLOCK * sum(map(frame.blocks, frame.components)))
+
+    def _check_memory(self, frame: Frame, block: int) -> None:
+        check_memory(frame.width * frame.height, len(frame.components), 8, self._limits, block=block)
 
     def _check_complete(self) -> None:
         if self.frame is None:

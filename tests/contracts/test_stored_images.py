@@ -1,0 +1,130 @@
+"""Which images a recheck goes through, and where their results are: the same from Postgres and in memory."""
+
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from domain.errors import Unavailable
+from infrastructure.event_store import EventLog
+from infrastructure.keys import RootKey
+from infrastructure.memory_store import MemoryRecorder
+from projections import read_models
+from projections.memory_models import MemoryDatabase, MemoryModels
+from projections.projector import Projector
+from projections.read_models import PostgresModels
+from projections.stored_images import PAGE, PostgresStoredImages
+from projections.worker import LogDecoder
+from tests.projections.laboratory import Laboratory, a_busy_week
+from tests.twins.stored_images import MemoryStoredImages
+
+ROOT = RootKey(bytes(32))
+PAGE_SIZE = 4
+
+
+class Stored:
+    """A log with its read models, and the stored images over them."""
+
+    def __init__(self, models, images):
+        self.log, self.images = EventLog(MemoryRecorder(ROOT), ROOT), images
+        self.projector = Projector(models, LogDecoder(self.log))
+        self.laboratory = Laboratory(self.log, self.projector)
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def stored(request):
+    if request.param == "memory":
+        database = MemoryDatabase()
+        stored = Stored(lambda: MemoryModels(database), MemoryStoredImages(database, page_size=PAGE_SIZE))
+        yield stored
+    else:
+        url = request.getfixturevalue("app_url")
+        with read_models.connect(url) as connection:
+            stored = Stored(lambda: PostgresModels(read_models.connect(url)), PostgresStoredImages(connection, page_size=PAGE_SIZE))
+            yield stored
+    stored.projector.close()
+
+
+@pytest.fixture
+def week(stored):
+    week = a_busy_week(stored.laboratory)
+    stored.laboratory.follow()
+    return week
+
+
+def types_at(log, positions):
+    return [log.read(position - 1, 1)[0].type for position in positions]
+
+
+def test_every_inspected_image_that_is_still_there_comes_once(stored, week):
+    pages = list(stored.images.pages(None))
+    found = [image for page in pages for image in page]
+    pending, deleted = week.images[-2], week.images[3]
+    assert sorted(found) == sorted({*week.images} - {pending, deleted})
+    assert {len(page) for page in pages[:-1]} == {PAGE_SIZE}
+    assert stored.images.count(None) == len(found)
+    assert [*stored.images.pages(week.cells)] == pages
+
+
+def test_images_come_in_the_order_of_their_upload(stored):
+    lab = stored.laboratory
+    ada = lab.user()
+    cells = lab.dataset(ada)
+    uploaded = []
+    for _ in range(2 * PAGE_SIZE + 1):
+        lab.later(seconds=1)
+        uploaded.append(lab.image(ada, cells))
+        lab.accept(uploaded[-1])
+    lab.follow()
+    assert [image for page in stored.images.pages(cells) for image in page] == uploaded
+
+
+@pytest.mark.parametrize("dataset", ["gone", "unknown"])
+def test_of_a_dataset_that_is_gone_there_are_none(stored, week, dataset):
+    asked = week.gone if dataset == "gone" else uuid4()
+    assert list(stored.images.pages(asked)) == []
+    assert stored.images.count(asked) == 0
+
+
+def test_the_chunks_of_an_image_are_found_in_order_without_those_of_deleted_jobs(stored, week):
+    chunks = stored.images.chunks_of(week.images[2])
+    assert list(chunks) == sorted(chunks)
+    assert types_at(stored.log, chunks) == ["ChunkJudged"] * 2
+    jobs = [stored.log.decode(stored.log.read(position - 1, 1)[0]).job_id for position in chunks]
+    assert jobs == [week.whole, week.single]
+    assert len(stored.images.chunks_of(week.images[4])) == 1
+    assert list(stored.images.chunks_of(uuid4())) == []
+
+
+def test_read_models_are_complete_up_to_what_was_applied(stored, week):
+    head = stored.log.head()
+    assert stored.images.are_complete(head)
+    assert not stored.images.are_complete(head + 1)
+
+
+@pytest.mark.parametrize("stored", ["postgres"], indirect=True)
+def test_a_page_of_images_is_found_by_index(stored, owner_url):
+    lab = stored.laboratory
+    ada = lab.user()
+    lab.accept(lab.image(ada, lab.dataset(ada)))
+    lab.follow()
+    wanted = {"dataset": None, "at": "2000-01-01T00:00:00Z", "after": uuid4(), "most": 200}
+    with psycopg.connect(owner_url, autocommit=True, options="-c search_path=read") as owner:
+        owner.execute(
+            "insert into images select (jsonb_populate_record(i, jsonb_build_object('id', gen_random_uuid(),"
+            " 'uploaded_at', i.uploaded_at + g * interval '1 s'))).* from images i, generate_series(1, 5000) g"
+        )
+        owner.execute("analyze images")
+        plan = "\n".join(row[0] for row in owner.execute("explain " + PAGE, wanted))
+    assert "images_newest_of_all" in plan, plan
+    assert "Sort" not in plan, plan
+    assert sum(len(page) for page in stored.images.pages(None)) == stored.images.count(None) == 5001
+
+
+def test_a_database_that_is_away_is_unavailable(app_url, owner_url):
+    with read_models.connect(app_url) as connection:
+        images = PostgresStoredImages(connection)
+        with psycopg.connect(owner_url, autocommit=True) as owner:
+            owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'bioscope_app'")
+        with pytest.raises(Unavailable):
+            images.count(None)
