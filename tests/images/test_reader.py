@@ -174,3 +174,21 @@ def test_sampling_that_no_decoder_knows_is_refused_at_upload():
 def test_fill_bytes_before_the_end_marker_are_passed_over(progressive):
     plain = jpeg(40, 20, progressive=progressive)
     np.testing.assert_array_equal(pixels_of(plain[:-2] + b"\xff\xff" + plain[-2:]), pixels_of(plain))
+
+
+@pytest.mark.parametrize(
+    ("tags", "named"),
+    [
+        ({"t258": (SHORT, [12])}, "grey pixels as unsigned integers of 12 bits"),
+        ({"t258": (SHORT, [64]), "t339": (SHORT, [3])}, "grey pixels as floating-point numbers of 64 bits"),
+        (
+            {"t258": (SHORT, [8] * 4), "t277": (SHORT, [4]), "t262": (SHORT, [5]), "t339": (SHORT, [2])},
+            "CMYK pixels as signed integers of 8",
+        ),
+        ({"t339": (SHORT, [6])}, "other numbers of 8 bits"),
+    ],
+)
+def test_a_refusal_names_the_numbers_that_are_not_supported(tags, named):
+    detail = refused(tiff(page(**tags)), UnsupportedImage)
+    assert named in detail
+    assert "Save it as unsigned integers of 8 or 16 bits" in detail
