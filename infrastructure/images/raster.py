@@ -24,6 +24,8 @@ from infrastructure.images.validation import UploadGate
 ORIENTATION: Final = 0x0112
 NOISE: Final = hashlib.shake_128(b"more picture data").digest(4096).replace(b"\xff", b"\x7f")
 END_OF_IMAGE: Final = b"\xff\xd9"
+FILL: Final = b"\xff"
+"""May stand before a marker, as often as an encoder likes."""
 JPEG_FILL: Final = frozenset({127, 128})
 """What decoders paint where the data of a JPEG end too early; 127 where the bands are inverted (CMYK)."""
 TRAILER_IGNORED: Final = ImageWarning(
@@ -161,7 +163,7 @@ def _check_jpeg(data: bytes, scan_end: int, *, reduced: bool) -> None:
     which only shows in full size.
     """
     sound = without_broken_markers(data)
-    ended = sound[: scan_end - len(data) + len(sound)] + NOISE + END_OF_IMAGE
+    ended = sound[: scan_end - len(data) + len(sound)].rstrip(FILL) + NOISE + END_OF_IMAGE
     if _digest(sound, reduced=reduced) != _digest(ended, reduced=reduced):
         raise DamagedImage("The JPEG file is damaged: a part of its picture is missing. Save or export it again", reason="incomplete")
 

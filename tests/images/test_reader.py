@@ -155,3 +155,40 @@ def test_components_may_share_a_name_where_one_scan_holds_them_all():
     renamed[frame + 10 + 9] = plain[frame + 10]
     renamed[scan + 5 + 6] = plain[scan + 5]
     np.testing.assert_array_equal(pixels_of(bytes(renamed)), pixels_of(plain))
+
+
+def sampled(*factors):
+    """A JPEG whose header claims these sampling factors for its three components."""
+    data = bytearray(jpeg(40, 20))
+    for place, factor in enumerate(factors):
+        data[data.index(b"\xff\xc0") + 11 + 3 * place] = factor
+    return bytes(data)
+
+
+def test_sampling_that_no_decoder_knows_is_refused_at_upload():
+    assert "Save it as an ordinary" in refused(sampled(0x31, 0x21, 0x11), UnsupportedImage)
+    assert "broken" in refused(sampled(0x44, 0x11, 0x11), DamagedImage)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_fill_bytes_before_the_end_marker_are_passed_over(progressive):
+    plain = jpeg(40, 20, progressive=progressive)
+    np.testing.assert_array_equal(pixels_of(plain[:-2] + b"\xff\xff" + plain[-2:]), pixels_of(plain))
+
+
+@pytest.mark.parametrize(
+    ("tags", "named"),
+    [
+        ({"t258": (SHORT, [12])}, "grey pixels as unsigned integers of 12 bits"),
+        ({"t258": (SHORT, [64]), "t339": (SHORT, [3])}, "grey pixels as floating-point numbers of 64 bits"),
+        (
+            {"t258": (SHORT, [8] * 4), "t277": (SHORT, [4]), "t262": (SHORT, [5]), "t339": (SHORT, [2])},
+            "CMYK pixels as signed integers of 8",
+        ),
+        ({"t339": (SHORT, [6])}, "other numbers of 8 bits"),
+    ],
+)
+def test_a_refusal_names_the_numbers_that_are_not_supported(tags, named):
+    detail = refused(tiff(page(**tags)), UnsupportedImage)
+    assert named in detail
+    assert "Save it as unsigned integers of 8 or 16 bits" in detail
