@@ -12,7 +12,7 @@ from domain.errors import DamagedImage, UnsupportedImage
 from infrastructure.images.inspection import inspect
 from infrastructure.images.reader import open_image
 from infrastructure.images.validation import ImageLimits, examine
-from tests.hostile import IFD, LONG, SHORT, bare_png, chunk, header, jpeg, page, segment, tiff
+from tests.hostile import IFD, LONG, SHORT, bare_png, chunk, ends_early, header, jpeg, page, segment, tiff
 
 LIMITS = ImageLimits()
 NONE, LZW, DEFLATE, PACKBITS, ZSTANDARD = 1, 5, 8, 32773, 50000
@@ -192,3 +192,17 @@ def test_a_refusal_names_the_numbers_that_are_not_supported(tags, named):
     detail = refused(tiff(page(**tags)), UnsupportedImage)
     assert named in detail
     assert "Save it as unsigned integers of 8 or 16 bits" in detail
+
+
+@pytest.mark.parametrize("part", [0.4, 0.8])
+def test_a_jpeg_tile_whose_data_end_early_is_refused_and_not_shown_grey(part):
+    tile = ends_early(jpeg(64, 48, mode="L"), part)
+    with pytest.raises(DamagedImage) as refused:
+        inspect(tiff_of_jpeg(tile), limits=ImageLimits())
+    assert refused.value.more["reason"] == "incomplete"
+    assert inspect(tiff_of_jpeg(jpeg(64, 48, mode="L")), limits=ImageLimits()).width == 64
+
+
+def tiff_of_jpeg(data):
+    """One page, one strip of 64 x 48 grey pixels."""
+    return tiff(page(64, 48, t259=(SHORT, [7]), t262=(SHORT, [1]), t279=(LONG, [len(data)])), pixels=data)
