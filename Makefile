@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test encodings simulate chaos overload bench gates train evaluate lock
+.PHONY: help setup demo test encodings simulate chaos overload sweep bench gates train evaluate lock
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ chaos: setup  ## Break the real processes KILLS times while clients work; goes o
 
 overload: setup  ## Four times what the API can take, for 60 s; slow clients; SIGTERM under load
 	@$(BIN)/python -m tests.overload
+
+sweep: setup  ## Compare the images in FOLDER with other decoders; CSV=file and PICTURES=folder keep the details
+	@$(BIN)/python -m tests.images.sweep "$(FOLDER)" $(if $(CSV),--csv "$(CSV)") $(if $(PICTURES),--pictures "$(PICTURES)")
 
 bench: setup  ## Every figure beside its goal, and a chart; ROWS="append latency" measures some of them
 	@$(BIN)/python -m benchmarks $(ROWS)

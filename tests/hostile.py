@@ -272,7 +272,7 @@ def tiff(
     struct.pack_into(order + ("2sHHH" if big else "2sH"), file, 0, b"II" if order == "<" else b"MM", *((43, 8, 0) if big else (42,)))
     for tags in pages:
         struct.pack_into(order + word, file, link, len(file))
-        entries = [*sorted(tags.items())] * (2 if doubled else 1)
+        entries = [*sorted(tags.items()), *([(257, (LONG, [9]))] if doubled else [])]
         size = struct.calcsize("=" + many) + len(entries) * (20 if big else 12)
         body, longer, behind = bytearray(), bytearray(), len(file) + size + struct.calcsize("=" + word)
         for tag, value in entries:
@@ -329,7 +329,7 @@ def _tiffs() -> Iterator[Hostile]:
         "a width that is no integer": tiff(page(t256=(DOUBLE, [8]))),
         "strips of no rows": tiff(page(t278=(LONG, [0]))),
         "tiles of no size": tiff(page(t322=(LONG, [0]), t323=(LONG, [16]), t324=(LONG, [16]), t325=(LONG, [64]))),
-        "one tag twice": tiff(page(), doubled=True),
+        "two heights": tiff(page(), doubled=True),
         "a BigTIFF with other offsets": tiff(page(), big=True)[:4] + b"\4" + tiff(page(), big=True)[5:],
         "a level whose pixels are outside": _with_level(page(t273=(LONG, [5000]))),
         "a JPEG block without its end": _jpeg_tiff(jpeg()[:-40]),

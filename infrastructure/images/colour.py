@@ -49,6 +49,9 @@ def on_white(rgb: Rgb, alpha: NDArray[Any], *, full: float, associated: bool) ->
     """Composite over white. `alpha` (height, width) from 0 to `full`; `associated`: the colours are multiplied by it already."""
     shown = np.empty_like(rgb)
     for rows in _rows(len(rgb)):
+        if (alpha[rows] >= full).all():
+            shown[rows] = rgb[rows]
+            continue
         opacity = (alpha[rows].astype(np.float32) / full)[:, :, None]
         colours = rgb[rows].astype(np.float32)
         mixed = (colours if associated else colours * opacity) + WHITE * (1 - opacity)

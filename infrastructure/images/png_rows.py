@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 from domain.errors import DamagedImage
+from infrastructure.images.png_chunks import PIECE_BYTES, pixel_data
 
-SIGNATURE_AND_HEADER: Final = 33
 BANDS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 PASSES: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Adam7: first column, first row, and the steps to the next ones."""
-PIECE: Final = 1 << 18
 
 
 def check_rows(file: BinaryIO) -> None:
@@ -35,23 +34,9 @@ def _pass_bytes(width: int, height: int, bits: int) -> int:
 
 def _unpacked(file: BinaryIO) -> Iterator[bytes]:
     inflating = zlib.decompressobj()
-    for packed in _packed(file):
+    for packed in pixel_data(file):
         rest = packed
         while rest and not inflating.eof:
-            yield inflating.decompress(rest, PIECE)
+            yield inflating.decompress(rest, PIECE_BYTES)
             rest = inflating.unconsumed_tail
     yield inflating.flush()
-
-
-def _packed(file: BinaryIO) -> Iterator[bytes]:
-    file.seek(SIGNATURE_AND_HEADER)
-    while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        if kind != b"IDAT":
-            file.seek(length + 4, 1)
-            continue
-        while length:
-            piece = file.read(min(length, PIECE))
-            length -= len(piece)
-            yield piece
-        file.seek(4, 1)

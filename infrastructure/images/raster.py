@@ -11,9 +11,12 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from domain.errors import DamagedImage
 from domain.values import ImageWarning
+from infrastructure.images import png_chunks
 from infrastructure.images.decoding import FAILURES, decoding
+from infrastructure.images.jpeg_markers import without_broken_markers
 from infrastructure.images.metadata import camera, pixel_size
 from infrastructure.images.orientation import upright
+from infrastructure.images.png_chunks import pixel_chunks
 from infrastructure.images.png_rows import check_rows
 from infrastructure.images.rendering import Colours, Plane
 from infrastructure.images.validation import UploadGate
@@ -39,11 +42,7 @@ class RasterMetadata(NamedTuple):
 
 def read(file: BinaryIO, gate: UploadGate) -> Plane:
     """Raises DamagedImage (decode_failed), and incomplete where the picture looks as if its data ended early."""
-    file.seek(0)
-    data = file.read()
-    if gate.scan_end is not None:
-        return _jpeg(data, gate)
-    return _png(file, data, gate)
+    return _png(file, gate) if gate.scan_end is None else _jpeg(file, gate)
 
 
 def check_complete(file: BinaryIO, gate: UploadGate) -> None:
@@ -61,28 +60,30 @@ def about(file: BinaryIO) -> RasterMetadata:
     if image is None:
         return RasterMetadata(None, None)
     try:
-        return RasterMetadata(camera(image.getexif()), pixel_size(image.info.get("dpi")))
+        return RasterMetadata(camera(_exif(file, image)), pixel_size(image.info.get("dpi")))
     except FAILURES:
         return RasterMetadata(None, None)
 
 
-def _jpeg(data: bytes, gate: UploadGate) -> Plane:
+def _jpeg(file: BinaryIO, gate: UploadGate) -> Plane:
+    file.seek(0)
+    data = file.read()
     pixels = _decoded_jpeg(data)
     if set(pixels[-1, -1].tolist()) <= JPEG_FILL or gate.in_passes:
         assert gate.scan_end is not None
         _check_jpeg(data, gate.scan_end, reduced=not gate.in_passes)
-    about = _opened(io.BytesIO(data)) if gate.has_notes else None
+    about = _opened(file) if gate.has_notes else None
     if pixels.shape[2] == 4 and about is not None and "adobe" in about.info:
         pixels = np.subtract(np.uint8(255), pixels, out=pixels)  # programs that write this marker store inverted inks
     colours = {1: Colours.GREY, 3: Colours.RGB, 4: Colours.CMYK}[pixels.shape[2]]
     warnings = (TRAILER_IGNORED,) if gate.has_trailer else ()
-    return _plane(pixels, colours, None, about, warnings)
+    return _plane(file, pixels, colours, None, about, warnings)
 
 
-def _png(file: BinaryIO, data: bytes, gate: UploadGate) -> Plane:
+def _png(file: BinaryIO, gate: UploadGate) -> Plane:
     try:
         with decoding("PNG"):
-            samples = np.asarray(imagecodecs.png_decode(data))
+            samples = np.asarray(imagecodecs.png_decode(pixel_chunks(file)))
     except DamagedImage:
         _check_rows(file)  # says more clearly what is wrong
         raise
@@ -92,17 +93,18 @@ def _png(file: BinaryIO, data: bytes, gate: UploadGate) -> Plane:
     has_alpha = samples.shape[2] in {2, 4}
     pixels, alpha = (samples[:, :, :-1], samples[:, :, -1]) if has_alpha else (samples, None)
     colours = Colours.GREY if pixels.shape[2] == 1 else Colours.RGB
-    return _plane(pixels, colours, alpha, _opened(io.BytesIO(data)) if gate.has_notes else None, ())
+    return _plane(file, pixels, colours, alpha, _opened(file) if gate.has_notes else None, ())
 
 
 def _plane(
+    file: BinaryIO,
     pixels: NDArray[Any],
     colours: Colours,
     alpha: NDArray[Any] | None,
     about: ImageFile.ImageFile | None,
     warnings: tuple[ImageWarning, ...],
 ) -> Plane:
-    orientation, profile = _orientation(about), about.info.get("icc_profile") if about else None
+    orientation, profile = _orientation(file, about), about.info.get("icc_profile") if about else None
     return Plane(
         pixels=upright(pixels, orientation),
         colours=colours,
@@ -118,11 +120,18 @@ def _check_rows(file: BinaryIO) -> None:
         check_rows(file)
 
 
-def _orientation(about: ImageFile.ImageFile | None) -> int:
+def _orientation(file: BinaryIO, image: ImageFile.ImageFile | None) -> int:
     try:
-        return int(about.getexif().get(ORIENTATION, 1)) if about else 1
+        return int(_exif(file, image).get(ORIENTATION, 1)) if image else 1
     except FAILURES:  # damaged EXIF data affect no pixel
         return 1
+
+
+def _exif(file: BinaryIO, image: ImageFile.ImageFile) -> Image.Exif:
+    """The EXIF data, and they alone, as browsers have it: Pillow would look for an orientation in XMP and in texts too."""
+    exif = Image.Exif()
+    exif.load(png_chunks.exif(file) if isinstance(image, PngImagePlugin.PngImageFile) else image.info.get("exif", b""))
+    return exif
 
 
 def _opened(file: BinaryIO) -> ImageFile.ImageFile | None:
@@ -131,7 +140,9 @@ def _opened(file: BinaryIO) -> ImageFile.ImageFile | None:
     start = file.read(2)
     file.seek(0)
     try:
-        return JpegImagePlugin.JpegImageFile(file) if start == b"\xff\xd8" else PngImagePlugin.PngImageFile(file)
+        if start == b"\xff\xd8":
+            return JpegImagePlugin.JpegImageFile(io.BytesIO(without_broken_markers(file.read())))
+        return PngImagePlugin.PngImageFile(file)
     except FAILURES:
         return None
 
@@ -149,13 +160,16 @@ def _check_jpeg(data: bytes, scan_end: int, *, reduced: bool) -> None:
     `reduced`: all data are unpacked, but few pixels are computed from them. What a progressive picture has last is its finest detail,
     which only shows in full size.
     """
-    if _digest(data, reduced=reduced) != _digest(data[:scan_end] + NOISE + END_OF_IMAGE, reduced=reduced):
+    sound = without_broken_markers(data)
+    ended = sound[: scan_end - len(data) + len(sound)] + NOISE + END_OF_IMAGE
+    if _digest(sound, reduced=reduced) != _digest(ended, reduced=reduced):
         raise DamagedImage("The JPEG file is damaged: a part of its picture is missing. Save or export it again", reason="incomplete")
 
 
 def _digest(data: bytes, *, reduced: bool) -> bytes:
+    if not reduced:
+        return hashlib.blake2b(np.ascontiguousarray(_decoded_jpeg(data)).data).digest()
     with decoding("JPEG"):
         picture = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
-        if reduced:
-            picture.draft(None, (1, 1))
+        picture.draft(None, (1, 1))
         return hashlib.blake2b(picture.tobytes()).digest()

@@ -3,6 +3,7 @@
 import io
 from typing import Final
 
+import numpy as np
 from PIL import Image
 
 from infrastructure.images.colour import Rgb
@@ -12,18 +13,26 @@ THUMBNAIL_EDGE: Final = 256
 PREVIEW_EDGE: Final = 2048
 JPEG_QUALITY: Final = 95
 FULL_CHROMA: Final = 0
+SMALL_ROWS_AT_ONCE: Final = 64
 
 
 def encode(rgb: Rgb, edge: int) -> bytes:
     """A JPEG whose longer edge is at most `edge` pixels. Never enlarged. Shrinking averages over all pixels."""
-    picture = Image.fromarray(rgb)
-    factor = max(picture.size) // (2 * edge)
-    small = picture.reduce(factor) if factor > 1 else picture
+    small = _reduced(rgb, max(rgb.shape[:2]) // (2 * edge))
     small.thumbnail((edge, edge), Image.Resampling.BOX)
     buffer = io.BytesIO()
     shown = small.getchannel(0) if _is_grey(small) else small
     shown.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=FULL_CHROMA)
     return buffer.getvalue()
+
+
+def _reduced(rgb: Rgb, factor: int) -> Image.Image:
+    """Each pixel the mean of factor x factor pixels. In one piece it would take another copy of the picture."""
+    if factor < 2:
+        return Image.fromarray(rgb)
+    rows = factor * SMALL_ROWS_AT_ONCE
+    parts = [np.asarray(Image.fromarray(rgb[top : top + rows]).reduce(factor)) for top in range(0, len(rgb), rows)]
+    return Image.fromarray(np.concatenate(parts))
 
 
 def _is_grey(picture: Image.Image) -> bool:

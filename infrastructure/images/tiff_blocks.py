@@ -72,12 +72,11 @@ def _numbers(page: PageLayout, data: bytes, width: int, height: int) -> NDArray[
         return imagecodecs.packints_decode(data, np.uint8, page.bits, runlen=width).reshape(height, width, samples)
     if page.predictor is Predictor.FLOATING_POINT:
         return _unpredicted_floats(page, data, (height, width, samples))
-    stored = np.dtype(page.dtype).newbyteorder(">" if page.big_endian else "<")
-    native = np.frombuffer(data, stored).reshape(height, width, samples).astype(page.dtype, copy=False)
-    if page.predictor is not Predictor.HORIZONTAL:
-        return native
-    unsigned = native.view(f"uint{page.bits}")
-    return np.cumsum(unsigned, axis=1, dtype=unsigned.dtype).view(page.dtype)
+    native = np.dtype(f"uint{page.bits}")
+    stored = np.frombuffer(data, native.newbyteorder(">" if page.big_endian else "<")).reshape(height, width, samples)
+    if page.predictor is Predictor.HORIZONTAL:
+        return np.cumsum(stored, axis=1, dtype=native).view(page.dtype)
+    return stored.astype(native, copy=False).view(page.dtype)
 
 
 def _unpredicted_floats(page: PageLayout, data: bytes, shape: tuple[int, int, int]) -> NDArray[Any]:

@@ -1,15 +1,18 @@
 """What other programs write and no encoder of ours does: each must be read as by other decoders, or refused at upload."""
 
+import io
+import struct
 import zlib
 
 import imagecodecs
 import numpy as np
 import pytest
 
+from domain.errors import DamagedImage, UnsupportedImage
 from infrastructure.images.inspection import inspect
 from infrastructure.images.reader import open_image
-from infrastructure.images.validation import ImageLimits
-from tests.hostile import LONG, SHORT, page, tiff
+from infrastructure.images.validation import ImageLimits, examine
+from tests.hostile import IFD, LONG, SHORT, bare_png, chunk, header, jpeg, page, segment, tiff
 
 LIMITS = ImageLimits()
 NONE, LZW, DEFLATE, PACKBITS, ZSTANDARD = 1, 5, 8, 32773, 50000
@@ -29,6 +32,13 @@ def pixels_of(data):
         return image.plane().pixels
 
 
+def refused(data, error):
+    """What the gate says."""
+    with pytest.raises(error) as raised:
+        examine(io.BytesIO(data), limits=LIMITS)
+    return raised.value.detail
+
+
 def packed_page(packed, compression, **more):
     return tiff(page(t259=(SHORT, [compression]), t279=(LONG, [len(packed)]), **more), pixels=packed)
 
@@ -43,3 +53,105 @@ def test_what_a_strip_holds_beyond_its_rows_is_left_out(compression, excess):
 def test_rubbish_behind_the_last_lzw_code_is_left_out():
     packed = PACK[LZW](RAMP.tobytes())[:-1] + bytes(range(200, 250))
     np.testing.assert_array_equal(pixels_of(packed_page(packed, LZW))[:, :, 0], RAMP)
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"/></x:xmpmeta>'
+UPSIDE_DOWN = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 274, 3, 1, 3, 0)
+
+
+def png_of(*before, after=()):
+    """The grey ramp, with other chunks before and after its pixels."""
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in RAMP))
+    return bare_png(header(8, 8), *before, chunk(b"IDAT", pixels), *after)
+
+
+@pytest.mark.parametrize("name", [b"acTL", b"fcTL", b"fdAT", b"gAMA", b"sBIT", b"iCCP", b"eXIf", b"zTXt", b"pHYs"])
+def test_a_broken_note_in_a_png_hides_no_pixel(name):
+    broken = chunk(name, b"\xff" * 8)
+    np.testing.assert_array_equal(pixels_of(png_of(broken, after=[broken]))[:, :, 0], RAMP)
+
+
+def test_animation_chunks_out_of_order_hide_no_pixel():
+    animated = png_of(chunk(b"acTL", b"\0" * 4 + b"\xff" * 4), after=[chunk(b"fcTL", bytes(26)), chunk(b"fdAT", bytes(30))])
+    np.testing.assert_array_equal(pixels_of(animated)[:, :, 0], RAMP)
+
+
+@pytest.mark.parametrize("turned", [png_of(chunk(b"eXIf", UPSIDE_DOWN)), png_of(after=[chunk(b"eXIf", UPSIDE_DOWN)])])
+def test_exif_data_turn_a_png_wherever_they_stand(turned):
+    np.testing.assert_array_equal(pixels_of(turned)[:, :, 0], RAMP[::-1, ::-1])
+
+
+def test_xmp_turns_no_picture_as_browsers_show_it():
+    png = png_of(chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP))
+    np.testing.assert_array_equal(pixels_of(png)[:, :, 0], RAMP)
+    plain = jpeg(40, 20)
+    xmp = plain[:2] + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP) + plain[2:]
+    assert pixels_of(xmp).shape == pixels_of(plain).shape == (20, 40, 3)
+
+
+def test_a_tag_that_is_repeated_with_the_same_value_does_no_harm():
+    data = bytearray(tiff(page(), pixels=RAMP.tobytes()))
+    directory = 16 + RAMP.size
+    orientation = struct.pack("<HHIHH", 274, 3, 1, 1, 0)
+    data[directory : directory + 2] = struct.pack("<H", 11)
+    data[directory + 2 + 9 * 12 : directory + 2 + 9 * 12] = orientation * 2
+    np.testing.assert_array_equal(pixels_of(bytes(data))[:, :, 0], RAMP)
+
+
+def test_strips_beyond_the_last_row_are_left_out():
+    more = tiff(page(t278=(LONG, [4]), t273=(LONG, [16, 48, 16]), t279=(LONG, [32, 32, 32])), pixels=RAMP.tobytes())
+    np.testing.assert_array_equal(pixels_of(more)[:, :, 0], RAMP)
+
+
+@pytest.mark.parametrize("compression", [NONE, LZW])
+def test_a_sparse_file_is_refused_and_not_filled_with_other_bytes(compression):
+    sparse = page(t278=(LONG, [4]), t259=(SHORT, [compression]), t273=(LONG, [16, 0]), t279=(LONG, [32, 0]))
+    assert "Save it with all of its pixels" in refused(tiff(sparse), UnsupportedImage)
+
+
+def test_an_empty_strip_is_found_at_upload():
+    packed = PACK[LZW](RAMP[:4].tobytes())
+    strips = {"t278": (LONG, [4]), "t273": (LONG, [16, 16]), "t279": (LONG, [len(packed), 0])}
+    assert "empty" in refused(tiff(page(t259=(SHORT, [LZW]), **strips), pixels=packed), DamagedImage)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_horizontal_differences_of_floating_point_are_those_of_their_bits(dtype, order):
+    numbers = (RAMP / 7 - 10).astype(dtype)
+    bits = numbers.view(f"uint{8 * numbers.itemsize}")
+    differences = np.diff(bits, axis=1, prepend=bits.dtype.type(0)).astype(bits.dtype)
+    packed = zlib.compress(differences.astype(bits.dtype.newbyteorder(order)).tobytes())
+    tags = {"t258": (SHORT, [8 * numbers.itemsize]), "t317": (SHORT, [2]), "t339": (SHORT, [3])}
+    file = tiff(page(t259=(SHORT, [DEFLATE]), t279=(LONG, [len(packed)]), **tags), pixels=packed, order=order)
+    np.testing.assert_array_equal(pixels_of(file)[:, :, 0], numbers)
+
+
+@pytest.mark.parametrize("tag", ["t32997", "t32998"])
+def test_a_volume_in_one_page_is_refused(tag):
+    assert "Save each of its planes as a page" in refused(tiff(page(**{tag: (LONG, [4])})), UnsupportedImage)
+
+
+def test_notes_below_a_page_are_no_picture():
+    """Cameras keep a JPEG thumbnail in a directory without a size."""
+    pixels = RAMP.tobytes()
+    notes = struct.pack("<H", 1) + struct.pack("<HHII", 513, 4, 1, 16) + bytes(4)
+    file = tiff(page(t330=(IFD, [16 + len(pixels)])), pixels=pixels + notes)
+    np.testing.assert_array_equal(pixels_of(file)[:, :, 0], RAMP)
+
+
+@pytest.mark.parametrize("broken", [segment(0xE0, b"JFIF\0"), segment(0xEE, b"Adobe"), segment(0xE0, b"JFIF"), segment(0xEE, b"Adobe\0d")])
+def test_a_marker_that_is_too_short_is_passed_over(broken):
+    plain = jpeg(40, 20)
+    np.testing.assert_array_equal(pixels_of(plain[:2] + broken + plain[2:]), pixels_of(plain))
+
+
+def test_components_may_share_a_name_where_one_scan_holds_them_all():
+    """An encoder of CMYK names them 1, 2, 3, 1."""
+    plain = jpeg(40, 20, mode="CMYK")
+    frame = plain.index(b"\xff\xc0")
+    scan = plain.index(b"\xff\xda")
+    renamed = bytearray(plain)
+    renamed[frame + 10 + 9] = plain[frame + 10]
+    renamed[scan + 5 + 6] = plain[scan + 5]
+    np.testing.assert_array_equal(pixels_of(bytes(renamed)), pixels_of(plain))

@@ -446,7 +446,7 @@ def test_a_jpeg_whose_picture_ends_early_is_refused_however_whole_it_looks(optio
 def test_what_is_refused_depends_on_the_limits():
     assert refusal(png(), ImageLimits(pixels=1199)) == (ImageTooLarge, "too_many_pixels")
     assert refusal(tiff(page(), page()), ImageLimits(pages=1)) == (ImageTooLarge, "too_many_pages")
-    assert refusal(jpeg(progressive=True), ImageLimits(block_bytes=5000)) == (ImageTooLarge, "too_much_memory")
+    assert refusal(jpeg(progressive=True), ImageLimits(decoding_bytes=5000)) == (ImageTooLarge, "too_much_memory")
     assert seen(png()).pages == 1
 
 

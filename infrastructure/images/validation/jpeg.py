@@ -4,58 +4,22 @@ import struct
 from collections.abc import Generator
 from typing import Final
 
-import msgspec
-
-from domain.errors import DamagedImage, ImageTooLarge, UnsupportedImage
+from domain.errors import DamagedImage, ImageTooLarge
 from infrastructure.images.validation.incremental import Exactly, MarkerAfterScan, Past, Pull, Trailer, Walk, Wanted
-from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_block, check_size, cut_off, too_many_parts
+from infrastructure.images.validation.jpeg_frame import Component, Frame, damaged, parts_of, read_frame
+from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_memory, cut_off, too_many_parts
 
 START, END, SCAN, RESTART_INTERVAL, APP1, APP2, APP14 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1, 0xE2, 0xEE
-BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
 FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 NEVER_HERE: Final = frozenset({0x00, 0x01, START, *range(0xD0, 0xD8)})
 MULTI_PICTURE: Final = b"MPF\0"
 MOST_PICTURES: Final = 16
-BLOCK: Final = 8
 BYTES_PER_BLOCK: Final = 128
 COEFFICIENTS: Final = 64
 NO_BITS: Final = (0,) * COEFFICIENTS
 UNSEEN: Final = 16  # more bits than a scan can leave out
 
 Marker = Generator[Wanted, bytes, int]
-
-
-class Component(msgspec.Struct, frozen=True):
-    id: int
-    across: int
-    down: int
-
-
-class Frame(msgspec.Struct, frozen=True):
-    """The picture as its frame header claims it; sampling factors as in the standard."""
-
-    width: int
-    height: int
-    components: tuple[Component, ...]
-    progressive: bool
-
-    def blocks(self, component: Component) -> int:
-        across = _parts(self.width * component.across, BLOCK * self._most_across)
-        return across * _parts(self.height * component.down, BLOCK * self._most_down)
-
-    def units(self, scanned: list[Component]) -> int:
-        """The minimum coded units of a scan of these components: single blocks when there is but one."""
-        if len(scanned) == 1:
-            return self.blocks(scanned[0])
-        return _parts(self.width, BLOCK * self._most_across) * _parts(self.height, BLOCK * self._most_down)
-
-    @property
-    def _most_across(self) -> int:
-        return max(component.across for component in self.components)
-
-    @property
-    def _most_down(self) -> int:
-        return max(component.down for component in self.components)
 
 
 class JpegStructure:
@@ -136,7 +100,7 @@ class Picture:
 
     def walk(self) -> Walk:
         if (yield Exactly(2)) != bytes((0xFF, START)):
-            raise _damaged("its start is missing")
+            raise damaged("its start is missing")
         marker = yield from _next_marker()
         while marker != END:
             self.parts += 1
@@ -147,10 +111,10 @@ class Picture:
 
     def _segment(self, marker: int) -> Marker:
         if marker in NEVER_HERE:
-            raise _damaged("a marker stands where none may")
+            raise damaged("a marker stands where none may")
         (length,) = struct.unpack(">H", (yield Exactly(2)))
         if length < 2:
-            raise _damaged("a part of it has an impossible length")
+            raise damaged("a part of it has an impossible length")
         self.has_notes |= marker in {APP1, APP2, APP14}
         if marker == SCAN:
             return (yield from self._scan((yield Exactly(length - 2))))
@@ -165,18 +129,19 @@ class Picture:
             self.announces_more |= body.startswith(MULTI_PICTURE)
         elif marker == RESTART_INTERVAL:
             if len(body) != 2:
-                raise _damaged("its restart interval is broken")
+                raise damaged("its restart interval is broken")
             (self._interval,) = struct.unpack(">H", body)
         elif self.frame is not None:
-            raise _damaged("it has two headers")
+            raise damaged("it has two headers")
         else:
-            self.frame = _frame(marker, body, self._limits)
+            self.frame = read_frame(marker, body, self._limits)
+            self._check_memory(self.frame, 0)
 
     def _scan(self, body: bytes) -> Marker:
         if self.frame is None:
-            raise _damaged("its picture comes before its header")
+            raise damaged("its picture comes before its header")
         scanned = self._read_scan(self.frame, body)
-        expected = _parts(self.frame.units(scanned), self._interval) - 1 if self._interval else 0
+        expected = parts_of(self.frame.units(scanned), self._interval) - 1 if self._interval else 0
         ends = MarkerAfterScan(expected + 2 if self._interval else 0)
         marker = yield ends
         if not expected <= ends.restarts <= expected + 1:  # some encoders write one more, after the last unit
@@ -187,15 +152,14 @@ class Picture:
     def _read_scan(self, frame: Frame, body: bytes) -> list[Component]:
         count = body[0] if body else 0
         if not 1 <= count <= len(frame.components) or len(body) != 4 + 2 * count:
-            raise _damaged("the header of its picture data is broken")
-        wanted = body[1 : 1 + 2 * count : 2]
-        scanned = [component for component in frame.components if component.id in wanted]
+            raise damaged("the header of its picture data is broken")
+        scanned = frame.named(body[1 : 1 + 2 * count : 2])
         first, last, bits = body[-3:]
         if len(scanned) != count or first > last or last >= COEFFICIENTS:
-            raise _damaged("the header of its picture data is broken")
+            raise damaged("the header of its picture data is broken")
         self._count_scan(frame, whole=count == len(frame.components))
         for component in scanned:
-            missing = self._missing_bits.setdefault(component.id, [UNSEEN, *NO_BITS[1:]])
+            missing = self._missing_bits.setdefault(component.place, [UNSEEN, *NO_BITS[1:]])
             missing[first : last + 1] = [bits & 15] * (last + 1 - first)
         return scanned
 
@@ -204,11 +168,14 @@ class Picture:
         if self._scans > self._limits.scans:
             raise ImageTooLarge("The JPEG file has too many passes. Save it as an ordinary JPEG", reason="too_many_parts")
         if frame.progressive or not whole:
-            check_block(BYTES_PER_BLOCK * sum(map(frame.blocks, frame.components)), self._limits)
+            self._check_memory(frame, BYTES_PER_BLOCK * sum(map(frame.blocks, frame.components)))
+
+    def _check_memory(self, frame: Frame, block: int) -> None:
+        check_memory(frame.width * frame.height, len(frame.components), 8, self._limits, block=block)
 
     def _check_complete(self) -> None:
         if self.frame is None:
-            raise _damaged("it holds no picture")
+            raise damaged("it holds no picture")
         if len(self._missing_bits) < len(self.frame.components) or any(map(any, self._missing_bits.values())):
             raise _incomplete()
 
@@ -216,40 +183,11 @@ class Picture:
 def _next_marker() -> Marker:
     lead, marker = yield Exactly(2)
     if lead != 0xFF:
-        raise _damaged("there is rubbish between its parts")
+        raise damaged("there is rubbish between its parts")
     while marker == 0xFF:
         (marker,) = yield Exactly(1)
     return marker
 
 
-def _frame(marker: int, body: bytes, limits: ImageLimits) -> Frame:
-    if marker not in {BASELINE, EXTENDED, PROGRESSIVE}:
-        raise UnsupportedImage(
-            "The JPEG file is coded in a rare way. Save it as an ordinary (baseline or progressive) JPEG", reason="unsupported_coding"
-        )
-    if len(body) < 6 or len(body) != 6 + 3 * body[5]:
-        raise _damaged("its header is broken")
-    bits, height, width, count = struct.unpack(">BHHB", body[:6])
-    check_size(width, height, count, limits)
-    if bits != 8:
-        raise UnsupportedImage(
-            f"The JPEG file has {bits} bits per band; 8 are taken. Save it as TIFF or PNG with 16 bits", reason="unsupported_bit_depth"
-        )
-    if count not in {1, 3, 4}:
-        raise UnsupportedImage(f"The JPEG file has {count} bands; 1, 3 or 4 are taken. Save it as TIFF", reason="unsupported_layout")
-    components = tuple(Component(identity, sampling >> 4, sampling & 15) for identity, sampling, _ in struct.iter_unpack("BBB", body[6:]))
-    if len({component.id for component in components}) != count or any(not (0 < it.across < 5 and 0 < it.down < 5) for it in components):
-        raise _damaged("its header is broken")
-    return Frame(width, height, components, marker == PROGRESSIVE)
-
-
-def _parts(whole: int, part: int) -> int:
-    return -(-whole // part)
-
-
 def _incomplete() -> DamagedImage:
     return DamagedImage("The JPEG file is damaged: a part of its picture is missing. Save or export it again", reason="incomplete")
-
-
-def _damaged(what: str) -> DamagedImage:
-    return DamagedImage(f"The JPEG file is damaged: {what}. Save or export it again", reason="structure")

@@ -19,6 +19,7 @@ WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 
 STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_SIZES, PLANAR = 273, 274, 277, 278, 279, 284
 PREDICTOR, COLOUR_MAP, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES = 317, 320, 322, 323, 324, 325
 INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT, SUBSAMPLING = 332, 338, 339, 530
+IMAGE_DEPTH, TILE_DEPTH = 32997, 32998
 
 
 class Compression(IntEnum):
@@ -91,7 +92,7 @@ COLOUR_DTYPES: Final = {
     Photometric.CMYK: frozenset({"uint8", "uint16"}),
     Photometric.YCBCR: frozenset({"uint8"}),
 }
-PREDICTOR_BITS: Final = {Predictor.HORIZONTAL: {8, 16}, Predictor.FLOATING_POINT: {16, 32}}
+PREDICTOR_BITS: Final = {Predictor.HORIZONTAL: {8, 16, 32}, Predictor.FLOATING_POINT: {16, 32}}
 REDUCED, MASK = 1, 4
 OLD_REDUCED: Final = 2
 SEPARATE: Final = 2
@@ -284,8 +285,8 @@ def _predictor(directory: Directory, compression: Compression, number: str, bits
     found = directory.number(PREDICTOR, Predictor.NONE) if compression in PREDICTABLE else Predictor.NONE
     if found not in set(Predictor):
         raise unsupported_layout(directory, "uses an unknown predictor. Save it without one")
-    floats_match = (found == Predictor.FLOATING_POINT) == (number == "float")
-    if found != Predictor.NONE and not (floats_match and bits in PREDICTOR_BITS[Predictor(found)]):
+    fits = bits in PREDICTOR_BITS.get(Predictor(found), {bits}) and (found != Predictor.FLOATING_POINT or number == "float")
+    if not fits:
         raise unsupported_layout(directory, "uses a predictor that does not fit its numbers. Save it without one")
     return Predictor(found)
 
@@ -308,6 +309,8 @@ def _check_combination(page: PageLayout) -> None:
         raise unsupported_layout(directory, f"stores {page.dtype} numbers as JPEG. Save it uncompressed or with Deflate")
     if page.compression is Compression.JPEG and (page.photometric is Photometric.PALETTE or page.bits < 8):
         raise unsupported_layout(directory, "stores a palette as JPEG. Save it uncompressed or with Deflate")
+    if directory.number(IMAGE_DEPTH, 1) > 1 or directory.number(TILE_DEPTH, 1) > 1:
+        raise unsupported_layout(directory, "is a volume in one piece. Save each of its planes as a page")
     if page.bits < 8 and page.samples > 1:
         raise unsupported_layout(directory, f"has {page.samples} samples of {page.bits} bits. Save it with 8 bits")
     if page.reversed_bits and page.bits > 8:
@@ -334,10 +337,15 @@ def _with_blocks(page: PageLayout, limits: ImageLimits) -> PageLayout:
         width, height = page.width, min(directory.number(ROWS_PER_STRIP, page.height), page.height)
     if width < 1 or height < 1:
         raise damaged("its strips or tiles have no size")
-    offsets, sizes = block_offsets(directory, limits), block_sizes(directory, limits)
     planes = page.samples if page.separate else 1
-    if len(offsets) != planes * -(-page.width // width) * -(-page.height // height):
-        raise damaged("it has more or fewer strips or tiles than its size asks for")
+    needed = planes * -(-page.width // width) * -(-page.height // height)
+    offsets, sizes = block_offsets(directory, limits)[:needed], block_sizes(directory, limits)[:needed]
+    if len(offsets) < needed or 0 < len(sizes) < needed:
+        raise damaged("it has fewer strips or tiles than its size asks for")
+    if 0 in offsets:
+        raise unsupported_layout(directory, "leaves out parts of its picture as empty. Save it with all of its pixels")
+    if page.compression is not Compression.NONE and 0 in sizes:
+        raise damaged("a part of its picture is empty")
     placed = msgspec.structs.replace(page, blocks=Blocks(offsets, sizes, width, height, tiled))
     if page.compression is not Compression.NONE or (sizes and all(sizes)):
         return placed

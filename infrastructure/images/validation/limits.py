@@ -1,8 +1,12 @@
 """What is known of an image before a pixel of it is decoded, and how large it may be."""
 
+from typing import Final
+
 import msgspec
 
 from domain.errors import DamagedImage, ImageTooLarge
+
+RGB_BANDS: Final = 3
 
 
 class ImageLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -10,9 +14,9 @@ class ImageLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     `pixels` and `bands` hold for each page. `directories` counts TIFF pages with the levels below them; `parts` the segments of a
     JPEG (of all JPEGs in a TIFF together) or the chunks of a PNG; `tags` and `blocks` (strips, tiles) all those of a TIFF; `scans` the
-    passes of one JPEG. `unpacked_bytes` is the size of all pages together when unpacked, `plane_bytes` that of one plane, which the
-    reader holds as a whole, `block_bytes` that of the largest piece that it must hold beside the plane. `padding` is what may follow
-    the end of a picture, `metadata_bytes` the longest text that is read.
+    passes of one JPEG. `unpacked_bytes` is the size of all pages together when unpacked, `decoding_bytes` what the reader may take
+    for one plane and all that it must hold beside it. `padding` is what may follow the end of a picture, `metadata_bytes` the longest
+    text that is read.
     """
 
     pixels: int = 100_000_000
@@ -24,8 +28,7 @@ class ImageLimits(msgspec.Struct, frozen=True, kw_only=True):
     blocks: int = 1_048_576
     scans: int = 64
     unpacked_bytes: int = 1 << 30
-    plane_bytes: int = 512 << 20
-    block_bytes: int = 320 << 20
+    decoding_bytes: int = 880 << 20
     padding: int = 65_536
     metadata_bytes: int = 4 << 20
 
@@ -67,22 +70,19 @@ def check_unpacked(size: int, limits: ImageLimits) -> None:
         )
 
 
-def check_plane(size: int, limits: ImageLimits) -> None:
-    """`size` in bytes, of one decoded plane. Raises ImageTooLarge (too_much_memory)."""
-    if size > limits.plane_bytes:
-        raise ImageTooLarge(
-            f"One plane of this image unpacks to {size >> 20:,} MiB; at most {limits.plane_bytes >> 20:,} MiB are taken."
-            " Crop it, scale it down or save it with fewer bits",
-            reason="too_much_memory",
-        )
+def check_memory(pixels: int, bands: int, bits: int, limits: ImageLimits, *, block: int = 0) -> None:
+    """Whether one plane of so many `bands` can be decoded and shown within the memory of a decoder.
 
-
-def check_block(size: int, limits: ImageLimits) -> None:
-    """`size` in bytes, of what a decoder holds at once. Raises ImageTooLarge (too_much_memory)."""
-    if size > limits.block_bytes:
+    `block` in bytes: what is unpacked at once beside the plane, and copied when its predictor is undone. Raises ImageTooLarge
+    (too_much_memory).
+    """
+    depth = max(8, bits) // 8
+    in_8_bits = bands if depth > 1 else 0
+    needed = pixels * bands * depth + max(2 * block, pixels * (in_8_bits + RGB_BANDS))
+    if needed > limits.decoding_bytes:
         raise ImageTooLarge(
-            f"Decoding this image takes {size >> 20:,} MiB at once; at most {limits.block_bytes >> 20:,} MiB are given."
-            " Save it in tiles or strips (TIFF), not progressive (JPEG), or smaller",
+            f"Decoding this image takes {needed >> 20:,} MiB; at most {limits.decoding_bytes >> 20:,} MiB are available."
+            " Save it in smaller tiles or strips (TIFF), not progressive (JPEG), with fewer bits, or smaller",
             reason="too_much_memory",
         )
 

@@ -5,7 +5,15 @@ from typing import Final
 
 from domain.errors import DamagedImage
 from infrastructure.images.validation.incremental import Exactly, Past, Pull, Trailer, Walk
-from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_size, check_unpacked, cut_off, too_many_parts
+from infrastructure.images.validation.limits import (
+    ImageHeader,
+    ImageLimits,
+    check_memory,
+    check_size,
+    check_unpacked,
+    cut_off,
+    too_many_parts,
+)
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGBA = 0, 2, 3, 4, 6
@@ -62,6 +70,7 @@ class PngStructure:
         bands = BANDS[colour]
         check_size(width, height, bands, self._limits)
         check_unpacked(width * height * bands * max(8, depth) // 8, self._limits)
+        check_memory(width * height, bands, depth, self._limits)
         self._colour, self.interlaced = colour, bool(interlacing)
         self._facts = ImageHeader(media_type="image/png", width=width, height=height, bands=bands, bits=max(8, depth))
 

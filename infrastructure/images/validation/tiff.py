@@ -17,7 +17,8 @@ INTEGERS: Final = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 SUBDIRECTORIES: Final = 330
 UTF_16_STARTS: Final = (b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<")
 DESCRIBING: Final = frozenset({*range(254, 267), 273, 274, *range(277, 285), *range(317, 348), *range(529, 533)})
-"""The tags that tell how pixels are stored: of these a directory may hold each but once."""
+"""The tags that tell how pixels are stored: where a directory repeats one, as some programs do, it must say the same."""
+MAX_REPEATED_BYTES: Final = 64
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -173,11 +174,17 @@ class Tiff:
             raise cut_off_or_damaged()
         return Entry(kind, count, place)
 
-    @staticmethod
-    def _add(entries: dict[int, Entry], tag: int, entry: Entry) -> None:
-        if tag in DESCRIBING and tag in entries:
+    def _add(self, entries: dict[int, Entry], tag: int, entry: Entry) -> None:
+        known = entries.setdefault(tag, entry)
+        if tag in DESCRIBING and not self._same(known, entry):
             raise damaged("one of its pages is described twice")
-        entries.setdefault(tag, entry)
+
+    def _same(self, one: Entry, other: Entry) -> bool:
+        """Whether short values are equal; long ones must stand in the same place."""
+        size = one.count * TYPE_SIZES[one.kind]
+        if one == other or (one.kind, one.count) != (other.kind, other.count) or size > MAX_REPEATED_BYTES:
+            return one == other
+        return self.read(one.at, size) == self.read(other.at, size)
 
 
 def _decoded(raw: bytes) -> str:

@@ -22,7 +22,7 @@ from infrastructure.images.validation.layout import (
     too_few_pixels,
     unsupported_layout,
 )
-from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_block, check_plane, check_size, check_unpacked
+from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_memory, check_size, check_unpacked
 from infrastructure.images.validation.tiff import Directory, Tiff, cut_off_or_damaged, damaged, too_many_parts
 
 DESCRIPTION: Final = 270
@@ -67,14 +67,15 @@ class _Check:
         page = describe_page(directory, self._limits)
         self._unpacked += page.unpacked
         check_unpacked(self._unpacked, self._limits)
-        check_plane(page.unpacked // page.channels, self._limits)
         self._check_blocks(page)
         for child in self._tiff.below(directory):
             self.level(child)
         return page
 
     def level(self, directory: Directory) -> None:
-        """Levels, thumbnails and masks are not decoded, so only their bounds matter."""
+        """Levels, thumbnails and masks are not decoded, so only their bounds matter. What has no size is no picture, but other notes."""
+        if WIDTH not in directory.entries and HEIGHT not in directory.entries:
+            return
         check_size(directory.number(WIDTH), directory.number(HEIGHT), directory.number(SAMPLES, 1), self._limits)
         offsets = block_offsets(directory, self._limits)
         self._check_inside(offsets, block_sizes(directory, self._limits) or [0] * len(offsets))
@@ -82,11 +83,12 @@ class _Check:
     def _check_blocks(self, page: PageLayout) -> None:
         blocks = page.blocks
         self._check_inside(blocks.offsets, blocks.sizes)
+        block = page.stored_bytes(blocks.width, blocks.height)
+        check_memory(page.width * page.height, page.bands // page.channels, page.bits, self._limits, block=block)
         if page.compression is Compression.NONE:
             if any(size < page.stored_bytes(*page.block_size(index)) for index, size in enumerate(blocks.sizes)):
                 raise too_few_pixels()
             return
-        check_block(page.stored_bytes(blocks.width, blocks.height), self._limits)
         if page.compression is Compression.JPEG:
             self._check_jpegs(page)
         if page.compression is Compression.LZW and self._tiff.read(blocks.offsets[0], min(2, blocks.sizes[0])) == OLD_STYLE_LZW:

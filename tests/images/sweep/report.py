@@ -9,10 +9,12 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from tests.images.sweep_comparison import Comparison
-from tests.images.sweep_files import Examined
+from tests.images.sweep.comparison import Comparison
+from tests.images.sweep.files import Examined
 
 SLOW_SECONDS = 5.0
+FILE_COLUMNS = ("file", "kind", "outcome", "refused_by", "reason", "message", "seconds", "peak_mib", "verdict")
+COLUMNS = (*FILE_COLUMNS, "oracle", "agrees", "plane", "what", "largest", "mean")
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,25 +63,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     """One line for each comparison, and for each file without any."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            [
-                "file",
-                "kind",
-                "outcome",
-                "refused_by",
-                "reason",
-                "message",
-                "seconds",
-                "peak_mib",
-                "verdict",
-                "oracle",
-                "agrees",
-                "plane",
-                "what",
-                "largest",
-                "mean",
-            ]
-        )
+        writer.writerow(COLUMNS)
         for row in rows:
             examined = row.examined
             facts = (examined.refused_by, examined.reason, examined.message, f"{examined.seconds:.3f}", f"{examined.peak_mib:.0f}")

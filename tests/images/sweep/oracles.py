@@ -1,6 +1,7 @@
-"""Decoders that share no code with the product: what ImageMagick, libvips, tifffile and Pillow see in a file.
+"""Decoders other than the product's: what ImageMagick, libvips, libtiff, tifffile and Pillow see in a file.
 
-Only development machines need them: Debian has them in the packages imagemagick, libvips-tools and libtiff-tools. What is not installed is not asked.
+Only development machines need the first three: Debian has them in the packages imagemagick, libvips-tools and libtiff-tools. A decoder that
+is not installed is not asked.
 """
 
 import re
@@ -28,9 +29,10 @@ class OracleFailed(Exception):
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
-    """One page as an oracle sees it, upright, black is zero. `pixels` (height, width, colours) from 0 to `full`.
+    """One page as an oracle sees it, upright, black is zero.
 
-    `associated`: the colours are multiplied by alpha already. `full` is None where numbers are signed or floating point. `complaint`: what the oracle wrote to standard error.
+    `pixels` (height, width, colours) from 0 to `full`, which is None where numbers are signed or floating point. `associated`: the
+    colours are multiplied by alpha already. `complaint`: what the oracle wrote to standard error.
     """
 
     pixels: np.ndarray

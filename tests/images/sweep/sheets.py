@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from infrastructure.images.rendering import Plane
-from tests.images.sweep_oracles import Picture
+from tests.images.sweep.oracles import Picture
 
 EDGE = 320
 CAPTION_HEIGHT = 14

@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from tests.images.sweep_files import Examined, kind_of, sweep_file
-from tests.images.sweep_report import Row, print_report, write_csv
+from tests.images.sweep.files import Examined, kind_of, sweep_file
+from tests.images.sweep.report import Row, print_report, write_csv
 
 EXAMINATION_TIMEOUT_SECONDS = 30
 COMPARISON_TIMEOUT_SECONDS = 300
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--pictures", type=Path, help="write a contact sheet of each difference to this folder")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
-    processes.set_forkserver_preload(["tests.images.sweep_files"])
+    processes.set_forkserver_preload(["tests.images.sweep.files"])
     rows = sorted(_rows(given.folder, given.pictures, given.jobs), key=lambda row: row.name)
     if not rows:
         print(f"There is no JPEG, PNG or TIFF in {given.folder}", file=sys.stderr)

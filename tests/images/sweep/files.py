@@ -17,9 +17,9 @@ from infrastructure.images.reader import ImageReader, open_image
 from infrastructure.images.rendering import Colours, Plane
 from infrastructure.images.validation import ImageLimits, examine
 from infrastructure.images.validation.layout import Compression
-from tests.images.sweep_comparison import Comparison, compare
-from tests.images.sweep_oracles import OracleFailed, Picture, pictures
-from tests.images.sweep_sheets import save_sheet
+from tests.images.sweep.comparison import Comparison, compare
+from tests.images.sweep.oracles import OracleFailed, Picture, pictures
+from tests.images.sweep.sheets import save_sheet
 
 MEMORY_BYTES = 1 << 30
 STARTS = {
@@ -34,7 +34,10 @@ COLOUR_COUNTS = {Colours.GREY: 1, Colours.RGB: 3, Colours.CMYK: 4}
 
 
 class Examined(msgspec.Struct, frozen=True, kw_only=True):
-    """`refused_by`: gate or reader. `reason` and `message` are those of the refusal. `peak_mib` is what the decoding added to the process."""
+    """What the product makes of a file: accepted, crashed, timed out, or the code of the refusal.
+
+    `refused_by`: gate or reader. `reason` and `message` are those of the refusal. `peak_mib` is what the decoding added to the process.
+    """
 
     outcome: str
     refused_by: str = ""

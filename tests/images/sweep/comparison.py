@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 
 from infrastructure.images.rendering import Plane
-from tests.images.sweep_oracles import Picture
+from tests.images.sweep.oracles import Picture
 
 MAX_EXACT_DIFFERENCE = 1 / 255 + 1e-4
 MAX_LOSSY_MEAN_DIFFERENCE = 2 / 255
@@ -12,7 +12,10 @@ MAX_RELATIVE_DIFFERENCE = 1e-5
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a plane with an oracle, in parts of full brightness. `what` is a remark: why the two cannot be compared, what the oracle misses."""
+    """Of a plane with an oracle, in parts of full brightness.
+
+    `read`: whether the oracle could read the file. `what` is a remark: why the two cannot be compared, or what only one of them sees.
+    """
 
     oracle: str
     agrees: bool
@@ -24,7 +27,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(oracle: str, plane: Plane, seen: Picture, *, lossy: bool) -> Comparison:
-    """Exact codings may differ by 1 of 255 at most, lossy ones by 2 of 255 on average: decoders of JPEG round and interpolate as they like."""
+    """Exact codings may differ by 1 of 255 at most, lossy ones by 2 of 255 on average: JPEG decoders round and interpolate as they like."""
     ours, full = plane.pixels, _full(plane)
     if ours.shape[:2] != seen.pixels.shape[:2]:
         (height, width), (rows, columns) = ours.shape[:2], seen.pixels.shape[:2]

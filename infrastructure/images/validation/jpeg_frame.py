@@ -1,0 +1,86 @@
+"""The frame header of a JPEG: size, components and their sampling (ITU-T T.81, annex B.2.2)."""
+
+import struct
+from typing import Final
+
+import msgspec
+
+from domain.errors import DamagedImage, UnsupportedImage
+from infrastructure.images.validation.limits import ImageLimits, check_size
+
+BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
+BLOCK: Final = 8
+
+
+class Component(msgspec.Struct, frozen=True):
+    """`place` in the frame, which tells components apart whose `id` some encoder has given twice; sampling `across` and `down`."""
+
+    place: int
+    id: int
+    across: int
+    down: int
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """The picture as its frame header claims it; sampling factors as in the standard."""
+
+    width: int
+    height: int
+    components: tuple[Component, ...]
+    progressive: bool
+
+    def named(self, identities: bytes) -> list[Component]:
+        """The first component of each name that is not in the list yet. Names without a component are left out."""
+        found: list[Component] = []
+        for identity in identities:
+            found += [it for it in self.components if it.id == identity and it not in found][:1]
+        return found
+
+    def blocks(self, component: Component) -> int:
+        across = parts_of(self.width * component.across, BLOCK * self._most_across)
+        return across * parts_of(self.height * component.down, BLOCK * self._most_down)
+
+    def units(self, scanned: list[Component]) -> int:
+        """The minimum coded units of a scan of these components: single blocks when there is but one."""
+        if len(scanned) == 1:
+            return self.blocks(scanned[0])
+        return parts_of(self.width, BLOCK * self._most_across) * parts_of(self.height, BLOCK * self._most_down)
+
+    @property
+    def _most_across(self) -> int:
+        return max(component.across for component in self.components)
+
+    @property
+    def _most_down(self) -> int:
+        return max(component.down for component in self.components)
+
+
+def read_frame(marker: int, body: bytes, limits: ImageLimits) -> Frame:
+    """Raises DamagedImage, UnsupportedImage, ImageTooLarge."""
+    if marker not in {BASELINE, EXTENDED, PROGRESSIVE}:
+        raise UnsupportedImage(
+            "The JPEG file is coded in a rare way. Save it as an ordinary (baseline or progressive) JPEG", reason="unsupported_coding"
+        )
+    if len(body) < 6 or len(body) != 6 + 3 * body[5]:
+        raise damaged("its header is broken")
+    bits, height, width, count = struct.unpack(">BHHB", body[:6])
+    check_size(width, height, count, limits)
+    if bits != 8:
+        raise UnsupportedImage(
+            f"The JPEG file has {bits} bits per band; 8 are taken. Save it as TIFF or PNG with 16 bits", reason="unsupported_bit_depth"
+        )
+    if count not in {1, 3, 4}:
+        raise UnsupportedImage(f"The JPEG file has {count} bands; 1, 3 or 4 are taken. Save it as TIFF", reason="unsupported_layout")
+    listed = enumerate(struct.iter_unpack("BBB", body[6:]))
+    components = tuple(Component(place, identity, sampling >> 4, sampling & 15) for place, (identity, sampling, _) in listed)
+    if any(not (0 < it.across < 5 and 0 < it.down < 5) for it in components):
+        raise damaged("its header is broken")
+    return Frame(width, height, components, marker == PROGRESSIVE)
+
+
+def parts_of(whole: int, part: int) -> int:
+    return -(-whole // part)
+
+
+def damaged(what: str) -> DamagedImage:
+    return DamagedImage(f"The JPEG file is damaged: {what}. Save or export it again", reason="structure")
