@@ -24,7 +24,7 @@ class Unseen(msgspec.Struct, frozen=True, tag=True):
     detail: str
 
 
-class Inspected(msgspec.Struct, frozen=True, tag=True):
+class Inspected(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """An image whose every pixel was decoded; the fields are those of `infrastructure.images.inspection.Inspection`."""
 
     width: int

@@ -227,7 +227,7 @@ def _folder(settings: Settings, folder: Path, root: RootKey) -> Place:
         shelf, name = os.path.split(f"{folder}/{key}")
         _sync(file)
         if shelf not in settled:
-            Path(shelf).mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_below(folder, shelf)
         os.replace(file, f"{shelf}/{name}")  # noqa: PTH105 - parsing paths would take longer
         if key.startswith("sha256/"):  # what is derived can be made again
             _settle(shelf, settled)
@@ -338,6 +338,15 @@ def _derived(name: str) -> str:
 
 def _written(about: dict[str, Any]) -> datetime:
     return about["LastModified"] if "LastModified" in about else datetime.fromtimestamp(about["mtime"], UTC)
+
+
+def _make_below(root: Path, folder: str) -> None:
+    """Make `folder` and those between it and `root`. Raises FileNotFoundError where `root` is gone: a share that is not mounted."""
+    path = str(root)
+    for part in Path(folder).relative_to(root).parts:
+        path = f"{path}/{part}"
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)  # noqa: PTH102 - parsing paths would take longer
 
 
 def _settle(folder: str, settled: set[str]) -> None:

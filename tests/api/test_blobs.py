@@ -206,7 +206,7 @@ async def test_an_ended_or_forged_address_is_refused_whatever_the_browser_has(la
     forged = f"{path}/{'A' if token[0] != 'A' else 'B'}{token[1:]}"
     for wrong in (address(seconds=-1), forged, "/api/blobs/x"):
         assert refused(await http.get(wrong, headers=known), 403, "forbidden")
-    assert refused(await http.get(address(name=thumbnail_of("0" * 64)), headers=known), 404, "not_found")
+    assert refused(await http.get(address(name=thumbnail_of("0" * 64, 2)), headers=known), 404, "not_found")
 
 
 async def test_what_was_derived_is_given_in_parts_too(laboratory, address):

@@ -143,6 +143,18 @@ class Full:
         self.flush()
 
 
+def test_a_write_under_way_does_not_make_a_folder_again_that_has_gone(tmp_path):
+    blobs = in_folder(tmp_path)
+    writer = blobs.begin()
+    writer.write(DATA)
+    (tmp_path / "blobs").rename(tmp_path / "unmounted")
+    with pytest.raises(Unavailable):
+        writer.commit()
+    with pytest.raises(Unavailable):
+        blobs.put_derived("thumbnail/" + "0" * 64, DATA, "image/jpeg")
+    assert not (tmp_path / "blobs").exists()
+
+
 def test_a_disk_that_is_full_at_the_last_byte_makes_it_unavailable_and_keeps_nothing(tmp_path):
     blobs = in_folder(tmp_path)
     writer = blobs.begin()

@@ -234,7 +234,19 @@ class MadeUpPool:
 def inspected(data: bytes) -> Inspected | Unseen:
     if hashlib.sha256(data).digest()[0] < 16:
         return Unseen("damaged_image", "It is torn.")
-    return Inspected(8, 8, 3, "uint8", 1, "YXC", None, b"small", None)
+    return Inspected(
+        width=8,
+        height=8,
+        bands=3,
+        dtype="uint8",
+        pages=1,
+        axes="YXC",
+        pixel_size_um=None,
+        reader=2,
+        warnings=(),
+        thumbnail=b"small",
+        preview=None,
+    )
 
 
 def seen(data: bytes) -> Seen:
