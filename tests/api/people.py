@@ -64,7 +64,7 @@ class Workers:
 
     async def accept(self, image_id, *, dtype="uint8", reader=2):
         about = msgspec.structs.asdict(inspection(dtype=dtype, reader=reader))
-        await self._change(image_id, image, lambda it: image.accept(it, **about, by=SYSTEM.id, at=now()))
+        await self._change(image_id, image, lambda it: image.accept(it, image.Inspection(**about), by=SYSTEM.id, at=now()))
 
     async def reinspect(self, image_id, *, reader, outdated=()):
         """A newer reader finds the same."""
