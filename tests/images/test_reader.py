@@ -206,3 +206,18 @@ def test_a_jpeg_tile_whose_data_end_early_is_refused_and_not_shown_grey(part):
 def tiff_of_jpeg(data):
     """One page, one strip of 64 x 48 grey pixels."""
     return tiff(page(64, 48, t259=(SHORT, [7]), t262=(SHORT, [1]), t279=(LONG, [len(data)])), pixels=data)
+
+
+def palette_png(*before):
+    return bare_png(header(8, 8, colour=3), *before, chunk(b"IDAT", zlib.compress(bytes(72))))
+
+
+def test_a_second_palette_is_found_at_upload():
+    palette = chunk(b"PLTE", bytes(768))
+    assert pixels_of(palette_png(palette)).shape == (8, 8, 3)
+    assert "palette" in refused(palette_png(palette, palette), DamagedImage)
+
+
+def test_a_palette_is_not_forgotten_over_many_notes():
+    notes = [chunk(b"no" + bytes([65 + place]) + b"e", b"") for place in range(20)]
+    assert pixels_of(palette_png(chunk(b"PLTE", bytes(768)), *notes)).shape == (8, 8, 3)
