@@ -149,7 +149,7 @@ def _resolved(page: PageLayout, pixels: NDArray[Any]) -> NDArray[Any]:
         case Photometric.PALETTE:
             return from_palette(pixels[:, :, 0], np.array(colour_map(page), np.uint16).reshape(3, -1))
         case Photometric.YCBCR if page.compression is not Compression.JPEG:
-            return from_ycbcr(pixels)
+            return from_ycbcr(pixels, page.ycbcr)
         case _:
             return pixels
 
