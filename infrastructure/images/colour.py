@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from infrastructure.images.validation.ycbcr import Conversion
+
 Rgb = NDArray[np.uint8]
 """(height, width, 3), 8 bits."""
 
@@ -27,14 +29,17 @@ def from_cmyk(inks: NDArray[np.uint8]) -> Rgb:
     return rgb
 
 
-def from_ycbcr(values: NDArray[np.uint8]) -> Rgb:
-    """ITU-R BT.601 over the full range, as JFIF and the defaults of TIFF 6.0 have it."""
+def from_ycbcr(values: NDArray[np.uint8], conversion: Conversion) -> Rgb:
+    """(height, width, 3), by the equations of TIFF 6.0, section 21."""
+    red_share, green_share, blue_share = (np.float32(share) for share in conversion.luma)
+    zero = np.array(conversion.reference[::2], np.float32)
+    scale = np.array([255, 127, 127], np.float32) / (np.array(conversion.reference[1::2], np.float32) - zero)
     rgb = np.empty(values.shape, np.uint8)
     for rows in _rows(len(values)):
-        part = values[rows].astype(np.float32)
-        luma, blue, red = part[:, :, 0], part[:, :, 1] - 128, part[:, :, 2] - 128
-        mixed = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=2)
-        rgb[rows] = np.clip(np.rint(mixed), 0, 255)
+        luma, blue, red = np.moveaxis((values[rows].astype(np.float32) - zero) * scale, 2, 0)
+        from_red, from_blue = (2 - 2 * red_share) * red, (2 - 2 * blue_share) * blue
+        green = luma - (red_share * from_red + blue_share * from_blue) / green_share
+        rgb[rows] = np.clip(np.rint(np.stack([luma + from_red, green, luma + from_blue], axis=2)), 0, 255)
     return rgb
 
 

@@ -13,6 +13,7 @@ import msgspec
 from domain.errors import DamagedImage, UnsupportedImage
 from infrastructure.images.validation.limits import ImageLimits, check_size
 from infrastructure.images.validation.tiff import Directory, damaged
+from infrastructure.images.validation.ycbcr import describe_conversion
 
 SUBFILE_TYPE, OLD_SUBFILE_TYPE = 254, 255
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
@@ -322,6 +323,10 @@ def _check_combination(page: PageLayout) -> None:
         raise unsupported_layout(directory, "has inks other than CMYK. Save it as RGB")
     if page.photometric is Photometric.YCBCR and (page.extra or (page.separate and page.subsampling != (1, 1))):
         raise unsupported_layout(directory, "stores YCbCr colours in an unusual way. Save it as RGB")
+    if page.subsampled and page.predictor is not Predictor.NONE:
+        raise unsupported_layout(directory, "stores differences of subsampled YCbCr colours. Save it without a predictor, or as RGB")
+    if page.photometric is Photometric.YCBCR:
+        describe_conversion(directory)
     if page.photometric is Photometric.PALETTE and len(colour_map(page)) != 3 << page.bits:
         raise damaged("its palette is missing or broken")
 
