@@ -137,7 +137,7 @@ def _tiff_plane(page: PageLayout, channel: int, unused: tuple[ImageWarning, ...]
         bits=8 if page.photometric is Photometric.PALETTE else page.bits,
         alpha=None if alpha is None else upright(alpha, page.orientation),
         associated=bool(alphas) and page.extra[alphas[0] - page.colours] is ExtraSample.ASSOCIATED_ALPHA,
-        profile=page.directory.bytes(PROFILE, most=MAX_PROFILE_BYTES),
+        profile=page.directory.bytes(PROFILE, most=MAX_PROFILE_BYTES + 1),
         warnings=unused + _assumptions(page, used=len(alphas)),
     )
 

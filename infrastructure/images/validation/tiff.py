@@ -81,11 +81,11 @@ class Directory(msgspec.Struct, frozen=True):
         return _decoded(self.file.read(entry.at, entry.count))
 
     def bytes(self, tag: int, *, most: int) -> bytes:
-        """The raw bytes of a tag; empty when absent or longer than `most`."""
+        """The first `most` raw bytes of a tag; empty when absent."""
         entry = self.entries.get(tag)
-        if entry is None or entry.kind not in {1, 2, 7} or entry.count > most:
+        if entry is None or entry.kind not in {1, 2, 7}:
             return b""
-        return self.file.read(entry.at, entry.count)
+        return self.file.read(entry.at, min(entry.count, most))
 
 
 class Tiff:
