@@ -13,7 +13,7 @@ from infrastructure.images.inspection import inspect
 from infrastructure.images.reader import open_image
 from infrastructure.images.validation import ImageLimits, examine
 from infrastructure.preprocessing import rendered
-from tests.hostile import BYTE, IFD, LONG, SHORT, bare_png, chunk, ends_early, header, jpeg, page, segment, tiff
+from tests.hostile import ASCII, BYTE, DOUBLE, IFD, LONG, SHORT, bare_png, chunk, ends_early, header, jpeg, page, segment, tiff
 from tests.images.profiles import icc
 
 LIMITS = ImageLimits()
@@ -250,3 +250,30 @@ def test_a_jpeg_tile_whose_data_end_early_is_refused_and_not_shown_grey(part):
 def tiff_of_jpeg(data):
     """One page, one strip of 64 x 48 grey pixels."""
     return tiff(page(64, 48, t259=(SHORT, [7]), t262=(SHORT, [1]), t279=(LONG, [len(data)])), pixels=data)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        {"t296": (ASCII, b"2\0")},
+        {"t296": (DOUBLE, [2])},
+        {"t305": (ASCII, b"a program with very much to say " * 200_000 + b"\0")},
+        {"t270": (ASCII, b'{"shape": [1e999, 8, 8], "axes": "ZYX"}\0')},
+        {"t270": (ASCII, b'{"shape": [-1, -1, 8, 8], "axes": "TZYX"}\0')},
+    ],
+)
+def test_a_note_of_a_tiff_that_makes_no_sense_hides_no_pixel(note):
+    resolution = {282: (LONG, [1])}
+    np.testing.assert_array_equal(pixels_of(tiff({**page(**note), **resolution}, pixels=RAMP.tobytes()))[:, :, 0], RAMP)
+
+
+def test_a_description_that_is_too_long_is_refused_at_upload_whatever_the_number_of_pages():
+    described = page(t270=(ASCII, b"x" * (5 << 20)))
+    assert all("description" in refused(tiff(described, *others), DamagedImage) for others in ([], [page()]))
+
+
+def test_a_tag_without_values_counts_as_missing():
+    with open_image(tiff(page(t262=(SHORT, [])), pixels=RAMP.tobytes()), limits=LIMITS) as image:
+        plane = image.plane()
+    np.testing.assert_array_equal(plane.pixels[:, :, 0], RAMP)
+    assert [one.code for one in plane.warnings] == ["photometric_assumed"]
