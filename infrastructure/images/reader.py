@@ -22,6 +22,7 @@ from infrastructure.images.orientation import upright
 from infrastructure.images.rendering import Colours, Plane
 from infrastructure.images.validation import ImageHeader, ImageLimits, UploadGate, examine
 from infrastructure.images.validation.layout import Compression, ExtraSample, PageLayout, Photometric, colour_map
+from infrastructure.images.validation.ycbcr import describe_conversion
 
 READER_VERSION: Final = 2
 """Raised with every change that can give other pixels; stands in the key of each thumbnail and preview. 1 was two readers, by Pillow."""
@@ -136,7 +137,7 @@ def _tiff_plane(page: PageLayout, channel: int, unused: tuple[ImageWarning, ...]
         bits=8 if page.photometric is Photometric.PALETTE else page.bits,
         alpha=None if alpha is None else upright(alpha, page.orientation),
         associated=bool(alphas) and page.extra[alphas[0] - page.colours] is ExtraSample.ASSOCIATED_ALPHA,
-        profile=page.directory.bytes(PROFILE, most=MAX_PROFILE_BYTES),
+        profile=page.directory.bytes(PROFILE, most=MAX_PROFILE_BYTES + 1),
         warnings=unused + _assumptions(page, used=len(alphas)),
     )
 
