@@ -12,7 +12,9 @@ from domain.errors import DamagedImage, UnsupportedImage
 from infrastructure.images.inspection import inspect
 from infrastructure.images.reader import open_image
 from infrastructure.images.validation import ImageLimits, examine
-from tests.hostile import IFD, LONG, RATIONAL, SHORT, bare_png, chunk, ends_early, header, jpeg, page, segment, tiff
+from infrastructure.preprocessing import rendered
+from tests.hostile import BYTE, IFD, LONG, RATIONAL, SHORT, bare_png, chunk, ends_early, header, jpeg, page, segment, tiff
+from tests.images.profiles import icc
 
 LIMITS = ImageLimits()
 NONE, LZW, DEFLATE, PACKBITS, ZSTANDARD = 1, 5, 8, 32773, 50000

@@ -342,7 +342,6 @@ def _check_ycbcr(page: PageLayout) -> None:
         raise unsupported_layout(page.directory, "stores YCbCr colours in an unusual way. Save it as RGB")
     if page.subsampled and page.predictor is not Predictor.NONE:
         raise unsupported_layout(page.directory, "stores differences of subsampled YCbCr colours. Save it without a predictor, or as RGB")
-    describe_conversion(page.directory)
 
 
 def colour_map(page: PageLayout) -> Sequence[int]:

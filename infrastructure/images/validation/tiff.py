@@ -63,15 +63,6 @@ class Directory(msgspec.Struct, frozen=True):
         parts = self.file.unpack(f"{2 * count}I", entry.at)
         return tuple(above / below for above, below in zip(parts[::2], parts[1::2], strict=True)) if all(parts[1::2]) else None
 
-    def ratios(self, tag: int, count: int) -> tuple[float, ...] | None:
-        """None where the tag is missing, holds another number of values, or one without a denominator."""
-        entry = self.entries.get(tag)
-        if entry is None or (entry.kind, entry.count) != (5, count):
-            return None
-        values = self.file.unpack("II" * count, entry.at)
-        pairs = list(zip(values[::2], values[1::2], strict=True))
-        return tuple(above / below for above, below in pairs) if all(values[1::2]) else None
-
     def text(self, tag: int, *, most: int | None = None) -> str:
         """A text up to its closing NUL, or its first `most` bytes; empty when absent. Raises DamagedImage (metadata_too_large).
 
