@@ -117,6 +117,9 @@ class EventLog:
     def claimed(self, scope: str, value: str) -> UUID | None:
         return self.recorder.select_claim(scope, claim_digest(self._root, scope, value))  # type: ignore[no-any-return]
 
+    def administrators(self) -> Sequence[UUID]:
+        return self.recorder.select_administrators()  # type: ignore[no-any-return]
+
     def secret(self, kind: str, owner: UUID) -> bytes | None:
         return self.recorder.select_secrets(kind, [owner]).get(owner)  # type: ignore[no-any-return]
 

@@ -20,6 +20,11 @@ from infrastructure.postgres.silence import TRIED_FOR, Attentive, Silent
 READERS = 8  # connections that load streams
 EVENT_COLUMNS = "notification_id, originator_id, originator_version, topic, schema_version, event_id, state, meta, recorded_at, hash"
 
+# The condition is that of the index in migration 0008.
+ADMINISTRATORS = """select originator_id from es.events
+  where topic in ('UserRegistered', 'UserRoleChanged') and position('"role":"admin"'::bytea in state) > 0
+  group by originator_id order by min(notification_id)"""
+
 
 @dataclass(frozen=True)
 class Stored(StoredEvent):
@@ -131,6 +136,9 @@ class PostgresRecorder(ApplicationRecorder):
     def select_claim(self, scope: str, digest: bytes) -> UUID | None:
         rows = self.rows("select stream from es.claims where scope = %s and digest = %s", scope, digest)
         return rows[0][0] if rows else None
+
+    def select_administrators(self) -> list[UUID]:
+        return [account for (account,) in self.rows(ADMINISTRATORS)]
 
     def select_secrets(self, kind: str, owners: Iterable[UUID]) -> Mapping[UUID, bytes]:
         return dict(self.rows("select owner, value from es.secrets where kind = %s and owner = any(%s)", kind, list(owners)))

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from application import accounts
-from application.accounts import NewPassword
+from application.passwords import NewPassword
 from application.ports import Command
 from domain.access import Actor, Role
 from domain.errors import Forbidden
