@@ -57,7 +57,8 @@ class EventLog:
 
     def __init__(self, recorder: Any, root: RootKey) -> None:
         self.recorder, self._root = recorder, root
-        self.codec = Codec(DataKeys(root, lambda owners: recorder.select_secrets("key", owners)))
+        keys = DataKeys(root, lambda owners: recorder.select_secrets("key", owners))
+        self.codec = Codec(keys, lambda stream: map(encoded_from, recorder.select_stream(stream)))
         self._laboratory = Laboratory(EventMapper(self.codec), recorder)
 
     def close(self) -> None:

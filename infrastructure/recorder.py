@@ -152,8 +152,15 @@ def insert_events(
     outcome: Callable[[Outcome], None],
     **_: Any,
 ) -> Sequence[int] | None:
-    """The library's contract over ours: positions when something was appended, IntegrityError when a version is taken."""
-    ended = insert([one.encoded for one in stored_events if isinstance(one, Stored)], append)
+    """The library's contract over ours: positions when something was appended, IntegrityError when a version is taken.
+
+    Raises ValueError for events of which two would create the key of one subject: only one key could be kept.
+    """
+    events = [one.encoded for one in stored_events if isinstance(one, Stored)]
+    owners = [owner for event in events for owner, _ in event.new_keys]
+    if len(owners) > len(set(owners)):
+        raise ValueError("the first private values of a stream must be in one event: two events of this append would create its key")
+    ended = insert(events, append)
     outcome(ended)
     if ended.outcome == "conflict":
         raise IntegrityError
