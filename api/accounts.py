@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from api.calls import Call, now, said
 from application import accounts
-from application.accounts import NewPassword
+from application.passwords import NewPassword
 from domain.access import Role, require_role
 from domain.errors import NotFound
 from domain.user import Status

@@ -25,6 +25,7 @@ STATUS = {
     "conflict": 409,
     "conflicted": 409,
     "taken": 409,
+    "last_administrator": 409,
     "version_mismatch": 412,
     "image_too_large": 413,
     "body_too_large": 413,

@@ -1,37 +1,19 @@
 """Accounts: who there is, and what they may do."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from uuid import UUID
 
-import msgspec
-
+from application.administrators import another_administrator
 from application.changes import Done, change, existing, in_turn, new_id, start
+from application.passwords import PASSWORD, NewPassword, changed_secret, password_secret
 from application.ports import Claim, Command, Limits, Log, Passwords, RefreshTokens, Release, Secret
 from domain import session, user
 from domain.access import Actor, Role, require_role
 from domain.errors import DomainError, Forbidden, Taken
 from domain.events import Event
 from domain.user import Status, User
-from domain.values import PASSWORD_LEAST, PASSWORD_MOST, canonical, invalid
-
-COMMON_PASSWORDS = frozenset(
-    {"passwordpassword", "123456789012345", "qwertyuiopasdfgh", "adminadminadmin", "letmeinletmeinletmein", "correcthorsebatterystaple"}
-)
-PASSWORD = "password"  # noqa: S105 - the kind of a secret
-MINUTE = 60
-TRIES = 5  # of one's current password in a minute
-RECENT = 900  # seconds after a sign-in within which a password may be changed without the old one
-
-
-def password_rule(password: str, *, email: str, username: str) -> str:
-    """15 to 128 characters, none of the well-known ones, not the person's own names. Raises Invalid."""
-    if not PASSWORD_LEAST <= len(password) <= PASSWORD_MOST:
-        raise invalid("password", f"must have {PASSWORD_LEAST} to {PASSWORD_MOST} characters, has {len(password)}")
-    plain = canonical(password)
-    known = COMMON_PASSWORDS | {canonical(email), canonical(username), "bioscopebioscope"}
-    if plain in known or len(set(plain)) < 4:
-        raise invalid("password", "is too easily guessed: choose one that is neither common nor your own name")
-    return password
+from domain.values import canonical
 
 
 def loaded(log: Log, user_id: UUID) -> User:
@@ -55,9 +37,8 @@ def register(
     event = user.register(
         user_id, email=email, username=username, first_name=first_name, last_name=last_name, role=role, by=user_id, at=command.at
     )
-    password_rule(password, email=event.email, username=event.username)
     claims = (Claim(scope="email", value=event.email, stream=user_id), Claim(scope="username", value=event.username, stream=user_id))
-    secret = Secret(kind=PASSWORD, owner=user_id, value=passwords.hash(password))
+    secret = password_secret(user_id, password, email=event.email, username=event.username, passwords=passwords)
     try:
         return start(log, command, [event], claims=claims, secrets=(secret,))
     except Taken as taken:
@@ -68,15 +49,6 @@ def register(
 def find(email: str, log: Log) -> User | None:
     user_id = log.claimed("email", email)
     return log.load(user_id, user.evolve) if user_id else None
-
-
-class NewPassword(msgspec.Struct, frozen=True, kw_only=True):
-    """`current` is asked for unless the sign-in, `signed_in_for` seconds ago, is `RECENT`. All sessions but `keep` end."""
-
-    password: str
-    current: str | None = None
-    signed_in_for: float
-    keep: UUID | None = None
 
 
 def update(
@@ -95,10 +67,10 @@ def update(
 ) -> Done:
     """All parts or none of them: one command, whose rights are asked first. What takes rights away also ends sessions.
 
-    Raises Forbidden, and Invalid, Taken, TooMany (tries of a current password); nothing has changed then.
+    Raises Forbidden, and Invalid, Taken, LastAdministrator, TooMany (tries of a current password); nothing has changed then.
     """
     _may_update(command.actor, user_id, restricted=role is not None or status is not None, password=password is not None)
-    secrets = (_new_secret(user_id, password, profile, log, passwords, limits),) if password else ()
+    secrets = (changed_secret(loaded(log, user_id), password, profile, log, passwords, limits),) if password else ()
 
     def decided(account: User) -> list[Event]:
         by, at = command.actor.id, command.at
@@ -110,6 +82,10 @@ def update(
         )
         return in_turn(account, user.evolve, parts)
 
+    if (
+        status is Status.ACTIVE and loaded(log, user_id).status is not Status.ACTIVE
+    ):  # sessions that an interrupted command left must not revive
+        end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
     done = _with_address(user_id, profile.get("email"), decided, expected=expected, secrets=secrets, command=command, log=log)
     if status not in {None, Status.ACTIVE}:
         end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
@@ -120,26 +96,13 @@ def update(
 
 def _may_update(actor: Actor, user_id: UUID, *, restricted: bool, password: bool) -> None:
     """The same for an account that is another's and for one that is not there. Raises Forbidden."""
-    if actor.id != user_id and not actor.is_admin:
+    is_admin = actor.is_admin or actor.is_system
+    if actor.id != user_id and not is_admin:
         raise Forbidden("Only admins can update other users")
-    if restricted and not actor.is_admin:
+    if restricted and not is_admin:
         raise Forbidden("Only admins can update role and status")
     if password and actor.id != user_id:
         raise Forbidden("You can only change your own password")
-
-
-def _new_secret(
-    user_id: UUID, wanted: NewPassword, profile: dict[str, str | None], log: Log, passwords: Passwords, limits: Limits
-) -> Secret:
-    account = loaded(log, user_id)
-    if wanted.current is None and wanted.signed_in_for > RECENT:
-        raise Forbidden("Give your current password too, or log in again and change it within 15 minutes")
-    if wanted.current is not None:
-        limits.take(f"password/account/{user_id}", most=TRIES, seconds=MINUTE)
-        if not passwords.verify(wanted.current, log.secret(PASSWORD, user_id)):
-            raise Forbidden("The current password is wrong")
-    password_rule(wanted.password, email=profile.get("email") or account.email, username=account.username)
-    return Secret(kind=PASSWORD, owner=user_id, value=passwords.hash(wanted.password))
 
 
 def _with_address(
@@ -164,6 +127,7 @@ def _with_address(
             lambda: loaded(log, user_id),
             decide,
             expected=expected,
+            guards=partial(another_administrator, log=log),
             releases=lambda account: (Release(stream=user_id, scope="email", value=account.email),) if moved(account) else (),
             claims=lambda account: (Claim(scope="email", value=wanted, stream=user_id),) if moved(account) and wanted else (),
             secrets=secrets,
@@ -172,7 +136,26 @@ def _with_address(
         raise Taken("Email already registered", scope="email") from None
 
 
+def reset_password(user_id: UUID, password: str, *, command: Command, log: Log, passwords: Passwords, tokens: RefreshTokens) -> Done:
+    """Set another password without knowing the current one; all sessions end. For administrators, on the server's machine alone.
+
+    Raises Forbidden, NotFound, Invalid.
+    """
+    _require_admin(command.actor)
+    account = loaded(log, user_id)
+    done = change(
+        log,
+        command,
+        lambda: loaded(log, user_id),
+        lambda found: user.change_password(found, by=command.actor.id, at=command.at),
+        secrets=(password_secret(user_id, password, email=account.email, username=account.username, passwords=passwords),),
+    )
+    end_sessions(user_id, session.Reason.PASSWORD, command=command, log=log, tokens=tokens)
+    return done
+
+
 def change_role(user_id: UUID, role: Role, *, expected: int | None = None, command: Command, log: Log) -> Done:
+    """Raises Forbidden, NotFound, LastAdministrator."""
     _require_admin(command.actor)
     return change(
         log,
@@ -180,11 +163,12 @@ def change_role(user_id: UUID, role: Role, *, expected: int | None = None, comma
         lambda: loaded(log, user_id),
         lambda account: user.change_role(account, role, by=command.actor.id, at=command.at),
         expected=expected,
+        guards=partial(another_administrator, log=log),
     )
 
 
 def delete(user_id: UUID, *, expected: int | None = None, command: Command, log: Log, tokens: RefreshTokens) -> Done:
-    """Close the account; its traces stay readable. The names are free again."""
+    """Close the account; its traces stay readable. The names are free again. Raises Forbidden, NotFound, Conflict, LastAdministrator."""
     _require_admin(command.actor)
     done = change(
         log,
@@ -192,6 +176,7 @@ def delete(user_id: UUID, *, expected: int | None = None, command: Command, log:
         lambda: loaded(log, user_id),
         lambda account: user.delete(account, by=command.actor.id, at=command.at),
         expected=expected,
+        guards=partial(another_administrator, log=log),
         releases=lambda _: (Release(stream=user_id),),
         secrets=(Secret(kind=PASSWORD, owner=user_id, value=None),),
     )
@@ -200,17 +185,22 @@ def delete(user_id: UUID, *, expected: int | None = None, command: Command, log:
 
 
 def erase(user_id: UUID, *, command: Command, log: Log, tokens: RefreshTokens) -> Done:
-    """Destroy the person's key: nothing private about them can be read any more, while the chain still verifies."""
+    """Destroy the person's key: nothing private about them can be read any more, while the chain still verifies.
+
+    Raises Forbidden, NotFound, LastAdministrator.
+    """
     _require_admin(command.actor)
-    end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
-    return change(
+    done = change(
         log,
         command,
         lambda: existing(log, user_id, user.evolve, what="User", closed=lambda found: found.erased),
         lambda account: user.erase(account, by=command.actor.id, at=command.at),
+        guards=partial(another_administrator, log=log),
         releases=lambda _: (Release(stream=user_id),),
         secrets=(Secret(kind=PASSWORD, owner=user_id, value=None), Secret(kind="key", owner=user_id, value=None)),
     )
+    end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
+    return done
 
 
 def end_sessions(

@@ -74,12 +74,15 @@ def change(
     decide: Callable[[S], Sequence[Event] | Event],
     *,
     expected: int | None = None,
-    guards: Sequence[Guard] = (),
+    guards: Callable[[S, Sequence[Event]], Sequence[Guard]] = lambda *_: (),
     claims: Callable[[S], Sequence[Claim]] = lambda _: (),
     releases: Callable[[S], Sequence[Release]] = lambda _: (),
     secrets: Sequence[Secret] = (),
 ) -> Done:
-    """Decide on the newest state, again after each conflict. With `expected` (If-Match) a moved stream raises VersionMismatch."""
+    """Decide on the newest state, again after each conflict. With `expected` (If-Match) a moved stream raises VersionMismatch.
+
+    `guards`, `claims` and `releases` follow from the state that was decided on, and are asked for anew with each decision.
+    """
     for attempt in range(ATTEMPTS):
         state = load()
         if expected is not None and state.version != expected:
@@ -90,7 +93,13 @@ def change(
             return Done(id=state.id, version=state.version, position=0)
         try:
             appended = log.append(
-                command, *events, subject=state.id, guards=guards, claims=claims(state), releases=releases(state), secrets=secrets
+                command,
+                *events,
+                subject=state.id,
+                guards=guards(state, events),
+                claims=claims(state),
+                releases=releases(state),
+                secrets=secrets,
             )
         except Conflicted:
             if attempt + 1 == ATTEMPTS:

@@ -58,7 +58,7 @@ def share(dataset_id: UUID, *, user_id: UUID, grant: Grant, expected: int | None
         lambda: loaded(log, dataset_id, command.actor, Grant.OWNER),
         lambda found: dataset.share(found, user=user_id, grant=grant, by=command.actor.id, at=command.at),
         expected=expected,
-        guards=(Guard(stream=user_id, closed_by=user.CLOSING),),
+        guards=lambda *_: (Guard(stream=user_id, closed_by=user.CLOSING),),
     )
 
 

@@ -14,6 +14,8 @@ from application.ports import Log
 from domain import session, user
 from domain.access import Actor
 from domain.errors import NotAuthenticated
+from domain.session import Session
+from domain.user import User
 
 SECONDS = 5.0  # that a revoked session or a lost role may still be believed in another process
 MOST = 10_000
@@ -25,6 +27,17 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     actor: Actor
     session_id: UUID | None = None
     signed_in_at: datetime | None = None
+
+
+def signed_in(session_id: UUID, log: Log) -> tuple[Session, User]:
+    """The session and whose it is. Blocks. Raises NotAuthenticated when it has ended, or its user may not act; Unavailable."""
+    found = log.load(session_id, session.evolve)
+    if found is None or found.revoked:
+        raise NotAuthenticated("Invalid token")
+    account = log.load(found.user_id, user.evolve)
+    if account is None or not account.may_sign_in:
+        raise NotAuthenticated("User disabled")
+    return found, account
 
 
 class Identities:
@@ -50,12 +63,9 @@ class Identities:
             return known
         assert claims.session_id is not None
         before = self._forgotten
-        found = self._log.load(claims.session_id, session.evolve)
-        if found is None or found.user_id != claims.subject or found.revoked:
+        found, account = signed_in(claims.session_id, self._log)
+        if account.id != claims.subject:
             raise NotAuthenticated("Invalid token")
-        account = self._log.load(found.user_id, user.evolve)
-        if account is None or not account.may_sign_in:
-            raise NotAuthenticated("User disabled")
         identity = Identity(actor=Actor(id=account.id, role=account.role), session_id=found.id, signed_in_at=found.started_at)
         self._remember(identity, before)
         return identity

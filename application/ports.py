@@ -140,6 +140,9 @@ class Log(Protocol):
     def claimed(self, scope: str, value: str) -> UUID | None:
         """The stream that holds a claim."""
 
+    def administrators(self) -> Sequence[UUID]:
+        """The accounts that were ever given the role of administrator, oldest first; none that was appended before the call is missing."""
+
     def secret(self, kind: str, owner: UUID) -> bytes | None: ...
 
 

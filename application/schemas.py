@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from application.earlier_schemas import EARLIER
 from domain.errors import NotFound
 from domain.events import ERASED, SEALED, Event, private_fields
 from domain.registry import EVENTS, NOUN_OF
@@ -15,9 +16,6 @@ COLUMNS: Final = ("originator_id", "originator_version")  # told beside the data
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 CIPHERTEXT: Final = {"type": "string", "pattern": f"^{SEALED}[A-Za-z0-9+/]+={{0,2}}$"}
 OWNERS: Final = {"originator_id": "the event's own stream", "user_id": "the user named by `user_id`"}
-
-EARLIER: dict[tuple[str, int], dict[str, Any]] = {}
-"""Schemas of versions that the registry no longer holds: who raises a `schema_version` keeps the old schema here."""
 
 MEANINGS: Final = {
     "UserRegistered": "A person has an account.",
@@ -81,9 +79,9 @@ Everything that happens, in the order in which it happened. The topic `{TOPIC}` 
 without a gap, so a consumer that keeps its own position sees at once what it has seen already and what it is missing, and reads that
 from `GET /api/events?after=POSITION`. Delivery is at least once.
 
-Private fields (names, addresses, file names, paths, descriptions) travel sealed: text that begins with `{SEALED}`, ciphertext whose key
-never leaves the installation and is destroyed when the person asks. New optional fields may come at any time: ignore what you do not
-know. A changed meaning is a new schema version."""
+Private fields (names, addresses, file names, paths, descriptions, hosts, places) travel sealed: text that begins with `{SEALED}`,
+ciphertext whose key never leaves the installation and is destroyed when the person asks. New optional fields may come at any time: ignore
+what you do not know. A changed meaning is a new schema version."""
 
 
 def schema(kind: str, version: int | None = None, *, sealed: bool = True) -> dict[str, Any]:
@@ -150,8 +148,15 @@ def _message(kind: str) -> dict[str, Any]:
         "summary": MEANINGS[kind],
         "tags": [{"name": NOUN_OF[kind]}],
         "traits": [{"$ref": "#/components/messageTraits/event"}],
-        "payload": {"$ref": f"#/components/schemas/{kind}"},
+        "payload": _payload(kind),
     }
+
+
+def _payload(kind: str) -> dict[str, Any]:
+    """In any of its versions; `ce_schemaversion` says in which."""
+    newest = {"$ref": f"#/components/schemas/{kind}"}
+    earlier = [{"$ref": f"#/components/schemas/{kind}.{version}"} for version in versions(kind)[:-1]]
+    return {"oneOf": [newest, *earlier]} if earlier else newest
 
 
 def _headers() -> dict[str, Any]:
@@ -166,7 +171,7 @@ def _key() -> dict[str, Any]:
 
 def _shared() -> dict[str, Any]:
     """The payloads, and what they are made of, side by side."""
-    schemas: dict[str, Any] = {}
+    schemas: dict[str, Any] = {f"{kind}.{version}": earlier for (kind, version), earlier in EARLIER.items()}
     for kind in EVENTS.values():
         told = _of(kind, "#/components/schemas/{name}", sealed=True)
         schemas |= told.pop("$defs", {})

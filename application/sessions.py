@@ -7,6 +7,7 @@ import msgspec
 
 from application import accounts
 from application.changes import change, existing, new_id
+from application.passwords import PASSWORD
 from application.ports import Command, Conflicted, Guard, Limits, Log, Passwords, RefreshTokens, Reused, Secret
 from domain import session, user
 from domain.access import Actor
@@ -48,7 +49,7 @@ def sign_in(
     limits.take(f"login/account/{canonical(email)}", most=per_account, seconds=MINUTE)
     for _ in range(ATTEMPTS):
         account, known = _believed(email, password, log=log, passwords=passwords)
-        renewed = (Secret(kind=accounts.PASSWORD, owner=account.id, value=passwords.hash(password)),) if passwords.outdated(known) else ()
+        renewed = (Secret(kind=PASSWORD, owner=account.id, value=passwords.hash(password)),) if passwords.outdated(known) else ()
         try:
             return _started(account, address=address, agent=agent, renewed=renewed, command=command, log=log, tokens=tokens)
         except Conflicted:
@@ -58,7 +59,7 @@ def sign_in(
 
 def _believed(email: str, password: str, *, log: Log, passwords: Passwords) -> tuple[User, bytes]:
     account = accounts.find(email, log)
-    known = log.secret(accounts.PASSWORD, account.id) if account else None
+    known = log.secret(PASSWORD, account.id) if account else None
     if not passwords.verify(password, known) or account is None or known is None or not account.may_sign_in:
         raise NotAuthenticated(REFUSED)
     return account, known

@@ -45,7 +45,7 @@ def event() -> ClassificationRequested:
     )
 
 
-STATE = Codec(DataKeys(RootKey(bytes(32)), lambda _: {})).encode(event()).data
+STATE = Codec(DataKeys(RootKey(bytes(32)), lambda _: {}), lambda _: ()).encode(event()).data
 
 
 def rows() -> Iterator[Row]:

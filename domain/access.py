@@ -40,12 +40,16 @@ class Scope(StrEnum):
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
-    """Who acts: a user with a role, a service with scopes, or a part of the system itself."""
+    """Who acts: a user with a role, a service with scopes, or a part of the system itself.
+
+    `name` is recorded in clear beside every event: it names a part of the system, never a person.
+    """
 
     id: UUID
     kind: str = "user"
     role: Role | None = None
     scopes: frozenset[str] = frozenset()
+    name: str = ""
 
     @property
     def is_admin(self) -> bool:

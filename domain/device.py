@@ -1,30 +1,35 @@
 """A microscope or camera that images come from."""
 
 from datetime import datetime
+from typing import ClassVar
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from domain.events import Event, State, first, following
+from domain.events import Event, PrivateText, State, first, following
 from domain.values import optional_text, text
 
 FIELDS = ("name", "hostname", "location", "firmware_version")
 
 
 class DeviceRegistered(Event, frozen=True, kw_only=True):
-    name: str
-    hostname: str
-    location: str | None
+    schema_version: ClassVar[int] = 2  # since then its texts are private
+
+    name: PrivateText
+    hostname: PrivateText
+    location: PrivateText | None
     firmware_version: str | None
 
 
 class DeviceDescribed(Event, frozen=True, kw_only=True):
     """Fields left out did not change; null means cleared."""
 
-    name: str | UnsetType = UNSET
-    hostname: str | UnsetType = UNSET
-    location: str | None | UnsetType = UNSET
+    schema_version: ClassVar[int] = 2  # since then its texts are private
+
+    name: PrivateText | UnsetType = UNSET
+    hostname: PrivateText | UnsetType = UNSET
+    location: PrivateText | None | UnsetType = UNSET
     firmware_version: str | None | UnsetType = UNSET
 
 

@@ -50,6 +50,15 @@ class Taken(Conflict):
     code = "taken"
 
 
+class LastAdministrator(Conflict):
+    """Without this account nobody could administer the installation any more."""
+
+    code = "last_administrator"
+
+    def __init__(self) -> None:
+        super().__init__("This is the last active administrator: make somebody else an administrator first")
+
+
 class VersionMismatch(DomainError):
     """If-Match named a version that is no longer the newest."""
 

@@ -83,6 +83,10 @@ class User(State, frozen=True, kw_only=True):
     def may_sign_in(self) -> bool:
         return self.status is Status.ACTIVE and not self.deleted
 
+    @property
+    def is_active_admin(self) -> bool:
+        return self.role is Role.ADMIN and self.may_sign_in
+
 
 def register(
     user: UUID, *, email: str, username: str, first_name: str, last_name: str, role: Role = Role.VIEWER, by: UUID, at: datetime

@@ -24,8 +24,14 @@ _drawn: deque[bytes] = deque()
 os.register_at_fork(after_in_child=_drawn.clear)  # or both would give the same ids
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
-UPCASTERS: dict[tuple[str, int], Upcaster] = {}
+UPCASTERS: dict[tuple[str, int], Upcaster] = {
+    ("DeviceRegistered", 1): lambda content: content,
+    ("DeviceDescribed", 1): lambda content: content,
+}
 """How data of (type, schema version) becomes data of the next version. Pure."""
+
+PRIVATE_SINCE = {"DeviceRegistered": 2, "DeviceDescribed": 2}
+"""The first schema version in which the private fields of a type are sealed, where that is not the first. Before, they are clear text."""
 
 
 class Undecodable(Exception):
@@ -49,8 +55,10 @@ class Encoded(msgspec.Struct, frozen=True):
 
 
 class Codec:
-    def __init__(self, keys: DataKeys) -> None:
-        self._keys = keys
+    """`history` reads the events of a stream as they are stored."""
+
+    def __init__(self, keys: DataKeys, history: Callable[[UUID], Iterable[Encoded]]) -> None:
+        self._keys, self._history = keys, history
 
     def encode(self, event: Event) -> Encoded:
         """Raises KeyDestroyed when a private field's subject was erased."""
@@ -82,7 +90,8 @@ class Codec:
             for version in range(stored.schema_version, kind.schema_version):
                 content = UPCASTERS[stored.type, version](content)
             content |= {"originator_id": stored.stream, "originator_version": stored.version}
-            self._open(kind, stored.event_id, content)
+            if stored.schema_version >= PRIVATE_SINCE.get(stored.type, 1):
+                self._open(kind, stored.event_id, content)
             return msgspec.convert(content, kind)
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
             raise Undecodable(f"{stored.type} version {stored.schema_version} at {stored.stream}/{stored.version}: {error}") from error
@@ -101,24 +110,29 @@ class Codec:
             if content.get(field) is None:
                 continue
             subject: UUID = getattr(event, owner)
-            if subject not in keys and subject == event.originator_id and event.originator_version == 1:
-                keys[subject], wrapped = self._keys.create(subject)
-                new.append((subject, wrapped))
-            elif subject not in keys:
-                keys[subject] = self._existing(subject)
+            if subject not in keys:
+                keys[subject], wrapped = self._key_for(subject, event)
+                new += [(subject, wrapped)] if wrapped is not None else []
             nonce = os.urandom(NONCE_BYTES)
             sealed = keys[subject].encrypt(nonce, msgspec.json.encode(content[field]), _bound_to(event_id, field))
             content[field] = SEALED + base64.b64encode(nonce + sealed).decode()
         return tuple(new)
 
-    def _existing(self, subject: UUID) -> AESGCM:
-        key = self._keys.get(subject)
-        if key is None:
-            self._keys.forget(subject)
-            key = self._keys.get(subject)
-        if key is None:
-            raise KeyDestroyed(f"the key of {subject} was destroyed: nothing private can be written about it any more")
-        return key
+    def _key_for(self, subject: UUID, event: Event) -> tuple[AESGCM, bytes | None]:
+        """The subject's key; with its wrapped form where it is new. Raises KeyDestroyed.
+
+        A stream's key is created with the first private value that is sealed by it, in one append. So a stream without a key that holds
+        a sealed value once had one, which was destroyed, and gets no other. Of two appends that would create the key of one stream only
+        one succeeds, since both are about the same version of it.
+        """
+        own = subject == event.originator_id
+        if own and event.originator_version == 1:
+            return self._keys.create(subject)
+        if (key := self._keys.look_up(subject)) is not None:
+            return key, None
+        if own and not any(map(_is_sealed_by_its_stream, self._history(subject))):
+            return self._keys.create(subject)
+        raise KeyDestroyed(f"the key of {subject} was destroyed: nothing private can be written about it any more")
 
     def _open(self, kind: type[Event], event_id: UUID, content: dict[str, Any]) -> None:
         for field, owner in private_fields(kind).items():
@@ -150,9 +164,14 @@ def _bound_to(event_id: UUID, field: str) -> bytes:
     return event_id.bytes + field.encode()
 
 
+def _is_sealed_by_its_stream(stored: Encoded) -> bool:
+    """Whether a value of the event is sealed by the key of its own stream. An event of an unknown type may hold one."""
+    return stored.type not in EVENTS or "originator_id" in _owners_of_sealed(stored)
+
+
 def _subject_of(stored: Encoded) -> UUID | None:
-    kind = EVENTS.get(stored.type)
-    owners = set(private_fields(kind).values()) if kind else set()
+    """Whose key opens what is sealed in the event; None where nothing is."""
+    owners = _owners_of_sealed(stored)
     if not owners:
         return None
     if owners == {"originator_id"}:
@@ -161,6 +180,19 @@ def _subject_of(stored: Encoded) -> UUID | None:
         return UUID(msgspec.json.decode(stored.data)[owners.pop()])
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
         return None
+
+
+def _owners_of_sealed(stored: Encoded) -> set[str]:
+    """The fields that name the subjects of the sealed values, found without decoding: no text can hold such a piece of JSON unescaped."""
+    kind = EVENTS.get(stored.type)
+    if kind is None or stored.schema_version < PRIVATE_SINCE.get(stored.type, 1):
+        return set()
+    return {owner for piece, owner in _sealed_pieces(kind).items() if piece in stored.data}
+
+
+@cache
+def _sealed_pieces(kind: type[Event]) -> dict[bytes, str]:
+    return {f'"{field}":"{SEALED}'.encode(): owner for field, owner in private_fields(kind).items()}
 
 
 @cache

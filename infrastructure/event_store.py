@@ -57,7 +57,8 @@ class EventLog:
 
     def __init__(self, recorder: Any, root: RootKey) -> None:
         self.recorder, self._root = recorder, root
-        self.codec = Codec(DataKeys(root, lambda owners: recorder.select_secrets("key", owners)))
+        keys = DataKeys(root, lambda owners: recorder.select_secrets("key", owners))
+        self.codec = Codec(keys, lambda stream: map(encoded_from, recorder.select_stream(stream)))
         self._laboratory = Laboratory(EventMapper(self.codec), recorder)
 
     def close(self) -> None:
@@ -116,6 +117,9 @@ class EventLog:
 
     def claimed(self, scope: str, value: str) -> UUID | None:
         return self.recorder.select_claim(scope, claim_digest(self._root, scope, value))  # type: ignore[no-any-return]
+
+    def administrators(self) -> Sequence[UUID]:
+        return self.recorder.select_administrators()  # type: ignore[no-any-return]
 
     def secret(self, kind: str, owner: UUID) -> bytes | None:
         return self.recorder.select_secrets(kind, [owner]).get(owner)  # type: ignore[no-any-return]

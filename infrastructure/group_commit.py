@@ -218,11 +218,12 @@ def _without_duplicates(batch: Sequence[Pending]) -> list[Pending]:
 
 def meta_of(command: Command) -> bytes:
     """What is kept beside each event of a command. No address, no agent: those are private, and stand in events."""
+    actor = {"id": command.actor.id, "kind": command.actor.kind, "role": command.actor.role}
     said = {
         "command_id": command.id,
         "correlation_id": command.correlation_id or command.id,
         "causation_id": command.causation_id or command.id,
-        "actor": {"id": command.actor.id, "kind": command.actor.kind, "role": command.actor.role},
+        "actor": actor | ({"name": command.actor.name} if command.actor.name else {}),
         "at": command.at,
         "request_id": command.request_id or None,
         "traceparent": command.traceparent or None,

@@ -63,9 +63,10 @@ def new_root_key() -> str:
 
 
 class DataKeys:
-    """The key of each subject (user, dataset, image). A subject without a row in the store has none: it was erased, or never was.
+    """The key of each subject (user, dataset, image, device). One without a row in the store was destroyed, or never was.
 
-    `fetch` reads wrapped keys by subject from the store.
+    `fetch` reads wrapped keys by subject from the store. `get` and `prefetch` are for subjects of sealed values: where the key of such a
+    subject is missing it was destroyed for ever, so they remember that too.
     """
 
     def __init__(self, root: RootKey, fetch: Callable[[Iterable[UUID]], Mapping[UUID, bytes]]) -> None:
@@ -75,7 +76,7 @@ class DataKeys:
         self._lock = Lock()
 
     def create(self, subject: UUID) -> tuple[AESGCM, bytes]:
-        """A new key, and its wrapped form that has to be stored with the subject's first event."""
+        """A new key, and its wrapped form that has to be stored with the first event that needs it."""
         key, nonce = AESGCM.generate_key(256), os.urandom(NONCE_BYTES)
         return AESGCM(key), nonce + self._wrapping.encrypt(nonce, key, subject.bytes)
 
@@ -83,6 +84,14 @@ class DataKeys:
         self.prefetch([subject])
         with self._lock:
             return self._known[subject][1]
+
+    def look_up(self, subject: UUID) -> AESGCM | None:
+        """As `get`, for a subject that may get its first key at any moment: that it is missing is looked up anew each time."""
+        with self._lock:
+            until, known = self._known.get(subject, (0.0, None))
+        if known is not None and until >= time.monotonic():
+            return known
+        return self._unwrap(subject, self._fetch([subject]).get(subject))
 
     def prefetch(self, subjects: Iterable[UUID]) -> None:
         """Bring the keys of many subjects in one read."""

@@ -113,5 +113,10 @@ class MemoryRecorder(POPOApplicationRecorder):
     def select_claim(self, scope: str, digest: bytes) -> UUID | None:
         return self._claims.get((scope, digest))
 
+    def select_administrators(self) -> list[UUID]:
+        with self._database_lock:
+            given = (one.stream for one in self._log if one.type in {"UserRegistered", "UserRoleChanged"} and b'"role":"admin"' in one.data)
+            return list(dict.fromkeys(given))
+
     def select_secrets(self, kind: str, owners: Iterable[UUID]) -> Mapping[UUID, bytes]:
         return {owner: self._secrets[kind, owner] for owner in owners if (kind, owner) in self._secrets}

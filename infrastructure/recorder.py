@@ -20,6 +20,11 @@ from infrastructure.postgres.silence import TRIED_FOR, Attentive, Silent
 READERS = 8  # connections that load streams
 EVENT_COLUMNS = "notification_id, originator_id, originator_version, topic, schema_version, event_id, state, meta, recorded_at, hash"
 
+# The condition is that of the index in migration 0008.
+ADMINISTRATORS = """select originator_id from es.events
+  where topic in ('UserRegistered', 'UserRoleChanged') and position('"role":"admin"'::bytea in state) > 0
+  group by originator_id order by min(notification_id)"""
+
 
 @dataclass(frozen=True)
 class Stored(StoredEvent):
@@ -132,6 +137,9 @@ class PostgresRecorder(ApplicationRecorder):
         rows = self.rows("select stream from es.claims where scope = %s and digest = %s", scope, digest)
         return rows[0][0] if rows else None
 
+    def select_administrators(self) -> list[UUID]:
+        return [account for (account,) in self.rows(ADMINISTRATORS)]
+
     def select_secrets(self, kind: str, owners: Iterable[UUID]) -> Mapping[UUID, bytes]:
         return dict(self.rows("select owner, value from es.secrets where kind = %s and owner = any(%s)", kind, list(owners)))
 
@@ -144,8 +152,15 @@ def insert_events(
     outcome: Callable[[Outcome], None],
     **_: Any,
 ) -> Sequence[int] | None:
-    """The library's contract over ours: positions when something was appended, IntegrityError when a version is taken."""
-    ended = insert([one.encoded for one in stored_events if isinstance(one, Stored)], append)
+    """The library's contract over ours: positions when something was appended, IntegrityError when a version is taken.
+
+    Raises ValueError for events of which two would create the key of one subject: only one key could be kept.
+    """
+    events = [one.encoded for one in stored_events if isinstance(one, Stored)]
+    owners = [owner for event in events for owner, _ in event.new_keys]
+    if len(owners) > len(set(owners)):
+        raise ValueError("the first private values of a stream must be in one event: two events of this append would create its key")
+    ended = insert(events, append)
     outcome(ended)
     if ended.outcome == "conflict":
         raise IntegrityError

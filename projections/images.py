@@ -15,7 +15,7 @@ from domain.errors import Invalid
 from domain.events import Event
 from domain.image import ImageAccepted, ImageDeleted, ImageDescribed, ImageReinspected, ImageRejected, ImageUploaded, Inspection
 from domain.values import ImageWarning
-from projections.reading import ADMINISTRATORS, Page, Reads, clamped, only, paged, place_of, subject_of
+from projections.reading import ADMINISTRATORS, Page, Reads, clamped, containing, only, paged, place_of, subject_of
 from projections.tables import Happened, Look, Table
 
 
@@ -226,7 +226,7 @@ async def listed(
     most, place = clamped(size), place_of(cursor, of_time=listing.column == "uploaded_at")
     subject = subject_of(actor, scope=Scope.IMAGES_READ)
     skip = (min(max(page, 1), PAGES_MOST) - 1) * most if cursor is None else 0
-    given = {"q": None if where.q is None else _containing(where.q), "at": place.value, "after": place.id, "most": most + 1, "skip": skip}
+    given = {"q": None if where.q is None else containing(where.q), "at": place.value, "after": place.id, "most": most + 1, "skip": skip}
     wanted = msgspec.structs.asdict(where) | {"subject": subject} | given
     if cursor is None and where.dataset_id is not None and where == Filter(dataset_id=where.dataset_id):
         [counted] = await db.rows(listing.with_total, wanted, into=Listed)
@@ -235,8 +235,3 @@ async def listed(
         together = subject == ADMINISTRATORS and where.dataset_id is None and listing.column == "uploaded_at"
         found, total = await db.rows(listing.all_together if together else listing.by_dataset, wanted, into=Image), None
     return paged(found, most, lambda image: getattr(image, listing.column), total=total)
-
-
-def _containing(text: str) -> str:
-    escaped = _nfc(text).replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-    return f"%{escaped}%"

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -14,7 +15,20 @@ from domain.access import Actor
 from domain.errors import Invalid, NotFound
 from domain.values import system_actor
 
-__all__ = ["ADMINISTRATORS", "PAGE_MOST", "Count", "Page", "Place", "Reads", "clamped", "only", "paged", "place_of", "subject_of"]
+__all__ = [
+    "ADMINISTRATORS",
+    "PAGE_MOST",
+    "Count",
+    "Page",
+    "Place",
+    "Reads",
+    "clamped",
+    "containing",
+    "only",
+    "paged",
+    "place_of",
+    "subject_of",
+]
 
 T = TypeVar("T")
 ADMINISTRATORS = system_actor("administrators")  # the subject under which administrators see every dataset
@@ -61,6 +75,12 @@ def place_of(cursor: str | None, *, of_time: bool = True) -> Place:
 
 def clamped(size: int) -> int:
     return max(1, min(size, PAGE_MOST))
+
+
+def containing(text: str) -> str:
+    """The pattern of `like` that finds a text as it is, in either Unicode form."""
+    escaped = unicodedata.normalize("NFC", text).replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+    return f"%{escaped}%"
 
 
 def paged(found: Sequence[T], size: int, value: Callable[[T], str | datetime], *, total: int | None = None) -> Page[T]:

@@ -20,7 +20,7 @@ from domain.user import (
     UserRoleChanged,
     UserStatusChanged,
 )
-from projections.reading import PAGE_MOST, Page, Reads, clamped, only, paged, place_of
+from projections.reading import PAGE_MOST, Page, Reads, clamped, containing, only, paged, place_of
 from projections.tables import Happened, Look, Table, own
 
 PRIVATE = ("email", "username", "first_name", "last_name", "institution", "department", "phone")
@@ -94,6 +94,10 @@ TABLE = Table("users", User, KINDS, own, fold)
 
 GET = "select * from users where id = %(id)s and not deleted"
 LISTED = """select * from users where not deleted
+    and (%(role)s::text is null or role = %(role)s::text)
+    and (%(status)s::text is null or status = %(status)s::text)
+    and (%(q)s::text is null
+      or email ilike %(q)s::text or username ilike %(q)s::text or first_name || ' ' || last_name ilike %(q)s::text)
     and (%(at)s::timestamptz is null or (registered_at, id) > (%(at)s::timestamptz, %(after)s::uuid))
   order by registered_at, id limit %(most)s"""
 
@@ -105,9 +109,21 @@ async def get(db: Reads, actor: Actor, user_id: UUID) -> User:
     return await only(db, GET, {"id": user_id}, into=User, what="User")
 
 
-async def listed(db: Reads, actor: Actor, *, cursor: str | None = None, size: int = PAGE_MOST) -> Page[User]:
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which accounts; `q` is searched in e-mail addresses, user names and names, in any case and Unicode form."""
+
+    role: Role | None = None
+    status: Status | None = None
+    q: str | None = None
+
+
+EVERYBODY = Filter()
+
+
+async def listed(db: Reads, actor: Actor, *, where: Filter = EVERYBODY, cursor: str | None = None, size: int = PAGE_MOST) -> Page[User]:
     """Oldest first. Raises Forbidden unless `actor` is an administrator."""
     require_role(actor, Role.ADMIN)
     place, most = place_of(cursor), clamped(size)
-    found = await db.rows(LISTED, {"at": place.value, "after": place.id, "most": most + 1}, into=User)
+    wanted = {"role": where.role, "status": where.status, "q": None if where.q is None else containing(where.q)}
+    found = await db.rows(LISTED, wanted | {"at": place.value, "after": place.id, "most": most + 1}, into=User)
     return paged(found, most, lambda user: user.registered_at)

@@ -1,20 +1,36 @@
 """Accounts and tokens, from the server's own machine."""
 
 import os
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import click
 
-from api.cli.common import DATA, command, explained, fail, out, running, settings, the_log
+from api.cli import accounts
+from api.cli.common import DATA, explained, out, running, settings
+from api.cli.operator import account_log, operator_command
+from domain.access import Role
 from infrastructure.settings import Settings
 
 
 @click.group()
 def users() -> None:
-    """Accounts, from the server's own machine."""
+    """Accounts, from the server's own machine.
+
+    What these commands do is recorded under the administrator who is signed in here (`bioscope login`), otherwise as "root on HOST".
+    """
+
+
+for command in (
+    accounts.list_accounts,
+    accounts.show_account,
+    accounts.reset_password,
+    accounts.disable_account,
+    accounts.enable_account,
+):
+    users.add_command(command)
 
 
 @users.command("create-admin")
@@ -24,40 +40,44 @@ def create_admin(email: str, data: Path | None) -> None:
     """Make an administrator. The password (15 characters or more) is asked for, or taken from BIOSCOPE_ADMIN_PASSWORD."""
     given = running(data)
     password = os.environ.get("BIOSCOPE_ADMIN_PASSWORD") or click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    with explained(), the_log(given) as log:
+    with account_log(given) as log:
         first_admin(given, log, email, password)
     out.print(f"{email} is an administrator.")
 
 
 @users.command("set-role")
-@click.argument("email")
-@click.argument("role", type=click.Choice(["viewer", "analyst", "researcher", "admin"]))
+@accounts.ACCOUNT
+@click.argument("role", type=click.Choice([role.value for role in Role], case_sensitive=False))
 @DATA
-def set_role(email: str, role: str, data: Path | None) -> None:
-    """Say what somebody may do: viewers read what is shared with them, analysts run, researchers keep datasets, admins do everything."""
-    from application.accounts import change_role
-    from domain.access import Role
+def set_role(account: str, role: str, data: Path | None) -> None:
+    """Say what ACCOUNT (an e-mail address, a user name or an id) may do.
 
-    with explained(), the_log(running(data)) as log:
-        change_role(_user_id(log, email), Role(role), command=command("users set-role"), log=log)
-    out.print(f"{email} is {role}.")
+    Viewers read what is shared with them, analysts run models too, researchers share and delete too, admins do everything.
+    """
+    from application.accounts import change_role
+
+    given = running(data)
+    with account_log(given) as log:
+        change_role(accounts.account_id(log, account), Role(role), command=operator_command(given, log), log=log)
+    out.print(f"{account} is {role}.", markup=False, highlight=False, soft_wrap=True)
 
 
 @users.command()
-@click.argument("email")
+@accounts.ACCOUNT
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @DATA
-def erase(email: str, data: Path | None, *, yes: bool) -> None:
-    """Destroy a person's key: nothing private about them can be read any more. The record still verifies. There is no way back."""
+def erase(account: str, data: Path | None, *, yes: bool) -> None:
+    """Destroy the key of the person with ACCOUNT (an e-mail address, a user name or an id): nothing private about them can be read any
+    more. The record still verifies. There is no way back."""
     from application.accounts import erase as erase_user
     from infrastructure.container import refresh_tokens
 
     given = running(data)
-    with explained(), the_log(given) as log:
-        user_id = _user_id(log, email)
+    with account_log(given) as log, closing(refresh_tokens(given)) as tokens:
+        user_id = accounts.account_id(log, account)
         if not yes:
-            click.confirm(f"Erase {email} for ever?", abort=True)
-        erase_user(user_id, command=command("users erase"), log=log, tokens=refresh_tokens(given))
+            click.confirm(f"Erase {account} for ever?", abort=True)
+        erase_user(user_id, command=operator_command(given, log), log=log, tokens=tokens)
     out.print(f"{user_id} was erased.")
 
 
@@ -88,16 +108,8 @@ def create_token(name: str, scopes: tuple[str, ...], days: int, data: Path | Non
         click.echo(signing.issue_service(name=name, scopes=frozenset(scopes), seconds=days * 86400, at=datetime.now(UTC)))
 
 
-def _user_id(log: Any, email: str) -> UUID:
-    found: UUID | None = log.claimed("email", email)
-    if found is None:
-        fail(f"there is no account with the address {email}")
-    return found
-
-
 def first_admin(given: Settings, log: Any, email: str, password: str) -> None:
     from application.accounts import register
-    from domain.access import Role
     from infrastructure.container import passwords
 
     name = email.partition("@")[0]
@@ -108,7 +120,7 @@ def first_admin(given: Settings, log: Any, email: str, password: str) -> None:
         last_name="Administrator",
         password=password,
         role=Role.ADMIN,
-        command=command("users create-admin"),
+        command=operator_command(given, log),
         log=log,
         passwords=passwords(given),
     )

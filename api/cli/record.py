@@ -50,7 +50,7 @@ def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
     shown = Table("position", "when (UTC)", "what", "who", "details", box=None)
     for entry in entries:
         said = {name: value for name, value in msgspec.to_builtins(entry.data).items() if name not in SHOWN_APART}
-        who = f"{entry.actor.get('kind')} {entry.actor.get('id')}"
+        who = f"{entry.actor.get('kind')} {entry.actor.get('name') or entry.actor.get('id')}"
         shown.add_row(str(entry.position), f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.type, who, _brief(said))
     out.print(shown)
 

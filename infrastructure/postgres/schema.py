@@ -5,7 +5,10 @@ from importlib.resources import files
 import psycopg
 from psycopg.sql import SQL
 
+from domain.errors import Unavailable
+
 LOCK = 0x62696F73  # one migration at a time, whatever started it
+CONNECT_TIMEOUT_SECONDS = 5
 
 
 class SchemaBehind(Exception):
@@ -40,9 +43,18 @@ def _apply(connection: psycopg.Connection, number: int, text: str) -> bool:
         return True
 
 
+def require_current(url: str) -> None:
+    """As `check`, for a command: a database that cannot be reached is told in a sentence. Raises Unavailable too."""
+    try:
+        check(url)
+    except psycopg.Error as error:
+        reason = str(error).partition("\n")[0] if isinstance(error, psycopg.OperationalError) else "its address is not understood"
+        raise Unavailable(f"the database cannot be reached ({reason}): is it running, and is BIOSCOPE_POSTGRES_URL right?") from None
+
+
 def check(url: str) -> None:
     """Raises SchemaBehind unless every migration has been applied."""
-    with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS) as connection:
         there = connection.execute("select to_regclass('ops.migrations')").fetchone()
         applied = {row[0] for row in connection.execute("select number from ops.migrations")} if there and there[0] else set()
     if missing := sorted(set(migrations()) - applied):

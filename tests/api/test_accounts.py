@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from application import accounts
-from application.accounts import NewPassword
+from application.passwords import NewPassword
 from application.ports import Command
 from domain.access import Actor, Role
 from domain.errors import Forbidden
@@ -216,6 +216,32 @@ async def test_an_account_is_closed_once_and_its_names_are_free(laboratory):
     assert (await admin.delete(own)).json()["code"] == "conflict"
     names = {name: me[name] for name in ("email", "username", "first_name", "last_name")}
     assert (await laboratory.anonymous().post("/api/auth/register", json=names | {"password": PASSWORD})).status_code == 201
+
+
+async def test_the_last_active_administrator_is_kept_by_every_route(laboratory):
+    admin, own = await someone(laboratory, "admin")
+    _, others = await someone(laboratory, "admin")
+    assert (await admin.patch(others, json={"status": "suspended"})).status_code == 200
+    for change in (
+        {"role": "analyst"},
+        {"status": "suspended"},
+        {"status": "inactive", "phone": "1"},
+        {"role": "viewer", "status": "active"},
+    ):
+        refused = await admin.patch(own, json=change)
+        assert (refused.status_code, refused.json()["code"]) == (409, "last_administrator")
+        assert refused.json()["detail"] == "This is the last active administrator: make somebody else an administrator first"
+    assert kinds_of(laboratory, own) == ["UserRegistered"]
+    assert (await admin.patch(others, json={"status": "active"})).status_code == 200
+    assert (await admin.patch(own, json={"role": "analyst"})).status_code == 200
+
+
+async def test_two_administrators_who_demote_each_other_at_once_leave_one(laboratory):
+    (one, ones), (two, twos) = await someone(laboratory, "admin"), await someone(laboratory, "admin")
+    answers = await asyncio.gather(one.patch(twos, json={"role": "viewer"}), two.patch(ones, json={"role": "viewer"}))
+    assert sorted(answer.status_code for answer in answers) in ([200, 403], [200, 409])
+    left, lost = (one, two) if answers[0].status_code == 200 else (two, one)
+    assert ((await left.get(USERS)).status_code, (await lost.get(USERS)).status_code) == (200, 403)
 
 
 # ---- passwords ---------------------------------------------------------------------------------------------------------------------

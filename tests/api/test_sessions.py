@@ -13,6 +13,7 @@ import pytest
 
 from api.app import create_app
 from application import accounts, sessions
+from application.passwords import NewPassword
 from domain import session
 from domain.access import Actor, Role
 from domain.errors import NotAuthenticated
@@ -200,7 +201,7 @@ async def test_an_account_that_changes_during_a_sign_in_lets_nobody_in_on_its_ol
     me = accounts.find(address, given.log)
     ports = {"log": given.log, "passwords": given.passwords, "tokens": given.refresh_tokens, "limits": given.limits}
     wanted = {
-        "password": {"password": accounts.NewPassword(password="another horse battery 9", signed_in_for=0)},
+        "password": {"password": NewPassword(password="another horse battery 9", signed_in_for=0)},
         "status": {"status": accounts.Status.SUSPENDED},
     }[change]
     actor = Actor(id=me.id if change == "password" else uuid4(), role=Role.ADMIN)
@@ -218,11 +219,7 @@ async def test_an_account_that_changes_during_a_sign_in_lets_nobody_in_on_its_ol
         {"tokens": Meanwhile(given.refresh_tokens, "issue", changed)},
         {"log": Meanwhile(given.log, "append", changed)},
     ):
-        back = (
-            {"password": accounts.NewPassword(password=PASSWORD, signed_in_for=0)}
-            if change == "password"
-            else {"status": accounts.Status.ACTIVE}
-        )
+        back = {"password": NewPassword(password=PASSWORD, signed_in_for=0)} if change == "password" else {"status": accounts.Status.ACTIVE}
         accounts.update(me.id, profile={}, **back, command=command(actor), **ports)
         try:
             token = sign_in(**meanwhile).refresh_token

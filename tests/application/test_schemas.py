@@ -17,6 +17,8 @@ from domain.registry import EVENTS, NOUN_OF
 from infrastructure.codec import UPCASTERS
 from infrastructure.kafka.cloud_events import headers
 from tests.given import NOW
+from tests.golden.make import golden
+from tests.golden.test_golden import FILES, NAMES
 from tests.infrastructure.test_codec import with_keys
 from tests.strategies import events
 
@@ -66,6 +68,22 @@ def test_a_schema_is_one_itself_and_asks_for_what_every_event_has(kind):
 def test_every_version_that_the_log_may_hold_has_a_schema(kind):
     assert schemas.versions(kind) == [*(version for known, version in UPCASTERS if known == kind), EVENTS[kind].schema_version]
     assert all(schemas.schema(kind, version) for version in schemas.versions(kind))
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_whatever_was_ever_stored_fits_the_schema_of_its_version(path):
+    known = golden(path)
+    schema = schemas.schema(known.type, known.schema_version)
+    jsonschema.validate(known.data, schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
+    assert schema["$id"] == f"urn:bioscope:event:{known.type}:{known.schema_version}:sealed"
+    assert not jsonschema.Draft202012Validator(schema).is_valid({})
+
+
+def test_a_message_may_have_any_version_of_its_payload():
+    document = schemas.document()
+    for kind, event in EVENTS.items():
+        payload = document["components"]["messages"][kind]["payload"]
+        assert len(payload.get("oneOf", [payload])) == event.schema_version
 
 
 @given(events(), st.sampled_from([b"{}", TOLD]))

@@ -1,6 +1,5 @@
 """One contract, kept by the Postgres recorder and by its in-memory twin."""
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
@@ -15,23 +14,11 @@ from domain.access import Role
 from domain.errors import KeyReused, NotFound, Taken, VersionMismatch
 from infrastructure.audit_chain import SignedHead, verify
 from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.memory_store import MemoryRecorder
 from infrastructure.recorder import PostgresRecorder
+from tests.contracts.conftest import ROOT
 from tests.given import LATER, NOW, actor, command
 
 RESEARCHER = actor(Role.RESEARCHER)
-ROOT = RootKey(os.urandom(32))
-
-
-@pytest.fixture(params=["memory", "postgres"])
-def log(request):
-    if request.param == "memory":
-        yield EventLog(MemoryRecorder(ROOT), ROOT)
-        return
-    log = EventLog(PostgresRecorder(request.getfixturevalue("app_url"), ROOT), ROOT)
-    yield log
-    log.close()
 
 
 @pytest.fixture

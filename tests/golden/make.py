@@ -47,7 +47,7 @@ class Golden(msgspec.Struct, forbid_unknown_fields=True):
 
     def read(self, *, erased: bool = False) -> Event:
         keys = {} if erased else {subject: base64.b64decode(wrapped) for subject, wrapped in self.keys.items()}
-        return Codec(DataKeys(ROOT, lambda wanted: {it: keys[it] for it in wanted if it in keys})).decode(self.stored)
+        return Codec(DataKeys(ROOT, lambda wanted: {it: keys[it] for it in wanted if it in keys}), lambda _: ()).decode(self.stored)
 
 
 def plain(event: Event) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def first(kind: type[Event]) -> Golden:
     for owner in set(private_fields(kind).values()):
         subject = getattr(event, owner)
         keys[subject] = data_keys.create(subject)[1]
-    encoded = Codec(data_keys).encode(event)
+    encoded = Codec(data_keys, lambda _: ()).encode(event)
     return Golden(
         stream=encoded.stream,
         version=encoded.version,

@@ -1,14 +1,17 @@
 """Bytes and back: whole, sealed where private, unreadable after erasure."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.device import DeviceCameOnline, DeviceDescribed
 from domain.events import ERASED
 from domain.registry import EVENTS
 from infrastructure.codec import SEALED, Codec, Encoded, KeyDestroyed, Undecodable, private_fields
 from infrastructure.keys import DataKeys, RootKey, WrongRootKey
-from tests.strategies import events
+from tests.given import NOW
+from tests.strategies import TEXT, events
 
 PRIVATE = [kind for kind in EVENTS.values() if private_fields(kind)]
 
@@ -20,8 +23,8 @@ class Keys(dict):
         return {subject: self[subject] for subject in subjects if subject in self}
 
 
-def codec_with(stored, root=b"r" * 32):
-    return Codec(DataKeys(RootKey(root), stored.fetch))
+def codec_with(stored, root=b"r" * 32, history=()):
+    return Codec(DataKeys(RootKey(root), stored.fetch), lambda _: history)
 
 
 def subjects_of(event):
@@ -59,7 +62,7 @@ def test_a_sealed_field_opens_only_in_its_own_event(event, data):
     codec, encoded, _ = with_keys(event)
     if SEALED.encode() not in encoded.data:
         return
-    moved = Encoded(encoded.stream, encoded.version, encoded.type, 1, data.draw(st.uuids()), encoded.data)
+    moved = msgspec.structs.replace(encoded, event_id=data.draw(st.uuids()))
     with pytest.raises(Undecodable):
         codec.decode(moved)
 
@@ -83,8 +86,44 @@ def test_garbage_is_undecodable_and_nothing_worse(data, kind):
 def test_nothing_private_is_written_about_an_erased_subject(event):
     if event.originator_version == 1 or not any(isinstance(getattr(event, name), str) for name in private_fields(type(event))):
         return
+    _, before, _ = with_keys(event)
     with pytest.raises(KeyDestroyed):
-        codec_with(Keys()).encode(event)
+        codec_with(Keys(), history=[before]).encode(event)
+
+
+OLD_TEXT = st.one_of(st.just(SEALED + "AAAA"), st.just(f'"name":"{SEALED}AAAA'), TEXT)
+
+
+@given(OLD_TEXT, OLD_TEXT, st.none() | OLD_TEXT)
+def test_what_was_stored_in_clear_reads_as_it_was_whatever_it_looks_like(name, hostname, location):
+    """Devices' texts were not private in schema version 1."""
+    told = {"at": NOW, "by": _id(3), "name": name, "hostname": hostname, "location": location, "firmware_version": None}
+    stored = Encoded(_id(1), 1, "DeviceRegistered", 1, _id(2), msgspec.json.encode(told))
+    read = codec_with(Keys()).decode(stored)
+    assert (read.name, read.hostname, read.location) == (name, hostname, location)
+    key = codec_with(Keys(), history=[stored]).encode(described(read, name="other")).new_keys
+    assert [owner for owner, _ in key] == [_id(1)], "it never had a key"
+
+
+@given(st.dictionaries(st.sampled_from(["name", "hostname", "location"]), TEXT, min_size=1), st.none() | OLD_TEXT)
+def test_a_stream_that_holds_a_sealed_value_gets_no_other_key(private, firmware):
+    state = DeviceCameOnline(originator_id=_id(1), originator_version=1, at=NOW, by=_id(3))
+    clear = codec_with(Keys()).encode(described(state, firmware_version=firmware))
+    sealed = codec_with(Keys(), history=[clear]).encode(described(state, **private))
+    assert clear.new_keys == ()
+    assert len(sealed.new_keys) == 1
+    with pytest.raises(KeyDestroyed):
+        codec_with(Keys(), history=[clear, sealed]).encode(described(state, **private))
+
+
+def test_an_event_that_a_newer_release_wrote_may_hold_a_sealed_value():
+    state = DeviceCameOnline(originator_id=_id(1), originator_version=1, at=NOW, by=_id(3))
+    with pytest.raises(KeyDestroyed):
+        codec_with(Keys(), history=[Encoded(_id(1), 1, "DeviceMoved", 1, _id(2), b"{}")]).encode(described(state, name="x"))
+
+
+def described(before, **fields):
+    return DeviceDescribed(originator_id=before.originator_id, originator_version=2, at=NOW, by=_id(3), **fields)
 
 
 def test_another_root_key_says_so():

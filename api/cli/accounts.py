@@ -1,0 +1,247 @@
+"""Accounts: looked at and managed on the server's own machine."""
+
+import asyncio
+import os
+import re
+import secrets
+from contextlib import closing
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from api.cli.common import DATA, err, out, running
+from api.cli.operator import account_log, operator_command
+from domain.access import Actor, Role
+from domain.errors import NotFound
+from domain.user import Status
+from domain.values import printable, system_actor
+from infrastructure.settings import Settings
+
+if TYPE_CHECKING:
+    from infrastructure.event_store import EventLog
+    from projections.reading import Page
+    from projections.users import Filter, User
+
+ACCOUNT = click.argument("account", metavar="ACCOUNT")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="All fields, as JSON.")
+PASSWORD_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # noqa: S105 - without characters that look alike
+PASSWORD_GROUPS, PASSWORD_GROUP_LENGTH = 5, 5
+UUID_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+MAX_LISTED = 200
+PROJECTION_TIMEOUT_SECONDS = 2.0
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """As `--json` prints it."""
+
+    id: UUID
+    email: str
+    username: str
+    first_name: str
+    last_name: str
+    role: Role
+    status: Status
+    institution: str | None
+    department: str | None
+    phone: str | None
+    registered_at: datetime
+    deleted: bool
+    erased: bool
+
+
+@click.command("list")
+@click.option("--role", type=click.Choice([role.value for role in Role], case_sensitive=False), help="Only accounts with this role.")
+@click.option(
+    "--status", type=click.Choice([status.value for status in Status], case_sensitive=False), help="Only accounts in this status."
+)
+@click.option("--search", metavar="TEXT", help="Only accounts whose e-mail address, user name or name contains TEXT, in any case.")
+@click.option("--limit", type=click.IntRange(1, MAX_LISTED), default=50, show_default=True, help="At most so many.")
+@click.option("--cursor", help="Go on where the previous page ended; that page says how.")
+@AS_JSON
+@DATA
+def list_accounts(
+    role: str | None, status: str | None, search: str | None, limit: int, cursor: str | None, data: Path | None, *, as_json: bool
+) -> None:
+    """List accounts, oldest first. Deleted ones are not listed."""
+    from projections.users import Filter
+
+    given = running(data)
+    where = Filter(role=Role(role) if role else None, status=Status(status) if status else None, q=printable(search) if search else None)
+    with account_log(given) as log:
+        page, behind = asyncio.run(_listed(given, where, cursor, limit, position=log.head()))
+    if as_json:
+        click.echo(_json([_view(row) for row in page.items]))
+    else:
+        out.print(_table(page.items) if page.items else "No account matches.")
+    if behind:
+        _say(f"The list may be out of date: {behind} events are not in the read models yet. Is the projector running?", to=err)
+    if page.next_cursor:
+        _say(f"There are more: repeat the command with --cursor {page.next_cursor}", to=err)
+
+
+@click.command("show")
+@ACCOUNT
+@AS_JSON
+@DATA
+def show_account(account: str, data: Path | None, *, as_json: bool) -> None:
+    """Show one account, as the log has it. ACCOUNT is an e-mail address, a user name or an id; a deleted account has only its id."""
+    from domain import user
+
+    with account_log(running(data)) as log:
+        found = log.load(account_id(log, account), user.evolve)
+        if found is None:
+            raise _unknown(account)
+    shown = _view(found)
+    if as_json:
+        click.echo(_json(shown))
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in msgspec.to_builtins(shown).items():
+        table.add_row(name, Text(printable(str(value))) if value is not None else "")
+    out.print(table)
+
+
+@click.command("reset-password")
+@ACCOUNT
+@click.option("--prompt", is_flag=True, help="Ask for the new password instead of making one up.")
+@DATA
+def reset_password(account: str, data: Path | None, *, prompt: bool) -> None:
+    """Set another password for ACCOUNT (an e-mail address, a user name or an id), and end all its sessions.
+
+    A random password is printed, once; it is kept nowhere. With --prompt the password is asked for; in scripts, BIOSCOPE_PASSWORD may
+    hold it.
+    """
+    from application import accounts
+    from infrastructure.container import passwords, refresh_tokens
+
+    given = running(data)
+    with account_log(given) as log, closing(refresh_tokens(given)) as tokens:
+        user_id = account_id(log, account)
+        password, origin = _new_password(prompt=prompt)
+        accounts.reset_password(user_id, password, command=operator_command(given, log), log=log, passwords=passwords(given), tokens=tokens)
+    if origin is Origin.RANDOM:
+        click.echo(password)
+    _say(f"{account} has {origin}; all its sessions have ended.", to=err)
+
+
+@click.command("disable")
+@ACCOUNT
+@DATA
+def disable_account(account: str, data: Path | None) -> None:
+    """Suspend ACCOUNT (an e-mail address, a user name or an id), and end all its sessions. Nothing of it is deleted."""
+    changed = _set_status(account, Status.SUSPENDED, data)
+    _say(f"{account} {'is suspended now' if changed else 'was suspended already'}: it cannot sign in, and all its sessions have ended.")
+
+
+@click.command("enable")
+@ACCOUNT
+@DATA
+def enable_account(account: str, data: Path | None) -> None:
+    """Let ACCOUNT (an e-mail address, a user name or an id) sign in again. Sessions of the time before stay ended."""
+    changed = _set_status(account, Status.ACTIVE, data)
+    _say(f"{account} is active again: it has to sign in anew." if changed else f"{account} was active already; nothing has changed.")
+
+
+def account_id(log: "EventLog", account: str) -> UUID:
+    """The account of an e-mail address, a user name or an id. A user name that looks like one of the others is not found by it: else
+    people could choose a name under which they are taken for somebody else. Raises NotFound."""
+    if UUID_FORM.fullmatch(account):
+        return UUID(account)
+    found = log.claimed("email" if "@" in account else "username", account) if account.isprintable() else None
+    if found is None:
+        raise _unknown(account)
+    return found
+
+
+def _unknown(account: str) -> NotFound:
+    return NotFound(f"there is no account {printable(account)}: `bioscope users list` shows all")
+
+
+class Origin(StrEnum):
+    """Where a new password comes from, as it is told."""
+
+    RANDOM = "a new password, printed once and kept nowhere"
+    PROMPT = "the password that you typed"
+    ENVIRONMENT = "the password of BIOSCOPE_PASSWORD"
+
+
+def _new_password(*, prompt: bool) -> tuple[str, Origin]:
+    if prompt:
+        return click.prompt("New password", hide_input=True, confirmation_prompt=True), Origin.PROMPT
+    if given := os.environ.get("BIOSCOPE_PASSWORD"):
+        return given, Origin.ENVIRONMENT
+    return random_password(), Origin.RANDOM
+
+
+def random_password() -> str:
+    """About 124 bits, easy to read out."""
+    groups = ("".join(secrets.choice(PASSWORD_ALPHABET) for _ in range(PASSWORD_GROUP_LENGTH)) for _ in range(PASSWORD_GROUPS))
+    return "-".join(groups)
+
+
+def _set_status(account: str, status: Status, data: Path | None) -> bool:
+    """Whether that changed anything."""
+    from application import accounts
+    from infrastructure.container import passwords, refresh_tokens
+    from infrastructure.limits import LocalLimits
+
+    given = running(data)
+    with account_log(given) as log, closing(refresh_tokens(given)) as tokens:
+        done = accounts.update(
+            account_id(log, account),
+            profile={},
+            status=status,
+            command=operator_command(given, log),
+            log=log,
+            passwords=passwords(given),
+            tokens=tokens,
+            limits=LocalLimits(),
+        )
+    return done.position > 0
+
+
+async def _listed(given: Settings, where: "Filter", cursor: str | None, limit: int, *, position: int) -> "tuple[Page[User], int]":
+    """A page, and by how many events the read models are behind `position` after a moment's wait."""
+    from infrastructure.reads import ReadDatabase, Visible
+    from projections import users
+
+    actor = Actor(id=system_actor("cli users list"), kind="system")
+    reads, visible = ReadDatabase(given.postgres_url), Visible(given.postgres_url)
+    await reads.open()
+    await visible.start()
+    try:
+        await visible.wait(position, PROJECTION_TIMEOUT_SECONDS)
+        return await users.listed(reads, actor, where=where, cursor=cursor, size=limit), max(0, position - visible.position)
+    finally:
+        await visible.stop()
+        await reads.close()
+
+
+def _table(rows: "list[User]") -> Table:
+    table = Table("e-mail", "user name", "name", "role", "status", "registered (UTC)", box=None)
+    table.add_column("id", no_wrap=True)
+    for row in rows:
+        name = f"{row.first_name} {row.last_name}"
+        texts = (row.email, row.username, name, row.role, row.status, f"{row.registered_at:%Y-%m-%d}", str(row.id))
+        table.add_row(*(Text(printable(text)) for text in texts))
+    return table
+
+
+def _view(row: object) -> Account:
+    return msgspec.convert(row, Account, from_attributes=True)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+def _say(sentence: str, *, to: Console = out) -> None:
+    to.print(printable(sentence), markup=False, highlight=False, soft_wrap=True, emoji=False)

@@ -1,0 +1,30 @@
+"""The rule that an installation never loses its last active administrator."""
+
+from collections.abc import Sequence
+from functools import reduce
+
+from application.ports import Guard, Log
+from domain import user
+from domain.errors import LastAdministrator
+from domain.events import Event
+from domain.user import User
+
+
+def another_administrator(account: User, events: Sequence[Event], log: Log) -> Sequence[Guard]:
+    """What must hold for `events` of `account` to be appended, so that an active administrator remains.
+
+    The guard names another active administrator at the version that was read. Appends happen one after the other, so the other account
+    cannot have lost its role in the meantime: of two administrators that demote each other at the same moment, the second is refused.
+    Raises LastAdministrator where there is no other.
+    """
+    if not account.is_active_admin or _after(account, events).is_active_admin:
+        return ()
+    others = (log.load(candidate, user.evolve) for candidate in log.administrators() if candidate != account.id)
+    for other in others:
+        if other is not None and other.is_active_admin:
+            return (Guard(stream=other.id, version=other.version),)
+    raise LastAdministrator
+
+
+def _after(account: User, events: Sequence[Event]) -> User:
+    return reduce(lambda state, event: user.evolve(state, event) or state, events, account)

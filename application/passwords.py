@@ -1,0 +1,58 @@
+"""Passwords: their rule, and what has to be proved before one is changed."""
+
+from uuid import UUID
+
+import msgspec
+
+from application.ports import Limits, Log, Passwords, Secret
+from domain.errors import Forbidden
+from domain.user import User
+from domain.values import PASSWORD_LEAST, PASSWORD_MOST, canonical, invalid
+
+COMMON_PASSWORDS = frozenset(
+    {"passwordpassword", "123456789012345", "qwertyuiopasdfgh", "adminadminadmin", "letmeinletmeinletmein", "correcthorsebatterystaple"}
+)
+PASSWORD = "password"  # noqa: S105 - the kind of a secret
+MINUTE = 60
+TRIES = 5  # of one's current password in a minute
+RECENT = 900  # seconds after a sign-in within which a password may be changed without the old one
+
+
+class NewPassword(msgspec.Struct, frozen=True, kw_only=True):
+    """`current` is asked for unless the sign-in, `signed_in_for` seconds ago, is `RECENT`. All sessions but `keep` end."""
+
+    password: str
+    current: str | None = None
+    signed_in_for: float
+    keep: UUID | None = None
+
+
+def password_secret(user_id: UUID, password: str, *, email: str, username: str, passwords: Passwords) -> Secret:
+    """The hash as it is kept. Raises Invalid for a password that breaks the rule, Unavailable while too many are hashed."""
+    password_rule(password, email=email, username=username)
+    return Secret(kind=PASSWORD, owner=user_id, value=passwords.hash(password))
+
+
+def changed_secret(
+    account: User, wanted: NewPassword, profile: dict[str, str | None], log: Log, passwords: Passwords, limits: Limits
+) -> Secret:
+    """The hash of the password that a person wants instead of the current one. Raises Forbidden, TooMany, Invalid, Unavailable."""
+    if wanted.current is None and wanted.signed_in_for > RECENT:
+        raise Forbidden("Give your current password too, or log in again and change it within 15 minutes")
+    if wanted.current is not None:
+        limits.take(f"password/account/{account.id}", most=TRIES, seconds=MINUTE)
+        if not passwords.verify(wanted.current, log.secret(PASSWORD, account.id)):
+            raise Forbidden("The current password is wrong")
+    email = profile.get("email") or account.email
+    return password_secret(account.id, wanted.password, email=email, username=account.username, passwords=passwords)
+
+
+def password_rule(password: str, *, email: str, username: str) -> str:
+    """15 to 128 characters, none of the well-known ones, not the person's own names. Raises Invalid."""
+    if not PASSWORD_LEAST <= len(password) <= PASSWORD_MOST:
+        raise invalid("password", f"must have {PASSWORD_LEAST} to {PASSWORD_MOST} characters, has {len(password)}")
+    plain = canonical(password)
+    known = COMMON_PASSWORDS | {canonical(email), canonical(username), "bioscopebioscope"}
+    if plain in known or len(set(plain)) < 4:
+        raise invalid("password", "is too easily guessed: choose one that is neither common nor your own name")
+    return password

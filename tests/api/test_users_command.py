@@ -1,0 +1,356 @@
+"""`bioscope users`: accounts, looked at and managed on the server's machine."""
+
+import asyncio
+import json
+import re
+import socket
+from uuid import uuid4
+
+import msgspec
+import psycopg
+import pytest
+from click.testing import CliRunner
+
+from api import client
+from api.cli import main
+from api.client import Credentials, keep_credentials
+from application import accounts
+from domain.access import Scope
+from domain.user import Status
+from domain.values import system_actor
+from infrastructure.access_tokens import SignedAccessTokens
+from infrastructure.keys import RootKey
+from tests.api.conftest import PASSWORD
+from tests.api.people import now
+from tests.api.test_accounts import ME, OTHER_PASSWORD, login
+from tests.given import NOW, actor, command
+
+pytestmark = pytest.mark.anyio
+
+HOST = socket.gethostname()
+FIELDS = {"id", "email", "username", "first_name", "last_name", "role", "status", "institution", "department", "phone", "registered_at"}
+
+
+@pytest.fixture
+def bioscope(lab_settings, monkeypatch, tmp_path):
+    """Runs a command on the laboratory's machine, where nobody is signed in."""
+    monkeypatch.setattr(client, "TOKEN_FILE", tmp_path / "token.json")
+    monkeypatch.setenv("COLUMNS", "250")
+    for name in ("data", "postgres_url", "redis_url", "kafka_url"):
+        monkeypatch.setenv(f"BIOSCOPE_{name.upper()}", str(getattr(lab_settings, name)))
+
+    async def run(*arguments, code=0, **keywords):
+        ended = await asyncio.to_thread(CliRunner().invoke, main, list(arguments), **keywords)
+        assert ended.exit_code == code, ended.output + repr(ended.exception)
+        assert ended.exception is None or isinstance(ended.exception, SystemExit), "a traceback"
+        return ended
+
+    return run
+
+
+async def listed(bioscope, *options):
+    return json.loads((await bioscope("users", "list", "--json", *options)).stdout)
+
+
+def actors(laboratory, user_id):
+    """Who did what to an account: the actors of its events, without the registration."""
+    return [msgspec.json.decode(one.meta)["actor"] for one in laboratory.services.log.history(user_id)][1:]
+
+
+def loaded(laboratory, address):
+    return accounts.find(address, laboratory.services.log)
+
+
+# ---- reading -----------------------------------------------------------------------------------------------------------------------
+async def test_all_accounts_are_listed_at_once_as_a_table_and_as_json(laboratory, bioscope):
+    address, other = laboratory.account("admin"), laboratory.account("viewer")
+    table = (await bioscope("users", "list")).stdout
+    for one in (loaded(laboratory, address), loaded(laboratory, other)):
+        (line,) = [line for line in table.splitlines() if one.email in line]
+        assert all(text in line for text in (one.username, "Ada Byron", one.role, "active", str(one.id)))
+    found = await listed(bioscope)
+    assert {one["email"] for one in found} == {address, other}
+    assert set(found[0]) == FIELDS | {"deleted", "erased"}
+
+
+async def test_a_list_is_narrowed_by_role_status_and_text(laboratory, bioscope):
+    first, second, third = laboratory.account("admin"), laboratory.account("viewer"), laboratory.account("viewer")
+    await bioscope("users", "disable", third)
+    name = second.partition("@")[0]
+    for options, wanted in (
+        (("--role", "Admin"), [first]),
+        (("--status", "suspended"), [third]),
+        (("--role", "viewer", "--status", "ACTIVE"), [second]),
+        (("--search", name.upper()), [second]),
+        (("--search", "ada byr"), [first, second, third]),
+        (("--search", "%"), []),
+        (("--search", "_"), []),
+        (("--search", "\udcff"), [first, second, third]),
+    ):
+        assert sorted(one["email"] for one in await listed(bioscope, *options)) == sorted(wanted)
+    assert (await bioscope("users", "list", "--search", "nobody")).stdout == "No account matches.\n"
+
+
+async def test_pages_of_a_list_lead_to_each_other(laboratory, bioscope):
+    wanted = [laboratory.account("viewer") for _ in range(5)]
+    seen, more = [], ()
+    while True:
+        page = await bioscope("users", "list", "--json", "--limit", "2", *more)
+        seen += [one["email"] for one in json.loads(page.stdout)]
+        following = re.search(r"--cursor (\S+)", page.stderr)
+        if following is None:
+            break
+        more = ("--cursor", following[1])
+    assert sorted(seen) == sorted(wanted)
+
+
+async def test_wrong_options_of_a_list_are_told_in_a_sentence(bioscope):
+    for cursor in ("x", "\udcff", "", "e30"):
+        assert "cursor" in (await bioscope("users", "list", "--cursor", cursor, code=1)).stderr
+    for wrong in (["--limit", "0"], ["--limit", "201"], ["--role", "owner"], ["--status", "gone"]):
+        await bioscope("users", "list", *wrong, code=2)
+
+
+async def test_a_list_says_when_the_read_models_are_behind(laboratory, bioscope, lab_settings):
+    laboratory.account("viewer")
+    await listed(bioscope)
+    with psycopg.connect(lab_settings.postgres_owner_url) as connection:
+        connection.execute("update read.checkpoint set position = position - 1")
+        connection.commit()
+        assert "1 events are not in the read models yet" in (await bioscope("users", "list")).stderr
+
+
+async def test_an_account_is_shown_by_address_user_name_and_id(laboratory, bioscope):
+    address = laboratory.account("analyst")
+    account = loaded(laboratory, address)
+    shown = [
+        json.loads((await bioscope("users", "show", name, "--json")).stdout)
+        for name in (address.upper(), account.username, str(account.id))
+    ]
+    assert shown[0] == shown[1] == shown[2] == (await listed(bioscope, "--search", address))[0]
+    table = (await bioscope("users", "show", address)).stdout
+    assert all(str(value) in table for value in (account.id, address, "analyst", "active"))
+
+
+async def test_a_deleted_account_is_shown_by_its_id_alone(laboratory, bioscope):
+    laboratory.account("admin")
+    address = laboratory.account("viewer")
+    account = loaded(laboratory, address)
+    await bioscope("users", "erase", address, "--yes")
+    await bioscope("users", "show", address, code=1)
+    shown = json.loads((await bioscope("users", "show", str(account.id), "--json")).stdout)
+    assert (shown["email"], shown["deleted"], shown["erased"]) == ("[erased]", True, True)
+
+
+UNKNOWN = ["nobody", "nobody@example.org", str(uuid4()), "", "a\udcffb", "x" * 10_000, "[red]"]
+
+
+@pytest.mark.parametrize("what", [("show",), ("reset-password",), ("disable",), ("enable",), ("erase", "--yes"), ("set-role", "viewer")])
+async def test_an_unknown_account_is_told_in_a_sentence(bioscope, what):
+    for unknown in UNKNOWN:
+        ended = await bioscope("users", what[0], unknown, *what[1:], code=1)
+        assert ended.stdout == ""
+        assert ended.stderr.startswith("bioscope: ")
+
+
+async def test_nobody_is_taken_for_somebody_else_by_a_user_name_like_theirs(laboratory, bioscope):
+    boss = loaded(laboratory, laboratory.account("viewer"))
+    for number, name in enumerate(("chief@example.org", str(boss.id))):
+        names_ = {"email": f"eve{number}@example.org", "username": name, "first_name": "Eve", "last_name": "E"}
+        answer = await laboratory.anonymous().post("/api/auth/register", json=names_ | {"password": PASSWORD})
+        assert answer.status_code == 201, answer.text
+    await bioscope("users", "set-role", "chief@example.org", "admin", code=1)
+    await bioscope("users", "set-role", str(boss.id), "admin")
+    assert loaded(laboratory, boss.email).role == "admin"
+    assert loaded(laboratory, "eve1@example.org").role == "viewer"
+
+
+# ---- passwords ---------------------------------------------------------------------------------------------------------------------
+async def test_a_reset_password_is_printed_once_signs_in_and_ends_all_sessions(laboratory, bioscope, lab_settings):
+    address = laboratory.account("analyst")
+    before = (await login(laboratory, address)).json()
+    ended = await bioscope("users", "reset-password", address)
+    password = ended.stdout.removesuffix("\n")
+    assert re.fullmatch(r"([a-z2-9]{5}-){4}[a-z2-9]{5}", password)
+    assert password not in ended.stderr
+    assert "all its sessions have ended" in ended.stderr
+    assert (await login(laboratory, address)).status_code == 401
+    assert (await login(laboratory, address, password)).status_code == 200
+    anonymous = laboratory.anonymous()
+    assert (await anonymous.get(ME, headers={"Authorization": f"Bearer {before['access_token']}"})).status_code == 401
+    assert (await anonymous.post("/api/auth/refresh", json={"refresh_token": before["refresh_token"]})).status_code == 401
+    assert password.encode() not in everything_kept(lab_settings)
+
+
+def everything_kept(settings):
+    with psycopg.connect(settings.postgres_owner_url) as connection:
+        rows = (
+            connection.execute("select state, meta from es.events").fetchall()
+            + connection.execute("select value, '' from es.secrets").fetchall()
+        )
+    return b"".join(bytes(part) for row in rows for part in row if isinstance(part, bytes))
+
+
+async def test_a_password_that_was_typed_or_comes_from_the_environment_is_not_printed(laboratory, bioscope, monkeypatch):
+    address = laboratory.account("analyst")
+    typed = await bioscope("users", "reset-password", address, "--prompt", input=f"{OTHER_PASSWORD}\n{OTHER_PASSWORD}\n")
+    assert OTHER_PASSWORD not in typed.output
+    assert (await login(laboratory, address, OTHER_PASSWORD)).status_code == 200
+    monkeypatch.setenv("BIOSCOPE_PASSWORD", "the third horse 9 battery")
+    ended = await bioscope("users", "reset-password", address)
+    assert ended.stdout == ""
+    assert "the third horse" not in ended.stderr
+    assert (await login(laboratory, address, "the third horse 9 battery")).status_code == 200
+
+
+async def test_a_password_that_breaks_the_rule_changes_nothing(laboratory, bioscope, monkeypatch):
+    address = laboratory.account("analyst")
+    for wrong in ("short", "passwordpassword", "x" * 129, "\udcff" * 400):
+        monkeypatch.setenv("BIOSCOPE_PASSWORD", wrong)
+        ended = await bioscope("users", "reset-password", address, code=1)
+        assert "password" in ended.stderr
+        assert wrong not in ended.output
+    assert (await login(laboratory, address)).status_code == 200
+
+
+# ---- disabled and enabled ----------------------------------------------------------------------------------------------------------
+async def test_a_disabled_account_is_out_until_it_is_enabled(laboratory, bioscope):
+    laboratory.account("admin")
+    address = laboratory.account("analyst")
+    before = (await login(laboratory, address)).json()
+    assert "is suspended now" in (await bioscope("users", "disable", address)).stdout
+    assert "was suspended already" in (await bioscope("users", "disable", address)).stdout
+    assert (await login(laboratory, address)).status_code == 401
+    assert "is active again" in (await bioscope("users", "enable", address)).stdout
+    assert "was active already; nothing has changed" in (await bioscope("users", "enable", address)).stdout
+    assert (await laboratory.anonymous().post("/api/auth/refresh", json={"refresh_token": before["refresh_token"]})).status_code == 401
+    assert (await login(laboratory, address)).status_code == 200
+
+
+async def test_a_session_that_an_interrupted_command_left_does_not_revive(laboratory, bioscope):
+    laboratory.account("admin")
+    address = laboratory.account("analyst")
+    before = (await login(laboratory, address)).json()
+    account = loaded(laboratory, address)
+    suspended = accounts.user.change_status(account, Status.SUSPENDED, by=account.id, at=NOW)
+    laboratory.services.log.append(command(actor(kind="system")), *suspended)
+    await bioscope("users", "enable", address)
+    anonymous = laboratory.anonymous()
+    assert (await anonymous.get(ME, headers={"Authorization": f"Bearer {before['access_token']}"})).status_code == 401
+    assert (await anonymous.post("/api/auth/refresh", json={"refresh_token": before["refresh_token"]})).status_code == 401
+
+
+async def test_enabling_what_is_active_ends_no_session(laboratory, bioscope):
+    address = laboratory.account("analyst")
+    before = (await login(laboratory, address)).json()
+    await bioscope("users", "enable", address)
+    assert (await laboratory.anonymous().post("/api/auth/refresh", json={"refresh_token": before["refresh_token"]})).status_code == 200
+
+
+@pytest.mark.parametrize("what", [("disable",), ("erase", "--yes"), ("set-role", "viewer")])
+async def test_the_last_active_administrator_stays(laboratory, bioscope, what):
+    address = laboratory.account("admin")
+    session = (await login(laboratory, address)).json()
+    arguments = (what[0], address, *what[1:])
+    head = laboratory.services.log.head()
+    ended = await bioscope("users", *arguments, code=1)
+    assert "make somebody else an administrator first" in ended.stderr
+    assert laboratory.services.log.head() == head
+    assert (await laboratory.anonymous().post("/api/auth/refresh", json={"refresh_token": session["refresh_token"]})).status_code == 200
+
+
+# ---- who did it --------------------------------------------------------------------------------------------------------------------
+async def test_without_a_sign_in_the_record_names_root_and_the_host(laboratory, bioscope):
+    await bioscope("users", "create-admin", "chief@example.org", env={"BIOSCOPE_ADMIN_PASSWORD": PASSWORD})
+    chief, other = loaded(laboratory, "chief@example.org"), loaded(laboratory, laboratory.account("viewer"))
+    await bioscope("users", "set-role", other.email, "analyst")
+    await bioscope("users", "reset-password", other.email)
+    await bioscope("users", "disable", other.email)
+    root = {"id": str(system_actor(f"root on {HOST}")), "kind": "system", "role": None, "name": f"root on {HOST}"}
+    registered = msgspec.json.decode(laboratory.services.log.history(chief.id)[0].meta)["actor"]
+    assert [registered, *actors(laboratory, other.id)] == [root] * 4
+    trail = (await bioscope("audit", "trail", str(other.id))).stdout
+    assert len([line for line in trail.splitlines() if f"system root on {HOST}" in line]) == 3
+    http = await laboratory.client("admin")
+    told = (await http.get(f"/api/audit/{other.id}/trail")).json()
+    assert [entry["actor"].get("name") for entry in told][-1] == f"root on {HOST}"
+
+
+async def test_an_administrator_who_is_signed_in_is_recorded(laboratory, bioscope):
+    admin, other = laboratory.account("admin"), loaded(laboratory, laboratory.account("viewer"))
+    keep_credentials(await signed_in(laboratory, admin))
+    await bioscope("users", "disable", other.email)
+    assert actors(laboratory, other.id) == [{"id": str(loaded(laboratory, admin).id), "kind": "user", "role": "admin"}]
+
+
+async def test_the_sign_in_counts_after_its_access_token_has_ended(laboratory, bioscope, lab_settings):
+    admin, other = laboratory.account("admin"), loaded(laboratory, laboratory.account("viewer"))
+    kept = await signed_in(laboratory, admin)
+    tokens = SignedAccessTokens(RootKey.read(lab_settings.root_key_path), ttl=-3600)
+    ended = tokens.issue(user=loaded(laboratory, admin).id, session=uuid4(), role="admin", at=now())
+    keep_credentials(msgspec.structs.replace(kept, access_token=ended))
+    await bioscope("users", "disable", other.email)
+    assert actors(laboratory, other.id)[0]["id"] == str(loaded(laboratory, admin).id)
+
+
+async def test_somebody_else_who_is_signed_in_acts_as_root_and_is_named_by_id(laboratory, bioscope):
+    analyst, other = loaded(laboratory, laboratory.account("analyst")), loaded(laboratory, laboratory.account("viewer"))
+    keep_credentials(await signed_in(laboratory, analyst.email))
+    await bioscope("users", "disable", other.email)
+    (recorded,) = actors(laboratory, other.id)
+    assert (recorded["kind"], recorded["name"]) == ("system", f"root on {HOST}, signed in as {analyst.id}")
+
+
+async def signed_in(laboratory, address):
+    answer = (await login(laboratory, address)).json()
+    return Credentials("http://127.0.0.1:8000", answer["access_token"], answer["refresh_token"])
+
+
+async def test_what_is_no_sign_in_of_a_person_here_is_not_believed(laboratory, bioscope, lab_settings, tmp_path):
+    admin, other = laboratory.account("admin"), loaded(laboratory, laboratory.account("viewer"))
+    laboratory.account("admin")
+    ours, foreign = RootKey.read(lab_settings.root_key_path), RootKey(b"another installation's root key!")
+    about = {"user": loaded(laboratory, admin).id, "session": uuid4(), "role": "admin", "at": now()}
+    service = {"name": "x", "scopes": frozenset(Scope), "seconds": 600, "at": now()}
+    signed_out = await signed_in(laboratory, admin)
+    await laboratory.anonymous(Authorization=f"Bearer {signed_out.access_token}").post("/api/auth/logout")
+    kept = [
+        signed_out,
+        Credentials("", SignedAccessTokens(ours, ttl=600).issue(**about)),
+        Credentials("", SignedAccessTokens(foreign, ttl=600).issue(**about), "x"),
+        Credentials("", SignedAccessTokens(ours, ttl=600).issue_service(**service)),
+        Credentials("", "garbage", "garbage"),
+    ]
+    for number, credentials in enumerate(kept):
+        keep_credentials(credentials)
+        await bioscope("users", "disable" if number % 2 == 0 else "enable", other.email)
+    (tmp_path / "token.json").write_bytes(b"{")
+    await bioscope("users", "enable", other.email)
+    assert [one.get("name") for one in actors(laboratory, other.id)] == [f"root on {HOST}"] * (len(kept) + 1)
+
+
+# ---- what the operator can mend ----------------------------------------------------------------------------------------------------
+COMMANDS = [("list",), ("show", "x"), ("reset-password", "x"), ("disable", "x"), ("enable", "x"), ("set-role", "x", "admin")]
+UNREACHABLE = ["postgresql://bioscope_app@127.0.0.1:1/bioscope", "postgresql://a:secret-word@[", "no address"]
+
+
+@pytest.mark.parametrize("url", UNREACHABLE)
+async def test_a_database_that_cannot_be_reached_is_told_in_a_sentence(bioscope, monkeypatch, url):
+    monkeypatch.setenv("BIOSCOPE_POSTGRES_URL", url)
+    for arguments in COMMANDS:
+        ended = await bioscope("users", *arguments, code=5)
+        assert "the database cannot be reached" in ended.stderr
+        assert "secret-word" not in ended.stderr
+        assert ended.stderr.count("\n") == 1
+
+
+async def test_a_database_that_lacks_migrations_is_told_in_a_sentence(bioscope, postgres, monkeypatch):
+    monkeypatch.setenv("BIOSCOPE_POSTGRES_URL", postgres.url(user="postgres", database="postgres"))
+    for arguments in COMMANDS:
+        assert "run `bioscope migrate`" in (await bioscope("users", *arguments, code=1)).stderr
+
+
+async def test_a_lost_root_key_is_told_in_a_sentence(bioscope, lab_settings):
+    lab_settings.root_key_path.unlink()
+    for arguments in COMMANDS:
+        assert "no root key" in (await bioscope("users", *arguments, code=2)).stderr
