@@ -13,6 +13,7 @@ from domain.errors import DamagedImage
 from domain.values import ImageWarning
 from infrastructure.images import png_chunks
 from infrastructure.images.decoding import FAILURES, decoding
+from infrastructure.images.jpeg_completeness import incomplete, with_noise
 from infrastructure.images.jpeg_markers import without_broken_markers
 from infrastructure.images.metadata import camera, pixel_size
 from infrastructure.images.orientation import upright
@@ -22,8 +23,7 @@ from infrastructure.images.rendering import Colours, Plane
 from infrastructure.images.validation import UploadGate
 
 ORIENTATION: Final = 0x0112
-NOISE: Final = hashlib.shake_128(b"more picture data").digest(4096).replace(b"\xff", b"\x7f")
-END_OF_IMAGE: Final = b"\xff\xd9"
+"""May stand before a marker, as often as an encoder likes."""
 JPEG_FILL: Final = frozenset({127, 128})
 """What decoders paint where the data of a JPEG end too early; 127 where the bands are inverted (CMYK)."""
 TRAILER_IGNORED: Final = ImageWarning(
@@ -154,16 +154,11 @@ def _decoded_jpeg(data: bytes) -> NDArray[np.uint8]:
 
 
 def _check_jpeg(data: bytes, scan_end: int, *, reduced: bool) -> None:
-    """When the data of a picture end too early, the decoder paints the rest grey without a word. So it is asked twice: with noise after
-    the data, too. A whole picture looks the same then, as its last pixel is known before the noise begins.
-
-    `reduced`: all data are unpacked, but few pixels are computed from them. What a progressive picture has last is its finest detail,
-    which only shows in full size.
-    """
+    """`reduced`: all data are unpacked, but few pixels are computed from them. What a progressive picture has last is its finest
+    detail, which only shows in full size. Raises DamagedImage (incomplete)."""
     sound = without_broken_markers(data)
-    ended = sound[: scan_end - len(data) + len(sound)] + NOISE + END_OF_IMAGE
-    if _digest(sound, reduced=reduced) != _digest(ended, reduced=reduced):
-        raise DamagedImage("The JPEG file is damaged: a part of its picture is missing. Save or export it again", reason="incomplete")
+    if _digest(sound, reduced=reduced) != _digest(with_noise(sound, scan_end - len(data) + len(sound)), reduced=reduced):
+        raise incomplete("JPEG")
 
 
 def _digest(data: bytes, *, reduced: bool) -> bytes:

@@ -87,7 +87,7 @@ class ImageReader:
             return
         first = self.metadata.planes.page_of()
         for number, page in enumerate(self.pages):
-            if number != first or page.separate:
+            if number != first or page.separate or page.compression is Compression.JPEG:
                 tiff_reader.check_page(page)
 
     def _unused(self) -> tuple[ImageWarning, ...]:

@@ -25,7 +25,7 @@ def decode_block(page: PageLayout, index: int) -> NDArray[Any]:
     width, height = page.block_size(index)
     offset, size = page.blocks.offsets[index], page.blocks.sizes[index]
     if page.compression is Compression.JPEG:
-        return _decode_jpeg(page, page.directory.file.read(offset, size))
+        return decode_jpeg(page, page.directory.file.read(offset, size))
     needed = page.stored_bytes(width, height)
     if page.compression is Compression.NONE:
         return _numbers(page, _in_order(page, page.directory.file.read(offset, needed)), width, height)
@@ -101,7 +101,8 @@ def _data_units(page: PageLayout, data: NDArray[np.uint8], width: int, height: i
     return full[:height, :width]
 
 
-def _decode_jpeg(page: PageLayout, data: bytes) -> NDArray[np.uint8]:
+def decode_jpeg(page: PageLayout, data: bytes) -> NDArray[np.uint8]:
+    """The JPEG data of one block of a page, as `decode_block` gives them."""
     tables = page.directory.bytes(JPEG_TABLES, most=MAX_JPEG_TABLES_BYTES) or None
     colourspace, outcolourspace = _jpeg_colours(page)
     decoded = imagecodecs.jpeg8_decode(data, tables=tables, colorspace=colourspace, outcolorspace=outcolourspace)

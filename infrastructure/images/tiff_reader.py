@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infrastructure.images.decoding import decoding
-from infrastructure.images.tiff_blocks import decode_block
+from infrastructure.images.jpeg_completeness import incomplete, with_noise
+from infrastructure.images.tiff_blocks import decode_block, decode_jpeg
+from infrastructure.images.validation.jpeg import JpegStructure
 from infrastructure.images.validation.layout import Compression, PageLayout
 
 
@@ -40,12 +42,24 @@ def _as_slice(samples: Sequence[int]) -> slice | list[int]:
 
 
 def check_page(page: PageLayout) -> None:
-    """Decode every block. Uncompressed ones are left out: the gate has seen that their bytes are there, and nothing else can be wrong.
+    """Decode every block, and find JPEG blocks whose data end early. Uncompressed ones are left out: the gate has seen that their bytes
+    are there, and nothing else can be wrong.
 
-    Raises DamagedImage (decode_failed, structure).
+    Raises DamagedImage (decode_failed, structure, incomplete).
     """
     if page.compression is Compression.NONE:
         return
     with decoding("TIFF"):
         for index in range(len(page.blocks.offsets)):
-            decode_block(page, index)
+            if page.compression is Compression.JPEG:
+                _check_jpeg(page, index)
+            else:
+                decode_block(page, index)
+
+
+def _check_jpeg(page: PageLayout, index: int) -> None:
+    data = page.directory.file.read(page.blocks.offsets[index], page.blocks.sizes[index])
+    structure = JpegStructure(page.directory.file.limits)
+    structure.feed(data)
+    if not np.array_equal(decode_jpeg(page, data), decode_jpeg(page, with_noise(data, structure.scan_end))):
+        raise incomplete("TIFF")

@@ -12,7 +12,7 @@ from domain.errors import DamagedImage, UnsupportedImage
 from infrastructure.images.inspection import inspect
 from infrastructure.images.reader import open_image
 from infrastructure.images.validation import ImageLimits, examine
-from tests.hostile import IFD, LONG, SHORT, bare_png, chunk, header, jpeg, page, segment, tiff
+from tests.hostile import IFD, LONG, SHORT, bare_png, chunk, ends_early, header, jpeg, page, segment, tiff
 
 LIMITS = ImageLimits()
 NONE, LZW, DEFLATE, PACKBITS, ZSTANDARD = 1, 5, 8, 32773, 50000
@@ -155,3 +155,69 @@ def test_components_may_share_a_name_where_one_scan_holds_them_all():
     renamed[frame + 10 + 9] = plain[frame + 10]
     renamed[scan + 5 + 6] = plain[scan + 5]
     np.testing.assert_array_equal(pixels_of(bytes(renamed)), pixels_of(plain))
+
+
+def sampled(*factors):
+    """A JPEG whose header claims these sampling factors for its three components."""
+    data = bytearray(jpeg(40, 20))
+    for place, factor in enumerate(factors):
+        data[data.index(b"\xff\xc0") + 11 + 3 * place] = factor
+    return bytes(data)
+
+
+def test_sampling_that_no_decoder_knows_is_refused_at_upload():
+    assert "Save it as an ordinary" in refused(sampled(0x31, 0x21, 0x11), UnsupportedImage)
+    assert "broken" in refused(sampled(0x44, 0x11, 0x11), DamagedImage)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_fill_bytes_before_the_end_marker_are_passed_over(progressive):
+    plain = jpeg(40, 20, progressive=progressive)
+    np.testing.assert_array_equal(pixels_of(plain[:-2] + b"\xff\xff" + plain[-2:]), pixels_of(plain))
+
+
+@pytest.mark.parametrize(
+    ("tags", "named"),
+    [
+        ({"t258": (SHORT, [12])}, "grey pixels as unsigned integers of 12 bits"),
+        ({"t258": (SHORT, [64]), "t339": (SHORT, [3])}, "grey pixels as floating-point numbers of 64 bits"),
+        (
+            {"t258": (SHORT, [8] * 4), "t277": (SHORT, [4]), "t262": (SHORT, [5]), "t339": (SHORT, [2])},
+            "CMYK pixels as signed integers of 8",
+        ),
+        ({"t339": (SHORT, [6])}, "other numbers of 8 bits"),
+    ],
+)
+def test_a_refusal_names_the_numbers_that_are_not_supported(tags, named):
+    detail = refused(tiff(page(**tags)), UnsupportedImage)
+    assert named in detail
+    assert "Save it as unsigned integers of 8 or 16 bits" in detail
+
+
+@pytest.mark.parametrize("part", [0.4, 0.8])
+def test_a_jpeg_tile_whose_data_end_early_is_refused_and_not_shown_grey(part):
+    tile = ends_early(jpeg(64, 48, mode="L"), part)
+    with pytest.raises(DamagedImage) as refused:
+        inspect(tiff_of_jpeg(tile), limits=ImageLimits())
+    assert refused.value.more["reason"] == "incomplete"
+    assert inspect(tiff_of_jpeg(jpeg(64, 48, mode="L")), limits=ImageLimits()).width == 64
+
+
+def tiff_of_jpeg(data):
+    """One page, one strip of 64 x 48 grey pixels."""
+    return tiff(page(64, 48, t259=(SHORT, [7]), t262=(SHORT, [1]), t279=(LONG, [len(data)])), pixels=data)
+
+
+def palette_png(*before):
+    return bare_png(header(8, 8, colour=3), *before, chunk(b"IDAT", zlib.compress(bytes(72))))
+
+
+def test_a_second_palette_is_found_at_upload():
+    palette = chunk(b"PLTE", bytes(768))
+    assert pixels_of(palette_png(palette)).shape == (8, 8, 3)
+    assert "palette" in refused(palette_png(palette, palette), DamagedImage)
+
+
+def test_a_palette_is_not_forgotten_over_many_notes():
+    notes = [chunk(b"no" + bytes([65 + place]) + b"e", b"") for place in range(20)]
+    assert pixels_of(palette_png(chunk(b"PLTE", bytes(768)), *notes)).shape == (8, 8, 3)

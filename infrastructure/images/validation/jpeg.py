@@ -16,6 +16,7 @@ MULTI_PICTURE: Final = b"MPF\0"
 MOST_PICTURES: Final = 16
 BYTES_PER_BLOCK: Final = 128
 COEFFICIENTS: Final = 64
+MAX_UNIT_BLOCKS: Final = 10
 NO_BITS: Final = (0,) * COEFFICIENTS
 UNSEEN: Final = 16  # more bits than a scan can leave out
 
@@ -155,6 +156,8 @@ class Picture:
             raise damaged("the header of its picture data is broken")
         scanned = frame.named(body[1 : 1 + 2 * count : 2])
         first, last, bits = body[-3:]
+        if count > 1 and sum(it.across * it.down for it in scanned) > MAX_UNIT_BLOCKS:
+            raise damaged("the header of its picture data is broken")
         if len(scanned) != count or first > last or last >= COEFFICIENTS:
             raise damaged("the header of its picture data is broken")
         self._count_scan(frame, whole=count == len(frame.components))

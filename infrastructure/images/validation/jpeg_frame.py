@@ -47,6 +47,11 @@ class Frame(msgspec.Struct, frozen=True):
         return parts_of(self.width, BLOCK * self._most_across) * parts_of(self.height, BLOCK * self._most_down)
 
     @property
+    def has_whole_steps(self) -> bool:
+        """Whether each component is as fine as the finest one, or coarser by a whole number: nothing else has a decoder."""
+        return all(self._most_across % it.across == 0 == self._most_down % it.down for it in self.components)
+
+    @property
     def _most_across(self) -> int:
         return max(component.across for component in self.components)
 
@@ -58,9 +63,7 @@ class Frame(msgspec.Struct, frozen=True):
 def read_frame(marker: int, body: bytes, limits: ImageLimits) -> Frame:
     """Raises DamagedImage, UnsupportedImage, ImageTooLarge."""
     if marker not in {BASELINE, EXTENDED, PROGRESSIVE}:
-        raise UnsupportedImage(
-            "The JPEG file is coded in a rare way. Save it as an ordinary (baseline or progressive) JPEG", reason="unsupported_coding"
-        )
+        raise unsupported_coding()
     if len(body) < 6 or len(body) != 6 + 3 * body[5]:
         raise damaged("its header is broken")
     bits, height, width, count = struct.unpack(">BHHB", body[:6])
@@ -75,7 +78,16 @@ def read_frame(marker: int, body: bytes, limits: ImageLimits) -> Frame:
     components = tuple(Component(place, identity, sampling >> 4, sampling & 15) for place, (identity, sampling, _) in listed)
     if any(not (0 < it.across < 5 and 0 < it.down < 5) for it in components):
         raise damaged("its header is broken")
-    return Frame(width, height, components, marker == PROGRESSIVE)
+    frame = Frame(width, height, components, marker == PROGRESSIVE)
+    if count > 1 and not frame.has_whole_steps:
+        raise unsupported_coding()
+    return frame
+
+
+def unsupported_coding() -> UnsupportedImage:
+    return UnsupportedImage(
+        "The JPEG file is coded in a rare way. Save it as an ordinary (baseline or progressive) JPEG", reason="unsupported_coding"
+    )
 
 
 def parts_of(whole: int, part: int) -> int:

@@ -85,6 +85,8 @@ COLOUR_CHANNELS: Final = {Photometric.RGB: 3, Photometric.PALETTE: 1, Photometri
 PREDICTABLE: Final = frozenset({Compression.LZW, Compression.DEFLATE, Compression.OLD_DEFLATE, Compression.ZSTANDARD})
 UNSIGNED, SIGNED, FLOAT, UNDEFINED = 1, 2, 3, 4
 FORMAT_NAMES: Final = {UNSIGNED: "uint", SIGNED: "int", FLOAT: "float"}
+NUMBER_NAMES: Final = {"uint": "unsigned integers", "int": "signed integers", "float": "floating-point numbers"}
+COLOUR_NAMES: Final = {Photometric.RGB: "RGB", Photometric.PALETTE: "palette", Photometric.CMYK: "CMYK", Photometric.YCBCR: "YCbCr"}
 GREY_DTYPES: Final = frozenset({"uint1", "uint2", "uint4", "uint8", "int8", "uint16", "int16", "float16", "float32"})
 COLOUR_DTYPES: Final = {
     Photometric.RGB: frozenset({"uint8", "int8", "uint16", "int16", "float16", "float32"}),
@@ -272,10 +274,11 @@ def _numbers(directory: Directory, photometric: Photometric, limits: ImageLimits
     taken = COLOUR_DTYPES.get(photometric, GREY_DTYPES)
     if len(bits) == len(formats) == 1 and f"{number}{min(bits)}" in taken:
         return number, min(bits)
+    colours, numbers = COLOUR_NAMES.get(photometric, "grey"), NUMBER_NAMES.get(number, "other numbers")
     listed = ", ".join(map(str, sorted(bits)[:8]))
     raise UnsupportedImage(
-        f"Page {directory.page} of the TIFF file stores its pixels in {listed} bits; 8 or 16 bits, 32-bit floating point,"
-        " and grey or palettes of 1, 2 or 4 bits are supported. Save it with 8 or 16 bits",
+        f"Page {directory.page} of the TIFF file stores its {colours} pixels as {numbers} of {listed} bits, which is not supported."
+        " Save it as unsigned integers of 8 or 16 bits",
         reason="unsupported_bit_depth",
     )
 

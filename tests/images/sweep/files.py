@@ -36,7 +36,8 @@ COLOUR_COUNTS = {Colours.GREY: 1, Colours.RGB: 3, Colours.CMYK: 4}
 class Examined(msgspec.Struct, frozen=True, kw_only=True):
     """What the product makes of a file: accepted, crashed, timed out, or the code of the refusal.
 
-    `refused_by`: gate or reader. `reason` and `message` are those of the refusal. `peak_mib` is what the decoding added to the process.
+    `refused_by`: gate or reader. `reason` and `message` are those of the refusal. `seconds` of processor time.
+    `peak_mib` is what the decoding added to the process.
     """
 
     outcome: str
@@ -81,7 +82,7 @@ def _silence_decoders() -> None:
 def _examined(path: Path) -> Examined:
     before = _peak_mib()
     limit_memory()
-    start = time.perf_counter()
+    start = time.process_time()
     stage = "gate"
     try:
         data = path.read_bytes()
@@ -94,7 +95,7 @@ def _examined(path: Path) -> Examined:
     except Exception as error:
         found = Examined(outcome="crashed", refused_by=stage, reason=type(error).__name__, message=str(error)[:300])
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    return msgspec.structs.replace(found, seconds=time.perf_counter() - start, peak_mib=_peak_mib() - before)
+    return msgspec.structs.replace(found, seconds=time.process_time() - start, peak_mib=_peak_mib() - before)
 
 
 def limit_memory() -> None:

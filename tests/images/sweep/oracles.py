@@ -139,7 +139,7 @@ def pillow(path: Path, kind: str, page: int, colours: int) -> Picture:
     samples = samples[:, :, None] if samples.ndim == 2 else samples
     if samples.shape[2] in {2, 4} and image.mode != "CMYK":
         return Picture(pixels=samples[:, :, :-1], alpha=samples[:, :, -1], full=MAX_BYTE)
-    return Picture(pixels=MAX_BYTE - samples if image.mode == "CMYK" else samples, alpha=None, full=MAX_BYTE)
+    return Picture(pixels=samples, alpha=None, full=MAX_BYTE)
 
 
 ORACLES: dict[str, Oracle] = {
