@@ -40,9 +40,9 @@ def is_injected(name: str, value: str) -> bool:
 
     BIOSCOPE_PORT is the setting unless its value is an address such as tcp://10.0.0.1:8000.
     """
-    if INJECTED_PORT_NAME.fullmatch(name):
-        return INJECTED_PORT_VALUE.fullmatch(value) is not None
-    return INJECTED_NAME.fullmatch(name) is not None
+    if INJECTED_NAME.fullmatch(name):
+        return True
+    return bool(INJECTED_PORT_NAME.fullmatch(name) and INJECTED_PORT_VALUE.fullmatch(value))
 
 
 def unknown_names(environment: Mapping[str, str], settings: Collection[str]) -> dict[str, str]:

@@ -29,7 +29,7 @@ def database_error(error: BaseException) -> DatabaseAway | DatabaseRefused | Non
         case psycopg.OperationalError() if _is_password_refused(error):
             return DatabaseRefused(f"the database refuses to let us in ({_reason(error)}): correct the user name and password in {URLS}")
         case psycopg.OperationalError():
-            return DatabaseAway(f"the database does not answer ({_reason(error)}): check that it runs, and {URLS}")
+            return DatabaseAway(f"the database cannot be used ({_reason(error)}): check that it runs, and {URLS}")
         case psycopg.ProgrammingError() if error.sqlstate is None:  # raised before anything was sent; its text may hold a password
             return DatabaseRefused(f"the driver cannot read the database's URL: check its host, port and parameters in {URLS}")
     return None
