@@ -146,7 +146,7 @@ class Call:
         if page.next_cursor is not None:
             kept = [(name, value) for name, value in self.request.query_params.multi_items() if name not in {"cursor", "page"}]
             query = urlencode([*kept, ("cursor", page.next_cursor)])
-            headers = {"Link": f'<{self.path}?{query}>; rel="next"', "X-Next-Cursor": page.next_cursor}
+            headers = {"Link": f'<{self.services.options.base_path}{self.path}?{query}>; rel="next"', "X-Next-Cursor": page.next_cursor}
         if page.total is not None:
             headers["X-Total-Count"] = str(page.total)
         return Response([view(item) for item in page.items], headers=headers)

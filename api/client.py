@@ -118,7 +118,7 @@ class Client:
         answer = self.call("GET", f"/api/classification-results/classification/{job}")
         found: list[dict[str, Any]] = answer.json()
         while following := answer.links.get("next", {}).get("url"):
-            answer = self.call("GET", following)
+            answer = self.call("GET", str(answer.url.join(following)))
             found += answer.json()
         return found
 
@@ -127,8 +127,10 @@ class Client:
         return {"Authorization": f"Bearer {self.credentials.access_token}"} | key
 
     def _refresh(self) -> None:
-        answer = _checked(self._http.post("/api/auth/refresh", headers={"Authorization": f"Bearer {self.credentials.refresh_token}"}))
-        said = answer.json()
+        answer = self._http.post("/api/auth/refresh", headers={"Authorization": f"Bearer {self.credentials.refresh_token}"})
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            raise Refused(answer.status_code, "your session has ended: sign in again with `bioscope login`")
+        said = _checked(answer).json()
         self.credentials = Credentials(self.credentials.url, said["access_token"], said.get("refresh_token", ""))
         self._keep(self.credentials)
 

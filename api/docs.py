@@ -11,13 +11,14 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from litestar import Litestar, Response, get
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Contact, License
 from litestar.params import FromPath
 from litestar.routes import HTTPRoute
 
 from api.auth import OPEN
+from api.calls import Call
 from api.problems import MEDIA_TYPE, TITLES
 from api.routes import ROUTES
 from application import schemas
@@ -289,18 +290,23 @@ def _address(name: str) -> str:
 
 
 @get("/api/openapi.json", opt=OPEN, include_in_schema=False)
-async def openapi() -> Response[bytes]:
-    return Response(await asyncio.to_thread(_encoded, document), media_type="application/json")
+async def openapi(call: NamedDependency[Call]) -> Response[bytes]:
+    return Response(await asyncio.to_thread(_openapi, call.services.options.base_path), media_type="application/json")
 
 
 @get("/api/asyncapi.json", opt=OPEN, include_in_schema=False)
 async def asyncapi() -> Response[bytes]:
-    return Response(await asyncio.to_thread(_encoded, schemas.document), media_type="application/json")
+    return Response(await asyncio.to_thread(_asyncapi), media_type="application/json")
 
 
 @cache
-def _encoded(describe: Callable[[], dict[str, Any]]) -> bytes:
-    return msgspec.json.encode(describe())
+def _openapi(base_path: str) -> bytes:
+    return msgspec.json.encode(document() | {"servers": [{"url": base_path or "/"}]})
+
+
+@cache
+def _asyncapi() -> bytes:
+    return msgspec.json.encode(schemas.document())
 
 
 @get(["/docs", "/api/docs"], opt=OPEN, include_in_schema=False)

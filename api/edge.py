@@ -23,6 +23,7 @@ Headers = list[tuple[bytes, bytes]]
 QUERY_MOST = 8192  # bytes
 HEADERS_MOST = 32_768  # bytes
 PREFLIGHT_AGE = b"600"
+PORT_OF_HOST = re.compile(rb":[0-9]*$")
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 KNOWN_METHODS = frozenset(METHODS.decode().split(", "))
@@ -109,7 +110,7 @@ class Edge:
         return None
 
     def _is_served(self, request: "_Request") -> bool:
-        host = request.headers.get(b"host", b"").rsplit(b":", 1)[0].decode("latin-1").lower()
+        host = PORT_OF_HOST.sub(b"", request.headers.get(b"host", b"")).decode("latin-1").lower()
         return not self._hosts or host in self._hosts or request.path.startswith(PROBED)
 
     def _preflight(self, request: "_Request") -> Headers:

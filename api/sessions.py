@@ -175,7 +175,7 @@ def cookie(call: Call, value: str, *, seconds: int) -> Cookie:
         key=COOKIE,
         value=value,
         max_age=seconds,
-        path=COOKIE_PATH,
+        path=call.services.options.base_path + COOKIE_PATH,
         httponly=True,
         samesite="strict",
         secure=call.services.options.secure_cookies,
@@ -205,7 +205,7 @@ def from_a_page_of_ours(call: Call) -> bool:
     origin = headers.get("origin")
     if origin is None:
         return "x-requested-with" in headers or "authorization" in headers
-    ours = {call.services.options.base_url.rstrip("/"), *call.services.options.cors_origins}
+    ours = {call.services.options.origin, *call.services.options.cors_origins}
     return origin in ours or origin.partition("://")[2] == headers.get("host")
 
 

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, BinaryIO, Protocol, TypeVar
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
@@ -118,6 +119,17 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     preview_wait_seconds: float = 2.0  # for an image that is being inspected
     max_preview_waits: int = 64  # requests at once; more are answered without waiting
     default_model: str = "pbc8"
+
+    @property
+    def origin(self) -> str:
+        """Scheme and host of `base_url`, as browsers send it."""
+        parts = urlsplit(self.base_url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def base_path(self) -> str:
+        """The path of `base_url`, which a proxy removes before it passes a request on: "" or like "/bioscope"."""
+        return urlsplit(self.base_url).path.rstrip("/")
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):

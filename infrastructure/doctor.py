@@ -15,7 +15,7 @@ from domain.errors import DomainError
 from infrastructure.embedded.installation import NotRunning, running_settings
 from infrastructure.keys import DataKeys, RootKey, WrongRootKey
 from infrastructure.objects import open_blobs
-from infrastructure.postgres.schema import SchemaBehind, check
+from infrastructure.postgres.schema import SchemaAhead, SchemaBehind, check
 from infrastructure.settings import Settings
 from infrastructure.weak_settings import Finding, good, machine, root_key, weak, weaknesses, wrong
 
@@ -43,7 +43,7 @@ def examine(settings: Settings) -> list[Finding]:
 def refusals(settings: Settings) -> list[Finding]:
     """Why a process may not start in production. What is away now is no reason: it may come."""
     found = [*weaknesses(settings), root_key(settings)]
-    with suppress(psycopg.OperationalError, SchemaBehind):
+    with suppress(psycopg.OperationalError, SchemaBehind, SchemaAhead):
         found += _postgres(settings)
     return [one for one in found if one.level == "wrong"]
 
@@ -59,7 +59,7 @@ def _completed(settings: Settings) -> Settings:
 def _told(what: str, look: Callable[[Settings], Iterator[Finding]], given: Settings) -> list[Finding]:
     try:
         return list(look(given))
-    except (SchemaBehind, WrongRootKey, DomainError) as error:
+    except (SchemaBehind, SchemaAhead, WrongRootKey, DomainError) as error:
         return [wrong(what, str(error))]
     except Exception as error:  # whatever a driver says: it is not there, or not as it must be
         reason = (str(error).splitlines() or [""])[0][:200]

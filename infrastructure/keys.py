@@ -42,6 +42,10 @@ class RootKey:
             return cls(base64.b64decode(path.read_text().strip(), validate=True))
         except FileNotFoundError:
             raise WrongRootKey(f"no root key at {path}: set BIOSCOPE_ROOT_KEY_FILE, or let `bioscope up` make one") from None
+        except OSError as error:
+            raise WrongRootKey(
+                f"the root key {path} cannot be read ({error.strerror}): check BIOSCOPE_ROOT_KEY_FILE and who may read it"
+            ) from None
         except ValueError:
             raise WrongRootKey(f"{path} must hold {ROOT_BYTES} random bytes in base64: openssl rand -base64 {ROOT_BYTES}") from None
 

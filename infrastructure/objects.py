@@ -233,7 +233,7 @@ def _folder(settings: Settings, folder: Path, root: RootKey) -> Place:
             _settle(shelf, settled)
 
     def link(blob: SignedBlob, _: str, internal: bool) -> str:  # noqa: FBT001
-        base = f"http://{settings.host}:{settings.port}" if internal else settings.base_url
+        base = settings.local_url if internal else settings.base_url
         return f"{base.rstrip('/')}/api/blobs/{sign(root, blob)}"
 
     files = fsspec.filesystem("file", skip_instance_cache=True, use_listings_cache=False)

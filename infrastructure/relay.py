@@ -62,7 +62,7 @@ class Leader:
             try:
                 await self._lead()
             except (psycopg.Error, OSError, Outlived) as error:
-                log.warning("the lead is lost, or the database away", error=type(error).__name__)
+                log.warning("the lead is lost, or the database away", error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(REST)
 
     async def _lead(self) -> None:

@@ -1,29 +1,36 @@
 """All that can be set, from `BIOSCOPE_*` variables: one frozen record, checked before anything starts."""
 
+import re
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
 
-PREFIX = "BIOSCOPE_"
+from infrastructure.setting_names import PREFIX, is_injected, unknown_names
+from infrastructure.setting_urls import alternatives, url_problem
 
-Port = Annotated[int, Meta(ge=0, le=65535)]
-Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+__all__ = ["PREFIX", "Readings", "Settings", "WrongSetting", "load", "networks", "read", "variable"]
+
+Port = Annotated[int, Meta(ge=0, le=65535, description="a port number from 0 to 65535")]
+Positive = Annotated[int, Meta(ge=1, description="a whole number >= 1")]
+Count = Annotated[int, Meta(ge=0, description="a whole number >= 0")]
+Seconds = Annotated[float, Meta(gt=0, le=1e9, description="a number > 0")]
+HOST_NAME: Final = re.compile(r"[^\s:/@\[\]]+")
+LOCAL_ADDRESSES: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a server that listens everywhere is reached
 
 
 class WrongSetting(Exception):
-    """A variable holds what it must not; the text names it and what it expects."""
+    """A variable is unknown or holds what it must not; the text names each with what it expects, a line each."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Defaults fit the embedded system; `.env.example` explains each variable."""
 
     data: Path = Path(".bioscope")
-    environment: Annotated[str, Meta(pattern="^(development|production)$")] = "development"
+    environment: Literal["development", "production"] = "development"
     host: str = "127.0.0.1"
     port: Port = 8000
     public_url: str = ""
@@ -46,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     access_ttl: Positive = 600
     refresh_idle_ttl: Positive = 7 * 86400
     refresh_absolute_ttl: Positive = 30 * 86400
-    password_strength: Annotated[str, Meta(pattern="^(production|embedded)$")] = "embedded"  # noqa: S105 - a level, not a secret
+    password_strength: Literal["production", "embedded"] = "embedded"  # noqa: S105 - a level, not a secret
     logins_per_minute_account: Positive = 5
     logins_per_minute_address: Positive = 20
     registrations_per_hour_address: Positive = 120
@@ -56,14 +63,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     image_max_bands: Positive = 32
     image_max_pages: Positive = 256
 
-    inference_processes: Annotated[int, Meta(ge=0)] = 0
+    inference_processes: Count = 0
     inference_memory_bytes: Positive = 1024**3
     inference_hang_seconds: Seconds = 15.0
     chunk_lease_seconds: Seconds = 60.0
     chunk_attempts: Positive = 3
     kafka_fetch_wait: Seconds = 0.5
     kafka_groups: bool = True
-    log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
 
     @property
@@ -71,34 +78,85 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.root_key_file if self.root_key_file.is_absolute() else self.data / self.root_key_file
 
     @property
+    def local_url(self) -> str:
+        """Where this machine reaches the API."""
+        host = LOCAL_ADDRESSES.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
     def base_url(self) -> str:
-        return self.public_url or f"http://{self.host}:{self.port}"
+        """Where clients reach the API."""
+        return self.public_url or self.local_url
+
+
+class Readings(NamedTuple):
+    """What the environment sets: values by the names of their settings, and what is wrong, by the variables' names."""
+
+    values: Mapping[str, Any]
+    problems: Mapping[str, str]
+
+
+def variable(field: str) -> str:
+    """The name of the variable that holds a setting."""
+    return PREFIX + field.upper()
 
 
 def networks(given: Settings) -> tuple[IPv4Network | IPv6Network, ...]:
-    """Those of the proxies that are trusted. Raises WrongSetting."""
-    try:
-        return tuple(map(ip_network, given.trusted_proxies))
-    except ValueError as error:
-        raise WrongSetting(f"{PREFIX}TRUSTED_PROXIES: {error}") from None
+    """Those of the proxies that are trusted. Raises ValueError."""
+    return tuple(map(ip_network, given.trusted_proxies))
 
 
 def load(environment: Mapping[str, str]) -> Settings:
-    """Read the settings from `environment`. Raises WrongSetting, naming the variable and what it expects."""
-    known = {PREFIX + field.name.upper(): field for field in msgspec.structs.fields(Settings)}
-    given = {name: text for name, text in environment.items() if name in known and text}
-    values: dict[str, Any] = {known[name].name: _value(name, text, known[name].type) for name, text in given.items()}
-    settings = Settings(**values)
-    networks(settings)
-    return settings
+    """Read the settings from `environment`. Raises WrongSetting, naming each wrong variable and what it expects."""
+    values, problems = read(environment)
+    if problems:
+        raise WrongSetting("\n".join(problems.values()))
+    return Settings(**values)
 
 
-def _value(name: str, text: str, wanted: object) -> object:
-    if wanted == tuple[str, ...]:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    if wanted is Path:
-        return Path(text)
+def read(environment: Mapping[str, str]) -> Readings:
+    """The settings that `environment` holds, and every problem with its `BIOSCOPE_*` variables. An empty variable counts as not set."""
+    fields = {variable(field.name): field for field in msgspec.structs.fields(Settings)}
+    given = {name: text for name, text in environment.items() if name in fields and text and not is_injected(name, text)}
+    problems = {name: f"{name} {problem}" for name, text in given.items() if (problem := _problem(fields[name], text))}
+    values = {fields[name].name: _value(fields[name].type, text) for name, text in given.items() if name not in problems}
+    return Readings(values, unknown_names(environment, fields) | problems)
+
+
+def _problem(field: msgspec.structs.FieldInfo, text: str) -> str | None:
+    """What is wrong, as the end of a sentence that begins with the variable's name."""
+    if problem := url_problem(field.name, text):
+        return problem
+    if field.name == "host" and not _is_host(text):
+        return f"must be a host name or an IP address, without scheme, port and brackets, not {text!r}"
     try:
-        return msgspec.convert(text, wanted, strict=False)
-    except msgspec.ValidationError as error:
-        raise WrongSetting(f"{name}: {error}; found {text!r}") from None
+        value = _value(field.type, text)
+        if field.name == "trusted_proxies":
+            networks(Settings(trusted_proxies=value))
+    except msgspec.ValidationError:
+        return f"must be {_expected(field.type)}, not {text!r}"
+    except ValueError as error:
+        return f"must be addresses or networks, separated by commas: {error}"
+    return None
+
+
+def _value(kind: Any, text: str) -> Any:
+    """Raises msgspec.ValidationError."""
+    if kind == tuple[str, ...]:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return Path(text) if kind is Path else msgspec.convert(text, kind, strict=False)
+
+
+def _expected(kind: Any) -> str:
+    if kind is bool:
+        return "true or false"
+    if get_origin(kind) is Literal:
+        return alternatives(get_args(kind))
+    return next(str(meta.description) for meta in get_args(kind) if isinstance(meta, Meta))
+
+
+def _is_host(text: str) -> bool:
+    try:
+        return bool(ip_address(text))
+    except ValueError:
+        return HOST_NAME.fullmatch(text) is not None

@@ -9,7 +9,7 @@ from types import FrameType
 
 from infrastructure.embedded.child import CannotStart, python
 from infrastructure.embedded.folders import AlreadyRunning
-from infrastructure.embedded.installation import NotRunning, ensure_root_key, root_key_of, running_settings, take_root_key
+from infrastructure.embedded.installation import NotRunning, ensure_root_key, root_key_of, running_settings, take_root_key, with_free_port
 from infrastructure.embedded.system import System
 from infrastructure.embedded.tended import Process, says_so, serves
 from infrastructure.settings import Settings
@@ -28,6 +28,7 @@ __all__ = [
     "serves",
     "take_root_key",
     "up",
+    "with_free_port",
 ]
 
 PROCESSES = (

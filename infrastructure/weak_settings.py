@@ -65,6 +65,8 @@ def _refused(given: Settings) -> Iterator[tuple[str, str, str]]:
             yield name, "", "the embedded one is for one machine and one person"
     if not given.public_url.startswith("https://"):
         yield "public_url", given.public_url, "passwords would travel readable; use https"
+    if given.blobs_url and not given.blobs_url.startswith(("s3://", "/")):
+        yield "blobs_url", given.blobs_url, "the folder depends on where a process is started; use an absolute path"
     if given.blobs_url.startswith("s3://") and not (given.blobs_public_endpoint or given.blobs_endpoint or "https:").startswith("https:"):
         yield "blobs_public_endpoint", given.blobs_public_endpoint, "images would travel readable; use https"
     for origin in given.cors_origins:

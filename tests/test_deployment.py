@@ -19,7 +19,6 @@ SERVICE_KEYS = {
     "cap_drop", "security_opt", "logging", "pids_limit", "mem_limit", "deploy", "secrets", "shm_size",
 }  # fmt: skip
 CONDITIONS = {"service_started", "service_healthy", "service_completed_successfully"}
-COMPOSE_ONLY = {"BIOSCOPE_APP_PASSWORD", "BIOSCOPE_OWNER_PASSWORD", "BIOSCOPE_VERSION"}
 
 
 def test_the_example_lists_every_setting_with_its_default_and_nothing_else():
@@ -54,8 +53,9 @@ def test_whoever_must_be_healthy_says_how_that_is_seen():
 
 
 def filled_in(text):
-    """Each variable as its default, or as some value where there must be one."""
-    return re.sub(r"\$\{\w+:\?[^}]*\}", "x", re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text))
+    """Each variable as its default, or as the example or some value where there must be one."""
+    with_defaults = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+    return re.sub(r"\$\{\w+:\?[^}]*?(?:e\.g\. (\S+?))?\}", lambda variable: variable[1] or "x", with_defaults)
 
 
 def test_every_variable_of_our_services_is_a_setting_that_loads():
@@ -100,13 +100,16 @@ def test_images_are_pinned_and_maintained():
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("BIOSCOPE_PORT", "eighty", "int"),
+        ("BIOSCOPE_PORT", "eighty", "a port number from 0 to 65535, not 'eighty'"),
         ("BIOSCOPE_PORT", "70000", "65535"),
-        ("BIOSCOPE_LOG_LEVEL", "loud", "debug|info|warning|error"),
+        ("BIOSCOPE_LOG_LEVEL", "loud", "debug, info, warning or error"),
         ("BIOSCOPE_IMAGE_MAX_PIXELS", "0", ">= 1"),
-        ("BIOSCOPE_LOG_JSON", "perhaps", "bool"),
+        ("BIOSCOPE_LOG_JSON", "perhaps", "true or false"),
         ("BIOSCOPE_TRUSTED_PROXIES", "10.0.0.1/8", "host bits"),
         ("BIOSCOPE_INFERENCE_HANG_SECONDS", "-1", "> 0"),
+        ("BIOSCOPE_INFERENCE_HANG_SECONDS", "inf", "a number > 0"),
+        ("BIOSCOPE_KAFKA_FETCH_WAIT", "nan", "a number > 0"),
+        ("BIOSCOPE_ENVIRONMENT", "prod", "development or production, not 'prod'"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_it_expects(variable, value, said):

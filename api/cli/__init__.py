@@ -4,14 +4,17 @@ Each command imports what it needs when it runs, so that no process carries anot
 """
 
 import io
+import os
 import sys
 
 import click
 
-from api.cli import copies, documents, images, people, processes, record, remote, system
+from api.cli import config, copies, documents, images, people, processes, record, remote, system
+from api.cli.common import CommandGroup
+from infrastructure.postgres.environment import remove_libpq_variables
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="bioscope")
 def main() -> None:
     """Classify microscopy images, and prove years later what was seen, by which model, by whom.
@@ -24,9 +27,10 @@ def main() -> None:
       bioscope login                     sign in
       bioscope classify FOLDER           upload a folder, run a model, show the results
 
-    Settings are BIOSCOPE_* variables; .env.example explains each. Exit codes: 0 done, 1 failed, 2 wrong use or setting,
-    3 somebody else has the data folder, 4 the record was tampered with, 5 something needed is away.
+    Settings are BIOSCOPE_* variables: `bioscope config show` prints them, .env.example explains each. Exit codes: 0 done, 1 failed,
+    2 wrong use or setting, 3 somebody else has the data folder, 4 the record was tampered with, 5 something needed is away.
     """
+    remove_libpq_variables(os.environ)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character ends no command
 
@@ -36,6 +40,7 @@ for command in (
     system.demo,
     system.migrate,
     system.doctor,
+    config.config,
     processes.api,
     processes.relay,
     processes.projector,

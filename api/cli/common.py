@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -14,9 +15,29 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from infrastructure.settings import Settings, WrongSetting, load
+from api.cli.errors import AWAY, FAILED, TAKEN, TAMPERED, WRONG_USE, operator_error
+from infrastructure.settings import Settings, load
 
-FAILED, WRONG_USE, TAKEN, TAMPERED, AWAY = 1, 2, 3, 4, 5
+__all__ = [
+    "AWAY",
+    "DATA",
+    "FAILED",
+    "PORT",
+    "TAKEN",
+    "TAMPERED",
+    "URL",
+    "WRONG_USE",
+    "CommandGroup",
+    "command",
+    "err",
+    "explained",
+    "fail",
+    "needs",
+    "out",
+    "running",
+    "settings",
+    "the_log",
+]
 
 out = Console()
 err = Console(stderr=True)
@@ -28,11 +49,8 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
 
 
 def settings(**changes: Any) -> Settings:
-    """From the environment, with the options given on the command line. A wrong setting ends the process, naming the variable."""
-    try:
-        given = msgspec.structs.replace(load(os.environ), **{name: value for name, value in changes.items() if value is not None})
-    except WrongSetting as wrong:
-        fail(str(wrong), WRONG_USE)
+    """From the environment, with the options given on the command line. Raises WrongSetting."""
+    given = msgspec.structs.replace(load(os.environ), **{name: value for name, value in changes.items() if value is not None})
     return msgspec.structs.replace(given, data=given.data.absolute())
 
 
@@ -42,14 +60,16 @@ URL = click.option("--url", help="Address of the API [the one you signed in to, 
 
 
 def running(data: Path | None) -> Settings:
-    """The settings of the system that runs here: those given, completed by what `bioscope up` wrote into its data folder."""
-    from infrastructure.supervisor import NotRunning, running_settings
+    """The settings of the system that runs here: those given, completed by what `bioscope up` wrote into its data folder.
 
-    given = settings(data=data)
-    try:
-        return running_settings(given)
-    except NotRunning as not_running:
-        fail(str(not_running), AWAY)
+    Raises NotRunning, and for a database that does not fit SchemaBehind or SchemaAhead.
+    """
+    from infrastructure.postgres.schema import check
+    from infrastructure.supervisor import running_settings
+
+    given = running_settings(settings(data=data))
+    check(given.postgres_url)
+    return given
 
 
 def the_log(given: Settings) -> AbstractContextManager[Any]:
@@ -60,30 +80,29 @@ def the_log(given: Settings) -> AbstractContextManager[Any]:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Whatever the user can mend is told in a sentence; all else keeps its traceback."""
-    import httpx
-
-    from api.client import Refused
-    from domain.errors import DomainError, Unavailable
-    from infrastructure.backup import NoBackup
-    from infrastructure.keys import WrongRootKey
-    from infrastructure.postgres.schema import SchemaBehind
-    from infrastructure.supervisor import AlreadyRunning, CannotStart
-
+    """Errors that the user can act on end the process with a sentence; all others keep their traceback."""
     try:
         yield
-    except AlreadyRunning as taken:
-        fail(str(taken), TAKEN)
-    except (CannotStart, NoBackup, SchemaBehind, Refused) as refused:
-        fail(str(refused))
-    except WrongRootKey as wrong:
-        fail(str(wrong), WRONG_USE)
-    except Unavailable as away:
-        fail(away.detail, AWAY)
-    except DomainError as error:
-        fail(error.detail)
-    except httpx.TransportError as error:
-        fail(f"no answer from the API ({type(error).__name__}): is `bioscope up` running, and is --url right?", AWAY)
+    except Exception as error:
+        if (known := operator_error(error)) is None:
+            raise
+        fail(known.sentence, known.exit_code)
+
+
+class CommandGroup(click.Group):
+    """The root of all commands: no operator error ends in a traceback, and a misspelled command is answered with the nearest one."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with explained():
+            return super().invoke(ctx)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as unknown:
+            for name in get_close_matches(args[0], self.list_commands(ctx), n=1):
+                unknown.message += f" Did you mean {name!r}?"
+            raise
 
 
 def command(name: str) -> Any:

@@ -47,7 +47,7 @@ def restore(folder: Path, root_key: Path | None, data: Path | None) -> None:
     from infrastructure.supervisor import Stack, root_key_of, take_root_key
     from projections.worker import rebuild as made_anew
 
-    given = settings(data=data)
+    given = settings(data=data, port=0)  # nothing is served
     with explained(), _steps() as progress:
         manifest = checked(folder, RootKey.read(root_key_of(given, root_key)), progress=progress)
         take_root_key(given, root_key)

@@ -23,10 +23,10 @@ MAX_HOST_NAME_LENGTH = 64
 @contextmanager
 def account_log(given: Settings) -> Iterator["EventLog"]:
     """The event log, on a database that this release can use. Every error that the operator can mend ends in a sentence."""
-    from infrastructure.postgres.schema import require_current
+    from infrastructure.postgres.schema import check
 
     with explained():
-        require_current(given.postgres_url)
+        check(given.postgres_url)
         with the_log(given) as log:
             yield log
 

@@ -1,20 +1,24 @@
 """The processes of an installation, each of them one command."""
 
-from typing import Any
+import os
+from typing import Any, Final
 
 import click
 
 from api.cli.common import WRONG_USE, err, explained, fail, needs, settings
-from infrastructure.settings import Settings
+from infrastructure.settings import Settings, variable
+
+DATABASE_WAIT_SECONDS: Final = 30.0  # for a database that is still starting
 
 
 @click.command()
 def api() -> None:
     """Serve the API (a process of its own in production)."""
     from infrastructure.serving import serve
+    from infrastructure.supervisor import with_free_port
 
     given = _process("api", "postgres_url", "redis_url")
-    serve("api.cli.processes:asgi", given)
+    serve("api.cli.processes:asgi", with_free_port(given))
 
 
 def asgi() -> Any:
@@ -26,9 +30,10 @@ def asgi() -> Any:
     from infrastructure.container import services
     from infrastructure.telemetry import configure_logging
 
-    given = settings()
-    configure_logging(given, "api")
-    return create_app(services(given))
+    with explained():
+        given = settings()
+        configure_logging(given, "api")
+        return create_app(services(given))
 
 
 @click.command()
@@ -37,9 +42,8 @@ def relay() -> None:
     from infrastructure.relay import run_relay
 
     given = _process("relay", "postgres_url", "kafka_url")
-    with explained():
-        _serve_figures(given)
-        run_relay(given)
+    _serve_metrics(given)
+    run_relay(given)
 
 
 @click.command()
@@ -48,9 +52,8 @@ def projector() -> None:
     from projections.worker import run_projector
 
     given = _process("projector", "postgres_url", "kafka_url")
-    with explained():
-        _serve_figures(given)
-        run_projector(given)
+    _serve_metrics(given)
+    run_projector(given)
 
 
 @click.command()
@@ -59,30 +62,43 @@ def inference() -> None:
     from infrastructure.inference import run_inference
 
     given = _process("inference", "postgres_url", "kafka_url")
-    with explained():
-        _serve_figures(given)
-        run_inference(given)
+    _serve_metrics(given)
+    run_inference(given)
 
 
 def _process(name: str, *needed: str) -> Settings:
-    """The settings of one of our processes, which logs from now on. In production weak settings end it."""
+    """The settings of one of our processes, which logs from now on. In production weak settings end it.
+
+    Raises WrongRootKey, and for a database that does not answer or does not fit what `check_when_reachable` raises.
+    """
+    from infrastructure.keys import RootKey
+    from infrastructure.postgres.schema import check_when_reachable
     from infrastructure.telemetry import configure_logging
 
     given = settings()
     needs(given, *needed)
     if given.environment == "production":
-        from infrastructure.doctor import refusals
-
-        found = refusals(given)
-        for finding in found:
-            err.print(f"[red]{finding.what}[/red]: {finding.said}", highlight=False, soft_wrap=True)
-        if found:
-            fail("weak settings are refused in production; see `bioscope doctor`", WRONG_USE)
+        _refuse_weak_settings(given)
     configure_logging(given, name)
+    RootKey.read(given.root_key_path)
+    check_when_reachable(given.postgres_url, seconds=DATABASE_WAIT_SECONDS)
     return given
 
 
-def _serve_figures(given: Settings) -> None:
+def _refuse_weak_settings(given: Settings) -> None:
+    from infrastructure.doctor import refusals
+
+    found = refusals(given)
+    for finding in found:
+        err.print(f"[red]{finding.what}[/red]: {finding.said}", highlight=False, soft_wrap=True)
+    if found:
+        fail("weak settings are refused in production; see `bioscope doctor`", WRONG_USE)
+
+
+def _serve_metrics(given: Settings) -> None:
     from infrastructure.figures import serve_metrics
 
-    serve_metrics(given)
+    try:
+        serve_metrics(given)
+    except OSError as error:
+        fail(f"{variable('metrics_port')}: port {given.metrics_port} cannot be used ({os.strerror(error.errno or 0)}): set another")

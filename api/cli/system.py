@@ -84,12 +84,13 @@ def migrate() -> None:
 
 
 @click.command()
-def doctor() -> None:
+@DATA
+def doctor(data: Path | None) -> None:
     """Look at the settings and at what they name; say what is wrong and what to do. Fails when something must be mended."""
     from infrastructure.doctor import examine
 
     shown = Table("", "what", "finding", show_header=False, box=None)
-    findings = examine(settings())
+    findings = examine(settings(data=data))
     for finding in findings:
         mark = {"good": "[green]ok[/green]", "weak": "[yellow]weak[/yellow]", "wrong": "[red]wrong[/red]"}[finding.level]
         shown.add_row(mark, finding.what, finding.said)

@@ -1,5 +1,6 @@
 """What an installation hands on: its root key, its settings to its processes, its addresses to commands beside it."""
 
+import errno
 import os
 import socket
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from infrastructure.keys import new_root_key
 from infrastructure.settings import PREFIX, Settings
 
 ADDRESSES = ("postgres_url", "postgres_owner_url", "kafka_url", "redis_url", "host", "port", "kafka_fetch_wait", "kafka_groups")
+NOT_OUR_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 OWNER_ONLY = frozenset({"postgres_owner_url"})
 
 
@@ -92,9 +94,14 @@ def with_free_port(settings: Settings) -> Settings:
         with closing(socket.create_server((settings.host, settings.port), family=family)) as server:
             return msgspec.structs.replace(settings, port=server.getsockname()[1])
     except OSError as error:
-        raise CannotStart(
-            f"{settings.host}:{settings.port} cannot be listened on ({error.strerror}): choose another with --port (0: a free one)"
-        ) from None
+        raise CannotStart(_cannot_listen(settings, error)) from None
+
+
+def _cannot_listen(settings: Settings, error: OSError) -> str:
+    if isinstance(error, socket.gaierror) or error.errno in NOT_OUR_ADDRESS:
+        return f"{settings.host} is no address of this machine: correct BIOSCOPE_HOST"
+    address, reason = settings.local_url.removeprefix("http://"), os.strerror(error.errno or 0)
+    return f"{address} cannot be listened on ({reason}): choose another port with --port or BIOSCOPE_PORT (0: a free one)"
 
 
 def publish(settings: Settings) -> None:

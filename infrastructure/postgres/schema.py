@@ -1,18 +1,39 @@
-"""Numbered migrations, applied once each, in order, under a lock."""
+"""Numbered migrations, applied once each, in order, under a lock; and whether a database fits this release."""
 
+import re
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
 from importlib.resources import files
+from typing import Final
 
 import psycopg
+import structlog
 from psycopg.sql import SQL
 
-from domain.errors import Unavailable
+from infrastructure.postgres.errors import DatabaseAway, database_error
+
+log = structlog.get_logger()
 
 LOCK = 0x62696F73  # one migration at a time, whatever started it
-CONNECT_TIMEOUT_SECONDS = 5
+OLDEST_RELEASE: Final = re.compile(r"-- Oldest release: (\d+\.\d+\.\d+)\n")
+CONNECT_TIMEOUT_SECONDS: Final = 5
+RETRY_DELAY_SECONDS: Final = 0.5
+TABLE: Final = """create table if not exists ops.migrations
+  (number int primary key, applied_at timestamptz not null default now(), oldest_release text)"""
+COLUMN: Final = "alter table ops.migrations add column if not exists oldest_release text"
+APPLIED: Final = "select number, to_jsonb(m) ->> 'oldest_release' from ops.migrations m"  # the column is younger than the table
+
+Applied = Mapping[int, str | None]
+"""The numbers of the migrations that a database has, each with the oldest release that may run on it; None where none is recorded."""
 
 
 class SchemaBehind(Exception):
     """The database lacks migrations; the text says how to apply them."""
+
+
+class SchemaAhead(Exception):
+    """The database was migrated by a release that this one must not run beside; the text says which release to install."""
 
 
 def migrations() -> dict[int, str]:
@@ -23,39 +44,94 @@ def migrations() -> dict[int, str]:
     }
 
 
+def oldest_release(migration: str) -> str:
+    """The oldest release that may run on a database with this migration: its first line says so."""
+    header = OLDEST_RELEASE.match(migration)
+    if header is None:
+        raise ValueError("a migration must begin with the line `-- Oldest release: X.Y.Z`")
+    return header[1]
+
+
+def this_release() -> str:
+    return version("bioscope")
+
+
 def migrate(url: str) -> list[int]:
-    """Apply what is missing, each in a transaction of its own; the numbers applied."""
-    with psycopg.connect(url, autocommit=True) as connection:
+    """Apply what is missing, each in a transaction of its own; the numbers applied. Raises SchemaAhead."""
+    with _connected(url) as connection:
         connection.execute("select pg_advisory_lock(%s)", (LOCK,))
-        connection.execute("create schema if not exists ops")
-        connection.execute(
-            "create table if not exists ops.migrations (number int primary key, applied_at timestamptz not null default now())"
-        )
-        return [number for number, text in migrations().items() if _apply(connection, number, text)]
-
-
-def _apply(connection: psycopg.Connection, number: int, text: str) -> bool:
-    with connection.transaction():
-        if connection.execute("select from ops.migrations where number = %s", (number,)).fetchone() is not None:
-            return False
-        connection.execute(SQL(text))
-        connection.execute("insert into ops.migrations (number) values (%s)", (number,))
-        return True
-
-
-def require_current(url: str) -> None:
-    """As `check`, for a command: a database that cannot be reached is told in a sentence. Raises Unavailable too."""
-    try:
-        check(url)
-    except psycopg.Error as error:
-        reason = str(error).partition("\n")[0] if isinstance(error, psycopg.OperationalError) else "its address is not understood"
-        raise Unavailable(f"the database cannot be reached ({reason}): is it running, and is BIOSCOPE_POSTGRES_URL right?") from None
+        applied = _applied(connection)
+        _refuse_newer(applied)
+        known = {number: oldest_release(text) for number, text in migrations().items()}
+        missing = [number for number in known if number not in applied]
+        if missing or None in applied.values():
+            _record(connection, {number: known[number] for number in known.keys() & applied.keys()})
+        for number in missing:
+            _apply(connection, number, migrations()[number])
+        return missing
 
 
 def check(url: str) -> None:
-    """Raises SchemaBehind unless every migration has been applied."""
-    with psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS) as connection:
-        there = connection.execute("select to_regclass('ops.migrations')").fetchone()
-        applied = {row[0] for row in connection.execute("select number from ops.migrations")} if there and there[0] else set()
-    if missing := sorted(set(migrations()) - applied):
+    """Raises SchemaBehind unless every migration has been applied, SchemaAhead where this release is too old, and psycopg.Error."""
+    with _connected(url) as connection:
+        applied = _applied(connection)
+    _refuse_newer(applied)
+    if missing := sorted(set(migrations()) - set(applied)):
         raise SchemaBehind(f"the database lacks migrations {missing}: run `bioscope migrate`")
+
+
+def check_when_reachable(url: str, *, seconds: float) -> None:
+    """The same, but wait some seconds for a database that does not answer: it may be starting.
+
+    Raises SchemaBehind, SchemaAhead, DatabaseRefused, and DatabaseAway after that time.
+    """
+    until, reported = time.monotonic() + seconds, ""
+    while True:
+        try:
+            return check(url)
+        except psycopg.Error as error:
+            problem = database_error(error)
+            if not isinstance(problem, DatabaseAway) or time.monotonic() >= until:
+                raise (problem or error) from error
+        if str(problem) != reported:
+            reported = str(problem)
+            log.warning("waiting for the database", reason=reported, seconds=seconds)
+        time.sleep(RETRY_DELAY_SECONDS)
+
+
+def _connected(url: str) -> psycopg.Connection:
+    return psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS)
+
+
+def _applied(connection: psycopg.Connection) -> Applied:
+    found = connection.execute("select to_regclass('ops.migrations')").fetchone()
+    return dict(connection.execute(APPLIED).fetchall()) if found and found[0] else {}
+
+
+def _refuse_newer(applied: Applied) -> None:
+    known, release = migrations(), this_release()
+    for number, oldest in sorted(applied.items()):
+        if oldest is not None and _numbers(oldest) > _numbers(release):
+            raise SchemaAhead(f"the database needs bioscope {oldest} or newer, and this is {release}: install that release")
+        if oldest is None and number not in known:
+            raise SchemaAhead(f"the database has migration {number}, which bioscope {release} does not know: install a newer release")
+
+
+def _numbers(release: str) -> list[int]:
+    """Of a release such as 1.2.3 or 1.2.3rc1: [1, 2, 3]."""
+    return [int(number) for number in re.findall(r"\d+", release)[:3]]
+
+
+def _record(connection: psycopg.Connection, releases: Mapping[int, str]) -> None:
+    """Write the oldest releases of migrations that were applied before they were recorded."""
+    connection.execute("create schema if not exists ops")
+    connection.execute(TABLE)
+    connection.execute(COLUMN)
+    for number, release in releases.items():
+        connection.execute("update ops.migrations set oldest_release = %s where number = %s", (release, number))
+
+
+def _apply(connection: psycopg.Connection, number: int, text: str) -> None:
+    with connection.transaction():
+        connection.execute(SQL(text))
+        connection.execute("insert into ops.migrations (number, oldest_release) values (%s, %s)", (number, oldest_release(text)))

@@ -73,6 +73,7 @@ def test_good_settings_have_no_weakness():
         ({"kafka_url": ""}, "BIOSCOPE_KAFKA_URL"),
         ({"redis_url": ""}, "BIOSCOPE_REDIS_URL"),
         ({"blobs_url": ""}, "BIOSCOPE_BLOBS_URL"),
+        ({"blobs_url": "blobs"}, "BIOSCOPE_BLOBS_URL"),
         ({"public_url": ""}, "BIOSCOPE_PUBLIC_URL"),
         ({"public_url": "http://lab.example.org"}, "BIOSCOPE_PUBLIC_URL"),
         ({"blobs_public_endpoint": "http://objects.example.org"}, "BIOSCOPE_BLOBS_PUBLIC_ENDPOINT"),

@@ -1,9 +1,25 @@
-"""Migrations: a database that is upgraded, one that is new, and read models that are rebuilt have the same tables."""
+"""Migrations: a database fits this release or is refused; upgraded, new and rebuilt ones have the same tables."""
+
+import threading
+import time
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from infrastructure.postgres.schema import migrate, migrations
+from infrastructure.postgres import schema
+from infrastructure.postgres.errors import DatabaseAway
+from infrastructure.postgres.schema import (
+    SchemaAhead,
+    SchemaBehind,
+    check,
+    check_when_reachable,
+    migrate,
+    migrations,
+    oldest_release,
+    this_release,
+)
 
 COLUMNS = """select table_name, ordinal_position, column_name, data_type, is_nullable, collation_name from information_schema.columns
   where table_schema = %s order by table_name, ordinal_position"""
@@ -42,3 +58,112 @@ def test_images_of_before_paths_get_none_and_names_in_nfc(postgres):
             connection.execute(OLD_IMAGE, (name,))
         migrate(url)
         assert sorted(connection.execute("select filename, path from read.images").fetchall()) == [("Größe.png", None), ("plain.png", None)]
+
+
+# ---- releases ----------------------------------------------------------------------------------------------------------------------
+UNKNOWN = max(migrations()) + 1  # the number of a migration that a newer release brought
+
+
+def add_migration(owner, release):
+    owner.execute("insert into ops.migrations (number, oldest_release) values (%s, %s)", (UNKNOWN, release))
+
+
+def test_each_migration_names_a_release_that_is_not_newer_than_this_one():
+    for number, text in migrations().items():
+        assert schema._numbers(oldest_release(text)) <= schema._numbers(this_release()), number
+
+
+def test_a_migration_without_a_release_is_refused():
+    with pytest.raises(ValueError, match="must begin with the line"):
+        oldest_release("create table x ();")
+
+
+def test_the_release_of_each_migration_is_recorded(owner):
+    recorded = dict(owner.execute("select number, oldest_release from ops.migrations").fetchall())
+    assert recorded == {number: oldest_release(text) for number, text in migrations().items()}
+
+
+def test_releases_are_recorded_of_migrations_that_were_applied_before_that(owner, owner_url, app_url):
+    owner.execute("alter table ops.migrations drop column oldest_release")
+    check(app_url)
+    assert migrate(owner_url) == []
+    assert owner.execute("select count(*) from ops.migrations where oldest_release is null").fetchone() == (0,)
+
+
+def test_a_database_that_fits_passes_and_migrating_it_again_changes_nothing(owner_url, app_url):
+    check(owner_url)
+    check(app_url)
+    assert migrate(owner_url) == []
+    assert migrate(app_url) == []
+
+
+def test_a_database_that_lacks_a_migration_is_refused_with_the_remedy(owner, app_url):
+    owner.execute("delete from ops.migrations where number = 3")
+    with pytest.raises(SchemaBehind, match=r"lacks migrations \[3\]: run `bioscope migrate`"):
+        check(app_url)
+
+
+def test_a_database_without_any_table_lacks_all_migrations(postgres):
+    with pytest.raises(SchemaBehind, match=str(sorted(migrations())).replace("[", r"\[")):
+        check(postgres.url(user="postgres", database="postgres"))
+
+
+@pytest.mark.parametrize("refused", [check, migrate])
+@pytest.mark.parametrize("release", ["0.1.1", "0.2.0", "99.0.0"])
+def test_a_database_that_needs_a_newer_release_is_refused(owner, owner_url, monkeypatch, refused, release):
+    monkeypatch.setattr(schema, "this_release", lambda: "0.1.0")
+    add_migration(owner, release)
+    with pytest.raises(SchemaAhead, match=f"needs bioscope {release} or newer, and this is 0.1.0: install that release"):
+        refused(owner_url)
+
+
+@pytest.mark.parametrize("refused", [check, migrate])
+def test_an_unknown_migration_that_records_no_release_is_refused(owner, owner_url, refused):
+    add_migration(owner, None)
+    with pytest.raises(SchemaAhead, match=f"has migration {UNKNOWN}, which bioscope {this_release()} does not know"):
+        refused(owner_url)
+
+
+def test_a_database_that_a_newer_release_migrated_is_used_where_this_release_may_still_run(owner, owner_url, app_url):
+    add_migration(owner, this_release())
+    check(app_url)
+    assert migrate(owner_url) == []
+
+
+versions = st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
+
+
+@given(versions, versions, st.sampled_from(["", "rc1", ".dev2", "+local"]))
+def test_releases_are_compared_by_number(one, other, suffix):
+    written = [".".join(map(str, version)) for version in (one, other)]
+    assert (schema._numbers(written[0] + suffix) > schema._numbers(written[1])) == (one > other)
+
+
+# ---- a database that is still starting ---------------------------------------------------------------------------------------------
+def test_a_database_that_comes_within_the_wait_is_checked(postgres):
+    def create():
+        time.sleep(1.0)
+        with psycopg.connect(postgres.url(user="postgres", database="postgres"), autocommit=True) as server:
+            server.execute("create database comes_later template template_bioscope")
+
+    creating = threading.Thread(target=create)
+    creating.start()
+    try:
+        check_when_reachable(postgres.url(user="bioscope_app", database="comes_later"), seconds=30)
+    finally:
+        creating.join()
+
+
+def test_a_database_that_stays_away_is_named_after_the_wait():
+    begun = time.monotonic()
+    with pytest.raises(DatabaseAway, match=r"port 1 failed: Connection refused\): check that it runs"):
+        check_when_reachable("postgresql://127.0.0.1:1/none", seconds=0.7)
+    assert time.monotonic() - begun >= 0.7
+
+
+def test_a_database_that_does_not_fit_is_not_waited_for(owner, app_url):
+    add_migration(owner, "99.0.0")
+    begun = time.monotonic()
+    with pytest.raises(SchemaAhead):
+        check_when_reachable(app_url, seconds=60)
+    assert time.monotonic() - begun < 30

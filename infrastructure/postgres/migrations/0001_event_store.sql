@@ -1,3 +1,4 @@
+-- Oldest release: 0.1.0
 -- The truth: one gapless, totally ordered, hash-chained log, and what must stand beside it and never in it.
 create schema es;
 

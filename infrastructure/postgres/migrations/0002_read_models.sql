@@ -1,3 +1,4 @@
+-- Oldest release: 0.1.0
 -- All that is derived from the log and may be lost, and what the processes keep to themselves meanwhile.
 
 -- Results by dataset and minute, so that a day's figures cost the same however many there are. Kept in the statement that changes

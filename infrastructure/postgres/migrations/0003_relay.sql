@@ -1,3 +1,4 @@
+-- Oldest release: 0.1.0
 -- How far the log was published, and what was signed of it.
 
 -- `epoch` moves when a relay takes the lead: one that was outlived cannot move the checkpoint.

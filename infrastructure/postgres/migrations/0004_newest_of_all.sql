@@ -1,3 +1,4 @@
+-- Oldest release: 0.1.0
 -- Lists over very many datasets are walked newest first, until the page is full.
 
 alter procedure ops.create_read_models rename to create_first_read_models;

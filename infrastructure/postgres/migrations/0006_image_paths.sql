@@ -1,3 +1,4 @@
+-- Oldest release: 0.1.0
 -- Images keep the path below the folder that was uploaded. File names are searched in NFC.
 
 create procedure ops.add_image_paths(target text) language plpgsql as $$

@@ -1,3 +1,4 @@
+-- Oldest release: 0.1.0
 -- What of an image file was not used, assumed or converted; which reader decoded it; results that were computed from other pixels.
 
 create procedure ops.add_image_warnings(target text) language plpgsql as $$

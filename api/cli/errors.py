@@ -1,0 +1,68 @@
+"""Errors that an operator or a user can act on, each as a sentence and an exit code; all others are faults of ours."""
+
+import errno
+import os
+from typing import Final, NamedTuple
+
+FAILED, WRONG_USE, TAKEN, TAMPERED, AWAY = 1, 2, 3, 4, 5
+
+REMEDIES: Final = {
+    errno.EACCES: "give this user access, or name another place",
+    errno.EPERM: "give this user access, or name another place",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path",
+    errno.EISDIR: "name a file",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EROFS: "name a place that can be written to",
+}
+
+
+class OperatorError(NamedTuple):
+    sentence: str
+    exit_code: int
+
+
+def operator_error(error: Exception) -> OperatorError | None:
+    """What to print for `error` instead of a traceback; None where only a traceback helps."""
+    import httpx
+
+    from api.client import Refused
+    from domain.errors import DomainError, Unavailable
+    from infrastructure.backup import NoBackup
+    from infrastructure.keys import WrongRootKey
+    from infrastructure.postgres.errors import DatabaseAway, DatabaseRefused, database_error
+    from infrastructure.postgres.schema import SchemaAhead, SchemaBehind
+    from infrastructure.settings import WrongSetting
+    from infrastructure.supervisor import AlreadyRunning, CannotStart, NotRunning
+
+    error = database_error(error) or error
+    match error:
+        case AlreadyRunning():
+            return OperatorError(str(error), TAKEN)
+        case CannotStart() | NoBackup() | SchemaBehind() | SchemaAhead() | Refused():
+            return OperatorError(str(error), FAILED)
+        case WrongSetting() | WrongRootKey() | DatabaseRefused():
+            return OperatorError(str(error), WRONG_USE)
+        case DatabaseAway() | NotRunning():
+            return OperatorError(str(error), AWAY)
+        case Unavailable():
+            return OperatorError(error.detail + _cause(error), AWAY)
+        case DomainError():
+            return OperatorError(error.detail, FAILED)
+        case httpx.UnsupportedProtocol() | httpx.InvalidURL():
+            return OperatorError(f"--url and BIOSCOPE_URL must be like https://bioscope.example.org ({error})", WRONG_USE)
+        case httpx.TransportError():
+            name = type(error).__name__
+            return OperatorError(f"no answer from the API ({name}): is `bioscope up` running, and is --url right?", AWAY)
+        case OSError(errno=number) if error.filename is not None and number in REMEDIES:
+            return OperatorError(f"{error.filename}: {os.strerror(number)}. Mend it: {REMEDIES[number]}", FAILED)
+    return None
+
+
+def _cause(error: Exception) -> str:
+    """The file that could not be used, where that is the reason."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.filename is not None:
+        return f" ({cause.filename}: {cause.strerror})"
+    return ""

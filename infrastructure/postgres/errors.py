@@ -1,0 +1,47 @@
+"""What an operator can mend when the database does not do what it is asked: the driver's errors as sentences."""
+
+from typing import Final
+
+import psycopg
+from psycopg import errors
+
+URLS: Final = "BIOSCOPE_POSTGRES_URL and BIOSCOPE_POSTGRES_OWNER_URL"
+
+
+class DatabaseAway(Exception):
+    """The database does not answer, or cannot work now; the text says why and what to look at."""
+
+
+class DatabaseRefused(Exception):
+    """The database does not let us do this; the text says why and which setting to change."""
+
+
+def database_error(error: BaseException) -> DatabaseAway | DatabaseRefused | None:
+    """The error of the driver as one that an operator can act on; None for all others, which are faults of ours."""
+    match error:
+        case errors.InsufficientPrivilege():
+            return DatabaseRefused(
+                f"the database refuses this ({_reason(error)}). The processes use the role bioscope_app;"
+                " migrate, backup, restore and rebuild need the owner's URL: set BIOSCOPE_POSTGRES_OWNER_URL"
+            )
+        case errors.ReadOnlySqlTransaction():
+            return DatabaseRefused(f"the database is read-only ({_reason(error)}): name the primary server in {URLS}")
+        case psycopg.OperationalError() if _is_password_refused(error):
+            return DatabaseRefused(f"the database refuses to let us in ({_reason(error)}): correct the user name and password in {URLS}")
+        case psycopg.OperationalError():
+            return DatabaseAway(f"the database cannot be used ({_reason(error)}): check that it runs, and {URLS}")
+        case psycopg.ProgrammingError() if error.sqlstate is None:  # raised before anything was sent; its text may hold a password
+            return DatabaseRefused(f"the driver cannot read the database's URL: check its host, port and parameters in {URLS}")
+    return None
+
+
+def _is_password_refused(error: psycopg.OperationalError) -> bool:
+    """Whether a password was asked for, and was missing or wrong."""
+    connection = error.pgconn
+    return connection is not None and error.sqlstate is None and (connection.used_password or connection.needs_password)
+
+
+def _reason(error: psycopg.Error) -> str:
+    """The server's own sentence, or the first line of the driver's."""
+    text = error.diag.message_primary or (str(error).splitlines() or [type(error).__name__])[0]
+    return text.removeprefix("connection failed: ").removeprefix("connection is bad: ").strip()

@@ -1,0 +1,97 @@
+"""The URLs that settings take, and how one is shown without its password."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+ESCAPES: Final = "percent-encode special characters of the user name and password (@ is %40, / is %2F)"
+ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]*)(?::[0-9]{1,5})?")
+BROKER: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+):[0-9]{1,5}")
+SCHEME: Final = re.compile(r"[A-Za-z][\w+.-]*:/")
+BAD_ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
+PASSWORD: Final = re.compile(r"(://[^:/?#@]*:)[^/?#@]*@")
+PASSWORD_PARAMETER: Final = re.compile(r"([?&](?:password|sslpassword)=)[^&#]*", re.IGNORECASE)
+HIDDEN: Final = "(hidden)"
+
+Rule = Callable[[str], str | None]
+"""What a value must be instead, as the end of a sentence that begins with the variable's name; None for a value that is right."""
+
+
+def url_problem(field: str, value: str) -> str | None:
+    """What is wrong with the value of a setting, without repeating any password; None for a right or empty one."""
+    rule = RULES.get(field)
+    return rule(value) if rule is not None and value else None
+
+
+def without_password(value: str) -> str:
+    """A valid URL with its password hidden; any other text as it is."""
+    return PASSWORD_PARAMETER.sub(rf"\1{HIDDEN}", PASSWORD.sub(rf"\1{HIDDEN}@", value))
+
+
+def alternatives(words: Sequence[str]) -> str:
+    """Two or more words: `a, b or c`."""
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _url(*schemes: str, example: str, needs: Callable[[SplitResult], bool] = lambda _: True) -> Rule:
+    def problem(value: str) -> str | None:
+        if value.partition("://")[0] not in schemes or "://" not in value:
+            return f"must begin with {alternatives([f'{scheme}://' for scheme in schemes])}, like {example}{_found(value)}"
+        parts = _split(value)
+        if parts is None or BAD_ESCAPE.search(parts.netloc):
+            return f"is not a valid URL: write it like {example}, and {ESCAPES}"
+        return None if needs(parts) else f"must be like {example}"
+
+    return problem
+
+
+def _brokers(value: str) -> str | None:
+    if all(BROKER.fullmatch(part.strip()) for part in value.split(",")):
+        return None
+    return f"must be HOST:PORT, or several separated by commas, without a scheme{_found(value)}"
+
+
+def _blobs(value: str) -> str | None:
+    if value.startswith("s3://") and value.removeprefix("s3://").strip("/"):
+        return None
+    if "://" not in value and not SCHEME.match(value):
+        return None
+    return f"must be s3://BUCKET or the path of a folder{_found(value)}"
+
+
+def _split(value: str) -> SplitResult | None:
+    """None for what is no URL: an unescaped character of a password ends the address too early or too late."""
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return None
+    user, _, addresses = parts.netloc.rpartition("@")
+    valid = "@" not in user and all(ADDRESS.fullmatch(address) for address in addresses.split(","))
+    return parts if valid else None
+
+
+def _found(value: str) -> str:
+    """Of the value only its scheme, since what follows may hold a password."""
+    return f"; {value.partition('://')[0]}:// is not supported" if SCHEME.match(value) and "://" in value else ""
+
+
+def _has_host(parts: SplitResult) -> bool:
+    return bool(parts.hostname) and not (parts.query or parts.fragment)
+
+
+def _has_socket_path(parts: SplitResult) -> bool:
+    return parts.scheme != "unix" or bool(parts.path)
+
+
+_POSTGRES = _url("postgresql", "postgres", example="postgresql://USER:PASSWORD@HOST:5432/DATABASE")
+RULES: Final[Mapping[str, Rule]] = {
+    "postgres_url": _POSTGRES,
+    "postgres_owner_url": _POSTGRES,
+    "kafka_url": _brokers,
+    "redis_url": _url("redis", "rediss", "unix", example="redis://HOST:6379/0 or unix:///path/to/socket", needs=_has_socket_path),
+    "blobs_url": _blobs,
+    "blobs_endpoint": _url("http", "https", example="https://objects.example.org", needs=_has_host),
+    "blobs_public_endpoint": _url("http", "https", example="https://objects.example.org", needs=_has_host),
+    "public_url": _url("http", "https", example="https://bioscope.example.org", needs=_has_host),
+}
