@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from api.cli import copies, documents, images, people, processes, record, remote, system
+from api.cli import copies, documents, images, models, people, processes, record, remote, system
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -44,6 +44,7 @@ for command in (
     record.rebuild,
     record.dead_letters,
     images.images,
+    models.models,
     copies.backup,
     copies.restore,
     people.users,
