@@ -3,10 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test encodings simulate chaos overload sweep bench gates train evaluate lock
+.PHONY: help setup demo test test-release encodings simulate chaos overload sweep bench gates train evaluate lock
 
 help:  ## Show what can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready  ## Make .venv with all that is needed
 
@@ -27,8 +27,11 @@ gates: setup  ## Lint, types, dependency rule
 	$(BIN)/lint-imports
 
 test: gates  ## All gates and all tests
-	$(BIN)/pytest --ignore tests/system -n 2 --dist loadfile
+	$(BIN)/pytest --ignore tests/system --ignore tests/release -n 2 --dist loadfile
 	$(BIN)/pytest tests/system
+
+test-release: setup  ## Build the wheel, install it elsewhere and use it; run the build steps of the image
+	$(BIN)/pytest tests/release
 
 ENCODINGS ?= 2000
 

@@ -27,7 +27,8 @@ def add_version(
 ) -> Done:
     """Add a version whose weights are stored already under `sha256`. `record` is its rdf.yaml as JSON text.
 
-    The first version of a model goes into production, a later one becomes the candidate. The same weights with the same record change nothing (position 0). Raises Invalid, Forbidden.
+    The first version of a model goes into production, a later one becomes the candidate. The same weights with the same record change
+    nothing (position 0). Raises Invalid, Forbidden.
     """
     require_role(command.actor, Role.ADMIN)
     _check(sha256, labels, review_below)
