@@ -15,10 +15,11 @@ from domain.errors import DomainError
 from domain.values import model_id
 from infrastructure.embedded.installation import NotRunning, running_settings
 from infrastructure.keys import DataKeys, RootKey, WrongRootKey
+from infrastructure.metrics_server import metrics_token
 from infrastructure.model_record import load_record
 from infrastructure.objects import open_blobs
 from infrastructure.postgres.schema import SchemaBehind, check
-from infrastructure.settings import Settings
+from infrastructure.settings import Settings, WrongSetting
 from infrastructure.shipped import models, shipped_records
 from infrastructure.weak_settings import Finding, good, machine, root_key, weak, weaknesses, wrong
 
@@ -37,7 +38,8 @@ SOME_KEY: Final = "select owner, value from es.secrets where kind = 'key' limit 
 def examine(settings: Settings) -> list[Finding]:
     """Everything, good and bad. Blocks for some seconds at worst."""
     given = _completed(settings)
-    found = [*weaknesses(given), *machine(given), root_key(given), *_told("models", _shipped_models, given)]
+    found = [*weaknesses(given), *machine(given), root_key(given)]
+    found += [*_told("models", _shipped_models, given), *_told("metrics", _metrics, given)]
     for what, name, look in LOOKS:
         if getattr(given, name) or (look is _blobs and given.root_key_path.exists()):
             found += _told(what, look, given)
@@ -63,7 +65,7 @@ def _completed(settings: Settings) -> Settings:
 def _told(what: str, look: Callable[[Settings], Iterator[Finding]], given: Settings) -> list[Finding]:
     try:
         return list(look(given))
-    except (SchemaBehind, WrongRootKey, DomainError) as error:
+    except (SchemaBehind, WrongRootKey, WrongSetting, DomainError) as error:
         return [wrong(what, str(error))]
     except Exception as error:  # whatever a driver says: it is not there, or not as it must be
         reason = (str(error).splitlines() or [""])[0][:200]
@@ -94,6 +96,12 @@ def _unwrap(root: RootKey, owner: UUID, wrapped: bytes) -> None:
 def _shipped_models(_: Settings) -> Iterator[Finding]:
     """Raises Invalid."""
     yield good("models", f"{len(shipped_records(models()))} come with this release")
+
+
+def _metrics(given: Settings) -> Iterator[Finding]:
+    """Raises WrongSetting."""
+    secured = "with a secret" if metrics_token(given) else "without a secret"
+    yield good("metrics", f"served on {given.metrics_host}:{given.metrics_port} {secured}" if given.metrics_port else "not served")
 
 
 def _registered_models(given: Settings) -> Iterator[Finding]:

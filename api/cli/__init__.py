@@ -40,6 +40,7 @@ for command in (
     processes.relay,
     processes.projector,
     processes.inference,
+    processes.health,
     record.audit,
     record.rebuild,
     record.dead_letters,

@@ -28,6 +28,8 @@ def asgi() -> Any:
 
     given = settings()
     configure_logging(given, "api")
+    with explained():
+        _serve_metrics(given)
     return create_app(services(given))
 
 
@@ -38,7 +40,7 @@ def relay() -> None:
 
     given = _process("relay", "postgres_url", "kafka_url")
     with explained():
-        _serve_figures(given)
+        _serve_metrics(given)
         run_relay(given)
 
 
@@ -49,7 +51,7 @@ def projector() -> None:
 
     given = _process("projector", "postgres_url", "kafka_url")
     with explained():
-        _serve_figures(given)
+        _serve_metrics(given)
         run_projector(given)
 
 
@@ -60,7 +62,7 @@ def inference() -> None:
 
     given = _process("inference", "postgres_url", "kafka_url")
     with explained():
-        _serve_figures(given)
+        _serve_metrics(given)
         run_inference(given)
 
 
@@ -70,6 +72,7 @@ def _process(name: str, *needed: str) -> Settings:
 
     given = settings()
     needs(given, *needed)
+    _require_metrics_token(given)
     if given.environment == "production":
         from infrastructure.doctor import refusals
 
@@ -82,7 +85,38 @@ def _process(name: str, *needed: str) -> Settings:
     return given
 
 
-def _serve_figures(given: Settings) -> None:
-    from infrastructure.figures import serve_metrics
+@click.command()
+@click.argument("process", type=click.Choice(["api", "relay", "projector", "inference"]))
+def health(process: str) -> None:
+    """Ask whether PROCESS works, for the health check of its container. Exit code 1 when it does not.
+
+    The API is asked on BIOSCOPE_HOST and BIOSCOPE_PORT, any other process on BIOSCOPE_METRICS_HOST and BIOSCOPE_METRICS_PORT. A process
+    is healthy while its event loop runs; servers that are away do not count: a restart would not help.
+    """
+    from infrastructure.metrics_server import is_healthy
+
+    given = settings()
+    if process == "api":
+        host, port, path = given.host, given.port, "/health/live"
+    else:
+        needs(given, "metrics_port")
+        host, port, path = given.metrics_host, given.metrics_port, "/health"
+    if not is_healthy(host, port, path):
+        fail(f"the process {process} does not answer on {host}:{port}{path}, or is not healthy")
+    click.echo(f"the process {process} is healthy")
+
+
+def _require_metrics_token(given: Settings) -> None:
+    from infrastructure.metrics_server import metrics_token
+    from infrastructure.settings import WrongSetting
+
+    try:
+        metrics_token(given)
+    except WrongSetting as wrong:
+        fail(str(wrong), WRONG_USE)
+
+
+def _serve_metrics(given: Settings) -> None:
+    from infrastructure.metrics_server import serve_metrics
 
     serve_metrics(given)

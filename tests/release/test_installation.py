@@ -79,7 +79,11 @@ def ready_address(process, output):
 
 def test_the_installed_code_is_that_of_the_wheel(installation):
     where = run(
-        [installation.bioscope.with_name("python"), "-c", "import infrastructure.shipped as s; print(s.__file__, s.models(), s.micrographs())"],
+        [
+            installation.bioscope.with_name("python"),
+            "-c",
+            "import infrastructure.shipped as s; print(s.__file__, s.models(), s.micrographs())",
+        ],
         cwd="/",
     )
     for path in map(Path, where.split()):
