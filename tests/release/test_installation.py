@@ -1,5 +1,6 @@
 """The wheel at work: installed without the checkout, started by another user in a folder that cannot be written to."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,12 +11,29 @@ from pathlib import Path
 
 import pytest
 
+from infrastructure.embedded.child import CannotStart
+from infrastructure.embedded.installation import with_free_port
+from infrastructure.metrics_server import is_healthy
+from infrastructure.settings import Settings
+from infrastructure.supervisor import PROCESSES
 from tests.release.installing import NOBODY, ROOT, another_user, outside_environment, run, version
 
 NEUTROPHIL = ROOT / "examples" / "micrographs" / "neutrophil" / "SNE_209892.jpg"
 EMAIL, PASSWORD = "ada@example.org", "correct horse battery 9"
 READY_TIMEOUT_SECONDS = 120
 STOP_TIMEOUT_SECONDS = 30
+
+
+def free_ports(count):
+    """The first of `count` free ports in a row."""
+    while True:
+        first = with_free_port(Settings(port=0)).port
+        if first + count > 65536:
+            continue
+        with contextlib.suppress(CannotStart):
+            for port in range(first, first + count):
+                with_free_port(Settings(port=port))
+            return first
 
 
 class Installation:
@@ -31,6 +49,7 @@ class Installation:
         self.working.mkdir(mode=0o555)
         self.images.mkdir(mode=0o755)
         shutil.copy(NEUTROPHIL, self.images)
+        self.first_metrics_port = free_ports(len(PROCESSES))
 
     def argv(self, *arguments):
         return [*another_user(), str(self.bioscope), *map(str, arguments)]
@@ -57,7 +76,11 @@ def address(installation, tmp_path_factory):
     output = tmp_path_factory.mktemp("output") / "up.txt"
     with output.open("w") as file:
         process = subprocess.Popen(
-            installation.argv("up", "--port", "0"), cwd=installation.working, env=installation.environment(), stdout=file, stderr=file
+            installation.argv("up", "--port", "0"),
+            cwd=installation.working,
+            env=installation.environment(BIOSCOPE_METRICS_PORT=str(installation.first_metrics_port)),
+            stdout=file,
+            stderr=file,
         )
     try:
         yield ready_address(process, output)
@@ -95,6 +118,15 @@ def test_the_installed_code_is_that_of_the_wheel(installation):
 def test_its_user_cannot_write_where_it_works(installation):
     tried = subprocess.run([*another_user(), "touch", "file"], cwd=installation.working, capture_output=True, check=False)
     assert tried.returncode != 0
+
+
+def test_every_process_is_healthy_and_shows_its_metrics(installation, address):
+    port = address.rpartition(":")[2]
+    for metrics_port, process in enumerate(PROCESSES, installation.first_metrics_port):
+        output = installation.bioscope_run("health", process.name, BIOSCOPE_PORT=port, BIOSCOPE_METRICS_PORT=str(metrics_port))
+        assert output == f"the process {process.name} is healthy\n"
+        assert is_healthy("127.0.0.1", metrics_port, "/health")
+        assert is_healthy("127.0.0.1", metrics_port, "/metrics")
 
 
 def test_an_administrator_classifies_an_image_and_verifies_the_record(installation, address):
