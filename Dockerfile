@@ -10,6 +10,7 @@ COPY infrastructure infrastructure
 COPY projections projections
 COPY api api
 COPY models models
+COPY examples/micrographs examples/micrographs
 RUN python -m venv /tmp/build && /tmp/build/bin/pip install --no-cache-dir hatchling==1.33.0 build==1.3.0 \
  && /tmp/build/bin/python -m build --wheel --no-isolation --outdir /tmp/dist . \
  && /opt/bioscope/bin/pip install --no-cache-dir --no-deps /tmp/dist/*.whl

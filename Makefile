@@ -9,7 +9,7 @@ define make_environment
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(2)
 endef
 
-.PHONY: help setup demo test test-fast test-pythons encodings simulate chaos overload sweep bench gates train evaluate lock
+.PHONY: help setup demo test test-fast test-pythons test-release encodings simulate chaos overload sweep bench gates train evaluate lock
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -31,7 +31,7 @@ gates: setup  ## Lint, types, dependency rule
 	$(BIN)/lint-imports
 
 test: gates  ## All gates and all tests
-	$(BIN)/pytest --ignore tests/system -n 2 --dist loadfile
+	$(BIN)/pytest --ignore tests/system --ignore tests/release -n 2 --dist loadfile
 	$(BIN)/pytest tests/system
 
 FAST_TESTS := tests/domain tests/application tests/infrastructure tests/api tests/images
@@ -45,6 +45,9 @@ test-pythons: setup  ## test-fast on every other supported Python of this machin
 	while read -r version python; do \
 	  [ "$$version" = "$$own" ] || $(MAKE) VENV=.venv-$$version PYTHON="$$python" test-fast </dev/null || exit; \
 	done <<<"$$found"
+
+test-release: setup  ## Build the wheel, install it elsewhere and use it; run the build steps of the image
+	$(BIN)/pytest tests/release
 
 ENCODINGS ?= 2000
 

@@ -3,11 +3,11 @@
 import re
 from uuid import UUID
 
-from application.changes import ATTEMPTS, Done
+from application.changes import ATTEMPTS, Done, change, existing
 from application.ports import Command, Conflicted, Log
 from domain import model
 from domain.access import Role, require_role
-from domain.model import Version
+from domain.model import PRODUCTION, Version
 from domain.values import LABEL_MOST, invalid, model_id, text
 
 LABELS_MOST = 300  # the scores of a whole chunk must fit into one event
@@ -25,9 +25,10 @@ def add_version(
     command: Command,
     log: Log,
 ) -> Done:
-    """Add a version whose weights are stored already under `sha256`; it goes into production. `record` is its rdf.yaml as JSON text.
+    """Add a version whose weights are stored already under `sha256`. `record` is its rdf.yaml as JSON text.
 
-    The same weights with the same record change nothing (position 0). Raises Invalid, Forbidden.
+    The first version of a model goes into production, a later one becomes the candidate. The same weights with the same record change
+    nothing (position 0). Raises Invalid, Forbidden.
     """
     require_role(command.actor, Role.ADMIN)
     _check(sha256, labels, review_below)
@@ -44,6 +45,20 @@ def add_version(
             if attempt + 1 == ATTEMPTS:
                 raise
     raise AssertionError("unreachable")
+
+
+def promote(*, name: str, number: int, command: Command, log: Log) -> Done:
+    """Put a version into production: new jobs use it, results and jobs under way keep theirs.
+
+    A version that is in production already changes nothing (position 0). Raises Forbidden, NotFound.
+    """
+    require_role(command.actor, Role.ADMIN)
+    return change(
+        log,
+        command,
+        lambda: existing(log, model_id(name), model.evolve, what=f"Model {name}", closed=lambda it: it.retired),
+        lambda it: model.move_alias(it, alias=PRODUCTION, number=number, by=command.actor.id, at=command.at),
+    )
 
 
 def _done(stream: UUID, version: int, position: int) -> Done:

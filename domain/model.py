@@ -9,7 +9,7 @@ from domain.errors import Conflict, NotFound
 from domain.events import Event, State, following
 from domain.values import text
 
-PRODUCTION = "production"
+PRODUCTION, CANDIDATE = "production", "candidate"
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +59,7 @@ class Model(State, frozen=True, kw_only=True):
 
 
 def add_version(model: UUID, state: Model | None, *, name: str, description: str, version: Version, by: UUID, at: datetime) -> list[Event]:
-    """The newest version goes into production. The same weights and record twice are one version."""
+    """The first version goes into production, a later one becomes the candidate. The same weights and record twice are one version."""
     if state is not None and any(known.sha256 == version.sha256 and known.record == version.record for known in state.versions):
         return []
     number = len(state.versions) + 1 if state else 1
@@ -72,7 +72,8 @@ def add_version(model: UUID, state: Model | None, *, name: str, description: str
         description=description,
         version=msgspec.structs.replace(version, number=number),
     )
-    return [added, ModelAliasMoved(**common, originator_version=at_version + 2, alias=PRODUCTION, number=number)]  # type: ignore[arg-type]
+    alias = CANDIDATE if state else PRODUCTION
+    return [added, ModelAliasMoved(**common, originator_version=at_version + 2, alias=alias, number=number)]  # type: ignore[arg-type]
 
 
 def move_alias(model: Model, *, alias: str, number: int, by: UUID, at: datetime) -> list[ModelAliasMoved]:
@@ -80,6 +81,12 @@ def move_alias(model: Model, *, alias: str, number: int, by: UUID, at: datetime)
     if model.aliases.get(alias) == number:
         return []
     return [ModelAliasMoved(**following(model, by=by, at=at), alias=text(alias, name="alias", most=50), number=number)]
+
+
+def moved(aliases: dict[str, int], alias: str, number: int) -> dict[str, int]:
+    """`aliases` with `alias` at version `number`. A version that goes into production is no candidate any more."""
+    kept = {name: at for name, at in aliases.items() if (alias, name, at) != (PRODUCTION, CANDIDATE, number)}
+    return {**kept, alias: number}
 
 
 def retire(model: Model, *, by: UUID, at: datetime) -> ModelRetired:
@@ -107,7 +114,7 @@ def evolve(model: Model | None, event: Event) -> Model | None:
                 model, version=event.originator_version, versions=(*model.versions, event.version), description=event.description
             )
         case ModelAliasMoved():
-            return msgspec.structs.replace(model, version=event.originator_version, aliases={**model.aliases, event.alias: event.number})
+            return msgspec.structs.replace(model, version=event.originator_version, aliases=moved(model.aliases, event.alias, event.number))
         case ModelRetired():
             return msgspec.structs.replace(model, version=event.originator_version, retired=True)
         case _:

@@ -20,6 +20,7 @@ from infrastructure.audit_chain import Verified
 from infrastructure.event_store import EventLog, log_on_postgres
 from infrastructure.figures import exposition, observe_request, observe_standing
 from infrastructure.health import Examination
+from infrastructure.heartbeat import HEARTBEAT
 from infrastructure.images.validation import ImageLimits, UploadGate
 from infrastructure.keys import RootKey
 from infrastructure.limits import RedisLimits
@@ -110,10 +111,12 @@ def services(settings: Settings) -> Services:
         await visible.start()
         await live.start()
         looking = asyncio.create_task(_look_always(reads), name="figures")
+        beating = asyncio.create_task(HEARTBEAT.beat_always(), name="heartbeat")
         try:
             yield
         finally:
             await ended(looking)
+            await ended(beating)
             await live.stop()
             await visible.stop()
             await health.close()

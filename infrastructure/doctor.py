@@ -12,11 +12,15 @@ import psycopg
 import redis
 
 from domain.errors import DomainError
+from domain.values import model_id
 from infrastructure.embedded.installation import NotRunning, running_settings
 from infrastructure.keys import DataKeys, RootKey, WrongRootKey
+from infrastructure.metrics_server import metrics_token
+from infrastructure.model_record import load_record
 from infrastructure.objects import open_blobs
 from infrastructure.postgres.schema import SchemaAhead, SchemaBehind, check
-from infrastructure.settings import Settings
+from infrastructure.settings import Settings, WrongSetting
+from infrastructure.shipped import models, shipped_records
 from infrastructure.weak_settings import Finding, good, machine, root_key, weak, weaknesses, wrong
 
 __all__ = ["Finding", "examine", "refusals"]
@@ -27,6 +31,7 @@ DURABLE: Final = ("fsync", "full_page_writes", "synchronous_commit")
 DURABLE_SETTINGS: Final = "select name, setting from pg_settings where name = any(%s)"
 MAY_CHANGE_THE_LOG: Final = """select has_table_privilege('es.events', 'insert, update, delete, truncate')
   or has_any_column_privilege('es.events', 'insert, update')"""
+REGISTERED: Final = "select count(*) from es.events where originator_id = any(%s) and originator_version = 1"
 SOME_KEY: Final = "select owner, value from es.secrets where kind = 'key' limit 1"
 
 
@@ -34,6 +39,7 @@ def examine(settings: Settings) -> list[Finding]:
     """Everything, good and bad. Blocks for some seconds at worst."""
     given = _completed(settings)
     found = [*weaknesses(given), *machine(given), root_key(given)]
+    found += [*_told("models", _shipped_models, given), *_told("metrics", _metrics, given)]
     for what, name, look in LOOKS:
         if getattr(given, name) or (look is _blobs and given.root_key_path.exists()):
             found += _told(what, look, given)
@@ -59,7 +65,7 @@ def _completed(settings: Settings) -> Settings:
 def _told(what: str, look: Callable[[Settings], Iterator[Finding]], given: Settings) -> list[Finding]:
     try:
         return list(look(given))
-    except (SchemaBehind, SchemaAhead, WrongRootKey, DomainError) as error:
+    except (SchemaBehind, SchemaAhead, WrongRootKey, WrongSetting, DomainError) as error:
         return [wrong(what, str(error))]
     except Exception as error:  # whatever a driver says: it is not there, or not as it must be
         reason = (str(error).splitlines() or [""])[0][:200]
@@ -85,6 +91,28 @@ def _postgres(given: Settings) -> Iterator[Finding]:
 def _unwrap(root: RootKey, owner: UUID, wrapped: bytes) -> None:
     """Raises WrongRootKey."""
     DataKeys(root, lambda _: {owner: wrapped}).get(owner)
+
+
+def _shipped_models(_: Settings) -> Iterator[Finding]:
+    """Raises Invalid."""
+    yield good("models", f"{len(shipped_records(models()))} come with this release")
+
+
+def _metrics(given: Settings) -> Iterator[Finding]:
+    """Raises WrongSetting."""
+    secured = "with a secret" if metrics_token(given) else "without a secret"
+    yield good("metrics", f"served on {given.metrics_host}:{given.metrics_port} {secured}" if given.metrics_port else "not served")
+
+
+def _registered_models(given: Settings) -> Iterator[Finding]:
+    """Of those that come with this release. Silent while Postgres does not answer or is not migrated: another finding says so."""
+    shipped = [model_id(load_record(path.parent).name) for path in shipped_records(models())]
+    with suppress(psycopg.Error), psycopg.connect(given.postgres_url, autocommit=True, connect_timeout=PATIENCE) as connection:
+        (count,) = connection.execute(REGISTERED, (shipped,)).fetchone() or (0,)
+        if count < len(shipped):
+            yield wrong("models", f"{count} of {len(shipped)} are registered: run `bioscope migrate`")
+        else:
+            yield good("models", f"all {count} are registered")
 
 
 class Kept(NamedTuple):
@@ -159,6 +187,7 @@ def _one(connection: psycopg.Connection, query: str) -> tuple[Any, ...]:
 
 LOOKS: Final = (
     ("postgres", "postgres_url", _postgres),
+    ("models", "postgres_url", _registered_models),
     ("kafka", "kafka_url", _kafka),
     ("redis", "redis_url", _redis),
     ("blobs", "blobs_url", _blobs),

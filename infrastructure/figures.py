@@ -3,12 +3,11 @@
 from functools import cache
 from typing import Final
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from infrastructure.settings import Settings
 from infrastructure.standing import Standing
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -86,9 +85,3 @@ def observe_standing(stands: Standing) -> None:
 def exposition() -> bytes:
     """Prometheus' text form of all of them."""
     return generate_latest(REGISTRY)
-
-
-def serve_metrics(settings: Settings) -> None:
-    """Serve this process' figures on `metrics_port`, to this machine alone; 0 is off."""
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port, addr="127.0.0.1")

@@ -15,6 +15,7 @@ from psycopg import AsyncConnection
 
 from domain.errors import Unavailable
 from infrastructure.heads import EVERY, OFTEN, Heads
+from infrastructure.heartbeat import HEARTBEAT
 from infrastructure.kafka.cloud_events import source_of
 from infrastructure.keys import RootKey
 from infrastructure.objects import open_blobs
@@ -48,7 +49,7 @@ async def _until_told(work: Callable[[], Awaitable[None]]) -> None:
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    await first_of(work(), told.wait())
+    await first_of(work(), told.wait(), HEARTBEAT.beat_always())
 
 
 class Leader:

@@ -16,6 +16,8 @@ OTHER_NAMES: Final[Mapping[str, str]] = {
     "BIOSCOPE_VERSION": "docker-compose.yml: tag of the image",
     "BIOSCOPE_APP_PASSWORD": "docker-compose.yml: password of the database role bioscope_app",
     "BIOSCOPE_OWNER_PASSWORD": "docker-compose.yml: password of the database's owner",
+    "BIOSCOPE_OBJECTS_ROOT_KEY": "docker-compose.yml: user name of the object store's administrator",
+    "BIOSCOPE_OBJECTS_ROOT_SECRET": "docker-compose.yml: password of the object store's administrator",
     "BIOSCOPE_TRAINING_DATA": "`make train`: folder of the training images",
     "BIOSCOPE_TEST_JARS": "tests: folder of Apache Kafka's jars",
     "BIOSCOPE_TEST_VERSITYGW": "tests: path of the S3 server",

@@ -35,6 +35,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: Port = 8000
     public_url: str = ""
     metrics_port: Port = 0
+    metrics_host: str = "127.0.0.1"
+    metrics_token_file: str = ""
 
     postgres_url: str = ""
     postgres_owner_url: str = ""

@@ -1,13 +1,13 @@
 """What comes with the product: models, and micrographs to try them on."""
 
 import asyncio
-import sysconfig
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
+import msgspec
 import structlog
 
 from application.models import add_version
@@ -22,7 +22,8 @@ from infrastructure.pool import ChildFailed, ChildLost, Nursery, Pool
 log = structlog.get_logger()
 
 ACTOR: Final = Actor(id=system_actor("shipped models"), kind="system")
-ROOT: Final = Path(__file__).resolve().parents[1]
+CHECKOUT: Final = Path(__file__).resolve().parents[1]
+INSTALLED: Final = Path(__file__).resolve().with_name("shipped_files")  # only in a wheel
 REHEARSAL_MEMORY: Final = 2 * 1024**3
 REHEARSAL_SECONDS: Final = 30.0
 
@@ -37,20 +38,56 @@ def micrographs() -> Path:
     return _shipped("micrographs", in_checkout="examples/micrographs")
 
 
-def register_shipped(blobs: Blobs, log: Log, *, folder: Path | None = None) -> list[str]:
-    """Put the models of `folder` into the blob store and the log; the names of those that were not there yet. Harmless to repeat.
+class ShippedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A shipped version as it is registered: its `number` in this installation, and the aliases that name it."""
 
-    A new version's digests are checked, and its test tensor is run in a limited child. Raises Invalid, Unavailable.
+    name: str
+    release: str
+    sha256: str
+    number: int
+    aliases: tuple[str, ...]
+    is_new: bool
+
+
+def shipped_records(folder: Path) -> list[Path]:
+    """The records of all models in `folder`. Raises Invalid when there is none."""
+    records = sorted(folder.glob(f"*/{FILE}"))
+    if not records:
+        raise Invalid(f"{folder} holds no model, and nothing can be classified without one: install bioscope again from its wheel")
+    return records
+
+
+def register_shipped(blobs: Blobs, log: Log, *, folder: Path | None = None) -> list[ShippedModel]:
+    """Put the models of `folder` into the blob store and the log. Harmless to repeat.
+
+    The first version of a model goes into production, a later one becomes its candidate. A new version's digests are checked, and its
+    test tensor is run in a limited child. Raises Invalid, Unavailable.
     """
-    return [name for path in sorted((folder or models()).glob(f"*/{FILE}")) if (name := _register(path.parent, blobs, log))]
+    return [_registered(path.parent, blobs, log) for path in shipped_records(folder or models())]
 
 
-def _register(folder: Path, blobs: Blobs, events: Log) -> str | None:
+def _registered(folder: Path, blobs: Blobs, events: Log) -> ShippedModel:
     record, text = load_record(folder), record_as_json(folder)
+    is_new = _register(folder, record, text, blobs, events)
+    state = events.load(model_id(record.name), model.evolve)
+    assert state is not None
+    number = next(one.number for one in state.versions if (one.sha256, one.record) == (record.sha256, text))
+    return ShippedModel(
+        name=record.name,
+        release=record.version,
+        sha256=record.sha256,
+        number=number,
+        aliases=tuple(sorted(alias for alias, at in state.aliases.items() if at == number)),
+        is_new=is_new,
+    )
+
+
+def _register(folder: Path, record: ModelRecord, text: str, blobs: Blobs, events: Log) -> bool:
+    """Whether this version was not in the log yet."""
     known = events.load(model_id(record.name), model.evolve)
     is_known = known is not None and any((one.sha256, one.record) == (record.sha256, text) for one in known.versions)
     if is_known and blobs.exists(record.sha256):
-        return None
+        return False
     weights = _weights(folder, record)
     if not is_known:
         asyncio.run(_rehearse(folder, record, text, weights))
@@ -70,7 +107,7 @@ def _register(folder: Path, blobs: Blobs, events: Log) -> str | None:
         log=events,
     )
     log.info("model registered", model=record.name, sha256=record.sha256, position=done.position)
-    return record.name if done.position else None
+    return done.position > 0
 
 
 def _weights(folder: Path, record: ModelRecord) -> bytes:
@@ -102,7 +139,4 @@ async def _rehearse(folder: Path, record: ModelRecord, text: str, weights: bytes
 
 
 def _shipped(name: str, *, in_checkout: str) -> Path:
-    """A wheel puts it where the environment keeps data; in a checkout it stands at the root."""
-    if (ROOT / "pyproject.toml").is_file():
-        return ROOT / in_checkout
-    return Path(sysconfig.get_path("data")) / "share" / "bioscope" / name
+    return INSTALLED / name if INSTALLED.is_dir() else CHECKOUT / in_checkout

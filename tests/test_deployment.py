@@ -7,7 +7,10 @@ import msgspec
 import pytest
 import yaml
 
+from infrastructure.setting_names import OTHER_NAMES
 from infrastructure.settings import PREFIX, Settings, WrongSetting, load
+from tests.contracts.s3 import VERSITYGW
+from tests.release.dockerfile import copied, stages
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -16,9 +19,11 @@ EXAMPLE = dict(line.split("=", 1) for line in (ROOT / ".env.example").read_text(
 OURS = {name: service for name, service in COMPOSE["services"].items() if str(service.get("image", "")).startswith("bioscope")}
 SERVICE_KEYS = {
     "image", "build", "command", "environment", "volumes", "ports", "depends_on", "healthcheck", "restart", "user", "tmpfs", "read_only",
-    "cap_drop", "security_opt", "logging", "pids_limit", "mem_limit", "deploy", "secrets", "shm_size",
+    "cap_drop", "security_opt", "logging", "pids_limit", "mem_limit", "deploy", "secrets", "shm_size", "entrypoint",
 }  # fmt: skip
 CONDITIONS = {"service_started", "service_healthy", "service_completed_successfully"}
+STAGES = stages((ROOT / "Dockerfile").read_text())
+ONE_SHOT = {"migrate", "objects-user"}
 
 
 def test_the_example_lists_every_setting_with_its_default_and_nothing_else():
@@ -80,6 +85,74 @@ def test_our_containers_are_hardened_and_only_the_api_is_published_on_loopback()
         assert service["user"] != "0:0"
     published = {name: service["ports"] for name, service in COMPOSE["services"].items() if "ports" in service}
     assert published == {"api": ["127.0.0.1:8000:8000"]}
+
+
+def writable(service):
+    """The paths below which a container may write."""
+    volumes = [volume.split(":") for volume in service.get("volumes", [])]
+    return {Path(path.split(":")[0]) for path in service.get("tmpfs", [])} | {
+        Path(volume[1]) for volume in volumes if "ro" not in volume[2:]
+    }
+
+
+def test_our_containers_can_write_to_their_working_directory_home_and_data():
+    (workdir,) = (rest for name, rest in STAGES[-1] if name == "WORKDIR")
+    (home,) = (re.search(r"--home-dir (\S+)", rest)[1] for name, rest in STAGES[-1] if "useradd" in rest)
+    for name, service in OURS.items():
+        needed = {Path("/tmp"), Path(workdir), Path(home), Path(service["environment"]["BIOSCOPE_DATA"])}
+        assert all(any(path.is_relative_to(root) for root in writable(service)) for path in needed), name
+
+
+def test_what_a_container_owns_belongs_to_the_user_of_the_image():
+    (uid,) = (re.search(r"--uid (\d+)", rest)[1] for name, rest in STAGES[-1] if "useradd" in rest)
+    assert ("USER", uid) in STAGES[-1]
+    for name, service in OURS.items():
+        assert service["user"].split(":")[0] == uid
+        for owned in (path for path in service["tmpfs"] if "uid=" in path):
+            assert f"uid={uid},gid={uid}" in owned, name
+
+
+def test_every_process_says_how_its_health_is_seen():
+    for name, service in COMPOSE["services"].items():
+        assert ("healthcheck" in service) == (name not in ONE_SHOT), name
+    for name, service in OURS.items():
+        if name not in ONE_SHOT:
+            (process,) = service["command"]
+            assert service["healthcheck"]["test"] == ["CMD", "bioscope", "health", process]
+
+
+def test_a_scraper_reaches_the_metrics_of_each_process_with_the_secret():
+    for service in OURS.values():
+        given = load({key: filled_in(str(value)) for key, value in service["environment"].items()})
+        assert given.metrics_port
+        assert given.metrics_host == "0.0.0.0"
+        assert given.metrics_token_file == "/run/secrets/metrics_token"
+        assert "metrics_token" in service["secrets"]
+
+
+def test_the_processes_are_no_administrators_of_the_object_store():
+    for service in OURS.values():
+        assert not re.search("OBJECTS_ROOT", str(service["environment"]))
+
+
+def test_the_object_store_is_the_one_that_is_tested():
+    images = {service["image"] for name, service in COMPOSE["services"].items() if name.startswith("objects")}
+    assert images == {f"versity/versitygw:{VERSITYGW.partition('@')[2]}"}
+
+
+def test_every_variable_that_only_the_compose_file_asks_for_is_known():
+    asked = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+    assert asked - set(SETTINGS) == {name for name, reader in OTHER_NAMES.items() if reader.startswith("docker-compose.yml")}
+
+
+def test_a_builder_gets_what_the_dockerfile_copies_and_nothing_else():
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "*"
+    assert {Path(line[1:]) for line in lines if line.startswith("!")} == set(copied(STAGES[0]))
+
+
+def test_git_ignores_secrets_and_data():
+    assert {"secrets/", ".env", ".bioscope/"} <= set((ROOT / ".gitignore").read_text().splitlines())
 
 
 def test_no_password_has_a_default():

@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from api.cli import config, copies, documents, images, people, processes, record, remote, system
+from api.cli import config, copies, documents, images, models, people, processes, record, remote, system
 from api.cli.common import CommandGroup
 from infrastructure.postgres.environment import remove_libpq_variables
 
@@ -45,10 +45,12 @@ for command in (
     processes.relay,
     processes.projector,
     processes.inference,
+    processes.health,
     record.audit,
     record.rebuild,
     record.dead_letters,
     images.images,
+    models.models,
     copies.backup,
     copies.restore,
     people.users,

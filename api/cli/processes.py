@@ -33,6 +33,7 @@ def asgi() -> Any:
     with explained():
         given = settings()
         configure_logging(given, "api")
+        _serve_metrics(given)
         return create_app(services(given))
 
 
@@ -77,6 +78,7 @@ def _process(name: str, *needed: str) -> Settings:
 
     given = settings()
     needs(given, *needed)
+    _require_metrics_token(given)
     if given.environment == "production":
         _refuse_weak_settings(given)
     configure_logging(given, name)
@@ -95,8 +97,39 @@ def _refuse_weak_settings(given: Settings) -> None:
         fail("weak settings are refused in production; see `bioscope doctor`", WRONG_USE)
 
 
+@click.command()
+@click.argument("process", type=click.Choice(["api", "relay", "projector", "inference"]))
+def health(process: str) -> None:
+    """Ask whether PROCESS works, for the health check of its container. Exit code 1 when it does not.
+
+    The API is asked on BIOSCOPE_HOST and BIOSCOPE_PORT, any other process on BIOSCOPE_METRICS_HOST and BIOSCOPE_METRICS_PORT. A process
+    is healthy while its event loop runs; servers that are away do not count: a restart would not help.
+    """
+    from infrastructure.metrics_server import is_healthy
+
+    given = settings()
+    if process == "api":
+        host, port, path = given.host, given.port, "/health/live"
+    else:
+        needs(given, "metrics_port")
+        host, port, path = given.metrics_host, given.metrics_port, "/health"
+    if not is_healthy(host, port, path):
+        fail(f"the process {process} does not answer on {host}:{port}{path}, or is not healthy")
+    click.echo(f"the process {process} is healthy")
+
+
+def _require_metrics_token(given: Settings) -> None:
+    from infrastructure.metrics_server import metrics_token
+    from infrastructure.settings import WrongSetting
+
+    try:
+        metrics_token(given)
+    except WrongSetting as wrong:
+        fail(str(wrong), WRONG_USE)
+
+
 def _serve_metrics(given: Settings) -> None:
-    from infrastructure.figures import serve_metrics
+    from infrastructure.metrics_server import serve_metrics
 
     try:
         serve_metrics(given)

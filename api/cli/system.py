@@ -3,13 +3,18 @@
 import secrets
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
 from api.cli.common import DATA, FAILED, PORT, explained, needs, out, settings, the_log
 from api.cli.people import first_admin
+from domain.model import CANDIDATE
 from infrastructure.settings import Settings
+
+if TYPE_CHECKING:
+    from infrastructure.shipped import ShippedModel
 
 
 @click.command()
@@ -62,25 +67,44 @@ def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool
 
 def prepare(given: Settings) -> None:
     """Bring the database to this version, and register the models that come with it."""
+    prepared(given)
+
+
+def prepared(given: Settings) -> "list[ShippedModel]":
+    """As `prepare`; the models that come with this version. Raises Invalid when there is none."""
     from infrastructure.container import blobs
     from infrastructure.postgres.schema import migrate as apply
-    from infrastructure.shipped import register_shipped
+    from infrastructure.shipped import models, register_shipped, shipped_records
 
+    shipped_records(models())
     apply(given.postgres_owner_url or given.postgres_url)
     with the_log(given) as log:
-        register_shipped(blobs(given), log)
+        return register_shipped(blobs(given), log)
 
 
 @click.command()
 def migrate() -> None:
-    """Bring the database to this version and register the shipped models. Harmless to repeat."""
+    """Bring the database to this version and register the shipped models. Harmless to repeat.
+
+    A model that is new here goes into production; a new version of a known one becomes its candidate: `bioscope models promote`.
+    """
     from infrastructure.postgres.schema import migrations
 
     given = settings()
     needs(given, "postgres_url")
     with explained():
-        prepare(given)
-    out.print(f"The database is at migration {max(migrations())}.")
+        shipped = prepared(given)
+    click.echo(f"The database is at migration {max(migrations())}.")
+    for one in shipped:
+        click.echo(_described(one))
+
+
+def _described(shipped: "ShippedModel") -> str:
+    news = "registered" if shipped.is_new else "known"
+    about = f"{news}: model {shipped.name} version {shipped.number} (release {shipped.release}, sha256 {shipped.sha256[:12]})"
+    if CANDIDATE in shipped.aliases:
+        return f"{about}, candidate; use it with `bioscope models promote {shipped.name} {shipped.number}`"
+    return f"{about}, {', '.join(shipped.aliases) or 'not in use'}"
 
 
 @click.command()

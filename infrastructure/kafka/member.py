@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer
 from faust.exceptions import ConsumerNotStarted, NotReady
 from faust.types import TP
 
+from infrastructure.heartbeat import HEARTBEAT
 from infrastructure.kafka.broker import AWAY, answers, hush, make_topics, topics_made
 from infrastructure.kafka.frames import Frame, FrameConsumer, FrameSchema, FrameTransport, Reader, frame_app
 from infrastructure.settings import Settings
@@ -85,6 +86,7 @@ class Member:
             self._agent(topic)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: self._start(loop, self._stop(finish)))
+        self._start(loop, HEARTBEAT.beat_always())
         for work in beside:
             self._start(loop, self._or_leave(work(), ends=False))
         loop.run_until_complete(self._or_leave(topics_made(self._brokers)))

@@ -57,8 +57,8 @@ class Workers:
     def __init__(self, laboratory):
         self.log, self.visible = laboratory.services.log, laboratory.services.visible
 
-    async def model(self, name="shapes"):
-        version = model.Version(number=1, sha256=SHA256, size=10, labels=LABELS, review_below=0.6, record="{}")
+    async def model(self, name="shapes", *, sha256=SHA256):
+        version = model.Version(number=1, sha256=sha256, size=10, labels=LABELS, review_below=0.6, record="{}")
         known = self.log.load(model_id(name), model.evolve)
         await self._append(model.add_version(model_id(name), known, name=name, description="", version=version, by=SYSTEM.id, at=now()))
 

@@ -24,14 +24,14 @@ def versitygw() -> str:
 
 
 @contextmanager
-def s3_server(folder: Path):
-    """The endpoint's URL; the bucket is there."""
-    (folder / BUCKET).mkdir(parents=True)
+def s3_server(folder: Path, *options: str, bucket: bool = True):
+    """The endpoint's URL; the bucket is there, unless `bucket` is false. `options` are further options of the server."""
+    (folder / BUCKET if bucket else folder).mkdir(parents=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = os.environ | {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
     address = f"127.0.0.1:{port}"
-    argv = [versitygw(), "--port", address, "posix", "--sidecar", str(folder.parent / "sidecar"), str(folder)]
+    argv = [versitygw(), "--port", address, *options, "posix", "--sidecar", str(folder.parent / "sidecar"), str(folder)]
     (folder.parent / "sidecar").mkdir(exist_ok=True)
     server = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -161,12 +161,13 @@ def version(sha256="aa"):
     return model.Version(number=0, sha256=sha256, size=1, labels=("a", "b"), review_below=0.5, record="{}")
 
 
-def test_the_newest_model_version_goes_into_production():
+def test_the_first_version_of_a_model_goes_into_production_and_a_later_one_becomes_the_candidate():
     name = values.model_id("pbc8")
     first = model.add_version(name, None, name="pbc8", description="", version=version(), by=ME, at=NOW)
     state = state_after(model.evolve, first)
     second = model.add_version(name, state, name="pbc8", description="", version=version("bb"), by=ME, at=LATER)
-    assert state_after(model.evolve, [*first, *second]).production.sha256 == "bb"
+    both = state_after(model.evolve, [*first, *second])
+    assert (both.production.sha256, both.numbered(both.aliases["candidate"]).sha256) == ("aa", "bb")
     assert model.add_version(name, state, name="pbc8", description="", version=version(), by=ME, at=LATER) == []
 
 

@@ -12,12 +12,19 @@ import psycopg
 import pytest
 import yaml
 
+from application.models import add_version
+from domain.access import Role
+from infrastructure import shipped
 from infrastructure.doctor import _kept, examine, refusals
 from infrastructure.embedded.installation import environment, write_private
+from infrastructure.event_store import opened
 from infrastructure.kafka.broker import make_topics
 from infrastructure.keys import new_root_key
+from infrastructure.model_record import load_record
 from infrastructure.settings import Settings, load
+from infrastructure.shipped import models, shipped_records
 from infrastructure.weak_settings import weaknesses
+from tests.given import actor, command
 
 ROOT = Path(__file__).parents[2]
 GOOD = Settings(
@@ -44,7 +51,17 @@ def bad(findings):
 
 
 @pytest.fixture
-def production(settings, tmp_path):
+def registered(settings):
+    """The shipped models are in the log, as after `bioscope migrate`."""
+    about = {"description": "", "sha256": "ab" * 32, "size": 1, "labels": ("a", "b"), "review_below": 0.5, "record": "{}"}
+    with opened(settings) as log:
+        for path in shipped_records(models()):
+            add_version(name=load_record(path.parent).name, **about, command=command(actor(Role.ADMIN)), log=log)
+    return settings
+
+
+@pytest.fixture
+def production(registered, settings, tmp_path):
     """A production system on this test's servers, all of it well set."""
     key = tmp_path / "elsewhere" / "root.key"
     key.parent.mkdir()
@@ -146,11 +163,24 @@ def test_a_database_that_forgets_is_refused(production, owner_url, database, nam
     assert bad(examine(development))["postgres"] == "weak"
 
 
-def test_a_database_without_its_migrations_is_named(settings, owner_url):
+def test_a_database_without_its_migrations_is_named(registered, settings, owner_url):
     with psycopg.connect(owner_url, autocommit=True) as connection:
         connection.execute("delete from ops.migrations where number = 1")
     (found,) = [finding for finding in examine(settings) if finding.level == "wrong"]
     assert "bioscope migrate" in found.said
+
+
+def test_a_database_without_models_is_named(settings):
+    (found,) = [finding for finding in examine(settings) if finding.level == "wrong"]
+    assert found.what == "models"
+    assert "bioscope migrate" in found.said
+
+
+def test_an_installation_without_models_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "INSTALLED", tmp_path)
+    (found,) = [finding for finding in examine(Settings(data=tmp_path / "data")) if finding.level == "wrong"]
+    assert found.what == "models"
+    assert "holds no model" in found.said
 
 
 @pytest.mark.parametrize(("mode", "level"), [(0o600, None), (0o640, "wrong"), (0o604, "wrong")])

@@ -1,7 +1,6 @@
 """Figures: what this process did, how the whole system stands, in Prometheus' form."""
 
 import contextlib
-import urllib.request
 from uuid import uuid4
 
 import psycopg
@@ -11,13 +10,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from application import datasets
 from application.ports import Conflicted
 from domain import dataset
-from infrastructure.embedded.installation import with_free_port
 from infrastructure.event_store import EventLog
-from infrastructure.figures import exposition, observe_request, observe_standing, serve_metrics
+from infrastructure.figures import exposition, observe_request, observe_standing
 from infrastructure.keys import RootKey
 from infrastructure.reads import ReadDatabase
 from infrastructure.recorder import PostgresRecorder
-from infrastructure.settings import Settings
 from infrastructure.standing import standing
 from tests.given import actor, command
 
@@ -80,12 +77,3 @@ async def test_how_the_system_stands_is_told_as_it_was_last_seen(log, settings, 
     assert value("bioscope_inference_workers") == 1
     assert 30 <= value("bioscope_task_age_seconds") < 60
     assert value("bioscope_scheduler_leads") == 0
-
-
-def test_a_process_shows_its_figures_to_this_machine():
-    free_port = with_free_port(Settings(port=0)).port
-    serve_metrics(Settings(metrics_port=0))
-    serve_metrics(Settings(metrics_port=free_port))
-    with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/metrics", timeout=5) as answer:
-        text = answer.read().decode()
-    assert "process_resident_memory_bytes" in text

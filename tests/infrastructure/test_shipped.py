@@ -4,14 +4,15 @@ import hashlib
 import shutil
 from uuid import uuid4
 
+import msgspec
 import numpy as np
 import pytest
 import yaml
 
-from application.models import LABELS_MOST, add_version
+from application.models import LABELS_MOST, add_version, promote
 from domain import model
 from domain.access import Role
-from domain.errors import Forbidden, Invalid
+from domain.errors import Forbidden, Invalid, NotFound
 from domain.values import model_id
 from infrastructure.event_store import EventLog
 from infrastructure.keys import RootKey
@@ -51,9 +52,11 @@ def respelled(folder, change):
 
 def test_shipped_models_are_registered_once(log, blobs):
     names = {load_record(path.parent).name for path in models().glob("*/rdf.yaml")}
-    assert set(register_shipped(blobs, log)) == names
+    first = register_shipped(blobs, log)
+    assert {one.name for one in first} == names
+    assert all((one.number, one.aliases, one.is_new) == (1, ("production",), True) for one in first)
     head = log.head()
-    assert register_shipped(blobs, log) == []
+    assert register_shipped(blobs, log) == [msgspec.structs.replace(one, is_new=False) for one in first]
     assert log.head() == head
     for name in names:
         version = log.load(model_id(name), model.evolve).production
@@ -69,13 +72,19 @@ def test_a_store_that_lost_the_weights_gets_them_again(log, blobs):
     assert blobs.exists(log.load(model_id("pbc8"), model.evolve).production.sha256)
 
 
-def test_another_record_for_the_same_weights_is_another_version(log, blobs, folder):
-    register_shipped(blobs, log, folder=folder)
+def test_an_upgrade_registers_a_candidate_and_leaves_production_alone(log, blobs, folder):
+    (old,) = register_shipped(blobs, log, folder=folder)
     respelled(folder, lambda rdf: rdf["config"]["bioscope"].update(review_below=0.9))
-    assert register_shipped(blobs, log, folder=folder) == ["pbc8"]
+    (new,) = register_shipped(blobs, log, folder=folder)
+    assert (new.number, new.aliases, new.is_new) == (2, ("candidate",), True)
     state = log.load(model_id("pbc8"), model.evolve)
-    assert [version.number for version in state.versions] == [1, 2]
-    assert state.production.review_below == 0.9
+    assert state.aliases == {"production": old.number, "candidate": new.number}
+    assert register_shipped(blobs, log, folder=folder) == [msgspec.structs.replace(new, is_new=False)]
+
+
+def test_a_folder_without_a_model_is_refused(log, blobs, tmp_path):
+    with pytest.raises(Invalid, match="holds no model"):
+        register_shipped(blobs, log, folder=tmp_path)
 
 
 def test_weights_that_differ_from_their_record_are_refused(log, blobs, folder):
@@ -152,3 +161,41 @@ def test_a_version_that_breaks_a_rule_is_refused(log, field, value):
 def test_only_administrators_add_versions(log, role):
     with pytest.raises(Forbidden):
         add_version(**GOOD, command=command(actor(role, id=uuid4())), log=log)
+
+
+# ---- promoting a version -----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def two_versions(log):
+    for sha256 in ("ab" * 32, "cd" * 32):
+        add_version(**GOOD | {"sha256": sha256}, command=command(ADMIN), log=log)
+    return log
+
+
+def aliases(log):
+    return log.load(model_id("shapes"), model.evolve).aliases
+
+
+def test_a_promoted_candidate_is_in_production_and_no_candidate_any_more(two_versions):
+    assert aliases(two_versions) == {"production": 1, "candidate": 2}
+    promote(name="shapes", number=2, command=command(ADMIN), log=two_versions)
+    assert aliases(two_versions) == {"production": 2}
+    assert promote(name="shapes", number=2, command=command(ADMIN), log=two_versions).position == 0
+
+
+def test_an_older_version_can_be_taken_back(two_versions):
+    promote(name="shapes", number=2, command=command(ADMIN), log=two_versions)
+    promote(name="shapes", number=1, command=command(ADMIN), log=two_versions)
+    assert aliases(two_versions) == {"production": 1}
+
+
+@pytest.mark.parametrize(("name", "number"), [("shapes", 3), ("shapes", 0), ("cells", 1)])
+def test_only_what_was_registered_is_promoted(two_versions, name, number):
+    with pytest.raises(NotFound):
+        promote(name=name, number=number, command=command(ADMIN), log=two_versions)
+    assert aliases(two_versions) == {"production": 1, "candidate": 2}
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.ANALYST, Role.RESEARCHER])
+def test_only_administrators_promote(two_versions, role):
+    with pytest.raises(Forbidden):
+        promote(name="shapes", number=2, command=command(actor(role, id=uuid4())), log=two_versions)

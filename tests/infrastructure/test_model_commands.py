@@ -1,0 +1,73 @@
+"""`bioscope migrate` and `bioscope models promote`, from a new installation to an upgrade."""
+
+import shutil
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from api.cli import main
+from domain import model
+from domain.values import model_id
+from infrastructure import shipped
+from infrastructure.embedded.installation import environment
+from infrastructure.event_store import opened
+
+
+@pytest.fixture
+def bioscope(settings, monkeypatch):
+    """Run a command in this process; it has to end with `code`."""
+    variables = environment(settings, {}) | {"BIOSCOPE_POSTGRES_OWNER_URL": settings.postgres_owner_url}
+
+    def run(*arguments, code=0):
+        done = CliRunner().invoke(main, arguments, env=variables)
+        assert done.exit_code == code, done.output
+        return done.output
+
+    return run
+
+
+@pytest.fixture
+def release(tmp_path, monkeypatch):
+    """The folder of a release that comes with one model."""
+    folder = tmp_path / "release"
+    shutil.copytree(shipped.models() / "pbc8", folder / "models" / "pbc8")
+    monkeypatch.setattr(shipped, "INSTALLED", folder)
+    return folder
+
+
+def new_release(folder):
+    path = folder / "models" / "pbc8" / "rdf.yaml"
+    rdf = yaml.safe_load(path.read_text())
+    rdf["version"] = "9.9.9"
+    path.write_text(yaml.safe_dump(rdf))
+
+
+def aliases(settings):
+    with opened(settings) as log:
+        return log.load(model_id("pbc8"), model.evolve).aliases
+
+
+def test_an_upgrade_says_how_its_candidate_is_promoted(bioscope, release, settings):
+    assert "registered: model pbc8 version 1 " in bioscope("migrate")
+    new_release(release)
+    output = bioscope("migrate")
+    assert "registered: model pbc8 version 2 (release 9.9.9, sha256 " in output
+    assert "candidate; use it with `bioscope models promote pbc8 2`" in output
+    assert aliases(settings) == {"production": 1, "candidate": 2}
+    assert "Version 2 of the model pbc8 is in production." in bioscope("models", "promote", "pbc8", "2")
+    assert aliases(settings) == {"production": 2}
+    assert "in production already" in bioscope("models", "promote", "pbc8", "2")
+    assert "known: model pbc8 version 2 " in bioscope("migrate")
+
+
+def test_a_version_that_is_not_registered_is_not_promoted(bioscope, release):
+    bioscope("migrate")
+    assert "Model pbc8 has no version 7" in bioscope("models", "promote", "pbc8", "7", code=1)
+    assert "Model cells not found" in bioscope("models", "promote", "cells", "1", code=1)
+    assert "not in the range" in bioscope("models", "promote", "pbc8", "0", code=2)
+
+
+def test_migrating_fails_without_a_model(bioscope, release):
+    shutil.rmtree(release / "models")
+    assert "holds no model" in bioscope("migrate", code=1)

@@ -1,0 +1,81 @@
+"""A wheel in an environment of its own, run by another user in a folder that it cannot write to."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from infrastructure.embedded.folders import passable
+
+ROOT = Path(__file__).parents[2]
+NOBODY = 65534
+INSTALL_TIMEOUT_SECONDS = 600
+COMMAND_TIMEOUT_SECONDS = 180
+
+
+def interpreter():
+    """A Python of this version that every user may run; this one where the machine has none."""
+    own = Path(sys.executable).resolve()
+    system = shutil.which(f"python{sys.version_info.major}.{sys.version_info.minor}", path=os.defpath)
+    found = [own, *([Path(system)] if system else [])]
+    return next((one for one in found if passable(one.resolve().parent)), own)
+
+
+def another_user():
+    """A command prefix that becomes `nobody` where we are root; with leave to pass closed folders only where the interpreter needs it."""
+    if os.geteuid() != 0:
+        return []
+    prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    if not passable(interpreter().resolve().parent):
+        prefix += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    return prefix
+
+
+def outside_environment():
+    """The variables of this process that concern neither a Python environment nor this system."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("BIOSCOPE_", "PYTHON", "VIRTUAL_ENV"))}
+
+
+def run(argv, *, cwd, env=None, timeout=COMMAND_TIMEOUT_SECONDS):
+    """The standard output. Fails with everything that was printed when the exit code is not 0."""
+    done = subprocess.run(
+        [str(one) for one in argv],
+        cwd=cwd,
+        env=outside_environment() if env is None else env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, f"{argv} ended with {done.returncode}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def build_wheel(folder):
+    run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def install(wheel, folder):
+    """The wheel with its locked dependencies and the embedded servers; the path of its `bioscope`."""
+    run([interpreter(), "-m", "venv", folder], cwd="/")
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    locked = ["--require-hashes", "-r", ROOT / "requirements" / "production.txt"]
+    run([*pip, *locked], cwd="/", timeout=INSTALL_TIMEOUT_SECONDS)
+    constraints = folder / "constraints.txt"
+    constraints.write_text("".join(f"{pin}\n" for pin in locked_versions()))
+    run([*pip, "-c", constraints, f"{wheel}[embedded]"], cwd="/", timeout=INSTALL_TIMEOUT_SECONDS)
+    return folder / "bin" / "bioscope"
+
+
+def locked_versions():
+    """Every `name==version` of the development lock, without hashes."""
+    lines = (ROOT / "requirements" / "dev.txt").read_text().splitlines()
+    return [line.removesuffix("\\").strip() for line in lines if "==" in line and not line.startswith((" ", "#"))]
+
+
+def version():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
