@@ -38,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     blobs_public_endpoint: str = ""
     blobs_key: str = ""
     blobs_secret: str = ""
+    spool: Path = Path("spool")
     root_key_file: Path = Path("keys/root.key")
 
     cors_origins: tuple[str, ...] = ()
@@ -69,6 +70,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def root_key_path(self) -> Path:
         return self.root_key_file if self.root_key_file.is_absolute() else self.data / self.root_key_file
+
+    @property
+    def spool_path(self) -> Path:
+        """Where uploads to S3 are collected before they are sent."""
+        return self.spool if self.spool.is_absolute() else self.data / self.spool
 
     @property
     def base_url(self) -> str:

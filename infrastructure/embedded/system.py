@@ -14,8 +14,8 @@ import msgspec
 from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.child import READY_FILE, CannotStart, Child, last_words, open_log, shorten_log
 from infrastructure.embedded.echo import Echo
-from infrastructure.embedded.folders import claimed, run_folder
-from infrastructure.embedded.installation import ensure_root_key, environment, publish, with_free_port, withdraw
+from infrastructure.embedded.folders import claimed, make_private, run_folder
+from infrastructure.embedded.installation import ensure_root_key, environment, publish, with_absolute_paths, with_free_port, withdraw
 from infrastructure.embedded.postgres import Postgres
 from infrastructure.embedded.redis import Redis
 from infrastructure.embedded.server import Server
@@ -46,7 +46,7 @@ class System:
         tell: Callable[[str], None],
         verbose: bool = False,
     ) -> None:
-        self.settings = msgspec.structs.replace(settings, data=settings.data.absolute())
+        self.settings = with_absolute_paths(settings)
         self._processes = processes
         self._prepare = prepare
         self._tell_user = tell
@@ -139,9 +139,10 @@ class System:
 
     def _spawned(self, process: Process) -> Child:
         ready = self._ready_file(process)
+        make_private(ready.parent)
         ready.unlink(missing_ok=True)
         variables = environment(self._settings_of(process), os.environ) | {READY_FILE: str(ready)}
-        return Child(process.argv, log=self._logs / f"{process.name}.log", environment=variables)
+        return Child(process.argv, log=self._logs / f"{process.name}.log", environment=variables, folder=self.settings.data)
 
     def _settings_of(self, process: Process) -> Settings:
         """One machine has each port once: the first process has the metrics port, the next one the next."""
@@ -172,9 +173,17 @@ class System:
     def _tend(self) -> None:
         self._echo.repeat()
         self._shorten_logs()
+        self._stop_unreachable_servers()
         for name in list(self._tended):
             if self._tended[name].mend(self._tell) and name == Broker.name:
                 self._follow_broker()
+
+    def _stop_unreachable_servers(self) -> None:
+        """A server whose socket was removed, by a cleaner of temporary files for example, is started again like one that died."""
+        for server in self._servers.values():
+            if server.lost_socket():
+                self._tell(f"the socket of {server.name} was removed: {server.socket}")
+                server.stop()
 
     def _shorten_logs(self) -> None:
         if time.monotonic() >= self._logs_due:
