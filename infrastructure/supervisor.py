@@ -31,9 +31,9 @@ __all__ = [
 ]
 
 PROCESSES = (
-    Process(name="relay", argv=python("api.cli", "relay"), follows_broker=True),
-    Process(name="projector", argv=python("api.cli", "projector"), follows_broker=True),
-    Process(name="inference", argv=python("api.cli", "inference"), follows_broker=True),
+    Process(name="relay", argv=python("api.cli", "relay"), ready=says_so, follows_broker=True),
+    Process(name="projector", argv=python("api.cli", "projector"), ready=says_so, follows_broker=True),
+    Process(name="inference", argv=python("api.cli", "inference"), ready=says_so, follows_broker=True),
     Process(name="api", argv=python("api.cli", "api"), ready=serves("/health/live")),
 )
 
