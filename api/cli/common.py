@@ -64,6 +64,7 @@ def explained() -> Iterator[None]:
     import httpx
 
     from api.client import Refused
+    from api.http import UnusableEnvironment
     from domain.errors import DomainError, Unavailable
     from infrastructure.backup import NoBackup
     from infrastructure.keys import WrongRootKey
@@ -74,7 +75,7 @@ def explained() -> Iterator[None]:
         yield
     except AlreadyRunning as taken:
         fail(str(taken), TAKEN)
-    except (CannotStart, NoBackup, SchemaBehind, Refused) as refused:
+    except (CannotStart, NoBackup, SchemaBehind, Refused, UnusableEnvironment) as refused:
         fail(str(refused))
     except WrongRootKey as wrong:
         fail(str(wrong), WRONG_USE)

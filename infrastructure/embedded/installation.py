@@ -71,7 +71,9 @@ def write_private(path: Path, text: str) -> None:
 
 def environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:
     """The variables of a process: few of `inherited`, and the settings, except those that only the owner may have."""
-    kept = supervised_environment(settings.data, inherited) | (storage_environment(inherited) if settings.blobs_url else {})
+    kept = supervised_environment(settings.data, inherited) | (
+        storage_environment(inherited) if settings.blobs_url.startswith("s3://") else {}
+    )
     ours = {name: _text(getattr(settings, name)) for name in settings.__struct_fields__ if name not in OWNER_ONLY}
     return kept | {PREFIX + name.upper(): text for name, text in ours.items() if text}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from infrastructure.crashes import CRASHES_OF_A_LOOP, crashes_file, record_crash
 from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.child import READY_FILE, CannotStart, Child, last_words, open_log, shorten_log
 from infrastructure.embedded.echo import Echo
@@ -99,6 +100,7 @@ class System:
     # ---- start -------------------------------------------------------------------------------------------------------------------
     def _start(self) -> None:
         withdraw(self.settings.data)
+        crashes_file(self.settings.data).unlink(missing_ok=True)
         self.settings = with_free_port(self.settings)
         ensure_root_key(self.settings)
         self._start_servers()
@@ -175,8 +177,17 @@ class System:
         self._shorten_logs()
         self._stop_unreachable_servers()
         for name in list(self._tended):
+            deaths = self._tended[name].deaths
             if self._tended[name].mend(self._tell) and name == Broker.name:
                 self._follow_broker()
+            if self._tended[name].deaths > deaths:
+                self._record_crash(name)
+
+    def _record_crash(self, name: str) -> None:
+        crashes = record_crash(crashes_file(self.settings.data), name)
+        if crashes == CRASHES_OF_A_LOOP:
+            log = self._tended[name].log
+            self._tell(f"{name} keeps ending: {crashes} times within a minute. The end of {log}:\n{last_words(log)}")
 
     def _stop_unreachable_servers(self) -> None:
         """A server whose socket was removed, by a cleaner of temporary files for example, is started again like one that died."""
@@ -215,6 +226,7 @@ class System:
         until = time.monotonic() + PROCESSES_END_WITHIN
         self._end_processes(started[-1:], until=until)
         self._end_processes(started[:-1], until=until)
+        crashes_file(self.settings.data).unlink(missing_ok=True)
         for process in started:
             self._ready_file(process).unlink(missing_ok=True)
         for server in self._servers.values():
