@@ -2,7 +2,7 @@
 
 import os
 import site
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ TELEMETRY_OFF: Final = {"ORT_DISABLE_TELEMETRY": "1"}
 KEPT_FOR_PYTHON: Final = ("LD_LIBRARY_PATH", "HOME", "TMPDIR")
 KEPT_FOR_STORAGE: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 AWS_PREFIX: Final = "AWS_"
+LIBPQ_PREFIX: Final = "PG"
 TEMPORARY: Final = "tmp"
 """The folder for temporary files in a data folder."""
 
@@ -34,6 +35,12 @@ def supervised_environment(data: Path, inherited: Mapping[str, str]) -> dict[str
 def storage_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """What an S3 client may need beyond our settings: certificates, and the credentials of its own chain."""
     return {name: value for name, value in inherited.items() if name in KEPT_FOR_STORAGE or name.startswith(AWS_PREFIX)}
+
+
+def forget_libpq_variables(environment: MutableMapping[str, str]) -> None:
+    """Remove libpq's own variables (PGSERVICE, PGHOST, ...), which it would mix into the address that our settings name."""
+    for name in [name for name in environment if name.startswith(LIBPQ_PREFIX)]:
+        del environment[name]
 
 
 def _user_packages() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """One process that starts the whole system, keeps it running, and takes it down again, however it ends itself."""
 
+import os
 import signal
 import sys
 import threading
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from infrastructure.child_environment import PRIVATE_UMASK, forget_libpq_variables
 from infrastructure.embedded.child import CannotStart, python
 from infrastructure.embedded.folders import AlreadyRunning
 from infrastructure.embedded.installation import NotRunning, ensure_root_key, root_key_of, running_settings, take_root_key
@@ -50,6 +52,8 @@ def up(
 
     The last of `processes` is the first to be stopped.
     """
+    os.umask(PRIVATE_UMASK)
+    forget_libpq_variables(os.environ)
     system = System(settings, processes=processes, prepare=prepare, tell=_to_stderr, verbose=verbose)
     with _signals(system.stop):
         system.run(on_ready or (lambda _: None))

@@ -4,11 +4,13 @@ Each command imports what it needs when it runs, so that no process carries anot
 """
 
 import io
+import os
 import sys
 
 import click
 
 from api.cli import copies, documents, images, people, processes, record, remote, system
+from infrastructure.child_environment import forget_libpq_variables
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -27,6 +29,7 @@ def main() -> None:
     Settings are BIOSCOPE_* variables; .env.example explains each. Exit codes: 0 done, 1 failed, 2 wrong use or setting,
     3 somebody else has the data folder, 4 the record was tampered with, 5 something needed is away.
     """
+    forget_libpq_variables(os.environ)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character ends no command
 

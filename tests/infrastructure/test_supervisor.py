@@ -68,10 +68,10 @@ def descendants(pid):
 
 
 @contextmanager
-def small_system(data, *options, prefix=()):
+def small_system(data, *options, prefix=(), environment=None):
     """`up` in a process of its own, ready."""
     command = [*prefix, sys.executable, "-m", "tests.infrastructure.small_system", str(data), *options]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         try:
             assert running.stdout.readline() == "ready\n", running.stderr.read()
             yield running
@@ -284,12 +284,10 @@ FOREIGN = {
 }
 
 
-def test_processes_inherit_no_variable_by_accident(used, monkeypatch):
-    for name, value in FOREIGN.items():
-        monkeypatch.setenv(name, value)
-    with Stack(Settings(data=used, port=0), processes=[STEADY_API], prepare=nothing):
+def test_processes_inherit_no_variable_by_accident(used):
+    with small_system(used, environment=os.environ | FOREIGN) as running:
         variables = environment_of(used, "api")
-        environments = of_each(descendants(os.getpid()), lambda process: (process / "environ").read_bytes())
+        environments = of_each(descendants(running.pid), lambda process: (process / "environ").read_bytes())
     ours = {name: value for name, value in variables.items() if not name.startswith("BIOSCOPE_")}
     assert set(ours) - {"LD_LIBRARY_PATH", "PYTHONUSERBASE"} == {"PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "ORT_DISABLE_TELEMETRY"}
     assert (ours["LC_ALL"], ours["TZ"], ours["ORT_DISABLE_TELEMETRY"]) == ("C.UTF-8", "UTC", "1")
