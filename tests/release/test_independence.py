@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,15 +57,22 @@ def trace(folder):
 @contextmanager
 def started(data, log):
     command = system_calls.command(log, str(BIOSCOPE), "up", "--data", str(data), "--port", "0")
-    with subprocess.Popen(command, env=HOSTILE, cwd=NOWHERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(command, env=HOSTILE, cwd=NOWHERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
         try:
-            ready = running.stdout.readline()
-            assert ready.startswith("ready: http://127.0.0.1:"), running.stderr.read()
-            yield ready.removeprefix("ready: ").strip()
+            yield address_of(running.stdout)
         finally:
-            supervisor = int((data / "lock").read_text())
-            os.kill(supervisor, 15)
-            running.wait(30)
+            os.kill(int((data / "lock").read_text()), signal.SIGTERM)
+            running.wait(60)
+
+
+def address_of(output):
+    """What follows `ready:`, once it is printed."""
+    printed = []
+    for line in output:
+        if line.startswith("ready: "):
+            return line.removeprefix("ready: ").strip()
+        printed.append(line)
+    raise AssertionError("".join(printed))
 
 
 def classify_one(folder, url):
@@ -74,8 +82,8 @@ def classify_one(folder, url):
     secrets = {"BIOSCOPE_ADMIN_PASSWORD": "correct horse battery 9", "BIOSCOPE_PASSWORD": "correct horse battery 9"}
     bioscope(folder, "users", "create-admin", "ada@example.org", "--data", str(folder / "data"), **secrets)
     bioscope(folder, "login", "--url", url, "--email", "ada@example.org", **secrets)
-    (result,) = json.loads(bioscope(folder, "classify", str(pictures), "--json"))["results"]
-    assert result["label"]
+    report = json.loads(bioscope(folder, "classify", str(pictures), "--json"))
+    assert report["status"] == "completed", report
 
 
 def bioscope(folder, *arguments, **variables):
