@@ -106,6 +106,11 @@ def test_no_file_is_created_outside_the_data_folder(trace, folder):
     assert outside == []
 
 
+def test_no_library_keeps_a_cache_or_an_identifier(trace, folder):
+    hidden = {path for path in system_calls.created_files(trace) if path.is_relative_to(folder / "data") and ".cache" in path.parts}
+    assert hidden == set()
+
+
 def may_be_written(path):
     """Python keeps its own byte code beside the installed code, where that can be written to."""
     return "__pycache__" in path.parts or str(path).startswith((*MEMORY, INSTALLED_FOR_ROOT))
