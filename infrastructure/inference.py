@@ -48,7 +48,7 @@ SEEN = """insert into ops.workers (id, seen_at, slots, lane) values (%s, now(), 
 GONE = "delete from ops.workers where id = any(%s)"
 HELD = "update ops.releases set held_at = clock_timestamp() where id = any(%s)"
 IN_USE = "select id, version from read.models where not retired"
-CAUGHT_UP = "select c.position >= h.position from es.head h, checkpoint c where c.projection = 'main'"
+CAUGHT_UP = "select c.position >= h.position from es.head h, read.checkpoint c where c.projection = 'main'"
 
 
 def run_inference(given: Settings) -> NoReturn:
