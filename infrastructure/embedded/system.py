@@ -25,6 +25,7 @@ from infrastructure.settings import Settings
 
 TICK = 0.05
 READY_WITHIN = 60.0
+PROCESSES_READY_WITHIN = 120.0
 DEATHS_BEFORE_READY = 3
 PROCESSES_END_WITHIN = 6.0
 LOGS_EVERY = 60.0
@@ -107,7 +108,7 @@ class System:
         self._prepare(self.settings)
         for process in self._processes:
             self._tend_this(process.name, partial(self._spawned, process))
-        self._await(self._serves, READY_WITHIN)
+        self._await(self._serves, PROCESSES_READY_WITHIN, self._unready_processes)
         publish(self.settings)
 
     def _start_servers(self) -> None:
@@ -118,7 +119,7 @@ class System:
         for name, server in self._servers.items():
             self._tend_this(name, server.start)
         for server in self._servers.values():
-            self._await(server.ready, READY_WITHIN)
+            self._await(server.ready, READY_WITHIN, self._unready_servers)
         self._take_addresses()
 
     def _take_addresses(self) -> None:
@@ -157,19 +158,24 @@ class System:
     def _serves(self) -> bool:
         """Whether all that say when they are ready are. Raises CannotStart for one that keeps dying before."""
         self._tend()
-        waited_for = [process for process in self._processes if process.ready is not None]
-        for process in waited_for:
-            if self._tended[process.name].deaths >= DEATHS_BEFORE_READY:
+        for process in self._processes:
+            if process.ready is not None and self._tended[process.name].deaths >= DEATHS_BEFORE_READY:
                 raise CannotStart(f"{process.name} keeps ending; the last it said:\n{last_words(self._logs / f'{process.name}.log')}")
-        return all(process.ready(self.settings, self._ready_file(process)) for process in waited_for if process.ready is not None)
+        return not self._unready_processes()
 
-    def _await(self, done: Callable[[], bool], seconds: float) -> None:
+    def _unready_processes(self) -> list[str]:
+        return [one.name for one in self._processes if one.ready is not None and not one.ready(self.settings, self._ready_file(one))]
+
+    def _unready_servers(self) -> list[str]:
+        return [name for name, server in self._servers.items() if not server.ready()]
+
+    def _await(self, done: Callable[[], bool], seconds: float, unready: Callable[[], list[str]]) -> None:
         until = time.monotonic() + seconds
         while not done():
             if self._stopping.wait(TICK / 2):
                 raise Stopped
             if time.monotonic() > until:
-                raise CannotStart(f"not ready after {seconds:.0f} s; the logs are in {self._logs}")
+                raise CannotStart(f"not ready after {seconds:.0f} s: {', '.join(unready())}; the logs are in {self._logs}")
 
     # ---- keep running ------------------------------------------------------------------------------------------------------------
     def _tend(self) -> None:
@@ -206,7 +212,7 @@ class System:
     def _follow_broker(self) -> None:
         """The broker came back elsewhere and empty: tell its clients, by starting them again."""
         try:
-            self._await(self._servers[Broker.name].ready, READY_WITHIN)
+            self._await(self._servers[Broker.name].ready, READY_WITHIN, self._unready_servers)
         except (CannotStart, Stopped):
             return  # looked after again in a moment, or over
         self._take_addresses()

@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infrastructure.crashes import crash_loops, crashes_file
+from infrastructure.embedded import system as system_module
 from infrastructure.embedded.folders import holder, mark, run_folder
 from infrastructure.embedded.installation import environment
 from infrastructure.embedded.tended import LONGEST_PAUSE, STEADY_AFTER, next_pause
@@ -332,6 +333,13 @@ def test_a_process_that_keeps_dying_ends_the_start_with_what_it_said(alone):
     with pytest.raises(CannotStart, match="api keeps ending; the last it said:\nno such model"):
         Stack(alone, processes=[broken], prepare=nothing).__enter__()
     assert holder(alone.data) is None
+
+
+def test_a_process_that_is_never_ready_ends_the_start_and_is_named(alone, monkeypatch):
+    monkeypatch.setattr(system_module, "PROCESSES_READY_WITHIN", 1.0)
+    sleeping = process("inference", "import time; time.sleep(1000)")
+    with pytest.raises(CannotStart, match="not ready after 1 s: inference; the logs are in"):
+        Stack(alone, processes=[STEADY_API, sleeping], prepare=nothing).__enter__()
 
 
 def test_what_prepare_raises_reaches_the_caller_and_nothing_is_left(used):
