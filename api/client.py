@@ -14,11 +14,12 @@ from uuid import uuid4
 import httpx
 import msgspec
 
+from api.http import UnusableEnvironment, open_http
 from api.image_folder import ImageFile, image_file
 
 UPLOADS_AT_ONCE = 4
 POLL_SECONDS = 0.15
-TOKEN_FILE = Path(os.environ.get("XDG_CONFIG_HOME", "~/.config")).expanduser() / "bioscope" / "token.json"
+TOKEN_FILE = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "bioscope" / "token.json"  # noqa: PTH111 - Path refuses users without a home
 ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -47,12 +48,12 @@ class Uploaded(msgspec.Struct, frozen=True):
 class Client:
     def __init__(self, credentials: Credentials, *, keep: Callable[[Credentials], None] = lambda _: None) -> None:
         self.credentials, self._keep = credentials, keep
-        self._http = httpx.Client(base_url=credentials.url, timeout=httpx.Timeout(30, connect=5))
+        self._http = open_http(credentials.url)
 
     @classmethod
     def sign_in(cls, url: str, email: str, password: str, *, keep: Callable[[Credentials], None] = lambda _: None) -> Self:
-        """Raises Refused."""
-        with httpx.Client(base_url=url, timeout=30) as http:
+        """Raises Refused and UnusableEnvironment."""
+        with open_http(url) as http:
             answer = _checked(http.post("/api/auth/login", json={"email": email, "password": password})).json()
         credentials = Credentials(url, answer["access_token"], answer.get("refresh_token", ""))
         keep(credentials)
@@ -136,10 +137,15 @@ class Client:
 
 
 def keep_credentials(credentials: Credentials) -> None:
-    """In a file that only its owner can read."""
-    TOKEN_FILE.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _private(TOKEN_FILE) as file:
-        file.write(msgspec.json.encode(credentials))
+    """In a file that only its owner can read. Raises UnusableEnvironment."""
+    try:
+        TOKEN_FILE.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _private(TOKEN_FILE) as file:
+            file.write(msgspec.json.encode(credentials))
+    except OSError as error:
+        raise UnusableEnvironment(
+            f"the token cannot be kept in {TOKEN_FILE} ({error.strerror}): set XDG_CONFIG_HOME to a folder that you can write to"
+        ) from None
 
 
 def kept_credentials() -> Credentials | None:
@@ -148,7 +154,7 @@ def kept_credentials() -> Credentials | None:
         return Credentials(os.environ.get("BIOSCOPE_URL", "http://127.0.0.1:8000"), token)
     try:
         return msgspec.json.decode(TOKEN_FILE.read_bytes(), type=Credentials)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError, msgspec.DecodeError):
         return None
 
 

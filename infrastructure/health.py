@@ -10,6 +10,7 @@ import redis.asyncio
 
 from application.context import Dependency, Reads
 from application.ports import Blobs
+from infrastructure.crashes import crash_loops, crashes_file
 from infrastructure.settings import Settings
 from infrastructure.standing import Standing, standing
 
@@ -18,6 +19,9 @@ REMEMBERED: Final = 1.0  # seconds for which an answer serves everybody who asks
 BEHIND_MOST: Final = 30.0  # seconds that an event may wait to be published or shown
 NOBODY: Final = "0" * 64  # a blob that does not exist
 API_VERSIONS: Final = pack(">ihhih", 10, 18, 0, 1, -1)  # what every Kafka client asks first: length, call, version, number, no name
+
+SUPERVISED: Final = {"kafka": "broker", "scheduler": "projector"}
+"""The supervisor's name of what a dependency depends on, where it has another one."""
 
 Look = Callable[[], Awaitable[list[Dependency]]]
 
@@ -53,7 +57,8 @@ class Examination:
             "blobs": self._look_at_blobs,
         }
         found = await asyncio.gather(*(_in_time(names.split(), look) for names, look in looks.items()))
-        return [dependency for some in found for dependency in some]
+        loops = crash_loops(crashes_file(self._settings.data))
+        return [_crashing(dependency, loops) for some in found for dependency in some]
 
     async def _look_at_postgres(self) -> list[Dependency]:
         stands = await standing(self._reads)
@@ -89,6 +94,14 @@ def told(stands: Standing) -> list[Dependency]:
         if stands.workers
         else _bad("inference", "no worker was seen for 10 s: images wait. Is an inference process running?"),
     ]
+
+
+def _crashing(dependency: Dependency, loops: Mapping[str, int]) -> Dependency:
+    """What answers just now is not well where its process keeps ending. Postgres is left out: while it answers, requests are served."""
+    name = SUPERVISED.get(dependency.name, dependency.name)
+    if name not in loops or dependency.name == "postgres":
+        return dependency
+    return _bad(dependency.name, f"{name} ended {loops[name]} times within a minute: see {name}.log in the logs of the data folder")
 
 
 def _follower(name: str, done: str, lag: int, age: float, also: str = "") -> Dependency:

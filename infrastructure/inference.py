@@ -39,6 +39,7 @@ ABREAST: Final = 4  # tasks of a topic under way: enough that no child waits for
 BULK_NICE: Final = 10  # a single image that somebody waits for goes first
 THREADS: Final = 16  # for what blocks: the log and the store
 BEAT: Final = 2.0  # seconds
+FIRST_BEATS: Final = 0.5  # seconds, until a model has run
 OPTIONS: Final = "-c statement_timeout=5s -c timezone=UTC"
 NOTED: Final = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
 
@@ -47,6 +48,7 @@ SEEN = """insert into ops.workers (id, seen_at, slots, lane) values (%s, now(), 
 GONE = "delete from ops.workers where id = any(%s)"
 HELD = "update ops.releases set held_at = clock_timestamp() where id = any(%s)"
 IN_USE = "select id, version from read.models where not retired"
+CAUGHT_UP = "select c.position >= h.position from es.head h, read.checkpoint c where c.projection = 'main'"
 
 
 def run_inference(given: Settings) -> NoReturn:
@@ -80,6 +82,7 @@ def run_inference(given: Settings) -> NoReturn:
         lambda: lanes.commit_always(member.commit),
         lambda: hear(given.postgres_url, GIVEN_OUT, member.hint),
         finish=finish,
+        prepared=worker.warmed.wait,
     )
 
 
@@ -107,6 +110,7 @@ class InferenceWorker:
             for lane in (self._lane("bulk", BULK, size=processes, nice=BULK_NICE), self._lane("urgent", URGENT, size=1, nice=0))
         }
         self._inspector = Inspector(log=log, blobs=blobs, pool=self.lanes[BULK].pool, threads=self._threads, limits=self._limits)
+        self.warmed = asyncio.Event()
         self._warmed: dict[UUID, int] = {}
         self._connection: psycopg.Connection | None = None
 
@@ -119,16 +123,30 @@ class InferenceWorker:
                 await self._inspector.inspect(task)
 
     async def warm(self, in_use: Mapping[UUID, int]) -> None:
-        """Have the urgent lane load what is in production. A model that cannot be loaded says so when it is asked for."""
+        """Have the urgent lane run the production models once. Sets `warmed` when one has run, or when there is none to run.
+
+        A model that cannot be run is reported when it is asked for. One whose file is not there yet is tried again.
+        """
         for model_id in [known for known, version in in_use.items() if self._warmed.get(known) != version]:
             self._warmed[model_id] = in_use[model_id]
             state = await asyncio.to_thread(self._log.load, model_id, model.evolve)
-            if state is None:
-                continue
-            try:
-                await self.lanes[URGENT].classifier.warm(state.production)
-            except (ChildFailed, ChildLost, Corrupted, DomainError, OSError) as error:
-                log.warning("model not warmed", model=state.name, reason=str(error))
+            if state is not None and await self._has_run(state):
+                self.warmed.set()
+        if not in_use and not self.warmed.is_set() and await asyncio.to_thread(self._is_caught_up):
+            log.warning("there is no model yet: images can be uploaded, but not classified")
+            self.warmed.set()
+
+    async def _has_run(self, state: model.Model) -> bool:
+        try:
+            await self.lanes[URGENT].classifier.warm(state.production)
+        except (Unavailable, OSError, ChildLost) as error:
+            self._warmed.pop(state.id, None)
+            log.warning("model not warmed", model=state.name, reason=str(error))
+        except (ChildFailed, Corrupted, DomainError) as error:
+            log.warning("model not warmed", model=state.name, reason=str(error))
+        else:
+            return True
+        return False
 
     async def lacks_blobs(self) -> bool:
         """Whether the store is away, and not just one of its blobs."""
@@ -145,7 +163,7 @@ class InferenceWorker:
                 await self.warm(await asyncio.to_thread(self._say_alive, held()))
             except (psycopg.Error, DomainError) as error:
                 log.warning("heartbeat not written", error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(BEAT)
+            await asyncio.sleep(BEAT if self.warmed.is_set() else FIRST_BEATS)
 
     @asynccontextmanager
     async def at_work(self, *, held: Callable[[], Sequence[UUID]] = tuple) -> AsyncIterator[None]:
@@ -186,6 +204,11 @@ class InferenceWorker:
             if held:
                 connection.execute(HELD, (list(held),))
             return dict(connection.execute(IN_USE).fetchall())
+
+    def _is_caught_up(self) -> bool:
+        """Whether the read models show the whole log, so that a model they lack does not exist."""
+        row = self._connected().execute(CAUGHT_UP).fetchone()
+        return row is not None and bool(row[0])
 
     def _say_gone(self) -> None:
         with suppress(psycopg.Error), closing(self._connected()) as connection:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
@@ -34,6 +34,7 @@ log = structlog.get_logger()
 SHA256: Final = re.compile("[0-9a-f]{64}")
 DERIVED: Final = re.compile("[a-z0-9_-]+(/[a-z0-9_-]+)*")
 ABANDONED: Final = 86400.0  # seconds after which an upload without an end is swept away
+UNFINISHED: Final = "upload-"  # how the names of files for uploads under way begin; a spool may hold other things
 KNOWN_AT_ONCE: Final = 500
 PATIENCE: Final = 5  # seconds for an answer of S3
 ATTEMPTS: Final = 3
@@ -51,6 +52,8 @@ Clock = Callable[[], float]
 class Place(NamedTuple):
     """Where blobs are: an fsspec file system, its errors that mean "away", and what fsspec does not do as we need it.
 
+    `temporary` opens a new file for bytes that arrive: its descriptor and path. `is_present`: whether a file that is not found is
+    really missing, and not just the disk that it lies on.
     `fetch(path)` gives all bytes; `each` is a `map`, as many at once as is quickest.
     `keep(file, key, media_type)` puts the bytes of a temporary file under `key`, durably, all or nothing; it may move the file away.
     `link(blob, key, internal)` signs an address; `max_url_seconds` is the longest time for which one may be asked.
@@ -58,7 +61,8 @@ class Place(NamedTuple):
 
     files: Any
     root: str
-    uploads: Path
+    temporary: Callable[[], tuple[int, str]]
+    is_present: Callable[[], bool]
     away: tuple[type[Exception], ...]
     fetch: Callable[[str], bytes]
     each: Callable[[Callable[[str], Any], Iterable[str]], Iterable[Any]]
@@ -111,7 +115,7 @@ class Objects:
 
     def put_derived(self, name: str, data: bytes, media_type: str) -> None:
         with _told(self._place, putting=True):
-            descriptor, written = tempfile.mkstemp(dir=self._place.uploads)
+            descriptor, written = self._place.temporary()
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(data)
@@ -166,8 +170,8 @@ class Objects:
 
     def _is_there(self, path: str) -> bool:
         there = bool(self._files.exists(path))
-        if not there:
-            self._place.uploads.stat()  # or nothing is there
+        if not there and not self._place.is_present():
+            raise FileNotFoundError(self._place.root)
         return there
 
     def _listed(self, key: str) -> list[str]:
@@ -184,7 +188,7 @@ class Upload:
         self._place, self._most, self._size = place, most, 0
         self._hash = hashlib.sha256()
         with _told(place, putting=True):
-            descriptor, self._written = tempfile.mkstemp(dir=place.uploads)
+            descriptor, self._written = place.temporary()
             self.file: IO[bytes] = os.fdopen(descriptor, "w+b")
 
     def write(self, chunk: bytes) -> None:
@@ -220,7 +224,7 @@ def _folder(settings: Settings, folder: Path, root: RootKey) -> Place:
     with _told_of(OSError):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         uploads.mkdir(exist_ok=True, mode=0o700)
-        _sweep(uploads)
+        _sweep(uploads.iterdir())
     settled = {str(folder)}
 
     def keep(file: str, key: str, _: str) -> None:
@@ -237,7 +241,9 @@ def _folder(settings: Settings, folder: Path, root: RootKey) -> Place:
         return f"{base.rstrip('/')}/api/blobs/{sign(root, blob)}"
 
     files = fsspec.filesystem("file", skip_instance_cache=True, use_listings_cache=False)
-    return Place(files, str(folder), uploads, (OSError,), _read, map, keep, link, FOLDER_MAX_URL_SECONDS)
+    return Place(
+        files, str(folder), partial(_temporary, uploads), uploads.is_dir, (OSError,), _read, map, keep, link, FOLDER_MAX_URL_SECONDS
+    )
 
 
 def _bucket(settings: Settings, clock: Clock) -> Place:
@@ -269,7 +275,9 @@ def _bucket(settings: Settings, clock: Clock) -> Place:
     bucket = settings.blobs_url.removeprefix("s3://").strip("/")
     inside = at(settings.blobs_endpoint)
     outside = at(settings.blobs_public_endpoint) if settings.blobs_public_endpoint else inside
-    uploads = Path(tempfile.gettempdir())
+    spool = settings.spool_path
+    with suppress(OSError):  # told to the first upload
+        _sweep(spool.glob(f"{UNFINISHED}*"))
 
     def keep(file: str, key: str, media_type: str) -> None:
         within = PUT_WITHIN + os.stat(file).st_size / SLOWEST  # noqa: PTH116 - parsing paths would take longer
@@ -291,7 +299,8 @@ def _bucket(settings: Settings, clock: Clock) -> Place:
         return str((inside if internal else outside).url(f"{bucket}/{key}", expires=blob.ends - int(clock()), **shown))
 
     each = ThreadPoolExecutor(READ_AT_ONCE, thread_name_prefix="blobs").map
-    return Place(inside, bucket, uploads, (OSError, BotoCoreError), inside.cat_file, each, keep, link, S3_MAX_URL_SECONDS)
+    temporary = partial(_spooled, spool)
+    return Place(inside, bucket, temporary, lambda: True, (OSError, BotoCoreError), inside.cat_file, each, keep, link, S3_MAX_URL_SECONDS)
 
 
 def _impatient(address: Any) -> socket.socket:
@@ -307,9 +316,9 @@ def _impatient(address: Any) -> socket.socket:
 def _told(place: Place, *, putting: bool = False) -> Iterator[None]:
     """A driver's errors in our words: what is not there is NotFound (unless it was to be put), all else Unavailable.
 
-    Where not even the folder for uploads is there, nothing is: a disk that is not mounted lacks no single file.
+    Where the whole place is not there, no single file of it is missing: a disk is not mounted.
     """
-    with _told_of(*place.away, lacking=lambda: not putting and place.uploads.is_dir()):
+    with _told_of(*place.away, lacking=lambda: not putting and place.is_present()):
         yield
 
 
@@ -377,9 +386,22 @@ def _remove(path: str) -> None:
         os.unlink(path)  # noqa: PTH108 - parsing paths would take longer
 
 
-def _sweep(uploads: Path) -> None:
-    """What a killed process had under way."""
-    for left in uploads.iterdir():
+def _temporary(folder: Path) -> tuple[int, str]:
+    return tempfile.mkstemp(prefix=UNFINISHED, dir=folder)
+
+
+def _spooled(spool: Path) -> tuple[int, str]:
+    """As `_temporary`, in a folder that is made again when somebody removed it: it holds nothing that lasts."""
+    try:
+        return _temporary(spool)
+    except FileNotFoundError:
+        spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _temporary(spool)
+
+
+def _sweep(leftovers: Iterable[Path]) -> None:
+    """Remove what killed processes had under way."""
+    for left in leftovers:
         with suppress(FileNotFoundError):
             if left.stat().st_mtime < time.time() - ABANDONED:
                 left.unlink()

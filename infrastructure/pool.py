@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 import structlog
 
+from infrastructure.child_environment import PRIVATE_UMASK, python_environment
 from infrastructure.nursery import LENGTH, READY, Answer, Call, Done, Raised, Terms, Wanted
 
 log = structlog.get_logger()
@@ -21,7 +22,7 @@ Lender = Callable[[], Awaitable[bytes]]
 
 BORN_WITHIN: Final = 30.0  # seconds, imports included
 ANSWERS: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)
-ENVIRONMENT: Final = {"LC_ALL": "C.UTF-8", "TZ": "UTC", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
 
 class ChildLost(Exception):
@@ -105,7 +106,8 @@ class Nursery:
 
     def _spawned(self, argv: list[str], descriptor: int) -> subprocess.Popen[bytes]:
         """In this very thread: see above."""
-        return subprocess.Popen(argv, pass_fds=[descriptor], env=ENVIRONMENT, stdin=subprocess.DEVNULL)
+        environment = python_environment(os.environ) | ONE_THREAD
+        return subprocess.Popen(argv, pass_fds=[descriptor], env=environment, stdin=subprocess.DEVNULL, umask=PRIVATE_UMASK)
 
     def _fork(self, terms: Terms, theirs: socket.socket) -> tuple[int, int]:
         if (control := self._control) is None:

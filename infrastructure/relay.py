@@ -14,6 +14,7 @@ import structlog
 from psycopg import AsyncConnection
 
 from domain.errors import Unavailable
+from infrastructure.embedded.child import say_ready
 from infrastructure.heads import EVERY, OFTEN, Heads
 from infrastructure.heartbeat import HEARTBEAT
 from infrastructure.kafka.cloud_events import source_of
@@ -117,9 +118,10 @@ async def _until_due(publisher: Publisher, heads: Heads) -> None:
 
 
 async def _lead_of(leader: AsyncConnection) -> None:
-    """Return once the lead is ours, until the connection ends."""
+    """Return once the lead is ours, until the connection ends. A relay that stands by is ready too."""
     while True:
         row = await (await leader.execute(LEAD, (LOCK,))).fetchone()
+        say_ready()
         if row is not None and row[0]:
             return
         await asyncio.sleep(STANDBY)

@@ -47,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     blobs_public_endpoint: str = ""
     blobs_key: str = ""
     blobs_secret: str = ""
+    spool: Path = Path("spool")
     root_key_file: Path = Path("keys/root.key")
 
     cors_origins: tuple[str, ...] = ()
@@ -84,6 +85,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Where this machine reaches the API."""
         host = LOCAL_ADDRESSES.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def spool_path(self) -> Path:
+        """Where uploads to S3 are collected before they are sent."""
+        return self.spool if self.spool.is_absolute() else self.data / self.spool
 
     @property
     def base_url(self) -> str:

@@ -1,5 +1,6 @@
 """One process that starts the whole system, keeps it running, and takes it down again, however it ends itself."""
 
+import os
 import signal
 import sys
 import threading
@@ -7,11 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from infrastructure.child_environment import PRIVATE_UMASK
 from infrastructure.embedded.child import CannotStart, python
 from infrastructure.embedded.folders import AlreadyRunning
 from infrastructure.embedded.installation import NotRunning, ensure_root_key, root_key_of, running_settings, take_root_key, with_free_port
 from infrastructure.embedded.system import System
 from infrastructure.embedded.tended import Process, says_so, serves
+from infrastructure.postgres.environment import remove_libpq_variables
 from infrastructure.settings import Settings
 
 __all__ = [
@@ -32,9 +35,9 @@ __all__ = [
 ]
 
 PROCESSES = (
-    Process(name="relay", argv=python("api.cli", "relay"), follows_broker=True),
-    Process(name="projector", argv=python("api.cli", "projector"), follows_broker=True),
-    Process(name="inference", argv=python("api.cli", "inference"), follows_broker=True),
+    Process(name="relay", argv=python("api.cli", "relay"), ready=says_so, follows_broker=True),
+    Process(name="projector", argv=python("api.cli", "projector"), ready=says_so, follows_broker=True),
+    Process(name="inference", argv=python("api.cli", "inference"), ready=says_so, follows_broker=True),
     Process(name="api", argv=python("api.cli", "api"), ready=serves("/health/live")),
 )
 
@@ -51,6 +54,8 @@ def up(
 
     The last of `processes` is the first to be stopped.
     """
+    os.umask(PRIVATE_UMASK)
+    remove_libpq_variables(os.environ)
     system = System(settings, processes=processes, prepare=prepare, tell=_to_stderr, verbose=verbose)
     with _signals(system.stop):
         system.run(on_ready or (lambda _: None))

@@ -28,6 +28,7 @@ def operator_error(error: Exception) -> OperatorError | None:
     import httpx
 
     from api.client import Refused
+    from api.http import UnusableEnvironment
     from domain.errors import DomainError, Unavailable
     from infrastructure.backup import NoBackup
     from infrastructure.keys import WrongRootKey
@@ -40,7 +41,7 @@ def operator_error(error: Exception) -> OperatorError | None:
     match error:
         case AlreadyRunning():
             return OperatorError(str(error), TAKEN)
-        case CannotStart() | NoBackup() | SchemaBehind() | SchemaAhead() | Refused():
+        case CannotStart() | NoBackup() | SchemaBehind() | SchemaAhead() | Refused() | UnusableEnvironment():
             return OperatorError(str(error), FAILED)
         case WrongSetting() | WrongRootKey() | DatabaseRefused():
             return OperatorError(str(error), WRONG_USE)

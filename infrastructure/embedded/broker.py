@@ -3,13 +3,13 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from infrastructure.embedded.child import PLAIN_ENVIRONMENT, CannotStart, Child, python
+from infrastructure.child_environment import supervised_environment
+from infrastructure.embedded.child import CannotStart, Child, python
 from infrastructure.embedded.server import Server
-
-NEEDED_BY_PYTHON = ("PYTHONPATH", "LD_LIBRARY_PATH")
 
 
 class Broker(Server):
@@ -21,20 +21,24 @@ class Broker(Server):
     def __init__(self, data: Path) -> None:
         super().__init__(data)
         self._address = self.folder / "broker"
+        self._known = ""
 
     @property
     def url(self) -> str:
-        return self._address.read_text()
+        return self._known
 
     def _started(self) -> Child:
         if find_spec("confluent_kafka") is None:
             raise CannotStart("the embedded broker is not installed: pip install 'bioscope[embedded]', or set BIOSCOPE_KAFKA_URL")
         self._address.unlink(missing_ok=True)
-        environment = PLAIN_ENVIRONMENT | {name: os.environ[name] for name in NEEDED_BY_PYTHON if name in os.environ}
+        self._known = ""
+        environment = supervised_environment(self.data, os.environ)
         return Child(python("infrastructure.embedded.broker", str(self._address)), log=self.log, environment=environment)
 
     def _answers(self) -> bool:
-        return self._address.exists()
+        with suppress(FileNotFoundError):
+            self._known = self._known or self._address.read_text()
+        return bool(self._known)
 
     def _clean(self) -> None:
         self._address.unlink(missing_ok=True)

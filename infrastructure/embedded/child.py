@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from infrastructure.child_environment import NATIVE_ENVIRONMENT, PRIVATE_UMASK
+
 PR_SET_PDEATHSIG = 1
 LOG_MOST = 8 * 1024**2
 READY_FILE = "BIOSCOPE_READY_FILE"
-PLAIN_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -54,7 +55,7 @@ class Child:
         argv: Sequence[str],
         *,
         log: Path,
-        environment: Mapping[str, str] = PLAIN_ENVIRONMENT,
+        environment: Mapping[str, str] = NATIVE_ENVIRONMENT,
         user: int | None = None,
         folder: Path | None = None,
         on_our_death: signal.Signals = signal.SIGKILL,
@@ -73,7 +74,7 @@ class Child:
                 user=user,
                 group=user,
                 extra_groups=None if user is None else [],
-                umask=0o077,
+                umask=PRIVATE_UMASK,
                 preexec_fn=_prepared(os.getpid(), on_our_death),  # noqa: PLW1509 - two system calls, of a library loaded before
             )
         except (OSError, subprocess.SubprocessError) as error:

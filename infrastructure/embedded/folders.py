@@ -1,19 +1,20 @@
-"""Where the embedded system keeps what it keeps: the data folder, with one owner at a time, and a short private one for sockets."""
+"""The folders of the embedded system: the data folder, with one owner at a time, and where its path is long, a short one for sockets."""
 
 import fcntl
 import os
+import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
+from infrastructure.child_environment import TEMPORARY
 from infrastructure.embedded.child import CannotStart
 
 LOCK = "lock"
 KEYS = "keys"  # a root key may lie there before the first start: the one of a backup
-SOCKET_PATH_MOST = 107  # bytes of sun_path less its final NUL (unix(7))
+MAX_SOCKET_PATH = 107  # bytes of sun_path less its final NUL (unix(7))
 LONGEST_SOCKET = "/postgres/.s.PGSQL.5432.lock"
 
 
@@ -36,6 +37,9 @@ def claimed(data: Path) -> Iterator[None]:
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         (data / "logs").mkdir(mode=0o700, exist_ok=True)
+        shutil.rmtree(data / TEMPORARY, ignore_errors=True)
+        make_private(data / TEMPORARY)
+        make_private(run_folder(data))
         yield
     finally:
         os.close(lock)
@@ -88,28 +92,53 @@ def mark(data: Path) -> str:
 
 
 def run_folder(data: Path) -> Path:
-    """A short, private folder for the sockets of `data` (they may not have long paths). Raises CannotStart."""
-    name = f"{mark(data).replace('-', f'-{os.geteuid()}-')}"
-    path = _room(name) / name
-    private = 0o711 if os.geteuid() == 0 else 0o700  # as root, Postgres is somebody else and must pass
+    """The folder in `data` for what lives as long as the system runs: sockets, addresses, who is ready."""
+    return data / "run"
+
+
+def socket_folder(data: Path) -> Path:
+    """`run_folder`, or where its path is too long for sockets, a private folder with a short path. Raises CannotStart."""
+    place = run_folder(data.resolve())
+    return place if fits_sockets(place) else _temporary_socket_folder(data)
+
+
+def fits_sockets(folder: Path) -> bool:
+    return len(os.fsencode(folder)) + len(LONGEST_SOCKET) <= MAX_SOCKET_PATH
+
+
+def make_private(folder: Path, mode: int = 0o700) -> None:
+    """Make `folder`, unless it is there, closed to other users. Raises CannotStart where it is another user's, and OSError."""
+    folder.mkdir(mode=mode, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise CannotStart(f"{folder} belongs to another user: remove it, or set TMPDIR")
+    folder.chmod(mode)
+
+
+def make_socket_folder(folder: Path) -> None:
+    """Raises CannotStart. As root it can be passed through, since Postgres runs as another user."""
     try:
-        path.mkdir(mode=private, exist_ok=True)
-        found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise CannotStart(f"{path} is not ours: remove it, or set TMPDIR")
-        path.chmod(private)
+        make_private(folder, 0o711 if os.geteuid() == 0 else 0o700)
     except OSError as error:
-        raise CannotStart(f"no folder for sockets at {path}: {error.strerror}; set TMPDIR") from None
-    return path
+        raise CannotStart(f"no folder for sockets at {folder}: {error.strerror}; set TMPDIR") from None
 
 
-def _room(name: str) -> Path:
-    """The first temporary folder that is short enough and, for root, open to other users."""
-    for candidate in (Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")):  # noqa: S108 - what we make there is private
-        short = len(os.fsencode(candidate / name)) + len(LONGEST_SOCKET) <= SOCKET_PATH_MOST
-        if short and candidate.is_dir() and os.access(candidate, os.W_OK) and (os.geteuid() != 0 or passable(candidate)):
-            return candidate
-    raise CannotStart("no temporary folder with a short name is writable: set TMPDIR")
+def _temporary_socket_folder(data: Path) -> Path:
+    name = mark(data).replace("-", f"-{os.geteuid()}-")
+    for parent in _temporary_folders():
+        with suppress(CannotStart):
+            if fits_sockets(parent / name) and (os.geteuid() != 0 or passable(parent)):
+                make_socket_folder(parent / name)
+                return parent / name
+    raise CannotStart(
+        f"the path of {data} is too long for sockets (at most {MAX_SOCKET_PATH} bytes), and no temporary folder can be used instead:"
+        " choose a shorter path with --data, or set TMPDIR to a folder with a short path that you can write to"
+    )
+
+
+def _temporary_folders() -> list[Path]:
+    named = [Path(os.environ[name]) for name in ("TMPDIR", "XDG_RUNTIME_DIR") if os.environ.get(name)]
+    return [folder for folder in (*named, Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")) if folder.is_dir()]  # noqa: S108 - made private
 
 
 def passable(folder: Path) -> bool:

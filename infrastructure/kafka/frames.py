@@ -205,9 +205,16 @@ class NoTables(TableManager):
         await self.recovery.start()
 
 
+class DisklessApp(faust.App):
+    """A Faust app that writes no files: without tables it needs no data directory."""
+
+    def _create_directories(self) -> None:
+        """Do nothing. The base class creates GROUP-data in the working directory, which may be read-only."""
+
+
 def frame_app(group: str, brokers: str) -> faust.App:
     """Settings that stood every fault tried, with up to three members, on Apache Kafka (docs/decisions/0030)."""
-    return faust.App(
+    return DisklessApp(
         group,
         broker=[f"aiokafka://{broker.strip()}" for broker in brokers.split(",")],
         store="memory://",

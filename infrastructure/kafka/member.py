@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer
 from faust.exceptions import ConsumerNotStarted, NotReady
 from faust.types import TP
 
+from infrastructure.embedded.child import say_ready
 from infrastructure.heartbeat import HEARTBEAT
 from infrastructure.kafka.broker import AWAY, answers, hush, make_topics, topics_made
 from infrastructure.kafka.frames import Frame, FrameConsumer, FrameSchema, FrameTransport, Reader, frame_app
@@ -26,6 +27,11 @@ log = structlog.get_logger()
 
 HUNG_AFTER: Final = 20.0  # seconds without progress, while the broker answers; a first join can take 11
 LEAVING: Final = 0.5  # seconds that leaving the group may take
+JOIN_CHECK_SECONDS: Final = 0.1
+
+
+async def _at_once() -> None:
+    """For a process that needs no preparation."""
 
 
 class FrameWorker(faust.Worker):
@@ -37,7 +43,8 @@ class Member:
     """Reads `topics` for `reader` as one of `group`, until SIGTERM (exit code 0) or an error (1; the supervisor starts it again).
 
     `beside` are coroutines that run all the time, from before there is a broker; when one ends or raises, so does the process.
-    `finish` ends what is under way, on SIGTERM.
+    `finish` ends what is under way, on SIGTERM. The supervisor is told that this process is ready once `prepared` has returned and the
+    group is joined. A broker that does not answer is not waited for, since all else works without it.
     """
 
     def __init__(self, settings: Settings, *, group: str, topics: Sequence[str], reader: Reader, name: str) -> None:
@@ -79,7 +86,12 @@ class Member:
             asyncio.run_coroutine_threadsafe(thread._ensure_consumer().commit(cast(Any, offsets)), thread.thread_loop)
         )
 
-    def run(self, *beside: Callable[[], Coroutine[Any, Any, None]], finish: Callable[[], Awaitable[None]]) -> NoReturn:
+    def run(
+        self,
+        *beside: Callable[[], Coroutine[Any, Any, None]],
+        finish: Callable[[], Awaitable[None]],
+        prepared: Callable[[], Awaitable[object]] = _at_once,
+    ) -> NoReturn:
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         for topic in self._topics:
@@ -89,6 +101,7 @@ class Member:
         self._start(loop, HEARTBEAT.beat_always())
         for work in beside:
             self._start(loop, self._or_leave(work(), ends=False))
+        self._start(loop, self._or_leave(self._report_ready(prepared)))
         loop.run_until_complete(self._or_leave(topics_made(self._brokers)))
         hush()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
@@ -136,6 +149,12 @@ class Member:
             log.exception("cannot go on", process=self.name)
         self.leave(1)
 
+    async def _report_ready(self, prepared: Callable[[], Awaitable[object]]) -> None:
+        await prepared()
+        while not self._has_joined() and await asyncio.to_thread(answers, self._brokers):  # noqa: ASYNC110 - Faust offers no event
+            await asyncio.sleep(JOIN_CHECK_SECONDS)
+        say_ready()
+
     async def _stop(self, finish: Callable[[], Awaitable[None]]) -> NoReturn:
         self._finishing = True
         try:
@@ -170,8 +189,11 @@ class Member:
                 log.critical("nothing moves although the broker answers", process=self.name, seconds=HUNG_AFTER)
                 self.leave(1)
 
+    def _has_joined(self) -> bool:
+        return self.assigned is not None and self._consumer().flow_active and not self._app.rebalancing
+
     def _healthy(self, now: dict[TP, int], before: dict[TP, int]) -> bool:
-        if self.assigned is None or not self._consumer().flow_active or self._app.rebalancing:
+        if not self._has_joined():
             return False
         if now != before:
             return True

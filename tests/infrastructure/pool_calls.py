@@ -29,6 +29,10 @@ def pid() -> int:
     return os.getpid()
 
 
+def home() -> str:
+    return os.environ["HOME"]
+
+
 def condition() -> dict[str, int]:
     return {
         "nice": os.nice(0),

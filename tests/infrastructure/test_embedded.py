@@ -16,10 +16,11 @@ import psycopg
 import pytest
 import redis
 
+from infrastructure.embedded import folders
 from infrastructure.embedded import postgres as postgres_module
 from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.child import CannotStart, Child, last_words, open_log, python
-from infrastructure.embedded.folders import mark, passable, run_folder
+from infrastructure.embedded.folders import mark, passable, run_folder, socket_folder
 from infrastructure.embedded.postgres import Postgres, installed, processes_marked
 from infrastructure.embedded.redis import Redis
 from infrastructure.embedded.tended import Tended
@@ -204,23 +205,145 @@ def test_each_server_stops_and_leaves_nothing_in_the_run_folder(used):
 
 def test_sockets_and_logs_are_closed_to_others(used):
     with Postgres(used) as server, Redis(used) as cache:
-        folders = [run_folder(used), run_folder(used) / "postgres"]
-        sockets = [run_folder(used) / "postgres" / ".s.PGSQL.5432", Path(cache.url.removeprefix("unix://"))]
-        logs = [server.log, cache.log]
-        for path in [*folders[1:], *sockets, *logs]:
-            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
-        assert stat.S_IMODE(folders[0].stat().st_mode) & 0o066 == 0
+        for path in [server.socket_folder, cache.socket_folder, server.socket, cache.socket, server.log, cache.log]:
+            assert stat.S_IMODE(path.stat().st_mode) & 0o066 == 0, path
 
 
-def test_a_run_folder_of_somebody_else_is_refused(data):
+@pytest.fixture
+def long(data, tmp_path):
+    """A data folder whose path is too long for sockets, and a temporary folder for them."""
+    place = data / ("long " * 20)
+    place.mkdir(mode=0o700)
+    return place
+
+
+@pytest.fixture
+def temporary(monkeypatch):
+    """An empty folder with a short path, which TMPDIR names."""
+    with tempfile.TemporaryDirectory(prefix="b-") as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def test_sockets_lie_in_the_data_folder_where_its_path_is_short_enough():
+    with tempfile.TemporaryDirectory(prefix="b-") as folder:
+        data = Path(folder).resolve()
+        assert Postgres(data).socket.is_relative_to(data)
+        assert Redis(data).socket.is_relative_to(data)
+
+
+def test_sockets_of_a_data_folder_with_a_long_path_lie_in_a_private_temporary_folder(long, temporary):
+    with Postgres(long) as server, Redis(long) as cache, redis.Redis.from_url(cache.url) as client:
+        assert rows(server, "select 1") == [(1,)]
+        assert client.ping()
+        (folder,) = temporary.iterdir()
+        assert stat.S_IMODE(folder.stat().st_mode) & 0o066 == 0
+        assert server.socket.is_relative_to(folder)
+        assert cache.socket.is_relative_to(folder)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_temporary_folder_for_sockets_of_somebody_else_is_not_used(long, temporary):
     if not AS_ROOT:
         pytest.skip("only root can make a folder for another user")
-    shutil.rmtree(path := run_folder(data))
-    path.mkdir()
-    os.chown(path, NOBODY, NOBODY)
-    with pytest.raises(CannotStart, match="is not ours"):
-        Redis(data)
-    os.chown(path, 0, 0)
+    theirs = socket_folder(long)
+    os.chown(theirs, NOBODY, NOBODY)
+    ours = socket_folder(long)
+    assert ours != theirs
+    assert ours.stat().st_uid == os.geteuid()
+    ours.rmdir()
+
+
+def test_without_any_temporary_folder_a_path_that_is_too_long_is_refused_in_a_sentence(long, monkeypatch):
+    monkeypatch.setattr(folders, "_temporary_folders", list)
+    with pytest.raises(CannotStart, match=r"too long for sockets \(at most 107 bytes\).* choose a shorter path with --data, or set TMPDIR"):
+        Redis(long)
+
+
+@pytest.mark.parametrize("kind", [Postgres, Redis])
+def test_a_server_notices_that_its_socket_was_removed(used, kind):
+    with kind(used) as server:
+        assert not server.lost_socket()
+        server.socket.unlink()
+        assert server.lost_socket()
+        server.stop()
+        server.start()
+        eventually_ready(server)
+        assert not server.lost_socket()
+
+
+def eventually_ready(server):
+    until = time.monotonic() + 30
+    while not server.ready() and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def test_a_removed_address_file_does_not_make_the_broker_forget_its_address(data):
+    with Broker(data) as broker:
+        known = broker.url
+        shutil.rmtree(run_folder(data))
+        assert broker.url == known
+        assert broker.ready()
+
+
+def test_a_copy_of_the_data_folder_works_though_modes_and_owner_were_lost(used, tmp_path):
+    with Postgres(used) as server, psycopg.connect(server.owner_url) as connection:
+        connection.execute("create table kept as select 7 as n")
+    copy = tmp_path / "copy"
+    shutil.copytree(used, copy)
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        if AS_ROOT:
+            os.chown(path, 0, 0)
+    with Postgres(copy) as server:
+        assert rows(server, "select n from kept") == [(7,)]
+    assert stat.S_IMODE((copy / "postgres").stat().st_mode) == 0o700
+
+
+def test_a_moved_data_folder_works(used, tmp_path):
+    with Postgres(used) as server, psycopg.connect(server.owner_url) as connection:
+        connection.execute("create table kept as select 7 as n")
+    moved = used.rename(tmp_path / "moved")
+    with Postgres(moved) as server:
+        assert rows(server, "select n from kept") == [(7,)]
+
+
+def test_a_user_without_a_name_can_make_a_cluster():
+    """As root, since only root can become such a user."""
+    if not AS_ROOT:
+        pytest.skip("only root becomes another user")
+    folder = Path(tempfile.mkdtemp(prefix="bioscope-test-"))
+    os.chown(folder, NAMELESS, NAMELESS)
+    try:
+        done = subprocess.run(
+            [*as_somebody_else(NAMELESS), sys.executable, "-c", NAMELESS_START, str(folder / "data")],
+            capture_output=True,
+            text=True,
+            env={"PATH": os.defpath, "HOME": str(folder)},
+            cwd=Path(__file__).parents[2],
+            timeout=60,
+            check=False,
+        )
+    finally:
+        shutil.rmtree(folder)
+    if "has no entry in /etc/passwd" in done.stderr:
+        assert "add one, start as a user that has one, or set BIOSCOPE_POSTGRES_URL" in done.stderr
+        pytest.skip("this machine allows no user namespaces: the start is refused in a sentence")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(NAMELESS), "1"]
+
+
+NAMELESS = 123_456
+NAMELESS_START = """
+import os, sys, psycopg
+from pathlib import Path
+from infrastructure.embedded.postgres import Postgres
+data = Path(sys.argv[1])
+data.mkdir(mode=0o700)
+with Postgres(data) as server, psycopg.connect(server.owner_url) as connection:
+    print((data / "postgres" / "PG_VERSION").stat().st_uid, connection.execute("select 1").fetchone()[0])
+"""
 
 
 def test_a_restarted_broker_has_another_address(data):
@@ -252,11 +375,11 @@ def test_a_dead_server_says_why_when_asked_whether_it_is_ready(data):
             server.ready()
 
 
-def as_somebody_else():
+def as_somebody_else(user=NOBODY):
     """A command prefix that becomes another user; where the interpreter lies in a folder closed to others, with leave to pass it alone."""
     if not AS_ROOT:
         return []
-    prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     if not all(passable(Path(path).parent) for path in (sys.executable, Path(sys.executable).resolve(), __file__)):
         prefix += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     if shutil.which("setpriv") is None or subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode != 0:

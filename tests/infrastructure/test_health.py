@@ -9,6 +9,7 @@ import msgspec
 import psycopg
 import pytest
 
+from infrastructure.crashes import CRASHES_OF_A_LOOP, crashes_file, record_crash
 from infrastructure.health import PATIENCE, REMEMBERED, Examination, told
 from infrastructure.memory_blobs import MemoryBlobs
 from infrastructure.reads import ReadDatabase
@@ -75,6 +76,20 @@ async def test_nobody_scheduling_and_nobody_at_work_are_told(settings, owner_url
     assert not found["scheduler"].ok
     assert not found["inference"].ok
     assert "inference process running?" in found["inference"].detail
+
+
+async def test_a_process_that_ends_again_and_again_is_reported_though_it_answers(settings, owner_url):
+    file = crashes_file(settings.data)
+    file.parent.mkdir(parents=True)
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        connection.execute("insert into ops.workers values ('a/bulk', now(), 2, 'bulk')")
+    for _ in range(CRASHES_OF_A_LOOP - 1):
+        record_crash(file, "inference")
+    assert (await examined(settings))["inference"].ok
+    record_crash(file, "inference")
+    found = await examined(settings)
+    assert (found["inference"].ok, found["redis"].ok) == (False, True)
+    assert found["inference"].detail == "inference ended 3 times within a minute: see inference.log in the logs of the data folder"
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,34 @@ async def test_the_urgent_lane_is_warm_for_what_is_in_production(settings, log, 
         assert bench.said(task).provenance.worker == worker.name
 
 
+async def test_a_worker_is_ready_once_a_production_model_has_run(settings, log, blobs, project):
+    await asyncio.to_thread(register_shipped, blobs, log)
+    worker = InferenceWorker(settings, log=log, blobs=blobs)
+    async with worker.at_work():
+        await asyncio.sleep(1.5)
+        assert not worker.warmed.is_set(), "the read models do not show the models yet"
+        project()
+        await until(worker.warmed.is_set, seconds=20)
+        assert blobs.reads != []
+
+
+async def test_a_worker_without_any_model_is_ready(settings, log, blobs):
+    worker = InferenceWorker(settings, log=log, blobs=blobs)
+    async with worker.at_work():
+        await until(worker.warmed.is_set, seconds=10)
+    assert blobs.reads == []
+
+
+async def test_a_worker_whose_models_cannot_be_run_is_not_ready(settings, log, blobs, project):
+    await asyncio.to_thread(register_shipped, blobs, log)
+    project()
+    worker = InferenceWorker(settings, log=log, blobs=Noting())
+    async with worker.at_work():
+        await until(lambda: len(worker._warmed) == 2, seconds=20)
+        await asyncio.sleep(1)
+        assert not worker.warmed.is_set()
+
+
 async def test_both_lanes_answer_and_nothing_is_left_of_them(settings, log, blobs):
     worker = InferenceWorker(settings, log=log, blobs=blobs)
     async with worker.at_work():

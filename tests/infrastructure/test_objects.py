@@ -3,15 +3,20 @@
 import errno
 import hashlib
 import os
+import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import msgspec
 import pytest
 
 from application.downloads import SignedBlob, content_disposition
@@ -24,6 +29,7 @@ from infrastructure.signed_urls import sign, verify_signed
 from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server
 
 ROOT = RootKey(bytes(32))
+SPOOL = Path(tempfile.gettempdir(), "bioscope-test-spool")
 DATA = b"\xff\xd8 not really a picture" * 100
 PICTURE = {"filename": "cell.jpg", "media_type": "image/jpeg", "inline": True, "seconds": 60}
 
@@ -35,7 +41,7 @@ def endpoint(tmp_path_factory):
 
 
 def on_s3(endpoint, *, clock=time.time, **more):
-    given = {"blobs_url": f"s3://{BUCKET}", "blobs_endpoint": endpoint, "blobs_key": KEY, "blobs_secret": SECRET}
+    given = {"blobs_url": f"s3://{BUCKET}", "blobs_endpoint": endpoint, "blobs_key": KEY, "blobs_secret": SECRET, "spool": SPOOL}
     return open_blobs(Settings(**given | more), ROOT, clock=clock)
 
 
@@ -378,3 +384,44 @@ def test_a_wrong_secret_or_bucket_is_unavailable_not_absent(endpoint):
         given = {"blobs_url": f"s3://{BUCKET}", "blobs_endpoint": endpoint, "blobs_key": KEY, "blobs_secret": SECRET} | wrong
         with pytest.raises(Unavailable):
             put(open_blobs(Settings(**given), ROOT))
+
+
+# ---- the spool of uploads to S3 ------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def unanswered(tmp_path):
+    """Settings of a bucket on a server that does not answer."""
+    return Settings(data=tmp_path / "data", blobs_url="s3://bucket", blobs_endpoint="http://127.0.0.1:1", blobs_key="k", blobs_secret="s")
+
+
+def test_uploads_to_s3_are_collected_in_the_spool(unanswered, tmp_path):
+    upload = open_blobs(msgspec.structs.replace(unanswered, spool=tmp_path / "spool"), ROOT).begin()
+    upload.write(b"abc")
+    (collected,) = (tmp_path / "spool").iterdir()
+    assert stat.S_IMODE((tmp_path / "spool").stat().st_mode) == 0o700
+    assert stat.S_IMODE(collected.stat().st_mode) == 0o600
+    upload.abort()
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_the_spool_lies_in_the_data_folder_and_is_made_again_when_removed(unanswered):
+    store = open_blobs(unanswered, ROOT)
+    for _ in range(2):
+        store.begin().abort()
+        shutil.rmtree(unanswered.data / "spool")
+
+
+def test_a_spool_that_cannot_be_written_is_an_unavailable_store(unanswered):
+    store = open_blobs(msgspec.structs.replace(unanswered, spool=Path("/proc/spool")), ROOT)
+    with pytest.raises(Unavailable):
+        store.begin()
+
+
+def test_old_uploads_are_swept_out_of_a_spool_that_holds_other_things_too(unanswered):
+    spool = unanswered.data / "spool"
+    spool.mkdir(parents=True)
+    for name in ("upload-old", "upload-new", "thesis.txt"):
+        (spool / name).write_text("")
+    for name in ("upload-old", "thesis.txt"):
+        os.utime(spool / name, (0, 0))
+    open_blobs(unanswered, ROOT)
+    assert {path.name for path in spool.iterdir()} == {"upload-new", "thesis.txt"}

@@ -50,6 +50,20 @@ async def until_lost(pool):
     await until(lambda: not any(child and child.alive for child in pool._idle._queue))
 
 
+async def test_a_child_that_runs_models_leaves_nothing_in_the_home_folder(tmp_path, monkeypatch):
+    """onnxruntime would keep an identifier of the machine there, and send it to its vendor."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    nursery = Nursery("infrastructure.looking", CALLS)
+    pool = Pool(nursery, size=1, nice=0, memory_bytes=ROOMY, hang_seconds=20.0)
+    try:
+        assert await pool.run(f"{CALLS}:home", into=str) == str(tmp_path)
+    finally:
+        pool.close()
+        nursery.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_a_call_is_answered():
     async with a_pool() as pool:
         assert await pool.run(f"{CALLS}:add", 2, 3, into=int) == 5

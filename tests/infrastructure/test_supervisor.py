@@ -13,13 +13,17 @@ import time
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import psycopg
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infrastructure.crashes import crash_loops, crashes_file
+from infrastructure.embedded import system as system_module
 from infrastructure.embedded.folders import holder, mark, run_folder
 from infrastructure.embedded.installation import environment
 from infrastructure.embedded.tended import LONGEST_PAUSE, STEADY_AFTER, next_pause
@@ -30,9 +34,11 @@ from infrastructure.supervisor import (
     AlreadyRunning,
     CannotStart,
     NotRunning,
+    Process,
     Stack,
     ensure_root_key,
     running_settings,
+    serves,
 )
 from tests.infrastructure.small_system import FOLLOWER, STEADY, STEADY_API, environment_of, nothing, process
 from tests.infrastructure.test_embedded import NOBODY, as_somebody_else, gone
@@ -63,10 +69,10 @@ def descendants(pid):
 
 
 @contextmanager
-def small_system(data, *options, prefix=()):
+def small_system(data, *options, prefix=(), environment=None):
     """`up` in a process of its own, ready."""
     command = [*prefix, sys.executable, "-m", "tests.infrastructure.small_system", str(data), *options]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         try:
             assert running.stdout.readline() == "ready\n", running.stderr.read()
             yield running
@@ -265,6 +271,48 @@ def test_processes_get_the_addresses_but_no_password_and_no_owners_url(used, mon
 
 
 text = st.text(st.characters(codec="ascii", exclude_characters=", \0", categories=["L", "N", "P"]), min_size=1)
+FOREIGN = {
+    "http_proxy": "http://127.0.0.1:9",
+    "ALL_PROXY": "socks5://127.0.0.1:9",
+    "PGSERVICE": "nowhere",
+    "PGHOST": "/nowhere",
+    "PYTHONPATH": "/nowhere",
+    "PYTHONHASHSEED": "7",
+    "OMP_NUM_THREADS": "99",
+    "LC_ALL": "tlh_KX.ISO-8859-15",
+    "TZ": "Antarctica/Troll",
+    "EDITOR": "ed",
+}
+
+
+def test_processes_inherit_no_variable_by_accident(used):
+    with small_system(used, environment=os.environ | FOREIGN) as running:
+        variables = environment_of(used, "api")
+        environments = of_each(descendants(running.pid), lambda process: (process / "environ").read_bytes())
+    ours = {name: value for name, value in variables.items() if not name.startswith("BIOSCOPE_")}
+    assert set(ours) - {"LD_LIBRARY_PATH", "PYTHONUSERBASE"} == {"PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "ORT_DISABLE_TELEMETRY"}
+    assert (ours["LC_ALL"], ours["TZ"], ours["ORT_DISABLE_TELEMETRY"]) == ("C.UTF-8", "UTC", "1")
+    assert (ours["HOME"], ours["TMPDIR"]) == (str(used), str(used / "tmp"))
+    assert environments
+    for name, value in FOREIGN.items():
+        assert not any(f"{name}={value}\0".encode() in variables for variables in environments)
+
+
+@given(inherited=st.dictionaries(st.sampled_from([*FOREIGN, "BIOSCOPE_TOKEN", "AWS_PROFILE", "SSL_CERT_FILE", "LD_LIBRARY_PATH"]), text))
+def test_credentials_and_certificates_of_s3_are_handed_on_only_where_files_are_stored_there(inherited):
+    wanted = Settings(data=Path("/data"))
+    kept = {name for name in inherited if environment(wanted, inherited).get(name) == inherited[name]}
+    assert kept - {"LC_ALL", "TZ"} <= {"LD_LIBRARY_PATH"}
+    on_s3 = environment(msgspec.structs.replace(wanted, blobs_url="s3://bucket"), inherited)
+    assert {name for name in ("AWS_PROFILE", "SSL_CERT_FILE") if name in inherited} <= set(on_s3)
+
+
+def test_relative_paths_mean_the_same_in_every_working_directory(alone, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    given = msgspec.structs.replace(alone, data=Path("data"), blobs_url="blobs")
+    with Stack(given, processes=[STEADY_API], prepare=nothing):
+        assert environment_of(alone.data, "api")["BIOSCOPE_BLOBS_URL"] == str(tmp_path / "blobs")
+        assert environment_of(alone.data, "api")["BIOSCOPE_DATA"] == str(tmp_path / "data")
 
 
 @given(names=st.lists(text).map(tuple), port=st.integers(0, 65535), json_logs=st.booleans(), seconds=st.floats(0.001, 1e6))
@@ -285,6 +333,13 @@ def test_a_process_that_keeps_dying_ends_the_start_with_what_it_said(alone):
     with pytest.raises(CannotStart, match="api keeps ending; the last it said:\nno such model"):
         Stack(alone, processes=[broken], prepare=nothing).__enter__()
     assert holder(alone.data) is None
+
+
+def test_a_process_that_is_never_ready_ends_the_start_and_is_named(alone, monkeypatch):
+    monkeypatch.setattr(system_module, "PROCESSES_READY_WITHIN", 1.0)
+    sleeping = process("inference", "import time; time.sleep(1000)")
+    with pytest.raises(CannotStart, match="not ready after 1 s: inference; the logs are in"):
+        Stack(alone, processes=[STEADY_API, sleeping], prepare=nothing).__enter__()
 
 
 def test_what_prepare_raises_reaches_the_caller_and_nothing_is_left(used):
@@ -345,6 +400,76 @@ def kept(url):
             return connection.execute("select n from kept").fetchall()
     except psycopg.OperationalError:
         return None
+
+
+@pytest.mark.parametrize("name", ["postgres", "redis"])
+def test_a_server_whose_socket_was_removed_is_started_again_at_the_same_address(used, name):
+    stack = Stack(Settings(data=used, port=0), processes=[STEADY_API], prepare=nothing)
+    with stack as before:
+        unreachable = stack.pid(name)
+        socket_of(before, name).unlink()
+        eventually(lambda: stack.pid(name) != unreachable)
+        eventually(lambda: connects(before.postgres_owner_url) and answers_ping(before.redis_url))
+        assert stack.settings == before
+    assert f"the socket of {name} was removed" in (used / "logs" / "supervisor.log").read_text()
+
+
+def test_a_removed_folder_of_sockets_is_made_again(data, tmp_path):
+    long = tmp_path / ("long " * 20)
+    stack = Stack(Settings(data=long, port=0), processes=[STEADY_API], prepare=nothing)
+    with stack as before:
+        folder = socket_of(before, "redis").parent
+        assert not folder.is_relative_to(long)
+        shutil.rmtree(folder)
+        eventually(lambda: connects(before.postgres_owner_url) and answers_ping(before.redis_url), within=20)
+        assert stat.S_IMODE(folder.stat().st_mode) & 0o066 == 0
+    assert not folder.exists()
+
+
+def socket_of(settings, name):
+    if name == "redis":
+        return Path(settings.redis_url.removeprefix("unix://"))
+    return Path(parse_qs(urlsplit(settings.postgres_owner_url).query)["host"][0], ".s.PGSQL.5432")
+
+
+def answers_ping(url):
+    with suppress(redis.exceptions.ConnectionError), redis.Redis.from_url(url) as client:
+        return client.ping()
+    return False
+
+
+def test_a_process_that_keeps_ending_is_reported_with_its_last_words(alone):
+    told = []
+    stack = Stack(alone, processes=[STEADY_API, LOOPING], prepare=nothing, tell=told.append)
+    with stack:
+        eventually(lambda: "looping" in crash_loops(crashes_file(alone.data)))
+        report = eventually(lambda: next((said for said in told if "keeps ending" in said), None))
+    assert report.startswith("looping keeps ending: 3 times within a minute. The end of ")
+    assert report.endswith("no such model")
+    assert not crashes_file(alone.data).exists()
+
+
+LOOPING = Process(name="looping", argv=(sys.executable, "-c", "raise SystemExit('no such model')"))
+
+
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_a_start_on_ipv6_is_served_and_found(alone, host):
+    served = Process(name="api", argv=(sys.executable, "-c", IPV6_API), ready=serves("/health/live"))
+    with Stack(msgspec.structs.replace(alone, host=host), processes=[served], prepare=nothing) as running:
+        socket.create_connection(("::1", running.port), 1).close()
+
+
+IPV6_API = """
+import os, socket
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+class Server(HTTPServer):
+    address_family = socket.AF_INET6
+class Handler(SimpleHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+Server((os.environ["BIOSCOPE_HOST"], int(os.environ["BIOSCOPE_PORT"])), Handler).serve_forever()
+"""
 
 
 def test_a_server_that_cannot_come_back_is_tried_again_until_it_can(used):

@@ -30,6 +30,10 @@ class Reader:
         if self.behaviour != "ends beside":
             await asyncio.sleep(1000)
 
+    async def prepared(self):
+        if self.behaviour == "unprepared":
+            await asyncio.sleep(1000)
+
     async def finish(self):
         say("finished")
 
@@ -43,7 +47,8 @@ def main(behaviour, brokers):
     member.HUNG_AFTER = 4.0
     reader = Reader(behaviour)
     given = msgspec.structs.replace(Settings(), kafka_url=brokers, kafka_groups=False, kafka_fetch_wait=0.003)
-    member.Member(given, group="readers", topics=(EVENTS,), reader=reader, name="reader").run(reader.beside, finish=reader.finish)
+    reading = member.Member(given, group="readers", topics=(EVENTS,), reader=reader, name="reader")
+    reading.run(reader.beside, finish=reader.finish, prepared=reader.prepared)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infrastructure.embedded.broker import Broker
-from infrastructure.embedded.child import Child, python
+from infrastructure.embedded.child import READY_FILE, Child, python
 from infrastructure.kafka.broker import EVENTS
 from infrastructure.kafka.sending import Sender
 
@@ -19,10 +19,10 @@ def reader(broker_url, tmp_path):
     started = []
 
     def start(behaviour, brokers=broker_url):
-        variables = dict(os.environ) | {"PYTHONPATH": str(Path.cwd())}
-        started.append(
-            Running(Child(python("tests.kafka.readers", behaviour, brokers), log=tmp_path / "reader.log", environment=variables))
-        )
+        variables = dict(os.environ) | {"PYTHONPATH": str(Path.cwd()), READY_FILE: str(tmp_path / "ready")}
+        argv = python("tests.kafka.readers", behaviour, brokers)
+        started.append(Running(Child(argv, log=tmp_path / "reader.log", environment=variables, folder=Path("/proc"))))
+        started[-1].ready = tmp_path / "ready"
         started[-1].log = tmp_path / "reader.log"
         return started[-1]
 
@@ -41,6 +41,12 @@ class Running:
             assert time.monotonic() < end, self.log.read_text()
             time.sleep(0.02)
 
+    def until_ready(self, *, within=20):
+        end = time.monotonic() + within
+        while not self.ready.exists():
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.02)
+
     def ended(self, *, within):
         assert self.child.ended(within=within), self.log.read_text()
         return self.child.exit_code
@@ -54,6 +60,21 @@ def send(brokers, number=1):
         await sender.close()
 
     asyncio.run(sent())
+
+
+def test_it_is_ready_once_it_has_joined_in_a_working_directory_that_cannot_be_written(reader, broker_url):
+    running = reader("well")
+    running.until_ready()
+    assert "joined" in running.log.read_text()
+    send(broker_url)
+    running.until("took")
+
+
+def test_one_that_is_not_prepared_is_not_ready(reader):
+    running = reader("unprepared")
+    running.until("joined")
+    time.sleep(1)
+    assert not running.ready.exists()
 
 
 def test_it_ends_at_once_when_it_is_told_to(reader, broker_url):
@@ -105,6 +126,7 @@ def test_it_waits_for_a_broker_that_is_away(reader, tmp_path_factory):
         url = broker.url
     running = reader("well", url)
     running.until("waiting for Kafka")
+    running.until_ready()
     assert not running.child.ended(within=6)
     running.child.ask_to_stop()
     assert running.ended(within=2) == 0
