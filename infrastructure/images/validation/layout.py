@@ -331,10 +331,17 @@ def _check_combination(page: PageLayout) -> None:
         raise unsupported_layout(directory, "stores its bits in reverse order. Save it with FillOrder 1")
     if page.photometric is Photometric.CMYK and directory.number(INK_SET, CMYK_INKS) != CMYK_INKS:
         raise unsupported_layout(directory, "has inks other than CMYK. Save it as RGB")
-    if page.photometric is Photometric.YCBCR and (page.extra or (page.separate and page.subsampling != (1, 1))):
-        raise unsupported_layout(directory, "stores YCbCr colours in an unusual way. Save it as RGB")
+    if page.photometric is Photometric.YCBCR:
+        _check_ycbcr(page)
     if page.photometric is Photometric.PALETTE and len(colour_map(page)) != 3 << page.bits:
         raise damaged("its palette is missing or broken")
+
+
+def _check_ycbcr(page: PageLayout) -> None:
+    if page.extra or (page.separate and page.subsampling != (1, 1)):
+        raise unsupported_layout(page.directory, "stores YCbCr colours in an unusual way. Save it as RGB")
+    if page.subsampled and page.predictor is not Predictor.NONE:
+        raise unsupported_layout(page.directory, "stores differences of subsampled YCbCr colours. Save it without a predictor, or as RGB")
 
 
 def colour_map(page: PageLayout) -> Sequence[int]:

@@ -63,26 +63,26 @@ class Directory(msgspec.Struct, frozen=True):
         parts = self.file.unpack(f"{2 * count}I", entry.at)
         return tuple(above / below for above, below in zip(parts[::2], parts[1::2], strict=True)) if all(parts[1::2]) else None
 
-    def text(self, tag: int) -> str:
-        """A text up to its closing NUL; empty when absent. Raises DamagedImage (metadata_too_large).
+    def text(self, tag: int, *, most: int | None = None) -> str:
+        """A text up to its closing NUL, or its first `most` bytes; empty when absent. Raises DamagedImage (metadata_too_large).
 
         UTF-8 whatever an XML declaration inside says, Latin-1 where it is not UTF-8, UTF-16 where its bytes begin so.
         """
         entry = self.entries.get(tag)
         if entry is None or entry.kind not in {1, 2, 7}:
             return ""
-        if entry.count > self.file.limits.metadata_bytes:
+        if most is None and entry.count > self.file.limits.metadata_bytes:
             raise DamagedImage(
                 "The description inside the TIFF file is too long. Export it again with less metadata", reason="metadata_too_large"
             )
-        return _decoded(self.file.read(entry.at, entry.count))
+        return _decoded(self.file.read(entry.at, entry.count if most is None else min(entry.count, most)))
 
     def bytes(self, tag: int, *, most: int) -> bytes:
-        """The raw bytes of a tag; empty when absent or longer than `most`."""
+        """The first `most` raw bytes of a tag; empty when absent."""
         entry = self.entries.get(tag)
-        if entry is None or entry.kind not in {1, 2, 7} or entry.count > most:
+        if entry is None or entry.kind not in {1, 2, 7}:
             return b""
-        return self.file.read(entry.at, entry.count)
+        return self.file.read(entry.at, min(entry.count, most))
 
 
 class Tiff:
@@ -164,7 +164,7 @@ class Tiff:
         block = self.read(first, count * self._entry.size)
         entries: dict[int, Entry] = {}
         for index, (tag, kind, values, _) in enumerate(self._entry.iter_unpack(block)):
-            if kind in TYPE_SIZES:
+            if kind in TYPE_SIZES and values:
                 self._add(entries, tag, self._located(kind, values, first + index * self._entry.size))
         (following,) = self.unpack(self._word, first + len(block))
         return entries, following
