@@ -236,6 +236,7 @@ def test_a_refusal_names_the_numbers_that_are_not_supported(tags, named):
     detail = refused(tiff(page(**tags)), UnsupportedImage)
     assert named in detail
     assert "Save it as unsigned integers of 8 or 16 bits" in detail
+    assert ("or as floating-point numbers of 32 bits" in detail) == ("CMYK" not in detail)
 
 
 @pytest.mark.parametrize("part", [0.4, 0.8])

@@ -282,7 +282,7 @@ def _numbers(directory: Directory, photometric: Photometric, limits: ImageLimits
     listed = ", ".join(map(str, sorted(bits)[:8]))
     raise UnsupportedImage(
         f"Page {directory.page} of the TIFF file stores its {colours} pixels as {numbers} of {listed} bits, which is not supported."
-        " Save it as unsigned integers of 8 or 16 bits",
+        f" Save it as unsigned integers of 8 or 16 bits{', or as floating-point numbers of 32 bits' if 'float32' in taken else ''}",
         reason="unsupported_bit_depth",
     )
 
