@@ -159,7 +159,7 @@ def test_deep_pixels_are_stretched_whatever_their_type(dtype):
 
 @pytest.mark.parametrize("dtype", [np.uint32, np.int32, np.float64])
 def test_numbers_of_more_bits_than_the_reader_takes_are_refused(dtype):
-    with pytest.raises(UnsupportedImage, match="not supported. Save it as unsigned integers of 8 or 16 bits"):
+    with pytest.raises(UnsupportedImage, match=r"not supported\. Save it as unsigned integers of 8 or 16 bits"):
         decoded(tiff(np.ones((8, 8), dtype)))
 
 
