@@ -8,8 +8,9 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from domain.errors import DamagedImage, UnsupportedImage
+from domain.errors import DamagedImage, ImageTooLarge, UnsupportedImage
 from infrastructure.images.inspection import inspect
+from infrastructure.images.ome import MAX_PLANES, OmeImage
 from infrastructure.images.reader import open_image
 from infrastructure.images.validation import ImageLimits, examine
 from infrastructure.preprocessing import rendered
@@ -277,3 +278,33 @@ def test_a_tag_without_values_counts_as_missing():
         plane = image.plane()
     np.testing.assert_array_equal(plane.pixels[:, :, 0], RAMP)
     assert [one.code for one in plane.warnings] == ["photometric_assumed"]
+
+
+@pytest.mark.parametrize("marker", [0x42, 0xC8, 0xDE, 0xF7])
+def test_a_jpeg_segment_that_no_decoder_passes_over_is_refused_at_upload(marker):
+    plain = jpeg(40, 20)
+    assert "coded in a rare way" in refused(plain[:2] + segment(marker, b"some words") + plain[2:], UnsupportedImage)
+
+
+ALPHA = {"t258": (SHORT, [32] * 4), "t262": (SHORT, [2]), "t277": (SHORT, [4]), "t338": (SHORT, [2]), "t339": (SHORT, [3] * 4)}
+
+
+@pytest.mark.parametrize(("opacity", "shown"), [(1.0, 102), (255.0, 102), (np.nan, 102), (0.5, 178), (0.0, 255), (-1.0, 255)])
+def test_an_opacity_in_floating_point_is_kept_between_none_and_full(opacity, shown):
+    pixels = np.array([[[1.0, 1.0, 1.0, 0.0], [0.4, 0.4, 0.4, opacity]]], np.float32).tobytes()
+    np.testing.assert_array_equal(rendered(tiff(page(2, 1, **ALPHA, t279=(LONG, [32])), pixels=pixels)).rgb[0, 1], [shown] * 3)
+
+
+def test_a_transparent_colour_counts_for_the_memory_that_a_png_takes():
+    limits = ImageLimits(decoding_bytes=1000 * 13)
+    notes = [[], [chunk(b"tRNS", bytes(6))]]
+    plain, transparent = (bare_png(header(100, 10, 16, 2), *note, chunk(b"IDAT", bytes(9))) for note in notes)
+    assert examine(io.BytesIO(plain), limits=limits)[0].bits == 16
+    with pytest.raises(ImageTooLarge, match="Decoding this image takes"):
+        examine(io.BytesIO(transparent), limits=limits)
+
+
+def test_the_places_that_an_ome_text_names_are_bounded():
+    entries = '<TiffData IFD="0" PlaneCount="256"/>' * 1000
+    image = OmeImage(f'<OME><Image><Pixels DimensionOrder="XYZCT" SizeZ="256">{entries}</Pixels></Image></OME>')
+    assert len(list(image.placed({"Z": 256, "C": 1, "T": 1}))) == MAX_PLANES
