@@ -36,7 +36,7 @@ class WaitSlots:
         """
         position = self._visible.position
         found = await read()
-        if done(found) or self._free <= 0 or not await _body_is_complete(receive):
+        if done(found) or self._is_full() or not await _body_is_complete(receive) or self._is_full():
             return found
         self._free -= 1
         try:
@@ -44,6 +44,9 @@ class WaitSlots:
                 return await self._read_again(position, done, read, interruption)
         finally:
             self._free += 1
+
+    def _is_full(self) -> bool:
+        return self._free <= 0
 
     async def _read_again(
         self, position: int, done: Callable[[T], bool], read: Callable[[], Awaitable[T]], interruption: "asyncio.Task[None]"

@@ -351,6 +351,7 @@ def _tiffs() -> Iterator[Hostile]:
         "an unreadable second page": tiff(page(), page(t259=(SHORT, [2]))),
     }
     yield from _listed("TIFF", unsupported, UnsupportedImage)
+    grey_tile = zeros_packed(96)
     large: Mapping[str, bytes] = {
         "100,000 x 100,000 pixels": tiff(page(t256=(LONG, [100_000]), t257=(LONG, [100_000]))),
         "4 billion pixels wide": tiff(page(t256=(LONG, [2**32 - 1]))),
@@ -371,6 +372,8 @@ def _tiffs() -> Iterator[Hostile]:
         "a million levels": tiff(page(t330=Elsewhere(SHORT, 10**6, 16)), pixels=b"\1\0" * 10**6),
         "2,000 levels, each below another": _nested(2000),
         "JPEG blocks of many parts": _jpeg_strips(25, many_parts),
+        "16 small pages in a tile of 100 Mpx each": tiff(*[page(**_large_tile(10_000, len(grey_tile)))] * 16, pixels=grey_tile),
+        "half a million tiles that share a JPEG": _shared_jpeg_tiles(700),
         "100,000 tags": tiff(*[{**page(), **{40_000 + it: (SHORT, [1]) for it in range(1000)}}] * 100),
     }
     yield from _listed("TIFF", large, ImageTooLarge)
@@ -396,6 +399,18 @@ def _tiffs() -> Iterator[Hostile]:
 
 def _strips(count: int) -> dict[str, Value]:
     return {"t273": (LONG, [16] * count), "t279": (LONG, [64] * count), "t259": (SHORT, [8])}
+
+
+def _large_tile(edge: int, size: int) -> dict[str, Value]:
+    """One tile of so many pixels an edge, packed into `size` bytes, where the page shows a corner of it."""
+    tile = {"t322": (LONG, [edge]), "t323": (LONG, [edge]), "t324": (LONG, [16]), "t325": (LONG, [size])}
+    return {"t259": (SHORT, [8]), "t273": None, "t278": None, "t279": None, **tile}
+
+
+def _shared_jpeg_tiles(across: int) -> bytes:
+    tile, count = jpeg(8, 8, mode="L"), across**2
+    places = {"t322": (LONG, [8]), "t323": (LONG, [8]), "t324": (LONG, [16] * count), "t325": (LONG, [len(tile)] * count)}
+    return tiff(page(8 * across, 8 * across, t259=(SHORT, [7]), t273=None, t278=None, t279=None, **places), pixels=tile)
 
 
 def _huge_value(*, big: bool) -> bytes:

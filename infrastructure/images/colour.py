@@ -50,18 +50,20 @@ def from_palette(indices: NDArray[np.uint8], colour_map: NDArray[np.uint16]) -> 
     return np.ascontiguousarray(colours)[indices]
 
 
-def on_white(rgb: Rgb, alpha: NDArray[Any], *, full: float, associated: bool) -> Rgb:
-    """Composite over white. `alpha` (height, width) from 0 to `full`; `associated`: the colours are multiplied by it already."""
-    shown = np.empty_like(rgb)
+def on_white(rgb: Rgb, alpha: NDArray[Any], *, full: float, associated: bool, out: Rgb) -> Rgb:
+    """Composite over white into `out`, which may be `rgb`.
+
+    `alpha` (height, width) from 0 to `full`, NaN is opaque; `associated`: the colours are multiplied by it already.
+    """
     for rows in _rows(len(rgb)):
         if (alpha[rows] >= full).all():
-            shown[rows] = rgb[rows]
+            out[rows] = rgb[rows]
             continue
-        opacity = (alpha[rows].astype(np.float32) / full)[:, :, None]
+        opacity = np.clip(np.nan_to_num(alpha[rows].astype(np.float32) / full, nan=1.0), 0, 1)[:, :, None]
         colours = rgb[rows].astype(np.float32)
         mixed = (colours if associated else colours * opacity) + WHITE * (1 - opacity)
-        shown[rows] = np.clip(np.rint(mixed), 0, WHITE)
-    return shown
+        out[rows] = np.clip(np.rint(mixed), 0, WHITE)
+    return out
 
 
 def profile_mode(profile: bytes) -> str | None:

@@ -1,6 +1,7 @@
 """The first image of an OME-XML text, as OME-TIFF files carry it in their description."""
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Final
 from xml.parsers import expat
 
@@ -8,6 +9,7 @@ from domain.errors import DamagedImage
 from infrastructure.images.units import length_in_um, positive
 
 MAX_TIFF_DATA: Final = 100_000
+MAX_PLANES: Final = 10_000
 DECLARED_ENCODING: Final = "utf-8"
 """Whatever the declaration says: the text was decoded before, and is handed over in this encoding."""
 
@@ -40,7 +42,10 @@ class OmeImage:
         return self._pixels.get("DimensionOrder", "")
 
     def placed(self, sizes: Mapping[str, int]) -> Iterator[tuple[int, int]]:
-        """(plane, page) for all planes whose page is named; planes are counted with the slowest axis of `order` first."""
+        """(plane, page) for the planes whose page is named, MAX_PLANES at most; the slowest axis of `order` counts first."""
+        return islice(self._placed(sizes), MAX_PLANES)
+
+    def _placed(self, sizes: Mapping[str, int]) -> Iterator[tuple[int, int]]:
         slowest_first = [axis for axis in reversed(self.order) if axis in sizes]
         for entry in self._tiff_data:
             if "IFD" not in entry:
@@ -48,7 +53,7 @@ class OmeImage:
             plane = 0
             for axis in slowest_first:
                 plane = plane * sizes[axis] + _number(entry.get(f"First{axis}", "0"))
-            for following in range(min(_number(entry.get("PlaneCount", "1")), MAX_TIFF_DATA)):
+            for following in range(min(_number(entry.get("PlaneCount", "1")), MAX_PLANES)):
                 yield plane + following, _number(entry["IFD"]) + following
 
     @property

@@ -65,7 +65,8 @@ def render(plane: Plane, *, use_profile: bool = True) -> Rendering:
     rgb, converted = _as_rgb(eight_bit, plane, use_profile=use_profile)
     transparent: tuple[ImageWarning, ...] = ()
     if plane.alpha is not None and (plane.alpha < (full := _full_alpha(plane.alpha))).any():
-        rgb = on_white(rgb, plane.alpha, full=full, associated=plane.associated)
+        out = np.empty_like(rgb) if np.may_share_memory(rgb, plane.pixels) else rgb  # another copy of a large picture has no place
+        rgb = on_white(rgb, plane.alpha, full=full, associated=plane.associated, out=out)
         transparent = (ImageWarning("transparency_on_white", "Transparent pixels are shown and classified on white"),)
     return Rendering(np.ascontiguousarray(rgb), (*plane.warnings, *scaled, *converted, *transparent))
 

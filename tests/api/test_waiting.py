@@ -187,6 +187,24 @@ async def test_a_request_without_a_slot_is_answered_at_once(slots, row, visible)
         assert await second == "accepted"
 
 
+async def test_requests_that_wait_for_their_bodies_take_no_more_slots_than_there_are(slots, row):
+    sent = asyncio.Event()
+
+    class SlowClient(Client):
+        async def receive(self):
+            await sent.wait()
+            return await super().receive()
+
+    async with asyncio.timeout(SOON):
+        requests = [asyncio.create_task(until_set(slots, row, SlowClient())) for _ in range(5)]
+        await row.read_once()
+        sent.set()
+        done, pending = await asyncio.wait(requests, timeout=0.1)
+        await row.change("accepted")
+        assert [await request for request in done] == [None] * 3
+        assert [await request for request in pending] == ["accepted"] * 2
+
+
 async def test_an_error_of_a_later_read_is_raised_and_frees_the_slot(slots, row):
     async with waiting(slots, row) as request:
         await row.change(NotFound("Image not found"))

@@ -8,12 +8,13 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from domain.errors import DamagedImage, UnsupportedImage
+from domain.errors import DamagedImage, ImageTooLarge, UnsupportedImage
 from infrastructure.images.inspection import inspect
+from infrastructure.images.ome import MAX_PLANES, OmeImage
 from infrastructure.images.reader import open_image
 from infrastructure.images.validation import ImageLimits, examine
 from infrastructure.preprocessing import rendered
-from tests.hostile import BYTE, IFD, LONG, RATIONAL, SHORT, bare_png, chunk, ends_early, header, jpeg, page, segment, tiff
+from tests.hostile import ASCII, BYTE, DOUBLE, IFD, LONG, RATIONAL, SHORT, bare_png, chunk, ends_early, header, jpeg, page, segment, tiff
 from tests.images.profiles import icc
 
 LIMITS = ImageLimits()
@@ -303,3 +304,60 @@ def test_colours_that_are_mixed_without_sense_are_refused(luma):
 
 def test_black_and_white_of_one_code_are_refused():
     assert "Save it as RGB" in refused(ycbcr_page((0.299, 0.587, 0.114), (16, 16, 128, 240, 128, 240)), UnsupportedImage)
+
+
+def test_a_tag_without_values_counts_as_missing():
+    with open_image(tiff(page(t262=(SHORT, [])), pixels=RAMP.tobytes()), limits=LIMITS) as image:
+        plane = image.plane()
+    np.testing.assert_array_equal(plane.pixels[:, :, 0], RAMP)
+    assert [one.code for one in plane.warnings] == ["photometric_assumed"]
+
+
+@pytest.mark.parametrize("marker", [0x42, 0xC8, 0xDE, 0xF7])
+def test_a_jpeg_segment_that_no_decoder_passes_over_is_refused_at_upload(marker):
+    plain = jpeg(40, 20)
+    assert "coded in a rare way" in refused(plain[:2] + segment(marker, b"some words") + plain[2:], UnsupportedImage)
+
+
+ALPHA = {"t258": (SHORT, [32] * 4), "t262": (SHORT, [2]), "t277": (SHORT, [4]), "t338": (SHORT, [2]), "t339": (SHORT, [3] * 4)}
+
+
+@pytest.mark.parametrize(("opacity", "shown"), [(1.0, 102), (255.0, 102), (np.nan, 102), (0.5, 178), (0.0, 255), (-1.0, 255)])
+def test_an_opacity_in_floating_point_is_kept_between_none_and_full(opacity, shown):
+    pixels = np.array([[[1.0, 1.0, 1.0, 0.0], [0.4, 0.4, 0.4, opacity]]], np.float32).tobytes()
+    np.testing.assert_array_equal(rendered(tiff(page(2, 1, **ALPHA, t279=(LONG, [32])), pixels=pixels)).rgb[0, 1], [shown] * 3)
+
+
+def test_a_transparent_colour_counts_for_the_memory_that_a_png_takes():
+    limits = ImageLimits(decoding_bytes=1000 * 13)
+    notes = [[], [chunk(b"tRNS", bytes(6))]]
+    plain, transparent = (bare_png(header(100, 10, 16, 2), *note, chunk(b"IDAT", bytes(9))) for note in notes)
+    assert examine(io.BytesIO(plain), limits=limits)[0].bits == 16
+    with pytest.raises(ImageTooLarge, match="Decoding this image takes"):
+        examine(io.BytesIO(transparent), limits=limits)
+
+
+def test_the_places_that_an_ome_text_names_are_bounded():
+    entries = '<TiffData IFD="0" PlaneCount="256"/>' * 1000
+    image = OmeImage(f'<OME><Image><Pixels DimensionOrder="XYZCT" SizeZ="256">{entries}</Pixels></Image></OME>')
+    assert len(list(image.placed({"Z": 256, "C": 1, "T": 1}))) == MAX_PLANES
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        {"t296": (ASCII, b"2\0")},
+        {"t296": (DOUBLE, [2])},
+        {"t305": (ASCII, b"a program with very much to say " * 200_000 + b"\0")},
+        {"t270": (ASCII, b'{"shape": [1e999, 8, 8], "axes": "ZYX"}\0')},
+        {"t270": (ASCII, b'{"shape": [-1, -1, 8, 8], "axes": "TZYX"}\0')},
+    ],
+)
+def test_a_note_of_a_tiff_that_makes_no_sense_hides_no_pixel(note):
+    resolution = {282: (LONG, [1])}
+    np.testing.assert_array_equal(pixels_of(tiff({**page(**note), **resolution}, pixels=RAMP.tobytes()))[:, :, 0], RAMP)
+
+
+def test_a_description_that_is_too_long_is_refused_at_upload_whatever_the_number_of_pages():
+    described = page(t270=(ASCII, b"x" * (5 << 20)))
+    assert all("description" in refused(tiff(described, *others), DamagedImage) for others in ([], [page()]))

@@ -6,12 +6,14 @@ from typing import Final
 
 from domain.errors import DamagedImage, ImageTooLarge
 from infrastructure.images.validation.incremental import Exactly, MarkerAfterScan, Past, Pull, Trailer, Walk, Wanted
-from infrastructure.images.validation.jpeg_frame import Component, Frame, damaged, parts_of, read_frame
+from infrastructure.images.validation.jpeg_frame import Component, Frame, damaged, parts_of, read_frame, unsupported_coding
 from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_memory, cut_off, too_many_parts
 
 START, END, SCAN, RESTART_INTERVAL, APP1, APP2, APP14 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1, 0xE2, 0xEE
 FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 NEVER_HERE: Final = frozenset({0x00, 0x01, START, *range(0xD0, 0xD8)})
+UNKNOWN: Final = frozenset({*range(0x02, 0xC0), 0xC8, 0xDE, 0xDF, *range(0xF0, 0xFE)})
+"""Reserved markers, and those of hierarchical and extended JPEG: no decoder passes over them."""
 MULTI_PICTURE: Final = b"MPF\0"
 MOST_PICTURES: Final = 16
 BYTES_PER_BLOCK: Final = 128
@@ -113,6 +115,8 @@ class Picture:
     def _segment(self, marker: int) -> Marker:
         if marker in NEVER_HERE:
             raise damaged("a marker stands where none may")
+        if marker in UNKNOWN:
+            raise unsupported_coding()
         (length,) = struct.unpack(">H", (yield Exactly(2)))
         if length < 2:
             raise damaged("a part of it has an impossible length")

@@ -175,6 +175,11 @@ class PageLayout(msgspec.Struct, frozen=True, kw_only=True):
         """Bytes of the decoded pixels."""
         return self.width * self.height * self.bands * max(8, self.bits) // 8
 
+    @property
+    def unpacked_tiles(self) -> int:
+        """Bytes of all tiles before compression, which may be far larger than the part of them that is shown. 0 where there are none."""
+        return len(self.blocks.offsets) * self.stored_bytes(self.blocks.width, self.blocks.height) if self.blocks.tiled else 0
+
     def stored_bytes(self, width: int, height: int) -> int:
         """Bytes of a block of that size before compression."""
         if self.subsampled:

@@ -22,6 +22,7 @@ DEPTHS: Final = {GRAY: {1, 2, 4, 8, 16}, RGB: {8, 16}, PALETTE: {1, 2, 4, 8}, GR
 KNOWN_CRITICAL: Final = {b"PLTE", b"IDAT", b"IEND"}
 LONGEST_CHUNK: Final = 2**31 - 1
 ANCILLARY: Final = 0x20
+TRANSPARENCY: Final = b"tRNS"
 
 
 class PngStructure:
@@ -94,6 +95,9 @@ class PngStructure:
             raise _damaged("its picture is torn apart")
         if kind == b"IEND" and (length or b"IDAT" not in self._seen):
             raise _damaged("it holds no picture")
+        if kind == TRANSPARENCY and self._facts is not None:
+            facts = self._facts
+            check_memory(facts.width * facts.height, facts.bands + 1, facts.bits, self._limits)
         self.has_notes |= kind in {b"eXIf", b"iCCP", b"pHYs", b"tEXt", b"zTXt", b"iTXt"}
         self._seen = [*(known for known in self._seen if known in KNOWN_CRITICAL and known != kind), kind]
 

@@ -66,7 +66,7 @@ class _Check:
 
     def page(self, directory: Directory) -> PageLayout:
         page = describe_page(directory, self._limits)
-        self._unpacked += page.unpacked
+        self._unpacked += max(page.unpacked, page.unpacked_tiles)
         check_unpacked(self._unpacked, self._limits)
         self._check_blocks(page)
         for child in self._tiff.below(directory):
@@ -107,19 +107,25 @@ class _Check:
     def _check_jpegs(self, page: PageLayout) -> None:
         """Each block is a JPEG for itself, and decoders would fill up a broken one with gray in silence.
 
-        Several places may share a block (an empty tile), which is walked once; else no byte is walked twice, and `parts` holds for all.
+        Several places may share a block (an empty tile), which is walked once, but decoded as often as it is shown: `parts` holds for
+        all of them. No other byte is walked twice.
         """
-        seen: set[tuple[int, int]] = set()
-        for index, (offset, size) in enumerate(zip(page.blocks.offsets, page.blocks.sizes, strict=True)):
-            if (offset, size) in seen:
-                continue
-            seen.add((offset, size))
-            self._walked += size
-            if self._walked > self._tiff.size:
-                raise damaged("parts of its picture lie one over the other")
-            self._check_jpeg(page, index, self._tiff.read(offset, size))
+        parts: dict[tuple[int, int], int] = {}
+        for index, block in enumerate(zip(page.blocks.offsets, page.blocks.sizes, strict=True)):
+            if block not in parts:
+                parts[block] = self._walk_jpeg(page, index, *block)
+            self._parts += parts[block]
+            if self._parts > self._limits.parts:
+                raise too_many_parts()
 
-    def _check_jpeg(self, page: PageLayout, index: int, data: bytes) -> None:
+    def _walk_jpeg(self, page: PageLayout, index: int, offset: int, size: int) -> int:
+        """How many parts it has."""
+        self._walked += size
+        if self._walked > self._tiff.size:
+            raise damaged("parts of its picture lie one over the other")
+        return self._check_jpeg(page, index, self._tiff.read(offset, size))
+
+    def _check_jpeg(self, page: PageLayout, index: int, data: bytes) -> int:
         structure = JpegStructure(self._limits)
         structure.feed(data)
         found = structure.finish()
@@ -129,9 +135,7 @@ class _Check:
             raise damaged("a part of its picture differs from what it claims")
         if found.width < min(width, page.width - left) or found.height < min(height, page.height - top):
             raise too_few_pixels()
-        self._parts += structure.parts
-        if self._parts > self._limits.parts:
-            raise too_many_parts()
+        return structure.parts
 
 
 def _imagej_stack(page: PageLayout, limits: ImageLimits) -> Iterator[PageLayout]:
