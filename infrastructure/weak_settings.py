@@ -65,15 +65,19 @@ def _refused(given: Settings) -> Iterator[tuple[str, str, str]]:
             yield name, "", "the embedded one is for one machine and one person"
     if not given.public_url.startswith("https://"):
         yield "public_url", given.public_url, "passwords would travel readable; use https"
-    if given.blobs_url and not given.blobs_url.startswith(("s3://", "/")):
-        yield "blobs_url", given.blobs_url, "the folder depends on where a process is started; use an absolute path"
-    if given.blobs_url.startswith("s3://") and not (given.blobs_public_endpoint or given.blobs_endpoint or "https:").startswith("https:"):
-        yield "blobs_public_endpoint", given.blobs_public_endpoint, "images would travel readable; use https"
+    yield from _refused_blobs(given)
     for origin in given.cors_origins:
         if not _is_exact(origin):
             yield "cors_origins", origin, "any page there could call in a user's name; name exact https origins"
     if urlsplit(given.postgres_url).password in GUESSABLE:
         yield "postgres_url", "(hidden)", "its password is guessed first"
+
+
+def _refused_blobs(given: Settings) -> Iterator[tuple[str, str, str]]:
+    if given.blobs_url and not given.blobs_url.startswith(("s3://", "/")):
+        yield "blobs_url", given.blobs_url, "the folder depends on where a process is started; use an absolute path"
+    if given.blobs_url.startswith("s3://") and not (given.blobs_public_endpoint or given.blobs_endpoint or "https:").startswith("https:"):
+        yield "blobs_public_endpoint", given.blobs_public_endpoint, "images would travel readable; use https"
     if given.blobs_secret in GUESSABLE:
         yield "blobs_secret", "(hidden)", "it is guessed first"
 
