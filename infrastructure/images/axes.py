@@ -82,11 +82,17 @@ def _of_tifffile(pages: Sequence[PageLayout], description: str) -> PlaneMap | No
         said = json.loads(description)
         axes = str(said.get("axes", ""))
         shape = [int(length) for length in said["shape"]]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     stacked = axes[: -len(_within(pages[0]))]
     lengths = shape[: len(stacked)]
-    if not LETTERS.fullmatch(axes) or len(axes) != len(shape) or not set(stacked) <= set(STACKED) or len(set(stacked)) != len(stacked):
+    if (
+        not LETTERS.fullmatch(axes)
+        or len(axes) != len(shape)
+        or min(shape) < 1
+        or not set(stacked) <= set(STACKED)
+        or len(set(stacked)) != len(stacked)
+    ):
         return None
     return _map(stacked, dict(zip(stacked, lengths, strict=True)), pages, range(len(pages))) if math.prod(lengths) == len(pages) else None
 

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from infrastructure.images.validation.ycbcr import YcbcrConversion
+
 Rgb = NDArray[np.uint8]
 """(height, width, 3), 8 bits."""
 
@@ -27,13 +29,16 @@ def from_cmyk(inks: NDArray[np.uint8]) -> Rgb:
     return rgb
 
 
-def from_ycbcr(values: NDArray[np.uint8]) -> Rgb:
-    """ITU-R BT.601 over the full range, as JFIF and the defaults of TIFF 6.0 have it."""
+def from_ycbcr(values: NDArray[np.uint8], conversion: YcbcrConversion) -> Rgb:
+    """TIFF 6.0, section 21."""
+    (red, green, blue), (black, white, no_blue, full_blue, no_red, full_red) = conversion.luma, conversion.reference
     rgb = np.empty(values.shape, np.uint8)
     for rows in _rows(len(values)):
         part = values[rows].astype(np.float32)
-        luma, blue, red = part[:, :, 0], part[:, :, 1] - 128, part[:, :, 2] - 128
-        mixed = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=2)
+        luma = (part[:, :, 0] - black) * (255 / (white - black))
+        more_blue = (part[:, :, 1] - no_blue) * (127 / (full_blue - no_blue)) * (2 - 2 * blue)
+        more_red = (part[:, :, 2] - no_red) * (127 / (full_red - no_red)) * (2 - 2 * red)
+        mixed = np.stack([luma + more_red, luma - (more_red * red + more_blue * blue) / green, luma + more_blue], axis=2)
         rgb[rows] = np.clip(np.rint(mixed), 0, 255)
     return rgb
 

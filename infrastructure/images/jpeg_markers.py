@@ -4,24 +4,26 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-APP0, APP14, SCAN = 0xE0, 0xEE, 0xDA
-SHORTEST_BODIES: Final = {(APP0, b"JFIF"): 14, (APP14, b"Adobe"): 12}
+APP0, APP2, APP13, APP14, SCAN = 0xE0, 0xE2, 0xED, 0xEE, 0xDA
+SHORTEST_BODIES: Final = {(APP0, b"JFIF"): 14, (APP2, b"ICC_PROFILE\0"): 14, (APP14, b"Adobe"): 12}
 FILL: Final = 0xFF
 
 
-def without_broken_markers(data: bytes) -> bytes:
-    """Without JFIF and Adobe segments that are too short to say anything: libjpeg passes over them, Pillow fails."""
+def with_usable_segments(data: bytes) -> bytes:
+    """Without JFIF, profile and Adobe segments that are too short to say anything, and without Photoshop's: libjpeg passes over them,
+    Pillow may fail."""
     kept, done = [], 0
     for start, end in _segments(data):
-        if _is_too_short(data[start:end]):
+        if _is_useless(data[start:end]):
             kept.append(data[done:start])
             done = end
     return b"".join([*kept, data[done:]]) if kept else data
 
 
-def _is_too_short(segment: bytes) -> bool:
+def _is_useless(segment: bytes) -> bool:
     marker, body = segment[1], segment[4:]
-    return any(marker == kind and body.startswith(name) and len(body) < least for (kind, name), least in SHORTEST_BODIES.items())
+    too_short = any(marker == kind and body.startswith(name) and len(body) < least for (kind, name), least in SHORTEST_BODIES.items())
+    return too_short or marker == APP13
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:

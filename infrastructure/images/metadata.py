@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from domain.errors import DamagedImage
 from infrastructure.images.axes import PlaneMap, plane_map
 from infrastructure.images.decoding import FAILURES
 from infrastructure.images.ome import OmeImage
@@ -20,6 +21,7 @@ APERIO_PIXEL: Final = re.compile(r"\|\s*MPP\s*=\s*([0-9.]{1,12})")
 APERIO_MAGNIFICATION: Final = re.compile(r"\|\s*AppMag\s*=\s*([0-9.]{1,12})")
 IMAGEJ_UNIT: Final = re.compile(r"^unit=(\S{1,12})\s*$", re.MULTILINE)
 MAX_NAME_LENGTH: Final = 100
+MAX_NAME_BYTES: Final = 1024
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +37,8 @@ def read_metadata(pages: Sequence[PageLayout]) -> Metadata:
     """Of the images of a TIFF. Raises DamagedImage (unsafe_metadata, metadata_too_large)."""
     first = pages[0]
     description = first.directory.text(DESCRIPTION)
-    named = _name(first.directory.text(MAKE), first.directory.text(MODEL)) or _name(first.directory.text(SOFTWARE))
+    make, model, software = (first.directory.text(tag, most=MAX_NAME_BYTES) for tag in (MAKE, MODEL, SOFTWARE))
+    named = _name(make, model) or _name(software)
     if description.lstrip("\ufeff \r\n\t").startswith("<"):
         ome = OmeImage(description.lstrip("\ufeff \r\n\t"))
         return Metadata(
@@ -80,8 +83,16 @@ def _imagej_pixel(page: PageLayout, description: str) -> float | None:
 
 def _resolution(page: PageLayout) -> float | None:
     per_unit = page.directory.ratio(X_RESOLUTION)
-    unit = RESOLUTION_UNITS.get(page.directory.number(RESOLUTION_UNIT, 2))
+    unit = RESOLUTION_UNITS.get(_resolution_unit(page))
     return _fine(length_in_um(str(1 / per_unit), unit)) if per_unit and unit else None
+
+
+def _resolution_unit(page: PageLayout) -> int:
+    """0 for what is no integer."""
+    try:
+        return page.directory.number(RESOLUTION_UNIT, 2)
+    except DamagedImage:
+        return 0
 
 
 def _matched(pattern: re.Pattern[str], text: str) -> float | None:

@@ -1,14 +1,19 @@
 """The chunks of a PNG whose structure holds. Memory does not grow with the file, unless its pixels are asked for."""
 
 import struct
+import zlib
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import BinaryIO, Final
 
 from infrastructure.images.validation.png import SIGNATURE
 
 PIXEL_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
-EXIF: Final = b"eXIf"
-MAX_EXIF_BYTES: Final = 1 << 20
+EXIF, PROFILE, RESOLUTION = b"eXIf", b"iCCP", b"pHYs"
+MAX_NOTE_BYTES: Final = 4 << 20
+RESOLUTION_BYTES: Final = 9
+PIXELS_PER_METRE: Final = 1
+METRES_PER_INCH: Final = 0.0254
 PIECE_BYTES: Final = 1 << 18
 CHECKSUM_BYTES: Final = 4
 
@@ -33,9 +38,35 @@ def pixel_data(file: BinaryIO) -> Iterator[bytes]:
 
 def exif(file: BinaryIO) -> bytes:
     """Empty where there is none of a reasonable length."""
-    lengths = (length for kind, length in _chunks(file) if kind == EXIF)
-    length = next(lengths, 0)
-    return file.read(length) if length <= MAX_EXIF_BYTES else b""
+    return _note(file, EXIF, _chunks(file))
+
+
+def profile(file: BinaryIO, *, most: int) -> bytes:
+    """The first `most` bytes of the embedded ICC profile; empty where there is none. One that cannot be unpacked is given as stored."""
+    note = _note(file, PROFILE, _chunks_before_pixels(file))
+    _, _, packed = note.partition(b"\0")
+    try:
+        return zlib.decompressobj().decompress(packed[1:], most)
+    except zlib.error:
+        return note
+
+
+def dots_per_inch(file: BinaryIO) -> tuple[float, float] | None:
+    """The resolution across and down, where the file states it in pixels per metre."""
+    note = _note(file, RESOLUTION, _chunks_before_pixels(file))
+    if len(note) != RESOLUTION_BYTES or note[-1] != PIXELS_PER_METRE:
+        return None
+    across, down = struct.unpack_from(">II", note)
+    return across * METRES_PER_INCH, down * METRES_PER_INCH
+
+
+def _note(file: BinaryIO, wanted: bytes, chunks: Iterator[tuple[bytes, int]]) -> bytes:
+    length = next((length for kind, length in chunks if kind == wanted), 0)
+    return file.read(length) if length <= MAX_NOTE_BYTES else b""
+
+
+def _chunks_before_pixels(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    return takewhile(lambda chunk: chunk[0] != b"IDAT", _chunks(file))
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:

@@ -7,14 +7,15 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
+from PIL import Image, JpegImagePlugin
 
 from domain.errors import DamagedImage
 from domain.values import ImageWarning
 from infrastructure.images import png_chunks
+from infrastructure.images.colour import MAX_PROFILE_BYTES
 from infrastructure.images.decoding import FAILURES, decoding
 from infrastructure.images.jpeg_completeness import incomplete, with_noise
-from infrastructure.images.jpeg_markers import without_broken_markers
+from infrastructure.images.jpeg_markers import with_usable_segments
 from infrastructure.images.metadata import camera, pixel_size
 from infrastructure.images.orientation import upright
 from infrastructure.images.png_chunks import pixel_chunks
@@ -23,7 +24,7 @@ from infrastructure.images.rendering import Colours, Plane
 from infrastructure.images.validation import UploadGate
 
 ORIENTATION: Final = 0x0112
-"""May stand before a marker, as often as an encoder likes."""
+START_OF_JPEG: Final = b"\xff\xd8"
 JPEG_FILL: Final = frozenset({127, 128})
 """What decoders paint where the data of a JPEG end too early; 127 where the bands are inverted (CMYK)."""
 TRAILER_IGNORED: Final = ImageWarning(
@@ -31,6 +32,18 @@ TRAILER_IGNORED: Final = ImageWarning(
 )
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn; the gate has asked before
+
+
+class Notes(NamedTuple):
+    """What a file says beside its pixels; `profile` as it is embedded, usable or not; `adobe`: whether a JPEG has Adobe's marker."""
+
+    exif: bytes = b""
+    profile: bytes = b""
+    dots_per_inch: tuple[float, float] | None = None
+    adobe: bool = False
+
+
+NO_NOTES: Final = Notes()
 
 
 class RasterMetadata(NamedTuple):
@@ -56,11 +69,9 @@ def check_complete(file: BinaryIO, gate: UploadGate) -> None:
 
 def about(file: BinaryIO) -> RasterMetadata:
     """What the file notes beside its pixels; damaged notes affect no pixel and are left out."""
-    image = _opened(file)
-    if image is None:
-        return RasterMetadata(None, None)
+    notes = _notes(file)
     try:
-        return RasterMetadata(camera(_exif(file, image)), pixel_size(image.info.get("dpi")))
+        return RasterMetadata(camera(_loaded(notes.exif)), pixel_size(notes.dots_per_inch))
     except FAILURES:
         return RasterMetadata(None, None)
 
@@ -72,12 +83,12 @@ def _jpeg(file: BinaryIO, gate: UploadGate) -> Plane:
     if set(pixels[-1, -1].tolist()) <= JPEG_FILL or gate.in_passes:
         assert gate.scan_end is not None
         _check_jpeg(data, gate.scan_end, reduced=not gate.in_passes)
-    about = _opened(file) if gate.has_notes else None
-    if pixels.shape[2] == 4 and about is not None and "adobe" in about.info:
+    notes = _notes(file) if gate.has_notes else NO_NOTES
+    if pixels.shape[2] == 4 and notes.adobe:
         pixels = np.subtract(np.uint8(255), pixels, out=pixels)  # programs that write this marker store inverted inks
     colours = {1: Colours.GREY, 3: Colours.RGB, 4: Colours.CMYK}[pixels.shape[2]]
     warnings = (TRAILER_IGNORED,) if gate.has_trailer else ()
-    return _plane(file, pixels, colours, None, about, warnings)
+    return _plane(pixels, colours, None, notes, warnings)
 
 
 def _png(file: BinaryIO, gate: UploadGate) -> Plane:
@@ -93,24 +104,17 @@ def _png(file: BinaryIO, gate: UploadGate) -> Plane:
     has_alpha = samples.shape[2] in {2, 4}
     pixels, alpha = (samples[:, :, :-1], samples[:, :, -1]) if has_alpha else (samples, None)
     colours = Colours.GREY if pixels.shape[2] == 1 else Colours.RGB
-    return _plane(file, pixels, colours, alpha, _opened(file) if gate.has_notes else None, ())
+    return _plane(pixels, colours, alpha, _notes(file) if gate.has_notes else NO_NOTES, ())
 
 
-def _plane(
-    file: BinaryIO,
-    pixels: NDArray[Any],
-    colours: Colours,
-    alpha: NDArray[Any] | None,
-    about: ImageFile.ImageFile | None,
-    warnings: tuple[ImageWarning, ...],
-) -> Plane:
-    orientation, profile = _orientation(file, about), about.info.get("icc_profile") if about else None
+def _plane(pixels: NDArray[Any], colours: Colours, alpha: NDArray[Any] | None, notes: Notes, warnings: tuple[ImageWarning, ...]) -> Plane:
+    orientation = _orientation(notes)
     return Plane(
         pixels=upright(pixels, orientation),
         colours=colours,
         bits=pixels.dtype.itemsize * 8,
         alpha=None if alpha is None else upright(alpha, orientation),
-        profile=profile if isinstance(profile, bytes) else b"",
+        profile=notes.profile,
         warnings=warnings,
     )
 
@@ -120,31 +124,36 @@ def _check_rows(file: BinaryIO) -> None:
         check_rows(file)
 
 
-def _orientation(file: BinaryIO, image: ImageFile.ImageFile | None) -> int:
+def _orientation(notes: Notes) -> int:
     try:
-        return int(_exif(file, image).get(ORIENTATION, 1)) if image else 1
+        return int(_loaded(notes.exif).get(ORIENTATION, 1))
     except FAILURES:  # damaged EXIF data affect no pixel
         return 1
 
 
-def _exif(file: BinaryIO, image: ImageFile.ImageFile) -> Image.Exif:
+def _loaded(exif: bytes) -> Image.Exif:
     """The EXIF data, and they alone, as browsers have it: Pillow would look for an orientation in XMP and in texts too."""
-    exif = Image.Exif()
-    exif.load(png_chunks.exif(file) if isinstance(image, PngImagePlugin.PngImageFile) else image.info.get("exif", b""))
-    return exif
+    loaded = Image.Exif()
+    loaded.load(exif)
+    return loaded
 
 
-def _opened(file: BinaryIO) -> ImageFile.ImageFile | None:
-    """What Pillow says of the file beside its pixels; None where it cannot make sense of it, which affects no pixel."""
+def _notes(file: BinaryIO) -> Notes:
     file.seek(0)
-    start = file.read(2)
-    file.seek(0)
+    if file.read(2) == START_OF_JPEG:
+        file.seek(0)
+        return _jpeg_notes(file.read())
+    profile = png_chunks.profile(file, most=MAX_PROFILE_BYTES + 1)  # one that is longer cannot be used, which a warning says
+    return Notes(exif=png_chunks.exif(file), profile=profile, dots_per_inch=png_chunks.dots_per_inch(file))
+
+
+def _jpeg_notes(data: bytes) -> Notes:
+    """None where Pillow cannot make sense of the file."""
     try:
-        if start == b"\xff\xd8":
-            return JpegImagePlugin.JpegImageFile(io.BytesIO(without_broken_markers(file.read())))
-        return PngImagePlugin.PngImageFile(file)
+        info = JpegImagePlugin.JpegImageFile(io.BytesIO(with_usable_segments(data))).info
     except FAILURES:
-        return None
+        return NO_NOTES
+    return Notes(exif=info.get("exif", b""), profile=info.get("icc_profile") or b"", dots_per_inch=info.get("dpi"), adobe="adobe" in info)
 
 
 def _decoded_jpeg(data: bytes) -> NDArray[np.uint8]:
@@ -156,7 +165,7 @@ def _decoded_jpeg(data: bytes) -> NDArray[np.uint8]:
 def _check_jpeg(data: bytes, scan_end: int, *, reduced: bool) -> None:
     """`reduced`: all data are unpacked, but few pixels are computed from them. What a progressive picture has last is its finest
     detail, which only shows in full size. Raises DamagedImage (incomplete)."""
-    sound = without_broken_markers(data)
+    sound = with_usable_segments(data)
     if _digest(sound, reduced=reduced) != _digest(with_noise(sound, scan_end - len(data) + len(sound)), reduced=reduced):
         raise incomplete("JPEG")
 

@@ -136,7 +136,7 @@ def _tiff_plane(page: PageLayout, channel: int, unused: tuple[ImageWarning, ...]
         bits=8 if page.photometric is Photometric.PALETTE else page.bits,
         alpha=None if alpha is None else upright(alpha, page.orientation),
         associated=bool(alphas) and page.extra[alphas[0] - page.colours] is ExtraSample.ASSOCIATED_ALPHA,
-        profile=page.directory.bytes(PROFILE, most=MAX_PROFILE_BYTES),
+        profile=page.directory.bytes(PROFILE, most=MAX_PROFILE_BYTES + 1),
         warnings=unused + _assumptions(page, used=len(alphas)),
     )
 
@@ -148,8 +148,8 @@ def _resolved(page: PageLayout, pixels: NDArray[Any]) -> NDArray[Any]:
             return _inverted(pixels, page.bits)
         case Photometric.PALETTE:
             return from_palette(pixels[:, :, 0], np.array(colour_map(page), np.uint16).reshape(3, -1))
-        case Photometric.YCBCR if page.compression is not Compression.JPEG:
-            return from_ycbcr(pixels)
+        case Photometric.YCBCR if page.separate or page.compression is not Compression.JPEG:  # else libjpeg has converted them
+            return from_ycbcr(pixels, page.ycbcr)
         case _:
             return pixels
 

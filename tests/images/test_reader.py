@@ -12,7 +12,9 @@ from domain.errors import DamagedImage, UnsupportedImage
 from infrastructure.images.inspection import inspect
 from infrastructure.images.reader import open_image
 from infrastructure.images.validation import ImageLimits, examine
-from tests.hostile import IFD, LONG, SHORT, bare_png, chunk, ends_early, header, jpeg, page, segment, tiff
+from infrastructure.preprocessing import rendered
+from tests.hostile import BYTE, IFD, LONG, RATIONAL, SHORT, bare_png, chunk, ends_early, header, jpeg, page, segment, tiff
+from tests.images.profiles import icc
 
 LIMITS = ImageLimits()
 NONE, LZW, DEFLATE, PACKBITS, ZSTANDARD = 1, 5, 8, 32773, 50000
@@ -79,6 +81,48 @@ def test_animation_chunks_out_of_order_hide_no_pixel():
 @pytest.mark.parametrize("turned", [png_of(chunk(b"eXIf", UPSIDE_DOWN)), png_of(after=[chunk(b"eXIf", UPSIDE_DOWN)])])
 def test_exif_data_turn_a_png_wherever_they_stand(turned):
     np.testing.assert_array_equal(pixels_of(turned)[:, :, 0], RAMP[::-1, ::-1])
+
+
+LONG_TEXT = chunk(b"zTXt", b"Description\0\0" + zlib.compress(bytes(2 << 20)))
+WIDE_PROFILE = b"a name\0\0" + zlib.compress(icc("wide"))
+
+
+@pytest.mark.parametrize(
+    "note", [LONG_TEXT, *(chunk(name, b"\xff" * 3) for name in (b"acTL", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"pHYs", b"zTXt"))]
+)
+def test_no_other_note_in_a_png_hides_its_orientation(note):
+    np.testing.assert_array_equal(pixels_of(png_of(note, chunk(b"eXIf", UPSIDE_DOWN)))[:, :, 0], RAMP[::-1, ::-1])
+
+
+def coloured_png(*notes):
+    return bare_png(header(3, 1, 8, 2), *notes, chunk(b"IDAT", zlib.compress(b"\0" + bytes([200, 60, 30] * 3))))
+
+
+def test_no_other_note_in_a_png_hides_its_profile():
+    with_text, alone = (rendered(coloured_png(*notes, chunk(b"iCCP", WIDE_PROFILE)), use_profile=True) for notes in ([LONG_TEXT], []))
+    np.testing.assert_array_equal(with_text.rgb, alone.rgb)
+    assert [one.code for one in with_text.warnings] == ["colour_profile_converted"]
+
+
+@pytest.mark.parametrize("packed", [b"no profile", zlib.compress(icc("wide") + bytes(5 << 20))])
+def test_a_profile_of_a_png_that_cannot_be_used_gives_a_warning(packed):
+    found = rendered(coloured_png(chunk(b"iCCP", b"a name\0\0" + packed)), use_profile=True)
+    assert [one.code for one in found.warnings] == ["colour_profile_ignored"]
+
+
+def test_a_profile_of_a_tiff_that_is_too_long_gives_a_warning():
+    tags = {"t258": (SHORT, [8] * 3), "t262": (SHORT, [2]), "t277": (SHORT, [3]), "t34675": (BYTE, bytes(5 << 20))}
+    found = rendered(tiff(page(4, 4, **tags, t279=(LONG, [48]))), use_profile=True)
+    assert [one.code for one in found.warnings] == ["colour_profile_ignored"]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("note", [segment(0xE2, b"ICC_PROFILE\0"), segment(0xED, b"Photoshop 3.0\x008BIM\0\1")])
+def test_no_broken_note_in_a_jpeg_hides_what_the_others_say(progressive, note):
+    """Adobe's marker says that the inks are inverted, and EXIF data that the picture is upside down."""
+    plain = jpeg(40, 20, mode="CMYK", progressive=progressive)
+    noted = plain[:2] + note + segment(0xE1, b"Exif\0\0" + UPSIDE_DOWN) + plain[2:]
+    np.testing.assert_array_equal(pixels_of(noted), pixels_of(plain)[::-1, ::-1])
 
 
 def test_xmp_turns_no_picture_as_browsers_show_it():
@@ -221,3 +265,40 @@ def test_a_second_palette_is_found_at_upload():
 def test_a_palette_is_not_forgotten_over_many_notes():
     notes = [chunk(b"no" + bytes([65 + place]) + b"e", b"") for place in range(20)]
     assert pixels_of(palette_png(chunk(b"PLTE", bytes(768)), *notes)).shape == (8, 8, 3)
+
+
+COLOURS = np.array(
+    [[[0, 0, 0], [255, 255, 255], [200, 30, 60], [20, 140, 90]], [[90, 90, 90], [10, 20, 250], [240, 230, 20], [128, 0, 128]]]
+)
+
+
+def ycbcr_page(luma, reference):
+    """COLOURS, as TIFF 6.0 mixes them for these parts of red, green and blue, and these codes of black and white."""
+    (red, _, blue), (black, white, no_blue, full_blue, no_red, full_red) = luma, reference
+    y = COLOURS @ luma
+    chroma_blue = (COLOURS[:, :, 2] - y) / (2 - 2 * blue) * (full_blue - no_blue) / 127 + no_blue
+    chroma_red = (COLOURS[:, :, 0] - y) / (2 - 2 * red) * (full_red - no_red) / 127 + no_red
+    stored = np.rint(np.stack([y * (white - black) / 255 + black, chroma_blue, chroma_red], axis=2)).astype(np.uint8)
+    ratios = {"t529": (RATIONAL, ratios_of(luma)), "t532": (RATIONAL, ratios_of(reference))}
+    tags = {"t258": (SHORT, [8] * 3), "t262": (SHORT, [6]), "t277": (SHORT, [3]), "t279": (LONG, [24]), "t530": (SHORT, [1, 1])}
+    return tiff(page(4, 2, **tags, **ratios), pixels=stored.tobytes())
+
+
+def ratios_of(numbers):
+    """Each as one number, whose lower half is divided by its upper half."""
+    return [round(number * 10_000) + (10_000 << 32) for number in numbers]
+
+
+@pytest.mark.parametrize("luma", [(0.299, 0.587, 0.114), (0.2126, 0.7152, 0.0722)])
+@pytest.mark.parametrize("reference", [(0, 255, 128, 255, 128, 255), (16, 235, 128, 240, 128, 240)])
+def test_ycbcr_is_mixed_as_the_page_says(luma, reference):
+    assert np.abs(pixels_of(ycbcr_page(luma, reference)).astype(int) - COLOURS).max() <= 2
+
+
+@pytest.mark.parametrize("luma", [(0, 0, 0), (0.5, 0.5, 0), (0.5, 0.5, 0.5)])
+def test_colours_that_are_mixed_without_sense_are_refused(luma):
+    assert "Save it as RGB" in refused(ycbcr_page(luma, (0, 255, 128, 255, 128, 255)), UnsupportedImage)
+
+
+def test_black_and_white_of_one_code_are_refused():
+    assert "Save it as RGB" in refused(ycbcr_page((0.299, 0.587, 0.114), (16, 16, 128, 240, 128, 240)), UnsupportedImage)

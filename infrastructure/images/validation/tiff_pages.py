@@ -45,6 +45,7 @@ def read_pages(file: BinaryIO, limits: ImageLimits) -> tuple[PageLayout, ...]:
         if directory not in images:
             check.level(directory)
     pages = tuple(check.page(directory) for directory in images)
+    images[0].text(DESCRIPTION)  # one that is too long is refused here
     return tuple(_imagej_stack(pages[0], limits)) if len(directories) == 1 else pages
 
 
