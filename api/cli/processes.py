@@ -14,10 +14,11 @@ DATABASE_WAIT_SECONDS: Final = 30.0  # for a database that is still starting
 @click.command()
 def api() -> None:
     """Serve the API (a process of its own in production)."""
+    given = _process("api", "postgres_url", "redis_url")
+
     from infrastructure.serving import serve
     from infrastructure.supervisor import with_free_port
 
-    given = _process("api", "postgres_url", "redis_url")
     serve("api.cli.processes:asgi", with_free_port(given))
 
 
@@ -40,30 +41,33 @@ def asgi() -> Any:
 @click.command()
 def relay() -> None:
     """Publish the log to Kafka, in order, once; sign its head (a process of its own; one leads, others wait)."""
-    from infrastructure.relay import run_relay
-
     given = _process("relay", "postgres_url", "kafka_url")
     _serve_metrics(given)
+
+    from infrastructure.relay import run_relay
+
     run_relay(given)
 
 
 @click.command()
 def projector() -> None:
     """Build the read models from the log, and schedule jobs (a process of its own; a second one is a hot standby)."""
-    from projections.worker import run_projector
-
     given = _process("projector", "postgres_url", "kafka_url")
     _serve_metrics(given)
+
+    from projections.worker import run_projector
+
     run_projector(given)
 
 
 @click.command()
 def inference() -> None:
     """Decode images and run models (a process of its own; as many as you like)."""
-    from infrastructure.inference import run_inference
-
     given = _process("inference", "postgres_url", "kafka_url")
     _serve_metrics(given)
+
+    from infrastructure.inference import run_inference
+
     run_inference(given)
 
 

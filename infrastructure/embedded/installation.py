@@ -109,9 +109,10 @@ def with_free_port(settings: Settings) -> Settings:
 
 
 def _cannot_listen(settings: Settings, error: OSError) -> str:
-    if isinstance(error, socket.gaierror) or error.errno in NOT_OUR_ADDRESS:
+    number = error.errno or 0
+    if number < 0 or number in NOT_OUR_ADDRESS:  # a name that cannot be resolved has a negative one
         return f"{settings.host} is no address of this machine: correct BIOSCOPE_HOST"
-    address, reason = settings.local_url.removeprefix("http://"), os.strerror(error.errno or 0)
+    address, reason = settings.local_url.removeprefix("http://"), os.strerror(number)
     return f"{address} cannot be listened on ({reason}): choose another port with --port or BIOSCOPE_PORT (0: a free one)"
 
 

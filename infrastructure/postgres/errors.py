@@ -22,7 +22,7 @@ def database_error(error: BaseException) -> DatabaseAway | DatabaseRefused | Non
         case errors.InsufficientPrivilege():
             return DatabaseRefused(
                 f"the database refuses this ({_reason(error)}). The processes use the role bioscope_app;"
-                " migrate, backup, restore and rebuild need the owner's URL: set BIOSCOPE_POSTGRES_OWNER_URL"
+                " migrate, restore and rebuild need the owner's URL: set BIOSCOPE_POSTGRES_OWNER_URL"
             )
         case errors.ReadOnlySqlTransaction():
             return DatabaseRefused(f"the database is read-only ({_reason(error)}): name the primary server in {URLS}")

@@ -3,7 +3,11 @@
 from datetime import datetime
 from uuid import uuid4
 
+import httpx
+import msgspec
 import pytest
+
+from api.app import create_app
 
 pytestmark = pytest.mark.anyio
 
@@ -69,6 +73,24 @@ async def test_the_list_is_narrowed_by_state_and_place(laboratory):
     assert [device["hostname"] for device in (await analyst.get(page.links["next"]["url"])).json()] == ["scope-2"]
     wrong = await analyst.get(f"{DEVICES}?is_online=perhaps")
     assert (wrong.status_code, wrong.json()["errors"][0]["loc"]) == (422, ["query", "is_online"])
+
+
+async def test_links_lead_on_below_a_path_that_a_proxy_removes(laboratory):
+    admin = await laboratory.client("admin")
+    for name in ("scope-1", "scope-2"):
+        await registered(admin, hostname=name)
+    options = msgspec.structs.replace(laboratory.services.options, base_url="https://lab.example.org/bioscope")
+    app = create_app(msgspec.structs.replace(laboratory.services, options=options))
+
+    async def proxy(scope, receive, send):
+        assert scope["path"].startswith("/bioscope/")
+        await app(scope | {"path": scope["path"].removeprefix("/bioscope")}, receive, send)
+
+    address = {"transport": httpx.ASGITransport(proxy), "base_url": "https://lab.example.org/bioscope"}
+    async with httpx.AsyncClient(**address, headers={"Authorization": admin.headers["Authorization"]}) as http:
+        first = await http.get(f"{DEVICES}?page_size=1")
+        second = await http.get(first.url.join(first.links["next"]["url"]))
+        assert {page.json()[0]["hostname"] for page in (first, second)} == {"scope-1", "scope-2"}
 
 
 async def test_a_host_name_belongs_to_one_device_until_it_is_given_up(laboratory):

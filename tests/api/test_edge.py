@@ -161,6 +161,11 @@ async def test_only_hosts_that_are_served_are_answered(laboratory):
         check_problem(await http.get("/api/health"), 421)
         for host in ("bioscope.example.org", "BIOSCOPE.example.org:8000"):
             assert (await http.get("/api/health", headers={"Host": host})).status_code == 200
+    ipv6 = msgspec.structs.replace(narrow, allowed_hosts=("[::1]",))
+    app = create_app(msgspec.structs.replace(laboratory.services, options=ipv6))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://evil.example") as http:
+        for host, status in (("[::1]", 200), ("[::1]:8000", 200), ("[::2]:8000", 421)):
+            assert (await http.get("/api/health", headers={"Host": host})).status_code == status
         probed = await http.get("/health/live", headers={"Host": "127.0.0.1:8000"})
         assert probed.status_code == 200, "who keeps us running asks by address"
 

@@ -141,6 +141,20 @@ async def test_over_tls_the_cookie_is_secure_and_browsers_stay_with_tls(laborato
         assert again.status_code == 200, "by the cookie that the client kept"
 
 
+async def test_below_a_path_cookies_links_and_the_description_carry_it(laboratory):
+    options = msgspec.structs.replace(laboratory.services.options, base_url="https://lab.example.org/bioscope")
+    app = create_app(msgspec.structs.replace(laboratory.services, options=options))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://lab.example.org") as http:
+        answer = await login(http, laboratory.account())
+        assert "path=/bioscope/api/auth" in {part.strip().lower() for part in answer.headers["set-cookie"].split(";")}
+        cookie = {"Cookie": f"refresh_token={answer.json()['refresh_token']}"}
+        stranger = await http.post(REFRESH, headers=cookie | {"Origin": "https://lab.example.org.evil"})
+        assert stranger.status_code == 403
+        assert (await http.post(REFRESH, headers=cookie | {"Origin": "https://lab.example.org"})).status_code == 200
+        assert (await http.get("/api/openapi.json")).json()["servers"] == [{"url": "/bioscope"}]
+    assert (await laboratory.anonymous().get("/api/openapi.json")).json()["servers"] == [{"url": "/"}]
+
+
 async def test_the_form_of_the_documentation_signs_in_too(laboratory):
     address = laboratory.account()
     form = {"grant_type": "password", "username": address, "password": PASSWORD, "scope": "", "client_id": ""}

@@ -1,0 +1,46 @@
+"""The API on an IPv6 address: its URL can be opened, and pages from there may open a WebSocket."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+import pytest
+from websockets.sync.client import connect
+
+from infrastructure.embedded.installation import environment, with_free_port
+
+
+@pytest.fixture(params=["::1", "::"])
+def served(request, settings):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    given = with_free_port(msgspec.structs.replace(settings, host=request.param))
+    with subprocess.Popen([sys.executable, "-P", "-m", "api.cli", "api"], env=environment(given, os.environ)) as server:
+        try:
+            yield given
+        finally:
+            server.terminate()
+
+
+def live(url):
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends:
+        try:
+            return httpx.get(f"{url}/health/live", trust_env=False)
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError("the server does not serve")
+
+
+def test_an_api_on_ipv6_is_reached_by_its_url(served):
+    assert served.base_url == f"http://[::1]:{served.port}"
+    assert live(served.base_url).json() == {"status": "ok"}
+    with connect(f"ws://{urlsplit(served.base_url).netloc}/api/ws", origin=served.base_url, compression=None, proxy=None) as opened:
+        assert opened.response.status_code == 101
