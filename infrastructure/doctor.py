@@ -15,6 +15,7 @@ from domain.errors import DomainError
 from infrastructure.embedded.installation import NotRunning, running_settings
 from infrastructure.keys import DataKeys, RootKey, WrongRootKey
 from infrastructure.objects import open_blobs
+from infrastructure.operations.package_clashes import package_clashes
 from infrastructure.postgres.schema import SchemaBehind, check
 from infrastructure.settings import Settings
 from infrastructure.weak_settings import Finding, good, machine, root_key, weak, weaknesses, wrong
@@ -33,7 +34,7 @@ SOME_KEY: Final = "select owner, value from es.secrets where kind = 'key' limit 
 def examine(settings: Settings) -> list[Finding]:
     """Everything, good and bad. Blocks for some seconds at worst."""
     given = _completed(settings)
-    found = [*weaknesses(given), *machine(given), root_key(given)]
+    found = [*weaknesses(given), *machine(given), *package_clashes(), root_key(given)]
     for what, name, look in LOOKS:
         if getattr(given, name) or (look is _blobs and given.root_key_path.exists()):
             found += _told(what, look, given)
