@@ -18,6 +18,7 @@ from infrastructure.keys import DataKeys, RootKey, WrongRootKey
 from infrastructure.metrics_server import metrics_token
 from infrastructure.model_record import load_record
 from infrastructure.objects import open_blobs
+from infrastructure.operations.package_clashes import package_clashes
 from infrastructure.postgres.schema import SchemaAhead, SchemaBehind, check
 from infrastructure.settings import Settings, WrongSetting
 from infrastructure.shipped import models, shipped_records
@@ -38,7 +39,7 @@ SOME_KEY: Final = "select owner, value from es.secrets where kind = 'key' limit 
 def examine(settings: Settings) -> list[Finding]:
     """Everything, good and bad. Blocks for some seconds at worst."""
     given = _completed(settings)
-    found = [*weaknesses(given), *machine(given), root_key(given)]
+    found = [*weaknesses(given), *machine(given), *package_clashes(), root_key(given)]
     found += [*_told("models", _shipped_models, given), *_told("metrics", _metrics, given)]
     for what, name, look in LOOKS:
         if getattr(given, name) or (look is _blobs and given.root_key_path.exists()):

@@ -185,7 +185,7 @@ def test_commands_refuse_a_database_of_a_newer_release(command, ahead):
     refused(run(*command, **ahead), FAILED, "needs bioscope 99.0.0 or newer")
 
 
-@pytest.mark.parametrize("name", COMMANDS.keys() - {"migrate"})
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"migrate"}))
 def test_commands_refuse_a_database_that_lacks_migrations(name, behind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BIOSCOPE_ADMIN_PASSWORD", "correct horse battery")
