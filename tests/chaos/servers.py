@@ -34,7 +34,7 @@ class Servers:
         postgres, redis = Postgres(_folder(home / "p")), Redis(_folder(home / "r"))
         self._start = {"postgres": postgres.start, "redis": redis.start}
         self._answers = {"postgres": postgres._answers, "redis": redis._answers}
-        sockets = {"postgres": f"{postgres._sockets}/.s.PGSQL.5432", "redis": str(redis._socket)}
+        sockets = {"postgres": str(postgres.socket), "redis": str(redis.socket)}
         for name, path in sockets.items():
             self.links[name] = Link(name, path, chance=chance)
         if s3_program():

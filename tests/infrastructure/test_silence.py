@@ -28,7 +28,7 @@ ROOT = RootKey(bytes(32))
 
 @pytest.fixture
 def link(postgres):
-    link = Link("postgres", f"{postgres._sockets}/.s.PGSQL.5432", chance=random.Random(1))
+    link = Link("postgres", str(postgres.socket), chance=random.Random(1))
     yield link
     link.close()
 
