@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from api.app import create_app
+from tests.contracts.test_data_keys import registered_long_ago
 
 pytestmark = pytest.mark.anyio
 
@@ -105,6 +106,18 @@ async def test_a_host_name_belongs_to_one_device_until_it_is_given_up(laboratory
     assert (await admin.patch(second, json={"hostname": "scope-1"})).status_code == 200
     assert (await admin.delete(second)).status_code == 204
     await registered(admin)
+
+
+async def test_a_device_of_an_older_release_is_read_and_changed_in_clear(laboratory):
+    """Its registration stands in clear in the log; what is said of it later is sealed."""
+    admin, log = await laboratory.client("admin"), laboratory.services.log
+    path = f"{DEVICES}{registered_long_ago(log)}"
+    for changes in ({"firmware_version": "2.0"}, {"name": "Axio 8", "location": "Room 2"}, {"hostname": "scope-2", "location": None}):
+        changed = await admin.patch(path, json=changes)
+        assert (changed.status_code, changes.items() <= changed.json().items()) == (200, True)
+        assert (await admin.get(path)).json() == changed.json()
+    said = b"".join(one.data for one in log.history(path.removeprefix(DEVICES))[1:])
+    assert not [text for text in (b"Axio 8", b"Room 2", b"scope-2") if text in said]
 
 
 async def test_only_administrators_change_devices(laboratory):

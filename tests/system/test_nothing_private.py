@@ -25,7 +25,7 @@ TOPICS = ("bioscope.events", "bioscope.inference-tasks", "bioscope.inference-urg
 
 @pytest.fixture(scope="module")
 def planted(stack, admin):
-    """What was entered, and by whom: a person's own words, and those about a patient."""
+    """What was entered, and by whom: a person's own words, those about a patient, and those about a device."""
     mark = f"canary{uuid4().hex[:12]}"
     address = f"{mark}@example.org"
     made_account(stack, "researcher", address)
@@ -41,6 +41,9 @@ def planted(stack, admin):
         client.call("PATCH", f"/api/images/{uploaded}", json={"filename": f"{mark}-renamed.jpg"})
         job = client.post("/api/classifications/run", {"image_id": uploaded})["id"]
         list(client.watch(job))
+    device = admin.post("/api/devices/", {"name": f"{mark} scope", "hostname": f"{mark}-pc", "location": f"{mark} ward"})["id"]
+    admin.call("PATCH", f"/api/devices/{device}", json={"name": f"{mark} scope 2", "hostname": f"{mark}-pc-2", "location": f"{mark} room"})
+    assert [found["id"] for found in admin.get("/api/devices/", location=f"{mark} room")] == [device]
     return {"mark": mark, "user": UUID(me["id"]), "dataset": dataset, "image": uploaded}
 
 
@@ -59,7 +62,7 @@ def rows_with(settings, schema, mark):
 def test_the_log_and_all_beside_it_hold_no_private_word(stack, planted):
     assert rows_with(stack, "es", planted["mark"]) == []
     assert rows_with(stack, "ops", planted["mark"]) == []
-    assert "users" in rows_with(stack, "read", planted["mark"]), "the words were not planted at all"
+    assert {"users", "devices"} <= set(rows_with(stack, "read", planted["mark"])), "the words were not planted at all"
 
 
 async def test_no_topic_carries_a_private_word(stack, planted):
