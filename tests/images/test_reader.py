@@ -105,7 +105,9 @@ def test_no_other_note_in_a_png_hides_its_profile():
     assert [one.code for one in with_text.warnings] == ["colour_profile_converted"]
 
 
-@pytest.mark.parametrize("packed", [b"no profile", zlib.compress(icc("wide") + bytes(5 << 20))])
+@pytest.mark.parametrize(
+    "packed", [b"no profile", zlib.compress(icc("wide").replace(b"RGB ", b"\xffGB ", 1)), zlib.compress(icc("wide") + bytes(5 << 20))]
+)
 def test_a_profile_of_a_png_that_cannot_be_used_gives_a_warning(packed):
     found = rendered(coloured_png(chunk(b"iCCP", b"a name\0\0" + packed)), use_profile=True)
     assert [one.code for one in found.warnings] == ["colour_profile_ignored"]
