@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from api.terminal import spreadsheet_safe
 from application.image_recheck import Rechecked
 
 MAX_ROWS_SHOWN: Final = 500  # in a table; CSV and JSON are written row by row, however many there are
@@ -44,7 +45,7 @@ class CsvOutput:
         self._writer.writeheader()
 
     def write(self, row: Row) -> None:
-        self._writer.writerow(msgspec.to_builtins(row))
+        self._writer.writerow({name: spreadsheet_safe(value) for name, value in msgspec.to_builtins(row).items()})
 
     def close(self) -> None:
         pass

@@ -1,5 +1,6 @@
 """Stored images, decoded again by the reader of this release: new pictures, corrected metadata, outdated results by name."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
@@ -19,6 +20,8 @@ from domain.access import Actor
 from domain.errors import DomainError, NotFound, Unavailable
 from domain.image import Image, ImageReinspected, Inspection
 
+COMPLETE_ATTEMPTS: Final = 100
+COMPLETE_POLL_SECONDS: Final = 0.1
 MEASURES: Final = ("width", "height", "bands", "dtype", "pages", "axes", "pixel_size_um")
 
 
@@ -129,14 +132,17 @@ class ImageRecheck:
         return uuid5(state.id, f"recheck/{self._reader.version}/{state.version}")
 
 
-def require_complete(images: StoredImages, log: Log) -> None:
-    """Raises Unavailable while the read models, which name the images, lag behind the log."""
+def require_complete(images: StoredImages, log: Log, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Wait until the read models, which name the images, hold what the log holds now. Raises Unavailable when they stay behind."""
     head = log.head()
-    if not images.are_complete(head):
-        raise Unavailable(
-            f"The read models lack some of the {head} events: start the projector, look at `bioscope dead-letters list`, then try again",
-            retry_after=5,
-        )
+    for _ in range(COMPLETE_ATTEMPTS):
+        if images.are_complete(head):
+            return
+        sleep(COMPLETE_POLL_SECONDS)
+    raise Unavailable(
+        f"The read models lack some of the {head} events: start the projector, look at `bioscope dead-letters list`, then try again",
+        retry_after=5,
+    )
 
 
 def _explanation(failure: DomainError) -> str:

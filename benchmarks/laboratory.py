@@ -17,6 +17,7 @@ ACTOR = Actor(id=system_actor("benchmark"), kind="system")
 LABELS = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
 SCORES = (0.93, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01)
 WRITERS = 64
+FOUND = image.Inspection(width=360, height=363, bands=3, dtype="uint8", pages=1, axes="YXS", pixel_size_um=None, reader=2, warnings=())
 
 
 def fill(log: EventLog, *, images: int, jobs: int = 1) -> UUID:
@@ -48,8 +49,7 @@ def uploaded(one: UUID, place: UUID, owner: UUID) -> list[Event]:
     first = image.upload(one, dataset=place, device=None, filename=f"{one}.jpg", **about, by=owner, at=now)  # type: ignore[arg-type]
     state = image.evolve(None, first)
     assert state is not None
-    seen = image.accept(state, width=360, height=363, bands=3, dtype="uint8", pages=1, axes="YXC", pixel_size_um=None, by=ACTOR.id, at=now)
-    return [first, *seen]
+    return [first, *image.accept(state, FOUND, by=ACTOR.id, at=now)]
 
 
 def judged(log: EventLog, names: Sequence[UUID], place: UUID, owner: UUID) -> Iterator[Event]:

@@ -19,7 +19,7 @@ from api.client import Client
 from api.image_folder import scan
 from application.accounts import register
 from application.ports import Blobs, Command
-from benchmarks.laboratory import ACTOR, WRITERS, append
+from benchmarks.laboratory import ACTOR, FOUND, WRITERS, append
 from benchmarks.measure import folder
 from domain import image
 from domain.access import Role
@@ -96,8 +96,7 @@ def with_images(bench: Bench, count: int) -> str:
         first = image.upload(one, dataset=UUID(dataset), device=None, filename=path.name, **about, by=bench.owner, at=now)  # type: ignore[arg-type]
         state = image.evolve(None, first)
         assert state is not None
-        shape = {"width": 360, "height": 363, "bands": 3, "dtype": "uint8", "pages": 1, "axes": "YXC", "pixel_size_um": None}
-        append(bench.log, first, *image.accept(state, **shape, by=ACTOR.id, at=now))  # type: ignore[arg-type]
+        append(bench.log, first, *image.accept(state, FOUND, by=ACTOR.id, at=now))
 
     with ThreadPoolExecutor(WRITERS) as threads:
         list(threads.map(upload, range(count)))

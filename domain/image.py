@@ -155,37 +155,8 @@ def upload(
     )
 
 
-def accept(
-    image: Image,
-    *,
-    width: int,
-    height: int,
-    bands: int,
-    dtype: str,
-    pages: int,
-    axes: str,
-    pixel_size_um: float | None,
-    reader: int,
-    warnings: tuple[ImageWarning, ...],
-    by: UUID,
-    at: datetime,
-) -> list[ImageAccepted]:
-    if image.inspected:
-        return []
-    return [
-        ImageAccepted(
-            **following(image, by=by, at=at),
-            width=width,
-            height=height,
-            bands=bands,
-            dtype=dtype,
-            pages=pages,
-            axes=axes,
-            pixel_size_um=pixel_size_um,
-            reader=reader,
-            warnings=warnings,
-        )
-    ]
+def accept(image: Image, found: Inspection, *, by: UUID, at: datetime) -> list[ImageAccepted]:
+    return [] if image.inspected else [ImageAccepted(**following(image, by=by, at=at), **msgspec.structs.asdict(found))]
 
 
 def reject(image: Image, *, reason: str, detail: str, by: UUID, at: datetime) -> list[ImageRejected]:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from domain.image import Inspection
 from domain.values import ImageWarning
 
 
@@ -24,20 +25,16 @@ class Unseen(msgspec.Struct, frozen=True, tag=True):
     detail: str
 
 
-class Inspected(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """An image whose every pixel was decoded; the fields are those of `infrastructure.images.inspection.Inspection`."""
+class Inspected(Inspection, frozen=True, kw_only=True, tag=True):
+    """An image whose every pixel was decoded. `thumbnail` and `preview` are JPEGs; there is no preview where browsers show the original."""
 
-    width: int
-    height: int
-    bands: int
-    dtype: str
-    pages: int
-    axes: str
-    pixel_size_um: float | None
-    reader: int
-    warnings: tuple[ImageWarning, ...]
     thumbnail: bytes
     preview: bytes | None
+
+
+def inspection_of(found: Inspected) -> Inspection:
+    """Without the pictures."""
+    return msgspec.convert(found, Inspection, from_attributes=True)
 
 
 class Judged(msgspec.Struct, frozen=True):

@@ -8,15 +8,12 @@ from functools import lru_cache
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-import msgspec
-
 from application.image_recheck import ImageRecheck, Rechecked
 from application.pixel_reader import Decoded, DecoderFailed, PixelReader, Prediction, Unreadable
 from application.ports import Blobs
-from domain.image import Inspection
 from domain.model import Version
 from infrastructure.blame import blamed
-from infrastructure.findings import Inspected, Judged, Seen, Unseen
+from infrastructure.findings import Inspected, Judged, Seen, Unseen, inspection_of
 from infrastructure.images.reader import READER_VERSION
 from infrastructure.images.validation import ImageLimits
 from infrastructure.model_record import record_from_json
@@ -52,8 +49,7 @@ class ChildReader:
         )
         if isinstance(answer, Unseen):
             return Unreadable(answer.detail)
-        inspection = msgspec.convert(answer, Inspection, from_attributes=True)
-        return Decoded(inspection=inspection, thumbnail=answer.thumbnail, preview=answer.preview)
+        return Decoded(inspection=inspection_of(answer), thumbnail=answer.thumbnail, preview=answer.preview)
 
     def classify(self, data: bytes, version: Version) -> Prediction | Unreadable:
         async def weights() -> bytes:

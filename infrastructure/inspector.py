@@ -16,7 +16,7 @@ from domain.classification import PlannedImage
 from domain.image import Image, ImageAccepted, ImageRejected
 from infrastructure.blame import ACTOR, blamed, bytes_of
 from infrastructure.figures import IMAGES
-from infrastructure.findings import Inspected, Unseen
+from infrastructure.findings import Inspected, Unseen, inspection_of
 from infrastructure.images.validation import ImageLimits
 from infrastructure.patience import patiently
 from infrastructure.pool import ChildFailed, ChildLost, Pool
@@ -100,17 +100,4 @@ def _decided(state: Image, found: Inspected | Unseen) -> list[ImageAccepted] | l
     now = datetime.now(UTC)
     if isinstance(found, Unseen):
         return image.reject(state, reason=found.reason, detail=found.detail, by=ACTOR.id, at=now)
-    return image.accept(
-        state,
-        width=found.width,
-        height=found.height,
-        bands=found.bands,
-        dtype=found.dtype,
-        pages=found.pages,
-        axes=found.axes,
-        pixel_size_um=found.pixel_size_um,
-        reader=found.reader,
-        warnings=found.warnings,
-        by=ACTOR.id,
-        at=now,
-    )
+    return image.accept(state, inspection_of(found), by=ACTOR.id, at=now)

@@ -13,7 +13,7 @@ from domain.access import Actor, Scope
 from domain.classification import ChunkJudged
 from domain.errors import Invalid
 from domain.events import Event
-from domain.image import ImageAccepted, ImageDeleted, ImageDescribed, ImageReinspected, ImageRejected, ImageUploaded
+from domain.image import ImageAccepted, ImageDeleted, ImageDescribed, ImageReinspected, ImageRejected, ImageUploaded, Inspection
 from domain.values import ImageWarning
 from projections.reading import ADMINISTRATORS, Page, Reads, clamped, only, paged, place_of, subject_of
 from projections.tables import Happened, Look, Table
@@ -124,7 +124,7 @@ def _nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-FOUND_BY_INSPECTION = ("width", "height", "bands", "dtype", "pages", "axes", "pixel_size_um", "reader", "warnings")
+FOUND_BY_INSPECTION = Inspection.__struct_fields__
 KINDS = (ImageUploaded, ImageAccepted, ImageRejected, ImageReinspected, ImageDescribed, ImageDeleted, ChunkJudged)
 TABLE = Table("images", Image, KINDS, keys, fold)
 

@@ -12,8 +12,8 @@ from PIL import Image
 from domain.errors import DamagedImage, DomainError, ImageTooLarge, UnsupportedImage
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-BYTE, ASCII, SHORT, LONG, DOUBLE, IFD, LONG8 = 1, 2, 3, 4, 12, 13, 16
-LAYOUTS = {BYTE: "B", ASCII: "B", SHORT: "H", LONG: "I", DOUBLE: "d", IFD: "I", LONG8: "Q"}
+BYTE, ASCII, SHORT, LONG, RATIONAL, DOUBLE, IFD, LONG8 = 1, 2, 3, 4, 5, 12, 13, 16
+LAYOUTS = {BYTE: "B", ASCII: "B", SHORT: "H", LONG: "I", RATIONAL: "Q", DOUBLE: "d", IFD: "I", LONG8: "Q"}
 ZIP = b"PK\x03\x04" + bytes(26) + b"PK\x05\x06" + bytes(18)
 HTML = b"<html><script>alert(1)</script></html>"
 LAUGHS = (

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from infrastructure.images.validation.ycbcr import Conversion
+from infrastructure.images.validation.ycbcr import YcbcrConversion
 
 Rgb = NDArray[np.uint8]
 """(height, width, 3), 8 bits."""
@@ -29,17 +29,17 @@ def from_cmyk(inks: NDArray[np.uint8]) -> Rgb:
     return rgb
 
 
-def from_ycbcr(values: NDArray[np.uint8], conversion: Conversion) -> Rgb:
-    """(height, width, 3), by the equations of TIFF 6.0, section 21."""
-    red_share, green_share, blue_share = (np.float32(share) for share in conversion.luma)
-    zero = np.array(conversion.reference[::2], np.float32)
-    scale = np.array([255, 127, 127], np.float32) / (np.array(conversion.reference[1::2], np.float32) - zero)
+def from_ycbcr(values: NDArray[np.uint8], conversion: YcbcrConversion) -> Rgb:
+    """TIFF 6.0, section 21."""
+    (red, green, blue), (black, white, no_blue, full_blue, no_red, full_red) = conversion.luma, conversion.reference
     rgb = np.empty(values.shape, np.uint8)
     for rows in _rows(len(values)):
-        luma, blue, red = np.moveaxis((values[rows].astype(np.float32) - zero) * scale, 2, 0)
-        from_red, from_blue = (2 - 2 * red_share) * red, (2 - 2 * blue_share) * blue
-        green = luma - (red_share * from_red + blue_share * from_blue) / green_share
-        rgb[rows] = np.clip(np.rint(np.stack([luma + from_red, green, luma + from_blue], axis=2)), 0, 255)
+        part = values[rows].astype(np.float32)
+        luma = (part[:, :, 0] - black) * (255 / (white - black))
+        more_blue = (part[:, :, 1] - no_blue) * (127 / (full_blue - no_blue)) * (2 - 2 * blue)
+        more_red = (part[:, :, 2] - no_red) * (127 / (full_red - no_red)) * (2 - 2 * red)
+        mixed = np.stack([luma + more_red, luma - (more_red * red + more_blue * blue) / green, luma + more_blue], axis=2)
+        rgb[rows] = np.clip(np.rint(mixed), 0, 255)
     return rgb
 
 

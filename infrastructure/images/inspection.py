@@ -6,9 +6,7 @@ Meant for a process whose memory is limited: 1 GiB of address space is enough fo
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from domain.values import ImageWarning
+from domain.image import Inspection
 from infrastructure.images.reader import READER_VERSION, ImageReader, open_image
 from infrastructure.images.rendering import render
 from infrastructure.images.renditions import PREVIEW_EDGE, THUMBNAIL_EDGE, encode
@@ -17,7 +15,7 @@ from infrastructure.images.validation import ImageLimits
 CMYK_BANDS_OF_JPEG: Final = {"image/jpeg": 4}
 
 
-class Inspection(msgspec.Struct, frozen=True, kw_only=True):
+class InspectedImage(Inspection, frozen=True, kw_only=True):
     """What an image is, once all of it has been decoded.
 
     `width`, `height` in pixels as stored, `bands` per pixel (a palette gives 3) of the first page; `dtype` numpy's name of a band's
@@ -29,22 +27,13 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     media_type: str
-    width: int
-    height: int
-    bands: int
-    dtype: str
-    pages: int
-    axes: str
-    pixel_size_um: float | None = None
-    magnification: float | None = None
-    acquired_with: str | None = None
-    reader: int = READER_VERSION
-    warnings: tuple[ImageWarning, ...] = ()
+    magnification: float | None
+    acquired_with: str | None
     thumbnail: bytes
-    preview: bytes | None = None
+    preview: bytes | None
 
 
-def inspect(data: bytes | Path, *, limits: ImageLimits) -> Inspection:
+def inspect(data: bytes | Path, *, limits: ImageLimits) -> InspectedImage:
     """Decode an image with all its pages. The levels of a pyramid are only checked in their structure, as they repeat a page.
 
     Raises, each with a `reason`: what the gate raises, and DamagedImage (decode_failed, incomplete, unsafe_metadata,
@@ -54,7 +43,8 @@ def inspect(data: bytes | Path, *, limits: ImageLimits) -> Inspection:
         image.check_complete()
         picture = render(image.plane())
         metadata = image.metadata
-        return Inspection(
+        return InspectedImage(
+            reader=READER_VERSION,
             media_type=image.header.media_type,
             width=image.header.width,
             height=image.header.height,

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
+import msgspec
+
 from application.ports import Command
 from domain import classification, image, model
 from domain.access import Actor
@@ -60,19 +62,14 @@ class Workers:
         known = self.log.load(model_id(name), model.evolve)
         await self._append(model.add_version(model_id(name), known, name=name, description="", version=version, by=SYSTEM.id, at=now()))
 
-    async def accept(self, image_id, *, dtype="uint8"):
-        about = {
-            "width": 64,
-            "height": 48,
-            "bands": 3,
-            "dtype": dtype,
-            "pages": 1,
-            "axes": "YXS",
-            "pixel_size_um": 0.25,
-            "reader": 2,
-            "warnings": (),
-        }
-        await self._change(image_id, image, lambda it: image.accept(it, **about, by=SYSTEM.id, at=now()))
+    async def accept(self, image_id, *, dtype="uint8", reader=2):
+        about = msgspec.structs.asdict(inspection(dtype=dtype, reader=reader))
+        await self._change(image_id, image, lambda it: image.accept(it, image.Inspection(**about), by=SYSTEM.id, at=now()))
+
+    async def reinspect(self, image_id, *, reader, outdated=()):
+        """A newer reader finds the same."""
+        found = inspection(reader=reader)
+        await self._change(image_id, image, lambda it: image.reinspect(it, found, outdated=outdated, by=SYSTEM.id, at=now()))
 
     async def reject(self, image_id):
         await self._change(
@@ -102,6 +99,11 @@ class Workers:
     async def _append(self, events):
         appended = self.log.append(Command(id=uuid4(), actor=SYSTEM, at=now()), *events)
         assert await self.visible.wait(appended.position, 5)
+
+
+def inspection(*, dtype="uint8", reader):
+    about = {"width": 64, "height": 48, "bands": 3, "pages": 1, "axes": "YXS", "pixel_size_um": 0.25, "warnings": ()}
+    return image.Inspection(dtype=dtype, reader=reader, **about)
 
 
 def now():

@@ -202,7 +202,7 @@ class World:
             "reader": 2,
             "warnings": (),
         }
-        return [uploaded, *image.accept(image.evolve(None, uploaded), **found, **by)]
+        return [uploaded, *image.accept(image.evolve(None, uploaded), image.Inspection(**found), **by)]
 
     def _job(self, ids, by):
         pinned = {"model_id": model_id("pbc8"), "model_name": "pbc8", "model_version": 1, "model_sha256": SHA256, "threshold": 0.5}

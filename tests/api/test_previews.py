@@ -114,6 +114,19 @@ async def test_what_a_browser_cannot_draw_is_previewed_as_a_jpeg_made_of_it(labo
     assert (taken.content, taken.headers["content-type"]) == (STACK, "image/tiff")
 
 
+async def test_pictures_are_those_of_the_reader_that_inspected_the_image_last(laboratory):
+    http, workers, blobs = await laboratory.client(), Workers(laboratory), laboratory.services.blobs
+    image, sha256 = await uploaded(http)
+    for reader in (1, 2):
+        blobs.put_derived(thumbnail_of(sha256, reader), f"small {reader}".encode(), "image/jpeg")
+        blobs.put_derived(preview_of(sha256, reader), f"large {reader}".encode(), "image/jpeg")
+    await workers.accept(image, reader=1)
+    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == b"large 1"
+    await workers.reinspect(image, reader=2)
+    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == b"large 2"
+    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/thumbnail"))).content == b"small 2"
+
+
 async def test_an_accepted_image_whose_pictures_are_lost_is_not_found(laboratory):
     http = await laboratory.client()
     image, _ = await uploaded(http)

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 from itertools import pairwise
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -48,6 +48,19 @@ async def test_a_result_is_shown_as_the_contract_says(desk):
     assert (said["verdict"], said["scores"]) == ("clear", {"round": 0.75, "flat": 0.25})
     assert (await desk.http.get(RESULTS + said["id"])).json() == said
     assert (await desk.http.get(f"/api/images/{image}")).json()["analyzed"] is True
+
+
+async def test_a_result_that_was_computed_from_other_pixels_carries_a_warning(desk):
+    image, _ = await desk.result()
+    [said] = (await desk.http.get(RESULTS)).json()
+    await desk.workers.accept(image, reader=1)
+    await desk.workers.reinspect(image, reader=2, outdated=[UUID(said["id"])])
+    warning = {
+        "code": "other_pixels",
+        "detail": "Reader 2 gives other pixels than those that this result was computed from. Run the model again",
+    }
+    assert (await desk.http.get(RESULTS)).json() == [said | {"warnings": [warning]}]
+    assert (await desk.http.get(RESULTS + said["id"])).json()["warnings"] == [warning]
 
 
 async def test_results_are_found_by_image_and_by_job_newest_first(desk):

@@ -87,7 +87,7 @@ class Archive:
 
     def accepted(self, data, found=OLD):
         image_id = self.uploaded(data)
-        self.append(*image.accept(self.state(image_id), **msgspec.structs.asdict(found), by=SYSTEM.id, at=NOW))
+        self.append(*image.accept(self.state(image_id), found, by=SYSTEM.id, at=NOW))
         return image_id
 
     def rejected(self, data):

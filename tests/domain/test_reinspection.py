@@ -30,7 +30,7 @@ def uploaded():
 
 def accepted(found=FOUND):
     state = uploaded()
-    return image.evolve(state, *image.accept(state, **msgspec.structs.asdict(found), by=ME, at=NOW))
+    return image.evolve(state, *image.accept(state, found, by=ME, at=NOW))
 
 
 def rejected():

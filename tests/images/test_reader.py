@@ -14,7 +14,7 @@ from infrastructure.images.ome import MAX_PLANES, OmeImage
 from infrastructure.images.reader import open_image
 from infrastructure.images.validation import ImageLimits, examine
 from infrastructure.preprocessing import rendered
-from tests.hostile import ASCII, BYTE, DOUBLE, IFD, LONG, SHORT, bare_png, chunk, ends_early, header, jpeg, page, segment, tiff
+from tests.hostile import ASCII, BYTE, DOUBLE, IFD, LONG, RATIONAL, SHORT, bare_png, chunk, ends_early, header, jpeg, page, segment, tiff
 from tests.images.profiles import icc
 
 LIMITS = ImageLimits()
@@ -255,6 +255,38 @@ def tiff_of_jpeg(data):
     return tiff(page(64, 48, t259=(SHORT, [7]), t262=(SHORT, [1]), t279=(LONG, [len(data)])), pixels=data)
 
 
+def palette_png(*before):
+    return bare_png(header(8, 8, colour=3), *before, chunk(b"IDAT", zlib.compress(bytes(72))))
+
+
+def test_a_second_palette_is_found_at_upload():
+    palette = chunk(b"PLTE", bytes(768))
+    assert pixels_of(palette_png(palette)).shape == (8, 8, 3)
+    assert "palette" in refused(palette_png(palette, palette), DamagedImage)
+
+
+def test_a_palette_is_not_forgotten_over_many_notes():
+    notes = [chunk(b"no" + bytes([65 + place]) + b"e", b"") for place in range(20)]
+    assert pixels_of(palette_png(chunk(b"PLTE", bytes(768)), *notes)).shape == (8, 8, 3)
+
+
+COLOURS = np.array(
+    [[[0, 0, 0], [255, 255, 255], [200, 30, 60], [20, 140, 90]], [[90, 90, 90], [10, 20, 250], [240, 230, 20], [128, 0, 128]]]
+)
+
+
+def ycbcr_page(luma, reference):
+    """COLOURS, as TIFF 6.0 mixes them for these parts of red, green and blue, and these codes of black and white."""
+    (red, _, blue), (black, white, no_blue, full_blue, no_red, full_red) = luma, reference
+    y = COLOURS @ luma
+    chroma_blue = (COLOURS[:, :, 2] - y) / (2 - 2 * blue) * (full_blue - no_blue) / 127 + no_blue
+    chroma_red = (COLOURS[:, :, 0] - y) / (2 - 2 * red) * (full_red - no_red) / 127 + no_red
+    stored = np.rint(np.stack([y * (white - black) / 255 + black, chroma_blue, chroma_red], axis=2)).astype(np.uint8)
+    ratios = {"t529": (RATIONAL, ratios_of(luma)), "t532": (RATIONAL, ratios_of(reference))}
+    tags = {"t258": (SHORT, [8] * 3), "t262": (SHORT, [6]), "t277": (SHORT, [3]), "t279": (LONG, [24]), "t530": (SHORT, [1, 1])}
+    return tiff(page(4, 2, **tags, **ratios), pixels=stored.tobytes())
+
+
 @pytest.mark.parametrize(
     "note",
     [
@@ -310,3 +342,23 @@ def test_the_places_that_an_ome_text_names_are_bounded():
     entries = '<TiffData IFD="0" PlaneCount="256"/>' * 1000
     image = OmeImage(f'<OME><Image><Pixels DimensionOrder="XYZCT" SizeZ="256">{entries}</Pixels></Image></OME>')
     assert len(list(image.placed({"Z": 256, "C": 1, "T": 1}))) == MAX_PLANES
+
+
+def ratios_of(numbers):
+    """Each as one number, whose lower half is divided by its upper half."""
+    return [round(number * 10_000) + (10_000 << 32) for number in numbers]
+
+
+@pytest.mark.parametrize("luma", [(0.299, 0.587, 0.114), (0.2126, 0.7152, 0.0722)])
+@pytest.mark.parametrize("reference", [(0, 255, 128, 255, 128, 255), (16, 235, 128, 240, 128, 240)])
+def test_ycbcr_is_mixed_as_the_page_says(luma, reference):
+    assert np.abs(pixels_of(ycbcr_page(luma, reference)).astype(int) - COLOURS).max() <= 2
+
+
+@pytest.mark.parametrize("luma", [(0, 0, 0), (0.5, 0.5, 0), (0.5, 0.5, 0.5)])
+def test_colours_that_are_mixed_without_sense_are_refused(luma):
+    assert "Save it as RGB" in refused(ycbcr_page(luma, (0, 255, 128, 255, 128, 255)), UnsupportedImage)
+
+
+def test_black_and_white_of_one_code_are_refused():
+    assert "Save it as RGB" in refused(ycbcr_page((0.299, 0.587, 0.114), (16, 16, 128, 240, 128, 240)), UnsupportedImage)

@@ -68,6 +68,14 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_a_sweep_leaves_nothing_in_the_temporary_folder(folder, monkeypatch, tmp_path_factory):
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(sys, "argv", ["sweep", str(folder)])
+    assert main() == 0
+    assert not list(temporary.glob("sweep-*"))
+
+
 def test_a_sweep_compares_every_image_below_a_folder(folder, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sweep", str(folder), "--csv", str(folder / "all.csv")])
     assert main() == 0

@@ -62,7 +62,7 @@ def made(owner_url, log, store, tmp_path):
 def accept(log, image_id):
     about = {"width": 3, "height": 3, "bands": 3, "dtype": "uint8", "pages": 1, "axes": "YXS", "pixel_size_um": None}
     state = log.load(image_id, image.evolve)
-    log.append(command(RESEARCHER), *image.accept(state, **about, reader=2, warnings=(), by=RESEARCHER.id, at=NOW))
+    log.append(command(RESEARCHER), *image.accept(state, image.Inspection(**about, reader=2, warnings=()), by=RESEARCHER.id, at=NOW))
 
 
 def rows(url):

@@ -67,7 +67,7 @@ class Laboratory:
 
     def accept(self, image_id):
         about = msgspec.structs.asdict(INSPECTION)
-        self.change(image_id, image, lambda it: image.accept(it, **about, by=SYSTEM.id, at=self.now))
+        self.change(image_id, image, lambda it: image.accept(it, image.Inspection(**about), by=SYSTEM.id, at=self.now))
 
     def reject(self, image_id, reason="damaged_image"):
         self.change(image_id, image, lambda it: image.reject(it, reason=reason, detail="It is torn.", by=SYSTEM.id, at=self.now))

@@ -94,7 +94,7 @@ def _at_work(world: World, lab: Laboratory) -> None:
         done = uploaded(command(), api, lab.datasets[0], None, b"picture %d" % number)
         state = log.load(done.id, image.evolve)
         assert state is not None
-        log.append(command(), *image.accept(state, **about, by=ADMIN.id, at=world.clock.today()))  # type: ignore[arg-type]
+        log.append(command(), *image.accept(state, image.Inspection(**about), by=ADMIN.id, at=world.clock.today()))  # type: ignore[arg-type]
         lab.images.append(done.id)
     lab.devices.append(
         devices.register(name="Scope", hostname="scope", location=None, firmware_version=None, command=command(), log=log).id

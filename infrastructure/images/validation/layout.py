@@ -13,7 +13,7 @@ import msgspec
 from domain.errors import DamagedImage, UnsupportedImage
 from infrastructure.images.validation.limits import ImageLimits, check_size
 from infrastructure.images.validation.tiff import Directory, damaged
-from infrastructure.images.validation.ycbcr import describe_conversion
+from infrastructure.images.validation.ycbcr import YcbcrConversion, read_conversion
 
 SUBFILE_TYPE, OLD_SUBFILE_TYPE = 254, 255
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
@@ -118,7 +118,8 @@ class PageLayout(msgspec.Struct, frozen=True, kw_only=True):
     """One page as its directory describes it.
 
     `samples` per pixel; `bits` per sample of the kind `number` (uint, int, float). `extra` are the samples beside the colours.
-    `subsampling` of chroma, across and down. `orientation` 1 to 8 as in TIFF 6.0. The `..._assumed` fields mark what the file leaves out.
+    `subsampling` of chroma, across and down; `ycbcr`: how it becomes RGB. `orientation` 1 to 8 as in TIFF 6.0. The `..._assumed` fields
+    mark what the file leaves out.
     """
 
     directory: Directory
@@ -135,6 +136,7 @@ class PageLayout(msgspec.Struct, frozen=True, kw_only=True):
     orientation: int
     reversed_bits: bool
     subsampling: tuple[int, int]
+    ycbcr: YcbcrConversion
     blocks: Blocks
     photometric_assumed: bool
     byte_counts_assumed: bool
@@ -231,6 +233,7 @@ def describe_page(directory: Directory, limits: ImageLimits) -> PageLayout:
         orientation=_orientation(directory),
         reversed_bits=directory.number(FILL_ORDER, 1) == REVERSED_BITS and compression is not Compression.JPEG,
         subsampling=_subsampling(directory) if photometric is Photometric.YCBCR else (1, 1),
+        ycbcr=_ycbcr(directory) if photometric is Photometric.YCBCR else YcbcrConversion(),
         blocks=Blocks((), (), width, height, tiled=False),
         photometric_assumed=assumed,
         byte_counts_assumed=False,
@@ -312,6 +315,13 @@ def _subsampling(directory: Directory) -> tuple[int, int]:
     return across, down
 
 
+def _ycbcr(directory: Directory) -> YcbcrConversion:
+    found = read_conversion(directory)
+    if found is None:
+        raise unsupported_layout(directory, "mixes its colours in a way that makes no sense. Save it as RGB")
+    return found
+
+
 def _check_combination(page: PageLayout) -> None:
     directory = page.directory
     if page.compression is Compression.JPEG and page.dtype != "uint8":
@@ -337,7 +347,6 @@ def _check_ycbcr(page: PageLayout) -> None:
         raise unsupported_layout(page.directory, "stores YCbCr colours in an unusual way. Save it as RGB")
     if page.subsampled and page.predictor is not Predictor.NONE:
         raise unsupported_layout(page.directory, "stores differences of subsampled YCbCr colours. Save it without a predictor, or as RGB")
-    describe_conversion(page.directory)
 
 
 def colour_map(page: PageLayout) -> Sequence[int]:

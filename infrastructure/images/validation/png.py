@@ -87,7 +87,7 @@ class PngStructure:
             raise _damaged("a part of it has an impossible length or name")
         if not kind[0] & ANCILLARY and kind not in KNOWN_CRITICAL:
             raise _damaged("it holds a part that no reader knows")
-        if kind == b"PLTE" and (length % 3 or not 3 <= length <= 768 or b"IDAT" in self._seen):
+        if kind == b"PLTE" and (length % 3 or not 3 <= length <= 768 or {b"IDAT", b"PLTE"} & {*self._seen}):
             raise _damaged("its palette is broken")
         if kind == b"IDAT" and self._colour == PALETTE and b"PLTE" not in self._seen:
             raise _damaged("its palette is missing")
@@ -99,8 +99,7 @@ class PngStructure:
             facts = self._facts
             check_memory(facts.width * facts.height, facts.bands + 1, facts.bits, self._limits)
         self.has_notes |= kind in {b"eXIf", b"iCCP", b"pHYs", b"tEXt", b"zTXt", b"iTXt"}
-        if kind not in self._seen[-1:]:
-            self._seen = [*[known for known in self._seen if known != kind][-16:], kind]
+        self._seen = [*(known for known in self._seen if known in KNOWN_CRITICAL and known != kind), kind]
 
 
 def _checksum(expected: int) -> Walk:

@@ -14,6 +14,7 @@ from infrastructure.images.validation.limits import ImageLimits, cut_off
 MAGIC: Final = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
 TYPE_SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 INTEGERS: Final = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+RATIONAL: Final = 5
 SUBDIRECTORIES: Final = 330
 UTF_16_STARTS: Final = (b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<")
 DESCRIBING: Final = frozenset({*range(254, 267), 273, 274, *range(277, 285), *range(317, 348), *range(529, 533)})
@@ -51,20 +52,16 @@ class Directory(msgspec.Struct, frozen=True):
         return self.file.integers(Entry(entry.kind, 1, entry.at))[0] if entry and entry.count else default
 
     def ratio(self, tag: int) -> float | None:
-        entry = self.entries.get(tag)
-        if entry is None or entry.kind != 5 or not entry.count:
-            return None
-        above, below = self.file.unpack("II", entry.at)
-        return above / below if below else None
+        found = self.ratios(tag, 1)
+        return found[0] if found else None
 
     def ratios(self, tag: int, count: int) -> tuple[float, ...] | None:
-        """None where the tag is missing, holds another number of values, or one without a denominator."""
+        """The first `count` values; None when there are fewer, when they are of another kind, or when one divides by zero."""
         entry = self.entries.get(tag)
-        if entry is None or (entry.kind, entry.count) != (5, count):
+        if entry is None or entry.kind != RATIONAL or entry.count < count:
             return None
-        values = self.file.unpack("II" * count, entry.at)
-        pairs = list(zip(values[::2], values[1::2], strict=True))
-        return tuple(above / below for above, below in pairs) if all(values[1::2]) else None
+        parts = self.file.unpack(f"{2 * count}I", entry.at)
+        return tuple(above / below for above, below in zip(parts[::2], parts[1::2], strict=True)) if all(parts[1::2]) else None
 
     def text(self, tag: int, *, most: int | None = None) -> str:
         """A text up to its closing NUL, or its first `most` bytes; empty when absent. Raises DamagedImage (metadata_too_large).

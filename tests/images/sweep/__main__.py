@@ -17,6 +17,7 @@ from tests.images.sweep.report import Row, print_report, write_csv
 
 EXAMINATION_TIMEOUT_SECONDS = 30
 COMPARISON_TIMEOUT_SECONDS = 300
+END_TIMEOUT_SECONDS = 5
 REPORT_WIDTH = 200
 
 processes = get_context("forkserver")
@@ -69,6 +70,8 @@ def _row(folder: Path, path: Path, kind: str, sheets: Path | None) -> Row:
     try:
         examined = _received(results, EXAMINATION_TIMEOUT_SECONDS)
         comparisons = _received(results, COMPARISON_TIMEOUT_SECONDS) if isinstance(examined, Examined) else None
+        if comparisons is not None:
+            child.join(END_TIMEOUT_SECONDS)
     finally:
         child.kill()
         child.join()

@@ -1,0 +1,123 @@
+"""What a recheck of stored images tells: to people as tables, to programs as CSV and JSON lines."""
+
+import csv
+import io
+from uuid import uuid4
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from api.recheck_report import MAX_ROWS_SHOWN, Report, Row, output_to
+from application.image_recheck import Change, Rechecked
+from application.outdated_results import NotChecked, OutdatedResult
+
+IMAGE, JOB = uuid4(), uuid4()
+OUTDATED = OutdatedResult(
+    id=uuid4(),
+    job=JOB,
+    model_name="shapes",
+    model_version=1,
+    label="round",
+    confidence=0.9,
+    label_now="[flat]",
+    confidence_now=0.6,
+)
+FOUND = Rechecked(
+    image=IMAGE,
+    changes=(Change(field="axes", before="YX", after="ZYX"),),
+    outdated=(OUTDATED,),
+    not_checked=(NotChecked(job=JOB, detail="The model is missing. Add it again"),),
+    redrawn=True,
+    recorded=True,
+)
+
+
+def reported(how, *found, dry_run=False, width=250):
+    """Standard output, and the summary."""
+    file = io.StringIO()
+    report = Report(output_to(how, file, Console(file=file, width=width)), dry_run=dry_run)
+    for one in found:
+        report.add(one)
+    summary = report.close()
+    return file.getvalue(), summary
+
+
+def test_a_table_shows_each_kind_of_finding():
+    shown, _ = reported(None, FOUND)
+    for words in (
+        "Corrected",
+        "axes",
+        "ZYX",
+        "run the model again",
+        "round 90.0%",
+        "[flat] 60.0%",
+        "Not checked",
+        "Add it again",
+        str(JOB),
+    ):
+        assert words in shown
+
+
+def test_of_nothing_found_there_is_no_table():
+    shown, summary = reported(None, Rechecked(image=IMAGE))
+    assert shown == ""
+    assert summary == (
+        "1 images checked; pictures of 0 made again, 0 corrected, 0 recorded;"
+        " 0 results were computed from other pixels, 0 could not be checked."
+    )
+
+
+def test_a_narrow_terminal_cuts_no_id():
+    shown, _ = reported(None, FOUND, width=80)
+    letters = "".join(line.split("│")[1].strip() for line in shown.splitlines() if "│" in line)
+    assert str(IMAGE) in letters
+
+
+def test_a_table_has_an_end_and_says_what_it_leaves_out():
+    shown, _ = reported(None, *[FOUND] * (MAX_ROWS_SHOWN + 7))
+    assert shown.count("… and 7 more: --csv lists all") == 3
+    assert shown.count("ZYX") == MAX_ROWS_SHOWN
+
+
+@pytest.mark.parametrize("how", ["csv", "json"])
+def test_programs_get_the_same_rows(how):
+    shown, _ = reported(how, FOUND)
+    if how == "csv":
+        rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(io.StringIO(shown))]
+        rows = [msgspec.convert(row, Row, strict=False) for row in rows]
+    else:
+        rows = [msgspec.json.decode(line, type=Row) for line in shown.splitlines()]
+    assert [row.kind for row in rows] == ["changed", "other_pixels", "not_checked"]
+    assert {row.image_id for row in rows} == {str(IMAGE)}
+    assert (rows[1].model, rows[1].label, rows[1].confidence, rows[1].label_now) == ("shapes version 1", "round", 0.9, "[flat]")
+    assert rows[2].detail == "The model is missing. Add it again"
+
+
+def test_no_cell_is_a_formula():
+    outdated = msgspec.structs.replace(OUTDATED, label="=1+1")
+    shown, _ = reported("csv", Rechecked(image=IMAGE, outdated=(outdated,)))
+    [row] = csv.DictReader(io.StringIO(shown))
+    assert row["label"] == "'=1+1"
+
+
+def test_rows_are_written_as_they_come():
+    file = io.StringIO()
+    report = Report(output_to("json", file, Console(file=file)), dry_run=False)
+    report.add(FOUND)
+    assert len(file.getvalue().splitlines()) == 3
+
+
+def test_the_summary_counts_and_a_dry_run_says_that_nothing_was_written():
+    _, summary = reported("csv", FOUND, FOUND)
+    assert summary.startswith("2 images checked; pictures of 2 made again, 2 corrected, 2 recorded; 2 results were computed")
+    _, summary = reported("csv", FOUND, dry_run=True)
+    assert "1 would be corrected" in summary
+    assert summary.endswith("Nothing was written.")
+
+
+@pytest.mark.parametrize(("found", "complete"), [(FOUND, False), (Rechecked(image=IMAGE, outdated=(OUTDATED,)), True)])
+def test_a_run_is_complete_unless_something_could_not_be_checked(found, complete):
+    report = Report(output_to("csv", io.StringIO(), Console()), dry_run=False)
+    report.add(found)
+    assert report.complete is complete
