@@ -69,7 +69,10 @@ def on_white(rgb: Rgb, alpha: NDArray[Any], *, full: float, associated: bool, ou
 def profile_mode(profile: bytes) -> str | None:
     """Pillow's mode of the colours that an ICC profile describes: RGB or CMYK; None for others and for profiles that cannot be used."""
     opened = _opened(profile)
-    return PROFILE_MODES.get(opened.profile.xcolor_space) if opened else None
+    try:
+        return PROFILE_MODES.get(opened.profile.xcolor_space) if opened else None
+    except UnicodeDecodeError:  # the name of its colours is no text
+        return None
 
 
 def to_srgb(pixels: NDArray[np.uint8], profile: bytes) -> Rgb | None:
