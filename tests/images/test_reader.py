@@ -360,5 +360,10 @@ def test_colours_that_are_mixed_without_sense_are_refused(luma):
     assert "Save it as RGB" in refused(ycbcr_page(luma, (0, 255, 128, 255, 128, 255)), UnsupportedImage)
 
 
+def test_a_division_by_zero_is_refused_too():
+    data = ycbcr_page((0.299, 0.587, 0.114), (0, 255, 128, 255, 128, 255))
+    assert "Save it as RGB" in refused(data.replace(struct.pack("<I", 10_000), bytes(4)), UnsupportedImage)
+
+
 def test_black_and_white_of_one_code_are_refused():
     assert "Save it as RGB" in refused(ycbcr_page((0.299, 0.587, 0.114), (16, 16, 128, 240, 128, 240)), UnsupportedImage)

@@ -53,15 +53,15 @@ class Directory(msgspec.Struct, frozen=True):
 
     def ratio(self, tag: int) -> float | None:
         found = self.ratios(tag, 1)
-        return found[0] if found else None
+        return (found[0] or None) if found else None
 
     def ratios(self, tag: int, count: int) -> tuple[float, ...] | None:
-        """The first `count` values; None when there are fewer, when they are of another kind, or when one divides by zero."""
+        """The first `count` values; None when there are fewer or when they are of another kind. One that divides by zero is 0."""
         entry = self.entries.get(tag)
         if entry is None or entry.kind != RATIONAL or entry.count < count:
             return None
         parts = self.file.unpack(f"{2 * count}I", entry.at)
-        return tuple(above / below for above, below in zip(parts[::2], parts[1::2], strict=True)) if all(parts[1::2]) else None
+        return tuple(above / below if below else 0.0 for above, below in zip(parts[::2], parts[1::2], strict=True))
 
     def text(self, tag: int, *, most: int | None = None) -> str:
         """A text up to its closing NUL, or its first `most` bytes; empty when absent. Raises DamagedImage (metadata_too_large).

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,7 +16,7 @@ from rich.progress import track
 from tests.images.sweep.files import Examined, kind_of, sweep_file
 from tests.images.sweep.report import Row, print_report, write_csv
 
-EXAMINATION_TIMEOUT_SECONDS = 30
+EXAMINATION_TIMEOUT_SECONDS = 300  # of waiting; processor time is limited in the child
 COMPARISON_TIMEOUT_SECONDS = 300
 END_TIMEOUT_SECONDS = 5
 REPORT_WIDTH = 200
@@ -75,6 +76,8 @@ def _row(folder: Path, path: Path, kind: str, sheets: Path | None) -> Row:
     finally:
         child.kill()
         child.join()
+    if child.exitcode == -signal.SIGXCPU:
+        examined = "timed out"
     if isinstance(examined, str):
         return Row(name=name, kind=kind, examined=Examined(outcome=examined, reason=f"exit {child.exitcode}"), comparisons=[])
     return Row(name=name, kind=kind, examined=examined, comparisons=comparisons if isinstance(comparisons, list) else [])

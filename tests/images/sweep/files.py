@@ -6,6 +6,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
+from math import ceil
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.images.sweep.oracles import OracleFailed, Picture, pictures
 from tests.images.sweep.sheets import save_sheet
 
 MEMORY_BYTES = 1 << 30
+PROCESSOR_SECONDS = 30
 STARTS = {
     b"\xff\xd8\xff": "jpeg",
     b"\x89PNG": "png",
@@ -81,7 +83,7 @@ def _silence_decoders() -> None:
 
 def _examined(path: Path) -> Examined:
     before = _peak_mib()
-    limit_memory()
+    _limit()
     start = time.process_time()
     stage = "gate"
     try:
@@ -94,14 +96,16 @@ def _examined(path: Path) -> Examined:
         found = Examined(outcome=error.code, refused_by=stage, reason=str(error.more.get("reason", "")), message=error.detail)
     except Exception as error:
         found = Examined(outcome="crashed", refused_by=stage, reason=type(error).__name__, message=str(error)[:300])
-    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    for limit in (resource.RLIMIT_AS, resource.RLIMIT_CPU):
+        resource.setrlimit(limit, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     return msgspec.structs.replace(found, seconds=time.process_time() - start, peak_mib=_peak_mib() - before)
 
 
-def limit_memory() -> None:
-    """As the pool of decoders does, but so that the oracles may have more afterwards."""
+def _limit() -> None:
+    """Memory as the pool of decoders has it, and processor time, but so that the oracles may have more afterwards."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY_BYTES, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CPU, (ceil(time.process_time()) + PROCESSOR_SECONDS, resource.RLIM_INFINITY))
 
 
 def _peak_mib() -> float:
