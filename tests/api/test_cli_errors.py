@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from api.cli import main
+from infrastructure.embedded.folders import claimed
 from infrastructure.embedded.installation import environment
 from infrastructure.postgres.environment import remove_libpq_variables
 from infrastructure.postgres.schema import migrations
 
-FAILED, WRONG_USE, AWAY = 1, 2, 5
+FAILED, WRONG_USE, TAKEN, AWAY = 1, 2, 3, 5
 NOBODY_THERE = "postgresql://bioscope_app:canary@127.0.0.1:1/bioscope"
 PROCESSES = ["api", "relay", "projector", "inference"]
 ID = "00000000-0000-0000-0000-000000000001"
@@ -242,6 +243,11 @@ def test_no_process_starts_without_its_root_key(process, settings, tmp_path):
 def test_a_data_folder_that_cannot_be_made_is_named(arguments, tmp_path):
     (tmp_path / "file").touch()
     refused(run_process(*arguments, "--data", tmp_path / "file" / "data"), FAILED, "cannot be the data folder: Not a directory")
+
+
+def test_a_data_folder_in_use_is_named(tmp_path):
+    with claimed(tmp_path / "data"):
+        refused(run_process("up", "--data", tmp_path / "data"), TAKEN, f"is in use by process {os.getpid()}")
 
 
 def test_a_backup_folder_that_cannot_be_made_is_named(settings, tmp_path):
