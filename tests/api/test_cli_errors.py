@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from contextlib import closing
 
 import psycopg
@@ -122,6 +123,17 @@ def test_a_database_that_cannot_be_found_is_named(settings, url):
     assert "canary" not in output
 
 
+def until_refused(url):
+    """The server reads its rules a moment after it was told to."""
+    for _ in range(500):
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the server takes a wrong password")
+
+
 @pytest.fixture
 def locked_url(postgres, database):
     """Of a role that must give a password, which this URL gives wrong."""
@@ -131,7 +143,9 @@ def locked_url(postgres, database):
         connection.execute("create role locked login password 'right'")
         rules.write_text(f"local all locked scram-sha-256\n{before}")
         connection.execute("select pg_reload_conf()")
-        yield postgres.url(user="locked:canary", database=database)
+        url = postgres.url(user="locked:canary", database=database)
+        until_refused(url)
+        yield url
         rules.write_text(before)
         connection.execute("select pg_reload_conf()")
         connection.execute("drop role locked")
