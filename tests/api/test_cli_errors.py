@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from contextlib import closing
 
 import psycopg
@@ -12,11 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from api.cli import main
+from infrastructure.embedded.folders import claimed
 from infrastructure.embedded.installation import environment
 from infrastructure.postgres.environment import remove_libpq_variables
 from infrastructure.postgres.schema import migrations
 
-FAILED, WRONG_USE, AWAY = 1, 2, 5
+FAILED, WRONG_USE, TAKEN, AWAY = 1, 2, 3, 5
 NOBODY_THERE = "postgresql://bioscope_app:canary@127.0.0.1:1/bioscope"
 PROCESSES = ["api", "relay", "projector", "inference"]
 ID = "00000000-0000-0000-0000-000000000001"
@@ -121,6 +123,17 @@ def test_a_database_that_cannot_be_found_is_named(settings, url):
     assert "canary" not in output
 
 
+def until_refused(url):
+    """The server reads its rules a moment after it was told to."""
+    for _ in range(500):
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the server takes a wrong password")
+
+
 @pytest.fixture
 def locked_url(postgres, database):
     """Of a role that must give a password, which this URL gives wrong."""
@@ -130,7 +143,9 @@ def locked_url(postgres, database):
         connection.execute("create role locked login password 'right'")
         rules.write_text(f"local all locked scram-sha-256\n{before}")
         connection.execute("select pg_reload_conf()")
-        yield postgres.url(user="locked:canary", database=database)
+        url = postgres.url(user="locked:canary", database=database)
+        until_refused(url)
+        yield url
         rules.write_text(before)
         connection.execute("select pg_reload_conf()")
         connection.execute("drop role locked")
@@ -242,6 +257,11 @@ def test_no_process_starts_without_its_root_key(process, settings, tmp_path):
 def test_a_data_folder_that_cannot_be_made_is_named(arguments, tmp_path):
     (tmp_path / "file").touch()
     refused(run_process(*arguments, "--data", tmp_path / "file" / "data"), FAILED, "cannot be the data folder: Not a directory")
+
+
+def test_a_data_folder_in_use_is_named(tmp_path):
+    with claimed(tmp_path / "data"):
+        refused(run_process("up", "--data", tmp_path / "data"), TAKEN, f"is in use by process {os.getpid()}")
 
 
 def test_a_backup_folder_that_cannot_be_made_is_named(settings, tmp_path):

@@ -22,7 +22,8 @@ def served(request, settings):
     except OSError:
         pytest.skip("this machine has no IPv6")
     given = with_free_port(msgspec.structs.replace(settings, host=request.param))
-    with subprocess.Popen([sys.executable, "-P", "-m", "api.cli", "api"], env=environment(given, os.environ)) as server:
+    variables = environment(given, os.environ) | {"PGSERVICE": "nowhere"}
+    with subprocess.Popen([sys.executable, "-P", "-m", "api.cli", "api"], env=variables) as server:
         try:
             yield given
         finally:
@@ -42,5 +43,9 @@ def live(url):
 def test_an_api_on_ipv6_is_reached_by_its_url(served):
     assert served.base_url == f"http://[::1]:{served.port}"
     assert live(served.base_url).json() == {"status": "ok"}
+    postgres = next(
+        one for one in httpx.get(f"{served.base_url}/health/ready", trust_env=False).json()["dependencies"] if one["name"] == "postgres"
+    )
+    assert postgres["ok"], "PGSERVICE is ignored in the server's worker too"
     with connect(f"ws://{urlsplit(served.base_url).netloc}/api/ws", origin=served.base_url, compression=None, proxy=None) as opened:
         assert opened.response.status_code == 101
