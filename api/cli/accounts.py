@@ -92,7 +92,10 @@ def list_accounts(
 @AS_JSON
 @DATA
 def show_account(account: str, data: Path | None, *, as_json: bool) -> None:
-    """Show one account, as the log has it. ACCOUNT is an e-mail address, a user name or an id; a deleted account has only its id."""
+    """Show one account, as the log has it.
+
+    ACCOUNT is an e-mail address, a user name or an id; a deleted account has only its id.
+    """
     from domain import user
 
     with account_log(running(data)) as log:
@@ -114,10 +117,10 @@ def show_account(account: str, data: Path | None, *, as_json: bool) -> None:
 @click.option("--prompt", is_flag=True, help="Ask for the new password instead of making one up.")
 @DATA
 def reset_password(account: str, data: Path | None, *, prompt: bool) -> None:
-    """Set another password for ACCOUNT (an e-mail address, a user name or an id), and end all its sessions.
+    """Set another password and end all sessions.
 
-    A random password is printed, once; it is kept nowhere. With --prompt the password is asked for; in scripts, BIOSCOPE_PASSWORD may
-    hold it.
+    ACCOUNT is an e-mail address, a user name or an id. A random password is printed, once; it is kept nowhere. With --prompt the password
+    is asked for; in scripts, BIOSCOPE_PASSWORD may hold it.
     """
     from application import accounts
     from infrastructure.container import passwords, refresh_tokens
@@ -136,7 +139,10 @@ def reset_password(account: str, data: Path | None, *, prompt: bool) -> None:
 @ACCOUNT
 @DATA
 def disable_account(account: str, data: Path | None) -> None:
-    """Suspend ACCOUNT (an e-mail address, a user name or an id), and end all its sessions. Nothing of it is deleted."""
+    """Suspend an account and end all its sessions.
+
+    ACCOUNT is an e-mail address, a user name or an id. Nothing of it is deleted.
+    """
     changed = _set_status(account, Status.SUSPENDED, data)
     _say(f"{account} {'is suspended now' if changed else 'was suspended already'}: it cannot sign in, and all its sessions have ended.")
 
@@ -145,7 +151,10 @@ def disable_account(account: str, data: Path | None) -> None:
 @ACCOUNT
 @DATA
 def enable_account(account: str, data: Path | None) -> None:
-    """Let ACCOUNT (an e-mail address, a user name or an id) sign in again. Sessions of the time before stay ended."""
+    """Let an account sign in again.
+
+    ACCOUNT is an e-mail address, a user name or an id. Sessions of the time before stay ended.
+    """
     changed = _set_status(account, Status.ACTIVE, data)
     _say(f"{account} is active again: it has to sign in anew." if changed else f"{account} was active already; nothing has changed.")
 
@@ -226,11 +235,14 @@ async def _listed(given: Settings, where: "Filter", cursor: str | None, limit: i
 
 
 def _table(rows: "list[User]") -> Table:
-    table = Table("e-mail", "user name", "name", "role", "status", "registered (UTC)", box=None)
-    table.add_column("id", no_wrap=True)
+    table = Table(box=None)
+    for title in ("e-mail", "user name", "name"):
+        table.add_column(title, overflow="fold")
+    for title in ("role", "status", "registered"):
+        table.add_column(title, no_wrap=True)
     for row in rows:
         name = f"{row.first_name} {row.last_name}"
-        texts = (row.email, row.username, name, row.role, row.status, f"{row.registered_at:%Y-%m-%d}", str(row.id))
+        texts = (row.email, row.username, name, row.role, row.status, f"{row.registered_at:%Y-%m-%d}")
         table.add_row(*(Text(printable(text)) for text in texts))
     return table
 
