@@ -1,12 +1,9 @@
 """Accounts: looked at and managed on the server's own machine."""
 
 import asyncio
-import os
 import re
-import secrets
 from contextlib import closing
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -18,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from api.cli.common import DATA, err, out, running
+from api.cli.new_password import Origin, new_password
 from api.cli.operator import account_log, operator_command
 from domain.access import Actor, Role
 from domain.errors import NotFound
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
 
 ACCOUNT = click.argument("account", metavar="ACCOUNT")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="All fields, as JSON.")
-PASSWORD_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # noqa: S105 - without characters that look alike
-PASSWORD_GROUPS, PASSWORD_GROUP_LENGTH = 5, 5
 UUID_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 MAX_LISTED = 200
 PROJECTION_TIMEOUT_SECONDS = 2.0
@@ -128,7 +124,7 @@ def reset_password(account: str, data: Path | None, *, prompt: bool) -> None:
     given = running(data)
     with account_log(given) as log, closing(refresh_tokens(given)) as tokens:
         user_id = account_id(log, account)
-        password, origin = _new_password(prompt=prompt)
+        password, origin = new_password(prompt=prompt)
         accounts.reset_password(user_id, password, command=operator_command(given, log), log=log, passwords=passwords(given), tokens=tokens)
     if origin is Origin.RANDOM:
         click.echo(password)
@@ -172,28 +168,6 @@ def account_id(log: "EventLog", account: str) -> UUID:
 
 def _unknown(account: str) -> NotFound:
     return NotFound(f"there is no account {printable(account)}: `bioscope users list` shows all")
-
-
-class Origin(StrEnum):
-    """Where a new password comes from, as it is told."""
-
-    RANDOM = "a new password, printed once and kept nowhere"
-    PROMPT = "the password that you typed"
-    ENVIRONMENT = "the password of BIOSCOPE_PASSWORD"
-
-
-def _new_password(*, prompt: bool) -> tuple[str, Origin]:
-    if prompt:
-        return click.prompt("New password", hide_input=True, confirmation_prompt=True), Origin.PROMPT
-    if given := os.environ.get("BIOSCOPE_PASSWORD"):
-        return given, Origin.ENVIRONMENT
-    return random_password(), Origin.RANDOM
-
-
-def random_password() -> str:
-    """About 124 bits, easy to read out."""
-    groups = ("".join(secrets.choice(PASSWORD_ALPHABET) for _ in range(PASSWORD_GROUP_LENGTH)) for _ in range(PASSWORD_GROUPS))
-    return "-".join(groups)
 
 
 def _set_status(account: str, status: Status, data: Path | None) -> bool:

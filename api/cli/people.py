@@ -52,7 +52,8 @@ def create_admin(email: str, data: Path | None) -> None:
 def set_role(account: str, role: str, data: Path | None) -> None:
     """Say what an account may do.
 
-    ACCOUNT is an e-mail address, a user name or an id. Viewers read what is shared with them, analysts run models too, researchers share and delete too, admins do everything.
+    ACCOUNT is an e-mail address, a user name or an id. Viewers read what is shared with them, analysts run models too, researchers share
+    and delete too, admins do everything.
     """
     from application.accounts import change_role
 
