@@ -1,12 +1,9 @@
 """Accounts: looked at and managed on the server's own machine."""
 
 import asyncio
-import os
 import re
-import secrets
 from contextlib import closing
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -18,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from api.cli.common import DATA, err, out, running
+from api.cli.new_password import Origin, new_password
 from api.cli.operator import account_log, operator_command
 from domain.access import Actor, Role
 from domain.errors import NotFound
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
 
 ACCOUNT = click.argument("account", metavar="ACCOUNT")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="All fields, as JSON.")
-PASSWORD_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # noqa: S105 - without characters that look alike
-PASSWORD_GROUPS, PASSWORD_GROUP_LENGTH = 5, 5
 UUID_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 MAX_LISTED = 200
 PROJECTION_TIMEOUT_SECONDS = 2.0
@@ -92,7 +88,10 @@ def list_accounts(
 @AS_JSON
 @DATA
 def show_account(account: str, data: Path | None, *, as_json: bool) -> None:
-    """Show one account, as the log has it. ACCOUNT is an e-mail address, a user name or an id; a deleted account has only its id."""
+    """Show one account, as the log has it.
+
+    ACCOUNT is an e-mail address, a user name or an id; a deleted account has only its id.
+    """
     from domain import user
 
     with account_log(running(data)) as log:
@@ -114,10 +113,10 @@ def show_account(account: str, data: Path | None, *, as_json: bool) -> None:
 @click.option("--prompt", is_flag=True, help="Ask for the new password instead of making one up.")
 @DATA
 def reset_password(account: str, data: Path | None, *, prompt: bool) -> None:
-    """Set another password for ACCOUNT (an e-mail address, a user name or an id), and end all its sessions.
+    """Set another password and end all sessions.
 
-    A random password is printed, once; it is kept nowhere. With --prompt the password is asked for; in scripts, BIOSCOPE_PASSWORD may
-    hold it.
+    ACCOUNT is an e-mail address, a user name or an id. A random password is printed, once; it is kept nowhere. With --prompt the password
+    is asked for; in scripts, BIOSCOPE_PASSWORD may hold it.
     """
     from application import accounts
     from infrastructure.container import passwords, refresh_tokens
@@ -125,7 +124,7 @@ def reset_password(account: str, data: Path | None, *, prompt: bool) -> None:
     given = running(data)
     with account_log(given) as log, closing(refresh_tokens(given)) as tokens:
         user_id = account_id(log, account)
-        password, origin = _new_password(prompt=prompt)
+        password, origin = new_password(prompt=prompt)
         accounts.reset_password(user_id, password, command=operator_command(given, log), log=log, passwords=passwords(given), tokens=tokens)
     if origin is Origin.RANDOM:
         click.echo(password)
@@ -136,7 +135,10 @@ def reset_password(account: str, data: Path | None, *, prompt: bool) -> None:
 @ACCOUNT
 @DATA
 def disable_account(account: str, data: Path | None) -> None:
-    """Suspend ACCOUNT (an e-mail address, a user name or an id), and end all its sessions. Nothing of it is deleted."""
+    """Suspend an account and end all its sessions.
+
+    ACCOUNT is an e-mail address, a user name or an id. Nothing of it is deleted.
+    """
     changed = _set_status(account, Status.SUSPENDED, data)
     _say(f"{account} {'is suspended now' if changed else 'was suspended already'}: it cannot sign in, and all its sessions have ended.")
 
@@ -145,7 +147,10 @@ def disable_account(account: str, data: Path | None) -> None:
 @ACCOUNT
 @DATA
 def enable_account(account: str, data: Path | None) -> None:
-    """Let ACCOUNT (an e-mail address, a user name or an id) sign in again. Sessions of the time before stay ended."""
+    """Let an account sign in again.
+
+    ACCOUNT is an e-mail address, a user name or an id. Sessions of the time before stay ended.
+    """
     changed = _set_status(account, Status.ACTIVE, data)
     _say(f"{account} is active again: it has to sign in anew." if changed else f"{account} was active already; nothing has changed.")
 
@@ -163,28 +168,6 @@ def account_id(log: "EventLog", account: str) -> UUID:
 
 def _unknown(account: str) -> NotFound:
     return NotFound(f"there is no account {printable(account)}: `bioscope users list` shows all")
-
-
-class Origin(StrEnum):
-    """Where a new password comes from, as it is told."""
-
-    RANDOM = "a new password, printed once and kept nowhere"
-    PROMPT = "the password that you typed"
-    ENVIRONMENT = "the password of BIOSCOPE_PASSWORD"
-
-
-def _new_password(*, prompt: bool) -> tuple[str, Origin]:
-    if prompt:
-        return click.prompt("New password", hide_input=True, confirmation_prompt=True), Origin.PROMPT
-    if given := os.environ.get("BIOSCOPE_PASSWORD"):
-        return given, Origin.ENVIRONMENT
-    return random_password(), Origin.RANDOM
-
-
-def random_password() -> str:
-    """About 124 bits, easy to read out."""
-    groups = ("".join(secrets.choice(PASSWORD_ALPHABET) for _ in range(PASSWORD_GROUP_LENGTH)) for _ in range(PASSWORD_GROUPS))
-    return "-".join(groups)
 
 
 def _set_status(account: str, status: Status, data: Path | None) -> bool:
@@ -226,11 +209,14 @@ async def _listed(given: Settings, where: "Filter", cursor: str | None, limit: i
 
 
 def _table(rows: "list[User]") -> Table:
-    table = Table("e-mail", "user name", "name", "role", "status", "registered (UTC)", box=None)
-    table.add_column("id", no_wrap=True)
+    table = Table(box=None)
+    for title in ("e-mail", "user name", "name"):
+        table.add_column(title, overflow="fold")
+    for title in ("role", "status", "registered"):
+        table.add_column(title, no_wrap=True)
     for row in rows:
         name = f"{row.first_name} {row.last_name}"
-        texts = (row.email, row.username, name, row.role, row.status, f"{row.registered_at:%Y-%m-%d}", str(row.id))
+        texts = (row.email, row.username, name, row.role, row.status, f"{row.registered_at:%Y-%m-%d}")
         table.add_row(*(Text(printable(text)) for text in texts))
     return table
 

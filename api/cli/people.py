@@ -50,9 +50,10 @@ def create_admin(email: str, data: Path | None) -> None:
 @click.argument("role", type=click.Choice([role.value for role in Role], case_sensitive=False))
 @DATA
 def set_role(account: str, role: str, data: Path | None) -> None:
-    """Say what ACCOUNT (an e-mail address, a user name or an id) may do.
+    """Say what an account may do.
 
-    Viewers read what is shared with them, analysts run models too, researchers share and delete too, admins do everything.
+    ACCOUNT is an e-mail address, a user name or an id. Viewers read what is shared with them, analysts run models too, researchers share
+    and delete too, admins do everything.
     """
     from application.accounts import change_role
 
@@ -67,8 +68,10 @@ def set_role(account: str, role: str, data: Path | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @DATA
 def erase(account: str, data: Path | None, *, yes: bool) -> None:
-    """Destroy the key of the person with ACCOUNT (an e-mail address, a user name or an id): nothing private about them can be read any
-    more. The record still verifies. There is no way back."""
+    """Destroy a person's key: nothing private about them can be read again.
+
+    ACCOUNT is an e-mail address, a user name or an id. The record still verifies. There is no way back.
+    """
     from application.accounts import erase as erase_user
     from infrastructure.container import refresh_tokens
 

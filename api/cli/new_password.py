@@ -1,0 +1,33 @@
+"""A password that an operator sets for somebody."""
+
+import os
+import secrets
+from enum import StrEnum
+
+import click
+
+PASSWORD_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # noqa: S105 - without characters that look alike
+PASSWORD_GROUPS, PASSWORD_GROUP_LENGTH = 5, 5
+
+
+class Origin(StrEnum):
+    """Where a new password comes from, as it is told."""
+
+    RANDOM = "a new password, printed once and kept nowhere"
+    PROMPT = "the password that you typed"
+    ENVIRONMENT = "the password of BIOSCOPE_PASSWORD"
+
+
+def new_password(*, prompt: bool) -> tuple[str, Origin]:
+    """Typed, or that of BIOSCOPE_PASSWORD, or a random one."""
+    if prompt:
+        return click.prompt("New password", hide_input=True, confirmation_prompt=True), Origin.PROMPT
+    if given := os.environ.get("BIOSCOPE_PASSWORD"):
+        return given, Origin.ENVIRONMENT
+    return random_password(), Origin.RANDOM
+
+
+def random_password() -> str:
+    """About 124 bits, easy to read out."""
+    groups = ("".join(secrets.choice(PASSWORD_ALPHABET) for _ in range(PASSWORD_GROUP_LENGTH)) for _ in range(PASSWORD_GROUPS))
+    return "-".join(groups)
