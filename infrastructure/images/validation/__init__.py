@@ -1,7 +1,7 @@
 """The gate for images: while an upload streams in, its bytes are named, its header is measured and its structure walked.
 
 A file's name and the type that a client claims decide nothing. What passes is whole in its structure; whether its pixels decode is
-found out later, by `infrastructure.imaging`, in a process with limits of its own.
+found out later, by `infrastructure.images`, in a process with limits of its own.
 """
 
 from typing import BinaryIO, Final
