@@ -1,12 +1,11 @@
 """The processes of an installation, each of them one command."""
 
-import os
 from typing import Any, Final
 
 import click
 
 from api.cli.common import WRONG_USE, err, explained, fail, needs, settings
-from infrastructure.settings import Settings, variable
+from infrastructure.settings import Settings
 
 DATABASE_WAIT_SECONDS: Final = 30.0  # for a database that is still starting
 
@@ -135,7 +134,4 @@ def _require_metrics_token(given: Settings) -> None:
 def _serve_metrics(given: Settings) -> None:
     from infrastructure.metrics_server import serve_metrics
 
-    try:
-        serve_metrics(given)
-    except OSError as error:
-        fail(f"{variable('metrics_port')}: port {given.metrics_port} cannot be used ({os.strerror(error.errno or 0)}): set another")
+    serve_metrics(given)

@@ -231,7 +231,7 @@ def test_the_api_names_a_port_that_is_in_use(settings, taken_port):
 
 def test_a_metrics_port_that_is_in_use_is_named(settings, taken_port):
     given = variables(settings) | {"BIOSCOPE_METRICS_PORT": taken_port}
-    refused(run_process("relay", **given), FAILED, f"BIOSCOPE_METRICS_PORT: port {taken_port} cannot be used (Address already in use)")
+    refused(run_process("relay", **given), FAILED, f"127.0.0.1:{taken_port} cannot be listened on for metrics (Address already in use)")
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid"])

@@ -331,15 +331,19 @@ async def test_what_is_no_sign_in_of_a_person_here_is_not_believed(laboratory, b
 
 # ---- what the operator can mend ----------------------------------------------------------------------------------------------------
 COMMANDS = [("list",), ("show", "x"), ("reset-password", "x"), ("disable", "x"), ("enable", "x"), ("set-role", "x", "admin")]
-UNREACHABLE = ["postgresql://bioscope_app@127.0.0.1:1/bioscope", "postgresql://a:secret-word@[", "no address"]
+UNUSABLE = [
+    ("postgresql://bioscope_app@127.0.0.1:1/bioscope", 5, "the database cannot be used"),
+    ("postgresql://a:secret-word@[", 2, "is not a valid URL"),
+    ("no address", 2, "must begin with postgresql://"),
+]
 
 
-@pytest.mark.parametrize("url", UNREACHABLE)
-async def test_a_database_that_cannot_be_reached_is_told_in_a_sentence(bioscope, monkeypatch, url):
+@pytest.mark.parametrize(("url", "code", "sentence"), UNUSABLE)
+async def test_a_database_that_cannot_be_used_is_reported_in_a_sentence(bioscope, monkeypatch, url, code, sentence):
     monkeypatch.setenv("BIOSCOPE_POSTGRES_URL", url)
     for arguments in COMMANDS:
-        ended = await bioscope("users", *arguments, code=5)
-        assert "the database cannot be reached" in ended.stderr
+        ended = await bioscope("users", *arguments, code=code)
+        assert sentence in ended.stderr
         assert "secret-word" not in ended.stderr
         assert ended.stderr.count("\n") == 1
 

@@ -36,7 +36,7 @@ def refusal(**environment):
         ("BIOSCOPE_KAFKA_URLS", "BIOSCOPE_KAFKA_URL"),
         ("BIOSCOPE_BLOB_URL", "BIOSCOPE_BLOBS_URL"),
         ("BIOSCOPE_TOKNE", "BIOSCOPE_TOKEN"),
-        ("BIOSCOPE_SERVICE_HOSTS", None),
+        ("BIOSCOPE_SERVICE_HOSTS", "BIOSCOPE_METRICS_HOST"),
         ("BIOSCOPE_XYZZY", None),
     ],
 )
