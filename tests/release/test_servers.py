@@ -38,7 +38,7 @@ def server(tmp_path_factory):
     """As after the first start of the container: the roles script has run, then the migrations."""
     with Postgres(tmp_path_factory.mktemp("roles")) as started:
         psql = Path(started._program("psql"))
-        variables = {"PATH": f"{psql.parent}:{os.environ['PATH']}", "PGHOST": str(started._sockets), "BIOSCOPE_APP_PASSWORD": APP_PASSWORD}
+        variables = {"PATH": f"{psql.parent}:{os.environ['PATH']}", "PGHOST": str(started.socket_folder), "BIOSCOPE_APP_PASSWORD": APP_PASSWORD}
         run_script("postgres-roles.sh", **variables)
         migrate(started.owner_url)
         yield started
