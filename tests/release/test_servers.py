@@ -38,8 +38,8 @@ def server(tmp_path_factory):
     """As after the first start of the container: the roles script has run, then the migrations."""
     with Postgres(tmp_path_factory.mktemp("roles")) as started:
         psql = Path(started._program("psql"))
-        variables = {"PATH": f"{psql.parent}:{os.environ['PATH']}", "PGHOST": str(started.socket_folder), "BIOSCOPE_APP_PASSWORD": APP_PASSWORD}
-        run_script("postgres-roles.sh", **variables)
+        path = f"{psql.parent}:{os.environ['PATH']}"
+        run_script("postgres-roles.sh", PATH=path, PGHOST=str(started.socket_folder), BIOSCOPE_APP_PASSWORD=APP_PASSWORD)
         migrate(started.owner_url)
         yield started
 
