@@ -34,9 +34,12 @@ test: gates  ## All gates and all tests
 	$(BIN)/pytest --ignore tests/system --ignore tests/release -n 2 --dist loadfile
 	$(BIN)/pytest tests/system
 
-FAST_TESTS := tests/domain tests/application tests/infrastructure tests/api tests/images
+# What depends on the version of Python: the language, drivers and C extensions, processes and event loops, private names of Faust, and
+# the whole system once. About five minutes; SQL, contracts of stores, faults and simulations run once, in `make test`.
+FAST_TESTS := tests/domain tests/application tests/golden tests/infrastructure tests/api tests/images \
+  tests/kafka/test_member.py tests/system/test_walkthrough.py
 
-test-fast: gates  ## The gates, and the tests that differ most between versions of Python
+test-fast: gates  ## The gates, and the tests of what depends on the version of Python
 	$(BIN)/pytest $(FAST_TESTS) -n 2 --dist loadfile
 
 test-pythons: setup  ## test-fast on every other supported Python of this machine, each in its own .venv-3.x

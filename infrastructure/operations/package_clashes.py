@@ -20,7 +20,7 @@ def package_clashes() -> list[Finding]:
     installed = [(_name(distribution), _contents(distribution)) for distribution in distributions()]
     providers = {package: {name for name, contents in installed if package in contents} - {DISTRIBUTION} for package in PACKAGES}
     clashes = [clash for package in PACKAGES if (clash := _clash(package, providers[package]))]
-    return clashes or [good("packages", f"{INSTALLATION}; nothing else has their names")]
+    return clashes or [good("packages", "no other package here has the names of ours")]
 
 
 def _name(distribution: Distribution) -> str:
