@@ -45,7 +45,7 @@ Observed = Callable[[str, str, int, float], None]
 
 
 class Edge:
-    """Around the whole application. `observed(method, route, status, seconds)` is told of every request.
+    """Around the whole application. `observed(method, route, status, seconds)` is called for every request.
 
     Call `drain` when no new connection is accepted: requests that wait for something are then answered at once.
     """

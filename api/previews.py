@@ -27,7 +27,7 @@ BROWSER_TYPES: Final = frozenset({JPEG, PNG})
 INK_BANDS: Final = 4  # of a CMYK JPEG, which each browser shows in other colours
 BROWSER_DTYPES: Final = frozenset({None, "uint8"})  # None until the image has been inspected
 MAX_DRAWN_BYTES: Final = 16 * 1024**2  # of a file that a browser is given to draw when there is something smaller
-PNG_DEPTH_OFFSET: Final = 24  # of the byte that tells the bits per sample
+PNG_DEPTH_OFFSET: Final = 24  # of the byte with the number of bits per sample
 RETRY_AFTER_SECONDS: Final = 2
 
 Seconds = Annotated[int, QueryParameter(ge=60, le=604_800)]
@@ -111,7 +111,7 @@ def _reader(row: Image) -> int:
 
 
 def _is_drawn_by_browsers(blobs: Blobs, row: Image) -> bool:
-    """Whether browsers draw the file itself, with all its values. The header of a PNG tells it where the inspection has not yet."""
+    """Whether browsers draw the file itself, with all its values. Before the inspection, a PNG's own header says so."""
     if row.media_type == PNG and row.pending:
         with blobs.open(row.sha256) as file:
             return bool(file.read(PNG_DEPTH_OFFSET + 1)[PNG_DEPTH_OFFSET:] <= b"\x08")

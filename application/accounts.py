@@ -82,9 +82,8 @@ def update(
         )
         return in_turn(account, user.evolve, parts)
 
-    if (
-        status is Status.ACTIVE and loaded(log, user_id).status is not Status.ACTIVE
-    ):  # sessions that an interrupted command left must not revive
+    if status is Status.ACTIVE and loaded(log, user_id).status is not Status.ACTIVE:
+        # An interrupted command may have left sessions open, which must not work again.
         end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
     done = _with_address(user_id, profile.get("email"), decided, expected=expected, secrets=secrets, command=command, log=log)
     if status not in {None, Status.ACTIVE}:

@@ -26,7 +26,7 @@ from infrastructure.weak_settings import Finding, good, machine, root_key, weak,
 
 __all__ = ["Finding", "examine", "refusals"]
 
-PATIENCE: Final = 3  # seconds
+TIMEOUT_SECONDS: Final = 3
 LOG_TOPIC: Final = "bioscope.events"
 DURABLE: Final = ("fsync", "full_page_writes", "synchronous_commit")
 DURABLE_SETTINGS: Final = "select name, setting from pg_settings where name = any(%s)"
@@ -76,7 +76,7 @@ def _told(what: str, look: Callable[[Settings], Iterator[Finding]], given: Setti
 def _postgres(given: Settings) -> Iterator[Finding]:
     said = wrong if given.environment == "production" else weak
     options = "-c statement_timeout=3s"
-    with psycopg.connect(given.postgres_url, autocommit=True, connect_timeout=PATIENCE, options=options) as connection:
+    with psycopg.connect(given.postgres_url, autocommit=True, connect_timeout=TIMEOUT_SECONDS, options=options) as connection:
         for name, setting in connection.execute(DURABLE_SETTINGS, (list(DURABLE),)):
             if setting == "off":
                 yield said("postgres", f"{name} is off: an answered command could be lost; set it to on")
@@ -108,7 +108,7 @@ def _metrics(given: Settings) -> Iterator[Finding]:
 def _registered_models(given: Settings) -> Iterator[Finding]:
     """Of those that come with this release. Silent while Postgres does not answer or is not migrated: another finding says so."""
     shipped = [model_id(load_record(path.parent).name) for path in shipped_records(models())]
-    with suppress(psycopg.Error), psycopg.connect(given.postgres_url, autocommit=True, connect_timeout=PATIENCE) as connection:
+    with suppress(psycopg.Error), psycopg.connect(given.postgres_url, autocommit=True, connect_timeout=TIMEOUT_SECONDS) as connection:
         (count,) = connection.execute(REGISTERED, (shipped,)).fetchone() or (0,)
         if count < len(shipped):
             yield wrong("models", f"{count} of {len(shipped)} are registered: run `bioscope migrate`")
@@ -138,9 +138,9 @@ async def _kept(brokers: str) -> Kept:
     from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415 - slow to import
 
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it would say is found out here
-    admin = AIOKafkaAdminClient(bootstrap_servers=brokers, request_timeout_ms=PATIENCE * 1000)
+    admin = AIOKafkaAdminClient(bootstrap_servers=brokers, request_timeout_ms=TIMEOUT_SECONDS * 1000)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             await admin.start()
             cluster = await admin.describe_cluster()
             (topic,) = await admin.describe_topics([LOG_TOPIC])
@@ -163,7 +163,9 @@ async def _in_step(admin: Any) -> int:
 
 
 def _redis(given: Settings) -> Iterator[Finding]:
-    with redis.Redis.from_url(given.redis_url, socket_connect_timeout=PATIENCE, socket_timeout=PATIENCE, protocol=2) as client:
+    with redis.Redis.from_url(
+        given.redis_url, socket_connect_timeout=TIMEOUT_SECONDS, socket_timeout=TIMEOUT_SECONDS, protocol=2
+    ) as client:
         about: Any = client.info("server")
         yield good("redis", f"Valkey {about['valkey_version']}" if "valkey_version" in about else str(about["redis_version"]))
 

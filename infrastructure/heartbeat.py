@@ -1,4 +1,4 @@
-"""Whether the event loop of this process still turns."""
+"""Whether the event loop of this process still runs."""
 
 import asyncio
 import time

@@ -12,13 +12,12 @@ from typing import Final
 from infrastructure.embedded.child import CannotStart
 from infrastructure.figures import exposition
 from infrastructure.heartbeat import HEARTBEAT
-from infrastructure.settings import PREFIX, Settings, WrongSetting
+from infrastructure.settings import LOCAL_ADDRESSES, PREFIX, Settings, WrongSetting
 from infrastructure.weak_settings import LOOPBACK
 
 MIN_TOKEN_LENGTH: Final = 16
 REQUEST_TIMEOUT_SECONDS: Final = 5.0
 HEALTH_TIMEOUT_SECONDS: Final = 3.0
-WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - asked on loopback, not bound
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -50,7 +49,7 @@ def serve_metrics(settings: Settings) -> None:
 
 def is_healthy(host: str, port: int, path: str) -> bool:
     """Whether the process that listens there answers 200 on `path`. A wildcard address is asked on loopback."""
-    connection = HTTPConnection(WILDCARDS.get(host, host), port, timeout=HEALTH_TIMEOUT_SECONDS)
+    connection = HTTPConnection(LOCAL_ADDRESSES.get(host, host), port, timeout=HEALTH_TIMEOUT_SECONDS)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == HTTPStatus.OK

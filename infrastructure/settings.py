@@ -12,7 +12,7 @@ from msgspec import Meta
 from infrastructure.setting_names import PREFIX, is_injected, unknown_names
 from infrastructure.setting_urls import alternatives, url_problem
 
-__all__ = ["PREFIX", "Readings", "Settings", "WrongSetting", "load", "networks", "read", "variable"]
+__all__ = ["LOCAL_ADDRESSES", "PREFIX", "Readings", "Settings", "WrongSetting", "load", "networks", "read", "variable"]
 
 Port = Annotated[int, Meta(ge=0, le=65535, description="a port number from 0 to 65535")]
 Positive = Annotated[int, Meta(ge=1, description="a whole number >= 1")]

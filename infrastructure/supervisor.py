@@ -46,7 +46,7 @@ def up(
     settings: Settings,
     *,
     processes: Sequence[Process] = PROCESSES,
-    prepare: Callable[[Settings], None],
+    prepare: Callable[[Settings], object],
     on_ready: Callable[[Settings], None] | None = None,
     verbose: bool = False,
 ) -> int:
@@ -70,7 +70,7 @@ class Stack:
         settings: Settings,
         *,
         processes: Sequence[Process] = PROCESSES,
-        prepare: Callable[[Settings], None],
+        prepare: Callable[[Settings], object],
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._system = System(settings, processes=processes, prepare=prepare, tell=tell)

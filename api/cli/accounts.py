@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from api.cli.common import DATA, err, out, running
+from api.cli.common import DATA, err, out, running, the_log
 from api.cli.new_password import Origin, new_password
-from api.cli.operator import account_log, operator_command
+from api.cli.operator import operator_command
 from domain.access import Actor, Role
 from domain.errors import NotFound
 from domain.user import Status
@@ -71,7 +71,7 @@ def list_accounts(
 
     given = running(data)
     where = Filter(role=Role(role) if role else None, status=Status(status) if status else None, q=printable(search) if search else None)
-    with account_log(given) as log:
+    with the_log(given) as log:
         page, behind = asyncio.run(_listed(given, where, cursor, limit, position=log.head()))
     if as_json:
         click.echo(_json([_view(row) for row in page.items]))
@@ -94,7 +94,7 @@ def show_account(account: str, data: Path | None, *, as_json: bool) -> None:
     """
     from domain import user
 
-    with account_log(running(data)) as log:
+    with the_log(running(data)) as log:
         found = log.load(account_id(log, account), user.evolve)
         if found is None:
             raise _unknown(account)
@@ -122,7 +122,7 @@ def reset_password(account: str, data: Path | None, *, prompt: bool) -> None:
     from infrastructure.container import passwords, refresh_tokens
 
     given = running(data)
-    with account_log(given) as log, closing(refresh_tokens(given)) as tokens:
+    with the_log(given) as log, closing(refresh_tokens(given)) as tokens:
         user_id = account_id(log, account)
         password, origin = new_password(prompt=prompt)
         accounts.reset_password(user_id, password, command=operator_command(given, log), log=log, passwords=passwords(given), tokens=tokens)
@@ -177,7 +177,7 @@ def _set_status(account: str, status: Status, data: Path | None) -> bool:
     from infrastructure.limits import LocalLimits
 
     given = running(data)
-    with account_log(given) as log, closing(refresh_tokens(given)) as tokens:
+    with the_log(given) as log, closing(refresh_tokens(given)) as tokens:
         done = accounts.update(
             account_id(log, account),
             profile={},

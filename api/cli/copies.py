@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from api.cli.common import DATA, TAMPERED, err, explained, fail, out, running, settings, the_log
+from api.cli.common import DATA, TAMPERED, err, fail, out, running, settings, the_log
 from infrastructure.settings import Settings
 
 
@@ -23,7 +23,7 @@ def backup(folder: Path, data: Path | None) -> None:
     from infrastructure.container import blobs, root_key
 
     given = running(data)
-    with explained(), _steps() as progress:
+    with _steps() as progress:
         owner = given.postgres_owner_url or given.postgres_url
         manifest = copy(owner, blobs(given), folder, root=root_key(given), progress=progress)
     if manifest.missing:
@@ -48,7 +48,7 @@ def restore(folder: Path, root_key: Path | None, data: Path | None) -> None:
     from projections.worker import rebuild as made_anew
 
     given = settings(data=data, port=0)  # nothing is served
-    with explained(), _steps() as progress:
+    with _steps() as progress:
         manifest = checked(folder, RootKey.read(root_key_of(given, root_key)), progress=progress)
         take_root_key(given, root_key)
         with Stack(given, processes=(), prepare=lambda there: _restored(there, folder, manifest, progress)) as there, the_log(there) as log:

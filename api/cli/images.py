@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from api.cli.common import DATA, FAILED, command, err, explained, out, running, the_log
+from api.cli.common import DATA, FAILED, command, err, out, running, the_log
 from infrastructure.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def recheck(dataset: UUID | None, data: Path | None, how: str | None, *, dry_run
     given = running(data)
     configure_logging(given, "images recheck")
     report = Report(output_to(how, sys.stdout, out), dry_run=dry_run)
-    with explained(), the_log(given) as log, _progress(how) as progress:
+    with the_log(given) as log, _progress(how) as progress:
         _recheck(given, log, dataset, report, progress, dry_run=dry_run)
     err.print(report.close(), highlight=False, soft_wrap=True)
     sys.exit(0 if report.complete else FAILED)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from api.cli.common import DATA, command, explained, running, the_log
+from api.cli.common import DATA, command, running, the_log
 
 
 @click.group()
@@ -26,7 +26,7 @@ def promote(name: str, version: int, data: Path | None) -> None:
     """
     from application.models import promote as put_into_production
 
-    with explained(), the_log(running(data)) as log:
+    with the_log(running(data)) as log:
         done = put_into_production(name=name, number=version, command=command("models promote"), log=log)
     already = "" if done.position else " already"
     click.echo(f"Version {version} of the model {name} is in production{already}.")

@@ -11,7 +11,7 @@ PASSWORD_GROUPS, PASSWORD_GROUP_LENGTH = 5, 5
 
 
 class Origin(StrEnum):
-    """Where a new password comes from, as it is told."""
+    """Where a new password comes from; the value is the text for the operator."""
 
     RANDOM = "a new password, printed once and kept nowhere"
     PROMPT = "the password that you typed"

@@ -1,13 +1,11 @@
 """Who works at the command line of the server's own machine, and as whom that is recorded."""
 
 import socket
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from api.cli.common import explained, the_log
 from domain.access import Actor
 from domain.values import printable, system_actor
 from infrastructure.settings import Settings
@@ -18,17 +16,6 @@ if TYPE_CHECKING:
     from infrastructure.event_store import EventLog
 
 MAX_HOST_NAME_LENGTH = 64
-
-
-@contextmanager
-def account_log(given: Settings) -> Iterator["EventLog"]:
-    """The event log, on a database that this release can use. Every error that the operator can mend ends in a sentence."""
-    from infrastructure.postgres.schema import check
-
-    with explained():
-        check(given.postgres_url)
-        with the_log(given) as log:
-            yield log
 
 
 def operator_command(given: Settings, log: "EventLog") -> "Command":

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from api.cli import accounts
-from api.cli.common import DATA, explained, out, running, settings
-from api.cli.operator import account_log, operator_command
+from api.cli.common import DATA, out, running, settings, the_log
+from api.cli.operator import operator_command
 from domain.access import Role
 from infrastructure.settings import Settings
 
@@ -40,7 +40,7 @@ def create_admin(email: str, data: Path | None) -> None:
     """Make an administrator. The password (15 characters or more) is asked for, or taken from BIOSCOPE_ADMIN_PASSWORD."""
     given = running(data)
     password = os.environ.get("BIOSCOPE_ADMIN_PASSWORD") or click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    with account_log(given) as log:
+    with the_log(given) as log:
         first_admin(given, log, email, password)
     out.print(f"{email} is an administrator.")
 
@@ -58,7 +58,7 @@ def set_role(account: str, role: str, data: Path | None) -> None:
     from application.accounts import change_role
 
     given = running(data)
-    with account_log(given) as log:
+    with the_log(given) as log:
         change_role(accounts.account_id(log, account), Role(role), command=operator_command(given, log), log=log)
     out.print(f"{account} is {role}.", markup=False, highlight=False, soft_wrap=True)
 
@@ -76,7 +76,7 @@ def erase(account: str, data: Path | None, *, yes: bool) -> None:
     from infrastructure.container import refresh_tokens
 
     given = running(data)
-    with account_log(given) as log, closing(refresh_tokens(given)) as tokens:
+    with the_log(given) as log, closing(refresh_tokens(given)) as tokens:
         user_id = accounts.account_id(log, account)
         if not yes:
             click.confirm(f"Erase {account} for ever?", abort=True)
@@ -106,9 +106,8 @@ def create_token(name: str, scopes: tuple[str, ...], days: int, data: Path | Non
     from infrastructure.keys import RootKey
 
     given = settings(data=data)
-    with explained():
-        signing = SignedAccessTokens(RootKey.read(given.root_key_path), ttl=given.access_ttl)
-        click.echo(signing.issue_service(name=name, scopes=frozenset(scopes), seconds=days * 86400, at=datetime.now(UTC)))
+    signing = SignedAccessTokens(RootKey.read(given.root_key_path), ttl=given.access_ttl)
+    click.echo(signing.issue_service(name=name, scopes=frozenset(scopes), seconds=days * 86400, at=datetime.now(UTC)))
 
 
 def first_admin(given: Settings, log: Any, email: str, password: str) -> None:

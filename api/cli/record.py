@@ -10,7 +10,7 @@ import click
 import msgspec
 from rich.table import Table
 
-from api.cli.common import DATA, FAILED, TAMPERED, WRONG_USE, err, explained, fail, out, running, the_log
+from api.cli.common import DATA, FAILED, TAMPERED, WRONG_USE, err, fail, out, running, the_log
 
 
 @click.group()
@@ -25,7 +25,7 @@ def verify(data: Path | None) -> None:
     from infrastructure.container import verified
 
     given = running(data)
-    with explained(), the_log(given) as log:
+    with the_log(given) as log:
         found = verified(given, log)
     if found.finding:
         fail(f"tampered at position {found.finding.position}: {found.finding.what}", TAMPERED)
@@ -42,7 +42,7 @@ def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
     from infrastructure.container import positions_about
 
     given = running(data)
-    with explained(), the_log(given) as log:
+    with the_log(given) as log:
         entries = events_about(about, others=positions_about(given, about), log=log)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(entries), indent=2))
@@ -67,7 +67,7 @@ def state(about: UUID, as_of: str | None, data: Path | None) -> None:
     from application.audit import state_of
 
     position, until = _moment(as_of)
-    with explained(), the_log(running(data)) as log:
+    with the_log(running(data)) as log:
         found = state_of(about, until=until, position=position, log=log)
     click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
 
@@ -82,7 +82,7 @@ def rebuild(data: Path | None, *, check: bool) -> None:
     from projections.worker import rebuild as made_anew
 
     given = running(data)
-    with explained(), the_log(given) as log, Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err) as progress:
+    with the_log(given) as log, Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err) as progress:
         bar = progress.add_task("rebuild", total=log.head())
         rebuilt = made_anew(given, check=check, progress=lambda position: progress.update(bar, completed=position))
     for name in rebuilt.differing:
@@ -102,8 +102,7 @@ def list_dead_letters(data: Path | None) -> None:
     """Show each with its reason, and how many events of its stream are parked behind it."""
     from projections.worker import dead_letters as letters
 
-    with explained():
-        found = letters(running(data))
+    found = letters(running(data))
     shown = Table("position", "stream", "type", "reason", "parked", "since (UTC)", box=None)
     for one in found:
         shown.add_row(str(one.position), str(one.stream), one.type, one.reason, str(one.parked), f"{one.at:%Y-%m-%d %H:%M:%S}")
@@ -117,8 +116,7 @@ def retry(position: int | None, data: Path | None) -> None:
     """Apply a dead letter (or all) again, and what is parked behind it. Harmless to repeat."""
     from projections.worker import retry_dead_letters
 
-    with explained():
-        healed, left = retry_dead_letters(running(data), position)
+    healed, left = retry_dead_letters(running(data), position)
     out.print(f"{healed} applied, {left} left.")
     sys.exit(FAILED if left else 0)
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from api.cli.common import FAILED, URL, WRONG_USE, err, explained, fail, out
+from api.cli.common import FAILED, URL, WRONG_USE, err, fail, out
 
 
 @click.command()
@@ -20,8 +20,7 @@ def login(url: str | None, email: str | None) -> None:
 
     address = email or click.prompt("E-mail")
     password = os.environ.get("BIOSCOPE_PASSWORD") or click.prompt("Password", hide_input=True)
-    with explained():
-        Client.sign_in(url or os.environ.get("BIOSCOPE_URL") or "http://127.0.0.1:8000", address, password, keep=keep_credentials)
+    Client.sign_in(url or os.environ.get("BIOSCOPE_URL") or "http://127.0.0.1:8000", address, password, keep=keep_credentials)
     out.print(f"Signed in; the token is in {TOKEN_FILE}.")
 
 
@@ -53,7 +52,7 @@ def classify(folder: Path, model: str | None, dataset: str | None, how: str | No
     if not found.images:
         fail(f"{shown(folder)} holds no .jpg, .jpeg, .png, .tif or .tiff file", WRONG_USE)
     credentials = msgspec.structs.replace(credentials, url=url or credentials.url)
-    with explained(), Client(credentials, keep=keep_credentials) as client:
+    with Client(credentials, keep=keep_credentials) as client:
         _check_model(client, model)
         report = terminal.classify(
             client, found.images, dataset_name=dataset or folder_name(folder), model=model, truth=manifest.labels, console=err

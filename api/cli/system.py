@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from api.cli.common import DATA, FAILED, PORT, explained, needs, out, settings, the_log
+from api.cli.common import DATA, FAILED, PORT, needs, out, settings, the_log
 from api.cli.people import first_admin
 from domain.model import CANDIDATE
 from infrastructure.settings import Settings
@@ -30,8 +30,7 @@ def up(data: Path | None, port: int | None, *, verbose: bool) -> None:
     from infrastructure.supervisor import up as supervise
 
     given = settings(data=data, port=port)
-    with explained():
-        sys.exit(supervise(given, prepare=prepare, on_ready=lambda running: click.echo(f"ready: {running.base_url}"), verbose=verbose))
+    sys.exit(supervise(given, prepare=prepare, on_ready=lambda running: click.echo(f"ready: {running.base_url}"), verbose=verbose))
 
 
 @click.command()
@@ -47,7 +46,7 @@ def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool
     from infrastructure.supervisor import Stack
 
     stack = Stack(settings(data=data, port=port), prepare=prepare)
-    with explained(), stack as running:
+    with stack as running:
         email, password = f"demo-{secrets.token_hex(4)}@example.org", secrets.token_urlsafe(18)
         with the_log(running) as log:
             first_admin(running, log, email, password)
@@ -65,13 +64,8 @@ def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool
     sys.exit(0 if good else FAILED)
 
 
-def prepare(given: Settings) -> None:
-    """Bring the database to this version, and register the models that come with it."""
-    prepared(given)
-
-
-def prepared(given: Settings) -> "list[ShippedModel]":
-    """As `prepare`; the models that come with this version. Raises Invalid when there is none."""
+def prepare(given: Settings) -> "list[ShippedModel]":
+    """Bring the database to this version, and register the models that come with it. Raises Invalid when there is none."""
     from infrastructure.container import blobs
     from infrastructure.postgres.schema import migrate as apply
     from infrastructure.shipped import models, register_shipped, shipped_records
@@ -92,8 +86,7 @@ def migrate() -> None:
 
     given = settings()
     needs(given, "postgres_url")
-    with explained():
-        shipped = prepared(given)
+    shipped = prepare(given)
     click.echo(f"The database is at migration {max(migrations())}.")
     for one in shipped:
         click.echo(_described(one))

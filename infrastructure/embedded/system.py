@@ -44,7 +44,7 @@ class System:
         settings: Settings,
         *,
         processes: Sequence[Process],
-        prepare: Callable[[Settings], None],
+        prepare: Callable[[Settings], object],
         tell: Callable[[str], None],
         verbose: bool = False,
     ) -> None:

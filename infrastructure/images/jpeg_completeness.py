@@ -7,8 +7,6 @@ noise begins.
 import hashlib
 from typing import Final
 
-from domain.errors import DamagedImage
-
 NOISE: Final = hashlib.shake_128(b"more picture data").digest(4096).replace(b"\xff", b"\x7f")
 END_OF_IMAGE: Final = b"\xff\xd9"
 FILL: Final = b"\xff"
@@ -17,7 +15,3 @@ FILL: Final = b"\xff"
 def with_noise(data: bytes, scan_end: int) -> bytes:
     """The JPEG with noise behind its entropy-coded data, which end at `scan_end`."""
     return data[:scan_end].rstrip(FILL) + NOISE + END_OF_IMAGE
-
-
-def incomplete(kind: str) -> DamagedImage:
-    return DamagedImage(f"The {kind} file is damaged: a part of its picture is missing. Save or export it again", reason="incomplete")

@@ -5,8 +5,8 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
-from domain.errors import DamagedImage
 from infrastructure.images.png_chunks import PIECE_BYTES, pixel_data
+from infrastructure.images.validation.limits import incomplete
 
 BANDS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 PASSES: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -24,7 +24,7 @@ def check_rows(file: BinaryIO) -> None:
         missing -= len(part)
         if missing <= 0:
             return
-    raise DamagedImage("The PNG file is damaged: a part of its picture is missing. Save or export it again", reason="incomplete")
+    raise incomplete("PNG")
 
 
 def _pass_bytes(width: int, height: int, bits: int) -> int:

@@ -14,7 +14,7 @@ from domain.values import ImageWarning
 from infrastructure.images import png_chunks
 from infrastructure.images.colour import MAX_PROFILE_BYTES
 from infrastructure.images.decoding import FAILURES, decoding
-from infrastructure.images.jpeg_completeness import incomplete, with_noise
+from infrastructure.images.jpeg_completeness import with_noise
 from infrastructure.images.jpeg_markers import with_usable_segments
 from infrastructure.images.metadata import camera, pixel_size
 from infrastructure.images.orientation import upright
@@ -22,6 +22,7 @@ from infrastructure.images.png_chunks import pixel_chunks
 from infrastructure.images.png_rows import check_rows
 from infrastructure.images.rendering import Colours, Plane
 from infrastructure.images.validation import UploadGate
+from infrastructure.images.validation.limits import incomplete
 
 ORIENTATION: Final = 0x0112
 START_OF_JPEG: Final = b"\xff\xd8"
@@ -148,7 +149,7 @@ def _notes(file: BinaryIO) -> Notes:
 
 
 def _jpeg_notes(data: bytes) -> Notes:
-    """None where Pillow cannot make sense of the file."""
+    """Empty where Pillow cannot make sense of the file."""
     try:
         info = JpegImagePlugin.JpegImageFile(io.BytesIO(with_usable_segments(data))).info
     except FAILURES:

@@ -21,7 +21,7 @@ from infrastructure.images.metadata import Metadata, read_metadata
 from infrastructure.images.orientation import upright
 from infrastructure.images.rendering import Colours, Plane
 from infrastructure.images.validation import ImageHeader, ImageLimits, UploadGate, examine
-from infrastructure.images.validation.layout import Compression, ExtraSample, PageLayout, Photometric, colour_map
+from infrastructure.images.validation.layout import Compression, ExtraSample, PageLayout, Photometric
 
 READER_VERSION: Final = 2
 """Raised with every change that can give other pixels; stands in the key of each thumbnail and preview. 1 was two readers, by Pillow."""
@@ -147,7 +147,7 @@ def _resolved(page: PageLayout, pixels: NDArray[Any]) -> NDArray[Any]:
         case Photometric.WHITE_IS_ZERO:
             return _inverted(pixels, page.bits)
         case Photometric.PALETTE:
-            return from_palette(pixels[:, :, 0], np.array(colour_map(page), np.uint16).reshape(3, -1))
+            return from_palette(pixels[:, :, 0], np.array(page.colour_map, np.uint16).reshape(3, -1))
         case Photometric.YCBCR if page.separate or page.compression is not Compression.JPEG:  # else libjpeg has converted them
             return from_ycbcr(pixels, page.ycbcr)
         case _:

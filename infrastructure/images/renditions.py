@@ -8,7 +8,6 @@ from PIL import Image
 
 from infrastructure.images.colour import Rgb
 
-MEDIA_TYPE: Final = "image/jpeg"
 THUMBNAIL_EDGE: Final = 256
 PREVIEW_EDGE: Final = 2048
 JPEG_QUALITY: Final = 95

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domain.errors import DamagedImage
-from infrastructure.images.validation.layout import Compression, PageLayout, Photometric, Predictor, too_few_pixels
+from infrastructure.images.validation.layout import Compression, PageLayout, Photometric, Predictor
+from infrastructure.images.validation.tiff import too_few_pixels
 
 JPEG_TABLES: Final = 347
 MAX_JPEG_TABLES_BYTES: Final = 1 << 16

@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infrastructure.images.decoding import decoding
-from infrastructure.images.jpeg_completeness import incomplete, with_noise
+from infrastructure.images.jpeg_completeness import with_noise
 from infrastructure.images.tiff_blocks import decode_block, decode_jpeg
 from infrastructure.images.validation.jpeg import JpegStructure
 from infrastructure.images.validation.layout import Compression, PageLayout
+from infrastructure.images.validation.limits import incomplete
 
 
 def read_page(page: PageLayout, samples: Sequence[int]) -> NDArray[Any]:

@@ -313,20 +313,7 @@ def test_a_user_without_a_name_can_make_a_cluster():
     """As root, since only root can become such a user."""
     if not AS_ROOT:
         pytest.skip("only root becomes another user")
-    folder = Path(tempfile.mkdtemp(prefix="bioscope-test-"))
-    os.chown(folder, NAMELESS, NAMELESS)
-    try:
-        done = subprocess.run(
-            [*as_somebody_else(NAMELESS), sys.executable, "-c", NAMELESS_START, str(folder / "data")],
-            capture_output=True,
-            text=True,
-            env={"PATH": os.defpath, "HOME": str(folder)},
-            cwd=Path(__file__).parents[2],
-            timeout=60,
-            check=False,
-        )
-    finally:
-        shutil.rmtree(folder)
+    done = run_as(NAMELESS, NAMELESS_START)
     if "has no entry in /etc/passwd" in done.stderr:
         assert "add one, start as a user that has one, or set BIOSCOPE_POSTGRES_URL" in done.stderr
         pytest.skip("this machine allows no user namespaces: the start is refused in a sentence")
@@ -395,15 +382,15 @@ def as_somebody_else(user=NOBODY):
     return prefix
 
 
-def test_servers_run_as_an_ordinary_user():
-    """As root: in a child that is `nobody`, in a folder that it owns."""
-    prefix = as_somebody_else()
+def run_as(user, program):
+    """A Python program, given a data folder to make, in a folder of `user`; unless we are root, of our own and as ourselves."""
+    prefix = as_somebody_else(user)
     folder = Path(tempfile.mkdtemp(prefix="bioscope-test-"))
     if AS_ROOT:
-        os.chown(folder, NOBODY, NOBODY)
+        os.chown(folder, user, user)
     try:
-        done = subprocess.run(
-            [*prefix, sys.executable, "-c", ORDINARY, str(folder / "data")],
+        return subprocess.run(
+            [*prefix, sys.executable, "-c", program, str(folder / "data")],
             capture_output=True,
             text=True,
             env={"PATH": os.defpath, "HOME": str(folder)},
@@ -413,6 +400,11 @@ def test_servers_run_as_an_ordinary_user():
         )
     finally:
         shutil.rmtree(folder)
+
+
+def test_servers_run_as_an_ordinary_user():
+    """As root: in a child that is `nobody`, in a folder that it owns."""
+    done = run_as(NOBODY, ORDINARY)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(NOBODY if AS_ROOT else os.geteuid()), "1", "True"]
 

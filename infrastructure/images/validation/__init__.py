@@ -42,7 +42,7 @@ LONGEST_START: Final = 12
 BLOCK: Final = 1 << 20
 
 
-class _Whole:
+class _WholeFile:
     """A TIFF can only be walked when it is complete: its directories may stand anywhere."""
 
     def feed(self, chunk: bytes) -> None:
@@ -60,7 +60,7 @@ class UploadGate:
     def __init__(self, *, limits: ImageLimits) -> None:
         self._limits = limits
         self._start = b""
-        self._structure: JpegStructure | PngStructure | _Whole | None = None
+        self._structure: JpegStructure | PngStructure | _WholeFile | None = None
         self.pages: tuple[PageLayout, ...] = ()
 
     def feed(self, chunk: bytes) -> None:
@@ -75,7 +75,7 @@ class UploadGate:
         match self._structure:
             case None:
                 raise _too_short(self._start)
-            case _Whole():
+            case _WholeFile():
                 self.pages = read_pages(file, self._limits)
                 return header_of(self.pages)
             case JpegStructure() | PngStructure() as structure:
@@ -119,7 +119,7 @@ class UploadGate:
         elif start.startswith(SIGNATURE):
             self._structure = PngStructure(self._limits)
         elif start[:4] in MAGIC:
-            self._structure = _Whole()
+            self._structure = _WholeFile()
         return start
 
 

@@ -150,7 +150,7 @@ def trailing_data() -> DamagedImage:
 
 
 class Pull:
-    """Drives one walk. `feed` raises whatever the walk raises; `complete` tells whether the stream may end here."""
+    """Drives one walk. `feed` raises whatever the walk raises; `complete` says whether the stream may end here."""
 
     def __init__(self, walk: Walk) -> None:
         self._walk = walk

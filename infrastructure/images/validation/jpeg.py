@@ -4,10 +4,10 @@ import struct
 from collections.abc import Generator
 from typing import Final
 
-from domain.errors import DamagedImage, ImageTooLarge
+from domain.errors import ImageTooLarge
 from infrastructure.images.validation.incremental import Exactly, MarkerAfterScan, Past, Pull, Trailer, Walk, Wanted
 from infrastructure.images.validation.jpeg_frame import Component, Frame, damaged, parts_of, read_frame, unsupported_coding
-from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_memory, cut_off, too_many_parts
+from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_memory, cut_off, incomplete, too_many_parts
 
 START, END, SCAN, RESTART_INTERVAL, APP1, APP2, APP14 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1, 0xE2, 0xEE
 FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -150,7 +150,7 @@ class Picture:
         ends = MarkerAfterScan(expected + 2 if self._interval else 0)
         marker = yield ends
         if not expected <= ends.restarts <= expected + 1:  # some encoders write one more, after the last unit
-            raise _incomplete()
+            raise incomplete("JPEG")
         self.scan_end = ends.position
         return marker[1]
 
@@ -184,7 +184,7 @@ class Picture:
         if self.frame is None:
             raise damaged("it holds no picture")
         if len(self._missing_bits) < len(self.frame.components) or any(map(any, self._missing_bits.values())):
-            raise _incomplete()
+            raise incomplete("JPEG")
 
 
 def _next_marker() -> Marker:
@@ -194,7 +194,3 @@ def _next_marker() -> Marker:
     while marker == 0xFF:
         (marker,) = yield Exactly(1)
     return marker
-
-
-def _incomplete() -> DamagedImage:
-    return DamagedImage("The JPEG file is damaged: a part of its picture is missing. Save or export it again", reason="incomplete")

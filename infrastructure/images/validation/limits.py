@@ -91,5 +91,9 @@ def too_many_parts() -> ImageTooLarge:
     return ImageTooLarge("The image file is made of too many small parts. Export it again with usual settings", reason="too_many_parts")
 
 
+def incomplete(kind: str) -> DamagedImage:
+    return DamagedImage(f"The {kind} file is damaged: a part of its picture is missing. Save or export it again", reason="incomplete")
+
+
 def cut_off(kind: str) -> DamagedImage:
     return DamagedImage(f"The {kind} file ends before its picture does: it was cut off. Send it again", reason="truncated")

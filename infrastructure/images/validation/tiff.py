@@ -213,6 +213,10 @@ def damaged(what: str) -> DamagedImage:
     return DamagedImage(f"The TIFF file is damaged: {what}. Export it again", reason="structure")
 
 
+def too_few_pixels() -> DamagedImage:
+    return damaged("it holds fewer pixels than it claims")
+
+
 def too_many_parts() -> ImageTooLarge:
     return ImageTooLarge(
         "The TIFF file is made of too many small parts. Export it again with larger tiles or strips", reason="too_many_parts"

@@ -8,22 +8,19 @@ import msgspec
 
 from domain.errors import DamagedImage, ImageTooLarge
 from infrastructure.images.validation.jpeg import JpegStructure
-from infrastructure.images.validation.layout import (
+from infrastructure.images.validation.layout import Blocks, Compression, PageLayout
+from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_memory, check_size, check_unpacked
+from infrastructure.images.validation.page_tags import (
     HEIGHT,
     SAMPLES,
     WIDTH,
-    Blocks,
-    Compression,
-    PageLayout,
     block_offsets,
     block_sizes,
     describe_page,
     is_reduced_or_mask,
-    too_few_pixels,
     unsupported_layout,
 )
-from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_memory, check_size, check_unpacked
-from infrastructure.images.validation.tiff import Directory, Tiff, cut_off_or_damaged, damaged, too_many_parts
+from infrastructure.images.validation.tiff import Directory, Tiff, cut_off_or_damaged, damaged, too_few_pixels, too_many_parts
 
 DESCRIPTION: Final = 270
 IMAGEJ_IMAGES: Final = re.compile(r"^images=(\d{1,9})\s*$", re.MULTILINE)
