@@ -2,11 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from application.image_recheck import ImageRecheck, Rechecked
 from application.pixel_reader import Decoded, DecoderFailed, PixelReader, Prediction, Unreadable
@@ -33,14 +36,15 @@ FAILS: Final = Unseen("decoder_failed", "The image could not be decoded. Try aga
 
 
 class ChildReader:
-    """The port `PixelReader` over a pool of children, for threads other than that of the pool's event loop."""
+    """The port `PixelReader` over a pool of children; `portal` leads to the pool's event loop from other threads."""
 
     version = READER_VERSION
 
-    def __init__(self, *, pool: Pool, blobs: Blobs, limits: ImageLimits, examine: str = EXAMINE, classify: str = CLASSIFY) -> None:
-        self._pool, self._blobs, self._limits = pool, blobs, limits
+    def __init__(
+        self, portal: BlockingPortal, pool: Pool, *, blobs: Blobs, limits: ImageLimits, examine: str = EXAMINE, classify: str = CLASSIFY
+    ) -> None:
+        self._portal, self._pool, self._blobs, self._limits = portal, pool, blobs, limits
         self._examine, self._classify = examine, classify
-        self._loop = asyncio.get_running_loop()
         self.preprocessing = lru_cache(lambda record: digest(record_from_json(record).preprocessing))
 
     def decode(self, data: bytes) -> Decoded | Unreadable:
@@ -62,10 +66,10 @@ class ChildReader:
             return Prediction(label=answer.label, confidence=answer.confidence, scores=answer.scores)
         return Unreadable(answer.detail)
 
-    def _answer(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def _answer(self, call: Callable[[], Awaitable[T]]) -> T:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+                return self._portal.call(call)
             except (ChildLost, ChildFailed) as error:
                 if attempt == ATTEMPTS:
                     raise DecoderFailed(blamed(error, otherwise=FAILS).detail) from error
@@ -82,32 +86,36 @@ def recheck_images(
 ) -> None:
     """Check images, page by page, and `report` on each as soon as it was checked; None for one that had nothing to check.
 
-    Raises Unavailable. To be called in the main thread; may be interrupted at any time.
+    Raises Unavailable. May be interrupted at any time.
     """
-
-    async def run() -> None:
-        nursery, size = Nursery("infrastructure.looking"), given.inference_processes or os.cpu_count() or 1
-        pool = Pool(nursery, size=size, nice=NICE, memory_bytes=given.inference_memory_bytes, hang_seconds=given.inference_hang_seconds)
-        limits = ImageLimits(pixels=given.image_max_pixels, bands=given.image_max_bands, pages=given.image_max_pages)
-        recheck = recheck_with(ChildReader(pool=pool, blobs=blobs, limits=limits))
-        threads = ThreadPoolExecutor(IMAGES_PER_CHILD * size, thread_name_prefix="recheck")
-        try:
-            for page in pages:
-                await _check_page(threads, recheck, page, report)
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
-            pool.close()
-            nursery.close()
-
-    asyncio.run(run())
+    size = given.inference_processes or os.cpu_count() or 1
+    limits = ImageLimits(pixels=given.image_max_pixels, bands=given.image_max_bands, pages=given.image_max_pages)
+    with start_blocking_portal(name="recheck") as portal, _threads(IMAGES_PER_CHILD * size) as threads, _pool(portal, size, given) as pool:
+        recheck = recheck_with(ChildReader(portal, pool, blobs=blobs, limits=limits))
+        for page in pages:
+            for check in as_completed([threads.submit(recheck.check, image) for image in page]):
+                report(check.result())
 
 
-async def _check_page(threads: ThreadPoolExecutor, recheck: ImageRecheck, page: Sequence[UUID], report: Report) -> None:
-    loop = asyncio.get_running_loop()
-    checks = [loop.run_in_executor(threads, recheck.check, image) for image in page]
+@contextmanager
+def _threads(size: int) -> Iterator[ThreadPoolExecutor]:
+    """They end with the check that each is at."""
+    threads = ThreadPoolExecutor(size, thread_name_prefix="recheck")
     try:
-        for check in asyncio.as_completed(checks):
-            report(await check)
+        yield threads
     finally:
-        for unfinished in checks:
-            unfinished.cancel()
+        threads.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _pool(portal: BlockingPortal, size: int, given: Settings) -> Iterator[Pool]:
+    """Whoever still waits for a child at the end gets PoolClosed."""
+    nursery = portal.call(Nursery, "infrastructure.looking")
+    pool = portal.call(
+        lambda: Pool(nursery, size=size, nice=NICE, memory_bytes=given.inference_memory_bytes, hang_seconds=given.inference_hang_seconds)
+    )
+    try:
+        yield pool
+    finally:
+        portal.call(pool.close)
+        portal.call(nursery.close)

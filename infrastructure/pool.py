@@ -207,6 +207,8 @@ class Pool:
         call = Call(function, msgspec.Raw(msgspec.msgpack.encode(arguments)))
         child = await self._idle.get()
         try:
+            if self._closed:
+                raise PoolClosed
             if child is None or not child.alive:
                 child = await self._replaced(child)
             value = await child.call(call, lend=lend or {}, hang_seconds=self._hang_seconds)
@@ -215,6 +217,8 @@ class Pool:
                 raise PoolClosed from None
             raise
         finally:
+            if self._closed and child is not None:
+                child.kill()
             self._idle.put_nowait(child)
         return msgspec.msgpack.decode(value, type=into)
 
@@ -224,9 +228,9 @@ class Pool:
         return await self._nursery.child(self._terms)
 
     def close(self) -> None:
-        """End the idle children; those at work end with the nursery, their calls as PoolClosed."""
+        """End the idle children; those at work end with the nursery, their calls and all later ones as PoolClosed."""
         self._closed = True
-        while not self._idle.empty():
-            child = self._idle.get_nowait()
+        for child in [self._idle.get_nowait() for _ in range(self._idle.qsize())]:
             if child is not None:
                 child.kill()
+            self._idle.put_nowait(None)

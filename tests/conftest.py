@@ -1,5 +1,6 @@
 """What every test may ask for: the real servers, fresh databases, settings that fit."""
 
+import signal
 from itertools import count
 
 import psycopg
@@ -20,6 +21,7 @@ __all__ = ["kafka_url"]
 
 hypothesis.register_profile("counts", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis.load_profile("counts")  # a busy machine is no failure
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests in the background has it ignored, also by children
 
 TEMPLATE = "template_bioscope"
 numbers = count(1)

@@ -20,12 +20,12 @@ from infrastructure.embedded import folders
 from infrastructure.embedded import postgres as postgres_module
 from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.child import CannotStart, Child, last_words, open_log, python
-from infrastructure.embedded.folders import mark, passable, run_folder, socket_folder
+from infrastructure.embedded.folders import mark, run_folder, socket_folder
 from infrastructure.embedded.postgres import Postgres, installed, processes_marked
 from infrastructure.embedded.redis import Redis
 from infrastructure.embedded.tended import Tended
+from tests.other_user import NOBODY, as_user
 
-NOBODY = 65534
 AS_ROOT = os.geteuid() == 0
 SERVERS = [Postgres, Broker, Redis]
 
@@ -371,12 +371,10 @@ def test_a_dead_server_says_why_when_asked_whether_it_is_ready(data):
 
 
 def as_somebody_else(user=NOBODY):
-    """A command prefix that becomes another user; where the interpreter lies in a folder closed to others, with leave to pass it alone."""
+    """A command prefix that becomes another user who can run this interpreter; none where we are not root."""
     if not AS_ROOT:
         return []
-    prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-    if not all(passable(Path(path).parent) for path in (sys.executable, Path(sys.executable).resolve(), __file__)):
-        prefix += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    prefix = as_user(user, sys.executable, Path(sys.executable).resolve(), __file__)
     if shutil.which("setpriv") is None or subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("this machine does not let root become another user that can run this interpreter")
     return prefix

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from anyio.from_thread import BlockingPortal
 
 from application.pixel_reader import Decoded, DecoderFailed, Prediction, Unreadable
 from application.ports import Corrupted
@@ -49,9 +50,8 @@ def pbc8(blobs):
 async def a_reader(blobs, *, hang_seconds=15.0, examine=EXAMINE, classify=CLASSIFY):
     nursery = Nursery("infrastructure.looking", "tests.infrastructure.looking_calls")
     pool = Pool(nursery, size=1, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
-    try:
-        yield ChildReader(pool=pool, blobs=blobs, limits=ImageLimits(), examine=examine, classify=classify)
-    finally:
+    async with BlockingPortal() as portal:
+        yield ChildReader(portal, pool, blobs=blobs, limits=ImageLimits(), examine=examine, classify=classify)
         pool.close()
         nursery.close()
 

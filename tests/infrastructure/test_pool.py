@@ -217,6 +217,18 @@ async def test_closing_leaves_nothing_behind():
         await pool.run(f"{CALLS}:pid", into=int)
 
 
+async def test_a_closed_pool_refuses_its_calls_also_while_its_nursery_lives():
+    async with a_pool(2) as pool:
+        child = await pool.run(f"{CALLS}:pid", into=int)
+        answered = asyncio.create_task(pool.run(f"{CALLS}:work", 0.3, into=int))
+        await until(lambda: pool._idle.qsize() == 1)
+        pool.close()
+        with pytest.raises(PoolClosed):
+            await asyncio.wait_for(pool.run(f"{CALLS}:pid", into=int), 5)
+        assert await answered == child
+        await until(lambda: not runs(child))
+
+
 PARENT = """
 import asyncio
 from infrastructure.pool import Nursery, Pool

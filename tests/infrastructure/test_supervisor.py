@@ -41,7 +41,8 @@ from infrastructure.supervisor import (
     serves,
 )
 from tests.infrastructure.small_system import FOLLOWER, STEADY, STEADY_API, environment_of, nothing, process
-from tests.infrastructure.test_embedded import NOBODY, as_somebody_else, gone
+from tests.infrastructure.test_embedded import as_somebody_else, gone
+from tests.other_user import NOBODY
 
 ROOT = Path(__file__).parents[2]
 ENDS_WITHIN = 10.0

@@ -8,9 +8,9 @@ import tomllib
 from pathlib import Path
 
 from infrastructure.embedded.folders import passable
+from tests.other_user import NOBODY, as_user
 
 ROOT = Path(__file__).parents[2]
-NOBODY = 65534
 INSTALL_TIMEOUT_SECONDS = 600
 COMMAND_TIMEOUT_SECONDS = 180
 
@@ -24,13 +24,8 @@ def interpreter():
 
 
 def another_user():
-    """A command prefix that becomes `nobody` where we are root; with leave to pass closed folders only where the interpreter needs it."""
-    if os.geteuid() != 0:
-        return []
-    prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-    if not passable(interpreter().resolve().parent):
-        prefix += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-    return prefix
+    """A command prefix that becomes `nobody` who can run the interpreter; none where we are not root."""
+    return as_user(NOBODY, interpreter().resolve()) if os.geteuid() == 0 else []
 
 
 def outside_environment():

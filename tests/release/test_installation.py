@@ -16,7 +16,8 @@ from infrastructure.embedded.installation import with_free_port
 from infrastructure.metrics_server import is_healthy
 from infrastructure.settings import Settings
 from infrastructure.supervisor import PROCESSES
-from tests.release.installing import NOBODY, ROOT, another_user, outside_environment, run, version
+from tests.other_user import NOBODY
+from tests.release.installing import ROOT, another_user, outside_environment, run, version
 
 NEUTROPHIL = ROOT / "examples" / "micrographs" / "neutrophil" / "SNE_209892.jpg"
 EMAIL, PASSWORD = "ada@example.org", "correct horse battery 9"
