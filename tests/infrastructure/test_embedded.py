@@ -21,7 +21,7 @@ from infrastructure.embedded import postgres as postgres_module
 from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.child import CannotStart, Child, last_words, open_log, python
 from infrastructure.embedded.folders import mark, run_folder, socket_folder
-from infrastructure.embedded.postgres import Postgres, installed, processes_marked
+from infrastructure.embedded.postgres import Postgres, copied, installed, open_to_all, processes_marked
 from infrastructure.embedded.redis import Redis
 from infrastructure.embedded.tended import Tended
 from tests.other_user import NOBODY, as_user
@@ -313,7 +313,8 @@ def test_a_user_without_a_name_can_make_a_cluster():
     """As root, since only root can become such a user."""
     if not AS_ROOT:
         pytest.skip("only root becomes another user")
-    done = run_as(NAMELESS, NAMELESS_START)
+    install = installed(None)
+    done = run_as(NAMELESS, NAMELESS_START, install if open_to_all(install) else copied(install))
     if "has no entry in /etc/passwd" in done.stderr:
         assert "add one, start as a user that has one, or set BIOSCOPE_POSTGRES_URL" in done.stderr
         pytest.skip("this machine allows no user namespaces: the start is refused in a sentence")
@@ -328,7 +329,7 @@ from pathlib import Path
 from infrastructure.embedded.postgres import Postgres
 data = Path(sys.argv[1])
 data.mkdir(mode=0o700)
-with Postgres(data) as server, psycopg.connect(server.owner_url) as connection:
+with Postgres(data, install=Path(sys.argv[2])) as server, psycopg.connect(server.owner_url) as connection:
     print((data / "postgres" / "PG_VERSION").stat().st_uid, connection.execute("select 1").fetchone()[0])
 """
 
@@ -380,7 +381,7 @@ def as_somebody_else(user=NOBODY):
     return prefix
 
 
-def run_as(user, program):
+def run_as(user, program, *arguments):
     """A Python program, given a data folder to make, in a folder of `user`; unless we are root, of our own and as ourselves."""
     prefix = as_somebody_else(user)
     folder = Path(tempfile.mkdtemp(prefix="bioscope-test-"))
@@ -388,7 +389,7 @@ def run_as(user, program):
         os.chown(folder, user, user)
     try:
         return subprocess.run(
-            [*prefix, sys.executable, "-c", program, str(folder / "data")],
+            [*prefix, sys.executable, "-c", program, str(folder / "data"), *arguments],
             capture_output=True,
             text=True,
             env={"PATH": os.defpath, "HOME": str(folder)},

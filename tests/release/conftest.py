@@ -1,13 +1,12 @@
-"""One wheel, and one installation of it, for all tests of the release."""
+"""One wheel for all tests of the release."""
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests.release.installing import build_wheel, install
+from tests.release.installing import build_wheel
 
 
 @pytest.fixture(scope="session")
@@ -22,13 +21,3 @@ def public_folder():
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory):
     return build_wheel(tmp_path_factory.mktemp("dist"))
-
-
-@pytest.fixture(scope="session")
-def installed(public_folder, wheel):
-    """The path of `bioscope` in an environment that does not know the checkout."""
-    before = os.umask(0o022)
-    try:
-        return install(wheel, public_folder / "environment")
-    finally:
-        os.umask(before)

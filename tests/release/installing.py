@@ -7,7 +7,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-from infrastructure.embedded.folders import passable
 from tests.other_user import NOBODY, as_user
 
 ROOT = Path(__file__).parents[2]
@@ -15,17 +14,29 @@ INSTALL_TIMEOUT_SECONDS = 600
 COMMAND_TIMEOUT_SECONDS = 180
 
 
+def interpreters():
+    """The supported Pythons of this machine, oldest first, by version; of each version one that every user may run, if there is one."""
+    found = {f"{sys.version_info.major}.{sys.version_info.minor}": str(Path(sys.executable).resolve())}
+    for path, options in ((os.environ["PATH"], ["--pyenv"]), (os.defpath, [])):
+        listed = subprocess.run(
+            [shutil.which("bash"), ROOT / "scripts" / "find-pythons", *options],
+            env=os.environ | {"PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        found |= dict(line.split(maxsplit=1) for line in listed.stdout.splitlines())
+    return {version: Path(found[version]) for version in sorted(found, key=lambda version: int(version.partition(".")[2]))}
+
+
 def interpreter():
-    """A Python of this version that every user may run; this one where the machine has none."""
-    own = Path(sys.executable).resolve()
-    system = shutil.which(f"python{sys.version_info.major}.{sys.version_info.minor}", path=os.defpath)
-    found = [own, *([Path(system)] if system else [])]
-    return next((one for one in found if passable(one.resolve().parent)), own)
+    """Of this version of Python."""
+    return interpreters()[f"{sys.version_info.major}.{sys.version_info.minor}"]
 
 
-def another_user():
-    """A command prefix that becomes `nobody` who can run the interpreter; none where we are not root."""
-    return as_user(NOBODY, interpreter().resolve()) if os.geteuid() == 0 else []
+def another_user(python):
+    """A command prefix that becomes `nobody` who can run `python`; none where we are not root."""
+    return as_user(NOBODY, python.resolve()) if os.geteuid() == 0 else []
 
 
 def outside_environment():
@@ -54,9 +65,9 @@ def build_wheel(folder):
     return wheel
 
 
-def install(wheel, folder):
+def install(python, wheel, folder):
     """The wheel with its locked dependencies and the embedded servers; the path of its `bioscope`."""
-    run([interpreter(), "-m", "venv", folder], cwd="/")
+    run([python, "-m", "venv", folder], cwd="/")
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
     locked = ["--require-hashes", "-r", ROOT / "requirements" / "production.txt"]
     run([*pip, *locked], cwd="/", timeout=INSTALL_TIMEOUT_SECONDS)
