@@ -4,11 +4,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
-from uuid import uuid4
 
 import click
 import msgspec
@@ -28,7 +26,6 @@ __all__ = [
     "URL",
     "WRONG_USE",
     "CommandGroup",
-    "command",
     "err",
     "explained",
     "fail",
@@ -103,14 +100,6 @@ class CommandGroup(click.Group):
             for name in get_close_matches(args[0], self.list_commands(ctx), n=1):
                 unknown.message += f" Did you mean {name!r}?"
             raise
-
-
-def command(name: str) -> Any:
-    from application.ports import Command
-    from domain.access import Actor
-    from domain.values import system_actor
-
-    return Command(id=uuid4(), actor=Actor(id=system_actor(f"cli {name}"), kind="system"), at=datetime.now(UTC))
 
 
 def needs(given: Settings, *names: str) -> None:

@@ -9,7 +9,8 @@ from uuid import UUID
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from api.cli.common import DATA, FAILED, command, err, out, running, the_log
+from api.cli.common import DATA, FAILED, err, out, running, the_log
+from api.cli.operator import operator
 from infrastructure.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _recheck(given: Settings, log: Any, dataset: UUID | None, report: "Report", 
     from projections import read_models
     from projections.stored_images import PostgresStoredImages
 
-    actor, store = command("images recheck").actor, blobs(given)
+    actor, store = operator(given, log), blobs(given)
     with read_models.connect(given.postgres_url) as connection:
         stored = PostgresStoredImages(connection)
         _require_dataset(log, dataset)

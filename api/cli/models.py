@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from api.cli.common import DATA, command, running, the_log
+from api.cli.common import DATA, running, the_log
+from api.cli.operator import operator_command
 
 
 @click.group()
@@ -26,7 +27,8 @@ def promote(name: str, version: int, data: Path | None) -> None:
     """
     from application.models import promote as put_into_production
 
-    with the_log(running(data)) as log:
-        done = put_into_production(name=name, number=version, command=command("models promote"), log=log)
+    given = running(data)
+    with the_log(given) as log:
+        done = put_into_production(name=name, number=version, command=operator_command(given, log), log=log)
     already = "" if done.position else " already"
     click.echo(f"Version {version} of the model {name} is in production{already}.")

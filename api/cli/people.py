@@ -35,13 +35,14 @@ for command in (
 
 @users.command("create-admin")
 @click.argument("email")
+@click.option("--username", help="3 to 50 characters [the part of EMAIL before the @].")
 @DATA
-def create_admin(email: str, data: Path | None) -> None:
+def create_admin(email: str, username: str | None, data: Path | None) -> None:
     """Make an administrator. The password (15 characters or more) is asked for, or taken from BIOSCOPE_ADMIN_PASSWORD."""
     given = running(data)
     password = os.environ.get("BIOSCOPE_ADMIN_PASSWORD") or click.prompt("Password", hide_input=True, confirmation_prompt=True)
     with the_log(given) as log:
-        first_admin(given, log, email, password)
+        first_admin(given, log, email, password, username=username)
     out.print(f"{email} is an administrator.")
 
 
@@ -110,15 +111,15 @@ def create_token(name: str, scopes: tuple[str, ...], days: int, data: Path | Non
     click.echo(signing.issue_service(name=name, scopes=frozenset(scopes), seconds=days * 86400, at=datetime.now(UTC)))
 
 
-def first_admin(given: Settings, log: Any, email: str, password: str) -> None:
+def first_admin(given: Settings, log: Any, email: str, password: str, *, username: str | None = None) -> None:
     from application.accounts import register
     from infrastructure.container import passwords
 
-    name = email.partition("@")[0]
+    name = email.partition("@")[0][:50]
     register(
         email=email,
-        username=name if len(name) >= 3 else f"{name}-admin",
-        first_name=name[:50] or "Admin",
+        username=username or (name if len(name) >= 3 else f"{name}-admin"),
+        first_name=name or "Admin",
         last_name="Administrator",
         password=password,
         role=Role.ADMIN,

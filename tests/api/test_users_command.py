@@ -259,6 +259,21 @@ async def test_the_last_active_administrator_stays(laboratory, bioscope, what):
     assert (await laboratory.anonymous().post("/api/auth/refresh", json={"refresh_token": session["refresh_token"]})).status_code == 200
 
 
+# ---- the first administrator -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("email", "options", "username"),
+    [
+        ("jo@example.org", [], "jo-admin"),
+        ("grace.hopper+lab@example.org", [], "grace.hopper+lab"),
+        (f"{'a' * 64}@example.org", [], "a" * 50),
+        ("mary@example.org", ["--username", "director"], "director"),
+    ],
+)
+async def test_an_administrator_gets_a_user_name_that_can_be_chosen(laboratory, bioscope, email, options, username):
+    await bioscope("users", "create-admin", email, *options, env={"BIOSCOPE_ADMIN_PASSWORD": PASSWORD})
+    assert loaded(laboratory, email).username == username
+
+
 # ---- who did it --------------------------------------------------------------------------------------------------------------------
 async def test_without_a_sign_in_the_record_names_root_and_the_host(laboratory, bioscope):
     await bioscope("users", "create-admin", "chief@example.org", env={"BIOSCOPE_ADMIN_PASSWORD": PASSWORD})

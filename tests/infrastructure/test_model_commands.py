@@ -2,11 +2,13 @@
 
 import shutil
 
+import msgspec
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from api.cli import main
+from api.cli.operator import host_name
 from domain import model
 from domain.values import model_id
 from infrastructure import shipped
@@ -48,6 +50,11 @@ def aliases(settings):
         return log.load(model_id("pbc8"), model.evolve).aliases
 
 
+def actor_of_last_change(settings):
+    with opened(settings) as log:
+        return msgspec.json.decode(log.history(model_id("pbc8"))[-1].meta)["actor"]
+
+
 def test_an_upgrade_says_how_its_candidate_is_promoted(bioscope, release, settings):
     assert "registered: model pbc8 version 1 " in bioscope("migrate")
     new_release(release)
@@ -57,6 +64,7 @@ def test_an_upgrade_says_how_its_candidate_is_promoted(bioscope, release, settin
     assert aliases(settings) == {"production": 1, "candidate": 2}
     assert "Version 2 of the model pbc8 is in production." in bioscope("models", "promote", "pbc8", "2")
     assert aliases(settings) == {"production": 2}
+    assert actor_of_last_change(settings)["name"] == f"root on {host_name()}"
     assert "in production already" in bioscope("models", "promote", "pbc8", "2")
     assert "known: model pbc8 version 2 " in bioscope("migrate")
 
