@@ -29,7 +29,7 @@ from infrastructure.signed_urls import sign, verify_signed
 from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server
 
 ROOT = RootKey(bytes(32))
-SPOOL = Path(tempfile.gettempdir(), "bioscope-test-spool")
+SPOOL = Path(tempfile.gettempdir(), f"bioscope-test-spool-{os.geteuid()}")
 DATA = b"\xff\xd8 not really a picture" * 100
 PICTURE = {"filename": "cell.jpg", "media_type": "image/jpeg", "inline": True, "seconds": 60}
 
