@@ -7,12 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.archives import extract
 from tests.chaos.workload import PICTURES
 
 CASES = Path(__file__).parents[1] / "data" / "cases"
@@ -24,8 +24,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("Größe")
     with zipfile.ZipFile(CASES / "folder_same_names_bom.zip") as same_names:
         same_names.extractall(folder)
-    with tarfile.open(CASES / "folder_name_not_utf8.tar") as not_utf8:
-        not_utf8.extractall(folder, filter="data")
+    extract(CASES / "folder_name_not_utf8.tar", folder)
     (folder / "A3").mkdir()
     shutil.copy(folder / "A1" / "img.jpg", folder / "A3" / "img.jpg")
     shutil.copy(PICTURES[0], folder / "=1+1.jpg")

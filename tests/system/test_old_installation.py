@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import httpx
@@ -21,6 +20,7 @@ from infrastructure.postgres.schema import migrations
 from infrastructure.shipped import micrographs
 from infrastructure.supervisor import Stack
 from projections.rebuilding import digests
+from tests.archives import extract
 from tests.chaos.verdict import settle
 from tests.system.conftest import PASSWORD, prepare, stack_settings
 
@@ -35,8 +35,7 @@ REJECTED = "be_bigtiff_rgb8.tif"
 def unpack(folder):
     """As it was made: closed to others, and the database owned by whoever runs it."""
     folder.mkdir(mode=0o700)
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="tar")
+    extract(ARCHIVE, folder)
     folder.chmod(0o700)
     if os.geteuid() == 0:  # Postgres does not run as root
         for path in (folder / "postgres", *(folder / "postgres").rglob("*")):
