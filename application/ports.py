@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -81,6 +81,21 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     meta: bytes = b"{}"
     recorded_at: datetime | None = None
     hash: bytes = b""
+
+
+class Linked(NamedTuple):
+    """An event with the hash of the one before it in the log."""
+
+    event: Recorded
+    previous_hash: bytes
+
+
+class Rejected(Exception):
+    """A record that is not an event of this installation; `reason` is one of a few words, for counting."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 class Conflicted(DomainError):

@@ -57,6 +57,7 @@ MEANINGS: Final = {
 }
 """What each event tells, in a sentence."""
 
+SHA256_HEX: Final = {"pattern": "^[0-9a-f]{64}$"}
 HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "ce_specversion": ("CloudEvents' version", {"const": "1.0"}),
     "ce_id": ("the event's id", {"format": "uuid"}),
@@ -69,6 +70,10 @@ HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "ce_schemaversion": ("the version of the payload's schema", {"pattern": "^[1-9][0-9]*$"}),
     "ce_correlationid": ("what belongs together: the command that began it all", {"format": "uuid"}),
     "ce_causationid": ("what led to it: a command, or an event", {"format": "uuid"}),
+    "ce_meta": ("who did it and in which request, as it is stored (JSON)", {}),
+    "ce_previoushash": ("the hash of the event before it in the log, in hexadecimal", SHA256_HEX),
+    "ce_hash": ("the hash of the event, in hexadecimal: it covers all that is stored of it, and the hash before it", SHA256_HEX),
+    "ce_mac": ("what tells the installation itself that its relay wrote the record", {}),
     "traceparent": ("W3C trace context of the request, where there was one", {}),
     "content-type": ("of the payload", {"const": "application/json"}),
 }

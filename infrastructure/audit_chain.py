@@ -1,54 +1,15 @@
-"""The hash chain over the log, and signed heads that show when its end was cut off."""
+"""Signed heads, and whether the whole log is what was written: its hash chain holds, and no end was cut off."""
 
 import base64
-import hashlib
-import struct
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from application.hash_chain import START, link
 from application.ports import Recorded
-
-START = hashlib.sha256(b"bioscope").digest()
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_POSITION = struct.Struct(">iq")
-_NUMBER = struct.Struct(">ii")
-_LENGTH = struct.Struct(">i")
-
-
-def link(previous: bytes, event: Recorded) -> bytes:
-    """sha256 over the previous hash and every stored column, each behind its length (4 bytes, big-endian)."""
-    assert event.recorded_at is not None
-    micros = (event.recorded_at - EPOCH) // timedelta(microseconds=1)
-    kind = event.type.encode()
-    return hashlib.sha256(
-        b"".join(
-            (
-                previous,
-                _POSITION.pack(8, event.position),
-                b"\0\0\0\x10",
-                event.stream.bytes,
-                _NUMBER.pack(4, event.version),
-                _LENGTH.pack(len(kind)),
-                kind,
-                _NUMBER.pack(4, event.schema_version),
-                _LENGTH.pack(len(event.data)),
-                event.data,
-                _LENGTH.pack(len(event.meta)),
-                event.meta,
-                b"\0\0\0\x10",
-                event.event_id.bytes,
-                _POSITION.pack(8, micros),
-            )
-        )
-    ).digest()
-
-
-def chained(previous: bytes, event: Recorded) -> Recorded:
-    return msgspec.structs.replace(event, hash=link(previous, event))
 
 
 class SignedHead(msgspec.Struct, frozen=True, kw_only=True):

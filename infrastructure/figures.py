@@ -35,6 +35,7 @@ WORKERS: Final = Gauge("bioscope_inference_workers", "Inference processes seen w
 SCHEDULING: Final = Gauge("bioscope_scheduler_leads", "1 while some process schedules.")
 
 MAIN: Final = "main"
+COUNTER_LABELS: Final = {"projected_events": "source", "rejected_records": "reason"}
 
 
 class Counted(Collector):
@@ -46,7 +47,7 @@ class Counted(Collector):
     def collect(self) -> list[CounterMetricFamily]:
         families: dict[str, CounterMetricFamily] = {}
         for one in self.seen.counters if self.seen else ():
-            label = "source" if one.name == "projected_events" else "label"
+            label = COUNTER_LABELS.get(one.name, "label")
             family = families.setdefault(one.name, CounterMetricFamily(f"bioscope_{one.name}", "Counted by all processes.", labels=[label]))
             family.add_metric([one.label], one.value)
         return list(families.values())

@@ -88,7 +88,9 @@ def told(stands: Standing) -> list[Dependency]:
     """Those parts of the system of which the database knows, for an operator."""
     return [
         _follower("relay", "published", stands.head - stands.published, stands.unpublished_age),
-        _follower("projector", "shown", stands.head - stands.projected, stands.unprojected_age, also=_letters(stands)),
+        _follower("projector", "shown", stands.head - stands.projected, stands.unprojected_age, also=_letters(stands))
+        if stands.fits
+        else _bad("projector", f"the read models stand at position {stands.projected} of another log: run `bioscope rebuild`"),
         _good("scheduler", "leads") if stands.scheduling else _bad("scheduler", "nobody leads: jobs wait. Is a projector process running?"),
         _good("inference", f"{stands.workers} at work")
         if stands.workers

@@ -8,8 +8,8 @@ from uuid import UUID
 from eventsourcing.persistence import IntegrityError, StoredEvent
 from eventsourcing.popo import POPOApplicationRecorder
 
+from application.hash_chain import START, chained
 from application.ports import Recorded
-from infrastructure.audit_chain import START, chained
 from infrastructure.codec import Encoded
 from infrastructure.group_commit import Append, Outcome, claim_digest, meta_of
 from infrastructure.keys import RootKey
@@ -102,6 +102,12 @@ class MemoryRecorder(POPOApplicationRecorder):
     def select_recorded(self, after: int, limit: int) -> list[Recorded]:
         with self._database_lock:
             return self._log[after : after + limit]
+
+    def hash_at(self, position: int) -> bytes | None:
+        """None where the log does not reach so far."""
+        if position == 0:
+            return START
+        return next((event.hash for event in self.select_recorded(position - 1, 1)), None)
 
     def select_stream(self, stream: UUID) -> list[Recorded]:
         with self._database_lock:

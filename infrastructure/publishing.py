@@ -10,9 +10,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError, RecordListTooLargeError
 from psycopg import AsyncConnection
 
-from application.ports import Recorded
+from application.hash_chain import START, linked
+from application.ports import Linked, Recorded
 from infrastructure.kafka.broker import AWAY, EVENTS, hush, make_topics, topics_made
-from infrastructure.kafka.cloud_events import headers
+from infrastructure.kafka.cloud_events import RecordKey, headers
 from infrastructure.kafka.sending import producer, stopped
 from infrastructure.recorder import EVENT_COLUMNS, recorded_from
 
@@ -28,7 +29,7 @@ REFUSED: Final = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopi
 
 TAKE_OVER = "update ops.relay set epoch = epoch + 1 returning epoch, position, cluster, next_offset"
 NEEDED = "select least(r.position, c.position) from ops.relay r, read.checkpoint c where c.projection = 'main'"
-READ = f"select {EVENT_COLUMNS} from es.events where notification_id > %s order by notification_id limit %s"  # noqa: S608 - constants
+READ = f"select {EVENT_COLUMNS} from es.events where notification_id >= %s order by notification_id limit %s"  # noqa: S608 - constants
 PUBLISHED: Final = "bioscope_published"  # notified once Kafka has more of the log
 MOVE = f"""with moved as (update ops.relay set position = %s, cluster = %s, next_offset = %s
     where epoch = %s and position = %s and cluster = %s and next_offset = %s returning position)
@@ -64,7 +65,7 @@ class Published(Protocol):
     async def needed(self) -> int:
         """Up to which position nobody needs the log from Kafka any more."""
 
-    async def after(self, position: int, limit: int) -> Sequence[Recorded]: ...
+    async def after(self, position: int, limit: int) -> Sequence[Linked]: ...
 
     async def move(self, epoch: int, was: Place, to: Place) -> bool:
         """False when the place is another than `was`, or this epoch is over."""
@@ -79,7 +80,7 @@ class Topic(Protocol):
     async def look(self) -> tuple[str, int]:
         """The cluster's id, and the offset behind the newest record."""
 
-    async def publish(self, events: Sequence[Recorded]) -> Sequence[int | BaseException]:
+    async def publish(self, events: Sequence[Linked]) -> Sequence[int | BaseException]:
         """What became of each: its offset (-1: Kafka has it, and does not say where), or why it was not taken."""
 
 
@@ -106,14 +107,15 @@ class Relay:
         events = await self._published.after(self.place.position, BATCH)
         if not events:
             return 0
-        if events[-1].position != self.place.position + len(events):
-            raise LookupError(f"the log has {len(events)} events from {self.place.position} to {events[-1].position}")
+        last = events[-1].event.position
+        if last != self.place.position + len(events):
+            raise LookupError(f"the log has {len(events)} events from {self.place.position} to {last}")
         outcomes = await self._topic.publish(events)
         offsets = list(_taken(outcomes))
         if offsets:
-            await self._move(self._behind(events[len(offsets) - 1].position, offsets))
+            await self._move(self._behind(events[len(offsets) - 1].event.position, offsets))
         if len(offsets) < len(events):
-            _explain(events[len(offsets)], outcomes[len(offsets)])
+            _explain(events[len(offsets)].event, outcomes[len(offsets)])
         return len(events)
 
     def _behind(self, position: int, offsets: Sequence[int]) -> Place:
@@ -216,9 +218,14 @@ class PostgresPublished:
         (needed,) = await self._row(NEEDED)
         return int(needed)
 
-    async def after(self, position: int, limit: int) -> list[Recorded]:
-        cursor = await self._connection.execute(READ, (position, limit), prepare=True, binary=True)
-        return [recorded_from(row) for row in await cursor.fetchall()]
+    async def after(self, position: int, limit: int) -> list[Linked]:
+        """Raises LookupError where the event at `position` is missing."""
+        before = 1 if position else 0
+        cursor = await self._connection.execute(READ, (position, limit + before), prepare=True, binary=True)
+        events = [recorded_from(row) for row in await cursor.fetchall()]
+        if before and (not events or events[0].position != position):
+            raise LookupError(f"the log has no event at position {position}, which was published")
+        return list(linked(events[before:], events[0].hash if before else START))
 
     async def move(self, epoch: int, was: Place, to: Place) -> bool:
         cursor = await self._connection.execute(MOVE, (*to, epoch, *was), prepare=True)
@@ -233,8 +240,8 @@ class PostgresPublished:
 class KafkaTopic:
     """`bioscope.events`, its one partition."""
 
-    def __init__(self, brokers: str, sender: AIOKafkaProducer, *, source: bytes) -> None:
-        self._brokers, self._sender, self._source = brokers, sender, source
+    def __init__(self, brokers: str, sender: AIOKafkaProducer, *, key: RecordKey) -> None:
+        self._brokers, self._sender, self._key = brokers, sender, key
 
     async def cluster(self) -> str:
         return await make_topics(self._brokers)
@@ -249,17 +256,17 @@ class KafkaTopic:
         finally:
             await consumer.stop()
 
-    async def publish(self, events: Sequence[Recorded]) -> Sequence[int | BaseException]:
+    async def publish(self, events: Sequence[Linked]) -> Sequence[int | BaseException]:
         async with asyncio.timeout(PATIENCE):
             sent = [await self._send(event) for event in events]
             acks = await asyncio.gather(*sent, return_exceptions=True)
         return [ack if isinstance(ack, BaseException) else int(ack.offset) for ack in acks]
 
-    async def _send(self, event: Recorded) -> "asyncio.Future[Any]":
+    async def _send(self, linked: Linked) -> "asyncio.Future[Any]":
+        event = linked.event
         try:
-            told = headers(event, source=self._source)
             future: asyncio.Future[Any] = await self._sender.send(
-                EVENTS, event.data, key=str(event.stream).encode(), partition=0, headers=told
+                EVENTS, event.data, key=str(event.stream).encode(), partition=0, headers=headers(linked, self._key)
             )
         except REFUSED as refused:
             future = asyncio.get_running_loop().create_future()
@@ -268,13 +275,13 @@ class KafkaTopic:
 
 
 @asynccontextmanager
-async def connected(brokers: str, *, source: bytes) -> AsyncIterator[KafkaTopic]:
+async def connected(brokers: str, *, key: RecordKey) -> AsyncIterator[KafkaTopic]:
     """Waits for the brokers as long as it takes. Raises one of `kafka.broker.AWAY`."""
     await topics_made(brokers)
     hush()
     sender = producer(brokers)
     try:
         await sender.start()
-        yield KafkaTopic(brokers, sender, source=source)
+        yield KafkaTopic(brokers, sender, key=key)
     finally:
         await stopped(sender)

@@ -17,7 +17,7 @@ from domain.errors import Unavailable
 from infrastructure.embedded.child import say_ready
 from infrastructure.heads import EVERY, OFTEN, Heads
 from infrastructure.heartbeat import HEARTBEAT
-from infrastructure.kafka.cloud_events import source_of
+from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.keys import RootKey
 from infrastructure.objects import open_blobs
 from infrastructure.postgres.silence import UNHEARD, Attentive, AttentiveAsync, notifications
@@ -73,7 +73,7 @@ class Leader:
             await _lead_of(leader)
             log.info("leading")
             async with await AttentiveAsync.connect(url, autocommit=True, options=OPTIONS) as own:
-                topic = partial(connected, self._given.kafka_url, source=source_of(self._root))
+                topic = partial(connected, self._given.kafka_url, key=RecordKey(self._root))
                 publisher = Publisher(PostgresPublished(own), topic)
                 await first_of(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher))
 

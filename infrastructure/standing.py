@@ -13,11 +13,15 @@ class Counter(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """Positions of the log's head, of what Kafka has and of what the read models show; ages in seconds, 0 when nothing waits."""
+    """Positions of the log's head, of what Kafka has and of what the read models show; ages in seconds, 0 when nothing waits.
+
+    `fits`: whether the log holds the event that the read models stand at.
+    """
 
     head: int
     published: int
     projected: int
+    fits: bool
     unpublished_age: float
     unprojected_age: float
     dead_letters: int
@@ -29,6 +33,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 STANDING = f"""select h.position as head, r.position as published, c.position as projected,
+    c.hash is not distinct from ops.log_hash(c.position) as fits,
     coalesce((select extract(epoch from clock_timestamp() - e.recorded_at) from es.events e
       where e.notification_id = r.position + 1), 0) as unpublished_age,
     coalesce((select extract(epoch from clock_timestamp() - e.recorded_at) from es.events e

@@ -114,7 +114,8 @@ class ReadModels(Protocol):
 
     def close(self) -> None: ...
 
-    def target(self) -> Target: ...
+    def target(self) -> Target:
+        """Raises CheckpointUnfit."""
 
     def behind(self) -> Behind: ...
 
@@ -122,7 +123,10 @@ class ReadModels(Protocol):
         """Rows by table and id; those that are not there are left out."""
 
     def write(self, target: Target, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
-        """Everything or nothing, if the checkpoint still is `target`. Raises Outrun, or what makes a row unwritable."""
+        """Everything or nothing, if the checkpoint still is `target`, and the log has the hash of `to` there.
+
+        Raises Outrun, NotInLog, or what makes a row unwritable.
+        """
 
     def held(self) -> AbstractContextManager[Target]:
         """The checkpoint as it stands. Nobody else moves it until the block ends, or `write` raises Outrun; an error undoes the block."""

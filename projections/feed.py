@@ -1,4 +1,8 @@
-"""One contiguous sequence of what arrives late, twice, with holes, or not at all. Positions decide; offsets only say where to read on."""
+"""One contiguous sequence of what arrives late, twice, with holes, forged, or not at all.
+
+Positions and hashes decide; offsets only say where to read on. What does not follow from the checkpoint, and what the log does not
+hold, is read from the event store instead.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -6,9 +10,9 @@ from typing import Protocol
 
 import structlog
 
-from application.ports import Recorded
+from application.ports import Linked, Recorded
 from projections.batches import Applied
-from projections.checkpoints import Checkpoint, Outrun
+from projections.checkpoints import Checkpoint, NotInLog, Outrun
 
 log = structlog.get_logger()
 
@@ -31,32 +35,25 @@ class Store(Protocol):
     def read(self, after: int, limit: int) -> Sequence[Recorded]: ...
 
 
-class Ahead(Exception):
-    """Kafka knows events that the store has not: it was put back to an older copy. An alarm: they have no truth behind them."""
-
-
 class Feed:
     """Calls block, belong to one thread, and may be repeated after whatever they raise.
 
-    `applied` is told of every batch. `sources` counts the events applied, by "kafka" and "store".
+    `applied` is told of every batch. `sources` counts the events applied, by "kafka" and "store"; `rejected` the records that were
+    not, by reason: "unlinked" (it does not follow the event before it), "ahead" (the log ends before it), "not_in_log".
     """
 
     def __init__(self, projector: Applies, store: Store, *, applied: Callable[[Applied], object] = lambda _: None) -> None:
         self._projector, self._store, self._told = projector, store, applied
         self.at = Checkpoint(0)
-        self._doubted = 0
         self.sources: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
 
     def refresh(self) -> Checkpoint:
         self.at = self._projector.checkpoint()
         return self.at
 
-    def doubt(self, before: int) -> None:
-        """What stands before that offset was there before us. It is compared with the store: the database may have been put back."""
-        self._doubted = before
-
-    def take(self, events: Sequence[Recorded], *, cluster: str, next_offset: int) -> None:
-        """Apply what is new of a run of records that ends before `next_offset` of `cluster`. Raises Ahead."""
+    def take(self, events: Sequence[Linked], *, cluster: str, next_offset: int) -> None:
+        """Apply what is new of a run of authenticated records that ends before `next_offset` of `cluster`."""
         while True:
             try:
                 return self._take(events, cluster, next_offset)
@@ -71,38 +68,52 @@ class Feed:
             self.refresh()
             return False
 
-    def _take(self, events: Sequence[Recorded], cluster: str, next_offset: int) -> None:
+    def reject(self, reason: str, count: int = 1, **about: object) -> None:
+        self.rejected[reason] += count
+        log.warning("records rejected", reason=reason, count=count, **about)
+
+    def _take(self, events: Sequence[Linked], cluster: str, next_offset: int) -> None:
         run: list[Recorded] = []
-        if next_offset <= self._doubted:
-            events = self._of_our_log([event for event in events if event.position > self.at.position])
-        for event in events:
+        for event, previous_hash in events:
+            if event.position <= self.at.position + len(run):
+                continue
             if event.position > self.at.position + len(run) + 1:
-                self._apply(run, "kafka")
+                self._apply_run(run)
                 run = []
-                self._fill_up_to(event.position - 1)
-            if event.position == self.at.position + len(run) + 1:
-                run.append(event)
-        self.at = Checkpoint(self.at.position, cluster, next_offset)
-        self._apply(run, "kafka")
+                if not self._fill_up_to(event.position - 1):
+                    self.reject("ahead", position=event.position, end_of_log=self.at.position)
+                    break
+            if previous_hash != (run[-1].hash if run else self.at.hash):
+                self.reject("unlinked", position=event.position)
+                self._apply_run(run)
+                run = []
+                self._fill_up_to(event.position)
+                continue
+            run.append(event)
+        self.at = self.at._replace(cluster=cluster, next_offset=next_offset)
+        self._apply_run(run)
 
-    def _of_our_log(self, events: Sequence[Recorded]) -> list[Recorded]:
-        if not events:
-            return []
-        first, last = min(event.position for event in events), max(event.position for event in events)
-        ours = {event.position: event.event_id for event in self._store.read(first - 1, last - first + 1)}
-        good = [event for event in events if ours.get(event.position) == event.event_id]
-        if len(good) < len(events):
-            log.warning("Kafka holds events that are not in the log", first=first, last=last, count=len(events) - len(good))
-        return good
+    def _apply_run(self, run: Sequence[Recorded]) -> None:
+        """From the store, where the log does not hold what came by Kafka."""
+        try:
+            self._apply(run, "kafka")
+        except NotInLog:
+            self.reject("not_in_log", len(run), first=run[0].position, last=run[-1].position)
+            self._fill_up_to(run[-1].position)
 
-    def _fill_up_to(self, last: int) -> None:
+    def _fill_up_to(self, last: int) -> bool:
+        """Whether the log reaches that far."""
         while self.at.position < last:
             if not self._fill(last):
-                raise Ahead(f"the store ends at {self.at.position}, Kafka knows {last + 1}")
+                return False
+        return True
 
     def _fill(self, last: int) -> bool:
         events = self._store.read(self.at.position, min(BATCH, last - self.at.position))
-        self._apply(events, "store")
+        try:
+            self._apply(events, "store")
+        except NotInLog:  # the log was put back to an older copy meanwhile
+            raise Outrun from None
         return bool(events)
 
     def _apply(self, events: Sequence[Recorded], source: str) -> None:
@@ -111,7 +122,7 @@ class Feed:
         first, last = events[0].position, events[-1].position
         assert first == self.at.position + 1
         assert last - first + 1 == len(events)
-        to = self.at._replace(position=last)
+        to = self.at._replace(position=last, hash=events[-1].hash)
         applied = self._projector.apply(events, to)
         self.at = to
         self.sources[source] += len(events)

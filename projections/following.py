@@ -3,15 +3,16 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 import psycopg
 import structlog
 
-from application.ports import Recorded
+from application.ports import Linked, Rejected
 from domain.errors import Unavailable
+from projections.checkpoints import CheckpointUnfit
 from projections.feed import Feed, Store
 
 log = structlog.get_logger()
@@ -47,8 +48,8 @@ class Span(Protocol):
 class Follower:
     """Reads the log's topic for a feed, and the store when nothing comes. All work on the feed is done by one thread.
 
-    `recorded` makes an event of a record, and raises ValueError for a foreign one. `owns`: whether the topic is ours; None while
-    there is no Kafka to own anything of. `count` keeps numbers of events by source for others to see.
+    `authenticated` makes an event of a record, and raises Rejected for what our relay did not write. `owns`: whether the topic is ours;
+    None while there is no Kafka to own anything of. `count` adds numbers to the counters of a name, by label, for others to see.
     """
 
     def __init__(
@@ -56,14 +57,14 @@ class Follower:
         feed: Feed,
         store: Store,
         *,
-        recorded: Callable[[Any], Recorded],
+        authenticated: Callable[[Any], Linked],
         owns: Callable[[], bool | None],
-        count: Callable[[Mapping[str, int]], None],
+        count: Callable[[str, Mapping[str, int]], None],
     ) -> None:
         self._feed, self._store = feed, store
-        self._recorded, self._owns, self._count = recorded, owns, count
+        self._authenticated, self._owns, self._count = authenticated, owns, count
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="projector")
-        self._counted: Counter[str] = Counter()
+        self._counted: dict[str, Counter[str]] = {}
         self._count_due = 0.0
         self._ended = False
         self.waits = False  # for the database
@@ -74,23 +75,27 @@ class Follower:
         at = await self._on_thread(self._feed.refresh)
         known = at.cluster == cluster
         places = {tp: at.next_offset if known and span.begin <= at.next_offset <= span.end else span.begin for tp, span in spans.items()}
-        await self._on_thread(lambda: self._feed.doubt(max((span.end for span in spans.values()), default=0)))
         log.info("reading the log", position=at.position, offsets=sorted(places.values()), cluster=cluster)
         return places
 
     async def take(self, frame: Frame) -> None:
-        events = list(self._events(frame))
+        """Rejected records are replaced by what the store holds."""
+        events, rejected = self._sorted_out(frame)
         await self._on_thread(lambda: self._feed.take(events, cluster=frame.cluster, next_offset=frame.next_offset))
+        for reason, count in rejected.items():
+            self._feed.reject(reason, count, before_offset=frame.next_offset)
+        if rejected:
+            await self._on_thread(self._feed.catch_up)
 
-    def _events(self, frame: Frame) -> Iterator[Recorded]:
-        reasons = set[str]()
+    def _sorted_out(self, frame: Frame) -> tuple[list[Linked], Counter[str]]:
+        events: list[Linked] = []
+        rejected: Counter[str] = Counter()
         for record in frame.records:
             try:
-                yield self._recorded(record)
-            except ValueError as foreign:
-                reasons.add(str(foreign))
-        if reasons:
-            log.warning("records that our relay did not write", before=frame.next_offset, reasons=sorted(reasons)[:3])
+                events.append(self._authenticated(record))
+            except Rejected as refused:
+                rejected[refused.reason] += 1
+        return events, rejected
 
     # ---- the store ----
     async def follow_store(self) -> None:
@@ -144,6 +149,10 @@ class Follower:
                 await asyncio.Event().wait()  # for ever: the process ends
             try:
                 done = await asyncio.get_running_loop().run_in_executor(self._thread, step)
+            except CheckpointUnfit as error:
+                self.waits = True
+                log.critical("nothing is projected until the read models are made anew", reason=str(error))
+                await asyncio.sleep(REST)
             except AWAY as error:
                 self.waits = True
                 log.warning("the projector waits for the database", error=type(error).__name__)
@@ -153,12 +162,16 @@ class Follower:
                 return done
 
     async def _count_now_and_then(self) -> None:
-        if time.monotonic() >= self._count_due and self._feed.sources != self._counted:
+        if time.monotonic() >= self._count_due and self._numbers() != self._counted:
             self._count_due = time.monotonic() + COUNTED_EVERY
             await self._on_thread(self._count_now)
 
     def _count_now(self) -> None:
-        now = Counter(self._feed.sources)
-        if new := now - self._counted:
-            self._count(new)
-            self._counted = now
+        for name, now in self._numbers().items():
+            if new := now - self._counted.get(name, Counter()):
+                self._count(name, new)
+                self._counted[name] = now
+
+    def _numbers(self) -> dict[str, Counter[str]]:
+        numbers = {"projected_events": self._feed.sources, "rejected_records": self._feed.rejected}
+        return {name: Counter(counted) for name, counted in numbers.items() if counted}

@@ -12,7 +12,7 @@ from application.tasks import Kind
 from domain.classification import Phase, PlannedImage
 from domain.errors import Unavailable
 from projections.batches import TABLES, Behind, Changes, Letter, Target
-from projections.checkpoints import Checkpoint, Outrun
+from projections.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun
 from projections.scheduler import Chunk, Covered, Found, Glance, OpenJob, Outgoing, Release, ToFinish, ToPlan, Worker
 from projections.tables import Key, Row, Table
 
@@ -30,10 +30,12 @@ class Given(msgspec.Struct):
 
 
 class MemoryDatabase:
-    """Read models and what the scheduler remembers. `clock` is the database's own."""
+    """Read models and what the scheduler remembers. `clock` is the database's own; `log_hash` is that of the log, if it is here too."""
 
-    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self.clock = clock
+    def __init__(
+        self, clock: Callable[[], datetime] = lambda: datetime.now(UTC), *, log_hash: Callable[[int], bytes | None] | None = None
+    ) -> None:
+        self.clock, self.log_hash = clock, log_hash
         self.tables: dict[str, dict[Key, Any]] = {table.name: {} for table in TABLES}
         self.target = Target(Checkpoint(0), 0)
         self.letters: dict[int, Letter] = {}
@@ -88,7 +90,14 @@ class MemoryModels:
         self.closed = True
 
     def target(self) -> Target:
-        return self._database.target
+        there = self._database.target
+        if not self._in_log(there.at):
+            raise CheckpointUnfit(there.at.position)
+        return there
+
+    def _in_log(self, at: Checkpoint) -> bool:
+        log_hash = self._database.log_hash
+        return log_hash is None or log_hash(at.position) == at.hash
 
     def behind(self) -> Behind:
         return Behind({letter.position: letter.stream for letter in self._database.letters.values()}, dict(self._database.parked))
@@ -101,7 +110,9 @@ class MemoryModels:
         there = self._database.target
         if (there.at.position, there.generation) != (target.at.position, target.generation):
             raise Outrun
-        at = to if to.cluster else there.at._replace(position=to.position)
+        if not self._in_log(to):
+            raise NotInLog
+        at = to if to.cluster else there.at._replace(position=to.position, hash=to.hash)
         writing = _Writing(Target(at, there.generation + generations), changes)
         if self._held is None:
             self._database.change(*writing)

@@ -11,7 +11,7 @@ import structlog
 from application.ports import Recorded
 from domain.errors import Unavailable
 from projections.batches import TABLES, Applied, Behind, Changes, Decoder, Letter, ReadModels, Target, decoded, project
-from projections.checkpoints import Checkpoint, Outrun
+from projections.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun
 from projections.dead_letters import letter, touched
 from projections.tables import Happened
 
@@ -22,6 +22,8 @@ ATTEMPTS = 3  # tries of an event that fails alone, before it is set aside
 PAUSE = 0.05  # seconds between them
 AWAY: tuple[type[Exception], ...] = (
     Outrun,
+    NotInLog,
+    CheckpointUnfit,
     Unavailable,
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -56,7 +58,10 @@ class Projector:
         return self._knowing(self._read).at
 
     def apply(self, batch: Sequence[Recorded], to: Checkpoint) -> Applied:
-        """Apply `batch` (contiguous, not empty, beginning right behind the checkpoint), and move the checkpoint to `to`. Raises Outrun."""
+        """Apply `batch` (contiguous, not empty, beginning right behind the checkpoint), and move the checkpoint to `to`.
+
+        Raises Outrun, and NotInLog where the log does not hold the last event of the batch.
+        """
         target = self._target or self._knowing(self._read)
         if target.at.position != batch[0].position - 1:
             self._target = None
@@ -121,14 +126,14 @@ class Projector:
                 error = again
         dead = letter(event, error)
         log.error("dead letter", position=dead.position, stream=str(dead.stream), type=dead.type, reason=dead.reason)
-        self._write(to, Changes(aside=[dead]))
+        self._write(to._replace(hash=event.hash), Changes(aside=[dead]))
         self._blocked.add(event.stream)
         return Applied(event.position, letters=(dead,))
 
     def _apply(self, batch: Sequence[Recorded], to: Checkpoint) -> Applied:
         happened, parked, blocked = self._sorted_out(batch)
         changes, applied = project(self._there(), happened) if happened else (Changes(), Applied(0))
-        self._write(to, changes._replace(parked=parked))
+        self._write(to._replace(hash=batch[-1].hash), changes._replace(parked=parked))
         self._blocked = blocked
         return applied._replace(position=to.position)
 

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from projections.batches import TABLES, Behind, Changes, Target
-from projections.checkpoints import Checkpoint, Outrun
+from projections.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun
 from projections.tables import Key, Row, Table, Written
 
 NAME = "bioscope projector"
@@ -49,8 +49,10 @@ def _statements(table: Table) -> Statements:
 
 STATEMENTS = {table.name: _statements(table) for table in TABLES}
 ROWS: dict[str, msgspec.json.Decoder[list[Any]]] = {table.name: msgspec.json.Decoder(list[table.row]) for table in TABLES}  # type: ignore[name-defined]
-READ_CHECKPOINT = "select position, cluster, next_offset, generation from checkpoint where projection = 'main'"
-ADVANCE = "select ops.advance(%s, %s, %s, %s, %s, %s)"
+READ_CHECKPOINT = """select position, cluster, next_offset, hash, generation, hash is not distinct from ops.log_hash(position)
+  from checkpoint where projection = 'main'"""
+ADVANCE = "select ops.advance(%s, %s, %s, %s, %s, %s, %s)"
+REFUSALS: dict[str | None, type[Exception]] = {"BS001": Outrun, "BS002": NotInLog}  # of `ops.advance`
 HIDE = "update results set hidden = true where not hidden and (classification_id = any(%s) or image_id = any(%s))"
 BY_INDEX = "set local enable_seqscan = off"  # a job that was most of the table is none of it any more, which the planner learns late
 LATER = "classification_id = %s and not hidden and (created_at, id) > (%s, %s)"
@@ -107,15 +109,15 @@ class PostgresModels:
         """In one round trip, but for what hides very many results: that goes ahead, piece by piece, and harmlessly so."""
         self._hide_ahead(changes)
         cluster, offset = (to.cluster, to.next_offset) if to.cluster else (None, None)
-        moved = (target.at.position, target.generation, to.position, cluster, offset, generations)
+        moved = (target.at.position, target.generation, to.position, to.hash, cluster, offset, generations)
         try:
             with self._connection.pipeline(), self._connection.transaction():
                 self._connection.execute(ADVANCE, moved)
                 for statement, parameters in _changing(changes):
                     self._connection.execute(statement, parameters)
         except psycopg.Error as error:
-            if error.sqlstate == "BS001":
-                raise Outrun from None
+            if refusal := REFUSALS.get(error.sqlstate):
+                raise refusal from None
             raise
 
     def _hide_ahead(self, changes: Changes) -> None:
@@ -136,7 +138,10 @@ class PostgresModels:
     def _target(self, query: str) -> Target:
         row = self._connection.execute(query).fetchone()
         assert row is not None
-        return Target(Checkpoint(*row[:3]), row[3])
+        *at, generation, fits = row
+        if not fits:
+            raise CheckpointUnfit(row[0])
+        return Target(Checkpoint(*at), generation)
 
 
 def _text(cursor: psycopg.Cursor[Any]) -> str:

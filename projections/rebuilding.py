@@ -65,7 +65,7 @@ def rebuild(
         owner.execute("call ops.create_read_models(%s)", (NEXT,))
         projector = projector_over(NEXT)
         try:
-            replay(projector, log, position, progress)
+            replay(projector, log, min(position, log.head()), progress)
             made = digests(owner, schema=NEXT)
             if not check:
                 replay(projector, log, log.head(), progress)
@@ -119,7 +119,7 @@ def _change_over(owner: psycopg.Connection, projector: Projector, log: Log, prog
     """While the live checkpoint is locked nothing moves: the new read models catch up and take the place of the live ones."""
     with owner.transaction():
         owner.execute("lock table read.checkpoint in access exclusive mode")
-        replay(projector, log, _position(owner), progress)
+        replay(projector, log, min(_position(owner), log.head()), progress)
         owner.execute(TAKE_PLACE)
         owner.execute(SQL("alter schema {} rename to {}").format(Identifier(LIVE), Identifier(OLD)))
         owner.execute(SQL("alter schema {} rename to {}").format(Identifier(NEXT), Identifier(LIVE)))

@@ -15,8 +15,8 @@ from application.sweeping import sweep_orphans
 from domain.events import Event
 from infrastructure.codec import Undecodable
 from infrastructure.event_store import EventLog, log_on_postgres, opened
-from infrastructure.kafka import cloud_events
 from infrastructure.kafka.broker import EVENTS
+from infrastructure.kafka.cloud_events import RecordKey, authenticated
 from infrastructure.kafka.member import Member
 from infrastructure.kafka.sending import Sender
 from infrastructure.keys import RootKey, WrongRootKey
@@ -45,7 +45,7 @@ from projections.tables import Happened
 
 GROUP = "bioscope-projector"
 FAREWELL = 0.75  # seconds that what goes on aside may take to end
-ADD = """insert into ops.counters (name, label, value) select 'projected_events', unnest(%s::text[]), unnest(%s::bigint[])
+ADD = """insert into ops.counters (name, label, value) select %s, unnest(%s::text[]), unnest(%s::bigint[])
   on conflict (name, label) do update set value = counters.value + excluded.value returning 1"""
 
 
@@ -75,8 +75,8 @@ def run_projector(given: Settings) -> NoReturn:
     root = RootKey.read(given.root_key_path)
     log = log_on_postgres(given, root)
 
-    def count(numbers: Mapping[str, int]) -> None:
-        log.recorder.rows(ADD, list(numbers), list(numbers.values()))
+    def count(name: str, numbers: Mapping[str, int]) -> None:
+        log.recorder.rows(ADD, name, list(numbers), list(numbers.values()))
 
     scheduler = OwnersScheduler(
         lambda: PostgresWork(read_models.connect(given.postgres_url, by=Attentive, options=UNHEARD)),
@@ -90,7 +90,7 @@ def run_projector(given: Settings) -> NoReturn:
     follower = Follower(
         feed,
         log,
-        recorded=partial(cloud_events.recorded, source=cloud_events.source_of(root)),
+        authenticated=partial(authenticated, key=RecordKey(root)),
         owns=lambda: member.owns(EVENTS),
         count=count,
     )

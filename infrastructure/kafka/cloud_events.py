@@ -1,71 +1,114 @@
-"""An event as it travels: CloudEvents 1.0 in Kafka's binary mode. The payload is the bytes as stored, never upcast."""
+"""An event as it travels: CloudEvents 1.0 in Kafka's binary mode. The payload is the bytes as stored, never upcast.
 
-from datetime import UTC
+Anybody who can write to the topic can send records. So each one carries a MAC over the hash of its row, which in turn covers every
+stored column and the hash of the row before it; relay and projector alone hold the key.
+"""
+
+import hashlib
+import hmac
+import struct
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
-from application.ports import Recorded
+from application.hash_chain import link
+from application.ports import Linked, Recorded, Rejected
 from infrastructure.keys import RootKey
 
 SPEC: Final = b"1.0"
 JSON: Final = b"application/json"
+PURPOSE: Final = "relay records"
+KEY_ID_LENGTH: Final = 8
+MAX_DATA_BYTES: Final = 256 * 1024  # as the table es.events
+MAX_META_BYTES: Final = 64 * 1024
 
 Headers = list[tuple[str, bytes]]
 
 
-class Said(msgspec.Struct):
-    """What travels of an event's meta."""
+class Context(msgspec.Struct):
+    """What of an event's meta has headers of its own."""
 
     correlation_id: str = ""
     causation_id: str = ""
     traceparent: str = ""
 
 
-_meta = msgspec.json.Decoder(Said)
+_context = msgspec.json.Decoder(Context)
 
 
-def source_of(root: RootKey) -> bytes:
-    """The name of the installation that this key is the root of."""
-    return UUID(bytes=root.derive("event source")[:16]).urn.encode()
+class RecordKey:
+    """What relay and projector share: the name of their installation, and the key that authenticates its records."""
+
+    def __init__(self, root: RootKey) -> None:
+        self.source = UUID(bytes=root.derive("event source")[:16]).urn.encode()
+        self._key = root.derive(PURPOSE)
+        self._id = hashlib.sha256(self._key).hexdigest()[:KEY_ID_LENGTH].encode()
+
+    def mac(self, digest: bytes) -> bytes:
+        """Of a row's hash: the key's id, a colon, HMAC-SHA256 in hexadecimal."""
+        return self._id + b":" + hmac.digest(self._key, digest, "sha256").hex().encode()
 
 
-def headers(event: Recorded, *, source: bytes) -> Headers:
+def headers(linked: Linked, key: RecordKey) -> Headers:
+    event, previous_hash = linked
     assert event.recorded_at is not None
-    said = _meta.decode(event.meta)
-    told: Headers = [
+    context = _context.decode(event.meta)
+    carried: Headers = [
         ("ce_specversion", SPEC),
         ("ce_id", str(event.event_id).encode()),
-        ("ce_source", source),
+        ("ce_source", key.source),
         ("ce_type", event.type.encode()),
         ("ce_subject", str(event.stream).encode()),
         ("ce_time", event.recorded_at.astimezone(UTC).isoformat().replace("+00:00", "Z").encode()),
         ("ce_position", b"%d" % event.position),
         ("ce_streamversion", b"%d" % event.version),
         ("ce_schemaversion", b"%d" % event.schema_version),
-        ("ce_correlationid", said.correlation_id.encode()),
-        ("ce_causationid", said.causation_id.encode()),
-        ("traceparent", said.traceparent.encode()),
+        ("ce_correlationid", context.correlation_id.encode()),
+        ("ce_causationid", context.causation_id.encode()),
+        ("ce_meta", event.meta),
+        ("ce_previoushash", previous_hash.hex().encode()),
+        ("ce_hash", event.hash.hex().encode()),
+        ("ce_mac", key.mac(event.hash)),
+        ("traceparent", context.traceparent.encode()),
         ("content-type", JSON),
     ]
-    return [(name, value) for name, value in told if value]
+    return [(name, value) for name, value in carried if value]
 
 
-def recorded(record: Any, *, source: bytes | None = None) -> Recorded:
-    """The event of a record, without its meta and hash, which the store has. Raises ValueError for one that is not `source`'s relay's."""
-    said = dict(record.headers)
-    if source is not None and said.get("ce_source") != source:
-        raise ValueError(f"it comes from {said.get('ce_source', b'somewhere else').decode(errors='replace')}, not from {source.decode()}")
+def authenticated(record: Any, key: RecordKey) -> Linked:
+    """The event of a record that this installation's relay wrote. Raises Rejected for every other one, whatever it holds."""
     try:
-        return Recorded(
-            position=int(said["ce_position"]),
-            stream=UUID(said["ce_subject"].decode()),
-            version=int(said["ce_streamversion"]),
-            type=said["ce_type"].decode(),
-            schema_version=int(said["ce_schemaversion"]),
-            event_id=UUID(said["ce_id"].decode()),
-            data=record.value or b"",
-        )
-    except KeyError as missing:
-        raise ValueError(f"the header {missing} is missing") from None
+        carried = dict(record.headers)
+        source = carried.get("ce_source", b"")
+        if source != key.source:
+            raise Rejected("foreign", f"it comes from {source[:100]!r}")
+        linked, claimed = _parsed(carried, record.value)
+        digest = link(linked.previous_hash, linked.event)
+    except (KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
+        raise Rejected("malformed", f"{type(error).__name__}: {error}"[:200]) from None
+    if digest != claimed:
+        raise Rejected("altered", "its hash is another one")
+    if not hmac.compare_digest(key.mac(digest), carried.get("ce_mac", b"")):
+        raise Rejected("forged", "it was not written by this installation's relay")
+    return Linked(msgspec.structs.replace(linked.event, hash=digest), linked.previous_hash)
+
+
+def _parsed(carried: dict[str, bytes], value: bytes | None) -> tuple[Linked, bytes]:
+    """The event of a record as it claims to be, and the hash that it claims to have."""
+    data, meta = value or b"", carried["ce_meta"]
+    if len(data) > MAX_DATA_BYTES or len(meta) > MAX_META_BYTES:
+        raise ValueError(f"{len(data)} bytes of data and {len(meta)} of meta are more than any event has")
+    event = Recorded(
+        position=int(carried["ce_position"]),
+        stream=UUID(carried["ce_subject"].decode()),
+        version=int(carried["ce_streamversion"]),
+        type=carried["ce_type"].decode(),
+        schema_version=int(carried["ce_schemaversion"]),
+        event_id=UUID(carried["ce_id"].decode()),
+        data=data,
+        meta=meta,
+        recorded_at=datetime.fromisoformat(carried["ce_time"].decode()),
+    )
+    return Linked(event, bytes.fromhex(carried["ce_previoushash"].decode())), bytes.fromhex(carried["ce_hash"].decode())

@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application import schemas
-from application.ports import Recorded
+from application.hash_chain import START
+from application.ports import Linked, Recorded
 from domain.errors import NotFound
 from domain.events import private_fields
 from domain.registry import EVENTS, NOUN_OF
 from infrastructure.codec import UPCASTERS
-from infrastructure.kafka.cloud_events import headers
+from infrastructure.kafka.cloud_events import RecordKey, headers
+from infrastructure.keys import RootKey
 from tests.given import NOW
 from tests.golden.make import golden
 from tests.golden.test_golden import FILES, NAMES
@@ -100,8 +102,9 @@ def test_the_headers_that_the_relay_writes_are_those_that_are_told(event, meta):
         data=data,
         meta=meta,
         recorded_at=NOW,
+        hash=bytes(32),
     )
-    written = {name: value.decode() for name, value in headers(stored, source=b"urn:bioscope:lab")}
+    written = {name: value.decode() for name, value in headers(Linked(stored, START), RecordKey(RootKey(bytes(32))))}
     told = schemas.document()["components"]["messageTraits"]["event"]["headers"]
     jsonschema.Draft202012Validator(told, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER).validate(written)
     assert set(written) <= set(told["properties"])

@@ -3,6 +3,7 @@
 import pytest
 from psycopg import AsyncConnection
 
+from application.hash_chain import START
 from infrastructure.event_store import EventLog
 from infrastructure.publishing import Place, PostgresPublished
 from infrastructure.recorder import PostgresRecorder
@@ -50,15 +51,20 @@ async def test_the_log_is_read_on_from_a_position(stood):
     published, lab, _ = stood
     for _ in range(5):
         lab.user()
-    assert [event.position for event in await published.after(1, 3)] == [2, 3, 4]
-    assert [event.position for event in await published.after(4, 3)] == [5]
+    assert [one.event.position for one in await published.after(1, 3)] == [2, 3, 4]
+    assert [one.event.position for one in await published.after(4, 3)] == [5]
+    hashes = [START, *(event.hash for event in lab.log.read(0, 4))]
+    assert [one.previous_hash for one in await published.after(0, 9)] == hashes
+    assert [one.previous_hash for one in await published.after(2, 9)] == hashes[2:]
     assert list(await published.after(5, 3)) == []
 
 
 async def test_what_the_read_models_lack_is_needed_but_not_what_was_never_published(stood):
-    published, _, models = stood
+    published, lab, models = stood
+    for _ in range(3):
+        lab.user()
     epoch, place = await published.take_over()
-    models.write(models.target(), Checkpoint(3), Changes())
+    models.write(models.target(), Checkpoint(3, hash=lab.log.read(2, 1)[0].hash), Changes())
     assert await published.needed() == 0
     await published.move(epoch, place, Place(7, "cluster", 7))
     assert await published.needed() == 3

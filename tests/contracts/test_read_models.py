@@ -15,9 +15,10 @@ from infrastructure.event_store import EventLog
 from infrastructure.inference import HELD
 from infrastructure.keys import RootKey
 from infrastructure.memory_store import MemoryRecorder
+from infrastructure.recorder import PostgresRecorder
 from projections import read_models
 from projections.batches import TABLES, Changes, Letter
-from projections.checkpoints import Checkpoint, Outrun
+from projections.checkpoints import Checkpoint, NotInLog, Outrun
 from projections.memory_models import MemoryDatabase, MemoryModels, MemoryWork
 from projections.open_work import PostgresWork
 from projections.projector import Projector
@@ -34,10 +35,12 @@ ROOT = RootKey(os.urandom(32))
 class InPostgres:
     def __init__(self, url):
         self._url = url
+        self.log = EventLog(PostgresRecorder(url, ROOT), ROOT)
         self._look = psycopg.connect(url, autocommit=True, options="-c search_path=read -c timezone=UTC")
 
     def close(self):
         self._look.close()
+        self.log.close()
 
     def models(self):
         return PostgresModels(read_models.connect(self._url))
@@ -65,8 +68,11 @@ class InPostgres:
 
 
 class InMemory:
-    def __init__(self):
-        self._database = MemoryDatabase()
+    """`checked`: its log is the one that its read models are made from."""
+
+    def __init__(self, *, checked=True):
+        recorder = MemoryRecorder(ROOT)
+        self.log, self._database = EventLog(recorder, ROOT), MemoryDatabase(log_hash=recorder.hash_at if checked else None)
 
     def close(self):
         pass
@@ -104,10 +110,22 @@ def stood(request):
 
 @pytest.fixture
 def laboratory(stood):
-    log = EventLog(MemoryRecorder(ROOT), ROOT)
-    projector = Projector(stood.models, LogDecoder(log))
-    yield Laboratory(log, projector)
+    projector = Projector(stood.models, LogDecoder(stood.log))
+    yield Laboratory(stood.log, projector)
     projector.close()
+
+
+@pytest.fixture
+def checkpoint(laboratory):
+    """At a position of a log of four events."""
+    for _ in range(4):
+        laboratory.user()
+
+    def at(position, *kafka):
+        (event,) = laboratory.log.read(position - 1, 1)
+        return Checkpoint(position, *kafka)._replace(hash=event.hash)
+
+    return at
 
 
 def by_key(table, rows):
@@ -115,9 +133,9 @@ def by_key(table, rows):
 
 
 def test_the_same_events_leave_the_same_rows_in_both(app_url):
-    log = EventLog(MemoryRecorder(ROOT), ROOT)
+    places = [InMemory(checked=False), InPostgres(app_url)]
+    log = places[1].log
     a_busy_week(Laboratory(log, None))
-    places = [InMemory(), InPostgres(app_url)]
     for stood, batch in zip(places, (7, 50), strict=True):
         projector = Projector(stood.models, LogDecoder(log))
         Laboratory(log, projector).follow(batch=batch)
@@ -129,29 +147,42 @@ def test_the_same_events_leave_the_same_rows_in_both(app_url):
     places[1].close()
 
 
-def test_who_lost_the_checkpoint_writes_nothing(stood, laboratory):
+def test_who_lost_the_checkpoint_writes_nothing(stood, checkpoint):
     first, second = stood.models(), stood.models()
     before = second.target()
     letter = Letter(1, uuid4(), "ImageUploaded", "torn")
-    first.write(before, Checkpoint(1), Changes())
+    first.write(before, checkpoint(1), Changes())
     with pytest.raises(Outrun):
-        second.write(before, Checkpoint(2), Changes(aside=[letter]))
+        second.write(before, checkpoint(2), Changes(aside=[letter]))
     assert second.behind().letters == {}
     assert second.target().at.position == 1
     first.close()
     second.close()
 
 
-def test_the_cluster_is_kept_until_another_is_named_and_a_generation_is_told_apart(stood):
+def test_what_the_log_does_not_hold_is_refused(stood, checkpoint):
     models = stood.models()
-    models.write(models.target(), Checkpoint(1, "cluster", 17), Changes())
-    models.write(models.target(), Checkpoint(2), Changes())
+    letter = Letter(1, uuid4(), "ImageUploaded", "torn")
+    untrue = [checkpoint(1)._replace(hash=checkpoint(2).hash), checkpoint(4)._replace(position=5), Checkpoint(1)]
+    for at in untrue:
+        with pytest.raises(NotInLog):
+            models.write(models.target(), at, Changes(aside=[letter]))
+    assert models.behind().letters == {}
+    assert models.target().at == Checkpoint(0)
+    models.write(models.target(), checkpoint(1), Changes(aside=[letter]))
+    models.close()
+
+
+def test_the_cluster_is_kept_until_another_is_named_and_a_generation_is_told_apart(stood, checkpoint):
+    models = stood.models()
+    models.write(models.target(), checkpoint(1, "cluster", 17), Changes())
+    models.write(models.target(), checkpoint(2), Changes())
     before = models.target()
-    assert before.at == Checkpoint(2, "cluster", 17)
+    assert before.at == checkpoint(2, "cluster", 17)
     models.write(before, before.at, Changes(), generations=1)
     assert models.target().generation == before.generation + 1
     with pytest.raises(Outrun):
-        models.write(before, Checkpoint(3), Changes())
+        models.write(before, checkpoint(3), Changes())
     models.close()
 
 
@@ -160,13 +191,14 @@ def test_what_is_set_aside_is_parked_no_more_and_what_is_healed_is_neither(stood
     for _ in range(3):
         laboratory.dataset(ada)
     one, two, three, four = laboratory.log.read(0, 4)
+    at_four = Checkpoint(4, hash=four.hash)
     models = stood.models()
     letter = Letter(one.position, one.stream, one.type, "torn")
-    models.write(models.target(), Checkpoint(4), Changes(aside=[letter], parked=[two, three, four]))
+    models.write(models.target(), at_four, Changes(aside=[letter], parked=[two, three, four]))
     assert (models.behind().letters, models.behind().parked) == ({1: one.stream}, {2: two.stream, 3: three.stream, 4: four.stream})
     assert models.behind().streams == {one.stream, two.stream, three.stream, four.stream}
     next_letter = Letter(three.position, three.stream, three.type, "torn")
-    models.write(models.target(), Checkpoint(4), Changes(aside=[next_letter], healed=[1, 2]))
+    models.write(models.target(), at_four, Changes(aside=[next_letter], healed=[1, 2]))
     assert (models.behind().letters, models.behind().parked) == ({3: three.stream}, {4: four.stream})
     models.close()
 
@@ -201,10 +233,10 @@ def test_rows_are_loaded_by_their_id_and_the_missing_are_left_out(stood, laborat
     models.close()
 
 
-def test_a_row_that_was_never_there_can_be_deleted(stood):
+def test_a_row_that_was_never_there_can_be_deleted(stood, checkpoint):
     models = stood.models()
     (work,) = (table for table in TABLES if table.name == "work")
-    models.write(models.target(), Checkpoint(1), Changes(rows=[Written(work, [], [uuid4()])]))
+    models.write(models.target(), checkpoint(1), Changes(rows=[Written(work, [], [uuid4()])]))
     assert models.target().at.position == 1
     models.close()
 

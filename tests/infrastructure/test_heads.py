@@ -7,9 +7,9 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from application.hash_chain import START, chained
 from domain import dataset
 from domain.errors import Unavailable
-from infrastructure.audit_chain import START, chained
 from infrastructure.event_store import EventLog
 from infrastructure.heads import Heads, verified
 from infrastructure.keys import RootKey

@@ -20,6 +20,7 @@ WELL = Standing(
     head=7,
     published=7,
     projected=7,
+    fits=True,
     unpublished_age=0,
     unprojected_age=0,
     dead_letters=0,

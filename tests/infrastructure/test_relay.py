@@ -8,10 +8,11 @@ import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from application.ports import Rejected
 from infrastructure.heads import verified
 from infrastructure.kafka import broker
 from infrastructure.kafka.broker import EVENTS, make_topics, topics_made
-from infrastructure.kafka.cloud_events import recorded, source_of
+from infrastructure.kafka.cloud_events import RecordKey, authenticated
 from infrastructure.keys import RootKey
 from tests.kafka.installation import Installation, busy
 
@@ -63,11 +64,11 @@ def test_a_consumer_gets_cloud_events_with_the_bytes_as_stored(installation):
     assert datetime.fromisoformat(told["ce_time"]) == event.recorded_at
     assert UUID(told["ce_correlationid"]) == UUID(told["ce_causationid"])
     assert "traceparent" not in told
-    source = source_of(RootKey.read(installation.settings.root_key_path))
-    again = recorded(record, source=source)
-    assert (again.position, again.stream, again.event_id, again.data) == (2, event.stream, event.event_id, event.data)
-    with pytest.raises(ValueError, match="comes from urn:uuid"):
-        recorded(record, source=source_of(RootKey(b"y" * 32)))
+    assert told["ce_meta"].encode() == event.meta
+    linked = authenticated(record, RecordKey(RootKey.read(installation.settings.root_key_path)))
+    assert linked == (event, installation.log.read(0, 1)[0].hash)
+    with pytest.raises(Rejected, match="comes from b'urn:uuid"):
+        authenticated(record, RecordKey(RootKey(b"y" * 32)))
 
 
 def test_it_ends_in_time_and_signs_what_it_leaves(installation):

@@ -26,17 +26,17 @@ OPEN = ("pending", "running")
 
 
 class Installation:
-    """Its log and its people; its processes by name, started and ended at will."""
+    """Its log and its people; its processes by name, started and ended at will. `member`: who is known to it already."""
 
-    def __init__(self, settings):
+    def __init__(self, settings, *, member=None):
         self.settings = msgspec.structs.replace(settings, log_json=True)
         root = RootKey.read(settings.root_key_path)
         self.log, self.blobs = EventLog(PostgresRecorder(settings.postgres_url, root), root), open_blobs(settings, root)
         self.reads = psycopg.connect(settings.postgres_url, autocommit=True)
         self.folder = settings.data / "logs"
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.children = {}
-        self.ada = self._member()
+        self.ada = member or self._member()
 
     # ---- processes ----
     def start(self, *names, by="api.cli"):

@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import pytest
 
+from application.ports import Rejected
 from domain.errors import Unavailable
 from projections import following
-from projections.checkpoints import Checkpoint
+from projections.checkpoints import Checkpoint, CheckpointUnfit
 from projections.feed import Feed
 from projections.following import Follower
-from tests.projections.test_feed import Models, Store, event
+from tests.projections.test_feed import Models, Store, linked
 
 pytestmark = pytest.mark.anyio
 
@@ -48,16 +49,16 @@ class Bench:
     def __init__(self, head=0, *, owner=True):
         self.store, self.models, self.owner, self.counted = Looked(head), Models(), owner, {}
         self.feed = Feed(self.models, self.store)
-        self.follower = Follower(self.feed, self.store, recorded=self.recorded, owns=lambda: self.owner, count=self.count)
+        self.follower = Follower(self.feed, self.store, authenticated=self.authenticated, owns=lambda: self.owner, count=self.count)
 
-    def recorded(self, record):
-        if record == "foreign":
-            raise ValueError(record)
-        return event(record)
+    def authenticated(self, record):
+        if record in {"foreign", "forged"}:
+            raise Rejected(record, "it is not ours")
+        return linked(record)
 
-    def count(self, numbers):
-        for source, number in numbers.items():
-            self.counted[source] = self.counted.get(source, 0) + number
+    def count(self, name, numbers):
+        for label, number in numbers.items():
+            self.counted[name, label] = self.counted.get((name, label), 0) + number
 
     async def deliver(self, *positions):
         await self.follower.take(Frame("one", list(positions), 100 + len(positions)))
@@ -121,7 +122,7 @@ async def test_the_owner_waits_a_little_for_kafka_and_a_standby_longer(quick, cl
         await bench.looked()
         clock.now += patience + 0.01
         await bench.applied(3)
-        bench.feed.take([event(4)], cluster="one", next_offset=1)
+        bench.feed.take([linked(4)], cluster="one", next_offset=1)
         bench.store.newest = 6
         await bench.looked()
         clock.now += patience - 0.01
@@ -160,9 +161,32 @@ async def test_kafka_takes_over_again_from_the_store(quick, clock, follows):
     assert bench.feed.sources["kafka"] >= 17
 
 
-async def test_a_foreign_record_is_told_and_passed_over(quick):
+async def test_a_rejected_record_is_counted_and_replaced_by_what_the_store_holds(quick):
+    bench = Bench(3)
+    await bench.deliver(1, "foreign", 2, "forged", "forged")
+    assert bench.models.applied == [1, 2, 3]
+    await bench.follower.finish()
+    assert bench.counted == {
+        ("projected_events", "kafka"): 2,
+        ("projected_events", "store"): 1,
+        ("rejected_records", "foreign"): 1,
+        ("rejected_records", "forged"): 2,
+    }
+
+
+async def test_nothing_is_projected_while_the_read_models_do_not_fit_the_log(quick):
     bench = Bench(2)
-    await bench.deliver(1, "foreign", 2)
+    unfit = iter([CheckpointUnfit(7), CheckpointUnfit(7)])
+    apply = bench.models.apply
+
+    def apply_once_it_fits(batch, to):
+        for error in unfit:
+            assert bench.models.applied == []
+            raise error
+        return apply(batch, to)
+
+    bench.models.apply = apply_once_it_fits
+    await bench.deliver(1, 2)
     assert bench.models.applied == [1, 2]
 
 
@@ -198,7 +222,7 @@ async def test_what_was_applied_is_counted_by_its_source_for_others_to_see(quick
     bench.owner = True
     await bench.deliver(4)
     await bench.looked()
-    assert bench.counted == {"store": 3, "kafka": 1}
+    assert bench.counted == {("projected_events", "store"): 3, ("projected_events", "kafka"): 1}
 
 
 async def test_at_the_end_the_batch_under_way_is_ended_and_no_other_begun(quick):
@@ -209,5 +233,5 @@ async def test_at_the_end_the_batch_under_way_is_ended_and_no_other_begun(quick)
     await asyncio.sleep(0.05)
     assert not late.done()
     assert bench.models.applied == [1, 2]
-    assert bench.counted == {"kafka": 2}
+    assert bench.counted == {("projected_events", "kafka"): 2}
     late.cancel()

@@ -74,7 +74,7 @@ def test_the_checkpoint_keeps_where_to_read_on_in_kafka(laboratory, log, project
     laboratory.user()
     projector.apply(log.read(0, 1), Checkpoint(1, "cluster", 17))
     projector.apply(log.read(1, 1), Checkpoint(2))
-    assert projector.checkpoint() == Checkpoint(2, "cluster", 17)
+    assert projector.checkpoint() == Checkpoint(2, "cluster", 17, log.read(1, 1)[0].hash)
 
 
 def test_a_poison_event_parks_its_stream_while_the_rest_goes_on(laboratory, log, projector, owner_url, connection):

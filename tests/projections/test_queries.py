@@ -371,7 +371,7 @@ async def test_what_postgres_cannot_hold_is_refused(db, week):
 
 async def test_readers_cannot_write(db):
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-        await db.rows("select ops.advance(position, generation, 9, '', 0, 0) from checkpoint", {}, into=checkpoints.Position)
+        await db.rows("select ops.advance(position, generation, 9, hash, '', 0, 0) from checkpoint", {}, into=checkpoints.Position)
 
 
 async def test_a_page_of_images_is_found_by_index_alone(laboratory, connection, owner_url):

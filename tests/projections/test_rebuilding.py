@@ -71,7 +71,7 @@ def test_a_rebuild_takes_the_place_of_the_live_read_models_and_the_projector_goe
     laboratory.image(week.ada, week.cells, "after.png")
     with pytest.raises(Outrun):
         projector.apply(log.read(log.head() - 1, 1), Checkpoint(log.head()))
-    assert projector.checkpoint() == Checkpoint(log.head() - 1, "k", 5)
+    assert projector.checkpoint()[:3] == (log.head() - 1, "k", 5)
     laboratory.follow()
     assert made_again().differing == ()
 

@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
-from application.ports import Recorded
+from application.ports import Linked, Recorded
 from infrastructure.kafka.broker import EVENTS, PARTITIONS
-from infrastructure.kafka.cloud_events import headers
+from infrastructure.kafka.cloud_events import RecordKey, headers
 from infrastructure.kafka.frames import Frame, Span
+from infrastructure.keys import RootKey
+from tests.adversaries.forging import forgeries
 
 FRAME_MOST = 20
+RECORD_KEY = RecordKey(RootKey(bytes(range(32))))
 
 
 class Record(NamedTuple):
@@ -73,8 +76,8 @@ class MemoryBroker:
     def send(self, topic: str, key: bytes, value: bytes) -> None:
         self.append(TP(topic, int.from_bytes(key[-4:], "big") % PARTITIONS[topic]), key, value)
 
-    def publish(self, event: Recorded) -> int:
-        told = headers(event, source=b"simulation")
+    def publish(self, linked: Linked) -> int:
+        event, told = linked.event, headers(linked, RECORD_KEY)
         self._look_at(event)
         return self.append(TP(EVENTS, 0), str(event.stream).encode(), event.data, told, (event.position, event.stream, event.version))
 
@@ -119,7 +122,7 @@ class MemoryTopic:
     async def look(self) -> tuple[str, int]:
         return self._broker.cluster, len(self._broker.partitions[TP(EVENTS, 0)])
 
-    async def publish(self, events: Sequence[Recorded]) -> list[int | BaseException]:
+    async def publish(self, events: Sequence[Linked]) -> list[int | BaseException]:
         """A prefix is taken; of that again a prefix is known to be."""
         chance, plan = self._world.chance, self._world.plan
         taken = chance.randint(0, len(events)) if self._world.happens(plan.away) else len(events)
@@ -195,6 +198,8 @@ class Member:
     def _mangled(self, tp: TP, records: list[Record]) -> list[Record]:
         """Some of it twice, and holes, as a lost log and a relay that begins again leave them; the last record stays."""
         world = self._world
+        if tp.topic == EVENTS and world.happens(world.plan.forged):
+            records = self._with_forgeries(records)
         if not world.happens(world.plan.mangled):
             return records
         if tp.topic != EVENTS:
@@ -202,3 +207,12 @@ class Member:
         kept = [record for record in records[:-1] if not world.happens(0.3)]
         twice = [again for record in kept for again in ([record, record] if world.happens(0.3) else [record])]
         return [*twice, *kept[:1], records[-1]]
+
+    def _with_forgeries(self, records: list[Record]) -> list[Record]:
+        """What a liar who can write to the topic sends, between what the relay wrote."""
+        chance = self._world.chance
+        place = chance.randrange(len(records))
+        copied = records[place]
+        told, value = chance.choice(forgeries(copied, chance))
+        self._world.counted["forged"] += 1
+        return [*records[:place], copied, Record(copied.offset, copied.key, value, told), *records[place + 1 :]]

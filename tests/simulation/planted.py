@@ -10,15 +10,17 @@ from uuid import UUID, uuid4
 import msgspec
 
 from application import accounts, changes, datasets
-from application.ports import Appended, Conflicted
+from application.ports import Appended, Conflicted, Linked, Rejected
 from application.sweeping import sweep_orphans
 from domain import classification
 from domain.errors import Unavailable
 from infrastructure import publishing
 from infrastructure.event_store import EventLog
+from infrastructure.kafka import cloud_events
 from projections import batches, projector, scheduling
 from projections.batches import Applied, Changes, Target
 from projections.feed import Feed
+from projections.memory_models import MemoryModels
 from projections.projector import Projector
 from projections.scheduling import Scheduler
 from tests.simulation import processes
@@ -59,10 +61,13 @@ def acknowledged_before_it_is_committed() -> AbstractContextManager[None]:
 
 
 def gap_skipped() -> AbstractContextManager[None]:
-    def over(self: Any, last: int) -> None:
+    def over(self: Any, last: int) -> bool:
         if self.at.position < last:
-            self._projector._write(self.at._replace(position=last), Changes())
-            self.at = self.at._replace(position=last)
+            (event,) = self._store.read(last - 1, 1)
+            at = self.at._replace(position=last, hash=event.hash)
+            self._projector._write(at, Changes())
+            self.at = at
+        return True
 
     return planted((Feed, "_fill_up_to", over))
 
@@ -172,6 +177,22 @@ def upload_swept_before_its_event() -> AbstractContextManager[None]:
     return planted((processes, "sweep_orphans", partial(sweep_orphans, kept=timedelta(0))))
 
 
+def forged_records_believed() -> AbstractContextManager[None]:
+    """Neither is the MAC of a record looked at, nor whether the log holds what is applied."""
+
+    def parsed(record: Any, key: Any) -> Linked:
+        try:
+            linked, claimed = cloud_events._parsed(dict(record.headers), record.value)
+        except Exception:
+            raise Rejected("malformed", "") from None
+        return linked._replace(event=msgspec.structs.replace(linked.event, hash=claimed))
+
+    def believed(self: Any, at: Any) -> bool:
+        return True
+
+    return planted((processes, "authenticated", parsed), (MemoryModels, "_in_log", believed))
+
+
 FAULTS: tuple[Fault, ...] = (
     checkpoint_before_effect,
     acknowledged_before_it_is_committed,
@@ -191,4 +212,5 @@ FAULTS: tuple[Fault, ...] = (
     unacked_taken_for_published,
     results_of_the_deleted_shown,
     upload_swept_before_its_event,
+    forged_records_believed,
 )

@@ -5,12 +5,14 @@ import hashlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import psycopg
 from aiokafka.errors import KafkaConnectionError
 
-from application.ports import Recorded
+from application.hash_chain import linked
+from application.ports import Linked, Recorded
 from application.sweeping import sweep_orphans
 from application.tasks import BULK, URGENT, Kind
 from domain.errors import DomainError, Unavailable
@@ -20,8 +22,8 @@ from infrastructure.event_store import EventLog
 from infrastructure.findings import Inspected, Judged, Seen, Unseen
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inspector import Inspector
-from infrastructure.kafka import cloud_events
 from infrastructure.kafka.broker import EVENTS
+from infrastructure.kafka.cloud_events import authenticated
 from infrastructure.keys import WrongRootKey
 from infrastructure.pool import ChildFailed, ChildHung, ChildLost
 from infrastructure.publishing import Outlived, Place, Publisher
@@ -35,7 +37,7 @@ from projections.notifier import Notifier
 from projections.projector import Projector
 from projections.scheduler import Worker
 from projections.worker import GROUP, LogDecoder, OwnersScheduler
-from tests.simulation.broker import Member, MemoryTopic
+from tests.simulation.broker import RECORD_KEY, Member, MemoryTopic
 from tests.simulation.world import ROOT, AsyncPort, Port, Process, World
 
 LEASE, ATTEMPTS = 4.0, 3
@@ -97,8 +99,9 @@ class MemoryPublished:
     async def needed(self) -> int:
         return min(self.place.position, self._world.database.target.at.position)
 
-    async def after(self, position: int, limit: int) -> list[Recorded]:
-        return self._world.recorder.select_recorded(position, limit)
+    async def after(self, position: int, limit: int) -> list[Linked]:
+        recorder = self._world.recorder
+        return list(linked(recorder.select_recorded(position, limit), recorder.hash_at(position)))
 
     async def move(self, epoch: int, was: Place, to: Place) -> bool:
         if (epoch, was) != (self.epoch, self.place):
@@ -204,7 +207,13 @@ async def projector(process: Process) -> None:
 
     aside = Aside(scheduler, Notifier(publish), sender(process))
     feed = Feed(projector_of(process, log), log, applied=aside.applied)
-    follower = Follower(feed, log, recorded=cloud_events.recorded, owns=lambda: member.owns(EVENTS), count=lambda _: None)
+    follower = Follower(
+        feed,
+        log,
+        authenticated=partial(authenticated, key=RECORD_KEY),
+        owns=lambda: member.owns(EVENTS),
+        count=lambda _, numbers: world.counted.update(numbers),
+    )
     async with asyncio.TaskGroup() as group:
         group.create_task(follower.follow_store())
         group.create_task(member.read_always(follower))

@@ -9,11 +9,11 @@ from tests.simulation.simulate import run
 
 WITHIN = 1000
 TOLD = {
-    "if_match_ignored": 57,
-    "lost_work_never_given_out_again": 25,
-    "plan_begins_again_after_a_crash": 72,
-    "upload_swept_before_its_event": 321,
-    "what_touches_a_parked_row_goes_on": 72,
+    "if_match_ignored": 130,
+    "lost_work_never_given_out_again": 17,
+    "plan_begins_again_after_a_crash": 10,
+    "poison_skipped": 10,
+    "what_touches_a_parked_row_goes_on": 160,
 }
 """Seeds that told of a fault before, where that takes long: they are asked first."""
 

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from faust.types import TP
 
+from application.hash_chain import START, chained
 from application.ports import Recorded
 from domain.classification import (
     ChunkJudged,
@@ -25,7 +26,6 @@ from domain.image import ImageAccepted, ImageDeleted, ImageRejected, ImageUpload
 from domain.model import ModelVersionAdded
 from domain.user import UserDeleted, UserErased, UserProfileChanged, UserRegistered
 from domain.values import canonical, result_id
-from infrastructure.audit_chain import START, chained
 from infrastructure.event_store import EventLog
 from infrastructure.kafka.broker import EVENTS
 from projections.checkpoints import Checkpoint

@@ -40,6 +40,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     child_lost: float = 0.0
     news_lost: float = 0.0
     mangled: float = 0.0
+    forged: float = 0.0
     older: float = 0.0
     deaths_every: float = 0.0
     outages_every: float = 0.0
@@ -75,6 +76,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             jumps_every=rate(2.0, 4.0),
             mends_every=rate(1.0, 3.0),
             poison=rate(0.01, 0.05),
+            forged=rate(0.05, 0.5),
         )
 
 
@@ -127,7 +129,7 @@ class World:
         self.plan = Plan.drawn(self.chance) if plan is None else plan
         self.loop = VirtualLoop(self.clock, began=lambda: self.chance.expovariate(1 / self.plan.slow) if self.plan.slow else 0.0)
         self.recorder = Recorder(self)
-        self.database = MemoryDatabase(self.clock.today_of_the_database)
+        self.database = MemoryDatabase(self.clock.today_of_the_database, log_hash=self.recorder.hash_at)
         self.blobs = Blobs()
         self.broker = MemoryBroker(self)
         self.published: Any = None  # set by who runs the relay

@@ -1,0 +1,55 @@
+"""The hash chain over the log: the hash of each row covers every stored column and the hash of the row before it."""
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from application.ports import Linked, Recorded
+
+START = hashlib.sha256(b"bioscope").digest()
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_POSITION = struct.Struct(">iq")
+_NUMBER = struct.Struct(">ii")
+_LENGTH = struct.Struct(">i")
+
+
+def link(previous: bytes, event: Recorded) -> bytes:
+    """sha256 over the previous hash and every stored column, each behind its length (4 bytes, big-endian)."""
+    assert event.recorded_at is not None
+    micros = (event.recorded_at - EPOCH) // timedelta(microseconds=1)
+    kind = event.type.encode()
+    return hashlib.sha256(
+        b"".join(
+            (
+                previous,
+                _POSITION.pack(8, event.position),
+                b"\0\0\0\x10",
+                event.stream.bytes,
+                _NUMBER.pack(4, event.version),
+                _LENGTH.pack(len(kind)),
+                kind,
+                _NUMBER.pack(4, event.schema_version),
+                _LENGTH.pack(len(event.data)),
+                event.data,
+                _LENGTH.pack(len(event.meta)),
+                event.meta,
+                b"\0\0\0\x10",
+                event.event_id.bytes,
+                _POSITION.pack(8, micros),
+            )
+        )
+    ).digest()
+
+
+def chained(previous: bytes, event: Recorded) -> Recorded:
+    return msgspec.structs.replace(event, hash=link(previous, event))
+
+
+def linked(events: Iterable[Recorded], previous: bytes) -> Iterator[Linked]:
+    """Each of a run of events with the hash of the one before it, as they stand in the log; `previous` is before the first."""
+    for event in events:
+        yield Linked(event, previous)
+        previous = event.hash

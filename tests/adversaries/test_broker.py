@@ -1,0 +1,190 @@
+"""The adversary who writes to the broker: nothing that the log does not hold is ever shown, and what is true is shown all the same."""
+
+import asyncio
+import os
+import random
+from uuid import uuid4
+
+import msgspec
+import psycopg
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import MessageSizeTooLargeError
+
+from application.hash_chain import chained
+from application.ports import Linked
+from infrastructure.kafka.broker import EVENTS
+from infrastructure.kafka.cloud_events import RecordKey, headers
+from infrastructure.keys import RootKey
+from projections.worker import rebuild
+from tests.adversaries.forging import altered, following_event, forgeries
+from tests.kafka.installation import Installation
+
+LOG_ITSELF = TopicPartition(EVENTS, 0)
+TEN_MEGABYTES = 10 * 1024**2
+
+
+class Attacker:
+    """Any client of the broker."""
+
+    def __init__(self, brokers):
+        self._brokers = brokers
+
+    def records(self):
+        return asyncio.run(self._records())
+
+    async def _records(self):
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._brokers, auto_offset_reset="earliest")
+        await consumer.start()
+        try:
+            consumer.assign([LOG_ITSELF])
+            await consumer.seek_to_beginning()
+            end = (await consumer.end_offsets([LOG_ITSELF]))[LOG_ITSELF]
+            found = []
+            while len(found) < end:
+                found += (await consumer.getmany(timeout_ms=500)).get(LOG_ITSELF, [])
+            return found
+        finally:
+            await consumer.stop()
+
+    def send(self, *records):
+        """Headers and value of each."""
+        asyncio.run(self._send(records))
+
+    async def _send(self, records):
+        producer = AIOKafkaProducer(bootstrap_servers=self._brokers, max_request_size=2 * TEN_MEGABYTES)
+        await producer.start()
+        try:
+            for told, value in records:
+                await producer.send_and_wait(EVENTS, value, partition=0, headers=told)
+        finally:
+            await producer.stop()
+
+
+@pytest.fixture
+def installation(settings):
+    installation = Installation(settings)
+    installation.start("relay", "projector")
+    installation.until_kafka_delivers()
+    yield installation
+    installation.close()
+
+
+@pytest.fixture
+def attacker(installation):
+    return Attacker(installation.settings.kafka_url)
+
+
+def rejected(installation):
+    return dict(installation.reads.execute("select label, value from ops.counters where name = 'rejected_records'").fetchall())
+
+
+def shows_the_log_and_goes_on(installation):
+    """What happens next is shown, and the read models are those of the log."""
+    made = installation.dataset().id
+    installation.until_shown()
+    assert installation.row("select not deleted from read.datasets where id = %s", made) == (True,)
+    assert installation.shown == installation.log.head()
+    assert rebuild(installation.settings, check=True).differing == ()
+    return True
+
+
+def test_a_forged_share_gives_nobody_access_and_hides_no_event(installation, attacker):
+    """The share is of the last dataset; everything in its record but the key is right."""
+    cells = installation.dataset().id
+    installation.until_shown()
+    stranger = uuid4()
+    record = attacker.records()[-1]
+    assert dict(record.headers)["ce_subject"].decode() == str(cells)
+    share = {"at": "2026-01-01T00:00:00Z", "by": str(installation.ada.id), "user_id": str(stranger), "grant": "analyst"}
+    attacker.send(following_event(record, type="DatasetShared", data=msgspec.json.encode(share), event_id=uuid4()))
+    assert shows_the_log_and_goes_on(installation)
+    assert installation.row("select count(*) from read.dataset_access where subject = %s", stranger) == (0,)
+    installation.until(lambda: rejected(installation).get("forged", 0) == 1)
+
+
+def test_forged_altered_swapped_replayed_and_foreign_records_and_garbage_are_rejected(installation, attacker):
+    for _ in range(4):
+        installation.dataset()
+    installation.until_shown()
+    records = attacker.records()
+    last, before = records[-1], records[-2]
+    swapped = [(list(last.headers), before.value), (list(before.headers), last.value)]
+    replayed = [(list(record.headers), record.value) for record in records]
+    attacker.send(*forgeries(last, random.Random(1)), *swapped, *replayed, *reversed(replayed))
+    assert shows_the_log_and_goes_on(installation)
+    installation.until(lambda: {"forged", "altered", "foreign", "malformed"} <= rejected(installation).keys())
+
+
+def test_a_record_of_ten_megabytes_holds_nobody_up(installation, attacker):
+    (record,) = attacker.records()[-1:]
+    huge = os.urandom(TEN_MEGABYTES)
+    try:
+        attacker.send((altered(record, ce_position=b"%d" % (installation.log.head() + 1)), huge), ([], huge))
+    except MessageSizeTooLargeError:
+        return  # the broker itself refuses it
+    assert shows_the_log_and_goes_on(installation)
+    installation.until(lambda: "malformed" in rejected(installation))
+
+
+def test_a_future_that_the_log_does_not_hold_is_rejected_even_with_the_right_key(installation, attacker):
+    """As a relay of an older database would have left it: each record follows the one before it, and carries a valid MAC."""
+    key = RecordKey(RootKey.read(installation.settings.root_key_path))
+    installation.until_shown()
+    (event,) = installation.log.read(installation.log.head() - 1, 1)
+    future, streams = [], [uuid4() for _ in range(3)]
+    for number, stream in enumerate(streams, 1):
+        previous = event.hash
+        fields = {"position": event.position + 1, "version": number, "stream": stream, "event_id": uuid4()}
+        event = chained(previous, msgspec.structs.replace(event, **fields))
+        future.append((headers(Linked(event, previous), key), event.data))
+    attacker.send(*future)
+    assert shows_the_log_and_goes_on(installation)
+    installation.until(lambda: rejected(installation).keys() & {"not_in_log", "ahead"})
+    assert installation.row("select count(*) from read.activity where stream = any(%s)", streams) == (0,)
+
+
+def test_after_a_fail_over_to_an_older_database_its_own_future_is_shown(settings, owner_url):
+    """The topic still holds what happened after the copy was taken."""
+    installation = Installation(settings)
+    installation.start("relay", "projector")
+    installation.until_kafka_delivers()
+    installation.until_shown()
+    installation.stop()
+    installation.close()
+    older = copied(settings, owner_url)
+
+    installation = Installation(settings, member=installation.ada)
+    for _ in range(5):
+        installation.dataset()
+    installation.start("relay")
+    installation.until(lambda: installation.row("select position from ops.relay")[0] == installation.log.head())
+    installation.stop()
+    installation.close()
+
+    again = Installation(older, member=installation.ada)
+    try:
+        for _ in range(3):
+            again.dataset()
+        again.start("relay", "projector")
+        again.until_shown()
+        assert all(shows_the_log_and_goes_on(again) for _ in range(5))
+        again.until_kafka_delivers()
+        assert again.stop() == [0, 0]
+    finally:
+        again.close()
+
+
+def copied(settings, owner_url):
+    """The settings of a copy of the database as it is now."""
+    name = psycopg.conninfo.conninfo_to_dict(owner_url)["dbname"]
+    with psycopg.connect(settings.postgres_owner_url, dbname="postgres", autocommit=True) as server:
+        server.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
+        server.execute(f"create database {name}_older template {name}")
+    return msgspec.structs.replace(
+        settings,
+        root_key_file=settings.root_key_path,
+        data=settings.data / "older",
+        postgres_url=settings.postgres_url.replace(name, f"{name}_older"),
+        postgres_owner_url=settings.postgres_owner_url.replace(name, f"{name}_older"),
+    )
