@@ -30,6 +30,7 @@ KNOWN = {"ChunkJudged": 1}  # what is counted, in the schema version that is und
 PAGE = 500
 QUIET = 1.0  # seconds of silence after which the log itself is asked: a lost broker costs latency, never an event
 REST = 1.0  # seconds after a failure
+LARGEST = 4 * 1024 * 1024  # bytes: more than the topic takes
 
 SCHEMA = """
 begin immediate;
@@ -133,7 +134,8 @@ def follow_http(counts: Counts, feed: Feed) -> NoReturn:
 
 async def follow_kafka(counts: Counts, feed: Feed, brokers: str) -> None:
     """From the topic's end on, and from the log whatever is not heard there."""
-    consumer = AIOKafkaConsumer(TOPIC, bootstrap_servers=brokers, group_id=None, enable_auto_commit=False, auto_offset_reset="latest")
+    kept_here = {"group_id": None, "enable_auto_commit": False, "auto_offset_reset": "latest"}
+    consumer = AIOKafkaConsumer(TOPIC, bootstrap_servers=brokers, max_partition_fetch_bytes=LARGEST, **kept_here)
     try:
         await consumer.start()
         await consumer.seek_to_end()

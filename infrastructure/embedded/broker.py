@@ -10,6 +10,9 @@ from pathlib import Path
 from infrastructure.child_environment import supervised_environment
 from infrastructure.embedded.child import CannotStart, Child, python
 from infrastructure.embedded.server import Server
+from infrastructure.kafka.limits import MAX_RECORD_BYTES
+
+FRAME_BYTES = 512  # that librdkafka wants to be left over
 
 
 class Broker(Server):
@@ -48,7 +51,8 @@ def serve(address: Path) -> None:
     """Run the broker in this process; its host:port stands in the file `address` once it answers."""
     from confluent_kafka import Producer  # noqa: PLC0415 - only this process carries it
 
-    owner = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "ignored:1", "log_level": 3})
+    limit = {"receive.message.max.bytes": MAX_RECORD_BYTES, "fetch.max.bytes": MAX_RECORD_BYTES - FRAME_BYTES}
+    owner = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "ignored:1", "log_level": 3} | limit)
     broker = next(iter(owner.list_topics(timeout=10).brokers.values()))
     part = address.with_suffix(".part")
     part.write_text(f"{broker.host}:{broker.port}")

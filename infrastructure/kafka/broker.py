@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from application.tasks import BULK, DEAD_LETTERS, URGENT
+from infrastructure.kafka.limits import MAX_RECORD_BYTES
 
 log = structlog.get_logger()
 
@@ -46,7 +47,7 @@ async def make_topics(brokers: str) -> str:
     async with _admin(brokers) as admin:
         cluster: dict[str, Any] = await admin.describe_cluster()
         copies = min(COPIES, len(cluster["brokers"]))
-        kept = {"min.insync.replicas": "2"} if copies == COPIES else {}
+        kept = {"max.message.bytes": str(MAX_RECORD_BYTES)} | ({"min.insync.replicas": "2"} if copies == COPIES else {})
         wanted = [NewTopic(name, partitions, copies, topic_configs=kept) for name, partitions in PARTITIONS.items()]
         if any(broker["node_id"] == cluster["controller_id"] for broker in cluster["brokers"]):
             _check(await admin.create_topics(wanted))

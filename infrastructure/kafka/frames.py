@@ -16,6 +16,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
+from infrastructure.kafka.limits import MAX_FETCH_BYTES
+
 FRAME_MOST: Final = 500  # records
 IDLE: Final = 0.25  # seconds between two fetches without a hint
 
@@ -229,6 +231,7 @@ def frame_app(group: str, brokers: str) -> faust.App:
         stream_wait_empty=False,
         stream_buffer_maxsize=4,  # frames
         consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=MAX_FETCH_BYTES,
         consumer_metadata_max_age_ms=10_000,  # finds a topic that comes later
         broker_session_timeout=10,
         broker_heartbeat_interval=1,
