@@ -13,7 +13,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from api.auth import for_services
 from api.calls import Call
 from application import feed, schemas
-from application.feed import EVENTS_MOST, Feed
+from application.feed import EVENTS_MOST, Feed, Heads
 from domain.access import Scope
 from domain.registry import NOUN_OF
 
@@ -77,6 +77,12 @@ class Events(Controller):
         """
         feed.require_follower(call.actor)
         return Response(await awaited(call, after, limit=limit, wait=wait, sealed=sealed))
+
+    @get("/heads")
+    async def signed_heads(self, call: NamedDependency[Call], after: After = 0, limit: Limit = 100) -> Response[Heads]:
+        """What the log had come to, signed about once a minute: compare your own hash at that position with it."""
+        services = call.services
+        return Response(await feed.heads(after, limit=limit, actor=call.actor, reads=services.reads, key=services.head_key))
 
     @get("/schemas")
     async def described(self, call: NamedDependency[Call]) -> list[Described]:  # noqa: ARG002 - who may ask is known

@@ -134,7 +134,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     """`opened()` starts what runs beside the requests, and stops it. `digest` is a keyed hash of a request's payload;
-    `observed(method, route, status, seconds)` is told of every request."""
+    `observed(method, route, status, seconds)` is told of every request; `head_key` is the Ed25519 public key of signed heads."""
 
     options: Options
     log: Log
@@ -150,6 +150,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     gate: Callable[[], Gate]
     digest: Callable[[bytes], bytes]
     signed: Callable[[str], SignedBlob]
+    head_key: bytes
     metrics: Callable[[], bytes]
     observed: Callable[[str, str, int, float], None]
     opened: Callable[[], AbstractAsyncContextManager[Any]]

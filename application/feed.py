@@ -1,25 +1,28 @@
 """The log for whoever follows it: from any position on, in order, in bounded pieces."""
 
+import base64
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
+from application.context import Reads
 from application.ports import Log, Recorded
 from application.schemas import COLUMNS
 from domain.access import Actor, Scope
 from domain.errors import Forbidden
 
 EVENTS_MOST: Final = 1000
+HEADS: Final = """select position, hash, signed_at, signature from ops.heads where position > %(after)s order by position limit %(limit)s"""
 BYTES_MOST: Final = 4 * 1024**2  # of data in one answer; a single larger event still goes out
 PIECE: Final = 50  # events read at once: each has up to 256 KiB
 
 
 class Followed(msgspec.Struct, frozen=True, kw_only=True):
     """One event. `data` is what Kafka carries, or has its private fields in clear and the newest schema version; `time` is when it
-    was recorded."""
+    was recorded; `hash` covers all that is stored of it, and the hash before it."""
 
     position: int
     id: UUID
@@ -32,6 +35,7 @@ class Followed(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: UUID | None
     causation_id: UUID | None
     traceparent: str | None
+    hash: str
     data: Any
 
 
@@ -40,6 +44,34 @@ class Feed(msgspec.Struct, frozen=True, kw_only=True):
 
     events: list[Followed]
     next: int
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The log had `hash` at `position`. `signature` (Ed25519, base64) is over `signed_text`: `POSITION:HASH:TIME`."""
+
+    position: int
+    hash: str
+    signed_text: str
+    signature: str
+
+
+class SignedHead(msgspec.Struct, frozen=True, kw_only=True):
+    position: int
+    hash: str
+    signed_at: datetime
+    signature: str
+
+    @property
+    def shown(self) -> Head:
+        text = f"{self.position}:{self.hash}:{self.signed_at.astimezone(UTC).isoformat()}"
+        return Head(position=self.position, hash=self.hash, signed_text=text, signature=self.signature)
+
+
+class Heads(msgspec.Struct, frozen=True, kw_only=True):
+    """`public_key`: Ed25519, 32 bytes in base64."""
+
+    public_key: str
+    heads: list[Head]
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +94,13 @@ def after(position: int, *, limit: int, sealed: bool = False, actor: Actor, log:
     tell = _sealed if sealed or not actor.is_admin else _clear
     events = [tell(recorded, log) for recorded in _bounded(position, max(1, min(limit, EVENTS_MOST)), log)]
     return Feed(events=events, next=events[-1].position if events else position)
+
+
+async def heads(after: int, *, limit: int, actor: Actor, reads: Reads, key: bytes) -> Heads:
+    """The signed heads behind position `after`, oldest first. Raises Forbidden, Unavailable."""
+    require_follower(actor)
+    found = await reads.rows(HEADS, {"after": after, "limit": limit}, into=SignedHead)
+    return Heads(public_key=base64.b64encode(key).decode(), heads=[head.shown for head in found])
 
 
 def _bounded(position: int, limit: int, log: Log) -> Iterator[Recorded]:
@@ -100,5 +139,6 @@ def _followed(recorded: Recorded, data: Any, schema_version: int) -> Followed:
         correlation_id=meta.correlation_id,
         causation_id=meta.causation_id,
         traceparent=meta.traceparent,
+        hash=recorded.hash.hex(),
         data=data,
     )

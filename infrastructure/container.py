@@ -140,6 +140,7 @@ def services(settings: Settings) -> Services:
         gate=partial(UploadGate, limits=image_limits),
         digest=partial(root.hmac, "payload"),
         signed=partial(verify_signed, root),
+        head_key=root.signing(heads.PURPOSE).public_key().public_bytes_raw(),
         metrics=exposition,
         observed=observe_request,
         opened=opened,

@@ -67,6 +67,7 @@ GET    /api/classification-results/image/{image_id}         !! ++++++ ++++++ +++
 GET    /api/classification-results/today/statistics         !  +      +      +      +      -  -
 GET    /api/classification-results/{result_id}              !! ++++.. ++++.. ++++.. +++++. -- --
 GET    /api/events                                          !  -      -      -      +      -  +
+GET    /api/events/heads                                    !  -      -      -      +      -  +
 GET    /api/events/schemas                                  !  +      +      +      +      -  +
 GET    /api/events/schemas/{kind}                           !! +.     +.     +.     +.     -- +.
 GET    /api/audit/{about}/state                             !! --     --     --     +.     -- --

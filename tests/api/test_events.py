@@ -56,8 +56,9 @@ async def test_an_event_is_told_with_all_that_a_consumer_needs(laboratory):
     recorded = laboratory.services.log.read(position - 1, 1)[0]
     assert event.keys() == {
         *("position", "id", "type", "schema_version", "stream", "version", "time"),
-        *("actor", "correlation_id", "causation_id", "traceparent", "data"),
+        *("actor", "correlation_id", "causation_id", "traceparent", "hash", "data"),
     }
+    assert event["hash"] == recorded.hash.hex()
     assert (event["type"], event["schema_version"], event["version"]) == ("DatasetCreated", 1, 1)
     assert (event["id"], event["stream"]) == (str(recorded.event_id), str(recorded.stream))
     assert event["time"].endswith("Z")

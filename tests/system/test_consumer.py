@@ -21,6 +21,8 @@ from domain.events import first
 from domain.values import chunk_id
 from infrastructure.access_tokens import SignedAccessTokens
 from infrastructure.keys import RootKey
+from tests.adversaries.forging import following_event, forgeries
+from tests.adversaries.test_broker import Attacker
 from tests.given import NOW, command
 from tests.system.conftest import SYSTEM, event_log
 
@@ -108,6 +110,10 @@ class Consumer:
                 return 0
             return database.execute("select position from place").fetchone()[0]
 
+    def verify(self):
+        argv = [*self.argv, "--verify"]
+        return subprocess.run(argv, env=self.environment, capture_output=True, text=True, check=False, timeout=30)
+
     def counts(self):
         with sqlite3.connect(self.database) as database:
             return {(day, label): results for day, label, results in database.execute("select day, label, results from counts")}
@@ -158,6 +164,40 @@ def test_it_follows_as_things_happen_and_alone_by_http(stack, tmp_path, kafka):
         consumer.until(position)
         assert consumer.counts() == counts
     assert (", by kafka" in consumer.said.read_text()) == kafka
+
+
+def test_what_was_followed_is_compared_with_the_signed_heads(stack, tmp_path):
+    consumer = Consumer(stack, tmp_path, kafka=True)
+    with consumer.running(), flowing(stack, pause=0.001):
+        consumer.until_it_says(", by kafka")
+        while (done := consumer.verify()).stdout.startswith("0 "):  # until a head is signed, after 1,000 events
+            time.sleep(0.5)
+    assert done.returncode == 0, done.stderr
+    with sqlite3.connect(consumer.database) as database:
+        database.execute("update hashes set hash = ?", ("ab" * 32,))
+    done = consumer.verify()
+    assert done.returncode == 1
+    assert "the log was another one when it was signed" in done.stderr
+
+
+def test_a_forged_record_is_not_counted(stack, tmp_path):
+    consumer = Consumer(stack, tmp_path, kafka=True)
+    attacker = Attacker(stack.kafka_url)
+    with consumer.running(), flowing(stack, pause=0.02) as stop:
+        consumer.until_it_says(", by kafka")
+        stop()
+        position, counts = truth(stack)
+        consumer.until(position)
+        record = attacker.records()[-1]
+        attacker.send(
+            following_event(record, type="ChunkJudged", data=record.value, event_id=uuid4()), *forgeries(record, random.Random(3))
+        )
+    with flowing(stack, pause=0.02), consumer.running():
+        consumer.until(position + 3)
+    position, counts = truth(stack)
+    with consumer.running():
+        consumer.until(position)
+    assert consumer.counts() == counts
 
 
 def test_it_says_what_is_wrong_with_its_token(stack, tmp_path):
