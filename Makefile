@@ -30,9 +30,9 @@ gates: setup  ## Lint, types, dependency rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: gates  ## All gates and all tests
+test: gates  ## All gates, and all tests but the long ones and those of the release
 	$(BIN)/pytest --ignore tests/system --ignore tests/release -n 2 --dist loadfile
-	$(BIN)/pytest tests/system
+	$(BIN)/pytest tests/system -m "not long"
 
 # What depends on the version of Python: the language, drivers and C extensions, processes and event loops, private names of Faust, and
 # the whole system once. About five minutes; SQL, contracts of stores, faults and simulations run once, in `make test`.
@@ -49,7 +49,8 @@ test-pythons: setup  ## test-fast on every other supported Python of this machin
 	  [ "$$version" = "$$own" ] || $(MAKE) VENV=.venv-$$version PYTHON="$$python" test-fast </dev/null || exit; \
 	done <<<"$$found"
 
-test-release: setup  ## Build the wheel, install it elsewhere and use it; run the build steps of the image
+test-release: setup  ## The long tests; build the wheel, install it elsewhere and use it; run the build steps of the image
+	$(BIN)/pytest tests/system -m long
 	$(BIN)/pytest tests/release
 
 ENCODINGS ?= 2000

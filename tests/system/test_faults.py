@@ -21,6 +21,7 @@ ON_SERVERS = (
 EMBEDDED = ("disk full, in the middle of a file", "postgres, immediate stop", "projector, a standby there", "supervisor", "redis", "broker")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("leg", "kinds"), [("servers", ON_SERVERS), ("embedded", EMBEDDED)])
 def test_what_was_acknowledged_outlives_every_fault_and_nothing_is_there_twice(leg, kinds, capsys):
     there = {fault.kind: fault for fault in LEGS[leg] if s3_program() or not fault.kind.startswith("s3")}

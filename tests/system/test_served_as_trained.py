@@ -9,6 +9,7 @@ from training.over_http import compared
 from training.sets import digest_of
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["pbc8", "bccd3"])
 def test_what_is_served_is_what_was_evaluated(model, admin):
     pictures, metrics = val_pictures(model), stored(models() / model)["sets"]["val"]
