@@ -9,6 +9,7 @@ from domain.errors import Unavailable
 from infrastructure.event_store import EventLog
 from infrastructure.keys import RootKey
 from infrastructure.memory_store import MemoryRecorder
+from infrastructure.recorder import PostgresRecorder
 from projections import read_models
 from projections.memory_models import MemoryDatabase, MemoryModels
 from projections.projector import Projector
@@ -25,8 +26,8 @@ PAGE_SIZE = 4
 class Stored:
     """A log with its read models, and the stored images over them."""
 
-    def __init__(self, models, images):
-        self.log, self.images = EventLog(MemoryRecorder(ROOT), ROOT), images
+    def __init__(self, models, images, recorder):
+        self.log, self.images = EventLog(recorder, ROOT), images
         self.projector = Projector(models, LogDecoder(self.log))
         self.laboratory = Laboratory(self.log, self.projector)
 
@@ -35,14 +36,16 @@ class Stored:
 def stored(request):
     if request.param == "memory":
         database = MemoryDatabase()
-        stored = Stored(lambda: MemoryModels(database), MemoryStoredImages(database, page_size=PAGE_SIZE))
+        stored = Stored(lambda: MemoryModels(database), MemoryStoredImages(database, page_size=PAGE_SIZE), MemoryRecorder(ROOT))
         yield stored
     else:
         url = request.getfixturevalue("app_url")
         with read_models.connect(url) as connection:
-            stored = Stored(lambda: PostgresModels(read_models.connect(url)), PostgresStoredImages(connection, page_size=PAGE_SIZE))
+            images = PostgresStoredImages(connection, page_size=PAGE_SIZE)
+            stored = Stored(lambda: PostgresModels(read_models.connect(url)), images, PostgresRecorder(url, ROOT))
             yield stored
     stored.projector.close()
+    stored.log.close()
 
 
 @pytest.fixture
