@@ -1,5 +1,6 @@
 """What the pool's children do with images and models: the only place of the worker where pixels are decoded and networks run."""
 
+import codecs
 import io
 import time
 from functools import cache, lru_cache
@@ -23,6 +24,21 @@ from infrastructure.judgement import judge
 from infrastructure.model_record import ModelRecord, record_from_json
 from infrastructure.nursery import borrow
 from infrastructure.preprocessing import DEFAULT_LIMITS, digest, prepare_with_warnings
+
+Image.init()
+LOADED_BEFORE_THE_FORK: Final = (
+    imagecodecs.bitorder_decode,
+    imagecodecs.jpeg8_decode,
+    imagecodecs.lzw_decode,
+    imagecodecs.packbits_decode,
+    imagecodecs.packints_decode,
+    imagecodecs.png_decode,
+    imagecodecs.zstd_decode,
+    np.ma,
+    np.random,
+    *map(codecs.lookup, ("latin-1", "utf-16-be", "utf-16-le")),
+)
+"""imagecodecs, NumPy, Pillow and Python load these when they are first named; in the sandbox no file can be opened."""
 
 PROVIDER: Final = "CPUExecutionProvider"
 MODELS_MOST: Final = 4  # loaded at once in one child
@@ -135,5 +151,5 @@ def _record(text: str) -> ModelRecord:
 @cache
 def _decoder() -> str:
     """What decides a pixel's value: the libraries that decode."""
-    codecs = f"imagecodecs {imagecodecs.__version__}, {imagecodecs.jpeg8_version()}, {imagecodecs.png_version()}"
-    return f"reader {READER_VERSION}, {codecs}, pillow {PIL.__version__}, numpy {np.__version__}"
+    versions = f"imagecodecs {imagecodecs.__version__}, {imagecodecs.jpeg8_version()}, {imagecodecs.png_version()}"
+    return f"reader {READER_VERSION}, {versions}, pillow {PIL.__version__}, numpy {np.__version__}"
