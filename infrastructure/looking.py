@@ -22,6 +22,7 @@ from infrastructure.images.reader import READER_VERSION
 from infrastructure.images.validation import ImageLimits
 from infrastructure.judgement import judge
 from infrastructure.model_record import ModelRecord, record_from_json
+from infrastructure.model_validation import ModelRefused, validate_model
 from infrastructure.nursery import borrow
 from infrastructure.preprocessing import DEFAULT_LIMITS, digest, prepare_with_warnings
 
@@ -45,10 +46,6 @@ MODELS_MOST: Final = 4  # loaded at once in one child
 DECIMALS: Final = 6
 TOO_MUCH_MEMORY: Final = Unseen("image_too_large", "Decoding the image takes more memory than one image may have. Crop or shrink it")
 NO_NUMBERS: Final = Unseen("model_failed", "The model gave no number for this image")
-
-
-class ModelRefused(Exception):
-    """A model that does not do what its record says; the text says what."""
 
 
 def classify(model: str, record: str, images: list[bytes], limits: ImageLimits = DEFAULT_LIMITS) -> Judged:
@@ -137,9 +134,11 @@ def _network(model: str) -> Any:
     data = borrow(model)
     if sha256(data).hexdigest() != model:
         raise ModelRefused("the weights are not those that the version names")
+    validate_model(data)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # one process a core
     options.log_severity_level = 3
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     return onnxruntime.InferenceSession(data, options, providers=[PROVIDER])
 
 

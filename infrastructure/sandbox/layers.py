@@ -34,6 +34,17 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True):
         required = {"no_new_privs": self.no_new_privileges, "Landlock": self.landlock, "seccomp": self.seccomp}
         return tuple(name for name, present in required.items() if not present)
 
+    def __str__(self) -> str:
+        names = {
+            "no_new_privs": self.no_new_privileges,
+            f"Landlock {self.landlock or ''}".rstrip(): self.landlock,
+            "seccomp": self.seccomp,
+            "user namespace": self.user_namespace,
+            "network namespace": self.network_namespace,
+            "empty root directory": self.empty_root,
+        }
+        return ", ".join(name if present else f"no {name}" for name, present in names.items())
+
 
 def enter_empty_directory() -> None:
     """Make the working directory one that holds no file, and in which none can be made: it was removed."""
