@@ -212,7 +212,7 @@ class _Model:
             if field.key in schema.refused:
                 raise ModelRefused(schema.refused[field.key])
             if field.wire not in (schema.once.get(field.key) or schema.repeated.get(field.key, ())):
-                raise ModelRefused("it uses a part of ONNX that this release does not know")
+                raise ModelRefused("it is not an ONNX file, or one with a part that this release does not know")
             if field.key in schema.once and field.key in seen:
                 raise ModelRefused("it states something twice")
             seen.add(field.key)
