@@ -60,7 +60,7 @@ SIGNALS: Final = {"rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_si
 IDENTITY: Final = {"getpid": (39, 172), "gettid": (186, 178)}
 RANDOMNESS: Final = {"getrandom": (318, 278)}
 END: Final = {"exit": (60, 93), "exit_group": (231, 94)}
-ALLOWED: Final = CALLS_AND_ANSWERS | MEMORY | LOCKS | CLOCKS | SIGNALS | IDENTITY | RANDOMNESS | END
+ALLOWED: Final = MEMORY | CALLS_AND_ANSWERS | LOCKS | CLOCKS | SIGNALS | IDENTITY | RANDOMNESS | END
 
 NOT_EXECUTABLE: Final = {"mmap": (9, 222), "mprotect": (10, 226)}
 """Allowed without PROT_EXEC."""

@@ -3,17 +3,28 @@
 import os
 import time
 
+import msgspec
+
 from infrastructure import looking
 from infrastructure.findings import Inspected, Judged, Unseen
 from infrastructure.images.validation import ImageLimits
+from infrastructure.model_validation import ModelRefused
 
 DEADLY, STUCK, BUGGY = b"deadly", b"stuck", b"buggy"
+LYING = b"lying"
 
 
 def classify(model: str, record: str, images: list[bytes], limits: ImageLimits) -> Judged:
     for data in images:
         _break_over(data)
-    return looking.classify(model, record, images, limits)
+    judged = looking.classify(model, record, images, limits)
+    if any(data.endswith(LYING) for data in images):
+        return msgspec.structs.replace(judged, answers=[])
+    return judged
+
+
+def refuse(model: str, record: str, images: list[bytes], limits: ImageLimits) -> Judged:
+    raise ModelRefused("it keeps weights in other files")
 
 
 def examine(data: bytes, limits: ImageLimits) -> Inspected | Unseen:
