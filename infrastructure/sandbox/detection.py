@@ -21,17 +21,15 @@ DETECTION_TIMEOUT_SECONDS: Final = 30.0
 
 @cache
 def supported() -> Layers:
-    """Found out once, in a process of its own, as forks need a single thread. Blocks. Raises OSError, subprocess.SubprocessError."""
+    """Found out once, in a process of its own, as forks need a single thread. Blocks. Raises OSError when that process fails."""
     argv = [sys.executable, "-P", "-c", "from infrastructure.sandbox.detection import main; main()"]
-    done = subprocess.run(
-        argv,
-        env=python_environment(os.environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=DETECTION_TIMEOUT_SECONDS,
-    )
-    return msgspec.json.decode(done.stdout, type=Layers)
+    try:
+        answer = subprocess.check_output(
+            argv, env=python_environment(os.environ), stdin=subprocess.DEVNULL, timeout=DETECTION_TIMEOUT_SECONDS
+        )
+        return msgspec.json.decode(answer, type=Layers)
+    except (subprocess.SubprocessError, msgspec.MsgspecError) as error:
+        raise OSError(f"what this kernel offers for the sandbox cannot be found out: {error}") from error
 
 
 def main() -> None:

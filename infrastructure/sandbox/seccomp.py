@@ -51,7 +51,6 @@ MEMORY: Final = {"brk": (12, 214), "munmap": (11, 215), "mremap": (25, 216), "ma
 LOCKS: Final = {"futex": (202, 98), "sched_yield": (24, 124)}
 CLOCKS: Final = {
     "clock_gettime": (228, 113),
-    "clock_getres": (229, 114),
     "gettimeofday": (96, 169),
     "clock_nanosleep": (230, 115),
     "restart_syscall": (219, 128),
@@ -59,7 +58,7 @@ CLOCKS: Final = {
 SIGNALS: Final = {"rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139)}
 IDENTITY: Final = {"getpid": (39, 172), "gettid": (186, 178)}
 RANDOMNESS: Final = {"getrandom": (318, 278)}
-END: Final = {"exit": (60, 93), "exit_group": (231, 94)}
+END: Final = {"exit_group": (231, 94)}
 ALLOWED: Final = MEMORY | CALLS_AND_ANSWERS | LOCKS | CLOCKS | SIGNALS | IDENTITY | RANDOMNESS | END
 
 NOT_EXECUTABLE: Final = {"mmap": (9, 222), "mprotect": (10, 226)}
