@@ -2,6 +2,7 @@
 
 import os
 import resource
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
@@ -54,7 +55,8 @@ def enter_empty_directory() -> None:
         os.chdir(NO_FILES)
         return
     os.chdir(path)
-    Path(path).rmdir()
+    with suppress(OSError):  # where it may not be removed, it is only empty
+        Path(path).rmdir()
 
 
 def enter(layers: Layers) -> None:
