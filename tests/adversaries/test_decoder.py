@@ -171,6 +171,7 @@ async def test_a_child_has_a_network_and_a_root_directory_without_anything():
         assert not any((child / "root").iterdir())
 
 
+@pytest.mark.skipif(not supported().landlock, reason="the kernel has no Landlock")
 async def test_a_child_that_cannot_enter_its_sandbox_takes_no_call():
     async with a_pool("tests.adversaries.broken_landlock") as pool:
         with pytest.raises(NotSandboxed, match="Operation not permitted"):
