@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, NamedTuple
 from uuid import UUID, uuid5
 
@@ -19,8 +20,9 @@ from domain.model import Version
 from domain.values import chunk_id
 from infrastructure.blame import ACTOR, blamed, bytes_of
 from infrastructure.figures import IMAGES
-from infrastructure.findings import Judged, Seen, Unseen
+from infrastructure.findings import Judged, Seen, Unseen, check_judged
 from infrastructure.images.validation.limits import ImageLimits
+from infrastructure.model_validation import ModelRefused
 from infrastructure.patience import patiently
 from infrastructure.pool import ChildFailed, ChildLost, Lender, Pool
 
@@ -36,6 +38,8 @@ OPEN_FOR: Final = 1.0  # seconds that a job once seen open counts as open; `appe
 
 FAILS: Final = Unseen("model_failed", "The model could not be run on this image")
 REFUSED: Final = Unseen("model_refused", "The model's file is missing in the store or damaged, and was not used. Add the model again")
+
+UNSAFE: Final = Unseen("model_refused", "The model's file is not one that is run here, and was not used. The log says why")
 
 
 class Looked(NamedTuple):
@@ -139,6 +143,9 @@ class Classifier:
         except (NotFound, Corrupted):
             return Looked([REFUSED] * len(images), None)
         except (ChildLost, ChildFailed) as error:
+            if isinstance(error, ChildFailed) and error.kind == ModelRefused.__name__:
+                log.warning("model refused", model=version.sha256, reason=error.detail)
+                return Looked([UNSAFE] * len(images), None)
             if not again:
                 return Looked([blamed(error, otherwise=FAILS)], None)
             singles = await asyncio.gather(*(self._look([image], version, again=False) for image in images))
@@ -146,8 +153,16 @@ class Classifier:
         return Looked(judged.answers, judged)
 
     async def _ask(self, version: Version, images: list[bytes]) -> Judged:
-        lend = self._weights(version)
-        return await self._pool.run(self._look_by, version.sha256, version.record, images, self._limits, into=Judged, lend=lend)
+        return await self._pool.run(
+            self._look_by,
+            version.sha256,
+            version.record,
+            images,
+            self._limits,
+            into=Judged,
+            check=partial(check_judged, images=len(images), labels=version.labels),
+            lend=self._weights(version),
+        )
 
     def _weights(self, version: Version) -> dict[str, Lender]:
         async def weights() -> bytes:

@@ -20,7 +20,9 @@ from infrastructure.model_record import load_record
 from infrastructure.objects import open_blobs
 from infrastructure.operations.package_clashes import package_clashes
 from infrastructure.postgres.schema import SchemaAhead, SchemaBehind, check
-from infrastructure.settings import Settings, WrongSetting
+from infrastructure.sandbox import Layers, supported
+from infrastructure.sandbox.policy import remedy
+from infrastructure.settings import Settings, WrongSetting, variable
 from infrastructure.shipped import models, shipped_records
 from infrastructure.weak_settings import Finding, good, machine, root_key, weak, weaknesses, wrong
 
@@ -41,6 +43,7 @@ def examine(settings: Settings) -> list[Finding]:
     given = _completed(settings)
     found = [*weaknesses(given), *machine(given), *package_clashes(), root_key(given)]
     found += [*_told("models", _shipped_models, given), *_told("metrics", _metrics, given)]
+    found += _told("sandbox", sandbox_findings, given)
     for what, name, look in LOOKS:
         if getattr(given, name) or (look is _blobs and given.root_key_path.exists()):
             found += _told(what, look, given)
@@ -97,6 +100,18 @@ def _unwrap(root: RootKey, owner: UUID, wrapped: bytes) -> None:
 def _shipped_models(_: Settings) -> Iterator[Finding]:
     """Raises Invalid."""
     yield good("models", f"{len(shipped_records(models()))} come with this release")
+
+
+def sandbox_findings(given: Settings, layers: Layers | None = None) -> Iterator[Finding]:
+    """`layers`: those of this kernel, unless others are given. Raises OSError."""
+    found = layers or supported()
+    if found.missing:
+        accepted = given.environment != "production" or given.accept_unsandboxed
+        yield (weak if accepted else wrong)("sandbox", remedy(found))
+    else:
+        yield good("sandbox", f"decoders and models run under {found}")
+    if given.accept_unsandboxed:
+        yield weak(variable("accept_unsandboxed"), "set: images are decoded also where the kernel cannot isolate their decoders")
 
 
 def _metrics(given: Settings) -> Iterator[Finding]:

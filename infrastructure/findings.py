@@ -1,9 +1,31 @@
-"""What the pool's children answer. Light: the parent imports it, and no decoder."""
+"""What the pool's children answer, and what of it can be true. Light: the parent imports it, and no decoder.
+
+A file or a model may have taken a child over. What it answers is bounded by these types and checked by `check_judged` and
+`check_inspected` before anything is done with it.
+"""
+
+from collections.abc import Sequence
+from math import fsum, isfinite
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from domain.image import Inspection
-from domain.values import ImageWarning
+from domain.values import ImageWarning, printable
+from infrastructure.images.validation.limits import ImageLimits
+
+MAX_WARNINGS: Final = 64
+MAX_SIGNALS: Final = 16
+MAX_THUMBNAIL_BYTES: Final = 1024**2
+MAX_PREVIEW_BYTES: Final = 24 * 1024**2
+MAX_SENTENCE_LENGTH: Final = 1000
+MAX_SUM_DIFFERENCE: Final = 1e-4
+"""Of all scores from one; each is rounded to six decimals."""
+JPEG_START: Final = b"\xff\xd8\xff"
+
+Code = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=64)]
+Sentence = Annotated[str, Meta(min_length=1, max_length=MAX_SENTENCE_LENGTH)]
 
 
 class Seen(msgspec.Struct, frozen=True, tag=True):
@@ -14,22 +36,25 @@ class Seen(msgspec.Struct, frozen=True, tag=True):
     confidence: float
     out_of_domain: bool
     scores: tuple[float, ...]
-    signals: dict[str, float]
-    warnings: tuple[ImageWarning, ...] = ()
+    signals: Annotated[dict[Code, float], Meta(max_length=MAX_SIGNALS)]
+    warnings: Annotated[tuple[ImageWarning, ...], Meta(max_length=MAX_WARNINGS)] = ()
 
 
 class Unseen(msgspec.Struct, frozen=True, tag=True):
     """No result: `reason` is a code, `detail` a sentence for the user."""
 
-    reason: str
-    detail: str
+    reason: Code
+    detail: Sentence
 
 
 class Inspected(Inspection, frozen=True, kw_only=True, tag=True):
     """An image whose every pixel was decoded. `thumbnail` and `preview` are JPEGs; there is no preview where browsers show the original."""
 
-    thumbnail: bytes
-    preview: bytes | None
+    dtype: Annotated[str, Meta(pattern=r"^[a-z]+[0-9]{1,3}\Z", max_length=16)]
+    axes: Annotated[str, Meta(pattern=r"^[A-Z]*YXS?\Z", max_length=16)]
+    warnings: Annotated[tuple[ImageWarning, ...], Meta(max_length=MAX_WARNINGS)]
+    thumbnail: Annotated[bytes, Meta(max_length=MAX_THUMBNAIL_BYTES)]
+    preview: Annotated[bytes, Meta(max_length=MAX_PREVIEW_BYTES)] | None
 
 
 def inspection_of(found: Inspected) -> Inspection:
@@ -41,8 +66,57 @@ class Judged(msgspec.Struct, frozen=True):
     """`answers` follow the images; the rest says what made them. `seconds` of work."""
 
     answers: list[Seen | Unseen]
-    preprocessing: str
-    runtime: str
-    provider: str
-    decoder: str
+    preprocessing: Sentence
+    runtime: Sentence
+    provider: Sentence
+    decoder: Sentence
     seconds: float
+
+
+def check_judged(judged: Judged, *, images: int, labels: Sequence[str]) -> None:
+    """Raises ValueError unless there is an answer for each image, and its numbers are those of a softmax over `labels`."""
+    _require("the number of answers", holds=len(judged.answers) == images)
+    _require("the duration", holds=isfinite(judged.seconds) and judged.seconds >= 0)
+    _check_texts(judged.preprocessing, judged.runtime, judged.provider, judged.decoder)
+    for answer in judged.answers:
+        if isinstance(answer, Seen):
+            _check_seen(answer, labels)
+        else:
+            _check_texts(answer.detail)
+
+
+def check_inspected(found: Inspected | Unseen, limits: ImageLimits) -> None:
+    """Raises ValueError for what no image within `limits` is."""
+    if isinstance(found, Unseen):
+        _check_texts(found.detail)
+        return
+    _require("a size below 1", holds=min(found.width, found.height, found.bands, found.pages, found.reader) >= 1)
+    _require("the size", holds=found.width * found.height <= limits.pixels and found.bands <= limits.bands and found.pages <= limits.pages)
+    _require("the size of a pixel", holds=found.pixel_size_um is None or (isfinite(found.pixel_size_um) and found.pixel_size_um > 0))
+    _require(
+        "a picture that is no JPEG", holds=found.thumbnail.startswith(JPEG_START) and (found.preview or JPEG_START).startswith(JPEG_START)
+    )
+    _check_warnings(found.warnings)
+
+
+def _check_seen(seen: Seen, labels: Sequence[str]) -> None:
+    _require("the labels", holds=len(seen.scores) == len(labels) and seen.label in labels)
+    _require("the scores", holds=all(0 <= score <= 1 for score in seen.scores) and abs(fsum(seen.scores) - 1) <= MAX_SUM_DIFFERENCE)
+    _require("the confidence", holds=seen.confidence == seen.scores[labels.index(seen.label)] == max(seen.scores))
+    _require("a signal", holds=all(map(isfinite, seen.signals.values())))
+    _check_warnings(seen.warnings)
+
+
+def _check_warnings(warnings: Sequence[ImageWarning]) -> None:
+    for warning in warnings:
+        _require("a warning", holds=warning.code.isidentifier() and 1 <= len(warning.detail) <= MAX_SENTENCE_LENGTH)
+        _check_texts(warning.code, warning.detail)
+
+
+def _check_texts(*texts: str) -> None:
+    _require("a text", holds=all(text == printable(text) for text in texts))
+
+
+def _require(what: str, *, holds: bool) -> None:
+    if not holds:
+        raise ValueError(f"{what} cannot be true")

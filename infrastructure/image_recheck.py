@@ -5,7 +5,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -16,12 +16,14 @@ from application.pixel_reader import Decoded, DecoderFailed, PixelReader, Predic
 from application.ports import Blobs
 from domain.model import Version
 from infrastructure.blame import blamed
-from infrastructure.findings import Inspected, Judged, Seen, Unseen, inspection_of
+from infrastructure.findings import Inspected, Judged, Seen, Unseen, check_inspected, check_judged, inspection_of
 from infrastructure.images.reader import READER_VERSION
 from infrastructure.images.validation import ImageLimits
 from infrastructure.model_record import record_from_json
 from infrastructure.pool import ChildFailed, ChildLost, Nursery, Pool
 from infrastructure.preprocessing import digest
+from infrastructure.sandbox import supported
+from infrastructure.sandbox.policy import require_sandbox
 from infrastructure.settings import Settings
 
 T = TypeVar("T")
@@ -49,7 +51,13 @@ class ChildReader:
 
     def decode(self, data: bytes) -> Decoded | Unreadable:
         answer: Inspected | Unseen = self._answer(
-            lambda: self._pool.run(self._examine, data, self._limits, into=Inspected | Unseen)  # type: ignore[arg-type]
+            lambda: self._pool.run(
+                self._examine,
+                data,
+                self._limits,
+                into=Inspected | Unseen,  # type: ignore[arg-type]
+                check=partial(check_inspected, limits=self._limits),
+            )
         )
         if isinstance(answer, Unseen):
             return Unreadable(answer.detail)
@@ -60,7 +68,8 @@ class ChildReader:
             return await asyncio.to_thread(self._blobs.read, version.sha256)
 
         arguments = version.sha256, version.record, [data], self._limits
-        judged = self._answer(lambda: self._pool.run(self._classify, *arguments, into=Judged, lend={version.sha256: weights}))
+        check = partial(check_judged, images=1, labels=version.labels)
+        judged = self._answer(lambda: self._pool.run(self._classify, *arguments, into=Judged, check=check, lend={version.sha256: weights}))
         (answer,) = judged.answers
         if isinstance(answer, Seen):
             return Prediction(label=answer.label, confidence=answer.confidence, scores=answer.scores)
@@ -86,8 +95,9 @@ def recheck_images(
 ) -> None:
     """Check images, page by page, and `report` on each as soon as it was checked; None for one that had nothing to check.
 
-    Raises Unavailable. May be interrupted at any time.
+    Raises Unavailable, Unsandboxed. May be interrupted at any time.
     """
+    require_sandbox(given, supported())
     size = given.inference_processes or os.cpu_count() or 1
     limits = ImageLimits(pixels=given.image_max_pixels, bands=given.image_max_bands, pages=given.image_max_pages)
     with start_blocking_portal(name="recheck") as portal, _threads(IMAGES_PER_CHILD * size) as threads, _pool(portal, size, given) as pool:

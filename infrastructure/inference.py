@@ -30,6 +30,8 @@ from infrastructure.objects import open_blobs
 from infrastructure.pool import ChildFailed, ChildLost, Nursery, Pool
 from infrastructure.postgres.listening import hear
 from infrastructure.postgres.silence import Attentive
+from infrastructure.sandbox import supported
+from infrastructure.sandbox.policy import require_sandbox
 from infrastructure.settings import Settings
 from infrastructure.task_lanes import TaskLanes
 
@@ -52,7 +54,8 @@ CAUGHT_UP = "select c.position >= h.position from es.head h, read.checkpoint c w
 
 
 def run_inference(given: Settings) -> NoReturn:
-    """Answer tasks until SIGTERM, as one of a group that shares them. Raises WrongRootKey."""
+    """Answer tasks until SIGTERM, as one of a group that shares them. Raises WrongRootKey, Unsandboxed."""
+    require_sandbox(given, supported())
     root = RootKey.read(given.root_key_path)
     events = log_on_postgres(given, root)
     worker = InferenceWorker(given, log=events, blobs=open_blobs(given, root))

@@ -3,6 +3,7 @@
 import asyncio
 from concurrent.futures import Executor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 from uuid import uuid4
 
@@ -16,7 +17,7 @@ from domain.classification import PlannedImage
 from domain.image import Image, ImageAccepted, ImageRejected
 from infrastructure.blame import ACTOR, blamed, bytes_of
 from infrastructure.figures import IMAGES
-from infrastructure.findings import Inspected, Unseen, inspection_of
+from infrastructure.findings import Inspected, Unseen, check_inspected, inspection_of
 from infrastructure.images.validation import ImageLimits
 from infrastructure.patience import patiently
 from infrastructure.pool import ChildFailed, ChildLost, Pool
@@ -68,7 +69,13 @@ class Inspector:
             return blamed(error, otherwise=FAILS)
 
     async def _ask(self, data: bytes) -> Inspected | Unseen:
-        return await self._pool.run(self._examine, data, self._limits, into=Inspected | Unseen)  # type: ignore[arg-type]
+        return await self._pool.run(
+            self._examine,
+            data,
+            self._limits,
+            into=Inspected | Unseen,  # type: ignore[arg-type]
+            check=partial(check_inspected, limits=self._limits),
+        )
 
     def _put(self, sha256: str, found: Inspected) -> None:
         """What browsers show of it, before anybody is told that it is there."""

@@ -1,5 +1,6 @@
 """What the pool's children do with images and models: the only place of the worker where pixels are decoded and networks run."""
 
+import codecs
 import io
 import time
 from functools import cache, lru_cache
@@ -21,18 +22,30 @@ from infrastructure.images.reader import READER_VERSION
 from infrastructure.images.validation import ImageLimits
 from infrastructure.judgement import judge
 from infrastructure.model_record import ModelRecord, record_from_json
+from infrastructure.model_validation import ModelRefused, validate_model
 from infrastructure.nursery import borrow
 from infrastructure.preprocessing import DEFAULT_LIMITS, digest, prepare_with_warnings
+
+Image.init()
+LOADED_BEFORE_THE_FORK: Final = (
+    imagecodecs.bitorder_decode,
+    imagecodecs.jpeg8_decode,
+    imagecodecs.lzw_decode,
+    imagecodecs.packbits_decode,
+    imagecodecs.packints_decode,
+    imagecodecs.png_decode,
+    imagecodecs.zstd_decode,
+    np.ma,
+    np.random,
+    *map(codecs.lookup, ("latin-1", "utf-16-be", "utf-16-le")),
+)
+"""imagecodecs, NumPy, Pillow and Python load these when they are first named; in the sandbox no file can be opened."""
 
 PROVIDER: Final = "CPUExecutionProvider"
 MODELS_MOST: Final = 4  # loaded at once in one child
 DECIMALS: Final = 6
 TOO_MUCH_MEMORY: Final = Unseen("image_too_large", "Decoding the image takes more memory than one image may have. Crop or shrink it")
 NO_NUMBERS: Final = Unseen("model_failed", "The model gave no number for this image")
-
-
-class ModelRefused(Exception):
-    """A model that does not do what its record says; the text says what."""
 
 
 def classify(model: str, record: str, images: list[bytes], limits: ImageLimits = DEFAULT_LIMITS) -> Judged:
@@ -121,9 +134,11 @@ def _network(model: str) -> Any:
     data = borrow(model)
     if sha256(data).hexdigest() != model:
         raise ModelRefused("the weights are not those that the version names")
+    validate_model(data)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # one process a core
     options.log_severity_level = 3
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     return onnxruntime.InferenceSession(data, options, providers=[PROVIDER])
 
 
@@ -135,5 +150,5 @@ def _record(text: str) -> ModelRecord:
 @cache
 def _decoder() -> str:
     """What decides a pixel's value: the libraries that decode."""
-    codecs = f"imagecodecs {imagecodecs.__version__}, {imagecodecs.jpeg8_version()}, {imagecodecs.png_version()}"
-    return f"reader {READER_VERSION}, {codecs}, pillow {PIL.__version__}, numpy {np.__version__}"
+    versions = f"imagecodecs {imagecodecs.__version__}, {imagecodecs.jpeg8_version()}, {imagecodecs.png_version()}"
+    return f"reader {READER_VERSION}, {versions}, pillow {PIL.__version__}, numpy {np.__version__}"

@@ -11,18 +11,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from io import BufferedRWPair
+from io import BufferedRWPair, FileIO
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Annotated, Any, Final, get_type_hints
 
 import msgspec
+from msgspec import Meta
 
+from infrastructure import sandbox
 from infrastructure.embedded.child import die_with_parent
 
 LENGTH: Final = 8  # bytes that tell how long the frame is
 READY: Final = b"ready"
 FIRST_TO_GO: Final = "500"  # of 1000: when memory runs out, the kernel ends a child before its parent
 MESSAGE_MOST: Final = 1024
+MAX_KIND_LENGTH: Final = 64
+MAX_DETAIL_LENGTH: Final = 1000
+MAX_KEY_LENGTH: Final = 128
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -46,18 +51,20 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 class Raised(msgspec.Struct, frozen=True, tag=True):
     """The call ended in an exception; a `spent` child ends too."""
 
-    kind: str
-    detail: str
+    kind: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z", max_length=MAX_KIND_LENGTH)]
+    detail: Annotated[str, Meta(max_length=MAX_DETAIL_LENGTH)]
     spent: bool
 
 
 class Wanted(msgspec.Struct, frozen=True, tag=True):
     """The call needs what the parent lends under `key`; the next frame holds it, or nil."""
 
-    key: str
+    key: Annotated[str, Meta(max_length=MAX_KEY_LENGTH)]
 
 
 Answer = Done | Raised | Wanted
+BORN: Final = Done(msgspec.Raw(msgspec.msgpack.encode(None)))
+"""What a child says before it takes its first call: it is in its sandbox."""
 
 
 class NotLent(Exception):
@@ -93,8 +100,11 @@ def receive(stream: Any) -> bytes | None:
 
 
 def main() -> None:
-    """`python -c "...main()" DESCRIPTOR PARENT MODULE...`: import the modules, say so, then fork a child for each request."""
-    descriptor, parent, *modules = sys.argv[1:]
+    """`python -c "...main()" DESCRIPTOR PARENT LAYERS MODULE...`: import the modules, say so, then fork a child for each request.
+
+    LAYERS: those of the sandbox that each child enters, as JSON.
+    """
+    descriptor, parent, layers, *modules = sys.argv[1:]
     die_with_parent(int(parent))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # meant for the parent, which finishes its work first and then closes
@@ -102,15 +112,17 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for module in modules:
         import_module(module)
+    entered = msgspec.json.decode(layers, type=sandbox.Layers)
+    sandbox.enter_empty_directory()
     gc.collect()
     gc.freeze()  # a collection in a child must not touch, and so copy, what is shared
     with socket.socket(fileno=int(descriptor)) as control:
         control.send(READY)
-        while _fork_one(control):
+        while _fork_one(control, entered):
             pass
 
 
-def _fork_one(control: socket.socket) -> bool:
+def _fork_one(control: socket.socket, layers: sandbox.Layers) -> bool:
     """Take terms and a connection, give a handle of the child; False when the parent has gone."""
     message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_MOST, 1)
     if not message:
@@ -119,7 +131,7 @@ def _fork_one(control: socket.socket) -> bool:
     pid = os.fork()
     if pid == 0:
         control.close()
-        _live(connection, msgspec.msgpack.decode(message, type=Terms), nursery=os.getppid())
+        _live(connection, msgspec.msgpack.decode(message, type=Terms), layers, nursery=os.getppid())
     os.close(connection)
     handle = os.pidfd_open(pid)
     socket.send_fds(control, [str(pid).encode()], [handle])
@@ -131,7 +143,7 @@ def _fork_one(control: socket.socket) -> bool:
 _parent: Any = None
 
 
-def _live(connection: int, terms: Terms, *, nursery: int) -> None:
+def _live(connection: int, terms: Terms, layers: sandbox.Layers, *, nursery: int) -> None:
     global _parent
     try:
         die_with_parent(nursery)
@@ -140,14 +152,33 @@ def _live(connection: int, terms: Terms, *, nursery: int) -> None:
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
         _limit_memory(terms.memory)
-        with socket.socket(fileno=connection) as link:
-            raw = link.makefile("rwb")
-            assert isinstance(raw, BufferedRWPair)
-            _parent = raw
-            while (frame := receive(raw)) is not None and _answer(frame):
+        _parent = BufferedRWPair(FileIO(connection, "rb", closefd=False), FileIO(connection, "wb", closefd=False))
+        if _is_sandboxed(layers):
+            send(_parent, BORN)
+            while (frame := receive(_parent)) is not None and _answer(frame):
                 pass
     finally:
         os._exit(0)  # the libraries' ends are the nursery's
+
+
+def _is_sandboxed(layers: sandbox.Layers) -> bool:
+    """Enter the sandbox. A child that cannot tells its parent, and does not go on."""
+    _close_output()
+    try:
+        sandbox.enter(layers)
+    except (OSError, ValueError) as error:
+        send(_parent, Raised("NotSandboxed", str(error)[:MAX_DETAIL_LENGTH], spent=True))
+        receive(_parent)  # until the parent has gone: it is given a handle of this process first
+        return False
+    return True
+
+
+def _close_output() -> None:
+    """What a child writes could pass for a line of our log."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    os.close(nothing)
 
 
 def _limit_memory(memory: int) -> None:
@@ -168,7 +199,7 @@ def _answer(frame: bytes) -> bool:
         send(_parent, Raised("MemoryError", "out of memory", spent=True))
         return False
     except Exception as error:  # the edge of the process: the parent is told
-        send(_parent, Raised(type(error).__name__, str(error)[:1000], spent=False))
+        send(_parent, Raised(type(error).__name__, str(error)[:MAX_DETAIL_LENGTH], spent=False))
     return True
 
 

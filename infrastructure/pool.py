@@ -13,14 +13,17 @@ from typing import Final, TypeVar
 import msgspec
 import structlog
 
+from domain.values import printable
+from infrastructure import sandbox
 from infrastructure.child_environment import PRIVATE_UMASK, python_environment
-from infrastructure.nursery import LENGTH, READY, Answer, Call, Done, Raised, Terms, Wanted
+from infrastructure.nursery import BORN, LENGTH, READY, Answer, Call, Done, Raised, Terms, Wanted
 
 log = structlog.get_logger()
 T = TypeVar("T")
 Lender = Callable[[], Awaitable[bytes]]
 
 BORN_WITHIN: Final = 30.0  # seconds, imports included
+MAX_ANSWER_BYTES: Final = 64 * 1024**2
 ANSWERS: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)
 ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
@@ -31,6 +34,14 @@ class ChildLost(Exception):
 
 class ChildHung(ChildLost):
     """The child took too long over this call, and was killed."""
+
+
+class WrongAnswer(ChildLost):
+    """The child answered what no honest child does, and was killed."""
+
+
+class NotSandboxed(OSError):
+    """A child could not enter its sandbox, and has ended."""
 
 
 class PoolClosed(Exception):
@@ -58,7 +69,10 @@ class Nursery:
         self._control: socket.socket | None = None
 
     async def child(self, terms: Terms) -> "Child":
-        """A new one, within milliseconds once the nursery runs. Raises OSError when there is no way, PoolClosed after `close`."""
+        """A new one in its sandbox, within milliseconds once the nursery runs.
+
+        Raises OSError when there is no way, NotSandboxed (one of them), PoolClosed after `close`.
+        """
         async with self._lock:
             try:
                 return await self._born(terms)
@@ -76,11 +90,10 @@ class Nursery:
             ours, theirs = socket.socketpair()
             try:
                 pid, handle = await asyncio.to_thread(self._fork, terms, theirs)
-                reader, writer = await asyncio.open_connection(sock=ours)
-                return Child(pid, handle, reader, writer)
+                return await _born_child(pid, handle, ours)
             except BaseException as error:
                 ours.close()
-                if attempt == 2 or not isinstance(error, OSError):
+                if attempt == 2 or isinstance(error, NotSandboxed) or not isinstance(error, OSError):
                     raise
                 self._end()
             finally:
@@ -97,7 +110,8 @@ class Nursery:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(BORN_WITHIN)
         code = "from infrastructure.nursery import main; main()"
-        argv = [sys.executable, "-P", "-c", code, str(theirs.fileno()), str(os.getpid()), *self._modules]
+        layers = msgspec.json.encode(await asyncio.to_thread(sandbox.supported)).decode()
+        argv = [sys.executable, "-P", "-c", code, str(theirs.fileno()), str(os.getpid()), layers, *self._modules]
         with theirs:
             self._process = self._spawned(argv, theirs.fileno())
         self._control = ours
@@ -128,6 +142,13 @@ class Nursery:
             self._process = None
 
 
+async def _born_child(pid: int, handle: int, link: socket.socket) -> "Child":
+    """Raises NotSandboxed, ConnectionResetError."""
+    child = Child(pid, handle, *await asyncio.open_connection(sock=link))
+    await child.born()
+    return child
+
+
 class Child:
     """One process; one call at a time."""
 
@@ -135,12 +156,34 @@ class Child:
         self.pid, self._handle = pid, handle
         self._reader, self._writer = reader, writer
 
+    async def born(self) -> None:
+        """Wait until it is in its sandbox. Raises NotSandboxed, ConnectionResetError; the child is gone then."""
+        try:
+            async with asyncio.timeout(BORN_WITHIN):
+                answer = await self._received()
+        except (TimeoutError, asyncio.IncompleteReadError, WrongAnswer):
+            self.kill()
+            raise ConnectionResetError("a child ended before its first call") from None
+        except BaseException:
+            self.kill()
+            raise
+        if answer != BORN:
+            self.kill()
+            raise NotSandboxed(f"a child could not enter its sandbox: {answer.detail if isinstance(answer, Raised) else answer}")
+
     async def call(self, call: Call, *, lend: Mapping[str, Lender], hang_seconds: float) -> msgspec.Raw:
-        """What the function returned, encoded. Raises ChildLost, ChildHung, ChildFailed, and what a lender raises."""
+        """What the function returned, encoded. `hang_seconds`: how long the child may take, without what the lenders take.
+
+        Raises ChildLost, ChildHung, WrongAnswer, ChildFailed, and what a lender raises.
+        """
         refused: Exception | None = None
         message: object = call
+        seconds, now = hang_seconds, asyncio.get_running_loop().time
         while True:
-            match await self._exchange(message, hang_seconds):
+            started = now()
+            answer = await self._exchange(message, seconds, allowed=hang_seconds)
+            seconds -= now() - started
+            match answer:
                 case Wanted(key):
                     try:
                         message = await lend[key]() if key in lend else None
@@ -151,9 +194,9 @@ class Child:
                 case Raised(kind, detail, spent):
                     if spent:
                         self.kill()
-                    raise refused or ChildFailed(kind, detail)
+                    raise refused or ChildFailed(kind, printable(detail))
 
-    async def _exchange(self, message: object, seconds: float) -> Answer:
+    async def _exchange(self, message: object, seconds: float, *, allowed: float) -> Answer:
         frame = msgspec.msgpack.encode(message)
         try:
             async with asyncio.timeout(seconds):
@@ -161,17 +204,27 @@ class Child:
                 self._writer.write(frame)
                 del frame
                 await self._writer.drain()
-                size = int.from_bytes(await self._reader.readexactly(LENGTH))
-                return ANSWERS.decode(await self._reader.readexactly(size))
+                return await self._received()
         except BaseException as error:
             self.kill()
             log.warning("child given up", pid=self.pid, reason=f"{type(error).__name__}: {error}")
             match error:
                 case TimeoutError():
-                    raise ChildHung(f"no answer within {seconds:g} s") from None
+                    raise ChildHung(f"no answer within {allowed:g} s") from None
                 case OSError() | asyncio.IncompleteReadError():
                     raise ChildLost("the process died") from None
             raise
+
+    async def _received(self) -> Answer:
+        """Raises WrongAnswer, asyncio.IncompleteReadError."""
+        size = int.from_bytes(await self._reader.readexactly(LENGTH))
+        if size > MAX_ANSWER_BYTES:
+            raise WrongAnswer(f"an answer of {size} bytes; at most {MAX_ANSWER_BYTES} are taken")
+        frame = await self._reader.readexactly(size)
+        try:
+            return ANSWERS.decode(frame)
+        except msgspec.MsgspecError as error:
+            raise WrongAnswer(f"an answer that cannot be read: {error}") from None
 
     @property
     def alive(self) -> bool:
@@ -198,11 +251,19 @@ class Pool:
         for _ in range(size):
             self._idle.put_nowait(None)
 
-    async def run(self, function: str, *arguments: object, into: type[T], lend: Mapping[str, Lender] | None = None) -> T:
+    async def run(
+        self,
+        function: str,
+        *arguments: object,
+        into: type[T],
+        check: Callable[[T], object] = lambda _: None,
+        lend: Mapping[str, Lender] | None = None,
+    ) -> T:
         """Call `function` (`module:name`) in a child and return its result, decoded as `into`; waits for a free child.
 
-        Within the call the function may `borrow` what `lend` names. Raises ChildLost, ChildHung (both: the child is gone and the others
-        go on), ChildFailed (the function raised), PoolClosed, and what a lender raises.
+        A file or a model may have taken the child over: `check` raises ValueError for a result that cannot be true. Within the call the
+        function may `borrow` what `lend` names. Raises ChildLost, ChildHung, WrongAnswer (all three: the child is gone and the others
+        go on), ChildFailed (the function raised), PoolClosed, NotSandboxed, and what a lender raises.
         """
         call = Call(function, msgspec.Raw(msgspec.msgpack.encode(arguments)))
         child = await self._idle.get()
@@ -212,6 +273,7 @@ class Pool:
             if child is None or not child.alive:
                 child = await self._replaced(child)
             value = await child.call(call, lend=lend or {}, hang_seconds=self._hang_seconds)
+            return _believed(child, value, into, check)
         except ChildLost:
             if self._closed:
                 raise PoolClosed from None
@@ -220,7 +282,6 @@ class Pool:
             if self._closed and child is not None:
                 child.kill()
             self._idle.put_nowait(child)
-        return msgspec.msgpack.decode(value, type=into)
 
     async def _replaced(self, dead: Child | None) -> Child:
         if dead is not None:
@@ -234,3 +295,14 @@ class Pool:
             if child is not None:
                 child.kill()
             self._idle.put_nowait(None)
+
+
+def _believed(child: Child, value: msgspec.Raw, into: type[T], check: Callable[[T], object]) -> T:
+    try:
+        result = msgspec.msgpack.decode(value, type=into)
+        check(result)
+    except (msgspec.MsgspecError, ValueError) as error:
+        child.kill()
+        log.warning("child given up", pid=child.pid, reason=f"wrong answer: {error}")
+        raise WrongAnswer(f"the result cannot be true: {error}") from None
+    return result

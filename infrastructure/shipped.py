@@ -17,6 +17,7 @@ from domain.access import Actor
 from domain.errors import Invalid
 from domain.values import model_id, system_actor
 from infrastructure.model_record import FILE, ModelRecord, load_record, record_as_json
+from infrastructure.model_validation import ModelRefused, validate_model
 from infrastructure.pool import ChildFailed, ChildLost, Nursery, Pool
 
 log = structlog.get_logger()
@@ -60,8 +61,8 @@ def shipped_records(folder: Path) -> list[Path]:
 def register_shipped(blobs: Blobs, log: Log, *, folder: Path | None = None) -> list[ShippedModel]:
     """Put the models of `folder` into the blob store and the log. Harmless to repeat.
 
-    The first version of a model goes into production, a later one becomes its candidate. A new version's digests are checked, and its
-    test tensor is run in a limited child. Raises Invalid, Unavailable.
+    The first version of a model goes into production, a later one becomes its candidate. A new version's digests and its file are
+    checked, and its test tensor is run in a sandboxed child. Raises Invalid, Unavailable.
     """
     return [_registered(path.parent, blobs, log) for path in shipped_records(folder or models())]
 
@@ -117,6 +118,10 @@ def _weights(folder: Path, record: ModelRecord) -> bytes:
         raise Invalid(f"{folder / record.weights.file} cannot be read: {error.strerror}") from None
     if sha256(data).hexdigest() != record.sha256:
         raise Invalid(f"{folder / record.weights.file} is not the file that its record names: their sha256 differ")
+    try:
+        validate_model(data)
+    except ModelRefused as refused:
+        raise Invalid(f"{folder / record.weights.file} is refused: {refused}") from None
     return data
 
 

@@ -34,6 +34,7 @@ def operator_error(error: Exception) -> OperatorError | None:
     from infrastructure.keys import WrongRootKey
     from infrastructure.postgres.errors import DatabaseAway, DatabaseRefused, database_error
     from infrastructure.postgres.schema import SchemaAhead, SchemaBehind
+    from infrastructure.sandbox.policy import Unsandboxed
     from infrastructure.settings import WrongSetting
     from infrastructure.supervisor import AlreadyRunning, CannotStart, NotRunning
 
@@ -41,7 +42,7 @@ def operator_error(error: Exception) -> OperatorError | None:
     match error:
         case AlreadyRunning():
             return OperatorError(str(error), TAKEN)
-        case CannotStart() | NoBackup() | SchemaBehind() | SchemaAhead() | Refused() | UnusableEnvironment():
+        case CannotStart() | NoBackup() | SchemaBehind() | SchemaAhead() | Refused() | Unsandboxed() | UnusableEnvironment():
             return OperatorError(str(error), FAILED)
         case WrongSetting() | WrongRootKey() | DatabaseRefused():
             return OperatorError(str(error), WRONG_USE)

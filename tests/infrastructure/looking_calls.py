@@ -1,20 +1,30 @@
 """A child's look at images that breaks over some of them, as a decoder with a bug would."""
 
 import os
-import signal
 import time
+
+import msgspec
 
 from infrastructure import looking
 from infrastructure.findings import Inspected, Judged, Unseen
 from infrastructure.images.validation import ImageLimits
+from infrastructure.model_validation import ModelRefused
 
 DEADLY, STUCK, BUGGY = b"deadly", b"stuck", b"buggy"
+LYING = b"lying"
 
 
 def classify(model: str, record: str, images: list[bytes], limits: ImageLimits) -> Judged:
     for data in images:
         _break_over(data)
-    return looking.classify(model, record, images, limits)
+    judged = looking.classify(model, record, images, limits)
+    if any(data.endswith(LYING) for data in images):
+        return msgspec.structs.replace(judged, answers=[])
+    return judged
+
+
+def refuse(model: str, record: str, images: list[bytes], limits: ImageLimits) -> Judged:
+    raise ModelRefused("it keeps weights in other files")
 
 
 def examine(data: bytes, limits: ImageLimits) -> Inspected | Unseen:
@@ -24,7 +34,7 @@ def examine(data: bytes, limits: ImageLimits) -> Inspected | Unseen:
 
 def _break_over(data: bytes) -> None:
     if data.endswith(DEADLY):
-        os.kill(os.getpid(), signal.SIGSEGV)
+        os.abort()
     if data.endswith(STUCK):
         time.sleep(1000)
     if data.endswith(BUGGY):

@@ -240,3 +240,20 @@ def test_no_process_starts_in_production_with_a_weak_setting(production, process
     )
     assert done.returncode == 2
     assert "BIOSCOPE_PUBLIC_URL" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["inference", "doctor"])
+def test_a_kernel_that_cannot_isolate_decoders_is_named_with_what_to_do(production, command):
+    done = subprocess.run(
+        [sys.executable, "-c", "import tests.adversaries.broken_landlock; from api.cli import main; main()", command],
+        env=environment(production, os.environ) | {"COLUMNS": "1000"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "missing: Landlock" in done.stdout + done.stderr
+    assert "BIOSCOPE_ACCEPT_UNSANDBOXED=1" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

@@ -10,6 +10,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 from PIL import Image
+from structlog.testing import capture_logs
 
 from application.models import add_version
 from application.tasks import Kind, Task
@@ -204,7 +205,18 @@ async def test_a_file_that_is_gone_or_was_changed_fails_alone():
     assert len(event.results) == 2
 
 
-@pytest.mark.parametrize(("end", "reason"), [(b"deadly", "decoder_broke"), (b"stuck", "decoder_hung"), (b"buggy", "model_failed")])
+async def test_a_model_that_is_not_safe_to_run_fails_every_image_and_is_asked_for_once():
+    async with a_bench(look="tests.infrastructure.looking_calls:refuse") as bench:
+        with capture_logs() as logs:
+            event = await bench.judged(PICTURES[:4])
+    assert {failure.reason for failure in event.failures} == {"model_refused"}
+    assert len(event.failures) == 4
+    assert [entry["reason"] for entry in logs if entry["event"] == "model refused"] == ["it keeps weights in other files"]
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"), [(b"deadly", "decoder_broke"), (b"lying", "decoder_broke"), (b"stuck", "decoder_hung"), (b"buggy", "model_failed")]
+)
 async def test_an_image_that_breaks_its_child_fails_alone(end, reason):
     async with a_bench(look=BREAKING, hang_seconds=4.0) as bench:
         await bench.judged(PICTURES[:2])

@@ -20,6 +20,8 @@ from infrastructure.memory_blobs import MemoryBlobs
 from infrastructure.memory_store import MemoryRecorder
 from infrastructure.model_record import load_record, record_from_json
 from infrastructure.shipped import micrographs, models, register_shipped
+from tests.adversaries.onnx_files import external, graph, identity, node
+from tests.adversaries.onnx_files import model as model_file
 from tests.given import actor, command
 
 ROOT = RootKey(bytes(32))
@@ -105,13 +107,20 @@ def test_a_model_that_breaks_its_promise_is_refused(log, blobs, folder):
     assert (log.head(), blobs.kept) == (0, {})
 
 
-def test_weights_that_are_no_model_are_refused(log, blobs, folder):
-    weights = folder / "pbc8" / "model.onnx"
-    weights.write_bytes(b"no model at all")
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    respelled(folder, lambda rdf: rdf["weights"]["onnx"].update(sha256=digest))
-    with pytest.raises(Invalid, match="is refused"):
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [
+        (b"no model at all", "not an ONNX file"),
+        (identity(external("w", location="root.key", size=32), size=32), "external data"),
+        (model_file(graph([node("Evil", domain="com.example")])), "operators of 'com.example'"),
+    ],
+)
+def test_weights_that_are_not_safe_to_run_are_refused(log, blobs, folder, weights, reason):
+    (folder / "pbc8" / "model.onnx").write_bytes(weights)
+    respelled(folder, lambda rdf: rdf["weights"]["onnx"].update(sha256=hashlib.sha256(weights).hexdigest()))
+    with pytest.raises(Invalid, match=rf"model\.onnx is refused: .*{reason}"):
         register_shipped(blobs, log, folder=folder)
+    assert (log.head(), blobs.kept) == (0, {})
 
 
 def test_the_demonstration_has_its_pictures():

@@ -19,7 +19,7 @@ from domain.errors import DomainError, Unavailable
 from infrastructure.classifier import Classifier
 from infrastructure.codec import Undecodable
 from infrastructure.event_store import EventLog
-from infrastructure.findings import Inspected, Judged, Seen, Unseen
+from infrastructure.findings import JPEG_START, Inspected, Judged, Seen, Unseen
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inspector import Inspector
 from infrastructure.kafka.broker import EVENTS
@@ -226,7 +226,7 @@ class MadeUpPool:
     def __init__(self, process: Process) -> None:
         self._process, self.size = process, SLOTS
 
-    async def run(self, target: str, *arguments: Any, into: Any, lend: Any = None) -> Any:
+    async def run(self, target: str, *arguments: Any, into: Any, check: Any, lend: Any = None) -> Any:
         world = self._process.world
         number = self._process.before("Pool.run")
         await asyncio.sleep(0.01 + world.delay())
@@ -236,8 +236,11 @@ class MadeUpPool:
             await ask()
         self._process.after("Pool.run", number)
         if target.endswith(":examine"):
-            return inspected(arguments[0])
-        return Judged([seen(data) for data in arguments[2]], "resize", "made up", "cpu", "none", 0.01)
+            found = inspected(arguments[0])
+        else:
+            found = Judged([seen(data) for data in arguments[2]], "resize", "made up", "cpu", "none", 0.01)
+        check(found)
+        return found
 
 
 def inspected(data: bytes) -> Inspected | Unseen:
@@ -249,11 +252,11 @@ def inspected(data: bytes) -> Inspected | Unseen:
         bands=3,
         dtype="uint8",
         pages=1,
-        axes="YXC",
+        axes="YXS",
         pixel_size_um=None,
         reader=2,
         warnings=(),
-        thumbnail=b"small",
+        thumbnail=JPEG_START + b"small",
         preview=None,
     )
 

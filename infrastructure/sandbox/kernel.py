@@ -1,0 +1,56 @@
+"""System calls that Python does not wrap. Each raises OSError."""
+
+import ctypes
+import os
+from typing import Final
+
+LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+PR_CAPBSET_DROP: Final = 24
+PR_SET_SECCOMP: Final = 22
+PR_SET_NO_NEW_PRIVS: Final = 38
+PR_CAP_AMBIENT: Final = 47
+PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+CLONE_NEWUSER: Final = 0x1000_0000
+CLONE_NEWNET: Final = 0x4000_0000
+CAPABILITY_VERSION: Final = 0x2008_0522
+MAX_CAPABILITIES: Final = 64
+
+
+class _CapabilityHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _CapabilitySets(ctypes.Structure):
+    _fields_ = (("effective", ctypes.c_uint32 * 2), ("permitted", ctypes.c_uint32 * 2), ("inheritable", ctypes.c_uint32 * 2))
+
+
+def prctl(option: int, argument: int = 0, pointer: object = None) -> None:
+    """`pointer`: by reference, the third argument; None is 0."""
+    third = pointer if pointer is not None else ctypes.c_ulong(0)
+    checked(LIBC.prctl(option, ctypes.c_ulong(argument), third, ctypes.c_ulong(0), ctypes.c_ulong(0)))
+
+
+def system_call(number: int, *arguments: int | None | object) -> int:
+    """Integers are passed as longs, everything else as ctypes passes it."""
+    return checked(LIBC.syscall(ctypes.c_long(number), *(ctypes.c_long(one) if isinstance(one, int) else one for one in arguments)))
+
+
+def unshare(flags: int) -> None:
+    checked(LIBC.unshare(ctypes.c_int(flags)))
+
+
+def drop_capabilities() -> None:
+    """All of them, from every set. The bounding set keeps those that the caller may not drop: without new privileges they are of no use."""
+    for capability in range(MAX_CAPABILITIES):
+        LIBC.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    header, sets = _CapabilityHeader(CAPABILITY_VERSION, 0), _CapabilitySets()
+    checked(LIBC.capset(ctypes.byref(header), ctypes.byref(sets)))
+
+
+def checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result

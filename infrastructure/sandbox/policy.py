@@ -1,0 +1,33 @@
+"""Whether images may be decoded on a machine whose kernel lacks a layer of the sandbox."""
+
+from typing import Final
+
+import structlog
+
+from infrastructure.sandbox.layers import Layers
+from infrastructure.settings import Settings, variable
+
+log = structlog.get_logger()
+
+ACCEPT: Final = f"{variable('accept_unsandboxed')}=1"
+
+
+class Unsandboxed(Exception):
+    """The kernel cannot isolate decoders and models, and nobody accepted that; the text says what to do."""
+
+
+def remedy(layers: Layers) -> str:
+    """What is missing, and what to do, as a sentence."""
+    return (
+        f"the kernel cannot isolate the processes that decode images and run models (missing: {', '.join(layers.missing)}): use Linux 5.13 "
+        f"or newer with Landlock and seccomp, allowed by the container's security profile, or accept the risk with {ACCEPT}"
+    )
+
+
+def require_sandbox(given: Settings, layers: Layers) -> None:
+    """In production raises Unsandboxed where a layer is missing that nobody accepted to go without; otherwise logs it."""
+    if not layers.missing:
+        return
+    if given.environment == "production" and not given.accept_unsandboxed:
+        raise Unsandboxed(remedy(layers))
+    log.warning("decoders and models are not sandboxed", missing=list(layers.missing))
