@@ -133,8 +133,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """`opened()` starts what runs beside the requests, and stops it. `digest` is a keyed hash of a request's payload;
-    `observed(method, route, status, seconds)` is told of every request."""
+    """`opened()` starts what runs beside the requests, and stops it. `digests` are the keyed hashes under which a
+    request's payload may be stored, the one that is written first; `observed(method, route, status, seconds)` is told of every request."""
 
     options: Options
     log: Log
@@ -148,7 +148,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     health: Health
     gate: Callable[[], Gate]
-    digest: Callable[[bytes], bytes]
+    digests: Callable[[bytes], tuple[bytes, ...]]
     signed: Callable[[str], SignedBlob]
     metrics: Callable[[], bytes]
     observed: Callable[[str, str, int, float], None]

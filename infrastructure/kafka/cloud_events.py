@@ -7,7 +7,8 @@ from uuid import UUID
 import msgspec
 
 from application.ports import Recorded
-from infrastructure.keys import RootKey
+from infrastructure.keys import Keys
+from infrastructure.security.key_ring import Purpose
 
 SPEC: Final = b"1.0"
 JSON: Final = b"application/json"
@@ -26,9 +27,9 @@ class Said(msgspec.Struct):
 _meta = msgspec.json.Decoder(Said)
 
 
-def source_of(root: RootKey) -> bytes:
-    """The name of the installation that this key is the root of."""
-    return UUID(bytes=root.derive("event source")[:16]).urn.encode()
+def source_of(keys: Keys) -> bytes:
+    """The name of the installation that the keys are of. It stays the same when other keys change. Raises MissingKey."""
+    return UUID(bytes=keys.all(Purpose.EVENT_SOURCE)[-1].secret[:16]).urn.encode()
 
 
 def headers(event: Recorded, *, source: bytes) -> Headers:

@@ -263,7 +263,7 @@ def test_processes_get_the_addresses_but_no_password_and_no_owners_url(used, mon
         monkeypatch.setenv(name, "canary-91")
     with Stack(Settings(data=used, port=0), processes=[STEADY_API], prepare=nothing) as running:
         variables = environment_of(used, "api")
-        assert load(variables) == msgspec.structs.replace(running, postgres_owner_url="")
+        assert load(variables) == msgspec.structs.replace(running, postgres_owner_url="", key_file=str(used / "run" / "api.keys"))
         assert variables["BIOSCOPE_KAFKA_FETCH_WAIT"] == "0.003"
         assert "canary-91" not in variables.values()
         environments = of_each(descendants(os.getpid()), lambda process: (process / "environ").read_bytes())
