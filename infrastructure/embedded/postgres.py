@@ -170,20 +170,8 @@ class Postgres(Server):
         part.mkdir(mode=0o700)
         if user is not None:
             os.chown(part, user, user)
-        initdb = Child(
-            [
-                *as_known_user(os.geteuid() if user is None else user),
-                self._program("initdb"),
-                "-D",
-                HERE,
-                "-U",
-                "postgres",
-                *INITDB.split(),
-            ],
-            log=self.log,
-            user=user,
-            folder=part,
-        )
+        command = [*self._known_user(), self._program("initdb"), "-D", HERE, "-U", OWNER, *INITDB.split()]
+        initdb = Child(command, log=self.log, user=user, folder=part)
         if not initdb.ended(within=120) or initdb.exit_code != 0:
             initdb.kill()
             raise CannotStart(f"Postgres' initdb failed: {last_words(self.log)}")

@@ -40,13 +40,8 @@ def server(tmp_path_factory):
     with Postgres(tmp_path_factory.mktemp("roles"), roles=()) as started:
         psql = Path(started._program("psql"))
         path = f"{psql.parent}:{os.environ['PATH']}"
-        run_script(
-            "postgres-roles.sh",
-            PATH=path,
-            PGHOST=str(started.socket_folder),
-            PGPASSWORD=started.password("postgres"),
-            BIOSCOPE_APP_PASSWORD=APP_PASSWORD,
-        )
+        owner = {"PGHOST": str(started.socket_folder), "PGPASSWORD": started.password("postgres")}
+        run_script("postgres-roles.sh", PATH=path, BIOSCOPE_APP_PASSWORD=APP_PASSWORD, **owner)
         migrate(started.owner_url)
         yield started
 
@@ -63,7 +58,7 @@ def test_the_role_of_the_processes_has_the_password_that_was_given(server):
 
 @pytest.fixture
 def app_url(server):
-    return f"postgresql://bioscope_app:{APP_PASSWORD}@/bioscope?host={quote(str(server.socket_folder), safe='')}"
+    return f"postgresql://bioscope_app:{quote(APP_PASSWORD, safe='')}@/bioscope?host={quote(str(server.socket_folder), safe='')}"
 
 
 def test_the_role_of_the_processes_may_run_in_production(app_url):
