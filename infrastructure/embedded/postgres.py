@@ -86,7 +86,8 @@ class Postgres(Server):
 
     def url(self, *, user: str, database: str = DATABASE) -> str:
         """Of one of the roles. Raises KeyError for another one, and before the first start."""
-        return f"postgresql://{user}:{self.password(user)}@/{database}?host={quote(str(self.socket_folder), safe='')}&port=5432"
+        password, folder = quote(self.password(user), safe=""), quote(str(self.socket_folder), safe="")
+        return f"postgresql://{user}:{password}@/{database}?host={folder}&port=5432"
 
     def password(self, role: str) -> str:
         """Raises KeyError for a role that has none."""

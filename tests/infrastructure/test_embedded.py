@@ -561,6 +561,7 @@ def test_a_lost_or_strange_file_of_passwords_is_mended_at_the_start(used, conten
         assert rows(server, "select 1") == [(1,)]
         assert refuses(server, "postgres", before)
         assert refuses(server, "bioscope_app")
+        assert not refuses(server, "bioscope_app", server.password("bioscope_app"))
 
 
 def test_a_start_that_was_cut_short_after_the_passwords_were_set_is_repeated(used):
