@@ -6,7 +6,8 @@ import click
 from rich.table import Table
 
 from api.cli.common import DATA, FAILED, fail, out, settings
-from infrastructure.security.process_keys import PROCESSES
+
+WITH_KEYS = ("api", "relay", "projector")  # the processes that need any
 
 
 @click.group()
@@ -15,7 +16,7 @@ def keys() -> None:
 
 
 @keys.command("export")
-@click.argument("process", type=click.Choice([process for process, needs in PROCESSES.items() if needs]))
+@click.argument("process", type=click.Choice(WITH_KEYS))
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--force", is_flag=True, help="Replace FILE.")
 @DATA
@@ -39,7 +40,7 @@ def export_keys(process: str, file: Path, data: Path | None, *, force: bool) -> 
 def list_keys(data: Path | None) -> None:
     """Show each purpose with the ids of its keys and the processes that hold them. No key is shown."""
     from infrastructure.security.key_ring import Purpose
-    from infrastructure.security.process_keys import operator_keys
+    from infrastructure.security.process_keys import PROCESSES, operator_keys
 
     held = operator_keys(settings(data=data))
     shown = Table("purpose", "key ids, newest first", "held by", "verified by", box=None)
