@@ -21,6 +21,7 @@ from infrastructure.security.key_ring import (
     Purpose,
     RootKey,
     WrongRootKey,
+    key_id,
     new_root_key,
 )
 
@@ -39,16 +40,15 @@ class DataKey:
     """The key of one subject. What it seals names it: key id, nonce, ciphertext with tag. The first form had no id."""
 
     def __init__(self, secret: bytes) -> None:
-        self._key = Key(secret)
-        self._cipher = AESGCM(secret)
+        self._id, self._cipher = key_id(secret), AESGCM(secret)
 
     def seal(self, clear: bytes, bound_to: bytes) -> bytes:
         nonce = os.urandom(NONCE_BYTES)
-        return self._key.id + nonce + self._cipher.encrypt(nonce, clear, bound_to)
+        return self._id + nonce + self._cipher.encrypt(nonce, clear, bound_to)
 
     def open(self, sealed: bytes, bound_to: bytes) -> bytes:
         """Raises InvalidTag, also where another key is named."""
-        if sealed[:KEY_ID_BYTES] != self._key.id:
+        if sealed[:KEY_ID_BYTES] != self._id:
             raise InvalidTag
         return self.open_first_form(sealed[KEY_ID_BYTES:], bound_to)
 

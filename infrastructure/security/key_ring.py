@@ -6,7 +6,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 KEY_BYTES: Final = 32
 KEY_ID_BYTES: Final = 4
 SALT: Final = b"bioscope"
+KEY_ID_PREFIX: Final = b"bioscope key id"
 
 
 class Purpose(StrEnum):
@@ -52,15 +52,10 @@ class Key:
     def __init__(self, secret: bytes) -> None:
         if len(secret) != KEY_BYTES:
             raise WrongRootKey(f"a key must have {KEY_BYTES} bytes, and this one has {len(secret)}")
-        self.secret = secret
+        self.secret, self.id = secret, key_id(secret)
 
     def __repr__(self) -> str:
         return f"Key({self.id.hex()})"
-
-    @cached_property
-    def id(self) -> bytes:
-        """4 bytes."""
-        return _derived(self.secret, b"key id", KEY_ID_BYTES)
 
     def hmac(self, value: bytes) -> bytes:
         """HMAC-SHA256: 32 bytes."""
@@ -157,20 +152,21 @@ class RootKey(Keys):
 
     def derive(self, purpose: str) -> bytes:
         """32 bytes that serve `purpose` alone (HKDF-SHA256, RFC 5869)."""
-        return _derived(self._root, purpose.encode(), KEY_BYTES)
+        return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=SALT, info=purpose.encode()).derive(self._root)
 
 
 def new_root_key() -> str:
     return base64.b64encode(os.urandom(KEY_BYTES)).decode()
 
 
+def key_id(secret: bytes) -> bytes:
+    """4 bytes. A plain hash, since it is computed for the data key of each event that is read, and the secret is random."""
+    return hashlib.sha256(KEY_ID_PREFIX + secret).digest()[:KEY_ID_BYTES]
+
+
 def public_key_id(public: Ed25519PublicKey) -> str:
     """16 hexadecimal digits that anybody can compute who has the key."""
     return hashlib.sha256(public.public_bytes_raw()).hexdigest()[:16]
-
-
-def _derived(secret: bytes, info: bytes, length: int) -> bytes:
-    return HKDF(algorithm=SHA256(), length=length, salt=SALT, info=info).derive(secret)
 
 
 def _missing(purpose: str) -> MissingKey:

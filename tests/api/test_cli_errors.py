@@ -36,7 +36,7 @@ LIBPQ = {
     "PGOPTIONS": "-c search_path=nowhere -c default_transaction_read_only=on",
     "PGSSLMODE": "verify-full",
     "PGSSLROOTCERT": "/nonexistent",
-    "PGREQUIREAUTH": "scram-sha-256",
+    "PGREQUIREAUTH": "none",
     "PGTARGETSESSIONATTRS": "standby",
     "PGCLIENTENCODING": "LATIN1",
     "PGCONNECT_TIMEOUT": "1",
