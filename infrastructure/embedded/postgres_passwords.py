@@ -14,7 +14,8 @@ import msgspec
 
 from infrastructure.child_environment import NATIVE_ENVIRONMENT, PRIVATE_UMASK
 from infrastructure.embedded.child import CannotStart, die_with_parent
-from infrastructure.embedded.folders import KEYS, sync_folder
+from infrastructure.embedded.folders import KEYS
+from infrastructure.private_file import write_private
 
 FILE: Final = "postgres.passwords"
 ACCESS_RULES: Final = "pg_hba.conf"
@@ -45,15 +46,14 @@ class PostgresPasswords:
         except (OSError, msgspec.MsgspecError):
             return {}
 
-    def complete(self) -> Passwords:
-        """One for each role: those known, and new ones for the others. Writes nothing."""
-        return {role: secrets.token_urlsafe(PASSWORD_BYTES) for role in self._roles} | dict(self.known())
+    def complete(self, in_use: Passwords) -> Passwords:
+        """One for each role: those in use by a server that is started again, otherwise those in the file; new ones for the others."""
+        return {role: secrets.token_urlsafe(PASSWORD_BYTES) for role in self._roles} | dict(in_use or self.known())
 
     def keep(self, passwords: Passwords) -> None:
         """Raises OSError."""
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_private(self._file, msgspec.json.encode(dict(passwords)))
-        sync_folder(self._file.parent)
+        write_private(self._file, msgspec.json.encode(dict(passwords)).decode())
 
 
 def access_rules(passwords: Passwords) -> str:
@@ -102,9 +102,7 @@ def set_passwords(passwords: Passwords, *, command: Sequence[str], cluster: Path
 
 def write_access_rules(cluster: Path, passwords: Passwords, *, user: int | None) -> None:
     """Last of all, since it says that the passwords are set. Raises OSError."""
-    file = cluster / ACCESS_RULES
-    _write_private(file, access_rules(passwords).encode(), user=user)
-    sync_folder(cluster)
+    write_private(cluster / ACCESS_RULES, access_rules(passwords), user=user)
 
 
 def verifier(password: str, *, salt: bytes) -> str:
@@ -119,15 +117,3 @@ def verifier(password: str, *, salt: bytes) -> str:
 def _statements(role: str, password: str) -> str:
     """A line is a statement in single-user mode."""
     return f"{CREATE_ROLE.format(role=role)}\nalter role {role} password '{verifier(password, salt=os.urandom(SALT_BYTES))}';\n"
-
-
-def _write_private(path: Path, content: bytes, *, user: int | None = None) -> None:
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-        if user is not None:
-            os.fchown(file.fileno(), user, user)
-    part.replace(path)

@@ -1,7 +1,6 @@
 """Which keys each process holds, and the files that hold them."""
 
 import base64
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -9,6 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from infrastructure.private_file import write_private
 from infrastructure.security.key_ring import NO_KEYS, Key, KeyRing, Keys, Purpose, RootKey, WrongRootKey, public_key_id
 from infrastructure.security.keyed_digest import CLAIM_PURPOSES
 from infrastructure.settings import Settings
@@ -110,13 +110,7 @@ def read_key_file(path: Path) -> KeyRing:
 
 def write_key_file(path: Path, keys: Keys, process: str) -> None:
     """All of it or nothing, readable by us alone. Raises MissingKey, OSError."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(exported(keys, process))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_private(path, exported(keys, process))
 
 
 def _stored(key: Key) -> StoredKey:

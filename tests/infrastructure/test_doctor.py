@@ -16,11 +16,12 @@ from application.models import add_version
 from domain.access import Role
 from infrastructure import shipped
 from infrastructure.doctor import _kept, examine, refusals
-from infrastructure.embedded.installation import environment, write_private
+from infrastructure.embedded.installation import environment
 from infrastructure.event_store import opened
 from infrastructure.kafka.broker import make_topics
 from infrastructure.keys import RootKey, new_root_key
 from infrastructure.model_record import load_record
+from infrastructure.private_file import write_private
 from infrastructure.security.process_keys import write_key_file
 from infrastructure.settings import Settings, load
 from infrastructure.shipped import models, shipped_records

@@ -564,6 +564,20 @@ def test_a_lost_or_strange_file_of_passwords_is_mended_at_the_start(used, conten
         assert not refuses(server, "bioscope_app", server.password("bioscope_app"))
 
 
+def test_a_server_that_is_started_again_keeps_its_passwords_though_their_file_is_gone(used):
+    with Postgres(used) as server:
+        before = server.owner_url
+        (used / "keys" / "postgres.passwords").unlink()
+        server.child.ask_to_stop(signal.SIGQUIT)
+        assert server.child.ended(within=5)
+        server.start()
+        until = time.monotonic() + 30
+        while not server.ready() and time.monotonic() < until:
+            time.sleep(0.02)
+        assert server.owner_url == before
+        assert rows(server, "select 1") == [(1,)]
+
+
 def test_a_start_that_was_cut_short_after_the_passwords_were_set_is_repeated(used):
     (used / "postgres" / "pg_hba.conf").write_text("local all all trust\n")
     with Postgres(used) as server:

@@ -1,5 +1,6 @@
 """Key files: what a process gets is what it needs, and nobody else may read it."""
 
+import os
 import stat
 
 import msgspec
@@ -43,9 +44,12 @@ def test_inference_reads_no_file_at_all(tmp_path):
     assert process_keys(Settings(data=tmp_path / "gone", key_file="gone"), "inference") is NO_KEYS
 
 
-def test_a_key_file_is_private_from_its_first_byte(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("os.umask", lambda _: 0)
-    write_key_file(tmp_path / "its.keys", ROOT, "api")
+def test_a_key_file_is_private_whatever_the_umask_is(tmp_path):
+    before = os.umask(0)
+    try:
+        write_key_file(tmp_path / "its.keys", ROOT, "api")
+    finally:
+        os.umask(before)
     assert stat.S_IMODE((tmp_path / "its.keys").stat().st_mode) == 0o600
     assert not (tmp_path / "its.keys.part").exists()
 
