@@ -40,12 +40,12 @@ def export_keys(process: str, file: Path, data: Path | None, *, force: bool) -> 
 def list_keys(data: Path | None) -> None:
     """Show each purpose with the ids of its keys and the processes that hold them. No key is shown."""
     from infrastructure.security.key_ring import Purpose
-    from infrastructure.security.process_keys import PROCESSES, operator_keys
+    from infrastructure.security.process_keys import PROCESS_NEEDS, operator_keys
 
     held = operator_keys(settings(data=data))
     shown = Table("purpose", "key ids, newest first", "held by", "verified by", box=None)
     for purpose in Purpose:
         ids = ", ".join(key.id.hex() for key in held.all(purpose)) if held.holds(purpose) else "not here"
-        holders = ", ".join(name for name, needs in PROCESSES.items() if purpose in needs.secret) or "the root key alone"
-        shown.add_row(purpose.value, ids, holders, ", ".join(name for name, needs in PROCESSES.items() if purpose in needs.public))
+        holders = ", ".join(name for name, needs in PROCESS_NEEDS.items() if purpose in needs.secret) or "the root key alone"
+        shown.add_row(purpose.value, ids, holders, ", ".join(name for name, needs in PROCESS_NEEDS.items() if purpose in needs.public))
     out.print(shown)

@@ -22,7 +22,7 @@ from infrastructure.embedded.redis import Redis
 from infrastructure.embedded.server import Server
 from infrastructure.embedded.tended import Process, Tended
 from infrastructure.security.key_ring import RootKey
-from infrastructure.security.process_keys import PROCESSES, write_key_file
+from infrastructure.security.process_keys import PROCESS_NEEDS, write_key_file
 from infrastructure.settings import Settings, variable
 
 TICK = 0.05
@@ -167,7 +167,7 @@ class System:
 
     def _written_key_file(self, process: Process) -> str:
         """The path of the file with its keys; empty for a process that needs none."""
-        if not PROCESSES.get(process.name) or self._root_key is None:
+        if not PROCESS_NEEDS.get(process.name) or self._root_key is None:
             return ""
         write_key_file(self._key_file(process), self._root_key, process.name)
         return str(self._key_file(process))

@@ -26,7 +26,7 @@ class Needs(NamedTuple):
         return bool(self.secret or self.public)
 
 
-PROCESSES: Final[Mapping[str, Needs]] = {
+PROCESS_NEEDS: Final[Mapping[str, Needs]] = {
     "api": Needs(
         frozenset(
             {
@@ -65,7 +65,7 @@ class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def process_keys(given: Settings, process: str) -> Keys:
     """The keys that a process needs and no others, from its key file, or derived from the root key. Raises WrongRootKey, MissingKey."""
-    needs = PROCESSES[process]
+    needs = PROCESS_NEEDS[process]
     return restricted(operator_keys(given), needs) if needs else NO_KEYS
 
 
@@ -81,7 +81,7 @@ def restricted(keys: Keys, needs: Needs) -> KeyRing:
 
 def exported(keys: Keys, process: str) -> str:
     """The content of the key file of `process`. Raises MissingKey."""
-    needs = PROCESSES[process]
+    needs = PROCESS_NEEDS[process]
     secret = {purpose.value: [_stored(key) for key in keys.all(purpose)] for purpose in sorted(needs.secret)}
     public = {purpose.value: [_stored_public(key) for key in keys.public(purpose)] for purpose in sorted(needs.public)}
     content = msgspec.json.encode(KeyFile(FORMAT, process, secret, public))

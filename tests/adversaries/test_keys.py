@@ -14,13 +14,13 @@ from api.cli.system import prepare
 from infrastructure.audit_chain import SignedHead
 from infrastructure.heads import verified
 from infrastructure.keys import DataKeys, MissingKey, Purpose, RootKey
-from infrastructure.security.process_keys import PROCESSES, process_keys
+from infrastructure.security.process_keys import PROCESS_NEEDS, process_keys
 from infrastructure.settings import load
 from infrastructure.supervisor import Stack
 from tests.given import NOW
 from tests.system.conftest import event_log, stack_settings
 
-NAMES = sorted(PROCESSES)
+NAMES = sorted(PROCESS_NEEDS)
 LONGEST_REGION = 512 * 1024**2  # bytes of one region of memory; longer ones are reserved, not used
 
 
@@ -105,7 +105,7 @@ def test_the_inference_process_has_no_key_file(system):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_memory_of_a_process_holds_its_own_keys_at_most(system, name):
-    needles = {purpose: system.root.derive(purpose) for purpose in Purpose if purpose not in PROCESSES[name].secret}
+    needles = {purpose: system.root.derive(purpose) for purpose in Purpose if purpose not in PROCESS_NEEDS[name].secret}
     needles |= {"root key": system.root._root, "root key as text": base64.b64encode(system.root._root)}
     found = set().union(*(memory_holds(pid, needles) for pid in system.pids(name)))
     assert found == set()
@@ -120,7 +120,7 @@ def test_the_search_finds_the_keys_that_a_process_has(system):
 def test_a_process_has_the_keys_that_its_work_needs_and_no_others(system, name):
     keys = system.keys_of(name)
     for purpose in Purpose:
-        if purpose in PROCESSES[name].secret:
+        if purpose in PROCESS_NEEDS[name].secret:
             assert keys.newest(purpose).secret == system.root.derive(purpose)
         else:
             with pytest.raises(MissingKey):

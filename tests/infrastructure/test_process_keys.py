@@ -13,11 +13,11 @@ from api.cli import keys as command_line
 from api.cli import main
 from infrastructure.keys import KeyRing, MissingKey, Purpose, RootKey, WrongRootKey
 from infrastructure.security.key_ring import NO_KEYS, Key
-from infrastructure.security.process_keys import PROCESSES, exported, process_keys, read_key_file, write_key_file
+from infrastructure.security.process_keys import PROCESS_NEEDS, exported, process_keys, read_key_file, write_key_file
 from infrastructure.settings import Settings
 
 ROOT = RootKey(bytes(range(32)))
-WITH_KEYS = [process for process, needs in PROCESSES.items() if needs]
+WITH_KEYS = [process for process, needs in PROCESS_NEEDS.items() if needs]
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_a_process_has_the_same_keys_from_its_file_as_from_the_root_key(process,
     write_key_file(tmp_path / "its.keys", ROOT, process)
     from_file = process_keys(msgspec.structs.replace(settings, key_file="its.keys", root_key_file=tmp_path / "gone"), process)
     from_root = process_keys(settings, process)
-    needs = PROCESSES[process]
+    needs = PROCESS_NEEDS[process]
     for purpose in Purpose:
         assert from_file.holds(purpose) == from_root.holds(purpose) == (purpose in needs.secret)
         if purpose in needs.secret:
@@ -64,7 +64,7 @@ def test_a_key_file_with_a_changed_character_is_refused_or_says_the_same(tmp_pat
         ring = read_key_file(file)
     except WrongRootKey:
         return
-    for purpose in PROCESSES["relay"].secret:
+    for purpose in PROCESS_NEEDS["relay"].secret:
         assert not ring.holds(purpose) or ring.newest(purpose).secret == ROOT.derive(purpose)
 
 
@@ -76,7 +76,7 @@ def test_a_file_that_lacks_a_purpose_is_refused_at_the_start(settings, tmp_path)
 
 def test_a_file_holds_several_keys_of_a_purpose_the_newest_first(tmp_path):
     newest, oldest = Key(bytes(32)), Key(bytes(range(32)))
-    ring = KeyRing({purpose: [newest, oldest] for purpose in PROCESSES["relay"].secret})
+    ring = KeyRing({purpose: [newest, oldest] for purpose in PROCESS_NEEDS["relay"].secret})
     write_key_file(tmp_path / "its.keys", ring, "relay")
     read = read_key_file(tmp_path / "its.keys").all(Purpose.RELAY_RECORDS)
     assert [key.id for key in read] == [newest.id, oldest.id]
