@@ -75,11 +75,13 @@ class Call:
             raise Invalid(f"Idempotency-Key {wrong}", errors=[{"loc": ["header", "Idempotency-Key"], "msg": wrong}])
         path = self.path.rstrip("/")
         trace = self.request.headers.get("traceparent", "")
+        digest, *earlier = self.services.digests(path.encode() + b"\n" + payload) if key else (None,)
         return Command(
             id=uuid5(who.id, f"{path}\n{key}") if key else uuid4(),
             actor=who,
             at=now(),
-            digest=self.services.digest(path.encode() + b"\n" + payload) if key else None,
+            digest=digest,
+            earlier_digests=tuple(earlier),
             request_id=self.request_id,
             traceparent=trace if TRACEPARENT.fullmatch(trace) else "",
         )

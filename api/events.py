@@ -82,7 +82,7 @@ class Events(Controller):
     async def signed_heads(self, call: NamedDependency[Call], after: After = 0, limit: Limit = 100) -> Response[Heads]:
         """What the log had come to, signed about once a minute: compare your own hash at that position with it."""
         services = call.services
-        return Response(await feed.heads(after, limit=limit, actor=call.actor, reads=services.reads, key=services.head_key))
+        return Response(await feed.heads(after, limit=limit, actor=call.actor, reads=services.reads, keys=services.head_keys))
 
     @get("/schemas")
     async def described(self, call: NamedDependency[Call]) -> list[Described]:  # noqa: ARG002 - who may ask is known

@@ -133,8 +133,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """`opened()` starts what runs beside the requests, and stops it. `digest` is a keyed hash of a request's payload;
-    `observed(method, route, status, seconds)` is told of every request; `head_key` is the Ed25519 public key of signed heads."""
+    """`opened()` starts what runs beside the requests, and stops it. `digests` are the keyed hashes under which a
+    request's payload may be stored, the one that is written first; `observed(method, route, status, seconds)` is told of every request;
+    `head_keys` are the Ed25519 public keys of signed heads, the newest first."""
 
     options: Options
     log: Log
@@ -148,9 +149,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     health: Health
     gate: Callable[[], Gate]
-    digest: Callable[[bytes], bytes]
+    digests: Callable[[bytes], tuple[bytes, ...]]
     signed: Callable[[str], SignedBlob]
-    head_key: bytes
+    head_keys: tuple[bytes, ...]
     metrics: Callable[[], bytes]
     observed: Callable[[str, str, int, float], None]
     opened: Callable[[], AbstractAsyncContextManager[Any]]

@@ -1,7 +1,7 @@
 """The log for whoever follows it: from any position on, in order, in bounded pieces."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -68,9 +68,9 @@ class SignedHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heads(msgspec.Struct, frozen=True, kw_only=True):
-    """`public_key`: Ed25519, 32 bytes in base64."""
+    """`public_keys`: Ed25519, 32 bytes each, in base64; the newest first."""
 
-    public_key: str
+    public_keys: list[str]
     heads: list[Head]
 
 
@@ -96,11 +96,11 @@ def after(position: int, *, limit: int, sealed: bool = False, actor: Actor, log:
     return Feed(events=events, next=events[-1].position if events else position)
 
 
-async def heads(after: int, *, limit: int, actor: Actor, reads: Reads, key: bytes) -> Heads:
+async def heads(after: int, *, limit: int, actor: Actor, reads: Reads, keys: Sequence[bytes]) -> Heads:
     """The signed heads behind position `after`, oldest first. Raises Forbidden, Unavailable."""
     require_follower(actor)
     found = await reads.rows(HEADS, {"after": after, "limit": limit}, into=SignedHead)
-    return Heads(public_key=base64.b64encode(key).decode(), heads=[head.shown for head in found])
+    return Heads(public_keys=[base64.b64encode(key).decode() for key in keys], heads=[head.shown for head in found])
 
 
 def _bounded(position: int, limit: int, log: Log) -> Iterator[Recorded]:

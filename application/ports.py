@@ -16,12 +16,16 @@ Evolve = Callable[[S | None, Event], S | None]
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks for what, when. `id` makes it idempotent; `digest` (of the request's payload) tells a repeat from another request."""
+    """Who asks for what, when. `id` makes it idempotent; `digest` (of the request's payload) tells a repeat from another request.
+
+    `earlier_digests`: those under which the same payload may have been stored before the key changed.
+    """
 
     id: UUID
     actor: Actor
     at: datetime
     digest: bytes | None = None
+    earlier_digests: tuple[bytes, ...] = ()
     correlation_id: UUID | None = None
     causation_id: UUID | None = None
     request_id: str = ""

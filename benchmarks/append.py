@@ -91,7 +91,8 @@ def library(server: Postgres, writers: int) -> float:
     where = psycopg.conninfo.conninfo_to_dict(server.owner_url)
     each = 6
     store = PostgresDatastore(
-        dbname=str(where["dbname"]), host=str(where["host"]), port=str(where.get("port", "5432")), user=str(where["user"]), password="",
+        dbname=str(where["dbname"]), host=str(where["host"]), port=str(where.get("port", "5432")),
+        user=str(where["user"]), password=str(where["password"]),
         pool_size=10, max_overflow=writers,
     )  # fmt: skip
     recorder = PostgresApplicationRecorder(store, events_table_name="library_events")

@@ -58,7 +58,7 @@ def verified() -> Row:
             batches = (log.read(after, PAGE) for after in range(0, head, PAGE))
             began = time.perf_counter()
             newest = log.read(head - 1, 1)[0]
-            found = verify(batches, heads=[], key=root.signing("signed heads").public_key(), stored_head=(head, newest.hash))
+            found = verify(batches, heads=[], keys=root.public("heads"), stored_head=(head, newest.hash))
             assert found.finding is None
             return found.events / (time.perf_counter() - began)
 

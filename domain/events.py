@@ -10,7 +10,10 @@ import msgspec
 from msgspec import Meta
 
 ERASED = "[erased]"  # what a reader sees of a private text whose key was destroyed
-SEALED = "sealed:1:"  # how a private value begins where it is stored: ciphertext in base64 follows
+WITHHELD = "[sealed]"  # what a process reads of a private text that it has no keys for
+SEALED_BEFORE = "sealed:1:"  # how a private value begins where it was stored before keys had ids: nonce and ciphertext in base64 follow
+SEALED = "sealed:2:"  # how it begins since: the key's id, nonce and ciphertext in base64 follow
+SEALED_FORMS = (SEALED, SEALED_BEFORE)
 
 PrivateText = Annotated[str, Meta(extra={"private": "originator_id"})]
 """A text that only the key of the event's own stream opens."""

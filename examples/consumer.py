@@ -222,20 +222,27 @@ def linked(about: dict[str, str], data: bytes) -> str:
     return hashlib.sha256(bytes.fromhex(about["ce_previoushash"]) + framed).hexdigest()
 
 
+def signed_by(key: Any, head: dict[str, Any]) -> bool:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - only --verify needs it
+
+    try:
+        key.verify(base64.b64decode(head["signature"]), head["signed_text"].encode())
+    except InvalidSignature:
+        return False
+    return True
+
+
 def verify(counts: Counts, feed: Feed) -> int:
     """Compare the hashes that were seen with the signed heads of the log; how many agreed. Raises Untrue, OSError."""
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - only this needs it
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
 
     agreed, position = 0, 0
     while (found := feed.heads(position))["heads"]:
-        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(found["public_key"]))
+        keys = [Ed25519PublicKey.from_public_bytes(base64.b64decode(key)) for key in found["public_keys"]]
         for head in found["heads"]:
             position = head["position"]
-            try:
-                key.verify(base64.b64decode(head["signature"]), head["signed_text"].encode())
-            except InvalidSignature:
-                raise Untrue(f"the head at position {position} is not signed by this key") from None
+            if not any(signed_by(key, head) for key in keys):
+                raise Untrue(f"the head at position {position} is not signed by this installation")
             seen = counts.hash_at(position)
             if not head["signed_text"].startswith(f"{position}:{seen or head['hash']}:"):
                 raise Untrue(f"at position {position} the log was another one when it was signed than when it was followed")

@@ -1,6 +1,5 @@
 """Access tokens: JWTs (RFC 9068) signed with Ed25519, believed only in the exact form in which we write them."""
 
-import hashlib
 import re
 from collections import OrderedDict
 from datetime import UTC, datetime
@@ -19,7 +18,8 @@ from application.context import Claims
 from domain.access import Role
 from domain.errors import NotAuthenticated
 from domain.values import invalid, system_actor
-from infrastructure.keys import RootKey
+from infrastructure.keys import Keys
+from infrastructure.security.key_ring import Purpose, public_key_id
 
 ALGORITHM: Final = "EdDSA"
 TOKEN_MOST: Final = 4096  # characters
@@ -88,12 +88,11 @@ class SignedAccessTokens:
     a forgery, however its signature looks.
     """
 
-    def __init__(self, root: RootKey, *, ttl: int) -> None:
-        self._private = root.signing("access tokens")
-        self._public = self._private.public_key()
-        self._header = {"alg": ALGORITHM, "kid": key_id(self._public), "typ": "at+jwt"}
+    def __init__(self, keys: Keys, *, ttl: int) -> None:
+        self._private = keys.signing(Purpose.ACCESS_TOKENS)
         self._jws = PyJWS(algorithms=[ALGORITHM])
-        self._starts = self._signed(b"").partition(".")[0] + "."
+        self._header = _header(self._private.public_key())
+        self._trusted = {_start(public): public for public in keys.public(Purpose.ACCESS_TOKENS)}
         self._ttl = ttl
         self._known: OrderedDict[str, _Believed] = OrderedDict()
         self._lock = Lock()
@@ -124,16 +123,17 @@ class SignedAccessTokens:
 
     def _believed(self, token: str) -> _Believed:
         """Raises NotAuthenticated unless we wrote exactly this."""
-        if len(token) > TOKEN_MOST or not token.startswith(self._starts):
+        start = token.partition(".")[0] + "."
+        if len(token) > TOKEN_MOST or start not in self._trusted:
             raise _refused()
         try:
-            payload = self._jws.decode(token, self._public, algorithms=[ALGORITHM])
+            payload = self._jws.decode(token, self._trusted[start], algorithms=[ALGORITHM])
             said = msgspec.json.decode(payload, type=_User | _Service)
         except (PyJWTError, msgspec.MsgspecError, ValueError):
             raise _refused() from None
         written = base64url_encode(msgspec.json.encode(said)).decode()
         signature = token.rpartition(".")[2]
-        if token != f"{self._starts}{written}.{signature}" or not _canonical(signature):
+        if token != f"{start}{written}.{signature}" or not _canonical(signature):
             raise _refused()
         believed = _Believed(said, said.claims())
         self._remember(token, believed)
@@ -157,8 +157,13 @@ class SignedAccessTokens:
             self._known.pop(token, None)
 
 
-def key_id(public: Ed25519PublicKey) -> str:
-    return hashlib.sha256(public.public_bytes_raw()).hexdigest()[:16]
+def _header(public: Ed25519PublicKey) -> dict[str, str]:
+    return {"alg": ALGORITHM, "kid": public_key_id(public), "typ": "at+jwt"}
+
+
+def _start(public: Ed25519PublicKey) -> str:
+    """How each token begins that was signed with this key."""
+    return base64url_encode(msgspec.json.encode(_header(public))).decode() + "."
 
 
 def _canonical(signature: str) -> bool:

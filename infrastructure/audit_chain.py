@@ -10,23 +10,33 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from application.hash_chain import START, link
 from application.ports import Recorded
+from infrastructure.security.key_ring import public_key_id
 
 
 class SignedHead(msgspec.Struct, frozen=True, kw_only=True):
-    """The log had `hash` at `position` when it was signed: kept where the database cannot reach."""
+    """The log had `hash` at `position` when it was signed: kept where the database cannot reach.
+
+    `key_id` names the key of the signature; heads that were signed before keys had ids have none.
+    """
 
     position: int
     hash: str
     signed_at: datetime
     signature: str = ""
+    key_id: str = ""
 
     def _signed(self) -> bytes:
         return f"{self.position}:{self.hash}:{self.signed_at.isoformat()}".encode()
 
     def sign(self, key: Ed25519PrivateKey) -> "SignedHead":
-        return msgspec.structs.replace(self, signature=base64.b64encode(key.sign(self._signed())).decode())
+        signature = base64.b64encode(key.sign(self._signed())).decode()
+        return msgspec.structs.replace(self, signature=signature, key_id=public_key_id(key.public_key()))
 
-    def genuine(self, key: Ed25519PublicKey) -> bool:
+    def genuine(self, keys: Sequence[Ed25519PublicKey]) -> bool:
+        """Whether it was signed by the one of `keys` that it names, or where it names none by any of them."""
+        return any(self._is_signed_by(key) for key in keys if self.key_id in {"", public_key_id(key)})
+
+    def _is_signed_by(self, key: Ed25519PublicKey) -> bool:
         try:
             key.verify(base64.b64decode(self.signature), self._signed())
         except (InvalidSignature, ValueError):
@@ -52,18 +62,18 @@ def verify(
     batches: Iterator[Sequence[Recorded]],
     *,
     heads: Sequence[SignedHead],
-    key: Ed25519PublicKey,
+    keys: Sequence[Ed25519PublicKey],
     stored_head: tuple[int, bytes],
     progress: Callable[[int], None] = lambda _: None,
 ) -> Verified:
     """Walk the whole log; the first position that was edited, deleted, reordered, inserted or cut off is named."""
-    expected = {head.position: head for head in heads if head.genuine(key)}
+    expected = {head.position: head for head in heads if head.genuine(keys)}
     previous, position = START, 0
 
     def found(where: int, what: str) -> Verified:
         return Verified(events=position, hash=previous.hex(), heads=len(expected), finding=Finding(position=where, what=what))
 
-    forged = [head for head in heads if not head.genuine(key)]
+    forged = [head for head in heads if not head.genuine(keys)]
     if forged:
         return found(forged[0].position, "a signed head does not carry this installation's signature")
     for batch in batches:

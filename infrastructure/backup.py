@@ -17,10 +17,13 @@ from psycopg.sql import SQL, Identifier
 from application import derivatives
 from application.ports import Blobs, Corrupted
 from domain.errors import NotFound
-from infrastructure.keys import RootKey
+from infrastructure.keys import Keys
+from infrastructure.security.key_ring import Purpose
+from infrastructure.security.keyed_digest import KeyedDigest
 
 MANIFEST: Final = "manifest.json"
-FORMAT: Final = 1
+FORMAT: Final = 2
+READABLE_FORMATS: Final = frozenset({1, FORMAT})  # in 1, `key` and `seal` did not begin with the id of their key
 SNAPSHOT: Final = "begin isolation level repeatable read, read only"
 TABLES: Final = """select table_schema || '.' || table_name from information_schema.tables
   where table_type = 'BASE TABLE' and (table_schema = 'es' and table_name <> 'refresh_tokens' or table_schema || table_name = 'opsheads')
@@ -35,6 +38,7 @@ READERS: Final = """select distinct u.state ->> 'sha256', coalesce((i.state ->> 
   join (select originator_id, convert_from(state, 'UTF8')::json as state from es.events
     where topic in ('ImageAccepted', 'ImageReinspected')) i using (originator_id) order by 1, 2"""
 PIECE: Final = 1 << 20
+MARK: Final = b"root key"  # its digest tells root keys apart, and nothing about them
 
 
 class NoBackup(Exception):
@@ -72,7 +76,7 @@ Progress = Callable[[str, int, int], None]
 """`progress(what, done, total)`"""
 
 
-def backup(owner_url: str, blobs: Blobs, folder: Path, *, root: RootKey, progress: Progress = lambda *_: None) -> Manifest:
+def backup(owner_url: str, blobs: Blobs, folder: Path, *, root: Keys, progress: Progress = lambda *_: None) -> Manifest:
     """Write a backup into `folder` while everything runs; blobs that lie there already, and whole, are kept. Raises Unavailable, OSError.
 
     The database comes first and in one snapshot: a blob is stored before the log names it, so none is missed.
@@ -95,13 +99,13 @@ def backup(owner_url: str, blobs: Blobs, folder: Path, *, root: RootKey, progres
         migration=migration,
         position=position,
         hash=digest,
-        key=_mark(root),
+        key=_digests(root).of(MARK).hex(),
         tables=tuple(tables),
         blobs=tuple(sha256 for sha256 in named if sha256 not in missing),
         derived=dict(_copied_derived(pictures, blobs, folder, progress)),
         missing=tuple(sorted(missing)),
     )
-    manifest = msgspec.structs.replace(manifest, seal=_seal(manifest, root))
+    manifest = msgspec.structs.replace(manifest, seal=_digests(root).of(_sealed(manifest)).hex())
     _write_whole(folder / MANIFEST, [msgspec.json.format(msgspec.json.encode(manifest), indent=1)])
     return manifest
 
@@ -126,12 +130,12 @@ def restore(owner_url: str, blobs: Blobs, folder: Path, manifest: Manifest, *, p
         connection.execute("alter table es.events enable trigger append_only")
 
 
-def checked(folder: Path, root: RootKey, *, progress: Progress = lambda *_: None) -> Manifest:
+def checked(folder: Path, root: Keys, *, progress: Progress = lambda *_: None) -> Manifest:
     """The manifest of a backup that is whole, as it was made, and of this root key. Writes nothing. Raises NoBackup."""
     manifest = read_manifest(folder)
-    if manifest.key != _mark(root):
+    if not _digests(root).matches(_bytes(manifest.key), MARK):
         raise NoBackup("the root key is not the one that this backup was made with: without that one nothing private in it can be read")
-    if manifest.seal != _seal(manifest, root):
+    if not _digests(root).matches(_bytes(manifest.seal), _sealed(manifest)):
         raise NoBackup(f"{folder / MANIFEST} was changed: it is not what was backed up")
     for table in manifest.tables:
         path = _file(folder, table)
@@ -164,8 +168,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise NoBackup(f"{folder} holds no {MANIFEST}: it is no backup, or one that was cut off") from None
     except msgspec.MsgspecError:
         raise NoBackup(f"{folder / MANIFEST} cannot be read: it is damaged") from None
-    if manifest.format != FORMAT:
-        raise NoBackup(f"the backup has format {manifest.format}; this version reads {FORMAT}")
+    if manifest.format not in READABLE_FORMATS:
+        raise NoBackup(f"the backup has format {manifest.format}; this version reads {', '.join(map(str, sorted(READABLE_FORMATS)))}")
     return manifest
 
 
@@ -247,13 +251,20 @@ def _blob(folder: Path, sha256: str, *, shelf: str = "blobs") -> Path:
     return folder / shelf / sha256[:2] / sha256
 
 
-def _mark(root: RootKey) -> str:
-    """Tells root keys apart, and nothing about them."""
-    return root.hmac("backup", b"root key").hex()
+def _digests(root: Keys) -> KeyedDigest:
+    return KeyedDigest(root, Purpose.BACKUPS)
 
 
-def _seal(manifest: Manifest, root: RootKey) -> str:
-    return root.hmac("backup", msgspec.json.encode(msgspec.structs.replace(manifest, seal=""))).hex()
+def _sealed(manifest: Manifest) -> bytes:
+    return msgspec.json.encode(msgspec.structs.replace(manifest, seal=""))
+
+
+def _bytes(digest: str) -> bytes:
+    """Empty where it is not hexadecimal."""
+    try:
+        return bytes.fromhex(digest)
+    except ValueError:
+        return b""
 
 
 def _write_whole(path: Path, pieces: Iterable[bytes]) -> str:

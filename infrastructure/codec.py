@@ -12,11 +12,10 @@ from uuid import UUID
 
 import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from domain.events import ERASED, SEALED, Event, private_fields
+from domain.events import ERASED, SEALED, SEALED_BEFORE, SEALED_FORMS, WITHHELD, Event, private_fields
 from domain.registry import EVENTS
-from infrastructure.keys import NONCE_BYTES, DataKeys
+from infrastructure.keys import DataKey, DataKeys
 
 COLUMNS = ("originator_id", "originator_version")
 ID_BYTES, IDS_AT_ONCE = 16, 256
@@ -81,7 +80,7 @@ class Codec:
         )
 
     def decode(self, stored: Encoded) -> Event:
-        """Private fields of erased subjects read `[erased]`. Raises Undecodable."""
+        """Private fields of erased subjects read `[erased]`, and in a process without data keys all read `[sealed]`. Raises Undecodable."""
         kind = EVENTS.get(stored.type)
         if kind is None:
             raise Undecodable(f"unknown event type {stored.type!r}")
@@ -104,7 +103,7 @@ class Codec:
         self._keys.forget(subject)
 
     def _seal(self, event: Event, event_id: UUID, content: dict[str, Any]) -> tuple[tuple[UUID, bytes], ...]:
-        keys: dict[UUID, AESGCM] = {}
+        keys: dict[UUID, DataKey] = {}
         new: list[tuple[UUID, bytes]] = []
         for field, owner in private_fields(type(event)).items():
             if content.get(field) is None:
@@ -113,12 +112,11 @@ class Codec:
             if subject not in keys:
                 keys[subject], wrapped = self._key_for(subject, event)
                 new += [(subject, wrapped)] if wrapped is not None else []
-            nonce = os.urandom(NONCE_BYTES)
-            sealed = keys[subject].encrypt(nonce, msgspec.json.encode(content[field]), _bound_to(event_id, field))
-            content[field] = SEALED + base64.b64encode(nonce + sealed).decode()
+            sealed = keys[subject].seal(msgspec.json.encode(content[field]), _bound_to(event_id, field))
+            content[field] = SEALED + base64.b64encode(sealed).decode()
         return tuple(new)
 
-    def _key_for(self, subject: UUID, event: Event) -> tuple[AESGCM, bytes | None]:
+    def _key_for(self, subject: UUID, event: Event) -> tuple[DataKey, bytes | None]:
         """The subject's key; with its wrapped form where it is new. Raises KeyDestroyed.
 
         A stream's key is created with the first private value that is sealed by it, in one append. So a stream without a key that holds
@@ -137,16 +135,16 @@ class Codec:
     def _open(self, kind: type[Event], event_id: UUID, content: dict[str, Any]) -> None:
         for field, owner in private_fields(kind).items():
             sealed = content.get(field)
-            if isinstance(sealed, str) and sealed.startswith(SEALED):
+            if isinstance(sealed, str) and sealed.startswith(SEALED_FORMS):
                 content[field] = self._opened(UUID(str(content[owner])), sealed, _bound_to(event_id, field), kind, field)
 
     def _opened(self, subject: UUID, sealed: str, bound_to: bytes, kind: type[Event], field: str) -> Any:
-        key = self._keys.get(subject)
+        key = None if self._keys.withheld else self._keys.get(subject)
         if key is None:
-            return {} if field in _private_dicts(kind) else ERASED
-        raw = base64.b64decode(sealed[len(SEALED) :])
+            unread = WITHHELD if self._keys.withheld else ERASED
+            return {} if field in _private_dicts(kind) else unread
         try:
-            return msgspec.json.decode(key.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], bound_to))
+            return msgspec.json.decode(_unsealed(key, sealed, bound_to))
         except InvalidTag:
             raise ValueError(f"{field} does not open with its subject's key") from None
 
@@ -158,6 +156,13 @@ def _fresh_id() -> UUID:
             return UUID(bytes=_drawn.pop(), version=4)
         many = os.urandom(IDS_AT_ONCE * ID_BYTES)
         _drawn.extend(many[start : start + ID_BYTES] for start in range(0, len(many), ID_BYTES))
+
+
+def _unsealed(key: DataKey, sealed: str, bound_to: bytes) -> bytes:
+    """Raises InvalidTag."""
+    if sealed.startswith(SEALED_BEFORE):
+        return key.open_first_form(base64.b64decode(sealed[len(SEALED_BEFORE) :]), bound_to)
+    return key.open(base64.b64decode(sealed[len(SEALED) :]), bound_to)
 
 
 def _bound_to(event_id: UUID, field: str) -> bytes:
@@ -192,7 +197,8 @@ def _owners_of_sealed(stored: Encoded) -> set[str]:
 
 @cache
 def _sealed_pieces(kind: type[Event]) -> dict[bytes, str]:
-    return {f'"{field}":"{SEALED}'.encode(): owner for field, owner in private_fields(kind).items()}
+    private = private_fields(kind).items()
+    return {f'"{field}":"{form}'.encode(): owner for field, owner in private for form in SEALED_FORMS}
 
 
 @cache

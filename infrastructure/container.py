@@ -22,7 +22,7 @@ from infrastructure.figures import exposition, observe_request, observe_standing
 from infrastructure.health import Examination
 from infrastructure.heartbeat import HEARTBEAT
 from infrastructure.images.validation import ImageLimits, UploadGate
-from infrastructure.keys import RootKey
+from infrastructure.keys import Keys
 from infrastructure.limits import RedisLimits
 from infrastructure.live import RedisLive
 from infrastructure.objects import open_blobs
@@ -30,6 +30,9 @@ from infrastructure.passwords import Argon2Passwords
 from infrastructure.patience import ended
 from infrastructure.reads import ReadDatabase, Visible
 from infrastructure.refresh_tokens import PostgresRefreshTokens
+from infrastructure.security.key_ring import NO_KEYS, Purpose
+from infrastructure.security.keyed_digest import KeyedDigest
+from infrastructure.security.process_keys import operator_keys, process_keys
 from infrastructure.settings import Settings, networks
 from infrastructure.signed_urls import verify_signed
 from infrastructure.standing import standing
@@ -40,22 +43,20 @@ LOOK_EVERY: Final = 5.0  # seconds between two looks at how the system stands, f
 ABOUT: Final = "select position from read.activity where subjects @> array[%s::uuid] order by position"
 
 
-def root_key(settings: Settings) -> RootKey:
-    return RootKey.read(settings.root_key_path)
-
-
 def blobs(settings: Settings) -> Blobs:
-    return open_blobs(settings, root_key(settings))
+    """For the command line: they read and write, and sign no addresses."""
+    return open_blobs(settings, NO_KEYS)
 
 
 def passwords(settings: Settings) -> Argon2Passwords:
     return Argon2Passwords(settings.password_strength)
 
 
-def refresh_tokens(settings: Settings) -> PostgresRefreshTokens:
+def refresh_tokens(settings: Settings, keys: Keys | None = None) -> PostgresRefreshTokens:
+    """With all keys that are here unless `keys` are given. Raises WrongRootKey."""
     return PostgresRefreshTokens(
         settings.postgres_url,
-        root_key(settings),
+        operator_keys(settings) if keys is None else keys,
         idle_seconds=settings.refresh_idle_ttl,
         absolute_seconds=settings.refresh_absolute_ttl,
     )
@@ -93,15 +94,18 @@ def options(settings: Settings) -> Options:
 
 
 def services(settings: Settings) -> Services:
-    """Every port over the servers that the settings name. Nothing is asked of them before `opened()` or a first call."""
-    root = root_key(settings)
-    event_log = log_on_postgres(settings, root)
+    """Every port over the servers that the settings name. Nothing is asked of them before `opened()` or a first call.
+
+    Raises WrongRootKey.
+    """
+    keys = process_keys(settings, "api")
+    event_log = log_on_postgres(settings, keys)
     reads = ReadDatabase(settings.postgres_url)
     visible = Visible(settings.postgres_url)
     live = RedisLive(settings.redis_url)
-    limits = RedisLimits(settings.redis_url, root)
-    store = open_blobs(settings, root)
-    tokens = refresh_tokens(settings)
+    limits = RedisLimits(settings.redis_url, keys)
+    store = open_blobs(settings, keys)
+    tokens = refresh_tokens(settings, keys)
     health = Examination(settings, reads=reads, blobs=store)
     image_limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
 
@@ -133,14 +137,14 @@ def services(settings: Settings) -> Services:
         live=live,
         blobs=store,
         passwords=passwords(settings),
-        access_tokens=SignedAccessTokens(root, ttl=settings.access_ttl),
+        access_tokens=SignedAccessTokens(keys, ttl=settings.access_ttl),
         refresh_tokens=tokens,
         limits=limits,
         health=health,
         gate=partial(UploadGate, limits=image_limits),
-        digest=partial(root.hmac, "payload"),
-        signed=partial(verify_signed, root),
-        head_key=root.signing(heads.PURPOSE).public_key().public_bytes_raw(),
+        digests=KeyedDigest(keys, Purpose.REQUEST_DIGESTS).forms,
+        signed=partial(verify_signed, keys),
+        head_keys=tuple(key.public_bytes_raw() for key in keys.public(Purpose.HEADS)),
         metrics=exposition,
         observed=observe_request,
         opened=opened,

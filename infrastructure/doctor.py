@@ -14,7 +14,7 @@ import redis
 from domain.errors import DomainError
 from domain.values import model_id
 from infrastructure.embedded.installation import NotRunning, running_settings
-from infrastructure.keys import DataKeys, RootKey, WrongRootKey
+from infrastructure.keys import DataKeys, Keys, WrongRootKey
 from infrastructure.metrics_server import metrics_token
 from infrastructure.model_record import load_record
 from infrastructure.objects import open_blobs
@@ -22,9 +22,11 @@ from infrastructure.operations.package_clashes import package_clashes
 from infrastructure.postgres.schema import SchemaAhead, SchemaBehind, check
 from infrastructure.sandbox import Layers, supported
 from infrastructure.sandbox.policy import remedy
+from infrastructure.security.key_ring import NO_KEYS, Purpose
+from infrastructure.security.process_keys import operator_keys
 from infrastructure.settings import Settings, WrongSetting, variable
 from infrastructure.shipped import models, shipped_records
-from infrastructure.weak_settings import Finding, good, machine, root_key, weak, weaknesses, wrong
+from infrastructure.weak_settings import Finding, good, key_files, machine, weak, weaknesses, wrong
 
 __all__ = ["Finding", "examine", "refusals"]
 
@@ -41,7 +43,7 @@ SOME_KEY: Final = "select owner, value from es.secrets where kind = 'key' limit 
 def examine(settings: Settings) -> list[Finding]:
     """Everything, good and bad. Blocks for some seconds at worst."""
     given = _completed(settings)
-    found = [*weaknesses(given), *machine(given), *package_clashes(), root_key(given)]
+    found = [*weaknesses(given), *machine(given), *package_clashes(), *key_files(given)]
     found += [*_told("models", _shipped_models, given), *_told("metrics", _metrics, given)]
     found += _told("sandbox", sandbox_findings, given)
     for what, name, look in LOOKS:
@@ -52,7 +54,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 def refusals(settings: Settings) -> list[Finding]:
     """Why a process may not start in production. What is away now is no reason: it may come."""
-    found = [*weaknesses(settings), root_key(settings)]
+    found = [*weaknesses(settings), *key_files(settings)]
     with suppress(psycopg.OperationalError, SchemaBehind, SchemaAhead):
         found += _postgres(settings)
     return [one for one in found if one.level == "wrong"]
@@ -88,13 +90,19 @@ def _postgres(given: Settings) -> Iterator[Finding]:
         if _one(connection, MAY_CHANGE_THE_LOG)[0]:
             yield said("postgres", f"{connection.info.user} may change the log: the processes must be bioscope_app, or have its rights")
         for owner, wrapped in connection.execute(SOME_KEY):
-            _unwrap(RootKey.read(given.root_key_path), owner, wrapped)
-            yield good("root key", "is that of this database")
+            if (keys := _keys(given)).holds(Purpose.DATA_KEYS):
+                _unwrap(keys, owner, wrapped)
+                yield good("root key", "is that of this database")
 
 
-def _unwrap(root: RootKey, owner: UUID, wrapped: bytes) -> None:
+def _keys(given: Settings) -> Keys:
     """Raises WrongRootKey."""
-    DataKeys(root, lambda _: {owner: wrapped}).get(owner)
+    return operator_keys(given) if given.key_path or given.root_key_path.exists() else NO_KEYS
+
+
+def _unwrap(keys: Keys, owner: UUID, wrapped: bytes) -> None:
+    """Raises WrongRootKey."""
+    DataKeys(keys, lambda _: {owner: wrapped}).get(owner)
 
 
 def _shipped_models(_: Settings) -> Iterator[Finding]:
@@ -187,7 +195,7 @@ def _redis(given: Settings) -> Iterator[Finding]:
 
 def _blobs(given: Settings) -> Iterator[Finding]:
     """Something is put, found and taken away again."""
-    store = open_blobs(given, RootKey.read(given.root_key_path))
+    store = open_blobs(given, NO_KEYS)
     writer = store.begin()
     writer.write(os.urandom(32))
     sha256, _ = writer.commit()

@@ -13,9 +13,11 @@ from application.ports import Appended, Claim, Closed, Command, Conflicted, Evol
 from domain.errors import KeyReused, NotFound, Taken
 from domain.events import Event
 from infrastructure.codec import Codec, KeyDestroyed
-from infrastructure.group_commit import Append, Outcome, claim_digest
-from infrastructure.keys import DataKeys, RootKey
+from infrastructure.group_commit import Append, Outcome
+from infrastructure.keys import DataKeys, Keys
 from infrastructure.recorder import PostgresRecorder, Stored, encoded_from
+from infrastructure.security.keyed_digest import ClaimDigests
+from infrastructure.security.process_keys import operator_keys
 from infrastructure.settings import Settings
 
 
@@ -55,10 +57,10 @@ class Laboratory(Application[UUID]):
 class EventLog:
     """The port `application.ports.Log` over the library's application and a recorder."""
 
-    def __init__(self, recorder: Any, root: RootKey) -> None:
-        self.recorder, self._root = recorder, root
-        keys = DataKeys(root, lambda owners: recorder.select_secrets("key", owners))
-        self.codec = Codec(keys, lambda stream: map(encoded_from, recorder.select_stream(stream)))
+    def __init__(self, recorder: Any, keys: Keys) -> None:
+        self.recorder, self._digests = recorder, ClaimDigests(keys)
+        data_keys = DataKeys(keys, lambda owners: recorder.select_secrets("key", owners))
+        self.codec = Codec(data_keys, lambda stream: map(encoded_from, recorder.select_stream(stream)))
         self._laboratory = Laboratory(EventMapper(self.codec), recorder)
 
     def close(self) -> None:
@@ -86,6 +88,7 @@ class EventLog:
         releases: Sequence[Release] = (),
         secrets: Sequence[Secret] = (),
     ) -> Appended:
+        self._refuse_claims_in_earlier_forms(claims)
         append = Append(command=command, subject=subject, guards=guards, claims=claims, releases=releases, secrets=secrets)
         outcomes: list[Outcome] = []
         try:
@@ -94,12 +97,22 @@ class EventLog:
             raise Conflicted("Somebody else changed this in the meantime; load it again") from None
         return _appended(outcomes[0])
 
+    def _refuse_claims_in_earlier_forms(self, claims: Sequence[Claim]) -> None:
+        """`es.append` compares the form that is written now. Nobody writes an earlier one any more, so it can be looked up before.
+
+        Raises Taken.
+        """
+        for claim in claims:
+            _, *earlier = self._digests.forms(claim.scope, claim.value)
+            if self.recorder.select_claim(claim.scope, earlier) not in {None, claim.stream}:
+                raise _taken(claim.scope)
+
     def outcome(self, command: Command) -> Appended | None:
         known = self.recorder.select_command(command.id)
         if known is None:
             return None
         digest, position, subject = known
-        if digest != command.digest:
+        if digest not in {command.digest, *command.earlier_digests}:
             raise _key_reused()
         return Appended(position=position, subject=subject, replayed=True)
 
@@ -116,7 +129,7 @@ class EventLog:
         return self.codec.decode(encoded_from(recorded))
 
     def claimed(self, scope: str, value: str) -> UUID | None:
-        return self.recorder.select_claim(scope, claim_digest(self._root, scope, value))  # type: ignore[no-any-return]
+        return self.recorder.select_claim(scope, self._digests.forms(scope, value))  # type: ignore[no-any-return]
 
     def administrators(self) -> Sequence[UUID]:
         return self.recorder.select_administrators()  # type: ignore[no-any-return]
@@ -125,14 +138,14 @@ class EventLog:
         return self.recorder.select_secrets(kind, [owner]).get(owner)  # type: ignore[no-any-return]
 
 
-def log_on_postgres(given: Settings, root: RootKey) -> EventLog:
-    return EventLog(PostgresRecorder(given.postgres_url, root), root)
+def log_on_postgres(given: Settings, keys: Keys) -> EventLog:
+    return EventLog(PostgresRecorder(given.postgres_url, keys), keys)
 
 
 @contextmanager
-def opened(given: Settings) -> Iterator[EventLog]:
-    """The log on Postgres, while the block runs. Raises WrongRootKey."""
-    log = log_on_postgres(given, RootKey.read(given.root_key_path))
+def opened(given: Settings, keys: Keys | None = None) -> Iterator[EventLog]:
+    """The log on Postgres, while the block runs, with all keys that are here unless `keys` are given. Raises WrongRootKey."""
+    log = log_on_postgres(given, operator_keys(given) if keys is None else keys)
     try:
         yield log
     finally:
@@ -150,9 +163,13 @@ def _appended(outcome: Outcome) -> Appended:
         case "closed":
             raise Closed("This was deleted or has ended already")
         case "taken":
-            raise Taken(f"This {outcome.detail} is already used", scope=outcome.detail)
+            raise _taken(outcome.detail)
         case other:
             raise AssertionError(other)
+
+
+def _taken(scope: str | None) -> Taken:
+    return Taken(f"This {scope} is already used", scope=scope)
 
 
 def _key_reused() -> KeyReused:

@@ -12,12 +12,12 @@ import structlog
 
 from application.ports import Claim, Command, Guard, Release, Secret
 from domain.errors import Unavailable
-from domain.values import canonical
 from infrastructure.codec import Encoded
 from infrastructure.figures import APPEND_COMMANDS, APPEND_SECONDS, APPENDS
-from infrastructure.keys import RootKey
+from infrastructure.keys import Keys
 from infrastructure.postgres.arrays import Array, bools, byteas, ints, register, texts, uuids
 from infrastructure.postgres.silence import Attentive
+from infrastructure.security.keyed_digest import ClaimDigests
 
 log = structlog.get_logger()
 
@@ -82,8 +82,8 @@ class Pending(NamedTuple):
 class Columns:
     """The parallel arrays of `es.append` for a batch of commands."""
 
-    def __init__(self, root: RootKey, batch: Sequence[Pending]) -> None:
-        self._root = root
+    def __init__(self, digests: ClaimDigests, batch: Sequence[Pending]) -> None:
+        self._digests = digests
         self.commands: list[tuple[Any, ...]] = []
         self.events: list[tuple[Any, ...]] = []
         self.guards: list[tuple[Any, ...]] = []
@@ -97,21 +97,18 @@ class Columns:
         self.commands.append((command.id, command.digest, append.subject, meta_of(command)))
         self.events += [(number, e.stream, e.version, e.type, e.schema_version, e.data, e.event_id) for e in events]
         self.guards += [(number, g.stream, g.version, ",".join(kind.__name__ for kind in g.closed_by)) for g in append.guards]
-        self.claims += [(number, r.scope, self._named(r.scope, r.value), r.stream, False) for r in append.releases]
-        self.claims += [(number, c.scope, self._named(c.scope, c.value), c.stream, True) for c in append.claims]
+        self.claims += [(number, r.scope, digest, r.stream, False) for r in append.releases for digest in self._released(r)]
+        self.claims += [(number, c.scope, self._digests.of(c.scope, c.value), c.stream, True) for c in append.claims]
         self.secrets += [(number, s.kind, s.owner, s.value) for s in append.secrets]
         self.secrets += [(number, "key", owner, wrapped) for e in events for owner, wrapped in e.new_keys]
 
-    def _named(self, scope: str, value: str | None) -> bytes | None:
-        return None if value is None else claim_digest(self._root, scope, value)
+    def _released(self, release: Release) -> tuple[bytes | None, ...]:
+        """The digests to release: every form of the value; None means all that the stream holds."""
+        return (None,) if release.value is None else self._digests.forms(release.scope, release.value)
 
     def arguments(self) -> list[Array]:
         groups = zip((self.commands, self.events, self.guards, self.claims, self.secrets), COLUMNS, strict=True)
         return [pack([row[column] for row in rows]) for rows, packs in groups for column, pack in enumerate(packs)]
-
-
-def claim_digest(root: RootKey, scope: str, value: str) -> bytes:
-    return root.hmac(f"claim {scope}", canonical(value).encode())
 
 
 COLUMNS: tuple[tuple[Callable[[list[Any]], Array], ...], ...] = (
@@ -132,8 +129,8 @@ APPEND = """select outcome, position, subject, detail from es.append(
 class GroupCommit:
     """One writer thread: while a transaction is under way the next batch gathers."""
 
-    def __init__(self, url: str, root: RootKey) -> None:
-        self._url, self._root = url, root
+    def __init__(self, url: str, keys: Keys) -> None:
+        self._url, self._digests = url, ClaimDigests(keys)
         self._queue: SimpleQueue[Pending | None] = SimpleQueue()
         self._connection: psycopg.Connection | None = None
         self._thread = Thread(target=self._run, name="group-commit", daemon=True)
@@ -183,7 +180,7 @@ class GroupCommit:
 
     def _call_again_if_lost(self, batch: Sequence[Pending]) -> list[Outcome]:
         """Command ids make the second call answer for a first one whose COMMIT got lost."""
-        arguments = Columns(self._root, batch).arguments()
+        arguments = Columns(self._digests, batch).arguments()
         try:
             return self._call(arguments)
         except psycopg.OperationalError:

@@ -11,13 +11,14 @@ import structlog
 from application.ports import Blobs, Recorded
 from infrastructure.audit_chain import SignedHead, Verified, verify
 from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
+from infrastructure.keys import Keys
 from infrastructure.objects import open_blobs
+from infrastructure.security.key_ring import Purpose
+from infrastructure.security.process_keys import operator_keys
 from infrastructure.settings import Settings
 
 log = structlog.get_logger()
 
-PURPOSE: Final = "heads"
 EVERY: Final = 60.0  # seconds
 OFTEN: Final = 1000  # events
 BEGAN: Final = "heads/began"  # the day of the first
@@ -26,8 +27,8 @@ BATCH: Final = 1000  # events
 JSON_LINES: Final = "application/x-ndjson"
 
 NEWEST = "select position, hash from es.head"
-KEEP = "insert into ops.heads (position, hash, signed_at, signature) values (%s, %s, %s, %s) on conflict do nothing"
-KEPT = "select position, hash, signed_at, signature from ops.heads order by position"
+KEEP = "insert into ops.heads (position, hash, signed_at, signature, key_id) values (%s, %s, %s, %s, %s) on conflict do nothing"
+KEPT = "select position, hash, signed_at, signature, key_id from ops.heads order by position"
 BEYOND = "select from es.events where notification_id > (select position from es.head) limit 1"
 LAST = "select coalesce(max(position), 0) from ops.heads"
 
@@ -41,8 +42,8 @@ class Heads:
     `signed`: the position of the last one. Use a new one each time that the lead was taken.
     """
 
-    def __init__(self, root: RootKey, blobs: Blobs, connection: psycopg.Connection) -> None:
-        self._key, self._shelf = root.signing(PURPOSE), Shelf(blobs)
+    def __init__(self, keys: Keys, blobs: Blobs, connection: psycopg.Connection) -> None:
+        self._key, self._shelf = keys.signing(Purpose.HEADS), Shelf(blobs)
         (self.signed,) = _row(connection, LAST)
 
     def sign(self, connection: psycopg.Connection, *, at: datetime) -> None:
@@ -50,7 +51,7 @@ class Heads:
         position, digest = _row(connection, NEWEST)
         if position > self.signed:
             head = SignedHead(position=position, hash=digest.hex(), signed_at=at.astimezone(UTC)).sign(self._key)
-            connection.execute(KEEP, (head.position, head.hash, head.signed_at, head.signature))
+            connection.execute(KEEP, (head.position, head.hash, head.signed_at, head.signature, head.key_id))
             self._shelf.add(head)
             self.signed = position
         self._shelf.put()
@@ -101,17 +102,17 @@ class Shelf:
 
 def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, progress: Callable[[int], None] = lambda _: None) -> Verified:
     """Walk the whole log, and compare it with every head ever signed, in the database and off it. Raises Unavailable, WrongRootKey."""
-    root = RootKey.read(given.root_key_path)
-    shelf = Shelf(blobs or open_blobs(given, root))
+    keys = operator_keys(given)
+    shelf = Shelf(blobs or open_blobs(given, keys))
     table = [
-        SignedHead(position=row[0], hash=row[1], signed_at=row[2].astimezone(UTC), signature=row[3]) for row in log.recorder.rows(KEPT)
+        SignedHead(position=position, hash=digest, signed_at=signed_at.astimezone(UTC), signature=signature, key_id=key_id)
+        for position, digest, signed_at, signature, key_id in log.recorder.rows(KEPT)
     ]
     since = min((head.signed_at.date() for head in table), default=None)
     elsewhere = shelf.everything(since=since, until=datetime.now(UTC).date() + A_DAY)
     (head,) = log.recorder.rows(NEWEST)
-    key = root.signing(PURPOSE).public_key()
     batches = _batches(log, until=head[0])
-    return verify(batches, heads=[*table, *elsewhere], key=key, stored_head=head, progress=progress)
+    return verify(batches, heads=[*table, *elsewhere], keys=keys.public(Purpose.HEADS), stored_head=head, progress=progress)
 
 
 def _batches(log: EventLog, *, until: int) -> Iterator[Sequence[Recorded]]:

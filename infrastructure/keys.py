@@ -1,69 +1,65 @@
-"""Every key that the installation uses, derived from one root secret; and the data keys of subjects, which can be destroyed."""
+"""The data keys of subjects, which can be destroyed; and, for all modules, the keys that an installation derives from its root key."""
 
-import base64
 import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from threading import Lock
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.hmac import HMAC
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-ROOT_BYTES = 32
-NONCE_BYTES = 12
+from infrastructure.security.key_ring import (
+    KEY_BYTES,
+    KEY_ID_BYTES,
+    Key,
+    KeyRing,
+    Keys,
+    MissingKey,
+    Purpose,
+    RootKey,
+    WrongRootKey,
+    key_id,
+    new_root_key,
+)
+
+__all__ = ["DataKey", "DataKeys", "Key", "KeyRing", "Keys", "MissingKey", "Purpose", "RootKey", "WrongRootKey", "new_root_key"]
+
+NONCE_BYTES: Final = 12
+TAG_BYTES: Final = 16
+WRAPPED_FORM: Final = b"\x02"  # its first byte; the first form had none, and another length
+FIRST_FORM_BYTES: Final = NONCE_BYTES + KEY_BYTES + TAG_BYTES
+HEADER_BYTES: Final = len(WRAPPED_FORM) + KEY_ID_BYTES
 CACHE_MOST = 20_000
 CACHE_SECONDS = 30.0  # an erased key may serve another process that long
 
 
-class WrongRootKey(Exception):
-    """The root key file is missing or holds something else; the text says what to do."""
+class DataKey:
+    """The key of one subject. What it seals names it: key id, nonce, ciphertext with tag. The first form had no id."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._id, self._cipher = key_id(secret), AESGCM(secret)
+
+    def seal(self, clear: bytes, bound_to: bytes) -> bytes:
+        nonce = os.urandom(NONCE_BYTES)
+        return self._id + nonce + self._cipher.encrypt(nonce, clear, bound_to)
+
+    def open(self, sealed: bytes, bound_to: bytes) -> bytes:
+        """Raises InvalidTag, also where another key is named."""
+        if sealed[:KEY_ID_BYTES] != self._id:
+            raise InvalidTag
+        return self.open_first_form(sealed[KEY_ID_BYTES:], bound_to)
+
+    def open_first_form(self, sealed: bytes, bound_to: bytes) -> bytes:
+        """Raises InvalidTag."""
+        return self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], bound_to)
 
 
-class RootKey:
-    """The one secret of an installation. Whoever has it and a copy of the database can read everything not erased."""
-
-    def __init__(self, root: bytes) -> None:
-        if len(root) != ROOT_BYTES:
-            raise WrongRootKey(
-                f"the root key must be {ROOT_BYTES} random bytes in base64; make one with: openssl rand -base64 {ROOT_BYTES}"
-            )
-        self._root = root
-
-    @classmethod
-    def read(cls, path: Path) -> "RootKey":
-        try:
-            return cls(base64.b64decode(path.read_text().strip(), validate=True))
-        except FileNotFoundError:
-            raise WrongRootKey(f"no root key at {path}: set BIOSCOPE_ROOT_KEY_FILE, or let `bioscope up` make one") from None
-        except OSError as error:
-            raise WrongRootKey(
-                f"the root key {path} cannot be read ({error.strerror}): check BIOSCOPE_ROOT_KEY_FILE and who may read it"
-            ) from None
-        except ValueError:
-            raise WrongRootKey(f"{path} must hold {ROOT_BYTES} random bytes in base64: openssl rand -base64 {ROOT_BYTES}") from None
-
-    def derive(self, purpose: str) -> bytes:
-        """32 bytes that serve `purpose` alone (HKDF-SHA256, RFC 5869)."""
-        return HKDF(algorithm=SHA256(), length=32, salt=b"bioscope", info=purpose.encode()).derive(self._root)
-
-    def hmac(self, purpose: str, value: bytes) -> bytes:
-        mac = HMAC(self.derive(purpose), SHA256())
-        mac.update(value)
-        return mac.finalize()
-
-    def signing(self, purpose: str) -> Ed25519PrivateKey:
-        return Ed25519PrivateKey.from_private_bytes(self.derive(purpose))
-
-
-def new_root_key() -> str:
-    return base64.b64encode(os.urandom(ROOT_BYTES)).decode()
+class WrappingKey(NamedTuple):
+    id: bytes
+    cipher: AESGCM
 
 
 class DataKeys:
@@ -71,26 +67,36 @@ class DataKeys:
 
     `fetch` reads wrapped keys by subject from the store. `get` and `prefetch` are for subjects of sealed values: where the key of such a
     subject is missing it was destroyed for ever, so they remember that too.
+
+    A process without a key to unwrap them has none of them, which `withheld` says: then `create`, `get` and `look_up` raise MissingKey.
+    A wrapped key is a byte for its form, the id of the wrapping key, nonce, ciphertext with tag: 65 bytes. The first form had 60.
     """
 
-    def __init__(self, root: RootKey, fetch: Callable[[Iterable[UUID]], Mapping[UUID, bytes]]) -> None:
-        self._wrapping = AESGCM(root.derive("wrap data keys"))
+    def __init__(self, keys: Keys, fetch: Callable[[Iterable[UUID]], Mapping[UUID, bytes]]) -> None:
+        self._keys = keys
+        self.withheld = not keys.holds(Purpose.DATA_KEYS)
+        self._wrapping = () if self.withheld else tuple(WrappingKey(key.id, AESGCM(key.secret)) for key in keys.all(Purpose.DATA_KEYS))
         self._fetch = fetch
-        self._known: OrderedDict[UUID, tuple[float, AESGCM | None]] = OrderedDict()
+        self._known: OrderedDict[UUID, tuple[float, DataKey | None]] = OrderedDict()
         self._lock = Lock()
 
-    def create(self, subject: UUID) -> tuple[AESGCM, bytes]:
-        """A new key, and its wrapped form that has to be stored with the first event that needs it."""
-        key, nonce = AESGCM.generate_key(256), os.urandom(NONCE_BYTES)
-        return AESGCM(key), nonce + self._wrapping.encrypt(nonce, key, subject.bytes)
+    def create(self, subject: UUID) -> tuple[DataKey, bytes]:
+        """A new key, and its wrapped form that has to be stored with the first event that needs it. Raises MissingKey."""
+        self._require()
+        secret, nonce, wrapping = AESGCM.generate_key(256), os.urandom(NONCE_BYTES), self._wrapping[0]
+        header = WRAPPED_FORM + wrapping.id
+        return DataKey(secret), header + nonce + wrapping.cipher.encrypt(nonce, secret, header + subject.bytes)
 
-    def get(self, subject: UUID) -> AESGCM | None:
+    def get(self, subject: UUID) -> DataKey | None:
+        """Raises MissingKey, WrongRootKey."""
+        self._require()
         self.prefetch([subject])
         with self._lock:
             return self._known[subject][1]
 
-    def look_up(self, subject: UUID) -> AESGCM | None:
+    def look_up(self, subject: UUID) -> DataKey | None:
         """As `get`, for a subject that may get its first key at any moment: that it is missing is looked up anew each time."""
+        self._require()
         with self._lock:
             until, known = self._known.get(subject, (0.0, None))
         if known is not None and until >= time.monotonic():
@@ -98,7 +104,9 @@ class DataKeys:
         return self._unwrap(subject, self._fetch([subject]).get(subject))
 
     def prefetch(self, subjects: Iterable[UUID]) -> None:
-        """Bring the keys of many subjects in one read."""
+        """Bring the keys of many subjects in one read. Nothing where they are withheld."""
+        if self.withheld:
+            return
         now = time.monotonic()
         with self._lock:
             missing = {subject for subject in subjects if subject not in self._known or self._known[subject][0] < now}
@@ -115,10 +123,20 @@ class DataKeys:
         with self._lock:
             self._known.pop(subject, None)
 
-    def _unwrap(self, subject: UUID, wrapped: bytes | None) -> AESGCM | None:
+    def _require(self) -> None:
+        if self.withheld:
+            self._keys.all(Purpose.DATA_KEYS)
+
+    def _unwrap(self, subject: UUID, wrapped: bytes | None) -> DataKey | None:
         if wrapped is None:
             return None
-        try:
-            return AESGCM(self._wrapping.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], subject.bytes))
-        except InvalidTag:
-            raise WrongRootKey("the root key does not open this database's data keys: is it another installation's?") from None
+        first_form = len(wrapped) == FIRST_FORM_BYTES
+        header = b"" if first_form else wrapped[:HEADER_BYTES]
+        sealed = wrapped[len(header) :]
+        for wrapping in self._wrapping:
+            if first_form or header == WRAPPED_FORM + wrapping.id:
+                try:
+                    return DataKey(wrapping.cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], header + subject.bytes))
+                except InvalidTag:
+                    continue
+        raise WrongRootKey("the root key does not open this database's data keys: is it another installation's?")

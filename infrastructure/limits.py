@@ -11,13 +11,16 @@ import redis
 import structlog
 
 from domain.errors import TooMany
-from infrastructure.keys import RootKey
+from infrastructure.keys import Keys
+from infrastructure.security.key_ring import Purpose
+from infrastructure.security.keyed_digest import KeyedDigest
 
 log = structlog.get_logger()
 
 CONNECT_WITHIN: Final = 0.25  # seconds
 ANSWER_WITHIN: Final = 0.5  # seconds
 REST: Final = 2.0  # seconds without a try after Redis did not answer
+NAME_BYTES: Final = 20  # the id of the key, and half of the MAC
 KEYS_MOST: Final = 100_000  # kept in the process; those that rested longest go first
 
 # The times (microseconds) of the newest calls of a key, newest first. 0: the call is taken, else the microseconds until one is free.
@@ -59,12 +62,12 @@ class LocalLimits:
 class RedisLimits:
     """The port `Limits`. Blocks for an answer of Redis, half a second at most. Keys stand in Redis as HMACs: they name people."""
 
-    def __init__(self, url: str, root: RootKey) -> None:
+    def __init__(self, url: str, keys: Keys) -> None:
         self._redis = redis.Redis.from_url(
             url, socket_connect_timeout=CONNECT_WITHIN, socket_timeout=ANSWER_WITHIN, health_check_interval=30, protocol=2
         )
         self._script = self._redis.register_script(TAKE)
-        self._root = root
+        self._digest = KeyedDigest(keys, Purpose.RATE_LIMITS)
         self._local = LocalLimits()
         self._away_until = 0.0
 
@@ -80,7 +83,7 @@ class RedisLimits:
 
     def _wait(self, key: str, most: int, seconds: int) -> float | None:
         """Seconds until a call is free; 0 when this one was; None when Redis does not say."""
-        name = "limit:" + self._root.hmac("limits", key.encode(errors="surrogatepass"))[:16].hex()
+        name = "limit:" + self._digest.of(key.encode(errors="surrogatepass"))[:NAME_BYTES].hex()
         try:
             return float(self._script(keys=[name], args=[most, seconds])) / 1e6
         except (redis.RedisError, OSError) as error:

@@ -11,17 +11,18 @@ from eventsourcing.popo import POPOApplicationRecorder
 from application.hash_chain import START, chained
 from application.ports import Recorded
 from infrastructure.codec import Encoded
-from infrastructure.group_commit import Append, Outcome, claim_digest, meta_of
-from infrastructure.keys import RootKey
+from infrastructure.group_commit import Append, Outcome, meta_of
+from infrastructure.keys import Keys
 from infrastructure.recorder import Stored, insert_events
+from infrastructure.security.keyed_digest import ClaimDigests
 
 
 class MemoryRecorder(POPOApplicationRecorder):
     """Behaves like PostgresRecorder, within one process."""
 
-    def __init__(self, root: RootKey) -> None:
+    def __init__(self, keys: Keys) -> None:
         super().__init__()
-        self._root = root
+        self._digests = ClaimDigests(keys)
         self._log: list[Recorded] = []
         self._commands: dict[UUID, tuple[bytes | None, int, UUID | None]] = {}
         self._claims: dict[tuple[str, bytes], UUID] = {}
@@ -64,7 +65,7 @@ class MemoryRecorder(POPOApplicationRecorder):
 
     def _claimed(self, append: Append) -> Outcome | None:
         for claim in append.claims:
-            if self._claims.get((claim.scope, claim_digest(self._root, claim.scope, claim.value)), claim.stream) != claim.stream:
+            if self._claims.get((claim.scope, self._digests.of(claim.scope, claim.value)), claim.stream) != claim.stream:
                 return Outcome("taken", None, None, claim.scope)
         return None
 
@@ -85,12 +86,12 @@ class MemoryRecorder(POPOApplicationRecorder):
             self._log.append(chained(self._log[-1].hash if self._log else START, recorded))
             self._secrets.update({("key", owner): wrapped for owner, wrapped in event.new_keys})
         for release in append.releases:
-            digest = None if release.value is None else claim_digest(self._root, release.scope, release.value)
-            gone = [place for place, held in self._claims.items() if held == release.stream and digest in {None, place[1]}]
+            forms = None if release.value is None else self._digests.forms(release.scope, release.value)
+            gone = [place for place, held in self._claims.items() if held == release.stream and (forms is None or place[1] in forms)]
             for place in gone:
                 del self._claims[place]
         for claim in append.claims:
-            self._claims[claim.scope, claim_digest(self._root, claim.scope, claim.value)] = claim.stream
+            self._claims[claim.scope, self._digests.of(claim.scope, claim.value)] = claim.stream
         for secret in append.secrets:
             if secret.value is None:
                 self._secrets.pop((secret.kind, secret.owner), None)
@@ -116,8 +117,8 @@ class MemoryRecorder(POPOApplicationRecorder):
     def select_command(self, command: UUID) -> tuple[bytes | None, int, UUID | None] | None:
         return self._commands.get(command)
 
-    def select_claim(self, scope: str, digest: bytes) -> UUID | None:
-        return self._claims.get((scope, digest))
+    def select_claim(self, scope: str, digests: Sequence[bytes]) -> UUID | None:
+        return next((self._claims[scope, digest] for digest in digests if (scope, digest) in self._claims), None)
 
     def select_administrators(self) -> list[UUID]:
         with self._database_lock:

@@ -25,7 +25,7 @@ from application.downloads import SignedBlob, expiry
 from application.filenames import safe_filename
 from application.ports import Blobs, Corrupted, Found
 from domain.errors import ImageTooLarge, NotFound, Unavailable
-from infrastructure.keys import RootKey
+from infrastructure.keys import Keys
 from infrastructure.settings import Settings
 from infrastructure.signed_urls import sign
 
@@ -71,13 +71,14 @@ class Place(NamedTuple):
     max_url_seconds: int
 
 
-def open_blobs(settings: Settings, root: RootKey, *, clock: Clock = time.time) -> Blobs:
+def open_blobs(settings: Settings, keys: Keys, *, clock: Clock = time.time) -> Blobs:
     """As `blobs_url` says: `s3://bucket`, a folder, or (empty) the folder `blobs` among our data.
 
-    `clock` gives the seconds since 1970 from which the lifetime of an address is counted.
+    Addresses of files in a folder are signed with `keys`: without that one, `signed_url` raises MissingKey. `clock` gives the seconds
+    since 1970 from which the lifetime of an address is counted.
     """
     url = settings.blobs_url
-    place = _bucket(settings, clock) if url.startswith("s3://") else _folder(settings, Path(url or settings.data / "blobs"), root)
+    place = _bucket(settings, clock) if url.startswith("s3://") else _folder(settings, Path(url or settings.data / "blobs"), keys)
     return Objects(place, most=settings.upload_max_bytes, clock=clock)
 
 
@@ -218,7 +219,7 @@ class Upload:
         _remove(self._written)
 
 
-def _folder(settings: Settings, folder: Path, root: RootKey) -> Place:
+def _folder(settings: Settings, folder: Path, keys: Keys) -> Place:
     folder = folder.absolute()
     uploads = folder / "uploads"
     with _told_of(OSError):
@@ -238,7 +239,7 @@ def _folder(settings: Settings, folder: Path, root: RootKey) -> Place:
 
     def link(blob: SignedBlob, _: str, internal: bool) -> str:  # noqa: FBT001
         base = settings.local_url if internal else settings.base_url
-        return f"{base.rstrip('/')}/api/blobs/{sign(root, blob)}"
+        return f"{base.rstrip('/')}/api/blobs/{sign(keys, blob)}"
 
     files = fsspec.filesystem("file", skip_instance_cache=True, use_listings_cache=False)
     return Place(

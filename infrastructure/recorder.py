@@ -14,7 +14,7 @@ from application.ports import Recorded
 from domain.errors import Unavailable
 from infrastructure.codec import Encoded
 from infrastructure.group_commit import OPTIONS, PATIENCE, Append, GroupCommit, Outcome, away
-from infrastructure.keys import RootKey
+from infrastructure.keys import Keys
 from infrastructure.postgres.silence import TRIED_FOR, Attentive, Silent
 
 READERS = 8  # connections that load streams
@@ -36,7 +36,7 @@ class Stored(StoredEvent):
 class PostgresRecorder(ApplicationRecorder):
     """Reads on a pool, writes through the group commit."""
 
-    def __init__(self, url: str, root: RootKey) -> None:
+    def __init__(self, url: str, keys: Keys) -> None:
         self.pool: ConnectionPool[psycopg.Connection] = ConnectionPool(
             url,
             connection_class=Attentive,
@@ -47,7 +47,7 @@ class PostgresRecorder(ApplicationRecorder):
             open=False,
             kwargs={"autocommit": True, "options": OPTIONS},
         )
-        self._root = root
+        self._keys = keys
         self._url = url
         self._writer: GroupCommit | None = None
         self._beginning = Lock()
@@ -71,7 +71,7 @@ class PostgresRecorder(ApplicationRecorder):
         """One a process, begun with the first command: who only reads has none."""
         with self._beginning:
             if self._writer is None:
-                self._writer = GroupCommit(self._url, self._root)
+                self._writer = GroupCommit(self._url, self._keys)
             return self._writer
 
     def rows(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
@@ -133,9 +133,10 @@ class PostgresRecorder(ApplicationRecorder):
         rows = self.rows("select digest, position, subject from es.commands where id = %s", command)
         return rows[0] if rows else None
 
-    def select_claim(self, scope: str, digest: bytes) -> UUID | None:
-        rows = self.rows("select stream from es.claims where scope = %s and digest = %s", scope, digest)
-        return rows[0][0] if rows else None
+    def select_claim(self, scope: str, digests: Sequence[bytes]) -> UUID | None:
+        """Who holds the first of `digests` that is claimed."""
+        found = dict(self.rows("select digest, stream from es.claims where scope = %s and digest = any(%s)", scope, list(digests)))
+        return next((found[digest] for digest in digests if digest in found), None)
 
     def select_administrators(self) -> list[UUID]:
         return [account for (account,) in self.rows(ADMINISTRATORS)]

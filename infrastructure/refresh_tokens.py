@@ -13,11 +13,13 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from application.ports import Refreshed, Reused
 from domain.errors import NotAuthenticated, Unavailable
-from infrastructure.keys import RootKey
+from infrastructure.keys import Keys
 from infrastructure.postgres.silence import TRIED_FOR, Attentive
+from infrastructure.security.key_ring import Purpose
+from infrastructure.security.keyed_digest import KeyedDigest
 
 TOKEN_BYTES: Final = 32
-TOKEN_MOST: Final = 128  # characters; ours have 43
+TOKEN_MOST: Final = 128  # characters; the first of a session has 43, a child 48, since it names its key
 GRACE: Final = timedelta(seconds=10)  # two tabs that share a token get the same child
 CONNECTIONS: Final = 4
 OPTIONS: Final = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
@@ -31,8 +33,8 @@ ROTATE: Final = """with used as materialized (select es.use_refresh_token(%(pare
   select %(child)s, t.session_id, t.user_id, %(at)s, least(%(at)s + %(idle)s, t.absolute_at), t.absolute_at
   from used, es.refresh_tokens t where used.won and t.digest = %(parent)s
   returning session_id, user_id"""
-KNOWN: Final = """select t.session_id, t.user_id, t.used_at, t.absolute_at, c.digest is not null as has_child
-  from es.refresh_tokens t left join es.refresh_tokens c on c.digest = %(child)s where t.digest = %(parent)s"""
+KNOWN: Final = """select t.session_id, t.user_id, t.used_at, t.absolute_at, c.digest
+  from es.refresh_tokens t left join es.refresh_tokens c on c.digest = any(%(children)s) where t.digest = %(parent)s"""
 REVOKE: Final = "delete from es.refresh_tokens where session_id = %(session)s returning session_id"
 REVOKE_USER: Final = """delete from es.refresh_tokens where user_id = %(user)s and session_id is distinct from %(but)s::uuid
   returning session_id"""
@@ -41,8 +43,8 @@ REVOKE_USER: Final = """delete from es.refresh_tokens where user_id = %(user)s a
 class PostgresRefreshTokens:
     """The port `RefreshTokens`. Blocks; may be shared by threads; Unavailable when the database is away."""
 
-    def __init__(self, url: str, root: RootKey, *, idle_seconds: int, absolute_seconds: int) -> None:
-        self._root = root
+    def __init__(self, url: str, keys: Keys, *, idle_seconds: int, absolute_seconds: int) -> None:
+        self._children = KeyedDigest(keys, Purpose.REFRESH_TOKENS)
         self._ttl = {"idle": timedelta(seconds=idle_seconds), "absolute": timedelta(seconds=absolute_seconds)}
         self._pool: ConnectionPool[psycopg.Connection] = ConnectionPool(
             url,
@@ -68,17 +70,18 @@ class PostgresRefreshTokens:
         return token
 
     def rotate(self, token: str, *, at: datetime) -> Refreshed:
-        child = self._child_of(token)
-        named = {"parent": _digest(token), "child": _digest(child), "at": at}
+        children = {_digest(child): child for child in map(_text, self._children.forms(_bytes(token)))}
+        digest, child = next(iter(children.items()))
+        named = {"parent": _digest(token), "child": digest, "children": list(children), "at": at}
         for session, user in self._rows(ROTATE, named | self._ttl):
             return Refreshed(session_id=session, user_id=user, token=child)
-        for session, user, used_at, absolute_at, has_child in self._rows(KNOWN, named):
+        for session, user, used_at, absolute_at, made in self._rows(KNOWN, named):
             if used_at is None or absolute_at <= at:
                 break
             if at - used_at > GRACE:
                 raise Reused(session, user)
-            if has_child:
-                return Refreshed(session_id=session, user_id=user, token=child)
+            if made is not None:
+                return Refreshed(session_id=session, user_id=user, token=children[made])
         raise NotAuthenticated("Invalid or expired refresh token")
 
     def session_of(self, token: str) -> UUID | None:
@@ -98,9 +101,6 @@ class PostgresRefreshTokens:
         while found := self._rows(statement, named):
             gone += [row[0] for row in found]
         return gone
-
-    def _child_of(self, token: str) -> str:
-        return _text(self._root.hmac("refresh token child", _bytes(token)))
 
     def _rows(self, statement: str, named: Mapping[str, object]) -> list[tuple[Any, ...]]:
         try:

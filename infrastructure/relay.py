@@ -18,10 +18,11 @@ from infrastructure.embedded.child import say_ready
 from infrastructure.heads import EVERY, OFTEN, Heads
 from infrastructure.heartbeat import HEARTBEAT
 from infrastructure.kafka.cloud_events import RecordKey
-from infrastructure.keys import RootKey
+from infrastructure.keys import Keys
 from infrastructure.objects import open_blobs
 from infrastructure.postgres.silence import UNHEARD, Attentive, AttentiveAsync, notifications
 from infrastructure.publishing import Outlived, PostgresPublished, Publisher, Unpublishable, connected, first_of
+from infrastructure.security.process_keys import process_keys
 from infrastructure.settings import Settings
 
 log = structlog.get_logger()
@@ -38,9 +39,9 @@ LISTEN = "listen bioscope_appended"
 
 def run_relay(given: Settings) -> None:
     """Until SIGTERM. Exits with 1 when Kafka refuses an event for good. Raises WrongRootKey."""
-    root = RootKey.read(given.root_key_path)
+    keys = process_keys(given, "relay")
     try:
-        asyncio.run(_until_told(Leader(given, root).lead_always))
+        asyncio.run(_until_told(Leader(given, keys).lead_always))
     except Unpublishable as refused:
         log.critical("the relay has stopped: nothing reaches Kafka until this is mended", reason=str(refused))
         sys.exit(1)
@@ -56,8 +57,8 @@ async def _until_told(work: Callable[[], Awaitable[None]]) -> None:
 class Leader:
     """Three things at once while it leads: it listens, publishes and signs. Kafka may be away meanwhile, the blob store too."""
 
-    def __init__(self, given: Settings, root: RootKey) -> None:
-        self._given, self._root = given, root
+    def __init__(self, given: Settings, keys: Keys) -> None:
+        self._given, self._keys = given, keys
 
     async def lead_always(self) -> None:
         while True:
@@ -73,7 +74,7 @@ class Leader:
             await _lead_of(leader)
             log.info("leading")
             async with await AttentiveAsync.connect(url, autocommit=True, options=OPTIONS) as own:
-                topic = partial(connected, self._given.kafka_url, key=RecordKey(self._root))
+                topic = partial(connected, self._given.kafka_url, key=RecordKey(self._keys))
                 publisher = Publisher(PostgresPublished(own), topic)
                 await first_of(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher))
 
@@ -89,7 +90,7 @@ class Leader:
 
     def _heads(self) -> Heads:
         with closing(self._connection()) as connection:
-            return Heads(self._root, open_blobs(self._given, self._root), connection)
+            return Heads(self._keys, open_blobs(self._given, self._keys), connection)
 
     def _sign(self, heads: Heads) -> None:
         try:

@@ -49,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     blobs_secret: str = ""
     spool: Path = Path("spool")
     root_key_file: Path = Path("keys/root.key")
+    key_file: str = ""
 
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
@@ -80,6 +81,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def root_key_path(self) -> Path:
         return self.root_key_file if self.root_key_file.is_absolute() else self.data / self.root_key_file
+
+    @property
+    def key_path(self) -> Path | None:
+        """The file with the keys of this process alone; None where it derives them from the root key."""
+        return self.data / self.key_file if self.key_file else None
 
     @property
     def local_url(self) -> str:

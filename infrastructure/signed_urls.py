@@ -1,7 +1,6 @@
 """Addresses of blobs in a local folder that need no header: what they give is in them, signed, and ends."""
 
 import base64
-import hmac
 import time
 from collections.abc import Callable
 
@@ -9,29 +8,32 @@ import msgspec
 
 from application.downloads import SignedBlob
 from domain.errors import Forbidden
-from infrastructure.keys import RootKey
+from infrastructure.keys import Keys
+from infrastructure.security.key_ring import Purpose
+from infrastructure.security.keyed_digest import DIGEST_BYTES, MAC_BYTES, KeyedDigest
 
-PURPOSE = "signed url"
-MAC_BYTES = 32
+FORM = "2."  # how a token begins since keys have ids; one without it begins with a bare MAC
 TOKEN_MOST = 4096  # characters
 
 
-def sign(root: RootKey, blob: SignedBlob) -> str:
-    """A token that stands for `blob`, safe in a path."""
+def sign(keys: Keys, blob: SignedBlob) -> str:
+    """A token that stands for `blob`, safe in a path: in base64 a keyed digest, then what it signs. Raises MissingKey."""
     said = msgspec.msgpack.encode(blob)
-    return base64.urlsafe_b64encode(root.hmac(PURPOSE, said) + said).decode().rstrip("=")
+    return FORM + base64.urlsafe_b64encode(KeyedDigest(keys, Purpose.SIGNED_URLS).of(said) + said).decode().rstrip("=")
 
 
-def verify_signed(root: RootKey, token: str, *, now: Callable[[], float] = time.time) -> SignedBlob:
+def verify_signed(keys: Keys, token: str, *, now: Callable[[], float] = time.time) -> SignedBlob:
     """What `token` stands for. Raises Forbidden when it was not signed by us, was changed, or has ended."""
     if len(token) > TOKEN_MOST:
         raise _refused()
+    text = token.removeprefix(FORM)
+    length = DIGEST_BYTES if text != token else MAC_BYTES
     try:
-        whole = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        whole = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except ValueError:
         raise _refused() from None
-    mac, said = whole[:MAC_BYTES], whole[MAC_BYTES:]
-    if not hmac.compare_digest(mac, root.hmac(PURPOSE, said)):
+    digest, said = whole[:length], whole[length:]
+    if not KeyedDigest(keys, Purpose.SIGNED_URLS).matches(digest, said):
         raise _refused()
     blob = msgspec.msgpack.decode(said, type=SignedBlob)
     if blob.ends <= now():

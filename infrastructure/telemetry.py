@@ -30,11 +30,11 @@ PATTERNS: Final = tuple(
         (r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}", rf"\1 {REDACTED}"),
         (r"(?<![\w-])eyJ[\w-]{4,2048}\.[\w-]+(?:\.[\w-]*)?", REDACTED),
         (r"(?i)([?&;](?:x-amz-[\w-]+|signature|sig|token|key|code|awsaccesskeyid)=)[^&\s\"'<>]+", rf"\1{REDACTED}"),
-        (r"(/api/blobs/)[\w-]{16,}", rf"\1{REDACTED}"),
+        (r"(/api/blobs/)[\w.-]{16,}", rf"\1{REDACTED}"),
         (r"(://[^\s:/@]*:)[^\s/@]+@", rf"\1{REDACTED}@"),
         (r"(?i)\b(passw\w*|secret\w*|\w*token|api_?key)([\"']?\s*[=:]\s*)(?:\"[^\"]*\"|'[^']*'|[^\s,;&}\"']+)", rf"\1\2{REDACTED}"),
         (r"\$argon2\w*\$[^\s\"']+", REDACTED),
-        (r"(?<![\w-])(?=[\w-]*[a-z])(?=[\w-]*[A-Z])(?=[\w-]*\d)[\w-]{43}(?![\w-])", REDACTED),
+        (r"(?<![\w-])(?=[\w-]*[a-z])(?=[\w-]*[A-Z])(?=[\w-]*\d)(?:[\w-]{43}|[\w-]{48})(?![\w-])", REDACTED),
         (r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+", "[address]"),
     )
 )

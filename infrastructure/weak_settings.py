@@ -4,12 +4,14 @@ import os
 import stat
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from infrastructure.keys import RootKey, WrongRootKey
+from infrastructure.security.process_keys import read_key_file
 from infrastructure.settings import PREFIX, Settings
 
 LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
@@ -111,18 +113,50 @@ def _folder(given: Settings) -> Finding:
     return good("data folder", str(given.data))
 
 
-def root_key(given: Settings) -> Finding:
+def key_files(given: Settings) -> Iterator[Finding]:
+    """The key file of this process, or the root key: readable, whole, and closed to others."""
+    if given.key_path is None:
+        yield _root_key(given)
+        return
+    yield _key_file(given, given.key_path)
+    if os.access(given.root_key_path, os.R_OK):
+        yield weak("root key", f"{given.root_key_path} can be read here, though {PREFIX}KEY_FILE is set: keep it away from this process")
+
+
+def _key_file(given: Settings, path: Path) -> Finding:
+    try:
+        read_key_file(path)
+    except WrongRootKey as error:
+        return wrong("key file", str(error))
+    return _open_to_others(given, "key file", path) or good("key file", str(path))
+
+
+def _root_key(given: Settings) -> Finding:
     path, production = given.root_key_path, given.environment == "production"
     if not (path.exists() or production or given.data.exists()):
         return good("root key", "will be made at the first start; keep a copy apart from the database")
+    if production and not path.exists():
+        return weak("root key", f"{path} is not here, and {PREFIX}KEY_FILE is not set: no process but inference starts without keys")
     try:
         RootKey.read(path)
-        mode = stat.S_IMODE(path.stat().st_mode)
-    except (WrongRootKey, OSError) as error:
+    except WrongRootKey as error:
         return wrong("root key", str(error))
     if production and path.is_relative_to(given.data):
         return wrong("root key", f"{path} lies beside what it protects, in one backup with it: set {PREFIX}ROOT_KEY_FILE")
-    if mode & 0o077:
-        said = weak if path.is_relative_to(MOUNTED) or not production else wrong
-        return said("root key", f"{path} is readable by others ({mode:o}): chmod 600 {path}")
+    if (finding := _open_to_others(given, "root key", path)) is not None:
+        return finding
+    if production:
+        more = f"give each its own keys with `bioscope keys export PROCESS FILE` and {PREFIX}KEY_FILE"
+        return weak("root key", f"{path}: a process that can read it can do what every other may; {more}")
     return good("root key", f"{path}; keep a copy apart from the database")
+
+
+def _open_to_others(given: Settings, what: str, path: Path) -> Finding | None:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        return wrong(what, f"{path} cannot be examined ({error.strerror})")
+    if not mode & 0o077:
+        return None
+    said = weak if path.is_relative_to(MOUNTED) or given.environment != "production" else wrong
+    return said(what, f"{path} is readable by others ({mode:o}): chmod 600 {path}")

@@ -19,12 +19,14 @@ from infrastructure.kafka.broker import EVENTS
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
 from infrastructure.kafka.member import Member
 from infrastructure.kafka.sending import Sender
-from infrastructure.keys import RootKey, WrongRootKey
+from infrastructure.keys import WrongRootKey
 from infrastructure.objects import open_blobs
 from infrastructure.postgres.listening import hear
 from infrastructure.postgres.silence import UNHEARD, Attentive
 from infrastructure.publishing import PUBLISHED
 from infrastructure.recorder import encoded_from
+from infrastructure.security.key_ring import NO_KEYS
+from infrastructure.security.process_keys import process_keys
 from infrastructure.settings import Settings
 from projections import batches, read_models, rebuilding
 from projections import dead_letters as letters
@@ -72,8 +74,8 @@ def projector_over(url: str, log: EventLog, *, schema: str = rebuilding.LIVE) ->
 # ---- the process -------------------------------------------------------------------------------------------------------------------
 def run_projector(given: Settings) -> NoReturn:
     """Build the read models, and schedule, until SIGTERM. A second one stands by. Raises WrongRootKey."""
-    root = RootKey.read(given.root_key_path)
-    log = log_on_postgres(given, root)
+    keys = process_keys(given, "projector")
+    log = log_on_postgres(given, keys)
 
     def count(name: str, numbers: Mapping[str, int]) -> None:
         log.recorder.rows(ADD, name, list(numbers), list(numbers.values()))
@@ -85,12 +87,12 @@ def run_projector(given: Settings) -> NoReturn:
         attempts=given.chunk_attempts,
     )
     scheduler.owns = lambda: member.owns(EVENTS)
-    aside = Aside(scheduler, Notifier(publisher(given.redis_url)), Sender(given.kafka_url), sweep=partial(sweep, given, root))
+    aside = Aside(scheduler, Notifier(publisher(given.redis_url)), Sender(given.kafka_url), sweep=partial(sweep, given))
     feed = Feed(projector_over(given.postgres_url, log), log, applied=aside.applied)
     follower = Follower(
         feed,
         log,
-        authenticated=partial(authenticated, key=RecordKey(root)),
+        authenticated=partial(authenticated, key=RecordKey(keys)),
         owns=lambda: member.owns(EVENTS),
         count=count,
     )
@@ -104,10 +106,10 @@ def run_projector(given: Settings) -> NoReturn:
     member.run(follower.follow_store, lambda: hear(given.postgres_url, PUBLISHED, member.hint), finish=finish)
 
 
-def sweep(given: Settings, root: RootKey) -> int:
+def sweep(given: Settings) -> int:
     """Free the stored files that nobody refers to any more; how many there were."""
     with read_models.connect(given.postgres_url, by=Attentive) as connection:
-        return sweep_orphans(open_blobs(given, root), partial(used, connection), now=datetime.now(UTC))
+        return sweep_orphans(open_blobs(given, NO_KEYS), partial(used, connection), now=datetime.now(UTC))
 
 
 class OwnersScheduler(Scheduler):

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 import yaml
 
+from infrastructure.security.process_keys import PROCESS_NEEDS
 from infrastructure.setting_names import OTHER_NAMES
 from infrastructure.settings import PREFIX, Settings, WrongSetting, load
 from tests.contracts.s3 import VERSITYGW
@@ -70,7 +71,16 @@ def test_every_variable_of_our_services_is_a_setting_that_loads():
         loaded = load(given)
         assert loaded.environment == "production"
         assert loaded.password_strength == "production"
-        assert loaded.root_key_path == Path("/run/secrets/root_key")
+
+
+def test_each_service_has_the_keys_of_its_process_and_none_has_the_root_key():
+    for name, service in OURS.items():
+        given = service["environment"]
+        keys = f"{name}_keys" if PROCESS_NEEDS.get(name) else None
+        assert set(service["secrets"]) == {"metrics_token", *([keys] if keys else [])}, name
+        assert given.get("BIOSCOPE_KEY_FILE") == (f"/run/secrets/{keys}" if keys else None), name
+        assert "BIOSCOPE_ROOT_KEY_FILE" not in given, name
+    assert not [secret for secret in COMPOSE["secrets"].values() if "root" in secret["file"]]
 
 
 def test_every_process_has_a_service_that_runs_it():

@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from api.cli import config, copies, documents, images, models, people, processes, record, remote, system
+from api.cli import config, copies, documents, images, keys, models, people, processes, record, remote, system
 from api.cli.common import CommandGroup
 from infrastructure.postgres.environment import remove_libpq_variables
 
@@ -41,6 +41,7 @@ for command in (
     system.migrate,
     system.doctor,
     config.config,
+    keys.keys,
     processes.api,
     processes.relay,
     processes.projector,

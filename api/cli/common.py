@@ -70,6 +70,7 @@ def running(data: Path | None) -> Settings:
 
 
 def the_log(given: Settings) -> AbstractContextManager[Any]:
+    """With the keys that are here. Raises WrongRootKey."""
     from infrastructure.event_store import opened
 
     return opened(given)

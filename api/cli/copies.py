@@ -20,12 +20,13 @@ def backup(folder: Path, data: Path | None) -> None:
     The root key is not in it: keep a copy of that file (keys/root.key in the data folder) somewhere else.
     """
     from infrastructure.backup import backup as copy
-    from infrastructure.container import blobs, root_key
+    from infrastructure.container import blobs
+    from infrastructure.security.process_keys import operator_keys
 
     given = running(data)
     with _steps() as progress:
         owner = given.postgres_owner_url or given.postgres_url
-        manifest = copy(owner, blobs(given), folder, root=root_key(given), progress=progress)
+        manifest = copy(owner, blobs(given), folder, root=operator_keys(given), progress=progress)
     if manifest.missing:
         err.print(
             f"{len(manifest.missing)} files that the log names are not in the store, or damaged: those of deleted images, or lost ones."

@@ -60,7 +60,8 @@ def _session(given: Settings) -> UUID | None:
     from api.client import kept_credentials
     from domain.errors import NotAuthenticated
     from infrastructure.access_tokens import SignedAccessTokens
-    from infrastructure.container import refresh_tokens, root_key
+    from infrastructure.container import refresh_tokens
+    from infrastructure.security.process_keys import operator_keys
 
     try:
         kept = kept_credentials()
@@ -69,7 +70,7 @@ def _session(given: Settings) -> UUID | None:
     if kept is None:
         return None
     try:
-        return SignedAccessTokens(root_key(given), ttl=given.access_ttl).verify(kept.access_token, at=datetime.now(UTC)).session_id
+        return SignedAccessTokens(operator_keys(given), ttl=given.access_ttl).verify(kept.access_token, at=datetime.now(UTC)).session_id
     except NotAuthenticated:
         with closing(refresh_tokens(given)) as tokens:
             return tokens.session_of(kept.refresh_token) if kept.refresh_token else None

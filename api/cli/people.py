@@ -104,10 +104,10 @@ def create_token(name: str, scopes: tuple[str, ...], days: int, data: Path | Non
     It is not kept anywhere, and ends by itself: a lost one can only be waited for, or the root key changed.
     """
     from infrastructure.access_tokens import SignedAccessTokens
-    from infrastructure.keys import RootKey
+    from infrastructure.security.process_keys import operator_keys
 
     given = settings(data=data)
-    signing = SignedAccessTokens(RootKey.read(given.root_key_path), ttl=given.access_ttl)
+    signing = SignedAccessTokens(operator_keys(given), ttl=given.access_ttl)
     click.echo(signing.issue_service(name=name, scopes=frozenset(scopes), seconds=days * 86400, at=datetime.now(UTC)))
 
 

@@ -75,8 +75,8 @@ def _process(name: str, *needed: str) -> Settings:
 
     Raises WrongRootKey, and for a database that does not answer or does not fit what `check_when_reachable` raises.
     """
-    from infrastructure.keys import RootKey
     from infrastructure.postgres.schema import check_when_reachable
+    from infrastructure.security.process_keys import process_keys
     from infrastructure.telemetry import configure_logging
 
     given = settings()
@@ -85,7 +85,7 @@ def _process(name: str, *needed: str) -> Settings:
     if given.environment == "production":
         _refuse_weak_settings(given)
     configure_logging(given, name)
-    RootKey.read(given.root_key_path)
+    process_keys(given, name)
     check_when_reachable(given.postgres_url, seconds=DATABASE_WAIT_SECONDS)
     return given
 

@@ -67,12 +67,14 @@ def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool
 def prepare(given: Settings) -> "list[ShippedModel]":
     """Bring the database to this version, and register the models that come with it. Raises Invalid when there is none."""
     from infrastructure.container import blobs
+    from infrastructure.event_store import opened
     from infrastructure.postgres.schema import migrate as apply
+    from infrastructure.security.key_ring import NO_KEYS
     from infrastructure.shipped import models, register_shipped, shipped_records
 
     shipped_records(models())
     apply(given.postgres_owner_url or given.postgres_url)
-    with the_log(given) as log:
+    with opened(given, NO_KEYS) as log:
         return register_shipped(blobs(given), log)
 
 

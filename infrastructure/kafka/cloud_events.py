@@ -4,7 +4,6 @@ Anybody who can write to the topic can send records. So each one carries a MAC o
 stored column and the hash of the row before it; relay and projector alone hold the key.
 """
 
-import hashlib
 import hmac
 import struct
 from datetime import UTC, datetime
@@ -15,12 +14,10 @@ import msgspec
 
 from application.hash_chain import link
 from application.ports import Linked, Recorded, Rejected
-from infrastructure.keys import RootKey
+from infrastructure.security.key_ring import Key, Keys, Purpose
 
 SPEC: Final = b"1.0"
 JSON: Final = b"application/json"
-PURPOSE: Final = "relay records"
-KEY_ID_LENGTH: Final = 8
 MAX_DATA_BYTES: Final = 256 * 1024  # as the table es.events
 MAX_META_BYTES: Final = 64 * 1024
 
@@ -39,16 +36,25 @@ _context = msgspec.json.Decoder(Context)
 
 
 class RecordKey:
-    """What relay and projector share: the name of their installation, and the key that authenticates its records."""
+    """What relay and projector share: the name of their installation, and the keys that authenticate its records. Raises MissingKey.
 
-    def __init__(self, root: RootKey) -> None:
-        self.source = UUID(bytes=root.derive("event source")[:16]).urn.encode()
-        self._key = root.derive(PURPOSE)
-        self._id = hashlib.sha256(self._key).hexdigest()[:KEY_ID_LENGTH].encode()
+    The name stays the same when other keys change.
+    """
+
+    def __init__(self, keys: Keys) -> None:
+        self.source = UUID(bytes=keys.all(Purpose.EVENT_SOURCE)[-1].secret[:16]).urn.encode()
+        self._keys = keys.all(Purpose.RELAY_RECORDS)
 
     def mac(self, digest: bytes) -> bytes:
-        """Of a row's hash: the key's id, a colon, HMAC-SHA256 in hexadecimal."""
-        return self._id + b":" + hmac.digest(self._key, digest, "sha256").hex().encode()
+        """Of a row's hash: the key's id, a colon, HMAC-SHA256, both in hexadecimal."""
+        return _mac(self._keys[0], digest)
+
+    def made(self, mac: bytes, digest: bytes) -> bool:
+        return any(hmac.compare_digest(_mac(key, digest), mac) for key in self._keys)
+
+
+def _mac(key: Key, digest: bytes) -> bytes:
+    return b"%s:%s" % (key.id.hex().encode(), hmac.digest(key.secret, digest, "sha256").hex().encode())
 
 
 def headers(linked: Linked, key: RecordKey) -> Headers:
@@ -90,7 +96,7 @@ def authenticated(record: Any, key: RecordKey) -> Linked:
         raise Rejected("malformed", f"{type(error).__name__}: {error}"[:200]) from None
     if digest != claimed:
         raise Rejected("altered", "its hash is another one")
-    if not hmac.compare_digest(key.mac(digest), carried.get("ce_mac", b"")):
+    if not key.made(carried.get("ce_mac", b""), digest):
         raise Rejected("forged", "it was not written by this installation's relay")
     return Linked(msgspec.structs.replace(linked.event, hash=digest), linked.previous_hash)
 

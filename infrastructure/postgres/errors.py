@@ -5,6 +5,7 @@ from typing import Final
 import psycopg
 from psycopg import errors
 
+AUTHENTICATION_FAILED: Final = "password authentication failed"
 URLS: Final = "BIOSCOPE_POSTGRES_URL and BIOSCOPE_POSTGRES_OWNER_URL"
 
 
@@ -36,9 +37,11 @@ def database_error(error: BaseException) -> DatabaseAway | DatabaseRefused | Non
 
 
 def _is_password_refused(error: psycopg.OperationalError) -> bool:
-    """Whether a password was asked for, and was missing or wrong."""
+    """Whether a password was asked for, and was missing or wrong. libpq gives no SQLSTATE for a connection that failed."""
     connection = error.pgconn
-    return connection is not None and error.sqlstate is None and (connection.used_password or connection.needs_password)
+    if connection is None or error.sqlstate is not None:
+        return False
+    return connection.needs_password or (connection.used_password and AUTHENTICATION_FAILED in str(error))
 
 
 def _reason(error: psycopg.Error) -> str:

@@ -31,7 +31,8 @@ class Servers:
     def __init__(self, home, *, kafka, chance):
         self._running, self.links = {}, {}
         home.mkdir()
-        postgres, redis = Postgres(_folder(home / "p")), Redis(_folder(home / "r"))
+        self._postgres = postgres = Postgres(_folder(home / "p"))
+        redis = Redis(_folder(home / "r"))
         self._start = {"postgres": postgres.start, "redis": redis.start}
         self._answers = {"postgres": postgres._answers, "redis": redis._answers}
         sockets = {"postgres": str(postgres.socket), "redis": str(redis.socket)}
@@ -50,10 +51,9 @@ class Servers:
     @property
     def variables(self):
         at = self.links
-        user = "postgresql://{}@" + at["postgres"].address + "/" + DATABASE + "?sslmode=disable"
         given = {
-            "POSTGRES_URL": user.format("bioscope_app"),
-            "POSTGRES_OWNER_URL": user.format("postgres"),
+            "POSTGRES_URL": self._postgres_url("bioscope_app"),
+            "POSTGRES_OWNER_URL": self._postgres_url("postgres"),
             "REDIS_URL": f"redis://{at['redis'].address}/0",
         }
         if "s3" in at:
@@ -66,6 +66,10 @@ class Servers:
         if "kafka" in at:
             given |= {"KAFKA_URL": at["kafka"].address, "KAFKA_GROUPS": "true"}
         return {f"BIOSCOPE_{name}": value for name, value in given.items()}
+
+    def _postgres_url(self, role):
+        address = self.links["postgres"].address
+        return f"postgresql://{role}:{self._postgres.password(role)}@{address}/{DATABASE}?sslmode=disable"
 
     @property
     def names(self):

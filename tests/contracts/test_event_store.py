@@ -42,7 +42,7 @@ def everything(log):
 def checked(log, *, heads=()):
     key = ROOT.signing("heads").public_key()
     head = log.read(log.head() - 1, 1)[0]
-    return verify(everything(log), heads=heads, key=key, stored_head=(head.position, head.hash))
+    return verify(everything(log), heads=heads, keys=(key,), stored_head=(head.position, head.hash))
 
 
 def test_what_was_appended_is_loaded_again(log):
@@ -209,7 +209,7 @@ def test_a_tampered_log_is_found_out_at_its_first_bad_position(postgres_log, own
         for statement in TAMPERS[tamper].format(n=17).split(";"):
             connection.execute(statement)
     head = postgres_log.recorder.rows("select position, hash from es.head")[0]
-    finding = verify(everything(postgres_log), heads=[], key=ROOT.signing("heads").public_key(), stored_head=head).finding
+    finding = verify(everything(postgres_log), heads=[], keys=ROOT.public("heads"), stored_head=head).finding
     assert finding is not None
     assert finding.position == (18 if tamper == "inserted" else 17)
 

@@ -15,6 +15,7 @@ from domain.values import system_actor
 from infrastructure.codec import Encoded
 from infrastructure.group_commit import Answer, Append, Columns, GroupCommit, Pending
 from infrastructure.keys import RootKey
+from infrastructure.security.keyed_digest import ClaimDigests
 from tests.given import NOW
 
 ROOT = RootKey(os.urandom(32))
@@ -52,7 +53,7 @@ def outcomes(log, *batches):
     """What is said of each command, with positions counted from where the log stood."""
     writer, connection = log
     (head,) = connection.execute("select position from es.head").fetchone()
-    answers = [outcome for batch in batches for outcome in writer._call(Columns(ROOT, batch).arguments())]
+    answers = [outcome for batch in batches for outcome in writer._call(Columns(ClaimDigests(ROOT), batch).arguments())]
     return [(answer.outcome, answer.position and answer.position - head) for answer in answers]
 
 

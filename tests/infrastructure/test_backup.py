@@ -151,7 +151,7 @@ REFUSALS = {
     "a manifest that is no JSON": (lambda made: (made / MANIFEST).write_text("{"), "damaged"),
     "a manifest of another position": (lambda made: changed(made, position=1), "was changed"),
     "a manifest that leaves a table out": (lambda made: changed(made, tables=[]), "was changed"),
-    "a manifest of another format": (lambda made: changed(made, format=2), "format 2"),
+    "a manifest of another format": (lambda made: changed(made, format=3), "format 3"),
     "a table that is missing": (lambda made: (made / "es.events.copy").unlink(), "es.events.copy is missing or damaged"),
     "a table that is damaged": (lambda made: damage(made / "es.events.copy"), "es.events.copy is missing or damaged"),
     "a table that was cut off": (lambda made: (made / "es.commands.copy").write_bytes(b""), "es.commands.copy is missing or damaged"),

@@ -26,7 +26,7 @@ async def test_everything_opens_answers_and_closes(settings):
         assert await given.visible.wait(0, 2)
         assert {one.name for one in await given.health.examine()} >= {"postgres", "kafka", "redis", "blobs"}
         assert b"bioscope_log_events" in given.metrics()
-        assert given.digest(b"a") != given.digest(b"b")
+        assert not {*given.digests(b"a")} & {*given.digests(b"b")}
         given.gate().feed(b"\xff\xd8\xff")
     with pytest.raises(Unavailable):
         given.log.head()

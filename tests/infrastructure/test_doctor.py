@@ -16,11 +16,13 @@ from application.models import add_version
 from domain.access import Role
 from infrastructure import shipped
 from infrastructure.doctor import _kept, examine, refusals
-from infrastructure.embedded.installation import environment, write_private
+from infrastructure.embedded.installation import environment
 from infrastructure.event_store import opened
 from infrastructure.kafka.broker import make_topics
-from infrastructure.keys import new_root_key
+from infrastructure.keys import RootKey, new_root_key
 from infrastructure.model_record import load_record
+from infrastructure.private_file import write_private
+from infrastructure.security.process_keys import write_key_file
 from infrastructure.settings import Settings, load
 from infrastructure.shipped import models, shipped_records
 from infrastructure.weak_settings import weaknesses
@@ -76,6 +78,13 @@ def production(registered, settings, tmp_path):
         root_key_file=key,
         allowed_hosts=("lab.example.org",),
     )
+
+
+@pytest.fixture
+def with_key_file(production, tmp_path):
+    """The same, of a process that has its own keys and not the root key."""
+    write_key_file(tmp_path / "elsewhere" / "api.keys", RootKey.read(production.root_key_path), "api")
+    return msgspec.structs.replace(production, key_file=str(tmp_path / "elsewhere" / "api.keys"), root_key_file=tmp_path / "not here")
 
 
 def test_good_settings_have_no_weakness():
@@ -136,11 +145,11 @@ def test_the_compose_file_sets_nothing_that_is_refused():
     assert "wrong" not in bad(weaknesses(load(given))).values()
 
 
-def test_a_good_production_system_is_well(production):
-    found = examine(production)
+def test_a_good_production_system_is_well(with_key_file):
+    found = examine(with_key_file)
     assert "wrong" not in bad(found).values()
-    assert {finding.what for finding in found if finding.level == "good"} >= {"postgres", "kafka", "redis", "blobs", "root key"}
-    assert refusals(production) == []
+    assert {finding.what for finding in found if finding.level == "good"} >= {"postgres", "kafka", "redis", "blobs", "key file"}
+    assert refusals(with_key_file) == []
 
 
 def test_the_server_behind_the_redis_address_is_named_with_its_version(production):
@@ -199,6 +208,35 @@ def test_the_root_key_does_not_lie_among_the_data(production, settings):
     assert bad(refusals(beside)) == {"root key": "wrong"}
 
 
+def test_a_process_that_holds_the_root_key_in_production_is_named(production):
+    (found,) = [finding for finding in examine(production) if finding.what == "root key"]
+    assert found.level == "weak"
+    assert "bioscope keys export" in found.said
+    assert refusals(production) == []
+
+
+def test_a_root_key_beside_the_key_file_is_named(with_key_file, production):
+    both = msgspec.structs.replace(with_key_file, root_key_file=production.root_key_file)
+    assert bad(refusals(both)) == {}
+    (found,) = [finding for finding in examine(both) if finding.what == "root key"]
+    assert (found.level, found.said.partition(" ")[0]) == ("weak", str(production.root_key_path))
+
+
+@pytest.mark.parametrize(("mode", "level"), [(0o600, None), (0o640, "wrong"), (0o604, "wrong")])
+def test_a_key_file_is_for_its_owner_alone(with_key_file, mode, level):
+    with_key_file.key_path.chmod(mode)
+    assert bad(refusals(with_key_file)).get("key file") == level
+
+
+SHORT_KEY = '{"format": 1, "process": "api", "secret": {"heads": [{"id": "00000000", "key": "AAAA"}]}, "public": {}}'
+
+
+@pytest.mark.parametrize("text", ["", "{}", SHORT_KEY])
+def test_a_key_file_that_is_none_is_refused(with_key_file, text):
+    with_key_file.key_path.write_text(text)
+    assert bad(refusals(with_key_file)) == {"key file": "wrong"}
+
+
 @pytest.mark.parametrize("text", ["", "short", base64.b64encode(bytes(16)).decode()])
 def test_a_root_key_that_is_none_is_refused(production, text):
     write_private(production.root_key_path, text)
@@ -218,9 +256,9 @@ def test_another_installations_root_key_is_seen(production, settings, owner_url)
     assert "another installation" in found.said
 
 
-def test_each_server_that_is_away_is_named(production, tmp_path):
+def test_each_server_that_is_away_is_named(with_key_file, tmp_path):
     away = msgspec.structs.replace(
-        production, postgres_url="postgresql://127.0.0.1:1/none", kafka_url="127.0.0.1:1", redis_url=f"unix://{tmp_path}/none"
+        with_key_file, postgres_url="postgresql://127.0.0.1:1/none", kafka_url="127.0.0.1:1", redis_url=f"unix://{tmp_path}/none"
     )
     assert bad(examine(away)) == {"postgres": "wrong", "kafka": "wrong", "redis": "wrong"}
     assert refusals(away) == []

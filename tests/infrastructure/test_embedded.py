@@ -1,5 +1,6 @@
 """The embedded servers: where they start, what they survive, what they leave behind."""
 
+import base64
 import errno
 import os
 import shutil
@@ -22,6 +23,7 @@ from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.child import CannotStart, Child, last_words, open_log, python
 from infrastructure.embedded.folders import mark, run_folder, socket_folder
 from infrastructure.embedded.postgres import Postgres, copied, installed, open_to_all, processes_marked
+from infrastructure.embedded.postgres_passwords import verifier
 from infrastructure.embedded.redis import Redis
 from infrastructure.embedded.tended import Tended
 from tests.other_user import NOBODY, as_user
@@ -413,6 +415,7 @@ import os, sys, psycopg, redis
 from pathlib import Path
 from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.postgres import Postgres
+from infrastructure.embedded.postgres_passwords import verifier
 from infrastructure.embedded.redis import Redis
 data = Path(sys.argv[1])
 data.mkdir(mode=0o700)
@@ -500,3 +503,109 @@ def test_a_child_whose_parent_is_gone_before_it_begins_ends_itself(tmp_path):
 
 def test_our_modules_are_started_without_the_current_folder_on_the_path():
     assert python("api.cli", "relay") == (sys.executable, "-P", "-m", "api.cli", "relay")
+
+
+# ---- passwords -----------------------------------------------------------------------------------------------------------------------
+def refuses(server, user, password=None):
+    """Whether another process of this user, which knows that password, is turned away."""
+    try:
+        psycopg.connect(host=str(server.socket_folder), user=user, password=password, dbname="postgres").close()
+    except psycopg.OperationalError as error:
+        return "password" in str(error)
+    return False
+
+
+def without_passwords(data):
+    """As a release left it that let every local process in."""
+    (data / "keys" / "postgres.passwords").unlink()
+    (data / "postgres" / "pg_hba.conf").write_text("local all all trust\n")
+
+
+def test_nobody_connects_without_a_password_and_the_file_with_it_is_private(used):
+    with Postgres(used) as server:
+        assert refuses(server, "postgres")
+        assert refuses(server, "bioscope_app")
+        assert refuses(server, "postgres", server.password("bioscope_app"))
+        assert not refuses(server, "postgres", server.password("postgres"))
+    assert stat.S_IMODE((used / "keys" / "postgres.passwords").stat().st_mode) == 0o600
+
+
+def test_data_of_a_release_without_passwords_is_kept_and_closed(used):
+    with Postgres(used) as server, psycopg.connect(server.owner_url) as connection:
+        connection.execute("create table kept as select 7 as n")
+    without_passwords(used)
+    with Postgres(used) as server:
+        assert rows(server, "select n from kept") == [(7,)]
+        assert refuses(server, "postgres")
+
+
+def test_data_of_a_release_without_passwords_that_was_killed_is_kept_and_closed(used):
+    with Postgres(used) as server:
+        with psycopg.connect(server.owner_url) as connection:
+            connection.execute("create table kept as select 7 as n")
+        server.child.ask_to_stop(signal.SIGQUIT)
+        assert server.child.ended(within=5)
+    without_passwords(used)
+    with Postgres(used) as server:
+        assert rows(server, "select n from kept") == [(7,)]
+        assert refuses(server, "postgres")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b'{"postgres": "that of another installation"}'])
+def test_a_lost_or_strange_file_of_passwords_is_mended_at_the_start(used, content):
+    file = used / "keys" / "postgres.passwords"
+    with Postgres(used) as server:
+        before = server.password("postgres")
+    file.unlink() if content is None else file.write_bytes(content)
+    with Postgres(used) as server:
+        assert rows(server, "select 1") == [(1,)]
+        assert refuses(server, "postgres", before)
+        assert refuses(server, "bioscope_app")
+        assert not refuses(server, "bioscope_app", server.password("bioscope_app"))
+
+
+def test_a_server_that_is_started_again_keeps_its_passwords_though_their_file_is_gone(used):
+    with Postgres(used) as server:
+        before = server.owner_url
+        (used / "keys" / "postgres.passwords").unlink()
+        server.child.ask_to_stop(signal.SIGQUIT)
+        assert server.child.ended(within=5)
+        server.start()
+        until = time.monotonic() + 30
+        while not server.ready() and time.monotonic() < until:
+            time.sleep(0.02)
+        assert server.owner_url == before
+        assert rows(server, "select 1") == [(1,)]
+
+
+def test_a_start_that_was_cut_short_after_the_passwords_were_set_is_repeated(used):
+    (used / "postgres" / "pg_hba.conf").write_text("local all all trust\n")
+    with Postgres(used) as server:
+        assert rows(server, "select 1") == [(1,)]
+        assert refuses(server, "postgres")
+
+
+def test_a_role_that_is_added_later_gets_a_password_and_the_others_keep_theirs(used):
+    with Postgres(used) as server:
+        before = server.password("postgres")
+    with Postgres(used, roles=("bioscope_app", "bioscope_later")) as server:
+        assert server.password("postgres") == before
+        assert not refuses(server, "bioscope_later", server.password("bioscope_later"))
+        assert refuses(server, "bioscope_later", server.password("bioscope_app"))
+    with Postgres(used) as server:
+        assert rows(server, "select 1") == [(1,)]
+
+
+def test_a_verifier_is_what_postgres_itself_would_store(used):
+    with Postgres(used) as server, psycopg.connect(server.owner_url, autocommit=True) as connection:
+        connection.execute("create role itself password 'pencil'")
+        (stored,) = connection.execute("select rolpassword from pg_authid where rolname = 'itself'").fetchone()
+    salt = base64.b64decode(stored.split("$")[1].partition(":")[2])
+    assert verifier("pencil", salt=salt) == stored
+
+
+def test_passwords_reach_no_log_and_no_file_of_the_cluster(used):
+    with Postgres(used) as server:
+        passwords = [server.password(role).encode() for role in ("postgres", "bioscope_app")]
+    others = [path for path in used.rglob("*") if path.is_file() and path.name != "postgres.passwords"]
+    assert not [path for path in others for password in passwords if password in path.read_bytes()]

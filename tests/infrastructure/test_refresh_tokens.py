@@ -52,7 +52,7 @@ def test_a_token_gives_a_child_of_the_same_session(tokens, started):
     child = tokens.rotate(token, at=NOW + HOUR)
     assert (child.session_id, child.user_id) == (session, user)
     assert child.token != token
-    assert len(child.token) == 43
+    assert len(child.token) == 48
     assert tokens.rotate(child.token, at=NOW + 2 * HOUR).session_id == session
 
 

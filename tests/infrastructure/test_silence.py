@@ -34,8 +34,8 @@ def link(postgres):
 
 
 @pytest.fixture
-def url(link, database):
-    return f"postgresql://bioscope_app@{link.address}/{database}?sslmode=disable"
+def url(link, postgres, database):
+    return f"postgresql://bioscope_app:{postgres.password('bioscope_app')}@{link.address}/{database}?sslmode=disable"
 
 
 @pytest.fixture

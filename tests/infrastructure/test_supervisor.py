@@ -28,6 +28,7 @@ from infrastructure.embedded.folders import holder, mark, run_folder
 from infrastructure.embedded.installation import environment
 from infrastructure.embedded.tended import LONGEST_PAUSE, STEADY_AFTER, next_pause
 from infrastructure.keys import RootKey
+from infrastructure.security.process_keys import process_keys
 from infrastructure.settings import Settings, load
 from infrastructure.supervisor import (
     PROCESSES,
@@ -263,12 +264,29 @@ def test_processes_get_the_addresses_but_no_password_and_no_owners_url(used, mon
         monkeypatch.setenv(name, "canary-91")
     with Stack(Settings(data=used, port=0), processes=[STEADY_API], prepare=nothing) as running:
         variables = environment_of(used, "api")
-        assert load(variables) == msgspec.structs.replace(running, postgres_owner_url="")
+        assert load(variables) == msgspec.structs.replace(running, postgres_owner_url="", key_file=str(used / "run" / "api.keys"))
         assert variables["BIOSCOPE_KAFKA_FETCH_WAIT"] == "0.003"
         assert "canary-91" not in variables.values()
         environments = of_each(descendants(os.getpid()), lambda process: (process / "environ").read_bytes())
         assert environments
         assert not any(b"canary-91" in variables for variables in environments)
+
+
+def test_each_process_gets_its_own_keys_and_database_role_and_not_the_root_key(used):
+    relay, inference = process("relay", STEADY, role="bioscope_relay"), process("inference", STEADY)
+    with Stack(Settings(data=used, port=0), processes=[relay, inference, STEADY_API], prepare=nothing):
+        variables = {name: environment_of(used, name) for name in ("relay", "inference", "api")}
+        for name in ("relay", "api"):
+            file = used / "run" / f"{name}.keys"
+            assert variables[name]["BIOSCOPE_KEY_FILE"] == str(file)
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            process_keys(load(variables[name]), name)
+        assert "BIOSCOPE_KEY_FILE" not in variables["inference"]
+        assert not any("BIOSCOPE_ROOT_KEY_FILE" in given for given in variables.values())
+        for name, role in (("relay", "bioscope_relay"), ("inference", "bioscope_app"), ("api", "bioscope_app")):
+            with psycopg.connect(variables[name]["BIOSCOPE_POSTGRES_URL"]) as connection:
+                assert connection.execute("select current_user").fetchone() == (role,)
+    assert not list(used.rglob("*.keys"))
 
 
 text = st.text(st.characters(codec="ascii", exclude_characters=", \0", categories=["L", "N", "P"]), min_size=1)

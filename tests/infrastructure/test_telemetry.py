@@ -111,6 +111,7 @@ def test_a_member_with_a_telling_name_is_redacted_at_any_depth(key):
 
 JWT = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJjYW5hcnkifQ.c2lnbmF0dXJlY2FuYXJ5"
 REFRESH = "f7Yw2VqkX1c9tRz0LmN4pBsD8aJhGe3oUiKx6Q5vWbE"
+CHILD = "k3Tz" + REFRESH + "0"
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,7 @@ REFRESH = "f7Yw2VqkX1c9tRz0LmN4pBsD8aJhGe3oUiKx6Q5vWbE"
         ("GET /b/k?X-Amz-Credential=canary%2F1&X-Amz-Date=1&X-Amz-Signature=canary&response-x=1", "canary"),
         ("https://objects/x?AWSAccessKeyId=canary&Signature=canary%3D&Expires=1", "canary"),
         ("http://127.0.0.1:8000/api/blobs/canaryCANARYcanary0123-_", "canary"),
+        ("http://127.0.0.1:8000/api/blobs/2.canaryCANARYcanary0123-_", "canary"),
         ("postgresql://bioscope_app:canary@postgres:5432/bioscope", "canary"),
         ("redis://:canary@redis:6379/0", "canary"),
         ("connection failed: host=x password=canary user=y", "canary"),
@@ -131,6 +133,7 @@ REFRESH = "f7Yw2VqkX1c9tRz0LmN4pBsD8aJhGe3oUiKx6Q5vWbE"
         ("secret: 'canary canary'", "canary"),
         ("$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$canary", "canary"),
         (f"refresh {REFRESH} was used", REFRESH),
+        (f"refresh {CHILD} was used", CHILD),
         ("Key (email)=(canary@example.org) already exists", "canary"),
     ],
 )

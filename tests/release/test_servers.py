@@ -6,6 +6,7 @@ import hmac
 import os
 import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 import psycopg
@@ -36,10 +37,11 @@ def run_script(name, **variables):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """As after the first start of the container: the roles script has run, then the migrations."""
-    with Postgres(tmp_path_factory.mktemp("roles")) as started:
+    with Postgres(tmp_path_factory.mktemp("roles"), roles=()) as started:
         psql = Path(started._program("psql"))
         path = f"{psql.parent}:{os.environ['PATH']}"
-        run_script("postgres-roles.sh", PATH=path, PGHOST=str(started.socket_folder), BIOSCOPE_APP_PASSWORD=APP_PASSWORD)
+        owner = {"PGHOST": str(started.socket_folder), "PGPASSWORD": started.password("postgres")}
+        run_script("postgres-roles.sh", PATH=path, BIOSCOPE_APP_PASSWORD=APP_PASSWORD, **owner)
         migrate(started.owner_url)
         yield started
 
@@ -54,8 +56,13 @@ def test_the_role_of_the_processes_has_the_password_that_was_given(server):
     assert base64.b64decode(keys.split(":")[0]) == hashlib.sha256(client_key).digest()
 
 
-def test_the_role_of_the_processes_may_run_in_production(server):
-    given = Settings(environment="production", postgres_url=server.app_url)
+@pytest.fixture
+def app_url(server):
+    return f"postgresql://bioscope_app:{quote(APP_PASSWORD, safe='')}@/bioscope?host={quote(str(server.socket_folder), safe='')}"
+
+
+def test_the_role_of_the_processes_may_run_in_production(app_url):
+    given = Settings(environment="production", postgres_url=app_url)
     assert {finding.level for finding in _postgres(given)} == {"good"}
 
 
@@ -71,8 +78,8 @@ def test_the_role_of_the_processes_may_run_in_production(server):
         "set role postgres",
     ],
 )
-def test_the_role_of_the_processes_changes_neither_the_log_nor_roles(server, statement):
-    with psycopg.connect(server.app_url, autocommit=True) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+def test_the_role_of_the_processes_changes_neither_the_log_nor_roles(app_url, statement):
+    with psycopg.connect(app_url, autocommit=True) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute(statement)
 
 

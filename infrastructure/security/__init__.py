@@ -1,0 +1,1 @@
+"""The keys of an installation, and what is made with them."""

@@ -1,0 +1,141 @@
+"""Which keys each process holds, and the files that hold them."""
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from infrastructure.private_file import write_private
+from infrastructure.security.key_ring import NO_KEYS, Key, KeyRing, Keys, Purpose, RootKey, WrongRootKey, public_key_id
+from infrastructure.security.keyed_digest import CLAIM_PURPOSES
+from infrastructure.settings import Settings
+
+FORMAT: Final = 1
+
+
+class Needs(NamedTuple):
+    """The purposes for which a process has secret keys, and those for which it only verifies signatures."""
+
+    secret: frozenset[Purpose]
+    public: frozenset[Purpose] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.secret or self.public)
+
+
+PROCESS_NEEDS: Final[Mapping[str, Needs]] = {
+    "api": Needs(
+        frozenset(
+            {
+                Purpose.DATA_KEYS,
+                *CLAIM_PURPOSES,
+                Purpose.REQUEST_DIGESTS,
+                Purpose.ACCESS_TOKENS,
+                Purpose.REFRESH_TOKENS,
+                Purpose.SIGNED_URLS,
+                Purpose.RATE_LIMITS,
+            }
+        ),
+        frozenset({Purpose.HEADS}),
+    ),
+    "relay": Needs(frozenset({Purpose.HEADS, Purpose.EVENT_SOURCE, Purpose.RELAY_RECORDS})),
+    "projector": Needs(frozenset({Purpose.DATA_KEYS, Purpose.EVENT_SOURCE, Purpose.RELAY_RECORDS}), frozenset({Purpose.HEADS})),
+    "inference": Needs(frozenset()),
+}
+
+
+class StoredKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`id` in hexadecimal, `key` in base64."""
+
+    id: str
+    key: str
+
+
+class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The keys of `process` by purpose, the newest first."""
+
+    format: int
+    process: str
+    secret: dict[str, list[StoredKey]]
+    public: dict[str, list[StoredKey]]
+
+
+def process_keys(given: Settings, process: str) -> Keys:
+    """The keys that a process needs and no others, from its key file, or derived from the root key. Raises WrongRootKey, MissingKey."""
+    needs = PROCESS_NEEDS[process]
+    return restricted(operator_keys(given), needs) if needs else NO_KEYS
+
+
+def operator_keys(given: Settings) -> Keys:
+    """All keys that are here: those of the key file where one is set, otherwise the root key. Raises WrongRootKey."""
+    return RootKey.read(given.root_key_path) if given.key_path is None else read_key_file(given.key_path)
+
+
+def restricted(keys: Keys, needs: Needs) -> KeyRing:
+    """Raises MissingKey."""
+    return KeyRing({purpose: keys.all(purpose) for purpose in needs.secret}, {purpose: keys.public(purpose) for purpose in needs.public})
+
+
+def exported(keys: Keys, process: str) -> str:
+    """The content of the key file of `process`. Raises MissingKey."""
+    needs = PROCESS_NEEDS[process]
+    secret = {purpose.value: [_stored(key) for key in keys.all(purpose)] for purpose in sorted(needs.secret)}
+    public = {purpose.value: [_stored_public(key) for key in keys.public(purpose)] for purpose in sorted(needs.public)}
+    content = msgspec.json.encode(KeyFile(FORMAT, process, secret, public))
+    return msgspec.json.format(content, indent=1).decode() + "\n"
+
+
+def read_key_file(path: Path) -> KeyRing:
+    """Raises WrongRootKey."""
+    try:
+        file = msgspec.json.decode(path.read_bytes(), type=KeyFile)
+    except FileNotFoundError:
+        raise WrongRootKey(f"no key file at {path}: make it with `bioscope keys export`, or unset BIOSCOPE_KEY_FILE") from None
+    except OSError as error:
+        raise WrongRootKey(f"the key file {path} cannot be read ({error.strerror}): check BIOSCOPE_KEY_FILE and who may read it") from None
+    except msgspec.MsgspecError:
+        raise _damaged(path) from None
+    if file.format != FORMAT:
+        raise WrongRootKey(f"the key file {path} has format {file.format}, and this release reads {FORMAT}")
+    try:
+        secret = {purpose: [_key(stored) for stored in keys] for purpose, keys in file.secret.items()}
+        public = {purpose: [_public(stored) for stored in keys] for purpose, keys in file.public.items()}
+    except ValueError:
+        raise _damaged(path) from None
+    return KeyRing(secret, public)
+
+
+def write_key_file(path: Path, keys: Keys, process: str) -> None:
+    """All of it or nothing, readable by us alone. Raises MissingKey, OSError."""
+    write_private(path, exported(keys, process))
+
+
+def _stored(key: Key) -> StoredKey:
+    return StoredKey(key.id.hex(), base64.b64encode(key.secret).decode())
+
+
+def _stored_public(key: Ed25519PublicKey) -> StoredKey:
+    return StoredKey(public_key_id(key), base64.b64encode(key.public_bytes_raw()).decode())
+
+
+def _key(stored: StoredKey) -> Key:
+    """Raises ValueError where the id is not that of the key."""
+    secret = base64.b64decode(stored.key, validate=True)
+    if len(secret) != 32 or (key := Key(secret)).id.hex() != stored.id:
+        raise ValueError(stored.id)
+    return key
+
+
+def _public(stored: StoredKey) -> Ed25519PublicKey:
+    """Raises ValueError where the id is not that of the key."""
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(stored.key, validate=True))
+    if public_key_id(key) != stored.id:
+        raise ValueError(stored.id)
+    return key
+
+
+def _damaged(path: Path) -> WrongRootKey:
+    return WrongRootKey(f"the key file {path} is damaged: make it again with `bioscope keys export`")
