@@ -1,6 +1,6 @@
 """The in-memory twin of the Postgres recorder: the library's own, with our columns, guards, claims and command ids."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -106,6 +106,14 @@ class MemoryRecorder(POPOApplicationRecorder):
     def select_stream(self, stream: UUID) -> list[Recorded]:
         with self._database_lock:
             return [one for one in self._log if one.stream == stream]
+
+    def select_event(self, stream: UUID, version: int) -> Recorded | None:
+        return next((one for one in self.select_stream(stream) if one.version == version), None)
+
+    def select_having(self, streams: Collection[UUID], types: Sequence[str]) -> set[UUID]:
+        wanted, named = set(streams), set(types)
+        with self._database_lock:
+            return {one.stream for one in self._log if one.stream in wanted and one.type in named}
 
     def select_command(self, command: UUID) -> tuple[bytes | None, int, UUID | None] | None:
         return self._commands.get(command)

@@ -214,7 +214,7 @@ class World:
         seen = ImageResult(
             image_id=ids["image_id"], sha256=self.blob, label="round", confidence=0.9, verdict=Verdict.CLEAR, scores=(0.9, 0.1)
         )
-        return [*events, classification.judge(job, 0, labels=LABELS, results=(seen,), failures=(), provenance=None, **by)]
+        return [*events, classification.judge(job, 0, plan=events[-1], labels=LABELS, results=(seen,), failures=(), provenance=None, **by)]
 
     def _device(self, ids, by):
         about_it = {"name": "scope", "hostname": f"scope{next(numbers)}", "location": None, "firmware_version": None}

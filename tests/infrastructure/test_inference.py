@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from application.chunk_results import JobPlans
 from application.models import add_version
 from application.tasks import Kind, Task
 from domain import classification, model
@@ -38,6 +39,12 @@ BREAKING = "tests.infrastructure.looking_calls:classify"
 SYSTEM = actor(None, kind="system")
 
 
+@pytest.fixture(autouse=True)
+def one_chunk(monkeypatch):
+    """A job over few images is one chunk."""
+    monkeypatch.setattr(classification, "CHUNK_LEAST", classification.CHUNK_MOST)
+
+
 class Bench:
     """A worker on its bench: a log, blobs, a job over pictures, and what was said of them."""
 
@@ -59,9 +66,11 @@ class Bench:
         self.log.append(command(SYSTEM), *requested)
         state = self.log.load(requested[0].originator_id, classification.evolve)
         self.log.append(command(SYSTEM), *classification.plan(state, planned, by=SYSTEM.id, at=NOW))
-        return Task(
-            kind=Kind.CLASSIFY, images=tuple(planned), job=state.id, number=0, dataset=state.dataset_id, **about, threshold=threshold
-        )
+        return Task(kind=Kind.CLASSIFY, job=state.id, number=0)
+
+    def images(self, task):
+        """As planned."""
+        return JobPlans(self.log).chunk(task.job, task.number).images
 
     def said(self, task):
         """What the log holds of a chunk: at most one event."""
@@ -114,8 +123,8 @@ async def test_a_chunk_is_answered_by_one_event_in_the_order_of_its_images():
         task = bench.job(PICTURES[:20], threshold=0.5)
         await bench.worker.classify(task)
         event = bench.said(task)
-    assert [result.image_id for result in event.results] == [image.id for image in task.images]
-    assert [result.sha256 for result in event.results] == [image.sha256 for image in task.images]
+    assert [result.image_id for result in event.results] == [image.id for image in bench.images(task)]
+    assert [result.sha256 for result in event.results] == [image.sha256 for image in bench.images(task)]
     assert event.failures == ()
     assert event.labels == load_record(PBC8).labels
     for result in event.results:
@@ -187,7 +196,7 @@ async def test_bad_images_fail_alone_and_say_why():
         task = bench.job([PICTURES[0], *bad.values(), PICTURES[2]])
         await bench.worker.classify(task)
         event = bench.said(task)
-    assert [result.image_id for result in event.results] == [task.images[0].id, task.images[4].id]
+    assert [result.image_id for result in event.results] == [bench.images(task)[0].id, bench.images(task)[4].id]
     assert [failure.reason for failure in event.failures] == list(bad)
     assert all(failure.detail.endswith((".", "it", "again", "type", "down")) and len(failure.detail) > 20 for failure in event.failures)
     assert event.provenance is not None
@@ -196,11 +205,11 @@ async def test_bad_images_fail_alone_and_say_why():
 async def test_a_file_that_is_gone_or_was_changed_fails_alone():
     async with a_bench() as bench:
         task = bench.job(PICTURES[:4])
-        del bench.blobs.kept[task.images[1].sha256]
-        bench.blobs.kept[task.images[2].sha256] = PICTURES[5]
+        del bench.blobs.kept[bench.images(task)[1].sha256]
+        bench.blobs.kept[bench.images(task)[2].sha256] = PICTURES[5]
         await bench.worker.classify(task)
         event = bench.said(task)
-    assert failures_of(event) == {task.images[1].id: "image_missing", task.images[2].id: "image_corrupted"}
+    assert failures_of(event) == {bench.images(task)[1].id: "image_missing", bench.images(task)[2].id: "image_corrupted"}
     assert len(event.results) == 2
 
 
@@ -211,7 +220,7 @@ async def test_an_image_that_breaks_its_child_fails_alone(end, reason):
         task = bench.job([*PICTURES[:5], PICTURES[5] + end, *PICTURES[6:10]])
         await bench.worker.classify(task)
         event = bench.said(task)
-    assert failures_of(event) == {task.images[5].id: reason}
+    assert failures_of(event) == {bench.images(task)[5].id: reason}
     assert len(event.results) == 9
     assert event.provenance is not None
 
@@ -266,7 +275,7 @@ async def test_a_job_that_has_ended_gets_no_answer(postgres_log, ending):
         end(before)
         await bench.worker.classify(before)
         assert bench.said(before) is None
-        assert bench.worker._open_job(during.job, 0) is not None
+        assert bench.worker._open_chunk(during.job, 0) is not None
         end(during)
         await bench.worker.classify(during)
         assert bench.said(during) is None
@@ -274,7 +283,7 @@ async def test_a_job_that_has_ended_gets_no_answer(postgres_log, ending):
 
 async def test_a_job_that_nobody_asked_for_gets_no_answer():
     async with a_bench() as bench:
-        task = Task(kind=Kind.CLASSIFY, images=(PlannedImage(uuid4(), "0" * 64),), job=uuid4(), number=0)
+        task = Task(kind=Kind.CLASSIFY, job=uuid4(), number=0)
         await bench.worker.classify(task)
         assert bench.said(task) is None
 
