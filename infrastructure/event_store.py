@@ -53,11 +53,14 @@ class Laboratory(Application[UUID]):
 
 
 class EventLog:
-    """The port `application.ports.Log` over the library's application and a recorder."""
+    """The port `application.ports.Log` over the library's application and a recorder.
 
-    def __init__(self, recorder: Any, root: RootKey) -> None:
+    Without `opens_private` no data key is ever read: every private field reads as if its subject were erased.
+    """
+
+    def __init__(self, recorder: Any, root: RootKey, *, opens_private: bool = True) -> None:
         self.recorder, self._root = recorder, root
-        keys = DataKeys(root, lambda owners: recorder.select_secrets("key", owners))
+        keys = DataKeys(root, lambda owners: recorder.select_secrets("key", owners) if opens_private else {})
         self.codec = Codec(keys, lambda stream: map(encoded_from, recorder.select_stream(stream)))
         self._laboratory = Laboratory(EventMapper(self.codec), recorder)
 
@@ -131,8 +134,8 @@ class EventLog:
         return self.recorder.select_secrets(kind, [owner]).get(owner)  # type: ignore[no-any-return]
 
 
-def log_on_postgres(given: Settings, root: RootKey) -> EventLog:
-    return EventLog(PostgresRecorder(given.postgres_url, root), root)
+def log_on_postgres(given: Settings, root: RootKey, *, opens_private: bool = True) -> EventLog:
+    return EventLog(PostgresRecorder(given.postgres_url, root), root, opens_private=opens_private)
 
 
 @contextmanager

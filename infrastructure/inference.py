@@ -54,7 +54,7 @@ CAUGHT_UP = "select c.position >= h.position from es.head h, read.checkpoint c w
 def run_inference(given: Settings) -> NoReturn:
     """Answer tasks until SIGTERM, as one of a group that shares them. Raises WrongRootKey."""
     root = RootKey.read(given.root_key_path)
-    events = log_on_postgres(given, root)
+    events = log_on_postgres(given, root, opens_private=False)
     worker = InferenceWorker(given, log=events, blobs=open_blobs(given, root))
     abreast = {topic: max(ABREAST, 2 * lane.pool.size) for topic, lane in worker.lanes.items()}
     lanes = TaskLanes(

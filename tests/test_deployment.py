@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -71,6 +72,14 @@ def test_every_variable_of_our_services_is_a_setting_that_loads():
         assert loaded.environment == "production"
         assert loaded.password_strength == "production"
         assert loaded.root_key_path == Path("/run/secrets/root_key")
+
+
+def test_every_process_signs_in_to_the_database_with_its_own_role():
+    for name, service in OURS.items():
+        role = "app" if name == "migrate" else name
+        assert urlsplit(filled_in(service["environment"]["BIOSCOPE_POSTGRES_URL"])).username == f"bioscope_{role}"
+        passwords = set(re.findall(r"\$\{(\w+PASSWORD)", str(service["environment"])))
+        assert passwords - {"BIOSCOPE_OWNER_PASSWORD"} == {f"BIOSCOPE_{role.upper()}_PASSWORD"}, name
 
 
 def test_every_process_has_a_service_that_runs_it():

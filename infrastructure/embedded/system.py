@@ -148,9 +148,12 @@ class System:
         return Child(process.argv, log=self._logs / f"{process.name}.log", environment=variables, folder=self.settings.data)
 
     def _settings_of(self, process: Process) -> Settings:
-        """One machine has each port once: the first process has the metrics port, the next one the next."""
+        """One machine has each port once: the first process has the metrics port, the next one the next. Each has its database role."""
         first = self.settings.metrics_port
-        return msgspec.structs.replace(self.settings, metrics_port=first + self._processes.index(process) if first else 0)
+        own: dict[str, str | int] = {"metrics_port": first + self._processes.index(process) if first else 0}
+        if isinstance(postgres := self._servers.get(Postgres.name), Postgres):
+            own["postgres_url"] = postgres.url(user=process.database_role)
+        return msgspec.structs.replace(self.settings, **own)
 
     def _ready_file(self, process: Process) -> Path:
         return run_folder(self.settings.data) / f"{process.name}.ready"

@@ -10,6 +10,7 @@ import msgspec
 from infrastructure.embedded.child import CannotStart, Child
 from infrastructure.settings import Settings
 
+APP_ROLE = "bioscope_app"
 FIRST_PAUSE, LONGEST_PAUSE, STEADY_AFTER = 0.1, 5.0, 30.0
 
 Ready = Callable[[Settings, Path], bool]
@@ -38,11 +39,15 @@ def says_so(_: Settings, file: Path) -> bool:
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
-    """A program of the application. `grace`: seconds that it has between SIGTERM and SIGKILL."""
+    """A program of the application. `grace`: seconds that it has between SIGTERM and SIGKILL.
+
+    `database_role`: the role of the embedded Postgres with which it signs in.
+    """
 
     name: str
     argv: tuple[str, ...]
     ready: Ready | None = None
+    database_role: str = APP_ROLE
     follows_broker: bool = False
     grace: float = 3.0
 

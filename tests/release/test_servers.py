@@ -23,6 +23,8 @@ from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server, versitygw
 from tests.release.installing import ROOT
 
 APP_PASSWORD = """long 'and" $random \\ :word"""
+ROLES = ("APP", "API", "RELAY", "PROJECTOR", "INFERENCE")
+PASSWORDS = {f"BIOSCOPE_{role}_PASSWORD": APP_PASSWORD for role in ROLES}
 
 
 def run_script(name, **variables):
@@ -39,14 +41,16 @@ def server(tmp_path_factory):
     with Postgres(tmp_path_factory.mktemp("roles")) as started:
         psql = Path(started._program("psql"))
         path = f"{psql.parent}:{os.environ['PATH']}"
-        run_script("postgres-roles.sh", PATH=path, PGHOST=str(started.socket_folder), BIOSCOPE_APP_PASSWORD=APP_PASSWORD)
+        run_script("postgres-roles.sh", PATH=path, PGHOST=str(started.socket_folder), **PASSWORDS)
+        run_script("postgres-roles.sh", PATH=path, PGHOST=str(started.socket_folder), **PASSWORDS)
         migrate(started.owner_url)
         yield started
 
 
-def test_the_role_of_the_processes_has_the_password_that_was_given(server):
+@pytest.mark.parametrize("role", ROLES)
+def test_the_roles_of_the_processes_have_the_passwords_that_were_given(server, role):
     with psycopg.connect(server.owner_url) as connection:
-        (stored,) = connection.execute("select rolpassword from pg_authid where rolname = 'bioscope_app'").fetchone()
+        (stored,) = connection.execute("select rolpassword from pg_authid where rolname = %s", (f"bioscope_{role.lower()}",)).fetchone()
     _, parameters, keys = stored.split("$")
     rounds, salt = parameters.split(":")
     salted = hashlib.pbkdf2_hmac("sha256", APP_PASSWORD.encode(), base64.b64decode(salt), int(rounds))
@@ -55,8 +59,9 @@ def test_the_role_of_the_processes_has_the_password_that_was_given(server):
 
 
 def test_the_role_of_the_processes_may_run_in_production(server):
-    given = Settings(environment="production", postgres_url=server.app_url)
-    assert {finding.level for finding in _postgres(given)} == {"good"}
+    for role in ROLES:
+        given = Settings(environment="production", postgres_url=server.url(user=f"bioscope_{role.lower()}"))
+        assert {finding.level for finding in _postgres(given)} == ({"good", "weak"} if role == "APP" else {"good"})
 
 
 @pytest.mark.parametrize(
