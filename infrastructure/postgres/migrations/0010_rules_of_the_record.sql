@@ -173,14 +173,16 @@ begin
 
   labels := array(select json_array_elements_text(judged.labels));
   select array_agg(r.image_id),
-      bool_or(r.sha256 is distinct from chunk.sha256[array_position(chunk.images, r.image_id)]),
-      bool_or(not coalesce(r.label = any (labels) and json_array_length(r.scores) = cardinality(labels), false)),
-      bool_or(not coalesce((
-        select bool_and(json_typeof(n) = 'number' and (n #>> '{}')::float8 between 0 and 1)
-        from (select r.confidence union all select json_array_elements(r.scores)) numbers (n)
-      ), false))
+      bool_or(planned.id is null),
+      bool_or(not coalesce(r.label = any (labels) and cardinality(n.scores) = cardinality(labels), false)),
+      bool_or(not coalesce(
+        translate(r.confidence::text, '0123456789eE+-.', '') = '' and translate(r.scores::text, '0123456789eE+-., ', '') = '[]'
+        and r.confidence::text::float8 between 0 and 1 and 0 <= all (n.scores) and 1 >= all (n.scores), false))
     into named, foreign_sha256, wrong_label, wrong_score
-    from json_to_recordset(judged.results) as r (image_id uuid, sha256 text, label text, confidence json, scores json);
+    from json_to_recordset(judged.results) as r (image_id uuid, sha256 text, label text, confidence json, scores json)
+    cross join lateral (select translate(r.scores::text, '[]', '{}')::float8[] offset 0) as n (scores)
+    left join (select distinct p.id, p.sha256 from unnest(chunk.images, chunk.sha256) as p (id, sha256)) planned
+      on planned.id = r.image_id and planned.sha256 = r.sha256;
   named := coalesce(named, '{}') || array(select (f ->> 'image_id')::uuid from json_array_elements(judged.failures) f);
   why := case
     when not named <@ chunk.images then 'an image is not in the chunk'
