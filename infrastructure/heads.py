@@ -13,6 +13,7 @@ from infrastructure.audit_chain import SignedHead, Verified, verify
 from infrastructure.event_store import EventLog
 from infrastructure.keys import RootKey
 from infrastructure.objects import open_blobs
+from infrastructure.record_audit import RecordAudit
 from infrastructure.settings import Settings
 
 log = structlog.get_logger()
@@ -100,7 +101,7 @@ class Shelf:
 
 
 def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, progress: Callable[[int], None] = lambda _: None) -> Verified:
-    """Walk the whole log, and compare it with every head ever signed, in the database and off it. Raises Unavailable, WrongRootKey."""
+    """Walk the whole log: its chain, every head ever signed, and the rules of the record. Raises Unavailable, WrongRootKey."""
     root = RootKey.read(given.root_key_path)
     shelf = Shelf(blobs or open_blobs(given, root))
     table = [
@@ -111,7 +112,8 @@ def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, prog
     (head,) = log.recorder.rows(NEWEST)
     key = root.signing(PURPOSE).public_key()
     batches = _batches(log, until=head[0])
-    return verify(batches, heads=[*table, *elsewhere], key=key, stored_head=head, progress=progress)
+    rules = RecordAudit(log)
+    return verify(batches, heads=[*table, *elsewhere], key=key, stored_head=head, violation_of=rules.violation_of, progress=progress)
 
 
 def _batches(log: EventLog, *, until: int) -> Iterator[Sequence[Recorded]]:

@@ -9,11 +9,14 @@ from eventsourcing.persistence import IntegrityError, StoredEvent
 from eventsourcing.popo import POPOApplicationRecorder
 
 from application.ports import Recorded
+from domain import classification, image
+from domain.classification import ChunkJudged, ClassificationPlanned
+from domain.image import ImageAccepted, ImageRejected
 from infrastructure.audit_chain import START, chained
-from infrastructure.codec import Encoded
+from infrastructure.codec import Encoded, without_opening
 from infrastructure.group_commit import Append, Outcome, claim_digest, meta_of
 from infrastructure.keys import RootKey
-from infrastructure.recorder import Stored, insert_events
+from infrastructure.recorder import Stored, encoded_from, insert_events
 
 
 class MemoryRecorder(POPOApplicationRecorder):
@@ -35,7 +38,9 @@ class MemoryRecorder(POPOApplicationRecorder):
 
     def insert(self, events: Sequence[Encoded], append: Append) -> Outcome:
         with self._database_lock:
-            refused = self._replayed(append) or self._guarded(append) or self._claimed(append)
+            refused = (
+                self._replayed(append) or self._guarded(append) or self._outdated(events) or self._claimed(append) or self._ruled(events)
+            )
             if refused is not None:
                 return refused
             try:
@@ -43,6 +48,40 @@ class MemoryRecorder(POPOApplicationRecorder):
             except IntegrityError:
                 return Outcome("conflict", None, None, None)
             return self._keep(events, append)
+
+    def _outdated(self, events: Sequence[Encoded]) -> Outcome | None:
+        begun = {event.stream: event.version for event in reversed(events)}
+        stale = any(len(self.select_stream(stream)) != version - 1 for stream, version in begun.items())
+        return Outcome("conflict", None, None, None) if stale else None
+
+    def _ruled(self, events: Sequence[Encoded]) -> Outcome | None:
+        """The rules of migration 0010."""
+        for event in events:
+            violation = None
+            if event.type == ChunkJudged.__name__:
+                violation = self._wrong_judgement(event)
+            elif event.type in {ImageAccepted.__name__, ImageRejected.__name__}:
+                violation = image.violation_of(without_opening(event), self._folded(event.stream, image.evolve))  # type: ignore[arg-type]
+            if violation is not None:
+                return Outcome("refused", None, None, violation)
+        return None
+
+    def _wrong_judgement(self, event: Encoded) -> str | None:
+        judged = without_opening(event)
+        assert isinstance(judged, ChunkJudged)
+        job = self._folded(judged.job_id, classification.evolve)
+        if job is not None and (job.phase.ended or job.deleted):
+            return "the job has ended"
+        parts = (without_opening(encoded_from(one)) for one in self.select_stream(judged.job_id))
+        plans = (part for part in parts if isinstance(part, ClassificationPlanned))
+        plan = next((one for one in plans if classification.planned_images(one, judged.number) is not None), None)
+        return classification.violation_of(judged, job=job, plan=plan)
+
+    def _folded(self, stream: UUID, evolve: Any) -> Any:
+        state = None
+        for recorded in self.select_stream(stream):
+            state = evolve(state, without_opening(encoded_from(recorded)))
+        return state
 
     def _replayed(self, append: Append) -> Outcome | None:
         known = self._commands.get(append.command.id)

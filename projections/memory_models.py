@@ -45,7 +45,9 @@ class MemoryDatabase:
     def change(self, target: Target, changes: Changes) -> None:
         for written in changes.rows:
             rows = self.tables[written.table.name]
-            rows.update({_key(written.table, row): row for row in written.upserts})
+            for row in written.upserts:
+                key = _key(written.table, row)
+                rows[key] = rows.get(key, row) if written.table.first_stays else row
             for key in written.deletes:
                 rows.pop(key, None)
         self._hide(changes)
