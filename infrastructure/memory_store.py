@@ -13,7 +13,7 @@ from domain import classification, image
 from domain.classification import ChunkJudged, ClassificationPlanned
 from domain.image import ImageAccepted, ImageRejected
 from infrastructure.audit_chain import START, chained
-from infrastructure.codec import Encoded, without_opening
+from infrastructure.codec import Encoded, Undecodable, without_opening
 from infrastructure.group_commit import Append, Outcome, claim_digest, meta_of
 from infrastructure.keys import RootKey
 from infrastructure.recorder import Stored, encoded_from, insert_events
@@ -67,7 +67,10 @@ class MemoryRecorder(POPOApplicationRecorder):
         return None
 
     def _wrong_judgement(self, event: Encoded) -> str | None:
-        judged = without_opening(event)
+        try:
+            judged = without_opening(event)
+        except Undecodable:
+            return "the event cannot be read"
         assert isinstance(judged, ChunkJudged)
         job = self._folded(judged.job_id, classification.evolve)
         if job is not None and (job.phase.ended or job.deleted):
