@@ -16,6 +16,7 @@ from domain import classification
 from domain.errors import Unavailable
 from infrastructure import publishing
 from infrastructure.event_store import EventLog
+from infrastructure.memory_store import MemoryRecorder
 from projections import batches, projector, scheduling
 from projections.batches import Applied, Changes, Target
 from projections.feed import Feed
@@ -120,7 +121,7 @@ def lost_work_never_given_out_again() -> AbstractContextManager[None]:
 
 
 def chunk_judged_twice() -> AbstractContextManager[None]:
-    return planted((classification, "chunk_id", lambda job, number: uuid4()))
+    return planted((classification, "chunk_id", lambda job, number: uuid4()), (classification, "violation_of", lambda *_, **__: None))
 
 
 def poison_skipped() -> AbstractContextManager[None]:
@@ -172,6 +173,11 @@ def upload_swept_before_its_event() -> AbstractContextManager[None]:
     return planted((processes, "sweep_orphans", partial(sweep_orphans, kept=timedelta(0))))
 
 
+def lies_taken() -> AbstractContextManager[None]:
+    return planted((MemoryRecorder, "_ruled", lambda self, events: None))
+
+
+FAULTS_THAT_LIES_SHOW: tuple[Fault, ...] = (lies_taken,)
 FAULTS: tuple[Fault, ...] = (
     checkpoint_before_effect,
     acknowledged_before_it_is_committed,
