@@ -67,7 +67,7 @@ class JobPlans:
         return state
 
     def _part_with(self, job: UUID, number: int) -> ClassificationPlanned | None:
-        """A binary search over the parts, whose numbers of chunks ascend. It begins where the part stands if those before it are full."""
+        """A binary search over the parts, whose numbers of chunks ascend. It begins where the part is if those before it are full."""
         lowest, beyond, guess = 0, None, number // USUAL_CHUNKS
         while beyond is None or lowest < beyond:
             part = self._part(job, guess)
@@ -77,7 +77,7 @@ class JobPlans:
                 return part
             else:
                 lowest = guess + 1
-            guess = lowest if beyond is None else (lowest + beyond) // 2
+            guess = 2 * lowest if beyond is None else (lowest + beyond) // 2
         return None
 
     def _part(self, job: UUID, index: int) -> ClassificationPlanned | None:

@@ -18,7 +18,8 @@ from domain import classification, dataset, image
 from domain.access import Actor
 from domain.classification import ChunkJudged, ImageFailure, ImageResult, PlannedImage, Provenance, Verdict
 from domain.errors import Refused
-from domain.image import ImageAccepted
+from domain.image import ImageAccepted, ImageRejected
+from domain.registry import EVENTS
 from domain.values import chunk_id, system_actor
 from infrastructure.event_store import EventLog, opened
 from infrastructure.group_commit import APPEND
@@ -343,6 +344,25 @@ def test_a_role_appends_its_own_types_of_events_and_no_others(record, open_as, r
         except Refused:
             pass
     assert taken == ALLOWED[role]
+
+
+OF_OPERATORS = {"UserErased", "ImageReinspected", "ModelVersionAdded", "ModelAliasMoved", "ModelRetired"}
+
+
+def test_each_type_of_event_has_processes_that_append_it_or_is_left_to_operators(postgres):
+    with psycopg.connect(postgres.url(user="postgres", database="template_bioscope")) as owner:
+        rows = owner.execute("select topics from ops.writers where topics <> '{*}'").fetchall()
+    assert {topic for (topics,) in rows for topic in topics} == set(EVENTS) - OF_OPERATORS
+
+
+@pytest.mark.parametrize("kind", [ChunkJudged, ImageAccepted, ImageRejected])
+def test_the_schema_version_that_the_database_takes_is_the_newest(kind):
+    assert kind.schema_version == 1, "es.append refuses others: bring a migration"
+
+
+def test_an_event_of_an_unknown_schema_version_is_refused(record, worker, monkeypatch):
+    monkeypatch.setattr(ChunkJudged, "schema_version", 99)
+    assert not takes(worker, judged(record, a_job(record)))
 
 
 def test_a_worker_acts_for_nobody_else_and_touches_no_secrets(record, worker):

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ from PIL import Image
 from application.chunk_results import JobPlans
 from application.models import add_version
 from application.tasks import Kind, Task
-from domain import classification, model
+from domain import classification, image, model
 from domain.classification import PlannedImage, Verdict
 from domain.errors import Unavailable
 from domain.values import chunk_id, model_id
@@ -286,6 +287,30 @@ async def test_a_job_that_nobody_asked_for_gets_no_answer():
         task = Task(kind=Kind.CLASSIFY, job=uuid4(), number=0)
         await bench.worker.classify(task)
         assert bench.said(task) is None
+
+
+@pytest.mark.parametrize("deleted", [1, 3])
+async def test_deleted_images_are_left_out_and_a_chunk_of_nothing_else_fails(deleted):
+    async with a_bench() as bench:
+        task = bench.job(PICTURES[:3])
+        images = list(bench.images(task))
+        for one in images[:deleted]:
+            about = {"filename": "cell.jpg", "sha256": one.sha256, "size": 1, "media_type": "image/jpeg", "width": 8, "height": 8}
+            uploaded = image.upload(one.id, dataset=uuid4(), device=None, **about, by=SYSTEM.id, at=NOW)
+            gone = image.delete(image.evolve(None, uploaded), by=SYSTEM.id, at=NOW)
+            bench.log.append(command(SYSTEM), uploaded, gone)
+        await bench.worker.classify(task)
+        event = bench.said(task)
+    assert [one.image_id for one in event.results] == [one.id for one in images[deleted:]]
+    assert failures_of(event) == ({one.id: "image_deleted" for one in images} if deleted == 3 else {})
+
+
+async def test_a_chunk_that_was_not_planned_gets_no_answer():
+    async with a_bench() as bench:
+        task = bench.job(PICTURES[:2])
+        for number in (1, 777, -1):
+            await bench.worker.classify(msgspec.structs.replace(task, number=number))
+        assert [one.type for one in bench.log.read(0, 1000) if one.type == "ChunkJudged"] == []
 
 
 class Moody(MemoryBlobs):

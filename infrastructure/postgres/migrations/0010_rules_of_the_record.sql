@@ -3,7 +3,7 @@
 -- says of an image or a chunk was asked of it. The rules on content are those of `domain/classification.py` and `domain/image.py`.
 
 -- ---- who may append what ------------------------------------------------------------------------------------------------------------
--- A role that is not listed has the rights of the roles that it is a member of.
+-- A role that is not listed has the rights of a role that it is a member of.
 create table ops.writers (
   role    text    primary key,
   topics  text[]  not null,                            -- types of events; '*' stands for all
@@ -331,6 +331,9 @@ begin
       if not (e_topic[j] = any (writer.topics) or '*' = any (writer.topics)) then
         verdict := 'refused';
         why := format('%s may not append %s', writer.role, e_topic[j]);
+      elsif e_topic[j] in ('ChunkJudged', 'ImageAccepted', 'ImageRejected') and e_schema[j] <> 1 then
+        verdict := 'refused';
+        why := format('%s has no schema version %s', e_topic[j], e_schema[j]);
       elsif e_topic[j] = 'ChunkJudged' then
         select * into checked from ops.check_judgement(e_stream[j], e_version[j], e_state[j]);
         jobs := jobs || checked.job;
