@@ -68,6 +68,8 @@ class JobPlans:
 
     def _part_with(self, job: UUID, number: int) -> ClassificationPlanned | None:
         """A binary search over the parts, whose numbers of chunks ascend. It begins where the part is if those before it are full."""
+        if (kept := self._kept_part_with(job, number)) is not None:
+            return kept
         lowest, beyond, guess = 0, None, number // USUAL_CHUNKS
         while beyond is None or lowest < beyond:
             part = self._part(job, guess)
@@ -79,6 +81,11 @@ class JobPlans:
                 lowest = guess + 1
             guess = 2 * lowest if beyond is None else (lowest + beyond) // 2
         return None
+
+    def _kept_part_with(self, job: UUID, number: int) -> ClassificationPlanned | None:
+        with self._lock:
+            parts = (part for (of_job, _), part in self._parts.items() if of_job == job)
+            return next((part for part in parts if classification.planned_images(part, number) is not None), None)
 
     def _part(self, job: UUID, index: int) -> ClassificationPlanned | None:
         with self._lock:

@@ -121,6 +121,7 @@ create procedure ops.fill_open_chunks() language plpgsql set search_path = pg_ca
 declare
   part record;
 begin
+  perform from es.head for update;                     -- nothing is appended meanwhile
   delete from ops.open_chunks;
   for part in
     select p.originator_id as job, p.state from es.events p where p.topic = 'ClassificationPlanned' and not exists (
