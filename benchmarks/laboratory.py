@@ -1,6 +1,6 @@
 """A log with a busy laboratory's events: images uploaded and accepted, jobs over whole datasets judged in chunks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
@@ -33,7 +33,7 @@ def fill(log: EventLog, *, images: int, jobs: int = 1) -> UUID:
     append(log, dataset.create(place, name="bench", description=None, by=owner, at=now))
     names = [uuid4() for _ in range(images)]
     with ThreadPoolExecutor(WRITERS) as threads:
-        list(threads.map(lambda one: append_each(log, uploaded(one, place, owner)), names))
+        list(threads.map(lambda one: append(log, *uploaded(one, place, owner)), names))
         for _ in range(jobs):
             list(threads.map(lambda one: append(log, one), judged(log, names, place, owner)))
     return owner
@@ -41,11 +41,6 @@ def fill(log: EventLog, *, images: int, jobs: int = 1) -> UUID:
 
 def append(log: EventLog, *events: Event) -> None:
     log.append(Command(id=uuid4(), actor=ACTOR, at=events[0].at), *events)
-
-
-def append_each(log: EventLog, events: Iterable[Event]) -> None:
-    for event in events:
-        append(log, event)
 
 
 def uploaded(one: UUID, place: UUID, owner: UUID) -> list[Event]:

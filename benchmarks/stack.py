@@ -96,8 +96,7 @@ def with_images(bench: Bench, count: int) -> str:
         first = image.upload(one, dataset=UUID(dataset), device=None, filename=path.name, **about, by=bench.owner, at=now)  # type: ignore[arg-type]
         state = image.evolve(None, first)
         assert state is not None
-        append(bench.log, first)
-        append(bench.log, *image.accept(state, FOUND, by=ACTOR.id, at=now))
+        append(bench.log, first, *image.accept(state, FOUND, by=ACTOR.id, at=now))
 
     with ThreadPoolExecutor(WRITERS) as threads:
         list(threads.map(upload, range(count)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from eventsourcing.popo import POPOApplicationRecorder
 from application.ports import Recorded
 from domain import classification, image
 from domain.classification import ChunkJudged, ClassificationPlanned
+from domain.events import Event
 from domain.image import ImageAccepted, ImageRejected
 from infrastructure.audit_chain import START, chained
 from infrastructure.codec import Encoded, Undecodable, without_opening
@@ -56,12 +58,14 @@ class MemoryRecorder(POPOApplicationRecorder):
 
     def _ruled(self, events: Sequence[Encoded]) -> Outcome | None:
         """The rules of migration 0010."""
-        for event in events:
+        for place, event in enumerate(events):
             violation = None
             if event.type == ChunkJudged.__name__:
                 violation = self._wrong_judgement(event)
             elif event.type in {ImageAccepted.__name__, ImageRejected.__name__}:
-                violation = image.violation_of(without_opening(event), self._folded(event.stream, image.evolve))  # type: ignore[arg-type]
+                earlier = [without_opening(one) for one in events[:place] if one.stream == event.stream]
+                state = self._folded(event.stream, image.evolve, earlier)
+                violation = image.violation_of(without_opening(event), state)  # type: ignore[arg-type]
             if violation is not None:
                 return Outcome("refused", None, None, violation)
         return None
@@ -80,10 +84,10 @@ class MemoryRecorder(POPOApplicationRecorder):
         plan = next((one for one in plans if classification.planned_images(one, judged.number) is not None), None)
         return classification.violation_of(judged, job=job, plan=plan)
 
-    def _folded(self, stream: UUID, evolve: Any) -> Any:
+    def _folded(self, stream: UUID, evolve: Any, more: Sequence[Event] = ()) -> Any:
         state = None
-        for recorded in self.select_stream(stream):
-            state = evolve(state, without_opening(encoded_from(recorded)))
+        for event in chain((without_opening(encoded_from(recorded)) for recorded in self.select_stream(stream)), more):
+            state = evolve(state, event)
         return state
 
     def _replayed(self, append: Append) -> Outcome | None:

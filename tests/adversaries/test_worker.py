@@ -314,6 +314,15 @@ def test_an_image_is_inspected_once_and_not_after_it_was_deleted(record, worker)
     assert not takes(worker, accepted(gone, originator_version=3))
 
 
+@pytest.mark.parametrize("twin", [True, False])
+def test_an_upload_and_its_inspection_may_be_one_command(record, twin):
+    log = EventLog(MemoryRecorder(ROOT), ROOT) if twin else record
+    about = {"filename": "cell.png", "size": 10, "media_type": "image/png", "width": 8, "height": 8}
+    for sha256, is_taken in (("a" * 64, True), ("b" * 64, False)):
+        event = image.upload(uuid4(), dataset=uuid4(), device=None, sha256="a" * 64, **about, by=PERSON.id, at=NOW)
+        assert takes(log, event, accepted(image.evolve(None, event), sha256=sha256)) is is_taken
+
+
 # ---- rights ------------------------------------------------------------------------------------------------------------------------
 def some_events(record):
     return {

@@ -194,15 +194,19 @@ begin
   end;
 end $$;
 
--- The first rule that an ImageAccepted or ImageRejected breaks; null where it is in order.
-create function ops.check_inspection(stream uuid, state bytea) returns text language plpgsql
+-- The first rule that an ImageAccepted or ImageRejected breaks; null where it is in order. `upload` is that of the same command.
+create function ops.check_inspection(stream uuid, state bytea, upload bytea) returns text language plpgsql
 set search_path = pg_catalog, pg_temp as $$
 declare
   topics   text[];
   uploaded text;
 begin
-  select array_agg(e.topic), min(ops.as_json(e.state) ->> 'sha256') filter (where e.topic = 'ImageUploaded') into topics, uploaded
-    from es.events e where e.originator_id = stream;
+  if upload is not null then
+    uploaded := ops.as_json(upload) ->> 'sha256';
+  else
+    select array_agg(e.topic), min(ops.as_json(e.state) ->> 'sha256') filter (where e.topic = 'ImageUploaded') into topics, uploaded
+      from es.events e where e.originator_id = stream;
+  end if;
   return case
     when uploaded is null then 'the image was not uploaded'
     when 'ImageDeleted' = any (topics) then 'the image was deleted'
@@ -344,7 +348,8 @@ begin
           why := checked.why;
         end if;
       elsif e_topic[j] in ('ImageAccepted', 'ImageRejected') then
-        why := ops.check_inspection(e_stream[j], e_state[j]);
+        why := ops.check_inspection(e_stream[j], e_state[j],
+          case when j > e and e_stream[j - 1] = e_stream[j] and e_topic[j - 1] = 'ImageUploaded' then e_state[j - 1] end);
         if why is not null then
           verdict := 'refused';
         end if;
