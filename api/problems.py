@@ -36,6 +36,7 @@ STATUS = {
     "idempotency_key_reused": 422,
     "too_many": 429,
     "corrupted": 500,
+    "not_recorded": 500,
     "unavailable": 503,
 }
 TITLES = {

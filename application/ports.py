@@ -1,6 +1,6 @@
 """What the use cases need of the world. Each docstring is the contract: what blocks, what is raised, what may be repeated."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
 from uuid import UUID
@@ -139,7 +139,8 @@ class Log(Protocol):
         """Append all of `events` or none, durably, and return when that is certain.
 
         Raises Conflicted (a version is taken), NotFound or Closed (a guard), Taken (a claim; `scope`), KeyReused (the command id
-        is known with another digest). A known command id with the same digest changes nothing and returns its first outcome.
+        is known with another digest), Refused (an event breaks a rule of the record, or this process may not append it). A known
+        command id with the same digest changes nothing and returns its first outcome.
         """
 
     def outcome(self, command: Command) -> Appended | None:
@@ -153,6 +154,12 @@ class Log(Protocol):
 
     def history(self, stream: UUID) -> Sequence[Recorded]:
         """All events of one stream."""
+
+    def event(self, stream: UUID, version: int) -> Recorded | None:
+        """One event of a stream; None where the stream has no such version."""
+
+    def having(self, streams: Collection[UUID], *kinds: type[Event]) -> set[UUID]:
+        """Those of the streams that have an event of one of the kinds."""
 
     def decode(self, recorded: Recorded) -> Event: ...
 

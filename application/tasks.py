@@ -1,11 +1,10 @@
-"""What the scheduler asks of the inference workers, as it travels through Kafka: references, never pixels."""
+"""What the scheduler asks of the inference workers, as it travels through Kafka: references, never facts."""
 
 from enum import StrEnum
 from uuid import UUID
 
 import msgspec
 
-from domain.classification import PlannedImage
 from domain.values import chunk_id
 
 BULK = "bioscope.inference-tasks"
@@ -22,32 +21,36 @@ class Kind(StrEnum):
     INSPECT = "inspect"
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """Classify one chunk of a job, or inspect uploaded images.
+class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Classify one chunk of a job, or inspect uploaded images. A reference: what is to be done is read from the log.
 
-    `classify`: all fields are set; the answer is one ChunkJudged for (`job`, `number`). Images deleted since the job was planned
-    are left out, and need no answer. `inspect`: only `images` (at most INSPECT_MOST) and `attempt`; the answer is ImageAccepted or
-    ImageRejected for each. A task may come twice, and late: whoever answers second finds that the answer exists.
+    `classify`: `job` and `number` name the chunk; the answer is one ChunkJudged. Images deleted since the job was planned are left out.
+    `inspect`: `image_ids` (at most INSPECT_MOST); the answer is ImageAccepted or ImageRejected for each. A task may come twice, and late:
+    whoever answers second finds that the answer exists.
     """
 
     kind: Kind
-    images: tuple[PlannedImage, ...]
     attempt: int = 1
     job: UUID | None = None
     number: int | None = None
-    dataset: UUID | None = None
-    model_id: UUID | None = None
-    model_name: str = ""
-    model_version: int = 0
-    model_sha256: str = ""
-    threshold: float = 0.0
+    image_ids: tuple[UUID, ...] = ()
 
     @property
     def work(self) -> tuple[UUID, ...]:
         """What is done once it is answered: a chunk, or images."""
         if self.job is not None and self.number is not None:
             return (chunk_id(self.job, self.number),)
-        return tuple(image.id for image in self.images)
+        return self.image_ids
+
+
+class _ImageReference(msgspec.Struct, frozen=True):
+    id: UUID
+
+
+class _EarlierInspection(msgspec.Struct, frozen=True):
+    """A task of release 0.1.0, which carried more of each image than its id."""
+
+    images: tuple[_ImageReference, ...]
 
 
 def encode(task: Task) -> bytes:
@@ -55,5 +58,11 @@ def encode(task: Task) -> bytes:
 
 
 def decode(data: bytes) -> Task:
-    """Raises msgspec.ValidationError or DecodeError."""
-    return msgspec.json.decode(data, type=Task)
+    """Also reads the tasks of release 0.1.0, and takes nothing but references from them. Raises msgspec.ValidationError or DecodeError."""
+    task = msgspec.json.decode(data, type=Task)
+    if task.kind is Kind.CLASSIFY and (task.job is None or task.number is None):
+        raise msgspec.ValidationError("a task to classify needs `job` and `number`")
+    if task.kind is Kind.INSPECT and not task.image_ids:
+        earlier = msgspec.json.decode(data, type=_EarlierInspection)
+        return msgspec.structs.replace(task, image_ids=tuple(image.id for image in earlier.images))
+    return task

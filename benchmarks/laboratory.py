@@ -69,5 +69,7 @@ def judged(log: EventLog, names: Sequence[UUID], place: UUID, owner: UUID) -> It
                 ImageResult(image_id=one.id, sha256=one.sha256, label=LABELS[0], confidence=0.93, verdict=Verdict.CLEAR, scores=SCORES)
                 for one in chunk
             )
-            yield classification.judge(state, number, labels=LABELS, results=results, failures=(), provenance=None, by=ACTOR.id, at=now)
+            yield classification.judge(
+                state, number, plan=event, labels=LABELS, results=results, failures=(), provenance=None, by=ACTOR.id, at=now
+            )
             number += 1

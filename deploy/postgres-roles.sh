@@ -1,6 +1,17 @@
 #!/bin/sh
-# Runs once, on an empty database: the role of the processes, which cannot write the log except through es.append.
+# Runs on an empty database, and by hand when passwords change or roles are new: one role for each process, which cannot write the log except
+# through es.append, and bioscope_app for commands on the server. What each may do is granted by the migrations. Harmless to repeat.
 set -eu
-psql -v ON_ERROR_STOP=1 -U postgres -d bioscope -v password="$BIOSCOPE_APP_PASSWORD" <<'SQL'
-create role bioscope_app login password :'password';
+psql -v ON_ERROR_STOP=1 -U postgres -d bioscope \
+  -v app="$BIOSCOPE_APP_PASSWORD" -v api="$BIOSCOPE_API_PASSWORD" -v relay="$BIOSCOPE_RELAY_PASSWORD" \
+  -v projector="$BIOSCOPE_PROJECTOR_PASSWORD" -v inference="$BIOSCOPE_INFERENCE_PASSWORD" <<'SQL'
+select format('create role %I login', name)
+  from unnest(array['bioscope_app', 'bioscope_api', 'bioscope_relay', 'bioscope_projector', 'bioscope_inference']) name
+  where not exists (select from pg_roles where rolname = name)
+\gexec
+alter role bioscope_app password :'app';
+alter role bioscope_api password :'api';
+alter role bioscope_relay password :'relay';
+alter role bioscope_projector password :'projector';
+alter role bioscope_inference password :'inference';
 SQL

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain
 from uuid import UUID
 
 import msgspec
 
-from domain.errors import Conflict, Invalid
+from domain.errors import Conflict, Invalid, Refused
 from domain.events import Event, State, first, following
 from domain.values import ImageWarning, chunk_id
 
@@ -235,6 +236,7 @@ def judge(
     job: Classification,
     number: int,
     *,
+    plan: ClassificationPlanned | None,
     labels: tuple[str, ...],
     results: tuple[ImageResult, ...],
     failures: tuple[ImageFailure, ...],
@@ -242,7 +244,13 @@ def judge(
     by: UUID,
     at: datetime,
 ) -> ChunkJudged:
-    return ChunkJudged(
+    """The answer for chunk `number`. `plan` is the part of the job's plan that holds the chunk.
+
+    Raises Refused when the job has ended, when the chunk was not planned, and when the answer does not fit its images.
+    """
+    if job.phase.ended or job.deleted:
+        raise Refused("The job has ended")
+    judged = ChunkJudged(
         **first(chunk_id(job.id, number), by=by, at=at),
         job_id=job.id,
         number=number,
@@ -254,6 +262,56 @@ def judge(
         failures=failures,
         provenance=provenance,
     )
+    if (violation := violation_of(judged, job=job, plan=plan)) is not None:
+        raise Refused(violation)
+    return judged
+
+
+def violation_of(judged: ChunkJudged, *, job: Classification | None, plan: ClassificationPlanned | None) -> str | None:
+    """The first rule that an answer breaks, in words; None where it is in order.
+
+    `job` and `plan` are what the log holds of the job that the answer names: its request, and the part of its plan with this chunk. Whether
+    the job is still open, and the chunk not judged before, is not asked here. Migration 0010 holds the same rules.
+    """
+    if job is None or plan is None or plan.originator_id != job.id or judged.job_id != job.id:
+        return "the chunk was not planned"
+    planned = planned_images(plan, judged.number)
+    if planned is None:
+        return "the chunk was not planned"
+    if judged.originator_id != chunk_id(job.id, judged.number) or judged.originator_version != 1:
+        return "the event is not in the stream of its chunk"
+    if (judged.dataset_id, judged.model_name, judged.model_version) != (job.dataset_id, job.model_name, job.model_version):
+        return "the dataset or the model is not that of the job"
+    if judged.provenance is not None and judged.provenance.model_sha256 != job.model_sha256:
+        return "the model's sha256 is not that of the job"
+    return _wrong_images(judged, {image.id: image.sha256 for image in planned}) or _wrong_scores(judged)
+
+
+def planned_images(plan: ClassificationPlanned, number: int) -> Sequence[PlannedImage] | None:
+    """The images of chunk `number`; None where this part of a plan does not hold it."""
+    chunks = chunks_of(plan.images)
+    index = number - plan.first_chunk
+    return chunks[index] if 0 <= index < len(chunks) else None
+
+
+def _wrong_images(judged: ChunkJudged, planned: dict[UUID, str]) -> str | None:
+    answered = [one.image_id for one in chain[ImageResult | ImageFailure](judged.results, judged.failures)]
+    if not planned.keys() >= set(answered):
+        return "an image is not in the chunk"
+    if len(set(answered)) != len(answered):
+        return "an image is answered for twice"
+    if any(planned[result.image_id] != result.sha256 for result in judged.results):
+        return "an image's sha256 is not the planned one"
+    return None
+
+
+def _wrong_scores(judged: ChunkJudged) -> str | None:
+    for result in judged.results:
+        if result.label not in judged.labels or len(result.scores) != len(judged.labels):
+            return "a result does not fit the labels"
+        if not all(0 <= value <= 1 for value in (result.confidence, *result.scores)):
+            return "a score is not a number between 0 and 1"
+    return None
 
 
 def verdict_on(confidence: float, *, threshold: float, out_of_domain: bool) -> Verdict:

@@ -59,6 +59,12 @@ class LastAdministrator(Conflict):
         super().__init__("This is the last active administrator: make somebody else an administrator first")
 
 
+class Refused(DomainError):
+    """An event breaks a rule of the record. Correct programs never ask for it."""
+
+    code = "not_recorded"
+
+
 class VersionMismatch(DomainError):
     """If-Match named a version that is no longer the newest."""
 

@@ -17,7 +17,7 @@ NOT_READABLE = "not_readable"
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader found in the whole decoded file; the fields are those of ImageAccepted."""
+    """What a reader found in the whole decoded file, as ImageAccepted records it."""
 
     width: int
     height: int
@@ -48,7 +48,8 @@ class ImageUploaded(Event, frozen=True, kw_only=True):
 class ImageAccepted(Event, frozen=True, kw_only=True):
     """The whole file was decoded. `pixel_size_um` is the edge of a pixel in micrometres, where the file says it.
 
-    `reader` is the version of the code that decoded it; `warnings` what of the file was not used, assumed or converted.
+    `reader` is the version of the code that decoded it; `warnings` what of the file was not used, assumed or converted. `sha256` (hex)
+    names the bytes that were inspected; release 0.1.0 did not record it.
     """
 
     width: int
@@ -60,13 +61,15 @@ class ImageAccepted(Event, frozen=True, kw_only=True):
     pixel_size_um: float | None = None
     reader: int = 1
     warnings: tuple[ImageWarning, ...] = ()
+    sha256: str | None = None
 
 
 class ImageRejected(Event, frozen=True, kw_only=True):
-    """The file could not be decoded; `reason` is a code, `detail` a sentence for the user."""
+    """The file could not be decoded; `reason` is a code, `detail` a sentence for the user, `sha256` as in ImageAccepted."""
 
     reason: str
     detail: str
+    sha256: str | None = None
 
 
 class ImageReinspected(Event, frozen=True, kw_only=True):
@@ -156,11 +159,31 @@ def upload(
 
 
 def accept(image: Image, found: Inspection, *, by: UUID, at: datetime) -> list[ImageAccepted]:
-    return [] if image.inspected else [ImageAccepted(**following(image, by=by, at=at), **msgspec.structs.asdict(found))]
+    if image.inspected:
+        return []
+    return [ImageAccepted(**following(image, by=by, at=at), **msgspec.structs.asdict(found), sha256=image.sha256)]
 
 
 def reject(image: Image, *, reason: str, detail: str, by: UUID, at: datetime) -> list[ImageRejected]:
-    return [] if image.inspected else [ImageRejected(**following(image, by=by, at=at), reason=reason, detail=detail)]
+    if image.inspected:
+        return []
+    return [ImageRejected(**following(image, by=by, at=at), reason=reason, detail=detail, sha256=image.sha256)]
+
+
+def violation_of(inspection: ImageAccepted | ImageRejected, uploaded: Image | None) -> str | None:
+    """The first rule that a first inspection breaks, in words; None where it is in order.
+
+    `uploaded` is the image as its stream stood before. Migration 0010 holds the same rules.
+    """
+    if uploaded is None:
+        return "the image was not uploaded"
+    if uploaded.deleted:
+        return "the image was deleted"
+    if uploaded.inspected:
+        return "the image was inspected before"
+    if inspection.sha256 is not None and inspection.sha256 != uploaded.sha256:
+        return "the inspected sha256 is not the uploaded one"
+    return None
 
 
 def reinspect(image: Image, found: Inspection, *, outdated: Iterable[UUID] = (), by: UUID, at: datetime) -> list[ImageReinspected]:

@@ -45,10 +45,14 @@ class SignedHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """The first position at which the record is not what was written, and what is wrong there."""
+    """The first position at which the record is not what was written, and what is wrong there.
+
+    Not `tampered`: it is what was written, and says what cannot be.
+    """
 
     position: int
     what: str
+    tampered: bool = True
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,34 +62,45 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     finding: Finding | None
 
 
+def _wrong_place(event: Recorded, expected: int, digest: bytes) -> str | None:
+    if event.position != expected:
+        return f"missing: the log goes on with {event.position}"
+    return None if event.hash == digest else "the row, or the one before it, is not what was written"
+
+
 def verify(
     batches: Iterator[Sequence[Recorded]],
     *,
     heads: Sequence[SignedHead],
     keys: Sequence[Ed25519PublicKey],
     stored_head: tuple[int, bytes],
+    violation_of: Callable[[Recorded], str | None] = lambda _: None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Verified:
-    """Walk the whole log; the first position that was edited, deleted, reordered, inserted or cut off is named."""
+    """Walk the whole log; the first position that was edited, deleted, reordered, inserted or cut off is named, or breaks a rule.
+
+    `violation_of` gets each event in its turn.
+    """
     expected = {head.position: head for head in heads if head.genuine(keys)}
     previous, position = START, 0
 
-    def found(where: int, what: str) -> Verified:
-        return Verified(events=position, hash=previous.hex(), heads=len(expected), finding=Finding(position=where, what=what))
+    def found(where: int, what: str, *, tampered: bool = True) -> Verified:
+        finding = Finding(position=where, what=what, tampered=tampered)
+        return Verified(events=position, hash=previous.hex(), heads=len(expected), finding=finding)
 
     forged = [head for head in heads if not head.genuine(keys)]
     if forged:
         return found(forged[0].position, "a signed head does not carry this installation's signature")
     for batch in batches:
         for event in batch:
-            if event.position != position + 1:
-                return found(position + 1, f"missing: the log goes on with {event.position}")
             digest = link(previous, event)
-            if digest != event.hash:
-                return found(event.position, "the row, or the one before it, is not what was written")
+            if (wrong := _wrong_place(event, position + 1, digest)) is not None:
+                return found(position + 1, wrong)
             previous, position = digest, event.position
             if position in expected and expected[position].hash != previous.hex():
                 return found(position, "the chain was written anew: a signed head says otherwise")
+            if (violation := violation_of(event)) is not None:
+                return found(position, f"{event.type}: {violation}", tampered=False)
         progress(position)
     latest = max([*expected, stored_head[0]], default=0)
     if latest > position:

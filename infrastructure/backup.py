@@ -128,6 +128,7 @@ def restore(owner_url: str, blobs: Blobs, folder: Path, manifest: Manifest, *, p
             progress("tables", number, len(manifest.tables))
             _filled(connection, table, folder)
         connection.execute("alter table es.events enable trigger append_only")
+        connection.execute("call ops.fill_open_chunks()")
 
 
 def checked(folder: Path, root: Keys, *, progress: Progress = lambda *_: None) -> Manifest:

@@ -11,10 +11,11 @@ from uuid import UUID, uuid5
 
 import structlog
 
-from application.ports import Blobs, Closed, Command, Conflicted, Corrupted, Guard, Log
+from application.chunk_results import JobPlans, PlannedChunk, append_judgement
+from application.ports import Blobs, Command, Corrupted, Log
 from application.tasks import Task
 from domain import classification, model
-from domain.classification import ENDING, ChunkJudged, Classification, ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
+from domain.classification import ChunkJudged, Classification, ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
 from domain.errors import NotFound
 from domain.model import Version
 from domain.values import chunk_id
@@ -37,6 +38,7 @@ DEFAULT_LIMITS: Final = ImageLimits()
 OPEN_FOR: Final = 1.0  # seconds that a job once seen open counts as open; `append` asks again
 
 FAILS: Final = Unseen("model_failed", "The model could not be run on this image")
+DELETED: Final = Unseen("image_deleted", "The image was deleted before its turn.")
 REFUSED: Final = Unseen("model_refused", "The model's file is missing in the store or damaged, and was not used. Add the model again")
 
 UNSAFE: Final = Unseen("model_refused", "The model's file is not one that is run here, and was not used. The log says why")
@@ -68,27 +70,30 @@ class Classifier:
         self._worker, self._cpu, self._limits, self._look_by = worker, cpu, limits, look
         self._held = asyncio.Semaphore(GROUPS_HELD * pool.size)
         self._versions: dict[tuple[UUID, int], Version] = {}
-        self._jobs: dict[UUID, tuple[float, Classification]] = {}
+        self._plans = JobPlans(log)
+        self._seen_open: dict[UUID, float] = {}
 
     async def classify(self, task: Task) -> None:
         """Answer the task with one ChunkJudged, or with nothing where none is wanted any more. Raises Unavailable."""
         assert task.job is not None
         assert task.number is not None
         started = time.perf_counter()
-        job = await patiently(self._threads, self._open_job, task.job, task.number)
-        if job is None:
+        chunk = await patiently(self._threads, self._open_chunk, task.job, task.number)
+        if chunk is None:
             return
-        version = await patiently(self._threads, self._version, job)
-        looked = await self._looked(task.images, version)
+        images = await patiently(self._threads, self._plans.remaining, chunk.images)
+        version = await patiently(self._threads, self._version, chunk.job)
+        looked = await self._looked(images, version)
         seconds = time.perf_counter() - started
-        event = self._judged(job, task.number, task.images, version, looked)
-        written = await patiently(self._threads, self._append, job.id, event)
+        event = self._judged(chunk, images, version, looked)
+        command = Command(id=uuid5(event.originator_id, "judged"), actor=ACTOR, at=event.at, correlation_id=event.job_id)
+        written = await patiently(self._threads, append_judgement, self._log, command, event)
         IMAGES.labels("classified").inc(len(event.results))
         IMAGES.labels("failed").inc(len(event.failures))
         log.info(
             "chunk judged",
-            job=str(job.id),
-            chunk=task.number,
+            job=str(event.job_id),
+            chunk=event.number,
             images=len(event.results),
             failures=len(event.failures),
             seconds=round(seconds, 4),
@@ -100,19 +105,22 @@ class Classifier:
         await self._pool.run(WARM, version.sha256, version.record, into=type(None), lend=self._weights(version))
 
     # ---- what is wanted ----
-    def _open_job(self, job_id: UUID, number: int) -> Classification | None:
-        """None when the chunk is judged already, or its job has ended."""
-        if self._log.history(chunk_id(job_id, number)):
+    def _open_chunk(self, job: UUID, number: int) -> PlannedChunk | None:
+        """None when the chunk is judged already, its job has ended, or it was never planned."""
+        if self._log.event(chunk_id(job, number), 1) is not None or not self._is_open(job):
             return None
-        seen, job = self._jobs.get(job_id, (0.0, None))
-        if time.monotonic() - seen > OPEN_FOR:
-            job = self._log.load(job_id, classification.evolve)
-            if job is None or job.phase.ended or job.deleted:
-                self._jobs.pop(job_id, None)
-                return None
-            self._jobs = {known: place for known, place in self._jobs.items() if time.monotonic() - place[0] <= OPEN_FOR}
-            self._jobs[job_id] = time.monotonic(), job
-        return job
+        chunk = self._plans.chunk(job, number)
+        if chunk is None:
+            log.warning("task refused: the job has no such chunk", job=str(job), chunk=number)
+        return chunk
+
+    def _is_open(self, job: UUID) -> bool:
+        if time.monotonic() - self._seen_open.get(job, -OPEN_FOR) >= OPEN_FOR:
+            self._seen_open = {known: seen for known, seen in self._seen_open.items() if time.monotonic() - seen < OPEN_FOR}
+            if self._plans.has_ended(job):
+                return False
+            self._seen_open[job] = time.monotonic()
+        return True
 
     def _version(self, job: Classification) -> Version:
         """Versions never change. Raises NotFound when the log does not know it: then the task is older than this log."""
@@ -171,15 +179,19 @@ class Classifier:
         return {version.sha256: weights}
 
     # ---- saying so ----
-    def _judged(
-        self, job: Classification, number: int, images: Sequence[PlannedImage], version: Version, looked: Sequence[Looked]
-    ) -> ChunkJudged:
-        answers = list(zip(images, (answer for one in looked for answer in one.answers), strict=True))
+    def _judged(self, chunk: PlannedChunk, images: Sequence[PlannedImage], version: Version, looked: Sequence[Looked]) -> ChunkJudged:
+        """An image that was deleted gets no answer; where all were, each gets a failure, so that the job can end."""
+        answers: list[tuple[PlannedImage, Seen | Unseen]] = list(
+            zip(images, (answer for one in looked for answer in one.answers), strict=True)
+        )
+        if not answers:
+            answers = [(image, DELETED) for image in chunk.images]
         return classification.judge(
-            job,
-            number,
+            chunk.job,
+            chunk.number,
+            plan=chunk.plan,
             labels=version.labels,
-            results=tuple(_result(image, seen, job.threshold) for image, seen in answers if isinstance(seen, Seen)),
+            results=tuple(_result(image, seen, chunk.job.threshold) for image, seen in answers if isinstance(seen, Seen)),
             failures=tuple(
                 ImageFailure(image_id=image.id, reason=unseen.reason, detail=unseen.detail)
                 for image, unseen in answers
@@ -204,15 +216,6 @@ class Classifier:
             worker=self._worker,
             seconds=round(sum(one.seconds for one in by), 6),
         )
-
-    def _append(self, job: UUID, event: ChunkJudged) -> bool:
-        """False when somebody else was faster, or the job has ended meanwhile: then there is nothing left to say."""
-        command = Command(id=uuid5(event.originator_id, "judged"), actor=ACTOR, at=event.at, correlation_id=job)
-        try:
-            appended = self._log.append(command, event, guards=[Guard(stream=job, closed_by=ENDING)])
-        except (Conflicted, Closed, NotFound):
-            return False
-        return not appended.replayed
 
 
 def _runs(found: Sequence[bytes | Unseen]) -> Iterator[list[bytes] | Unseen]:

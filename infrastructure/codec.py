@@ -81,19 +81,7 @@ class Codec:
 
     def decode(self, stored: Encoded) -> Event:
         """Private fields of erased subjects read `[erased]`, and in a process without data keys all read `[sealed]`. Raises Undecodable."""
-        kind = EVENTS.get(stored.type)
-        if kind is None:
-            raise Undecodable(f"unknown event type {stored.type!r}")
-        try:
-            content = msgspec.json.decode(stored.data)
-            for version in range(stored.schema_version, kind.schema_version):
-                content = UPCASTERS[stored.type, version](content)
-            content |= {"originator_id": stored.stream, "originator_version": stored.version}
-            if stored.schema_version >= PRIVATE_SINCE.get(stored.type, 1):
-                self._open(kind, stored.event_id, content)
-            return msgspec.convert(content, kind)
-        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
-            raise Undecodable(f"{stored.type} version {stored.schema_version} at {stored.stream}/{stored.version}: {error}") from error
+        return _decoded(stored, self._open)
 
     def prefetch(self, stored: Iterable[Encoded]) -> None:
         """Bring the keys that these events need in one read."""
@@ -147,6 +135,27 @@ class Codec:
             return msgspec.json.decode(_unsealed(key, sealed, bound_to))
         except InvalidTag:
             raise ValueError(f"{field} does not open with its subject's key") from None
+
+
+def without_opening(stored: Encoded) -> Event:
+    """The event with its private fields as they are stored. Needs no key. Raises Undecodable."""
+    return _decoded(stored, lambda *_: None)
+
+
+def _decoded(stored: Encoded, open_private: Callable[[type[Event], UUID, dict[str, Any]], None]) -> Event:
+    kind = EVENTS.get(stored.type)
+    if kind is None:
+        raise Undecodable(f"unknown event type {stored.type!r}")
+    try:
+        content = msgspec.json.decode(stored.data)
+        for version in range(stored.schema_version, kind.schema_version):
+            content = UPCASTERS[stored.type, version](content)
+        content |= {"originator_id": stored.stream, "originator_version": stored.version}
+        if stored.schema_version >= PRIVATE_SINCE.get(stored.type, 1):
+            open_private(kind, stored.event_id, content)
+        return msgspec.convert(content, kind)
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+        raise Undecodable(f"{stored.type} version {stored.schema_version} at {stored.stream}/{stored.version}: {error}") from error
 
 
 def _fresh_id() -> UUID:

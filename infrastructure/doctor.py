@@ -31,12 +31,15 @@ from infrastructure.weak_settings import Finding, good, key_files, machine, weak
 __all__ = ["Finding", "examine", "refusals"]
 
 TIMEOUT_SECONDS: Final = 3
+ROLES_PAGE: Final = " (docs/operations.md, Database roles)"
 LOG_TOPIC: Final = "bioscope.events"
 DURABLE: Final = ("fsync", "full_page_writes", "synchronous_commit")
 DURABLE_SETTINGS: Final = "select name, setting from pg_settings where name = any(%s)"
 MAY_CHANGE_THE_LOG: Final = """select has_table_privilege('es.events', 'insert, update, delete, truncate')
   or has_any_column_privilege('es.events', 'insert, update')"""
 REGISTERED: Final = "select count(*) from es.events where originator_id = any(%s) and originator_version = 1"
+MAY_READ_KEYS: Final = "select has_table_privilege('es.secrets', 'select')"
+MAY_APPEND_ALL: Final = "select '*' = any (topics) from ops.writers where role = session_user"
 SOME_KEY: Final = "select owner, value from es.secrets where kind = 'key' limit 1"
 
 
@@ -88,9 +91,13 @@ def _postgres(given: Settings) -> Iterator[Finding]:
         check(given.postgres_url)
         yield good("postgres", f"{connection.info.server_version // 10000}, every migration is applied")
         if _one(connection, MAY_CHANGE_THE_LOG)[0]:
-            yield said("postgres", f"{connection.info.user} may change the log: the processes must be bioscope_app, or have its rights")
-        for owner, wrapped in connection.execute(SOME_KEY):
-            if (keys := _keys(given)).holds(Purpose.DATA_KEYS):
+            yield said(
+                "postgres", f"{connection.info.user} may change the log: give each process its own role, or all bioscope_app{ROLES_PAGE}"
+            )
+        if given.environment == "production" and connection.execute(MAY_APPEND_ALL).fetchone() == (True,):
+            yield weak("postgres", f"{connection.info.user} may append events of every type: give each process its own role{ROLES_PAGE}")
+        if _one(connection, MAY_READ_KEYS)[0] and (keys := _keys(given)).holds(Purpose.DATA_KEYS):
+            for owner, wrapped in connection.execute(SOME_KEY):
                 _unwrap(keys, owner, wrapped)
                 yield good("root key", "is that of this database")
 

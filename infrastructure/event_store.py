@@ -1,6 +1,6 @@
 """The event log: the library's application over our mapper and a recorder, behind the port that use cases know."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from eventsourcing.application import AggregateNotFoundError, Application
 from eventsourcing.persistence import ApplicationRecorder, IntegrityError, JSONTranscoder, Mapper, StoredEvent, Transcoder
 
 from application.ports import Appended, Claim, Closed, Command, Conflicted, Evolve, Guard, Recorded, Release, S, Secret
-from domain.errors import KeyReused, NotFound, Taken
+from domain.errors import KeyReused, NotFound, Refused, Taken
 from domain.events import Event
 from infrastructure.codec import Codec, KeyDestroyed
 from infrastructure.group_commit import Append, Outcome
@@ -125,6 +125,12 @@ class EventLog:
     def history(self, stream: UUID) -> Sequence[Recorded]:
         return self.recorder.select_stream(stream)  # type: ignore[no-any-return]
 
+    def event(self, stream: UUID, version: int) -> Recorded | None:
+        return self.recorder.select_event(stream, version)  # type: ignore[no-any-return]
+
+    def having(self, streams: Collection[UUID], *kinds: type[Event]) -> set[UUID]:
+        return self.recorder.select_having(streams, [kind.__name__ for kind in kinds])  # type: ignore[no-any-return]
+
     def decode(self, recorded: Recorded) -> Event:
         return self.codec.decode(encoded_from(recorded))
 
@@ -164,6 +170,8 @@ def _appended(outcome: Outcome) -> Appended:
             raise Closed("This was deleted or has ended already")
         case "taken":
             raise _taken(outcome.detail)
+        case "refused":
+            raise Refused(f"The record does not take this: {outcome.detail}")
         case other:
             raise AssertionError(other)
 

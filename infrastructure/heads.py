@@ -13,6 +13,7 @@ from infrastructure.audit_chain import SignedHead, Verified, verify
 from infrastructure.event_store import EventLog
 from infrastructure.keys import Keys
 from infrastructure.objects import open_blobs
+from infrastructure.record_audit import RecordAudit
 from infrastructure.security.key_ring import Purpose
 from infrastructure.security.process_keys import operator_keys
 from infrastructure.settings import Settings
@@ -101,7 +102,7 @@ class Shelf:
 
 
 def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, progress: Callable[[int], None] = lambda _: None) -> Verified:
-    """Walk the whole log, and compare it with every head ever signed, in the database and off it. Raises Unavailable, WrongRootKey."""
+    """Walk the whole log: its chain, every head ever signed, and the rules of the record. Raises Unavailable, WrongRootKey."""
     keys = operator_keys(given)
     shelf = Shelf(blobs or open_blobs(given, keys))
     table = [
@@ -112,7 +113,8 @@ def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, prog
     elsewhere = shelf.everything(since=since, until=datetime.now(UTC).date() + A_DAY)
     (head,) = log.recorder.rows(NEWEST)
     batches = _batches(log, until=head[0])
-    return verify(batches, heads=[*table, *elsewhere], keys=keys.public(Purpose.HEADS), stored_head=head, progress=progress)
+    public, rules = keys.public(Purpose.HEADS), RecordAudit(log)
+    return verify(batches, heads=[*table, *elsewhere], keys=public, stored_head=head, violation_of=rules.violation_of, progress=progress)
 
 
 def _batches(log: EventLog, *, until: int) -> Iterator[Sequence[Recorded]]:

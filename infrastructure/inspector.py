@@ -5,7 +5,7 @@ from concurrent.futures import Executor
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import structlog
 
@@ -13,7 +13,6 @@ from application.derivatives import MEDIA_TYPE, preview_of, thumbnail_of
 from application.ports import Blobs, Command, Conflicted, Log
 from application.tasks import Task
 from domain import image
-from domain.classification import PlannedImage
 from domain.image import Image, ImageAccepted, ImageRejected
 from infrastructure.blame import ACTOR, blamed, bytes_of
 from infrastructure.figures import IMAGES
@@ -40,19 +39,21 @@ class Inspector:
 
     async def inspect(self, task: Task) -> None:
         """Answer for each image of the task, unless it was deleted or answered for. Raises Unavailable."""
-        await asyncio.gather(*(self._inspect(one) for one in task.images))
+        await asyncio.gather(*(self._inspect(image_id) for image_id in task.image_ids))
 
-    async def _inspect(self, planned: PlannedImage) -> None:
+    async def _inspect(self, image_id: UUID) -> None:
+        """The bytes are those that the log names: a task is only a reference."""
         async with self._held:
-            if await patiently(self._threads, self._waiting, planned) is None:
+            state = await patiently(self._threads, self._waiting, image_id)
+            if state is None:
                 return
-            found = await self._look(planned.sha256)
+            found = await self._look(state.sha256)
             if isinstance(found, Inspected):
-                await patiently(self._threads, self._put, planned.sha256, found)
-            said = await patiently(self._threads, self._say, planned, found)
+                await patiently(self._threads, self._put, state.sha256, found)
+            said = await patiently(self._threads, self._say, image_id, found)
         reason = found.reason if isinstance(found, Unseen) else None
         IMAGES.labels("rejected" if reason else "inspected").inc()
-        log.info("image inspected", image=str(planned.id), rejected=reason, written=said)
+        log.info("image inspected", image=str(image_id), rejected=reason, written=said)
 
     async def _look(self, sha256: str) -> Inspected | Unseen:
         """A call that fails is repeated once: what broke the child may have been somebody else."""
@@ -83,20 +84,20 @@ class Inspector:
         if found.preview is not None:
             self._blobs.put_derived(preview_of(sha256, found.reader), found.preview, MEDIA_TYPE)
 
-    def _waiting(self, planned: PlannedImage) -> Image | None:
-        """None when nobody waits for an answer."""
-        state = self._log.load(planned.id, image.evolve)
+    def _waiting(self, image_id: UUID) -> Image | None:
+        """None when nobody waits for an answer, or there is no such image."""
+        state = self._log.load(image_id, image.evolve)
         return None if state is None or state.deleted or state.inspected else state
 
-    def _say(self, planned: PlannedImage, found: Inspected | Unseen) -> bool:
+    def _say(self, image_id: UUID, found: Inspected | Unseen) -> bool:
         """False when there was nothing to say any more."""
         for _ in range(ATTEMPTS):
-            state = self._waiting(planned)
+            state = self._waiting(image_id)
             if state is None:
                 return False
             events = _decided(state, found)
             try:
-                self._log.append(Command(id=uuid4(), actor=ACTOR, at=events[0].at), *events, subject=planned.id)
+                self._log.append(Command(id=uuid4(), actor=ACTOR, at=events[0].at), *events, subject=image_id)
             except Conflicted:
                 continue
             return True

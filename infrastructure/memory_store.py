@@ -1,7 +1,8 @@
 """The in-memory twin of the Postgres recorder: the library's own, with our columns, guards, claims and command ids."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -10,10 +11,14 @@ from eventsourcing.popo import POPOApplicationRecorder
 
 from application.hash_chain import START, chained
 from application.ports import Recorded
-from infrastructure.codec import Encoded
+from domain import classification, image
+from domain.classification import ChunkJudged, ClassificationPlanned
+from domain.events import Event
+from domain.image import ImageAccepted, ImageRejected
+from infrastructure.codec import Encoded, Undecodable, without_opening
 from infrastructure.group_commit import Append, Outcome, meta_of
 from infrastructure.keys import Keys
-from infrastructure.recorder import Stored, insert_events
+from infrastructure.recorder import Stored, encoded_from, insert_events
 from infrastructure.security.keyed_digest import ClaimDigests
 
 
@@ -36,7 +41,9 @@ class MemoryRecorder(POPOApplicationRecorder):
 
     def insert(self, events: Sequence[Encoded], append: Append) -> Outcome:
         with self._database_lock:
-            refused = self._replayed(append) or self._guarded(append) or self._claimed(append)
+            refused = (
+                self._replayed(append) or self._guarded(append) or self._outdated(events) or self._claimed(append) or self._ruled(events)
+            )
             if refused is not None:
                 return refused
             try:
@@ -44,6 +51,45 @@ class MemoryRecorder(POPOApplicationRecorder):
             except IntegrityError:
                 return Outcome("conflict", None, None, None)
             return self._keep(events, append)
+
+    def _outdated(self, events: Sequence[Encoded]) -> Outcome | None:
+        begun = {event.stream: event.version for event in reversed(events)}
+        stale = any(len(self.select_stream(stream)) != version - 1 for stream, version in begun.items())
+        return Outcome("conflict", None, None, None) if stale else None
+
+    def _ruled(self, events: Sequence[Encoded]) -> Outcome | None:
+        """The rules of migration 0010."""
+        for place, event in enumerate(events):
+            violation = None
+            if event.type == ChunkJudged.__name__:
+                violation = self._wrong_judgement(event)
+            elif event.type in {ImageAccepted.__name__, ImageRejected.__name__}:
+                earlier = [without_opening(one) for one in events[:place] if one.stream == event.stream]
+                state = self._folded(event.stream, image.evolve, earlier)
+                violation = image.violation_of(without_opening(event), state)  # type: ignore[arg-type]
+            if violation is not None:
+                return Outcome("refused", None, None, violation)
+        return None
+
+    def _wrong_judgement(self, event: Encoded) -> str | None:
+        try:
+            judged = without_opening(event)
+        except Undecodable:
+            return "the event cannot be read"
+        assert isinstance(judged, ChunkJudged)
+        job = self._folded(judged.job_id, classification.evolve)
+        if job is not None and (job.phase.ended or job.deleted):
+            return "the job has ended"
+        parts = (without_opening(encoded_from(one)) for one in self.select_stream(judged.job_id))
+        plans = (part for part in parts if isinstance(part, ClassificationPlanned))
+        plan = next((one for one in plans if classification.planned_images(one, judged.number) is not None), None)
+        return classification.violation_of(judged, job=job, plan=plan)
+
+    def _folded(self, stream: UUID, evolve: Any, more: Sequence[Event] = ()) -> Any:
+        state = None
+        for event in chain((without_opening(encoded_from(recorded)) for recorded in self.select_stream(stream)), more):
+            state = evolve(state, event)
+        return state
 
     def _replayed(self, append: Append) -> Outcome | None:
         known = self._commands.get(append.command.id)
@@ -113,6 +159,14 @@ class MemoryRecorder(POPOApplicationRecorder):
     def select_stream(self, stream: UUID) -> list[Recorded]:
         with self._database_lock:
             return [one for one in self._log if one.stream == stream]
+
+    def select_event(self, stream: UUID, version: int) -> Recorded | None:
+        return next((one for one in self.select_stream(stream) if one.version == version), None)
+
+    def select_having(self, streams: Collection[UUID], types: Sequence[str]) -> set[UUID]:
+        wanted, named = set(streams), set(types)
+        with self._database_lock:
+            return {one.stream for one in self._log if one.stream in wanted and one.type in named}
 
     def select_command(self, command: UUID) -> tuple[bytes | None, int, UUID | None] | None:
         return self._commands.get(command)

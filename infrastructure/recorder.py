@@ -1,6 +1,6 @@
 """The library's recorder on Postgres: reads on a pool, writes through the group commit, one round trip a batch."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -122,6 +122,15 @@ class PostgresRecorder(ApplicationRecorder):
     def select_stream(self, stream: UUID) -> list[Recorded]:
         query = f"select {EVENT_COLUMNS} from es.events where originator_id = %s order by originator_version"  # noqa: S608
         return [recorded_from(row) for row in self.rows(query, stream)]
+
+    def select_event(self, stream: UUID, version: int) -> Recorded | None:
+        query = f"select {EVENT_COLUMNS} from es.events where originator_id = %s and originator_version = %s"  # noqa: S608
+        found = self.rows(query, stream, version)
+        return recorded_from(found[0]) if found else None
+
+    def select_having(self, streams: Collection[UUID], types: Sequence[str]) -> set[UUID]:
+        query = "select distinct originator_id from es.events where originator_id = any(%s) and topic = any(%s)"
+        return {stream for (stream,) in self.rows(query, list(streams), list(types))} if streams else set()
 
     def max_notification_id(self) -> int | None:
         return self.rows("select position from es.head")[0][0] or None

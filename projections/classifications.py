@@ -153,7 +153,9 @@ def failure_keys(happened: Happened) -> Iterable[tuple[UUID, int]]:
     return {result_id(event.job_id, one.image_id): index for index, one in enumerate(event.failures)}.items()
 
 
-def failure_fold(key: tuple[UUID, int], _: FailureRow | None, happened: Happened, __: Look) -> FailureRow | None:
+def failure_fold(key: tuple[UUID, int], first: FailureRow | None, happened: Happened, _: Look) -> FailureRow | None:
+    if first is not None:
+        return first
     event = happened.event
     assert isinstance(event, ChunkJudged)
     failure = event.failures[key[1]]
@@ -168,7 +170,7 @@ def failure_fold(key: tuple[UUID, int], _: FailureRow | None, happened: Happened
     )
 
 
-FAILURES = Table("failures", FailureRow, (ChunkJudged,), failure_keys, failure_fold, loads=False)
+FAILURES = Table("failures", FailureRow, (ChunkJudged,), failure_keys, failure_fold, loads=False, first_stays=True)
 
 
 # ---- queries -----------------------------------------------------------------------------------------------------------------------

@@ -47,7 +47,9 @@ class MemoryDatabase:
     def change(self, target: Target, changes: Changes) -> None:
         for written in changes.rows:
             rows = self.tables[written.table.name]
-            rows.update({_key(written.table, row): row for row in written.upserts})
+            for row in written.upserts:
+                key = _key(written.table, row)
+                rows[key] = rows.get(key, row) if written.table.first_stays else row
             for key in written.deletes:
                 rows.pop(key, None)
         self._hide(changes)
@@ -168,15 +170,13 @@ class MemoryWork:
         chunks = self._waiting_chunks()
         return [_open_job(job, chunks[job.id][:most]) for job in jobs[:JOBS_MOST] if job.id in chunks]
 
-    def to_inspect(self, most: int) -> list[PlannedImage]:
+    def to_inspect(self, most: int) -> list[UUID]:
         waiting = [
             work
             for work in self._table("work")
             if work.kind is Kind.INSPECT and work.id not in self._database.releases and self._stands(work.dataset_id)
         ]
-        images = self._tables["images"]
-        found = [images[work.id] for work in sorted(waiting, key=lambda work: work.position) if work.id in images]
-        return [PlannedImage(image.id, image.sha256) for image in found[:most]]
+        return [work.id for work in sorted(waiting, key=lambda work: work.position)[:most]]
 
     def jobs(self, ids: Collection[UUID]) -> dict[UUID, OpenJob]:
         jobs = self._tables["classifications"]
@@ -274,15 +274,4 @@ def used(database: MemoryDatabase, names: Iterable[str], *, head: int) -> set[st
 
 
 def _open_job(row: Any, waiting: Sequence[Chunk]) -> OpenJob:
-    return OpenJob(
-        id=row.id,
-        position=row.position,
-        dataset_id=row.dataset_id,
-        image_id=row.image_id,
-        model_id=row.model_id,
-        model_name=row.model_name,
-        model_version=row.model_version,
-        model_sha256=row.model_sha256,
-        threshold=row.threshold,
-        waiting=tuple(waiting),
-    )
+    return OpenJob(id=row.id, position=row.position, image_id=row.image_id, waiting=tuple(waiting))

@@ -43,8 +43,8 @@ WAITING = f"""select c.*, w.waiting from (
       where w.job = c.id and r.id is null order by w.number limit %(most)s
     ) w
   ) w where w.waiting is not null"""  # noqa: S608 - constants
-TO_INSPECT = """select i.id, i.sha256 from work w join datasets d on d.id = w.dataset_id and not d.deleted
-    join images i on i.id = w.id left join ops.releases r on r.id = w.id
+TO_INSPECT = """select w.id from work w join datasets d on d.id = w.dataset_id and not d.deleted
+    left join ops.releases r on r.id = w.id
   where w.kind = 'inspect' and r.id is null order by w.position limit %(most)s"""
 JOBS = "select c.*, '[]'::json as waiting from classifications c where c.id = any(%(ids)s)"
 IMAGES_OF = "select id, images from work where id = any(%(ids)s)"
@@ -99,8 +99,8 @@ class PostgresWork:
     def waiting(self, *, urgent: bool, most: int) -> list[OpenJob]:
         return self._rows(WAITING, OpenJob, urgent=urgent, most=most, jobs=JOBS_MOST)
 
-    def to_inspect(self, most: int) -> list[PlannedImage]:
-        return self._rows(TO_INSPECT, PlannedImage, most=most)
+    def to_inspect(self, most: int) -> list[UUID]:
+        return [found.id for found in self._rows(TO_INSPECT, Found, most=most)]
 
     def jobs(self, ids: Collection[UUID]) -> dict[UUID, OpenJob]:
         return {job.id: job for job in self._rows(JOBS, OpenJob, ids=list(ids))}

@@ -37,9 +37,9 @@ def _statements(table: Table) -> Statements:
         load=SQL("select coalesce(json_agg(t), '[]')::text from {table} t where {key} = any(%s)").format(**names).as_bytes(),
         upsert=SQL(
             "insert into {table} ({columns}) select {columns} from json_populate_recordset(null::{table}, %s::json)"
-            " on conflict ({key}) do update set {sets}"
+            " on conflict ({key}) do {otherwise}"
         )
-        .format(**names, sets=SQL(", ").join(sets))
+        .format(**names, otherwise=SQL("nothing") if table.first_stays else SQL("update set ") + SQL(", ").join(sets))
         .as_bytes(),
         delete=SQL("delete from {table} t using json_populate_recordset(null::{table}, %s::json) k where {same}")
         .format(**names, same=SQL(" and ").join(same))

@@ -39,8 +39,10 @@ def keys(happened: Happened) -> Iterable[tuple[UUID, int]]:
     return {result_id(event.job_id, one.image_id): index for index, one in enumerate(event.results)}.items()
 
 
-def fold(key: tuple[UUID, int], _: Result | None, happened: Happened, look: Look) -> Result | None:
-    """A result is never changed; one whose job or image is gone already is born hidden."""
+def fold(key: tuple[UUID, int], first: Result | None, happened: Happened, look: Look) -> Result | None:
+    """The first result of an image in a job is never changed; one whose job or image is gone already is born hidden."""
+    if first is not None:
+        return first
     event = happened.event
     assert isinstance(event, ChunkJudged)
     seen = event.results[key[1]]
@@ -62,7 +64,7 @@ def fold(key: tuple[UUID, int], _: Result | None, happened: Happened, look: Look
     )
 
 
-TABLE = Table("results", Result, (ChunkJudged,), keys, fold, loads=False)
+TABLE = Table("results", Result, (ChunkJudged,), keys, fold, loads=False, first_stays=True)
 
 
 # ---- outdated results --------------------------------------------------------------------------------------------------------------

@@ -50,13 +50,7 @@ class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
 
     id: UUID
     position: int
-    dataset_id: UUID
     image_id: UUID | None
-    model_id: UUID
-    model_name: str
-    model_version: int
-    model_sha256: str
-    threshold: float
     waiting: tuple[Chunk, ...]
 
 
@@ -119,7 +113,7 @@ class OpenWork(Protocol):
     def waiting(self, *, urgent: bool, most: int) -> Sequence[OpenJob]:
         """Running jobs with work that nobody was given, the oldest first, each with its first `most` chunks; `urgent`: for one image."""
 
-    def to_inspect(self, most: int) -> Sequence[PlannedImage]:
+    def to_inspect(self, most: int) -> Sequence[UUID]:
         """The first images that nobody was given to inspect."""
 
     def jobs(self, ids: Collection[UUID]) -> Mapping[UUID, OpenJob]:
@@ -191,28 +185,11 @@ def fair(jobs: Sequence[OpenJob], releases: Iterable[Release], *, room: int) -> 
     return chosen
 
 
-def classify(job: OpenJob, chunk: Chunk, images: Sequence[PlannedImage], *, deleted: Collection[UUID], attempt: int = 1) -> Outgoing | None:
-    """None when all images of the chunk have been deleted meanwhile."""
-    left = tuple(image for image in images if image.id not in deleted)
-    if not left:
-        return None
-    task = Task(
-        kind=Kind.CLASSIFY,
-        images=left,
-        attempt=attempt,
-        job=job.id,
-        number=chunk.number,
-        dataset=job.dataset_id,
-        model_id=job.model_id,
-        model_name=job.model_name,
-        model_version=job.model_version,
-        model_sha256=job.model_sha256,
-        threshold=job.threshold,
-    )
-    return Outgoing(URGENT if job.image_id else BULK, task)
+def classify(job: OpenJob, chunk: Chunk, *, attempt: int = 1) -> Outgoing:
+    return Outgoing(URGENT if job.image_id else BULK, Task(kind=Kind.CLASSIFY, attempt=attempt, job=job.id, number=chunk.number))
 
 
-def inspect(images: Sequence[PlannedImage], *, attempt: int = 1) -> list[Outgoing]:
+def inspect(images: Sequence[UUID], *, attempt: int = 1) -> list[Outgoing]:
     """Tasks of at most INSPECT_MOST images."""
     bursts = [tuple(images[start : start + INSPECT_MOST]) for start in range(0, len(images), INSPECT_MOST)]
-    return [Outgoing(BULK, Task(kind=Kind.INSPECT, images=burst, attempt=attempt)) for burst in bursts]
+    return [Outgoing(BULK, Task(kind=Kind.INSPECT, image_ids=burst, attempt=attempt)) for burst in bursts]

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from application.changes import change, existing
+from application.chunk_results import JobPlans, append_judgement
 from application.ports import Command, Conflicted, Log
 from application.tasks import Kind
 from domain import classification, image
@@ -56,6 +57,7 @@ class Scheduler:
     def __init__(self, work: Callable[[], OpenWork], events: Log, *, lease: float, attempts: int) -> None:
         self._open, self._log = work, events
         self._lease, self._attempts = timedelta(seconds=lease), attempts
+        self._plans = JobPlans(events)
         self._there: OpenWork | None = None
         self._leading = False
         self._tidied = 0.0
@@ -154,7 +156,6 @@ class Scheduler:
             return []
         log.warning("given out again", works=len(missing))
         jobs = self._work.jobs({release.job for release in missing if release.job})
-        images = self._work.images_of([release.id for release in missing])
         chunks = [
             (jobs[release.job], Chunk(id=release.id, number=release.number), release.attempts + 1)
             for release in missing
@@ -163,10 +164,11 @@ class Scheduler:
         uninspected = [release for release in missing if release.kind is Kind.INSPECT]
         return [
             *self._tasks(chunks),
-            *(one for release in uninspected for one in inspect(images.get(release.id, ()), attempt=release.attempts + 1)),
+            *(one for release in uninspected for one in inspect([release.id], attempt=release.attempts + 1)),
         ]
 
     def _tasks(self, chunks: Sequence[tuple[OpenJob, Chunk, int]]) -> list[Outgoing]:
+        """A chunk whose images have all been deleted meanwhile is ended here."""
         if not chunks:
             return []
         images = self._work.images_of([chunk.id for _, chunk, _ in chunks])
@@ -174,31 +176,31 @@ class Scheduler:
         tasks: list[Outgoing] = []
         for job, chunk, attempt in chunks:
             covered = images.get(chunk.id, ())
-            task = classify(job, chunk, covered, deleted=deleted, attempt=attempt)
-            if task is not None:
-                tasks.append(task)
+            if not all(one.id in deleted for one in covered):
+                tasks.append(classify(job, chunk, attempt=attempt))
             elif covered:
-                self._fail_chunk(job.id, chunk.number, covered, reason=GONE, detail="The image was deleted before its turn.")
+                self._fail_chunk(job.id, chunk.number, reason=GONE, detail="The image was deleted before its turn.")
         return tasks
 
     # ---- giving up ----
     def _give_up(self, release: Release) -> None:
         log.error("given up", work=str(release.id), kind=release.kind, attempts=release.attempts)
         if release.job is not None and release.number is not None:
-            covered = self._work.images_of([release.id]).get(release.id, ())
             detail = f"No worker could finish it in {release.attempts} attempts."
-            self._fail_chunk(release.job, release.number, covered, reason=LOST, detail=detail)
+            self._fail_chunk(release.job, release.number, reason=LOST, detail=detail)
         else:
             self._reject(release.id)
         self._work.given_up(release.id)
 
-    def _fail_chunk(self, job: UUID, number: int, images: Sequence[PlannedImage], *, reason: str, detail: str) -> None:
-        failures = tuple(ImageFailure(image_id=one.id, reason=reason, detail=detail) for one in images)
+    def _fail_chunk(self, job: UUID, number: int, *, reason: str, detail: str) -> None:
+        """Every image of the chunk fails, as the log planned it."""
+        chunk = self._plans.chunk(job, number)
+        if chunk is None or self._plans.has_ended(job):
+            return
+        failures = tuple(ImageFailure(image_id=one.id, reason=reason, detail=detail) for one in chunk.images)
         nothing = {"labels": (), "results": (), "provenance": None}
-        self._decide(
-            job,
-            lambda state: [classification.judge(state, number, **nothing, failures=failures, by=ACTOR.id, at=_now())],  # type: ignore[arg-type]
-        )
+        judged = classification.judge(chunk.job, number, plan=chunk.plan, **nothing, failures=failures, by=ACTOR.id, at=_now())  # type: ignore[arg-type]
+        append_judgement(self._log, Command(id=uuid4(), actor=ACTOR, at=judged.at), judged)
 
     def _reject(self, image_id: UUID) -> None:
         """Whoever describes the image meanwhile must not keep it waiting for ever."""

@@ -26,7 +26,7 @@ class Table(NamedTuple):
 
     Events of other `kinds` do not touch it. `keys` names the rows that an event touches; `fold` says what becomes of one of them (None:
     there is none). Both are pure, and take every event of those kinds. A table whose rows are never changed by a later event does not
-    load them (`loads`).
+    load them (`loads`). Where the first row of a key stays for ever (`first_stays`), a later one is not written.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Table(NamedTuple):
     fold: Callable[[Key, Any, Happened, Look], Any]
     key: tuple[str, ...] = ("id",)
     loads: bool = True
+    first_stays: bool = False
 
 
 class Touched(NamedTuple):

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 
 from infrastructure.embedded.broker import Broker
-from infrastructure.embedded.postgres import Postgres
+from infrastructure.embedded.postgres import APP_ROLE, Postgres
 from infrastructure.embedded.redis import Redis
 from infrastructure.postgres.schema import migrate
 from infrastructure.settings import Settings
-from infrastructure.supervisor import ensure_root_key
+from infrastructure.supervisor import PROCESSES, ensure_root_key
 from tests.kafka.fixture import kafka_url
 
 __all__ = ["kafka_url"]
@@ -35,7 +35,7 @@ def anyio_backend():
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory):
     """One Postgres for the whole run."""
-    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+    with Postgres(tmp_path_factory.mktemp("postgres"), roles=[APP_ROLE, *(process.role for process in PROCESSES)]) as server:
         with psycopg.connect(server.url(user="postgres", database="postgres"), autocommit=True) as connection:
             connection.execute(f"create database {TEMPLATE}")
         migrate(server.url(user="postgres", database=TEMPLATE))

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -81,6 +82,14 @@ def test_each_service_has_the_keys_of_its_process_and_none_has_the_root_key():
         assert given.get("BIOSCOPE_KEY_FILE") == (f"/run/secrets/{keys}" if keys else None), name
         assert "BIOSCOPE_ROOT_KEY_FILE" not in given, name
     assert not [secret for secret in COMPOSE["secrets"].values() if "root" in secret["file"]]
+
+
+def test_every_process_signs_in_to_the_database_with_its_own_role():
+    for name, service in OURS.items():
+        role = "app" if name == "migrate" else name
+        assert urlsplit(filled_in(service["environment"]["BIOSCOPE_POSTGRES_URL"])).username == f"bioscope_{role}"
+        passwords = set(re.findall(r"\$\{(\w+PASSWORD)", str(service["environment"])))
+        assert passwords - {"BIOSCOPE_OWNER_PASSWORD"} == {f"BIOSCOPE_{role.upper()}_PASSWORD"}, name
 
 
 def test_every_process_has_a_service_that_runs_it():

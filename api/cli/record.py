@@ -21,14 +21,16 @@ def audit() -> None:
 @audit.command()
 @DATA
 def verify(data: Path | None) -> None:
-    """Walk the whole log; name the first position that was edited, deleted, reordered, inserted or cut off. Exit code 4 then."""
+    """Walk the whole log; name the first position that was edited, deleted, reordered, inserted or cut off, or that breaks a rule of the
+    record. Exit code 4 then."""
     from infrastructure.container import verified
 
     given = running(data)
     with the_log(given) as log:
         found = verified(given, log)
     if found.finding:
-        fail(f"tampered at position {found.finding.position}: {found.finding.what}", TAMPERED)
+        verdict = "tampered" if found.finding.tampered else "against the rules"
+        fail(f"{verdict} at position {found.finding.position}: {found.finding.what}", TAMPERED)
     out.print(f"[green]intact[/green]: {found.events} events, {found.heads} signed heads, hash {found.hash[:16]}…")
 
 

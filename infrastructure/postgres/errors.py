@@ -22,7 +22,7 @@ def database_error(error: BaseException) -> DatabaseAway | DatabaseRefused | Non
     match error:
         case errors.InsufficientPrivilege():
             return DatabaseRefused(
-                f"the database refuses this ({_reason(error)}). The processes use the role bioscope_app;"
+                f"the database refuses this ({_reason(error)}). Each process uses its own role, commands use bioscope_app;"
                 " migrate, restore and rebuild need the owner's URL: set BIOSCOPE_POSTGRES_OWNER_URL"
             )
         case errors.ReadOnlySqlTransaction():

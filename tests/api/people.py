@@ -5,6 +5,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
+from application.chunk_results import JobPlans
 from application.ports import Command
 from domain import classification, image, model
 from domain.access import Actor
@@ -82,11 +83,13 @@ class Workers:
 
     async def judge(self, job, results=(), failures=(), *, confidence=0.9, at=None):
         """A chunk's answer: `results` and `failures` are image ids."""
-        about = {"sha256": SHA256, "label": "round", "confidence": confidence, "verdict": Verdict.CLEAR}
-        seen = tuple(ImageResult(image_id=UUID(one), **about, scores=(confidence, 1 - confidence)) for one in results)
+        chunk = JobPlans(self.log).chunk(UUID(job), 0)
+        planned = {str(image.id): image.sha256 for image in chunk.images}
+        about = {"label": "round", "confidence": confidence, "verdict": Verdict.CLEAR, "scores": (confidence, 1 - confidence)}
+        seen = tuple(ImageResult(image_id=UUID(one), sha256=planned[one], **about) for one in results)
         failed = tuple(ImageFailure(image_id=UUID(one), reason="damaged_image", detail="It is torn.") for one in failures)
         answer = {"labels": LABELS, "results": seen, "failures": failed, "provenance": None, "by": SYSTEM.id, "at": at or now()}
-        await self._change(job, classification, lambda it: classification.judge(it, 0, **answer))
+        await self._change(job, classification, lambda it: classification.judge(it, 0, plan=chunk.plan, **answer))
 
     async def complete(self, job, *, succeeded, failed=0):
         told = {"succeeded": succeeded, "failed": failed, "by": SYSTEM.id}

@@ -182,7 +182,8 @@ class World:
         made = [dataset.create(ids["dataset_id"], name="cells", description=None, **by)]
         if how in GRANTS:
             made += dataset.share(dataset.evolve(None, made[0]), user=person.id, grant=GRANTS[how], **by)
-        self._append(made + self._image(ids, by) + self._job(ids, by) + self._device(ids, by))
+        for event in made + self._image(ids, by) + self._job(ids, by) + self._device(ids, by):
+            self._append([event])
         user_id = person.id if how == "own" else self.person(Role.RESEARCHER).id
         signed = self.given.blobs.signed_url(self.blob, filename="x.jpg", media_type="image/jpeg", inline=True, seconds=600)
         also = {"about": ids["dataset_id"], "name_or_id": "pbc8", "kind": "ImageUploaded", "name": "plain.css"}
@@ -215,7 +216,7 @@ class World:
         seen = ImageResult(
             image_id=ids["image_id"], sha256=self.blob, label="round", confidence=0.9, verdict=Verdict.CLEAR, scores=(0.9, 0.1)
         )
-        return [*events, classification.judge(job, 0, labels=LABELS, results=(seen,), failures=(), provenance=None, **by)]
+        return [*events, classification.judge(job, 0, plan=events[-1], labels=LABELS, results=(seen,), failures=(), provenance=None, **by)]
 
     def _device(self, ids, by):
         about_it = {"name": "scope", "hostname": f"scope{next(numbers)}", "location": None, "firmware_version": None}

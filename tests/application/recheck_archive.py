@@ -111,9 +111,9 @@ class Archive:
         job = self.log.load(asked[0].originator_id, classification.evolve)
         seen = {"label": "round", "confidence": score, "verdict": Verdict.CLEAR, "scores": (score, 1 - score)}
         answer = {"labels": LABELS, "results": (ImageResult(image_id=image_id, sha256=sha256, **seen),), "failures": ()}
-        made = {"model_sha256": "", "runtime": "", "provider": "", "decoder": "", "cpu": "", "worker": "", "seconds": 0.0}
+        made = {"model_sha256": job.model_sha256, "runtime": "", "provider": "", "decoder": "", "cpu": "", "worker": "", "seconds": 0.0}
         by = Provenance(preprocessing=preprocessing, **made)
-        self.append(classification.judge(job, 0, **answer, provenance=by, by=SYSTEM.id, at=NOW))
+        self.append(classification.judge(job, 0, plan=asked[-1], **answer, provenance=by, by=SYSTEM.id, at=NOW))
         return job.id
 
     def lose(self, image_id):

@@ -221,6 +221,29 @@ def test_an_error_undoes_what_was_written_while_the_checkpoint_was_held(stood):
     models.close()
 
 
+@pytest.mark.parametrize("batch", [1, 50])
+def test_a_second_answer_for_an_image_does_not_change_the_first(stood, laboratory, batch):
+    lab = laboratory
+    lab.log.recorder._ruled = lambda _: None  # as before the record had rules
+    ada = lab.user()
+    lab.model()
+    cells = lab.dataset(ada)
+    images = [lab.image(ada, cells) for _ in range(3)]
+    job = lab.job(ada, dataset=cells)
+    lab.plan(job, images)
+    lab.judge(job, 0, images[:2], images[2:], confidence=0.75)
+    (first,) = (lab.log.decode(one) for one in lab.log.read(0, 1000) if one.type == "ChunkJudged")
+    lie, *_ = reversed(first.results)
+    other = msgspec.structs.replace(first.failures[0], reason="other")
+    for results, failures in (((lie,), ()), ((msgspec.structs.replace(lie, label="flat"), first.results[0]), (other,))):
+        again = msgspec.structs.replace(first, originator_id=uuid4(), results=results, failures=failures)
+        lab.log.append(lab.command(), msgspec.structs.replace(again, labels=("flat", "round")))
+    lab.follow(batch=batch)
+    by_name = {table.name: stood.rows(table) for table in TABLES}
+    assert [(row.label, row.scores) for row in by_name["results"]] == 2 * [("round", {"round": 0.75, "flat": 0.25})]
+    assert [row.reason for row in by_name["failures"]] == [first.failures[0].reason]
+
+
 def test_rows_are_loaded_by_their_id_and_the_missing_are_left_out(stood, laboratory):
     ada = laboratory.user()
     laboratory.dataset(ada)
@@ -413,7 +436,7 @@ def test_waiting_chunks_come_in_order_the_oldest_job_first_and_single_images_apa
     assert [(job.id, job.image_id, len(job.waiting)) for job in work.waiting(urgent=True, most=3)] == [(single, images[2], 1)]
     assert [work.images_of([chunk.id])[chunk.id][0].id for chunk in work.waiting(urgent=False, most=9)[0].waiting] == images
     assert list(work.jobs({old, uuid4()})) == [old]
-    assert [one.id for one in work.to_inspect(3)] == images[:3]
+    assert work.to_inspect(3) == images[:3]
     lab.delete_image(ada, images[0])
     lab.reject(images[1])
     lab.follow()

@@ -7,14 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 from structlog.testing import capture_logs
 
+from application.chunk_results import JobPlans
 from application.models import add_version
 from application.tasks import Kind, Task
-from domain import classification, model
+from domain import classification, image, model
 from domain.classification import PlannedImage, Verdict
 from domain.errors import Unavailable
 from domain.values import chunk_id, model_id
@@ -39,6 +41,12 @@ BREAKING = "tests.infrastructure.looking_calls:classify"
 SYSTEM = actor(None, kind="system")
 
 
+@pytest.fixture(autouse=True)
+def one_chunk(monkeypatch):
+    """A job over few images is one chunk."""
+    monkeypatch.setattr(classification, "CHUNK_LEAST", classification.CHUNK_MOST)
+
+
 class Bench:
     """A worker on its bench: a log, blobs, a job over pictures, and what was said of them."""
 
@@ -60,9 +68,11 @@ class Bench:
         self.log.append(command(SYSTEM), *requested)
         state = self.log.load(requested[0].originator_id, classification.evolve)
         self.log.append(command(SYSTEM), *classification.plan(state, planned, by=SYSTEM.id, at=NOW))
-        return Task(
-            kind=Kind.CLASSIFY, images=tuple(planned), job=state.id, number=0, dataset=state.dataset_id, **about, threshold=threshold
-        )
+        return Task(kind=Kind.CLASSIFY, job=state.id, number=0)
+
+    def images(self, task):
+        """As planned."""
+        return JobPlans(self.log).chunk(task.job, task.number).images
 
     def said(self, task):
         """What the log holds of a chunk: at most one event."""
@@ -115,8 +125,8 @@ async def test_a_chunk_is_answered_by_one_event_in_the_order_of_its_images():
         task = bench.job(PICTURES[:20], threshold=0.5)
         await bench.worker.classify(task)
         event = bench.said(task)
-    assert [result.image_id for result in event.results] == [image.id for image in task.images]
-    assert [result.sha256 for result in event.results] == [image.sha256 for image in task.images]
+    assert [result.image_id for result in event.results] == [image.id for image in bench.images(task)]
+    assert [result.sha256 for result in event.results] == [image.sha256 for image in bench.images(task)]
     assert event.failures == ()
     assert event.labels == load_record(PBC8).labels
     for result in event.results:
@@ -188,7 +198,7 @@ async def test_bad_images_fail_alone_and_say_why():
         task = bench.job([PICTURES[0], *bad.values(), PICTURES[2]])
         await bench.worker.classify(task)
         event = bench.said(task)
-    assert [result.image_id for result in event.results] == [task.images[0].id, task.images[4].id]
+    assert [result.image_id for result in event.results] == [bench.images(task)[0].id, bench.images(task)[4].id]
     assert [failure.reason for failure in event.failures] == list(bad)
     assert all(failure.detail.endswith((".", "it", "again", "type", "down")) and len(failure.detail) > 20 for failure in event.failures)
     assert event.provenance is not None
@@ -197,11 +207,11 @@ async def test_bad_images_fail_alone_and_say_why():
 async def test_a_file_that_is_gone_or_was_changed_fails_alone():
     async with a_bench() as bench:
         task = bench.job(PICTURES[:4])
-        del bench.blobs.kept[task.images[1].sha256]
-        bench.blobs.kept[task.images[2].sha256] = PICTURES[5]
+        del bench.blobs.kept[bench.images(task)[1].sha256]
+        bench.blobs.kept[bench.images(task)[2].sha256] = PICTURES[5]
         await bench.worker.classify(task)
         event = bench.said(task)
-    assert failures_of(event) == {task.images[1].id: "image_missing", task.images[2].id: "image_corrupted"}
+    assert failures_of(event) == {bench.images(task)[1].id: "image_missing", bench.images(task)[2].id: "image_corrupted"}
     assert len(event.results) == 2
 
 
@@ -223,7 +233,7 @@ async def test_an_image_that_breaks_its_child_fails_alone(end, reason):
         task = bench.job([*PICTURES[:5], PICTURES[5] + end, *PICTURES[6:10]])
         await bench.worker.classify(task)
         event = bench.said(task)
-    assert failures_of(event) == {task.images[5].id: reason}
+    assert failures_of(event) == {bench.images(task)[5].id: reason}
     assert len(event.results) == 9
     assert event.provenance is not None
 
@@ -278,7 +288,7 @@ async def test_a_job_that_has_ended_gets_no_answer(postgres_log, ending):
         end(before)
         await bench.worker.classify(before)
         assert bench.said(before) is None
-        assert bench.worker._open_job(during.job, 0) is not None
+        assert bench.worker._open_chunk(during.job, 0) is not None
         end(during)
         await bench.worker.classify(during)
         assert bench.said(during) is None
@@ -286,9 +296,33 @@ async def test_a_job_that_has_ended_gets_no_answer(postgres_log, ending):
 
 async def test_a_job_that_nobody_asked_for_gets_no_answer():
     async with a_bench() as bench:
-        task = Task(kind=Kind.CLASSIFY, images=(PlannedImage(uuid4(), "0" * 64),), job=uuid4(), number=0)
+        task = Task(kind=Kind.CLASSIFY, job=uuid4(), number=0)
         await bench.worker.classify(task)
         assert bench.said(task) is None
+
+
+@pytest.mark.parametrize("deleted", [1, 3])
+async def test_deleted_images_are_left_out_and_a_chunk_of_nothing_else_fails(deleted):
+    async with a_bench() as bench:
+        task = bench.job(PICTURES[:3])
+        images = list(bench.images(task))
+        for one in images[:deleted]:
+            about = {"filename": "cell.jpg", "sha256": one.sha256, "size": 1, "media_type": "image/jpeg", "width": 8, "height": 8}
+            uploaded = image.upload(one.id, dataset=uuid4(), device=None, **about, by=SYSTEM.id, at=NOW)
+            gone = image.delete(image.evolve(None, uploaded), by=SYSTEM.id, at=NOW)
+            bench.log.append(command(SYSTEM), uploaded, gone)
+        await bench.worker.classify(task)
+        event = bench.said(task)
+    assert [one.image_id for one in event.results] == [one.id for one in images[deleted:]]
+    assert failures_of(event) == ({one.id: "image_deleted" for one in images} if deleted == 3 else {})
+
+
+async def test_a_chunk_that_was_not_planned_gets_no_answer():
+    async with a_bench() as bench:
+        task = bench.job(PICTURES[:2])
+        for number in (1, 777, -1):
+            await bench.worker.classify(msgspec.structs.replace(task, number=number))
+        assert [one.type for one in bench.log.read(0, 1000) if one.type == "ChunkJudged"] == []
 
 
 class Moody(MemoryBlobs):

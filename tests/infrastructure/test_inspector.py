@@ -54,7 +54,7 @@ class Bench:
         return PlannedImage(event.originator_id, event.sha256)
 
     async def inspect(self, *images):
-        await self.inspector.inspect(Task(kind=Kind.INSPECT, images=images))
+        await self.inspector.inspect(Task(kind=Kind.INSPECT, image_ids=tuple(one.id for one in images)))
 
     def said(self, planned):
         """What followed the upload."""

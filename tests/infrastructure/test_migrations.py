@@ -43,6 +43,17 @@ def test_rebuilt_read_models_have_the_columns_and_indexes_of_the_live_ones(owner
         assert len(live) > 20
 
 
+GRANTS = """select table_name, grantee, privilege_type from information_schema.role_table_grants
+  where table_schema = %s and grantee like 'bioscope%%' order by 1, 2, 3"""
+
+
+def test_the_roles_of_the_processes_have_the_same_rights_on_rebuilt_read_models(owner):
+    owner.execute("call ops.create_read_models('read_next')")
+    live, rebuilt = (owner.execute(GRANTS, (schema,)).fetchall() for schema in ("read", "read_next"))
+    assert live == rebuilt
+    assert {role for _, role, _ in live} == {"bioscope_app", "bioscope_api", "bioscope_relay", "bioscope_projector", "bioscope_inference"}
+
+
 def test_images_of_before_paths_get_none_and_names_in_nfc(postgres):
     with psycopg.connect(postgres.url(user="postgres", database="postgres"), autocommit=True) as server:
         server.execute("create database before_paths")

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application.tasks import BULK, DEAD_LETTERS, URGENT, Kind, Task, encode
-from domain.classification import PlannedImage
 from domain.errors import Unavailable
 from domain.values import chunk_id
 from infrastructure import task_lanes
@@ -68,7 +67,7 @@ class Bench:
 
 
 def task(number):
-    return encode(Task(kind=Kind.CLASSIFY, images=(), attempt=number, job=uuid4(), number=0))
+    return encode(Task(kind=Kind.CLASSIFY, attempt=number, job=uuid4(), number=0))
 
 
 async def test_so_many_are_worked_on_at_once_and_no_more():
@@ -154,14 +153,14 @@ async def test_while_all_tasks_lack_something_none_is_let_go(monkeypatch):
 async def test_what_is_waited_for_or_done_is_held_until_it_is_done():
     bench = Bench()
     await bench.joined()
-    job, pictures = uuid4(), (PlannedImage(uuid4(), "0" * 64), PlannedImage(uuid4(), "1" * 64))
-    classify = Task(kind=Kind.CLASSIFY, images=pictures, attempt=0, job=job, number=3)
+    job, pictures = uuid4(), (uuid4(), uuid4())
+    classify = Task(kind=Kind.CLASSIFY, attempt=0, job=job, number=3)
     await bench.come(HERE, 0, value=encode(classify))
     await bench.come(HERE, 1, 2)
-    await bench.come(HERE, 3, value=encode(Task(kind=Kind.INSPECT, images=pictures, attempt=3)))
+    await bench.come(HERE, 3, value=encode(Task(kind=Kind.INSPECT, image_ids=pictures, attempt=3)))
     held = bench.lanes.held()
     assert held[0] == chunk_id(job, 3)
-    assert held[-2:] == [one.id for one in pictures]
+    assert held[-2:] == list(pictures)
     assert len(held) == 5
     await bench.end(0, error=RuntimeError("broken"))
     assert bench.lanes.held() == held[1:]

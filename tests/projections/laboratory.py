@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 import msgspec
 
 from application import classifications, datasets, devices, images
+from application.chunk_results import JobPlans
 from application.ports import Secret
 from domain import classification, image, model, session, user
 from domain.access import Actor, Grant, Role
@@ -108,7 +109,9 @@ class Laboratory:
         seen = tuple(ImageResult(image_id=one, **about, scores=(confidence, 1 - confidence)) for one in results)
         failed = tuple(ImageFailure(image_id=one, reason="damaged_image", detail="It is torn.") for one in failures)
         answer = {"labels": LABELS, "results": seen, "failures": failed, "provenance": None}
-        self.change(job, classification, lambda it: classification.judge(it, number, **answer, by=SYSTEM.id, at=self.now))
+        chunk = JobPlans(self.log).chunk(job, number)
+        answer |= {"plan": chunk and chunk.plan, "by": SYSTEM.id, "at": self.now}
+        self.change(job, classification, lambda it: classification.judge(it, number, **answer))
 
     def cancel(self, owner, job):
         classifications.cancel(job, command=self.command(owner), log=self.log)

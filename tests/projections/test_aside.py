@@ -59,7 +59,7 @@ async def test_a_task_that_could_not_be_sent_is_sent_when_kafka_is_back(laborato
     assert await asyncio.to_thread(topics.came.wait, PATIENCE)
     (topic, key, value) = topics.sent[0]
     task = decode(value)
-    assert (topic, key, task.kind, [one.id for one in task.images]) == (BULK, image.bytes, Kind.INSPECT, [image])
+    assert (topic, key, task.kind, list(task.image_ids)) == (BULK, image.bytes, Kind.INSPECT, [image])
     await asyncio.to_thread(aside.stop)
     assert len(topics.sent) == 1
 

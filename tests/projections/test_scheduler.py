@@ -5,14 +5,15 @@ import time
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.tasks import BULK, URGENT, Kind, decode, encode
+from application.tasks import BULK, URGENT, Kind, Task, decode, encode
 from domain import classification, image
 from domain.access import Role
-from domain.classification import ChunkJudged, Phase, PlannedImage
+from domain.classification import ChunkJudged, Phase
 from projections import read_models
 from projections.open_work import PostgresWork
 from projections.scheduler import (
@@ -38,15 +39,7 @@ LEASE = timedelta(seconds=60)
 # ---- decisions -------------------------------------------------------------------------------------------------------------------
 def open_job(position=1, *, chunks=3, image_id=None):
     waiting = tuple(Chunk(id=uuid4(), number=number) for number in range(chunks))
-    about = {
-        "dataset_id": uuid4(),
-        "model_id": uuid4(),
-        "model_name": "shapes",
-        "model_version": 1,
-        "model_sha256": SHA256,
-        "threshold": 0.5,
-    }
-    return OpenJob(id=uuid4(), position=position, image_id=image_id, **about, waiting=waiting)
+    return OpenJob(id=uuid4(), position=position, image_id=image_id, waiting=waiting)
 
 
 def release(*, kind=Kind.CLASSIFY, job=None, ago=0, urgent=False, given_up=False):
@@ -56,10 +49,6 @@ def release(*, kind=Kind.CLASSIFY, job=None, ago=0, urgent=False, given_up=False
 
 def worker(seconds, slots=1, lane="bulk"):
     return Worker(seen_at=NOW - timedelta(seconds=seconds), slots=slots, lane=lane)
-
-
-def pictures(count):
-    return tuple(PlannedImage(uuid4(), SHA256) for _ in range(count))
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=6), st.integers(0, 20))
@@ -109,22 +98,32 @@ def test_when_the_clock_is_set_back_a_day_work_in_flight_is_lost_and_beats_from_
     assert live_slots([worker(ahead, 5), worker(0, 2)], now=NOW) == 2
 
 
-def test_deleted_images_are_left_out_of_a_task_and_a_chunk_without_images_is_none():
-    job, chunk, images = open_job(), Chunk(id=uuid4(), number=7), pictures(3)
-    first, *rest = (one.id for one in images)
-    task = classify(job, chunk, images, deleted={first}, attempt=2).task
-    assert ([one.id for one in task.images], task.number, task.attempt) == (rest, 7, 2)
-    assert classify(job, chunk, images, deleted={first, *rest}) is None
+def test_a_task_is_only_a_reference_and_survives_its_way_through_kafka():
+    job, image_id = open_job(), uuid4()
+    task = classify(job, Chunk(id=uuid4(), number=7), attempt=2).task
+    (inspection,) = (outgoing.task for outgoing in inspect([image_id]))
+    assert json.loads(encode(task)) == {"kind": "classify", "attempt": 2, "job": str(job.id), "number": 7}
+    assert json.loads(encode(inspection)) == {"kind": "inspect", "image_ids": [str(image_id)]}
+    assert (decode(encode(task)), decode(encode(inspection))) == (task, inspection)
 
 
-def test_a_task_survives_its_way_through_kafka():
-    task = classify(open_job(), Chunk(id=uuid4(), number=0), pictures(2), deleted=()).task
-    assert decode(encode(task)) == task
-    assert json.loads(encode(task))["images"][0]["sha256"] == SHA256
+def test_of_a_task_of_the_first_release_only_the_references_are_taken():
+    job, image_id = uuid4(), uuid4()
+    carried = {"images": [{"id": str(image_id), "sha256": SHA256}], "attempt": 2, "dataset": None, "model_name": "", "threshold": 0.0}
+    classify_it = decode(json.dumps(carried | {"kind": "classify", "job": str(job), "number": 3}).encode())
+    inspect_it = decode(json.dumps(carried | {"kind": "inspect", "job": None, "number": None}).encode())
+    assert classify_it == Task(kind=Kind.CLASSIFY, job=job, number=3, attempt=2)
+    assert inspect_it == Task(kind=Kind.INSPECT, image_ids=(image_id,), attempt=2)
+
+
+@pytest.mark.parametrize("incomplete", ['{"kind": "classify"}', '{"kind": "inspect"}', '{"kind": "classify", "number": 3}'])
+def test_a_task_that_refers_to_nothing_is_none(incomplete):
+    with pytest.raises(msgspec.ValidationError):
+        decode(incomplete.encode())
 
 
 def test_inspections_go_out_in_bursts_of_sixteen():
-    assert [len(outgoing.task.work) for outgoing in inspect(pictures(40))] == [16, 16, 8]
+    assert [len(outgoing.task.work) for outgoing in inspect([uuid4() for _ in range(40)])] == [16, 16, 8]
 
 
 # ---- at work ---------------------------------------------------------------------------------------------------------------------
@@ -239,7 +238,7 @@ def test_a_dataset_job_runs_from_request_to_end(laboratory, step, log, connectio
     job = lab.job(ada, dataset=cells)
     step()
     given = classified(step())
-    assert [(outgoing.topic, outgoing.task.number, len(outgoing.task.images)) for outgoing in given] == [(BULK, 0, 8), (BULK, 1, 7)]
+    assert [(outgoing.topic, outgoing.task.number) for outgoing in given] == [(BULK, 0), (BULK, 1)]
     assert classified(step()) == []
     lab.judge(job, 0, found[:8])
     lab.judge(job, 1, found[8:14], found[14:])
@@ -257,7 +256,7 @@ def test_a_single_image_goes_out_at_once_on_the_urgent_topic(laboratory, step):
     lab.model()
     job = lab.job(ada, image=lab.image(ada, lab.dataset(ada)))
     (outgoing,) = classified(step())
-    assert (outgoing.topic, outgoing.task.job, outgoing.task.model_name, outgoing.task.threshold) == (URGENT, job, "shapes", 0.6)
+    assert (outgoing.topic, outgoing.task) == (URGENT, Task(kind=Kind.CLASSIFY, job=job, number=0))
 
 
 def test_at_most_four_chunks_a_slot_are_given_out_and_jobs_take_turns(laboratory, step, connection, monkeypatch):

@@ -24,6 +24,8 @@ from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server, versitygw
 from tests.release.installing import ROOT
 
 APP_PASSWORD = """long 'and" $random \\ :word"""
+ROLES = ("APP", "API", "RELAY", "PROJECTOR", "INFERENCE")
+PASSWORDS = {f"BIOSCOPE_{role}_PASSWORD": APP_PASSWORD for role in ROLES}
 
 
 def run_script(name, **variables):
@@ -41,14 +43,16 @@ def server(tmp_path_factory):
         psql = Path(started._program("psql"))
         path = f"{psql.parent}:{os.environ['PATH']}"
         owner = {"PGHOST": str(started.socket_folder), "PGPASSWORD": started.password("postgres")}
-        run_script("postgres-roles.sh", PATH=path, BIOSCOPE_APP_PASSWORD=APP_PASSWORD, **owner)
+        for _ in range(2):
+            run_script("postgres-roles.sh", PATH=path, **owner, **PASSWORDS)
         migrate(started.owner_url)
         yield started
 
 
-def test_the_role_of_the_processes_has_the_password_that_was_given(server):
+@pytest.mark.parametrize("role", ROLES)
+def test_the_roles_of_the_processes_have_the_passwords_that_were_given(server, role):
     with psycopg.connect(server.owner_url) as connection:
-        (stored,) = connection.execute("select rolpassword from pg_authid where rolname = 'bioscope_app'").fetchone()
+        (stored,) = connection.execute("select rolpassword from pg_authid where rolname = %s", (f"bioscope_{role.lower()}",)).fetchone()
     _, parameters, keys = stored.split("$")
     rounds, salt = parameters.split(":")
     salted = hashlib.pbkdf2_hmac("sha256", APP_PASSWORD.encode(), base64.b64decode(salt), int(rounds))
@@ -56,14 +60,20 @@ def test_the_role_of_the_processes_has_the_password_that_was_given(server):
     assert base64.b64decode(keys.split(":")[0]) == hashlib.sha256(client_key).digest()
 
 
+def url_of(server, role):
+    user, host = f"bioscope_{role.lower()}", quote(str(server.socket_folder), safe="")
+    return f"postgresql://{user}:{quote(PASSWORDS[f'BIOSCOPE_{role}_PASSWORD'], safe='')}@/bioscope?host={host}"
+
+
 @pytest.fixture
 def app_url(server):
-    return f"postgresql://bioscope_app:{quote(APP_PASSWORD, safe='')}@/bioscope?host={quote(str(server.socket_folder), safe='')}"
+    return url_of(server, "APP")
 
 
-def test_the_role_of_the_processes_may_run_in_production(app_url):
-    given = Settings(environment="production", postgres_url=app_url)
-    assert {finding.level for finding in _postgres(given)} == {"good"}
+def test_the_role_of_the_processes_may_run_in_production(server):
+    for role in ROLES:
+        given = Settings(environment="production", postgres_url=url_of(server, role))
+        assert {finding.level for finding in _postgres(given)} == ({"good", "weak"} if role == "APP" else {"good"})
 
 
 @pytest.mark.parametrize(

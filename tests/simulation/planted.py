@@ -17,6 +17,7 @@ from domain.errors import Unavailable
 from infrastructure import publishing
 from infrastructure.event_store import EventLog
 from infrastructure.kafka import cloud_events
+from infrastructure.memory_store import MemoryRecorder
 from projections import batches, projector, scheduling
 from projections.batches import Applied, Changes, Target
 from projections.feed import Feed
@@ -125,7 +126,7 @@ def lost_work_never_given_out_again() -> AbstractContextManager[None]:
 
 
 def chunk_judged_twice() -> AbstractContextManager[None]:
-    return planted((classification, "chunk_id", lambda job, number: uuid4()))
+    return planted((classification, "chunk_id", lambda job, number: uuid4()), (classification, "violation_of", lambda *_, **__: None))
 
 
 def poison_skipped() -> AbstractContextManager[None]:
@@ -193,6 +194,11 @@ def forged_records_believed() -> AbstractContextManager[None]:
     return planted((processes, "authenticated", parsed), (MemoryModels, "_in_log", believed))
 
 
+def lies_taken() -> AbstractContextManager[None]:
+    return planted((MemoryRecorder, "_ruled", lambda self, events: None))
+
+
+FAULTS_THAT_LIES_SHOW: tuple[Fault, ...] = (lies_taken,)
 FAULTS: tuple[Fault, ...] = (
     checkpoint_before_effect,
     acknowledged_before_it_is_committed,

@@ -18,6 +18,7 @@ from projections import feed, scheduling
 from projections.checkpoints import Outrun
 from projections.worker import retry
 from tests.simulation import verdict
+from tests.simulation.adversaries import lying_worker
 from tests.simulation.clients import Client, Journal, Laboratory, opened
 from tests.simulation.processes import (
     Api,
@@ -52,6 +53,7 @@ class Story:
     """Three people at work, `of_each` process two."""
 
     clients, acts, of_each = 3, 14, 2
+    adversaries: tuple[tuple[str, Callable[[Process], Any]], ...] = ()
 
     def before(self, world: World, lab: Laboratory) -> None:
         opened(world, lab)
@@ -59,6 +61,12 @@ class Story:
     async def tell(self, world: World, people: list[Client]) -> None:
         await asyncio.gather(*(one.work(self.acts) for one in people))
         await asyncio.sleep(world.chance.uniform(0.0, 2.0))
+
+
+class StoryOfALyingWorker(Story):
+    """One worker of the installation lies."""
+
+    adversaries = (("lying worker", lying_worker),)
 
 
 def run(seed: int, *, plan: Plan | None = None, story: Story | None = None) -> World:
@@ -75,9 +83,9 @@ def run(seed: int, *, plan: Plan | None = None, story: Story | None = None) -> W
     return world
 
 
-def broken_in(seeds: range) -> dict[int, list[str]]:
+def broken_in(seeds: range, *, story: Story | None = None) -> dict[int, list[str]]:
     """What does not hold, by seed."""
-    return {seed: world.broken for seed in seeds if (world := run(seed)).broken}
+    return {seed: world.broken for seed in seeds if (world := run(seed, story=story)).broken}
 
 
 async def _told(world: World, story: Story) -> None:
@@ -113,6 +121,7 @@ def _mains(story: Story, apis: list[Api]) -> Iterator[tuple[str, Callable[[Proce
         for main in (relay, projector, inference):
             yield f"{main.__name__}-{number}", main
     yield "sweeper", sweeper
+    yield from story.adversaries
 
 
 async def _rests(world: World) -> bool:

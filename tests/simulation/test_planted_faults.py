@@ -4,8 +4,8 @@ from itertools import chain
 
 import pytest
 
-from tests.simulation.planted import FAULTS
-from tests.simulation.simulate import run
+from tests.simulation.planted import FAULTS, FAULTS_THAT_LIES_SHOW
+from tests.simulation.simulate import StoryOfALyingWorker, run
 
 WITHIN = 1000
 TOLD = {
@@ -25,5 +25,16 @@ def test_a_planted_fault_is_found(fault):
             found = run(seed).broken
         if found:
             assert not run(seed).broken, "without the fault everything holds"
+            return
+    pytest.fail(f"not found within {WITHIN} seeds")
+
+
+@pytest.mark.parametrize("fault", FAULTS_THAT_LIES_SHOW, ids=lambda fault: fault.__name__)
+def test_a_planted_fault_is_found_through_lies(fault):
+    for seed in range(WITHIN):
+        with fault():
+            found = run(seed, story=StoryOfALyingWorker()).broken
+        if found:
+            assert not run(seed, story=StoryOfALyingWorker()).broken, "without the fault everything holds"
             return
     pytest.fail(f"not found within {WITHIN} seeds")

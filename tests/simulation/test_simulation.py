@@ -3,20 +3,33 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
-from tests.simulation.simulate import broken_in, run
+from tests.simulation.simulate import StoryOfALyingWorker, broken_in, run
 from tests.simulation.verdict import told
 from tests.simulation.world import CALM
 
-SEEDS, PIECE = 300, 25
+SEEDS, SEEDS_OF_LIES, PIECE = 300, 50, 25
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, PIECE))
 def test_everything_holds_whatever_goes_wrong(first):
     broken = broken_in(range(first, first + PIECE))
     assert not broken, f"again: make simulate SEED={next(iter(broken))}"
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS_OF_LIES, PIECE))
+def test_everything_holds_whatever_a_worker_says(first):
+    broken = broken_in(range(first, first + PIECE), story=StoryOfALyingWorker())
+    assert not broken, next(iter(broken.items()))
+
+
+def test_lies_are_told_and_none_is_taken():
+    told = sum((run(seed, story=StoryOfALyingWorker()).counted for seed in range(5)), Counter())
+    assert told["lies refused"] > 10
+    assert told["lies taken"] == 0
 
 
 def test_without_misfortunes_nobody_dies_and_nobody_waits_long():

@@ -28,6 +28,7 @@ from domain.user import UserDeleted, UserErased, UserProfileChanged, UserRegiste
 from domain.values import canonical, result_id
 from infrastructure.event_store import EventLog
 from infrastructure.kafka.broker import EVENTS
+from infrastructure.record_audit import RecordAudit
 from projections.checkpoints import Checkpoint
 from projections.memory_models import MemoryDatabase, MemoryModels
 from projections.projector import Projector
@@ -66,6 +67,7 @@ def judge(world: World, journal: Journal, *, rested: bool) -> None:
     if not rested:
         world.breaks(f"R13 it does not come to rest: {_unrest(world)}")
     _log(world, recorded)
+    _rules(world, log, recorded)
     _promises(world, journal, recorded)
     model = Model(events)
     model.compare(world, rested=rested)
@@ -104,6 +106,14 @@ def _log(world: World, recorded: list[Recorded]) -> None:
         wanted = world.recorder.asked.get(UUID(command))
         if positions != list(range(positions[0], positions[0] + len(positions))) or (wanted is not None and len(positions) not in wanted):
             world.breaks(f"R2 command {command} stands at {positions}, and asked for {wanted} events")
+
+
+def _rules(world: World, log: EventLog, recorded: list[Recorded]) -> None:
+    """What was said of chunks and images was asked."""
+    audit = RecordAudit(log)
+    for one in recorded:
+        if (violation := audit.violation_of(one)) is not None:
+            world.breaks(f"C2 {one.type} at {one.position}: {violation}")
 
 
 def _promises(world: World, journal: Journal, recorded: list[Recorded]) -> None:

@@ -1,0 +1,104 @@
+"""Processes that lie: they reach what their kind of process reaches, and say what is not so."""
+
+import asyncio
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from application.chunk_results import JobPlans
+from application.ports import Command
+from application.tasks import BULK, URGENT, Kind, Task, encode
+from domain.classification import ChunkJudged, ClassificationRequested, ImageResult, PlannedImage, Verdict
+from domain.errors import DomainError, Refused
+from domain.events import Event
+from domain.image import ImageAccepted, ImageUploaded
+from domain.values import chunk_id
+from infrastructure.blame import ACTOR
+from infrastructure.event_store import EventLog
+from infrastructure.kafka.broker import AWAY
+from tests.simulation.processes import LABELS, log_of, sender
+from tests.simulation.world import Process, World
+
+PAUSE_SECONDS = 0.1
+NEVER_PLANNED = 777
+
+
+async def lying_worker(process: Process) -> None:
+    """Forges tasks, and appends answers that nobody asked for, where it may append at all."""
+    world, send = process.world, sender(process)
+    log = log_of(process)
+    while True:
+        await asyncio.sleep(world.chance.expovariate(1 / PAUSE_SECONDS))
+        try:
+            if world.happens(0.3):
+                await send(world.chance.choice([BULK, URGENT]), b"", encode(_forged_task(world)))
+            elif (lie := await asyncio.to_thread(_lie, world, log)) is not None:
+                await asyncio.to_thread(log.append, Command(id=uuid4(), actor=ACTOR, at=world.clock.today()), lie)
+                world.counted["lies taken"] += 1
+        except Refused:
+            world.counted["lies refused"] += 1
+        except (DomainError, *AWAY):
+            world.counted["lies without effect"] += 1
+
+
+def _forged_task(world: World) -> Task:
+    recorded = world.recorder.select_recorded(0, 10**9)
+    jobs = [one.stream for one in recorded if one.type == ClassificationRequested.__name__]
+    if jobs and world.happens(0.7):
+        return Task(kind=Kind.CLASSIFY, job=world.chance.choice(jobs), number=world.chance.choice([0, 1, 2, NEVER_PLANNED]))
+    streams = [one.stream for one in recorded]
+    return Task(kind=Kind.INSPECT, image_ids=(world.chance.choice(streams), uuid4()))
+
+
+def _lie(world: World, log: EventLog) -> Event | None:
+    """None where there is nothing yet to lie about."""
+    recorded = log.read(0, 10**9)
+    at = world.clock.today()
+    if world.happens(0.3):
+        uploads = [one.stream for one in recorded if one.type == ImageUploaded.__name__]
+        return _false_inspection(world.chance.choice(uploads) if uploads and world.happens(0.5) else uuid4(), at)
+    jobs = [one.stream for one in recorded if one.type == ClassificationRequested.__name__]
+    return _false_judgement(world, log, world.chance.choice(jobs), at) if jobs else None
+
+
+def _false_inspection(stream: UUID, at: datetime) -> Event:
+    """Of what was not uploaded, or of other bytes."""
+    found = {"width": 1, "height": 1, "bands": 1, "dtype": "uint8", "pages": 1, "axes": "YX"}
+    return ImageAccepted(originator_id=stream, originator_version=2, at=at, by=ACTOR.id, sha256="0" * 64, **found)  # type: ignore[arg-type]
+
+
+def _false_judgement(world: World, log: EventLog, job: UUID, at: datetime) -> Event | None:
+    number = world.chance.choice([0, 0, 1])
+    chunk = JobPlans(log).chunk(job, number)
+    if chunk is None:
+        return None
+    images = list(chunk.images)
+    stream = chunk_id(job, number)
+    match world.chance.choice(["never planned", "foreign", "swapped", "twice"]):
+        case "never planned":
+            number, stream = NEVER_PLANNED, chunk_id(job, NEVER_PLANNED)
+        case "foreign":
+            images.append(PlannedImage(uuid4(), images[0].sha256))
+        case "swapped":
+            images = [PlannedImage(one.id, "f" * 64) for one in images]
+        case _:
+            stream = uuid4()
+    return ChunkJudged(
+        originator_id=stream,
+        originator_version=1,
+        at=at,
+        by=ACTOR.id,
+        job_id=job,
+        number=number,
+        dataset_id=chunk.job.dataset_id,
+        model_name=chunk.job.model_name,
+        model_version=chunk.job.model_version,
+        labels=LABELS,
+        results=tuple(map(_false_result, images)),
+        failures=(),
+        provenance=None,
+    )
+
+
+def _false_result(of: PlannedImage) -> ImageResult:
+    about = {"label": LABELS[0], "confidence": 1.0, "verdict": Verdict.CLEAR, "scores": (1.0, 0.0, 0.0)}
+    return ImageResult(image_id=of.id, sha256=of.sha256, **about)  # type: ignore[arg-type]
