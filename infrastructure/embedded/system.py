@@ -119,7 +119,7 @@ class System:
     def _start_servers(self) -> None:
         """All at once; Postgres last, since making its cluster takes a second."""
         data, given = self.settings.data, self.settings
-        roles = sorted({APP_ROLE, *(process.role for process in self._processes)})
+        roles = sorted({APP_ROLE, *(process.database_role for process in self._processes)})
         embedded = ((Broker, given.kafka_url), (Redis, given.redis_url), (partial(Postgres, roles=roles), given.postgres_url))
         servers: list[Server] = [start(data) for start, url in embedded if not url]
         self._servers = {server.name: server for server in servers}
@@ -161,7 +161,7 @@ class System:
         return msgspec.structs.replace(
             self.settings,
             metrics_port=first + self._processes.index(process) if first else 0,
-            postgres_url=postgres.url(user=process.role) if isinstance(postgres, Postgres) else self.settings.postgres_url,
+            postgres_url=postgres.url(user=process.database_role) if isinstance(postgres, Postgres) else self.settings.postgres_url,
             key_file=self._written_key_file(process),
         )
 

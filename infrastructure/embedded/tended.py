@@ -39,13 +39,16 @@ def says_so(_: Settings, file: Path) -> bool:
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
-    """A program of the application. `grace`: seconds that it has between SIGTERM and SIGKILL; `role`: its role in the embedded Postgres."""
+    """A program of the application. `grace`: seconds that it has between SIGTERM and SIGKILL.
+
+    `database_role`: the role of the embedded Postgres with which it signs in.
+    """
 
     name: str
     argv: tuple[str, ...]
     ready: Ready | None = None
     follows_broker: bool = False
-    role: str = APP_ROLE
+    database_role: str = APP_ROLE
     grace: float = 3.0
 
 

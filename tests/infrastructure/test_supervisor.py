@@ -273,7 +273,7 @@ def test_processes_get_the_addresses_but_no_password_and_no_owners_url(used, mon
 
 
 def test_each_process_gets_its_own_keys_and_database_role_and_not_the_root_key(used):
-    relay, inference = process("relay", STEADY, role="bioscope_relay"), process("inference", STEADY)
+    relay, inference = process("relay", STEADY, database_role="bioscope_relay"), process("inference", STEADY)
     with Stack(Settings(data=used, port=0), processes=[relay, inference, STEADY_API], prepare=nothing):
         variables = {name: environment_of(used, name) for name in ("relay", "inference", "api")}
         for name in ("relay", "api"):
