@@ -240,3 +240,12 @@ def test_no_process_starts_in_production_with_a_weak_setting(production, process
     )
     assert done.returncode == 2
     assert "BIOSCOPE_PUBLIC_URL" in done.stderr
+
+
+@pytest.mark.parametrize("role", ["bioscope_api", "bioscope_relay", "bioscope_projector", "bioscope_inference"])
+def test_a_process_with_a_role_of_its_own_is_well_and_one_that_may_append_everything_is_weak(production, postgres, database, role):
+    own = msgspec.structs.replace(production, postgres_url=postgres.url(user=role, database=database))
+    assert refusals(own) == []
+    assert "postgres" not in bad(examine(own))
+    assert bad(examine(production))["postgres"] == "weak"
+    assert "postgres" not in bad(examine(msgspec.structs.replace(production, environment="development")))
