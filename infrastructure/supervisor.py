@@ -35,10 +35,10 @@ __all__ = [
 ]
 
 PROCESSES = (
-    Process(name="relay", argv=python("api.cli", "relay"), ready=says_so, follows_broker=True, role="bioscope_relay"),
-    Process(name="projector", argv=python("api.cli", "projector"), ready=says_so, follows_broker=True, role="bioscope_projector"),
-    Process(name="inference", argv=python("api.cli", "inference"), ready=says_so, follows_broker=True, role="bioscope_inference"),
-    Process(name="api", argv=python("api.cli", "api"), ready=serves("/health/live"), role="bioscope_api"),
+    Process(name="relay", argv=python("api.cli", "relay"), ready=says_so, follows_broker=True, database_role="bioscope_relay"),
+    Process(name="projector", argv=python("api.cli", "projector"), ready=says_so, follows_broker=True, database_role="bioscope_projector"),
+    Process(name="inference", argv=python("api.cli", "inference"), ready=says_so, follows_broker=True, database_role="bioscope_inference"),
+    Process(name="api", argv=python("api.cli", "api"), ready=serves("/health/live"), database_role="bioscope_api"),
 )
 
 

@@ -35,7 +35,7 @@ def anyio_backend():
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory):
     """One Postgres for the whole run."""
-    with Postgres(tmp_path_factory.mktemp("postgres"), roles=[APP_ROLE, *(process.role for process in PROCESSES)]) as server:
+    with Postgres(tmp_path_factory.mktemp("postgres"), roles=[APP_ROLE, *(process.database_role for process in PROCESSES)]) as server:
         with psycopg.connect(server.url(user="postgres", database="postgres"), autocommit=True) as connection:
             connection.execute(f"create database {TEMPLATE}")
         migrate(server.url(user="postgres", database=TEMPLATE))

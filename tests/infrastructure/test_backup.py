@@ -11,12 +11,14 @@ from application import datasets, images
 from application.derivatives import thumbnail_of
 from domain import image
 from domain.access import Role
+from domain.errors import Refused
 from infrastructure.backup import MANIFEST, NoBackup, backup, checked, read_manifest, restore
 from infrastructure.event_store import EventLog
 from infrastructure.heads import verified
 from infrastructure.keys import RootKey
 from infrastructure.memory_blobs import MemoryBlobs
 from infrastructure.recorder import PostgresRecorder
+from tests.adversaries.test_worker import a_job, judged
 from tests.conftest import TEMPLATE
 from tests.given import NOW, actor, command
 
@@ -218,3 +220,14 @@ def test_a_backup_that_is_cut_off_is_none(owner_url, store, made):
         backup(owner_url, store, made, root=ROOT, progress=interrupt)
     with pytest.raises(NoBackup, match="cut off"):
         checked(made, ROOT)
+
+
+def test_what_was_planned_before_the_backup_can_be_answered_after_the_restore(log, owner_url, elsewhere, store, tmp_path):
+    job = a_job(log)
+    backup(owner_url, store, tmp_path / "backup", root=ROOT)
+    restore(elsewhere, store, tmp_path / "backup", checked(tmp_path / "backup", ROOT))
+    restored = EventLog(PostgresRecorder(elsewhere, ROOT), ROOT)
+    restored.append(command(), judged(restored, job))
+    with pytest.raises(Refused):
+        restored.append(command(), judged(restored, job, 777))
+    restored.close()

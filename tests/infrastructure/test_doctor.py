@@ -295,3 +295,12 @@ def test_a_kernel_that_cannot_isolate_decoders_is_named_with_what_to_do(producti
     assert "missing: Landlock" in done.stdout + done.stderr
     assert "BIOSCOPE_ACCEPT_UNSANDBOXED=1" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("role", ["bioscope_api", "bioscope_relay", "bioscope_projector", "bioscope_inference"])
+def test_a_process_with_a_role_of_its_own_is_well_and_one_that_may_append_everything_is_weak(production, postgres, database, role):
+    own = msgspec.structs.replace(production, postgres_url=postgres.url(user=role, database=database))
+    assert refusals(own) == []
+    assert "postgres" not in bad(examine(own))
+    assert bad(examine(production))["postgres"] == "weak"
+    assert "postgres" not in bad(examine(msgspec.structs.replace(production, environment="development")))

@@ -15,6 +15,7 @@ from infrastructure.heads import Heads, verified
 from infrastructure.keys import RootKey
 from infrastructure.memory_blobs import MemoryBlobs
 from infrastructure.recorder import PostgresRecorder
+from tests.adversaries.test_worker import a_job, judged
 from tests.given import NOW, actor, command
 
 TODAY = datetime.now(UTC)
@@ -42,6 +43,13 @@ class Archive:
 
     def sign(self, at=TODAY):
         self.heads.sign(self.app, at=at)
+
+    def forget_rules(self):
+        """As before migration 0010."""
+        self.owner.execute(
+            "create or replace function ops.check_judgement(stream uuid, version integer, state bytea, out why text, out job uuid,"
+            " out number integer) language plpgsql as 'begin end'"
+        )
 
     def verify(self):
         return verified(self.settings, self.log, blobs=self.blobs)
@@ -216,3 +224,15 @@ def test_a_record_that_grows_while_it_is_verified_is_intact(archive):
         going.set()
         writer.join()
     assert findings == [None] * 30
+
+
+def test_what_was_written_as_it_is_and_cannot_be_is_told_from_what_was_changed(archive):
+    archive.forget_rules()
+    archive.happen(2)
+    job = a_job(archive.log)
+    archive.log.append(command(), judged(archive.log, job))
+    assert archive.verify().finding is None
+    for lie in (777, 778):
+        archive.log.append(command(), judged(archive.log, job, lie))
+    found = archive.verify().finding
+    assert (found.position, found.what, found.tampered) == (archive.log.head() - 1, "ChunkJudged: the chunk was not planned", False)
