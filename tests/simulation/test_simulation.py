@@ -26,10 +26,10 @@ def test_everything_holds_whatever_a_worker_says(first):
     assert not broken, next(iter(broken.items()))
 
 
-def test_lies_are_told_and_none_is_taken():
-    told = sum((run(seed, story=StoryOfALyingWorker()).counted for seed in range(5)), Counter())
-    assert told["lies refused"] > 10
-    assert told["lies taken"] == 0
+def test_a_lying_worker_lies_and_no_lie_is_taken():
+    counted = sum((run(seed, story=StoryOfALyingWorker()).counted for seed in range(5)), Counter())
+    assert counted["lies refused"] > 10
+    assert counted["lies taken"] == 0
 
 
 def test_without_misfortunes_nobody_dies_and_nobody_waits_long():

@@ -113,7 +113,7 @@ def _rules(world: World, log: EventLog, recorded: list[Recorded]) -> None:
     audit = RecordAudit(log)
     for one in recorded:
         if (violation := audit.violation_of(one)) is not None:
-            world.breaks(f"C2 {one.type} at {one.position}: {violation}")
+            world.breaks(f"R3 {one.type} at {one.position}: {violation}")
 
 
 def _promises(world: World, journal: Journal, recorded: list[Recorded]) -> None:
