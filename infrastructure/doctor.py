@@ -96,8 +96,8 @@ def _postgres(given: Settings) -> Iterator[Finding]:
             )
         if given.environment == "production" and connection.execute(MAY_APPEND_ALL).fetchone() == (True,):
             yield weak("postgres", f"{connection.info.user} may append events of every type: give each process its own role{ROLES_PAGE}")
-        if _one(connection, MAY_READ_KEYS)[0] and (keys := _keys(given)).holds(Purpose.DATA_KEYS):
-            for owner, wrapped in connection.execute(SOME_KEY):
+        for owner, wrapped in connection.execute(SOME_KEY) if _one(connection, MAY_READ_KEYS)[0] else ():
+            if (keys := _keys(given)).holds(Purpose.DATA_KEYS):
                 _unwrap(keys, owner, wrapped)
                 yield good("root key", "is that of this database")
 

@@ -77,7 +77,8 @@ def test_every_variable_of_our_services_is_a_setting_that_loads():
 def test_each_service_has_the_keys_of_its_process_and_none_has_the_root_key():
     for name, service in OURS.items():
         given = service["environment"]
-        keys = f"{name}_keys" if PROCESS_NEEDS.get(name) else None
+        process = "api" if name == "migrate" else name  # which serves the commands of operators too
+        keys = f"{process}_keys" if PROCESS_NEEDS[process] else None
         assert set(service["secrets"]) == {"metrics_token", *([keys] if keys else [])}, name
         assert given.get("BIOSCOPE_KEY_FILE") == (f"/run/secrets/{keys}" if keys else None), name
         assert "BIOSCOPE_ROOT_KEY_FILE" not in given, name
