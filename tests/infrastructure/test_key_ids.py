@@ -20,7 +20,7 @@ from infrastructure.access_tokens import SignedAccessTokens
 from infrastructure.audit_chain import SignedHead
 from infrastructure.codec import Codec, Encoded, Undecodable
 from infrastructure.event_store import EventLog
-from infrastructure.kafka.cloud_events import source_of
+from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.keys import DataKeys, KeyRing, MissingKey, Purpose, RootKey, WrongRootKey
 from infrastructure.memory_store import MemoryRecorder
 from infrastructure.recorder import PostgresRecorder
@@ -69,9 +69,9 @@ ACCESS_TOKEN = (
 )
 
 
-def rotated(purpose):
-    """A key ring in which the key of OTHER replaced that of ROOT."""
-    return KeyRing({purpose: [*OTHER.all(purpose), *ROOT.all(purpose)]})
+def rotated(*purposes):
+    """A key ring in which the keys of OTHER replaced those of ROOT."""
+    return KeyRing({purpose: [*OTHER.all(purpose), *ROOT.all(purpose)] for purpose in purposes})
 
 
 def data_keys(keys, wrapped):
@@ -108,8 +108,16 @@ def test_a_head_and_a_token_signed_before_are_genuine():
 
 
 def test_the_name_of_the_installation_stays():
-    assert source_of(ROOT) == b"urn:uuid:02f131af-5e49-a671-feb3-1ed92cef1818"
-    assert source_of(rotated(Purpose.EVENT_SOURCE)) == source_of(ROOT)
+    assert RecordKey(ROOT).source == b"urn:uuid:02f131af-5e49-a671-feb3-1ed92cef1818"
+    assert RecordKey(rotated(Purpose.EVENT_SOURCE, Purpose.RELAY_RECORDS)).source == RecordKey(ROOT).source
+
+
+def test_records_that_were_authenticated_with_a_replaced_key_are_still_believed():
+    row_hash = b"h" * 32
+    before, after = RecordKey(ROOT), RecordKey(rotated(Purpose.EVENT_SOURCE, Purpose.RELAY_RECORDS))
+    assert after.made(before.mac(row_hash), row_hash)
+    assert not before.made(after.mac(row_hash), row_hash)
+    assert not after.made(before.mac(row_hash), bytes(32))
 
 
 @pytest.fixture(params=["memory", "postgres"])
@@ -275,7 +283,7 @@ def test_a_process_without_data_keys_reads_the_rest_of_an_event_and_writes_nothi
         lambda keys: SignedAccessTokens(keys, ttl=60),
         lambda keys: KeyedDigest(keys, Purpose.REQUEST_DIGESTS),
         lambda keys: sign(keys, BLOB),
-        source_of,
+        RecordKey,
         lambda keys: keys.signing(Purpose.HEADS),
         lambda keys: keys.public(Purpose.HEADS),
         lambda keys: ClaimDigests(keys).of("email", "ada@example.org"),

@@ -31,7 +31,7 @@ class Topic:
 
     async def publish(self, events):
         outcomes = []
-        for event in events:
+        for event, _ in events:
             if error := self.refuse(event.position):
                 outcomes.append(error)
             else:
