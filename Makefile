@@ -31,7 +31,7 @@ gates: setup  ## Lint, types, dependency rule
 	$(BIN)/lint-imports
 
 test: gates  ## All gates, and all tests but the long ones and those of the release
-	$(BIN)/pytest --ignore tests/system --ignore tests/release -n 2 --dist loadfile
+	$(BIN)/pytest --ignore tests/system --ignore tests/release -m "not long" -n 2 --dist loadfile
 	$(BIN)/pytest tests/system -m "not long"
 
 # What depends on the version of Python: the language, drivers and C extensions, processes and event loops, private names of Faust, and
@@ -50,7 +50,7 @@ test-pythons: setup  ## test-fast on every other supported Python of this machin
 	done <<<"$$found"
 
 test-release: setup  ## The long tests; build the wheel, install it elsewhere and use it; run the build steps of the image
-	$(BIN)/pytest tests/system -m long
+	$(BIN)/pytest tests/simulation tests/system -m long
 	$(BIN)/pytest tests/release
 
 ENCODINGS ?= 2000

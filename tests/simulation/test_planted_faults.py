@@ -7,6 +7,7 @@ import pytest
 from tests.simulation.planted import FAULTS
 from tests.simulation.simulate import run
 
+pytestmark = pytest.mark.long
 WITHIN = 1000
 TOLD = {
     "if_match_ignored": 57,
