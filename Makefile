@@ -35,7 +35,7 @@ test: gates  ## All gates, and all tests but the long ones and those of the rele
 	$(BIN)/pytest tests/system -m "not long"
 
 # What depends on the version of Python: the language, drivers and C extensions, processes and event loops, private names of Faust, and
-# the whole system once. About five minutes; SQL, contracts of stores, faults and simulations run once, in `make test`.
+# the whole system once. About six minutes; SQL, contracts of stores, faults and simulations run once, in `make test`.
 FAST_TESTS := tests/domain tests/application tests/golden tests/infrastructure tests/api tests/images \
   tests/kafka/test_member.py tests/system/test_walkthrough.py
 
