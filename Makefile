@@ -31,11 +31,11 @@ gates: setup  ## Lint, types, dependency rule
 	$(BIN)/lint-imports
 
 test: gates  ## All gates, and all tests but the long ones and those of the release
-	$(BIN)/pytest --ignore tests/system --ignore tests/release -n 2 --dist loadfile
+	$(BIN)/pytest --ignore tests/system --ignore tests/release -m "not long" -n 2 --dist loadfile
 	$(BIN)/pytest tests/system -m "not long"
 
 # What depends on the version of Python: the language, drivers and C extensions, processes and event loops, private names of Faust, and
-# the whole system once. About five minutes; SQL, contracts of stores, faults and simulations run once, in `make test`.
+# the whole system once. About six minutes; SQL, contracts of stores, faults and simulations run once, in `make test`.
 FAST_TESTS := tests/domain tests/application tests/golden tests/infrastructure tests/api tests/images \
   tests/kafka/test_member.py tests/system/test_walkthrough.py tests/adversaries/test_decoder.py tests/adversaries/test_model.py
 
@@ -50,7 +50,7 @@ test-pythons: setup  ## test-fast on every other supported Python of this machin
 	done <<<"$$found"
 
 test-release: setup  ## The long tests; build the wheel, install it elsewhere and use it; run the build steps of the image
-	$(BIN)/pytest tests/system -m long
+	$(BIN)/pytest tests/simulation tests/system -m long
 	$(BIN)/pytest tests/release
 
 ENCODINGS ?= 2000

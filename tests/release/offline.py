@@ -18,7 +18,7 @@ sys.stdin.read()
 
 @contextmanager
 def offline():
-    """A command prefix: programs started with it reach each other on loopback, and nobody else. None where the machine forbids that."""
+    """A command prefix: programs started with it reach only each other, on loopback. None where the machine has no network namespaces."""
     command = ["unshare", "--net", *KEEP_USER, sys.executable, "-c", SWITCH_LOOPBACK_ON]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         possible = holder.stdout.readline() == "on\n"

@@ -7,6 +7,7 @@ import pytest
 from tests.simulation.planted import FAULTS, FAULTS_THAT_LIES_SHOW
 from tests.simulation.simulate import StoryOfALyingWorker, run
 
+pytestmark = pytest.mark.long
 WITHIN = 1000
 TOLD = {
     "if_match_ignored": 130,
