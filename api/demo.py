@@ -31,7 +31,6 @@ def show(*, url: str, email: str, password: str, folder: Path, verify: Callable[
         )
     console.print(terminal.table(report))
     verified = verify()
-    finding = verified.finding
     console.print(
         Panel(
             f"API and its documentation  {url}/docs   {url}/redoc\n"
@@ -43,8 +42,8 @@ def show(*, url: str, email: str, password: str, folder: Path, verify: Callable[
         )
     )
     accuracy = "unknown" if report.accuracy is None else f"{report.accuracy:.1%}"
-    chain = f"verified to position {verified.events}" if finding is None else f"TAMPERED at position {finding.position}: {finding.what}"
+    chain = verified.problem or f"verified to position {verified.events}"
     console.print(
         f"demo: {len(report.lines)} images, accuracy {accuracy}, {report.failures} failures, audit {chain}", highlight=False, soft_wrap=True
     )
-    return not report.failures and report.status == "completed" and finding is None
+    return not report.failures and report.status == "completed" and verified.problem is None

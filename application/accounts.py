@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from uuid import UUID
 
+import msgspec
+
 from application.administrators import another_administrator
 from application.changes import Done, change, existing, in_turn, new_id, start
-from application.passwords import PASSWORD, NewPassword, changed_secret, password_secret
+from application.passwords import PASSWORD, NewPassword, changed_password_hash, new_password_hash, password_secret
 from application.ports import Claim, Command, Limits, Log, Passwords, RefreshTokens, Release, Secret
 from domain import session, user
 from domain.access import Actor, Role, require_role
@@ -38,17 +40,20 @@ def register(
         user_id, email=email, username=username, first_name=first_name, last_name=last_name, role=role, by=user_id, at=command.at
     )
     claims = (Claim(scope="email", value=event.email, stream=user_id), Claim(scope="username", value=event.username, stream=user_id))
-    secret = password_secret(user_id, password, email=event.email, username=event.username, passwords=passwords)
+    password_hash = new_password_hash(password, email=event.email, username=event.username, passwords=passwords)
+    event = msgspec.structs.replace(event, password_commitment=user.commitment(user_id, password_hash))
     try:
-        return start(log, command, [event], claims=claims, secrets=(secret,))
+        return start(log, command, [event], claims=claims, secrets=(password_secret(user_id, password_hash),))
     except Taken as taken:
         named = {"email": "Email", "username": "Username"}[str(taken.more["scope"])]
         raise Taken(f"{named} already used", **taken.more) from None
 
 
 def find(email: str, log: Log) -> User | None:
+    """The account with an e-mail address. A claim that the account's own events do not confirm finds nobody."""
     user_id = log.claimed("email", email)
-    return log.load(user_id, user.evolve) if user_id else None
+    account = log.load(user_id, user.evolve) if user_id else None
+    return account if account and canonical(account.email) == canonical(email) else None
 
 
 def update(
@@ -70,7 +75,7 @@ def update(
     Raises Forbidden, and Invalid, Taken, LastAdministrator, TooMany (tries of a current password); nothing has changed then.
     """
     _may_update(command.actor, user_id, restricted=role is not None or status is not None, password=password is not None)
-    secrets = (changed_secret(loaded(log, user_id), password, profile, log, passwords, limits),) if password else ()
+    password_hash = changed_password_hash(loaded(log, user_id), password, profile, log, passwords, limits) if password else None
 
     def decided(account: User) -> list[Event]:
         by, at = command.actor.id, command.at
@@ -78,13 +83,14 @@ def update(
             lambda it: user.change_profile(it, profile, by=by, at=at),
             lambda it: user.change_role(it, role or it.role, by=by, at=at),
             lambda it: user.change_status(it, status or it.status, by=by, at=at),
-            lambda it: [user.change_password(it, by=by, at=at)] if password else [],
+            lambda it: [user.change_password(it, password_hash=password_hash, by=by, at=at)] if password_hash else [],
         )
         return in_turn(account, user.evolve, parts)
 
     if status is Status.ACTIVE and loaded(log, user_id).status is not Status.ACTIVE:
         # An interrupted command may have left sessions open, which must not work again.
         end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
+    secrets = (password_secret(user_id, password_hash),) if password_hash else ()
     done = _with_address(user_id, profile.get("email"), decided, expected=expected, secrets=secrets, command=command, log=log)
     if status not in {None, Status.ACTIVE}:
         end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
@@ -142,12 +148,13 @@ def reset_password(user_id: UUID, password: str, *, command: Command, log: Log, 
     """
     _require_admin(command.actor)
     account = loaded(log, user_id)
+    password_hash = new_password_hash(password, email=account.email, username=account.username, passwords=passwords)
     done = change(
         log,
         command,
         lambda: loaded(log, user_id),
-        lambda found: user.change_password(found, by=command.actor.id, at=command.at),
-        secrets=(password_secret(user_id, password, email=account.email, username=account.username, passwords=passwords),),
+        lambda found: user.change_password(found, password_hash=password_hash, by=command.actor.id, at=command.at),
+        secrets=(password_secret(user_id, password_hash),),
     )
     end_sessions(user_id, session.Reason.PASSWORD, command=command, log=log, tokens=tokens)
     return done

@@ -6,7 +6,7 @@ import msgspec
 
 from application.ports import Limits, Log, Passwords, Secret
 from domain.errors import Forbidden
-from domain.user import User
+from domain.user import User, commitment
 from domain.values import PASSWORD_LEAST, PASSWORD_MOST, canonical, invalid
 
 COMMON_PASSWORDS = frozenset(
@@ -27,24 +27,35 @@ class NewPassword(msgspec.Struct, frozen=True, kw_only=True):
     keep: UUID | None = None
 
 
-def password_secret(user_id: UUID, password: str, *, email: str, username: str, passwords: Passwords) -> Secret:
-    """The hash as it is kept. Raises Invalid for a password that breaks the rule, Unavailable while too many are hashed."""
+def password_secret(user_id: UUID, password_hash: bytes) -> Secret:
+    return Secret(kind=PASSWORD, owner=user_id, value=password_hash)
+
+
+def stored_password_hash(account: User, log: Log) -> bytes | None:
+    """None where there is none, or where it is not the one that the record commits to: somebody replaced it in the database."""
+    stored = log.secret(PASSWORD, account.id)
+    replaced = stored is not None and account.password_commitment not in {"", commitment(account.id, stored)}
+    return None if replaced else stored
+
+
+def new_password_hash(password: str, *, email: str, username: str, passwords: Passwords) -> bytes:
+    """Raises Invalid for a password that breaks the rule, Unavailable while too many are hashed."""
     password_rule(password, email=email, username=username)
-    return Secret(kind=PASSWORD, owner=user_id, value=passwords.hash(password))
+    return passwords.hash(password)
 
 
-def changed_secret(
+def changed_password_hash(
     account: User, wanted: NewPassword, profile: dict[str, str | None], log: Log, passwords: Passwords, limits: Limits
-) -> Secret:
+) -> bytes:
     """The hash of the password that a person wants instead of the current one. Raises Forbidden, TooMany, Invalid, Unavailable."""
     if wanted.current is None and wanted.signed_in_for > RECENT:
         raise Forbidden("Give your current password too, or log in again and change it within 15 minutes")
     if wanted.current is not None:
         limits.take(f"password/account/{account.id}", most=TRIES, seconds=MINUTE)
-        if not passwords.verify(wanted.current, log.secret(PASSWORD, account.id)):
+        if not passwords.verify(wanted.current, stored_password_hash(account, log)):
             raise Forbidden("The current password is wrong")
     email = profile.get("email") or account.email
-    return password_secret(account.id, wanted.password, email=email, username=account.username, passwords=passwords)
+    return new_password_hash(wanted.password, email=email, username=account.username, passwords=passwords)
 
 
 def password_rule(password: str, *, email: str, username: str) -> str:

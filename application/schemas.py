@@ -23,6 +23,7 @@ MEANINGS: Final = {
     "UserRoleChanged": "An administrator said what the person may do.",
     "UserStatusChanged": "The account was suspended, or is active again.",
     "PasswordChanged": "The password changed.",
+    "PasswordRehashed": "The hash of the same password became a stronger one.",
     "UserDeleted": "The account is closed.",
     "UserErased": "The person's key was destroyed: their private fields can be read no more.",
     "SessionStarted": "Somebody signed in.",

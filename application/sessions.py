@@ -1,14 +1,13 @@
 """Signing in, staying signed in, signing out."""
 
-from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
 
 from application import accounts
 from application.changes import change, existing, new_id
-from application.passwords import PASSWORD
-from application.ports import Command, Conflicted, Guard, Limits, Log, Passwords, RefreshTokens, Reused, Secret
+from application.passwords import password_secret, stored_password_hash
+from application.ports import Command, Conflicted, Guard, Limits, Log, Passwords, RefreshTokens, Reused
 from domain import session, user
 from domain.access import Actor
 from domain.errors import DomainError, NotAuthenticated
@@ -49,9 +48,9 @@ def sign_in(
     limits.take(f"login/account/{canonical(email)}", most=per_account, seconds=MINUTE)
     for _ in range(ATTEMPTS):
         account, known = _believed(email, password, log=log, passwords=passwords)
-        renewed = (Secret(kind=PASSWORD, owner=account.id, value=passwords.hash(password)),) if passwords.outdated(known) else ()
+        stronger_hash = passwords.hash(password) if passwords.outdated(known) else None
         try:
-            return _started(account, address=address, agent=agent, renewed=renewed, command=command, log=log, tokens=tokens)
+            return _started(account, address=address, agent=agent, stronger_hash=stronger_hash, command=command, log=log, tokens=tokens)
         except Conflicted:
             continue
     raise NotAuthenticated(REFUSED)
@@ -59,14 +58,14 @@ def sign_in(
 
 def _believed(email: str, password: str, *, log: Log, passwords: Passwords) -> tuple[User, bytes]:
     account = accounts.find(email, log)
-    known = log.secret(PASSWORD, account.id) if account else None
+    known = stored_password_hash(account, log) if account else None
     if not passwords.verify(password, known) or account is None or known is None or not account.may_sign_in:
         raise NotAuthenticated(REFUSED)
     return account, known
 
 
 def _started(
-    account: User, *, address: str, agent: str, renewed: Sequence[Secret], command: Command, log: Log, tokens: RefreshTokens
+    account: User, *, address: str, agent: str, stronger_hash: bytes | None, command: Command, log: Log, tokens: RefreshTokens
 ) -> SignedIn:
     """Holds only if the account is still as it was when the password was compared; else whoever ends its sessions would miss this one.
 
@@ -74,14 +73,18 @@ def _started(
     """
     by = msgspec.structs.replace(command, actor=Actor(id=account.id, role=account.role))
     session_id = new_id(command, "session")
-    event = session.start(session_id, user=account.id, address=address, agent=agent, at=command.at)
+    started = session.start(session_id, user=account.id, address=address, agent=agent, at=command.at)
+    rehashed = user.rehash_password(account, password_hash=stronger_hash, at=command.at) if stronger_hash else None
+    secrets = (password_secret(account.id, stronger_hash),) if stronger_hash else ()
     token = tokens.issue(session=session_id, user=account.id, at=command.at)
     try:
         unmoved = Guard(stream=account.id, version=account.version)
-        appended = log.append(by, event, subject=session_id, guards=(unmoved,), secrets=renewed)
+        events = (started, rehashed) if rehashed else (started,)
+        appended = log.append(by, *events, subject=session_id, guards=(unmoved,), secrets=secrets)
     except DomainError:
         tokens.revoke(session_id)
         raise
+    account = (user.evolve(account, rehashed) if rehashed else None) or account
     return SignedIn(session_id=session_id, user=account, refresh_token=token, position=appended.position)
 
 

@@ -59,7 +59,7 @@ def verified() -> Row:
             began = time.perf_counter()
             newest = log.read(head - 1, 1)[0]
             found = verify(batches, heads=[], keys=root.public("heads"), stored_head=(head, newest.hash))
-            assert found.finding is None
+            assert found.problem is None
             return found.events / (time.perf_counter() - began)
 
         rate = taking_turns({"walk": walk}, rounds=3)["walk"]

@@ -1,5 +1,6 @@
 """A person with an account."""
 
+import hashlib
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -29,6 +30,7 @@ class UserRegistered(Event, frozen=True, kw_only=True):
     last_name: PrivateText
     role: Role
     status: Status
+    password_commitment: str = ""
 
 
 class UserProfileChanged(Event, frozen=True, kw_only=True):
@@ -51,7 +53,15 @@ class UserStatusChanged(Event, frozen=True, kw_only=True):
 
 
 class PasswordChanged(Event, frozen=True, kw_only=True):
-    """The hash itself is a secret, and stands in no event."""
+    """The hash itself is a secret, and stands in no event. Its commitment tells whether the stored one is the one that was set."""
+
+    password_commitment: str = ""
+
+
+class PasswordRehashed(Event, frozen=True, kw_only=True):
+    """The password is the same, and its hash is a stronger one."""
+
+    password_commitment: str
 
 
 class UserDeleted(Event, frozen=True, kw_only=True):
@@ -73,6 +83,7 @@ class User(State, frozen=True, kw_only=True):
     role: Role
     status: Status
     registered_at: datetime
+    password_commitment: str = ""  # empty where the hash was stored before there were commitments
     institution: str | None = None
     department: str | None = None
     phone: str | None = None
@@ -86,6 +97,12 @@ class User(State, frozen=True, kw_only=True):
     @property
     def is_active_admin(self) -> bool:
         return self.role is Role.ADMIN and self.may_sign_in
+
+
+def commitment(user: UUID, password_hash: bytes) -> str:
+    """SHA-256 over the account's id and the stored hash, in hexadecimal. The salt in the hash, of 128 random bits, stands in no event, so
+    that nobody can try passwords against the commitment."""
+    return hashlib.sha256(user.bytes + password_hash).hexdigest()
 
 
 def register(
@@ -130,8 +147,13 @@ def _profile_value(name: str, value: str | None) -> str | None:
             return optional_text(value, name=name, most=50)
 
 
-def change_password(user: User, *, by: UUID, at: datetime) -> PasswordChanged:
-    return PasswordChanged(**following(user, by=by, at=at))
+def change_password(user: User, *, password_hash: bytes, by: UUID, at: datetime) -> PasswordChanged:
+    return PasswordChanged(**following(user, by=by, at=at), password_commitment=commitment(user.id, password_hash))
+
+
+def rehash_password(user: User, *, password_hash: bytes, at: datetime) -> PasswordRehashed:
+    """At a sign-in, the only moment at which the password is known."""
+    return PasswordRehashed(**following(user, by=user.id, at=at), password_commitment=commitment(user.id, password_hash))
 
 
 def delete(user: User, *, by: UUID, at: datetime) -> list[UserDeleted]:
@@ -157,6 +179,7 @@ def evolve(user: User | None, event: Event) -> User | None:
                 role=event.role,
                 status=event.status,
                 registered_at=event.at,
+                password_commitment=event.password_commitment,
             )
         case _ if user is None:
             return None
@@ -168,6 +191,8 @@ def evolve(user: User | None, event: Event) -> User | None:
             return msgspec.structs.replace(user, version=event.originator_version, role=event.role)
         case UserStatusChanged():
             return msgspec.structs.replace(user, version=event.originator_version, status=event.status)
+        case PasswordChanged() | PasswordRehashed():
+            return msgspec.structs.replace(user, version=event.originator_version, password_commitment=event.password_commitment)
         case UserDeleted():
             return msgspec.structs.replace(user, version=event.originator_version, deleted=True)
         case UserErased():

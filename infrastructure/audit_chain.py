@@ -56,10 +56,24 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
+    """`discrepancies`: what the tables beside the log hold and the log does not say; not looked for where there is a finding."""
+
     events: int
     hash: str
     heads: int
     finding: Finding | None
+    discrepancies: tuple[str, ...] = ()
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong first, in words; None where all is as it was written."""
+        if self.finding is not None:
+            verdict = "tampered" if self.finding.tampered else "against the rules"
+            return f"{verdict} at position {self.finding.position}: {self.finding.what}"
+        if self.discrepancies:
+            more = f" (and {len(self.discrepancies) - 1} more)" if len(self.discrepancies) > 1 else ""
+            return f"the log is intact, and the tables beside it are not as it says: {self.discrepancies[0]}{more}"
+        return None
 
 
 def _wrong_place(event: Recorded, expected: int, digest: bytes) -> str | None:

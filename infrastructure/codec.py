@@ -85,10 +85,14 @@ class Codec:
 
     def prefetch(self, stored: Iterable[Encoded]) -> None:
         """Bring the keys that these events need in one read."""
-        self._keys.prefetch({subject for one in stored if (subject := _subject_of(one)) is not None})
+        self._keys.prefetch({subject for one in stored if (subject := subject_of(one)) is not None})
 
     def forget(self, subject: UUID) -> None:
         self._keys.forget(subject)
+
+    def check_key(self, subject: UUID, wrapped: bytes) -> None:
+        """Raises WrongRootKey where `wrapped` is not a key of `subject` in this installation, MissingKey."""
+        self._keys.unwrap(subject, wrapped)
 
     def _seal(self, event: Event, event_id: UUID, content: dict[str, Any]) -> tuple[tuple[UUID, bytes], ...]:
         keys: dict[UUID, DataKey] = {}
@@ -116,7 +120,7 @@ class Codec:
             return self._keys.create(subject)
         if (key := self._keys.look_up(subject)) is not None:
             return key, None
-        if own and not any(map(_is_sealed_by_its_stream, self._history(subject))):
+        if own and not any(map(is_sealed_by_its_stream, self._history(subject))):
             return self._keys.create(subject)
         raise KeyDestroyed(f"the key of {subject} was destroyed: nothing private can be written about it any more")
 
@@ -140,6 +144,24 @@ class Codec:
 def without_opening(stored: Encoded) -> Event:
     """The event with its private fields as they are stored. Needs no key. Raises Undecodable."""
     return _decoded(stored, lambda *_: None)
+
+
+def is_sealed_by_its_stream(stored: Encoded) -> bool:
+    """Whether a value of the event is sealed by the key of its own stream. An event of an unknown type may hold one."""
+    return stored.type not in EVENTS or "originator_id" in _owners_of_sealed(stored)
+
+
+def subject_of(stored: Encoded) -> UUID | None:
+    """Whose key opens what is sealed in the event; None where nothing is."""
+    owners = _owners_of_sealed(stored)
+    if not owners:
+        return None
+    if owners == {"originator_id"}:
+        return stored.stream
+    try:
+        return UUID(msgspec.json.decode(stored.data)[owners.pop()])
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _decoded(stored: Encoded, open_private: Callable[[type[Event], UUID, dict[str, Any]], None]) -> Event:
@@ -176,24 +198,6 @@ def _unsealed(key: DataKey, sealed: str, bound_to: bytes) -> bytes:
 
 def _bound_to(event_id: UUID, field: str) -> bytes:
     return event_id.bytes + field.encode()
-
-
-def _is_sealed_by_its_stream(stored: Encoded) -> bool:
-    """Whether a value of the event is sealed by the key of its own stream. An event of an unknown type may hold one."""
-    return stored.type not in EVENTS or "originator_id" in _owners_of_sealed(stored)
-
-
-def _subject_of(stored: Encoded) -> UUID | None:
-    """Whose key opens what is sealed in the event; None where nothing is."""
-    owners = _owners_of_sealed(stored)
-    if not owners:
-        return None
-    if owners == {"originator_id"}:
-        return stored.stream
-    try:
-        return UUID(msgspec.json.decode(stored.data)[owners.pop()])
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
-        return None
 
 
 def _owners_of_sealed(stored: Encoded) -> set[str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -18,7 +18,7 @@ from infrastructure import heads
 from infrastructure.access_tokens import SignedAccessTokens
 from infrastructure.audit_chain import Verified
 from infrastructure.event_store import EventLog, log_on_postgres
-from infrastructure.figures import exposition, observe_request, observe_standing
+from infrastructure.figures import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_standing
 from infrastructure.health import Examination
 from infrastructure.heartbeat import HEARTBEAT
 from infrastructure.images.validation import ImageLimits, UploadGate
@@ -26,6 +26,7 @@ from infrastructure.keys import Keys
 from infrastructure.limits import RedisLimits
 from infrastructure.live import RedisLive
 from infrastructure.objects import open_blobs
+from infrastructure.operations.reconciliation import Discrepancy, Reconciler
 from infrastructure.passwords import Argon2Passwords
 from infrastructure.patience import ended
 from infrastructure.reads import ReadDatabase, Visible
@@ -39,6 +40,7 @@ from infrastructure.standing import standing
 
 log = structlog.get_logger()
 
+REPORTED_MOST: Final = 100  # discrepancies in the log of a process, each time
 LOOK_EVERY: Final = 5.0  # seconds between two looks at how the system stands, for the figures
 ABOUT: Final = "select position from read.activity where subjects @> array[%s::uuid] order by position"
 
@@ -107,6 +109,7 @@ def services(settings: Settings) -> Services:
     store = open_blobs(settings, keys)
     tokens = refresh_tokens(settings, keys)
     health = Examination(settings, reads=reads, blobs=store)
+    reconciler = Reconciler(event_log, seconds=settings.reconcile_seconds, report=_report_discrepancies)
     image_limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
 
     @asynccontextmanager
@@ -114,6 +117,7 @@ def services(settings: Settings) -> Services:
         await reads.open()
         await visible.start()
         await live.start()
+        reconciler.start()
         looking = asyncio.create_task(_look_always(reads), name="figures")
         beating = asyncio.create_task(HEARTBEAT.beat_always(), name="heartbeat")
         try:
@@ -121,6 +125,7 @@ def services(settings: Settings) -> Services:
         finally:
             await ended(looking)
             await ended(beating)
+            await asyncio.to_thread(reconciler.stop)
             await live.stop()
             await visible.stop()
             await health.close()
@@ -149,6 +154,13 @@ def services(settings: Settings) -> Services:
         observed=observe_request,
         opened=opened,
     )
+
+
+def _report_discrepancies(found: Sequence[Discrepancy]) -> None:
+    for discrepancy in found[:REPORTED_MOST]:
+        log.error("not as the record says", subject=str(discrepancy.subject), what=discrepancy.what)
+    DISCREPANCIES.set(len(found))
+    RECONCILED_AT.set_to_current_time()
 
 
 async def _look_always(reads: ReadDatabase) -> None:

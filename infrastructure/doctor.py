@@ -14,15 +14,18 @@ import redis
 from domain.errors import DomainError
 from domain.values import model_id
 from infrastructure.embedded.installation import NotRunning, running_settings
+from infrastructure.event_store import opened
 from infrastructure.keys import DataKeys, Keys, WrongRootKey
 from infrastructure.metrics_server import metrics_token
 from infrastructure.model_record import load_record
 from infrastructure.objects import open_blobs
 from infrastructure.operations.package_clashes import package_clashes
+from infrastructure.operations.reconciliation import discrepancies, shown_subjects
 from infrastructure.postgres.schema import SchemaAhead, SchemaBehind, check
 from infrastructure.sandbox import Layers, supported
 from infrastructure.sandbox.policy import remedy
 from infrastructure.security.key_ring import NO_KEYS, Purpose
+from infrastructure.security.keyed_digest import CLAIM_PURPOSES
 from infrastructure.security.process_keys import operator_keys
 from infrastructure.settings import Settings, WrongSetting, variable
 from infrastructure.shipped import models, shipped_records
@@ -31,6 +34,7 @@ from infrastructure.weak_settings import Finding, good, key_files, machine, weak
 __all__ = ["Finding", "examine", "refusals"]
 
 TIMEOUT_SECONDS: Final = 3
+DISCREPANCIES_SHOWN: Final = 20
 ROLES_PAGE: Final = " (docs/operations.md, Database roles)"
 LOG_TOPIC: Final = "bioscope.events"
 DURABLE: Final = ("fsync", "full_page_writes", "synchronous_commit")
@@ -100,6 +104,19 @@ def _postgres(given: Settings) -> Iterator[Finding]:
             if (keys := _keys(given)).holds(Purpose.DATA_KEYS):
                 _unwrap(keys, owner, wrapped)
                 yield good("root key", "is that of this database")
+
+
+def _tables(given: Settings) -> Iterator[Finding]:
+    """Raises Unavailable, WrongRootKey. Silent where the keys or the rights are not here."""
+    keys = _keys(given)
+    if not all(map(keys.holds, (Purpose.DATA_KEYS, *CLAIM_PURPOSES))):
+        return
+    with opened(given, keys) as log:
+        subjects = shown_subjects(log)
+        found = list(discrepancies(log, subjects))
+    yield from (wrong("record", str(discrepancy)) for discrepancy in found[:DISCREPANCIES_SHOWN])
+    if not found:
+        yield good("record", f"claims, passwords and keys of {len(subjects)} accounts and devices are as it says")
 
 
 def _keys(given: Settings) -> Keys:
@@ -220,6 +237,7 @@ def _one(connection: psycopg.Connection, query: str) -> tuple[Any, ...]:
 
 LOOKS: Final = (
     ("postgres", "postgres_url", _postgres),
+    ("record", "postgres_url", _tables),
     ("models", "postgres_url", _registered_models),
     ("kafka", "kafka_url", _kafka),
     ("redis", "redis_url", _redis),

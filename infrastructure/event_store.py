@@ -137,6 +137,10 @@ class EventLog:
     def claimed(self, scope: str, value: str) -> UUID | None:
         return self.recorder.select_claim(scope, self._digests.forms(scope, value))  # type: ignore[no-any-return]
 
+    def claim_forms(self, scope: str, value: str) -> tuple[bytes, ...]:
+        """The digests under which a claim may be stored. Raises MissingKey."""
+        return self._digests.forms(scope, value)
+
     def administrators(self) -> Sequence[UUID]:
         return self.recorder.select_administrators()  # type: ignore[no-any-return]
 

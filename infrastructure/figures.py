@@ -34,6 +34,10 @@ TASK_AGE: Final = Gauge("bioscope_task_age_seconds", "Since the oldest unanswere
 WORKERS: Final = Gauge("bioscope_inference_workers", "Inference processes seen within 10 s.")
 SCHEDULING: Final = Gauge("bioscope_scheduler_leads", "1 while some process schedules.")
 
+BROKEN_CHAIN: Final = Gauge("bioscope_log_chain_broken", "1 once the relay found that the log is not what was written; it signs no more.")
+DISCREPANCIES: Final = Gauge("bioscope_record_discrepancies", "Claims, password hashes and data keys that are not as the record says.")
+RECONCILED_AT: Final = Gauge("bioscope_record_reconciled_timestamp_seconds", "When they were last compared.")
+
 MAIN: Final = "main"
 COUNTER_LABELS: Final = {"projected_events": "source", "rejected_records": "reason"}
 

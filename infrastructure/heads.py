@@ -1,6 +1,6 @@
 """Signed heads: what the log had come to, kept in the database and off it. A chain alone cannot show that its end was cut off."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
@@ -8,15 +8,18 @@ import msgspec
 import psycopg
 import structlog
 
+from application.hash_chain import START, link
 from application.ports import Blobs, Recorded
 from infrastructure.audit_chain import SignedHead, Verified, verify
 from infrastructure.event_store import EventLog
 from infrastructure.keys import Keys
 from infrastructure.objects import open_blobs
 from infrastructure.record_audit import RecordAudit
+from infrastructure.recorder import EVENT_COLUMNS, recorded_from
 from infrastructure.security.key_ring import Purpose
 from infrastructure.security.process_keys import operator_keys
 from infrastructure.settings import Settings
+from infrastructure.table_audit import TableAudit
 
 log = structlog.get_logger()
 
@@ -31,31 +34,66 @@ NEWEST = "select position, hash from es.head"
 KEEP = "insert into ops.heads (position, hash, signed_at, signature, key_id) values (%s, %s, %s, %s, %s) on conflict do nothing"
 KEPT = "select position, hash, signed_at, signature, key_id from ops.heads order by position"
 BEYOND = "select from es.events where notification_id > (select position from es.head) limit 1"
-LAST = "select coalesce(max(position), 0) from ops.heads"
+LAST = "select position, hash, signed_at, signature, key_id from ops.heads order by position desc limit 1"
+SINCE = f"""select {EVENT_COLUMNS} from es.events where notification_id > %s and notification_id <= %s
+  order by notification_id limit {BATCH}"""  # noqa: S608 - constants
 
 UNSIGNED: Final = SignedHead(position=0, hash="", signed_at=datetime.min.replace(tzinfo=UTC))
 _line = msgspec.json.Decoder(SignedHead)
 
 
-class Heads:
-    """Signs the newest head. Calls block, and raise what the database raises, and Unavailable when the blob store is away.
+class BrokenChain(Exception):
+    """The log does not go on from the last signed head as it was written; the text says where."""
 
-    `signed`: the position of the last one. Use a new one each time that the lead was taken.
+
+class Heads:
+    """Signs the newest head, once the chain leads to it from the last signed one.
+
+    Calls block, and raise what the database raises, and Unavailable when the blob store is away. `signed`: the position of the last one.
+    `broken`: why nothing is signed any more. Use a new one each time that the lead was taken.
     """
 
     def __init__(self, keys: Keys, blobs: Blobs, connection: psycopg.Connection) -> None:
+        self.broken: BrokenChain | None = None
         self._key, self._shelf = keys.signing(Purpose.HEADS), Shelf(blobs)
-        (self.signed,) = _row(connection, LAST)
+        self.signed, self._walked, self._hash = 0, 0, START
+        if (row := connection.execute(LAST).fetchone()) is not None:
+            last = _head(row)
+            if not last.genuine(keys.public(Purpose.HEADS)):
+                self.broken = BrokenChain(f"the signed head at position {last.position} does not carry this installation's signature")
+            self.signed, self._walked, self._hash = last.position, last.position, bytes.fromhex(last.hash)
 
     def sign(self, connection: psycopg.Connection, *, at: datetime) -> None:
-        """Nothing when nothing has happened since the last one; what could not be put off the database then is put there now."""
+        """Nothing when nothing has happened since the last one; what could not be put off the database then is put there now.
+
+        Raises BrokenChain, then and at each later call.
+        """
+        if self.broken:
+            raise self.broken
         position, digest = _row(connection, NEWEST)
         if position > self.signed:
+            try:
+                self._walk(connection, until=position, digest=digest)
+            except BrokenChain as broken:
+                self.broken = broken
+                raise
             head = SignedHead(position=position, hash=digest.hex(), signed_at=at.astimezone(UTC)).sign(self._key)
             connection.execute(KEEP, (head.position, head.hash, head.signed_at, head.signature, head.key_id))
             self._shelf.add(head)
             self.signed = position
         self._shelf.put()
+
+    def _walk(self, connection: psycopg.Connection, *, until: int, digest: bytes) -> None:
+        while self._walked < until:
+            events = [recorded_from(row) for row in connection.execute(SINCE, (self._walked, until)).fetchall()]
+            for expected, event in enumerate(events, self._walked + 1):
+                if event.position != expected or event.hash != link(self._hash, event):
+                    raise BrokenChain(f"the row at position {expected}, or the one before it, is not what was written")
+                self._walked, self._hash = event.position, event.hash
+            if not events:
+                raise BrokenChain(f"the log ends before its head: there is no row at position {self._walked + 1}")
+        if self._hash != digest:
+            raise BrokenChain(f"the head does not hold the hash of the event at position {until}")
 
 
 class Shelf:
@@ -102,19 +140,32 @@ class Shelf:
 
 
 def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, progress: Callable[[int], None] = lambda _: None) -> Verified:
-    """Walk the whole log: its chain, every head ever signed, and the rules of the record. Raises Unavailable, WrongRootKey."""
+    """Walk the whole log: its chain, every head ever signed, the rules of the record, and the tables beside it.
+
+    Raises Unavailable, WrongRootKey.
+    """
     keys = operator_keys(given)
     shelf = Shelf(blobs or open_blobs(given, keys))
-    table = [
-        SignedHead(position=position, hash=digest, signed_at=signed_at.astimezone(UTC), signature=signature, key_id=key_id)
-        for position, digest, signed_at, signature, key_id in log.recorder.rows(KEPT)
-    ]
+    table = list(map(_head, log.recorder.rows(KEPT)))
     since = min((head.signed_at.date() for head in table), default=None)
     elsewhere = shelf.everything(since=since, until=datetime.now(UTC).date() + A_DAY)
     (head,) = log.recorder.rows(NEWEST)
-    batches = _batches(log, until=head[0])
-    public, rules = keys.public(Purpose.HEADS), RecordAudit(log)
-    return verify(batches, heads=[*table, *elsewhere], keys=public, stored_head=head, violation_of=rules.violation_of, progress=progress)
+    tables = TableAudit(log)
+    found = verify(
+        _taken(tables, _batches(log, until=head[0])),
+        heads=[*table, *elsewhere],
+        keys=keys.public(Purpose.HEADS),
+        stored_head=head,
+        violation_of=RecordAudit(log).violation_of,
+        progress=progress,
+    )
+    return found if found.finding else msgspec.structs.replace(found, discrepancies=tuple(tables.finish()))
+
+
+def _taken(tables: TableAudit, batches: Iterable[Sequence[Recorded]]) -> Iterator[Sequence[Recorded]]:
+    for batch in batches:
+        tables.take(batch)
+        yield batch
 
 
 def _batches(log: EventLog, *, until: int) -> Iterator[Sequence[Recorded]]:
@@ -134,6 +185,11 @@ def _read(line: bytes) -> SignedHead:
         return _line.decode(line)
     except msgspec.MsgspecError:
         return UNSIGNED
+
+
+def _head(row: tuple[Any, ...]) -> SignedHead:
+    position, digest, signed_at, signature, key_id = row
+    return SignedHead(position=position, hash=digest, signed_at=signed_at.astimezone(UTC), signature=signature, key_id=key_id)
 
 
 def _name(day: date) -> str:

@@ -119,6 +119,14 @@ class DataKeys:
             while len(self._known) > max(CACHE_MOST, len(missing)):
                 self._known.popitem(last=False)
 
+    def unwrap(self, subject: UUID, wrapped: bytes) -> DataKey:
+        """Raises WrongRootKey where it is not a key of `subject`, MissingKey."""
+        self._require()
+        for wrapping in self._wrapping:
+            if (key := _unwrapped(subject, wrapped, wrapping)) is not None:
+                return key
+        raise WrongRootKey("the root key does not open this database's data keys: is it another installation's?")
+
     def forget(self, subject: UUID) -> None:
         with self._lock:
             self._known.pop(subject, None)
@@ -128,15 +136,16 @@ class DataKeys:
             self._keys.all(Purpose.DATA_KEYS)
 
     def _unwrap(self, subject: UUID, wrapped: bytes | None) -> DataKey | None:
-        if wrapped is None:
-            return None
-        first_form = len(wrapped) == FIRST_FORM_BYTES
-        header = b"" if first_form else wrapped[:HEADER_BYTES]
-        sealed = wrapped[len(header) :]
-        for wrapping in self._wrapping:
-            if first_form or header == WRAPPED_FORM + wrapping.id:
-                try:
-                    return DataKey(wrapping.cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], header + subject.bytes))
-                except InvalidTag:
-                    continue
-        raise WrongRootKey("the root key does not open this database's data keys: is it another installation's?")
+        return None if wrapped is None else self.unwrap(subject, wrapped)
+
+
+def _unwrapped(subject: UUID, wrapped: bytes, wrapping: WrappingKey) -> DataKey | None:
+    first_form = len(wrapped) == FIRST_FORM_BYTES
+    header = b"" if first_form else wrapped[:HEADER_BYTES]
+    sealed = wrapped[len(header) :]
+    if not first_form and header != WRAPPED_FORM + wrapping.id:
+        return None
+    try:
+        return DataKey(wrapping.cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], header + subject.bytes))
+    except (InvalidTag, ValueError):  # ValueError: it is too short to be one
+        return None

@@ -18,6 +18,7 @@ from infrastructure.keys import Keys
 from infrastructure.postgres.silence import TRIED_FOR, Attentive, Silent
 
 READERS = 8  # connections that load streams
+LONG_QUERY_SECONDS = 600
 EVENT_COLUMNS = "notification_id, originator_id, originator_version, topic, schema_version, event_id, state, meta, recorded_at, hash"
 
 # The condition is that of the index in migration 0008.
@@ -87,6 +88,15 @@ class PostgresRecorder(ApplicationRecorder):
         try:
             return self._rows(query, arguments)
         except psycopg.OperationalError:
+            raise away() from None
+
+    def rows_of_long_query(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
+        """As `rows`, once, for what reads a whole table. Raises Unavailable."""
+        try:
+            with self.pool.connection() as connection, connection.transaction():
+                connection.execute(f"set local statement_timeout = '{LONG_QUERY_SECONDS}s'")
+                return connection.execute(query, arguments, binary=True).fetchall()
+        except (PoolTimeout, psycopg.OperationalError):
             raise away() from None
 
     def _rows(self, query: str, arguments: Sequence[object]) -> list[tuple[Any, ...]]:

@@ -15,7 +15,8 @@ from psycopg import AsyncConnection
 
 from domain.errors import Unavailable
 from infrastructure.embedded.child import say_ready
-from infrastructure.heads import EVERY, OFTEN, Heads
+from infrastructure.figures import BROKEN_CHAIN
+from infrastructure.heads import EVERY, OFTEN, BrokenChain, Heads
 from infrastructure.heartbeat import HEARTBEAT
 from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.keys import Keys
@@ -98,6 +99,9 @@ class Leader:
                 heads.sign(connection, at=datetime.now(UTC))
         except (psycopg.Error, Unavailable) as error:
             log.warning("head not signed, or not put away", error=type(error).__name__)
+        except BrokenChain as broken:
+            log.critical("head not signed: the log is not what was written; run `bioscope audit verify`", reason=str(broken))
+            BROKEN_CHAIN.set(1)
 
     def _connection(self) -> psycopg.Connection:
         return Attentive.connect(self._given.postgres_url, autocommit=True, options=OPTIONS)
@@ -111,10 +115,10 @@ async def _listen(leader: AsyncConnection, publisher: Publisher) -> None:
 
 
 async def _until_due(publisher: Publisher, heads: Heads) -> None:
-    """A minute; less when much happens."""
+    """A minute; less when much happens, and is signed."""
     for _ in range(int(EVERY)):
         await asyncio.sleep(1.0)
-        if publisher.position - heads.signed >= OFTEN:
+        if not heads.broken and publisher.position - heads.signed >= OFTEN:
             return
 
 

@@ -62,6 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     logins_per_minute_address: Positive = 20
     registrations_per_hour_address: Positive = 120
 
+    reconcile_seconds: Seconds = 3600.0
+
     upload_max_bytes: Positive = 64 * 1024**2
     image_max_pixels: Positive = 100_000_000
     image_max_bands: Positive = 32

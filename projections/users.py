@@ -12,6 +12,7 @@ from domain.errors import NotFound
 from domain.events import ERASED
 from domain.user import (
     PasswordChanged,
+    PasswordRehashed,
     Status,
     UserDeleted,
     UserErased,
@@ -89,7 +90,16 @@ def _erased(row: User) -> User:
     return msgspec.structs.replace(row, deleted=True, erased=True, **texts)
 
 
-KINDS = (UserRegistered, UserProfileChanged, UserRoleChanged, UserStatusChanged, PasswordChanged, UserDeleted, UserErased)
+KINDS = (
+    UserRegistered,
+    UserProfileChanged,
+    UserRoleChanged,
+    UserStatusChanged,
+    PasswordChanged,
+    PasswordRehashed,
+    UserDeleted,
+    UserErased,
+)
 TABLE = Table("users", User, KINDS, own, fold)
 
 GET = "select * from users where id = %(id)s and not deleted"

@@ -63,8 +63,8 @@ def restore(folder: Path, root_key: Path | None, data: Path | None) -> None:
             f" ({beyond.what}). Keep derived/heads of the blob store as evidence, and move it away: until then `audit verify` says so",
             TAMPERED,
         )
-    if found.finding:
-        fail(f"restored, but tampered at position {found.finding.position}: {found.finding.what}", TAMPERED)
+    if found.problem:
+        fail(f"restored, but {found.problem}", TAMPERED)
     out.print(f"Restored: {found.events} events, hash {found.hash[:16]}…, read models made again. Start it with `bioscope up`.")
 
 

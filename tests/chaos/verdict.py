@@ -60,8 +60,8 @@ def judged(settings, journal):
             + journal.unexpected
         )
         chain = verified(settings, log)
-        if chain.finding is not None:
-            broken.append(f"the chain is broken at {chain.finding.position}: {chain.finding.what}")
+        if chain.problem is not None:
+            broken.append(chain.problem)
     finally:
         log.close()
     differing = rebuild(settings, check=True).differing

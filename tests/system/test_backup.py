@@ -147,7 +147,7 @@ def test_signed_heads_that_outlived_the_database_tell_what_is_lost(copied, tmp_p
     with Stack(msgspec.structs.replace(stack_settings(tmp_path / "data"), blobs_url=str(tmp_path / "blobs")), prepare=prepare) as settings:
         log = event_log(settings)
         try:
-            assert verified(settings, log).finding is None
+            assert verified(settings, log).problem is None
         finally:
             log.close()
 

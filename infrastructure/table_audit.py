@@ -1,0 +1,115 @@
+"""Whether the tables beside the log hold what the log says: commands, claims, password hashes, data keys."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from application.ports import Recorded
+from domain.device import DeviceRegistered
+from domain.user import UserErased, UserRegistered
+from infrastructure.codec import subject_of
+from infrastructure.event_store import EventLog
+from infrastructure.operations.reconciliation import discrepancies, named_subjects
+from infrastructure.recorder import encoded_from
+
+RECONCILED: Final = frozenset({UserRegistered.__name__, DeviceRegistered.__name__})
+COMMANDS: Final = "select id, position, subject from es.commands where id = any(%s)"
+KEYS: Final = "select owner from es.secrets where kind = 'key' and owner = any(%s)"
+COUNTED: Final = "select count(*) from es.commands where position <= %s"
+UNKNOWN: Final = """select c.id from es.commands c where position <= %s and not exists (
+    select from es.events e where e.notification_id = c.position and position(convert_to(c.id::text, 'UTF8') in e.meta) > 0) limit 1"""
+
+
+class Caused(msgspec.Struct):
+    """Of an event's meta: the command that it was appended by."""
+
+    command_id: UUID
+
+
+class Written(msgspec.Struct):
+    """What one command appended: the position of its last event, and the streams of all."""
+
+    position: int
+    streams: set[UUID]
+
+
+_caused = msgspec.json.Decoder(Caused)
+
+
+class TableAudit:
+    """Takes the events of a log in their order. What it remembers grows with the accounts and devices, not with the log.
+
+    Needs the keys of claims and data keys. Calls raise Unavailable.
+    """
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._open: dict[UUID, Written] = {}  # the command whose events may go on in the next batch
+        self._commands = 0
+        self._position = 0
+        self._subjects: set[UUID] = set()
+        self._keyless: set[UUID] = set()
+        self._found: list[str] = []
+
+    def take(self, events: Sequence[Recorded]) -> None:
+        self._subjects |= {event.stream for event in events if event.type in RECONCILED}
+        self._take_keys(events)
+        self._take_commands(events)
+        self._position = events[-1].position
+
+    def finish(self) -> Iterator[str]:
+        """What the tables hold that the log does not say, in words."""
+        self._compare(self._open)
+        yield from self._found
+        yield from self._unknown_commands()
+        erased = self._log.having(self._keyless, UserErased)
+        yield from (f"{subject}: its data key is missing, though nobody erased it" for subject in sorted(self._keyless - erased))
+        yield from map(str, discrepancies(self._log, sorted(self._subjects | named_subjects(self._log))))
+
+    def _take_keys(self, events: Iterable[Recorded]) -> None:
+        """Of everything but accounts and devices, which are reconciled at the end."""
+        subjects = {subject for event in events if (subject := subject_of(encoded_from(event))) is not None} - self._subjects
+        if subjects:
+            there = {owner for (owner,) in self._log.recorder.rows(KEYS, list(subjects))}
+            self._keyless |= subjects - there
+
+    def _take_commands(self, events: Iterable[Recorded]) -> None:
+        written, self._open = self._open, {}
+        for event in events:
+            command = _caused.decode(event.meta).command_id
+            known = written.setdefault(command, Written(event.position, set()))
+            known.position = event.position
+            known.streams.add(event.stream)
+        last = next(reversed(written))
+        self._open = {last: written.pop(last)}
+        self._compare(written)
+
+    def _compare(self, written: Mapping[UUID, Written]) -> None:
+        if not written:
+            return
+        self._commands += len(written)
+        stored = {command: (position, subject) for command, position, subject in self._log.recorder.rows(COMMANDS, list(written))}
+        self._found += [
+            f"command {command}: {problem}" for command, it in written.items() if (problem := _problem(it, stored.get(command)))
+        ]
+
+    def _unknown_commands(self) -> Iterator[str]:
+        (counted,) = self._log.recorder.rows_of_long_query(COUNTED, self._position)[0]
+        if counted > self._commands:
+            yield from (
+                f"command {command}: the record knows nothing of it"
+                for (command,) in self._log.recorder.rows_of_long_query(UNKNOWN, self._position)
+            )
+
+
+def _problem(written: Written, stored: tuple[int, UUID | None] | None) -> str | None:
+    if stored is None:
+        return "it is forgotten: sent again, it would be carried out again"
+    position, subject = stored
+    if position != written.position:
+        return f"its answer names position {position}, and its last event is at {written.position}"
+    if subject is not None and subject not in written.streams:
+        return f"its answer names {subject}, which it did not change"
+    return None
