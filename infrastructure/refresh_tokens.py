@@ -1,14 +1,18 @@
-"""Refresh tokens in Postgres: only digests are kept, and a token's one child is made from it, so the same child can be told twice."""
+"""Refresh tokens in Postgres: only digests are kept, and a token's one child is made from it, so the same child can be told twice.
+
+Each row carries a MAC, so that whoever can write to the database cannot make a token for somebody else's session.
+"""
 
 import base64
 import hashlib
 import secrets
 from collections.abc import Mapping
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import psycopg
+import structlog
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from application.ports import Refreshed, Reused
@@ -18,6 +22,8 @@ from infrastructure.postgres.silence import TRIED_FOR, Attentive
 from infrastructure.security.key_ring import Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
 
+log = structlog.get_logger()
+
 TOKEN_BYTES: Final = 32
 TOKEN_MOST: Final = 128  # characters; the first of a session has 43, a child 48, since it names its key
 GRACE: Final = timedelta(seconds=10)  # two tabs that share a token get the same child
@@ -25,16 +31,17 @@ CONNECTIONS: Final = 4
 OPTIONS: Final = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
 
 FORGET_ENDED: Final = "delete from es.refresh_tokens where user_id = %(user)s and absolute_at <= %(at)s"
-ISSUE: Final = """insert into es.refresh_tokens (digest, session_id, user_id, issued_at, expires_at, absolute_at)
-  values (%(digest)s, %(session)s, %(user)s, %(at)s, least(%(at)s + %(idle)s, %(at)s + %(absolute)s), %(at)s + %(absolute)s)"""
+ISSUE: Final = """insert into es.refresh_tokens (digest, session_id, user_id, issued_at, expires_at, absolute_at, mac)
+  values (%(digest)s, %(session)s, %(user)s, %(at)s, least(%(at)s + %(idle)s, %(absolute_at)s), %(absolute_at)s, %(mac)s)"""
 # One statement: whoever marks the parent makes the child, both or neither.
 ROTATE: Final = """with used as materialized (select es.use_refresh_token(%(parent)s, %(at)s) as won)
-  insert into es.refresh_tokens (digest, session_id, user_id, issued_at, expires_at, absolute_at)
-  select %(child)s, t.session_id, t.user_id, %(at)s, least(%(at)s + %(idle)s, t.absolute_at), t.absolute_at
+  insert into es.refresh_tokens (digest, session_id, user_id, issued_at, expires_at, absolute_at, mac)
+  select %(child)s, %(session)s, %(user)s, %(at)s, least(%(at)s + %(idle)s, %(absolute_at)s), %(absolute_at)s, %(mac)s
   from used, es.refresh_tokens t where used.won and t.digest = %(parent)s
-  returning session_id, user_id"""
-KNOWN: Final = """select t.session_id, t.user_id, t.used_at, t.absolute_at, c.digest
-  from es.refresh_tokens t left join es.refresh_tokens c on c.digest = any(%(children)s) where t.digest = %(parent)s"""
+  returning session_id"""
+FIND: Final = "select session_id, user_id, absolute_at, mac from es.refresh_tokens where digest = %(parent)s"
+USED: Final = """select t.used_at, c.digest from es.refresh_tokens t left join es.refresh_tokens c on c.digest = any(%(children)s)
+  where t.digest = %(parent)s"""
 REVOKE: Final = "delete from es.refresh_tokens where session_id = %(session)s returning session_id"
 REVOKE_USER: Final = """delete from es.refresh_tokens where user_id = %(user)s and session_id is distinct from %(but)s::uuid
   returning session_id"""
@@ -45,7 +52,8 @@ class PostgresRefreshTokens:
 
     def __init__(self, url: str, keys: Keys, *, idle_seconds: int, absolute_seconds: int) -> None:
         self._children = KeyedDigest(keys, Purpose.REFRESH_TOKENS)
-        self._ttl = {"idle": timedelta(seconds=idle_seconds), "absolute": timedelta(seconds=absolute_seconds)}
+        self._rows_macs = KeyedDigest(keys, Purpose.REFRESH_TOKEN_ROWS)
+        self._idle, self._absolute = timedelta(seconds=idle_seconds), timedelta(seconds=absolute_seconds)
         self._pool: ConnectionPool[psycopg.Connection] = ConnectionPool(
             url,
             connection_class=Attentive,
@@ -65,24 +73,40 @@ class PostgresRefreshTokens:
 
     def issue(self, *, session: UUID, user: UUID, at: datetime) -> str:
         token = _text(secrets.token_bytes(TOKEN_BYTES))
+        issued = Issued(session, user, at + self._absolute)
         self._rows(FORGET_ENDED, {"user": user, "at": at})
-        self._rows(ISSUE, {"digest": _digest(token), "session": session, "user": user, "at": at} | self._ttl)
+        self._rows(ISSUE, self._values(issued, _digest(token), at) | {"digest": _digest(token)})
         return token
 
     def rotate(self, token: str, *, at: datetime) -> Refreshed:
         children = {_digest(child): child for child in map(_text, self._children.forms(_bytes(token)))}
         digest, child = next(iter(children.items()))
-        named = {"parent": _digest(token), "child": digest, "children": list(children), "at": at}
-        for session, user in self._rows(ROTATE, named | self._ttl):
-            return Refreshed(session_id=session, user_id=user, token=child)
-        for session, user, used_at, absolute_at, made in self._rows(KNOWN, named):
-            if used_at is None or absolute_at <= at:
+        named = {"parent": _digest(token), "child": digest, "children": list(children)}
+        issued = self._issued(named["parent"])
+        for (session,) in self._rows(ROTATE, named | self._values(issued, digest, at)):
+            return Refreshed(session_id=session, user_id=issued.user, token=child)
+        for used_at, made in self._rows(USED, named):
+            if used_at is None or issued.absolute_at <= at:
                 break
             if at - used_at > GRACE:
-                raise Reused(session, user)
+                raise Reused(issued.session, issued.user)
             if made is not None:
-                return Refreshed(session_id=session, user_id=user, token=children[made])
-        raise NotAuthenticated("Invalid or expired refresh token")
+                return Refreshed(session_id=issued.session, user_id=issued.user, token=children[made])
+        raise _unknown()
+
+    def _issued(self, digest: bytes) -> "Issued":
+        """What was issued under a token's digest. A row that is not ours is like none. Raises NotAuthenticated."""
+        for session, user, absolute_at, mac in self._rows(FIND, {"parent": digest}):
+            issued = Issued(session, user, absolute_at)
+            if mac is not None and self._rows_macs.matches(mac, issued.bytes_with(digest)):
+                return issued
+            log.error("a refresh token in the database was not issued by this installation", session_id=str(session))
+        raise _unknown()
+
+    def _values(self, issued: "Issued", digest: bytes, at: datetime) -> dict[str, object]:
+        mac = self._rows_macs.of(issued.bytes_with(digest))
+        values = {"session": issued.session, "user": issued.user, "absolute_at": issued.absolute_at, "mac": mac}
+        return values | {"at": at, "idle": self._idle}
 
     def session_of(self, token: str) -> UUID | None:
         """Also of a token that was used or has ended: whoever signs out with it means that session."""
@@ -109,6 +133,21 @@ class PostgresRefreshTokens:
                 return cursor.fetchall() if cursor.description else []
         except (psycopg.OperationalError, PoolTimeout):
             raise Unavailable("The database is away; try again", retry_after=2) from None
+
+
+class Issued(NamedTuple):
+    """Whose a refresh token is, and until when its session lasts: what the MAC of its row covers."""
+
+    session: UUID
+    user: UUID
+    absolute_at: datetime
+
+    def bytes_with(self, digest: bytes) -> bytes:
+        return digest + self.session.bytes + self.user.bytes + self.absolute_at.astimezone(UTC).isoformat().encode()
+
+
+def _unknown() -> NotAuthenticated:
+    return NotAuthenticated("Invalid or expired refresh token")
 
 
 def _text(token: bytes) -> str:

@@ -30,6 +30,7 @@ class Purpose(StrEnum):
     REQUEST_DIGESTS = "payload"
     ACCESS_TOKENS = "access tokens"
     REFRESH_TOKENS = "refresh token child"
+    REFRESH_TOKEN_ROWS = "refresh token row"  # noqa: S105 - a purpose, not a secret
     SIGNED_URLS = "signed url"
     RATE_LIMITS = "limits"
     HEADS = "heads"

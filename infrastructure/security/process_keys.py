@@ -35,6 +35,7 @@ PROCESS_NEEDS: Final[Mapping[str, Needs]] = {
                 Purpose.REQUEST_DIGESTS,
                 Purpose.ACCESS_TOKENS,
                 Purpose.REFRESH_TOKENS,
+                Purpose.REFRESH_TOKEN_ROWS,
                 Purpose.SIGNED_URLS,
                 Purpose.RATE_LIMITS,
             }
