@@ -90,19 +90,19 @@ def authenticated(record: Any, key: RecordKey) -> Linked:
         source = carried.get("ce_source", b"")
         if source != key.source:
             raise Rejected("foreign", f"it comes from {source[:100]!r}")
-        linked, claimed = _parsed(carried, record.value)
+        linked = _parsed(carried, record.value)
         digest = link(linked.previous_hash, linked.event)
     except (KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
         raise Rejected("malformed", f"{type(error).__name__}: {error}"[:200]) from None
-    if digest != claimed:
+    if digest != linked.event.hash:
         raise Rejected("altered", "its hash is another one")
     if not key.made(carried.get("ce_mac", b""), digest):
         raise Rejected("forged", "it was not written by this installation's relay")
-    return Linked(msgspec.structs.replace(linked.event, hash=digest), linked.previous_hash)
+    return linked
 
 
-def _parsed(carried: dict[str, bytes], value: bytes | None) -> tuple[Linked, bytes]:
-    """The event of a record as it claims to be, and the hash that it claims to have."""
+def _parsed(carried: dict[str, bytes], value: bytes | None) -> Linked:
+    """The event of a record as it claims to be, with the hash that it claims to have."""
     data, meta = value or b"", carried["ce_meta"]
     if len(data) > MAX_DATA_BYTES or len(meta) > MAX_META_BYTES:
         raise ValueError(f"{len(data)} bytes of data and {len(meta)} of meta are more than any event has")
@@ -116,5 +116,6 @@ def _parsed(carried: dict[str, bytes], value: bytes | None) -> tuple[Linked, byt
         data=data,
         meta=meta,
         recorded_at=datetime.fromisoformat(carried["ce_time"].decode()),
+        hash=bytes.fromhex(carried["ce_hash"].decode()),
     )
-    return Linked(event, bytes.fromhex(carried["ce_previoushash"].decode())), bytes.fromhex(carried["ce_hash"].decode())
+    return Linked(event, bytes.fromhex(carried["ce_previoushash"].decode()))
