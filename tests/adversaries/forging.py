@@ -20,7 +20,8 @@ def carried(record: Any) -> dict[str, bytes]:
 
 def following_event(record: Any, *, type: str, data: bytes, event_id: UUID, stream: UUID | None = None) -> tuple[list[Any], bytes]:  # noqa: A002
     """Headers and value of an event behind that of `record`: every hash is right, the source copied, the MAC that of `record`."""
-    linked, claimed = _parsed(carried(record), record.value)
+    linked = _parsed(carried(record), record.value)
+    claimed = linked.event.hash
     event = msgspec.structs.replace(
         linked.event,
         position=linked.event.position + 1,
@@ -42,7 +43,7 @@ def altered(record: Any, **changes: bytes) -> list[Any]:
 
 def forgeries(record: Any, chance: random.Random) -> list[tuple[list[Any], bytes]]:
     """One of each kind."""
-    linked, _ = _parsed(carried(record), record.value)
+    linked = _parsed(carried(record), record.value)
     anything = UUID(int=chance.getrandbits(128))
     return [
         following_event(record, type=linked.event.type, data=record.value, event_id=anything),

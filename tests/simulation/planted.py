@@ -183,10 +183,9 @@ def forged_records_believed() -> AbstractContextManager[None]:
 
     def parsed(record: Any, key: Any) -> Linked:
         try:
-            linked, claimed = cloud_events._parsed(dict(record.headers), record.value)
+            return cloud_events._parsed(dict(record.headers), record.value)
         except Exception:
             raise Rejected("malformed", "") from None
-        return linked._replace(event=msgspec.structs.replace(linked.event, hash=claimed))
 
     def believed(self: Any, at: Any) -> bool:
         return True
