@@ -165,7 +165,7 @@ def test_an_earlier_password_hash_signs_nobody_in(owner, admin):
     """One that the attacker knows, put back after the person changed it."""
     (earlier,) = owner.row("select value from es.secrets where kind = 'password' and owner = %s", admin.id)
     with Client.sign_in(owner.settings.base_url, admin.email, PASSWORD) as client:
-        client.call("PATCH", f"/api/users/{admin.id}", json={"password": ANOTHER, "current_password": PASSWORD})
+        client.call("PATCH", f"/api/users/users/{admin.id}", json={"password": ANOTHER, "current_password": PASSWORD})
     assert signs_in(owner.settings, admin.email, ANOTHER)
     with owner.edited("es.secrets", "kind = 'password' and owner = %s", (admin.id,), "update es.secrets set value = %s", earlier):
         assert not signs_in(owner.settings, admin.email, PASSWORD)
