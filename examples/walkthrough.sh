@@ -190,6 +190,7 @@ while PAGE=$(call GET "/api/events?after=$AFTER&limit=1000&sealed=true" 2> /dev/
 done
 say "GET /api/events, all of them: $AFTER"
 TOKEN=$MY_TOKEN refused 403 GET /api/events
+call GET /api/events/heads > /dev/null
 call GET "/api/events?after=$AFTER&wait=1" > /dev/null
 
 chapter "Staying signed in, and signing out"

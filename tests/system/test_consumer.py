@@ -9,14 +9,16 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from domain.classification import ChunkJudged, ImageResult, Verdict
+from domain import classification
+from domain.classification import ChunkJudged, ImageResult, PlannedImage, Verdict
+from domain.errors import Refused
 from domain.events import first
 from domain.values import chunk_id
 from infrastructure.access_tokens import SignedAccessTokens
@@ -32,16 +34,21 @@ SHA256 = "ab" * 32
 ENDS_WITHIN = 20.0  # seconds
 
 
-def judged(chance):
-    """Results of a job that nobody asked for, within a week."""
-    job = uuid4()
+def judged_job(chance):
+    """A job, and the answer to it, at one moment within a week."""
+    at, dataset, model = NOW + timedelta(hours=chance.randrange(7 * 24)), uuid4(), {"model_name": "shapes", "model_version": 1}
+    about = model | {"model_id": uuid4(), "model_sha256": "f" * 64, "threshold": 0.5}
+    (requested,) = classification.request(uuid4(), dataset=dataset, image=None, **about, by=SYSTEM.id, at=at)
+    labels = chance.choices(LABELS, k=chance.randrange(1, 9))
+    images = [PlannedImage(uuid4(), SHA256) for _ in labels]
+    planned = classification.plan(classification.evolve(None, requested), images, by=SYSTEM.id, at=at)
     seen = tuple(
-        ImageResult(image_id=uuid4(), sha256=SHA256, label=label, confidence=0.9, verdict=Verdict.CLEAR, scores=(0.9, 0.05, 0.05))
-        for label in chance.choices(LABELS, k=chance.randrange(1, 9))
+        ImageResult(image_id=image.id, sha256=SHA256, label=label, confidence=0.9, verdict=Verdict.CLEAR, scores=(0.9, 0.05, 0.05))
+        for image, label in zip(images, labels, strict=True)
     )
-    about = {"job_id": job, "number": 0, "dataset_id": uuid4(), "model_name": "shapes", "model_version": 1, "labels": LABELS}
-    at = NOW + timedelta(hours=chance.randrange(7 * 24))
-    return ChunkJudged(**first(chunk_id(job, 0), by=SYSTEM.id, at=at), **about, results=seen, failures=(), provenance=None)
+    job = requested.originator_id
+    chunk = {"job_id": job, "number": 0, "dataset_id": dataset, "labels": LABELS, "results": seen, "failures": (), "provenance": None}
+    return [requested, *planned], ChunkJudged(**first(chunk_id(job, 0), by=SYSTEM.id, at=at), **model, **chunk)
 
 
 @contextmanager
@@ -52,8 +59,11 @@ def flowing(settings, pause):
     def write():
         nonlocal count
         while not enough.wait(pause):
-            log.append(command(SYSTEM), judged(chance))
-            count += 1
+            job, judged = judged_job(chance)
+            log.append(command(SYSTEM), *job)
+            with suppress(Refused):  # a worker was faster, and did not find the images
+                log.append(command(SYSTEM), judged)
+                count += 1
 
     def stop():
         enough.set()
