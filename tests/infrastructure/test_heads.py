@@ -10,8 +10,9 @@ import pytest
 from application.hash_chain import START, chained
 from domain import dataset
 from domain.errors import Unavailable
+from infrastructure import heads
 from infrastructure.event_store import EventLog
-from infrastructure.heads import Heads, verified
+from infrastructure.heads import BrokenChain, Heads, verified
 from infrastructure.keys import RootKey
 from infrastructure.memory_blobs import MemoryBlobs
 from infrastructure.recorder import PostgresRecorder
@@ -107,6 +108,40 @@ def test_nothing_new_is_not_signed_again(archive):
     archive.sign()
     Heads(archive.root, archive.blobs, archive.app).sign(archive.app, at=TODAY)
     assert archive.kept() == [1]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "update es.events set state = '{}' where notification_id = 6",
+        "delete from es.events where notification_id = 6",
+        "delete from es.events where notification_id = 8",
+        "update es.head set hash = sha256('another')",
+        "update ops.heads set hash = encode(sha256('another'), 'hex')",
+    ],
+    ids=["edited", "deleted", "cut off", "another head", "another head that was signed"],
+)
+def test_nothing_is_signed_to_which_the_chain_does_not_lead(archive, edit):
+    archive.happen(4)
+    archive.sign()
+    archive.happen(4)
+    archive.owner.execute(edit)
+    relays = [archive.heads, Heads(archive.root, archive.blobs, archive.app)]
+    if "ops.heads" in edit:
+        del relays[0]  # it remembers what it signed
+    for relay in relays:
+        for _ in range(2):
+            with pytest.raises(BrokenChain):
+                relay.sign(archive.app, at=TODAY)
+    assert archive.kept() == [4]
+
+
+def test_a_long_way_to_the_first_head_is_walked_once(archive, monkeypatch):
+    monkeypatch.setattr("infrastructure.heads.SINCE", heads.SINCE.replace(str(heads.BATCH), "3"))
+    archive.happen(10)
+    archive.sign()
+    assert archive.kept() == [10]
+    assert archive.verify().finding is None
 
 
 @pytest.mark.parametrize("forgotten", [False, True], ids=["heads kept", "heads deleted from the database too"])

@@ -1,0 +1,124 @@
+"""Claims, passwords and data keys beside the log: what people do is no discrepancy, however the looks fall between their commands."""
+
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from application import accounts, devices
+from application.accounts import register
+from domain.access import Role
+from infrastructure.event_store import EventLog
+from infrastructure.keys import KeyRing, MissingKey, RootKey
+from infrastructure.operations.reconciliation import Reconciler, discrepancies, named_subjects
+from infrastructure.passwords import Argon2Passwords
+from infrastructure.recorder import PostgresRecorder
+from infrastructure.refresh_tokens import PostgresRefreshTokens
+from infrastructure.table_audit import TableAudit
+from tests.given import actor, command
+
+ADMIN = actor(Role.ADMIN)
+PASSWORDS = Argon2Passwords("embedded")
+
+
+@pytest.fixture
+def log(settings):
+    root = RootKey.read(settings.root_key_path)
+    log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def tokens(settings):
+    tokens = PostgresRefreshTokens(settings.postgres_url, RootKey.read(settings.root_key_path), idle_seconds=600, absolute_seconds=600)
+    yield tokens
+    tokens.close()
+
+
+def account(log, name, *, password="correct horse battery 9", role=Role.VIEWER):
+    names = {"email": f"{name}@example.org", "username": name, "first_name": "Ada", "last_name": "Byron"}
+    return register(**names, password=password, role=role, command=command(), log=log, passwords=PASSWORDS).id
+
+
+def moved(log, user, email, tokens):
+    accounts.update(user, profile={"email": email}, command=command(ADMIN), log=log, passwords=PASSWORDS, tokens=tokens, limits=None)
+
+
+@contextmanager
+def at_the_same_time(work):
+    """`work` is done again and again, with the numbers from 1 on, while the block runs."""
+    enough = threading.Event()
+
+    def run():
+        number = 0
+        while not enough.is_set():
+            work(number := number + 1)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
+
+
+def audited(log):
+    audit = TableAudit(log)
+    after = 0
+    while batch := log.read(after, 3):
+        audit.take(batch)
+        after = batch[-1].position
+    return list(audit.finish())
+
+
+def test_registered_moved_deleted_and_erased_accounts_and_devices_are_in_order(log, tokens):
+    kept, renamed, gone, erased = (account(log, name) for name in ("kept", "renamed", "gone", "erased"))
+    moved(log, renamed, "other@example.org", tokens)
+    accounts.delete(gone, command=command(ADMIN), log=log, tokens=tokens)
+    accounts.erase(erased, command=command(ADMIN), log=log, tokens=tokens)
+    scope, removed = (
+        devices.register(name=name, hostname=name, location=None, firmware_version=None, command=command(ADMIN), log=log).id
+        for name in ("scope", "removed")
+    )
+    devices.describe(scope, {"hostname": "scope-2"}, command=command(ADMIN), log=log)
+    devices.report(scope, online=True, command=command(ADMIN), log=log)
+    devices.remove(removed, command=command(ADMIN), log=log)
+    assert named_subjects(log) == {kept, renamed, scope}
+    assert list(discrepancies(log, [kept, renamed, gone, erased, scope, removed])) == []
+    assert audited(log) == []
+
+
+def test_what_people_do_meanwhile_is_no_discrepancy(log, tokens):
+    user = account(log, "ada")
+    with at_the_same_time(lambda number: moved(log, user, f"ada-{number}@example.org", tokens)):
+        found = [discrepancy for _ in range(100) for discrepancy in discrepancies(log, [user])]
+    assert found == []
+
+
+def test_it_asks_for_the_keys_that_it_needs(log, settings):
+    user = account(log, "ada")
+    without_keys = EventLog(PostgresRecorder(settings.postgres_url, KeyRing({})), KeyRing({}))
+    with pytest.raises(MissingKey):
+        list(discrepancies(without_keys, [user]))
+    without_keys.close()
+
+
+def test_the_reconciler_reports_each_time_and_stops_at_once(log):
+    reports, twice = [], threading.Event()
+
+    def report(found):
+        reports.append(found)
+        if len(reports) == 2:
+            twice.set()
+
+    user = account(log, "ada")
+    reconciler = Reconciler(log, seconds=0.01, report=report)
+    reconciler.start()
+    assert twice.wait(10)
+    reconciler.stop()
+    seen = len(reports)
+    assert user in named_subjects(log)
+    assert reports[0] == []
+    assert len(reports) == seen
