@@ -59,7 +59,7 @@ class Installation:
         self.working.mkdir(mode=0o555)
         self.images.mkdir(mode=0o755)
         for name in CLASSES:
-            shutil.copy(min((MICROGRAPHS / name).glob("*.jpg")), self.images / f"{name}.jpg")
+            shutil.copyfile(min((MICROGRAPHS / name).glob("*.jpg")), self.images / f"{name}.jpg")
 
     def environment(self, **given):
         return outside_environment() | {"HOME": str(self.home), "BIOSCOPE_DATA": str(self.data), **PROXIES, **given}
