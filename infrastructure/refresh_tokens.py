@@ -78,7 +78,7 @@ class PostgresRefreshTokens:
         for session, user, used_at, absolute_at, made in self._rows(KNOWN, named):
             if used_at is None or absolute_at <= at:
                 break
-            if at - used_at > GRACE:
+            if abs(at - used_at) > GRACE:  # also of a clock that is behind the one by which it was used
                 raise Reused(session, user)
             if made is not None:
                 return Refreshed(session_id=session, user_id=user, token=children[made])
