@@ -5,7 +5,7 @@ from itertools import chain
 import pytest
 
 from tests.simulation.planted import FAULTS, FAULTS_THAT_LIES_SHOW
-from tests.simulation.simulate import StoryOfALyingWorker, run
+from tests.simulation.simulate import StoryOfAdversaries, run
 
 pytestmark = pytest.mark.long
 WITHIN = 1000
@@ -34,8 +34,8 @@ def test_a_planted_fault_is_found(fault):
 def test_a_planted_fault_is_found_through_lies(fault):
     for seed in range(WITHIN):
         with fault():
-            found = run(seed, story=StoryOfALyingWorker()).broken
+            found = run(seed, story=StoryOfAdversaries()).broken
         if found:
-            assert not run(seed, story=StoryOfALyingWorker()).broken, "without the fault everything holds"
+            assert not run(seed, story=StoryOfAdversaries()).broken, "without the fault everything holds"
             return
     pytest.fail(f"not found within {WITHIN} seeds")
