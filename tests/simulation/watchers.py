@@ -18,6 +18,7 @@ from domain.values import system_actor
 from infrastructure.live import News
 from projections.activity import AFTER, Activity, Seen
 from tests.simulation.processes import store_away
+from tests.simulation.verdict import at_rest
 from tests.simulation.world import AsyncPort, Process, World
 
 FORGED_EVERY_SECONDS = 0.1
@@ -63,6 +64,17 @@ class MemoryReads:
         return [Seen(**msgspec.structs.asdict(activity[position]), allowed=True) for position in positions]
 
 
+class MemoryVisible:
+    """How far the read models are."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    @property
+    def position(self) -> int:
+        return self._world.database.target.at.position
+
+
 class Socket:
     """What a client hears goes into `heard`; it says who it is, subscribes behind what it has heard, and answers pings."""
 
@@ -94,7 +106,7 @@ async def watcher(process: Process) -> None:
         access_tokens=SimpleNamespace(verify=lambda *_, **__: claims),
         reads=AsyncPort(process, MemoryReads(world), "database", store_away),
         live=world.live,
-        visible=SimpleNamespace(position=0),
+        visible=MemoryVisible(world),
     )
     identities = SimpleNamespace(identified=lambda _: Identity(actor=WATCHER))
     while True:
@@ -118,11 +130,12 @@ async def forger(process: Process) -> None:
 
 
 async def all_is_heard(world: World) -> None:
-    """Return once the watcher has heard of the newest event, or after a while."""
+    """Return once the watcher has heard of the newest event and nothing is under way, or after a while."""
     until = world.clock.passed + TOLD_WITHIN_SECONDS
-    head = world.recorder.max_notification_id() or 0
-    while world.clock.passed < until and (not world.heard or world.heard[-1]["position"] < head):
-        await asyncio.sleep(0.5)
+    while world.clock.passed < until:
+        if world.heard and world.heard[-1]["position"] == world.recorder.max_notification_id() and at_rest(world):
+            return
+        await asyncio.sleep(0.25)
 
 
 def broken_promises(world: World, activity: Mapping[int, Activity]) -> list[str]:
