@@ -135,21 +135,17 @@ def flooded(forger, message):
 
 
 async def test_a_flood_rings_no_more_often_than_is_good_for_the_database(redis_url):
+    """For half a second, a message each millisecond."""
     live = RedisLive(redis_url)
     await live.start()
     with redis.Redis.from_url(redis_url) as client:
         async with live.subscribe() as news:
             assert await news.wait(5)
             began, rings = time.monotonic(), 0
-            flood = asyncio.create_task(asyncio.to_thread(flooded, client, b"x"))
-            while not flood.done() or time.monotonic() - began < 4 * RING_EVERY:
-                rings += await news.wait(RING_EVERY)
-            assert 1 <= rings <= 2 + (time.monotonic() - began) / RING_EVERY
-            await news.wait(2 * RING_EVERY)
-            began = time.monotonic()
-            client.publish(CHANNEL, b"x")
-            assert await news.wait(5)
-            assert time.monotonic() - began < 0.5
+            while time.monotonic() - began < 0.5:
+                client.publish(CHANNEL, b"x")
+                rings += await news.wait(0.001)
+            assert 2 <= rings <= 2 + (time.monotonic() - began) / RING_EVERY
     await live.stop()
 
 
