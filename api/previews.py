@@ -113,8 +113,7 @@ def _reader(row: Image) -> int:
 def _is_drawn_by_browsers(blobs: Blobs, row: Image) -> bool:
     """Whether browsers draw the file itself, with all its values. Before the inspection, a PNG's own header says so."""
     if row.media_type == PNG and row.pending:
-        with blobs.open(row.sha256) as file:
-            return bool(file.read(PNG_DEPTH_OFFSET + 1)[PNG_DEPTH_OFFSET:] <= b"\x08")
+        return blobs.peek(row.sha256, PNG_DEPTH_OFFSET + 1)[PNG_DEPTH_OFFSET:] <= b"\x08"
     has_inks = row.media_type == JPEG and row.bands == INK_BANDS
     return row.media_type in BROWSER_TYPES and row.dtype in BROWSER_DTYPES and not has_inks
 

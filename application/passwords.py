@@ -15,7 +15,7 @@ COMMON_PASSWORDS = frozenset(
 PASSWORD = "password"  # noqa: S105 - the kind of a secret
 MINUTE = 60
 TRIES = 5  # of one's current password in a minute
-RECENT = 900  # seconds after a sign-in within which a password may be changed without the old one
+RECENT = 900  # seconds after a sign-in within which a password may be changed without the old one; before it too: by another clock
 
 
 class NewPassword(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ def changed_password_hash(
     account: User, wanted: NewPassword, profile: dict[str, str | None], log: Log, passwords: Passwords, limits: Limits
 ) -> bytes:
     """The hash of the password that a person wants instead of the current one. Raises Forbidden, TooMany, Invalid, Unavailable."""
-    if wanted.current is None and wanted.signed_in_for > RECENT:
+    if wanted.current is None and abs(wanted.signed_in_for) > RECENT:
         raise Forbidden("Give your current password too, or log in again and change it within 15 minutes")
     if wanted.current is not None:
         limits.take(f"password/account/{account.id}", most=TRIES, seconds=MINUTE)

@@ -246,7 +246,10 @@ class Blobs(Protocol):
         """Each as `read` gives it, NotFound or Corrupted in its place; in order, and as many at once as suits the store."""
 
     def open(self, sha256: str) -> Any:
-        """A binary file to read from, seekable, not compared with its name. Raises NotFound."""
+        """A binary file to read from, seekable, compared with its name. Raises NotFound, Corrupted."""
+
+    def peek(self, sha256: str, size: int) -> bytes:
+        """The first bytes, at most `size`, not compared with the name: a hint, nothing to be believed. Raises NotFound."""
 
     def exists(self, sha256: str) -> bool: ...
 
@@ -255,7 +258,8 @@ class Blobs(Protocol):
 
         Overwrites."""
 
-    def get_derived(self, name: str) -> bytes | None: ...
+    def get_derived(self, name: str) -> bytes | None:
+        """Not compared with anything: show it, and believe nothing that it says. Raises Corrupted for what is too large."""
 
     def delete(self, sha256: str, *, put_before: datetime | None = None) -> bool:
         """Whether it goes; with `put_before` only if it was not put again since. Its derivatives of all readers go with it. Idempotent."""

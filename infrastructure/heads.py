@@ -9,7 +9,7 @@ import psycopg
 import structlog
 
 from application.hash_chain import START, link
-from application.ports import Blobs, Recorded
+from application.ports import Blobs, Corrupted, Recorded
 from infrastructure.audit_chain import SignedHead, Verified, verify
 from infrastructure.event_store import EventLog
 from infrastructure.keys import Keys
@@ -27,6 +27,8 @@ EVERY: Final = 60.0  # seconds
 OFTEN: Final = 1000  # events
 BEGAN: Final = "heads/began"  # the day of the first
 A_DAY: Final = timedelta(days=1)
+CLOCKS_DIFFER: Final = 2 * A_DAY  # at most: the clock of the relay that signed may be a day ahead, and ours a day behind, or the reverse
+OLDEST: Final = date(2026, 1, 1)  # no head was signed before: an earlier beginning was not written by us
 BATCH: Final = 1000  # events
 JSON_LINES: Final = "application/x-ndjson"
 
@@ -58,7 +60,7 @@ class Heads:
         self._key, self._shelf = keys.signing(Purpose.HEADS), Shelf(blobs)
         self.signed, self._walked, self._hash = 0, 0, START
         if (row := connection.execute(LAST).fetchone()) is not None:
-            last = _head(row)
+            last = _head_of_row(row)
             if not last.genuine(keys.public(Purpose.HEADS)):
                 self.broken = BrokenChain(f"the signed head at position {last.position} does not carry this installation's signature")
             self.signed, self._walked, self._hash = last.position, last.position, bytes.fromhex(last.hash)
@@ -120,23 +122,37 @@ class Shelf:
 
     def everything(self, *, since: date | None, until: date) -> Iterator[SignedHead]:
         """Those of each day from the first, or `since` where that is earlier. What cannot be read is given as a head nobody signed."""
-        began = self._blobs.get_derived(BEGAN)
+        first = since or until
         try:
-            first = min(date.fromisoformat(began.decode()) if began else until, since or until)
+            first = min(first, self._began() or until)
         except ValueError:
             yield UNSIGNED
-            first = since or until
-        for number in range((until - first).days + 1):
+        for number in range(-CLOCKS_DIFFER.days, (until - first).days + CLOCKS_DIFFER.days + 1):
             yield from self._of(first + timedelta(days=number))
 
+    def _began(self) -> date | None:
+        """Raises ValueError for what we never wrote."""
+        began = self._read(BEGAN)
+        day = date.fromisoformat(began.decode()) if began else None
+        if day is not None and day < OLDEST:
+            raise ValueError(day)
+        return day
+
     def _begin(self, day: date) -> None:
-        if self._blobs.get_derived(BEGAN) is None:
+        if self._read(BEGAN) is None:
             self._blobs.put_derived(BEGAN, day.isoformat().encode(), "text/plain")
         self._there, self._day = self._of(day), day
 
     def _of(self, day: date) -> list[SignedHead]:
-        found = self._blobs.get_derived(_name(day)) or b""
-        return [_read(line) for line in found.splitlines()]
+        found = self._read(_name(day)) or b""
+        return [_head_of_line(line) for line in found.splitlines()]
+
+    def _read(self, name: str) -> bytes | None:
+        """What is too large to be a day's heads holds one that nobody signed."""
+        try:
+            return self._blobs.get_derived(name)
+        except Corrupted:
+            return b"?"
 
 
 def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, progress: Callable[[int], None] = lambda _: None) -> Verified:
@@ -146,9 +162,9 @@ def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, prog
     """
     keys = operator_keys(given)
     shelf = Shelf(blobs or open_blobs(given, keys))
-    table = list(map(_head, log.recorder.rows(KEPT)))
+    table = list(map(_head_of_row, log.recorder.rows(KEPT)))
     since = min((head.signed_at.date() for head in table), default=None)
-    elsewhere = shelf.everything(since=since, until=datetime.now(UTC).date() + A_DAY)
+    elsewhere = shelf.everything(since=since, until=datetime.now(UTC).date())
     (head,) = log.recorder.rows(NEWEST)
     tables = TableAudit(log)
     found = verify(
@@ -180,14 +196,14 @@ def _batches(log: EventLog, *, until: int) -> Iterator[Sequence[Recorded]]:
             after = batch[-1].position
 
 
-def _read(line: bytes) -> SignedHead:
+def _head_of_line(line: bytes) -> SignedHead:
     try:
         return _line.decode(line)
     except msgspec.MsgspecError:
         return UNSIGNED
 
 
-def _head(row: tuple[Any, ...]) -> SignedHead:
+def _head_of_row(row: tuple[Any, ...]) -> SignedHead:
     position, digest, signed_at, signature, key_id = row
     return SignedHead(position=position, hash=digest, signed_at=signed_at.astimezone(UTC), signature=signature, key_id=key_id)
 

@@ -1,4 +1,8 @@
-"""How many calls a window takes: counted in Redis for all processes together, in the process itself while Redis is away."""
+"""How many calls a window takes: counted in Redis for all processes together, and in the process itself.
+
+Redis is believed only when it refuses, and then for no longer than a window. What it takes is counted here too: a Redis that forgets or
+lies opens the door no further than one that is away.
+"""
 
 import math
 import time
@@ -21,15 +25,18 @@ CONNECT_WITHIN: Final = 0.25  # seconds
 ANSWER_WITHIN: Final = 0.5  # seconds
 REST: Final = 2.0  # seconds without a try after Redis did not answer
 NAME_BYTES: Final = 20  # the id of the key, and half of the MAC
+SHORTER: Final = 0.9  # the window of a call that Redis took: it is counted here a moment later than there, and must be free no later
 KEYS_MOST: Final = 100_000  # kept in the process; those that rested longest go first
 
 # The times (microseconds) of the newest calls of a key, newest first. 0: the call is taken, else the microseconds until one is free.
+# What cannot be the time of a call counts as none: another type, no number, a time to come (of a forger, or of a clock that was set back).
 TAKE: Final = """
 local time = redis.call('time')
 local now = time[1] * 1000000 + time[2]
 local most, window = tonumber(ARGV[1]), ARGV[2] * 1000000
-local oldest = tonumber(redis.call('lindex', KEYS[1], most - 1) or 0)
-if oldest + window > now then return oldest + window - now end
+if redis.call('type', KEYS[1])['ok'] ~= 'list' then redis.call('del', KEYS[1]) end
+local oldest = tonumber(redis.call('lindex', KEYS[1], most - 1) or 0) or 0
+if oldest <= now and oldest + window > now then return oldest + window - now end
 redis.call('lpush', KEYS[1], now)
 redis.call('ltrim', KEYS[1], 0, most - 1)
 redis.call('pexpire', KEYS[1], ARGV[2] * 1000)
@@ -45,7 +52,7 @@ class LocalLimits:
         self._calls: OrderedDict[str, deque[float]] = OrderedDict()
         self._lock = Lock()
 
-    def take(self, key: str, *, most: int, seconds: int) -> None:
+    def take(self, key: str, *, most: int, seconds: float) -> None:
         with self._lock:
             calls = self._calls.setdefault(key, deque())
             self._calls.move_to_end(key)
@@ -76,10 +83,9 @@ class RedisLimits:
 
     def take(self, key: str, *, most: int, seconds: int) -> None:
         wait = self._wait(key, most, seconds) if time.monotonic() >= self._away_until else None
-        if wait is None:
-            self._local.take(key, most=most, seconds=seconds)
-        elif wait > 0:
-            raise _too_many(wait)
+        if wait is not None and wait > 0:
+            raise _too_many(min(wait, seconds))
+        self._local.take(key, most=most, seconds=seconds if wait is None else seconds * SHORTER)
 
     def _wait(self, key: str, most: int, seconds: int) -> float | None:
         """Seconds until a call is free; 0 when this one was; None when Redis does not say."""

@@ -17,6 +17,7 @@ log = structlog.get_logger()
 CONNECT_WITHIN: Final = 2.0  # seconds
 QUIET: Final = 5.0  # seconds without a message after which the connection is tried with a ping
 RECONNECT_WAIT: Final = 0.5  # seconds
+RING_EVERY: Final = 0.05  # seconds: each ring makes every watcher look into the database, so a flood of messages rings no more often
 
 
 class News:
@@ -45,12 +46,16 @@ class RedisLive:
         self._redis = redis.asyncio.Redis.from_url(url, socket_connect_timeout=CONNECT_WITHIN, health_check_interval=QUIET, protocol=2)
         self._watchers: set[News] = set()
         self._task: asyncio.Task[None] | None = None
+        self._rung_at = -RING_EVERY
+        self._next: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._listen_always(), name="live")
 
     async def stop(self) -> None:
         await ended(self._task)
+        if self._next is not None:
+            self._next.cancel()
         await self._redis.aclose()
 
     @asynccontextmanager
@@ -76,9 +81,15 @@ class RedisLive:
             while True:
                 said = await listener.get_message(timeout=QUIET)
                 if said is not None and said["type"] in {"subscribe", "message"}:
-                    self._ring()
+                    self._ring_soon()
+
+    def _ring_soon(self) -> None:
+        """Also after each new connection: something may have been said in between. What was said is not looked at."""
+        if self._next is None:
+            loop = asyncio.get_running_loop()
+            self._next = loop.call_at(max(loop.time(), self._rung_at + RING_EVERY), self._ring)
 
     def _ring(self) -> None:
-        """Also after each new connection: something may have been said in between."""
+        self._rung_at, self._next = asyncio.get_running_loop().time(), None
         for news in self._watchers:
             news.ring()

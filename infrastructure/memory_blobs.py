@@ -42,9 +42,12 @@ class MemoryBlobs:
         return [self._read_or_error(name) for name in names]
 
     def open(self, sha256: str) -> io.BytesIO:
+        return io.BytesIO(self.read(sha256))
+
+    def peek(self, sha256: str, size: int) -> bytes:
         if sha256 not in self.kept:
             raise NotFound("There is no such file")
-        return io.BytesIO(self.kept[sha256])
+        return self.kept[sha256][:size]
 
     def exists(self, sha256: str) -> bool:
         return sha256 in self.kept

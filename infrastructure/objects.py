@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from itertools import islice
@@ -25,6 +25,7 @@ from application.downloads import SignedBlob, expiry
 from application.filenames import safe_filename
 from application.ports import Blobs, Corrupted, Found
 from domain.errors import ImageTooLarge, NotFound, Unavailable
+from infrastructure.compared_files import ComparedFiles
 from infrastructure.keys import Keys
 from infrastructure.settings import Settings
 from infrastructure.signed_urls import sign
@@ -33,7 +34,8 @@ log = structlog.get_logger()
 
 SHA256: Final = re.compile("[0-9a-f]{64}")
 DERIVED: Final = re.compile("[a-z0-9_-]+(/[a-z0-9_-]+)*")
-ABANDONED: Final = 86400.0  # seconds after which an upload without an end is swept away
+ABANDONED: Final = 3 * 86400.0  # seconds after which an upload without an end is swept away, also by a clock that is set a day on
+DERIVED_MOST: Final = 64 * 1024**2  # bytes; pictures and signed heads have far fewer
 UNFINISHED: Final = "upload-"  # how the names of files for uploads under way begin; a spool may hold other things
 KNOWN_AT_ONCE: Final = 500
 PATIENCE: Final = 5  # seconds for an answer of S3
@@ -54,7 +56,8 @@ class Place(NamedTuple):
 
     `temporary` opens a new file for bytes that arrive: its descriptor and path. `is_present`: whether a file that is not found is
     really missing, and not just the disk that it lies on.
-    `fetch(path)` gives all bytes; `each` is a `map`, as many at once as is quickest.
+    `fetch(path)` gives all bytes; `each` is a `map`, as many at once as is quickest. `size(path)` is in bytes, None where to ask costs a
+    request.
     `keep(file, key, media_type)` puts the bytes of a temporary file under `key`, durably, all or nothing; it may move the file away.
     `link(blob, key, internal)` signs an address; `max_url_seconds` is the longest time for which one may be asked.
     """
@@ -65,6 +68,7 @@ class Place(NamedTuple):
     is_present: Callable[[], bool]
     away: tuple[type[Exception], ...]
     fetch: Callable[[str], bytes]
+    size: Callable[[str], int | None]
     each: Callable[[Callable[[str], Any], Iterable[str]], Iterable[Any]]
     keep: Callable[[str, str, str], None]
     link: Callable[[SignedBlob, str, bool], str]
@@ -87,6 +91,7 @@ class Objects:
 
     def __init__(self, place: Place, *, most: int, clock: Clock) -> None:
         self._place, self._files, self._most, self._clock = place, place.files, most, clock
+        self._compared = ComparedFiles()
 
     @property
     def max_url_seconds(self) -> int:
@@ -96,19 +101,29 @@ class Objects:
         return Upload(self._place, most=self._most)
 
     def read(self, sha256: str) -> bytes:
+        path = self._path(_key(sha256))
         with _told(self._place):
-            data = self._place.fetch(self._path(_key(sha256)))
+            if (self._place.size(path) or 0) > self._most:
+                self.open(sha256).close()  # compared piece by piece: what is not right does not fill the memory
+            data = self._place.fetch(path)
         if hashlib.sha256(data).hexdigest() != sha256:
-            log.error("blob differs from its name", sha256=sha256, size=len(data))
-            raise Corrupted("The stored file is damaged: it is not the one that was uploaded", sha256=sha256)
+            raise _damaged(sha256)
         return data
 
     def read_all(self, names: Sequence[str]) -> list[Found]:
         return list(self._place.each(self._read_or_error, names))
 
     def open(self, sha256: str) -> Any:
-        with _told(self._place):
-            return self._files.open(self._path(_key(sha256)), "rb")
+        with _told(self._place), ExitStack() as opened:
+            file = opened.enter_context(self._files.open(self._path(_key(sha256)), "rb"))
+            if not self._compared.has_digest(file, sha256):
+                raise _damaged(sha256)
+            opened.pop_all()
+            return file
+
+    def peek(self, sha256: str, size: int) -> bytes:
+        with _told(self._place), self._files.open(self._path(_key(sha256)), "rb") as file:
+            return bytes(file.read(size))
 
     def exists(self, sha256: str) -> bool:
         with _told(self._place):
@@ -125,8 +140,12 @@ class Objects:
                 _remove(written)
 
     def get_derived(self, name: str) -> bytes | None:
+        path = self._path(_derived(name))
         with suppress(NotFound), _told(self._place):
-            return self._place.fetch(self._path(_derived(name)))
+            if (self._place.size(path) or 0) > DERIVED_MOST:
+                log.error("derived file is too large to be one of ours", name=name)
+                raise Corrupted("The stored picture is damaged: it is larger than any that is made here")
+            return self._place.fetch(path)
         return None
 
     def delete(self, sha256: str, *, put_before: datetime | None = None) -> bool:
@@ -242,9 +261,8 @@ def _folder(settings: Settings, folder: Path, keys: Keys) -> Place:
         return f"{base.rstrip('/')}/api/blobs/{sign(keys, blob)}"
 
     files = fsspec.filesystem("file", skip_instance_cache=True, use_listings_cache=False)
-    return Place(
-        files, str(folder), partial(_temporary, uploads), uploads.is_dir, (OSError,), _read, map, keep, link, FOLDER_MAX_URL_SECONDS
-    )
+    temporary = partial(_temporary, uploads)
+    return Place(files, str(folder), temporary, uploads.is_dir, (OSError,), _read, _size, map, keep, link, FOLDER_MAX_URL_SECONDS)
 
 
 def _bucket(settings: Settings, clock: Clock) -> Place:
@@ -301,7 +319,8 @@ def _bucket(settings: Settings, clock: Clock) -> Place:
 
     each = ThreadPoolExecutor(READ_AT_ONCE, thread_name_prefix="blobs").map
     temporary = partial(_spooled, spool)
-    return Place(inside, bucket, temporary, lambda: True, (OSError, BotoCoreError), inside.cat_file, each, keep, link, S3_MAX_URL_SECONDS)
+    away = (OSError, BotoCoreError)
+    return Place(inside, bucket, temporary, lambda: True, away, inside.cat_file, lambda _: None, each, keep, link, S3_MAX_URL_SECONDS)
 
 
 def _impatient(address: Any) -> socket.socket:
@@ -372,6 +391,15 @@ def _settle(folder: str, settled: set[str]) -> None:
 def _read(path: str) -> bytes:
     with open(path, "rb") as file:  # noqa: PTH123 - parsing paths would take longer
         return file.read()
+
+
+def _size(path: str) -> int:
+    return os.stat(path).st_size  # noqa: PTH116 - parsing paths would take longer
+
+
+def _damaged(sha256: str) -> Corrupted:
+    log.error("blob differs from its name", sha256=sha256)
+    return Corrupted("The stored file is damaged: it is not the one that was uploaded", sha256=sha256)
 
 
 def _sync(path: str) -> None:

@@ -88,7 +88,7 @@ class PostgresRefreshTokens:
         for used_at, made in self._rows(USED, named):
             if used_at is None or issued.absolute_at <= at:
                 break
-            if at - used_at > GRACE:
+            if abs(at - used_at) > GRACE:  # also of a clock that is behind the one by which it was used
                 raise Reused(issued.session, issued.user)
             if made is not None:
                 return Refreshed(session_id=issued.session, user_id=issued.user, token=children[made])

@@ -41,7 +41,8 @@ STANDING = f"""select h.position as head, r.position as published, c.position as
     (select count(*) from dead_letters) as dead_letters,
     (select count(*) from parked) as parked,
     coalesce((select extract(epoch from clock_timestamp() - min(l.released_at)) from ops.releases l where not l.given_up), 0) as task_age,
-    (select count(*) from ops.workers w where w.lane = 'bulk' and w.seen_at > now() - interval '10 s') as workers,
+    (select count(*) from ops.workers w where w.lane = 'bulk'
+      and w.seen_at between now() - interval '10 s' and now() + interval '10 s') as workers,
     exists (select from pg_locks l where l.locktype = 'advisory' and l.granted and l.classid = {SCHEDULING >> 32}
       and l.objid = {SCHEDULING & 0xFFFFFFFF}
       and l.database = (select d.oid from pg_database d where d.datname = current_database())) as scheduling,

@@ -1,6 +1,5 @@
 """The adversary who writes to the broker: nothing that the log does not hold is ever shown, and what is true is shown all the same."""
 
-import asyncio
 import os
 import random
 from uuid import uuid4
@@ -8,58 +7,17 @@ from uuid import uuid4
 import msgspec
 import psycopg
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from application.hash_chain import chained
 from application.ports import Linked
-from infrastructure.kafka.broker import EVENTS
 from infrastructure.kafka.cloud_events import RecordKey, headers
 from infrastructure.kafka.limits import MAX_RECORD_BYTES
 from infrastructure.keys import RootKey
 from projections.worker import rebuild
+from tests.adversaries.attackers import TEN_MEGABYTES, Attacker
 from tests.adversaries.forging import altered, following_event, forgeries
 from tests.kafka.installation import Installation
-
-LOG_ITSELF = TopicPartition(EVENTS, 0)
-TEN_MEGABYTES = 10 * 1024**2
-
-
-class Attacker:
-    """Any client of the broker."""
-
-    def __init__(self, brokers):
-        self._brokers = brokers
-
-    def records(self):
-        return asyncio.run(self._records())
-
-    async def _records(self):
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._brokers, auto_offset_reset="earliest")
-        await consumer.start()
-        try:
-            consumer.assign([LOG_ITSELF])
-            await consumer.seek_to_beginning()
-            end = (await consumer.end_offsets([LOG_ITSELF]))[LOG_ITSELF]
-            found = []
-            while len(found) < end:
-                found += (await consumer.getmany(timeout_ms=500)).get(LOG_ITSELF, [])
-            return found
-        finally:
-            await consumer.stop()
-
-    def send(self, *records):
-        """Headers and value of each."""
-        asyncio.run(self._send(records))
-
-    async def _send(self, records):
-        producer = AIOKafkaProducer(bootstrap_servers=self._brokers, max_request_size=2 * TEN_MEGABYTES, request_timeout_ms=3000)
-        await producer.start()
-        try:
-            for told, value in records:
-                await producer.send_and_wait(EVENTS, value, partition=0, headers=told)
-        finally:
-            await producer.stop()
 
 
 @pytest.fixture

@@ -8,19 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from tests.chaos.hit import Hit
+from tests.chaos.lies import files_swapped, forged_notifications, forged_records
 from tests.chaos.proxy import KINDS
 
 LASTS = (1.0, 3.0)  # seconds that a link stays spoiled
 FULL_AT = 6000  # bytes after which a file cannot grow, while the disk is "full"
 STANDBY_READY = 6.0
 STAYS = (4.0, 15.0)
-
-
-class Hit(NamedTuple):
-    """`since`: when recovery begins to count, on the monotonic clock: the fault itself, or its end where it lasts."""
-
-    since: float
-    lasted: float = 0.0
 
 
 class Fault(NamedTuple):
@@ -117,9 +112,9 @@ def links(name, share):
 
 LEGS = {
     "embedded": [
-        Fault("api", 20, killed("api")),
-        Fault("relay", 15, killed("relay")),
-        Fault("inference", 18, killed("inference")),
+        Fault("api", 17, killed("api")),
+        Fault("relay", 12, killed("relay")),
+        Fault("inference", 14, killed("inference")),
         Fault("api's worker", 4, child_killed("api")),
         Fault("a decoder", 4, child_killed("inference")),
         Fault("projector", 6, killed("projector")),
@@ -129,6 +124,9 @@ LEGS = {
         Fault("broker", 3, killed("broker")),
         Fault("postgres, immediate stop", 8, killed("postgres")),
         Fault("disk full, in the middle of a file", 3, disk_full),
+        Fault("forged records and tasks", 4, forged_records),
+        Fault("files swapped, and put back", 4, files_swapped),
+        Fault("forged notifications", 2, forged_notifications),
         *links("http", 1),
     ],
     "servers": [
@@ -138,27 +136,31 @@ LEGS = {
         Fault("supervisor", 2, supervisor_killed),
         Fault("postgres, immediate stop", 6, server_killed("postgres")),
         Fault("redis", 4, server_killed("redis")),
-        Fault("s3", 5, server_killed("s3")),
+        Fault("s3", 4, server_killed("s3")),
         Fault("s3 link: full", 5, spoiled("s3", "full")),
         Fault("s3 link: cut", 5, spoiled("s3", "cut")),
-        *links("postgres", 4),
+        Fault("files swapped, and put back", 4, files_swapped),
+        Fault("forged notifications", 2, forged_notifications),
+        *links("postgres", 3),
         *links("redis", 3),
         *links("s3", 3),
         *links("http", 2),
     ],
     "kafka": [
         Fault("api", 6, killed("api")),
-        Fault("relay", 12, killed("relay")),
-        Fault("inference", 10, killed("inference")),
+        Fault("relay", 8, killed("relay")),
+        Fault("inference", 8, killed("inference")),
         Fault("projector", 6, killed("projector")),
         Fault("kafka", 6, server_killed("kafka")),
-        Fault("second projector comes and goes", 6, second_member("projector", killed=False)),
+        Fault("second projector comes and goes", 4, second_member("projector", killed=False)),
         Fault("second projector comes and is killed", 4, second_member("projector", killed=True)),
         Fault("second inference comes and goes", 6, second_member("inference", killed=False)),
         Fault("second inference comes and is killed", 4, second_member("inference", killed=True)),
         Fault("second relay comes and goes", 3, second_member("relay", killed=False)),
         Fault("postgres, immediate stop", 4, server_killed("postgres")),
         Fault("redis", 3, server_killed("redis")),
+        Fault("forged records and tasks", 6, forged_records),
+        Fault("forged notifications", 2, forged_notifications),
         *links("kafka", 6),
     ],
 }

@@ -99,6 +99,11 @@ class Laboratory:
         given = msgspec.structs.replace(load(self._variables()), data=self.data.absolute(), **GIVEN)
         return running_settings(given)
 
+    @property
+    def files(self):
+        """The folder in which the stored files lie: ours, or that of the S3 server's bucket."""
+        return (self.servers.files if self.servers else None) or self.data / "blobs"
+
     # ---- people ----
     def work(self):
         for number in range(TECHNICIANS):

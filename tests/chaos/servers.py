@@ -26,10 +26,13 @@ def s3_program():
 
 
 class Servers:
-    """Postgres, Redis, S3, and Apache Kafka where it is asked for. `variables`: what `bioscope up` is to be given."""
+    """Postgres, Redis, S3, and Apache Kafka where it is asked for. `variables`: what `bioscope up` is to be given.
+
+    `files`: the folder behind S3; None where there is no S3.
+    """
 
     def __init__(self, home, *, kafka, chance):
-        self._running, self.links = {}, {}
+        self._running, self.links, self.files = {}, {}, None
         home.mkdir()
         self._postgres = postgres = Postgres(_folder(home / "p"))
         redis = Redis(_folder(home / "r"))
@@ -99,7 +102,8 @@ class Servers:
 
     def _add_s3(self, home, chance):
         port = free_port()
-        for folder in (home / "data" / BUCKET, home / "sidecar"):
+        self.files = home / "data" / BUCKET
+        for folder in (self.files, home / "sidecar"):
             folder.mkdir(parents=True)
         argv = [s3_program(), "--port", f"127.0.0.1:{port}", "posix", "--sidecar", str(home / "sidecar"), str(home / "data")]
         environment = dict(os.environ) | {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}

@@ -54,6 +54,7 @@ def judged(settings, journal):
         jobs, results, broken = _of_events(events, log)
         broken += (
             _commands(events)
+            + _one_answer_for_the_same_bytes(events, log)
             + _blobs(settings, events, log)
             + _promises(events, journal)
             + _read_models(settings, results)
@@ -108,6 +109,19 @@ def _of_events(events, log):
             broken.append(f"job {job} planned {len(images)} images and answered {len(seen[job])}")
     results = {result_id(job, image) for job, images in seen.items() for image in images}
     return len(planned), results, broken
+
+
+def _one_answer_for_the_same_bytes(events, log):
+    """A result that was computed from other bytes says something else than those from the right ones."""
+    answers = defaultdict(Counter)
+    for one in events:
+        if one.type == "ChunkJudged":
+            event = log.decode(one)
+            for result in event.results:
+                answers[result.sha256, event.model_name, event.model_version][result.label, result.scores] += 1
+    return [
+        f"images {sha256} have {len(found)} different answers of one model" for (sha256, *_), found in answers.items() if len(found) > 1
+    ]
 
 
 def _commands(events):

@@ -67,6 +67,10 @@ class GaveUp(Exception):
     """No answer within PATIENCE."""
 
 
+class ImageRejected(Exception):
+    """Its file was another one when it was inspected."""
+
+
 class Technician(threading.Thread):
     """Makes datasets, uploads, runs models; repeats with the same key what was not answered, as a good client does."""
 
@@ -110,8 +114,13 @@ class Technician(threading.Thread):
 
     def _run_image(self):
         if self._images:
-            made = self._post("/api/classifications/run", json={"image_id": self._chance.choice(self._images)})
-            self._journal.promise("job", made.json()["id"], _position(made))
+            image = self._chance.choice(self._images)
+            try:
+                made = self._post("/api/classifications/run", json={"image_id": image})
+            except ImageRejected:
+                self._images.remove(image)
+            else:
+                self._journal.promise("job", made.json()["id"], _position(made))
 
     def _run_dataset(self):
         made = self._post("/api/classifications/run", json={"dataset_id": self._chance.choice(self._datasets)})
@@ -142,6 +151,8 @@ class Technician(threading.Thread):
             self._journal.answered(answer)
             if answer.is_success:
                 return answer
+            if answer.status_code == 409 and "it was rejected" in answer.text:
+                raise ImageRejected
             if answer.status_code not in {409, 429, 503} and answer.status_code < 500:
                 raise AssertionError(f"{method} {path}: {answer.status_code} {answer.text}")
             time.sleep(PAUSE)

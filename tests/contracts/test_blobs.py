@@ -124,6 +124,13 @@ def test_a_blob_can_be_read_from_anywhere(blobs, request):
         assert file.read(200) == data[15_000:15_200]
 
 
+def test_the_first_bytes_can_be_looked_at(blobs, request):
+    data = unlike(request)
+    sha256, _ = put(blobs, data)
+    assert blobs.peek(sha256, 25) == data[:25]
+    assert blobs.peek(sha256, 10**6) == data
+
+
 @pytest.mark.parametrize("name", [NOBODY, "", "../../etc/passwd", "ab", NOBODY.upper().replace("0", "A")])
 def test_what_is_not_there_is_not_found(blobs, name):
     for ask in (blobs.read, blobs.open):
@@ -204,6 +211,7 @@ def test_bytes_that_do_not_match_their_name_are_never_used(blobs, request, tmp_p
     else:
         places = [tmp_path, tmp_path_factory.getbasetemp()]
         next(file for place in places for file in place.rglob(sha256) if file.is_file()).write_bytes(b"something else")
-    with pytest.raises(Corrupted) as raised:
-        blobs.read(sha256)
-    assert raised.value.more == {"sha256": sha256}
+    for use in (blobs.read, blobs.open):
+        with pytest.raises(Corrupted) as raised:
+            use(sha256)
+        assert raised.value.more == {"sha256": sha256}

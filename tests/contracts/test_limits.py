@@ -95,6 +95,57 @@ def test_two_processes_count_together(redis_url):
     other.close()
 
 
+FAR = 10**18  # microseconds, some thirty thousand years ahead
+FORGED = {
+    "a time to come": ["lpush", *[FAR] * 5],
+    "an endless time": ["lpush", *["inf"] * 5],
+    "no number": ["lpush", *["nan"] * 5],
+    "words": ["lpush", *["garbage"] * 5],
+    "a long list": ["lpush", *range(100_000)],
+    "a text": ["set", "garbage"],
+    "a large text": ["set", "x" * 10**6],
+    "a set": ["sadd", "garbage"],
+    "a hash": ["hset", "garbage", "1"],
+}
+
+
+@pytest.mark.parametrize("written", FORGED.values(), ids=FORGED)
+def test_what_somebody_wrote_into_a_counter_locks_nobody_out_and_opens_no_door(redis_url, written):
+    limits = RedisLimits(redis_url, ROOT)
+    taken(limits, most=5)
+    with redis.Redis.from_url(redis_url) as client:
+        (key,) = client.keys()
+        client.delete(key)
+        client.execute_command(written[0], key, *written[1:])
+        assert [taken(limits, most=5) for _ in range(6)] == [True] * 4 + [False] * 2, "the first was taken before the forgery"
+        assert 0 < client.ttl(key) <= 60
+    limits.close()
+
+
+def test_a_counter_that_says_now_locks_out_for_one_window_at_most(redis_url):
+    limits = RedisLimits(redis_url, ROOT)
+    taken(limits, most=2, seconds=1)
+    with redis.Redis.from_url(redis_url) as client:
+        (key,) = client.keys()
+        seconds, micros = client.time()
+        client.lpush(key, *[seconds * 10**6 + micros] * 2)
+        client.persist(key)
+    assert not taken(limits, most=2, seconds=1)
+    time.sleep(1.1)
+    assert taken(limits, most=2, seconds=1)
+    limits.close()
+
+
+@pytest.mark.parametrize("answer", [-1, 0, 10**18])
+def test_a_redis_that_answers_anything_opens_the_door_no_further_than_one_that_is_away(redis_url, answer):
+    """A forger of Redis itself: its script says what it likes."""
+    limits = RedisLimits(redis_url, ROOT)
+    limits._script = limits._redis.register_script(f"return {answer}")
+    wanted = [True] * 3 + [False] * 2 if answer <= 0 else [False] * 5
+    assert [taken(limits, most=3) for _ in range(5)] == wanted
+    limits.close()
+
+
 def test_redis_learns_no_names_and_forgets_in_time(redis_url):
     limits = RedisLimits(redis_url, ROOT)
     taken(limits, seconds=60)
@@ -110,7 +161,7 @@ def test_without_redis_the_process_counts_and_it_costs_little_time(tmp_path):
         limits = RedisLimits(server.url, ROOT)
         assert taken(limits)
     began = time.monotonic()
-    assert [taken(limits) for _ in range(7)] == [True] * 5 + [False] * 2
+    assert [taken(limits) for _ in range(7)] == [True] * 4 + [False] * 3, "what Redis took counts on"
     assert time.monotonic() - began < 1
     limits.close()
 

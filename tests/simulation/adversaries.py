@@ -1,7 +1,8 @@
-"""Processes that lie: they reach what their kind of process reaches, and say what is not so."""
+"""Who lies: workers, which reach what their kind of process reaches; the blob store; clocks."""
 
 import asyncio
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
 from application.chunk_results import JobPlans
@@ -20,6 +21,9 @@ from tests.simulation.world import Process, World
 
 PAUSE_SECONDS = 0.1
 NEVER_PLANNED = 777
+STORE_PAUSE_SECONDS = 0.2
+CLOCK_PAUSE_SECONDS = 1.0
+LIES_FOR = (0.05, 2.0)  # seconds that the store gives other bytes
 
 
 async def lying_worker(process: Process) -> None:
@@ -102,3 +106,51 @@ def _false_judgement(world: World, log: EventLog, job: UUID, at: datetime) -> Ev
 def _false_result(of: PlannedImage) -> ImageResult:
     about = {"label": LABELS[0], "confidence": 1.0, "verdict": Verdict.CLEAR, "scores": (1.0, 0.0, 0.0)}
     return ImageResult(image_id=of.id, sha256=of.sha256, **about)  # type: ignore[arg-type]
+
+
+# ---- the blob store ------------------------------------------------------------------------------------------------------------------
+async def lying_store(process: Process) -> None:
+    """Gives other bytes under a right name, for a while: those of another file, a part, or none."""
+    world = process.world
+    while not world.is_calm:
+        await asyncio.sleep(world.chance.expovariate(1 / STORE_PAUSE_SECONDS))
+        if world.blobs.kept:
+            name = world.chance.choice(list(world.blobs.kept))
+            process.leaves(partial(_put_back, world, name))
+            _swap(world, name)
+            await asyncio.sleep(world.chance.uniform(*LIES_FOR))
+            _put_back(world, name)
+    await asyncio.Event().wait()
+
+
+def _swap(world: World, name: str) -> None:
+    right = world.blobs.ever[name]
+    another = world.blobs.ever[world.chance.choice(list(world.blobs.ever))]
+    world.blobs.kept[name] = world.chance.choice([another, another, right[:-1], b""])
+    world.counted["files swapped"] += world.blobs.kept[name] != right
+
+
+def _put_back(world: World, name: str) -> None:
+    """Unless the file was deleted meanwhile."""
+    if name in world.blobs.kept:
+        world.blobs.kept[name] = world.blobs.ever[name]
+
+
+# ---- clocks --------------------------------------------------------------------------------------------------------------------------
+async def wrong_clocks(process: Process) -> None:
+    world = process.world
+    while not world.is_calm:
+        await asyncio.sleep(world.chance.expovariate(1 / CLOCK_PAUSE_SECONDS))
+        set_a_clock(world)
+    await asyncio.Event().wait()
+
+
+def set_a_clock(world: World) -> None:
+    """That of the processes, of the database, or both: a day ahead, a day behind, or right."""
+    to = timedelta(days=world.chance.choice([-1, 0, 1]))
+    where = world.chance.choice(["both", "processes", "database"])
+    world.tell(f"the clock of {where} is set {to.days} days off")
+    if where != "database":
+        world.clock.jumped = to
+    if where != "processes":
+        world.clock.database_jumped = to

@@ -1,28 +1,31 @@
 """Faults as people make them, planted into the production code: each must be found."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from datetime import timedelta
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
 
+from api.live import Watch
 from application import accounts, changes, datasets
 from application.ports import Appended, Conflicted, Linked, Rejected
 from application.sweeping import sweep_orphans
 from domain import classification
-from domain.errors import Unavailable
+from domain.errors import NotFound, Unavailable
 from infrastructure import publishing
 from infrastructure.event_store import EventLog
 from infrastructure.kafka import cloud_events
+from infrastructure.memory_blobs import MemoryBlobs
 from infrastructure.memory_store import MemoryRecorder
 from projections import batches, projector, scheduling
 from projections.batches import Applied, Changes, Target
 from projections.feed import Feed
 from projections.memory_models import MemoryModels
 from projections.projector import Projector
+from projections.scheduler import Release
 from projections.scheduling import Scheduler
 from tests.simulation import processes
 
@@ -197,7 +200,53 @@ def lies_taken() -> AbstractContextManager[None]:
     return planted((MemoryRecorder, "_ruled", lambda self, events: None))
 
 
-FAULTS_THAT_LIES_SHOW: tuple[Fault, ...] = (lies_taken,)
+def other_bytes_believed() -> AbstractContextManager[None]:
+    """What the store gives is not compared with its name."""
+
+    def read(self: MemoryBlobs, sha256: str) -> bytes:
+        if sha256 not in self.kept:
+            raise NotFound("There is no such file")
+        return self.kept[sha256]
+
+    return planted((MemoryBlobs, "read", read))
+
+
+def swept_by_a_clock_a_day_ahead() -> AbstractContextManager[None]:
+    """Files are kept for hours, which is long enough while clocks are right."""
+    return planted((processes, "sweep_orphans", partial(sweep_orphans, kept=timedelta(hours=12))))
+
+
+def held_until_a_time_to_come() -> AbstractContextManager[None]:
+    """What was given out before the database's clock was set back."""
+
+    def lost(releases: Any, workers: Any, *, lease: timedelta, now: datetime) -> list[Release]:
+        last_beat = max((worker.seen_at for worker in workers), default=now)
+        return [one for one in releases if not one.given_up and now - one.held_at > lease and last_beat > one.held_at]
+
+    return planted((scheduling, "lost", lost))
+
+
+def notifications_believed() -> AbstractContextManager[None]:
+    """A watcher goes on behind the position that it was notified of."""
+
+    async def ring(self: Any) -> None:
+        async with self._services.live.subscribe() as news:
+            while True:
+                if await news.wait(1.0) and self._wanted is not None:
+                    with suppress(msgspec.DecodeError, KeyError):
+                        self._wanted.position = msgspec.json.decode(self._services.live.said)["position"] - 1
+                self._bell.set()
+
+    return planted((Watch, "_ring", ring))
+
+
+FAULTS_THAT_LIES_SHOW: tuple[Fault, ...] = (
+    lies_taken,
+    other_bytes_believed,
+    swept_by_a_clock_a_day_ahead,
+    held_until_a_time_to_come,
+    notifications_believed,
+)
 FAULTS: tuple[Fault, ...] = (
     checkpoint_before_effect,
     acknowledged_before_it_is_committed,

@@ -204,6 +204,8 @@ async def projector(process: Process) -> None:
         if world.happens(world.plan.news_lost):
             raise ConnectionError
         world.counted["news"] += 1
+        if world.live is not None:
+            world.live.publish(channel, message)
 
     aside = Aside(scheduler, Notifier(publish), sender(process))
     feed = Feed(projector_of(process, log), log, applied=aside.applied)

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -18,7 +18,7 @@ from projections import feed, scheduling
 from projections.checkpoints import Outrun
 from projections.worker import retry
 from tests.simulation import verdict
-from tests.simulation.adversaries import lying_worker
+from tests.simulation.adversaries import lying_store, lying_worker, set_a_clock, wrong_clocks
 from tests.simulation.clients import Client, Journal, Laboratory, opened
 from tests.simulation.processes import (
     Api,
@@ -33,6 +33,7 @@ from tests.simulation.processes import (
     sweeper,
 )
 from tests.simulation.turns import sleep
+from tests.simulation.watchers import MemoryLive, all_is_heard, broken_promises, forger, watcher
 from tests.simulation.world import Plan, Process, World, every_task_belongs_to_its_process
 
 TELL_THE_TIME = (classifier, inspector, memory_blobs, memory_store, scheduling)
@@ -62,11 +63,35 @@ class Story:
         await asyncio.gather(*(one.work(self.acts) for one in people))
         await asyncio.sleep(world.chance.uniform(0.0, 2.0))
 
+    async def after(self, world: World) -> None:
+        """When everything has come to rest: what else must hold."""
+
 
 class StoryOfALyingWorker(Story):
     """One worker of the installation lies."""
 
     adversaries = (("lying worker", lying_worker),)
+
+
+class StoryOfAdversaries(Story):
+    """Besides, the blob store gives other bytes, clocks are set wrong, and whoever watches gets forged notifications."""
+
+    adversaries = (
+        *StoryOfALyingWorker.adversaries,
+        ("lying store", lying_store),
+        ("wrong clocks", wrong_clocks),
+        ("forger", forger),
+        ("watcher", watcher),
+    )
+
+    def before(self, world: World, lab: Laboratory) -> None:
+        super().before(world, lab)
+        world.live = MemoryLive()
+
+    async def after(self, world: World) -> None:
+        await all_is_heard(world)
+        for broken in broken_promises(world, world.database.tables["activity"]):
+            world.breaks(broken)
 
 
 def run(seed: int, *, plan: Plan | None = None, story: Story | None = None) -> World:
@@ -100,6 +125,8 @@ async def _told(world: World, story: Story) -> None:
     world.calm()
     world.tell("peace")
     rested = await _rests(world)
+    if rested:
+        await story.after(world)
     world.over = True
     verdict.judge(world, journal, rested=rested)
     for task in supervised:
@@ -194,22 +221,12 @@ def _rebalance(world: World) -> None:
             world.broker.rebalance(group)
 
 
-def _jump(world: World) -> None:
-    to = timedelta(days=world.chance.choice([-1, 0, 1]))
-    where = world.chance.choice(["both", "processes", "database"])
-    world.tell(f"the clock of {where} is set {to.days} days off")
-    if where != "database":
-        world.clock.jumped = to
-    if where != "processes":
-        world.clock.database_jumped = to
-
-
 MISFORTUNES: tuple[tuple[str, Callable[[World], Any]], ...] = (
     ("deaths_every", _death),
     ("outages_every", _outage),
     ("lost_logs_every", _lost_log),
     ("rebalances_every", _rebalance),
-    ("jumps_every", _jump),
+    ("jumps_every", set_a_clock),
     ("mends_every", mended),
 )
 

@@ -5,7 +5,7 @@ from itertools import chain
 import pytest
 
 from tests.simulation.planted import FAULTS, FAULTS_THAT_LIES_SHOW
-from tests.simulation.simulate import StoryOfALyingWorker, run
+from tests.simulation.simulate import StoryOfAdversaries, run
 
 pytestmark = pytest.mark.long
 WITHIN = 1000
@@ -14,14 +14,19 @@ TOLD = {
     "lost_work_never_given_out_again": 17,
     "plan_begins_again_after_a_crash": 10,
     "poison_skipped": 10,
+    "swept_by_a_clock_a_day_ahead": 224,
     "what_touches_a_parked_row_goes_on": 160,
 }
 """Seeds that told of a fault before, where that takes long: they are asked first."""
 
 
+def seeds_for(fault):
+    return chain([TOLD[fault.__name__]] if fault.__name__ in TOLD else [], range(WITHIN))
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_planted_fault_is_found(fault):
-    for seed in chain([TOLD[fault.__name__]] if fault.__name__ in TOLD else [], range(WITHIN)):
+    for seed in seeds_for(fault):
         with fault():
             found = run(seed).broken
         if found:
@@ -32,10 +37,10 @@ def test_a_planted_fault_is_found(fault):
 
 @pytest.mark.parametrize("fault", FAULTS_THAT_LIES_SHOW, ids=lambda fault: fault.__name__)
 def test_a_planted_fault_is_found_through_lies(fault):
-    for seed in range(WITHIN):
+    for seed in seeds_for(fault):
         with fault():
-            found = run(seed, story=StoryOfALyingWorker()).broken
+            found = run(seed, story=StoryOfAdversaries()).broken
         if found:
-            assert not run(seed, story=StoryOfALyingWorker()).broken, "without the fault everything holds"
+            assert not run(seed, story=StoryOfAdversaries()).broken, "without the fault everything holds"
             return
     pytest.fail(f"not found within {WITHIN} seeds")

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.simulation.simulate import StoryOfALyingWorker, broken_in, run
+from tests.simulation.simulate import StoryOfAdversaries, broken_in, run
 from tests.simulation.verdict import told
 from tests.simulation.world import CALM
 
@@ -21,14 +21,16 @@ def test_everything_holds_whatever_goes_wrong(first):
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS_OF_LIES, PIECE))
-def test_everything_holds_whatever_a_worker_says(first):
-    broken = broken_in(range(first, first + PIECE), story=StoryOfALyingWorker())
+def test_everything_holds_whatever_workers_stores_and_clocks_say(first):
+    broken = broken_in(range(first, first + PIECE), story=StoryOfAdversaries())
     assert not broken, next(iter(broken.items()))
 
 
-def test_a_lying_worker_lies_and_no_lie_is_taken():
-    counted = sum((run(seed, story=StoryOfALyingWorker()).counted for seed in range(5)), Counter())
+def test_adversaries_lie_and_no_lie_is_taken():
+    counted = sum((run(seed, story=StoryOfAdversaries()).counted for seed in range(5)), Counter())
     assert counted["lies refused"] > 10
+    assert counted["files swapped"] > 10
+    assert counted["notifications forged"] > 10
     assert counted["lies taken"] == 0
 
 

@@ -101,6 +101,7 @@ class Recorder(MemoryRecorder):
             poisoned = self._log[outcome.position - 1]
             world.tell(f"poisoned: {poisoned.type} at {poisoned.position}")
             world.poisoned.add(poisoned.event_id)
+            world.counted["poisoned"] += 1
         return outcome
 
 
@@ -133,6 +134,8 @@ class World:
         self.blobs = Blobs()
         self.broker = MemoryBroker(self)
         self.published: Any = None  # set by who runs the relay
+        self.live: Any = None  # set where somebody watches
+        self.heard: list[dict[str, Any]] = []  # by who watches
         self.away_until: dict[str, float] = {}
         self.alive: set[Process] = set()
         self.deaths = 0
@@ -161,6 +164,10 @@ class World:
         """From now on nothing goes wrong any more."""
         self.plan = CALM
         self.away_until.clear()
+
+    @property
+    def is_calm(self) -> bool:
+        return self.plan is CALM
 
     def is_away(self, service: str) -> bool:
         return self.away_until.get(service, 0.0) > self.clock.passed

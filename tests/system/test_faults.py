@@ -1,4 +1,4 @@
-"""Servers that hang, links that are spoiled, stores that are full, each while clients work: the short form of `make chaos`."""
+"""Servers that hang, links that are spoiled, stores that are full or lie, each while clients work: the short form of `make chaos`."""
 
 import pytest
 
@@ -17,8 +17,20 @@ ON_SERVERS = (
     "postgres link: drop",
     "postgres, immediate stop",
     "redis",
+    "files swapped, and put back",
+    "forged notifications",
 )
-EMBEDDED = ("disk full, in the middle of a file", "postgres, immediate stop", "projector, a standby there", "supervisor", "redis", "broker")
+EMBEDDED = (
+    "forged records and tasks",
+    "files swapped, and put back",
+    "forged notifications",
+    "disk full, in the middle of a file",
+    "postgres, immediate stop",
+    "projector, a standby there",
+    "supervisor",
+    "redis",
+    "broker",
+)
 
 
 @pytest.mark.long
