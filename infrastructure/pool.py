@@ -16,6 +16,7 @@ import structlog
 from domain.values import printable
 from infrastructure import sandbox
 from infrastructure.child_environment import PRIVATE_UMASK, python_environment
+from infrastructure.memory_shortage import children_go_first
 from infrastructure.nursery import BORN, LENGTH, READY, Answer, Call, Done, Raised, Terms, Wanted
 
 log = structlog.get_logger()
@@ -121,7 +122,8 @@ class Nursery:
     def _spawned(self, argv: list[str], descriptor: int) -> subprocess.Popen[bytes]:
         """In this very thread: see above."""
         environment = python_environment(os.environ) | ONE_THREAD
-        return subprocess.Popen(argv, pass_fds=[descriptor], env=environment, stdin=subprocess.DEVNULL, umask=PRIVATE_UMASK)
+        with children_go_first():
+            return subprocess.Popen(argv, pass_fds=[descriptor], env=environment, stdin=subprocess.DEVNULL, umask=PRIVATE_UMASK)
 
     def _fork(self, terms: Terms, theirs: socket.socket) -> tuple[int, int]:
         if (control := self._control) is None:

@@ -63,6 +63,10 @@ def projector() -> None:
 def inference() -> None:
     """Decode images and run models (a process of its own; as many as you like)."""
     given = _process("inference", "postgres_url", "kafka_url")
+
+    from infrastructure.confinement import confine_inference
+
+    confine_inference(given)  # before the first thread
     _serve_metrics(given)
 
     from infrastructure.inference import run_inference
