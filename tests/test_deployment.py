@@ -175,7 +175,7 @@ def test_each_process_has_a_policy_of_the_object_store():
 
 
 def test_the_object_store_is_the_one_that_is_tested():
-    images = {service["image"] for name, service in COMPOSE["services"].items() if name.startswith("objects")}
+    images = {service["image"] for name, service in COMPOSE["services"].items() if name in {"objects", "objects-user"}}
     assert images == {f"versity/versitygw:{VERSITYGW.partition('@')[2]}"}
 
 
