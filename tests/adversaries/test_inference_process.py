@@ -5,7 +5,8 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import closing
+import time
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from infrastructure.embedded.child import python
 from infrastructure.sandbox import supported
 from infrastructure.supervisor import PROCESSES, Stack
 from tests.adversaries import hostile_inference
+from tests.adversaries.test_keys import environment
 from tests.chaos.workload import PICTURES
 from tests.system.conftest import PASSWORD, email, made_account, stack_settings
 
@@ -237,6 +239,44 @@ def test_its_children_end_first_when_memory_runs_out(taken_over):
     below = [child for nursery in children(pid) for child in children(nursery)]
     assert below
     assert min(map(score, below)) > score(pid)
+
+
+# ---- production ------------------------------------------------------------------------------------------------------------------------
+@contextmanager
+def production_worker(taken_over, folder):
+    """A second inference process, with settings that production takes; once it is ready."""
+    ready = folder / "ready"
+    ready.touch()
+    changes = {
+        "ENVIRONMENT": "production",
+        "PASSWORD_STRENGTH": "production",
+        "PUBLIC_URL": "https://lab.example.org",
+        "DATA": str(folder),
+        "CORS_ORIGINS": "",
+        "BLOBS_URL": str(taken_over.data / "blobs"),
+        "READY_FILE": str(ready),
+        "METRICS_PORT": "0",
+        "INFERENCE_PROCESSES": "1",
+    }
+    variables = environment(taken_over.pid("inference")) | {f"BIOSCOPE_{name}": value for name, value in changes.items()}
+    with (folder / "log").open("wb") as log:
+        worker = subprocess.Popen(python("api.cli", "inference"), env=variables, stdout=log, stderr=log)
+    try:
+        until = time.monotonic() + ANSWER_SECONDS
+        while ready.stat().st_size == 0 and worker.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        assert ready.stat().st_size > 0, (folder / "log").read_text()
+        yield worker
+    finally:
+        worker.terminate()
+        worker.wait(30)
+
+
+def test_it_is_confined_in_production_too_where_more_is_looked_at_before(taken_over, tmp_path):
+    with production_worker(taken_over, tmp_path) as worker:
+        for status in map(status_of, Path(f"/proc/{worker.pid}/task").iterdir()):
+            assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert worker.returncode == 0
 
 
 # ---- kernels that offer less -----------------------------------------------------------------------------------------------------------
