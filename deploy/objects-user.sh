@@ -1,20 +1,28 @@
 #!/bin/sh
-# Runs at each start, in the image of the S3 server: the bucket, and the user who owns it and can do nothing else. The processes sign in as
-# this user; the administrator's credentials (ADMIN_*) stay here. Harmless to repeat; a changed secret takes effect.
+# Runs at each start, in the image of the S3 server: a user for each process, one for commands on the server, and the bucket, which the last
+# one owns. The administrator's credentials (ADMIN_*) stay here. What each may do is said by the bucket's policy: objects_policy.py.
+# Harmless to repeat; a changed secret takes effect.
 set -eu
 
 named() { awk -v name="$1" '$1 == name { found = 1 } END { exit !found }'; }
 
 users=$(versitygw admin list-users)
-if printf '%s\n' "$users" | named "$BIOSCOPE_BLOBS_KEY"; then
-  versitygw admin update-user --access "$BIOSCOPE_BLOBS_KEY" --secret "$BIOSCOPE_BLOBS_SECRET" --role user
-else
-  versitygw admin create-user --access "$BIOSCOPE_BLOBS_KEY" --secret "$BIOSCOPE_BLOBS_SECRET" --role user
-fi
+user() {
+  if printf '%s\n' "$users" | named "$1"; then
+    versitygw admin update-user --access "$1" --secret "$2" --role user
+  else
+    versitygw admin create-user --access "$1" --secret "$2" --role user
+  fi
+}
+user "$BIOSCOPE_APP_BLOBS_KEY" "$BIOSCOPE_APP_BLOBS_SECRET"
+user "$BIOSCOPE_API_BLOBS_KEY" "$BIOSCOPE_API_BLOBS_SECRET"
+user "$BIOSCOPE_RELAY_BLOBS_KEY" "$BIOSCOPE_RELAY_BLOBS_SECRET"
+user "$BIOSCOPE_PROJECTOR_BLOBS_KEY" "$BIOSCOPE_PROJECTOR_BLOBS_SECRET"
+user "$BIOSCOPE_INFERENCE_BLOBS_KEY" "$BIOSCOPE_INFERENCE_BLOBS_SECRET"
 
 buckets=$(versitygw admin list-buckets)
 if printf '%s\n' "$buckets" | named bioscope; then
-  versitygw admin change-bucket-owner --owner "$BIOSCOPE_BLOBS_KEY" --bucket bioscope
+  versitygw admin change-bucket-owner --owner "$BIOSCOPE_APP_BLOBS_KEY" --bucket bioscope
 else
-  versitygw admin create-bucket --owner "$BIOSCOPE_BLOBS_KEY" --bucket bioscope
+  versitygw admin create-bucket --owner "$BIOSCOPE_APP_BLOBS_KEY" --bucket bioscope
 fi

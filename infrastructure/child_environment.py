@@ -13,6 +13,9 @@ NATIVE_ENVIRONMENT: Final = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 TELEMETRY_OFF: Final = {"ORT_DISABLE_TELEMETRY": "1"}
 """onnxruntime reads it when it is imported. Set later, or by its API, it does not stop the first event and the device id."""
 
+ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+"""NumPy's library reads them when it is imported, and otherwise starts a thread for each core."""
+
 KEPT_FOR_PYTHON: Final = ("LD_LIBRARY_PATH", "HOME", "TMPDIR")
 KEPT_FOR_STORAGE: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 AWS_PREFIX: Final = "AWS_"

@@ -11,10 +11,12 @@ from uuid import UUID
 import psycopg
 import redis
 
-from domain.errors import DomainError
+from application.ports import Blobs
+from domain.errors import DomainError, Unavailable
 from domain.values import model_id
 from infrastructure.embedded.installation import NotRunning, running_settings
 from infrastructure.event_store import opened
+from infrastructure.health import NOBODY
 from infrastructure.keys import DataKeys, Keys, WrongRootKey
 from infrastructure.metrics_server import metrics_token
 from infrastructure.model_record import load_record
@@ -141,7 +143,9 @@ def sandbox_findings(given: Settings, layers: Layers | None = None) -> Iterator[
         accepted = given.environment != "production" or given.accept_unsandboxed
         yield (weak if accepted else wrong)("sandbox", remedy(found))
     else:
-        yield good("sandbox", f"decoders and models run under {found}")
+        yield good("sandbox", f"decoders and models run under {found}; the process that starts them opens only the files that it needs")
+        if left := found.left_to_inference:
+            yield weak("sandbox", f"an inference process that was taken over could {' and '.join(left)}")
     if given.accept_unsandboxed:
         yield weak(variable("accept_unsandboxed"), "set: images are decoded also where the kernel cannot isolate their decoders")
 
@@ -218,8 +222,12 @@ def _redis(given: Settings) -> Iterator[Finding]:
 
 
 def _blobs(given: Settings) -> Iterator[Finding]:
-    """Something is put, found and taken away again."""
+    """Something is put, found and taken away again, unless these credentials may not delete: nothing is left behind."""
     store = open_blobs(given, NO_KEYS)
+    store.exists(NOBODY)
+    if not _may_delete(given, store):
+        yield good("blobs", f"{given.blobs_url} answers; these credentials may not delete, so storing was not tried")
+        return
     writer = store.begin()
     writer.write(os.urandom(32))
     sha256, _ = writer.commit()
@@ -227,6 +235,17 @@ def _blobs(given: Settings) -> Iterator[Finding]:
     store.delete(sha256)
     where = given.blobs_url or "a folder among the data"
     yield good("blobs", where) if there else wrong("blobs", f"{where}: what was put is not found")
+
+
+def _may_delete(given: Settings, store: Blobs) -> bool:
+    """Raises Unavailable."""
+    try:
+        store.delete(NOBODY)
+    except Unavailable as refused:
+        if given.blobs_url.startswith("s3://") and isinstance(refused.__cause__, PermissionError):
+            return False
+        raise
+    return True
 
 
 def _one(connection: psycopg.Connection, query: str) -> tuple[Any, ...]:

@@ -29,8 +29,6 @@ from infrastructure.objects import open_blobs
 from infrastructure.pool import ChildFailed, ChildLost, Nursery, Pool
 from infrastructure.postgres.listening import hear
 from infrastructure.postgres.silence import Attentive
-from infrastructure.sandbox import supported
-from infrastructure.sandbox.policy import require_sandbox
 from infrastructure.security.process_keys import process_keys
 from infrastructure.settings import Settings
 from infrastructure.task_lanes import TaskLanes
@@ -54,11 +52,7 @@ CAUGHT_UP = "select c.position >= h.position from es.head h, read.checkpoint c w
 
 
 def run_inference(given: Settings) -> NoReturn:
-    """Answer tasks until SIGTERM, as one of a group that shares them. It holds no keys: private fields stay sealed for it.
-
-    Raises Unsandboxed.
-    """
-    require_sandbox(given, supported())
+    """Answer tasks until SIGTERM, as one of a group that shares them. It holds no keys: private fields stay sealed for it."""
     keys = process_keys(given, "inference")
     events = log_on_postgres(given, keys)
     worker = InferenceWorker(given, log=events, blobs=open_blobs(given, keys))

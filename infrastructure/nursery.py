@@ -20,10 +20,10 @@ from msgspec import Meta
 
 from infrastructure import sandbox
 from infrastructure.embedded.child import die_with_parent
+from infrastructure.memory_shortage import FIRST_TO_GO, OWN_SCORE
 
 LENGTH: Final = 8  # bytes that tell how long the frame is
 READY: Final = b"ready"
-FIRST_TO_GO: Final = "500"  # of 1000: when memory runs out, the kernel ends a child before its parent
 MESSAGE_MOST: Final = 1024
 MAX_KIND_LENGTH: Final = 64
 MAX_DETAIL_LENGTH: Final = 1000
@@ -149,8 +149,8 @@ def _live(connection: int, terms: Terms, layers: sandbox.Layers, *, nursery: int
         die_with_parent(nursery)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.nice(terms.nice)
-        with suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
+        with suppress(OSError):  # below a process that took files away from itself it was inherited
+            Path(OWN_SCORE).write_text(FIRST_TO_GO)
         _limit_memory(terms.memory)
         _parent = BufferedRWPair(FileIO(connection, "rb", closefd=False), FileIO(connection, "wb", closefd=False))
         if _is_sandboxed(layers):

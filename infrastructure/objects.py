@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
@@ -31,6 +31,13 @@ from infrastructure.settings import Settings
 from infrastructure.signed_urls import sign
 
 log = structlog.get_logger()
+
+ORIGINALS: Final = "sha256"
+"""The folder of uploaded files and models."""
+PICTURES: Final = tuple(f"derived/{kind}" for kind in derivatives.KINDS)
+"""The folders of what inference makes from them; other derived things are none of its business."""
+PICTURES_UNDER_WAY: Final = "pictures"
+"""The folder of pictures that are being written, apart from uploads, which inference cannot write to."""
 
 SHA256: Final = re.compile("[0-9a-f]{64}")
 DERIVED: Final = re.compile("[a-z0-9_-]+(/[a-z0-9_-]+)*")
@@ -54,8 +61,8 @@ Clock = Callable[[], float]
 class Place(NamedTuple):
     """Where blobs are: an fsspec file system, its errors that mean "away", and what fsspec does not do as we need it.
 
-    `temporary` opens a new file for bytes that arrive: its descriptor and path. `is_present`: whether a file that is not found is
-    really missing, and not just the disk that it lies on.
+    `temporary(key)` opens a new file for bytes that arrive and will be kept under `key`: its descriptor and path. `is_present`: whether a
+    file that is not found is really missing, and not just the disk that it lies on.
     `fetch(path)` gives all bytes; `each` is a `map`, as many at once as is quickest. `size(path)` is in bytes, None where to ask costs a
     request.
     `keep(file, key, media_type)` puts the bytes of a temporary file under `key`, durably, all or nothing; it may move the file away.
@@ -64,7 +71,7 @@ class Place(NamedTuple):
 
     files: Any
     root: str
-    temporary: Callable[[], tuple[int, str]]
+    temporary: Callable[[str], tuple[int, str]]
     is_present: Callable[[], bool]
     away: tuple[type[Exception], ...]
     fetch: Callable[[str], bytes]
@@ -81,9 +88,28 @@ def open_blobs(settings: Settings, keys: Keys, *, clock: Clock = time.time) -> B
     Addresses of files in a folder are signed with `keys`: without that one, `signed_url` raises MissingKey. `clock` gives the seconds
     since 1970 from which the lifetime of an address is counted.
     """
-    url = settings.blobs_url
-    place = _bucket(settings, clock) if url.startswith("s3://") else _folder(settings, Path(url or settings.data / "blobs"), keys)
+    place = _bucket(settings, clock) if _is_on_s3(settings) else _folder(settings, keys)
     return Objects(place, most=settings.upload_max_bytes, clock=clock)
+
+
+def originals_folder(settings: Settings) -> Path | None:
+    """Where uploaded files and models lie; None on S3."""
+    return None if _is_on_s3(settings) else _local_folder(settings) / ORIGINALS
+
+
+def picture_folders(settings: Settings) -> list[Path]:
+    """All folders that storing a picture writes to: on S3 only the one from which files are sent."""
+    if _is_on_s3(settings):
+        return [settings.spool_path.absolute() / PICTURES_UNDER_WAY]
+    return [_local_folder(settings) / name for name in (PICTURES_UNDER_WAY, *PICTURES)]
+
+
+def _is_on_s3(settings: Settings) -> bool:
+    return settings.blobs_url.startswith("s3://")
+
+
+def _local_folder(settings: Settings) -> Path:
+    return Path(settings.blobs_url or settings.data / "blobs").absolute()
 
 
 class Objects:
@@ -131,7 +157,7 @@ class Objects:
 
     def put_derived(self, name: str, data: bytes, media_type: str) -> None:
         with _told(self._place, putting=True):
-            descriptor, written = self._place.temporary()
+            descriptor, written = self._place.temporary(_derived(name))
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(data)
@@ -161,7 +187,7 @@ class Objects:
 
     def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:
         with _told(self._place):
-            for shelf in self._listed("sha256"):
+            for shelf in self._listed(ORIGINALS):
                 found = self._files.find(shelf, detail=True).items()
                 old = (name for path, about in found if SHA256.fullmatch(name := path.rpartition("/")[2]) and _written(about) < older_than)
                 while names := list(islice(old, KNOWN_AT_ONCE)):
@@ -208,7 +234,7 @@ class Upload:
         self._place, self._most, self._size = place, most, 0
         self._hash = hashlib.sha256()
         with _told(place, putting=True):
-            descriptor, self._written = place.temporary()
+            descriptor, self._written = place.temporary(ORIGINALS)
             self.file: IO[bytes] = os.fdopen(descriptor, "w+b")
 
     def write(self, chunk: bytes) -> None:
@@ -238,13 +264,14 @@ class Upload:
         _remove(self._written)
 
 
-def _folder(settings: Settings, folder: Path, keys: Keys) -> Place:
-    folder = folder.absolute()
-    uploads = folder / "uploads"
+def _folder(settings: Settings, keys: Keys) -> Place:
+    folder = _local_folder(settings)
+    uploads, pictures = folder / "uploads", folder / PICTURES_UNDER_WAY
     with _told_of(OSError):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        uploads.mkdir(exist_ok=True, mode=0o700)
-        _sweep(uploads.iterdir())
+        for unfinished in (uploads, pictures):
+            unfinished.mkdir(exist_ok=True, mode=0o700)
+            _sweep(unfinished)
     settled = {str(folder)}
 
     def keep(file: str, key: str, _: str) -> None:
@@ -253,7 +280,7 @@ def _folder(settings: Settings, folder: Path, keys: Keys) -> Place:
         if shelf not in settled:
             _make_below(folder, shelf)
         os.replace(file, f"{shelf}/{name}")  # noqa: PTH105 - parsing paths would take longer
-        if key.startswith("sha256/"):  # what is derived can be made again
+        if key.startswith(ORIGINALS):  # what is derived can be made again
             _settle(shelf, settled)
 
     def link(blob: SignedBlob, _: str, internal: bool) -> str:  # noqa: FBT001
@@ -261,7 +288,10 @@ def _folder(settings: Settings, folder: Path, keys: Keys) -> Place:
         return f"{base.rstrip('/')}/api/blobs/{sign(keys, blob)}"
 
     files = fsspec.filesystem("file", skip_instance_cache=True, use_listings_cache=False)
-    temporary = partial(_temporary, uploads)
+
+    def temporary(key: str) -> tuple[int, str]:
+        return _temporary(pictures if key.startswith(PICTURES) else uploads)
+
     return Place(files, str(folder), temporary, uploads.is_dir, (OSError,), _read, _size, map, keep, link, FOLDER_MAX_URL_SECONDS)
 
 
@@ -295,8 +325,10 @@ def _bucket(settings: Settings, clock: Clock) -> Place:
     inside = at(settings.blobs_endpoint)
     outside = at(settings.blobs_public_endpoint) if settings.blobs_public_endpoint else inside
     spool = settings.spool_path
-    with suppress(OSError):  # told to the first upload
-        _sweep(spool.glob(f"{UNFINISHED}*"))
+    pictures = spool / PICTURES_UNDER_WAY
+    for unfinished in (spool, pictures):
+        with suppress(OSError):  # told to the first upload
+            _sweep(unfinished)
 
     def keep(file: str, key: str, media_type: str) -> None:
         within = PUT_WITHIN + os.stat(file).st_size / SLOWEST  # noqa: PTH116 - parsing paths would take longer
@@ -317,8 +349,10 @@ def _bucket(settings: Settings, clock: Clock) -> Place:
         }
         return str((inside if internal else outside).url(f"{bucket}/{key}", expires=blob.ends - int(clock()), **shown))
 
+    def temporary(key: str) -> tuple[int, str]:
+        return _spooled(pictures if key.startswith(PICTURES) else spool)
+
     each = ThreadPoolExecutor(READ_AT_ONCE, thread_name_prefix="blobs").map
-    temporary = partial(_spooled, spool)
     away = (OSError, BotoCoreError)
     return Place(inside, bucket, temporary, lambda: True, away, inside.cat_file, lambda _: None, each, keep, link, S3_MAX_URL_SECONDS)
 
@@ -356,7 +390,7 @@ def _told_of(*away: type[Exception], lacking: Callable[[], bool] = lambda: False
 def _key(sha256: str) -> str:
     if not SHA256.fullmatch(sha256):
         raise NotFound("There is no such file")
-    return f"sha256/{sha256[:2]}/{sha256[2:4]}/{sha256}"
+    return f"{ORIGINALS}/{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
 
 def _derived(name: str) -> str:
@@ -428,9 +462,10 @@ def _spooled(spool: Path) -> tuple[int, str]:
         return _temporary(spool)
 
 
-def _sweep(leftovers: Iterable[Path]) -> None:
-    """Remove what killed processes had under way."""
-    for left in leftovers:
-        with suppress(FileNotFoundError):
-            if left.stat().st_mtime < time.time() - ABANDONED:
-                left.unlink()
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes had under way. A process that may not look into the folder leaves that to others."""
+    with suppress(PermissionError):
+        for left in folder.glob(f"{UNFINISHED}*"):
+            with suppress(FileNotFoundError):
+                if left.stat().st_mtime < time.time() - ABANDONED:
+                    left.unlink()

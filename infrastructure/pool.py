@@ -15,7 +15,8 @@ import structlog
 
 from domain.values import printable
 from infrastructure import sandbox
-from infrastructure.child_environment import PRIVATE_UMASK, python_environment
+from infrastructure.child_environment import ONE_THREAD, PRIVATE_UMASK, python_environment
+from infrastructure.memory_shortage import children_go_first
 from infrastructure.nursery import BORN, LENGTH, READY, Answer, Call, Done, Raised, Terms, Wanted
 
 log = structlog.get_logger()
@@ -25,7 +26,6 @@ Lender = Callable[[], Awaitable[bytes]]
 BORN_WITHIN: Final = 30.0  # seconds, imports included
 MAX_ANSWER_BYTES: Final = 64 * 1024**2
 ANSWERS: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)
-ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
 
 class ChildLost(Exception):
@@ -121,7 +121,8 @@ class Nursery:
     def _spawned(self, argv: list[str], descriptor: int) -> subprocess.Popen[bytes]:
         """In this very thread: see above."""
         environment = python_environment(os.environ) | ONE_THREAD
-        return subprocess.Popen(argv, pass_fds=[descriptor], env=environment, stdin=subprocess.DEVNULL, umask=PRIVATE_UMASK)
+        with children_go_first():
+            return subprocess.Popen(argv, pass_fds=[descriptor], env=environment, stdin=subprocess.DEVNULL, umask=PRIVATE_UMASK)
 
     def _fork(self, terms: Terms, theirs: socket.socket) -> tuple[int, int]:
         if (control := self._control) is None:

@@ -18,14 +18,16 @@ ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SETTINGS = {PREFIX + field.name.upper(): field for field in msgspec.structs.fields(Settings)}
 EXAMPLE = dict(line.split("=", 1) for line in (ROOT / ".env.example").read_text().splitlines() if "=" in line and not line.startswith("#"))
-OURS = {name: service for name, service in COMPOSE["services"].items() if str(service.get("image", "")).startswith("bioscope")}
+OF_OUR_IMAGE = {name: service for name, service in COMPOSE["services"].items() if str(service.get("image", "")).startswith("bioscope")}
+OURS = {name: service for name, service in OF_OUR_IMAGE.items() if "entrypoint" not in service}
+"""The processes, and the commands of an operator."""
 SERVICE_KEYS = {
     "image", "build", "command", "environment", "volumes", "ports", "depends_on", "healthcheck", "restart", "user", "tmpfs", "read_only",
     "cap_drop", "security_opt", "logging", "pids_limit", "mem_limit", "deploy", "secrets", "shm_size", "entrypoint",
 }  # fmt: skip
 CONDITIONS = {"service_started", "service_healthy", "service_completed_successfully"}
 STAGES = stages((ROOT / "Dockerfile").read_text())
-ONE_SHOT = {"migrate", "objects-user"}
+ONE_SHOT = {"migrate", "objects-user", "objects-policy"}
 
 
 def test_the_example_lists_every_setting_with_its_default_and_nothing_else():
@@ -98,7 +100,7 @@ def test_every_process_has_a_service_that_runs_it():
 
 
 def test_our_containers_are_hardened_and_only_the_api_is_published_on_loopback():
-    for service in OURS.values():
+    for service in OF_OUR_IMAGE.values():
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert "no-new-privileges:true" in service["security_opt"]
@@ -150,13 +152,30 @@ def test_a_scraper_reaches_the_metrics_of_each_process_with_the_secret():
         assert "metrics_token" in service["secrets"]
 
 
-def test_the_processes_are_no_administrators_of_the_object_store():
-    for service in OURS.values():
-        assert not re.search("OBJECTS_ROOT", str(service["environment"]))
+def test_nothing_of_our_image_is_an_administrator_of_the_object_store():
+    assert {name for name, service in COMPOSE["services"].items() if "OBJECTS_ROOT" in str(service)} == {"objects", "objects-user"}
+
+
+def test_every_process_signs_in_to_the_object_store_as_its_own_user():
+    for name, service in OURS.items():
+        user = "APP" if name == "migrate" else name.upper()
+        assert set(re.findall(r"\$\{(\w+_BLOBS_(?:KEY|SECRET))", str(service["environment"]))) == {
+            f"BIOSCOPE_{user}_BLOBS_KEY",
+            f"BIOSCOPE_{user}_BLOBS_SECRET",
+        }, name
+
+
+def test_the_service_that_writes_the_policy_knows_the_secret_of_the_buckets_owner_alone():
+    named = re.findall(r"\$\{(\w+SECRET)", str(COMPOSE["services"]["objects-policy"]))
+    assert named == ["BIOSCOPE_APP_BLOBS_SECRET"]
+
+
+def test_each_process_has_a_policy_of_the_object_store():
+    assert {path.stem for path in (ROOT / "deploy" / "blob-policies").iterdir()} == {"app", *PROCESS_NEEDS}
 
 
 def test_the_object_store_is_the_one_that_is_tested():
-    images = {service["image"] for name, service in COMPOSE["services"].items() if name.startswith("objects")}
+    images = {service["image"] for name, service in COMPOSE["services"].items() if name in {"objects", "objects-user"}}
     assert images == {f"versity/versitygw:{VERSITYGW.partition('@')[2]}"}
 
 

@@ -1,5 +1,6 @@
 """The processes of an installation, each of them one command."""
 
+import os
 from typing import Any, Final
 
 import click
@@ -62,7 +63,14 @@ def projector() -> None:
 @click.command()
 def inference() -> None:
     """Decode images and run models (a process of its own; as many as you like)."""
+    from infrastructure.child_environment import ONE_THREAD
+
+    os.environ.update(ONE_THREAD)
     given = _process("inference", "postgres_url", "kafka_url")
+
+    from infrastructure.confinement import confine_inference
+
+    confine_inference(given)  # before the first thread
     _serve_metrics(given)
 
     from infrastructure.inference import run_inference

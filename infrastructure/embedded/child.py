@@ -38,7 +38,7 @@ def die_with_parent(parent: int | None = None, *, by: signal.Signals = signal.SI
 def say_ready() -> None:
     """Tell the supervisor that this process serves now. Without a supervisor nothing happens."""
     if path := os.environ.get(READY_FILE):
-        Path(path).touch()
+        Path(path).write_text("ready\n", encoding="ascii")
 
 
 def _starter() -> int:

@@ -150,7 +150,7 @@ class System:
     def _spawned(self, process: Process) -> Child:
         ready = self._ready_file(process)
         make_private(ready.parent)
-        ready.unlink(missing_ok=True)
+        ready.write_bytes(b"")  # for a process that may write to this file, and make none beside it
         variables = environment(self._settings_of(process), os.environ) | {READY_FILE: str(ready)}
         variables.pop(variable("root_key_file"), None)
         return Child(process.argv, log=self._logs / f"{process.name}.log", environment=variables, folder=self.settings.data)

@@ -3,6 +3,7 @@
 import http.client
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -35,7 +36,9 @@ def serves(path: str) -> Ready:
 
 def says_so(_: Settings, file: Path) -> bool:
     """Ready once it called `say_ready`."""
-    return file.exists()
+    with suppress(FileNotFoundError):
+        return file.stat().st_size > 0
+    return False
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):

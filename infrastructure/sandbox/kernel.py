@@ -15,6 +15,8 @@ CLONE_NEWUSER: Final = 0x1000_0000
 CLONE_NEWNET: Final = 0x4000_0000
 CAPABILITY_VERSION: Final = 0x2008_0522
 MAX_CAPABILITIES: Final = 64
+NO_CAPABILITIES: Final = 0
+CAP_DAC_OVERRIDE: Final = 1 << 1
 
 
 class _CapabilityHeader(ctypes.Structure):
@@ -22,7 +24,14 @@ class _CapabilityHeader(ctypes.Structure):
 
 
 class _CapabilitySets(ctypes.Structure):
-    _fields_ = (("effective", ctypes.c_uint32 * 2), ("permitted", ctypes.c_uint32 * 2), ("inheritable", ctypes.c_uint32 * 2))
+    """The lower 32 capabilities, then the higher ones, which nobody keeps."""
+
+    _fields_ = (
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+        ("higher", ctypes.c_uint32 * 3),
+    )
 
 
 def prctl(option: int, argument: int = 0, pointer: object = None) -> None:
@@ -40,13 +49,19 @@ def unshare(flags: int) -> None:
     checked(LIBC.unshare(ctypes.c_int(flags)))
 
 
-def drop_capabilities() -> None:
-    """All of them, from every set. The bounding set keeps those that the caller may not drop: without new privileges they are of no use."""
+def drop_capabilities(*, keep: int = NO_CAPABILITIES) -> None:
+    """All but those of the bit mask `keep` that the process has, from every set.
+
+    The bounding set keeps those that the caller may not drop: without new privileges they are of no use.
+    """
     for capability in range(MAX_CAPABILITIES):
-        LIBC.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
+        if not keep >> capability & 1:
+            LIBC.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header, sets = _CapabilityHeader(CAPABILITY_VERSION, 0), _CapabilitySets()
-    checked(LIBC.capset(ctypes.byref(header), ctypes.byref(sets)))
+    checked(LIBC.capget(ctypes.byref(header), ctypes.byref(sets)))
+    kept = sets.permitted & keep
+    checked(LIBC.capset(ctypes.byref(header), ctypes.byref(_CapabilitySets(kept, kept))))
 
 
 def checked(result: int) -> int:

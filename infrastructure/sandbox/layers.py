@@ -18,6 +18,13 @@ ZERO_LIMITS: Final = (resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLI
 """Nothing can be written to a file, no process made, no core left, no message queue filled, no descriptor opened."""
 
 
+TRUNCATION_SINCE: Final = (3, "6.2")
+SIGNALS_SINCE: Final = (6, "6.12")
+"""The version of Landlock's ABI that knows them, and that of Linux."""
+MIN_LANDLOCK_OF_FILES: Final = 2
+"""The first version of the ABI that lets a process move files between folders, as a picture is when it is stored: that of Linux 5.19."""
+
+
 class Layers(msgspec.Struct, frozen=True, kw_only=True):
     """The layers that a kernel offers here. `landlock`: the version of its ABI, 0 for none. `empty_root`: whether the root directory
     can be changed to an empty one."""
@@ -30,9 +37,21 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True):
     seccomp: bool = False
 
     @property
+    def confines_files(self) -> bool:
+        """Whether the inference process can take away files from itself."""
+        return self.no_new_privileges and self.landlock >= MIN_LANDLOCK_OF_FILES
+
+    @property
+    def left_to_inference(self) -> tuple[str, ...]:
+        """What this version of Landlock cannot take away from the inference process."""
+        limits = {"truncate files": TRUNCATION_SINCE, "send signals to processes of its user": SIGNALS_SINCE}
+        return tuple(f"{what} (before Linux {linux})" for what, (since, linux) in limits.items() if self.landlock < since)
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """Those without which a process is not sandboxed."""
-        required = {"no_new_privs": self.no_new_privileges, "Landlock": self.landlock, "seccomp": self.seccomp}
+        landlock_of_files = self.landlock >= MIN_LANDLOCK_OF_FILES
+        required = {"no_new_privs": self.no_new_privileges, "Landlock": landlock_of_files, "seccomp": self.seccomp}
         return tuple(name for name, present in required.items() if not present)
 
     def __str__(self) -> str:

@@ -13,13 +13,13 @@ ACCEPT: Final = f"{variable('accept_unsandboxed')}=1"
 
 
 class Unsandboxed(Exception):
-    """The kernel cannot isolate decoders and models, and nobody accepted that; the text says what to do."""
+    """The kernel cannot isolate inference, and nobody accepted that; the text says what to do."""
 
 
 def remedy(layers: Layers) -> str:
     """What is missing, and what to do, as a sentence."""
     return (
-        f"the kernel cannot isolate the processes that decode images and run models (missing: {', '.join(layers.missing)}): use Linux 5.13 "
+        f"the kernel cannot isolate the processes that decode images and run models (missing: {', '.join(layers.missing)}): use Linux 5.19 "
         f"or newer with Landlock and seccomp, allowed by the container's security profile, or accept the risk with {ACCEPT}"
     )
 
@@ -30,4 +30,4 @@ def require_sandbox(given: Settings, layers: Layers) -> None:
         return
     if given.environment == "production" and not given.accept_unsandboxed:
         raise Unsandboxed(remedy(layers))
-    log.warning("decoders and models are not sandboxed", missing=list(layers.missing))
+    log.warning("inference is not sandboxed", missing=list(layers.missing))

@@ -1,6 +1,7 @@
-"""The system calls that decoding and inference need; every other one fails with EPERM.
+"""Which system calls a process may make; every other one fails with EPERM.
 
-The list was found by tracing (strace -f) the decoders over all test files and the shipped models. No file is opened, no process or
+For decoders and models there is a list of those that they need, and for the process that starts them a list of those that it must not make.
+The first list was found by tracing (strace -f) the decoders over all test files and the shipped models. No file is opened, no process or
 thread is made, and no memory becomes executable.
 """
 
@@ -10,7 +11,7 @@ import mmap
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from infrastructure.sandbox.kernel import PR_SET_SECCOMP, prctl
@@ -67,6 +68,27 @@ PROTECTION_ARGUMENT: Final = 2
 TO_ITSELF: Final = {"tgkill": (234, 131)}
 """Allowed for signals to this process: abort() sends one."""
 
+NONE: Final = -1
+"""A call that an architecture does not have."""
+MODES: Final = {"chmod": (90, NONE), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452)}
+OWNERS: Final = {"chown": (92, NONE), "fchown": (93, 55), "lchown": (94, NONE), "fchownat": (260, 54)}
+TIMES: Final = {"utime": (132, NONE), "utimes": (235, NONE), "futimesat": (261, NONE), "utimensat": (280, 88)}
+ATTRIBUTES: Final = {
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "setxattrat": (463, 463),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "removexattrat": (466, 466),
+    "file_setattr": (469, 469),
+}
+PAST_FILTERS: Final = {"io_uring_setup": (425, 425)}
+"""It makes other calls without a filter."""
+METADATA: Final = MODES | OWNERS | TIMES | ATTRIBUTES | PAST_FILTERS
+"""Changes of files that Landlock does not know."""
+
 
 class _Instruction(ctypes.Structure):
     _fields_ = (("code", ctypes.c_uint16), ("if_true", ctypes.c_uint8), ("if_false", ctypes.c_uint8), ("value", ctypes.c_uint32))
@@ -81,25 +103,32 @@ def is_supported_architecture() -> bool:
 
 
 def restrict() -> None:
-    """Allow this process, for ever, only the calls above. Needs no_new_privs and a single thread. Raises OSError."""
+    """Allow this process, for ever, the calls of ALLOWED and below, no others. Needs no_new_privs and a single thread. Raises OSError."""
+    _install(_computing(_architecture(), os.getpid()))
+
+
+def refuse_metadata() -> None:
+    """Refuse this process, for ever, the calls of METADATA. Needs no_new_privs and a single thread. Raises OSError."""
+    _install(_without_metadata(_architecture()))
+
+
+def _architecture() -> Architecture:
+    """Raises OSError."""
     if not is_supported_architecture():
         raise OSError(errno.ENOSYS, f"there is no list of system calls for {platform.machine()}")
-    instructions = list(_filter(ARCHITECTURES[platform.machine()], os.getpid()))
+    return ARCHITECTURES[platform.machine()]
+
+
+def _install(found: Iterator[_Instruction]) -> None:
+    """Raises OSError."""
+    instructions = list(found)
     program = _Program(len(instructions), (_Instruction * len(instructions))(*instructions))
     prctl(PR_SET_SECCOMP, MODE_FILTER, ctypes.byref(program))
 
 
-def _filter(architecture: Architecture, process: int) -> Iterator[_Instruction]:
-    yield _Instruction(LOAD, 0, 0, ARCHITECTURE_OFFSET)
-    yield _Instruction(JUMP_IF_EQUAL, 1, 0, architecture.audit)
-    yield _Instruction(RETURN, 0, 0, KILL)
-    yield _Instruction(LOAD, 0, 0, NUMBER_OFFSET)
-    if architecture.has_x32:
-        yield _Instruction(JUMP_IF_AT_LEAST, 0, 1, X32_BIT)
-        yield _Instruction(RETURN, 0, 0, KILL)
-    for numbers in ALLOWED.values():
-        yield _Instruction(JUMP_IF_EQUAL, 0, 1, numbers[architecture.column])
-        yield _Instruction(RETURN, 0, 0, ALLOW)
+def _computing(architecture: Architecture, process: int) -> Iterator[_Instruction]:
+    yield from _number_of(architecture)
+    yield from _answered(ALLOWED, architecture, ALLOW)
     for numbers in NOT_EXECUTABLE.values():
         yield from _checked(
             numbers[architecture.column], PROTECTION_ARGUMENT, JUMP_IF_ANY_BIT, mmap.PROT_EXEC, if_true=REFUSE, otherwise=ALLOW
@@ -107,6 +136,30 @@ def _filter(architecture: Architecture, process: int) -> Iterator[_Instruction]:
     for numbers in TO_ITSELF.values():
         yield from _checked(numbers[architecture.column], 0, JUMP_IF_EQUAL, process, if_true=ALLOW, otherwise=REFUSE)
     yield _Instruction(RETURN, 0, 0, REFUSE)
+
+
+def _without_metadata(architecture: Architecture) -> Iterator[_Instruction]:
+    yield from _number_of(architecture)
+    yield from _answered(METADATA, architecture, REFUSE)
+    yield _Instruction(RETURN, 0, 0, ALLOW)
+
+
+def _number_of(architecture: Architecture) -> Iterator[_Instruction]:
+    """Load the number of the call. Calls of another architecture end the process."""
+    yield _Instruction(LOAD, 0, 0, ARCHITECTURE_OFFSET)
+    yield _Instruction(JUMP_IF_EQUAL, 1, 0, architecture.audit)
+    yield _Instruction(RETURN, 0, 0, KILL)
+    yield _Instruction(LOAD, 0, 0, NUMBER_OFFSET)
+    if architecture.has_x32:
+        yield _Instruction(JUMP_IF_AT_LEAST, 0, 1, X32_BIT)
+        yield _Instruction(RETURN, 0, 0, KILL)
+
+
+def _answered(calls: Mapping[str, tuple[int, int]], architecture: Architecture, answer: int) -> Iterator[_Instruction]:
+    for numbers in calls.values():
+        if (number := numbers[architecture.column]) != NONE:
+            yield _Instruction(JUMP_IF_EQUAL, 0, 1, number)
+            yield _Instruction(RETURN, 0, 0, answer)
 
 
 def _checked(number: int, argument: int, test: int, value: int, *, if_true: int, otherwise: int) -> Iterator[_Instruction]:

@@ -116,7 +116,8 @@ def test_an_upload_whose_process_was_killed_is_never_seen_and_swept_away_after_s
 
 def test_a_folder_that_cannot_be_written_is_unavailable(tmp_path):
     blobs = in_folder(tmp_path)
-    (tmp_path / "blobs" / "uploads").rmdir()
+    for folder in ("uploads", "pictures"):
+        (tmp_path / "blobs" / folder).rmdir()
     with pytest.raises(Unavailable):
         put(blobs)
     with pytest.raises(Unavailable):

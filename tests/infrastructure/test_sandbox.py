@@ -105,6 +105,55 @@ def test_older_versions_of_landlock_are_entered_too(outcomes, abi):
     assert found["connect"] == ("PermissionError" if abi >= 4 else "succeeded")
 
 
+WITH_RULES = """
+import json, os, sys
+from pathlib import Path
+from infrastructure.sandbox.kernel import PR_SET_NO_NEW_PRIVS, prctl
+from infrastructure.sandbox.landlock import Rights, Rule, restrict_files
+folder, abi = Path(sys.argv[1]), int(sys.argv[2])
+read = Rights.READ_FILE | Rights.READ_DIR
+move = read | Rights.WRITE_FILE | Rights.TRUNCATE | Rights.MAKE_REG | Rights.REMOVE_FILE | Rights.REFER
+rules = [Rule(folder / "readable", read), Rule(folder / "from", move), Rule(folder / "to", move), Rule(folder / "missing", read)]
+prctl(PR_SET_NO_NEW_PRIVS, 1)
+restrict_files(abi, [*rules, Rule(folder / "file", Rights.WRITE_FILE | Rights.MAKE_REG | Rights.TRUNCATE)])
+def outcome(attempt):
+    try:
+        attempt()
+    except OSError as error:
+        return type(error).__name__
+    return "succeeded"
+print(json.dumps({
+    "read": outcome((folder / "readable" / "file").read_bytes),
+    "write": outcome(lambda: (folder / "readable" / "file").write_bytes(b"")),
+    "truncate": outcome(lambda: os.truncate(folder / "readable" / "file", 0)),
+    "read another": outcome((folder / "other").read_bytes),
+    "write a file": outcome(lambda: (folder / "file").write_bytes(b"")),
+    "read what is only written": outcome((folder / "file").read_bytes),
+    "make": outcome(lambda: (folder / "from" / "new").write_bytes(b"new")),
+    "move": outcome(lambda: (folder / "from" / "new").rename(folder / "to" / "new")),
+    "move away": outcome(lambda: (folder / "to" / "new").rename(folder / "new")),
+    "signal": outcome(lambda: os.kill(os.getppid(), 0)),
+}))
+"""
+
+
+@pytest.mark.parametrize("abi", range(2, supported().landlock + 1))
+def test_a_process_keeps_the_files_that_rules_name_and_no_others(tmp_path, abi):
+    for folder in ("readable", "from", "to"):
+        (tmp_path / folder).mkdir()
+    for file in ("readable/file", "file", "other"):
+        (tmp_path / file).write_bytes(b"content")
+    found = json.loads(subprocess.check_output([sys.executable, "-c", WITH_RULES, str(tmp_path), str(abi)], cwd=ROOT.parent))
+    assert {what for what, outcome in found.items() if outcome == "succeeded"} - {"truncate", "signal"} == {
+        "read",
+        "write a file",
+        "make",
+        "move",
+    }
+    assert found["truncate"] == ("PermissionError" if abi >= 3 else "succeeded")
+    assert found["signal"] == ("PermissionError" if abi >= 6 else "succeeded")
+
+
 def test_seccomp_alone_keeps_files_sockets_and_processes_away(outcomes):
     found = outcomes(Layers(no_new_privileges=True, seccomp=True))
     assert {found[what] for what in ("read", "connect", "abstract", "signal", "fork")} == {"PermissionError"}
@@ -131,6 +180,20 @@ def without(layer):
 def test_production_starts_with_all_layers():
     require_sandbox(PRODUCTION, FULL)
     assert [finding.level for finding in sandbox_findings(PRODUCTION, FULL)] == ["good"]
+
+
+def test_production_does_not_start_where_landlock_cannot_restrict_the_inference_process():
+    """Its first version keeps every file in its folder."""
+    with pytest.raises(Unsandboxed, match=r"missing: Landlock.*Linux 5\.19"):
+        require_sandbox(PRODUCTION, msgspec.structs.replace(FULL, landlock=1))
+
+
+@pytest.mark.parametrize("landlock", [2, 5])
+def test_what_an_older_landlock_leaves_to_the_inference_process_is_shown(landlock):
+    _, *rest = sandbox_findings(PRODUCTION, msgspec.structs.replace(FULL, landlock=landlock))
+    assert [finding.level for finding in rest] == ["weak"]
+    assert ("truncate files" in rest[0].said) == (landlock == 2)
+    assert "send signals" in rest[0].said
 
 
 @pytest.mark.parametrize("layer", ["no_new_privileges", "landlock", "seccomp"])

@@ -8,10 +8,8 @@ import subprocess
 from pathlib import Path
 from urllib.parse import quote
 
-import msgspec
 import psycopg
 import pytest
-import s3fs
 
 from domain.errors import Unavailable
 from infrastructure.doctor import _postgres
@@ -20,8 +18,8 @@ from infrastructure.keys import RootKey
 from infrastructure.objects import open_blobs
 from infrastructure.postgres.schema import migrate
 from infrastructure.settings import Settings
-from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server, versitygw
 from tests.release.installing import ROOT
+from tests.release.object_store import PROCESSES, object_store
 
 APP_PASSWORD = """long 'and" $random \\ :word"""
 ROLES = ("APP", "API", "RELAY", "PROJECTOR", "INFERENCE")
@@ -94,40 +92,9 @@ def test_the_role_of_the_processes_changes_neither_the_log_nor_roles(app_url, st
 
 
 # ---- S3 --------------------------------------------------------------------------------------------------------------------------------
-class ObjectStore:
-    """The S3 server of the compose file, with two buckets: one of the processes, one of somebody else."""
-
-    def __init__(self, endpoint):
-        self.endpoint = endpoint
-        self.settings = Settings(blobs_url=f"s3://{BUCKET}", blobs_endpoint=endpoint, blobs_key="processes", blobs_secret="first-secret")
-        self._admin = {"ADMIN_ACCESS_KEY": KEY, "ADMIN_SECRET_KEY": SECRET, "ADMIN_ENDPOINT_URL": endpoint}
-
-    def make_user(self, secret="first-secret"):
-        path = f"{Path(versitygw()).parent}:{os.environ['PATH']}"
-        run_script("objects-user.sh", PATH=path, BIOSCOPE_BLOBS_KEY="processes", BIOSCOPE_BLOBS_SECRET=secret, **self._admin)
-
-    def admin(self, *arguments):
-        subprocess.run([versitygw(), "admin", *arguments], env=os.environ | self._admin, check=True, capture_output=True, timeout=30)
-
-    def files(self, secret="first-secret"):
-        return s3fs.S3FileSystem(
-            key="processes",
-            secret=secret,
-            client_kwargs={"endpoint_url": self.endpoint},
-            use_listings_cache=False,
-            skip_instance_cache=True,
-        )
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("s3")
-    (folder / "iam").mkdir()
-    with s3_server(folder / "objects", "--health", "/health", "--iam-dir", str(folder / "iam"), bucket=False) as endpoint:
-        started = ObjectStore(endpoint)
-        started.make_user()
-        started.admin("create-user", "--access", "other", "--secret", "other-secret", "--role", "user")
-        started.admin("create-bucket", "--owner", "other", "--bucket", "theirs")
+    with object_store(tmp_path_factory.mktemp("s3")) as started:
         yield started
 
 
@@ -140,25 +107,26 @@ def works(settings):
     return not blobs.exists(sha256)
 
 
-def test_the_processes_can_use_their_bucket(store):
-    assert works(store.settings)
+def test_commands_on_the_server_can_use_the_bucket(store):
+    assert works(store.settings("app"))
 
 
-def test_the_script_can_run_again_and_a_new_secret_takes_effect(store):
-    store.make_user()
-    assert works(store.settings)
-    store.make_user("second-secret")
-    assert works(msgspec.structs.replace(store.settings, blobs_secret="second-secret"))
+def test_the_scripts_can_run_again_and_a_new_secret_takes_effect(store):
+    store.set_up()
+    assert works(store.settings("app"))
+    store.set_up("second-secret")
+    assert works(store.settings("app", "second-secret"))
     with pytest.raises(Unavailable):
-        works(store.settings)
-    store.make_user()
+        works(store.settings("app"))
+    store.set_up()
 
 
+@pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize(
     "attempt",
     [lambda files: files.ls("theirs"), lambda files: files.pipe_file("theirs/file", b"x"), lambda files: files.mkdir("mine")],
     ids=["list another bucket", "write to another bucket", "make a bucket"],
 )
-def test_the_processes_can_use_nothing_but_their_bucket(store, attempt):
+def test_no_user_can_use_anything_but_the_bucket(store, process, attempt):
     with pytest.raises(PermissionError):
-        attempt(store.files())
+        attempt(store.files(process))
