@@ -13,7 +13,7 @@ from infrastructure import sandbox
 from infrastructure.inference_files import inference_rules
 from infrastructure.memory_shortage import keep_own_score
 from infrastructure.sandbox import landlock, seccomp
-from infrastructure.sandbox.kernel import CAP_DAC_OVERRIDE, NO_CAPABILITIES, PR_SET_NO_NEW_PRIVS, drop_capabilities, prctl
+from infrastructure.sandbox.kernel import FILE_CAPABILITIES, PR_SET_NO_NEW_PRIVS, drop_capabilities, prctl
 from infrastructure.sandbox.policy import require_sandbox
 from infrastructure.settings import Settings
 
@@ -39,9 +39,12 @@ def confine_inference(given: Settings) -> None:
 
 
 def _give_up_privileges() -> None:
-    """Root keeps one: the folder of the embedded Postgres, with its socket, is another user's. Landlock holds for root too."""
+    """Those that open files stay: root needs them for the socket of the embedded Postgres, in a folder of another user.
+
+    Landlock decides about files, for root too.
+    """
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    drop_capabilities(keep=CAP_DAC_OVERRIDE if os.geteuid() == 0 else NO_CAPABILITIES)
+    drop_capabilities(keep=FILE_CAPABILITIES)
 
 
 def _require_one_thread() -> None:

@@ -16,7 +16,8 @@ CLONE_NEWNET: Final = 0x4000_0000
 CAPABILITY_VERSION: Final = 0x2008_0522
 MAX_CAPABILITIES: Final = 64
 NO_CAPABILITIES: Final = 0
-CAP_DAC_OVERRIDE: Final = 1 << 1
+FILE_CAPABILITIES: Final = 1 << 1 | 1 << 2
+"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: to open files whose modes forbid it."""
 
 
 class _CapabilityHeader(ctypes.Structure):
@@ -57,11 +58,13 @@ def drop_capabilities(*, keep: int = NO_CAPABILITIES) -> None:
     for capability in range(MAX_CAPABILITIES):
         if not keep >> capability & 1:
             LIBC.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
-    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    if not keep:
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header, sets = _CapabilityHeader(CAPABILITY_VERSION, 0), _CapabilitySets()
     checked(LIBC.capget(ctypes.byref(header), ctypes.byref(sets)))
     kept = sets.permitted & keep
-    checked(LIBC.capset(ctypes.byref(header), ctypes.byref(_CapabilitySets(kept, kept))))
+    remaining = _CapabilitySets(kept, kept, sets.inheritable & keep)  # what is not among them leaves the ambient set too
+    checked(LIBC.capset(ctypes.byref(header), ctypes.byref(remaining)))
 
 
 def checked(result: int) -> int:

@@ -16,6 +16,7 @@ from api.cli.system import prepare
 from api.client import Client
 from infrastructure.embedded.child import python
 from infrastructure.sandbox import supported
+from infrastructure.sandbox.kernel import FILE_CAPABILITIES
 from infrastructure.supervisor import PROCESSES, Stack
 from tests.adversaries import hostile_inference
 from tests.adversaries.test_keys import environment
@@ -25,7 +26,6 @@ from tests.system.conftest import PASSWORD, email, made_account, stack_settings
 pytestmark = pytest.mark.skipif(not supported().confines_files, reason="the kernel cannot take files away from a process here")
 
 ANSWER_SECONDS = 60.0
-CAP_DAC_OVERRIDE = 1 << 1
 
 
 class TakenOver:
@@ -224,7 +224,7 @@ def test_every_thread_of_it_is_confined_and_has_no_privilege_of_root(taken_over)
     assert len(tasks) > 1
     for status in map(status_of, tasks):
         assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
-        assert {int(status[f"Cap{which}"], 16) & ~CAP_DAC_OVERRIDE for which in ("Inh", "Prm", "Eff", "Amb")} == {0}
+        assert {int(status[f"Cap{which}"], 16) & ~FILE_CAPABILITIES for which in ("Inh", "Prm", "Eff", "Amb")} == {0}
 
 
 def children(pid):
