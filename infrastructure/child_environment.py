@@ -2,6 +2,7 @@
 
 import os
 import site
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -24,8 +25,13 @@ TEMPORARY: Final = "tmp"
 
 
 def python_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a Python process. Of `inherited`: where libraries, the home and temporary files are."""
+    """The variables of a Python process. Of `inherited`: where libraries, the home and temporary files are.
+
+    Temporary files lie where this process puts its own, if it has chosen a folder.
+    """
     kept = {name: inherited[name] for name in KEPT_FOR_PYTHON if name in inherited}
+    if tempfile.tempdir is not None:
+        kept["TMPDIR"] = str(tempfile.tempdir)
     return {"PATH": os.defpath, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"} | TELEMETRY_OFF | kept | _user_packages()
 
 

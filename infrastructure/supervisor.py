@@ -3,12 +3,13 @@
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from infrastructure.child_environment import PRIVATE_UMASK
+from infrastructure.child_environment import PRIVATE_UMASK, TEMPORARY
 from infrastructure.embedded.child import CannotStart, python
 from infrastructure.embedded.folders import AlreadyRunning
 from infrastructure.embedded.installation import NotRunning, ensure_root_key, root_key_of, running_settings, take_root_key, with_free_port
@@ -56,6 +57,7 @@ def up(
     """
     os.umask(PRIVATE_UMASK)
     remove_libpq_variables(os.environ)
+    tempfile.tempdir = str(settings.data / TEMPORARY)
     system = System(settings, processes=processes, prepare=prepare, tell=_to_stderr, verbose=verbose)
     with _signals(system.stop):
         system.run(on_ready or (lambda _: None))
