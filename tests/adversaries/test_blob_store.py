@@ -15,6 +15,7 @@ from api.client import Client
 from application.derivatives import thumbnail_of
 from domain.classification import ChunkJudged
 from domain.image import ImageAccepted
+from infrastructure import compared_files
 from infrastructure.compared_files import SETTLED_SECONDS, ComparedFiles
 from infrastructure.event_store import opened
 from infrastructure.heads import BEGAN, Heads
@@ -99,6 +100,7 @@ def test_no_image_is_classified_by_other_bytes_and_each_is_once_its_own_are_back
     assert nothing_is_seen_in_other_bytes(pictures, folder, KINDS)
 
 
+@pytest.mark.long
 def test_the_same_holds_on_s3(own_stack, tmp_path):
     with s3_server(tmp_path / "objects") as endpoint:
         on_s3 = {"blobs_url": f"s3://{BUCKET}", "blobs_endpoint": endpoint, "blobs_key": KEY, "blobs_secret": SECRET}
@@ -148,10 +150,10 @@ def test_a_file_that_was_served_before_is_compared_again_once_it_was_touched(lar
     assert httpx.get(url).content == images.right[image]
 
 
-def test_a_file_that_was_compared_and_not_touched_since_is_not_read_again(tmp_path):
+def test_a_file_that_was_compared_and_not_touched_since_is_not_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(compared_files, "SETTLED_SECONDS", -1.0)
     path, data = tmp_path / "file", noise(3)
     path.write_bytes(data)
-    time.sleep(SETTLED_SECONDS)
     compared, sha256 = ComparedFiles(), hashlib.sha256(data).hexdigest()
     with path.open("rb") as file:
         assert compared.has_digest(file, sha256)
