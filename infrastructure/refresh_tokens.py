@@ -81,8 +81,9 @@ class PostgresRefreshTokens:
     def rotate(self, token: str, *, at: datetime) -> Refreshed:
         children = {_digest(child): child for child in map(_text, self._children.forms(_bytes(token)))}
         digest, child = next(iter(children.items()))
-        named = {"parent": _digest(token), "child": digest, "children": list(children)}
-        issued = self._issued(named["parent"])
+        parent = _digest(token)
+        issued = self._issued(parent)
+        named = {"parent": parent, "child": digest, "children": list(children)}
         for (session,) in self._rows(ROTATE, named | self._values(issued, digest, at)):
             return Refreshed(session_id=session, user_id=issued.user, token=child)
         for used_at, made in self._rows(USED, named):
