@@ -70,9 +70,10 @@ async def test_a_whole_system_is_well(settings, owner_url):
     assert found["inference"].detail == "1 at work"
 
 
-async def test_nobody_scheduling_and_nobody_at_work_are_told(settings, owner_url):
+@pytest.mark.parametrize("seen", ["- interval '11 s'", "+ interval '1 day'"], ids=["a while ago", "before the clock was set back"])
+async def test_nobody_scheduling_and_nobody_at_work_are_told(settings, owner_url, seen):
     with psycopg.connect(owner_url) as connection:
-        connection.execute("insert into ops.workers values ('a/bulk', now() - interval '11 s', 2, 'bulk')")
+        connection.execute(f"insert into ops.workers values ('a/bulk', now() {seen}, 2, 'bulk')")
     found = await examined(settings)
     assert not found["scheduler"].ok
     assert not found["inference"].ok

@@ -10,6 +10,7 @@ from tests.simulation.simulate import StoryOfAdversaries, run
 pytestmark = pytest.mark.long
 WITHIN = 1000
 TOLD = {
+    "held_until_a_time_to_come": 742,
     "if_match_ignored": 130,
     "lost_work_never_given_out_again": 17,
     "plan_begins_again_after_a_crash": 10,
