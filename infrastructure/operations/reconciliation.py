@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
+import psycopg
 
 from application.passwords import PASSWORD
 from application.ports import Recorded
@@ -27,6 +28,7 @@ from infrastructure.recorder import EVENT_COLUMNS, encoded_from, recorded_from
 
 AT_ONCE: Final = 100  # accounts and devices that are read together
 PAUSE: Final = 0.2  # seconds
+LAST_QUESTION: Final = 1.0  # seconds
 KEY: Final = "key"
 WITHOUT_EFFECT: Final = (DeviceCameOnline.__name__, DeviceWentOffline.__name__)  # most events of a device, and of no concern here
 
@@ -200,14 +202,14 @@ class Reconciler:
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns when nothing is asked of the log any more."""
+        """Soon nothing is asked of the log any more; a question under way is not waited for longer than a moment."""
         self._stopped.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(LAST_QUESTION)
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            with suppress(Unavailable):
+            with suppress(Unavailable, psycopg.OperationalError):  # the latter where the log was closed meanwhile
                 self._report(list(discrepancies(self._log, self._paced(shown_subjects(self._log)))))
             self._stopped.wait(self._seconds)
 
