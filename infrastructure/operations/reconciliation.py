@@ -23,7 +23,7 @@ from domain.registry import NOUN_OF, NOUNS
 from domain.user import User, commitment
 from infrastructure.codec import Encoded, Undecodable, is_sealed_by_its_stream
 from infrastructure.event_store import EventLog
-from infrastructure.keys import WrongRootKey
+from infrastructure.keys import MissingKey, WrongRootKey
 from infrastructure.recorder import EVENT_COLUMNS, encoded_from, recorded_from
 
 AT_ONCE: Final = 100  # accounts and devices that are read together
@@ -144,6 +144,8 @@ def _key_problem(log: EventLog, history: Sequence[Encoded], wrapped: bytes | Non
         return "its data key is missing, though nobody erased it" if any(map(is_sealed_by_its_stream, history)) else None
     try:
         log.codec.check_key(history[0].stream, wrapped)
+    except MissingKey:
+        raise
     except WrongRootKey:
         return "its data key was replaced"
     return None

@@ -1,7 +1,7 @@
 """What is written names its key, what was written before is read for ever, and several keys can be in use at once."""
 
 import base64
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import msgspec
@@ -24,7 +24,6 @@ from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.keys import DataKeys, KeyRing, MissingKey, Purpose, RootKey, WrongRootKey
 from infrastructure.memory_store import MemoryRecorder
 from infrastructure.recorder import PostgresRecorder
-from infrastructure.refresh_tokens import PostgresRefreshTokens, _digest
 from infrastructure.security.key_ring import NO_KEYS, Key
 from infrastructure.security.keyed_digest import ClaimDigests, KeyedDigest
 from infrastructure.signed_urls import sign, verify_signed
@@ -54,7 +53,6 @@ ADDRESS = (
 )
 EMAIL_CLAIM = bytes.fromhex("c5a64af5cf57363aee23acdf8bc583368bf7a4d27d19ce0c65ae0f9583dec478")
 REQUEST_DIGEST = bytes.fromhex("1bdb14d2b1ee09a6dacc7e891ed5d3cc31ea52495272046036404b6f73909b6f")
-CHILD_OF_PARENT_TOKEN = "V6jJDXLfGQmc3qXyN0yFIhmWHlVhQzTYo4CdhT4VHhQ"
 HEAD = SignedHead(
     position=7,
     hash="ab" * 32,
@@ -169,18 +167,6 @@ def test_a_request_stored_before_is_recognised_and_another_is_not(log):
     digest, *earlier = KeyedDigest(ROOT, Purpose.REQUEST_DIGESTS).forms(b"another body")
     with pytest.raises(KeyReused):
         log.outcome(msgspec.structs.replace(before, digest=digest, earlier_digests=tuple(earlier)))
-
-
-def test_the_child_that_a_refresh_token_had_before_is_told_again(app_url, owner_url):
-    tokens = PostgresRefreshTokens(app_url, ROOT, idle_seconds=600, absolute_seconds=6000)
-    session, user = uuid4(), uuid4()
-    row = "insert into es.refresh_tokens values (%s, %s, %s, %s, %s, %s, %s)"
-    times = (NOW, NOW + timedelta(minutes=5), NOW + timedelta(minutes=5))
-    with psycopg.connect(owner_url) as owner:
-        owner.execute(row, (_digest("parent-token"), session, user, *times, NOW))
-        owner.execute(row, (_digest(CHILD_OF_PARENT_TOKEN), session, user, *times, None))
-    assert tokens.rotate("parent-token", at=NOW + timedelta(seconds=1)).token == CHILD_OF_PARENT_TOKEN
-    tokens.close()
 
 
 # ---- what is written now --------------------------------------------------------------------------------------------------------------
