@@ -50,7 +50,7 @@ test-pythons: setup  ## test-fast on every other supported Python of this machin
 	done <<<"$$found"
 
 test-release: setup  ## The long tests; build the wheel, install it elsewhere and use it; run the build steps of the image
-	$(BIN)/pytest tests/simulation tests/system tests/adversaries -m long
+	$(BIN)/pytest --ignore tests/release -m long
 	$(BIN)/pytest tests/release
 
 ENCODINGS ?= 2000

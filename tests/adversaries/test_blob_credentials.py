@@ -188,6 +188,7 @@ def stored(store, prefix):
     return [path for path in (store.folder / prefix).rglob("*") if path.is_file()]
 
 
+@pytest.mark.long
 def test_the_system_works_with_a_user_for_each_process(store, tmp_path):
     operator = store.settings("app")
     names = ("blobs_url", "blobs_endpoint", "blobs_key", "blobs_secret")

@@ -363,6 +363,7 @@ MUCH = """insert into read.activity (position, at, type, stream, actor, dataset,
   from generate_series(1, 500) n"""
 
 
+@pytest.mark.long
 async def test_who_does_not_take_what_is_sent_is_closed_and_nobody_else_waits(served, postgres):
     """Ten megabytes, more than the kernel keeps for a connection."""
     ada = served.user()

@@ -10,7 +10,7 @@ from tests.kafka.fixture import free_port, kafka_node
 from tests.kafka.installation import Installation, busy
 
 
-@pytest.fixture(params=["embedded", "kafka"])
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.long)])
 def installation(request, settings):
     if request.param == "kafka":
         url = request.getfixturevalue("kafka_url")
@@ -94,6 +94,7 @@ def test_one_that_is_killed_loses_nothing(installation, name):
     assert applied == (installation.log.head(), 1, installation.log.head())
 
 
+@pytest.mark.long
 def test_a_store_that_is_away_for_longer_than_all_attempts_take_fails_nothing(embedded):
     embedded.settings = msgspec.structs.replace(embedded.settings, chunk_lease_seconds=1.0)
     embedded.models()

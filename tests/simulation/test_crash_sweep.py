@@ -4,8 +4,10 @@ import pytest
 
 from tests.simulation.crashes import USE_CASES, broken_by_a_crash, calls_of
 
+OTHERS = ("start", *(name for name in USE_CASES if name != "upload"))
 
-@pytest.mark.parametrize("use_case", ["start", *USE_CASES])
+
+@pytest.mark.parametrize("use_case", ["upload", *(pytest.param(name, marks=pytest.mark.long) for name in OTHERS)])
 def test_one_crash_at_each_call_breaks_nothing(use_case):
     calls = calls_of(use_case)
     assert len(calls) > 20

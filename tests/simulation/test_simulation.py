@@ -14,13 +14,18 @@ from tests.simulation.world import CALM
 SEEDS, SEEDS_OF_LIES, PIECE = 300, 50, 25
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, PIECE))
+def pieces(seeds, *, short):
+    """The first seeds of each piece; those from `short` on are told with the long tests."""
+    return [pytest.param(first, marks=[pytest.mark.long] if first >= short else []) for first in range(0, seeds, PIECE)]
+
+
+@pytest.mark.parametrize("first", pieces(SEEDS, short=100))
 def test_everything_holds_whatever_goes_wrong(first):
     broken = broken_in(range(first, first + PIECE))
     assert not broken, f"again: make simulate SEED={next(iter(broken))}"
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS_OF_LIES, PIECE))
+@pytest.mark.parametrize("first", pieces(SEEDS_OF_LIES, short=PIECE))
 def test_everything_holds_whatever_workers_stores_and_clocks_say(first):
     broken = broken_in(range(first, first + PIECE), story=StoryOfAdversaries())
     assert not broken, next(iter(broken.items()))

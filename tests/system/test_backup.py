@@ -136,6 +136,7 @@ def test_a_system_that_holds_something_is_not_restored_into(copied):
         assert digests(connection) == copied.digests
 
 
+@pytest.mark.long
 def test_signed_heads_that_outlived_the_database_tell_what_is_lost(copied, tmp_path):
     """The blob store survived, the database did not: the newest backup is older than the newest head."""
     subprocess.run(["cp", "-r", str(copied.settings.data / "blobs"), str(tmp_path / "blobs")], check=True)

@@ -7,6 +7,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from api.client import Client
 from infrastructure.supervisor import serves
 from tests.chaos.verdict import judged, settle
@@ -19,6 +21,7 @@ BETWEEN = (0.2, 1.0)  # seconds
 WORK = 10  # acknowledgements between two kills
 
 
+@pytest.mark.long
 def test_ten_kills_lose_no_acknowledgement_and_make_no_result_twice(own_stack, capsys):
     chance = random.Random(7)
     journal, stop = Journal(), threading.Event()
