@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 
-from domain import classification
+from domain import classification, dataset
 from domain.classification import ChunkJudged, ImageResult, PlannedImage, Verdict
 from domain.errors import Refused
 from domain.events import first
@@ -34,11 +34,11 @@ SHA256 = "ab" * 32
 ENDS_WITHIN = 20.0  # seconds
 
 
-def judged_job(chance):
+def judged_job(chance, dataset_id):
     """A job, and the answer to it, at one moment within a week."""
-    at, dataset, model = NOW + timedelta(hours=chance.randrange(7 * 24)), uuid4(), {"model_name": "shapes", "model_version": 1}
+    at, model = NOW + timedelta(hours=chance.randrange(7 * 24)), {"model_name": "shapes", "model_version": 1}
     about = model | {"model_id": uuid4(), "model_sha256": "f" * 64, "threshold": 0.5}
-    (requested,) = classification.request(uuid4(), dataset=dataset, image=None, **about, by=SYSTEM.id, at=at)
+    (requested,) = classification.request(uuid4(), dataset=dataset_id, image=None, **about, by=SYSTEM.id, at=at)
     labels = chance.choices(LABELS, k=chance.randrange(1, 9))
     images = [PlannedImage(uuid4(), SHA256) for _ in labels]
     planned = classification.plan(classification.evolve(None, requested), images, by=SYSTEM.id, at=at)
@@ -47,7 +47,7 @@ def judged_job(chance):
         for image, label in zip(images, labels, strict=True)
     )
     job = requested.originator_id
-    chunk = {"job_id": job, "number": 0, "dataset_id": dataset, "labels": LABELS, "results": seen, "failures": (), "provenance": None}
+    chunk = {"job_id": job, "number": 0, "dataset_id": dataset_id, "labels": LABELS, "results": seen, "failures": (), "provenance": None}
     return [requested, *planned], ChunkJudged(**first(chunk_id(job, 0), by=SYSTEM.id, at=at), **model, **chunk)
 
 
@@ -56,10 +56,13 @@ def flowing(settings, pause):
     """Results are appended all the while; yields what stops it and says how many there were."""
     log, chance, enough, count = event_log(settings), random.Random(11), threading.Event(), 0
 
+    cells = dataset.create(uuid4(), name="cells", description=None, by=SYSTEM.id, at=NOW)
+    log.append(command(SYSTEM), cells)
+
     def write():
         nonlocal count
         while not enough.wait(pause):
-            job, judged = judged_job(chance)
+            job, judged = judged_job(chance, cells.originator_id)
             log.append(command(SYSTEM), *job)
             with suppress(Refused):  # a worker was faster, and did not find the images
                 log.append(command(SYSTEM), judged)
