@@ -21,6 +21,7 @@ from infrastructure.supervisor import PROCESSES, Stack
 from tests.adversaries import hostile_inference
 from tests.adversaries.test_keys import environment
 from tests.chaos.workload import PICTURES
+from tests.process_tree import children
 from tests.system.conftest import PASSWORD, email, made_account, stack_settings
 
 pytestmark = pytest.mark.skipif(not supported().confines_files, reason="the kernel cannot take files away from a process here")
@@ -225,10 +226,6 @@ def test_every_thread_of_it_is_confined_and_has_no_privilege_of_root(taken_over)
     for status in map(status_of, tasks):
         assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
         assert {int(status[f"Cap{which}"], 16) & ~FILE_CAPABILITIES for which in ("Inh", "Prm", "Eff", "Amb")} == {0}
-
-
-def children(pid):
-    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
 
 
 def test_its_children_end_first_when_memory_runs_out(taken_over):

@@ -18,6 +18,7 @@ from infrastructure.security.process_keys import PROCESS_NEEDS, process_keys
 from infrastructure.settings import load
 from infrastructure.supervisor import Stack
 from tests.given import NOW
+from tests.process_tree import descendants
 from tests.system.conftest import event_log, stack_settings
 
 NAMES = sorted(PROCESS_NEEDS)
@@ -40,7 +41,8 @@ class Running:
 
     def pids(self, name):
         """Those of a process and of all its descendants."""
-        return descendants(self._stack.pid(name))
+        pid = self._stack.pid(name)
+        return [pid, *descendants(pid)]
 
     def keys_of(self, name):
         """Those that the process finds in its own environment and files."""
@@ -53,11 +55,6 @@ def command_lines():
         if entry.name.isdigit():
             with suppress(OSError):
                 yield (entry / "cmdline").read_bytes().decode(errors="replace")
-
-
-def descendants(pid):
-    below = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
-    return [pid, *(found for child in below for found in descendants(child))]
 
 
 def environment(pid):

@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from anyio.from_thread import BlockingPortal
@@ -25,6 +24,7 @@ from infrastructure.preprocessing import digest
 from infrastructure.settings import Settings
 from infrastructure.shipped import micrographs, models
 from tests.application.recheck_archive import Archive
+from tests.process_tree import children, command_line
 
 pytestmark = pytest.mark.anyio
 
@@ -133,8 +133,7 @@ def run(archive, report):
 
 def left_over():
     """Processes and threads of a recheck."""
-    children = [child for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()]
-    return [child for child in children if "infrastructure.looking" in Path(f"/proc/{child}/cmdline").read_text()] + [
+    return [child for child in children(os.getpid()) if "infrastructure.looking" in command_line(child)] + [
         thread.name for thread in threading.enumerate() if thread.name.startswith("recheck")
     ]
 

@@ -44,6 +44,7 @@ from infrastructure.supervisor import (
 from tests.infrastructure.small_system import FOLLOWER, STEADY, STEADY_API, environment_of, nothing, process
 from tests.infrastructure.test_embedded import as_somebody_else, gone
 from tests.other_user import NOBODY
+from tests.process_tree import descendants
 
 ROOT = Path(__file__).parents[2]
 ENDS_WITHIN = 10.0
@@ -60,14 +61,6 @@ def data(tmp_path):
 def alone(data):
     """Settings that need no server of ours."""
     return Settings(data=data, port=0, **ELSEWHERE)
-
-
-def descendants(pid):
-    try:
-        children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [*children, *(deeper for child in children for deeper in descendants(child))]
 
 
 @contextmanager
