@@ -87,7 +87,7 @@ class Heads:
 
     def _walk(self, connection: psycopg.Connection, *, until: int, digest: bytes) -> None:
         while self._walked < until:
-            events = [recorded_from(row) for row in connection.execute(SINCE, (self._walked, until)).fetchall()]
+            events = [recorded_from(row) for row in connection.execute(SINCE, (self._walked, until), prepare=True, binary=True).fetchall()]
             for expected, event in enumerate(events, self._walked + 1):
                 if event.position != expected or event.hash != link(self._hash, event):
                     raise BrokenChain(f"the row at position {expected}, or the one before it, is not what was written")
