@@ -382,9 +382,8 @@ def test_an_s3_that_takes_no_more_of_a_body_is_unavailable_in_time(monkeypatch):
 
 def test_a_wrong_secret_or_bucket_is_unavailable_not_absent(endpoint):
     for wrong in ({"blobs_secret": "another"}, {"blobs_url": "s3://no-such-bucket"}):
-        given = {"blobs_url": f"s3://{BUCKET}", "blobs_endpoint": endpoint, "blobs_key": KEY, "blobs_secret": SECRET} | wrong
         with pytest.raises(Unavailable):
-            put(open_blobs(Settings(**given), ROOT))
+            put(on_s3(endpoint, **wrong))
 
 
 # ---- the spool of uploads to S3 ------------------------------------------------------------------------------------------------------

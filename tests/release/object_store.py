@@ -35,8 +35,9 @@ class ObjectStore:
         run([versitygw(), "admin", *arguments], **self._admin)
 
     def settings(self, process, secret="first-secret", **more):
+        """Data of its own beside the store's folder, unless another folder is given."""
         given = {"blobs_url": f"s3://{BUCKET}", "blobs_endpoint": self.endpoint, "blobs_key": user(process), "blobs_secret": secret}
-        return Settings(**given | more)
+        return Settings(**{"data": self.folder.parent.with_name(f"data-of-{process}")} | given | more)
 
     def files(self, process, secret="first-secret"):
         return s3fs.S3FileSystem(
