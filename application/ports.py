@@ -249,7 +249,7 @@ class Blobs(Protocol):
         """A binary file to read from, seekable, compared with its name. Raises NotFound, Corrupted."""
 
     def peek(self, sha256: str, size: int) -> bytes:
-        """The first bytes, at most `size`, not compared with the name: a hint, nothing to be believed. Raises NotFound."""
+        """The first bytes, at most `size`, not compared with the name: do not rely on them. Raises NotFound."""
 
     def exists(self, sha256: str) -> bool: ...
 
@@ -259,7 +259,7 @@ class Blobs(Protocol):
         Overwrites."""
 
     def get_derived(self, name: str) -> bytes | None:
-        """Not compared with anything: show it, and believe nothing that it says. Raises Corrupted for what is too large."""
+        """Not compared with anything: show it, and do not rely on it. Raises Corrupted for what is too large."""
 
     def delete(self, sha256: str, *, put_before: datetime | None = None) -> bool:
         """Whether it goes; with `put_before` only if it was not put again since. Its derivatives of all readers go with it. Idempotent."""

@@ -53,7 +53,7 @@ class UserStatusChanged(Event, frozen=True, kw_only=True):
 
 
 class PasswordChanged(Event, frozen=True, kw_only=True):
-    """The hash itself is a secret, and stands in no event. Its commitment tells whether the stored one is the one that was set."""
+    """The hash itself is a secret, and stands in no event. The commitment shows whether the stored hash is the one that was set."""
 
     password_commitment: str = ""
 

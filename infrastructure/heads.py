@@ -61,9 +61,10 @@ class Heads:
         self.signed, self._walked, self._hash = 0, 0, START
         if (row := connection.execute(LAST).fetchone()) is not None:
             last = _head_of_row(row)
-            if not last.genuine(keys.public(Purpose.HEADS)):
+            if last.genuine(keys.public(Purpose.HEADS)):
+                self.signed, self._walked, self._hash = last.position, last.position, bytes.fromhex(last.hash)
+            else:
                 self.broken = BrokenChain(f"the signed head at position {last.position} does not carry this installation's signature")
-            self.signed, self._walked, self._hash = last.position, last.position, bytes.fromhex(last.hash)
 
     def sign(self, connection: psycopg.Connection, *, at: datetime) -> None:
         """Nothing when nothing has happened since the last one; what could not be put off the database then is put there now.
@@ -179,9 +180,10 @@ def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, prog
 
 
 def _taken(tables: TableAudit, batches: Iterable[Sequence[Recorded]]) -> Iterator[Sequence[Recorded]]:
+    """Each batch reaches `tables` after it was verified: nobody asks for the next one before."""
     for batch in batches:
-        tables.take(batch)
         yield batch
+        tables.take(batch)
 
 
 def _batches(log: EventLog, *, until: int) -> Iterator[Sequence[Recorded]]:

@@ -32,7 +32,7 @@ SYSTEM: Final = (
     *("/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/usr/share/pki", "/usr/share/zoneinfo"),
     *("/proc", "/sys/devices/system/cpu", "/sys/kernel/mm/transparent_hugepage", "/dev/zero", "/dev/random", "/dev/urandom"),
 )
-"""Names of hosts and users, certificates, time zones, and what the kernel tells of itself; no folder that may hold somebody's secrets."""
+"""Names of hosts and users, certificates, time zones, and information about the kernel; no folder that may hold secrets."""
 RESOLVER: Final = Path("/etc/resolv.conf")
 NULL_DEVICE: Final = Path(os.devnull)
 

@@ -1,7 +1,7 @@
 """How many calls a window takes: counted in Redis for all processes together, and in the process itself.
 
-Redis is believed only when it refuses, and then for no longer than a window. What it takes is counted here too: a Redis that forgets or
-lies opens the door no further than one that is away.
+A refusal by Redis holds, for one window at most. What Redis accepts is counted in this process too: a Redis that loses its data or answers
+falsely allows no more than one that is away.
 """
 
 import math

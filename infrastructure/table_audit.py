@@ -78,12 +78,17 @@ class TableAudit:
     def _take_commands(self, events: Iterable[Recorded]) -> None:
         written, self._open = self._open, {}
         for event in events:
-            command = _caused.decode(event.meta).command_id
+            try:
+                command = _caused.decode(event.meta).command_id
+            except msgspec.MsgspecError:
+                self._found.append(f"event at position {event.position}: it names no command")
+                continue
             known = written.setdefault(command, Written(event.position, set()))
             known.position = event.position
             known.streams.add(event.stream)
-        last = next(reversed(written))
-        self._open = {last: written.pop(last)}
+        if written:
+            last = next(reversed(written))
+            self._open = {last: written.pop(last)}
         self._compare(written)
 
     def _compare(self, written: Mapping[UUID, Written]) -> None:

@@ -5,7 +5,6 @@ They stand in tables beside the log, so that they can be forgotten. Whoever can 
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import islice
 from threading import Event, Thread
 from typing import Any, Final, NamedTuple
@@ -13,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 import psycopg
+import structlog
 
 from application.passwords import PASSWORD
 from application.ports import Recorded
@@ -25,6 +25,8 @@ from infrastructure.codec import Encoded, Undecodable, is_sealed_by_its_stream
 from infrastructure.event_store import EventLog
 from infrastructure.keys import MissingKey, WrongRootKey
 from infrastructure.recorder import EVENT_COLUMNS, encoded_from, recorded_from
+
+log = structlog.get_logger()
 
 AT_ONCE: Final = 100  # accounts and devices that are read together
 PAUSE: Final = 0.2  # seconds
@@ -193,7 +195,7 @@ def _claim_problems(log: EventLog, wanted: Mapping[str, str], stored: Mapping[st
 
 
 class Reconciler:
-    """Compares all that the read models show, every `seconds`, and tells `report` of each discrepancy, then how many there were."""
+    """Compares all accounts and devices that the read models show, every `seconds`, and passes all discrepancies to `report`."""
 
     def __init__(self, log: EventLog, *, seconds: float, report: Callable[[Sequence[Discrepancy]], None]) -> None:
         self._log, self._seconds, self._report = log, seconds, report
@@ -211,8 +213,12 @@ class Reconciler:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            with suppress(Unavailable, psycopg.OperationalError):  # the latter where the log was closed meanwhile
+            try:
                 self._report(list(discrepancies(self._log, self._paced(shown_subjects(self._log)))))
+            except (Unavailable, psycopg.OperationalError):  # the latter where the log was closed meanwhile
+                log.warning("claims, passwords and data keys were not compared with the record: the database is away")
+            except Exception:  # the thread must outlive every failure: a later comparison may succeed
+                log.exception("claims, passwords and data keys were not compared with the record")
             self._stopped.wait(self._seconds)
 
     def _paced(self, subjects: Iterable[UUID]) -> Iterator[UUID]:

@@ -3,8 +3,11 @@
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
@@ -159,6 +162,14 @@ def test_a_replaced_password_hash_signs_nobody_in_and_is_reported(owner, admin, 
         assert not signs_in(owner.settings, admin.email, PASSWORD)
         assert owner.names(admin.id, "its password hash is not the one that was set")
     assert signs_in(owner.settings, admin.email, PASSWORD)
+
+
+def test_the_command_for_audits_says_so_and_exits_with_4(owner, admin):
+    with owner.edited("es.secrets", "kind = 'password' and owner = %s", (admin.id,), "delete from es.secrets"):
+        command = [Path(sys.executable).with_name("bioscope"), "audit", "verify", "--data", owner.settings.data]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 4, done.stderr
+    assert f"{admin.id}: its password hash is missing" in done.stderr
 
 
 def test_an_earlier_password_hash_signs_nobody_in(owner, admin):

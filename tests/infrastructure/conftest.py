@@ -6,8 +6,20 @@ import subprocess
 import pytest
 
 from infrastructure.embedded.folders import run_folder
+from infrastructure.event_store import EventLog
+from infrastructure.keys import RootKey
+from infrastructure.recorder import PostgresRecorder
 from infrastructure.settings import Settings
 from infrastructure.supervisor import Stack
+
+
+@pytest.fixture
+def log(settings):
+    """The event log on a database of the test's own."""
+    root = RootKey.read(settings.root_key_path)
+    log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
+    yield log
+    log.close()
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from application import datasets
 from application.ports import Conflicted
 from domain import dataset
-from infrastructure.event_store import EventLog
 from infrastructure.figures import exposition, observe_request, observe_standing
-from infrastructure.keys import RootKey
 from infrastructure.reads import ReadDatabase
-from infrastructure.recorder import PostgresRecorder
 from infrastructure.standing import standing
 from tests.given import actor, command
 
@@ -22,14 +19,6 @@ from tests.given import actor, command
 def value(name, **labels):
     families = text_string_to_metric_families(exposition().decode())
     return sum(one.value for family in families for one in family.samples if one.name == name and labels.items() <= one.labels.items())
-
-
-@pytest.fixture
-def log(settings):
-    root = RootKey.read(settings.root_key_path)
-    log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
-    yield log
-    log.close()
 
 
 def created(log):

@@ -118,8 +118,9 @@ def test_nothing_new_is_not_signed_again(archive):
         "delete from es.events where notification_id = 8",
         "update es.head set hash = sha256('another')",
         "update ops.heads set hash = encode(sha256('another'), 'hex')",
+        "update ops.heads set hash = 'no hash', signature = 'none', key_id = ''",
     ],
-    ids=["edited", "deleted", "cut off", "another head", "another head that was signed"],
+    ids=["edited", "deleted", "cut off", "another head", "another head that was signed", "garbage for a head that was signed"],
 )
 def test_nothing_is_signed_to_which_the_chain_does_not_lead(archive, edit):
     archive.happen(4)
@@ -134,6 +135,19 @@ def test_nothing_is_signed_to_which_the_chain_does_not_lead(archive, edit):
             with pytest.raises(BrokenChain):
                 relay.sign(archive.app, at=TODAY)
     assert archive.kept() == [4]
+
+
+@pytest.mark.parametrize("column", ["meta", "state"])
+def test_garbage_in_a_row_is_named(archive, column):
+    archive.happen(4)
+    archive.owner.execute(f"update es.events set {column} = 'no JSON' where notification_id = 3")
+    assert archive.verify().finding.position == 3
+
+
+def test_an_event_that_names_no_command_is_named_though_the_chain_holds(archive):
+    archive.happen(4)
+    archive.write_anew(lambda event: replace(event, meta=b"{}") if event.position == 3 else event)
+    assert "event at position 3: it names no command" in archive.verify().discrepancies
 
 
 def test_a_long_way_to_the_first_head_is_walked_once(archive, monkeypatch):

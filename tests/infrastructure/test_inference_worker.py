@@ -10,11 +10,8 @@ import pytest
 
 from application.tasks import BULK, URGENT
 from domain.errors import Unavailable
-from infrastructure.event_store import EventLog
 from infrastructure.inference import InferenceWorker, cpu
-from infrastructure.keys import RootKey
 from infrastructure.memory_blobs import MemoryBlobs
-from infrastructure.recorder import PostgresRecorder
 from infrastructure.shipped import register_shipped
 from projections.checkpoints import Checkpoint
 from projections.worker import projector_over
@@ -22,14 +19,6 @@ from tests.infrastructure.test_inference import PICTURES, Bench
 from tests.infrastructure.test_pool import runs, until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def log(settings):
-    root = RootKey.read(settings.root_key_path)
-    log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
-    yield log
-    log.close()
 
 
 class Noting(MemoryBlobs):

@@ -11,10 +11,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
 from domain import dataset
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
 from infrastructure.publishing import AGAIN, BATCH, LostLog, Outlived, Place, PostgresPublished, Relay, Unpublishable
-from infrastructure.recorder import PostgresRecorder
 from tests.given import NOW, actor, command
 
 pytestmark = pytest.mark.anyio
@@ -45,14 +42,6 @@ class Topic:
 
     def lose(self, cluster=None):
         self.records, self.cluster = [], cluster or self.cluster
-
-
-@pytest.fixture
-def log(settings):
-    root = RootKey.read(settings.root_key_path)
-    log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
-    yield log
-    log.close()
 
 
 @pytest.fixture

@@ -22,14 +22,6 @@ PASSWORDS = Argon2Passwords("embedded")
 
 
 @pytest.fixture
-def log(settings):
-    root = RootKey.read(settings.root_key_path)
-    log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
-    yield log
-    log.close()
-
-
-@pytest.fixture
 def tokens(settings):
     tokens = PostgresRefreshTokens(settings.postgres_url, RootKey.read(settings.root_key_path), idle_seconds=600, absolute_seconds=600)
     yield tokens
@@ -103,6 +95,21 @@ def test_it_asks_for_the_keys_that_it_needs(log, settings):
     with pytest.raises(MissingKey):
         list(discrepancies(without_keys, [user]))
     without_keys.close()
+
+
+def test_the_reconciler_goes_on_after_a_failure(log):
+    reports, again = [], threading.Event()
+
+    def report(found):
+        reports.append(found)
+        if len(reports) == 1:
+            raise RuntimeError("the first report fails")
+        again.set()
+
+    reconciler = Reconciler(log, seconds=0.01, report=report)
+    reconciler.start()
+    assert again.wait(10)
+    reconciler.stop()
 
 
 def test_the_reconciler_reports_each_time_and_stops_at_once(log):
