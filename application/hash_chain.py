@@ -11,6 +11,7 @@ from application.ports import Linked, Recorded
 
 START = hashlib.sha256(b"bioscope").digest()
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 _POSITION = struct.Struct(">iq")
 _NUMBER = struct.Struct(">ii")
 _LENGTH = struct.Struct(">i")
@@ -19,7 +20,7 @@ _LENGTH = struct.Struct(">i")
 def link(previous: bytes, event: Recorded) -> bytes:
     """sha256 over the previous hash and every stored column, each behind its length (4 bytes, big-endian)."""
     assert event.recorded_at is not None
-    micros = (event.recorded_at - EPOCH) // timedelta(microseconds=1)
+    micros = (event.recorded_at - EPOCH) // MICROSECOND
     kind = event.type.encode()
     return hashlib.sha256(
         b"".join(

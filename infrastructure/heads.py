@@ -1,7 +1,9 @@
 """Signed heads: what the log had come to, kept in the database and off it. A chain alone cannot show that its end was cut off."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from threading import Lock
 from typing import Any, Final
 
 import msgspec
@@ -59,6 +61,7 @@ class Heads:
         self.broken: BrokenChain | None = None
         self._key, self._shelf = keys.signing(Purpose.HEADS), Shelf(blobs)
         self.signed, self._walked, self._hash = 0, 0, START
+        self._walking = Lock()
         if (row := connection.execute(LAST).fetchone()) is not None:
             last = _head_of_row(row)
             if last.genuine(keys.public(Purpose.HEADS)):
@@ -73,30 +76,48 @@ class Heads:
         """
         if self.broken:
             raise self.broken
-        position, digest = _row(connection, NEWEST)
+        try:
+            position, digest = self._verified(connection)
+        except BrokenChain as broken:
+            self.broken = broken
+            raise
         if position > self.signed:
-            try:
-                self._walk(connection, until=position, digest=digest)
-            except BrokenChain as broken:
-                self.broken = broken
-                raise
             head = SignedHead(position=position, hash=digest.hex(), signed_at=at.astimezone(UTC)).sign(self._key)
             connection.execute(KEEP, (head.position, head.hash, head.signed_at, head.signature, head.key_id))
             self._shelf.add(head)
             self.signed = position
         self._shelf.put()
 
-    def _walk(self, connection: psycopg.Connection, *, until: int, digest: bytes) -> None:
-        while self._walked < until:
-            events = [recorded_from(row) for row in connection.execute(SINCE, (self._walked, until), prepare=True, binary=True).fetchall()]
-            for expected, event in enumerate(events, self._walked + 1):
-                if event.position != expected or event.hash != link(self._hash, event):
-                    raise BrokenChain(f"the row at position {expected}, or the one before it, is not what was written")
-                self._walked, self._hash = event.position, event.hash
-            if not events:
-                raise BrokenChain(f"the log ends before its head: there is no row at position {self._walked + 1}")
-        if self._hash != digest:
-            raise BrokenChain(f"the head does not hold the hash of the event at position {until}")
+    def take(self, events: Sequence[Recorded]) -> None:
+        """Verify what was read of the log for another reason, so that `sign` need not read it again. Never waits; from any thread."""
+        if not self._walking.acquire(blocking=False):
+            return
+        try:
+            new = [event for event in events if event.position > self._walked]
+            if new and new[0].position == self._walked + 1:
+                with suppress(BrokenChain):  # `sign` comes upon it
+                    self._follow(new)
+        finally:
+            self._walking.release()
+
+    def _verified(self, connection: psycopg.Connection) -> tuple[int, bytes]:
+        """Position and hash of the newest event, once the chain leads to it."""
+        with self._walking:
+            position, digest = _row(connection, NEWEST)
+            while self._walked < position:
+                rows = connection.execute(SINCE, (self._walked, position), prepare=True, binary=True).fetchall()
+                if not rows:
+                    raise BrokenChain(f"the log ends before its head: there is no row at position {self._walked + 1}")
+                self._follow(map(recorded_from, rows))
+            if position > self.signed and self._hash != digest:
+                raise BrokenChain(f"the head does not hold the hash of the event at position {position}")
+            return position, digest
+
+    def _follow(self, events: Iterable[Recorded]) -> None:
+        for expected, event in enumerate(events, self._walked + 1):
+            if event.position != expected or event.hash != link(self._hash, event):
+                raise BrokenChain(f"the row at position {expected}, or the one before it, is not what was written")
+            self._walked, self._hash = event.position, event.hash
 
 
 class Shelf:

@@ -205,10 +205,10 @@ async def first_of(*works: Awaitable[Any]) -> None:
 
 
 class PostgresPublished:
-    """The port `Published`. `connection` is autocommitting, and nobody else's."""
+    """The port `Published`. `connection` is autocommitting, and nobody else's. `read` is given what was read of the log."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+    def __init__(self, connection: AsyncConnection, *, read: Callable[[Sequence[Recorded]], object] = lambda _: None) -> None:
+        self._connection, self._read = connection, read
 
     async def take_over(self) -> tuple[int, Place]:
         epoch, *place = await self._row(TAKE_OVER)
@@ -225,6 +225,7 @@ class PostgresPublished:
         events = [recorded_from(row) for row in await cursor.fetchall()]
         if before and (not events or events[0].position != position):
             raise LookupError(f"the log has no event at position {position}, which was published")
+        self._read(events)
         return list(linked(events[before:], events[0].hash if before else START))
 
     async def move(self, epoch: int, was: Place, to: Place) -> bool:

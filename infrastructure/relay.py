@@ -74,13 +74,13 @@ class Leader:
         async with await AttentiveAsync.connect(url, autocommit=True, options=f"{OPTIONS} {UNHEARD}") as leader:
             await _lead_of(leader)
             log.info("leading")
+            heads = await asyncio.to_thread(self._heads)
             async with await AttentiveAsync.connect(url, autocommit=True, options=OPTIONS) as own:
                 topic = partial(connected, self._given.kafka_url, key=RecordKey(self._keys))
-                publisher = Publisher(PostgresPublished(own), topic)
-                await first_of(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher))
+                publisher = Publisher(PostgresPublished(own, read=heads.take), topic)
+                await first_of(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher, heads))
 
-    async def _sign_always(self, publisher: Publisher) -> None:
-        heads = await asyncio.to_thread(self._heads)
+    async def _sign_always(self, publisher: Publisher, heads: Heads) -> None:
         try:
             while True:
                 await _until_due(publisher, heads)
