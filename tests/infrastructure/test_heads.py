@@ -6,6 +6,8 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from application.hash_chain import START, chained
 from domain import dataset
@@ -31,7 +33,7 @@ class Archive:
         self.app = psycopg.connect(settings.postgres_url, autocommit=True, options="-c timezone=UTC")
         self.owner = psycopg.connect(settings.postgres_owner_url, autocommit=True)
         self.owner.execute("set session_replication_role = replica")
-        self.heads = Heads(self.root, self.blobs, self.app)
+        self.restart()
 
     def close(self):
         self.app.close()
@@ -44,6 +46,9 @@ class Archive:
 
     def sign(self, at=TODAY):
         self.heads.sign(self.app, at=at)
+
+    def restart(self):
+        self.heads = Heads(self.root, self.blobs, self.app)
 
     def forget_rules(self):
         """As before migration 0010."""
@@ -110,6 +115,30 @@ def test_nothing_new_is_not_signed_again(archive):
     assert archive.kept() == [1]
 
 
+def test_the_same_head_is_signed_whatever_was_read_of_the_log_before(archive):
+    archive.happen(12)
+
+    @given(st.lists(st.tuples(st.integers(0, 12), st.integers(1, 12)), max_size=8))
+    def signed_after(reads):
+        archive.forget_heads()
+        archive.restart()
+        for after, count in reads:
+            archive.heads.take(archive.log.read(after, count))
+        archive.sign()
+        assert (archive.kept(), archive.verify().finding) == ([12], None)
+
+    signed_after()
+
+
+def test_what_was_read_of_the_log_before_is_not_read_again(archive, monkeypatch):
+    archive.happen(6)
+    archive.heads.take(archive.log.read(0, 4))
+    archive.heads.take(archive.log.read(3, 10))
+    monkeypatch.setattr(heads, "SINCE", "select 1 / 0")
+    archive.sign()
+    assert archive.kept() == [6]
+
+
 @pytest.mark.parametrize(
     "edit",
     [
@@ -127,7 +156,9 @@ def test_nothing_is_signed_to_which_the_chain_does_not_lead(archive, edit):
     archive.sign()
     archive.happen(4)
     archive.owner.execute(edit)
-    relays = [archive.heads, Heads(archive.root, archive.blobs, archive.app)]
+    publishing = Heads(archive.root, archive.blobs, archive.app)
+    publishing.take(archive.log.read(4, 10))
+    relays = [archive.heads, publishing, Heads(archive.root, archive.blobs, archive.app)]
     if "ops.heads" in edit:
         del relays[0]  # it remembers what it signed
     for relay in relays:
@@ -237,7 +268,7 @@ def test_a_day_has_its_own_file_and_all_days_are_read(archive):
 def test_a_new_leader_adds_to_the_days_heads(archive):
     for _ in range(3):
         archive.happen()
-        archive.heads = Heads(archive.root, archive.blobs, archive.app)
+        archive.restart()
         archive.sign()
     archive.forget_heads()
     assert archive.verify().heads == 3
