@@ -298,7 +298,7 @@ async def test_an_old_sign_in_needs_the_current_password(laboratory):
     _, mine = await someone(laboratory)
     user_id = mine.rpartition("/")[2]
     given = laboratory.services
-    ports = {"log": given.log, "passwords": given.passwords, "tokens": given.refresh_tokens, "limits": given.limits}
+    ports = {"log": given.log, "passwords": given.passwords, "tokens": given.refresh_tokens, "attempts": given.attempts}
     me = Actor(id=accounts.loaded(given.log, user_id).id, role=Role.RESEARCHER)
 
     def change(**wanted):
