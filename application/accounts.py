@@ -73,7 +73,8 @@ def update(
 ) -> Done:
     """All parts or none of them: one command, whose rights are asked first. What takes rights away also ends sessions.
 
-    `attempts` is needed with a `password`. Raises Forbidden, and Invalid, Taken, LastAdministrator, TooMany (tries of a current password); nothing has changed then.
+    `attempts` is needed with a `password`. Raises Forbidden, and Invalid, Taken, LastAdministrator, TooMany (tries of a current password);
+    nothing has changed then.
     """
     _may_update(command.actor, user_id, restricted=role is not None or status is not None, password=password is not None)
     password_hash = None

@@ -86,9 +86,7 @@ def _started(
     return SignedIn(session_id=session_id, user=account, refresh_token=token, position=appended.position)
 
 
-def refresh(
-    *, token: str, address: str, network: str, command: Command, log: Log, tokens: RefreshTokens, attempts: Attempts
-) -> SignedIn:
+def refresh(*, token: str, address: str, network: str, command: Command, log: Log, tokens: RefreshTokens, attempts: Attempts) -> SignedIn:
     """The token's one child. A token that comes again after its grace revokes its session, and that is recorded.
 
     Raises NotAuthenticated; `user_id` in it names whose sessions may have ended. TooMany instead of it beyond the limit of failures.

@@ -55,7 +55,9 @@ def weaknesses(given: Settings) -> Iterator[Finding]:
         yield wrong(PREFIX + name.upper(), f"{value or 'empty'}: {said}")
     for network in networks(given):
         if network.num_addresses > PROXIES_MOST:
-            yield weak(PREFIX + "TRUSTED_PROXIES", f"{network}: whoever connects from there chooses the address that is counted; name the proxy")
+            yield weak(
+                PREFIX + "TRUSTED_PROXIES", f"{network}: whoever connects from there chooses the address that is counted; name the proxy"
+            )
     if given.access_ttl > TTL_MOST:
         yield weak(PREFIX + "ACCESS_TTL", f"{given.access_ttl}: so many seconds a stolen access token serves")
 
@@ -70,7 +72,11 @@ def _refused(given: Settings) -> Iterator[tuple[str, str, str]]:
     if not given.public_url.startswith("https://"):
         yield "public_url", given.public_url, "passwords would travel readable; use https"
     elif not given.trusted_proxies:
-        yield "trusted_proxies", "", f"all who come through the proxy of {given.public_url} would share one limit; name where it connects from"
+        yield (
+            "trusted_proxies",
+            "",
+            f"all who come through the proxy of {given.public_url} would share one limit; name where it connects from",
+        )
     yield from _refused_blobs(given)
     for origin in given.cors_origins:
         if not _is_exact(origin):

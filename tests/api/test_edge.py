@@ -175,7 +175,15 @@ async def test_only_hosts_that_are_served_are_answered(laboratory):
 
 SERVED = ("lab.example.org", "LAB.example.org:443", "bioscope.example.org:8000", "localhost:8000", "127.0.0.1", "[::1]:8000", "localhost.")
 SERVED += ("[2001:db8::1]:8000",)
-NOT_SERVED = ("", "lab.example.org.evil.example", "evil.example:8000", "127.0.0.1.evil.example", "[::2]", "x-localhost", "lab.example.org@evil")
+NOT_SERVED = (
+    "",
+    "lab.example.org.evil.example",
+    "evil.example:8000",
+    "127.0.0.1.evil.example",
+    "[::2]",
+    "x-localhost",
+    "lab.example.org@evil",
+)
 
 
 async def opened(app, path="/api/ws", *, headers=(), readable=True):
@@ -189,7 +197,14 @@ async def opened(app, path="/api/ws", *, headers=(), readable=True):
         said.append(message)
 
     extensions = {"websocket.http.response": {}} if readable else {}
-    scope = {"type": "websocket", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers, "extensions": extensions}
+    scope = {
+        "type": "websocket",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers,
+        "extensions": extensions,
+    }
     await app({**scope, "subprotocols": [], "client": ("127.0.0.1", 1), "scheme": "ws", "asgi": {"version": "3.0"}}, receive, send)
     return said
 

@@ -37,9 +37,7 @@ class Hours:
 async def serving(laboratory, *, limits=None, proxies=PROXY, **rates):
     """A client of an application with the given rates, behind a proxy that says whom a request comes from."""
     given = laboratory.services
-    attempts = Attempts(
-        limits=limits or given.attempts.limits, known_addresses=given.attempts.known_addresses, rates=Rates(**rates)
-    )
+    attempts = Attempts(limits=limits or given.attempts.limits, known_addresses=given.attempts.known_addresses, rates=Rates(**rates))
     options = msgspec.structs.replace(given.options, trusted_proxies=proxies)
     app = create_app(msgspec.structs.replace(given, options=options, attempts=attempts))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=laboratory.url) as http:

@@ -143,7 +143,13 @@ def test_of_many_sign_ins_at_once_one_address_is_kept(in_postgres, owner):
 
 @pytest.mark.parametrize("end", [accounts.delete, accounts.erase])
 def test_a_closed_or_erased_account_has_no_address_left(settings, owner, end):
-    about = {"email": "ada@example.org", "username": "ada", "first_name": "Ada", "last_name": "Byron", "password": "correct horse battery 9"}
+    about = {
+        "email": "ada@example.org",
+        "username": "ada",
+        "first_name": "Ada",
+        "last_name": "Byron",
+        "password": "correct horse battery 9",
+    }
     known = PostgresKnownAddresses(settings.postgres_url, ROOT, days=30)
     with opened(settings) as log:
         ada = accounts.register(**about, command=command(actor(Role.ADMIN)), log=log, passwords=Passwords()).id
