@@ -3,6 +3,7 @@
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 
 import pytest
 import redis
@@ -242,15 +243,27 @@ def test_the_process_counts_like_the_model(steps):
     agree(LocalLimits(clock=lambda: model.now), model, steps)
 
 
-def test_redis_counts_like_the_model(redis_url):
-    limits = RedisLimits(redis_url, ROOT)
+class InTurn:
+    """Many processes, each of which counts too few calls by itself to refuse any."""
+
+    def __init__(self, url):
+        self.processes = [RedisLimits(url, ROOT) for _ in range(4)]
+        self._turns = cycle(self.processes)
+
+    def take(self, *limits):
+        return next(self._turns).take(*limits)
+
+
+def test_redis_counts_like_the_model_for_all_processes_together(redis_url):
+    together = InTurn(redis_url)
 
     @given(steps)
     def check(steps):
-        agree(limits, Model(), steps, prefix=os.urandom(8).hex())
+        agree(together, Model(), steps, prefix=os.urandom(8).hex())
 
     check()
-    limits.close()
+    for process in together.processes:
+        process.close()
 
 
 def test_a_call_that_was_given_back_is_free_for_every_process_and_only_once(redis_url):
