@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from api.admission import Admission
+from api.hosts import REFUSED, Hosts
 from api.pace import Message, Pace, Receive
 from api.problems import MEDIA_TYPE, problem
 from application.context import Options
@@ -23,7 +24,6 @@ Headers = list[tuple[bytes, bytes]]
 QUERY_MOST = 8192  # bytes
 HEADERS_MOST = 32_768  # bytes
 PREFLIGHT_AGE = b"600"
-PORT_OF_HOST = re.compile(rb":[0-9]*$")
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 KNOWN_METHODS = frozenset(METHODS.decode().split(", "))
@@ -38,7 +38,6 @@ SECURE: tuple[tuple[bytes, bytes], ...] = (
     (b"server", b"bioscope"),  # or the HTTP server would name itself
 )
 HSTS = (b"strict-transport-security", b"max-age=31536000")
-PROBED = "/health/"  # by whoever keeps us running, who asks by address
 QUIET = ("/health", "/api/health", "/metrics")
 
 Observed = Callable[[str, str, int, float], None]
@@ -61,11 +60,14 @@ class Edge:
         drain: Callable[[], None],
     ) -> None:
         self._app, self._options, self._observed, self.lifespan, self.drain = app, options, observed, lifespan, drain
-        self._hosts = {host.lower() for host in options.allowed_hosts}
+        self._hosts = Hosts(options)
         self._secure = (*SECURE, HSTS) if options.secure_cookies else SECURE
         self._admission = admission
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._open(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -76,6 +78,20 @@ class Edge:
         finally:
             self._admission.count -= 1
             self._tell(request)
+
+    async def _open(self, scope: Any, receive: Receive, send: Send) -> None:
+        """A WebSocket: what is refused is told before the handshake, to whoever can read that."""
+        request = _Request({**scope, "method": "GET"}, self._options.cors_origins)
+        if (refusal := self._refusal_of_headers(request)) is None:
+            await self._app(scope, receive, send)
+            return
+        request.status = refusal[0]
+        await receive()
+        if "websocket.http.response" in (scope.get("extensions") or {}):
+            await _say(send, *refusal, request.id, kind="websocket.http.response")
+        else:
+            await send({"type": "websocket.close", "code": 1008, "reason": refusal[1]})
+        self._tell(request)
 
     async def _handle(self, request: "_Request", receive: Receive, send: Send) -> None:
         if (refusal := self._refusal(request)) is not None:
@@ -95,23 +111,23 @@ class Edge:
             body.end()
 
     def _refusal(self, request: "_Request") -> tuple[int, str] | None:
-        headers = request.headers
         if not request.path.startswith(QUIET) and not self._admission.admits(request.began):
             request.turned_away = True
             return 503, "Too many requests at once; try again in a second"
-        if not self._is_served(request):
-            return 421, "This host name is not served here"
+        if (refusal := self._refusal_of_headers(request)) is not None:
+            return refusal
+        if request.headers.get(b"content-encoding", b"identity") != b"identity":
+            return 415, "Send the body without Content-Encoding"
+        return None
+
+    def _refusal_of_headers(self, request: "_Request") -> tuple[int, str] | None:
+        if not self._hosts.serve(request.path, request.scope["headers"]):
+            return 421, REFUSED
         if len(request.scope.get("query_string", b"")) > QUERY_MOST:
             return 414, f"The query is longer than {QUERY_MOST} bytes"
         if sum(len(name) + len(value) for name, value in request.scope["headers"]) > HEADERS_MOST:
             return 431, f"The headers are longer than {HEADERS_MOST} bytes"
-        if headers.get(b"content-encoding", b"identity") != b"identity":
-            return 415, "Send the body without Content-Encoding"
         return None
-
-    def _is_served(self, request: "_Request") -> bool:
-        host = PORT_OF_HOST.sub(b"", request.headers.get(b"host", b"")).decode("latin-1").lower()
-        return not self._hosts or host in self._hosts or request.path.startswith(PROBED)
 
     def _preflight(self, request: "_Request") -> Headers:
         if request.origin is None:
@@ -191,10 +207,10 @@ class _Request:
             await say()
 
 
-async def _say(send: Send, status: int, detail: str, request_id: str) -> None:
+async def _say(send: Send, status: int, detail: str, request_id: str, *, kind: str = "http.response") -> None:
     body = msgspec.json.encode(problem(status, detail, request_id=request_id))
     headers: Headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
     if status == 503:
         headers.append((b"retry-after", b"1"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": f"{kind}.start", "status": status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": body})

@@ -7,9 +7,10 @@ from uuid import UUID
 import msgspec
 
 from application.administrators import another_administrator
+from application.attempts import Attempts
 from application.changes import Done, change, existing, in_turn, new_id, start
 from application.passwords import PASSWORD, NewPassword, changed_password_hash, new_password_hash, password_secret
-from application.ports import Claim, Command, Limits, Log, Passwords, RefreshTokens, Release, Secret
+from application.ports import Claim, Command, Log, Passwords, RefreshTokens, Release, Secret
 from domain import session, user
 from domain.access import Actor, Role, require_role
 from domain.errors import DomainError, Forbidden, Taken
@@ -68,14 +69,18 @@ def update(
     log: Log,
     passwords: Passwords,
     tokens: RefreshTokens,
-    limits: Limits,
+    attempts: Attempts | None = None,
 ) -> Done:
     """All parts or none of them: one command, whose rights are asked first. What takes rights away also ends sessions.
 
-    Raises Forbidden, and Invalid, Taken, LastAdministrator, TooMany (tries of a current password); nothing has changed then.
+    `attempts` is needed with a `password`. Raises Forbidden, and Invalid, Taken, LastAdministrator, TooMany (tries of a current password);
+    nothing has changed then.
     """
     _may_update(command.actor, user_id, restricted=role is not None or status is not None, password=password is not None)
-    password_hash = changed_password_hash(loaded(log, user_id), password, profile, log, passwords, limits) if password else None
+    password_hash = None
+    if password is not None:
+        assert attempts is not None
+        password_hash = changed_password_hash(loaded(log, user_id), password, profile, log, passwords, attempts)
 
     def decided(account: User) -> list[Event]:
         by, at = command.actor.id, command.at

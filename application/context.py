@@ -10,8 +10,9 @@ from uuid import UUID
 
 import msgspec
 
+from application.attempts import Attempts
 from application.downloads import SignedBlob
-from application.ports import Blobs, Limits, Log, Passwords, RefreshTokens
+from application.ports import Blobs, Log, Passwords, RefreshTokens
 from domain.access import Role
 
 T = TypeVar("T")
@@ -110,9 +111,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     access_ttl: int = 600
     refresh_ttl: int = 7 * 86400
-    logins_per_minute_account: int = 5
-    logins_per_minute_address: int = 20
-    registrations_per_hour_address: int = 120
     upload_max_bytes: int = 64 * 1024**2
     secure_cookies: bool = False
     docs: bool = True
@@ -146,7 +144,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     passwords: Passwords
     access_tokens: AccessTokens
     refresh_tokens: RefreshTokens
-    limits: Limits
+    attempts: Attempts
     health: Health
     gate: Callable[[], Gate]
     digests: Callable[[bytes], tuple[bytes, ...]]

@@ -221,9 +221,33 @@ class Reused(DomainError):
         self.user_id = user_id
 
 
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """At most `most` calls of `key` within any `seconds`."""
+
+    key: str
+    most: int
+    seconds: float
+
+
 class Limits(Protocol):
-    def take(self, key: str, *, most: int, seconds: int) -> None:
-        """Count one call. Raises TooMany with `retry_after` (seconds) when `most` were made within the window of `seconds`."""
+    def take(self, *limits: Limit) -> Callable[[], None]:
+        """Count one call under each of the limits, or under none. Raises TooMany with `retry_after` (seconds) when one has none free.
+
+        The function that is returned gives the call back: it does not count any more. It raises nothing; a call that cannot be given back
+        counts until its window ends.
+        """
+
+
+class KnownAddresses(Protocol):
+    """From which networks each account signed in lately. Calls block; Unavailable is raised when the database is away.
+
+    Those of an account that is closed or erased are forgotten with its password.
+    """
+
+    def knows(self, user: UUID, network: str) -> bool: ...
+
+    def remember(self, user: UUID, network: str) -> None:
+        """From now on, for some weeks."""
 
 
 Found = bytes | NotFound | Corrupted

@@ -11,6 +11,7 @@ from uuid import UUID
 import psycopg
 import structlog
 
+from application.attempts import Attempts, Rates
 from application.context import Options, Services
 from application.ports import Blobs
 from domain.errors import Unavailable
@@ -23,6 +24,7 @@ from infrastructure.health import Examination
 from infrastructure.heartbeat import HEARTBEAT
 from infrastructure.images.validation import ImageLimits, UploadGate
 from infrastructure.keys import Keys
+from infrastructure.known_addresses import PostgresKnownAddresses
 from infrastructure.limits import RedisLimits
 from infrastructure.live import RedisLive
 from infrastructure.objects import open_blobs
@@ -86,12 +88,18 @@ def options(settings: Settings) -> Options:
         trusted_proxies=networks(settings),
         access_ttl=settings.access_ttl,
         refresh_ttl=settings.refresh_idle_ttl,
-        logins_per_minute_account=settings.logins_per_minute_account,
-        logins_per_minute_address=settings.logins_per_minute_address,
-        registrations_per_hour_address=settings.registrations_per_hour_address,
         upload_max_bytes=settings.upload_max_bytes,
         secure_cookies=settings.public_url.startswith("https://"),
         docs=settings.environment != "production",
+    )
+
+
+def rates(settings: Settings) -> Rates:
+    return Rates(
+        account_and_address_per_minute=settings.logins_per_minute_account,
+        account_per_hour=settings.logins_per_hour_account,
+        address_per_minute=settings.logins_per_minute_address,
+        registrations_per_hour=settings.registrations_per_hour_address,
     )
 
 
@@ -106,6 +114,7 @@ def services(settings: Settings) -> Services:
     visible = Visible(settings.postgres_url)
     live = RedisLive(settings.redis_url)
     limits = RedisLimits(settings.redis_url, keys)
+    known_addresses = PostgresKnownAddresses(settings.postgres_url, keys, days=settings.known_address_days)
     store = open_blobs(settings, keys)
     tokens = refresh_tokens(settings, keys)
     health = Examination(settings, reads=reads, blobs=store)
@@ -132,6 +141,7 @@ def services(settings: Settings) -> Services:
             await reads.close()
             await asyncio.to_thread(event_log.close)
             await asyncio.to_thread(tokens.close)
+            await asyncio.to_thread(known_addresses.close)
             limits.close()
 
     return Services(
@@ -144,7 +154,7 @@ def services(settings: Settings) -> Services:
         passwords=passwords(settings),
         access_tokens=SignedAccessTokens(keys, ttl=settings.access_ttl),
         refresh_tokens=tokens,
-        limits=limits,
+        attempts=Attempts(limits=limits, known_addresses=known_addresses, rates=rates(settings)),
         health=health,
         gate=partial(UploadGate, limits=image_limits),
         digests=KeyedDigest(keys, Purpose.REQUEST_DIGESTS).forms,

@@ -59,7 +59,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     refresh_absolute_ttl: Positive = 30 * 86400
     password_strength: Literal["production", "embedded"] = "embedded"  # noqa: S105 - a level, not a secret
     logins_per_minute_account: Positive = 5
-    logins_per_minute_address: Positive = 20
+    logins_per_hour_account: Positive = 100
+    logins_per_minute_address: Positive = 300
+    known_address_days: Positive = 30
     registrations_per_hour_address: Positive = 120
 
     reconcile_seconds: Seconds = 3600.0

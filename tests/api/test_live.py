@@ -98,6 +98,18 @@ def until_it_serves(port):
     raise AssertionError("the server does not serve")
 
 
+async def test_a_socket_under_a_foreign_name_is_not_opened(served):
+    """As a page elsewhere asks whose name leads to this machine."""
+    handshake = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
+    }
+    url = served.url.replace("ws:", "http:")
+    assert httpx.get(url, headers=handshake | {"Host": "evil.example"}).status_code in {403, 421}
+
+
 async def say(watch, **said):
     await watch.send(json.dumps(said, default=str))
 

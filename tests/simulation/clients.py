@@ -240,7 +240,7 @@ class Client:
         if self._lab.users:
             whom, name = self._one(self._lab.users), self._one(list(NAMES))
             about: dict[str, Any] = {"profile": {"email": f"{name}2@example.org", "phone": str(self._chance.random())}, "role": None}
-            rest = {"passwords": Passwords(), "tokens": NoSessions(), "limits": None}
+            rest = {"passwords": Passwords(), "tokens": NoSessions()}
             await self.do(
                 "profile", ADMIN, lambda command, api: accounts.update(whom, **about, **rest, command=command, log=api.log), keyed=False
             )
