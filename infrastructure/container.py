@@ -35,7 +35,7 @@ from infrastructure.security.key_ring import NO_KEYS, Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
 from infrastructure.security.process_keys import operator_keys, process_keys
 from infrastructure.settings import Settings, networks
-from infrastructure.signed_urls import verify_signed
+from infrastructure.signed_urls import unseal
 from infrastructure.standing import standing
 
 log = structlog.get_logger()
@@ -92,6 +92,7 @@ def options(settings: Settings) -> Options:
         upload_max_bytes=settings.upload_max_bytes,
         secure_cookies=settings.public_url.startswith("https://"),
         docs=settings.environment != "production",
+        live_rows_per_second=settings.live_rows_per_second,
     )
 
 
@@ -103,6 +104,7 @@ def services(settings: Settings) -> Services:
     keys = process_keys(settings, "api")
     event_log = log_on_postgres(settings, keys)
     reads = ReadDatabase(settings.postgres_url)
+    live_reads = ReadDatabase(settings.postgres_url, size=settings.live_connections)
     visible = Visible(settings.postgres_url)
     live = RedisLive(settings.redis_url)
     limits = RedisLimits(settings.redis_url, keys)
@@ -115,6 +117,7 @@ def services(settings: Settings) -> Services:
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
         await reads.open()
+        await live_reads.open()
         await visible.start()
         await live.start()
         reconciler.start()
@@ -129,6 +132,7 @@ def services(settings: Settings) -> Services:
             await live.stop()
             await visible.stop()
             await health.close()
+            await live_reads.close()
             await reads.close()
             await asyncio.to_thread(event_log.close)
             await asyncio.to_thread(tokens.close)
@@ -138,6 +142,7 @@ def services(settings: Settings) -> Services:
         options=options(settings),
         log=event_log,
         reads=reads,
+        live_reads=live_reads,
         visible=visible,
         live=live,
         blobs=store,
@@ -148,7 +153,7 @@ def services(settings: Settings) -> Services:
         health=health,
         gate=partial(UploadGate, limits=image_limits),
         digests=KeyedDigest(keys, Purpose.REQUEST_DIGESTS).forms,
-        signed=partial(verify_signed, keys),
+        signed=partial(unseal, keys),
         head_keys=tuple(key.public_bytes_raw() for key in keys.public(Purpose.HEADS)),
         metrics=exposition,
         observed=observe_request,

@@ -1,7 +1,9 @@
 """Every event by what it touches: the live feed, and the way from an image to the chunk that judged it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -17,6 +19,7 @@ from projections.reading import ADMINISTRATORS, Reads, subject_of
 from projections.tables import Happened, Look, Table
 
 WINDOW = 1000  # events that one call looks through
+EACH_LEAST = 4  # events of each dataset that one call looks at, however many datasets there are
 
 
 class Activity(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,15 +93,28 @@ TABLE = Table("activity", Activity, (Event,), keys, fold, key=("position",), loa
 
 # ---- queries -----------------------------------------------------------------------------------------------------------------------
 class Feed(msgspec.Struct, frozen=True, kw_only=True):
-    """What the reader may see of the events after a position; `position` is how far was looked, `more` whether there is more to look at."""
+    """What the reader may see of the events after a position; `position` is how far was looked, `more` whether there is more to look at.
+
+    `visited` is how many rows that took.
+    """
 
     items: list[Activity]
     position: int
     more: bool
+    visited: int
 
 
 class Seen(Activity, frozen=True, kw_only=True):
     allowed: bool
+
+
+class Merged(msgspec.Struct, frozen=True, kw_only=True):
+    """The next events of all datasets: complete up to `reached`, of the `head` that the read models have."""
+
+    items: list[Activity]
+    reached: int
+    head: int
+    visited: int
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -108,19 +124,75 @@ class Position(msgspec.Struct, frozen=True):
 AFTER = """select a.*, v.dataset is not null or %(subject)s = %(administrators)s or %(reader)s = any(a.subjects) as allowed
   from (select * from activity where position > %(position)s order by position limit %(window)s) a
   left join visible v on v.dataset = a.dataset and v.subject = %(subject)s order by a.position"""
+MERGED = """with asked as (select %(datasets)s::uuid[] as datasets), head as (select position from checkpoint where projection = 'main'),
+  source as (
+    select v.dataset from visible v, asked where v.subject = %(subject)s and (datasets is null or v.dataset = any(datasets))
+    union select unnest(datasets) from asked where %(subject)s = %(administrators)s
+  ),
+  depth as (select least(%(most)s, greatest(%(least)s, %(window)s / greatest(count(*), 1))) ::integer as deep from source),
+  found as (
+    select next.positions from source s cross join lateral (
+      select array_agg(position) as positions from (
+        select a.position from activity a
+        where a.dataset = s.dataset and a.position > %(position)s and a.position <= (select position from head)
+        order by a.position limit (select deep from depth)
+      ) of_dataset
+    ) next
+    union all
+    select array_agg(position) from (
+      select a.position from activity a, asked
+      where a.subjects[cardinality(a.subjects)] = %(reader)s
+        and (a.dataset is null or a.type = any (array['DatasetShared', 'DatasetShareWithdrawn']))
+        and a.position > %(position)s and a.position <= (select position from head) and (datasets is null or a.dataset = any(datasets))
+      order by a.position limit (select deep from depth)
+    ) of_account
+  ),
+  horizon as (
+    select coalesce(min(positions[(select deep from depth)]), (select position from head)) as position,
+      count(*) + coalesce(sum(cardinality(positions)), 0) as visited
+    from found
+  ),
+  page as (
+    select distinct p.position from found, unnest(positions) p (position) where p.position <= (select position from horizon)
+    order by p.position limit %(most)s
+  )
+  select coalesce((select json_agg(a order by a.position) from page join activity a using (position)), '[]') as items,
+    horizon.position as reached, head.position as head, visited from horizon, head"""
 ABOUT = """select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
   where a.subjects @> array[%(about)s::uuid] and (v.dataset is not null or %(subject)s = %(administrators)s or %(reader)s = any(a.subjects))
   order by a.position"""
 
 
-async def after(db: Reads, actor: Actor, *, position: int, limit: int = 100) -> Feed:
-    """At most `limit` events that the reader may know of, out of the next WINDOW; go on at the answer's `position`."""
-    wanted = {"position": position, "window": WINDOW} | _reader(actor)
+async def after(
+    db: Reads, actor: Actor, *, position: int, limit: int = 100, datasets: AbstractSet[UUID] | None = None, head: int | None = None
+) -> Feed:
+    """At most `limit` events that the reader may know of, only of `datasets` where they are named; go on at the answer's `position`.
+
+    `head` is how far the read models are, as far as the caller knows. It only decides how to look: a reader less than a WINDOW behind
+    looks through what is new, one who is further behind visits what belongs to visible datasets and skips all else.
+    """
+    reader = _reader(actor)
+    sees_all = reader["subject"] == ADMINISTRATORS and datasets is None
+    if sees_all or (head is not None and head - position <= WINDOW):
+        window = min(limit + 1, WINDOW) if sees_all else WINDOW
+        return await _next_of_all(db, reader | {"position": position, "window": window}, limit=limit, datasets=datasets)
+    asked = {"datasets": None if datasets is None else list(datasets), "most": limit + 1, "least": EACH_LEAST}
+    return await _next_of_visible(db, reader | asked | {"position": position, "window": WINDOW}, limit=limit)
+
+
+async def _next_of_all(db: Reads, wanted: Mapping[str, Any], *, limit: int, datasets: AbstractSet[UUID] | None) -> Feed:
     looked_at = await db.rows(AFTER, wanted, into=Seen)
-    allowed = [seen for seen in looked_at if seen.allowed]
-    reached = allowed[limit - 1].position if len(allowed) > limit else looked_at[-1].position if looked_at else position
-    more = len(allowed) > limit or len(looked_at) == WINDOW
-    return Feed(items=[*allowed[:limit]], position=reached, more=more)
+    allowed = [seen for seen in looked_at if seen.allowed and (datasets is None or seen.dataset in datasets)]
+    reached = allowed[limit - 1].position if len(allowed) > limit else looked_at[-1].position if looked_at else wanted["position"]
+    more = len(allowed) > limit or len(looked_at) == wanted["window"]
+    return Feed(items=[*allowed[:limit]], position=reached, more=more, visited=len(looked_at))
+
+
+async def _next_of_visible(db: Reads, wanted: Mapping[str, Any], *, limit: int) -> Feed:
+    [found] = await db.rows(MERGED, wanted, into=Merged)
+    items = found.items[:limit]
+    reached = items[-1].position if len(found.items) > limit else max(found.reached, wanted["position"])
+    return Feed(items=items, position=reached, more=reached < found.head, visited=found.visited)
 
 
 async def about(db: Reads, actor: Actor, subject_id: UUID) -> list[int]:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from api.live import Watch
+from api.row_budgets import RowBudgets
 from application.context import CHANNEL, Claims
 from application.identity import Identity
 from domain.access import Actor, Role
@@ -104,13 +105,13 @@ async def watcher(process: Process) -> None:
     claims = Claims(subject=WATCHER.id, session_id=None, role=None, scopes=frozenset(), issued_at=NEVER, expires_at=NEVER)
     services = SimpleNamespace(
         access_tokens=SimpleNamespace(verify=lambda *_, **__: claims),
-        reads=AsyncPort(process, MemoryReads(world), "database", store_away),
+        live_reads=AsyncPort(process, MemoryReads(world), "database", store_away),
         live=world.live,
         visible=MemoryVisible(world),
     )
     identities = SimpleNamespace(identified=lambda _: Identity(actor=WATCHER))
     while True:
-        watching: Any = SimpleNamespace(services=services, identities=identities, each=Counter())
+        watching: Any = SimpleNamespace(services=services, identities=identities, each=Counter(), budgets=RowBudgets(10**9))
         ended = await Watch(Socket(world.heard), watching).run()  # type: ignore[arg-type]
         world.tell(f"the watcher's socket closed: {ended}")
         await asyncio.sleep(0.5)
