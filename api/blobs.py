@@ -84,7 +84,8 @@ async def _holder(call: Call, address: LocalAddress) -> Actor:
         return Actor(id=address.holder_id, kind="service", scopes=frozenset({Scope.IMAGES_READ}))
     identities = call.identities
     try:
-        known = identities.remembered_in(address.holder_id) or await asyncio.to_thread(identities.signed_in, address.holder_id)
+        if (known := identities.remembered_in(address.holder_id)) is None:
+            known = await asyncio.to_thread(identities.signed_in, address.holder_id)
     except NotAuthenticated:
         raise Forbidden("This address has ended with its session; ask for a new one") from None
     return known.actor

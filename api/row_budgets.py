@@ -1,4 +1,4 @@
-"""The rows of the read models that the subscriptions of one account may visit in a second. Beyond it they wait; nothing is refused or lost."""
+"""Rows of the read models that the subscriptions of an account may visit in a second. Beyond that they wait; nothing is refused or lost."""
 
 import asyncio
 import time

@@ -134,9 +134,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """`opened()` starts what runs beside the requests, and stops it. `live_reads` serves WebSockets alone. `digests` are the keyed hashes under
-    which a request's payload may be stored, the one that is written first; `observed(method, route, status, seconds)` is told of every request;
-    `head_keys` are the Ed25519 public keys of signed heads, the newest first."""
+    """`opened()` starts what runs beside the requests, and stops it. `live_reads` serves WebSockets alone. `digests` are the keyed hashes
+    under which a request's payload may be stored, the one that is written first; `observed(method, route, status, seconds)` is told of
+    every request; `head_keys` are the Ed25519 public keys of signed heads, the newest first."""
 
     options: Options
     log: Log

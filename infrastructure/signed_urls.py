@@ -23,7 +23,7 @@ TOKEN_LENGTH: Final = len(FORM) + (KEY_ID_BYTES + TAG_BYTES + LAYOUT.size) * 4 /
 
 
 def seal(keys: Keys, address: LocalAddress) -> str:
-    """A token that stands for `address`, safe in a path: key id, tag, ciphertext in base64. The same each time (RFC 5297). Raises MissingKey."""
+    """A token that stands for `address`, safe in a path: key id, tag and ciphertext (RFC 5297), always the same. Raises MissingKey."""
     key, one = keys.newest(Purpose.SIGNED_URLS), address
     clear = LAYOUT.pack(one.image_id.bytes, one.holder_id.bytes, one.is_service, one.folder.encode(), one.inline, one.ends, one.label)
     return FORM + base64.urlsafe_b64encode(key.id + _cipher(key).encrypt(clear, [BOUND_TO])).decode()

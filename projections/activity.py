@@ -1,9 +1,8 @@
 """Every event by what it touches: the live feed, and the way from an image to the chunk that judged it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -19,6 +18,7 @@ from projections.reading import ADMINISTRATORS, Reads, subject_of
 from projections.tables import Happened, Look, Table
 
 WINDOW = 1000  # events that one call looks through
+NEAR = 200  # events behind the newest: then looking through all of them costs little
 EACH_LEAST = 4  # events of each dataset that one call looks at, however many datasets there are
 
 
@@ -104,16 +104,12 @@ class Feed(msgspec.Struct, frozen=True, kw_only=True):
     visited: int
 
 
-class Seen(Activity, frozen=True, kw_only=True):
-    allowed: bool
-
-
-class Merged(msgspec.Struct, frozen=True, kw_only=True):
-    """The next events of all datasets: complete up to `reached`, of the `head` that the read models have."""
+class Looked(msgspec.Struct, frozen=True, kw_only=True):
+    """The next events that the reader may see, one more than wanted where there are more. `items` is complete up to `reached`."""
 
     items: list[Activity]
     reached: int
-    head: int
+    more: bool
     visited: int
 
 
@@ -121,9 +117,15 @@ class Position(msgspec.Struct, frozen=True):
     position: int
 
 
-AFTER = """select a.*, v.dataset is not null or %(subject)s = %(administrators)s or %(reader)s = any(a.subjects) as allowed
-  from (select * from activity where position > %(position)s order by position limit %(window)s) a
-  left join visible v on v.dataset = a.dataset and v.subject = %(subject)s order by a.position"""
+AFTER = """with looked as (select * from activity where position > %(position)s order by position limit %(window)s),
+  page as (
+    select a.* from looked a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
+    where (v.dataset is not null or %(subject)s = %(administrators)s or %(reader)s = any(a.subjects))
+      and (%(datasets)s::uuid[] is null or a.dataset = any(%(datasets)s::uuid[]))
+    order by a.position limit %(most)s
+  )
+  select coalesce((select json_agg(page order by position) from page), '[]') as items,
+    coalesce(max(position), %(position)s) as reached, count(*) >= %(window)s as more, count(*) as visited from looked"""
 MERGED = """with asked as (select %(datasets)s::uuid[] as datasets), head as (select position from checkpoint where projection = 'main'),
   source as (
     select v.dataset from visible v, asked where v.subject = %(subject)s and (datasets is null or v.dataset = any(datasets))
@@ -157,7 +159,7 @@ MERGED = """with asked as (select %(datasets)s::uuid[] as datasets), head as (se
     order by p.position limit %(most)s
   )
   select coalesce((select json_agg(a order by a.position) from page join activity a using (position)), '[]') as items,
-    horizon.position as reached, head.position as head, visited from horizon, head"""
+    horizon.position as reached, horizon.position < head.position as more, visited from horizon, head"""
 ABOUT = """select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
   where a.subjects @> array[%(about)s::uuid] and (v.dataset is not null or %(subject)s = %(administrators)s or %(reader)s = any(a.subjects))
   order by a.position"""
@@ -168,31 +170,19 @@ async def after(
 ) -> Feed:
     """At most `limit` events that the reader may know of, only of `datasets` where they are named; go on at the answer's `position`.
 
-    `head` is how far the read models are, as far as the caller knows. It only decides how to look: a reader less than a WINDOW behind
-    looks through what is new, one who is further behind visits what belongs to visible datasets and skips all else.
+    `head` is how far the read models are, as far as the caller knows. It only decides how to look: a reader who is NEAR it looks through
+    what is new, one who is further behind visits what belongs to visible datasets and skips all else.
     """
     reader = _reader(actor)
-    sees_all = reader["subject"] == ADMINISTRATORS and datasets is None
-    if sees_all or (head is not None and head - position <= WINDOW):
-        window = min(limit + 1, WINDOW) if sees_all else WINDOW
-        return await _next_of_all(db, reader | {"position": position, "window": window}, limit=limit, datasets=datasets)
-    asked = {"datasets": None if datasets is None else list(datasets), "most": limit + 1, "least": EACH_LEAST}
-    return await _next_of_visible(db, reader | asked | {"position": position, "window": WINDOW}, limit=limit)
-
-
-async def _next_of_all(db: Reads, wanted: Mapping[str, Any], *, limit: int, datasets: AbstractSet[UUID] | None) -> Feed:
-    looked_at = await db.rows(AFTER, wanted, into=Seen)
-    allowed = [seen for seen in looked_at if seen.allowed and (datasets is None or seen.dataset in datasets)]
-    reached = allowed[limit - 1].position if len(allowed) > limit else looked_at[-1].position if looked_at else wanted["position"]
-    more = len(allowed) > limit or len(looked_at) == wanted["window"]
-    return Feed(items=[*allowed[:limit]], position=reached, more=more, visited=len(looked_at))
-
-
-async def _next_of_visible(db: Reads, wanted: Mapping[str, Any], *, limit: int) -> Feed:
-    [found] = await db.rows(MERGED, wanted, into=Merged)
-    items = found.items[:limit]
-    reached = items[-1].position if len(found.items) > limit else max(found.reached, wanted["position"])
-    return Feed(items=items, position=reached, more=reached < found.head, visited=found.visited)
+    asked = {"position": position, "datasets": None if datasets is None else list(datasets), "most": limit + 1}
+    if sees_all := reader["subject"] == ADMINISTRATORS and datasets is None:
+        asked["window"] = limit + 1
+    near = head is not None and head - position <= NEAR
+    query = AFTER if sees_all or near else MERGED
+    [looked] = await db.rows(query, {"window": WINDOW, "least": EACH_LEAST} | reader | asked, into=Looked)
+    items, is_cut = looked.items[:limit], len(looked.items) > limit
+    reached = items[-1].position if is_cut else max(looked.reached, position)
+    return Feed(items=items, position=reached, more=is_cut or looked.more, visited=looked.visited)
 
 
 async def about(db: Reads, actor: Actor, subject_id: UUID) -> list[int]:

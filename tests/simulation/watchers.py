@@ -17,7 +17,7 @@ from application.identity import Identity
 from domain.access import Actor, Role
 from domain.values import system_actor
 from infrastructure.live import News
-from projections.activity import AFTER, Activity, Seen
+from projections.activity import AFTER, Activity, Looked
 from tests.simulation.processes import store_away
 from tests.simulation.verdict import at_rest
 from tests.simulation.world import AsyncPort, Process, World
@@ -61,8 +61,9 @@ class MemoryReads:
         if query is not AFTER:
             return []
         activity = self._world.database.tables["activity"]
-        positions = sorted(position for position in activity if position > parameters["position"])[: parameters["window"]]
-        return [Seen(**msgspec.structs.asdict(activity[position]), allowed=True) for position in positions]
+        found = [activity[position] for position in sorted(activity) if position > parameters["position"]][: parameters["window"]]
+        reached, is_full = found[-1].position if found else parameters["position"], len(found) == parameters["window"]
+        return [Looked(items=found, reached=reached, more=is_full, visited=len(found))]
 
 
 class MemoryVisible:
