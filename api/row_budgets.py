@@ -10,7 +10,7 @@ from uuid import UUID
 from projections.activity import Feed
 
 BURST_SECONDS: Final = 1.0  # of the budget that may be spent at once
-ROWS_OF_A_QUERY: Final = 50  # that a query counts as, beside those that it visits
+ROWS_OF_A_QUERY: Final = 20  # that a query counts as, beside those that it visits
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]

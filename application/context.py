@@ -119,7 +119,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     preview_wait_seconds: float = 2.0  # for an image that is being inspected
     max_preview_waits: int = 64  # requests at once; more are answered without waiting
     default_model: str = "pbc8"
-    live_rows_per_second: int = 5000
+    live_rows_per_second: int = 2000
 
     @property
     def origin(self) -> str:
