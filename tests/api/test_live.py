@@ -261,6 +261,9 @@ async def test_a_job_is_told_with_how_far_it_is(served):
     assert {str(one) for one in images} <= set(judged["subjects"])
 
 
+HANGING = "select count(*) from pg_locks where relation = 'read.activity'::regclass and not granted"
+
+
 async def test_subscriptions_take_no_connection_from_queries(served, postgres):
     """Their queries hang, since the table that only they read is locked."""
     ada = served.user()
@@ -276,7 +279,11 @@ async def test_subscriptions_take_no_connection_from_queries(served, postgres):
         await owner.execute("lock table read.activity in access exclusive mode")
         for watch in watches:
             await say(watch, type="subscribe", after=0)
+        while (hanging := (await (await owner.execute(HANGING)).fetchone())[0]) < served.settings.live_connections:
+            await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)
+        hanging = max(hanging, (await (await owner.execute(HANGING)).fetchone())[0])
+        assert hanging == served.settings.live_connections
         answers = [await http.get("/api/datasets/") for _ in range(5)]
         await owner.rollback()
         assert [[one["id"] for one in answer.json()] for answer in answers] == [[str(cells)]] * 5
