@@ -1,7 +1,7 @@
 """What a watcher is told: exactly what it may see at that moment, in order, from any position, however it is looked for."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from application import datasets
@@ -97,15 +97,18 @@ class Story:
 
 @given(
     told=st.lists(steps, max_size=12),
-    reader=st.sampled_from(READERS),
+    reader=st.sampled_from(("friend", *READERS)),
     asked=st.none() | st.sets(which),
     start=st.integers(0, 1000),
     hint=st.none() | st.integers(-20, 20),
     window=st.sampled_from([2, 5, 1000]),
 )
+@example(told=[("share", 0), ("withdraw", 0)], reader="friend", asked=None, start=0, hint=None, window=5)
+@example(told=[("upload", 0, 6), ("upload", 1, 2)], reader="owner", asked=None, start=0, hint=None, window=2)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 async def test_a_watcher_is_told_exactly_what_it_may_see(db, laboratory, connection, monkeypatch, told, reader, asked, start, hint, window):
     monkeypatch.setattr(activity, "WINDOW", window)
+    monkeypatch.setattr(activity, "EACH_LEAST", 1)
     story = Story(laboratory, connection, reader, start)
     chosen = None if asked is None else {story.datasets[number] for number in asked}
     for what, *more in [*told, ("look", 3)]:
@@ -149,7 +152,7 @@ async def test_the_datasets_of_a_reader_take_turns_however_busy_one_of_them_is(d
     owner = laboratory.user()
     cells = [laboratory.dataset(owner, str(number)) for number in range(20)]
     for number in range(60):
-        laboratory.image(owner, cells[number % 3], f"{number}.png")
+        laboratory.image(owner, cells[0 if number % 7 else 5], f"{number}.png")
     head, position, seen, more = laboratory.follow(), 0, [], True
     while more:
         feed = await activity.after(db, owner, position=position, limit=10)
