@@ -1,7 +1,6 @@
 -- Oldest release: 0.1.0
 -- A subscription walks the datasets that its account may see, not the whole log. An account also hears of what concerns itself: such an event
--- belongs to no dataset or is a share, and names the account last. The projector waits while
--- these indexes are made.
+-- belongs to no dataset or is a share, and names the account last. The projector waits while these indexes are made.
 
 create procedure ops.index_activity(target text) language plpgsql as $$
 begin
