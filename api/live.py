@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -24,6 +25,7 @@ from msgspec import Meta
 
 from api.auth import OPEN, require_scope
 from api.calls import now
+from api.row_budgets import RowBudgets
 from application.context import Claims, Options, Services
 from application.identity import Identities
 from domain.access import Actor, Scope
@@ -137,6 +139,7 @@ class Watching:
         self.services, self.identities = services, identities
         self.each: Counter[UUID] = Counter()
         self._count = 0
+        self.budgets = RowBudgets(services.options.live_rows_per_second)
         self._origins = origins_of(services.options)
 
     async def watch(self, socket: WebSocket[Any, Any, Any]) -> None:
@@ -286,14 +289,16 @@ class Watch:
                     pass
 
     async def _subscribe(self, said: Subscribe) -> None:
-        after = said.after
-        if after is None:
-            try:
-                after = await checkpoints.position(self._services.reads)
-            except Unavailable:
-                after = self._services.visible.position
+        after = await self._now() if said.after is None else said.after
         self._wanted = Wanted(after, said.datasets)
         self._bell.set()
+
+    async def _now(self) -> int:
+        """The position that the read models have reached, or a little before it: then somewhat more is told, and nothing is lost."""
+        if self._watching.budgets.try_query(self._known.id):
+            with suppress(Unavailable):
+                return await checkpoints.position(self._services.live_reads)
+        return self._services.visible.position
 
     async def _next(self) -> Auth | Subscribe | Ping | Pong:
         message: Any = await self._socket.receive()
@@ -335,18 +340,25 @@ class Watch:
         """Everything up to now, a page at a time; another subscription takes its place at once."""
         news, more = wanted.fresh, True
         while more and wanted is self._wanted:
-            feed = await activity.after(self._services.reads, self._known, position=wanted.position, limit=PAGE)
-            chosen = [one for one in feed.items if wanted.datasets is None or one.dataset in wanted.datasets]
-            await self._say_all(chosen)
+            feed = await self._watching.budgets.read(self._known.id, partial(self._next_page, wanted))
+            if wanted is not self._wanted:
+                return
+            await self._say_all(feed.items)
             wanted.position, more = feed.position, feed.more
-            news = news or bool(chosen)
+            news = news or bool(feed.items)
         if news and wanted is self._wanted:
             wanted.fresh = False
             await self._say(CaughtUp(position=wanted.position))
 
+    async def _next_page(self, wanted: Wanted) -> activity.Feed:
+        """With the access and the position of the moment at which it is read."""
+        services, position, datasets = self._services, wanted.position, wanted.datasets
+        head = services.visible.position
+        return await activity.after(services.live_reads, self._known, position=position, limit=PAGE, datasets=datasets, head=head)
+
     async def _say_all(self, chosen: Sequence[activity.Activity]) -> None:
         jobs = {job for one in chosen if (job := activity.job_of(one)) is not None}
-        told = await classifications.progress(self._services.reads, self._known, jobs) if jobs else {}
+        told = await classifications.progress(self._services.live_reads, self._known, jobs) if jobs else {}
         for one in chosen:
             job = activity.job_of(one)
             await self._say(happened(one, told.get(job) if job else None))

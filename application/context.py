@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from application.attempts import Attempts
-from application.downloads import SignedBlob
+from application.downloads import LocalAddress
 from application.ports import Blobs, Log, Passwords, RefreshTokens
 from domain.access import Role
 
@@ -117,6 +117,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     preview_wait_seconds: float = 2.0  # for an image that is being inspected
     max_preview_waits: int = 64  # requests at once; more are answered without waiting
     default_model: str = "pbc8"
+    live_rows_per_second: int = 2000
 
     @property
     def origin(self) -> str:
@@ -131,13 +132,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """`opened()` starts what runs beside the requests, and stops it. `digests` are the keyed hashes under which a
-    request's payload may be stored, the one that is written first; `observed(method, route, status, seconds)` is told of every request;
-    `head_keys` are the Ed25519 public keys of signed heads, the newest first."""
+    """`opened()` starts what runs beside the requests, and stops it. `live_reads` serves WebSockets alone. `digests` are the keyed hashes
+    under which a request's payload may be stored, the one that is written first; `observed(method, route, status, seconds)` is told of
+    every request; `head_keys` are the Ed25519 public keys of signed heads, the newest first."""
 
     options: Options
     log: Log
     reads: Reads
+    live_reads: Reads
     visible: Visible
     live: Live
     blobs: Blobs
@@ -148,7 +150,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     health: Health
     gate: Callable[[], Gate]
     digests: Callable[[bytes], tuple[bytes, ...]]
-    signed: Callable[[str], SignedBlob]
+    signed: Callable[[str], LocalAddress]
     head_keys: tuple[bytes, ...]
     metrics: Callable[[], bytes]
     observed: Callable[[str, str, int, float], None]

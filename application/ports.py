@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from application.downloads import Holder
 from domain.access import Actor
 from domain.errors import DomainError, NotFound
 from domain.events import Event, State
@@ -291,9 +292,21 @@ class Blobs(Protocol):
     def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:
         """The blobs last put before `older_than` that nobody knows: `known` gets some hundred names and returns those in use."""
 
-    def signed_url(self, name: str, *, filename: str, media_type: str, inline: bool, seconds: int, internal: bool = False) -> str:
-        """An address that needs no header and works for at least `seconds`; `name` is a sha256 or a derived name.
+    def signed_url(
+        self,
+        name: str,
+        *,
+        image_id: UUID,
+        holder: Holder,
+        filename: str,
+        media_type: str,
+        inline: bool,
+        seconds: int,
+        internal: bool = False,
+    ) -> str:
+        """An address that needs no header and works for at least `seconds`; `name` is a sha256 or the name of a picture of the image.
 
+        One of our own route stops working earlier when `holder` may no longer see the image; one of S3 cannot be revoked.
         The same call within a window of a quarter of `seconds` gives the same address, and the address works for at most a quarter longer.
         """
 

@@ -37,7 +37,7 @@ from infrastructure.security.key_ring import NO_KEYS, Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
 from infrastructure.security.process_keys import operator_keys, process_keys
 from infrastructure.settings import Settings, networks
-from infrastructure.signed_urls import verify_signed
+from infrastructure.signed_urls import unseal
 from infrastructure.standing import standing
 
 log = structlog.get_logger()
@@ -91,6 +91,7 @@ def options(settings: Settings) -> Options:
         upload_max_bytes=settings.upload_max_bytes,
         secure_cookies=settings.public_url.startswith("https://"),
         docs=settings.environment != "production",
+        live_rows_per_second=settings.live_rows_per_second,
     )
 
 
@@ -111,6 +112,7 @@ def services(settings: Settings) -> Services:
     keys = process_keys(settings, "api")
     event_log = log_on_postgres(settings, keys)
     reads = ReadDatabase(settings.postgres_url)
+    live_reads = ReadDatabase(settings.postgres_url, size=settings.live_connections)
     visible = Visible(settings.postgres_url)
     live = RedisLive(settings.redis_url)
     limits = RedisLimits(settings.redis_url, keys)
@@ -124,6 +126,7 @@ def services(settings: Settings) -> Services:
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
         await reads.open()
+        await live_reads.open()
         await visible.start()
         await live.start()
         reconciler.start()
@@ -138,6 +141,7 @@ def services(settings: Settings) -> Services:
             await live.stop()
             await visible.stop()
             await health.close()
+            await live_reads.close()
             await reads.close()
             await asyncio.to_thread(event_log.close)
             await asyncio.to_thread(tokens.close)
@@ -148,6 +152,7 @@ def services(settings: Settings) -> Services:
         options=options(settings),
         log=event_log,
         reads=reads,
+        live_reads=live_reads,
         visible=visible,
         live=live,
         blobs=store,
@@ -158,7 +163,7 @@ def services(settings: Settings) -> Services:
         health=health,
         gate=partial(UploadGate, limits=image_limits),
         digests=KeyedDigest(keys, Purpose.REQUEST_DIGESTS).forms,
-        signed=partial(verify_signed, keys),
+        signed=partial(unseal, keys),
         head_keys=tuple(key.public_bytes_raw() for key in keys.public(Purpose.HEADS)),
         metrics=exposition,
         observed=observe_request,

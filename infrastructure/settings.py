@@ -66,6 +66,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     reconcile_seconds: Seconds = 3600.0
 
+    live_connections: Positive = 2
+    live_rows_per_second: Positive = 2000
+
     upload_max_bytes: Positive = 64 * 1024**2
     image_max_pixels: Positive = 100_000_000
     image_max_bands: Positive = 32

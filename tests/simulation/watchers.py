@@ -11,12 +11,13 @@ from typing import Any
 import msgspec
 
 from api.live import Watch
+from api.row_budgets import RowBudgets
 from application.context import CHANNEL, Claims
 from application.identity import Identity
 from domain.access import Actor, Role
 from domain.values import system_actor
 from infrastructure.live import News
-from projections.activity import AFTER, Activity, Seen
+from projections.activity import AFTER, Activity, Looked
 from tests.simulation.processes import store_away
 from tests.simulation.verdict import at_rest
 from tests.simulation.world import AsyncPort, Process, World
@@ -60,8 +61,9 @@ class MemoryReads:
         if query is not AFTER:
             return []
         activity = self._world.database.tables["activity"]
-        positions = sorted(position for position in activity if position > parameters["position"])[: parameters["window"]]
-        return [Seen(**msgspec.structs.asdict(activity[position]), allowed=True) for position in positions]
+        found = [activity[position] for position in sorted(activity) if position > parameters["position"]][: parameters["window"]]
+        reached, is_full = found[-1].position if found else parameters["position"], len(found) == parameters["window"]
+        return [Looked(items=found, reached=reached, more=is_full, visited=len(found))]
 
 
 class MemoryVisible:
@@ -104,13 +106,13 @@ async def watcher(process: Process) -> None:
     claims = Claims(subject=WATCHER.id, session_id=None, role=None, scopes=frozenset(), issued_at=NEVER, expires_at=NEVER)
     services = SimpleNamespace(
         access_tokens=SimpleNamespace(verify=lambda *_, **__: claims),
-        reads=AsyncPort(process, MemoryReads(world), "database", store_away),
+        live_reads=AsyncPort(process, MemoryReads(world), "database", store_away),
         live=world.live,
         visible=MemoryVisible(world),
     )
     identities = SimpleNamespace(identified=lambda _: Identity(actor=WATCHER))
     while True:
-        watching: Any = SimpleNamespace(services=services, identities=identities, each=Counter())
+        watching: Any = SimpleNamespace(services=services, identities=identities, each=Counter(), budgets=RowBudgets(10**9))
         ended = await Watch(Socket(world.heard), watching).run()  # type: ignore[arg-type]
         world.tell(f"the watcher's socket closed: {ended}")
         await asyncio.sleep(0.5)
