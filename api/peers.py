@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Any
 
 Network = IPv4Network | IPv6Network
 
@@ -13,6 +14,13 @@ def address_of(peer: str, forwarded: str, trusted: Sequence[Network]) -> str:
     while told and _is_of(address, trusted) and _is_address(told[-1]):
         address = told.pop()
     return address
+
+
+def peer_of(scope: Any, trusted: Sequence[Network]) -> str:
+    """The address of the client of an ASGI scope."""
+    forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+    peer = scope["client"][0] if scope.get("client") else ""
+    return address_of(peer, forwarded.decode("latin-1"), trusted)
 
 
 def _is_of(address: str, networks: Sequence[Network]) -> bool:

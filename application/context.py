@@ -113,6 +113,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     logins_per_minute_account: int = 5
     logins_per_minute_address: int = 20
     registrations_per_hour_address: int = 120
+    anonymous_body_max_bytes: int = 8192
+    anonymous_body_seconds: float = 5.0
+    anonymous_bodies: int = 512  # unfinished at once
+    anonymous_bodies_per_address: int = 64
+    websockets: int = 1000
+    websockets_per_account: int = 100
+    websocket_max_bytes: int = 64 * 1024
+    anonymous_websockets: int = 256
+    anonymous_websockets_per_address: int = 32
     upload_max_bytes: int = 64 * 1024**2
     secure_cookies: bool = False
     docs: bool = True
