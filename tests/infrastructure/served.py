@@ -1,10 +1,8 @@
-"""A small application for the HTTP server's worker: it notes that it was asked what takes long, and a clean end."""
+"""A small application for the HTTP server: it notes that it was asked what takes long, and a clean end."""
 
 import asyncio
 import os
 from pathlib import Path
-
-from infrastructure.embedded.child import die_with_parent
 
 
 async def until_disconnected(receive):
@@ -26,7 +24,6 @@ class Small:
 
 
 def small():
-    die_with_parent()
     return Small()
 
 

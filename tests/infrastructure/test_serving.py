@@ -1,4 +1,4 @@
-"""The HTTP server: it ends in time whatever its clients do, and its worker never outlives it."""
+"""The HTTP server: it ends in time whatever its clients do."""
 
 import contextlib
 import os
@@ -16,7 +16,6 @@ import pytest
 from infrastructure.embedded.installation import with_free_port
 from infrastructure.serving import LET_IN
 from infrastructure.settings import Settings
-from tests.infrastructure.test_embedded import gone
 
 SERVE = """
 import sys
@@ -30,7 +29,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def server(request, tmp_path):
-    """The process, its address, and the file that its worker leaves at a clean end. Who has come in is let in for as long as is asked."""
+    """The process, its address, and the file that it leaves at a clean end. Who has come in is let in for as long as is asked."""
     given, ended = with_free_port(Settings(port=0)), tmp_path / "ended"
     let_in = getattr(request, "param", LET_IN)
     (tmp_path / "serve.py").write_text(SERVE)
@@ -130,12 +129,9 @@ def test_who_came_in_before_the_end_is_heard_and_answered(server):
         connection.close()
 
 
-def test_the_worker_dies_with_the_server(server):
+def test_it_is_one_process(server):
     process, given, _ = server
-    worker = int(httpx.get(given.base_url).text)
-    process.kill()
-    process.wait()
-    assert gone([worker]) == []
+    assert int(httpx.get(given.base_url).text) == process.pid
 
 
 def test_it_listens_where_it_was_told_and_does_not_name_itself(server):
