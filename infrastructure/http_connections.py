@@ -1,11 +1,17 @@
 """Connections of the HTTP server: limits of time, size and number that hold from the first byte, before the application hears of it."""
 
 import asyncio
+import fcntl
 import resource
+import socket
+import struct
+import sys
+import termios
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -13,6 +19,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.http11 import Request
 
 from application.places import Place, Places, network_of
+from infrastructure.joined_writes import JoinedWrites
 from infrastructure.settings import Settings, networks
 
 HEAD_MOST: Final = 64 * 1024  # bytes of a request's line and headers; the application asks for fewer
@@ -101,7 +108,8 @@ class Connection(HttpToolsProtocol):
         self._taking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", JoinedWrites(transport, self.loop)))
+        self._transport = transport
         self._room = self._limits.enter(self.client[0] if self.client else "", self._evicted)
         self._extensions = {RECOGNISED: self._room.recognised}
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
@@ -159,6 +167,7 @@ class Connection(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self.ws_protocol_class = self._socket  # type: ignore[assignment]
+        self.transport = self._transport
         super().handle_websocket_upgrade()
 
     # ---- of the transport ----
@@ -191,7 +200,7 @@ class Connection(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def _evicted(self) -> None:
-        self.transport.abort()
+        _drop(self._transport)
 
     def _socket(self, **given: Any) -> "Socket":
         self._stop_timers()
@@ -208,13 +217,13 @@ class Connection(HttpToolsProtocol):
             self._taking = None
 
     def _watch_taking(self) -> None:
-        self._unsent = self.transport.get_write_buffer_size()
+        self._unsent = _unsent(self._transport)
         self._taking = self.loop.call_later(TAKEN_WITHIN, self._look_whether_taken)
 
     def _look_whether_taken(self) -> None:
         self._taking = None
-        if self.transport.get_write_buffer_size() >= self._unsent:
-            self.transport.abort()
+        if _unsent(self._transport) >= self._unsent:
+            _drop(self._transport)
         else:
             self._watch_taking()
 
@@ -261,6 +270,19 @@ class Socket(WebSocketsSansIOProtocol):
     def _recognised(self) -> None:
         self._room.recognised()
         self.conn.max_message_size = self._settings.websocket_max_bytes
+
+
+def _drop(transport: asyncio.Transport) -> None:
+    """Close at once; the kernel keeps nothing of it either."""
+    with suppress(OSError):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    """Bytes that the client has not taken yet, those in the kernel included: it holds megabytes."""
+    waiting = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    return transport.get_write_buffer_size() + int.from_bytes(waiting, sys.byteorder)
 
 
 def _descriptors() -> int:

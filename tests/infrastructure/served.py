@@ -51,5 +51,10 @@ async def answer(scope, receive, send):
         await asyncio.wait([listening])
     if scope["path"] == "/body":
         await receive()
+    if scope["path"] == "/large":
+        await send({"type": "http.response.start", "status": 200})
+        for number in range(64):
+            await send({"type": "http.response.body", "body": bytes(256 * 1024), "more_body": number < 63})
+        return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"server", b"bioscope")]})
     await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
