@@ -22,8 +22,9 @@ from infrastructure.embedded.child import Child
 from infrastructure.embedded.installation import environment, with_free_port
 
 ROUTES = ("/health/live", "/api/users/me", "/api/datasets/?page_size=20")
-DATASETS, ROUNDS, AT_A_TIME, WARM = 20, 200, 25, 20
-IDLE, TIMES = 500, 2
+DATASETS, ROUNDS, AT_A_TIME, WARM = 20, 80, 25, 10
+IDLE, TIMES = 500, 1
+PAUSE = 0.003  # seconds between two requests: on a busy machine a thread that never rests is made to wait
 OF_ALL_REVISIONS = ("DATA", "PORT", "POSTGRES_URL", "KAFKA_URL", "REDIS_URL", "BLOBS_URL", "ROOT_KEY_FILE", "LOG_LEVEL")
 
 
@@ -84,6 +85,7 @@ def _asked(connections: dict[str, socket.socket], sides: dict[str, Side], route:
         for name in list(sides)[:: 1 if number % 2 else -1]:
             request = f"GET {route} HTTP/1.1\r\nHost: 127.0.0.1:{sides[name].port}\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
             for _ in range(AT_A_TIME):
+                time.sleep(PAUSE)
                 began = time.perf_counter()
                 _answer(connections[name], request)
                 times[name].append((time.perf_counter() - began) * 1e6)
