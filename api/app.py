@@ -55,7 +55,7 @@ def create_app(services: Services) -> Edge:
             "waits": Provide(lambda: waits, sync_to_thread=False),
             "watching": Provide(lambda: watching, sync_to_thread=False),
         },
-        middleware=[DefineMiddleware(Authentication, services=services, identities=identities), DefineMiddleware(Bodies)],
+        middleware=[DefineMiddleware(Authentication, services=services, identities=identities), DefineMiddleware(Bodies, options=options)],
         exception_handlers=HANDLERS,
         lifespan=[lifespan],
         openapi_config=None,

@@ -1,7 +1,7 @@
 """Who calls: every route asks, unless it says `opt=OPEN`. A service gets no further than to routes that name one of its scopes."""
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from litestar.connection import ASGIConnection
 from litestar.middleware.authentication import AbstractAuthenticationMiddleware, AuthenticationResult
@@ -14,6 +14,7 @@ from domain.access import Actor, Scope
 from domain.errors import Forbidden, NotAuthenticated
 
 OPEN = {"exclude_from_auth": True}
+RECOGNISED: Final = "bioscope.recognised"  # an ASGI extension of our server
 
 
 def for_services(scope: Scope) -> dict[str, Any]:
@@ -38,7 +39,14 @@ class Authentication(AbstractAuthenticationMiddleware):
             identity = await asyncio.to_thread(self._identities.identified, claims)
         if identity.actor.kind == "service":
             require_scope(identity.actor, connection.route_handler.opt.get("scope"))
+        recognised(connection.scope)
         return AuthenticationResult(user=identity.actor, auth=identity)
+
+
+def recognised(scope: Any) -> None:
+    """Tell the HTTP server that this connection is a user's: those of anonymous clients give way first."""
+    if (tell := (scope.get("extensions") or {}).get(RECOGNISED)) is not None:
+        tell()
 
 
 def bearer(header: str | None) -> str | None:

@@ -13,7 +13,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from api.auth import OPEN
+from api.auth import OPEN, recognised
 from api.calls import Call, now
 from api.problems import MEDIA_TYPE, Problem, problem
 from application.downloads import LocalAddress, SignedBlob
@@ -54,6 +54,7 @@ async def blob(call: NamedDependency[Call], token: FromPath[str]) -> Response[by
     the end of the address.
     """
     signed = await _permitted(call, token)
+    recognised(call.request.scope)
     headers = call.request.headers
     opened = await asyncio.to_thread(_opened, call.services.blobs, signed.name, headers.get("range"), headers.get("if-range"))
     caching = {"ETag": opened.tag, "Cache-Control": signed.cache_control(now().timestamp())} | FOR_ALL_ORIGINS

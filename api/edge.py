@@ -162,6 +162,8 @@ class Edge:
         kept.append((b"x-request-id", request.id.encode()))
         if self._options.cors_origins:
             kept.append((b"vary", b"Origin"))
+        if request.status == 408:
+            kept.append((b"connection", b"close"))  # the rest of the body is not waited for
         if request.origin is not None:
             kept += [(b"access-control-allow-origin", request.origin), (b"access-control-expose-headers", SHOWN)]
         return kept

@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Final
+from typing import Any
 
 Network = IPv4Network | IPv6Network
-
-SUBNET: Final = 64  # bits of an IPv6 address that its holder does not choose
 
 
 def address_of(peer: str, forwarded: str, trusted: Sequence[Network]) -> str:
@@ -18,13 +16,11 @@ def address_of(peer: str, forwarded: str, trusted: Sequence[Network]) -> str:
     return address
 
 
-def network_of(address: str) -> str:
-    """What limits count as one address: the /64 of an IPv6 address, since whoever has one address there has all of them."""
-    found = _parsed(address)
-    if not isinstance(found, IPv6Address):
-        return address
-    bits = 128 - SUBNET
-    return str(IPv6Network((int(found) >> bits << bits, SUBNET)))
+def peer_of(scope: Any, trusted: Sequence[Network]) -> str:
+    """The address of the client of an ASGI scope."""
+    forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+    peer = scope["client"][0] if scope.get("client") else ""
+    return address_of(peer, forwarded.decode("latin-1"), trusted)
 
 
 def _plain(address: str) -> str:

@@ -35,6 +35,7 @@ STATUS = {
     "invalid": 422,
     "idempotency_key_reused": 422,
     "too_many": 429,
+    "headers_too_large": 431,
     "corrupted": 500,
     "not_recorded": 500,
     "unavailable": 503,
@@ -55,6 +56,7 @@ TITLES = {
     421: ("wrong_host", "Not a host that we serve"),
     422: ("invalid", "Invalid"),
     429: ("too_many", "Too many requests"),
+    431: ("headers_too_large", "The headers are too large"),
     500: ("internal_error", "Internal error"),
     503: ("unavailable", "Unavailable"),
 }

@@ -111,6 +111,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     access_ttl: int = 600
     refresh_ttl: int = 7 * 86400
+    anonymous_body_max_bytes: int = 8192
+    anonymous_body_seconds: float = 5.0
+    anonymous_bodies: int = 512  # unfinished at once
+    anonymous_bodies_per_address: int = 64
+    websockets: int = 1000
+    websockets_per_account: int = 100
+    websocket_max_bytes: int = 64 * 1024
+    anonymous_websockets: int = 256
+    anonymous_websockets_per_address: int = 32
     upload_max_bytes: int = 64 * 1024**2
     secure_cookies: bool = False
     docs: bool = True

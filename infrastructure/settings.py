@@ -64,6 +64,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     known_address_days: Positive = 30
     registrations_per_hour_address: Positive = 120
 
+    connections: Positive = 4096
+    connections_per_address: Positive = 512
+    anonymous_connections: Positive = 1024
+    request_head_seconds: Seconds = 10.0
+    anonymous_body_max_bytes: Positive = 8192
+    anonymous_body_seconds: Seconds = 5.0
+    anonymous_bodies: Positive = 512
+    anonymous_bodies_per_address: Positive = 64
+    websockets: Positive = 1000
+    websockets_per_account: Positive = 100
+    websocket_max_bytes: Positive = 65536
+    anonymous_websockets: Positive = 256
+    anonymous_websockets_per_address: Positive = 32
+
     reconcile_seconds: Seconds = 3600.0
 
     live_connections: Positive = 2

@@ -322,7 +322,7 @@ WRONG = {
     "an unknown field": ('{"type":"ping","more":1}', 4400),
     "a negative position": ('{"type":"subscribe","after":-1}', 4400),
     "bytes": (b"\x00", 4400),
-    "too long": (json.dumps({"type": "auth", "token": "x" * 70_000}), 4400),
+    "too long": (json.dumps({"type": "auth", "token": "x" * 70_000}), 1009),
     "somebody else's word": ('{"type":"auth","token":"nonsense"}', 4401),
 }
 
