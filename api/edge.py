@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Awaitable, Callable, Container, Iterable
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -44,7 +45,8 @@ Observed = Callable[[str, str, int, float], None]
 
 
 class Edge:
-    """Around the whole application. `observed(method, route, status, seconds)` is called for every request.
+    """Around the whole application. `observed(method, route, status, seconds)` is called for every request; `is_users(scope)` says
+    whether it carries a credential that we gave out.
 
     Call `drain` when no new connection is accepted: requests that wait for something are then answered at once.
     """
@@ -57,12 +59,13 @@ class Edge:
         *,
         lifespan: Callable[[], Any],
         admission: Admission,
+        is_users: Callable[[Any], bool],
         drain: Callable[[], None],
     ) -> None:
         self._app, self._options, self._observed, self.lifespan, self.drain = app, options, observed, lifespan, drain
         self._hosts = Hosts(options)
         self._secure = (*SECURE, HSTS) if options.secure_cookies else SECURE
-        self._admission = admission
+        self._admission, self._is_users = admission, is_users
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -111,7 +114,8 @@ class Edge:
             body.end()
 
     def _refusal(self, request: "_Request") -> tuple[int, str] | None:
-        if not request.path.startswith(QUIET) and not self._admission.admits(request.began):
+        is_user = partial(self._is_users, request.scope)
+        if not request.path.startswith(QUIET) and not self._admission.admits(request.began, is_user=is_user):
             request.turned_away = True
             return 503, "Too many requests at once; try again in a second"
         if (refusal := self._refusal_of_headers(request)) is not None:

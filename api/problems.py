@@ -31,6 +31,7 @@ STATUS = {
     "body_too_large": 413,
     "unsupported_image": 415,
     "unsupported_media_type": 415,
+    "wrong_host": 421,
     "damaged_image": 422,
     "invalid": 422,
     "idempotency_key_reused": 422,

@@ -31,10 +31,10 @@ from tests.projections.laboratory import Laboratory
 DATABASE = "test_strangers"
 MANY = 1100
 KIB, MIB = 1024, 1024**2
-LOGIN = b"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+LOGIN = b"POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 UPGRADE = (
-    b"GET /api/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"GET /api/ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
 )
 SOON = {"request_head_seconds": 2, "anonymous_body_seconds": 2}  # so that the tests take no longer
@@ -147,7 +147,7 @@ def heard(stranger, within=10):
 
 # ---- connections -------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    "said", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX-", PREFACE], ids=["nothing", "a line", "a head", "HTTP/2"]
+    "said", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-", PREFACE], ids=["nothing", "a line", "a head", "HTTP/2"]
 )
 def test_who_sends_no_request_holds_nobody_up_and_is_closed_soon(served, said):
     before = served.memory()
@@ -181,7 +181,7 @@ def test_a_users_connection_is_not_taken_by_strangers(served):
 
 def test_an_answer_that_is_not_taken_is_not_kept_for_ever(served):
     """Another client of the same address is served, though each asked for something large and reads nothing."""
-    ask = b"GET /api/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 4
+    ask = b"GET /api/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 4
     until(lambda: served.get("/api/openapi.json") == 200)  # the first one takes long
     before = served.memory()
     with served.strangers(ask, many=200):
@@ -222,7 +222,7 @@ def sign_in(served, body, source="127.0.0.9"):
 
 def test_headers_that_are_too_large_are_a_problem_with_a_code_of_its_own(served):
     for headers in (b"X: " + b"x" * 40 * KIB, b"X: " + b"x" * 100 * KIB, b"X:\r\n" * 200):
-        with served.stranger(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + headers + b"\r\n\r\n") as stranger:
+        with served.stranger(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + headers + b"\r\n\r\n") as stranger:
             answer = heard(stranger)
         assert answer.startswith(b"HTTP/1.1 431")
         assert b"content-type: application/problem+json" in answer
