@@ -41,7 +41,7 @@ def register(
         user_id, email=email, username=username, first_name=first_name, last_name=last_name, role=role, by=user_id, at=command.at
     )
     claims = (Claim(scope="email", value=event.email, stream=user_id), Claim(scope="username", value=event.username, stream=user_id))
-    password_hash = new_password_hash(password, email=event.email, username=event.username, passwords=passwords)
+    password_hash = new_password_hash(password, email=event.email, username=event.username, passwords=passwords, is_stranger=True)
     event = msgspec.structs.replace(event, password_commitment=user.commitment(user_id, password_hash))
     try:
         return start(log, command, [event], claims=claims, secrets=(password_secret(user_id, password_hash),))
@@ -153,7 +153,7 @@ def reset_password(user_id: UUID, password: str, *, command: Command, log: Log, 
     """
     _require_admin(command.actor)
     account = loaded(log, user_id)
-    password_hash = new_password_hash(password, email=account.email, username=account.username, passwords=passwords)
+    password_hash = new_password_hash(password, email=account.email, username=account.username, passwords=passwords, is_stranger=False)
     done = change(
         log,
         command,

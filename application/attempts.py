@@ -37,18 +37,21 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
     rates: Rates = Rates()
 
     @contextmanager
-    def password(self, email: str, network: str, account: Callable[[], UUID | None]) -> Iterator[None]:
-        """Around one try of a password. It counts from the start, so tries at the same time do not pass the limits together, and is
-        given back unless it ends with NotAuthenticated or Forbidden. `account` finds the account of `email`.
+    def password(self, email: str, network: str, account: Callable[[], UUID | None]) -> Iterator[bool]:
+        """Around one try of a password; whether it is a stranger's, from an address unknown to the account.
+
+        It counts from the start, so tries at the same time do not pass the limits together, and is given back unless it ends with
+        NotAuthenticated or Forbidden. `account` finds the account of `email`.
 
         Raises TooMany before the try.
         """
         with ExitStack() as given_back:
             given_back.callback(self.limits.take(self._of_address(network), self._of_account_and_address(email, network)))
-            if not self.known_addresses.knows(account() or NOBODY, network):
+            is_stranger = not self.known_addresses.knows(account() or NOBODY, network)
+            if is_stranger:
                 given_back.callback(self.limits.take(self._of_account(email)))
             try:
-                yield
+                yield is_stranger
             except FAILURES:
                 given_back.pop_all()
                 raise

@@ -41,10 +41,10 @@ def stored_password_hash(account: User, log: Log) -> bytes | None:
     return None if replaced else stored
 
 
-def new_password_hash(password: str, *, email: str, username: str, passwords: Passwords) -> bytes:
+def new_password_hash(password: str, *, email: str, username: str, passwords: Passwords, is_stranger: bool) -> bytes:
     """Raises Invalid for a password that breaks the rule, Unavailable while too many are hashed."""
     password_rule(password, email=email, username=username)
-    return passwords.hash(password)
+    return passwords.hash(password, is_stranger=is_stranger)
 
 
 def changed_password_hash(
@@ -55,10 +55,10 @@ def changed_password_hash(
         raise Forbidden("Give your current password too, or log in again and change it within 15 minutes")
     if wanted.current is not None:
         with attempts.password(account.email, wanted.network, lambda: account.id):
-            if not passwords.verify(wanted.current, stored_password_hash(account, log)):
+            if not passwords.verify(wanted.current, stored_password_hash(account, log), is_stranger=False):
                 raise Forbidden("The current password is wrong")
     email = profile.get("email") or account.email
-    return new_password_hash(wanted.password, email=email, username=account.username, passwords=passwords)
+    return new_password_hash(wanted.password, email=email, username=account.username, passwords=passwords, is_stranger=False)
 
 
 def password_rule(password: str, *, email: str, username: str) -> str:

@@ -174,11 +174,11 @@ class Log(Protocol):
 
 
 class Passwords(Protocol):
-    """Slow hashes, few at a time. Raises Unavailable when too many wait."""
+    """Slow hashes, few at a time. Raises Unavailable when too many wait. `is_stranger`: nobody knows who asks, so users go first."""
 
-    def hash(self, password: str) -> bytes: ...
+    def hash(self, password: str, *, is_stranger: bool) -> bytes: ...
 
-    def verify(self, password: str, known: bytes | None) -> bool:
+    def verify(self, password: str, known: bytes | None, *, is_stranger: bool) -> bool:
         """None costs as much as a real hash, and is never right."""
 
     def outdated(self, known: bytes) -> bool:

@@ -42,11 +42,11 @@ def sign_in(
     attempts: Attempts,
 ) -> SignedIn:
     """Raises NotAuthenticated, the same for every reason and at the same cost, and TooMany beyond the limits of failures."""
-    with attempts.password(email, network, lambda: log.claimed("email", email)):
+    with attempts.password(email, network, lambda: log.claimed("email", email)) as is_stranger:
         for _ in range(TRIES):
-            account, known = _believed(email, password, log=log, passwords=passwords)
+            account, known = _believed(email, password, log=log, passwords=passwords, is_stranger=is_stranger)
             attempts.remember(account.id, network)
-            stronger_hash = passwords.hash(password) if passwords.outdated(known) else None
+            stronger_hash = passwords.hash(password, is_stranger=False) if passwords.outdated(known) else None
             try:
                 return _started(account, address=address, agent=agent, stronger_hash=stronger_hash, command=command, log=log, tokens=tokens)
             except Conflicted:
@@ -54,10 +54,11 @@ def sign_in(
         raise NotAuthenticated(REFUSED)
 
 
-def _believed(email: str, password: str, *, log: Log, passwords: Passwords) -> tuple[User, bytes]:
+def _believed(email: str, password: str, *, log: Log, passwords: Passwords, is_stranger: bool) -> tuple[User, bytes]:
     account = accounts.find(email, log)
     known = stored_password_hash(account, log) if account else None
-    if not passwords.verify(password, known) or account is None or known is None or not account.may_sign_in:
+    is_right = passwords.verify(password, known, is_stranger=is_stranger)
+    if not is_right or account is None or known is None or not account.may_sign_in:
         raise NotAuthenticated(REFUSED)
     return account, known
 

@@ -3,9 +3,11 @@
 import base64
 import os
 import unicodedata
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Lock, Semaphore
+from threading import Event, Lock
 from typing import Final
 
 from argon2 import Parameters, PasswordHasher, extract_parameters
@@ -21,6 +23,7 @@ STRENGTHS: Final = {
 }
 AT_ONCE: Final = 2
 WAITING_MOST: Final = 32
+FOR_USERS: Final = 8  # places in the queue that strangers do not take
 PATIENCE: Final = 5.0  # seconds in the queue
 BYTES_MOST: Final = 1024
 
@@ -33,21 +36,22 @@ class Argon2Passwords:
         self._hasher = PasswordHasher.from_parameters(self._wanted)
         self._nobodys = _hash_of_nothing(self._wanted)
         self._queue = Turnstile()
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="password")  # each keeps the memory of a hash: not all threads may
 
-    def hash(self, password: str) -> bytes:
+    def hash(self, password: str, *, is_stranger: bool) -> bytes:
         """Raises Invalid beyond 1 KiB, and Unavailable."""
         given = _bytes(password)
         if given is None:
             raise invalid("password", f"must have at most {BYTES_MOST} bytes")
-        with self._queue.turn():
-            return self._hasher.hash(given).encode()
+        with self._queue.turn(is_stranger=is_stranger):
+            return self._threads.submit(self._hasher.hash, given).result().encode()
 
-    def verify(self, password: str, known: bytes | None) -> bool:
+    def verify(self, password: str, known: bytes | None, *, is_stranger: bool) -> bool:
         """Costs the same whether there is a hash or not, whether it fits or not. Raises Unavailable."""
         given = _bytes(password)
         real = known is not None and given is not None
-        with self._queue.turn():
-            return self._fits(known if real and known else self._nobodys, given or b"") and real
+        with self._queue.turn(is_stranger=is_stranger):
+            return self._threads.submit(self._fits, known if real and known else self._nobodys, given or b"").result() and real
 
     def _fits(self, known: bytes, given: bytes) -> bool:
         try:
@@ -65,32 +69,46 @@ class Argon2Passwords:
 
 
 class Turnstile:
-    """Two may pass at a time; behind them a few wait for a while, and whoever comes then is sent away."""
+    """Two may pass at a time; behind them a few wait for a while, users before strangers, and whoever comes then is sent away."""
 
     def __init__(self, waiting_most: int = WAITING_MOST, patience: float = PATIENCE) -> None:
-        self._room = AT_ONCE + waiting_most
-        self._patience = patience
-        self._places = Semaphore(AT_ONCE)
-        self._present = 0
+        self._waiting_most, self._patience = waiting_most, patience
+        self._inside = 0
+        self._users, self._strangers = deque[Event](), deque[Event]()
         self._lock = Lock()
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def turn(self, *, is_stranger: bool) -> Iterator[None]:
         """Raises Unavailable."""
-        with self._lock:
-            if self._present >= self._room:
-                raise _busy()
-            self._present += 1
+        self._enter(self._strangers if is_stranger else self._users)
         try:
-            if not self._places.acquire(timeout=self._patience):
-                raise _busy()
-            try:
-                yield
-            finally:
-                self._places.release()
+            yield
         finally:
-            with self._lock:
-                self._present -= 1
+            self._leave()
+
+    def _enter(self, queue: deque[Event]) -> None:
+        most = self._waiting_most - (FOR_USERS if queue is self._strangers else 0)
+        with self._lock:
+            if self._inside < AT_ONCE:
+                self._inside += 1
+                return
+            if len(self._users) + len(self._strangers) >= most:
+                raise _busy()
+            queue.append(called := Event())
+        if called.wait(self._patience):
+            return
+        with self._lock:
+            if not called.is_set():
+                queue.remove(called)
+                raise _busy()
+
+    def _leave(self) -> None:
+        """The place goes to the next one."""
+        with self._lock:
+            if queue := self._users or self._strangers:
+                queue.popleft().set()
+            else:
+                self._inside -= 1
 
 
 def _busy() -> Unavailable:

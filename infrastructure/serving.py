@@ -24,7 +24,7 @@ from infrastructure.embedded.installation import bound
 from infrastructure.http_connections import Connection, Limits
 from infrastructure.settings import Settings
 
-BACKLOG: Final = 1024  # connections that wait to be accepted
+BACKLOG: Final = 4096  # connections that wait to be accepted: more strangers at once than that make others wait for a second
 LET_IN: Final = 0.3  # seconds from the closing of the door until the server is told to stop
 ENDS_WITHIN: Final = 2  # seconds that answers under way may take when the server is told to stop
 GONE_WITHIN: Final = 2.0  # seconds more for the application's own end

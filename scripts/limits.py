@@ -1,82 +1,92 @@
 """The table of limits in docs/api.md, from the defaults of the settings and the constants of the code. `make limits` writes it."""
 
+import re
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from api.admission import AT_ONCE
-from api.bodies import DEPTH_MOST, JSON_MOST
-from api.edge import HEADERS_MOST as HEADERS_BYTES
-from api.edge import QUERY_MOST
-from api.live import MESSAGES_MOST
+from api import admission, bodies, edge, live
 from application.context import Options
-from infrastructure.http_connections import HEADERS_MOST
-from infrastructure.passwords import AT_ONCE as HASHED_AT_ONCE
-from infrastructure.passwords import PATIENCE, WAITING_MOST
+from infrastructure import http_connections, passwords
 from infrastructure.settings import Settings, variable
-from projections.reading import PAGE_MOST
+from projections import reading
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "api.md"
-BEGIN: Final = "<!-- The table is written by `make limits`. -->\n"
-END: Final = "<!-- The end of the table. -->\n"
+BEGIN: Final = "<!-- `make limits` writes the table from here ... -->\n"
+END: Final = "<!-- ... to here. -->\n"
 UNITS: Final = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024))
+OPTIONS: Final = Options(base_url="")
 
-of: Final = Settings()
-options: Final = Options(base_url="")
+# {name} is the default of a setting, which the third column then names, or one of CONSTANTS. Sizes are in bytes where the name says so.
+ROWS: Final = """
+connections without a valid token | {anonymous_connections} | the one that rested longest is closed
+connections of users | {connections} | the one that rested longest is closed
+connections of one address | {connections_per_address} | the one of the address that rested longest is closed
+time until the head of a request is there, from the connection or the last answer | {request_head_seconds} s | closed
+query | {query_bytes} | 414
+headers | {header_bytes}, {header_count} of them | 431
+requests at once | {requests}; a third of them only with a token or a signed address | 503 with `Retry-After`
+body without a token | {anonymous_body_max_bytes} within {anonymous_body_seconds} s | 413, 408
+unfinished bodies without a token | {anonymous_bodies}; of one address {anonymous_bodies_per_address} | the oldest is answered 429
+JSON body with a token, in UTF-8 | {json_bytes}, {json_depth} deep | 413, 400
+image in one request | {upload_max_bytes} | 413
+image | {image_max_pixels} pixels, {image_max_bands} bands, {image_max_pages} pages | refused or rejected, with the reason
+entries of a page | {page} | 422
+previews and thumbnails that wait for an inspection | {previews}, each for {preview_seconds} s | answered at once
+failed tries of a password, of one account from one address | {logins_per_minute_account} a minute | 429 with `Retry-After`
+the same, from all addresses without a sign-in in {known_address_days} days | {logins_per_hour_account} an hour | 429 with `Retry-After`
+the same, of all accounts from one address; refused refresh tokens | {logins_per_minute_address} a minute | 429 with `Retry-After`
+registrations of one address | {registrations_per_hour_address} an hour | 429 with `Retry-After`
+passwords that are hashed | {hashed} at once; {hashes_waiting} wait for {hash_seconds} s, strangers behind users | 503 with `Retry-After`
+WebSockets | {websockets}; of one account {websockets_per_account} | closed with 4429
+WebSockets before the first `auth` | {anonymous_websockets}; of one address {anonymous_websockets_per_address} | the oldest ends: 4429
+message of a WebSocket | {websocket_max_bytes}; before the first `auth` {anonymous_body_max_bytes} | closed with 1009, unread
+messages of one WebSocket | {messages} a second | closed with 4429
+rows that the subscriptions of one account read | {live_rows_per_second} a second | they come later
+"""
 
-
-def size(count: int) -> str:
-    """Bytes in the largest unit that leaves a whole number."""
-    return next((f"{count // unit:,} {name}" for name, unit in UNITS if count % unit == 0), f"{count:,} bytes")
-
-
-ROWS: Final[tuple[tuple[str, str, tuple[str, ...], str], ...]] = (
-    ("**connections** without a valid token", f"{of.anonymous_connections:,}", ("anonymous_connections",), "the one that rested longest is closed"),
-    ("connections of users", f"{of.connections:,}", ("connections",), "the same"),
-    ("connections of one address", f"{of.connections_per_address:,}", ("connections_per_address",), "the same, among those of the address"),
-    ("the head of a request, from the connection or the answer before it", f"{of.request_head_seconds:g} s", ("request_head_seconds",), "closed"),
-    ("query; headers; their number", f"{size(QUERY_MOST)}; {size(HEADERS_BYTES)}; {HEADERS_MOST}", (), "414; 431"),
-    ("**requests** worked on at once", f"{AT_ONCE}; a third of them only with a token or signed address", (), "503 with `Retry-After`"),
-    ("body without a token", f"{size(of.anonymous_body_max_bytes)} within {of.anonymous_body_seconds:g} s", ("anonymous_body_max_bytes", "anonymous_body_seconds"), "413; 408"),
-    ("unfinished bodies without a token; of one address", f"{of.anonymous_bodies}; {of.anonymous_bodies_per_address}", ("anonymous_bodies", "anonymous_bodies_per_address"), "the oldest is answered 429"),
-    ("JSON body with a token, in UTF-8; its depth", f"{size(JSON_MOST)}; {DEPTH_MOST}", (), "413; 400"),
-    ("an image in one request", f"{size(of.upload_max_bytes)}, {of.image_max_pixels // 10**6} megapixels, {of.image_max_bands} bands, {of.image_max_pages} pages", ("upload_max_bytes", "image_max_pixels", "image_max_bands", "image_max_pages"), "413, or rejected with the reason"),
-    ("entries of a page", f"{PAGE_MOST}", (), "422"),
-    ("previews and thumbnails that wait for an inspection", f"{options.max_preview_waits} at once, each {options.preview_wait_seconds:g} s", (), "answered at once"),
-    ("**failed tries of a password**: of one account from one address", f"{of.logins_per_minute_account} a minute", ("logins_per_minute_account",), "429 with `Retry-After`"),
-    ("of one account from all addresses that it has not signed in from", f"{of.logins_per_hour_account} an hour; {of.known_address_days} days", ("logins_per_hour_account", "known_address_days"), "the same"),
-    ("of one address; refused refresh tokens too", f"{of.logins_per_minute_address} a minute", ("logins_per_minute_address",), "the same"),
-    ("registrations of one address", f"{of.registrations_per_hour_address} an hour", ("registrations_per_hour_address",), "the same"),
-    ("passwords that are hashed; that wait for it", f"{HASHED_AT_ONCE} at once; {WAITING_MOST}, each {PATIENCE:g} s", (), "503 with `Retry-After`"),
-    ("**WebSockets**; of one account", f"{of.websockets:,}; {of.websockets_per_account}", ("websockets", "websockets_per_account"), "closed with 4429"),
-    ("WebSockets before the first `auth`; of one address", f"{of.anonymous_websockets}; {of.anonymous_websockets_per_address}", ("anonymous_websockets", "anonymous_websockets_per_address"), "the one that rested longest is closed with 4429"),
-    ("a message; before the first `auth`", f"{size(of.websocket_max_bytes)}; {size(of.anonymous_body_max_bytes)}", ("websocket_max_bytes", "anonymous_body_max_bytes"), "closed with 1009 before it is read"),
-    ("messages of one WebSocket", f"{MESSAGES_MOST} a second", (), "closed with 4429"),
-    ("rows that the subscriptions of one account read", f"{of.live_rows_per_second:,} a second", ("live_rows_per_second",), "they come later"),
-)  # fmt: skip
+CONSTANTS: Final = {
+    "query_bytes": edge.QUERY_MOST,
+    "header_bytes": edge.HEADERS_MOST,
+    "header_count": http_connections.HEADERS_MOST,
+    "requests": admission.AT_ONCE,
+    "json_bytes": bodies.JSON_MOST,
+    "json_depth": bodies.DEPTH_MOST,
+    "page": reading.PAGE_MOST,
+    "previews": OPTIONS.max_preview_waits,
+    "preview_seconds": OPTIONS.preview_wait_seconds,
+    "hashed": passwords.AT_ONCE,
+    "hashes_waiting": passwords.WAITING_MOST,
+    "hash_seconds": passwords.PATIENCE,
+    "messages": live.MESSAGES_MOST,
+}
 
 
 def table() -> str:
-    head = "| what | default | setting | beyond it |\n|---|---|---|---|\n"
-    return head + "".join(
-        f"| {what} | {most} | {' '.join(f'`{variable(name)}`' for name in names)} | {beyond} |\n" for what, most, names, beyond in ROWS
-    )
+    """In Markdown: what is limited, by how much, what happens beyond it, and which settings change it."""
+    given = msgspec.structs.asdict(Settings())
+    rows = ["| what | how much | beyond it | settings |", "|---|---|---|---|"]
+    for row in ROWS.strip().splitlines():
+        named = dict.fromkeys(re.findall(r"{(\w+)}", row))
+        settings = ", ".join(f"`{variable(name)}`" for name in named if name in given)
+        told = {name: _told(name, (given | CONSTANTS)[name]) for name in named}
+        rows.append(f"| {row.format(**told)} | {settings} |")
+    return "\n".join(rows) + "\n"
 
 
 def page(text: str) -> str:
     """`text` with the table in its place."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return f"{before}{begin}\n{table()}\n{end}{after}"
 
 
-def named() -> frozenset[str]:
-    """The settings that the table names."""
-    known = {field.name for field in msgspec.structs.fields(Settings)}
-    names = {name for _, _, settings, _ in ROWS for name in settings}
-    assert names <= known
-    return frozenset(names)
+def _told(name: str, value: float) -> str:
+    if "bytes" not in name:
+        return f"{value:,}".removesuffix(".0")
+    unit, size = next((unit, size) for unit, size in UNITS if value % size == 0)
+    return f"{value // size:,} {unit}"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 INSIDE = "OVERLOAD_NETWORK"
 NETWORKS = 24  # of IPv6, a /64 each
 IPV4 = [f"127.7.0.{number + 1}" for number in range(NETWORKS)]
+OTHER = "192.0.2.1"  # a machine that has a loopback alone resolves no IPv4 address (AI_ADDRCONFIG)
 IPV6 = [f"2001:db8:0:{number:x}::1" for number in range(NETWORKS)]
 
 
@@ -15,8 +16,8 @@ def enter():
     """Start this program anew in such a network, where the system permits that; return whether it runs in one."""
     if INSIDE in os.environ:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        for address in IPV6:
-            subprocess.run(["ip", "-6", "address", "add", f"{address}/128", "dev", "lo"], check=True)
+        for address in (OTHER, *IPV6):
+            subprocess.run(["ip", "address", "add", address, "dev", "lo"], check=True)
         return True
     unshare = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-current-user", "--keep-caps"])]
     if (
