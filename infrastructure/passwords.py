@@ -5,7 +5,6 @@ import os
 import unicodedata
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event, Lock
 from typing import Final
@@ -36,7 +35,6 @@ class Argon2Passwords:
         self._hasher = PasswordHasher.from_parameters(self._wanted)
         self._nobodys = _hash_of_nothing(self._wanted)
         self._queue = Turnstile()
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="password")  # each keeps the memory of a hash: not all threads may
 
     def hash(self, password: str, *, is_stranger: bool) -> bytes:
         """Raises Invalid beyond 1 KiB, and Unavailable."""
@@ -44,14 +42,14 @@ class Argon2Passwords:
         if given is None:
             raise invalid("password", f"must have at most {BYTES_MOST} bytes")
         with self._queue.turn(is_stranger=is_stranger):
-            return self._threads.submit(self._hasher.hash, given).result().encode()
+            return self._hasher.hash(given).encode()
 
     def verify(self, password: str, known: bytes | None, *, is_stranger: bool) -> bool:
         """Costs the same whether there is a hash or not, whether it fits or not. Raises Unavailable."""
         given = _bytes(password)
         real = known is not None and given is not None
         with self._queue.turn(is_stranger=is_stranger):
-            return self._threads.submit(self._fits, known if real and known else self._nobodys, given or b"").result() and real
+            return self._fits(known if real and known else self._nobodys, given or b"") and real
 
     def _fits(self, known: bytes, given: bytes) -> bool:
         try:

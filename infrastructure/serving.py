@@ -33,6 +33,9 @@ SWITCH_EVERY: Final = (
     0.0005  # seconds: while many ask, commands in threads must not wait 5 ms for each turn that the event loop leaves them
 )
 
+LARGE: Final = 1024**2  # bytes
+M_MMAP_THRESHOLD: Final = -3  # malloc.h
+
 SO_ATTACH_FILTER: Final = 26
 NO_NEW_CONNECTION: Final = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 """A packet filter (Linux, filter.h: code, two jumps, number) over a TCP header: load the flags; if SYN is set, drop it; else keep all."""
@@ -46,6 +49,7 @@ def serve(target: str, settings: Settings) -> None:
     module, _, name = target.partition(":")
     app = getattr(import_module(module), name)()
     limits = Limits(settings)
+    _return_large_blocks()
     sys.setswitchinterval(SWITCH_EVERY)
     config = Config(
         app,
@@ -68,6 +72,12 @@ def serve(target: str, settings: Settings) -> None:
     )
     with bound(settings) as door:
         _Ending(config, limits, door, drain=getattr(app, "drain", lambda: None)).run(sockets=[door])
+
+
+def _return_large_blocks() -> None:
+    """Give the memory of a password hash or an upload back to the system when it ends. glibc would keep as much for each thread."""
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 class _Ending(Server):

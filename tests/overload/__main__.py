@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="how long four times as much is asked for")
     parser.add_argument("--each", type=float, default=20, help="how long strangers stay at each limit")
     parser.add_argument("--only", choices=["strangers", "load"], help="one part of it")
+    parser.add_argument("--case", action="append", choices=[*CASES, ALL], help="one of the limits; may be repeated")
     given = parser.parse_args()
     has_ipv6 = network.enter()
     with tempfile.TemporaryDirectory(prefix="bioscope-overload-") as folder:
@@ -44,7 +45,9 @@ def main() -> int:
                     large = address_of_large_picture(client, Path(folder))
                 broken += uvloop.run(_loaded(load, stack.pid("api"), given.seconds, large, status))
             if given.only != "load":
-                broken += _beside_strangers(settings, url, address, stack.pid("api"), given.each, has_ipv6, status)
+                broken += _beside_strangers(
+                    settings, url, address, stack.pid("api"), given.each, given.case or (*CASES, ALL), has_ipv6, status
+                )
             if given.only != "strangers":
                 status.update("SIGTERM")
                 broken += uvloop.run(_ended(load, stack.pid("api")))
@@ -52,7 +55,7 @@ def main() -> int:
     return bool(broken)
 
 
-def _beside_strangers(settings, url, address, pid, seconds, has_ipv6, status):
+def _beside_strangers(settings, url, address, pid, seconds, cases, has_ipv6, status):
     user = User(url, address, PASSWORD)
     user.does(5.0)  # as before: what is made once is made
     families = {"IPv4": network.IPV4} | ({"IPv6": network.IPV6} if has_ipv6 else {})
@@ -61,7 +64,7 @@ def _beside_strangers(settings, url, address, pid, seconds, has_ipv6, status):
     for family, addresses in families.items():
         place = ("::1" if family == "IPv6" else "127.0.0.1", settings.port)
         strangers = Strangers(place, settings, addresses, address)
-        for case in (*CASES, ALL):
+        for case in cases:
             status.update(f"strangers: {case}, {family}")
             found = beside(case, strangers, user, pid, seconds=seconds)
             times = [f"{found.seconds[what] * 1000:.0f} ms" for what in ("list", "upload", "run")]
