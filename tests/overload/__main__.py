@@ -3,6 +3,7 @@
 import argparse
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -56,20 +57,18 @@ def main() -> int:
 
 
 def _beside_strangers(settings, url, address, pid, seconds, cases, has_ipv6, status):
-    user = User(url, address, PASSWORD)
-    user.does(5.0)  # as before: what is made once is made
     families = {"IPv4": network.IPV4} | ({"IPv6": network.IPV6} if has_ipv6 else {})
     table = Table("strangers take 110 % of", "from", "list", "upload", "run (p95)", "failed", "memory", "normal after")
     broken = []
-    for family, addresses in families.items():
-        place = ("::1" if family == "IPv6" else "127.0.0.1", settings.port)
-        strangers = Strangers(place, settings, addresses, address)
-        for case in cases:
+    with User(url, address, PASSWORD) as user:
+        user.does(5.0)  # what is made once is made
+        for (family, addresses), case in product(families.items(), cases):
             status.update(f"strangers: {case}, {family}")
-            found = beside(case, strangers, user, pid, seconds=seconds)
+            place = ("::1" if family == "IPv6" else "127.0.0.1", settings.port)
+            found = beside(case, Strangers(place, settings, addresses, address), user, pid, seconds=seconds)
             times = [f"{found.seconds[what] * 1000:.0f} ms" for what in ("list", "upload", "run")]
             normal = f"not within {NORMAL_WITHIN:.0f} s" if found.normal_after is None else f"{found.normal_after:.0f} s"
-            table.add_row(case, family, *times, str(len(found.failed)), f"+{found.grown / 2**20:.0f} MiB", normal)
+            table.add_row(case, family, *times, str(len(found.failed)), f"{found.grown / 2**20:+.0f} MiB", normal)
             broken += [f"{case}, {family}: {what}" for what in found.broken]
     Console(width=140).print(table)
     if not has_ipv6:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from itertools import count, cycle, islice
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import httpx
 import msgspec
@@ -189,6 +189,12 @@ class User:
         self._client = Client.sign_in(url, email, password)
         self._dataset = self._client.create_dataset("beside strangers")
         self._image = self._upload(self._client)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.__exit__(None, None, None)
 
     def does(self, seconds: float) -> tuple[dict[str, list[float]], list[str]]:
         """How long each thing took, and what failed."""

@@ -40,10 +40,10 @@ def test_slow_clients_hold_nobody_up(under_test):
 def test_strangers_at_every_limit_fail_none_of_a_users_requests(system, stack):
     """How long they take is for `make overload` to say."""
     address = made_account(stack, "researcher", email("user"))
-    user = User(stack.base_url, address, PASSWORD)
-    user.does(2.0)
     strangers = Strangers(("127.0.0.1", stack.port), stack, IPV4, address)
-    found = beside(ALL, strangers, user, system.pid("api"), seconds=5.0)
+    with User(stack.base_url, address, PASSWORD) as user:
+        user.does(2.0)
+        found = beside(ALL, strangers, user, system.pid("api"), seconds=5.0)
     assert found.failed == []
     assert found.normal_after is not None, f"the API grew by {found.grown / 2**20:.0f} MiB"
     assert all(found.seconds.values()), "the user did nothing"
