@@ -29,6 +29,7 @@ LET_IN: Final = 0.3  # seconds from the closing of the door until the server is 
 ENDS_WITHIN: Final = 2  # seconds that answers under way may take when the server is told to stop
 GONE_WITHIN: Final = 2.0  # seconds more for the application's own end
 
+ACCEPTED_EACH_TURN: Final = 16  # connections: uvloop accepts one of each socket, so a crowd would wait for as many turns
 SWITCH_EVERY: Final = (
     0.0005  # seconds: while many ask, commands in threads must not wait 5 ms for each turn that the event loop leaves them
 )
@@ -71,7 +72,9 @@ def serve(target: str, settings: Settings) -> None:
         timeout_graceful_shutdown=ENDS_WITHIN,
     )
     with bound(settings) as door:
-        _Ending(config, limits, door, drain=getattr(app, "drain", lambda: None)).run(sockets=[door])
+        _Ending(config, limits, door, drain=getattr(app, "drain", lambda: None)).run(
+            sockets=[door, *(door.dup() for _ in range(1, ACCEPTED_EACH_TURN))]
+        )
 
 
 def _return_large_blocks() -> None:
