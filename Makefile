@@ -31,7 +31,7 @@ gates: setup  ## Lint, types, dependency rule
 	$(BIN)/lint-imports
 
 test: gates  ## All gates, and all tests but the long ones and those of the release
-	$(BIN)/pytest --ignore tests/release --ignore tests/system/test_overload.py -m "not long" -n 2 --dist loadfile
+	$(BIN)/pytest --ignore tests/release --ignore tests/system/test_overload.py -m "not long" -n 3 --dist loadfile  # most of them wait more than they work
 	$(BIN)/pytest tests/system/test_overload.py  # alone: it measures how the whole machine is used
 
 # What depends on the version of Python: the language, drivers and C extensions, processes and event loops, private names of Faust, and
