@@ -15,7 +15,7 @@ from domain.errors import DomainError, Forbidden, NotAuthenticated
 
 OPEN = {"exclude_from_auth": True}
 SIGNED_ADDRESSES: Final = "/api/blobs/"
-RECOGNISED: Final = "bioscope.recognised"  # an ASGI extension of our server
+RECOGNISED: Final = "bioscope.recognised"  # an ASGI extension of `infrastructure.http_connections`
 
 
 def for_services(scope: Scope) -> dict[str, Any]:

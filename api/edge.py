@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from api.admission import Admission
-from api.hosts import REFUSED, Hosts
+from api.hosts import REFUSED, Hosts, is_under
 from api.pace import Message, Pace, Receive
 from api.problems import MEDIA_TYPE, problem
 from application.context import Options
@@ -39,7 +39,7 @@ SECURE: tuple[tuple[bytes, bytes], ...] = (
     (b"server", b"bioscope"),  # or the HTTP server would name itself
 )
 HSTS = (b"strict-transport-security", b"max-age=31536000")
-QUIET = ("/health", "/api/health", "/metrics")
+QUIET = ("/health", "/api/health", "/metrics")  # always answered: they do not count among the requests at once
 
 Observed = Callable[[str, str, int, float], None]
 
@@ -65,7 +65,7 @@ class Edge:
         self._app, self._options, self._observed, self.lifespan, self.drain = app, options, observed, lifespan, drain
         self._hosts = Hosts(options)
         self._secure = (*SECURE, HSTS) if options.secure_cookies else SECURE
-        self._admission, self._is_users = admission, is_users
+        self._admission, self._uncounted, self._is_users = admission, Admission(), is_users
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -75,11 +75,12 @@ class Edge:
             await self._app(scope, receive, send)
             return
         request = _Request(scope, self._options.cors_origins)
-        self._admission.count += 1
+        counted = self._uncounted if request.is_quiet else self._admission
+        counted.count += 1
         try:
             await self._handle(request, receive, self._dressed(request, send))
         finally:
-            self._admission.count -= 1
+            counted.count -= 1
             self._tell(request)
 
     async def _open(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -104,7 +105,7 @@ class Edge:
             await send({"type": "http.response.start", "status": 204, "headers": self._preflight(request)})
             await send({"type": "http.response.body", "body": b""})
             return
-        body = Pace(receive, self._admission)
+        body = Pace(receive, self._uncounted if request.is_quiet else self._admission)
         try:
             await self._app(request.scope, body.received, send)
         except Exception:
@@ -114,15 +115,19 @@ class Edge:
             body.end()
 
     def _refusal(self, request: "_Request") -> tuple[int, str] | None:
-        is_user = partial(self._is_users, request.scope)
-        if not request.path.startswith(QUIET) and not self._admission.admits(request.began, is_user=is_user):
-            request.turned_away = True
-            return 503, "Too many requests at once; try again in a second"
         if (refusal := self._refusal_of_headers(request)) is not None:
             return refusal
+        if not self._admits(request):
+            request.turned_away = True
+            return 503, "Too many requests at once; try again in a second"
         if request.headers.get(b"content-encoding", b"identity") != b"identity":
             return 415, "Send the body without Content-Encoding"
         return None
+
+    def _admits(self, request: "_Request") -> bool:
+        """A preflight carries no token, and costs nothing: users' browsers send it ahead of their requests."""
+        is_user = partial(self._is_users, request.scope)
+        return request.is_quiet or request.is_preflight or self._admission.admits(request.began, is_user=is_user)
 
     def _refusal_of_headers(self, request: "_Request") -> tuple[int, str] | None:
         if not self._hosts.serve(request.path, request.scope["headers"]):
@@ -179,7 +184,7 @@ class Edge:
         self._observed(method, route, request.status, seconds)
         if request.turned_away:
             return  # it is counted; a line for each would cost more than to say no
-        if request.status >= 500 or not request.path.startswith(QUIET):
+        if request.status >= 500 or not request.is_quiet:
             user = getattr(request.scope.get("user"), "id", None)
             said = {"method": method, "route": route, "status": request.status, "ms": round(seconds * 1000, 1)}
             log.info("request", **said, request_id=request.id, user=str(user) if user else None)
@@ -203,6 +208,10 @@ class _Request:
         given = self.headers.get(b"x-request-id", b"").decode("latin-1")
         self.id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
         self.scope["state"] = {**scope.get("state", {}), "request_id": self.id}
+
+    @property
+    def is_quiet(self) -> bool:
+        return is_under(self.path, QUIET)
 
     @property
     def is_preflight(self) -> bool:

@@ -20,10 +20,15 @@ class Hosts:
         self._served = {_bracketed(name) for name in (*LOOPBACK, urlsplit(options.base_url).hostname or "", *options.allowed_hosts)} - {""}
 
     def serve(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        if path.startswith(BY_ANY_NAME):
+        if is_under(path, BY_ANY_NAME):
             return True
         named = [value.decode("latin-1") for name, value in headers if name == b"host"]
         return len(named) == 1 and PORT.sub("", named[0]).lower().removesuffix(".") in self._served
+
+
+def is_under(path: str, places: Iterable[str]) -> bool:
+    """Whether it is one of the places, or below it."""
+    return any(path == place or path.startswith(f"{place}/") for place in places)
 
 
 def _bracketed(name: str) -> str:

@@ -8,11 +8,11 @@ is the ordinary case, nothing is queued, and a session takes no more memory than
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -125,6 +125,17 @@ class Ended(Exception):
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
         self.code, self.reason = code, reason
+
+
+class Page(NamedTuple):
+    """The next events to tell, with the progress of the jobs that they are of."""
+
+    feed: activity.Feed
+    progress: Mapping[UUID, classifications.Progress]
+
+    @property
+    def visited(self) -> int:
+        return self.feed.visited + len(self.progress)
 
 
 class Left(Exception):
@@ -357,29 +368,30 @@ class Watch:
         """Everything up to now, a page at a time; another subscription takes its place at once."""
         news, more = wanted.fresh, True
         while more and wanted is self._wanted:
-            feed = await self._watching.budgets.read(self._known.id, partial(self._next_page, wanted))
+            page = await self._watching.budgets.read(self._known.id, partial(self._next_page, wanted))
             if wanted is not self._wanted:
                 return
-            await self._say_all(feed.items)
+            await self._say_all(page)
+            feed = page.feed
             wanted.position, more = feed.position, feed.more
             news = news or bool(feed.items)
         if news and wanted is self._wanted:
             wanted.fresh = False
             await self._say(CaughtUp(position=wanted.position))
 
-    async def _next_page(self, wanted: Wanted) -> activity.Feed:
+    async def _next_page(self, wanted: Wanted) -> Page:
         """With the access and the position of the moment at which it is read."""
         services, position, datasets = self._services, wanted.position, wanted.datasets
         head = services.visible.position
-        return await activity.after(services.live_reads, self._known, position=position, limit=PAGE, datasets=datasets, head=head)
+        feed = await activity.after(services.live_reads, self._known, position=position, limit=PAGE, datasets=datasets, head=head)
+        jobs = {job for one in feed.items if (job := activity.job_of(one)) is not None}
+        return Page(feed, await classifications.progress(services.live_reads, self._known, jobs) if jobs else {})
 
-    async def _say_all(self, chosen: Sequence[activity.Activity]) -> None:
-        jobs = {job for one in chosen if (job := activity.job_of(one)) is not None}
-        told = await classifications.progress(self._services.live_reads, self._known, jobs) if jobs else {}
-        for one in chosen:
+    async def _say_all(self, page: Page) -> None:
+        for one in page.feed.items:
             job = activity.job_of(one)
-            await self._say(happened(one, told.get(job) if job else None))
-        self.told["events"] += len(chosen)  # type: ignore[operator]
+            await self._say(happened(one, page.progress.get(job) if job else None))
+        self.told["events"] += len(page.feed.items)  # type: ignore[operator]
 
     async def _keep_alive(self) -> None:
         while True:

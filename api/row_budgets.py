@@ -4,16 +4,24 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
-
-from projections.activity import Feed
 
 BURST_SECONDS: Final = 1.0  # of the budget that may be spent at once
 ROWS_OF_A_QUERY: Final = 20  # that a query counts as, beside those that it visits
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]
+
+
+class Page(Protocol):
+    """What a query finds; `visited`: how many rows it has cost."""
+
+    @property
+    def visited(self) -> int: ...
+
+
+P = TypeVar("P", bound=Page)
 
 
 class Account:
@@ -30,15 +38,15 @@ class RowBudgets:
         self._rate, self._clock, self._sleep = rows_per_second, clock, sleep
         self._accounts: dict[UUID, Account] = {}
 
-    async def read(self, account_id: UUID, query: Callable[[], Awaitable[Feed]]) -> Feed:
+    async def read(self, account_id: UUID, query: Callable[[], Awaitable[P]]) -> P:
         """What `query` finds, once it is this subscription's turn and the budget allows it."""
         async with self._used(account_id) as account, account.turn:
             if (wait := account.paid_at - self._clock() - BURST_SECONDS) > 0:
                 await self._sleep(wait)
             self._charge(account, ROWS_OF_A_QUERY)
-            feed = await query()
-            self._charge(account, feed.visited)
-            return feed
+            page = await query()
+            self._charge(account, page.visited)
+            return page
 
     def try_query(self, account_id: UUID) -> bool:
         """Whether the budget allows one small query now, which is then charged."""

@@ -28,6 +28,7 @@ PIPELINED_MOST: Final = 8  # requests sent before the answer to an earlier one
 UNSENT_MOST: Final = 1024**2  # bytes that wait for a WebSocket's client to take them
 TAKEN_WITHIN: Final = 30.0  # seconds in which a client takes at least some of what waits for it
 MESSAGES_MOST: Final = 64  # of a WebSocket that wait to be read
+FRAMES_MOST: Final = 128  # of a WebSocket in a second, of whatever kind: pings and fragments are no messages
 SLICE: Final = 4096  # bytes of a WebSocket that are parsed at once
 CLOSES_WITHIN: Final = 2.0  # seconds until a WebSocket's client has agreed to its end
 DESCRIPTORS_MOST: Final = 65_536
@@ -103,7 +104,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(**given)
         self._limits = limits
         self._awaits_head = True  # no request is worked on
-        self._in_head, self._head_size = False, 0
+        self._in_head, self._head_size, self._trailers = False, 0, 0
         self._unsent = 0  # bytes when it was last looked whether the client takes them
         self._taking: asyncio.TimerHandle | None = None
 
@@ -129,10 +130,19 @@ class Connection(HttpToolsProtocol):
                 self._refuse(414 if len(self.url) > HEAD_MOST // 2 else 431)
 
     # ---- of the parser ----
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Nobody reads what follows a body in chunks."""
+        if self._in_head:
+            super().on_header(name, value)
+            return
+        self._trailers += 1
+        if self._trailers > HEADERS_MOST:
+            raise ValueError("more trailers than headers are taken")  # the parser stops
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
-        self._in_head, self._head_size = True, 0
+        self._in_head, self._head_size, self._trailers = True, 0, 0
 
     def on_headers_complete(self) -> None:
         self._in_head = self._awaits_head = False
@@ -160,15 +170,24 @@ class Connection(HttpToolsProtocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """HTTP/2 or something else is offered: the answer is HTTP/1.1 and the last, since the parser goes no further."""
-        self.cycle.keep_alive = False
+        if not self.transport.is_closing():
+            self.cycle.keep_alive = False
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the library's sentence
         self._refuse(400)
 
     def handle_websocket_upgrade(self) -> None:
+        """Not behind an answer under way, which would wait for this connection for ever, and not where the head cannot be read again."""
+        if self.transport.is_closing():
+            return
+        if (self.cycle is not None and not self.cycle.response_complete) or self._transport.get_write_buffer_size():
+            self._transport.abort()
+            return
         self.ws_protocol_class = self._socket  # type: ignore[assignment]
         self.transport = self._transport
         super().handle_websocket_upgrade()
+        if not self._upgraded.handshake_initiated:
+            self._transport.abort()
 
     # ---- of the transport ----
     def pause_writing(self) -> None:
@@ -204,7 +223,8 @@ class Connection(HttpToolsProtocol):
 
     def _socket(self, **given: Any) -> "Socket":
         self._stop_timers()
-        return Socket(self._limits, self._room, **given)
+        self._upgraded = Socket(self._limits, self._room, **given)
+        return self._upgraded
 
     def _stop_timers(self) -> None:
         self._awaits_head = False
@@ -235,6 +255,7 @@ class Socket(WebSocketsSansIOProtocol):
         super().__init__(**given)
         self._settings, self._room = limits.settings, room
         self._end: asyncio.TimerHandle | None = None
+        self._frames, self._frames_since = 0, 0.0
         self.close_timeout = CLOSES_WITHIN
         self.conn.max_message_size = self._settings.anonymous_body_max_bytes
 
@@ -252,6 +273,15 @@ class Socket(WebSocketsSansIOProtocol):
             super().data_received(data[start : start + SLICE])
             if self.queue.qsize() > MESSAGES_MOST or self.transport.get_write_buffer_size() > UNSENT_MOST:
                 self.transport.abort()
+
+    def handle_events(self) -> None:
+        if self.loop.time() - self._frames_since > 1.0:
+            self._frames, self._frames_since = 0, self.loop.time()
+        self._frames += len(self.conn.events)
+        if self._frames > FRAMES_MOST:
+            self.transport.abort()
+        else:
+            super().handle_events()
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)

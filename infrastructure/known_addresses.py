@@ -19,7 +19,9 @@ OPTIONS: Final = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transact
 KNOWS: Final = """select exists (
   select from ops.known_addresses where digest = any(%(forms)s) and seen_at > now() - make_interval(days => %(days)s))"""
 REMEMBER: Final = """with pruned as (
-    delete from ops.known_addresses where seen_at <= now() - make_interval(days => %(days)s) and digest <> %(digest)s)
+    delete from ops.known_addresses where digest in (
+      select digest from ops.known_addresses where seen_at <= now() - make_interval(days => %(days)s) and digest <> %(digest)s
+        limit 100 for update skip locked))
   insert into ops.known_addresses (digest, user_id) values (%(digest)s, %(user)s)
   on conflict (digest) do update set seen_at = excluded.seen_at"""
 

@@ -21,7 +21,7 @@ from typing import Final, cast
 from uvicorn import Config, Server
 
 from infrastructure.embedded.installation import bound
-from infrastructure.http_connections import Connection, Limits
+from infrastructure.http_connections import TAKEN_WITHIN, Connection, Limits
 from infrastructure.settings import Settings
 
 BACKLOG: Final = 4096  # connections that wait to be accepted: more strangers at once than that make others wait for a second
@@ -72,6 +72,7 @@ def serve(target: str, settings: Settings) -> None:
         timeout_graceful_shutdown=ENDS_WITHIN,
     )
     with bound(settings) as door:
+        door.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(TAKEN_WITHIN * 1000))  # connections inherit it, also closed ones
         _Ending(config, limits, door, drain=getattr(app, "drain", lambda: None)).run(
             sockets=[door, *(door.dup() for _ in range(1, ACCEPTED_EACH_TURN))]
         )

@@ -229,6 +229,21 @@ def test_headers_that_are_too_large_are_a_problem_with_a_code_of_its_own(served)
         assert b'"code":"headers_too_large"' in answer
 
 
+def test_what_follows_a_body_in_chunks_is_not_kept(served):
+    before = served.memory()
+    sent = 0
+    with (
+        served.stranger(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n") as stranger,
+        contextlib.suppress(OSError),
+    ):
+        for _ in range(40):
+            stranger.sendall(b"a:b\r\n" * 200_000)
+            sent += 1
+    assert sent < 40
+    assert served.memory() - before < 16 * MIB
+    assert served.serves()
+
+
 # ---- WebSockets --------------------------------------------------------------------------------------------------------------------
 def test_sockets_that_do_not_say_who_they_are_take_no_users_place(served):
     before = served.memory()
@@ -271,6 +286,32 @@ def test_messages_that_are_not_read_are_not_gathered(served):
     with served.strangers(UPGRADE + tiny, many=20):
         assert served.serves()
         assert served.memory() - before < 20 * MIB
+
+
+@pytest.mark.parametrize("frame", [b"\x89\x80\0\0\0\0", b"\x8a\x80\0\0\0\0", b"\x00\x80\0\0\0\0"], ids=["pings", "pongs", "fragments"])
+def test_frames_that_are_no_messages_are_limited_too(served, frame):
+    """Long before the server would have to know who it is."""
+    first = b"\x01\x80\0\0\0\0" if frame[0] == 0 else b""
+    began = time.monotonic()
+    with served.stranger(UPGRADE + first + frame * 300) as stranger:
+        heard(stranger, within=3)
+    assert time.monotonic() - began < 2
+    assert served.serves()
+
+
+def test_a_socket_is_not_opened_behind_an_answer_under_way(served):
+    until(lambda: served.get("/api/openapi.json") == 200)
+    asked = b"GET /api/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 6
+    with served.stranger(asked + UPGRADE) as stranger:
+        assert b"101 Switching" not in heard(stranger, within=4)
+
+
+@pytest.mark.parametrize("headers", [b"X: " + b"x" * 9000 + b"\r\n", b"X:\r\n" * 200], ids=["too long", "too many"])
+def test_a_socket_whose_head_is_not_taken_is_closed_at_once(served, headers):
+    began = time.monotonic()
+    with served.stranger(UPGRADE[:-2] + headers + b"\r\n") as stranger:
+        assert b"101 Switching" not in heard(stranger, within=4)
+    assert time.monotonic() - began < SOON["request_head_seconds"]
 
 
 def code_of(watch):
