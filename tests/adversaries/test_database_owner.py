@@ -287,7 +287,7 @@ def test_an_edited_event_is_named_and_nothing_that_follows_it_is_signed(own_stac
         with owner.edited("es.events", "notification_id = %s", (position,), promoted):
             assert owner.audit().startswith(f"tampered at position {position}:")
             os.kill(before := stack.pid("relay"), signal.SIGKILL)
-            until(lambda: stack.pid("relay") not in {None, before} and owner.wrote("relay", "leading", times=2))
+            until(lambda: stack.pid("relay") not in {None, before} and owner.wrote("relay", "publishing", times=2))
             os.kill(stack.pid("relay"), signal.SIGTERM)
             assert until(lambda: owner.wrote("relay", "head not signed"))
             signed = owner.row("select count(*) from ops.heads where position >= %s", position)
