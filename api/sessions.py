@@ -89,6 +89,7 @@ class Sessions(Controller):
             first_name=data.first_name,
             last_name=data.last_name,
             password=data.password,
+            network=call.network,
             passwords=call.services.passwords,
         )
         account = await asyncio.to_thread(accounts.loaded, call.services.log, done.id)

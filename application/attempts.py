@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.ports import KnownAddresses, Limit, Limits
+from application.ports import Asker, KnownAddresses, Limit, Limits
 from domain.errors import Forbidden, NotAuthenticated
 from domain.values import canonical
 
@@ -37,8 +37,8 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
     rates: Rates = Rates()
 
     @contextmanager
-    def password(self, email: str, network: str, account: Callable[[], UUID | None]) -> Iterator[bool]:
-        """Around one try of a password; whether it is a stranger's, from an address unknown to the account.
+    def password(self, email: str, network: str, account: Callable[[], UUID | None]) -> Iterator[Asker]:
+        """Around one try of a password; whose it is: the account's, or a stranger's where the address is unknown to it.
 
         It counts from the start, so tries at the same time do not pass the limits together, and is given back unless it ends with
         NotAuthenticated or Forbidden. `account` finds the account of `email`.
@@ -47,11 +47,12 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
         """
         with ExitStack() as given_back:
             given_back.callback(self.limits.take(self._of_address(network), self._of_account_and_address(email, network)))
-            is_stranger = not self.known_addresses.knows(account() or NOBODY, network)
+            user = account() or NOBODY
+            is_stranger = not self.known_addresses.knows(user, network)
             if is_stranger:
                 given_back.callback(self.limits.take(self._of_account(email)))
             try:
-                yield is_stranger
+                yield Asker(network if is_stranger else str(user), is_stranger)
             except FAILURES:
                 given_back.pop_all()
                 raise

@@ -5,7 +5,7 @@ from uuid import UUID
 import msgspec
 
 from application.attempts import Attempts
-from application.ports import Log, Passwords, Secret
+from application.ports import Asker, Log, Passwords, Secret
 from domain.errors import Forbidden
 from domain.user import User, commitment
 from domain.values import PASSWORD_LEAST, PASSWORD_MOST, canonical, invalid
@@ -41,24 +41,25 @@ def stored_password_hash(account: User, log: Log) -> bytes | None:
     return None if replaced else stored
 
 
-def new_password_hash(password: str, *, email: str, username: str, passwords: Passwords, is_stranger: bool) -> bytes:
+def new_password_hash(password: str, *, email: str, username: str, passwords: Passwords, asker: Asker) -> bytes:
     """Raises Invalid for a password that breaks the rule, Unavailable while too many are hashed."""
     password_rule(password, email=email, username=username)
-    return passwords.hash(password, is_stranger=is_stranger)
+    return passwords.hash(password, asker=asker)
 
 
 def changed_password_hash(
     account: User, wanted: NewPassword, profile: dict[str, str | None], log: Log, passwords: Passwords, attempts: Attempts
 ) -> bytes:
     """The hash of the password that a person wants instead of the current one. Raises Forbidden, TooMany, Invalid, Unavailable."""
+    asker = Asker(str(account.id), is_stranger=False)
     if wanted.current is None and abs(wanted.signed_in_for) > RECENT:
         raise Forbidden("Give your current password too, or log in again and change it within 15 minutes")
     if wanted.current is not None:
         with attempts.password(account.email, wanted.network, lambda: account.id):
-            if not passwords.verify(wanted.current, stored_password_hash(account, log), is_stranger=False):
+            if not passwords.verify(wanted.current, stored_password_hash(account, log), asker=asker):
                 raise Forbidden("The current password is wrong")
     email = profile.get("email") or account.email
-    return new_password_hash(wanted.password, email=email, username=account.username, passwords=passwords, is_stranger=False)
+    return new_password_hash(wanted.password, email=email, username=account.username, passwords=passwords, asker=asker)
 
 
 def password_rule(password: str, *, email: str, username: str) -> str:

@@ -173,12 +173,19 @@ class Log(Protocol):
     def secret(self, kind: str, owner: UUID) -> bytes | None: ...
 
 
+class Asker(NamedTuple):
+    """Who has a password hashed: an account, by its id, or somebody whom nobody knows, by the network that the request came from."""
+
+    name: str
+    is_stranger: bool
+
+
 class Passwords(Protocol):
-    """Slow hashes, few at a time. Raises Unavailable when too many wait. `is_stranger`: nobody knows who asks, so users go first."""
+    """Slow hashes, few at a time, users' before strangers', and few of one asker. Raises Unavailable when too many wait."""
 
-    def hash(self, password: str, *, is_stranger: bool) -> bytes: ...
+    def hash(self, password: str, *, asker: Asker) -> bytes: ...
 
-    def verify(self, password: str, known: bytes | None, *, is_stranger: bool) -> bool:
+    def verify(self, password: str, known: bytes | None, *, asker: Asker) -> bool:
         """None costs as much as a real hash, and is never right."""
 
     def outdated(self, known: bytes) -> bool:

@@ -8,7 +8,7 @@ from application import accounts
 from application.attempts import Attempts
 from application.changes import change, existing, new_id
 from application.passwords import password_secret, stored_password_hash
-from application.ports import Command, Conflicted, Guard, Log, Passwords, RefreshTokens, Reused
+from application.ports import Asker, Command, Conflicted, Guard, Log, Passwords, RefreshTokens, Reused
 from domain import session, user
 from domain.access import Actor
 from domain.errors import DomainError, NotAuthenticated
@@ -42,11 +42,11 @@ def sign_in(
     attempts: Attempts,
 ) -> SignedIn:
     """Raises NotAuthenticated, the same for every reason and at the same cost, and TooMany beyond the limits of failures."""
-    with attempts.password(email, network, lambda: log.claimed("email", email)) as is_stranger:
+    with attempts.password(email, network, lambda: log.claimed("email", email)) as asker:
         for _ in range(TRIES):
-            account, known = _believed(email, password, log=log, passwords=passwords, is_stranger=is_stranger)
+            account, known = _believed(email, password, log=log, passwords=passwords, asker=asker)
             attempts.remember(account.id, network)
-            stronger_hash = passwords.hash(password, is_stranger=False) if passwords.outdated(known) else None
+            stronger_hash = passwords.hash(password, asker=asker) if passwords.outdated(known) else None
             try:
                 return _started(account, address=address, agent=agent, stronger_hash=stronger_hash, command=command, log=log, tokens=tokens)
             except Conflicted:
@@ -54,10 +54,10 @@ def sign_in(
         raise NotAuthenticated(REFUSED)
 
 
-def _believed(email: str, password: str, *, log: Log, passwords: Passwords, is_stranger: bool) -> tuple[User, bytes]:
+def _believed(email: str, password: str, *, log: Log, passwords: Passwords, asker: Asker) -> tuple[User, bytes]:
     account = accounts.find(email, log)
     known = stored_password_hash(account, log) if account else None
-    is_right = passwords.verify(password, known, is_stranger=is_stranger)
+    is_right = passwords.verify(password, known, asker=asker)
     if not is_right or account is None or known is None or not account.may_sign_in:
         raise NotAuthenticated(REFUSED)
     return account, known

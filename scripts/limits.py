@@ -25,8 +25,8 @@ connections of users | {connections} | the one that rested longest is closed
 connections of one address | {connections_per_address} | the one of the address that rested longest is closed
 time until the head of a request is there, from the connection or the last answer | {request_head_seconds} s | closed
 query | {query_bytes} | 414
-headers | {header_bytes}, {header_count} of them | 431
-requests at once | {requests}; a third of them only with a token or a signed address | 503 with `Retry-After`
+headers | {header_bytes}, {header_count} of them; as many trailers | 431; closed
+requests at once, but health and metrics | {requests}; a third of them only with a token or a signed address | 503 with `Retry-After`
 body without a token | {anonymous_body_max_bytes} within {anonymous_body_seconds} s | 413, 408
 unfinished bodies without a token | {anonymous_bodies}; of one address {anonymous_bodies_per_address} | the oldest is answered 429
 JSON body with a token, in UTF-8 | {json_bytes}, {json_depth} deep | 413, 400
@@ -38,11 +38,12 @@ failed tries of a password, of one account from one address | {logins_per_minute
 the same, from all addresses without a sign-in in {known_address_days} days | {logins_per_hour_account} an hour | 429 with `Retry-After`
 the same, of all accounts from one address; refused refresh tokens | {logins_per_minute_address} a minute | 429 with `Retry-After`
 registrations of one address | {registrations_per_hour_address} an hour | 429 with `Retry-After`
-passwords that are hashed | {hashed} at once; {hashes_waiting} wait for {hash_seconds} s, strangers behind users | 503 with `Retry-After`
+passwords that are hashed | {hashed} at once; {hashes_waiting} wait {hash_seconds} s, {hashes_of_one} of one asker, users first | 503 with `Retry-After`
 WebSockets | {websockets}; of one account {websockets_per_account} | closed with 4429
 WebSockets before the first `auth` | {anonymous_websockets}; of one address {anonymous_websockets_per_address} | the oldest ends: 4429
 message of a WebSocket | {websocket_max_bytes}; before the first `auth` {anonymous_body_max_bytes} | closed with 1009, unread
 messages of one WebSocket | {messages} a second | closed with 4429
+frames of one WebSocket, pings and fragments among them | {frames} a second | closed
 rows that the subscriptions of one account read | {live_rows_per_second} a second | they come later
 """
 
@@ -58,7 +59,9 @@ CONSTANTS: Final = {
     "preview_seconds": OPTIONS.preview_wait_seconds,
     "hashed": passwords.AT_ONCE,
     "hashes_waiting": passwords.WAITING_MOST,
+    "hashes_of_one": passwords.OF_ONE,
     "hash_seconds": passwords.PATIENCE,
+    "frames": http_connections.FRAMES_MOST,
     "messages": live.MESSAGES_MOST,
 }
 

@@ -11,7 +11,7 @@ import msgspec
 
 from application import accounts, classifications, datasets, devices, images, models
 from application.changes import Done, once
-from application.ports import Command
+from application.ports import Asker, Command
 from domain import user
 from domain.access import Actor, Grant, Role
 from domain.errors import DomainError, KeyReused, Unavailable
@@ -51,11 +51,11 @@ class Journal:
 class Passwords:
     """Quick ones."""
 
-    def hash(self, password: str, *, is_stranger: bool) -> bytes:
+    def hash(self, password: str, *, asker: Asker) -> bytes:
         return hashlib.sha256(password.encode()).digest()
 
-    def verify(self, password: str, known: bytes | None, *, is_stranger: bool) -> bool:
-        return known == self.hash(password, is_stranger=is_stranger)
+    def verify(self, password: str, known: bytes | None, *, asker: Asker) -> bool:
+        return known == self.hash(password, asker=asker)
 
     def outdated(self, known: bytes) -> bool:
         return False
