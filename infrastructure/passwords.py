@@ -24,7 +24,7 @@ STRENGTHS: Final = {
 AT_ONCE: Final = 2
 WAITING_MOST: Final = 32
 FOR_USERS: Final = 8  # places in the queue that strangers do not take
-OF_ONE: Final = 12  # places in the queue of one account, or of the strangers of one network: an institute may be behind it
+OF_ONE: Final = 16  # places in the queue of one account, or of the strangers of one network: an institute may be behind it
 PATIENCE: Final = 5.0  # seconds in the queue
 BYTES_MOST: Final = 1024
 

@@ -153,7 +153,7 @@ def test_nobody_takes_the_whole_queue_alone(is_stranger):
     one, _ = callers(queue, AT_ONCE + OF_ONE + 3, let_go=let_go, is_stranger=is_stranger, name="one")
     while sum(call.done() for call in one) < 3:
         time.sleep(0.01)
-    others, _ = callers(queue, OF_ONE, let_go=let_go, is_stranger=is_stranger, name="another")
+    others, _ = callers(queue, FOR_USERS, let_go=let_go, is_stranger=is_stranger, name="another")
     let_go.set()
     assert sum(call.exception() is None for call in one) == AT_ONCE + OF_ONE
     assert all(call.exception() is None for call in others)
