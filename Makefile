@@ -9,7 +9,7 @@ define make_environment
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(2)
 endef
 
-.PHONY: help setup demo test test-fast test-pythons test-release encodings simulate chaos overload sweep bench gates train evaluate lock
+.PHONY: help setup demo test test-fast test-pythons test-release encodings simulate chaos overload limits sweep bench gates train evaluate lock
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -31,7 +31,7 @@ gates: setup  ## Lint, types, dependency rule
 	$(BIN)/lint-imports
 
 test: gates  ## All gates, and all tests but the long ones and those of the release
-	$(BIN)/pytest --ignore tests/release --ignore tests/system/test_overload.py -m "not long" -n 2 --dist loadfile
+	$(BIN)/pytest --ignore tests/release --ignore tests/system/test_overload.py -m "not long" -n 3 --dist loadfile  # most of them wait more than they work
 	$(BIN)/pytest tests/system/test_overload.py  # alone: it measures how the whole machine is used
 
 # What depends on the version of Python: the language, drivers and C extensions, processes and event loops, private names of Faust, and
@@ -68,7 +68,10 @@ KILLS ?= 100
 chaos: setup  ## Break the real processes KILLS times while clients work; goes on where it was interrupted; writes docs/reliability.md
 	@$(BIN)/python -m tests.chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(if $(STATE),--state $(STATE))
 
-overload: setup  ## Four times what the API can take, for 60 s; slow clients; SIGTERM under load
+limits: setup  ## Write the table of limits in docs/api.md from the settings
+	@$(BIN)/python -m scripts.limits
+
+overload: setup  ## Four times what the API can take, for 60 s; strangers at each limit; slow clients; SIGTERM under load
 	@$(BIN)/python -m tests.overload
 
 sweep: setup  ## Compare the images in FOLDER with other decoders; CSV=file and PICTURES=folder keep the details

@@ -109,7 +109,7 @@ class Users(Controller):
             expected=call.expected,
             passwords=services.passwords,
             tokens=services.refresh_tokens,
-            limits=services.limits,
+            attempts=services.attempts,
         )
         call.identities.forget(user_id)
         account = await asyncio.to_thread(accounts.loaded, services.log, user_id)
@@ -135,4 +135,5 @@ class Users(Controller):
             current=data.current_password,
             signed_in_for=(now() - since).total_seconds() if since else float("inf"),
             keep=call.identity.session_id,
+            network=call.network,
         )

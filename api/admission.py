@@ -1,9 +1,14 @@
-"""Admission control: many requests at once for a moment, fewer while a crowd stays, so that whoever is let in is answered soon."""
+"""Admission control: many requests at once for a moment, fewer while a crowd stays, so that whoever is let in is answered soon.
 
+A part of the room is kept for users: strangers can fill the rest, and no more.
+"""
+
+from collections.abc import Callable
 from typing import Final
 
 AT_ONCE = 96  # requests worked on; more are told to come back. Those that wait for their client are not among them
 CROWDED = 32  # as many do as much work in a second, and each waits a third as long
+FOR_USERS: Final = 3  # every third place
 STAYS: Final = 0.25  # seconds for which requests were turned away until it is a crowd that stays
 GONE: Final = 0.5  # seconds without one turned away until it is gone
 THIN: Final = 30.0  # seconds until it is tried again whether so many are too many: now they may come one after the other
@@ -21,12 +26,13 @@ class Admission:
         self._first = self._last = NEVER  # when one of the crowd was turned away
         self._thinned = NEVER  # when the crowd was found to stay
 
-    def admits(self, now: float) -> bool:
-        """Whether the last one counted may be worked on; `now` in seconds, on any clock."""
+    def admits(self, now: float, *, is_user: Callable[[], bool]) -> bool:
+        """Whether the last one counted may be worked on; `now` in seconds, on any clock. `is_user` is asked where only users have room."""
         gone = now - self._last > GONE
         thin = not gone and now - self._thinned < THIN
-        if self.count <= (CROWDED if thin else AT_ONCE):
-            return True
+        most = CROWDED if thin else AT_ONCE
+        if self.count <= most:
+            return self.count <= most - most // FOR_USERS or is_user()
         if gone:
             self._first, self._thinned = now, NEVER
         if not thin and now - self._first > STAYS:

@@ -12,7 +12,7 @@ from litestar.middleware import DefineMiddleware
 
 from api import docs
 from api.admission import Admission
-from api.auth import Authentication
+from api.auth import Authentication, is_users
 from api.bodies import Bodies
 from api.calls import Call
 from api.edge import Edge
@@ -55,11 +55,19 @@ def create_app(services: Services) -> Edge:
             "waits": Provide(lambda: waits, sync_to_thread=False),
             "watching": Provide(lambda: watching, sync_to_thread=False),
         },
-        middleware=[DefineMiddleware(Authentication, services=services, identities=identities), DefineMiddleware(Bodies)],
+        middleware=[DefineMiddleware(Authentication, services=services, identities=identities), DefineMiddleware(Bodies, options=options)],
         exception_handlers=HANDLERS,
         lifespan=[lifespan],
         openapi_config=None,
         logging_config=None,  # the process has its own
         request_max_body_size=None,
     )
-    return Edge(app, options, services.observed, lifespan=app.lifespan, admission=admission, drain=waits.close)
+    return Edge(
+        app,
+        options,
+        services.observed,
+        lifespan=app.lifespan,
+        admission=admission,
+        is_users=lambda scope: is_users(scope, services),
+        drain=waits.close,
+    )

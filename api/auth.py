@@ -1,7 +1,7 @@
 """Who calls: every route asks, unless it says `opt=OPEN`. A service gets no further than to routes that name one of its scopes."""
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from litestar.connection import ASGIConnection
 from litestar.middleware.authentication import AbstractAuthenticationMiddleware, AuthenticationResult
@@ -11,9 +11,11 @@ from api.calls import now
 from application.context import Services
 from application.identity import Identities
 from domain.access import Actor, Scope
-from domain.errors import Forbidden, NotAuthenticated
+from domain.errors import DomainError, Forbidden, NotAuthenticated
 
 OPEN = {"exclude_from_auth": True}
+SIGNED_ADDRESSES: Final = "/api/blobs/"
+RECOGNISED: Final = "bioscope.recognised"  # an ASGI extension of `infrastructure.http_connections`
 
 
 def for_services(scope: Scope) -> dict[str, Any]:
@@ -38,7 +40,29 @@ class Authentication(AbstractAuthenticationMiddleware):
             identity = await asyncio.to_thread(self._identities.identified, claims)
         if identity.actor.kind == "service":
             require_scope(identity.actor, connection.route_handler.opt.get("scope"))
+        recognised(connection.scope)
         return AuthenticationResult(user=identity.actor, auth=identity)
+
+
+def is_users(scope: Any, services: Services) -> bool:
+    """Whether a request carries a token or a signed address that we gave out, and that has not expired; what it may do is asked later."""
+    header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    try:
+        if (token := bearer(header.decode("latin-1"))) is not None:
+            services.access_tokens.verify(token, at=now())
+            return True
+        if scope["path"].startswith(SIGNED_ADDRESSES):
+            services.signed(scope["path"].removeprefix(SIGNED_ADDRESSES))
+            return True
+    except DomainError:
+        return False
+    return False
+
+
+def recognised(scope: Any) -> None:
+    """Tell the HTTP server that this connection is a user's: those of anonymous clients give way first."""
+    if (tell := (scope.get("extensions") or {}).get(RECOGNISED)) is not None:
+        tell()
 
 
 def bearer(header: str | None) -> str | None:

@@ -13,12 +13,14 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from api.auth import OPEN
+from api.auth import OPEN, recognised
 from api.calls import Call, now
 from api.problems import MEDIA_TYPE, Problem, problem
-from application.downloads import SignedBlob
+from application.downloads import LocalAddress, SignedBlob
 from application.ports import Blobs
-from domain.errors import NotFound
+from domain.access import Actor, Scope
+from domain.errors import Forbidden, NotAuthenticated, NotFound
+from projections import images as reading
 
 PIECE = 256 * 1024  # bytes that are read at once
 FOR_ALL_ORIGINS = {"Cross-Origin-Resource-Policy": "cross-origin"}
@@ -48,9 +50,11 @@ class Opened(NamedTuple):
 async def blob(call: NamedDependency[Call], token: FromPath[str]) -> Response[bytes] | Response[Problem] | Stream:
     """What a preview or download address leads to. Takes `Range` (one), `If-Range` and `If-None-Match`.
 
-    Browsers may keep the answer for as long as the address works.
+    It gives nothing any more when the image is deleted, the share withdrawn or the session ended. Browsers may keep what they loaded until
+    the end of the address.
     """
-    signed = call.services.signed(token)
+    signed = await _permitted(call, token)
+    recognised(call.request.scope)
     headers = call.request.headers
     opened = await asyncio.to_thread(_opened, call.services.blobs, signed.name, headers.get("range"), headers.get("if-range"))
     caching = {"ETag": opened.tag, "Cache-Control": signed.cache_control(now().timestamp())} | FOR_ALL_ORIGINS
@@ -66,6 +70,26 @@ async def blob(call: NamedDependency[Call], token: FromPath[str]) -> Response[by
         opened.file.close()
         return Response(opened.first, status_code=status, headers=about)
     return Stream(_pieces(opened.file, opened.first, part), status_code=status, headers=about)
+
+
+async def _permitted(call: Call, token: str) -> SignedBlob:
+    """What an address gives to whom it was given. Raises Forbidden where it has ended, NotFound where its holder may not see the image."""
+    address = call.services.signed(token)
+    image = await reading.get(call.services.reads, await _holder(call, address), address.image_id)
+    return address.blob(sha256=image.sha256, filename=image.filename, media_type=image.media_type)
+
+
+async def _holder(call: Call, address: LocalAddress) -> Actor:
+    """Raises Forbidden where the session has ended; a service's address ends with its token. Unavailable."""
+    if address.is_service:
+        return Actor(id=address.holder_id, kind="service", scopes=frozenset({Scope.IMAGES_READ}))
+    identities = call.identities
+    try:
+        if (known := identities.remembered_in(address.holder_id)) is None:
+            known = await asyncio.to_thread(identities.signed_in, address.holder_id)
+    except NotAuthenticated:
+        raise Forbidden("This address has ended with its session; ask for a new one") from None
+    return known.actor
 
 
 def is_known(tag: str, if_none_match: str) -> bool:

@@ -1,18 +1,36 @@
-"""Bodies looked at before anything parses them: the right type, not too large, not too deep, text that Postgres can hold."""
+"""Bodies looked at before anything parses them: the right type, not too large, not too deep, text that Postgres can hold.
 
-from typing import Any
+Where no token is asked for, anybody can send a body: it must be small, come soon, and not be one of many unfinished ones of its address.
+"""
+
+import asyncio
+import re
+from array import array
+from itertools import accumulate
+from typing import Any, Final
 
 import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from api.problems import BodyTooLarge, UnsupportedMediaType
-from domain.errors import DomainError
+from api.pace import expire
+from api.peers import peer_of
+from api.problems import BodyTooLarge, TooSlow, UnsupportedMediaType
+from application.context import Options
+from application.places import Places, network_of
+from domain.errors import DomainError, TooMany
 
 FORM = "application/x-www-form-urlencoded"
 JSON_MOST = 1024**2
 FORM_MOST = 64 * 1024
 DEPTH_MOST = 64
+UTF_8: Final = frozenset({b"", b"utf-8", b"utf8"})
+
+CHARSET: Final = re.compile(rb";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
+ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # an even number of backslashes before it are characters of their own
+TEXT: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed numbers: one deeper, one less deep
 
 
 class Malformed(DomainError):
@@ -24,20 +42,39 @@ class Malformed(DomainError):
 class Bodies:
     """Middleware: a route takes JSON unless its `opt` says `body="form"` or `body="stream"` (then it reads for itself)."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, options: Options) -> None:
+        self._app, self._options = app, options
+        self._unfinished = Places(total=options.anonymous_bodies, each=options.anonymous_bodies_per_address)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = scope["route_handler"].opt.get("body", "json") if scope["type"] == ScopeType.HTTP else "stream"
+        opt = scope["route_handler"].opt
+        kind = opt.get("body", "json") if scope["type"] == ScopeType.HTTP else "stream"
         if kind == "stream" or scope.get("method") in {"GET", "OPTIONS"}:
             await self._app(scope, receive, send)
             return
-        body = await whole(receive, most=JSON_MOST if kind == "json" else FORM_MOST)
+        most = JSON_MOST if kind == "json" else FORM_MOST
+        body = await (self._anonymous(scope, receive, most) if opt.get("exclude_from_auth") else whole(receive, most=most))
         if body and kind == "json":
-            check_json(media_type_of(scope), body)
+            check_json(content_type_of(scope), body)
         if kind == "form" and media_type_of(scope) != FORM:
             raise UnsupportedMediaType(f"Send the body as {FORM}")
         await self._app(scope, replayed(body, receive), send)
+
+    async def _anonymous(self, scope: Scope, receive: Receive, most: int) -> bytes:
+        """Raises BodyTooLarge, TooSlow, and TooMany where newer ones of the same address took its place."""
+        place = None
+        try:
+            async with asyncio.timeout(self._options.anonymous_body_seconds) as limit:
+                address = network_of(peer_of(scope, self._options.trusted_proxies))
+                place = self._unfinished.take(address, lambda: expire(limit))
+                return await whole(receive, most=min(most, self._options.anonymous_body_max_bytes))
+        except TimeoutError:
+            if place is not None and place.is_lost:
+                raise TooMany("Too many unfinished requests come from this address", retry_after=1) from None
+            raise TooSlow(f"The body did not arrive within {self._options.anonymous_body_seconds:g} seconds; send it again") from None
+        finally:
+            if place is not None:
+                place.leave()
 
 
 async def whole(receive: Receive, *, most: int) -> bytes:
@@ -70,32 +107,34 @@ def replayed(body: bytes, receive: Receive) -> Receive:
     return again
 
 
+def content_type_of(scope: Any) -> bytes:
+    return next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+
+
 def media_type_of(scope: Any) -> str:
-    found = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-    return str(found.split(b";")[0].strip().lower().decode("latin-1"))
+    return _media_type(content_type_of(scope))
 
 
-def check_json(media_type: str, body: bytes) -> None:
-    """Raises UnsupportedMediaType, Malformed."""
-    if media_type != "application/json":
-        raise UnsupportedMediaType("Send the body as application/json")
+def check_json(content_type: bytes, body: bytes) -> None:
+    """Raises UnsupportedMediaType, Malformed. Works at the speed of the decoder: no loop of ours goes over characters or values."""
+    charset = CHARSET.search(content_type)
+    if _media_type(content_type) != "application/json" or (charset and charset[1].lower() not in UTF_8):
+        raise UnsupportedMediaType("Send the body as application/json in UTF-8")
     try:
-        found = msgspec.json.decode(body)
+        msgspec.json.decode(body)  # refuses lone surrogates, and NUL unless it is escaped
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Malformed("The body is not valid JSON in UTF-8") from None
-    _check(found)
-
-
-def _check(found: object, depth: int = 0) -> None:
-    if depth > DEPTH_MOST:
+    if b"\\u0000" in body and ESCAPED_NUL.search(body):
+        raise Malformed("Text must not contain NUL")
+    if body.count(b"[") + body.count(b"{") > DEPTH_MOST and _depth(body) > DEPTH_MOST:
         raise Malformed(f"The JSON is nested more than {DEPTH_MOST} deep")
-    match found:
-        case str() if "\0" in found or any("\ud800" <= sign <= "\udfff" for sign in found):
-            raise Malformed("Text must not contain NUL or lone surrogates")
-        case dict():
-            for name, value in found.items():
-                _check(name)
-                _check(value, depth + 1)
-        case list():
-            for value in found:
-                _check(value, depth + 1)
+
+
+def _media_type(content_type: bytes) -> str:
+    return content_type.split(b";")[0].strip().lower().decode("latin-1")
+
+
+def _depth(body: bytes) -> int:
+    """How deep valid JSON is nested."""
+    brackets = TEXT.sub(b"", body).translate(STEPS, NO_BRACKETS)
+    return max(accumulate(array("b", brackets)), default=0)

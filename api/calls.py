@@ -13,10 +13,11 @@ import msgspec
 from litestar import Request, Response
 from litestar.params import QueryParameter
 
-from api.peers import address_of
+from api.peers import peer_of
 from application.changes import Done, once
 from application.context import Services
 from application.identity import Identities, Identity
+from application.places import network_of
 from application.ports import Command
 from domain.access import Actor
 from domain.errors import Invalid, Unavailable
@@ -52,10 +53,13 @@ class Call:
 
     @property
     def address(self) -> str:
-        """Whom it comes from, for limits and for the record."""
-        peer = self.request.client.host if self.request.client else ""
-        forwarded = ",".join(self.request.headers.getall("x-forwarded-for", []))
-        return address_of(peer, forwarded, self.services.options.trusted_proxies)
+        """Whom it comes from, for the record."""
+        return peer_of(self.request.scope, self.services.options.trusted_proxies)
+
+    @property
+    def network(self) -> str:
+        """What limits count as one address."""
+        return network_of(self.address)
 
     @property
     def path(self) -> str:

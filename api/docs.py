@@ -7,7 +7,8 @@ from functools import cache
 from importlib.metadata import version as installed
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from threading import Lock
+from typing import Any, Final, NamedTuple, ParamSpec
 
 import msgspec
 from litestar import Litestar, Response, get
@@ -25,6 +26,8 @@ from application import schemas
 from domain.errors import NotFound
 from domain.values import MAX_PATH_LENGTH
 
+P = ParamSpec("P")
+MAKING: Final = Lock()
 DESCRIPTION: Final = """\
 Upload micrographs, run models over an image or a whole dataset, watch the results arrive, and prove years later what was seen.
 
@@ -291,12 +294,18 @@ def _address(name: str) -> str:
 
 @get("/api/openapi.json", opt=OPEN, include_in_schema=False)
 async def openapi(call: NamedDependency[Call]) -> Response[bytes]:
-    return Response(await asyncio.to_thread(_openapi, call.services.options.base_path), media_type="application/json")
+    return Response(await asyncio.to_thread(_made_once, _openapi, call.services.options.base_path), media_type="application/json")
 
 
 @get("/api/asyncapi.json", opt=OPEN, include_in_schema=False)
 async def asyncapi() -> Response[bytes]:
-    return Response(await asyncio.to_thread(_asyncapi), media_type="application/json")
+    return Response(await asyncio.to_thread(_made_once, _asyncapi), media_type="application/json")
+
+
+def _made_once(document: Callable[P, bytes], *given: P.args, **more: P.kwargs) -> bytes:
+    """Many who ask at once, after a start, wait for the first: each would take a second of the processor."""
+    with MAKING:
+        return document(*given, **more)
 
 
 @cache

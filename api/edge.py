@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Awaitable, Callable, Container, Iterable
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ import msgspec
 import structlog
 
 from api.admission import Admission
+from api.hosts import REFUSED, Hosts, is_under
 from api.pace import Message, Pace, Receive
 from api.problems import MEDIA_TYPE, problem
 from application.context import Options
@@ -23,7 +25,6 @@ Headers = list[tuple[bytes, bytes]]
 QUERY_MOST = 8192  # bytes
 HEADERS_MOST = 32_768  # bytes
 PREFLIGHT_AGE = b"600"
-PORT_OF_HOST = re.compile(rb":[0-9]*$")
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 KNOWN_METHODS = frozenset(METHODS.decode().split(", "))
@@ -38,14 +39,14 @@ SECURE: tuple[tuple[bytes, bytes], ...] = (
     (b"server", b"bioscope"),  # or the HTTP server would name itself
 )
 HSTS = (b"strict-transport-security", b"max-age=31536000")
-PROBED = "/health/"  # by whoever keeps us running, who asks by address
-QUIET = ("/health", "/api/health", "/metrics")
+QUIET = ("/health", "/api/health", "/metrics")  # always answered: they do not count among the requests at once
 
 Observed = Callable[[str, str, int, float], None]
 
 
 class Edge:
-    """Around the whole application. `observed(method, route, status, seconds)` is called for every request.
+    """Around the whole application. `observed(method, route, status, seconds)` is called for every request; `is_users(scope)` says
+    whether it carries a credential that we gave out.
 
     Call `drain` when no new connection is accepted: requests that wait for something are then answered at once.
     """
@@ -58,24 +59,43 @@ class Edge:
         *,
         lifespan: Callable[[], Any],
         admission: Admission,
+        is_users: Callable[[Any], bool],
         drain: Callable[[], None],
     ) -> None:
         self._app, self._options, self._observed, self.lifespan, self.drain = app, options, observed, lifespan, drain
-        self._hosts = {host.lower() for host in options.allowed_hosts}
+        self._hosts = Hosts(options)
         self._secure = (*SECURE, HSTS) if options.secure_cookies else SECURE
-        self._admission = admission
+        self._admission, self._uncounted, self._is_users = admission, Admission(), is_users
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._open(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request = _Request(scope, self._options.cors_origins)
-        self._admission.count += 1
+        counted = self._uncounted if request.is_quiet else self._admission
+        counted.count += 1
         try:
             await self._handle(request, receive, self._dressed(request, send))
         finally:
-            self._admission.count -= 1
+            counted.count -= 1
             self._tell(request)
+
+    async def _open(self, scope: Any, receive: Receive, send: Send) -> None:
+        """A WebSocket: what is refused is told before the handshake, to whoever can read that."""
+        request = _Request({**scope, "method": "GET"}, self._options.cors_origins)
+        if (refusal := self._refusal_of_headers(request)) is None:
+            await self._app(scope, receive, send)
+            return
+        request.status = refusal[0]
+        await receive()
+        if "websocket.http.response" in (scope.get("extensions") or {}):
+            await _say(send, *refusal, request.id, kind="websocket.http.response")
+        else:
+            await send({"type": "websocket.close", "code": 1008, "reason": refusal[1]})
+        self._tell(request)
 
     async def _handle(self, request: "_Request", receive: Receive, send: Send) -> None:
         if (refusal := self._refusal(request)) is not None:
@@ -85,7 +105,7 @@ class Edge:
             await send({"type": "http.response.start", "status": 204, "headers": self._preflight(request)})
             await send({"type": "http.response.body", "body": b""})
             return
-        body = Pace(receive, self._admission)
+        body = Pace(receive, self._uncounted if request.is_quiet else self._admission)
         try:
             await self._app(request.scope, body.received, send)
         except Exception:
@@ -95,23 +115,28 @@ class Edge:
             body.end()
 
     def _refusal(self, request: "_Request") -> tuple[int, str] | None:
-        headers = request.headers
-        if not request.path.startswith(QUIET) and not self._admission.admits(request.began):
+        if (refusal := self._refusal_of_headers(request)) is not None:
+            return refusal
+        if not self._admits(request):
             request.turned_away = True
             return 503, "Too many requests at once; try again in a second"
-        if not self._is_served(request):
-            return 421, "This host name is not served here"
+        if request.headers.get(b"content-encoding", b"identity") != b"identity":
+            return 415, "Send the body without Content-Encoding"
+        return None
+
+    def _admits(self, request: "_Request") -> bool:
+        """A preflight carries no token, and costs nothing: users' browsers send it ahead of their requests."""
+        is_user = partial(self._is_users, request.scope)
+        return request.is_quiet or request.is_preflight or self._admission.admits(request.began, is_user=is_user)
+
+    def _refusal_of_headers(self, request: "_Request") -> tuple[int, str] | None:
+        if not self._hosts.serve(request.path, request.scope["headers"]):
+            return 421, REFUSED
         if len(request.scope.get("query_string", b"")) > QUERY_MOST:
             return 414, f"The query is longer than {QUERY_MOST} bytes"
         if sum(len(name) + len(value) for name, value in request.scope["headers"]) > HEADERS_MOST:
             return 431, f"The headers are longer than {HEADERS_MOST} bytes"
-        if headers.get(b"content-encoding", b"identity") != b"identity":
-            return 415, "Send the body without Content-Encoding"
         return None
-
-    def _is_served(self, request: "_Request") -> bool:
-        host = PORT_OF_HOST.sub(b"", request.headers.get(b"host", b"")).decode("latin-1").lower()
-        return not self._hosts or host in self._hosts or request.path.startswith(PROBED)
 
     def _preflight(self, request: "_Request") -> Headers:
         if request.origin is None:
@@ -146,6 +171,8 @@ class Edge:
         kept.append((b"x-request-id", request.id.encode()))
         if self._options.cors_origins:
             kept.append((b"vary", b"Origin"))
+        if request.status == 408:
+            kept.append((b"connection", b"close"))  # the rest of the body is not waited for
         if request.origin is not None:
             kept += [(b"access-control-allow-origin", request.origin), (b"access-control-expose-headers", SHOWN)]
         return kept
@@ -157,7 +184,7 @@ class Edge:
         self._observed(method, route, request.status, seconds)
         if request.turned_away:
             return  # it is counted; a line for each would cost more than to say no
-        if request.status >= 500 or not request.path.startswith(QUIET):
+        if request.status >= 500 or not request.is_quiet:
             user = getattr(request.scope.get("user"), "id", None)
             said = {"method": method, "route": route, "status": request.status, "ms": round(seconds * 1000, 1)}
             log.info("request", **said, request_id=request.id, user=str(user) if user else None)
@@ -183,6 +210,10 @@ class _Request:
         self.scope["state"] = {**scope.get("state", {}), "request_id": self.id}
 
     @property
+    def is_quiet(self) -> bool:
+        return is_under(self.path, QUIET)
+
+    @property
     def is_preflight(self) -> bool:
         return self.method == "OPTIONS" and b"access-control-request-method" in self.headers
 
@@ -191,10 +222,10 @@ class _Request:
             await say()
 
 
-async def _say(send: Send, status: int, detail: str, request_id: str) -> None:
+async def _say(send: Send, status: int, detail: str, request_id: str, *, kind: str = "http.response") -> None:
     body = msgspec.json.encode(problem(status, detail, request_id=request_id))
     headers: Headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
     if status == 503:
         headers.append((b"retry-after", b"1"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": f"{kind}.start", "status": status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": body})

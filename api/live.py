@@ -8,10 +8,11 @@ is the ordinary case, nothing is queued, and a session takes no more memory than
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import Annotated, Any, Final
+from functools import partial
+from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -22,10 +23,14 @@ from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketException
 from msgspec import Meta
 
-from api.auth import OPEN, require_scope
+from api.auth import OPEN, recognised, require_scope
 from api.calls import now
+from api.pace import expire
+from api.peers import peer_of
+from api.row_budgets import RowBudgets
 from application.context import Claims, Options, Services
 from application.identity import Identities
+from application.places import Place, Places, network_of
 from domain.access import Actor, Scope
 from domain.errors import Forbidden, NotAuthenticated, Unavailable
 from projections import activity, checkpoints, classifications
@@ -34,11 +39,8 @@ log = structlog.get_logger()
 
 MALFORMED, UNKNOWN, FORBIDDEN, TOO_SLOW, TOO_MANY, OUR_FAULT = 4400, 4401, 4403, 4408, 4429, 1011
 
-FRAME_MOST: Final = 64 * 1024  # bytes
 MESSAGES_MOST: Final = 20  # in a second
 DATASETS_MOST: Final = 100
-WATCHERS_MOST: Final = 1000  # in this process
-WATCHERS_EACH: Final = 100  # of one account
 SAY_WHO_WITHIN: Final = 5.0  # seconds
 TAKEN_WITHIN: Final = 10.0  # seconds that a message may wait for the client to take it
 LOOK_ANYWAY: Final = 1.0  # seconds, should news have been lost
@@ -125,39 +127,71 @@ class Ended(Exception):
         self.code, self.reason = code, reason
 
 
+class Page(NamedTuple):
+    """The next events to tell, with the progress of the jobs that they are of."""
+
+    feed: activity.Feed
+    progress: Mapping[UUID, classifications.Progress]
+
+    @property
+    def visited(self) -> int:
+        return self.feed.visited + len(self.progress)
+
+
 class Left(Exception):
     """The client went away."""
 
 
 # ---- everybody who watches ---------------------------------------------------------------------------------------------------------
 class Watching:
-    """All sockets of this process, counted."""
+    """All sockets of this process, counted: those of users apart from those of clients that have not said who they are yet."""
 
     def __init__(self, services: Services, identities: Identities) -> None:
-        self.services, self.identities = services, identities
+        self.services, self.identities, self.options = services, identities, services.options
         self.each: Counter[UUID] = Counter()
-        self._count = 0
-        self._origins = origins_of(services.options)
+        self._anonymous = Places(total=self.options.anonymous_websockets, each=self.options.anonymous_websockets_per_address)
+        self.budgets = RowBudgets(services.options.live_rows_per_second)
+        self._origins = origins_of(self.options)
 
     async def watch(self, socket: WebSocket[Any, Any, Any]) -> None:
         """Until it closes. A refusal is told after the handshake: browsers cannot see one before."""
         await socket.accept()
-        self._count += 1
         watch, began = Watch(socket, self), time.monotonic()
-        try:
-            ended = await self._refused(socket) or await watch.run()
-        finally:
-            self._count -= 1
+        ended = self._refused(socket) or await watch.run()
         if ended is not None:
             with suppress(TimeoutError, RuntimeError, WebSocketException):
                 await asyncio.wait_for(socket.close(ended.code, ended.reason), 1.0)
         log.info("watched", **watch.told, code=ended.code if ended else None, seconds=round(time.monotonic() - began, 1))
 
-    async def _refused(self, socket: WebSocket[Any, Any, Any]) -> Ended | None:
+    def _refused(self, socket: WebSocket[Any, Any, Any]) -> Ended | None:
         origin = socket.headers.get("origin")
         if origin is not None and origin not in self._origins:
             return Ended(FORBIDDEN, "this origin may not watch")
-        return Ended(TOO_MANY, "too many watch already") if self._count > WATCHERS_MOST else None
+        return None
+
+    @contextmanager
+    def anonymous(self, socket: WebSocket[Any, Any, Any], limit: asyncio.Timeout) -> Iterator[Place]:
+        """Room for a client until it has said who it is. `limit` ends where newer ones of its address need the room."""
+        address = network_of(peer_of(socket.scope, self.options.trusted_proxies))
+        place = self._anonymous.take(address, lambda: expire(limit))
+        try:
+            yield place
+        finally:
+            place.leave()
+
+    @contextmanager
+    def counted(self, account: UUID) -> Iterator[None]:
+        """Raises Ended when there are as many sockets as there may be."""
+        if self.each[account] >= self.options.websockets_per_account:
+            raise Ended(TOO_MANY, f"one account may watch {self.options.websockets_per_account} times at once")
+        if self.each.total() >= self.options.websockets:
+            raise Ended(TOO_MANY, "too many watch already")
+        self.each[account] += 1
+        try:
+            yield
+        finally:
+            self.each[account] -= 1
+            self.each += Counter()  # forgets those at zero
 
 
 @websocket("/api/ws", opt=OPEN)
@@ -211,26 +245,22 @@ class Watch:
         return None
 
     async def _greet(self) -> None:
+        place = None
         try:
-            async with asyncio.timeout(SAY_WHO_WITHIN):
-                said = await self._next()
+            async with asyncio.timeout(SAY_WHO_WITHIN) as limit:
+                with self._watching.anonymous(self._socket, limit) as place:
+                    said = await self._next(most=self._watching.options.anonymous_body_max_bytes)
         except TimeoutError:
+            if place is not None and place.is_lost:
+                raise Ended(TOO_MANY, "too many sockets of this address have not said who they are") from None
             raise Ended(UNKNOWN, "say who you are within 5 seconds") from None
         if not isinstance(said, Auth):
             raise Ended(UNKNOWN, "say who you are first")
         await self._believe(said.token)
 
     async def _serve(self) -> None:
-        actor = self._known
-        each = self._watching.each
-        if each[actor.id] >= WATCHERS_EACH:
-            raise Ended(TOO_MANY, f"one account may watch {WATCHERS_EACH} times at once")
-        each[actor.id] += 1
-        try:
+        with self._watching.counted(self._known.id):
             await until_one_ends(self._listen(), self._tell(), self._ring(), self._look_who(), self._keep_alive())
-        finally:
-            each[actor.id] -= 1
-            each += Counter()  # forgets those at zero
 
     @property
     def _known(self) -> Actor:
@@ -254,6 +284,7 @@ class Watch:
             raise Ended(UNKNOWN, "this token is somebody else's")
         self._claims, self._actor = claims, identity.actor
         self.told["user"] = str(identity.actor.id)
+        recognised(self._socket.scope)
         await self._say(Authenticated(user=identity.actor.id, expires_at=claims.expires_at))
 
     async def _look_who(self) -> None:
@@ -275,7 +306,7 @@ class Watch:
     # ---- what it says ----
     async def _listen(self) -> None:
         while True:
-            match await self._next():
+            match await self._next(most=self._watching.options.websocket_max_bytes):
                 case Auth(token=token):
                     await self._believe(token)
                 case Subscribe() as said:
@@ -286,16 +317,18 @@ class Watch:
                     pass
 
     async def _subscribe(self, said: Subscribe) -> None:
-        after = said.after
-        if after is None:
-            try:
-                after = await checkpoints.position(self._services.reads)
-            except Unavailable:
-                after = self._services.visible.position
+        after = await self._now() if said.after is None else said.after
         self._wanted = Wanted(after, said.datasets)
         self._bell.set()
 
-    async def _next(self) -> Auth | Subscribe | Ping | Pong:
+    async def _now(self) -> int:
+        """The position that the read models have reached, or a little before it: then somewhat more is told, and nothing is lost."""
+        if self._watching.budgets.try_query(self._known.id):
+            with suppress(Unavailable):
+                return await checkpoints.position(self._services.live_reads)
+        return self._services.visible.position
+
+    async def _next(self, *, most: int) -> Auth | Subscribe | Ping | Pong:
         message: Any = await self._socket.receive()
         if message["type"] != "websocket.receive":
             raise Left
@@ -304,8 +337,8 @@ class Watch:
             raise Ended(TOO_MANY, f"more than {MESSAGES_MOST} messages in a second")
         self._heard.append(at)
         text = message.get("text")
-        if not isinstance(text, str) or len(text.encode(errors="replace")) > FRAME_MOST:
-            raise Ended(MALFORMED, "messages are text of at most 64 KiB")
+        if not isinstance(text, str) or len(text.encode(errors="replace")) > most:
+            raise Ended(MALFORMED, f"messages are text of at most {most} bytes")
         try:
             said: Auth | Subscribe | Ping | Pong = HEARD.decode(text)
         except (msgspec.MsgspecError, UnicodeError):
@@ -335,22 +368,30 @@ class Watch:
         """Everything up to now, a page at a time; another subscription takes its place at once."""
         news, more = wanted.fresh, True
         while more and wanted is self._wanted:
-            feed = await activity.after(self._services.reads, self._known, position=wanted.position, limit=PAGE)
-            chosen = [one for one in feed.items if wanted.datasets is None or one.dataset in wanted.datasets]
-            await self._say_all(chosen)
+            page = await self._watching.budgets.read(self._known.id, partial(self._next_page, wanted))
+            if wanted is not self._wanted:
+                return
+            await self._say_all(page)
+            feed = page.feed
             wanted.position, more = feed.position, feed.more
-            news = news or bool(chosen)
+            news = news or bool(feed.items)
         if news and wanted is self._wanted:
             wanted.fresh = False
             await self._say(CaughtUp(position=wanted.position))
 
-    async def _say_all(self, chosen: Sequence[activity.Activity]) -> None:
-        jobs = {job for one in chosen if (job := activity.job_of(one)) is not None}
-        told = await classifications.progress(self._services.reads, self._known, jobs) if jobs else {}
-        for one in chosen:
+    async def _next_page(self, wanted: Wanted) -> Page:
+        """With the access and the position of the moment at which it is read."""
+        services, position, datasets = self._services, wanted.position, wanted.datasets
+        head = services.visible.position
+        feed = await activity.after(services.live_reads, self._known, position=position, limit=PAGE, datasets=datasets, head=head)
+        jobs = {job for one in feed.items if (job := activity.job_of(one)) is not None}
+        return Page(feed, await classifications.progress(services.live_reads, self._known, jobs) if jobs else {})
+
+    async def _say_all(self, page: Page) -> None:
+        for one in page.feed.items:
             job = activity.job_of(one)
-            await self._say(happened(one, told.get(job) if job else None))
-        self.told["events"] += len(chosen)  # type: ignore[operator]
+            await self._say(happened(one, page.progress.get(job) if job else None))
+        self.told["events"] += len(page.feed.items)  # type: ignore[operator]
 
     async def _keep_alive(self) -> None:
         while True:

@@ -76,3 +76,9 @@ class Pace:
 
 def _too_slow() -> TooSlow:
     return TooSlow("The body did not arrive in time; send it again")
+
+
+def expire(limit: asyncio.Timeout) -> None:
+    """End what it limits at once."""
+    if not limit.expired():
+        limit.reschedule(asyncio.get_running_loop().time())

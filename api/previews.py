@@ -2,7 +2,6 @@
 
 import asyncio
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -12,9 +11,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from api.auth import for_services
-from api.calls import Call
+from api.calls import Call, now
 from api.waiting import WaitSlots
 from application import derivatives
+from application.downloads import blob_of
 from application.ports import Blobs
 from domain.access import Scope
 from domain.errors import NotFound
@@ -34,8 +34,9 @@ Seconds = Annotated[int, QueryParameter(ge=60, le=604_800)]
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """`url` needs no header. It works for at least `expires_in` seconds, and repeated requests get the same one for a while, so that
-    browsers can cache what it leads to. `filename` is the image's."""
+    """`url` needs no header. It works for at least `expires_in` seconds, unless the image is deleted, the share withdrawn or the session
+    ended before (not on S3). Repeated requests of a session get the same one for a while, so that browsers can cache what it leads to.
+    `filename` is the image's."""
 
     url: str
     expires_in: int
@@ -131,13 +132,19 @@ def _no_picture(row: Image) -> NotFound:
 
 
 async def _address(call: Call, row: Image, name: str, expires_in: int, *, inline: bool = True, internal: bool = False) -> Address:
-    blobs, is_derived = call.services.blobs, name != row.sha256
+    blobs, holder = call.services.blobs, call.identity.holder
     granted = min(expires_in, blobs.max_url_seconds)
+    if holder.until is not None:
+        granted = min(granted, holder.until - int(now().timestamp()))
+    folder = derivatives.split(name)[0]
+    blob = blob_of(sha256=row.sha256, filename=row.filename, media_type=row.media_type, folder=folder, inline=inline, ends=0)
     url = await asyncio.to_thread(
         blobs.signed_url,
-        name,
-        filename=f"{PurePosixPath(row.filename).stem}.jpg" if is_derived else row.filename,
-        media_type=derivatives.MEDIA_TYPE if is_derived else row.media_type,
+        blob.name,
+        image_id=row.id,
+        holder=holder,
+        filename=blob.filename,
+        media_type=blob.media_type,
         inline=inline,
         seconds=granted,
         internal=internal,

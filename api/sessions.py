@@ -29,7 +29,6 @@ ANYBODY = Actor(id=system_actor("anybody"), kind="anonymous")
 COOKIE = "refresh_token"
 COOKIE_PATH = "/api/auth"
 MISSING = "Refresh token missing"
-HOUR = 3600
 
 Address = Annotated[str, Meta(max_length=100)]
 Password = Annotated[str, Meta(max_length=1024)]
@@ -81,8 +80,7 @@ class Sessions(Controller):
     @post("/register")
     async def register(self, call: NamedDependency[Call], data: JSONBody[Registration]) -> Response[Registered]:
         """A new account: a viewer, usable at once."""
-        most = call.services.options.registrations_per_hour_address
-        await asyncio.to_thread(call.services.limits.take, f"register/address/{call.address}", most=most, seconds=HOUR)
+        await asyncio.to_thread(call.services.attempts.registration, call.network)
         done = await call.carry_out(
             call.command(actor=ANYBODY, keyed=False),
             accounts.register,
@@ -91,6 +89,7 @@ class Sessions(Controller):
             first_name=data.first_name,
             last_name=data.last_name,
             password=data.password,
+            network=call.network,
             passwords=call.services.passwords,
         )
         account = await asyncio.to_thread(accounts.loaded, call.services.log, done.id)
@@ -117,9 +116,11 @@ class Sessions(Controller):
                 sessions.refresh,
                 token=token,
                 address=call.address,
+                network=call.network,
                 command=call.command(actor=ANYBODY, keyed=False),
                 log=services.log,
                 tokens=services.refresh_tokens,
+                attempts=services.attempts,
             )
         except NotAuthenticated as refused:
             if isinstance(user_id := refused.more.get("user_id"), UUID):
@@ -141,21 +142,20 @@ class Sessions(Controller):
 
 
 async def signed_in(call: Call, email: str, password: str) -> Response[Tokens]:
-    services, options = call.services, call.services.options
+    services = call.services
     try:
         found = await asyncio.to_thread(
             sessions.sign_in,
             email=email,
             password=password,
             address=call.address,
+            network=call.network,
             agent="".join(sign for sign in call.request.headers.get("user-agent", "") if sign.isprintable()),
-            per_account=options.logins_per_minute_account,
-            per_address=options.logins_per_minute_address,
             command=call.command(actor=ANYBODY, keyed=False),
             log=services.log,
             passwords=services.passwords,
             tokens=services.refresh_tokens,
-            limits=services.limits,
+            attempts=services.attempts,
         )
     except NotAuthenticated:
         log.warning("sign-in refused", address=call.address, request_id=call.request_id)

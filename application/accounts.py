@@ -7,9 +7,10 @@ from uuid import UUID
 import msgspec
 
 from application.administrators import another_administrator
+from application.attempts import Attempts
 from application.changes import Done, change, existing, in_turn, new_id, start
 from application.passwords import PASSWORD, NewPassword, changed_password_hash, new_password_hash, password_secret
-from application.ports import Claim, Command, Limits, Log, Passwords, RefreshTokens, Release, Secret
+from application.ports import Asker, Claim, Command, Log, Passwords, RefreshTokens, Release, Secret
 from domain import session, user
 from domain.access import Actor, Role, require_role
 from domain.errors import DomainError, Forbidden, Taken
@@ -30,17 +31,19 @@ def register(
     last_name: str,
     password: str,
     role: Role = Role.VIEWER,
+    network: str = "",
     command: Command,
     log: Log,
     passwords: Passwords,
 ) -> Done:
-    """A new account. Raises Taken when the e-mail or the user name is another's."""
+    """A new account; `network`: where the request comes from. Raises Taken when the e-mail or the user name is another's."""
     user_id = new_id(command, "user")
     event = user.register(
         user_id, email=email, username=username, first_name=first_name, last_name=last_name, role=role, by=user_id, at=command.at
     )
     claims = (Claim(scope="email", value=event.email, stream=user_id), Claim(scope="username", value=event.username, stream=user_id))
-    password_hash = new_password_hash(password, email=event.email, username=event.username, passwords=passwords)
+    asker = Asker(network, is_stranger=True)
+    password_hash = new_password_hash(password, email=event.email, username=event.username, passwords=passwords, asker=asker)
     event = msgspec.structs.replace(event, password_commitment=user.commitment(user_id, password_hash))
     try:
         return start(log, command, [event], claims=claims, secrets=(password_secret(user_id, password_hash),))
@@ -68,14 +71,18 @@ def update(
     log: Log,
     passwords: Passwords,
     tokens: RefreshTokens,
-    limits: Limits,
+    attempts: Attempts | None = None,
 ) -> Done:
     """All parts or none of them: one command, whose rights are asked first. What takes rights away also ends sessions.
 
-    Raises Forbidden, and Invalid, Taken, LastAdministrator, TooMany (tries of a current password); nothing has changed then.
+    `attempts` is needed with a `password`. Raises Forbidden, and Invalid, Taken, LastAdministrator, TooMany (tries of a current password);
+    nothing has changed then.
     """
     _may_update(command.actor, user_id, restricted=role is not None or status is not None, password=password is not None)
-    password_hash = changed_password_hash(loaded(log, user_id), password, profile, log, passwords, limits) if password else None
+    password_hash = None
+    if password is not None:
+        assert attempts is not None
+        password_hash = changed_password_hash(loaded(log, user_id), password, profile, log, passwords, attempts)
 
     def decided(account: User) -> list[Event]:
         by, at = command.actor.id, command.at
@@ -148,7 +155,8 @@ def reset_password(user_id: UUID, password: str, *, command: Command, log: Log, 
     """
     _require_admin(command.actor)
     account = loaded(log, user_id)
-    password_hash = new_password_hash(password, email=account.email, username=account.username, passwords=passwords)
+    asker = Asker(str(user_id), is_stranger=False)
+    password_hash = new_password_hash(password, email=account.email, username=account.username, passwords=passwords, asker=asker)
     done = change(
         log,
         command,

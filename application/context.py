@@ -10,8 +10,9 @@ from uuid import UUID
 
 import msgspec
 
-from application.downloads import SignedBlob
-from application.ports import Blobs, Limits, Log, Passwords, RefreshTokens
+from application.attempts import Attempts
+from application.downloads import LocalAddress
+from application.ports import Blobs, Log, Passwords, RefreshTokens
 from domain.access import Role
 
 T = TypeVar("T")
@@ -110,15 +111,22 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     access_ttl: int = 600
     refresh_ttl: int = 7 * 86400
-    logins_per_minute_account: int = 5
-    logins_per_minute_address: int = 20
-    registrations_per_hour_address: int = 120
+    anonymous_body_max_bytes: int = 8192
+    anonymous_body_seconds: float = 5.0
+    anonymous_bodies: int = 512  # unfinished at once
+    anonymous_bodies_per_address: int = 64
+    websockets: int = 1000
+    websockets_per_account: int = 100
+    websocket_max_bytes: int = 64 * 1024
+    anonymous_websockets: int = 256
+    anonymous_websockets_per_address: int = 32
     upload_max_bytes: int = 64 * 1024**2
     secure_cookies: bool = False
     docs: bool = True
     preview_wait_seconds: float = 2.0  # for an image that is being inspected
     max_preview_waits: int = 64  # requests at once; more are answered without waiting
     default_model: str = "pbc8"
+    live_rows_per_second: int = 2000
 
     @property
     def origin(self) -> str:
@@ -133,24 +141,25 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """`opened()` starts what runs beside the requests, and stops it. `digests` are the keyed hashes under which a
-    request's payload may be stored, the one that is written first; `observed(method, route, status, seconds)` is told of every request;
-    `head_keys` are the Ed25519 public keys of signed heads, the newest first."""
+    """`opened()` starts what runs beside the requests, and stops it. `live_reads` serves WebSockets alone. `digests` are the keyed hashes
+    under which a request's payload may be stored, the one that is written first; `observed(method, route, status, seconds)` is told of
+    every request; `head_keys` are the Ed25519 public keys of signed heads, the newest first."""
 
     options: Options
     log: Log
     reads: Reads
+    live_reads: Reads
     visible: Visible
     live: Live
     blobs: Blobs
     passwords: Passwords
     access_tokens: AccessTokens
     refresh_tokens: RefreshTokens
-    limits: Limits
+    attempts: Attempts
     health: Health
     gate: Callable[[], Gate]
     digests: Callable[[bytes], tuple[bytes, ...]]
-    signed: Callable[[str], SignedBlob]
+    signed: Callable[[str], LocalAddress]
     head_keys: tuple[bytes, ...]
     metrics: Callable[[], bytes]
     observed: Callable[[str, str, int, float], None]

@@ -32,6 +32,11 @@ def split(name: str) -> tuple[str, str]:
     return folder, sha256
 
 
+def joined(folder: str, sha256: str) -> str:
+    """The name that `split` takes apart."""
+    return f"{folder}/{sha256}"
+
+
 def of_all_readers(sha256: str) -> list[str]:
     """Every name under which any reader may have stored a picture of a file."""
     return [name for reader in range(1, MAX_READER_VERSION + 1) for name in of_file(sha256, reader)]

@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 
 from application.context import Claims
+from application.downloads import Holder
 from application.ports import Log
 from domain import session, user
 from domain.access import Actor
@@ -22,11 +23,20 @@ MOST = 10_000
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """`session_id` and `signed_in_at` are a user's; a service has neither."""
+    """`session_id` and `signed_in_at` are a user's; `expires_at`, the end of its token, is a service's."""
 
     actor: Actor
     session_id: UUID | None = None
     signed_in_at: datetime | None = None
+    expires_at: datetime | None = None
+
+    @property
+    def holder(self) -> Holder:
+        """To whom signed addresses are given."""
+        if self.session_id is not None:
+            return Holder(self.session_id)
+        assert self.expires_at is not None
+        return Holder(self.actor.id, until=int(self.expires_at.timestamp()))
 
 
 def signed_in(session_id: UUID, log: Log) -> tuple[Session, User]:
@@ -52,20 +62,32 @@ class Identities:
     def remembered(self, claims: Claims) -> Identity | None:
         """Without looking anything up."""
         if claims.session_id is None:
-            return Identity(actor=Actor(id=claims.subject, kind="service", scopes=claims.scopes))
-        with self._lock:
-            until, identity = self._seen.get(claims.session_id, (0.0, None))
-        return identity if identity and identity.actor.id == claims.subject and until > self._clock() else None
+            actor = Actor(id=claims.subject, kind="service", scopes=claims.scopes)
+            return Identity(actor=actor, expires_at=claims.expires_at)
+        identity = self.remembered_in(claims.session_id)
+        return identity if identity and identity.actor.id == claims.subject else None
 
     def identified(self, claims: Claims) -> Identity:
         """Blocks. Raises NotAuthenticated when the session has ended, or its user may not act; Unavailable."""
-        if (known := self.remembered(claims)) is not None:
-            return known
-        assert claims.session_id is not None
-        before = self._forgotten
-        found, account = signed_in(claims.session_id, self._log)
-        if account.id != claims.subject:
+        if claims.session_id is None:
+            return self.remembered(claims)  # type: ignore[return-value]
+        identity = self.signed_in(claims.session_id)
+        if identity.actor.id != claims.subject:
             raise NotAuthenticated("Invalid token")
+        return identity
+
+    def remembered_in(self, session_id: UUID) -> Identity | None:
+        """Who signed in to a session, without looking anything up."""
+        with self._lock:
+            until, identity = self._seen.get(session_id, (0.0, None))
+        return identity if until > self._clock() else None
+
+    def signed_in(self, session_id: UUID) -> Identity:
+        """Who signed in to a session. Blocks. Raises NotAuthenticated when it has ended, or its user may not act; Unavailable."""
+        if (known := self.remembered_in(session_id)) is not None:
+            return known
+        before = self._forgotten
+        found, account = signed_in(session_id, self._log)
         identity = Identity(actor=Actor(id=account.id, role=account.role), session_id=found.id, signed_in_at=found.started_at)
         self._remember(identity, before)
         return identity

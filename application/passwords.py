@@ -4,7 +4,8 @@ from uuid import UUID
 
 import msgspec
 
-from application.ports import Limits, Log, Passwords, Secret
+from application.attempts import Attempts
+from application.ports import Asker, Log, Passwords, Secret
 from domain.errors import Forbidden
 from domain.user import User, commitment
 from domain.values import PASSWORD_LEAST, PASSWORD_MOST, canonical, invalid
@@ -13,18 +14,20 @@ COMMON_PASSWORDS = frozenset(
     {"passwordpassword", "123456789012345", "qwertyuiopasdfgh", "adminadminadmin", "letmeinletmeinletmein", "correcthorsebatterystaple"}
 )
 PASSWORD = "password"  # noqa: S105 - the kind of a secret
-MINUTE = 60
-TRIES = 5  # of one's current password in a minute
 RECENT = 900  # seconds after a sign-in within which a password may be changed without the old one; before it too: by another clock
 
 
 class NewPassword(msgspec.Struct, frozen=True, kw_only=True):
-    """`current` is asked for unless the sign-in, `signed_in_for` seconds ago, is `RECENT`. All sessions but `keep` end."""
+    """`current` is asked for unless the sign-in, `signed_in_for` seconds ago, is `RECENT`. All sessions but `keep` end.
+
+    `network`: where the request comes from.
+    """
 
     password: str
     current: str | None = None
     signed_in_for: float
     keep: UUID | None = None
+    network: str = ""
 
 
 def password_secret(user_id: UUID, password_hash: bytes) -> Secret:
@@ -38,24 +41,25 @@ def stored_password_hash(account: User, log: Log) -> bytes | None:
     return None if replaced else stored
 
 
-def new_password_hash(password: str, *, email: str, username: str, passwords: Passwords) -> bytes:
+def new_password_hash(password: str, *, email: str, username: str, passwords: Passwords, asker: Asker) -> bytes:
     """Raises Invalid for a password that breaks the rule, Unavailable while too many are hashed."""
     password_rule(password, email=email, username=username)
-    return passwords.hash(password)
+    return passwords.hash(password, asker=asker)
 
 
 def changed_password_hash(
-    account: User, wanted: NewPassword, profile: dict[str, str | None], log: Log, passwords: Passwords, limits: Limits
+    account: User, wanted: NewPassword, profile: dict[str, str | None], log: Log, passwords: Passwords, attempts: Attempts
 ) -> bytes:
     """The hash of the password that a person wants instead of the current one. Raises Forbidden, TooMany, Invalid, Unavailable."""
+    asker = Asker(str(account.id), is_stranger=False)
     if wanted.current is None and abs(wanted.signed_in_for) > RECENT:
         raise Forbidden("Give your current password too, or log in again and change it within 15 minutes")
     if wanted.current is not None:
-        limits.take(f"password/account/{account.id}", most=TRIES, seconds=MINUTE)
-        if not passwords.verify(wanted.current, stored_password_hash(account, log)):
-            raise Forbidden("The current password is wrong")
+        with attempts.password(account.email, wanted.network, lambda: account.id):
+            if not passwords.verify(wanted.current, stored_password_hash(account, log), asker=asker):
+                raise Forbidden("The current password is wrong")
     email = profile.get("email") or account.email
-    return new_password_hash(wanted.password, email=email, username=account.username, passwords=passwords)
+    return new_password_hash(wanted.password, email=email, username=account.username, passwords=passwords, asker=asker)
 
 
 def password_rule(password: str, *, email: str, username: str) -> str:

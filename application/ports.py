@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from application.downloads import Holder
 from domain.access import Actor
 from domain.errors import DomainError, NotFound
 from domain.events import Event, State
@@ -172,12 +173,19 @@ class Log(Protocol):
     def secret(self, kind: str, owner: UUID) -> bytes | None: ...
 
 
+class Asker(NamedTuple):
+    """Who has a password hashed: an account, by its id, or somebody whom nobody knows, by the network that the request came from."""
+
+    name: str
+    is_stranger: bool
+
+
 class Passwords(Protocol):
-    """Slow hashes, few at a time. Raises Unavailable when too many wait."""
+    """Slow hashes, few at a time, users' before strangers', and few of one asker. Raises Unavailable when too many wait."""
 
-    def hash(self, password: str) -> bytes: ...
+    def hash(self, password: str, *, asker: Asker) -> bytes: ...
 
-    def verify(self, password: str, known: bytes | None) -> bool:
+    def verify(self, password: str, known: bytes | None, *, asker: Asker) -> bool:
         """None costs as much as a real hash, and is never right."""
 
     def outdated(self, known: bytes) -> bool:
@@ -221,9 +229,33 @@ class Reused(DomainError):
         self.user_id = user_id
 
 
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """At most `most` calls of `key` within any `seconds`."""
+
+    key: str
+    most: int
+    seconds: float
+
+
 class Limits(Protocol):
-    def take(self, key: str, *, most: int, seconds: int) -> None:
-        """Count one call. Raises TooMany with `retry_after` (seconds) when `most` were made within the window of `seconds`."""
+    def take(self, *limits: Limit) -> Callable[[], None]:
+        """Count one call under each of the limits, or under none. Raises TooMany with `retry_after` (seconds) when one has none free.
+
+        The function that is returned gives the call back: it does not count any more. It raises nothing; a call that cannot be given back
+        counts until its window ends.
+        """
+
+
+class KnownAddresses(Protocol):
+    """From which networks each account signed in lately. Calls block; Unavailable is raised when the database is away.
+
+    Those of an account that is closed or erased are forgotten with its password.
+    """
+
+    def knows(self, user: UUID, network: str) -> bool: ...
+
+    def remember(self, user: UUID, network: str) -> None:
+        """From now on, for some weeks."""
 
 
 Found = bytes | NotFound | Corrupted
@@ -267,9 +299,21 @@ class Blobs(Protocol):
     def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:
         """The blobs last put before `older_than` that nobody knows: `known` gets some hundred names and returns those in use."""
 
-    def signed_url(self, name: str, *, filename: str, media_type: str, inline: bool, seconds: int, internal: bool = False) -> str:
-        """An address that needs no header and works for at least `seconds`; `name` is a sha256 or a derived name.
+    def signed_url(
+        self,
+        name: str,
+        *,
+        image_id: UUID,
+        holder: Holder,
+        filename: str,
+        media_type: str,
+        inline: bool,
+        seconds: int,
+        internal: bool = False,
+    ) -> str:
+        """An address that needs no header and works for at least `seconds`; `name` is a sha256 or the name of a picture of the image.
 
+        One of our own route stops working earlier when `holder` may no longer see the image; one of S3 cannot be revoked.
         The same call within a window of a quarter of `seconds` gives the same address, and the address works for at most a quarter longer.
         """
 

@@ -5,18 +5,17 @@ from uuid import UUID
 import msgspec
 
 from application import accounts
+from application.attempts import Attempts
 from application.changes import change, existing, new_id
 from application.passwords import password_secret, stored_password_hash
-from application.ports import Command, Conflicted, Guard, Limits, Log, Passwords, RefreshTokens, Reused
+from application.ports import Asker, Command, Conflicted, Guard, Log, Passwords, RefreshTokens, Reused
 from domain import session, user
 from domain.access import Actor
 from domain.errors import DomainError, NotAuthenticated
 from domain.session import Reason, Session
 from domain.user import User
-from domain.values import canonical
 
-MINUTE = 60
-ATTEMPTS = 3  # an account that changes while its password is compared is compared again
+TRIES = 3  # an account that changes while its password is compared is compared again
 REFUSED = "Invalid credentials"
 
 
@@ -34,32 +33,32 @@ def sign_in(
     email: str,
     password: str,
     address: str,
+    network: str,
     agent: str,
-    per_account: int,
-    per_address: int,
     command: Command,
     log: Log,
     passwords: Passwords,
     tokens: RefreshTokens,
-    limits: Limits,
+    attempts: Attempts,
 ) -> SignedIn:
-    """Raises NotAuthenticated, the same for every reason and at the same cost; TooMany beyond the limits (a minute's calls)."""
-    limits.take(f"login/address/{address}", most=per_address, seconds=MINUTE)
-    limits.take(f"login/account/{canonical(email)}", most=per_account, seconds=MINUTE)
-    for _ in range(ATTEMPTS):
-        account, known = _believed(email, password, log=log, passwords=passwords)
-        stronger_hash = passwords.hash(password) if passwords.outdated(known) else None
-        try:
-            return _started(account, address=address, agent=agent, stronger_hash=stronger_hash, command=command, log=log, tokens=tokens)
-        except Conflicted:
-            continue
-    raise NotAuthenticated(REFUSED)
+    """Raises NotAuthenticated, the same for every reason and at the same cost, and TooMany beyond the limits of failures."""
+    with attempts.password(email, network, lambda: log.claimed("email", email)) as asker:
+        for _ in range(TRIES):
+            account, known = _believed(email, password, log=log, passwords=passwords, asker=asker)
+            attempts.remember(account.id, network)
+            stronger_hash = passwords.hash(password, asker=asker) if passwords.outdated(known) else None
+            try:
+                return _started(account, address=address, agent=agent, stronger_hash=stronger_hash, command=command, log=log, tokens=tokens)
+            except Conflicted:
+                continue
+        raise NotAuthenticated(REFUSED)
 
 
-def _believed(email: str, password: str, *, log: Log, passwords: Passwords) -> tuple[User, bytes]:
+def _believed(email: str, password: str, *, log: Log, passwords: Passwords, asker: Asker) -> tuple[User, bytes]:
     account = accounts.find(email, log)
     known = stored_password_hash(account, log) if account else None
-    if not passwords.verify(password, known) or account is None or known is None or not account.may_sign_in:
+    is_right = passwords.verify(password, known, asker=asker)
+    if not is_right or account is None or known is None or not account.may_sign_in:
         raise NotAuthenticated(REFUSED)
     return account, known
 
@@ -88,16 +87,19 @@ def _started(
     return SignedIn(session_id=session_id, user=account, refresh_token=token, position=appended.position)
 
 
-def refresh(*, token: str, address: str, command: Command, log: Log, tokens: RefreshTokens) -> SignedIn:
+def refresh(*, token: str, address: str, network: str, command: Command, log: Log, tokens: RefreshTokens, attempts: Attempts) -> SignedIn:
     """The token's one child. A token that comes again after its grace revokes its session, and that is recorded.
 
-    Raises NotAuthenticated; `user_id` in it names whose sessions may have ended.
+    Raises NotAuthenticated; `user_id` in it names whose sessions may have ended. TooMany instead of it beyond the limit of failures.
     """
     try:
         refreshed = tokens.rotate(token, at=command.at)
     except Reused as reused:
         _record_reuse(reused, address=address, command=command, log=log, tokens=tokens)
         raise NotAuthenticated("Invalid or expired refresh token", user_id=reused.user_id) from None
+    except NotAuthenticated:
+        attempts.unknown_token(network)
+        raise
     account = log.load(refreshed.user_id, user.evolve)
     if account is None or not account.may_sign_in:
         tokens.revoke(refreshed.session_id)

@@ -28,7 +28,7 @@ def bare_server(home: Path, **variables: str) -> Iterator[tuple[str, int]]:
     child = Child((sys.executable, "-c", SERVE), log=home / "bare.log", environment=environment)
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait(url)
+        wait_until_it_answers(url)
         yield url, child.pid
     finally:
         child.ask_to_stop()
@@ -36,7 +36,7 @@ def bare_server(home: Path, **variables: str) -> Iterator[tuple[str, int]]:
         child.kill()
 
 
-def _wait(url: str) -> None:
+def wait_until_it_answers(url: str) -> None:
     for _ in range(200):
         try:
             httpx.get(url, timeout=1)

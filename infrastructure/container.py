@@ -11,6 +11,7 @@ from uuid import UUID
 import psycopg
 import structlog
 
+from application.attempts import Attempts, Rates
 from application.context import Options, Services
 from application.ports import Blobs
 from domain.errors import Unavailable
@@ -23,6 +24,7 @@ from infrastructure.health import Examination
 from infrastructure.heartbeat import HEARTBEAT
 from infrastructure.images.validation import ImageLimits, UploadGate
 from infrastructure.keys import Keys
+from infrastructure.known_addresses import PostgresKnownAddresses
 from infrastructure.limits import RedisLimits
 from infrastructure.live import RedisLive
 from infrastructure.objects import open_blobs
@@ -35,7 +37,7 @@ from infrastructure.security.key_ring import NO_KEYS, Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
 from infrastructure.security.process_keys import operator_keys, process_keys
 from infrastructure.settings import Settings, networks
-from infrastructure.signed_urls import verify_signed
+from infrastructure.signed_urls import unseal
 from infrastructure.standing import standing
 
 log = structlog.get_logger()
@@ -86,12 +88,28 @@ def options(settings: Settings) -> Options:
         trusted_proxies=networks(settings),
         access_ttl=settings.access_ttl,
         refresh_ttl=settings.refresh_idle_ttl,
-        logins_per_minute_account=settings.logins_per_minute_account,
-        logins_per_minute_address=settings.logins_per_minute_address,
-        registrations_per_hour_address=settings.registrations_per_hour_address,
+        anonymous_body_max_bytes=settings.anonymous_body_max_bytes,
+        anonymous_body_seconds=settings.anonymous_body_seconds,
+        anonymous_bodies=settings.anonymous_bodies,
+        anonymous_bodies_per_address=settings.anonymous_bodies_per_address,
+        websockets=settings.websockets,
+        websockets_per_account=settings.websockets_per_account,
+        websocket_max_bytes=settings.websocket_max_bytes,
+        anonymous_websockets=settings.anonymous_websockets,
+        anonymous_websockets_per_address=settings.anonymous_websockets_per_address,
         upload_max_bytes=settings.upload_max_bytes,
         secure_cookies=settings.public_url.startswith("https://"),
         docs=settings.environment != "production",
+        live_rows_per_second=settings.live_rows_per_second,
+    )
+
+
+def rates(settings: Settings) -> Rates:
+    return Rates(
+        account_and_address_per_minute=settings.logins_per_minute_account,
+        account_per_hour=settings.logins_per_hour_account,
+        address_per_minute=settings.logins_per_minute_address,
+        registrations_per_hour=settings.registrations_per_hour_address,
     )
 
 
@@ -103,9 +121,11 @@ def services(settings: Settings) -> Services:
     keys = process_keys(settings, "api")
     event_log = log_on_postgres(settings, keys)
     reads = ReadDatabase(settings.postgres_url)
+    live_reads = ReadDatabase(settings.postgres_url, size=settings.live_connections)
     visible = Visible(settings.postgres_url)
     live = RedisLive(settings.redis_url)
     limits = RedisLimits(settings.redis_url, keys)
+    known_addresses = PostgresKnownAddresses(settings.postgres_url, keys, days=settings.known_address_days)
     store = open_blobs(settings, keys)
     tokens = refresh_tokens(settings, keys)
     health = Examination(settings, reads=reads, blobs=store)
@@ -115,6 +135,7 @@ def services(settings: Settings) -> Services:
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
         await reads.open()
+        await live_reads.open()
         await visible.start()
         await live.start()
         reconciler.start()
@@ -129,26 +150,29 @@ def services(settings: Settings) -> Services:
             await live.stop()
             await visible.stop()
             await health.close()
+            await live_reads.close()
             await reads.close()
             await asyncio.to_thread(event_log.close)
             await asyncio.to_thread(tokens.close)
+            await asyncio.to_thread(known_addresses.close)
             limits.close()
 
     return Services(
         options=options(settings),
         log=event_log,
         reads=reads,
+        live_reads=live_reads,
         visible=visible,
         live=live,
         blobs=store,
         passwords=passwords(settings),
         access_tokens=SignedAccessTokens(keys, ttl=settings.access_ttl),
         refresh_tokens=tokens,
-        limits=limits,
+        attempts=Attempts(limits=limits, known_addresses=known_addresses, rates=rates(settings)),
         health=health,
         gate=partial(UploadGate, limits=image_limits),
         digests=KeyedDigest(keys, Purpose.REQUEST_DIGESTS).forms,
-        signed=partial(verify_signed, keys),
+        signed=partial(unseal, keys),
         head_keys=tuple(key.public_bytes_raw() for key in keys.public(Purpose.HEADS)),
         metrics=exposition,
         observed=observe_request,

@@ -5,8 +5,10 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from urllib.parse import quote
+from uuid import UUID
 
 from application import derivatives
+from application.downloads import Holder
 from application.ports import Corrupted, Found
 from domain.errors import ImageTooLarge, NotFound
 
@@ -78,8 +80,19 @@ class MemoryBlobs:
         except (NotFound, Corrupted) as error:
             return error
 
-    def signed_url(self, name: str, *, filename: str, media_type: str, inline: bool, seconds: int, internal: bool = False) -> str:
-        return f"memory://{'inside' if internal else 'outside'}/{name}?{quote(filename)}&{quote(media_type)}&{inline}&{seconds}"
+    def signed_url(
+        self,
+        name: str,
+        *,
+        image_id: UUID,
+        holder: Holder,  # noqa: ARG002 - these addresses lead nowhere
+        filename: str,
+        media_type: str,
+        inline: bool,
+        seconds: int,
+        internal: bool = False,
+    ) -> str:
+        return f"memory://{'inside' if internal else 'outside'}/{image_id}/{name}?{quote(filename)}&{quote(media_type)}&{inline}&{seconds}"
 
 
 class MemoryUpload:

@@ -15,20 +15,21 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
+from uuid import UUID
 
 import fsspec
 import structlog
 from fsspec.asyn import sync
 
 from application import derivatives
-from application.downloads import SignedBlob, expiry
+from application.downloads import Holder, LocalAddress, SignedBlob, expiry
 from application.filenames import safe_filename
 from application.ports import Blobs, Corrupted, Found
 from domain.errors import ImageTooLarge, NotFound, Unavailable
 from infrastructure.compared_files import ComparedFiles
 from infrastructure.keys import Keys
 from infrastructure.settings import Settings
-from infrastructure.signed_urls import sign
+from infrastructure.signed_urls import seal
 
 log = structlog.get_logger()
 
@@ -58,6 +59,16 @@ MAX_SIGNED_URLS: Final = 4096  # addresses on S3 that are kept, to be the same w
 Clock = Callable[[], float]
 
 
+class Link(NamedTuple):
+    """An address to be signed: of `blob`, which lies under `key` and is of an image, for `holder`."""
+
+    blob: SignedBlob
+    key: str
+    image_id: UUID
+    holder: Holder
+    internal: bool
+
+
 class Place(NamedTuple):
     """Where blobs are: an fsspec file system, its errors that mean "away", and what fsspec does not do as we need it.
 
@@ -66,7 +77,7 @@ class Place(NamedTuple):
     `fetch(path)` gives all bytes; `each` is a `map`, as many at once as is quickest. `size(path)` is in bytes, None where to ask costs a
     request.
     `keep(file, key, media_type)` puts the bytes of a temporary file under `key`, durably, all or nothing; it may move the file away.
-    `link(blob, key, internal)` signs an address; `max_url_seconds` is the longest time for which one may be asked.
+    `link` signs an address; `max_url_seconds` is the longest time for which one may be asked.
     """
 
     files: Any
@@ -78,7 +89,7 @@ class Place(NamedTuple):
     size: Callable[[str], int | None]
     each: Callable[[Callable[[str], Any], Iterable[str]], Iterable[Any]]
     keep: Callable[[str, str, str], None]
-    link: Callable[[SignedBlob, str, bool], str]
+    link: Callable[[Link], str]
     max_url_seconds: int
 
 
@@ -194,12 +205,24 @@ class Objects:
                     used = known(names)
                     yield from (name for name in names if name not in used)
 
-    def signed_url(self, name: str, *, filename: str, media_type: str, inline: bool, seconds: int, internal: bool = False) -> str:
+    def signed_url(
+        self,
+        name: str,
+        *,
+        image_id: UUID,
+        holder: Holder,
+        filename: str,
+        media_type: str,
+        inline: bool,
+        seconds: int,
+        internal: bool = False,
+    ) -> str:
         key = _key(name) if SHA256.fullmatch(name) else _derived(name)
         ends = expiry(seconds, self._clock())
+        ends = ends if holder.until is None else min(ends, holder.until)
         blob = SignedBlob(name=name, filename=safe_filename(filename), media_type=media_type, inline=inline, ends=ends)
         with _told(self._place):
-            return self._place.link(blob, key, internal)
+            return self._place.link(Link(blob, key, image_id, holder, internal))
 
     def _read_or_error(self, sha256: str) -> Found:
         try:
@@ -283,9 +306,9 @@ def _folder(settings: Settings, keys: Keys) -> Place:
         if key.startswith(ORIGINALS):  # what is derived can be made again
             _settle(shelf, settled)
 
-    def link(blob: SignedBlob, _: str, internal: bool) -> str:  # noqa: FBT001
-        base = settings.local_url if internal else settings.base_url
-        return f"{base.rstrip('/')}/api/blobs/{sign(keys, blob)}"
+    def link(asked: Link) -> str:
+        base = settings.local_url if asked.internal else settings.base_url
+        return f"{base.rstrip('/')}/api/blobs/{seal(keys, LocalAddress.of(asked.blob, asked.image_id, asked.holder))}"
 
     files = fsspec.filesystem("file", skip_instance_cache=True, use_listings_cache=False)
 
@@ -340,7 +363,7 @@ def _bucket(settings: Settings, clock: Clock) -> Place:
         sync(inside.loop, put)
 
     @lru_cache(maxsize=MAX_SIGNED_URLS)
-    def link(blob: SignedBlob, key: str, internal: bool) -> str:  # noqa: FBT001
+    def presigned(blob: SignedBlob, key: str, internal: bool) -> str:  # noqa: FBT001
         """Kept, because a signature contains the time at which it was made."""
         shown = {
             "ResponseContentType": blob.served_type,
@@ -348,6 +371,9 @@ def _bucket(settings: Settings, clock: Clock) -> Place:
             "ResponseCacheControl": blob.cache_control(clock()),
         }
         return str((inside if internal else outside).url(f"{bucket}/{key}", expires=blob.ends - int(clock()), **shown))
+
+    def link(asked: Link) -> str:
+        return presigned(asked.blob, asked.key, asked.internal)
 
     def temporary(key: str) -> tuple[int, str]:
         return _spooled(pictures if key.startswith(PICTURES) else spool)

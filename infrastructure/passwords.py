@@ -3,15 +3,17 @@
 import base64
 import os
 import unicodedata
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock, Semaphore
+from threading import Event, Lock
 from typing import Final
 
 from argon2 import Parameters, PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import ARGON2_VERSION, Type
 
+from application.ports import Asker
 from domain.errors import Unavailable
 from domain.values import invalid
 
@@ -21,6 +23,8 @@ STRENGTHS: Final = {
 }
 AT_ONCE: Final = 2
 WAITING_MOST: Final = 32
+FOR_USERS: Final = 8  # places in the queue that strangers do not take
+OF_ONE: Final = 16  # places in the queue of one account, or of the strangers of one network: an institute may be behind it
 PATIENCE: Final = 5.0  # seconds in the queue
 BYTES_MOST: Final = 1024
 
@@ -34,19 +38,19 @@ class Argon2Passwords:
         self._nobodys = _hash_of_nothing(self._wanted)
         self._queue = Turnstile()
 
-    def hash(self, password: str) -> bytes:
+    def hash(self, password: str, *, asker: Asker) -> bytes:
         """Raises Invalid beyond 1 KiB, and Unavailable."""
         given = _bytes(password)
         if given is None:
             raise invalid("password", f"must have at most {BYTES_MOST} bytes")
-        with self._queue.turn():
+        with self._queue.turn(asker):
             return self._hasher.hash(given).encode()
 
-    def verify(self, password: str, known: bytes | None) -> bool:
+    def verify(self, password: str, known: bytes | None, *, asker: Asker) -> bool:
         """Costs the same whether there is a hash or not, whether it fits or not. Raises Unavailable."""
         given = _bytes(password)
         real = known is not None and given is not None
-        with self._queue.turn():
+        with self._queue.turn(asker):
             return self._fits(known if real and known else self._nobodys, given or b"") and real
 
     def _fits(self, known: bytes, given: bytes) -> bool:
@@ -65,32 +69,53 @@ class Argon2Passwords:
 
 
 class Turnstile:
-    """Two may pass at a time; behind them a few wait for a while, and whoever comes then is sent away."""
+    """Two may pass at a time; behind them a few wait for a while, users before strangers, and whoever comes then is sent away."""
 
     def __init__(self, waiting_most: int = WAITING_MOST, patience: float = PATIENCE) -> None:
-        self._room = AT_ONCE + waiting_most
-        self._patience = patience
-        self._places = Semaphore(AT_ONCE)
-        self._present = 0
+        self._waiting_most, self._patience = waiting_most, patience
+        self._inside = 0
+        self._users, self._strangers = deque[Event](), deque[Event]()
+        self._waiting = Counter[str]()
         self._lock = Lock()
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def turn(self, asker: Asker) -> Iterator[None]:
         """Raises Unavailable."""
-        with self._lock:
-            if self._present >= self._room:
-                raise _busy()
-            self._present += 1
+        self._enter(asker)
         try:
-            if not self._places.acquire(timeout=self._patience):
-                raise _busy()
-            try:
-                yield
-            finally:
-                self._places.release()
+            yield
         finally:
-            with self._lock:
-                self._present -= 1
+            self._leave()
+
+    def _enter(self, asker: Asker) -> None:
+        with self._lock:
+            if self._inside < AT_ONCE:
+                self._inside += 1
+                return
+            called = self._queued(asker)
+        called.wait(self._patience)
+        with self._lock:
+            self._waiting -= Counter([asker.name])  # leaves out whoever has none
+            if not called.is_set():
+                (self._strangers if asker.is_stranger else self._users).remove(called)
+                raise _busy()
+
+    def _queued(self, asker: Asker) -> Event:
+        most = self._waiting_most - (FOR_USERS if asker.is_stranger else 0)
+        if len(self._users) + len(self._strangers) >= most or self._waiting[asker.name] >= OF_ONE:
+            raise _busy()
+        self._waiting[asker.name] += 1
+        called = Event()
+        (self._strangers if asker.is_stranger else self._users).append(called)
+        return called
+
+    def _leave(self) -> None:
+        """The place goes to the next one."""
+        with self._lock:
+            if queue := self._users or self._strangers:
+                queue.popleft().set()
+            else:
+                self._inside -= 1
 
 
 def _busy() -> Unavailable:

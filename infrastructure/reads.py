@@ -50,7 +50,7 @@ class ReadDatabase:
         self._pool: AsyncConnectionPool[psycopg.AsyncConnection] = AsyncConnectionPool(
             url,
             connection_class=AttentiveAsync,
-            min_size=2,
+            min_size=min(2, size),
             max_size=size,
             timeout=POOL_WAIT,
             reconnect_timeout=TRIED_FOR,

@@ -1,7 +1,7 @@
-"""The HTTP server's own process. It imports nothing of what its worker serves: it only accepts, watches and ends it.
+"""The HTTP server, in the process that calls it.
 
 Ending takes two steps, so that nobody is cut off: first the door is closed, while all who came in before are heard and answered; then
-the worker is told to stop. Without the first step a connection that was accepted, but not yet read from, is closed without an answer.
+the server is told to stop. Without the first step a connection that was accepted, but not yet read from, is closed without an answer.
 """
 
 import asyncio
@@ -10,112 +10,113 @@ import os
 import signal
 import socket
 import struct
-import time
-from collections.abc import Iterator
-from contextlib import suppress
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
-from pathlib import Path
-from typing import Any, Final
+from typing import Final, cast
 
-from granian import Granian
-from granian.constants import Interfaces, Loops
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
+from uvicorn import Config, Server
 
+from infrastructure.embedded.installation import bound
+from infrastructure.http_connections import TAKEN_WITHIN, Connection, Limits
 from infrastructure.settings import Settings
 
-BACKLOG: Final = 1024  # connections that wait to be accepted
-CONNECTIONS: Final = 1024  # requests and WebSockets under way; beyond, connections wait
-HEADER_WITHIN: Final = 10_000  # milliseconds until a request's headers are there; a connection at rest is closed then too
-BUFFER: Final = 64 * 1024  # bytes of headers and of a body that waits to be read
-LET_IN: Final = 0.3  # seconds from the closing of the door until the worker is told to stop
+BACKLOG: Final = 4096  # connections that wait to be accepted: more strangers at once than that make others wait for a second
+LET_IN: Final = 0.3  # seconds from the closing of the door until the server is told to stop
 ENDS_WITHIN: Final = 2  # seconds that answers under way may take when the server is told to stop
+GONE_WITHIN: Final = 2.0  # seconds more for the application's own end
 
-CLOSE_THE_DOOR: Final = signal.SIGURG  # one that nobody minds who does not know it
+ACCEPTED_EACH_TURN: Final = 16  # connections: uvloop accepts one of each socket, so a crowd would wait for as many turns
+SWITCH_EVERY: Final = (
+    0.0005  # seconds: while many ask, commands in threads must not wait 5 ms for each turn that the event loop leaves them
+)
+
+LARGE: Final = 1024**2  # bytes
+M_MMAP_THRESHOLD: Final = -3  # malloc.h
+
 SO_ATTACH_FILTER: Final = 26
 NO_NEW_CONNECTION: Final = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 """A packet filter (Linux, filter.h: code, two jumps, number) over a TCP header: load the flags; if SYN is set, drop it; else keep all."""
 
 
 def serve(target: str, settings: Settings) -> None:
-    """Serve the application that the function named by `target` makes, until SIGTERM or SIGINT. Blocks.
+    """Serve the application that the function named by `target` makes, until SIGTERM or SIGINT. Blocks. Raises CannotStart.
 
-    One worker: commands wait in threads, and the group commit gathers them.
+    One process: commands wait in threads, and the group commit gathers them.
     """
-    server = Granian(
-        target,
-        address=settings.host,
-        port=settings.port,
-        interface=Interfaces.ASGI,
-        factory=True,
-        workers=1,
-        loop=Loops.uvloop,
-        backlog=BACKLOG,
-        backpressure=CONNECTIONS,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_WITHIN, max_buffer_size=BUFFER),
-        workers_kill_timeout=ENDS_WITHIN,
-        log_level=LogLevels.warning,
-        log_dictconfig={"handlers": {}, "loggers": {"_granian": {"propagate": True}, "granian.access": {"propagate": False}}},
-    )
-    server.on_startup(lambda: _close_the_door_before_the_end(server))
-    server.serve(target_loader=_application)
-
-
-def _close_the_door_before_the_end(server: Any) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        end = signal.getsignal(number)
-        assert callable(end)
-        signal.signal(number, partial(_told_to_end, server, end))
-
-
-def _told_to_end(server: Any, end: Any, *about: Any) -> None:
-    for worker in server.wrks:
-        with suppress(ProcessLookupError):
-            os.kill(worker.inner.pid, CLOSE_THE_DOOR)
-    time.sleep(LET_IN)
-    end(*about)
-
-
-# ---- in the worker -----------------------------------------------------------------------------------------------------------------
-def _application(target: str) -> "_Door":
     module, _, name = target.partition(":")
-    door = _Door(getattr(import_module(module), name)())
-    asyncio.get_event_loop().add_signal_handler(CLOSE_THE_DOOR, door.close)
-    return door
+    app = getattr(import_module(module), name)()
+    limits = Limits(settings)
+    _return_large_blocks()
+    sys.setswitchinterval(SWITCH_EVERY)
+    config = Config(
+        app,
+        loop="uvloop",
+        http=cast("type[asyncio.Protocol]", partial(Connection, limits)),
+        ws="websockets-sansio",
+        ws_max_size=settings.websocket_max_bytes,
+        ws_ping_interval=None,  # the application has pings of its own
+        ws_per_message_deflate=False,
+        interface="asgi3",
+        lifespan="on",
+        log_config=None,
+        log_level="error",  # what clients do wrong is their concern
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=cast("int", settings.request_head_seconds),
+        timeout_graceful_shutdown=ENDS_WITHIN,
+    )
+    with bound(settings) as door:
+        door.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(TAKEN_WITHIN * 1000))  # connections inherit it, also closed ones
+        _Ending(config, limits, door, drain=getattr(app, "drain", lambda: None)).run(
+            sockets=[door, *(door.dup() for _ in range(1, ACCEPTED_EACH_TURN))]
+        )
 
 
-class _Door:
-    """The application, and whether anybody else is let in to it. Once closed, each answer is its connection's last.
+def _return_large_blocks() -> None:
+    """Give the memory of a password hash or an upload back to the system when it ends. glibc would keep as much for each thread."""
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGE)
 
-    The application's `drain()`, where it has one, is called then: it answers requests that wait for something.
-    """
 
-    def __init__(self, app: Any) -> None:
-        self._app, self._closed = app, False
+class _Ending(Server):
+    """A server that closes its door before it stops. `drain` is called then: it answers requests that wait for something."""
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def last(message: Any) -> None:
-            if self._closed and message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-            await send(message)
+    def __init__(self, config: Config, limits: Limits, door: socket.socket, *, drain: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._limits, self._door, self._drain = limits, door, drain
 
-        await self._app(scope, receive, last if scope["type"] == "http" else send)
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_end)
+        yield
 
-    def close(self) -> None:
-        """Clients that connect from now on hear nothing, and are refused once the worker has ended."""
-        self._closed = True
-        getattr(self._app, "drain", lambda: None)()
+    def _told_to_end(self) -> None:
+        if not self._limits.ending:
+            self._close_the_door()
+            asyncio.get_running_loop().call_later(LET_IN, self._stop)
+
+    def _close_the_door(self) -> None:
+        """Clients that connect from now on hear nothing, and are refused after the end. Each answer is its connection's last."""
+        self._limits.ending = True
+        self._drain()
+        for connection in self.server_state.connections:
+            cast("Connection", connection).end_soon()
         code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *instruction) for instruction in NO_NEW_CONNECTION))
         program = struct.pack("HL", len(NO_NEW_CONNECTION), ctypes.addressof(code))
-        for listener in _listeners():
-            with suppress(OSError):  # a kernel without filters: then whoever comes last may be cut off
-                listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+        with suppress(OSError):  # a kernel without filters: then whoever comes last may be cut off
+            self._door.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
-
-def _listeners() -> Iterator[socket.socket]:
-    descriptors = Path("/proc/self/fd")
-    for descriptor in descriptors.iterdir() if descriptors.exists() else ():
-        with suppress(OSError), socket.fromfd(int(descriptor.name), socket.AF_INET, socket.SOCK_STREAM) as found:
-            if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                yield found
+    def _stop(self) -> None:
+        """Whatever happens, the process is gone soon: a command that hangs in a thread would hold it up."""
+        self.should_exit = True
+        last = threading.Timer(ENDS_WITHIN + GONE_WITHIN, os._exit, (0,))
+        last.daemon = True
+        last.start()

@@ -59,10 +59,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     refresh_absolute_ttl: Positive = 30 * 86400
     password_strength: Literal["production", "embedded"] = "embedded"  # noqa: S105 - a level, not a secret
     logins_per_minute_account: Positive = 5
-    logins_per_minute_address: Positive = 20
+    logins_per_hour_account: Positive = 100
+    logins_per_minute_address: Positive = 300
+    known_address_days: Positive = 30
     registrations_per_hour_address: Positive = 120
 
+    connections: Positive = 4096
+    connections_per_address: Positive = 512
+    anonymous_connections: Positive = 1024
+    request_head_seconds: Seconds = 10.0
+    anonymous_body_max_bytes: Positive = 8192
+    anonymous_body_seconds: Seconds = 5.0
+    anonymous_bodies: Positive = 512
+    anonymous_bodies_per_address: Positive = 64
+    websockets: Positive = 1000
+    websockets_per_account: Positive = 100
+    websocket_max_bytes: Positive = 65536
+    anonymous_websockets: Positive = 256
+    anonymous_websockets_per_address: Positive = 32
+
     reconcile_seconds: Seconds = 3600.0
+
+    live_connections: Positive = 2
+    live_rows_per_second: Positive = 2000
 
     upload_max_bytes: Positive = 64 * 1024**2
     image_max_pixels: Positive = 100_000_000

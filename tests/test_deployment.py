@@ -201,6 +201,12 @@ def test_no_password_has_a_default():
         assert not re.search(r"\$\{" + name + r":-", text)
 
 
+def test_no_proxy_is_trusted_unless_somebody_names_it():
+    assert Settings().trusted_proxies == ()
+    for service in OURS.values():
+        assert service["environment"]["BIOSCOPE_TRUSTED_PROXIES"].startswith("${BIOSCOPE_TRUSTED_PROXIES:?")
+
+
 def test_images_are_pinned_and_maintained():
     for service in COMPOSE["services"].values():
         image = service["image"]

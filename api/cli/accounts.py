@@ -174,7 +174,6 @@ def _set_status(account: str, status: Status, data: Path | None) -> bool:
     """Whether that changed anything."""
     from application import accounts
     from infrastructure.container import passwords, refresh_tokens
-    from infrastructure.limits import LocalLimits
 
     given = running(data)
     with the_log(given) as log, closing(refresh_tokens(given)) as tokens:
@@ -186,7 +185,6 @@ def _set_status(account: str, status: Status, data: Path | None) -> bool:
             log=log,
             passwords=passwords(given),
             tokens=tokens,
-            limits=LocalLimits(),
         )
     return done.position > 0
 

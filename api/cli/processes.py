@@ -23,10 +23,7 @@ def api() -> None:
 
 
 def asgi() -> Any:
-    """The application, for the HTTP server's worker."""
-    from infrastructure.embedded.child import die_with_parent
-
-    die_with_parent()
+    """The application, for the HTTP server."""
     from api.app import create_app
     from infrastructure.container import services
     from infrastructure.telemetry import configure_logging

@@ -4,7 +4,6 @@ import errno
 import os
 import socket
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -88,12 +87,22 @@ def with_absolute_paths(settings: Settings) -> Settings:
 
 def with_free_port(settings: Settings) -> Settings:
     """Port 0 becomes a free one. Raises CannotStart when the wanted one is taken."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with bound(settings) as server:
+        return msgspec.structs.replace(settings, port=server.getsockname()[1])
+
+
+def bound(settings: Settings) -> socket.socket:
+    """A socket that may listen where the settings say; on :: for IPv4 too. Raises CannotStart."""
+    server = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     try:
-        with closing(socket.create_server((settings.host, settings.port), family=family)) as server:
-            return msgspec.structs.replace(settings, port=server.getsockname()[1])
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if server.family == socket.AF_INET6:
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, settings.host != "::")
+        server.bind((settings.host, settings.port))
     except OSError as error:
+        server.close()
         raise CannotStart(_cannot_listen(settings, error)) from None
+    return server
 
 
 def _cannot_listen(settings: Settings, error: OSError) -> str:

@@ -248,6 +248,7 @@ def production_worker(taken_over, folder):
         "ENVIRONMENT": "production",
         "PASSWORD_STRENGTH": "production",
         "PUBLIC_URL": "https://lab.example.org",
+        "TRUSTED_PROXIES": "192.0.2.1",
         "DATA": str(folder),
         "CORS_ORIGINS": "",
         "BLOBS_URL": str(taken_over.data / "blobs"),

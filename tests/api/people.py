@@ -42,6 +42,11 @@ async def share(owner, dataset, other, grant="viewer"):
     assert answer.status_code == 204, answer.text
 
 
+def session_of(laboratory, http):
+    """The id of the session that somebody signed in to."""
+    return laboratory.services.access_tokens.verify(http.headers["Authorization"].split()[1], at=now()).session_id
+
+
 async def id_of(http):
     return (await http.get("/api/users/me")).json()["id"]
 

@@ -9,6 +9,7 @@ from litestar.routes import HTTPRoute
 
 from api.calls import now
 from application.derivatives import thumbnail_of
+from application.downloads import Holder
 from application.ports import Command
 from domain import classification, dataset, device, image, model, session, user
 from domain.access import Actor, Grant, Role, Scope
@@ -164,7 +165,8 @@ class World:
         registered = user.register(who, **names, role=Role(role), by=who, at=now())
         self._append([registered])
         self._append([session.start(there, user=who, address="", agent="", at=now())])
-        return SimpleNamespace(id=who, headers=bearer(self.given.access_tokens.issue(user=who, session=there, role=Role(role), at=now())))
+        token = self.given.access_tokens.issue(user=who, session=there, role=Role(role), at=now())
+        return SimpleNamespace(id=who, headers=bearer(token), session=there)
 
     def things(self, person, how):
         """An id for each name that a route may have. `how` the person stands to them."""
@@ -185,10 +187,14 @@ class World:
         for event in made + self._image(ids, by) + self._job(ids, by) + self._device(ids, by):
             self._append([event])
         user_id = person.id if how == "own" else self.person(Role.RESEARCHER).id
-        signed = self.given.blobs.signed_url(self.blob, filename="x.jpg", media_type="image/jpeg", inline=True, seconds=600)
+        signed = self._address(ids["image_id"], Holder(self.owner.session))
         also = {"about": ids["dataset_id"], "name_or_id": "pbc8", "kind": "ImageUploaded", "name": "plain.css"}
         result = result_id(ids["job_id"], ids["image_id"])
         return ids | also | {"result_id": result, "user_id": user_id, "token": signed.rpartition("/")[2]}
+
+    def _address(self, image_id, holder):
+        about = {"filename": "x.jpg", "media_type": "image/jpeg", "inline": True, "seconds": 600}
+        return self.given.blobs.signed_url(self.blob, image_id=image_id, holder=holder, **about)
 
     def _image(self, ids, by):
         facts = {"size": len(PICTURE), "media_type": "image/jpeg", "width": 64, "height": 48}

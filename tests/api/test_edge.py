@@ -155,19 +155,70 @@ async def test_what_is_too_long_is_refused_before_it_costs_anything(laboratory):
 
 
 async def test_only_hosts_that_are_served_are_answered(laboratory):
-    narrow = msgspec.structs.replace(laboratory.services.options, allowed_hosts=("bioscope.example.org",))
-    app = create_app(msgspec.structs.replace(laboratory.services, options=narrow))
+    """By default this machine's own names and that of the public address; the settings add others."""
+    named = msgspec.structs.replace(
+        laboratory.services.options, base_url="https://Lab.example.org/bioscope", allowed_hosts=("bioscope.Example.org", "2001:db8::1")
+    )
+    app = create_app(msgspec.structs.replace(laboratory.services, options=named))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://evil.example", headers={"Origin": ORIGIN}) as http:
-        check_problem(await http.get("/api/health"), 421)
-        for host in ("bioscope.example.org", "BIOSCOPE.example.org:8000"):
-            assert (await http.get("/api/health", headers={"Host": host})).status_code == 200
-    ipv6 = msgspec.structs.replace(narrow, allowed_hosts=("[::1]",))
-    app = create_app(msgspec.structs.replace(laboratory.services, options=ipv6))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://evil.example") as http:
-        for host, status in (("[::1]", 200), ("[::1]:8000", 200), ("[::2]:8000", 421)):
-            assert (await http.get("/api/health", headers={"Host": host})).status_code == status
-        probed = await http.get("/health/live", headers={"Host": "127.0.0.1:8000"})
-        assert probed.status_code == 200, "who keeps us running asks by address"
+        said = check_problem(await http.get("/api/health"), 421, "wrong_host")
+        assert "BIOSCOPE_ALLOWED_HOSTS" in said["detail"]
+        for host in SERVED:
+            assert (await http.get("/api/health", headers={"Host": host})).status_code == 200, host
+        for host in NOT_SERVED:
+            check_problem(await http.get("/api/health", headers={"Host": host}), 421, "wrong_host")
+        twice = [("Host", "localhost"), ("Host", "evil.example")]
+        check_problem(await http.get("/api/health", headers=twice), 421, "wrong_host")
+        for path in ("/health", "/health/live", "/metrics"):
+            assert (await http.get(path)).status_code == 200, "whoever keeps us running asks by address"
+
+
+SERVED = ("lab.example.org", "LAB.example.org:443", "bioscope.example.org:8000", "localhost:8000", "127.0.0.1", "[::1]:8000", "localhost.")
+SERVED += ("[2001:db8::1]:8000",)
+NOT_SERVED = (
+    "",
+    "lab.example.org.evil.example",
+    "evil.example:8000",
+    "127.0.0.1.evil.example",
+    "[::2]",
+    "x-localhost",
+    "lab.example.org@evil",
+)
+
+
+async def opened(app, path="/api/ws", *, headers=(), readable=True):
+    """What the edge says to a WebSocket, before anything is accepted."""
+    said = []
+
+    async def receive():
+        return {"type": "websocket.connect"} if not said else {"type": "websocket.disconnect", "code": 1006}
+
+    async def send(message):
+        said.append(message)
+
+    extensions = {"websocket.http.response": {}} if readable else {}
+    scope = {
+        "type": "websocket",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers,
+        "extensions": extensions,
+    }
+    await app({**scope, "subprotocols": [], "client": ("127.0.0.1", 1), "scheme": "ws", "asgi": {"version": "3.0"}}, receive, send)
+    return said
+
+
+async def test_a_websocket_passes_the_same_checks(laboratory):
+    for headers, status in (([(b"host", b"evil.example")], 421), ([(b"host", b"localhost"), (b"x", b"x" * 33_000)], 431), ([], 421)):
+        start, body = await opened(laboratory.app, headers=headers)
+        assert (start["type"], start["status"]) == ("websocket.http.response.start", status)
+        assert (b"content-type", b"application/problem+json") in start["headers"]
+        assert b'"code"' in body["body"]
+        (closed,) = await opened(laboratory.app, headers=headers, readable=False)
+        assert closed["type"] == "websocket.close", "a server that can only close the handshake"
+    accepted, *_ = await opened(laboratory.app, headers=[(b"host", b"localhost:8000")])
+    assert accepted["type"] == "websocket.accept"
 
 
 # ---- bodies ------------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 import httpx
@@ -96,6 +96,18 @@ def until_it_serves(port):
         except httpx.HTTPError:
             time.sleep(0.1)
     raise AssertionError("the server does not serve")
+
+
+async def test_a_socket_under_a_foreign_name_is_not_opened(served):
+    """As a page elsewhere asks whose name leads to this machine."""
+    handshake = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
+    }
+    url = served.url.replace("ws:", "http:")
+    assert httpx.get(url, headers=handshake | {"Host": "evil.example"}).status_code in {403, 421}
 
 
 async def say(watch, **said):
@@ -261,6 +273,35 @@ async def test_a_job_is_told_with_how_far_it_is(served):
     assert {str(one) for one in images} <= set(judged["subjects"])
 
 
+HANGING = "select count(*) from pg_locks where relation = 'read.activity'::regclass and not granted"
+
+
+async def test_subscriptions_take_no_connection_from_queries(served, postgres):
+    """Their queries hang, since the table that only they read is locked."""
+    ada = served.user()
+    cells = appended(served, served.dataset, ada)
+    headers = {"Authorization": f"Bearer {served.token(ada)[0]}"}
+    async with (
+        httpx.AsyncClient(base_url=served.settings.base_url, headers=headers) as http,
+        await psycopg.AsyncConnection.connect(postgres.url(user="postgres", database=DATABASE)) as owner,
+        AsyncExitStack() as sockets,
+    ):
+        watches = [await sockets.enter_async_context(served.watching(served.user())) for _ in range(12)]
+        await asyncio.gather(*(until_caught_up(watch) for watch in watches))
+        await owner.execute("lock table read.activity in access exclusive mode")
+        for watch in watches:
+            await say(watch, type="subscribe", after=0)
+        while (hanging := (await (await owner.execute(HANGING)).fetchone())[0]) < served.settings.live_connections:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        hanging = max(hanging, (await (await owner.execute(HANGING)).fetchone())[0])
+        assert hanging == served.settings.live_connections
+        answers = [await http.get("/api/datasets/") for _ in range(5)]
+        await owner.rollback()
+        assert [[one["id"] for one in answer.json()] for answer in answers] == [[str(cells)]] * 5
+        await asyncio.gather(*(until_caught_up(watch) for watch in watches))
+
+
 @pytest.mark.parametrize("origin", ["http://evil.example.org", "null", "http://web.example.org.evil.org", "https://web.example.org"])
 async def test_a_foreign_origin_is_told_so(served, origin):
     async with served.connected(origin=origin) as watch:
@@ -281,7 +322,7 @@ WRONG = {
     "an unknown field": ('{"type":"ping","more":1}', 4400),
     "a negative position": ('{"type":"subscribe","after":-1}', 4400),
     "bytes": (b"\x00", 4400),
-    "too long": (json.dumps({"type": "auth", "token": "x" * 70_000}), 4400),
+    "too long": (json.dumps({"type": "auth", "token": "x" * 70_000}), 1009),
     "somebody else's word": ('{"type":"auth","token":"nonsense"}', 4401),
 }
 

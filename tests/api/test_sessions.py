@@ -109,9 +109,8 @@ async def test_a_registration_names_the_field_that_is_wrong_without_echoing_it(l
 
 async def test_registrations_of_one_address_are_limited(laboratory):
     http = laboratory.anonymous()
-    most = laboratory.services.options.registrations_per_hour_address
-    for _ in range(most):
-        laboratory.services.limits.take("register/address/127.0.0.1", most=most, seconds=3600)
+    for _ in range(laboratory.services.attempts.rates.registrations_per_hour):
+        laboratory.services.attempts.registration("127.0.0.1")
     answer = await http.post("/api/auth/register", json=SOMEBODY)
     assert (answer.status_code, answer.json()["code"]) == (429, "too_many")
     assert int(answer.headers["retry-after"]) > 0
@@ -213,7 +212,7 @@ class Meanwhile:
 async def test_an_account_that_changes_during_a_sign_in_lets_nobody_in_on_its_old_state(laboratory, change):
     given, address = laboratory.services, laboratory.account()
     me = accounts.find(address, given.log)
-    ports = {"log": given.log, "passwords": given.passwords, "tokens": given.refresh_tokens, "limits": given.limits}
+    ports = {"log": given.log, "passwords": given.passwords, "tokens": given.refresh_tokens, "attempts": given.attempts}
     wanted = {
         "password": {"password": NewPassword(password="another horse battery 9", signed_in_for=0)},
         "status": {"status": accounts.Status.SUSPENDED},
@@ -224,7 +223,7 @@ async def test_an_account_that_changes_during_a_sign_in_lets_nobody_in_on_its_ol
         accounts.update(me.id, profile={}, **wanted, command=command(actor), **ports)
 
     def sign_in(**meanwhile):
-        asked = {"email": address, "password": PASSWORD, "address": "", "agent": "", "per_account": 100, "per_address": 100}
+        asked = {"email": address, "password": PASSWORD, "address": "", "network": "", "agent": ""}
         return sessions.sign_in(**asked, command=command(at=datetime.now(UTC)), **ports | meanwhile)
 
     for meanwhile in (
@@ -258,24 +257,6 @@ async def test_an_unknown_account_costs_as_much_time_as_a_known_one(laboratory):
             seconds.append(time.perf_counter() - began)
     known, unknown = (statistics.median(seconds) for seconds in spent.values())
     assert 0.5 < known / unknown < 2  # the short form; shared cores forbid a finer one
-
-
-async def test_an_account_and_an_address_have_their_limits_and_a_live_session_goes_on(laboratory):
-    victim, address = await laboratory.client(), laboratory.account()
-    http = laboratory.anonymous(**{"X-Forwarded-For": "203.0.113.7"})
-    options = laboratory.services.options
-    for _ in range(options.logins_per_minute_account):
-        laboratory.services.limits.take(f"login/account/{address}", most=options.logins_per_minute_account, seconds=60)
-    refused = await login(http, address.upper())
-    assert (refused.status_code, refused.json()["code"]) == (429, "too_many")
-    assert int(refused.headers["retry-after"]) > 0
-    for _ in range(options.logins_per_minute_address):
-        try:
-            laboratory.services.limits.take("login/address/127.0.0.1", most=options.logins_per_minute_address, seconds=60)
-        except Exception:
-            break
-    assert (await login(http, laboratory.account())).status_code == 429
-    assert (await victim.get(ME)).status_code == 200
 
 
 # ---- staying signed in -------------------------------------------------------------------------------------------------------------

@@ -64,7 +64,8 @@ class Spoken:
     """An upload as a server hands it over, message by message. None is a client that went away."""
 
     def __init__(self, laboratory, http, chunks, **headers):
-        given = {"content-type": f"multipart/form-data; boundary={BOUNDARY}", "authorization": http.headers["authorization"], **headers}
+        given = {"host": "localhost", "content-type": f"multipart/form-data; boundary={BOUNDARY}"}
+        given |= {"authorization": http.headers["authorization"], **headers}
         self._app, self._chunks = laboratory.app, iter(chunks)
         self.scope = {
             "type": "http",

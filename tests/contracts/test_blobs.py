@@ -3,11 +3,13 @@
 import hashlib
 from datetime import UTC, datetime, timedelta
 from threading import Thread
+from uuid import UUID
 
 import pytest
 
 from application import derivatives
 from application.derivatives import preview_of, thumbnail_of
+from application.downloads import Holder
 from application.ports import Corrupted
 from domain.errors import ImageTooLarge, NotFound
 from infrastructure.keys import RootKey
@@ -19,6 +21,7 @@ from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server
 ROOT = RootKey(bytes(32))
 MOST = 1_000_000
 NOBODY = "0" * 64
+ASKED = {"image_id": UUID(int=1), "holder": Holder(UUID(int=2)), "filename": "cell.jpg", "media_type": "image/jpeg", "inline": True}
 
 
 @pytest.fixture(scope="session")
@@ -193,14 +196,14 @@ def test_orphans_are_old_and_known_to_nobody(blobs, request):
 
 def test_an_address_is_made_for_blobs_and_for_what_is_derived(blobs, request):
     sha256, _ = put(blobs, unlike(request))
-    how = {"filename": "cell.jpg", "media_type": "image/jpeg", "inline": True, "seconds": 60}
+    how = ASKED | {"seconds": 60}
     addresses = {blobs.signed_url(name, **how, internal=inside) for name in (sha256, thumbnail_of(sha256, 2)) for inside in (True, False)}
     assert len(addresses) >= 2
 
 
 def test_two_calls_in_one_window_give_one_address(blobs, request):
     sha256, _ = put(blobs, unlike(request))
-    how = {"filename": "cell.jpg", "media_type": "image/jpeg", "inline": True, "seconds": blobs.max_url_seconds}
+    how = ASKED | {"seconds": blobs.max_url_seconds}
     assert blobs.signed_url(sha256, **how) == blobs.signed_url(sha256, **how)
 
 

@@ -39,7 +39,7 @@ def registered(log, role=Role.ADMIN, **names):
 
 
 def updated(log, account, by, **changes):
-    ports = {"passwords": Passwords(), "tokens": TOKENS, "limits": None}
+    ports = {"passwords": Passwords(), "tokens": TOKENS}
     return accounts.update(account, profile={}, **changes, command=command(by), log=log, **ports)
 
 
@@ -129,7 +129,7 @@ def test_what_takes_no_rights_needs_no_other_administrator(log):
     alone = registered(log)
     assert updated(log, alone, OPERATOR, role=Role.ADMIN, status=Status.ACTIVE).position == 0
     ports = {"command": command(OPERATOR), "log": log, "passwords": Passwords(), "tokens": TOKENS}
-    assert accounts.update(alone, profile={"phone": "1"}, limits=None, **ports).version == 2
+    assert accounts.update(alone, profile={"phone": "1"}, **ports).version == 2
     assert accounts.reset_password(alone, "another horse battery 9", **ports | {"command": command(OPERATOR)}).version == 3
 
 

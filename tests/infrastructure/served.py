@@ -1,10 +1,8 @@
-"""A small application for the HTTP server's worker: it notes that it was asked what takes long, and a clean end."""
+"""A small application for the HTTP server: it notes that it was asked what takes long, and a clean end."""
 
 import asyncio
 import os
 from pathlib import Path
-
-from infrastructure.embedded.child import die_with_parent
 
 
 async def until_disconnected(receive):
@@ -26,7 +24,6 @@ class Small:
 
 
 def small():
-    die_with_parent()
     return Small()
 
 
@@ -54,5 +51,10 @@ async def answer(scope, receive, send):
         await asyncio.wait([listening])
     if scope["path"] == "/body":
         await receive()
+    if scope["path"] == "/large":
+        await send({"type": "http.response.start", "status": 200})
+        for number in range(64):
+            await send({"type": "http.response.body", "body": bytes(256 * 1024), "more_body": number < 63})
+        return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"server", b"bioscope")]})
     await send({"type": "http.response.body", "body": str(os.getpid()).encode()})

@@ -44,7 +44,7 @@ async def test_it_opens_while_everything_is_away_and_says_so(settings, tmp_path)
         assert not any(found.values())
         with pytest.raises(Unavailable):
             given.refresh_tokens.rotate("x", at=None)
-        given.limits.take("counted in the process", most=1, seconds=1)
+        given.attempts.registration("counted in the process")
 
 
 def test_a_log_is_verified_with_its_own_keys(settings):

@@ -40,7 +40,7 @@ GOOD = Settings(
     blobs_public_endpoint="https://objects.example.org",
     blobs_key="AKIA123",
     blobs_secret="long-and-random",
-    allowed_hosts=("lab.example.org",),
+    trusted_proxies=("172.18.0.1",),
 )
 
 
@@ -76,7 +76,7 @@ def production(registered, settings, tmp_path):
         public_url="https://lab.example.org",
         blobs_url=str(tmp_path / "blobs"),
         root_key_file=key,
-        allowed_hosts=("lab.example.org",),
+        trusted_proxies=("127.0.0.1",),
     )
 
 
@@ -111,6 +111,7 @@ def test_good_settings_have_no_weakness():
         ({"cors_origins": ("null",)}, "BIOSCOPE_CORS_ORIGINS"),
         ({"postgres_url": "postgresql://bioscope_app:postgres@postgres/bioscope"}, "BIOSCOPE_POSTGRES_URL"),
         ({"blobs_secret": "minioadmin"}, "BIOSCOPE_BLOBS_SECRET"),
+        ({"trusted_proxies": ()}, "BIOSCOPE_TRUSTED_PROXIES"),
     ],
 )
 def test_production_refuses_each_weak_setting_by_its_name(changes, named):
@@ -119,10 +120,15 @@ def test_production_refuses_each_weak_setting_by_its_name(changes, named):
 
 
 def test_what_merely_could_be_better_is_no_reason_to_refuse():
-    assert bad(weaknesses(changed(allowed_hosts=(), access_ttl=86400))) == {
-        "BIOSCOPE_ALLOWED_HOSTS": "weak",
+    assert bad(weaknesses(changed(trusted_proxies=("172.16.0.0/12",), access_ttl=86400))) == {
+        "BIOSCOPE_TRUSTED_PROXIES": "weak",
         "BIOSCOPE_ACCESS_TTL": "weak",
     }
+
+
+@pytest.mark.parametrize("proxies", ["127.0.0.1", "10.0.0.0/24", "::1", "fd00::7/128"])
+def test_a_proxy_or_a_small_network_of_them_may_be_trusted(proxies):
+    assert bad(weaknesses(changed(trusted_proxies=(proxies,)))) == {}
 
 
 def test_a_development_system_belongs_on_its_machine():

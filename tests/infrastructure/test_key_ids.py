@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.downloads import SignedBlob
+from application.downloads import LocalAddress
 from application.ports import Claim, Release
 from domain.access import Role
 from domain.dataset import DatasetCreated
@@ -26,12 +26,14 @@ from infrastructure.memory_store import MemoryRecorder
 from infrastructure.recorder import PostgresRecorder
 from infrastructure.security.key_ring import NO_KEYS, Key
 from infrastructure.security.keyed_digest import ClaimDigests, KeyedDigest
-from infrastructure.signed_urls import sign, verify_signed
+from infrastructure.signed_urls import seal, unseal
 from tests.given import NOW, actor, command
 
 ROOT, OTHER = RootKey(bytes(range(32))), RootKey(bytes(range(1, 33)))
 STREAM, SOMEBODY = UUID(int=1), UUID(int=2)
-BLOB = SignedBlob(name="a" * 64, filename="cell.jpg", media_type="image/jpeg", inline=True, ends=2_000_000_000)
+ADDRESS = LocalAddress(
+    image_id=STREAM, holder_id=SOMEBODY, is_service=False, folder="", inline=True, ends=2_000_000_000, label=b"cell.jpg."
+)
 LINK = {"now": lambda: 1_900_000_000}
 LONG_AGO = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -47,7 +49,7 @@ STORED = Encoded(
     b'"name":"sealed:1:z2nFnO252gJmajlCiIFBV/LF1WxjVdkVi/03JUN5SGm2o5Diepug25k=",'
     b'"description":null,"owner_id":"00000000-0000-0000-0000-000000000002"}',
 )
-ADDRESS = (
+ADDRESS_BEFORE = (
     "Lgk95aFsm3q6epIPZpb7Xfj51QiJd3vH_4p8uJqzm6WFpG5hbWXZQGFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYW"
     "FhYWFhYWGoZmlsZW5hbWWoY2VsbC5qcGeqbWVkaWFfdHlwZappbWFnZS9qcGVnpmlubGluZcOkZW5kc853NZQA"
 )
@@ -92,9 +94,15 @@ def test_data_wrapped_and_sealed_before_is_read(purpose_keys):
     assert codec_over(purpose_keys, WRAPPED).decode(STORED) == created()
 
 
-@pytest.mark.parametrize("keys", [ROOT, rotated(Purpose.SIGNED_URLS)], ids=["the only key", "after a rotation"])
-def test_an_address_signed_before_is_taken(keys):
-    assert verify_signed(keys, ADDRESS, **LINK) == BLOB
+@pytest.mark.parametrize("with_key_id", [False, True])
+def test_an_address_of_an_earlier_release_is_refused_since_it_could_not_be_revoked(with_key_id):
+    token = ADDRESS_BEFORE
+    if with_key_id:
+        signed = base64.urlsafe_b64decode(ADDRESS_BEFORE + "=" * (-len(ADDRESS_BEFORE) % 4))[32:]
+        digest = KeyedDigest(ROOT, Purpose.SIGNED_URLS).of(signed)
+        token = "2." + base64.urlsafe_b64encode(digest + signed).decode().rstrip("=")
+    with pytest.raises(Forbidden, match="not one of ours"):
+        unseal(ROOT, token, **LINK)
 
 
 def test_a_head_and_a_token_signed_before_are_genuine():
@@ -212,13 +220,13 @@ def test_a_sealed_value_that_names_another_key_is_refused_like_one_that_was_chan
 
 
 def test_an_address_of_an_unknown_key_is_refused_like_one_that_was_changed():
-    token = sign(ROOT, BLOB)
-    assert verify_signed(rotated(Purpose.SIGNED_URLS), token, **LINK) == BLOB
+    token = seal(ROOT, ADDRESS)
+    assert unseal(rotated(Purpose.SIGNED_URLS), token, **LINK) == ADDRESS
     changed = token[:20] + ("A" if token[20] != "A" else "B") + token[21:]
     told = set()
-    for keys, wrong in ((OTHER, token), (ROOT, changed), (ROOT, token.removeprefix("2."))):
+    for keys, wrong in ((OTHER, token), (ROOT, changed), (ROOT, token.removeprefix("3."))):
         with pytest.raises(Forbidden) as error:
-            verify_signed(keys, wrong, **LINK)
+            unseal(keys, wrong, **LINK)
         told.add(error.value.detail)
     assert len(told) == 1
 
@@ -268,7 +276,7 @@ def test_a_process_without_data_keys_reads_the_rest_of_an_event_and_writes_nothi
     [
         lambda keys: SignedAccessTokens(keys, ttl=60),
         lambda keys: KeyedDigest(keys, Purpose.REQUEST_DIGESTS),
-        lambda keys: sign(keys, BLOB),
+        lambda keys: seal(keys, ADDRESS),
         RecordKey,
         lambda keys: keys.signing(Purpose.HEADS),
         lambda keys: keys.public(Purpose.HEADS),

@@ -1,8 +1,10 @@
 """What the local folder and S3 do beyond the common contract: durability, signed addresses, and what happens when they are away."""
 
+import base64
 import errno
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,24 +16,28 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
 import httpx
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from application.downloads import SignedBlob, content_disposition
+from application.downloads import Holder, LocalAddress, SignedBlob, content_disposition
 from domain.errors import Forbidden, Unavailable
 from infrastructure import objects
 from infrastructure.keys import RootKey
 from infrastructure.objects import open_blobs
 from infrastructure.settings import Settings
-from infrastructure.signed_urls import sign, verify_signed
+from infrastructure.signed_urls import TOKEN_LENGTH, seal, unseal
 from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server
 
 ROOT = RootKey(bytes(32))
 SPOOL = Path(tempfile.gettempdir(), f"bioscope-test-spool-{os.geteuid()}")
 DATA = b"\xff\xd8 not really a picture" * 100
-PICTURE = {"filename": "cell.jpg", "media_type": "image/jpeg", "inline": True, "seconds": 60}
+IMAGE, SESSION = UUID("0c8a52b4-8a6e-4d5a-9f0e-2f6a1f5f7c11"), Holder(UUID("5b1d8f60-7a55-4c6f-8f5b-9d3b8f4f2d22"))
+PICTURE = {"image_id": IMAGE, "holder": SESSION, "filename": "cell.jpg", "media_type": "image/jpeg", "inline": True, "seconds": 60}
 
 
 @pytest.fixture(scope="module")
@@ -174,18 +180,42 @@ def test_a_disk_that_is_full_at_the_last_byte_makes_it_unavailable_and_keeps_not
 
 
 # ---- signed addresses of the folder ------------------------------------------------------------------------------------------------
+ADDRESS = LocalAddress(
+    image_id=IMAGE, holder_id=SESSION.id, is_service=False, folder="preview/2", inline=True, ends=2**40, label=b"nine byte"
+)
+
+
 def token_of(address):
     return urlsplit(address).path.removeprefix("/api/blobs/")
 
 
-def test_a_signed_address_says_what_it_gives(tmp_path):
+def test_an_address_stands_for_a_file_of_an_image_and_for_its_holder(tmp_path):
     blobs = in_folder(tmp_path, public_url="https://lab.example.org/")
-    address = blobs.signed_url(name := put(blobs), **PICTURE)
-    assert address.startswith("https://lab.example.org/api/blobs/")
-    blob = verify_signed(ROOT, token_of(address))
-    assert (blob.name, blob.filename, blob.served_type) == (name, "cell.jpg", "image/jpeg")
-    assert blob.disposition == "inline; filename=\"cell.jpg\"; filename*=UTF-8''cell.jpg"
-    assert 59 <= blob.ends - time.time() <= 75
+    name = put(blobs)
+    for stored, folder in ((name, ""), (f"thumbnail/{name}", "thumbnail"), (f"preview/16/{name}", "preview/16")):
+        address = blobs.signed_url(stored, **PICTURE)
+        assert address.startswith("https://lab.example.org/api/blobs/")
+        found = unseal(ROOT, token_of(address))
+        assert (found.image_id, found.holder_id, found.is_service, found.folder) == (IMAGE, SESSION.id, False, folder)
+        assert 59 <= found.ends - time.time() <= 75
+        assert found.blob(sha256=name, filename="cell.png", media_type="image/png").name == stored
+
+
+def test_a_picture_is_served_as_what_it_is_and_a_file_as_what_was_uploaded():
+    about = {"image_id": IMAGE, "holder_id": SESSION.id, "is_service": False, "inline": True, "ends": 9, "label": bytes(9)}
+    file = {"sha256": "a" * 64, "filename": "stack.ome.tif", "media_type": "image/tiff"}
+    served = [LocalAddress(folder=folder, **about).blob(**file) for folder in ("", "thumbnail/2")]
+    assert [(one.name, one.filename, one.media_type, one.ends) for one in served] == [
+        ("a" * 64, "stack.ome.tif", "image/tiff", 9),
+        ("thumbnail/2/" + "a" * 64, "stack.ome.jpg", "image/jpeg", 9),
+    ]
+
+
+def test_the_address_of_a_service_ends_with_its_token(tmp_path):
+    blobs, until = in_folder(tmp_path), int(time.time()) + 7
+    address = blobs.signed_url(put(blobs), **PICTURE | {"holder": Holder(SESSION.id, until=until)})
+    assert unseal(ROOT, token_of(address)).ends == until
+    assert unseal(ROOT, token_of(address)).is_service
 
 
 def test_our_own_services_get_an_address_inside(tmp_path):
@@ -196,34 +226,64 @@ def test_our_own_services_get_an_address_inside(tmp_path):
 def test_a_signed_address_ends(tmp_path):
     blobs = in_folder(tmp_path)
     token = token_of(blobs.signed_url(put(blobs), **PICTURE))
-    ends = verify_signed(ROOT, token).ends
-    assert verify_signed(ROOT, token, now=lambda: ends - 0.001)
+    ends = unseal(ROOT, token).ends
+    assert unseal(ROOT, token, now=lambda: ends - 0.001)
     with pytest.raises(Forbidden, match="ended"):
-        verify_signed(ROOT, token, now=lambda: ends)
+        unseal(ROOT, token, now=lambda: ends)
+
+
+ids = st.builds(lambda number: UUID(int=number), st.integers(0, 2**128 - 1))
+addresses = st.builds(
+    LocalAddress,
+    image_id=ids,
+    holder_id=ids,
+    is_service=st.booleans(),
+    folder=st.sampled_from(["", "thumbnail", "thumbnail/2", "preview/16"]),
+    inline=st.booleans(),
+    ends=st.integers(2**33, 2**40),
+    label=st.binary(min_size=9, max_size=9),
+)
+
+
+@given(addresses, addresses)
+def test_a_token_stands_for_one_address_and_has_the_same_length_and_form_for_all(address, other):
+    token = seal(ROOT, address)
+    assert unseal(ROOT, token) == address
+    assert (seal(ROOT, other) == token) == (other == address)
+    assert len(token) == TOKEN_LENGTH
+    assert re.fullmatch(r"3\.[A-Za-z0-9_-]+", token)
+
+
+@given(addresses)
+def test_a_token_reveals_no_id_and_no_end(address):
+    token = seal(ROOT, address)
+    hidden = base64.urlsafe_b64decode(token.removeprefix("3."))
+    for one in (address.image_id, address.holder_id):
+        for length in (4, 8, 16):
+            assert one.bytes[:length] not in hidden or not any(one.bytes[:length])
+        assert str(one) not in token
+    assert address.ends.to_bytes(8, "big")[2:] not in hidden
+    assert address.label not in hidden
 
 
 def test_a_signed_address_cannot_be_changed_in_any_place():
-    token = sign(ROOT, SignedBlob(name="a" * 64, filename="cell.jpg", media_type="image/jpeg", inline=False, ends=2**40))
-    assert verify_signed(ROOT, token)
-    refused = 0
-    for place in range(len(token) - 1):
+    token = seal(ROOT, ADDRESS)
+    assert unseal(ROOT, token) == ADDRESS
+    for place in range(len(token)):
         other = "A" if token[place] != "A" else "B"
         with pytest.raises(Forbidden, match="not one of ours"):
-            verify_signed(ROOT, token[:place] + other + token[place + 1 :])
-        refused += 1
-    assert refused > 200
+            unseal(ROOT, token[:place] + other + token[place + 1 :])
 
 
-@pytest.mark.parametrize("token", ["", "x", "ä", "====", "A" * 43, "A" * 10_000, "../../etc/passwd", "%41"])
+@pytest.mark.parametrize("token", ["", "x", "ä", "====", "A" * 43, "A" * 118, "3." + "A" * 116, "A" * 10_000, "../../etc/passwd", "%41"])
 def test_what_nobody_signed_is_refused(token):
     with pytest.raises(Forbidden):
-        verify_signed(ROOT, token)
+        unseal(ROOT, token)
 
 
 def test_another_installation_signs_otherwise():
-    token = sign(ROOT, SignedBlob(name="a" * 64, filename="x", media_type="image/png", inline=True, ends=2**40))
     with pytest.raises(Forbidden):
-        verify_signed(RootKey(bytes(31) + b"\1"), token)
+        unseal(RootKey(bytes(31) + b"\1"), seal(ROOT, ADDRESS))
 
 
 @pytest.mark.parametrize(
@@ -290,8 +350,11 @@ def test_an_address_is_the_same_within_its_window_and_another_in_the_next(store)
 def test_addresses_of_different_things_differ(store):
     blobs, _ = store
     others = [{"filename": "b.jpg"}, {"media_type": "image/png"}, {"inline": False}, {"seconds": 90}]
+    others += (
+        [{"image_id": UUID(int=1)}, {"holder": Holder(UUID(int=1))}] if blobs.max_url_seconds == objects.FOLDER_MAX_URL_SECONDS else []
+    )
     addresses = {blobs.signed_url("a" * 64, **PICTURE | other) for other in [{}, *others]}
-    assert len(addresses | {blobs.signed_url("b" * 64, **PICTURE)}) == len(others) + 2
+    assert len(addresses | {blobs.signed_url(f"thumbnail/{'a' * 64}", **PICTURE)}) == len(others) + 2
 
 
 # ---- S3 ----------------------------------------------------------------------------------------------------------------------------

@@ -7,10 +7,12 @@ from statistics import median
 
 import pytest
 
+from application.ports import Asker
 from domain.errors import Invalid, Unavailable
-from infrastructure.passwords import AT_ONCE, Argon2Passwords, Turnstile
+from infrastructure.passwords import AT_ONCE, FOR_USERS, OF_ONE, Argon2Passwords, Turnstile
 
 PASSWORD = "a long and winding road"
+ADA = Asker("ada", is_stranger=False)
 
 
 @pytest.fixture(scope="module")
@@ -26,52 +28,56 @@ def seconds(call):
 
 
 def test_a_password_fits_its_own_hash_and_no_other(passwords):
-    known = passwords.hash(PASSWORD)
+    known = passwords.hash(PASSWORD, asker=ADA)
     assert known.startswith(b"$argon2id$v=19$m=19456,t=2,p=1$")
-    assert passwords.verify(PASSWORD, known)
-    assert not passwords.verify(PASSWORD + "s", known)
-    assert passwords.hash(PASSWORD) != known
+    assert passwords.verify(PASSWORD, known, asker=ADA)
+    assert not passwords.verify(PASSWORD + "s", known, asker=ADA)
+    assert passwords.hash(PASSWORD, asker=ADA) != known
 
 
 def test_in_production_a_hash_takes_64_mib_and_three_passes():
-    assert Argon2Passwords("production").hash(PASSWORD).startswith(b"$argon2id$v=19$m=65536,t=3,p=1$")
+    assert Argon2Passwords("production").hash(PASSWORD, asker=ADA).startswith(b"$argon2id$v=19$m=65536,t=3,p=1$")
 
 
 def test_two_ways_to_type_a_letter_are_one_password(passwords):
-    assert passwords.verify("cafe\N{COMBINING ACUTE ACCENT} with \N{LATIN SMALL LIGATURE FI}sh", passwords.hash("café with fish"))
+    assert passwords.verify(
+        "cafe\N{COMBINING ACUTE ACCENT} with \N{LATIN SMALL LIGATURE FI}sh",
+        passwords.hash("café with fish", asker=ADA),
+        asker=ADA,
+    )
 
 
 @pytest.mark.parametrize("odd", ["\0" * 20, "\ud800 lone surrogates", "🧫" * 128, ""])
 def test_odd_passwords_are_passwords(passwords, odd):
-    known = passwords.hash(odd)
-    assert passwords.verify(odd, known)
-    assert not passwords.verify(odd + "x", known)
+    known = passwords.hash(odd, asker=ADA)
+    assert passwords.verify(odd, known, asker=ADA)
+    assert not passwords.verify(odd + "x", known, asker=ADA)
 
 
 def test_nobody_signs_in_without_a_hash_or_with_what_is_none(passwords):
     for known in (None, b"", b"plain", b"\xff\xfe", b"$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$"):
-        assert not passwords.verify(PASSWORD, known)
-        assert not passwords.verify("", known)
+        assert not passwords.verify(PASSWORD, known, asker=ADA)
+        assert not passwords.verify("", known, asker=ADA)
 
 
 def test_more_than_a_kibibyte_is_refused_before_it_costs_anything(passwords):
     with pytest.raises(Invalid):
-        passwords.hash("x" * 1025)
-    assert not passwords.verify("x" * 1025, passwords.hash("x" * 1024))
+        passwords.hash("x" * 1025, asker=ADA)
+    assert not passwords.verify("x" * 1025, passwords.hash("x" * 1024, asker=ADA), asker=ADA)
 
 
 def test_an_unknown_account_costs_as_much_as_a_known_one(passwords):
-    known = passwords.hash(PASSWORD)
+    known = passwords.hash(PASSWORD, asker=ADA)
     real, none = [], []
     for _ in range(15):
-        real.append(seconds(lambda: passwords.verify("wrong", known)))
-        none.append(seconds(lambda: passwords.verify("wrong", None)))
+        real.append(seconds(lambda: passwords.verify("wrong", known, asker=ADA)))
+        none.append(seconds(lambda: passwords.verify("wrong", None, asker=ADA)))
     assert abs(median(real) - median(none)) < 0.35 * median(real)
 
 
 def test_a_weaker_hash_is_outdated_and_a_stronger_one_is_not(passwords):
     production = Argon2Passwords("production")
-    weak, strong = passwords.hash(PASSWORD), production.hash(PASSWORD)
+    weak, strong = passwords.hash(PASSWORD, asker=ADA), production.hash(PASSWORD, asker=ADA)
     assert production.outdated(weak)
     assert not production.outdated(strong)
     assert not passwords.outdated(strong)
@@ -80,22 +86,27 @@ def test_a_weaker_hash_is_outdated_and_a_stronger_one_is_not(passwords):
     assert passwords.outdated(weak.replace(b"argon2id", b"argon2i"))
 
 
-def callers(queue, number, *, let_go):
-    """Whether each of `number` callers passed; those inside stay until `let_go`. And the most that were inside at a time."""
+def callers(queue, number, *, let_go, is_stranger=False, entered=None, name=None):
+    """Whether each of `number` callers passed; those inside stay until `let_go`. And the most that were inside at a time.
+
+    `entered` hears of each who comes in whether it is a stranger.
+    """
     inside, most, lock = 0, 0, threading.Lock()
 
-    def call():
+    def call(each):
         nonlocal inside, most
-        with queue.turn():
+        with queue.turn(Asker(name or f"{is_stranger} {each}", is_stranger)):
             with lock:
                 inside += 1
                 most = max(most, inside)
+                if entered is not None:
+                    entered.append(is_stranger)
             let_go.wait(5)
             with lock:
                 inside -= 1
 
     threads = ThreadPoolExecutor(number)
-    return [threads.submit(call) for _ in range(number)], lambda: most
+    return [threads.submit(call, each) for each in range(number)], lambda: most
 
 
 def test_two_are_hashed_at_a_time_the_queue_is_short_and_the_rest_is_sent_away_at_once():
@@ -117,5 +128,34 @@ def test_whoever_waits_too_long_is_sent_away_and_the_queue_is_free_again():
         time.sleep(0.01)
     let_go.set()
     assert sorted(type(call.exception()).__name__ for call in calls) == ["NoneType", "NoneType", "Unavailable"]
-    with queue.turn():
+    with queue.turn(ADA):
         pass
+
+
+def test_users_go_before_strangers_who_cannot_take_the_whole_queue():
+    let_go, queue, entered = threading.Event(), Turnstile(waiting_most=FOR_USERS + 3), []
+    strangers, _ = callers(queue, AT_ONCE + 5, let_go=let_go, is_stranger=True, entered=entered)
+    while sum(call.done() for call in strangers) < 2:
+        time.sleep(0.01)
+    users, _ = callers(queue, FOR_USERS, let_go=let_go, entered=entered)
+    while len(queue._users) < FOR_USERS:
+        time.sleep(0.01)
+    let_go.set()
+    assert sum(call.exception() is None for call in strangers) == AT_ONCE + 3
+    assert all(call.exception() is None for call in users)
+    assert entered[:AT_ONCE] == [True] * AT_ONCE
+    assert entered.index(True, AT_ONCE) >= AT_ONCE + FOR_USERS - 1, "as the last user is called, so may be the first stranger"
+
+
+@pytest.mark.parametrize("is_stranger", [True, False])
+def test_nobody_takes_the_whole_queue_alone(is_stranger):
+    let_go, queue = threading.Event(), Turnstile()
+    one, _ = callers(queue, AT_ONCE + OF_ONE + 3, let_go=let_go, is_stranger=is_stranger, name="one")
+    while sum(call.done() for call in one) < 3:
+        time.sleep(0.01)
+    others, _ = callers(queue, FOR_USERS, let_go=let_go, is_stranger=is_stranger, name="another")
+    let_go.set()
+    assert sum(call.exception() is None for call in one) == AT_ONCE + OF_ONE
+    assert all(call.exception() is None for call in others)
+    again, _ = callers(queue, OF_ONE, let_go=let_go, is_stranger=is_stranger, name="one")
+    assert all(call.exception() is None for call in again), "its places are free again"

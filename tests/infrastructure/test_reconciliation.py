@@ -34,7 +34,7 @@ def account(log, name, *, password="correct horse battery 9", role=Role.VIEWER):
 
 
 def moved(log, user, email, tokens):
-    accounts.update(user, profile={"email": email}, command=command(ADMIN), log=log, passwords=PASSWORDS, tokens=tokens, limits=None)
+    accounts.update(user, profile={"email": email}, command=command(ADMIN), log=log, passwords=PASSWORDS, tokens=tokens)
 
 
 @contextmanager

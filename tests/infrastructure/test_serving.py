@@ -1,4 +1,4 @@
-"""The HTTP server: it ends in time whatever its clients do, and its worker never outlives it."""
+"""The HTTP server: it ends in time whatever its clients do."""
 
 import contextlib
 import os
@@ -16,21 +16,21 @@ import pytest
 from infrastructure.embedded.installation import with_free_port
 from infrastructure.serving import LET_IN
 from infrastructure.settings import Settings
-from tests.infrastructure.test_embedded import gone
 
 SERVE = """
 import sys
-from infrastructure import serving
+from infrastructure import http_connections, serving
 from infrastructure.settings import Settings
 if __name__ == "__main__":
     serving.LET_IN = float(sys.argv[2])
+    http_connections.TAKEN_WITHIN = 0.5
     serving.serve("tests.infrastructure.served:small", Settings(port=int(sys.argv[1])))
 """
 
 
 @pytest.fixture
 def server(request, tmp_path):
-    """The process, its address, and the file that its worker leaves at a clean end. Who has come in is let in for as long as is asked."""
+    """The process, its address, and the file that it leaves at a clean end. Who has come in is let in for as long as is asked."""
     given, ended = with_free_port(Settings(port=0)), tmp_path / "ended"
     let_in = getattr(request, "param", LET_IN)
     (tmp_path / "serve.py").write_text(SERVE)
@@ -130,12 +130,9 @@ def test_who_came_in_before_the_end_is_heard_and_answered(server):
         connection.close()
 
 
-def test_the_worker_dies_with_the_server(server):
+def test_it_is_one_process(server):
     process, given, _ = server
-    worker = int(httpx.get(given.base_url).text)
-    process.kill()
-    process.wait()
-    assert gone([worker]) == []
+    assert int(httpx.get(given.base_url).text) == process.pid
 
 
 def test_it_listens_where_it_was_told_and_does_not_name_itself(server):
@@ -143,3 +140,72 @@ def test_it_listens_where_it_was_told_and_does_not_name_itself(server):
     assert httpx.get(given.base_url).headers["server"] == "bioscope"
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.2", given.port), 1)
+
+
+# ---- connections -------------------------------------------------------------------------------------------------------------------
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+LAST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+def heard(server, said, *, within=5.0):
+    """All that comes until the server closes, in answer to `said`."""
+    _, given, _ = server
+    with socket.create_connection((given.host, given.port), within) as connection:
+        connection.sendall(said)
+        parts = []
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(65536):
+                parts.append(part)
+        return b"".join(parts)
+
+
+def test_requests_that_follow_each_other_without_waiting_are_all_answered(server):
+    assert heard(server, GET * 3 + LAST).count(b"HTTP/1.1 200") == 4
+
+
+def test_more_requests_without_waiting_than_anybody_sends_end_the_connection(server):
+    assert heard(server, GET * 10_000).count(b"HTTP/1.1 200") < 10
+    assert httpx.get(server[1].base_url).status_code == 200
+
+
+def test_what_follows_a_request_and_is_none_does_not_cost_its_answer(server):
+    answer = heard(server, GET + b"\0 nonsense\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_http_2_is_answered_in_http_1(server):
+    answer = heard(server, GET[:-2] + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n")
+    assert answer.lower().startswith(b"http/1.1 200")
+    assert b"connection: close" in answer.lower()
+
+
+@pytest.mark.parametrize("wrong", [b"\x16\x03\x01\x02\0", b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET  /\0 HTTP/1.1\r\n\r\n"])
+def test_what_is_no_http_is_told_so_and_closed(server, wrong):
+    answer = heard(server, wrong)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"application/problem+json" in answer
+
+
+def test_a_client_that_takes_nothing_is_closed_and_one_that_is_slow_is_not(server):
+    _, given, _ = server
+    with socket.socket() as deaf, socket.socket() as slow:
+        for connection in (deaf, slow):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((given.host, given.port))
+            connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        taken, until = 0, time.monotonic() + 2.0
+        while time.monotonic() < until:
+            taken += len(slow.recv(65536))
+            time.sleep(0.02)
+        slow.settimeout(10)
+        while part := slow.recv(1024**2):
+            taken += len(part)
+        assert taken > 64 * 256 * 1024
+        with pytest.raises(ConnectionResetError):
+            _read_to_the_end(deaf)
+
+
+def _read_to_the_end(connection):
+    while connection.recv(65536):
+        pass

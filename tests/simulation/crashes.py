@@ -143,7 +143,7 @@ def _person(name: str) -> dict[str, Any]:
 
 
 def _profile(email: str) -> dict[str, Any]:
-    return {"profile": {"email": email}, "role": None, "passwords": Passwords(), "tokens": NoSessions(), "limits": None}
+    return {"profile": {"email": email}, "role": None, "passwords": Passwords(), "tokens": NoSessions()}
 
 
 USE_CASES: dict[str, Callable[[Client, Laboratory], Any]] = {

@@ -1,7 +1,6 @@
 """Who watches live: the real `api.live.Watch` over a socket in memory; and somebody who forges the notifications that wake it."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -10,13 +9,13 @@ from typing import Any
 
 import msgspec
 
-from api.live import Watch
-from application.context import CHANNEL, Claims
+from api.live import Watch, Watching
+from application.context import CHANNEL, Claims, Options
 from application.identity import Identity
 from domain.access import Actor, Role
 from domain.values import system_actor
 from infrastructure.live import News
-from projections.activity import AFTER, Activity, Seen
+from projections.activity import AFTER, Activity, Looked
 from tests.simulation.processes import store_away
 from tests.simulation.verdict import at_rest
 from tests.simulation.world import AsyncPort, Process, World
@@ -60,8 +59,9 @@ class MemoryReads:
         if query is not AFTER:
             return []
         activity = self._world.database.tables["activity"]
-        positions = sorted(position for position in activity if position > parameters["position"])[: parameters["window"]]
-        return [Seen(**msgspec.structs.asdict(activity[position]), allowed=True) for position in positions]
+        found = [activity[position] for position in sorted(activity) if position > parameters["position"]][: parameters["window"]]
+        reached, is_full = found[-1].position if found else parameters["position"], len(found) == parameters["window"]
+        return [Looked(items=found, reached=reached, more=is_full, visited=len(found))]
 
 
 class MemoryVisible:
@@ -77,6 +77,8 @@ class MemoryVisible:
 
 class Socket:
     """What a client hears goes into `heard`; it says who it is, subscribes behind what it has heard, and answers pings."""
+
+    scope: Mapping[str, Any] = {"client": None, "headers": [], "extensions": {}}
 
     def __init__(self, heard: list[dict[str, Any]]) -> None:
         self._heard, self._said = heard, asyncio.Queue[dict[str, Any]]()
@@ -102,16 +104,16 @@ async def watcher(process: Process) -> None:
     """Connects again, and resumes behind what it heard, whenever its socket closes."""
     world = process.world
     claims = Claims(subject=WATCHER.id, session_id=None, role=None, scopes=frozenset(), issued_at=NEVER, expires_at=NEVER)
-    services = SimpleNamespace(
+    services: Any = SimpleNamespace(
+        options=Options(base_url="http://localhost", live_rows_per_second=10**9),
         access_tokens=SimpleNamespace(verify=lambda *_, **__: claims),
-        reads=AsyncPort(process, MemoryReads(world), "database", store_away),
+        live_reads=AsyncPort(process, MemoryReads(world), "database", store_away),
         live=world.live,
         visible=MemoryVisible(world),
     )
-    identities = SimpleNamespace(identified=lambda _: Identity(actor=WATCHER))
+    identities: Any = SimpleNamespace(identified=lambda _: Identity(actor=WATCHER))
     while True:
-        watching: Any = SimpleNamespace(services=services, identities=identities, each=Counter())
-        ended = await Watch(Socket(world.heard), watching).run()  # type: ignore[arg-type]
+        ended = await Watch(Socket(world.heard), Watching(services, identities)).run()  # type: ignore[arg-type]
         world.tell(f"the watcher's socket closed: {ended}")
         await asyncio.sleep(0.5)
 

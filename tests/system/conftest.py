@@ -31,9 +31,7 @@ def email(name):
 
 
 def stack_settings(data):
-    return Settings(
-        data=data, port=0, cors_origins=(ORIGIN,), logins_per_minute_account=1000, logins_per_minute_address=10_000, inference_processes=2
-    )
+    return Settings(data=data, port=0, cors_origins=(ORIGIN,), inference_processes=2)
 
 
 def event_log(settings):

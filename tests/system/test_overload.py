@@ -7,6 +7,8 @@ import pytest
 from api.client import Client
 from tests.overload.__main__ import address_of_large_picture
 from tests.overload.load import Load
+from tests.overload.network import IPV4
+from tests.overload.strangers import ALL, Strangers, User, beside
 from tests.overload.trial import beside_slow_clients, drained, overloaded
 from tests.system.conftest import PASSWORD, email, made_account
 from tests.system.test_kills import wait_until_running, wait_until_serving
@@ -33,6 +35,18 @@ def test_slow_clients_hold_nobody_up(under_test):
     told = asyncio.run(beside_slow_clients(load, large, seconds=2.0))
     assert told.refused == 0
     assert told.beside_p99 < 6 * told.before_p99 + 0.5
+
+
+def test_strangers_at_every_limit_fail_none_of_a_users_requests(system, stack):
+    """How long they take is for `make overload` to say."""
+    address = made_account(stack, "researcher", email("user"))
+    strangers = Strangers(("127.0.0.1", stack.port), stack, IPV4, address)
+    with User(stack.base_url, address, PASSWORD) as user:
+        user.does(2.0)
+        found = beside(ALL, strangers, user, system.pid("api"), seconds=5.0)
+    assert found.failed == []
+    assert found.normal_after is not None, f"the API grew by {found.grown / 2**20:.0f} MiB"
+    assert all(found.seconds.values()), "the user did nothing"
 
 
 def test_sigterm_under_load_cuts_no_request_off(under_test):

@@ -1,0 +1,80 @@
+"""Rows of the read models that the subscriptions of an account may visit in a second. Beyond that they wait; nothing is refused or lost."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, Protocol, TypeVar
+from uuid import UUID
+
+BURST_SECONDS: Final = 1.0  # of the budget that may be spent at once
+ROWS_OF_A_QUERY: Final = 20  # that a query counts as, beside those that it visits
+
+Clock = Callable[[], float]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class Page(Protocol):
+    """What a query finds; `visited`: how many rows it has cost."""
+
+    @property
+    def visited(self) -> int: ...
+
+
+P = TypeVar("P", bound=Page)
+
+
+class Account:
+    """`paid_at`: when its budget has paid for all that it visited. `users`: subscriptions that read or wait."""
+
+    def __init__(self) -> None:
+        self.turn, self.paid_at, self.users = asyncio.Lock(), 0.0, 0
+
+
+class RowBudgets:
+    """Each account reads one page at a time, whatever the number of its subscriptions, so that it never holds all connections."""
+
+    def __init__(self, rows_per_second: int, *, clock: Clock = time.monotonic, sleep: Sleep = asyncio.sleep) -> None:
+        self._rate, self._clock, self._sleep = rows_per_second, clock, sleep
+        self._accounts: dict[UUID, Account] = {}
+
+    async def read(self, account_id: UUID, query: Callable[[], Awaitable[P]]) -> P:
+        """What `query` finds, once it is this subscription's turn and the budget allows it."""
+        async with self._used(account_id) as account, account.turn:
+            if (wait := account.paid_at - self._clock() - BURST_SECONDS) > 0:
+                await self._sleep(wait)
+            self._charge(account, ROWS_OF_A_QUERY)
+            page = await query()
+            self._charge(account, page.visited)
+            return page
+
+    def try_query(self, account_id: UUID) -> bool:
+        """Whether the budget allows one small query now, which is then charged."""
+        account = self._account(account_id)
+        if account.paid_at > self._clock() + BURST_SECONDS:
+            return False
+        self._charge(account, ROWS_OF_A_QUERY)
+        return True
+
+    def _charge(self, account: Account, rows: int) -> None:
+        account.paid_at = max(account.paid_at, self._clock()) + rows / self._rate
+
+    @asynccontextmanager
+    async def _used(self, account_id: UUID) -> AsyncIterator[Account]:
+        account = self._account(account_id)
+        account.users += 1
+        try:
+            yield account
+        finally:
+            account.users -= 1
+
+    def _account(self, account_id: UUID) -> Account:
+        if account_id not in self._accounts:
+            self._forget_paid()
+            self._accounts[account_id] = Account()
+        return self._accounts[account_id]
+
+    def _forget_paid(self) -> None:
+        now = self._clock()
+        for one in [known for known, account in self._accounts.items() if not account.users and account.paid_at <= now]:
+            del self._accounts[one]

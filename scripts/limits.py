@@ -1,0 +1,96 @@
+"""The table of limits in docs/api.md, from the defaults of the settings and the constants of the code. `make limits` writes it."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from api import admission, bodies, edge, live
+from application.context import Options
+from infrastructure import http_connections, passwords
+from infrastructure.settings import Settings, variable
+from projections import reading
+
+PAGE: Final = Path(__file__).parent.parent / "docs" / "api.md"
+BEGIN: Final = "<!-- `make limits` writes the table from here ... -->\n"
+END: Final = "<!-- ... to here. -->\n"
+UNITS: Final = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024))
+OPTIONS: Final = Options(base_url="")
+
+# {name} is the default of a setting, which the third column then names, or one of CONSTANTS. Sizes are in bytes where the name says so.
+ROWS: Final = """
+connections without a valid token | {anonymous_connections} | the one that rested longest is closed
+connections of users | {connections} | the one that rested longest is closed
+connections of one address | {connections_per_address} | the one of the address that rested longest is closed
+time until the head of a request is there, from the connection or the last answer | {request_head_seconds} s | closed
+query | {query_bytes} | 414
+headers | {header_bytes}, {header_count} of them; as many trailers | 431; closed
+requests at once, but health and metrics | {requests}; a third of them only with a token or a signed address | 503 with `Retry-After`
+body without a token | {anonymous_body_max_bytes} within {anonymous_body_seconds} s | 413, 408
+unfinished bodies without a token | {anonymous_bodies}; of one address {anonymous_bodies_per_address} | the oldest is answered 429
+JSON body with a token, in UTF-8 | {json_bytes}, {json_depth} deep | 413, 400
+image in one request | {upload_max_bytes} | 413
+image | {image_max_pixels} pixels, {image_max_bands} bands, {image_max_pages} pages | refused or rejected, with the reason
+entries of a page | {page} | 422
+previews and thumbnails that wait for an inspection | {previews}, each for {preview_seconds} s | answered at once
+failed tries of a password, of one account from one address | {logins_per_minute_account} a minute | 429 with `Retry-After`
+the same, from all addresses without a sign-in in {known_address_days} days | {logins_per_hour_account} an hour | 429 with `Retry-After`
+the same, of all accounts from one address; refused refresh tokens | {logins_per_minute_address} a minute | 429 with `Retry-After`
+registrations of one address | {registrations_per_hour_address} an hour | 429 with `Retry-After`
+passwords that are hashed | {hashed} at once; {hashes_waiting} wait {hash_seconds} s, of one asker {hashes_of_one} | 503 with `Retry-After`
+WebSockets | {websockets}; of one account {websockets_per_account} | closed with 4429
+WebSockets before the first `auth` | {anonymous_websockets}; of one address {anonymous_websockets_per_address} | the oldest ends: 4429
+message of a WebSocket | {websocket_max_bytes}; before the first `auth` {anonymous_body_max_bytes} | closed with 1009, unread
+messages of one WebSocket | {messages} a second | closed with 4429
+frames of one WebSocket, pings and fragments among them | {frames} a second | closed
+rows that the subscriptions of one account read | {live_rows_per_second} a second | they come later
+"""
+
+CONSTANTS: Final = {
+    "query_bytes": edge.QUERY_MOST,
+    "header_bytes": edge.HEADERS_MOST,
+    "header_count": http_connections.HEADERS_MOST,
+    "requests": admission.AT_ONCE,
+    "json_bytes": bodies.JSON_MOST,
+    "json_depth": bodies.DEPTH_MOST,
+    "page": reading.PAGE_MOST,
+    "previews": OPTIONS.max_preview_waits,
+    "preview_seconds": OPTIONS.preview_wait_seconds,
+    "hashed": passwords.AT_ONCE,
+    "hashes_waiting": passwords.WAITING_MOST,
+    "hashes_of_one": passwords.OF_ONE,
+    "hash_seconds": passwords.PATIENCE,
+    "frames": http_connections.FRAMES_MOST,
+    "messages": live.MESSAGES_MOST,
+}
+
+
+def table() -> str:
+    """In Markdown: what is limited, by how much, what happens beyond it, and which settings change it."""
+    given = msgspec.structs.asdict(Settings())
+    rows = ["| what | how much | beyond it | settings |", "|---|---|---|---|"]
+    for row in ROWS.strip().splitlines():
+        named = dict.fromkeys(re.findall(r"{(\w+)}", row))
+        settings = ", ".join(f"`{variable(name)}`" for name in named if name in given)
+        told = {name: _told(name, (given | CONSTANTS)[name]) for name in named}
+        rows.append(f"| {row.format(**told)} | {settings} |")
+    return "\n".join(rows) + "\n"
+
+
+def page(text: str) -> str:
+    """`text` with the table in its place."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return f"{before}{begin}\n{table()}\n{end}{after}"
+
+
+def _told(name: str, value: float) -> str:
+    if "bytes" not in name:
+        return f"{value:,}".removesuffix(".0")
+    unit, size = next((unit, size) for unit, size in UNITS if value % size == 0)
+    return f"{value // size:,} {unit}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text()))

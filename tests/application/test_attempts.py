@@ -1,0 +1,186 @@
+"""How often passwords may be tried: as a table in plain words says, whoever tries what from where and when."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from application.attempts import HOUR, MINUTE, Attempts, Rates
+from domain.errors import Forbidden, NotAuthenticated, TooMany, Unavailable
+from infrastructure.limits import LocalLimits
+from tests.twins.known_addresses import MemoryKnownAddresses
+
+DAYS = 30
+ACCOUNTS = {"ada@example.org": UUID(int=1), "bob@example.org": UUID(int=2)}
+UNKNOWN = "nobody@example.org"
+HOME, ELSEWHERE = "203.0.113.7", "198.51.100.1"
+RATES = Rates(account_and_address_per_minute=2, account_per_hour=4, address_per_minute=3)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def attempts_by(clock, rates=RATES):
+    return Attempts(limits=LocalLimits(clock=clock), known_addresses=MemoryKnownAddresses(days=DAYS, clock=clock), rates=rates)
+
+
+def tried(attempts, email, network, *, ends=None):
+    """Whether a password was compared: refused are only those beyond the limits. `ends` is raised by the comparison."""
+    try:
+        with attempts.password(email, network, lambda: ACCOUNTS.get(email)):
+            if ends is not None:
+                raise ends
+            attempts.remember(ACCOUNTS[email], network)
+    except TooMany:
+        return False
+    except (NotAuthenticated, Forbidden, Unavailable):
+        pass
+    return True
+
+
+def wrong(attempts, email, network):
+    return tried(attempts, email, network, ends=NotAuthenticated("Invalid credentials"))
+
+
+class Try(NamedTuple):
+    email: str
+    network: str
+    right: bool
+    wait: float
+
+
+class Failure(NamedTuple):
+    at: float
+    email: str
+    network: str
+    unknown_network: bool
+
+
+class Table:
+    """The limits as the contract's table has them, from all that ever happened."""
+
+    def __init__(self):
+        self.failures, self.signed_in = [], {}
+
+    def known(self, email, network, now):
+        return now - self.signed_in.get((email, network), float("-inf")) < DAYS * 86400
+
+    def refuses(self, email, network, now):
+        minute = [one for one in self.failures if one.at + MINUTE > now and one.network == network]
+        hour = [one for one in self.failures if one.at + HOUR > now and one.email == email and one.unknown_network]
+        return (
+            sum(one.email == email for one in minute) >= RATES.account_and_address_per_minute
+            or len(minute) >= RATES.address_per_minute
+            or (not self.known(email, network, now) and len(hour) >= RATES.account_per_hour)
+        )
+
+
+tries = st.builds(
+    Try,
+    email=st.sampled_from([*ACCOUNTS, UNKNOWN]),
+    network=st.sampled_from([HOME, ELSEWHERE, "2001:db8::/64"]),
+    right=st.sampled_from([False, False, False, True]),
+    wait=st.sampled_from([0.0, 0.0, 1.0, 30.0, 61.0, 1000.0, 86400.0 * 29]),
+)
+
+
+@given(st.lists(tries, max_size=60))
+def test_each_try_is_taken_or_refused_as_the_table_says(sequence):
+    clock, table = Clock(), Table()
+    attempts = attempts_by(clock)
+    for one in sequence:
+        clock.now += one.wait
+        right = one.right and one.email in ACCOUNTS
+        refused = table.refuses(one.email, one.network, clock.now)
+        ends = None if right else NotAuthenticated("Invalid credentials")
+        assert tried(attempts, one.email, one.network, ends=ends) is not refused
+        if right and not refused:
+            table.signed_in[one.email, one.network] = clock.now
+        elif not refused:
+            table.failures.append(Failure(clock.now, one.email, one.network, not table.known(one.email, one.network, clock.now)))
+
+
+@given(st.lists(tries.filter(lambda one: one.network != HOME), max_size=60))
+def test_whatever_happens_elsewhere_an_owner_signs_in_from_a_known_address(sequence):
+    clock = Clock()
+    attempts = attempts_by(clock)
+    assert tried(attempts, "ada@example.org", HOME)
+    for one in sequence:
+        clock.now += min(one.wait, 1000.0)
+        wrong(attempts, one.email, one.network)
+        assert tried(attempts, "ada@example.org", HOME)
+
+
+@given(st.lists(tries, max_size=40))
+def test_an_unknown_account_is_refused_exactly_when_one_that_nobody_signed_in_to_is(sequence):
+    clock = Clock()
+    attempts, unknown = attempts_by(clock), attempts_by(clock)
+    for one in sequence:
+        clock.now += one.wait
+        assert wrong(attempts, "ada@example.org", one.network) is wrong(unknown, UNKNOWN, one.network)
+
+
+def test_right_passwords_do_not_count():
+    attempts = attempts_by(Clock())
+    assert all(tried(attempts, "ada@example.org", HOME) for _ in range(100))
+    assert [wrong(attempts, "ada@example.org", HOME) for _ in range(3)] == [True, True, False]
+
+
+def test_the_right_password_is_not_tried_beyond_the_limits():
+    attempts = attempts_by(Clock())
+    assert [wrong(attempts, "ada@example.org", HOME) for _ in range(2)] == [True, True]
+    assert not tried(attempts, "ada@example.org", HOME)
+
+
+@pytest.mark.parametrize("ends", [Unavailable("Too many are signing in just now"), RuntimeError("an error of ours")])
+def test_a_try_that_was_never_compared_does_not_count(ends):
+    attempts = attempts_by(Clock())
+    for _ in range(20):
+        try:
+            assert tried(attempts, "ada@example.org", HOME, ends=ends)
+        except RuntimeError:
+            continue
+
+
+def test_wrong_current_passwords_count_like_wrong_sign_ins():
+    attempts = attempts_by(Clock())
+    assert tried(attempts, "ada@example.org", HOME, ends=Forbidden("The current password is wrong"))
+    assert wrong(attempts, "ADA@Example.org", HOME)
+    assert not wrong(attempts, "ada@example.org", HOME)
+
+
+def test_tries_at_the_same_time_do_not_pass_the_limits_together():
+    attempts = attempts_by(Clock(), Rates(account_and_address_per_minute=50, account_per_hour=100, address_per_minute=60))
+    with ThreadPoolExecutor(64) as threads:
+        compared = sum(threads.map(lambda number: wrong(attempts, "ada@example.org", f"10.0.0.{number % 16}"), range(640)))
+    assert compared == 100
+
+
+def test_a_refused_try_counts_nowhere():
+    """Or a guesser of one account would use up what its neighbours have."""
+    attempts = attempts_by(Clock(), Rates(account_and_address_per_minute=2, account_per_hour=4, address_per_minute=3))
+    assert [wrong(attempts, "ada@example.org", HOME) for _ in range(20)] == [True] * 2 + [False] * 18
+    assert wrong(attempts, "bob@example.org", HOME)
+    assert not wrong(attempts, UNKNOWN, HOME)
+
+
+def test_unknown_refresh_tokens_and_registrations_have_limits_of_their_own():
+    attempts = attempts_by(Clock(), Rates(address_per_minute=3, registrations_per_hour=2))
+
+    def taken(call, most):
+        for _ in range(most):
+            call(HOME)
+        with pytest.raises(TooMany):
+            call(HOME)
+        call(ELSEWHERE)
+
+    taken(attempts.unknown_token, 3)
+    taken(attempts.registration, 2)
+    assert wrong(attempts, "ada@example.org", HOME)
