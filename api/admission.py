@@ -1,6 +1,6 @@
-"""Admission control: many requests at once for a moment, fewer while a crowd stays, so that whoever is let in is answered soon.
+"""Admission control: a limit of requests at once, high for a burst and low under lasting overload, so that accepted ones are answered soon.
 
-A part of the room is kept for users: strangers can fill the rest, and no more.
+A part of it is kept for requests with a credential, so that clients without one cannot use up the limit.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Final
 
 AT_ONCE = 96  # requests worked on; more are told to come back. Those that wait for their client are not among them
 CROWDED = 32  # as many do as much work in a second, and each waits a third as long
-FOR_USERS: Final = 3  # every third place
+CREDENTIALS_SHARE: Final = 3  # one place in three is kept for requests with a credential
 STAYS: Final = 0.25  # seconds for which requests were turned away until it is a crowd that stays
 GONE: Final = 0.5  # seconds without one turned away until it is gone
 THIN: Final = 30.0  # seconds until it is tried again whether so many are too many: now they may come one after the other
@@ -26,13 +26,16 @@ class Admission:
         self._first = self._last = NEVER  # when one of the crowd was turned away
         self._thinned = NEVER  # when the crowd was found to stay
 
-    def admits(self, now: float, *, is_user: Callable[[], bool]) -> bool:
-        """Whether the last one counted may be worked on; `now` in seconds, on any clock. `is_user` is asked where only users have room."""
+    def admits(self, now: float, *, has_credential: Callable[[], bool]) -> bool:
+        """Whether the last one counted may be worked on; `now` in seconds, on any clock.
+
+        `has_credential` is called only where the answer depends on it.
+        """
         gone = now - self._last > GONE
         thin = not gone and now - self._thinned < THIN
         most = CROWDED if thin else AT_ONCE
         if self.count <= most:
-            return self.count <= most - most // FOR_USERS or is_user()
+            return self.count <= most - most // CREDENTIALS_SHARE or has_credential()
         if gone:
             self._first, self._thinned = now, NEVER
         if not thin and now - self._first > STAYS:

@@ -12,7 +12,7 @@ from litestar.middleware import DefineMiddleware
 
 from api import docs
 from api.admission import Admission
-from api.auth import Authentication, is_users
+from api.auth import Authentication, has_credential
 from api.bodies import Bodies
 from api.calls import Call
 from api.edge import Edge
@@ -68,6 +68,6 @@ def create_app(services: Services) -> Edge:
         services.observed,
         lifespan=app.lifespan,
         admission=admission,
-        is_users=lambda scope: is_users(scope, services),
+        has_credential=lambda scope: has_credential(scope, services),
         drain=waits.close,
     )

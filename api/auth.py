@@ -10,12 +10,12 @@ from litestar.types import ASGIApp
 from api.calls import now
 from application.context import Services
 from application.identity import Identities
+from application.places import RECOGNISED
 from domain.access import Actor, Scope
 from domain.errors import DomainError, Forbidden, NotAuthenticated
 
 OPEN = {"exclude_from_auth": True}
 SIGNED_ADDRESSES: Final = "/api/blobs/"
-RECOGNISED: Final = "bioscope.recognised"  # an ASGI extension of `infrastructure.http_connections`
 
 
 def for_services(scope: Scope) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class Authentication(AbstractAuthenticationMiddleware):
         return AuthenticationResult(user=identity.actor, auth=identity)
 
 
-def is_users(scope: Any, services: Services) -> bool:
+def has_credential(scope: Any, services: Services) -> bool:
     """Whether a request carries a token or a signed address that we gave out, and that has not expired; what it may do is asked later."""
     header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     try:

@@ -45,7 +45,7 @@ Observed = Callable[[str, str, int, float], None]
 
 
 class Edge:
-    """Around the whole application. `observed(method, route, status, seconds)` is called for every request; `is_users(scope)` says
+    """Around the whole application. `observed(method, route, status, seconds)` is called for every request; `has_credential(scope)` says
     whether it carries a credential that we gave out.
 
     Call `drain` when no new connection is accepted: requests that wait for something are then answered at once.
@@ -59,13 +59,13 @@ class Edge:
         *,
         lifespan: Callable[[], Any],
         admission: Admission,
-        is_users: Callable[[Any], bool],
+        has_credential: Callable[[Any], bool],
         drain: Callable[[], None],
     ) -> None:
         self._app, self._options, self._observed, self.lifespan, self.drain = app, options, observed, lifespan, drain
         self._hosts = Hosts(options)
         self._secure = (*SECURE, HSTS) if options.secure_cookies else SECURE
-        self._admission, self._uncounted, self._is_users = admission, Admission(), is_users
+        self._admission, self._uncounted, self._has_credential = admission, Admission(), has_credential
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -84,7 +84,7 @@ class Edge:
             self._tell(request)
 
     async def _open(self, scope: Any, receive: Receive, send: Send) -> None:
-        """A WebSocket: what is refused is told before the handshake, to whoever can read that."""
+        """A WebSocket: a refusal answers the handshake, where the server can send one."""
         request = _Request({**scope, "method": "GET"}, self._options.cors_origins)
         if (refusal := self._refusal_of_headers(request)) is None:
             await self._app(scope, receive, send)
@@ -126,8 +126,8 @@ class Edge:
 
     def _admits(self, request: "_Request") -> bool:
         """A preflight carries no token, and costs nothing: users' browsers send it ahead of their requests."""
-        is_user = partial(self._is_users, request.scope)
-        return request.is_quiet or request.is_preflight or self._admission.admits(request.began, is_user=is_user)
+        has_credential = partial(self._has_credential, request.scope)
+        return request.is_quiet or request.is_preflight or self._admission.admits(request.began, has_credential=has_credential)
 
     def _refusal_of_headers(self, request: "_Request") -> tuple[int, str] | None:
         if not self._hosts.serve(request.path, request.scope["headers"]):

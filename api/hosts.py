@@ -9,7 +9,7 @@ from application.context import Options
 
 LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 PORT: Final = re.compile(":[0-9]*$")
-BY_ANY_NAME: Final = ("/health", "/metrics")  # asked for by whoever keeps us running, by address
+BY_ANY_NAME: Final = ("/health", "/metrics")  # monitoring asks by address
 REFUSED: Final = "This host name is not served here. Whoever runs the server can add it to BIOSCOPE_ALLOWED_HOSTS or BIOSCOPE_PUBLIC_URL"
 
 

@@ -322,7 +322,7 @@ class Watch:
         self._bell.set()
 
     async def _now(self) -> int:
-        """The position that the read models have reached, or a little before it: then somewhat more is told, and nothing is lost."""
+        """The position of the read models, or a slightly older one: then a few earlier events are sent too, and none is missing."""
         if self._watching.budgets.try_query(self._known.id):
             with suppress(Unavailable):
                 return await checkpoints.position(self._services.live_reads)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, ip_address
 from typing import Final
 
+RECOGNISED: Final = "bioscope.recognised"  # the ASGI extension that moves a connection to the places of users
 NETWORK_BYTES: Final = 8  # of an IPv6 address: a customer has a whole /64
 
 

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
-from application.places import Place, Places, network_of
+from application.places import RECOGNISED, Place, Places, network_of
 from infrastructure.joined_writes import JoinedWrites
 from infrastructure.settings import Settings, networks
 
@@ -33,7 +33,6 @@ SLICE: Final = 4096  # bytes of a WebSocket that are parsed at once
 CLOSES_WITHIN: Final = 2.0  # seconds until a WebSocket's client has agreed to its end
 DESCRIPTORS_MOST: Final = 65_536
 OTHER_DESCRIPTORS: Final = 256  # that the process needs beside connections
-RECOGNISED: Final = "bioscope.recognised"
 
 
 def _refusal(status: int, code: str, title: str, detail: str) -> bytes:

@@ -30,9 +30,7 @@ ENDS_WITHIN: Final = 2  # seconds that answers under way may take when the serve
 GONE_WITHIN: Final = 2.0  # seconds more for the application's own end
 
 ACCEPTED_EACH_TURN: Final = 16  # connections: uvloop accepts one of each socket, so a crowd would wait for as many turns
-SWITCH_EVERY: Final = (
-    0.0005  # seconds: while many ask, commands in threads must not wait 5 ms for each turn that the event loop leaves them
-)
+SWITCH_EVERY: Final = 0.0005  # seconds: under load, commands in threads must not wait 5 ms for each turn of the interpreter lock
 
 LARGE: Final = 1024**2  # bytes
 M_MMAP_THRESHOLD: Final = -3  # malloc.h
@@ -73,9 +71,8 @@ def serve(target: str, settings: Settings) -> None:
     )
     with bound(settings) as door:
         door.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(TAKEN_WITHIN * 1000))  # connections inherit it, also closed ones
-        _Ending(config, limits, door, drain=getattr(app, "drain", lambda: None)).run(
-            sockets=[door, *(door.dup() for _ in range(1, ACCEPTED_EACH_TURN))]
-        )
+        doors = [door, *(door.dup() for _ in range(1, ACCEPTED_EACH_TURN))]
+        _Ending(config, limits, door, drain=getattr(app, "drain", lambda: None)).run(sockets=doors)
 
 
 def _return_large_blocks() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.admission import AT_ONCE, CROWDED, FOR_USERS, GONE, STAYS, THIN, Admission
+from api.admission import AT_ONCE, CREDENTIALS_SHARE, CROWDED, GONE, STAYS, THIN, Admission
 
 
 @pytest.fixture
@@ -10,10 +10,10 @@ def door():
     return Admission()
 
 
-def asked(door, already, now, *, by_user=True):
+def asked(door, already, now, *, with_credential=True):
     """Whether one more is let in beside so many."""
     door.count = already + 1
-    return door.admits(now, is_user=lambda: by_user)
+    return door.admits(now, has_credential=lambda: with_credential)
 
 
 def crowd(door, *, since, until):
@@ -87,16 +87,16 @@ def test_who_waits_for_its_client_is_not_counted(door):
 
 def test_strangers_leave_users_a_third_of_the_room_also_in_a_crowd(door):
     for room, now in ((AT_ONCE, 0.0), (CROWDED, 2 * THIN)):
-        assert asked(door, room - room // FOR_USERS - 1, now, by_user=False)
-        assert not asked(door, room - room // FOR_USERS, now, by_user=False)
-        assert asked(door, room - 1, now, by_user=True)
+        assert asked(door, room - room // CREDENTIALS_SHARE - 1, now, with_credential=False)
+        assert not asked(door, room - room // CREDENTIALS_SHARE, now, with_credential=False)
+        assert asked(door, room - 1, now, with_credential=True)
         crowd(door, since=now, until=2 * THIN)
 
 
 def test_strangers_who_are_turned_away_are_no_crowd(door):
     for tenth in range(10):
-        assert not asked(door, AT_ONCE - 1, tenth / 10, by_user=False)
-    assert asked(door, AT_ONCE - 1, 1.0, by_user=True)
+        assert not asked(door, AT_ONCE - 1, tenth / 10, with_credential=False)
+    assert asked(door, AT_ONCE - 1, 1.0, with_credential=True)
 
 
 def test_who_somebody_is_is_asked_only_where_users_alone_have_room(door):
@@ -104,6 +104,6 @@ def test_who_somebody_is_is_asked_only_where_users_alone_have_room(door):
         raise AssertionError("it was asked")
 
     door.count = 1
-    assert door.admits(0.0, is_user=unexpected)
+    assert door.admits(0.0, has_credential=unexpected)
     door.count = AT_ONCE + 1
-    assert not door.admits(0.0, is_user=unexpected)
+    assert not door.admits(0.0, has_credential=unexpected)
