@@ -88,7 +88,13 @@ def from_a_watched_device(bench: Bench) -> Iterator[Row]:
         measures = {device: partial(_milliseconds, partial(act, device)) for device in (watched, new)}
         sides = taking_turns(measures, rounds=15)
         print(f"{name} a watched device {sides[watched]:.1f} ms, of a new one {sides[new]:.1f} ms")
-        yield Row(name=f"{name} a device with {SIGNS:,} events beside a new one", value=sides[watched] / sides[new], unit="x", goal=1.2, at_least=False)
+        yield Row(
+            name=f"{name} a device with {SIGNS:,} events beside a new one",
+            value=sides[watched] / sides[new],
+            unit="x",
+            goal=1.2,
+            at_least=False,
+        )
 
 
 def _recorded_signs(bench: Bench, scope: UUID, signs: int) -> None:
