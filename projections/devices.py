@@ -75,7 +75,7 @@ LISTED = f"""{SEEN} where not removed
     and (%(is_online)s::boolean is null or online = %(is_online)s::boolean)
     and (%(location)s::text is null or location = %(location)s::text)
     and (%(at)s::timestamptz is null or (registered_at, id) > (%(at)s::timestamptz, %(after)s::uuid))
-  order by registered_at, id limit %(most)s"""  # noqa: S608 - constants
+  order by registered_at, id limit %(most)s"""
 
 
 async def get(db: Reads, actor: Actor, device_id: UUID) -> Device:
