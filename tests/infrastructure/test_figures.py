@@ -72,12 +72,12 @@ async def test_how_the_system_stands_is_told_as_it_was_last_seen(log, settings, 
 
 @pytest.mark.anyio
 async def test_streams_of_more_than_a_thousand_events_are_counted_but_for_the_plans_of_jobs(log, settings):
-    reads = ReadDatabase(settings.postgres_url)
-    await reads.open()
     shared, short = created(log), created(log)
     append_in_parts(log, shares(log, shared.id, 1000))
     append_in_parts(log, shares(log, short.id, 999))
     append_in_parts(log, plans(1001))
+    reads = ReadDatabase(settings.postgres_url)
+    await reads.open()
     observe_standing(await standing(reads))
     await reads.close()
     assert value("bioscope_long_streams") == 1
@@ -99,7 +99,7 @@ def shares(log, stream, count):
 def plans(count):
     """The events of a job whose plan has that many parts."""
     about = {"model_id": uuid4(), "model_name": "pbc8", "model_version": 1, "model_sha256": "ab" * 32, "threshold": 0.5}
-    events = [classification.request(uuid4(), dataset=uuid4(), image=None, **about, by=uuid4(), at=command().at)]
+    events = classification.request(uuid4(), dataset=uuid4(), image=None, **about, by=uuid4(), at=command().at)
     state = classification.evolve(None, events[0])
     for _ in range(count):
         events += classification.plan(state, [PlannedImage(uuid4(), "cd" * 32)], more=True, by=uuid4(), at=command().at)
