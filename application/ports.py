@@ -159,6 +159,12 @@ class Log(Protocol):
     def event(self, stream: UUID, version: int) -> Recorded | None:
         """One event of a stream; None where the stream has no such version."""
 
+    def is_open(self, stream: UUID, *, begun_by: type[Event], closed_by: Sequence[type[Event]]) -> bool:
+        """Whether the stream begins with an event of that type, and ends with none of the others.
+
+        Reads two events however long it is. For streams to which nothing else is appended once they are closed.
+        """
+
     def having(self, streams: Collection[UUID], *kinds: type[Event]) -> set[UUID]:
         """Those of the streams that have an event of one of the kinds."""
 
@@ -244,6 +250,19 @@ class Limits(Protocol):
         The function that is returned gives the call back: it does not count any more. It raises nothing; a call that cannot be given back
         counts until its window ends.
         """
+
+
+class LastSeen(Protocol):
+    """When devices last gave a sign of life. No part of the record. Calls block; Unavailable is raised when the database is away."""
+
+    def record(self, device: UUID) -> None:
+        """Now."""
+
+    def of(self, device: UUID) -> datetime | None:
+        """None where nothing was recorded, or is known no more."""
+
+    def forget(self, device: UUID) -> None:
+        """Idempotent."""
 
 
 class KnownAddresses(Protocol):

@@ -42,7 +42,7 @@ MEANINGS: Final = {
     "ImageDeleted": "An image is hidden, with its results.",
     "DeviceRegistered": "A microscope or camera is known.",
     "DeviceDescribed": "What is said of a device changed.",
-    "DeviceCameOnline": "A device gave a sign of life.",
+    "DeviceCameOnline": "A device came online. Earlier releases recorded every sign of life.",
     "DeviceWentOffline": "A device is away.",
     "DeviceRemoved": "A device is known no more; its images stay.",
     "ModelVersionAdded": "A model has a new, immutable version, named by its sha256.",

@@ -1,6 +1,7 @@
 """A copy of all that cannot be made again: the log with what stands beside it, and the blobs that it names. Never the root key.
 
-Refresh tokens are left out: people sign in again after a restore, and no token that was used since comes back to life.
+Refresh tokens are left out: people sign in again after a restore, and no token that was used since comes back to life. So is when devices
+were last seen: it is no part of the record.
 """
 
 import hashlib

@@ -83,6 +83,14 @@ class Codec:
         """Private fields of erased subjects read `[erased]`, and in a process without data keys all read `[sealed]`. Raises Undecodable."""
         return _decoded(stored, self._open)
 
+    def readable(self, subjects: Iterable[UUID]) -> frozenset[UUID]:
+        """Those whose keys are there, as `decode` would find them now."""
+        if self._keys.withheld:
+            return frozenset()
+        wanted = frozenset(subjects)
+        self._keys.prefetch(wanted)
+        return frozenset(subject for subject in wanted if self._keys.get(subject) is not None)
+
     def prefetch(self, stored: Iterable[Encoded]) -> None:
         """Bring the keys that these events need in one read."""
         self._keys.prefetch({subject for one in stored if (subject := subject_of(one)) is not None})

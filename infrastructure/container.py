@@ -12,6 +12,7 @@ import psycopg
 import structlog
 
 from application.attempts import Attempts, Rates
+from application.change_limits import ChangeLimit
 from application.context import Options, Services
 from application.ports import Blobs
 from domain.errors import Unavailable
@@ -25,6 +26,7 @@ from infrastructure.heartbeat import HEARTBEAT
 from infrastructure.images.validation import ImageLimits, UploadGate
 from infrastructure.keys import Keys
 from infrastructure.known_addresses import PostgresKnownAddresses
+from infrastructure.last_seen import PostgresLastSeen
 from infrastructure.limits import RedisLimits
 from infrastructure.live import RedisLive
 from infrastructure.objects import open_blobs
@@ -119,12 +121,12 @@ def services(settings: Settings) -> Services:
     Raises WrongRootKey.
     """
     keys = process_keys(settings, "api")
-    event_log = log_on_postgres(settings, keys)
+    limits = RedisLimits(settings.redis_url, keys)
+    event_log = log_on_postgres(settings, keys, changes=ChangeLimit(limits=limits, per_minute=settings.changes_per_minute_stream))
     reads = ReadDatabase(settings.postgres_url)
     live_reads = ReadDatabase(settings.postgres_url, size=settings.live_connections)
     visible = Visible(settings.postgres_url)
     live = RedisLive(settings.redis_url)
-    limits = RedisLimits(settings.redis_url, keys)
     known_addresses = PostgresKnownAddresses(settings.postgres_url, keys, days=settings.known_address_days)
     store = open_blobs(settings, keys)
     tokens = refresh_tokens(settings, keys)
@@ -168,6 +170,7 @@ def services(settings: Settings) -> Services:
         passwords=passwords(settings),
         access_tokens=SignedAccessTokens(keys, ttl=settings.access_ttl),
         refresh_tokens=tokens,
+        last_seen=PostgresLastSeen(event_log.recorder),
         attempts=Attempts(limits=limits, known_addresses=known_addresses, rates=rates(settings)),
         health=health,
         gate=partial(UploadGate, limits=image_limits),

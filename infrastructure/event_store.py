@@ -1,7 +1,7 @@
 """The event log: the library's application over our mapper and a recorder, behind the port that use cases know."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,10 +9,12 @@ from uuid import UUID
 from eventsourcing.application import AggregateNotFoundError, Application
 from eventsourcing.persistence import ApplicationRecorder, IntegrityError, JSONTranscoder, Mapper, StoredEvent, Transcoder
 
+from application.change_limits import ChangeLimit
 from application.ports import Appended, Claim, Closed, Command, Conflicted, Evolve, Guard, Recorded, Release, S, Secret
 from domain.errors import KeyReused, NotFound, Refused, Taken
 from domain.events import Event
-from infrastructure.codec import Codec, KeyDestroyed
+from infrastructure.codec import Codec, KeyDestroyed, subject_of
+from infrastructure.folded_states import Folded, FoldedStates
 from infrastructure.group_commit import Append, Outcome
 from infrastructure.keys import DataKeys, Keys
 from infrastructure.recorder import PostgresRecorder, Stored, encoded_from
@@ -57,8 +59,9 @@ class Laboratory(Application[UUID]):
 class EventLog:
     """The port `application.ports.Log` over the library's application and a recorder."""
 
-    def __init__(self, recorder: Any, keys: Keys) -> None:
-        self.recorder, self._digests = recorder, ClaimDigests(keys)
+    def __init__(self, recorder: Any, keys: Keys, *, changes: ChangeLimit | None = None) -> None:
+        self.recorder, self._digests, self._changes = recorder, ClaimDigests(keys), changes
+        self._states = FoldedStates()
         data_keys = DataKeys(keys, lambda owners: recorder.select_secrets("key", owners))
         self.codec = Codec(data_keys, lambda stream: map(encoded_from, recorder.select_stream(stream)))
         self._laboratory = Laboratory(EventMapper(self.codec), recorder)
@@ -67,6 +70,9 @@ class EventLog:
         self.recorder.close()
 
     def load(self, stream: UUID, evolve: Evolve[S], *, version: int | None = None, until: datetime | None = None) -> S | None:
+        if version is None and until is None:
+            return self._newest(stream, evolve)
+
         def project(state: S | None, events: Iterable[Any]) -> S | None:
             for event in events:
                 if until is None or event.at <= until:
@@ -77,6 +83,30 @@ class EventLog:
             return self._laboratory.repository.get(stream, version=version, projector_func=project)
         except AggregateNotFoundError:
             return None
+
+    def _newest(self, stream: UUID, evolve: Evolve[S]) -> S | None:
+        """From the state that was folded last, if it is still one of this log and no key has gone since then."""
+        known = self._states.get((stream, evolve))
+        if known is not None:
+            events = self.recorder.select_events(stream, gt=known.version - 1)
+            if events and events[0].encoded.event_id == known.event_id and self.codec.readable(known.owners) == known.readable:
+                return self._folded(stream, evolve, events[1:], known)
+            self._states.drop((stream, evolve))
+        return self._folded(stream, evolve, self.recorder.select_events(stream), None)
+
+    def _folded(self, stream: UUID, evolve: Evolve[S], events: Sequence[Stored], known: Folded | None) -> S | None:
+        state: S | None = known.state if known else None
+        if not events:
+            return state
+        owners = known.owners if known else frozenset()
+        owners |= {owner for one in events if (owner := subject_of(one.encoded)) is not None}
+        readable = self.codec.readable(owners)
+        for one in events:
+            state = evolve(state, self.codec.decode(one.encoded))
+        newest = events[-1].encoded
+        if state is not None and readable == self.codec.readable(owners):  # else a key came or went meanwhile
+            self._states.keep((stream, evolve), Folded(state, newest.version, newest.event_id, owners, readable))
+        return state
 
     def append(
         self,
@@ -92,10 +122,11 @@ class EventLog:
         append = Append(command=command, subject=subject, guards=guards, claims=claims, releases=releases, secrets=secrets)
         outcomes: list[Outcome] = []
         try:
-            self._laboratory.events.put(events, append=append, outcome=outcomes.append)
+            with self._changes.counted(command, events) if self._changes else nullcontext():
+                self._laboratory.events.put(events, append=append, outcome=outcomes.append)
+                return _appended(outcomes[0])
         except (IntegrityError, KeyDestroyed):
             raise Conflicted("Somebody else changed this in the meantime; load it again") from None
-        return _appended(outcomes[0])
 
     def _refuse_claims_in_earlier_forms(self, claims: Sequence[Claim]) -> None:
         """`es.append` compares the form that is written now. Nobody writes an earlier one any more, so it can be looked up before.
@@ -128,6 +159,10 @@ class EventLog:
     def event(self, stream: UUID, version: int) -> Recorded | None:
         return self.recorder.select_event(stream, version)  # type: ignore[no-any-return]
 
+    def is_open(self, stream: UUID, *, begun_by: type[Event], closed_by: Sequence[type[Event]]) -> bool:
+        ends = self.recorder.select_ends(stream)
+        return ends is not None and ends[0] == begun_by.__name__ and ends[1] not in {kind.__name__ for kind in closed_by}
+
     def having(self, streams: Collection[UUID], *kinds: type[Event]) -> set[UUID]:
         return self.recorder.select_having(streams, [kind.__name__ for kind in kinds])  # type: ignore[no-any-return]
 
@@ -148,8 +183,8 @@ class EventLog:
         return self.recorder.select_secrets(kind, [owner]).get(owner)  # type: ignore[no-any-return]
 
 
-def log_on_postgres(given: Settings, keys: Keys) -> EventLog:
-    return EventLog(PostgresRecorder(given.postgres_url, keys), keys)
+def log_on_postgres(given: Settings, keys: Keys, *, changes: ChangeLimit | None = None) -> EventLog:
+    return EventLog(PostgresRecorder(given.postgres_url, keys), keys, changes=changes)
 
 
 @contextmanager

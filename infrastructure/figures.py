@@ -31,6 +31,7 @@ PROJECTION_AGE: Final = Gauge("bioscope_projection_lag_seconds", "Age of the old
 DEAD_LETTERS: Final = Gauge("bioscope_dead_letters", "Events that could not be applied.")
 PARKED: Final = Gauge("bioscope_parked_events", "Events that wait behind dead letters.")
 TASK_AGE: Final = Gauge("bioscope_task_age_seconds", "Since the oldest unanswered task was given out.")
+LONG_STREAMS: Final = Gauge("bioscope_long_streams", "Streams of more than 1,000 events, which take long to load; jobs are left out.")
 WORKERS: Final = Gauge("bioscope_inference_workers", "Inference processes seen within 10 s.")
 SCHEDULING: Final = Gauge("bioscope_scheduler_leads", "1 while some process schedules.")
 
@@ -82,6 +83,7 @@ def observe_standing(stands: Standing) -> None:
     DEAD_LETTERS.set(stands.dead_letters)
     PARKED.set(stands.parked)
     TASK_AGE.set(stands.task_age)
+    LONG_STREAMS.set(stands.long_streams)
     WORKERS.set(stands.workers)
     SCHEDULING.set(stands.scheduling)
     COUNTED.seen = stands

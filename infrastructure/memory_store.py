@@ -163,6 +163,10 @@ class MemoryRecorder(POPOApplicationRecorder):
     def select_event(self, stream: UUID, version: int) -> Recorded | None:
         return next((one for one in self.select_stream(stream) if one.version == version), None)
 
+    def select_ends(self, stream: UUID) -> tuple[str, str] | None:
+        events = self.select_stream(stream)
+        return (events[0].type, events[-1].type) if events else None
+
     def select_having(self, streams: Collection[UUID], types: Sequence[str]) -> set[UUID]:
         wanted, named = set(streams), set(types)
         with self._database_lock:

@@ -138,6 +138,13 @@ class PostgresRecorder(ApplicationRecorder):
         found = self.rows(query, stream, version)
         return recorded_from(found[0]) if found else None
 
+    def select_ends(self, stream: UUID) -> tuple[str, str] | None:
+        """The types of the first and of the newest event."""
+        query = """select first.topic, newest.topic from es.events first, lateral (
+            select e.topic from es.events e where e.originator_id = first.originator_id order by e.originator_version desc limit 1
+          ) newest where first.originator_id = %s and first.originator_version = 1"""
+        return next(((first, newest) for first, newest in self.rows(query, stream)), None)
+
     def select_having(self, streams: Collection[UUID], types: Sequence[str]) -> set[UUID]:
         query = "select distinct originator_id from es.events where originator_id = any(%s) and topic = any(%s)"
         return {stream for (stream,) in self.rows(query, list(streams), list(types))} if streams else set()

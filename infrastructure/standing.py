@@ -15,7 +15,7 @@ class Counter(msgspec.Struct, frozen=True):
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """Positions of the log's head, of what Kafka has and of what the read models show; ages in seconds, 0 when nothing waits.
 
-    `fits`: whether the log holds the event that the read models stand at.
+    `fits`: whether the log holds the event that the read models stand at. `long_streams` have more than 1,000 events; jobs are left out.
     """
 
     head: int
@@ -29,6 +29,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     task_age: float
     workers: int
     scheduling: bool
+    long_streams: int
     counters: tuple[Counter, ...]
 
 
@@ -46,6 +47,8 @@ STANDING = f"""select h.position as head, r.position as published, c.position as
     exists (select from pg_locks l where l.locktype = 'advisory' and l.granted and l.classid = {SCHEDULING >> 32}
       and l.objid = {SCHEDULING & 0xFFFFFFFF}
       and l.database = (select d.oid from pg_database d where d.datname = current_database())) as scheduling,
+    (select count(*) from es.events e
+      where e.originator_version = 1001 and not starts_with(e.topic, 'Classification')) as long_streams,  -- the index of migration 0015
     coalesce((select json_agg(k) from (select name, label, value from ops.counters) k), '[]') as counters
   from es.head h, ops.relay r, checkpoint c where c.projection = 'main'"""  # noqa: S608 - constants
 

@@ -32,7 +32,10 @@ AT_ONCE: Final = 100  # accounts and devices that are read together
 PAUSE: Final = 0.2  # seconds
 LAST_QUESTION: Final = 1.0  # seconds
 KEY: Final = "key"
-WITHOUT_EFFECT: Final = (DeviceCameOnline.__name__, DeviceWentOffline.__name__)  # most events of a device, and of no concern here
+WITHOUT_EFFECT: Final = (
+    DeviceCameOnline.__name__,
+    DeviceWentOffline.__name__,
+)  # most of a device in earlier releases' logs
 
 SHOWN: Final = "select id from read.users union select id from read.devices"
 """The accounts and devices that the read models show."""

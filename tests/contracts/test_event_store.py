@@ -11,7 +11,9 @@ from application import datasets
 from application.ports import Claim, Closed, Conflicted, Guard, Release, Secret
 from domain import dataset
 from domain.access import Role
+from domain.dataset import DatasetCreated
 from domain.errors import KeyReused, NotFound, Taken, VersionMismatch
+from domain.user import UserRegistered
 from infrastructure.audit_chain import SignedHead, verify
 from infrastructure.event_store import EventLog
 from infrastructure.recorder import PostgresRecorder
@@ -56,6 +58,29 @@ def test_positions_count_every_event_without_a_gap(log):
         assert created(log).position == number
     assert [one.position for one in log.read(2, 2)] == [3, 4]
     assert log.head() == 5
+
+
+def test_a_stream_is_open_from_its_first_event_to_one_that_closes_it(log):
+    def is_open(stream, begun_by=DatasetCreated):
+        return log.is_open(stream, begun_by=begun_by, closed_by=dataset.CLOSING)
+
+    done = created(log)
+    assert is_open(done.id)
+    assert not is_open(done.id, UserRegistered)
+    assert not is_open(uuid4())
+    datasets.describe(done.id, name="other", command=command(RESEARCHER), log=log)
+    assert is_open(done.id)
+    datasets.delete(done.id, command=command(RESEARCHER), log=log)
+    assert not is_open(done.id)
+
+
+def test_what_was_loaded_before_is_loaded_with_the_events_of_other_processes(log):
+    other, done = EventLog(log.recorder, ROOT), created(log)
+    for number in range(5):
+        assert other.load(done.id, dataset.evolve).version == log.load(done.id, dataset.evolve).version == number + 1
+        datasets.describe(done.id, name=f"name {number}", command=command(RESEARCHER), log=log)
+        assert other.load(done.id, dataset.evolve).name == f"name {number}"
+    assert log.load(done.id, dataset.evolve, version=2).name == "name 0"
 
 
 def test_a_repeated_command_changes_nothing_and_answers_as_before(log):
