@@ -17,9 +17,10 @@ from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from infrastructure.kafka.limits import MAX_FETCH_BYTES
+from infrastructure.look_interval import LookInterval
 
 FRAME_MOST: Final = 500  # records
-IDLE: Final = 0.25  # seconds between two fetches without a hint
+IDLE: Final = 0.25  # seconds to a fetch without a hint, after something came; more while nothing comes
 
 
 class Frame(NamedTuple):
@@ -64,6 +65,7 @@ class Gate:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._hinted = asyncio.Event()
+        self._interval = LookInterval(IDLE)
 
     def hint(self) -> None:
         if self._loop is not None:
@@ -78,6 +80,7 @@ class Gate:
         await self._passed()
         came = await fetch()
         if came or not of_all:
+            self._interval.shorten()
             self._hinted.set()
         return came
 
@@ -86,7 +89,7 @@ class Gate:
             self._loop = asyncio.get_running_loop()
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(IDLE):
+            async with asyncio.timeout(self._interval.take()):
                 await self._hinted.wait()
         self._hinted.clear()
 
