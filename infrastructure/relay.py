@@ -111,7 +111,7 @@ class Leader:
 
 async def _listen(leader: AsyncConnection, publisher: Publisher) -> None:
     """On the connection that holds the lock: when it is lost, so is the lead."""
-    await leader.execute(LISTEN)
+    await leader.execute(LISTEN.encode())
     async for _ in notifications(leader):
         publisher.wake()
 

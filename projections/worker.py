@@ -130,6 +130,7 @@ class OwnersScheduler(Scheduler):
 
     def prepare(self) -> list[Outgoing]:
         if self.owns() is False:
+            self.is_idle = False  # it may be ours in a moment, and this look costs nothing
             self.close()
             return []
         return super().prepare()
