@@ -15,7 +15,7 @@ from benchmarks.stack import children_of
 from infrastructure.embedded.postgres import OWNER, Postgres
 
 SETTLE = 30.0  # seconds after which nothing is left of the start
-WATCHED = float(os.environ.get("BIOSCOPE_BENCH_IDLE_SECONDS") or 120)  # seconds
+WATCHED = 120.0  # seconds
 COMMITTED = "select xact_commit from pg_stat_database where datname = current_database()"
 CONNECTED = "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
 TICKS = os.sysconf("SC_CLK_TCK")
