@@ -20,6 +20,7 @@ from infrastructure.kafka.limits import MAX_FETCH_BYTES
 from infrastructure.look_interval import LookInterval
 
 FRAME_MOST: Final = 500  # records
+UNGROUPED_WAIT: Final = 5.0  # seconds for the next records; Faust asks each second, for the sake of rebalances
 IDLE: Final = 0.25  # seconds to a fetch without a hint, after something came; more while nothing comes
 
 
@@ -166,7 +167,7 @@ class FrameConsumer(driver.Consumer):
         return {tp: await consumer.committed(tp) for tp in tps}
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109 - Faust's signature
-        fetched, _ = await self._wait_next_records(timeout)
+        fetched, _ = await self._wait_next_records(timeout if self._ours.grouped else UNGROUPED_WAIT)
         for kafka_tp, records in (fetched or {}).items():
             tp = TP(kafka_tp.topic, kafka_tp.partition)
             for start in range(0, len(records), FRAME_MOST):
