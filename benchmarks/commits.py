@@ -55,9 +55,7 @@ def _made(server: Postgres, number: int) -> str:
 def committed(urls: Sequence[str], options: str, told: Sequence[Callable[[], object]]) -> float:
     """Commits a second of all databases together: one writer each, one command in each transaction."""
     with ExitStack() as stack:
-        connections = [
-            stack.enter_context(psycopg.connect(url, autocommit=True, options=f"{OPTIONS} {options}")) for url in urls
-        ]
+        connections = [stack.enter_context(psycopg.connect(url, autocommit=True, options=f"{OPTIONS} {options}")) for url in urls]
         for connection in connections:
             register(connection)
         asked = [[_arguments() for _ in range(COMMITS)] for _ in urls]

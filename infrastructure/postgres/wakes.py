@@ -1,8 +1,8 @@
 """Wake-ups: notifications that say where to look, sent after the commit that they speak of.
 
-They are hints only: each may be lost, and whoever listens also looks by itself, after some seconds (`look_interval.LONGEST_SECONDS`). A transaction that
-notifies takes a lock of the whole Postgres server while it commits, so that databases on one server wait for each other's disk. So none that
-writes notifies: a session of its own does, which waits for no disk.
+They are hints only: each may be lost, and whoever listens also looks by itself, after some seconds (`look_interval.LONGEST_SECONDS`).
+A transaction that notifies takes a lock of the whole Postgres server while it commits, so that databases on one server wait for each
+other's disk. So none that writes notifies: a session of its own does, which waits for no disk.
 """
 
 import time
@@ -24,7 +24,7 @@ PUBLISHED: Final = "bioscope_published"  # Kafka has more of the log; the relay 
 PROJECTED: Final = "bioscope_projected"  # the read models are further; the projector sends it, with the position
 
 WAKES_ITSELF: Final = "-c bioscope.wakes=after_commit"
-"""For a session that appends or projects: its process sends the wake-ups. For sessions of older releases the database does (migration 0017)."""
+"""For a session that appends or projects: its process sends the wake-ups. For others the database does (migration 0017)."""
 
 GAP_SECONDS: Final = 0.005  # between two notifications of one process: what happens meanwhile is sent together
 KEPT_SECONDS: Final = 60.0  # that the session is kept without a wake-up

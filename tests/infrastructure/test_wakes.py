@@ -1,4 +1,4 @@
-"""Wake-ups: sent after the commit by a session that writes nothing, together where they come together, and by the database for old releases."""
+"""Wake-ups: sent after the commit by a session that writes nothing, and together; by the database itself for older releases."""
 
 import time
 from datetime import UTC, datetime

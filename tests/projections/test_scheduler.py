@@ -414,7 +414,9 @@ def test_a_scheduler_is_idle_while_no_work_is_open(laboratory, scheduler, step):
 
 def test_whoever_waits_for_tasks_is_woken_after_they_were_noted(laboratory, app_url, log):
     woken = []
-    scheduler = Scheduler(lambda: PostgresWork(read_models.connect(app_url), given_out=lambda: woken.append("woken")), log, lease=60, attempts=2)
+    scheduler = Scheduler(
+        lambda: PostgresWork(read_models.connect(app_url), given_out=lambda: woken.append("woken")), log, lease=60, attempts=2
+    )
     laboratory.image(ada := laboratory.user(Role.RESEARCHER), laboratory.dataset(ada))
     laboratory.follow()
     given = scheduler.prepare()
