@@ -11,11 +11,11 @@ from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError, RecordL
 from psycopg import AsyncConnection
 
 from application.hash_chain import START, linked
+from application.look_interval import LookInterval
 from application.ports import Linked, Recorded
 from infrastructure.kafka.broker import AWAY, EVENTS, hush, make_topics, topics_made
 from infrastructure.kafka.cloud_events import RecordKey, headers
 from infrastructure.kafka.sending import producer, stopped
-from infrastructure.look_interval import LookInterval
 from infrastructure.recorder import EVENT_COLUMNS, recorded_from
 
 log = structlog.get_logger()

@@ -11,8 +11,8 @@ import psycopg
 import structlog
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from application.look_interval import LookInterval
 from domain.errors import Invalid, Unavailable
-from infrastructure.look_interval import LookInterval
 from infrastructure.patience import ended
 from infrastructure.postgres.silence import TRIED_FOR, AttentiveAsync, Silent
 from infrastructure.postgres.wakes import PROJECTED

@@ -10,8 +10,8 @@ import psycopg
 import structlog
 
 from application import tasks
+from application.look_interval import LookInterval
 from domain.errors import Unavailable
-from infrastructure.look_interval import LookInterval
 from projections.batches import Applied, Letter
 from projections.notifier import Notifier
 from projections.scheduler import Outgoing

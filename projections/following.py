@@ -11,9 +11,9 @@ from typing import Any, Protocol, TypeVar
 import psycopg
 import structlog
 
+from application.look_interval import LONGEST_SECONDS, LookInterval
 from application.ports import Linked, Rejected
 from domain.errors import Unavailable
-from infrastructure.look_interval import LONGEST_SECONDS, LookInterval
 from projections.checkpoints import CheckpointUnfit
 from projections.feed import Feed, Store
 

@@ -10,7 +10,6 @@ import msgspec
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from infrastructure.postgres.wakes import WAKES_ITSELF
 from projections.batches import TABLES, Behind, Changes, Target
 from projections.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun
 from projections.tables import Key, Row, Table, Written
@@ -19,7 +18,7 @@ NAME = "bioscope projector"
 OPTIONS = (
     "-c search_path=read -c lock_timeout=5s -c statement_timeout=6s -c idle_in_transaction_session_timeout=5s -c timezone=UTC"
     " -c synchronous_commit=off"  # a crash may take back the newest batches with their checkpoint: they are applied again
-    f" {WAKES_ITSELF}"
+    " -c bioscope.wakes=after_commit"  # whoever projects sends the wake-ups itself (migration 0017)
 )
 
 

@@ -9,7 +9,6 @@ from psycopg.sql import SQL, Identifier
 
 from application.ports import Log
 from domain.errors import Conflict
-from infrastructure.postgres.wakes import PROJECTED
 from projections.batches import TABLES
 from projections.checkpoints import Checkpoint
 from projections.projector import Projector
@@ -24,7 +23,7 @@ DIGEST = """select count(*)::text || ':' || coalesce(md5(string_agg(row, '' orde
 TAKE_PLACE = """update read_next.checkpoint n set cluster = l.cluster, next_offset = l.next_offset
   from read.checkpoint l where l.projection = n.projection"""
 
-NOTIFY_PROJECTED = "select pg_notify(%s, position::text) from read.checkpoint where projection = 'main'"
+NOTIFY_PROJECTED = "select pg_notify('bioscope_projected', position::text) from read.checkpoint where projection = 'main'"
 
 
 class Rebuilt(NamedTuple):
@@ -126,7 +125,7 @@ def _change_over(owner: psycopg.Connection, projector: Projector, log: Log, prog
         owner.execute(TAKE_PLACE)
         owner.execute(SQL("alter schema {} rename to {}").format(Identifier(LIVE), Identifier(OLD)))
         owner.execute(SQL("alter schema {} rename to {}").format(Identifier(NEXT), Identifier(LIVE)))
-    owner.execute(NOTIFY_PROJECTED, (PROJECTED,))  # by itself: a notification must not wait for the disk (infrastructure/postgres/wakes.py)
+    owner.execute(NOTIFY_PROJECTED)  # by itself: a notification must not wait for the disk (infrastructure/postgres/wakes.py)
 
 
 def _drop(owner: psycopg.Connection, *schemas: str) -> None:

@@ -16,8 +16,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
+from application.look_interval import LookInterval
 from infrastructure.kafka.limits import MAX_FETCH_BYTES
-from infrastructure.look_interval import LookInterval
 
 FRAME_MOST: Final = 500  # records
 UNGROUPED_WAIT: Final = 5.0  # seconds for the next records; Faust asks each second, for the sake of rebalances

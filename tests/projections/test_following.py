@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import pytest
 
+from application.look_interval import LookInterval
 from application.ports import Rejected
 from domain.errors import Unavailable
-from infrastructure.look_interval import LookInterval
 from projections import following
 from projections.checkpoints import Checkpoint, CheckpointUnfit
 from projections.feed import Feed

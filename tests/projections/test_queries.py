@@ -7,12 +7,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from application.look_interval import LookInterval
 from domain.access import Actor, Grant, Role
 from domain.classification import Phase
 from domain.errors import Forbidden, Invalid, NotFound, Unavailable
 from domain.values import ImageWarning, result_id
 from infrastructure import reads
-from infrastructure.look_interval import LookInterval
 from infrastructure.reads import ReadDatabase, Visible
 from projections import (
     activity,
