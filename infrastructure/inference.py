@@ -80,7 +80,7 @@ def run_inference(given: Settings) -> NoReturn:
     member.run(
         at_work,
         lambda: lanes.commit_always(member.commit),
-        lambda: hear(given.postgres_url, GIVEN_OUT, member.hint),
+        lambda: hear(given.postgres_url, {GIVEN_OUT: member.hint}),
         finish=finish,
         prepared=worker.warmed.wait,
     )

@@ -11,6 +11,7 @@ from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError, RecordL
 from psycopg import AsyncConnection
 
 from application.hash_chain import START, linked
+from application.look_interval import LookInterval
 from application.ports import Linked, Recorded
 from infrastructure.kafka.broker import AWAY, EVENTS, hush, make_topics, topics_made
 from infrastructure.kafka.cloud_events import RecordKey, headers
@@ -22,7 +23,7 @@ log = structlog.get_logger()
 BATCH: Final = 1000  # events
 AGAIN: Final = 500  # events before the projector's place that are published again where the log was lost
 PATIENCE: Final = 20.0  # seconds for a batch
-LOOK_ANYWAY: Final = 0.25  # seconds, should a notification have been lost
+LOOK_ANYWAY: Final = 0.25  # seconds after something happened, should a wake-up have been lost; longer while nothing happens
 CHECK: Final = 5.0  # seconds between two looks at the cluster
 REST: Final = 0.5  # seconds after a failure
 REFUSED: Final = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopicError)
@@ -30,10 +31,8 @@ REFUSED: Final = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopi
 TAKE_OVER = "update ops.relay set epoch = epoch + 1 returning epoch, position, cluster, next_offset"
 NEEDED = "select least(r.position, c.position) from ops.relay r, read.checkpoint c where c.projection = 'main'"
 READ = f"select {EVENT_COLUMNS} from es.events where notification_id >= %s order by notification_id limit %s"  # noqa: S608 - constants
-PUBLISHED: Final = "bioscope_published"  # notified once Kafka has more of the log
-MOVE = f"""with moved as (update ops.relay set position = %s, cluster = %s, next_offset = %s
-    where epoch = %s and position = %s and cluster = %s and next_offset = %s returning position)
-  select pg_notify('{PUBLISHED}', position::text) from moved"""  # noqa: S608 - constants
+MOVE = """update ops.relay set position = %s, cluster = %s, next_offset = %s
+  where epoch = %s and position = %s and cluster = %s and next_offset = %s"""
 
 
 class Outlived(Exception):
@@ -175,13 +174,16 @@ class Publisher:
         await first_of(self._publish(relay), self._watch(topic, relay.place.cluster))
 
     async def _publish(self, relay: Relay) -> None:
+        interval = LookInterval(LOOK_ANYWAY)
         while True:
             self._woken.clear()
             published = await relay.publish()
             self.position = relay.place.position
-            if not published:
+            if published:
+                interval.shorten()
+            else:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), LOOK_ANYWAY)
+                    await asyncio.wait_for(self._woken.wait(), interval.take())
 
     async def _watch(self, topic: Topic, cluster: str) -> None:
         """An emptied Kafka gets its topics and what is needed of the log at once, not with the next event."""
@@ -205,10 +207,19 @@ async def first_of(*works: Awaitable[Any]) -> None:
 
 
 class PostgresPublished:
-    """The port `Published`. `connection` is autocommitting, and nobody else's. `read` is given what was read of the log."""
+    """The port `Published`. `connection` is autocommitting, and nobody else's.
 
-    def __init__(self, connection: AsyncConnection, *, read: Callable[[Sequence[Recorded]], object] = lambda _: None) -> None:
-        self._connection, self._read = connection, read
+    `read` is given what was read of the log, `moved` is called once Kafka has more of it.
+    """
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        *,
+        read: Callable[[Sequence[Recorded]], object] = lambda _: None,
+        moved: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._connection, self._read, self._moved = connection, read, moved
 
     async def take_over(self) -> tuple[int, Place]:
         epoch, *place = await self._row(TAKE_OVER)
@@ -230,7 +241,10 @@ class PostgresPublished:
 
     async def move(self, epoch: int, was: Place, to: Place) -> bool:
         cursor = await self._connection.execute(MOVE, (*to, epoch, *was), prepare=True)
-        return cursor.rowcount == 1
+        if cursor.rowcount != 1:
+            return False
+        self._moved()
+        return True
 
     async def _row(self, query: str) -> tuple[Any, ...]:
         row = await (await self._connection.execute(query)).fetchone()

@@ -22,6 +22,7 @@ from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.keys import Keys
 from infrastructure.objects import open_blobs
 from infrastructure.postgres.silence import UNHEARD, Attentive, AttentiveAsync, notifications
+from infrastructure.postgres.wakes import APPENDED, PUBLISHED, Wakes
 from infrastructure.publishing import Outlived, PostgresPublished, Publisher, Unpublishable, connected, first_of
 from infrastructure.security.process_keys import process_keys
 from infrastructure.settings import Settings
@@ -35,7 +36,7 @@ FAREWELL: Final = 1.5  # seconds that the last signature may take
 OPTIONS: Final = "-c synchronous_commit=off -c statement_timeout=5s -c lock_timeout=4s -c timezone=UTC"
 
 LEAD = "select pg_try_advisory_lock(%s)"
-LISTEN = "listen bioscope_appended"
+LISTEN = f"listen {APPENDED}"
 
 
 def run_relay(given: Settings) -> None:
@@ -60,6 +61,7 @@ class Leader:
 
     def __init__(self, given: Settings, keys: Keys) -> None:
         self._given, self._keys = given, keys
+        self._wakes = Wakes(given.postgres_url)
 
     async def lead_always(self) -> None:
         while True:
@@ -77,7 +79,7 @@ class Leader:
             heads = await asyncio.to_thread(self._heads)
             async with await AttentiveAsync.connect(url, autocommit=True, options=OPTIONS) as own:
                 topic = partial(connected, self._given.kafka_url, key=RecordKey(self._keys))
-                publisher = Publisher(PostgresPublished(own, read=heads.take), topic)
+                publisher = Publisher(PostgresPublished(own, read=heads.take, moved=partial(self._wakes.send, PUBLISHED)), topic)
                 await first_of(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher, heads))
 
     async def _sign_always(self, publisher: Publisher, heads: Heads) -> None:
@@ -109,7 +111,7 @@ class Leader:
 
 async def _listen(leader: AsyncConnection, publisher: Publisher) -> None:
     """On the connection that holds the lock: when it is lost, so is the lead."""
-    await leader.execute(LISTEN)
+    await leader.execute(LISTEN.encode())
     async for _ in notifications(leader):
         publisher.wake()
 

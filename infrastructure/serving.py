@@ -27,6 +27,7 @@ from infrastructure.settings import Settings
 BACKLOG: Final = 4096  # connections that wait to be accepted: more strangers at once than that make others wait for a second
 LET_IN: Final = 0.3  # seconds from the closing of the door until the server is told to stop
 ENDS_WITHIN: Final = 2  # seconds that answers under way may take when the server is told to stop
+DATE_EVERY: Final = 1.0  # seconds
 GONE_WITHIN: Final = 2.0  # seconds more for the application's own end
 
 ACCEPTED_EACH_TURN: Final = 16  # connections: uvloop accepts one of each socket, so a crowd would wait for as many turns
@@ -87,6 +88,13 @@ class _Ending(Server):
     def __init__(self, config: Config, limits: Limits, door: socket.socket, *, drain: Callable[[], None]) -> None:
         super().__init__(config)
         self._limits, self._door, self._drain = limits, door, drain
+        self._stopped = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """As the base, which looks ten times a second whether to stop: it is told, and writes the date of answers anew each second."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), DATE_EVERY)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -114,6 +122,7 @@ class _Ending(Server):
     def _stop(self) -> None:
         """Whatever happens, the process is gone soon: a command that hangs in a thread would hold it up."""
         self.should_exit = True
+        self._stopped.set()
         last = threading.Timer(ENDS_WITHIN + GONE_WITHIN, os._exit, (0,))
         last.daemon = True
         last.start()

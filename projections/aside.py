@@ -10,6 +10,7 @@ import psycopg
 import structlog
 
 from application import tasks
+from application.look_interval import LookInterval
 from domain.errors import Unavailable
 from projections.batches import Applied, Letter
 from projections.notifier import Notifier
@@ -18,7 +19,7 @@ from projections.scheduling import Scheduler
 
 log = structlog.get_logger()
 
-LOOK_ANYWAY = 0.25  # seconds after which the scheduler looks, though nothing woke it
+LOOK_ANYWAY = 0.25  # seconds after which the scheduler looks, though nothing woke it; longer while no work is open
 BREATH = 0.01  # seconds between two looks: what happens meanwhile is seen together
 REST = 1.0  # seconds after a failure
 SWEEP_EVERY = 3600.0  # seconds
@@ -100,10 +101,13 @@ class Aside:
                 log.exception("sweeping failed")
 
     async def _schedule_always(self) -> None:
+        interval = LookInterval(LOOK_ANYWAY)
         while True:
             try:
                 await self._schedule()
-                await self._until_woken()
+                if not self._scheduler.is_idle:
+                    interval.shorten()
+                await self._until_woken(interval.take())
             except (psycopg.Error, Unavailable) as error:
                 log.warning("the scheduler waits for the database", error=type(error).__name__)
                 await self._rest()
@@ -126,10 +130,10 @@ class Aside:
             log.warning("tasks could not be sent", count=len(failed), error=type(failed[0]).__name__)
         return [outgoing for outgoing, outcome in zip(given, outcomes, strict=True) if outcome is None]
 
-    async def _until_woken(self) -> None:
+    async def _until_woken(self, seconds: float) -> None:
         await asyncio.sleep(BREATH)
         try:
-            async with asyncio.timeout(LOOK_ANYWAY):
+            async with asyncio.timeout(seconds):
                 await self._woken.wait()
         except TimeoutError:
             pass

@@ -5,11 +5,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import psycopg
 import structlog
 
+from application.look_interval import LONGEST_SECONDS, LookInterval
 from application.ports import Linked, Rejected
 from domain.errors import Unavailable
 from projections.checkpoints import CheckpointUnfit
@@ -18,7 +20,8 @@ from projections.feed import Feed, Store
 log = structlog.get_logger()
 T = TypeVar("T")
 
-TICK = 0.125  # seconds between two looks at the head
+LONGEST_TICK = LONGEST_SECONDS
+TICK = 0.125  # seconds between two looks at the head, while something happens; more while nothing does
 PATIENCE = 0.25  # seconds that the checkpoint may stand still behind the head before the member that owns the log reads the store
 STANDBY_PATIENCE = 1.0  # the same for a member that owns nothing: it steps in, whatever has become of the owner
 COUNTED_EVERY = 1.0  # seconds
@@ -67,6 +70,7 @@ class Follower:
         self._counted: dict[str, Counter[str]] = {}
         self._count_due = 0.0
         self._ended = False
+        self._woken = asyncio.Event()
         self.waits = False  # for the database
 
     # ---- Kafka ----
@@ -98,16 +102,22 @@ class Follower:
         return events, rejected
 
     # ---- the store ----
+    def wake(self) -> None:
+        """There may be more in the log. From the event loop only."""
+        self._woken.set()
+
     async def follow_store(self) -> None:
         """For ever: read the store once the checkpoint has stood still behind the head for longer than our patience.
 
         Go on with it, without waiting again, until Kafka or another member moves the checkpoint.
         """
         await self._on_thread(self._feed.refresh)
-        left_at, since, patience = -1, 0.0, 0.0
+        left_at, since, patience, interval = -1, 0.0, 0.0, LookInterval(TICK, LONGEST_TICK)
         while True:
             head = await self._on_thread(self._store.head)
             position, now = await self._position(head), time.monotonic()
+            if position != left_at or head > position:
+                interval.shorten()
             if position != left_at:
                 left_at, since, patience = position, now, self._patience()
             elif head <= position:
@@ -118,7 +128,16 @@ class Follower:
                 await self._catch_up(head)
                 left_at, patience = self._feed.at.position, 0.0
             await self._count_now_and_then()
-            await asyncio.sleep(TICK)
+            await self._rest(interval)
+
+    async def _rest(self, interval: LookInterval) -> None:
+        """A wake-up ends a long rest, and no short one: in the ordinary case Kafka delivers meanwhile."""
+        self._woken.clear()
+        await asyncio.sleep(TICK)
+        if (rest := interval.take() - TICK) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), rest)
+                interval.shorten()
 
     async def _position(self, head: int) -> int:
         """Read anew where that matters: another member may have moved it."""

@@ -23,6 +23,8 @@ DIGEST = """select count(*)::text || ':' || coalesce(md5(string_agg(row, '' orde
 TAKE_PLACE = """update read_next.checkpoint n set cluster = l.cluster, next_offset = l.next_offset
   from read.checkpoint l where l.projection = n.projection"""
 
+NOTIFY_PROJECTED = "select pg_notify('bioscope_projected', position::text) from read.checkpoint where projection = 'main'"
+
 
 class Rebuilt(NamedTuple):
     """`differing`: the tables in which the live read models were not what the log says, at position `events`."""
@@ -123,7 +125,7 @@ def _change_over(owner: psycopg.Connection, projector: Projector, log: Log, prog
         owner.execute(TAKE_PLACE)
         owner.execute(SQL("alter schema {} rename to {}").format(Identifier(LIVE), Identifier(OLD)))
         owner.execute(SQL("alter schema {} rename to {}").format(Identifier(NEXT), Identifier(LIVE)))
-        owner.execute("select pg_notify('bioscope_projected', position::text) from read.checkpoint")
+    owner.execute(NOTIFY_PROJECTED)  # by itself: a notification must not wait for the disk (infrastructure/postgres/wakes.py)
 
 
 def _drop(owner: psycopg.Connection, *schemas: str) -> None:

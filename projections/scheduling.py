@@ -61,6 +61,7 @@ class Scheduler:
         self._there: OpenWork | None = None
         self._leading = False
         self._tidied = 0.0
+        self.is_idle = False  # whether the last look found nothing open; only changes of the read models can open something
 
     def close(self) -> None:
         """Somebody else may lead."""
@@ -70,6 +71,7 @@ class Scheduler:
 
     def prepare(self) -> list[Outgoing]:
         """Nothing for who does not lead. Raises what the log and the open work raise when the database is away."""
+        self.is_idle = False
         if not self._leads():
             return []
         glance = self._work.glance()
@@ -79,7 +81,9 @@ class Scheduler:
             self._finish(done)
         for orphan in glance.orphans:
             self._decide(orphan.id, _cancelled)
-        return self._to_give_out(glance)
+        outgoing = self._to_give_out(glance)
+        self.is_idle = not (outgoing or glance.to_plan or glance.to_finish or glance.orphans or glance.releases)
+        return outgoing
 
     def released(self, given: Sequence[Outgoing]) -> None:
         self._work.released(given)

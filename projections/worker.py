@@ -12,6 +12,7 @@ import redis.asyncio
 
 from application.ports import Recorded
 from application.sweeping import sweep_orphans
+from application.tasks import GIVEN_OUT
 from domain.events import Event
 from infrastructure.codec import Undecodable
 from infrastructure.event_store import EventLog, log_on_postgres, opened
@@ -23,7 +24,7 @@ from infrastructure.keys import WrongRootKey
 from infrastructure.objects import open_blobs
 from infrastructure.postgres.listening import hear
 from infrastructure.postgres.silence import UNHEARD, Attentive
-from infrastructure.publishing import PUBLISHED
+from infrastructure.postgres.wakes import APPENDED, PROJECTED, PUBLISHED, Wakes
 from infrastructure.recorder import encoded_from
 from infrastructure.security.key_ring import NO_KEYS
 from infrastructure.security.process_keys import process_keys
@@ -31,7 +32,7 @@ from infrastructure.settings import Settings
 from projections import batches, read_models, rebuilding
 from projections import dead_letters as letters
 from projections.aside import Aside
-from projections.batches import ReadModels
+from projections.batches import Applied, ReadModels
 from projections.blobs import used
 from projections.dead_letters import DeadLetter, Retried
 from projections.feed import Feed
@@ -77,18 +78,27 @@ def run_projector(given: Settings) -> NoReturn:
     keys = process_keys(given, "projector")
     log = log_on_postgres(given, keys)
 
+    wakes = Wakes(given.postgres_url)
+
     def count(name: str, numbers: Mapping[str, int]) -> None:
         log.recorder.rows(ADD, name, list(numbers), list(numbers.values()))
 
     scheduler = OwnersScheduler(
-        lambda: PostgresWork(read_models.connect(given.postgres_url, by=Attentive, options=UNHEARD)),
+        lambda: PostgresWork(
+            read_models.connect(given.postgres_url, by=Attentive, options=UNHEARD), given_out=partial(wakes.send, GIVEN_OUT)
+        ),
         log,
         lease=given.chunk_lease_seconds,
         attempts=given.chunk_attempts,
     )
     scheduler.owns = lambda: member.owns(EVENTS)
     aside = Aside(scheduler, Notifier(publisher(given.redis_url)), Sender(given.kafka_url), sweep=partial(sweep, given))
-    feed = Feed(projector_over(given.postgres_url, log), log, applied=aside.applied)
+
+    def applied(news: Applied) -> None:
+        wakes.send(PROJECTED, str(news.position))
+        aside.applied(news)
+
+    feed = Feed(projector_over(given.postgres_url, log), log, applied=applied)
     follower = Follower(
         feed,
         log,
@@ -103,7 +113,8 @@ def run_projector(given: Settings) -> NoReturn:
         await asyncio.wait_for(asyncio.to_thread(aside.stop), FAREWELL)
 
     aside.start()
-    member.run(follower.follow_store, lambda: hear(given.postgres_url, PUBLISHED, member.hint), finish=finish)
+    heard = {PUBLISHED: member.hint, APPENDED: follower.wake}
+    member.run(follower.follow_store, lambda: hear(given.postgres_url, heard), finish=finish)
 
 
 def sweep(given: Settings) -> int:
@@ -119,6 +130,7 @@ class OwnersScheduler(Scheduler):
 
     def prepare(self) -> list[Outgoing]:
         if self.owns() is False:
+            self.is_idle = False  # it may be ours in a moment, and this look costs nothing
             self.close()
             return []
         return super().prepare()

@@ -180,7 +180,7 @@ class Member:
         """End the process when Faust hangs: no group, or records in the log and none taken, while the broker answers."""
         since, before = time.monotonic(), dict[TP, int]()
         while True:
-            time.sleep(1.0)
+            time.sleep(HUNG_AFTER / 5)  # each time the broker is asked where its partitions end
             now = dict(self._transport.taken)
             if self._reader.waits or self._healthy(now, before) or not answers(self._brokers):
                 since = time.monotonic()

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
+from application.look_interval import LookInterval
 from application.ports import Rejected
 from domain.errors import Unavailable
 from projections import following
@@ -79,6 +80,7 @@ class Bench:
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(following, "TICK", 0.01)
+    monkeypatch.setattr(following, "LONGEST_TICK", 0.01)
     monkeypatch.setattr(following, "PATIENCE", 0.1)
     monkeypatch.setattr(following, "STANDBY_PATIENCE", 0.4)
     monkeypatch.setattr(following, "REST", 0.02)
@@ -223,6 +225,26 @@ async def test_what_was_applied_is_counted_by_its_source_for_others_to_see(quick
     await bench.deliver(4)
     await bench.looked()
     assert bench.counted == {("projected_events", "store"): 3, ("projected_events", "kafka"): 1}
+
+
+class LongInterval(LookInterval):
+    """Once nothing happens it looks in an hour."""
+
+    def take(self):
+        return 3600.0
+
+
+async def test_a_wake_up_ends_a_long_rest(quick, follows, monkeypatch):
+    monkeypatch.setattr(following, "LookInterval", LongInterval)
+    bench = Bench(0, owner=None)
+    follows(bench)
+    async with asyncio.timeout(5):
+        while not bench.store.looks:
+            await asyncio.sleep(0.005)
+    await asyncio.sleep(0.1)
+    bench.store.newest = 2
+    bench.follower.wake()
+    await bench.applied(2)
 
 
 async def test_at_the_end_the_batch_under_way_is_ended_and_no_other_begun(quick):
