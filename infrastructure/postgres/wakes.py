@@ -24,7 +24,7 @@ PUBLISHED: Final = "bioscope_published"  # Kafka has more of the log; the relay 
 PROJECTED: Final = "bioscope_projected"  # the read models are further; the projector sends it, with the position
 
 WAKES_ITSELF: Final = "-c bioscope.wakes=after_commit"
-"""For a session that appends or projects: its process sends the wake-ups. For others the database does (migration 0017)."""
+"""For a session that appends or projects: its process sends the wake-ups. For others the database does (migration 0016)."""
 
 GAP_SECONDS: Final = 0.005  # between two notifications of one process: what happens meanwhile is sent together
 KEPT_SECONDS: Final = 60.0  # that the session is kept without a wake-up
