@@ -32,7 +32,6 @@ gates: setup  ## Lint, types, dependency rule
 
 test: gates  ## All gates, and all tests but the long ones and those of the release
 	$(BIN)/pytest --ignore tests/release --ignore tests/system/test_overload.py -m "not long" -n 3 --dist loadfile  # most of them wait more than they work
-	$(BIN)/pytest tests/system/test_overload.py  # alone: it measures how the whole machine is used
 
 # What depends on the version of Python: the language, drivers and C extensions, processes and event loops, private names of Faust, and
 # the whole system once. About six minutes; SQL, contracts of stores, faults and simulations run once, in `make test`.
@@ -51,6 +50,7 @@ test-pythons: setup  ## test-fast on every other supported Python of this machin
 
 test-release: setup  ## The long tests; build the wheel, install it elsewhere and use it; run the build steps of the image
 	$(BIN)/pytest --ignore tests/release -m long
+	$(BIN)/pytest tests/system/test_overload.py  # alone: it measures how the whole machine is used
 	$(BIN)/pytest tests/release
 
 ENCODINGS ?= 2000

@@ -104,6 +104,7 @@ def test_a_future_that_the_log_does_not_hold_is_rejected_even_with_the_right_key
     assert installation.row("select count(*) from read.activity where stream = any(%s)", streams) == (0,)
 
 
+@pytest.mark.long
 def test_after_a_fail_over_to_an_older_database_its_own_future_is_shown(settings, owner_url):
     """The topic still holds what happened after the copy was taken."""
     installation = Installation(settings)

@@ -53,6 +53,7 @@ async def statuses(http, email, count, *, password=WRONG, at=ELSEWHERE):
     return [(await login(http, email, password, at=at)).status_code for _ in range(count)]
 
 
+@pytest.mark.long
 async def test_a_thousand_failures_from_elsewhere_lock_no_owner_out_of_a_known_address(laboratory):
     email, hours = laboratory.account(), Hours()
     async with serving(laboratory, limits=LocalLimits(clock=hours)) as http:

@@ -143,6 +143,7 @@ def test_commands_go_on_after_their_connections_went_mute(link, url):
         log.close()
 
 
+@pytest.mark.long
 def test_once_the_database_is_back_nobody_waits_for_as_long_as_it_was_away(link, url):
     async def asks():
         reads, log = ReadDatabase(url), EventLog(PostgresRecorder(url, ROOT), ROOT)

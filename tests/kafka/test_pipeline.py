@@ -80,7 +80,7 @@ def test_a_broker_that_lost_its_log_gets_what_is_needed_again(embedded, tmp_path
         embedded.stop()
 
 
-@pytest.mark.parametrize("name", ["relay", "projector"])
+@pytest.mark.parametrize("name", ["relay", pytest.param("projector", marks=pytest.mark.long)])
 def test_one_that_is_killed_loses_nothing(installation, name):
     installation.start("relay", "projector")
     installation.until_kafka_delivers()
@@ -115,6 +115,7 @@ def test_a_store_that_is_away_for_longer_than_all_attempts_take_fails_nothing(em
     assert embedded.stop() == [0, 0, 0]
 
 
+@pytest.mark.long
 def test_inference_that_is_killed_is_replaced_and_every_image_has_one_result(installation):
     """On Apache Kafka its tasks wait 10 s for another member: until its session has timed out."""
     installation.settings = msgspec.structs.replace(installation.settings, chunk_lease_seconds=15.0)

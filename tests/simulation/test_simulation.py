@@ -19,7 +19,7 @@ def pieces(seeds, *, short):
     return [pytest.param(first, marks=[pytest.mark.long] if first >= short else []) for first in range(0, seeds, PIECE)]
 
 
-@pytest.mark.parametrize("first", pieces(SEEDS, short=100))
+@pytest.mark.parametrize("first", pieces(SEEDS, short=50))
 def test_everything_holds_whatever_goes_wrong(first):
     broken = broken_in(range(first, first + PIECE))
     assert not broken, f"again: make simulate SEED={next(iter(broken))}"

@@ -20,6 +20,8 @@ from tests.chaos.verdict import judged, settle
 from tests.chaos.workload import PICTURES, Journal, Technician
 from tests.system.conftest import PASSWORD, email, event_log, made_account, prepare, stack_settings
 
+pytestmark = pytest.mark.long
+
 TECHNICIANS = 3
 WORK = 40  # acknowledgements
 
@@ -136,7 +138,6 @@ def test_a_system_that_holds_something_is_not_restored_into(copied):
         assert digests(connection) == copied.digests
 
 
-@pytest.mark.long
 def test_signed_heads_that_outlived_the_database_tell_what_is_lost(copied, tmp_path):
     """The blob store survived, the database did not: the newest backup is older than the newest head."""
     subprocess.run(["cp", "-r", str(copied.settings.data / "blobs"), str(tmp_path / "blobs")], check=True)

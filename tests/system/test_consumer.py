@@ -144,6 +144,7 @@ class Consumer:
             time.sleep(0.1)
 
 
+@pytest.mark.long
 def test_killed_ten_times_it_has_counted_each_result_once(stack, tmp_path):
     consumer, chance = Consumer(stack, tmp_path, kafka=True), random.Random(5)
     with consumer.running():
