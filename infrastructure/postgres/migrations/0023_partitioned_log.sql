@@ -151,7 +151,11 @@ revoke execute on procedure es.add_partition, es.prepare_partitions, es.prepare_
   from public;
 grant execute on function es.event_at, es.stream_events to bioscope_app, bioscope_api, bioscope_relay, bioscope_projector, bioscope_inference;
 
--- ---- readers of single streams look where they lie -------------------------------------------------------------------------------------
+-- ---- readers of single events and streams look where they lie -------------------------------------------------------------------------
+create or replace function ops.log_hash(at bigint) returns bytea language sql stable as $$
+  select case when at = 0 then sha256('bioscope') else (select e.hash from es.event_at(at) e) end
+$$;
+
 create or replace function ops.open_plan(of_job uuid, plan json) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   request json;
