@@ -212,11 +212,15 @@ begin
 end $$;
 
 -- ---- appending -----------------------------------------------------------------------------------------------------------------------
--- es.append says so by this value. A call of the function as it was, which waited for this migration, is refused, and made again.
+-- es.append says so by this value. A call of the function as it was, which waited for this migration, says 'on': it is refused with an error
+-- after which the process calls again.
 create or replace function es.refuse() returns trigger language plpgsql as $$
 begin
   if tg_op = 'INSERT' and current_setting('es.appending', true) = 'with streams' then
     return null;
+  end if;
+  if tg_op = 'INSERT' and current_setting('es.appending', true) = 'on' then
+    raise exception 'the log was partitioned meanwhile' using errcode = 'serialization_failure';
   end if;
   raise exception 'the log is append-only: % is refused', tg_op using errcode = 'insufficient_privilege';
 end $$;
