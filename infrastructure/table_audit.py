@@ -26,7 +26,7 @@ MAY_BE_FORGOTTEN: Final = "select clock_timestamp() - interval '1 day'"  # the s
 KEYS: Final = "select owner from es.secrets where kind = 'key' and owner = any(%s)"
 COUNTED: Final = "select count(*) from es.commands where position <= %s"
 UNKNOWN: Final = """select c.id from es.commands c where position <= %s and not exists (
-    select from es.events e where e.notification_id = c.position and position(convert_to(c.id::text, 'UTF8') in e.meta) > 0) limit 1"""
+    select from es.event_at(c.position) e where position(convert_to(c.id::text, 'UTF8') in e.meta) > 0) limit 1"""
 
 
 class Caused(msgspec.Struct):

@@ -4,7 +4,7 @@ import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -27,6 +27,7 @@ from tests.partitions import made_small, partitions
 
 ROOT = RootKey(bytes(range(32)))
 SIZE = 20
+A_STREAM = UUID(int=7)
 ROLES = ("bioscope_app", "bioscope_api", "bioscope_relay", "bioscope_projector", "bioscope_inference")
 STREAMS_OF_THE_LOG = """select originator_id, min(notification_id), max(notification_id), max(originator_version) from es.events
   group by originator_id order by originator_id"""
@@ -275,6 +276,21 @@ def test_a_log_of_before_becomes_the_first_partition_as_it_lies(earlier):
         assert streams_fit(owner)
         owner.execute("drop owned by auditor_of_tests")
         owner.execute("drop role auditor_of_tests")
+
+
+@pytest.mark.parametrize(("count", "first"), [(1, "events_0000"), (2, "events_0001"), (5, "events_0002")])
+def test_a_log_of_before_that_is_larger_than_a_partition_becomes_one_and_goes_on(earlier, monkeypatch, count, first):
+    known = schema.migrations()
+    monkeypatch.setattr(schema, "migrations", lambda: known | {23: known[23].replace("16777216", "2")})
+    with psycopg.connect(earlier, autocommit=True) as owner:
+        for version in range(1, count + 1):
+            owner.execute(APPEND_OF_BEFORE, {"stream": A_STREAM, "version": version})
+        schema.migrate(earlier)
+        assert partitions(owner) == [first]
+        for version in range(count + 1, count + 8):
+            assert owner.execute(APPEND_OF_BEFORE, {"stream": A_STREAM, "version": version}).fetchone() == ("appended",)
+        assert partitions(owner)[0] == first
+        assert streams_fit(owner)
 
 
 def test_a_command_that_came_while_the_log_was_partitioned_is_carried_out_once(earlier, monkeypatch):
