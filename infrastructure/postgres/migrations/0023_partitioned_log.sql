@@ -251,6 +251,10 @@ declare
   why       text;
   newest    int;
   stream    es.streams;
+  -- Events of several commands are written in one statement, unless something reads them before.
+  together  boolean := cardinality(k_id) > 1 and not e_topic && '{ClassificationPlanned,ImageAccepted,ImageRejected}';
+  positions bigint[];                                  -- of the events that are to be written so, and their hashes
+  hashes    bytea[];
   holder    uuid;
   writer    ops.writers := ops.writer();
   checked   record;
@@ -265,6 +269,10 @@ begin
   perform set_config('es.appending', 'with streams', true);
   if to_regclass('es.' || es.partition_name(es.partition_number(last + cardinality(e_cmd)))) is null then
     call es.prepare_partitions(last + cardinality(e_cmd));
+  end if;
+  if together then                                     -- whole, since `unnest` goes by places
+    positions := array_fill(null::bigint, array[cardinality(e_cmd)]);
+    hashes := array_fill(null::bytea, array[cardinality(e_cmd)]);
   end if;
 
   for i in 1 .. cardinality(k_id) loop
@@ -283,9 +291,12 @@ begin
           why := g_stream[g]::text;
         elsif g_version[g] is not null and stream.version <> g_version[g] then
           verdict := 'conflict';
-        elsif g_closers[g] <> '' and exists (
+        elsif g_closers[g] <> '' and (exists (
           select from es.stream_events(g_stream[g], 0) v where v.topic = any (string_to_array(g_closers[g], ','))
-        ) then
+        ) or together and stream.newest > head.position and exists (
+          select from unnest(e_stream, e_topic, positions) as n (stream, topic, position)
+            where n.stream = g_stream[g] and n.topic = any (string_to_array(g_closers[g], ',')) and n.position is not null
+        )) then
           verdict := 'closed';
           why := g_stream[g]::text;
         end if;
@@ -380,8 +391,13 @@ begin
         chain := sha256(chain || es.framed(int8send(last)) || es.framed(uuid_send(e_stream[j])) || es.framed(int4send(e_version[j]))
           || es.framed(convert_to(e_topic[j], 'UTF8')) || es.framed(int4send(e_schema[j])) || es.framed(e_state[j])
           || es.framed(k_meta[i]) || es.framed(uuid_send(e_id[j])) || micros);
-        insert into es.events (notification_id, originator_id, originator_version, topic, schema_version, state, meta, event_id, recorded_at, hash)
-          values (last, e_stream[j], e_version[j], e_topic[j], e_schema[j], e_state[j], k_meta[i], e_id[j], stamp, chain);
+        if together then
+          positions[j] := last;
+          hashes[j] := chain;
+        else
+          insert into es.events (notification_id, originator_id, originator_version, topic, schema_version, state, meta, event_id, recorded_at, hash)
+            values (last, e_stream[j], e_version[j], e_topic[j], e_schema[j], e_state[j], k_meta[i], e_id[j], stamp, chain);
+        end if;
         if e_version[j] = 1 then
           insert into es.streams (stream, version, first, newest) values (e_stream[j], 1, last, last);
         elsif j = until - 1 or e_stream[j + 1] <> e_stream[j] then
@@ -411,6 +427,13 @@ begin
     return next;
   end loop;
 
+  if together then
+    insert into es.events (notification_id, originator_id, originator_version, topic, schema_version, state, meta, event_id, recorded_at, hash)
+      select n.position, n.stream, n.version, n.topic, n.schema, n.state, k_meta[n.cmd], n.id, stamp, n.hash
+        from unnest(positions, e_cmd, e_stream, e_version, e_topic, e_schema, e_state, e_id, hashes)
+          as n (position, cmd, stream, version, topic, schema, state, id, hash)
+        where n.position is not null;
+  end if;
   if last > head.position then
     update es.head h set position = last, hash = chain;
     if current_setting('bioscope.wakes', true) is distinct from 'after_commit' then
