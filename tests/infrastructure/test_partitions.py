@@ -120,6 +120,14 @@ def test_while_another_session_changes_the_table_appends_go_on_and_the_partition
     assert partitions(small) == ["events_0000", "events_0001"]
 
 
+def test_a_partition_that_is_not_needed_yet_is_waited_for_by_nobody(small, owner_url):
+    with psycopg.connect(owner_url) as another:
+        another.execute("lock table es.events in share update exclusive mode")
+        small.execute("set statement_timeout = '5s'")
+        small.execute("call es.prepare_partitions_unless_locked(%s)", (SIZE,))
+        assert partitions(small) == ["events_0000"]
+
+
 def test_at_the_end_of_the_last_partition_an_append_waits_and_is_refused_whole_and_then_goes_on(log, small, owner_url):
     with psycopg.connect(owner_url) as another:
         another.execute("lock table es.events in share update exclusive mode")
