@@ -39,6 +39,12 @@ BROKEN_CHAIN: Final = Gauge("bioscope_log_chain_broken", "1 once the relay found
 DISCREPANCIES: Final = Gauge("bioscope_record_discrepancies", "Claims, password hashes and data keys that are not as the record says.")
 RECONCILED_AT: Final = Gauge("bioscope_record_reconciled_timestamp_seconds", "When they were last compared.")
 
+FREED: Final = Counter("bioscope_orphans_freed", "Stored files that nothing referred to any more, and that were freed.")
+LEFT: Final = Gauge("bioscope_orphans_left", "Stored files that the last sweep left for events that could not be applied.")
+SWEPT_AT: Final = Gauge("bioscope_orphans_swept_timestamp_seconds", "When stored files were last swept, to the end.")
+PRUNED: Final = Counter("bioscope_pruned_rows", "Rows beside the log that were removed, since nobody needs them any more.", ["table"])
+PRUNED_AT: Final = Gauge("bioscope_pruned_timestamp_seconds", "When such rows were last removed, to the end.")
+
 MAIN: Final = "main"
 COUNTER_LABELS: Final = {"projected_events": "source", "rejected_records": "reason"}
 

@@ -40,7 +40,7 @@ KEPT = "select position, hash, signed_at, signature, key_id from ops.heads order
 BEYOND = "select from es.events where notification_id > (select position from es.head) limit 1"
 LAST = "select position, hash, signed_at, signature, key_id from ops.heads order by position desc limit 1"
 SINCE = f"""select {EVENT_COLUMNS} from es.events where notification_id > %s and notification_id <= %s
-  order by notification_id limit {BATCH}"""  # noqa: S608 - constants
+  order by notification_id"""  # noqa: S608 - constants
 
 UNSIGNED: Final = SignedHead(position=0, hash="", signed_at=datetime.min.replace(tzinfo=UTC))
 _line = msgspec.json.Decoder(SignedHead)
@@ -105,7 +105,7 @@ class Heads:
         with self._walking:
             position, digest = _row(connection, NEWEST)
             while self._walked < position:
-                rows = connection.execute(SINCE, (self._walked, position), prepare=True, binary=True).fetchall()
+                rows = connection.execute(SINCE, (self._walked, min(position, self._walked + BATCH)), prepare=True, binary=True).fetchall()
                 if not rows:
                     raise BrokenChain(f"the log ends before its head: there is no row at position {self._walked + 1}")
                 self._follow(map(recorded_from, rows))

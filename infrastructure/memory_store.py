@@ -1,6 +1,6 @@
 """The in-memory twin of the Postgres recorder: the library's own, with our columns, guards, claims and command ids."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
@@ -23,11 +23,11 @@ from infrastructure.security.keyed_digest import ClaimDigests
 
 
 class MemoryRecorder(POPOApplicationRecorder):
-    """Behaves like PostgresRecorder, within one process."""
+    """Behaves like PostgresRecorder, within one process. `clock` is that of the database."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         super().__init__()
-        self._digests = ClaimDigests(keys)
+        self._digests, self._clock = ClaimDigests(keys), clock
         self._log: list[Recorded] = []
         self._commands: dict[UUID, tuple[bytes | None, int, UUID | None]] = {}
         self._claims: dict[tuple[str, bytes], UUID] = {}
@@ -116,7 +116,7 @@ class MemoryRecorder(POPOApplicationRecorder):
         return None
 
     def _keep(self, events: Sequence[Encoded], append: Append) -> Outcome:
-        now = datetime.now(UTC)
+        now = self._clock()
         for event in events:
             recorded = Recorded(
                 position=len(self._log) + 1,

@@ -35,10 +35,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 STANDING = f"""select h.position as head, r.position as published, c.position as projected,
     c.hash is not distinct from ops.log_hash(c.position) as fits,
-    coalesce((select extract(epoch from clock_timestamp() - e.recorded_at) from es.events e
-      where e.notification_id = r.position + 1), 0) as unpublished_age,
-    coalesce((select extract(epoch from clock_timestamp() - e.recorded_at) from es.events e
-      where e.notification_id = c.position + 1), 0) as unprojected_age,
+    coalesce((select extract(epoch from clock_timestamp() - e.recorded_at) from es.event_at(r.position + 1) e), 0) as unpublished_age,
+    coalesce((select extract(epoch from clock_timestamp() - e.recorded_at) from es.event_at(c.position + 1) e), 0) as unprojected_age,
     (select count(*) from dead_letters) as dead_letters,
     (select count(*) from parked) as parked,
     coalesce((select extract(epoch from clock_timestamp() - min(l.released_at)) from ops.releases l where not l.given_up), 0) as task_age,

@@ -8,6 +8,8 @@ from uuid import UUID
 
 import msgspec
 
+from application.ports import Recorded
+from application.sweeping import LAG_MOST, InUse
 from application.tasks import Kind
 from domain.classification import Phase, PlannedImage
 from domain.errors import Unavailable
@@ -263,14 +265,17 @@ class MemoryWork:
         return chunks
 
 
-def used(database: MemoryDatabase, names: Iterable[str], *, head: int) -> set[str]:
-    """Behaves like `projections.blobs.used`; `head` is the log's."""
-    if database.target.at.position < head or database.letters or database.parked:
-        raise Unavailable("The read models do not hold all that was logged; nothing is swept now")
-    homes = {dataset.id for dataset in database.tables["datasets"].values() if not dataset.deleted}
-    images = {image.sha256 for image in database.tables["images"].values() if not image.deleted and image.dataset_id in homes}
+def in_use(database: MemoryDatabase, names: Iterable[str], *, read: Callable[[int, int], Sequence[Recorded]]) -> InUse:
+    """Behaves like `projections.blobs.in_use`; `read(after, limit)` reads the log."""
+    asked = set(names)
+    oldest = database.clock() - LAG_MOST
+    if any(event.recorded_at is None or event.recorded_at <= oldest for event in read(database.target.at.position, 1)):
+        raise Unavailable("The read models are more than a day behind the log; nothing is swept now")
+    gone = {dataset.id for dataset in database.tables["datasets"].values() if dataset.deleted}
+    images = {image.sha256 for image in database.tables["images"].values() if not image.deleted and image.dataset_id not in gone}
     models = {version.sha256 for model in database.tables["models"].values() for version in model.versions}
-    return (images | models).intersection(names)
+    waiting = [event.data for position in {*database.letters, *database.parked} for event in read(position - 1, 1)]
+    return InUse((images | models) & asked, {name for name in asked if any(name.encode() in data for data in waiting)})
 
 
 def _open_job(row: Any, waiting: Sequence[Chunk]) -> OpenJob:

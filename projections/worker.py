@@ -9,6 +9,7 @@ from uuid import UUID
 
 import psycopg
 import redis.asyncio
+import structlog
 
 from application.ports import Recorded
 from application.sweeping import sweep_orphans
@@ -16,6 +17,7 @@ from application.tasks import GIVEN_OUT
 from domain.events import Event
 from infrastructure.codec import Undecodable
 from infrastructure.event_store import EventLog, log_on_postgres, opened
+from infrastructure.figures import FREED, LEFT, SWEPT_AT
 from infrastructure.kafka.broker import EVENTS
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
 from infrastructure.kafka.member import Member
@@ -25,6 +27,7 @@ from infrastructure.objects import open_blobs
 from infrastructure.postgres.listening import hear
 from infrastructure.postgres.silence import UNHEARD, Attentive
 from infrastructure.postgres.wakes import APPENDED, PROJECTED, PUBLISHED, Wakes
+from infrastructure.pruning import prune
 from infrastructure.recorder import encoded_from
 from infrastructure.security.key_ring import NO_KEYS
 from infrastructure.security.process_keys import process_keys
@@ -33,7 +36,7 @@ from projections import batches, read_models, rebuilding
 from projections import dead_letters as letters
 from projections.aside import Aside
 from projections.batches import Applied, ReadModels
-from projections.blobs import used
+from projections.blobs import in_use
 from projections.dead_letters import DeadLetter, Retried
 from projections.feed import Feed
 from projections.following import Follower
@@ -45,6 +48,8 @@ from projections.rebuilding import Rebuilt
 from projections.scheduler import Outgoing
 from projections.scheduling import Scheduler
 from projections.tables import Happened
+
+logger = structlog.get_logger()
 
 GROUP = "bioscope-projector"
 FAREWELL = 0.75  # seconds that what goes on aside may take to end
@@ -92,7 +97,12 @@ def run_projector(given: Settings) -> NoReturn:
         attempts=given.chunk_attempts,
     )
     scheduler.owns = lambda: member.owns(EVENTS)
-    aside = Aside(scheduler, Notifier(publisher(given.redis_url)), Sender(given.kafka_url), sweep=partial(sweep, given))
+    aside = Aside(
+        scheduler,
+        Notifier(publisher(given.redis_url)),
+        Sender(given.kafka_url),
+        chores=(partial(sweep, given), partial(remove_old_rows, given)),
+    )
 
     def applied(news: Applied) -> None:
         wakes.send(PROJECTED, str(news.position))
@@ -117,10 +127,25 @@ def run_projector(given: Settings) -> NoReturn:
     member.run(follower.follow_store, lambda: hear(given.postgres_url, heard), finish=finish)
 
 
-def sweep(given: Settings) -> int:
-    """Free the stored files that nobody refers to any more; how many there were."""
+def sweep(given: Settings) -> None:
+    """Free the stored files that nothing refers to any more, and report what was left. Raises Unavailable, psycopg.Error."""
     with read_models.connect(given.postgres_url, by=Attentive) as connection:
-        return sweep_orphans(open_blobs(given, NO_KEYS), partial(used, connection), now=datetime.now(UTC))
+        swept = sweep_orphans(open_blobs(given, NO_KEYS), partial(in_use, connection), now=datetime.now(UTC))
+    FREED.inc(swept.freed)
+    LEFT.set(swept.waiting)
+    SWEPT_AT.set_to_current_time()
+    if swept.waiting:
+        logger.warning("orphans left", blobs=swept.waiting, reason="events that could not be applied may refer to them")
+    if swept.freed:
+        logger.info("orphans swept", blobs=swept.freed)
+
+
+def remove_old_rows(given: Settings) -> None:
+    """Raises psycopg.Error."""
+    with read_models.connect(given.postgres_url, by=Attentive) as connection:
+        removed = prune(connection)
+    if any(removed.values()):
+        logger.info("old rows removed", **removed)
 
 
 class OwnersScheduler(Scheduler):

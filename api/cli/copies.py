@@ -15,7 +15,7 @@ from infrastructure.settings import Settings
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @DATA
 def backup(folder: Path, data: Path | None) -> None:
-    """Copy the log and the images into FOLDER, while everything runs. Into the same folder again, only new images are copied.
+    """Copy the log and the images into FOLDER, while everything runs. Into the same folder again, only what is new is copied.
 
     The root key is not in it: keep a copy of that file (keys/root.key in the data folder) somewhere else.
     """

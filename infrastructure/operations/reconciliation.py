@@ -42,8 +42,8 @@ SHOWN: Final = "select id from read.users union select id from read.devices"
 NAMED: Final = f"select stream from es.claims union select owner from es.secrets where kind = '{PASSWORD}'"  # noqa: S608 - a constant
 """The streams that have a claim or a password, whatever they are."""
 
-HISTORIES: Final = f"""select {EVENT_COLUMNS} from es.events where originator_id = any(%s) and topic <> all(%s)
-  order by originator_id, originator_version"""  # noqa: S608 - constants
+HISTORIES: Final = f"""select {EVENT_COLUMNS} from es.streams s, es.stream_events(s.stream, 0) e
+  where s.stream = any(%s) and topic <> all(%s) order by originator_id, originator_version"""  # noqa: S608 - constants
 CLAIMS: Final = "select stream, scope, digest from es.claims where stream = any(%s)"
 SECRETS: Final = f"select owner, kind, value from es.secrets where owner = any(%s) and kind in ('{KEY}', '{PASSWORD}')"  # noqa: S608
 

@@ -264,11 +264,12 @@ import tests.adversaries.shifted_clock
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from application.sweeping import sweep_orphans
+from application.sweeping import InUse, sweep_orphans
 from infrastructure.objects import open_blobs
 from infrastructure.security.key_ring import NO_KEYS
 from infrastructure.settings import Settings
-print(sweep_orphans(open_blobs(Settings(data=Path(sys.argv[2])), NO_KEYS), lambda names: set(), now=datetime.now(UTC)))
+blobs = open_blobs(Settings(data=Path(sys.argv[2])), NO_KEYS)
+print(sweep_orphans(blobs, lambda names: InUse(set(), set()), now=datetime.now(UTC)).freed)
 """
 
 

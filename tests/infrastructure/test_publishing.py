@@ -190,7 +190,7 @@ async def test_a_topic_made_anew_under_a_running_relay_is_noticed(connected, hap
 
 async def test_many_events_go_in_batches(connected, happen, owner_url):
     with psycopg.connect(owner_url) as connection:
-        connection.execute("select set_config('es.appending', 'on', true)")
+        connection.execute("select set_config('es.appending', 'with streams', true)")
         connection.execute(
             "insert into es.events select n, gen_random_uuid(), 1, 'DatasetDeleted', 1, '{}', '{}', gen_random_uuid(), now(), '' "
             "from generate_series(1, %s) n",
