@@ -149,8 +149,8 @@ async def _nowhere(_: str, __: bytes) -> None:
 
 
 # ---- what the command line does ----------------------------------------------------------------------------------------------------
-def rebuild(given: Settings, *, check: bool, progress: Callable[[int], None] = lambda _: None) -> Rebuilt:
-    """Make the read models anew from the log; with `check` only compare them with the live ones."""
+def rebuild(given: Settings, *, check: bool, progress: rebuilding.Progress = lambda *_: None) -> Rebuilt:
+    """Make the read models anew from the log; with `check` only compare them with the live ones. Raises AlreadyRebuilding."""
     url = given.postgres_owner_url or given.postgres_url
     with opened(given) as log, psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as owner:
         return rebuilding.rebuild(
