@@ -6,7 +6,6 @@ makes the log in a Postgres of its own under FOLDER, unless it is there already,
 backup the read models are emptied, which no backup needs: the disk holds the log with one of the two. About 1.6 kB of disk an event.
 """
 
-import base64
 import os
 import sys
 import time
@@ -53,8 +52,8 @@ class Measured(NamedTuple):
 
 # ---- parts, each run in a process of its own ---------------------------------------------------------------------------------------
 def verify(given: Settings, _: Path) -> str:
-    from infrastructure.event_store import opened
-    from infrastructure.heads import verified
+    from infrastructure.event_store import opened  # noqa: PLC0415 - a process loads what it needs
+    from infrastructure.heads import verified  # noqa: PLC0415 - a process loads what it needs
 
     with opened(given) as log:
         found = verified(given, log)
@@ -70,9 +69,9 @@ def check(given: Settings, _: Path) -> str:
 
 
 def backup(given: Settings, folder: Path) -> str:
-    from infrastructure.backup import backup as copy
-    from infrastructure.objects import open_blobs
-    from infrastructure.security.process_keys import operator_keys
+    from infrastructure.backup import backup as copy  # noqa: PLC0415 - a process loads what it needs
+    from infrastructure.objects import open_blobs  # noqa: PLC0415 - a process loads what it needs
+    from infrastructure.security.process_keys import operator_keys  # noqa: PLC0415 - a process loads what it needs
 
     rmtree(folder / "backup", ignore_errors=True)
     keys = operator_keys(given)
@@ -83,7 +82,7 @@ def backup(given: Settings, folder: Path) -> str:
 
 
 def _rebuilt(given: Settings, *, check: bool) -> str:
-    from projections.worker import rebuild as made_anew
+    from projections.worker import rebuild as made_anew  # noqa: PLC0415 - a process loads what it needs
 
     applied: list[float] = []
 
@@ -150,14 +149,14 @@ def settings(folder: Path, server: Postgres) -> Settings:
     given = Settings(data=folder, postgres_url=server.app_url, postgres_owner_url=server.owner_url)
     given.root_key_path.parent.mkdir(parents=True, exist_ok=True)
     if not given.root_key_path.exists():
-        given.root_key_path.write_bytes(new_root_key())
+        given.root_key_path.write_text(new_root_key())
     return given
 
 
 def stored_pictures(given: Settings) -> list[str]:
     """Stand-ins for pictures, by their sha256; they lie in the blob store."""
-    from infrastructure.objects import open_blobs
-    from infrastructure.security.process_keys import operator_keys
+    from infrastructure.objects import open_blobs  # noqa: PLC0415 - a process loads what it needs
+    from infrastructure.security.process_keys import operator_keys  # noqa: PLC0415 - a process loads what it needs
 
     store = open_blobs(given, operator_keys(given))
     names = []

@@ -89,7 +89,7 @@ class Years:
     """`clock` gives the moment of the command that comes next; `pictures` are the sha256s (hex) that images have."""
 
     def __init__(self, keys: Keys, clock: Callable[[], datetime], pictures: Sequence[str], *, seed: int = 0) -> None:
-        self._clock, self._pictures, self._random = clock, pictures, random.Random(seed)  # noqa: S311 - made up
+        self._clock, self._pictures, self._random = clock, pictures, random.Random(seed)
         self._sealing, self._claims = OneSecret(keys), ClaimDigests(keys)
         self._codec = Codec(self._sealing, lambda _: ())
         self._people: list[UUID] = []

@@ -13,6 +13,7 @@ from typing import Final
 from uuid import UUID
 
 import psycopg
+from psycopg.sql import SQL, Identifier, Literal
 
 from application.hash_chain import EPOCH, MICROSECOND, START
 from benchmarks.long_log_events import MadeCommand, MadeEvent, Years
@@ -53,6 +54,7 @@ def make_log(
     """Fill an empty, migrated database with at least that many events; the seconds that took. The owner must be a superuser."""
     began = time.monotonic()
     with psycopg.connect(owner_url, options="-c session_replication_role=replica -c synchronous_commit=off") as connection:
+        _call_if_there(connection, "es.prepare_partitions", events + PIECE)
         clock = Clock(events)
         writer = Writer(connection, clock, datetime.now(UTC) - COMMANDS_KEPT)
         for command in Years(keys, clock, pictures).commands():
@@ -63,9 +65,18 @@ def make_log(
                 writer.flush()
                 progress(writer.position)
         writer.flush()
-        connection.execute("call ops.fill_open_chunks()")
+        _call_if_there(connection, "es.fill_streams")
+        _call_if_there(connection, "ops.fill_open_chunks")
         connection.commit()
     return time.monotonic() - began
+
+
+def _call_if_there(connection: psycopg.Connection, procedure: str, *arguments: int) -> None:
+    """What is derived from the log beside it, in the form that this release has."""
+    (found,) = connection.execute("select to_regproc(%s)", (procedure,)).fetchone() or (None,)
+    if found is not None:
+        given = SQL(", ").join(map(Literal, arguments))
+        connection.execute(SQL("call {}({})").format(Identifier(*procedure.split(".")), given))
 
 
 class Writer:
@@ -134,7 +145,7 @@ class _Ids(Iterator[UUID]):
 
     def __next__(self) -> UUID:
         self._last += 1
-        return UUID(int=self._last << 80 | random.getrandbits(80), version=4)  # noqa: S311 - made up
+        return UUID(int=self._last << 80 | random.getrandbits(80), version=4)
 
 
 def _row(*columns: bytes, then: int = 0) -> bytes:

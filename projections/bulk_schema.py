@@ -1,10 +1,10 @@
-"""Read models that are filled from nothing: without the indexes that only readers need, and outside the write-ahead log, until they are full.
+"""Read models that are filled from nothing: until they are full, without what only readers need, and outside the write-ahead log.
 
 A crash meanwhile empties such tables, so nothing may read them before `finish`: a rebuild that was cut off begins again.
 """
 
 from collections.abc import Sequence
-from typing import Final, LiteralString, cast
+from typing import Final
 
 import psycopg
 from psycopg.sql import SQL, Identifier
@@ -59,4 +59,4 @@ def _tables(owner: psycopg.Connection, schema: str) -> list[tuple[str, bool]]:
 
 def _sql(text: str) -> SQL:
     """As Postgres wrote it: names and definitions out of its own catalogue."""
-    return SQL(cast(LiteralString, text))
+    return SQL(text)

@@ -106,15 +106,15 @@ def _next_bound(connection: psycopg.Connection, schema: str, table: Compared, af
 def _query(text: str, compared: Compared, span: Range, **names: Composable) -> Composed:
     key = SQL(", ").join(map(Identifier, compared.key))
     within = SQL(" and ").join(
-        SQL("({}) {} ({})").format(key, SQL(sign), SQL(", ").join(SQL(f"%({bound}{place})s") for place in range(len(compared.key))))  # type: ignore[arg-type]
+        SQL("({}) {} ({})").format(key, SQL(sign), SQL(", ").join(SQL(f"%({bound}{place})s") for place in range(len(compared.key))))
         for bound, sign, value in (("after", ">", span.after), ("until", "<=", span.until))
         if value is not None
     )
     none = SQL("true") if span == Range(None, None) else within
-    return SQL(text).format(key=key, within=none, counts=SQL(compared.counts), **names)  # type: ignore[arg-type]
+    return SQL(text).format(key=key, within=none, counts=SQL(compared.counts), **names)
 
 
-def _bounds(span: Range) -> Mapping[str, Any]:
+def _bounds(span: Range) -> dict[str, Any]:
     given = {"after": span.after or (), "until": span.until or ()}
     return {f"{bound}{place}": value for bound, values in given.items() for place, value in enumerate(values)}
 

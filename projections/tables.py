@@ -99,9 +99,10 @@ def folded(batch: Iterable[Step], loaded: Mapping[str, Mapping[Key, Row]]) -> li
 
 
 def _written(table: Table, rows: Mapping[Key, Row | None], loaded: Mapping[Key, Row]) -> Written:
-    changed = {key: row for key, row in rows.items() if row is not loaded.get(key) or row is None}
-    gone = [key for key, row in changed.items() if row is None and (key in loaded or not table.loads)]
-    return Written(table, [row for row in changed.values() if row is not None], gone)
+    gone = [key for key, row in rows.items() if row is None and (not table.loads or key in loaded)]
+    if loaded:
+        return Written(table, [row for key, row in rows.items() if row is not None and row is not loaded.get(key)], gone)
+    return Written(table, [row for row in rows.values() if row is not None], gone)
 
 
 def own(happened: Happened) -> tuple[Key, ...]:

@@ -35,6 +35,7 @@ from projections.aside import Aside
 from projections.batches import Applied, ReadModels
 from projections.blobs import used
 from projections.dead_letters import DeadLetter, Retried
+from projections.digests import LIVE
 from projections.feed import Feed
 from projections.following import Follower
 from projections.notifier import Notifier
@@ -45,6 +46,7 @@ from projections.rebuilding import Rebuilt
 from projections.scheduler import Outgoing
 from projections.scheduling import Scheduler
 from projections.tables import Happened
+from projections.write_behind import WriteBehind
 
 GROUP = "bioscope-projector"
 FAREWELL = 0.75  # seconds that what goes on aside may take to end
@@ -68,8 +70,17 @@ class LogDecoder:
         self._log.codec.forget(subject)
 
 
-def projector_over(url: str, log: EventLog, *, schema: str = rebuilding.LIVE) -> Projector:
+def projector_over(url: str, log: EventLog, *, schema: str = LIVE) -> Projector:
     return Projector(lambda: PostgresModels(read_models.connect(url, schema=schema, by=Attentive)), LogDecoder(log), fatal=(WrongRootKey,))
+
+
+def rebuilding_projector(url: str, log: EventLog, *, schema: str) -> Projector:
+    """Fills read models that nobody reads, so it need not wait for each batch."""
+
+    def models() -> PostgresModels:
+        return PostgresModels(read_models.connect(url, schema=schema, by=Attentive))
+
+    return Projector(lambda: WriteBehind(models(), models()), LogDecoder(log), fatal=(WrongRootKey,))
 
 
 # ---- the process -------------------------------------------------------------------------------------------------------------------
@@ -154,7 +165,7 @@ def rebuild(given: Settings, *, check: bool, progress: rebuilding.Progress = lam
     url = given.postgres_owner_url or given.postgres_url
     with opened(given) as log, psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as owner:
         return rebuilding.rebuild(
-            owner, projector_over=lambda schema: projector_over(url, log, schema=schema), log=log, check=check, progress=progress
+            owner, projector_over=lambda schema: rebuilding_projector(url, log, schema=schema), log=log, check=check, progress=progress
         )
 
 

@@ -9,9 +9,9 @@ from infrastructure.keys import WrongRootKey
 from projections import read_models
 from projections.checkpoints import Checkpoint, Outrun
 from projections.dead_letters import listed
+from projections.digests import digests
 from projections.projector import Projector
 from projections.read_models import PostgresModels
-from projections.digests import digests
 from projections.worker import LogDecoder, retry
 from tests.projections.laboratory import a_busy_week
 
