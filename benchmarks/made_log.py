@@ -7,6 +7,7 @@ import random
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Final
@@ -65,6 +66,7 @@ def make_log(
                 writer.flush()
                 progress(writer.position)
         writer.flush()
+        writer.finish()
         _call_if_there(connection, "es.fill_streams")
         _call_if_there(connection, "ops.fill_open_chunks")
         connection.commit()
@@ -90,6 +92,8 @@ class Writer:
         self._secrets: list[bytes] = []
         self._claims: list[bytes] = []
         self._ids = _Ids()
+        self._thread = ThreadPoolExecutor(1)
+        self._under_way: Future[None] | None = None
 
     def add(self, command: MadeCommand) -> None:
         command_id, now = next(self._ids), self._clock.now
@@ -128,12 +132,25 @@ class Writer:
             self._secrets.append(_row(b"key", event.stream.bytes, event.wrapped))
 
     def flush(self) -> None:
-        for query, rows in ((EVENTS, self.events), (COMMANDS, self._commands), (SECRETS, self._secrets), (CLAIMS, self._claims)):
-            if rows:
-                with self._connection.cursor().copy(query) as copy:
-                    copy.write(b"".join((BINARY_HEADER, *rows, BINARY_END)))
-                rows.clear()
-        self._connection.execute(HEAD, (self.position, self._hash))
+        """Write what came since the last time, while more is made."""
+        self.finish()
+        pieces = [(query, b"".join((BINARY_HEADER, *rows, BINARY_END))) for query, rows in self._rows() if rows]
+        for _, rows in self._rows():
+            rows.clear()
+        self._under_way = self._thread.submit(self._write, pieces, self.position, self._hash)
+
+    def finish(self) -> None:
+        if self._under_way is not None:
+            self._under_way.result()
+
+    def _rows(self) -> tuple[tuple[str, list[bytes]], ...]:
+        return (EVENTS, self.events), (COMMANDS, self._commands), (SECRETS, self._secrets), (CLAIMS, self._claims)
+
+    def _write(self, pieces: Sequence[tuple[str, bytes]], position: int, digest: bytes) -> None:
+        for query, piece in pieces:
+            with self._connection.cursor().copy(query) as copy:
+                copy.write(piece)
+        self._connection.execute(HEAD, (position, digest))
         self._connection.commit()
 
 

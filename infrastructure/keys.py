@@ -111,7 +111,7 @@ class DataKeys:
             return
         now = time.monotonic()
         with self._lock:
-            missing = {subject for subject in subjects if subject not in self._known or self._known[subject][0] < now}
+            missing = {subject for subject in subjects if (known := self._known.get(subject)) is None or known[0] < now}
         if not missing:
             return
         wrapped = self._fetch(missing)
