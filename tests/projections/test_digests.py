@@ -7,6 +7,7 @@ from projections.digests import TABLES_COMPARED, Compared, Digest, Range, digest
 from tests.projections.laboratory import a_busy_week
 
 IMAGES = Compared("images", ("id",))
+SESSIONS = Compared("sessions", ("id",))
 ACCESS = Compared("dataset_access", ("subject", "dataset"))
 
 
@@ -101,3 +102,17 @@ def test_merging_is_in_any_order_and_has_no_limit():
     for part in reversed(parts):
         backwards = part.merged(backwards)
     assert forwards == backwards == Digest(3 * 2**40, 3 * 2**70 + 3, -3 * 2**70)
+
+
+def test_a_range_is_small_in_both_of_two_tables_that_have_no_key_in_common(owner_url):
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("call ops.create_read_models('other')")
+        for schema, first in (("read", 0), ("other", 20)):
+            numbers = f"generate_series({first + 1}, {first + 20}) n"
+            keys = f"select (repeat('0', 30) || lpad(n::text, 2, '0'))::uuid, gen_random_uuid(), now(), false from {numbers}"
+            owner.execute(f"insert into {schema}.sessions {keys}")
+        spans = list(ranges(owner, ["read", "other"], SESSIONS, rows=6))
+        found = [[digest_at(owner, schema, SESSIONS, span, salt=b"")[1].rows for span in spans] for schema in ("read", "other")]
+        assert [sum(counts) for counts in found] == [20, 20]
+        assert max(map(max, found)) <= 6
+        owner.execute("drop schema other cascade")
