@@ -11,13 +11,14 @@ from benchmarks.laboratory import fill
 from benchmarks.measure import Row, database, taking_turns
 from infrastructure.embedded.postgres import Postgres
 from infrastructure.event_store import EventLog
+from infrastructure.garbage import seldom_collected
 from infrastructure.keys import RootKey
 from infrastructure.recorder import PostgresRecorder
 from projections import bulk_schema, rebuilding
 from projections.batches import TABLES
 from projections.checkpoints import Checkpoint
 from projections.projector import Projector
-from projections.worker import projector_over, rebuilding_projector
+from projections.worker import projector_over
 
 IMAGES = 6000
 SINGLE = 300  # events
@@ -51,7 +52,8 @@ def replayed(server: Postgres, log: EventLog, until: int, replay: Callable[[Proj
     with read_models_of_its_own(server) as (owner, schema):
         projector = projector_over(server.owner_url, log, schema=schema)
         began = time.perf_counter()
-        replay(projector)
+        with seldom_collected():  # as in the projector's process
+            replay(projector)
         seconds = time.perf_counter() - began
         projector.close()
         return until / seconds, rows_in(owner, schema) / seconds
@@ -62,8 +64,9 @@ def rebuilt(server: Postgres, log: EventLog, until: int) -> float:
     with read_models_of_its_own(server) as (owner, schema):
         began = time.perf_counter()
         left_out = bulk_schema.prepare(owner, schema)
-        projector = rebuilding_projector(server.owner_url, log, schema=schema)
-        rebuilding.replay(projector, log, until)
+        projector = projector_over(server.owner_url, log, schema=schema)
+        with seldom_collected():
+            rebuilding.replay(projector, log, until)
         projector.close()
         bulk_schema.finish(owner, schema, left_out)
         return rows_in(owner, schema) / (time.perf_counter() - began)

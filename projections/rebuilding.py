@@ -1,11 +1,9 @@
 """Make the read models again beside the live ones, and change over in one transaction; or compare the two."""
 
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 import psycopg
@@ -14,14 +12,13 @@ from psycopg.sql import SQL, Identifier
 from application.ports import Log
 from domain.errors import Conflict
 from projections import bulk_schema
-from projections.checkpoints import Checkpoint, Outrun
+from projections.checkpoints import Checkpoint
 from projections.digests import LIVE, TABLES_COMPARED, Compared, Key, Range, digest_at, first_difference, ranges
 from projections.projector import Projector
 
 NEXT, OLD = "read_next", "read_old"
 LOCK = 0x72656275696C64  # one rebuild at a time
 BATCH = 1000
-SWITCH_SECONDS: Final = 0.0005
 SALT_BYTES: Final = 32
 LOOKS: Final = 20  # at a difference, before it counts as one while the projector still has something to do
 LOOK_AGAIN_SECONDS: Final = 0.5
@@ -122,15 +119,8 @@ class _Making:
 
 
 def replay(projector: Projector, log: Log, until: int, progress: Callable[[int], None] = lambda _: None) -> None:
-    """Apply the log up to `until`, in batches; where one was not written (projections.write_behind), from there once more."""
-    with _short_turns():
-        while (at := projector.checkpoint().position) < until:
-            with suppress(Outrun):
-                _replay_from(at, projector, log, until, progress)
-
-
-def _replay_from(at: int, projector: Projector, log: Log, until: int, progress: Callable[[int], None]) -> None:
-    """While one batch is applied the next one is read."""
+    """While one batch is written the next one is read."""
+    at = projector.checkpoint().position
     with ThreadPoolExecutor(1, thread_name_prefix="reading ahead") as ahead:
         coming = ahead.submit(log.read, at, min(BATCH, until - at)) if at < until else None
         while coming is not None:
@@ -139,17 +129,6 @@ def _replay_from(at: int, projector: Projector, log: Log, until: int, progress: 
             coming = ahead.submit(log.read, at, min(BATCH, until - at)) if at < until else None
             projector.apply(events, Checkpoint(at))
             progress(at)
-
-
-@contextmanager
-def _short_turns() -> Iterator[None]:
-    """The threads that read and write need the interpreter for moments, and must not wait for it as long as usual."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(min(usual, SWITCH_SECONDS))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(usual)
 
 
 # ---- comparing ---------------------------------------------------------------------------------------------------------------------

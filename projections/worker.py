@@ -16,6 +16,7 @@ from application.tasks import GIVEN_OUT
 from domain.events import Event
 from infrastructure.codec import Undecodable
 from infrastructure.event_store import EventLog, log_on_postgres, opened
+from infrastructure.garbage import seldom_collected
 from infrastructure.kafka.broker import EVENTS
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
 from infrastructure.kafka.member import Member
@@ -46,7 +47,6 @@ from projections.rebuilding import Rebuilt
 from projections.scheduler import Outgoing
 from projections.scheduling import Scheduler
 from projections.tables import Happened
-from projections.write_behind import WriteBehind
 
 GROUP = "bioscope-projector"
 FAREWELL = 0.75  # seconds that what goes on aside may take to end
@@ -72,15 +72,6 @@ class LogDecoder:
 
 def projector_over(url: str, log: EventLog, *, schema: str = LIVE) -> Projector:
     return Projector(lambda: PostgresModels(read_models.connect(url, schema=schema, by=Attentive)), LogDecoder(log), fatal=(WrongRootKey,))
-
-
-def rebuilding_projector(url: str, log: EventLog, *, schema: str) -> Projector:
-    """Fills read models that nobody reads, so it need not wait for each batch."""
-
-    def models() -> PostgresModels:
-        return PostgresModels(read_models.connect(url, schema=schema, by=Attentive))
-
-    return Projector(lambda: WriteBehind(models(), models()), LogDecoder(log), fatal=(WrongRootKey,))
 
 
 # ---- the process -------------------------------------------------------------------------------------------------------------------
@@ -125,7 +116,8 @@ def run_projector(given: Settings) -> NoReturn:
 
     aside.start()
     heard = {PUBLISHED: member.hint, APPENDED: follower.wake}
-    member.run(follower.follow_store, lambda: hear(given.postgres_url, heard), finish=finish)
+    with seldom_collected():
+        member.run(follower.follow_store, lambda: hear(given.postgres_url, heard), finish=finish)
 
 
 def sweep(given: Settings) -> int:
@@ -163,9 +155,9 @@ async def _nowhere(_: str, __: bytes) -> None:
 def rebuild(given: Settings, *, check: bool, progress: rebuilding.Progress = lambda *_: None) -> Rebuilt:
     """Make the read models anew from the log; with `check` only compare them with the live ones. Raises AlreadyRebuilding."""
     url = given.postgres_owner_url or given.postgres_url
-    with opened(given) as log, psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as owner:
+    with opened(given) as log, psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as owner, seldom_collected():
         return rebuilding.rebuild(
-            owner, projector_over=lambda schema: rebuilding_projector(url, log, schema=schema), log=log, check=check, progress=progress
+            owner, projector_over=lambda schema: projector_over(url, log, schema=schema), log=log, check=check, progress=progress
         )
 
 
