@@ -18,7 +18,7 @@ from projections.projector import Projector
 
 NEXT, OLD = "read_next", "read_old"
 LOCK = 0x72656275696C64  # one rebuild at a time
-BATCH = 1000
+BATCH = 4000  # events: a row that changes often is written once
 SALT_BYTES: Final = 32
 LOOKS: Final = 20  # at a difference, before it counts as one while the projector still has something to do
 LOOK_AGAIN_SECONDS: Final = 0.5
