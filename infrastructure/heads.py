@@ -14,6 +14,7 @@ from application.hash_chain import START, link
 from application.ports import Blobs, Corrupted, Recorded
 from infrastructure.audit_chain import SignedHead, Verified, verify
 from infrastructure.event_store import EventLog
+from infrastructure.garbage import seldom_collected
 from infrastructure.keys import Keys
 from infrastructure.objects import open_blobs
 from infrastructure.record_audit import RecordAudit
@@ -189,14 +190,15 @@ def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, prog
     elsewhere = shelf.everything(since=since, until=datetime.now(UTC).date())
     (head,) = log.recorder.rows(NEWEST)
     tables = TableAudit(log)
-    found = verify(
-        _taken(tables, _batches(log, until=head[0])),
-        heads=[*table, *elsewhere],
-        keys=keys.public(Purpose.HEADS),
-        stored_head=head,
-        violation_of=RecordAudit(log).violation_of,
-        progress=progress,
-    )
+    with seldom_collected():
+        found = verify(
+            _taken(tables, _batches(log, until=head[0])),
+            heads=[*table, *elsewhere],
+            keys=keys.public(Purpose.HEADS),
+            stored_head=head,
+            violation_of=RecordAudit(log).violation_of,
+            progress=progress,
+        )
     return found if found.finding else msgspec.structs.replace(found, discrepancies=tuple(tables.finish()))
 
 

@@ -18,6 +18,7 @@ from domain.events import Event
 from infrastructure.codec import Undecodable
 from infrastructure.event_store import EventLog, log_on_postgres, opened
 from infrastructure.figures import FREED, LEFT, SWEPT_AT
+from infrastructure.garbage import seldom_collected
 from infrastructure.kafka.broker import EVENTS
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
 from infrastructure.kafka.member import Member
@@ -38,6 +39,7 @@ from projections.aside import Aside
 from projections.batches import Applied, ReadModels
 from projections.blobs import in_use
 from projections.dead_letters import DeadLetter, Retried
+from projections.digests import LIVE
 from projections.feed import Feed
 from projections.following import Follower
 from projections.notifier import Notifier
@@ -73,7 +75,7 @@ class LogDecoder:
         self._log.codec.forget(subject)
 
 
-def projector_over(url: str, log: EventLog, *, schema: str = rebuilding.LIVE) -> Projector:
+def projector_over(url: str, log: EventLog, *, schema: str = LIVE) -> Projector:
     return Projector(lambda: PostgresModels(read_models.connect(url, schema=schema, by=Attentive)), LogDecoder(log), fatal=(WrongRootKey,))
 
 
@@ -124,7 +126,8 @@ def run_projector(given: Settings) -> NoReturn:
 
     aside.start()
     heard = {PUBLISHED: member.hint, APPENDED: follower.wake}
-    member.run(follower.follow_store, lambda: hear(given.postgres_url, heard), finish=finish)
+    with seldom_collected():
+        member.run(follower.follow_store, lambda: hear(given.postgres_url, heard), finish=finish)
 
 
 def sweep(given: Settings) -> None:
@@ -174,10 +177,10 @@ async def _nowhere(_: str, __: bytes) -> None:
 
 
 # ---- what the command line does ----------------------------------------------------------------------------------------------------
-def rebuild(given: Settings, *, check: bool, progress: Callable[[int], None] = lambda _: None) -> Rebuilt:
-    """Make the read models anew from the log; with `check` only compare them with the live ones."""
+def rebuild(given: Settings, *, check: bool, progress: rebuilding.Progress = lambda *_: None) -> Rebuilt:
+    """Make the read models anew from the log; with `check` only compare them with the live ones. Raises AlreadyRebuilding."""
     url = given.postgres_owner_url or given.postgres_url
-    with opened(given) as log, psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as owner:
+    with opened(given) as log, psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as owner, seldom_collected():
         return rebuilding.rebuild(
             owner, projector_over=lambda schema: projector_over(url, log, schema=schema), log=log, check=check, progress=progress
         )

@@ -82,18 +82,26 @@ def state(about: UUID, as_of: str | None, data: Path | None) -> None:
 @DATA
 def rebuild(data: Path | None, *, check: bool) -> None:
     """Make the read models again from the log, beside the live ones, and change over in one transaction."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from projections.worker import rebuild as made_anew
 
     given = running(data)
-    with the_log(given) as log, Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err) as progress:
-        bar = progress.add_task("rebuild", total=log.head())
-        rebuilt = made_anew(given, check=check, progress=lambda position: progress.update(bar, completed=position))
-    for name in rebuilt.differing:
-        err.print(f"[red]differs[/red]: {name}")
-    out.print(f"{rebuilt.events} events; " + ("live and rebuilt differ" if rebuilt.differing else "live and rebuilt are the same"))
-    sys.exit(FAILED if check and rebuilt.differing else 0)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with the_log(given) as log, Progress(*columns, console=err) as progress:
+        bars = {"events": progress.add_task("events", total=log.head())}
+
+        def step(what: str, done: int) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(what, total=None)
+            progress.update(bars[what], completed=done)
+
+        rebuilt = made_anew(given, check=check, progress=step)
+    for difference in rebuilt.differing:
+        err.print(f"[red]differs[/red]: {difference}")
+    same = "live and rebuilt differ" if rebuilt.differing else "live and rebuilt are the same"
+    out.print(f"{rebuilt.events} events; {same if check else 'the read models were made again'}")
+    sys.exit(FAILED if rebuilt.differing else 0)
 
 
 @click.group("dead-letters")

@@ -136,3 +136,23 @@ def _id(number):
     from uuid import UUID
 
     return UUID(int=number)
+
+
+@given(events(), events())
+def test_the_columns_say_of_which_stream_an_event_is_whatever_its_data_says(event, other):
+    codec, stored, _ = with_keys(event)
+    named = b',"originator_id":"%b","originator_version":%d}' % (str(other.originator_id).encode(), other.originator_version)
+    assert codec.decode(msgspec.structs.replace(stored, data=stored.data[:-1] + named)) == event
+
+
+@given(events(), st.sampled_from([b"", b"]", b'"', b"{", b"0", b"}}"]))
+def test_an_event_whose_last_byte_is_damaged_is_undecodable(event, end):
+    codec, stored, _ = with_keys(event)
+    with pytest.raises(Undecodable):
+        codec.decode(msgspec.structs.replace(stored, data=stored.data[:-1] + end))
+
+
+@given(events())
+def test_spaces_around_an_event_do_not_matter(event):
+    codec, stored, _ = with_keys(event)
+    assert codec.decode(msgspec.structs.replace(stored, data=b" " + stored.data[:-1] + b" } ")) == event
