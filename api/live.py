@@ -32,7 +32,7 @@ from application.context import Claims, Options, Services
 from application.identity import Identities
 from application.places import Place, Places, network_of
 from domain.access import Actor, Scope
-from domain.errors import Forbidden, NotAuthenticated, Unavailable
+from domain.errors import Forbidden, NotAuthenticated, Unavailable, UpgradeNeeded
 from projections import activity, checkpoints, classifications
 
 log = structlog.get_logger()
@@ -278,6 +278,8 @@ class Watch:
             raise Ended(UNKNOWN, refused.detail) from None
         except Forbidden as refused:
             raise Ended(FORBIDDEN, refused.detail) from None
+        except UpgradeNeeded as needed:
+            raise Ended(OUR_FAULT, needed.detail) from None
         except Unavailable:
             raise Ended(OUR_FAULT, "the database is away; try again") from None
         if self._actor is not None and self._actor.id != identity.actor.id:
@@ -299,6 +301,8 @@ class Watch:
                 identity = await asyncio.to_thread(self._identities.identified, claims)
             except NotAuthenticated as refused:
                 raise Ended(UNKNOWN, refused.detail) from None
+            except UpgradeNeeded as needed:  # others can be read, and the account may be closed
+                raise Ended(OUR_FAULT, needed.detail) from None
             except Unavailable:
                 continue  # then nothing can be read either
             self._actor = identity.actor

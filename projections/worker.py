@@ -14,6 +14,7 @@ from application.ports import Recorded
 from application.sweeping import sweep_orphans
 from application.tasks import GIVEN_OUT
 from domain.events import Event
+from infrastructure.capabilities import capabilities_of
 from infrastructure.codec import Undecodable
 from infrastructure.event_store import EventLog, log_on_postgres, opened
 from infrastructure.kafka.broker import EVENTS
@@ -77,6 +78,7 @@ def run_projector(given: Settings) -> NoReturn:
     """Build the read models, and schedule, until SIGTERM. A second one stands by. Raises WrongRootKey."""
     keys = process_keys(given, "projector")
     log = log_on_postgres(given, keys)
+    capabilities = capabilities_of(log, "projector")
 
     wakes = Wakes(given.postgres_url)
 
@@ -105,21 +107,28 @@ def run_projector(given: Settings) -> NoReturn:
         authenticated=partial(authenticated, key=RecordKey(keys)),
         owns=lambda: member.owns(EVENTS),
         count=count,
+        pausing=capabilities.pausing,
     )
     member: Member = Member(given, group=GROUP, topics=(EVENTS,), reader=follower, name="projector")
 
     async def finish() -> None:
         await follower.finish()
         await asyncio.wait_for(asyncio.to_thread(aside.stop), FAREWELL)
+        await asyncio.to_thread(capabilities.stop)
 
+    capabilities.start()
     aside.start()
     heard = {PUBLISHED: member.hint, APPENDED: follower.wake}
     member.run(follower.follow_store, lambda: hear(given.postgres_url, heard), finish=finish)
 
 
 def sweep(given: Settings) -> int:
-    """Free the stored files that nobody refers to any more; how many there were."""
+    """Free the stored files that nobody refers to any more; how many there were.
+
+    Raises FoldsDiffer: what read models of another release refer to, this one does not know.
+    """
     with read_models.connect(given.postgres_url, by=Attentive) as connection:
+        PostgresModels(connection).target()
         return sweep_orphans(open_blobs(given, NO_KEYS), partial(used, connection), now=datetime.now(UTC))
 
 
