@@ -91,7 +91,11 @@ class Unavailable(DomainError):
     code = "unavailable"
 
 
-class UpgradeNeeded(Unavailable):
+class UpgradePending(Unavailable):
+    """Two releases run beside each other, and one of them cannot do this yet. Nothing is wrong, and waiting alone does not help."""
+
+
+class UpgradeNeeded(UpgradePending):
     """The log holds an event that a newer release wrote, and that this process does not understand. Nothing is wrong with it."""
 
     code = "upgrade_needed"
@@ -103,7 +107,7 @@ class UpgradeNeeded(Unavailable):
         )
 
 
-class UpgradeUnderWay(Unavailable):
+class UpgradeUnderWay(UpgradePending):
     """An event would be appended that a process which runs now does not understand."""
 
     code = "upgrade_under_way"

@@ -42,7 +42,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     scheduling: bool
     long_streams: int
     counters: tuple[Counter, ...]
-    processes: tuple[Declared, ...]
+    processes: tuple[Declared, ...] = ()
 
 
 STANDING = f"""select h.position as head, r.position as published, c.position as projected,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from typing import NoReturn
@@ -35,6 +36,7 @@ from projections import dead_letters as letters
 from projections.aside import Aside
 from projections.batches import Applied, ReadModels
 from projections.blobs import used
+from projections.checkpoints import CheckpointUnfit, FoldsDiffer
 from projections.dead_letters import DeadLetter, Retried
 from projections.feed import Feed
 from projections.following import Follower
@@ -165,6 +167,24 @@ def rebuild(given: Settings, *, check: bool, progress: Callable[[int], None] = l
         return rebuilding.rebuild(
             owner, projector_over=lambda schema: projector_over(url, log, schema=schema), log=log, check=check, progress=progress
         )
+
+
+def rebuild_if_folds_differ(given: Settings, *, beginning: Callable[[str], object] = lambda _: None) -> bool:
+    """Make the read models anew, beside the live ones, where another release folded them by other rules; whether that was done.
+
+    `beginning` gets the reason first. Raises UpgradeNeeded where a newer release wrote events: then they stay as they are.
+    """
+    with closing(PostgresModels(read_models.connect(given.postgres_owner_url or given.postgres_url))) as models:
+        try:
+            models.target()
+        except FoldsDiffer as difference:
+            beginning(str(difference))
+        except CheckpointUnfit:
+            return False  # `/health/ready` says so, and what to do
+        else:
+            return False
+    rebuild(given, check=False)
+    return True
 
 
 def dead_letters(given: Settings) -> list[DeadLetter]:

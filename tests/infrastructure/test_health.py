@@ -28,6 +28,7 @@ WELL = Standing(
     task_age=0,
     workers=1,
     scheduling=True,
+    long_streams=0,
     counters=(),
 )
 
