@@ -19,8 +19,9 @@ from infrastructure.postgres.schema import this_release
 log = structlog.get_logger()
 
 BEAT_SECONDS: Final = 10.0  # a process counts as running for 30 s after it was last seen (migration 0018)
+LEAST_SECONDS: Final = 1.0  # between two declarations: what comes sooner is not written
 PAUSE_SHOWN_SECONDS: Final = 60.0  # after the reason for a pause was last met
-END_SECONDS: Final = 2.0  # that a declaration under way may take to end
+END_SECONDS: Final = 2.5  # that a declaration under way may take to end
 
 DECLARE: Final = "select ops.declare_capabilities(%s, %s, %s, %s, %s, %s, %s)"
 WITHDRAW: Final = "select ops.withdraw_capabilities(%s)"
@@ -75,6 +76,7 @@ class Capabilities:
             self._changed.wait(BEAT_SECONDS)
             self._changed.clear()
             if not self._ended:
+                time.sleep(LEAST_SECONDS)
                 self._declare()
         self._say(WITHDRAW, self._id)
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.device import DeviceCameOnline, DeviceDescribed
+from domain.errors import UpgradeNeeded
 from domain.events import ERASED
 from domain.registry import EVENTS
 from infrastructure.codec import SEALED, Codec, Encoded, KeyDestroyed, Undecodable, private_fields
