@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import structlog
 
-from domain.errors import Unavailable
-from domain.registry import EVENTS
+from domain.errors import Unavailable, UpgradeNeeded
+from domain.registry import EVENTS, is_known
 from domain.values import printable
 from infrastructure.event_store import EventLog
 from infrastructure.postgres.schema import this_release
@@ -24,6 +24,7 @@ PAUSE_SHOWN_SECONDS: Final = 60.0  # after the reason for a pause was last met
 END_SECONDS: Final = 2.5  # that a declaration under way may take to end
 
 DECLARE: Final = "select ops.declare_capabilities(%s, %s, %s, %s, %s, %s, %s)"
+WRITTEN: Final = "select topic, schema_version from ops.written_types order by 1, 2"
 WITHDRAW: Final = "select ops.withdraw_capabilities(%s)"
 
 Rows = Callable[..., list[tuple[Any, ...]]]
@@ -35,6 +36,13 @@ def capabilities_of(events: EventLog, kind: str) -> "Capabilities":
     capabilities = Capabilities(events.recorder.rows, kind)
     events.pausing = capabilities.pausing
     return capabilities
+
+
+def require_understood(events: EventLog) -> None:
+    """Raises UpgradeNeeded where events may have been written that this release does not understand: they may name stored files."""
+    for type_name, schema_version in events.recorder.rows(WRITTEN):
+        if not is_known(type_name, schema_version):
+            raise UpgradeNeeded("the log", type_name, schema_version)
 
 
 class Capabilities:

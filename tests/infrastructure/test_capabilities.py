@@ -7,9 +7,9 @@ import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege
 
-from domain.errors import Unavailable
+from domain.errors import Unavailable, UpgradeNeeded
 from domain.registry import EVENTS
-from infrastructure.capabilities import PAUSE_SHOWN_SECONDS, Capabilities
+from infrastructure.capabilities import PAUSE_SHOWN_SECONDS, Capabilities, require_understood
 
 DECLARE = "select ops.declare_capabilities(%s, %s, %s, %s, %s, %s, %s)"
 SHOWN = "select role, kind, process, release, types, versions, paused from ops.capabilities order by seen_at desc"
@@ -136,3 +136,10 @@ def test_a_process_that_understands_nothing_delays_new_types_and_stops_nothing_t
     for type_name in ("DatasetCreated", "UserRegistered", "ChunkJudged"):
         assert as_role("bioscope_app", "select ops.begin_to_write(%s, 1)", type_name) == [(None,)]
     assert as_role("bioscope_app", "select ops.begin_to_write('ImageTagged', 1)") != [(None,)]
+
+
+def test_a_backup_is_left_to_a_release_that_knows_every_type_that_is_written(log, as_role):
+    require_understood(log)
+    as_role("bioscope_app", "select ops.begin_to_write('ImageTagged', 1)")
+    with pytest.raises(UpgradeNeeded, match=r"^the log holds ImageTagged version 1, which a newer release wrote"):
+        require_understood(log)
