@@ -79,11 +79,12 @@ def prepare(given: Settings) -> "list[ShippedModel]":
     apply(given.postgres_owner_url or given.postgres_url)
     with opened(given, NO_KEYS) as log:
         shipped = register_shipped(blobs(given), log)
-    _bring_read_models(given)
+    bring_read_models(given)
     return shipped
 
 
-def _bring_read_models(given: Settings) -> None:
+def bring_read_models(given: Settings) -> None:
+    """Make them anew where another release folded them by other rules; say why, or why that must wait."""
     from domain.errors import UpgradeNeeded
     from projections.worker import rebuild_if_folds_differ
 

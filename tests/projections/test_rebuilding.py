@@ -6,6 +6,7 @@ import threading
 import psycopg
 import pytest
 
+from api.cli.system import bring_read_models
 from domain.access import Role
 from domain.errors import UpgradeNeeded
 from projections.batches import FOLD_VERSIONS
@@ -152,6 +153,18 @@ def test_read_models_stay_as_they_are_where_a_newer_release_wrote_events(folded_
         rebuild_if_folds_differ(settings)
     assert connection.execute("select count(*) from users where username <> 'as before'").fetchone() == (0,)
     assert connection.execute("select to_regnamespace('read_next')").fetchone() == (None,)
+
+
+def test_an_upgrade_says_why_the_read_models_are_made_anew_or_why_they_stay(folded_before, settings, capsys):
+    with without("ImageDescribed"):
+        bring_read_models(settings)
+    assert "They stay as they are, and the projector of this release pauses: position" in capsys.readouterr().err
+    bring_read_models(settings)
+    said = capsys.readouterr().err
+    assert "Making the read models anew beside the live ones: the read models were folded by another release" in said
+    assert said.endswith("The read models are those of this release.\n")
+    bring_read_models(settings)
+    assert capsys.readouterr().err == ""
 
 
 def test_nothing_is_swept_while_the_read_models_are_those_of_another_release(folded_before, settings):
