@@ -40,6 +40,8 @@ STATUS = {
     "corrupted": 500,
     "not_recorded": 500,
     "unavailable": 503,
+    "upgrade_needed": 503,
+    "upgrade_under_way": 503,
 }
 TITLES = {
     400: ("malformed", "Malformed request"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -9,13 +10,14 @@ import msgspec
 from application.ports import Log, Recorded
 from domain.errors import Invalid, NotFound
 from domain.events import Event, State
-from domain.registry import NOUN_OF, NOUNS
+from domain.registry import NOUN_OF, NOUNS, is_known
 
 POSITION_DIGITS = 18
+UNRECORDED = datetime.min.replace(tzinfo=UTC)  # of an event that is not in the log yet
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One event, told for a reader."""
+    """One event, told for a reader. `data` of what a newer release wrote is as it is stored, its private fields sealed."""
 
     position: int
     at: datetime
@@ -23,7 +25,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     stream: UUID
     version: int
     actor: dict[str, object]
-    data: Event
+    data: Event | dict[str, Any]
 
 
 def trail(about: UUID, *, others: Iterable[int], log: Log, after: int = 0, most: int | None = None) -> list[Entry]:
@@ -38,10 +40,11 @@ def trail(about: UUID, *, others: Iterable[int], log: Log, after: int = 0, most:
 
 
 def state_of(about: UUID, *, until: datetime | None, position: int | None, log: Log) -> State:
-    """How a thing stood at a moment or position; now, where neither is given. Raises NotFound."""
+    """How a thing stood at a moment or position; now, where neither is given. Raises NotFound, UpgradeNeeded."""
     history = [recorded for recorded in log.history(about) if position is None or recorded.position <= position]
     if not history:
         raise NotFound(f"The record knows nothing of {about} at that time")
+    log.decode(history[0])  # of what kind it is, only its first event says
     if history[0].type == "ChunkJudged":
         raise NotFound(f"{about} is a chunk of a job, with one event and no state: see its trail")
     noun = NOUNS[NOUN_OF[history[0].type]]
@@ -66,14 +69,14 @@ def moment(text: str | None) -> tuple[int | None, datetime | None]:
 
 
 def _entry(recorded: Recorded, log: Log) -> Entry:
-    event = log.decode(recorded)
+    event = log.decode(recorded) if is_known(recorded.type, recorded.schema_version) else None
     meta = msgspec.json.decode(recorded.meta)
     return Entry(
         position=recorded.position,
-        at=event.at,
+        at=event.at if event else recorded.recorded_at or UNRECORDED,
         type=recorded.type,
         stream=recorded.stream,
         version=recorded.version,
         actor=meta.get("actor", {}),
-        data=event,
+        data=event or msgspec.json.decode(recorded.data, type=dict[str, Any]),
     )

@@ -13,6 +13,7 @@ from application.ports import Log, Recorded
 from application.schemas import COLUMNS
 from domain.access import Actor, Scope
 from domain.errors import Forbidden
+from domain.registry import is_known
 
 EVENTS_MOST: Final = 1000
 HEADS: Final = """select position, hash, signed_at, signature from ops.heads where position > %(after)s order by position limit %(limit)s"""
@@ -22,7 +23,7 @@ PIECE: Final = 50  # events read at once: each has up to 256 KiB
 
 class Followed(msgspec.Struct, frozen=True, kw_only=True):
     """One event. `data` is what Kafka carries, or has its private fields in clear and the newest schema version; `time` is when it
-    was recorded; `hash` covers all that is stored of it, and the hash before it."""
+    was recorded; `hash` covers all that is stored of it, and the hash before it. What a newer release wrote is as Kafka carries it."""
 
     position: int
     id: UUID
@@ -120,6 +121,8 @@ def _sealed(recorded: Recorded, _: Log) -> Followed:
 
 
 def _clear(recorded: Recorded, log: Log) -> Followed:
+    if not is_known(recorded.type, recorded.schema_version):
+        return _sealed(recorded, log)
     event = log.decode(recorded)
     told = {name: value for name, value in msgspec.to_builtins(event).items() if name not in COLUMNS}
     return _followed(recorded, told, event.schema_version)

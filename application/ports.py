@@ -140,8 +140,9 @@ class Log(Protocol):
         """Append all of `events` or none, durably, and return when that is certain.
 
         Raises Conflicted (a version is taken), NotFound or Closed (a guard), Taken (a claim; `scope`), KeyReused (the command id
-        is known with another digest), Refused (an event breaks a rule of the record, or this process may not append it). A known
-        command id with the same digest changes nothing and returns its first outcome.
+        is known with another digest), Refused (an event breaks a rule of the record, or this process may not append it),
+        UpgradeUnderWay (a process that runs does not understand an event yet).
+        A known command id with the same digest changes nothing and returns its first outcome.
         """
 
     def outcome(self, command: Command) -> Appended | None:
@@ -168,7 +169,8 @@ class Log(Protocol):
     def having(self, streams: Collection[UUID], *kinds: type[Event]) -> set[UUID]:
         """Those of the streams that have an event of one of the kinds."""
 
-    def decode(self, recorded: Recorded) -> Event: ...
+    def decode(self, recorded: Recorded) -> Event:
+        """Raises UpgradeNeeded for what a newer release wrote, and so does `load`."""
 
     def claimed(self, scope: str, value: str) -> UUID | None:
         """The stream that holds a claim."""

@@ -13,8 +13,9 @@ from uuid import UUID
 import msgspec
 from cryptography.exceptions import InvalidTag
 
+from domain.errors import UpgradeNeeded
 from domain.events import ERASED, SEALED, SEALED_BEFORE, SEALED_FORMS, WITHHELD, Event, private_fields
-from domain.registry import EVENTS
+from domain.registry import EVENTS, is_known
 from infrastructure.keys import DataKey, DataKeys
 
 COLUMNS = ("originator_id", "originator_version")
@@ -37,7 +38,7 @@ PRIVATE_SINCE = {"DeviceRegistered": 2, "DeviceDescribed": 2}
 
 
 class Undecodable(Exception):
-    """Stored bytes that no registered type explains: a newer release wrote them, or they were damaged."""
+    """Stored bytes that are not of their type: they were damaged. Events of a newer release raise UpgradeNeeded instead."""
 
 
 class KeyDestroyed(Exception):
@@ -83,7 +84,10 @@ class Codec:
         )
 
     def decode(self, stored: Encoded) -> Event:
-        """Private fields of erased subjects read `[erased]`, and in a process without data keys all read `[sealed]`. Raises Undecodable."""
+        """Private fields of erased subjects read `[erased]`, and in a process without data keys all read `[sealed]`.
+
+        Raises Undecodable, UpgradeNeeded.
+        """
         return _decoded(stored, self._open)
 
     def readable(self, subjects: Iterable[UUID]) -> frozenset[UUID]:
@@ -153,7 +157,7 @@ class Codec:
 
 
 def without_opening(stored: Encoded) -> Event:
-    """The event with its private fields as they are stored. Needs no key. Raises Undecodable."""
+    """The event with its private fields as they are stored. Needs no key. Raises Undecodable, UpgradeNeeded."""
     return _decoded(stored, lambda *_: None)
 
 
@@ -176,9 +180,9 @@ def subject_of(stored: Encoded) -> UUID | None:
 
 
 def _decoded(stored: Encoded, open_private: Callable[[type[Event], UUID, dict[str, Any]], None]) -> Event:
-    kind = EVENTS.get(stored.type)
-    if kind is None:
-        raise Undecodable(f"unknown event type {stored.type!r}")
+    if not is_known(stored.type, stored.schema_version):
+        raise UpgradeNeeded(f"version {stored.version} of {stored.stream}", stored.type, stored.schema_version)
+    kind = EVENTS[stored.type]
     if stored.schema_version == kind.schema_version and SEALED_MARK not in stored.data and (event := _decoded_at_once(stored, kind)):
         return event
     try:

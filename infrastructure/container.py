@@ -19,6 +19,7 @@ from domain.errors import Unavailable
 from infrastructure import heads
 from infrastructure.access_tokens import SignedAccessTokens
 from infrastructure.audit_chain import Verified
+from infrastructure.capabilities import capabilities_of
 from infrastructure.event_store import EventLog, log_on_postgres
 from infrastructure.figures import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_standing
 from infrastructure.health import Examination
@@ -123,6 +124,7 @@ def services(settings: Settings) -> Services:
     keys = process_keys(settings, "api")
     limits = RedisLimits(settings.redis_url, keys)
     event_log = log_on_postgres(settings, keys, changes=ChangeLimit(limits=limits, per_minute=settings.changes_per_minute_stream))
+    capabilities = capabilities_of(event_log, "api")
     reads = ReadDatabase(settings.postgres_url)
     live_reads = ReadDatabase(settings.postgres_url, size=settings.live_connections)
     visible = Visible(settings.postgres_url)
@@ -141,6 +143,7 @@ def services(settings: Settings) -> Services:
         await visible.start()
         await live.start()
         reconciler.start()
+        await asyncio.to_thread(capabilities.start)
         looking = asyncio.create_task(_look_always(reads), name="figures")
         beating = asyncio.create_task(HEARTBEAT.beat_always(), name="heartbeat")
         try:
@@ -154,6 +157,7 @@ def services(settings: Settings) -> Services:
             await health.close()
             await live_reads.close()
             await reads.close()
+            await asyncio.to_thread(capabilities.stop)
             await asyncio.to_thread(event_log.close)
             await asyncio.to_thread(tokens.close)
             await asyncio.to_thread(known_addresses.close)

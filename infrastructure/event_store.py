@@ -1,6 +1,6 @@
 """The event log: the library's application over our mapper and a recorder, behind the port that use cases know."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from typing import Any
@@ -11,8 +11,10 @@ from eventsourcing.persistence import ApplicationRecorder, IntegrityError, JSONT
 
 from application.change_limits import ChangeLimit
 from application.ports import Appended, Claim, Closed, Command, Conflicted, Evolve, Guard, Recorded, Release, S, Secret
-from domain.errors import KeyReused, NotFound, Refused, Taken
+from domain.errors import KeyReused, NotFound, Refused, Taken, UpgradeNeeded, UpgradeUnderWay
 from domain.events import Event
+from domain.registry import is_known
+from domain.values import printable
 from infrastructure.codec import Codec, KeyDestroyed, subject_of
 from infrastructure.folded_states import Folded, FoldedStates
 from infrastructure.group_commit import Append, Outcome
@@ -57,10 +59,16 @@ class Laboratory(Application[UUID]):
 
 
 class EventLog:
-    """The port `application.ports.Log` over the library's application and a recorder."""
+    """The port `application.ports.Log` over the library's application and a recorder.
 
-    def __init__(self, recorder: Any, keys: Keys, *, changes: ChangeLimit | None = None) -> None:
-        self.recorder, self._digests, self._changes = recorder, ClaimDigests(keys), changes
+    `pausing` gets each UpgradeNeeded before it is raised.
+    """
+
+    def __init__(
+        self, recorder: Any, keys: Keys, *, changes: ChangeLimit | None = None, pausing: Callable[[UpgradeNeeded], object] = lambda _: None
+    ) -> None:
+        self.recorder, self._digests, self._changes, self.pausing = recorder, ClaimDigests(keys), changes, pausing
+        self._written: set[tuple[str, int]] = set()
         self._states = FoldedStates()
         data_keys = DataKeys(keys, lambda owners: recorder.select_secrets("key", owners))
         self.codec = Codec(data_keys, lambda stream: map(encoded_from, recorder.select_stream(stream)))
@@ -70,9 +78,15 @@ class EventLog:
         self.recorder.close()
 
     def load(self, stream: UUID, evolve: Evolve[S], *, version: int | None = None, until: datetime | None = None) -> S | None:
-        if version is None and until is None:
-            return self._newest(stream, evolve)
+        try:
+            if version is None and until is None:
+                return self._newest(stream, evolve)
+            return self._as_of(stream, evolve, version, until)
+        except UpgradeNeeded as needed:
+            self.pausing(needed)
+            raise
 
+    def _as_of(self, stream: UUID, evolve: Evolve[S], version: int | None, until: datetime | None) -> S | None:
         def project(state: S | None, events: Iterable[Any]) -> S | None:
             for event in events:
                 if until is None or event.at <= until:
@@ -118,6 +132,7 @@ class EventLog:
         releases: Sequence[Release] = (),
         secrets: Sequence[Secret] = (),
     ) -> Appended:
+        self._refuse_what_not_all_understand(events)
         self._refuse_claims_in_earlier_forms(claims)
         append = Append(command=command, subject=subject, guards=guards, claims=claims, releases=releases, secrets=secrets)
         outcomes: list[Outcome] = []
@@ -127,6 +142,17 @@ class EventLog:
                 return _appended(outcomes[0])
         except (IntegrityError, KeyDestroyed):
             raise Conflicted("Somebody else changed this in the meantime; load it again") from None
+
+    def _refuse_what_not_all_understand(self, events: Sequence[Event]) -> None:
+        """Of a type and version that this process wrote before, nothing is asked: once written, it is written for ever.
+
+        Raises UpgradeUnderWay, Unavailable.
+        """
+        for type_name, schema_version in {(type(event).__name__, event.schema_version) for event in events} - self._written:
+            lacking = self.recorder.begin_to_write(type_name, schema_version)
+            if lacking is not None:
+                raise UpgradeUnderWay(printable(lacking), type_name, schema_version)
+            self._written.add((type_name, schema_version))
 
     def _refuse_claims_in_earlier_forms(self, claims: Sequence[Claim]) -> None:
         """`es.append` compares the form that is written now. Nobody writes an earlier one any more, so it can be looked up before.
@@ -167,6 +193,10 @@ class EventLog:
         return self.recorder.select_having(streams, [kind.__name__ for kind in kinds])  # type: ignore[no-any-return]
 
     def decode(self, recorded: Recorded) -> Event:
+        if not is_known(recorded.type, recorded.schema_version):
+            needed = UpgradeNeeded(f"position {recorded.position}", recorded.type, recorded.schema_version)
+            self.pausing(needed)
+            raise needed
         return self.codec.decode(encoded_from(recorded))
 
     def claimed(self, scope: str, value: str) -> UUID | None:

@@ -34,6 +34,7 @@ TASK_AGE: Final = Gauge("bioscope_task_age_seconds", "Since the oldest unanswere
 LONG_STREAMS: Final = Gauge("bioscope_long_streams", "Streams of more than 1,000 events, which take long to load; jobs are left out.")
 WORKERS: Final = Gauge("bioscope_inference_workers", "Inference processes seen within 10 s.")
 SCHEDULING: Final = Gauge("bioscope_scheduler_leads", "1 while some process schedules.")
+PAUSED: Final = Gauge("bioscope_paused_processes", "Processes that pause until they are upgraded.", ["process"])
 
 BROKEN_CHAIN: Final = Gauge("bioscope_log_chain_broken", "1 once the relay found that the log is not what was written; it signs no more.")
 DISCREPANCIES: Final = Gauge("bioscope_record_discrepancies", "Claims, password hashes and data keys that are not as the record says.")
@@ -46,6 +47,7 @@ PRUNED: Final = Counter("bioscope_pruned_rows", "Rows beside the log that were r
 PRUNED_AT: Final = Gauge("bioscope_pruned_timestamp_seconds", "When such rows were last removed, to the end.")
 
 MAIN: Final = "main"
+DECLARING: Final = ("api", "projector", "inference")
 COUNTER_LABELS: Final = {"projected_events": "source", "rejected_records": "reason"}
 
 
@@ -92,6 +94,8 @@ def observe_standing(stands: Standing) -> None:
     LONG_STREAMS.set(stands.long_streams)
     WORKERS.set(stands.workers)
     SCHEDULING.set(stands.scheduling)
+    for kind in DECLARING:
+        PAUSED.labels(kind).set(sum(bool(one.paused) for one in stands.processes if one.kind == kind))
     COUNTED.seen = stands
 
 

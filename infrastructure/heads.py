@@ -189,16 +189,17 @@ def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, prog
     since = min((head.signed_at.date() for head in table), default=None)
     elsewhere = shelf.everything(since=since, until=datetime.now(UTC).date())
     (head,) = log.recorder.rows(NEWEST)
-    tables = TableAudit(log)
+    tables, rules = TableAudit(log), RecordAudit(log)
     with seldom_collected():
         found = verify(
             _taken(tables, _batches(log, until=head[0])),
             heads=[*table, *elsewhere],
             keys=keys.public(Purpose.HEADS),
             stored_head=head,
-            violation_of=RecordAudit(log).violation_of,
+            violation_of=rules.violation_of,
             progress=progress,
         )
+    found = msgspec.structs.replace(found, unchecked=rules.unchecked)
     return found if found.finding else msgspec.structs.replace(found, discrepancies=tuple(tables.finish()))
 
 

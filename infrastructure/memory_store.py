@@ -15,6 +15,7 @@ from domain import classification, image
 from domain.classification import ChunkJudged, ClassificationPlanned
 from domain.events import Event
 from domain.image import ImageAccepted, ImageRejected
+from domain.registry import EVENTS
 from infrastructure.codec import Encoded, Undecodable, without_opening
 from infrastructure.group_commit import Append, Outcome, meta_of
 from infrastructure.keys import Keys
@@ -32,6 +33,9 @@ class MemoryRecorder(POPOApplicationRecorder):
         self._commands: dict[UUID, tuple[bytes | None, int, UUID | None]] = {}
         self._claims: dict[tuple[str, bytes], UUID] = {}
         self._secrets: dict[tuple[str, UUID], bytes] = {}
+        self._written = {(name, version) for name, kind in EVENTS.items() for version in range(1, kind.schema_version + 1)}
+        self.capabilities: dict[str, Mapping[str, int]] = {}
+        """Of each running process, by its name: the types of events that it understands, each up to a schema version."""
 
     def close(self) -> None:
         pass
@@ -177,6 +181,14 @@ class MemoryRecorder(POPOApplicationRecorder):
 
     def select_claim(self, scope: str, digests: Sequence[bytes]) -> UUID | None:
         return next((self._claims[scope, digest] for digest in digests if (scope, digest) in self._claims), None)
+
+    def begin_to_write(self, type_name: str, schema_version: int) -> str | None:
+        if (type_name, schema_version) in self._written:
+            return None
+        lacking = (process for process, known in self.capabilities.items() if known.get(type_name, 0) < schema_version)
+        if (process := next(lacking, None)) is None:
+            self._written.add((type_name, schema_version))
+        return process
 
     def select_administrators(self) -> list[UUID]:
         with self._database_lock:

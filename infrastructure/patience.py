@@ -8,7 +8,7 @@ from typing import Final, ParamSpec, TypeVar
 
 import structlog
 
-from domain.errors import Unavailable
+from domain.errors import Unavailable, UpgradePending
 
 log = structlog.get_logger()
 P = ParamSpec("P")
@@ -19,11 +19,16 @@ PAUSES: Final = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)  # seconds, each made shorter or 
 
 
 async def patiently(threads: Executor, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a blocking call on one of `threads`; again after a pause while it raises Unavailable. Raises Unavailable after all pauses."""
+    """Run a blocking call on one of `threads`; again after a pause while it raises Unavailable.
+
+    Raises Unavailable after all pauses, and UpgradePending at once: that takes as long as an upgrade.
+    """
     loop = asyncio.get_running_loop()
     for pause in PAUSES:
         try:
             return await loop.run_in_executor(threads, lambda: call(*args, **kwargs))
+        except UpgradePending:
+            raise
         except Unavailable as away:
             log.warning("waiting", reason=away.detail, seconds=pause)
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret

@@ -167,6 +167,11 @@ class PostgresRecorder(ApplicationRecorder):
         found = dict(self.rows("select digest, stream from es.claims where scope = %s and digest = any(%s)", scope, list(digests)))
         return next((found[digest] for digest in digests if digest in found), None)
 
+    def begin_to_write(self, type_name: str, schema_version: int) -> str | None:
+        """None where events of this type and version may be appended, from now on; else a running process that does not understand them."""
+        lacking: str | None = self.rows("select ops.begin_to_write(%s, %s)", type_name, schema_version)[0][0]
+        return lacking
+
     def select_administrators(self) -> list[UUID]:
         return [account for (account,) in self.rows(ADMINISTRATORS)]
 

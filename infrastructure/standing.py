@@ -12,6 +12,17 @@ class Counter(msgspec.Struct, frozen=True):
     value: int
 
 
+class Declared(msgspec.Struct, frozen=True, kw_only=True):
+    """A running process, by its own account: why it reads no further, and which types of events it does not understand though they are
+    written."""
+
+    kind: str
+    process: str
+    release: str
+    paused: str
+    lacks: tuple[str, ...]
+
+
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """Positions of the log's head, of what Kafka has and of what the read models show; ages in seconds, 0 when nothing waits.
 
@@ -31,6 +42,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     scheduling: bool
     long_streams: int
     counters: tuple[Counter, ...]
+    processes: tuple[Declared, ...] = ()
 
 
 STANDING = f"""select h.position as head, r.position as published, c.position as projected,
@@ -47,7 +59,13 @@ STANDING = f"""select h.position as head, r.position as published, c.position as
       and l.database = (select d.oid from pg_database d where d.datname = current_database())) as scheduling,
     (select count(*) from es.events e
       where e.originator_version = 1001 and not starts_with(e.topic, 'Classification')) as long_streams,  -- the index of migration 0015
-    coalesce((select json_agg(k) from (select name, label, value from ops.counters) k), '[]') as counters
+    coalesce((select json_agg(k) from (select name, label, value from ops.counters) k), '[]') as counters,
+    coalesce((select json_agg(p) from (
+      select k.kind, k.process, k.release, k.paused, array(
+        select w.topic || ' version ' || w.schema_version from ops.written_types w where not exists (
+          select from unnest(k.types, k.versions) known (topic, newest) where known.topic = w.topic and known.newest >= w.schema_version)
+        order by 1 limit 3) as lacks
+      from ops.capabilities k where ops.is_live(k.seen_at) order by k.paused = '', k.kind, k.process limit 20) p), '[]') as processes
   from es.head h, ops.relay r, checkpoint c where c.projection = 'main'"""  # noqa: S608 - constants
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from application.ports import Recorded
 from domain.device import DeviceRegistered
+from domain.registry import is_known
 from domain.user import UserErased, UserRegistered
 from infrastructure.codec import subject_of
 from infrastructure.event_store import EventLog
@@ -68,10 +69,12 @@ class TableAudit:
         self._forgettable: datetime | None = None
         self._subjects: set[UUID] = set()
         self._keyless: set[UUID] = set()
+        self._unread: set[UUID] = set()  # streams with an event of a newer release, which may have destroyed the key
         self._found: list[str] = []
 
     def take(self, events: Sequence[Recorded]) -> None:
         self._subjects |= {event.stream for event in events if event.type in RECONCILED}
+        self._unread |= {event.stream for event in events if not is_known(event.type, event.schema_version)}
         self._take_keys(events)
         self._take_commands(events)
         self._take_streams(events)
@@ -84,7 +87,9 @@ class TableAudit:
         yield from self._unknown_commands()
         yield from self._unknown_streams()
         erased = self._log.having(self._keyless, UserErased)
-        yield from (f"{subject}: its data key is missing, though nobody erased it" for subject in sorted(self._keyless - erased))
+        yield from (
+            f"{subject}: its data key is missing, though nobody erased it" for subject in sorted(self._keyless - erased - self._unread)
+        )
         yield from map(str, discrepancies(self._log, sorted(self._subjects | named_subjects(self._log))))
 
     def _take_keys(self, events: Iterable[Recorded]) -> None:

@@ -13,8 +13,8 @@ import structlog
 
 from application.look_interval import LONGEST_SECONDS, LookInterval
 from application.ports import Linked, Rejected
-from domain.errors import Unavailable
-from projections.checkpoints import CheckpointUnfit
+from domain.errors import Unavailable, UpgradeNeeded
+from projections.checkpoints import CheckpointUnfit, FoldsDiffer
 from projections.feed import Feed, Store
 
 log = structlog.get_logger()
@@ -26,6 +26,7 @@ PATIENCE = 0.25  # seconds that the checkpoint may stand still behind the head b
 STANDBY_PATIENCE = 1.0  # the same for a member that owns nothing: it steps in, whatever has become of the owner
 COUNTED_EVERY = 1.0  # seconds
 REST = 0.5  # seconds, while the database is away
+PAUSE = 2.0  # seconds between two looks whether what this process must not do was done by another one
 LAST_BATCH = 1.5  # seconds that the batch under way may take when we are told to end
 AWAY: tuple[type[Exception], ...] = (Unavailable, psycopg.OperationalError, psycopg.InterfaceError)
 
@@ -53,6 +54,7 @@ class Follower:
 
     `authenticated` makes an event of a record, and raises Rejected for what our relay did not write. `owns`: whether the topic is ours;
     None while there is no Kafka to own anything of. `count` adds numbers to the counters of a name, by label, for others to see.
+    `pausing` gets the reason, now and then, while this process must leave the log to others: nothing is lost meanwhile.
     """
 
     def __init__(
@@ -63,14 +65,16 @@ class Follower:
         authenticated: Callable[[Any], Linked],
         owns: Callable[[], bool | None],
         count: Callable[[str, Mapping[str, int]], None],
+        pausing: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._feed, self._store = feed, store
-        self._authenticated, self._owns, self._count = authenticated, owns, count
+        self._authenticated, self._owns, self._count, self._pausing = authenticated, owns, count, pausing
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="projector")
         self._counted: dict[str, Counter[str]] = {}
         self._count_due = 0.0
         self._ended = False
         self._woken = asyncio.Event()
+        self._paused_for = ""
         self.waits = False  # for the database
 
     # ---- Kafka ----
@@ -168,17 +172,23 @@ class Follower:
                 await asyncio.Event().wait()  # for ever: the process ends
             try:
                 done = await asyncio.get_running_loop().run_in_executor(self._thread, step)
-            except CheckpointUnfit as error:
+            except (UpgradeNeeded, FoldsDiffer, CheckpointUnfit) as error:
                 self.waits = True
-                log.critical("nothing is projected until the read models are made anew", reason=str(error))
-                await asyncio.sleep(REST)
+                self._pause(str(error))
+                await asyncio.sleep(PAUSE)
             except AWAY as error:
                 self.waits = True
                 log.warning("the projector waits for the database", error=type(error).__name__)
                 await asyncio.sleep(REST)
             else:
-                self.waits = False
+                self.waits, self._paused_for = False, ""
                 return done
+
+    def _pause(self, reason: str) -> None:
+        if reason != self._paused_for:
+            log.critical("nothing more is projected by this process", reason=reason)
+        self._paused_for = reason
+        self._pausing(reason)
 
     async def _count_now_and_then(self) -> None:
         if time.monotonic() >= self._count_due and self._numbers() != self._counted:

@@ -13,8 +13,8 @@ from application.sweeping import LAG_MOST, InUse
 from application.tasks import Kind
 from domain.classification import Phase, PlannedImage
 from domain.errors import Unavailable
-from projections.batches import TABLES, Behind, Changes, Letter, Target
-from projections.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun
+from projections.batches import FOLD_VERSIONS, TABLES, Behind, Changes, Letter, Target
+from projections.checkpoints import Checkpoint, CheckpointUnfit, FoldsDiffer, NotInLog, Outrun, folds_difference
 from projections.scheduler import Chunk, Covered, Found, Glance, OpenJob, Outgoing, Release, ToFinish, ToPlan, Worker
 from projections.tables import Key, Row, Table
 
@@ -40,6 +40,7 @@ class MemoryDatabase:
         self.clock, self.log_hash = clock, log_hash
         self.tables: dict[str, dict[Key, Any]] = {table.name: {} for table in TABLES}
         self.target = Target(Checkpoint(0), 0)
+        self.folds: dict[str, int] = {}
         self.letters: dict[int, Letter] = {}
         self.parked: dict[int, UUID] = {}
         self.releases: dict[UUID, Given] = {}
@@ -97,6 +98,10 @@ class MemoryModels:
         there = self._database.target
         if not self._in_log(there.at):
             raise CheckpointUnfit(there.at.position)
+        if not self._database.folds and there.at.position == 0:
+            self._database.folds = dict(FOLD_VERSIONS)
+        elif (difference := folds_difference(FOLD_VERSIONS, self._database.folds)) is not None:
+            raise FoldsDiffer(difference)
         return there
 
     def _in_log(self, at: Checkpoint) -> bool:
@@ -127,7 +132,7 @@ class MemoryModels:
     def held(self) -> Iterator[Target]:
         self._held = []
         try:
-            yield self._database.target
+            yield self.target()
             for writing in self._held:
                 self._database.change(*writing)
         finally:

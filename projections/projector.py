@@ -11,7 +11,7 @@ import structlog
 from application.ports import Recorded
 from domain.errors import Unavailable
 from projections.batches import TABLES, Applied, Behind, Changes, Decoder, Letter, ReadModels, Target, decoded, project
-from projections.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun
+from projections.checkpoints import Checkpoint, CheckpointUnfit, FoldsDiffer, NotInLog, Outrun
 from projections.dead_letters import letter, touched
 from projections.tables import Happened
 
@@ -24,13 +24,14 @@ AWAY: tuple[type[Exception], ...] = (
     Outrun,
     NotInLog,
     CheckpointUnfit,
+    FoldsDiffer,
     Unavailable,
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.ProgrammingError,
     psycopg.InternalError,
 )
-"""Errors that say nothing about an event: the database is away, or not as this release expects it."""
+"""Errors that say nothing about an event: the database is away, or not as this release expects it, or a newer release wrote the event."""
 
 
 class Projector:
@@ -60,7 +61,7 @@ class Projector:
     def apply(self, batch: Sequence[Recorded], to: Checkpoint) -> Applied:
         """Apply `batch` (contiguous, not empty, beginning right behind the checkpoint), and move the checkpoint to `to`.
 
-        Raises Outrun, and NotInLog where the log does not hold the last event of the batch.
+        Raises Outrun, NotInLog where the log does not hold the last event of the batch, and UpgradeNeeded where a newer release wrote one.
         """
         target = self._target or self._knowing(self._read)
         if target.at.position != batch[0].position - 1:

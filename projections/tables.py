@@ -27,6 +27,8 @@ class Table(NamedTuple):
     Events of other `kinds` do not touch it. `keys` names the rows that an event touches; `fold` says what becomes of one of them (None:
     there is none). Both are pure, and take every event of those kinds. A table whose rows are never changed by a later event does not
     load them (`loads`). Where the first row of a key stays for ever (`first_stays`), a later one is not written.
+
+    `fold_version` goes up when the same events make other rows than before: then the read models are made anew.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Table(NamedTuple):
     key: tuple[str, ...] = ("id",)
     loads: bool = True
     first_stays: bool = False
+    fold_version: int = 1
 
 
 class Touched(NamedTuple):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from typing import NoReturn
@@ -15,6 +16,7 @@ from application.ports import Recorded
 from application.sweeping import sweep_orphans
 from application.tasks import GIVEN_OUT
 from domain.events import Event
+from infrastructure.capabilities import capabilities_of
 from infrastructure.codec import Undecodable
 from infrastructure.event_store import EventLog, log_on_postgres, opened
 from infrastructure.figures import FREED, LEFT, SWEPT_AT
@@ -38,6 +40,7 @@ from projections import dead_letters as letters
 from projections.aside import Aside
 from projections.batches import Applied, ReadModels
 from projections.blobs import in_use
+from projections.checkpoints import CheckpointUnfit, FoldsDiffer
 from projections.dead_letters import DeadLetter, Retried
 from projections.digests import LIVE
 from projections.feed import Feed
@@ -84,6 +87,7 @@ def run_projector(given: Settings) -> NoReturn:
     """Build the read models, and schedule, until SIGTERM. A second one stands by. Raises WrongRootKey."""
     keys = process_keys(given, "projector")
     log = log_on_postgres(given, keys)
+    capabilities = capabilities_of(log, "projector")
 
     wakes = Wakes(given.postgres_url)
 
@@ -117,13 +121,16 @@ def run_projector(given: Settings) -> NoReturn:
         authenticated=partial(authenticated, key=RecordKey(keys)),
         owns=lambda: member.owns(EVENTS),
         count=count,
+        pausing=capabilities.pausing,
     )
     member: Member = Member(given, group=GROUP, topics=(EVENTS,), reader=follower, name="projector")
 
     async def finish() -> None:
         await follower.finish()
         await asyncio.wait_for(asyncio.to_thread(aside.stop), FAREWELL)
+        await asyncio.to_thread(capabilities.stop)
 
+    capabilities.start()
     aside.start()
     heard = {PUBLISHED: member.hint, APPENDED: follower.wake}
     with seldom_collected():
@@ -131,8 +138,12 @@ def run_projector(given: Settings) -> NoReturn:
 
 
 def sweep(given: Settings) -> None:
-    """Free the stored files that nothing refers to any more, and report what was left. Raises Unavailable, psycopg.Error."""
+    """Free the stored files that nothing refers to any more, and report what was left.
+
+    Raises FoldsDiffer (what read models of another release refer to, this one does not know), Unavailable, psycopg.Error.
+    """
     with read_models.connect(given.postgres_url, by=Attentive) as connection:
+        PostgresModels(connection).target()
         swept = sweep_orphans(open_blobs(given, NO_KEYS), partial(in_use, connection), now=datetime.now(UTC))
     FREED.inc(swept.freed)
     LEFT.set(swept.waiting)
@@ -184,6 +195,24 @@ def rebuild(given: Settings, *, check: bool, progress: rebuilding.Progress = lam
         return rebuilding.rebuild(
             owner, projector_over=lambda schema: projector_over(url, log, schema=schema), log=log, check=check, progress=progress
         )
+
+
+def rebuild_if_folds_differ(given: Settings, *, beginning: Callable[[str], object] = lambda _: None) -> bool:
+    """Make the read models anew, beside the live ones, where another release folded them by other rules; whether that was done.
+
+    `beginning` gets the reason first. Raises UpgradeNeeded where a newer release wrote events: then they stay as they are.
+    """
+    with closing(PostgresModels(read_models.connect(given.postgres_owner_url or given.postgres_url))) as models:
+        try:
+            models.target()
+        except FoldsDiffer as difference:
+            beginning(str(difference))
+        except CheckpointUnfit:
+            return False  # `/health/ready` says so, and what to do
+        else:
+            return False
+    rebuild(given, check=False)
+    return True
 
 
 def dead_letters(given: Settings) -> list[DeadLetter]:

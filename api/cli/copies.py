@@ -20,10 +20,13 @@ def backup(folder: Path, data: Path | None) -> None:
     The root key is not in it: keep a copy of that file (keys/root.key in the data folder) somewhere else.
     """
     from infrastructure.backup import backup as copy
+    from infrastructure.capabilities import require_understood
     from infrastructure.container import blobs
     from infrastructure.security.process_keys import operator_keys
 
     given = running(data)
+    with the_log(given) as log:
+        require_understood(log)
     with _steps() as progress:
         owner = given.postgres_owner_url or given.postgres_url
         manifest = copy(owner, blobs(given), folder, root=operator_keys(given), progress=progress)

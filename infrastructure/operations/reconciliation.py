@@ -19,7 +19,7 @@ from application.ports import Recorded
 from domain.device import Device, DeviceCameOnline, DeviceWentOffline
 from domain.errors import Unavailable
 from domain.events import State
-from domain.registry import NOUN_OF, NOUNS
+from domain.registry import NOUN_OF, NOUNS, is_known
 from domain.user import User, commitment
 from infrastructure.codec import Encoded, Undecodable, is_sealed_by_its_stream
 from infrastructure.event_store import EventLog
@@ -121,6 +121,8 @@ def _stored(log: EventLog, subjects: Sequence[UUID]) -> Mapping[UUID, Stored]:
 
 
 def _problems(log: EventLog, history: Sequence[Recorded], stored: Stored) -> Iterator[str]:
+    if any(not is_known(recorded.type, recorded.schema_version) for recorded in history):
+        return  # what a newer release wrote may explain all of it
     noun = NOUN_OF.get(history[0].type) if history else None
     if noun not in {"user", "device"}:
         if stored.claims or PASSWORD in stored.secrets:

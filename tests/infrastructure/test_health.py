@@ -4,16 +4,19 @@ import asyncio
 import socket
 import threading
 from contextlib import asynccontextmanager
+from uuid import uuid4
 
 import msgspec
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from infrastructure.crashes import CRASHES_OF_A_LOOP, crashes_file, record_crash
+from infrastructure.figures import observe_standing
 from infrastructure.health import PATIENCE, REMEMBERED, Examination, told
 from infrastructure.memory_blobs import MemoryBlobs
 from infrastructure.reads import ReadDatabase
-from infrastructure.standing import Standing
+from infrastructure.standing import Declared, Standing, standing
 
 pytestmark = pytest.mark.anyio
 WELL = Standing(
@@ -112,6 +115,46 @@ async def test_what_the_database_knows_is_told_in_words(name, changes, ok, words
     assert found[name].ok == ok
     assert words in found[name].detail
     assert all(one.ok for other, one in found.items() if other != name)
+
+
+WAITS = "position 17 holds ImageTagged version 1, which a newer release wrote; upgrade this process"
+PROJECTOR = Declared(kind="projector", process="host:7", release="0.2.0", paused=WAITS, lacks=("ImageTagged version 1",))
+API = Declared(kind="api", process="host:8", release="0.2.0", paused="", lacks=("ImageTagged version 1",))
+
+
+def test_who_pauses_and_who_is_to_be_upgraded_is_named_with_the_reason():
+    found = {one.name: one for one in told(msgspec.structs.replace(WELL, projected=3, processes=(PROJECTOR, API)))}
+    assert found["upgrade"].detail == (
+        f"projector host:7 (release 0.2.0) pauses: {WAITS};"
+        " api host:8 (release 0.2.0) does not understand ImageTagged version 1: upgrade it"
+    )
+    assert found["projector"].detail == f"4 events are not shown yet: {WAITS}"
+    assert not found["upgrade"].ok
+    assert not found["projector"].ok
+
+
+def test_where_another_projector_goes_on_events_are_only_behind():
+    going_on = msgspec.structs.replace(PROJECTOR, process="host:9", paused="", lacks=())
+    found = {one.name: one for one in told(msgspec.structs.replace(WELL, projected=3, processes=(PROJECTOR, going_on)))}
+    assert found["projector"].ok
+    assert not found["upgrade"].ok
+
+
+async def test_what_processes_declare_is_read_with_how_the_system_stands(settings, owner_url):
+    with psycopg.connect(owner_url) as owner:
+        owner.execute("insert into ops.written_types (topic, schema_version) values ('ImageTagged', 1)")
+        for kind, types, paused in (("api", ["ImageTagged"], ""), ("projector", [], WAITS)):
+            declared = (uuid4(), kind, "host:7", "0.2.0", types, [1] * len(types), paused)
+            owner.execute("select ops.declare_capabilities(%s, %s, %s, %s, %s, %s, %s)", declared)
+        owner.execute("delete from ops.written_types where topic <> 'ImageTagged'")
+    reads = ReadDatabase(settings.postgres_url)
+    await reads.open()
+    stands = await standing(reads)
+    await reads.close()
+    assert stands.processes == (PROJECTOR, msgspec.structs.replace(API, process="host:7", lacks=()))
+    observe_standing(stands)
+    paused = {kind: REGISTRY.get_sample_value("bioscope_paused_processes", {"process": kind}) for kind in ("api", "projector", "inference")}
+    assert paused == {"api": 0, "projector": 1, "inference": 0}
 
 
 @pytest.mark.parametrize("kind", ["refused", "silent"])

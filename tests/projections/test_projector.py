@@ -16,8 +16,8 @@ from projections.worker import LogDecoder, retry
 from tests.projections.laboratory import a_busy_week
 
 
-def damage(owner_url, position, topic="NobodyKnowsThis"):
-    """What a newer release, or a bad disk, would leave in the log."""
+def damage(owner_url, position, topic="ModelVersionAdded"):
+    """What a bad disk would leave in the log: an event whose bytes are not of its type."""
     with psycopg.connect(owner_url) as owner:
         owner.execute("set session_replication_role = replica")
         (was,) = owner.execute("select topic from es.events where notification_id = %s", (position,)).fetchone()
@@ -88,8 +88,8 @@ def test_a_poison_event_parks_its_stream_while_the_rest_goes_on(laboratory, log,
     assert lab.follow() == log.head()
     assert {row[0] for row in connection.execute("select id from images")} == set(well)
     (letter,) = listed(connection)
-    assert (letter.stream, letter.type, letter.parked) == (sick, "NobodyKnowsThis", 1)
-    assert "unknown event type" in letter.reason
+    assert (letter.stream, letter.type, letter.parked) == (sick, "ModelVersionAdded", 1)
+    assert "missing required field" in letter.reason
 
 
 def test_what_touches_a_parked_thing_waits_too_and_a_retry_heals_all(laboratory, log, projector, owner_url, connection):

@@ -8,12 +8,16 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from api.cli.system import bring_read_models
 from domain.access import Role
+from domain.errors import UpgradeNeeded
 from projections import rebuilding
-from projections.checkpoints import Checkpoint, Outrun
+from projections.batches import FOLD_VERSIONS
+from projections.checkpoints import Checkpoint, FoldsDiffer, Outrun
 from projections.digests import digests, ranges
 from projections.rebuilding import LOCK, AlreadyRebuilding
-from projections.worker import rebuild
+from projections.worker import rebuild, rebuild_if_folds_differ, sweep
+from tests.older_release import without
 from tests.projections.laboratory import a_busy_week
 
 
@@ -181,3 +185,64 @@ def test_one_rebuild_at_a_time(made_again, owner_url):
             made_again()
         other.execute("select pg_advisory_unlock_all()")
     assert made_again().differing == ()
+
+
+# ---- after an upgrade --------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def folded_before(laboratory, made_again, owner_url):
+    """Read models that another release folded: by version 0 of one table, and with a row that it made."""
+    a_busy_week(laboratory)
+    laboratory.follow()
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("update read.folds set version = 0 where name = 'users'")
+        owner.execute("update read.users set username = 'as before'")
+
+
+def test_read_models_that_other_rules_made_are_made_anew_once(folded_before, settings, connection, made_again, log):
+    reasons = []
+    assert rebuild_if_folds_differ(settings, beginning=reasons.append)
+    assert not rebuild_if_folds_differ(settings, beginning=reasons.append)
+    assert len(reasons) == 1
+    assert "users (version 0 there, version 1 here)" in reasons[0]
+    assert connection.execute("select count(*) from users where username = 'as before'").fetchone() == (0,)
+    assert dict(connection.execute("select name, version from folds").fetchall()) == FOLD_VERSIONS
+    assert made_again().differing == ()
+
+
+def test_read_models_stay_as_they_are_where_a_newer_release_wrote_events(folded_before, settings, connection, log):
+    with without("ImageDescribed"), pytest.raises(UpgradeNeeded):
+        rebuild_if_folds_differ(settings)
+    assert connection.execute("select count(*) from users where username <> 'as before'").fetchone() == (0,)
+    assert connection.execute("select to_regnamespace('read_next')").fetchone() == (None,)
+
+
+def test_an_upgrade_says_why_the_read_models_are_made_anew_or_why_they_stay(folded_before, settings, capsys):
+    with without("ImageDescribed"):
+        bring_read_models(settings)
+    assert "They stay as they are, and the projector of this release pauses: position" in capsys.readouterr().err
+    bring_read_models(settings)
+    said = capsys.readouterr().err
+    assert "Making the read models anew beside the live ones: the read models were folded by another release" in said
+    assert said.endswith("The read models are those of this release.\n")
+    bring_read_models(settings)
+    assert capsys.readouterr().err == ""
+
+
+def test_nothing_is_swept_while_the_read_models_are_those_of_another_release(folded_before, settings):
+    with pytest.raises(FoldsDiffer):
+        sweep(settings)
+
+
+def test_a_projector_of_before_the_change_over_writes_nothing_afterwards(laboratory, log, projector, made_again, owner_url, monkeypatch):
+    laboratory.user()
+    laboratory.follow()
+    monkeypatch.setattr("projections.read_models.FOLD_VERSIONS", FOLD_VERSIONS | {"users": 2})
+    made_again(check=False)
+    monkeypatch.undo()
+    laboratory.user()
+    with pytest.raises(Outrun):
+        projector.apply(log.read(1, 1), Checkpoint(2))
+    with pytest.raises(FoldsDiffer, match="upgrade this process"):
+        projector.checkpoint()
+    with psycopg.connect(owner_url) as owner:
+        assert owner.execute("select count(*) from read.users").fetchone() == (1,)
