@@ -1,13 +1,12 @@
 """The record: proved, read, made visible again."""
 
 import sys
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import click
 import msgspec
+from rich.markup import escape
 from rich.table import Table
 
 from api.cli.common import DATA, FAILED, TAMPERED, WRONG_USE, err, fail, out, running, the_log
@@ -52,15 +51,10 @@ def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(entries), indent=2))
         return
-    shown = Table("position", "when (UTC)", "what", "who", "details", box=None)
+    shown = Table("position", "when (UTC)", "type", "what", box=None)
     for entry in entries:
-        said = {name: value for name, value in msgspec.to_builtins(entry.data).items() if name not in SHOWN_APART}
-        who = f"{entry.actor.get('kind')} {entry.actor.get('name') or entry.actor.get('id')}"
-        shown.add_row(str(entry.position), f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.type, who, _brief(said))
+        shown.add_row(str(entry.position), f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.type, escape(entry.sentence))
     out.print(shown)
-
-
-SHOWN_APART = frozenset({"originator_id", "originator_version", "at", "by"})
 
 
 @audit.command()
@@ -69,11 +63,15 @@ SHOWN_APART = frozenset({"originator_id", "originator_version", "at", "by"})
 @DATA
 def state(about: UUID, as_of: str | None, data: Path | None) -> None:
     """How a thing stood at a moment, folded from the record alone."""
+    from application.as_of import position_of
     from application.audit import state_of
+    from domain.errors import Invalid
 
-    position, until = _moment(as_of)
     with the_log(running(data)) as log:
-        found = state_of(about, until=until, position=position, log=log)
+        try:
+            found = state_of(about, until=position_of(as_of, log=log), log=log)
+        except Invalid as wrong:
+            fail(wrong.detail, WRONG_USE)
     click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
 
 
@@ -124,18 +122,3 @@ def retry(position: int | None, data: Path | None) -> None:
     healed, left = retry_dead_letters(running(data), position)
     out.print(f"{healed} applied, {left} left.")
     sys.exit(FAILED if left else 0)
-
-
-def _moment(text: str | None) -> tuple[int | None, datetime | None]:
-    from application.audit import moment
-    from domain.errors import Invalid
-
-    try:
-        return moment(text)
-    except Invalid as wrong:
-        fail(wrong.detail, WRONG_USE)
-
-
-def _brief(said: dict[str, Any]) -> str:
-    text = ", ".join(f"{name}={value}" for name, value in said.items() if value not in (None, [], {}))
-    return text if len(text) <= 160 else text[:159] + "…"
