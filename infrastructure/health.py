@@ -20,6 +20,8 @@ BEHIND_MOST: Final = 30.0  # seconds that an event may wait to be published or s
 NOBODY: Final = "0" * 64  # a blob that does not exist
 API_VERSIONS: Final = pack(">ihhih", 10, 18, 0, 1, -1)  # what every Kafka client asks first: length, call, version, number, no name
 
+CHANGED: Final = "somebody changed it, and nothing is published until that is mended (docs/operations.md)"
+
 SUPERVISED: Final = {"kafka": "broker", "scheduler": "projector"}
 """The supervisor's name of what a dependency depends on, where it has another one."""
 
@@ -87,7 +89,9 @@ class Examination:
 def told(stands: Standing) -> list[Dependency]:
     """Those parts of the system of which the database knows, for an operator."""
     return [
-        _follower("relay", "published", stands.head - stands.published, stands.unpublished_age),
+        _follower("relay", "published", stands.unpublished, stands.unpublished_age)
+        if stands.is_published_in_log
+        else _bad("relay", f"ops.relay stands at position {stands.published}, and the log ends at {stands.head}: {CHANGED}", stands.head),
         _follower("projector", "shown", stands.head - stands.projected, stands.unprojected_age, also=_letters(stands))
         if stands.fits
         else _bad("projector", f"the read models stand at position {stands.projected} of another log: run `bioscope rebuild`"),
