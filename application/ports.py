@@ -194,6 +194,9 @@ class Log(Protocol):
     def administrators(self) -> Sequence[UUID]:
         """The accounts that were ever given the role of administrator, oldest first; none that was appended before the call is missing."""
 
+    def discarded(self) -> frozenset[int]:
+        """The positions of the events that were given up as dead letters: no read model may show them."""
+
     def secret(self, kind: str, owner: UUID) -> bytes | None: ...
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from eventsourcing.application import AggregateNotFoundError, Application
 from eventsourcing.persistence import ApplicationRecorder, IntegrityError, JSONTranscoder, Mapper, StoredEvent, Transcoder
 
@@ -21,6 +22,12 @@ from infrastructure.recorder import PostgresRecorder, Stored, encoded_from
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.process_keys import operator_keys
 from infrastructure.settings import Settings
+
+
+class _Discarded(msgspec.Struct):
+    """What of a DeadLetterDiscarded can be read without a key."""
+
+    position: int
 
 
 class EventMapper(Mapper[UUID]):
@@ -207,6 +214,9 @@ class EventLog:
 
     def administrators(self) -> Sequence[UUID]:
         return self.recorder.select_administrators()  # type: ignore[no-any-return]
+
+    def discarded(self) -> frozenset[int]:
+        return frozenset(msgspec.json.decode(data, type=_Discarded).position for data in self.recorder.select_discarded())
 
     def secret(self, kind: str, owner: UUID) -> bytes | None:
         return self.recorder.select_secrets(kind, [owner]).get(owner)  # type: ignore[no-any-return]

@@ -92,9 +92,7 @@ def told(stands: Standing) -> list[Dependency]:
         _follower("relay", "published", stands.unpublished, stands.unpublished_age)
         if stands.is_published_in_log
         else _bad("relay", f"ops.relay stands at position {stands.published}, and the log ends at {stands.head}: {CHANGED}", stands.head),
-        _follower("projector", "shown", stands.head - stands.projected, stands.unprojected_age, also=_letters(stands))
-        if stands.fits
-        else _bad("projector", f"the read models stand at position {stands.projected} of another log: run `bioscope rebuild`"),
+        _projector(stands),
         _good("scheduler", "leads") if stands.scheduling else _bad("scheduler", "nobody leads: jobs wait. Is a projector process running?"),
         _good("inference", f"{stands.workers} at work")
         if stands.workers
@@ -108,6 +106,16 @@ def _crashing(dependency: Dependency, loops: Mapping[str, int]) -> Dependency:
     if name not in loops or dependency.name == "postgres":
         return dependency
     return _bad(dependency.name, f"{name} ended {loops[name]} times within a minute: see {name}.log in the logs of the data folder")
+
+
+def _projector(stands: Standing) -> Dependency:
+    """Not well while an event waits that could not be applied: what is shown lacks something, and nothing but a person can mend it. That
+    degrades the system; it goes on, and is not restarted or taken out of service for it."""
+    if not stands.fits:
+        return _bad("projector", f"the read models stand at position {stands.projected} of another log: run `bioscope rebuild`")
+    lag = stands.head - stands.projected
+    found = _follower("projector", "shown", lag, stands.unprojected_age, also=_letters(stands))
+    return _bad(found.name, found.detail, found.lag) if stands.dead_letters else found
 
 
 def _follower(name: str, done: str, lag: int, age: float, also: str = "") -> Dependency:

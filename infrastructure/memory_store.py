@@ -201,6 +201,10 @@ class MemoryRecorder(POPOApplicationRecorder):
     def select_claim(self, scope: str, digests: Sequence[bytes]) -> UUID | None:
         return next((self._claims[scope, digest] for digest in digests if (scope, digest) in self._claims), None)
 
+    def select_discarded(self) -> list[bytes]:
+        with self._database_lock:
+            return [one.data for one in self._log if one.type == "DeadLetterDiscarded"]
+
     def select_administrators(self) -> list[UUID]:
         with self._database_lock:
             given = (one.stream for one in self._log if one.type in {"UserRegistered", "UserRoleChanged"} and b'"role":"admin"' in one.data)

@@ -51,6 +51,9 @@ TOUCHING = f"""select {EVENT_COLUMNS} from (
     select {EVENT_COLUMNS} from es.events where notification_id = any(%(at)s) and notification_id > %(after)s
   ) found order by notification_id limit %(most)s"""  # noqa: S608 - constants
 
+# The condition is that of the index in migration 0027.
+DISCARDED = "select state from es.events where topic = 'DeadLetterDiscarded' order by notification_id"
+
 # The condition is that of the index in migration 0008.
 ADMINISTRATORS = """select originator_id from es.events
   where topic in ('UserRegistered', 'UserRoleChanged') and position('"role":"admin"'::bytea in state) > 0
@@ -219,6 +222,10 @@ class PostgresRecorder(ApplicationRecorder):
         """Who holds the first of `digests` that is claimed."""
         found = dict(self.rows("select digest, stream from es.claims where scope = %s and digest = any(%s)", scope, list(digests)))
         return next((found[digest] for digest in digests if digest in found), None)
+
+    def select_discarded(self) -> list[bytes]:
+        """The data of each event that gives up a dead letter."""
+        return [state for (state,) in self.rows(DISCARDED)]
 
     def select_administrators(self) -> list[UUID]:
         return [account for (account,) in self.rows(ADMINISTRATORS)]

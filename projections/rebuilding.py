@@ -61,7 +61,7 @@ def rebuild(
     `owner` may create schemas, and commits by itself; `projector_over` makes a projector over the read models in a schema.
     Raises AlreadyRebuilding.
     """
-    with _alone(owner):
+    with alone(owner):
         position, live = _live(owner)
         _drop(owner, NEXT, OLD)
         owner.execute("call ops.create_read_models(%s)", (NEXT,))
@@ -78,7 +78,7 @@ def rebuild(
     return Rebuilt(position, tuple(name for name, digest in live.items() if made[name] != digest))
 
 
-class _alone:  # noqa: N801 - reads as a word
+class alone:  # noqa: N801 - reads as a word
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
 

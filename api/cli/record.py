@@ -122,3 +122,22 @@ def retry(position: int | None, data: Path | None) -> None:
     healed, left = retry_dead_letters(running(data), position)
     out.print(f"{healed} applied, {left} left.")
     sys.exit(FAILED if left else 0)
+
+
+@dead_letters.command()
+@click.argument("position", type=int)
+@click.option("--reason", required=True, help="Why it is given up; recorded, and sealed as all free text.")
+@DATA
+def discard(position: int, reason: str, data: Path | None) -> None:
+    """Give a dead letter up for good: record who did it and why, pass the event over, and apply what is parked behind it.
+
+    The event stays in the log. Nothing shows it, now or after a rebuild. Harmless to repeat.
+    """
+    from api.cli.operator import operator_command
+    from projections.worker import discard_dead_letter
+
+    given = running(data)
+    with the_log(given) as log:
+        command = operator_command(given, log)
+    applied, left = discard_dead_letter(given, position, reason=reason, command=command)
+    out.print(f"Discarded; {max(0, applied - 1)} applied that waited for it, {left} dead letters left.")

@@ -8,11 +8,10 @@ from domain.access import Role
 from infrastructure.keys import WrongRootKey
 from projections import read_models
 from projections.checkpoints import Checkpoint, Outrun
-from projections.dead_letters import listed
 from projections.projector import Projector
 from projections.read_models import PostgresModels
 from projections.rebuilding import digests
-from projections.worker import LogDecoder, retry
+from projections.worker import LogDecoder, listed, retry
 from tests.projections.laboratory import a_busy_week
 
 
@@ -87,7 +86,7 @@ def test_a_poison_event_parks_its_stream_while_the_rest_goes_on(laboratory, log,
     well = [lab.image(ada, worms) for _ in range(5)]
     assert lab.follow() == log.head()
     assert {row[0] for row in connection.execute("select id from images")} == set(well)
-    (letter,) = listed(connection)
+    (letter,) = listed(connection, log)
     assert (letter.stream, letter.type, letter.parked) == (sick, "NobodyKnowsThis", 1)
     assert "unknown event type" in letter.reason
 
