@@ -16,7 +16,7 @@ from domain.events import Event
 from domain.image import ImageUploaded
 from domain.registry import NOUN_OF
 from domain.session import RefreshReuseDetected, SessionRevoked, SessionStarted
-from projections.reading import ADMINISTRATORS, Reads, subject_of
+from projections.reading import ADMINISTRATORS, PAGE_MOST, Reads, subject_of
 from projections.tables import Happened, Look, Table
 
 WINDOW = 1000  # events that one call looks through
@@ -224,7 +224,7 @@ async def after(
     return Feed(items=items, position=reached, more=is_cut or looked.more, visited=looked.visited)
 
 
-async def about(db: Reads, actor: Actor, subject_id: UUID, *, after: int = 0, most: int) -> list[int]:
+async def about(db: Reads, actor: Actor, subject_id: UUID, *, after: int = 0, most: int = PAGE_MOST) -> list[int]:
     """The positions of the first `most` events behind `after` that touch a thing, as far as the reader may know of them."""
     asked = {"about": subject_id, "position": after, "most": most}
     return [found.position for found in await db.rows(ABOUT, asked | _reader(actor), into=Position)]
