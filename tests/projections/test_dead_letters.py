@@ -8,6 +8,7 @@ import pytest
 from application import audit
 from domain.dead_letter import DeadLetterDiscarded
 from domain.errors import Invalid, NotFound
+from infrastructure.table_audit import TableAudit
 from projections import read_models, rebuilding
 from projections.batches import Behind
 from projections.dead_letters import waiting
@@ -192,3 +193,10 @@ def test_the_projector_that_runs_meanwhile_goes_on(sick, laboratory, log, app_ur
     running.close()
     assert counted(connection, "parked") == 0
     assert connection.execute("select position from checkpoint").fetchone() == (log.head(),)
+
+
+def test_what_stands_beside_the_record_is_as_it_says_after_a_letter_was_given_up(sick, log, give_up):
+    give_up(sick[1])
+    tables = TableAudit(log)
+    tables.take(log.read(0, 1000))
+    assert list(tables.finish()) == []
