@@ -55,6 +55,7 @@ MEANINGS: Final = {
     "ClassificationFailed": "A job ended with no result at all.",
     "ClassificationDeleted": "A job is hidden, with its results.",
     "ChunkJudged": "Results: what the model saw in up to 64 images of a job, with raw scores and provenance.",
+    "DeadLetterDiscarded": "An event that could not be applied was given up: it is in the log, and shown nowhere.",
 }
 """What each event tells, in a sentence."""
 

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from domain import classification, dataset, device, image, model, session, user
+from domain import classification, dataset, dead_letter, device, image, model, session, user
 from domain.events import Event
 
 NOUNS: dict[str, ModuleType] = {
@@ -13,6 +13,7 @@ NOUNS: dict[str, ModuleType] = {
     "device": device,
     "model": model,
     "classification": classification,
+    "dead_letter": dead_letter,
 }
 
 

@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from eventsourcing.application import AggregateNotFoundError, Application
 from eventsourcing.persistence import ApplicationRecorder, IntegrityError, JSONTranscoder, Mapper, StoredEvent, Transcoder
 
 from application.change_limits import ChangeLimit
 from application.ports import Appended, Claim, Closed, Command, Conflicted, Evolve, Guard, Recorded, Release, S, Secret
-from domain.errors import KeyReused, NotFound, Refused, Taken, UpgradeNeeded, UpgradeUnderWay
+from domain.errors import Invalid, KeyReused, NotFound, Refused, Taken, UpgradeNeeded, UpgradeUnderWay
 from domain.events import Event
 from domain.registry import is_known
 from domain.values import printable
@@ -23,6 +24,12 @@ from infrastructure.recorder import PostgresRecorder, Stored, encoded_from
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.process_keys import operator_keys
 from infrastructure.settings import Settings
+
+
+class _Discarded(msgspec.Struct):
+    """What of a DeadLetterDiscarded can be read without a key."""
+
+    position: int
 
 
 class EventMapper(Mapper[UUID]):
@@ -77,26 +84,33 @@ class EventLog:
     def close(self) -> None:
         self.recorder.close()
 
-    def load(self, stream: UUID, evolve: Evolve[S], *, version: int | None = None, until: datetime | None = None) -> S | None:
+    def load(self, stream: UUID, evolve: Evolve[S], *, version: int | None = None, until: int | None = None) -> S | None:
         try:
-            if version is None and until is None:
-                return self._newest(stream, evolve)
-            return self._as_of(stream, evolve, version, until)
+            if until is not None:
+                return self._up_to(until, stream, evolve)
+            return self._newest(stream, evolve) if version is None else self._at_version(version, stream, evolve)
         except UpgradeNeeded as needed:
             self.pausing(needed)
             raise
 
-    def _as_of(self, stream: UUID, evolve: Evolve[S], version: int | None, until: datetime | None) -> S | None:
+    def _at_version(self, version: int, stream: UUID, evolve: Evolve[S]) -> S | None:
         def project(state: S | None, events: Iterable[Any]) -> S | None:
             for event in events:
-                if until is None or event.at <= until:
-                    state = evolve(state, event)
+                state = evolve(state, event)
             return state
 
         try:
             return self._laboratory.repository.get(stream, version=version, projector_func=project)
         except AggregateNotFoundError:
             return None
+
+    def _up_to(self, position: int, stream: UUID, evolve: Evolve[S]) -> S | None:
+        state: S | None = None
+        events = self.histories([stream], until=position)
+        self.prefetch(events)
+        for recorded in events:
+            state = evolve(state, self.decode(recorded))
+        return state
 
     def _newest(self, stream: UUID, evolve: Evolve[S]) -> S | None:
         """From the state that was folded last, if it is still one of this log and no key has gone since then."""
@@ -176,11 +190,28 @@ class EventLog:
     def head(self) -> int:
         return self.recorder.max_notification_id() or 0
 
-    def read(self, after: int, limit: int) -> Sequence[Recorded]:
+    def position_at(self, moment: datetime) -> int:
+        position, now = self.recorder.select_position_at(moment)
+        if moment > now:
+            raise Invalid(f"This time is still to come: the log is at {now:%Y-%m-%dT%H:%M:%SZ}")
+        return position  # type: ignore[no-any-return]
+
+    def read(self, after: int, limit: int, *, most_bytes: int | None = None) -> Sequence[Recorded]:
+        if most_bytes is not None:
+            return self.recorder.select_bounded(after, limit, most_bytes)  # type: ignore[no-any-return]
         return self.recorder.select_recorded(after, limit)  # type: ignore[no-any-return]
 
     def history(self, stream: UUID) -> Sequence[Recorded]:
         return self.recorder.select_stream(stream)  # type: ignore[no-any-return]
+
+    def histories(self, streams: Collection[UUID], *kinds: type[Event], until: int | None = None) -> Sequence[Recorded]:
+        return self.recorder.select_streams(streams, [kind.__name__ for kind in kinds], until)  # type: ignore[no-any-return]
+
+    def at(self, positions: Collection[int]) -> Sequence[Recorded]:
+        return self.recorder.select_at(positions)  # type: ignore[no-any-return]
+
+    def touching(self, stream: UUID, at: Collection[int], *, after: int, most: int | None) -> Sequence[Recorded]:
+        return self.recorder.select_touching(stream, at, after, most)  # type: ignore[no-any-return]
 
     def event(self, stream: UUID, version: int) -> Recorded | None:
         return self.recorder.select_event(stream, version)  # type: ignore[no-any-return]
@@ -199,6 +230,9 @@ class EventLog:
             raise needed
         return self.codec.decode(encoded_from(recorded))
 
+    def prefetch(self, recorded: Sequence[Recorded]) -> None:
+        self.codec.prefetch(map(encoded_from, recorded))
+
     def claimed(self, scope: str, value: str) -> UUID | None:
         return self.recorder.select_claim(scope, self._digests.forms(scope, value))  # type: ignore[no-any-return]
 
@@ -208,6 +242,9 @@ class EventLog:
 
     def administrators(self) -> Sequence[UUID]:
         return self.recorder.select_administrators()  # type: ignore[no-any-return]
+
+    def discarded(self) -> frozenset[int]:
+        return frozenset(msgspec.json.decode(data, type=_Discarded).position for data in self.recorder.select_discarded())
 
     def secret(self, kind: str, owner: UUID) -> bytes | None:
         return self.recorder.select_secrets(kind, [owner]).get(owner)  # type: ignore[no-any-return]

@@ -84,7 +84,7 @@ def _of_requests(method: str, route: str, status: int) -> tuple[Histogram, Count
 
 def observe_standing(stands: Standing) -> None:
     HEAD.set(stands.head)
-    RELAY_LAG.set(max(0, stands.head - stands.published))
+    RELAY_LAG.set(stands.unpublished)
     RELAY_AGE.set(stands.unpublished_age)
     PROJECTION_LAG.labels(MAIN).set(max(0, stands.head - stands.projected))
     PROJECTION_AGE.labels(MAIN).set(stands.unprojected_age)

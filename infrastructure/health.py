@@ -22,6 +22,8 @@ SAID_MOST: Final = 3  # processes that are named
 NOBODY: Final = "0" * 64  # a blob that does not exist
 API_VERSIONS: Final = pack(">ihhih", 10, 18, 0, 1, -1)  # what every Kafka client asks first: length, call, version, number, no name
 
+CHANGED: Final = "somebody changed it, and nothing is published until that is mended (docs/operations.md)"
+
 SUPERVISED: Final = {"kafka": "broker", "scheduler": "projector"}
 """The supervisor's name of what a dependency depends on, where it has another one."""
 
@@ -89,7 +91,9 @@ class Examination:
 def told(stands: Standing) -> list[Dependency]:
     """Those parts of the system of which the database knows, for an operator."""
     return [
-        _follower("relay", "published", stands.head - stands.published, stands.unpublished_age),
+        _follower("relay", "published", stands.unpublished, stands.unpublished_age)
+        if stands.is_published_in_log
+        else _bad("relay", f"ops.relay stands at position {stands.published}, and the log ends at {stands.head}: {CHANGED}", stands.head),
         _projector(stands),
         _good("scheduler", "leads") if stands.scheduling else _bad("scheduler", "nobody leads: jobs wait. Is a projector process running?"),
         _good("inference", f"{stands.workers} at work")
@@ -100,12 +104,15 @@ def told(stands: Standing) -> list[Dependency]:
 
 
 def _projector(stands: Standing) -> Dependency:
+    """Not well while an event waits that could not be applied: what is shown lacks something, and nothing but a person can mend it. That
+    degrades the system; it goes on, and is not restarted or taken out of service for it."""
     lag, projectors = stands.head - stands.projected, [one for one in stands.processes if one.kind == "projector"]
     if not stands.fits:
         return _bad("projector", f"the read models stand at position {stands.projected} of another log: run `bioscope rebuild`")
     if lag > 0 and projectors and all(one.paused for one in projectors):
         return _bad("projector", f"{lag} events are not shown yet: {projectors[0].paused}", lag)
-    return _follower("projector", "shown", lag, stands.unprojected_age, also=_letters(stands))
+    found = _follower("projector", "shown", lag, stands.unprojected_age, also=_letters(stands))
+    return _bad(found.name, found.detail, found.lag) if stands.dead_letters else found
 
 
 def _upgrades(stands: Standing) -> list[Dependency]:

@@ -1,8 +1,9 @@
 """The in-memory twin of the Postgres recorder: the library's own, with our columns, guards, claims and command ids."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 from uuid import UUID
 
@@ -164,6 +165,28 @@ class MemoryRecorder(POPOApplicationRecorder):
         with self._database_lock:
             return [one for one in self._log if one.stream == stream]
 
+    def select_position_at(self, moment: datetime) -> tuple[int, datetime]:
+        with self._database_lock:
+            return bisect_right(self._log, moment, key=_stamped), datetime.now(UTC)
+
+    def select_bounded(self, after: int, limit: int, most_bytes: int) -> list[Recorded]:
+        page = self.select_recorded(after, limit)
+        sizes = accumulate(len(one.data) for one in page)
+        return [one for one, size in zip(page, sizes, strict=True) if size <= most_bytes or one.position == after + 1]
+
+    def select_streams(self, streams: Collection[UUID], types: Sequence[str], until: int | None) -> list[Recorded]:
+        with self._database_lock:
+            events = self._log[:until]
+        return [one for one in events if one.stream in set(streams) and (not types or one.type in types)]
+
+    def select_at(self, positions: Collection[int]) -> list[Recorded]:
+        with self._database_lock:
+            return [one for one in self._log if one.position in set(positions)]
+
+    def select_touching(self, stream: UUID, at: Collection[int], after: int, most: int | None) -> list[Recorded]:
+        with self._database_lock:
+            return [one for one in self._log[after:] if one.stream == stream or one.position in set(at)][:most]
+
     def select_event(self, stream: UUID, version: int) -> Recorded | None:
         return next((one for one in self.select_stream(stream) if one.version == version), None)
 
@@ -190,6 +213,10 @@ class MemoryRecorder(POPOApplicationRecorder):
             self._written.add((type_name, schema_version))
         return process
 
+    def select_discarded(self) -> list[bytes]:
+        with self._database_lock:
+            return [one.data for one in self._log if one.type == "DeadLetterDiscarded"]
+
     def select_administrators(self) -> list[UUID]:
         with self._database_lock:
             given = (one.stream for one in self._log if one.type in {"UserRegistered", "UserRoleChanged"} and b'"role":"admin"' in one.data)
@@ -197,3 +224,8 @@ class MemoryRecorder(POPOApplicationRecorder):
 
     def select_secrets(self, kind: str, owners: Iterable[UUID]) -> Mapping[UUID, bytes]:
         return {owner: self._secrets[kind, owner] for owner in owners if (kind, owner) in self._secrets}
+
+
+def _stamped(recorded: Recorded) -> datetime:
+    assert recorded.recorded_at is not None
+    return recorded.recorded_at

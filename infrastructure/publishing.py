@@ -1,13 +1,13 @@
 """The log onto its topic: what follows the checkpoint, in order, until Kafka has it; never past an event that it has not."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError, ProducerFenced, RecordListTooLargeError
 from psycopg import AsyncConnection
 
 from application.hash_chain import START, linked
@@ -15,7 +15,8 @@ from application.look_interval import LookInterval
 from application.ports import Linked, Recorded
 from infrastructure.kafka.broker import AWAY, EVENTS, hush, make_topics, topics_made
 from infrastructure.kafka.cloud_events import RecordKey, headers
-from infrastructure.kafka.sending import producer, stopped
+from infrastructure.kafka.sending import producer, start_fencing, stopped
+from infrastructure.patience import first_of
 from infrastructure.recorder import EVENT_COLUMNS, recorded_from
 
 log = structlog.get_logger()
@@ -41,6 +42,10 @@ class Outlived(Exception):
 
 class Unpublishable(Exception):
     """Kafka refuses an event for good. Somebody must look: what follows it must not be published before it."""
+
+
+class BeyondTheLog(Unpublishable):
+    """The checkpoint of the relay stands where the log has no event: it was changed by somebody else, or the log was cut off."""
 
 
 class LostLog(Exception):
@@ -80,7 +85,7 @@ class Topic(Protocol):
         """The cluster's id, and the offset behind the newest record."""
 
     async def publish(self, events: Sequence[Linked]) -> Sequence[int | BaseException]:
-        """What became of each: its offset (-1: Kafka has it, and does not say where), or why it was not taken."""
+        """What became of each: its offset (-1: Kafka has it, and does not say where), or why it was not taken. Raises Outlived."""
 
 
 class Relay:
@@ -183,7 +188,8 @@ class Publisher:
                 interval.shorten()
             else:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), interval.take())
+                    async with asyncio.timeout(interval.take()):
+                        await self._woken.wait()
 
     async def _watch(self, topic: Topic, cluster: str) -> None:
         """An emptied Kafka gets its topics and what is needed of the log at once, not with the next event."""
@@ -191,19 +197,6 @@ class Publisher:
             await asyncio.sleep(CHECK)
             if await topic.cluster() != cluster:
                 raise LostLog("another cluster")
-
-
-async def first_of(*works: Awaitable[Any]) -> None:
-    """Run them together until one ends; then end the others, and raise what that one raised."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
 
 
 class PostgresPublished:
@@ -230,12 +223,12 @@ class PostgresPublished:
         return int(needed)
 
     async def after(self, position: int, limit: int) -> list[Linked]:
-        """Raises LookupError where the event at `position` is missing."""
+        """Raises BeyondTheLog where the event at `position` is missing."""
         before = 1 if position else 0
         cursor = await self._connection.execute(READ, (position, limit + before), prepare=True, binary=True)
         events = [recorded_from(row) for row in await cursor.fetchall()]
         if before and (not events or events[0].position != position):
-            raise LookupError(f"the log has no event at position {position}, which was published")
+            raise BeyondTheLog(f"the log has no event at position {position}, up to which ops.relay says that it was published")
         self._read(events)
         return list(linked(events[before:], events[0].hash if before else START))
 
@@ -275,6 +268,8 @@ class KafkaTopic:
         async with asyncio.timeout(PATIENCE):
             sent = [await self._send(event) for event in events]
             acks = await asyncio.gather(*sent, return_exceptions=True)
+        if any(isinstance(ack, ProducerFenced) for ack in acks):
+            raise Outlived("Kafka refuses its records: another relay publishes")
         return [ack if isinstance(ack, BaseException) else int(ack.offset) for ack in acks]
 
     async def _send(self, linked: Linked) -> "asyncio.Future[Any]":
@@ -283,6 +278,8 @@ class KafkaTopic:
             future: asyncio.Future[Any] = await self._sender.send(
                 EVENTS, event.data, key=str(event.stream).encode(), partition=0, headers=headers(linked, self._key)
             )
+        except ProducerFenced:
+            raise Outlived("Kafka refuses its records: another relay publishes") from None
         except REFUSED as refused:
             future = asyncio.get_running_loop().create_future()
             future.set_exception(refused)
@@ -291,12 +288,15 @@ class KafkaTopic:
 
 @asynccontextmanager
 async def connected(brokers: str, *, key: RecordKey) -> AsyncIterator[KafkaTopic]:
-    """Waits for the brokers as long as it takes. Raises one of `kafka.broker.AWAY`."""
+    """Waits for the brokers as long as it takes. From then on Kafka takes nothing from a relay that was connected before (decision 0074).
+
+    Raises one of `kafka.broker.AWAY`.
+    """
     await topics_made(brokers)
     hush()
     sender = producer(brokers)
     try:
-        await sender.start()
+        await start_fencing(sender, f"bioscope-relay-{key.source.decode()}")
         yield KafkaTopic(brokers, sender, key=key)
     finally:
         await stopped(sender)

@@ -21,9 +21,10 @@ from infrastructure.heartbeat import HEARTBEAT
 from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.keys import Keys
 from infrastructure.objects import open_blobs
+from infrastructure.patience import first_of, leave_within
 from infrastructure.postgres.silence import UNHEARD, Attentive, AttentiveAsync, notifications
 from infrastructure.postgres.wakes import APPENDED, PUBLISHED, Wakes
-from infrastructure.publishing import Outlived, PostgresPublished, Publisher, Unpublishable, connected, first_of
+from infrastructure.publishing import Outlived, PostgresPublished, Publisher, Unpublishable, connected
 from infrastructure.security.process_keys import process_keys
 from infrastructure.settings import Settings
 
@@ -33,6 +34,7 @@ LOCK: Final = 0x72656C6179  # who holds it leads
 STANDBY: Final = 0.5  # seconds between two tries to lead
 REST: Final = 0.5  # seconds after a failure
 FAREWELL: Final = 1.5  # seconds that the last signature may take
+ENDS_WITHIN: Final = 2.7  # seconds from SIGTERM; the supervisor kills after 3
 OPTIONS: Final = "-c synchronous_commit=off -c statement_timeout=5s -c lock_timeout=4s -c timezone=UTC"
 
 LEAD = "select pg_try_advisory_lock(%s)"
@@ -51,8 +53,13 @@ def run_relay(given: Settings) -> None:
 
 async def _until_told(work: Callable[[], Awaitable[None]]) -> None:
     told = asyncio.Event()
+
+    def end() -> None:
+        told.set()
+        leave_within(ENDS_WITHIN)  # a library that swallows a cancellation would keep it for ever
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
+        asyncio.get_running_loop().add_signal_handler(number, end)
     await first_of(work(), told.wait(), HEARTBEAT.beat_always())
 
 

@@ -6,12 +6,10 @@ the server is told to stop. Without the first step a connection that was accepte
 
 import asyncio
 import ctypes
-import os
 import signal
 import socket
 import struct
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -22,6 +20,7 @@ from uvicorn import Config, Server
 
 from infrastructure.embedded.installation import bound
 from infrastructure.http_connections import TAKEN_WITHIN, Connection, Limits
+from infrastructure.patience import leave_within
 from infrastructure.settings import Settings
 
 BACKLOG: Final = 4096  # connections that wait to be accepted: more strangers at once than that make others wait for a second
@@ -123,6 +122,4 @@ class _Ending(Server):
         """Whatever happens, the process is gone soon: a command that hangs in a thread would hold it up."""
         self.should_exit = True
         self._stopped.set()
-        last = threading.Timer(ENDS_WITHIN + GONE_WITHIN, os._exit, (0,))
-        last.daemon = True
-        last.start()
+        leave_within(ENDS_WITHIN + GONE_WITHIN)

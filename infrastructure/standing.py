@@ -44,6 +44,15 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     counters: tuple[Counter, ...]
     processes: tuple[Declared, ...] = ()
 
+    @property
+    def unpublished(self) -> int:
+        """Events that Kafka does not have: all of them, where the relay's checkpoint is not true."""
+        return self.head - self.published if self.is_published_in_log else self.head
+
+    @property
+    def is_published_in_log(self) -> bool:
+        return self.published <= self.head
+
 
 STANDING = f"""select h.position as head, r.position as published, c.position as projected,
     c.hash is not distinct from ops.log_hash(c.position) as fits,

@@ -69,7 +69,7 @@ def rebuild(
     `owner` may create schemas, and commits by itself; `projector_over` makes a projector over the read models in a schema.
     Raises AlreadyRebuilding.
     """
-    with _alone(owner):
+    with alone(owner):
         _drop(owner, NEXT, OLD)
         owner.execute("call ops.create_read_models(%s)", (NEXT,))
         left_out = bulk_schema.prepare(owner, NEXT)
@@ -88,7 +88,7 @@ def rebuild(
             _drop(owner, NEXT, OLD)
 
 
-class _alone:  # noqa: N801 - reads as a word
+class alone:  # noqa: N801 - reads as a word
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
 

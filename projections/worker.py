@@ -12,9 +12,11 @@ import psycopg
 import redis.asyncio
 import structlog
 
-from application.ports import Recorded
+from application.ports import Command, Recorded
 from application.sweeping import sweep_orphans
 from application.tasks import GIVEN_OUT
+from domain import dead_letter
+from domain.errors import NotFound
 from domain.events import Event
 from infrastructure.capabilities import capabilities_of
 from infrastructure.codec import Undecodable
@@ -79,7 +81,12 @@ class LogDecoder:
 
 
 def projector_over(url: str, log: EventLog, *, schema: str = LIVE) -> Projector:
-    return Projector(lambda: PostgresModels(read_models.connect(url, schema=schema, by=Attentive)), LogDecoder(log), fatal=(WrongRootKey,))
+    return Projector(
+        lambda: PostgresModels(read_models.connect(url, schema=schema, by=Attentive)),
+        LogDecoder(log),
+        discarded=log.discarded,
+        fatal=(WrongRootKey,),
+    )
 
 
 # ---- the process -------------------------------------------------------------------------------------------------------------------
@@ -216,8 +223,19 @@ def rebuild_if_folds_differ(given: Settings, *, beginning: Callable[[str], objec
 
 
 def dead_letters(given: Settings) -> list[DeadLetter]:
-    with read_models.connect(given.postgres_url) as connection:
-        return letters.listed(connection)
+    with opened(given) as log, read_models.connect(given.postgres_url) as connection:
+        return listed(connection, log)
+
+
+def listed(connection: psycopg.Connection, log: EventLog) -> list[DeadLetter]:
+    """`connection` is one to the read models."""
+
+    def touches(positions: Sequence[int]) -> dict[int, set[UUID]]:
+        events = log.at(positions)
+        log.prefetch(events)
+        return {event.position: touched(log, event) for event in events}
+
+    return letters.listed(connection, PostgresModels(connection), touches=touches)
 
 
 def retry_dead_letters(given: Settings, position: int | None) -> Retried:
@@ -230,13 +248,53 @@ def retry_dead_letters(given: Settings, position: int | None) -> Retried:
             projector.close()
 
 
+def discard_dead_letter(given: Settings, position: int, *, reason: str, command: Command) -> Retried:
+    """Record that a dead letter is given up, and apply what waits behind it. Harmless to repeat.
+
+    Raises NotFound, Invalid, AlreadyRebuilding.
+    """
+    with opened(given) as log, read_models.connect(given.postgres_url) as connection:
+        projector = projector_over(given.postgres_url, log)
+        try:
+            return discard(projector, connection, log, position, reason=reason, command=command)
+        finally:
+            projector.close()
+
+
+def discard(
+    projector: Projector, connection: psycopg.Connection, log: EventLog, position: int, *, reason: str, command: Command
+) -> Retried:
+    """`connection` is one to the projector's read models. A rebuild would pass the event over in a log that shows it at its beginning."""
+    models = PostgresModels(connection)
+    with rebuilding.alone(connection):
+        record_discard(connection, log, position, reason=reason, command=command)
+        return retry(projector, models, log, position)
+
+
+def record_discard(connection: psycopg.Connection, log: EventLog, position: int, *, reason: str, command: Command) -> None:
+    found = next((one for one in letters.of(connection) if one.position == position), None)
+    if found is None:
+        raise NotFound(f"There is no dead letter at position {position}: see `bioscope dead-letters list`")
+    event = dead_letter.discard(
+        position=position,
+        stream=found.stream,
+        type_name=found.type,
+        error=found.reason,
+        reason=reason,
+        by=command.actor.id,
+        at=command.at,
+    )
+    if position not in log.discarded():
+        log.append(command, event, subject=event.originator_id)
+
+
 def retry(projector: Projector, models: ReadModels, log: EventLog, position: int | None = None) -> Retried:
     """`models` are the projector's, over a connection of their own."""
+    return letters.retry(projector, models, read=lambda at: log.read(at - 1, 1)[0], touches=partial(touched, log), position=position)
 
-    def touches(recorded: Recorded) -> set[UUID]:
-        try:
-            return letters.touched(batches.TABLES, Happened(recorded.position, log.decode(recorded)))
-        except Undecodable:
-            return {recorded.stream}
 
-    return letters.retry(projector, models, read=lambda at: log.read(at - 1, 1)[0], touches=touches, position=position)
+def touched(log: EventLog, recorded: Recorded) -> set[UUID]:
+    try:
+        return letters.touched(batches.TABLES, Happened(recorded.position, log.decode(recorded)))
+    except Undecodable:
+        return {recorded.stream}

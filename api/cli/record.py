@@ -1,13 +1,12 @@
 """The record: proved, read, made visible again."""
 
 import sys
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import click
 import msgspec
+from rich.markup import escape
 from rich.table import Table
 
 from api.cli.common import DATA, FAILED, TAMPERED, WRONG_USE, err, fail, out, running, the_log
@@ -54,15 +53,10 @@ def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(entries), indent=2))
         return
-    shown = Table("position", "when (UTC)", "what", "who", "details", box=None)
+    shown = Table("position", "when (UTC)", "type", "what", box=None)
     for entry in entries:
-        said = {name: value for name, value in msgspec.to_builtins(entry.data).items() if name not in SHOWN_APART}
-        who = f"{entry.actor.get('kind')} {entry.actor.get('name') or entry.actor.get('id')}"
-        shown.add_row(str(entry.position), f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.type, who, _brief(said))
+        shown.add_row(str(entry.position), f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.type, escape(entry.sentence))
     out.print(shown)
-
-
-SHOWN_APART = frozenset({"originator_id", "originator_version", "at", "by"})
 
 
 @audit.command()
@@ -71,11 +65,15 @@ SHOWN_APART = frozenset({"originator_id", "originator_version", "at", "by"})
 @DATA
 def state(about: UUID, as_of: str | None, data: Path | None) -> None:
     """How a thing stood at a moment, folded from the record alone."""
+    from application.as_of import position_of
     from application.audit import state_of
+    from domain.errors import Invalid
 
-    position, until = _moment(as_of)
     with the_log(running(data)) as log:
-        found = state_of(about, until=until, position=position, log=log)
+        try:
+            found = state_of(about, until=position_of(as_of, log=log), log=log)
+        except Invalid as wrong:
+            fail(wrong.detail, WRONG_USE)
     click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
 
 
@@ -136,16 +134,20 @@ def retry(position: int | None, data: Path | None) -> None:
     sys.exit(FAILED if left else 0)
 
 
-def _moment(text: str | None) -> tuple[int | None, datetime | None]:
-    from application.audit import moment
-    from domain.errors import Invalid
+@dead_letters.command()
+@click.argument("position", type=int)
+@click.option("--reason", required=True, help="Why it is given up; recorded, and sealed as all free text.")
+@DATA
+def discard(position: int, reason: str, data: Path | None) -> None:
+    """Give a dead letter up for good: record who did it and why, pass the event over, and apply what is parked behind it.
 
-    try:
-        return moment(text)
-    except Invalid as wrong:
-        fail(wrong.detail, WRONG_USE)
+    The event stays in the log. Nothing shows it, now or after a rebuild. Harmless to repeat.
+    """
+    from api.cli.operator import operator_command
+    from projections.worker import discard_dead_letter
 
-
-def _brief(said: dict[str, Any]) -> str:
-    text = ", ".join(f"{name}={value}" for name, value in said.items() if value not in (None, [], {}))
-    return text if len(text) <= 160 else text[:159] + "…"
+    given = running(data)
+    with the_log(given) as log:
+        command = operator_command(given, log)
+    applied, left = discard_dead_letter(given, position, reason=reason, command=command)
+    out.print(f"Discarded; {max(0, applied - 1)} applied that waited for it, {left} dead letters left.")

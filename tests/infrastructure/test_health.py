@@ -103,9 +103,9 @@ async def test_a_process_that_ends_again_and_again_is_reported_though_it_answers
     [
         ("relay", {"published": 5, "unpublished_age": 2}, True, "2 events behind"),
         ("relay", {"published": 5, "unpublished_age": 40}, False, "the oldest for 40 s"),
-        ("relay", {"published": 9}, True, "all events are published"),
+        ("relay", {"published": 9}, False, "ops.relay stands at position 9, and the log ends at 7"),
         ("projector", {"projected": 3, "unprojected_age": 31}, False, "4 events are not shown"),
-        ("projector", {"dead_letters": 2, "parked": 5}, True, "bioscope dead-letters list"),
+        ("projector", {"dead_letters": 2, "parked": 5}, False, "bioscope dead-letters list"),
         ("scheduler", {"scheduling": False}, False, "jobs wait"),
         ("inference", {"workers": 0}, False, "no worker"),
     ],
@@ -206,3 +206,16 @@ async def test_many_who_ask_at_once_cost_one_look(settings):
         answers = await asyncio.gather(*(health.examine() for _ in range(50)))
     assert blobs.looks == 1
     assert all(answer == answers[0] for answer in answers)
+
+
+async def test_a_relay_whose_checkpoint_was_moved_beyond_the_log_is_not_well(settings, owner_url):
+    with psycopg.connect(owner_url) as connection:
+        connection.execute("update ops.relay set position = 1000000")
+    relay = (await examined(settings))["relay"]
+    assert not relay.ok
+    assert "ops.relay stands at position 1000000, and the log ends at 0" in relay.detail
+
+
+def test_what_is_not_published_is_never_counted_as_published():
+    assert (WELL.unpublished, msgspec.structs.replace(WELL, published=5).unpublished) == (0, 2)
+    assert msgspec.structs.replace(WELL, published=1000).unpublished == WELL.head

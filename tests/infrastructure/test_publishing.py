@@ -11,7 +11,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
 from domain import dataset
-from infrastructure.publishing import AGAIN, BATCH, LostLog, Outlived, Place, PostgresPublished, Relay, Unpublishable
+from infrastructure.publishing import AGAIN, BATCH, BeyondTheLog, LostLog, Outlived, Place, PostgresPublished, Relay, Unpublishable
 from tests.given import NOW, actor, command
 
 pytestmark = pytest.mark.anyio
@@ -245,3 +245,17 @@ def write_badly(url, seed):
             if chance.random() < 0.3:
                 time.sleep(chance.random() * 0.02)
             connection.rollback() if chance.random() < 0.1 else connection.commit()
+
+
+async def test_one_whose_checkpoint_was_moved_beyond_the_log_publishes_nothing(connected, happen, app_url, owner_url):
+    happen(3)
+    topic = Topic()
+    await (await leading(connected, topic)).publish()
+    with psycopg.connect(owner_url) as connection:
+        connection.execute("update ops.relay set position = 500")
+    happen(3)
+    relay = await leading(connected, topic)
+    with pytest.raises(BeyondTheLog, match="no event at position 500"):
+        await relay.publish()
+    assert topic.positions == [1, 2, 3]
+    assert (await place(app_url)).position == 500

@@ -29,7 +29,7 @@ def log(app_url, root):
 
 @pytest.fixture
 def projector(app_url, log):
-    projector = Projector(lambda: PostgresModels(read_models.connect(app_url)), LogDecoder(log))
+    projector = Projector(lambda: PostgresModels(read_models.connect(app_url)), LogDecoder(log), discarded=log.discarded)
     yield projector
     projector.close()
 
