@@ -12,9 +12,10 @@ from infrastructure.table_audit import TableAudit
 from projections import read_models, rebuilding
 from projections.batches import Behind
 from projections.dead_letters import waiting
+from projections.digests import digests
 from projections.projector import Projector
 from projections.read_models import PostgresModels
-from projections.rebuilding import AlreadyRebuilding, digests
+from projections.rebuilding import AlreadyRebuilding
 from projections.worker import LogDecoder, discard, listed, projector_over, record_discard, retry
 from tests.given import actor, command
 from tests.projections.laboratory import a_busy_week

@@ -15,10 +15,10 @@ from projections import following, read_models
 from projections.batches import FOLD_VERSIONS
 from projections.checkpoints import Checkpoint, FoldsDiffer, Outrun, folds_difference
 from projections.dead_letters import listed
+from projections.digests import digests
 from projections.feed import Feed
 from projections.projector import Projector
 from projections.read_models import PostgresModels
-from projections.rebuilding import digests
 from projections.scheduler import Glance, ToFinish
 from projections.scheduling import Scheduler
 from projections.worker import LogDecoder, retry
