@@ -163,6 +163,17 @@ def test_the_images_of_a_dataset_that_the_read_models_do_not_know_are_in_use(lab
     assert sweep_orphans(blobs, known, now=tomorrow()) == Swept(freed=0, waiting=0)
 
 
+def test_the_role_of_the_projector_suffices(laboratory, blobs, postgres, database):
+    ada = laboratory.user()
+    image(laboratory, ada, laboratory.dataset(ada), blobs.keep(b"in use"))
+    laboratory.follow()
+    blobs.keep(b"orphan")
+    laboratory.dataset(ada)
+    url = postgres.url(user="bioscope_projector", database=database)
+    with psycopg.connect(url, autocommit=True, options="-c search_path=read") as connection:
+        assert sweep_orphans(blobs, partial(reading.in_use, connection), now=tomorrow()) == Swept(freed=1, waiting=0)
+
+
 def test_a_lost_database_sweeps_nothing(laboratory, blobs, connection):
     laboratory.follow()
     blobs.keep(b"perhaps in use")
