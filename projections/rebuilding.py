@@ -76,7 +76,7 @@ def rebuild(
         projector = projector_over(NEXT)
         making = _Making(projector, log, progress)
         try:
-            making.follow(_position(owner))
+            making.follow(_position(owner) if check else log.head())
             if check:
                 return Rebuilt(making.position, _compared(owner, making))
             bulk_schema.finish(owner, NEXT, left_out)

@@ -11,7 +11,7 @@ import pytest
 from api.cli.system import bring_read_models
 from domain.access import Role
 from domain.errors import UpgradeNeeded
-from projections import rebuilding
+from projections import bulk_schema, rebuilding
 from projections.batches import FOLD_VERSIONS
 from projections.checkpoints import Checkpoint, FoldsDiffer, Outrun
 from projections.digests import digests, ranges
@@ -166,6 +166,17 @@ def test_without_check_nothing_is_compared(laboratory, connection, made_again):
     steps = []
     assert made_again(check=False, progress=lambda *step: steps.append(step)) == (1, ())
     assert {what for what, _ in steps} == {"events"}
+
+
+def test_indexes_are_made_when_all_of_the_log_is_there_also_where_nothing_was_shown_before(laboratory, log, made_again, monkeypatch):
+    """As after a restore."""
+    a_busy_week(laboratory)
+    applied = []
+    finish = bulk_schema.finish
+    monkeypatch.setattr(bulk_schema, "finish", lambda *given: (applied.append(list(steps)), finish(*given)))
+    steps = []
+    made_again(check=False, progress=lambda *step: steps.append(step))
+    assert applied == [[("events", log.head())]]
 
 
 def test_readers_are_not_disturbed_by_a_change_over(laboratory, app_url, made_again):
