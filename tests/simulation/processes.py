@@ -155,7 +155,7 @@ class Poisonous(LogDecoder):
 
     def decode(self, recorded: Recorded) -> Any:
         if recorded.event_id in self._world.poisoned:
-            raise Undecodable("a newer release wrote this")
+            raise Undecodable("its bytes are damaged")
         return super().decode(recorded)
 
 

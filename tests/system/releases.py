@@ -24,8 +24,8 @@ WITHIN = 60.0  # seconds
 
 
 def older_release(folder, *, without):
-    """The packages of the release before this one, without an event type: the newest tag that declares, or else this code."""
-    tag = _previous_tag()
+    """The packages of the release before this one, without an event type: of `previous_tag`, or else of this code."""
+    tag = previous_tag()
     if tag is None:
         for package in PACKAGES:
             shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -37,8 +37,8 @@ def older_release(folder, *, without):
     return folder
 
 
-def _previous_tag():
-    """None without history, and until a release that declares was followed by another commit."""
+def previous_tag():
+    """The newest earlier release whose processes declare what they understand; None where the history holds none."""
     try:
         tags = _git("tag", "--list", "v*", "--sort=-version:refname", "--no-contains", "HEAD").decode().split()
     except (OSError, subprocess.CalledProcessError):

@@ -16,7 +16,7 @@ from infrastructure.supervisor import PROCESSES, Stack
 from projections.worker import dead_letters, rebuild
 from tests.chaos.workload import PICTURES
 from tests.system.conftest import PASSWORD, email, made_account, stack_settings
-from tests.system.releases import Processes, declared, older_release, until
+from tests.system.releases import Processes, declared, older_release, previous_tag, until
 
 NEW = "ImageDescribed"  # the older release does not know it
 KINDS = ("api", "projector", "inference")
@@ -69,7 +69,7 @@ def test_two_releases_share_a_log_and_what_only_one_knows_waits_for_the_other(tm
         technician = Technician(old_api.base_url, address)
         stack.callback(technician.end)
         technician.start()
-        told = [f"older release: {len(list(old.iterdir()))} packages"]
+        told = [f"older release: {previous_tag() or 'this code'} without {NEW}"]
 
         new_api = processes.start("newer api", "api")
         until(lambda: httpx.get(f"{new_api.base_url}/health/live").is_success)
