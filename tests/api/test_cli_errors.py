@@ -93,6 +93,7 @@ COMMANDS = {
     "check": ["rebuild", "--check"],
     "dead letters": ["dead-letters", "list"],
     "retry": ["dead-letters", "retry"],
+    "discard": ["dead-letters", "discard", "1", "--reason", "torn"],
     "create-admin": ["users", "create-admin", "a@example.org"],
     "set-role": ["users", "set-role", "a@example.org", "viewer"],
     "erase": ["users", "erase", "a@example.org", "--yes"],
