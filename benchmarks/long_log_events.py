@@ -1,7 +1,7 @@
 """What happens in a laboratory over years, command by command, for a log that is made at once.
 
-For each image: it is uploaded and accepted, every second one is described, one in fifty is classified by itself, one in twenty is
-deleted. A dataset has 2,000 images, an owner, a share, a sign-in, and a device that comes and goes; every second dataset has a job over
+For each image: it is uploaded and accepted, two people mark what they have looked at, one in fifty is classified by itself, one in twenty
+is deleted. A dataset has 2,000 images, an owner, a share, a sign-in, and a device that comes and goes; every second dataset has a job over
 all its images, and of these jobs one in twenty is deleted. There is a new person for every fifty datasets.
 
 Each stream has a data key of its own, as in the product, but all of them wrap the same secret: a value costs one pass of AES.
@@ -29,7 +29,7 @@ from infrastructure.security.keyed_digest import ClaimDigests
 
 IMAGES: Final = 2000  # of a dataset
 PERSON_EVERY, DELETED_JOB_EVERY = 50, 20  # datasets
-DESCRIBED_EVERY, JUDGED_EVERY, DELETED_EVERY = 2, 50, 20  # images
+JUDGED_EVERY, DELETED_EVERY = 50, 20  # images
 INFERENCE, SCHEDULER = system_actor("inference"), system_actor("scheduler")
 MODEL: Final = {"model_id": UUID(int=8), "model_name": "pbc8", "model_version": 1, "model_sha256": "0" * 64, "threshold": 0.5}
 
@@ -41,7 +41,8 @@ ACCEPTED: Final = (
     '{"at":"%s","by":"%s","width":360,"height":363,"bands":3,"dtype":"uint8","pages":1,"axes":"YXS","pixel_size_um":null,"reader":2,'
     '"warnings":[],"sha256":"%s"}'
 )
-DESCRIBED: Final = '{"at":"%s","by":"%s","analyzed":true}'
+DESCRIBED: Final = '{"at":"%s","by":"%s","analyzed":%s}'
+DESCRIPTIONS: Final = ("true", "false")  # of each image: what `analyzed` becomes
 DELETED: Final = '{"at":"%s","by":"%s","dataset_id":"%s"}'
 
 
@@ -58,7 +59,6 @@ class MadeEvent(NamedTuple):
 
 
 class MadeCommand(NamedTuple):
-    by: UUID
     events: Sequence[MadeEvent]
     claims: Sequence[tuple[str, bytes]] = ()  # of the stream of its first event
 
@@ -140,7 +140,7 @@ class Years:
         if number % 2:
             yield from self._job(place, images, owner, deleted=number % (2 * DELETED_JOB_EVERY) == 1)
         for place_in_set in range(0, IMAGES, DELETED_EVERY):
-            yield self._deleted(images[place_in_set], place, owner, place_in_set)
+            yield self._deleted(images[place_in_set], place, owner)
         state = session.evolve(None, signed_in)
         assert state is not None
         yield self._command(*session.revoke(state, session.Reason.LOGOUT, by=owner, at=at()))
@@ -150,19 +150,19 @@ class Years:
         sealed = self._sealing.key.seal(clear, event_id.bytes + b"filename")
         filename = SEALED + base64.b64encode(sealed).decode()
         uploaded = UPLOADED % (self._time(), owner, place, filename, image.sha256)
-        yield MadeCommand(owner, [MadeEvent(image.id, 1, "ImageUploaded", 1, event_id, uploaded.encode(), self._sealing.wrapped(image.id))])
+        yield MadeCommand([MadeEvent(image.id, 1, "ImageUploaded", 1, event_id, uploaded.encode(), self._sealing.wrapped(image.id))])
         accepted = ACCEPTED % (self._time(), INFERENCE, image.sha256)
-        yield MadeCommand(INFERENCE, [MadeEvent(image.id, 2, "ImageAccepted", 1, self._id(), accepted.encode())])
-        if number % DESCRIBED_EVERY == 0:
-            described = DESCRIBED % (self._time(), owner)
-            yield MadeCommand(owner, [MadeEvent(image.id, 3, "ImageDescribed", 1, self._id(), described.encode())])
+        yield MadeCommand([MadeEvent(image.id, 2, "ImageAccepted", 1, self._id(), accepted.encode())])
+        for version, analyzed in enumerate(DESCRIPTIONS, 3):
+            described = DESCRIBED % (self._time(), owner, analyzed)
+            yield MadeCommand([MadeEvent(image.id, version, "ImageDescribed", 1, self._id(), described.encode())])
         if number % JUDGED_EVERY == 1:
             yield from self._job(place, [image], owner, single=image)
 
-    def _deleted(self, image: PlannedImage, place: UUID, owner: UUID, number: int) -> MadeCommand:
-        version = 4 if number % DESCRIBED_EVERY == 0 else 3
+    def _deleted(self, image: PlannedImage, place: UUID, owner: UUID) -> MadeCommand:
+        version = 3 + len(DESCRIPTIONS)
         deleted = DELETED % (self._time(), owner, place)
-        return MadeCommand(owner, [MadeEvent(image.id, version, "ImageDeleted", 1, self._id(), deleted.encode())])
+        return MadeCommand([MadeEvent(image.id, version, "ImageDeleted", 1, self._id(), deleted.encode())])
 
     def _job(
         self, place: UUID, images: Sequence[PlannedImage], owner: UUID, *, single: PlannedImage | None = None, deleted: bool = False
@@ -199,7 +199,7 @@ class Years:
             stored = self._codec.encode(event)
             wrapped = stored.new_keys[0][1] if stored.new_keys else b""
             made.append(MadeEvent(stored.stream, stored.version, stored.type, stored.schema_version, stored.event_id, stored.data, wrapped))
-        return MadeCommand(events[0].by, made, claims)
+        return MadeCommand(made, claims)
 
     def _time(self) -> str:
         return self._clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
