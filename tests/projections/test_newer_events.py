@@ -14,14 +14,13 @@ from domain.errors import UpgradeNeeded
 from projections import following, read_models
 from projections.batches import FOLD_VERSIONS
 from projections.checkpoints import Checkpoint, FoldsDiffer, Outrun, folds_difference
-from projections.dead_letters import listed
 from projections.digests import digests
 from projections.feed import Feed
 from projections.projector import Projector
 from projections.read_models import PostgresModels
 from projections.scheduler import Glance, ToFinish
 from projections.scheduling import Scheduler
-from projections.worker import LogDecoder, retry
+from projections.worker import LogDecoder, listed, retry
 from tests.given import NOW
 from tests.older_release import at_version, without
 from tests.projections.laboratory import a_busy_week
@@ -44,7 +43,7 @@ def test_all_that_stands_before_an_unknown_event_is_applied_and_the_rest_once_it
                 feed.catch_up()
     assert projector.checkpoint().position == feed.at.position == position - 1
     assert [news.position for news in applied] == [position - 1]
-    assert listed(connection) == []
+    assert listed(connection, log) == []
     while feed.catch_up():
         pass
     assert projector.checkpoint().position == log.head()
@@ -111,7 +110,7 @@ def test_a_retry_of_dead_letters_waits_for_the_upgrade_too(laboratory, log, proj
     damage(owner_url, log.head() - 1, topic)
     with without("ImageAccepted"), pytest.raises(UpgradeNeeded):
         retry(projector, PostgresModels(connection), log)
-    assert [letter.type for letter in listed(connection)] == ["ModelVersionAdded"]
+    assert [letter.type for letter in listed(connection, log)] == ["ModelVersionAdded"]
     assert retry(projector, PostgresModels(connection), log).left == 0
 
 
@@ -206,7 +205,7 @@ def test_read_models_of_a_newer_release_are_left_alone_until_the_process_is_upgr
         with pytest.raises(FoldsDiffer, match=r"users \(version 2 there, version 1 here\): upgrade this process"):
             feed.refresh()
     assert connection.execute("select count(*) from users").fetchone() == (1,)
-    assert listed(connection) == []
+    assert listed(connection, log) == []
 
 
 def test_read_models_that_are_made_anew_are_those_of_the_release_that_made_them(laboratory, log, owner_url):
