@@ -18,7 +18,7 @@ from infrastructure.postgres.schema import this_release
 
 log = structlog.get_logger()
 
-BEAT_SECONDS: Final = 10.0  # a process counts as running for 30 s after it was last seen (migration 0018)
+BEAT_SECONDS: Final = 10.0  # a process counts as running for 30 s after it was last seen (migration 0017)
 LEAST_SECONDS: Final = 1.0  # between two declarations: what comes sooner is not written
 PAUSE_SHOWN_SECONDS: Final = 60.0  # after the reason for a pause was last met
 END_SECONDS: Final = 2.5  # that a declaration under way may take to end

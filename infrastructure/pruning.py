@@ -1,4 +1,4 @@
-"""Rows beside the log that nobody needs any more: ids of old commands, refresh tokens of ended sessions (migration 0024)."""
+"""Rows beside the log that nobody needs any more: ids of old commands, refresh tokens of ended sessions (migration 0019)."""
 
 import time
 from collections.abc import Callable

@@ -57,7 +57,7 @@ TOUCHING = f"""select {EVENT_COLUMNS} from (
     select {EVENT_COLUMNS} from es.events where notification_id = any(%(at)s) and notification_id > %(after)s
   ) found order by notification_id limit %(most)s"""  # noqa: S608 - constants
 
-# The condition is that of the index in migration 0027.
+# The condition is that of the index in migration 0020.
 DISCARDED = "select state from es.events where topic = 'DeadLetterDiscarded' order by notification_id"
 
 # The condition is that of the index in migration 0008.

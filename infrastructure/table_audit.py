@@ -23,7 +23,7 @@ UNKNOWN_STREAMS: Final = """select s.stream from es.streams s where not exists (
     select from es.event_at(s.first) e where e.originator_id = s.stream and e.originator_version = 1) or not exists (
     select from es.event_at(s.newest) e where e.originator_id = s.stream and e.originator_version = s.version) limit 1"""
 COMMANDS: Final = "select id, position, subject from es.commands where id = any(%s)"
-MAY_BE_FORGOTTEN: Final = "select clock_timestamp() - interval '1 day'"  # the shorter of the times in migration 0024
+MAY_BE_FORGOTTEN: Final = "select clock_timestamp() - interval '1 day'"  # the shorter of the times in migration 0019
 KEYS: Final = "select owner from es.secrets where kind = 'key' and owner = any(%s)"
 COUNTED: Final = "select count(*) from es.commands where position <= %s"
 UNKNOWN: Final = """select c.id from es.commands c where position <= %s and not exists (
