@@ -60,7 +60,9 @@ def test_a_check_names_the_tables_that_differ_and_changes_nothing(laboratory, co
     laboratory.follow()
     first_wrong = connection.execute("select id from images where analyzed order by id limit 1").fetchone()
     connection.execute("update images set filename = 'wrong' where analyzed")
-    missing = connection.execute("delete from results where id = (select min(id::text)::uuid from results where not hidden) returning id").fetchone()
+    missing = connection.execute(
+        "delete from results where id = (select min(id::text)::uuid from results where not hidden) returning id"
+    ).fetchone()
     wrong = digests(connection)
     found = {one.table: one.key for one in made_again(check=True).differing}
     assert found == {"images": first_wrong, "results": missing, "tallies": found["tallies"]}
