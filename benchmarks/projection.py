@@ -64,7 +64,7 @@ def rebuilt(server: Postgres, log: EventLog, until: int) -> float:
     with read_models_of_its_own(server) as (owner, schema):
         began = time.perf_counter()
         left_out = bulk_schema.prepare(owner, schema)
-        projector = projector_over(server.owner_url, log, schema=schema)
+        projector = projector_over(server.owner_url, log, schema=schema, alone=True)
         with seldom_collected():
             rebuilding.replay(projector, log, until)
         projector.close()

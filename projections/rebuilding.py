@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import psycopg
@@ -12,13 +13,14 @@ from psycopg.sql import SQL, Identifier
 from application.ports import Log
 from domain.errors import Conflict
 from projections import bulk_schema
-from projections.checkpoints import Checkpoint
+from projections.checkpoints import Checkpoint, Outrun
 from projections.digests import LIVE, TABLES_COMPARED, Compared, Key, Range, digest_at, first_difference, ranges
 from projections.projector import Projector
 
 NEXT, OLD = "read_next", "read_old"
 LOCK = 0x72656275696C64  # one rebuild at a time
 BATCH = 4000  # events: a row that changes often is written once
+TRIES: Final = 2  # of one batch
 SALT_BYTES: Final = 32
 LOOKS: Final = 20  # at a difference, before it counts as one while the projector still has something to do
 LOOK_AGAIN_SECONDS: Final = 0.5
@@ -119,8 +121,20 @@ class _Making:
 
 
 def replay(projector: Projector, log: Log, until: int, progress: Callable[[int], None] = lambda _: None) -> None:
-    """While one batch is written the next one is read."""
-    at = projector.checkpoint().position
+    """Raises Outrun where another process moves the checkpoint too."""
+    at, tries = projector.checkpoint().position, 0
+    while at < until:
+        before, tries = at, tries + 1
+        if tries > TRIES:
+            raise Outrun
+        with suppress(Outrun):  # a batch that was to be written behind was not: it is applied again
+            _replay_from(at, projector, log, until, progress)
+        at = projector.checkpoint().position
+        tries = 0 if at > before else tries
+
+
+def _replay_from(at: int, projector: Projector, log: Log, until: int, progress: Callable[[int], None]) -> None:
+    """While one batch is folded the next one is read."""
     with ThreadPoolExecutor(1, thread_name_prefix="reading ahead") as ahead:
         coming = ahead.submit(log.read, at, min(BATCH, until - at)) if at < until else None
         while coming is not None:

@@ -47,6 +47,7 @@ from projections.dead_letters import DeadLetter, Retried
 from projections.digests import LIVE
 from projections.feed import Feed
 from projections.following import Follower
+from projections.kept_rows import KeptRows
 from projections.notifier import Notifier
 from projections.open_work import PostgresWork
 from projections.projector import Projector
@@ -55,6 +56,7 @@ from projections.rebuilding import Rebuilt
 from projections.scheduler import Outgoing
 from projections.scheduling import Scheduler
 from projections.tables import Happened
+from projections.write_behind import WriteBehind
 
 logger = structlog.get_logger()
 
@@ -80,13 +82,14 @@ class LogDecoder:
         self._log.codec.forget(subject)
 
 
-def projector_over(url: str, log: EventLog, *, schema: str = LIVE) -> Projector:
-    return Projector(
-        lambda: PostgresModels(read_models.connect(url, schema=schema, by=Attentive)),
-        LogDecoder(log),
-        discarded=log.discarded,
-        fatal=(WrongRootKey,),
-    )
+def projector_over(url: str, log: EventLog, schema: str = LIVE, *, alone: bool = False) -> Projector:
+    """Over the read models in `schema`. `alone`: nobody else reads or writes them, so they may be a batch behind."""
+
+    def models() -> ReadModels:
+        found = PostgresModels(read_models.connect(url, schema=schema, by=Attentive))
+        return KeptRows(WriteBehind(found) if alone else found)
+
+    return Projector(models, LogDecoder(log), discarded=log.discarded, fatal=(WrongRootKey,))
 
 
 # ---- the process -------------------------------------------------------------------------------------------------------------------
@@ -199,9 +202,8 @@ def rebuild(given: Settings, *, check: bool, progress: rebuilding.Progress = lam
     """Make the read models anew from the log; with `check` only compare them with the live ones. Raises AlreadyRebuilding."""
     url = given.postgres_owner_url or given.postgres_url
     with opened(given) as log, psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as owner, seldom_collected():
-        return rebuilding.rebuild(
-            owner, projector_over=lambda schema: projector_over(url, log, schema=schema), log=log, check=check, progress=progress
-        )
+        over = partial(projector_over, url, log, alone=True)
+        return rebuilding.rebuild(owner, projector_over=over, log=log, check=check, progress=progress)
 
 
 def rebuild_if_folds_differ(given: Settings, *, beginning: Callable[[str], object] = lambda _: None) -> bool:
