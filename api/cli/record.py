@@ -117,6 +117,8 @@ def list_dead_letters(data: Path | None) -> None:
 
     found = letters(running(data))
     shown = Table("position", "stream", "type", "reason", "parked", "since (UTC)", box=None)
+    for column in shown.columns[:3]:
+        column.no_wrap = True  # the reason is the long one
     for one in found:
         shown.add_row(str(one.position), str(one.stream), one.type, one.reason, str(one.parked), f"{one.at:%Y-%m-%d %H:%M:%S}")
     out.print(shown if found else "There are none.")

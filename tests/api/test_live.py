@@ -443,9 +443,12 @@ def written_by_a_newer_release(owner_url, stream):
     """While the block runs, the stream has one more event, of a type that nobody knows here."""
     with psycopg.connect(owner_url, autocommit=True, options="-c session_replication_role=replica") as owner:
         owner.execute(
-            """insert into es.events select 1000000000, originator_id, originator_version + 1, 'UserLocked', 1, '{}', '{}',
+            """insert into es.events select 1000000, originator_id, originator_version + 1, 'UserLocked', 1, '{}', '{}',
             gen_random_uuid(), now(), '' from es.events where originator_id = %s order by originator_version desc limit 1""",
             (stream,),
         )
+        (newest,) = owner.execute("select newest from es.streams where stream = %s", (stream,)).fetchone()
+        owner.execute("update es.streams set newest = 1000000, version = version + 1 where stream = %s", (stream,))
         yield
-        owner.execute("delete from es.events where notification_id = 1000000000")
+        owner.execute("update es.streams set newest = %s, version = version - 1 where stream = %s", (newest, stream))
+        owner.execute("delete from es.events where notification_id = 1000000")
