@@ -15,7 +15,6 @@ def seldom_collected() -> Iterator[None]:
     Events and rows hold no cycles and go when their batch goes. Looking for cycles among them took a third of the time of folding.
     """
     usual = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(SELDOM, *usual[1:])
     try:
