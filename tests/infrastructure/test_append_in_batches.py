@@ -81,7 +81,7 @@ def log(app_url):
     writer.close()
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plans=st.lists(asked, min_size=1, max_size=8))
 def test_a_batch_is_answered_like_its_commands_one_by_one(plans, log):
     together, apart = uuid4(), uuid4()
