@@ -118,6 +118,7 @@ class Follower:
         await self._on_thread(self._feed.refresh)
         left_at, since, patience, interval = -1, 0.0, 0.0, LookInterval(TICK, LONGEST_TICK)
         while True:
+            self._woken.clear()  # before the look: what comes during it ends the next rest
             head = await self._on_thread(self._store.head)
             position, now = await self._position(head), time.monotonic()
             if position != left_at or head > position:
@@ -136,7 +137,6 @@ class Follower:
 
     async def _rest(self, interval: LookInterval) -> None:
         """A wake-up ends a long rest, and no short one: in the ordinary case Kafka delivers meanwhile."""
-        self._woken.clear()
         await asyncio.sleep(TICK)
         if (rest := interval.take() - TICK) > 0:
             with suppress(TimeoutError):

@@ -247,6 +247,23 @@ async def test_a_wake_up_ends_a_long_rest(quick, follows, monkeypatch):
     await bench.applied(2)
 
 
+async def test_a_wake_up_that_comes_while_the_head_is_read_is_not_lost(quick, follows, monkeypatch):
+    monkeypatch.setattr(following, "LookInterval", LongInterval)
+    bench = Bench(0, owner=None)
+    loop, head = asyncio.get_running_loop(), bench.store.head
+
+    def appended_meanwhile():
+        before = head()
+        if bench.store.looks == 1:
+            bench.store.newest = 2
+            loop.call_soon_threadsafe(bench.follower.wake)
+        return before
+
+    monkeypatch.setattr(bench.store, "head", appended_meanwhile)
+    follows(bench)
+    await bench.applied(2)
+
+
 async def test_at_the_end_the_batch_under_way_is_ended_and_no_other_begun(quick):
     bench = Bench(4)
     await bench.deliver(1, 2)
