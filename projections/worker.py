@@ -241,7 +241,7 @@ def listed(connection: psycopg.Connection, log: EventLog) -> list[DeadLetter]:
 
 
 def retry_dead_letters(given: Settings, position: int | None) -> Retried:
-    """Apply a dead letter, or all, again. Harmless to repeat."""
+    """Apply a dead letter, or all, again. Harmless to repeat. Raises FoldsDiffer, CheckpointUnfit."""
     with opened(given) as log, read_models.connect(given.postgres_url) as connection:
         projector = projector_over(given.postgres_url, log)
         try:
@@ -253,7 +253,7 @@ def retry_dead_letters(given: Settings, position: int | None) -> Retried:
 def discard_dead_letter(given: Settings, position: int, *, reason: str, command: Command) -> Retried:
     """Record that a dead letter is given up, and apply what waits behind it. Harmless to repeat.
 
-    Raises NotFound, Invalid, AlreadyRebuilding.
+    Raises NotFound, Invalid, AlreadyRebuilding, and before anything is recorded FoldsDiffer and CheckpointUnfit.
     """
     with opened(given) as log, read_models.connect(given.postgres_url) as connection:
         projector = projector_over(given.postgres_url, log)
@@ -269,6 +269,7 @@ def discard(
     """`connection` is one to the projector's read models. A rebuild would pass the event over in a log that shows it at its beginning."""
     models = PostgresModels(connection)
     with rebuilding.alone(connection):
+        models.target()
         record_discard(connection, log, position, reason=reason, command=command)
         return retry(projector, models, log, position)
 

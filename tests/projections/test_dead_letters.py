@@ -11,6 +11,7 @@ from domain.errors import Invalid, NotFound
 from infrastructure.table_audit import TableAudit
 from projections import read_models, rebuilding
 from projections.batches import Behind
+from projections.checkpoints import FoldsDiffer
 from projections.dead_letters import waiting
 from projections.digests import digests
 from projections.projector import Projector
@@ -184,6 +185,15 @@ def test_nothing_is_given_up_while_a_rebuild_is_under_way(sick, log, owner_url, 
     with psycopg.connect(owner_url, autocommit=True) as owner, rebuilding.alone(owner), pytest.raises(AlreadyRebuilding):
         give_up(sick[1])
     assert log.head() == head
+
+
+def test_nothing_is_given_up_over_read_models_of_another_release(sick, log, owner_url, connection, give_up):
+    head = log.head()
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("update read.folds set version = 2 where name = 'users'")
+    with pytest.raises(FoldsDiffer):
+        give_up(sick[1])
+    assert (log.head(), counted(connection, "dead_letters")) == (head, 1)
 
 
 def test_the_projector_that_runs_meanwhile_goes_on(sick, laboratory, log, app_url, connection, give_up):
