@@ -14,7 +14,7 @@ from application.tasks import Kind
 from domain.classification import Phase, PlannedImage
 from domain.errors import Unavailable
 from projections.batches import FOLD_VERSIONS, TABLES, Behind, Changes, Letter, Target
-from projections.checkpoints import Checkpoint, CheckpointUnfit, FoldsDiffer, NotInLog, Outrun, folds_difference
+from projections.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun, folds_difference
 from projections.scheduler import Chunk, Covered, Found, Glance, OpenJob, Outgoing, Release, ToFinish, ToPlan, Worker
 from projections.tables import Key, Row, Table
 
@@ -101,7 +101,7 @@ class MemoryModels:
         if not self._database.folds and there.at.position == 0:
             self._database.folds = dict(FOLD_VERSIONS)
         elif (difference := folds_difference(FOLD_VERSIONS, self._database.folds)) is not None:
-            raise FoldsDiffer(difference)
+            raise difference
         return there
 
     def _in_log(self, at: Checkpoint) -> bool:

@@ -207,15 +207,18 @@ def rebuild(given: Settings, *, check: bool, progress: rebuilding.Progress = lam
 
 
 def rebuild_if_folds_differ(given: Settings, *, beginning: Callable[[str], object] = lambda _: None) -> bool:
-    """Make the read models anew, beside the live ones, where another release folded them by other rules; whether that was done.
+    """Make the read models anew, beside the live ones, where an older release folded them by other rules; whether that was done.
 
-    `beginning` gets the reason first. Raises UpgradeNeeded where a newer release wrote events: then they stay as they are.
+    `beginning` gets the reason first. They stay as they are where a newer release wrote events, which raises UpgradeNeeded, or folded
+    them, which raises FoldsDiffer: this one may have been started again in the middle of an upgrade.
     """
     with closing(PostgresModels(read_models.connect(given.postgres_owner_url or given.postgres_url))) as models:
         try:
             models.target()
         except FoldsDiffer as difference:
-            beginning(str(difference))
+            if difference.is_newer:
+                raise
+            beginning(difference.reason)
         except CheckpointUnfit:
             return False  # `/health/ready` says so, and what to do
         else:

@@ -9,7 +9,7 @@ from application.look_interval import LookInterval
 from application.ports import Rejected
 from domain.errors import Unavailable
 from projections import following
-from projections.checkpoints import Checkpoint, CheckpointUnfit
+from projections.checkpoints import Checkpoint, CheckpointUnfit, FoldsDiffer
 from projections.feed import Feed
 from projections.following import Follower
 from tests.projections.test_feed import Models, Store, linked
@@ -190,6 +190,24 @@ async def test_nothing_is_projected_while_the_read_models_do_not_fit_the_log(qui
     bench.models.apply = apply_once_it_fits
     await bench.deliver(1, 2)
     assert bench.models.applied == [1, 2]
+
+
+async def test_read_models_of_another_log_wait_for_no_upgrade(quick, monkeypatch):
+    monkeypatch.setattr(following, "PAUSE", 0.01)
+    bench, reasons = Bench(2), []
+    bench.follower._pausing = reasons.append
+    errors = iter([CheckpointUnfit(7), FoldsDiffer("by other versions", is_newer=True)])
+    apply = bench.models.apply
+
+    def apply_in_the_end(batch, to):
+        for error in errors:
+            raise error
+        return apply(batch, to)
+
+    bench.models.apply = apply_in_the_end
+    await bench.deliver(1, 2)
+    assert bench.models.applied == [1, 2]
+    assert reasons == ["by other versions: upgrade this process"]
 
 
 async def test_a_database_that_is_away_is_waited_for(quick):

@@ -206,12 +206,15 @@ def test_read_models_are_written_by_the_fold_versions_that_made_them_alone(ours,
     assert (difference is None) == (ours == stored)
     if difference is not None:
         newer = any(stored.get(name, 0) > ours.get(name, 0) for name in stored)
-        assert difference.endswith("upgrade this process" if newer else "makes them anew beside the live ones")
+        assert difference.is_newer == newer
+        assert str(difference).endswith("upgrade this process" if newer else "makes them anew beside the live ones")
+        assert difference.reason in str(difference)
+        assert not any(remedy in difference.reason for remedy in ("upgrade", "migrate"))
 
 
 def test_the_difference_names_tables_and_versions():
-    assert "images (version 1 there, version 2 here), tags (none there, version 1 here)" in (
-        folds_difference({"users": 1, "images": 2, "tags": 1}, {"users": 1, "images": 1}) or ""
+    assert "images (version 1 there, version 2 here), tags (none there, version 1 here)" in str(
+        folds_difference({"users": 1, "images": 2, "tags": 1}, {"users": 1, "images": 1})
     )
 
 
