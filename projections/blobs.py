@@ -37,7 +37,5 @@ def in_use(connection: psycopg.Connection, names: Iterable[str]) -> InUse:
         if row is None or not row[0]:
             raise Unavailable("The read models are more than a day behind the log; nothing is swept now")
         asked = {"names": list(names)}
-        referred, discarded, waiting = (
-            {name for (name,) in connection.execute(query, asked)} for query in (REFERRED, DISCARDED, WAITING)
-        )
+        referred, discarded, waiting = ({name for (name,) in connection.execute(query, asked)} for query in (REFERRED, DISCARDED, WAITING))
         return InUse(referred | discarded, waiting)

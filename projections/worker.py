@@ -16,7 +16,7 @@ from application.ports import Command, Recorded
 from application.sweeping import sweep_orphans
 from application.tasks import GIVEN_OUT
 from domain import dead_letter
-from domain.errors import NotFound
+from domain.errors import NotFound, Unavailable
 from domain.events import Event
 from infrastructure.capabilities import capabilities_of
 from infrastructure.codec import Undecodable
@@ -37,7 +37,7 @@ from infrastructure.recorder import encoded_from
 from infrastructure.security.key_ring import NO_KEYS
 from infrastructure.security.process_keys import process_keys
 from infrastructure.settings import Settings
-from projections import batches, read_models, rebuilding
+from projections import activity, batches, read_models, rebuilding
 from projections import dead_letters as letters
 from projections.aside import Aside
 from projections.batches import Applied, ReadModels
@@ -62,6 +62,7 @@ logger = structlog.get_logger()
 
 GROUP = "bioscope-projector"
 FAREWELL = 0.75  # seconds that what goes on aside may take to end
+PATIENT = "-c statement_timeout=30s"
 ADD = """insert into ops.counters (name, label, value) select %s, unnest(%s::text[]), unnest(%s::bigint[])
   on conflict (name, label) do update set value = counters.value + excluded.value returning 1"""
 
@@ -225,6 +226,16 @@ def rebuild_if_folds_differ(given: Settings, *, beginning: Callable[[str], objec
             return False
     rebuild(given, check=False)
     return True
+
+
+def positions_about(given: Settings, about: UUID) -> list[int]:
+    """The positions of all events that touch a thing, whoever may see them. Raises Unavailable."""
+    asked = activity.EVERYTHING | {"about": about, "position": 0, "most": None}
+    try:
+        with read_models.connect(given.postgres_url, options=PATIENT) as connection:
+            return [position for (position,) in connection.execute(activity.ABOUT, asked)]
+    except psycopg.OperationalError:
+        raise Unavailable("The database is away; try again", retry_after=2) from None
 
 
 def dead_letters(given: Settings) -> list[DeadLetter]:

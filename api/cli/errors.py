@@ -43,9 +43,17 @@ def operator_error(error: Exception) -> OperatorError | None:
     match error:
         case AlreadyRunning():
             return OperatorError(str(error), TAKEN)
-        case CannotStart() | NoBackup() | SchemaBehind() | SchemaAhead() | Refused() | Unsandboxed() | UnusableEnvironment():
-            return OperatorError(str(error), FAILED)
-        case FoldsDiffer() | CheckpointUnfit():
+        case (
+            CannotStart()
+            | NoBackup()
+            | SchemaBehind()
+            | SchemaAhead()
+            | Refused()
+            | Unsandboxed()
+            | UnusableEnvironment()
+            | FoldsDiffer()
+            | CheckpointUnfit()
+        ):
             return OperatorError(str(error), FAILED)
         case WrongSetting() | WrongRootKey() | DatabaseRefused():
             return OperatorError(str(error), WRONG_USE)
