@@ -11,6 +11,8 @@ from uuid import UUID, uuid4, uuid5
 
 import msgspec
 from litestar import Request, Response
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
 from litestar.params import QueryParameter
 
 from api.peers import peer_of
@@ -29,7 +31,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 PageSize = Annotated[int, QueryParameter(ge=1, le=PAGE_MOST)]
-AUDIT = "/api/audit/"  # where `as_of` is understood
 VISIBLE_WITHIN = 2.0  # seconds that an answer waits for its own effect
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
 ETAG = re.compile(r'"(\d{1,9})"')
@@ -122,15 +123,9 @@ class Call:
 
     # ---- queries ----
     async def read(self, query: Callable[Concatenate[Reads, Actor, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Ask a query with this actor's eyes; not before the read models have reached `?min_position=`. Raises AsOfNotAvailable."""
-        self._require_now()
+        """Ask a query with this actor's eyes; not before the read models have reached `?min_position=`."""
         await self._until_asked()
         return await query(self.services.reads, self.actor, *args, **kwargs)
-
-    def _require_now(self) -> None:
-        """An `as_of` that was passed over would give what is there now for what was there then."""
-        if "as_of" in self.request.query_params and not self.path.startswith(AUDIT):
-            raise AsOfNotAvailable
 
     async def _until_asked(self) -> None:
         wanted = self.request.query_params.get("min_position")
@@ -176,6 +171,12 @@ class Named(msgspec.Struct, frozen=True):
 
     id: UUID
     name: str
+
+
+def require_now(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """An `as_of` that was passed over would give what is there now for what was there then. Raises AsOfNotAvailable."""
+    if "as_of" in connection.query_params and "as_of" not in handler.parsed_fn_signature.parameters:
+        raise AsOfNotAvailable
 
 
 def now() -> datetime:

@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
-from uuid import UUID
 
-import psycopg
 import structlog
 
 from application.attempts import Attempts, Rates
@@ -47,7 +45,6 @@ log = structlog.get_logger()
 
 REPORTED_MOST: Final = 100  # discrepancies in the log of a process, each time
 LOOK_EVERY: Final = 5.0  # seconds between two looks at how the system stands, for the figures
-ABOUT: Final = "select position from read.activity where subjects @> array[%s::uuid] order by position"
 
 
 def blobs(settings: Settings) -> Blobs:
@@ -67,15 +64,6 @@ def refresh_tokens(settings: Settings, keys: Keys | None = None) -> PostgresRefr
         idle_seconds=settings.refresh_idle_ttl,
         absolute_seconds=settings.refresh_absolute_ttl,
     )
-
-
-def positions_about(settings: Settings, about: UUID) -> list[int]:
-    """The positions of all events that touch a thing, whoever may see it. Raises Unavailable."""
-    try:
-        with psycopg.connect(settings.postgres_url, autocommit=True, connect_timeout=3, options="-c statement_timeout=30s") as connection:
-            return [position for (position,) in connection.execute(ABOUT, (about,))]
-    except psycopg.OperationalError:
-        raise Unavailable("The database is away; try again", retry_after=2) from None
 
 
 def verified(settings: Settings, log: EventLog) -> Verified:

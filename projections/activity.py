@@ -165,6 +165,7 @@ MERGED = """with asked as (select %(datasets)s::uuid[] as datasets), head as (se
   select coalesce((select json_agg(a order by a.position) from page join activity a using (position)), '[]') as items,
     horizon.position as reached, horizon.position < head.position as more, visited from horizon, head"""
 # What touches a dataset and what touches anything else is found by different indexes; "materialized" keeps the planner to the second one.
+# That an event of a dataset was given up belongs to no dataset, and names its stream last, as what concerns an account does.
 MAY_KNOW = "(v.dataset is not null or %(subject)s = %(administrators)s or %(reader)s = any(a.subjects))"
 ABOUT = f"""with is_dataset as (select exists (select from datasets d where d.id = %(about)s::uuid) as yes),
   of_dataset as (
@@ -173,11 +174,18 @@ ABOUT = f"""with is_dataset as (select exists (select from datasets d where d.id
       and a.position > %(position)s and {MAY_KNOW}
     order by a.position limit %(most)s
   ),
+  given_up as (
+    select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
+    where (select yes from is_dataset) and a.subjects[cardinality(a.subjects)] = %(about)s::uuid and a.dataset is null
+      and a.type = '{DeadLetterDiscarded.__name__}' and a.position > %(position)s and {MAY_KNOW}
+  ),
   of_another as materialized (
     select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
     where not (select yes from is_dataset) and a.subjects @> array[%(about)s::uuid] and a.position > %(position)s and {MAY_KNOW}
   )
-  select position from (select position from of_dataset union all select position from of_another) found
+  select position from (
+    select position from of_dataset union all select position from given_up union all select position from of_another
+  ) found
   order by position limit %(most)s"""  # noqa: S608 - constants
 UPLOADS = f"""select a.position, a.stream from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
   where a.dataset = %(about)s::uuid and a.type = '{ImageUploaded.__name__}' and a.position > %(position)s and a.position <= %(until)s
@@ -192,6 +200,10 @@ JUDGEMENTS = f"""with found as materialized (
 INCOMPLETE = """select position, (select count(*) from dead_letters l where l.position <= %(until)s)
     + (select count(*) from parked p where p.position <= %(until)s) as waiting
   from checkpoint where projection = 'main'"""
+
+
+EVERYTHING: dict[str, object] = {"subject": ADMINISTRATORS, "reader": ADMINISTRATORS, "administrators": ADMINISTRATORS}
+"""For whom `ABOUT` is asked where nobody signed in: an operator may know of all events."""
 
 
 class Upload(msgspec.Struct, frozen=True):

@@ -16,13 +16,18 @@ REFERRED = """select i.sha256 from images i left join datasets d on d.id = i.dat
     where not i.deleted and d.deleted is not true and i.sha256 = any(%(names)s)
   union
   select one ->> 'sha256' from models m, jsonb_array_elements(m.versions) one where one ->> 'sha256' = any(%(names)s)"""
+# No read model shows what was given up, but commands fold the log and may still use its file.
+DISCARDED = """select distinct match[1] from es.events d,
+    es.event_at((convert_from(d.state, 'UTF8')::json ->> 'position')::bigint) e,
+    regexp_matches(encode(e.state, 'escape'), '[0-9a-f]{64}', 'g') match
+  where d.topic = 'DeadLetterDiscarded' and match[1] = any(%(names)s)"""
 WAITING = """select distinct match[1] from (select position from dead_letters union select position from parked) w,
     es.event_at(w.position) e, regexp_matches(encode(e.state, 'escape'), '[0-9a-f]{64}', 'g') match
   where match[1] = any(%(names)s)"""
 
 
 def in_use(connection: psycopg.Connection, names: Iterable[str]) -> InUse:
-    """Those of the sha256s that an image refers to, or any version of a model, or an event that could not be applied. Blocks.
+    """Those of the sha256s that an image refers to, or any version of a model, or an event that was not applied. Blocks.
 
     Raises Unavailable while the read models lag far behind the log: what they do not know then may be in use all the same.
     """
@@ -32,5 +37,5 @@ def in_use(connection: psycopg.Connection, names: Iterable[str]) -> InUse:
         if row is None or not row[0]:
             raise Unavailable("The read models are more than a day behind the log; nothing is swept now")
         asked = {"names": list(names)}
-        referred, waiting = ({name for (name,) in connection.execute(query, asked)} for query in (REFERRED, WAITING))
-        return InUse(referred, waiting)
+        referred, discarded, waiting = ({name for (name,) in connection.execute(query, asked)} for query in (REFERRED, DISCARDED, WAITING))
+        return InUse(referred | discarded, waiting)

@@ -54,7 +54,7 @@ class Follower:
 
     `authenticated` makes an event of a record, and raises Rejected for what our relay did not write. `owns`: whether the topic is ours;
     None while there is no Kafka to own anything of. `count` adds numbers to the counters of a name, by label, for others to see.
-    `pausing` gets the reason, now and then, while this process must leave the log to others: nothing is lost meanwhile.
+    `pausing` gets the reason, now and then, while this process must leave the log to another release: nothing is lost meanwhile.
     """
 
     def __init__(
@@ -118,6 +118,7 @@ class Follower:
         await self._on_thread(self._feed.refresh)
         left_at, since, patience, interval = -1, 0.0, 0.0, LookInterval(TICK, LONGEST_TICK)
         while True:
+            self._woken.clear()  # before the look: what comes during it ends the next rest
             head = await self._on_thread(self._store.head)
             position, now = await self._position(head), time.monotonic()
             if position != left_at or head > position:
@@ -136,7 +137,6 @@ class Follower:
 
     async def _rest(self, interval: LookInterval) -> None:
         """A wake-up ends a long rest, and no short one: in the ordinary case Kafka delivers meanwhile."""
-        self._woken.clear()
         await asyncio.sleep(TICK)
         if (rest := interval.take() - TICK) > 0:
             with suppress(TimeoutError):
@@ -174,7 +174,7 @@ class Follower:
                 done = await asyncio.get_running_loop().run_in_executor(self._thread, step)
             except (UpgradeNeeded, FoldsDiffer, CheckpointUnfit) as error:
                 self.waits = True
-                self._pause(str(error))
+                self._pause(error)
                 await asyncio.sleep(PAUSE)
             except AWAY as error:
                 self.waits = True
@@ -184,11 +184,13 @@ class Follower:
                 self.waits, self._paused_for = False, ""
                 return done
 
-    def _pause(self, reason: str) -> None:
+    def _pause(self, error: Exception) -> None:
+        reason = str(error)
         if reason != self._paused_for:
             log.critical("nothing more is projected by this process", reason=reason)
         self._paused_for = reason
-        self._pausing(reason)
+        if not isinstance(error, CheckpointUnfit):  # no upgrade helps, and `/health/ready` shows it
+            self._pausing(reason)
 
     async def _count_now_and_then(self) -> None:
         if time.monotonic() >= self._count_due and self._numbers() != self._counted:

@@ -14,7 +14,7 @@ from application.tasks import Kind
 from domain.classification import Phase, PlannedImage
 from domain.errors import Unavailable
 from projections.batches import FOLD_VERSIONS, TABLES, Behind, Changes, Letter, Target
-from projections.checkpoints import Checkpoint, CheckpointUnfit, FoldsDiffer, NotInLog, Outrun, folds_difference
+from projections.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun, folds_difference
 from projections.scheduler import Chunk, Covered, Found, Glance, OpenJob, Outgoing, Release, ToFinish, ToPlan, Worker
 from projections.tables import Key, Row, Table
 
@@ -101,7 +101,7 @@ class MemoryModels:
         if not self._database.folds and there.at.position == 0:
             self._database.folds = dict(FOLD_VERSIONS)
         elif (difference := folds_difference(FOLD_VERSIONS, self._database.folds)) is not None:
-            raise FoldsDiffer(difference)
+            raise difference
         return there
 
     def _in_log(self, at: Checkpoint) -> bool:
@@ -270,8 +270,10 @@ class MemoryWork:
         return chunks
 
 
-def in_use(database: MemoryDatabase, names: Iterable[str], *, read: Callable[[int, int], Sequence[Recorded]]) -> InUse:
-    """Behaves like `projections.blobs.in_use`; `read(after, limit)` reads the log."""
+def in_use(
+    database: MemoryDatabase, names: Iterable[str], *, read: Callable[[int, int], Sequence[Recorded]], discarded: Iterable[int] = ()
+) -> InUse:
+    """Behaves like `projections.blobs.in_use`; `read(after, limit)` reads the log, in which the events at `discarded` were given up."""
     asked = set(names)
     oldest = database.clock() - LAG_MOST
     if any(event.recorded_at is None or event.recorded_at <= oldest for event in read(database.target.at.position, 1)):
@@ -279,8 +281,12 @@ def in_use(database: MemoryDatabase, names: Iterable[str], *, read: Callable[[in
     gone = {dataset.id for dataset in database.tables["datasets"].values() if dataset.deleted}
     images = {image.sha256 for image in database.tables["images"].values() if not image.deleted and image.dataset_id not in gone}
     models = {version.sha256 for model in database.tables["models"].values() for version in model.versions}
-    waiting = [event.data for position in {*database.letters, *database.parked} for event in read(position - 1, 1)]
-    return InUse((images | models) & asked, {name for name in asked if any(name.encode() in data for data in waiting)})
+
+    def named(positions: Iterable[int]) -> set[str]:
+        events = [event.data for position in positions for event in read(position - 1, 1)]
+        return {name for name in asked if any(name.encode() in data for data in events)}
+
+    return InUse((images | models) & asked | named(discarded), named({*database.letters, *database.parked}))
 
 
 def _open_job(row: Any, waiting: Sequence[Chunk]) -> OpenJob:

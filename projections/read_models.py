@@ -11,7 +11,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from projections.batches import FOLD_VERSIONS, TABLES, Behind, Changes, Target
-from projections.checkpoints import Checkpoint, CheckpointUnfit, FoldsDiffer, NotInLog, Outrun, folds_difference
+from projections.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun, folds_difference
 from projections.tables import Key, Row, Table, Written
 
 NAME = "bioscope projector"
@@ -148,7 +148,7 @@ class PostgresModels:
         if not folds and row[0] == 0:
             self._connection.execute(BEGIN_FOLDS, (list(FOLD_VERSIONS), list(FOLD_VERSIONS.values())))
         elif (difference := folds_difference(FOLD_VERSIONS, folds)) is not None:
-            raise FoldsDiffer(difference)
+            raise difference
         return Target(Checkpoint(*at), generation)
 
 

@@ -175,12 +175,14 @@ class Scheduler:
         images = self._work.images_of([chunk.id for _, chunk, _ in chunks])
         deleted = self._work.deleted([one.id for planned in images.values() for one in planned])
         tasks: list[Outgoing] = []
+        gone: list[tuple[UUID, int]] = []
         for job, chunk, attempt in chunks:
             covered = images.get(chunk.id, ())
             if not all(one.id in deleted for one in covered):
                 tasks.append(classify(job, chunk, attempt=attempt))
             elif covered:
-                self._fail_chunk(job.id, chunk.number, reason=GONE, detail="The image was deleted before its turn.")
+                gone.append((job.id, chunk.number))
+        _each(gone, lambda one: self._fail_chunk(*one, reason=GONE, detail="The image was deleted before its turn."))
         return tasks
 
     # ---- giving up ----

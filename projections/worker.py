@@ -16,7 +16,7 @@ from application.ports import Command, Recorded
 from application.sweeping import sweep_orphans
 from application.tasks import GIVEN_OUT
 from domain import dead_letter
-from domain.errors import NotFound
+from domain.errors import NotFound, Unavailable
 from domain.events import Event
 from infrastructure.capabilities import capabilities_of
 from infrastructure.codec import Undecodable
@@ -37,7 +37,7 @@ from infrastructure.recorder import encoded_from
 from infrastructure.security.key_ring import NO_KEYS
 from infrastructure.security.process_keys import process_keys
 from infrastructure.settings import Settings
-from projections import batches, read_models, rebuilding
+from projections import activity, batches, read_models, rebuilding
 from projections import dead_letters as letters
 from projections.aside import Aside
 from projections.batches import Applied, ReadModels
@@ -62,6 +62,7 @@ logger = structlog.get_logger()
 
 GROUP = "bioscope-projector"
 FAREWELL = 0.75  # seconds that what goes on aside may take to end
+PATIENT = "-c statement_timeout=30s"
 ADD = """insert into ops.counters (name, label, value) select %s, unnest(%s::text[]), unnest(%s::bigint[])
   on conflict (name, label) do update set value = counters.value + excluded.value returning 1"""
 
@@ -207,21 +208,34 @@ def rebuild(given: Settings, *, check: bool, progress: rebuilding.Progress = lam
 
 
 def rebuild_if_folds_differ(given: Settings, *, beginning: Callable[[str], object] = lambda _: None) -> bool:
-    """Make the read models anew, beside the live ones, where another release folded them by other rules; whether that was done.
+    """Make the read models anew, beside the live ones, where an older release folded them by other rules; whether that was done.
 
-    `beginning` gets the reason first. Raises UpgradeNeeded where a newer release wrote events: then they stay as they are.
+    `beginning` gets the reason first. They stay as they are where a newer release wrote events, which raises UpgradeNeeded, or folded
+    them, which raises FoldsDiffer: this one may have been started again in the middle of an upgrade.
     """
     with closing(PostgresModels(read_models.connect(given.postgres_owner_url or given.postgres_url))) as models:
         try:
             models.target()
         except FoldsDiffer as difference:
-            beginning(str(difference))
+            if difference.is_newer:
+                raise
+            beginning(difference.reason)
         except CheckpointUnfit:
             return False  # `/health/ready` says so, and what to do
         else:
             return False
     rebuild(given, check=False)
     return True
+
+
+def positions_about(given: Settings, about: UUID) -> list[int]:
+    """The positions of all events that touch a thing, whoever may see them. Raises Unavailable."""
+    asked = activity.EVERYTHING | {"about": about, "position": 0, "most": None}
+    try:
+        with read_models.connect(given.postgres_url, options=PATIENT) as connection:
+            return [position for (position,) in connection.execute(activity.ABOUT, asked)]
+    except psycopg.OperationalError:
+        raise Unavailable("The database is away; try again", retry_after=2) from None
 
 
 def dead_letters(given: Settings) -> list[DeadLetter]:
@@ -241,7 +255,7 @@ def listed(connection: psycopg.Connection, log: EventLog) -> list[DeadLetter]:
 
 
 def retry_dead_letters(given: Settings, position: int | None) -> Retried:
-    """Apply a dead letter, or all, again. Harmless to repeat."""
+    """Apply a dead letter, or all, again. Harmless to repeat. Raises FoldsDiffer, CheckpointUnfit."""
     with opened(given) as log, read_models.connect(given.postgres_url) as connection:
         projector = projector_over(given.postgres_url, log)
         try:
@@ -253,7 +267,7 @@ def retry_dead_letters(given: Settings, position: int | None) -> Retried:
 def discard_dead_letter(given: Settings, position: int, *, reason: str, command: Command) -> Retried:
     """Record that a dead letter is given up, and apply what waits behind it. Harmless to repeat.
 
-    Raises NotFound, Invalid, AlreadyRebuilding.
+    Raises NotFound, Invalid, AlreadyRebuilding, and before anything is recorded FoldsDiffer and CheckpointUnfit.
     """
     with opened(given) as log, read_models.connect(given.postgres_url) as connection:
         projector = projector_over(given.postgres_url, log)
@@ -269,6 +283,7 @@ def discard(
     """`connection` is one to the projector's read models. A rebuild would pass the event over in a log that shows it at its beginning."""
     models = PostgresModels(connection)
     with rebuilding.alone(connection):
+        models.target()
         record_discard(connection, log, position, reason=reason, command=command)
         return retry(projector, models, log, position)
 

@@ -45,7 +45,7 @@ def verify(data: Path | None) -> None:
 def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
     """Everything that happened to a user, dataset, image, model or job, oldest first."""
     from application.audit import trail as events_about
-    from infrastructure.container import positions_about
+    from projections.worker import positions_about
 
     given = running(data)
     with the_log(given) as log:
@@ -112,7 +112,7 @@ def dead_letters() -> None:
 @dead_letters.command("list")
 @DATA
 def list_dead_letters(data: Path | None) -> None:
-    """Show each with its reason, and how many events of its stream are parked behind it."""
+    """Show each with its reason, and how many events are parked behind it, of other streams too."""
     from projections.worker import dead_letters as letters
 
     found = letters(running(data))

@@ -84,8 +84,9 @@ def prepare(given: Settings) -> "list[ShippedModel]":
 
 
 def bring_read_models(given: Settings) -> None:
-    """Make them anew where another release folded them by other rules; say why, or why that must wait."""
+    """Make them anew where an older release folded them by other rules; say why, or why that must wait."""
     from domain.errors import UpgradeNeeded
+    from projections.checkpoints import FoldsDiffer
     from projections.worker import rebuild_if_folds_differ
 
     def beginning(reason: str) -> None:
@@ -96,13 +97,21 @@ def bring_read_models(given: Settings) -> None:
             err.print("The read models are those of this release.")
     except UpgradeNeeded as needed:
         err.print(f"They stay as they are, and the projector of this release pauses: {needed.detail}", highlight=False, soft_wrap=True)
+    except FoldsDiffer as difference:
+        err.print(
+            f"The read models stay as they are, and the projector of this release pauses: {difference.reason}."
+            " To go back to this release on purpose, make them anew with `bioscope rebuild`.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @click.command()
 def migrate() -> None:
     """Bring the database to this version and register the shipped models. Harmless to repeat.
 
-    Read models that another release folded by other rules are made anew beside the live ones; this needs the keys of the API.
+    Read models that an older release folded by other rules are made anew beside the live ones; this needs the keys of the API. Those of a
+    newer release stay as they are: to go back on purpose, use `bioscope rebuild`.
     A model that is new here goes into production; a new version of a known one becomes its candidate: `bioscope models promote`.
     """
     from infrastructure.postgres.schema import migrations

@@ -143,6 +143,17 @@ async def test_lists_that_show_what_is_there_now_say_so(laboratory):
         assert "/api/audit/" in answer.json()["detail"]
 
 
+async def test_no_route_passes_over_a_moment_that_it_does_not_know(laboratory, told):
+    ada, dataset, _ = told
+    admin = await laboratory.client("admin")
+    asked = {"as_of": "2026-03-01T12:00:00Z"}
+    for client, path in ((admin, f"audit/{dataset}/trail"), (admin, "events"), (ada, f"datasets/{dataset}"), (ada, "users/me")):
+        assert (await client.get(f"/api/{path}")).status_code == 200
+        assert (await client.get(f"/api/{path}", params=asked)).json()["code"] == "as_of_not_available", path
+    changed = await ada.post("/api/datasets", params=asked, json={"name": "of then"})
+    assert (changed.status_code, changed.json()["code"]) == (422, "as_of_not_available")
+
+
 @pytest.mark.parametrize("what", ["trail", "state", "images", "results"])
 async def test_the_record_is_for_administrators_and_knows_what_it_does_not_know(laboratory, told, what):
     ada, dataset, _ = told

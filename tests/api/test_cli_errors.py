@@ -109,6 +109,18 @@ def command(request, tmp_path, monkeypatch):
     return request.param
 
 
+def test_read_models_of_another_release_are_named(settings):
+    with psycopg.connect(settings.postgres_owner_url, autocommit=True) as owner:
+        owner.execute("insert into read.folds (name, version) values ('users', 999)")
+    refused(run(*COMMANDS["discard"], **variables(settings)), FAILED, "users (version 999 there", "upgrade this process")
+
+
+def test_read_models_of_another_log_are_named(settings):
+    with psycopg.connect(settings.postgres_owner_url, autocommit=True) as owner:
+        owner.execute("update read.checkpoint set hash = sha256('another log')")
+    refused(run(*COMMANDS["discard"], **variables(settings)), FAILED, "of another log", "bioscope audit verify")
+
+
 # ---- the database ------------------------------------------------------------------------------------------------------------------
 def test_a_database_that_is_away_is_named(command, settings):
     given = variables(settings) | {"BIOSCOPE_POSTGRES_URL": NOBODY_THERE, "BIOSCOPE_POSTGRES_OWNER_URL": NOBODY_THERE}

@@ -13,6 +13,7 @@ from domain.errors import Unavailable
 from domain.values import model_id
 from infrastructure.memory_blobs import MemoryBlobs
 from projections import blobs as reading
+from projections.worker import discard
 from tests.projections.laboratory import LABELS, SYSTEM
 
 
@@ -149,6 +150,19 @@ def test_what_an_event_names_that_could_not_be_applied_is_left_and_counted_and_t
     set_aside(owner_url, table, laboratory.log.head())
     assert sweep_orphans(blobs, known, now=tomorrow()) == Swept(freed=1, waiting=1)
     assert set(blobs.kept) == {named}
+    assert orphan not in blobs.kept
+
+
+def test_what_a_discarded_event_names_stays_since_commands_may_still_use_it(laboratory, blobs, known, owner_url, connection):
+    ada = laboratory.user()
+    image(laboratory, ada, laboratory.dataset(ada), blobs.keep(b"known to commands"))
+    laboratory.follow()
+    position = laboratory.log.head()
+    set_aside(owner_url, "dead_letters", position)
+    retry = discard(laboratory.projector, connection, laboratory.log, position, reason="torn", command=laboratory.command(SYSTEM))
+    assert retry == (1, 0)
+    orphan = blobs.keep(b"orphan")
+    assert sweep_orphans(blobs, known, now=tomorrow()) == Swept(freed=1, waiting=0)
     assert orphan not in blobs.kept
 
 

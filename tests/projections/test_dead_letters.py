@@ -6,17 +6,19 @@ import psycopg
 import pytest
 
 from application import audit
+from domain.access import Grant
 from domain.dead_letter import DeadLetterDiscarded
 from domain.errors import Invalid, NotFound
 from infrastructure.table_audit import TableAudit
 from projections import read_models, rebuilding
 from projections.batches import Behind
+from projections.checkpoints import FoldsDiffer
 from projections.dead_letters import waiting
 from projections.digests import digests
 from projections.projector import Projector
 from projections.read_models import PostgresModels
 from projections.rebuilding import AlreadyRebuilding
-from projections.worker import LogDecoder, discard, listed, projector_over, record_discard, retry
+from projections.worker import LogDecoder, discard, listed, positions_about, projector_over, record_discard, retry
 from tests.given import actor, command
 from tests.projections.laboratory import a_busy_week
 from tests.projections.test_projector import damage
@@ -92,7 +94,7 @@ def test_a_discarded_letter_is_passed_over_and_what_waited_is_applied(sick, labo
     assert rebuilt(owner_url, log, laboratory, connection)
 
 
-def test_who_discarded_what_and_why_stands_in_the_log_and_in_the_trail(sick, laboratory, log, connection, give_up):
+def test_who_discarded_what_and_why_stands_in_the_log_and_in_the_trail(sick, laboratory, log, settings, connection, give_up):
     image, position = sick
     (letter,) = listed(connection, log)
     give_up(position, "file lost, Dr Byron agrees")
@@ -103,10 +105,36 @@ def test_who_discarded_what_and_why_stands_in_the_log_and_in_the_trail(sick, lab
     assert (event.type, event.error) == (letter.type, letter.reason)
     assert b"Byron" not in recorded.data
     laboratory.follow()
-    others = [at for (at,) in connection.execute("select position from activity where subjects @> array[%s]", (image,))]
+    others = positions_about(settings, image)
     (told,) = [entry for entry in audit.trail(image, others=others, log=log) if entry.type == "DeadLetterDiscarded"]
     assert "at position" in told.sentence
     assert "file lost, Dr Byron agrees" in told.sentence
+
+
+def test_that_an_event_of_a_dataset_was_given_up_is_in_its_trail(laboratory, log, owner_url, settings, give_up):
+    ada, eve = laboratory.user(), laboratory.user(name="eve")
+    cells = laboratory.dataset(ada)
+    laboratory.follow()
+    laboratory.share(ada, cells, eve, Grant.VIEWER)
+    position = log.head()
+    topic = damage(owner_url, position)
+    laboratory.follow()
+    damage(owner_url, position, topic)
+    give_up(position)
+    laboratory.follow()
+    assert positions_about(settings, cells)[-1] == log.head()
+
+
+def test_the_positions_about_a_thing_are_found_whoever_may_see_it(laboratory, log, settings):
+    ada = laboratory.user()
+    cells = laboratory.dataset(ada)
+    one, _ = laboratory.image(ada, cells), laboratory.image(ada, cells)
+    laboratory.delete_image(ada, one)
+    laboratory.follow()
+    uploaded = log.history(one)[0].position
+    assert positions_about(settings, one) == [uploaded, log.head()]
+    assert positions_about(settings, cells) == [uploaded - 1, uploaded, uploaded + 1]
+    assert positions_about(settings, actor().id) == []
 
 
 def test_a_rebuild_passes_over_what_was_discarded_though_it_could_be_applied_by_now(sick, laboratory, log, owner_url, connection, give_up):
@@ -184,6 +212,15 @@ def test_nothing_is_given_up_while_a_rebuild_is_under_way(sick, log, owner_url, 
     with psycopg.connect(owner_url, autocommit=True) as owner, rebuilding.alone(owner), pytest.raises(AlreadyRebuilding):
         give_up(sick[1])
     assert log.head() == head
+
+
+def test_nothing_is_given_up_over_read_models_of_another_release(sick, log, owner_url, connection, give_up):
+    head = log.head()
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("update read.folds set version = 2 where name = 'users'")
+    with pytest.raises(FoldsDiffer):
+        give_up(sick[1])
+    assert (log.head(), counted(connection, "dead_letters")) == (head, 1)
 
 
 def test_the_projector_that_runs_meanwhile_goes_on(sick, laboratory, log, app_url, connection, give_up):

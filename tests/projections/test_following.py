@@ -9,7 +9,7 @@ from application.look_interval import LookInterval
 from application.ports import Rejected
 from domain.errors import Unavailable
 from projections import following
-from projections.checkpoints import Checkpoint, CheckpointUnfit
+from projections.checkpoints import Checkpoint, CheckpointUnfit, FoldsDiffer
 from projections.feed import Feed
 from projections.following import Follower
 from tests.projections.test_feed import Models, Store, linked
@@ -192,6 +192,24 @@ async def test_nothing_is_projected_while_the_read_models_do_not_fit_the_log(qui
     assert bench.models.applied == [1, 2]
 
 
+async def test_read_models_of_another_log_wait_for_no_upgrade(quick, monkeypatch):
+    monkeypatch.setattr(following, "PAUSE", 0.01)
+    bench, reasons = Bench(2), []
+    bench.follower._pausing = reasons.append
+    errors = iter([CheckpointUnfit(7), FoldsDiffer("by other versions", is_newer=True)])
+    apply = bench.models.apply
+
+    def apply_in_the_end(batch, to):
+        for error in errors:
+            raise error
+        return apply(batch, to)
+
+    bench.models.apply = apply_in_the_end
+    await bench.deliver(1, 2)
+    assert bench.models.applied == [1, 2]
+    assert reasons == ["by other versions: upgrade this process"]
+
+
 async def test_a_database_that_is_away_is_waited_for(quick):
     bench = Bench(1)
     away = iter([Unavailable("away"), Unavailable("away")])
@@ -244,6 +262,23 @@ async def test_a_wake_up_ends_a_long_rest(quick, follows, monkeypatch):
     await asyncio.sleep(0.1)
     bench.store.newest = 2
     bench.follower.wake()
+    await bench.applied(2)
+
+
+async def test_a_wake_up_that_comes_while_the_head_is_read_is_not_lost(quick, follows, monkeypatch):
+    monkeypatch.setattr(following, "LookInterval", LongInterval)
+    bench = Bench(0, owner=None)
+    loop, head = asyncio.get_running_loop(), bench.store.head
+
+    def appended_meanwhile():
+        before = head()
+        if bench.store.looks == 1:
+            bench.store.newest = 2
+            loop.call_soon_threadsafe(bench.follower.wake)
+        return before
+
+    monkeypatch.setattr(bench.store, "head", appended_meanwhile)
+    follows(bench)
     await bench.applied(2)
 
 

@@ -1,6 +1,7 @@
 """Events of a newer release: the projector stops before them, says why, and nothing is lost or set aside."""
 
 import asyncio
+from contextlib import closing
 
 import msgspec
 import psycopg
@@ -16,6 +17,7 @@ from projections.batches import FOLD_VERSIONS
 from projections.checkpoints import Checkpoint, FoldsDiffer, Outrun, folds_difference
 from projections.digests import digests
 from projections.feed import Feed
+from projections.open_work import PostgresWork
 from projections.projector import Projector
 from projections.read_models import PostgresModels
 from projections.scheduler import Glance, ToFinish
@@ -148,6 +150,28 @@ def test_a_job_about_which_a_newer_release_wrote_holds_up_no_other(laboratory, l
     assert [one.type for one in log.history(sick)][-1] == "ClassificationCancelled"
 
 
+def test_a_chunk_that_must_end_and_waits_for_an_upgrade_holds_up_no_other(laboratory, log, app_url, connection):
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    cells = lab.dataset(ada)
+    images = [lab.image(ada, cells) for _ in range(2)]
+    jobs = [lab.job(ada, image=image) for image in images]
+    for job, image in zip(jobs, images, strict=True):
+        lab.accept(image)
+        lab.plan(job, [image])
+    lab.delete_image(ada, images[0])
+    lab.follow()
+    scheduler = Scheduler(lambda: PostgresWork(read_models.connect(app_url)), log, lease=60, attempts=3)
+    with closing(scheduler):
+        with without("ClassificationPlanned"):
+            assert [outgoing.task.job for outgoing in scheduler.prepare()] == [jobs[1]]
+        assert log.history(jobs[0])[-1].type == "ClassificationPlanned"
+        scheduler.prepare()
+    lab.follow()
+    assert connection.execute("select reason, classification_id from failures").fetchall() == [("image_deleted", jobs[0])]
+
+
 class Work:
     """Open work of jobs that only have to be finished."""
 
@@ -182,12 +206,15 @@ def test_read_models_are_written_by_the_fold_versions_that_made_them_alone(ours,
     assert (difference is None) == (ours == stored)
     if difference is not None:
         newer = any(stored.get(name, 0) > ours.get(name, 0) for name in stored)
-        assert difference.endswith("upgrade this process" if newer else "makes them anew beside the live ones")
+        assert difference.is_newer == newer
+        assert str(difference).endswith("upgrade this process" if newer else "makes them anew beside the live ones")
+        assert difference.reason in str(difference)
+        assert not any(remedy in difference.reason for remedy in ("upgrade", "migrate"))
 
 
 def test_the_difference_names_tables_and_versions():
-    assert "images (version 1 there, version 2 here), tags (none there, version 1 here)" in (
-        folds_difference({"users": 1, "images": 2, "tags": 1}, {"users": 1, "images": 1}) or ""
+    assert "images (version 1 there, version 2 here), tags (none there, version 1 here)" in str(
+        folds_difference({"users": 1, "images": 2, "tags": 1}, {"users": 1, "images": 1})
     )
 
 

@@ -305,10 +305,10 @@ async def _beat(process: Process, world: World, lanes: TaskLanes) -> None:
 async def sweeper(process: Process) -> None:
     """As `bioscope sweep`, run again and again."""
     world = process.world
-    blobs = blobs_of(process)
+    log, blobs = log_of(process), blobs_of(process)
 
     def known(names: Iterable[str]) -> InUse:
-        return in_use(world.database, names, read=world.recorder.select_recorded)
+        return in_use(world.database, names, read=world.recorder.select_recorded, discarded=log.discarded())
 
     def sweep(now: datetime) -> Swept:
         return sweep_orphans(blobs, known, now=now)
