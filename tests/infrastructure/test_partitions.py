@@ -27,6 +27,7 @@ from tests.partitions import made_small, partitions
 
 ROOT = RootKey(bytes(range(32)))
 SIZE = 20
+PARTITIONED = 18  # the migration
 A_STREAM = UUID(int=7)
 ROLES = ("bioscope_app", "bioscope_api", "bioscope_relay", "bioscope_projector", "bioscope_inference")
 STREAMS_OF_THE_LOG = """select originator_id, min(notification_id), max(notification_id), max(originator_version) from es.events
@@ -272,7 +273,7 @@ def earlier(postgres, monkeypatch):
     with psycopg.connect(postgres.url(user="postgres", database="postgres"), autocommit=True) as server:
         server.execute(f"create database {name}")
         known = schema.migrations()
-        monkeypatch.setattr(schema, "migrations", lambda: {number: text for number, text in known.items() if number < 23})
+        monkeypatch.setattr(schema, "migrations", lambda: {number: text for number, text in known.items() if number < PARTITIONED})
         schema.migrate(postgres.url(user="postgres", database=name))
         monkeypatch.undo()
         yield postgres.url(user="postgres", database=name)
@@ -294,7 +295,7 @@ def test_a_log_of_before_becomes_the_first_partition_as_it_lies(earlier):
             assert owner.execute(APPEND_OF_BEFORE, {"stream": stream, "version": version}).fetchone() == ("appended",)
         rows, file = "select * from es.events order by 1", "select pg_relation_filenode(%s)"
         before = owner.execute(rows).fetchall(), owner.execute(file, ("es.events",)).fetchone()
-        assert 23 in schema.migrate(earlier)
+        assert PARTITIONED in schema.migrate(earlier)
         assert (owner.execute(rows).fetchall(), owner.execute(file, ("es.events_0000",)).fetchone()) == before
         assert sorted(owner.execute(STREAMS_STORED).fetchall()) == sorted([(one, 1, 4, 3), (other, 2, 2, 1)])
         readable = "select has_table_privilege('auditor_of_tests', %s, 'select')"
@@ -309,7 +310,7 @@ def test_a_log_of_before_becomes_the_first_partition_as_it_lies(earlier):
 @pytest.mark.parametrize(("count", "first"), [(1, "events_0000"), (2, "events_0001"), (5, "events_0002")])
 def test_a_log_of_before_that_is_larger_than_a_partition_becomes_one_and_goes_on(earlier, monkeypatch, count, first):
     known = schema.migrations()
-    monkeypatch.setattr(schema, "migrations", lambda: known | {23: known[23].replace("16777216", "2")})
+    monkeypatch.setattr(schema, "migrations", lambda: known | {PARTITIONED: known[PARTITIONED].replace("16777216", "2")})
     with psycopg.connect(earlier, autocommit=True) as owner:
         for version in range(1, count + 1):
             owner.execute(APPEND_OF_BEFORE, {"stream": A_STREAM, "version": version})
@@ -327,7 +328,7 @@ def test_a_command_that_came_while_the_log_was_partitioned_is_carried_out_once(e
     created(log)
     done = []
     with psycopg.connect(earlier) as owner:
-        owner.execute(schema.migrations()[23])
+        owner.execute(schema.migrations()[PARTITIONED])
         waiting = threading.Thread(target=lambda: done.append(created(log)))
         waiting.start()
         waits = "select count(*) from pg_locks where not granted"
