@@ -178,7 +178,8 @@ class Log(Protocol):
     def is_open(self, stream: UUID, *, begun_by: type[Event], closed_by: Sequence[type[Event]]) -> bool:
         """Whether the stream begins with an event of that type, and ends with none of the others.
 
-        Reads two events however long it is. For streams to which nothing else is appended once they are closed.
+        Reads two events however long it is. For streams to which nothing else is appended once they are closed. Raises UpgradeNeeded where
+        a newer release wrote one of the two.
         """
 
     def having(self, streams: Collection[UUID], *kinds: type[Event]) -> set[UUID]:

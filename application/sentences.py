@@ -9,7 +9,7 @@ from msgspec import UNSET
 from application.ports import Log
 from domain import classification, dataset, dead_letter, device, image, model, session, user
 from domain.events import ERASED, Event
-from domain.registry import NOUN_OF
+from domain.registry import NOUN_OF, is_known
 
 NAMING: Final[tuple[type[Event], ...]] = (
     user.UserRegistered,
@@ -58,10 +58,10 @@ def unknown(type_name: str, scene: Scene) -> str:
 def names_in(events: Iterable[Event], actors: Iterable[UUID], log: Log) -> dict[UUID, str]:
     """The names of the people, datasets, images, devices and models that the events mention. Those of erased people read `[erased]`.
 
-    Two queries, however many events there are.
+    A name that only a newer release can read is left out. Two queries, however many events there are.
     """
     wanted = {one for event in events for one in _mentioned(event)}.union(actors)
-    recorded = log.histories(wanted, *NAMING)
+    recorded = [one for one in log.histories(wanted, *NAMING) if is_known(one.type, one.schema_version)]
     log.prefetch(recorded)
     parts: dict[UUID, dict[str, str]] = {}
     for event in map(log.decode, recorded):

@@ -43,8 +43,12 @@ __all__ = ["MANIFEST", "Manifest", "NoBackup", "backup", "checked", "read_manife
 # The log is copied by ranges, command ids by pages, and the streams are derived from the log.
 TABLES: Final = """select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where c.relkind = 'r' and not c.relispartition
-    and (n.nspname = 'es' and c.relname not in ('refresh_tokens', 'streams', 'commands') or n.nspname || c.relname = 'opsheads')
+    and (n.nspname = 'es' and c.relname not in ('refresh_tokens', 'streams', 'commands')
+      or n.nspname = 'ops' and c.relname in ('heads', 'written_types'))
   order by 1"""
+# Of a backup that lacks the table: the types that the log holds are written.
+WRITTEN_TYPES: Final = """insert into ops.written_types (topic, schema_version)
+  select distinct topic, schema_version from es.events on conflict do nothing"""
 COMMANDS: Final = "es.commands"
 COMMANDS_PAGES: Final = "select pg_relation_size('es.commands') / current_setting('block_size')::bigint + 1"
 PAGES: Final = 12_800  # of es.commands, in one transaction: 100 MiB
@@ -118,6 +122,7 @@ def restore(owner_url: str, blobs: Blobs, folder: Path, manifest: Manifest, *, p
         connection.execute("alter table es.events enable trigger append_only")
         connection.execute("call es.fill_streams()")
         connection.execute("call ops.fill_open_chunks()")
+        connection.execute(WRITTEN_TYPES)
 
 
 def _refuse_unless_empty(connection: psycopg.Connection, manifest: Manifest) -> None:

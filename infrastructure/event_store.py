@@ -20,7 +20,7 @@ from infrastructure.codec import Codec, KeyDestroyed, subject_of
 from infrastructure.folded_states import Folded, FoldedStates
 from infrastructure.group_commit import Append, Outcome
 from infrastructure.keys import DataKeys, Keys
-from infrastructure.recorder import PostgresRecorder, Stored, encoded_from
+from infrastructure.recorder import End, PostgresRecorder, Stored, encoded_from
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.process_keys import operator_keys
 from infrastructure.settings import Settings
@@ -218,17 +218,26 @@ class EventLog:
 
     def is_open(self, stream: UUID, *, begun_by: type[Event], closed_by: Sequence[type[Event]]) -> bool:
         ends = self.recorder.select_ends(stream)
-        return ends is not None and ends[0] == begun_by.__name__ and ends[1] not in {kind.__name__ for kind in closed_by}
+        if ends is None:
+            return False
+        first, newest = ends
+        self._require_known(first)
+        self._require_known(newest)  # a newer release may have closed it by an event that this one does not know
+        return first.type == begun_by.__name__ and newest.type not in {kind.__name__ for kind in closed_by}
 
     def having(self, streams: Collection[UUID], *kinds: type[Event]) -> set[UUID]:
         return self.recorder.select_having(streams, [kind.__name__ for kind in kinds])  # type: ignore[no-any-return]
 
     def decode(self, recorded: Recorded) -> Event:
-        if not is_known(recorded.type, recorded.schema_version):
-            needed = UpgradeNeeded(f"position {recorded.position}", recorded.type, recorded.schema_version)
+        self._require_known(recorded)
+        return self.codec.decode(encoded_from(recorded))
+
+    def _require_known(self, one: Recorded | End) -> None:
+        """Raises UpgradeNeeded."""
+        if not is_known(one.type, one.schema_version):
+            needed = UpgradeNeeded(f"position {one.position}", one.type, one.schema_version)
             self.pausing(needed)
             raise needed
-        return self.codec.decode(encoded_from(recorded))
 
     def prefetch(self, recorded: Sequence[Recorded]) -> None:
         self.codec.prefetch(map(encoded_from, recorded))

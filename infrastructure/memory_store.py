@@ -20,7 +20,7 @@ from domain.registry import EVENTS
 from infrastructure.codec import Encoded, Undecodable, without_opening
 from infrastructure.group_commit import Append, Outcome, meta_of
 from infrastructure.keys import Keys
-from infrastructure.recorder import Stored, encoded_from, insert_events
+from infrastructure.recorder import End, Stored, encoded_from, insert_events
 from infrastructure.security.keyed_digest import ClaimDigests
 
 
@@ -190,9 +190,9 @@ class MemoryRecorder(POPOApplicationRecorder):
     def select_event(self, stream: UUID, version: int) -> Recorded | None:
         return next((one for one in self.select_stream(stream) if one.version == version), None)
 
-    def select_ends(self, stream: UUID) -> tuple[str, str] | None:
-        events = self.select_stream(stream)
-        return (events[0].type, events[-1].type) if events else None
+    def select_ends(self, stream: UUID) -> tuple[End, End] | None:
+        ends = [End(one.position, one.type, one.schema_version) for one in self.select_stream(stream)]
+        return (ends[0], ends[-1]) if ends else None
 
     def select_having(self, streams: Collection[UUID], types: Sequence[str]) -> set[UUID]:
         wanted, named = set(streams), set(types)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -71,6 +71,14 @@ class Stored(StoredEvent):
     """The library's stored event, with our columns."""
 
     encoded: Encoded
+
+
+class End(NamedTuple):
+    """What of the first or the newest event of a stream says whether the stream is open."""
+
+    position: int
+    type: str
+    schema_version: int
 
 
 class PostgresRecorder(ApplicationRecorder):
@@ -204,11 +212,11 @@ class PostgresRecorder(ApplicationRecorder):
         found = self.rows(query, stream, version - 1, version)
         return recorded_from(found[0]) if found else None
 
-    def select_ends(self, stream: UUID) -> tuple[str, str] | None:
-        """The types of the first and of the newest event."""
-        query = """select first.topic, newest.topic from es.streams s, es.event_at(s.first) first, es.event_at(s.newest) newest
-          where s.stream = %s"""
-        return next(((first, newest) for first, newest in self.rows(query, stream)), None)
+    def select_ends(self, stream: UUID) -> tuple[End, End] | None:
+        """The first and the newest event."""
+        query = """select s.first, first.topic, first.schema_version, s.newest, newest.topic, newest.schema_version
+          from es.streams s, es.event_at(s.first) first, es.event_at(s.newest) newest where s.stream = %s"""
+        return next(((End(*row[:3]), End(*row[3:])) for row in self.rows(query, stream)), None)
 
     def select_having(self, streams: Collection[UUID], types: Sequence[str]) -> set[UUID]:
         query = "select distinct s.stream from es.streams s, es.stream_events(s.stream, 0) e where s.stream = any(%s) and e.topic = any(%s)"

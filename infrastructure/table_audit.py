@@ -66,7 +66,6 @@ class TableAudit:
         self._open: dict[UUID, Written] = {}  # the command whose events may go on in the next batch
         self._commands = self._streams = 0  # that are stored as the log says
         self._position = 0
-        self._forgettable: datetime | None = None
         self._subjects: set[UUID] = set()
         self._keyless: set[UUID] = set()
         self._unread: set[UUID] = set()  # streams with an event of a newer release, which may have destroyed the key
@@ -118,14 +117,11 @@ class TableAudit:
     def _compare(self, written: Mapping[UUID, Written]) -> None:
         if not written:
             return
-        if self._forgettable is None:
-            self._forgettable = self._log.recorder.rows(MAY_BE_FORGOTTEN)[0][0]
         stored = {command: (position, subject) for command, position, subject in self._log.recorder.rows(COMMANDS, list(written))}
+        ((forgettable,),) = self._log.recorder.rows(MAY_BE_FORGOTTEN)  # after them: what was pruned before is older
         self._commands += len(stored)
         needed = {
-            command: it
-            for command, it in written.items()
-            if command in stored or it.recorded_at is None or it.recorded_at >= self._forgettable
+            command: it for command, it in written.items() if command in stored or it.recorded_at is None or it.recorded_at >= forgettable
         }
         self._found += [f"command {command}: {problem}" for command, it in needed.items() if (problem := _problem(it, stored.get(command)))]
 

@@ -79,3 +79,12 @@ async def test_a_thing_that_begins_with_an_unknown_event_has_no_state_here(labor
         trail = await admin.get(f"/api/audit/{dataset}/trail")
     assert (answer.status_code, answer.json()["code"]) == (503, "upgrade_needed")
     assert [entry["type"] for entry in trail.json()] == ["DatasetCreated", "DatasetDescribed"]
+
+
+async def test_a_newer_version_of_an_event_that_names_things_leaves_them_their_earlier_names(laboratory, described):
+    admin, dataset, _ = described
+    await admin.delete(f"/api/datasets/{dataset}")
+    with at_version("DatasetDescribed", 0):
+        answer = await admin.get(f"/api/audit/{dataset}/trail")
+    assert answer.status_code == 200
+    assert answer.json()[2]["sentence"].endswith(" deleted the dataset cells")

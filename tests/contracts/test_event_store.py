@@ -76,6 +76,18 @@ def test_a_stream_is_open_from_its_first_event_to_one_that_closes_it(log):
     assert not is_open(done.id)
 
 
+@pytest.mark.parametrize("unknown", ["DatasetCreated", "DatasetDescribed"])
+def test_whether_a_stream_is_open_waits_for_an_upgrade_where_a_newer_release_began_or_may_have_closed_it(log, unknown):
+    """Its newest event may close it by a type that this release does not know."""
+    done, pauses = created(log), []
+    datasets.describe(done.id, name="other", command=command(RESEARCHER), log=log)
+    log.pausing = pauses.append
+    with without(unknown), pytest.raises(UpgradeNeeded, match=f"holds {unknown} version 1") as needed:
+        log.is_open(done.id, begun_by=DatasetCreated, closed_by=dataset.CLOSING)
+    assert pauses == [needed.value]
+    assert log.is_open(done.id, begun_by=DatasetCreated, closed_by=dataset.CLOSING)
+
+
 def test_what_was_loaded_before_is_loaded_with_the_events_of_other_processes(log):
     other, done = EventLog(log.recorder, ROOT), created(log)
     for number in range(5):

@@ -378,6 +378,34 @@ def test_a_backup_of_an_earlier_format_is_restored(made, owner_url, elsewhere, n
     assert rows(elsewhere) == rows(owner_url)
 
 
+def written_types(url):
+    with psycopg.connect(url) as connection:
+        return connection.execute("select topic, schema_version, since from ops.written_types order by 1, 2").fetchall()
+
+
+def test_which_types_are_written_is_known_after_a_restore(owner_url, elsewhere, made, store):
+    """Also a type that may be written, and of which the log holds no event yet."""
+    with psycopg.connect(owner_url) as owner:
+        owner.execute("insert into ops.written_types (topic, schema_version) values ('ImageTagged', 3)")
+    backup(owner_url, store, made, root=ROOT)
+    restore(elsewhere, MemoryBlobs(), made, checked(made, ROOT))
+    assert written_types(elsewhere) == written_types(owner_url)
+
+
+def test_what_an_earlier_backup_holds_counts_as_written_after_a_restore(owner_url, elsewhere, made):
+    manifest = read_manifest(made)
+    manifest = msgspec.structs.replace(manifest, tables=tuple(one for one in manifest.tables if one.name != "ops.written_types"))
+    with psycopg.connect(elsewhere, autocommit=True) as owner:
+        owner.execute("delete from ops.written_types where topic <> 'ImageDeleted'")
+    restore(elsewhere, MemoryBlobs(), made, manifest)
+    assert [(topic, version) for topic, version, _ in written_types(elsewhere)] == [
+        ("DatasetCreated", 1),
+        ("ImageAccepted", 1),
+        ("ImageDeleted", 1),
+        ("ImageUploaded", 1),
+    ]
+
+
 def test_what_was_planned_before_the_backup_can_be_answered_after_the_restore(log, owner_url, elsewhere, store, tmp_path):
     job = a_job(log)
     backup(owner_url, store, tmp_path / "backup", root=ROOT)

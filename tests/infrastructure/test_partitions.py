@@ -27,6 +27,7 @@ from tests.partitions import made_small, partitions
 
 ROOT = RootKey(bytes(range(32)))
 SIZE = 20
+PARTITIONED = 18  # the migration
 A_STREAM = UUID(int=7)
 ROLES = ("bioscope_app", "bioscope_api", "bioscope_relay", "bioscope_projector", "bioscope_inference")
 STREAMS_OF_THE_LOG = """select originator_id, min(notification_id), max(notification_id), max(originator_version) from es.events
@@ -222,6 +223,7 @@ LOOKUPS = {
     "by stream": ("select * from es.stream_events(%(stream)s, 0)", {}),
     "by stream and version": ("select * from es.stream_events(%(stream)s, 0) where originator_version = 1", {}),
     "histories": (HISTORIES.replace("any(%s)", "any(array[%(stream)s])").replace("all(%s)", "all('{}')"), {}),
+    "guard": ("select es.stream_holds(s, '{DatasetDeleted}') from es.streams s where s.stream = %(stream)s", {}),
     "hash": ("select ops.log_hash(%(newest)s)", {}),
     "inspection": ("select ops.check_inspection(%(stream)s, '{}', null)", {}),
 }
@@ -236,6 +238,25 @@ def test_a_lookup_of_one_stream_or_position_opens_one_partition_of_eighty(log, s
         before = small.execute(SCANS).fetchone()[0]
         small.execute(query, {"stream": stream, "newest": 1})
         assert small.execute(SCANS).fetchone()[0] - before in {1, 2}
+
+
+FETCHED = """select coalesce(sum(pg_stat_get_xact_tuples_fetched(i.indexrelid)), 0)
+  from pg_inherits p join pg_index i on i.indrelid = p.inhrelid where p.inhparent = 'es.events'::regclass"""
+GUARDED = """select outcome from es.append(
+  array[gen_random_uuid()], array[null::bytea], array[null::uuid], array['{}'::bytea], '{}', '{}', '{}', '{}', '{}', '{}', '{}',
+  array[1], array[%s], array[null::integer], array['DatasetDeleted'], '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')"""
+
+
+def test_that_a_stream_is_closed_is_seen_without_reading_it_whole(log, owner):
+    """It is looked for under the lock of the log, for each chunk of a job too."""
+    stream = created(log)
+    for number in range(SIZE):
+        described(log, stream, f"cells {number}")
+    log.append(command(), dataset.delete(log.load(stream, dataset.evolve), by=uuid4(), at=NOW))
+    with owner.transaction():
+        before = owner.execute(FETCHED).fetchone()[0]
+        assert owner.execute(GUARDED, [stream]).fetchone() == ("closed",)
+        assert owner.execute(FETCHED).fetchone()[0] - before <= 2
 
 
 def test_administrators_are_found_in_all_partitions_by_their_index_alone(small):

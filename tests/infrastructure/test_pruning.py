@@ -1,5 +1,6 @@
 """Ids of old commands and tokens of ended sessions are removed; what somebody may still ask for stays."""
 
+import time
 from datetime import timedelta
 from uuid import uuid4
 
@@ -137,3 +138,16 @@ def test_the_audit_takes_a_forgotten_command_for_lost_only_where_it_should_still
     owner.execute("delete from es.commands")
     assert audited(log) == [f"command {young.id}: it is forgotten: sent again, it would be carried out again"]
     assert log.outcome(old) is None
+
+
+def test_the_audit_misses_no_command_that_is_pruned_while_it_runs(log, owner, projector):
+    created(log), created(log)
+    moment = owner.execute("select clock_timestamp() - %s::interval", (DAY - timedelta(seconds=1),)).fetchone()
+    owner.execute("update es.commands set recorded_at = %s where position = 2", moment)
+    owner.execute("set session_replication_role = replica")
+    owner.execute("update es.events set recorded_at = %s where notification_id = 2", moment)
+    audit = TableAudit(log)
+    audit.take(log.read(0, 100))
+    time.sleep(1.1)
+    assert prune(projector)["es.commands"] == 1
+    assert list(audit.finish()) == []
