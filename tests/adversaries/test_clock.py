@@ -29,6 +29,8 @@ from infrastructure.supervisor import PROCESSES, Stack
 from projections.worker import rebuild
 from tests.system.conftest import PASSWORD, email, made_account, stack_settings
 
+pytestmark = pytest.mark.long
+
 PICTURES = sorted(micrographs().glob("*/*.jpg"))
 NEW_PASSWORD = "another horse battery 9"
 A_DAY = timedelta(days=1)

@@ -340,7 +340,8 @@ def test_no_snapshot_is_held_while_the_log_and_the_commands_are_copied(ranges_of
     def look(what, *_):
         with psycopg.connect(owner_url, autocommit=True) as connection:
             old = """select count(*) from pg_stat_activity
-              where backend_xmin is not null and pid <> pg_backend_pid() and datname = current_database()"""
+              where backend_xmin is not null and pid <> pg_backend_pid() and datname = current_database()
+                and backend_type = 'client backend'"""
             held.append((what, *connection.execute(old).fetchone()))
 
     backup(owner_url, store, made, root=ROOT, progress=look)

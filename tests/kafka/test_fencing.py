@@ -19,7 +19,7 @@ from infrastructure.publishing import Outlived, connected
 from tests.kafka.installation import Installation, busy
 from tests.projections.laboratory import Laboratory
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ from tests.adversaries.test_broker import Attacker
 from tests.given import NOW, command
 from tests.system.conftest import SYSTEM, event_log
 
+pytestmark = pytest.mark.long
+
 CONSUMER = Path(__file__).parents[2] / "examples" / "consumer.py"
 LABELS = ("basophil", "eosinophil", "platelet")
 SHA256 = "ab" * 32
