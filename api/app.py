@@ -14,7 +14,7 @@ from api import docs
 from api.admission import Admission
 from api.auth import Authentication, has_credential
 from api.bodies import Bodies
-from api.calls import Call
+from api.calls import Call, require_now
 from api.edge import Edge
 from api.live import Watching
 from api.problems import HANDLERS
@@ -55,6 +55,7 @@ def create_app(services: Services) -> Edge:
             "waits": Provide(lambda: waits, sync_to_thread=False),
             "watching": Provide(lambda: watching, sync_to_thread=False),
         },
+        guards=[require_now],
         middleware=[DefineMiddleware(Authentication, services=services, identities=identities), DefineMiddleware(Bodies, options=options)],
         exception_handlers=HANDLERS,
         lifespan=[lifespan],

@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -10,16 +10,20 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
-from api.calls import Call, PageSize
+from api.calls import VISIBLE_WITHIN, Call, PageSize
 from api.events import After
-from application import audit
+from application import audit, past
+from application.as_of import position_of
 from application.schemas import COLUMNS
 from domain.access import Role, require_role
 from projections import activity
 
+T = TypeVar("T")
+AsOf = FromQuery[str | None]
+
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One event; `data` has its private fields in clear, as far as their keys were not destroyed."""
+    """One event. `sentence` is for people, by the names of now; `data` has its private fields in clear, as far as their keys exist."""
 
     position: int
     at: datetime
@@ -27,6 +31,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     stream: UUID
     version: int
     actor: dict[str, Any]
+    sentence: str
     data: dict[str, Any]
 
 
@@ -50,17 +55,63 @@ class Audit(Controller):
         At most 200 events that follow position `after`; where there are more, `X-Next-Cursor` is the next `after`.
         """
         require_role(call.actor, Role.ADMIN)
-        others = await call.read(activity.about, about)
+        others = await call.read(activity.about, about, after=after, most=limit + 1)
         found = await asyncio.to_thread(audit.trail, about, others=others, log=call.services.log, after=after, most=limit + 1)
-        more = {"X-Next-Cursor": str(found[limit - 1].position)} if len(found) > limit else {}
-        return Response([view(entry) for entry in found[:limit]], headers=more)
+        return _page([view(entry) for entry in found[:limit]], found[limit - 1].position if len(found) > limit else None)
 
     @get("/state")
-    async def state(
-        self, call: NamedDependency[Call], about: FromPath[UUID], as_of: FromQuery[str | None] = None
-    ) -> Response[dict[str, Any]]:
+    async def state(self, call: NamedDependency[Call], about: FromPath[UUID], as_of: AsOf = None) -> Response[dict[str, Any]]:
         """How a thing stood at a time or position, folded from the record alone; now, where none is named. For administrators."""
         require_role(call.actor, Role.ADMIN)
-        position, until = audit.moment(as_of)
-        found = await asyncio.to_thread(audit.state_of, about, until=until, position=position, log=call.services.log)
+        until = await _position(call, as_of)
+        found = await asyncio.to_thread(audit.state_of, about, until=until, log=call.services.log)
         return Response(msgspec.to_builtins(found))
+
+    @get("/images")
+    async def images(
+        self, call: NamedDependency[Call], about: FromPath[UUID], as_of: AsOf = None, after: After = 0, limit: PageSize = past.IMAGES_MOST
+    ) -> Response[list[dict[str, Any]]]:
+        """The images that a dataset held at a time or position, in the order of their uploads. For administrators.
+
+        `limit` counts uploads: images that were deleted by then are left out of a page. `X-Next-Cursor` is the next `after`; name the same
+        `as_of` with it. 404 where there was no such dataset then.
+        """
+        require_role(call.actor, Role.ADMIN)
+        until = await _position(call, as_of)
+        log = call.services.log
+        await asyncio.to_thread(past.require_dataset, about, until=until, log=log)
+        await call.services.visible.wait(until, VISIBLE_WITHIN)
+        most = min(limit, past.IMAGES_MOST)
+        found = await call.read(activity.uploads, about, after=after, until=until, most=most + 1)
+        streams = [one.stream for one in found[:most]]
+        images = await asyncio.to_thread(past.images, streams, until=until, log=log)
+        return _page([msgspec.to_builtins(one) for one in images], found[most - 1].position if len(found) > most else None, until)
+
+    @get("/results")
+    async def results(
+        self, call: NamedDependency[Call], about: FromPath[UUID], as_of: AsOf = None, after: After = 0
+    ) -> Response[list[past.Result]]:
+        """The results of an image or job that were known at a time or position, oldest first. For administrators.
+
+        A page has those of at most 20 chunks. Results whose image, job or dataset was deleted by then are left out. `X-Next-Cursor` is the
+        next `after`; name the same `as_of` with it. 404 where there was no such image or job then.
+        """
+        require_role(call.actor, Role.ADMIN)
+        until = await _position(call, as_of)
+        log, most = call.services.log, past.CHUNKS_MOST
+        await asyncio.to_thread(past.require_image_or_job, about, until=until, log=log)
+        await call.services.visible.wait(until, VISIBLE_WITHIN)
+        found = await call.read(activity.judgements, about, after=after, until=until, most=most + 1)
+        results = await asyncio.to_thread(past.results, found[:most], about, until=until, log=log)
+        return _page(results, found[most - 1] if len(found) > most else None, until)
+
+
+async def _position(call: Call, as_of: str | None) -> int:
+    return await asyncio.to_thread(position_of, as_of, log=call.services.log)
+
+
+def _page(items: list[T], following: int | None, position: int | None = None) -> Response[list[T]]:
+    """`position`: the cut through the log that the items were folded to, for whoever wants the same one again."""
+    more = {"X-Next-Cursor": str(following)} if following is not None else {}
+    cut = {"X-As-Of-Position": str(position)} if position is not None else {}
+    return Response(items, headers=more | cut)

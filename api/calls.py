@@ -11,9 +11,12 @@ from uuid import UUID, uuid4, uuid5
 
 import msgspec
 from litestar import Request, Response
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
 from litestar.params import QueryParameter
 
 from api.peers import peer_of
+from api.problems import AsOfNotAvailable
 from application.changes import Done, once
 from application.context import Services
 from application.identity import Identities, Identity
@@ -168,6 +171,12 @@ class Named(msgspec.Struct, frozen=True):
 
     id: UUID
     name: str
+
+
+def require_now(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """An `as_of` that was passed over would give what is there now for what was there then. Raises AsOfNotAvailable."""
+    if "as_of" in connection.query_params and "as_of" not in handler.parsed_fn_signature.parameters:
+        raise AsOfNotAvailable
 
 
 def now() -> datetime:

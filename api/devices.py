@@ -48,7 +48,7 @@ class ReportDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     is_online: bool
 
 
-def view(row: reading.Device | State) -> Device:
+def view(row: reading.Device | State, *, last_seen: datetime | None = None) -> Device:
     return Device(
         id=row.id,
         name=row.name,
@@ -56,14 +56,16 @@ def view(row: reading.Device | State) -> Device:
         location=row.location,
         firmware_version=row.firmware_version,
         is_online=row.online,
-        last_seen=row.last_seen,
+        last_seen=last_seen or row.last_seen,
         registered_at=row.registered_at,
     )
 
 
 async def answer(call: Call, done: Done) -> Response[Device]:
     """As the log knows it, so that body and ETag belong together however far the read models are."""
-    return call.changed(view(await asyncio.to_thread(devices.loaded, call.services.log, done.id)), done)
+    state = await asyncio.to_thread(devices.loaded, call.services.log, done.id)
+    last_seen = await asyncio.to_thread(call.services.last_seen.of, done.id)
+    return call.changed(view(state, last_seen=last_seen), done)
 
 
 class Devices(Controller):
@@ -107,9 +109,9 @@ class Devices(Controller):
     @patch("/{device_id:uuid}/status")
     async def report(self, call: NamedDependency[Call], device_id: FromPath[UUID], data: JSONBody[ReportDevice]) -> Response[Device]:
         """A sign of life, or that it went offline."""
-        return await answer(call, await call.do(devices.report, device_id, online=data.is_online))
+        return await answer(call, await call.do(devices.report, device_id, online=data.is_online, last_seen=call.services.last_seen))
 
     @delete("/{device_id:uuid}", status_code=204)
     async def remove(self, call: NamedDependency[Call], device_id: FromPath[UUID]) -> Response[None]:
         """Its images stay."""
-        return call.gone(await call.do(devices.remove, device_id, expected=call.expected))
+        return call.gone(await call.do(devices.remove, device_id, expected=call.expected, last_seen=call.services.last_seen))

@@ -32,11 +32,12 @@ from application.context import Claims, Options, Services
 from application.identity import Identities
 from application.places import Place, Places, network_of
 from domain.access import Actor, Scope
-from domain.errors import Forbidden, NotAuthenticated, Unavailable
+from domain.errors import Forbidden, NotAuthenticated, Unavailable, UpgradeNeeded
 from projections import activity, checkpoints, classifications
 
 log = structlog.get_logger()
 
+OUTDATED = "the server has to be upgraded before this account can go on"
 MALFORMED, UNKNOWN, FORBIDDEN, TOO_SLOW, TOO_MANY, OUR_FAULT = 4400, 4401, 4403, 4408, 4429, 1011
 
 MESSAGES_MOST: Final = 20  # in a second
@@ -278,6 +279,8 @@ class Watch:
             raise Ended(UNKNOWN, refused.detail) from None
         except Forbidden as refused:
             raise Ended(FORBIDDEN, refused.detail) from None
+        except UpgradeNeeded:
+            raise Ended(OUR_FAULT, OUTDATED) from None
         except Unavailable:
             raise Ended(OUR_FAULT, "the database is away; try again") from None
         if self._actor is not None and self._actor.id != identity.actor.id:
@@ -299,6 +302,8 @@ class Watch:
                 identity = await asyncio.to_thread(self._identities.identified, claims)
             except NotAuthenticated as refused:
                 raise Ended(UNKNOWN, refused.detail) from None
+            except UpgradeNeeded:  # of what was written about this account: it may be closed
+                raise Ended(OUR_FAULT, OUTDATED) from None
             except Unavailable:
                 continue  # then nothing can be read either
             self._actor = identity.actor

@@ -32,6 +32,7 @@ STATUS = {
     "unsupported_image": 415,
     "unsupported_media_type": 415,
     "wrong_host": 421,
+    "as_of_not_available": 422,
     "damaged_image": 422,
     "invalid": 422,
     "idempotency_key_reused": 422,
@@ -40,6 +41,8 @@ STATUS = {
     "corrupted": 500,
     "not_recorded": 500,
     "unavailable": 503,
+    "upgrade_needed": 503,
+    "upgrade_under_way": 503,
 }
 TITLES = {
     400: ("malformed", "Malformed request"),
@@ -83,6 +86,16 @@ class BodyTooLarge(DomainError):
     """A JSON body over its limit."""
 
     code = "body_too_large"
+
+
+class AsOfNotAvailable(DomainError):
+    """This route shows what is there now."""
+
+    code = "as_of_not_available"
+
+    def __init__(self) -> None:
+        said = "is not available here: ask /api/audit/ID/state, /api/audit/DATASET/images or /api/audit/IMAGE-OR-JOB/results"
+        super().__init__(f"as_of {said}", errors=[{"loc": ["query", "as_of"], "msg": said}])
 
 
 class UnsupportedMediaType(DomainError):

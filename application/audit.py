@@ -1,21 +1,26 @@
 """What happened to one thing, and how it stood at any moment: read from the record alone."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from application.ports import Log, Recorded
-from domain.errors import Invalid, NotFound
+from application.sentences import Scene, names_in, sentence, unknown
+from domain.errors import NotFound
 from domain.events import Event, State
-from domain.registry import NOUN_OF, NOUNS
+from domain.registry import NOUN_OF, NOUNS, is_known
 
-POSITION_DIGITS = 18
+UNRECORDED = datetime.min.replace(tzinfo=UTC)  # of an event that is not in the log yet
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One event, told for a reader."""
+    """One event, told for a reader: in a sentence, and with all of its fields.
+
+    `data` of what a newer release wrote is as it is stored, its private fields sealed.
+    """
 
     position: int
     at: datetime
@@ -23,57 +28,58 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     stream: UUID
     version: int
     actor: dict[str, object]
-    data: Event
+    sentence: str
+    data: Event | dict[str, Any]
 
 
-def trail(about: UUID, *, others: Iterable[int], log: Log, after: int = 0, most: int | None = None) -> list[Entry]:
+def trail(about: UUID, *, others: Collection[int], log: Log, after: int = 0, most: int | None = None) -> list[Entry]:
     """Everything about a thing, oldest first: its own stream, and the events of other streams (at positions `others`) that touch it.
-    At most `most` of those that follow position `after`. Raises NotFound for what the record does not know at all."""
-    own = {recorded.position: recorded for recorded in log.history(about)}
-    positions = sorted(own.keys() | set(others))
-    if not positions:
+
+    At most `most` of those that follow position `after`, in at most five queries. Raises NotFound for what the record does not know at all.
+    """
+    found = log.touching(about, others, after=after, most=most)
+    if not found and log.event(about, 1) is None:
         raise NotFound(f"The record knows nothing of {about}")
-    wanted = [position for position in positions if position > after][:most]
-    return [_entry(own[position] if position in own else log.read(position - 1, 1)[0], log) for position in wanted]
+    log.prefetch(found)
+    events = [log.decode(one) if is_known(one.type, one.schema_version) else None for one in found]
+    actors = [_actor_of(recorded) for recorded in found]
+    names = names_in(filter(None, events), _ids(actors), log)
+    told = zip(found, events, actors, strict=True)
+    return [_entry(recorded, event, Scene(about, actor, names)) for recorded, event, actor in told]
 
 
-def state_of(about: UUID, *, until: datetime | None, position: int | None, log: Log) -> State:
-    """How a thing stood at a moment or position; now, where neither is given. Raises NotFound."""
-    history = [recorded for recorded in log.history(about) if position is None or recorded.position <= position]
-    if not history:
+def state_of(about: UUID, *, until: int, log: Log) -> State:
+    """How a thing stood at position `until`. Raises NotFound, UpgradeNeeded."""
+    first = log.event(about, 1)
+    if first is None or first.position > until:
         raise NotFound(f"The record knows nothing of {about} at that time")
-    if history[0].type == "ChunkJudged":
+    log.decode(first)  # of what kind it is, only its first event says
+    if first.type == "ChunkJudged":
         raise NotFound(f"{about} is a chunk of a job, with one event and no state: see its trail")
-    noun = NOUNS[NOUN_OF[history[0].type]]
-    state: State | None = log.load(about, noun.evolve, version=history[-1].version, until=until)
+    state: State | None = log.load(about, NOUNS[NOUN_OF[first.type]].evolve, until=until)
     if state is None:
         raise NotFound(f"{about} did not exist yet")
     return state
 
 
-def moment(text: str | None) -> tuple[int | None, datetime | None]:
-    """A position or a time, as `as_of` names it; neither means now. Raises Invalid."""
-    if text is None:
-        return None, None
-    if text.isdecimal() and len(text) <= POSITION_DIGITS:
-        return int(text), None
-    try:
-        named = datetime.fromisoformat(text)
-    except ValueError:
-        said = "must be a time like 2026-03-01T12:00:00Z, or a position like 4711"
-        raise Invalid(f"as_of {said}", errors=[{"loc": ["query", "as_of"], "msg": said}]) from None
-    return None, named if named.tzinfo else named.replace(tzinfo=UTC)
-
-
-def _entry(recorded: Recorded, log: Log) -> Entry:
-    event = log.decode(recorded)
-    meta = msgspec.json.decode(recorded.meta)
+def _entry(recorded: Recorded, event: Event | None, scene: Scene) -> Entry:
     return Entry(
         position=recorded.position,
-        at=event.at,
+        at=event.at if event else recorded.recorded_at or UNRECORDED,
         type=recorded.type,
         stream=recorded.stream,
         version=recorded.version,
-        actor=meta.get("actor", {}),
-        data=event,
+        actor=dict(scene.actor),
+        sentence=sentence(event, scene) if event else unknown(recorded.type, scene),
+        data=event or msgspec.json.decode(recorded.data, type=dict[str, Any]),
     )
+
+
+def _actor_of(recorded: Recorded) -> dict[str, Any]:
+    meta: dict[str, Any] = msgspec.json.decode(recorded.meta)
+    actor: dict[str, Any] = meta.get("actor", {})
+    return actor
+
+
+def _ids(actors: Sequence[Mapping[str, Any]]) -> Iterable[UUID]:
+    return {UUID(actor["id"]) for actor in actors if actor.get("kind") == "user" and "id" in actor}

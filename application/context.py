@@ -12,7 +12,7 @@ import msgspec
 
 from application.attempts import Attempts
 from application.downloads import LocalAddress
-from application.ports import Blobs, Log, Passwords, RefreshTokens
+from application.ports import Blobs, LastSeen, Log, Passwords, RefreshTokens
 from domain.access import Role
 
 T = TypeVar("T")
@@ -156,6 +156,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     access_tokens: AccessTokens
     refresh_tokens: RefreshTokens
     attempts: Attempts
+    last_seen: LastSeen
     health: Health
     gate: Callable[[], Gate]
     digests: Callable[[bytes], tuple[bytes, ...]]

@@ -9,6 +9,8 @@ from application.ports import Command, Guard, Log
 from domain import dataset, user
 from domain.access import Actor, Grant, Role, require_grant, require_role
 from domain.dataset import Dataset
+from domain.errors import NotFound
+from domain.user import UserRegistered
 
 
 def loaded(log: Log, dataset_id: UUID, actor: Actor, least: Grant) -> Dataset:
@@ -51,7 +53,8 @@ def describe(
 def share(dataset_id: UUID, *, user_id: UUID, grant: Grant, expected: int | None = None, command: Command, log: Log) -> Done:
     """Only the owner, or an administrator, and no analyst, shares."""
     require_role(command.actor, Role.RESEARCHER)
-    existing(log, user_id, user.evolve, what="User", closed=lambda it: it.deleted)
+    if not log.is_open(user_id, begun_by=UserRegistered, closed_by=user.CLOSING):
+        raise NotFound("User not found")
     return change(
         log,
         command,

@@ -3,16 +3,22 @@
 from uuid import UUID
 
 from application.changes import Done, change, existing, new_id, start
-from application.ports import Claim, Command, Log, Release
+from application.ports import Claim, Command, LastSeen, Log, Release
 from domain import device
 from domain.access import Role, require_role
-from domain.device import Device
-from domain.errors import Taken
+from domain.device import Device, DeviceRegistered
+from domain.errors import NotFound, Taken
 from domain.values import canonical
 
 
 def loaded(log: Log, device_id: UUID) -> Device:
     return existing(log, device_id, device.evolve, what="Device", closed=lambda it: it.removed)
+
+
+def check_exists(log: Log, device_id: UUID) -> None:
+    """At the same cost however long its stream is. Raises NotFound."""
+    if not log.is_open(device_id, begun_by=DeviceRegistered, closed_by=device.CLOSING):
+        raise NotFound("Device not found")
 
 
 def register(*, name: str, hostname: str, location: str | None, firmware_version: str | None, command: Command, log: Log) -> Done:
@@ -54,16 +60,20 @@ def describe(device_id: UUID, changes: dict[str, str | None], *, expected: int |
         raise _taken() from None
 
 
-def report(device_id: UUID, *, online: bool, command: Command, log: Log) -> Done:
+def report(device_id: UUID, *, online: bool, command: Command, log: Log, last_seen: LastSeen) -> Done:
+    """A sign of life, or that it went offline. Appends nothing unless that is a change."""
     require_role(command.actor, Role.ADMIN)
-    return change(
+    done = change(
         log, command, lambda: loaded(log, device_id), lambda found: device.report(found, online=online, by=command.actor.id, at=command.at)
     )
+    if online:
+        last_seen.record(device_id)
+    return done
 
 
-def remove(device_id: UUID, *, expected: int | None = None, command: Command, log: Log) -> Done:
+def remove(device_id: UUID, *, expected: int | None = None, command: Command, log: Log, last_seen: LastSeen) -> Done:
     require_role(command.actor, Role.ADMIN)
-    return change(
+    done = change(
         log,
         command,
         lambda: loaded(log, device_id),
@@ -71,6 +81,8 @@ def remove(device_id: UUID, *, expected: int | None = None, command: Command, lo
         expected=expected,
         releases=lambda _: (Release(stream=device_id),),
     )
+    last_seen.forget(device_id)
+    return done
 
 
 def _taken() -> Taken:

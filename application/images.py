@@ -4,10 +4,10 @@ from uuid import UUID
 
 from msgspec import UNSET, UnsetType
 
-from application import datasets
+from application import datasets, devices
 from application.changes import Done, change, existing, new_id, start
 from application.ports import Closed, Command, Guard, Log
-from domain import device, image
+from domain import image
 from domain.access import Grant, Role, require_role
 from domain.errors import NotFound
 from domain.image import Image
@@ -22,7 +22,7 @@ def may_upload(dataset_id: UUID, *, device_id: UUID | None = None, command: Comm
 
 def _check_device(device_id: UUID | None | UnsetType, log: Log) -> None:
     if isinstance(device_id, UUID):
-        existing(log, device_id, device.evolve, what="Device", closed=lambda it: it.removed)
+        devices.check_exists(log, device_id)
 
 
 def upload(

@@ -124,8 +124,8 @@ class Corrupted(DomainError):
 class Log(Protocol):
     """The event log. Calls block; Unavailable is raised when the database is away."""
 
-    def load(self, stream: UUID, evolve: Evolve[S], *, version: int | None = None, until: datetime | None = None) -> S | None:
-        """What the events of `stream` add up to, all of them or up to `version` or `until`; None when there are none."""
+    def load(self, stream: UUID, evolve: Evolve[S], *, version: int | None = None, until: int | None = None) -> S | None:
+        """What the events of `stream` add up to, all of them, or up to `version`, or up to position `until`; None when there are none."""
 
     def append(
         self,
@@ -140,8 +140,9 @@ class Log(Protocol):
         """Append all of `events` or none, durably, and return when that is certain.
 
         Raises Conflicted (a version is taken), NotFound or Closed (a guard), Taken (a claim; `scope`), KeyReused (the command id
-        is known with another digest), Refused (an event breaks a rule of the record, or this process may not append it). A known
-        command id with the same digest changes nothing and returns its first outcome.
+        is known with another digest), Refused (an event breaks a rule of the record, or this process may not append it),
+        UpgradeUnderWay (a process that runs does not understand an event yet).
+        A known command id with the same digest changes nothing and returns its first outcome.
         """
 
     def outcome(self, command: Command) -> Appended | None:
@@ -150,25 +151,54 @@ class Log(Protocol):
     def head(self) -> int:
         """The position of the newest event; 0 when there is none."""
 
-    def read(self, after: int, limit: int) -> Sequence[Recorded]:
-        """The events that follow position `after`, contiguous; at most `limit`."""
+    def position_at(self, moment: datetime) -> int:
+        """The position of the last event that was recorded at or before `moment`; 0 where there is none.
+
+        When an event was recorded is one clock's answer, whichever process appended it. Raises Invalid for a moment that is still to come.
+        """
+
+    def read(self, after: int, limit: int, *, most_bytes: int | None = None) -> Sequence[Recorded]:
+        """The events that follow position `after`, contiguous; at most `limit`, with at most `most_bytes` of data, or one of more."""
 
     def history(self, stream: UUID) -> Sequence[Recorded]:
         """All events of one stream."""
 
+    def histories(self, streams: Collection[UUID], *kinds: type[Event], until: int | None = None) -> Sequence[Recorded]:
+        """The events of several streams up to position `until`, of the named kinds where any are named; in the order of the log."""
+
+    def at(self, positions: Collection[int]) -> Sequence[Recorded]:
+        """The events at these positions, in the order of the log."""
+
+    def touching(self, stream: UUID, at: Collection[int], *, after: int, most: int | None) -> Sequence[Recorded]:
+        """The first `most` events behind position `after` that are of `stream` or at one of the positions `at`, in the order of the log."""
+
     def event(self, stream: UUID, version: int) -> Recorded | None:
         """One event of a stream; None where the stream has no such version."""
+
+    def is_open(self, stream: UUID, *, begun_by: type[Event], closed_by: Sequence[type[Event]]) -> bool:
+        """Whether the stream begins with an event of that type, and ends with none of the others.
+
+        Reads two events however long it is. For streams to which nothing else is appended once they are closed. Raises UpgradeNeeded where
+        a newer release wrote one of the two.
+        """
 
     def having(self, streams: Collection[UUID], *kinds: type[Event]) -> set[UUID]:
         """Those of the streams that have an event of one of the kinds."""
 
-    def decode(self, recorded: Recorded) -> Event: ...
+    def decode(self, recorded: Recorded) -> Event:
+        """Raises UpgradeNeeded for what a newer release wrote, and so does `load`."""
+
+    def prefetch(self, recorded: Sequence[Recorded]) -> None:
+        """Bring what `decode` needs for these events, in one query however many they are."""
 
     def claimed(self, scope: str, value: str) -> UUID | None:
         """The stream that holds a claim."""
 
     def administrators(self) -> Sequence[UUID]:
         """The accounts that were ever given the role of administrator, oldest first; none that was appended before the call is missing."""
+
+    def discarded(self) -> frozenset[int]:
+        """The positions of the events that were given up as dead letters: no read model may show them."""
 
     def secret(self, kind: str, owner: UUID) -> bytes | None: ...
 
@@ -244,6 +274,19 @@ class Limits(Protocol):
         The function that is returned gives the call back: it does not count any more. It raises nothing; a call that cannot be given back
         counts until its window ends.
         """
+
+
+class LastSeen(Protocol):
+    """When devices last gave a sign of life. No part of the record. Calls block; Unavailable is raised when the database is away."""
+
+    def record(self, device: UUID) -> None:
+        """Now."""
+
+    def of(self, device: UUID) -> datetime | None:
+        """None where nothing was recorded, or is known no more."""
+
+    def forget(self, device: UUID) -> None:
+        """Idempotent."""
 
 
 class KnownAddresses(Protocol):

@@ -42,7 +42,7 @@ MEANINGS: Final = {
     "ImageDeleted": "An image is hidden, with its results.",
     "DeviceRegistered": "A microscope or camera is known.",
     "DeviceDescribed": "What is said of a device changed.",
-    "DeviceCameOnline": "A device gave a sign of life.",
+    "DeviceCameOnline": "A device came online. Earlier releases recorded every sign of life.",
     "DeviceWentOffline": "A device is away.",
     "DeviceRemoved": "A device is known no more; its images stay.",
     "ModelVersionAdded": "A model has a new, immutable version, named by its sha256.",
@@ -55,6 +55,7 @@ MEANINGS: Final = {
     "ClassificationFailed": "A job ended with no result at all.",
     "ClassificationDeleted": "A job is hidden, with its results.",
     "ChunkJudged": "Results: what the model saw in up to 64 images of a job, with raw scores and provenance.",
+    "DeadLetterDiscarded": "An event that could not be applied was given up: it is in the log, and shown nowhere.",
 }
 """What each event tells, in a sentence."""
 

@@ -2,16 +2,42 @@
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from application.ports import Blobs
 
 KEPT = timedelta(days=3)  # since it was last put: longer than any upload takes to become an event, even by a clock that is set a day on
+LAG_MOST = timedelta(days=1)
+"""The read models may be so far behind. What was put before KEPT became an event within a day, and clocks differ by a day at most: so they
+have seen it."""
 
 
-def sweep_orphans(blobs: Blobs, known: Callable[[Iterable[str]], set[str]], *, now: datetime, kept: timedelta = KEPT) -> int:
-    """Delete what nobody knows, and say how many. Blocks, for long when there are many; may be repeated, and stopped at any time.
+class InUse(NamedTuple):
+    """Of some blobs: those that something refers to, and those that an event may refer to which could not be applied yet."""
 
-    `known` gets some hundred names and returns those in use. It must raise rather than leave one out that it is not sure of.
+    referred: set[str]
+    waiting: set[str]
+
+
+class Swept(NamedTuple):
+    """How many blobs were freed, and how many were left for events that could not be applied yet."""
+
+    freed: int
+    waiting: int
+
+
+def sweep_orphans(blobs: Blobs, in_use: Callable[[Iterable[str]], InUse], *, now: datetime, kept: timedelta = KEPT) -> Swept:
+    """Delete what nothing refers to. Blocks, for long when there are many; may be repeated, and stopped at any time.
+
+    `in_use` gets some hundred names. It must raise rather than leave one out that it is not sure of.
     """
-    old = now - kept
-    return sum(blobs.delete(sha256, put_before=old) for sha256 in blobs.orphans(known, older_than=old))
+    old, waiting = now - kept, 0
+
+    def known(names: Iterable[str]) -> set[str]:
+        nonlocal waiting
+        found = in_use(names)
+        waiting += len(found.waiting - found.referred)
+        return found.referred | found.waiting
+
+    freed = sum(blobs.delete(sha256, put_before=old) for sha256 in blobs.orphans(known, older_than=old))
+    return Swept(freed, waiting)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [append projection inference latency lists uploads footprint]`: every figure beside its goal.
+"""`python -m benchmarks [append commits projection inference latency lists uploads footprint idle]`: every figure beside its goal.
 
 Prints a table, writes it into docs/performance.md, and results.json and chart.png beside this file. Each figure is measured against
 another side in the same run.
@@ -21,7 +21,7 @@ from benchmarks.measure import Row, shown
 from benchmarks.page import PAGE, refreshed
 
 HERE = Path(__file__).parent
-ALL = ("append", "projection", "inference", "latency", "lists", "uploads", "footprint")
+ALL = ("append", "commits", "projection", "inference", "latency", "lists", "uploads", "footprint", "idle")
 
 
 def main(names: list[str]) -> None:

@@ -1,28 +1,36 @@
-"""Uploads of 200 KiB: the server's CPU beside a bare handler that hashes and writes the same bytes; and calm while people sign in."""
+"""Uploads of 200 KiB: the server's CPU beside a bare handler that hashes and writes the same bytes; from a device with a long history; and
+calm while people sign in."""
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from threading import Event, Thread
+from uuid import UUID, uuid4
 
 import httpx
 import numpy as np
 from PIL import Image
 
+from benchmarks.laboratory import append
 from benchmarks.lists import cost
 from benchmarks.measure import Row, percentile, taking_turns
 from benchmarks.served import bare_server
 from benchmarks.stack import PASSWORD, Bench, system
+from domain.device import DeviceCameOnline
 
 SIZE = 200 * 1024  # bytes
 SIGNING_IN = 8
+SIGNS = 26_000  # three days of one in ten seconds
 SECONDS = 5.0
 
 
 def rows() -> Iterator[Row]:
     with system() as bench:
         yield calm(bench)
+        yield from from_a_watched_device(bench)
         yield beside_bare(bench)
 
 
@@ -60,6 +68,47 @@ def beside_bare(bench: Bench) -> Row:
     return Row(
         name="CPU of a 200 KiB upload beside a bare handler", value=sides["ours"] / sides["bare"], unit="x", goal=2.5, at_least=False
     )
+
+
+def from_a_watched_device(bench: Bench) -> Iterator[Row]:
+    """A device whose signs of life of three days an earlier release recorded as events, beside a new one."""
+    dataset, data, numbers = bench.dataset(), picture(), count(10**6)
+    watched, new = (bench.post("/api/devices/", {"name": "scope", "hostname": uuid4().hex}).json()["id"] for _ in range(2))
+    _recorded_signs(bench, UUID(watched), SIGNS)
+
+    def upload(device: str) -> None:
+        file = ("cell.jpg", numbered(data, next(numbers)), "image/jpeg")
+        form = {"dataset_id": dataset, "device_id": device}
+        bench.http.post("/api/images/upload", data=form, files={"file": file}).raise_for_status()
+
+    def sign(device: str) -> None:
+        bench.http.patch(f"/api/devices/{device}/status", json={"is_online": True}).raise_for_status()
+
+    for name, act in {"upload from": upload, "sign of life of": sign}.items():
+        measures = {device: partial(_milliseconds, partial(act, device)) for device in (watched, new)}
+        sides = taking_turns(measures, rounds=15)
+        print(f"{name} a watched device {sides[watched]:.1f} ms, of a new one {sides[new]:.1f} ms")
+        yield Row(
+            name=f"{name} a device with {SIGNS:,} events beside a new one",
+            value=sides[watched] / sides[new],
+            unit="x",
+            goal=1.2,
+            at_least=False,
+        )
+
+
+def _recorded_signs(bench: Bench, scope: UUID, signs: int) -> None:
+    at, by = datetime.now(UTC), bench.owner
+    for start in range(2, signs + 2, 500):
+        versions = range(start, min(start + 500, signs + 2))
+        append(bench.log, *(DeviceCameOnline(originator_id=scope, originator_version=one, at=at, by=by) for one in versions))
+    bench.caught_up()
+
+
+def _milliseconds(act: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    act()
+    return (time.perf_counter() - began) * 1000
 
 
 def calm(bench: Bench) -> Row:

@@ -34,7 +34,7 @@ class DeviceDescribed(Event, frozen=True, kw_only=True):
 
 
 class DeviceCameOnline(Event, frozen=True, kw_only=True):
-    pass
+    """It was offline before. In the logs of earlier releases each sign of life is one."""
 
 
 class DeviceWentOffline(Event, frozen=True, kw_only=True):
@@ -55,7 +55,7 @@ class Device(State, frozen=True, kw_only=True):
     firmware_version: str | None
     registered_at: datetime
     online: bool = False
-    last_seen: datetime | None = None
+    last_seen: datetime | None = None  # when it last came online; signs of life since then are not in the log
     removed: bool = False
 
 
@@ -89,11 +89,11 @@ def _value(name: str, value: str | None) -> str | None:
 
 
 def report(device: Device, *, online: bool, by: UUID, at: datetime) -> list[Event]:
-    """Each sign of life is kept, since it says when the device was last seen; going offline is said once."""
-    common = following(device, by=by, at=at)
-    if online:
-        return [DeviceCameOnline(**common)]
-    return [DeviceWentOffline(**common)] if device.online else []
+    """Changes only: a sign of life of a device that is online already is no event."""
+    if online == device.online:
+        return []
+    kind = DeviceCameOnline if online else DeviceWentOffline
+    return [kind(**following(device, by=by, at=at))]
 
 
 def remove(device: Device, *, by: UUID, at: datetime) -> DeviceRemoved:

@@ -1,6 +1,8 @@
 """What can go wrong, in the words of a user: each error has a stable `code` and a sentence that says what to do."""
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+TYPE_NAME_SHOWN: Final = 80  # characters: the name of a type that we do not know may be anything
 
 
 class DomainError(Exception):
@@ -87,6 +89,34 @@ class Unavailable(DomainError):
     """Something we need is away; `retry_after` tells in how many seconds to come back."""
 
     code = "unavailable"
+
+
+class UpgradePending(Unavailable):
+    """Two releases run beside each other, and one of them cannot do this yet. Nothing is wrong, and waiting alone does not help."""
+
+
+class UpgradeNeeded(UpgradePending):
+    """The log holds an event that a newer release wrote, and that this process does not understand. Nothing is wrong with it."""
+
+    code = "upgrade_needed"
+
+    def __init__(self, place: str, type_name: str, schema_version: int) -> None:
+        super().__init__(
+            f"{place} holds {type_name[:TYPE_NAME_SHOWN]} version {schema_version}, which a newer release wrote; upgrade this process",
+            retry_after=30,
+        )
+
+
+class UpgradeUnderWay(UpgradePending):
+    """An event would be appended that a process which runs now does not understand."""
+
+    code = "upgrade_under_way"
+
+    def __init__(self, process: str, type_name: str, schema_version: int) -> None:
+        super().__init__(
+            f"{process} does not understand {type_name} version {schema_version} yet; this is possible once it was upgraded",
+            retry_after=10,
+        )
 
 
 class UnsupportedImage(DomainError):

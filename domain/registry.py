@@ -1,8 +1,8 @@
-"""The closed list of what can happen. A type that is not here can be neither written nor read."""
+"""The closed list of what can happen. A type that is not here can be neither written nor read: a newer release may know it."""
 
 from types import ModuleType
 
-from domain import classification, dataset, device, image, model, session, user
+from domain import classification, dataset, dead_letter, device, image, model, session, user
 from domain.events import Event
 
 NOUNS: dict[str, ModuleType] = {
@@ -13,6 +13,7 @@ NOUNS: dict[str, ModuleType] = {
     "device": device,
     "model": model,
     "classification": classification,
+    "dead_letter": dead_letter,
 }
 
 
@@ -23,3 +24,9 @@ def _events_of(noun: ModuleType) -> list[type[Event]]:
 
 EVENTS: dict[str, type[Event]] = {event.__name__: event for noun in NOUNS.values() for event in _events_of(noun)}
 NOUN_OF: dict[str, str] = {event.__name__: name for name, noun in NOUNS.items() for event in _events_of(noun)}
+
+
+def is_known(type_name: str, schema_version: int) -> bool:
+    """Whether this release understands stored events of this type and schema version."""
+    kind = EVENTS.get(type_name)
+    return kind is not None and schema_version <= kind.schema_version

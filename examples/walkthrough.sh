@@ -177,9 +177,11 @@ TOKEN=$ADMIN_TOKEN
 call GET "/api/audit/$IMAGE/trail" | python3 -c '
 import json, sys
 for entry in json.load(sys.stdin):
-    print("  ", entry["position"], entry["at"], entry["type"], file=sys.stderr)'
+    print("  ", entry["position"], entry["at"], entry["sentence"], file=sys.stderr)'
 same "$(call GET "/api/audit/$DATASET/state?as_of=$((CHANGED_AT - 1))" | field description)" ""
 same "$(call GET "/api/audit/$DATASET/state?as_of=$CHANGED_AT" | field description)" "May-Grünwald-Giemsa"
+call GET "/api/audit/$DATASET/images?as_of=$CHANGED_AT" > /dev/null
+call GET "/api/audit/$IMAGE/results" > /dev/null
 
 chapter "The events, from any position on"
 call GET /api/events/schemas > /dev/null

@@ -56,13 +56,17 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """`discrepancies`: what the tables beside the log hold and the log does not say; not looked for where there is a finding."""
+    """`discrepancies`: what the tables beside the log hold and the log does not say; not looked for where there is a finding.
+
+    `unchecked`: events whose content only the rules of a newer release can judge.
+    """
 
     events: int
     hash: str
     heads: int
     finding: Finding | None
     discrepancies: tuple[str, ...] = ()
+    unchecked: int = 0
 
     @property
     def problem(self) -> str | None:

@@ -13,14 +13,18 @@ from uuid import UUID
 import msgspec
 from cryptography.exceptions import InvalidTag
 
+from domain.errors import UpgradeNeeded
 from domain.events import ERASED, SEALED, SEALED_BEFORE, SEALED_FORMS, WITHHELD, Event, private_fields
-from domain.registry import EVENTS
+from domain.registry import EVENTS, is_known
 from infrastructure.keys import DataKey, DataKeys
 
 COLUMNS = ("originator_id", "originator_version")
 ID_BYTES, IDS_AT_ONCE = 16, 256
 _drawn: deque[bytes] = deque()
 os.register_at_fork(after_in_child=_drawn.clear)  # or both would give the same ids
+
+SEALED_MARK = b'"sealed:'
+"""What every sealed value begins with, in JSON."""
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 UPCASTERS: dict[tuple[str, int], Upcaster] = {
@@ -34,7 +38,7 @@ PRIVATE_SINCE = {"DeviceRegistered": 2, "DeviceDescribed": 2}
 
 
 class Undecodable(Exception):
-    """Stored bytes that no registered type explains: a newer release wrote them, or they were damaged."""
+    """Stored bytes that are not of their type: they were damaged. Events of a newer release raise UpgradeNeeded instead."""
 
 
 class KeyDestroyed(Exception):
@@ -80,8 +84,19 @@ class Codec:
         )
 
     def decode(self, stored: Encoded) -> Event:
-        """Private fields of erased subjects read `[erased]`, and in a process without data keys all read `[sealed]`. Raises Undecodable."""
+        """Private fields of erased subjects read `[erased]`, and in a process without data keys all read `[sealed]`.
+
+        Raises Undecodable, UpgradeNeeded.
+        """
         return _decoded(stored, self._open)
+
+    def readable(self, subjects: Iterable[UUID]) -> frozenset[UUID]:
+        """Those whose keys are there, as `decode` would find them now."""
+        if self._keys.withheld:
+            return frozenset()
+        wanted = frozenset(subjects)
+        self._keys.prefetch(wanted)
+        return frozenset(subject for subject in wanted if self._keys.get(subject) is not None)
 
     def prefetch(self, stored: Iterable[Encoded]) -> None:
         """Bring the keys that these events need in one read."""
@@ -142,7 +157,7 @@ class Codec:
 
 
 def without_opening(stored: Encoded) -> Event:
-    """The event with its private fields as they are stored. Needs no key. Raises Undecodable."""
+    """The event with its private fields as they are stored. Needs no key. Raises Undecodable, UpgradeNeeded."""
     return _decoded(stored, lambda *_: None)
 
 
@@ -165,9 +180,11 @@ def subject_of(stored: Encoded) -> UUID | None:
 
 
 def _decoded(stored: Encoded, open_private: Callable[[type[Event], UUID, dict[str, Any]], None]) -> Event:
-    kind = EVENTS.get(stored.type)
-    if kind is None:
-        raise Undecodable(f"unknown event type {stored.type!r}")
+    if not is_known(stored.type, stored.schema_version):
+        raise UpgradeNeeded(f"version {stored.version} of {stored.stream}", stored.type, stored.schema_version)
+    kind = EVENTS[stored.type]
+    if stored.schema_version == kind.schema_version and SEALED_MARK not in stored.data and (event := _decoded_at_once(stored, kind)):
+        return event
     try:
         content = msgspec.json.decode(stored.data)
         for version in range(stored.schema_version, kind.schema_version):
@@ -178,6 +195,25 @@ def _decoded(stored: Encoded, open_private: Callable[[type[Event], UUID, dict[st
         return msgspec.convert(content, kind)
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
         raise Undecodable(f"{stored.type} version {stored.schema_version} at {stored.stream}/{stored.version}: {error}") from error
+
+
+def _decoded_at_once(stored: Encoded, kind: type[Event]) -> Event | None:
+    """The event straight out of its JSON, in a third of the time, where nothing is to be opened or upcast; None where that fails.
+
+    The columns come last: of two members with one name, the last one counts.
+    """
+    if not stored.data.endswith(b"}"):
+        return None
+    columns = b',"originator_id":"%b","originator_version":%d}' % (str(stored.stream).encode(), stored.version)
+    try:
+        return _decoder(kind).decode(stored.data[:-1] + columns)
+    except msgspec.MsgspecError:
+        return None
+
+
+@cache
+def _decoder(kind: type[Event]) -> msgspec.json.Decoder[Event]:
+    return msgspec.json.Decoder(kind)
 
 
 def _fresh_id() -> UUID:
@@ -202,6 +238,8 @@ def _bound_to(event_id: UUID, field: str) -> bytes:
 
 def _owners_of_sealed(stored: Encoded) -> set[str]:
     """The fields that name the subjects of the sealed values, found without decoding: no text can hold such a piece of JSON unescaped."""
+    if SEALED_MARK not in stored.data:
+        return set()
     kind = EVENTS.get(stored.type)
     if kind is None or stored.schema_version < PRIVATE_SINCE.get(stored.type, 1):
         return set()

@@ -6,18 +6,18 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
-from uuid import UUID
 
-import psycopg
 import structlog
 
 from application.attempts import Attempts, Rates
+from application.change_limits import ChangeLimit
 from application.context import Options, Services
 from application.ports import Blobs
 from domain.errors import Unavailable
 from infrastructure import heads
 from infrastructure.access_tokens import SignedAccessTokens
 from infrastructure.audit_chain import Verified
+from infrastructure.capabilities import capabilities_of
 from infrastructure.event_store import EventLog, log_on_postgres
 from infrastructure.figures import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_standing
 from infrastructure.health import Examination
@@ -25,6 +25,7 @@ from infrastructure.heartbeat import HEARTBEAT
 from infrastructure.images.validation import ImageLimits, UploadGate
 from infrastructure.keys import Keys
 from infrastructure.known_addresses import PostgresKnownAddresses
+from infrastructure.last_seen import PostgresLastSeen
 from infrastructure.limits import RedisLimits
 from infrastructure.live import RedisLive
 from infrastructure.objects import open_blobs
@@ -44,7 +45,6 @@ log = structlog.get_logger()
 
 REPORTED_MOST: Final = 100  # discrepancies in the log of a process, each time
 LOOK_EVERY: Final = 5.0  # seconds between two looks at how the system stands, for the figures
-ABOUT: Final = "select position from read.activity where subjects @> array[%s::uuid] order by position"
 
 
 def blobs(settings: Settings) -> Blobs:
@@ -64,15 +64,6 @@ def refresh_tokens(settings: Settings, keys: Keys | None = None) -> PostgresRefr
         idle_seconds=settings.refresh_idle_ttl,
         absolute_seconds=settings.refresh_absolute_ttl,
     )
-
-
-def positions_about(settings: Settings, about: UUID) -> list[int]:
-    """The positions of all events that touch a thing, whoever may see it. Raises Unavailable."""
-    try:
-        with psycopg.connect(settings.postgres_url, autocommit=True, connect_timeout=3, options="-c statement_timeout=30s") as connection:
-            return [position for (position,) in connection.execute(ABOUT, (about,))]
-    except psycopg.OperationalError:
-        raise Unavailable("The database is away; try again", retry_after=2) from None
 
 
 def verified(settings: Settings, log: EventLog) -> Verified:
@@ -119,12 +110,13 @@ def services(settings: Settings) -> Services:
     Raises WrongRootKey.
     """
     keys = process_keys(settings, "api")
-    event_log = log_on_postgres(settings, keys)
+    limits = RedisLimits(settings.redis_url, keys)
+    event_log = log_on_postgres(settings, keys, changes=ChangeLimit(limits=limits, per_minute=settings.changes_per_minute_stream))
+    capabilities = capabilities_of(event_log, "api")
     reads = ReadDatabase(settings.postgres_url)
     live_reads = ReadDatabase(settings.postgres_url, size=settings.live_connections)
     visible = Visible(settings.postgres_url)
     live = RedisLive(settings.redis_url)
-    limits = RedisLimits(settings.redis_url, keys)
     known_addresses = PostgresKnownAddresses(settings.postgres_url, keys, days=settings.known_address_days)
     store = open_blobs(settings, keys)
     tokens = refresh_tokens(settings, keys)
@@ -139,6 +131,7 @@ def services(settings: Settings) -> Services:
         await visible.start()
         await live.start()
         reconciler.start()
+        await asyncio.to_thread(capabilities.start)
         looking = asyncio.create_task(_look_always(reads), name="figures")
         beating = asyncio.create_task(HEARTBEAT.beat_always(), name="heartbeat")
         try:
@@ -152,6 +145,7 @@ def services(settings: Settings) -> Services:
             await health.close()
             await live_reads.close()
             await reads.close()
+            await asyncio.to_thread(capabilities.stop)
             await asyncio.to_thread(event_log.close)
             await asyncio.to_thread(tokens.close)
             await asyncio.to_thread(known_addresses.close)
@@ -168,6 +162,7 @@ def services(settings: Settings) -> Services:
         passwords=passwords(settings),
         access_tokens=SignedAccessTokens(keys, ttl=settings.access_ttl),
         refresh_tokens=tokens,
+        last_seen=PostgresLastSeen(event_log.recorder),
         attempts=Attempts(limits=limits, known_addresses=known_addresses, rates=rates(settings)),
         health=health,
         gate=partial(UploadGate, limits=image_limits),

@@ -42,8 +42,8 @@ LOG_TOPIC: Final = "bioscope.events"
 DURABLE: Final = ("fsync", "full_page_writes", "synchronous_commit")
 DURABLE_SETTINGS: Final = "select name, setting from pg_settings where name = any(%s)"
 MAY_CHANGE_THE_LOG: Final = """select has_table_privilege('es.events', 'insert, update, delete, truncate')
-  or has_any_column_privilege('es.events', 'insert, update')"""
-REGISTERED: Final = "select count(*) from es.events where originator_id = any(%s) and originator_version = 1"
+  or has_any_column_privilege('es.events', 'insert, update') or has_table_privilege('es.streams', 'insert, update, delete, truncate')"""
+REGISTERED: Final = "select count(*) from es.streams where stream = any(%s)"
 MAY_READ_KEYS: Final = "select has_table_privilege('es.secrets', 'select')"
 MAY_APPEND_ALL: Final = "select '*' = any (topics) from ops.writers where role = session_user"
 SOME_KEY: Final = "select owner, value from es.secrets where kind = 'key' limit 1"

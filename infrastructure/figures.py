@@ -31,14 +31,23 @@ PROJECTION_AGE: Final = Gauge("bioscope_projection_lag_seconds", "Age of the old
 DEAD_LETTERS: Final = Gauge("bioscope_dead_letters", "Events that could not be applied.")
 PARKED: Final = Gauge("bioscope_parked_events", "Events that wait behind dead letters.")
 TASK_AGE: Final = Gauge("bioscope_task_age_seconds", "Since the oldest unanswered task was given out.")
+LONG_STREAMS: Final = Gauge("bioscope_long_streams", "Streams of more than 1,000 events, which take long to load; jobs are left out.")
 WORKERS: Final = Gauge("bioscope_inference_workers", "Inference processes seen within 10 s.")
 SCHEDULING: Final = Gauge("bioscope_scheduler_leads", "1 while some process schedules.")
+PAUSED: Final = Gauge("bioscope_paused_processes", "Processes that pause until they are upgraded.", ["process"])
 
 BROKEN_CHAIN: Final = Gauge("bioscope_log_chain_broken", "1 once the relay found that the log is not what was written; it signs no more.")
 DISCREPANCIES: Final = Gauge("bioscope_record_discrepancies", "Claims, password hashes and data keys that are not as the record says.")
 RECONCILED_AT: Final = Gauge("bioscope_record_reconciled_timestamp_seconds", "When they were last compared.")
 
+FREED: Final = Counter("bioscope_orphans_freed", "Stored files that nothing referred to any more, and that were freed.")
+LEFT: Final = Gauge("bioscope_orphans_left", "Stored files that the last sweep left for events that could not be applied.")
+SWEPT_AT: Final = Gauge("bioscope_orphans_swept_timestamp_seconds", "When stored files were last swept, to the end.")
+PRUNED: Final = Counter("bioscope_pruned_rows", "Rows beside the log that were removed, since nobody needs them any more.", ["table"])
+PRUNED_AT: Final = Gauge("bioscope_pruned_timestamp_seconds", "When such rows were last removed, to the end.")
+
 MAIN: Final = "main"
+DECLARING: Final = ("api", "projector", "inference")
 COUNTER_LABELS: Final = {"projected_events": "source", "rejected_records": "reason"}
 
 
@@ -75,15 +84,18 @@ def _of_requests(method: str, route: str, status: int) -> tuple[Histogram, Count
 
 def observe_standing(stands: Standing) -> None:
     HEAD.set(stands.head)
-    RELAY_LAG.set(max(0, stands.head - stands.published))
+    RELAY_LAG.set(stands.unpublished)
     RELAY_AGE.set(stands.unpublished_age)
     PROJECTION_LAG.labels(MAIN).set(max(0, stands.head - stands.projected))
     PROJECTION_AGE.labels(MAIN).set(stands.unprojected_age)
     DEAD_LETTERS.set(stands.dead_letters)
     PARKED.set(stands.parked)
     TASK_AGE.set(stands.task_age)
+    LONG_STREAMS.set(stands.long_streams)
     WORKERS.set(stands.workers)
     SCHEDULING.set(stands.scheduling)
+    for kind in DECLARING:
+        PAUSED.labels(kind).set(sum(bool(one.paused) for one in stands.processes if one.kind == kind))
     COUNTED.seen = stands
 
 

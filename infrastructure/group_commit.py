@@ -17,12 +17,14 @@ from infrastructure.figures import APPEND_COMMANDS, APPEND_SECONDS, APPENDS
 from infrastructure.keys import Keys
 from infrastructure.postgres.arrays import Array, bools, byteas, ints, register, texts, uuids
 from infrastructure.postgres.silence import Attentive
+from infrastructure.postgres.wakes import APPENDED, WAKES_ITSELF, Wakes
 from infrastructure.security.keyed_digest import ClaimDigests
 
 log = structlog.get_logger()
 
 BATCH_MOST = 256  # commands in one transaction
 PATIENCE = 10.0  # seconds that a command waits for its group commit
+WAKING = {"appended", "replayed"}  # replayed: perhaps of a transaction whose COMMIT was lost, and that woke nobody
 OPTIONS = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
 
 
@@ -133,6 +135,7 @@ class GroupCommit:
         self._url, self._digests = url, ClaimDigests(keys)
         self._queue: SimpleQueue[Pending | None] = SimpleQueue()
         self._connection: psycopg.Connection | None = None
+        self._wakes = Wakes(url)
         self._thread = Thread(target=self._run, name="group-commit", daemon=True)
         self._thread.start()
 
@@ -145,6 +148,7 @@ class GroupCommit:
         """Take what was queued before, then stop."""
         self._queue.put(None)
         self._thread.join(PATIENCE)
+        self._wakes.close()
 
     def _run(self) -> None:
         going = True
@@ -164,6 +168,8 @@ class GroupCommit:
         try:
             with APPEND_SECONDS.time():
                 outcomes = self._call_again_if_lost(batch)
+            if any(outcome.outcome in WAKING for outcome in outcomes):
+                self._wakes.send(APPENDED)
             for pending, outcome in zip(batch, outcomes, strict=True):
                 APPENDS.labels(outcome.outcome).inc()
                 pending.done.set(outcome)
@@ -189,7 +195,7 @@ class GroupCommit:
 
     def _call(self, arguments: list[Array]) -> list[Outcome]:
         if self._connection is None or self._connection.closed:
-            self._connection = Attentive.connect(self._url, autocommit=True, options=OPTIONS)
+            self._connection = Attentive.connect(self._url, autocommit=True, options=f"{OPTIONS} {WAKES_ITSELF}")
             register(self._connection)
         return [Outcome(*row) for row in self._connection.execute(APPEND, arguments, prepare=True).fetchall()]
 

@@ -14,6 +14,7 @@ from application.hash_chain import START, link
 from application.ports import Blobs, Corrupted, Recorded
 from infrastructure.audit_chain import SignedHead, Verified, verify
 from infrastructure.event_store import EventLog
+from infrastructure.garbage import seldom_collected
 from infrastructure.keys import Keys
 from infrastructure.objects import open_blobs
 from infrastructure.record_audit import RecordAudit
@@ -40,7 +41,7 @@ KEPT = "select position, hash, signed_at, signature, key_id from ops.heads order
 BEYOND = "select from es.events where notification_id > (select position from es.head) limit 1"
 LAST = "select position, hash, signed_at, signature, key_id from ops.heads order by position desc limit 1"
 SINCE = f"""select {EVENT_COLUMNS} from es.events where notification_id > %s and notification_id <= %s
-  order by notification_id limit {BATCH}"""  # noqa: S608 - constants
+  order by notification_id"""  # noqa: S608 - constants
 
 UNSIGNED: Final = SignedHead(position=0, hash="", signed_at=datetime.min.replace(tzinfo=UTC))
 _line = msgspec.json.Decoder(SignedHead)
@@ -105,7 +106,7 @@ class Heads:
         with self._walking:
             position, digest = _row(connection, NEWEST)
             while self._walked < position:
-                rows = connection.execute(SINCE, (self._walked, position), prepare=True, binary=True).fetchall()
+                rows = connection.execute(SINCE, (self._walked, min(position, self._walked + BATCH)), prepare=True, binary=True).fetchall()
                 if not rows:
                     raise BrokenChain(f"the log ends before its head: there is no row at position {self._walked + 1}")
                 self._follow(map(recorded_from, rows))
@@ -188,15 +189,17 @@ def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, prog
     since = min((head.signed_at.date() for head in table), default=None)
     elsewhere = shelf.everything(since=since, until=datetime.now(UTC).date())
     (head,) = log.recorder.rows(NEWEST)
-    tables = TableAudit(log)
-    found = verify(
-        _taken(tables, _batches(log, until=head[0])),
-        heads=[*table, *elsewhere],
-        keys=keys.public(Purpose.HEADS),
-        stored_head=head,
-        violation_of=RecordAudit(log).violation_of,
-        progress=progress,
-    )
+    tables, rules = TableAudit(log), RecordAudit(log)
+    with seldom_collected():
+        found = verify(
+            _taken(tables, _batches(log, until=head[0])),
+            heads=[*table, *elsewhere],
+            keys=keys.public(Purpose.HEADS),
+            stored_head=head,
+            violation_of=rules.violation_of,
+            progress=progress,
+        )
+    found = msgspec.structs.replace(found, unchecked=rules.unchecked)
     return found if found.finding else msgspec.structs.replace(found, discrepancies=tuple(tables.finish()))
 
 

@@ -10,15 +10,19 @@ import redis.asyncio
 
 from application.context import Dependency, Reads
 from application.ports import Blobs
+from domain.values import printable
 from infrastructure.crashes import crash_loops, crashes_file
 from infrastructure.settings import Settings
-from infrastructure.standing import Standing, standing
+from infrastructure.standing import Declared, Standing, standing
 
 PATIENCE: Final = 1.5  # seconds
 REMEMBERED: Final = 1.0  # seconds for which an answer serves everybody who asks
 BEHIND_MOST: Final = 30.0  # seconds that an event may wait to be published or shown
+SAID_MOST: Final = 3  # processes that are named
 NOBODY: Final = "0" * 64  # a blob that does not exist
 API_VERSIONS: Final = pack(">ihhih", 10, 18, 0, 1, -1)  # what every Kafka client asks first: length, call, version, number, no name
+
+CHANGED: Final = "somebody changed it, and nothing is published until that is mended (docs/operations.md)"
 
 SUPERVISED: Final = {"kafka": "broker", "scheduler": "projector"}
 """The supervisor's name of what a dependency depends on, where it has another one."""
@@ -87,15 +91,41 @@ class Examination:
 def told(stands: Standing) -> list[Dependency]:
     """Those parts of the system of which the database knows, for an operator."""
     return [
-        _follower("relay", "published", stands.head - stands.published, stands.unpublished_age),
-        _follower("projector", "shown", stands.head - stands.projected, stands.unprojected_age, also=_letters(stands))
-        if stands.fits
-        else _bad("projector", f"the read models stand at position {stands.projected} of another log: run `bioscope rebuild`"),
+        _follower("relay", "published", stands.unpublished, stands.unpublished_age)
+        if stands.is_published_in_log
+        else _bad("relay", f"ops.relay stands at position {stands.published}, and the log ends at {stands.head}: {CHANGED}", stands.head),
+        _projector(stands),
         _good("scheduler", "leads") if stands.scheduling else _bad("scheduler", "nobody leads: jobs wait. Is a projector process running?"),
         _good("inference", f"{stands.workers} at work")
         if stands.workers
         else _bad("inference", "no worker was seen for 10 s: images wait. Is an inference process running?"),
+        *_upgrades(stands),
     ]
+
+
+def _projector(stands: Standing) -> Dependency:
+    """Not well while an event waits that could not be applied: what is shown lacks something, and nothing but a person can mend it. That
+    degrades the system; it goes on, and is not restarted or taken out of service for it."""
+    lag, projectors = stands.head - stands.projected, [one for one in stands.processes if one.kind == "projector"]
+    if not stands.fits:
+        return _bad("projector", f"the read models stand at position {stands.projected} of another log: run `bioscope rebuild`")
+    if lag > 0 and projectors and all(one.paused for one in projectors):
+        return _bad("projector", f"{lag} events are not shown yet: {projectors[0].paused}", lag)
+    found = _follower("projector", "shown", lag, stands.unprojected_age, also=_letters(stands))
+    return _bad(found.name, found.detail, found.lag) if stands.dead_letters else found
+
+
+def _upgrades(stands: Standing) -> list[Dependency]:
+    """The processes that pause, and those that would as soon as they met what is written already; nothing where there are none."""
+    said = [f"{_name(one)} pauses: {one.paused}" for one in stands.processes if one.paused]
+    said += [
+        f"{_name(one)} does not understand {', '.join(one.lacks)}: upgrade it" for one in stands.processes if one.lacks and not one.paused
+    ]
+    return [_bad("upgrade", "; ".join(said[:SAID_MOST]))] if said else []
+
+
+def _name(one: Declared) -> str:
+    return printable(f"{one.kind} {one.process} (release {one.release})")
 
 
 def _crashing(dependency: Dependency, loops: Mapping[str, int]) -> Dependency:

@@ -18,6 +18,7 @@ from application.ports import Blobs, Corrupted, Log
 from application.tasks import BULK, GIVEN_OUT, URGENT, Kind, Task
 from domain import model
 from domain.errors import DomainError, Unavailable
+from infrastructure.capabilities import capabilities_of
 from infrastructure.classifier import Classifier
 from infrastructure.event_store import log_on_postgres
 from infrastructure.health import NOBODY
@@ -55,6 +56,7 @@ def run_inference(given: Settings) -> NoReturn:
     """Answer tasks until SIGTERM, as one of a group that shares them. It holds no keys: private fields stay sealed for it."""
     keys = process_keys(given, "inference")
     events = log_on_postgres(given, keys)
+    capabilities = capabilities_of(events, "inference")
     worker = InferenceWorker(given, log=events, blobs=open_blobs(given, keys))
     abreast = {topic: max(ABREAST, 2 * lane.pool.size) for topic, lane in worker.lanes.items()}
     lanes = TaskLanes(
@@ -76,11 +78,13 @@ def run_inference(given: Settings) -> NoReturn:
         await lanes.finish(member.commit)
         ending.set()
         await asyncio.wait_for(ended.wait(), 1.0)
+        await asyncio.to_thread(capabilities.stop)
 
+    capabilities.start()
     member.run(
         at_work,
         lambda: lanes.commit_always(member.commit),
-        lambda: hear(given.postgres_url, GIVEN_OUT, member.hint),
+        lambda: hear(given.postgres_url, {GIVEN_OUT: member.hint}),
         finish=finish,
         prepared=worker.warmed.wait,
     )

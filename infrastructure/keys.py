@@ -90,9 +90,11 @@ class DataKeys:
     def get(self, subject: UUID) -> DataKey | None:
         """Raises MissingKey, WrongRootKey."""
         self._require()
-        self.prefetch([subject])
-        with self._lock:
-            return self._known[subject][1]
+        known = self._known.get(subject)
+        if known is None or known[0] < time.monotonic():
+            self.prefetch([subject])
+            known = self._known.get(subject)
+        return known[1] if known is not None else self.look_up(subject)  # another thread may have forgotten it
 
     def look_up(self, subject: UUID) -> DataKey | None:
         """As `get`, for a subject that may get its first key at any moment: that it is missing is looked up anew each time."""
@@ -109,7 +111,7 @@ class DataKeys:
             return
         now = time.monotonic()
         with self._lock:
-            missing = {subject for subject in subjects if subject not in self._known or self._known[subject][0] < now}
+            missing = {subject for subject in subjects if (known := self._known.get(subject)) is None or known[0] < now}
         if not missing:
             return
         wrapped = self._fetch(missing)

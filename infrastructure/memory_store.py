@@ -1,8 +1,9 @@
 """The in-memory twin of the Postgres recorder: the library's own, with our columns, guards, claims and command ids."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 from uuid import UUID
 
@@ -15,23 +16,27 @@ from domain import classification, image
 from domain.classification import ChunkJudged, ClassificationPlanned
 from domain.events import Event
 from domain.image import ImageAccepted, ImageRejected
+from domain.registry import EVENTS
 from infrastructure.codec import Encoded, Undecodable, without_opening
 from infrastructure.group_commit import Append, Outcome, meta_of
 from infrastructure.keys import Keys
-from infrastructure.recorder import Stored, encoded_from, insert_events
+from infrastructure.recorder import End, Stored, encoded_from, insert_events
 from infrastructure.security.keyed_digest import ClaimDigests
 
 
 class MemoryRecorder(POPOApplicationRecorder):
-    """Behaves like PostgresRecorder, within one process."""
+    """Behaves like PostgresRecorder, within one process. `clock` is that of the database."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         super().__init__()
-        self._digests = ClaimDigests(keys)
+        self._digests, self._clock = ClaimDigests(keys), clock
         self._log: list[Recorded] = []
         self._commands: dict[UUID, tuple[bytes | None, int, UUID | None]] = {}
         self._claims: dict[tuple[str, bytes], UUID] = {}
         self._secrets: dict[tuple[str, UUID], bytes] = {}
+        self._written = {(name, version) for name, kind in EVENTS.items() for version in range(1, kind.schema_version + 1)}
+        self.capabilities: dict[str, Mapping[str, int]] = {}
+        """Of each running process, by its name: the types of events that it understands, each up to a schema version."""
 
     def close(self) -> None:
         pass
@@ -116,7 +121,7 @@ class MemoryRecorder(POPOApplicationRecorder):
         return None
 
     def _keep(self, events: Sequence[Encoded], append: Append) -> Outcome:
-        now = datetime.now(UTC)
+        now = self._clock()
         for event in events:
             recorded = Recorded(
                 position=len(self._log) + 1,
@@ -160,8 +165,34 @@ class MemoryRecorder(POPOApplicationRecorder):
         with self._database_lock:
             return [one for one in self._log if one.stream == stream]
 
+    def select_position_at(self, moment: datetime) -> tuple[int, datetime]:
+        with self._database_lock:
+            return bisect_right(self._log, moment, key=_stamped), datetime.now(UTC)
+
+    def select_bounded(self, after: int, limit: int, most_bytes: int) -> list[Recorded]:
+        page = self.select_recorded(after, limit)
+        sizes = accumulate(len(one.data) for one in page)
+        return [one for one, size in zip(page, sizes, strict=True) if size <= most_bytes or one.position == after + 1]
+
+    def select_streams(self, streams: Collection[UUID], types: Sequence[str], until: int | None) -> list[Recorded]:
+        with self._database_lock:
+            events = self._log[:until]
+        return [one for one in events if one.stream in set(streams) and (not types or one.type in types)]
+
+    def select_at(self, positions: Collection[int]) -> list[Recorded]:
+        with self._database_lock:
+            return [one for one in self._log if one.position in set(positions)]
+
+    def select_touching(self, stream: UUID, at: Collection[int], after: int, most: int | None) -> list[Recorded]:
+        with self._database_lock:
+            return [one for one in self._log[after:] if one.stream == stream or one.position in set(at)][:most]
+
     def select_event(self, stream: UUID, version: int) -> Recorded | None:
         return next((one for one in self.select_stream(stream) if one.version == version), None)
+
+    def select_ends(self, stream: UUID) -> tuple[End, End] | None:
+        ends = [End(one.position, one.type, one.schema_version) for one in self.select_stream(stream)]
+        return (ends[0], ends[-1]) if ends else None
 
     def select_having(self, streams: Collection[UUID], types: Sequence[str]) -> set[UUID]:
         wanted, named = set(streams), set(types)
@@ -174,6 +205,18 @@ class MemoryRecorder(POPOApplicationRecorder):
     def select_claim(self, scope: str, digests: Sequence[bytes]) -> UUID | None:
         return next((self._claims[scope, digest] for digest in digests if (scope, digest) in self._claims), None)
 
+    def begin_to_write(self, type_name: str, schema_version: int) -> str | None:
+        if (type_name, schema_version) in self._written:
+            return None
+        lacking = (process for process, known in self.capabilities.items() if known.get(type_name, 0) < schema_version)
+        if (process := next(lacking, None)) is None:
+            self._written.add((type_name, schema_version))
+        return process
+
+    def select_discarded(self) -> list[bytes]:
+        with self._database_lock:
+            return [one.data for one in self._log if one.type == "DeadLetterDiscarded"]
+
     def select_administrators(self) -> list[UUID]:
         with self._database_lock:
             given = (one.stream for one in self._log if one.type in {"UserRegistered", "UserRoleChanged"} and b'"role":"admin"' in one.data)
@@ -181,3 +224,8 @@ class MemoryRecorder(POPOApplicationRecorder):
 
     def select_secrets(self, kind: str, owners: Iterable[UUID]) -> Mapping[UUID, bytes]:
         return {owner: self._secrets[kind, owner] for owner in owners if (kind, owner) in self._secrets}
+
+
+def _stamped(recorded: Recorded) -> datetime:
+    assert recorded.recorded_at is not None
+    return recorded.recorded_at

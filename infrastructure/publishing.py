@@ -1,20 +1,22 @@
 """The log onto its topic: what follows the checkpoint, in order, until Kafka has it; never past an event that it has not."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError, ProducerFenced, RecordListTooLargeError
 from psycopg import AsyncConnection
 
 from application.hash_chain import START, linked
+from application.look_interval import LookInterval
 from application.ports import Linked, Recorded
 from infrastructure.kafka.broker import AWAY, EVENTS, hush, make_topics, topics_made
 from infrastructure.kafka.cloud_events import RecordKey, headers
-from infrastructure.kafka.sending import producer, stopped
+from infrastructure.kafka.sending import producer, start_fencing, stopped
+from infrastructure.patience import first_of
 from infrastructure.recorder import EVENT_COLUMNS, recorded_from
 
 log = structlog.get_logger()
@@ -22,7 +24,7 @@ log = structlog.get_logger()
 BATCH: Final = 1000  # events
 AGAIN: Final = 500  # events before the projector's place that are published again where the log was lost
 PATIENCE: Final = 20.0  # seconds for a batch
-LOOK_ANYWAY: Final = 0.25  # seconds, should a notification have been lost
+LOOK_ANYWAY: Final = 0.25  # seconds after something happened, should a wake-up have been lost; longer while nothing happens
 CHECK: Final = 5.0  # seconds between two looks at the cluster
 REST: Final = 0.5  # seconds after a failure
 REFUSED: Final = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopicError)
@@ -30,10 +32,8 @@ REFUSED: Final = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopi
 TAKE_OVER = "update ops.relay set epoch = epoch + 1 returning epoch, position, cluster, next_offset"
 NEEDED = "select least(r.position, c.position) from ops.relay r, read.checkpoint c where c.projection = 'main'"
 READ = f"select {EVENT_COLUMNS} from es.events where notification_id >= %s order by notification_id limit %s"  # noqa: S608 - constants
-PUBLISHED: Final = "bioscope_published"  # notified once Kafka has more of the log
-MOVE = f"""with moved as (update ops.relay set position = %s, cluster = %s, next_offset = %s
-    where epoch = %s and position = %s and cluster = %s and next_offset = %s returning position)
-  select pg_notify('{PUBLISHED}', position::text) from moved"""  # noqa: S608 - constants
+MOVE = """update ops.relay set position = %s, cluster = %s, next_offset = %s
+  where epoch = %s and position = %s and cluster = %s and next_offset = %s"""
 
 
 class Outlived(Exception):
@@ -42,6 +42,10 @@ class Outlived(Exception):
 
 class Unpublishable(Exception):
     """Kafka refuses an event for good. Somebody must look: what follows it must not be published before it."""
+
+
+class BeyondTheLog(Unpublishable):
+    """The checkpoint of the relay stands where the log has no event: it was changed by somebody else, or the log was cut off."""
 
 
 class LostLog(Exception):
@@ -81,7 +85,7 @@ class Topic(Protocol):
         """The cluster's id, and the offset behind the newest record."""
 
     async def publish(self, events: Sequence[Linked]) -> Sequence[int | BaseException]:
-        """What became of each: its offset (-1: Kafka has it, and does not say where), or why it was not taken."""
+        """What became of each: its offset (-1: Kafka has it, and does not say where), or why it was not taken. Raises Outlived."""
 
 
 class Relay:
@@ -175,13 +179,17 @@ class Publisher:
         await first_of(self._publish(relay), self._watch(topic, relay.place.cluster))
 
     async def _publish(self, relay: Relay) -> None:
+        interval = LookInterval(LOOK_ANYWAY)
         while True:
             self._woken.clear()
             published = await relay.publish()
             self.position = relay.place.position
-            if not published:
+            if published:
+                interval.shorten()
+            else:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), LOOK_ANYWAY)
+                    async with asyncio.timeout(interval.take()):
+                        await self._woken.wait()
 
     async def _watch(self, topic: Topic, cluster: str) -> None:
         """An emptied Kafka gets its topics and what is needed of the log at once, not with the next event."""
@@ -191,24 +199,20 @@ class Publisher:
                 raise LostLog("another cluster")
 
 
-async def first_of(*works: Awaitable[Any]) -> None:
-    """Run them together until one ends; then end the others, and raise what that one raised."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
-
-
 class PostgresPublished:
-    """The port `Published`. `connection` is autocommitting, and nobody else's. `read` is given what was read of the log."""
+    """The port `Published`. `connection` is autocommitting, and nobody else's.
 
-    def __init__(self, connection: AsyncConnection, *, read: Callable[[Sequence[Recorded]], object] = lambda _: None) -> None:
-        self._connection, self._read = connection, read
+    `read` is given what was read of the log, `moved` is called once Kafka has more of it.
+    """
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        *,
+        read: Callable[[Sequence[Recorded]], object] = lambda _: None,
+        moved: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._connection, self._read, self._moved = connection, read, moved
 
     async def take_over(self) -> tuple[int, Place]:
         epoch, *place = await self._row(TAKE_OVER)
@@ -219,18 +223,21 @@ class PostgresPublished:
         return int(needed)
 
     async def after(self, position: int, limit: int) -> list[Linked]:
-        """Raises LookupError where the event at `position` is missing."""
+        """Raises BeyondTheLog where the event at `position` is missing."""
         before = 1 if position else 0
         cursor = await self._connection.execute(READ, (position, limit + before), prepare=True, binary=True)
         events = [recorded_from(row) for row in await cursor.fetchall()]
         if before and (not events or events[0].position != position):
-            raise LookupError(f"the log has no event at position {position}, which was published")
+            raise BeyondTheLog(f"the log has no event at position {position}, up to which ops.relay says that it was published")
         self._read(events)
         return list(linked(events[before:], events[0].hash if before else START))
 
     async def move(self, epoch: int, was: Place, to: Place) -> bool:
         cursor = await self._connection.execute(MOVE, (*to, epoch, *was), prepare=True)
-        return cursor.rowcount == 1
+        if cursor.rowcount != 1:
+            return False
+        self._moved()
+        return True
 
     async def _row(self, query: str) -> tuple[Any, ...]:
         row = await (await self._connection.execute(query)).fetchone()
@@ -261,6 +268,8 @@ class KafkaTopic:
         async with asyncio.timeout(PATIENCE):
             sent = [await self._send(event) for event in events]
             acks = await asyncio.gather(*sent, return_exceptions=True)
+        if any(isinstance(ack, ProducerFenced) for ack in acks):
+            raise Outlived("Kafka refuses its records: another relay publishes")
         return [ack if isinstance(ack, BaseException) else int(ack.offset) for ack in acks]
 
     async def _send(self, linked: Linked) -> "asyncio.Future[Any]":
@@ -269,6 +278,8 @@ class KafkaTopic:
             future: asyncio.Future[Any] = await self._sender.send(
                 EVENTS, event.data, key=str(event.stream).encode(), partition=0, headers=headers(linked, self._key)
             )
+        except ProducerFenced:
+            raise Outlived("Kafka refuses its records: another relay publishes") from None
         except REFUSED as refused:
             future = asyncio.get_running_loop().create_future()
             future.set_exception(refused)
@@ -277,12 +288,15 @@ class KafkaTopic:
 
 @asynccontextmanager
 async def connected(brokers: str, *, key: RecordKey) -> AsyncIterator[KafkaTopic]:
-    """Waits for the brokers as long as it takes. Raises one of `kafka.broker.AWAY`."""
+    """Waits for the brokers as long as it takes. From then on Kafka takes nothing from a relay that was connected before (decision 0074).
+
+    Raises one of `kafka.broker.AWAY`.
+    """
     await topics_made(brokers)
     hush()
     sender = producer(brokers)
     try:
-        await sender.start()
+        await start_fencing(sender, f"bioscope-relay-{key.source.decode()}")
         yield KafkaTopic(brokers, sender, key=key)
     finally:
         await stopped(sender)

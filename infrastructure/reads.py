@@ -11,9 +11,11 @@ import psycopg
 import structlog
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from application.look_interval import LookInterval
 from domain.errors import Invalid, Unavailable
 from infrastructure.patience import ended
 from infrastructure.postgres.silence import TRIED_FOR, AttentiveAsync, Silent
+from infrastructure.postgres.wakes import PROJECTED
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -24,7 +26,7 @@ OPTIONS = (
 )
 POOL_WAIT = 2.0  # seconds for a connection
 RECONNECT_WAIT = 0.5  # seconds between attempts to listen again
-LOOK_AGAIN = 1.0  # seconds after which the position is read, should a notification have been lost
+LOOK_AGAIN = 1.0  # seconds after which the position is read while somebody waits, should a wake-up have been lost
 AS_JSON = "select coalesce(json_agg(found), '[]')::text from ({}) found"
 AWAY = "The database is away; try again"
 
@@ -50,7 +52,7 @@ class ReadDatabase:
         self._pool: AsyncConnectionPool[psycopg.AsyncConnection] = AsyncConnectionPool(
             url,
             connection_class=AttentiveAsync,
-            min_size=min(2, size),
+            min_size=1,
             max_size=size,
             timeout=POOL_WAIT,
             reconnect_timeout=TRIED_FOR,
@@ -103,6 +105,8 @@ class Visible:
         self._url = url
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Condition()
+        self._interval = LookInterval(LOOK_AGAIN)
+        self._next_look: asyncio.Timeout | None = None
         self.position = 0
 
     async def start(self) -> None:
@@ -115,6 +119,7 @@ class Visible:
         """Whether the read models have reached `position` within `timeout` seconds."""
         if self.position >= position:
             return True
+        self._look_soon()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout), self._moved:
                 await self._moved.wait_for(lambda: self.position >= position)
@@ -130,16 +135,36 @@ class Visible:
 
     async def _listen(self) -> None:
         async with await AttentiveAsync.connect(self._url, autocommit=True, options="-c search_path=read") as connection:
-            await connection.execute("listen bioscope_projected")
+            await connection.execute(f"listen {PROJECTED}".encode())
             while True:
                 cursor = await connection.execute("select position from checkpoint where projection = 'main'")
                 row = await cursor.fetchone()
                 await self._reached(row[0] if row else 0)
-                async for heard in connection.notifies(timeout=LOOK_AGAIN):
+                await self._hear(connection)
+
+    async def _hear(self, connection: psycopg.AsyncConnection) -> None:
+        """Until it is time to look."""
+        seconds = self._interval.take()
+        try:
+            async with asyncio.timeout(seconds) as self._next_look:
+                async for heard in connection.notifies(timeout=seconds):
                     await self._reached(int(heard.payload))
+        except TimeoutError:
+            pass
+        finally:
+            self._next_look = None
+
+    def _look_soon(self) -> None:
+        """Somebody waits: look within LOOK_AGAIN seconds, though nothing happened for long."""
+        self._interval.shorten()
+        soon = asyncio.get_running_loop().time() + LOOK_AGAIN
+        look = self._next_look
+        if look is not None and not look.expired() and (look.when() or soon) > soon:
+            look.reschedule(soon)
 
     async def _reached(self, position: int) -> None:
         if position > self.position:
+            self._interval.shorten()
             async with self._moved:
                 self.position = position
                 self._moved.notify_all()

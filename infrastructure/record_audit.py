@@ -8,9 +8,10 @@ from application.chunk_results import JobPlans
 from application.ports import Log, Recorded
 from domain import classification, image
 from domain.classification import ChunkJudged
+from domain.errors import UpgradeNeeded
 from domain.events import Event
 from domain.image import Image, ImageAccepted, ImageReinspected, ImageRejected
-from domain.registry import NOUN_OF
+from domain.registry import NOUN_OF, is_known
 from infrastructure.codec import Undecodable, without_opening
 from infrastructure.recorder import encoded_from
 
@@ -23,16 +24,26 @@ class RecordAudit:
     def __init__(self, log: Log) -> None:
         self._log, self._plans = log, JobPlans(log)
         self._images: OrderedDict[UUID, Image | None] = OrderedDict()
+        self.unchecked = 0
 
     def violation_of(self, recorded: Recorded) -> str | None:
-        """The rule that an event breaks, in words; None where it is in order, or of a type without rules. Raises Unavailable."""
-        if recorded.type != ChunkJudged.__name__ and NOUN_OF.get(recorded.type) != "image":
+        """The rule that an event breaks, in words; None where it is in order, or of a type without rules. Raises Unavailable.
+
+        What a newer release wrote, and what depends on it, is left to the rules of that release: `unchecked` counts it.
+        """
+        if not is_known(recorded.type, recorded.schema_version):
+            self.unchecked += 1
+            return None
+        if recorded.type != ChunkJudged.__name__ and NOUN_OF[recorded.type] != "image":
             return None
         try:
             event = without_opening(encoded_from(recorded))
+            return self._of_judgement(event) if isinstance(event, ChunkJudged) else self._of_image(event)
+        except UpgradeNeeded:
+            self.unchecked += 1
+            return None
         except Undecodable:
             return "the event cannot be read"
-        return self._of_judgement(event) if isinstance(event, ChunkJudged) else self._of_image(event)
 
     def _of_judgement(self, judged: ChunkJudged) -> str | None:
         """Of two answers for one chunk at least one is not in the stream of its chunk."""
@@ -57,7 +68,7 @@ class RecordAudit:
             return remembered
         state: Image | None = None
         for recorded in self._log.history(stream):
-            if recorded.version < version and NOUN_OF.get(recorded.type) == "image":
+            if recorded.version < version:
                 state = image.evolve(state, without_opening(encoded_from(recorded)))
         return state
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -21,6 +22,44 @@ READERS = 8  # connections that load streams
 LONG_QUERY_SECONDS = 600
 EVENT_COLUMNS = "notification_id, originator_id, originator_version, topic, schema_version, event_id, state, meta, recorded_at, hash"
 
+BETWEEN = f"select {EVENT_COLUMNS} from es.events where notification_id > %s and notification_id <= %s order by notification_id"  # noqa: S608
+LATER = f"select {EVENT_COLUMNS} from es.events where notification_id > %s order by notification_id limit %s"  # noqa: S608 - constants
+
+# A bisection over the primary key: positions have no gaps, and `recorded_at` was stamped under the lock of the append. It needs no index.
+POSITION_AT = """with recursive bounds (low, high) as (
+    select 0::bigint, position from es.head
+    union all
+    select case when e.recorded_at <= %(moment)s then e.notification_id else b.low end,
+      case when e.recorded_at <= %(moment)s then b.high else e.notification_id - 1 end
+    from bounds b cross join lateral es.event_at((b.low + b.high + 1) / 2) e
+    where b.low < b.high
+  )
+  select low, clock_timestamp() from bounds where low = high"""
+BOUNDED = f"""select {EVENT_COLUMNS} from (
+    select *, sum(octet_length(state)) over (order by notification_id) as size from (
+      select {EVENT_COLUMNS} from es.events where notification_id > %(after)s order by notification_id limit %(limit)s
+    ) next
+  ) sized where size <= %(bytes)s or notification_id = %(after)s + 1 order by notification_id"""  # noqa: S608 - constants
+OF_STREAMS = f"""select {EVENT_COLUMNS} from es.events
+  where originator_id = any(%(streams)s)
+    and notification_id between (select min(first) from es.streams where stream = any(%(streams)s))
+      and (select max(newest) from es.streams where stream = any(%(streams)s))
+    and (%(types)s::text[] is null or topic = any(%(types)s::text[]))
+    and (%(until)s::bigint is null or notification_id <= %(until)s::bigint)
+  order by notification_id"""  # noqa: S608 - constants
+# The order of versions is that of positions, and makes the index of streams the only way.
+TOUCHING = f"""select {EVENT_COLUMNS} from (
+    (select {EVENT_COLUMNS} from es.events where originator_id = %(stream)s and notification_id > %(after)s
+        and notification_id between (select first from es.streams where stream = %(stream)s)
+          and (select newest from es.streams where stream = %(stream)s)
+      order by originator_version limit %(most)s)
+    union
+    select {EVENT_COLUMNS} from es.events where notification_id = any(%(at)s) and notification_id > %(after)s
+  ) found order by notification_id limit %(most)s"""  # noqa: S608 - constants
+
+# The condition is that of the index in migration 0020.
+DISCARDED = "select state from es.events where topic = 'DeadLetterDiscarded' order by notification_id"
+
 # The condition is that of the index in migration 0008.
 ADMINISTRATORS = """select originator_id from es.events
   where topic in ('UserRegistered', 'UserRoleChanged') and position('"role":"admin"'::bytea in state) > 0
@@ -32,6 +71,14 @@ class Stored(StoredEvent):
     """The library's stored event, with our columns."""
 
     encoded: Encoded
+
+
+class End(NamedTuple):
+    """What of the first or the newest event of a stream says whether the stream is open."""
+
+    position: int
+    type: str
+    schema_version: int
 
 
 class PostgresRecorder(ApplicationRecorder):
@@ -75,10 +122,15 @@ class PostgresRecorder(ApplicationRecorder):
                 self._writer = GroupCommit(self._url, self._keys)
             return self._writer
 
-    def rows(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
+    def named_rows(self, query: str, **arguments: object) -> list[tuple[Any, ...]]:
+        """As `rows`, with arguments by name."""
+        return self.rows(query, named=arguments)
+
+    def rows(self, query: str, *arguments: object, named: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
         """Raises Unavailable. A connection that died while it was idle costs a second try, after its like were weeded out."""
+        given = named or arguments
         try:
-            return self._rows(query, arguments)
+            return self._rows(query, given)
         except PoolTimeout:
             raise away() from None
         except Silent:
@@ -86,7 +138,7 @@ class PostgresRecorder(ApplicationRecorder):
         except psycopg.OperationalError:
             self.pool.check()
         try:
-            return self._rows(query, arguments)
+            return self._rows(query, given)
         except psycopg.OperationalError:
             raise away() from None
 
@@ -99,7 +151,7 @@ class PostgresRecorder(ApplicationRecorder):
         except (PoolTimeout, psycopg.OperationalError):
             raise away() from None
 
-    def _rows(self, query: str, arguments: Sequence[object]) -> list[tuple[Any, ...]]:
+    def _rows(self, query: str, arguments: Sequence[object] | Mapping[str, object]) -> list[tuple[Any, ...]]:
         with self.pool.connection() as connection:
             return connection.execute(query, arguments, prepare=True, binary=True).fetchall()
 
@@ -107,8 +159,8 @@ class PostgresRecorder(ApplicationRecorder):
         self, originator_id: UUID | str, *, gt: int | None = None, lte: int | None = None, desc: bool = False, limit: int | None = None
     ) -> Sequence[StoredEvent]:
         rows = self.rows(
-            f"select {EVENT_COLUMNS} from es.events where originator_id = %s and originator_version > %s"  # noqa: S608 - constants
-            f" and originator_version <= %s order by originator_version {'desc' if desc else 'asc'} limit %s",
+            f"select {EVENT_COLUMNS} from es.stream_events(%s, %s)"  # noqa: S608 - constants
+            f" where originator_version <= %s order by originator_version {'desc' if desc else 'asc'} limit %s",
             originator_id,
             gt or 0,
             2**31 - 1 if lte is None else lte,
@@ -126,20 +178,48 @@ class PostgresRecorder(ApplicationRecorder):
         ]
 
     def select_recorded(self, after: int, limit: int) -> list[Recorded]:
-        query = f"select {EVENT_COLUMNS} from es.events where notification_id > %s order by notification_id limit %s"  # noqa: S608
-        return [recorded_from(row) for row in self.rows(query, after, limit)]
+        """Positions have no gaps, so that two bounds suffice and few partitions are looked at; where rows are missing, the next ones."""
+        rows = self.rows(BETWEEN, after, after + limit) or self.rows(LATER, after, limit)
+        return [recorded_from(row) for row in rows]
 
     def select_stream(self, stream: UUID) -> list[Recorded]:
-        query = f"select {EVENT_COLUMNS} from es.events where originator_id = %s order by originator_version"  # noqa: S608
+        query = f"select {EVENT_COLUMNS} from es.stream_events(%s, 0) order by originator_version"  # noqa: S608
         return [recorded_from(row) for row in self.rows(query, stream)]
 
+    def select_position_at(self, moment: datetime) -> tuple[int, datetime]:
+        """The position, and the time by the same clock now."""
+        ((position, now),) = self.named_rows(POSITION_AT, moment=moment)
+        return position, now
+
+    def select_bounded(self, after: int, limit: int, most_bytes: int) -> list[Recorded]:
+        return [recorded_from(row) for row in self.named_rows(BOUNDED, after=after, limit=limit, bytes=most_bytes)]
+
+    def select_streams(self, streams: Collection[UUID], types: Sequence[str], until: int | None) -> list[Recorded]:
+        if not streams:
+            return []
+        rows = self.named_rows(OF_STREAMS, streams=list(streams), types=list(types) or None, until=until)
+        return [recorded_from(row) for row in rows]
+
+    def select_at(self, positions: Collection[int]) -> list[Recorded]:
+        query = f"select {EVENT_COLUMNS} from es.events where notification_id = any(%s) order by notification_id"  # noqa: S608 - constants
+        return [recorded_from(row) for row in self.rows(query, list(positions))]
+
+    def select_touching(self, stream: UUID, at: Collection[int], after: int, most: int | None) -> list[Recorded]:
+        return [recorded_from(row) for row in self.named_rows(TOUCHING, stream=stream, at=list(at), after=after, most=most)]
+
     def select_event(self, stream: UUID, version: int) -> Recorded | None:
-        query = f"select {EVENT_COLUMNS} from es.events where originator_id = %s and originator_version = %s"  # noqa: S608
-        found = self.rows(query, stream, version)
+        query = f"select {EVENT_COLUMNS} from es.stream_events(%s, %s) where originator_version = %s"  # noqa: S608
+        found = self.rows(query, stream, version - 1, version)
         return recorded_from(found[0]) if found else None
 
+    def select_ends(self, stream: UUID) -> tuple[End, End] | None:
+        """The first and the newest event."""
+        query = """select s.first, first.topic, first.schema_version, s.newest, newest.topic, newest.schema_version
+          from es.streams s, es.event_at(s.first) first, es.event_at(s.newest) newest where s.stream = %s"""
+        return next(((End(*row[:3]), End(*row[3:])) for row in self.rows(query, stream)), None)
+
     def select_having(self, streams: Collection[UUID], types: Sequence[str]) -> set[UUID]:
-        query = "select distinct originator_id from es.events where originator_id = any(%s) and topic = any(%s)"
+        query = "select distinct s.stream from es.streams s, es.stream_events(s.stream, 0) e where s.stream = any(%s) and e.topic = any(%s)"
         return {stream for (stream,) in self.rows(query, list(streams), list(types))} if streams else set()
 
     def max_notification_id(self) -> int | None:
@@ -156,6 +236,15 @@ class PostgresRecorder(ApplicationRecorder):
         """Who holds the first of `digests` that is claimed."""
         found = dict(self.rows("select digest, stream from es.claims where scope = %s and digest = any(%s)", scope, list(digests)))
         return next((found[digest] for digest in digests if digest in found), None)
+
+    def begin_to_write(self, type_name: str, schema_version: int) -> str | None:
+        """None where events of this type and version may be appended, from now on; else a running process that does not understand them."""
+        lacking: str | None = self.rows("select ops.begin_to_write(%s, %s)", type_name, schema_version)[0][0]
+        return lacking
+
+    def select_discarded(self) -> list[bytes]:
+        """The data of each event that gives up a dead letter."""
+        return [state for (state,) in self.rows(DISCARDED)]
 
     def select_administrators(self) -> list[UUID]:
         return [account for (account,) in self.rows(ADMINISTRATORS)]

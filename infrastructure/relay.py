@@ -21,8 +21,10 @@ from infrastructure.heartbeat import HEARTBEAT
 from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.keys import Keys
 from infrastructure.objects import open_blobs
+from infrastructure.patience import first_of, leave_within
 from infrastructure.postgres.silence import UNHEARD, Attentive, AttentiveAsync, notifications
-from infrastructure.publishing import Outlived, PostgresPublished, Publisher, Unpublishable, connected, first_of
+from infrastructure.postgres.wakes import APPENDED, PUBLISHED, Wakes
+from infrastructure.publishing import Outlived, PostgresPublished, Publisher, Unpublishable, connected
 from infrastructure.security.process_keys import process_keys
 from infrastructure.settings import Settings
 
@@ -32,10 +34,11 @@ LOCK: Final = 0x72656C6179  # who holds it leads
 STANDBY: Final = 0.5  # seconds between two tries to lead
 REST: Final = 0.5  # seconds after a failure
 FAREWELL: Final = 1.5  # seconds that the last signature may take
+ENDS_WITHIN: Final = 2.7  # seconds from SIGTERM; the supervisor kills after 3
 OPTIONS: Final = "-c synchronous_commit=off -c statement_timeout=5s -c lock_timeout=4s -c timezone=UTC"
 
 LEAD = "select pg_try_advisory_lock(%s)"
-LISTEN = "listen bioscope_appended"
+LISTEN = f"listen {APPENDED}"
 
 
 def run_relay(given: Settings) -> None:
@@ -50,8 +53,13 @@ def run_relay(given: Settings) -> None:
 
 async def _until_told(work: Callable[[], Awaitable[None]]) -> None:
     told = asyncio.Event()
+
+    def end() -> None:
+        told.set()
+        leave_within(ENDS_WITHIN)  # a library that swallows a cancellation would keep it for ever
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
+        asyncio.get_running_loop().add_signal_handler(number, end)
     await first_of(work(), told.wait(), HEARTBEAT.beat_always())
 
 
@@ -60,6 +68,7 @@ class Leader:
 
     def __init__(self, given: Settings, keys: Keys) -> None:
         self._given, self._keys = given, keys
+        self._wakes = Wakes(given.postgres_url)
 
     async def lead_always(self) -> None:
         while True:
@@ -77,7 +86,7 @@ class Leader:
             heads = await asyncio.to_thread(self._heads)
             async with await AttentiveAsync.connect(url, autocommit=True, options=OPTIONS) as own:
                 topic = partial(connected, self._given.kafka_url, key=RecordKey(self._keys))
-                publisher = Publisher(PostgresPublished(own, read=heads.take), topic)
+                publisher = Publisher(PostgresPublished(own, read=heads.take, moved=partial(self._wakes.send, PUBLISHED)), topic)
                 await first_of(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher, heads))
 
     async def _sign_always(self, publisher: Publisher, heads: Heads) -> None:
@@ -109,7 +118,7 @@ class Leader:
 
 async def _listen(leader: AsyncConnection, publisher: Publisher) -> None:
     """On the connection that holds the lock: when it is lost, so is the lead."""
-    await leader.execute(LISTEN)
+    await leader.execute(LISTEN.encode())
     async for _ in notifications(leader):
         publisher.wake()
 

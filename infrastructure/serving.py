@@ -6,12 +6,10 @@ the server is told to stop. Without the first step a connection that was accepte
 
 import asyncio
 import ctypes
-import os
 import signal
 import socket
 import struct
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -22,11 +20,13 @@ from uvicorn import Config, Server
 
 from infrastructure.embedded.installation import bound
 from infrastructure.http_connections import TAKEN_WITHIN, Connection, Limits
+from infrastructure.patience import leave_within
 from infrastructure.settings import Settings
 
 BACKLOG: Final = 4096  # connections that wait to be accepted: more strangers at once than that make others wait for a second
 LET_IN: Final = 0.3  # seconds from the closing of the door until the server is told to stop
 ENDS_WITHIN: Final = 2  # seconds that answers under way may take when the server is told to stop
+DATE_EVERY: Final = 1.0  # seconds
 GONE_WITHIN: Final = 2.0  # seconds more for the application's own end
 
 ACCEPTED_EACH_TURN: Final = 16  # connections: uvloop accepts one of each socket, so a crowd would wait for as many turns
@@ -87,6 +87,13 @@ class _Ending(Server):
     def __init__(self, config: Config, limits: Limits, door: socket.socket, *, drain: Callable[[], None]) -> None:
         super().__init__(config)
         self._limits, self._door, self._drain = limits, door, drain
+        self._stopped = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """As the base, which looks ten times a second whether to stop: it is told, and writes the date of answers anew each second."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), DATE_EVERY)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -114,6 +121,5 @@ class _Ending(Server):
     def _stop(self) -> None:
         """Whatever happens, the process is gone soon: a command that hangs in a thread would hold it up."""
         self.should_exit = True
-        last = threading.Timer(ENDS_WITHIN + GONE_WITHIN, os._exit, (0,))
-        last.daemon = True
-        last.start()
+        self._stopped.set()
+        leave_within(ENDS_WITHIN + GONE_WITHIN)

@@ -63,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     logins_per_minute_address: Positive = 300
     known_address_days: Positive = 30
     registrations_per_hour_address: Positive = 120
+    changes_per_minute_stream: Positive = 60
 
     connections: Positive = 4096
     connections_per_address: Positive = 512

@@ -13,13 +13,14 @@ from faust.types import TP
 
 from application import tasks
 from application.tasks import DEAD_LETTERS, Task
-from domain.errors import Unavailable
+from domain.errors import Unavailable, UpgradePending
 from infrastructure.kafka.broker import AWAY
 from infrastructure.kafka.frames import Frame, Span
 
 log = structlog.get_logger()
 
 COMMIT_EVERY: Final = 0.5  # seconds
+UPGRADE_REST: Final = 5.0  # seconds between two tries of a task that waits for an upgrade
 REST: Final = 1.0  # seconds between two tries, while something is away
 LAST_TASKS: Final = 1.0  # seconds that tasks under way may take when we are told to end
 LAST_COMMIT: Final = 0.5  # seconds that Kafka may then take to hear what is done: away, it would be asked for ever
@@ -71,7 +72,8 @@ class TaskLanes:
     """The reader of the tasks' topics. `abreast`: how many tasks of each topic are worked on at once.
 
     A task is tried again while what it needs is away, for `patience` seconds, and as long as `is_away` says that all tasks lack it.
-    Then, or when something is broken, it is let go: the scheduler gives it out again.
+    Then, or when something is broken, it is let go: the scheduler gives it out again. A task that waits for an upgrade is kept: given
+    out again and again, it would be given up.
     """
 
     waits = False  # tasks are taken at once, whatever becomes of them
@@ -134,11 +136,22 @@ class TaskLanes:
         else:
             self._held.append(task)
             try:
-                async with self._rooms[tp.topic]:
-                    await self._handled(tp.topic, task)
+                while await self._waits_for_upgrade(tp.topic, task):
+                    pass
             finally:
                 self._held.remove(task)
         done.end(record.offset)
+
+    async def _waits_for_upgrade(self, topic: str, task: Task) -> bool:
+        """Whether it is to be tried again, after a rest that makes room for others: it waits until this process or another is upgraded."""
+        try:
+            async with self._rooms[topic]:
+                await self._handled(topic, task)
+        except UpgradePending as needed:
+            log.warning("task waits for an upgrade", reason=needed.detail, job=str(task.job))
+            await asyncio.sleep(UPGRADE_REST)
+            return True
+        return False
 
     async def _handled(self, topic: str, task: Task) -> None:
         about = {"kind": task.kind, "job": str(task.job), "number": task.number, "attempt": task.attempt}
@@ -147,6 +160,8 @@ class TaskLanes:
         while True:
             try:
                 await self._handle(topic, task)
+            except UpgradePending:
+                raise
             except Unavailable as away:
                 if now() >= until and await self._is_away():
                     until = now() + self._patience

@@ -10,11 +10,13 @@ import msgspec
 from domain.access import Actor, Scope
 from domain.classification import ChunkJudged, ClassificationRequested
 from domain.dataset import DatasetShared, DatasetShareWithdrawn
+from domain.dead_letter import DeadLetterDiscarded
+from domain.errors import Unavailable
 from domain.events import Event
 from domain.image import ImageUploaded
 from domain.registry import NOUN_OF
 from domain.session import RefreshReuseDetected, SessionRevoked, SessionStarted
-from projections.reading import ADMINISTRATORS, Reads, subject_of
+from projections.reading import ADMINISTRATORS, PAGE_MOST, Reads, subject_of
 from projections.tables import Happened, Look, Table
 
 WINDOW = 1000  # events that one call looks through
@@ -43,6 +45,8 @@ def subjects_of(event: Event) -> tuple[UUID, ...]:
             touched = [event.originator_id, event.dataset_id, *([event.image_id] if event.image_id else []), event.model_id]
         case ImageUploaded():
             touched = [event.originator_id, event.dataset_id, *([event.device_id] if event.device_id else [])]
+        case DeadLetterDiscarded():
+            touched = [event.originator_id, event.discarded_stream]
         case DatasetShared() | DatasetShareWithdrawn() | SessionStarted() | SessionRevoked() | RefreshReuseDetected():
             touched = [event.originator_id, event.user_id]
         case _:
@@ -160,9 +164,56 @@ MERGED = """with asked as (select %(datasets)s::uuid[] as datasets), head as (se
   )
   select coalesce((select json_agg(a order by a.position) from page join activity a using (position)), '[]') as items,
     horizon.position as reached, horizon.position < head.position as more, visited from horizon, head"""
-ABOUT = """select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
-  where a.subjects @> array[%(about)s::uuid] and (v.dataset is not null or %(subject)s = %(administrators)s or %(reader)s = any(a.subjects))
-  order by a.position"""
+# What touches a dataset and what touches anything else is found by different indexes; "materialized" keeps the planner to the second one.
+# That an event of a dataset was given up belongs to no dataset, and names its stream last, as what concerns an account does.
+MAY_KNOW = "(v.dataset is not null or %(subject)s = %(administrators)s or %(reader)s = any(a.subjects))"
+ABOUT = f"""with is_dataset as (select exists (select from datasets d where d.id = %(about)s::uuid) as yes),
+  of_dataset as (
+    select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
+    where (select yes from is_dataset) and a.dataset = %(about)s::uuid and a.subjects @> array[%(about)s::uuid]
+      and a.position > %(position)s and {MAY_KNOW}
+    order by a.position limit %(most)s
+  ),
+  given_up as (
+    select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
+    where (select yes from is_dataset) and a.subjects[cardinality(a.subjects)] = %(about)s::uuid and a.dataset is null
+      and a.type = '{DeadLetterDiscarded.__name__}' and a.position > %(position)s and {MAY_KNOW}
+  ),
+  of_another as materialized (
+    select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
+    where not (select yes from is_dataset) and a.subjects @> array[%(about)s::uuid] and a.position > %(position)s and {MAY_KNOW}
+  )
+  select position from (
+    select position from of_dataset union all select position from given_up union all select position from of_another
+  ) found
+  order by position limit %(most)s"""  # noqa: S608 - constants
+UPLOADS = f"""select a.position, a.stream from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
+  where a.dataset = %(about)s::uuid and a.type = '{ImageUploaded.__name__}' and a.position > %(position)s and a.position <= %(until)s
+    and {MAY_KNOW}
+  order by a.position limit %(most)s"""  # noqa: S608 - constants
+JUDGEMENTS = f"""with found as materialized (
+    select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
+    where a.subjects @> array[%(about)s::uuid] and a.type = '{ChunkJudged.__name__}'
+      and a.position > %(position)s and a.position <= %(until)s and {MAY_KNOW}
+  )
+  select position from found order by position limit %(most)s"""  # noqa: S608 - constants
+INCOMPLETE = """select position, (select count(*) from dead_letters l where l.position <= %(until)s)
+    + (select count(*) from parked p where p.position <= %(until)s) as waiting
+  from checkpoint where projection = 'main'"""
+
+
+EVERYTHING: dict[str, object] = {"subject": ADMINISTRATORS, "reader": ADMINISTRATORS, "administrators": ADMINISTRATORS}
+"""For whom `ABOUT` is asked where nobody signed in: an operator may know of all events."""
+
+
+class Upload(msgspec.Struct, frozen=True):
+    position: int
+    stream: UUID
+
+
+class Completeness(msgspec.Struct, frozen=True):
+    position: int
+    waiting: int
 
 
 async def after(
@@ -185,9 +236,35 @@ async def after(
     return Feed(items=items, position=reached, more=is_cut or looked.more, visited=looked.visited)
 
 
-async def about(db: Reads, actor: Actor, subject_id: UUID) -> list[int]:
-    """The positions of all events that touch a thing, as far as the reader may know of them."""
-    return [found.position for found in await db.rows(ABOUT, {"about": subject_id} | _reader(actor), into=Position)]
+async def about(db: Reads, actor: Actor, subject_id: UUID, *, after: int = 0, most: int = PAGE_MOST) -> list[int]:
+    """The positions of the first `most` events behind `after` that touch a thing, as far as the reader may know of them."""
+    asked = {"about": subject_id, "position": after, "most": most}
+    return [found.position for found in await db.rows(ABOUT, asked | _reader(actor), into=Position)]
+
+
+async def uploads(db: Reads, actor: Actor, dataset: UUID, *, after: int, until: int, most: int) -> list[Upload]:
+    """The uploads into a dataset behind position `after` up to `until`. Raises Unavailable where the read models may lack one."""
+    asked = {"about": dataset, "position": after, "until": until, "most": most}
+    await _require_complete(db, until)
+    return await db.rows(UPLOADS, asked | _reader(actor), into=Upload)
+
+
+async def judgements(db: Reads, actor: Actor, subject_id: UUID, *, after: int, until: int, most: int) -> list[int]:
+    """The positions of the events that hold results of an image or job. Raises Unavailable where the read models may lack one."""
+    asked = {"about": subject_id, "position": after, "until": until, "most": most}
+    await _require_complete(db, until)
+    return [found.position for found in await db.rows(JUDGEMENTS, asked | _reader(actor), into=Position)]
+
+
+async def _require_complete(db: Reads, until: int) -> None:
+    """Raises Unavailable unless the read models hold all that was logged up to position `until`."""
+    [found] = await db.rows(INCOMPLETE, {"until": until}, into=Completeness)
+    if found.position < until:
+        raise Unavailable(f"The read models have come to position {found.position} so far; ask again", retry_after=2)
+    if found.waiting:
+        raise Unavailable(
+            f"{found.waiting} events up to this position could not be applied: see `bioscope dead-letters list`", retry_after=60
+        )
 
 
 def _reader(actor: Actor) -> dict[str, object]:

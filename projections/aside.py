@@ -1,4 +1,4 @@
-"""What goes on beside the projector, on a thread and a loop of its own: scheduling, telling who waits, sweeping. It holds nothing up."""
+"""What goes on beside the projector, on a thread and a loop of its own: scheduling, telling who waits, chores. It holds nothing up."""
 
 import asyncio
 import contextlib
@@ -10,6 +10,7 @@ import psycopg
 import structlog
 
 from application import tasks
+from application.look_interval import LookInterval
 from domain.errors import Unavailable
 from projections.batches import Applied, Letter
 from projections.notifier import Notifier
@@ -18,10 +19,10 @@ from projections.scheduling import Scheduler
 
 log = structlog.get_logger()
 
-LOOK_ANYWAY = 0.25  # seconds after which the scheduler looks, though nothing woke it
+LOOK_ANYWAY = 0.25  # seconds after which the scheduler looks, though nothing woke it; longer while no work is open
 BREATH = 0.01  # seconds between two looks: what happens meanwhile is seen together
 REST = 1.0  # seconds after a failure
-SWEEP_EVERY = 3600.0  # seconds
+CHORES_EVERY = 3600.0  # seconds
 PATIENCE = 5.0  # seconds that what is under way may take to end
 
 Send = Callable[[str, bytes, bytes], Awaitable[None]]
@@ -31,8 +32,8 @@ Send = Callable[[str, bytes, bytes], Awaitable[None]]
 class Aside:
     """`applied` may be called from any thread, returns at once, and raises nothing."""
 
-    def __init__(self, scheduler: Scheduler, notifier: Notifier, send: Send, *, sweep: Callable[[], int] = lambda: 0) -> None:
-        self._scheduler, self._notifier, self._send, self._sweep = scheduler, notifier, send, sweep
+    def __init__(self, scheduler: Scheduler, notifier: Notifier, send: Send, *, chores: Sequence[Callable[[], None]] = ()) -> None:
+        self._scheduler, self._notifier, self._send, self._chores = scheduler, notifier, send, chores
         self._loop = asyncio.new_event_loop()
         self._woken, self._told = asyncio.Event(), asyncio.Event()
         self._news: Applied | None = None
@@ -62,7 +63,7 @@ class Aside:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._schedule_always())
             group.create_task(self._tell_always())
-            group.create_task(self._sweep_always())
+            group.create_task(self._keep_house_always())
 
     def _hear(self, applied: Applied) -> None:
         self._news = self._news.then(applied) if self._news else applied
@@ -87,23 +88,31 @@ class Aside:
             except Exception as error:
                 log.warning("a dead letter could not be sent", position=letter.position, error=type(error).__name__)
 
-    async def _sweep_always(self) -> None:
-        """What nobody refers to is freed now and then; while something is away that can wait for the next time."""
+    async def _keep_house_always(self) -> None:
+        """What nobody needs any more is removed now and then; while something is away that can wait for the next time."""
         while True:
-            await asyncio.sleep(SWEEP_EVERY)
-            try:
-                if freed := await asyncio.to_thread(self._sweep):
-                    log.info("orphans swept", blobs=freed)
-            except (psycopg.Error, Unavailable) as error:
-                log.warning("nothing was swept", error=type(error).__name__)
-            except Exception:
-                log.exception("sweeping failed")
+            await asyncio.sleep(CHORES_EVERY)
+            for chore in self._chores:
+                await self._do(chore)
+
+    async def _do(self, chore: Callable[[], None]) -> None:
+        try:
+            await asyncio.to_thread(chore)
+        except Unavailable as unavailable:
+            log.warning("housekeeping was put off", reason=unavailable.detail)
+        except psycopg.Error as error:
+            log.warning("housekeeping was put off", reason=type(error).__name__)
+        except Exception:
+            log.exception("housekeeping failed")
 
     async def _schedule_always(self) -> None:
+        interval = LookInterval(LOOK_ANYWAY)
         while True:
             try:
                 await self._schedule()
-                await self._until_woken()
+                if not self._scheduler.is_idle:
+                    interval.shorten()
+                await self._until_woken(interval.take())
             except (psycopg.Error, Unavailable) as error:
                 log.warning("the scheduler waits for the database", error=type(error).__name__)
                 await self._rest()
@@ -126,10 +135,10 @@ class Aside:
             log.warning("tasks could not be sent", count=len(failed), error=type(failed[0]).__name__)
         return [outgoing for outgoing, outcome in zip(given, outcomes, strict=True) if outcome is None]
 
-    async def _until_woken(self) -> None:
+    async def _until_woken(self, seconds: float) -> None:
         await asyncio.sleep(BREATH)
         try:
-            async with asyncio.timeout(LOOK_ANYWAY):
+            async with asyncio.timeout(seconds):
                 await self._woken.wait()
         except TimeoutError:
             pass

@@ -31,6 +31,7 @@ TABLES: tuple[Table, ...] = (
     results.OUTDATED,
     activity.TABLE,  # last: it looks at the rows of the others
 )
+FOLD_VERSIONS: Mapping[str, int] = {table.name: table.fold_version for table in TABLES}
 WAKES_SCHEDULER = {work.TABLE.name, classifications.TABLE.name, images.TABLE.name}
 
 
@@ -115,7 +116,7 @@ class ReadModels(Protocol):
     def close(self) -> None: ...
 
     def target(self) -> Target:
-        """Raises CheckpointUnfit."""
+        """Where no event was applied yet, the read models become those of this release. Raises CheckpointUnfit, FoldsDiffer."""
 
     def behind(self) -> Behind: ...
 

@@ -1,5 +1,6 @@
 """How far the read models are."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -35,6 +36,32 @@ class CheckpointUnfit(Exception):
             f"the read models stand at position {position} of another log: `bioscope audit verify` shows whether the log is whole, and"
             " `bioscope rebuild` makes the read models anew"
         )
+
+
+class FoldsDiffer(Exception):
+    """The read models were folded by other rules than those of this release: `reason` says by which, the text also what to do.
+
+    `is_newer`: some of the rules are those of a newer release.
+    """
+
+    def __init__(self, reason: str, *, is_newer: bool) -> None:
+        remedy = "upgrade this process" if is_newer else "`bioscope migrate` makes them anew beside the live ones"
+        super().__init__(f"{reason}: {remedy}")
+        self.reason, self.is_newer = reason, is_newer
+
+
+def folds_difference(ours: Mapping[str, int], stored: Mapping[str, int]) -> FoldsDiffer | None:
+    """Why this release must not write to read models of the fold versions `stored`; None where they are its own."""
+    different = sorted(name for name in ours.keys() | stored.keys() if ours.get(name) != stored.get(name))
+    if not different:
+        return None
+    shown = ", ".join(f"{name} ({_version(stored, name)} there, {_version(ours, name)} here)" for name in different)
+    is_newer = any(stored.get(name, 0) > ours.get(name, 0) for name in different)
+    return FoldsDiffer(f"the read models were folded by another release, by other versions of {shown}", is_newer=is_newer)
+
+
+def _version(versions: Mapping[str, int], name: str) -> str:
+    return f"version {versions[name]}" if name in versions else "none"
 
 
 class Position(msgspec.Struct, frozen=True):

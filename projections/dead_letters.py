@@ -1,6 +1,6 @@
 """Events that could not be applied: set aside with their reason, and with all that must wait behind them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
@@ -13,19 +13,19 @@ from projections.batches import Behind, Letter, ReadModels
 from projections.checkpoints import Outrun
 from projections.tables import Happened, Table, steps
 
-LISTED = """select l.position, l.stream, l.type, l.reason, l.at, (select count(*) from parked p where p.stream = l.stream) as parked
-  from dead_letters l order by l.position"""
+LISTED = "select position, stream, type, reason, at from dead_letters order by position"
+TOGETHER = 500  # parked events read at once
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """`parked`: how many later events of its stream wait behind it."""
+    """`parked`: how many later events wait behind it, of its own stream and of all that they touch. One may wait behind several letters."""
 
     position: int
     stream: UUID
     type: str
     reason: str
     at: datetime
-    parked: int
+    parked: int = 0
 
 
 class Retried(NamedTuple):
@@ -52,10 +52,33 @@ def touched(tables: Sequence[Table], happened: Happened) -> set[UUID]:
     return {happened.event.originator_id, *changed}
 
 
-def listed(connection: psycopg.Connection) -> list[DeadLetter]:
-    names = [field.name for field in msgspec.structs.fields(DeadLetter)]
-    rows = connection.execute(LISTED).fetchall()
-    return [DeadLetter(**dict(zip(names, row, strict=True))) for row in rows]
+def listed(
+    connection: psycopg.Connection, models: ReadModels, *, touches: Callable[[Sequence[int]], Mapping[int, set[UUID]]]
+) -> list[DeadLetter]:
+    """`touches`: of parked events, by position, the ids that each changes."""
+    found, counts = of(connection), waiting(models.behind(), touches)
+    return [msgspec.structs.replace(one, parked=counts.get(one.position, 0)) for one in found]
+
+
+def of(connection: psycopg.Connection) -> list[DeadLetter]:
+    """As `listed`, without counting what waits."""
+    names = ("position", "stream", "type", "reason", "at")
+    return [DeadLetter(**dict(zip(names, row, strict=True))) for row in connection.execute(LISTED).fetchall()]
+
+
+def waiting(behind: Behind, touches: Callable[[Sequence[int]], Mapping[int, set[UUID]]]) -> dict[int, int]:
+    """How many parked events wait behind each dead letter, as `Projector` parks them: what touches something that waits, waits too."""
+    blocked = {position: {stream} for position, stream in behind.letters.items()}
+    counts = dict.fromkeys(blocked, 0)
+    parked = sorted(behind.parked)
+    for start in range(0, len(parked), TOGETHER):
+        for position, touched_ids in sorted(touches(parked[start : start + TOGETHER]).items()):
+            stream = behind.parked[position]
+            for letter_position, ids in blocked.items():
+                if letter_position < position and not ids.isdisjoint({stream, *touched_ids}):
+                    ids.add(stream)
+                    counts[letter_position] += 1
+    return counts
 
 
 class Retrying(Protocol):

@@ -22,7 +22,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     firmware_version: str | None
     registered_at: datetime
     online: bool
-    last_seen: datetime | None
+    last_seen: datetime | None  # as the log knows it in the table; queries know of signs of life since
     removed: bool
 
 
@@ -66,8 +66,12 @@ def _changed(row: Device, event: Event) -> Device:
 KINDS = (DeviceRegistered, DeviceDescribed, DeviceCameOnline, DeviceWentOffline, DeviceRemoved)
 TABLE = Table("devices", Device, KINDS, own, fold)
 
-GET = "select * from devices where id = %(id)s and not removed"
-LISTED = """select * from devices where not removed
+# Signs of life are no events, so a rebuilt table does not know them: queries take them from where they stand.
+COLUMNS = ", ".join(field.name for field in msgspec.structs.fields(Device) if field.name != "last_seen")
+SEEN = f"""select {COLUMNS}, coalesce((select s.seen_at from ops.devices_seen s where s.device = devices.id), last_seen) as last_seen
+  from devices"""  # noqa: S608 - constants
+GET = f"{SEEN} where id = %(id)s and not removed"
+LISTED = f"""{SEEN} where not removed
     and (%(is_online)s::boolean is null or online = %(is_online)s::boolean)
     and (%(location)s::text is null or location = %(location)s::text)
     and (%(at)s::timestamptz is null or (registered_at, id) > (%(at)s::timestamptz, %(after)s::uuid))

@@ -6,11 +6,14 @@ hold, is read from the event store instead.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from itertools import takewhile
+from typing import NoReturn, Protocol
 
 import structlog
 
 from application.ports import Linked, Recorded
+from domain.errors import UpgradeNeeded
+from domain.registry import is_known
 from projections.batches import Applied
 from projections.checkpoints import Checkpoint, NotInLog, Outrun
 
@@ -37,6 +40,9 @@ class Store(Protocol):
 
 class Feed:
     """Calls block, belong to one thread, and may be repeated after whatever they raise.
+
+    Before an event that a newer release wrote, all that stands before it is applied; then they raise UpgradeNeeded, until a process
+    that understands the event has moved the checkpoint past it. It is no dead letter: nothing is wrong with it.
 
     `applied` is told of every batch. `sources` counts the events applied, by "kafka" and "store"; `rejected` the records that were
     not, by reason: "unlinked" (it does not follow the event before it), "ahead" (the log ends before it), "not_in_log".
@@ -117,8 +123,18 @@ class Feed:
         return bool(events)
 
     def _apply(self, events: Sequence[Recorded], source: str) -> None:
-        if not events:
-            return
+        understood = list(takewhile(lambda event: is_known(event.type, event.schema_version), events))
+        if understood:
+            self._apply_understood(understood, source)
+        if len(understood) < len(events):
+            self._stop_before(events[len(understood)])
+
+    def _stop_before(self, event: Recorded) -> NoReturn:
+        if self._projector.checkpoint().position >= event.position:
+            raise Outrun
+        raise UpgradeNeeded(f"position {event.position}", event.type, event.schema_version)
+
+    def _apply_understood(self, events: Sequence[Recorded], source: str) -> None:
         first, last = events[0].position, events[-1].position
         assert first == self.at.position + 1
         assert last - first + 1 == len(events)

@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -68,7 +68,7 @@ def fold(_: UUID, row: Image | None, happened: Happened, __: Look) -> Image | No
         return None
     if isinstance(event, ChunkJudged):
         return row if row.analyzed else msgspec.structs.replace(row, analyzed=True)
-    return msgspec.structs.replace(_changed(row, event), version=event.originator_version)
+    return msgspec.structs.replace(row, version=event.originator_version, **_changes(event))
 
 
 def _uploaded(event: ImageUploaded, position: int) -> Image:
@@ -102,21 +102,19 @@ def _uploaded(event: ImageUploaded, position: int) -> Image:
     )
 
 
-def _changed(row: Image, event: Event) -> Image:
+def _changes(event: Event) -> dict[str, Any]:
     match event:
         case ImageAccepted() | ImageReinspected():
-            found = {name: getattr(event, name) for name in FOUND_BY_INSPECTION}
-            return msgspec.structs.replace(row, accepted=True, rejected=None, rejected_detail=None, **found)
-        case ImageRejected():
-            return msgspec.structs.replace(row, rejected=event.reason, rejected_detail=event.detail)
+            return {name: getattr(event, name) for name in FOUND_BY_INSPECTION} | ACCEPTED
         case ImageDescribed():
             said = {name: value for name in ("device_id", "analyzed") if (value := getattr(event, name)) is not UNSET}
-            named = row.filename if event.filename is UNSET else _nfc(event.filename)
-            return msgspec.structs.replace(row, filename=named, **said)
+            return said if event.filename is UNSET else said | {"filename": _nfc(event.filename)}
         case ImageDeleted():
-            return msgspec.structs.replace(row, deleted=True)
+            return {"deleted": True}
+        case ImageRejected():
+            return {"rejected": event.reason, "rejected_detail": event.detail}
         case _:
-            return row
+            return {}
 
 
 def _nfc(text: str) -> str:
@@ -125,6 +123,7 @@ def _nfc(text: str) -> str:
 
 
 FOUND_BY_INSPECTION = Inspection.__struct_fields__
+ACCEPTED = {"accepted": True, "rejected": None, "rejected_detail": None}
 KINDS = (ImageUploaded, ImageAccepted, ImageRejected, ImageReinspected, ImageDescribed, ImageDeleted, ChunkJudged)
 TABLE = Table("images", Image, KINDS, keys, fold)
 

@@ -8,11 +8,13 @@ from uuid import UUID
 
 import msgspec
 
+from application.ports import Recorded
+from application.sweeping import LAG_MOST, InUse
 from application.tasks import Kind
 from domain.classification import Phase, PlannedImage
 from domain.errors import Unavailable
-from projections.batches import TABLES, Behind, Changes, Letter, Target
-from projections.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun
+from projections.batches import FOLD_VERSIONS, TABLES, Behind, Changes, Letter, Target
+from projections.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun, folds_difference
 from projections.scheduler import Chunk, Covered, Found, Glance, OpenJob, Outgoing, Release, ToFinish, ToPlan, Worker
 from projections.tables import Key, Row, Table
 
@@ -38,6 +40,7 @@ class MemoryDatabase:
         self.clock, self.log_hash = clock, log_hash
         self.tables: dict[str, dict[Key, Any]] = {table.name: {} for table in TABLES}
         self.target = Target(Checkpoint(0), 0)
+        self.folds: dict[str, int] = {}
         self.letters: dict[int, Letter] = {}
         self.parked: dict[int, UUID] = {}
         self.releases: dict[UUID, Given] = {}
@@ -95,6 +98,10 @@ class MemoryModels:
         there = self._database.target
         if not self._in_log(there.at):
             raise CheckpointUnfit(there.at.position)
+        if not self._database.folds and there.at.position == 0:
+            self._database.folds = dict(FOLD_VERSIONS)
+        elif (difference := folds_difference(FOLD_VERSIONS, self._database.folds)) is not None:
+            raise difference
         return there
 
     def _in_log(self, at: Checkpoint) -> bool:
@@ -125,7 +132,7 @@ class MemoryModels:
     def held(self) -> Iterator[Target]:
         self._held = []
         try:
-            yield self._database.target
+            yield self.target()
             for writing in self._held:
                 self._database.change(*writing)
         finally:
@@ -263,14 +270,23 @@ class MemoryWork:
         return chunks
 
 
-def used(database: MemoryDatabase, names: Iterable[str], *, head: int) -> set[str]:
-    """Behaves like `projections.blobs.used`; `head` is the log's."""
-    if database.target.at.position < head or database.letters or database.parked:
-        raise Unavailable("The read models do not hold all that was logged; nothing is swept now")
-    homes = {dataset.id for dataset in database.tables["datasets"].values() if not dataset.deleted}
-    images = {image.sha256 for image in database.tables["images"].values() if not image.deleted and image.dataset_id in homes}
+def in_use(
+    database: MemoryDatabase, names: Iterable[str], *, read: Callable[[int, int], Sequence[Recorded]], discarded: Iterable[int] = ()
+) -> InUse:
+    """Behaves like `projections.blobs.in_use`; `read(after, limit)` reads the log, in which the events at `discarded` were given up."""
+    asked = set(names)
+    oldest = database.clock() - LAG_MOST
+    if any(event.recorded_at is None or event.recorded_at <= oldest for event in read(database.target.at.position, 1)):
+        raise Unavailable("The read models are more than a day behind the log; nothing is swept now")
+    gone = {dataset.id for dataset in database.tables["datasets"].values() if dataset.deleted}
+    images = {image.sha256 for image in database.tables["images"].values() if not image.deleted and image.dataset_id not in gone}
     models = {version.sha256 for model in database.tables["models"].values() for version in model.versions}
-    return (images | models).intersection(names)
+
+    def named(positions: Iterable[int]) -> set[str]:
+        events = [event.data for position in positions for event in read(position - 1, 1)]
+        return {name for name in asked if any(name.encode() in data for data in events)}
+
+    return InUse((images | models) & asked | named(discarded), named({*database.letters, *database.parked}))
 
 
 def _open_job(row: Any, waiting: Sequence[Chunk]) -> OpenJob:

@@ -1,6 +1,6 @@
 """The scheduler's open work on Postgres."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -8,7 +8,7 @@ import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
-from application.tasks import GIVEN_OUT, SCHEDULING
+from application.tasks import SCHEDULING
 from domain.classification import PlannedImage
 from projections.scheduler import Covered, Found, Glance, OpenJob, Outgoing
 
@@ -53,12 +53,9 @@ COVERED = """select id, sha256, position from images
   where dataset_id = %(dataset)s and not deleted and rejected is null and position <= %(until)s and position > %(after)s
   order by position limit %(most)s"""
 PLACE_OF = "select position from images where id = %(id)s"
-RELEASED = f"""with released as (
-    insert into ops.releases (id, attempts, released_at) select id, attempts, clock_timestamp()
+RELEASED = """insert into ops.releases (id, attempts, released_at) select id, attempts, clock_timestamp()
     from jsonb_to_recordset(%(given)s) as given (id uuid, attempts int)
-    on conflict (id) do update set attempts = excluded.attempts, released_at = excluded.released_at, held_at = null
-    returning id)
-  select pg_notify('{GIVEN_OUT}', count(*)::text) from released"""  # noqa: S608 - constants
+    on conflict (id) do update set attempts = excluded.attempts, released_at = excluded.released_at, held_at = null"""
 GIVEN_UP = "update ops.releases set given_up = true where id = %(id)s"
 FORGET_DONE = """delete from ops.releases r where not exists (
     select from work w left join classifications c on c.id = w.job
@@ -75,10 +72,10 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class PostgresWork:
-    """The port `projections.scheduler.OpenWork`; leads by an advisory lock. Raises what psycopg raises."""
+    """The port `projections.scheduler.OpenWork`; leads by an advisory lock. Raises what psycopg raises. `given_out` wakes the workers."""
 
-    def __init__(self, connection: psycopg.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: psycopg.Connection, *, given_out: Callable[[], object] = lambda: None) -> None:
+        self._connection, self._given_out = connection, given_out
 
     @property
     def closed(self) -> bool:
@@ -120,6 +117,7 @@ class PostgresWork:
     def released(self, given: Sequence[Outgoing]) -> None:
         rows = [{"id": str(work), "attempts": outgoing.task.attempt} for outgoing in given for work in outgoing.task.work]
         self._connection.execute(RELEASED, {"given": Jsonb(rows)})
+        self._given_out()
 
     def given_up(self, work: UUID) -> None:
         self._connection.execute(GIVEN_UP, {"id": work})

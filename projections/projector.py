@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TypeVar
 from uuid import UUID
 
@@ -11,7 +12,7 @@ import structlog
 from application.ports import Recorded
 from domain.errors import Unavailable
 from projections.batches import TABLES, Applied, Behind, Changes, Decoder, Letter, ReadModels, Target, decoded, project
-from projections.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun
+from projections.checkpoints import Checkpoint, CheckpointUnfit, FoldsDiffer, NotInLog, Outrun
 from projections.dead_letters import letter, touched
 from projections.tables import Happened
 
@@ -24,13 +25,14 @@ AWAY: tuple[type[Exception], ...] = (
     Outrun,
     NotInLog,
     CheckpointUnfit,
+    FoldsDiffer,
     Unavailable,
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.ProgrammingError,
     psycopg.InternalError,
 )
-"""Errors that say nothing about an event: the database is away, or not as this release expects it."""
+"""Errors that say nothing about an event: the database is away, or not as this release expects it, or a newer release wrote the event."""
 
 
 class Projector:
@@ -38,15 +40,24 @@ class Projector:
 
     It does not care where a batch comes from. Calls block, and belong to one thread. After any error that is raised here nothing of
     the batch under way has happened; after Outrun read `checkpoint()` again, after others too, when the database is back.
+    `discarded` reads the positions of events that were given up: they are passed over, as if the log had a blank there.
     `fatal`: errors that are nobody's fault but the installation's (a wrong key), and must not be blamed on an event.
     """
 
-    def __init__(self, models: Callable[[], ReadModels], decoder: Decoder, *, fatal: tuple[type[Exception], ...] = ()) -> None:
-        self._open, self._decoder = models, decoder
+    def __init__(
+        self,
+        models: Callable[[], ReadModels],
+        decoder: Decoder,
+        *,
+        discarded: Callable[[], AbstractSet[int]] = frozenset,
+        fatal: tuple[type[Exception], ...] = (),
+    ) -> None:
+        self._open, self._decoder, self._read_discarded = models, decoder, discarded
         self.not_poison: tuple[type[Exception], ...] = (*AWAY, *fatal)
         self._models: ReadModels | None = None
         self._target: Target | None = None
         self._blocked: set[UUID] = set()
+        self._discarded: AbstractSet[int] = frozenset()
 
     def close(self) -> None:
         if self._models is not None:
@@ -60,7 +71,7 @@ class Projector:
     def apply(self, batch: Sequence[Recorded], to: Checkpoint) -> Applied:
         """Apply `batch` (contiguous, not empty, beginning right behind the checkpoint), and move the checkpoint to `to`.
 
-        Raises Outrun, and NotInLog where the log does not hold the last event of the batch.
+        Raises Outrun, NotInLog where the log does not hold the last event of the batch, and UpgradeNeeded where a newer release wrote one.
         """
         target = self._target or self._knowing(self._read)
         if target.at.position != batch[0].position - 1:
@@ -76,7 +87,8 @@ class Projector:
         with self._there().held() as target:
             if self._there().behind() != behind:
                 raise Outrun
-            changes, _ = project(self._there(), decoded(self._decoder, batch))
+            self._discarded = self._read_discarded()
+            changes, _ = self._projected(decoded(self._decoder, self._kept(batch)))
             changes = changes._replace(healed=[event.position for event in batch], aside=aside)
             self._there().write(target, target.at, changes, generations=1)
         self._target, self._blocked = None, left
@@ -89,6 +101,7 @@ class Projector:
     def _read(self) -> Target:
         self._target = self._there().target()
         self._blocked = self._there().behind().streams
+        self._discarded = self._read_discarded()
         return self._target
 
     def _knowing(self, act: Callable[[], T]) -> T:
@@ -132,13 +145,20 @@ class Projector:
 
     def _apply(self, batch: Sequence[Recorded], to: Checkpoint) -> Applied:
         happened, parked, blocked = self._sorted_out(batch)
-        changes, applied = project(self._there(), happened) if happened else (Changes(), Applied(0))
+        changes, applied = self._projected(happened)
         self._write(to._replace(hash=batch[-1].hash), changes._replace(parked=parked))
         self._blocked = blocked
         return applied._replace(position=to.position)
 
+    def _projected(self, happened: Sequence[Happened]) -> tuple[Changes, Applied]:
+        return project(self._there(), happened) if happened else (Changes(), Applied(0))
+
+    def _kept(self, batch: Sequence[Recorded]) -> Sequence[Recorded]:
+        return [event for event in batch if event.position not in self._discarded] if self._discarded else batch
+
     def _sorted_out(self, batch: Sequence[Recorded]) -> tuple[list[Happened], list[Recorded], set[UUID]]:
         """What can be applied, what must wait behind a dead letter, and the streams that are blocked then."""
+        batch = self._kept(batch)
         if not self._blocked:
             return decoded(self._decoder, batch), [], self._blocked
         happened: list[Happened] = []

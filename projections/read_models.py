@@ -10,14 +10,15 @@ import msgspec
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from projections.batches import TABLES, Behind, Changes, Target
-from projections.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun
+from projections.batches import FOLD_VERSIONS, TABLES, Behind, Changes, Target
+from projections.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun, folds_difference
 from projections.tables import Key, Row, Table, Written
 
 NAME = "bioscope projector"
 OPTIONS = (
     "-c search_path=read -c lock_timeout=5s -c statement_timeout=6s -c idle_in_transaction_session_timeout=5s -c timezone=UTC"
     " -c synchronous_commit=off"  # a crash may take back the newest batches with their checkpoint: they are applied again
+    " -c bioscope.wakes=after_commit"  # whoever projects sends the wake-ups itself (migration 0016)
 )
 
 
@@ -49,8 +50,11 @@ def _statements(table: Table) -> Statements:
 
 STATEMENTS = {table.name: _statements(table) for table in TABLES}
 ROWS: dict[str, msgspec.json.Decoder[list[Any]]] = {table.name: msgspec.json.Decoder(list[table.row]) for table in TABLES}  # type: ignore[name-defined]
-READ_CHECKPOINT = """select position, cluster, next_offset, hash, generation, hash is not distinct from ops.log_hash(position)
+READ_CHECKPOINT = """select position, cluster, next_offset, hash, generation, hash is not distinct from ops.log_hash(position),
+    (select coalesce(json_object_agg(f.name, f.version), '{}') from folds f) as versions
   from checkpoint where projection = 'main'"""
+BEGIN_FOLDS = """insert into folds (name, version) select * from unnest(%s::text[], %s::integer[])
+  where not exists (select from folds) and (select position from checkpoint where projection = 'main') = 0 on conflict do nothing"""
 ADVANCE = "select ops.advance(%s, %s, %s, %s, %s, %s, %s)"
 REFUSALS: dict[str | None, type[Exception]] = {"BS001": Outrun, "BS002": NotInLog}  # of `ops.advance`
 HIDE = "update results set hidden = true where not hidden and (classification_id = any(%s) or image_id = any(%s))"
@@ -138,9 +142,13 @@ class PostgresModels:
     def _target(self, query: str) -> Target:
         row = self._connection.execute(query).fetchone()
         assert row is not None
-        *at, generation, fits = row
+        *at, generation, fits, folds = row
         if not fits:
             raise CheckpointUnfit(row[0])
+        if not folds and row[0] == 0:
+            self._connection.execute(BEGIN_FOLDS, (list(FOLD_VERSIONS), list(FOLD_VERSIONS.values())))
+        elif (difference := folds_difference(FOLD_VERSIONS, folds)) is not None:
+            raise difference
         return Target(Checkpoint(*at), generation)
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 from uuid import UUID, uuid4
 
 import structlog
@@ -15,7 +16,7 @@ from application.tasks import Kind
 from domain import classification, image
 from domain.access import Actor
 from domain.classification import PLAN_MOST, Classification, ImageFailure, PlannedImage
-from domain.errors import NotFound
+from domain.errors import NotFound, UpgradePending
 from domain.events import Event
 from domain.values import system_actor
 from projections.scheduler import (
@@ -38,6 +39,7 @@ from projections.scheduler import (
 )
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 ACTOR = Actor(id=system_actor("scheduler"), kind="system")
 PLAN_PAGE = 20 * PLAN_MOST  # images planned in one command
@@ -61,6 +63,7 @@ class Scheduler:
         self._there: OpenWork | None = None
         self._leading = False
         self._tidied = 0.0
+        self.is_idle = False  # whether the last look found nothing open; only changes of the read models can open something
 
     def close(self) -> None:
         """Somebody else may lead."""
@@ -70,16 +73,16 @@ class Scheduler:
 
     def prepare(self) -> list[Outgoing]:
         """Nothing for who does not lead. Raises what the log and the open work raise when the database is away."""
+        self.is_idle = False
         if not self._leads():
             return []
         glance = self._work.glance()
-        for job in glance.to_plan:
-            self._plan(job)
-        for done in glance.to_finish:
-            self._finish(done)
-        for orphan in glance.orphans:
-            self._decide(orphan.id, _cancelled)
-        return self._to_give_out(glance)
+        _each(glance.to_plan, self._plan)
+        _each(glance.to_finish, self._finish)
+        _each(glance.orphans, lambda orphan: self._decide(orphan.id, _cancelled))
+        outgoing = self._to_give_out(glance)
+        self.is_idle = not (outgoing or glance.to_plan or glance.to_finish or glance.orphans or glance.releases)
+        return outgoing
 
     def released(self, given: Sequence[Outgoing]) -> None:
         self._work.released(given)
@@ -132,9 +135,7 @@ class Scheduler:
     def _to_give_out(self, glance: Glance) -> list[Outgoing]:
         slots = live_slots(glance.workers, now=glance.now)
         missing = lost(glance.releases, glance.workers, lease=self._lease, now=glance.now)
-        for release in missing:
-            if release.attempts >= self._attempts:
-                self._give_up(release)
+        _each([release for release in missing if release.attempts >= self._attempts], self._give_up)
         again = [release for release in missing if release.attempts < self._attempts]
         return [*self._again(again), *self._chunks(glance.releases, slots), *self._inspections(glance.releases, slots)]
 
@@ -174,12 +175,14 @@ class Scheduler:
         images = self._work.images_of([chunk.id for _, chunk, _ in chunks])
         deleted = self._work.deleted([one.id for planned in images.values() for one in planned])
         tasks: list[Outgoing] = []
+        gone: list[tuple[UUID, int]] = []
         for job, chunk, attempt in chunks:
             covered = images.get(chunk.id, ())
             if not all(one.id in deleted for one in covered):
                 tasks.append(classify(job, chunk, attempt=attempt))
             elif covered:
-                self._fail_chunk(job.id, chunk.number, reason=GONE, detail="The image was deleted before its turn.")
+                gone.append((job.id, chunk.number))
+        _each(gone, lambda one: self._fail_chunk(*one, reason=GONE, detail="The image was deleted before its turn."))
         return tasks
 
     # ---- giving up ----
@@ -229,6 +232,15 @@ class Scheduler:
     def _work(self) -> OpenWork:
         assert self._there is not None
         return self._there
+
+
+def _each(found: Sequence[T], act: Callable[[T], object]) -> None:
+    """Jobs that wait for an upgrade, of this process or another one, hold up no others."""
+    for one in found:
+        try:
+            act(one)
+        except UpgradePending as needed:
+            log.info("a job waits for an upgrade", reason=needed.detail)
 
 
 def _cancelled(job: Classification) -> list[Event]:

@@ -27,6 +27,8 @@ class Table(NamedTuple):
     Events of other `kinds` do not touch it. `keys` names the rows that an event touches; `fold` says what becomes of one of them (None:
     there is none). Both are pure, and take every event of those kinds. A table whose rows are never changed by a later event does not
     load them (`loads`). Where the first row of a key stays for ever (`first_stays`), a later one is not written.
+
+    `fold_version` goes up when the same events make other rows than before: then the read models are made anew.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Table(NamedTuple):
     key: tuple[str, ...] = ("id",)
     loads: bool = True
     first_stays: bool = False
+    fold_version: int = 1
 
 
 class Touched(NamedTuple):
@@ -70,38 +73,58 @@ def steps(tables: Sequence[Table], events: Iterable[Happened]) -> list[Step]:
 
 def needed(batch: Iterable[Step]) -> dict[str, set[Key]]:
     """The rows to load, by table: all that are touched, but for those that begin within the batch."""
-    wanted: dict[str, set[Key]] = {}
+    wanted: dict[str, dict[Hashable, Key]] = {}
     begun: set[Hashable] = set()
     for happened, touches in batch:
         if happened.event.originator_version == 1:
-            begun.add(happened.event.originator_id)
+            begun.add(happened.event.originator_id.int)
         for table, keys in touches:
             if table.loads:
-                wanted.setdefault(table.name, set()).update(key for key in keys if key not in begun)
-    return {name: keys for name, keys in wanted.items() if keys}
+                indexed = wanted.setdefault(table.name, {})
+                indexed.update((index, key) for key in keys if (index := _index(key)) not in begun)
+    return {name: set(keys.values()) for name, keys in wanted.items() if keys}
 
 
 def folded(batch: Iterable[Step], loaded: Mapping[str, Mapping[Key, Row]]) -> list[Written]:
     """Fold the events in their order over the rows that were loaded."""
-    tables: dict[str, Table] = {}
-    rows: dict[str, dict[Key, Row | None]] = {name: dict(found) for name, found in loaded.items()}
+    tables: dict[str, _Folding] = {name: _Folding({_index(key): row for key, row in rows.items()}) for name, rows in loaded.items()}
 
     def look(name: str, key: UUID) -> Row | None:
-        return rows[name].get(key) if name in rows else None
+        return tables[name].rows.get(key.int) if name in tables else None
 
     for happened, touches in batch:
         for table, keys in touches:
-            tables[table.name] = table
-            mine = rows.setdefault(table.name, {})
+            if (mine := tables.get(table.name)) is None:
+                mine = tables[table.name] = _Folding({})
+            mine.table, rows = table, mine.rows
             for key in keys:
-                mine[key] = table.fold(key, mine.get(key), happened, look)
-    return [_written(table, rows[name], loaded.get(name, {})) for name, table in tables.items()]
+                index = _index(key)
+                row = rows[index] = table.fold(key, rows.get(index), happened, look)
+                if row is None:
+                    mine.gone[index] = key
+    return [folding.written(folding.table) for folding in tables.values() if folding.table is not None]
 
 
-def _written(table: Table, rows: Mapping[Key, Row | None], loaded: Mapping[Key, Row]) -> Written:
-    changed = {key: row for key, row in rows.items() if row is not loaded.get(key) or row is None}
-    gone = [key for key, row in changed.items() if row is None and (key in loaded or not table.loads)]
-    return Written(table, [row for row in changed.values() if row is not None], gone)
+class _Folding:
+    """The rows of one table by the index of their key, and the keys of those that were gone at some time."""
+
+    def __init__(self, loaded: Mapping[Hashable, Row]) -> None:
+        self.table: Table | None = None
+        self._loaded = loaded
+        self.rows: dict[Hashable, Row | None] = dict(loaded)
+        self.gone: dict[Hashable, Key] = {}
+
+    def written(self, table: Table) -> Written:
+        gone = [key for index, key in self.gone.items() if self.rows[index] is None and (not table.loads or index in self._loaded)]
+        rows = [row for index, row in self.rows.items() if row is not None and row is not self._loaded.get(index)]
+        return Written(table, rows, gone)
+
+
+def _index(key: Key) -> Hashable:
+    """What a key is looked up by: numbers are hashed and compared several times as fast as UUIDs."""
+    if type(key) is UUID:
+        return key.int
+    return tuple(map(_index, key)) if type(key) is tuple else key
 
 
 def own(happened: Happened) -> tuple[Key, ...]:

@@ -26,25 +26,26 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 def keys(happened: Happened) -> Iterable[UUID]:
     match happened.event:
-        case ClassificationPlanned() as event:
-            return [chunk_id(event.originator_id, event.first_chunk + index) for index, _ in enumerate(chunks_of(event.images))]
-        case ChunkJudged() as event:
-            return (chunk_id(event.job_id, event.number),)
         case ImageUploaded() | ImageAccepted() | ImageRejected() | ImageDeleted() as event:
             return (event.originator_id,)
+        case ChunkJudged() as event:
+            return (chunk_id(event.job_id, event.number),)
+        case ClassificationPlanned() as event:
+            numbers = range(event.first_chunk, event.first_chunk + len(chunks_of(event.images)))
+            return [chunk_id(event.originator_id, number) for number in numbers]
         case _:
             return ()
 
 
 def fold(key: UUID, _: Work | None, happened: Happened, look: Look) -> Work | None:
     match happened.event:
-        case ClassificationPlanned() as event:
-            return _chunk(key, event, happened.position, look)
         case ImageUploaded() as event:
             images = (PlannedImage(key, event.sha256),)
             return Work(
                 id=key, kind=Kind.INSPECT, job=None, number=None, dataset_id=event.dataset_id, images=images, position=happened.position
             )
+        case ClassificationPlanned() as event:
+            return _chunk(key, event, happened.position, look)
         case _:
             return None
 

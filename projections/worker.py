@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from typing import NoReturn
@@ -9,12 +10,19 @@ from uuid import UUID
 
 import psycopg
 import redis.asyncio
+import structlog
 
-from application.ports import Recorded
+from application.ports import Command, Recorded
 from application.sweeping import sweep_orphans
+from application.tasks import GIVEN_OUT
+from domain import dead_letter
+from domain.errors import NotFound, Unavailable
 from domain.events import Event
+from infrastructure.capabilities import capabilities_of
 from infrastructure.codec import Undecodable
 from infrastructure.event_store import EventLog, log_on_postgres, opened
+from infrastructure.figures import FREED, LEFT, SWEPT_AT
+from infrastructure.garbage import seldom_collected
 from infrastructure.kafka.broker import EVENTS
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
 from infrastructure.kafka.member import Member
@@ -23,19 +31,23 @@ from infrastructure.keys import WrongRootKey
 from infrastructure.objects import open_blobs
 from infrastructure.postgres.listening import hear
 from infrastructure.postgres.silence import UNHEARD, Attentive
-from infrastructure.publishing import PUBLISHED
+from infrastructure.postgres.wakes import APPENDED, PROJECTED, PUBLISHED, Wakes
+from infrastructure.pruning import prune
 from infrastructure.recorder import encoded_from
 from infrastructure.security.key_ring import NO_KEYS
 from infrastructure.security.process_keys import process_keys
 from infrastructure.settings import Settings
-from projections import batches, read_models, rebuilding
+from projections import activity, batches, read_models, rebuilding
 from projections import dead_letters as letters
 from projections.aside import Aside
-from projections.batches import ReadModels
-from projections.blobs import used
+from projections.batches import Applied, ReadModels
+from projections.blobs import in_use
+from projections.checkpoints import CheckpointUnfit, FoldsDiffer
 from projections.dead_letters import DeadLetter, Retried
+from projections.digests import LIVE
 from projections.feed import Feed
 from projections.following import Follower
+from projections.kept_rows import KeptRows
 from projections.notifier import Notifier
 from projections.open_work import PostgresWork
 from projections.projector import Projector
@@ -44,9 +56,13 @@ from projections.rebuilding import Rebuilt
 from projections.scheduler import Outgoing
 from projections.scheduling import Scheduler
 from projections.tables import Happened
+from projections.write_behind import WriteBehind
+
+logger = structlog.get_logger()
 
 GROUP = "bioscope-projector"
 FAREWELL = 0.75  # seconds that what goes on aside may take to end
+PATIENT = "-c statement_timeout=30s"
 ADD = """insert into ops.counters (name, label, value) select %s, unnest(%s::text[]), unnest(%s::bigint[])
   on conflict (name, label) do update set value = counters.value + excluded.value returning 1"""
 
@@ -67,8 +83,14 @@ class LogDecoder:
         self._log.codec.forget(subject)
 
 
-def projector_over(url: str, log: EventLog, *, schema: str = rebuilding.LIVE) -> Projector:
-    return Projector(lambda: PostgresModels(read_models.connect(url, schema=schema, by=Attentive)), LogDecoder(log), fatal=(WrongRootKey,))
+def projector_over(url: str, log: EventLog, schema: str = LIVE, *, alone: bool = False) -> Projector:
+    """Over the read models in `schema`. `alone`: nobody else reads or writes them, so they may be a batch behind."""
+
+    def models() -> ReadModels:
+        found = PostgresModels(read_models.connect(url, schema=schema, by=Attentive))
+        return KeptRows(WriteBehind(found) if alone else found)
+
+    return Projector(models, LogDecoder(log), discarded=log.discarded, fatal=(WrongRootKey,))
 
 
 # ---- the process -------------------------------------------------------------------------------------------------------------------
@@ -76,40 +98,79 @@ def run_projector(given: Settings) -> NoReturn:
     """Build the read models, and schedule, until SIGTERM. A second one stands by. Raises WrongRootKey."""
     keys = process_keys(given, "projector")
     log = log_on_postgres(given, keys)
+    capabilities = capabilities_of(log, "projector")
+
+    wakes = Wakes(given.postgres_url)
 
     def count(name: str, numbers: Mapping[str, int]) -> None:
         log.recorder.rows(ADD, name, list(numbers), list(numbers.values()))
 
     scheduler = OwnersScheduler(
-        lambda: PostgresWork(read_models.connect(given.postgres_url, by=Attentive, options=UNHEARD)),
+        lambda: PostgresWork(
+            read_models.connect(given.postgres_url, by=Attentive, options=UNHEARD), given_out=partial(wakes.send, GIVEN_OUT)
+        ),
         log,
         lease=given.chunk_lease_seconds,
         attempts=given.chunk_attempts,
     )
     scheduler.owns = lambda: member.owns(EVENTS)
-    aside = Aside(scheduler, Notifier(publisher(given.redis_url)), Sender(given.kafka_url), sweep=partial(sweep, given))
-    feed = Feed(projector_over(given.postgres_url, log), log, applied=aside.applied)
+    aside = Aside(
+        scheduler,
+        Notifier(publisher(given.redis_url)),
+        Sender(given.kafka_url),
+        chores=(partial(sweep, given), partial(remove_old_rows, given)),
+    )
+
+    def applied(news: Applied) -> None:
+        wakes.send(PROJECTED, str(news.position))
+        aside.applied(news)
+
+    feed = Feed(projector_over(given.postgres_url, log), log, applied=applied)
     follower = Follower(
         feed,
         log,
         authenticated=partial(authenticated, key=RecordKey(keys)),
         owns=lambda: member.owns(EVENTS),
         count=count,
+        pausing=capabilities.pausing,
     )
     member: Member = Member(given, group=GROUP, topics=(EVENTS,), reader=follower, name="projector")
 
     async def finish() -> None:
         await follower.finish()
         await asyncio.wait_for(asyncio.to_thread(aside.stop), FAREWELL)
+        await asyncio.to_thread(capabilities.stop)
 
+    capabilities.start()
     aside.start()
-    member.run(follower.follow_store, lambda: hear(given.postgres_url, PUBLISHED, member.hint), finish=finish)
+    heard = {PUBLISHED: member.hint, APPENDED: follower.wake}
+    with seldom_collected():
+        member.run(follower.follow_store, lambda: hear(given.postgres_url, heard), finish=finish)
 
 
-def sweep(given: Settings) -> int:
-    """Free the stored files that nobody refers to any more; how many there were."""
+def sweep(given: Settings) -> None:
+    """Free the stored files that nothing refers to any more, and report what was left.
+
+    Raises FoldsDiffer (what read models of another release refer to, this one does not know), Unavailable, psycopg.Error.
+    """
     with read_models.connect(given.postgres_url, by=Attentive) as connection:
-        return sweep_orphans(open_blobs(given, NO_KEYS), partial(used, connection), now=datetime.now(UTC))
+        PostgresModels(connection).target()
+        swept = sweep_orphans(open_blobs(given, NO_KEYS), partial(in_use, connection), now=datetime.now(UTC))
+    FREED.inc(swept.freed)
+    LEFT.set(swept.waiting)
+    SWEPT_AT.set_to_current_time()
+    if swept.waiting:
+        logger.warning("orphans left", blobs=swept.waiting, reason="events that could not be applied may refer to them")
+    if swept.freed:
+        logger.info("orphans swept", blobs=swept.freed)
+
+
+def remove_old_rows(given: Settings) -> None:
+    """Raises psycopg.Error."""
+    with read_models.connect(given.postgres_url, by=Attentive) as connection:
+        removed = prune(connection)
+    if any(removed.values()):
+        logger.info("old rows removed", **removed)
 
 
 class OwnersScheduler(Scheduler):
@@ -119,6 +180,7 @@ class OwnersScheduler(Scheduler):
 
     def prepare(self) -> list[Outgoing]:
         if self.owns() is False:
+            self.is_idle = False  # it may be ours in a moment, and this look costs nothing
             self.close()
             return []
         return super().prepare()
@@ -137,22 +199,63 @@ async def _nowhere(_: str, __: bytes) -> None:
 
 
 # ---- what the command line does ----------------------------------------------------------------------------------------------------
-def rebuild(given: Settings, *, check: bool, progress: Callable[[int], None] = lambda _: None) -> Rebuilt:
-    """Make the read models anew from the log; with `check` only compare them with the live ones."""
+def rebuild(given: Settings, *, check: bool, progress: rebuilding.Progress = lambda *_: None) -> Rebuilt:
+    """Make the read models anew from the log; with `check` only compare them with the live ones. Raises AlreadyRebuilding."""
     url = given.postgres_owner_url or given.postgres_url
-    with opened(given) as log, psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as owner:
-        return rebuilding.rebuild(
-            owner, projector_over=lambda schema: projector_over(url, log, schema=schema), log=log, check=check, progress=progress
-        )
+    with opened(given) as log, psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as owner, seldom_collected():
+        over = partial(projector_over, url, log, alone=True)
+        return rebuilding.rebuild(owner, projector_over=over, log=log, check=check, progress=progress)
+
+
+def rebuild_if_folds_differ(given: Settings, *, beginning: Callable[[str], object] = lambda _: None) -> bool:
+    """Make the read models anew, beside the live ones, where an older release folded them by other rules; whether that was done.
+
+    `beginning` gets the reason first. They stay as they are where a newer release wrote events, which raises UpgradeNeeded, or folded
+    them, which raises FoldsDiffer: this one may have been started again in the middle of an upgrade.
+    """
+    with closing(PostgresModels(read_models.connect(given.postgres_owner_url or given.postgres_url))) as models:
+        try:
+            models.target()
+        except FoldsDiffer as difference:
+            if difference.is_newer:
+                raise
+            beginning(difference.reason)
+        except CheckpointUnfit:
+            return False  # `/health/ready` says so, and what to do
+        else:
+            return False
+    rebuild(given, check=False)
+    return True
+
+
+def positions_about(given: Settings, about: UUID) -> list[int]:
+    """The positions of all events that touch a thing, whoever may see them. Raises Unavailable."""
+    asked = activity.EVERYTHING | {"about": about, "position": 0, "most": None}
+    try:
+        with read_models.connect(given.postgres_url, options=PATIENT) as connection:
+            return [position for (position,) in connection.execute(activity.ABOUT, asked)]
+    except psycopg.OperationalError:
+        raise Unavailable("The database is away; try again", retry_after=2) from None
 
 
 def dead_letters(given: Settings) -> list[DeadLetter]:
-    with read_models.connect(given.postgres_url) as connection:
-        return letters.listed(connection)
+    with opened(given) as log, read_models.connect(given.postgres_url) as connection:
+        return listed(connection, log)
+
+
+def listed(connection: psycopg.Connection, log: EventLog) -> list[DeadLetter]:
+    """`connection` is one to the read models."""
+
+    def touches(positions: Sequence[int]) -> dict[int, set[UUID]]:
+        events = log.at(positions)
+        log.prefetch(events)
+        return {event.position: touched(log, event) for event in events}
+
+    return letters.listed(connection, PostgresModels(connection), touches=touches)
 
 
 def retry_dead_letters(given: Settings, position: int | None) -> Retried:
-    """Apply a dead letter, or all, again. Harmless to repeat."""
+    """Apply a dead letter, or all, again. Harmless to repeat. Raises FoldsDiffer, CheckpointUnfit."""
     with opened(given) as log, read_models.connect(given.postgres_url) as connection:
         projector = projector_over(given.postgres_url, log)
         try:
@@ -161,13 +264,54 @@ def retry_dead_letters(given: Settings, position: int | None) -> Retried:
             projector.close()
 
 
+def discard_dead_letter(given: Settings, position: int, *, reason: str, command: Command) -> Retried:
+    """Record that a dead letter is given up, and apply what waits behind it. Harmless to repeat.
+
+    Raises NotFound, Invalid, AlreadyRebuilding, and before anything is recorded FoldsDiffer and CheckpointUnfit.
+    """
+    with opened(given) as log, read_models.connect(given.postgres_url) as connection:
+        projector = projector_over(given.postgres_url, log)
+        try:
+            return discard(projector, connection, log, position, reason=reason, command=command)
+        finally:
+            projector.close()
+
+
+def discard(
+    projector: Projector, connection: psycopg.Connection, log: EventLog, position: int, *, reason: str, command: Command
+) -> Retried:
+    """`connection` is one to the projector's read models. A rebuild would pass the event over in a log that shows it at its beginning."""
+    models = PostgresModels(connection)
+    with rebuilding.alone(connection):
+        models.target()
+        record_discard(connection, log, position, reason=reason, command=command)
+        return retry(projector, models, log, position)
+
+
+def record_discard(connection: psycopg.Connection, log: EventLog, position: int, *, reason: str, command: Command) -> None:
+    found = next((one for one in letters.of(connection) if one.position == position), None)
+    if found is None:
+        raise NotFound(f"There is no dead letter at position {position}: see `bioscope dead-letters list`")
+    event = dead_letter.discard(
+        position=position,
+        stream=found.stream,
+        type_name=found.type,
+        error=found.reason,
+        reason=reason,
+        by=command.actor.id,
+        at=command.at,
+    )
+    if position not in log.discarded():
+        log.append(command, event, subject=event.originator_id)
+
+
 def retry(projector: Projector, models: ReadModels, log: EventLog, position: int | None = None) -> Retried:
     """`models` are the projector's, over a connection of their own."""
+    return letters.retry(projector, models, read=lambda at: log.read(at - 1, 1)[0], touches=partial(touched, log), position=position)
 
-    def touches(recorded: Recorded) -> set[UUID]:
-        try:
-            return letters.touched(batches.TABLES, Happened(recorded.position, log.decode(recorded)))
-        except Undecodable:
-            return {recorded.stream}
 
-    return letters.retry(projector, models, read=lambda at: log.read(at - 1, 1)[0], touches=touches, position=position)
+def touched(log: EventLog, recorded: Recorded) -> set[UUID]:
+    try:
+        return letters.touched(batches.TABLES, Happened(recorded.position, log.decode(recorded)))
+    except Undecodable:
+        return {recorded.stream}

@@ -38,6 +38,7 @@ failed tries of a password, of one account from one address | {logins_per_minute
 the same, from all addresses without a sign-in in {known_address_days} days | {logins_per_hour_account} an hour | 429 with `Retry-After`
 the same, of all accounts from one address; refused refresh tokens | {logins_per_minute_address} a minute | 429 with `Retry-After`
 registrations of one address | {registrations_per_hour_address} an hour | 429 with `Retry-After`
+changes by people to one dataset, image, device, job or account | {changes_per_minute_stream} a minute | 429 with `Retry-After`
 passwords that are hashed | {hashed} at once; {hashes_waiting} wait {hash_seconds} s, of one asker {hashes_of_one} | 503 with `Retry-After`
 WebSockets | {websockets}; of one account {websockets_per_account} | closed with 4429
 WebSockets before the first `auth` | {anonymous_websockets}; of one address {anonymous_websockets_per_address} | the oldest ends: 4429

@@ -15,15 +15,18 @@ from infrastructure.settings import Settings
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @DATA
 def backup(folder: Path, data: Path | None) -> None:
-    """Copy the log and the images into FOLDER, while everything runs. Into the same folder again, only new images are copied.
+    """Copy the log and the images into FOLDER, while everything runs. Into the same folder again, only what is new is copied.
 
     The root key is not in it: keep a copy of that file (keys/root.key in the data folder) somewhere else.
     """
     from infrastructure.backup import backup as copy
+    from infrastructure.capabilities import require_understood
     from infrastructure.container import blobs
     from infrastructure.security.process_keys import operator_keys
 
     given = running(data)
+    with the_log(given) as log:
+        require_understood(log)
     with _steps() as progress:
         owner = given.postgres_owner_url or given.postgres_url
         manifest = copy(owner, blobs(given), folder, root=operator_keys(given), progress=progress)

@@ -37,12 +37,23 @@ def operator_error(error: Exception) -> OperatorError | None:
     from infrastructure.sandbox.policy import Unsandboxed
     from infrastructure.settings import WrongSetting
     from infrastructure.supervisor import AlreadyRunning, CannotStart, NotRunning
+    from projections.checkpoints import CheckpointUnfit, FoldsDiffer
 
     error = database_error(error) or error
     match error:
         case AlreadyRunning():
             return OperatorError(str(error), TAKEN)
-        case CannotStart() | NoBackup() | SchemaBehind() | SchemaAhead() | Refused() | Unsandboxed() | UnusableEnvironment():
+        case (
+            CannotStart()
+            | NoBackup()
+            | SchemaBehind()
+            | SchemaAhead()
+            | Refused()
+            | Unsandboxed()
+            | UnusableEnvironment()
+            | FoldsDiffer()
+            | CheckpointUnfit()
+        ):
             return OperatorError(str(error), FAILED)
         case WrongSetting() | WrongRootKey() | DatabaseRefused():
             return OperatorError(str(error), WRONG_USE)

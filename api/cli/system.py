@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from api.cli.common import DATA, FAILED, PORT, needs, out, settings, the_log
+from api.cli.common import DATA, FAILED, PORT, err, needs, out, settings, the_log
 from api.cli.people import first_admin
 from domain.model import CANDIDATE
 from infrastructure.settings import Settings
@@ -65,7 +65,10 @@ def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool
 
 
 def prepare(given: Settings) -> "list[ShippedModel]":
-    """Bring the database to this version, and register the models that come with it. Raises Invalid when there is none."""
+    """Bring the database and the read models to this version, and register the models that come with it.
+
+    Raises Invalid when there is none.
+    """
     from infrastructure.container import blobs
     from infrastructure.event_store import opened
     from infrastructure.postgres.schema import migrate as apply
@@ -75,13 +78,40 @@ def prepare(given: Settings) -> "list[ShippedModel]":
     shipped_records(models())
     apply(given.postgres_owner_url or given.postgres_url)
     with opened(given, NO_KEYS) as log:
-        return register_shipped(blobs(given), log)
+        shipped = register_shipped(blobs(given), log)
+    bring_read_models(given)
+    return shipped
+
+
+def bring_read_models(given: Settings) -> None:
+    """Make them anew where an older release folded them by other rules; say why, or why that must wait."""
+    from domain.errors import UpgradeNeeded
+    from projections.checkpoints import FoldsDiffer
+    from projections.worker import rebuild_if_folds_differ
+
+    def beginning(reason: str) -> None:
+        err.print(f"Making the read models anew beside the live ones: {reason}", highlight=False, soft_wrap=True)
+
+    try:
+        if rebuild_if_folds_differ(given, beginning=beginning):
+            err.print("The read models are those of this release.")
+    except UpgradeNeeded as needed:
+        err.print(f"They stay as they are, and the projector of this release pauses: {needed.detail}", highlight=False, soft_wrap=True)
+    except FoldsDiffer as difference:
+        err.print(
+            f"The read models stay as they are, and the projector of this release pauses: {difference.reason}."
+            " To go back to this release on purpose, make them anew with `bioscope rebuild`.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @click.command()
 def migrate() -> None:
     """Bring the database to this version and register the shipped models. Harmless to repeat.
 
+    Read models that an older release folded by other rules are made anew beside the live ones; this needs the keys of the API. Those of a
+    newer release stay as they are: to go back on purpose, use `bioscope rebuild`.
     A model that is new here goes into production; a new version of a known one becomes its candidate: `bioscope models promote`.
     """
     from infrastructure.postgres.schema import migrations

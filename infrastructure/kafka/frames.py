@@ -16,10 +16,12 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
+from application.look_interval import LookInterval
 from infrastructure.kafka.limits import MAX_FETCH_BYTES
 
 FRAME_MOST: Final = 500  # records
-IDLE: Final = 0.25  # seconds between two fetches without a hint
+UNGROUPED_WAIT: Final = 5.0  # seconds for the next records; Faust asks each second, for the sake of rebalances
+IDLE: Final = 0.25  # seconds to a fetch without a hint, after something came; more while nothing comes
 
 
 class Frame(NamedTuple):
@@ -64,6 +66,7 @@ class Gate:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._hinted = asyncio.Event()
+        self._interval = LookInterval(IDLE)
 
     def hint(self) -> None:
         if self._loop is not None:
@@ -78,6 +81,7 @@ class Gate:
         await self._passed()
         came = await fetch()
         if came or not of_all:
+            self._interval.shorten()
             self._hinted.set()
         return came
 
@@ -86,7 +90,7 @@ class Gate:
             self._loop = asyncio.get_running_loop()
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(IDLE):
+            async with asyncio.timeout(self._interval.take()):
                 await self._hinted.wait()
         self._hinted.clear()
 
@@ -163,7 +167,7 @@ class FrameConsumer(driver.Consumer):
         return {tp: await consumer.committed(tp) for tp in tps}
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109 - Faust's signature
-        fetched, _ = await self._wait_next_records(timeout)
+        fetched, _ = await self._wait_next_records(timeout if self._ours.grouped else UNGROUPED_WAIT)
         for kafka_tp, records in (fetched or {}).items():
             tp = TP(kafka_tp.topic, kafka_tp.partition)
             for start in range(0, len(records), FRAME_MOST):

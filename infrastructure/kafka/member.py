@@ -21,6 +21,7 @@ from infrastructure.embedded.child import say_ready
 from infrastructure.heartbeat import HEARTBEAT
 from infrastructure.kafka.broker import AWAY, answers, hush, make_topics, topics_made
 from infrastructure.kafka.frames import Frame, FrameConsumer, FrameSchema, FrameTransport, Reader, frame_app
+from infrastructure.patience import leave_within
 from infrastructure.settings import Settings
 
 log = structlog.get_logger()
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 HUNG_AFTER: Final = 20.0  # seconds without progress, while the broker answers; a first join can take 11
 LEAVING: Final = 0.5  # seconds that leaving the group may take
 JOIN_CHECK_SECONDS: Final = 0.1
+ENDS_WITHIN: Final = 8.0  # seconds from SIGTERM; containers are killed after 10
 
 
 async def _at_once() -> None:
@@ -157,6 +159,7 @@ class Member:
 
     async def _stop(self, finish: Callable[[], Awaitable[None]]) -> NoReturn:
         self._finishing = True
+        leave_within(ENDS_WITHIN)
         try:
             await finish()
         except Exception:
@@ -180,7 +183,7 @@ class Member:
         """End the process when Faust hangs: no group, or records in the log and none taken, while the broker answers."""
         since, before = time.monotonic(), dict[TP, int]()
         while True:
-            time.sleep(1.0)
+            time.sleep(HUNG_AFTER / 5)  # each time the broker is asked where its partitions end
             now = dict(self._transport.taken)
             if self._reader.waits or self._healthy(now, before) or not answers(self._brokers):
                 since = time.monotonic()

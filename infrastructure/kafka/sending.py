@@ -8,6 +8,8 @@ from aiokafka import AIOKafkaProducer
 from infrastructure.kafka.broker import AWAY
 
 PATIENCE: Final = 5.0  # seconds until Kafka must have it
+EPOCH_WITHIN: Final = 30.0  # seconds; the first time Kafka makes a topic for it
+TRANSACTION_MS: Final = 60_000  # of transactions that are never begun; Kafka refuses more than 15 minutes
 FAREWELL: Final = 1.0  # seconds for what is under way at the end
 
 
@@ -22,6 +24,23 @@ def producer(brokers: str) -> AIOKafkaProducer:
         request_timeout_ms=10_000,
         metadata_max_age_ms=30_000,
     )
+
+
+async def start_fencing(producer: AIOKafkaProducer, name: str) -> None:
+    """Start it as the newest producer of that name: once it has sent something, Kafka refuses whatever an earlier one still sends.
+
+    Kafka gives the producers of one transactional id the same number, and an epoch that rises. It compares epochs with each batch, also
+    outside of transactions, which would add markers to the topic. The embedded broker compares nothing. Raises one of AWAY.
+    """
+    manager = producer._txn_manager  # noqa: SLF001 - aiokafka asks for an epoch for transactions only
+    manager.transactional_id, manager.transaction_timeout_ms = name, TRANSACTION_MS
+    try:
+        async with asyncio.timeout(EPOCH_WITHIN):
+            await producer.start()
+    except TimeoutError:
+        raise TimeoutError("Kafka gives no epoch: can it keep its topic __transaction_state on the brokers that it has?") from None
+    finally:
+        manager.transactional_id = None
 
 
 async def stopped(producer: AIOKafkaProducer) -> None:

@@ -19,7 +19,7 @@ from application.ports import Recorded
 from domain.device import Device, DeviceCameOnline, DeviceWentOffline
 from domain.errors import Unavailable
 from domain.events import State
-from domain.registry import NOUN_OF, NOUNS
+from domain.registry import NOUN_OF, NOUNS, is_known
 from domain.user import User, commitment
 from infrastructure.codec import Encoded, Undecodable, is_sealed_by_its_stream
 from infrastructure.event_store import EventLog
@@ -32,15 +32,18 @@ AT_ONCE: Final = 100  # accounts and devices that are read together
 PAUSE: Final = 0.2  # seconds
 LAST_QUESTION: Final = 1.0  # seconds
 KEY: Final = "key"
-WITHOUT_EFFECT: Final = (DeviceCameOnline.__name__, DeviceWentOffline.__name__)  # most events of a device, and of no concern here
+WITHOUT_EFFECT: Final = (
+    DeviceCameOnline.__name__,
+    DeviceWentOffline.__name__,
+)  # most of a device in earlier releases' logs
 
 SHOWN: Final = "select id from read.users union select id from read.devices"
 """The accounts and devices that the read models show."""
 NAMED: Final = f"select stream from es.claims union select owner from es.secrets where kind = '{PASSWORD}'"  # noqa: S608 - a constant
 """The streams that have a claim or a password, whatever they are."""
 
-HISTORIES: Final = f"""select {EVENT_COLUMNS} from es.events where originator_id = any(%s) and topic <> all(%s)
-  order by originator_id, originator_version"""  # noqa: S608 - constants
+HISTORIES: Final = f"""select {EVENT_COLUMNS} from es.streams s, es.stream_events(s.stream, 0) e
+  where s.stream = any(%s) and topic <> all(%s) order by originator_id, originator_version"""  # noqa: S608 - constants
 CLAIMS: Final = "select stream, scope, digest from es.claims where stream = any(%s)"
 SECRETS: Final = f"select owner, kind, value from es.secrets where owner = any(%s) and kind in ('{KEY}', '{PASSWORD}')"  # noqa: S608
 
@@ -118,6 +121,8 @@ def _stored(log: EventLog, subjects: Sequence[UUID]) -> Mapping[UUID, Stored]:
 
 
 def _problems(log: EventLog, history: Sequence[Recorded], stored: Stored) -> Iterator[str]:
+    if any(not is_known(recorded.type, recorded.schema_version) for recorded in history):
+        return  # what a newer release wrote may explain all of it
     noun = NOUN_OF.get(history[0].type) if history else None
     if noun not in {"user", "device"}:
         if stored.claims or PASSWORD in stored.secrets:

@@ -1,7 +1,7 @@
 """Hear what the database notifies of. Only a hint: a notification may be lost while the connection is."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 from psycopg import Error
@@ -14,15 +14,17 @@ log = structlog.get_logger()
 RECONNECT_WAIT = 0.5  # seconds
 
 
-async def hear(url: str, channel: str, heard: Callable[[], object]) -> None:
-    """Call `heard` at each notification. For ever; a lost connection is made again."""
+async def hear(url: str, heard: Mapping[str, Callable[[], object]]) -> None:
+    """Call what is named by the channel at each notification, and all after each new connection. For ever; a lost one is made again."""
     while True:
         try:
             async with await AttentiveAsync.connect(url, autocommit=True) as connection:
-                await connection.execute(SQL("listen {}").format(Identifier(channel)))
-                heard()
-                async for _ in notifications(connection):
-                    heard()
+                for channel in heard:
+                    await connection.execute(SQL("listen {}").format(Identifier(channel)))
+                for call in heard.values():
+                    call()
+                async for notification in notifications(connection):
+                    heard[notification.channel]()
         except (Error, OSError) as error:
-            log.warning("cannot listen", channel=channel, error=type(error).__name__)
+            log.warning("cannot listen", channels=sorted(heard), error=type(error).__name__)
         await asyncio.sleep(RECONNECT_WAIT)

@@ -71,7 +71,7 @@ class AttentiveAsync(AsyncConnection[Any]):
     async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - psycopg's
         if timeout is None and _has_rested(self.pgconn, self.heard):
             await self._answer(_sign_of_life(self.pgconn), interval, SIGN)
-        return await (self._answer(gen, interval, self.silent) if timeout is None else super().wait(gen, interval, timeout))
+        return await (self._answer(gen, interval, self.silent) if timeout is None else super().wait(gen, max(interval, timeout), timeout))
 
     async def _answer(self, gen: Any, interval: float, within: float) -> Any:
         try:

@@ -27,6 +27,8 @@ from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server
 from tests.infrastructure.test_heads import TODAY, Archive
 from tests.system.conftest import PASSWORD, email, made_account
 
+pytestmark = pytest.mark.long
+
 PICTURES = sorted(micrographs().glob("*/*.jpg"))
 PAGE = b"<script>alert(1)</script>"
 

@@ -19,6 +19,8 @@ from tests.adversaries.attackers import TEN_MEGABYTES, Attacker
 from tests.adversaries.forging import altered, following_event, forgeries
 from tests.kafka.installation import Installation
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def installation(settings):

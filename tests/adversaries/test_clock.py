@@ -29,6 +29,8 @@ from infrastructure.supervisor import PROCESSES, Stack
 from projections.worker import rebuild
 from tests.system.conftest import PASSWORD, email, made_account, stack_settings
 
+pytestmark = pytest.mark.long
+
 PICTURES = sorted(micrographs().glob("*/*.jpg"))
 NEW_PASSWORD = "another horse battery 9"
 A_DAY = timedelta(days=1)
@@ -264,11 +266,12 @@ import tests.adversaries.shifted_clock
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from application.sweeping import sweep_orphans
+from application.sweeping import InUse, sweep_orphans
 from infrastructure.objects import open_blobs
 from infrastructure.security.key_ring import NO_KEYS
 from infrastructure.settings import Settings
-print(sweep_orphans(open_blobs(Settings(data=Path(sys.argv[2])), NO_KEYS), lambda names: set(), now=datetime.now(UTC)))
+blobs = open_blobs(Settings(data=Path(sys.argv[2])), NO_KEYS)
+print(sweep_orphans(blobs, lambda names: InUse(set(), set()), now=datetime.now(UTC)).freed)
 """
 
 

@@ -261,10 +261,22 @@ def test_a_forgotten_a_moved_and_an_unknown_command_are_reported(owner, admin):
         )
 
 
+def test_an_edited_a_missing_and_an_unknown_stream_are_reported(owner, admin):
+    """By which versions are checked and events of a stream are found."""
+    said = f"stream {admin.id}: what is stored of it does not fit the event at position "
+    for edit in ("update es.streams set version = version - 1", "update es.streams set newest = newest + 1", "delete from es.streams"):
+        with owner.edited("es.streams", "stream = %s", (admin.id,), edit):
+            assert said in owner.audit()
+    unknown = uuid4()
+    insert = "insert into es.streams (first, newest, version, stream) values (1, 1, 1, %s)"
+    with owner.edited("es.streams", "stream = %s", (unknown,), insert):
+        assert f"stream {unknown}: the log does not hold the events" in owner.audit()
+
+
 def test_an_edited_read_model_differs_from_the_rebuilt_one(owner, attacker):
     until(lambda: owner.row("select role from read.users where id = %s", attacker.id) == ("viewer",))
     with owner.edited("read.users", "id = %s", (attacker.id,), "update read.users set role = 'admin'"):
-        assert rebuild(owner.settings, check=True).differing == ("users",)
+        assert [one.table for one in rebuild(owner.settings, check=True).differing] == ["users"]
         with Client.sign_in(owner.settings.base_url, attacker.email, PASSWORD) as client, pytest.raises(Refused):
             client.get("/api/users")
     assert rebuild(owner.settings, check=True).differing == ()

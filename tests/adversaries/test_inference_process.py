@@ -24,7 +24,10 @@ from tests.chaos.workload import PICTURES
 from tests.process_tree import children
 from tests.system.conftest import PASSWORD, email, made_account, stack_settings
 
-pytestmark = pytest.mark.skipif(not supported().confines_files, reason="the kernel cannot take files away from a process here")
+pytestmark = [
+    pytest.mark.skipif(not supported().confines_files, reason="the kernel cannot take files away from a process here"),
+    pytest.mark.long,
+]
 
 ANSWER_SECONDS = 60.0
 

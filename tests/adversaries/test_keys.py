@@ -21,6 +21,8 @@ from tests.given import NOW
 from tests.process_tree import descendants
 from tests.system.conftest import event_log, stack_settings
 
+pytestmark = pytest.mark.long
+
 NAMES = sorted(PROCESS_NEEDS)
 LONGEST_REGION = 512 * 1024**2  # bytes of one region of memory; longer ones are reserved, not used
 

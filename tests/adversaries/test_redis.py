@@ -18,7 +18,7 @@ from application.context import CHANNEL
 from infrastructure.live import RING_EVERY, RedisLive
 from tests.system.conftest import PASSWORD, email, made_account
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 FAR = 2**62
 FLOOD = 10_000
 

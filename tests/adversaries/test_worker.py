@@ -358,7 +358,7 @@ def test_a_role_appends_its_own_types_of_events_and_no_others(record, open_as, r
     assert taken == ALLOWED[role]
 
 
-OF_OPERATORS = {"UserErased", "ImageReinspected", "ModelVersionAdded", "ModelAliasMoved", "ModelRetired"}
+OF_OPERATORS = {"DeadLetterDiscarded", "UserErased", "ImageReinspected", "ModelVersionAdded", "ModelAliasMoved", "ModelRetired"}
 
 
 def test_each_type_of_event_has_processes_that_append_it_or_is_left_to_operators(postgres):

@@ -16,6 +16,7 @@ from domain.values import system_actor
 from infrastructure.container import services
 from infrastructure.embedded.broker import Broker
 from infrastructure.event_store import opened
+from infrastructure.postgres.wakes import PROJECTED, Wakes
 from projections.checkpoints import Checkpoint
 from projections.worker import projector_over
 from tests.given import NOW
@@ -101,6 +102,7 @@ async def laboratory(lab_settings):
 
 def project(settings, stop):
     """Follow the log, as the projector does without Kafka."""
+    wakes = Wakes(settings.postgres_url)
     with opened(settings) as log:
         projector = projector_over(settings.postgres_url, log)
         at = projector.checkpoint()
@@ -109,6 +111,8 @@ def project(settings, stop):
             if batch:
                 at = Checkpoint(batch[-1].position)
                 projector.apply(batch, at)
+                wakes.send(PROJECTED, str(at.position))
             else:
                 stop.wait(0.003)
         projector.close()
+    wakes.close()

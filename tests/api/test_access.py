@@ -71,6 +71,8 @@ GET    /api/events                                          !  -      -      -  
 GET    /api/events/heads                                    !  -      -      -      +      -  +
 GET    /api/events/schemas                                  !  +      +      +      +      -  +
 GET    /api/events/schemas/{kind}                           !! +.     +.     +.     +.     -- +.
+GET    /api/audit/{about}/images                            !! --     --     --     +.     -- --
+GET    /api/audit/{about}/results                           !! --     --     --     ..     -- --
 GET    /api/audit/{about}/state                             !! --     --     --     +.     -- --
 GET    /api/audit/{about}/trail                             !! --     --     --     +.     -- --
 GET    /api/asyncapi.json                                   +  +      +      +      +      +  +

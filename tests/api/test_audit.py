@@ -5,6 +5,8 @@ from uuid import uuid4
 
 import pytest
 
+from tests.projections.laboratory import Laboratory
+
 pytestmark = pytest.mark.anyio
 
 
@@ -29,6 +31,11 @@ async def test_a_trail_tells_everything_in_order(laboratory, told):
     assert [entry["version"] for entry in trail] == [1, 2, 3]
     assert trail[0]["data"]["name"] == "cells"
     assert trail[0]["actor"]["kind"] == "user"
+    assert [entry["sentence"] for entry in trail] == [
+        "Ada Byron created the dataset better cells",
+        "Ada Byron changed the dataset better cells: name",
+        "Ada Byron shared the dataset better cells with Ada Byron as viewer",
+    ]
     assert "originator_id" not in trail[0]["data"]
 
 
@@ -57,7 +64,97 @@ async def test_a_thing_is_shown_as_it_stood(laboratory, told):
     assert (wrong.status_code, wrong.json()["errors"][0]["loc"]) == (422, ["query", "as_of"])
 
 
-@pytest.mark.parametrize("what", ["trail", "state"])
+MEANINGLESS = {
+    "2001-01-01T00:00:00Z": (404, "Nothing had been recorded"),
+    "2026-03-01T12:00:00": (422, "has no zone"),
+    "2999-01-01T00:00:00Z": (422, "still to come"),
+    "-4": (422, "must be a time with its zone"),
+    "0": (422, "from 1 on"),
+    "999999999": (422, "behind the end of the log"),
+}
+
+
+async def test_a_moment_that_means_nothing_is_answered_with_a_sentence(laboratory, told):
+    _, dataset, _ = told
+    admin = await laboratory.client("admin")
+    for what in ("state", "images", "results"):
+        for as_of, (status, words) in MEANINGLESS.items():
+            answer = await admin.get(f"/api/audit/{dataset}/{what}", params={"as_of": as_of})
+            assert (answer.status_code, answer.json()["code"]) == (status, "not_found" if status == 404 else "invalid")
+            assert words in answer.json()["detail"]
+
+
+@pytest.fixture
+def past(laboratory):
+    """A dataset with two images that were judged; then one is deleted. The dataset, the job, the images, and positions."""
+    lab = Laboratory(laboratory.services.log, None)
+    ada = lab.user()
+    cells = lab.dataset(ada)
+    kept, lost = lab.image(ada, cells, "kept.png"), lab.image(ada, cells, "lost.png")
+    for one in (kept, lost):
+        lab.accept(one)
+    uploaded = lab.log.head()
+    lab.model()
+    job = lab.job(ada, dataset=cells)
+    lab.plan(job, [kept, lost])
+    lab.judge(job, 0, [kept, lost])
+    judged = lab.log.head()
+    lab.delete_image(ada, lost)
+    return cells, job, kept, lost, uploaded, judged
+
+
+async def test_a_dataset_is_listed_as_it_stood_with_what_was_known_of_its_images(laboratory, past):
+    cells, job, kept, lost, uploaded, judged = past
+    admin = await laboratory.client("admin")
+
+    async def listed(about, what, as_of):
+        answer = await admin.get(f"/api/audit/{about}/{what}", params={"as_of": as_of} if as_of else {})
+        assert answer.status_code == 200, answer.text
+        assert not as_of or answer.headers["x-as-of-position"] == str(as_of)
+        return answer.json()
+
+    assert [one["filename"] for one in await listed(cells, "images", judged)] == ["kept.png", "lost.png"]
+    assert [one["filename"] for one in await listed(cells, "images", None)] == ["kept.png"]
+    assert [one["image_id"] for one in await listed(job, "results", judged)] == [str(kept), str(lost)]
+    assert [one["image_id"] for one in await listed(job, "results", None)] == [str(kept)]
+    assert await listed(kept, "results", uploaded) == []
+    (result,) = await listed(kept, "results", judged)
+    assert (result["label"], result["position"], result["outdated"]) == ("round", judged, False)
+    for about, what in ((cells, "results"), (kept, "images"), (lost, "results"), (uuid4(), "images")):
+        assert (await admin.get(f"/api/audit/{about}/{what}")).status_code == 404
+
+
+async def test_a_long_list_of_images_comes_in_pages_of_uploads(laboratory, past):
+    cells, _, _, _, _, judged = past
+    admin = await laboratory.client("admin")
+    first = await admin.get(f"/api/audit/{cells}/images", params={"as_of": judged, "limit": 1})
+    assert [one["filename"] for one in first.json()] == ["kept.png"]
+    rest = await admin.get(f"/api/audit/{cells}/images", params={"as_of": judged, "after": first.headers["x-next-cursor"]})
+    assert [one["filename"] for one in rest.json()] == ["lost.png"]
+    assert "x-next-cursor" not in rest.headers
+
+
+async def test_lists_that_show_what_is_there_now_say_so(laboratory):
+    admin = await laboratory.client("admin")
+    for path in ("images", "datasets", "classification-results", "classifications", "devices"):
+        assert (await admin.get(f"/api/{path}")).status_code == 200
+        answer = await admin.get(f"/api/{path}", params={"as_of": "2026-03-01T12:00:00Z"})
+        assert (answer.status_code, answer.json()["code"]) == (422, "as_of_not_available")
+        assert "/api/audit/" in answer.json()["detail"]
+
+
+async def test_no_route_passes_over_a_moment_that_it_does_not_know(laboratory, told):
+    ada, dataset, _ = told
+    admin = await laboratory.client("admin")
+    asked = {"as_of": "2026-03-01T12:00:00Z"}
+    for client, path in ((admin, f"audit/{dataset}/trail"), (admin, "events"), (ada, f"datasets/{dataset}"), (ada, "users/me")):
+        assert (await client.get(f"/api/{path}")).status_code == 200
+        assert (await client.get(f"/api/{path}", params=asked)).json()["code"] == "as_of_not_available", path
+    changed = await ada.post("/api/datasets", params=asked, json={"name": "of then"})
+    assert (changed.status_code, changed.json()["code"]) == (422, "as_of_not_available")
+
+
+@pytest.mark.parametrize("what", ["trail", "state", "images", "results"])
 async def test_the_record_is_for_administrators_and_knows_what_it_does_not_know(laboratory, told, what):
     ada, dataset, _ = told
     assert (await ada.get(f"/api/audit/{dataset}/{what}")).status_code == 403

@@ -93,6 +93,7 @@ COMMANDS = {
     "check": ["rebuild", "--check"],
     "dead letters": ["dead-letters", "list"],
     "retry": ["dead-letters", "retry"],
+    "discard": ["dead-letters", "discard", "1", "--reason", "torn"],
     "create-admin": ["users", "create-admin", "a@example.org"],
     "set-role": ["users", "set-role", "a@example.org", "viewer"],
     "erase": ["users", "erase", "a@example.org", "--yes"],
@@ -106,6 +107,18 @@ def command(request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BIOSCOPE_ADMIN_PASSWORD", "correct horse battery")
     return request.param
+
+
+def test_read_models_of_another_release_are_named(settings):
+    with psycopg.connect(settings.postgres_owner_url, autocommit=True) as owner:
+        owner.execute("insert into read.folds (name, version) values ('users', 999)")
+    refused(run(*COMMANDS["discard"], **variables(settings)), FAILED, "users (version 999 there", "upgrade this process")
+
+
+def test_read_models_of_another_log_are_named(settings):
+    with psycopg.connect(settings.postgres_owner_url, autocommit=True) as owner:
+        owner.execute("update read.checkpoint set hash = sha256('another log')")
+    refused(run(*COMMANDS["discard"], **variables(settings)), FAILED, "of another log", "bioscope audit verify")
 
 
 # ---- the database ------------------------------------------------------------------------------------------------------------------

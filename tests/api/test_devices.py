@@ -1,10 +1,11 @@
 """Devices over HTTP."""
 
-from datetime import datetime
-from uuid import uuid4
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
 
 import httpx
 import msgspec
+import psycopg
 import pytest
 
 from api.app import create_app
@@ -52,6 +53,60 @@ async def test_a_sign_of_life_says_when_it_was_seen(laboratory):
     offline = (await admin.patch(f"{path}/status/", json={"is_online": False})).json()
     assert (offline["is_online"], offline["last_seen"]) == (False, again["last_seen"])
     assert (await admin.get(path)).json() == offline
+
+
+async def test_signs_of_life_are_read_everywhere_and_append_nothing(laboratory):
+    admin, log = await laboratory.client("admin"), laboratory.services.log
+    path = await registered(admin)
+    online = (await admin.patch(f"{path}/status", json={"is_online": True})).json()
+    head = log.head()
+    for _ in range(3):
+        alive = await admin.patch(f"{path}/status", json={"is_online": True})
+        assert (alive.status_code, alive.headers["etag"]) == (200, '"2"')
+    assert log.head() == head
+    seen = alive.json()["last_seen"]
+    assert datetime.fromisoformat(seen) > datetime.fromisoformat(online["last_seen"])
+    assert (await admin.get(path)).json()["last_seen"] == seen
+    assert [device["last_seen"] for device in (await admin.get(DEVICES)).json()] == [seen]
+    described = (await admin.patch(path, json={"name": "Axio 8"})).json()
+    assert described["last_seen"] == seen
+
+
+async def test_when_a_device_that_is_removed_was_last_seen_is_forgotten(laboratory):
+    admin = await laboratory.client("admin")
+    path = await registered(admin)
+    device = UUID(path.removeprefix(DEVICES))
+    await admin.patch(f"{path}/status", json={"is_online": True})
+    assert laboratory.services.last_seen.of(device) is not None
+    assert (await admin.delete(path)).status_code == 204
+    assert laboratory.services.last_seen.of(device) is None
+    assert (await admin.patch(f"{path}/status", json={"is_online": True})).status_code == 404
+    assert laboratory.services.last_seen.of(device) is None
+
+
+async def test_of_a_device_that_only_an_earlier_release_saw_the_log_says_when(laboratory, owner_url):
+    admin = await laboratory.client("admin")
+    path = await registered(admin)
+    online = (await admin.patch(f"{path}/status", json={"is_online": True})).json()
+    with psycopg.connect(owner_url) as connection:
+        connection.execute("delete from ops.devices_seen")
+    seen = datetime.fromisoformat((await admin.get(path)).json()["last_seen"])
+    assert timedelta() <= datetime.fromisoformat(online["last_seen"]) - seen < timedelta(minutes=1)
+
+
+async def test_changes_to_one_thing_beyond_the_limit_are_answered_with_the_time_to_wait(laboratory):
+    admin = await laboratory.client("admin")
+    path, other = await registered(admin), await registered(admin, hostname="scope-2")
+    for number in range(60):
+        assert (await admin.patch(path, json={"name": f"Axio {number}"})).status_code == 200
+    refused = await admin.patch(path, json={"name": "Axio 61"})
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many")
+    wait = int(refused.headers["retry-after"])
+    assert 1 <= wait <= 60
+    assert refused.json()["detail"] == f"This was changed 60 times within a minute; try again in {wait} s"
+    assert (await admin.patch(path, json={"name": "Axio 59"})).status_code == 200, "what changes nothing does not count"
+    assert (await admin.patch(other, json={"name": "Axio 61"})).status_code == 200
+    assert (await admin.get(path)).json()["name"] == "Axio 59"
 
 
 async def test_the_list_is_narrowed_by_state_and_place(laboratory):

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 
 import httpx
@@ -17,6 +17,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from api.live import OUTDATED
 from domain import classification, session
 from domain.access import Grant, Role
 from infrastructure.access_tokens import SignedAccessTokens
@@ -77,6 +78,7 @@ def served(postgres, redis_server, tmp_path_factory):
     log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
     projector = projector_over(settings.postgres_url, log)
     lab = Served(log, projector)
+    lab.owner_url = postgres.url(user="postgres", database=DATABASE)
     lab.settings, lab.url = settings, f"ws://127.0.0.1:{port}/api/ws"
     with subprocess.Popen([sys.executable, "-m", "api.cli", "api"], env=environment(settings, os.environ)) as server:
         try:
@@ -425,3 +427,28 @@ async def test_who_does_not_take_what_is_sent_is_closed_and_nobody_else_waits(se
         assert await closed(slow) in {None, 4408}
         await say(quick, type="ping")
         assert (await heard(quick))["type"] in {"pong", "ping"}
+
+
+async def test_nobody_watches_on_once_a_newer_release_wrote_about_their_account(served):
+    """It may have been closed in a way that this release does not know."""
+    ada = served.user()
+    async with served.watching(ada) as watch:
+        with written_by_a_newer_release(served.owner_url, ada.id):
+            await asyncio.wait_for(watch.wait_closed(), 20)
+        assert (watch.close_code, watch.close_reason) == (1011, OUTDATED)
+
+
+@contextmanager
+def written_by_a_newer_release(owner_url, stream):
+    """While the block runs, the stream has one more event, of a type that nobody knows here."""
+    with psycopg.connect(owner_url, autocommit=True, options="-c session_replication_role=replica") as owner:
+        owner.execute(
+            """insert into es.events select 1000000, originator_id, originator_version + 1, 'UserLocked', 1, '{}', '{}',
+            gen_random_uuid(), now(), '' from es.events where originator_id = %s order by originator_version desc limit 1""",
+            (stream,),
+        )
+        (newest,) = owner.execute("select newest from es.streams where stream = %s", (stream,)).fetchone()
+        owner.execute("update es.streams set newest = 1000000, version = version + 1 where stream = %s", (stream,))
+        yield
+        owner.execute("update es.streams set newest = %s, version = version - 1 where stream = %s", (newest, stream))
+        owner.execute("delete from es.events where notification_id = 1000000")

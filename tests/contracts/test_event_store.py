@@ -11,12 +11,16 @@ from application import datasets
 from application.ports import Claim, Closed, Conflicted, Guard, Release, Secret
 from domain import dataset
 from domain.access import Role
-from domain.errors import KeyReused, NotFound, Taken, VersionMismatch
+from domain.dataset import DatasetCreated
+from domain.errors import KeyReused, NotFound, Taken, UpgradeNeeded, UpgradeUnderWay, VersionMismatch
+from domain.user import UserRegistered
 from infrastructure.audit_chain import SignedHead, verify
 from infrastructure.event_store import EventLog
+from infrastructure.memory_store import MemoryRecorder
 from infrastructure.recorder import PostgresRecorder
 from tests.contracts.conftest import ROOT
 from tests.given import LATER, NOW, actor, command
+from tests.older_release import without
 
 RESEARCHER = actor(Role.RESEARCHER)
 
@@ -56,6 +60,41 @@ def test_positions_count_every_event_without_a_gap(log):
         assert created(log).position == number
     assert [one.position for one in log.read(2, 2)] == [3, 4]
     assert log.head() == 5
+
+
+def test_a_stream_is_open_from_its_first_event_to_one_that_closes_it(log):
+    def is_open(stream, begun_by=DatasetCreated):
+        return log.is_open(stream, begun_by=begun_by, closed_by=dataset.CLOSING)
+
+    done = created(log)
+    assert is_open(done.id)
+    assert not is_open(done.id, UserRegistered)
+    assert not is_open(uuid4())
+    datasets.describe(done.id, name="other", command=command(RESEARCHER), log=log)
+    assert is_open(done.id)
+    datasets.delete(done.id, command=command(RESEARCHER), log=log)
+    assert not is_open(done.id)
+
+
+@pytest.mark.parametrize("unknown", ["DatasetCreated", "DatasetDescribed"])
+def test_whether_a_stream_is_open_waits_for_an_upgrade_where_a_newer_release_began_or_may_have_closed_it(log, unknown):
+    """Its newest event may close it by a type that this release does not know."""
+    done, pauses = created(log), []
+    datasets.describe(done.id, name="other", command=command(RESEARCHER), log=log)
+    log.pausing = pauses.append
+    with without(unknown), pytest.raises(UpgradeNeeded, match=f"holds {unknown} version 1") as needed:
+        log.is_open(done.id, begun_by=DatasetCreated, closed_by=dataset.CLOSING)
+    assert pauses == [needed.value]
+    assert log.is_open(done.id, begun_by=DatasetCreated, closed_by=dataset.CLOSING)
+
+
+def test_what_was_loaded_before_is_loaded_with_the_events_of_other_processes(log):
+    other, done = EventLog(log.recorder, ROOT), created(log)
+    for number in range(5):
+        assert other.load(done.id, dataset.evolve).version == log.load(done.id, dataset.evolve).version == number + 1
+        datasets.describe(done.id, name=f"name {number}", command=command(RESEARCHER), log=log)
+        assert other.load(done.id, dataset.evolve).name == f"name {number}"
+    assert log.load(done.id, dataset.evolve, version=2).name == "name 0"
 
 
 def test_a_repeated_command_changes_nothing_and_answers_as_before(log):
@@ -256,3 +295,81 @@ def test_a_lost_connection_is_answered_by_the_command_id(postgres_log, owner_url
         connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'bioscope_app'")
     done = created(postgres_log)
     assert postgres_log.load(done.id, dataset.evolve).version == 1
+
+
+# ---- releases side by side ---------------------------------------------------------------------------------------------------------
+class Releases:
+    """Which processes run, and which types were written yet: of Postgres, or of its twin."""
+
+    def __init__(self, log, owner):
+        self._recorder, self._owner = log.recorder, owner
+
+    def never_wrote(self, *types):
+        if self._owner is None:
+            self._recorder._written -= {(name, 1) for name in types}
+        else:
+            self._owner.execute("delete from ops.written_types where topic = any(%s)", (list(types),))
+
+    def runs(self, process, **versions):
+        if self._owner is None:
+            self._recorder.capabilities[process] = versions
+        else:
+            declared = (uuid4(), process, "host:1", "0.2.0", list(versions), list(versions.values()), "")
+            self._owner.execute("select ops.declare_capabilities(%s, %s, %s, %s, %s, %s, %s)", declared)
+
+    def ends(self, process):
+        if self._owner is None:
+            del self._recorder.capabilities[process]
+        else:
+            self._owner.execute("delete from ops.capabilities where kind = %s", (process,))
+
+
+@pytest.fixture
+def releases(log, request):
+    if isinstance(log.recorder, MemoryRecorder):
+        yield Releases(log, None)
+        return
+    with psycopg.connect(request.getfixturevalue("owner_url"), autocommit=True) as owner:
+        yield Releases(log, owner)
+
+
+def test_a_type_is_first_written_once_every_running_process_understands_it(log, releases):
+    releases.never_wrote("DatasetCreated")
+    releases.runs("inference", DatasetCreated=1, DatasetShared=1)
+    releases.runs("projector", DatasetShared=1)
+    with pytest.raises(UpgradeUnderWay, match=r"^projector.* does not understand DatasetCreated version 1 yet") as refused:
+        created(log)
+    assert refused.value.more["retry_after"] > 0
+    assert log.head() == 0
+    releases.ends("projector")
+    assert created(log).position == 1
+
+
+def test_what_was_written_once_is_written_whoever_does_not_understand_it(log, releases):
+    releases.never_wrote("DatasetCreated")
+    created(log)
+    releases.runs("projector", DatasetShared=1)
+    assert created(log).position == 2
+    assert log.recorder.begin_to_write("DatasetCreated", 1) is None
+
+
+def test_a_newer_schema_version_is_written_once_every_running_process_understands_it(log, releases):
+    releases.runs("inference", DatasetCreated=1)
+    assert log.recorder.begin_to_write("DatasetCreated", 2).startswith("inference")
+    releases.ends("inference")
+    releases.runs("inference", DatasetCreated=3)
+    assert log.recorder.begin_to_write("DatasetCreated", 2) is None
+
+
+def test_a_stream_with_an_event_of_a_newer_release_is_not_folded_and_the_process_is_told(log):
+    dataset_id = created(log).id
+    met = []
+    log.pausing = lambda needed: met.append(needed.detail)
+    with without("DatasetCreated"):
+        for version in (None, 1):
+            with pytest.raises(UpgradeNeeded, match=f"^version 1 of {dataset_id} holds DatasetCreated version 1, "):
+                log.load(dataset_id, dataset.evolve, version=version)
+        with pytest.raises(UpgradeNeeded, match=r"^position 1 holds DatasetCreated version 1, "):
+            log.decode(log.read(0, 1)[0])
+    assert len(met) == 3
+    assert log.load(dataset_id, dataset.evolve).name == "cells"

@@ -16,8 +16,8 @@ from infrastructure.inference import HELD
 from infrastructure.keys import RootKey
 from infrastructure.memory_store import MemoryRecorder
 from projections import read_models
-from projections.batches import TABLES, Changes, Letter
-from projections.checkpoints import Checkpoint, NotInLog, Outrun
+from projections.batches import FOLD_VERSIONS, TABLES, Changes, Letter
+from projections.checkpoints import Checkpoint, FoldsDiffer, NotInLog, Outrun
 from projections.memory_models import MemoryDatabase, MemoryModels, MemoryWork
 from projections.open_work import PostgresWork
 from projections.projector import Projector
@@ -84,6 +84,13 @@ class InPostgres:
     def hold(self, *work):
         self._look.execute(HELD, (list(work),))
 
+    @property
+    def folds(self):
+        return dict(self._look.execute("select name, version from folds").fetchall())
+
+    def fold_by(self, name, version):
+        self._look.execute("update folds set version = %s where name = %s", (version, name))
+
 
 class InMemory:
     """`checked`: its log is the one that its read models are made from."""
@@ -116,6 +123,13 @@ class InMemory:
     def hold(self, *work):
         for one in work:
             self._database.releases[one].held_at = datetime.now(UTC)
+
+    @property
+    def folds(self):
+        return self._database.folds
+
+    def fold_by(self, name, version):
+        self._database.folds[name] = version
 
 
 @pytest.fixture(params=["memory", "postgres"])
@@ -470,3 +484,18 @@ def test_waiting_chunks_come_in_order_the_oldest_job_first_and_single_images_apa
     assert work.waiting(urgent=False, most=3) == []
     assert work.to_inspect(9) == []
     work.close()
+
+
+def test_who_begins_read_models_gives_them_its_fold_versions_and_others_write_nothing(stood):
+    assert stood.folds == {}
+    models = stood.models()
+    target = models.target()
+    assert stood.folds == FOLD_VERSIONS
+    assert models.target() == target
+    for version, remedy in ((2, "upgrade this process"), (0, "makes them anew")):
+        stood.fold_by("images", version)
+        with pytest.raises(FoldsDiffer, match=remedy):
+            models.target()
+        with pytest.raises(FoldsDiffer), models.held():
+            pass
+    models.close()

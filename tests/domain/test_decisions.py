@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain import classification, dataset, image, model, session, user, values
+from domain import classification, dataset, device, image, model, session, user, values
 from domain.access import Actor, Grant, Role, require_grant, require_role
 from domain.classification import CHUNK_MOST, PLAN_MOST, Phase, PlannedImage, Verdict
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
@@ -307,3 +307,17 @@ def test_an_image_keeps_the_path_that_it_was_uploaded_with():
     assert image.evolve(None, without).path is None
     with pytest.raises(Invalid):
         image.upload(uuid4(), filename="img.tif", path="../img.tif", **about, by=ME, at=NOW)
+
+
+def reported(*signs):
+    """The types of the events of a device that is registered and then reports."""
+    events = [device.register(uuid4(), name="Axio", hostname="scope", location=None, firmware_version=None, by=ME, at=NOW)]
+    for online in signs:
+        events += device.report(state_after(device.evolve, events), online=online, by=ME, at=LATER)
+    return [type(event).__name__ for event in events[1:]]
+
+
+@given(st.lists(st.booleans()))
+def test_of_the_signs_of_life_of_a_device_only_changes_are_events(signs):
+    changes = [now for before, now in zip([False, *signs], signs, strict=False) if before != now]
+    assert reported(*signs) == ["DeviceCameOnline" if online else "DeviceWentOffline" for online in changes]

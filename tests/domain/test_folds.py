@@ -39,4 +39,4 @@ def test_a_state_knows_the_version_of_its_newest_event(noun, data):
 
 def test_every_event_belongs_to_one_noun():
     assert set(NOUN_OF) == set(EVENTS)
-    assert len(EVENTS) == 37
+    assert len(EVENTS) == 38

@@ -1,6 +1,7 @@
 """Commands that come together are answered as if they had come one after the other."""
 
 import os
+from itertools import pairwise
 from uuid import uuid4, uuid5
 
 import psycopg
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from application.hash_chain import link
 from application.ports import Claim, Command, Guard
 from domain.access import Actor
 from domain.classification import ENDING
@@ -15,6 +17,7 @@ from domain.values import system_actor
 from infrastructure.codec import Encoded
 from infrastructure.group_commit import Answer, Append, Columns, GroupCommit, Pending
 from infrastructure.keys import RootKey
+from infrastructure.recorder import EVENT_COLUMNS, recorded_from
 from infrastructure.security.keyed_digest import ClaimDigests
 from tests.given import NOW
 
@@ -57,6 +60,19 @@ def outcomes(log, *batches):
     return [(answer.outcome, answer.position and answer.position - head) for answer in answers]
 
 
+def written(log, after, world):
+    """The streams and versions of what was appended after a position, once its chain was verified."""
+    _, connection = log
+    rows = connection.execute(
+        f"select {EVENT_COLUMNS} from es.events where notification_id >= %s order by 1", (after,), binary=True
+    ).fetchall()
+    events = list(map(recorded_from, rows))
+    assert [event.position for event in events] == list(range(max(after, 1), max(after, 1) + len(events)))
+    assert all(later.hash == link(earlier.hash, later) for earlier, later in pairwise(events))
+    numbers = {uuid5(world, f"stream {number}"): number for number in range(4)}
+    return [(numbers[event.stream], event.version) for event in events if event.position > after]
+
+
 @pytest.fixture
 def log(app_url):
     writer = GroupCommit(app_url, ROOT)
@@ -65,13 +81,23 @@ def log(app_url):
     writer.close()
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plans=st.lists(asked, min_size=1, max_size=8))
 def test_a_batch_is_answered_like_its_commands_one_by_one(plans, log):
     together, apart = uuid4(), uuid4()
     at_once = outcomes(log, [pending(plan, together) for plan in plans])
+    at_once_written = written(log, newest(log) - appended(at_once, plans), together)
     in_turn = outcomes(log, *([pending(plan, apart)] for plan in plans))
     assert at_once == in_turn
+    assert at_once_written == written(log, newest(log) - appended(in_turn, plans), apart)
+
+
+def newest(log):
+    return log[1].execute("select position from es.head").fetchone()[0]
+
+
+def appended(answers, plans):
+    return sum(len(plan["events"]) for (outcome, _), plan in zip(answers, plans, strict=True) if outcome == "appended")
 
 
 def test_all_ways_to_end_occur(log):

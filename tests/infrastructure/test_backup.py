@@ -1,7 +1,9 @@
 """A backup and what becomes of it: whole, or refused with a sentence, and never half restored."""
 
 import base64
+import hashlib
 import json
+from datetime import datetime
 
 import msgspec
 import psycopg
@@ -12,15 +14,20 @@ from application.derivatives import thumbnail_of
 from domain import image
 from domain.access import Role
 from domain.errors import Refused
+from infrastructure import log_ranges
 from infrastructure.backup import MANIFEST, NoBackup, backup, checked, read_manifest, restore
+from infrastructure.backup_files import PREVIOUS, TableFile
 from infrastructure.event_store import EventLog
 from infrastructure.heads import verified
 from infrastructure.keys import RootKey
 from infrastructure.memory_blobs import MemoryBlobs
 from infrastructure.recorder import PostgresRecorder
+from infrastructure.security.key_ring import Purpose
+from infrastructure.security.keyed_digest import KeyedDigest
 from tests.adversaries.test_worker import a_job, judged
 from tests.conftest import TEMPLATE
 from tests.given import NOW, actor, command
+from tests.partitions import made_small
 
 ROOT = RootKey(bytes(range(32)))
 RESEARCHER = actor(Role.RESEARCHER)
@@ -69,7 +76,7 @@ def accept(log, image_id):
 
 def rows(url):
     with psycopg.connect(url) as connection:
-        tables = ("es.events", "es.head", "es.commands", "es.claims", "es.secrets", "ops.heads")
+        tables = ("es.events", "es.head", "es.commands", "es.claims", "es.secrets", "es.streams", "ops.heads")
         digest = "select md5(coalesce(string_agg(t::text, '|' order by t::text), '')) from {} t"
         return {table: connection.execute(digest.format(table)).fetchone() for table in tables}
 
@@ -142,6 +149,10 @@ def test_what_the_store_has_lost_is_named(owner_url, log, store, made):
     assert lost not in again.blobs
 
 
+def first_range(made):
+    return made / "events" / "000000000001.copy"
+
+
 def damage(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -153,9 +164,12 @@ REFUSALS = {
     "a manifest that is no JSON": (lambda made: (made / MANIFEST).write_text("{"), "damaged"),
     "a manifest of another position": (lambda made: changed(made, position=1), "was changed"),
     "a manifest that leaves a table out": (lambda made: changed(made, tables=[]), "was changed"),
-    "a manifest of another format": (lambda made: changed(made, format=3), "format 3"),
-    "a table that is missing": (lambda made: (made / "es.events.copy").unlink(), "es.events.copy is missing or damaged"),
-    "a table that is damaged": (lambda made: damage(made / "es.events.copy"), "es.events.copy is missing or damaged"),
+    "a manifest of another format": (lambda made: changed(made, format=4), "format 4"),
+    "a manifest that leaves a range out": (lambda made: changed(made, ranges=[]), "was changed"),
+    "a range that is missing": (lambda made: first_range(made).unlink(), "000000000001.copy is missing or damaged"),
+    "a range that is damaged": (lambda made: damage(first_range(made)), "000000000001.copy is missing or damaged"),
+    "a table that is missing": (lambda made: (made / "es.claims.copy").unlink(), "es.claims.copy is missing or damaged"),
+    "a table that is damaged": (lambda made: damage(made / "es.secrets.copy"), "es.secrets.copy is missing or damaged"),
     "a table that was cut off": (lambda made: (made / "es.commands.copy").write_bytes(b""), "es.commands.copy is missing or damaged"),
     "a blob that is missing": (lambda made: blob_files(made)[1].unlink(), "is missing or damaged"),
     "a blob that is damaged": (lambda made: damage(blob_files(made)[1]), "is missing or damaged"),
@@ -211,15 +225,186 @@ def test_a_restore_that_is_cut_off_leaves_an_empty_log_and_may_be_repeated(made,
     assert read_manifest(made).position == 7
 
 
-def test_a_backup_that_is_cut_off_is_none(owner_url, store, made):
+def interrupted(owner_url, store, made, at, after):
     def interrupt(what, done, _):
-        if what == "tables" and done == 2:
+        if (what, done) == (at, after):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         backup(owner_url, store, made, root=ROOT, progress=interrupt)
+
+
+@pytest.mark.parametrize("at", ["tables", "commands", "log", "names", "blobs", "thumbnails"])
+def test_a_backup_that_is_cut_off_is_none(owner_url, store, made, at):
+    interrupted(owner_url, store, made, at, 0)
     with pytest.raises(NoBackup, match="cut off"):
         checked(made, ROOT)
+
+
+# ---- the log in ranges ---------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def ranges_of_three(monkeypatch):
+    monkeypatch.setattr(log_ranges, "RANGE", 3)
+
+
+def described(made):
+    return [(one.first, one.last, one.rows) for one in read_manifest(made).ranges]
+
+
+def files(made):
+    """When each file of the log was written."""
+    return {path.name: path.stat().st_ino for path in (made / "events").iterdir()}
+
+
+def more(log, count=1):
+    for number in range(count):
+        datasets.create(name=f"more {number}", description=None, command=command(RESEARCHER), log=log)
+
+
+def test_a_log_in_ranges_and_small_partitions_comes_back_as_it_was(ranges_of_three, made, owner_url, elsewhere):
+    assert described(made) == [(1, 3, 3), (4, 6, 3), (7, 7, 1)]
+    with psycopg.connect(elsewhere, autocommit=True) as owner:
+        made_small(owner, 2)
+    restore(elsewhere, MemoryBlobs(), made, checked(made, ROOT))
+    assert rows(elsewhere) == rows(owner_url)
+
+
+def test_a_second_backup_writes_only_the_ranges_that_the_folder_lacks(ranges_of_three, made, owner_url, log, store, elsewhere):
+    before = files(made)
+    more(log, 3)
+    backup(owner_url, store, made, root=ROOT)
+    after = files(made)
+    assert described(made) == [(1, 3, 3), (4, 6, 3), (7, 9, 3), (10, 10, 1)]
+    assert sorted(name for name in after if after[name] == before.get(name)) == ["000000000001.copy", "000000000004.copy"]
+    restore(elsewhere, MemoryBlobs(), made, checked(made, ROOT))
+    assert rows(elsewhere) == rows(owner_url)
+
+
+def test_a_range_that_was_damaged_in_the_folder_is_written_again(ranges_of_three, made, owner_url, store):
+    damage(first_range(made))
+    backup(owner_url, store, made, root=ROOT)
+    checked(made, ROOT)
+
+
+def test_a_backup_after_one_that_was_cut_off_keeps_the_ranges_of_the_last_whole_one(ranges_of_three, made, owner_url, store):
+    before = files(made)
+    interrupted(owner_url, store, made, "log", 1)
+    with pytest.raises(NoBackup, match="cut off"):
+        checked(made, ROOT)
+    backup(owner_url, store, made, root=ROOT)
+    assert {name: files(made)[name] for name in ("000000000001.copy", "000000000004.copy")} == {
+        name: before[name] for name in ("000000000001.copy", "000000000004.copy")
+    }
+    checked(made, ROOT)
+    assert not (made / PREVIOUS).exists()
+
+
+def test_nothing_of_another_log_in_the_folder_is_taken_for_a_part_of_this_one(ranges_of_three, made, elsewhere, store):
+    other = EventLog(PostgresRecorder(elsewhere, ROOT), ROOT)
+    more(other, 5)
+    other.close()
+    backup(elsewhere, store, made, root=ROOT)
+    assert described(made) == [(1, 3, 3), (4, 5, 2)]
+    assert sorted(files(made)) == ["000000000001.copy", "000000000004.copy"]
+    with (
+        psycopg.connect(elsewhere) as connection,
+        connection.cursor().copy("copy (select * from es.events where notification_id < 4) to stdout") as all_of_it,
+    ):
+        assert b"".join(map(bytes, all_of_it)) == first_range(made).read_bytes()
+
+
+def test_what_happens_while_the_log_is_copied_is_not_in_the_backup_and_nothing_of_it_is(
+    ranges_of_three, made, owner_url, log, store, elsewhere
+):
+    """Commands among them: a row of one that is not in the log would be named by an audit."""
+
+    def meanwhile(what, done, _):
+        if done == 0:
+            more(log)
+
+    position = log.head()
+    manifest = backup(owner_url, store, made, root=ROOT, progress=meanwhile)
+    assert position <= manifest.position < log.head()
+    restore(elsewhere, MemoryBlobs(), made, checked(made, ROOT))
+    with psycopg.connect(elsewhere) as connection:
+        newest = (
+            "select (select max(position) from es.commands), (select max(notification_id) from es.events), (select position from es.head)"
+        )
+        assert connection.execute(newest).fetchone() == (manifest.position,) * 3
+
+
+def test_no_snapshot_is_held_while_the_log_and_the_commands_are_copied(ranges_of_three, made, owner_url, store):
+    """With one, no append could clear up behind the ones before it."""
+    held = []
+
+    def look(what, *_):
+        with psycopg.connect(owner_url, autocommit=True) as connection:
+            old = """select count(*) from pg_stat_activity
+              where backend_xmin is not null and pid <> pg_backend_pid() and datname = current_database()
+                and backend_type = 'client backend'"""
+            held.append((what, *connection.execute(old).fetchone()))
+
+    backup(owner_url, store, made, root=ROOT, progress=look)
+    assert {what for what, count in held if count} == {"tables"}
+    assert {"log", "commands", "names"} <= {what for what, _ in held}
+
+
+class ManifestOfBefore(msgspec.Struct, kw_only=True):
+    """As formats 1 and 2 had it."""
+
+    format: int
+    made_at: datetime
+    migration: int
+    position: int
+    hash: str
+    key: str
+    tables: tuple[TableFile, ...]
+    blobs: tuple[str, ...]
+    derived: dict[str, str]
+    missing: tuple[str, ...]
+    seal: str = ""
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_backup_of_an_earlier_format_is_restored(made, owner_url, elsewhere, number):
+    manifest = read_manifest(made)
+    log_table = made / "es.events.copy"
+    first_range(made).replace(log_table)
+    table = TableFile("es.events", manifest.columns, manifest.position, hashlib.sha256(log_table.read_bytes()).hexdigest())
+    fields = {name: getattr(manifest, name) for name in ManifestOfBefore.__struct_fields__}
+    earlier = ManifestOfBefore(**fields | {"format": number, "tables": (*manifest.tables, table), "seal": ""})
+    earlier.seal = KeyedDigest(ROOT, Purpose.BACKUPS).of(msgspec.json.encode(earlier)).hex()
+    (made / MANIFEST).write_bytes(msgspec.json.encode(earlier))
+    restore(elsewhere, MemoryBlobs(), made, checked(made, ROOT))
+    assert rows(elsewhere) == rows(owner_url)
+
+
+def written_types(url):
+    with psycopg.connect(url) as connection:
+        return connection.execute("select topic, schema_version, since from ops.written_types order by 1, 2").fetchall()
+
+
+def test_which_types_are_written_is_known_after_a_restore(owner_url, elsewhere, made, store):
+    """Also a type that may be written, and of which the log holds no event yet."""
+    with psycopg.connect(owner_url) as owner:
+        owner.execute("insert into ops.written_types (topic, schema_version) values ('ImageTagged', 3)")
+    backup(owner_url, store, made, root=ROOT)
+    restore(elsewhere, MemoryBlobs(), made, checked(made, ROOT))
+    assert written_types(elsewhere) == written_types(owner_url)
+
+
+def test_what_an_earlier_backup_holds_counts_as_written_after_a_restore(owner_url, elsewhere, made):
+    manifest = read_manifest(made)
+    manifest = msgspec.structs.replace(manifest, tables=tuple(one for one in manifest.tables if one.name != "ops.written_types"))
+    with psycopg.connect(elsewhere, autocommit=True) as owner:
+        owner.execute("delete from ops.written_types where topic <> 'ImageDeleted'")
+    restore(elsewhere, MemoryBlobs(), made, manifest)
+    assert [(topic, version) for topic, version, _ in written_types(elsewhere)] == [
+        ("DatasetCreated", 1),
+        ("ImageAccepted", 1),
+        ("ImageDeleted", 1),
+        ("ImageUploaded", 1),
+    ]
 
 
 def test_what_was_planned_before_the_backup_can_be_answered_after_the_restore(log, owner_url, elsewhere, store, tmp_path):

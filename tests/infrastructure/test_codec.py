@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.device import DeviceCameOnline, DeviceDescribed
+from domain.errors import UpgradeNeeded
 from domain.events import ERASED
 from domain.registry import EVENTS
 from infrastructure.codec import SEALED, Codec, Encoded, KeyDestroyed, Undecodable, private_fields
@@ -67,11 +68,13 @@ def test_a_sealed_field_opens_only_in_its_own_event(event, data):
         codec.decode(moved)
 
 
-def test_an_unknown_type_is_refused_and_an_unknown_field_is_not():
-    event = next(iter(EVENTS.values()))
-    assert event.__name__ == "UserRegistered"
-    with pytest.raises(Undecodable):
-        codec_with(Keys()).decode(Encoded(_id(1), 1, "os.system", 1, _id(2), b"{}"))
+@pytest.mark.parametrize(("kind", "version"), [("os.system", 1), ("UserDeleted", 2)])
+def test_an_unknown_type_or_version_needs_an_upgrade_and_is_no_damage(kind, version):
+    with pytest.raises(UpgradeNeeded, match=rf"^version 3 of .* holds {kind} version {version}, which a newer release wrote"):
+        codec_with(Keys()).decode(Encoded(_id(1), 3, kind, version, _id(2), b"no JSON"))
+
+
+def test_an_unknown_field_is_ignored():
     deleted = Encoded(_id(1), 2, "DatasetDeleted", 1, _id(2), b'{"at":"2026-01-01T00:00:00Z","by":"%s","later":1}' % str(_id(3)).encode())
     assert codec_with(Keys()).decode(deleted).by == _id(3)
 
@@ -136,3 +139,23 @@ def _id(number):
     from uuid import UUID
 
     return UUID(int=number)
+
+
+@given(events(), events())
+def test_the_columns_say_of_which_stream_an_event_is_whatever_its_data_says(event, other):
+    codec, stored, _ = with_keys(event)
+    named = b',"originator_id":"%b","originator_version":%d}' % (str(other.originator_id).encode(), other.originator_version)
+    assert codec.decode(msgspec.structs.replace(stored, data=stored.data[:-1] + named)) == event
+
+
+@given(events(), st.sampled_from([b"", b"]", b'"', b"{", b"0", b"}}"]))
+def test_an_event_whose_last_byte_is_damaged_is_undecodable(event, end):
+    codec, stored, _ = with_keys(event)
+    with pytest.raises(Undecodable):
+        codec.decode(msgspec.structs.replace(stored, data=stored.data[:-1] + end))
+
+
+@given(events())
+def test_spaces_around_an_event_do_not_matter(event):
+    codec, stored, _ = with_keys(event)
+    assert codec.decode(msgspec.structs.replace(stored, data=b" " + stored.data[:-1] + b" } ")) == event

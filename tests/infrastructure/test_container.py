@@ -2,16 +2,14 @@
 
 import subprocess
 import sys
-from uuid import uuid4
 
 import msgspec
-import psycopg
 import pytest
 
 from application import datasets
 from domain.errors import Unavailable
 from infrastructure import container
-from infrastructure.container import options, positions_about, services
+from infrastructure.container import options, services
 from infrastructure.settings import Settings
 from tests.given import actor, command
 
@@ -54,17 +52,6 @@ def test_a_log_is_verified_with_its_own_keys(settings):
     assert (found.events, found.finding) == (1, None)
     given.log.close()
     given.refresh_tokens.close()
-
-
-def test_the_positions_about_a_thing_are_found_whoever_may_see_it(settings, owner_url):
-    thing, other = uuid4(), uuid4()
-    with psycopg.connect(owner_url) as connection:
-        for position, subjects in ((1, [thing]), (2, [other]), (3, [other, thing])):
-            connection.execute(
-                "insert into read.activity values (%s, now(), 'ImageUploaded', %s, %s, null, %s)", (position, uuid4(), uuid4(), subjects)
-            )
-    assert positions_about(settings, thing) == [1, 3]
-    assert positions_about(settings, uuid4()) == []
 
 
 def test_cookies_are_secure_when_the_world_reaches_us_by_tls():

@@ -9,7 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from application import datasets
 from application.ports import Conflicted
-from domain import dataset
+from domain import classification, dataset
+from domain.access import Grant
+from domain.classification import PlannedImage
 from infrastructure.figures import exposition, observe_request, observe_standing
 from infrastructure.reads import ReadDatabase
 from infrastructure.standing import standing
@@ -66,3 +68,40 @@ async def test_how_the_system_stands_is_told_as_it_was_last_seen(log, settings, 
     assert value("bioscope_inference_workers") == 1
     assert 30 <= value("bioscope_task_age_seconds") < 60
     assert value("bioscope_scheduler_leads") == 0
+
+
+@pytest.mark.anyio
+async def test_streams_of_more_than_a_thousand_events_are_counted_but_for_the_plans_of_jobs(log, settings):
+    shared, short = created(log), created(log)
+    append_in_parts(log, shares(log, shared.id, 1000))
+    append_in_parts(log, shares(log, short.id, 999))
+    append_in_parts(log, plans(1001))
+    reads = ReadDatabase(settings.postgres_url)
+    await reads.open()
+    observe_standing(await standing(reads))
+    await reads.close()
+    assert value("bioscope_long_streams") == 1
+
+
+def append_in_parts(log, events):
+    for start in range(0, len(events), 500):
+        log.append(command(), *events[start : start + 500])
+
+
+def shares(log, stream, count):
+    events, state = [], log.load(stream, dataset.evolve)
+    for _ in range(count):
+        events += dataset.share(state, user=uuid4(), grant=Grant.VIEWER, by=uuid4(), at=command().at)
+        state = dataset.evolve(state, events[-1])
+    return events
+
+
+def plans(count):
+    """The events of a job whose plan has that many parts."""
+    about = {"model_id": uuid4(), "model_name": "pbc8", "model_version": 1, "model_sha256": "ab" * 32, "threshold": 0.5}
+    events = classification.request(uuid4(), dataset=uuid4(), image=None, **about, by=uuid4(), at=command().at)
+    state = classification.evolve(None, events[0])
+    for _ in range(count):
+        events += classification.plan(state, [PlannedImage(uuid4(), "cd" * 32)], more=True, by=uuid4(), at=command().at)
+        state = classification.evolve(state, events[-1])
+    return events

@@ -4,16 +4,19 @@ import asyncio
 import socket
 import threading
 from contextlib import asynccontextmanager
+from uuid import uuid4
 
 import msgspec
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from infrastructure.crashes import CRASHES_OF_A_LOOP, crashes_file, record_crash
+from infrastructure.figures import observe_standing
 from infrastructure.health import PATIENCE, REMEMBERED, Examination, told
 from infrastructure.memory_blobs import MemoryBlobs
 from infrastructure.reads import ReadDatabase
-from infrastructure.standing import Standing
+from infrastructure.standing import Declared, Standing, standing
 
 pytestmark = pytest.mark.anyio
 WELL = Standing(
@@ -28,6 +31,7 @@ WELL = Standing(
     task_age=0,
     workers=1,
     scheduling=True,
+    long_streams=0,
     counters=(),
 )
 
@@ -99,9 +103,9 @@ async def test_a_process_that_ends_again_and_again_is_reported_though_it_answers
     [
         ("relay", {"published": 5, "unpublished_age": 2}, True, "2 events behind"),
         ("relay", {"published": 5, "unpublished_age": 40}, False, "the oldest for 40 s"),
-        ("relay", {"published": 9}, True, "all events are published"),
+        ("relay", {"published": 9}, False, "ops.relay stands at position 9, and the log ends at 7"),
         ("projector", {"projected": 3, "unprojected_age": 31}, False, "4 events are not shown"),
-        ("projector", {"dead_letters": 2, "parked": 5}, True, "bioscope dead-letters list"),
+        ("projector", {"dead_letters": 2, "parked": 5}, False, "bioscope dead-letters list"),
         ("scheduler", {"scheduling": False}, False, "jobs wait"),
         ("inference", {"workers": 0}, False, "no worker"),
     ],
@@ -111,6 +115,46 @@ async def test_what_the_database_knows_is_told_in_words(name, changes, ok, words
     assert found[name].ok == ok
     assert words in found[name].detail
     assert all(one.ok for other, one in found.items() if other != name)
+
+
+WAITS = "position 17 holds ImageTagged version 1, which a newer release wrote; upgrade this process"
+PROJECTOR = Declared(kind="projector", process="host:7", release="0.2.0", paused=WAITS, lacks=("ImageTagged version 1",))
+API = Declared(kind="api", process="host:8", release="0.2.0", paused="", lacks=("ImageTagged version 1",))
+
+
+def test_who_pauses_and_who_is_to_be_upgraded_is_named_with_the_reason():
+    found = {one.name: one for one in told(msgspec.structs.replace(WELL, projected=3, processes=(PROJECTOR, API)))}
+    assert found["upgrade"].detail == (
+        f"projector host:7 (release 0.2.0) pauses: {WAITS};"
+        " api host:8 (release 0.2.0) does not understand ImageTagged version 1: upgrade it"
+    )
+    assert found["projector"].detail == f"4 events are not shown yet: {WAITS}"
+    assert not found["upgrade"].ok
+    assert not found["projector"].ok
+
+
+def test_where_another_projector_goes_on_events_are_only_behind():
+    going_on = msgspec.structs.replace(PROJECTOR, process="host:9", paused="", lacks=())
+    found = {one.name: one for one in told(msgspec.structs.replace(WELL, projected=3, processes=(PROJECTOR, going_on)))}
+    assert found["projector"].ok
+    assert not found["upgrade"].ok
+
+
+async def test_what_processes_declare_is_read_with_how_the_system_stands(settings, owner_url):
+    with psycopg.connect(owner_url) as owner:
+        owner.execute("insert into ops.written_types (topic, schema_version) values ('ImageTagged', 1)")
+        for kind, types, paused in (("api", ["ImageTagged"], ""), ("projector", [], WAITS)):
+            declared = (uuid4(), kind, "host:7", "0.2.0", types, [1] * len(types), paused)
+            owner.execute("select ops.declare_capabilities(%s, %s, %s, %s, %s, %s, %s)", declared)
+        owner.execute("delete from ops.written_types where topic <> 'ImageTagged'")
+    reads = ReadDatabase(settings.postgres_url)
+    await reads.open()
+    stands = await standing(reads)
+    await reads.close()
+    assert stands.processes == (PROJECTOR, msgspec.structs.replace(API, process="host:7", lacks=()))
+    observe_standing(stands)
+    paused = {kind: REGISTRY.get_sample_value("bioscope_paused_processes", {"process": kind}) for kind in ("api", "projector", "inference")}
+    assert paused == {"api": 0, "projector": 1, "inference": 0}
 
 
 @pytest.mark.parametrize("kind", ["refused", "silent"])
@@ -162,3 +206,16 @@ async def test_many_who_ask_at_once_cost_one_look(settings):
         answers = await asyncio.gather(*(health.examine() for _ in range(50)))
     assert blobs.looks == 1
     assert all(answer == answers[0] for answer in answers)
+
+
+async def test_a_relay_whose_checkpoint_was_moved_beyond_the_log_is_not_well(settings, owner_url):
+    with psycopg.connect(owner_url) as connection:
+        connection.execute("update ops.relay set position = 1000000")
+    relay = (await examined(settings))["relay"]
+    assert not relay.ok
+    assert "ops.relay stands at position 1000000, and the log ends at 0" in relay.detail
+
+
+def test_what_is_not_published_is_never_counted_as_published():
+    assert (WELL.unpublished, msgspec.structs.replace(WELL, published=5).unpublished) == (0, 2)
+    assert msgspec.structs.replace(WELL, published=1000).unpublished == WELL.head

@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from infrastructure.patience import ended
+from infrastructure.patience import CANCEL_AGAIN, ended, first_of
 
 pytestmark = pytest.mark.anyio
 
@@ -36,3 +40,57 @@ async def test_nothing_that_never_began_or_failed_is_waited_for():
     with contextlib.suppress(asyncio.CancelledError):
         await task
     await ended(task)
+
+
+async def test_the_others_end_though_a_cancellation_of_one_is_lost():
+    async with asyncio.timeout(CANCEL_AGAIN + 2):
+        await first_of(deaf(2), asyncio.sleep(0.01))
+
+
+async def test_whoever_ends_in_time_is_told_once():
+    finished = []
+
+    async def finishes():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(CANCEL_AGAIN / 4)
+            finished.append(True)
+
+    await first_of(finishes(), asyncio.sleep(0.01))
+    assert finished == [True]
+
+
+async def test_what_the_first_one_raised_is_raised():
+    async def fails():
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await first_of(fails(), asyncio.sleep(60))
+
+
+DEAF_RELAY = """
+import asyncio, contextlib
+from infrastructure.relay import _until_told
+
+async def deaf():
+    print("ready", flush=True)
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+asyncio.run(_until_told(deaf))
+"""
+
+
+def test_a_relay_ends_on_sigterm_though_its_work_hears_no_cancellation():
+    with subprocess.Popen([sys.executable, "-c", DEAF_RELAY], stdout=subprocess.PIPE, text=True) as relay:
+        try:
+            assert relay.stdout.readline() == "ready\n"
+            began = time.monotonic()
+            relay.send_signal(signal.SIGTERM)
+            assert relay.wait(timeout=10) == 0
+            assert time.monotonic() - began < 3.0, "the supervisor would have killed it"
+            assert "did not end by itself" in relay.stdout.read()
+        finally:
+            relay.kill()

@@ -11,7 +11,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
 from domain import dataset
-from infrastructure.publishing import AGAIN, BATCH, LostLog, Outlived, Place, PostgresPublished, Relay, Unpublishable
+from infrastructure.publishing import AGAIN, BATCH, BeyondTheLog, LostLog, Outlived, Place, PostgresPublished, Relay, Unpublishable
 from tests.given import NOW, actor, command
 
 pytestmark = pytest.mark.anyio
@@ -190,7 +190,7 @@ async def test_a_topic_made_anew_under_a_running_relay_is_noticed(connected, hap
 
 async def test_many_events_go_in_batches(connected, happen, owner_url):
     with psycopg.connect(owner_url) as connection:
-        connection.execute("select set_config('es.appending', 'on', true)")
+        connection.execute("select set_config('es.appending', 'with streams', true)")
         connection.execute(
             "insert into es.events select n, gen_random_uuid(), 1, 'DatasetDeleted', 1, '{}', '{}', gen_random_uuid(), now(), '' "
             "from generate_series(1, %s) n",
@@ -245,3 +245,17 @@ def write_badly(url, seed):
             if chance.random() < 0.3:
                 time.sleep(chance.random() * 0.02)
             connection.rollback() if chance.random() < 0.1 else connection.commit()
+
+
+async def test_one_whose_checkpoint_was_moved_beyond_the_log_publishes_nothing(connected, happen, app_url, owner_url):
+    happen(3)
+    topic = Topic()
+    await (await leading(connected, topic)).publish()
+    with psycopg.connect(owner_url) as connection:
+        connection.execute("update ops.relay set position = 500")
+    happen(3)
+    relay = await leading(connected, topic)
+    with pytest.raises(BeyondTheLog, match="no event at position 500"):
+        await relay.publish()
+    assert topic.positions == [1, 2, 3]
+    assert (await place(app_url)).position == 500

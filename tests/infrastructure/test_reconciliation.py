@@ -16,6 +16,7 @@ from infrastructure.recorder import PostgresRecorder
 from infrastructure.refresh_tokens import PostgresRefreshTokens
 from infrastructure.table_audit import TableAudit
 from tests.given import actor, command
+from tests.twins.last_seen import MemoryLastSeen
 
 ADMIN = actor(Role.ADMIN)
 PASSWORDS = Argon2Passwords("embedded")
@@ -75,8 +76,8 @@ def test_registered_moved_deleted_and_erased_accounts_and_devices_are_in_order(l
         for name in ("scope", "removed")
     )
     devices.describe(scope, {"hostname": "scope-2"}, command=command(ADMIN), log=log)
-    devices.report(scope, online=True, command=command(ADMIN), log=log)
-    devices.remove(removed, command=command(ADMIN), log=log)
+    devices.report(scope, online=True, command=command(ADMIN), log=log, last_seen=MemoryLastSeen())
+    devices.remove(removed, command=command(ADMIN), log=log, last_seen=MemoryLastSeen())
     assert named_subjects(log) == {kept, renamed, scope}
     assert list(discrepancies(log, [kept, renamed, gone, erased, scope, removed])) == []
     assert audited(log) == []

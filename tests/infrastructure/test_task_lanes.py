@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application.tasks import BULK, DEAD_LETTERS, URGENT, Kind, Task, encode
-from domain.errors import Unavailable
+from domain.errors import Unavailable, UpgradeNeeded
 from domain.values import chunk_id
 from infrastructure import task_lanes
 from infrastructure.kafka.frames import Frame, Span
@@ -148,6 +148,26 @@ async def test_while_all_tasks_lack_something_none_is_let_go(monkeypatch):
     await until(lambda: not bench.lanes.held())
     assert len(asked) == 4
     assert len(tried) >= 8
+
+
+async def test_a_task_that_waits_for_an_upgrade_is_kept_in_hand_and_holds_up_no_other(monkeypatch):
+    monkeypatch.setattr(task_lanes, "UPGRADE_REST", 0.01)
+    bench, tried = Bench(), []
+
+    async def some_wait(topic, task):
+        tried.append(task.attempt)
+        if task.attempt < 5:
+            raise UpgradeNeeded("position 17", "ImageTagged", 1)
+
+    bench.lanes = TaskLanes(some_wait, send=bench.send, abreast={BULK: 1}, patience=0.0)
+    await bench.lanes.places("one", {HERE: Span(0, 9, None)})
+    await bench.come(HERE, *range(7))
+    await until(lambda: {5, 6} <= set(tried) and len(tried) > 20)
+    assert len(bench.lanes.held()) == 5
+    await bench.lanes._commit(bench.commit)
+    assert bench.committed == {}
+    for task in bench.lanes._under_way:
+        task.cancel()
 
 
 async def test_what_is_waited_for_or_done_is_held_until_it_is_done():

@@ -62,6 +62,8 @@ async def test_where_something_came_or_was_not_asked_for_there_may_be_more(gate)
     assert not await passes(gate)
 
 
-async def test_without_a_hint_it_looks_now_and_then(gate, monkeypatch):
+async def test_without_a_hint_it_looks_now_and_then(monkeypatch):
     monkeypatch.setattr(frames, "IDLE", 0.01)
+    gate = Gate()
+    await asyncio.wait_for(gate.fetched(nothing, of_all=True), 5)
     await asyncio.wait_for(gate.fetched(nothing, of_all=True), 5)

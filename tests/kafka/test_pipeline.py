@@ -54,6 +54,7 @@ def test_in_steady_state_every_event_comes_by_kafka(installation):
     assert installation.stop() == [0, 0]
 
 
+@pytest.mark.long
 def test_without_a_broker_read_models_follow_from_the_store_and_kafka_takes_over_when_it_comes(embedded, tmp_path_factory):
     port = free_port()
     embedded.settings = msgspec.structs.replace(embedded.settings, kafka_url=f"127.0.0.1:{port}", kafka_groups=True, kafka_fetch_wait=0.5)
@@ -66,6 +67,7 @@ def test_without_a_broker_read_models_follow_from_the_store_and_kafka_takes_over
         assert embedded.stop() == [0, 0]
 
 
+@pytest.mark.long
 def test_a_broker_that_lost_its_log_gets_what_is_needed_again(embedded, tmp_path_factory):
     """The embedded broker comes back elsewhere, and empty: its clients are started again, as the supervisor does."""
     embedded.start("relay", "projector")

@@ -8,10 +8,7 @@ import pytest
 from infrastructure.event_store import EventLog
 from infrastructure.keys import RootKey
 from infrastructure.recorder import PostgresRecorder
-from projections import read_models
-from projections.projector import Projector
-from projections.read_models import PostgresModels
-from projections.worker import LogDecoder
+from projections.worker import projector_over
 from tests.projections.laboratory import Laboratory
 
 
@@ -29,7 +26,7 @@ def log(app_url, root):
 
 @pytest.fixture
 def projector(app_url, log):
-    projector = Projector(lambda: PostgresModels(read_models.connect(app_url)), LogDecoder(log))
+    projector = projector_over(app_url, log)
     yield projector
     projector.close()
 

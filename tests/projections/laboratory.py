@@ -16,6 +16,7 @@ from domain.user import Status
 from domain.values import model_id, result_id, system_actor
 from projections.checkpoints import Checkpoint
 from tests.given import NOW, command
+from tests.twins.last_seen import MemoryLastSeen
 
 SYSTEM = Actor(id=system_actor("tests"), kind="system")
 LABELS = ("round", "flat")
@@ -163,7 +164,7 @@ def a_busy_week(lab, *, count=12, chunk=5):
     lab.model()
     lab.session(ada)
     scope = lab.device(admin)
-    devices.report(scope, online=True, command=lab.command(admin), log=lab.log)
+    devices.report(scope, online=True, command=lab.command(admin), log=lab.log, last_seen=MemoryLastSeen())
     cells, gone = lab.dataset(ada, "cells"), lab.dataset(ada, "gone")
     lab.share(ada, cells, bob, Grant.ANALYST)
     lab.share(ada, cells, eve, Grant.VIEWER)

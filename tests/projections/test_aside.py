@@ -5,6 +5,7 @@ import json
 import threading
 from uuid import uuid4
 
+import psycopg
 import pytest
 import redis.asyncio
 
@@ -137,18 +138,20 @@ def test_news_of_several_batches_are_told_as_one():
     assert (both.position, both.datasets, both.wakes_scheduler) == (2, {first, second}, True)
 
 
-async def test_what_nobody_refers_to_is_swept_again_and_again_whatever_went_wrong_before(monkeypatch, scheduler, topics):
-    monkeypatch.setattr("projections.aside.SWEEP_EVERY", 0.01)
-    swept, enough = [], threading.Event()
+async def test_every_chore_is_done_again_and_again_whatever_went_wrong_before(monkeypatch, scheduler, topics):
+    monkeypatch.setattr("projections.aside.CHORES_EVERY", 0.01)
+    done, enough = [], threading.Event()
 
-    def sweep():
-        swept.append(len(swept))
-        if len(swept) > 2:
+    def fails():
+        done.append("fails")
+        raise (Unavailable("away"), RuntimeError("unforeseen"), psycopg.OperationalError("away"))[done.count("fails") % 3]
+
+    def works():
+        done.append("works")
+        if done.count("works") > 3:
             enough.set()
-            return 1
-        raise (Unavailable("away"), RuntimeError("unforeseen"))[len(swept) - 1]
 
-    aside = Aside(scheduler, Notifier(published), topics.send, sweep=sweep)
+    aside = Aside(scheduler, Notifier(published), topics.send, chores=(fails, works))
     aside.start()
     assert await asyncio.to_thread(enough.wait, PATIENCE)
     await asyncio.to_thread(aside.stop)

@@ -20,7 +20,7 @@ def hash_at(position, *, log=0):
 
 
 def event(position, *, log=0):
-    about = {"stream": STREAM, "version": position, "type": "Seen", "schema_version": 1, "event_id": UUID(int=position)}
+    about = {"stream": STREAM, "version": position, "type": "DeviceCameOnline", "schema_version": 1, "event_id": UUID(int=position)}
     return Recorded(position=position, data=b"", hash=hash_at(position, log=log), **about)
 
 

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import pytest
 
+from application.look_interval import LookInterval
 from application.ports import Rejected
 from domain.errors import Unavailable
 from projections import following
-from projections.checkpoints import Checkpoint, CheckpointUnfit
+from projections.checkpoints import Checkpoint, CheckpointUnfit, FoldsDiffer
 from projections.feed import Feed
 from projections.following import Follower
 from tests.projections.test_feed import Models, Store, linked
@@ -79,6 +80,7 @@ class Bench:
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(following, "TICK", 0.01)
+    monkeypatch.setattr(following, "LONGEST_TICK", 0.01)
     monkeypatch.setattr(following, "PATIENCE", 0.1)
     monkeypatch.setattr(following, "STANDBY_PATIENCE", 0.4)
     monkeypatch.setattr(following, "REST", 0.02)
@@ -190,6 +192,24 @@ async def test_nothing_is_projected_while_the_read_models_do_not_fit_the_log(qui
     assert bench.models.applied == [1, 2]
 
 
+async def test_read_models_of_another_log_wait_for_no_upgrade(quick, monkeypatch):
+    monkeypatch.setattr(following, "PAUSE", 0.01)
+    bench, reasons = Bench(2), []
+    bench.follower._pausing = reasons.append
+    errors = iter([CheckpointUnfit(7), FoldsDiffer("by other versions", is_newer=True)])
+    apply = bench.models.apply
+
+    def apply_in_the_end(batch, to):
+        for error in errors:
+            raise error
+        return apply(batch, to)
+
+    bench.models.apply = apply_in_the_end
+    await bench.deliver(1, 2)
+    assert bench.models.applied == [1, 2]
+    assert reasons == ["by other versions: upgrade this process"]
+
+
 async def test_a_database_that_is_away_is_waited_for(quick):
     bench = Bench(1)
     away = iter([Unavailable("away"), Unavailable("away")])
@@ -223,6 +243,43 @@ async def test_what_was_applied_is_counted_by_its_source_for_others_to_see(quick
     await bench.deliver(4)
     await bench.looked()
     assert bench.counted == {("projected_events", "store"): 3, ("projected_events", "kafka"): 1}
+
+
+class LongInterval(LookInterval):
+    """Once nothing happens it looks in an hour."""
+
+    def take(self):
+        return 3600.0
+
+
+async def test_a_wake_up_ends_a_long_rest(quick, follows, monkeypatch):
+    monkeypatch.setattr(following, "LookInterval", LongInterval)
+    bench = Bench(0, owner=None)
+    follows(bench)
+    async with asyncio.timeout(5):
+        while not bench.store.looks:
+            await asyncio.sleep(0.005)
+    await asyncio.sleep(0.1)
+    bench.store.newest = 2
+    bench.follower.wake()
+    await bench.applied(2)
+
+
+async def test_a_wake_up_that_comes_while_the_head_is_read_is_not_lost(quick, follows, monkeypatch):
+    monkeypatch.setattr(following, "LookInterval", LongInterval)
+    bench = Bench(0, owner=None)
+    loop, head = asyncio.get_running_loop(), bench.store.head
+
+    def appended_meanwhile():
+        before = head()
+        if bench.store.looks == 1:
+            bench.store.newest = 2
+            loop.call_soon_threadsafe(bench.follower.wake)
+        return before
+
+    monkeypatch.setattr(bench.store, "head", appended_meanwhile)
+    follows(bench)
+    await bench.applied(2)
 
 
 async def test_at_the_end_the_batch_under_way_is_ended_and_no_other_begun(quick):

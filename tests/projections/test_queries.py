@@ -7,10 +7,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from application.look_interval import LookInterval
 from domain.access import Actor, Grant, Role
 from domain.classification import Phase
 from domain.errors import Forbidden, Invalid, NotFound, Unavailable
 from domain.values import ImageWarning, result_id
+from infrastructure import reads
 from infrastructure.reads import ReadDatabase, Visible
 from projections import (
     activity,
@@ -345,6 +347,25 @@ async def test_who_waits_for_a_position_is_woken_when_it_is_readable(db, laborat
     laboratory.dataset(ada)
     await asyncio.to_thread(laboratory.follow)
     assert await visible.wait(2, 5)
+    await visible.stop()
+
+
+class LongInterval(LookInterval):
+    """While nobody waits it looks in an hour."""
+
+    def take(self):
+        return 3600.0
+
+
+async def test_who_waits_is_shown_the_position_though_every_wake_up_is_lost(app_url, owner_url, monkeypatch):
+    monkeypatch.setattr(reads, "LookInterval", LongInterval)
+    monkeypatch.setattr(reads, "LOOK_AGAIN", 0.05)
+    visible = Visible(app_url)
+    await visible.start()
+    assert not await visible.wait(1, 0.2)
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("update read.checkpoint set position = 1")
+    assert await visible.wait(1, 5)
     await visible.stop()
 
 

@@ -2,14 +2,22 @@
 
 import base64
 import threading
+from functools import partial
+from uuid import UUID
 
 import psycopg
 import pytest
 
+from api.cli.system import bring_read_models
 from domain.access import Role
-from projections.checkpoints import Checkpoint, Outrun
-from projections.rebuilding import LOCK, AlreadyRebuilding, digests
-from projections.worker import rebuild
+from domain.errors import UpgradeNeeded
+from projections import bulk_schema, rebuilding
+from projections.batches import FOLD_VERSIONS
+from projections.checkpoints import Checkpoint, FoldsDiffer, Outrun
+from projections.digests import digests, ranges
+from projections.rebuilding import LOCK, AlreadyRebuilding
+from projections.worker import rebuild, rebuild_if_folds_differ, sweep
+from tests.older_release import without
 from tests.projections.laboratory import a_busy_week
 
 
@@ -50,10 +58,14 @@ def test_following_while_it_happens_gives_what_a_rebuild_gives(laboratory, log, 
 def test_a_check_names_the_tables_that_differ_and_changes_nothing(laboratory, connection, made_again):
     a_busy_week(laboratory)
     laboratory.follow()
+    first_wrong = connection.execute("select id from images where analyzed order by id limit 1").fetchone()
     connection.execute("update images set filename = 'wrong' where analyzed")
-    connection.execute("delete from results where id = (select min(id::text)::uuid from results)")
+    missing = connection.execute(
+        "delete from results where id = (select min(id::text)::uuid from results where not hidden) returning id"
+    ).fetchone()
     wrong = digests(connection)
-    assert set(made_again(check=True).differing) == {"images", "results"}
+    found = {one.table: one.key for one in made_again(check=True).differing}
+    assert found == {"images": first_wrong, "results": missing, "tallies": found["tallies"]}
     assert digests(connection) == wrong
     assert connection.execute("select to_regnamespace('read_next')").fetchone() == (None,)
 
@@ -65,9 +77,9 @@ def test_a_rebuild_takes_the_place_of_the_live_read_models_and_the_projector_goe
     connection.execute("delete from results")
     connection.execute("update checkpoint set cluster = 'k', next_offset = 5")
     steps = []
-    assert made_again(check=False, progress=steps.append).differing == ("results",)
+    assert made_again(check=False, progress=lambda *step: steps.append(step)).differing == ()
     assert digests(connection) == live
-    assert steps[-1] == log.head()
+    assert steps[-1] == ("events", log.head())
     laboratory.image(week.ada, week.cells, "after.png")
     with pytest.raises(Outrun):
         projector.apply(log.read(log.head() - 1, 1), Checkpoint(log.head()))
@@ -93,14 +105,80 @@ def test_read_models_may_change_all_the_while(laboratory, log, connection, made_
 
     worker = threading.Thread(target=work)
     worker.start()
-    rebuilt = [made_again(check=False) for _ in range(5)]
+    rebuilt = [made_again(check=number % 2 == 1) for number in range(6)]
     stop.set()
     worker.join(10)
     assert failed == []
-    assert [one.differing for one in rebuilt] == [()] * 5
+    assert [one.differing for one in rebuilt] == [()] * 6
     follow_patiently(laboratory)
     assert connection.execute("select count(*) from images").fetchone() == (log.head() - 2,)
     assert made_again().differing == ()
+
+
+def test_results_that_are_hidden_ahead_of_their_event_are_no_difference(laboratory, log, connection, made_again):
+    """As those of a large job are, in transactions of their own, before the event that says so is applied."""
+    week = a_busy_week(laboratory)
+    laboratory.follow()
+    laboratory.delete_job(week.ada, week.whole)
+    connection.execute("update results set hidden = true where classification_id = %s", (week.whole,))
+    follower = threading.Timer(1.0, laboratory.follow)
+    follower.start()
+    assert made_again().differing == ()
+    follower.join()
+    assert log.head() == connection.execute("select position from checkpoint").fetchone()[0]
+
+
+def test_a_difference_counts_though_the_projector_stands_still_behind_the_log(laboratory, connection, made_again, monkeypatch):
+    monkeypatch.setattr(rebuilding, "LOOK_AGAIN_SECONDS", 0.01)
+    ada = laboratory.user()
+    laboratory.follow()
+    laboratory.user()
+    connection.execute("update users set role = 'admin'")
+    assert made_again().differing == (("users", (ada.id,)),)
+
+
+def test_ranges_are_compared_one_by_one(laboratory, connection, made_again, monkeypatch):
+    a_busy_week(laboratory)
+    laboratory.follow()
+    monkeypatch.setattr(rebuilding, "ranges", partial(ranges, rows=5))
+    wrong = connection.execute("select id from images order by id offset 7 limit 1").fetchone()
+    connection.execute("update images set size = 0 where id = %s", wrong)
+    steps = []
+    assert made_again(progress=lambda *step: steps.append(step)).differing == (("images", wrong),)
+    assert [step for step in steps if step[0] in {"images", "sessions"}] == [("sessions", 1), ("images", 5)]
+    (everything,) = connection.execute("select count(*) from activity").fetchone()
+    assert [done for name, done in steps if name == "activity"] == [*range(5, everything, 5), everything]
+
+
+def test_rows_that_no_event_explains_are_found_wherever_they_lie(laboratory, connection, made_again, monkeypatch):
+    monkeypatch.setattr(rebuilding, "ranges", partial(ranges, rows=2))
+    for _ in range(3):
+        laboratory.user()
+    laboratory.follow()
+    last = UUID(int=2**128 - 1)
+    connection.execute("insert into sessions values (%s, %s, now(), false)", (last, last))
+    connection.execute("insert into dataset_access values (%s, %s, 'owner')", (last, last))
+    assert made_again().differing == (("sessions", (last,)), ("dataset_access", (last, last)))
+
+
+def test_without_check_nothing_is_compared(laboratory, connection, made_again):
+    laboratory.user()
+    laboratory.follow()
+    connection.execute("update users set role = 'admin'")
+    steps = []
+    assert made_again(check=False, progress=lambda *step: steps.append(step)) == (1, ())
+    assert {what for what, _ in steps} == {"events"}
+
+
+def test_indexes_are_made_when_all_of_the_log_is_there_also_where_nothing_was_shown_before(laboratory, log, made_again, monkeypatch):
+    """As after a restore."""
+    a_busy_week(laboratory)
+    applied = []
+    finish = bulk_schema.finish
+    monkeypatch.setattr(bulk_schema, "finish", lambda *given: (applied.append(list(steps)), finish(*given)))
+    steps = []
+    made_again(check=False, progress=lambda *step: steps.append(step))
+    assert applied == [[("events", log.head())]]
 
 
 def test_readers_are_not_disturbed_by_a_change_over(laboratory, app_url, made_again):
@@ -120,3 +198,81 @@ def test_one_rebuild_at_a_time(made_again, owner_url):
             made_again()
         other.execute("select pg_advisory_unlock_all()")
     assert made_again().differing == ()
+
+
+# ---- after an upgrade --------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def folded_before(laboratory, made_again, owner_url):
+    """Read models that another release folded: by version 0 of one table, and with a row that it made."""
+    a_busy_week(laboratory)
+    laboratory.follow()
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("update read.folds set version = 0 where name = 'users'")
+        owner.execute("update read.users set username = 'as before'")
+
+
+def test_read_models_that_other_rules_made_are_made_anew_once(folded_before, settings, connection, made_again, log):
+    reasons = []
+    assert rebuild_if_folds_differ(settings, beginning=reasons.append)
+    assert not rebuild_if_folds_differ(settings, beginning=reasons.append)
+    assert len(reasons) == 1
+    assert "users (version 0 there, version 1 here)" in reasons[0]
+    assert connection.execute("select count(*) from users where username = 'as before'").fetchone() == (0,)
+    assert dict(connection.execute("select name, version from folds").fetchall()) == FOLD_VERSIONS
+    assert made_again().differing == ()
+
+
+def test_read_models_stay_as_they_are_where_a_newer_release_wrote_events(folded_before, settings, connection, log):
+    with without("ImageDescribed"), pytest.raises(UpgradeNeeded):
+        rebuild_if_folds_differ(settings)
+    assert connection.execute("select count(*) from users where username <> 'as before'").fetchone() == (0,)
+    assert connection.execute("select to_regnamespace('read_next')").fetchone() == (None,)
+
+
+def test_an_upgrade_says_why_the_read_models_are_made_anew_or_why_they_stay(folded_before, settings, capsys):
+    with without("ImageDescribed"):
+        bring_read_models(settings)
+    assert "They stay as they are, and the projector of this release pauses: position" in capsys.readouterr().err
+    bring_read_models(settings)
+    said = capsys.readouterr().err
+    first = said.partition("\n")[0]
+    assert first.startswith("Making the read models anew beside the live ones: the read models were folded by another release")
+    assert first.endswith("users (version 0 there, version 1 here)")
+    assert said.endswith("The read models are those of this release.\n")
+    bring_read_models(settings)
+    assert capsys.readouterr().err == ""
+
+
+def test_read_models_of_a_newer_release_are_made_anew_on_purpose_only(folded_before, settings, owner_url, connection, made_again, capsys):
+    """An old release's `migrate` or `up` may merely be started again in the middle of an upgrade."""
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("update read.folds set version = 2 where name = 'images'")
+    with pytest.raises(FoldsDiffer):
+        rebuild_if_folds_differ(settings)
+    bring_read_models(settings)
+    said = capsys.readouterr().err
+    assert "images (version 2 there, version 1 here)" in said
+    assert "`bioscope rebuild`" in said
+    assert connection.execute("select count(*) from users where username <> 'as before'").fetchone() == (0,)
+    assert made_again(check=False).events
+    assert dict(connection.execute("select name, version from folds").fetchall()) == FOLD_VERSIONS
+
+
+def test_nothing_is_swept_while_the_read_models_are_those_of_another_release(folded_before, settings):
+    with pytest.raises(FoldsDiffer):
+        sweep(settings)
+
+
+def test_a_projector_of_before_the_change_over_writes_nothing_afterwards(laboratory, log, projector, made_again, owner_url, monkeypatch):
+    laboratory.user()
+    laboratory.follow()
+    monkeypatch.setattr("projections.read_models.FOLD_VERSIONS", FOLD_VERSIONS | {"users": 2})
+    made_again(check=False)
+    monkeypatch.undo()
+    laboratory.user()
+    with pytest.raises(Outrun):
+        projector.apply(log.read(1, 1), Checkpoint(2))
+    with pytest.raises(FoldsDiffer, match="upgrade this process"):
+        projector.checkpoint()
+    with psycopg.connect(owner_url) as owner:
+        assert owner.execute("select count(*) from read.users").fetchone() == (1,)

@@ -402,6 +402,30 @@ def test_nothing_more_is_given_out_for_cancelled_and_deleted_jobs_images_and_dat
     assert phase(log, single) is Phase.FAILED
 
 
+def test_a_scheduler_is_idle_while_no_work_is_open(laboratory, scheduler, step):
+    step()
+    assert scheduler.is_idle
+    laboratory.image(ada := laboratory.user(Role.RESEARCHER), laboratory.dataset(ada))
+    assert step() != []
+    assert not scheduler.is_idle
+    assert step() == []
+    assert not scheduler.is_idle  # what was given out may be lost
+
+
+def test_whoever_waits_for_tasks_is_woken_after_they_were_noted(laboratory, app_url, log):
+    woken = []
+    scheduler = Scheduler(
+        lambda: PostgresWork(read_models.connect(app_url), given_out=lambda: woken.append("woken")), log, lease=60, attempts=2
+    )
+    laboratory.image(ada := laboratory.user(Role.RESEARCHER), laboratory.dataset(ada))
+    laboratory.follow()
+    given = scheduler.prepare()
+    assert woken == []
+    scheduler.released(given)
+    assert woken == ["woken"]
+    scheduler.close()
+
+
 def test_only_one_scheduler_leads_and_another_takes_over(laboratory, app_url, log):
     lab = laboratory
     lab.image(ada := lab.user(Role.RESEARCHER), lab.dataset(ada))

@@ -19,6 +19,7 @@ from domain.values import system_actor
 from infrastructure.event_store import EventLog
 from tests.simulation.processes import LABELS, Api
 from tests.simulation.world import ROOT, World
+from tests.twins.last_seen import MemoryLastSeen
 
 TRIES = 12
 VISIBLE_WITHIN = 2.0
@@ -81,6 +82,7 @@ class Laboratory:
         self.images: list[UUID] = []
         self.jobs: list[UUID] = []
         self.devices: list[UUID] = []
+        self.last_seen = MemoryLastSeen()  # type: ignore[no-untyped-call]
         self.users: list[UUID] = []
 
 
@@ -348,9 +350,9 @@ class Client:
                 "device report",
                 ADMIN,
                 lambda command, api: (
-                    devices.remove(device, command=command, log=api.log)
+                    devices.remove(device, command=command, log=api.log, last_seen=self._lab.last_seen)
                     if online is None
-                    else devices.report(device, online=online, command=command, log=api.log)
+                    else devices.report(device, online=online, command=command, log=api.log, last_seen=self._lab.last_seen)
                 ),
                 keyed=False,
             )

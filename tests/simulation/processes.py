@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from application.hash_chain import linked
 from application.ports import Linked, Recorded
-from application.sweeping import sweep_orphans
+from application.sweeping import InUse, Swept, sweep_orphans
 from application.tasks import BULK, URGENT, Kind
 from domain.errors import DomainError, Unavailable
 from infrastructure.classifier import Classifier
@@ -32,7 +32,7 @@ from infrastructure.task_lanes import TaskLanes
 from projections.aside import Aside
 from projections.feed import Feed
 from projections.following import Follower
-from projections.memory_models import MemoryModels, MemoryWork, used
+from projections.memory_models import MemoryModels, MemoryWork, in_use
 from projections.notifier import Notifier
 from projections.projector import Projector
 from projections.scheduler import Worker
@@ -155,7 +155,7 @@ class Poisonous(LogDecoder):
 
     def decode(self, recorded: Recorded) -> Any:
         if recorded.event_id in self._world.poisoned:
-            raise Undecodable("a newer release wrote this")
+            raise Undecodable("its bytes are damaged")
         return super().decode(recorded)
 
 
@@ -305,15 +305,17 @@ async def _beat(process: Process, world: World, lanes: TaskLanes) -> None:
 async def sweeper(process: Process) -> None:
     """As `bioscope sweep`, run again and again."""
     world = process.world
-    blobs = blobs_of(process)
+    log, blobs = log_of(process), blobs_of(process)
 
-    def known(names: Iterable[str]) -> set[str]:
-        return used(world.database, names, head=world.recorder.max_notification_id() or 0)
+    def known(names: Iterable[str]) -> InUse:
+        return in_use(world.database, names, read=world.recorder.select_recorded, discarded=log.discarded())
 
-    def sweep(now: datetime) -> int:
+    def sweep(now: datetime) -> Swept:
         return sweep_orphans(blobs, known, now=now)
 
     while True:
         await asyncio.sleep(SWEEP)
         with suppress(DomainError):
-            world.counted["blobs swept"] += await asyncio.to_thread(sweep, world.clock.today())
+            swept = await asyncio.to_thread(sweep, world.clock.today())
+            world.counted["blobs swept"] += swept.freed
+            world.counted["blobs left for waiting events"] += swept.waiting

@@ -87,7 +87,7 @@ class Recorder(MemoryRecorder):
     """Remembers too how many events each command asked for. Some events are written by a newer release: they have a field more."""
 
     def __init__(self, world: "World") -> None:
-        super().__init__(ROOT)
+        super().__init__(ROOT, world.clock.today_of_the_database)
         self._world = world
         self.asked: dict[UUID, set[int]] = {}
 

@@ -15,7 +15,7 @@ from application.derivatives import thumbnail_of
 from infrastructure.backup import read_manifest
 from infrastructure.container import blobs, verified
 from infrastructure.supervisor import Stack, running_settings
-from projections.rebuilding import digests
+from projections.digests import digests
 from tests.chaos.verdict import judged, settle
 from tests.chaos.workload import PICTURES, Journal, Technician
 from tests.system.conftest import PASSWORD, email, event_log, made_account, prepare, stack_settings

@@ -28,6 +28,8 @@ from tests.adversaries.test_broker import Attacker
 from tests.given import NOW, command
 from tests.system.conftest import SYSTEM, event_log
 
+pytestmark = pytest.mark.long
+
 CONSUMER = Path(__file__).parents[2] / "examples" / "consumer.py"
 LABELS = ("basophil", "eosinophil", "platelet")
 SHA256 = "ab" * 32
@@ -180,6 +182,7 @@ def test_it_follows_as_things_happen_and_alone_by_http(stack, tmp_path, kafka):
     assert (", by kafka" in consumer.said.read_text()) == kafka
 
 
+@pytest.mark.long
 def test_what_was_followed_is_compared_with_the_signed_heads(stack, tmp_path):
     consumer = Consumer(stack, tmp_path, kafka=True)
     with consumer.running(), flowing(stack, pause=0.001):

@@ -18,7 +18,7 @@ from tests.chaos.verdict import settle
 from tests.chaos.workload import PICTURES
 from tests.system.conftest import PASSWORD, made_account
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 TOPICS = ("bioscope.events", "bioscope.inference-tasks", "bioscope.inference-urgent", "bioscope.dead-letters")
 

@@ -19,7 +19,7 @@ from domain.image import NOT_READABLE
 from infrastructure.postgres.schema import migrations
 from infrastructure.shipped import micrographs
 from infrastructure.supervisor import Stack
-from projections.rebuilding import digests
+from projections.digests import digests
 from tests.archives import extract
 from tests.chaos.verdict import settle
 from tests.system.conftest import PASSWORD, prepare, stack_settings

@@ -1,0 +1,56 @@
+"""The moment that `as_of` names, as a position of the log: what was recorded up to it, and nothing behind it.
+
+A position is the only cut through the log that shows a state which was. Each process has a clock of its own; the times that events carry
+need not be in the order of the log.
+"""
+
+from datetime import datetime
+from typing import Final
+
+from application.ports import Log
+from domain.errors import Invalid, NotFound
+
+POSITION_DIGITS: Final = 18
+FORMS: Final = "must be a time with its zone like 2026-03-01T12:00:00Z, or a position like 4711"
+
+
+def position_of(as_of: str | None, *, log: Log) -> int:
+    """A position or a time, as `as_of` names it; None means now. Raises Invalid, and NotFound where nothing was recorded by then."""
+    if as_of is None:
+        return log.head()
+    if as_of.isascii() and as_of.isdecimal():
+        return _existing(as_of, log.head())
+    position = _position_at(_moment(as_of), log)
+    if position == 0:
+        raise NotFound(f"Nothing had been recorded at {as_of}")
+    return position
+
+
+def _existing(digits: str, head: int) -> int:
+    position = int(digits) if len(digits) <= POSITION_DIGITS else head + 1
+    if position == 0:
+        raise _invalid("must be a position from 1 on")
+    if position > head:
+        raise _invalid(f"is behind the end of the log, which is at position {head}")
+    return position
+
+
+def _moment(text: str) -> datetime:
+    try:
+        named = datetime.fromisoformat(text)
+    except ValueError:
+        raise _invalid(FORMS + ('; in an address, write "+" as %2B' if " " in text else "")) from None
+    if named.tzinfo is None:
+        raise _invalid(f"has no zone: it {FORMS}")
+    return named
+
+
+def _position_at(moment: datetime, log: Log) -> int:
+    try:
+        return log.position_at(moment)
+    except Invalid as to_come:
+        raise _invalid(to_come.detail[:1].lower() + to_come.detail[1:], "as_of: ") from None
+
+
+def _invalid(message: str, prefix: str = "as_of ") -> Invalid:
+    return Invalid(prefix + message, errors=[{"loc": ["query", "as_of"], "msg": message}])

@@ -1,0 +1,109 @@
+"""Lists as they stood at a position of the log, folded from the streams themselves, a page at a time."""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from application.ports import Log
+from domain import dataset, image
+from domain.classification import ChunkJudged, ClassificationDeleted, ClassificationRequested, ImageResult, Verdict
+from domain.dataset import DatasetDeleted
+from domain.errors import NotFound
+from domain.image import Image, ImageDeleted, ImageReinspected, ImageUploaded
+from domain.values import result_id
+
+IMAGES_MOST: Final = 200  # images folded for one page
+CHUNKS_MOST: Final = 20  # chunks read for one page, with up to 64 results each
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model saw in an image, and where the log holds it. `outdated`: a later reader of the file found other pixels by then."""
+
+    id: UUID
+    position: int
+    image_id: UUID
+    classification_id: UUID
+    label: str
+    confidence: float
+    verdict: Verdict
+    scores: dict[str, float]
+    model_name: str
+    model_version: int
+    outdated: bool
+
+
+def require_dataset(about: UUID, *, until: int, log: Log) -> None:
+    """Raises NotFound where there was no such dataset at position `until`."""
+    state = log.load(about, dataset.evolve, until=until)
+    if state is None or state.deleted:
+        raise NotFound(f"There was no dataset {about} at that time")
+
+
+def require_image_or_job(about: UUID, *, until: int, log: Log) -> None:
+    """Raises NotFound where there was no such image or job at position `until`."""
+    first = log.event(about, 1)
+    if first is None or first.position > until or first.type not in {ImageUploaded.__name__, ClassificationRequested.__name__}:
+        raise NotFound(f"There was no image or job {about} at that time")
+    if log.histories([about], ImageDeleted, ClassificationDeleted, until=until):
+        raise NotFound(f"{about} had been deleted at that time")
+
+
+def images(streams: Collection[UUID], *, until: int, log: Log) -> list[Image]:
+    """The images `streams` as they stood at position `until`, in the order of their uploads; without those that were deleted by then."""
+    events = log.histories(streams, until=until)
+    log.prefetch(events)
+    found: dict[UUID, Image | None] = {}
+    for event in map(log.decode, events):
+        found[event.originator_id] = image.evolve(found.get(event.originator_id), event)
+    return [one for one in found.values() if one is not None and not one.deleted]
+
+
+def results(judgements: Collection[int], about: UUID, *, until: int, log: Log) -> list[Result]:
+    """The results that the events at the positions `judgements` hold of an image or job, oldest first, as they stood at position `until`.
+
+    Those whose image, job or dataset was deleted by then are left out.
+    """
+    recorded = log.at(judgements)
+    judged = [(one.position, event) for one in recorded if isinstance(event := log.decode(one), ChunkJudged)]
+    seen = [(position, event, result) for position, event in judged for result in _of(event, about)]
+    gone, outdated = _fate_of(seen, until, log)
+    return [
+        _result(position, event, result, outdated)
+        for position, event, result in seen
+        if gone.isdisjoint({event.job_id, event.dataset_id, result.image_id})
+    ]
+
+
+Seen = tuple[int, ChunkJudged, ImageResult]
+
+
+def _of(event: ChunkJudged, about: UUID) -> Iterator[ImageResult]:
+    return (one for one in event.results if about in {event.job_id, one.image_id})
+
+
+def _fate_of(seen: Sequence[Seen], until: int, log: Log) -> tuple[set[UUID], set[UUID]]:
+    """The images, jobs and datasets that were gone at position `until`, and the results that were outdated."""
+    hosts = {one for _, event, result in seen for one in (event.job_id, event.dataset_id, result.image_id)}
+    kinds = (ClassificationDeleted, DatasetDeleted, ImageDeleted, ImageReinspected)
+    events = [log.decode(one) for one in log.histories(hosts, *kinds, until=until)]
+    outdated = {one for event in events if isinstance(event, ImageReinspected) for one in event.outdated}
+    return {event.originator_id for event in events if not isinstance(event, ImageReinspected)}, outdated
+
+
+def _result(position: int, event: ChunkJudged, seen: ImageResult, outdated: set[UUID]) -> Result:
+    known = result_id(event.job_id, seen.image_id)
+    return Result(
+        id=known,
+        position=position,
+        image_id=seen.image_id,
+        classification_id=event.job_id,
+        label=seen.label,
+        confidence=seen.confidence,
+        verdict=seen.verdict,
+        scores=dict(zip(event.labels, seen.scores, strict=False)),
+        model_name=event.model_name,
+        model_version=event.model_version,
+        outdated=known in outdated,
+    )

@@ -1,0 +1,292 @@
+"""What happened, in a sentence: who did what to which thing, by the names that they have now."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from msgspec import UNSET
+
+from application.ports import Log
+from domain import classification, dataset, dead_letter, device, image, model, session, user
+from domain.events import ERASED, Event
+from domain.registry import NOUN_OF, is_known
+
+NAMING: Final[tuple[type[Event], ...]] = (
+    user.UserRegistered,
+    user.UserProfileChanged,
+    dataset.DatasetCreated,
+    dataset.DatasetDescribed,
+    image.ImageUploaded,
+    image.ImageDescribed,
+    device.DeviceRegistered,
+    device.DeviceDescribed,
+    model.ModelVersionAdded,
+)
+NAMELESS: Final = frozenset({"classification", "session", "dead_letter"})
+"""Nouns whose streams have no name of their own."""
+
+NAME_FIELDS: Final = ("first_name", "last_name", "name", "filename")
+
+
+class Scene(NamedTuple):
+    """What a sentence is told from: the thing that the trail is about, who acted, and the names of things by id."""
+
+    about: UUID
+    actor: Mapping[str, Any]
+    names: Mapping[UUID, str]
+
+    def name(self, one: UUID | None, otherwise: str) -> str:
+        return self.names.get(one, otherwise) if one else otherwise
+
+    @property
+    def who(self) -> str:
+        if self.actor.get("kind") == "user":
+            return self.name(_uuid(self.actor.get("id")), "Somebody")
+        return str(self.actor.get("name") or ("A service" if self.actor.get("kind") == "service" else "The system"))
+
+
+def sentence(event: Event, scene: Scene) -> str:
+    """One line. Never raises for an event that is registered."""
+    return " ".join(SENTENCES[type(event)](event, scene).split())
+
+
+def unknown(type_name: str, scene: Scene) -> str:
+    """Of an event that a newer release wrote."""
+    return f"{scene.who} did what only a newer release can tell: {type_name}"
+
+
+def names_in(events: Iterable[Event], actors: Iterable[UUID], log: Log) -> dict[UUID, str]:
+    """The names of the people, datasets, images, devices and models that the events mention. Those of erased people read `[erased]`.
+
+    A name that only a newer release can read is left out. Two queries, however many events there are.
+    """
+    wanted = {one for event in events for one in _mentioned(event)}.union(actors)
+    recorded = [one for one in log.histories(wanted, *NAMING) if is_known(one.type, one.schema_version)]
+    log.prefetch(recorded)
+    parts: dict[UUID, dict[str, str]] = {}
+    for event in map(log.decode, recorded):
+        known = parts.setdefault(event.originator_id, {})
+        known |= {field: value for field in NAME_FIELDS if isinstance(value := getattr(event, field, None), str)}
+    return {one: _joined(known) for one, known in parts.items()}
+
+
+def _mentioned(event: Event) -> Iterable[UUID]:
+    """The streams of jobs are long, and have no names."""
+    own = () if NOUN_OF[type(event).__name__] in NAMELESS else (event.originator_id,)
+    fields = (getattr(event, name) for name in event.__struct_fields__ if name not in {"originator_id", "job_id"})
+    return (*own, *(value for value in fields if isinstance(value, UUID)))
+
+
+def _joined(parts: Mapping[str, str]) -> str:
+    found = [parts[field] for field in NAME_FIELDS if field in parts]
+    return ERASED if ERASED in found else " ".join(found)
+
+
+def _uuid(text: object) -> UUID | None:
+    try:
+        return UUID(str(text))
+    except ValueError:
+        return None
+
+
+# ---- users and sessions --------------------------------------------------------------------------------------------------------------
+def _account(event: Event, scene: Scene) -> str:
+    return scene.name(event.originator_id, "an account")
+
+
+def _of_account(words: str) -> Callable[[Event, Scene], str]:
+    return lambda event, scene: f"{scene.who} {words} {_account(event, scene)}"
+
+
+def _profile(event: user.UserProfileChanged, scene: Scene) -> str:
+    return f"{scene.who} changed the profile of {_account(event, scene)}: {_fields(event)}"
+
+
+def _role(event: user.UserRoleChanged, scene: Scene) -> str:
+    return f"{scene.who} gave {_account(event, scene)} the role {event.role}"
+
+
+def _status(event: user.UserStatusChanged, scene: Scene) -> str:
+    return f"{scene.who} set the account of {_account(event, scene)} to {event.status}"
+
+
+def _signed_in(event: session.SessionStarted, scene: Scene) -> str:
+    return f"{scene.name(event.user_id, 'Somebody')} signed in"
+
+
+def _session_ended(event: session.SessionRevoked, scene: Scene) -> str:
+    return f"A session of {scene.name(event.user_id, 'somebody')} ended: {event.reason.replace('_', ' ')}"
+
+
+def _reused(event: session.RefreshReuseDetected, scene: Scene) -> str:
+    return f"A refresh token of {scene.name(event.user_id, 'somebody')} came a second time"
+
+
+# ---- datasets, images and devices ----------------------------------------------------------------------------------------------------
+def _dataset(event: Event, scene: Scene) -> str:
+    return f"the dataset {scene.name(event.originator_id, '')}".rstrip()
+
+
+def _shared(event: dataset.DatasetShared, scene: Scene) -> str:
+    return f"{scene.who} shared {_dataset(event, scene)} with {scene.name(event.user_id, 'somebody')} as {event.grant}"
+
+
+def _withdrawn(event: dataset.DatasetShareWithdrawn, scene: Scene) -> str:
+    return f"{scene.who} withdrew {_dataset(event, scene)} from {scene.name(event.user_id, 'somebody')}"
+
+
+def _of_dataset(words: str) -> Callable[[Event, Scene], str]:
+    return lambda event, scene: f"{scene.who} {words} {_dataset(event, scene)}"
+
+
+def _described_dataset(event: dataset.DatasetDescribed, scene: Scene) -> str:
+    return f"{scene.who} changed {_dataset(event, scene)}: {_fields(event)}"
+
+
+def _image(event: Event, scene: Scene) -> str:
+    return scene.name(event.originator_id, "an image")
+
+
+def _uploaded(event: image.ImageUploaded, scene: Scene) -> str:
+    return f"{scene.who} uploaded {event.filename}"
+
+
+def _accepted(event: image.ImageAccepted, scene: Scene) -> str:
+    return f"{_image(event, scene)} was accepted: {event.width} x {event.height} pixels"
+
+
+def _rejected(event: image.ImageRejected, scene: Scene) -> str:
+    return f"{_image(event, scene)} was rejected: {event.detail}"
+
+
+def _reinspected(event: image.ImageReinspected, scene: Scene) -> str:
+    outdated = f"; {len(event.outdated)} results were computed from other pixels" if event.outdated else ""
+    return f"{_image(event, scene)} was decoded again by reader {event.reader}{outdated}"
+
+
+def _described_image(event: image.ImageDescribed, scene: Scene) -> str:
+    return f"{scene.who} changed {_image(event, scene)}: {_fields(event)}"
+
+
+def _deleted_image(event: image.ImageDeleted, scene: Scene) -> str:
+    return f"{scene.who} deleted {_image(event, scene)}"
+
+
+def _device(event: Event, scene: Scene) -> str:
+    return f"the device {scene.name(event.originator_id, '')}".rstrip()
+
+
+def _of_device(words: str) -> Callable[[Event, Scene], str]:
+    return lambda event, scene: f"{scene.who} {words} {_device(event, scene)}"
+
+
+def _described_device(event: device.DeviceDescribed, scene: Scene) -> str:
+    return f"{scene.who} changed {_device(event, scene)}: {_fields(event)}"
+
+
+def _device_went(words: str) -> Callable[[Event, Scene], str]:
+    return lambda event, scene: f"The {_device(event, scene).removeprefix('the ')} {words}"
+
+
+# ---- models and results --------------------------------------------------------------------------------------------------------------
+def _added(event: model.ModelVersionAdded, scene: Scene) -> str:
+    return f"{scene.who} added version {event.version.number} of the model {event.name}"
+
+
+def _moved(event: model.ModelAliasMoved, scene: Scene) -> str:
+    return f"{scene.who} made version {event.number} of {scene.name(event.originator_id, 'a model')} its {event.alias}"
+
+
+def _retired(event: model.ModelRetired, scene: Scene) -> str:
+    return f"{scene.who} retired the model {scene.name(event.originator_id, '')}".rstrip()
+
+
+def _requested(event: classification.ClassificationRequested, scene: Scene) -> str:
+    what = scene.name(event.image_id, "an image") if event.image_id else f"the dataset {scene.name(event.dataset_id, '')}".rstrip()
+    return f"{scene.who} asked {event.model_name} version {event.model_version} to classify {what}"
+
+
+def _planned(event: classification.ClassificationPlanned, _: Scene) -> str:
+    return f"Part {event.part + 1} of the job was planned: {_count(len(event.images), 'image')}"
+
+
+def _of_job(words: str) -> Callable[[Event, Scene], str]:
+    return lambda _, scene: f"{scene.who} {words} the job"
+
+
+def _completed(event: classification.ClassificationCompleted, _: Scene) -> str:
+    return f"The job was completed: {_count(event.succeeded, 'result')}, {_count(event.failed, 'failure')}"
+
+
+def _failed(event: classification.ClassificationFailed, _: Scene) -> str:
+    return f"The job failed: {event.reason}"
+
+
+def _judged(event: classification.ChunkJudged, scene: Scene) -> str:
+    by = f"{event.model_name} version {event.model_version}"
+    for result in event.results:
+        if result.image_id == scene.about:
+            return f"{by} classified it as {result.label}, {result.confidence * 100:.0f} %"
+    for failure in event.failures:
+        if failure.image_id == scene.about:
+            return f"{by} could not classify it: {failure.detail}"
+    failed = f", and could not classify {len(event.failures)}" if event.failures else ""
+    return f"{by} classified {_count(len(event.results), 'image')}{failed}"
+
+
+def _discarded(event: dead_letter.DeadLetterDiscarded, scene: Scene) -> str:
+    return f"{scene.who} discarded the {event.type} at position {event.position}, which is shown nowhere: {event.reason}"
+
+
+def _fields(event: Event) -> str:
+    """The names of the fields that an event sets; its values stand in its data."""
+    common = Event.__struct_fields__
+    said = [name.replace("_", " ") for name in event.__struct_fields__ if name not in common and getattr(event, name) is not UNSET]
+    return ", ".join(said)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+SENTENCES: Final[Mapping[type[Event], Callable[[Any, Scene], str]]] = {
+    user.UserRegistered: _of_account("registered"),
+    user.UserProfileChanged: _profile,
+    user.UserRoleChanged: _role,
+    user.UserStatusChanged: _status,
+    user.PasswordChanged: _of_account("changed the password of"),
+    user.PasswordRehashed: lambda event, scene: f"The password of {_account(event, scene)} was hashed anew",
+    user.UserDeleted: _of_account("closed the account of"),
+    user.UserErased: _of_account("erased"),
+    session.SessionStarted: _signed_in,
+    session.SessionRevoked: _session_ended,
+    session.RefreshReuseDetected: _reused,
+    dataset.DatasetCreated: _of_dataset("created"),
+    dataset.DatasetDescribed: _described_dataset,
+    dataset.DatasetShared: _shared,
+    dataset.DatasetShareWithdrawn: _withdrawn,
+    dataset.DatasetDeleted: _of_dataset("deleted"),
+    image.ImageUploaded: _uploaded,
+    image.ImageAccepted: _accepted,
+    image.ImageRejected: _rejected,
+    image.ImageReinspected: _reinspected,
+    image.ImageDescribed: _described_image,
+    image.ImageDeleted: _deleted_image,
+    device.DeviceRegistered: _of_device("registered"),
+    device.DeviceDescribed: _described_device,
+    device.DeviceCameOnline: _device_went("came online"),
+    device.DeviceWentOffline: _device_went("went offline"),
+    device.DeviceRemoved: _of_device("removed"),
+    model.ModelVersionAdded: _added,
+    model.ModelAliasMoved: _moved,
+    model.ModelRetired: _retired,
+    classification.ClassificationRequested: _requested,
+    classification.ClassificationPlanned: _planned,
+    classification.ClassificationCancelled: _of_job("cancelled"),
+    classification.ClassificationCompleted: _completed,
+    classification.ClassificationFailed: _failed,
+    classification.ClassificationDeleted: _of_job("deleted"),
+    classification.ChunkJudged: _judged,
+    dead_letter.DeadLetterDiscarded: _discarded,
+}
+"""One for each type of event that there is."""

@@ -1,0 +1,73 @@
+"""Four databases on one server: what they commit together without notifications, with one in each commit, and with wake-ups afterwards."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import psycopg
+
+from application.ports import Command
+from benchmarks.append import ACTOR, event
+from benchmarks.measure import Row, database, in_threads, rate, taking_turns
+from infrastructure.codec import Codec
+from infrastructure.embedded.postgres import DATABASE, Postgres
+from infrastructure.group_commit import APPEND, OPTIONS, Answer, Append, Columns, Pending
+from infrastructure.keys import DataKeys, RootKey
+from infrastructure.postgres.arrays import register
+from infrastructure.postgres.wakes import APPENDED, WAKES_ITSELF, Wakes
+from infrastructure.security.keyed_digest import ClaimDigests
+
+DATABASES = 4
+COMMITS = 400  # of each database
+ROOT = RootKey(bytes(32))
+CODEC = Codec(DataKeys(ROOT, lambda _: {}), lambda _: ())
+
+
+def rows() -> Iterator[Row]:
+    with database() as server, ExitStack() as stack:
+        urls = [_made(server, number) for number in range(DATABASES)]
+        for url in urls:
+            stack.enter_context(psycopg.connect(url, autocommit=True)).execute(f"listen {APPENDED}".encode())
+        wakes = [Wakes(url) for url in urls]
+        found = taking_turns(
+            {
+                "without": lambda: committed(urls, WAKES_ITSELF, [lambda: None for _ in urls]),
+                "in the commit": lambda: committed(urls, "", [lambda: None for _ in urls]),
+                "afterwards": lambda: committed(urls, WAKES_ITSELF, [lambda one=one: one.send(APPENDED) for one in wakes]),  # type: ignore[misc]
+            }
+        )
+        for one in wakes:
+            one.close()
+    name = f"commits of {DATABASES} databases on one server"
+    yield Row(name=f"{name}, beside those without wake-ups", value=found["afterwards"] / found["without"], unit="x", goal=0.95)
+    yield Row(name=f"{name}, notified in the commit (before)", value=found["in the commit"], unit="/s", goal=0, limit=found["without"])
+    yield Row(name=name, value=found["afterwards"], unit="/s", goal=0.95 * found["without"], limit=found["without"])
+
+
+def _made(server: Postgres, number: int) -> str:
+    name = f"laboratory_{number}"
+    with psycopg.connect(server.url(user="postgres", database="postgres"), autocommit=True) as connection:
+        connection.execute(f"create database {name} template {DATABASE}".encode())
+    return server.url(user="postgres", database=name)
+
+
+def committed(urls: Sequence[str], options: str, told: Sequence[Callable[[], object]]) -> float:
+    """Commits a second of all databases together: one writer each, one command in each transaction."""
+    with ExitStack() as stack:
+        connections = [stack.enter_context(psycopg.connect(url, autocommit=True, options=f"{OPTIONS} {options}")) for url in urls]
+        for connection in connections:
+            register(connection)
+        asked = [[_arguments() for _ in range(COMMITS)] for _ in urls]
+
+        def write(number: int) -> None:
+            for arguments in asked[number]:
+                connections[number].execute(APPEND, arguments, prepare=True)
+                told[number]()
+
+        return rate(COMMITS * len(urls), lambda: in_threads(len(urls), write))
+
+
+def _arguments() -> list[object]:
+    command = Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC))
+    return list(Columns(ClaimDigests(ROOT), [Pending(Append(command=command), [CODEC.encode(event())], Answer())]).arguments())

@@ -1,0 +1,21 @@
+"""How often somebody looks whom nobody wakes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from application.look_interval import LookInterval
+
+SECONDS = st.floats(0.001, 100)
+
+
+@given(SECONDS, SECONDS, st.lists(st.booleans(), max_size=40))
+def test_looks_come_ever_more_rarely_until_something_happens(shortest, longest, happenings):
+    interval = LookInterval(shortest, longest)
+    before = None
+    for happens in happenings:
+        if happens:
+            interval.shorten()
+            before = None
+        seconds = interval.take()
+        assert seconds == (shortest if before is None else min(2 * before, max(shortest, longest)))
+        before = seconds

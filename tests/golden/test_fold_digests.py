@@ -1,0 +1,37 @@
+"""A fold that makes other rows of the same events has a new version, so that read models of earlier releases are made anew."""
+
+import msgspec
+import pytest
+
+from projections import batches, images
+from tests.golden import fold_digests
+from tests.golden.fold_digests import changed_without_a_new_version, names, stored
+
+
+def test_no_fold_makes_other_rows_under_the_same_version():
+    assert changed_without_a_new_version(stored()) == [], "raise the `fold_version` of these tables, then run tests.golden.fold_digests"
+
+
+def test_the_digests_cover_every_golden_event_and_every_table():
+    known = stored()
+    versions = {name: folded.fold_version for name, folded in known.tables.items()}
+    assert (known.events, versions) == (names(), batches.FOLD_VERSIONS), "run `python -m tests.golden.fold_digests`, and commit it"
+
+
+def test_a_fold_that_was_changed_is_noticed(monkeypatch):
+    def upside_down(key, row, happened, look):
+        row = images.fold(key, row, happened, look)
+        return row and msgspec.structs.replace(row, width=row.height + 1)
+
+    tables = tuple(table._replace(fold=upside_down) if table is images.TABLE else table for table in batches.TABLES)
+    monkeypatch.setattr("tests.projections.test_folds.TABLES", tables)
+    assert changed_without_a_new_version(stored()) == ["images"]
+    raised = tuple(table._replace(fold_version=2) if table.name == "images" else table for table in tables)
+    monkeypatch.setattr(fold_digests, "TABLES", raised)
+    assert changed_without_a_new_version(stored()) == []
+
+
+@pytest.mark.parametrize("table", batches.FOLD_VERSIONS)
+def test_golden_events_leave_rows_in_every_table(table):
+    nothing = fold_digests.hashlib.sha256(b"[]" * len(names()) ** 2).hexdigest()
+    assert stored().tables[table].digest != nothing

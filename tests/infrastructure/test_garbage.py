@@ -1,0 +1,29 @@
+"""Cycles are looked for seldom while much is handled, and as before afterwards."""
+
+import gc
+from contextlib import suppress
+from weakref import ref
+
+from infrastructure.garbage import SELDOM, seldom_collected
+
+
+class Cycle:
+    def __init__(self):
+        self.itself = self
+
+
+def test_the_collector_is_as_before_afterwards_also_after_an_error():
+    before = gc.get_threshold()
+    with suppress(ZeroDivisionError), seldom_collected():
+        assert gc.get_threshold() == (SELDOM, *before[1:])
+        assert gc.get_freeze_count() > 0
+        raise ZeroDivisionError
+    assert (gc.get_threshold(), gc.get_freeze_count(), gc.isenabled()) == (before, 0, True)
+
+
+def test_cycles_are_still_collected():
+    with seldom_collected():
+        gone = ref(Cycle())
+        kept = [[] for _ in range(2 * SELDOM)]
+    assert gone() is None
+    assert kept

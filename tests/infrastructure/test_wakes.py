@@ -1,0 +1,166 @@
+"""Wake-ups: sent after the commit by a session that writes nothing, and together; by the database itself for older releases."""
+
+import time
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from application.ports import Command
+from domain import dataset
+from domain.access import Actor
+from domain.values import system_actor
+from infrastructure.codec import Codec
+from infrastructure.event_store import EventLog
+from infrastructure.group_commit import APPEND, Answer, Append, Columns, Pending
+from infrastructure.keys import DataKeys, RootKey
+from infrastructure.postgres import wakes as module
+from infrastructure.postgres.arrays import register
+from infrastructure.postgres.wakes import APPENDED, PROJECTED, PUBLISHED, WAKES_ITSELF, Wakes
+from infrastructure.publishing import Place, PostgresPublished
+from infrastructure.recorder import PostgresRecorder
+from infrastructure.security.keyed_digest import ClaimDigests
+
+pytestmark = pytest.mark.anyio
+
+ROOT = RootKey(bytes(32))
+ACTOR = Actor(id=system_actor("test"), kind="system")
+LAST = "last"
+
+
+@pytest.fixture
+def listener(owner_url):
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        for channel in (APPENDED, PUBLISHED, PROJECTED, LAST):
+            connection.execute(f"listen {channel}")
+        yield connection
+
+
+@pytest.fixture
+def wakes(app_url):
+    one = Wakes(app_url)
+    yield one
+    one.close()
+
+
+def heard(listener):
+    """All notifications so far."""
+    with psycopg.connect(listener.info.dsn, password=listener.info.password, autocommit=True) as other:
+        other.execute(f"notify {LAST}")
+    found = []
+    for notification in listener.notifies(timeout=10):
+        if notification.channel == LAST:
+            return found
+        found.append(notification)
+    raise AssertionError("the last notification did not come")
+
+
+def next_heard(listener):
+    return next(iter(listener.notifies(timeout=10, stop_after=1)))
+
+
+def created():
+    one, now = uuid4(), datetime.now(UTC)
+    return dataset.create(one, name="cells", description=None, by=ACTOR.id, at=now)
+
+
+def arguments():
+    """Of `es.append`, for one command."""
+    codec = Codec(DataKeys(ROOT, lambda _: {}), lambda _: ())
+    command = Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC))
+    return Columns(ClaimDigests(ROOT), [Pending(Append(command=command), [codec.encode(created())], Answer())]).arguments()
+
+
+def append(url, options):
+    with psycopg.connect(url, autocommit=True, options=options) as connection:
+        register(connection)
+        connection.execute(APPEND, arguments())
+
+
+def advance(url, options):
+    with psycopg.connect(url, autocommit=True, options=f"-c search_path=read {options}") as connection:
+        (generation,) = connection.execute("select generation from checkpoint").fetchone()
+        digest = connection.execute("select hash from es.events where notification_id = 1").fetchone()
+        connection.execute("select ops.advance(0, %s, 1, %s, null, null, 0)", (generation, digest[0]))
+
+
+# ---- who sends them ----------------------------------------------------------------------------------------------------------------
+def test_a_command_wakes_whoever_listens_and_its_own_session_sends_nothing(listener, app_url):
+    log = EventLog(PostgresRecorder(app_url, ROOT), ROOT)
+    log.append(Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC)), created())
+    writer = log.recorder._writer._connection.info.backend_pid
+    notification = next_heard(listener)
+    assert (notification.channel, notification.pid == writer) == (APPENDED, False)
+    log.close()
+
+
+def test_sessions_that_wake_by_themselves_notify_in_no_transaction(listener, app_url):
+    append(app_url, WAKES_ITSELF)
+    advance(app_url, WAKES_ITSELF)
+    assert heard(listener) == []
+
+
+def test_for_a_session_of_an_earlier_release_the_database_notifies(listener, app_url):
+    append(app_url, "")
+    advance(app_url, "")
+    assert [(one.channel, one.payload) for one in heard(listener)] == [(APPENDED, "1"), (PROJECTED, "1")]
+
+
+async def test_the_relay_tells_that_the_checkpoint_moved_and_notifies_in_no_transaction(listener, app_url):
+    told = []
+    async with await psycopg.AsyncConnection.connect(app_url, autocommit=True) as connection:
+        published = PostgresPublished(connection, moved=lambda: told.append("moved"))
+        epoch, place = await published.take_over()
+        assert await published.move(epoch, place, Place(0, "one", 1))
+        assert told == ["moved"]
+        assert not await published.move(epoch, place, Place(0, "two", 1))
+        assert told == ["moved"]
+    assert heard(listener) == []
+
+
+# ---- how they are sent -------------------------------------------------------------------------------------------------------------
+def test_wake_ups_that_come_together_are_sent_together(listener, wakes, monkeypatch):
+    monkeypatch.setattr(module, "GAP_SECONDS", 0.5)
+    wakes.send(PROJECTED, "0")
+    assert next_heard(listener).payload == "0"
+    for position in range(1, 100):
+        wakes.send(PROJECTED, str(position))
+        wakes.send(PUBLISHED)
+    wakes.close()
+    assert sorted((one.channel, one.payload) for one in heard(listener)) == [(PROJECTED, "99"), (PUBLISHED, "")]
+
+
+def test_a_session_that_the_server_ended_is_made_again(listener, wakes, owner_url):
+    wakes.send(APPENDED)
+    ended = next_heard(listener).pid
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("select pg_terminate_backend(%s, 5000)", (ended,))
+    wakes.send(APPENDED)
+    assert next_heard(listener).pid != ended
+
+
+def test_a_session_that_sends_nothing_for_long_is_closed(listener, wakes, monkeypatch, owner_url):
+    monkeypatch.setattr(module, "KEPT_SECONDS", 0.05)
+    wakes.send(APPENDED)
+    sender = next_heard(listener).pid
+    until = time.monotonic() + 10
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        while owner.execute("select from pg_stat_activity where pid = %s", (sender,)).fetchone() is not None:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    wakes.send(APPENDED)
+    assert next_heard(listener).pid != sender
+
+
+def test_a_database_that_is_away_is_no_error_for_whoever_sends():
+    away = Wakes("postgresql://nobody@127.0.0.1:1/none")
+    away.send(APPENDED)
+    away.close()
+    assert not away._thread.is_alive()
+
+
+def test_who_sends_nothing_has_neither_session_nor_thread(app_url):
+    wakes = Wakes(app_url)
+    wakes.close()
+    assert wakes._thread is None

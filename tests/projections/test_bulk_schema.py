@@ -1,0 +1,95 @@
+"""Read models that are filled from nothing: durable, and with every index, before anybody reads them."""
+
+import os
+import signal
+
+import psycopg
+import pytest
+
+from infrastructure.embedded.postgres import Postgres
+from infrastructure.event_store import EventLog
+from infrastructure.keys import RootKey
+from infrastructure.postgres.schema import migrate
+from infrastructure.recorder import PostgresRecorder
+from projections import rebuilding
+from projections.bulk_schema import NEEDED_TO_FILL, NotDurable, finish, prepare, require_logged
+from projections.digests import digests
+from projections.rebuilding import NEXT, rebuild
+from projections.worker import projector_over
+from tests.projections.laboratory import Laboratory
+
+INDEXES = "select replace(indexdef, schemaname || '.', '') from pg_indexes where schemaname = %s order by 1"
+
+
+@pytest.fixture
+def owner(owner_url):
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("call ops.create_read_models('filled')")
+        yield owner
+
+
+def test_what_was_left_out_comes_back(owner):
+    whole = owner.execute(INDEXES, ("read",)).fetchall()
+    left_out = prepare(owner, "filled")
+    fewer = owner.execute(INDEXES, ("filled",)).fetchall()
+    assert len(fewer) == len(whole) - len(left_out) < len(whole)
+    assert all(any(f" {name} " in definition for (definition,) in fewer) for name in NEEDED_TO_FILL)
+    finish(owner, "filled", left_out)
+    assert owner.execute(INDEXES, ("filled",)).fetchall() == whole
+
+
+def test_tables_that_a_crash_would_empty_are_refused(owner):
+    left_out = prepare(owner, "filled")
+    with pytest.raises(NotDurable, match="activity, checkpoint, "):
+        require_logged(owner, "filled")
+    finish(owner, "filled", left_out)
+    require_logged(owner, "filled")
+    owner.execute("alter table filled.results set unlogged")
+    with pytest.raises(NotDurable, match=r"after a crash: results$"):
+        require_logged(owner, "filled")
+
+
+def test_a_crash_during_a_rebuild_loses_the_rebuild_and_never_the_live_read_models(tmp_path, monkeypatch):
+    root = RootKey(bytes(32))
+
+    def rebuilt(server, log, *, check, progress=lambda *_: None):
+        with psycopg.connect(server.owner_url, autocommit=True) as owner:
+            return rebuild(
+                owner,
+                projector_over=lambda schema: projector_over(server.owner_url, log, schema=schema),
+                log=log,
+                check=check,
+                progress=progress,
+            )
+
+    def crash(*_):
+        postmaster = int((tmp_path / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+        with psycopg.connect(server.owner_url, autocommit=True) as connection:
+            connection.execute("checkpoint")
+            assert connection.execute(f"select count(*) > 0 from {NEXT}.users").fetchone() == (True,)
+        os.kill(postmaster, signal.SIGQUIT)
+
+    with Postgres(tmp_path) as server:
+        migrate(server.owner_url)
+        log = EventLog(PostgresRecorder(server.app_url, root), root)
+        laboratory = Laboratory(log, None)
+        ada = laboratory.user()
+        laboratory.image(ada, laboratory.dataset(ada))
+        rebuilt(server, log, check=False)
+        with psycopg.connect(server.owner_url) as connection:
+            live = digests(connection)
+        monkeypatch.setattr(rebuilding, "BATCH", 1)
+        with pytest.raises(psycopg.OperationalError):
+            rebuilt(server, log, check=False, progress=crash)
+        log.close()
+    with Postgres(tmp_path) as server:
+        log = EventLog(PostgresRecorder(server.app_url, root), root)
+        with psycopg.connect(server.owner_url, autocommit=True) as connection:
+            assert digests(connection) == live
+            assert connection.execute(f"select count(*) from {NEXT}.users").fetchone() == (0,)
+        assert rebuilt(server, log, check=True).differing == ()
+        rebuilt(server, log, check=False)
+        with psycopg.connect(server.owner_url, autocommit=True) as connection:
+            assert digests(connection) == live
+            assert connection.execute("select to_regnamespace(%s)", (NEXT,)).fetchone() == (None,)
+        log.close()

@@ -1,0 +1,244 @@
+"""Dead letters: what waits behind each, and giving one up, which the log records and every rebuild repeats."""
+
+import random
+
+import psycopg
+import pytest
+
+from application import audit
+from domain.access import Grant
+from domain.dead_letter import DeadLetterDiscarded
+from domain.errors import Invalid, NotFound
+from infrastructure.table_audit import TableAudit
+from projections import read_models, rebuilding
+from projections.batches import Behind
+from projections.checkpoints import FoldsDiffer
+from projections.dead_letters import waiting
+from projections.digests import digests
+from projections.projector import Projector
+from projections.read_models import PostgresModels
+from projections.rebuilding import AlreadyRebuilding
+from projections.worker import LogDecoder, discard, listed, positions_about, projector_over, record_discard, retry
+from tests.given import actor, command
+from tests.projections.laboratory import a_busy_week
+from tests.projections.test_projector import damage
+
+ADMIN = actor()
+
+
+@pytest.fixture
+def give_up(projector, connection, log):
+    def discarded(position, reason="the disk was torn"):
+        return discard(projector, connection, log, position, reason=reason, command=command(ADMIN))
+
+    return discarded
+
+
+@pytest.fixture
+def sick(laboratory, log, owner_url):
+    """An image whose upload cannot be applied, and a job over it and a healthy one that was judged: its first position, and its topic."""
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    cells = lab.dataset(ada)
+    one, well = lab.image(ada, cells), lab.image(ada, cells)
+    position = log.history(one)[0].position
+    job = lab.job(ada, dataset=cells)
+    lab.plan(job, [one, well])
+    lab.judge(job, 0, [one, well])
+    lab.accept(one)
+    topic = damage(owner_url, position)
+    lab.follow()
+    damage(owner_url, position, topic)
+    return one, position
+
+
+def counted(connection, table):
+    return connection.execute(f"select count(*) from {table}").fetchone()[0]
+
+
+def rebuilt(owner_url, log, laboratory, connection):
+    """Whether read models made from the log alone are the live ones."""
+    with psycopg.connect(owner_url, autocommit=True, options="-c timezone=UTC") as owner:
+        owner.execute("drop schema if exists anew cascade")
+        owner.execute("call ops.create_read_models('anew')")
+        projector = projector_over(owner_url, log, schema="anew")
+        laboratory.follow(projector=projector)
+        projector.close()
+        return digests(owner, schema="anew") == digests(connection)
+
+
+# ---- what waits --------------------------------------------------------------------------------------------------------------------
+def test_all_that_waits_behind_a_letter_is_counted_not_only_its_own_stream(sick, log, connection):
+    (letter,) = listed(connection, log)
+    of_its_stream = counted(connection, f"parked where stream = '{letter.stream}'")
+    assert letter.parked == counted(connection, "parked") == 2 > of_its_stream == 1
+
+
+def test_what_waits_for_what_waits_is_counted_and_what_waits_for_two_is_counted_twice():
+    a, b, c, d = (actor().id for _ in range(4))
+    behind = Behind(letters={1: a, 4: d}, parked={2: b, 3: c, 5: d, 6: c})
+    touched = {2: {b, a}, 3: {c, b}, 5: {d}, 6: {c, d}}
+    assert waiting(behind, lambda positions: {one: touched[one] for one in positions}) == {1: 3, 4: 2}
+
+
+# ---- giving one up -----------------------------------------------------------------------------------------------------------------
+def test_a_discarded_letter_is_passed_over_and_what_waited_is_applied(sick, laboratory, log, owner_url, connection, give_up):
+    image, _ = sick
+    (letter,) = listed(connection, log)
+    assert give_up(letter.position) == (3, 0)
+    assert (counted(connection, "dead_letters"), counted(connection, "parked")) == (0, 0)
+    assert connection.execute("select count(*) from images where id = %s", (image,)).fetchone() == (0,)
+    assert counted(connection, "results") == 2
+    laboratory.follow()
+    assert rebuilt(owner_url, log, laboratory, connection)
+
+
+def test_who_discarded_what_and_why_stands_in_the_log_and_in_the_trail(sick, laboratory, log, settings, connection, give_up):
+    image, position = sick
+    (letter,) = listed(connection, log)
+    give_up(position, "file lost, Dr Byron agrees")
+    recorded = log.read(log.head() - 1, 1)[0]
+    event = log.decode(recorded)
+    assert isinstance(event, DeadLetterDiscarded)
+    assert (event.position, event.discarded_stream, event.by) == (position, image, ADMIN.id)
+    assert (event.type, event.error) == (letter.type, letter.reason)
+    assert b"Byron" not in recorded.data
+    laboratory.follow()
+    others = positions_about(settings, image)
+    (told,) = [entry for entry in audit.trail(image, others=others, log=log) if entry.type == "DeadLetterDiscarded"]
+    assert "at position" in told.sentence
+    assert "file lost, Dr Byron agrees" in told.sentence
+
+
+def test_that_an_event_of_a_dataset_was_given_up_is_in_its_trail(laboratory, log, owner_url, settings, give_up):
+    ada, eve = laboratory.user(), laboratory.user(name="eve")
+    cells = laboratory.dataset(ada)
+    laboratory.follow()
+    laboratory.share(ada, cells, eve, Grant.VIEWER)
+    position = log.head()
+    topic = damage(owner_url, position)
+    laboratory.follow()
+    damage(owner_url, position, topic)
+    give_up(position)
+    laboratory.follow()
+    assert positions_about(settings, cells)[-1] == log.head()
+
+
+def test_the_positions_about_a_thing_are_found_whoever_may_see_it(laboratory, log, settings):
+    ada = laboratory.user()
+    cells = laboratory.dataset(ada)
+    one, _ = laboratory.image(ada, cells), laboratory.image(ada, cells)
+    laboratory.delete_image(ada, one)
+    laboratory.follow()
+    uploaded = log.history(one)[0].position
+    assert positions_about(settings, one) == [uploaded, log.head()]
+    assert positions_about(settings, cells) == [uploaded - 1, uploaded, uploaded + 1]
+    assert positions_about(settings, actor().id) == []
+
+
+def test_a_rebuild_passes_over_what_was_discarded_though_it_could_be_applied_by_now(sick, laboratory, log, owner_url, connection, give_up):
+    """The cause was mended after the letter was given up."""
+    give_up(sick[1])
+    laboratory.follow()
+    assert rebuilt(owner_url, log, laboratory, connection)
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        projector = Projector(lambda: PostgresModels(read_models.connect(owner_url, schema="other")), LogDecoder(log))
+        owner.execute("call ops.create_read_models('other')")
+        laboratory.follow(projector=projector)
+        projector.close()
+        assert digests(owner, schema="other") != digests(connection), "a projector that asks nobody shows it"
+
+
+def test_wherever_a_log_is_broken_and_given_up_a_rebuild_is_as_what_is_live(laboratory, log, owner_url, connection, give_up):
+    a_busy_week(laboratory)
+    chosen = random.Random(7).sample(range(2, log.head()), 6)
+    topics = {position: damage(owner_url, position) for position in chosen}
+    laboratory.follow(batch=9)
+    for position in sorted(topics):
+        damage(owner_url, position, topics[position])
+        if any(letter.position == position for letter in listed(connection, log)):
+            give_up(position)
+    while found := listed(connection, log):  # what waited for a discarded event may not be applicable without it
+        give_up(found[0].position)
+    laboratory.follow()
+    assert len(log.discarded()) >= 3
+    assert rebuilt(owner_url, log, laboratory, connection)
+
+
+def test_giving_up_twice_is_harmless_and_recorded_once(sick, log, connection, give_up):
+    position = sick[1]
+    give_up(position)
+    head = log.head()
+    with pytest.raises(NotFound, match="no dead letter at position"):
+        give_up(position)
+    assert log.head() == head
+
+
+def test_one_that_died_after_it_was_recorded_is_finished_by_a_repeat(sick, log, projector, connection, give_up):
+    position = sick[1]
+    record_discard(connection, log, position, reason="torn", command=command(ADMIN))
+    head = log.head()
+    assert counted(connection, "dead_letters") == 1
+    assert give_up(position) == (3, 0)
+    assert log.head() == head
+
+
+def test_a_retry_finishes_it_as_well(sick, log, projector, connection):
+    image, position = sick
+    record_discard(connection, log, position, reason="torn", command=command(ADMIN))
+    assert retry(projector, PostgresModels(connection), log) == (3, 0)
+    assert connection.execute("select count(*) from images where id = %s", (image,)).fetchone() == (0,)
+
+
+@pytest.mark.parametrize("reason", ["", "   ", "x" * 501, "a\x00b"])
+def test_without_a_reason_nothing_is_given_up(sick, log, connection, give_up, reason):
+    head = log.head()
+    with pytest.raises(Invalid):
+        give_up(sick[1], reason)
+    assert (log.head(), counted(connection, "dead_letters")) == (head, 1)
+
+
+@pytest.mark.parametrize("position", [0, -1, 1, 10**6])
+def test_what_is_no_dead_letter_cannot_be_given_up(sick, log, connection, give_up, position):
+    head = log.head()
+    with pytest.raises(NotFound):
+        give_up(position)
+    assert log.head() == head
+
+
+def test_nothing_is_given_up_while_a_rebuild_is_under_way(sick, log, owner_url, give_up):
+    head = log.head()
+    with psycopg.connect(owner_url, autocommit=True) as owner, rebuilding.alone(owner), pytest.raises(AlreadyRebuilding):
+        give_up(sick[1])
+    assert log.head() == head
+
+
+def test_nothing_is_given_up_over_read_models_of_another_release(sick, log, owner_url, connection, give_up):
+    head = log.head()
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("update read.folds set version = 2 where name = 'users'")
+    with pytest.raises(FoldsDiffer):
+        give_up(sick[1])
+    assert (log.head(), counted(connection, "dead_letters")) == (head, 1)
+
+
+def test_the_projector_that_runs_meanwhile_goes_on(sick, laboratory, log, app_url, connection, give_up):
+    running = Projector(lambda: PostgresModels(read_models.connect(app_url)), LogDecoder(log), discarded=log.discarded)
+    assert running.checkpoint().position == log.head()
+    give_up(sick[1])
+    laboratory.follow(projector=running)
+    running.close()
+    assert counted(connection, "parked") == 0
+    assert connection.execute("select position from checkpoint").fetchone() == (log.head(),)
+
+
+def test_giving_a_letter_up_leaves_nothing_beside_the_record_that_it_does_not_explain(sick, log, give_up):
+    def discrepancies():
+        tables = TableAudit(log)
+        tables.take(log.read(0, 1000))
+        return list(tables.finish())
+
+    before = discrepancies()
+    give_up(sick[1])
+    assert discrepancies() == before

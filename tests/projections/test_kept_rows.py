@@ -1,0 +1,94 @@
+"""Rows that a projector keeps from batch to batch: fewer are loaded, and none outlives somebody else's change."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from projections import read_models
+from projections.batches import TABLES
+from projections.checkpoints import Checkpoint, Outrun
+from projections.kept_rows import KeptRows
+from projections.memory_models import MemoryDatabase, MemoryModels
+from projections.projector import Projector
+from projections.read_models import PostgresModels
+from projections.worker import LogDecoder, projector_over, retry
+from tests.projections.laboratory import a_busy_week
+from tests.projections.test_projector import damage
+
+
+class Counting(PostgresModels):
+    """Counts the rows that are loaded, by table."""
+
+    def __init__(self, connection):
+        super().__init__(connection)
+        self.loaded = Counter()
+
+    def load(self, wanted):
+        self.loaded.update({name: len(keys) for name, keys in wanted.items()})
+        return super().load(wanted)
+
+
+def in_memory(log, batches, *, wrapped):
+    """The rows of all tables once the log was applied in batches of these sizes, over and over."""
+    database = MemoryDatabase()
+    projector = Projector(lambda: wrapped(MemoryModels(database)), LogDecoder(log), discarded=log.discarded)
+    at = 0
+    while at < log.head():
+        for size in batches:
+            if events := log.read(at, size):
+                at = events[-1].position
+                projector.apply(events, Checkpoint(at))
+    return {table.name: database.tables[table.name] for table in TABLES}
+
+
+def test_the_read_models_are_the_same_however_few_rows_are_kept(laboratory, log):
+    a_busy_week(laboratory)
+    as_they_are = in_memory(log, [1000], wrapped=lambda models: models)
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.lists(st.integers(1, 20), min_size=1, max_size=5), st.integers(0, 30))
+    def holds(batches, rows_most):
+        assert in_memory(log, batches, wrapped=lambda models: KeptRows(models, rows_most=rows_most)) == as_they_are
+
+    holds()
+
+
+def test_a_row_of_the_last_batch_is_not_loaded_again(laboratory, log, app_url):
+    models = Counting(read_models.connect(app_url))
+    projector = Projector(lambda: KeptRows(models), LogDecoder(log))
+    ada = laboratory.user()
+    cells = laboratory.dataset(ada)
+    images = [laboratory.image(ada, cells) for _ in range(3)]
+    laboratory.follow(projector=projector)
+    models.loaded.clear()
+    for image in images:
+        laboratory.accept(image)
+        projector.apply(log.read(log.head() - 1, 1), Checkpoint(log.head()))
+    assert models.loaded.total() == 0
+    projector.close()
+
+
+def test_rows_are_forgotten_once_somebody_else_changed_the_read_models(laboratory, log, app_url, owner_url, connection):
+    """A retry elsewhere heals what the running projector knew otherwise."""
+    running = projector_over(app_url, log)
+    ada = laboratory.user()
+    cells = laboratory.dataset(ada)
+    sick = laboratory.image(ada, cells)
+    laboratory.reject(sick)
+    position = log.head()
+    topic = damage(owner_url, position)
+    laboratory.follow(projector=running)
+    damage(owner_url, position, topic)
+    assert connection.execute("select rejected from images where id = %s", (sick,)).fetchone() == (None,)
+    elsewhere = projector_over(app_url, log)
+    assert retry(elsewhere, PostgresModels(connection), log).left == 0
+    elsewhere.close()
+    at = log.head()
+    laboratory.delete_image(ada, sick)
+    with pytest.raises(Outrun):
+        running.apply(log.read(at, 1), Checkpoint(at + 1))
+    laboratory.follow(projector=running)
+    assert connection.execute("select rejected, deleted from images where id = %s", (sick,)).fetchone() == ("damaged_image", True)
+    running.close()

@@ -1,0 +1,242 @@
+"""Events of a newer release: the projector stops before them, says why, and nothing is lost or set aside."""
+
+import asyncio
+from contextlib import closing
+
+import msgspec
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain import classification
+from domain.access import Role
+from domain.errors import UpgradeNeeded
+from projections import following, read_models
+from projections.batches import FOLD_VERSIONS
+from projections.checkpoints import Checkpoint, FoldsDiffer, Outrun, folds_difference
+from projections.digests import digests
+from projections.feed import Feed
+from projections.open_work import PostgresWork
+from projections.projector import Projector
+from projections.read_models import PostgresModels
+from projections.scheduler import Glance, ToFinish
+from projections.scheduling import Scheduler
+from projections.worker import LogDecoder, listed, retry
+from tests.given import NOW
+from tests.older_release import at_version, without
+from tests.projections.laboratory import a_busy_week
+from tests.projections.test_feed import Models, Store, linked
+from tests.projections.test_following import Bench
+from tests.projections.test_projector import damage, made_apart
+
+
+def test_all_that_stands_before_an_unknown_event_is_applied_and_the_rest_once_it_is_known(
+    laboratory, log, projector, connection, owner_url
+):
+    a_busy_week(laboratory)
+    position = next(one.position for one in log.read(0, 1000) if one.type == "ImageDescribed")
+    applied = []
+    feed = Feed(projector, log, applied=applied.append)
+    feed.refresh()
+    with without("ImageDescribed"):
+        for _ in range(2):
+            with pytest.raises(UpgradeNeeded, match=rf"^position {position} holds ImageDescribed version 1, .*; upgrade this process$"):
+                feed.catch_up()
+    assert projector.checkpoint().position == feed.at.position == position - 1
+    assert [news.position for news in applied] == [position - 1]
+    assert listed(connection, log) == []
+    while feed.catch_up():
+        pass
+    assert projector.checkpoint().position == log.head()
+    assert digests(connection) == made_apart(owner_url, log, laboratory, "anew", 500)
+
+
+def test_a_newer_schema_version_is_waited_for_like_an_unknown_type(laboratory, log, projector):
+    laboratory.device(laboratory.user(Role.ADMIN))
+    feed = Feed(projector, log)
+    feed.refresh()
+    with at_version("DeviceRegistered", 1), pytest.raises(UpgradeNeeded, match="position 2 holds DeviceRegistered version 2"):
+        feed.catch_up()
+    assert feed.at.position == 1
+    assert feed.catch_up()
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 30))
+def test_however_records_come_nothing_behind_an_unknown_event_is_applied(unknown, delivered, size):
+    feed = Feed(models := Models(), store := Store(30))
+    read = store.read
+    store.read = lambda after, limit: [at_place(one, unknown) for one in read(after, limit)]
+    records = [linked(position) for position in range(1, delivered + 1)]
+    records = [one._replace(event=at_place(one.event, unknown)) for one in records]
+    for start in range(0, len(records), size):
+        try:
+            feed.take(records[start : start + size], cluster="c", next_offset=start + size)
+        except UpgradeNeeded:
+            break
+    for _ in range(2):
+        with pytest.raises(UpgradeNeeded):
+            feed.catch_up()
+    assert models.applied == list(range(1, unknown))
+
+
+def at_place(event, unknown):
+    return msgspec.structs.replace(event, type="ImageTagged") if event.position == unknown else event
+
+
+def test_a_process_that_waits_goes_on_where_another_one_has_passed_the_event(laboratory, log, projector, app_url):
+    laboratory.user()
+    laboratory.device(laboratory.user(Role.ADMIN))
+    laboratory.user()
+    feed = Feed(projector, log)
+    feed.refresh()
+    with without("DeviceRegistered"), pytest.raises(UpgradeNeeded):
+        feed.catch_up()
+    newer = Projector(lambda: PostgresModels(read_models.connect(app_url)), LogDecoder(log))
+    assert newer.checkpoint().position == 2
+    newer.apply(log.read(2, 1), Checkpoint(3))
+    newer.close()
+    with without("DeviceRegistered"):
+        assert not feed.catch_up()
+        assert feed.catch_up()
+    assert feed.at.position == log.head() == 4
+
+
+def test_a_retry_of_dead_letters_waits_for_the_upgrade_too(laboratory, log, projector, owner_url, connection):
+    lab = laboratory
+    ada = lab.user()
+    image = lab.image(ada, lab.dataset(ada))
+    lab.accept(image)
+    topic = damage(owner_url, log.head() - 1)
+    lab.follow()
+    damage(owner_url, log.head() - 1, topic)
+    with without("ImageAccepted"), pytest.raises(UpgradeNeeded):
+        retry(projector, PostgresModels(connection), log)
+    assert [letter.type for letter in listed(connection, log)] == ["ModelVersionAdded"]
+    assert retry(projector, PostgresModels(connection), log).left == 0
+
+
+@pytest.mark.anyio
+async def test_the_follower_says_why_it_pauses_and_goes_on_by_itself(monkeypatch):
+    monkeypatch.setattr(following, "PAUSE", 0.01)
+    bench, reasons = Bench(3), []
+    bench.follower._pausing = reasons.append
+    with without("DeviceCameOnline"):
+        taken = asyncio.create_task(bench.deliver(1, 2, 3))
+        while len(reasons) < 3:
+            await asyncio.sleep(0.01)
+        assert bench.follower.waits
+    await taken
+    assert set(reasons) == {"position 1 holds DeviceCameOnline version 1, which a newer release wrote; upgrade this process"}
+    assert bench.models.applied == [1, 2, 3]
+    assert not bench.follower.waits
+
+
+def test_a_job_about_which_a_newer_release_wrote_holds_up_no_other(laboratory, log):
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    cells = lab.dataset(ada)
+    images = [lab.image(ada, cells) for _ in range(2)]
+    sick, well = lab.job(ada, image=images[0]), lab.job(ada, image=images[1])
+    for job, image in zip((sick, well), images, strict=True):
+        lab.plan(job, [image])
+        lab.judge(job, 0, [image])
+    lab.cancel(ada, sick)
+    scheduler = Scheduler(lambda: Work(ToFinish(sick, 1, 0), ToFinish(well, 1, 0)), log, lease=60, attempts=3)
+    with without("ClassificationCancelled"):
+        scheduler.prepare()
+    assert log.load(well, classification.evolve).phase.ended
+    assert [one.type for one in log.history(sick)][-1] == "ClassificationCancelled"
+
+
+def test_a_chunk_that_must_end_and_waits_for_an_upgrade_holds_up_no_other(laboratory, log, app_url, connection):
+    lab = laboratory
+    ada = lab.user()
+    lab.model()
+    cells = lab.dataset(ada)
+    images = [lab.image(ada, cells) for _ in range(2)]
+    jobs = [lab.job(ada, image=image) for image in images]
+    for job, image in zip(jobs, images, strict=True):
+        lab.accept(image)
+        lab.plan(job, [image])
+    lab.delete_image(ada, images[0])
+    lab.follow()
+    scheduler = Scheduler(lambda: PostgresWork(read_models.connect(app_url)), log, lease=60, attempts=3)
+    with closing(scheduler):
+        with without("ClassificationPlanned"):
+            assert [outgoing.task.job for outgoing in scheduler.prepare()] == [jobs[1]]
+        assert log.history(jobs[0])[-1].type == "ClassificationPlanned"
+        scheduler.prepare()
+    lab.follow()
+    assert connection.execute("select reason, classification_id from failures").fetchall() == [("image_deleted", jobs[0])]
+
+
+class Work:
+    """Open work of jobs that only have to be finished."""
+
+    closed = False
+
+    def __init__(self, *to_finish):
+        self._to_finish = list(to_finish)
+
+    def try_to_lead(self):
+        return True
+
+    def forget_done(self):
+        pass
+
+    def glance(self):
+        return Glance(now=NOW, to_plan=[], to_finish=self._to_finish, orphans=[], workers=[], releases=[])
+
+    def waiting(self, **_):
+        return []
+
+    def to_inspect(self, most):
+        return []
+
+
+# ---- fold versions -----------------------------------------------------------------------------------------------------------------
+VERSIONS = st.dictionaries(st.sampled_from(["images", "users", "tags"]), st.integers(1, 3))
+
+
+@given(VERSIONS, VERSIONS)
+def test_read_models_are_written_by_the_fold_versions_that_made_them_alone(ours, stored):
+    difference = folds_difference(ours, stored)
+    assert (difference is None) == (ours == stored)
+    if difference is not None:
+        newer = any(stored.get(name, 0) > ours.get(name, 0) for name in stored)
+        assert difference.is_newer == newer
+        assert str(difference).endswith("upgrade this process" if newer else "makes them anew beside the live ones")
+        assert difference.reason in str(difference)
+        assert not any(remedy in difference.reason for remedy in ("upgrade", "migrate"))
+
+
+def test_the_difference_names_tables_and_versions():
+    assert "images (version 1 there, version 2 here), tags (none there, version 1 here)" in str(
+        folds_difference({"users": 1, "images": 2, "tags": 1}, {"users": 1, "images": 1})
+    )
+
+
+def test_read_models_of_a_newer_release_are_left_alone_until_the_process_is_upgraded(laboratory, log, projector, owner_url, connection):
+    laboratory.user()
+    laboratory.follow()
+    laboratory.user()
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute("update read.folds set version = 2 where name = 'users'")
+        owner.execute("update read.checkpoint set generation = generation + 1")  # as a change-over does
+    feed = Feed(projector, log)
+    with pytest.raises(Outrun):
+        projector.apply(log.read(1, 1), Checkpoint(2))
+    for _ in range(2):
+        with pytest.raises(FoldsDiffer, match=r"users \(version 2 there, version 1 here\): upgrade this process"):
+            feed.refresh()
+    assert connection.execute("select count(*) from users").fetchone() == (1,)
+    assert listed(connection, log) == []
+
+
+def test_read_models_that_are_made_anew_are_those_of_the_release_that_made_them(laboratory, log, owner_url):
+    laboratory.user()
+    made_apart(owner_url, log, laboratory, "anew", 500)
+    with psycopg.connect(owner_url) as owner:
+        assert dict(owner.execute("select name, version from anew.folds").fetchall()) == FOLD_VERSIONS

@@ -1,0 +1,107 @@
+"""Read models of a rebuild are written a batch behind: the same in the end, whatever fails."""
+
+from contextlib import closing
+
+import psycopg
+import pytest
+
+from projections import read_models
+from projections.batches import Changes
+from projections.checkpoints import Checkpoint, Outrun
+from projections.digests import digests
+from projections.kept_rows import KeptRows
+from projections.projector import Projector
+from projections.read_models import PostgresModels
+from projections.rebuilding import replay
+from projections.worker import LogDecoder, projector_over
+from projections.write_behind import WriteBehind
+from tests.projections.laboratory import a_busy_week
+
+
+@pytest.fixture
+def beside(owner_url):
+    """The digests of read models beside the live ones, made by `fill(schema)`."""
+
+    def made(fill, schema="beside"):
+        with psycopg.connect(owner_url, autocommit=True, options="-c timezone=UTC") as owner:
+            owner.execute("call ops.create_read_models(%s)", (schema,))
+            fill(schema)
+            letters = owner.execute(f"select position, stream, type, reason from {schema}.dead_letters order by position").fetchall()
+            parked = owner.execute(f"select position, stream from {schema}.parked order by position").fetchall()
+            return digests(owner, schema=schema), letters, parked
+
+    return made
+
+
+def test_what_is_written_behind_is_what_is_written_at_once(laboratory, log, owner_url, beside, connection, monkeypatch):
+    monkeypatch.setattr("projections.rebuilding.BATCH", 7)
+    a_busy_week(laboratory)
+    laboratory.follow()
+
+    def fill(schema):
+        with closing(projector_over(owner_url, log, schema, alone=True)) as projector:
+            replay(projector, log, log.head())
+
+    assert beside(fill)[0] == digests(connection)
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_an_event_that_cannot_be_written_becomes_the_same_dead_letter(laboratory, log, owner_url, beside, monkeypatch, place):
+    """The database refuses it, which shows a batch later than the event was handed over."""
+    monkeypatch.setattr("projections.rebuilding.BATCH", 5)
+    a_busy_week(laboratory)
+    described = [event.position for event in log.read(0, 1000) if event.type == "ImageUploaded"]
+    refused = {"first": described[0], "middle": described[len(described) // 2], "last": described[-1]}[place]
+    name = f"refused {refused}"
+    rename(owner_url, log, refused, name)
+
+    def fill(alone):
+        def filled(schema):
+            with psycopg.connect(owner_url, autocommit=True) as owner:
+                owner.execute(f"alter table {schema}.images add check (sha256 <> '{name}')")
+            with closing(projector_over(owner_url, log, schema, alone=alone)) as projector:
+                replay(projector, log, log.head())
+
+        return filled
+
+    at_once, behind = beside(fill(False), "at_once"), beside(fill(True), "behind")
+    assert [position for position, *_ in behind[1]] == [refused]
+    assert behind == at_once
+
+
+def rename(owner_url, log, position, sha256):
+    """The event names another sha256 from now on."""
+    (event,) = log.read(position - 1, 1)
+    was = log.decode(event).sha256
+    with psycopg.connect(owner_url) as owner:
+        owner.execute("set session_replication_role = replica")
+        owner.execute(
+            "update es.events set state = convert_to(replace(convert_from(state, 'UTF8'), %s, %s), 'UTF8') where notification_id = %s",
+            (was, sha256, position),
+        )
+
+
+def test_a_batch_that_was_not_written_is_outrun_and_the_next_one_waits(laboratory, log, app_url):
+    models = WriteBehind(PostgresModels(read_models.connect(app_url)))
+    laboratory.user()
+    target = models.target()
+    models.write(target._replace(generation=0), Checkpoint(1), Changes())
+    with pytest.raises(Outrun):
+        models.load({"users": {laboratory.user()}})
+    assert models.target().at.position == 0
+    models.write(target, Checkpoint(1, hash=log.read(0, 1)[0].hash), Changes())
+    assert models.target().at.position == 1
+    models.close()
+
+
+def test_a_projector_that_never_gets_ahead_gives_up(laboratory, log, app_url):
+    laboratory.user()
+
+    class Losing(PostgresModels):
+        def write(self, *_, **__):
+            raise Outrun
+
+    projector = Projector(lambda: KeptRows(WriteBehind(Losing(read_models.connect(app_url)))), LogDecoder(log))
+    with pytest.raises(Outrun):
+        replay(projector, log, log.head())
+    projector.close()

@@ -1,0 +1,101 @@
+"""Two releases beside each other: an older one as a copy of the code, and their processes, started and ended one by one."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from contextlib import ExitStack
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import msgspec
+import psycopg
+
+from infrastructure.embedded.installation import environment, with_free_port
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("domain", "application", "infrastructure", "projections", "api")
+DECLARES = "infrastructure/capabilities.py"  # in releases since which processes say what they understand
+START = "import sys; sys.path.insert(0, {folder!r}); from api.cli import main; main()"
+WITHIN = 60.0  # seconds
+
+
+def older_release(folder, *, without):
+    """The packages of the release before this one, without an event type: of `previous_tag`, or else of this code."""
+    tag = previous_tag()
+    if tag is None:
+        for package in PACKAGES:
+            shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        with tarfile.open(fileobj=BytesIO(_git("archive", tag, *PACKAGES))) as archive:
+            archive.extractall(folder, filter="data")
+    with (folder / "domain" / "registry.py").open("a") as registry:
+        registry.write(f"\ndel EVENTS[{without!r}], NOUN_OF[{without!r}]\n")
+    return folder
+
+
+def previous_tag():
+    """The newest earlier release whose processes declare what they understand; None where the history holds none."""
+    try:
+        tags = _git("tag", "--list", "v*", "--sort=-version:refname", "--no-contains", "HEAD").decode().split()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return next((tag for tag in tags if _git("ls-tree", "--name-only", tag, DECLARES)), None)
+
+
+def _git(*arguments):
+    return subprocess.run(["git", "-C", ROOT, *arguments], check=True, capture_output=True).stdout
+
+
+class Processes:
+    """By name; each of this release, or of another one in `folder`. Logs lie in `logs`."""
+
+    def __init__(self, settings, logs):
+        self._settings, self._logs = settings, logs
+        self._running = {}
+        self._stack = ExitStack()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for name in list(self._running):
+            self.end(name)
+        self._stack.close()
+
+    def start(self, name, kind, *, folder=ROOT):
+        """The settings of the process: an API listens on a port of its own."""
+        given = msgspec.structs.replace(self._settings, port=0, inference_processes=1)
+        given = with_free_port(given)
+        log = self._stack.enter_context((self._logs / f"{name}.log").open("ab"))
+        variables = environment(given, os.environ) | {"BIOSCOPE_ROOT_KEY_FILE": str(given.root_key_path)}
+        command = [sys.executable, "-P", "-c", START.format(folder=str(folder)), kind]
+        self._running[name] = subprocess.Popen(command, env=variables, cwd=given.data, stdout=log, stderr=log)
+        return given
+
+    def end(self, name):
+        process = self._running.pop(name)
+        process.terminate()
+        process.wait(20)
+
+
+def declared(owner_url):
+    """How many processes of each kind run, by their own account."""
+    with psycopg.connect(owner_url) as connection:
+        return dict(connection.execute("select kind, count(*) from ops.capabilities where ops.is_live(seen_at) group by 1").fetchall())
+
+
+def until(holds, *, within=WITHIN):
+    """What `holds` returns, once that is true."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        try:
+            if found := holds():
+                return found
+        except (httpx.TransportError, psycopg.OperationalError):
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"not within {within} s: {holds}")

@@ -1,0 +1,125 @@
+"""Two releases on one log, under load: readers are upgraded first, and what is new is written once all of them understand it."""
+
+import threading
+import time
+from contextlib import ExitStack
+
+import httpx
+import psycopg
+import pytest
+
+from api.cli.system import prepare
+from api.client import Client, Refused
+from infrastructure.container import verified
+from infrastructure.event_store import opened
+from infrastructure.supervisor import PROCESSES, Stack
+from projections.worker import dead_letters, rebuild
+from tests.chaos.workload import PICTURES
+from tests.system.conftest import PASSWORD, email, made_account, stack_settings
+from tests.system.releases import Processes, declared, older_release, previous_tag, until
+
+NEW = "ImageDescribed"  # the older release does not know it
+KINDS = ("api", "projector", "inference")
+
+
+class Technician(threading.Thread):
+    """Uploads through one API, and remembers what was acknowledged."""
+
+    def __init__(self, url, address):
+        super().__init__(daemon=True)
+        self._client = Client.sign_in(url, address, PASSWORD)
+        self._ended = threading.Event()
+        self.dataset = self._client.create_dataset("cells")
+        self.uploaded, self.failures = [], []
+
+    def run(self):
+        while not self._ended.wait(0.05):
+            answer = self._client.upload(self.dataset, PICTURES[len(self.uploaded) % len(PICTURES)])
+            (self.failures if answer.refused else self.uploaded).append(answer.refused or answer.id)
+
+    def end(self):
+        self._ended.set()
+        if self.is_alive():
+            self.join(20)
+        self._client.__exit__(None, None, None)
+
+
+def ready(url):
+    found = httpx.get(f"{url}/health/ready", timeout=5).json()
+    return {one["name"]: one["detail"] for one in found["dependencies"] if not one["ok"]}
+
+
+def described(client, image, filename):
+    return client.call("PATCH", f"/api/images/{image}", json={"filename": filename}).json()
+
+
+@pytest.mark.long
+def test_two_releases_share_a_log_and_what_only_one_knows_waits_for_the_other(tmp_path, capsys):
+    old = older_release(tmp_path / "older", without=NEW)
+    (relay,) = (process for process in PROCESSES if process.name == "relay")
+    with ExitStack() as stack:
+        settings = stack.enter_context(Stack(stack_settings(tmp_path / "data"), processes=(relay,), prepare=prepare))
+        processes = stack.enter_context(Processes(settings, tmp_path))
+        with psycopg.connect(settings.postgres_owner_url, autocommit=True) as owner:
+            owner.execute("delete from ops.written_types where topic = %s", (NEW,))
+        old_api = {kind: processes.start(f"older {kind}", kind, folder=old) for kind in KINDS}["api"]
+        until(lambda: declared(settings.postgres_owner_url) == dict.fromkeys(KINDS, 1))
+        until(lambda: httpx.get(f"{old_api.base_url}/health/live").is_success)
+        address = made_account(settings, "admin", email("admin"))
+        technician = Technician(old_api.base_url, address)
+        stack.callback(technician.end)
+        technician.start()
+        told = [f"older release: {previous_tag() or 'this code'} without {NEW}"]
+
+        new_api = processes.start("newer api", "api")
+        until(lambda: httpx.get(f"{new_api.base_url}/health/live").is_success)
+        newer, older = (stack.enter_context(Client.sign_in(api.base_url, address, PASSWORD)) for api in (new_api, old_api))
+        until(lambda: len(technician.uploaded) > 3)
+        image = technician.uploaded[0]
+        with pytest.raises(Refused) as refused:
+            described(newer, image, "renamed.png")
+        assert refused.value.status == 503
+        assert f"does not understand {NEW} version 1 yet" in str(refused.value)
+        told.append(f"refused while older processes run: {refused.value}")
+        job = older.run(technician.dataset, None)
+        assert list(older.watch(job))[-1]["status"] == "completed"
+        assert dead_letters(settings) == []
+
+        with psycopg.connect(settings.postgres_owner_url, autocommit=True) as owner:  # as a release that does not ask would write it
+            owner.execute("insert into ops.written_types (topic, schema_version) values (%s, 1)", (NEW,))
+        described(newer, image, "renamed.png")
+        paused = until(lambda: ready(old_api.base_url).get("upgrade"))
+        assert f"holds {NEW} version 1, which a newer release wrote; upgrade this process" in paused
+        told.append(f"readiness: {paused}")
+        before = len(technician.uploaded)
+        until(lambda: len(technician.uploaded) > before + 3)
+        with pytest.raises(Refused) as refused:
+            older.call("DELETE", f"/api/images/{image}")
+        assert refused.value.status == 503
+        assert "upgrade this process" in str(refused.value)
+        entry = older.get(f"/api/audit/{image}/trail")[-1]
+        assert entry["type"] == NEW
+        assert entry["data"]["filename"].startswith("sealed:")
+        followed = older.get("/api/events/", after=entry["position"] - 1, limit=1)["events"][0]
+        assert (followed["type"], followed["data"]["filename"]) == (NEW, entry["data"]["filename"])
+        assert dead_letters(settings) == []
+
+        stopped = time.monotonic()
+        for kind in ("projector", "inference"):
+            processes.start(f"newer {kind}", kind)
+            processes.end(f"older {kind}")
+        until(lambda: newer.get(f"/api/images/{image}")["filename"] == "renamed.png")
+        told.append(f"the newer projector has passed it {time.monotonic() - stopped:.1f} s after the older one was told to end")
+        technician.end()
+        assert technician.failures == []
+        processes.end("older api")
+        job = newer.run(technician.dataset, None)
+        assert list(newer.watch(job))[-1]["succeeded"] == len(technician.uploaded)
+        until(lambda: not ready(new_api.base_url).keys() & {"upgrade", "projector", "inference"})
+        assert rebuild(settings, check=True).differing == ()
+        assert dead_letters(settings) == []
+        with opened(settings) as log:
+            assert verified(settings, log).problem is None
+        told.append(f"{len(technician.uploaded)} uploads acknowledged, none lost")
+    with capsys.disabled():
+        print("", *told, sep="\n")
