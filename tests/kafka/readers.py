@@ -44,7 +44,7 @@ def say(text):
 
 
 def main(behaviour, brokers):
-    member.HUNG_AFTER = 4.0
+    member.HUNG_AFTER = 6.0  # longer than a first join takes here
     reader = Reader(behaviour)
     given = msgspec.structs.replace(Settings(), kafka_url=brokers, kafka_groups=False, kafka_fetch_wait=0.003)
     reading = member.Member(given, group="readers", topics=(EVENTS,), reader=reader, name="reader")

@@ -111,14 +111,14 @@ def test_the_watchdog_leaves_one_alone_that_waits_for_something_else(reader, bro
     running = reader("waits")
     send(broker_url)
     running.until("took")
-    assert not running.child.ended(within=8)
+    assert not running.child.ended(within=10)
 
 
 @pytest.mark.long
 def test_one_with_nothing_to_do_is_left_alone(reader, broker_url):
     running = reader("well")
     running.until("joined")
-    assert not running.child.ended(within=8)
+    assert not running.child.ended(within=10)
     send(broker_url, 3)
     running.until("took")
 
