@@ -37,7 +37,7 @@ def killed(name):
 
 
 def child_killed(name):
-    """One of the processes that it started itself: the HTTP server's worker, a decoder."""
+    """One of the processes that it started itself, such as a decoder."""
 
     def kill(laboratory):
         os.kill(laboratory.child_of(name), signal.SIGKILL)
@@ -98,7 +98,7 @@ def spoiled(link, kind):
 def disk_full(laboratory):
     """The API's files can grow no further, its log's too: what is written ends in the middle."""
     lasts = laboratory.chance.uniform(*LASTS)
-    pid = laboratory.child_of("api")
+    pid = laboratory.pid("api")
     _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (FULL_AT, hard))
     time.sleep(lasts)
@@ -115,7 +115,6 @@ LEGS = {
         Fault("api", 17, killed("api")),
         Fault("relay", 12, killed("relay")),
         Fault("inference", 14, killed("inference")),
-        Fault("api's worker", 4, child_killed("api")),
         Fault("a decoder", 4, child_killed("inference")),
         Fault("projector", 6, killed("projector")),
         Fault("projector, a standby there", 4, projector_killed_with_a_standby),
