@@ -112,7 +112,7 @@ def links(name, share):
 
 LEGS = {
     "embedded": [
-        Fault("api", 17, killed("api")),
+        Fault("api", 21, killed("api")),
         Fault("relay", 12, killed("relay")),
         Fault("inference", 14, killed("inference")),
         Fault("a decoder", 4, child_killed("inference")),
