@@ -31,7 +31,7 @@ gates: setup  ## Lint, types, dependency rule
 	$(BIN)/lint-imports
 
 test: gates  ## All gates, and all tests but the long ones and those of the release
-	$(BIN)/pytest --ignore tests/release --ignore tests/system/test_overload.py -m "not long" -n 3 --dist loadfile  # most of them wait more than they work
+	$(BIN)/pytest --ignore tests/release --ignore tests/system/test_overload.py -m "not long" -n 3 --dist loadfile  # on two cores: many of them wait
 
 # What depends on the version of Python: the language, drivers and C extensions, processes and event loops, private names of Faust, and
 # the whole system once. About six minutes; SQL, contracts of stores, faults and simulations run once, in `make test`.

@@ -111,7 +111,7 @@ async def _position(call: Call, as_of: str | None) -> int:
 
 
 def _page(items: list[T], following: int | None, position: int | None = None) -> Response[list[T]]:
-    """`position`: the cut through the log that the items were folded to, for whoever wants the same one again."""
+    """`position`: the cut through the log that the items were folded to, to be named again with the next page."""
     more = {"X-Next-Cursor": str(following)} if following is not None else {}
     cut = {"X-As-Of-Position": str(position)} if position is not None else {}
     return Response(items, headers=more | cut)

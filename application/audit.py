@@ -17,7 +17,7 @@ UNRECORDED = datetime.min.replace(tzinfo=UTC)  # of an event that is not in the 
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One event, told for a reader: in a sentence, and with all of its fields.
+    """One event for a reader: in a sentence, and with all of its fields.
 
     `data` of what a newer release wrote is as it is stored, its private fields sealed.
     """
@@ -44,8 +44,8 @@ def trail(about: UUID, *, others: Collection[int], log: Log, after: int = 0, mos
     events = [log.decode(one) if is_known(one.type, one.schema_version) else None for one in found]
     actors = [_actor_of(recorded) for recorded in found]
     names = names_in(filter(None, events), _ids(actors), log)
-    told = zip(found, events, actors, strict=True)
-    return [_entry(recorded, event, Scene(about, actor, names)) for recorded, event, actor in told]
+    described = zip(found, events, actors, strict=True)
+    return [_entry(recorded, event, Scene(about, actor, names)) for recorded, event, actor in described]
 
 
 def state_of(about: UUID, *, until: int, log: Log) -> State:

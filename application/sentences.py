@@ -29,7 +29,7 @@ NAME_FIELDS: Final = ("first_name", "last_name", "name", "filename")
 
 
 class Scene(NamedTuple):
-    """What a sentence is told from: the thing that the trail is about, who acted, and the names of things by id."""
+    """What a sentence needs to know: the thing that the trail is about, the actor, and the names of things by id."""
 
     about: UUID
     actor: Mapping[str, Any]
@@ -52,7 +52,7 @@ def sentence(event: Event, scene: Scene) -> str:
 
 def unknown(type_name: str, scene: Scene) -> str:
     """Of an event that a newer release wrote."""
-    return f"{scene.who} did what only a newer release can tell: {type_name}"
+    return f"{scene.who} did something that only a newer release can describe: {type_name}"
 
 
 def names_in(events: Iterable[Event], actors: Iterable[UUID], log: Log) -> dict[UUID, str]:
@@ -241,8 +241,8 @@ def _discarded(event: dead_letter.DeadLetterDiscarded, scene: Scene) -> str:
 def _fields(event: Event) -> str:
     """The names of the fields that an event sets; its values stand in its data."""
     common = Event.__struct_fields__
-    said = [name.replace("_", " ") for name in event.__struct_fields__ if name not in common and getattr(event, name) is not UNSET]
-    return ", ".join(said)
+    changed = [name.replace("_", " ") for name in event.__struct_fields__ if name not in common and getattr(event, name) is not UNSET]
+    return ", ".join(changed)
 
 
 def _count(number: int, noun: str) -> str:

@@ -27,10 +27,10 @@ from infrastructure.backup_files import (
     checked,
     derivative_file,
     digest_of,
+    invalidate_manifest,
     range_file,
     read_manifest,
     sealed,
-    set_aside,
     table_file,
     write_manifest,
     write_whole,
@@ -63,7 +63,7 @@ def backup(owner_url: str, blobs: Blobs, folder: Path, *, root: Keys, progress: 
     append slower. Blobs come last: one is stored before the log names it, so none is missed.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    before = set_aside(folder, root)
+    before = invalidate_manifest(folder, root)
     with psycopg.connect(owner_url, autocommit=True, options="-c timezone=UTC") as connection:
         with connection.transaction():
             connection.execute("set transaction isolation level repeatable read, read only")

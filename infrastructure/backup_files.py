@@ -78,7 +78,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_whole(folder / MANIFEST, [msgspec.json.format(msgspec.json.encode(manifest), indent=1)])
 
 
-def set_aside(folder: Path, root: Keys) -> Manifest | None:
+def invalidate_manifest(folder: Path, root: Keys) -> Manifest | None:
     """The folder holds no backup from now on; the manifest of the last whole one of this root key, if there was one."""
     if (folder / MANIFEST).exists():
         (folder / MANIFEST).replace(folder / PREVIOUS)

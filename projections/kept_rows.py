@@ -20,8 +20,8 @@ Place = tuple[str, int]
 class KeptRows:
     """The port `projections.batches.ReadModels` over another one, which belongs to this one alone.
 
-    Whoever changes rows moves the checkpoint or its generation, and `write` fails then: so rows that were kept until a `write` succeeds
-    were still those of the database. After any error all are forgotten.
+    Another process that changes rows moves the checkpoint or its generation, and then `write` fails. So while `write` succeeds, the rows
+    that are kept are those of the database. A failed `write` forgets them all, and so does reading the checkpoint, which follows any error.
     """
 
     def __init__(self, models: ReadModels, *, rows_most: int = ROWS_MOST) -> None:

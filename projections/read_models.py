@@ -18,7 +18,7 @@ NAME = "bioscope projector"
 OPTIONS = (
     "-c search_path=read -c lock_timeout=5s -c statement_timeout=6s -c idle_in_transaction_session_timeout=5s -c timezone=UTC"
     " -c synchronous_commit=off"  # a crash may take back the newest batches with their checkpoint: they are applied again
-    " -c bioscope.wakes=after_commit"  # whoever projects sends the wake-ups itself (migration 0016)
+    " -c bioscope.wakes=after_commit"  # the projector sends the wake-ups itself (migration 0016)
 )
 
 

@@ -229,7 +229,7 @@ def rebuild_if_folds_differ(given: Settings, *, beginning: Callable[[str], objec
 
 
 def positions_about(given: Settings, about: UUID) -> list[int]:
-    """The positions of all events that touch a thing, whoever may see them. Raises Unavailable."""
+    """The positions of all events that touch a thing, without a check of access. Raises Unavailable."""
     asked = activity.EVERYTHING | {"about": about, "position": 0, "most": None}
     try:
         with read_models.connect(given.postgres_url, options=PATIENT) as connection:

@@ -1,6 +1,6 @@
 """Wake-ups: notifications that say where to look, sent after the commit that they speak of.
 
-They are hints only: each may be lost, and whoever listens also looks by itself, after some seconds (`look_interval.LONGEST_SECONDS`).
+They are hints only: each may be lost, and every listener also looks by itself after some seconds (`look_interval.LONGEST_SECONDS`).
 A transaction that notifies takes a lock of the whole Postgres server while it commits, so that databases on one server wait for each
 other's disk. So none that writes notifies: a session of its own does, which waits for no disk.
 """
@@ -19,7 +19,7 @@ from infrastructure.postgres.silence import Attentive
 
 log = structlog.get_logger()
 
-APPENDED: Final = "bioscope_appended"  # there is more of the log; whoever appends sends it
+APPENDED: Final = "bioscope_appended"  # there is more of the log; the process that appended sends it
 PUBLISHED: Final = "bioscope_published"  # Kafka has more of the log; the relay sends it
 PROJECTED: Final = "bioscope_projected"  # the read models are further; the projector sends it, with the position
 

@@ -105,7 +105,7 @@ end $$;
 
 -- ---- streams ---------------------------------------------------------------------------------------------------------------------
 -- What each stream has come to. Derived from the log by es.append, in the transaction of each event: versions are checked here, since no
--- index can span partitions, and whoever reads a stream knows in which partitions it lies.
+-- index can span partitions, and a reader of a stream knows in which partitions it lies.
 create table es.streams (
   first   bigint  not null,                            -- the position of its first event
   newest  bigint  not null,                            -- and of its newest
