@@ -167,8 +167,10 @@ USE_CASES: dict[str, Callable[[Client, Laboratory], Any]] = {
     "run dataset": _doing(lambda lab: lambda it, api: classifications.run(**_asked(dataset=lab.datasets[0]), command=it, log=api.log)),
     "cancel": _of_a_job(lambda job: lambda it, api: classifications.cancel(job, command=it, log=api.log)),
     "delete job": _of_a_job(lambda job: lambda it, api: classifications.delete(job, command=it, log=api.log)),
-    "report device": _doing(lambda lab: lambda it, api: devices.report(lab.devices[0], online=True, command=it, log=api.log)),
-    "remove device": _doing(lambda lab: lambda it, api: devices.remove(lab.devices[0], command=it, log=api.log)),
+    "report device": _doing(
+        lambda lab: lambda it, api: devices.report(lab.devices[0], online=True, command=it, log=api.log, last_seen=lab.last_seen)
+    ),
+    "remove device": _doing(lambda lab: lambda it, api: devices.remove(lab.devices[0], command=it, log=api.log, last_seen=lab.last_seen)),
     "add model": lambda client, lab: client.add_model(),
 }
 

@@ -6,11 +6,12 @@ import pytest
 
 from tests.simulation.planted import FAULTS, FAULTS_THAT_LIES_SHOW
 from tests.simulation.simulate import StoryOfAdversaries, run
+from tests.simulation.world import Plan
 
 pytestmark = pytest.mark.long
 WITHIN = 1000
 TOLD = {
-    "held_until_a_time_to_come": 742,
+    "held_until_a_time_to_come": 65,
     "if_match_ignored": 130,
     "lost_work_never_given_out_again": 17,
     "plan_begins_again_after_a_crash": 10,
@@ -18,7 +19,10 @@ TOLD = {
     "swept_by_a_clock_a_day_ahead": 224,
     "what_touches_a_parked_row_goes_on": 160,
 }
-"""Seeds that told of a fault before, where that takes long: they are asked first."""
+"""Seeds that showed a fault before, where that takes long: they are tried first."""
+TASKS_ARE_LOST = Plan(slow=0.01, yields=0.5, dies=0.01, deaths_every=1.0, jumps_every=2.0, lost_logs_every=3.0, child_lost=0.2)
+PLANS = {"held_until_a_time_to_come": TASKS_ARE_LOST}
+"""What happens in the world, where a drawn plan seldom shows the fault."""
 
 
 def seeds_for(fault):
@@ -38,10 +42,11 @@ def test_a_planted_fault_is_found(fault):
 
 @pytest.mark.parametrize("fault", FAULTS_THAT_LIES_SHOW, ids=lambda fault: fault.__name__)
 def test_a_planted_fault_is_found_through_lies(fault):
+    plan = PLANS.get(fault.__name__)
     for seed in seeds_for(fault):
         with fault():
-            found = run(seed, story=StoryOfAdversaries()).broken
+            found = run(seed, plan=plan, story=StoryOfAdversaries()).broken
         if found:
-            assert not run(seed, story=StoryOfAdversaries()).broken, "without the fault everything holds"
+            assert not run(seed, plan=plan, story=StoryOfAdversaries()).broken, "without the fault everything holds"
             return
     pytest.fail(f"not found within {WITHIN} seeds")
