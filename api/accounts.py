@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, UnsetType
 
-from api.calls import Call, now, said
+from api.request import Call, now, said
 from application import accounts
 from application.passwords import NewPassword
 from domain.access import Role, require_role

@@ -10,18 +10,18 @@ from litestar import Litestar, Request
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
-from api import docs
-from api.admission import Admission
-from api.auth import Authentication, has_credential
-from api.bodies import Bodies
-from api.calls import Call, require_now
-from api.edge import Edge
-from api.live import Watching
+from api.documents import openapi
+from api.live.connection import Watching
+from api.middleware.admission import Admission
+from api.middleware.authentication import Authentication, has_credential
+from api.middleware.body_limits import Bodies
+from api.middleware.outer import Edge
 from api.problems import HANDLERS
+from api.request import Call, require_now
 from api.routes import ROUTES
-from api.waiting import WaitSlots
-from application.context import Services
-from application.identity import Identities
+from api.wait_slots import WaitSlots
+from application.authentication import Identities
+from application.services import Services
 
 THREADS = 64  # commands that wait for the log at once
 STORING = 32  # of which may wait for the file store: it may be slow, and the others are not to be
@@ -49,7 +49,7 @@ def create_app(services: Services) -> Edge:
                 waits.close()
 
     app = Litestar(
-        route_handlers=[*ROUTES, *(docs.PAGES if options.docs else ())],
+        route_handlers=[*ROUTES, *(openapi.PAGES if options.docs else ())],
         dependencies={
             "call": Provide(call),
             "waits": Provide(lambda: waits, sync_to_thread=False),

@@ -10,11 +10,11 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
-from api.calls import VISIBLE_WITHIN, Call, PageSize
 from api.events import After
-from application import audit, past
+from api.request import VISIBLE_WITHIN, Call, PageSize
+from application import audit, lists_as_of
 from application.as_of import position_of
-from application.schemas import COLUMNS
+from application.event_schemas import COLUMNS
 from domain.access import Role, require_role
 from projections import activity
 
@@ -69,7 +69,12 @@ class Audit(Controller):
 
     @get("/images")
     async def images(
-        self, call: NamedDependency[Call], about: FromPath[UUID], as_of: AsOf = None, after: After = 0, limit: PageSize = past.IMAGES_MOST
+        self,
+        call: NamedDependency[Call],
+        about: FromPath[UUID],
+        as_of: AsOf = None,
+        after: After = 0,
+        limit: PageSize = lists_as_of.IMAGES_MOST,
     ) -> Response[list[dict[str, Any]]]:
         """The images that a dataset held at a time or position, in the order of their uploads. For administrators.
 
@@ -79,18 +84,18 @@ class Audit(Controller):
         require_role(call.actor, Role.ADMIN)
         until = await _position(call, as_of)
         log = call.services.log
-        await asyncio.to_thread(past.require_dataset, about, until=until, log=log)
+        await asyncio.to_thread(lists_as_of.require_dataset, about, until=until, log=log)
         await call.services.visible.wait(until, VISIBLE_WITHIN)
-        most = min(limit, past.IMAGES_MOST)
+        most = min(limit, lists_as_of.IMAGES_MOST)
         found = await call.read(activity.uploads, about, after=after, until=until, most=most + 1)
         streams = [one.stream for one in found[:most]]
-        images = await asyncio.to_thread(past.images, streams, until=until, log=log)
+        images = await asyncio.to_thread(lists_as_of.images, streams, until=until, log=log)
         return _page([msgspec.to_builtins(one) for one in images], found[most - 1].position if len(found) > most else None, until)
 
     @get("/results")
     async def results(
         self, call: NamedDependency[Call], about: FromPath[UUID], as_of: AsOf = None, after: After = 0
-    ) -> Response[list[past.Result]]:
+    ) -> Response[list[lists_as_of.Result]]:
         """The results of an image or job that were known at a time or position, oldest first. For administrators.
 
         A page has those of at most 20 chunks. Results whose image, job or dataset was deleted by then are left out. `X-Next-Cursor` is the
@@ -98,11 +103,11 @@ class Audit(Controller):
         """
         require_role(call.actor, Role.ADMIN)
         until = await _position(call, as_of)
-        log, most = call.services.log, past.CHUNKS_MOST
-        await asyncio.to_thread(past.require_image_or_job, about, until=until, log=log)
+        log, most = call.services.log, lists_as_of.CHUNKS_MOST
+        await asyncio.to_thread(lists_as_of.require_image_or_job, about, until=until, log=log)
         await call.services.visible.wait(until, VISIBLE_WITHIN)
         found = await call.read(activity.judgements, about, after=after, until=until, most=most + 1)
-        results = await asyncio.to_thread(past.results, found[:most], about, until=until, log=log)
+        results = await asyncio.to_thread(lists_as_of.results, found[:most], about, until=until, log=log)
         return _page(results, found[most - 1] if len(found) > most else None, until)
 
 

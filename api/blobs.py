@@ -13,11 +13,11 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from api.auth import OPEN, recognised
-from api.calls import Call, now
+from api.middleware.authentication import OPEN, recognised
 from api.problems import MEDIA_TYPE, Problem, problem
-from application.downloads import LocalAddress, SignedBlob
+from api.request import Call, now
 from application.ports import Blobs
+from application.signed_downloads import LocalAddress, SignedBlob
 from domain.access import Actor, Scope
 from domain.errors import Forbidden, NotAuthenticated, NotFound
 from projections import images as reading

@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta
 
-from api.calls import Call, PageSize
+from api.request import Call, PageSize
 from application import classifications
 from domain.classification import Phase
 from projections import classifications as reading

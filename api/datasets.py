@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, UnsetType
 
-from api.calls import Call, Named, said
+from api.request import Call, Named, said
 from application import datasets
 from domain.access import Grant
 from projections import datasets as reading

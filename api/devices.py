@@ -10,9 +10,9 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, UnsetType
 
-from api.calls import Call, Named, said
+from api.request import Call, Named, said
 from application import devices
-from application.changes import Done
+from application.commands import Done
 from domain.device import Device as State
 from projections import devices as reading
 

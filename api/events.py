@@ -10,10 +10,10 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from api.auth import for_services
-from api.calls import Call
-from application import feed, schemas
-from application.feed import EVENTS_MOST, Feed, Heads
+from api.middleware.authentication import for_services
+from api.request import Call
+from application import event_feed, event_schemas
+from application.event_feed import EVENTS_MOST, Feed, Heads
 from domain.access import Scope
 from domain.registry import NOUN_OF
 
@@ -75,21 +75,21 @@ class Events(Controller):
         At most `limit` (1000) events, without a gap. Where there are none yet, the answer waits up to `wait` (20) seconds.
         Private fields are in clear for an administrator who does not ask for `sealed`.
         """
-        feed.require_follower(call.actor)
+        event_feed.require_follower(call.actor)
         return Response(await awaited(call, after, limit=limit, wait=wait, sealed=sealed))
 
     @get("/heads")
     async def signed_heads(self, call: NamedDependency[Call], after: After = 0, limit: Limit = 100) -> Response[Heads]:
         """What the log had come to, signed about once a minute: compare your own hash at that position with it."""
         services = call.services
-        return Response(await feed.heads(after, limit=limit, actor=call.actor, reads=services.reads, keys=services.head_keys))
+        return Response(await event_feed.heads(after, limit=limit, actor=call.actor, reads=services.reads, keys=services.head_keys))
 
     @get("/schemas")
     async def described(self, call: NamedDependency[Call]) -> list[Described]:  # noqa: ARG002 - who may ask is known
         """Every type that there is."""
         return [
-            Described(type=kind, noun=NOUN_OF[kind], meaning=meaning, versions=schemas.versions(kind))
-            for kind, meaning in schemas.MEANINGS.items()
+            Described(type=kind, noun=NOUN_OF[kind], meaning=meaning, versions=event_schemas.versions(kind))
+            for kind, meaning in event_schemas.MEANINGS.items()
         ]
 
     @get("/schemas/{kind:str}")
@@ -101,7 +101,7 @@ class Events(Controller):
         sealed: FromQuery[bool] = True,  # noqa: FBT002 - a query parameter
     ) -> Response[dict[str, Any]]:
         """The JSON Schema of a payload: as Kafka carries it, or as an administrator reads it (`sealed=false`)."""
-        return Response(schemas.schema(kind, version, sealed=sealed), media_type="application/schema+json")
+        return Response(event_schemas.schema(kind, version, sealed=sealed), media_type="application/schema+json")
 
 
 async def awaited(call: Call, after: int, *, limit: int, wait: float, sealed: bool) -> Feed:
@@ -111,7 +111,7 @@ async def awaited(call: Call, after: int, *, limit: int, wait: float, sealed: bo
     until = clock() + wait
     with ROOM.place() as may_wait:
         while True:
-            found = await asyncio.to_thread(feed.after, after, limit=limit, sealed=sealed, actor=call.actor, log=log)
+            found = await asyncio.to_thread(event_feed.after, after, limit=limit, sealed=sealed, actor=call.actor, log=log)
             left = until - clock()
             if found.events or left <= 0 or not may_wait:
                 return found

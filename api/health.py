@@ -6,9 +6,9 @@ import msgspec
 from litestar import Response, get
 from litestar.di import NamedDependency
 
-from api.auth import OPEN
-from api.calls import Call
-from application.context import Dependency
+from api.middleware.authentication import OPEN
+from api.request import Call
+from application.services import Dependency
 
 NEEDED = {"postgres"}  # without it there are neither commands nor queries
 

@@ -11,8 +11,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, UnsetType
 
-from api.auth import for_services
-from api.calls import Call, PageSize, parts_of, said
+from api.middleware.authentication import for_services
+from api.request import Call, PageSize, parts_of, said
 from api.uploads import received
 from application import images
 from domain.access import Role, Scope, require_role

@@ -8,7 +8,7 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from api.calls import Call
+from api.request import Call
 from projections import models as reading
 from projections.models import ModelVersion
 

@@ -10,12 +10,12 @@ from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
-from api.auth import for_services
-from api.calls import Call, now
-from api.waiting import WaitSlots
+from api.middleware.authentication import for_services
+from api.request import Call, now
+from api.wait_slots import WaitSlots
 from application import derivatives
-from application.downloads import blob_of
 from application.ports import Blobs
+from application.signed_downloads import blob_of
 from domain.access import Scope
 from domain.errors import NotFound
 from projections import images as reading

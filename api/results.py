@@ -8,7 +8,7 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
-from api.calls import Call, PageSize, now
+from api.request import Call, PageSize, now
 from domain.classification import Verdict
 from domain.values import ImageWarning
 from projections import results as reading

@@ -15,8 +15,8 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody, URLEncodedBody
 from msgspec import Meta, Struct
 
-from api.auth import OPEN, bearer
-from api.calls import Call, now
+from api.middleware.authentication import OPEN, bearer
+from api.request import Call, now
 from application import accounts, sessions
 from application.sessions import SignedIn
 from domain.access import Actor

@@ -15,12 +15,12 @@ from multipart import (  # type: ignore[import-untyped]
     parse_options_header,
 )
 
-from api.bodies import Malformed
 from api.filenames import filename_of
+from api.middleware.body_limits import Malformed
 from api.problems import BodyTooLarge, UnsupportedMediaType
-from application.context import Services, Sniffed
 from application.filenames import safe_filename
 from application.ports import BlobWriter
+from application.services import Services, Sniffed
 from domain.errors import ImageTooLarge, Unavailable
 from domain.values import invalid, relative_path
 

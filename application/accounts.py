@@ -7,10 +7,10 @@ from uuid import UUID
 import msgspec
 
 from application.administrators import another_administrator
-from application.attempts import Attempts
-from application.changes import Done, change, existing, in_turn, new_id, start
+from application.commands import Done, change, existing, in_turn, new_id, start
 from application.passwords import PASSWORD, NewPassword, changed_password_hash, new_password_hash, password_secret
 from application.ports import Asker, Claim, Command, Log, Passwords, RefreshTokens, Release, Secret
+from application.sign_in_attempts import Attempts
 from domain import session, user
 from domain.access import Actor, Role, require_role
 from domain.errors import DomainError, Forbidden, Taken

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from application.ports import Log, Recorded
-from application.sentences import Scene, names_in, sentence, unknown
+from application.trail_sentences import Scene, names_in, sentence, unknown
 from domain.errors import NotFound
 from domain.events import Event, State
 from domain.registry import NOUN_OF, NOUNS, is_known

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from application import datasets, images
-from application.changes import Done, change, existing, new_id, start
+from application.commands import Done, change, existing, new_id, start
 from application.ports import Closed, Command, Guard, Log
 from domain import classification, model
 from domain.access import Grant, Role, require_role

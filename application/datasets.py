@@ -4,7 +4,7 @@ from uuid import UUID
 
 from msgspec import UNSET, UnsetType
 
-from application.changes import Done, change, existing, new_id, start
+from application.commands import Done, change, existing, new_id, start
 from application.ports import Command, Guard, Log
 from domain import dataset, user
 from domain.access import Actor, Grant, Role, require_grant, require_role

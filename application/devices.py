@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from application.changes import Done, change, existing, new_id, start
+from application.commands import Done, change, existing, new_id, start
 from application.ports import Claim, Command, LastSeen, Log, Release
 from domain import device
 from domain.access import Role, require_role

@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from application.changes import change, existing
+from application.commands import change, existing
 from application.derivatives import MEDIA_TYPE, preview_of, thumbnail_of
 from application.outdated_results import NotChecked, OutdatedResult, ResultComparison
 from application.pixel_reader import Decoded, DecoderFailed, PixelReader, Unreadable

@@ -5,7 +5,7 @@ from uuid import UUID
 from msgspec import UNSET, UnsetType
 
 from application import datasets, devices
-from application.changes import Done, change, existing, new_id, start
+from application.commands import Done, change, existing, new_id, start
 from application.ports import Closed, Command, Guard, Log
 from domain import image
 from domain.access import Grant, Role, require_role

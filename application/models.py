@@ -3,7 +3,7 @@
 import re
 from uuid import UUID
 
-from application.changes import ATTEMPTS, Done, change, existing
+from application.commands import ATTEMPTS, Done, change, existing
 from application.ports import Command, Conflicted, Log
 from domain import model
 from domain.access import Role, require_role

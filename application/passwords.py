@@ -4,8 +4,8 @@ from uuid import UUID
 
 import msgspec
 
-from application.attempts import Attempts
 from application.ports import Asker, Log, Passwords, Secret
+from application.sign_in_attempts import Attempts
 from domain.errors import Forbidden
 from domain.user import User, commitment
 from domain.values import PASSWORD_LEAST, PASSWORD_MOST, canonical, invalid

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.downloads import Holder
+from application.signed_downloads import Holder
 from domain.access import Actor
 from domain.errors import DomainError, NotFound
 from domain.events import Event, State

@@ -5,10 +5,10 @@ from uuid import UUID
 import msgspec
 
 from application import accounts
-from application.attempts import Attempts
-from application.changes import change, existing, new_id
+from application.commands import change, existing, new_id
 from application.passwords import password_secret, stored_password_hash
 from application.ports import Asker, Command, Conflicted, Guard, Log, Passwords, RefreshTokens, Reused
+from application.sign_in_attempts import Attempts
 from domain import session, user
 from domain.access import Actor
 from domain.errors import DomainError, NotAuthenticated

@@ -14,11 +14,11 @@ from benchmarks.measure import Row, database, in_threads, rate, taking_turns
 from domain.access import Actor
 from domain.classification import ClassificationRequested
 from domain.values import system_actor
-from infrastructure.codec import Codec
-from infrastructure.embedded.postgres import Postgres
-from infrastructure.event_store import EventLog
-from infrastructure.keys import DataKeys, RootKey
-from infrastructure.recorder import PostgresRecorder
+from infrastructure.embedded.postgres.server import Postgres
+from infrastructure.eventstore.codec import Codec
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.security.keys import DataKeys, RootKey
 
 ACTOR = Actor(id=system_actor("benchmark"), kind="system")
 WRITERS = (1, 16, 64, 256)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from litestar import Litestar, Request, Response, get, post
 
-from infrastructure.reads import ReadDatabase
+from infrastructure.postgres.query_database import ReadDatabase
 from projections.images import Image
 
 ASKED = Path(os.environ.get("BIOSCOPE_BENCH_QUERY", "/dev/null")).read_bytes()

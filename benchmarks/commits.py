@@ -10,13 +10,13 @@ import psycopg
 from application.ports import Command
 from benchmarks.append import ACTOR, event
 from benchmarks.measure import Row, database, in_threads, rate, taking_turns
-from infrastructure.codec import Codec
-from infrastructure.embedded.postgres import DATABASE, Postgres
-from infrastructure.group_commit import APPEND, OPTIONS, Answer, Append, Columns, Pending
-from infrastructure.keys import DataKeys, RootKey
+from infrastructure.embedded.postgres.server import DATABASE, Postgres
+from infrastructure.eventstore.codec import Codec
+from infrastructure.eventstore.group_commit import APPEND, OPTIONS, Answer, Append, Columns, Pending
 from infrastructure.postgres.arrays import register
-from infrastructure.postgres.wakes import APPENDED, WAKES_ITSELF, Wakes
+from infrastructure.postgres.wake_ups import APPENDED, WAKES_ITSELF, Wakes
 from infrastructure.security.keyed_digest import ClaimDigests
+from infrastructure.security.keys import DataKeys, RootKey
 
 DATABASES = 4
 COMMITS = 400  # of each database

@@ -11,10 +11,10 @@ from pathlib import Path
 from benchmarks.laboratory import fill
 from benchmarks.measure import Row, database, folder, taking_turns
 from benchmarks.stack import children_of, memory_of
-from infrastructure.audit_chain import verify
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.recorder import PostgresRecorder
+from infrastructure.audit.chain_verification import verify
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.security.keys import RootKey
 
 SETTLE = 10.0  # seconds after which it is idle
 EVENTS = 20_000

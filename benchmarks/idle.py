@@ -12,7 +12,7 @@ import psycopg
 
 from benchmarks.measure import Row, folder
 from benchmarks.stack import children_of
-from infrastructure.embedded.postgres import OWNER, Postgres
+from infrastructure.embedded.postgres.server import OWNER, Postgres
 
 SETTLE = 30.0  # seconds after which nothing is left of the start
 WATCHED = 120.0  # seconds

@@ -16,9 +16,9 @@ import yaml
 
 from benchmarks.measure import Row, folder, taking_turns
 from benchmarks.stack import PICTURES, Bench, system, with_images
-from infrastructure.model_record import load_record
-from infrastructure.preprocessing import prepare
-from infrastructure.shipped import models, register_shipped
+from infrastructure.inference.models.bundled import models, register_shipped
+from infrastructure.inference.models.manifest import load_record
+from infrastructure.inference.preprocessing import prepare
 
 IMAGES = 2400
 KINDS = {"fp32": ("pbc8", 0.70), "int8": ("pbc8-int8", 0.60)}

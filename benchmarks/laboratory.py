@@ -11,7 +11,7 @@ from domain.access import Actor, Role
 from domain.classification import ImageResult, PlannedImage, Verdict, chunks_of
 from domain.events import Event
 from domain.values import system_actor
-from infrastructure.event_store import EventLog
+from infrastructure.eventstore.event_store import EventLog
 
 ACTOR = Actor(id=system_actor("benchmark"), kind="system")
 LABELS = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")

@@ -26,10 +26,10 @@ from rich.table import Table
 
 from benchmarks.made_log import make_log
 from benchmarks.stack import children_of
-from infrastructure.embedded.postgres import Postgres
-from infrastructure.keys import RootKey, new_root_key
+from infrastructure.configuration.settings import Settings
+from infrastructure.embedded.postgres.server import Postgres
 from infrastructure.postgres.schema import migrate
-from infrastructure.settings import Settings
+from infrastructure.security.keys import RootKey, new_root_key
 
 PICTURES: Final = 1000
 SAMPLE_SECONDS: Final = 0.1
@@ -53,8 +53,8 @@ class Measured(NamedTuple):
 
 # ---- parts, each run in a process of its own ---------------------------------------------------------------------------------------
 def verify(given: Settings, _: Path) -> str:
-    from infrastructure.event_store import opened  # noqa: PLC0415 - a process loads what it needs
-    from infrastructure.heads import verified  # noqa: PLC0415 - a process loads what it needs
+    from infrastructure.audit.signed_heads import verified  # noqa: PLC0415 - a process loads what it needs
+    from infrastructure.eventstore.event_store import opened  # noqa: PLC0415 - a process loads what it needs
 
     with opened(given) as log:
         found = verified(given, log)
@@ -70,8 +70,8 @@ def check(given: Settings, _: Path) -> str:
 
 
 def backup(given: Settings, folder: Path) -> str:
-    from infrastructure.backup import backup as copy  # noqa: PLC0415 - a process loads what it needs
-    from infrastructure.objects import open_blobs  # noqa: PLC0415 - a process loads what it needs
+    from infrastructure.blobs.blob_store import open_blobs  # noqa: PLC0415 - a process loads what it needs
+    from infrastructure.operations.backup import backup as copy  # noqa: PLC0415 - a process loads what it needs
     from infrastructure.security.process_keys import operator_keys  # noqa: PLC0415 - a process loads what it needs
 
     rmtree(folder / "backup", ignore_errors=True)
@@ -83,7 +83,7 @@ def backup(given: Settings, folder: Path) -> str:
 
 
 def _rebuilt(given: Settings, *, check: bool) -> str:
-    from projections.worker import rebuild as made_anew  # noqa: PLC0415 - a process loads what it needs
+    from projections.process import rebuild as made_anew  # noqa: PLC0415 - a process loads what it needs
 
     began = time.monotonic()
     applied = [began]
@@ -156,7 +156,7 @@ def settings(folder: Path, server: Postgres) -> Settings:
 
 def stored_pictures(given: Settings) -> list[str]:
     """Stand-ins for pictures, by their sha256; they lie in the blob store."""
-    from infrastructure.objects import open_blobs  # noqa: PLC0415 - a process loads what it needs
+    from infrastructure.blobs.blob_store import open_blobs  # noqa: PLC0415 - a process loads what it needs
     from infrastructure.security.process_keys import operator_keys  # noqa: PLC0415 - a process loads what it needs
 
     store = open_blobs(given, operator_keys(given))

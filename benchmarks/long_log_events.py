@@ -23,9 +23,9 @@ from domain.access import Grant, Role
 from domain.classification import ImageResult, PlannedImage, Verdict, chunks_of
 from domain.events import SEALED, Event
 from domain.values import system_actor
-from infrastructure.codec import Codec
-from infrastructure.keys import HEADER_BYTES, NONCE_BYTES, WRAPPED_FORM, DataKey, DataKeys, Keys, Purpose
+from infrastructure.eventstore.codec import Codec
 from infrastructure.security.keyed_digest import ClaimDigests
+from infrastructure.security.keys import HEADER_BYTES, NONCE_BYTES, WRAPPED_FORM, DataKey, DataKeys, Keys, Purpose
 
 IMAGES: Final = 2000  # of a dataset
 PERSON_EVERY, DELETED_JOB_EVERY = 50, 20  # datasets

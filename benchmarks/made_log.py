@@ -18,7 +18,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from application.hash_chain import EPOCH, MICROSECOND, START
 from benchmarks.long_log_events import MadeCommand, MadeEvent, Years
-from infrastructure.keys import Keys
+from infrastructure.security.keys import Keys
 
 EVENTS_A_DAY: Final = 346_000
 COMMANDS_KEPT: Final = timedelta(days=30)

@@ -12,7 +12,7 @@ from threading import Barrier, Thread
 import msgspec
 import psycopg
 
-from infrastructure.embedded.postgres import Postgres
+from infrastructure.embedded.postgres.server import Postgres
 from infrastructure.postgres.schema import migrate
 
 ROUNDS = 5

@@ -9,16 +9,16 @@ import psycopg
 
 from benchmarks.laboratory import fill
 from benchmarks.measure import Row, database, taking_turns
-from infrastructure.embedded.postgres import Postgres
-from infrastructure.event_store import EventLog
-from infrastructure.garbage import seldom_collected
-from infrastructure.keys import RootKey
-from infrastructure.recorder import PostgresRecorder
-from projections import bulk_schema, rebuilding
-from projections.batches import TABLES
-from projections.checkpoints import Checkpoint
-from projections.projector import Projector
-from projections.worker import projector_over
+from infrastructure.embedded.postgres.server import Postgres
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.garbage_collection import seldom_collected
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.security.keys import RootKey
+from projections.engine.batches import TABLES
+from projections.engine.checkpoints import Checkpoint
+from projections.engine.projector import Projector
+from projections.process import projector_over
+from projections.rebuild import bulk_schema, rebuilding
 
 IMAGES = 6000
 SINGLE = 300  # events

@@ -10,13 +10,13 @@ from pathlib import Path
 import httpx
 import msgspec
 
+from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.child import Child
 from infrastructure.embedded.installation import with_free_port
-from infrastructure.settings import Settings
 
 SERVE = """import os
-from infrastructure.serving import serve
-from infrastructure.settings import load
+from infrastructure.http.server import serve
+from infrastructure.configuration.settings import load
 serve('benchmarks.bare:create', load(os.environ))"""
 
 

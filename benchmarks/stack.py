@@ -14,22 +14,22 @@ from uuid import UUID, uuid4
 import httpx
 import psycopg
 
-from api.cli.system import prepare
-from api.client import Client
-from api.image_folder import scan
+from api.cli.client.api_client import Client
+from api.cli.client.image_folder import scan
+from api.cli.stack import prepare
 from application.accounts import register
 from application.ports import Blobs, Command
 from benchmarks.laboratory import ACTOR, FOUND, WRITERS, append
 from benchmarks.measure import folder
 from domain import image
 from domain.access import Role
+from infrastructure.configuration.settings import Settings
 from infrastructure.container import blobs, passwords
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.recorder import PostgresRecorder
-from infrastructure.settings import Settings
-from infrastructure.shipped import micrographs
-from infrastructure.supervisor import Stack
+from infrastructure.embedded.supervisor import Stack
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.inference.models.bundled import micrographs
+from infrastructure.security.keys import RootKey
 
 PASSWORD = "benchmark benchmark 9"
 PICTURES = [image.path for image in scan(Path(os.environ.get("BIOSCOPE_BENCH_PICTURES") or micrographs())).images]

@@ -9,37 +9,37 @@ from typing import Final
 
 import structlog
 
-from application.attempts import Attempts, Rates
 from application.change_limits import ChangeLimit
-from application.context import Options, Services
 from application.ports import Blobs
+from application.services import Options, Services
+from application.sign_in_attempts import Attempts, Rates
 from domain.errors import Unavailable
-from infrastructure import heads
-from infrastructure.access_tokens import SignedAccessTokens
-from infrastructure.audit_chain import Verified
-from infrastructure.capabilities import capabilities_of
-from infrastructure.event_store import EventLog, log_on_postgres
-from infrastructure.figures import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_standing
-from infrastructure.health import Examination
-from infrastructure.heartbeat import HEARTBEAT
+from infrastructure.audit import signed_heads
+from infrastructure.audit.chain_verification import Verified
+from infrastructure.audit.reconciliation import Discrepancy, Reconciler
+from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.configuration.settings import Settings, networks
+from infrastructure.eventstore.capabilities import capabilities_of
+from infrastructure.eventstore.event_store import EventLog, log_on_postgres
 from infrastructure.images.validation import ImageLimits, UploadGate
-from infrastructure.keys import Keys
-from infrastructure.known_addresses import PostgresKnownAddresses
-from infrastructure.last_seen import PostgresLastSeen
-from infrastructure.limits import RedisLimits
-from infrastructure.live import RedisLive
-from infrastructure.objects import open_blobs
-from infrastructure.operations.reconciliation import Discrepancy, Reconciler
-from infrastructure.passwords import Argon2Passwords
-from infrastructure.patience import ended
-from infrastructure.reads import ReadDatabase, Visible
-from infrastructure.refresh_tokens import PostgresRefreshTokens
+from infrastructure.observability.health import Examination
+from infrastructure.observability.heartbeat import HEARTBEAT
+from infrastructure.observability.metrics import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_standing
+from infrastructure.observability.system_status import standing
+from infrastructure.postgres.last_seen import PostgresLastSeen
+from infrastructure.postgres.query_database import ReadDatabase, Visible
+from infrastructure.realtime.redis_pubsub import RedisLive
+from infrastructure.retry import ended
+from infrastructure.security.access_tokens import SignedAccessTokens
 from infrastructure.security.key_ring import NO_KEYS, Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
+from infrastructure.security.keys import Keys
+from infrastructure.security.known_addresses import PostgresKnownAddresses
+from infrastructure.security.passwords import Argon2Passwords
 from infrastructure.security.process_keys import operator_keys, process_keys
-from infrastructure.settings import Settings, networks
-from infrastructure.signed_urls import unseal
-from infrastructure.standing import standing
+from infrastructure.security.rate_limits import RedisLimits
+from infrastructure.security.refresh_tokens import PostgresRefreshTokens
+from infrastructure.security.signed_urls import unseal
 
 log = structlog.get_logger()
 
@@ -68,7 +68,7 @@ def refresh_tokens(settings: Settings, keys: Keys | None = None) -> PostgresRefr
 
 def verified(settings: Settings, log: EventLog) -> Verified:
     """Walk the whole log, and compare it with every signed head. Raises Unavailable."""
-    return heads.verified(settings, log)
+    return signed_heads.verified(settings, log)
 
 
 def options(settings: Settings) -> Options:

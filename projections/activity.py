@@ -16,8 +16,8 @@ from domain.events import Event
 from domain.image import ImageUploaded
 from domain.registry import NOUN_OF
 from domain.session import RefreshReuseDetected, SessionRevoked, SessionStarted
+from projections.engine.projection import Happened, Look, Table
 from projections.reading import ADMINISTRATORS, PAGE_MOST, Reads, subject_of
-from projections.tables import Happened, Look, Table
 
 WINDOW = 1000  # events that one call looks through
 NEAR = 200  # events behind the newest: then looking through all of them costs little

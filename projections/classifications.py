@@ -21,8 +21,8 @@ from domain.classification import (
 from domain.errors import Invalid
 from domain.events import Event
 from domain.values import result_id
+from projections.engine.projection import Happened, Look, Table
 from projections.reading import ADMINISTRATORS, PAGE_MOST, Page, Reads, clamped, only, paged, place_of, subject_of
-from projections.tables import Happened, Look, Table
 
 OWN = (
     ClassificationRequested,

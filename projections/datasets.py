@@ -9,8 +9,8 @@ from msgspec import UNSET
 
 from domain.access import Actor, Grant
 from domain.dataset import DatasetCreated, DatasetDeleted, DatasetDescribed, DatasetShared, DatasetShareWithdrawn
+from projections.engine.projection import Happened, Look, Table, own
 from projections.reading import ADMINISTRATORS, PAGE_MOST, Page, Reads, clamped, only, paged, place_of, subject_of
-from projections.tables import Happened, Look, Table, own
 
 
 class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):

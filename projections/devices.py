@@ -9,8 +9,8 @@ from msgspec import UNSET
 from domain.access import Actor, Role, require_role
 from domain.device import FIELDS, DeviceCameOnline, DeviceDescribed, DeviceRegistered, DeviceRemoved, DeviceWentOffline
 from domain.events import Event
+from projections.engine.projection import Happened, Look, Table, own
 from projections.reading import PAGE_MOST, Page, Reads, clamped, only, paged, place_of
-from projections.tables import Happened, Look, Table, own
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,8 +15,8 @@ from domain.errors import Invalid
 from domain.events import Event
 from domain.image import ImageAccepted, ImageDeleted, ImageDescribed, ImageReinspected, ImageRejected, ImageUploaded, Inspection
 from domain.values import ImageWarning
+from projections.engine.projection import Happened, Look, Table
 from projections.reading import ADMINISTRATORS, Page, Reads, clamped, containing, only, paged, place_of, subject_of
-from projections.tables import Happened, Look, Table
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,8 +7,8 @@ import msgspec
 
 from domain.errors import NotFound
 from domain.model import PRODUCTION, ModelAliasMoved, ModelRetired, ModelVersionAdded, moved
+from projections.engine.projection import Happened, Look, Table, own
 from projections.reading import Reads
-from projections.tables import Happened, Look, Table, own
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.context import Reads
+from application.services import Reads
 from domain.access import Actor
 from domain.errors import Invalid, NotFound
 from domain.values import system_actor

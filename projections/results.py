@@ -10,8 +10,8 @@ from domain.access import Actor
 from domain.classification import ChunkJudged, Verdict
 from domain.image import ImageReinspected
 from domain.values import ImageWarning, result_id
+from projections.engine.projection import Happened, Look, Table
 from projections.reading import PAGE_MOST, Page, Reads, clamped, only, paged, place_of, subject_of
-from projections.tables import Happened, Look, Table
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

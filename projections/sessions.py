@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from domain.session import RefreshReuseDetected, SessionRevoked, SessionStarted
-from projections.tables import Happened, Look, Table, own
+from projections.engine.projection import Happened, Look, Table, own
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):

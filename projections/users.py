@@ -21,8 +21,8 @@ from domain.user import (
     UserRoleChanged,
     UserStatusChanged,
 )
+from projections.engine.projection import Happened, Look, Table, own
 from projections.reading import PAGE_MOST, Page, Reads, clamped, containing, only, paged, place_of
-from projections.tables import Happened, Look, Table, own
 
 PRIVATE = ("email", "username", "first_name", "last_name", "institution", "department", "phone")
 

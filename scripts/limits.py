@@ -6,10 +6,12 @@ from typing import Final
 
 import msgspec
 
-from api import admission, bodies, edge, live
-from application.context import Options
-from infrastructure import http_connections, passwords
-from infrastructure.settings import Settings, variable
+from api.live.connection import connection
+from api.middleware import admission, body_limits, outer
+from application.services import Options
+from infrastructure.configuration.settings import Settings, variable
+from infrastructure.http import connections
+from infrastructure.security import passwords
 from projections import reading
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "api.md"
@@ -49,12 +51,12 @@ rows that the subscriptions of one account read | {live_rows_per_second} a secon
 """
 
 CONSTANTS: Final = {
-    "query_bytes": edge.QUERY_MOST,
-    "header_bytes": edge.HEADERS_MOST,
-    "header_count": http_connections.HEADERS_MOST,
+    "query_bytes": outer.QUERY_MOST,
+    "header_bytes": outer.HEADERS_MOST,
+    "header_count": connections.HEADERS_MOST,
     "requests": admission.AT_ONCE,
-    "json_bytes": bodies.JSON_MOST,
-    "json_depth": bodies.DEPTH_MOST,
+    "json_bytes": body_limits.JSON_MOST,
+    "json_depth": body_limits.DEPTH_MOST,
     "page": reading.PAGE_MOST,
     "previews": OPTIONS.max_preview_waits,
     "preview_seconds": OPTIONS.preview_wait_seconds,
@@ -62,8 +64,8 @@ CONSTANTS: Final = {
     "hashes_waiting": passwords.WAITING_MOST,
     "hashes_of_one": passwords.OF_ONE,
     "hash_seconds": passwords.PATIENCE,
-    "frames": http_connections.FRAMES_MOST,
-    "messages": live.MESSAGES_MOST,
+    "frames": connections.FRAMES_MOST,
+    "messages": connection.MESSAGES_MOST,
 }
 
 

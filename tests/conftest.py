@@ -9,12 +9,12 @@ import redis
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 
+from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.broker import Broker
-from infrastructure.embedded.postgres import APP_ROLE, Postgres
+from infrastructure.embedded.postgres.server import APP_ROLE, Postgres
 from infrastructure.embedded.redis import Redis
+from infrastructure.embedded.supervisor import PROCESSES, ensure_root_key
 from infrastructure.postgres.schema import migrate
-from infrastructure.settings import Settings
-from infrastructure.supervisor import PROCESSES, ensure_root_key
 from tests.kafka.fixture import kafka_url
 
 __all__ = ["kafka_url"]

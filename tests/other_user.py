@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from infrastructure.embedded.folders import passable
+from infrastructure.embedded.data_folder import passable
 
 NOBODY = 65534
 PASS_CLOSED_FOLDERS = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--securebits=+no_setuid_fixup"]

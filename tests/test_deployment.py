@@ -8,9 +8,9 @@ import msgspec
 import pytest
 import yaml
 
+from infrastructure.configuration.names import OTHER_NAMES
+from infrastructure.configuration.settings import PREFIX, Settings, WrongSetting, load
 from infrastructure.security.process_keys import PROCESS_NEEDS
-from infrastructure.setting_names import OTHER_NAMES
-from infrastructure.settings import PREFIX, Settings, WrongSetting, load
 from tests.contracts.s3 import VERSITYGW
 from tests.release.dockerfile import copied, stages
 

@@ -4,7 +4,7 @@ import re
 
 import msgspec
 
-from infrastructure.settings import Settings
+from infrastructure.configuration.settings import Settings
 from scripts.limits import PAGE, ROWS, page
 
 A_LIMIT = re.compile(r"(^|_)(max|per|anonymous|websockets?|connections|seconds)(_|$)")

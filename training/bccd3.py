@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from infrastructure.preprocessing import Preprocessing, decoded, resized
+from infrastructure.inference.preprocessing import Preprocessing, decoded, resized
 from training.bccd import Field, fields
 from training.export import Description
 from training.fit import Course, Examples, fit

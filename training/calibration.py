@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infrastructure.model_record import scores
+from infrastructure.inference.models.manifest import scores
 
 BINS = 15
 

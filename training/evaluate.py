@@ -22,8 +22,8 @@ import PIL
 from rich.console import Console
 from rich.table import Table
 
-from infrastructure.model_record import ModelRecord, Weights, load_record
-from infrastructure.preprocessing import digest
+from infrastructure.inference.models.manifest import ModelRecord, Weights, load_record
+from infrastructure.inference.preprocessing import digest
 from training.card import refresh
 from training.goals import goals
 from training.measure import Judged, by_source, flagged, interval, judged, plain, quality

@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 from torch import nn
 
-from infrastructure.preprocessing import Preprocessing
+from infrastructure.inference.preprocessing import Preprocessing
 from training.sessions import INPUT, run
 
 OPSET = 18

@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from infrastructure.preprocessing import decoded
+from infrastructure.inference.preprocessing import decoded
 from training.measure import Judged, plain
 from training.sets import Report
 

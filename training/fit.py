@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from infrastructure.preprocessing import Preprocessing
+from infrastructure.inference.preprocessing import Preprocessing
 from training.augment import augmented, recompressed
 from training.network import CellNetwork
 

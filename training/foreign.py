@@ -14,7 +14,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from infrastructure.preprocessing import decoded
+from infrastructure.inference.preprocessing import decoded
 from training.bccd import Field, crop_around, empty_places
 from training.pictures import read
 

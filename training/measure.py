@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from infrastructure.judgement import Judgement, judge
-from infrastructure.model_record import ModelRecord, load_record
-from infrastructure.preprocessing import prepare
+from infrastructure.inference.models.manifest import ModelRecord, load_record
+from infrastructure.inference.preprocessing import prepare
+from infrastructure.inference.scoring import Judgement, judge
 from training.calibration import balanced_accuracy, bins, expected_calibration_error, negative_log_likelihood
 from training.sessions import run
 

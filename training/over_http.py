@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from api.client import Client, Uploaded
-from api.image_folder import image_file
-from infrastructure.model_record import ModelRecord, load_record
-from infrastructure.shipped import models
+from api.cli.client.api_client import Client, Uploaded
+from api.cli.client.image_folder import image_file
+from infrastructure.inference.models.bundled import models
+from infrastructure.inference.models.manifest import ModelRecord, load_record
 from training.measure import Judged, judged
 from training.pictures import data_folder
 from training.sets import Set, for_model

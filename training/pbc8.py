@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from infrastructure.preprocessing import Preprocessing, decoded
+from infrastructure.inference.preprocessing import Preprocessing, decoded
 from training.export import Description
 from training.fit import Course, Examples, fit
 from training.foreign import for_training

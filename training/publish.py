@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from infrastructure.judgement import measures
-from infrastructure.model_record import load_record
-from infrastructure.preprocessing import Preprocessing, prepare
+from infrastructure.inference.models.manifest import load_record
+from infrastructure.inference.preprocessing import Preprocessing, prepare
+from infrastructure.inference.scoring import measures
 from training.calibration import temperature
 from training.export import Description, sha256, write_onnx, write_record, write_test_tensors
 from training.fit import HALF, Course

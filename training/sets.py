@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from infrastructure.preprocessing import decoded
+from infrastructure.inference.preprocessing import decoded
 from training.bccd import Field, crop_around, fields, mirrored, window_of
 from training.foreign import for_test, lost_for_test, strange_for_test, whole_for_test
 from training.pictures import pbc8

@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from api.cli import config, copies, documents, images, keys, models, people, processes, record, remote, system
+from api.cli import audit, backup, config, documents, images, keys, models, processes, remote, stack, users
 from api.cli.common import CommandGroup
 from infrastructure.postgres.environment import remove_libpq_variables
 
@@ -36,10 +36,10 @@ def main() -> None:
 
 
 for command in (
-    system.up,
-    system.demo,
-    system.migrate,
-    system.doctor,
+    stack.up,
+    stack.demo,
+    stack.migrate,
+    stack.doctor,
     config.config,
     keys.keys,
     processes.api,
@@ -47,15 +47,15 @@ for command in (
     processes.projector,
     processes.inference,
     processes.health,
-    record.audit,
-    record.rebuild,
-    record.dead_letters,
+    audit.audit,
+    audit.rebuild,
+    audit.dead_letters,
     images.images,
     models.models,
-    copies.backup,
-    copies.restore,
-    people.users,
-    people.tokens,
+    backup.backup,
+    backup.restore,
+    users.users,
+    users.tokens,
     remote.login,
     remote.classify,
     documents.asyncapi,

@@ -21,10 +21,10 @@ from domain.access import Actor, Role
 from domain.errors import NotFound
 from domain.user import Status
 from domain.values import printable, system_actor
-from infrastructure.settings import Settings
+from infrastructure.configuration.settings import Settings
 
 if TYPE_CHECKING:
-    from infrastructure.event_store import EventLog
+    from infrastructure.eventstore.event_store import EventLog
     from projections.reading import Page
     from projections.users import Filter, User
 
@@ -191,7 +191,7 @@ def _set_status(account: str, status: Status, data: Path | None) -> bool:
 
 async def _listed(given: Settings, where: "Filter", cursor: str | None, limit: int, *, position: int) -> "tuple[Page[User], int]":
     """A page, and by how many events the read models are behind `position` after a moment's wait."""
-    from infrastructure.reads import ReadDatabase, Visible
+    from infrastructure.postgres.query_database import ReadDatabase, Visible
     from projections import users
 
     actor = Actor(id=system_actor("cli users list"), kind="system")

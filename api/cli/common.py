@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from api.cli.errors import AWAY, FAILED, TAKEN, TAMPERED, WRONG_USE, operator_error
-from infrastructure.settings import Settings, load
+from infrastructure.configuration.settings import Settings, load
 
 __all__ = [
     "AWAY",
@@ -61,8 +61,8 @@ def running(data: Path | None) -> Settings:
 
     Raises NotRunning, and for a database that does not fit SchemaBehind or SchemaAhead.
     """
+    from infrastructure.embedded.supervisor import running_settings
     from infrastructure.postgres.schema import check
-    from infrastructure.supervisor import running_settings
 
     given = running_settings(settings(data=data))
     check(given.postgres_url)
@@ -71,7 +71,7 @@ def running(data: Path | None) -> Settings:
 
 def the_log(given: Settings) -> AbstractContextManager[Any]:
     """With the keys that are here. Raises WrongRootKey."""
-    from infrastructure.event_store import opened
+    from infrastructure.eventstore.event_store import opened
 
     return opened(given)
 

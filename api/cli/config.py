@@ -24,7 +24,7 @@ def show(data: Path | None, port: int | None, *, as_json: bool) -> None:
 
     Exit code 2 when a variable is unknown or refused; the reasons are printed to stderr.
     """
-    from infrastructure.setting_sources import shown_settings
+    from infrastructure.configuration.sources import shown_settings
 
     options = {name: value for name, value in (("data", data), ("port", port)) if value is not None}
     settings, problems = shown_settings(os.environ, options)

@@ -12,7 +12,7 @@ def asyncapi() -> None:
 @asyncapi.command("export")
 def export_asyncapi() -> None:
     """Print the AsyncAPI document (JSON)."""
-    from application.schemas import document
+    from application.event_schemas import document
 
     click.echo(msgspec.json.format(msgspec.json.encode(document()), indent=2))
 
@@ -25,6 +25,6 @@ def openapi() -> None:
 @openapi.command("export")
 def export_openapi() -> None:
     """Print the OpenAPI document (JSON)."""
-    from api.docs import document
+    from api.documents.openapi import document
 
     click.echo(msgspec.json.format(msgspec.json.encode(document()), indent=2))

@@ -27,17 +27,17 @@ def operator_error(error: Exception) -> OperatorError | None:
     """What to print for `error` instead of a traceback; None where only a traceback helps."""
     import httpx
 
-    from api.client import Refused
-    from api.http import UnusableEnvironment
+    from api.cli.client.api_client import Refused
+    from api.cli.client.http_connection import UnusableEnvironment
     from domain.errors import DomainError, Unavailable
-    from infrastructure.backup import NoBackup
-    from infrastructure.keys import WrongRootKey
+    from infrastructure.configuration.settings import WrongSetting
+    from infrastructure.embedded.supervisor import AlreadyRunning, CannotStart, NotRunning
+    from infrastructure.operations.backup import NoBackup
     from infrastructure.postgres.errors import DatabaseAway, DatabaseRefused, database_error
     from infrastructure.postgres.schema import SchemaAhead, SchemaBehind
     from infrastructure.sandbox.policy import Unsandboxed
-    from infrastructure.settings import WrongSetting
-    from infrastructure.supervisor import AlreadyRunning, CannotStart, NotRunning
-    from projections.checkpoints import CheckpointUnfit, FoldsDiffer
+    from infrastructure.security.keys import WrongRootKey
+    from projections.engine.checkpoints import CheckpointUnfit, FoldsDiffer
 
     error = database_error(error) or error
     match error:

@@ -11,10 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from api.cli.common import DATA, FAILED, err, out, running, the_log
 from api.cli.operator import operator
-from infrastructure.settings import Settings
+from infrastructure.configuration.settings import Settings
 
 if TYPE_CHECKING:
-    from api.recheck_report import Report
+    from api.cli.recheck_report import Report
 
 
 @click.group()
@@ -35,8 +35,8 @@ def recheck(dataset: UUID | None, data: Path | None, how: str | None, *, dry_run
     and get a warning: run the model again over these images. It may be interrupted and repeated. Exit code 1 when something could
     not be checked.
     """
-    from api.recheck_report import Report, output_to
-    from infrastructure.telemetry import configure_logging
+    from api.cli.recheck_report import Report, output_to
+    from infrastructure.observability.log_setup import configure_logging
 
     given = running(data)
     configure_logging(given, "images recheck")
@@ -51,12 +51,12 @@ def _recheck(given: Settings, log: Any, dataset: UUID | None, report: "Report", 
     from application.image_recheck import ImageRecheck, Rechecked, require_complete
     from application.pixel_reader import PixelReader
     from infrastructure.container import blobs
-    from infrastructure.image_recheck import recheck_images
-    from projections import read_models
+    from infrastructure.inference.image_recheck import recheck_images
+    from projections.engine import postgres_store
     from projections.stored_images import PostgresStoredImages
 
     actor, store = operator(given, log), blobs(given)
-    with read_models.connect(given.postgres_url) as connection:
+    with postgres_store.connect(given.postgres_url) as connection:
         stored = PostgresStoredImages(connection)
         _require_dataset(log, dataset)
         require_complete(stored, log)
@@ -76,7 +76,7 @@ def _recheck(given: Settings, log: Any, dataset: UUID | None, report: "Report", 
 
 
 def _require_dataset(log: Any, wanted: UUID | None) -> None:
-    from application.changes import existing
+    from application.commands import existing
     from domain import dataset
 
     if wanted is not None:

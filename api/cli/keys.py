@@ -25,7 +25,7 @@ def export_keys(process: str, file: Path, data: Path | None, *, force: bool) -> 
 
     The root key is not needed by a process that has such a file. Inference needs none.
     """
-    from infrastructure.keys import RootKey
+    from infrastructure.security.keys import RootKey
     from infrastructure.security.process_keys import write_key_file
 
     root = RootKey.read(settings(data=data).root_key_path)

@@ -8,12 +8,12 @@ from uuid import UUID, uuid4
 
 from domain.access import Actor
 from domain.values import printable, system_actor
-from infrastructure.settings import Settings
+from infrastructure.configuration.settings import Settings
 
 if TYPE_CHECKING:
     from application.ports import Command
     from domain.user import User
-    from infrastructure.event_store import EventLog
+    from infrastructure.eventstore.event_store import EventLog
 
 MAX_HOST_NAME_LENGTH = 64
 
@@ -43,7 +43,7 @@ def host_name() -> str:
 
 def _signed_in(given: Settings, log: "EventLog") -> "User | None":
     """Whose sign-in `bioscope login` has kept, as far as it is one to this installation and has not ended."""
-    from application.identity import signed_in
+    from application.authentication import signed_in
     from domain.errors import NotAuthenticated
 
     session_id = _session(given)
@@ -57,10 +57,10 @@ def _signed_in(given: Settings, log: "EventLog") -> "User | None":
 
 def _session(given: Settings) -> UUID | None:
     """The access token names the session; once that has ended, the refresh token leads to it."""
-    from api.client import kept_credentials
+    from api.cli.client.api_client import kept_credentials
     from domain.errors import NotAuthenticated
-    from infrastructure.access_tokens import SignedAccessTokens
     from infrastructure.container import refresh_tokens
+    from infrastructure.security.access_tokens import SignedAccessTokens
     from infrastructure.security.process_keys import operator_keys
 
     try:

@@ -6,7 +6,7 @@ from typing import Any, Final
 import click
 
 from api.cli.common import WRONG_USE, err, explained, fail, needs, settings
-from infrastructure.settings import Settings
+from infrastructure.configuration.settings import Settings
 
 DATABASE_WAIT_SECONDS: Final = 30.0  # for a database that is still starting
 
@@ -16,8 +16,8 @@ def api() -> None:
     """Serve the API (a process of its own in production)."""
     given = _process("api", "postgres_url", "redis_url")
 
-    from infrastructure.serving import serve
-    from infrastructure.supervisor import with_free_port
+    from infrastructure.embedded.supervisor import with_free_port
+    from infrastructure.http.server import serve
 
     serve("api.cli.processes:asgi", with_free_port(given))
 
@@ -26,7 +26,7 @@ def asgi() -> Any:
     """The application, for the HTTP server."""
     from api.app import create_app
     from infrastructure.container import services
-    from infrastructure.telemetry import configure_logging
+    from infrastructure.observability.log_setup import configure_logging
 
     with explained():
         given = settings()
@@ -41,7 +41,7 @@ def relay() -> None:
     given = _process("relay", "postgres_url", "kafka_url")
     _serve_metrics(given)
 
-    from infrastructure.relay import run_relay
+    from infrastructure.relay.process import run_relay
 
     run_relay(given)
 
@@ -52,7 +52,7 @@ def projector() -> None:
     given = _process("projector", "postgres_url", "kafka_url")
     _serve_metrics(given)
 
-    from projections.worker import run_projector
+    from projections.process import run_projector
 
     run_projector(given)
 
@@ -60,17 +60,17 @@ def projector() -> None:
 @click.command()
 def inference() -> None:
     """Decode images and run models (a process of its own; as many as you like)."""
-    from infrastructure.child_environment import ONE_THREAD
+    from infrastructure.sandbox.child_environment import ONE_THREAD
 
     os.environ.update(ONE_THREAD)
     given = _process("inference", "postgres_url", "kafka_url")
 
-    from infrastructure.confinement import confine_inference
+    from infrastructure.inference.confinement import confine_inference
 
     confine_inference(given)  # before the first thread
     _serve_metrics(given)
 
-    from infrastructure.inference import run_inference
+    from infrastructure.inference.process import run_inference
 
     run_inference(given)
 
@@ -80,9 +80,9 @@ def _process(name: str, *needed: str) -> Settings:
 
     Raises WrongRootKey, and for a database that does not answer or does not fit what `check_when_reachable` raises.
     """
+    from infrastructure.observability.log_setup import configure_logging
     from infrastructure.postgres.schema import check_when_reachable
     from infrastructure.security.process_keys import process_keys
-    from infrastructure.telemetry import configure_logging
 
     given = settings()
     needs(given, *needed)
@@ -96,7 +96,7 @@ def _process(name: str, *needed: str) -> Settings:
 
 
 def _refuse_weak_settings(given: Settings) -> None:
-    from infrastructure.doctor import refusals
+    from infrastructure.operations.doctor import refusals
 
     found = refusals(given)
     for finding in found:
@@ -113,7 +113,7 @@ def health(process: str) -> None:
     The API is asked on BIOSCOPE_HOST and BIOSCOPE_PORT, any other process on BIOSCOPE_METRICS_HOST and BIOSCOPE_METRICS_PORT. A process
     is healthy while its event loop runs; servers that are away do not count: a restart would not help.
     """
-    from infrastructure.metrics_server import is_healthy
+    from infrastructure.observability.metrics_server import is_healthy
 
     given = settings()
     if process == "api":
@@ -127,8 +127,8 @@ def health(process: str) -> None:
 
 
 def _require_metrics_token(given: Settings) -> None:
-    from infrastructure.metrics_server import metrics_token
-    from infrastructure.settings import WrongSetting
+    from infrastructure.configuration.settings import WrongSetting
+    from infrastructure.observability.metrics_server import metrics_token
 
     try:
         metrics_token(given)
@@ -137,6 +137,6 @@ def _require_metrics_token(given: Settings) -> None:
 
 
 def _serve_metrics(given: Settings) -> None:
-    from infrastructure.metrics_server import serve_metrics
+    from infrastructure.observability.metrics_server import serve_metrics
 
     serve_metrics(given)

@@ -16,7 +16,7 @@ from api.cli.common import FAILED, URL, WRONG_USE, err, fail, out
 @click.option("--email", help="Asked for when missing.")
 def login(url: str | None, email: str | None) -> None:
     """Sign in; the token is kept in a file that only you can read. In scripts, set BIOSCOPE_TOKEN (and BIOSCOPE_URL) instead."""
-    from api.client import TOKEN_FILE, Client, keep_credentials
+    from api.cli.client.api_client import TOKEN_FILE, Client, keep_credentials
 
     address = email or click.prompt("E-mail")
     password = os.environ.get("BIOSCOPE_PASSWORD") or click.prompt("Password", hide_input=True)
@@ -37,10 +37,10 @@ def classify(folder: Path, model: str | None, dataset: str | None, how: str | No
     A manifest.csv in the folder, with the columns file and label, is taken as the truth. Hidden files are ignored; how many others were
     skipped is printed to stderr. Exit code 1 when an image has no result.
     """
-    from api import terminal
-    from api.client import Client, keep_credentials, kept_credentials
-    from api.image_folder import folder_name, scan, shown, skipped_files
-    from api.manifest import read_manifest
+    from api.cli.client import terminal
+    from api.cli.client.api_client import Client, keep_credentials, kept_credentials
+    from api.cli.client.image_folder import folder_name, scan, shown, skipped_files
+    from api.cli.client.manifest import read_manifest
 
     credentials = kept_credentials()
     if credentials is None:

@@ -7,10 +7,10 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from infrastructure.child_environment import supervised_environment
 from infrastructure.embedded.child import CannotStart, Child, python
 from infrastructure.embedded.server import Server
 from infrastructure.kafka.limits import MAX_RECORD_BYTES
+from infrastructure.sandbox.child_environment import supervised_environment
 
 FRAME_BYTES = 512  # that librdkafka wants to be left over
 

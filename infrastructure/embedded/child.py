@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from infrastructure.child_environment import NATIVE_ENVIRONMENT, PRIVATE_UMASK
+from infrastructure.sandbox.child_environment import NATIVE_ENVIRONMENT, PRIVATE_UMASK
 
 PR_SET_PDEATHSIG = 1
 LOG_MOST = 8 * 1024**2

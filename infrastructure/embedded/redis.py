@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from infrastructure.embedded.child import CannotStart, Child
-from infrastructure.embedded.folders import make_socket_folder, socket_folder
+from infrastructure.embedded.data_folder import make_socket_folder, socket_folder
 from infrastructure.embedded.server import Server
 
 SETTINGS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from infrastructure.embedded.child import CannotStart, Child, last_words
-from infrastructure.embedded.folders import make_private, run_folder
+from infrastructure.embedded.data_folder import make_private, run_folder
 
 READY_WITHIN = 60.0
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 import msgspec
 
 from domain.errors import DamagedImage
-from infrastructure.images.axes import PlaneMap, plane_map
 from infrastructure.images.decoding import FAILURES
-from infrastructure.images.ome import OmeImage
+from infrastructure.images.tiff.axes import PlaneMap, plane_map
+from infrastructure.images.tiff.ome import OmeImage
 from infrastructure.images.units import length_in_um, positive
 from infrastructure.images.validation.layout import PageLayout
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from domain.errors import ImageTooLarge
 from domain.values import ImageWarning
-from infrastructure.images import raster, tiff_reader
 from infrastructure.images.colour import MAX_PROFILE_BYTES, from_palette, from_ycbcr
 from infrastructure.images.metadata import Metadata, read_metadata
 from infrastructure.images.orientation import upright
+from infrastructure.images.raster.plane import plane
 from infrastructure.images.rendering import Colours, Plane
+from infrastructure.images.tiff import plane_reader
 from infrastructure.images.validation import ImageHeader, ImageLimits, UploadGate, examine
 from infrastructure.images.validation.layout import Compression, ExtraSample, PageLayout, Photometric
 
@@ -56,12 +57,12 @@ class ImageReader:
     @property
     def acquired_with(self) -> str | None:
         """The microscope, camera or program, where the file says it."""
-        return self.metadata.acquired_with if self.metadata else raster.about(self._file).acquired_with
+        return self.metadata.acquired_with if self.metadata else plane.about(self._file).acquired_with
 
     @property
     def pixel_size_um(self) -> float | None:
         """The edge of a pixel in micrometres, where the file says it."""
-        return self.metadata.pixel_size_um if self.metadata else raster.about(self._file).pixel_size_um
+        return self.metadata.pixel_size_um if self.metadata else plane.about(self._file).pixel_size_um
 
     def plane(self, *, c: int = 0, z: int = 0, t: int = 0) -> Plane:
         """One plane, upright, black is zero. Pages of unknown meaning are counted by `z`.
@@ -71,7 +72,7 @@ class ImageReader:
         if self.metadata is None:
             if (c, z, t) != (0, 0, 0):
                 raise IndexError("The image has one plane")
-            return raster.read(self._file, self._gate)
+            return plane.read(self._file, self._gate)
         channels = self.pages[0].channels
         page, inside = (c, 0) if channels == 1 else divmod(c, channels)
         number = self.metadata.planes.page_of(c=page, z=z, t=t)
@@ -83,12 +84,12 @@ class ImageReader:
         Raises DamagedImage (decode_failed, incomplete).
         """
         if self.metadata is None:
-            raster.check_complete(self._file, self._gate)
+            plane.check_complete(self._file, self._gate)
             return
         first = self.metadata.planes.page_of()
         for number, page in enumerate(self.pages):
             if number != first or page.separate or page.compression is Compression.JPEG:
-                tiff_reader.check_page(page)
+                plane_reader.check_page(page)
 
     def _unused(self) -> tuple[ImageWarning, ...]:
         """Of a TIFF: planes, channels and pages beside the first plane."""
@@ -128,7 +129,7 @@ def _tiff_plane(page: PageLayout, channel: int, unused: tuple[ImageWarning, ...]
     colours = COLOURS.get(page.photometric, Colours.RGB)
     wanted = [channel] if colours is Colours.GREY else list(range(page.colours))
     alphas = [page.colours + place for place, kind in enumerate(page.extra) if kind in ALPHA][:1]
-    samples = tiff_reader.read_page(page, wanted + alphas)
+    samples = plane_reader.read_page(page, wanted + alphas)
     pixels, alpha = samples[:, :, : len(wanted)], samples[:, :, -1] if alphas else None
     return Plane(
         pixels=upright(_resolved(page, pixels), page.orientation),

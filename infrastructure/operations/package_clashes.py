@@ -7,7 +7,7 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Final
 
-from infrastructure.weak_settings import Finding, good, weak, wrong
+from infrastructure.operations.config_checks import Finding, good, weak, wrong
 
 DISTRIBUTION: Final = "bioscope"
 PACKAGES: Final = ("domain", "application", "infrastructure", "projections", "api")

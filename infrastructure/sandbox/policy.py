@@ -4,8 +4,8 @@ from typing import Final
 
 import structlog
 
+from infrastructure.configuration.settings import Settings, variable
 from infrastructure.sandbox.layers import Layers
-from infrastructure.settings import Settings, variable
 
 log = structlog.get_logger()
 

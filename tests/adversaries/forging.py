@@ -9,7 +9,7 @@ import msgspec
 from application.hash_chain import link
 from application.ports import Linked
 from infrastructure.kafka.cloud_events import RecordKey, _parsed, headers
-from infrastructure.keys import RootKey
+from infrastructure.security.keys import RootKey
 
 OTHER_KEY = RecordKey(RootKey(b"another installation's root key!"))
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 import psycopg
 
-from infrastructure import nursery
-from infrastructure.findings import Judged, Seen, Unseen
 from infrastructure.images.validation import ImageLimits
+from infrastructure.inference.predictions import Judged, Seen, Unseen
+from infrastructure.inference.process.children import fork_server
 from infrastructure.sandbox.seccomp import ALLOWED, NOT_EXECUTABLE, TO_ITSELF
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -116,24 +116,24 @@ def loop() -> None:
 
 def borrow_for_ever() -> None:
     while True:
-        nursery.borrow("model")
+        fork_server.borrow("model")
 
 
 def announce_an_endless_answer() -> None:
-    nursery._parent.write((2**62).to_bytes(nursery.LENGTH))
-    nursery._parent.write(bytes(1024))
-    nursery._parent.flush()
+    fork_server._parent.write((2**62).to_bytes(fork_server.LENGTH))
+    fork_server._parent.write(bytes(1024))
+    fork_server._parent.flush()
     loop()
 
 
 def answer_rubbish() -> None:
-    nursery._parent.write((4).to_bytes(nursery.LENGTH) + b"\xc1\xc1\xc1\xc1")
-    nursery._parent.flush()
+    fork_server._parent.write((4).to_bytes(fork_server.LENGTH) + b"\xc1\xc1\xc1\xc1")
+    fork_server._parent.flush()
     loop()
 
 
 def fail_with_markup() -> None:
-    nursery.send(nursery._parent, {"type": "Raised", "kind": "<script>", "detail": "", "spent": False})
+    fork_server.send(fork_server._parent, {"type": "Raised", "kind": "<script>", "detail": "", "spent": False})
 
 
 HONEST = Seen(label="a", confidence=0.75, out_of_domain=False, scores=(0.75, 0.25), signals={"focus": 0.5})

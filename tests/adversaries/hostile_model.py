@@ -5,13 +5,13 @@ from hashlib import sha256
 import numpy as np
 import onnxruntime
 
-from infrastructure import looking
+from infrastructure.inference.process.children import child_functions
 
 
 def run(model: bytes) -> list[list[float]]:
     """As serving loads it: through the gate. The outputs, flattened."""
-    looking.borrow = lambda _: model  # type: ignore[assignment]
-    return _outputs(looking._network(sha256(model).hexdigest()))
+    child_functions.borrow = lambda _: model  # type: ignore[assignment]
+    return _outputs(child_functions._network(sha256(model).hexdigest()))
 
 
 def run_unchecked(model: bytes) -> list[list[float]]:

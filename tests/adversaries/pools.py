@@ -2,7 +2,7 @@
 
 from contextlib import asynccontextmanager
 
-from infrastructure.pool import Nursery, Pool
+from infrastructure.inference.children.process_pool import Nursery, Pool
 
 MEMORY_BYTES = 512 * 1024**2
 

@@ -11,16 +11,16 @@ import httpx
 import msgspec
 import pytest
 
-from api.cli.system import prepare
-from api.client import Client
+from api.cli.client.api_client import Client
+from api.cli.stack import prepare
+from application.blob_gc import KEPT, InUse, sweep_orphans
 from application.derivatives import KINDS, preview_of, thumbnail_of
-from application.sweeping import KEPT, InUse, sweep_orphans
 from domain.errors import NotFound, Unavailable
-from infrastructure.doctor import _blobs
-from infrastructure.heads import Shelf
-from infrastructure.objects import open_blobs
+from infrastructure.audit.signed_heads import Shelf
+from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.embedded.supervisor import PROCESSES, Stack
+from infrastructure.operations.doctor import _blobs
 from infrastructure.security.key_ring import NO_KEYS
-from infrastructure.supervisor import PROCESSES, Stack
 from tests.chaos.workload import PICTURES
 from tests.contracts.s3 import BUCKET
 from tests.release.object_store import object_store

@@ -11,17 +11,17 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from api.client import Client
+from api.cli.client.api_client import Client
 from application.derivatives import thumbnail_of
 from domain.classification import ChunkJudged
 from domain.image import ImageAccepted
-from infrastructure import compared_files
-from infrastructure.compared_files import SETTLED_SECONDS, ComparedFiles
-from infrastructure.event_store import opened
-from infrastructure.heads import BEGAN, Heads
+from infrastructure.audit.signed_heads import BEGAN, Heads
+from infrastructure.blobs import verified_files
+from infrastructure.blobs.blob_store import DERIVED_MOST, open_blobs
+from infrastructure.blobs.verified_files import SETTLED_SECONDS, ComparedFiles
+from infrastructure.eventstore.event_store import opened
 from infrastructure.images.reader import READER_VERSION
-from infrastructure.objects import DERIVED_MOST, open_blobs
-from infrastructure.shipped import micrographs
+from infrastructure.inference.models.bundled import micrographs
 from tests.adversaries.blob_stores import HUGE_BYTES, KINDS, Folder, noise, other_bytes, write
 from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server
 from tests.infrastructure.test_heads import TODAY, Archive
@@ -153,7 +153,7 @@ def test_a_file_that_was_served_before_is_compared_again_once_it_was_touched(lar
 
 
 def test_a_file_that_was_compared_and_not_touched_since_is_not_read_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(compared_files, "SETTLED_SECONDS", -1.0)
+    monkeypatch.setattr(verified_files, "SETTLED_SECONDS", -1.0)
     path, data = tmp_path / "file", noise(3)
     path.write_bytes(data)
     compared, sha256 = ComparedFiles(), hashlib.sha256(data).hexdigest()
@@ -173,8 +173,8 @@ def test_a_huge_file_under_the_name_of_a_picture_does_not_fill_the_memory(stack,
     image = next(iter(pictures.right))
     reading = (
         "import resource, sys; from pathlib import Path; from application.ports import Corrupted;"
-        " from infrastructure.objects import open_blobs; from infrastructure.security.key_ring import NO_KEYS;"
-        " from infrastructure.settings import Settings; blobs = open_blobs(Settings(data=Path(sys.argv[1])), NO_KEYS);"
+        " from infrastructure.blobs.blob_store import open_blobs; from infrastructure.security.key_ring import NO_KEYS;"
+        " from infrastructure.configuration.settings import Settings; blobs = open_blobs(Settings(data=Path(sys.argv[1])), NO_KEYS);"
         f" resource.setrlimit(resource.RLIMIT_DATA, ({HUGE_BYTES // 2},) * 2);"
         " found = blobs.read_all([sys.argv[2]]); assert isinstance(found[0], Corrupted), found"
     )

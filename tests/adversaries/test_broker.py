@@ -13,8 +13,8 @@ from application.hash_chain import chained
 from application.ports import Linked
 from infrastructure.kafka.cloud_events import RecordKey, headers
 from infrastructure.kafka.limits import MAX_RECORD_BYTES
-from infrastructure.keys import RootKey
-from projections.worker import rebuild
+from infrastructure.security.keys import RootKey
+from projections.process import rebuild
 from tests.adversaries.attackers import TEN_MEGABYTES, Attacker
 from tests.adversaries.forging import altered, following_event, forgeries
 from tests.kafka.installation import Installation

@@ -15,18 +15,18 @@ import msgspec
 import psycopg
 import pytest
 
-from api.cli.system import prepare
-from api.client import Client, Refused
+from api.cli.client.api_client import Client, Refused
+from api.cli.stack import prepare
 from domain.classification import ChunkJudged
+from infrastructure.audit.signed_heads import verified
+from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.child import python
-from infrastructure.event_store import opened
-from infrastructure.heads import verified
-from infrastructure.objects import open_blobs
+from infrastructure.embedded.supervisor import PROCESSES, Stack
+from infrastructure.eventstore.event_store import opened
+from infrastructure.inference.models.bundled import micrographs
 from infrastructure.security.key_ring import NO_KEYS
-from infrastructure.settings import Settings
-from infrastructure.shipped import micrographs
-from infrastructure.supervisor import PROCESSES, Stack
-from projections.worker import rebuild
+from projections.process import rebuild
 from tests.system.conftest import PASSWORD, email, made_account, stack_settings
 
 pytestmark = pytest.mark.long
@@ -266,10 +266,10 @@ import tests.adversaries.shifted_clock
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from application.sweeping import InUse, sweep_orphans
-from infrastructure.objects import open_blobs
+from application.blob_gc import InUse, sweep_orphans
+from infrastructure.blobs.blob_store import open_blobs
 from infrastructure.security.key_ring import NO_KEYS
-from infrastructure.settings import Settings
+from infrastructure.configuration.settings import Settings
 blobs = open_blobs(Settings(data=Path(sys.argv[2])), NO_KEYS)
 print(sweep_orphans(blobs, lambda names: InUse(set(), set()), now=datetime.now(UTC)).freed)
 """

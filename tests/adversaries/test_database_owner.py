@@ -16,12 +16,12 @@ import msgspec
 import psycopg
 import pytest
 
-from api.cli.system import prepare
-from api.client import Client, Refused
-from infrastructure.doctor import examine
-from infrastructure.heads import verified
-from infrastructure.supervisor import Stack
-from projections.worker import rebuild
+from api.cli.client.api_client import Client, Refused
+from api.cli.stack import prepare
+from infrastructure.audit.signed_heads import verified
+from infrastructure.embedded.supervisor import Stack
+from infrastructure.operations.doctor import examine
+from projections.process import rebuild
 from tests.system.conftest import PASSWORD, email, event_log, made_account, stack_settings
 
 ANOTHER = "another correct horse 77"

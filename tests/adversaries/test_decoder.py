@@ -9,9 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from infrastructure.findings import Inspected, Judged, Unseen, check_inspected, check_judged
 from infrastructure.images.validation import ImageLimits
-from infrastructure.pool import ChildFailed, ChildHung, ChildLost, NotSandboxed, WrongAnswer
+from infrastructure.inference.children.process_pool import ChildFailed, ChildHung, ChildLost, NotSandboxed, WrongAnswer
+from infrastructure.inference.predictions import Inspected, Judged, Unseen, check_inspected, check_judged
 from infrastructure.sandbox import supported
 from tests.adversaries.hostile_decoder import LIES
 from tests.adversaries.pools import a_pool, child_of, still_works

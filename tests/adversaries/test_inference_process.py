@@ -12,12 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from api.cli.system import prepare
-from api.client import Client
+from api.cli.client.api_client import Client
+from api.cli.stack import prepare
 from infrastructure.embedded.child import python
+from infrastructure.embedded.supervisor import PROCESSES, Stack
 from infrastructure.sandbox import supported
 from infrastructure.sandbox.kernel import FILE_CAPABILITIES
-from infrastructure.supervisor import PROCESSES, Stack
 from tests.adversaries import hostile_inference
 from tests.adversaries.test_keys import environment
 from tests.chaos.workload import PICTURES
@@ -285,8 +285,8 @@ CONFINE = """
 import sys
 import tests.adversaries.broken_landlock
 from pathlib import Path
-from infrastructure.confinement import confine_inference
-from infrastructure.settings import Settings
+from infrastructure.inference.confinement import confine_inference
+from infrastructure.configuration.settings import Settings
 confine_inference(Settings(data=Path(sys.argv[1]), environment=sys.argv[2], accept_unsandboxed=sys.argv[3] == "accepted"))
 print("started")
 """

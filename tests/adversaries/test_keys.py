@@ -10,13 +10,13 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from api.cli.system import prepare
-from infrastructure.audit_chain import SignedHead
-from infrastructure.heads import verified
-from infrastructure.keys import DataKeys, MissingKey, Purpose, RootKey
+from api.cli.stack import prepare
+from infrastructure.audit.chain_verification import SignedHead
+from infrastructure.audit.signed_heads import verified
+from infrastructure.configuration.settings import load
+from infrastructure.embedded.supervisor import Stack
+from infrastructure.security.keys import DataKeys, MissingKey, Purpose, RootKey
 from infrastructure.security.process_keys import PROCESS_NEEDS, process_keys
-from infrastructure.settings import load
-from infrastructure.supervisor import Stack
 from tests.given import NOW
 from tests.process_tree import descendants
 from tests.system.conftest import event_log, stack_settings

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infrastructure.model_validation import ModelLimits, ModelRefused, validate_model
-from infrastructure.pool import ChildFailed, ChildHung, ChildLost
-from infrastructure.shipped import models
+from infrastructure.inference.children.process_pool import ChildFailed, ChildHung, ChildLost
+from infrastructure.inference.models.bundled import models
+from infrastructure.inference.models.onnx_validation import ModelLimits, ModelRefused, validate_model
 from tests.adversaries import onnx_files as onnx
 from tests.adversaries.onnx_files import attribute, external, field, graph, identity, model, nested, node, tensor
 from tests.adversaries.pools import a_pool, child_of, still_works
@@ -153,7 +153,7 @@ def test_the_runtime_itself_reads_files_for_a_model(tmp_path):
 async def test_it_reads_no_file_even_when_the_gate_lets_it_through(tmp_path, monkeypatch):
     monkeypatch.chdir(folder_with_a_key(tmp_path))
     absolute = identity(external("w", location=str(tmp_path / "keys" / "root.key"), size=len(SECRET)), size=len(SECRET))
-    async with a_pool("infrastructure.looking", HOSTILE) as pool:
+    async with a_pool("infrastructure.inference.children.child_functions", HOSTILE) as pool:
         assert await pool.run(f"{HOSTILE}:run_unchecked", PLAIN, into=list[list[float]]) == [[97.0, 98.0, 99.0]]
         for hostile in (READS_A_KEY, absolute):
             with pytest.raises(ChildFailed):
@@ -162,7 +162,7 @@ async def test_it_reads_no_file_even_when_the_gate_lets_it_through(tmp_path, mon
 
 
 async def test_a_child_refuses_it_before_the_runtime_sees_it():
-    async with a_pool("infrastructure.looking", HOSTILE) as pool:
+    async with a_pool("infrastructure.inference.children.child_functions", HOSTILE) as pool:
         for data, sentence in REFUSED.values():
             with pytest.raises(ChildFailed, match=sentence) as failed:
                 await pool.run(f"{HOSTILE}:run", data, into=list[list[float]])
@@ -171,7 +171,7 @@ async def test_a_child_refuses_it_before_the_runtime_sees_it():
 
 
 async def test_it_ends_alone_when_it_never_ends():
-    async with a_pool("infrastructure.looking", HOSTILE, size=2, hang_seconds=2.0) as pool:
+    async with a_pool("infrastructure.inference.children.child_functions", HOSTILE, size=2, hang_seconds=2.0) as pool:
         child = await child_of(pool)
         with pytest.raises(ChildHung):
             await pool.run(f"{HOSTILE}:run", onnx.endless(), into=list[list[float]])
@@ -179,7 +179,7 @@ async def test_it_ends_alone_when_it_never_ends():
 
 
 async def test_it_ends_alone_when_it_takes_all_memory():
-    async with a_pool("infrastructure.looking", HOSTILE) as pool:
+    async with a_pool("infrastructure.inference.children.child_functions", HOSTILE) as pool:
         assert len(await pool.run(f"{HOSTILE}:run", onnx.growing(1024), into=list[list[float]])) == 1
         with pytest.raises((ChildFailed, ChildLost)):
             await pool.run(f"{HOSTILE}:run", onnx.growing(2**32), into=list[list[float]])

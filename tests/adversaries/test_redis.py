@@ -13,9 +13,9 @@ import pytest
 import redis
 from websockets.asyncio.client import connect
 
-from api.client import Client, Refused
-from application.context import CHANNEL
-from infrastructure.live import RING_EVERY, RedisLive
+from api.cli.client.api_client import Client, Refused
+from application.services import CHANNEL
+from infrastructure.realtime.redis_pubsub import RING_EVERY, RedisLive
 from tests.system.conftest import PASSWORD, email, made_account
 
 pytestmark = [pytest.mark.anyio, pytest.mark.long]

@@ -21,17 +21,17 @@ from domain.errors import Refused
 from domain.image import ImageAccepted, ImageRejected
 from domain.registry import EVENTS
 from domain.values import chunk_id, system_actor
-from infrastructure.event_store import EventLog, opened
-from infrastructure.group_commit import APPEND
-from infrastructure.heads import verified
-from infrastructure.kafka.sending import Sender
-from infrastructure.keys import RootKey
-from infrastructure.memory_store import MemoryRecorder
-from infrastructure.record_audit import RecordAudit
-from infrastructure.recorder import PostgresRecorder
+from infrastructure.audit.record_rules import RecordAudit
+from infrastructure.audit.signed_heads import verified
+from infrastructure.eventstore.event_store import EventLog, opened
+from infrastructure.eventstore.group_commit import APPEND
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.inference.models.bundled import micrographs
+from infrastructure.kafka.producer import Sender
 from infrastructure.security.key_ring import NO_KEYS
-from infrastructure.shipped import micrographs
+from infrastructure.security.keys import RootKey
 from tests.given import NOW, actor, command
+from tests.twins.event_store import MemoryRecorder
 
 ROOT = RootKey(bytes(32))
 PERSON = actor()

@@ -15,10 +15,10 @@ from domain.access import Actor, Role
 from domain.values import system_actor
 from infrastructure.container import services
 from infrastructure.embedded.broker import Broker
-from infrastructure.event_store import opened
-from infrastructure.postgres.wakes import PROJECTED, Wakes
-from projections.checkpoints import Checkpoint
-from projections.worker import projector_over
+from infrastructure.eventstore.event_store import opened
+from infrastructure.postgres.wake_ups import PROJECTED, Wakes
+from projections.engine.checkpoints import Checkpoint
+from projections.process import projector_over
 from tests.given import NOW
 
 PASSWORD = "correct horse battery 9"

@@ -7,10 +7,10 @@ from uuid import uuid4
 import pytest
 from litestar.routes import HTTPRoute
 
-from api.calls import now
+from api.request import now
 from application.derivatives import thumbnail_of
-from application.downloads import Holder
 from application.ports import Command
+from application.signed_downloads import Holder
 from domain import classification, dataset, device, image, model, session, user
 from domain.access import Actor, Grant, Role, Scope
 from domain.classification import ImageResult, PlannedImage, Verdict
@@ -404,8 +404,8 @@ def test_the_command_line_prints_a_token_that_the_api_takes(lab_settings, monkey
     from click.testing import CliRunner
 
     from api.cli import main
-    from infrastructure.access_tokens import SignedAccessTokens, service_id
-    from infrastructure.keys import RootKey
+    from infrastructure.security.access_tokens import SignedAccessTokens, service_id
+    from infrastructure.security.keys import RootKey
 
     monkeypatch.setenv("BIOSCOPE_DATA", str(lab_settings.data))
     asked = ["tokens", "create", "classifier", "--scope", "images:read", "--scope", "events:read", "--days", "2"]
@@ -420,7 +420,7 @@ def test_the_command_line_prints_a_token_that_the_api_takes(lab_settings, monkey
 
 
 def test_the_scopes_of_the_command_line_are_all_that_there_are():
-    from api.cli.people import create_token
+    from api.cli.users import create_token
 
     (option,) = [parameter for parameter in create_token.params if parameter.name == "scopes"]
     assert set(option.type.choices) == set(Scope)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.admission import AT_ONCE, CREDENTIALS_SHARE, CROWDED, GONE, STAYS, THIN, Admission
+from api.middleware.admission import AT_ONCE, CREDENTIALS_SHARE, CROWDED, GONE, STAYS, THIN, Admission
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from api.blobs import PIECE, is_known, part_of
 from application.derivatives import preview_of
-from application.downloads import LocalAddress
 from application.ports import Command
+from application.signed_downloads import LocalAddress
 from domain import image
-from infrastructure.keys import RootKey
-from infrastructure.signed_urls import seal
+from infrastructure.security.keys import RootKey
+from infrastructure.security.signed_urls import seal
 from tests.api.people import SYSTEM, dataset, now, refused, session_of
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from api.bodies import DEPTH_MOST, Malformed, check_json
+from api.middleware.body_limits import DEPTH_MOST, Malformed, check_json
 from api.problems import UnsupportedMediaType
 
 JSON = b"application/json"

@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from api.cli import main
-from infrastructure.embedded.folders import claimed
+from infrastructure.embedded.data_folder import claimed
 from infrastructure.embedded.installation import environment
-from infrastructure.keys import RootKey
 from infrastructure.postgres.environment import remove_libpq_variables
 from infrastructure.postgres.schema import migrations
+from infrastructure.security.keys import RootKey
 from infrastructure.security.process_keys import write_key_file
 
 FAILED, WRONG_USE, TAKEN, AWAY = 1, 2, 3, 5
@@ -337,7 +337,7 @@ def test_a_misspelled_command_is_answered_with_the_nearest():
 
 
 def test_an_error_that_nobody_can_mend_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr("application.schemas.document", lambda: 1 // 0)
+    monkeypatch.setattr("application.event_schemas.document", lambda: 1 // 0)
     assert isinstance(CliRunner().invoke(main, ["asyncapi", "export"]).exception, ZeroDivisionError)
 
 

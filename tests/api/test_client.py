@@ -1,7 +1,7 @@
 """The command line's client: what is wrong with one file is reported with that file."""
 
-from api.client import Client, Credentials
-from api.image_folder import image_file
+from api.cli.client.api_client import Client, Credentials
+from api.cli.client.image_folder import image_file
 
 
 def test_a_file_that_cannot_be_read_ends_no_run(tmp_path):

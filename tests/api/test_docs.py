@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from litestar.routes import HTTPRoute
 
-from api import docs
 from api.app import create_app
+from api.documents import openapi
 from tests.application.test_schemas import references
 
 pytestmark = pytest.mark.anyio
@@ -18,7 +18,7 @@ SHOWN = ("/docs", "/api/docs", "/redoc", "/api/redoc")
 
 
 def operations():
-    return [(path, method, told) for path, methods in docs.document()["paths"].items() for method, told in methods.items()]
+    return [(path, method, told) for path, methods in openapi.document()["paths"].items() for method, told in methods.items()]
 
 
 async def test_every_route_is_described(laboratory):
@@ -52,7 +52,7 @@ async def test_who_may_ask_is_told_as_it_is(laboratory):
 
 
 async def test_every_reference_leads_somewhere():
-    document = docs.document()
+    document = openapi.document()
     for reference in references(document):
         place = document
         for step in reference.removeprefix("#/").split("/"):
@@ -61,7 +61,7 @@ async def test_every_reference_leads_somewhere():
 
 async def test_both_documents_are_served(laboratory):
     http = laboratory.anonymous()
-    assert (await http.get("/api/openapi.json")).json() == msgspec.json.decode(msgspec.json.encode(docs.document()))
+    assert (await http.get("/api/openapi.json")).json() == msgspec.json.decode(msgspec.json.encode(openapi.document()))
     assert (await http.get("/api/asyncapi.json")).json()["asyncapi"] == "3.0.0"
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from api.app import create_app
-from infrastructure.figures import exposition
+from infrastructure.observability.metrics import exposition
 from tests.api.conftest import ORIGIN
 
 pytestmark = pytest.mark.anyio
@@ -387,7 +387,7 @@ async def test_trailing_slashes_are_the_same_route(laboratory):
 
 # ---- too many at once --------------------------------------------------------------------------------------------------------------
 async def test_more_than_can_be_worked_on_are_told_when_to_come_back(laboratory, monkeypatch):
-    monkeypatch.setattr("api.admission.AT_ONCE", 3)
+    monkeypatch.setattr("api.middleware.admission.AT_ONCE", 3)
     http = await browsing(laboratory)
     waiting = [asyncio.create_task(http.get(DATASETS, params={"min_position": 10**6})) for _ in range(3)]
     await asyncio.sleep(0.3)
@@ -400,7 +400,7 @@ async def test_more_than_can_be_worked_on_are_told_when_to_come_back(laboratory,
 
 
 async def test_those_who_send_slowly_hold_nobody_up(laboratory, monkeypatch):
-    monkeypatch.setattr("api.admission.AT_ONCE", 3)
+    monkeypatch.setattr("api.middleware.admission.AT_ONCE", 3)
     http = await browsing(laboratory)
     go_on = asyncio.Event()
 
@@ -418,7 +418,7 @@ async def test_those_who_send_slowly_hold_nobody_up(laboratory, monkeypatch):
 
 
 async def test_a_body_that_trickles_is_refused(laboratory, monkeypatch):
-    monkeypatch.setattr("api.pace.BODY_IDLE", 0.2)
+    monkeypatch.setattr("api.middleware.body_timeout.BODY_IDLE", 0.2)
     http = await browsing(laboratory)
 
     async def trickles():
@@ -430,7 +430,7 @@ async def test_a_body_that_trickles_is_refused(laboratory, monkeypatch):
 
 
 async def test_a_body_that_does_not_go_on_is_refused_and_the_connection_serves_others(laboratory, monkeypatch):
-    monkeypatch.setattr("api.pace.BODY_IDLE", 0.2)
+    monkeypatch.setattr("api.middleware.body_timeout.BODY_IDLE", 0.2)
     http = await browsing(laboratory)
 
     async def stops():

@@ -7,9 +7,9 @@ import jsonschema
 import msgspec
 import pytest
 
-from api.calls import now
 from api.events import ROOM
-from application import schemas
+from api.request import now
+from application import event_schemas
 from domain.events import SEALED
 from domain.registry import EVENTS
 
@@ -72,7 +72,7 @@ async def test_what_is_told_fits_the_schema_that_is_told(laboratory):
     for sealed in (False, True):
         for event in (await followed(admin, sealed=sealed))["events"]:
             schema = (await admin.get(f"/api/events/schemas/{event['type']}", params={"sealed": sealed})).json()
-            assert schema == msgspec.json.decode(msgspec.json.encode(schemas.schema(event["type"], sealed=sealed)))
+            assert schema == msgspec.json.decode(msgspec.json.encode(event_schemas.schema(event["type"], sealed=sealed)))
             jsonschema.validate(event["data"], schema)
 
 
@@ -138,7 +138,7 @@ async def test_wrong_parameters_are_named(laboratory, wrong):
 
 
 async def test_a_page_is_bounded_by_its_bytes_too(laboratory, monkeypatch):
-    monkeypatch.setattr("application.feed.BYTES_MOST", 1000)
+    monkeypatch.setattr("application.event_feed.BYTES_MOST", 1000)
     admin = await laboratory.client("admin")
     for number in range(10):
         await made(admin, f"cells {number}")

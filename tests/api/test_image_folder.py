@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.image_folder import folder_name, image_file, scan, shown, skipped_files, upload_name
+from api.cli.client.image_folder import folder_name, image_file, scan, shown, skipped_files, upload_name
 from domain.values import relative_path
 
 

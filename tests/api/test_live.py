@@ -17,16 +17,16 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from api.live import OUTDATED
+from api.live.connection import OUTDATED
 from domain import classification, session
 from domain.access import Grant, Role
-from infrastructure.access_tokens import SignedAccessTokens
+from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.installation import ensure_root_key, environment
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.recorder import PostgresRecorder
-from infrastructure.settings import Settings
-from projections.worker import projector_over
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.security.access_tokens import SignedAccessTokens
+from infrastructure.security.keys import RootKey
+from projections.process import projector_over
 from tests.conftest import TEMPLATE
 from tests.projections.laboratory import SYSTEM, Laboratory
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.image_folder import upload_name
-from api.manifest import Manifest, parse_manifest, read_manifest
+from api.cli.client.image_folder import upload_name
+from api.cli.client.manifest import Manifest, parse_manifest, read_manifest
 
 ENCODINGS = {
     "utf-8": lambda text: text.encode(),

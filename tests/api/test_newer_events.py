@@ -3,7 +3,7 @@
 import pytest
 
 from domain.events import SEALED
-from infrastructure.folded_states import FoldedStates
+from infrastructure.eventstore.state_cache import FoldedStates
 from tests.chaos.workload import PICTURES
 from tests.older_release import at_version, without
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from api import live
+from api.live.connection import connection
 from api.problems import STATUS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
@@ -17,19 +17,19 @@ def test_every_code_is_told_with_its_status():
 
 def test_every_reason_to_close_is_told():
     told = {int(code) for code in re.findall(r"^\| (4\d{3}) \|", PAGE, re.MULTILINE)}
-    assert told == {live.MALFORMED, live.UNKNOWN, live.FORBIDDEN, live.TOO_SLOW, live.TOO_MANY}
+    assert told == {connection.MALFORMED, connection.UNKNOWN, connection.FORBIDDEN, connection.TOO_SLOW, connection.TOO_MANY}
 
 
 def test_every_message_is_told():
-    for message in (live.Authenticated, live.Happened, live.CaughtUp, live.StillHere):
+    for message in (connection.Authenticated, connection.Happened, connection.CaughtUp, connection.StillHere):
         (row,) = re.findall(rf'^\| `{{"type":"{message.__struct_config__.tag}".*$', PAGE, re.MULTILINE)
         assert all(f'"{name}"' in row for name in message.__struct_fields__)
 
 
 def test_every_route_that_is_named_exists():
-    from api import docs
+    from api.documents import openapi
 
-    paths = [re.compile(re.sub(r"\{\w+\}", "[^/]+", path)) for path in (*docs.document()["paths"], "/api/ws")]
+    paths = [re.compile(re.sub(r"\{\w+\}", "[^/]+", path)) for path in (*openapi.document()["paths"], "/api/ws")]
     named = set(re.findall(r"(/api/[a-z/-]*[a-z](?:/(?:ID|\$\w+)(?:/[a-z]+)?)?)", PAGE)) - {"/api/auth"}
     assert len(named) > 12
     for route in named:

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from api.peers import address_of
+from api.middleware.client_address import address_of
 
 OURS = (ip_network("10.0.0.0/8"), ip_network("::1/128"))
 

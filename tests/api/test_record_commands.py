@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from infrastructure.event_store import opened
-from projections.worker import projector_over
+from infrastructure.eventstore.event_store import opened
+from projections.process import projector_over
 from tests.api.test_users_command import bioscope
 from tests.projections.laboratory import Laboratory
 from tests.projections.test_projector import damage

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from api.row_budgets import BURST_SECONDS, ROWS_OF_A_QUERY, RowBudgets
+from api.live.row_budgets import BURST_SECONDS, ROWS_OF_A_QUERY, RowBudgets
 from projections.activity import Feed
 
 pytestmark = pytest.mark.anyio

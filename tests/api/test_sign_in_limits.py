@@ -11,9 +11,9 @@ import pytest
 import redis
 
 from api.app import create_app
-from application.attempts import Attempts, Rates
+from application.sign_in_attempts import Attempts, Rates
 from infrastructure.container import services
-from infrastructure.limits import LocalLimits
+from infrastructure.security.rate_limits import LocalLimits
 from tests.api.conftest import PASSWORD
 
 pytestmark = pytest.mark.anyio

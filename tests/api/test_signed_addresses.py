@@ -11,7 +11,7 @@ import pytest
 
 from api.app import create_app
 from application.derivatives import thumbnail_of
-from application.downloads import Holder
+from application.signed_downloads import Holder
 from infrastructure.container import services
 from tests.api.conftest import Laboratory
 from tests.api.people import PICTURE, Workers, dataset, id_of, image_in, session_of, share

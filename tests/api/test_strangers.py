@@ -18,12 +18,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from infrastructure.access_tokens import SignedAccessTokens
+from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.installation import ensure_root_key, environment, with_free_port
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.recorder import PostgresRecorder
-from infrastructure.settings import Settings
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.security.access_tokens import SignedAccessTokens
+from infrastructure.security.keys import RootKey
 from tests.conftest import TEMPLATE
 from tests.overload.trial import memory
 from tests.projections.laboratory import Laboratory

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from api.image_folder import image_file
-from api.terminal import Line, Report, as_csv, as_json, spreadsheet_safe, table
+from api.cli.client.image_folder import image_file
+from api.cli.client.terminal import Line, Report, as_csv, as_json, spreadsheet_safe, table
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), max_size=30)
 STARTS = st.sampled_from(["", "=", "+", "-", "@", "\t", "\r", "'", "[/]", "[red]"])

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from api.app import STORING
-from infrastructure.objects import Upload
+from infrastructure.blobs.blob_store import Upload
 from tests.api.people import PICTURE, dataset, events_of, refused, share, stored, upload
 from tests.hostile import bare_jpeg, frame, hostile_files, jpeg, page, png, scan, tiff
 
@@ -424,7 +424,7 @@ async def test_a_request_that_is_cancelled_leaves_nothing(laboratory, desk):
 
 
 async def test_a_body_that_stops_coming_is_given_up(laboratory, desk, monkeypatch):
-    monkeypatch.setattr("api.pace.BODY_IDLE", 0.05)
+    monkeypatch.setattr("api.middleware.body_timeout.BODY_IDLE", 0.05)
     http, cells, nothing_was_taken = desk
 
     async def stops():

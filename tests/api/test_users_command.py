@@ -11,15 +11,15 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from api import client
 from api.cli import main
-from api.client import Credentials, keep_credentials
+from api.cli.client import api_client
+from api.cli.client.api_client import Credentials, keep_credentials
 from application import accounts
 from domain.access import Scope
 from domain.user import Status
 from domain.values import system_actor
-from infrastructure.access_tokens import SignedAccessTokens
-from infrastructure.keys import RootKey
+from infrastructure.security.access_tokens import SignedAccessTokens
+from infrastructure.security.keys import RootKey
 from tests.api.conftest import PASSWORD
 from tests.api.people import now
 from tests.api.test_accounts import ME, OTHER_PASSWORD, login
@@ -34,7 +34,7 @@ FIELDS = {"id", "email", "username", "first_name", "last_name", "role", "status"
 @pytest.fixture
 def bioscope(lab_settings, monkeypatch, tmp_path):
     """Runs a command on the laboratory's machine, where nobody is signed in."""
-    monkeypatch.setattr(client, "TOKEN_FILE", tmp_path / "token.json")
+    monkeypatch.setattr(api_client, "TOKEN_FILE", tmp_path / "token.json")
     monkeypatch.setenv("COLUMNS", "250")
     for name in ("data", "postgres_url", "redis_url", "kafka_url"):
         monkeypatch.setenv(f"BIOSCOPE_{name.upper()}", str(getattr(lab_settings, name)))

@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from api.admission import Admission
-from api.waiting import WaitSlots
+from api.middleware.admission import Admission
+from api.wait_slots import WaitSlots
 from domain.errors import NotFound
-from infrastructure.reads import Visible
+from infrastructure.postgres.query_database import Visible
 
 pytestmark = pytest.mark.anyio
 

@@ -11,15 +11,15 @@ from domain.classification import ImageResult, PlannedImage, Provenance, Verdict
 from domain.errors import NotFound
 from domain.image import Inspection
 from domain.values import model_id
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.memory_blobs import MemoryBlobs
-from infrastructure.memory_store import MemoryRecorder
-from projections.checkpoints import Checkpoint
-from projections.memory_models import MemoryDatabase, MemoryModels
-from projections.projector import Projector
-from projections.worker import LogDecoder
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.security.keys import RootKey
+from projections.engine.checkpoints import Checkpoint
+from projections.engine.projector import Projector
+from projections.process import LogDecoder
 from tests.given import LATER, NOW, actor, command
+from tests.twins.blobs import MemoryBlobs
+from tests.twins.event_store import MemoryRecorder
+from tests.twins.read_models import MemoryDatabase, MemoryModels
 from tests.twins.stored_images import MemoryStoredImages
 
 ROOT = RootKey(bytes(32))

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.attempts import HOUR, MINUTE, Attempts, Rates
+from application.sign_in_attempts import HOUR, MINUTE, Attempts, Rates
 from domain.errors import Forbidden, NotAuthenticated, TooMany, Unavailable
-from infrastructure.limits import LocalLimits
+from infrastructure.security.rate_limits import LocalLimits
 from tests.twins.known_addresses import MemoryKnownAddresses
 
 DAYS = 30

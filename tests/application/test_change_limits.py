@@ -11,11 +11,11 @@ from domain import dataset
 from domain.access import Role
 from domain.errors import NotFound, TooMany, VersionMismatch
 from domain.values import system_actor
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.limits import LocalLimits
-from infrastructure.memory_store import MemoryRecorder
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.security.keys import RootKey
+from infrastructure.security.rate_limits import LocalLimits
 from tests.given import actor, command
+from tests.twins.event_store import MemoryRecorder
 
 ROOT = RootKey(os.urandom(32))
 ADA, BOB = actor(Role.ADMIN), actor(Role.ADMIN)

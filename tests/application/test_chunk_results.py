@@ -11,10 +11,10 @@ from application import chunk_results
 from application.chunk_results import JobPlans
 from domain import classification
 from domain.classification import ENDING, PlannedImage
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.memory_store import MemoryRecorder
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.security.keys import RootKey
 from tests.given import NOW, actor, command
+from tests.twins.event_store import MemoryRecorder
 
 BY = actor()
 

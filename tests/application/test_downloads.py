@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.downloads import WINDOWS_PER_LIFETIME, SignedBlob, expiry
+from application.signed_downloads import WINDOWS_PER_LIFETIME, SignedBlob, expiry
 
 lifetimes = st.integers(1, 3600)
 times = st.floats(1_600_000_000, 4_000_000_000)

@@ -15,9 +15,9 @@ from application.pixel_reader import DecoderFailed, Unreadable
 from domain import image
 from domain.errors import Unavailable
 from domain.values import ImageWarning, result_id
-from projections.memory_models import MemoryDatabase
 from tests.application.recheck_archive import NEW, OLD, SYSTEM, Archive
 from tests.given import NOW
+from tests.twins.read_models import MemoryDatabase
 
 UNREADABLE = Unreadable("Save it uncompressed")
 

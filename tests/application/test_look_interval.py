@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.look_interval import LookInterval
+from application.poll_interval import LookInterval
 
 SECONDS = st.floats(0.001, 100)
 

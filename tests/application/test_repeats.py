@@ -6,14 +6,14 @@ from uuid import uuid4
 import pytest
 
 from application import classifications, datasets
-from application.changes import once
+from application.commands import once
 from domain.access import Role
 from domain.errors import KeyReused
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.memory_store import MemoryRecorder
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.security.keys import RootKey
 from tests.given import actor, command
 from tests.projections.laboratory import Laboratory
+from tests.twins.event_store import MemoryRecorder
 
 ROOT = RootKey(os.urandom(32))
 DIGEST = b"payload"

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application import schemas
+from application import event_schemas
 from application.hash_chain import START
 from application.ports import Linked, Recorded
 from domain.errors import NotFound
 from domain.events import private_fields
 from domain.registry import EVENTS, NOUN_OF
-from infrastructure.codec import UPCASTERS
+from infrastructure.eventstore.codec import UPCASTERS
 from infrastructure.kafka.cloud_events import RecordKey, headers
-from infrastructure.keys import RootKey
+from infrastructure.security.keys import RootKey
 from tests.given import NOW
 from tests.golden.make import golden
 from tests.golden.test_golden import FILES, NAMES
@@ -27,7 +27,7 @@ from tests.strategies import events
 TOLD = msgspec.json.encode({"correlation_id": UUID(int=1), "causation_id": UUID(int=2), "traceparent": f"00-{1:032x}-{1:016x}-01"})
 CHECKERS = {
     (kind, sealed): jsonschema.Draft202012Validator(
-        schemas.schema(kind, sealed=sealed), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+        event_schemas.schema(kind, sealed=sealed), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
     )
     for kind in EVENTS
     for sealed in (True, False)
@@ -36,7 +36,7 @@ CHECKERS = {
 
 def clear(event):
     told = msgspec.json.decode(msgspec.json.encode(event))
-    return {name: value for name, value in told.items() if name not in schemas.COLUMNS}
+    return {name: value for name, value in told.items() if name not in event_schemas.COLUMNS}
 
 
 @given(events())
@@ -60,7 +60,7 @@ def test_nothing_private_in_clear_fits_what_travels(event):
 @pytest.mark.parametrize("kind", EVENTS)
 def test_a_schema_is_one_itself_and_asks_for_what_every_event_has(kind):
     for sealed in (True, False):
-        schema = schemas.schema(kind, sealed=sealed)
+        schema = event_schemas.schema(kind, sealed=sealed)
         jsonschema.Draft202012Validator.check_schema(schema)
         assert {"at", "by"} <= set(schema["required"])
         assert not CHECKERS[kind, sealed].is_valid({})
@@ -68,21 +68,21 @@ def test_a_schema_is_one_itself_and_asks_for_what_every_event_has(kind):
 
 @pytest.mark.parametrize("kind", EVENTS)
 def test_every_version_that_the_log_may_hold_has_a_schema(kind):
-    assert schemas.versions(kind) == [*(version for known, version in UPCASTERS if known == kind), EVENTS[kind].schema_version]
-    assert all(schemas.schema(kind, version) for version in schemas.versions(kind))
+    assert event_schemas.versions(kind) == [*(version for known, version in UPCASTERS if known == kind), EVENTS[kind].schema_version]
+    assert all(event_schemas.schema(kind, version) for version in event_schemas.versions(kind))
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_whatever_was_ever_stored_fits_the_schema_of_its_version(path):
     known = golden(path)
-    schema = schemas.schema(known.type, known.schema_version)
+    schema = event_schemas.schema(known.type, known.schema_version)
     jsonschema.validate(known.data, schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
     assert schema["$id"] == f"urn:bioscope:event:{known.type}:{known.schema_version}:sealed"
     assert not jsonschema.Draft202012Validator(schema).is_valid({})
 
 
 def test_a_message_may_have_any_version_of_its_payload():
-    document = schemas.document()
+    document = event_schemas.document()
     for kind, event in EVENTS.items():
         payload = document["components"]["messages"][kind]["payload"]
         assert len(payload.get("oneOf", [payload])) == event.schema_version
@@ -105,7 +105,7 @@ def test_the_headers_that_the_relay_writes_are_those_that_are_told(event, meta):
         hash=bytes(32),
     )
     written = {name: value.decode() for name, value in headers(Linked(stored, START), RecordKey(RootKey(bytes(32))))}
-    told = schemas.document()["components"]["messageTraits"]["event"]["headers"]
+    told = event_schemas.document()["components"]["messageTraits"]["event"]["headers"]
     jsonschema.Draft202012Validator(told, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER).validate(written)
     assert set(written) <= set(told["properties"])
     assert set(written) == set(told["properties"]) or meta == b"{}"
@@ -114,12 +114,12 @@ def test_the_headers_that_the_relay_writes_are_those_that_are_told(event, meta):
 def test_there_is_no_schema_of_what_is_not_registered():
     for kind, version in (("Nothing", None), ("ChunkJudged", 0), ("ChunkJudged", 99)):
         with pytest.raises(NotFound):
-            schemas.schema(kind, version)
+            event_schemas.schema(kind, version)
 
 
 def test_every_type_is_told_with_its_meaning_and_no_other():
-    assert set(schemas.MEANINGS) == set(EVENTS)
-    document = schemas.document()
+    assert set(event_schemas.MEANINGS) == set(EVENTS)
+    document = event_schemas.document()
     channel = document["channels"]["events"]
     assert channel["address"] == "bioscope.events"
     assert set(channel["messages"]) == set(document["components"]["messages"]) == set(EVENTS)
@@ -127,7 +127,7 @@ def test_every_type_is_told_with_its_meaning_and_no_other():
 
 
 def test_every_reference_of_the_document_leads_somewhere():
-    document = schemas.document()
+    document = event_schemas.document()
     for reference in references(document):
         place = document
         for step in reference.removeprefix("#/").split("/"):
@@ -146,18 +146,18 @@ def references(value):
 
 
 def test_the_document_is_json():
-    assert msgspec.json.decode(msgspec.json.encode(schemas.document())) == schemas.document()
+    assert msgspec.json.decode(msgspec.json.encode(event_schemas.document())) == event_schemas.document()
 
 
 def test_the_page_about_events_has_the_table_of_types():
     page = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
     assert table() in page, "put this into docs/events.md:\n" + table()
-    assert all(f"`{name}`" in page for name in schemas.HEADERS)
+    assert all(f"`{name}`" in page for name in event_schemas.HEADERS)
 
 
 def table():
     rows = ["| of | type | it tells | private fields |", "|---|---|---|---|"]
     for kind, event in EVENTS.items():
         private = ", ".join(f"`{name}`" for name in private_fields(event))
-        rows.append(f"| {NOUN_OF[kind]} | `{kind}` | {schemas.MEANINGS[kind]} | {private} |")
+        rows.append(f"| {NOUN_OF[kind]} | `{kind}` | {event_schemas.MEANINGS[kind]} | {private} |")
     return "\n".join(rows)

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 
 from application import audit, datasets
-from application.sentences import SENTENCES, Scene, sentence
+from application.trail_sentences import SENTENCES, Scene, sentence
 from domain.access import Grant
 from domain.registry import EVENTS
-from infrastructure.event_store import EventLog
-from infrastructure.memory_store import MemoryRecorder
+from infrastructure.eventstore.event_store import EventLog
 from tests.contracts.conftest import ROOT
 from tests.projections.laboratory import Laboratory
 from tests.strategies import events
+from tests.twins.event_store import MemoryRecorder
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from api.client import Client
+from api.cli.client.api_client import Client
+from infrastructure.configuration.settings import load
 from infrastructure.embedded.child import Child, last_words, python
 from infrastructure.embedded.installation import environment
-from infrastructure.settings import load
-from infrastructure.supervisor import NotRunning, running_settings
+from infrastructure.embedded.supervisor import NotRunning, running_settings
 from tests.chaos.proxy import Link
 from tests.chaos.servers import Servers
 from tests.chaos.workload import PICTURES, Journal, Technician

@@ -11,7 +11,7 @@ import msgspec
 import redis
 from aiokafka.errors import KafkaError
 
-from application.context import CHANNEL
+from application.services import CHANNEL
 from application.tasks import BULK, URGENT, Kind, Task, encode
 from tests.adversaries.attackers import Attacker
 from tests.adversaries.forging import forgeries

@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from infrastructure.embedded.child import Child
-from infrastructure.embedded.postgres import DATABASE, Postgres
+from infrastructure.embedded.postgres.server import DATABASE, Postgres
 from infrastructure.embedded.redis import Redis
 from tests.chaos.proxy import Link
 from tests.contracts.s3 import BUCKET, KEY, SECRET

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.memory_store import MemoryRecorder
-from infrastructure.recorder import PostgresRecorder
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.security.keys import RootKey
+from tests.twins.event_store import MemoryRecorder
 
 ROOT = RootKey(os.urandom(32))
 

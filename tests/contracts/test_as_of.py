@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application import datasets, feed, past
+from application import datasets, event_feed, lists_as_of
 from application.as_of import position_of
 from application.audit import state_of, trail
 from domain import dataset
 from domain.access import Grant, Role
 from domain.errors import Invalid, NotFound
-from infrastructure.event_store import EventLog
-from infrastructure.memory_store import MemoryRecorder
-from infrastructure.recorder import PostgresRecorder
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
 from tests.contracts.conftest import ROOT
 from tests.given import NOW, actor, command
 from tests.projections.laboratory import Laboratory
+from tests.twins.event_store import MemoryRecorder
 
 ADA = actor(Role.RESEARCHER)
 
@@ -114,32 +114,32 @@ def test_a_dataset_is_shown_with_the_images_and_results_that_it_held_then(log):
     before = log.head()
     lab.judge(job, 0, [first, second])
     judged = log.head()
-    lab.reinspect(first, outdated=[past.result_id(job, first)])
+    lab.reinspect(first, outdated=[lists_as_of.result_id(job, first)])
     again = log.head()
     lab.delete_image(ada, second)
     gone = log.head()
     lab.delete_job(ada, job)
 
     def held(until):
-        return [one.filename for one in past.images([first, second], until=until, log=log)]
+        return [one.filename for one in lists_as_of.images([first, second], until=until, log=log)]
 
     def known(about, until):
-        return [(one.image_id, one.label, one.outdated) for one in past.results([judged], about, until=until, log=log)]
+        return [(one.image_id, one.label, one.outdated) for one in lists_as_of.results([judged], about, until=until, log=log)]
 
     assert [held(until) for until in (again, gone)] == [["a.png", "b.png"], ["a.png"]]
     assert known(job, judged) == [(first, "round", False), (second, "round", False)]
     assert known(first, again) == [(first, "round", True)]
     assert known(job, gone) == [(first, "round", True)]
     assert known(job, log.head()) == []
-    past.require_image_or_job(job, until=before, log=log)
+    lists_as_of.require_image_or_job(job, until=before, log=log)
     for about, until in ((second, gone), (job, log.head()), (first, 1), (cells, again)):
         with pytest.raises(NotFound):
-            past.require_image_or_job(about, until=until, log=log)
+            lists_as_of.require_image_or_job(about, until=until, log=log)
     lab.delete_dataset(ada, cells)
-    past.require_dataset(cells, until=gone, log=log)
+    lists_as_of.require_dataset(cells, until=gone, log=log)
     for until in (1, log.head()):
         with pytest.raises(NotFound):
-            past.require_dataset(cells, until=until, log=log)
+            lists_as_of.require_dataset(cells, until=until, log=log)
     assert known(first, log.head()) == []
 
 
@@ -192,7 +192,7 @@ def test_a_page_of_the_feed_costs_as_many_statements_however_long_it_is(counted,
     admin = actor(Role.ADMIN)
 
     def cost(limit, *, sealed):
-        return statements(app_url, lambda log: feed.after(0, limit=limit, sealed=sealed, actor=admin, log=log))
+        return statements(app_url, lambda log: event_feed.after(0, limit=limit, sealed=sealed, actor=admin, log=log))
 
     assert [cost(limit, sealed=True) for limit in (1, 10, 120)] == [1, 1, 1]
     assert [cost(limit, sealed=False) for limit in (1, 10, 120)] == [2, 2, 2]

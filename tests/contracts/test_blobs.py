@@ -9,14 +9,14 @@ import pytest
 
 from application import derivatives
 from application.derivatives import preview_of, thumbnail_of
-from application.downloads import Holder
 from application.ports import Corrupted
+from application.signed_downloads import Holder
 from domain.errors import ImageTooLarge, NotFound
-from infrastructure.keys import RootKey
-from infrastructure.memory_blobs import MemoryBlobs
-from infrastructure.objects import open_blobs
-from infrastructure.settings import Settings
+from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.configuration.settings import Settings
+from infrastructure.security.keys import RootKey
 from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server
+from tests.twins.blobs import MemoryBlobs
 
 ROOT = RootKey(bytes(32))
 MOST = 1_000_000

@@ -15,13 +15,13 @@ from domain import device
 from domain.access import Role
 from domain.device import DeviceDescribed
 from domain.events import ERASED, SEALED
-from infrastructure.codec import Encoded
-from infrastructure.event_store import EventLog
-from infrastructure.group_commit import Append
-from infrastructure.memory_store import MemoryRecorder
-from infrastructure.recorder import encoded_from
+from infrastructure.eventstore.codec import Encoded
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.group_commit import Append
+from infrastructure.eventstore.recorder import encoded_from
 from tests.contracts.conftest import ROOT
 from tests.given import NOW, actor, command
+from tests.twins.event_store import MemoryRecorder
 
 ADMIN = actor(Role.ADMIN)
 PRIVATE = {"name": "Axio of Dr. Canary", "hostname": "canary-pc", "location": "Canary ward"}

@@ -14,13 +14,13 @@ from domain.access import Role
 from domain.dataset import DatasetCreated
 from domain.errors import KeyReused, NotFound, Taken, UpgradeNeeded, UpgradeUnderWay, VersionMismatch
 from domain.user import UserRegistered
-from infrastructure.audit_chain import SignedHead, verify
-from infrastructure.event_store import EventLog
-from infrastructure.memory_store import MemoryRecorder
-from infrastructure.recorder import PostgresRecorder
+from infrastructure.audit.chain_verification import SignedHead, verify
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
 from tests.contracts.conftest import ROOT
 from tests.given import LATER, NOW, actor, command
 from tests.older_release import without
+from tests.twins.event_store import MemoryRecorder
 
 RESEARCHER = actor(Role.RESEARCHER)
 

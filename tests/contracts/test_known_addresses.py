@@ -9,9 +9,9 @@ import pytest
 
 from application import accounts
 from domain.access import Role
-from infrastructure.event_store import opened
-from infrastructure.keys import RootKey
-from infrastructure.known_addresses import PostgresKnownAddresses
+from infrastructure.eventstore.event_store import opened
+from infrastructure.security.keys import RootKey
+from infrastructure.security.known_addresses import PostgresKnownAddresses
 from tests.given import actor, command
 from tests.simulation.clients import NoSessions, Passwords
 from tests.twins.known_addresses import MemoryKnownAddresses

@@ -17,12 +17,12 @@ from domain import user
 from domain.access import Actor, Role
 from domain.errors import LastAdministrator, NotFound
 from domain.user import Status
-from infrastructure.event_store import EventLog
-from infrastructure.memory_store import MemoryRecorder
-from infrastructure.recorder import ADMINISTRATORS
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import ADMINISTRATORS
 from tests.contracts.conftest import ROOT
 from tests.given import actor, command
 from tests.simulation.clients import NoSessions, Passwords
+from tests.twins.event_store import MemoryRecorder
 
 OPERATOR = actor(None, kind="system")
 TOKENS = NoSessions()

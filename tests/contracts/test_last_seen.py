@@ -6,8 +6,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from infrastructure.last_seen import PostgresLastSeen
-from infrastructure.recorder import PostgresRecorder
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.postgres.last_seen import PostgresLastSeen
 from tests.contracts.conftest import ROOT
 from tests.twins.last_seen import MemoryLastSeen
 

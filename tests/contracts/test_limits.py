@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from application.ports import Limit
 from domain.errors import TooMany
 from infrastructure.embedded.redis import Redis
-from infrastructure.keys import RootKey
-from infrastructure.limits import KEYS_MOST, REST, LocalLimits, RedisLimits
+from infrastructure.security.keys import RootKey
+from infrastructure.security.rate_limits import KEYS_MOST, REST, LocalLimits, RedisLimits
 
 ROOT = RootKey(os.urandom(32))
 

@@ -4,17 +4,17 @@ import pytest
 from psycopg import AsyncConnection
 
 from application.hash_chain import START
-from infrastructure.event_store import EventLog
-from infrastructure.publishing import Place, PostgresPublished
-from infrastructure.recorder import PostgresRecorder
-from projections import read_models
-from projections.batches import Changes
-from projections.checkpoints import Checkpoint
-from projections.memory_models import MemoryModels
-from projections.read_models import PostgresModels
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.relay.publisher import Place, PostgresPublished
+from projections.engine import postgres_store
+from projections.engine.batches import Changes
+from projections.engine.checkpoints import Checkpoint
+from projections.engine.postgres_store import PostgresModels
 from tests.projections.laboratory import Laboratory
 from tests.simulation.processes import MemoryPublished
 from tests.simulation.world import CALM, ROOT, World
+from tests.twins.read_models import MemoryModels
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +28,7 @@ async def stood(request):
         world.loop.end()
         return
     url = request.getfixturevalue("app_url")
-    log, models = EventLog(PostgresRecorder(url, ROOT), ROOT), PostgresModels(read_models.connect(url))
+    log, models = EventLog(PostgresRecorder(url, ROOT), ROOT), PostgresModels(postgres_store.connect(url))
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
         yield PostgresPublished(connection), Laboratory(log, None), models
     models.close()

@@ -8,25 +8,25 @@ import msgspec
 import psycopg
 import pytest
 
+from application.dispatch_policy import Worker
+from application.job_scheduler import Scheduler
 from application.tasks import Kind
 from domain import classification
 from domain import image as image_of
-from infrastructure.event_store import EventLog
-from infrastructure.inference import HELD
-from infrastructure.keys import RootKey
-from infrastructure.memory_store import MemoryRecorder
-from projections import read_models
-from projections.batches import FOLD_VERSIONS, TABLES, Changes, Letter
-from projections.checkpoints import Checkpoint, FoldsDiffer, NotInLog, Outrun
-from projections.memory_models import MemoryDatabase, MemoryModels, MemoryWork
-from projections.open_work import PostgresWork
-from projections.projector import Projector
-from projections.read_models import PostgresModels
-from projections.scheduler import Worker
-from projections.scheduling import Scheduler
-from projections.tables import Written
-from projections.worker import LogDecoder
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.inference.process import HELD
+from infrastructure.postgres.work_queue import PostgresWork
+from infrastructure.security.keys import RootKey
+from projections.engine import postgres_store
+from projections.engine.batches import FOLD_VERSIONS, TABLES, Changes, Letter
+from projections.engine.checkpoints import Checkpoint, FoldsDiffer, NotInLog, Outrun
+from projections.engine.postgres_store import PostgresModels
+from projections.engine.projection import Written
+from projections.engine.projector import Projector
+from projections.process import LogDecoder
 from tests.projections.laboratory import Laboratory, a_busy_week
+from tests.twins.event_store import MemoryRecorder
+from tests.twins.read_models import MemoryDatabase, MemoryModels, MemoryWork
 
 ROOT = RootKey(os.urandom(32))
 
@@ -61,10 +61,10 @@ class InPostgres:
         self.log.close()
 
     def models(self):
-        return PostgresModels(read_models.connect(self._url))
+        return PostgresModels(postgres_store.connect(self._url))
 
     def work(self):
-        return PostgresWork(read_models.connect(self._url))
+        return PostgresWork(postgres_store.connect(self._url))
 
     def rows(self, table):
         (found,) = self._look.execute(f"select coalesce(json_agg(t), '[]')::text from {table.name} t").fetchone()
@@ -327,15 +327,15 @@ def shown(stood, job):
 
 
 def test_the_results_of_a_job_that_was_deleted_are_hidden(stood, laboratory, deleted, monkeypatch):
-    monkeypatch.setattr(read_models, "HIDDEN_AT_ONCE", 3)
+    monkeypatch.setattr(postgres_store, "HIDDEN_AT_ONCE", 3)
     laboratory.follow()
     assert shown(stood, deleted) == (0, 8)
 
 
 @pytest.mark.parametrize("stood", ["postgres"], indirect=True)
 def test_of_a_job_too_large_for_one_statement_all_but_a_piece_are_hidden_ahead(stood, laboratory, deleted, monkeypatch):
-    monkeypatch.setattr(read_models, "HIDDEN_AT_ONCE", 3)
-    monkeypatch.setattr(read_models, "HIDE", read_models.HIDE + " and false")
+    monkeypatch.setattr(postgres_store, "HIDDEN_AT_ONCE", 3)
+    monkeypatch.setattr(postgres_store, "HIDE", postgres_store.HIDE + " and false")
     laboratory.follow()
     assert shown(stood, deleted) == (2, 8)
 

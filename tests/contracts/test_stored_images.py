@@ -6,17 +6,17 @@ import psycopg
 import pytest
 
 from domain.errors import Unavailable
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.memory_store import MemoryRecorder
-from infrastructure.recorder import PostgresRecorder
-from projections import read_models
-from projections.memory_models import MemoryDatabase, MemoryModels
-from projections.projector import Projector
-from projections.read_models import PostgresModels
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.security.keys import RootKey
+from projections.engine import postgres_store
+from projections.engine.postgres_store import PostgresModels
+from projections.engine.projector import Projector
+from projections.process import LogDecoder
 from projections.stored_images import PAGE, PostgresStoredImages
-from projections.worker import LogDecoder
 from tests.projections.laboratory import Laboratory, a_busy_week
+from tests.twins.event_store import MemoryRecorder
+from tests.twins.read_models import MemoryDatabase, MemoryModels
 from tests.twins.stored_images import MemoryStoredImages
 
 ROOT = RootKey(bytes(32))
@@ -40,9 +40,9 @@ def stored(request):
         yield stored
     else:
         url = request.getfixturevalue("app_url")
-        with read_models.connect(url) as connection:
+        with postgres_store.connect(url) as connection:
             images = PostgresStoredImages(connection, page_size=PAGE_SIZE)
-            stored = Stored(lambda: PostgresModels(read_models.connect(url)), images, PostgresRecorder(url, ROOT))
+            stored = Stored(lambda: PostgresModels(postgres_store.connect(url)), images, PostgresRecorder(url, ROOT))
             yield stored
     stored.projector.close()
     stored.log.close()
@@ -125,7 +125,7 @@ def test_a_page_of_images_is_found_by_index(stored, owner_url):
 
 
 def test_a_database_that_is_away_is_unavailable(app_url, owner_url):
-    with read_models.connect(app_url) as connection:
+    with postgres_store.connect(app_url) as connection:
         images = PostgresStoredImages(connection)
         with psycopg.connect(owner_url, autocommit=True) as owner:
             owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'bioscope_app'")

@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from domain.events import Event
-from projections.batches import TABLES
-from projections.tables import Happened
+from projections.engine.batches import TABLES
+from projections.engine.projection import Happened
 from tests.golden.make import FOLDER, golden
 from tests.projections.test_folds import apply, empty
 

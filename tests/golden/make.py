@@ -19,8 +19,8 @@ import msgspec
 
 from domain.events import Event, private_fields
 from domain.registry import EVENTS
-from infrastructure.codec import COLUMNS, Codec, Encoded
-from infrastructure.keys import DataKeys, RootKey
+from infrastructure.eventstore.codec import COLUMNS, Codec, Encoded
+from infrastructure.security.keys import DataKeys, RootKey
 
 FOLDER = Path(__file__).parent
 ROOT = RootKey(b"the root key of golden files ...")

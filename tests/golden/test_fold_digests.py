@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from projections import batches, images
+from projections import images
+from projections.engine import batches
 from tests.golden import fold_digests
 from tests.golden.fold_digests import changed_without_a_new_version, names, stored
 

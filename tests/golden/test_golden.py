@@ -8,7 +8,7 @@ import pytest
 
 from domain.events import ERASED, SEALED_FORMS, private_fields
 from domain.registry import EVENTS
-from infrastructure.codec import PRIVATE_SINCE
+from infrastructure.eventstore.codec import PRIVATE_SINCE
 from tests.golden.make import FOLDER, golden, made, path_of, paths_of, plain, stores_every_field
 
 FILES = sorted(FOLDER.glob("*.json"))

@@ -13,10 +13,10 @@ from infrastructure.images.inspection import inspect
 from infrastructure.images.reader import open_image
 from infrastructure.images.rendering import render
 from infrastructure.images.validation import ImageLimits
-from infrastructure.judgement import judge
-from infrastructure.model_record import load_record
-from infrastructure.preprocessing import prepare
-from infrastructure.shipped import models
+from infrastructure.inference.models.bundled import models
+from infrastructure.inference.models.manifest import load_record
+from infrastructure.inference.preprocessing import prepare
+from infrastructure.inference.scoring import judge
 
 CASES = Path(__file__).parents[1] / "data" / "cases"
 LIMITS = ImageLimits()

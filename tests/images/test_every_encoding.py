@@ -14,9 +14,9 @@ from PIL import Image
 
 from infrastructure.images.inspection import inspect
 from infrastructure.images.validation import ImageLimits, examine
-from infrastructure.model_record import load_record
-from infrastructure.preprocessing import colours, normalised, prepare_with_warnings, resized
-from infrastructure.shipped import models
+from infrastructure.inference.models.bundled import models
+from infrastructure.inference.models.manifest import load_record
+from infrastructure.inference.preprocessing import colours, normalised, prepare_with_warnings, resized
 from tests.images import cell, encoding_strategy, encodings, written
 
 COUNT = int(os.environ.get("ENCODINGS", "200"))

@@ -10,10 +10,10 @@ import pytest
 
 from domain.errors import DamagedImage, ImageTooLarge, UnsupportedImage
 from infrastructure.images.inspection import inspect
-from infrastructure.images.ome import MAX_PLANES, OmeImage
 from infrastructure.images.reader import open_image
+from infrastructure.images.tiff.ome import MAX_PLANES, OmeImage
 from infrastructure.images.validation import ImageLimits, examine
-from infrastructure.preprocessing import rendered
+from infrastructure.inference.preprocessing import rendered
 from tests.hostile import ASCII, BYTE, DOUBLE, IFD, LONG, RATIONAL, SHORT, bare_png, chunk, ends_early, header, jpeg, page, segment, tiff
 from tests.images.profiles import icc
 

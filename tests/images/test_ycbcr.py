@@ -8,7 +8,7 @@ import pytest
 
 from domain.errors import UnsupportedImage
 from infrastructure.images.validation import ImageLimits, examine
-from infrastructure.preprocessing import rendered
+from infrastructure.inference.preprocessing import rendered
 from tests.hostile import LONG, SHORT, jpeg, page, tiff
 from tests.images.tiff_writer import RATIONAL, Directory, Form, Tag, tiff_bytes
 from tests.images.tiff_writer import SHORT as SHORT_TAG

@@ -5,12 +5,12 @@ import subprocess
 
 import pytest
 
-from infrastructure.embedded.folders import run_folder
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.recorder import PostgresRecorder
-from infrastructure.settings import Settings
-from infrastructure.supervisor import Stack
+from infrastructure.configuration.settings import Settings
+from infrastructure.embedded.data_folder import run_folder
+from infrastructure.embedded.supervisor import Stack
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.security.keys import RootKey
 
 
 @pytest.fixture

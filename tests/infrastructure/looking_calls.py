@@ -5,10 +5,10 @@ import time
 
 import msgspec
 
-from infrastructure import looking
-from infrastructure.findings import Inspected, Judged, Unseen
 from infrastructure.images.validation import ImageLimits
-from infrastructure.model_validation import ModelRefused
+from infrastructure.inference.models.onnx_validation import ModelRefused
+from infrastructure.inference.predictions import Inspected, Judged, Unseen
+from infrastructure.inference.process.children import child_functions
 
 DEADLY, STUCK, BUGGY = b"deadly", b"stuck", b"buggy"
 LYING = b"lying"
@@ -17,7 +17,7 @@ LYING = b"lying"
 def classify(model: str, record: str, images: list[bytes], limits: ImageLimits) -> Judged:
     for data in images:
         _break_over(data)
-    judged = looking.classify(model, record, images, limits)
+    judged = child_functions.classify(model, record, images, limits)
     if any(data.endswith(LYING) for data in images):
         return msgspec.structs.replace(judged, answers=[])
     return judged
@@ -29,7 +29,7 @@ def refuse(model: str, record: str, images: list[bytes], limits: ImageLimits) ->
 
 def examine(data: bytes, limits: ImageLimits) -> Inspected | Unseen:
     _break_over(data)
-    return looking.examine(data, limits)
+    return child_functions.examine(data, limits)
 
 
 def _break_over(data: bytes) -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from infrastructure.nursery import borrow
+from infrastructure.inference.children.fork_server import borrow
 
 
 def add(left: int, right: int) -> int:

@@ -4,8 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-from infrastructure.settings import Settings
-from infrastructure.supervisor import Process, says_so, up
+from infrastructure.configuration.settings import Settings
+from infrastructure.embedded.supervisor import Process, says_so, up
 
 STEADY = """
 import json, os, signal, sys

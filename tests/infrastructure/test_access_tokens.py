@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from domain.access import Role
 from domain.errors import Invalid, NotAuthenticated
-from infrastructure.access_tokens import LEEWAY, REMEMBERED, SignedAccessTokens, service_id
-from infrastructure.keys import RootKey
+from infrastructure.security.access_tokens import LEEWAY, REMEMBERED, SignedAccessTokens, service_id
+from infrastructure.security.keys import RootKey
 from tests.given import NOW
 
 ROOT = RootKey(os.urandom(32))

@@ -14,11 +14,11 @@ from application.ports import Claim, Command, Guard
 from domain.access import Actor
 from domain.classification import ENDING
 from domain.values import system_actor
-from infrastructure.codec import Encoded
-from infrastructure.group_commit import Answer, Append, Columns, GroupCommit, Pending
-from infrastructure.keys import RootKey
-from infrastructure.recorder import EVENT_COLUMNS, recorded_from
+from infrastructure.eventstore.codec import Encoded
+from infrastructure.eventstore.group_commit import Answer, Append, Columns, GroupCommit, Pending
+from infrastructure.eventstore.recorder import EVENT_COLUMNS, recorded_from
 from infrastructure.security.keyed_digest import ClaimDigests
+from infrastructure.security.keys import RootKey
 from tests.given import NOW
 
 ROOT = RootKey(os.urandom(32))

@@ -14,20 +14,20 @@ from application.derivatives import thumbnail_of
 from domain import image
 from domain.access import Role
 from domain.errors import Refused
-from infrastructure import log_ranges
-from infrastructure.backup import MANIFEST, NoBackup, backup, checked, read_manifest, restore
-from infrastructure.backup_files import PREVIOUS, TableFile
-from infrastructure.event_store import EventLog
-from infrastructure.heads import verified
-from infrastructure.keys import RootKey
-from infrastructure.memory_blobs import MemoryBlobs
-from infrastructure.recorder import PostgresRecorder
+from infrastructure.audit.signed_heads import verified
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.operations import log_ranges
+from infrastructure.operations.backup import MANIFEST, NoBackup, backup, checked, read_manifest, restore
+from infrastructure.operations.backup_files import PREVIOUS, TableFile
 from infrastructure.security.key_ring import Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
+from infrastructure.security.keys import RootKey
 from tests.adversaries.test_worker import a_job, judged
 from tests.conftest import TEMPLATE
 from tests.given import NOW, actor, command
 from tests.partitions import made_small
+from tests.twins.blobs import MemoryBlobs
 
 ROOT = RootKey(bytes(range(32)))
 RESEARCHER = actor(Role.RESEARCHER)

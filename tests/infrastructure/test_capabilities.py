@@ -9,7 +9,7 @@ from psycopg.errors import InsufficientPrivilege
 
 from domain.errors import Unavailable, UpgradeNeeded
 from domain.registry import EVENTS
-from infrastructure.capabilities import PAUSE_SHOWN_SECONDS, Capabilities, require_understood
+from infrastructure.eventstore.capabilities import PAUSE_SHOWN_SECONDS, Capabilities, require_understood
 
 DECLARE = "select ops.declare_capabilities(%s, %s, %s, %s, %s, %s, %s)"
 SHOWN = "select role, kind, process, release, types, versions, paused from ops.capabilities order by seen_at desc"

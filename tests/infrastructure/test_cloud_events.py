@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from application.hash_chain import chained
 from application.ports import Linked, Recorded, Rejected
 from infrastructure.kafka.cloud_events import MAX_DATA_BYTES, RecordKey, authenticated, headers
-from infrastructure.keys import RootKey
+from infrastructure.security.keys import RootKey
 
 KEY, OTHER_KEY = RecordKey(RootKey(bytes(32))), RecordKey(RootKey(b"x" * 32))
 NOT_COVERED = {"ce_specversion", "ce_correlationid", "ce_causationid", "traceparent", "content-type"}  # copies of ce_meta, or constants

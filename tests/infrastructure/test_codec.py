@@ -9,8 +9,8 @@ from domain.device import DeviceCameOnline, DeviceDescribed
 from domain.errors import UpgradeNeeded
 from domain.events import ERASED
 from domain.registry import EVENTS
-from infrastructure.codec import SEALED, Codec, Encoded, KeyDestroyed, Undecodable, private_fields
-from infrastructure.keys import DataKeys, RootKey, WrongRootKey
+from infrastructure.eventstore.codec import SEALED, Codec, Encoded, KeyDestroyed, Undecodable, private_fields
+from infrastructure.security.keys import DataKeys, RootKey, WrongRootKey
 from tests.given import NOW
 from tests.strategies import TEXT, events
 

@@ -9,8 +9,8 @@ import pytest
 from application import datasets
 from domain.errors import Unavailable
 from infrastructure import container
+from infrastructure.configuration.settings import Settings
 from infrastructure.container import options, services
-from infrastructure.settings import Settings
 from tests.given import actor, command
 
 FOREIGN = {"numpy", "PIL", "faust", "mode", "aiokafka", "s3fs", "botocore", "onnxruntime", "tifffile", "confluent_kafka"}

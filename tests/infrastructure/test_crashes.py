@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrastructure.crashes import CRASH_WINDOW_SECONDS, CRASHES_OF_A_LOOP, crash_loops, record_crash
+from infrastructure.observability.crash_counts import CRASH_WINDOW_SECONDS, CRASHES_OF_A_LOOP, crash_loops, record_crash
 
 TIMES = st.lists(st.floats(0, 1000), min_size=1, max_size=12).map(sorted)
 

@@ -14,18 +14,18 @@ import yaml
 
 from application.models import add_version
 from domain.access import Role
-from infrastructure import shipped
-from infrastructure.doctor import _kept, examine, refusals
+from infrastructure.configuration.settings import Settings, load
 from infrastructure.embedded.installation import environment
-from infrastructure.event_store import opened
-from infrastructure.kafka.broker import make_topics
-from infrastructure.keys import RootKey, new_root_key
-from infrastructure.model_record import load_record
-from infrastructure.private_file import write_private
+from infrastructure.eventstore.event_store import opened
+from infrastructure.inference.models.bundled import models, shipped_records
+from infrastructure.inference.models.manifest import load_record
+from infrastructure.inference.process.models import bundled
+from infrastructure.kafka.topics import make_topics
+from infrastructure.operations.config_checks import weaknesses
+from infrastructure.operations.doctor import _kept, examine, refusals
+from infrastructure.security.keys import RootKey, new_root_key
+from infrastructure.security.private_files import write_private
 from infrastructure.security.process_keys import write_key_file
-from infrastructure.settings import Settings, load
-from infrastructure.shipped import models, shipped_records
-from infrastructure.weak_settings import weaknesses
 from tests.given import actor, command
 
 ROOT = Path(__file__).parents[2]
@@ -197,7 +197,7 @@ def test_a_database_without_models_is_named(settings):
 
 
 def test_an_installation_without_models_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(shipped, "INSTALLED", tmp_path)
+    monkeypatch.setattr(bundled, "INSTALLED", tmp_path)
     (found,) = [finding for finding in examine(Settings(data=tmp_path / "data")) if finding.level == "wrong"]
     assert found.what == "models"
     assert "holds no model" in found.said

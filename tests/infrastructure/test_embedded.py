@@ -17,15 +17,15 @@ import psycopg
 import pytest
 import redis
 
-from infrastructure.embedded import folders
-from infrastructure.embedded import postgres as postgres_module
+from infrastructure.embedded import data_folder
 from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.child import CannotStart, Child, last_words, open_log, python
-from infrastructure.embedded.folders import mark, run_folder, socket_folder
-from infrastructure.embedded.postgres import Postgres, copied, installed, open_to_all, processes_marked
-from infrastructure.embedded.postgres_passwords import verifier
+from infrastructure.embedded.data_folder import mark, run_folder, socket_folder
+from infrastructure.embedded.postgres.passwords import verifier
+from infrastructure.embedded.postgres.server import Postgres, copied, installed, open_to_all, processes_marked
+from infrastructure.embedded.postgres.server import server as postgres_module
 from infrastructure.embedded.redis import Redis
-from infrastructure.embedded.tended import Tended
+from infrastructure.embedded.restarting import Tended
 from tests.other_user import NOBODY, as_user
 
 AS_ROOT = os.geteuid() == 0
@@ -258,7 +258,7 @@ def test_a_temporary_folder_for_sockets_of_somebody_else_is_not_used(long, tempo
 
 
 def test_without_any_temporary_folder_a_path_that_is_too_long_is_refused_in_a_sentence(long, monkeypatch):
-    monkeypatch.setattr(folders, "_temporary_folders", list)
+    monkeypatch.setattr(data_folder, "_temporary_folders", list)
     with pytest.raises(CannotStart, match=r"too long for sockets \(at most 107 bytes\).* choose a shorter path with --data, or set TMPDIR"):
         Redis(long)
 
@@ -328,7 +328,7 @@ NAMELESS = 123_456
 NAMELESS_START = """
 import os, sys, psycopg
 from pathlib import Path
-from infrastructure.embedded.postgres import Postgres
+from infrastructure.embedded.postgres.server import Postgres
 data = Path(sys.argv[1])
 data.mkdir(mode=0o700)
 with Postgres(data, install=Path(sys.argv[2])) as server, psycopg.connect(server.owner_url) as connection:
@@ -414,8 +414,8 @@ ORDINARY = """
 import os, sys, psycopg, redis
 from pathlib import Path
 from infrastructure.embedded.broker import Broker
-from infrastructure.embedded.postgres import Postgres
-from infrastructure.embedded.postgres_passwords import verifier
+from infrastructure.embedded.postgres.server import Postgres
+from infrastructure.embedded.postgres.passwords import verifier
 from infrastructure.embedded.redis import Redis
 data = Path(sys.argv[1])
 data.mkdir(mode=0o700)

@@ -12,9 +12,9 @@ from application.ports import Conflicted
 from domain import classification, dataset
 from domain.access import Grant
 from domain.classification import PlannedImage
-from infrastructure.figures import exposition, observe_request, observe_standing
-from infrastructure.reads import ReadDatabase
-from infrastructure.standing import standing
+from infrastructure.observability.metrics import exposition, observe_request, observe_standing
+from infrastructure.observability.system_status import standing
+from infrastructure.postgres.query_database import ReadDatabase
 from tests.given import actor, command
 
 

@@ -13,11 +13,11 @@ from domain import dataset, device
 from domain.access import Role
 from domain.errors import NotFound
 from domain.events import ERASED
-from infrastructure.event_store import EventLog
-from infrastructure.folded_states import Folded, FoldedStates
-from infrastructure.keys import KeyRing, RootKey
-from infrastructure.memory_store import MemoryRecorder
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.state_cache import Folded, FoldedStates
+from infrastructure.security.keys import KeyRing, RootKey
 from tests.given import NOW, actor, command, state_after
+from tests.twins.event_store import MemoryRecorder
 from tests.twins.last_seen import MemoryLastSeen
 
 ROOT = RootKey(os.urandom(32))

@@ -4,7 +4,7 @@ import gc
 from contextlib import suppress
 from weakref import ref
 
-from infrastructure.garbage import SELDOM, seldom_collected
+from infrastructure.eventstore.garbage_collection import SELDOM, seldom_collected
 
 
 class Cycle:

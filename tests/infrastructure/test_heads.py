@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from application.hash_chain import START, chained
 from domain import dataset
 from domain.errors import Unavailable
-from infrastructure import heads
-from infrastructure.event_store import EventLog
-from infrastructure.heads import BrokenChain, Heads, verified
-from infrastructure.keys import RootKey
-from infrastructure.memory_blobs import MemoryBlobs
-from infrastructure.recorder import PostgresRecorder
+from infrastructure.audit import signed_heads
+from infrastructure.audit.signed_heads import BrokenChain, Heads, verified
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.security.keys import RootKey
 from tests.adversaries.test_worker import a_job, judged
 from tests.given import NOW, actor, command
+from tests.twins.blobs import MemoryBlobs
 
 TODAY = datetime.now(UTC)
 
@@ -134,7 +134,7 @@ def test_what_was_read_of_the_log_before_is_not_read_again(archive, monkeypatch)
     archive.happen(6)
     archive.heads.take(archive.log.read(0, 4))
     archive.heads.take(archive.log.read(3, 10))
-    monkeypatch.setattr(heads, "SINCE", "select 1 / 0")
+    monkeypatch.setattr(signed_heads, "SINCE", "select 1 / 0")
     archive.sign()
     assert archive.kept() == [6]
 
@@ -182,7 +182,7 @@ def test_an_event_that_names_no_command_is_named_though_the_chain_holds(archive)
 
 
 def test_a_long_way_to_the_first_head_is_walked_once(archive, monkeypatch):
-    monkeypatch.setattr("infrastructure.heads.SINCE", heads.SINCE.replace(str(heads.BATCH), "3"))
+    monkeypatch.setattr("infrastructure.audit.signed_heads.SINCE", signed_heads.SINCE.replace(str(signed_heads.BATCH), "3"))
     archive.happen(10)
     archive.sign()
     assert archive.kept() == [10]

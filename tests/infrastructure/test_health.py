@@ -11,12 +11,12 @@ import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
-from infrastructure.crashes import CRASHES_OF_A_LOOP, crashes_file, record_crash
-from infrastructure.figures import observe_standing
-from infrastructure.health import PATIENCE, REMEMBERED, Examination, told
-from infrastructure.memory_blobs import MemoryBlobs
-from infrastructure.reads import ReadDatabase
-from infrastructure.standing import Declared, Standing, standing
+from infrastructure.observability.crash_counts import CRASHES_OF_A_LOOP, crashes_file, record_crash
+from infrastructure.observability.health import PATIENCE, REMEMBERED, Examination, told
+from infrastructure.observability.metrics import observe_standing
+from infrastructure.observability.system_status import Declared, Standing, standing
+from infrastructure.postgres.query_database import ReadDatabase
+from tests.twins.blobs import MemoryBlobs
 
 pytestmark = pytest.mark.anyio
 WELL = Standing(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from infrastructure.http_connections import Limits
-from infrastructure.settings import Settings
+from infrastructure.configuration.settings import Settings
+from infrastructure.http.connections import Limits
 
 
 class Connections:

@@ -14,17 +14,17 @@ from application.pixel_reader import Decoded, DecoderFailed, Prediction, Unreada
 from application.ports import Corrupted
 from domain.errors import Invalid, NotFound, Unavailable
 from domain.model import Version
-from infrastructure.image_recheck import CLASSIFY, EXAMINE, ChildReader, recheck_images
+from infrastructure.configuration.settings import Settings
 from infrastructure.images.reader import READER_VERSION
 from infrastructure.images.validation import ImageLimits
-from infrastructure.memory_blobs import MemoryBlobs
-from infrastructure.model_record import load_record, record_as_json
-from infrastructure.pool import Nursery, Pool
-from infrastructure.preprocessing import digest
-from infrastructure.settings import Settings
-from infrastructure.shipped import micrographs, models
+from infrastructure.inference.children.process_pool import Nursery, Pool
+from infrastructure.inference.image_recheck import CLASSIFY, EXAMINE, ChildReader, recheck_images
+from infrastructure.inference.models.bundled import micrographs, models
+from infrastructure.inference.models.manifest import load_record, record_as_json
+from infrastructure.inference.preprocessing import digest
 from tests.application.recheck_archive import Archive
 from tests.process_tree import children, command_line
+from tests.twins.blobs import MemoryBlobs
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +48,7 @@ def pbc8(blobs):
 
 @asynccontextmanager
 async def a_reader(blobs, *, hang_seconds=15.0, examine=EXAMINE, classify=CLASSIFY):
-    nursery = Nursery("infrastructure.looking", "tests.infrastructure.looking_calls")
+    nursery = Nursery("infrastructure.inference.children.child_functions", "tests.infrastructure.looking_calls")
     pool = Pool(nursery, size=1, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
     async with BlockingPortal() as portal:
         yield ChildReader(portal, pool, blobs=blobs, limits=ImageLimits(), examine=examine, classify=classify)
@@ -133,7 +133,7 @@ def run(archive, report):
 
 def left_over():
     """Processes and threads of a recheck."""
-    return [child for child in children(os.getpid()) if "infrastructure.looking" in command_line(child)] + [
+    return [child for child in children(os.getpid()) if "infrastructure.inference.children.child_functions" in command_line(child)] + [
         thread.name for thread in threading.enumerate() if thread.name.startswith("recheck")
     ]
 

@@ -17,7 +17,7 @@ from PIL import Image
 from domain.errors import DamagedImage, DomainError, ImageTooLarge, UnsupportedImage
 from infrastructure.images.inspection import inspect
 from infrastructure.images.validation import ImageLimits
-from infrastructure.preprocessing import decoded
+from infrastructure.inference.preprocessing import decoded
 from tests.hostile import (
     ASCII,
     LAUGHS,

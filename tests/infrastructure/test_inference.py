@@ -20,17 +20,17 @@ from domain import classification, image, model
 from domain.classification import PlannedImage, Verdict
 from domain.errors import Unavailable
 from domain.values import chunk_id, model_id
-from infrastructure import classifier as classifying
-from infrastructure.classifier import Classifier
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.memory_blobs import MemoryBlobs
-from infrastructure.memory_store import MemoryRecorder
-from infrastructure.model_record import load_record, record_as_json
-from infrastructure.pool import ChildFailed, Nursery, Pool, PoolClosed
-from infrastructure.recorder import PostgresRecorder
-from infrastructure.shipped import micrographs, models
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.inference.children.process_pool import ChildFailed, Nursery, Pool, PoolClosed
+from infrastructure.inference.chunk_classifier import Classifier
+from infrastructure.inference.models.bundled import micrographs, models
+from infrastructure.inference.models.manifest import load_record, record_as_json
+from infrastructure.inference.process import chunk_classifier as classifying
+from infrastructure.security.keys import RootKey
 from tests.given import NOW, actor, command
+from tests.twins.blobs import MemoryBlobs
+from tests.twins.event_store import MemoryRecorder
 
 pytestmark = pytest.mark.anyio
 
@@ -88,7 +88,7 @@ class Bench:
 
 @asynccontextmanager
 async def a_bench(log=None, blobs=None, *, size=2, hang_seconds=15.0, look=classifying.LOOK):
-    nursery = Nursery("infrastructure.looking", "tests.infrastructure.looking_calls")
+    nursery = Nursery("infrastructure.inference.children.child_functions", "tests.infrastructure.looking_calls")
     pool = Pool(nursery, size=size, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
     with ThreadPoolExecutor(8) as threads:
         try:
@@ -154,7 +154,7 @@ async def test_the_model_gives_what_its_test_tensor_promises_and_refuses_another
 
         record, lend = load_record(PBC8), {bench.version.sha256: weights}
         tensors = [(PBC8 / one.file).read_bytes() for one in (record.test_input, record.test_output)]
-        rehearse, pool = "infrastructure.looking:rehearse", bench.worker._pool
+        rehearse, pool = "infrastructure.inference.children.child_functions:rehearse", bench.worker._pool
         difference = await pool.run(rehearse, bench.version.sha256, bench.version.record, *tensors, into=float, lend=lend)
         assert difference <= record.tolerance
         with pytest.raises(ChildFailed, match="not the file that the record names"):
@@ -346,7 +346,7 @@ async def test_a_store_that_comes_back_is_waited_for():
 
 
 async def test_a_store_that_stays_away_is_nobodys_failure(monkeypatch):
-    monkeypatch.setattr("infrastructure.patience.PAUSES", (0.01, 0.01))
+    monkeypatch.setattr("infrastructure.retry.PAUSES", (0.01, 0.01))
     async with a_bench(blobs=Moody(away=1000)) as bench:
         task = bench.job(PICTURES[:2])
         with pytest.raises(Unavailable):

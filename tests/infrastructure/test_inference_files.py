@@ -6,10 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from infrastructure import inference_files
-from infrastructure.inference_files import inference_rules, without
+from infrastructure.configuration.settings import Settings
+from infrastructure.inference.accessible_files import inference_rules, without
+from infrastructure.inference.process import accessible_files
 from infrastructure.sandbox.landlock import Rights
-from infrastructure.settings import Settings
 
 CONTENT = Rights.READ_FILE | Rights.WRITE_FILE
 
@@ -19,7 +19,7 @@ def temporary_folder(tmp_path, monkeypatch):
     """The rules choose one for the whole process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(inference_files.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(accessible_files.tempfile, "tempdir", str(tmp_path))
 
 
 def opened(given, path, rights=CONTENT, **environment):
@@ -57,7 +57,7 @@ def test_a_root_key_that_lies_elsewhere_is_closed_too(tmp_path, monkeypatch):
 
 
 def test_of_a_checkout_only_the_packages_are_read():
-    checkout = inference_files.CODE
+    checkout = accessible_files.CODE
     assert opened(Settings(), checkout / "infrastructure" / "inference.py")
     assert not opened(Settings(), checkout / "secrets" / "root.key")
     assert not opened(Settings(), checkout / ".env")

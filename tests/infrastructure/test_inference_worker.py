@@ -10,13 +10,13 @@ import pytest
 
 from application.tasks import BULK, URGENT
 from domain.errors import Unavailable
-from infrastructure.inference import InferenceWorker, cpu
-from infrastructure.memory_blobs import MemoryBlobs
-from infrastructure.shipped import register_shipped
-from projections.checkpoints import Checkpoint
-from projections.worker import projector_over
+from infrastructure.inference.models.bundled import register_shipped
+from infrastructure.inference.process import InferenceWorker, cpu
+from projections.engine.checkpoints import Checkpoint
+from projections.process import projector_over
 from tests.infrastructure.test_inference import PICTURES, Bench
 from tests.infrastructure.test_pool import runs, until
+from tests.twins.blobs import MemoryBlobs
 
 pytestmark = pytest.mark.anyio
 

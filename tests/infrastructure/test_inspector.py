@@ -16,17 +16,17 @@ from application.tasks import Kind, Task
 from domain import image
 from domain.classification import PlannedImage
 from domain.image import ImageAccepted, ImageDescribed, ImageRejected
-from infrastructure.event_store import EventLog
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.images.reader import READER_VERSION
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inspector import EXAMINE, Inspector
-from infrastructure.keys import RootKey
-from infrastructure.memory_blobs import MemoryBlobs
-from infrastructure.memory_store import MemoryRecorder
-from infrastructure.pool import Nursery, Pool
-from infrastructure.recorder import PostgresRecorder
-from infrastructure.shipped import micrographs
+from infrastructure.inference.children.process_pool import Nursery, Pool
+from infrastructure.inference.image_inspector import EXAMINE, Inspector
+from infrastructure.inference.models.bundled import micrographs
+from infrastructure.security.keys import RootKey
 from tests.given import NOW, actor, command
+from tests.twins.blobs import MemoryBlobs
+from tests.twins.event_store import MemoryRecorder
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +63,7 @@ class Bench:
 
 @asynccontextmanager
 async def a_bench(log=None, *, hang_seconds=15.0, examine=EXAMINE):
-    nursery = Nursery("infrastructure.looking", "tests.infrastructure.looking_calls")
+    nursery = Nursery("infrastructure.inference.children.child_functions", "tests.infrastructure.looking_calls")
     pool = Pool(nursery, size=2, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
     with ThreadPoolExecutor(8) as threads:
         try:

@@ -10,24 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.downloads import LocalAddress
 from application.ports import Claim, Release
+from application.signed_downloads import LocalAddress
 from domain.access import Role
 from domain.dataset import DatasetCreated
 from domain.errors import Forbidden, KeyReused, NotAuthenticated, Taken
 from domain.events import SEALED, WITHHELD
-from infrastructure.access_tokens import SignedAccessTokens
-from infrastructure.audit_chain import SignedHead
-from infrastructure.codec import Codec, Encoded, Undecodable
-from infrastructure.event_store import EventLog
+from infrastructure.audit.chain_verification import SignedHead
+from infrastructure.eventstore.codec import Codec, Encoded, Undecodable
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.kafka.cloud_events import RecordKey
-from infrastructure.keys import DataKeys, KeyRing, MissingKey, Purpose, RootKey, WrongRootKey
-from infrastructure.memory_store import MemoryRecorder
-from infrastructure.recorder import PostgresRecorder
+from infrastructure.security.access_tokens import SignedAccessTokens
 from infrastructure.security.key_ring import NO_KEYS, Key
 from infrastructure.security.keyed_digest import ClaimDigests, KeyedDigest
-from infrastructure.signed_urls import seal, unseal
+from infrastructure.security.keys import DataKeys, KeyRing, MissingKey, Purpose, RootKey, WrongRootKey
+from infrastructure.security.signed_urls import seal, unseal
 from tests.given import NOW, actor, command
+from tests.twins.event_store import MemoryRecorder
 
 ROOT, OTHER = RootKey(bytes(range(32))), RootKey(bytes(range(1, 33)))
 STREAM, SOMEBODY = UUID(int=1), UUID(int=2)

@@ -6,9 +6,9 @@ import time
 import pytest
 import redis.asyncio
 
-from application.context import CHANNEL
+from application.services import CHANNEL
 from infrastructure.embedded.redis import Redis
-from infrastructure.live import RedisLive
+from infrastructure.realtime.redis_pubsub import RedisLive
 
 pytestmark = pytest.mark.anyio
 

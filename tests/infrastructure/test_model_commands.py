@@ -11,9 +11,9 @@ from api.cli import main
 from api.cli.operator import host_name
 from domain import model
 from domain.values import model_id
-from infrastructure import shipped
 from infrastructure.embedded.installation import environment
-from infrastructure.event_store import opened
+from infrastructure.eventstore.event_store import opened
+from infrastructure.inference.process.models import bundled
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def bioscope(settings, monkeypatch):
 def release(tmp_path, monkeypatch):
     """The folder of a release that comes with one model."""
     folder = tmp_path / "release"
-    shutil.copytree(shipped.models() / "pbc8", folder / "models" / "pbc8")
-    monkeypatch.setattr(shipped, "INSTALLED", folder)
+    shutil.copytree(bundled.models() / "pbc8", folder / "models" / "pbc8")
+    monkeypatch.setattr(bundled, "INSTALLED", folder)
     return folder
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from domain.errors import Invalid
-from infrastructure.judgement import judge
-from infrastructure.model_record import load_record, scores
-from infrastructure.preprocessing import prepare
+from infrastructure.inference.models.manifest import load_record, scores
+from infrastructure.inference.preprocessing import prepare
+from infrastructure.inference.scoring import judge
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent for path in (ROOT / "models").glob("*/rdf.yaml"))

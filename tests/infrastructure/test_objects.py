@@ -24,13 +24,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.downloads import Holder, LocalAddress, SignedBlob, content_disposition
+from application.signed_downloads import Holder, LocalAddress, SignedBlob, content_disposition
 from domain.errors import Forbidden, Unavailable
-from infrastructure import objects
-from infrastructure.keys import RootKey
-from infrastructure.objects import open_blobs
-from infrastructure.settings import Settings
-from infrastructure.signed_urls import TOKEN_LENGTH, seal, unseal
+from infrastructure.blobs import blob_store
+from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.configuration.settings import Settings
+from infrastructure.security.keys import RootKey
+from infrastructure.security.signed_urls import TOKEN_LENGTH, seal, unseal
 from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server
 
 ROOT = RootKey(bytes(32))
@@ -93,9 +93,9 @@ def test_putting_the_same_bytes_again_makes_them_young(tmp_path):
 UPLOADING = """
 import sys
 from pathlib import Path
-from infrastructure.keys import RootKey
-from infrastructure.objects import open_blobs
-from infrastructure.settings import Settings
+from infrastructure.security.keys import RootKey
+from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.configuration.settings import Settings
 writer = open_blobs(Settings(data=Path(sys.argv[1])), RootKey(bytes(32))).begin()
 writer.write(b"x" * 100_000)
 writer.file.flush()
@@ -351,7 +351,7 @@ def test_addresses_of_different_things_differ(store):
     blobs, _ = store
     others = [{"filename": "b.jpg"}, {"media_type": "image/png"}, {"inline": False}, {"seconds": 90}]
     others += (
-        [{"image_id": UUID(int=1)}, {"holder": Holder(UUID(int=1))}] if blobs.max_url_seconds == objects.FOLDER_MAX_URL_SECONDS else []
+        [{"image_id": UUID(int=1)}, {"holder": Holder(UUID(int=1))}] if blobs.max_url_seconds == blob_store.FOLDER_MAX_URL_SECONDS else []
     )
     addresses = {blobs.signed_url("a" * 64, **PICTURE | other) for other in [{}, *others]}
     assert len(addresses | {blobs.signed_url(f"thumbnail/{'a' * 64}", **PICTURE)}) == len(others) + 2
@@ -431,8 +431,8 @@ def test_s3_away_is_unavailable_within_seconds():
 
 
 def test_an_s3_that_takes_no_more_of_a_body_is_unavailable_in_time(monkeypatch):
-    monkeypatch.setattr(objects, "PUT_WITHIN", 1.0)
-    monkeypatch.setattr(objects, "SLOWEST", 2**40)
+    monkeypatch.setattr(blob_store, "PUT_WITHIN", 1.0)
+    monkeypatch.setattr(blob_store, "SLOWEST", 2**40)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         blobs = on_s3(f"http://127.0.0.1:{deaf.getsockname()[1]}")
         upload = blobs.begin()

@@ -16,12 +16,12 @@ from application.hash_chain import START, link
 from application.ports import Conflicted
 from domain import dataset
 from domain.errors import DomainError
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.operations.reconciliation import HISTORIES
+from infrastructure.audit.reconciliation import HISTORIES
+from infrastructure.audit.side_tables import TableAudit
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import ADMINISTRATORS, PostgresRecorder
 from infrastructure.postgres import schema
-from infrastructure.recorder import ADMINISTRATORS, PostgresRecorder
-from infrastructure.table_audit import TableAudit
+from infrastructure.security.keys import RootKey
 from tests.given import NOW, actor, command
 from tests.partitions import made_small, partitions
 

@@ -9,7 +9,7 @@ import pytest
 
 from application.ports import Asker
 from domain.errors import Invalid, Unavailable
-from infrastructure.passwords import AT_ONCE, FOR_USERS, OF_ONE, Argon2Passwords, Turnstile
+from infrastructure.security.passwords import AT_ONCE, FOR_USERS, OF_ONE, Argon2Passwords, Turnstile
 
 PASSWORD = "a long and winding road"
 ADA = Asker("ada", is_stranger=False)

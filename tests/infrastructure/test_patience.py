@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from infrastructure.patience import CANCEL_AGAIN, ended, first_of
+from infrastructure.retry import CANCEL_AGAIN, ended, first_of
 
 pytestmark = pytest.mark.anyio
 
@@ -71,7 +71,7 @@ async def test_what_the_first_one_raised_is_raised():
 
 DEAF_RELAY = """
 import asyncio, contextlib
-from infrastructure.relay import _until_told
+from infrastructure.relay.process import _until_told
 
 async def deaf():
     print("ready", flush=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from infrastructure.pool import ChildFailed, ChildHung, ChildLost, Nursery, Pool, PoolClosed
+from infrastructure.inference.children.process_pool import ChildFailed, ChildHung, ChildLost, Nursery, Pool, PoolClosed
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +55,7 @@ async def test_a_child_that_runs_models_leaves_nothing_in_the_home_folder(tmp_pa
     """onnxruntime would keep an identifier of the machine there, and send it to its vendor."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
-    nursery = Nursery("infrastructure.looking", CALLS)
+    nursery = Nursery("infrastructure.inference.children.child_functions", CALLS)
     pool = Pool(nursery, size=1, nice=0, memory_bytes=ROOMY, hang_seconds=20.0)
     try:
         assert await pool.run(f"{CALLS}:home", into=str) == str(tmp_path)
@@ -235,7 +235,7 @@ async def test_a_closed_pool_refuses_its_calls_also_while_its_nursery_lives():
 
 PARENT = """
 import asyncio
-from infrastructure.pool import Nursery, Pool
+from infrastructure.inference.children.process_pool import Nursery, Pool
 async def main():
     nursery = Nursery("tests.infrastructure.pool_calls")
     pool = Pool(nursery, size=2, nice=0, memory_bytes=2**29, hang_seconds=100)

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from domain.errors import DamagedImage, ImageTooLarge, UnsupportedImage
-from infrastructure.preprocessing import Preprocessing, colours, decoded, digest, normalised, prepare, resized
+from infrastructure.inference.preprocessing import Preprocessing, colours, decoded, digest, normalised, prepare, resized
 from tests.hostile import bare_png, chunk, ends_early, header, hostile_files, jpeg, rows
 
 HERE = Path(__file__).parent

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from api.cli import keys as command_line
 from api.cli import main
-from infrastructure.keys import KeyRing, MissingKey, Purpose, RootKey, WrongRootKey
+from infrastructure.configuration.settings import Settings
 from infrastructure.security.key_ring import NO_KEYS, Key
+from infrastructure.security.keys import KeyRing, MissingKey, Purpose, RootKey, WrongRootKey
 from infrastructure.security.process_keys import PROCESS_NEEDS, exported, process_keys, read_key_file, write_key_file
-from infrastructure.settings import Settings
 
 ROOT = RootKey(bytes(range(32)))
 WITH_KEYS = [process for process, needs in PROCESS_NEEDS.items() if needs]

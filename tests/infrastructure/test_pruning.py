@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from application import datasets
-from infrastructure.pruning import prune
-from infrastructure.table_audit import TableAudit
+from infrastructure.audit.side_tables import TableAudit
+from infrastructure.eventstore.pruning import prune
 from tests.given import actor, command
 
 DAY = timedelta(days=1)

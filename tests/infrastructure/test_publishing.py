@@ -11,7 +11,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
 from domain import dataset
-from infrastructure.publishing import AGAIN, BATCH, BeyondTheLog, LostLog, Outlived, Place, PostgresPublished, Relay, Unpublishable
+from infrastructure.relay.publisher import AGAIN, BATCH, BeyondTheLog, LostLog, Outlived, Place, PostgresPublished, Relay, Unpublishable
 from tests.given import NOW, actor, command
 
 pytestmark = pytest.mark.anyio

@@ -8,13 +8,13 @@ import pytest
 from application import accounts, devices
 from application.accounts import register
 from domain.access import Role
-from infrastructure.event_store import EventLog
-from infrastructure.keys import KeyRing, MissingKey, RootKey
-from infrastructure.operations.reconciliation import Reconciler, discrepancies, named_subjects
-from infrastructure.passwords import Argon2Passwords
-from infrastructure.recorder import PostgresRecorder
-from infrastructure.refresh_tokens import PostgresRefreshTokens
-from infrastructure.table_audit import TableAudit
+from infrastructure.audit.reconciliation import Reconciler, discrepancies, named_subjects
+from infrastructure.audit.side_tables import TableAudit
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.security.keys import KeyRing, MissingKey, RootKey
+from infrastructure.security.passwords import Argon2Passwords
+from infrastructure.security.refresh_tokens import PostgresRefreshTokens
 from tests.given import actor, command
 from tests.twins.last_seen import MemoryLastSeen
 

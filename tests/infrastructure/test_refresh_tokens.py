@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from application.ports import Reused
 from domain.errors import NotAuthenticated, Unavailable
-from infrastructure.keys import RootKey
-from infrastructure.refresh_tokens import PostgresRefreshTokens
+from infrastructure.security.keys import RootKey
+from infrastructure.security.refresh_tokens import PostgresRefreshTokens
 from tests.given import NOW
 
 ROOT = RootKey(os.urandom(32))

@@ -9,11 +9,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from application.ports import Rejected
-from infrastructure.heads import verified
-from infrastructure.kafka import broker
-from infrastructure.kafka.broker import EVENTS, make_topics, topics_made
+from infrastructure.audit.signed_heads import verified
+from infrastructure.kafka import topics
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
-from infrastructure.keys import RootKey
+from infrastructure.kafka.topics import EVENTS, make_topics, topics_made
+from infrastructure.security.keys import RootKey
 from tests.kafka.installation import Installation, busy
 
 pytestmark = pytest.mark.anyio
@@ -119,12 +119,12 @@ async def test_topics_are_made_once_with_the_partitions_that_they_need(kafka_url
 async def test_topics_that_were_made_can_be_used_at_once(kafka_url, monkeypatch):
     for _ in range(5):
         fresh = {str(uuid4()): width for width in (1, 12)}
-        monkeypatch.setattr(broker, "PARTITIONS", fresh)
+        monkeypatch.setattr(topics, "PARTITIONS", fresh)
         await make_topics(kafka_url)
         assert fresh.items() <= (await partitions(kafka_url)).items()
 
 
 async def partitions(kafka_url):
     """How many each topic has that the broker knows of."""
-    async with broker._admin(kafka_url) as admin:
+    async with topics._admin(kafka_url) as admin:
         return {one["topic"]: len(one["partitions"]) for one in await admin.describe_topics()}

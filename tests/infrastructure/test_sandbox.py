@@ -12,14 +12,14 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from infrastructure.doctor import sandbox_findings
-from infrastructure.findings import Inspected, Unseen, check_inspected
+from infrastructure.configuration.settings import Settings
 from infrastructure.images.validation import ImageLimits
-from infrastructure.looking import examine
-from infrastructure.pool import Nursery, Pool
+from infrastructure.inference.children.child_functions import examine
+from infrastructure.inference.children.process_pool import Nursery, Pool
+from infrastructure.inference.predictions import Inspected, Unseen, check_inspected
+from infrastructure.operations.doctor import sandbox_findings
 from infrastructure.sandbox import Layers, supported
 from infrastructure.sandbox.policy import Unsandboxed, require_sandbox
-from infrastructure.settings import Settings
 from tests.images import cell, encodings, written
 
 ROOT = Path(__file__).parents[1]
@@ -230,11 +230,16 @@ def test_a_development_system_starts_with_a_warning():
 @pytest.fixture
 def examined_in_the_sandbox():
     async def run(files):
-        nursery = Nursery("infrastructure.looking")
+        nursery = Nursery("infrastructure.inference.children.child_functions")
         pool = Pool(nursery, size=1, nice=0, memory_bytes=1024**3, hang_seconds=60.0)
         try:
             check = partial(check_inspected, limits=LIMITS)
-            return [await pool.run("infrastructure.looking:examine", data, LIMITS, into=Inspected | Unseen, check=check) for data in files]
+            return [
+                await pool.run(
+                    "infrastructure.inference.children.child_functions:examine", data, LIMITS, into=Inspected | Unseen, check=check
+                )
+                for data in files
+            ]
         finally:
             pool.close()
             nursery.close()

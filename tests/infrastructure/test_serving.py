@@ -13,14 +13,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.installation import with_free_port
-from infrastructure.serving import LET_IN
-from infrastructure.settings import Settings
+from infrastructure.http.server import LET_IN
 
 SERVE = """
 import sys
 from infrastructure import http_connections, serving
-from infrastructure.settings import Settings
+from infrastructure.configuration.settings import Settings
 if __name__ == "__main__":
     serving.LET_IN = float(sys.argv[2])
     http_connections.TAKEN_WITHIN = 0.5

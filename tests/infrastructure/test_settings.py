@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from infrastructure.setting_names import OTHER_NAMES, is_injected
-from infrastructure.setting_sources import shown_settings
-from infrastructure.settings import Settings, WrongSetting, load, variable
+from infrastructure.configuration.names import OTHER_NAMES, is_injected
+from infrastructure.configuration.settings import Settings, WrongSetting, load, variable
+from infrastructure.configuration.sources import shown_settings
 
 ROOT = Path(__file__).parents[2]
 VARIABLES = {variable(field.name) for field in msgspec.structs.fields(Settings)}

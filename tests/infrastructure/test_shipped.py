@@ -14,15 +14,15 @@ from domain import model
 from domain.access import Role
 from domain.errors import Forbidden, Invalid, NotFound
 from domain.values import model_id
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.memory_blobs import MemoryBlobs
-from infrastructure.memory_store import MemoryRecorder
-from infrastructure.model_record import load_record, record_from_json
-from infrastructure.shipped import micrographs, models, register_shipped
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.inference.models.bundled import micrographs, models, register_shipped
+from infrastructure.inference.models.manifest import load_record, record_from_json
+from infrastructure.security.keys import RootKey
 from tests.adversaries.onnx_files import external, graph, identity, node
 from tests.adversaries.onnx_files import model as model_file
 from tests.given import actor, command
+from tests.twins.blobs import MemoryBlobs
+from tests.twins.event_store import MemoryRecorder
 
 ROOT = RootKey(bytes(32))
 ADMIN = actor(Role.ADMIN)

@@ -14,12 +14,12 @@ from application import datasets
 from application.ports import Command
 from domain.access import Actor, Role
 from domain.errors import Unavailable
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.postgres import silence
-from infrastructure.postgres.silence import Attentive, AttentiveAsync, Silent, notifications
-from infrastructure.reads import ReadDatabase
-from infrastructure.recorder import PostgresRecorder
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.postgres import connections
+from infrastructure.postgres.connections import Attentive, AttentiveAsync, Silent, notifications
+from infrastructure.postgres.query_database import ReadDatabase
+from infrastructure.security.keys import RootKey
 from tests.chaos.proxy import Link
 from tests.given import NOW
 
@@ -42,7 +42,7 @@ def url(link, postgres, database):
 def impatient(monkeypatch):
     for kind in (Attentive, AttentiveAsync):
         monkeypatch.setattr(kind, "silent", 1.0)
-    monkeypatch.setattr(silence, "QUIET", 0.3)
+    monkeypatch.setattr(connections, "QUIET", 0.3)
 
 
 @contextmanager
@@ -69,8 +69,8 @@ def test_a_query_on_a_line_that_went_dead_ends(link, url):
 
 @pytest.mark.parametrize("asks", [lambda c: c.execute("select 1"), lambda c: c.pipeline().__enter__()])
 def test_a_connection_that_lay_idle_is_asked_for_a_sign_of_life_first(link, url, monkeypatch, asks):
-    monkeypatch.setattr(silence, "RESTED", 0.1)
-    monkeypatch.setattr(silence, "SIGN", 0.5)
+    monkeypatch.setattr(connections, "RESTED", 0.1)
+    monkeypatch.setattr(connections, "SIGN", 0.5)
     connection = Attentive.connect(url, autocommit=True)
     assert connection.execute("select 1").fetchone() == (1,)
     time.sleep(0.2)
@@ -80,13 +80,13 @@ def test_a_connection_that_lay_idle_is_asked_for_a_sign_of_life_first(link, url,
     began = time.monotonic()
     with pytest.raises(Silent):
         asks(connection)
-    assert time.monotonic() - began < silence.SILENT - 2
+    assert time.monotonic() - began < connections.SILENT - 2
     assert connection.closed
 
 
 def test_the_same_holds_for_coroutines(link, url, monkeypatch):
-    monkeypatch.setattr(silence, "RESTED", 0.1)
-    monkeypatch.setattr(silence, "SIGN", 0.5)
+    monkeypatch.setattr(connections, "RESTED", 0.1)
+    monkeypatch.setattr(connections, "SIGN", 0.5)
 
     async def asks():
         connection = await AttentiveAsync.connect(url, autocommit=True)
@@ -98,7 +98,7 @@ def test_the_same_holds_for_coroutines(link, url, monkeypatch):
         began = time.monotonic()
         with pytest.raises(Silent):
             await connection.execute("select 3")
-        assert time.monotonic() - began < silence.SILENT - 2
+        assert time.monotonic() - began < connections.SILENT - 2
         assert connection.closed
 
     asyncio.run(asks())

@@ -22,15 +22,12 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrastructure.crashes import crash_loops, crashes_file
-from infrastructure.embedded import system as system_module
-from infrastructure.embedded.folders import holder, mark, run_folder
+from infrastructure.configuration.settings import Settings, load
+from infrastructure.embedded import stack as system_module
+from infrastructure.embedded.data_folder import holder, mark, run_folder
 from infrastructure.embedded.installation import environment
-from infrastructure.embedded.tended import LONGEST_PAUSE, STEADY_AFTER, next_pause
-from infrastructure.keys import RootKey
-from infrastructure.security.process_keys import process_keys
-from infrastructure.settings import Settings, load
-from infrastructure.supervisor import (
+from infrastructure.embedded.restarting import LONGEST_PAUSE, STEADY_AFTER, next_pause
+from infrastructure.embedded.supervisor import (
     PROCESSES,
     AlreadyRunning,
     CannotStart,
@@ -41,6 +38,9 @@ from infrastructure.supervisor import (
     running_settings,
     serves,
 )
+from infrastructure.observability.crash_counts import crash_loops, crashes_file
+from infrastructure.security.keys import RootKey
+from infrastructure.security.process_keys import process_keys
 from tests.infrastructure.small_system import FOLLOWER, STEADY, STEADY_API, environment_of, nothing, process
 from tests.infrastructure.test_embedded import as_somebody_else, gone
 from tests.other_user import NOBODY

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from application.tasks import BULK, DEAD_LETTERS, URGENT, Kind, Task, encode
 from domain.errors import Unavailable, UpgradeNeeded
 from domain.values import chunk_id
-from infrastructure import task_lanes
-from infrastructure.kafka.frames import Frame, Span
-from infrastructure.task_lanes import Done, TaskLanes
+from infrastructure.kafka import task_consumer
+from infrastructure.kafka.faust_batches import Frame, Span
+from infrastructure.kafka.task_consumer import Done, TaskLanes
 from tests.infrastructure.test_pool import until
 
 pytestmark = pytest.mark.anyio
@@ -111,7 +111,7 @@ async def test_a_task_that_cannot_be_answered_is_let_go_for_the_scheduler_to_giv
 
 
 async def test_a_task_is_tried_again_while_what_it_needs_is_away(monkeypatch):
-    monkeypatch.setattr(task_lanes, "REST", 0.01)
+    monkeypatch.setattr(task_consumer, "REST", 0.01)
     bench, tried = Bench(), []
 
     async def away_at_first(topic, task):
@@ -130,7 +130,7 @@ async def test_a_task_is_tried_again_while_what_it_needs_is_away(monkeypatch):
 
 
 async def test_while_all_tasks_lack_something_none_is_let_go(monkeypatch):
-    monkeypatch.setattr(task_lanes, "REST", 0.01)
+    monkeypatch.setattr(task_consumer, "REST", 0.01)
     bench, tried, asked = Bench(), [], []
 
     async def away(topic, task):
@@ -151,7 +151,7 @@ async def test_while_all_tasks_lack_something_none_is_let_go(monkeypatch):
 
 
 async def test_a_task_that_waits_for_an_upgrade_is_kept_in_hand_and_holds_up_no_other(monkeypatch):
-    monkeypatch.setattr(task_lanes, "UPGRADE_REST", 0.01)
+    monkeypatch.setattr(task_consumer, "UPGRADE_REST", 0.01)
     bench, tried = Bench(), []
 
     async def some_wait(topic, task):
@@ -187,7 +187,7 @@ async def test_what_is_waited_for_or_done_is_held_until_it_is_done():
 
 
 async def test_the_end_does_not_wait_for_a_kafka_that_is_away(monkeypatch):
-    monkeypatch.setattr(task_lanes, "LAST_COMMIT", 0.05)
+    monkeypatch.setattr(task_consumer, "LAST_COMMIT", 0.05)
     bench = Bench()
     await bench.joined()
     await bench.come(HERE, 0)
@@ -210,7 +210,7 @@ async def test_a_dead_letter_of_a_large_record_fits_its_topic(monkeypatch):
 
 @pytest.mark.parametrize("value", [b"\x80pickle", b"{}", b'{"kind":"dance","images":[]}', b"null"])
 async def test_what_is_no_task_becomes_a_dead_letter_and_the_rest_goes_on(value, monkeypatch):
-    monkeypatch.setattr(task_lanes, "REST", 0.01)
+    monkeypatch.setattr(task_consumer, "REST", 0.01)
     bench = Bench()
     bench.away = 2
     await bench.joined()
@@ -253,7 +253,7 @@ async def test_a_topic_made_anew_is_read_from_its_beginning():
 
 
 async def test_at_the_end_what_is_nearly_done_is_waited_for(monkeypatch):
-    monkeypatch.setattr(task_lanes, "LAST_TASKS", 0.2)
+    monkeypatch.setattr(task_consumer, "LAST_TASKS", 0.2)
     bench = Bench()
     await bench.joined()
     await bench.come(HERE, 0, 1)

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrastructure.telemetry import HARMLESS, PATTERNS, REDACTED, redact, redacted
+from infrastructure.observability.log_setup import HARMLESS, PATTERNS, REDACTED, redact, redacted
 
 SPEAKER = """
 import logging, sys, threading, warnings
 import structlog
-from infrastructure.settings import Settings
-from infrastructure.telemetry import configure_logging
+from infrastructure.configuration.settings import Settings
+from infrastructure.observability.log_setup import configure_logging
 
 log = structlog.get_logger()
 configure_logging(Settings(log_json="json" in sys.argv), "relay")
@@ -182,8 +182,8 @@ def test_whatever_is_logged_is_one_line_of_json(line):
 def test_a_full_disk_loses_lines_and_stops_no_work():
     work = """
 import sys, logging, structlog
-from infrastructure.settings import Settings
-from infrastructure.telemetry import configure_logging
+from infrastructure.configuration.settings import Settings
+from infrastructure.observability.log_setup import configure_logging
 configure_logging(Settings(log_json=True), "api")
 for _ in range(1000):
     structlog.get_logger().warning("said")

@@ -11,16 +11,16 @@ from application.ports import Command
 from domain import dataset
 from domain.access import Actor
 from domain.values import system_actor
-from infrastructure.codec import Codec
-from infrastructure.event_store import EventLog
-from infrastructure.group_commit import APPEND, Answer, Append, Columns, Pending
-from infrastructure.keys import DataKeys, RootKey
-from infrastructure.postgres import wakes as module
+from infrastructure.eventstore.codec import Codec
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.group_commit import APPEND, Answer, Append, Columns, Pending
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.postgres import wake_ups as module
 from infrastructure.postgres.arrays import register
-from infrastructure.postgres.wakes import APPENDED, PROJECTED, PUBLISHED, WAKES_ITSELF, Wakes
-from infrastructure.publishing import Place, PostgresPublished
-from infrastructure.recorder import PostgresRecorder
+from infrastructure.postgres.wake_ups import APPENDED, PROJECTED, PUBLISHED, WAKES_ITSELF, Wakes
+from infrastructure.relay.publisher import Place, PostgresPublished
 from infrastructure.security.keyed_digest import ClaimDigests
+from infrastructure.security.keys import DataKeys, RootKey
 
 pytestmark = pytest.mark.anyio
 

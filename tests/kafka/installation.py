@@ -14,13 +14,13 @@ from application import classifications, datasets, images
 from application.ports import Command
 from domain import user
 from domain.access import Actor, Role
+from infrastructure.blobs.blob_store import open_blobs
 from infrastructure.embedded.child import Child, last_words, python
 from infrastructure.embedded.installation import environment
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.objects import open_blobs
-from infrastructure.recorder import PostgresRecorder
-from infrastructure.shipped import micrographs, register_shipped
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.inference.models.bundled import micrographs, register_shipped
+from infrastructure.security.keys import RootKey
 
 OPEN = ("pending", "running")
 

@@ -5,9 +5,9 @@ import sys
 
 import msgspec
 
-from infrastructure.kafka import member
-from infrastructure.kafka.broker import EVENTS
-from infrastructure.settings import Settings
+from infrastructure.configuration.settings import Settings
+from infrastructure.kafka import consumer_process
+from infrastructure.kafka.topics import EVENTS
 
 
 class Reader:
@@ -44,10 +44,10 @@ def say(text):
 
 
 def main(behaviour, brokers):
-    member.HUNG_AFTER = 6.0  # longer than a first join takes here
+    consumer_process.HUNG_AFTER = 6.0  # longer than a first join takes here
     reader = Reader(behaviour)
     given = msgspec.structs.replace(Settings(), kafka_url=brokers, kafka_groups=False, kafka_fetch_wait=0.003)
-    reading = member.Member(given, group="readers", topics=(EVENTS,), reader=reader, name="reader")
+    reading = consumer_process.Member(given, group="readers", topics=(EVENTS,), reader=reader, name="reader")
     reading.run(reader.beside, finish=reader.finish, prepared=reader.prepared)
 
 

@@ -10,14 +10,14 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from application.hash_chain import START, linked
-from infrastructure.event_store import EventLog
-from infrastructure.kafka.broker import EVENTS
+from infrastructure.eventstore.event_store import EventLog
 from infrastructure.kafka.cloud_events import RecordKey
-from infrastructure.keys import RootKey
-from infrastructure.memory_store import MemoryRecorder
-from infrastructure.publishing import Outlived, connected
+from infrastructure.kafka.topics import EVENTS
+from infrastructure.relay.publisher import Outlived, connected
+from infrastructure.security.keys import RootKey
 from tests.kafka.installation import Installation, busy
 from tests.projections.laboratory import Laboratory
+from tests.twins.event_store import MemoryRecorder
 
 pytestmark = [pytest.mark.anyio, pytest.mark.long]
 

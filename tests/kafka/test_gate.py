@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from infrastructure.kafka import frames
-from infrastructure.kafka.frames import Gate
+from infrastructure.kafka import faust_batches
+from infrastructure.kafka.faust_batches import Gate
 
 pytestmark = pytest.mark.anyio
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def gate(monkeypatch):
     """Past its first fetch, which nothing holds back; without a hint it stays shut."""
-    monkeypatch.setattr(frames, "IDLE", 3600.0)
+    monkeypatch.setattr(faust_batches, "IDLE", 3600.0)
     one = Gate()
     await asyncio.wait_for(one.fetched(nothing, of_all=True), 5)
     return one
@@ -63,7 +63,7 @@ async def test_where_something_came_or_was_not_asked_for_there_may_be_more(gate)
 
 
 async def test_without_a_hint_it_looks_now_and_then(monkeypatch):
-    monkeypatch.setattr(frames, "IDLE", 0.01)
+    monkeypatch.setattr(faust_batches, "IDLE", 0.01)
     gate = Gate()
     await asyncio.wait_for(gate.fetched(nothing, of_all=True), 5)
     await asyncio.wait_for(gate.fetched(nothing, of_all=True), 5)

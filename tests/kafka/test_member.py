@@ -9,8 +9,8 @@ import pytest
 
 from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.child import READY_FILE, Child, python
-from infrastructure.kafka.broker import EVENTS
-from infrastructure.kafka.sending import Sender
+from infrastructure.kafka.producer import Sender
+from infrastructure.kafka.topics import EVENTS
 
 
 @pytest.fixture

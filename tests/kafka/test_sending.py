@@ -6,8 +6,8 @@ from contextlib import suppress
 import pytest
 
 from infrastructure.embedded.broker import Broker
-from infrastructure.kafka.broker import EVENTS
-from infrastructure.kafka.sending import Sender, producer, stopped
+from infrastructure.kafka.producer import Sender, producer, stopped
+from infrastructure.kafka.topics import EVENTS
 
 pytestmark = pytest.mark.anyio
 

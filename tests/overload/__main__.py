@@ -12,9 +12,9 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from api.cli.system import prepare
-from api.client import Client
-from infrastructure.supervisor import Stack
+from api.cli.client.api_client import Client
+from api.cli.stack import prepare
+from infrastructure.embedded.supervisor import Stack
 from tests.overload import network
 from tests.overload.load import Load
 from tests.overload.strangers import ALL, CASES, NORMAL_WITHIN, Strangers, User, beside

@@ -18,11 +18,11 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from api.admission import AT_ONCE
-from api.client import Client, Refused
-from infrastructure.http_connections import HEAD_MOST, HEADERS_MOST
-from infrastructure.passwords import WAITING_MOST
-from infrastructure.settings import Settings
+from api.cli.client.api_client import Client, Refused
+from api.middleware.admission import AT_ONCE
+from infrastructure.configuration.settings import Settings
+from infrastructure.http.connections import HEAD_MOST, HEADERS_MOST
+from infrastructure.security.passwords import WAITING_MOST
 from tests.overload.load import LOOPBACK
 from tests.overload.trial import memory
 

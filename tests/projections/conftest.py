@@ -5,10 +5,10 @@ import os
 import psycopg
 import pytest
 
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.recorder import PostgresRecorder
-from projections.worker import projector_over
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.security.keys import RootKey
+from projections.process import projector_over
 from tests.projections.laboratory import Laboratory
 
 

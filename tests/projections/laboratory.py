@@ -14,7 +14,7 @@ from domain.access import Actor, Grant, Role
 from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
 from domain.user import Status
 from domain.values import model_id, result_id, system_actor
-from projections.checkpoints import Checkpoint
+from projections.engine.checkpoints import Checkpoint
 from tests.given import NOW, command
 from tests.twins.last_seen import MemoryLastSeen
 

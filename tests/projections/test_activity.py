@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from application import datasets
 from domain.access import Grant, Role
-from infrastructure.reads import ReadDatabase
+from infrastructure.postgres.query_database import ReadDatabase
 from projections import activity
 from projections.reading import subject_of
 

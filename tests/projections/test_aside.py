@@ -9,15 +9,15 @@ import psycopg
 import pytest
 import redis.asyncio
 
-from application.context import CHANNEL
+from application.job_scheduler import Scheduler
+from application.services import CHANNEL
 from application.tasks import BULK, DEAD_LETTERS, Kind, decode
 from domain.errors import Unavailable
-from projections import read_models
-from projections.aside import Aside
-from projections.batches import Applied, Letter
-from projections.notifier import Notifier, message
-from projections.open_work import PostgresWork
-from projections.scheduling import Scheduler
+from infrastructure.postgres.work_queue import PostgresWork
+from projections.background import Aside
+from projections.engine import postgres_store
+from projections.engine.batches import Applied, Letter
+from projections.live_notifier import Notifier, message
 
 pytestmark = pytest.mark.anyio
 PATIENCE = 5.0
@@ -48,7 +48,7 @@ def topics():
 
 @pytest.fixture
 def scheduler(app_url, log):
-    return Scheduler(lambda: PostgresWork(read_models.connect(app_url)), log, lease=60, attempts=2)
+    return Scheduler(lambda: PostgresWork(postgres_store.connect(app_url)), log, lease=60, attempts=2)
 
 
 async def test_a_task_that_could_not_be_sent_is_sent_when_kafka_is_back(laboratory, scheduler, topics):
@@ -66,7 +66,7 @@ async def test_a_task_that_could_not_be_sent_is_sent_when_kafka_is_back(laborato
 
 
 async def test_a_committed_batch_wakes_the_scheduler_at_once(laboratory, scheduler, topics, monkeypatch):
-    monkeypatch.setattr("projections.aside.LOOK_ANYWAY", 60.0)
+    monkeypatch.setattr("projections.background.LOOK_ANYWAY", 60.0)
     ada = laboratory.user()
     cells = laboratory.dataset(ada)
     laboratory.follow()
@@ -94,12 +94,12 @@ async def test_a_dead_letter_is_told_on_its_topic(scheduler, topics):
 async def test_a_scheduler_that_lost_its_database_goes_on_when_it_is_back(laboratory, scheduler, topics, owner_url, monkeypatch):
     import psycopg
 
-    monkeypatch.setattr("projections.aside.REST", 0.05)
+    monkeypatch.setattr("projections.background.REST", 0.05)
     aside = Aside(scheduler, Notifier(published), topics.send)
     aside.start()
     await asyncio.sleep(0.2)
     with psycopg.connect(owner_url, autocommit=True) as owner:
-        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (read_models.NAME,))
+        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (postgres_store.NAME,))
     laboratory.image(ada := laboratory.user(), laboratory.dataset(ada))
     laboratory.follow()
     assert await asyncio.to_thread(topics.came.wait, PATIENCE)
@@ -139,7 +139,7 @@ def test_news_of_several_batches_are_told_as_one():
 
 
 async def test_every_chore_is_done_again_and_again_whatever_went_wrong_before(monkeypatch, scheduler, topics):
-    monkeypatch.setattr("projections.aside.CHORES_EVERY", 0.01)
+    monkeypatch.setattr("projections.background.CHORES_EVERY", 0.01)
     done, enough = [], threading.Event()
 
     def fails():

@@ -7,14 +7,14 @@ import psycopg
 import pytest
 
 from application import images
-from application.sweeping import KEPT, LAG_MOST, Swept, sweep_orphans
+from application.blob_gc import KEPT, LAG_MOST, Swept, sweep_orphans
 from domain import model
 from domain.errors import Unavailable
 from domain.values import model_id
-from infrastructure.memory_blobs import MemoryBlobs
-from projections import blobs as reading
-from projections.worker import discard
+from projections import blob_references as reading
+from projections.process import discard
 from tests.projections.laboratory import LABELS, SYSTEM
+from tests.twins.blobs import MemoryBlobs
 
 
 def tomorrow():

@@ -6,16 +6,16 @@ import signal
 import psycopg
 import pytest
 
-from infrastructure.embedded.postgres import Postgres
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
+from infrastructure.embedded.postgres.server import Postgres
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.postgres.schema import migrate
-from infrastructure.recorder import PostgresRecorder
-from projections import rebuilding
-from projections.bulk_schema import NEEDED_TO_FILL, NotDurable, finish, prepare, require_logged
-from projections.digests import digests
-from projections.rebuilding import NEXT, rebuild
-from projections.worker import projector_over
+from infrastructure.security.keys import RootKey
+from projections.process import projector_over
+from projections.rebuild import rebuilding
+from projections.rebuild.bulk_schema import NEEDED_TO_FILL, NotDurable, finish, prepare, require_logged
+from projections.rebuild.digests import digests
+from projections.rebuild.rebuilding import NEXT, rebuild
 from tests.projections.laboratory import Laboratory
 
 INDEXES = "select replace(indexdef, schemaname || '.', '') from pg_indexes where schemaname = %s order by 1"

@@ -9,16 +9,17 @@ from application import audit
 from domain.access import Grant
 from domain.dead_letter import DeadLetterDiscarded
 from domain.errors import Invalid, NotFound
-from infrastructure.table_audit import TableAudit
-from projections import read_models, rebuilding
-from projections.batches import Behind
-from projections.checkpoints import FoldsDiffer
-from projections.dead_letters import waiting
-from projections.digests import digests
-from projections.projector import Projector
-from projections.read_models import PostgresModels
-from projections.rebuilding import AlreadyRebuilding
-from projections.worker import LogDecoder, discard, listed, positions_about, projector_over, record_discard, retry
+from infrastructure.audit.side_tables import TableAudit
+from projections.engine import postgres_store
+from projections.engine.batches import Behind
+from projections.engine.checkpoints import FoldsDiffer
+from projections.engine.dead_letters import waiting
+from projections.engine.postgres_store import PostgresModels
+from projections.engine.projector import Projector
+from projections.process import LogDecoder, discard, listed, positions_about, projector_over, record_discard, retry
+from projections.rebuild import rebuilding
+from projections.rebuild.digests import digests
+from projections.rebuild.rebuilding import AlreadyRebuilding
 from tests.given import actor, command
 from tests.projections.laboratory import a_busy_week
 from tests.projections.test_projector import damage
@@ -143,7 +144,7 @@ def test_a_rebuild_passes_over_what_was_discarded_though_it_could_be_applied_by_
     laboratory.follow()
     assert rebuilt(owner_url, log, laboratory, connection)
     with psycopg.connect(owner_url, autocommit=True) as owner:
-        projector = Projector(lambda: PostgresModels(read_models.connect(owner_url, schema="other")), LogDecoder(log))
+        projector = Projector(lambda: PostgresModels(postgres_store.connect(owner_url, schema="other")), LogDecoder(log))
         owner.execute("call ops.create_read_models('other')")
         laboratory.follow(projector=projector)
         projector.close()
@@ -224,7 +225,7 @@ def test_nothing_is_given_up_over_read_models_of_another_release(sick, log, owne
 
 
 def test_the_projector_that_runs_meanwhile_goes_on(sick, laboratory, log, app_url, connection, give_up):
-    running = Projector(lambda: PostgresModels(read_models.connect(app_url)), LogDecoder(log), discarded=log.discarded)
+    running = Projector(lambda: PostgresModels(postgres_store.connect(app_url)), LogDecoder(log), discarded=log.discarded)
     assert running.checkpoint().position == log.head()
     give_up(sick[1])
     laboratory.follow(projector=running)

@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from projections.digests import TABLES_COMPARED, Compared, Digest, Range, digest_at, digests, first_difference, ranges
+from projections.rebuild.digests import TABLES_COMPARED, Compared, Digest, Range, digest_at, digests, first_difference, ranges
 from tests.projections.laboratory import a_busy_week
 
 IMAGES = Compared("images", ("id",))

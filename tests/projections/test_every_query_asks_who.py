@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from projections import activity, checkpoints, classifications, datasets, devices, images, models, results, sessions, statistics, users
+from projections import activity, classifications, datasets, devices, images, models, results, sessions, statistics, users
+from projections.engine import checkpoints
 
 NOUNS = (activity, checkpoints, classifications, datasets, devices, images, models, results, sessions, statistics, users)
 FOR_ANYBODY = {"checkpoints.position", "models.listed", "models.names", "models.get"}

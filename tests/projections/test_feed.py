@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from application.hash_chain import START
 from application.ports import Linked, Recorded
-from projections.batches import Applied
-from projections.checkpoints import Checkpoint, NotInLog, Outrun
-from projections.feed import Feed
+from projections.engine.batches import Applied
+from projections.engine.checkpoints import Checkpoint, NotInLog, Outrun
+from projections.engine.sequencer import Feed
 
 STREAM = UUID(int=7)
 

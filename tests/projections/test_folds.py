@@ -12,8 +12,8 @@ from domain.image import ImageDescribed, ImageUploaded
 from domain.registry import EVENTS
 from domain.user import UserErased, UserProfileChanged, UserRegistered
 from projections import classifications, images, users
-from projections.batches import TABLES
-from projections.tables import Happened, folded, needed, steps
+from projections.engine.batches import TABLES
+from projections.engine.projection import Happened, folded, needed, steps
 from tests.strategies import events
 
 BY_NAME = {table.name: table for table in TABLES}

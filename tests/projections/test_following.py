@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import pytest
 
-from application.look_interval import LookInterval
+from application.poll_interval import LookInterval
 from application.ports import Rejected
 from domain.errors import Unavailable
-from projections import following
-from projections.checkpoints import Checkpoint, CheckpointUnfit, FoldsDiffer
-from projections.feed import Feed
-from projections.following import Follower
+from projections.engine import subscription
+from projections.engine.checkpoints import Checkpoint, CheckpointUnfit, FoldsDiffer
+from projections.engine.sequencer import Feed
+from projections.engine.subscription import Follower
 from tests.projections.test_feed import Models, Store, linked
 
 pytestmark = pytest.mark.anyio
@@ -79,18 +79,18 @@ class Bench:
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(following, "TICK", 0.01)
-    monkeypatch.setattr(following, "LONGEST_TICK", 0.01)
-    monkeypatch.setattr(following, "PATIENCE", 0.1)
-    monkeypatch.setattr(following, "STANDBY_PATIENCE", 0.4)
-    monkeypatch.setattr(following, "REST", 0.02)
+    monkeypatch.setattr(subscription, "TICK", 0.01)
+    monkeypatch.setattr(subscription, "LONGEST_TICK", 0.01)
+    monkeypatch.setattr(subscription, "PATIENCE", 0.1)
+    monkeypatch.setattr(subscription, "STANDBY_PATIENCE", 0.4)
+    monkeypatch.setattr(subscription, "REST", 0.02)
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """The follower's, which stands still unless it is put forward."""
     clock = Clock()
-    monkeypatch.setattr(following, "time", clock)
+    monkeypatch.setattr(subscription, "time", clock)
     return clock
 
 
@@ -193,7 +193,7 @@ async def test_nothing_is_projected_while_the_read_models_do_not_fit_the_log(qui
 
 
 async def test_read_models_of_another_log_wait_for_no_upgrade(quick, monkeypatch):
-    monkeypatch.setattr(following, "PAUSE", 0.01)
+    monkeypatch.setattr(subscription, "PAUSE", 0.01)
     bench, reasons = Bench(2), []
     bench.follower._pausing = reasons.append
     errors = iter([CheckpointUnfit(7), FoldsDiffer("by other versions", is_newer=True)])
@@ -235,7 +235,7 @@ async def test_it_reads_on_where_the_checkpoint_says_if_that_is_this_log(quick):
 
 
 async def test_what_was_applied_is_counted_by_its_source_for_others_to_see(quick, follows, monkeypatch):
-    monkeypatch.setattr(following, "COUNTED_EVERY", 0.0)
+    monkeypatch.setattr(subscription, "COUNTED_EVERY", 0.0)
     bench = Bench(3, owner=None)
     follows(bench)
     await bench.applied(3)
@@ -253,7 +253,7 @@ class LongInterval(LookInterval):
 
 
 async def test_a_wake_up_ends_a_long_rest(quick, follows, monkeypatch):
-    monkeypatch.setattr(following, "LookInterval", LongInterval)
+    monkeypatch.setattr(subscription, "LookInterval", LongInterval)
     bench = Bench(0, owner=None)
     follows(bench)
     async with asyncio.timeout(5):
@@ -266,7 +266,7 @@ async def test_a_wake_up_ends_a_long_rest(quick, follows, monkeypatch):
 
 
 async def test_a_wake_up_that_comes_while_the_head_is_read_is_not_lost(quick, follows, monkeypatch):
-    monkeypatch.setattr(following, "LookInterval", LongInterval)
+    monkeypatch.setattr(subscription, "LookInterval", LongInterval)
     bench = Bench(0, owner=None)
     loop, head = asyncio.get_running_loop(), bench.store.head
 

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projections import read_models
-from projections.batches import TABLES
-from projections.checkpoints import Checkpoint, Outrun
-from projections.kept_rows import KeptRows
-from projections.memory_models import MemoryDatabase, MemoryModels
-from projections.projector import Projector
-from projections.read_models import PostgresModels
-from projections.worker import LogDecoder, projector_over, retry
+from projections.engine import postgres_store
+from projections.engine.batches import TABLES
+from projections.engine.checkpoints import Checkpoint, Outrun
+from projections.engine.postgres_store import PostgresModels
+from projections.engine.projector import Projector
+from projections.engine.row_cache import KeptRows
+from projections.process import LogDecoder, projector_over, retry
 from tests.projections.laboratory import a_busy_week
 from tests.projections.test_projector import damage
+from tests.twins.read_models import MemoryDatabase, MemoryModels
 
 
 class Counting(PostgresModels):
@@ -56,7 +56,7 @@ def test_the_read_models_are_the_same_however_few_rows_are_kept(laboratory, log)
 
 
 def test_a_row_of_the_last_batch_is_not_loaded_again(laboratory, log, app_url):
-    models = Counting(read_models.connect(app_url))
+    models = Counting(postgres_store.connect(app_url))
     projector = Projector(lambda: KeptRows(models), LogDecoder(log))
     ada = laboratory.user()
     cells = laboratory.dataset(ada)

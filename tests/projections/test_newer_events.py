@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from application.dispatch_policy import Glance, ToFinish
+from application.job_scheduler import Scheduler
 from domain import classification
 from domain.access import Role
 from domain.errors import UpgradeNeeded
-from projections import following, read_models
-from projections.batches import FOLD_VERSIONS
-from projections.checkpoints import Checkpoint, FoldsDiffer, Outrun, folds_difference
-from projections.digests import digests
-from projections.feed import Feed
-from projections.open_work import PostgresWork
-from projections.projector import Projector
-from projections.read_models import PostgresModels
-from projections.scheduler import Glance, ToFinish
-from projections.scheduling import Scheduler
-from projections.worker import LogDecoder, listed, retry
+from infrastructure.postgres.work_queue import PostgresWork
+from projections.engine import postgres_store, subscription
+from projections.engine.batches import FOLD_VERSIONS
+from projections.engine.checkpoints import Checkpoint, FoldsDiffer, Outrun, folds_difference
+from projections.engine.postgres_store import PostgresModels
+from projections.engine.projector import Projector
+from projections.engine.sequencer import Feed
+from projections.process import LogDecoder, listed, retry
+from projections.rebuild.digests import digests
 from tests.given import NOW
 from tests.older_release import at_version, without
 from tests.projections.laboratory import a_busy_week
@@ -92,7 +92,7 @@ def test_a_process_that_waits_goes_on_where_another_one_has_passed_the_event(lab
     feed.refresh()
     with without("DeviceRegistered"), pytest.raises(UpgradeNeeded):
         feed.catch_up()
-    newer = Projector(lambda: PostgresModels(read_models.connect(app_url)), LogDecoder(log))
+    newer = Projector(lambda: PostgresModels(postgres_store.connect(app_url)), LogDecoder(log))
     assert newer.checkpoint().position == 2
     newer.apply(log.read(2, 1), Checkpoint(3))
     newer.close()
@@ -118,7 +118,7 @@ def test_a_retry_of_dead_letters_waits_for_the_upgrade_too(laboratory, log, proj
 
 @pytest.mark.anyio
 async def test_the_follower_says_why_it_pauses_and_goes_on_by_itself(monkeypatch):
-    monkeypatch.setattr(following, "PAUSE", 0.01)
+    monkeypatch.setattr(subscription, "PAUSE", 0.01)
     bench, reasons = Bench(3), []
     bench.follower._pausing = reasons.append
     with without("DeviceCameOnline"):
@@ -162,7 +162,7 @@ def test_a_chunk_that_must_end_and_waits_for_an_upgrade_holds_up_no_other(labora
         lab.plan(job, [image])
     lab.delete_image(ada, images[0])
     lab.follow()
-    scheduler = Scheduler(lambda: PostgresWork(read_models.connect(app_url)), log, lease=60, attempts=3)
+    scheduler = Scheduler(lambda: PostgresWork(postgres_store.connect(app_url)), log, lease=60, attempts=3)
     with closing(scheduler):
         with without("ClassificationPlanned"):
             assert [outgoing.task.job for outgoing in scheduler.prepare()] == [jobs[1]]

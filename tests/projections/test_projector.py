@@ -5,13 +5,13 @@ import pytest
 
 from application import images
 from domain.access import Role
-from infrastructure.keys import WrongRootKey
-from projections import read_models
-from projections.checkpoints import Checkpoint, Outrun
-from projections.digests import digests
-from projections.projector import Projector
-from projections.read_models import PostgresModels
-from projections.worker import LogDecoder, listed, retry
+from infrastructure.security.keys import WrongRootKey
+from projections.engine import postgres_store
+from projections.engine.checkpoints import Checkpoint, Outrun
+from projections.engine.postgres_store import PostgresModels
+from projections.engine.projector import Projector
+from projections.process import LogDecoder, listed, retry
+from projections.rebuild.digests import digests
 from tests.projections.laboratory import a_busy_week
 
 
@@ -28,7 +28,7 @@ def made_apart(owner_url, log, laboratory, schema, batch):
     """The digests of read models built beside the live ones, `batch` events a transaction."""
     with psycopg.connect(owner_url, autocommit=True, options="-c timezone=UTC") as owner:
         owner.execute("call ops.create_read_models(%s)", (schema,))
-        projector = Projector(lambda: PostgresModels(read_models.connect(owner_url, schema=schema)), LogDecoder(log))
+        projector = Projector(lambda: PostgresModels(postgres_store.connect(owner_url, schema=schema)), LogDecoder(log))
         laboratory.follow(batch=batch, projector=projector)
         projector.close()
         return digests(owner, schema=schema)
@@ -57,7 +57,7 @@ def test_an_event_is_applied_once_however_often_it_comes(laboratory, log, projec
 def test_of_two_projectors_one_wins_and_the_other_reads_on_from_there(laboratory, log, projector, app_url, connection):
     laboratory.user()
     laboratory.user()
-    zombie = Projector(lambda: PostgresModels(read_models.connect(app_url)), LogDecoder(log))
+    zombie = Projector(lambda: PostgresModels(postgres_store.connect(app_url)), LogDecoder(log))
     assert zombie.checkpoint().position == projector.checkpoint().position == 0
     projector.apply(log.read(0, 1), Checkpoint(1))
     with pytest.raises(Outrun):
@@ -125,7 +125,7 @@ def test_after_a_retry_elsewhere_the_running_projector_looks_again(laboratory, l
     topic = damage(owner_url, log.head())
     lab.follow()
     damage(owner_url, log.head(), topic)
-    elsewhere = Projector(lambda: PostgresModels(read_models.connect(app_url)), LogDecoder(log))
+    elsewhere = Projector(lambda: PostgresModels(postgres_store.connect(app_url)), LogDecoder(log))
     assert retry(elsewhere, PostgresModels(connection), log).applied == 1
     elsewhere.close()
     image = lab.image(ada, cells)
@@ -154,7 +154,7 @@ def test_what_comes_to_wait_while_a_retry_is_prepared_is_healed_with_it(laborato
                 lab.follow()
             return log.read(after, limit)
 
-    elsewhere = Projector(lambda: PostgresModels(read_models.connect(app_url)), LogDecoder(log))
+    elsewhere = Projector(lambda: PostgresModels(postgres_store.connect(app_url)), LogDecoder(log))
     assert retry(elsewhere, PostgresModels(connection), Busy()) == (2, 0)
     elsewhere.close()
     assert connection.execute("select accepted from images").fetchone() == (True,)
@@ -182,7 +182,7 @@ def test_what_is_nobodys_fault_is_raised_and_no_event_is_blamed(laboratory, log,
             raise error
 
     laboratory.user()
-    failing = Projector(lambda: PostgresModels(read_models.connect(app_url)), Failing(log), fatal=(WrongRootKey,))
+    failing = Projector(lambda: PostgresModels(postgres_store.connect(app_url)), Failing(log), fatal=(WrongRootKey,))
     with pytest.raises(type(error)):
         failing.apply(log.read(0, 1), Checkpoint(1))
     assert listed(connection, log) == []
@@ -194,7 +194,7 @@ def test_a_lost_connection_loses_nothing(laboratory, log, projector, owner_url):
     laboratory.dataset(ada)
     events = log.read(1, 1)
     with psycopg.connect(owner_url, autocommit=True) as owner:
-        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (read_models.NAME,))
+        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (postgres_store.NAME,))
     with pytest.raises(psycopg.OperationalError):
         projector.apply(events, Checkpoint(2))
     projector.apply(events, Checkpoint(2))

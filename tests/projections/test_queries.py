@@ -7,25 +7,15 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from application.look_interval import LookInterval
+from application.poll_interval import LookInterval
 from domain.access import Actor, Grant, Role
 from domain.classification import Phase
 from domain.errors import Forbidden, Invalid, NotFound, Unavailable
 from domain.values import ImageWarning, result_id
-from infrastructure import reads
-from infrastructure.reads import ReadDatabase, Visible
-from projections import (
-    activity,
-    checkpoints,
-    classifications,
-    datasets,
-    devices,
-    images,
-    models,
-    results,
-    statistics,
-    users,
-)
+from infrastructure.postgres import query_database
+from infrastructure.postgres.query_database import ReadDatabase, Visible
+from projections import activity, classifications, datasets, devices, images, models, results, statistics, users
+from projections.engine import checkpoints
 from projections.images import Filter
 from projections.reading import ADMINISTRATORS
 from tests.given import NOW
@@ -358,8 +348,8 @@ class LongInterval(LookInterval):
 
 
 async def test_who_waits_is_shown_the_position_though_every_wake_up_is_lost(app_url, owner_url, monkeypatch):
-    monkeypatch.setattr(reads, "LookInterval", LongInterval)
-    monkeypatch.setattr(reads, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(query_database, "LookInterval", LongInterval)
+    monkeypatch.setattr(query_database, "LOOK_AGAIN", 0.05)
     visible = Visible(app_url)
     await visible.start()
     assert not await visible.wait(1, 0.2)

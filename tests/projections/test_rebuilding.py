@@ -8,15 +8,15 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from api.cli.system import bring_read_models
+from api.cli.stack import bring_read_models
 from domain.access import Role
 from domain.errors import UpgradeNeeded
-from projections import bulk_schema, rebuilding
-from projections.batches import FOLD_VERSIONS
-from projections.checkpoints import Checkpoint, FoldsDiffer, Outrun
-from projections.digests import digests, ranges
-from projections.rebuilding import LOCK, AlreadyRebuilding
-from projections.worker import rebuild, rebuild_if_folds_differ, sweep
+from projections.engine.batches import FOLD_VERSIONS
+from projections.engine.checkpoints import Checkpoint, FoldsDiffer, Outrun
+from projections.process import rebuild, rebuild_if_folds_differ, sweep
+from projections.rebuild import bulk_schema, rebuilding
+from projections.rebuild.digests import digests, ranges
+from projections.rebuild.rebuilding import LOCK, AlreadyRebuilding
 from tests.older_release import without
 from tests.projections.laboratory import a_busy_week
 
@@ -266,7 +266,7 @@ def test_nothing_is_swept_while_the_read_models_are_those_of_another_release(fol
 def test_a_projector_of_before_the_change_over_writes_nothing_afterwards(laboratory, log, projector, made_again, owner_url, monkeypatch):
     laboratory.user()
     laboratory.follow()
-    monkeypatch.setattr("projections.read_models.FOLD_VERSIONS", FOLD_VERSIONS | {"users": 2})
+    monkeypatch.setattr("projections.engine.postgres_store.FOLD_VERSIONS", FOLD_VERSIONS | {"users": 2})
     made_again(check=False)
     monkeypatch.undo()
     laboratory.user()

@@ -10,13 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.tasks import BULK, URGENT, Kind, Task, decode, encode
-from domain import classification, image
-from domain.access import Role
-from domain.classification import ChunkJudged, Phase
-from projections import read_models
-from projections.open_work import PostgresWork
-from projections.scheduler import (
+from application.dispatch_policy import (
     Chunk,
     OpenJob,
     Release,
@@ -29,7 +23,13 @@ from projections.scheduler import (
     live_slots,
     lost,
 )
-from projections.scheduling import Scheduler
+from application.job_scheduler import Scheduler
+from application.tasks import BULK, URGENT, Kind, Task, decode, encode
+from domain import classification, image
+from domain.access import Role
+from domain.classification import ChunkJudged, Phase
+from infrastructure.postgres.work_queue import PostgresWork
+from projections.engine import postgres_store
 from tests.given import NOW
 from tests.projections.laboratory import SHA256
 
@@ -129,7 +129,7 @@ def test_inspections_go_out_in_bursts_of_sixteen():
 # ---- at work ---------------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def scheduler(app_url, log):
-    scheduler = Scheduler(lambda: PostgresWork(read_models.connect(app_url)), log, lease=60, attempts=2)
+    scheduler = Scheduler(lambda: PostgresWork(postgres_store.connect(app_url)), log, lease=60, attempts=2)
     yield scheduler
     scheduler.close()
 
@@ -202,7 +202,7 @@ def test_a_plan_covers_exactly_the_images_that_were_there_and_good_when_it_was_a
 
 
 def test_a_big_plan_goes_on_where_a_crash_left_it(laboratory, step, scheduler, monkeypatch):
-    monkeypatch.setattr("projections.scheduling.PLAN_PAGE", 2)
+    monkeypatch.setattr("application.job_scheduler.PLAN_PAGE", 2)
     lab = laboratory
     ada = lab.user()
     lab.model()
@@ -415,7 +415,7 @@ def test_a_scheduler_is_idle_while_no_work_is_open(laboratory, scheduler, step):
 def test_whoever_waits_for_tasks_is_woken_after_they_were_noted(laboratory, app_url, log):
     woken = []
     scheduler = Scheduler(
-        lambda: PostgresWork(read_models.connect(app_url), given_out=lambda: woken.append("woken")), log, lease=60, attempts=2
+        lambda: PostgresWork(postgres_store.connect(app_url), given_out=lambda: woken.append("woken")), log, lease=60, attempts=2
     )
     laboratory.image(ada := laboratory.user(Role.RESEARCHER), laboratory.dataset(ada))
     laboratory.follow()
@@ -430,7 +430,7 @@ def test_only_one_scheduler_leads_and_another_takes_over(laboratory, app_url, lo
     lab = laboratory
     lab.image(ada := lab.user(Role.RESEARCHER), lab.dataset(ada))
     lab.follow()
-    first, second = (Scheduler(lambda: PostgresWork(read_models.connect(app_url)), log, lease=60, attempts=2) for _ in range(2))
+    first, second = (Scheduler(lambda: PostgresWork(postgres_store.connect(app_url)), log, lease=60, attempts=2) for _ in range(2))
     assert first.prepare() != []
     assert second.prepare() == []
     first.close()

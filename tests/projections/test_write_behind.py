@@ -5,16 +5,16 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from projections import read_models
-from projections.batches import Changes
-from projections.checkpoints import Checkpoint, Outrun
-from projections.digests import digests
-from projections.kept_rows import KeptRows
-from projections.projector import Projector
-from projections.read_models import PostgresModels
-from projections.rebuilding import replay
-from projections.worker import LogDecoder, projector_over
-from projections.write_behind import WriteBehind
+from projections.engine import postgres_store
+from projections.engine.batches import Changes
+from projections.engine.checkpoints import Checkpoint, Outrun
+from projections.engine.postgres_store import PostgresModels
+from projections.engine.projector import Projector
+from projections.engine.row_cache import KeptRows
+from projections.process import LogDecoder, projector_over
+from projections.rebuild.digests import digests
+from projections.rebuild.rebuilding import replay
+from projections.rebuild.write_behind import WriteBehind
 from tests.projections.laboratory import a_busy_week
 
 
@@ -34,7 +34,7 @@ def beside(owner_url):
 
 
 def test_what_is_written_behind_is_what_is_written_at_once(laboratory, log, owner_url, beside, connection, monkeypatch):
-    monkeypatch.setattr("projections.rebuilding.BATCH", 7)
+    monkeypatch.setattr("projections.rebuild.rebuilding.BATCH", 7)
     a_busy_week(laboratory)
     laboratory.follow()
 
@@ -48,7 +48,7 @@ def test_what_is_written_behind_is_what_is_written_at_once(laboratory, log, owne
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
 def test_an_event_that_cannot_be_written_becomes_the_same_dead_letter(laboratory, log, owner_url, beside, monkeypatch, place):
     """The database refuses it, which shows a batch later than the event was handed over."""
-    monkeypatch.setattr("projections.rebuilding.BATCH", 5)
+    monkeypatch.setattr("projections.rebuild.rebuilding.BATCH", 5)
     a_busy_week(laboratory)
     described = [event.position for event in log.read(0, 1000) if event.type == "ImageUploaded"]
     refused = {"first": described[0], "middle": described[len(described) // 2], "last": described[-1]}[place]
@@ -82,7 +82,7 @@ def rename(owner_url, log, position, sha256):
 
 
 def test_a_batch_that_was_not_written_is_outrun_and_the_next_one_waits(laboratory, log, app_url):
-    models = WriteBehind(PostgresModels(read_models.connect(app_url)))
+    models = WriteBehind(PostgresModels(postgres_store.connect(app_url)))
     laboratory.user()
     target = models.target()
     models.write(target._replace(generation=0), Checkpoint(1), Changes())
@@ -101,7 +101,7 @@ def test_a_projector_that_never_gets_ahead_gives_up(laboratory, log, app_url):
         def write(self, *_, **__):
             raise Outrun
 
-    projector = Projector(lambda: KeptRows(WriteBehind(Losing(read_models.connect(app_url)))), LogDecoder(log))
+    projector = Projector(lambda: KeptRows(WriteBehind(Losing(postgres_store.connect(app_url)))), LogDecoder(log))
     with pytest.raises(Outrun):
         replay(projector, log, log.head())
     projector.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import s3fs
 
-from infrastructure.settings import Settings
+from infrastructure.configuration.settings import Settings
 from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server, versitygw
 from tests.release.installing import ROOT
 

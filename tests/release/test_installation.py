@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.child import CannotStart
 from infrastructure.embedded.installation import with_free_port
-from infrastructure.settings import Settings
-from infrastructure.supervisor import PROCESSES
+from infrastructure.embedded.supervisor import PROCESSES
 from tests.other_user import NOBODY
 from tests.release.installing import ROOT, another_user, install, interpreters, outside_environment, run, version
 from tests.release.offline import offline
@@ -155,7 +155,7 @@ def test_there_is_no_other_machine(installation, network):
 
 
 def test_the_installed_code_is_that_of_the_wheel(installation):
-    where = installation.run_python("import infrastructure.shipped as s; print(s.__file__, s.models(), s.micrographs())")
+    where = installation.run_python("import infrastructure.inference.models.bundled as s; print(s.__file__, s.models(), s.micrographs())")
     for path in map(Path, where.split()):
         assert path.is_relative_to(installation.bioscope.parents[1])
         assert path.exists()
@@ -170,7 +170,7 @@ def test_its_user_cannot_write_where_it_works(installation):
 def test_every_process_is_healthy_and_shows_its_metrics(installation, running):
     address, first_metrics_port = running
     port = address.rpartition(":")[2]
-    ask = "import sys; from infrastructure.metrics_server import is_healthy; print(is_healthy('127.0.0.1', int(sys.argv[1]), '/metrics'))"
+    ask = "import sys; from infrastructure.observability.metrics_server import *; print(is_healthy('127.0.0.1', int(sys.argv[1]), '/metrics'))"
     for metrics_port, process in enumerate(PROCESSES, first_metrics_port):
         output = installation.run("health", process.name, BIOSCOPE_PORT=port, BIOSCOPE_METRICS_PORT=str(metrics_port))
         assert output == f"the process {process.name} is healthy\n"

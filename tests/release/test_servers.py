@@ -12,12 +12,12 @@ import psycopg
 import pytest
 
 from domain.errors import Unavailable
-from infrastructure.doctor import _postgres
-from infrastructure.embedded.postgres import Postgres
-from infrastructure.keys import RootKey
-from infrastructure.objects import open_blobs
+from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.configuration.settings import Settings
+from infrastructure.embedded.postgres.server import Postgres
+from infrastructure.operations.doctor import _postgres
 from infrastructure.postgres.schema import migrate
-from infrastructure.settings import Settings
+from infrastructure.security.keys import RootKey
 from tests.release.installing import ROOT
 from tests.release.object_store import PROCESSES, object_store
 

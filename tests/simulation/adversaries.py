@@ -13,9 +13,9 @@ from domain.errors import DomainError, Refused
 from domain.events import Event
 from domain.image import ImageAccepted, ImageUploaded
 from domain.values import chunk_id
-from infrastructure.blame import ACTOR
-from infrastructure.event_store import EventLog
-from infrastructure.kafka.broker import AWAY
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.inference.failures import ACTOR
+from infrastructure.kafka.topics import AWAY
 from tests.simulation.processes import LABELS, log_of, sender
 from tests.simulation.world import Process, World
 

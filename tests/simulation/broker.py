@@ -9,10 +9,10 @@ from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
 from application.ports import Linked, Recorded
-from infrastructure.kafka.broker import EVENTS, PARTITIONS
 from infrastructure.kafka.cloud_events import RecordKey, headers
-from infrastructure.kafka.frames import Frame, Span
-from infrastructure.keys import RootKey
+from infrastructure.kafka.faust_batches import Frame, Span
+from infrastructure.kafka.topics import EVENTS, PARTITIONS
+from infrastructure.security.keys import RootKey
 from tests.adversaries.forging import forgeries
 
 FRAME_MOST = 20
@@ -110,7 +110,7 @@ class MemoryBroker:
 
 
 class MemoryTopic:
-    """The port `infrastructure.publishing.Topic`: an idempotent producer, whose acks may be lost."""
+    """The port `infrastructure.relay.publisher.Topic`: an idempotent producer, whose acks may be lost."""
 
     def __init__(self, world: Any) -> None:
         self._world, self._broker = world, world.broker
@@ -133,7 +133,7 @@ class MemoryTopic:
 
 
 class Member:
-    """In the place of `infrastructure.kafka.member.Member`: reads `topics` for `reader`, as one of a group."""
+    """In the place of `infrastructure.kafka.consumer_process.Member`: reads `topics` for `reader`, as one of a group."""
 
     def __init__(self, process: Any, name: str, topics: Sequence[str]) -> None:
         self._process, self._world, self._broker = process, process.world, process.world.broker

@@ -10,13 +10,13 @@ from uuid import UUID, uuid4, uuid5
 import msgspec
 
 from application import accounts, classifications, datasets, devices, images, models
-from application.changes import Done, once
+from application.commands import Done, once
 from application.ports import Asker, Command
 from domain import user
 from domain.access import Actor, Grant, Role
 from domain.errors import DomainError, KeyReused, Unavailable
 from domain.values import system_actor
-from infrastructure.event_store import EventLog
+from infrastructure.eventstore.event_store import EventLog
 from tests.simulation.processes import LABELS, Api
 from tests.simulation.world import ROOT, World
 from tests.twins.last_seen import MemoryLastSeen

@@ -9,15 +9,15 @@ from application import accounts, classifications, datasets, devices, images
 from application.ports import Command
 from domain import image
 from domain.access import Grant
-from infrastructure.event_store import EventLog
-from projections.checkpoints import Checkpoint
-from projections.memory_models import MemoryModels
-from projections.projector import Projector
-from projections.worker import LogDecoder
+from infrastructure.eventstore.event_store import EventLog
+from projections.engine.checkpoints import Checkpoint
+from projections.engine.projector import Projector
+from projections.process import LogDecoder
 from tests.simulation.clients import ADMIN, MODEL, Act, Client, Direct, Laboratory, NoSessions, Passwords, opened, uploaded
 from tests.simulation.simulate import Story, run
 from tests.simulation.verdict import at_rest
 from tests.simulation.world import ROOT, Plan, Process, World
+from tests.twins.read_models import MemoryModels
 
 STEADY = Plan(slow=0.001, yields=1.0)
 

@@ -9,25 +9,25 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from api.live import Watch
-from application import accounts, changes, datasets
+from api.live.connection import Watch
+from application import accounts, commands, datasets, job_scheduler
+from application.blob_gc import sweep_orphans
+from application.dispatch_policy import Release
+from application.job_scheduler import Scheduler
 from application.ports import Appended, Conflicted, Linked, Rejected
-from application.sweeping import sweep_orphans
 from domain import classification
 from domain.errors import NotFound, Unavailable
-from infrastructure import publishing
-from infrastructure.event_store import EventLog
+from infrastructure.eventstore.event_store import EventLog
 from infrastructure.kafka import cloud_events
-from infrastructure.memory_blobs import MemoryBlobs
-from infrastructure.memory_store import MemoryRecorder
-from projections import batches, projector, scheduling
-from projections.batches import Applied, Changes, Target
-from projections.feed import Feed
-from projections.memory_models import MemoryModels
-from projections.projector import Projector
-from projections.scheduler import Release
-from projections.scheduling import Scheduler
+from infrastructure.relay.process import publisher
+from projections.engine import batches, projector
+from projections.engine.batches import Applied, Changes, Target
+from projections.engine.projector import Projector
+from projections.engine.sequencer import Feed
 from tests.simulation import processes
+from tests.twins.blobs import MemoryBlobs
+from tests.twins.event_store import MemoryRecorder
+from tests.twins.read_models import MemoryModels
 
 Fault = Callable[[], AbstractContextManager[None]]
 
@@ -78,7 +78,7 @@ def gap_skipped() -> AbstractContextManager[None]:
 
 def claim_forgotten() -> AbstractContextManager[None]:
     def start(log: Any, command: Any, events: Any, *, claims: Any = (), **more: Any) -> Any:
-        return changes.start(log, command, events, **more)
+        return commands.start(log, command, events, **more)
 
     return planted((accounts, "start", start))
 
@@ -106,7 +106,7 @@ def conflict_taken_for_success() -> AbstractContextManager[None]:
 
 def if_match_ignored() -> AbstractContextManager[None]:
     def change(*given: Any, expected: int | None = None, **more: Any) -> Any:
-        return changes.change(*given, **more)
+        return commands.change(*given, **more)
 
     return planted((datasets, "change", change))
 
@@ -125,7 +125,7 @@ def plan_begins_again_after_a_crash() -> AbstractContextManager[None]:
 
 
 def lost_work_never_given_out_again() -> AbstractContextManager[None]:
-    return planted((scheduling, "lost", lambda *_, **__: []))
+    return planted((job_scheduler, "lost", lambda *_, **__: []))
 
 
 def chunk_judged_twice() -> AbstractContextManager[None]:
@@ -166,7 +166,7 @@ def unacked_taken_for_published() -> AbstractContextManager[None]:
     def taken(outcomes: Any) -> Any:
         return (outcome if isinstance(outcome, int) else -1 for outcome in outcomes)
 
-    return planted((publishing, "_taken", taken))
+    return planted((publisher, "_taken", taken))
 
 
 def results_of_the_deleted_shown() -> AbstractContextManager[None]:
@@ -223,7 +223,7 @@ def held_until_a_time_to_come() -> AbstractContextManager[None]:
         last_beat = max((worker.seen_at for worker in workers), default=now)
         return [one for one in releases if not one.given_up and now - one.held_at > lease and last_beat > one.held_at]
 
-    return planted((scheduling, "lost", lost))
+    return planted((job_scheduler, "lost", lost))
 
 
 def notifications_believed() -> AbstractContextManager[None]:

@@ -11,34 +11,34 @@ from typing import Any
 import psycopg
 from aiokafka.errors import KafkaConnectionError
 
+from application.blob_gc import InUse, Swept, sweep_orphans
+from application.dispatch_policy import Worker
 from application.hash_chain import linked
 from application.ports import Linked, Recorded
-from application.sweeping import InUse, Swept, sweep_orphans
 from application.tasks import BULK, URGENT, Kind
 from domain.errors import DomainError, Unavailable
-from infrastructure.classifier import Classifier
-from infrastructure.codec import Undecodable
-from infrastructure.event_store import EventLog
-from infrastructure.findings import JPEG_START, Inspected, Judged, Seen, Unseen
+from infrastructure.eventstore.codec import Undecodable
+from infrastructure.eventstore.event_store import EventLog
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inspector import Inspector
-from infrastructure.kafka.broker import EVENTS
+from infrastructure.inference.children.process_pool import ChildFailed, ChildHung, ChildLost
+from infrastructure.inference.chunk_classifier import Classifier
+from infrastructure.inference.image_inspector import Inspector
+from infrastructure.inference.predictions import JPEG_START, Inspected, Judged, Seen, Unseen
 from infrastructure.kafka.cloud_events import authenticated
-from infrastructure.keys import WrongRootKey
-from infrastructure.pool import ChildFailed, ChildHung, ChildLost
-from infrastructure.publishing import Outlived, Place, Publisher
-from infrastructure.relay import REST, STANDBY
-from infrastructure.task_lanes import TaskLanes
-from projections.aside import Aside
-from projections.feed import Feed
-from projections.following import Follower
-from projections.memory_models import MemoryModels, MemoryWork, in_use
-from projections.notifier import Notifier
-from projections.projector import Projector
-from projections.scheduler import Worker
-from projections.worker import GROUP, LogDecoder, OwnersScheduler
+from infrastructure.kafka.task_consumer import TaskLanes
+from infrastructure.kafka.topics import EVENTS
+from infrastructure.relay.process import REST, STANDBY
+from infrastructure.relay.publisher import Outlived, Place, Publisher
+from infrastructure.security.keys import WrongRootKey
+from projections.background import Aside
+from projections.engine.projector import Projector
+from projections.engine.sequencer import Feed
+from projections.engine.subscription import Follower
+from projections.live_notifier import Notifier
+from projections.process import GROUP, LogDecoder, OwnersScheduler
 from tests.simulation.broker import RECORD_KEY, Member, MemoryTopic
 from tests.simulation.world import ROOT, AsyncPort, Port, Process, World
+from tests.twins.read_models import MemoryModels, MemoryWork, in_use
 
 LEASE, ATTEMPTS = 4.0, 3
 LABELS = ("round", "flat", "long")
@@ -85,7 +85,7 @@ async def api(process: Process, apis: list[Api]) -> None:
 
 # ---- relay -------------------------------------------------------------------------------------------------------------------------
 class MemoryPublished:
-    """Behaves like `infrastructure.publishing.PostgresPublished`; one relay leads."""
+    """Behaves like `infrastructure.relay.publisher.PostgresPublished`; one relay leads."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -111,7 +111,7 @@ class MemoryPublished:
 
 
 async def relay(process: Process) -> None:
-    """As `infrastructure.relay.Leader`, without signatures."""
+    """As `infrastructure.relay.process.Leader`, without signatures."""
     world = process.world
     while True:
         with suppress(psycopg.Error, OSError, Outlived):
@@ -174,7 +174,7 @@ def projector_of(process: Process, log: EventLog) -> Projector:
 
 
 def sender(process: Process) -> Any:
-    """As `infrastructure.kafka.sending.Sender`."""
+    """As `infrastructure.kafka.producer.Sender`."""
     world = process.world
 
     async def send(topic: str, key: bytes, value: bytes) -> None:
@@ -192,7 +192,7 @@ def sender(process: Process) -> Any:
 
 
 async def projector(process: Process) -> None:
-    """As `projections.worker.run_projector`."""
+    """As `projections.process.run_projector`."""
     world = process.world
     log = log_of(process)
     member = Member(process, GROUP, (EVENTS,))
@@ -270,7 +270,7 @@ def seen(data: bytes) -> Seen:
 
 
 async def inference(process: Process) -> None:
-    """As `infrastructure.inference.InferenceWorker`, its children made up."""
+    """As `infrastructure.inference.process.InferenceWorker`, its children made up."""
     world = process.world
     log, blobs, pool = log_of(process), blobs_of(process), MadeUpPool(process)
     parts: dict[str, Any] = {"log": log, "blobs": blobs, "pool": pool, "threads": None}

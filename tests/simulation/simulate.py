@@ -12,11 +12,14 @@ from typing import Any
 
 import structlog
 
+from application import job_scheduler
 from domain import classification
-from infrastructure import classifier, codec, inspector, memory_blobs, memory_store, publishing
-from projections import feed, scheduling
-from projections.checkpoints import Outrun
-from projections.worker import retry
+from infrastructure.eventstore import codec
+from infrastructure.inference.process import chunk_classifier, image_inspector
+from infrastructure.relay.process import publisher
+from projections.engine import sequencer
+from projections.engine.checkpoints import Outrun
+from projections.process import retry
 from tests.simulation import verdict
 from tests.simulation.adversaries import lying_store, lying_worker, set_a_clock, wrong_clocks
 from tests.simulation.clients import Client, Journal, Laboratory, opened
@@ -35,17 +38,18 @@ from tests.simulation.processes import (
 from tests.simulation.turns import sleep
 from tests.simulation.watchers import MemoryLive, all_is_heard, broken_promises, forger, watcher
 from tests.simulation.world import Plan, Process, World, every_task_belongs_to_its_process
+from tests.twins import blobs, event_store
 
-TELL_THE_TIME = (classifier, inspector, memory_blobs, memory_store, scheduling)
+TELL_THE_TIME = (chunk_classifier, image_inspector, blobs, event_store, job_scheduler)
 RESTS_WITHIN = 240.0  # seconds after the last misfortune
 SERVICES = ("database", "kafka", "blobs")
 SMALL = (
     (classification, "CHUNK_MOST", 2),
     (classification, "PLAN_MOST", 3),
-    (scheduling, "PLAN_PAGE", 4),
-    (publishing, "BATCH", 9),
-    (publishing, "AGAIN", 6),
-    (feed, "BATCH", 11),
+    (job_scheduler, "PLAN_PAGE", 4),
+    (publisher, "BATCH", 9),
+    (publisher, "AGAIN", 6),
+    (sequencer, "BATCH", 11),
 )
 """Sizes for a world of some dozen events: else nothing would ever be cut in two."""
 

@@ -26,16 +26,16 @@ from domain.image import ImageAccepted, ImageDeleted, ImageRejected, ImageUpload
 from domain.model import ModelVersionAdded
 from domain.user import UserDeleted, UserErased, UserProfileChanged, UserRegistered
 from domain.values import canonical, result_id
-from infrastructure.event_store import EventLog
-from infrastructure.kafka.broker import EVENTS
-from infrastructure.record_audit import RecordAudit
-from projections.checkpoints import Checkpoint
-from projections.memory_models import MemoryDatabase, MemoryModels
-from projections.projector import Projector
-from projections.worker import LogDecoder
+from infrastructure.audit.record_rules import RecordAudit
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.kafka.topics import EVENTS
+from projections.engine.checkpoints import Checkpoint
+from projections.engine.projector import Projector
+from projections.process import LogDecoder
 from tests.simulation.clients import Journal
 from tests.simulation.processes import seen
 from tests.simulation.world import ROOT, World
+from tests.twins.read_models import MemoryDatabase, MemoryModels
 
 OPEN = {Phase.PENDING, Phase.RUNNING}
 ENDS = {

@@ -1,4 +1,4 @@
-"""Who watches live: the real `api.live.Watch` over a socket in memory; and somebody who forges the notifications that wake it."""
+"""Who watches live: the real `api.live.connection.Watch` over a socket in memory; and somebody who forges its notifications."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from api.live import Watch, Watching
-from application.context import CHANNEL, Claims, Options
-from application.identity import Identity
+from api.live.connection import Watch, Watching
+from application.authentication import Identity
+from application.services import CHANNEL, Claims, Options
 from domain.access import Actor, Role
 from domain.values import system_actor
-from infrastructure.live import News
+from infrastructure.realtime.redis_pubsub import News
 from projections.activity import AFTER, Activity, Looked
 from tests.simulation.processes import store_away
 from tests.simulation.verdict import at_rest

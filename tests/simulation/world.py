@@ -11,14 +11,14 @@ from uuid import UUID
 
 import msgspec
 
-from infrastructure.codec import Encoded
-from infrastructure.group_commit import Append, Outcome
-from infrastructure.keys import RootKey
-from infrastructure.memory_blobs import MemoryBlobs
-from infrastructure.memory_store import MemoryRecorder
-from projections.memory_models import MemoryDatabase
+from infrastructure.eventstore.codec import Encoded
+from infrastructure.eventstore.group_commit import Append, Outcome
+from infrastructure.security.keys import RootKey
 from tests.simulation.broker import MemoryBroker
 from tests.simulation.turns import Clock, Strand, VirtualLoop
+from tests.twins.blobs import MemoryBlobs
+from tests.twins.event_store import MemoryRecorder
+from tests.twins.read_models import MemoryDatabase
 
 ROOT = RootKey(bytes(range(32)))
 HERE: contextvars.ContextVar["Process | None"] = contextvars.ContextVar("process", default=None)

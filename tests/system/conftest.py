@@ -6,18 +6,18 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from api.cli.system import prepare
-from api.client import Client
+from api.cli.client.api_client import Client
+from api.cli.stack import prepare
 from application.accounts import register
 from application.ports import Command
 from domain.access import Actor, Role
 from domain.values import system_actor
+from infrastructure.configuration.settings import Settings
 from infrastructure.container import passwords
-from infrastructure.event_store import EventLog
-from infrastructure.keys import RootKey
-from infrastructure.recorder import PostgresRecorder
-from infrastructure.settings import Settings
-from infrastructure.supervisor import Stack
+from infrastructure.embedded.supervisor import Stack
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.security.keys import RootKey
 from tests.given import NOW
 
 ORIGIN = "http://web.example.org"

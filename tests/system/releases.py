@@ -18,7 +18,7 @@ from infrastructure.embedded.installation import environment, with_free_port
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("domain", "application", "infrastructure", "projections", "api")
-DECLARES = "infrastructure/capabilities.py"  # in releases since which processes say what they understand
+DECLARES = "infrastructure/eventstore/capabilities.py"  # in releases since which processes say what they understand
 START = "import sys; sys.path.insert(0, {folder!r}); from api.cli import main; main()"
 WITHIN = 60.0  # seconds
 

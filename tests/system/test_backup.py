@@ -10,12 +10,12 @@ import msgspec
 import psycopg
 import pytest
 
-from api.client import Client
+from api.cli.client.api_client import Client
 from application.derivatives import thumbnail_of
-from infrastructure.backup import read_manifest
 from infrastructure.container import blobs, verified
-from infrastructure.supervisor import Stack, running_settings
-from projections.digests import digests
+from infrastructure.embedded.supervisor import Stack, running_settings
+from infrastructure.operations.backup import read_manifest
+from projections.rebuild.digests import digests
 from tests.chaos.verdict import judged, settle
 from tests.chaos.workload import PICTURES, Journal, Technician
 from tests.system.conftest import PASSWORD, email, event_log, made_account, prepare, stack_settings

@@ -21,8 +21,8 @@ from domain.classification import ChunkJudged, ImageResult, PlannedImage, Verdic
 from domain.errors import Refused
 from domain.events import first
 from domain.values import chunk_id
-from infrastructure.access_tokens import SignedAccessTokens
-from infrastructure.keys import RootKey
+from infrastructure.security.access_tokens import SignedAccessTokens
+from infrastructure.security.keys import RootKey
 from tests.adversaries.forging import following_event, forgeries
 from tests.adversaries.test_broker import Attacker
 from tests.given import NOW, command

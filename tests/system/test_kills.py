@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from api.client import Client
-from infrastructure.supervisor import serves
+from api.cli.client.api_client import Client
+from infrastructure.embedded.supervisor import serves
 from tests.chaos.verdict import judged, settle
 from tests.chaos.workload import Journal, Technician
 from tests.system.conftest import PASSWORD, email, made_account

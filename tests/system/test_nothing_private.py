@@ -11,9 +11,9 @@ import pytest
 import redis
 from aiokafka import AIOKafkaConsumer
 
-from api.client import Client
+from api.cli.client.api_client import Client
 from infrastructure.container import blobs
-from infrastructure.embedded.postgres import installed
+from infrastructure.embedded.postgres.server import installed
 from tests.chaos.verdict import settle
 from tests.chaos.workload import PICTURES
 from tests.system.conftest import PASSWORD, made_account

@@ -14,12 +14,12 @@ import psycopg
 import pytest
 from PIL import Image
 
-from api.client import Client
+from api.cli.client.api_client import Client
 from domain.image import NOT_READABLE
+from infrastructure.embedded.supervisor import Stack
+from infrastructure.inference.models.bundled import micrographs
 from infrastructure.postgres.schema import migrations
-from infrastructure.shipped import micrographs
-from infrastructure.supervisor import Stack
-from projections.digests import digests
+from projections.rebuild.digests import digests
 from tests.archives import extract
 from tests.chaos.verdict import settle
 from tests.system.conftest import PASSWORD, prepare, stack_settings

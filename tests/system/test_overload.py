@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from api.client import Client
+from api.cli.client.api_client import Client
 from tests.overload.__main__ import address_of_large_picture
 from tests.overload.load import Load
 from tests.overload.network import IPV4

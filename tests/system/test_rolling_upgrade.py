@@ -8,12 +8,12 @@ import httpx
 import psycopg
 import pytest
 
-from api.cli.system import prepare
-from api.client import Client, Refused
+from api.cli.client.api_client import Client, Refused
+from api.cli.stack import prepare
 from infrastructure.container import verified
-from infrastructure.event_store import opened
-from infrastructure.supervisor import PROCESSES, Stack
-from projections.worker import dead_letters, rebuild
+from infrastructure.embedded.supervisor import PROCESSES, Stack
+from infrastructure.eventstore.event_store import opened
+from projections.process import dead_letters, rebuild
 from tests.chaos.workload import PICTURES
 from tests.system.conftest import PASSWORD, email, made_account, stack_settings
 from tests.system.releases import Processes, declared, older_release, previous_tag, until

@@ -2,7 +2,7 @@
 
 import pytest
 
-from infrastructure.shipped import models
+from infrastructure.inference.models.bundled import models
 from tests.training.val_pictures import val_pictures
 from training.evaluate import stored
 from training.over_http import compared

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from api import docs
+from api.documents import openapi
 from tests.system.conftest import PASSWORD, email, made_account
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "walkthrough.sh"
@@ -28,7 +28,7 @@ def test_it_comes_to_its_end(walked):
 
 def test_it_goes_through_every_route(walked):
     called = {(method, path) for method, path in re.findall(r"^   (GET|POST|PUT|PATCH|DELETE) (/[^?,\s]*)", walked.stderr, re.MULTILINE)}
-    for path, methods in docs.document()["paths"].items():
+    for path, methods in openapi.document()["paths"].items():
         pattern = re.compile(re.sub(r"\{\w+\}", "[^/]+", path))
         for method in methods:
             assert any(pattern.fullmatch(found) for verb, found in called if verb == method.upper()), f"{method.upper()} {path}"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrastructure.model_record import scores
+from infrastructure.inference.models.manifest import scores
 from training.calibration import balanced_accuracy, bins, expected_calibration_error, temperature
 from training.measure import interval
 

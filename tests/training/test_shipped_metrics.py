@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from infrastructure.model_record import load_record
-from infrastructure.preprocessing import digest
-from infrastructure.shipped import models
+from infrastructure.inference.models.bundled import models
+from infrastructure.inference.models.manifest import load_record
+from infrastructure.inference.preprocessing import digest
 from training.card import refreshed
 from training.evaluate import stored
 from training.goals import LEAST_BALANCED, goals

@@ -4,7 +4,7 @@ import time
 
 
 class MemoryKnownAddresses:
-    """Behaves like `infrastructure.known_addresses.PostgresKnownAddresses`."""
+    """Behaves like `infrastructure.security.known_addresses.PostgresKnownAddresses`."""
 
     def __init__(self, *, days=30, clock=time.monotonic):
         self._seconds, self._clock, self._seen = days * 86400, clock, {}

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 
 class MemoryLastSeen:
-    """Behaves like `infrastructure.last_seen.PostgresLastSeen`."""
+    """Behaves like `infrastructure.postgres.last_seen.PostgresLastSeen`."""
 
     def __init__(self, *, clock=lambda: datetime.now(UTC)):
         self._clock, self._seen = clock, {}

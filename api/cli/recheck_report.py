@@ -1,0 +1,182 @@
+"""What a person at a terminal sees of a recheck of stored images; as CSV and JSON for programs."""
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Final, Literal, Protocol, TextIO
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from api.cli.client.terminal import spreadsheet_safe
+from application.image_recheck import Rechecked
+
+MAX_ROWS_SHOWN: Final = 500  # in a table; CSV and JSON are written row by row, however many there are
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`changed`: a field of an image. `other_pixels`: a result. `not_checked`: an image, or one of its results; `detail` says why."""
+
+    kind: Literal["changed", "other_pixels", "not_checked"]
+    image_id: str
+    field: str = ""
+    before: str = ""
+    after: str = ""
+    classification_id: str = ""
+    model: str = ""
+    label: str = ""
+    confidence: float | None = None
+    label_now: str = ""
+    confidence_now: float | None = None
+    detail: str = ""
+
+
+class Output(Protocol):
+    def write(self, row: Row) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class CsvOutput:
+    def __init__(self, file: TextIO) -> None:
+        self._writer = csv.DictWriter(file, fieldnames=Row.__struct_fields__)
+        self._writer.writeheader()
+
+    def write(self, row: Row) -> None:
+        self._writer.writerow({name: spreadsheet_safe(value) for name, value in msgspec.to_builtins(row).items()})
+
+    def close(self) -> None:
+        pass
+
+
+class JsonOutput:
+    """One object a line; fields without a value are left out."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: Row) -> None:
+        self._file.write(msgspec.json.encode(row).decode() + "\n")
+
+    def close(self) -> None:
+        pass
+
+
+class TableOutput:
+    """A table for each kind of row, written at the end."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._rows: dict[str, list[Row]] = {kind: [] for kind in TABLES}
+        self._left_out = dict.fromkeys(TABLES, 0)
+
+    def write(self, row: Row) -> None:
+        rows = self._rows[row.kind]
+        if len(rows) < MAX_ROWS_SHOWN:
+            rows.append(row)
+        else:
+            self._left_out[row.kind] += 1
+
+    def close(self) -> None:
+        for kind, (title, columns) in TABLES.items():
+            if rows := self._rows[kind]:
+                self._console.print(_table(title, columns, rows))
+            if self._left_out[kind]:
+                self._console.print(f"… and {self._left_out[kind]} more: --csv lists all")
+
+
+TABLES: Final[dict[str, tuple[str, dict[str, Callable[[Row], str]]]]] = {
+    "changed": (
+        "Corrected",
+        {
+            "image": lambda row: row.image_id,
+            "what": lambda row: row.field,
+            "before": lambda row: row.before,
+            "after": lambda row: row.after,
+        },
+    ),
+    "other_pixels": (
+        "Results that were computed from other pixels: run the model again",
+        {
+            "image": lambda row: row.image_id,
+            "job": lambda row: row.classification_id,
+            "model": lambda row: row.model,
+            "recorded": lambda row: f"{row.label} {row.confidence:.1%}",
+            "now": lambda row: f"{row.label_now} {row.confidence_now:.1%}",
+        },
+    ),
+    "not_checked": (
+        "Not checked",
+        {"image": lambda row: row.image_id, "job": lambda row: row.classification_id, "why": lambda row: row.detail},
+    ),
+}
+
+
+class Report:
+    """Counts what was found, and writes it as it comes."""
+
+    def __init__(self, output: Output, *, dry_run: bool) -> None:
+        self._output, self._dry_run = output, dry_run
+        self._totals: Counter[str] = Counter()
+
+    def add(self, found: Rechecked) -> None:
+        self._totals["images"] += 1
+        self._totals.update(name for name in ("changes", "redrawn", "recorded") if getattr(found, name))
+        self._totals["outdated"] += len(found.outdated)
+        self._totals["not_checked"] += len(found.not_checked)
+        for row in rows_of(found):
+            self._output.write(row)
+
+    @property
+    def complete(self) -> bool:
+        return not self._totals["not_checked"]
+
+    def close(self) -> str:
+        """The summary."""
+        self._output.close()
+        count = self._totals
+        found = f"{count['outdated']} results were computed from other pixels, {count['not_checked']} could not be checked"
+        if self._dry_run:
+            return f"{count['images']} images checked; {count['changes']} would be corrected; {found}. Nothing was written."
+        done = f"pictures of {count['redrawn']} made again, {count['changes']} corrected, {count['recorded']} recorded"
+        return f"{count['images']} images checked; {done}; {found}."
+
+
+def output_to(how: str | None, file: TextIO, console: Console) -> Output:
+    match how:
+        case "csv":
+            return CsvOutput(file)
+        case "json":
+            return JsonOutput(file)
+        case _:
+            return TableOutput(console)
+
+
+def rows_of(found: Rechecked) -> Iterator[Row]:
+    image = str(found.image)
+    for change in found.changes:
+        yield Row(kind="changed", image_id=image, field=change.field, before=change.before, after=change.after)
+    for result in found.outdated:
+        yield Row(
+            kind="other_pixels",
+            image_id=image,
+            classification_id=str(result.job),
+            model=f"{result.model_name} version {result.model_version}",
+            label=result.label,
+            confidence=result.confidence,
+            label_now=result.label_now,
+            confidence_now=result.confidence_now,
+        )
+    for missed in found.not_checked:
+        yield Row(kind="not_checked", image_id=image, classification_id=str(missed.job or ""), detail=missed.detail)
+
+
+def _table(title: str, columns: dict[str, Callable[[Row], str]], rows: list[Row]) -> Table:
+    shown = Table(title=title, title_justify="left")
+    for name in columns:
+        shown.add_column(name, overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(cell(row)) for cell in columns.values()))
+    return shown

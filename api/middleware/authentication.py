@@ -1,0 +1,77 @@
+"""Who calls: every route asks, unless it says `opt=OPEN`. A service gets no further than to routes that name one of its scopes."""
+
+import asyncio
+from typing import Any, Final
+
+from litestar.connection import ASGIConnection
+from litestar.middleware.authentication import AbstractAuthenticationMiddleware, AuthenticationResult
+from litestar.types import ASGIApp
+
+from api.request import now
+from application.authentication import Identities
+from application.connection_slots import RECOGNISED
+from application.services import Services
+from domain.access import Actor, Scope
+from domain.errors import DomainError, Forbidden, NotAuthenticated
+
+OPEN = {"exclude_from_auth": True}
+SIGNED_ADDRESSES: Final = "/api/blobs/"
+
+
+def for_services(scope: Scope) -> dict[str, Any]:
+    """The `opt` of a route that services with this scope may call too."""
+    return {"scope": scope}
+
+
+class Authentication(AbstractAuthenticationMiddleware):
+    """Believes `Authorization: Bearer` and nothing else. Raises NotAuthenticated, and Forbidden for a service where it has no scope."""
+
+    def __init__(self, app: ASGIApp, *, services: Services, identities: Identities) -> None:
+        super().__init__(app, exclude_http_methods=["OPTIONS"])
+        self._tokens, self._identities = services.access_tokens, identities
+
+    async def authenticate_request(self, connection: ASGIConnection[Any, Any, Any, Any]) -> AuthenticationResult:
+        token = bearer(connection.headers.get("authorization"))
+        if token is None:
+            raise NotAuthenticated("Not authenticated")
+        claims = self._tokens.verify(token, at=now())
+        identity = self._identities.remembered(claims)
+        if identity is None:
+            identity = await asyncio.to_thread(self._identities.identified, claims)
+        if identity.actor.kind == "service":
+            require_scope(identity.actor, connection.route_handler.opt.get("scope"))
+        recognised(connection.scope)
+        return AuthenticationResult(user=identity.actor, auth=identity)
+
+
+def has_credential(scope: Any, services: Services) -> bool:
+    """Whether a request carries a token or a signed address that we gave out, and that has not expired; what it may do is asked later."""
+    header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    try:
+        if (token := bearer(header.decode("latin-1"))) is not None:
+            services.access_tokens.verify(token, at=now())
+            return True
+        if scope["path"].startswith(SIGNED_ADDRESSES):
+            services.signed(scope["path"].removeprefix(SIGNED_ADDRESSES))
+            return True
+    except DomainError:
+        return False
+    return False
+
+
+def recognised(scope: Any) -> None:
+    """Tell the HTTP server that this connection is a user's: those of anonymous clients give way first."""
+    if (tell := (scope.get("extensions") or {}).get(RECOGNISED)) is not None:
+        tell()
+
+
+def bearer(header: str | None) -> str | None:
+    """The token of an Authorization header."""
+    scheme, _, token = (header or "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def require_scope(service: Actor, needed: Scope | None) -> None:
+    """Raises Forbidden."""
+    if needed is None or needed not in service.scopes:
+        raise Forbidden("Insufficient permissions: a service may do only what its scopes name")

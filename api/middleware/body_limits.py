@@ -1,0 +1,140 @@
+"""Bodies looked at before anything parses them: the right type, not too large, not too deep, text that Postgres can hold.
+
+Where no token is asked for, anybody can send a body: it must be small, come soon, and not be one of many unfinished ones of its address.
+"""
+
+import asyncio
+import re
+from array import array
+from itertools import accumulate
+from typing import Any, Final
+
+import msgspec
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from api.middleware.body_timeout import expire
+from api.middleware.client_address import peer_of
+from api.problems import BodyTooLarge, TooSlow, UnsupportedMediaType
+from application.connection_slots import Places, network_of
+from application.services import Options
+from domain.errors import DomainError, TooMany
+
+FORM = "application/x-www-form-urlencoded"
+JSON_MOST = 1024**2
+FORM_MOST = 64 * 1024
+DEPTH_MOST = 64
+UTF_8: Final = frozenset({b"", b"utf-8", b"utf8"})
+
+CHARSET: Final = re.compile(rb";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
+ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # an even number of backslashes before it are characters of their own
+TEXT: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed numbers: one deeper, one less deep
+
+
+class Malformed(DomainError):
+    """The body is not JSON, or none that we take."""
+
+    code = "malformed"
+
+
+class Bodies:
+    """Middleware: a route takes JSON unless its `opt` says `body="form"` or `body="stream"` (then it reads for itself)."""
+
+    def __init__(self, app: ASGIApp, options: Options) -> None:
+        self._app, self._options = app, options
+        self._unfinished = Places(total=options.anonymous_bodies, each=options.anonymous_bodies_per_address)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        opt = scope["route_handler"].opt
+        kind = opt.get("body", "json") if scope["type"] == ScopeType.HTTP else "stream"
+        if kind == "stream" or scope.get("method") in {"GET", "OPTIONS"}:
+            await self._app(scope, receive, send)
+            return
+        most = JSON_MOST if kind == "json" else FORM_MOST
+        body = await (self._anonymous(scope, receive, most) if opt.get("exclude_from_auth") else whole(receive, most=most))
+        if body and kind == "json":
+            check_json(content_type_of(scope), body)
+        if kind == "form" and media_type_of(scope) != FORM:
+            raise UnsupportedMediaType(f"Send the body as {FORM}")
+        await self._app(scope, replayed(body, receive), send)
+
+    async def _anonymous(self, scope: Scope, receive: Receive, most: int) -> bytes:
+        """Raises BodyTooLarge, TooSlow, and TooMany where newer ones of the same address took its place."""
+        place = None
+        try:
+            async with asyncio.timeout(self._options.anonymous_body_seconds) as limit:
+                address = network_of(peer_of(scope, self._options.trusted_proxies))
+                place = self._unfinished.take(address, lambda: expire(limit))
+                return await whole(receive, most=min(most, self._options.anonymous_body_max_bytes))
+        except TimeoutError:
+            if place is not None and place.is_lost:
+                raise TooMany("Too many unfinished requests come from this address", retry_after=1) from None
+            raise TooSlow(f"The body did not arrive within {self._options.anonymous_body_seconds:g} seconds; send it again") from None
+        finally:
+            if place is not None:
+                place.leave()
+
+
+async def whole(receive: Receive, *, most: int) -> bytes:
+    """Raises BodyTooLarge."""
+    parts: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            break
+        part = message.get("body", b"")
+        size += len(part)
+        if size > most:
+            raise BodyTooLarge(f"The body is larger than {most:,} bytes, which is the most that is taken here")
+        parts.append(part)
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """What was read is read again; then whatever comes."""
+    waiting = [body]
+
+    async def again() -> Any:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return again
+
+
+def content_type_of(scope: Any) -> bytes:
+    return next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+
+
+def media_type_of(scope: Any) -> str:
+    return _media_type(content_type_of(scope))
+
+
+def check_json(content_type: bytes, body: bytes) -> None:
+    """Raises UnsupportedMediaType, Malformed. Works at the speed of the decoder: no loop of ours goes over characters or values."""
+    charset = CHARSET.search(content_type)
+    if _media_type(content_type) != "application/json" or (charset and charset[1].lower() not in UTF_8):
+        raise UnsupportedMediaType("Send the body as application/json in UTF-8")
+    try:
+        msgspec.json.decode(body)  # refuses lone surrogates, and NUL unless it is escaped
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Malformed("The body is not valid JSON in UTF-8") from None
+    if b"\\u0000" in body and ESCAPED_NUL.search(body):
+        raise Malformed("Text must not contain NUL")
+    if body.count(b"[") + body.count(b"{") > DEPTH_MOST and _depth(body) > DEPTH_MOST:
+        raise Malformed(f"The JSON is nested more than {DEPTH_MOST} deep")
+
+
+def _media_type(content_type: bytes) -> str:
+    return content_type.split(b";")[0].strip().lower().decode("latin-1")
+
+
+def _depth(body: bytes) -> int:
+    """How deep valid JSON is nested."""
+    brackets = TEXT.sub(b"", body).translate(STEPS, NO_BRACKETS)
+    return max(accumulate(array("b", brackets)), default=0)

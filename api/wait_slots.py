@@ -1,0 +1,89 @@
+"""Requests that wait until the read models show something: bounded in time and number, ended by a disconnect or a shutdown."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any, Final, TypeVar
+
+from api.live.connection import until_one_ends
+from application.services import Visible
+
+T = TypeVar("T")
+Receive = Callable[..., Awaitable[Any]]
+FIRST_PAUSE_SECONDS: Final = 0.01  # between two reads of one request; doubled each time, so that a busy log costs few reads
+
+
+class WaitSlots:
+    """At most `slots` requests wait at once, each for at most `seconds`. A request that finds no slot is answered at once.
+
+    A waiting request holds no thread and no database connection. `idle` is entered while it waits: admission control does not count it.
+    """
+
+    def __init__(self, visible: Visible, idle: AbstractContextManager[None], *, slots: int, seconds: float) -> None:
+        self._visible, self._idle, self._seconds = visible, idle, seconds
+        self._free = slots
+        self._closed = asyncio.Event()
+
+    def close(self) -> None:
+        """End all waits, and let none begin: the server is stopping."""
+        self._closed.set()
+
+    async def until(self, done: Callable[[T], bool], read: Callable[[], Awaitable[T]], receive: Receive) -> T:
+        """Call `read`, and again whenever the read models have changed, until its result is `done`. Return the last result.
+
+        The last result is not done when the time is over, no slot is free, `receive` reports a disconnect, or the server stops.
+        Raises what `read` raises.
+        """
+        position = self._visible.position
+        found = await read()
+        if done(found) or self._is_full() or not await _body_is_complete(receive) or self._is_full():
+            return found
+        self._free -= 1
+        try:
+            async with self._interruption(receive) as interruption:
+                return await self._read_again(position, done, read, interruption)
+        finally:
+            self._free += 1
+
+    def _is_full(self) -> bool:
+        return self._free <= 0
+
+    async def _read_again(
+        self, position: int, done: Callable[[T], bool], read: Callable[[], Awaitable[T]], interruption: "asyncio.Task[None]"
+    ) -> T:
+        clock = asyncio.get_running_loop().time
+        deadline, pause = clock() + self._seconds, FIRST_PAUSE_SECONDS
+        while True:
+            with self._idle:
+                await until_one_ends(self._visible.wait(position + 1, deadline - clock()), asyncio.wait([interruption]))
+            is_last = interruption.done() or clock() >= deadline
+            position = self._visible.position
+            found = await read()
+            if is_last or done(found):
+                return found
+            with self._idle:
+                await asyncio.wait([interruption], timeout=min(pause, deadline - clock()))
+            pause *= 2
+
+    @asynccontextmanager
+    async def _interruption(self, receive: Receive) -> AsyncIterator["asyncio.Task[None]"]:
+        """A task that ends when the client disconnects or the server stops."""
+        task = asyncio.create_task(until_one_ends(_disconnect(receive), self._closed.wait()))
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def _body_is_complete(receive: Receive) -> bool:
+    """Read a body to its end; false when the client disconnects before. Until then the reader of bodies keeps the time."""
+    message = await receive()
+    while message["type"] == "http.request" and message.get("more_body", False):
+        message = await receive()
+    return bool(message["type"] == "http.request")
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

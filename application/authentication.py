@@ -1,0 +1,109 @@
+"""Who a token speaks for, as the log knows it; remembered for a few seconds, so that a request costs nothing."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+from threading import Lock
+from uuid import UUID
+
+import msgspec
+
+from application.ports import Log
+from application.services import Claims
+from application.signed_downloads import Holder
+from domain import session, user
+from domain.access import Actor
+from domain.errors import NotAuthenticated
+from domain.session import Session
+from domain.user import User
+
+SECONDS = 5.0  # that a revoked session or a lost role may still be believed in another process
+MOST = 10_000
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """`session_id` and `signed_in_at` are a user's; `expires_at`, the end of its token, is a service's."""
+
+    actor: Actor
+    session_id: UUID | None = None
+    signed_in_at: datetime | None = None
+    expires_at: datetime | None = None
+
+    @property
+    def holder(self) -> Holder:
+        """To whom signed addresses are given."""
+        if self.session_id is not None:
+            return Holder(self.session_id)
+        assert self.expires_at is not None
+        return Holder(self.actor.id, until=int(self.expires_at.timestamp()))
+
+
+def signed_in(session_id: UUID, log: Log) -> tuple[Session, User]:
+    """The session and whose it is. Blocks. Raises NotAuthenticated when it has ended, or its user may not act; Unavailable."""
+    found = log.load(session_id, session.evolve)
+    if found is None or found.revoked:
+        raise NotAuthenticated("Invalid token")
+    account = log.load(found.user_id, user.evolve)
+    if account is None or not account.may_sign_in:
+        raise NotAuthenticated("User disabled")
+    return found, account
+
+
+class Identities:
+    """Threads may share it."""
+
+    def __init__(self, log: Log, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log, self._clock = log, clock
+        self._seen: OrderedDict[UUID, tuple[float, Identity]] = OrderedDict()
+        self._lock = Lock()
+        self._forgotten = 0  # how often something was forgotten: what was looked up before that may be out of date
+
+    def remembered(self, claims: Claims) -> Identity | None:
+        """Without looking anything up."""
+        if claims.session_id is None:
+            actor = Actor(id=claims.subject, kind="service", scopes=claims.scopes)
+            return Identity(actor=actor, expires_at=claims.expires_at)
+        identity = self.remembered_in(claims.session_id)
+        return identity if identity and identity.actor.id == claims.subject else None
+
+    def identified(self, claims: Claims) -> Identity:
+        """Blocks. Raises NotAuthenticated when the session has ended, or its user may not act; Unavailable."""
+        if claims.session_id is None:
+            return self.remembered(claims)  # type: ignore[return-value]
+        identity = self.signed_in(claims.session_id)
+        if identity.actor.id != claims.subject:
+            raise NotAuthenticated("Invalid token")
+        return identity
+
+    def remembered_in(self, session_id: UUID) -> Identity | None:
+        """Who signed in to a session, without looking anything up."""
+        with self._lock:
+            until, identity = self._seen.get(session_id, (0.0, None))
+        return identity if until > self._clock() else None
+
+    def signed_in(self, session_id: UUID) -> Identity:
+        """Who signed in to a session. Blocks. Raises NotAuthenticated when it has ended, or its user may not act; Unavailable."""
+        if (known := self.remembered_in(session_id)) is not None:
+            return known
+        before = self._forgotten
+        found, account = signed_in(session_id, self._log)
+        identity = Identity(actor=Actor(id=account.id, role=account.role), session_id=found.id, signed_in_at=found.started_at)
+        self._remember(identity, before)
+        return identity
+
+    def forget(self, user_id: UUID) -> None:
+        """After anything that changes what a user may do."""
+        with self._lock:
+            self._forgotten += 1
+            for session_id in [known for known, (_, identity) in self._seen.items() if identity.actor.id == user_id]:
+                del self._seen[session_id]
+
+    def _remember(self, identity: Identity, before: int) -> None:
+        assert identity.session_id is not None
+        with self._lock:
+            if self._forgotten != before:
+                return
+            self._seen[identity.session_id] = (self._clock() + SECONDS, identity)
+            while len(self._seen) > MOST:
+                self._seen.popitem(last=False)

@@ -1,0 +1,137 @@
+"""The log for whoever follows it: from any position on, in order, in bounded pieces."""
+
+import base64
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from application.event_schemas import COLUMNS
+from application.ports import Log, Recorded
+from application.services import Reads
+from domain.access import Actor, Scope
+from domain.errors import Forbidden
+from domain.registry import is_known
+
+EVENTS_MOST: Final = 1000
+HEADS: Final = """select position, hash, signed_at, signature from ops.heads where position > %(after)s order by position limit %(limit)s"""
+BYTES_MOST: Final = 4 * 1024**2  # of data in one answer; a single larger event still goes out
+
+
+class Followed(msgspec.Struct, frozen=True, kw_only=True):
+    """One event. `data` is what Kafka carries, or has its private fields in clear and the newest schema version; `time` is when it
+    was recorded; `hash` covers all that is stored of it, and the hash before it. What a newer release wrote is as Kafka carries it."""
+
+    position: int
+    id: UUID
+    type: str
+    schema_version: int
+    stream: UUID
+    version: int
+    time: datetime | None
+    actor: dict[str, Any]
+    correlation_id: UUID | None
+    causation_id: UUID | None
+    traceparent: str | None
+    hash: str
+    data: Any
+
+
+class Feed(msgspec.Struct, frozen=True, kw_only=True):
+    """Events without a gap between them; ask again after `next`."""
+
+    events: list[Followed]
+    next: int
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The log had `hash` at `position`. `signature` (Ed25519, base64) is over `signed_text`: `POSITION:HASH:TIME`."""
+
+    position: int
+    hash: str
+    signed_text: str
+    signature: str
+
+
+class SignedHead(msgspec.Struct, frozen=True, kw_only=True):
+    position: int
+    hash: str
+    signed_at: datetime
+    signature: str
+
+    @property
+    def shown(self) -> Head:
+        text = f"{self.position}:{self.hash}:{self.signed_at.astimezone(UTC).isoformat()}"
+        return Head(position=self.position, hash=self.hash, signed_text=text, signature=self.signature)
+
+
+class Heads(msgspec.Struct, frozen=True, kw_only=True):
+    """`public_keys`: Ed25519, 32 bytes each, in base64; the newest first."""
+
+    public_keys: list[str]
+    heads: list[Head]
+
+
+class Meta(msgspec.Struct, frozen=True, kw_only=True):
+    actor: dict[str, Any] = {}
+    correlation_id: UUID | None = None
+    causation_id: UUID | None = None
+    traceparent: str | None = None
+
+
+def require_follower(actor: Actor) -> None:
+    """Raises Forbidden unless `actor` may read the whole log."""
+    if not (actor.is_admin or actor.is_system or Scope.EVENTS_READ in actor.scopes):
+        raise Forbidden(f"Insufficient permissions: this needs an administrator, or a service with the scope {Scope.EVENTS_READ}")
+
+
+def after(position: int, *, limit: int, sealed: bool = False, actor: Actor, log: Log) -> Feed:
+    """The events that follow `position`, as many as fit. Private fields are in clear for administrators, unless they ask for
+    `sealed`; nobody else gets them. Two queries at most, however many events there are. Blocks. Raises Forbidden, Unavailable."""
+    require_follower(actor)
+    found = log.read(position, max(1, min(limit, EVENTS_MOST)), most_bytes=BYTES_MOST)
+    tell = _sealed if sealed or not actor.is_admin else _clear
+    if tell is _clear:
+        log.prefetch(found)
+    events = [tell(recorded, log) for recorded in found]
+    return Feed(events=events, next=events[-1].position if events else position)
+
+
+async def heads(after: int, *, limit: int, actor: Actor, reads: Reads, keys: Sequence[bytes]) -> Heads:
+    """The signed heads behind position `after`, oldest first. Raises Forbidden, Unavailable."""
+    require_follower(actor)
+    found = await reads.rows(HEADS, {"after": after, "limit": limit}, into=SignedHead)
+    return Heads(public_keys=[base64.b64encode(key).decode() for key in keys], heads=[head.shown for head in found])
+
+
+def _sealed(recorded: Recorded, _: Log) -> Followed:
+    return _followed(recorded, msgspec.Raw(recorded.data), recorded.schema_version)
+
+
+def _clear(recorded: Recorded, log: Log) -> Followed:
+    if not is_known(recorded.type, recorded.schema_version):
+        return _sealed(recorded, log)
+    event = log.decode(recorded)
+    told = {name: value for name, value in msgspec.to_builtins(event).items() if name not in COLUMNS}
+    return _followed(recorded, told, event.schema_version)
+
+
+def _followed(recorded: Recorded, data: Any, schema_version: int) -> Followed:
+    meta = msgspec.json.decode(recorded.meta, type=Meta)
+    return Followed(
+        position=recorded.position,
+        id=recorded.event_id,
+        type=recorded.type,
+        schema_version=schema_version,
+        stream=recorded.stream,
+        version=recorded.version,
+        time=recorded.recorded_at,
+        actor=meta.actor,
+        correlation_id=meta.correlation_id,
+        causation_id=meta.causation_id,
+        traceparent=meta.traceparent,
+        hash=recorded.hash.hex(),
+        data=data,
+    )

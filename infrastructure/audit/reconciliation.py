@@ -1,0 +1,236 @@
+"""Whether the claims, password hashes and data keys of accounts and devices are those that the record says.
+
+They stand in tables beside the log, so that they can be forgotten. Whoever can write to the database can replace them.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from threading import Event, Thread
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+import psycopg
+import structlog
+
+from application.passwords import PASSWORD
+from application.ports import Recorded
+from domain.device import Device, DeviceCameOnline, DeviceWentOffline
+from domain.errors import Unavailable
+from domain.events import State
+from domain.registry import NOUN_OF, NOUNS, is_known
+from domain.user import User, commitment
+from infrastructure.eventstore.codec import Encoded, Undecodable, is_sealed_by_its_stream
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import EVENT_COLUMNS, encoded_from, recorded_from
+from infrastructure.security.keys import MissingKey, WrongRootKey
+
+log = structlog.get_logger()
+
+AT_ONCE: Final = 100  # accounts and devices that are read together
+PAUSE: Final = 0.2  # seconds
+LAST_QUESTION: Final = 1.0  # seconds
+KEY: Final = "key"
+WITHOUT_EFFECT: Final = (
+    DeviceCameOnline.__name__,
+    DeviceWentOffline.__name__,
+)  # most of a device in earlier releases' logs
+
+SHOWN: Final = "select id from read.users union select id from read.devices"
+"""The accounts and devices that the read models show."""
+NAMED: Final = f"select stream from es.claims union select owner from es.secrets where kind = '{PASSWORD}'"  # noqa: S608 - a constant
+"""The streams that have a claim or a password, whatever they are."""
+
+HISTORIES: Final = f"""select {EVENT_COLUMNS} from es.streams s, es.stream_events(s.stream, 0) e
+  where s.stream = any(%s) and topic <> all(%s) order by originator_id, originator_version"""  # noqa: S608 - constants
+CLAIMS: Final = "select stream, scope, digest from es.claims where stream = any(%s)"
+SECRETS: Final = f"select owner, kind, value from es.secrets where owner = any(%s) and kind in ('{KEY}', '{PASSWORD}')"  # noqa: S608
+
+
+class Discrepancy(NamedTuple):
+    """What the tables hold of an account or a device, and the record does not say."""
+
+    subject: UUID
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.what}"
+
+
+class Stored(msgspec.Struct):
+    """What the tables hold of one subject: the digests of claims by their scope, and secrets by their kind."""
+
+    claims: dict[str, list[bytes]] = msgspec.field(default_factory=lambda: defaultdict(list))
+    secrets: dict[str, bytes] = msgspec.field(default_factory=dict)
+
+
+class Seen(NamedTuple):
+    """The problems of a subject, whose stream stood at `version`."""
+
+    version: int
+    problems: Sequence[str]
+
+
+def shown_subjects(log: EventLog) -> set[UUID]:
+    """The accounts and devices that the read models show, and all that have claims or passwords. Raises Unavailable."""
+    return {subject for query in (SHOWN, NAMED) for (subject,) in log.recorder.rows_of_long_query(query)}
+
+
+def named_subjects(log: EventLog) -> set[UUID]:
+    """All that have claims or passwords. Raises Unavailable."""
+    return {subject for (subject,) in log.recorder.rows_of_long_query(NAMED)}
+
+
+def discrepancies(log: EventLog, subjects: Iterable[UUID]) -> Iterator[Discrepancy]:
+    """Those of `subjects`. Needs the keys of claims and data keys. Blocks. Raises Unavailable, MissingKey.
+
+    What is written meanwhile is none: a problem counts that is seen twice, while its stream stands still.
+    """
+    remaining = iter(subjects)
+    while group := list(islice(remaining, AT_ONCE)):
+        suspects = {subject: seen for subject, seen in _looked_at(log, group).items() if seen.problems}
+        confirmed = _looked_at(log, list(suspects)) if suspects else {}
+        for subject, seen in confirmed.items():
+            if seen == suspects[subject]:
+                yield from (Discrepancy(subject, problem) for problem in seen.problems)
+
+
+def _looked_at(log: EventLog, subjects: Sequence[UUID]) -> dict[UUID, Seen]:
+    histories: dict[UUID, list[Recorded]] = defaultdict(list)
+    for row in log.recorder.rows(HISTORIES, list(subjects), list(WITHOUT_EFFECT)):
+        recorded = recorded_from(row)
+        histories[recorded.stream].append(recorded)
+    stored = _stored(log, subjects)
+    return {
+        subject: Seen(
+            histories[subject][-1].version if histories[subject] else 0, list(_problems(log, histories[subject], stored[subject]))
+        )
+        for subject in subjects
+    }
+
+
+def _stored(log: EventLog, subjects: Sequence[UUID]) -> Mapping[UUID, Stored]:
+    found: dict[UUID, Stored] = defaultdict(Stored)
+    for stream, scope, digest in log.recorder.rows(CLAIMS, list(subjects)):
+        found[stream].claims[scope].append(digest)
+    for owner, kind, value in log.recorder.rows(SECRETS, list(subjects)):
+        found[owner].secrets[kind] = value
+        log.codec.forget(owner)
+    return found
+
+
+def _problems(log: EventLog, history: Sequence[Recorded], stored: Stored) -> Iterator[str]:
+    if any(not is_known(recorded.type, recorded.schema_version) for recorded in history):
+        return  # what a newer release wrote may explain all of it
+    noun = NOUN_OF.get(history[0].type) if history else None
+    if noun not in {"user", "device"}:
+        if stored.claims or PASSWORD in stored.secrets:
+            yield "it has a claim or a password, and the record knows no such account or device"
+        return
+    encoded = [encoded_from(recorded) for recorded in history]
+    key_problem = _key_problem(log, encoded, stored.secrets.get(KEY))
+    if key_problem is not None:
+        yield key_problem
+        return
+    try:
+        state = _folded(log, noun, encoded)
+    except Undecodable:
+        yield "an event about it cannot be read"
+        return
+    if isinstance(state, User):
+        yield from _password_problems(state, stored.secrets.get(PASSWORD))
+    yield from _claim_problems(log, _claims_of(state), stored.claims)
+
+
+def _key_problem(log: EventLog, history: Sequence[Encoded], wrapped: bytes | None) -> str | None:
+    erased = any(one.type == "UserErased" for one in history)
+    if erased:
+        return None if wrapped is None else "its data key was destroyed, and is there again"
+    if wrapped is None:
+        return "its data key is missing, though nobody erased it" if any(map(is_sealed_by_its_stream, history)) else None
+    try:
+        log.codec.check_key(history[0].stream, wrapped)
+    except MissingKey:
+        raise
+    except WrongRootKey:
+        return "its data key was replaced"
+    return None
+
+
+def _folded(log: EventLog, noun: str, history: Sequence[Encoded]) -> State | None:
+    """Raises Undecodable."""
+    state: Any = None
+    for one in history:
+        state = NOUNS[noun].evolve(state, log.codec.decode(one))
+    return state  # type: ignore[no-any-return]
+
+
+def _password_problems(account: User, stored: bytes | None) -> Iterator[str]:
+    if account.deleted:
+        if stored is not None:
+            yield "its account is closed, and has a password"
+    elif stored is None:
+        if account.password_commitment:
+            yield "its password hash is missing"
+    elif account.password_commitment not in {"", commitment(account.id, stored)}:
+        yield "its password hash is not the one that was set"
+
+
+def _claims_of(state: State | None) -> dict[str, str]:
+    match state:
+        case User(deleted=False):
+            return {"email": state.email, "username": state.username}
+        case Device(removed=False):
+            return {"hostname": state.hostname}
+        case _:
+            return {}
+
+
+def _claim_problems(log: EventLog, wanted: Mapping[str, str], stored: Mapping[str, Sequence[bytes]]) -> Iterator[str]:
+    for scope, value in wanted.items():
+        forms = log.claim_forms(scope, value)
+        digests = stored.get(scope, ())
+        if not any(digest in forms for digest in digests):
+            yield f"its {scope} is not claimed for it"
+        if any(digest not in forms for digest in digests):
+            yield f"another {scope} is claimed for it"
+    for scope in stored.keys() - wanted.keys():
+        yield f"a {scope} is claimed for it, to which it has no right"
+
+
+class Reconciler:
+    """Compares all accounts and devices that the read models show, every `seconds`, and passes all discrepancies to `report`."""
+
+    def __init__(self, log: EventLog, *, seconds: float, report: Callable[[Sequence[Discrepancy]], None]) -> None:
+        self._log, self._seconds, self._report = log, seconds, report
+        self._stopped = Event()
+        self._thread = Thread(target=self._run, name="reconciler", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Soon nothing is asked of the log any more; a question under way is not waited for longer than a moment."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(LAST_QUESTION)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._report(list(discrepancies(self._log, self._paced(shown_subjects(self._log)))))
+            except (Unavailable, psycopg.OperationalError):  # the latter where the log was closed meanwhile
+                log.warning("claims, passwords and data keys were not compared with the record: the database is away")
+            except Exception:  # the thread must outlive every failure: a later comparison may succeed
+                log.exception("claims, passwords and data keys were not compared with the record")
+            self._stopped.wait(self._seconds)
+
+    def _paced(self, subjects: Iterable[UUID]) -> Iterator[UUID]:
+        """Requests come first: a pause after each group."""
+        for number, subject in enumerate(subjects, 1):
+            if self._stopped.is_set():
+                return
+            yield subject
+            if number % AT_ONCE == 0:
+                self._stopped.wait(PAUSE)

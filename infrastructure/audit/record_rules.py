@@ -1,0 +1,79 @@
+"""Whether what the log says was possible: results within planned chunks, inspections of what was uploaded, nothing twice."""
+
+from collections import OrderedDict
+from typing import Final
+from uuid import UUID
+
+from application.chunk_results import JobPlans
+from application.ports import Log, Recorded
+from domain import classification, image
+from domain.classification import ChunkJudged
+from domain.errors import UpgradeNeeded
+from domain.events import Event
+from domain.image import Image, ImageAccepted, ImageReinspected, ImageRejected
+from domain.registry import NOUN_OF, is_known
+from infrastructure.eventstore.codec import Undecodable, without_opening
+from infrastructure.eventstore.recorder import encoded_from
+
+MAX_REMEMBERED_IMAGES: Final = 10_000
+
+
+class RecordAudit:
+    """Takes the events of a log in their order, and needs no key. What it remembers is bounded; the rest is looked up in the log."""
+
+    def __init__(self, log: Log) -> None:
+        self._log, self._plans = log, JobPlans(log)
+        self._images: OrderedDict[UUID, Image | None] = OrderedDict()
+        self.unchecked = 0
+
+    def violation_of(self, recorded: Recorded) -> str | None:
+        """The rule that an event breaks, in words; None where it is in order, or of a type without rules. Raises Unavailable.
+
+        What a newer release wrote, and what depends on it, is left to the rules of that release: `unchecked` counts it.
+        """
+        if not is_known(recorded.type, recorded.schema_version):
+            self.unchecked += 1
+            return None
+        if recorded.type != ChunkJudged.__name__ and NOUN_OF[recorded.type] != "image":
+            return None
+        try:
+            event = without_opening(encoded_from(recorded))
+            return self._of_judgement(event) if isinstance(event, ChunkJudged) else self._of_image(event)
+        except UpgradeNeeded:
+            self.unchecked += 1
+            return None
+        except Undecodable:
+            return "the event cannot be read"
+
+    def _of_judgement(self, judged: ChunkJudged) -> str | None:
+        """Of two answers for one chunk at least one is not in the stream of its chunk."""
+        chunk = self._plans.chunk(judged.job_id, judged.number)
+        return classification.violation_of(judged, job=chunk and chunk.job, plan=chunk and chunk.plan)
+
+    def _of_image(self, event: Event) -> str | None:
+        before = self._image_before(event)
+        self._remember(event.originator_id, image.evolve(before, event))
+        match event:
+            case ImageAccepted() | ImageRejected():
+                return image.violation_of(event, before)
+            case ImageReinspected() if before is None or before.deleted or not before.inspected:
+                return "the image was not inspected before"
+            case _:
+                return None
+
+    def _image_before(self, event: Event) -> Image | None:
+        stream, version = event.originator_id, event.originator_version
+        remembered = self._images.get(stream)
+        if version == 1 or (remembered is not None and remembered.version == version - 1):
+            return remembered
+        state: Image | None = None
+        for recorded in self._log.history(stream):
+            if recorded.version < version:
+                state = image.evolve(state, without_opening(encoded_from(recorded)))
+        return state
+
+    def _remember(self, stream: UUID, state: Image | None) -> None:
+        self._images[stream] = state
+        self._images.move_to_end(stream)
+        if len(self._images) > MAX_REMEMBERED_IMAGES:
+            self._images.popitem(last=False)

@@ -1,0 +1,174 @@
+"""Whether the tables beside the log hold what the log says: streams, commands, claims, password hashes, data keys."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from application.ports import Recorded
+from domain.device import DeviceRegistered
+from domain.registry import is_known
+from domain.user import UserErased, UserRegistered
+from infrastructure.audit.reconciliation import discrepancies, named_subjects
+from infrastructure.eventstore.codec import subject_of
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.recorder import encoded_from
+
+RECONCILED: Final = frozenset({UserRegistered.__name__, DeviceRegistered.__name__})
+STREAMS: Final = "select stream, first, newest, version from es.streams where stream = any(%s)"
+COUNTED_STREAMS: Final = "select count(*) from es.streams where newest <= %s or newest > (select position from es.head)"
+UNKNOWN_STREAMS: Final = """select s.stream from es.streams s where not exists (
+    select from es.event_at(s.first) e where e.originator_id = s.stream and e.originator_version = 1) or not exists (
+    select from es.event_at(s.newest) e where e.originator_id = s.stream and e.originator_version = s.version) limit 1"""
+COMMANDS: Final = "select id, position, subject from es.commands where id = any(%s)"
+MAY_BE_FORGOTTEN: Final = "select clock_timestamp() - interval '1 day'"  # the shorter of the times in migration 0019
+KEYS: Final = "select owner from es.secrets where kind = 'key' and owner = any(%s)"
+COUNTED: Final = "select count(*) from es.commands where position <= %s"
+UNKNOWN: Final = """select c.id from es.commands c where position <= %s and not exists (
+    select from es.event_at(c.position) e where position(convert_to(c.id::text, 'UTF8') in e.meta) > 0) limit 1"""
+
+
+class Caused(msgspec.Struct):
+    """Of an event's meta: the command that it was appended by."""
+
+    command_id: UUID
+
+
+class Written(msgspec.Struct):
+    """What one command appended: the position of its last event, when that was, and the streams of all."""
+
+    position: int
+    recorded_at: datetime | None
+    streams: set[UUID]
+
+
+class Stream(NamedTuple):
+    """What is stored of a stream: the positions of its first and its newest event, and the version of the newest."""
+
+    first: int
+    newest: int
+    version: int
+
+
+_caused = msgspec.json.Decoder(Caused)
+
+
+class TableAudit:
+    """Takes the events of a log in their order. What it remembers grows with the accounts and devices, not with the log.
+
+    Needs the keys of claims and data keys. Calls raise Unavailable.
+    """
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._open: dict[UUID, Written] = {}  # the command whose events may go on in the next batch
+        self._commands = self._streams = 0  # that are stored as the log says
+        self._position = 0
+        self._subjects: set[UUID] = set()
+        self._keyless: set[UUID] = set()
+        self._unread: set[UUID] = set()  # streams with an event of a newer release, which may have destroyed the key
+        self._found: list[str] = []
+
+    def take(self, events: Sequence[Recorded]) -> None:
+        self._subjects |= {event.stream for event in events if event.type in RECONCILED}
+        self._unread |= {event.stream for event in events if not is_known(event.type, event.schema_version)}
+        self._take_keys(events)
+        self._take_commands(events)
+        self._take_streams(events)
+        self._position = events[-1].position
+
+    def finish(self) -> Iterator[str]:
+        """What the tables hold that the log does not say, in words."""
+        self._compare(self._open)
+        yield from self._found
+        yield from self._unknown_commands()
+        yield from self._unknown_streams()
+        erased = self._log.having(self._keyless, UserErased)
+        yield from (
+            f"{subject}: its data key is missing, though nobody erased it" for subject in sorted(self._keyless - erased - self._unread)
+        )
+        yield from map(str, discrepancies(self._log, sorted(self._subjects | named_subjects(self._log))))
+
+    def _take_keys(self, events: Iterable[Recorded]) -> None:
+        """Of everything but accounts and devices, which are reconciled at the end."""
+        subjects = {subject for event in events if (subject := subject_of(encoded_from(event))) is not None} - self._subjects
+        if subjects:
+            there = {owner for (owner,) in self._log.recorder.rows(KEYS, list(subjects))}
+            self._keyless |= subjects - there
+
+    def _take_commands(self, events: Iterable[Recorded]) -> None:
+        written, self._open = self._open, {}
+        for event in events:
+            try:
+                command = _caused.decode(event.meta).command_id
+            except msgspec.MsgspecError:
+                self._found.append(f"event at position {event.position}: it names no command")
+                continue
+            known = written.setdefault(command, Written(event.position, event.recorded_at, set()))
+            known.position = event.position
+            known.streams.add(event.stream)
+        if written:
+            last = next(reversed(written))
+            self._open = {last: written.pop(last)}
+        self._compare(written)
+
+    def _compare(self, written: Mapping[UUID, Written]) -> None:
+        if not written:
+            return
+        stored = {command: (position, subject) for command, position, subject in self._log.recorder.rows(COMMANDS, list(written))}
+        ((forgettable,),) = self._log.recorder.rows(MAY_BE_FORGOTTEN)  # after them: what was pruned before is older
+        self._commands += len(stored)
+        needed = {
+            command: it for command, it in written.items() if command in stored or it.recorded_at is None or it.recorded_at >= forgettable
+        }
+        self._found += [f"command {command}: {problem}" for command, it in needed.items() if (problem := _problem(it, stored.get(command)))]
+
+    def _take_streams(self, events: Sequence[Recorded]) -> None:
+        """Events that come later may have moved a stream on meanwhile: it is complete where its version is the last that was read."""
+        rows = self._log.recorder.rows(STREAMS, list({event.stream for event in events}))
+        stored = {stream: Stream(*row) for stream, *row in rows}
+        for event in events:
+            known = stored.get(event.stream)
+            if known is None or not _fits(event, known):
+                self._found.append(f"stream {event.stream}: what is stored of it does not fit the event at position {event.position}")
+            else:
+                self._streams += event.version == known.version
+
+    def _unknown_streams(self) -> Iterator[str]:
+        (counted,) = self._log.recorder.rows_of_long_query(COUNTED_STREAMS, self._position)[0]
+        if counted > self._streams:
+            yield from (
+                f"stream {stream}: the log does not hold the events that are stored as its first and its newest"
+                for (stream,) in self._log.recorder.rows_of_long_query(UNKNOWN_STREAMS)
+            )
+
+    def _unknown_commands(self) -> Iterator[str]:
+        (counted,) = self._log.recorder.rows_of_long_query(COUNTED, self._position)[0]
+        if counted > self._commands:
+            yield from (
+                f"command {command}: the record knows nothing of it"
+                for (command,) in self._log.recorder.rows_of_long_query(UNKNOWN, self._position)
+            )
+
+
+def _fits(event: Recorded, stored: Stream) -> bool:
+    is_first, is_newest = event.position == stored.first, event.position == stored.newest
+    return (
+        is_first == (event.version == 1)
+        and is_newest == (event.version == stored.version)
+        and event.version <= stored.version
+        and stored.first <= event.position <= stored.newest
+    )
+
+
+def _problem(written: Written, stored: tuple[int, UUID | None] | None) -> str | None:
+    if stored is None:
+        return "it is forgotten: sent again, it would be carried out again"
+    position, subject = stored
+    if position != written.position:
+        return f"its answer names position {position}, and its last event is at {written.position}"
+    if subject is not None and subject not in written.streams:
+        return f"its answer names {subject}, which it did not change"
+    return None

@@ -1,0 +1,244 @@
+"""Signed heads: what the log had come to, kept in the database and off it. A chain alone cannot show that its end was cut off."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
+from threading import Lock
+from typing import Any, Final
+
+import msgspec
+import psycopg
+import structlog
+
+from application.hash_chain import START, link
+from application.ports import Blobs, Corrupted, Recorded
+from infrastructure.audit.chain_verification import SignedHead, Verified, verify
+from infrastructure.audit.record_rules import RecordAudit
+from infrastructure.audit.side_tables import TableAudit
+from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.configuration.settings import Settings
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.garbage_collection import seldom_collected
+from infrastructure.eventstore.recorder import EVENT_COLUMNS, recorded_from
+from infrastructure.security.key_ring import Purpose
+from infrastructure.security.keys import Keys
+from infrastructure.security.process_keys import operator_keys
+
+log = structlog.get_logger()
+
+EVERY: Final = 60.0  # seconds
+OFTEN: Final = 1000  # events
+BEGAN: Final = "heads/began"  # the day of the first
+A_DAY: Final = timedelta(days=1)
+CLOCKS_DIFFER: Final = 2 * A_DAY  # at most: the clock of the relay that signed may be a day ahead, and ours a day behind, or the reverse
+OLDEST: Final = date(2026, 1, 1)  # no head was signed before: an earlier beginning was not written by us
+BATCH: Final = 1000  # events
+JSON_LINES: Final = "application/x-ndjson"
+
+NEWEST = "select position, hash from es.head"
+KEEP = "insert into ops.heads (position, hash, signed_at, signature, key_id) values (%s, %s, %s, %s, %s) on conflict do nothing"
+KEPT = "select position, hash, signed_at, signature, key_id from ops.heads order by position"
+BEYOND = "select from es.events where notification_id > (select position from es.head) limit 1"
+LAST = "select position, hash, signed_at, signature, key_id from ops.heads order by position desc limit 1"
+SINCE = f"""select {EVENT_COLUMNS} from es.events where notification_id > %s and notification_id <= %s
+  order by notification_id"""  # noqa: S608 - constants
+
+UNSIGNED: Final = SignedHead(position=0, hash="", signed_at=datetime.min.replace(tzinfo=UTC))
+_line = msgspec.json.Decoder(SignedHead)
+
+
+class BrokenChain(Exception):
+    """The log does not go on from the last signed head as it was written; the text says where."""
+
+
+class Heads:
+    """Signs the newest head, once the chain leads to it from the last signed one.
+
+    Calls block, and raise what the database raises, and Unavailable when the blob store is away. `signed`: the position of the last one.
+    `broken`: why nothing is signed any more. Use a new one each time that the lead was taken.
+    """
+
+    def __init__(self, keys: Keys, blobs: Blobs, connection: psycopg.Connection) -> None:
+        self.broken: BrokenChain | None = None
+        self._key, self._shelf = keys.signing(Purpose.HEADS), Shelf(blobs)
+        self.signed, self._walked, self._hash = 0, 0, START
+        self._walking = Lock()
+        if (row := connection.execute(LAST).fetchone()) is not None:
+            last = _head_of_row(row)
+            if last.genuine(keys.public(Purpose.HEADS)):
+                self.signed, self._walked, self._hash = last.position, last.position, bytes.fromhex(last.hash)
+            else:
+                self.broken = BrokenChain(f"the signed head at position {last.position} does not carry this installation's signature")
+
+    def sign(self, connection: psycopg.Connection, *, at: datetime) -> None:
+        """Nothing when nothing has happened since the last one; what could not be put off the database then is put there now.
+
+        Raises BrokenChain, then and at each later call.
+        """
+        if self.broken:
+            raise self.broken
+        try:
+            position, digest = self._verified(connection)
+        except BrokenChain as broken:
+            self.broken = broken
+            raise
+        if position > self.signed:
+            head = SignedHead(position=position, hash=digest.hex(), signed_at=at.astimezone(UTC)).sign(self._key)
+            connection.execute(KEEP, (head.position, head.hash, head.signed_at, head.signature, head.key_id))
+            self._shelf.add(head)
+            self.signed = position
+        self._shelf.put()
+
+    def take(self, events: Sequence[Recorded]) -> None:
+        """Verify what was read of the log for another reason, so that `sign` need not read it again. Never waits; from any thread."""
+        if not self._walking.acquire(blocking=False):
+            return
+        try:
+            new = [event for event in events if event.position > self._walked]
+            if new and new[0].position == self._walked + 1:
+                with suppress(BrokenChain):  # `sign` comes upon it
+                    self._follow(new)
+        finally:
+            self._walking.release()
+
+    def _verified(self, connection: psycopg.Connection) -> tuple[int, bytes]:
+        """Position and hash of the newest event, once the chain leads to it."""
+        with self._walking:
+            position, digest = _row(connection, NEWEST)
+            while self._walked < position:
+                rows = connection.execute(SINCE, (self._walked, min(position, self._walked + BATCH)), prepare=True, binary=True).fetchall()
+                if not rows:
+                    raise BrokenChain(f"the log ends before its head: there is no row at position {self._walked + 1}")
+                self._follow(map(recorded_from, rows))
+            if position > self.signed and self._hash != digest:
+                raise BrokenChain(f"the head does not hold the hash of the event at position {position}")
+            return position, digest
+
+    def _follow(self, events: Iterable[Recorded]) -> None:
+        for expected, event in enumerate(events, self._walked + 1):
+            if event.position != expected or event.hash != link(self._hash, event):
+                raise BrokenChain(f"the row at position {expected}, or the one before it, is not what was written")
+            self._walked, self._hash = event.position, event.hash
+
+
+class Shelf:
+    """Heads among the derived blobs, a file a day: each can be asked for without a list of names, and stays small."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self._day: date | None = None
+        self._there: list[SignedHead] = []
+        self._new: list[SignedHead] = []
+
+    def add(self, head: SignedHead) -> None:
+        self._new.append(head)
+
+    def put(self) -> None:
+        if not self._new:
+            return
+        day = self._new[-1].signed_at.date()
+        if day != self._day:
+            self._begin(day)
+        together = [*self._there, *self._new]
+        self._blobs.put_derived(_name(day), b"\n".join(map(msgspec.json.encode, together)), JSON_LINES)
+        self._there, self._new = together, []
+
+    def everything(self, *, since: date | None, until: date) -> Iterator[SignedHead]:
+        """Those of each day from the first, or `since` where that is earlier. What cannot be read is given as a head nobody signed."""
+        first = since or until
+        try:
+            first = min(first, self._began() or until)
+        except ValueError:
+            yield UNSIGNED
+        for number in range(-CLOCKS_DIFFER.days, (until - first).days + CLOCKS_DIFFER.days + 1):
+            yield from self._of(first + timedelta(days=number))
+
+    def _began(self) -> date | None:
+        """Raises ValueError for what we never wrote."""
+        began = self._read(BEGAN)
+        day = date.fromisoformat(began.decode()) if began else None
+        if day is not None and day < OLDEST:
+            raise ValueError(day)
+        return day
+
+    def _begin(self, day: date) -> None:
+        if self._read(BEGAN) is None:
+            self._blobs.put_derived(BEGAN, day.isoformat().encode(), "text/plain")
+        self._there, self._day = self._of(day), day
+
+    def _of(self, day: date) -> list[SignedHead]:
+        found = self._read(_name(day)) or b""
+        return [_head_of_line(line) for line in found.splitlines()]
+
+    def _read(self, name: str) -> bytes | None:
+        """What is too large to be a day's heads holds one that nobody signed."""
+        try:
+            return self._blobs.get_derived(name)
+        except Corrupted:
+            return b"?"
+
+
+def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, progress: Callable[[int], None] = lambda _: None) -> Verified:
+    """Walk the whole log: its chain, every head ever signed, the rules of the record, and the tables beside it.
+
+    Raises Unavailable, WrongRootKey.
+    """
+    keys = operator_keys(given)
+    shelf = Shelf(blobs or open_blobs(given, keys))
+    table = list(map(_head_of_row, log.recorder.rows(KEPT)))
+    since = min((head.signed_at.date() for head in table), default=None)
+    elsewhere = shelf.everything(since=since, until=datetime.now(UTC).date())
+    (head,) = log.recorder.rows(NEWEST)
+    tables, rules = TableAudit(log), RecordAudit(log)
+    with seldom_collected():
+        found = verify(
+            _taken(tables, _batches(log, until=head[0])),
+            heads=[*table, *elsewhere],
+            keys=keys.public(Purpose.HEADS),
+            stored_head=head,
+            violation_of=rules.violation_of,
+            progress=progress,
+        )
+    found = msgspec.structs.replace(found, unchecked=rules.unchecked)
+    return found if found.finding else msgspec.structs.replace(found, discrepancies=tuple(tables.finish()))
+
+
+def _taken(tables: TableAudit, batches: Iterable[Sequence[Recorded]]) -> Iterator[Sequence[Recorded]]:
+    """Each batch reaches `tables` after it was verified: nobody asks for the next one before."""
+    for batch in batches:
+        yield batch
+        tables.take(batch)
+
+
+def _batches(log: EventLog, *, until: int) -> Iterator[Sequence[Recorded]]:
+    """Up to `until`, since events are appended meanwhile; unless there are rows that the head knows nothing of."""
+    after = 0
+    while after < until and (batch := log.read(after, min(BATCH, until - after))):
+        yield batch
+        after = batch[-1].position
+    if log.recorder.rows(BEYOND):
+        while batch := log.read(after, BATCH):
+            yield batch
+            after = batch[-1].position
+
+
+def _head_of_line(line: bytes) -> SignedHead:
+    try:
+        return _line.decode(line)
+    except msgspec.MsgspecError:
+        return UNSIGNED
+
+
+def _head_of_row(row: tuple[Any, ...]) -> SignedHead:
+    position, digest, signed_at, signature, key_id = row
+    return SignedHead(position=position, hash=digest, signed_at=signed_at.astimezone(UTC), signature=signature, key_id=key_id)
+
+
+def _name(day: date) -> str:
+    return f"heads/{day.isoformat()}"
+
+
+def _row(connection: psycopg.Connection, query: str) -> tuple[Any, ...]:
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return row

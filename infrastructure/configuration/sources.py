@@ -1,0 +1,54 @@
+"""Each setting with its value and where that comes from, for people: no secret is shown."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from infrastructure.configuration.settings import Readings, Settings, read, variable
+from infrastructure.configuration.urls import HIDDEN, without_password
+
+SECRETS: Final = frozenset({"blobs_key", "blobs_secret"})
+
+Source = Literal["default", "environment", "command line"]
+
+
+class ShownSetting(msgspec.Struct, frozen=True):
+    """`value` is None where the variable is refused."""
+
+    variable: str
+    value: str | int | float | bool | tuple[str, ...] | None
+    source: Source
+
+
+def shown_settings(environment: Mapping[str, str], options: Mapping[str, Any]) -> tuple[list[ShownSetting], list[str]]:
+    """Every setting, in the order of `Settings`, and a sentence for each problem. `options`: those given on the command line."""
+    readings = read(environment)
+    shown = [_shown(field.name, readings, options) for field in msgspec.structs.fields(Settings)]
+    return shown, list(readings.problems.values())
+
+
+def _shown(field: str, readings: Readings, options: Mapping[str, Any]) -> ShownSetting:
+    name = variable(field)
+    if field in options:
+        return ShownSetting(name, _without_secrets(field, options[field]), "command line")
+    if name in readings.problems:
+        return ShownSetting(name, None, "environment")
+    if field in readings.values:
+        return ShownSetting(name, _without_secrets(field, readings.values[field]), "environment")
+    return ShownSetting(name, _without_secrets(field, getattr(Settings(), field)), "default")
+
+
+def _without_secrets(field: str, value: Any) -> Any:
+    match value:
+        case str() if value and field in SECRETS:
+            return HIDDEN
+        case str():
+            return without_password(value)
+        case tuple():
+            return tuple(map(without_password, value))
+        case Path():
+            return str(value)
+        case _:
+            return value

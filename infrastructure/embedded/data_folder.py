@@ -1,0 +1,137 @@
+"""The folders of the embedded system: the data folder, with one owner at a time, and where its path is long, a short one for sockets."""
+
+import fcntl
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+
+from infrastructure.embedded.child import CannotStart
+from infrastructure.sandbox.child_environment import TEMPORARY
+
+LOCK = "lock"
+KEYS = "keys"  # a root key may lie there before the first start: the one of a backup
+MAX_SOCKET_PATH = 107  # bytes of sun_path less its final NUL (unix(7))
+LONGEST_SOCKET = "/postgres/.s.PGSQL.5432.lock"
+
+
+class AlreadyRunning(Exception):
+    """Somebody else has the data folder; the text says who, and what to do."""
+
+
+@contextmanager
+def claimed(data: Path) -> Iterator[None]:
+    """Have the data folder for ourselves, made and closed to others. Raises AlreadyRunning or CannotStart."""
+    _make_private(data)
+    lock = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(
+                f"{data} is in use by process {holder(data) or '?'}: stop that one first, or choose another folder with --data"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        (data / "logs").mkdir(mode=0o700, exist_ok=True)
+        shutil.rmtree(data / TEMPORARY, ignore_errors=True)
+        make_private(data / TEMPORARY)
+        make_private(run_folder(data))
+        yield
+    finally:
+        os.close(lock)
+
+
+def holder(data: Path) -> int | None:
+    """The pid that has the data folder, None when nobody has."""
+    try:
+        lock = os.open(data / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int(os.pread(lock, 32, 0).decode().strip() or 0)
+    else:
+        return None
+    finally:
+        os.close(lock)
+
+
+def _make_private(data: Path) -> None:
+    """Raises CannotStart for a folder that is not ours to close, or that holds other things."""
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = data.stat()
+        if found.st_uid != os.geteuid():
+            raise CannotStart(f"{data} belongs to another user (uid {found.st_uid}): choose another folder with --data")
+        if not (data / LOCK).exists() and any(path.name != KEYS for path in data.iterdir()):
+            raise CannotStart(f"{data} holds other things: choose an empty or a new folder with --data")
+        data.chmod(0o700)
+        if not os.access(data, os.W_OK | os.X_OK):
+            raise CannotStart(f"{data} cannot be written to: choose another folder with --data")
+    except OSError as error:
+        raise CannotStart(f"{data} cannot be the data folder: {error.strerror}") from None
+
+
+def mark(data: Path) -> str:
+    """What tells processes and sockets of this data folder from those of others."""
+    return "bioscope-" + sha256(os.fsencode(data.resolve())).hexdigest()[:12]
+
+
+def run_folder(data: Path) -> Path:
+    """The folder in `data` for what lives as long as the system runs: sockets, addresses, who is ready."""
+    return data / "run"
+
+
+def socket_folder(data: Path) -> Path:
+    """`run_folder`, or where its path is too long for sockets, a private folder with a short path. Raises CannotStart."""
+    place = run_folder(data.resolve())
+    return place if fits_sockets(place) else _temporary_socket_folder(data)
+
+
+def fits_sockets(folder: Path) -> bool:
+    return len(os.fsencode(folder)) + len(LONGEST_SOCKET) <= MAX_SOCKET_PATH
+
+
+def make_private(folder: Path, mode: int = 0o700) -> None:
+    """Make `folder`, unless it is there, closed to other users. Raises CannotStart where it is another user's, and OSError."""
+    folder.mkdir(mode=mode, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise CannotStart(f"{folder} belongs to another user: remove it, or set TMPDIR")
+    folder.chmod(mode)
+
+
+def make_socket_folder(folder: Path) -> None:
+    """Raises CannotStart. As root it can be passed through, since Postgres runs as another user."""
+    try:
+        make_private(folder, 0o711 if os.geteuid() == 0 else 0o700)
+    except OSError as error:
+        raise CannotStart(f"no folder for sockets at {folder}: {error.strerror}; set TMPDIR") from None
+
+
+def _temporary_socket_folder(data: Path) -> Path:
+    name = mark(data).replace("-", f"-{os.geteuid()}-")
+    for parent in _temporary_folders():
+        with suppress(CannotStart):
+            if fits_sockets(parent / name) and (os.geteuid() != 0 or passable(parent)):
+                make_socket_folder(parent / name)
+                return parent / name
+    raise CannotStart(
+        f"the path of {data} is too long for sockets (at most {MAX_SOCKET_PATH} bytes), and no temporary folder can be used instead:"
+        " choose a shorter path with --data, or set TMPDIR to a folder with a short path that you can write to"
+    )
+
+
+def _temporary_folders() -> list[Path]:
+    named = [Path(os.environ[name]) for name in ("TMPDIR", "XDG_RUNTIME_DIR") if os.environ.get(name)]
+    return [folder for folder in (*named, Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")) if folder.is_dir()]  # noqa: S108 - made private
+
+
+def passable(folder: Path) -> bool:
+    """Whether every user may pass through `folder` and all that it lies in."""
+    return all(step.stat().st_mode & stat.S_IXOTH for step in (folder.resolve(), *folder.resolve().parents))

@@ -1,0 +1,119 @@
+"""Passwords of the embedded Postgres: random, kept beside the root key, set before the server accepts its first connection."""
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from infrastructure.embedded.child import CannotStart, die_with_parent
+from infrastructure.embedded.data_folder import KEYS
+from infrastructure.sandbox.child_environment import NATIVE_ENVIRONMENT, PRIVATE_UMASK
+from infrastructure.security.private_files import write_private
+
+FILE: Final = "postgres.passwords"
+ACCESS_RULES: Final = "pg_hba.conf"
+OWNER: Final = "postgres"
+PASSWORD_BYTES: Final = 32
+SALT_BYTES: Final = 16
+ITERATIONS: Final = 4096  # the least that RFC 7677 allows: a random password needs no stretching
+SINGLE_USER_TIMEOUT_SECONDS: Final = 120.0  # it recovers the cluster first where that was killed
+CREATE_ROLE: Final = (
+    "do $$ begin if not exists (select from pg_catalog.pg_roles where rolname = '{role}') then create role {role} login; end if; end $$;"
+)
+
+Passwords = Mapping[str, str]
+"""By role."""
+
+
+class PostgresPasswords:
+    """The passwords of the owner and of `roles`, in DATA/keys: created on the first start, and again where the file is lost."""
+
+    def __init__(self, data: Path, *, roles: Sequence[str]) -> None:
+        self._file = data / KEYS / FILE
+        self._roles = (OWNER, *roles)
+
+    def known(self) -> Passwords:
+        """Those in the file; none where it is missing or damaged."""
+        try:
+            return msgspec.json.decode(self._file.read_bytes(), type=dict[str, str])
+        except (OSError, msgspec.MsgspecError):
+            return {}
+
+    def complete(self, in_use: Passwords) -> Passwords:
+        """One for each role: those in use by a server that is started again, otherwise those in the file; new ones for the others."""
+        return {role: secrets.token_urlsafe(PASSWORD_BYTES) for role in self._roles} | dict(in_use or self.known())
+
+    def keep(self, passwords: Passwords) -> None:
+        """Raises OSError."""
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(self._file, msgspec.json.encode(dict(passwords)).decode())
+
+
+def access_rules(passwords: Passwords) -> str:
+    """The content of pg_hba.conf: a password from everybody. It names the passwords that were set, by their digest."""
+    digest = hashlib.sha256(msgspec.json.encode(sorted(passwords.items()))).hexdigest()
+    return f"# Written by bioscope for the passwords {digest}.\nlocal all all scram-sha-256\nhost all all all reject\n"
+
+
+def are_set(cluster: Path, passwords: Passwords) -> bool:
+    """Whether the cluster has these passwords and asks for them."""
+    try:
+        return (cluster / ACCESS_RULES).read_text(encoding="utf-8") == access_rules(passwords)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def set_passwords(passwords: Passwords, *, command: Sequence[str], cluster: Path, user: int | None) -> None:
+    """Create the roles that are missing and set all passwords, in Postgres' single-user mode, which nobody can connect to.
+
+    `command` starts that mode, `user` is who runs it. Only verifiers reach the server, through its standard input. Raises CannotStart.
+    """
+    parent = os.getpid()
+    try:
+        done = subprocess.run(
+            command,
+            input="".join(map(_statements, passwords, passwords.values())).encode(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=NATIVE_ENVIRONMENT,
+            cwd=cluster,
+            timeout=SINGLE_USER_TIMEOUT_SECONDS,
+            check=False,
+            start_new_session=True,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
+            umask=PRIVATE_UMASK,
+            preexec_fn=lambda: die_with_parent(parent),
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise CannotStart(f"the passwords of Postgres cannot be set: {type(error).__name__}") from None
+    said = done.stderr.decode(errors="replace")
+    if done.returncode != 0 or "ERROR:" in said or "FATAL:" in said:
+        raise CannotStart(f"the passwords of Postgres cannot be set: {said.strip()[-500:]}")
+
+
+def write_access_rules(cluster: Path, passwords: Passwords, *, user: int | None) -> None:
+    """Last of all, since it says that the passwords are set. Raises OSError."""
+    write_private(cluster / ACCESS_RULES, access_rules(passwords), user=user)
+
+
+def verifier(password: str, *, salt: bytes) -> str:
+    """What Postgres stores of a password (RFC 5803): it does not reveal the password."""
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ITERATIONS)
+    client = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    salt64, client64, server64 = (base64.b64encode(part).decode() for part in (salt, client, server))
+    return f"SCRAM-SHA-256${ITERATIONS}:{salt64}${client64}:{server64}"
+
+
+def _statements(role: str, password: str) -> str:
+    """A line is a statement in single-user mode."""
+    return f"{CREATE_ROLE.format(role=role)}\nalter role {role} password '{verifier(password, salt=os.urandom(SALT_BYTES))}';\n"

@@ -1,0 +1,105 @@
+"""A child that is looked after: when it serves, when it died, when it is started again."""
+
+import http.client
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from infrastructure.configuration.settings import Settings
+from infrastructure.embedded.child import CannotStart, Child
+from infrastructure.embedded.postgres.server import APP_ROLE
+
+FIRST_PAUSE, LONGEST_PAUSE, STEADY_AFTER = 0.1, 5.0, 30.0
+
+Ready = Callable[[Settings, Path], bool]
+
+
+def serves(path: str) -> Ready:
+    """Ready once the API answers 200 on `path`."""
+
+    def asked(settings: Settings, _: Path) -> bool:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - only asked, not bound
+        connection = http.client.HTTPConnection(host, settings.port, timeout=2)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    return asked
+
+
+def says_so(_: Settings, file: Path) -> bool:
+    """Ready once it called `say_ready`."""
+    with suppress(FileNotFoundError):
+        return file.stat().st_size > 0
+    return False
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """A program of the application. `grace`: seconds that it has between SIGTERM and SIGKILL.
+
+    `database_role`: the role of the embedded Postgres with which it signs in.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    ready: Ready | None = None
+    follows_broker: bool = False
+    database_role: str = APP_ROLE
+    grace: float = 3.0
+
+
+class Tended:
+    """A child that is started again when it dies, ever later while it dies young."""
+
+    def __init__(self, name: str, start: Callable[[], Child], log: Path) -> None:
+        self.name, self.log = name, log
+        self.deaths = 0
+        self._start = start
+        self._pause = 0.0
+        self._since = 0.0
+        self._due: float | None = None
+        self.child: Child | None = None
+
+    def start(self) -> None:
+        self._since, self._due = time.monotonic(), None
+        self.child = self._start()
+
+    def mend(self, tell: Callable[[str], None]) -> bool:
+        """Look after it once; True when it was just started again."""
+        if self.child is not None and self.child.alive():
+            return False
+        if self._due is None:
+            self._mourn(tell)
+            return False
+        return time.monotonic() >= self._due and self.restart(tell)
+
+    def restart(self, tell: Callable[[str], None]) -> bool:
+        """Whether it could be started; if not it counts as dead, and is tried again later."""
+        try:
+            self.start()
+        except (CannotStart, OSError) as error:
+            self.child = None
+            tell(f"{self.name}: {error}")
+        return self.child is not None
+
+    def _mourn(self, tell: Callable[[str], None]) -> None:
+        now = time.monotonic()
+        self.deaths += 1
+        self._pause = next_pause(self._pause, lived=now - self._since)
+        self._due = now + self._pause
+        code = self.child.exit_code if self.child is not None else None
+        tell(f"{self.name} ended (exit code {code}); starting it again in {self._pause:.1f} s; its log is {self.log}")
+
+
+def next_pause(previous: float, *, lived: float) -> float:
+    """Seconds until a child that lived that long is started again."""
+    if previous == 0 or lived >= STEADY_AFTER:
+        return FIRST_PAUSE
+    return min(2 * previous, LONGEST_PAUSE)

@@ -1,0 +1,151 @@
+"""One process that starts the whole system, keeps it running, and takes it down again, however it ends itself."""
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from infrastructure.configuration.settings import Settings
+from infrastructure.embedded.child import CannotStart, python
+from infrastructure.embedded.data_folder import AlreadyRunning
+from infrastructure.embedded.installation import NotRunning, ensure_root_key, root_key_of, running_settings, take_root_key, with_free_port
+from infrastructure.embedded.restarting import Process, says_so, serves
+from infrastructure.embedded.stack import System
+from infrastructure.postgres.environment import remove_libpq_variables
+from infrastructure.sandbox.child_environment import PRIVATE_UMASK, TEMPORARY
+
+__all__ = [
+    "PROCESSES",
+    "AlreadyRunning",
+    "CannotStart",
+    "NotRunning",
+    "Process",
+    "Stack",
+    "ensure_root_key",
+    "root_key_of",
+    "running_settings",
+    "says_so",
+    "serves",
+    "take_root_key",
+    "up",
+    "with_free_port",
+]
+
+PROCESSES = (
+    Process(name="relay", argv=python("api.cli", "relay"), ready=says_so, follows_broker=True, database_role="bioscope_relay"),
+    Process(name="projector", argv=python("api.cli", "projector"), ready=says_so, follows_broker=True, database_role="bioscope_projector"),
+    Process(name="inference", argv=python("api.cli", "inference"), ready=says_so, follows_broker=True, database_role="bioscope_inference"),
+    Process(name="api", argv=python("api.cli", "api"), ready=serves("/health/live"), database_role="bioscope_api"),
+)
+
+
+def up(
+    settings: Settings,
+    *,
+    processes: Sequence[Process] = PROCESSES,
+    prepare: Callable[[Settings], object],
+    on_ready: Callable[[Settings], None] | None = None,
+    verbose: bool = False,
+) -> int:
+    """Run everything until SIGTERM, SIGINT or SIGHUP; the exit code. Raises AlreadyRunning, CannotStart and what `prepare` raises.
+
+    The last of `processes` is the first to be stopped.
+    """
+    os.umask(PRIVATE_UMASK)
+    remove_libpq_variables(os.environ)
+    tempfile.tempdir = str(settings.data / TEMPORARY)
+    system = System(settings, processes=processes, prepare=prepare, tell=_to_stderr, verbose=verbose)
+    with _signals(system.stop):
+        system.run(on_ready or (lambda _: None))
+    return 0
+
+
+class Stack:
+    """The same in the background: `with Stack(...) as settings:` gives the settings with all addresses, once everything is ready."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        processes: Sequence[Process] = PROCESSES,
+        prepare: Callable[[Settings], object],
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._system = System(settings, processes=processes, prepare=prepare, tell=tell)
+        self._ready = threading.Event()
+        self._error: BaseException | None = None
+        self._before: Callable[[int, FrameType | None], object] | int | None = None
+        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)  # it starts the children, and outlives them
+
+    @property
+    def settings(self) -> Settings:
+        """As they are now: the broker's address changes when it dies."""
+        return self._system.settings
+
+    def pid(self, name: str) -> int:
+        """Of a server or process, as of now."""
+        return self._system.pid(name)
+
+    def wait(self) -> None:
+        """Until Ctrl-C."""
+        try:
+            while self._thread.is_alive():
+                self._thread.join(1.0)
+        except KeyboardInterrupt:
+            return
+
+    def __enter__(self) -> Settings:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, _leave)
+        self._thread.start()
+        try:
+            while not self._ready.wait(0.1) and self._thread.is_alive():
+                pass
+        except BaseException:
+            self._finish()
+            raise
+        if not self._ready.is_set():
+            self._finish()
+        return self.settings
+
+    def __exit__(self, *_: object) -> None:
+        self._finish()
+
+    def _run(self) -> None:
+        try:
+            self._system.run(lambda _: self._ready.set())
+        except BaseException as error:  # handed to the thread that waits
+            self._error = error
+
+    def _finish(self) -> None:
+        self._system.stop()
+        self._thread.join()
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+        if self._error is not None:
+            raise self._error
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - what `bioscope up` says while it runs
+
+
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    def told(_: int, __: FrameType | None) -> None:
+        stop()
+
+    before = {name: signal.signal(name, told) for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)

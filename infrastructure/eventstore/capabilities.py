@@ -1,0 +1,99 @@
+"""Which events this process understands, declared to all others for as long as it runs; and why it pauses, where it does."""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from threading import Event, Thread
+from typing import Any, Final
+from uuid import uuid4
+
+import structlog
+
+from domain.errors import Unavailable, UpgradeNeeded
+from domain.registry import EVENTS, is_known
+from domain.values import printable
+from infrastructure.eventstore.event_store import EventLog
+from infrastructure.postgres.schema import this_release
+
+log = structlog.get_logger()
+
+BEAT_SECONDS: Final = 10.0  # a process counts as running for 30 s after it was last seen (migration 0017)
+LEAST_SECONDS: Final = 1.0  # between two declarations: what comes sooner is not written
+PAUSE_SHOWN_SECONDS: Final = 60.0  # after the reason for a pause was last met
+END_SECONDS: Final = 2.5  # that a declaration under way may take to end
+
+DECLARE: Final = "select ops.declare_capabilities(%s, %s, %s, %s, %s, %s, %s)"
+WRITTEN: Final = "select topic, schema_version from ops.written_types order by 1, 2"
+WITHDRAW: Final = "select ops.withdraw_capabilities(%s)"
+
+Rows = Callable[..., list[tuple[Any, ...]]]
+"""Runs a query with its arguments. Raises Unavailable."""
+
+
+def capabilities_of(events: EventLog, kind: str) -> "Capabilities":
+    """Of this process, which reads `events`: what it meets there of a newer release shows as a pause."""
+    capabilities = Capabilities(events.recorder.rows, kind)
+    events.pausing = capabilities.pausing
+    return capabilities
+
+
+def require_understood(events: EventLog) -> None:
+    """Raises UpgradeNeeded where events may have been written that this release does not understand: they may name stored files."""
+    for type_name, schema_version in events.recorder.rows(WRITTEN):
+        if not is_known(type_name, schema_version):
+            raise UpgradeNeeded("the log", type_name, schema_version)
+
+
+class Capabilities:
+    """Declares what this process understands, from `start` to `stop`, on a thread of its own. A database that is away only delays it."""
+
+    def __init__(self, rows: Rows, kind: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rows, self._kind, self._clock = rows, kind, clock
+        self._id, self._process = uuid4(), f"{printable(socket.gethostname())}:{os.getpid()}"
+        self._reason, self._met_at = "", 0.0
+        self._changed, self._ended = Event(), False
+        self._thread = Thread(target=self._run, name="capabilities", daemon=True)
+
+    def start(self) -> None:
+        """The first declaration is made before this returns, or was tried."""
+        self._declare()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended = True
+        self._changed.set()
+        if self._thread.is_alive():
+            self._thread.join(END_SECONDS)
+
+    def pausing(self, reason: object) -> None:
+        """Something that this process does waits for its upgrade, as of now. From any thread; to be called again while that lasts."""
+        is_news = str(reason) != self.paused
+        self._reason, self._met_at = str(reason), self._clock()
+        if is_news:
+            log.warning("paused until this process is upgraded", reason=self._reason)
+            self._changed.set()
+
+    @property
+    def paused(self) -> str:
+        """Why something pauses; empty while nothing does."""
+        return self._reason if self._clock() - self._met_at < PAUSE_SHOWN_SECONDS else ""
+
+    def _run(self) -> None:
+        while not self._ended:
+            self._changed.wait(BEAT_SECONDS)
+            self._changed.clear()
+            if not self._ended:
+                time.sleep(LEAST_SECONDS)
+                self._declare()
+        self._say(WITHDRAW, self._id)
+
+    def _declare(self) -> None:
+        versions = [kind.schema_version for kind in EVENTS.values()]
+        self._say(DECLARE, self._id, self._kind, self._process, this_release(), list(EVENTS), versions, self.paused)
+
+    def _say(self, query: str, *arguments: object) -> None:
+        try:
+            self._rows(query, *arguments)
+        except Unavailable as away:
+            log.info("capabilities not declared", reason=away.detail)

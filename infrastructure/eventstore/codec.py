@@ -1,0 +1,258 @@
+"""Events to bytes and back: a closed registry, JSON, and private fields that only their subject's key opens."""
+
+import base64
+import os
+import typing
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+
+from domain.errors import UpgradeNeeded
+from domain.events import ERASED, SEALED, SEALED_BEFORE, SEALED_FORMS, WITHHELD, Event, private_fields
+from domain.registry import EVENTS, is_known
+from infrastructure.security.keys import DataKey, DataKeys
+
+COLUMNS = ("originator_id", "originator_version")
+ID_BYTES, IDS_AT_ONCE = 16, 256
+_drawn: deque[bytes] = deque()
+os.register_at_fork(after_in_child=_drawn.clear)  # or both would give the same ids
+
+SEALED_MARK = b'"sealed:'
+"""What every sealed value begins with, in JSON."""
+
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+UPCASTERS: dict[tuple[str, int], Upcaster] = {
+    ("DeviceRegistered", 1): lambda content: content,
+    ("DeviceDescribed", 1): lambda content: content,
+}
+"""How data of (type, schema version) becomes data of the next version. Pure."""
+
+PRIVATE_SINCE = {"DeviceRegistered": 2, "DeviceDescribed": 2}
+"""The first schema version in which the private fields of a type are sealed, where that is not the first. Before, they are clear text."""
+
+
+class Undecodable(Exception):
+    """Stored bytes that are not of their type: they were damaged. Events of a newer release raise UpgradeNeeded instead."""
+
+
+class KeyDestroyed(Exception):
+    """An event with private fields for a subject that was erased."""
+
+
+class Encoded(msgspec.Struct, frozen=True):
+    """An event as it is stored. `new_keys`: wrapped data keys that must be stored with it."""
+
+    stream: UUID
+    version: int
+    type: str
+    schema_version: int
+    event_id: UUID
+    data: bytes
+    new_keys: tuple[tuple[UUID, bytes], ...] = ()
+
+
+class Codec:
+    """`history` reads the events of a stream as they are stored."""
+
+    def __init__(self, keys: DataKeys, history: Callable[[UUID], Iterable[Encoded]]) -> None:
+        self._keys, self._history = keys, history
+
+    def encode(self, event: Event) -> Encoded:
+        """Raises KeyDestroyed when a private field's subject was erased."""
+        kind = type(event)
+        if EVENTS.get(kind.__name__) is not kind:
+            raise Undecodable(f"{kind.__name__} is not a registered event")
+        event_id = _fresh_id()
+        content = msgspec.to_builtins(event)
+        for column in COLUMNS:
+            del content[column]
+        new_keys = self._seal(event, event_id, content)
+        return Encoded(
+            stream=event.originator_id,
+            version=event.originator_version,
+            type=kind.__name__,
+            schema_version=kind.schema_version,
+            event_id=event_id,
+            data=msgspec.json.encode(content),
+            new_keys=new_keys,
+        )
+
+    def decode(self, stored: Encoded) -> Event:
+        """Private fields of erased subjects read `[erased]`, and in a process without data keys all read `[sealed]`.
+
+        Raises Undecodable, UpgradeNeeded.
+        """
+        return _decoded(stored, self._open)
+
+    def readable(self, subjects: Iterable[UUID]) -> frozenset[UUID]:
+        """Those whose keys are there, as `decode` would find them now."""
+        if self._keys.withheld:
+            return frozenset()
+        wanted = frozenset(subjects)
+        self._keys.prefetch(wanted)
+        return frozenset(subject for subject in wanted if self._keys.get(subject) is not None)
+
+    def prefetch(self, stored: Iterable[Encoded]) -> None:
+        """Bring the keys that these events need in one read."""
+        self._keys.prefetch({subject for one in stored if (subject := subject_of(one)) is not None})
+
+    def forget(self, subject: UUID) -> None:
+        self._keys.forget(subject)
+
+    def check_key(self, subject: UUID, wrapped: bytes) -> None:
+        """Raises WrongRootKey where `wrapped` is not a key of `subject` in this installation, MissingKey."""
+        self._keys.unwrap(subject, wrapped)
+
+    def _seal(self, event: Event, event_id: UUID, content: dict[str, Any]) -> tuple[tuple[UUID, bytes], ...]:
+        keys: dict[UUID, DataKey] = {}
+        new: list[tuple[UUID, bytes]] = []
+        for field, owner in private_fields(type(event)).items():
+            if content.get(field) is None:
+                continue
+            subject: UUID = getattr(event, owner)
+            if subject not in keys:
+                keys[subject], wrapped = self._key_for(subject, event)
+                new += [(subject, wrapped)] if wrapped is not None else []
+            sealed = keys[subject].seal(msgspec.json.encode(content[field]), _bound_to(event_id, field))
+            content[field] = SEALED + base64.b64encode(sealed).decode()
+        return tuple(new)
+
+    def _key_for(self, subject: UUID, event: Event) -> tuple[DataKey, bytes | None]:
+        """The subject's key; with its wrapped form where it is new. Raises KeyDestroyed.
+
+        A stream's key is created with the first private value that is sealed by it, in one append. So a stream without a key that holds
+        a sealed value once had one, which was destroyed, and gets no other. Of two appends that would create the key of one stream only
+        one succeeds, since both are about the same version of it.
+        """
+        own = subject == event.originator_id
+        if own and event.originator_version == 1:
+            return self._keys.create(subject)
+        if (key := self._keys.look_up(subject)) is not None:
+            return key, None
+        if own and not any(map(is_sealed_by_its_stream, self._history(subject))):
+            return self._keys.create(subject)
+        raise KeyDestroyed(f"the key of {subject} was destroyed: nothing private can be written about it any more")
+
+    def _open(self, kind: type[Event], event_id: UUID, content: dict[str, Any]) -> None:
+        for field, owner in private_fields(kind).items():
+            sealed = content.get(field)
+            if isinstance(sealed, str) and sealed.startswith(SEALED_FORMS):
+                content[field] = self._opened(UUID(str(content[owner])), sealed, _bound_to(event_id, field), kind, field)
+
+    def _opened(self, subject: UUID, sealed: str, bound_to: bytes, kind: type[Event], field: str) -> Any:
+        key = None if self._keys.withheld else self._keys.get(subject)
+        if key is None:
+            unread = WITHHELD if self._keys.withheld else ERASED
+            return {} if field in _private_dicts(kind) else unread
+        try:
+            return msgspec.json.decode(_unsealed(key, sealed, bound_to))
+        except InvalidTag:
+            raise ValueError(f"{field} does not open with its subject's key") from None
+
+
+def without_opening(stored: Encoded) -> Event:
+    """The event with its private fields as they are stored. Needs no key. Raises Undecodable, UpgradeNeeded."""
+    return _decoded(stored, lambda *_: None)
+
+
+def is_sealed_by_its_stream(stored: Encoded) -> bool:
+    """Whether a value of the event is sealed by the key of its own stream. An event of an unknown type may hold one."""
+    return stored.type not in EVENTS or "originator_id" in _owners_of_sealed(stored)
+
+
+def subject_of(stored: Encoded) -> UUID | None:
+    """Whose key opens what is sealed in the event; None where nothing is."""
+    owners = _owners_of_sealed(stored)
+    if not owners:
+        return None
+    if owners == {"originator_id"}:
+        return stored.stream
+    try:
+        return UUID(msgspec.json.decode(stored.data)[owners.pop()])
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _decoded(stored: Encoded, open_private: Callable[[type[Event], UUID, dict[str, Any]], None]) -> Event:
+    if not is_known(stored.type, stored.schema_version):
+        raise UpgradeNeeded(f"version {stored.version} of {stored.stream}", stored.type, stored.schema_version)
+    kind = EVENTS[stored.type]
+    if stored.schema_version == kind.schema_version and SEALED_MARK not in stored.data and (event := _decoded_at_once(stored, kind)):
+        return event
+    try:
+        content = msgspec.json.decode(stored.data)
+        for version in range(stored.schema_version, kind.schema_version):
+            content = UPCASTERS[stored.type, version](content)
+        content |= {"originator_id": stored.stream, "originator_version": stored.version}
+        if stored.schema_version >= PRIVATE_SINCE.get(stored.type, 1):
+            open_private(kind, stored.event_id, content)
+        return msgspec.convert(content, kind)
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+        raise Undecodable(f"{stored.type} version {stored.schema_version} at {stored.stream}/{stored.version}: {error}") from error
+
+
+def _decoded_at_once(stored: Encoded, kind: type[Event]) -> Event | None:
+    """The event straight out of its JSON, in a third of the time, where nothing is to be opened or upcast; None where that fails.
+
+    The columns come last: of two members with one name, the last one counts.
+    """
+    if not stored.data.endswith(b"}"):
+        return None
+    columns = b',"originator_id":"%b","originator_version":%d}' % (str(stored.stream).encode(), stored.version)
+    try:
+        return _decoder(kind).decode(stored.data[:-1] + columns)
+    except msgspec.MsgspecError:
+        return None
+
+
+@cache
+def _decoder(kind: type[Event]) -> msgspec.json.Decoder[Event]:
+    return msgspec.json.Decoder(kind)
+
+
+def _fresh_id() -> UUID:
+    """A uuid4. The kernel is asked for many at once: each time it is asked, another thread takes the interpreter, and we wait for it."""
+    while True:
+        with suppress(IndexError):
+            return UUID(bytes=_drawn.pop(), version=4)
+        many = os.urandom(IDS_AT_ONCE * ID_BYTES)
+        _drawn.extend(many[start : start + ID_BYTES] for start in range(0, len(many), ID_BYTES))
+
+
+def _unsealed(key: DataKey, sealed: str, bound_to: bytes) -> bytes:
+    """Raises InvalidTag."""
+    if sealed.startswith(SEALED_BEFORE):
+        return key.open_first_form(base64.b64decode(sealed[len(SEALED_BEFORE) :]), bound_to)
+    return key.open(base64.b64decode(sealed[len(SEALED) :]), bound_to)
+
+
+def _bound_to(event_id: UUID, field: str) -> bytes:
+    return event_id.bytes + field.encode()
+
+
+def _owners_of_sealed(stored: Encoded) -> set[str]:
+    """The fields that name the subjects of the sealed values, found without decoding: no text can hold such a piece of JSON unescaped."""
+    if SEALED_MARK not in stored.data:
+        return set()
+    kind = EVENTS.get(stored.type)
+    if kind is None or stored.schema_version < PRIVATE_SINCE.get(stored.type, 1):
+        return set()
+    return {owner for piece, owner in _sealed_pieces(kind).items() if piece in stored.data}
+
+
+@cache
+def _sealed_pieces(kind: type[Event]) -> dict[bytes, str]:
+    private = private_fields(kind).items()
+    return {f'"{field}":"{form}'.encode(): owner for field, owner in private for form in SEALED_FORMS}
+
+
+@cache
+def _private_dicts(kind: type[Event]) -> frozenset[str]:
+    hints = typing.get_type_hints(kind)
+    return frozenset(name for name in private_fields(kind) if typing.get_origin(hints[name]) is dict)

@@ -1,0 +1,238 @@
+"""Commands written together: one thread and one connection, one transaction for all that came while the last one was under way."""
+
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+import psycopg
+import structlog
+
+from application.ports import Claim, Command, Guard, Release, Secret
+from domain.errors import Unavailable
+from infrastructure.eventstore.codec import Encoded
+from infrastructure.observability.metrics import APPEND_COMMANDS, APPEND_SECONDS, APPENDS
+from infrastructure.postgres.arrays import Array, bools, byteas, ints, register, texts, uuids
+from infrastructure.postgres.connections import Attentive
+from infrastructure.postgres.wake_ups import APPENDED, WAKES_ITSELF, Wakes
+from infrastructure.security.keyed_digest import ClaimDigests
+from infrastructure.security.keys import Keys
+
+log = structlog.get_logger()
+
+BATCH_MOST = 256  # commands in one transaction
+PATIENCE = 10.0  # seconds that a command waits for its group commit
+WAKING = {"appended", "replayed"}  # replayed: perhaps of a transaction whose COMMIT was lost, and that woke nobody
+OPTIONS = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
+
+
+class Append(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes with the events of one command into the same transaction."""
+
+    command: Command
+    subject: UUID | None = None
+    guards: Sequence[Guard] = ()
+    claims: Sequence[Claim] = ()
+    releases: Sequence[Release] = ()
+    secrets: Sequence[Secret] = ()
+
+
+class Outcome(NamedTuple):
+    outcome: str
+    position: int | None
+    subject: UUID | None
+    detail: str | None
+
+
+class Answer:
+    """What one thread tells one other, once. A tenth of a Future's cost."""
+
+    __slots__ = ("_error", "_outcome", "_there")
+
+    def __init__(self) -> None:
+        self._there = Lock()
+        self._there.acquire()
+        self._outcome: Outcome | None = None
+        self._error: Exception | None = None
+
+    def set(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._there.release()
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
+        self._there.release()
+
+    def wait(self, seconds: float) -> Outcome:
+        """Raises TimeoutError, and what it was failed with."""
+        if not self._there.acquire(timeout=seconds):
+            raise TimeoutError
+        if self._error is not None:
+            raise self._error
+        assert self._outcome is not None
+        return self._outcome
+
+
+class Pending(NamedTuple):
+    append: Append
+    events: Sequence[Encoded]
+    done: Answer
+
+
+class Columns:
+    """The parallel arrays of `es.append` for a batch of commands."""
+
+    def __init__(self, digests: ClaimDigests, batch: Sequence[Pending]) -> None:
+        self._digests = digests
+        self.commands: list[tuple[Any, ...]] = []
+        self.events: list[tuple[Any, ...]] = []
+        self.guards: list[tuple[Any, ...]] = []
+        self.claims: list[tuple[Any, ...]] = []
+        self.secrets: list[tuple[Any, ...]] = []
+        for number, (append, events, _) in enumerate(batch, 1):
+            self._add(number, append, events)
+
+    def _add(self, number: int, append: Append, events: Sequence[Encoded]) -> None:
+        command = append.command
+        self.commands.append((command.id, command.digest, append.subject, meta_of(command)))
+        self.events += [(number, e.stream, e.version, e.type, e.schema_version, e.data, e.event_id) for e in events]
+        self.guards += [(number, g.stream, g.version, ",".join(kind.__name__ for kind in g.closed_by)) for g in append.guards]
+        self.claims += [(number, r.scope, digest, r.stream, False) for r in append.releases for digest in self._released(r)]
+        self.claims += [(number, c.scope, self._digests.of(c.scope, c.value), c.stream, True) for c in append.claims]
+        self.secrets += [(number, s.kind, s.owner, s.value) for s in append.secrets]
+        self.secrets += [(number, "key", owner, wrapped) for e in events for owner, wrapped in e.new_keys]
+
+    def _released(self, release: Release) -> tuple[bytes | None, ...]:
+        """The digests to release: every form of the value; None means all that the stream holds."""
+        return (None,) if release.value is None else self._digests.forms(release.scope, release.value)
+
+    def arguments(self) -> list[Array]:
+        groups = zip((self.commands, self.events, self.guards, self.claims, self.secrets), COLUMNS, strict=True)
+        return [pack([row[column] for row in rows]) for rows, packs in groups for column, pack in enumerate(packs)]
+
+
+COLUMNS: tuple[tuple[Callable[[list[Any]], Array], ...], ...] = (
+    (uuids, byteas, uuids, byteas),
+    (ints, uuids, ints, texts, ints, byteas, uuids),
+    (ints, uuids, ints, texts),
+    (ints, texts, byteas, uuids, bools),
+    (ints, texts, uuids, byteas),
+)
+APPEND = """select outcome, position, subject, detail from es.append(
+  %s::uuid[], %s::bytea[], %s::uuid[], %s::bytea[],
+  %s::int[], %s::uuid[], %s::int[], %s::text[], %s::int[], %s::bytea[], %s::uuid[],
+  %s::int[], %s::uuid[], %s::int[], %s::text[],
+  %s::int[], %s::text[], %s::bytea[], %s::uuid[], %s::bool[],
+  %s::int[], %s::text[], %s::uuid[], %s::bytea[])"""
+
+
+class GroupCommit:
+    """One writer thread: while a transaction is under way the next batch gathers."""
+
+    def __init__(self, url: str, keys: Keys) -> None:
+        self._url, self._digests = url, ClaimDigests(keys)
+        self._queue: SimpleQueue[Pending | None] = SimpleQueue()
+        self._connection: psycopg.Connection | None = None
+        self._wakes = Wakes(url)
+        self._thread = Thread(target=self._run, name="group-commit", daemon=True)
+        self._thread.start()
+
+    def submit(self, append: Append, events: Sequence[Encoded]) -> Answer:
+        done = Answer()
+        self._queue.put(Pending(append, events, done))
+        return done
+
+    def close(self) -> None:
+        """Take what was queued before, then stop."""
+        self._queue.put(None)
+        self._thread.join(PATIENCE)
+        self._wakes.close()
+
+    def _run(self) -> None:
+        going = True
+        while going:
+            batch = [self._queue.get()]
+            while len(batch) < BATCH_MOST and not self._queue.empty():
+                batch.append(self._queue.get())
+            going = None not in batch
+            self._commit(_without_duplicates([pending for pending in batch if pending is not None]))
+        if self._connection is not None:
+            self._connection.close()
+
+    def _commit(self, batch: Sequence[Pending]) -> None:
+        if not batch:
+            return
+        APPEND_COMMANDS.observe(len(batch))
+        try:
+            with APPEND_SECONDS.time():
+                outcomes = self._call_again_if_lost(batch)
+            if any(outcome.outcome in WAKING for outcome in outcomes):
+                self._wakes.send(APPENDED)
+            for pending, outcome in zip(batch, outcomes, strict=True):
+                APPENDS.labels(outcome.outcome).inc()
+                pending.done.set(outcome)
+        except Exception as error:  # the writer must outlive every batch; the callers get the error
+            log.warning("append failed", error=type(error).__name__, commands=len(batch))
+            self._drop_connection()
+            if len(batch) > 1 and not isinstance(error, psycopg.OperationalError):
+                for pending in batch:
+                    self._commit([pending])
+                return
+            raised = away() if isinstance(error, psycopg.OperationalError) else error
+            for pending in batch:
+                pending.done.fail(raised)
+
+    def _call_again_if_lost(self, batch: Sequence[Pending]) -> list[Outcome]:
+        """Command ids make the second call answer for a first one whose COMMIT got lost."""
+        arguments = Columns(self._digests, batch).arguments()
+        try:
+            return self._call(arguments)
+        except psycopg.OperationalError:
+            self._drop_connection()
+            return self._call(arguments)
+
+    def _call(self, arguments: list[Array]) -> list[Outcome]:
+        if self._connection is None or self._connection.closed:
+            self._connection = Attentive.connect(self._url, autocommit=True, options=f"{OPTIONS} {WAKES_ITSELF}")
+            register(self._connection)
+        return [Outcome(*row) for row in self._connection.execute(APPEND, arguments, prepare=True).fetchall()]
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _without_duplicates(batch: Sequence[Pending]) -> list[Pending]:
+    """Of two commands for one version of a stream the later one conflicts at once, unless it repeats the earlier."""
+    owner: dict[tuple[UUID, int], UUID] = {}
+    kept = []
+    for pending in batch:
+        wanted = {(event.stream, event.version) for event in pending.events}
+        if any(owner.setdefault(place, pending.append.command.id) != pending.append.command.id for place in wanted):
+            APPENDS.labels("conflict").inc()
+            pending.done.set(Outcome("conflict", None, None, None))
+        else:
+            kept.append(pending)
+    return kept
+
+
+def meta_of(command: Command) -> bytes:
+    """What is kept beside each event of a command. No address, no agent: those are private, and stand in events."""
+    actor = {"id": command.actor.id, "kind": command.actor.kind, "role": command.actor.role}
+    said = {
+        "command_id": command.id,
+        "correlation_id": command.correlation_id or command.id,
+        "causation_id": command.causation_id or command.id,
+        "actor": actor | ({"name": command.actor.name} if command.actor.name else {}),
+        "at": command.at,
+        "request_id": command.request_id or None,
+        "traceparent": command.traceparent or None,
+    }
+    return msgspec.json.encode({name: value for name, value in said.items() if value is not None})
+
+
+def away() -> Unavailable:
+    return Unavailable("The database is away; try again", retry_after=2)

@@ -1,0 +1,302 @@
+"""The library's recorder on Postgres: reads on a pool, writes through the group commit, one round trip a batch."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Lock
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+from eventsourcing.persistence import ApplicationRecorder, IntegrityError, Notification, StoredEvent, Subscription
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from application.ports import Recorded
+from domain.errors import Unavailable
+from infrastructure.eventstore.codec import Encoded
+from infrastructure.eventstore.group_commit import OPTIONS, PATIENCE, Append, GroupCommit, Outcome, away
+from infrastructure.postgres.connections import TRIED_FOR, Attentive, Silent
+from infrastructure.security.keys import Keys
+
+READERS = 8  # connections that load streams
+LONG_QUERY_SECONDS = 600
+EVENT_COLUMNS = "notification_id, originator_id, originator_version, topic, schema_version, event_id, state, meta, recorded_at, hash"
+
+BETWEEN = f"select {EVENT_COLUMNS} from es.events where notification_id > %s and notification_id <= %s order by notification_id"  # noqa: S608
+LATER = f"select {EVENT_COLUMNS} from es.events where notification_id > %s order by notification_id limit %s"  # noqa: S608 - constants
+
+# A bisection over the primary key: positions have no gaps, and `recorded_at` was stamped under the lock of the append. It needs no index.
+POSITION_AT = """with recursive bounds (low, high) as (
+    select 0::bigint, position from es.head
+    union all
+    select case when e.recorded_at <= %(moment)s then e.notification_id else b.low end,
+      case when e.recorded_at <= %(moment)s then b.high else e.notification_id - 1 end
+    from bounds b cross join lateral es.event_at((b.low + b.high + 1) / 2) e
+    where b.low < b.high
+  )
+  select low, clock_timestamp() from bounds where low = high"""
+BOUNDED = f"""select {EVENT_COLUMNS} from (
+    select *, sum(octet_length(state)) over (order by notification_id) as size from (
+      select {EVENT_COLUMNS} from es.events where notification_id > %(after)s order by notification_id limit %(limit)s
+    ) next
+  ) sized where size <= %(bytes)s or notification_id = %(after)s + 1 order by notification_id"""  # noqa: S608 - constants
+OF_STREAMS = f"""select {EVENT_COLUMNS} from es.events
+  where originator_id = any(%(streams)s)
+    and notification_id between (select min(first) from es.streams where stream = any(%(streams)s))
+      and (select max(newest) from es.streams where stream = any(%(streams)s))
+    and (%(types)s::text[] is null or topic = any(%(types)s::text[]))
+    and (%(until)s::bigint is null or notification_id <= %(until)s::bigint)
+  order by notification_id"""  # noqa: S608 - constants
+# The order of versions is that of positions, and makes the index of streams the only way.
+TOUCHING = f"""select {EVENT_COLUMNS} from (
+    (select {EVENT_COLUMNS} from es.events where originator_id = %(stream)s and notification_id > %(after)s
+        and notification_id between (select first from es.streams where stream = %(stream)s)
+          and (select newest from es.streams where stream = %(stream)s)
+      order by originator_version limit %(most)s)
+    union
+    select {EVENT_COLUMNS} from es.events where notification_id = any(%(at)s) and notification_id > %(after)s
+  ) found order by notification_id limit %(most)s"""  # noqa: S608 - constants
+
+# The condition is that of the index in migration 0020.
+DISCARDED = "select state from es.events where topic = 'DeadLetterDiscarded' order by notification_id"
+
+# The condition is that of the index in migration 0008.
+ADMINISTRATORS = """select originator_id from es.events
+  where topic in ('UserRegistered', 'UserRoleChanged') and position('"role":"admin"'::bytea in state) > 0
+  group by originator_id order by min(notification_id)"""
+
+
+@dataclass(frozen=True)
+class Stored(StoredEvent):
+    """The library's stored event, with our columns."""
+
+    encoded: Encoded
+
+
+class End(NamedTuple):
+    """What of the first or the newest event of a stream says whether the stream is open."""
+
+    position: int
+    type: str
+    schema_version: int
+
+
+class PostgresRecorder(ApplicationRecorder):
+    """Reads on a pool, writes through the group commit."""
+
+    def __init__(self, url: str, keys: Keys) -> None:
+        self.pool: ConnectionPool[psycopg.Connection] = ConnectionPool(
+            url,
+            connection_class=Attentive,
+            min_size=1,
+            max_size=READERS,
+            timeout=2,
+            reconnect_timeout=TRIED_FOR,
+            open=False,
+            kwargs={"autocommit": True, "options": OPTIONS},
+        )
+        self._keys = keys
+        self._url = url
+        self._writer: GroupCommit | None = None
+        self._beginning = Lock()
+        self.pool.open()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self.pool.close()
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
+        return insert_events(self.insert, stored_events, **kwargs)
+
+    def insert(self, events: Sequence[Encoded], append: Append) -> Outcome:
+        try:
+            return self._writing().submit(append, events).wait(PATIENCE)
+        except TimeoutError:
+            raise Unavailable("The database does not answer; try again", retry_after=5) from None
+
+    def _writing(self) -> GroupCommit:
+        """One a process, begun with the first command: who only reads has none."""
+        with self._beginning:
+            if self._writer is None:
+                self._writer = GroupCommit(self._url, self._keys)
+            return self._writer
+
+    def named_rows(self, query: str, **arguments: object) -> list[tuple[Any, ...]]:
+        """As `rows`, with arguments by name."""
+        return self.rows(query, named=arguments)
+
+    def rows(self, query: str, *arguments: object, named: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
+        """Raises Unavailable. A connection that died while it was idle costs a second try, after its like were weeded out."""
+        given = named or arguments
+        try:
+            return self._rows(query, given)
+        except PoolTimeout:
+            raise away() from None
+        except Silent:
+            self.pool.drain()  # its like are silent too, and to ask each would take as long again
+        except psycopg.OperationalError:
+            self.pool.check()
+        try:
+            return self._rows(query, given)
+        except psycopg.OperationalError:
+            raise away() from None
+
+    def rows_of_long_query(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
+        """As `rows`, once, for what reads a whole table. Raises Unavailable."""
+        try:
+            with self.pool.connection() as connection, connection.transaction():
+                connection.execute(f"set local statement_timeout = '{LONG_QUERY_SECONDS}s'")
+                return connection.execute(query, arguments, binary=True).fetchall()
+        except (PoolTimeout, psycopg.OperationalError):
+            raise away() from None
+
+    def _rows(self, query: str, arguments: Sequence[object] | Mapping[str, object]) -> list[tuple[Any, ...]]:
+        with self.pool.connection() as connection:
+            return connection.execute(query, arguments, prepare=True, binary=True).fetchall()
+
+    def select_events(
+        self, originator_id: UUID | str, *, gt: int | None = None, lte: int | None = None, desc: bool = False, limit: int | None = None
+    ) -> Sequence[StoredEvent]:
+        rows = self.rows(
+            f"select {EVENT_COLUMNS} from es.stream_events(%s, %s)"  # noqa: S608 - constants
+            f" where originator_version <= %s order by originator_version {'desc' if desc else 'asc'} limit %s",
+            originator_id,
+            gt or 0,
+            2**31 - 1 if lte is None else lte,
+            limit,
+        )
+        return [stored(recorded_from(row)) for row in rows]
+
+    def select_notifications(
+        self, start: int | None, limit: int, stop: int | None = None, topics: Sequence[str] = (), *, inclusive_of_start: bool = True
+    ) -> Sequence[Notification]:
+        after = (start or 1) - 1 if inclusive_of_start else start or 0
+        wanted = (one for one in self.select_recorded(after, limit) if (stop is None or one.position <= stop))
+        return [
+            Notification(one.stream, one.version, one.type, one.data, one.position) for one in wanted if not topics or one.type in topics
+        ]
+
+    def select_recorded(self, after: int, limit: int) -> list[Recorded]:
+        """Positions have no gaps, so that two bounds suffice and few partitions are looked at; where rows are missing, the next ones."""
+        rows = self.rows(BETWEEN, after, after + limit) or self.rows(LATER, after, limit)
+        return [recorded_from(row) for row in rows]
+
+    def select_stream(self, stream: UUID) -> list[Recorded]:
+        query = f"select {EVENT_COLUMNS} from es.stream_events(%s, 0) order by originator_version"  # noqa: S608
+        return [recorded_from(row) for row in self.rows(query, stream)]
+
+    def select_position_at(self, moment: datetime) -> tuple[int, datetime]:
+        """The position, and the time by the same clock now."""
+        ((position, now),) = self.named_rows(POSITION_AT, moment=moment)
+        return position, now
+
+    def select_bounded(self, after: int, limit: int, most_bytes: int) -> list[Recorded]:
+        return [recorded_from(row) for row in self.named_rows(BOUNDED, after=after, limit=limit, bytes=most_bytes)]
+
+    def select_streams(self, streams: Collection[UUID], types: Sequence[str], until: int | None) -> list[Recorded]:
+        if not streams:
+            return []
+        rows = self.named_rows(OF_STREAMS, streams=list(streams), types=list(types) or None, until=until)
+        return [recorded_from(row) for row in rows]
+
+    def select_at(self, positions: Collection[int]) -> list[Recorded]:
+        query = f"select {EVENT_COLUMNS} from es.events where notification_id = any(%s) order by notification_id"  # noqa: S608 - constants
+        return [recorded_from(row) for row in self.rows(query, list(positions))]
+
+    def select_touching(self, stream: UUID, at: Collection[int], after: int, most: int | None) -> list[Recorded]:
+        return [recorded_from(row) for row in self.named_rows(TOUCHING, stream=stream, at=list(at), after=after, most=most)]
+
+    def select_event(self, stream: UUID, version: int) -> Recorded | None:
+        query = f"select {EVENT_COLUMNS} from es.stream_events(%s, %s) where originator_version = %s"  # noqa: S608
+        found = self.rows(query, stream, version - 1, version)
+        return recorded_from(found[0]) if found else None
+
+    def select_ends(self, stream: UUID) -> tuple[End, End] | None:
+        """The first and the newest event."""
+        query = """select s.first, first.topic, first.schema_version, s.newest, newest.topic, newest.schema_version
+          from es.streams s, es.event_at(s.first) first, es.event_at(s.newest) newest where s.stream = %s"""
+        return next(((End(*row[:3]), End(*row[3:])) for row in self.rows(query, stream)), None)
+
+    def select_having(self, streams: Collection[UUID], types: Sequence[str]) -> set[UUID]:
+        query = "select distinct s.stream from es.streams s, es.stream_events(s.stream, 0) e where s.stream = any(%s) and e.topic = any(%s)"
+        return {stream for (stream,) in self.rows(query, list(streams), list(types))} if streams else set()
+
+    def max_notification_id(self) -> int | None:
+        return self.rows("select position from es.head")[0][0] or None
+
+    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[ApplicationRecorder]:
+        raise NotImplementedError("consumers follow Kafka, and read the store by position")
+
+    def select_command(self, command: UUID) -> tuple[bytes | None, int, UUID | None] | None:
+        rows = self.rows("select digest, position, subject from es.commands where id = %s", command)
+        return rows[0] if rows else None
+
+    def select_claim(self, scope: str, digests: Sequence[bytes]) -> UUID | None:
+        """Who holds the first of `digests` that is claimed."""
+        found = dict(self.rows("select digest, stream from es.claims where scope = %s and digest = any(%s)", scope, list(digests)))
+        return next((found[digest] for digest in digests if digest in found), None)
+
+    def begin_to_write(self, type_name: str, schema_version: int) -> str | None:
+        """None where events of this type and version may be appended, from now on; else a running process that does not understand them."""
+        lacking: str | None = self.rows("select ops.begin_to_write(%s, %s)", type_name, schema_version)[0][0]
+        return lacking
+
+    def select_discarded(self) -> list[bytes]:
+        """The data of each event that gives up a dead letter."""
+        return [state for (state,) in self.rows(DISCARDED)]
+
+    def select_administrators(self) -> list[UUID]:
+        return [account for (account,) in self.rows(ADMINISTRATORS)]
+
+    def select_secrets(self, kind: str, owners: Iterable[UUID]) -> Mapping[UUID, bytes]:
+        return dict(self.rows("select owner, value from es.secrets where kind = %s and owner = any(%s)", kind, list(owners)))
+
+
+def insert_events(
+    insert: Callable[[Sequence[Encoded], Append], Outcome],
+    stored_events: Sequence[StoredEvent],
+    *,
+    append: Append,
+    outcome: Callable[[Outcome], None],
+    **_: Any,
+) -> Sequence[int] | None:
+    """The library's contract over ours: positions when something was appended, IntegrityError when a version is taken.
+
+    Raises ValueError for events of which two would create the key of one subject: only one key could be kept.
+    """
+    events = [one.encoded for one in stored_events if isinstance(one, Stored)]
+    owners = [owner for event in events for owner, _ in event.new_keys]
+    if len(owners) > len(set(owners)):
+        raise ValueError("the first private values of a stream must be in one event: two events of this append would create its key")
+    ended = insert(events, append)
+    outcome(ended)
+    if ended.outcome == "conflict":
+        raise IntegrityError
+    if ended.outcome != "appended" or ended.position is None:
+        return None
+    return range(ended.position - len(stored_events) + 1, ended.position + 1)
+
+
+def recorded_from(row: tuple[Any, ...]) -> Recorded:
+    position, stream, version, topic, schema_version, event_id, state, meta, recorded_at, digest = row
+    return Recorded(
+        position=position,
+        stream=stream,
+        version=version,
+        type=topic,
+        schema_version=schema_version,
+        event_id=event_id,
+        data=state,
+        meta=meta,
+        recorded_at=recorded_at,
+        hash=digest,
+    )
+
+
+def encoded_from(recorded: Recorded) -> Encoded:
+    return Encoded(recorded.stream, recorded.version, recorded.type, recorded.schema_version, recorded.event_id, recorded.data)
+
+
+def stored(recorded: Recorded) -> Stored:
+    return Stored(recorded.stream, recorded.version, recorded.type, recorded.data, encoded_from(recorded))

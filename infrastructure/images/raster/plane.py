@@ -1,0 +1,180 @@
+"""JPEG and PNG: one plane, with orientation and profile where the file has them."""
+
+import hashlib
+import io
+from typing import Any, BinaryIO, Final, NamedTuple
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, JpegImagePlugin
+
+from domain.errors import DamagedImage
+from domain.values import ImageWarning
+from infrastructure.images.colour import MAX_PROFILE_BYTES
+from infrastructure.images.decoding import FAILURES, decoding
+from infrastructure.images.metadata import camera, pixel_size
+from infrastructure.images.orientation import upright
+from infrastructure.images.raster.jpeg_completeness import with_noise
+from infrastructure.images.raster.jpeg_markers import with_usable_segments
+from infrastructure.images.raster.plane import png_chunks
+from infrastructure.images.raster.png_chunks import pixel_chunks
+from infrastructure.images.raster.png_rows import check_rows
+from infrastructure.images.rendering import Colours, Plane
+from infrastructure.images.validation import UploadGate
+from infrastructure.images.validation.limits import incomplete
+
+ORIENTATION: Final = 0x0112
+START_OF_JPEG: Final = b"\xff\xd8"
+JPEG_FILL: Final = frozenset({127, 128})
+"""What decoders paint where the data of a JPEG end too early; 127 where the bands are inverted (CMYK)."""
+TRAILER_IGNORED: Final = ImageWarning(
+    "trailing_data_ignored", "The camera has stored other data behind the picture, which are not used: a video or its own notes"
+)
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn; the gate has asked before
+
+
+class Notes(NamedTuple):
+    """What a file says beside its pixels; `profile` as it is embedded, usable or not; `adobe`: whether a JPEG has Adobe's marker."""
+
+    exif: bytes = b""
+    profile: bytes = b""
+    dots_per_inch: tuple[float, float] | None = None
+    adobe: bool = False
+
+
+NO_NOTES: Final = Notes()
+
+
+class RasterMetadata(NamedTuple):
+    """The camera or program, and the edge of a pixel in micrometres, where the file says so."""
+
+    acquired_with: str | None
+    pixel_size_um: float | None
+
+
+def read(file: BinaryIO, gate: UploadGate) -> Plane:
+    """Raises DamagedImage (decode_failed), and incomplete where the picture looks as if its data ended early."""
+    return _png(file, gate) if gate.scan_end is None else _jpeg(file, gate)
+
+
+def check_complete(file: BinaryIO, gate: UploadGate) -> None:
+    """Raises DamagedImage (decode_failed, incomplete)."""
+    file.seek(0)
+    if gate.scan_end is None:
+        _check_rows(file)
+        return
+    _check_jpeg(file.read(), gate.scan_end, reduced=not gate.in_passes)
+
+
+def about(file: BinaryIO) -> RasterMetadata:
+    """What the file notes beside its pixels; damaged notes affect no pixel and are left out."""
+    notes = _notes(file)
+    try:
+        return RasterMetadata(camera(_loaded(notes.exif)), pixel_size(notes.dots_per_inch))
+    except FAILURES:
+        return RasterMetadata(None, None)
+
+
+def _jpeg(file: BinaryIO, gate: UploadGate) -> Plane:
+    file.seek(0)
+    data = file.read()
+    pixels = _decoded_jpeg(data)
+    if set(pixels[-1, -1].tolist()) <= JPEG_FILL or gate.in_passes:
+        assert gate.scan_end is not None
+        _check_jpeg(data, gate.scan_end, reduced=not gate.in_passes)
+    notes = _notes(file) if gate.has_notes else NO_NOTES
+    if pixels.shape[2] == 4 and notes.adobe:
+        pixels = np.subtract(np.uint8(255), pixels, out=pixels)  # programs that write this marker store inverted inks
+    colours = {1: Colours.GREY, 3: Colours.RGB, 4: Colours.CMYK}[pixels.shape[2]]
+    warnings = (TRAILER_IGNORED,) if gate.has_trailer else ()
+    return _plane(pixels, colours, None, notes, warnings)
+
+
+def _png(file: BinaryIO, gate: UploadGate) -> Plane:
+    try:
+        with decoding("PNG"):
+            samples = np.asarray(imagecodecs.png_decode(pixel_chunks(file)))
+    except DamagedImage:
+        _check_rows(file)  # says more clearly what is wrong
+        raise
+    samples = samples if samples.ndim == 3 else samples[:, :, None]
+    if gate.in_passes or not samples[-1, -1].any():
+        _check_rows(file)
+    has_alpha = samples.shape[2] in {2, 4}
+    pixels, alpha = (samples[:, :, :-1], samples[:, :, -1]) if has_alpha else (samples, None)
+    colours = Colours.GREY if pixels.shape[2] == 1 else Colours.RGB
+    return _plane(pixels, colours, alpha, _notes(file) if gate.has_notes else NO_NOTES, ())
+
+
+def _plane(pixels: NDArray[Any], colours: Colours, alpha: NDArray[Any] | None, notes: Notes, warnings: tuple[ImageWarning, ...]) -> Plane:
+    orientation = _orientation(notes)
+    return Plane(
+        pixels=upright(pixels, orientation),
+        colours=colours,
+        bits=pixels.dtype.itemsize * 8,
+        alpha=None if alpha is None else upright(alpha, orientation),
+        profile=notes.profile,
+        warnings=warnings,
+    )
+
+
+def _check_rows(file: BinaryIO) -> None:
+    with decoding("PNG"):
+        check_rows(file)
+
+
+def _orientation(notes: Notes) -> int:
+    try:
+        return int(_loaded(notes.exif).get(ORIENTATION, 1))
+    except FAILURES:  # damaged EXIF data affect no pixel
+        return 1
+
+
+def _loaded(exif: bytes) -> Image.Exif:
+    """The EXIF data, and they alone, as browsers have it: Pillow would look for an orientation in XMP and in texts too."""
+    loaded = Image.Exif()
+    loaded.load(exif)
+    return loaded
+
+
+def _notes(file: BinaryIO) -> Notes:
+    file.seek(0)
+    if file.read(2) == START_OF_JPEG:
+        file.seek(0)
+        return _jpeg_notes(file.read())
+    profile = png_chunks.profile(file, most=MAX_PROFILE_BYTES + 1)  # one that is longer cannot be used, which a warning says
+    return Notes(exif=png_chunks.exif(file), profile=profile, dots_per_inch=png_chunks.dots_per_inch(file))
+
+
+def _jpeg_notes(data: bytes) -> Notes:
+    """Empty where Pillow cannot make sense of the file."""
+    try:
+        info = JpegImagePlugin.JpegImageFile(io.BytesIO(with_usable_segments(data))).info
+    except FAILURES:
+        return NO_NOTES
+    return Notes(exif=info.get("exif", b""), profile=info.get("icc_profile") or b"", dots_per_inch=info.get("dpi"), adobe="adobe" in info)
+
+
+def _decoded_jpeg(data: bytes) -> NDArray[np.uint8]:
+    with decoding("JPEG"):
+        pixels = np.asarray(imagecodecs.jpeg8_decode(data))
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def _check_jpeg(data: bytes, scan_end: int, *, reduced: bool) -> None:
+    """`reduced`: all data are unpacked, but few pixels are computed from them. What a progressive picture has last is its finest
+    detail, which only shows in full size. Raises DamagedImage (incomplete)."""
+    sound = with_usable_segments(data)
+    if _digest(sound, reduced=reduced) != _digest(with_noise(sound, scan_end - len(data) + len(sound)), reduced=reduced):
+        raise incomplete("JPEG")
+
+
+def _digest(data: bytes, *, reduced: bool) -> bytes:
+    if not reduced:
+        return hashlib.blake2b(np.ascontiguousarray(_decoded_jpeg(data)).data).digest()
+    with decoding("JPEG"):
+        picture = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+        picture.draft(None, (1, 1))
+        return hashlib.blake2b(picture.tobytes()).digest()

@@ -1,0 +1,108 @@
+"""Which page of a TIFF is which plane: channels (C), focal planes (Z) and times (T), as OME-XML or ImageJ say."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from infrastructure.images.tiff.ome import OmeImage
+from infrastructure.images.validation.layout import PageLayout
+
+IMAGEJ_FIELD: Final = re.compile(r"^(images|channels|slices|frames)=(\d{1,9})\s*$", re.MULTILINE)
+LETTERS: Final = re.compile("[A-Z]{1,8}")
+STACKED: Final = "TZC"
+
+
+class PlaneMap(msgspec.Struct, frozen=True, kw_only=True):
+    """`axes`: slowest first, T, Z, C and I (pages of unknown meaning), then those within a page. `sizes`: how many there are of each
+    of T, Z, C and I. `pages`: the page of each plane, in the order of `order` (slowest first)."""
+
+    axes: str
+    sizes: Mapping[str, int]
+    order: str
+    pages: Sequence[int]
+
+    def page_of(self, *, c: int = 0, z: int = 0, t: int = 0) -> int:
+        """The number of a plane's page. Pages of unknown meaning are counted by `z`. Raises IndexError when there is no such plane."""
+        wanted = {"C": c, "Z": z, "T": t, "I": z}
+        index = 0
+        for axis in self.order:
+            if not 0 <= wanted[axis] < self.sizes[axis]:
+                raise IndexError(f"{axis}={wanted[axis]} of {self.sizes[axis]}")
+            index = index * self.sizes[axis] + wanted[axis]
+        return self.pages[index]
+
+
+def plane_map(pages: Sequence[PageLayout], description: str, ome: OmeImage | None) -> PlaneMap:
+    """What the metadata say of just these pages; otherwise pages that are all alike are one stack, and others stand for themselves."""
+    found = (ome and _of_ome(pages, ome)) or _of_imagej(pages, description) or _of_tifffile(pages, description)
+    if found:
+        return found
+    alike = len({(page.width, page.height, page.bands, page.dtype) for page in pages}) == 1
+    return _map("I", {"I": len(pages) if alike else 1}, pages, range(len(pages) if alike else 1))
+
+
+def _of_ome(pages: Sequence[PageLayout], ome: OmeImage) -> PlaneMap | None:
+    sizes = {axis: ome.size(axis) for axis in STACKED}
+    sizes["C"] //= max(1, pages[0].samples if sizes["C"] > 1 else 1)
+    order = [axis for axis in reversed(ome.order) if axis in sizes]
+    if sorted(ome.order) != sorted("XYZCT") or math.prod(sizes.values()) != len(pages):
+        return None
+    numbers = list(range(len(pages)))
+    for plane, page in ome.placed(sizes):
+        if not (0 <= plane < len(pages) and 0 <= page < len(pages)):
+            return None
+        numbers[plane] = page
+    if len(set(numbers)) != len(pages):
+        return None
+    return _map("".join(order), sizes, pages, numbers)
+
+
+def _of_imagej(pages: Sequence[PageLayout], description: str) -> PlaneMap | None:
+    if not description.startswith("ImageJ="):
+        return None
+    named = {name: int(number) for name, number in IMAGEJ_FIELD.findall(description)}
+    sizes = {"T": named.get("frames", 1), "Z": named.get("slices", 1), "C": named.get("channels", 1)}
+    if len(pages) > 1 and set(named) == {"images"} and named["images"] == len(pages):
+        sizes["I"] = len(pages)
+        return _map("I", {"I": len(pages)}, pages, range(len(pages)))
+    if math.prod(sizes.values()) != len(pages):
+        return None
+    return _map("TZC", sizes, pages, range(len(pages)))
+
+
+def _of_tifffile(pages: Sequence[PageLayout], description: str) -> PlaneMap | None:
+    """The JSON that tifffile writes: a shape, and the axes where they were given."""
+    if not description.startswith('{"shape":'):
+        return None
+    try:
+        said = json.loads(description)
+        axes = str(said.get("axes", ""))
+        shape = [int(length) for length in said["shape"]]
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+    stacked = axes[: -len(_within(pages[0]))]
+    lengths = shape[: len(stacked)]
+    if (
+        not LETTERS.fullmatch(axes)
+        or len(axes) != len(shape)
+        or min(shape) < 1
+        or not set(stacked) <= set(STACKED)
+        or len(set(stacked)) != len(stacked)
+    ):
+        return None
+    return _map(stacked, dict(zip(stacked, lengths, strict=True)), pages, range(len(pages))) if math.prod(lengths) == len(pages) else None
+
+
+def _map(order: str, sizes: Mapping[str, int], pages: Sequence[PageLayout], numbers: Sequence[int]) -> PlaneMap:
+    axes = "".join(axis for axis in order if sizes[axis] > 1) + _within(pages[0])
+    return PlaneMap(axes=axes, sizes={axis: sizes[axis] for axis in order}, order=order, pages=list(numbers))
+
+
+def _within(page: PageLayout) -> str:
+    if page.bands == 1:
+        return "YX"
+    return "SYX" if page.separate else "YXS"

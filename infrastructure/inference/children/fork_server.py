@@ -1,0 +1,212 @@
+"""Where the pool's children come from: a process that has imported what they need, and forks them. Nothing here runs in the parent
+but the words that both speak."""
+
+import gc
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from io import BufferedRWPair, FileIO
+from pathlib import Path
+from typing import Annotated, Any, Final, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from infrastructure import sandbox
+from infrastructure.embedded.child import die_with_parent
+from infrastructure.inference.children.memory_shortage import FIRST_TO_GO, OWN_SCORE
+
+LENGTH: Final = 8  # bytes that tell how long the frame is
+READY: Final = b"ready"
+MESSAGE_MOST: Final = 1024
+MAX_KIND_LENGTH: Final = 64
+MAX_DETAIL_LENGTH: Final = 1000
+MAX_KEY_LENGTH: Final = 128
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """How a child lives: its niceness, and how many bytes of memory it may take beyond what it was born with."""
+
+    nice: int
+    memory: int
+
+
+class Call(msgspec.Struct, frozen=True):
+    """`function` is `module:name`; `arguments` an encoded list that fits its type hints."""
+
+    function: str
+    arguments: msgspec.Raw
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    value: msgspec.Raw
+
+
+class Raised(msgspec.Struct, frozen=True, tag=True):
+    """The call ended in an exception; a `spent` child ends too."""
+
+    kind: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z", max_length=MAX_KIND_LENGTH)]
+    detail: Annotated[str, Meta(max_length=MAX_DETAIL_LENGTH)]
+    spent: bool
+
+
+class Wanted(msgspec.Struct, frozen=True, tag=True):
+    """The call needs what the parent lends under `key`; the next frame holds it, or nil."""
+
+    key: Annotated[str, Meta(max_length=MAX_KEY_LENGTH)]
+
+
+Answer = Done | Raised | Wanted
+BORN: Final = Done(msgspec.Raw(msgspec.msgpack.encode(None)))
+"""What a child says before it takes its first call: it is in its sandbox."""
+
+
+class NotLent(Exception):
+    """The parent does not lend this."""
+
+
+def borrow(key: str) -> bytes:
+    """In a child, within a call: what the caller lends under `key`. Raises NotLent."""
+    assert _parent is not None
+    send(_parent, Wanted(key))
+    frame = receive(_parent)
+    lent = msgspec.msgpack.decode(frame, type=bytes | None) if frame is not None else None
+    if lent is None:
+        raise NotLent(key)
+    return lent
+
+
+def send(stream: Any, message: object) -> None:
+    frame = msgspec.msgpack.encode(message)
+    stream.write(len(frame).to_bytes(LENGTH))
+    stream.write(frame)
+    stream.flush()
+
+
+def receive(stream: Any) -> bytes | None:
+    """None when the other side has gone."""
+    head = stream.read(LENGTH)
+    if len(head) < LENGTH:
+        return None
+    size = int.from_bytes(head)
+    frame: bytes = stream.read(size)
+    return frame if len(frame) == size else None
+
+
+def main() -> None:
+    """`python -c "...main()" DESCRIPTOR PARENT LAYERS MODULE...`: import the modules, say so, then fork a child for each request.
+
+    LAYERS: those of the sandbox that each child enters, as JSON.
+    """
+    descriptor, parent, layers, *modules = sys.argv[1:]
+    die_with_parent(int(parent))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # meant for the parent, which finishes its work first and then closes
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries them
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for module in modules:
+        import_module(module)
+    entered = msgspec.json.decode(layers, type=sandbox.Layers)
+    sandbox.enter_empty_directory()
+    gc.collect()
+    gc.freeze()  # a collection in a child must not touch, and so copy, what is shared
+    with socket.socket(fileno=int(descriptor)) as control:
+        control.send(READY)
+        while _fork_one(control, entered):
+            pass
+
+
+def _fork_one(control: socket.socket, layers: sandbox.Layers) -> bool:
+    """Take terms and a connection, give a handle of the child; False when the parent has gone."""
+    message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_MOST, 1)
+    if not message:
+        return False
+    (connection,) = descriptors
+    pid = os.fork()
+    if pid == 0:
+        control.close()
+        _live(connection, msgspec.msgpack.decode(message, type=Terms), layers, nursery=os.getppid())
+    os.close(connection)
+    handle = os.pidfd_open(pid)
+    socket.send_fds(control, [str(pid).encode()], [handle])
+    os.close(handle)
+    return True
+
+
+# ---- in the child ------------------------------------------------------------------------------------------------------------------
+_parent: Any = None
+
+
+def _live(connection: int, terms: Terms, layers: sandbox.Layers, *, nursery: int) -> None:
+    global _parent
+    try:
+        die_with_parent(nursery)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.nice(terms.nice)
+        with suppress(OSError):  # below a process that took files away from itself it was inherited
+            Path(OWN_SCORE).write_text(FIRST_TO_GO)
+        _limit_memory(terms.memory)
+        _parent = BufferedRWPair(FileIO(connection, "rb", closefd=False), FileIO(connection, "wb", closefd=False))
+        if _is_sandboxed(layers):
+            send(_parent, BORN)
+            while (frame := receive(_parent)) is not None and _answer(frame):
+                pass
+    finally:
+        os._exit(0)  # the libraries' ends are the nursery's
+
+
+def _is_sandboxed(layers: sandbox.Layers) -> bool:
+    """Enter the sandbox. A child that cannot tells its parent, and does not go on."""
+    _close_output()
+    try:
+        sandbox.enter(layers)
+    except (OSError, ValueError) as error:
+        send(_parent, Raised("NotSandboxed", str(error)[:MAX_DETAIL_LENGTH], spent=True))
+        receive(_parent)  # until the parent has gone: it is given a handle of this process first
+        return False
+    return True
+
+
+def _close_output() -> None:
+    """What a child writes could pass for a line of our log."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    os.close(nothing)
+
+
+def _limit_memory(memory: int) -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + memory
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _answer(frame: bytes) -> bool:
+    """False when this child should end, since it may be short of memory from now on."""
+    try:
+        call = msgspec.msgpack.decode(frame, type=Call)
+        function, takes = _named(call.function)
+        del frame
+        value = function(*msgspec.msgpack.decode(call.arguments, type=takes))
+        send(_parent, Done(msgspec.Raw(msgspec.msgpack.encode(value))))
+    except MemoryError:
+        send(_parent, Raised("MemoryError", "out of memory", spent=True))
+        return False
+    except Exception as error:  # the edge of the process: the parent is told
+        send(_parent, Raised(type(error).__name__, str(error)[:MAX_DETAIL_LENGTH], spent=False))
+    return True
+
+
+@cache
+def _named(function: str) -> tuple[Callable[..., object], Any]:
+    module, _, name = function.partition(":")
+    found: Callable[..., object] = getattr(import_module(module), name)
+    hints = get_type_hints(found)
+    hints.pop("return", None)
+    return found, tuple[tuple(hints.values())] if hints else tuple[()]  # type: ignore[misc]

@@ -1,0 +1,246 @@
+"""One chunk of a job: from the task to the one event that says what was seen. The parent decodes nothing."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final, NamedTuple
+from uuid import UUID, uuid5
+
+import structlog
+
+from application.chunk_results import JobPlans, PlannedChunk, append_judgement
+from application.ports import Blobs, Command, Corrupted, Log
+from application.tasks import Task
+from domain import classification, model
+from domain.classification import ChunkJudged, Classification, ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
+from domain.errors import NotFound
+from domain.model import Version
+from domain.values import chunk_id
+from infrastructure.images.validation.limits import ImageLimits
+from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, Lender, Pool
+from infrastructure.inference.failures import ACTOR, blamed, bytes_of
+from infrastructure.inference.models.onnx_validation import ModelRefused
+from infrastructure.inference.predictions import Judged, Seen, Unseen, check_judged
+from infrastructure.observability.metrics import IMAGES
+from infrastructure.retry import patiently
+
+log = structlog.get_logger()
+
+LOOK: Final = "infrastructure.inference.children.child_functions:classify"
+WARM: Final = "infrastructure.inference.children.child_functions:warm"
+GROUP_MOST: Final = 8  # images in one call of a child
+GROUP_BYTES: Final = 32 * 1024**2  # and their bytes, unless one image alone has more
+GROUPS_HELD: Final = 2  # for each child: one at work, one being read
+DEFAULT_LIMITS: Final = ImageLimits()
+OPEN_FOR: Final = 1.0  # seconds that a job once seen open counts as open; `append` asks again
+
+FAILS: Final = Unseen("model_failed", "The model could not be run on this image")
+DELETED: Final = Unseen("image_deleted", "The image was deleted before its turn.")
+REFUSED: Final = Unseen("model_refused", "The model's file is missing in the store or damaged, and was not used. Add the model again")
+
+UNSAFE: Final = Unseen("model_refused", "The model's file is not one that is run here, and was not used. The log says why")
+
+
+class Looked(NamedTuple):
+    """The answer for each image, and what its child said of itself, where one answered."""
+
+    answers: list[Seen | Unseen]
+    by: Judged | None
+
+
+class Classifier:
+    """Judges chunks. Harmless to ask twice: who comes second finds that the answer exists."""
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        blobs: Blobs,
+        pool: Pool,
+        threads: Executor,
+        worker: str,
+        cpu: str,
+        limits: ImageLimits = DEFAULT_LIMITS,
+        look: str = LOOK,
+    ) -> None:
+        self._log, self._blobs, self._pool, self._threads = log, blobs, pool, threads
+        self._worker, self._cpu, self._limits, self._look_by = worker, cpu, limits, look
+        self._held = asyncio.Semaphore(GROUPS_HELD * pool.size)
+        self._versions: dict[tuple[UUID, int], Version] = {}
+        self._plans = JobPlans(log)
+        self._seen_open: dict[UUID, float] = {}
+
+    async def classify(self, task: Task) -> None:
+        """Answer the task with one ChunkJudged, or with nothing where none is wanted any more. Raises Unavailable."""
+        assert task.job is not None
+        assert task.number is not None
+        started = time.perf_counter()
+        chunk = await patiently(self._threads, self._open_chunk, task.job, task.number)
+        if chunk is None:
+            return
+        images = await patiently(self._threads, self._plans.remaining, chunk.images)
+        version = await patiently(self._threads, self._version, chunk.job)
+        looked = await self._looked(images, version)
+        seconds = time.perf_counter() - started
+        event = self._judged(chunk, images, version, looked)
+        command = Command(id=uuid5(event.originator_id, "judged"), actor=ACTOR, at=event.at, correlation_id=event.job_id)
+        written = await patiently(self._threads, append_judgement, self._log, command, event)
+        IMAGES.labels("classified").inc(len(event.results))
+        IMAGES.labels("failed").inc(len(event.failures))
+        log.info(
+            "chunk judged",
+            job=str(event.job_id),
+            chunk=event.number,
+            images=len(event.results),
+            failures=len(event.failures),
+            seconds=round(seconds, 4),
+            written=written,
+        )
+
+    async def warm(self, version: Version) -> None:
+        """Have a child load the model before anybody waits for it. Raises ChildFailed, ChildLost, NotFound, Corrupted, Unavailable."""
+        await self._pool.run(WARM, version.sha256, version.record, into=type(None), lend=self._weights(version))
+
+    # ---- what is wanted ----
+    def _open_chunk(self, job: UUID, number: int) -> PlannedChunk | None:
+        """None when the chunk is judged already, its job has ended, or it was never planned."""
+        if self._log.event(chunk_id(job, number), 1) is not None or not self._is_open(job):
+            return None
+        chunk = self._plans.chunk(job, number)
+        if chunk is None:
+            log.warning("task refused: the job has no such chunk", job=str(job), chunk=number)
+        return chunk
+
+    def _is_open(self, job: UUID) -> bool:
+        if time.monotonic() - self._seen_open.get(job, -OPEN_FOR) >= OPEN_FOR:
+            self._seen_open = {known: seen for known, seen in self._seen_open.items() if time.monotonic() - seen < OPEN_FOR}
+            if self._plans.has_ended(job):
+                return False
+            self._seen_open[job] = time.monotonic()
+        return True
+
+    def _version(self, job: Classification) -> Version:
+        """Versions never change. Raises NotFound when the log does not know it: then the task is older than this log."""
+        key = job.model_id, job.model_version
+        if key not in self._versions:
+            state = self._log.load(job.model_id, model.evolve)
+            if state is None:
+                raise NotFound(f"Model {job.model_name} not found")
+            self._versions[key] = state.numbered(job.model_version)
+        return self._versions[key]
+
+    # ---- looking ----
+    async def _looked(self, images: Sequence[PlannedImage], version: Version) -> list[Looked]:
+        starts = range(0, len(images), GROUP_MOST)
+        groups = await asyncio.gather(*(self._group(images[start : start + GROUP_MOST], version) for start in starts))
+        return [looked for group in groups for looked in group]
+
+    async def _group(self, images: Sequence[PlannedImage], version: Version) -> list[Looked]:
+        """Read a few images and have them looked at, in as many calls as their size asks for; the answers in order."""
+        async with self._held:
+            found = await patiently(self._threads, bytes_of, self._blobs, [image.sha256 for image in images])
+            return [Looked([run], None) if isinstance(run, Unseen) else await self._look(run, version) for run in _runs(found)]
+
+    async def _look(self, images: list[bytes], version: Version, *, again: bool = True) -> Looked:
+        """When a call fails, its images go again one by one: so the guilty one alone has no result."""
+        try:
+            judged = await self._ask(version, images)
+        except (NotFound, Corrupted):
+            return Looked([REFUSED] * len(images), None)
+        except (ChildLost, ChildFailed) as error:
+            if isinstance(error, ChildFailed) and error.kind == ModelRefused.__name__:
+                log.warning("model refused", model=version.sha256, reason=error.detail)
+                return Looked([UNSAFE] * len(images), None)
+            if not again:
+                return Looked([blamed(error, otherwise=FAILS)], None)
+            singles = await asyncio.gather(*(self._look([image], version, again=False) for image in images))
+            return Looked([one for single in singles for one in single.answers], next((one.by for one in singles if one.by), None))
+        return Looked(judged.answers, judged)
+
+    async def _ask(self, version: Version, images: list[bytes]) -> Judged:
+        return await self._pool.run(
+            self._look_by,
+            version.sha256,
+            version.record,
+            images,
+            self._limits,
+            into=Judged,
+            check=partial(check_judged, images=len(images), labels=version.labels),
+            lend=self._weights(version),
+        )
+
+    def _weights(self, version: Version) -> dict[str, Lender]:
+        async def weights() -> bytes:
+            return await patiently(self._threads, self._blobs.read, version.sha256)
+
+        return {version.sha256: weights}
+
+    # ---- saying so ----
+    def _judged(self, chunk: PlannedChunk, images: Sequence[PlannedImage], version: Version, looked: Sequence[Looked]) -> ChunkJudged:
+        """An image that was deleted gets no answer; where all were, each gets a failure, so that the job can end."""
+        answers: list[tuple[PlannedImage, Seen | Unseen]] = list(
+            zip(images, (answer for one in looked for answer in one.answers), strict=True)
+        )
+        if not answers:
+            answers = [(image, DELETED) for image in chunk.images]
+        return classification.judge(
+            chunk.job,
+            chunk.number,
+            plan=chunk.plan,
+            labels=version.labels,
+            results=tuple(_result(image, seen, chunk.job.threshold) for image, seen in answers if isinstance(seen, Seen)),
+            failures=tuple(
+                ImageFailure(image_id=image.id, reason=unseen.reason, detail=unseen.detail)
+                for image, unseen in answers
+                if isinstance(unseen, Unseen)
+            ),
+            provenance=self._provenance(version, looked),
+            by=ACTOR.id,
+            at=datetime.now(UTC),
+        )
+
+    def _provenance(self, version: Version, looked: Sequence[Looked]) -> Provenance | None:
+        by = [one.by for one in looked if one.by is not None]
+        if not by:
+            return None
+        return Provenance(
+            model_sha256=version.sha256,
+            preprocessing=by[0].preprocessing,
+            runtime=by[0].runtime,
+            provider=by[0].provider,
+            decoder=by[0].decoder,
+            cpu=self._cpu,
+            worker=self._worker,
+            seconds=round(sum(one.seconds for one in by), 6),
+        )
+
+
+def _runs(found: Sequence[bytes | Unseen]) -> Iterator[list[bytes] | Unseen]:
+    """In order: images that go into one call together, and those without bytes."""
+    run: list[bytes] = []
+    for one in found:
+        if run and (isinstance(one, Unseen) or sum(map(len, run)) + len(one) > GROUP_BYTES):
+            yield run
+            run = []
+        if isinstance(one, Unseen):
+            yield one
+        else:
+            run.append(one)
+    if run:
+        yield run
+
+
+def _result(image: PlannedImage, seen: Seen, threshold: float) -> ImageResult:
+    return ImageResult(
+        image_id=image.id,
+        sha256=image.sha256,
+        label=seen.label,
+        confidence=seen.confidence,
+        verdict=verdict_on(seen.confidence, threshold=threshold, out_of_domain=seen.out_of_domain),
+        scores=seen.scores,
+        signals=seen.signals,
+        warnings=seen.warnings,
+    )

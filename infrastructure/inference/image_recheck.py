@@ -1,0 +1,131 @@
+"""The recheck of stored images: the reader runs in sandboxed children, one thread an image waits for their answers."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import Final, TypeVar
+from uuid import UUID
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from application.image_recheck import ImageRecheck, Rechecked
+from application.pixel_reader import Decoded, DecoderFailed, PixelReader, Prediction, Unreadable
+from application.ports import Blobs
+from domain.model import Version
+from infrastructure.configuration.settings import Settings
+from infrastructure.images.reader import READER_VERSION
+from infrastructure.images.validation import ImageLimits
+from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, Nursery, Pool
+from infrastructure.inference.failures import blamed
+from infrastructure.inference.models.manifest import record_from_json
+from infrastructure.inference.predictions import Inspected, Judged, Seen, Unseen, check_inspected, check_judged, inspection_of
+from infrastructure.inference.preprocessing import digest
+from infrastructure.sandbox import supported
+from infrastructure.sandbox.policy import require_sandbox
+
+T = TypeVar("T")
+Report = Callable[[Rechecked | None], None]
+
+EXAMINE: Final = "infrastructure.inference.children.child_functions:examine"
+CLASSIFY: Final = "infrastructure.inference.children.child_functions:classify"
+NICE: Final = 10  # the work of those who wait goes first
+IMAGES_PER_CHILD: Final = 2  # one at work, one being read
+ATTEMPTS: Final = 2  # a child may have been broken by an earlier call
+FAILS: Final = Unseen("decoder_failed", "The image could not be decoded. Try again")
+
+
+class ChildReader:
+    """The port `PixelReader` over a pool of children; `portal` leads to the pool's event loop from other threads."""
+
+    version = READER_VERSION
+
+    def __init__(
+        self, portal: BlockingPortal, pool: Pool, *, blobs: Blobs, limits: ImageLimits, examine: str = EXAMINE, classify: str = CLASSIFY
+    ) -> None:
+        self._portal, self._pool, self._blobs, self._limits = portal, pool, blobs, limits
+        self._examine, self._classify = examine, classify
+        self.preprocessing = lru_cache(lambda record: digest(record_from_json(record).preprocessing))
+
+    def decode(self, data: bytes) -> Decoded | Unreadable:
+        answer: Inspected | Unseen = self._answer(
+            lambda: self._pool.run(
+                self._examine,
+                data,
+                self._limits,
+                into=Inspected | Unseen,  # type: ignore[arg-type]
+                check=partial(check_inspected, limits=self._limits),
+            )
+        )
+        if isinstance(answer, Unseen):
+            return Unreadable(answer.detail)
+        return Decoded(inspection=inspection_of(answer), thumbnail=answer.thumbnail, preview=answer.preview)
+
+    def classify(self, data: bytes, version: Version) -> Prediction | Unreadable:
+        async def weights() -> bytes:
+            return await asyncio.to_thread(self._blobs.read, version.sha256)
+
+        arguments = version.sha256, version.record, [data], self._limits
+        check = partial(check_judged, images=1, labels=version.labels)
+        judged = self._answer(lambda: self._pool.run(self._classify, *arguments, into=Judged, check=check, lend={version.sha256: weights}))
+        (answer,) = judged.answers
+        if isinstance(answer, Seen):
+            return Prediction(label=answer.label, confidence=answer.confidence, scores=answer.scores)
+        return Unreadable(answer.detail)
+
+    def _answer(self, call: Callable[[], Awaitable[T]]) -> T:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._portal.call(call)
+            except (ChildLost, ChildFailed) as error:
+                if attempt == ATTEMPTS:
+                    raise DecoderFailed(blamed(error, otherwise=FAILS).detail) from error
+        raise AssertionError("unreachable")
+
+
+def recheck_images(
+    given: Settings,
+    pages: Iterable[Sequence[UUID]],
+    *,
+    blobs: Blobs,
+    recheck_with: Callable[[PixelReader], ImageRecheck],
+    report: Report,
+) -> None:
+    """Check images, page by page, and `report` on each as soon as it was checked; None for one that had nothing to check.
+
+    Raises Unavailable, Unsandboxed. May be interrupted at any time.
+    """
+    require_sandbox(given, supported())
+    size = given.inference_processes or os.cpu_count() or 1
+    limits = ImageLimits(pixels=given.image_max_pixels, bands=given.image_max_bands, pages=given.image_max_pages)
+    with start_blocking_portal(name="recheck") as portal, _threads(IMAGES_PER_CHILD * size) as threads, _pool(portal, size, given) as pool:
+        recheck = recheck_with(ChildReader(portal, pool, blobs=blobs, limits=limits))
+        for page in pages:
+            for check in as_completed([threads.submit(recheck.check, image) for image in page]):
+                report(check.result())
+
+
+@contextmanager
+def _threads(size: int) -> Iterator[ThreadPoolExecutor]:
+    """They end with the check that each is at."""
+    threads = ThreadPoolExecutor(size, thread_name_prefix="recheck")
+    try:
+        yield threads
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _pool(portal: BlockingPortal, size: int, given: Settings) -> Iterator[Pool]:
+    """Whoever still waits for a child at the end gets PoolClosed."""
+    nursery = portal.call(Nursery, "infrastructure.inference.children.child_functions")
+    pool = portal.call(
+        lambda: Pool(nursery, size=size, nice=NICE, memory_bytes=given.inference_memory_bytes, hang_seconds=given.inference_hang_seconds)
+    )
+    try:
+        yield pool
+    finally:
+        portal.call(pool.close)
+        portal.call(nursery.close)

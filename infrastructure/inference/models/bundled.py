@@ -1,0 +1,154 @@
+"""What comes with the product: models, and micrographs to try them on."""
+
+import asyncio
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import msgspec
+import structlog
+
+from application.models import add_version
+from application.ports import Blobs, Command, Log
+from domain import model
+from domain.access import Actor
+from domain.errors import Invalid
+from domain.values import model_id, system_actor
+from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, Nursery, Pool
+from infrastructure.inference.models.manifest import FILE, ModelRecord, load_record, record_as_json
+from infrastructure.inference.models.onnx_validation import ModelRefused, validate_model
+
+log = structlog.get_logger()
+
+ACTOR: Final = Actor(id=system_actor("shipped models"), kind="system")
+CHECKOUT: Final = Path(__file__).resolve().parents[3]
+INSTALLED: Final = Path(__file__).resolve().parents[2] / "shipped_files"  # only in a wheel
+REHEARSAL_MEMORY: Final = 2 * 1024**3
+REHEARSAL_SECONDS: Final = 30.0
+
+
+def models() -> Path:
+    """The folder of the shipped models."""
+    return _shipped("models", in_checkout="models")
+
+
+def micrographs() -> Path:
+    """The folder of the demonstration's pictures, with their manifest.csv."""
+    return _shipped("micrographs", in_checkout="examples/micrographs")
+
+
+class ShippedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A shipped version as it is registered: its `number` in this installation, and the aliases that name it."""
+
+    name: str
+    release: str
+    sha256: str
+    number: int
+    aliases: tuple[str, ...]
+    is_new: bool
+
+
+def shipped_records(folder: Path) -> list[Path]:
+    """The records of all models in `folder`. Raises Invalid when there is none."""
+    records = sorted(folder.glob(f"*/{FILE}"))
+    if not records:
+        raise Invalid(f"{folder} holds no model, and nothing can be classified without one: install bioscope again from its wheel")
+    return records
+
+
+def register_shipped(blobs: Blobs, log: Log, *, folder: Path | None = None) -> list[ShippedModel]:
+    """Put the models of `folder` into the blob store and the log. Harmless to repeat.
+
+    The first version of a model goes into production, a later one becomes its candidate. A new version's digests and its file are
+    checked, and its test tensor is run in a sandboxed child. Raises Invalid, Unavailable.
+    """
+    return [_registered(path.parent, blobs, log) for path in shipped_records(folder or models())]
+
+
+def _registered(folder: Path, blobs: Blobs, events: Log) -> ShippedModel:
+    record, text = load_record(folder), record_as_json(folder)
+    is_new = _register(folder, record, text, blobs, events)
+    state = events.load(model_id(record.name), model.evolve)
+    assert state is not None
+    number = next(one.number for one in state.versions if (one.sha256, one.record) == (record.sha256, text))
+    return ShippedModel(
+        name=record.name,
+        release=record.version,
+        sha256=record.sha256,
+        number=number,
+        aliases=tuple(sorted(alias for alias, at in state.aliases.items() if at == number)),
+        is_new=is_new,
+    )
+
+
+def _register(folder: Path, record: ModelRecord, text: str, blobs: Blobs, events: Log) -> bool:
+    """Whether this version was not in the log yet."""
+    known = events.load(model_id(record.name), model.evolve)
+    is_known = known is not None and any((one.sha256, one.record) == (record.sha256, text) for one in known.versions)
+    if is_known and blobs.exists(record.sha256):
+        return False
+    weights = _weights(folder, record)
+    if not is_known:
+        asyncio.run(_rehearse(folder, record, text, weights))
+    writer = blobs.begin()
+    writer.write(weights)
+    writer.commit()
+    command = Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC))
+    done = add_version(
+        name=record.name,
+        description=record.description,
+        sha256=record.sha256,
+        size=len(weights),
+        labels=record.labels,
+        review_below=record.review_below,
+        record=text,
+        command=command,
+        log=events,
+    )
+    log.info("model registered", model=record.name, sha256=record.sha256, position=done.position)
+    return done.position > 0
+
+
+def _weights(folder: Path, record: ModelRecord) -> bytes:
+    try:
+        data = (folder / record.weights.file).read_bytes()
+    except OSError as error:
+        raise Invalid(f"{folder / record.weights.file} cannot be read: {error.strerror}") from None
+    if sha256(data).hexdigest() != record.sha256:
+        raise Invalid(f"{folder / record.weights.file} is not the file that its record names: their sha256 differ")
+    try:
+        validate_model(data)
+    except ModelRefused as refused:
+        raise Invalid(f"{folder / record.weights.file} is refused: {refused}") from None
+    return data
+
+
+async def _rehearse(folder: Path, record: ModelRecord, text: str, weights: bytes) -> None:
+    async def lent() -> bytes:
+        return weights
+
+    nursery = Nursery("infrastructure.inference.children.child_functions")
+    pool = Pool(nursery, size=1, nice=0, memory_bytes=REHEARSAL_MEMORY, hang_seconds=REHEARSAL_SECONDS)
+    tensors = ((folder / one.file).read_bytes() for one in (record.test_input, record.test_output))
+    try:
+        await pool.run(
+            "infrastructure.inference.children.child_functions:rehearse",
+            record.sha256,
+            text,
+            *tensors,
+            into=float,
+            lend={record.sha256: lent},
+        )
+    except ChildFailed as error:
+        raise Invalid(f"the model in {folder} is refused: {error.detail}") from None
+    except ChildLost as error:
+        raise Invalid(f"the model in {folder} is refused: it broke its process ({error})") from None
+    finally:
+        pool.close()
+        nursery.close()
+
+
+def _shipped(name: str, *, in_checkout: str) -> Path:
+    return INSTALLED / name if INSTALLED.is_dir() else CHECKOUT / in_checkout

@@ -1,0 +1,212 @@
+"""What a model folder says of itself: the part of its bioimage.io rdf.yaml (format 0.5) that we serve by, checked."""
+
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from domain.errors import Invalid
+from infrastructure.inference.preprocessing import Preprocessing
+
+FILE: Final = "rdf.yaml"
+
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Weights(msgspec.Struct, frozen=True, kw_only=True):
+    """An ONNX file beside the record: `file` is its name there, `size_bytes` its length."""
+
+    file: str
+    sha256: Sha256
+    size_bytes: int
+
+
+class TestTensor(msgspec.Struct, frozen=True, kw_only=True):
+    """A .npy file beside the record."""
+
+    __test__ = False
+
+    file: str
+    sha256: Sha256
+
+
+class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds outside which an image is none of this model's business; None: not asked. The measures: `infrastructure.inference.scoring`."""
+
+    contrast_above: float | None = None
+    contrast_below: float | None = None
+    saturation_above: float | None = None
+    saturation_below: float | None = None
+    focus_above: float | None = None
+    focus_below: float | None = None
+    brightness_above: float | None = None
+    brightness_below: float | None = None
+    distance_below: float | None = None
+    energy_above: float | None = None
+
+
+class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a model. `input_shape` is (channels, height, width) without the batch; logits are divided by `temperature`.
+
+    A top probability under `review_below` asks for a human. `output_names` are the outputs to run for, logits first;
+    `test_input` through the network gives `test_output` (logits) within `tolerance`.
+    """
+
+    name: str
+    title: str
+    version: str
+    description: str
+    labels: tuple[str, ...]
+    weights: Weights
+    int8: Weights | None
+    input_name: str
+    input_shape: tuple[int, int, int]
+    output_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    temperature: float
+    review_below: float
+    gates: Gates
+    other_label: str | None
+    test_input: TestTensor
+    test_output: TestTensor
+    tolerance: float
+    licence: str
+    cite: tuple[str, ...]
+    training_data: str
+
+    @property
+    def sha256(self) -> str:
+        return self.weights.sha256
+
+    @property
+    def size_bytes(self) -> int:
+        return self.weights.size_bytes
+
+
+def load_record(folder: Path) -> ModelRecord:
+    """Raises Invalid, naming the file and the field, when rdf.yaml is missing or says something that we cannot serve."""
+    path = folder / FILE
+    try:
+        return _record(msgspec.yaml.decode(path.read_bytes(), type=_Rdf))
+    except OSError as error:
+        raise Invalid(f"{path} cannot be read: a model folder needs its record") from error
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise Invalid(f"{path}: {error}") from error
+
+
+def record_as_json(folder: Path) -> str:
+    """All of rdf.yaml, as a model version keeps it in the log. Raises Invalid."""
+    load_record(folder)
+    return msgspec.json.encode(msgspec.yaml.decode((folder / FILE).read_bytes()), order="deterministic").decode()
+
+
+def record_from_json(text: str) -> ModelRecord:
+    """What `record_as_json` made. Raises Invalid."""
+    try:
+        return _record(msgspec.json.decode(text, type=_Rdf))
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise Invalid(f"The model's record cannot be read: {error}") from error
+
+
+def scores(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
+    """Probabilities along the last axis: softmax of logits / temperature, in double precision."""
+    scaled = np.asarray(logits, np.float64) / temperature
+    exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+
+
+class _Axis(msgspec.Struct, frozen=True):
+    type: str
+    size: int | None = None
+    channel_names: tuple[str, ...] = ()
+
+
+class _TestTensor(msgspec.Struct, frozen=True):
+    source: str
+    sha256: Sha256
+
+
+class _Tensor(msgspec.Struct, frozen=True):
+    id: str
+    axes: tuple[_Axis, ...]
+    test_tensor: _TestTensor
+
+
+class _Onnx(msgspec.Struct, frozen=True):
+    source: str
+    sha256: Sha256
+    opset_version: int
+
+
+class _AllWeights(msgspec.Struct, frozen=True):
+    onnx: _Onnx
+
+
+class _Citation(msgspec.Struct, frozen=True):
+    text: str
+    doi: str | None = None
+
+
+class _Bioscope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    model: str
+    size_bytes: int
+    preprocessing: Preprocessing
+    temperature: float
+    review_below: float
+    training_data: str
+    tolerance: float = 1e-4
+    int8: Weights | None = None
+    gates: Gates = Gates()
+    other_label: str | None = None
+
+
+class _Config(msgspec.Struct, frozen=True):
+    bioscope: _Bioscope
+
+
+class _Rdf(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    version: str
+    description: str
+    license: str
+    cite: tuple[_Citation, ...]
+    inputs: tuple[_Tensor]
+    outputs: tuple[_Tensor, ...]
+    weights: _AllWeights
+    config: _Config
+
+
+def _record(rdf: _Rdf) -> ModelRecord:
+    ours, taken, given = rdf.config.bioscope, rdf.inputs[0], rdf.outputs[0]
+    return ModelRecord(
+        name=ours.model,
+        title=rdf.name,
+        version=rdf.version,
+        description=rdf.description,
+        labels=_channels(given),
+        weights=Weights(file=rdf.weights.onnx.source, sha256=rdf.weights.onnx.sha256, size_bytes=ours.size_bytes),
+        int8=ours.int8,
+        input_name=taken.id,
+        input_shape=(len(_channels(taken)), ours.preprocessing.size, ours.preprocessing.size),
+        output_names=tuple(output.id for output in rdf.outputs),
+        preprocessing=ours.preprocessing,
+        temperature=ours.temperature,
+        review_below=ours.review_below,
+        gates=ours.gates,
+        other_label=ours.other_label,
+        test_input=TestTensor(file=taken.test_tensor.source, sha256=taken.test_tensor.sha256),
+        test_output=TestTensor(file=given.test_tensor.source, sha256=given.test_tensor.sha256),
+        tolerance=ours.tolerance,
+        licence=rdf.license,
+        cite=tuple(f"{citation.text} doi:{citation.doi}" if citation.doi else citation.text for citation in rdf.cite),
+        training_data=ours.training_data,
+    )
+
+
+def _channels(tensor: _Tensor) -> tuple[str, ...]:
+    for axis in tensor.axes:
+        if axis.type == "channel":
+            return axis.channel_names
+    raise msgspec.ValidationError(f"tensor `{tensor.id}` needs an axis of type channel")

@@ -1,0 +1,110 @@
+"""The HTTP port on which a process shows its metrics to a scraper, and whether it is healthy to an orchestrator."""
+
+import hmac
+import socket
+import threading
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Final
+
+from infrastructure.configuration.settings import LOCAL_ADDRESSES, PREFIX, Settings, WrongSetting
+from infrastructure.embedded.child import CannotStart
+from infrastructure.observability.heartbeat import HEARTBEAT
+from infrastructure.observability.metrics import exposition
+from infrastructure.operations.config_checks import LOOPBACK
+
+MIN_TOKEN_LENGTH: Final = 16
+REQUEST_TIMEOUT_SECONDS: Final = 5.0
+HEALTH_TIMEOUT_SECONDS: Final = 3.0
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def metrics_token(settings: Settings) -> str:
+    """The secret that a scraper must send; empty where none is needed. Raises WrongSetting when it is missing or cannot be used."""
+    name = f"{PREFIX}METRICS_TOKEN_FILE"
+    if not settings.metrics_token_file:
+        if settings.metrics_port and settings.metrics_host not in LOOPBACK:
+            raise WrongSetting(f"{name} is not set: {settings.metrics_host} is no loopback address, so metrics need a secret")
+        return ""
+    try:
+        token = Path(settings.metrics_token_file).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongSetting(f"{name}: {settings.metrics_token_file} cannot be read ({error})") from None
+    if len(token) < MIN_TOKEN_LENGTH or not token.isprintable() or " " in token:
+        raise WrongSetting(f"{name}: the secret must be {MIN_TOKEN_LENGTH} printable characters or more; openssl rand -hex 24 makes one")
+    return token
+
+
+def serve_metrics(settings: Settings) -> None:
+    """Serve /metrics and /health of this process on `metrics_port` of `metrics_host`, in a thread; 0 is off.
+
+    Raises WrongSetting, and CannotStart when the address cannot be bound.
+    """
+    token = metrics_token(settings)
+    if settings.metrics_port:
+        threading.Thread(target=_server(settings, token).serve_forever, name="metrics", daemon=True).start()
+
+
+def is_healthy(host: str, port: int, path: str) -> bool:
+    """Whether the process that listens there answers 200 on `path`. A wildcard address is asked on loopback."""
+    connection = HTTPConnection(LOCAL_ADDRESSES.get(host, host), port, timeout=HEALTH_TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+class MetricsServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], token: str) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.token = token
+        super().__init__(address, MetricsHandler)
+
+    def allows(self, authorization: str) -> bool:
+        return not self.token or hmac.compare_digest(authorization.encode(), f"Bearer {self.token}".encode())
+
+
+class MetricsHandler(BaseHTTPRequestHandler):
+    server: MetricsServer
+    timeout = REQUEST_TIMEOUT_SECONDS
+
+    def do_GET(self) -> None:
+        match self.path.partition("?")[0]:
+            case "/health":
+                alive = HEARTBEAT.is_alive()
+                self._answer(HTTPStatus.OK if alive else HTTPStatus.SERVICE_UNAVAILABLE, b"ok\n" if alive else b"no heartbeat\n")
+            case "/metrics" if self.server.allows(self.headers.get("Authorization", "")):
+                self._answer(HTTPStatus.OK, exposition(), METRICS_TYPE)
+            case "/metrics":
+                self._answer(HTTPStatus.UNAUTHORIZED, b"send the metrics token: Authorization: Bearer TOKEN\n")
+            case _:
+                self._answer(HTTPStatus.NOT_FOUND, b"/metrics or /health\n")
+
+    def _answer(self, status: HTTPStatus, body: bytes, media_type: str = "text/plain; charset=utf-8") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", media_type)
+        self.send_header("Content-Length", str(len(body)))
+        if status is HTTPStatus.UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", "Bearer")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing: a scraper comes every few seconds."""
+
+
+def _server(settings: Settings, token: str) -> MetricsServer:
+    try:
+        return MetricsServer((settings.metrics_host, settings.metrics_port), token)
+    except OSError as error:
+        raise CannotStart(
+            f"{settings.metrics_host}:{settings.metrics_port} cannot be listened on for metrics ({error.strerror}): "
+            f"choose another {PREFIX}METRICS_PORT or {PREFIX}METRICS_HOST"
+        ) from None

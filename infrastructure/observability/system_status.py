@@ -1,0 +1,83 @@
+"""How the whole system stands, asked of Postgres in one query: for readiness and for the figures that are watched."""
+
+import msgspec
+
+from application.services import Reads
+from application.tasks import SCHEDULING
+
+
+class Counter(msgspec.Struct, frozen=True):
+    name: str
+    label: str
+    value: int
+
+
+class Declared(msgspec.Struct, frozen=True, kw_only=True):
+    """A running process, by its own account: why it reads no further, and which types of events it does not understand though they are
+    written."""
+
+    kind: str
+    process: str
+    release: str
+    paused: str
+    lacks: tuple[str, ...]
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Positions of the log's head, of what Kafka has and of what the read models show; ages in seconds, 0 when nothing waits.
+
+    `fits`: whether the log holds the event that the read models stand at. `long_streams` have more than 1,000 events; jobs are left out.
+    """
+
+    head: int
+    published: int
+    projected: int
+    fits: bool
+    unpublished_age: float
+    unprojected_age: float
+    dead_letters: int
+    parked: int
+    task_age: float
+    workers: int
+    scheduling: bool
+    long_streams: int
+    counters: tuple[Counter, ...]
+    processes: tuple[Declared, ...] = ()
+
+    @property
+    def unpublished(self) -> int:
+        """Events that Kafka does not have: all of them, where the relay's checkpoint is not true."""
+        return self.head - self.published if self.is_published_in_log else self.head
+
+    @property
+    def is_published_in_log(self) -> bool:
+        return self.published <= self.head
+
+
+STANDING = f"""select h.position as head, r.position as published, c.position as projected,
+    c.hash is not distinct from ops.log_hash(c.position) as fits,
+    coalesce((select extract(epoch from clock_timestamp() - e.recorded_at) from es.event_at(r.position + 1) e), 0) as unpublished_age,
+    coalesce((select extract(epoch from clock_timestamp() - e.recorded_at) from es.event_at(c.position + 1) e), 0) as unprojected_age,
+    (select count(*) from dead_letters) as dead_letters,
+    (select count(*) from parked) as parked,
+    coalesce((select extract(epoch from clock_timestamp() - min(l.released_at)) from ops.releases l where not l.given_up), 0) as task_age,
+    (select count(*) from ops.workers w where w.lane = 'bulk'
+      and w.seen_at between now() - interval '10 s' and now() + interval '10 s') as workers,
+    exists (select from pg_locks l where l.locktype = 'advisory' and l.granted and l.classid = {SCHEDULING >> 32}
+      and l.objid = {SCHEDULING & 0xFFFFFFFF}
+      and l.database = (select d.oid from pg_database d where d.datname = current_database())) as scheduling,
+    (select count(*) from es.events e
+      where e.originator_version = 1001 and not starts_with(e.topic, 'Classification')) as long_streams,  -- the index of migration 0015
+    coalesce((select json_agg(k) from (select name, label, value from ops.counters) k), '[]') as counters,
+    coalesce((select json_agg(p) from (
+      select k.kind, k.process, k.release, k.paused, array(
+        select w.topic || ' version ' || w.schema_version from ops.written_types w where not exists (
+          select from unnest(k.types, k.versions) known (topic, newest) where known.topic = w.topic and known.newest >= w.schema_version)
+        order by 1 limit 3) as lacks
+      from ops.capabilities k where ops.is_live(k.seen_at) order by k.paused = '', k.kind, k.process limit 20) p), '[]') as processes
+  from es.head h, ops.relay r, checkpoint c where c.projection = 'main'"""  # noqa: S608 - constants
+
+
+async def standing(reads: Reads) -> Standing:
+    """Raises Unavailable."""
+    return (await reads.rows(STANDING, {}, into=Standing))[0]

@@ -1,0 +1,211 @@
+"""A copy of all that cannot be made again: the log with what stands beside it, and the blobs that it names. Never the root key.
+
+Refresh tokens are left out: people sign in again after a restore, and no token that was used since comes back to life. So is when devices
+were last seen: it is no part of the record.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import psycopg
+from psycopg.sql import SQL, Composed, Identifier
+
+from application import derivatives
+from application.ports import Blobs, Corrupted
+from domain.errors import NotFound
+from infrastructure.operations.backup_files import (
+    FORMAT,
+    MANIFEST,
+    PREVIOUS,
+    Manifest,
+    NoBackup,
+    Progress,
+    TableFile,
+    blob_file,
+    checked,
+    derivative_file,
+    digest_of,
+    invalidate_manifest,
+    range_file,
+    read_manifest,
+    sealed,
+    table_file,
+    write_manifest,
+    write_whole,
+)
+from infrastructure.operations.log_ranges import columns_of, copy_command, copy_ranges, is_same_log, names_in
+from infrastructure.security.keys import Keys
+
+__all__ = ["MANIFEST", "Manifest", "NoBackup", "backup", "checked", "read_manifest", "restore"]
+
+# The log is copied by ranges, command ids by pages, and the streams are derived from the log.
+TABLES: Final = """select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.relkind = 'r' and not c.relispartition
+    and (n.nspname = 'es' and c.relname not in ('refresh_tokens', 'streams', 'commands')
+      or n.nspname = 'ops' and c.relname in ('heads', 'written_types'))
+  order by 1"""
+# Of a backup that lacks the table: the types that the log holds are written.
+WRITTEN_TYPES: Final = """insert into ops.written_types (topic, schema_version)
+  select distinct topic, schema_version from es.events on conflict do nothing"""
+COMMANDS: Final = "es.commands"
+COMMANDS_PAGES: Final = "select pg_relation_size('es.commands') / current_setting('block_size')::bigint + 1"
+PAGES: Final = 12_800  # of es.commands, in one transaction: 100 MiB
+PIECE: Final = 1 << 20
+
+
+def backup(owner_url: str, blobs: Blobs, folder: Path, *, root: Keys, progress: Progress = lambda *_: None) -> Manifest:
+    """Write a backup into `folder` while everything runs; what lies there already, and whole, is kept. Raises Unavailable, OSError.
+
+    Small tables come first, of one moment: it decides up to which position the log is copied. Nothing that the log holds up to there
+    changes later, so ranges of it are copied one transaction after the other, and so are command ids: a long snapshot would make every
+    append slower. Blobs come last: one is stored before the log names it, so none is missed.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    before = invalidate_manifest(folder, root)
+    with psycopg.connect(owner_url, autocommit=True, options="-c timezone=UTC") as connection:
+        with connection.transaction():
+            connection.execute("set transaction isolation level repeatable read, read only")
+            position, digest = connection.execute("select position, encode(hash, 'hex') from es.head").fetchone() or (0, "")
+            (migration,) = connection.execute("select max(number) from ops.migrations").fetchone() or (0,)
+            names = [name for (name,) in connection.execute(TABLES).fetchall()]
+            tables = [_dumped(connection, name, folder, progress, number, len(names)) for number, name in enumerate(names)]
+        tables.append(_dumped_commands(connection, position, folder, progress))
+        columns = columns_of(connection, "es.events")
+        kept = before.ranges if before and before.columns == columns and is_same_log(connection, before) else ()
+        ranges = tuple(copy_ranges(connection, position, columns, folder, kept=kept, progress=progress))
+        named, pictures = names_in(connection, position, progress)
+    missing = set(_copied(named, blobs, folder, progress))
+    manifest = Manifest(
+        format=FORMAT,
+        made_at=datetime.now(UTC),
+        migration=migration,
+        position=position,
+        hash=digest,
+        key="",
+        tables=tuple(tables),
+        blobs=tuple(sha256 for sha256 in named if sha256 not in missing),
+        derived=dict(_copied_derived(pictures, blobs, folder, progress)),
+        missing=tuple(sorted(missing)),
+        columns=columns,
+        ranges=ranges,
+    )
+    manifest = sealed(manifest, root)
+    write_manifest(folder, manifest)
+    _clear(folder, manifest)
+    return manifest
+
+
+def restore(owner_url: str, blobs: Blobs, folder: Path, manifest: Manifest, *, progress: Progress = lambda *_: None) -> None:
+    """Bring a backup that was `checked` into a migrated database whose log is empty, and into the blob store. Raises NoBackup.
+
+    All of the database, or nothing. The chain is for the caller to verify, the read models to rebuild.
+    """
+    with psycopg.connect(owner_url, options="-c timezone=UTC") as connection:
+        _refuse_unless_empty(connection, manifest)
+        for number, sha256 in enumerate(manifest.blobs):
+            progress("blobs", number, len(manifest.blobs))
+            if not blobs.exists(sha256):
+                _put(blobs, sha256, folder)
+        for name in manifest.derived:
+            blobs.put_derived(name, derivative_file(folder, name).read_bytes(), derivatives.MEDIA_TYPE)
+        connection.execute("call es.prepare_partitions(%s)", (manifest.position,))
+        connection.execute("alter table es.events disable trigger append_only")
+        for number, table in enumerate(manifest.tables):
+            progress("tables", number, len(manifest.tables))
+            connection.execute(SQL("delete from {}").format(Identifier(*table.name.split("."))))
+            _fill(connection, table.name, table.columns, table_file(folder, table.name))
+        for number, one in enumerate(manifest.ranges):
+            progress("log", number, len(manifest.ranges))
+            _fill(connection, "es.events", manifest.columns, range_file(folder, one.first))
+        connection.execute("alter table es.events enable trigger append_only")
+        connection.execute("call es.fill_streams()")
+        connection.execute("call ops.fill_open_chunks()")
+        connection.execute(WRITTEN_TYPES)
+
+
+def _refuse_unless_empty(connection: psycopg.Connection, manifest: Manifest) -> None:
+    """Nobody can append until the transaction ends."""
+    (position,) = connection.execute("select position from es.head for update").fetchone() or (0,)
+    (migration,) = connection.execute("select max(number) from ops.migrations").fetchone() or (0,)
+    if migration < manifest.migration:
+        raise NoBackup(f"the backup is of migration {manifest.migration}, this version knows {migration}: use a newer one")
+    if position:
+        raise NoBackup(f"the log here has {position} events already: restore into a new data folder or an empty database")
+
+
+def _dumped(connection: psycopg.Connection, name: str, folder: Path, progress: Progress, number: int, total: int) -> TableFile:
+    progress("tables", number, total)
+    columns = columns_of(connection, name)
+    query = SQL("select {} from {}").format(SQL(", ").join(map(Identifier, columns)), Identifier(*name.split(".")))
+    rows, digest = copy_command(connection, [query], table_file(folder, name))
+    return TableFile(name, columns, sha256=digest, rows=rows)
+
+
+def _dumped_commands(connection: psycopg.Connection, position: int, folder: Path, progress: Progress) -> TableFile:
+    """Rows are only added, with later positions, and removed once nobody needs them: what is copied fits the log up to `position`."""
+    columns = columns_of(connection, COMMANDS)
+    (pages,) = connection.execute(COMMANDS_PAGES).fetchone() or (0,)
+
+    def queries() -> Iterator[SQL | Composed]:
+        for page in range(0, pages, PAGES):
+            progress("commands", page // PAGES, -(-pages // PAGES))
+            yield SQL("select {} from es.commands where ctid >= {} and ctid < {} and position <= {}").format(
+                SQL(", ").join(map(Identifier, columns)), f"({page},0)", f"({page + PAGES},0)", position
+            )
+
+    rows, digest = copy_command(connection, queries(), table_file(folder, COMMANDS))
+    return TableFile(COMMANDS, columns, sha256=digest, rows=rows)
+
+
+def _fill(connection: psycopg.Connection, table: str, columns: Sequence[str], path: Path) -> None:
+    into = SQL("copy {} ({}) from stdin").format(Identifier(*table.split(".")), SQL(", ").join(map(Identifier, columns)))
+    with connection.cursor().copy(into) as copied, path.open("rb") as file:
+        while piece := file.read(PIECE):
+            copied.write(piece)
+
+
+def _clear(folder: Path, manifest: Manifest) -> None:
+    """Of earlier backups here: what nothing names any more. Blobs stay."""
+    (folder / PREVIOUS).unlink(missing_ok=True)
+    named = {table_file(folder, table.name) for table in manifest.tables} | {range_file(folder, one.first) for one in manifest.ranges}
+    for path in {*folder.glob("*.copy"), *(folder / "events").glob("*.copy")} - named:
+        path.unlink()
+
+
+def _copied(named: list[str], blobs: Blobs, folder: Path, progress: Progress) -> Iterator[str]:
+    """Copy what is not there yet; yields the blobs that the store does not have."""
+    for number, sha256 in enumerate(named):
+        progress("blobs", number, len(named))
+        path = blob_file(folder, sha256)
+        if digest_of(path) == sha256:
+            continue
+        try:
+            data = blobs.read(sha256)
+        except (NotFound, Corrupted):
+            yield sha256
+            continue
+        write_whole(path, [data])
+
+
+def _copied_derived(names: list[str], blobs: Blobs, folder: Path, progress: Progress) -> Iterator[tuple[str, str]]:
+    """(name, sha256) of what is shown of images."""
+    for number, name in enumerate(names):
+        progress("thumbnails", number, len(names))
+        if (data := blobs.get_derived(name)) is not None:
+            yield name, write_whole(derivative_file(folder, name), [data])
+
+
+def _put(blobs: Blobs, sha256: str, folder: Path) -> None:
+    writer = blobs.begin()
+    try:
+        with blob_file(folder, sha256).open("rb") as file:
+            while piece := file.read(PIECE):
+                writer.write(piece)
+    except OSError as error:
+        writer.abort()
+        raise NoBackup(f"the blob {sha256} cannot be read ({error.strerror})") from None
+    stored, _ = writer.commit()
+    if stored != sha256:
+        raise NoBackup(f"the blob {sha256} is damaged: its bytes have another digest")

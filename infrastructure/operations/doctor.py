@@ -1,0 +1,267 @@
+"""What is wrong with an installation, and what to do: its settings, and what they name."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import psycopg
+import redis
+
+from application.ports import Blobs
+from domain.errors import DomainError, Unavailable
+from domain.values import model_id
+from infrastructure.audit.reconciliation import discrepancies, shown_subjects
+from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.configuration.settings import Settings, WrongSetting, variable
+from infrastructure.embedded.installation import NotRunning, running_settings
+from infrastructure.eventstore.event_store import opened
+from infrastructure.inference.models.bundled import models, shipped_records
+from infrastructure.inference.models.manifest import load_record
+from infrastructure.observability.health import NOBODY
+from infrastructure.observability.metrics_server import metrics_token
+from infrastructure.operations.config_checks import Finding, good, key_files, machine, weak, weaknesses, wrong
+from infrastructure.operations.package_clashes import package_clashes
+from infrastructure.postgres.schema import SchemaAhead, SchemaBehind, check
+from infrastructure.sandbox import Layers, supported
+from infrastructure.sandbox.policy import remedy
+from infrastructure.security.key_ring import NO_KEYS, Purpose
+from infrastructure.security.keyed_digest import CLAIM_PURPOSES
+from infrastructure.security.keys import DataKeys, Keys, WrongRootKey
+from infrastructure.security.process_keys import operator_keys
+
+__all__ = ["Finding", "examine", "refusals"]
+
+TIMEOUT_SECONDS: Final = 3
+DISCREPANCIES_SHOWN: Final = 20
+ROLES_PAGE: Final = " (docs/operations.md, Database roles)"
+LOG_TOPIC: Final = "bioscope.events"
+DURABLE: Final = ("fsync", "full_page_writes", "synchronous_commit")
+DURABLE_SETTINGS: Final = "select name, setting from pg_settings where name = any(%s)"
+MAY_CHANGE_THE_LOG: Final = """select has_table_privilege('es.events', 'insert, update, delete, truncate')
+  or has_any_column_privilege('es.events', 'insert, update') or has_table_privilege('es.streams', 'insert, update, delete, truncate')"""
+REGISTERED: Final = "select count(*) from es.streams where stream = any(%s)"
+MAY_READ_KEYS: Final = "select has_table_privilege('es.secrets', 'select')"
+MAY_APPEND_ALL: Final = "select '*' = any (topics) from ops.writers where role = session_user"
+SOME_KEY: Final = "select owner, value from es.secrets where kind = 'key' limit 1"
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Everything, good and bad. Blocks for some seconds at worst."""
+    given = _completed(settings)
+    found = [*weaknesses(given), *machine(given), *package_clashes(), *key_files(given)]
+    found += [*_told("models", _shipped_models, given), *_told("metrics", _metrics, given)]
+    found += _told("sandbox", sandbox_findings, given)
+    for what, name, look in LOOKS:
+        if getattr(given, name) or (look is _blobs and given.root_key_path.exists()):
+            found += _told(what, look, given)
+    return found
+
+
+def refusals(settings: Settings) -> list[Finding]:
+    """Why a process may not start in production. What is away now is no reason: it may come."""
+    found = [*weaknesses(settings), *key_files(settings)]
+    with suppress(psycopg.OperationalError, SchemaBehind, SchemaAhead):
+        found += _postgres(settings)
+    return [one for one in found if one.level == "wrong"]
+
+
+def _completed(settings: Settings) -> Settings:
+    """With the addresses of the system that runs on the data folder, where one does."""
+    try:
+        return running_settings(settings)
+    except NotRunning:
+        return settings
+
+
+def _told(what: str, look: Callable[[Settings], Iterator[Finding]], given: Settings) -> list[Finding]:
+    try:
+        return list(look(given))
+    except (SchemaBehind, SchemaAhead, WrongRootKey, WrongSetting, DomainError) as error:
+        return [wrong(what, str(error))]
+    except Exception as error:  # whatever a driver says: it is not there, or not as it must be
+        reason = (str(error).splitlines() or [""])[0][:200]
+        return [wrong(what, f"does not answer ({type(error).__name__}) {reason}".rstrip())]
+
+
+def _postgres(given: Settings) -> Iterator[Finding]:
+    said = wrong if given.environment == "production" else weak
+    options = "-c statement_timeout=3s"
+    with psycopg.connect(given.postgres_url, autocommit=True, connect_timeout=TIMEOUT_SECONDS, options=options) as connection:
+        for name, setting in connection.execute(DURABLE_SETTINGS, (list(DURABLE),)):
+            if setting == "off":
+                yield said("postgres", f"{name} is off: an answered command could be lost; set it to on")
+        check(given.postgres_url)
+        yield good("postgres", f"{connection.info.server_version // 10000}, every migration is applied")
+        if _one(connection, MAY_CHANGE_THE_LOG)[0]:
+            yield said(
+                "postgres", f"{connection.info.user} may change the log: give each process its own role, or all bioscope_app{ROLES_PAGE}"
+            )
+        if given.environment == "production" and connection.execute(MAY_APPEND_ALL).fetchone() == (True,):
+            yield weak("postgres", f"{connection.info.user} may append events of every type: give each process its own role{ROLES_PAGE}")
+        for owner, wrapped in connection.execute(SOME_KEY) if _one(connection, MAY_READ_KEYS)[0] else ():
+            if (keys := _keys(given)).holds(Purpose.DATA_KEYS):
+                _unwrap(keys, owner, wrapped)
+                yield good("root key", "is that of this database")
+
+
+def _tables(given: Settings) -> Iterator[Finding]:
+    """Raises WrongRootKey. Silent where the keys are not here, and while Postgres does not answer: another finding says so."""
+    keys = _keys(given)
+    if not all(map(keys.holds, (Purpose.DATA_KEYS, *CLAIM_PURPOSES))):
+        return
+    try:
+        with opened(given, keys) as log:
+            subjects = shown_subjects(log)
+            found = list(discrepancies(log, subjects))
+    except Unavailable:
+        return
+    yield from (wrong("record", str(discrepancy)) for discrepancy in found[:DISCREPANCIES_SHOWN])
+    if not found:
+        yield good("record", f"claims, passwords and keys of {len(subjects)} accounts and devices are as it says")
+
+
+def _keys(given: Settings) -> Keys:
+    """Raises WrongRootKey."""
+    return operator_keys(given) if given.key_path or given.root_key_path.exists() else NO_KEYS
+
+
+def _unwrap(keys: Keys, owner: UUID, wrapped: bytes) -> None:
+    """Raises WrongRootKey."""
+    DataKeys(keys, lambda _: {owner: wrapped}).get(owner)
+
+
+def _shipped_models(_: Settings) -> Iterator[Finding]:
+    """Raises Invalid."""
+    yield good("models", f"{len(shipped_records(models()))} come with this release")
+
+
+def sandbox_findings(given: Settings, layers: Layers | None = None) -> Iterator[Finding]:
+    """`layers`: those of this kernel, unless others are given. Raises OSError."""
+    found = layers or supported()
+    if found.missing:
+        accepted = given.environment != "production" or given.accept_unsandboxed
+        yield (weak if accepted else wrong)("sandbox", remedy(found))
+    else:
+        yield good("sandbox", f"decoders and models run under {found}; the process that starts them opens only the files that it needs")
+        if left := found.left_to_inference:
+            yield weak("sandbox", f"an inference process that was taken over could {' and '.join(left)}")
+    if given.accept_unsandboxed:
+        yield weak(variable("accept_unsandboxed"), "set: images are decoded also where the kernel cannot isolate their decoders")
+
+
+def _metrics(given: Settings) -> Iterator[Finding]:
+    """Raises WrongSetting."""
+    secured = "with a secret" if metrics_token(given) else "without a secret"
+    yield good("metrics", f"served on {given.metrics_host}:{given.metrics_port} {secured}" if given.metrics_port else "not served")
+
+
+def _registered_models(given: Settings) -> Iterator[Finding]:
+    """Of those that come with this release. Silent while Postgres does not answer or is not migrated: another finding says so."""
+    shipped = [model_id(load_record(path.parent).name) for path in shipped_records(models())]
+    with suppress(psycopg.Error), psycopg.connect(given.postgres_url, autocommit=True, connect_timeout=TIMEOUT_SECONDS) as connection:
+        (count,) = connection.execute(REGISTERED, (shipped,)).fetchone() or (0,)
+        if count < len(shipped):
+            yield wrong("models", f"{count} of {len(shipped)} are registered: run `bioscope migrate`")
+        else:
+            yield good("models", f"all {count} are registered")
+
+
+class Kept(NamedTuple):
+    """How surely Kafka keeps the log's topic; `in_step` copies must have a record before it counts (0: not known)."""
+
+    brokers: int
+    copies: int
+    in_step: int
+
+
+def _kafka(given: Settings) -> Iterator[Finding]:
+    kept = asyncio.run(_kept(given.kafka_url))
+    if kept.copies == 0:
+        yield weak("kafka", f"{kept.brokers} brokers, which do not have the topics yet: the relay makes them")
+        return
+    yield good("kafka", f"{kept.brokers} brokers; the log's topic has {kept.copies} copies, of which {kept.in_step or '?'} must keep step")
+    if given.environment == "production" and min(kept.copies, kept.in_step) < 2:
+        yield weak("kafka", "one broker lost is the topic lost, until the relay has published it again: have three, min.insync.replicas=2")
+
+
+async def _kept(brokers: str) -> Kept:
+    from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415 - slow to import
+
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it would say is found out here
+    admin = AIOKafkaAdminClient(bootstrap_servers=brokers, request_timeout_ms=TIMEOUT_SECONDS * 1000)
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await admin.start()
+            cluster = await admin.describe_cluster()
+            (topic,) = await admin.describe_topics([LOG_TOPIC])
+            copies = max((len(partition["replicas"]) for partition in topic["partitions"]), default=0)
+            return Kept(len(cluster["brokers"]), copies, await _in_step(admin) if copies else 0)
+    finally:
+        await admin.close()
+
+
+async def _in_step(admin: Any) -> int:
+    from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # noqa: PLC0415 - slow to import
+    from aiokafka.errors import KafkaError  # noqa: PLC0415 - slow to import
+
+    wanted = ConfigResource(ConfigResourceType.TOPIC, LOG_TOPIC, configs={"min.insync.replicas": ""})
+    with suppress(KafkaError):  # the embedded broker has no such call
+        for answer in await admin.describe_configs([wanted]):
+            for *_, entries in answer.resources:
+                return next((int(value) for name, value, *_ in entries if name == "min.insync.replicas"), 0)
+    return 0
+
+
+def _redis(given: Settings) -> Iterator[Finding]:
+    with redis.Redis.from_url(
+        given.redis_url, socket_connect_timeout=TIMEOUT_SECONDS, socket_timeout=TIMEOUT_SECONDS, protocol=2
+    ) as client:
+        about: Any = client.info("server")
+        yield good("redis", f"Valkey {about['valkey_version']}" if "valkey_version" in about else str(about["redis_version"]))
+
+
+def _blobs(given: Settings) -> Iterator[Finding]:
+    """Something is put, found and taken away again, unless these credentials may not delete: nothing is left behind."""
+    store = open_blobs(given, NO_KEYS)
+    store.exists(NOBODY)
+    if not _may_delete(given, store):
+        yield good("blobs", f"{given.blobs_url} answers; these credentials may not delete, so storing was not tried")
+        return
+    writer = store.begin()
+    writer.write(os.urandom(32))
+    sha256, _ = writer.commit()
+    there = store.exists(sha256)
+    store.delete(sha256)
+    where = given.blobs_url or "a folder among the data"
+    yield good("blobs", where) if there else wrong("blobs", f"{where}: what was put is not found")
+
+
+def _may_delete(given: Settings, store: Blobs) -> bool:
+    """Raises Unavailable."""
+    try:
+        store.delete(NOBODY)
+    except Unavailable as refused:
+        if given.blobs_url.startswith("s3://") and isinstance(refused.__cause__, PermissionError):
+            return False
+        raise
+    return True
+
+
+def _one(connection: psycopg.Connection, query: str) -> tuple[Any, ...]:
+    row = connection.execute(query.encode()).fetchone()
+    assert row is not None
+    return row
+
+
+LOOKS: Final = (
+    ("postgres", "postgres_url", _postgres),
+    ("record", "postgres_url", _tables),
+    ("models", "postgres_url", _registered_models),
+    ("kafka", "kafka_url", _kafka),
+    ("redis", "redis_url", _redis),
+    ("blobs", "blobs_url", _blobs),
+)

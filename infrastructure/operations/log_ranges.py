@@ -1,0 +1,91 @@
+"""The log for a backup, in ranges of positions: what is recorded stays as it is, so each range may have a short transaction of its own."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import psycopg
+from psycopg.sql import SQL, Composed, Identifier
+
+from application import derivatives
+from infrastructure.operations.backup_files import Manifest, Progress, RangeFile, digest_of, range_file, write_whole
+
+RANGE: Final = 100_000  # positions: some 60 MB
+COLUMNS: Final = """select column_name from information_schema.columns
+  where table_schema = %s and table_name = %s and is_generated = 'NEVER' order by ordinal_position"""
+NAMED: Final = """select distinct match[1] from es.events,
+    regexp_matches(convert_from(state, 'UTF8'), '"sha256":"([0-9a-f]{64})"', 'g') match
+  where notification_id between %s and %s and topic in ('ImageUploaded', 'ModelVersionAdded')"""
+READERS: Final = """select distinct u.state ->> 'sha256', coalesce((i.state ->> 'reader')::integer, 1)
+  from (select originator_id, convert_from(state, 'UTF8')::json as state from es.events
+    where notification_id between %s and %s and topic in ('ImageAccepted', 'ImageReinspected')) i
+  join es.streams s on s.stream = i.originator_id
+  cross join lateral (select convert_from(e.state, 'UTF8')::json as state from es.event_at(s.first) e where e.topic = 'ImageUploaded') u"""
+
+
+def columns_of(connection: psycopg.Connection, table: str) -> tuple[str, ...]:
+    """Those whose values are stored; `table` with its schema."""
+    return tuple(column for (column,) in connection.execute(COLUMNS, table.split(".")).fetchall())
+
+
+def is_same_log(connection: psycopg.Connection, manifest: Manifest) -> bool:
+    """Whether the log here goes on from that of a backup."""
+    row = connection.execute("select encode(ops.log_hash(%s), 'hex')", (manifest.position,)).fetchone()
+    return row is not None and row[0] == manifest.hash
+
+
+def copy_ranges(
+    connection: psycopg.Connection,
+    position: int,
+    columns: Sequence[str],
+    folder: Path,
+    *,
+    kept: Iterable[RangeFile],
+    progress: Progress,
+) -> Iterator[RangeFile]:
+    """Write the events up to `position`. A full range of `kept` whose file is as it was written is not written again."""
+    known = {(one.first, one.last): one for one in kept}
+    ranges = _ranges(position)
+    for number, (first, last) in enumerate(ranges):
+        progress("log", number, len(ranges))
+        there = known.get((first, last))
+        if there is not None and digest_of(range_file(folder, first)) == there.sha256:
+            yield there
+            continue
+        query = SQL("select {} from es.events where notification_id between {} and {} order by notification_id").format(
+            SQL(", ").join(map(Identifier, columns)), first, last
+        )
+        rows, digest = copy_command(connection, [query], range_file(folder, first))
+        yield RangeFile(first, last, rows, digest)
+
+
+def names_in(connection: psycopg.Connection, position: int, progress: Progress) -> tuple[list[str], list[str]]:
+    """The blobs that the log up to `position` names, by their sha256, and the derivatives of images, by name."""
+    named: set[str] = set()
+    readers: set[tuple[str, int]] = set()
+    ranges = _ranges(position)
+    for number, between in enumerate(ranges):
+        progress("names", number, len(ranges))
+        named.update(sha256 for (sha256,) in connection.execute(NAMED, between))
+        readers.update(connection.execute(READERS, between))
+    return sorted(named), [name for sha256, reader in sorted(readers) for name in derivatives.of_file(sha256, reader)]
+
+
+def copy_command(connection: psycopg.Connection, queries: Iterable[SQL | Composed], path: Path) -> tuple[int, str]:
+    """Write the rows of some queries into a file, one after the other: how many there were, and the sha256 of the file in hex."""
+    rows = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal rows
+        for query in queries:
+            with connection.cursor().copy(SQL("copy ({}) to stdout").format(query)) as copied:
+                for piece in copied:
+                    rows += 1  # the server sends a row a message
+                    yield bytes(piece)
+
+    digest = write_whole(path, pieces())
+    return rows, digest
+
+
+def _ranges(position: int) -> list[tuple[int, int]]:
+    return [(first, min(first + RANGE - 1, position)) for first in range(1, position + 1, RANGE)]

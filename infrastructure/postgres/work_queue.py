@@ -1,0 +1,136 @@
+"""The scheduler's open work on Postgres."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg.types.json import Jsonb
+
+from application.dispatch_policy import Covered, Found, Glance, OpenJob, Outgoing
+from application.tasks import SCHEDULING
+from domain.classification import PlannedImage
+
+T = TypeVar("T")
+JOBS_MOST = 200  # open jobs that are looked at together, the oldest first
+
+OPEN = (
+    "classifications c join datasets d on d.id = c.dataset_id and not d.deleted where c.status in ('pending', 'running') and not c.deleted"
+)
+TO_PLAN = f"select c.id, c.position from {OPEN} and not c.planned and c.image_id is null order by c.position limit 10"  # noqa: S608
+TO_FINISH = f"""select c.id, c.succeeded, c.failed from {OPEN} and c.planned and c.judged >= c.chunks
+  order by c.position limit 100"""  # noqa: S608 - constants
+ORPHANS = """select c.id from classifications c join datasets d on d.id = c.dataset_id and d.deleted
+  where c.status in ('pending', 'running') and not c.deleted limit 100"""
+WORKERS = "select seen_at, slots, lane from ops.workers"
+RELEASES = """select r.id, w.kind, w.job, w.number, c.image_id is not null as urgent, r.attempts,
+    greatest(r.released_at, r.held_at) as held_at, r.given_up
+  from ops.releases r join work w on w.id = r.id left join classifications c on c.id = w.job
+  where c.id is null or (c.status = 'running' and not c.deleted)"""
+GLANCE = f"""select json_build_object('now', clock_timestamp(),
+    'to_plan', (select coalesce(json_agg(x), '[]') from ({TO_PLAN}) x),
+    'to_finish', (select coalesce(json_agg(x), '[]') from ({TO_FINISH}) x),
+    'orphans', (select coalesce(json_agg(x), '[]') from ({ORPHANS}) x),
+    'workers', (select coalesce(json_agg(x), '[]') from ({WORKERS}) x),
+    'releases', (select coalesce(json_agg(x), '[]') from ({RELEASES}) x))::text"""  # noqa: S608 - constants
+WAITING = f"""select c.*, w.waiting from (
+    select c.* from {OPEN} and c.status = 'running' and c.judged < c.chunks and (c.image_id is not null) = %(urgent)s
+    order by c.position limit %(jobs)s
+  ) c cross join lateral (
+    select json_agg(w order by w.number) as waiting from (
+      select w.id, w.number from work w left join ops.releases r on r.id = w.id
+      where w.job = c.id and r.id is null order by w.number limit %(most)s
+    ) w
+  ) w where w.waiting is not null"""  # noqa: S608 - constants
+TO_INSPECT = """select w.id from work w join datasets d on d.id = w.dataset_id and not d.deleted
+    left join ops.releases r on r.id = w.id
+  where w.kind = 'inspect' and r.id is null order by w.position limit %(most)s"""
+JOBS = "select c.*, '[]'::json as waiting from classifications c where c.id = any(%(ids)s)"
+IMAGES_OF = "select id, images from work where id = any(%(ids)s)"
+DELETED = "select id from images where id = any(%(ids)s) and deleted"
+COVERED = """select id, sha256, position from images
+  where dataset_id = %(dataset)s and not deleted and rejected is null and position <= %(until)s and position > %(after)s
+  order by position limit %(most)s"""
+PLACE_OF = "select position from images where id = %(id)s"
+RELEASED = """insert into ops.releases (id, attempts, released_at) select id, attempts, clock_timestamp()
+    from jsonb_to_recordset(%(given)s) as given (id uuid, attempts int)
+    on conflict (id) do update set attempts = excluded.attempts, released_at = excluded.released_at, held_at = null"""
+GIVEN_UP = "update ops.releases set given_up = true where id = %(id)s"
+FORGET_DONE = """delete from ops.releases r where not exists (
+    select from work w left join classifications c on c.id = w.job
+    where w.id = r.id and (c.id is null or (c.status = 'running' and not c.deleted)))"""
+
+
+class Planned(msgspec.Struct, frozen=True):
+    id: UUID
+    images: tuple[PlannedImage, ...]
+
+
+class Position(msgspec.Struct, frozen=True):
+    position: int
+
+
+class PostgresWork:
+    """The port `application.dispatch_policy.OpenWork`; leads by an advisory lock. Raises psycopg.Error. `given_out` wakes the workers."""
+
+    def __init__(self, connection: psycopg.Connection, *, given_out: Callable[[], object] = lambda: None) -> None:
+        self._connection, self._given_out = connection, given_out
+
+    @property
+    def closed(self) -> bool:
+        return self._connection.closed
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def try_to_lead(self) -> bool:
+        row = self._connection.execute("select pg_try_advisory_lock(%s)", (SCHEDULING,)).fetchone()
+        return bool(row and row[0])
+
+    def glance(self) -> Glance:
+        row = self._connection.execute(GLANCE.encode()).fetchone()
+        assert row is not None
+        return msgspec.json.decode(row[0], type=Glance)
+
+    def waiting(self, *, urgent: bool, most: int) -> list[OpenJob]:
+        return self._rows(WAITING, OpenJob, urgent=urgent, most=most, jobs=JOBS_MOST)
+
+    def to_inspect(self, most: int) -> list[UUID]:
+        return [found.id for found in self._rows(TO_INSPECT, Found, most=most)]
+
+    def jobs(self, ids: Collection[UUID]) -> dict[UUID, OpenJob]:
+        return {job.id: job for job in self._rows(JOBS, OpenJob, ids=list(ids))}
+
+    def images_of(self, work: Collection[UUID]) -> dict[UUID, tuple[PlannedImage, ...]]:
+        return {planned.id: planned.images for planned in self._rows(IMAGES_OF, Planned, ids=list(work))}
+
+    def deleted(self, images: Collection[UUID]) -> set[UUID]:
+        return {found.id for found in self._rows(DELETED, Found, ids=list(images))}
+
+    def covered(self, dataset: UUID, *, after: int, until: int, most: int) -> list[Covered]:
+        return self._rows(COVERED, Covered, dataset=dataset, after=after, until=until, most=most)
+
+    def place_of(self, image: UUID) -> int:
+        return self._rows(PLACE_OF, Position, id=image)[0].position
+
+    def released(self, given: Sequence[Outgoing]) -> None:
+        rows = [{"id": str(work), "attempts": outgoing.task.attempt} for outgoing in given for work in outgoing.task.work]
+        self._connection.execute(RELEASED, {"given": Jsonb(rows)})
+        self._given_out()
+
+    def given_up(self, work: UUID) -> None:
+        self._connection.execute(GIVEN_UP, {"id": work})
+
+    def forget_done(self) -> None:
+        self._connection.execute(FORGET_DONE)
+
+    def _rows(self, query: str, into: type[T], **parameters: Any) -> list[T]:
+        return rows(self._connection, query, into, parameters)
+
+
+def rows(connection: psycopg.Connection, query: str, into: type[T], parameters: Mapping[str, Any]) -> list[T]:
+    text = f"select coalesce(json_agg(found), '[]')::text from ({query}) found"  # noqa: S608 - constants
+    row = connection.execute(text.encode(), parameters).fetchone()
+    assert row is not None
+    return msgspec.json.decode(row[0], type=list[into])  # type: ignore[valid-type]

@@ -1,0 +1,141 @@
+"""The process that publishes the log and signs its heads. One leads, by an advisory lock; others wait for the lead."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+
+from domain.errors import Unavailable
+from infrastructure.audit.signed_heads import EVERY, OFTEN, BrokenChain, Heads
+from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.configuration.settings import Settings
+from infrastructure.embedded.child import say_ready
+from infrastructure.kafka.cloud_events import RecordKey
+from infrastructure.observability.heartbeat import HEARTBEAT
+from infrastructure.observability.metrics import BROKEN_CHAIN
+from infrastructure.postgres.connections import UNHEARD, Attentive, AttentiveAsync, notifications
+from infrastructure.postgres.wake_ups import APPENDED, PUBLISHED, Wakes
+from infrastructure.relay.publisher import Outlived, PostgresPublished, Publisher, Unpublishable, connected
+from infrastructure.retry import first_of, leave_within
+from infrastructure.security.keys import Keys
+from infrastructure.security.process_keys import process_keys
+
+log = structlog.get_logger()
+
+LOCK: Final = 0x72656C6179  # who holds it leads
+STANDBY: Final = 0.5  # seconds between two tries to lead
+REST: Final = 0.5  # seconds after a failure
+FAREWELL: Final = 1.5  # seconds that the last signature may take
+ENDS_WITHIN: Final = 2.7  # seconds from SIGTERM; the supervisor kills after 3
+OPTIONS: Final = "-c synchronous_commit=off -c statement_timeout=5s -c lock_timeout=4s -c timezone=UTC"
+
+LEAD = "select pg_try_advisory_lock(%s)"
+LISTEN = f"listen {APPENDED}"
+
+
+def run_relay(given: Settings) -> None:
+    """Until SIGTERM. Exits with 1 when Kafka refuses an event for good. Raises WrongRootKey."""
+    keys = process_keys(given, "relay")
+    try:
+        asyncio.run(_until_told(Leader(given, keys).lead_always))
+    except Unpublishable as refused:
+        log.critical("the relay has stopped: nothing reaches Kafka until this is mended", reason=str(refused))
+        sys.exit(1)
+
+
+async def _until_told(work: Callable[[], Awaitable[None]]) -> None:
+    told = asyncio.Event()
+
+    def end() -> None:
+        told.set()
+        leave_within(ENDS_WITHIN)  # a library that swallows a cancellation would keep it for ever
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    await first_of(work(), told.wait(), HEARTBEAT.beat_always())
+
+
+class Leader:
+    """Three things at once while it leads: it listens, publishes and signs. Kafka may be away meanwhile, the blob store too."""
+
+    def __init__(self, given: Settings, keys: Keys) -> None:
+        self._given, self._keys = given, keys
+        self._wakes = Wakes(given.postgres_url)
+
+    async def lead_always(self) -> None:
+        while True:
+            try:
+                await self._lead()
+            except (psycopg.Error, OSError, Outlived) as error:
+                log.warning("the lead is lost, or the database away", error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(REST)
+
+    async def _lead(self) -> None:
+        url = self._given.postgres_url
+        async with await AttentiveAsync.connect(url, autocommit=True, options=f"{OPTIONS} {UNHEARD}") as leader:
+            await _lead_of(leader)
+            log.info("leading")
+            heads = await asyncio.to_thread(self._heads)
+            async with await AttentiveAsync.connect(url, autocommit=True, options=OPTIONS) as own:
+                topic = partial(connected, self._given.kafka_url, key=RecordKey(self._keys))
+                publisher = Publisher(PostgresPublished(own, read=heads.take, moved=partial(self._wakes.send, PUBLISHED)), topic)
+                await first_of(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher, heads))
+
+    async def _sign_always(self, publisher: Publisher, heads: Heads) -> None:
+        try:
+            while True:
+                await _until_due(publisher, heads)
+                await asyncio.to_thread(self._sign, heads)
+        finally:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(self._sign, heads), FAREWELL)
+
+    def _heads(self) -> Heads:
+        with closing(self._connection()) as connection:
+            return Heads(self._keys, open_blobs(self._given, self._keys), connection)
+
+    def _sign(self, heads: Heads) -> None:
+        try:
+            with closing(self._connection()) as connection:
+                heads.sign(connection, at=datetime.now(UTC))
+        except (psycopg.Error, Unavailable) as error:
+            log.warning("head not signed, or not put away", error=type(error).__name__)
+        except BrokenChain as broken:
+            log.critical("head not signed: the log is not what was written; run `bioscope audit verify`", reason=str(broken))
+            BROKEN_CHAIN.set(1)
+
+    def _connection(self) -> psycopg.Connection:
+        return Attentive.connect(self._given.postgres_url, autocommit=True, options=OPTIONS)
+
+
+async def _listen(leader: AsyncConnection, publisher: Publisher) -> None:
+    """On the connection that holds the lock: when it is lost, so is the lead."""
+    await leader.execute(LISTEN.encode())
+    async for _ in notifications(leader):
+        publisher.wake()
+
+
+async def _until_due(publisher: Publisher, heads: Heads) -> None:
+    """A minute; less when much happens, and is signed."""
+    for _ in range(int(EVERY)):
+        await asyncio.sleep(1.0)
+        if not heads.broken and publisher.position - heads.signed >= OFTEN:
+            return
+
+
+async def _lead_of(leader: AsyncConnection) -> None:
+    """Return once the lead is ours, until the connection ends. A relay that stands by is ready too."""
+    while True:
+        row = await (await leader.execute(LEAD, (LOCK,))).fetchone()
+        say_ready()
+        if row is not None and row[0]:
+            return
+        await asyncio.sleep(STANDBY)

@@ -1,0 +1,179 @@
+"""Access tokens: JWTs (RFC 9068) signed with Ed25519, believed only in the exact form in which we write them."""
+
+import re
+from collections import OrderedDict
+from datetime import UTC, datetime
+from threading import Lock
+from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
+from uuid import UUID, uuid4
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from jwt import PyJWS
+from jwt.exceptions import PyJWTError
+from jwt.utils import base64url_encode
+from msgspec import Meta
+
+from application.services import Claims
+from domain.access import Role
+from domain.errors import NotAuthenticated
+from domain.values import invalid, system_actor
+from infrastructure.security.key_ring import Purpose, public_key_id
+from infrastructure.security.keys import Keys
+
+ALGORITHM: Final = "EdDSA"
+TOKEN_MOST: Final = 4096  # characters
+LEEWAY: Final = 30  # seconds by which clocks may differ
+REMEMBERED: Final = 2048  # verified tokens
+NAME: Final = "[A-Za-z0-9._-]{1,100}"
+
+Moment: TypeAlias = Annotated[int, Meta(ge=0, le=253_402_300_799)]  # seconds since 1970, up to the year 9999
+ServiceName: TypeAlias = Annotated[str, Meta(pattern=f"^{NAME}$")]
+
+
+class _Said(msgspec.Struct, frozen=True, kw_only=True, tag_field="aud"):
+    iss: Literal["bioscope"] = "bioscope"
+    iat: Moment
+    nbf: Moment
+    exp: Moment
+    jti: UUID
+
+
+class _User(_Said, frozen=True, kw_only=True, tag="bioscope"):
+    sub: UUID
+    sid: UUID
+    role: Role
+    roles: Role  # one word, for clients of the earlier system
+
+    def claims(self) -> Claims:
+        return Claims(
+            subject=self.sub,
+            session_id=self.sid,
+            role=self.role,
+            scopes=frozenset(),
+            issued_at=_moment(self.iat),
+            expires_at=_moment(self.exp),
+        )
+
+
+class _Service(_Said, frozen=True, kw_only=True, tag="bioscope-services"):
+    sub: ServiceName
+    scope: str  # separated by blanks
+
+    def claims(self) -> Claims:
+        return Claims(
+            subject=service_id(self.sub),
+            session_id=None,
+            role=None,
+            scopes=frozenset(self.scope.split()),
+            issued_at=_moment(self.iat),
+            expires_at=_moment(self.exp),
+        )
+
+
+class _Believed(NamedTuple):
+    said: _User | _Service
+    claims: Claims
+
+
+def service_id(name: str) -> UUID:
+    """Under which id the service `name` acts."""
+    return system_actor(f"service {name}")
+
+
+class SignedAccessTokens:
+    """The port `AccessTokens`. May be shared by threads.
+
+    Only we issue tokens, so whatever differs from what we would have written (header, order, blanks, unknown or double members) is
+    a forgery, however its signature looks.
+    """
+
+    def __init__(self, keys: Keys, *, ttl: int) -> None:
+        self._private = keys.signing(Purpose.ACCESS_TOKENS)
+        self._jws = PyJWS(algorithms=[ALGORITHM])
+        self._header = _header(self._private.public_key())
+        self._trusted = {_start(public): public for public in keys.public(Purpose.ACCESS_TOKENS)}
+        self._ttl = ttl
+        self._known: OrderedDict[str, _Believed] = OrderedDict()
+        self._lock = Lock()
+
+    def issue(self, *, user: UUID, session: UUID, role: Role, at: datetime) -> str:
+        now = int(at.timestamp())
+        said = _User(sub=user, sid=session, role=role, roles=role, iat=now, nbf=now, exp=now + self._ttl, jti=uuid4())
+        return self._signed(msgspec.json.encode(said))
+
+    def issue_service(self, *, name: str, scopes: frozenset[str], seconds: int, at: datetime) -> str:
+        """Raises Invalid for a name that is none."""
+        if not re.fullmatch(NAME, name):
+            raise invalid("name", "must have 1 to 100 letters, digits, dots, underscores or hyphens")
+        now = int(at.timestamp())
+        said = _Service(sub=name, scope=" ".join(sorted(scopes)), iat=now, nbf=now, exp=now + seconds, jti=uuid4())
+        return self._signed(msgspec.json.encode(said))
+
+    def verify(self, token: str, *, at: datetime) -> Claims:
+        now = at.timestamp()
+        said, claims = self._remembered(token) or self._believed(token)
+        if not (said.nbf - LEEWAY <= now and said.iat - LEEWAY <= now < said.exp + LEEWAY):
+            self._forget(token)
+            raise _refused()
+        return claims
+
+    def _signed(self, payload: bytes) -> str:
+        return self._jws.encode(payload, self._private, algorithm=ALGORITHM, headers=self._header)
+
+    def _believed(self, token: str) -> _Believed:
+        """Raises NotAuthenticated unless we wrote exactly this."""
+        start = token.partition(".")[0] + "."
+        if len(token) > TOKEN_MOST or start not in self._trusted:
+            raise _refused()
+        try:
+            payload = self._jws.decode(token, self._trusted[start], algorithms=[ALGORITHM])
+            said = msgspec.json.decode(payload, type=_User | _Service)
+        except (PyJWTError, msgspec.MsgspecError, ValueError):
+            raise _refused() from None
+        written = base64url_encode(msgspec.json.encode(said)).decode()
+        signature = token.rpartition(".")[2]
+        if token != f"{start}{written}.{signature}" or not _canonical(signature):
+            raise _refused()
+        believed = _Believed(said, said.claims())
+        self._remember(token, believed)
+        return believed
+
+    def _remembered(self, token: str) -> _Believed | None:
+        with self._lock:
+            if token in self._known:
+                self._known.move_to_end(token)
+                return self._known[token]
+            return None
+
+    def _remember(self, token: str, believed: _Believed) -> None:
+        with self._lock:
+            self._known[token] = believed
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+
+    def _forget(self, token: str) -> None:
+        with self._lock:
+            self._known.pop(token, None)
+
+
+def _header(public: Ed25519PublicKey) -> dict[str, str]:
+    return {"alg": ALGORITHM, "kid": public_key_id(public), "typ": "at+jwt"}
+
+
+def _start(public: Ed25519PublicKey) -> str:
+    """How each token begins that was signed with this key."""
+    return base64url_encode(msgspec.json.encode(_header(public))).decode() + "."
+
+
+def _canonical(signature: str) -> bool:
+    """Base64 of 64 bytes has four bits to spare: they must be zero, or one token could be written in 16 ways."""
+    return signature[-1:] in {"A", "Q", "g", "w"}
+
+
+def _moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _refused() -> NotAuthenticated:
+    return NotAuthenticated("Invalid token")

@@ -1,0 +1,155 @@
+"""How many calls a window takes: counted in Redis for all processes together, and in the process itself.
+
+A refusal by Redis holds, for one window at most. What Redis accepts is counted in this process too: a Redis that loses its data or answers
+falsely allows no more than one that is away.
+"""
+
+import math
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from threading import Lock
+from typing import Any, Final
+
+import msgspec
+import redis
+import structlog
+from redis.commands.core import Script
+
+from application.ports import Limit
+from domain.errors import TooMany
+from infrastructure.security.key_ring import Purpose
+from infrastructure.security.keyed_digest import KeyedDigest
+from infrastructure.security.keys import Keys
+
+log = structlog.get_logger()
+
+CONNECT_WITHIN: Final = 0.25  # seconds
+ANSWER_WITHIN: Final = 0.5  # seconds
+REST: Final = 2.0  # seconds without a try after Redis did not answer
+NAME_BYTES: Final = 20  # the id of the key, and half of the MAC
+LATER: Final = 1.0  # seconds, or a tenth of a window: what Redis took is counted here a moment later than there, and must be free no later
+KEYS_MOST: Final = 100_000  # kept in the process; those that rested longest go first
+
+# The times (microseconds) of the newest calls of each key, newest first. An answer above 0: the microseconds until a call is free, and
+# nothing was counted; else the call is taken, at that time with a minus. What cannot be the time of a call counts as none: another type,
+# no number, a time to come (of a forger, or of a clock that was set back).
+TAKE: Final = """
+local time = redis.call('time')
+local now = time[1] * 1000000 + time[2]
+local longest = 0
+for i, key in ipairs(KEYS) do
+  local most, window = tonumber(ARGV[2 * i - 1]), ARGV[2 * i] * 1000000
+  if redis.call('type', key)['ok'] ~= 'list' then redis.call('del', key) end
+  local oldest = tonumber(redis.call('lindex', key, most - 1) or 0) or 0
+  if oldest <= now and oldest + window > now then longest = math.max(longest, oldest + window - now) end
+end
+if longest > 0 then return longest end
+for i, key in ipairs(KEYS) do
+  redis.call('lpush', key, now)
+  redis.call('ltrim', key, 0, ARGV[2 * i - 1] - 1)
+  redis.call('pexpire', key, ARGV[2 * i] * 1000)
+end
+return -now
+"""
+GIVE_BACK: Final = "for _, key in ipairs(KEYS) do redis.call('lrem', key, 1, ARGV[1]) end return 0"
+
+
+class LocalLimits:
+    """The port `Limits` within one process: its in-memory twin, and what counts while Redis is away."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._calls: OrderedDict[str, deque[float]] = OrderedDict()
+        self._lock = Lock()
+
+    def take(self, *limits: Limit) -> Callable[[], None]:
+        with self._lock:
+            now = self._clock()
+            if (wait := max(self._wait(limit, now) for limit in limits)) > 0:
+                raise _too_many(wait)
+            for limit in limits:
+                self._count(limit, now)
+        return partial(self._give_back, [limit.key for limit in limits], now)
+
+    def _wait(self, limit: Limit, now: float) -> float:
+        """Seconds until a call is free."""
+        calls = self._calls.get(limit.key, ())
+        return calls[-limit.most] + limit.seconds - now if len(calls) >= limit.most else 0.0
+
+    def _count(self, limit: Limit, now: float) -> None:
+        calls = self._calls.setdefault(limit.key, deque())
+        self._calls.move_to_end(limit.key)
+        calls.append(now)
+        while len(calls) > limit.most:
+            calls.popleft()
+        if len(self._calls) > KEYS_MOST:
+            self._calls.popitem(last=False)
+
+    def _give_back(self, keys: Sequence[str], time: float) -> None:
+        with self._lock:
+            for key in keys:
+                calls = self._calls.get(key, deque())
+                if time in calls:
+                    calls.remove(time)
+                if not calls:
+                    self._calls.pop(key, None)
+
+
+class RedisLimits:
+    """The port `Limits`. Blocks for an answer of Redis, half a second at most. Keys stand in Redis as HMACs: they name people."""
+
+    def __init__(self, url: str, keys: Keys) -> None:
+        self._redis = redis.Redis.from_url(
+            url, socket_connect_timeout=CONNECT_WITHIN, socket_timeout=ANSWER_WITHIN, health_check_interval=30, protocol=2
+        )
+        self._script = self._redis.register_script(TAKE)
+        self._giving_back = self._redis.register_script(GIVE_BACK)
+        self._digest = KeyedDigest(keys, Purpose.RATE_LIMITS)
+        self._local = LocalLimits()
+        self._away_until = 0.0
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def take(self, *limits: Limit) -> Callable[[], None]:
+        names = [self._name(limit.key) for limit in limits]
+        answer = self._asked(self._script, names, [part for limit in limits for part in (limit.most, limit.seconds)])
+        if answer is not None and answer > 0:
+            raise _too_many(min(answer / 1e6, max(limit.seconds for limit in limits)))
+        try:
+            local = self._local.take(*(limits if answer is None else map(_shortened, limits)))
+        except TooMany:
+            self._give_back(names, answer, lambda: None)
+            raise
+        return partial(self._give_back, names, answer, local)
+
+    def _give_back(self, names: Sequence[str], answer: int | None, local: Callable[[], None]) -> None:
+        local()
+        if answer is not None:
+            self._asked(self._giving_back, names, [-answer])
+
+    def _name(self, key: str) -> str:
+        return "limit:" + self._digest.of(key.encode(errors="surrogatepass"))[:NAME_BYTES].hex()
+
+    def _asked(self, script: Script, names: Sequence[str], arguments: Sequence[Any]) -> int | None:
+        """None when Redis does not say."""
+        if time.monotonic() < self._away_until:
+            return None
+        try:
+            answer = script(keys=names, args=arguments)
+        except (redis.RedisError, OSError) as error:
+            self._away_until = time.monotonic() + REST
+            log.warning("limits are counted in the process: Redis is away", error=type(error).__name__)
+            return None
+        return answer if isinstance(answer, int) else None
+
+
+def _shortened(limit: Limit) -> Limit:
+    return msgspec.structs.replace(limit, seconds=limit.seconds - min(LATER, limit.seconds / 10))
+
+
+def _too_many(seconds: float) -> TooMany:
+    wait = max(1, math.ceil(round(seconds, 3)))
+    return TooMany(f"Too many attempts; try again in {wait} s", retry_after=wait)

@@ -1,0 +1,181 @@
+"""The read models on Postgres: loaded and written in as few round trips as can be."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from projections.engine.batches import FOLD_VERSIONS, TABLES, Behind, Changes, Target
+from projections.engine.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun, folds_difference
+from projections.engine.projection import Key, Row, Table, Written
+
+NAME = "bioscope projector"
+OPTIONS = (
+    "-c search_path=read -c lock_timeout=5s -c statement_timeout=6s -c idle_in_transaction_session_timeout=5s -c timezone=UTC"
+    " -c synchronous_commit=off"  # a crash may take back the newest batches with their checkpoint: they are applied again
+    " -c bioscope.wakes=after_commit"  # the projector sends the wake-ups itself (migration 0016)
+)
+
+
+class Statements(NamedTuple):
+    load: bytes
+    upsert: bytes
+    delete: bytes
+
+
+def _statements(table: Table) -> Statements:
+    columns = [field.name for field in msgspec.structs.fields(table.row)]
+    names = {"table": Identifier(table.name), "key": SQL(", ").join(map(Identifier, table.key))}
+    names["columns"] = SQL(", ").join(map(Identifier, columns))
+    sets = [SQL("{0} = excluded.{0}").format(Identifier(name)) for name in columns if name not in table.key]
+    same = [SQL("t.{0} = k.{0}").format(Identifier(name)) for name in table.key]
+    return Statements(
+        load=SQL("select coalesce(json_agg(t), '[]')::text from {table} t where {key} = any(%s)").format(**names).as_bytes(),
+        upsert=SQL(
+            "insert into {table} ({columns}) select {columns} from json_populate_recordset(null::{table}, %s::json)"
+            " on conflict ({key}) do {otherwise}"
+        )
+        .format(**names, otherwise=SQL("nothing") if table.first_stays else SQL("update set ") + SQL(", ").join(sets))
+        .as_bytes(),
+        delete=SQL("delete from {table} t using json_populate_recordset(null::{table}, %s::json) k where {same}")
+        .format(**names, same=SQL(" and ").join(same))
+        .as_bytes(),
+    )
+
+
+STATEMENTS = {table.name: _statements(table) for table in TABLES}
+ROWS: dict[str, msgspec.json.Decoder[list[Any]]] = {table.name: msgspec.json.Decoder(list[table.row]) for table in TABLES}  # type: ignore[name-defined]
+READ_CHECKPOINT = """select position, cluster, next_offset, hash, generation, hash is not distinct from ops.log_hash(position),
+    (select coalesce(json_object_agg(f.name, f.version), '{}') from folds f) as versions
+  from checkpoint where projection = 'main'"""
+BEGIN_FOLDS = """insert into folds (name, version) select * from unnest(%s::text[], %s::integer[])
+  where not exists (select from folds) and (select position from checkpoint where projection = 'main') = 0 on conflict do nothing"""
+ADVANCE = "select ops.advance(%s, %s, %s, %s, %s, %s, %s)"
+REFUSALS: dict[str | None, type[Exception]] = {"BS001": Outrun, "BS002": NotInLog}  # of `ops.advance`
+HIDE = "update results set hidden = true where not hidden and (classification_id = any(%s) or image_id = any(%s))"
+BY_INDEX = "set local enable_seqscan = off"  # a job that was most of the table is none of it any more, which the planner learns late
+LATER = "classification_id = %s and not hidden and (created_at, id) > (%s, %s)"
+HIDE_SOME = f"update results set hidden = true where {LATER} and (created_at, id) <= (%s, %s)"  # noqa: S608 - constants
+LAST_OF_SOME = f"select created_at, id from results where {LATER} order by created_at, id offset %s limit 1"  # noqa: S608 - constants
+FIRST = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
+ROWS_AT_ONCE = 1000  # in one statement: more spill out of its memory
+HIDDEN_AT_ONCE = 20_000  # results in one statement: all of a large job would take longer than a statement may
+LETTERS = "select position, stream from dead_letters order by position"
+PARKED = "select position, stream from parked order by position"
+HEAL = "with gone as (delete from dead_letters where position = any(%s)) delete from parked where position = any(%s)"
+SET_ASIDE = """with freed as (delete from parked where position = %s)
+  insert into dead_letters (position, stream, type, reason) values (%s, %s, %s, %s)
+  on conflict (position) do update set reason = excluded.reason, at = now()"""
+PARK = "insert into parked (position, stream) select * from unnest(%s::bigint[], %s::uuid[]) on conflict do nothing"
+
+Statement = tuple[bytes | str, Sequence[Any]]
+
+
+def connect(url: str, *, schema: str = "read", by: type[psycopg.Connection] = psycopg.Connection, options: str = "") -> psycopg.Connection:
+    """A connection to the read models in `schema`, of the kind `by`, with more `options` of the server's."""
+    options = f"{OPTIONS.replace('search_path=read', f'search_path={schema}')} {options}"
+    return by.connect(url, autocommit=True, options=options, connect_timeout=3, prepare_threshold=2, application_name=NAME)
+
+
+class PostgresModels:
+    """The port `projections.engine.batches.ReadModels`."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+
+    @property
+    def closed(self) -> bool:
+        return self._connection.closed
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def target(self) -> Target:
+        return self._target(READ_CHECKPOINT)
+
+    def behind(self) -> Behind:
+        return Behind(dict(self._connection.execute(LETTERS).fetchall()), dict(self._connection.execute(PARKED).fetchall()))
+
+    def load(self, wanted: Mapping[str, set[Key]]) -> dict[str, dict[Key, Row]]:
+        """One statement a table, all in one round trip."""
+        if not wanted:
+            return {}
+        with self._connection.pipeline():
+            cursors = {name: self._connection.execute(STATEMENTS[name].load, (list(keys),)) for name, keys in wanted.items()}
+        return {name: {row.id: row for row in ROWS[name].decode(_text(cursor))} for name, cursor in cursors.items()}
+
+    def write(self, target: Target, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
+        """In one round trip, but for what hides very many results: that goes ahead, piece by piece, and harmlessly so."""
+        self._hide_ahead(changes)
+        cluster, offset = (to.cluster, to.next_offset) if to.cluster else (None, None)
+        moved = (target.at.position, target.generation, to.position, to.hash, cluster, offset, generations)
+        try:
+            with self._connection.pipeline(), self._connection.transaction():
+                self._connection.execute(ADVANCE, moved)
+                for statement, parameters in _changing(changes):
+                    self._connection.execute(statement, parameters)
+        except psycopg.Error as error:
+            if refusal := REFUSALS.get(error.sqlstate):
+                raise refusal from None
+            raise
+
+    def _hide_ahead(self, changes: Changes) -> None:
+        """Of a job with very many results: it is deleted in the log already, whatever becomes of this batch."""
+        for job in changes.hidden_jobs:
+            place = FIRST
+            while last := self._connection.execute(LAST_OF_SOME, (job, *place, HIDDEN_AT_ONCE - 1)).fetchone():
+                with self._connection.transaction():
+                    self._connection.execute(BY_INDEX)
+                    self._connection.execute(HIDE_SOME, (job, *place, *last))
+                place = last
+
+    @contextmanager
+    def held(self) -> Iterator[Target]:
+        with self._connection.transaction():
+            yield self._target(READ_CHECKPOINT + " for update")
+
+    def _target(self, query: str) -> Target:
+        row = self._connection.execute(query).fetchone()
+        assert row is not None
+        *at, generation, fits, folds = row
+        if not fits:
+            raise CheckpointUnfit(row[0])
+        if not folds and row[0] == 0:
+            self._connection.execute(BEGIN_FOLDS, (list(FOLD_VERSIONS), list(FOLD_VERSIONS.values())))
+        elif (difference := folds_difference(FOLD_VERSIONS, folds)) is not None:
+            raise difference
+        return Target(Checkpoint(*at), generation)
+
+
+def _text(cursor: psycopg.Cursor[Any]) -> str:
+    row = cursor.fetchone()
+    return str(row[0]) if row else "[]"
+
+
+def _changing(changes: Changes) -> list[Statement]:
+    done = [statement for written in changes.rows for statement in _writing(written)]
+    if changes.hidden_jobs or changes.hidden_images:
+        done += [(BY_INDEX, ()), (HIDE, (list(changes.hidden_jobs), list(changes.hidden_images)))]
+    if changes.healed:
+        done.append((HEAL, (list(changes.healed), list(changes.healed))))
+    done += [(SET_ASIDE, (one.position, one.position, one.stream, one.type, one.reason)) for one in changes.aside]
+    if changes.parked:
+        done.append((PARK, ([event.position for event in changes.parked], [event.stream for event in changes.parked])))
+    return done
+
+
+def _writing(written: Written) -> Iterator[Statement]:
+    table, upserts, deletes = written
+    for start in range(0, len(upserts), ROWS_AT_ONCE):
+        yield STATEMENTS[table.name].upsert, (msgspec.json.encode(upserts[start : start + ROWS_AT_ONCE]).decode(),)
+    if deletes:
+        yield STATEMENTS[table.name].delete, (msgspec.json.encode([_named(table, key) for key in deletes]).decode(),)
+
+
+def _named(table: Table, key: Key) -> dict[str, Any]:
+    return dict(zip(table.key, key if isinstance(key, tuple) else (key,), strict=True))

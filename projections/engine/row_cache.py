@@ -1,0 +1,91 @@
+"""Read models that remember the rows of the last batches, so that few have to be loaded again."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from projections.engine.batches import TABLES, Behind, Changes, ReadModels, Target
+from projections.engine.checkpoints import Checkpoint
+from projections.engine.projection import Key, Row, Written
+
+ROWS_MOST: Final = 20_000  # of all tables; the rows used last are kept
+
+LOADED: Final = {table.name for table in TABLES if table.loads}
+
+Place = tuple[str, int]
+"""Of a row: its table, and its id as a number, which is hashed faster."""
+
+
+class KeptRows:
+    """The port `projections.engine.batches.ReadModels` over another one, which belongs to this one alone.
+
+    Another process that changes rows moves the checkpoint or its generation, and then `write` fails. So while `write` succeeds, the rows
+    that are kept are those of the database. A failed `write` forgets them all, and so does reading the checkpoint, which follows any error.
+    """
+
+    def __init__(self, models: ReadModels, *, rows_most: int = ROWS_MOST) -> None:
+        self._models, self._rows_most = models, rows_most
+        self._rows: OrderedDict[Place, Row] = OrderedDict()
+
+    @property
+    def closed(self) -> bool:
+        return self._models.closed
+
+    def close(self) -> None:
+        self._models.close()
+
+    def target(self) -> Target:
+        self._rows.clear()
+        return self._models.target()
+
+    def behind(self) -> Behind:
+        return self._models.behind()
+
+    def load(self, wanted: Mapping[str, set[Key]]) -> dict[str, dict[Key, Row]]:
+        found: dict[str, dict[Key, Row]] = {}
+        missing: dict[str, set[Key]] = {}
+        for name, keys in wanted.items():
+            found[name] = {}
+            for key in keys:
+                if (row := self._rows.get((name, key.int))) is not None:
+                    self._rows.move_to_end((name, key.int))
+                    found[name][key] = row
+                else:
+                    missing.setdefault(name, set()).add(key)
+        for name, rows in self._models.load(missing).items():
+            found[name].update(rows)
+            self._rows.update(((name, key.int), row) for key, row in rows.items())
+        return found
+
+    def write(self, target: Target, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
+        try:
+            self._models.write(target, to, changes, generations=generations)
+        except BaseException:
+            self._rows.clear()
+            raise
+        for written in changes.rows:
+            self._keep(written)
+        while len(self._rows) > self._rows_most:
+            self._rows.popitem(last=False)
+
+    def _keep(self, written: Written) -> None:
+        name = written.table.name
+        if name not in LOADED:
+            return
+        for row in written.upserts:
+            place = (name, row.id.int)  # type: ignore[attr-defined]
+            self._rows[place] = row
+            self._rows.move_to_end(place)
+        for key in written.deletes:
+            self._rows.pop((name, key.int), None)
+
+    @contextmanager
+    def held(self) -> Iterator[Target]:
+        self._rows.clear()
+        try:
+            with self._models.held() as target:
+                yield target
+        except BaseException:
+            self._rows.clear()
+            raise

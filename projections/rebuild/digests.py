@@ -1,0 +1,130 @@
+"""Digests of read models: the same for the same rows, in whatever order they lie, and added up from ranges of keys.
+
+A row counts as the sha256 of its text, whose first two halves of 64 bits are added up. Rows whose values were swapped have other
+texts. Sums alone could be met by rows that were chosen for it: a comparison begins each text with a salt of its own, which nobody
+knew before.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg.sql import SQL, Composable, Composed, Identifier
+
+from projections.engine.batches import TABLES
+
+LIVE: Final = "read"
+ROWS_AT_ONCE: Final = 20_000  # at most in a range: some tenths of a second
+
+Key = tuple[Any, ...]
+
+NEXT_BOUND: Final = "select {key} from {table} t where {within} and {counts} order by {key} offset %(rows)s limit 1"
+DIGEST: Final = """select (select c.position from {schema}.checkpoint c where c.projection = 'main'), count(*),
+    coalesce(sum(('x' || encode(substr(row, 1, 8), 'hex'))::bit(64)::bigint), 0),
+    coalesce(sum(('x' || encode(substr(row, 9, 8), 'hex'))::bit(64)::bigint), 0)
+  from (select sha256(%(salt)s || convert_to(t::text, 'UTF8')) as row from {table} t where {within} and {counts}) rows"""
+FIRST_DIFFERENCE: Final = """select {key} from (select * from {one} t where {within} and {counts}) a
+  full join (select * from {other} t where {within} and {counts}) b using ({key})
+  where a::text is distinct from b::text order by {key} limit 1"""
+
+
+class Compared(NamedTuple):
+    """A table of the read models with its key; of its rows those count that meet the condition `counts`."""
+
+    name: str
+    key: tuple[str, ...]
+    counts: str = "true"
+
+
+TABLES_COMPARED: Final = (
+    *(Compared(table.name, table.key) for table in TABLES),
+    Compared("tallies", ("dataset_id", "minute"), counts="count <> 0"),  # what is empty now was or was not there before
+)
+
+
+class Digest(NamedTuple):
+    """Of some rows: how many they are, and two sums of what each row counts as."""
+
+    rows: int = 0
+    high: int = 0
+    low: int = 0
+
+    def merged(self, other: "Digest") -> "Digest":
+        """That of the rows of both, which have none in common."""
+        return Digest(self.rows + other.rows, self.high + other.high, self.low + other.low)
+
+
+class Range(NamedTuple):
+    """The keys behind `after`, up to and with `until`; None where there is no such bound."""
+
+    after: Key | None
+    until: Key | None
+
+
+def digests(connection: psycopg.Connection, *, schema: str = LIVE, salt: bytes = b"") -> dict[str, Digest]:
+    """That of each read model. The same only while nobody changes them."""
+    return {table.name: _of_table(connection, schema, table, salt) for table in TABLES_COMPARED}
+
+
+def _of_table(connection: psycopg.Connection, schema: str, table: Compared, salt: bytes) -> Digest:
+    total = Digest()
+    for span in ranges(connection, [schema], table):
+        total = total.merged(digest_at(connection, schema, table, span, salt=salt)[1])
+    return total
+
+
+def ranges(connection: psycopg.Connection, schemas: Sequence[str], table: Compared, *, rows: int = ROWS_AT_ONCE) -> Iterator[Range]:
+    """Ranges that hold every key; a table holds at most `rows` of a range's rows in any of `schemas`, as far as it stands still."""
+    after: Key | None = None
+    while True:
+        bounds = [bound for schema in schemas if (bound := _next_bound(connection, schema, table, after, rows)) is not None]
+        yield Range(after, min(bounds, default=None))
+        if not bounds:
+            return
+        after = min(bounds)
+
+
+def digest_at(connection: psycopg.Connection, schema: str, table: Compared, span: Range, *, salt: bytes) -> tuple[int, Digest]:
+    """The digest of the rows in a range, and the position of the checkpoint at that very moment."""
+    query = _query(DIGEST, table, span, schema=Identifier(schema), table=Identifier(schema, table.name))
+    position, *digest = _row(connection, query, _bounds(span) | {"salt": salt})
+    return position, Digest(*map(int, digest))
+
+
+def first_difference(connection: psycopg.Connection, schemas: tuple[str, str], table: Compared, span: Range) -> Key | None:
+    """The least key in a range whose rows differ, or that one of the two does not have."""
+    one, other = (Identifier(schema, table.name) for schema in schemas)
+    return _found(connection, _query(FIRST_DIFFERENCE, table, span, one=one, other=other), _bounds(span))
+
+
+def _next_bound(connection: psycopg.Connection, schema: str, table: Compared, after: Key | None, rows: int) -> Key | None:
+    span = Range(after, None)
+    query = _query(NEXT_BOUND, table, span, table=Identifier(schema, table.name))
+    return _found(connection, query, _bounds(span) | {"rows": rows - 1})
+
+
+def _query(text: str, compared: Compared, span: Range, **names: Composable) -> Composed:
+    key = SQL(", ").join(map(Identifier, compared.key))
+    within = SQL(" and ").join(
+        SQL("({}) {} ({})").format(key, SQL(sign), SQL(", ").join(SQL(f"%({bound}{place})s") for place in range(len(compared.key))))
+        for bound, sign, value in (("after", ">", span.after), ("until", "<=", span.until))
+        if value is not None
+    )
+    none = SQL("true") if span == Range(None, None) else within
+    return SQL(text).format(key=key, within=none, counts=SQL(compared.counts), **names)
+
+
+def _bounds(span: Range) -> dict[str, Any]:
+    given = {"after": span.after or (), "until": span.until or ()}
+    return {f"{bound}{place}": value for bound, values in given.items() for place, value in enumerate(values)}
+
+
+def _row(connection: psycopg.Connection, query: Composed, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+    row = connection.execute(query, parameters).fetchone()
+    assert row is not None
+    return row
+
+
+def _found(connection: psycopg.Connection, query: Composed, parameters: Mapping[str, Any]) -> Key | None:
+    row = connection.execute(query, parameters).fetchone()
+    return None if row is None else tuple(row)

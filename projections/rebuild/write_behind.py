@@ -1,0 +1,79 @@
+"""Read models that are written while the next batch is folded."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import structlog
+
+from projections.engine.batches import Behind, Changes, ReadModels, Target
+from projections.engine.checkpoints import Checkpoint, Outrun
+from projections.engine.projection import Key, Row
+
+log = structlog.get_logger()
+
+
+class WriteBehind:
+    """The port `projections.engine.batches.ReadModels` over another one that nobody else writes to: for a rebuild.
+
+    `write` returns before anything is written, and one batch at a time is under way. Where that fails the next call raises Outrun: the
+    checkpoint is behind what was believed. Up to the end of that batch `write` then waits, so that its errors are those of its own batch.
+    """
+
+    def __init__(self, models: ReadModels) -> None:
+        self._models = models
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writing behind")
+        self._under_way: Future[None] | None = None
+        self._waits_until = 0
+
+    @property
+    def closed(self) -> bool:
+        return self._models.closed
+
+    def close(self) -> None:
+        """What is under way ends before."""
+        self._thread.shutdown()
+        self._models.close()
+
+    def target(self) -> Target:
+        """What is under way ends before, and counts if it was written."""
+        with suppress(Outrun):
+            self._finish()
+        return self._models.target()
+
+    def behind(self) -> Behind:
+        self._finish()
+        return self._models.behind()
+
+    def load(self, wanted: Mapping[str, set[Key]]) -> Mapping[str, Mapping[Key, Row]]:
+        if not wanted:
+            return {}
+        self._finish()
+        return self._models.load(wanted)
+
+    def write(self, target: Target, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
+        self._finish()
+        if to.position <= self._waits_until:
+            self._models.write(target, to, changes, generations=generations)
+        else:
+            self._under_way = self._thread.submit(self._write, target, to, changes, generations)
+
+    @contextmanager
+    def held(self) -> Iterator[Target]:
+        self._finish()
+        with self._models.held() as target:
+            yield target
+
+    def _write(self, target: Target, to: Checkpoint, changes: Changes, generations: int) -> None:
+        try:
+            self._models.write(target, to, changes, generations=generations)
+        except Exception as error:
+            log.warning("a batch was not written, and is applied again", until=to.position, error=type(error).__name__)
+            self._waits_until = to.position
+            raise Outrun from None
+
+    def _finish(self) -> None:
+        """Raises Outrun where what was under way was not written."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()

@@ -1,0 +1,72 @@
+"""What somebody has to do: chunks to classify, images to inspect. Done work has no row."""
+
+from collections.abc import Iterable
+from uuid import UUID
+
+import msgspec
+
+from application.tasks import Kind
+from domain.classification import ChunkJudged, ClassificationPlanned, PlannedImage, chunks_of
+from domain.image import ImageAccepted, ImageDeleted, ImageRejected, ImageUploaded
+from domain.values import chunk_id
+from projections.engine.projection import Happened, Look, Table
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """`id` is the chunk's or the image's; `job` and `number` are a chunk's."""
+
+    id: UUID
+    kind: Kind
+    job: UUID | None
+    number: int | None
+    dataset_id: UUID
+    images: tuple[PlannedImage, ...]
+    position: int
+
+
+def keys(happened: Happened) -> Iterable[UUID]:
+    match happened.event:
+        case ImageUploaded() | ImageAccepted() | ImageRejected() | ImageDeleted() as event:
+            return (event.originator_id,)
+        case ChunkJudged() as event:
+            return (chunk_id(event.job_id, event.number),)
+        case ClassificationPlanned() as event:
+            numbers = range(event.first_chunk, event.first_chunk + len(chunks_of(event.images)))
+            return [chunk_id(event.originator_id, number) for number in numbers]
+        case _:
+            return ()
+
+
+def fold(key: UUID, _: Work | None, happened: Happened, look: Look) -> Work | None:
+    match happened.event:
+        case ImageUploaded() as event:
+            images = (PlannedImage(key, event.sha256),)
+            return Work(
+                id=key, kind=Kind.INSPECT, job=None, number=None, dataset_id=event.dataset_id, images=images, position=happened.position
+            )
+        case ClassificationPlanned() as event:
+            return _chunk(key, event, happened.position, look)
+        case _:
+            return None
+
+
+def _chunk(key: UUID, event: ClassificationPlanned, position: int, look: Look) -> Work | None:
+    job = look("classifications", event.originator_id)
+    if job is None:
+        return None
+    for number, images in enumerate(chunks_of(event.images), event.first_chunk):
+        if chunk_id(event.originator_id, number) == key:
+            return Work(
+                id=key,
+                kind=Kind.CLASSIFY,
+                job=event.originator_id,
+                number=number,
+                dataset_id=job.dataset_id,
+                images=tuple(images),
+                position=position,
+            )
+    return None
+
+
+KINDS = (ClassificationPlanned, ChunkJudged, ImageUploaded, ImageAccepted, ImageRejected, ImageDeleted)
+TABLE = Table("work", Work, KINDS, keys, fold, loads=False)

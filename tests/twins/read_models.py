@@ -1,0 +1,293 @@
+"""The in-memory twins of the read models and of the scheduler's open work, over one database that outlives who uses it."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from application.blob_gc import LAG_MOST, InUse
+from application.dispatch_policy import Chunk, Covered, Found, Glance, OpenJob, Outgoing, Release, ToFinish, ToPlan, Worker
+from application.ports import Recorded
+from application.tasks import Kind
+from domain.classification import Phase, PlannedImage
+from domain.errors import Unavailable
+from projections.engine.batches import FOLD_VERSIONS, TABLES, Behind, Changes, Letter, Target
+from projections.engine.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun, folds_difference
+from projections.engine.projection import Key, Row, Table
+
+OPEN = {Phase.PENDING, Phase.RUNNING}
+PLANS_MOST, ENDS_MOST, JOBS_MOST = 10, 100, 200
+
+
+class Given(msgspec.Struct):
+    """Work that was given out."""
+
+    attempts: int
+    released_at: datetime
+    given_up: bool = False
+    held_at: datetime | None = None
+
+
+class MemoryDatabase:
+    """Read models and what the scheduler remembers. `clock` is the database's own; `log_hash` is that of the log, if it is here too."""
+
+    def __init__(
+        self, clock: Callable[[], datetime] = lambda: datetime.now(UTC), *, log_hash: Callable[[int], bytes | None] | None = None
+    ) -> None:
+        self.clock, self.log_hash = clock, log_hash
+        self.tables: dict[str, dict[Key, Any]] = {table.name: {} for table in TABLES}
+        self.target = Target(Checkpoint(0), 0)
+        self.folds: dict[str, int] = {}
+        self.letters: dict[int, Letter] = {}
+        self.parked: dict[int, UUID] = {}
+        self.releases: dict[UUID, Given] = {}
+        self.workers: dict[str, Worker] = {}
+        self.leader: object = None
+
+    def change(self, target: Target, changes: Changes) -> None:
+        for written in changes.rows:
+            rows = self.tables[written.table.name]
+            for row in written.upserts:
+                key = _key(written.table, row)
+                rows[key] = rows.get(key, row) if written.table.first_stays else row
+            for key in written.deletes:
+                rows.pop(key, None)
+        self._hide(changes)
+        for position in changes.healed:
+            self.letters.pop(position, None)
+            self.parked.pop(position, None)
+        for letter in changes.aside:
+            self.parked.pop(letter.position, None)
+            self.letters[letter.position] = letter
+        self.parked.update({event.position: event.stream for event in changes.parked})
+        self.target = target
+
+    def _hide(self, changes: Changes) -> None:
+        if changes.hidden_jobs or changes.hidden_images:
+            results = self.tables["results"]
+            for key, row in results.items():
+                if row.classification_id in changes.hidden_jobs or row.image_id in changes.hidden_images:
+                    results[key] = msgspec.structs.replace(row, hidden=True)
+
+
+def _key(table: Table, row: Row) -> Key:
+    values = tuple(getattr(row, name) for name in table.key)
+    return values if len(values) > 1 else values[0]
+
+
+class _Writing(NamedTuple):
+    target: Target
+    changes: Changes
+
+
+class MemoryModels:
+    """Behaves like PostgresModels."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self._database = database
+        self._held: list[_Writing] | None = None
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def target(self) -> Target:
+        there = self._database.target
+        if not self._in_log(there.at):
+            raise CheckpointUnfit(there.at.position)
+        if not self._database.folds and there.at.position == 0:
+            self._database.folds = dict(FOLD_VERSIONS)
+        elif (difference := folds_difference(FOLD_VERSIONS, self._database.folds)) is not None:
+            raise difference
+        return there
+
+    def _in_log(self, at: Checkpoint) -> bool:
+        log_hash = self._database.log_hash
+        return log_hash is None or log_hash(at.position) == at.hash
+
+    def behind(self) -> Behind:
+        return Behind({letter.position: letter.stream for letter in self._database.letters.values()}, dict(self._database.parked))
+
+    def load(self, wanted: Mapping[str, set[Key]]) -> dict[str, dict[Key, Row]]:
+        tables = self._database.tables
+        return {name: {key: tables[name][key] for key in keys if key in tables[name]} for name, keys in wanted.items()}
+
+    def write(self, target: Target, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
+        there = self._database.target
+        if (there.at.position, there.generation) != (target.at.position, target.generation):
+            raise Outrun
+        if not self._in_log(to):
+            raise NotInLog
+        at = to if to.cluster else there.at._replace(position=to.position, hash=to.hash)
+        writing = _Writing(Target(at, there.generation + generations), changes)
+        if self._held is None:
+            self._database.change(*writing)
+        else:
+            self._held.append(writing)
+
+    @contextmanager
+    def held(self) -> Iterator[Target]:
+        self._held = []
+        try:
+            yield self.target()
+            for writing in self._held:
+                self._database.change(*writing)
+        finally:
+            self._held = None
+
+
+class MemoryWork:
+    """Behaves like PostgresWork."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self._database, self._tables = database, database.tables
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+        if self._database.leader is self:
+            self._database.leader = None
+
+    def try_to_lead(self) -> bool:
+        if self._database.leader is None:
+            self._database.leader = self
+        return self._database.leader is self
+
+    def glance(self) -> Glance:
+        jobs = list(self._open())
+        to_plan = [ToPlan(job.id, job.position) for job in jobs if not job.planned and job.image_id is None]
+        to_finish = [ToFinish(job.id, job.succeeded, job.failed) for job in jobs if job.planned and job.judged >= job.chunks]
+        orphans = [Found(job.id) for job in self._going() if (home := self._home(job.dataset_id)) is not None and home.deleted]
+        return Glance(
+            now=self._database.clock(),
+            to_plan=to_plan[:PLANS_MOST],
+            to_finish=to_finish[:ENDS_MOST],
+            orphans=orphans[:ENDS_MOST],
+            workers=list(self._database.workers.values()),
+            releases=[self._release(work, given) for work, given in self._wanted()],
+        )
+
+    def waiting(self, *, urgent: bool, most: int) -> list[OpenJob]:
+        jobs = [
+            job for job in self._open() if job.status is Phase.RUNNING and job.judged < job.chunks and (job.image_id is not None) == urgent
+        ]
+        chunks = self._waiting_chunks()
+        return [_open_job(job, chunks[job.id][:most]) for job in jobs[:JOBS_MOST] if job.id in chunks]
+
+    def to_inspect(self, most: int) -> list[UUID]:
+        waiting = [
+            work
+            for work in self._table("work")
+            if work.kind is Kind.INSPECT and work.id not in self._database.releases and self._stands(work.dataset_id)
+        ]
+        return [work.id for work in sorted(waiting, key=lambda work: work.position)[:most]]
+
+    def jobs(self, ids: Collection[UUID]) -> dict[UUID, OpenJob]:
+        jobs = self._tables["classifications"]
+        return {one: _open_job(jobs[one], ()) for one in ids if one in jobs}
+
+    def images_of(self, work: Collection[UUID]) -> dict[UUID, tuple[PlannedImage, ...]]:
+        works = self._tables["work"]
+        return {one: works[one].images for one in work if one in works}
+
+    def deleted(self, images: Collection[UUID]) -> set[UUID]:
+        known = self._tables["images"]
+        return {one for one in images if one in known and known[one].deleted}
+
+    def covered(self, dataset: UUID, *, after: int, until: int, most: int) -> list[Covered]:
+        found = [
+            Covered(image.id, image.sha256, image.position)
+            for image in self._table("images")
+            if image.dataset_id == dataset and not image.deleted and image.rejected is None and after < image.position <= until
+        ]
+        return sorted(found, key=lambda image: image.position)[:most]
+
+    def place_of(self, image: UUID) -> int:
+        return int(self._tables["images"][image].position)
+
+    def released(self, given: Sequence[Outgoing]) -> None:
+        now = self._database.clock()
+        for outgoing in given:
+            for work in outgoing.task.work:
+                known = self._database.releases.get(work)
+                self._database.releases[work] = Given(outgoing.task.attempt, now, known is not None and known.given_up)
+
+    def given_up(self, work: UUID) -> None:
+        if work in self._database.releases:
+            self._database.releases[work].given_up = True
+
+    def forget_done(self) -> None:
+        self._database.releases = dict(self._wanted())
+
+    # ---- rows ----
+    def _table(self, name: str) -> Iterable[Any]:
+        return self._tables[name].values()
+
+    def _home(self, dataset: UUID) -> Any:
+        return self._tables["datasets"].get(dataset)
+
+    def _stands(self, dataset: UUID) -> bool:
+        home = self._home(dataset)
+        return home is not None and not home.deleted
+
+    def _going(self) -> list[Any]:
+        jobs = [job for job in self._table("classifications") if job.status in OPEN and not job.deleted]
+        return sorted(jobs, key=lambda job: job.position)
+
+    def _open(self) -> Iterator[Any]:
+        return (job for job in self._going() if self._stands(job.dataset_id))
+
+    def _wanted(self) -> Iterator[tuple[UUID, Given]]:
+        """What was given out for work that is still to be done."""
+        for work, given in self._database.releases.items():
+            if (row := self._tables["work"].get(work)) is not None:
+                job = self._tables["classifications"].get(row.job)
+                if job is None or (job.status is Phase.RUNNING and not job.deleted):
+                    yield work, given
+
+    def _release(self, work: UUID, given: Given) -> Release:
+        row = self._tables["work"][work]
+        job = self._tables["classifications"].get(row.job)
+        return Release(
+            id=work,
+            kind=row.kind,
+            job=row.job,
+            number=row.number,
+            urgent=job is not None and job.image_id is not None,
+            attempts=given.attempts,
+            held_at=given.held_at or given.released_at,
+            given_up=given.given_up,
+        )
+
+    def _waiting_chunks(self) -> dict[UUID, list[Chunk]]:
+        chunks: dict[UUID, list[Chunk]] = {}
+        waiting = [work for work in self._table("work") if work.job is not None and work.id not in self._database.releases]
+        for work in sorted(waiting, key=lambda work: work.number):
+            chunks.setdefault(work.job, []).append(Chunk(id=work.id, number=work.number))
+        return chunks
+
+
+def in_use(
+    database: MemoryDatabase, names: Iterable[str], *, read: Callable[[int, int], Sequence[Recorded]], discarded: Iterable[int] = ()
+) -> InUse:
+    """Behaves like `projections.blob_references.in_use`; `read(after, limit)` reads the log, whose events at `discarded` were given up."""
+    asked = set(names)
+    oldest = database.clock() - LAG_MOST
+    if any(event.recorded_at is None or event.recorded_at <= oldest for event in read(database.target.at.position, 1)):
+        raise Unavailable("The read models are more than a day behind the log; nothing is swept now")
+    gone = {dataset.id for dataset in database.tables["datasets"].values() if dataset.deleted}
+    images = {image.sha256 for image in database.tables["images"].values() if not image.deleted and image.dataset_id not in gone}
+    models = {version.sha256 for model in database.tables["models"].values() for version in model.versions}
+
+    def named(positions: Iterable[int]) -> set[str]:
+        events = [event.data for position in positions for event in read(position - 1, 1)]
+        return {name for name in asked if any(name.encode() in data for data in events)}
+
+    return InUse((images | models) & asked | named(discarded), named({*database.letters, *database.parked}))
+
+
+def _open_job(row: Any, waiting: Sequence[Chunk]) -> OpenJob:
+    return OpenJob(id=row.id, position=row.position, image_id=row.image_id, waiting=tuple(waiting))
