@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, UnsetType
 
-from api.request import Call, now, said
+from api.request import RequestContext, current_context, sent_fields
 from application import accounts
 from application.passwords import NewPassword
 from domain.access import Role, require_role
@@ -52,7 +52,7 @@ class UpdateUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def profile(self) -> dict[str, str | None]:
-        sent = {name: value for name, value in said(self).items() if name in PROFILE}
+        sent = {name: value for name, value in sent_fields(self).items() if name in PROFILE}
         return {name: value for name, value in sent.items() if value is not None or name in CLEARED_BY_NULL}
 
 
@@ -76,7 +76,7 @@ class Users(Controller):
     tags = ("users",)
 
     @get("/me")
-    async def me(self, call: NamedDependency[Call]) -> Response[User]:
+    async def me(self, call: NamedDependency[RequestContext]) -> Response[User]:
         """Whoever asks, as the log knows them: true at once after signing in, however far the read models are."""
         require_role(call.actor, Role.VIEWER)
         account = await asyncio.to_thread(accounts.loaded, call.services.log, call.actor.id)
@@ -84,19 +84,19 @@ class Users(Controller):
 
     @get("/users")
     async def listed(
-        self, call: NamedDependency[Call], page_size: FromQuery[int] = 200, cursor: FromQuery[str | None] = None
+        self, call: NamedDependency[RequestContext], page_size: FromQuery[int] = 200, cursor: FromQuery[str | None] = None
     ) -> Response[list[User]]:
         """Everybody, oldest first; for administrators."""
         return call.page(await call.read(reading.listed, cursor=cursor, size=page_size), view)
 
     @get("/users/{user_id:uuid}")
-    async def one(self, call: NamedDependency[Call], user_id: FromPath[UUID]) -> Response[User]:
+    async def one(self, call: NamedDependency[RequestContext], user_id: FromPath[UUID]) -> Response[User]:
         """One's own account, or anybody's for an administrator."""
         row = await call.read(reading.get, user_id)
         return call.found(view(row), version=row.version)
 
     @patch("/users/{user_id:uuid}")
-    async def update(self, call: NamedDependency[Call], user_id: FromPath[UUID], data: JSONBody[UpdateUser]) -> Response[User]:
+    async def update(self, call: NamedDependency[RequestContext], user_id: FromPath[UUID], data: JSONBody[UpdateUser]) -> Response[User]:
         """All parts or none of them. A new password ends all other sessions, any status but active ends all."""
         services = call.services
         done = await call.do(
@@ -116,7 +116,7 @@ class Users(Controller):
         return call.changed(view(account), done)
 
     @delete("/users/{user_id:uuid}", status_code=204)
-    async def remove(self, call: NamedDependency[Call], user_id: FromPath[UUID]) -> Response[None]:
+    async def remove(self, call: NamedDependency[RequestContext], user_id: FromPath[UUID]) -> Response[None]:
         """Closes the account; also when there is none. Its traces stay in the record, its names are free again."""
         try:
             done = await call.do(accounts.delete, user_id, expected=call.expected, tokens=call.services.refresh_tokens)
@@ -126,14 +126,14 @@ class Users(Controller):
         return call.gone(done)
 
     @staticmethod
-    def _new_password(call: Call, data: UpdateUser) -> NewPassword | None:
+    def _new_password(call: RequestContext, data: UpdateUser) -> NewPassword | None:
         if not data.password:
             return None
         since = call.identity.signed_in_at
         return NewPassword(
             password=data.password,
             current=data.current_password,
-            signed_in_for=(now() - since).total_seconds() if since else float("inf"),
+            signed_in_for=(current_context() - since).total_seconds() if since else float("inf"),
             keep=call.identity.session_id,
             network=call.network,
         )

@@ -11,37 +11,37 @@ from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
 from api.documents import openapi
-from api.live.connection import Watching
+from api.live.connection import LiveHub
 from api.middleware.admission import Admission
 from api.middleware.authentication import Authentication, has_credential
-from api.middleware.body_limits import Bodies
-from api.middleware.outer import Edge
+from api.middleware.body_limits import BodyLimits
+from api.middleware.outer import OuterMiddleware
 from api.problems import HANDLERS
-from api.request import Call, require_now
+from api.request import RequestContext, require_context
 from api.routes import ROUTES
 from api.wait_slots import WaitSlots
-from application.authentication import Identities
+from application.authentication import IdentityCache
 from application.services import Services
 
-THREADS = 64  # commands that wait for the log at once
-STORING = 32  # of which may wait for the file store: it may be slow, and the others are not to be
+COMMAND_THREADS = 64  # commands that wait for the log at once
+MAX_STORING_THREADS = 32  # of which may wait for the file store: it may be slow, and the others are not to be
 
 
-def create_app(services: Services) -> Edge:
+def create_app(services: Services) -> OuterMiddleware:
     """An ASGI application over `services`."""
-    identities = Identities(services.log)
-    watching = Watching(services, identities)
+    identities = IdentityCache(services.log)
+    watching = LiveHub(services, identities)
     options, admission = services.options, Admission()
     waits = WaitSlots(services.visible, admission, slots=options.max_preview_waits, seconds=options.preview_wait_seconds)
 
-    async def call(request: Request[Any, Any, Any]) -> Call:
-        return Call(request, services, identities, request.scope.get("auth"))
+    async def call(request: Request[Any, Any, Any]) -> RequestContext:
+        return RequestContext(request, services, identities, request.scope.get("auth"))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        threads = ThreadPoolExecutor(THREADS, thread_name_prefix="command")
+        threads = ThreadPoolExecutor(COMMAND_THREADS, thread_name_prefix="command")
         asyncio.get_running_loop().set_default_executor(threads)
-        app.state.storing = asyncio.Semaphore(STORING)
+        app.state.storing = asyncio.Semaphore(MAX_STORING_THREADS)
         async with services.opened():
             try:
                 yield
@@ -55,15 +55,18 @@ def create_app(services: Services) -> Edge:
             "waits": Provide(lambda: waits, sync_to_thread=False),
             "watching": Provide(lambda: watching, sync_to_thread=False),
         },
-        guards=[require_now],
-        middleware=[DefineMiddleware(Authentication, services=services, identities=identities), DefineMiddleware(Bodies, options=options)],
+        guards=[require_context],
+        middleware=[
+            DefineMiddleware(Authentication, services=services, identities=identities),
+            DefineMiddleware(BodyLimits, options=options),
+        ],
         exception_handlers=HANDLERS,
         lifespan=[lifespan],
         openapi_config=None,
         logging_config=None,  # the process has its own
         request_max_body_size=None,
     )
-    return Edge(
+    return OuterMiddleware(
         app,
         options,
         services.observed,

@@ -11,7 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
 from api.events import After
-from api.request import VISIBLE_WITHIN, Call, PageSize
+from api.request import VISIBLE_TIMEOUT_SECONDS, PageSize, RequestContext
 from application import audit, lists_as_of
 from application.as_of import position_of
 from application.event_schemas import COLUMNS
@@ -48,19 +48,19 @@ class Audit(Controller):
 
     @get("/trail")
     async def trail(
-        self, call: NamedDependency[Call], about: FromPath[UUID], after: After = 0, limit: PageSize = 200
+        self, call: NamedDependency[RequestContext], about: FromPath[UUID], after: After = 0, limit: PageSize = 200
     ) -> Response[list[Entry]]:
         """Everything that touched a thing, oldest first: an image's trail has the chunk that judged it. For administrators.
 
         At most 200 events that follow position `after`; where there are more, `X-Next-Cursor` is the next `after`.
         """
         require_role(call.actor, Role.ADMIN)
-        others = await call.read(activity.about, about, after=after, most=limit + 1)
-        found = await asyncio.to_thread(audit.trail, about, others=others, log=call.services.log, after=after, most=limit + 1)
+        others = await call.read(activity.about, about, after=after, maximum=limit + 1)
+        found = await asyncio.to_thread(audit.trail, about, others=others, log=call.services.log, after=after, maximum=limit + 1)
         return _page([view(entry) for entry in found[:limit]], found[limit - 1].position if len(found) > limit else None)
 
     @get("/state")
-    async def state(self, call: NamedDependency[Call], about: FromPath[UUID], as_of: AsOf = None) -> Response[dict[str, Any]]:
+    async def state(self, call: NamedDependency[RequestContext], about: FromPath[UUID], as_of: AsOf = None) -> Response[dict[str, Any]]:
         """How a thing stood at a time or position, folded from the record alone; now, where none is named. For administrators."""
         require_role(call.actor, Role.ADMIN)
         until = await _position(call, as_of)
@@ -70,11 +70,11 @@ class Audit(Controller):
     @get("/images")
     async def images(
         self,
-        call: NamedDependency[Call],
+        call: NamedDependency[RequestContext],
         about: FromPath[UUID],
         as_of: AsOf = None,
         after: After = 0,
-        limit: PageSize = lists_as_of.IMAGES_MOST,
+        limit: PageSize = lists_as_of.MAX_IMAGES,
     ) -> Response[list[dict[str, Any]]]:
         """The images that a dataset held at a time or position, in the order of their uploads. For administrators.
 
@@ -85,16 +85,16 @@ class Audit(Controller):
         until = await _position(call, as_of)
         log = call.services.log
         await asyncio.to_thread(lists_as_of.require_dataset, about, until=until, log=log)
-        await call.services.visible.wait(until, VISIBLE_WITHIN)
-        most = min(limit, lists_as_of.IMAGES_MOST)
-        found = await call.read(activity.uploads, about, after=after, until=until, most=most + 1)
-        streams = [one.stream for one in found[:most]]
+        await call.services.visible.wait(until, VISIBLE_TIMEOUT_SECONDS)
+        maximum = min(limit, lists_as_of.MAX_IMAGES)
+        found = await call.read(activity.uploads, about, after=after, until=until, maximum=maximum + 1)
+        streams = [one.stream for one in found[:maximum]]
         images = await asyncio.to_thread(lists_as_of.images, streams, until=until, log=log)
-        return _page([msgspec.to_builtins(one) for one in images], found[most - 1].position if len(found) > most else None, until)
+        return _page([msgspec.to_builtins(one) for one in images], found[maximum - 1].position if len(found) > maximum else None, until)
 
     @get("/results")
     async def results(
-        self, call: NamedDependency[Call], about: FromPath[UUID], as_of: AsOf = None, after: After = 0
+        self, call: NamedDependency[RequestContext], about: FromPath[UUID], as_of: AsOf = None, after: After = 0
     ) -> Response[list[lists_as_of.Result]]:
         """The results of an image or job that were known at a time or position, oldest first. For administrators.
 
@@ -103,15 +103,15 @@ class Audit(Controller):
         """
         require_role(call.actor, Role.ADMIN)
         until = await _position(call, as_of)
-        log, most = call.services.log, lists_as_of.CHUNKS_MOST
+        log, maximum = call.services.log, lists_as_of.MAX_CHUNKS
         await asyncio.to_thread(lists_as_of.require_image_or_job, about, until=until, log=log)
-        await call.services.visible.wait(until, VISIBLE_WITHIN)
-        found = await call.read(activity.judgements, about, after=after, until=until, most=most + 1)
-        results = await asyncio.to_thread(lists_as_of.results, found[:most], about, until=until, log=log)
-        return _page(results, found[most - 1] if len(found) > most else None, until)
+        await call.services.visible.wait(until, VISIBLE_TIMEOUT_SECONDS)
+        found = await call.read(activity.judgements, about, after=after, until=until, maximum=maximum + 1)
+        results = await asyncio.to_thread(lists_as_of.results, found[:maximum], about, until=until, log=log)
+        return _page(results, found[maximum - 1] if len(found) > maximum else None, until)
 
 
-async def _position(call: Call, as_of: str | None) -> int:
+async def _position(call: RequestContext, as_of: str | None) -> int:
     return await asyncio.to_thread(position_of, as_of, log=call.services.log)
 
 

@@ -15,14 +15,14 @@ from litestar.response import Stream
 
 from api.middleware.authentication import OPEN, recognised
 from api.problems import MEDIA_TYPE, Problem, problem
-from api.request import Call, now
-from application.ports import Blobs
+from api.request import RequestContext, current_context
+from application.ports import BlobStore
 from application.signed_downloads import LocalAddress, SignedBlob
 from domain.access import Actor, Scope
 from domain.errors import Forbidden, NotAuthenticated, NotFound
 from projections import images as reading
 
-PIECE = 256 * 1024  # bytes that are read at once
+PIECE_BYTES = 256 * 1024  # bytes that are read at once
 FOR_ALL_ORIGINS = {"Cross-Origin-Resource-Policy": "cross-origin"}
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
@@ -47,7 +47,7 @@ class Opened(NamedTuple):
 
 
 @get("/api/blobs/{token:str}", opt=OPEN, tags=["images"])
-async def blob(call: NamedDependency[Call], token: FromPath[str]) -> Response[bytes] | Response[Problem] | Stream:
+async def blob(call: NamedDependency[RequestContext], token: FromPath[str]) -> Response[bytes] | Response[Problem] | Stream:
     """What a preview or download address leads to. Takes `Range` (one), `If-Range` and `If-None-Match`.
 
     It gives nothing any more when the image is deleted, the share withdrawn or the session ended. Browsers may keep what they loaded until
@@ -57,7 +57,7 @@ async def blob(call: NamedDependency[Call], token: FromPath[str]) -> Response[by
     recognised(call.request.scope)
     headers = call.request.headers
     opened = await asyncio.to_thread(_opened, call.services.blobs, signed.name, headers.get("range"), headers.get("if-range"))
-    caching = {"ETag": opened.tag, "Cache-Control": signed.cache_control(now().timestamp())} | FOR_ALL_ORIGINS
+    caching = {"ETag": opened.tag, "Cache-Control": signed.cache_control(current_context().timestamp())} | FOR_ALL_ORIGINS
     if is_known(opened.tag, ",".join(headers.getall("if-none-match", []))):
         opened.file.close()
         return Response(b"", status_code=304, headers=caching)
@@ -72,20 +72,20 @@ async def blob(call: NamedDependency[Call], token: FromPath[str]) -> Response[by
     return Stream(_pieces(opened.file, opened.first, part), status_code=status, headers=about)
 
 
-async def _permitted(call: Call, token: str) -> SignedBlob:
+async def _permitted(call: RequestContext, token: str) -> SignedBlob:
     """What an address gives to whom it was given. Raises Forbidden where it has ended, NotFound where its holder may not see the image."""
     address = call.services.signed(token)
     image = await reading.get(call.services.reads, await _holder(call, address), address.image_id)
     return address.blob(sha256=image.sha256, filename=image.filename, media_type=image.media_type)
 
 
-async def _holder(call: Call, address: LocalAddress) -> Actor:
+async def _holder(call: RequestContext, address: LocalAddress) -> Actor:
     """Raises Forbidden where the session has ended; a service's address ends with its token. Unavailable."""
     if address.is_service:
         return Actor(id=address.holder_id, kind="service", scopes=frozenset({Scope.IMAGES_READ}))
     identities = call.identities
     try:
-        if (known := identities.remembered_in(address.holder_id)) is None:
+        if (known := identities.cached_in(address.holder_id)) is None:
             known = await asyncio.to_thread(identities.signed_in, address.holder_id)
     except NotAuthenticated:
         raise Forbidden("This address has ended with its session; ask for a new one") from None
@@ -115,13 +115,13 @@ def part_of(size: int, wanted: str | None) -> Part | None:
     return Part(start, end, size, whole=False) if start < end else None
 
 
-def _opened(blobs: Blobs, name: str, wanted: str | None, unless_changed_from: str | None) -> Opened:
+def _opened(blobs: BlobStore, name: str, wanted: str | None, unless_changed_from: str | None) -> Opened:
     file, tag = _file(blobs, name)
     try:
         size = file.seek(0, os.SEEK_END)
         part = part_of(size, wanted if unless_changed_from in {None, tag} else None)
         file.seek(part.start if part else 0)
-        first = file.read(min(PIECE, part.end - part.start)) if part else b""
+        first = file.read(min(PIECE_BYTES, part.end - part.start)) if part else b""
     except BaseException:
         file.close()
         raise
@@ -130,7 +130,7 @@ def _opened(blobs: Blobs, name: str, wanted: str | None, unless_changed_from: st
     return Opened(file, tag, size, part, first)
 
 
-def _file(blobs: Blobs, name: str) -> tuple[BinaryIO, str]:
+def _file(blobs: BlobStore, name: str) -> tuple[BinaryIO, str]:
     """A file, and the ETag of its content. Raises NotFound."""
     if "/" not in name:
         return blobs.open(name), f'"{name}"'
@@ -145,7 +145,7 @@ async def _pieces(file: BinaryIO, first: bytes, part: Part) -> AsyncIterator[byt
         yield first
         left = part.end - part.start - len(first)
         while left > 0:
-            piece = await asyncio.to_thread(file.read, min(PIECE, left))
+            piece = await asyncio.to_thread(file.read, min(PIECE_BYTES, left))
             if not piece:
                 return
             left -= len(piece)
@@ -165,7 +165,7 @@ def _headers(signed: SignedBlob, part: Part) -> dict[str, str]:
     return found if part.whole else found | {"Content-Range": f"bytes {part.start}-{part.end - 1}/{part.size}"}
 
 
-def _unsatisfiable(call: Call, size: int) -> Response[Problem]:
+def _unsatisfiable(call: RequestContext, size: int) -> Response[Problem]:
     said = problem(416, f"The file has {size:,} bytes, and none of those that were asked for", request_id=call.request_id)
     return Response(
         said,

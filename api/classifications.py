@@ -10,9 +10,9 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta
 
-from api.request import Call, PageSize
+from api.request import PageSize, RequestContext
 from application import classifications
-from domain.classification import Phase
+from domain.classification import JobStatus
 from projections import classifications as reading
 from projections import models
 from projections.classifications import Failure
@@ -26,7 +26,7 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
     dataset_id: UUID
     image_id: UUID | None
     model_name: str
-    status: Phase
+    status: JobStatus
     created_by_id: UUID
     created_at: datetime
     updated_at: datetime
@@ -49,7 +49,7 @@ class Watched(Classification, frozen=True, kw_only=True):
 
 class Requested(msgspec.Struct, frozen=True, kw_only=True):
     id: UUID
-    status: Phase = Phase.PENDING
+    status: JobStatus = JobStatus.PENDING
 
 
 class RunClassification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +88,7 @@ class Classifications(Controller):
     tags = ("classifications",)
 
     @post("/run")
-    async def run(self, call: NamedDependency[Call], data: JSONBody[RunClassification]) -> Response[Requested]:
+    async def run(self, call: NamedDependency[RequestContext], data: JSONBody[RunClassification]) -> Response[Requested]:
         """Of the model's version in production, which is pinned now."""
         known = await call.read(lambda db, _: models.names(db))
         chosen = call.services.options.default_model
@@ -105,7 +105,7 @@ class Classifications(Controller):
     @get("/")
     async def listed(
         self,
-        call: NamedDependency[Call],
+        call: NamedDependency[RequestContext],
         status_filter: FromQuery[str | None] = None,
         dataset_id: FromQuery[UUID | None] = None,
         image_id: FromQuery[UUID | None] = None,
@@ -126,16 +126,16 @@ class Classifications(Controller):
         return call.page(found, view)
 
     @get("/{job_id:uuid}")
-    async def one(self, call: NamedDependency[Call], job_id: FromPath[UUID]) -> Response[Watched]:
+    async def one(self, call: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[Watched]:
         row = await call.read(reading.get, job_id)
-        ended = row.status not in {Phase.PENDING, Phase.RUNNING}
+        ended = row.status not in {JobStatus.PENDING, JobStatus.RUNNING}
         failures = (await call.read(reading.failures, job_id)).items if ended and row.failed else []
         return call.found(Watched(**msgspec.structs.asdict(view(row)), failures=failures), version=row.version)
 
     @get("/{job_id:uuid}/failures")
     async def failures(
         self,
-        call: NamedDependency[Call],
+        call: NamedDependency[RequestContext],
         job_id: FromPath[UUID],
         page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
@@ -145,12 +145,12 @@ class Classifications(Controller):
         return call.page(await call.read(reading.failures, job_id, cursor=cursor, size=page_size), lambda failure: failure)
 
     @post("/{job_id:uuid}/cancel", status_code=200)
-    async def cancel(self, call: NamedDependency[Call], job_id: FromPath[UUID]) -> Response[Classification]:
+    async def cancel(self, call: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[Classification]:
         """What is not judged yet stays so; what is, stays readable."""
         done = await call.do(classifications.cancel, job_id, expected=call.expected)
         return call.changed(view(await call.read(reading.get, job_id)), done)
 
     @delete("/{job_id:uuid}", status_code=204)
-    async def remove(self, call: NamedDependency[Call], job_id: FromPath[UUID]) -> Response[None]:
+    async def remove(self, call: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[None]:
         """Its results are hidden with it; the record keeps them."""
         return call.gone(await call.do(classifications.delete, job_id, expected=call.expected))

@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, UnsetType
 
-from api.request import Call, Named, said
+from api.request import NamedBody, RequestContext, sent_fields
 from application import datasets
 from domain.access import Grant
 from projections import datasets as reading
@@ -59,43 +59,45 @@ class Datasets(Controller):
 
     @get("/")
     async def listed(
-        self, call: NamedDependency[Call], page_size: FromQuery[int] = 200, cursor: FromQuery[str | None] = None
+        self, call: NamedDependency[RequestContext], page_size: FromQuery[int] = 200, cursor: FromQuery[str | None] = None
     ) -> Response[list[Dataset]]:
         """One's own and those shared, newest first; all, for an administrator."""
         return call.page(await call.read(reading.listed, cursor=cursor, size=page_size), view)
 
     @post("/")
-    async def create(self, call: NamedDependency[Call], data: JSONBody[CreateDataset]) -> Response[Named]:
+    async def create(self, call: NamedDependency[RequestContext], data: JSONBody[CreateDataset]) -> Response[NamedBody]:
         done = await call.do(datasets.create, name=data.name, description=data.description)
-        return call.created(Named(done.id, data.name), done)
+        return call.created(NamedBody(done.id, data.name), done)
 
     @get("/{dataset_id:uuid}")
-    async def one(self, call: NamedDependency[Call], dataset_id: FromPath[UUID]) -> Response[Dataset]:
+    async def one(self, call: NamedDependency[RequestContext], dataset_id: FromPath[UUID]) -> Response[Dataset]:
         row = await call.read(reading.get, dataset_id)
         return call.found(view(row), version=row.version)
 
     @patch("/{dataset_id:uuid}")
-    async def describe(self, call: NamedDependency[Call], dataset_id: FromPath[UUID], data: JSONBody[DescribeDataset]) -> Response[Dataset]:
-        done = await call.do(datasets.describe, dataset_id, **said(data), expected=call.expected)
+    async def describe(
+        self, call: NamedDependency[RequestContext], dataset_id: FromPath[UUID], data: JSONBody[DescribeDataset]
+    ) -> Response[Dataset]:
+        done = await call.do(datasets.describe, dataset_id, **sent_fields(data), expected=call.expected)
         return call.changed(view(await call.read(reading.get, dataset_id)), done)
 
     @delete("/{dataset_id:uuid}", status_code=204)
-    async def remove(self, call: NamedDependency[Call], dataset_id: FromPath[UUID]) -> Response[None]:
+    async def remove(self, call: NamedDependency[RequestContext], dataset_id: FromPath[UUID]) -> Response[None]:
         """Its images and results are hidden with it; the record keeps them."""
         return call.gone(await call.do(datasets.delete, dataset_id, expected=call.expected))
 
     @get("/{dataset_id:uuid}/shares")
-    async def shares(self, call: NamedDependency[Call], dataset_id: FromPath[UUID]) -> list[reading.Share]:
+    async def shares(self, call: NamedDependency[RequestContext], dataset_id: FromPath[UUID]) -> list[reading.Share]:
         """Who may see it, its owner first."""
         await call.read(reading.get, dataset_id)
         return await call.read(reading.grants, dataset_id)
 
     @put("/{dataset_id:uuid}/shares/{user_id:uuid}", status_code=204)
     async def share(
-        self, call: NamedDependency[Call], dataset_id: FromPath[UUID], user_id: FromPath[UUID], data: JSONBody[ShareDataset]
+        self, call: NamedDependency[RequestContext], dataset_id: FromPath[UUID], user_id: FromPath[UUID], data: JSONBody[ShareDataset]
     ) -> Response[None]:
         return call.gone(await call.do(datasets.share, dataset_id, user_id=user_id, grant=data.grant, expected=call.expected))
 
     @delete("/{dataset_id:uuid}/shares/{user_id:uuid}", status_code=204)
-    async def withdraw(self, call: NamedDependency[Call], dataset_id: FromPath[UUID], user_id: FromPath[UUID]) -> Response[None]:
+    async def withdraw(self, call: NamedDependency[RequestContext], dataset_id: FromPath[UUID], user_id: FromPath[UUID]) -> Response[None]:
         return call.gone(await call.do(datasets.withdraw, dataset_id, user_id=user_id, expected=call.expected))

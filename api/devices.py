@@ -10,9 +10,9 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, UnsetType
 
-from api.request import Call, Named, said
+from api.request import NamedBody, RequestContext, sent_fields
 from application import devices
-from application.commands import Done
+from application.commands import CommandResult
 from domain.device import Device as State
 from projections import devices as reading
 
@@ -61,7 +61,7 @@ def view(row: reading.Device | State, *, last_seen: datetime | None = None) -> D
     )
 
 
-async def answer(call: Call, done: Done) -> Response[Device]:
+async def answer(call: RequestContext, done: CommandResult) -> Response[Device]:
     """As the log knows it, so that body and ETag belong together however far the read models are."""
     state = await asyncio.to_thread(devices.loaded, call.services.log, done.id)
     last_seen = await asyncio.to_thread(call.services.last_seen.of, done.id)
@@ -75,7 +75,7 @@ class Devices(Controller):
     @get("/")
     async def listed(
         self,
-        call: NamedDependency[Call],
+        call: NamedDependency[RequestContext],
         is_online: FromQuery[bool | None] = None,
         location: FromQuery[str | None] = None,
         page_size: FromQuery[int] = 200,
@@ -86,7 +86,7 @@ class Devices(Controller):
         return call.page(page, view)
 
     @post("/")
-    async def register(self, call: NamedDependency[Call], data: JSONBody[RegisterDevice]) -> Response[Named]:
+    async def register(self, call: NamedDependency[RequestContext], data: JSONBody[RegisterDevice]) -> Response[NamedBody]:
         """For administrators. No two devices have the same host name."""
         done = await call.do(
             devices.register,
@@ -95,23 +95,27 @@ class Devices(Controller):
             location=data.location,
             firmware_version=data.firmware_version,
         )
-        return call.created(Named(done.id, data.name), done)
+        return call.created(NamedBody(done.id, data.name), done)
 
     @get("/{device_id:uuid}")
-    async def one(self, call: NamedDependency[Call], device_id: FromPath[UUID]) -> Response[Device]:
+    async def one(self, call: NamedDependency[RequestContext], device_id: FromPath[UUID]) -> Response[Device]:
         row = await call.read(reading.get, device_id)
         return call.found(view(row), version=row.version)
 
     @patch("/{device_id:uuid}")
-    async def describe(self, call: NamedDependency[Call], device_id: FromPath[UUID], data: JSONBody[DescribeDevice]) -> Response[Device]:
-        return await answer(call, await call.do(devices.describe, device_id, said(data), expected=call.expected))
+    async def describe(
+        self, call: NamedDependency[RequestContext], device_id: FromPath[UUID], data: JSONBody[DescribeDevice]
+    ) -> Response[Device]:
+        return await answer(call, await call.do(devices.describe, device_id, sent_fields(data), expected=call.expected))
 
     @patch("/{device_id:uuid}/status")
-    async def report(self, call: NamedDependency[Call], device_id: FromPath[UUID], data: JSONBody[ReportDevice]) -> Response[Device]:
+    async def report(
+        self, call: NamedDependency[RequestContext], device_id: FromPath[UUID], data: JSONBody[ReportDevice]
+    ) -> Response[Device]:
         """A sign of life, or that it went offline."""
         return await answer(call, await call.do(devices.report, device_id, online=data.is_online, last_seen=call.services.last_seen))
 
     @delete("/{device_id:uuid}", status_code=204)
-    async def remove(self, call: NamedDependency[Call], device_id: FromPath[UUID]) -> Response[None]:
+    async def remove(self, call: NamedDependency[RequestContext], device_id: FromPath[UUID]) -> Response[None]:
         """Its images stay."""
         return call.gone(await call.do(devices.remove, device_id, expected=call.expected, last_seen=call.services.last_seen))

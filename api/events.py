@@ -11,20 +11,20 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from api.middleware.authentication import for_services
-from api.request import Call
+from api.request import RequestContext
 from application import event_feed, event_schemas
-from application.event_feed import EVENTS_MOST, Feed, Heads
+from application.event_feed import MAX_EVENTS, FeedPage, Heads
 from domain.access import Scope
 from domain.registry import NOUN_OF
 
-WAIT_MOST = 20.0  # seconds
-LOOK_ANYWAY = 1.0  # seconds, should the projector be away
-WAITING_MOST = 64  # requests; more are answered at once
-POSITION_MOST = 2**53  # what every JSON reader can hold
+MAX_WAIT_SECONDS = 20.0  # seconds
+POLL_INTERVAL_SECONDS = 1.0  # seconds, should the projector be away
+MAX_WAITING_REQUESTS = 64  # requests; more are answered at once
+MAX_POSITION = 2**53  # what every JSON reader can hold
 
-After = Annotated[int, QueryParameter(ge=0, le=POSITION_MOST)]
-Limit = Annotated[int, QueryParameter(ge=1, le=EVENTS_MOST)]
-Wait = Annotated[float, QueryParameter(ge=0, le=WAIT_MOST)]
+After = Annotated[int, QueryParameter(ge=0, le=MAX_POSITION)]
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_EVENTS)]
+Wait = Annotated[float, QueryParameter(ge=0, le=MAX_WAIT_SECONDS)]
 
 
 class Described(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,14 +36,14 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
     versions: list[int]
 
 
-class Room:
+class WaitingRequests:
     """Places for those who wait."""
 
-    def __init__(self, most: int) -> None:
-        self._free = most
+    def __init__(self, maximum: int) -> None:
+        self._free = maximum
 
     @contextmanager
-    def place(self) -> Iterator[bool]:
+    def acquire(self) -> Iterator[bool]:
         """Whether there was one."""
         got = self._free > 0
         self._free -= got
@@ -53,7 +53,7 @@ class Room:
             self._free += got
 
 
-ROOM = Room(WAITING_MOST)
+WAITING_REQUESTS = WaitingRequests(MAX_WAITING_REQUESTS)
 
 
 class Events(Controller):
@@ -64,12 +64,12 @@ class Events(Controller):
     @get("/")
     async def follow(
         self,
-        call: NamedDependency[Call],
+        call: NamedDependency[RequestContext],
         after: After = 0,
         limit: Limit = 100,
         wait: Wait = 0.0,
         sealed: FromQuery[bool] = False,  # noqa: FBT002 - a query parameter
-    ) -> Response[Feed]:
+    ) -> Response[FeedPage]:
         """What follows position `after`, for administrators and for services with the scope `events:read`.
 
         At most `limit` (1000) events, without a gap. Where there are none yet, the answer waits up to `wait` (20) seconds.
@@ -79,13 +79,13 @@ class Events(Controller):
         return Response(await awaited(call, after, limit=limit, wait=wait, sealed=sealed))
 
     @get("/heads")
-    async def signed_heads(self, call: NamedDependency[Call], after: After = 0, limit: Limit = 100) -> Response[Heads]:
+    async def signed_heads(self, call: NamedDependency[RequestContext], after: After = 0, limit: Limit = 100) -> Response[Heads]:
         """What the log had come to, signed about once a minute: compare your own hash at that position with it."""
         services = call.services
         return Response(await event_feed.heads(after, limit=limit, actor=call.actor, reads=services.reads, keys=services.head_keys))
 
     @get("/schemas")
-    async def described(self, call: NamedDependency[Call]) -> list[Described]:  # noqa: ARG002 - who may ask is known
+    async def described(self, call: NamedDependency[RequestContext]) -> list[Described]:  # noqa: ARG002 - who may ask is known
         """Every type that there is."""
         return [
             Described(type=kind, noun=NOUN_OF[kind], meaning=meaning, versions=event_schemas.versions(kind))
@@ -95,7 +95,7 @@ class Events(Controller):
     @get("/schemas/{kind:str}")
     async def schema(
         self,
-        call: NamedDependency[Call],  # noqa: ARG002 - who may ask is known
+        call: NamedDependency[RequestContext],  # noqa: ARG002 - who may ask is known
         kind: FromPath[str],
         version: FromQuery[int | None] = None,
         sealed: FromQuery[bool] = True,  # noqa: FBT002 - a query parameter
@@ -104,15 +104,15 @@ class Events(Controller):
         return Response(event_schemas.schema(kind, version, sealed=sealed), media_type="application/schema+json")
 
 
-async def awaited(call: Call, after: int, *, limit: int, wait: float, sealed: bool) -> Feed:
+async def awaited(call: RequestContext, after: int, *, limit: int, wait: float, sealed: bool) -> FeedPage:
     """No thread is held while it waits."""
     log, visible = call.services.log, call.services.visible
     clock = asyncio.get_running_loop().time
     until = clock() + wait
-    with ROOM.place() as may_wait:
+    with WAITING_REQUESTS.acquire() as may_wait:
         while True:
             found = await asyncio.to_thread(event_feed.after, after, limit=limit, sealed=sealed, actor=call.actor, log=log)
             left = until - clock()
             if found.events or left <= 0 or not may_wait:
                 return found
-            await visible.wait(after + 1, min(left, LOOK_ANYWAY))
+            await visible.wait(after + 1, min(left, POLL_INTERVAL_SECONDS))

@@ -7,8 +7,8 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 
 from api.middleware.authentication import OPEN
-from api.request import Call
-from application.services import Dependency
+from api.request import RequestContext
+from application.services import DependencyHealth
 
 NEEDED = {"postgres"}  # without it there are neither commands nor queries
 
@@ -21,7 +21,7 @@ class Ready(msgspec.Struct, frozen=True):
     """`status` is ok, or degraded when something is away; `dependencies` says what."""
 
     status: str
-    dependencies: list[Dependency]
+    dependencies: list[DependencyHealth]
 
 
 @get(["/api/health", "/health", "/health/live", "/api/health/live"], opt=OPEN, tags=["health"])
@@ -31,7 +31,7 @@ async def live() -> Alive:
 
 
 @get(["/health/ready", "/api/health/ready"], opt=OPEN, tags=["health"])
-async def ready(call: NamedDependency[Call]) -> Response[Ready]:
+async def ready(call: NamedDependency[RequestContext]) -> Response[Ready]:
     """Says what is away. 503 only where that leaves nothing to be asked of us: all else degrades."""
     found = await call.services.health.examine()
     away = {one.name for one in found if not one.ok}
@@ -39,7 +39,7 @@ async def ready(call: NamedDependency[Call]) -> Response[Ready]:
 
 
 @get("/metrics", opt=OPEN, include_in_schema=False)
-async def metrics(call: NamedDependency[Call]) -> Response[Any]:
+async def metrics(call: NamedDependency[RequestContext]) -> Response[Any]:
     """Prometheus' text form, for who asks from this machine, and through no proxy."""
     if "x-forwarded-for" in call.request.headers or call.address not in {"127.0.0.1", "::1"}:
         return Response(None, status_code=404)

@@ -12,8 +12,8 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, UnsetType
 
 from api.middleware.authentication import for_services
-from api.request import Call, PageSize, parts_of, said
-from api.uploads import received
+from api.request import PageSize, RequestContext, parts_of, sent_fields
+from api.uploads import receive_upload
 from application import images
 from domain.access import Role, Scope, require_role
 from domain.values import ImageWarning
@@ -110,7 +110,7 @@ class Images(Controller):
     tags = ("images",)
 
     @post("/upload", opt={"body": "stream"})
-    async def upload(self, call: NamedDependency[Call]) -> Response[Uploaded]:
+    async def upload(self, call: NamedDependency[RequestContext]) -> Response[Uploaded]:
         """A form with the parts `dataset_id`, `device_id`, `path` (these two may be left out) and `file`, best in this order.
 
         `path` is the file's path below the folder that is uploaded, such as `A1/img.tif`; its last part becomes the file name.
@@ -121,7 +121,7 @@ class Images(Controller):
         def permit(dataset: UUID, device: UUID | None) -> None:
             images.may_upload(dataset, device_id=device, command=asked, log=call.services.log)
 
-        form = await received(call.request, call.services, permit)
+        form = await receive_upload(call.request, call.services, permit)
         found = form.sniffed
         about = {name: getattr(form, name) for name in ("dataset_id", "device_id", "filename", "sha256", "size")}
         about |= {"path": form.path} if form.path else {}
@@ -132,7 +132,7 @@ class Images(Controller):
     @get("/")
     async def listed(
         self,
-        call: NamedDependency[Call],
+        call: NamedDependency[RequestContext],
         dataset_id: FromQuery[UUID | None] = None,
         device_id: FromQuery[UUID | None] = None,
         uploaded_by: FromQuery[UUID | None] = None,
@@ -162,16 +162,18 @@ class Images(Controller):
         return call.page(found, view)
 
     @get("/{image_id:uuid}", opt=FOR_READERS)
-    async def one(self, call: NamedDependency[Call], image_id: FromPath[UUID]) -> Response[Image]:
+    async def one(self, call: NamedDependency[RequestContext], image_id: FromPath[UUID]) -> Response[Image]:
         row = await call.read(reading.get, image_id)
         return call.found(view(row), version=row.version)
 
     @patch("/{image_id:uuid}")
-    async def describe(self, call: NamedDependency[Call], image_id: FromPath[UUID], data: JSONBody[DescribeImage]) -> Response[Image]:
-        done = await call.do(images.describe, image_id, **said(data), expected=call.expected)
+    async def describe(
+        self, call: NamedDependency[RequestContext], image_id: FromPath[UUID], data: JSONBody[DescribeImage]
+    ) -> Response[Image]:
+        done = await call.do(images.describe, image_id, **sent_fields(data), expected=call.expected)
         return call.changed(view(await call.read(reading.get, image_id)), done)
 
     @delete("/{image_id:uuid}", status_code=204)
-    async def remove(self, call: NamedDependency[Call], image_id: FromPath[UUID]) -> Response[None]:
+    async def remove(self, call: NamedDependency[RequestContext], image_id: FromPath[UUID]) -> Response[None]:
         """Its results are hidden with it; the record keeps them."""
         return call.gone(await call.do(images.delete, image_id, expected=call.expected))

@@ -8,7 +8,7 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from api.request import Call
+from api.request import RequestContext
 from projections import models as reading
 from projections.models import ModelVersion
 
@@ -51,11 +51,11 @@ class Models(Controller):
     tags = ("models",)
 
     @get("/")
-    async def listed(self, call: NamedDependency[Call]) -> list[Model]:
+    async def listed(self, call: NamedDependency[RequestContext]) -> list[Model]:
         """By name; those that were retired are not listed."""
         return [view(row) for row in await call.read(lambda db, _: reading.listed(db))]
 
     @get("/{name_or_id:str}")
-    async def one(self, call: NamedDependency[Call], name_or_id: FromPath[str]) -> Response[Model]:
+    async def one(self, call: NamedDependency[RequestContext], name_or_id: FromPath[str]) -> Response[Model]:
         row = await call.read(lambda db, _: reading.get(db, name_or_id=name_or_id))
         return call.found(view(row), version=row.version)

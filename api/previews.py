@@ -11,10 +11,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from api.middleware.authentication import for_services
-from api.request import Call, now
+from api.request import RequestContext, current_context
 from api.wait_slots import WaitSlots
 from application import derivatives
-from application.ports import Blobs
+from application.ports import BlobStore
 from application.signed_downloads import blob_of
 from domain.access import Scope
 from domain.errors import NotFound
@@ -50,7 +50,7 @@ class Previews(Controller):
 
     @get("/{image_id:uuid}/preview")
     async def preview(
-        self, call: NamedDependency[Call], waits: NamedDependency[WaitSlots], image_id: FromPath[UUID], expires_in: Seconds = 3600
+        self, call: NamedDependency[RequestContext], waits: NamedDependency[WaitSlots], image_id: FromPath[UUID], expires_in: Seconds = 3600
     ) -> Address:
         """The address of something that a browser can draw: the image itself, or a JPEG of it.
 
@@ -67,7 +67,7 @@ class Previews(Controller):
 
     @get("/{image_id:uuid}/thumbnail")
     async def thumbnail(
-        self, call: NamedDependency[Call], waits: NamedDependency[WaitSlots], image_id: FromPath[UUID], expires_in: Seconds = 3600
+        self, call: NamedDependency[RequestContext], waits: NamedDependency[WaitSlots], image_id: FromPath[UUID], expires_in: Seconds = 3600
     ) -> Address:
         """The address of a JPEG of at most 256 pixels an edge.
 
@@ -79,13 +79,13 @@ class Previews(Controller):
         return await _address(call, row, derivatives.thumbnail_of(row.sha256, _reader(row)), expires_in)
 
     @get("/{image_id:uuid}/download")
-    async def download(self, call: NamedDependency[Call], image_id: FromPath[UUID], expires_in: Seconds = 300) -> Address:
+    async def download(self, call: NamedDependency[RequestContext], image_id: FromPath[UUID], expires_in: Seconds = 300) -> Address:
         """The address of the very bytes that were uploaded. A service gets an address inside the installation."""
         row = await call.read(reading.get, image_id)
         return await _address(call, row, row.sha256, expires_in, inline=False, internal=call.actor.kind == "service")
 
 
-async def _inspected(call: Call, waits: WaitSlots, image_id: UUID) -> Image:
+async def _inspected(call: RequestContext, waits: WaitSlots, image_id: UUID) -> Image:
     """The image once its inspection has ended, or still pending when the wait has. Raises NotFound."""
     return await waits.until(_is_inspected, partial(call.read, reading.get, image_id), call.request.receive)
 
@@ -94,7 +94,7 @@ def _is_inspected(row: Image) -> bool:
     return not row.pending
 
 
-def _preview_name(blobs: Blobs, row: Image) -> str | None:
+def _preview_name(blobs: BlobStore, row: Image) -> str | None:
     """The name of what a browser can draw of an image; None when there is nothing, or nothing yet. Blocks. Raises NotFound, Unavailable."""
     if row.pending:
         return row.sha256 if _is_drawn_by_browsers(blobs, row) else None
@@ -111,7 +111,7 @@ def _reader(row: Image) -> int:
     return row.reader
 
 
-def _is_drawn_by_browsers(blobs: Blobs, row: Image) -> bool:
+def _is_drawn_by_browsers(blobs: BlobStore, row: Image) -> bool:
     """Whether browsers draw the file itself, with all its values. Before the inspection, a PNG's own header says so."""
     if row.media_type == PNG and row.pending:
         return blobs.peek(row.sha256, PNG_DEPTH_OFFSET + 1)[PNG_DEPTH_OFFSET:] <= b"\x08"
@@ -131,11 +131,11 @@ def _no_picture(row: Image) -> NotFound:
     return NotFound("There is no picture of this image; download the image itself")
 
 
-async def _address(call: Call, row: Image, name: str, expires_in: int, *, inline: bool = True, internal: bool = False) -> Address:
+async def _address(call: RequestContext, row: Image, name: str, expires_in: int, *, inline: bool = True, internal: bool = False) -> Address:
     blobs, holder = call.services.blobs, call.identity.holder
     granted = min(expires_in, blobs.max_url_seconds)
     if holder.until is not None:
-        granted = min(granted, holder.until - int(now().timestamp()))
+        granted = min(granted, holder.until - int(current_context().timestamp()))
     folder = derivatives.split(name)[0]
     blob = blob_of(sha256=row.sha256, filename=row.filename, media_type=row.media_type, folder=folder, inline=inline, ends=0)
     url = await asyncio.to_thread(

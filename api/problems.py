@@ -64,7 +64,7 @@ TITLES = {
     500: ("internal_error", "Internal error"),
     503: ("unavailable", "Unavailable"),
 }
-KEPT = ("errors", "reason")  # of what an error says beside its sentence: nothing else is for a client
+KEPT_HEADERS = ("errors", "reason")  # of what an error says beside its sentence: nothing else is for a client
 FIELD = re.compile(r"(?:unknown|required) field `([^`]+)`")
 PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
 
@@ -119,7 +119,7 @@ def problem(status: int, detail: str, *, code: str = "", request_id: str = "", *
 def of_domain_error(error: DomainError, request_id: str) -> tuple[Problem, dict[str, str]]:
     """The problem, and the headers that go with it."""
     status = STATUS.get(error.code, 400)
-    more = {name: value for name in KEPT if (value := error.more.get(name))}
+    more = {name: value for name in KEPT_HEADERS if (value := error.more.get(name))}
     headers = {"Retry-After": str(error.more["retry_after"])} if "retry_after" in error.more else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"

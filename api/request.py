@@ -17,30 +17,30 @@ from litestar.params import QueryParameter
 
 from api.middleware.client_address import peer_of
 from api.problems import AsOfNotAvailable
-from application.authentication import Identities, Identity
-from application.commands import Done, once
+from application.authentication import Identity, IdentityCache
+from application.commands import CommandResult, idempotent
 from application.connection_slots import network_of
 from application.ports import Command
 from application.services import Services
 from domain.access import Actor
 from domain.errors import Invalid, Unavailable
-from projections.reading import PAGE_MOST, Page, Reads
+from projections.reading import MAX_PAGE, Page, QueryDatabase
 
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 
-PageSize = Annotated[int, QueryParameter(ge=1, le=PAGE_MOST)]
-VISIBLE_WITHIN = 2.0  # seconds that an answer waits for its own effect
+PageSize = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)]
+VISIBLE_TIMEOUT_SECONDS = 2.0  # seconds that an answer waits for its own effect
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
 ETAG = re.compile(r'"(\d{1,9})"')
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-class Call:
+class RequestContext:
     """A request with the actor who makes it."""
 
-    def __init__(self, request: Request[Any, Any, Any], services: Services, identities: Identities, identity: Identity | None) -> None:
+    def __init__(self, request: Request[Any, Any, Any], services: Services, identities: IdentityCache, identity: Identity | None) -> None:
         self.request, self.services, self.identities = request, services, identities
         self._identity = identity
 
@@ -86,28 +86,30 @@ class Call:
         return Command(
             id=uuid5(who.id, f"{path}\n{key}") if key else uuid4(),
             actor=who,
-            at=now(),
+            at=current_context(),
             digest=digest,
             earlier_digests=tuple(earlier),
             request_id=self.request_id,
             traceparent=trace if TRACEPARENT.fullmatch(trace) else "",
         )
 
-    async def do(self, use_case: Callable[..., Done], *args: object, payload: bytes | None = None, **kwargs: object) -> Done:
+    async def do(
+        self, use_case: Callable[..., CommandResult], *args: object, payload: bytes | None = None, **kwargs: object
+    ) -> CommandResult:
         """Run a use case in this actor's name, and wait until its effect can be read. A repeat of a keyed command decides nothing again."""
         command = self.command(payload=await self.request.body() if payload is None else payload)
         return await self.carry_out(command, use_case, *args, **kwargs)
 
-    async def carry_out(self, command: Command, use_case: Callable[..., Done], *args: object, **kwargs: object) -> Done:
+    async def carry_out(self, command: Command, use_case: Callable[..., CommandResult], *args: object, **kwargs: object) -> CommandResult:
         log = self.services.log
-        done = await asyncio.to_thread(once, log, command, partial(use_case, *args, **kwargs, command=command, log=log))
+        done = await asyncio.to_thread(idempotent, log, command, partial(use_case, *args, **kwargs, command=command, log=log))
         await self.until_visible(done.position)
         return done
 
     async def until_visible(self, position: int) -> None:
-        """At most `VISIBLE_WITHIN`: the command is done, whether it shows or not."""
+        """At most `VISIBLE_TIMEOUT_SECONDS`: the command is done, whether it shows or not."""
         if position and "respond-async" not in self.request.headers.get("prefer", ""):
-            await self.services.visible.wait(position, VISIBLE_WITHIN)
+            await self.services.visible.wait(position, VISIBLE_TIMEOUT_SECONDS)
 
     @property
     def expected(self) -> int | None:
@@ -122,7 +124,7 @@ class Call:
         return int(found[1])
 
     # ---- queries ----
-    async def read(self, query: Callable[Concatenate[Reads, Actor, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def read(self, query: Callable[Concatenate[QueryDatabase, Actor, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Ask a query with this actor's eyes; not before the read models have reached `?min_position=`."""
         await self._until_asked()
         return await query(self.services.reads, self.actor, *args, **kwargs)
@@ -133,17 +135,17 @@ class Call:
             return
         if not wanted.isdecimal() or len(wanted) > 18:
             raise Invalid("min_position must be a position", errors=[{"loc": ["query", "min_position"], "msg": "must be a whole number"}])
-        if not await self.services.visible.wait(int(wanted), VISIBLE_WITHIN):
+        if not await self.services.visible.wait(int(wanted), VISIBLE_TIMEOUT_SECONDS):
             raise Unavailable("The read models have not come that far yet; try again", retry_after=1)
 
     # ---- answers ----
-    def created(self, body: T, done: Done) -> Response[T]:
+    def created(self, body: T, done: CommandResult) -> Response[T]:
         return Response(body, status_code=201, headers=self._about(done))
 
-    def changed(self, body: T, done: Done) -> Response[T]:
+    def changed(self, body: T, done: CommandResult) -> Response[T]:
         return Response(body, headers=self._about(done))
 
-    def gone(self, done: Done) -> Response[None]:
+    def gone(self, done: CommandResult) -> Response[None]:
         return Response(None, status_code=204, headers={"X-Event-Position": str(done.position)} if done.position else {})
 
     def found(self, body: T, *, version: int) -> Response[T]:
@@ -161,29 +163,29 @@ class Call:
         return Response([view(item) for item in page.items], headers=headers)
 
     @staticmethod
-    def _about(done: Done) -> dict[str, str]:
+    def _about(done: CommandResult) -> dict[str, str]:
         position = {"X-Event-Position": str(done.position)} if done.position else {}
         return {"ETag": f'"{done.version}"'} | position
 
 
-class Named(msgspec.Struct, frozen=True):
+class NamedBody(msgspec.Struct, frozen=True):
     """What was made."""
 
     id: UUID
     name: str
 
 
-def require_now(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+def require_context(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """An `as_of` that was passed over would give what is there now for what was there then. Raises AsOfNotAvailable."""
     if "as_of" in connection.query_params and "as_of" not in handler.parsed_fn_signature.parameters:
         raise AsOfNotAvailable
 
 
-def now() -> datetime:
+def current_context() -> datetime:
     return datetime.now(UTC)
 
 
-def said(data: msgspec.Struct) -> dict[str, Any]:
+def sent_fields(data: msgspec.Struct) -> dict[str, Any]:
     """The fields of a body that were sent, null included; those left out are not there."""
     return {name: value for name, value in msgspec.structs.asdict(data).items() if value is not msgspec.UNSET}
 

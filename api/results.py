@@ -8,7 +8,7 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
-from api.request import Call, PageSize, now
+from api.request import PageSize, RequestContext, current_context
 from domain.classification import Verdict
 from domain.values import ImageWarning
 from projections import results as reading
@@ -67,7 +67,7 @@ class Results(Controller):
     @get("/")
     async def listed(
         self,
-        call: NamedDependency[Call],
+        call: NamedDependency[RequestContext],
         classification_id: FromQuery[UUID | None] = None,
         image_id: FromQuery[UUID | None] = None,
         page_size: PageSize = 200,
@@ -77,9 +77,9 @@ class Results(Controller):
         return await _listed(call, classification_id=classification_id, image_id=image_id, size=page_size, cursor=cursor)
 
     @get("/today/statistics")
-    async def today(self, call: NamedDependency[Call]) -> Statistics:
+    async def today(self, call: NamedDependency[RequestContext]) -> Statistics:
         """The last 24 hours, of what the caller may read."""
-        found = await call.read(statistics.today, now=now())
+        found = await call.read(statistics.today, now=current_context())
         return Statistics(
             classified_last_24_hours=found.classified_last_24_hours,
             average_confidence=found.average_confidence,
@@ -88,13 +88,13 @@ class Results(Controller):
         )
 
     @get("/{result_id:uuid}")
-    async def one(self, call: NamedDependency[Call], result_id: FromPath[UUID]) -> Result:
+    async def one(self, call: NamedDependency[RequestContext], result_id: FromPath[UUID]) -> Result:
         return view(await call.read(reading.get, result_id))
 
     @get("/classification/{job_id:uuid}")
     async def of_classification(
         self,
-        call: NamedDependency[Call],
+        call: NamedDependency[RequestContext],
         job_id: FromPath[UUID],
         page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
@@ -104,7 +104,7 @@ class Results(Controller):
     @get("/image/{image_id:uuid}")
     async def of_image(
         self,
-        call: NamedDependency[Call],
+        call: NamedDependency[RequestContext],
         image_id: FromPath[UUID],
         page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
@@ -113,7 +113,7 @@ class Results(Controller):
 
 
 async def _listed(
-    call: Call, *, size: int, cursor: str | None, classification_id: UUID | None = None, image_id: UUID | None = None
+    call: RequestContext, *, size: int, cursor: str | None, classification_id: UUID | None = None, image_id: UUID | None = None
 ) -> Response[list[Result]]:
     found = await call.read(reading.listed, classification_id=classification_id, image_id=image_id, size=size, cursor=cursor)
     return call.page(found, view)

@@ -16,7 +16,7 @@ from litestar.params import JSONBody, URLEncodedBody
 from msgspec import Meta, Struct
 
 from api.middleware.authentication import OPEN, bearer
-from api.request import Call, now
+from api.request import RequestContext, current_context
 from application import accounts, sessions
 from application.sessions import SignedIn
 from domain.access import Actor
@@ -25,7 +25,7 @@ from domain.values import system_actor
 
 log = structlog.get_logger()
 
-ANYBODY = Actor(id=system_actor("anybody"), kind="anonymous")
+ANONYMOUS = Actor(id=system_actor("anybody"), kind="anonymous")
 COOKIE = "refresh_token"
 COOKIE_PATH = "/api/auth"
 MISSING = "Refresh token missing"
@@ -78,11 +78,11 @@ class Sessions(Controller):
     opt = OPEN
 
     @post("/register")
-    async def register(self, call: NamedDependency[Call], data: JSONBody[Registration]) -> Response[Registered]:
+    async def register(self, call: NamedDependency[RequestContext], data: JSONBody[Registration]) -> Response[Registered]:
         """A new account: a viewer, usable at once."""
         await asyncio.to_thread(call.services.attempts.registration, call.network)
         done = await call.carry_out(
-            call.command(actor=ANYBODY, keyed=False),
+            call.command(actor=ANONYMOUS, keyed=False),
             accounts.register,
             email=data.email,
             username=data.username,
@@ -96,16 +96,16 @@ class Sessions(Controller):
         return call.created(Registered(account.id, account.email), done)
 
     @post("/login", status_code=200)
-    async def login(self, call: NamedDependency[Call], data: JSONBody[Login]) -> Response[Tokens]:
+    async def login(self, call: NamedDependency[RequestContext], data: JSONBody[Login]) -> Response[Tokens]:
         return await signed_in(call, data.email, data.password)
 
     @post("/login-swagger", status_code=200, opt={"body": "form"})
-    async def login_by_form(self, call: NamedDependency[Call], data: URLEncodedBody[LoginForm]) -> Response[Tokens]:
+    async def login_by_form(self, call: NamedDependency[RequestContext], data: URLEncodedBody[LoginForm]) -> Response[Tokens]:
         """The same, for the form of the API's documentation."""
         return await signed_in(call, data.username, data.password)
 
     @post("/refresh", status_code=200)
-    async def refresh(self, call: NamedDependency[Call], data: JSONBody[RefreshToken | None] = None) -> Response[Tokens]:
+    async def refresh(self, call: NamedDependency[RequestContext], data: JSONBody[RefreshToken | None] = None) -> Response[Tokens]:
         """The next pair of tokens. The same token again within 10 s gets the same pair; later it ends the session."""
         token = refresh_token_of(call, data)
         if token is None:
@@ -117,7 +117,7 @@ class Sessions(Controller):
                 token=token,
                 address=call.address,
                 network=call.network,
-                command=call.command(actor=ANYBODY, keyed=False),
+                command=call.command(actor=ANONYMOUS, keyed=False),
                 log=services.log,
                 tokens=services.refresh_tokens,
                 attempts=services.attempts,
@@ -129,10 +129,10 @@ class Sessions(Controller):
         return tokens_for(call, found)
 
     @post("/logout", status_code=204)
-    async def logout(self, call: NamedDependency[Call], data: JSONBody[RefreshToken | None] = None) -> Response[None]:
+    async def logout(self, call: NamedDependency[RequestContext], data: JSONBody[RefreshToken | None] = None) -> Response[None]:
         """Ends the session that the access token or the refresh token belongs to; one that has ended is no error."""
-        for session_id in await asyncio.to_thread(sessions_meant, call, data):
-            command = call.command(actor=ANYBODY, keyed=False)
+        for session_id in await asyncio.to_thread(sessions_to_end, call, data):
+            command = call.command(actor=ANONYMOUS, keyed=False)
             user_id = await asyncio.to_thread(
                 sessions.sign_out, session_id, command=command, log=call.services.log, tokens=call.services.refresh_tokens
             )
@@ -141,7 +141,7 @@ class Sessions(Controller):
         return Response(None, status_code=204, cookies=[cookie(call, "", seconds=0)])
 
 
-async def signed_in(call: Call, email: str, password: str) -> Response[Tokens]:
+async def signed_in(call: RequestContext, email: str, password: str) -> Response[Tokens]:
     services = call.services
     try:
         found = await asyncio.to_thread(
@@ -151,7 +151,7 @@ async def signed_in(call: Call, email: str, password: str) -> Response[Tokens]:
             address=call.address,
             network=call.network,
             agent="".join(sign for sign in call.request.headers.get("user-agent", "") if sign.isprintable()),
-            command=call.command(actor=ANYBODY, keyed=False),
+            command=call.command(actor=ANONYMOUS, keyed=False),
             log=services.log,
             passwords=services.passwords,
             tokens=services.refresh_tokens,
@@ -163,14 +163,14 @@ async def signed_in(call: Call, email: str, password: str) -> Response[Tokens]:
     return tokens_for(call, found)
 
 
-def tokens_for(call: Call, found: SignedIn) -> Response[Tokens]:
+def tokens_for(call: RequestContext, found: SignedIn) -> Response[Tokens]:
     options = call.services.options
-    access = call.services.access_tokens.issue(user=found.user.id, session=found.session_id, role=found.user.role, at=now())
+    access = call.services.access_tokens.issue(user=found.user.id, session=found.session_id, role=found.user.role, at=current_context())
     body = Tokens(access_token=access, refresh_token=found.refresh_token, expires_in=options.access_ttl)
     return Response(body, cookies=[cookie(call, found.refresh_token, seconds=options.refresh_ttl)])
 
 
-def cookie(call: Call, value: str, *, seconds: int) -> Cookie:
+def cookie(call: RequestContext, value: str, *, seconds: int) -> Cookie:
     return Cookie(
         key=COOKIE,
         value=value,
@@ -182,7 +182,7 @@ def cookie(call: Call, value: str, *, seconds: int) -> Cookie:
     )
 
 
-def refresh_token_of(call: Call, data: RefreshToken | None) -> str | None:
+def refresh_token_of(call: RequestContext, data: RefreshToken | None) -> str | None:
     """What was sent on purpose before what the browser sends. Raises Forbidden where another site's page may have asked."""
     if data is not None and data.refresh_token:
         return data.refresh_token
@@ -190,7 +190,7 @@ def refresh_token_of(call: Call, data: RefreshToken | None) -> str | None:
     if token is not None and not is_access_token(token):
         return token
     token = call.request.cookies.get(COOKIE)
-    if token and not from_a_page_of_ours(call):
+    if token and not is_from_own_page(call):
         raise Forbidden("A refresh token in a cookie is taken only from pages of this site, or with the header X-Requested-With")
     return token or None
 
@@ -199,7 +199,7 @@ def is_access_token(token: str) -> bool:
     return token.count(".") == 2
 
 
-def from_a_page_of_ours(call: Call) -> bool:
+def is_from_own_page(call: RequestContext) -> bool:
     """A page elsewhere cannot send our origin, nor a header that its browser would have to ask us for first."""
     headers = call.request.headers
     origin = headers.get("origin")
@@ -209,7 +209,7 @@ def from_a_page_of_ours(call: Call) -> bool:
     return origin in ours or origin.partition("://")[2] == headers.get("host")
 
 
-def sessions_meant(call: Call, data: RefreshToken | None) -> set[UUID]:
+def sessions_to_end(call: RequestContext, data: RefreshToken | None) -> set[UUID]:
     """Blocks. Raises NotAuthenticated when there is no token, or only an access token that we do not believe; Forbidden for a service."""
     access = bearer(call.request.headers.get("authorization"))
     refresh = refresh_token_of(call, data)
@@ -222,9 +222,9 @@ def sessions_meant(call: Call, data: RefreshToken | None) -> set[UUID]:
     return {session_id for session_id in meant if session_id is not None}
 
 
-def _by_access(call: Call, token: str, *, needed: bool) -> set[UUID]:
+def _by_access(call: RequestContext, token: str, *, needed: bool) -> set[UUID]:
     try:
-        claims = call.services.access_tokens.verify(token, at=now())
+        claims = call.services.access_tokens.verify(token, at=current_context())
     except NotAuthenticated:
         if needed:
             raise

@@ -20,7 +20,7 @@ from api.middleware.body_limits import Malformed
 from api.problems import BodyTooLarge, UnsupportedMediaType
 from application.filenames import safe_filename
 from application.ports import BlobWriter
-from application.services import Services, Sniffed
+from application.services import ImageHeader, Services
 from domain.errors import ImageTooLarge, Unavailable
 from domain.values import invalid, relative_path
 
@@ -28,13 +28,13 @@ T = TypeVar("T")
 Permit = Callable[[UUID, UUID | None], None]
 
 FIELDS = ("dataset_id", "device_id", "path")
-PARTS_MOST = 64
-PART_HEADERS_MOST = 8
-FIELD_MOST = 4096  # bytes
-BOUNDARY_MOST = 200  # characters
-AROUND_MOST = 64 * 1024  # bytes that a form may have beside its file
-PIECE = 512 * 1024  # bytes that are checked and written at once
-STORE_WAIT = 5.0  # seconds for a place among those that store
+MAX_PARTS = 64
+MAX_PART_HEADERS = 8
+MAX_FIELD_BYTES = 4096  # bytes
+MAX_BOUNDARY_CHARACTERS = 200  # characters
+MAX_BYTES_BESIDE_FILE = 64 * 1024  # bytes that a form may have beside its file
+PIECE_BYTES = 512 * 1024  # bytes that are checked and written at once
+STORE_TIMEOUT_SECONDS = 5.0  # seconds for a place among those that store
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,10 +47,10 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     path: str | None
     sha256: str
     size: int
-    sniffed: Sniffed
+    sniffed: ImageHeader
 
 
-async def received(request: Request[Any, Any, Any], services: Services, permit: Permit) -> Form:
+async def receive_upload(request: Request[Any, Any, Any], services: Services, permit: Permit) -> Form:
     """The form that `request` brings, its file stored. Whatever goes wrong, nothing of it is left.
 
     `permit(dataset, device)` is asked in a thread: before the first byte of the file where the form has named the dataset by then,
@@ -61,7 +61,7 @@ async def received(request: Request[Any, Any, Any], services: Services, permit: 
     parser = _parser(request, announced)
     reading = _Reading(services, permit, request.app.state.storing)
     try:
-        async for chunk in _chunks(request, announced, most=services.options.upload_max_bytes):
+        async for chunk in _chunks(request, announced, maximum=services.options.upload_max_bytes):
             for event in _events(parser, chunk):
                 await reading.take(event)
         if not parser.closed:
@@ -103,10 +103,10 @@ class _Reading:
         sniffed, sha256, size = await self._stored(permit)
         return Form(dataset_id=dataset, device_id=device, filename=filename, path=path, sha256=sha256, size=size, sniffed=sniffed)
 
-    async def _stored(self, permit: Callable[[], None] | None) -> tuple[Sniffed, str, int]:
+    async def _stored(self, permit: Callable[[], None] | None) -> tuple[ImageHeader, str, int]:
         """Raises Unavailable where the store keeps so many waiting that the threads of all others would be held too."""
         try:
-            async with asyncio.timeout(STORE_WAIT):
+            async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
                 await self._storing.acquire()
         except TimeoutError:
             raise Unavailable("The file store is slow; try again", retry_after=5) from None
@@ -136,9 +136,9 @@ class _Reading:
 
     async def _relieve(self) -> None:
         if self._name != "file":
-            if len(self._held) > FIELD_MOST:
-                raise BodyTooLarge(f"The field {self._name} is longer than {FIELD_MOST} bytes")
-        elif len(self._held) >= PIECE:
+            if len(self._held) > MAX_FIELD_BYTES:
+                raise BodyTooLarge(f"The field {self._name} is longer than {MAX_FIELD_BYTES} bytes")
+        elif len(self._held) >= PIECE_BYTES:
             self.file.hold(self._held)
             self._held = bytearray()
             await _in_thread(self.file.take)
@@ -186,7 +186,7 @@ class _Incoming:
         self._held = bytearray()
         return writer
 
-    def finish(self, permit: Callable[[], None] | None) -> tuple[Sniffed, str, int]:
+    def finish(self, permit: Callable[[], None] | None) -> tuple[ImageHeader, str, int]:
         """What it is, and (sha256 in hex, bytes) of what is stored now."""
         writer = self.take()
         sniffed = self._gate.finish(writer.file)
@@ -202,26 +202,26 @@ class _Incoming:
 def _parser(request: Request[Any, Any, Any], announced: int) -> PushMultipartParser:
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get("boundary", "")
-    if kind != "multipart/form-data" or not 1 <= len(boundary) <= BOUNDARY_MOST:
+    if kind != "multipart/form-data" or not 1 <= len(boundary) <= MAX_BOUNDARY_CHARACTERS:
         raise UnsupportedMediaType("Send the image as multipart/form-data, with a boundary")
     try:
         return PushMultipartParser(
             boundary,
             content_length=announced,
-            max_header_count=PART_HEADERS_MOST,
-            max_segment_count=PARTS_MOST,
+            max_header_count=MAX_PART_HEADERS,
+            max_segment_count=MAX_PARTS,
             header_charset="latin-1",  # keeps the bytes of file names: `filename_of` finds their encoding
         )
     except MultipartError:
         raise Malformed("The boundary of the form is none that can be used") from None
 
 
-async def _chunks(request: Request[Any, Any, Any], announced: int, *, most: int) -> AsyncIterator[bytes]:
+async def _chunks(request: Request[Any, Any, Any], announced: int, *, maximum: int) -> AsyncIterator[bytes]:
     """The body as it comes. Raises ImageTooLarge as soon as it is known that the file has more than `most` bytes."""
     size, more = 0, True
     while more:
-        if max(size, announced) > most + AROUND_MOST:
-            raise _too_large(most)
+        if max(size, announced) > maximum + MAX_BYTES_BESIDE_FILE:
+            raise _too_large(maximum)
         message = await request.receive()
         if message["type"] != "http.request":
             raise Malformed("The upload was broken off")
@@ -235,7 +235,7 @@ def _events(parser: PushMultipartParser, chunk: bytes) -> Iterator[MultipartSegm
     try:
         yield from parser.parse(chunk)
     except ParserLimitReached:
-        raise BodyTooLarge(f"The form has too much beside its file: at most {PARTS_MOST} parts, with short headers") from None
+        raise BodyTooLarge(f"The form has too much beside its file: at most {MAX_PARTS} parts, with short headers") from None
     except MultipartError:
         raise Malformed("The form is damaged, or ends too early; send it again") from None
 
@@ -263,7 +263,7 @@ def _uuid(name: str, value: str) -> UUID:
         raise invalid(name, "must be a UUID") from None
 
 
-def _too_large(most: int) -> ImageTooLarge:
+def _too_large(maximum: int) -> ImageTooLarge:
     return ImageTooLarge(
-        f"The file has more than {most:,} bytes, the most that is taken. Scale it down or crop it", reason="too_many_bytes"
+        f"The file has more than {maximum:,} bytes, the most that is taken. Scale it down or crop it", reason="too_many_bytes"
     )

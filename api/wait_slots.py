@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from api.live.connection import until_one_ends
-from application.services import Visible
+from application.services import ReadPosition
 
 T = TypeVar("T")
 Receive = Callable[..., Awaitable[Any]]
@@ -19,7 +19,7 @@ class WaitSlots:
     A waiting request holds no thread and no database connection. `idle` is entered while it waits: admission control does not count it.
     """
 
-    def __init__(self, visible: Visible, idle: AbstractContextManager[None], *, slots: int, seconds: float) -> None:
+    def __init__(self, visible: ReadPosition, idle: AbstractContextManager[None], *, slots: int, seconds: float) -> None:
         self._visible, self._idle, self._seconds = visible, idle, seconds
         self._free = slots
         self._closed = asyncio.Event()

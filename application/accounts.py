@@ -7,10 +7,10 @@ from uuid import UUID
 import msgspec
 
 from application.administrators import another_administrator
-from application.commands import Done, change, existing, in_turn, new_id, start
+from application.commands import CommandResult, chain, create_stream, execute, existing, new_id
 from application.passwords import PASSWORD, NewPassword, changed_password_hash, new_password_hash, password_secret
-from application.ports import Asker, Claim, Command, Log, Passwords, RefreshTokens, Release, Secret
-from application.sign_in_attempts import Attempts
+from application.ports import Command, EventStore, PasswordHasher, PasswordRequester, RefreshTokens, ReleasedClaim, Secret, UniqueClaim
+from application.sign_in_attempts import SignInLimits
 from domain import session, user
 from domain.access import Actor, Role, require_role
 from domain.errors import DomainError, Forbidden, Taken
@@ -19,7 +19,7 @@ from domain.user import Status, User
 from domain.values import canonical
 
 
-def loaded(log: Log, user_id: UUID) -> User:
+def loaded(log: EventStore, user_id: UUID) -> User:
     return existing(log, user_id, user.evolve, what="User", closed=lambda found: found.deleted)
 
 
@@ -33,26 +33,29 @@ def register(
     role: Role = Role.VIEWER,
     network: str = "",
     command: Command,
-    log: Log,
-    passwords: Passwords,
-) -> Done:
+    log: EventStore,
+    passwords: PasswordHasher,
+) -> CommandResult:
     """A new account; `network`: where the request comes from. Raises Taken when the e-mail or the user name is another's."""
     user_id = new_id(command, "user")
     event = user.register(
         user_id, email=email, username=username, first_name=first_name, last_name=last_name, role=role, by=user_id, at=command.at
     )
-    claims = (Claim(scope="email", value=event.email, stream=user_id), Claim(scope="username", value=event.username, stream=user_id))
-    asker = Asker(network, is_stranger=True)
+    claims = (
+        UniqueClaim(scope="email", value=event.email, stream=user_id),
+        UniqueClaim(scope="username", value=event.username, stream=user_id),
+    )
+    asker = PasswordRequester(network, is_stranger=True)
     password_hash = new_password_hash(password, email=event.email, username=event.username, passwords=passwords, asker=asker)
     event = msgspec.structs.replace(event, password_commitment=user.commitment(user_id, password_hash))
     try:
-        return start(log, command, [event], claims=claims, secrets=(password_secret(user_id, password_hash),))
+        return create_stream(log, command, [event], claims=claims, secrets=(password_secret(user_id, password_hash),))
     except Taken as taken:
         named = {"email": "Email", "username": "Username"}[str(taken.more["scope"])]
         raise Taken(f"{named} already used", **taken.more) from None
 
 
-def find(email: str, log: Log) -> User | None:
+def find(email: str, log: EventStore) -> User | None:
     """The account with an e-mail address. A claim that the account's own events do not confirm finds nobody."""
     user_id = log.claimed("email", email)
     account = log.load(user_id, user.evolve) if user_id else None
@@ -68,11 +71,11 @@ def update(
     password: NewPassword | None = None,
     expected: int | None = None,
     command: Command,
-    log: Log,
-    passwords: Passwords,
+    log: EventStore,
+    passwords: PasswordHasher,
     tokens: RefreshTokens,
-    attempts: Attempts | None = None,
-) -> Done:
+    attempts: SignInLimits | None = None,
+) -> CommandResult:
     """All parts or none of them: one command, whose rights are asked first. What takes rights away also ends sessions.
 
     `attempts` is needed with a `password`. Raises Forbidden, and Invalid, Taken, LastAdministrator, TooMany (tries of a current password);
@@ -92,7 +95,7 @@ def update(
             lambda it: user.change_status(it, status or it.status, by=by, at=at),
             lambda it: [user.change_password(it, password_hash=password_hash, by=by, at=at)] if password_hash else [],
         )
-        return in_turn(account, user.evolve, parts)
+        return chain(account, user.evolve, parts)
 
     if status is Status.ACTIVE and loaded(log, user_id).status is not Status.ACTIVE:
         # An interrupted command may have left sessions open, which must not work again.
@@ -125,39 +128,41 @@ def _with_address(
     expected: int | None,
     secrets: Sequence[Secret],
     command: Command,
-    log: Log,
-) -> Done:
+    log: EventStore,
+) -> CommandResult:
     """Another e-mail address is claimed, and the old one is free again. Raises Taken."""
 
     def moved(account: User) -> bool:
         return wanted is not None and canonical(wanted) != canonical(account.email)
 
     try:
-        return change(
+        return execute(
             log,
             command,
             lambda: loaded(log, user_id),
             decide,
             expected=expected,
             guards=partial(another_administrator, log=log),
-            releases=lambda account: (Release(stream=user_id, scope="email", value=account.email),) if moved(account) else (),
-            claims=lambda account: (Claim(scope="email", value=wanted, stream=user_id),) if moved(account) and wanted else (),
+            releases=lambda account: (ReleasedClaim(stream=user_id, scope="email", value=account.email),) if moved(account) else (),
+            claims=lambda account: (UniqueClaim(scope="email", value=wanted, stream=user_id),) if moved(account) and wanted else (),
             secrets=secrets,
         )
     except Taken:
         raise Taken("Email already registered", scope="email") from None
 
 
-def reset_password(user_id: UUID, password: str, *, command: Command, log: Log, passwords: Passwords, tokens: RefreshTokens) -> Done:
+def reset_password(
+    user_id: UUID, password: str, *, command: Command, log: EventStore, passwords: PasswordHasher, tokens: RefreshTokens
+) -> CommandResult:
     """Set another password without knowing the current one; all sessions end. For administrators, on the server's machine alone.
 
     Raises Forbidden, NotFound, Invalid.
     """
     _require_admin(command.actor)
     account = loaded(log, user_id)
-    asker = Asker(str(user_id), is_stranger=False)
+    asker = PasswordRequester(str(user_id), is_stranger=False)
     password_hash = new_password_hash(password, email=account.email, username=account.username, passwords=passwords, asker=asker)
-    done = change(
+    done = execute(
         log,
         command,
         lambda: loaded(log, user_id),
@@ -168,10 +173,10 @@ def reset_password(user_id: UUID, password: str, *, command: Command, log: Log, 
     return done
 
 
-def change_role(user_id: UUID, role: Role, *, expected: int | None = None, command: Command, log: Log) -> Done:
+def change_role(user_id: UUID, role: Role, *, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
     """Raises Forbidden, NotFound, LastAdministrator."""
     _require_admin(command.actor)
-    return change(
+    return execute(
         log,
         command,
         lambda: loaded(log, user_id),
@@ -181,36 +186,36 @@ def change_role(user_id: UUID, role: Role, *, expected: int | None = None, comma
     )
 
 
-def delete(user_id: UUID, *, expected: int | None = None, command: Command, log: Log, tokens: RefreshTokens) -> Done:
+def delete(user_id: UUID, *, expected: int | None = None, command: Command, log: EventStore, tokens: RefreshTokens) -> CommandResult:
     """Close the account; its traces stay readable. The names are free again. Raises Forbidden, NotFound, Conflict, LastAdministrator."""
     _require_admin(command.actor)
-    done = change(
+    done = execute(
         log,
         command,
         lambda: loaded(log, user_id),
         lambda account: user.delete(account, by=command.actor.id, at=command.at),
         expected=expected,
         guards=partial(another_administrator, log=log),
-        releases=lambda _: (Release(stream=user_id),),
+        releases=lambda _: (ReleasedClaim(stream=user_id),),
         secrets=(Secret(kind=PASSWORD, owner=user_id, value=None),),
     )
     end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
     return done
 
 
-def erase(user_id: UUID, *, command: Command, log: Log, tokens: RefreshTokens) -> Done:
+def erase(user_id: UUID, *, command: Command, log: EventStore, tokens: RefreshTokens) -> CommandResult:
     """Destroy the person's key: nothing private about them can be read any more, while the chain still verifies.
 
     Raises Forbidden, NotFound, LastAdministrator.
     """
     _require_admin(command.actor)
-    done = change(
+    done = execute(
         log,
         command,
         lambda: existing(log, user_id, user.evolve, what="User", closed=lambda found: found.erased),
         lambda account: user.erase(account, by=command.actor.id, at=command.at),
         guards=partial(another_administrator, log=log),
-        releases=lambda _: (Release(stream=user_id),),
+        releases=lambda _: (ReleasedClaim(stream=user_id),),
         secrets=(Secret(kind=PASSWORD, owner=user_id, value=None), Secret(kind="key", owner=user_id, value=None)),
     )
     end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
@@ -218,13 +223,13 @@ def erase(user_id: UUID, *, command: Command, log: Log, tokens: RefreshTokens) -
 
 
 def end_sessions(
-    user_id: UUID, reason: session.Reason, *, but: UUID | None = None, command: Command, log: Log, tokens: RefreshTokens
+    user_id: UUID, reason: session.Reason, *, but: UUID | None = None, command: Command, log: EventStore, tokens: RefreshTokens
 ) -> None:
     """Each session ends with an event of its own; one that ended meanwhile is no error."""
     for session_id in tokens.revoke_user(user_id, but=but):
         follow_up = _follow_up(command, session_id)
         try:
-            change(
+            execute(
                 log,
                 follow_up,
                 lambda session_id=session_id: existing(log, session_id, session.evolve, what="Session", closed=lambda _: False),  # type: ignore[misc]

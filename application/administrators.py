@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from functools import reduce
 
-from application.ports import Guard, Log
+from application.ports import EventStore, StreamPrecondition
 from domain import user
 from domain.errors import LastAdministrator
 from domain.events import Event
 from domain.user import User
 
 
-def another_administrator(account: User, events: Sequence[Event], log: Log) -> Sequence[Guard]:
+def another_administrator(account: User, events: Sequence[Event], log: EventStore) -> Sequence[StreamPrecondition]:
     """What must hold for `events` of `account` to be appended, so that an active administrator remains.
 
     The guard names another active administrator at the version that was read. Appends happen one after the other, so the other account
@@ -22,7 +22,7 @@ def another_administrator(account: User, events: Sequence[Event], log: Log) -> S
     others = (log.load(candidate, user.evolve) for candidate in log.administrators() if candidate != account.id)
     for other in others:
         if other is not None and other.is_active_admin:
-            return (Guard(stream=other.id, version=other.version),)
+            return (StreamPrecondition(stream=other.id, version=other.version),)
     raise LastAdministrator
 
 

@@ -7,20 +7,20 @@ need not be in the order of the log.
 from datetime import datetime
 from typing import Final
 
-from application.ports import Log
+from application.ports import EventStore
 from domain.errors import Invalid, NotFound
 
 POSITION_DIGITS: Final = 18
 FORMS: Final = "must be a time with its zone like 2026-03-01T12:00:00Z, or a position like 4711"
 
 
-def position_of(as_of: str | None, *, log: Log) -> int:
+def position_of(as_of: str | None, *, log: EventStore) -> int:
     """A position or a time, as `as_of` names it; None means now. Raises Invalid, and NotFound where nothing was recorded by then."""
     if as_of is None:
         return log.head()
     if as_of.isascii() and as_of.isdecimal():
         return _existing(as_of, log.head())
-    position = _position_at(_moment(as_of), log)
+    position = _position_at(_parse_time(as_of), log)
     if position == 0:
         raise NotFound(f"Nothing had been recorded at {as_of}")
     return position
@@ -35,7 +35,7 @@ def _existing(digits: str, head: int) -> int:
     return position
 
 
-def _moment(text: str) -> datetime:
+def _parse_time(text: str) -> datetime:
     try:
         named = datetime.fromisoformat(text)
     except ValueError:
@@ -45,7 +45,7 @@ def _moment(text: str) -> datetime:
     return named
 
 
-def _position_at(moment: datetime, log: Log) -> int:
+def _position_at(moment: datetime, log: EventStore) -> int:
     try:
         return log.position_at(moment)
     except Invalid as to_come:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.ports import Log, Recorded
+from application.ports import EventStore, RecordedEvent
 from application.trail_sentences import Scene, names_in, sentence, unknown
 from domain.errors import NotFound
 from domain.events import Event, State
@@ -32,12 +32,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     data: Event | dict[str, Any]
 
 
-def trail(about: UUID, *, others: Collection[int], log: Log, after: int = 0, most: int | None = None) -> list[Entry]:
+def trail(about: UUID, *, others: Collection[int], log: EventStore, after: int = 0, maximum: int | None = None) -> list[Entry]:
     """Everything about a thing, oldest first: its own stream, and the events of other streams (at positions `others`) that touch it.
 
     At most `most` of those that follow position `after`, in at most five queries. Raises NotFound for what the record does not know at all.
     """
-    found = log.touching(about, others, after=after, most=most)
+    found = log.touching(about, others, after=after, maximum=maximum)
     if not found and log.event(about, 1) is None:
         raise NotFound(f"The record knows nothing of {about}")
     log.prefetch(found)
@@ -48,7 +48,7 @@ def trail(about: UUID, *, others: Collection[int], log: Log, after: int = 0, mos
     return [_entry(recorded, event, Scene(about, actor, names)) for recorded, event, actor in described]
 
 
-def state_of(about: UUID, *, until: int, log: Log) -> State:
+def state_of(about: UUID, *, until: int, log: EventStore) -> State:
     """How a thing stood at position `until`. Raises NotFound, UpgradeNeeded."""
     first = log.event(about, 1)
     if first is None or first.position > until:
@@ -62,7 +62,7 @@ def state_of(about: UUID, *, until: int, log: Log) -> State:
     return state
 
 
-def _entry(recorded: Recorded, event: Event | None, scene: Scene) -> Entry:
+def _entry(recorded: RecordedEvent, event: Event | None, scene: Scene) -> Entry:
     return Entry(
         position=recorded.position,
         at=event.at if event else recorded.recorded_at or UNRECORDED,
@@ -75,7 +75,7 @@ def _entry(recorded: Recorded, event: Event | None, scene: Scene) -> Entry:
     )
 
 
-def _actor_of(recorded: Recorded) -> dict[str, Any]:
+def _actor_of(recorded: RecordedEvent) -> dict[str, Any]:
     meta: dict[str, Any] = msgspec.json.decode(recorded.meta)
     actor: dict[str, Any] = meta.get("actor", {})
     return actor

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.ports import Log
+from application.ports import EventStore
 from application.services import Claims
 from application.signed_downloads import Holder
 from domain import session, user
@@ -18,8 +18,8 @@ from domain.errors import NotAuthenticated
 from domain.session import Session
 from domain.user import User
 
-SECONDS = 5.0  # that a revoked session or a lost role may still be believed in another process
-MOST = 10_000
+CACHE_SECONDS = 5.0  # that a revoked session or a lost role may still be believed in another process
+MAX_CACHED = 10_000
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
         return Holder(self.actor.id, until=int(self.expires_at.timestamp()))
 
 
-def signed_in(session_id: UUID, log: Log) -> tuple[Session, User]:
+def signed_in(session_id: UUID, log: EventStore) -> tuple[Session, User]:
     """The session and whose it is. Blocks. Raises NotAuthenticated when it has ended, or its user may not act; Unavailable."""
     found = log.load(session_id, session.evolve)
     if found is None or found.revoked:
@@ -50,33 +50,33 @@ def signed_in(session_id: UUID, log: Log) -> tuple[Session, User]:
     return found, account
 
 
-class Identities:
+class IdentityCache:
     """Threads may share it."""
 
-    def __init__(self, log: Log, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, log: EventStore, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log, self._clock = log, clock
         self._seen: OrderedDict[UUID, tuple[float, Identity]] = OrderedDict()
         self._lock = Lock()
         self._forgotten = 0  # how often something was forgotten: what was looked up before that may be out of date
 
-    def remembered(self, claims: Claims) -> Identity | None:
+    def cached(self, claims: Claims) -> Identity | None:
         """Without looking anything up."""
         if claims.session_id is None:
             actor = Actor(id=claims.subject, kind="service", scopes=claims.scopes)
             return Identity(actor=actor, expires_at=claims.expires_at)
-        identity = self.remembered_in(claims.session_id)
+        identity = self.cached_in(claims.session_id)
         return identity if identity and identity.actor.id == claims.subject else None
 
-    def identified(self, claims: Claims) -> Identity:
+    def authenticate(self, claims: Claims) -> Identity:
         """Blocks. Raises NotAuthenticated when the session has ended, or its user may not act; Unavailable."""
         if claims.session_id is None:
-            return self.remembered(claims)  # type: ignore[return-value]
+            return self.cached(claims)  # type: ignore[return-value]
         identity = self.signed_in(claims.session_id)
         if identity.actor.id != claims.subject:
             raise NotAuthenticated("Invalid token")
         return identity
 
-    def remembered_in(self, session_id: UUID) -> Identity | None:
+    def cached_in(self, session_id: UUID) -> Identity | None:
         """Who signed in to a session, without looking anything up."""
         with self._lock:
             until, identity = self._seen.get(session_id, (0.0, None))
@@ -84,12 +84,12 @@ class Identities:
 
     def signed_in(self, session_id: UUID) -> Identity:
         """Who signed in to a session. Blocks. Raises NotAuthenticated when it has ended, or its user may not act; Unavailable."""
-        if (known := self.remembered_in(session_id)) is not None:
+        if (known := self.cached_in(session_id)) is not None:
             return known
         before = self._forgotten
         found, account = signed_in(session_id, self._log)
         identity = Identity(actor=Actor(id=account.id, role=account.role), session_id=found.id, signed_in_at=found.started_at)
-        self._remember(identity, before)
+        self._cache(identity, before)
         return identity
 
     def forget(self, user_id: UUID) -> None:
@@ -99,11 +99,11 @@ class Identities:
             for session_id in [known for known, (_, identity) in self._seen.items() if identity.actor.id == user_id]:
                 del self._seen[session_id]
 
-    def _remember(self, identity: Identity, before: int) -> None:
+    def _cache(self, identity: Identity, before: int) -> None:
         assert identity.session_id is not None
         with self._lock:
             if self._forgotten != before:
                 return
-            self._seen[identity.session_id] = (self._clock() + SECONDS, identity)
-            while len(self._seen) > MOST:
+            self._seen[identity.session_id] = (self._clock() + CACHE_SECONDS, identity)
+            while len(self._seen) > MAX_CACHED:
                 self._seen.popitem(last=False)

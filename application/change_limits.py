@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.ports import Command, Limit, Limits
+from application.ports import Command, RateLimit, RateLimiter
 from domain.errors import TooMany
 from domain.events import Event
 
@@ -17,7 +17,7 @@ MINUTE: Final = 60
 class ChangeLimit(msgspec.Struct, frozen=True, kw_only=True):
     """People's changes to one stream that exists. New streams do not count, nor does what our own processes append."""
 
-    limits: Limits
+    limits: RateLimiter
     per_minute: int
 
     @contextmanager
@@ -34,7 +34,7 @@ class ChangeLimit(msgspec.Struct, frozen=True, kw_only=True):
 
     def _take(self, streams: Sequence[UUID]) -> Callable[[], None]:
         try:
-            return self.limits.take(*(Limit(key=f"change/{stream}", most=self.per_minute, seconds=MINUTE) for stream in streams))
+            return self.limits.take(*(RateLimit(key=f"change/{stream}", maximum=self.per_minute, seconds=MINUTE) for stream in streams))
         except TooMany as error:
             wait = error.more["retry_after"]
             raise TooMany(f"This was changed {self.per_minute} times within a minute; try again in {wait} s", retry_after=wait) from None

@@ -6,7 +6,7 @@ from threading import Lock
 from typing import NamedTuple
 from uuid import UUID
 
-from application.ports import Closed, Command, Conflicted, Guard, Log
+from application.ports import Command, ConcurrencyConflict, EventStore, StreamClosed, StreamPrecondition
 from domain import classification
 from domain.classification import ENDING, ChunkJudged, Classification, ClassificationPlanned, ClassificationRequested, PlannedImage
 from domain.errors import NotFound
@@ -15,7 +15,7 @@ from domain.image import ImageDeleted
 MAX_KEPT_PARTS = 16
 MAX_KEPT_JOBS = 256
 FIRST_PART_VERSION = 2  # of a job's stream: its request is version 1, and the parts of its plan follow without a gap
-USUAL_CHUNKS = classification.CHUNKS_WANTED  # of a full part, so that the right one is most often read at once
+CHUNKS_OF_FULL_PART = classification.TARGET_CHUNKS  # of a full part, so that the right one is most often read at once
 
 
 class PlannedChunk(NamedTuple):
@@ -30,7 +30,7 @@ class PlannedChunk(NamedTuple):
 class JobPlans:
     """Plans as the log holds them. Reads the part that it needs and keeps the newest ones; thread-safe. Calls block."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: EventStore) -> None:
         self._log = log
         self._lock = Lock()
         self._jobs: OrderedDict[UUID, Classification] = OrderedDict()
@@ -63,14 +63,14 @@ class JobPlans:
         state = classification.evolve(None, self._log.decode(recorded))
         assert state is not None
         with self._lock:
-            _keep(self._jobs, job, state, most=MAX_KEPT_JOBS)
+            _keep(self._jobs, job, state, maximum=MAX_KEPT_JOBS)
         return state
 
     def _part_with(self, job: UUID, number: int) -> ClassificationPlanned | None:
         """A binary search over the parts, whose numbers of chunks ascend. It begins where the part is if those before it are full."""
         if (kept := self._kept_part_with(job, number)) is not None:
             return kept
-        lowest, beyond, guess = 0, None, number // USUAL_CHUNKS
+        lowest, beyond, guess = 0, None, number // CHUNKS_OF_FULL_PART
         while beyond is None or lowest < beyond:
             part = self._part(job, guess)
             if part is None or part.first_chunk > number:
@@ -98,20 +98,20 @@ class JobPlans:
         part = self._log.decode(recorded)
         assert isinstance(part, ClassificationPlanned)
         with self._lock:
-            _keep(self._parts, (job, index), part, most=MAX_KEPT_PARTS)
+            _keep(self._parts, (job, index), part, maximum=MAX_KEPT_PARTS)
         return part
 
 
-def append_judgement(log: Log, command: Command, judged: ChunkJudged) -> bool:
+def record_chunk_results(log: EventStore, command: Command, judged: ChunkJudged) -> bool:
     """False when the chunk was judged before or its job has ended: then there is nothing left to say. Raises Refused, Unavailable."""
     try:
-        appended = log.append(command, judged, guards=[Guard(stream=judged.job_id, closed_by=ENDING)])
-    except (Conflicted, Closed, NotFound):
+        appended = log.append(command, judged, guards=[StreamPrecondition(stream=judged.job_id, closed_by=ENDING)])
+    except (ConcurrencyConflict, StreamClosed, NotFound):
         return False
     return not appended.replayed
 
 
-def _keep(kept: OrderedDict, key: object, value: object, *, most: int) -> None:  # type: ignore[type-arg]
+def _keep(kept: OrderedDict, key: object, value: object, *, maximum: int) -> None:  # type: ignore[type-arg]
     kept[key] = value
-    while len(kept) > most:
+    while len(kept) > maximum:
         kept.popitem(last=False)

@@ -3,8 +3,8 @@
 from uuid import UUID
 
 from application import datasets, images
-from application.commands import Done, change, existing, new_id, start
-from application.ports import Closed, Command, Guard, Log
+from application.commands import CommandResult, create_stream, execute, existing, new_id
+from application.ports import Command, EventStore, StreamClosed, StreamPrecondition
 from domain import classification, model
 from domain.access import Grant, Role, require_role
 from domain.classification import Classification, PlannedImage
@@ -21,8 +21,8 @@ def run(
     threshold: float | None,
     known_models: list[str],
     command: Command,
-    log: Log,
-) -> Done:
+    log: EventStore,
+) -> CommandResult:
     """Ask for a run of the model's production version, pinned now. `known_models` is only shown when there is no such model."""
     require_role(command.actor, Role.ANALYST)
     if (dataset_id is None) == (image_id is None):
@@ -30,7 +30,7 @@ def run(
     chosen = _model(model_name, known_models, log)
     version = chosen.production
     planned: PlannedImage | None = None
-    guards: list[Guard] = []
+    guards: list[StreamPrecondition] = []
     if image_id is not None:
         found = images.loaded(log, image_id, command, Grant.ANALYST)
         if found.rejected is not None:
@@ -53,12 +53,12 @@ def run(
         at=command.at,
     )
     try:
-        return start(log, command, events, guards=guards)
-    except Closed:
+        return create_stream(log, command, events, guards=guards)
+    except StreamClosed:
         raise NotFound("This was deleted in the meantime") from None
 
 
-def _model(name: str, known: list[str], log: Log) -> Model:
+def _model(name: str, known: list[str], log: EventStore) -> Model:
     found = log.load(model_id(name), model.evolve)
     if found is None or found.retired:
         there = ", ".join(known) or "none yet"
@@ -67,19 +67,19 @@ def _model(name: str, known: list[str], log: Log) -> Model:
     return found
 
 
-def loaded(log: Log, job_id: UUID, command: Command, least: Grant) -> Classification:
+def loaded(log: EventStore, job_id: UUID, command: Command, minimum: Grant) -> Classification:
     found = existing(log, job_id, classification.evolve, what="Classification", closed=lambda it: it.deleted)
     try:
-        datasets.loaded(log, found.dataset_id, command.actor, least)
+        datasets.loaded(log, found.dataset_id, command.actor, minimum)
     except NotFound:
         raise NotFound("Classification not found") from None
     return found
 
 
-def cancel(job_id: UUID, *, expected: int | None = None, command: Command, log: Log) -> Done:
+def cancel(job_id: UUID, *, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
     """What is not judged yet stays so; what is, stays readable."""
     require_role(command.actor, Role.ANALYST)
-    return change(
+    return execute(
         log,
         command,
         lambda: loaded(log, job_id, command, Grant.ANALYST),
@@ -88,9 +88,9 @@ def cancel(job_id: UUID, *, expected: int | None = None, command: Command, log: 
     )
 
 
-def delete(job_id: UUID, *, expected: int | None = None, command: Command, log: Log) -> Done:
+def delete(job_id: UUID, *, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
     require_role(command.actor, Role.RESEARCHER)
-    return change(
+    return execute(
         log,
         command,
         lambda: loaded(log, job_id, command, Grant.EDITOR),

@@ -6,15 +6,25 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from application.ports import Claim, Closed, Command, Conflicted, Evolve, Guard, Log, Release, Secret
+from application.ports import (
+    Command,
+    ConcurrencyConflict,
+    EventStore,
+    Evolve,
+    ReleasedClaim,
+    Secret,
+    StreamClosed,
+    StreamPrecondition,
+    UniqueClaim,
+)
 from domain.errors import NotFound, VersionMismatch
 from domain.events import Event, State
 
 S = TypeVar("S", bound=State)
-ATTEMPTS = 8
+MAX_ATTEMPTS = 8
 
 
-class Done(msgspec.Struct, frozen=True, kw_only=True):
+class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
     """A command's effect: the stream, its version now, and the position from which on it can be read (0: nothing changed)."""
 
     id: UUID
@@ -28,7 +38,7 @@ def new_id(command: Command, noun: str) -> UUID:
     return uuid5(command.id, noun)
 
 
-def once(log: Log, command: Command, decide: Callable[[], Done]) -> Done:
+def idempotent(log: EventStore, command: Command, decide: Callable[[], CommandResult]) -> CommandResult:
     """Decide; but a command with a digest that was taken before is answered as the first time, and decides nothing again.
 
     Raises KeyReused too.
@@ -36,15 +46,15 @@ def once(log: Log, command: Command, decide: Callable[[], Done]) -> Done:
     known = log.outcome(command) if command.digest is not None else None
     if known is None or known.subject is None:
         return decide()
-    return Done(id=known.subject, version=_version_at(known.position, log), position=known.position, replayed=True)
+    return CommandResult(id=known.subject, version=_version_at(known.position, log), position=known.position, replayed=True)
 
 
-def _version_at(position: int, log: Log) -> int:
+def _version_at(position: int, log: EventStore) -> int:
     """What a command answered whose last event stands there."""
     return log.read(position - 1, 1)[0].version
 
 
-def existing(log: Log, stream: UUID, evolve: Evolve[S], *, what: str, closed: Callable[[S], bool]) -> S:
+def existing(log: EventStore, stream: UUID, evolve: Evolve[S], *, what: str, closed: Callable[[S], bool]) -> S:
     """Raises NotFound, also for what was deleted."""
     state = log.load(stream, evolve)
     if state is None or closed(state):
@@ -52,45 +62,45 @@ def existing(log: Log, stream: UUID, evolve: Evolve[S], *, what: str, closed: Ca
     return state
 
 
-def start(
-    log: Log,
+def create_stream(
+    log: EventStore,
     command: Command,
     events: Sequence[Event],
     *,
-    guards: Sequence[Guard] = (),
-    claims: Sequence[Claim] = (),
+    guards: Sequence[StreamPrecondition] = (),
+    claims: Sequence[UniqueClaim] = (),
     secrets: Sequence[Secret] = (),
-) -> Done:
+) -> CommandResult:
     """Append a new stream's first events. A repeat of the command answers as the first time."""
     stream = events[0].originator_id
     appended = log.append(command, *events, subject=stream, guards=guards, claims=claims, secrets=secrets)
-    return Done(id=appended.subject or stream, version=len(events), position=appended.position, replayed=appended.replayed)
+    return CommandResult(id=appended.subject or stream, version=len(events), position=appended.position, replayed=appended.replayed)
 
 
-def change(
-    log: Log,
+def execute(
+    log: EventStore,
     command: Command,
     load: Callable[[], S],
     decide: Callable[[S], Sequence[Event] | Event],
     *,
     expected: int | None = None,
-    guards: Callable[[S, Sequence[Event]], Sequence[Guard]] = lambda *_: (),
-    claims: Callable[[S], Sequence[Claim]] = lambda _: (),
-    releases: Callable[[S], Sequence[Release]] = lambda _: (),
+    guards: Callable[[S, Sequence[Event]], Sequence[StreamPrecondition]] = lambda *_: (),
+    claims: Callable[[S], Sequence[UniqueClaim]] = lambda _: (),
+    releases: Callable[[S], Sequence[ReleasedClaim]] = lambda _: (),
     secrets: Sequence[Secret] = (),
-) -> Done:
+) -> CommandResult:
     """Decide on the newest state, again after each conflict. With `expected` (If-Match) a moved stream raises VersionMismatch.
 
     `guards`, `claims` and `releases` follow from the state that was decided on, and are asked for anew with each decision.
     """
-    for attempt in range(ATTEMPTS):
+    for attempt in range(MAX_ATTEMPTS):
         state = load()
         if expected is not None and state.version != expected:
             raise VersionMismatch(f"This has changed: it stands at version {state.version}, not {expected}. Load it again")
         decided = decide(state)
         events = [decided] if isinstance(decided, Event) else list(decided)
         if not events:
-            return Done(id=state.id, version=state.version, position=0)
+            return CommandResult(id=state.id, version=state.version, position=0)
         try:
             appended = log.append(
                 command,
@@ -101,18 +111,18 @@ def change(
                 releases=releases(state),
                 secrets=secrets,
             )
-        except Conflicted:
-            if attempt + 1 == ATTEMPTS:
+        except ConcurrencyConflict:
+            if attempt + 1 == MAX_ATTEMPTS:
                 raise
             continue
-        except Closed:
+        except StreamClosed:
             raise NotFound("This was deleted in the meantime") from None
         version = _version_at(appended.position, log) if appended.replayed else state.version + len(events)
-        return Done(id=state.id, version=version, position=appended.position, replayed=appended.replayed)
+        return CommandResult(id=state.id, version=version, position=appended.position, replayed=appended.replayed)
     raise AssertionError("unreachable")
 
 
-def in_turn(state: S, evolve: Evolve[S], decisions: Iterable[Callable[[S], Sequence[Event]]]) -> list[Event]:
+def chain(state: S, evolve: Evolve[S], decisions: Iterable[Callable[[S], Sequence[Event]]]) -> list[Event]:
     """The events of several decisions on one stream, each made on what those before it left."""
     events: list[Event] = []
     for decide in decisions:

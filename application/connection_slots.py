@@ -23,12 +23,12 @@ def network_of(address: str) -> str:
     return f"{ip_address(found.packed[:NETWORK_BYTES].ljust(16, bytes(1)))}/64"
 
 
-class Place:
+class ConnectionSlot:
     """The room of one holder; `is_lost` once it was given to another. `leave` may be called more than once."""
 
     __slots__ = ("_beside", "_places", "address", "evict", "is_lost")
 
-    def __init__(self, places: "Places", beside: "dict[Place, None]", address: str, evict: Callable[[], None]) -> None:
+    def __init__(self, places: "ConnectionSlots", beside: "dict[ConnectionSlot, None]", address: str, evict: Callable[[], None]) -> None:
         self._places, self._beside, self.address, self.evict = places, beside, address, evict
         self.is_lost = False
 
@@ -41,7 +41,7 @@ class Place:
         self._places.free(self, self._beside)
 
 
-class Places:
+class ConnectionSlots:
     """At most `total` holders, and at most `each` of one address; 0 stands for no limit of one address.
 
     A newcomer always gets a place. Where none is free, the least recently active holder of its own address is evicted if that address
@@ -50,29 +50,29 @@ class Places:
 
     def __init__(self, *, total: int, each: int) -> None:
         self._total, self._each = total, each
-        self._held: dict[str, dict[Place, None]] = {}
+        self._held: dict[str, dict[ConnectionSlot, None]] = {}
         self.count = 0
 
-    def take(self, address: str, evict: Callable[[], None]) -> Place:
+    def take(self, address: str, evict: Callable[[], None]) -> ConnectionSlot:
         beside = self._held.get(address, {})
         if self._each and len(beside) >= self._each:
             self._give_way(beside)
         elif self.count >= self._total:
             self._give_way(max(self._held.values(), key=len))
         beside = self._held.setdefault(address, beside)
-        place = Place(self, beside, address, evict)
+        place = ConnectionSlot(self, beside, address, evict)
         beside[place] = None
         self.count += 1
         return place
 
-    def free(self, place: Place, beside: dict[Place, None]) -> None:
+    def free(self, place: ConnectionSlot, beside: dict[ConnectionSlot, None]) -> None:
         if place in beside:
             del beside[place]
             self.count -= 1
             if not beside:
                 self._held.pop(place.address, None)
 
-    def _give_way(self, holders: dict[Place, None]) -> None:
+    def _give_way(self, holders: dict[ConnectionSlot, None]) -> None:
         oldest = next(iter(holders))
         oldest.leave()
         oldest.is_lost = True

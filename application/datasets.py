@@ -4,8 +4,8 @@ from uuid import UUID
 
 from msgspec import UNSET, UnsetType
 
-from application.commands import Done, change, existing, new_id, start
-from application.ports import Command, Guard, Log
+from application.commands import CommandResult, create_stream, execute, existing, new_id
+from application.ports import Command, EventStore, StreamPrecondition
 from domain import dataset, user
 from domain.access import Actor, Grant, Role, require_grant, require_role
 from domain.dataset import Dataset
@@ -13,22 +13,22 @@ from domain.errors import NotFound
 from domain.user import UserRegistered
 
 
-def loaded(log: Log, dataset_id: UUID, actor: Actor, least: Grant) -> Dataset:
+def loaded(log: EventStore, dataset_id: UUID, actor: Actor, minimum: Grant) -> Dataset:
     """Raises NotFound when it is absent, deleted or foreign; Forbidden when the actor's grant is too small."""
     found = existing(log, dataset_id, dataset.evolve, what="Dataset", closed=lambda it: it.deleted)
-    require_grant(actor, found.grants, least, what="Dataset")
+    require_grant(actor, found.grants, minimum, what="Dataset")
     return found
 
 
-def open_guard(dataset_id: UUID) -> Guard:
+def open_guard(dataset_id: UUID) -> StreamPrecondition:
     """Holds as long as the dataset is not deleted."""
-    return Guard(stream=dataset_id, closed_by=dataset.CLOSING)
+    return StreamPrecondition(stream=dataset_id, closed_by=dataset.CLOSING)
 
 
-def create(*, name: str, description: str | None, command: Command, log: Log) -> Done:
+def create(*, name: str, description: str | None, command: Command, log: EventStore) -> CommandResult:
     require_role(command.actor, Role.ANALYST)
     event = dataset.create(new_id(command, "dataset"), name=name, description=description, by=command.actor.id, at=command.at)
-    return start(log, command, [event])
+    return create_stream(log, command, [event])
 
 
 def describe(
@@ -38,10 +38,10 @@ def describe(
     description: str | None | UnsetType = UNSET,
     expected: int | None = None,
     command: Command,
-    log: Log,
-) -> Done:
+    log: EventStore,
+) -> CommandResult:
     require_role(command.actor, Role.ANALYST)
-    return change(
+    return execute(
         log,
         command,
         lambda: loaded(log, dataset_id, command.actor, Grant.EDITOR),
@@ -50,24 +50,26 @@ def describe(
     )
 
 
-def share(dataset_id: UUID, *, user_id: UUID, grant: Grant, expected: int | None = None, command: Command, log: Log) -> Done:
+def share(
+    dataset_id: UUID, *, user_id: UUID, grant: Grant, expected: int | None = None, command: Command, log: EventStore
+) -> CommandResult:
     """Only the owner, or an administrator, and no analyst, shares."""
     require_role(command.actor, Role.RESEARCHER)
     if not log.is_open(user_id, begun_by=UserRegistered, closed_by=user.CLOSING):
         raise NotFound("User not found")
-    return change(
+    return execute(
         log,
         command,
         lambda: loaded(log, dataset_id, command.actor, Grant.OWNER),
         lambda found: dataset.share(found, user=user_id, grant=grant, by=command.actor.id, at=command.at),
         expected=expected,
-        guards=lambda *_: (Guard(stream=user_id, closed_by=user.CLOSING),),
+        guards=lambda *_: (StreamPrecondition(stream=user_id, closed_by=user.CLOSING),),
     )
 
 
-def withdraw(dataset_id: UUID, *, user_id: UUID, expected: int | None = None, command: Command, log: Log) -> Done:
+def withdraw(dataset_id: UUID, *, user_id: UUID, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
     require_role(command.actor, Role.RESEARCHER)
-    return change(
+    return execute(
         log,
         command,
         lambda: loaded(log, dataset_id, command.actor, Grant.OWNER),
@@ -76,10 +78,10 @@ def withdraw(dataset_id: UUID, *, user_id: UUID, expected: int | None = None, co
     )
 
 
-def delete(dataset_id: UUID, *, expected: int | None = None, command: Command, log: Log) -> Done:
+def delete(dataset_id: UUID, *, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
     """Its images and results are hidden with it; the record keeps them."""
     require_role(command.actor, Role.RESEARCHER)
-    return change(
+    return execute(
         log,
         command,
         lambda: loaded(log, dataset_id, command.actor, Grant.OWNER),

@@ -2,8 +2,8 @@
 
 from uuid import UUID
 
-from application.commands import Done, change, existing, new_id, start
-from application.ports import Claim, Command, LastSeen, Log, Release
+from application.commands import CommandResult, create_stream, execute, existing, new_id
+from application.ports import Command, EventStore, LastSeen, ReleasedClaim, UniqueClaim
 from domain import device
 from domain.access import Role, require_role
 from domain.device import Device, DeviceRegistered
@@ -11,17 +11,19 @@ from domain.errors import NotFound, Taken
 from domain.values import canonical
 
 
-def loaded(log: Log, device_id: UUID) -> Device:
+def loaded(log: EventStore, device_id: UUID) -> Device:
     return existing(log, device_id, device.evolve, what="Device", closed=lambda it: it.removed)
 
 
-def check_exists(log: Log, device_id: UUID) -> None:
+def check_exists(log: EventStore, device_id: UUID) -> None:
     """At the same cost however long its stream is. Raises NotFound."""
     if not log.is_open(device_id, begun_by=DeviceRegistered, closed_by=device.CLOSING):
         raise NotFound("Device not found")
 
 
-def register(*, name: str, hostname: str, location: str | None, firmware_version: str | None, command: Command, log: Log) -> Done:
+def register(
+    *, name: str, hostname: str, location: str | None, firmware_version: str | None, command: Command, log: EventStore
+) -> CommandResult:
     """Raises Taken when another device has this host name."""
     require_role(command.actor, Role.ADMIN)
     event = device.register(
@@ -34,12 +36,16 @@ def register(*, name: str, hostname: str, location: str | None, firmware_version
         at=command.at,
     )
     try:
-        return start(log, command, [event], claims=(Claim(scope="hostname", value=event.hostname, stream=event.originator_id),))
+        return create_stream(
+            log, command, [event], claims=(UniqueClaim(scope="hostname", value=event.hostname, stream=event.originator_id),)
+        )
     except Taken:
         raise _taken() from None
 
 
-def describe(device_id: UUID, changes: dict[str, str | None], *, expected: int | None = None, command: Command, log: Log) -> Done:
+def describe(
+    device_id: UUID, changes: dict[str, str | None], *, expected: int | None = None, command: Command, log: EventStore
+) -> CommandResult:
     require_role(command.actor, Role.ADMIN)
     wanted = changes.get("hostname")
 
@@ -47,23 +53,23 @@ def describe(device_id: UUID, changes: dict[str, str | None], *, expected: int |
         return wanted is not None and canonical(wanted) != canonical(found.hostname)
 
     try:
-        return change(
+        return execute(
             log,
             command,
             lambda: loaded(log, device_id),
             lambda found: device.describe(found, changes, by=command.actor.id, at=command.at),
             expected=expected,
-            releases=lambda found: (Release(stream=device_id, scope="hostname", value=found.hostname),) if moved(found) else (),
-            claims=lambda found: (Claim(scope="hostname", value=wanted, stream=device_id),) if moved(found) and wanted else (),
+            releases=lambda found: (ReleasedClaim(stream=device_id, scope="hostname", value=found.hostname),) if moved(found) else (),
+            claims=lambda found: (UniqueClaim(scope="hostname", value=wanted, stream=device_id),) if moved(found) and wanted else (),
         )
     except Taken:
         raise _taken() from None
 
 
-def report(device_id: UUID, *, online: bool, command: Command, log: Log, last_seen: LastSeen) -> Done:
+def report(device_id: UUID, *, online: bool, command: Command, log: EventStore, last_seen: LastSeen) -> CommandResult:
     """A sign of life, or that it went offline. Appends nothing unless that is a change."""
     require_role(command.actor, Role.ADMIN)
-    done = change(
+    done = execute(
         log, command, lambda: loaded(log, device_id), lambda found: device.report(found, online=online, by=command.actor.id, at=command.at)
     )
     if online:
@@ -71,15 +77,15 @@ def report(device_id: UUID, *, online: bool, command: Command, log: Log, last_se
     return done
 
 
-def remove(device_id: UUID, *, expected: int | None = None, command: Command, log: Log, last_seen: LastSeen) -> Done:
+def remove(device_id: UUID, *, expected: int | None = None, command: Command, log: EventStore, last_seen: LastSeen) -> CommandResult:
     require_role(command.actor, Role.ADMIN)
-    done = change(
+    done = execute(
         log,
         command,
         lambda: loaded(log, device_id),
         lambda found: device.remove(found, by=command.actor.id, at=command.at),
         expected=expected,
-        releases=lambda _: (Release(stream=device_id),),
+        releases=lambda _: (ReleasedClaim(stream=device_id),),
     )
     last_seen.forget(device_id)
     return done

@@ -9,13 +9,13 @@ from uuid import UUID
 
 import msgspec
 
-from application.tasks import BULK, INSPECT_MOST, URGENT, Kind, Task
+from application.tasks import BULK, MAX_INSPECT, URGENT, Kind, Task
 from domain.classification import PlannedImage
 
-CHUNKS_A_SLOT = 4  # that a worker may hold: enough to stay busy, few enough for a cancel to bite at once
-INSPECTIONS_A_SLOT = 64  # images
-LIVE = timedelta(seconds=10)  # since a worker's last beat
-SHORT = timedelta(microseconds=1)
+CHUNKS_PER_SLOT = 4  # that a worker may hold: enough to stay busy, few enough for a cancel to bite at once
+INSPECTIONS_PER_SLOT = 64  # images
+WORKER_ALIVE_WITHIN = timedelta(seconds=10)  # since a worker's last beat
+ONE_MICROSECOND = timedelta(microseconds=1)
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +24,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     lane: str
 
 
-class Release(msgspec.Struct, frozen=True, kw_only=True):
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """Work that was given out and is not done. `urgent`: its job asks for one image. `given_up`: what says so is in the log already.
 
     `held_at`: when it was given out, or a worker last said that it has it in hand.
@@ -54,14 +54,14 @@ class OpenJob(msgspec.Struct, frozen=True, kw_only=True):
     waiting: tuple[Chunk, ...]
 
 
-class Outgoing(NamedTuple):
+class OutgoingTask(NamedTuple):
     """A task for a topic."""
 
     topic: str
     task: Task
 
 
-class Found(msgspec.Struct, frozen=True):
+class IdRow(msgspec.Struct, frozen=True):
     id: UUID
 
 
@@ -78,24 +78,24 @@ class ToFinish(msgspec.Struct, frozen=True):
     failed: int
 
 
-class Covered(msgspec.Struct, frozen=True):
+class CoveredImage(msgspec.Struct, frozen=True):
     id: UUID
     sha256: str
     position: int
 
 
-class Glance(msgspec.Struct, frozen=True):
+class SchedulerSnapshot(msgspec.Struct, frozen=True):
     """Everything that may call for something to be done, at one moment. `orphans`: open jobs whose dataset was deleted."""
 
     now: datetime
     to_plan: list[ToPlan]
     to_finish: list[ToFinish]
-    orphans: list[Found]
+    orphans: list[IdRow]
     workers: list[Worker]
-    releases: list[Release]
+    releases: list[Lease]
 
 
-class OpenWork(Protocol):
+class WorkQueue(Protocol):
     """What the scheduler reads and remembers: open jobs, waiting work, what was given out, who is there to do it. Blocks."""
 
     @property
@@ -108,12 +108,12 @@ class OpenWork(Protocol):
     def try_to_lead(self) -> bool:
         """Whether we lead from now on, until `close`: one does at a time."""
 
-    def glance(self) -> Glance: ...
+    def snapshot(self) -> SchedulerSnapshot: ...
 
-    def waiting(self, *, urgent: bool, most: int) -> Sequence[OpenJob]:
+    def waiting(self, *, urgent: bool, maximum: int) -> Sequence[OpenJob]:
         """Running jobs with work that nobody was given, the oldest first, each with its first `most` chunks; `urgent`: for one image."""
 
-    def to_inspect(self, most: int) -> Sequence[UUID]:
+    def to_inspect(self, maximum: int) -> Sequence[UUID]:
         """The first images that nobody was given to inspect."""
 
     def jobs(self, ids: Collection[UUID]) -> Mapping[UUID, OpenJob]:
@@ -123,13 +123,13 @@ class OpenWork(Protocol):
 
     def deleted(self, images: Collection[UUID]) -> set[UUID]: ...
 
-    def covered(self, dataset: UUID, *, after: int, until: int, most: int) -> Sequence[Covered]:
+    def covered(self, dataset: UUID, *, after: int, until: int, maximum: int) -> Sequence[CoveredImage]:
         """The images of a dataset that can be classified, uploaded between the positions, in the order of their upload."""
 
-    def place_of(self, image: UUID) -> int:
+    def position_of(self, image: UUID) -> int:
         """The position of its upload."""
 
-    def released(self, given: Sequence[Outgoing]) -> None:
+    def released(self, given: Sequence[OutgoingTask]) -> None:
         """Remember what was given out, when, and which attempt it was."""
 
     def given_up(self, work: UUID) -> None: ...
@@ -140,19 +140,19 @@ class OpenWork(Protocol):
 
 def live_slots(workers: Iterable[Worker], *, now: datetime) -> int:
     """Of the bulk lane; never 0, so that work waits in Kafka for the first worker."""
-    return max(1, sum(worker.slots for worker in workers if worker.lane == "bulk" and abs(now - worker.seen_at) <= LIVE))
+    return max(1, sum(worker.slots for worker in workers if worker.lane == "bulk" and abs(now - worker.seen_at) <= WORKER_ALIVE_WITHIN))
 
 
-def lost(releases: Iterable[Release], workers: Iterable[Worker], *, lease: timedelta, now: datetime) -> list[Release]:
+def expired_leases(releases: Iterable[Lease], workers: Iterable[Worker], *, lease: timedelta, now: datetime) -> list[Lease]:
     """Given out, or last held, longer ago than `lease`, while somebody was there to do it.
 
     Where no worker has lived since, the work still waits in Kafka for one, and no attempt was made. What was noted at a time that lies
     ahead was noted before the database's clock was set back: of work it says that its lease is over, of a worker nothing.
     """
-    last_beat = max((worker.seen_at for worker in workers if worker.seen_at - now <= LIVE), default=None)
+    last_beat = max((worker.seen_at for worker in workers if worker.seen_at - now <= WORKER_ALIVE_WITHIN), default=None)
 
-    def held(release: Release) -> datetime:
-        return release.held_at if release.held_at - now <= lease else now - lease - SHORT
+    def held(release: Lease) -> datetime:
+        return release.held_at if release.held_at - now <= lease else now - lease - ONE_MICROSECOND
 
     return [
         release
@@ -161,17 +161,17 @@ def lost(releases: Iterable[Release], workers: Iterable[Worker], *, lease: timed
     ]
 
 
-def chunk_room(releases: Iterable[Release], *, slots: int) -> int:
+def chunk_capacity(releases: Iterable[Lease], *, slots: int) -> int:
     """How many more chunks of datasets may be given out."""
-    return CHUNKS_A_SLOT * slots - sum(release.kind is Kind.CLASSIFY and not release.urgent for release in releases)
+    return CHUNKS_PER_SLOT * slots - sum(release.kind is Kind.CLASSIFY and not release.urgent for release in releases)
 
 
-def inspection_room(releases: Iterable[Release], *, slots: int) -> int:
+def inspection_capacity(releases: Iterable[Lease], *, slots: int) -> int:
     """How many more images may be given out to be inspected."""
-    return INSPECTIONS_A_SLOT * slots - sum(release.kind is Kind.INSPECT for release in releases)
+    return INSPECTIONS_PER_SLOT * slots - sum(release.kind is Kind.INSPECT for release in releases)
 
 
-def fair(jobs: Sequence[OpenJob], releases: Iterable[Release], *, room: int) -> list[tuple[OpenJob, Chunk]]:
+def fair_share(jobs: Sequence[OpenJob], releases: Iterable[Lease], *, room: int) -> list[tuple[OpenJob, Chunk]]:
     """The next `room` chunks, each from the job that has the fewest in flight; the oldest of equals."""
     in_flight = Counter(release.job for release in releases)
     heap = [(in_flight[job.id], job.position, index, 0) for index, job in enumerate(jobs) if job.waiting]
@@ -185,11 +185,11 @@ def fair(jobs: Sequence[OpenJob], releases: Iterable[Release], *, room: int) -> 
     return chosen
 
 
-def classify(job: OpenJob, chunk: Chunk, *, attempt: int = 1) -> Outgoing:
-    return Outgoing(URGENT if job.image_id else BULK, Task(kind=Kind.CLASSIFY, attempt=attempt, job=job.id, number=chunk.number))
+def classify(job: OpenJob, chunk: Chunk, *, attempt: int = 1) -> OutgoingTask:
+    return OutgoingTask(URGENT if job.image_id else BULK, Task(kind=Kind.CLASSIFY, attempt=attempt, job=job.id, number=chunk.number))
 
 
-def inspect(images: Sequence[UUID], *, attempt: int = 1) -> list[Outgoing]:
+def inspect(images: Sequence[UUID], *, attempt: int = 1) -> list[OutgoingTask]:
     """Tasks of at most INSPECT_MOST images."""
-    bursts = [tuple(images[start : start + INSPECT_MOST]) for start in range(0, len(images), INSPECT_MOST)]
-    return [Outgoing(BULK, Task(kind=Kind.INSPECT, image_ids=burst, attempt=attempt)) for burst in bursts]
+    bursts = [tuple(images[start : start + MAX_INSPECT]) for start in range(0, len(images), MAX_INSPECT)]
+    return [OutgoingTask(BULK, Task(kind=Kind.INSPECT, image_ids=burst, attempt=attempt)) for burst in bursts]

@@ -9,18 +9,18 @@ from uuid import UUID
 import msgspec
 
 from application.event_schemas import COLUMNS
-from application.ports import Log, Recorded
-from application.services import Reads
+from application.ports import EventStore, RecordedEvent
+from application.services import QueryDatabase
 from domain.access import Actor, Scope
 from domain.errors import Forbidden
 from domain.registry import is_known
 
-EVENTS_MOST: Final = 1000
+MAX_EVENTS: Final = 1000
 HEADS: Final = """select position, hash, signed_at, signature from ops.heads where position > %(after)s order by position limit %(limit)s"""
-BYTES_MOST: Final = 4 * 1024**2  # of data in one answer; a single larger event still goes out
+MAX_BYTES: Final = 4 * 1024**2  # of data in one answer; a single larger event still goes out
 
 
-class Followed(msgspec.Struct, frozen=True, kw_only=True):
+class FeedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One event. `data` is what Kafka carries, or has its private fields in clear and the newest schema version; `time` is when it
     was recorded; `hash` covers all that is stored of it, and the hash before it. What a newer release wrote is as Kafka carries it."""
 
@@ -39,10 +39,10 @@ class Followed(msgspec.Struct, frozen=True, kw_only=True):
     data: Any
 
 
-class Feed(msgspec.Struct, frozen=True, kw_only=True):
+class FeedPage(msgspec.Struct, frozen=True, kw_only=True):
     """Events without a gap between them; ask again after `next`."""
 
-    events: list[Followed]
+    events: list[FeedEvent]
     next: int
 
 
@@ -87,30 +87,30 @@ def require_follower(actor: Actor) -> None:
         raise Forbidden(f"Insufficient permissions: this needs an administrator, or a service with the scope {Scope.EVENTS_READ}")
 
 
-def after(position: int, *, limit: int, sealed: bool = False, actor: Actor, log: Log) -> Feed:
+def after(position: int, *, limit: int, sealed: bool = False, actor: Actor, log: EventStore) -> FeedPage:
     """The events that follow `position`, as many as fit. Private fields are in clear for administrators, unless they ask for
     `sealed`; nobody else gets them. Two queries at most, however many events there are. Blocks. Raises Forbidden, Unavailable."""
     require_follower(actor)
-    found = log.read(position, max(1, min(limit, EVENTS_MOST)), most_bytes=BYTES_MOST)
+    found = log.read(position, max(1, min(limit, MAX_EVENTS)), most_bytes=MAX_BYTES)
     tell = _sealed if sealed or not actor.is_admin else _clear
     if tell is _clear:
         log.prefetch(found)
     events = [tell(recorded, log) for recorded in found]
-    return Feed(events=events, next=events[-1].position if events else position)
+    return FeedPage(events=events, next=events[-1].position if events else position)
 
 
-async def heads(after: int, *, limit: int, actor: Actor, reads: Reads, keys: Sequence[bytes]) -> Heads:
+async def heads(after: int, *, limit: int, actor: Actor, reads: QueryDatabase, keys: Sequence[bytes]) -> Heads:
     """The signed heads behind position `after`, oldest first. Raises Forbidden, Unavailable."""
     require_follower(actor)
     found = await reads.rows(HEADS, {"after": after, "limit": limit}, into=SignedHead)
     return Heads(public_keys=[base64.b64encode(key).decode() for key in keys], heads=[head.shown for head in found])
 
 
-def _sealed(recorded: Recorded, _: Log) -> Followed:
+def _sealed(recorded: RecordedEvent, _: EventStore) -> FeedEvent:
     return _followed(recorded, msgspec.Raw(recorded.data), recorded.schema_version)
 
 
-def _clear(recorded: Recorded, log: Log) -> Followed:
+def _clear(recorded: RecordedEvent, log: EventStore) -> FeedEvent:
     if not is_known(recorded.type, recorded.schema_version):
         return _sealed(recorded, log)
     event = log.decode(recorded)
@@ -118,9 +118,9 @@ def _clear(recorded: Recorded, log: Log) -> Followed:
     return _followed(recorded, told, event.schema_version)
 
 
-def _followed(recorded: Recorded, data: Any, schema_version: int) -> Followed:
+def _followed(recorded: RecordedEvent, data: Any, schema_version: int) -> FeedEvent:
     meta = msgspec.json.decode(recorded.meta, type=Meta)
-    return Followed(
+    return FeedEvent(
         position=recorded.position,
         id=recorded.event_id,
         type=recorded.type,

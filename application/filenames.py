@@ -4,7 +4,7 @@ import re
 import unicodedata
 from contextlib import suppress
 
-from domain.values import FILENAME_MOST, printable
+from domain.values import MAX_FILENAME, printable
 
 EXTENSION = re.compile(r"(?:\.ome)?\.[^.\s]{1,16}\Z", re.IGNORECASE)
 CHARSET = re.compile(r"utf-?8|us-ascii|iso-8859-\d+|windows-\d+|cp\d+|iso-2022-\w+|shift_jis|euc-\w+|gb\w+|big5|koi8-\w", re.IGNORECASE)
@@ -34,8 +34,8 @@ def safe_filename(filename: str) -> str:
 
 
 def _shortened(name: str) -> str:
-    if len(name) <= FILENAME_MOST:
+    if len(name) <= MAX_FILENAME:
         return name
     found = EXTENSION.search(name)
     extension = found[0] if found else ""
-    return name[: FILENAME_MOST - len(extension)].rstrip() + extension
+    return name[: MAX_FILENAME - len(extension)].rstrip() + extension

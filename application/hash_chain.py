@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from application.ports import Linked, Recorded
+from application.ports import ChainedEvent, RecordedEvent
 
 START = hashlib.sha256(b"bioscope").digest()
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -17,7 +17,7 @@ _NUMBER = struct.Struct(">ii")
 _LENGTH = struct.Struct(">i")
 
 
-def link(previous: bytes, event: Recorded) -> bytes:
+def link(previous: bytes, event: RecordedEvent) -> bytes:
     """sha256 over the previous hash and every stored column, each behind its length (4 bytes, big-endian)."""
     assert event.recorded_at is not None
     micros = (event.recorded_at - EPOCH) // MICROSECOND
@@ -45,12 +45,12 @@ def link(previous: bytes, event: Recorded) -> bytes:
     ).digest()
 
 
-def chained(previous: bytes, event: Recorded) -> Recorded:
+def chained(previous: bytes, event: RecordedEvent) -> RecordedEvent:
     return msgspec.structs.replace(event, hash=link(previous, event))
 
 
-def linked(events: Iterable[Recorded], previous: bytes) -> Iterator[Linked]:
+def linked(events: Iterable[RecordedEvent], previous: bytes) -> Iterator[ChainedEvent]:
     """Each of a run of events with the hash of the one before it, as they stand in the log; `previous` is before the first."""
     for event in events:
-        yield Linked(event, previous)
+        yield ChainedEvent(event, previous)
         previous = event.hash

@@ -9,11 +9,11 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from application.commands import change, existing
+from application.commands import execute, existing
 from application.derivatives import MEDIA_TYPE, preview_of, thumbnail_of
 from application.outdated_results import NotChecked, OutdatedResult, ResultComparison
-from application.pixel_reader import Decoded, DecoderFailed, PixelReader, Unreadable
-from application.ports import Blobs, Command, Corrupted, Log
+from application.pixel_reader import DecodedImage, DecoderFailed, PixelReader, UnreadableImage
+from application.ports import BlobStore, Command, CorruptBlob, EventStore
 from application.recorded_results import ChunkPositions, RecordedResults
 from domain import image
 from domain.access import Actor
@@ -43,7 +43,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     after: str
 
 
-class Rechecked(msgspec.Struct, frozen=True, kw_only=True):
+class RecheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """What was found about one image. `redrawn`: a picture was missing or another one; `recorded`: an event was written."""
 
     image: UUID
@@ -60,8 +60,8 @@ class ImageRecheck:
     def __init__(
         self,
         *,
-        log: Log,
-        blobs: Blobs,
+        log: EventStore,
+        blobs: BlobStore,
         images: StoredImages,
         reader: PixelReader,
         actor: Actor,
@@ -72,7 +72,7 @@ class ImageRecheck:
         self._actor, self._now, self._dry_run = actor, now, dry_run
         self._comparison = ResultComparison(results=RecordedResults(log=log, chunks=images), reader=reader)
 
-    def check(self, image_id: UUID) -> Rechecked | None:
+    def check(self, image_id: UUID) -> RecheckResult | None:
         """None for an image that was deleted or not inspected yet. Nothing is written where the file is missing or damaged.
 
         Raises Unavailable.
@@ -83,26 +83,26 @@ class ImageRecheck:
         try:
             data = self._blobs.read(state.sha256)
             decoded = self._reader.decode(data)
-        except (NotFound, Corrupted, DecoderFailed) as failure:
-            return Rechecked(image=image_id, not_checked=(NotChecked(job=None, detail=_explanation(failure)),))
-        if isinstance(decoded, Unreadable):
+        except (NotFound, CorruptBlob, DecoderFailed) as failure:
+            return RecheckResult(image=image_id, not_checked=(NotChecked(job=None, detail=_explanation(failure)),))
+        if isinstance(decoded, UnreadableImage):
             return self._keep(state, decoded)
         return self._correct(state, data, decoded)
 
-    def _keep(self, state: Image, refusal: Unreadable) -> Rechecked | None:
+    def _keep(self, state: Image, refusal: UnreadableImage) -> RecheckResult | None:
         detail = f"The file cannot be read any more; what is shown of it comes from an earlier reader. {refusal.detail}"
-        found = Rechecked(image=state.id, not_checked=tuple(self._comparison.give_up(state.id, detail)))
+        found = RecheckResult(image=state.id, not_checked=tuple(self._comparison.give_up(state.id, detail)))
         return self._record(state, found, partial(image.keep_unreadable, detail=detail))
 
-    def _correct(self, state: Image, data: bytes, decoded: Decoded) -> Rechecked | None:
+    def _correct(self, state: Image, data: bytes, decoded: DecodedImage) -> RecheckResult | None:
         compared = list(self._comparison.compare(state.id, data))
         outdated = tuple(one for one in compared if isinstance(one, OutdatedResult))
         not_checked = tuple(one for one in compared if isinstance(one, NotChecked))
         redrawn = self._redraw(state.sha256, decoded)
-        found = Rechecked(image=state.id, outdated=outdated, not_checked=not_checked, redrawn=redrawn)
+        found = RecheckResult(image=state.id, outdated=outdated, not_checked=not_checked, redrawn=redrawn)
         return self._record(state, found, partial(image.reinspect, found=decoded.inspection, outdated=[one.id for one in outdated]))
 
-    def _redraw(self, sha256: str, decoded: Decoded) -> bool:
+    def _redraw(self, sha256: str, decoded: DecodedImage) -> bool:
         """Whether a picture was missing or another one. To be called before the event, which has them shown."""
         wrong = {name: picture for name, picture in _pictures(sha256, decoded) if self._blobs.get_derived(name) != picture}
         if not self._dry_run:
@@ -110,7 +110,7 @@ class ImageRecheck:
                 self._blobs.put_derived(name, picture, MEDIA_TYPE)
         return bool(wrong)
 
-    def _record(self, state: Image, found: Rechecked, decide: Callable[..., list[ImageReinspected]]) -> Rechecked | None:
+    def _record(self, state: Image, found: RecheckResult, decide: Callable[..., list[ImageReinspected]]) -> RecheckResult | None:
         """None when the image was deleted meanwhile."""
         command = Command(id=self._command_id(state), actor=self._actor, at=self._now())
         decide = partial(decide, by=command.actor.id, at=command.at)
@@ -119,7 +119,7 @@ class ImageRecheck:
         if not events or self._dry_run:
             return found
         try:
-            done = change(self._log, command, partial(self._loaded, state.id), decide)
+            done = execute(self._log, command, partial(self._loaded, state.id), decide)
         except NotFound:
             return None
         return msgspec.structs.replace(found, recorded=bool(done.position))
@@ -132,7 +132,7 @@ class ImageRecheck:
         return uuid5(state.id, f"recheck/{self._reader.version}/{state.version}")
 
 
-def require_complete(images: StoredImages, log: Log, *, sleep: Callable[[float], None] = time.sleep) -> None:
+def require_complete(images: StoredImages, log: EventStore, *, sleep: Callable[[float], None] = time.sleep) -> None:
     """Wait until the read models, which name the images, hold what the log holds now. Raises Unavailable when they stay behind."""
     head = log.head()
     for _ in range(COMPLETE_ATTEMPTS):
@@ -149,13 +149,13 @@ def _explanation(failure: DomainError) -> str:
     match failure:
         case NotFound():
             return "The file is missing in the blob store. Bring it back from a backup, or upload the image again"
-        case Corrupted():
+        case CorruptBlob():
             return "The file in the blob store is damaged. Bring it back from a backup, or upload the image again"
         case _:
             return failure.detail
 
 
-def _pictures(sha256: str, decoded: Decoded) -> Iterator[tuple[str, bytes]]:
+def _pictures(sha256: str, decoded: DecodedImage) -> Iterator[tuple[str, bytes]]:
     reader = decoded.inspection.reader
     yield thumbnail_of(sha256, reader), decoded.thumbnail
     if decoded.preview is not None:

@@ -5,22 +5,22 @@ from uuid import UUID
 from msgspec import UNSET, UnsetType
 
 from application import datasets, devices
-from application.commands import Done, change, existing, new_id, start
-from application.ports import Closed, Command, Guard, Log
+from application.commands import CommandResult, create_stream, execute, existing, new_id
+from application.ports import Command, EventStore, StreamClosed, StreamPrecondition
 from domain import image
 from domain.access import Grant, Role, require_role
 from domain.errors import NotFound
 from domain.image import Image
 
 
-def may_upload(dataset_id: UUID, *, device_id: UUID | None = None, command: Command, log: Log) -> None:
+def may_upload(dataset_id: UUID, *, device_id: UUID | None = None, command: Command, log: EventStore) -> None:
     """Asked before the first byte is taken."""
     require_role(command.actor, Role.ANALYST)
     datasets.loaded(log, dataset_id, command.actor, Grant.ANALYST)
     _check_device(device_id, log)
 
 
-def _check_device(device_id: UUID | None | UnsetType, log: Log) -> None:
+def _check_device(device_id: UUID | None | UnsetType, log: EventStore) -> None:
     if isinstance(device_id, UUID):
         devices.check_exists(log, device_id)
 
@@ -37,8 +37,8 @@ def upload(
     height: int,
     path: str | None = None,
     command: Command,
-    log: Log,
-) -> Done:
+    log: EventStore,
+) -> CommandResult:
     """Record an upload whose bytes are stored already under `sha256`. Raises NotFound when the dataset went away meanwhile."""
     may_upload(dataset_id, device_id=device_id, command=command, log=log)
     event = image.upload(
@@ -56,23 +56,23 @@ def upload(
         at=command.at,
     )
     try:
-        return start(log, command, [event], guards=(datasets.open_guard(dataset_id),))
-    except Closed:
+        return create_stream(log, command, [event], guards=(datasets.open_guard(dataset_id),))
+    except StreamClosed:
         raise NotFound("Dataset not found") from None
 
 
-def loaded(log: Log, image_id: UUID, command: Command, least: Grant) -> Image:
+def loaded(log: EventStore, image_id: UUID, command: Command, minimum: Grant) -> Image:
     """Raises NotFound when it is absent, deleted, in a deleted dataset or foreign."""
     found = existing(log, image_id, image.evolve, what="Image", closed=lambda it: it.deleted)
     try:
-        datasets.loaded(log, found.dataset_id, command.actor, least)
+        datasets.loaded(log, found.dataset_id, command.actor, minimum)
     except NotFound:
         raise NotFound("Image not found") from None
     return found
 
 
-def open_guard(image_id: UUID) -> Guard:
-    return Guard(stream=image_id, closed_by=image.CLOSING)
+def open_guard(image_id: UUID) -> StreamPrecondition:
+    return StreamPrecondition(stream=image_id, closed_by=image.CLOSING)
 
 
 def describe(
@@ -83,11 +83,11 @@ def describe(
     analyzed: bool | UnsetType = UNSET,
     expected: int | None = None,
     command: Command,
-    log: Log,
-) -> Done:
+    log: EventStore,
+) -> CommandResult:
     require_role(command.actor, Role.ANALYST)
     _check_device(device_id, log)
-    return change(
+    return execute(
         log,
         command,
         lambda: loaded(log, image_id, command, Grant.EDITOR),
@@ -96,9 +96,9 @@ def describe(
     )
 
 
-def delete(image_id: UUID, *, expected: int | None = None, command: Command, log: Log) -> Done:
+def delete(image_id: UUID, *, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
     require_role(command.actor, Role.RESEARCHER)
-    return change(
+    return execute(
         log,
         command,
         lambda: loaded(log, image_id, command, Grant.EDITOR),

@@ -9,31 +9,31 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from application.chunk_results import JobPlans, append_judgement
-from application.commands import change, existing
+from application.chunk_results import JobPlans, record_chunk_results
+from application.commands import execute, existing
 from application.dispatch_policy import (
-    CHUNKS_A_SLOT,
+    CHUNKS_PER_SLOT,
     Chunk,
-    Glance,
+    Lease,
     OpenJob,
-    OpenWork,
-    Outgoing,
-    Release,
+    OutgoingTask,
+    SchedulerSnapshot,
     ToFinish,
     ToPlan,
-    chunk_room,
+    WorkQueue,
+    chunk_capacity,
     classify,
-    fair,
+    expired_leases,
+    fair_share,
     inspect,
-    inspection_room,
+    inspection_capacity,
     live_slots,
-    lost,
 )
-from application.ports import Command, Conflicted, Log
+from application.ports import Command, ConcurrencyConflict, EventStore
 from application.tasks import Kind
 from domain import classification, image
 from domain.access import Actor
-from domain.classification import PLAN_MOST, Classification, ImageFailure, PlannedImage
+from domain.classification import MAX_PLAN, Classification, ImageFailure, PlannedImage
 from domain.errors import NotFound, UpgradePending
 from domain.events import Event
 from domain.values import system_actor
@@ -42,9 +42,9 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 ACTOR = Actor(id=system_actor("scheduler"), kind="system")
-PLAN_PAGE = 20 * PLAN_MOST  # images planned in one command
-URGENT_MOST = 64  # chunks of one job that asks for one image: there is one
-TIDY = 1.0  # seconds between two cleanings
+PLAN_PAGE = 20 * MAX_PLAN  # images planned in one command
+MAX_URGENT = 64  # chunks of one job that asks for one image: there is one
+CLEANUP_INTERVAL_SECONDS = 1.0  # seconds between two cleanings
 LOST = "worker_lost"
 GONE = "image_deleted"
 UNINSPECTED = "inspection_failed"
@@ -56,11 +56,11 @@ class Scheduler:
     A task is sent before it is remembered: it may go out twice, never be forgotten.
     """
 
-    def __init__(self, work: Callable[[], OpenWork], events: Log, *, lease: float, attempts: int) -> None:
+    def __init__(self, work: Callable[[], WorkQueue], events: EventStore, *, lease: float, attempts: int) -> None:
         self._open, self._log = work, events
         self._lease, self._attempts = timedelta(seconds=lease), attempts
         self._plans = JobPlans(events)
-        self._there: OpenWork | None = None
+        self._there: WorkQueue | None = None
         self._leading = False
         self._tidied = 0.0
         self.is_idle = False  # whether the last look found nothing open; only changes of the read models can open something
@@ -71,20 +71,20 @@ class Scheduler:
             self._there.close()
             self._there = None
 
-    def prepare(self) -> list[Outgoing]:
+    def tick(self) -> list[OutgoingTask]:
         """Nothing for who does not lead. Raises what the log and the open work raise when the database is away."""
         self.is_idle = False
         if not self._leads():
             return []
-        glance = self._work.glance()
-        _each(glance.to_plan, self._plan)
-        _each(glance.to_finish, self._finish)
-        _each(glance.orphans, lambda orphan: self._decide(orphan.id, _cancelled))
+        glance = self._work.snapshot()
+        _partition(glance.to_plan, self._plan)
+        _partition(glance.to_finish, self._finish)
+        _partition(glance.orphans, lambda orphan: self._decide(orphan.id, _cancelled))
         outgoing = self._to_give_out(glance)
         self.is_idle = not (outgoing or glance.to_plan or glance.to_finish or glance.orphans or glance.releases)
         return outgoing
 
-    def released(self, given: Sequence[Outgoing]) -> None:
+    def released(self, given: Sequence[OutgoingTask]) -> None:
         self._work.released(given)
 
     # ---- planning and ending ----
@@ -93,7 +93,7 @@ class Scheduler:
         state = self._log.load(job.id, classification.evolve)
         after = self._last_planned(state) if state is not None and state.parts else 0
         while state is not None and not state.planned and not state.phase.ended and not state.deleted:
-            found = self._work.covered(state.dataset_id, after=after, until=job.position, most=PLAN_PAGE + 1)
+            found = self._work.covered(state.dataset_id, after=after, until=job.position, maximum=PLAN_PAGE + 1)
             page, more = found[:PLAN_PAGE], len(found) > PLAN_PAGE
             images = [PlannedImage(one.id, one.sha256) for one in page]
             events = classification.plan(state, images, more=more, by=ACTOR.id, at=_now())
@@ -108,7 +108,7 @@ class Scheduler:
         for recorded in reversed(self._log.history(state.id)):
             event = self._log.decode(recorded)
             if isinstance(event, classification.ClassificationPlanned) and event.images:
-                return self._work.place_of(event.images[-1].id)
+                return self._work.position_of(event.images[-1].id)
         return 0
 
     def _finish(self, done: ToFinish) -> None:
@@ -127,32 +127,32 @@ class Scheduler:
             return False
         try:
             self._log.append(Command(id=uuid4(), actor=ACTOR, at=events[0].at), *events)
-        except Conflicted:
+        except ConcurrencyConflict:
             return False
         return True
 
     # ---- giving out ----
-    def _to_give_out(self, glance: Glance) -> list[Outgoing]:
+    def _to_give_out(self, glance: SchedulerSnapshot) -> list[OutgoingTask]:
         slots = live_slots(glance.workers, now=glance.now)
-        missing = lost(glance.releases, glance.workers, lease=self._lease, now=glance.now)
-        _each([release for release in missing if release.attempts >= self._attempts], self._give_up)
+        missing = expired_leases(glance.releases, glance.workers, lease=self._lease, now=glance.now)
+        _partition([release for release in missing if release.attempts >= self._attempts], self._give_up)
         again = [release for release in missing if release.attempts < self._attempts]
         return [*self._again(again), *self._chunks(glance.releases, slots), *self._inspections(glance.releases, slots)]
 
-    def _chunks(self, releases: Sequence[Release], slots: int) -> list[Outgoing]:
+    def _chunks(self, releases: Sequence[Lease], slots: int) -> list[OutgoingTask]:
         """Single images at once, whatever is under way; chunks of datasets as far as there is room."""
-        single = self._work.waiting(urgent=True, most=URGENT_MOST)
+        single = self._work.waiting(urgent=True, maximum=MAX_URGENT)
         chosen = [(job, chunk) for job in single for chunk in job.waiting]
-        room = chunk_room(releases, slots=slots)
+        room = chunk_capacity(releases, slots=slots)
         if room > 0:
-            chosen += fair(self._work.waiting(urgent=False, most=CHUNKS_A_SLOT * slots), releases, room=room)
+            chosen += fair_share(self._work.waiting(urgent=False, maximum=CHUNKS_PER_SLOT * slots), releases, room=room)
         return self._tasks([(job, chunk, 1) for job, chunk in chosen])
 
-    def _inspections(self, releases: Sequence[Release], slots: int) -> list[Outgoing]:
-        room = inspection_room(releases, slots=slots)
+    def _inspections(self, releases: Sequence[Lease], slots: int) -> list[OutgoingTask]:
+        room = inspection_capacity(releases, slots=slots)
         return inspect(self._work.to_inspect(room)) if room > 0 else []
 
-    def _again(self, missing: Sequence[Release]) -> list[Outgoing]:
+    def _again(self, missing: Sequence[Lease]) -> list[OutgoingTask]:
         if not missing:
             return []
         log.warning("given out again", works=len(missing))
@@ -168,13 +168,13 @@ class Scheduler:
             *(one for release in uninspected for one in inspect([release.id], attempt=release.attempts + 1)),
         ]
 
-    def _tasks(self, chunks: Sequence[tuple[OpenJob, Chunk, int]]) -> list[Outgoing]:
+    def _tasks(self, chunks: Sequence[tuple[OpenJob, Chunk, int]]) -> list[OutgoingTask]:
         """A chunk whose images have all been deleted meanwhile is ended here."""
         if not chunks:
             return []
         images = self._work.images_of([chunk.id for _, chunk, _ in chunks])
         deleted = self._work.deleted([one.id for planned in images.values() for one in planned])
-        tasks: list[Outgoing] = []
+        tasks: list[OutgoingTask] = []
         gone: list[tuple[UUID, int]] = []
         for job, chunk, attempt in chunks:
             covered = images.get(chunk.id, ())
@@ -182,11 +182,11 @@ class Scheduler:
                 tasks.append(classify(job, chunk, attempt=attempt))
             elif covered:
                 gone.append((job.id, chunk.number))
-        _each(gone, lambda one: self._fail_chunk(*one, reason=GONE, detail="The image was deleted before its turn."))
+        _partition(gone, lambda one: self._fail_chunk(*one, reason=GONE, detail="The image was deleted before its turn."))
         return tasks
 
     # ---- giving up ----
-    def _give_up(self, release: Release) -> None:
+    def _give_up(self, release: Lease) -> None:
         log.error("given up", work=str(release.id), kind=release.kind, attempts=release.attempts)
         if release.job is not None and release.number is not None:
             detail = f"No worker could finish it in {release.attempts} attempts."
@@ -202,14 +202,14 @@ class Scheduler:
             return
         failures = tuple(ImageFailure(image_id=one.id, reason=reason, detail=detail) for one in chunk.images)
         nothing = {"labels": (), "results": (), "provenance": None}
-        judged = classification.judge(chunk.job, number, plan=chunk.plan, **nothing, failures=failures, by=ACTOR.id, at=_now())  # type: ignore[arg-type]
-        append_judgement(self._log, Command(id=uuid4(), actor=ACTOR, at=judged.at), judged)
+        judged = classification.record_chunk(chunk.job, number, plan=chunk.plan, **nothing, failures=failures, by=ACTOR.id, at=_now())  # type: ignore[arg-type]
+        record_chunk_results(self._log, Command(id=uuid4(), actor=ACTOR, at=judged.at), judged)
 
     def _reject(self, image_id: UUID) -> None:
         """Whoever describes the image meanwhile must not keep it waiting for ever."""
         detail = "The image could not be inspected: every worker that tried was lost. Upload it again, or another copy of it."
         with suppress(NotFound):
-            change(
+            execute(
                 self._log,
                 Command(id=uuid4(), actor=ACTOR, at=_now()),
                 lambda: existing(self._log, image_id, image.evolve, what="Image", closed=lambda it: it.deleted),
@@ -223,18 +223,18 @@ class Scheduler:
             self._there, self._leading = self._open(), False
         if not self._leading:
             self._leading = self._work.try_to_lead()
-        if self._leading and time.monotonic() - self._tidied > TIDY:
+        if self._leading and time.monotonic() - self._tidied > CLEANUP_INTERVAL_SECONDS:
             self._work.forget_done()
             self._tidied = time.monotonic()
         return self._leading
 
     @property
-    def _work(self) -> OpenWork:
+    def _work(self) -> WorkQueue:
         assert self._there is not None
         return self._there
 
 
-def _each(found: Sequence[T], act: Callable[[T], object]) -> None:
+def _partition(found: Sequence[T], act: Callable[[T], object]) -> None:
     """Jobs that wait for an upgrade, of this process or another one, hold up no others."""
     for one in found:
         try:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.ports import Log
+from application.ports import EventStore
 from domain import dataset, image
 from domain.classification import ChunkJudged, ClassificationDeleted, ClassificationRequested, ImageResult, Verdict
 from domain.dataset import DatasetDeleted
@@ -14,8 +14,8 @@ from domain.errors import NotFound
 from domain.image import Image, ImageDeleted, ImageReinspected, ImageUploaded
 from domain.values import result_id
 
-IMAGES_MOST: Final = 200  # images folded for one page
-CHUNKS_MOST: Final = 20  # chunks read for one page, with up to 64 results each
+MAX_IMAGES: Final = 200  # images folded for one page
+MAX_CHUNKS: Final = 20  # chunks read for one page, with up to 64 results each
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,14 +34,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     outdated: bool
 
 
-def require_dataset(about: UUID, *, until: int, log: Log) -> None:
+def require_dataset(about: UUID, *, until: int, log: EventStore) -> None:
     """Raises NotFound where there was no such dataset at position `until`."""
     state = log.load(about, dataset.evolve, until=until)
     if state is None or state.deleted:
         raise NotFound(f"There was no dataset {about} at that time")
 
 
-def require_image_or_job(about: UUID, *, until: int, log: Log) -> None:
+def require_image_or_job(about: UUID, *, until: int, log: EventStore) -> None:
     """Raises NotFound where there was no such image or job at position `until`."""
     first = log.event(about, 1)
     if first is None or first.position > until or first.type not in {ImageUploaded.__name__, ClassificationRequested.__name__}:
@@ -50,7 +50,7 @@ def require_image_or_job(about: UUID, *, until: int, log: Log) -> None:
         raise NotFound(f"{about} had been deleted at that time")
 
 
-def images(streams: Collection[UUID], *, until: int, log: Log) -> list[Image]:
+def images(streams: Collection[UUID], *, until: int, log: EventStore) -> list[Image]:
     """The images `streams` as they stood at position `until`, in the order of their uploads; without those that were deleted by then."""
     events = log.histories(streams, until=until)
     log.prefetch(events)
@@ -60,7 +60,7 @@ def images(streams: Collection[UUID], *, until: int, log: Log) -> list[Image]:
     return [one for one in found.values() if one is not None and not one.deleted]
 
 
-def results(judgements: Collection[int], about: UUID, *, until: int, log: Log) -> list[Result]:
+def results(judgements: Collection[int], about: UUID, *, until: int, log: EventStore) -> list[Result]:
     """The results that the events at the positions `judgements` hold of an image or job, oldest first, as they stood at position `until`.
 
     Those whose image, job or dataset was deleted by then are left out.
@@ -76,14 +76,14 @@ def results(judgements: Collection[int], about: UUID, *, until: int, log: Log) -
     ]
 
 
-Seen = tuple[int, ChunkJudged, ImageResult]
+PageOfStates = tuple[int, ChunkJudged, ImageResult]
 
 
 def _of(event: ChunkJudged, about: UUID) -> Iterator[ImageResult]:
     return (one for one in event.results if about in {event.job_id, one.image_id})
 
 
-def _fate_of(seen: Sequence[Seen], until: int, log: Log) -> tuple[set[UUID], set[UUID]]:
+def _fate_of(seen: Sequence[PageOfStates], until: int, log: EventStore) -> tuple[set[UUID], set[UUID]]:
     """The images, jobs and datasets that were gone at position `until`, and the results that were outdated."""
     hosts = {one for _, event, result in seen for one in (event.job_id, event.dataset_id, result.image_id)}
     kinds = (ClassificationDeleted, DatasetDeleted, ImageDeleted, ImageReinspected)

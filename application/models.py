@@ -3,14 +3,14 @@
 import re
 from uuid import UUID
 
-from application.commands import ATTEMPTS, Done, change, existing
-from application.ports import Command, Conflicted, Log
+from application.commands import MAX_ATTEMPTS, CommandResult, execute, existing
+from application.ports import Command, ConcurrencyConflict, EventStore
 from domain import model
 from domain.access import Role, require_role
 from domain.model import PRODUCTION, Version
-from domain.values import LABEL_MOST, invalid, model_id, text
+from domain.values import MAX_LABEL, invalid, model_id, text
 
-LABELS_MOST = 300  # the scores of a whole chunk must fit into one event
+MAX_LABELS = 300  # the scores of a whole chunk must fit into one event
 
 
 def add_version(
@@ -23,8 +23,8 @@ def add_version(
     review_below: float,
     record: str,
     command: Command,
-    log: Log,
-) -> Done:
+    log: EventStore,
+) -> CommandResult:
     """Add a version whose weights are stored already under `sha256`. `record` is its rdf.yaml as JSON text.
 
     The first version of a model goes into production, a later one becomes the candidate. The same weights with the same record change
@@ -33,27 +33,27 @@ def add_version(
     require_role(command.actor, Role.ADMIN)
     _check(sha256, labels, review_below)
     version = Version(number=1, sha256=sha256, size=size, labels=labels, review_below=review_below, record=record)
-    for attempt in range(ATTEMPTS):
+    for attempt in range(MAX_ATTEMPTS):
         found = model_id(name)
         state = log.load(found, model.evolve)
         events = model.add_version(found, state, name=name, description=description, version=version, by=command.actor.id, at=command.at)
         if not events:
-            return Done(id=found, version=state.version if state else 0, position=0)
+            return CommandResult(id=found, version=state.version if state else 0, position=0)
         try:
             return _done(found, events[-1].originator_version, log.append(command, *events, subject=found).position)
-        except Conflicted:
-            if attempt + 1 == ATTEMPTS:
+        except ConcurrencyConflict:
+            if attempt + 1 == MAX_ATTEMPTS:
                 raise
     raise AssertionError("unreachable")
 
 
-def promote(*, name: str, number: int, command: Command, log: Log) -> Done:
+def promote(*, name: str, number: int, command: Command, log: EventStore) -> CommandResult:
     """Put a version into production: new jobs use it, results and jobs under way keep theirs.
 
     A version that is in production already changes nothing (position 0). Raises Forbidden, NotFound.
     """
     require_role(command.actor, Role.ADMIN)
-    return change(
+    return execute(
         log,
         command,
         lambda: existing(log, model_id(name), model.evolve, what=f"Model {name}", closed=lambda it: it.retired),
@@ -61,16 +61,16 @@ def promote(*, name: str, number: int, command: Command, log: Log) -> Done:
     )
 
 
-def _done(stream: UUID, version: int, position: int) -> Done:
-    return Done(id=stream, version=version, position=position)
+def _done(stream: UUID, version: int, position: int) -> CommandResult:
+    return CommandResult(id=stream, version=version, position=position)
 
 
 def _check(sha256: str, labels: tuple[str, ...], review_below: float) -> None:
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise invalid("sha256", "must be 64 hexadecimal digits")
-    if not 1 <= len(labels) <= LABELS_MOST or len(set(labels)) != len(labels):
-        raise invalid("labels", f"must be 1 to {LABELS_MOST} different names")
-    if any(text(label, name="labels", most=LABEL_MOST) != label for label in labels):
+    if not 1 <= len(labels) <= MAX_LABELS or len(set(labels)) != len(labels):
+        raise invalid("labels", f"must be 1 to {MAX_LABELS} different names")
+    if any(text(label, name="labels", maximum=MAX_LABEL) != label for label in labels):
         raise invalid("labels", "must have no blanks at their ends, in Unicode's composed form")
     if not 0 <= review_below <= 1:
         raise invalid("review_below", "must lie between 0 and 1")

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from application.pixel_reader import DecoderFailed, PixelReader, Prediction
-from application.ports import Corrupted
+from application.ports import CorruptBlob
 from application.recorded_results import RecordedResult, RecordedResults
 from domain.errors import Invalid, NotFound
 
@@ -75,7 +75,7 @@ class ResultComparison:
         """Or a sentence that says why there is none."""
         try:
             answer = self._reader.classify(data, self._results.version(*recorded.model))
-        except (NotFound, Corrupted):
+        except (NotFound, CorruptBlob):
             name = f"{recorded.model_name} version {recorded.model_version}"
             return f"The file of model {name} is missing or damaged. Add the model again, then repeat this check"
         except (DecoderFailed, Invalid) as failure:

@@ -4,8 +4,8 @@ from uuid import UUID
 
 import msgspec
 
-from application.ports import Asker, Log, Passwords, Secret
-from application.sign_in_attempts import Attempts
+from application.ports import EventStore, PasswordHasher, PasswordRequester, Secret
+from application.sign_in_attempts import SignInLimits
 from domain.errors import Forbidden
 from domain.user import User, commitment
 from domain.values import PASSWORD_LEAST, PASSWORD_MOST, canonical, invalid
@@ -14,11 +14,13 @@ COMMON_PASSWORDS = frozenset(
     {"passwordpassword", "123456789012345", "qwertyuiopasdfgh", "adminadminadmin", "letmeinletmeinletmein", "correcthorsebatterystaple"}
 )
 PASSWORD = "password"  # noqa: S105 - the kind of a secret
-RECENT = 900  # seconds after a sign-in within which a password may be changed without the old one; before it too: by another clock
+RECENT_SIGN_IN_SECONDS = (
+    900  # seconds after a sign-in within which a password may be changed without the old one; before it too: by another clock
+)
 
 
 class NewPassword(msgspec.Struct, frozen=True, kw_only=True):
-    """`current` is asked for unless the sign-in, `signed_in_for` seconds ago, is `RECENT`. All sessions but `keep` end.
+    """`current` is asked for unless the sign-in, `signed_in_for` seconds ago, is `RECENT_SIGN_IN_SECONDS`. All sessions but `keep` end.
 
     `network`: where the request comes from.
     """
@@ -34,25 +36,25 @@ def password_secret(user_id: UUID, password_hash: bytes) -> Secret:
     return Secret(kind=PASSWORD, owner=user_id, value=password_hash)
 
 
-def stored_password_hash(account: User, log: Log) -> bytes | None:
+def stored_password_hash(account: User, log: EventStore) -> bytes | None:
     """None where there is none, or where it is not the one that the record commits to: somebody replaced it in the database."""
     stored = log.secret(PASSWORD, account.id)
     replaced = stored is not None and account.password_commitment not in {"", commitment(account.id, stored)}
     return None if replaced else stored
 
 
-def new_password_hash(password: str, *, email: str, username: str, passwords: Passwords, asker: Asker) -> bytes:
+def new_password_hash(password: str, *, email: str, username: str, passwords: PasswordHasher, asker: PasswordRequester) -> bytes:
     """Raises Invalid for a password that breaks the rule, Unavailable while too many are hashed."""
     password_rule(password, email=email, username=username)
     return passwords.hash(password, asker=asker)
 
 
 def changed_password_hash(
-    account: User, wanted: NewPassword, profile: dict[str, str | None], log: Log, passwords: Passwords, attempts: Attempts
+    account: User, wanted: NewPassword, profile: dict[str, str | None], log: EventStore, passwords: PasswordHasher, attempts: SignInLimits
 ) -> bytes:
     """The hash of the password that a person wants instead of the current one. Raises Forbidden, TooMany, Invalid, Unavailable."""
-    asker = Asker(str(account.id), is_stranger=False)
-    if wanted.current is None and abs(wanted.signed_in_for) > RECENT:
+    asker = PasswordRequester(str(account.id), is_stranger=False)
+    if wanted.current is None and abs(wanted.signed_in_for) > RECENT_SIGN_IN_SECONDS:
         raise Forbidden("Give your current password too, or log in again and change it within 15 minutes")
     if wanted.current is not None:
         with attempts.password(account.email, wanted.network, lambda: account.id):

@@ -15,13 +15,13 @@ class DecoderFailed(DomainError):
     code = "decoder_failed"
 
 
-class Unreadable(msgspec.Struct, frozen=True):
+class UnreadableImage(msgspec.Struct, frozen=True):
     """The reader or the model refuses the file; `detail` is a sentence for the user."""
 
     detail: str
 
 
-class Decoded(msgspec.Struct, frozen=True, kw_only=True):
+class DecodedImage(msgspec.Struct, frozen=True, kw_only=True):
     """`thumbnail` and `preview` are JPEGs; there is no preview where browsers show the original."""
 
     inspection: Inspection
@@ -42,11 +42,11 @@ class PixelReader(Protocol):
 
     version: int
 
-    def decode(self, data: bytes) -> Decoded | Unreadable:
+    def decode(self, data: bytes) -> DecodedImage | UnreadableImage:
         """Raises DecoderFailed."""
 
     def preprocessing(self, record: str) -> str:
         """The digest of the preprocessing that a model record asks for, as this release does it. Raises Invalid."""
 
-    def classify(self, data: bytes, version: Version) -> Prediction | Unreadable:
+    def classify(self, data: bytes, version: Version) -> Prediction | UnreadableImage:
         """Raises DecoderFailed, and NotFound or Corrupted where the weights are missing or damaged."""

@@ -5,7 +5,7 @@ from typing import Final
 LONGEST_SECONDS: Final = 5.0
 
 
-class LookInterval:
+class PollInterval:
     """Seconds from one look to the next: `shortest` after something happened, then ever longer while nothing does."""
 
     def __init__(self, shortest: float, longest: float = LONGEST_SECONDS) -> None:

@@ -33,7 +33,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str = ""
 
 
-class Guard(msgspec.Struct, frozen=True, kw_only=True):
+class StreamPrecondition(msgspec.Struct, frozen=True, kw_only=True):
     """A stream that must exist, have none of the events `closed_by`, and stand at `version` where one is given."""
 
     stream: UUID
@@ -41,7 +41,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     closed_by: tuple[type[Event], ...] = ()
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
+class UniqueClaim(msgspec.Struct, frozen=True, kw_only=True):
     """`value` may belong to one stream at a time within `scope`."""
 
     scope: str
@@ -49,7 +49,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     stream: UUID
 
 
-class Release(msgspec.Struct, frozen=True, kw_only=True):
+class ReleasedClaim(msgspec.Struct, frozen=True, kw_only=True):
     """Give a claim back; without `value` all claims of the stream."""
 
     stream: UUID
@@ -65,7 +65,7 @@ class Secret(msgspec.Struct, frozen=True, kw_only=True):
     value: bytes | None
 
 
-class Appended(msgspec.Struct, frozen=True, kw_only=True):
+class AppendResult(msgspec.Struct, frozen=True, kw_only=True):
     """How a command ended: its last event's position, the stream that it made, and whether this was a repeat."""
 
     position: int
@@ -73,7 +73,7 @@ class Appended(msgspec.Struct, frozen=True, kw_only=True):
     replayed: bool = False
 
 
-class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event as it stands in the log."""
 
     position: int
@@ -88,14 +88,14 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     hash: bytes = b""
 
 
-class Linked(NamedTuple):
+class ChainedEvent(NamedTuple):
     """An event with the hash of the one before it in the log."""
 
-    event: Recorded
+    event: RecordedEvent
     previous_hash: bytes
 
 
-class Rejected(Exception):
+class AppendRejected(Exception):
     """A record that is not an event of this installation; `reason` is one of a few words, for counting."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -103,25 +103,25 @@ class Rejected(Exception):
         self.reason = reason
 
 
-class Conflicted(DomainError):
+class ConcurrencyConflict(DomainError):
     """A stream has moved on since it was loaded: load it again and decide again."""
 
     code = "conflicted"
 
 
-class Closed(DomainError):
+class StreamClosed(DomainError):
     """A guard failed: the stream is closed."""
 
     code = "closed"
 
 
-class Corrupted(DomainError):
+class CorruptBlob(DomainError):
     """Stored bytes are not those that their name promises: a disk or somebody changed them. They are never used."""
 
     code = "corrupted"
 
 
-class Log(Protocol):
+class EventStore(Protocol):
     """The event log. Calls block; Unavailable is raised when the database is away."""
 
     def load(self, stream: UUID, evolve: Evolve[S], *, version: int | None = None, until: int | None = None) -> S | None:
@@ -132,11 +132,11 @@ class Log(Protocol):
         command: Command,
         *events: Event,
         subject: UUID | None = None,
-        guards: Sequence[Guard] = (),
-        claims: Sequence[Claim] = (),
-        releases: Sequence[Release] = (),
+        guards: Sequence[StreamPrecondition] = (),
+        claims: Sequence[UniqueClaim] = (),
+        releases: Sequence[ReleasedClaim] = (),
         secrets: Sequence[Secret] = (),
-    ) -> Appended:
+    ) -> AppendResult:
         """Append all of `events` or none, durably, and return when that is certain.
 
         Raises Conflicted (a version is taken), NotFound or Closed (a guard), Taken (a claim; `scope`), KeyReused (the command id
@@ -145,7 +145,7 @@ class Log(Protocol):
         A known command id with the same digest changes nothing and returns its first outcome.
         """
 
-    def outcome(self, command: Command) -> Appended | None:
+    def outcome(self, command: Command) -> AppendResult | None:
         """The first outcome of this command, if it was taken before. Raises KeyReused as `append` does."""
 
     def head(self) -> int:
@@ -157,22 +157,22 @@ class Log(Protocol):
         When an event was recorded is one clock's answer, whichever process appended it. Raises Invalid for a moment that is still to come.
         """
 
-    def read(self, after: int, limit: int, *, most_bytes: int | None = None) -> Sequence[Recorded]:
+    def read(self, after: int, limit: int, *, most_bytes: int | None = None) -> Sequence[RecordedEvent]:
         """The events that follow position `after`, contiguous; at most `limit`, with at most `most_bytes` of data, or one of more."""
 
-    def history(self, stream: UUID) -> Sequence[Recorded]:
+    def history(self, stream: UUID) -> Sequence[RecordedEvent]:
         """All events of one stream."""
 
-    def histories(self, streams: Collection[UUID], *kinds: type[Event], until: int | None = None) -> Sequence[Recorded]:
+    def histories(self, streams: Collection[UUID], *kinds: type[Event], until: int | None = None) -> Sequence[RecordedEvent]:
         """The events of several streams up to position `until`, of the named kinds where any are named; in the order of the log."""
 
-    def at(self, positions: Collection[int]) -> Sequence[Recorded]:
+    def at(self, positions: Collection[int]) -> Sequence[RecordedEvent]:
         """The events at these positions, in the order of the log."""
 
-    def touching(self, stream: UUID, at: Collection[int], *, after: int, most: int | None) -> Sequence[Recorded]:
+    def touching(self, stream: UUID, at: Collection[int], *, after: int, maximum: int | None) -> Sequence[RecordedEvent]:
         """The first `most` events behind position `after` that are of `stream` or at one of the positions `at`, in the order of the log."""
 
-    def event(self, stream: UUID, version: int) -> Recorded | None:
+    def event(self, stream: UUID, version: int) -> RecordedEvent | None:
         """One event of a stream; None where the stream has no such version."""
 
     def is_open(self, stream: UUID, *, begun_by: type[Event], closed_by: Sequence[type[Event]]) -> bool:
@@ -185,10 +185,10 @@ class Log(Protocol):
     def having(self, streams: Collection[UUID], *kinds: type[Event]) -> set[UUID]:
         """Those of the streams that have an event of one of the kinds."""
 
-    def decode(self, recorded: Recorded) -> Event:
+    def decode(self, recorded: RecordedEvent) -> Event:
         """Raises UpgradeNeeded for what a newer release wrote, and so does `load`."""
 
-    def prefetch(self, recorded: Sequence[Recorded]) -> None:
+    def prefetch(self, recorded: Sequence[RecordedEvent]) -> None:
         """Bring what `decode` needs for these events, in one query however many they are."""
 
     def claimed(self, scope: str, value: str) -> UUID | None:
@@ -203,26 +203,26 @@ class Log(Protocol):
     def secret(self, kind: str, owner: UUID) -> bytes | None: ...
 
 
-class Asker(NamedTuple):
+class PasswordRequester(NamedTuple):
     """Who has a password hashed: an account, by its id, or somebody whom nobody knows, by the network that the request came from."""
 
     name: str
     is_stranger: bool
 
 
-class Passwords(Protocol):
+class PasswordHasher(Protocol):
     """Slow hashes, few at a time, users' before strangers', and few of one asker. Raises Unavailable when too many wait."""
 
-    def hash(self, password: str, *, asker: Asker) -> bytes: ...
+    def hash(self, password: str, *, asker: PasswordRequester) -> bytes: ...
 
-    def verify(self, password: str, known: bytes | None, *, asker: Asker) -> bool:
+    def verify(self, password: str, known: bytes | None, *, asker: PasswordRequester) -> bool:
         """None costs as much as a real hash, and is never right."""
 
     def outdated(self, known: bytes) -> bool:
         """Whether the hash was made with weaker parameters than today's."""
 
 
-class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
+class RefreshResult(msgspec.Struct, frozen=True, kw_only=True):
     session_id: UUID
     user_id: UUID
     token: str
@@ -233,7 +233,7 @@ class RefreshTokens(Protocol):
 
     def issue(self, *, session: UUID, user: UUID, at: datetime) -> str: ...
 
-    def rotate(self, token: str, *, at: datetime) -> Refreshed:
+    def rotate(self, token: str, *, at: datetime) -> RefreshResult:
         """The one child of `token`; the same child again within the grace of 10 s.
 
         Raises NotAuthenticated when the token is unknown, expired or revoked, and Reused when it was used before.
@@ -248,7 +248,7 @@ class RefreshTokens(Protocol):
         """The sessions revoked."""
 
 
-class Reused(DomainError):
+class RefreshTokenReused(DomainError):
     """A refresh token came a second time, after its grace."""
 
     code = "refresh_token_reused"
@@ -259,16 +259,16 @@ class Reused(DomainError):
         self.user_id = user_id
 
 
-class Limit(msgspec.Struct, frozen=True, kw_only=True):
+class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
     """At most `most` calls of `key` within any `seconds`."""
 
     key: str
-    most: int
+    maximum: int
     seconds: float
 
 
-class Limits(Protocol):
-    def take(self, *limits: Limit) -> Callable[[], None]:
+class RateLimiter(Protocol):
+    def take(self, *limits: RateLimit) -> Callable[[], None]:
         """Count one call under each of the limits, or under none. Raises TooMany with `retry_after` (seconds) when one has none free.
 
         The function that is returned gives the call back: it does not count any more. It raises nothing; a call that cannot be given back
@@ -301,11 +301,11 @@ class KnownAddresses(Protocol):
         """From now on, for some weeks."""
 
 
-Found = bytes | NotFound | Corrupted
+BlobContent = bytes | NotFound | CorruptBlob
 """What lies under a name of the store, or why nothing can be had."""
 
 
-class Blobs(Protocol):
+class BlobStore(Protocol):
     """Bytes named by their sha256 (hex), never changed, never under a client's name. Raises Unavailable when the store is away."""
 
     @property
@@ -317,7 +317,7 @@ class Blobs(Protocol):
     def read(self, sha256: str) -> bytes:
         """All of it, compared with its name. Raises NotFound, Corrupted."""
 
-    def read_all(self, names: Sequence[str]) -> list[Found]:
+    def read_all(self, names: Sequence[str]) -> list[BlobContent]:
         """Each as `read` gives it, NotFound or Corrupted in its place; in order, and as many at once as suits the store."""
 
     def open(self, sha256: str) -> Any:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.ports import Log
+from application.ports import EventStore
 from domain import model
 from domain.classification import ChunkJudged, ImageResult
 from domain.errors import NotFound
@@ -44,7 +44,7 @@ class RecordedResult(msgspec.Struct, frozen=True, kw_only=True):
 class RecordedResults:
     """May be shared by threads; memory is bounded."""
 
-    def __init__(self, *, log: Log, chunks: ChunkPositions) -> None:
+    def __init__(self, *, log: EventStore, chunks: ChunkPositions) -> None:
         self._log, self._chunks = log, chunks
         self._chunk = lru_cache(CACHED_CHUNKS)(self._loaded_chunk)
         self.version = lru_cache(CACHED_VERSIONS)(self._loaded_version)

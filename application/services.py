@@ -10,8 +10,8 @@ from uuid import UUID
 
 import msgspec
 
-from application.ports import Blobs, LastSeen, Log, Passwords, RefreshTokens
-from application.sign_in_attempts import Attempts
+from application.ports import BlobStore, EventStore, LastSeen, PasswordHasher, RefreshTokens
+from application.sign_in_attempts import SignInLimits
 from application.signed_downloads import LocalAddress
 from domain.access import Role
 
@@ -41,14 +41,14 @@ class AccessTokens(Protocol):
         """Raises NotAuthenticated ("Invalid token"). Does not block."""
 
 
-class Reads(Protocol):
+class QueryDatabase(Protocol):
     """The read models. Raises Unavailable when the database is away or has no connection to spare."""
 
     async def rows(self, query: str, parameters: Mapping[str, object], *, into: type[T]) -> list[T]:
         """Each row of `query` as `into` (a Struct whose fields are named as the columns)."""
 
 
-class Visible(Protocol):
+class ReadPosition(Protocol):
     """How far the read models are."""
 
     position: int
@@ -57,18 +57,18 @@ class Visible(Protocol):
         """Whether the read models have reached `position` within `timeout` seconds."""
 
 
-class Live(Protocol):
+class LiveNotifications(Protocol):
     """News from the projector, for whoever watches. Only a hint: it may be lost, and after a second one looks anyway."""
 
-    def subscribe(self) -> AbstractAsyncContextManager["News"]: ...
+    def subscribe(self) -> AbstractAsyncContextManager["LiveSubscription"]: ...
 
 
-class News(Protocol):
+class LiveSubscription(Protocol):
     async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - the answer says whether there was news
         """Whether there was news within `timeout` seconds; news that came before the call counts."""
 
 
-class Sniffed(Protocol):
+class ImageHeader(Protocol):
     """What an image's own bytes say of it."""
 
     @property
@@ -79,16 +79,16 @@ class Sniffed(Protocol):
     def height(self) -> int: ...
 
 
-class Gate(Protocol):
+class UploadValidator(Protocol):
     """One upload's structure, walked while it streams in. Raises UnsupportedImage, DamagedImage, ImageTooLarge."""
 
     def feed(self, chunk: bytes) -> None: ...
 
-    def finish(self, file: BinaryIO) -> Sniffed:
+    def finish(self, file: BinaryIO) -> ImageHeader:
         """`file` holds exactly what was fed. Blocks for some 100 ms at worst."""
 
 
-class Dependency(msgspec.Struct, frozen=True, kw_only=True):
+class DependencyHealth(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that the system needs; `lag` in events where it can be behind."""
 
     name: str
@@ -97,12 +97,12 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True):
     lag: int | None = None
 
 
-class Health(Protocol):
-    async def examine(self) -> list[Dependency]:
+class HealthChecks(Protocol):
+    async def examine(self) -> list[DependencyHealth]:
         """Each dependency, asked at once, within 2 s. Raises nothing."""
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What of the settings the web layer needs."""
 
     base_url: str
@@ -145,20 +145,20 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     under which a request's payload may be stored, the one that is written first; `observed(method, route, status, seconds)` is told of
     every request; `head_keys` are the Ed25519 public keys of signed heads, the newest first."""
 
-    options: Options
-    log: Log
-    reads: Reads
-    live_reads: Reads
-    visible: Visible
-    live: Live
-    blobs: Blobs
-    passwords: Passwords
+    options: WebOptions
+    log: EventStore
+    reads: QueryDatabase
+    live_reads: QueryDatabase
+    visible: ReadPosition
+    live: LiveNotifications
+    blobs: BlobStore
+    passwords: PasswordHasher
     access_tokens: AccessTokens
     refresh_tokens: RefreshTokens
-    attempts: Attempts
+    attempts: SignInLimits
     last_seen: LastSeen
-    health: Health
-    gate: Callable[[], Gate]
+    health: HealthChecks
+    gate: Callable[[], UploadValidator]
     digests: Callable[[bytes], tuple[bytes, ...]]
     signed: Callable[[str], LocalAddress]
     head_keys: tuple[bytes, ...]

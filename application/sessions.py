@@ -5,17 +5,26 @@ from uuid import UUID
 import msgspec
 
 from application import accounts
-from application.commands import change, existing, new_id
+from application.commands import execute, existing, new_id
 from application.passwords import password_secret, stored_password_hash
-from application.ports import Asker, Command, Conflicted, Guard, Log, Passwords, RefreshTokens, Reused
-from application.sign_in_attempts import Attempts
+from application.ports import (
+    Command,
+    ConcurrencyConflict,
+    EventStore,
+    PasswordHasher,
+    PasswordRequester,
+    RefreshTokenReused,
+    RefreshTokens,
+    StreamPrecondition,
+)
+from application.sign_in_attempts import SignInLimits
 from domain import session, user
 from domain.access import Actor
 from domain.errors import DomainError, NotAuthenticated
 from domain.session import Reason, Session
 from domain.user import User
 
-TRIES = 3  # an account that changes while its password is compared is compared again
+MAX_PASSWORD_ATTEMPTS = 3  # an account that changes while its password is compared is compared again
 REFUSED = "Invalid credentials"
 
 
@@ -36,25 +45,27 @@ def sign_in(
     network: str,
     agent: str,
     command: Command,
-    log: Log,
-    passwords: Passwords,
+    log: EventStore,
+    passwords: PasswordHasher,
     tokens: RefreshTokens,
-    attempts: Attempts,
+    attempts: SignInLimits,
 ) -> SignedIn:
     """Raises NotAuthenticated, the same for every reason and at the same cost, and TooMany beyond the limits of failures."""
     with attempts.password(email, network, lambda: log.claimed("email", email)) as asker:
-        for _ in range(TRIES):
-            account, known = _believed(email, password, log=log, passwords=passwords, asker=asker)
+        for _ in range(MAX_PASSWORD_ATTEMPTS):
+            account, known = _with_verified_password(email, password, log=log, passwords=passwords, asker=asker)
             attempts.remember(account.id, network)
             stronger_hash = passwords.hash(password, asker=asker) if passwords.outdated(known) else None
             try:
                 return _started(account, address=address, agent=agent, stronger_hash=stronger_hash, command=command, log=log, tokens=tokens)
-            except Conflicted:
+            except ConcurrencyConflict:
                 continue
         raise NotAuthenticated(REFUSED)
 
 
-def _believed(email: str, password: str, *, log: Log, passwords: Passwords, asker: Asker) -> tuple[User, bytes]:
+def _with_verified_password(
+    email: str, password: str, *, log: EventStore, passwords: PasswordHasher, asker: PasswordRequester
+) -> tuple[User, bytes]:
     account = accounts.find(email, log)
     known = stored_password_hash(account, log) if account else None
     is_right = passwords.verify(password, known, asker=asker)
@@ -64,7 +75,7 @@ def _believed(email: str, password: str, *, log: Log, passwords: Passwords, aske
 
 
 def _started(
-    account: User, *, address: str, agent: str, stronger_hash: bytes | None, command: Command, log: Log, tokens: RefreshTokens
+    account: User, *, address: str, agent: str, stronger_hash: bytes | None, command: Command, log: EventStore, tokens: RefreshTokens
 ) -> SignedIn:
     """Holds only if the account is still as it was when the password was compared; else whoever ends its sessions would miss this one.
 
@@ -77,7 +88,7 @@ def _started(
     secrets = (password_secret(account.id, stronger_hash),) if stronger_hash else ()
     token = tokens.issue(session=session_id, user=account.id, at=command.at)
     try:
-        unmoved = Guard(stream=account.id, version=account.version)
+        unmoved = StreamPrecondition(stream=account.id, version=account.version)
         events = (started, rehashed) if rehashed else (started,)
         appended = log.append(by, *events, subject=session_id, guards=(unmoved,), secrets=secrets)
     except DomainError:
@@ -87,14 +98,16 @@ def _started(
     return SignedIn(session_id=session_id, user=account, refresh_token=token, position=appended.position)
 
 
-def refresh(*, token: str, address: str, network: str, command: Command, log: Log, tokens: RefreshTokens, attempts: Attempts) -> SignedIn:
+def refresh(
+    *, token: str, address: str, network: str, command: Command, log: EventStore, tokens: RefreshTokens, attempts: SignInLimits
+) -> SignedIn:
     """The token's one child. A token that comes again after its grace revokes its session, and that is recorded.
 
     Raises NotAuthenticated; `user_id` in it names whose sessions may have ended. TooMany instead of it beyond the limit of failures.
     """
     try:
         refreshed = tokens.rotate(token, at=command.at)
-    except Reused as reused:
+    except RefreshTokenReused as reused:
         _record_reuse(reused, address=address, command=command, log=log, tokens=tokens)
         raise NotAuthenticated("Invalid or expired refresh token", user_id=reused.user_id) from None
     except NotAuthenticated:
@@ -107,19 +120,19 @@ def refresh(*, token: str, address: str, network: str, command: Command, log: Lo
     return SignedIn(session_id=refreshed.session_id, user=account, refresh_token=refreshed.token, position=0)
 
 
-def sign_out(session_id: UUID, *, command: Command, log: Log, tokens: RefreshTokens) -> UUID | None:
+def sign_out(session_id: UUID, *, command: Command, log: EventStore, tokens: RefreshTokens) -> UUID | None:
     """Idempotent. Whose session it was, if it was one."""
     tokens.revoke(session_id)
     found = log.load(session_id, session.evolve)
     if found is None:
         return None
-    change(log, command, lambda: _loaded(log, session_id), lambda it: session.revoke(it, Reason.LOGOUT, by=it.user_id, at=command.at))
+    execute(log, command, lambda: _loaded(log, session_id), lambda it: session.revoke(it, Reason.LOGOUT, by=it.user_id, at=command.at))
     return found.user_id
 
 
-def _record_reuse(reused: Reused, *, address: str, command: Command, log: Log, tokens: RefreshTokens) -> None:
+def _record_reuse(reused: RefreshTokenReused, *, address: str, command: Command, log: EventStore, tokens: RefreshTokens) -> None:
     tokens.revoke(reused.session_id)
-    change(
+    execute(
         log,
         command,
         lambda: _loaded(log, reused.session_id),
@@ -127,5 +140,5 @@ def _record_reuse(reused: Reused, *, address: str, command: Command, log: Log, t
     )
 
 
-def _loaded(log: Log, session_id: UUID) -> Session:
+def _loaded(log: EventStore, session_id: UUID) -> Session:
     return existing(log, session_id, session.evolve, what="Session", closed=lambda _: False)

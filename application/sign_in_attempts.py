@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.ports import Asker, KnownAddresses, Limit, Limits
+from application.ports import KnownAddresses, PasswordRequester, RateLimit, RateLimiter
 from domain.errors import Forbidden, NotAuthenticated
 from domain.values import canonical
 
@@ -20,7 +20,7 @@ NOBODY: Final = UUID(int=0)  # asked about where there is no account: an unknown
 FAILURES: Final = (NotAuthenticated, Forbidden)
 
 
-class Rates(msgspec.Struct, frozen=True, kw_only=True):
+class SignInRates(msgspec.Struct, frozen=True, kw_only=True):
     """Failed tries that are taken: of one account from one address, of one account from all addresses unknown to it, of one address."""
 
     account_and_address_per_minute: int = 5
@@ -29,15 +29,15 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     registrations_per_hour: int = 120
 
 
-class Attempts(msgspec.Struct, frozen=True, kw_only=True):
+class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
     """`network` is what counts as one address: an IPv4 address, or the /64 of an IPv6 address."""
 
-    limits: Limits
+    limits: RateLimiter
     known_addresses: KnownAddresses
-    rates: Rates = Rates()
+    rates: SignInRates = SignInRates()
 
     @contextmanager
-    def password(self, email: str, network: str, account: Callable[[], UUID | None]) -> Iterator[Asker]:
+    def password(self, email: str, network: str, account: Callable[[], UUID | None]) -> Iterator[PasswordRequester]:
         """Around one try of a password; whose it is: the account's, or a stranger's where the address is unknown to it.
 
         It counts from the start, so tries at the same time do not pass the limits together, and is given back unless it ends with
@@ -52,7 +52,7 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
             if is_stranger:
                 given_back.callback(self.limits.take(self._of_account(email)))
             try:
-                yield Asker(network if is_stranger else str(user), is_stranger)
+                yield PasswordRequester(network if is_stranger else str(user), is_stranger)
             except FAILURES:
                 given_back.pop_all()
                 raise
@@ -63,18 +63,18 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
 
     def unknown_token(self, network: str) -> None:
         """Counts a refresh token that was refused. One that is right is never counted, nor refused for others. Raises TooMany."""
-        self.limits.take(Limit(key=f"refresh/{network}", most=self.rates.address_per_minute, seconds=MINUTE))
+        self.limits.take(RateLimit(key=f"refresh/{network}", maximum=self.rates.address_per_minute, seconds=MINUTE))
 
     def registration(self, network: str) -> None:
         """Counts one, whatever comes of it: whether an e-mail address is taken cannot be asked more often than that. Raises TooMany."""
-        self.limits.take(Limit(key=f"register/{network}", most=self.rates.registrations_per_hour, seconds=HOUR))
+        self.limits.take(RateLimit(key=f"register/{network}", maximum=self.rates.registrations_per_hour, seconds=HOUR))
 
-    def _of_address(self, network: str) -> Limit:
-        return Limit(key=f"password/address/{network}", most=self.rates.address_per_minute, seconds=MINUTE)
+    def _of_address(self, network: str) -> RateLimit:
+        return RateLimit(key=f"password/address/{network}", maximum=self.rates.address_per_minute, seconds=MINUTE)
 
-    def _of_account_and_address(self, email: str, network: str) -> Limit:
-        most = self.rates.account_and_address_per_minute
-        return Limit(key=f"password/address/{network}/account/{canonical(email)}", most=most, seconds=MINUTE)
+    def _of_account_and_address(self, email: str, network: str) -> RateLimit:
+        maximum = self.rates.account_and_address_per_minute
+        return RateLimit(key=f"password/address/{network}/account/{canonical(email)}", maximum=maximum, seconds=MINUTE)
 
-    def _of_account(self, email: str) -> Limit:
-        return Limit(key=f"password/account/{canonical(email)}", most=self.rates.account_per_hour, seconds=HOUR)
+    def _of_account(self, email: str) -> RateLimit:
+        return RateLimit(key=f"password/account/{canonical(email)}", maximum=self.rates.account_per_hour, seconds=HOUR)

@@ -13,8 +13,8 @@ from application import derivatives
 from application.filenames import safe_filename
 
 INERT = "application/octet-stream"
-SHOWN = frozenset({"image/jpeg", "image/png", "image/webp"})  # what a browser may draw itself
-TAKEN = SHOWN | {"image/tiff", "application/json", "text/csv"}
+INLINE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp"})  # what a browser may draw itself
+ACCEPTED_TYPES = INLINE_TYPES | {"image/tiff", "application/json", "text/csv"}
 WINDOWS_PER_LIFETIME: Final = 4
 LABEL_BYTES: Final = 9
 
@@ -41,12 +41,12 @@ class SignedBlob(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def served_type(self) -> str:
         """The content type to answer with (beside `nosniff`): one that runs no script, whatever was stored."""
-        return self.media_type if self.media_type in TAKEN else INERT
+        return self.media_type if self.media_type in ACCEPTED_TYPES else INERT
 
     @property
     def disposition(self) -> str:
         """The Content-Disposition to answer with (RFC 6266): inline only for what a browser draws."""
-        return content_disposition(self.filename, inline=self.inline and self.media_type in SHOWN)
+        return content_disposition(self.filename, inline=self.inline and self.media_type in INLINE_TYPES)
 
     def cache_control(self, now: float) -> str:
         """The Cache-Control to answer with at `now`: the bytes under a name never change, and are kept for as long as the address works."""

@@ -10,10 +10,10 @@ from domain.values import chunk_id
 BULK = "bioscope.inference-tasks"
 URGENT = "bioscope.inference-urgent"
 DEAD_LETTERS = "bioscope.dead-letters"
-GIVEN_OUT = "bioscope_given_out"  # notified in Postgres once Kafka has tasks
+DISPATCHED = "bioscope_given_out"  # notified in Postgres once Kafka has tasks
 
-SCHEDULING = 0x7363686564  # the advisory lock of whoever schedules
-INSPECT_MOST = 16  # images in one task of inspection
+SCHEDULER_LOCK = 0x7363686564  # the advisory lock of whoever schedules
+MAX_INSPECT = 16  # images in one task of inspection
 
 
 class Kind(StrEnum):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from msgspec import UNSET
 
-from application.ports import Log
+from application.ports import EventStore
 from domain import classification, dataset, dead_letter, device, image, model, session, user
 from domain.events import ERASED, Event
 from domain.registry import NOUN_OF, is_known
@@ -55,7 +55,7 @@ def unknown(type_name: str, scene: Scene) -> str:
     return f"{scene.who} did something that only a newer release can describe: {type_name}"
 
 
-def names_in(events: Iterable[Event], actors: Iterable[UUID], log: Log) -> dict[UUID, str]:
+def names_in(events: Iterable[Event], actors: Iterable[UUID], log: EventStore) -> dict[UUID, str]:
     """The names of the people, datasets, images, devices and models that the events mention. Those of erased people read `[erased]`.
 
     A name that only a newer release can read is left out. Two queries, however many events there are.

@@ -16,7 +16,7 @@ from domain.classification import ClassificationRequested
 from domain.values import system_actor
 from infrastructure.embedded.postgres.server import Postgres
 from infrastructure.eventstore.codec import Codec
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.keys import DataKeys, RootKey
 
@@ -50,7 +50,7 @@ STATE = Codec(DataKeys(RootKey(bytes(32)), lambda _: {}), lambda _: ()).encode(e
 
 def rows() -> Iterator[Row]:
     with database() as server:
-        log = EventLog(PostgresRecorder(server.app_url, RootKey(bytes(32))), RootKey(bytes(32)))
+        log = RecorderEventStore(PostgresRecorder(server.app_url, RootKey(bytes(32))), RootKey(bytes(32)))
         sides = taking_turns(
             {f"ours {writers}": lambda writers=writers: ours(log, writers) for writers in WRITERS}  # type: ignore[misc]
             | {
@@ -64,18 +64,20 @@ def rows() -> Iterator[Row]:
         beside = sides[f"ours {writers}"] / sides["serial"]
         yield Row(name=f"append, {writers} writers, beside a serial INSERT", value=beside, unit="x", goal=0.8)
     yield Row(name="append, 64 writers, beside the library", value=sides["ours 64"] / sides["library"], unit="x", goal=15)
-    least = min(15.0, 0.5 * sides["pipelined"] / sides["serial"])
+    minimum = min(15.0, 0.5 * sides["pipelined"] / sides["serial"])
     yield Row(
         name="append, 64 writers, beside a serial INSERT",
         value=sides["ours 64"] / sides["serial"],
         unit="x",
-        goal=least,
+        goal=minimum,
         limit=sides["pipelined"] / sides["serial"],
     )
-    yield Row(name="append, 64 writers", value=sides["ours 64"], unit="commands/s", goal=least * sides["serial"], limit=sides["pipelined"])
+    yield Row(
+        name="append, 64 writers", value=sides["ours 64"], unit="commands/s", goal=minimum * sides["serial"], limit=sides["pipelined"]
+    )
 
 
-def ours(log: EventLog, writers: int) -> float:
+def ours(log: RecorderEventStore, writers: int) -> float:
     each = max(6, 3000 // writers) if writers > 1 else 300
     asked = [[(Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC)), event()) for _ in range(each)] for _ in range(writers)]
 

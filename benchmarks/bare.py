@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from litestar import Litestar, Request, Response, get, post
 
-from infrastructure.postgres.query_database import ReadDatabase
+from infrastructure.postgres.query_database import PostgresQueryDatabase
 from projections.images import Image
 
 ASKED = Path(os.environ.get("BIOSCOPE_BENCH_QUERY", "/dev/null")).read_bytes()
@@ -57,7 +57,7 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
         app.state.folder = folder
         if ASKED:
             app.state.asked = msgspec.json.decode(ASKED, type=Asked)
-            app.state.reads = ReadDatabase(os.environ["BIOSCOPE_BENCH_DATABASE"])
+            app.state.reads = PostgresQueryDatabase(os.environ["BIOSCOPE_BENCH_DATABASE"])
             await app.state.reads.open()
         yield
         if ASKED:

@@ -12,9 +12,9 @@ from benchmarks.append import ACTOR, event
 from benchmarks.measure import Row, database, in_threads, rate, taking_turns
 from infrastructure.embedded.postgres.server import DATABASE, Postgres
 from infrastructure.eventstore.codec import Codec
-from infrastructure.eventstore.group_commit import APPEND, OPTIONS, Answer, Append, Columns, Pending
+from infrastructure.eventstore.group_commit import APPEND, CONNECTION_OPTIONS, Append, Columns, PendingAppend, PendingResult
 from infrastructure.postgres.arrays import register
-from infrastructure.postgres.wake_ups import APPENDED, WAKES_ITSELF, Wakes
+from infrastructure.postgres.wake_ups import APPENDED, WAKES_ITSELF, WakeUps
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import DataKeys, RootKey
 
@@ -29,7 +29,7 @@ def rows() -> Iterator[Row]:
         urls = [_made(server, number) for number in range(DATABASES)]
         for url in urls:
             stack.enter_context(psycopg.connect(url, autocommit=True)).execute(f"listen {APPENDED}".encode())
-        wakes = [Wakes(url) for url in urls]
+        wakes = [WakeUps(url) for url in urls]
         found = taking_turns(
             {
                 "without": lambda: committed(urls, WAKES_ITSELF, [lambda: None for _ in urls]),
@@ -55,7 +55,9 @@ def _made(server: Postgres, number: int) -> str:
 def committed(urls: Sequence[str], options: str, told: Sequence[Callable[[], object]]) -> float:
     """Commits a second of all databases together: one writer each, one command in each transaction."""
     with ExitStack() as stack:
-        connections = [stack.enter_context(psycopg.connect(url, autocommit=True, options=f"{OPTIONS} {options}")) for url in urls]
+        connections = [
+            stack.enter_context(psycopg.connect(url, autocommit=True, options=f"{CONNECTION_OPTIONS} {options}")) for url in urls
+        ]
         for connection in connections:
             register(connection)
         asked = [[_arguments() for _ in range(COMMITS)] for _ in urls]
@@ -70,4 +72,4 @@ def committed(urls: Sequence[str], options: str, told: Sequence[Callable[[], obj
 
 def _arguments() -> list[object]:
     command = Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC))
-    return list(Columns(ClaimDigests(ROOT), [Pending(Append(command=command), [CODEC.encode(event())], Answer())]).arguments())
+    return list(Columns(ClaimDigests(ROOT), [PendingAppend(Append(command=command), [CODEC.encode(event())], PendingResult())]).arguments())

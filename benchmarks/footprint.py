@@ -12,7 +12,7 @@ from benchmarks.laboratory import fill
 from benchmarks.measure import Row, database, folder, taking_turns
 from benchmarks.stack import children_of, memory_of
 from infrastructure.audit.chain_verification import verify
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.keys import RootKey
 
@@ -50,7 +50,7 @@ def started(home: Path, *, weigh: bool = False) -> tuple[float, float]:
 def verified() -> Row:
     with database() as server:
         root = RootKey(bytes(32))
-        log = EventLog(PostgresRecorder(server.app_url, root), root)
+        log = RecorderEventStore(PostgresRecorder(server.app_url, root), root)
         fill(log, images=EVENTS // 2, jobs=1)
 
         def walk() -> float:

@@ -16,8 +16,8 @@ import yaml
 
 from benchmarks.measure import Row, folder, taking_turns
 from benchmarks.stack import PICTURES, Bench, system, with_images
-from infrastructure.inference.models.bundled import models, register_shipped
-from infrastructure.inference.models.manifest import load_record
+from infrastructure.inference.models.bundled import models, register_bundled
+from infrastructure.inference.models.manifest import load_manifest
 from infrastructure.inference.preprocessing import prepare
 
 IMAGES = 2400
@@ -28,7 +28,7 @@ EACH = 40  # images handed to a process of the bare loop at once
 def rows() -> Iterator[Row]:
     with folder() as home, system() as bench:
         light = as_int8(home / "models" / "pbc8-int8")
-        register_shipped(bench.blobs, bench.log, folder=light.parent)
+        register_bundled(bench.blobs, bench.log, folder=light.parent)
         places = {"fp32": models() / "pbc8", "int8": light}
         dataset = with_images(bench, IMAGES)
         for kind, (name, goal) in KINDS.items():
@@ -75,7 +75,7 @@ def looked(place: str, files: list[str]) -> int:
 
 @cache
 def network(place: str) -> tuple[Any, Any]:
-    record = load_record(Path(place))
+    record = load_manifest(Path(place))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     weights = (Path(place) / record.weights.file).read_bytes()

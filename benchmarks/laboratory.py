@@ -11,7 +11,7 @@ from domain.access import Actor, Role
 from domain.classification import ImageResult, PlannedImage, Verdict, chunks_of
 from domain.events import Event
 from domain.values import system_actor
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 
 ACTOR = Actor(id=system_actor("benchmark"), kind="system")
 LABELS = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
@@ -20,7 +20,7 @@ WRITERS = 64
 FOUND = image.Inspection(width=360, height=363, bands=3, dtype="uint8", pages=1, axes="YXS", pixel_size_um=None, reader=2, warnings=())
 
 
-def fill(log: EventLog, *, images: int, jobs: int = 1) -> UUID:
+def fill(log: RecorderEventStore, *, images: int, jobs: int = 1) -> UUID:
     """Upload `images` into one dataset and judge them all, `jobs` times; the dataset's owner."""
     owner, place = uuid4(), uuid4()
     now = datetime.now(UTC)
@@ -39,7 +39,7 @@ def fill(log: EventLog, *, images: int, jobs: int = 1) -> UUID:
     return owner
 
 
-def append(log: EventLog, *events: Event) -> None:
+def append(log: RecorderEventStore, *events: Event) -> None:
     log.append(Command(id=uuid4(), actor=ACTOR, at=events[0].at), *events)
 
 
@@ -52,7 +52,7 @@ def uploaded(one: UUID, place: UUID, owner: UUID) -> list[Event]:
     return [first, *image.accept(state, FOUND, by=ACTOR.id, at=now)]
 
 
-def judged(log: EventLog, names: Sequence[UUID], place: UUID, owner: UUID) -> Iterator[Event]:
+def judged(log: RecorderEventStore, names: Sequence[UUID], place: UUID, owner: UUID) -> Iterator[Event]:
     """Appends the job and its plan; yields its chunks' answers."""
     now = datetime.now(UTC)
     covered = [PlannedImage(one, one.hex * 2) for one in names]
@@ -69,7 +69,7 @@ def judged(log: EventLog, names: Sequence[UUID], place: UUID, owner: UUID) -> It
                 ImageResult(image_id=one.id, sha256=one.sha256, label=LABELS[0], confidence=0.93, verdict=Verdict.CLEAR, scores=SCORES)
                 for one in chunk
             )
-            yield classification.judge(
+            yield classification.record_chunk(
                 state, number, plan=event, labels=LABELS, results=results, failures=(), provenance=None, by=ACTOR.id, at=now
             )
             number += 1

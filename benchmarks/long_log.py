@@ -53,11 +53,11 @@ class Measured(NamedTuple):
 
 # ---- parts, each run in a process of its own ---------------------------------------------------------------------------------------
 def verify(given: Settings, _: Path) -> str:
-    from infrastructure.audit.signed_heads import verified  # noqa: PLC0415 - a process loads what it needs
-    from infrastructure.eventstore.event_store import opened  # noqa: PLC0415 - a process loads what it needs
+    from infrastructure.audit.signed_heads import verify_log  # noqa: PLC0415 - a process loads what it needs
+    from infrastructure.eventstore.event_store import open_event_store  # noqa: PLC0415 - a process loads what it needs
 
-    with opened(given) as log:
-        found = verified(given, log)
+    with open_event_store(given) as log:
+        found = verify_log(given, log)
     return f"{found.events} events, " + (found.problem or "intact")
 
 

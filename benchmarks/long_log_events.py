@@ -180,7 +180,7 @@ class Years:
         for part in plan:
             for chunk in chunks_of(part.images):  # type: ignore[attr-defined]
                 yield self._command(
-                    classification.judge(
+                    classification.record_chunk(
                         state, number, plan=part, labels=LABELS, results=tuple(map(_result, chunk)), failures=(), provenance=None,
                         by=INFERENCE, at=at(),
                     )

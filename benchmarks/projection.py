@@ -10,8 +10,8 @@ import psycopg
 from benchmarks.laboratory import fill
 from benchmarks.measure import Row, database, taking_turns
 from infrastructure.embedded.postgres.server import Postgres
-from infrastructure.eventstore.event_store import EventLog
-from infrastructure.eventstore.garbage_collection import seldom_collected
+from infrastructure.eventstore.event_store import RecorderEventStore
+from infrastructure.eventstore.garbage_collection import infrequent_collection
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.keys import RootKey
 from projections.engine.batches import TABLES
@@ -28,7 +28,7 @@ numbers = count(1)
 def rows() -> Iterator[Row]:
     with database() as server:
         root = RootKey(bytes(32))
-        log = EventLog(PostgresRecorder(server.app_url, root), root)
+        log = RecorderEventStore(PostgresRecorder(server.app_url, root), root)
         fill(log, images=IMAGES, jobs=4)
         few, all_of_it = 2 * IMAGES, log.head()
         sides = taking_turns(
@@ -47,25 +47,25 @@ def rows() -> Iterator[Row]:
         log.close()
 
 
-def replayed(server: Postgres, log: EventLog, until: int, replay: Callable[[Projector], None]) -> tuple[float, float]:
+def replayed(server: Postgres, log: RecorderEventStore, until: int, replay: Callable[[Projector], None]) -> tuple[float, float]:
     """(events a second, rows a second) into read models of their own, made for this."""
     with read_models_of_its_own(server) as (owner, schema):
         projector = projector_over(server.owner_url, log, schema=schema)
         began = time.perf_counter()
-        with seldom_collected():  # as in the projector's process
+        with infrequent_collection():  # as in the projector's process
             replay(projector)
         seconds = time.perf_counter() - began
         projector.close()
         return until / seconds, rows_in(owner, schema) / seconds
 
 
-def rebuilt(server: Postgres, log: EventLog, until: int) -> float:
+def rebuilt(server: Postgres, log: RecorderEventStore, until: int) -> float:
     """Rows a second, as a rebuild makes them: with the indexes at the end, and until they are durable."""
     with read_models_of_its_own(server) as (owner, schema):
         began = time.perf_counter()
         left_out = bulk_schema.prepare(owner, schema)
         projector = projector_over(server.owner_url, log, schema=schema, alone=True)
-        with seldom_collected():
+        with infrequent_collection():
             rebuilding.replay(projector, log, until)
         projector.close()
         bulk_schema.finish(owner, schema, left_out)
@@ -85,7 +85,7 @@ def rows_in(owner: psycopg.Connection, schema: str) -> int:
     return sum(int(owner.execute(f"select count(*) from {schema}.{table.name}").fetchone()[0]) for table in TABLES)  # type: ignore[index,arg-type]
 
 
-def in_batches(projector: Projector, log: EventLog, batch: int, until: int) -> None:
+def in_batches(projector: Projector, log: RecorderEventStore, batch: int, until: int) -> None:
     at, waiting = 0, []
     while at < until:
         waiting = waiting or list(log.read(at, 1000))

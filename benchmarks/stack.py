@@ -18,15 +18,15 @@ from api.cli.client.api_client import Client
 from api.cli.client.image_folder import scan
 from api.cli.stack import prepare
 from application.accounts import register
-from application.ports import Blobs, Command
+from application.ports import BlobStore, Command
 from benchmarks.laboratory import ACTOR, FOUND, WRITERS, append
 from benchmarks.measure import folder
 from domain import image
 from domain.access import Role
 from infrastructure.configuration.settings import Settings
 from infrastructure.container import blobs, passwords
-from infrastructure.embedded.supervisor import Stack
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.embedded.supervisor import SupervisedStack
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.inference.models.bundled import micrographs
 from infrastructure.security.keys import RootKey
@@ -39,10 +39,10 @@ UNLIMITED = {"logins_per_minute_account": 100_000, "logins_per_minute_address": 
 class Bench(NamedTuple):
     """`system` knows the processes; `http` is signed in as an administrator, whose id is `owner`."""
 
-    system: Stack
+    system: SupervisedStack
     settings: Settings
-    log: EventLog
-    blobs: Blobs
+    log: RecorderEventStore
+    blobs: BlobStore
     http: httpx.Client
     token: str
     email: str
@@ -65,14 +65,14 @@ class Bench(NamedTuple):
 @contextmanager
 def system() -> Iterator[Bench]:
     with folder() as home:
-        stack = Stack(Settings(data=home / "data", port=0, **UNLIMITED), prepare=prepare)  # type: ignore[arg-type]
+        stack = SupervisedStack(Settings(data=home / "data", port=0, **UNLIMITED), prepare=prepare)  # type: ignore[arg-type]
         with stack as settings:
             yield from _signed_in(stack, settings)
 
 
-def _signed_in(stack: Stack, settings: Settings) -> Iterator[Bench]:
+def _signed_in(stack: SupervisedStack, settings: Settings) -> Iterator[Bench]:
     root = RootKey.read(settings.root_key_path)
-    log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
+    log = RecorderEventStore(PostgresRecorder(settings.postgres_url, root), root)
     email = f"bench-{uuid4().hex[:6]}@example.org"
     command = Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC))
     names = {"username": email[:12], "first_name": "Bench", "last_name": "Mark", "role": Role.ADMIN}
@@ -104,7 +104,7 @@ def with_images(bench: Bench, count: int) -> str:
     return dataset
 
 
-def _kept(store: Blobs, data: bytes) -> tuple[str, int]:
+def _kept(store: BlobStore, data: bytes) -> tuple[str, int]:
     if not store.exists(sha256(data).hexdigest()):
         writer = store.begin()
         writer.write(data)

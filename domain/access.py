@@ -60,20 +60,20 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
         return self.kind == "system"
 
 
-def require_role(actor: Actor, least: Role) -> None:
+def require_role(actor: Actor, minimum: Role) -> None:
     """Raises Forbidden unless `actor` is a user of at least that role."""
     if actor.is_system:
         return
-    if actor.role is None or actor.role.level < least.level:
-        raise Forbidden(f"Insufficient permissions: this needs the role {least.value} or higher")
+    if actor.role is None or actor.role.level < minimum.level:
+        raise Forbidden(f"Insufficient permissions: this needs the role {minimum.value} or higher")
 
 
-def require_grant(actor: Actor, grants: dict[UUID, Grant], least: Grant, *, what: str) -> None:
+def require_grant(actor: Actor, grants: dict[UUID, Grant], minimum: Grant, *, what: str) -> None:
     """Raises NotFound to whom the dataset is foreign, Forbidden to whom may see it but has too little a grant."""
     if actor.is_admin or actor.is_system:
         return
     held = grants.get(actor.id)
     if held is None:
         raise NotFound(f"{what} not found")
-    if held.level < least.level:
-        raise Forbidden(f"You need to be {least.value} of this dataset; you are {held.value}")
+    if held.level < minimum.level:
+        raise Forbidden(f"You need to be {minimum.value} of this dataset; you are {held.value}")

@@ -9,15 +9,15 @@ from uuid import UUID
 import msgspec
 
 from domain.errors import Conflict, Invalid, Refused
-from domain.events import Event, State, first, following
+from domain.events import Event, State, new_stream, next_event
 from domain.values import ImageWarning, chunk_id
 
-PLAN_MOST = 500  # images in one ClassificationPlanned
+MAX_PLAN = 500  # images in one ClassificationPlanned
 CHUNK_MOST, CHUNK_LEAST = 64, 8  # images in one chunk; the last chunk of a plan part may be smaller
-CHUNKS_WANTED = 8  # of a small part: so that several workers share it, and its results arrive bit by bit
+TARGET_CHUNKS = 8  # of a small part: so that several workers share it, and its results arrive bit by bit
 
 
-class Phase(StrEnum):
+class JobStatus(StrEnum):
     """`pending` until it is planned, `running` until every chunk is judged."""
 
     PENDING = "pending"
@@ -28,7 +28,7 @@ class Phase(StrEnum):
 
     @property
     def ended(self) -> bool:
-        return self in {Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED}
+        return self in {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
 
 
 class Verdict(StrEnum):
@@ -144,7 +144,7 @@ class Classification(State, frozen=True, kw_only=True):
     created_by: UUID
     created_at: datetime
     updated_at: datetime
-    phase: Phase = Phase.PENDING
+    phase: JobStatus = JobStatus.PENDING
     parts: int = 0
     chunks: int = 0
     images: int = 0
@@ -169,7 +169,7 @@ def request(
     if not 0 <= threshold <= 1:
         raise Invalid("threshold must lie between 0 and 1", errors=[{"loc": ["body", "threshold"], "msg": "must lie between 0 and 1"}])
     requested = ClassificationRequested(
-        **first(job, by=by, at=at),
+        **new_stream(job, by=by, at=at),
         dataset_id=dataset,
         image_id=image.id if image else None,
         model_id=model_id,
@@ -193,9 +193,9 @@ def plan(job: Classification, images: Sequence[PlannedImage], *, more: bool = Fa
         return [fail(job, reason="The dataset holds no image that can be classified", failed=0, by=by, at=at)]
     events: list[Event] = []
     chunk = job.chunks
-    starts = range(0, len(images) or 1, PLAN_MOST)
+    starts = range(0, len(images) or 1, MAX_PLAN)
     for index, start in enumerate(starts):
-        covered = tuple(images[start : start + PLAN_MOST])
+        covered = tuple(images[start : start + MAX_PLAN])
         common = {"originator_id": job.id, "originator_version": job.version + index + 1, "at": at, "by": by}
         last = not more and start == starts[-1]
         events.append(ClassificationPlanned(**common, part=job.parts + index, last=last, first_chunk=chunk, images=covered))  # type: ignore[arg-type]
@@ -205,14 +205,14 @@ def plan(job: Classification, images: Sequence[PlannedImage], *, more: bool = Fa
 
 def chunks_of(images: Sequence[PlannedImage]) -> list[Sequence[PlannedImage]]:
     """A pure function of the planned part: whoever folds the plan finds the same chunks."""
-    size = min(CHUNK_MOST, max(CHUNK_LEAST, -(-len(images) // CHUNKS_WANTED)))
+    size = min(CHUNK_MOST, max(CHUNK_LEAST, -(-len(images) // TARGET_CHUNKS)))
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 
 def cancel(job: Classification, *, by: UUID, at: datetime) -> ClassificationCancelled:
     if job.phase.ended:
         raise Conflict(f"The job has ended already: {job.phase.value}")
-    return ClassificationCancelled(**following(job, by=by, at=at))
+    return ClassificationCancelled(**next_event(job, by=by, at=at))
 
 
 def complete(job: Classification, *, succeeded: int, failed: int, by: UUID, at: datetime) -> list[Event]:
@@ -221,18 +221,18 @@ def complete(job: Classification, *, succeeded: int, failed: int, by: UUID, at: 
         return []
     if not succeeded:
         return [fail(job, reason="No image could be classified", failed=failed, by=by, at=at)]
-    return [ClassificationCompleted(**following(job, by=by, at=at), succeeded=succeeded, failed=failed)]
+    return [ClassificationCompleted(**next_event(job, by=by, at=at), succeeded=succeeded, failed=failed)]
 
 
 def fail(job: Classification, *, reason: str, failed: int, by: UUID, at: datetime) -> ClassificationFailed:
-    return ClassificationFailed(**following(job, by=by, at=at), reason=reason, failed=failed)
+    return ClassificationFailed(**next_event(job, by=by, at=at), reason=reason, failed=failed)
 
 
 def delete(job: Classification, *, by: UUID, at: datetime) -> ClassificationDeleted:
-    return ClassificationDeleted(**following(job, by=by, at=at))
+    return ClassificationDeleted(**next_event(job, by=by, at=at))
 
 
-def judge(
+def record_chunk(
     job: Classification,
     number: int,
     *,
@@ -251,7 +251,7 @@ def judge(
     if job.phase.ended or job.deleted:
         raise Refused("The job has ended")
     judged = ChunkJudged(
-        **first(chunk_id(job.id, number), by=by, at=at),
+        **new_stream(chunk_id(job.id, number), by=by, at=at),
         job_id=job.id,
         number=number,
         dataset_id=job.dataset_id,
@@ -344,18 +344,18 @@ def evolve(job: Classification | None, event: Event) -> Classification | None:
                 job,
                 version=event.originator_version,
                 updated_at=event.at,
-                phase=Phase.RUNNING,
+                phase=JobStatus.RUNNING,
                 parts=job.parts + 1,
                 chunks=job.chunks + len(chunks_of(event.images)),
                 images=job.images + len(event.images),
                 planned=event.last,
             )
         case ClassificationCancelled():
-            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, phase=Phase.CANCELLED)
+            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, phase=JobStatus.CANCELLED)
         case ClassificationCompleted():
-            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, phase=Phase.COMPLETED)
+            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, phase=JobStatus.COMPLETED)
         case ClassificationFailed():
-            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, phase=Phase.FAILED)
+            return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, phase=JobStatus.FAILED)
         case ClassificationDeleted():
             return msgspec.structs.replace(job, version=event.originator_version, updated_at=event.at, deleted=True)
         case _:

@@ -8,8 +8,8 @@ from msgspec import UNSET, UnsetType
 
 from domain.access import Grant
 from domain.errors import Conflict
-from domain.events import Event, PrivateText, State, first, following
-from domain.values import DESCRIPTION_MOST, NAME_MOST, optional_text, text
+from domain.events import Event, PrivateText, State, new_stream, next_event
+from domain.values import MAX_DESCRIPTION, MAX_NAME, optional_text, text
 
 
 class DatasetCreated(Event, frozen=True, kw_only=True):
@@ -52,9 +52,9 @@ class Dataset(State, frozen=True, kw_only=True):
 
 def create(dataset: UUID, *, name: str, description: str | None, by: UUID, at: datetime) -> DatasetCreated:
     return DatasetCreated(
-        **first(dataset, by=by, at=at),
-        name=text(name, name="name", most=NAME_MOST),
-        description=optional_text(description, name="description", most=DESCRIPTION_MOST),
+        **new_stream(dataset, by=by, at=at),
+        name=text(name, name="name", maximum=MAX_NAME),
+        description=optional_text(description, name="description", maximum=MAX_DESCRIPTION),
         owner_id=by,
     )
 
@@ -63,28 +63,28 @@ def describe(
     dataset: Dataset, *, name: str | UnsetType = UNSET, description: str | None | UnsetType = UNSET, by: UUID, at: datetime
 ) -> list[DatasetDescribed]:
     said: dict[str, str | None] = {}
-    if name is not UNSET and (kept := text(name, name="name", most=NAME_MOST)) != dataset.name:
+    if name is not UNSET and (kept := text(name, name="name", maximum=MAX_NAME)) != dataset.name:
         said["name"] = kept
     if description is not UNSET:
-        wanted = optional_text(description, name="description", most=DESCRIPTION_MOST)
+        wanted = optional_text(description, name="description", maximum=MAX_DESCRIPTION)
         said |= {"description": wanted} if wanted != dataset.description else {}
-    return [DatasetDescribed(**following(dataset, by=by, at=at), **said)] if said else []  # type: ignore[arg-type]
+    return [DatasetDescribed(**next_event(dataset, by=by, at=at), **said)] if said else []  # type: ignore[arg-type]
 
 
 def share(dataset: Dataset, *, user: UUID, grant: Grant, by: UUID, at: datetime) -> list[DatasetShared]:
     if user == dataset.owner_id or grant is Grant.OWNER:
         raise Conflict("A dataset has one owner, who keeps that right")
-    return [] if dataset.grants.get(user) is grant else [DatasetShared(**following(dataset, by=by, at=at), user_id=user, grant=grant)]
+    return [] if dataset.grants.get(user) is grant else [DatasetShared(**next_event(dataset, by=by, at=at), user_id=user, grant=grant)]
 
 
 def withdraw(dataset: Dataset, *, user: UUID, by: UUID, at: datetime) -> list[DatasetShareWithdrawn]:
     if user == dataset.owner_id:
         raise Conflict("A dataset has one owner, who keeps that right")
-    return [DatasetShareWithdrawn(**following(dataset, by=by, at=at), user_id=user)] if user in dataset.grants else []
+    return [DatasetShareWithdrawn(**next_event(dataset, by=by, at=at), user_id=user)] if user in dataset.grants else []
 
 
 def delete(dataset: Dataset, *, by: UUID, at: datetime) -> DatasetDeleted:
-    return DatasetDeleted(**following(dataset, by=by, at=at))
+    return DatasetDeleted(**next_event(dataset, by=by, at=at))
 
 
 def evolve(dataset: Dataset | None, event: Event) -> Dataset | None:

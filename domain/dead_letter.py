@@ -7,10 +7,10 @@ from uuid import UUID, uuid5
 import msgspec
 
 from domain.errors import Invalid
-from domain.events import Event, PrivateText, State, first
+from domain.events import Event, PrivateText, State, new_stream
 from domain.values import NAMESPACE, text
 
-REASON_MOST: Final = 500  # characters
+MAX_REASON: Final = 500  # characters
 
 
 class DeadLetterDiscarded(Event, frozen=True, kw_only=True):
@@ -40,12 +40,12 @@ def discard(*, position: int, stream: UUID, type_name: str, error: str, reason: 
     if type_name == DeadLetterDiscarded.__name__:
         raise Invalid("The record of a discarded event cannot be discarded itself; mend the cause and use `dead-letters retry`")
     return DeadLetterDiscarded(
-        **first(stream_of(position), by=by, at=at),
+        **new_stream(stream_of(position), by=by, at=at),
         position=position,
         discarded_stream=stream,
         type=type_name,
         error=error,
-        reason=text(reason, name="reason", most=REASON_MOST),
+        reason=text(reason, name="reason", maximum=MAX_REASON),
     )
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from domain.events import Event, PrivateText, State, first, following
+from domain.events import Event, PrivateText, State, new_stream, next_event
 from domain.values import optional_text, text
 
 FIELDS = ("name", "hostname", "location", "firmware_version")
@@ -63,11 +63,11 @@ def register(
     device: UUID, *, name: str, hostname: str, location: str | None, firmware_version: str | None, by: UUID, at: datetime
 ) -> DeviceRegistered:
     return DeviceRegistered(
-        **first(device, by=by, at=at),
-        name=text(name, name="name", most=255),
-        hostname=text(hostname, name="hostname", most=255),
-        location=optional_text(location, name="location", most=255),
-        firmware_version=optional_text(firmware_version, name="firmware_version", most=50),
+        **new_stream(device, by=by, at=at),
+        name=text(name, name="name", maximum=255),
+        hostname=text(hostname, name="hostname", maximum=255),
+        location=optional_text(location, name="location", maximum=255),
+        firmware_version=optional_text(firmware_version, name="firmware_version", maximum=50),
     )
 
 
@@ -75,17 +75,17 @@ def describe(device: Device, changes: dict[str, str | None], *, by: UUID, at: da
     """`changes` names the fields to set. Raises Invalid when one breaks its rule."""
     kept = {name: _value(name, value) for name, value in changes.items()}
     said = {name: value for name, value in kept.items() if getattr(device, name) != value}
-    return [DeviceDescribed(**following(device, by=by, at=at), **said)] if said else []  # type: ignore[arg-type]
+    return [DeviceDescribed(**next_event(device, by=by, at=at), **said)] if said else []  # type: ignore[arg-type]
 
 
 def _value(name: str, value: str | None) -> str | None:
     match name:
         case "name" | "hostname":
-            return text(value or "", name=name, most=255)
+            return text(value or "", name=name, maximum=255)
         case "firmware_version":
-            return optional_text(value, name=name, most=50)
+            return optional_text(value, name=name, maximum=50)
         case _:
-            return optional_text(value, name=name, most=255)
+            return optional_text(value, name=name, maximum=255)
 
 
 def report(device: Device, *, online: bool, by: UUID, at: datetime) -> list[Event]:
@@ -93,11 +93,11 @@ def report(device: Device, *, online: bool, by: UUID, at: datetime) -> list[Even
     if online == device.online:
         return []
     kind = DeviceCameOnline if online else DeviceWentOffline
-    return [kind(**following(device, by=by, at=at))]
+    return [kind(**next_event(device, by=by, at=at))]
 
 
 def remove(device: Device, *, by: UUID, at: datetime) -> DeviceRemoved:
-    return DeviceRemoved(**following(device, by=by, at=at))
+    return DeviceRemoved(**next_event(device, by=by, at=at))
 
 
 def evolve(device: Device | None, event: Event) -> Device | None:

@@ -43,12 +43,12 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     version: int
 
 
-def first(stream: UUID, *, by: UUID, at: datetime) -> dict[str, Any]:
+def new_stream(stream: UUID, *, by: UUID, at: datetime) -> dict[str, Any]:
     """The common fields of a stream's first event."""
     return {"originator_id": stream, "originator_version": 1, "at": at, "by": by}
 
 
-def following(state: State, *, by: UUID, at: datetime) -> dict[str, Any]:
+def next_event(state: State, *, by: UUID, at: datetime) -> dict[str, Any]:
     """The common fields of the event that follows `state`."""
     return {"originator_id": state.id, "originator_version": state.version + 1, "at": at, "by": by}
 

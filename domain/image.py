@@ -8,8 +8,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from domain.errors import Conflict
-from domain.events import Event, PrivateText, State, first, following
-from domain.values import FILENAME_MOST, ImageWarning, relative_path, text
+from domain.events import Event, PrivateText, State, new_stream, next_event
+from domain.values import MAX_FILENAME, ImageWarning, relative_path, text
 
 MAX_OUTDATED = 4000  # results in one ImageReinspected: with them it stays below 256 KiB
 NOT_READABLE = "not_readable"
@@ -145,10 +145,10 @@ def upload(
     at: datetime,
 ) -> ImageUploaded:
     return ImageUploaded(
-        **first(image, by=by, at=at),
+        **new_stream(image, by=by, at=at),
         dataset_id=dataset,
         device_id=device,
-        filename=text(filename, name="filename", most=FILENAME_MOST),
+        filename=text(filename, name="filename", maximum=MAX_FILENAME),
         sha256=sha256,
         size=size,
         media_type=media_type,
@@ -161,13 +161,13 @@ def upload(
 def accept(image: Image, found: Inspection, *, by: UUID, at: datetime) -> list[ImageAccepted]:
     if image.inspected:
         return []
-    return [ImageAccepted(**following(image, by=by, at=at), **msgspec.structs.asdict(found), sha256=image.sha256)]
+    return [ImageAccepted(**next_event(image, by=by, at=at), **msgspec.structs.asdict(found), sha256=image.sha256)]
 
 
 def reject(image: Image, *, reason: str, detail: str, by: UUID, at: datetime) -> list[ImageRejected]:
     if image.inspected:
         return []
-    return [ImageRejected(**following(image, by=by, at=at), reason=reason, detail=detail, sha256=image.sha256)]
+    return [ImageRejected(**next_event(image, by=by, at=at), reason=reason, detail=detail, sha256=image.sha256)]
 
 
 def violation_of(inspection: ImageAccepted | ImageRejected, uploaded: Image | None) -> str | None:
@@ -224,14 +224,14 @@ def describe(
     by: UUID,
     at: datetime,
 ) -> list[ImageDescribed]:
-    kept = filename if filename is UNSET else text(filename, name="filename", most=FILENAME_MOST)
+    kept = filename if filename is UNSET else text(filename, name="filename", maximum=MAX_FILENAME)
     wanted = {"filename": kept, "device_id": device_id, "analyzed": analyzed}
     said = {name: value for name, value in wanted.items() if value is not UNSET and value != getattr(image, name)}
-    return [ImageDescribed(**following(image, by=by, at=at), **said)] if said else []  # type: ignore[arg-type]
+    return [ImageDescribed(**next_event(image, by=by, at=at), **said)] if said else []  # type: ignore[arg-type]
 
 
 def delete(image: Image, *, by: UUID, at: datetime) -> ImageDeleted:
-    return ImageDeleted(**following(image, by=by, at=at), dataset_id=image.dataset_id)
+    return ImageDeleted(**next_event(image, by=by, at=at), dataset_id=image.dataset_id)
 
 
 def evolve(image: Image | None, event: Event) -> Image | None:

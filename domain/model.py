@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from domain.errors import Conflict, NotFound
-from domain.events import Event, State, following
+from domain.events import Event, State, next_event
 from domain.values import text
 
 PRODUCTION, CANDIDATE = "production", "candidate"
@@ -68,7 +68,7 @@ def add_version(model: UUID, state: Model | None, *, name: str, description: str
     added = ModelVersionAdded(
         **common,  # type: ignore[arg-type]
         originator_version=at_version + 1,
-        name=text(name, name="name", most=100),
+        name=text(name, name="name", maximum=100),
         description=description,
         version=msgspec.structs.replace(version, number=number),
     )
@@ -80,7 +80,7 @@ def move_alias(model: Model, *, alias: str, number: int, by: UUID, at: datetime)
     model.numbered(number)
     if model.aliases.get(alias) == number:
         return []
-    return [ModelAliasMoved(**following(model, by=by, at=at), alias=text(alias, name="alias", most=50), number=number)]
+    return [ModelAliasMoved(**next_event(model, by=by, at=at), alias=text(alias, name="alias", maximum=50), number=number)]
 
 
 def moved(aliases: dict[str, int], alias: str, number: int) -> dict[str, int]:
@@ -92,7 +92,7 @@ def moved(aliases: dict[str, int], alias: str, number: int) -> dict[str, int]:
 def retire(model: Model, *, by: UUID, at: datetime) -> ModelRetired:
     if model.retired:
         raise Conflict(f"Model {model.name} is retired already")
-    return ModelRetired(**following(model, by=by, at=at))
+    return ModelRetired(**next_event(model, by=by, at=at))
 
 
 def evolve(model: Model | None, event: Event) -> Model | None:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from domain.events import Event, State, UserPrivateText, first, following
+from domain.events import Event, State, UserPrivateText, new_stream, next_event
 
 
 class Reason(StrEnum):
@@ -41,18 +41,18 @@ class Session(State, frozen=True, kw_only=True):
 
 
 def start(session: UUID, *, user: UUID, address: str, agent: str, at: datetime) -> SessionStarted:
-    return SessionStarted(**first(session, by=user, at=at), user_id=user, address=address[:64], agent=agent[:256])
+    return SessionStarted(**new_stream(session, by=user, at=at), user_id=user, address=address[:64], agent=agent[:256])
 
 
 def revoke(session: Session, reason: Reason, *, by: UUID, at: datetime) -> list[Event]:
-    return [] if session.revoked else [SessionRevoked(**following(session, by=by, at=at), user_id=session.user_id, reason=reason)]
+    return [] if session.revoked else [SessionRevoked(**next_event(session, by=by, at=at), user_id=session.user_id, reason=reason)]
 
 
 def detect_reuse(session: Session, *, address: str, by: UUID, at: datetime) -> list[Event]:
     """Reuse revokes the session; said once."""
     if session.revoked:
         return []
-    seen = RefreshReuseDetected(**following(session, by=by, at=at), user_id=session.user_id, address=address[:64])
+    seen = RefreshReuseDetected(**next_event(session, by=by, at=at), user_id=session.user_id, address=address[:64])
     return [seen, *revoke(msgspec.structs.replace(session, version=seen.originator_version), Reason.REUSE, by=by, at=at)]
 
 

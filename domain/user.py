@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from domain.access import Role
 from domain.errors import Conflict
-from domain.events import Event, PrivateText, State, first, following
+from domain.events import Event, PrivateText, State, new_stream, next_event
 from domain.values import email as email_address
 from domain.values import optional_text, text
 
@@ -110,29 +110,29 @@ def register(
 ) -> UserRegistered:
     """A fresh registration is a viewer until an administrator says otherwise."""
     return UserRegistered(
-        **first(user, by=by, at=at),
+        **new_stream(user, by=by, at=at),
         email=email_address(email),
-        username=text(username, name="username", least=3, most=50),
-        first_name=text(first_name, name="first_name", least=1, most=50),
-        last_name=text(last_name, name="last_name", least=1, most=50),
+        username=text(username, name="username", minimum=3, maximum=50),
+        first_name=text(first_name, name="first_name", minimum=1, maximum=50),
+        last_name=text(last_name, name="last_name", minimum=1, maximum=50),
         role=role,
         status=Status.ACTIVE,
     )
 
 
 def change_role(user: User, role: Role, *, by: UUID, at: datetime) -> list[UserRoleChanged]:
-    return [] if user.role is role else [UserRoleChanged(**following(user, by=by, at=at), role=role)]
+    return [] if user.role is role else [UserRoleChanged(**next_event(user, by=by, at=at), role=role)]
 
 
 def change_status(user: User, status: Status, *, by: UUID, at: datetime) -> list[UserStatusChanged]:
-    return [] if user.status is status else [UserStatusChanged(**following(user, by=by, at=at), status=status)]
+    return [] if user.status is status else [UserStatusChanged(**next_event(user, by=by, at=at), status=status)]
 
 
 def change_profile(user: User, changes: dict[str, str | None], *, by: UUID, at: datetime) -> list[UserProfileChanged]:
     """`changes` names the fields to set. Raises Invalid when one breaks its rule."""
     kept: dict[str, Any] = {name: _profile_value(name, value) for name, value in changes.items()}
     kept = {name: value for name, value in kept.items() if getattr(user, name) != value}
-    return [UserProfileChanged(**following(user, by=by, at=at), **kept)] if kept else []
+    return [UserProfileChanged(**next_event(user, by=by, at=at), **kept)] if kept else []
 
 
 def _profile_value(name: str, value: str | None) -> str | None:
@@ -140,30 +140,30 @@ def _profile_value(name: str, value: str | None) -> str | None:
         case "email":
             return email_address(value or "")
         case "first_name" | "last_name":
-            return text(value or "", name=name, most=50)
+            return text(value or "", name=name, maximum=50)
         case "phone":
-            return optional_text(value, name=name, most=20)
+            return optional_text(value, name=name, maximum=20)
         case _:
-            return optional_text(value, name=name, most=50)
+            return optional_text(value, name=name, maximum=50)
 
 
 def change_password(user: User, *, password_hash: bytes, by: UUID, at: datetime) -> PasswordChanged:
-    return PasswordChanged(**following(user, by=by, at=at), password_commitment=commitment(user.id, password_hash))
+    return PasswordChanged(**next_event(user, by=by, at=at), password_commitment=commitment(user.id, password_hash))
 
 
 def rehash_password(user: User, *, password_hash: bytes, at: datetime) -> PasswordRehashed:
     """At a sign-in, the only moment at which the password is known."""
-    return PasswordRehashed(**following(user, by=user.id, at=at), password_commitment=commitment(user.id, password_hash))
+    return PasswordRehashed(**next_event(user, by=user.id, at=at), password_commitment=commitment(user.id, password_hash))
 
 
 def delete(user: User, *, by: UUID, at: datetime) -> list[UserDeleted]:
     if by == user.id:
         raise Conflict("You cannot delete your own account; ask another administrator")
-    return [] if user.deleted else [UserDeleted(**following(user, by=by, at=at))]
+    return [] if user.deleted else [UserDeleted(**next_event(user, by=by, at=at))]
 
 
 def erase(user: User, *, by: UUID, at: datetime) -> list[UserErased]:
-    return [] if user.erased else [UserErased(**following(user, by=by, at=at))]
+    return [] if user.erased else [UserErased(**next_event(user, by=by, at=at))]
 
 
 def evolve(user: User | None, event: Event) -> User | None:

@@ -10,11 +10,11 @@ import msgspec
 from domain.errors import Invalid
 
 NAMESPACE = uuid5(NAMESPACE_URL, "https://bioscope.ai/")
-LABEL_MOST = 100
-FILENAME_MOST = 255
+MAX_LABEL = 100
+MAX_FILENAME = 255
 MAX_PATH_LENGTH = 512
-NAME_MOST = 255
-DESCRIPTION_MOST = 4000
+MAX_NAME = 255
+MAX_DESCRIPTION = 4000
 PASSWORD_LEAST, PASSWORD_MOST = 15, 128
 DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -26,19 +26,19 @@ class ImageWarning(msgspec.Struct, frozen=True):
     detail: str
 
 
-def text(value: str, *, name: str, least: int = 1, most: int) -> str:
+def text(value: str, *, name: str, minimum: int = 1, maximum: int) -> str:
     """The value as it is kept: NFC, without blanks at its ends. Raises Invalid for control characters and wrong lengths (in characters)."""
     kept = unicodedata.normalize("NFC", value).strip()
     if any(unicodedata.category(sign) in {"Cc", "Cs"} and sign not in "\n\t" for sign in kept):
         raise invalid(name, "must not contain control characters")
-    if not least <= len(kept) <= most:
-        raise invalid(name, f"must have {least} to {most} characters, has {len(kept)}")
+    if not minimum <= len(kept) <= maximum:
+        raise invalid(name, f"must have {minimum} to {maximum} characters, has {len(kept)}")
     return kept
 
 
-def optional_text(value: str | None, *, name: str, most: int) -> str | None:
+def optional_text(value: str | None, *, name: str, maximum: int) -> str | None:
     """As `text`; None and blank both mean absent."""
-    return text(value, name=name, most=most) if value is not None and value.strip() else None
+    return text(value, name=name, maximum=maximum) if value is not None and value.strip() else None
 
 
 def printable(value: str) -> str:
@@ -60,12 +60,12 @@ def relative_path(value: str) -> str:
         raise invalid("path", "must be relative to the uploaded folder, like A1/img.tif: leave out the drive and the first slash")
     if not parts or not all(part.strip(". ") for part in parts):
         raise invalid("path", "must not have empty parts or '..': send it relative to the uploaded folder, like A1/img.tif")
-    return text("/".join(parts), name="path", most=MAX_PATH_LENGTH)
+    return text("/".join(parts), name="path", maximum=MAX_PATH_LENGTH)
 
 
 def email(value: str) -> str:
     """An address as it is kept. Raises Invalid unless it looks like local@domain.tld, 5 to 100 characters."""
-    kept = text(value, name="email", least=5, most=100)
+    kept = text(value, name="email", minimum=5, maximum=100)
     local, at, domain = kept.rpartition("@")
     if not (at and local and "." in domain.strip(".") and not any(sign.isspace() for sign in kept)):
         raise invalid("email", "must be an address like name@example.org")

@@ -10,26 +10,26 @@ from typing import Final
 import structlog
 
 from application.change_limits import ChangeLimit
-from application.ports import Blobs
-from application.services import Options, Services
-from application.sign_in_attempts import Attempts, Rates
+from application.ports import BlobStore
+from application.services import Services, WebOptions
+from application.sign_in_attempts import SignInLimits, SignInRates
 from domain.errors import Unavailable
 from infrastructure.audit import signed_heads
-from infrastructure.audit.chain_verification import Verified
+from infrastructure.audit.chain_verification import VerificationResult
 from infrastructure.audit.reconciliation import Discrepancy, Reconciler
 from infrastructure.blobs.blob_store import open_blobs
 from infrastructure.configuration.settings import Settings, networks
 from infrastructure.eventstore.capabilities import capabilities_of
-from infrastructure.eventstore.event_store import EventLog, log_on_postgres
+from infrastructure.eventstore.event_store import RecorderEventStore, postgres_event_store
 from infrastructure.images.validation import ImageLimits, UploadGate
-from infrastructure.observability.health import Examination
+from infrastructure.observability.health import DependencyChecks
 from infrastructure.observability.heartbeat import HEARTBEAT
-from infrastructure.observability.metrics import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_standing
-from infrastructure.observability.system_status import standing
+from infrastructure.observability.metrics import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_status
+from infrastructure.observability.system_status import system_status
 from infrastructure.postgres.last_seen import PostgresLastSeen
-from infrastructure.postgres.query_database import ReadDatabase, Visible
-from infrastructure.realtime.redis_pubsub import RedisLive
-from infrastructure.retry import ended
+from infrastructure.postgres.query_database import PositionWaiter, PostgresQueryDatabase
+from infrastructure.realtime.redis_pubsub import RedisNotifications
+from infrastructure.retry import cancel_and_wait
 from infrastructure.security.access_tokens import SignedAccessTokens
 from infrastructure.security.key_ring import NO_KEYS, Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
@@ -37,17 +37,17 @@ from infrastructure.security.keys import Keys
 from infrastructure.security.known_addresses import PostgresKnownAddresses
 from infrastructure.security.passwords import Argon2Passwords
 from infrastructure.security.process_keys import operator_keys, process_keys
-from infrastructure.security.rate_limits import RedisLimits
+from infrastructure.security.rate_limits import RedisRateLimiter
 from infrastructure.security.refresh_tokens import PostgresRefreshTokens
 from infrastructure.security.signed_urls import unseal
 
 log = structlog.get_logger()
 
-REPORTED_MOST: Final = 100  # discrepancies in the log of a process, each time
-LOOK_EVERY: Final = 5.0  # seconds between two looks at how the system stands, for the figures
+MAX_REPORTED_DISCREPANCIES: Final = 100  # discrepancies in the log of a process, each time
+STATUS_INTERVAL_SECONDS: Final = 5.0  # seconds between two looks at how the system stands, for the figures
 
 
-def blobs(settings: Settings) -> Blobs:
+def blobs(settings: Settings) -> BlobStore:
     """For the command line: they read and write, and sign no addresses."""
     return open_blobs(settings, NO_KEYS)
 
@@ -66,13 +66,13 @@ def refresh_tokens(settings: Settings, keys: Keys | None = None) -> PostgresRefr
     )
 
 
-def verified(settings: Settings, log: EventLog) -> Verified:
+def verify_log(settings: Settings, log: RecorderEventStore) -> VerificationResult:
     """Walk the whole log, and compare it with every signed head. Raises Unavailable."""
-    return signed_heads.verified(settings, log)
+    return signed_heads.verify_log(settings, log)
 
 
-def options(settings: Settings) -> Options:
-    return Options(
+def options(settings: Settings) -> WebOptions:
+    return WebOptions(
         base_url=settings.base_url.rstrip("/"),
         cors_origins=settings.cors_origins,
         allowed_hosts=settings.allowed_hosts,
@@ -95,8 +95,8 @@ def options(settings: Settings) -> Options:
     )
 
 
-def rates(settings: Settings) -> Rates:
-    return Rates(
+def rates(settings: Settings) -> SignInRates:
+    return SignInRates(
         account_and_address_per_minute=settings.logins_per_minute_account,
         account_per_hour=settings.logins_per_hour_account,
         address_per_minute=settings.logins_per_minute_address,
@@ -110,17 +110,17 @@ def services(settings: Settings) -> Services:
     Raises WrongRootKey.
     """
     keys = process_keys(settings, "api")
-    limits = RedisLimits(settings.redis_url, keys)
-    event_log = log_on_postgres(settings, keys, changes=ChangeLimit(limits=limits, per_minute=settings.changes_per_minute_stream))
+    limits = RedisRateLimiter(settings.redis_url, keys)
+    event_log = postgres_event_store(settings, keys, changes=ChangeLimit(limits=limits, per_minute=settings.changes_per_minute_stream))
     capabilities = capabilities_of(event_log, "api")
-    reads = ReadDatabase(settings.postgres_url)
-    live_reads = ReadDatabase(settings.postgres_url, size=settings.live_connections)
-    visible = Visible(settings.postgres_url)
-    live = RedisLive(settings.redis_url)
+    reads = PostgresQueryDatabase(settings.postgres_url)
+    live_reads = PostgresQueryDatabase(settings.postgres_url, size=settings.live_connections)
+    visible = PositionWaiter(settings.postgres_url)
+    live = RedisNotifications(settings.redis_url)
     known_addresses = PostgresKnownAddresses(settings.postgres_url, keys, days=settings.known_address_days)
     store = open_blobs(settings, keys)
     tokens = refresh_tokens(settings, keys)
-    health = Examination(settings, reads=reads, blobs=store)
+    health = DependencyChecks(settings, reads=reads, blobs=store)
     reconciler = Reconciler(event_log, seconds=settings.reconcile_seconds, report=_report_discrepancies)
     image_limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
 
@@ -132,13 +132,13 @@ def services(settings: Settings) -> Services:
         await live.start()
         reconciler.start()
         await asyncio.to_thread(capabilities.start)
-        looking = asyncio.create_task(_look_always(reads), name="figures")
+        looking = asyncio.create_task(_update_status_always(reads), name="figures")
         beating = asyncio.create_task(HEARTBEAT.beat_always(), name="heartbeat")
         try:
             yield
         finally:
-            await ended(looking)
-            await ended(beating)
+            await cancel_and_wait(looking)
+            await cancel_and_wait(beating)
             await asyncio.to_thread(reconciler.stop)
             await live.stop()
             await visible.stop()
@@ -163,7 +163,7 @@ def services(settings: Settings) -> Services:
         access_tokens=SignedAccessTokens(keys, ttl=settings.access_ttl),
         refresh_tokens=tokens,
         last_seen=PostgresLastSeen(event_log.recorder),
-        attempts=Attempts(limits=limits, known_addresses=known_addresses, rates=rates(settings)),
+        attempts=SignInLimits(limits=limits, known_addresses=known_addresses, rates=rates(settings)),
         health=health,
         gate=partial(UploadGate, limits=image_limits),
         digests=KeyedDigest(keys, Purpose.REQUEST_DIGESTS).forms,
@@ -176,14 +176,14 @@ def services(settings: Settings) -> Services:
 
 
 def _report_discrepancies(found: Sequence[Discrepancy]) -> None:
-    for discrepancy in found[:REPORTED_MOST]:
+    for discrepancy in found[:MAX_REPORTED_DISCREPANCIES]:
         log.error("not as the record says", subject=str(discrepancy.subject), what=discrepancy.what)
     DISCREPANCIES.set(len(found))
     RECONCILED_AT.set_to_current_time()
 
 
-async def _look_always(reads: ReadDatabase) -> None:
+async def _update_status_always(reads: PostgresQueryDatabase) -> None:
     while True:
         with contextlib.suppress(Unavailable):
-            observe_standing(await standing(reads))
-        await asyncio.sleep(LOOK_EVERY)
+            observe_status(await system_status(reads))
+        await asyncio.sleep(STATUS_INTERVAL_SECONDS)

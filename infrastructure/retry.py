@@ -18,18 +18,18 @@ log = structlog.get_logger()
 P = ParamSpec("P")
 T = TypeVar("T")
 
-TELL_AGAIN: Final = 0.1  # seconds
-CANCEL_AGAIN: Final = 2.0  # seconds that a cancelled task may take to end what is under way
-PAUSES: Final = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)  # seconds, each made shorter or longer by up to a half
+CANCEL_AGAIN_SECONDS: Final = 0.1  # seconds
+CANCEL_TIMEOUT_SECONDS: Final = 2.0  # seconds that a cancelled task may take to end what is under way
+RETRY_DELAYS_SECONDS: Final = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)  # seconds, each made shorter or longer by up to a half
 
 
-async def patiently(threads: Executor, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def retry_while_unavailable(threads: Executor, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a blocking call on one of `threads`; again after a pause while it raises Unavailable.
 
     Raises Unavailable after all pauses, and UpgradePending at once: that takes as long as an upgrade.
     """
     loop = asyncio.get_running_loop()
-    for pause in PAUSES:
+    for pause in RETRY_DELAYS_SECONDS:
         try:
             return await loop.run_in_executor(threads, lambda: call(*args, **kwargs))
         except UpgradePending:
@@ -40,11 +40,11 @@ async def patiently(threads: Executor, call: Callable[P, T], *args: P.args, **kw
     return await loop.run_in_executor(threads, lambda: call(*args, **kwargs))
 
 
-async def ended(task: "asyncio.Task[None] | None") -> None:
+async def cancel_and_wait(task: "asyncio.Task[None] | None") -> None:
     """Cancel a task, and wait for its end. Told again until it does: where an answer comes at the same moment, a cancellation is lost."""
     while task is not None and not task.done():
         task.cancel()
-        await asyncio.wait([task], timeout=TELL_AGAIN)
+        await asyncio.wait([task], timeout=CANCEL_AGAIN_SECONDS)
 
 
 async def first_of(*works: Awaitable[Any]) -> None:
@@ -61,12 +61,12 @@ async def first_of(*works: Awaitable[Any]) -> None:
 async def _all_ended(tasks: "Sequence[asyncio.Future[Any]]") -> None:
     """As `ended`, with time for each to finish first."""
     left = {task for task in tasks if not task.done()}
-    pause = CANCEL_AGAIN
+    pause = CANCEL_TIMEOUT_SECONDS
     while left:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=pause)
-        pause = TELL_AGAIN
+        pause = CANCEL_AGAIN_SECONDS
     await asyncio.gather(*tasks, return_exceptions=True)
 
 

@@ -16,12 +16,12 @@ from domain.events import Event
 from domain.image import ImageUploaded
 from domain.registry import NOUN_OF
 from domain.session import RefreshReuseDetected, SessionRevoked, SessionStarted
-from projections.engine.projection import Happened, Look, Table
-from projections.reading import ADMINISTRATORS, PAGE_MOST, Reads, subject_of
+from projections.engine.projection import PositionedEvent, RowLookup, Table
+from projections.reading import ADMINISTRATORS, MAX_PAGE, QueryDatabase, subject_of
 
-WINDOW = 1000  # events that one call looks through
-NEAR = 200  # events behind the newest: then looking through all of them costs little
-EACH_LEAST = 4  # events of each dataset that one call looks at, however many datasets there are
+EVENTS_PER_SCAN = 1000  # events that one call looks through
+NEAR_HEAD_EVENTS = 200  # events behind the newest: then looking through all of them costs little
+MIN_EVENTS_PER_DATASET = 4  # events of each dataset that one call looks at, however many datasets there are
 
 
 class Activity(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +61,7 @@ def job_of(seen: Activity) -> UUID | None:
     return seen.stream if NOUN_OF.get(seen.type) == "classification" else None
 
 
-def _dataset_of(event: Event, look: Look) -> UUID | None:
+def _dataset_of(event: Event, look: RowLookup) -> UUID | None:
     named: UUID | None = getattr(event, "dataset_id", None)
     match NOUN_OF[type(event).__name__]:
         case "dataset":
@@ -75,11 +75,11 @@ def _dataset_of(event: Event, look: Look) -> UUID | None:
     return host.dataset_id if host else None
 
 
-def keys(happened: Happened) -> Iterable[int]:
+def keys(happened: PositionedEvent) -> Iterable[int]:
     return (happened.position,)
 
 
-def fold(position: int, _: Activity | None, happened: Happened, look: Look) -> Activity:
+def fold(position: int, _: Activity | None, happened: PositionedEvent, look: RowLookup) -> Activity:
     event = happened.event
     return Activity(
         position=position,
@@ -96,7 +96,7 @@ TABLE = Table("activity", Activity, (Event,), keys, fold, key=("position",), loa
 
 
 # ---- queries -----------------------------------------------------------------------------------------------------------------------
-class Feed(msgspec.Struct, frozen=True, kw_only=True):
+class ActivityPage(msgspec.Struct, frozen=True, kw_only=True):
     """What the reader may see of the events after a position; `position` is how far was looked, `more` whether there is more to look at.
 
     `visited` is how many rows that took.
@@ -108,7 +108,7 @@ class Feed(msgspec.Struct, frozen=True, kw_only=True):
     visited: int
 
 
-class Looked(msgspec.Struct, frozen=True, kw_only=True):
+class ActivityScan(msgspec.Struct, frozen=True, kw_only=True):
     """The next events that the reader may see, one more than wanted where there are more. `items` is complete up to `reached`."""
 
     items: list[Activity]
@@ -217,8 +217,8 @@ class Completeness(msgspec.Struct, frozen=True):
 
 
 async def after(
-    db: Reads, actor: Actor, *, position: int, limit: int = 100, datasets: AbstractSet[UUID] | None = None, head: int | None = None
-) -> Feed:
+    db: QueryDatabase, actor: Actor, *, position: int, limit: int = 100, datasets: AbstractSet[UUID] | None = None, head: int | None = None
+) -> ActivityPage:
     """At most `limit` events that the reader may know of, only of `datasets` where they are named; go on at the answer's `position`.
 
     `head` is how far the read models are, as far as the caller knows. It only decides how to look: a reader who is NEAR it looks through
@@ -228,35 +228,35 @@ async def after(
     asked = {"position": position, "datasets": None if datasets is None else list(datasets), "most": limit + 1}
     if sees_all := reader["subject"] == ADMINISTRATORS and datasets is None:
         asked["window"] = limit + 1
-    near = head is not None and head - position <= NEAR
+    near = head is not None and head - position <= NEAR_HEAD_EVENTS
     query = AFTER if sees_all or near else MERGED
-    [looked] = await db.rows(query, {"window": WINDOW, "least": EACH_LEAST} | reader | asked, into=Looked)
+    [looked] = await db.rows(query, {"window": EVENTS_PER_SCAN, "least": MIN_EVENTS_PER_DATASET} | reader | asked, into=ActivityScan)
     items, is_cut = looked.items[:limit], len(looked.items) > limit
     reached = items[-1].position if is_cut else max(looked.reached, position)
-    return Feed(items=items, position=reached, more=is_cut or looked.more, visited=looked.visited)
+    return ActivityPage(items=items, position=reached, more=is_cut or looked.more, visited=looked.visited)
 
 
-async def about(db: Reads, actor: Actor, subject_id: UUID, *, after: int = 0, most: int = PAGE_MOST) -> list[int]:
+async def about(db: QueryDatabase, actor: Actor, subject_id: UUID, *, after: int = 0, maximum: int = MAX_PAGE) -> list[int]:
     """The positions of the first `most` events behind `after` that touch a thing, as far as the reader may know of them."""
-    asked = {"about": subject_id, "position": after, "most": most}
+    asked = {"about": subject_id, "position": after, "most": maximum}
     return [found.position for found in await db.rows(ABOUT, asked | _reader(actor), into=Position)]
 
 
-async def uploads(db: Reads, actor: Actor, dataset: UUID, *, after: int, until: int, most: int) -> list[Upload]:
+async def uploads(db: QueryDatabase, actor: Actor, dataset: UUID, *, after: int, until: int, maximum: int) -> list[Upload]:
     """The uploads into a dataset behind position `after` up to `until`. Raises Unavailable where the read models may lack one."""
-    asked = {"about": dataset, "position": after, "until": until, "most": most}
+    asked = {"about": dataset, "position": after, "until": until, "most": maximum}
     await _require_complete(db, until)
     return await db.rows(UPLOADS, asked | _reader(actor), into=Upload)
 
 
-async def judgements(db: Reads, actor: Actor, subject_id: UUID, *, after: int, until: int, most: int) -> list[int]:
+async def judgements(db: QueryDatabase, actor: Actor, subject_id: UUID, *, after: int, until: int, maximum: int) -> list[int]:
     """The positions of the events that hold results of an image or job. Raises Unavailable where the read models may lack one."""
-    asked = {"about": subject_id, "position": after, "until": until, "most": most}
+    asked = {"about": subject_id, "position": after, "until": until, "most": maximum}
     await _require_complete(db, until)
     return [found.position for found in await db.rows(JUDGEMENTS, asked | _reader(actor), into=Position)]
 
 
-async def _require_complete(db: Reads, until: int) -> None:
+async def _require_complete(db: QueryDatabase, until: int) -> None:
     """Raises Unavailable unless the read models hold all that was logged up to position `until`."""
     [found] = await db.rows(INCOMPLETE, {"until": until}, into=Completeness)
     if found.position < until:

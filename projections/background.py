@@ -10,33 +10,33 @@ import psycopg
 import structlog
 
 from application import tasks
-from application.dispatch_policy import Outgoing
+from application.dispatch_policy import OutgoingTask
 from application.job_scheduler import Scheduler
-from application.poll_interval import LookInterval
+from application.poll_interval import PollInterval
 from domain.errors import Unavailable
-from projections.engine.batches import Applied, Letter
-from projections.live_notifier import Notifier
+from projections.engine.batches import BatchResult, PoisonEvent
+from projections.live_notifier import LiveNotifier
 
 log = structlog.get_logger()
 
-LOOK_ANYWAY = 0.25  # seconds after which the scheduler looks, though nothing woke it; longer while no work is open
-BREATH = 0.01  # seconds between two looks: what happens meanwhile is seen together
-REST = 1.0  # seconds after a failure
-CHORES_EVERY = 3600.0  # seconds
-PATIENCE = 5.0  # seconds that what is under way may take to end
+SCHEDULER_POLL_INTERVAL_SECONDS = 0.25  # seconds after which the scheduler looks, though nothing woke it; longer while no work is open
+COALESCE_SECONDS = 0.01  # seconds between two looks: what happens meanwhile is seen together
+RETRY_DELAY_SECONDS = 1.0  # seconds after a failure
+HOUSEKEEPING_INTERVAL_SECONDS = 3600.0  # seconds
+STOP_TIMEOUT_SECONDS = 5.0  # seconds that what is under way may take to end
 
 Send = Callable[[str, bytes, bytes], Awaitable[None]]
 """`send(topic, key, value)` returns when Kafka has it. Raises when that failed, or takes too long."""
 
 
-class Aside:
+class BackgroundTasks:
     """`applied` may be called from any thread, returns at once, and raises nothing."""
 
-    def __init__(self, scheduler: Scheduler, notifier: Notifier, send: Send, *, chores: Sequence[Callable[[], None]] = ()) -> None:
+    def __init__(self, scheduler: Scheduler, notifier: LiveNotifier, send: Send, *, chores: Sequence[Callable[[], None]] = ()) -> None:
         self._scheduler, self._notifier, self._send, self._chores = scheduler, notifier, send, chores
         self._loop = asyncio.new_event_loop()
         self._woken, self._told = asyncio.Event(), asyncio.Event()
-        self._news: Applied | None = None
+        self._news: BatchResult | None = None
         self._both = self._loop.create_task(self._all())
         self._thread = threading.Thread(target=self._run, name="aside", daemon=True)
 
@@ -46,10 +46,10 @@ class Aside:
     def stop(self) -> None:
         """End what is under way; then another process may lead."""
         self._loop.call_soon_threadsafe(self._both.cancel)
-        self._thread.join(PATIENCE)
+        self._thread.join(STOP_TIMEOUT_SECONDS)
         self._scheduler.close()
 
-    def applied(self, applied: Applied) -> None:
+    def applied(self, applied: BatchResult) -> None:
         self._loop.call_soon_threadsafe(self._hear, applied)
 
     def _run(self) -> None:
@@ -62,16 +62,16 @@ class Aside:
     async def _all(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._schedule_always())
-            group.create_task(self._tell_always())
-            group.create_task(self._keep_house_always())
+            group.create_task(self._notify_always())
+            group.create_task(self._housekeep_always())
 
-    def _hear(self, applied: Applied) -> None:
-        self._news = self._news.then(applied) if self._news else applied
+    def _hear(self, applied: BatchResult) -> None:
+        self._news = self._news.merge(applied) if self._news else applied
         self._told.set()
         if applied.wakes_scheduler:
             self._woken.set()
 
-    async def _tell_always(self) -> None:
+    async def _notify_always(self) -> None:
         while True:
             await self._told.wait()
             self._told.clear()
@@ -80,7 +80,7 @@ class Aside:
                 await self._notifier.tell(news)
                 await self._post(news.letters)
 
-    async def _post(self, letters: Sequence[Letter]) -> None:
+    async def _post(self, letters: Sequence[PoisonEvent]) -> None:
         """For whoever watches the topic; what counts stands in the table of dead letters."""
         for letter in letters:
             try:
@@ -88,10 +88,10 @@ class Aside:
             except Exception as error:
                 log.warning("a dead letter could not be sent", position=letter.position, error=type(error).__name__)
 
-    async def _keep_house_always(self) -> None:
+    async def _housekeep_always(self) -> None:
         """What nobody needs any more is removed now and then; while something is away that can wait for the next time."""
         while True:
-            await asyncio.sleep(CHORES_EVERY)
+            await asyncio.sleep(HOUSEKEEPING_INTERVAL_SECONDS)
             for chore in self._chores:
                 await self._do(chore)
 
@@ -106,7 +106,7 @@ class Aside:
             log.exception("housekeeping failed")
 
     async def _schedule_always(self) -> None:
-        interval = LookInterval(LOOK_ANYWAY)
+        interval = PollInterval(SCHEDULER_POLL_INTERVAL_SECONDS)
         while True:
             try:
                 await self._schedule()
@@ -121,12 +121,12 @@ class Aside:
                 await self._rest()
 
     async def _schedule(self) -> None:
-        given = await asyncio.to_thread(self._scheduler.prepare)
+        given = await asyncio.to_thread(self._scheduler.tick)
         if given:
             sent = await self._sent(given)
             await asyncio.to_thread(self._scheduler.released, sent)
 
-    async def _sent(self, given: Sequence[Outgoing]) -> list[Outgoing]:
+    async def _sent(self, given: Sequence[OutgoingTask]) -> list[OutgoingTask]:
         """Those that Kafka has; the others are tried again."""
         sends = (self._send(outgoing.topic, outgoing.task.work[0].bytes, tasks.encode(outgoing.task)) for outgoing in given)
         outcomes = await asyncio.gather(*sends, return_exceptions=True)
@@ -136,7 +136,7 @@ class Aside:
         return [outgoing for outgoing, outcome in zip(given, outcomes, strict=True) if outcome is None]
 
     async def _until_woken(self, seconds: float) -> None:
-        await asyncio.sleep(BREATH)
+        await asyncio.sleep(COALESCE_SECONDS)
         try:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
@@ -146,4 +146,4 @@ class Aside:
 
     async def _rest(self) -> None:
         await asyncio.to_thread(self._scheduler.close)
-        await asyncio.sleep(REST)
+        await asyncio.sleep(RETRY_DELAY_SECONDS)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import psycopg
 
-from application.blob_gc import LAG_MOST, InUse
+from application.blob_gc import MAX_LAG, BlobReferences
 from domain.errors import Unavailable
 
 # The event that comes next for the read models is the oldest that they lack.
@@ -26,16 +26,16 @@ WAITING = """select distinct match[1] from (select position from dead_letters un
   where match[1] = any(%(names)s)"""
 
 
-def in_use(connection: psycopg.Connection, names: Iterable[str]) -> InUse:
+def in_use(connection: psycopg.Connection, names: Iterable[str]) -> BlobReferences:
     """Those of the sha256s that an image refers to, or any version of a model, or an event that was not applied. Blocks.
 
     Raises Unavailable while the read models lag far behind the log: what they do not know then may be in use all the same.
     """
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read")
-        row = connection.execute(COMPLETE, (LAG_MOST,)).fetchone()
+        row = connection.execute(COMPLETE, (MAX_LAG,)).fetchone()
         if row is None or not row[0]:
             raise Unavailable("The read models are more than a day behind the log; nothing is swept now")
         asked = {"names": list(names)}
         referred, discarded, waiting = ({name for (name,) in connection.execute(query, asked)} for query in (REFERRED, DISCARDED, WAITING))
-        return InUse(referred | discarded, waiting)
+        return BlobReferences(referred | discarded, waiting)

@@ -15,14 +15,14 @@ from domain.classification import (
     ClassificationFailed,
     ClassificationPlanned,
     ClassificationRequested,
-    Phase,
+    JobStatus,
     chunks_of,
 )
 from domain.errors import Invalid
 from domain.events import Event
 from domain.values import result_id
-from projections.engine.projection import Happened, Look, Table
-from projections.reading import ADMINISTRATORS, PAGE_MOST, Page, Reads, clamped, only, paged, place_of, subject_of
+from projections.engine.projection import PositionedEvent, RowLookup, Table
+from projections.reading import ADMINISTRATORS, MAX_PAGE, Page, QueryDatabase, clamped, cursor_of, only_row, paged, subject_of
 
 OWN = (
     ClassificationRequested,
@@ -49,7 +49,7 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
     created_by: UUID
     created_at: datetime
     updated_at: datetime
-    status: Phase
+    status: JobStatus
     planned: bool
     images: int
     chunks: int
@@ -61,12 +61,12 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
     position: int
 
 
-def keys(happened: Happened) -> Iterable[UUID]:
+def keys(happened: PositionedEvent) -> Iterable[UUID]:
     event = happened.event
     return (event.job_id if isinstance(event, ChunkJudged) else event.originator_id,)
 
 
-def fold(_: UUID, row: Classification | None, happened: Happened, __: Look) -> Classification | None:
+def fold(_: UUID, row: Classification | None, happened: PositionedEvent, __: RowLookup) -> Classification | None:
     """Chunks are of other streams: where one waited behind a dead letter, it gives the same late as in its turn."""
     event = happened.event
     if isinstance(event, ClassificationRequested):
@@ -98,7 +98,7 @@ def _requested(event: ClassificationRequested, position: int) -> Classification:
         created_by=event.by,
         created_at=event.at,
         updated_at=event.at,
-        status=Phase.PENDING,
+        status=JobStatus.PENDING,
         planned=False,
         images=0,
         chunks=0,
@@ -116,17 +116,17 @@ def _changed(row: Classification, event: Event) -> Classification:
         case ClassificationPlanned():
             return msgspec.structs.replace(
                 row,
-                status=Phase.RUNNING,
+                status=JobStatus.RUNNING,
                 planned=event.last,
                 images=row.images + len(event.images),
                 chunks=row.chunks + len(chunks_of(event.images)),
             )
         case ClassificationCancelled():
-            return msgspec.structs.replace(row, status=Phase.CANCELLED)
+            return msgspec.structs.replace(row, status=JobStatus.CANCELLED)
         case ClassificationCompleted():
-            return msgspec.structs.replace(row, status=Phase.COMPLETED)
+            return msgspec.structs.replace(row, status=JobStatus.COMPLETED)
         case ClassificationFailed():
-            return msgspec.structs.replace(row, status=Phase.FAILED, reason=event.reason)
+            return msgspec.structs.replace(row, status=JobStatus.FAILED, reason=event.reason)
         case ClassificationDeleted():
             return msgspec.structs.replace(row, deleted=True)
         case _:
@@ -147,13 +147,13 @@ class FailureRow(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-def failure_keys(happened: Happened) -> Iterable[tuple[UUID, int]]:
+def failure_keys(happened: PositionedEvent) -> Iterable[tuple[UUID, int]]:
     event = happened.event
     assert isinstance(event, ChunkJudged)
     return {result_id(event.job_id, one.image_id): index for index, one in enumerate(event.failures)}.items()
 
 
-def failure_fold(key: tuple[UUID, int], first: FailureRow | None, happened: Happened, _: Look) -> FailureRow | None:
+def failure_fold(key: tuple[UUID, int], first: FailureRow | None, happened: PositionedEvent, _: RowLookup) -> FailureRow | None:
     if first is not None:
         return first
     event = happened.event
@@ -188,7 +188,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a job is: of its `images` so many `succeeded` or `failed`. `planned` says whether `images` is final."""
 
     id: UUID
-    status: Phase
+    status: JobStatus
     planned: bool
     images: int
     chunks: int
@@ -221,13 +221,13 @@ FAILED = """select f.id, f.image_id, f.reason, f.detail, f.created_at from failu
   order by f.created_at, f.id limit %(most)s"""
 
 
-async def get(db: Reads, actor: Actor, job_id: UUID) -> Classification:
+async def get(db: QueryDatabase, actor: Actor, job_id: UUID) -> Classification:
     """Raises NotFound."""
-    return await only(db, GET, {"subject": subject_of(actor), "id": job_id}, into=Classification, what="Classification")
+    return await only_row(db, GET, {"subject": subject_of(actor), "id": job_id}, into=Classification, what="Classification")
 
 
 async def listed(
-    db: Reads,
+    db: QueryDatabase,
     actor: Actor,
     *,
     status: str | None = None,
@@ -235,27 +235,27 @@ async def listed(
     image_id: UUID | None = None,
     created_by: UUID | None = None,
     cursor: str | None = None,
-    size: int = PAGE_MOST,
+    size: int = MAX_PAGE,
 ) -> Page[Classification]:
     """Newest first. Raises Invalid for a status that does not exist."""
-    if status is not None and status not in set(Phase):
-        words = ", ".join(Phase)
+    if status is not None and status not in set(JobStatus):
+        words = ", ".join(JobStatus)
         raise Invalid(f"status must be one of {words}", errors=[{"loc": ["query", "status_filter"], "msg": f"must be one of {words}"}])
-    place, most = place_of(cursor), clamped(size)
+    place, maximum = cursor_of(cursor), clamped(size)
     wanted = {"status": status, "dataset_id": dataset_id, "image_id": image_id, "created_by": created_by, "subject": subject_of(actor)}
     query = ALL_TOGETHER if wanted["subject"] == ADMINISTRATORS and dataset_id is None else BY_DATASET
-    found = await db.rows(query, wanted | {"at": place.value, "after": place.id, "most": most + 1}, into=Classification)
-    return paged(found, most, lambda job: job.created_at)
+    found = await db.rows(query, wanted | {"at": place.value, "after": place.id, "most": maximum + 1}, into=Classification)
+    return paged(found, maximum, lambda job: job.created_at)
 
 
-async def progress(db: Reads, actor: Actor, job_ids: Iterable[UUID]) -> dict[UUID, Progress]:
+async def progress(db: QueryDatabase, actor: Actor, job_ids: Iterable[UUID]) -> dict[UUID, Progress]:
     """Those of the jobs that the reader may know of; a service, by the scope with which it follows the events."""
     wanted = {"subject": subject_of(actor, scope=Scope.EVENTS_READ), "ids": list(job_ids)}
     return {found.id: found for found in await db.rows(PROGRESS, wanted, into=Progress)}
 
 
-async def failures(db: Reads, actor: Actor, job_id: UUID, *, cursor: str | None = None, size: int = PAGE_MOST) -> Page[Failure]:
+async def failures(db: QueryDatabase, actor: Actor, job_id: UUID, *, cursor: str | None = None, size: int = MAX_PAGE) -> Page[Failure]:
     """The images that have no result, and why, oldest first; none to whom the job is foreign."""
-    place, most = place_of(cursor), clamped(size)
-    wanted = {"subject": subject_of(actor), "id": job_id, "at": place.value, "after": place.id, "most": most + 1}
-    return paged(await db.rows(FAILED, wanted, into=Failure), most, lambda failure: failure.created_at)
+    place, maximum = cursor_of(cursor), clamped(size)
+    wanted = {"subject": subject_of(actor), "id": job_id, "at": place.value, "after": place.id, "most": maximum + 1}
+    return paged(await db.rows(FAILED, wanted, into=Failure), maximum, lambda failure: failure.created_at)

@@ -9,8 +9,8 @@ from msgspec import UNSET
 
 from domain.access import Actor, Grant
 from domain.dataset import DatasetCreated, DatasetDeleted, DatasetDescribed, DatasetShared, DatasetShareWithdrawn
-from projections.engine.projection import Happened, Look, Table, own
-from projections.reading import ADMINISTRATORS, PAGE_MOST, Page, Reads, clamped, only, paged, place_of, subject_of
+from projections.engine.projection import PositionedEvent, RowLookup, Table, own
+from projections.reading import ADMINISTRATORS, MAX_PAGE, Page, QueryDatabase, clamped, cursor_of, only_row, paged, subject_of
 
 
 class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +23,7 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool
 
 
-def fold(_: UUID, row: DatasetRow | None, happened: Happened, __: Look) -> DatasetRow | None:
+def fold(_: UUID, row: DatasetRow | None, happened: PositionedEvent, __: RowLookup) -> DatasetRow | None:
     event = happened.event
     if row is not None:
         row = msgspec.structs.replace(row, version=event.originator_version)
@@ -58,7 +58,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     role: Grant
 
 
-def access_keys(happened: Happened) -> Iterable[tuple[UUID, UUID]]:
+def access_keys(happened: PositionedEvent) -> Iterable[tuple[UUID, UUID]]:
     match happened.event:
         case DatasetCreated() as event:
             return {(event.owner_id, event.originator_id), (ADMINISTRATORS, event.originator_id)}
@@ -68,7 +68,7 @@ def access_keys(happened: Happened) -> Iterable[tuple[UUID, UUID]]:
             return ()
 
 
-def access_fold(key: tuple[UUID, UUID], _: Access | None, happened: Happened, __: Look) -> Access | None:
+def access_fold(key: tuple[UUID, UUID], _: Access | None, happened: PositionedEvent, __: RowLookup) -> Access | None:
     subject, dataset = key
     match happened.event:
         case DatasetCreated():
@@ -123,18 +123,18 @@ SHARES = """select a.subject as user_id, u.username, a.role as grant
   where v.subject = %(subject)s and v.dataset = %(id)s and a.subject <> %(administrators)s order by a.role = 'owner' desc, a.subject"""
 
 
-async def get(db: Reads, actor: Actor, dataset_id: UUID) -> Dataset:
+async def get(db: QueryDatabase, actor: Actor, dataset_id: UUID) -> Dataset:
     """Raises NotFound."""
-    return await only(db, GET, {"subject": subject_of(actor), "id": dataset_id}, into=Dataset, what="Dataset")
+    return await only_row(db, GET, {"subject": subject_of(actor), "id": dataset_id}, into=Dataset, what="Dataset")
 
 
-async def listed(db: Reads, actor: Actor, *, cursor: str | None = None, size: int = PAGE_MOST) -> Page[Dataset]:
+async def listed(db: QueryDatabase, actor: Actor, *, cursor: str | None = None, size: int = MAX_PAGE) -> Page[Dataset]:
     """One's own and those granted, newest first."""
-    place, most = place_of(cursor), clamped(size)
-    found = await db.rows(LISTED, {"subject": subject_of(actor), "at": place.value, "after": place.id, "most": most + 1}, into=Dataset)
-    return paged(found, most, lambda dataset: dataset.created_at)
+    place, maximum = cursor_of(cursor), clamped(size)
+    found = await db.rows(LISTED, {"subject": subject_of(actor), "at": place.value, "after": place.id, "most": maximum + 1}, into=Dataset)
+    return paged(found, maximum, lambda dataset: dataset.created_at)
 
 
-async def grants(db: Reads, actor: Actor, dataset_id: UUID) -> list[Share]:
+async def grants(db: QueryDatabase, actor: Actor, dataset_id: UUID) -> list[Share]:
     """Who may see a dataset, its owner first; none to whom it is foreign."""
     return await db.rows(SHARES, {"subject": subject_of(actor), "id": dataset_id, "administrators": ADMINISTRATORS}, into=Share)

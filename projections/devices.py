@@ -9,8 +9,8 @@ from msgspec import UNSET
 from domain.access import Actor, Role, require_role
 from domain.device import FIELDS, DeviceCameOnline, DeviceDescribed, DeviceRegistered, DeviceRemoved, DeviceWentOffline
 from domain.events import Event
-from projections.engine.projection import Happened, Look, Table, own
-from projections.reading import PAGE_MOST, Page, Reads, clamped, only, paged, place_of
+from projections.engine.projection import PositionedEvent, RowLookup, Table, own
+from projections.reading import MAX_PAGE, Page, QueryDatabase, clamped, cursor_of, only_row, paged
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +26,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     removed: bool
 
 
-def fold(_: UUID, row: Device | None, happened: Happened, __: Look) -> Device | None:
+def fold(_: UUID, row: Device | None, happened: PositionedEvent, __: RowLookup) -> Device | None:
     event = happened.event
     if isinstance(event, DeviceRegistered):
         return _registered(event)
@@ -78,17 +78,23 @@ LISTED = f"""{SEEN} where not removed
   order by registered_at, id limit %(most)s"""
 
 
-async def get(db: Reads, actor: Actor, device_id: UUID) -> Device:
+async def get(db: QueryDatabase, actor: Actor, device_id: UUID) -> Device:
     """Raises NotFound, and Forbidden below analyst."""
     require_role(actor, Role.ANALYST)
-    return await only(db, GET, {"id": device_id}, into=Device, what="Device")
+    return await only_row(db, GET, {"id": device_id}, into=Device, what="Device")
 
 
 async def listed(
-    db: Reads, actor: Actor, *, is_online: bool | None = None, location: str | None = None, cursor: str | None = None, size: int = PAGE_MOST
+    db: QueryDatabase,
+    actor: Actor,
+    *,
+    is_online: bool | None = None,
+    location: str | None = None,
+    cursor: str | None = None,
+    size: int = MAX_PAGE,
 ) -> Page[Device]:
     """Oldest first; `location` must be met exactly. Raises Forbidden below analyst."""
     require_role(actor, Role.ANALYST)
-    place, most = place_of(cursor), clamped(size)
-    wanted = {"is_online": is_online, "location": location, "at": place.value, "after": place.id, "most": most + 1}
-    return paged(await db.rows(LISTED, wanted, into=Device), most, lambda device: device.registered_at)
+    place, maximum = cursor_of(cursor), clamped(size)
+    wanted = {"is_online": is_online, "location": location, "at": place.value, "after": place.id, "most": maximum + 1}
+    return paged(await db.rows(LISTED, wanted, into=Device), maximum, lambda device: device.registered_at)

@@ -15,8 +15,8 @@ from domain.errors import Invalid
 from domain.events import Event
 from domain.image import ImageAccepted, ImageDeleted, ImageDescribed, ImageReinspected, ImageRejected, ImageUploaded, Inspection
 from domain.values import ImageWarning
-from projections.engine.projection import Happened, Look, Table
-from projections.reading import ADMINISTRATORS, Page, Reads, clamped, containing, only, paged, place_of, subject_of
+from projections.engine.projection import PositionedEvent, RowLookup, Table
+from projections.reading import ADMINISTRATORS, Page, QueryDatabase, clamped, containing, cursor_of, only_row, paged, subject_of
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,12 +55,12 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
         return not self.accepted and self.rejected is None
 
 
-def keys(happened: Happened) -> Iterable[UUID]:
+def keys(happened: PositionedEvent) -> Iterable[UUID]:
     event = happened.event
     return dict.fromkeys(result.image_id for result in event.results) if isinstance(event, ChunkJudged) else (event.originator_id,)
 
 
-def fold(_: UUID, row: Image | None, happened: Happened, __: Look) -> Image | None:
+def fold(_: UUID, row: Image | None, happened: PositionedEvent, __: RowLookup) -> Image | None:
     event = happened.event
     if isinstance(event, ImageUploaded):
         return _uploaded(event, happened.position)
@@ -153,9 +153,9 @@ WANTED = """not i.deleted
     and (%(created_to)s::timestamptz is null or i.uploaded_at <= %(created_to)s::timestamptz)
     and (%(q)s::text is null or i.filename collate "default" ilike %(q)s::text or i.path ilike %(q)s::text)"""
 SEEN = "v.subject = %(subject)s and (%(dataset_id)s::uuid is null or v.dataset = %(dataset_id)s::uuid)"
-COUNT_MOST = 10_000
+MAX_COUNT = 10_000
 COUNTED = f"""select count(*) from visible v cross join lateral (
-    select from images i where i.dataset_id = v.dataset and not i.deleted order by i.uploaded_at, i.id limit {COUNT_MOST} + 1
+    select from images i where i.dataset_id = v.dataset and not i.deleted order by i.uploaded_at, i.id limit {MAX_COUNT} + 1
   ) counted where {SEEN}"""  # noqa: S608 - constants; in that order an index alone answers
 BY_DATASET = """select i.* from (
     select found.id from visible v cross join lateral (
@@ -196,16 +196,16 @@ def _listing(column: str, kind: str, *, downwards: bool) -> Listing:
 
 COLUMNS = {"uploaded_at": ("uploaded_at", "timestamptz"), "created_at": ("uploaded_at", "timestamptz"), "filename": ("filename", "text")}
 LISTINGS = {sign + name: _listing(column, kind, downwards=bool(sign)) for name, (column, kind) in COLUMNS.items() for sign in ("", "-")}
-PAGES_MOST = 100_000
+MAX_PAGES = 100_000
 
 
-async def get(db: Reads, actor: Actor, image_id: UUID) -> Image:
+async def get(db: QueryDatabase, actor: Actor, image_id: UUID) -> Image:
     """Raises NotFound."""
-    return await only(db, GET, {"subject": subject_of(actor, scope=Scope.IMAGES_READ), "id": image_id}, into=Image, what="Image")
+    return await only_row(db, GET, {"subject": subject_of(actor, scope=Scope.IMAGES_READ), "id": image_id}, into=Image, what="Image")
 
 
 async def listed(
-    db: Reads,
+    db: QueryDatabase,
     actor: Actor,
     *,
     where: Filter = EVERYTHING,
@@ -222,15 +222,15 @@ async def listed(
     if order_by not in LISTINGS:
         raise Invalid("Invalid order_by field", errors=[{"loc": ["query", "order_by"], "msg": f"must be one of {', '.join(LISTINGS)}"}])
     listing = LISTINGS[order_by]
-    most, place = clamped(size), place_of(cursor, of_time=listing.column == "uploaded_at")
+    maximum, place = clamped(size), cursor_of(cursor, of_time=listing.column == "uploaded_at")
     subject = subject_of(actor, scope=Scope.IMAGES_READ)
-    skip = (min(max(page, 1), PAGES_MOST) - 1) * most if cursor is None else 0
-    given = {"q": None if where.q is None else containing(where.q), "at": place.value, "after": place.id, "most": most + 1, "skip": skip}
+    skip = (min(max(page, 1), MAX_PAGES) - 1) * maximum if cursor is None else 0
+    given = {"q": None if where.q is None else containing(where.q), "at": place.value, "after": place.id, "most": maximum + 1, "skip": skip}
     wanted = msgspec.structs.asdict(where) | {"subject": subject} | given
     if cursor is None and where.dataset_id is not None and where == Filter(dataset_id=where.dataset_id):
         [counted] = await db.rows(listing.with_total, wanted, into=Listed)
-        found, total = counted.items, counted.total if counted.total <= COUNT_MOST else None
+        found, total = counted.items, counted.total if counted.total <= MAX_COUNT else None
     else:
         together = subject == ADMINISTRATORS and where.dataset_id is None and listing.column == "uploaded_at"
         found, total = await db.rows(listing.all_together if together else listing.by_dataset, wanted, into=Image), None
-    return paged(found, most, lambda image: getattr(image, listing.column), total=total)
+    return paged(found, maximum, lambda image: getattr(image, listing.column), total=total)

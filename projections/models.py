@@ -7,8 +7,8 @@ import msgspec
 
 from domain.errors import NotFound
 from domain.model import PRODUCTION, ModelAliasMoved, ModelRetired, ModelVersionAdded, moved
-from projections.engine.projection import Happened, Look, Table, own
-from projections.reading import Reads
+from projections.engine.projection import PositionedEvent, RowLookup, Table, own
+from projections.reading import QueryDatabase
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         return next((one for one in self.versions if one.number == self.aliases.get(PRODUCTION)), None)
 
 
-def fold(_: UUID, row: Model | None, happened: Happened, __: Look) -> Model | None:
+def fold(_: UUID, row: Model | None, happened: PositionedEvent, __: RowLookup) -> Model | None:
     event = happened.event
     if row is not None:
         row = msgspec.structs.replace(row, version=event.originator_version)
@@ -74,16 +74,16 @@ LISTED = "select * from models where not retired order by name, id"
 GET = "select * from models where id::text = %(wanted)s or name = %(wanted)s order by retired, name limit 1"
 
 
-async def listed(db: Reads) -> list[Model]:
+async def listed(db: QueryDatabase) -> list[Model]:
     """By name. Models belong to the installation: whoever is signed in may know of them."""
     return await db.rows(LISTED, {}, into=Model)
 
 
-async def names(db: Reads) -> list[str]:
+async def names(db: QueryDatabase) -> list[str]:
     return [model.name for model in await listed(db)]
 
 
-async def get(db: Reads, *, name_or_id: str) -> Model:
+async def get(db: QueryDatabase, *, name_or_id: str) -> Model:
     """Also a retired one. Raises NotFound."""
     found = await db.rows(GET, {"wanted": name_or_id}, into=Model)
     if not found:

@@ -13,10 +13,10 @@ import redis.asyncio
 import structlog
 
 from application.blob_gc import sweep_orphans
-from application.dispatch_policy import Outgoing
+from application.dispatch_policy import OutgoingTask
 from application.job_scheduler import Scheduler
-from application.ports import Command, Recorded
-from application.tasks import GIVEN_OUT
+from application.ports import Command, RecordedEvent
+from application.tasks import DISPATCHED
 from domain import dead_letter
 from domain.errors import NotFound, Unavailable
 from domain.events import Event
@@ -24,37 +24,37 @@ from infrastructure.blobs.blob_store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of
 from infrastructure.eventstore.codec import Undecodable
-from infrastructure.eventstore.event_store import EventLog, log_on_postgres, opened
-from infrastructure.eventstore.garbage_collection import seldom_collected
+from infrastructure.eventstore.event_store import RecorderEventStore, open_event_store, postgres_event_store
+from infrastructure.eventstore.garbage_collection import infrequent_collection
 from infrastructure.eventstore.pruning import prune
 from infrastructure.eventstore.recorder import encoded_from
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
-from infrastructure.kafka.consumer_process import Member
+from infrastructure.kafka.consumer_process import ConsumerProcess
 from infrastructure.kafka.producer import Sender
 from infrastructure.kafka.topics import EVENTS
 from infrastructure.observability.metrics import FREED, LEFT, SWEPT_AT
-from infrastructure.postgres.connections import UNHEARD, Attentive
-from infrastructure.postgres.notifications import hear
-from infrastructure.postgres.wake_ups import APPENDED, PROJECTED, PUBLISHED, Wakes
-from infrastructure.postgres.work_queue import PostgresWork
+from infrastructure.postgres.connections import UNACKNOWLEDGED_TIMEOUT_MS, MonitoredConnection
+from infrastructure.postgres.notifications import listen
+from infrastructure.postgres.wake_ups import APPENDED, PROJECTED, PUBLISHED, WakeUps
+from infrastructure.postgres.work_queue import PostgresWorkQueue
 from infrastructure.security.key_ring import NO_KEYS
 from infrastructure.security.keys import WrongRootKey
 from infrastructure.security.process_keys import process_keys
 from projections import activity
-from projections.background import Aside
+from projections.background import BackgroundTasks
 from projections.blob_references import in_use
 from projections.engine import batches, postgres_store
 from projections.engine import dead_letters as letters
-from projections.engine.batches import Applied, ReadModels
+from projections.engine.batches import BatchResult, ReadModels
 from projections.engine.checkpoints import CheckpointUnfit, FoldsDiffer
 from projections.engine.dead_letters import DeadLetter, Retried
-from projections.engine.postgres_store import PostgresModels
-from projections.engine.projection import Happened
+from projections.engine.postgres_store import PostgresReadModels
+from projections.engine.projection import PositionedEvent
 from projections.engine.projector import Projector
-from projections.engine.row_cache import KeptRows
-from projections.engine.sequencer import Feed
-from projections.engine.subscription import Follower
-from projections.live_notifier import Notifier
+from projections.engine.row_cache import RowCache
+from projections.engine.sequencer import Sequencer
+from projections.engine.subscription import CatchUpSubscription
+from projections.live_notifier import LiveNotifier
 from projections.rebuild import rebuilding
 from projections.rebuild.digests import LIVE
 from projections.rebuild.rebuilding import Rebuilt
@@ -63,7 +63,7 @@ from projections.rebuild.write_behind import WriteBehind
 logger = structlog.get_logger()
 
 GROUP = "bioscope-projector"
-FAREWELL = 0.75  # seconds that what goes on aside may take to end
+STOP_TIMEOUT_SECONDS = 0.75  # seconds that what goes on aside may take to end
 PATIENT = "-c statement_timeout=30s"
 ADD = """insert into ops.counters (name, label, value) select %s, unnest(%s::text[]), unnest(%s::bigint[])
   on conflict (name, label) do update set value = counters.value + excluded.value returning 1"""
@@ -72,25 +72,25 @@ ADD = """insert into ops.counters (name, label, value) select %s, unnest(%s::tex
 class LogDecoder:
     """Events out of the log, with the keys of their subjects."""
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: RecorderEventStore) -> None:
         self._log = log
 
-    def prefetch(self, recorded: Sequence[Recorded]) -> None:
+    def prefetch(self, recorded: Sequence[RecordedEvent]) -> None:
         self._log.codec.prefetch(map(encoded_from, recorded))
 
-    def decode(self, recorded: Recorded) -> Event:
+    def decode(self, recorded: RecordedEvent) -> Event:
         return self._log.decode(recorded)
 
     def forget(self, subject: UUID) -> None:
         self._log.codec.forget(subject)
 
 
-def projector_over(url: str, log: EventLog, schema: str = LIVE, *, alone: bool = False) -> Projector:
+def projector_over(url: str, log: RecorderEventStore, schema: str = LIVE, *, alone: bool = False) -> Projector:
     """Over the read models in `schema`. `alone`: nobody else reads or writes them, so they may be a batch behind."""
 
     def models() -> ReadModels:
-        found = PostgresModels(postgres_store.connect(url, schema=schema, by=Attentive))
-        return KeptRows(WriteBehind(found) if alone else found)
+        found = PostgresReadModels(postgres_store.connect(url, schema=schema, by=MonitoredConnection))
+        return RowCache(WriteBehind(found) if alone else found)
 
     return Projector(models, LogDecoder(log), discarded=log.discarded, fatal=(WrongRootKey,))
 
@@ -99,36 +99,37 @@ def projector_over(url: str, log: EventLog, schema: str = LIVE, *, alone: bool =
 def run_projector(given: Settings) -> NoReturn:
     """Build the read models, and schedule, until SIGTERM. A second one stands by. Raises WrongRootKey."""
     keys = process_keys(given, "projector")
-    log = log_on_postgres(given, keys)
+    log = postgres_event_store(given, keys)
     capabilities = capabilities_of(log, "projector")
 
-    wakes = Wakes(given.postgres_url)
+    wakes = WakeUps(given.postgres_url)
 
     def count(name: str, numbers: Mapping[str, int]) -> None:
         log.recorder.rows(ADD, name, list(numbers), list(numbers.values()))
 
     scheduler = OwnersScheduler(
-        lambda: PostgresWork(
-            postgres_store.connect(given.postgres_url, by=Attentive, options=UNHEARD), given_out=partial(wakes.send, GIVEN_OUT)
+        lambda: PostgresWorkQueue(
+            postgres_store.connect(given.postgres_url, by=MonitoredConnection, options=UNACKNOWLEDGED_TIMEOUT_MS),
+            given_out=partial(wakes.send, DISPATCHED),
         ),
         log,
         lease=given.chunk_lease_seconds,
         attempts=given.chunk_attempts,
     )
     scheduler.owns = lambda: member.owns(EVENTS)
-    aside = Aside(
+    aside = BackgroundTasks(
         scheduler,
-        Notifier(publisher(given.redis_url)),
+        LiveNotifier(publisher(given.redis_url)),
         Sender(given.kafka_url),
         chores=(partial(sweep, given), partial(remove_old_rows, given)),
     )
 
-    def applied(news: Applied) -> None:
+    def applied(news: BatchResult) -> None:
         wakes.send(PROJECTED, str(news.position))
         aside.applied(news)
 
-    feed = Feed(projector_over(given.postgres_url, log), log, applied=applied)
-    follower = Follower(
+    feed = Sequencer(projector_over(given.postgres_url, log), log, applied=applied)
+    follower = CatchUpSubscription(
         feed,
         log,
         authenticated=partial(authenticated, key=RecordKey(keys)),
@@ -136,18 +137,18 @@ def run_projector(given: Settings) -> NoReturn:
         count=count,
         pausing=capabilities.pausing,
     )
-    member: Member = Member(given, group=GROUP, topics=(EVENTS,), reader=follower, name="projector")
+    member: ConsumerProcess = ConsumerProcess(given, group=GROUP, topics=(EVENTS,), reader=follower, name="projector")
 
     async def finish() -> None:
         await follower.finish()
-        await asyncio.wait_for(asyncio.to_thread(aside.stop), FAREWELL)
+        await asyncio.wait_for(asyncio.to_thread(aside.stop), STOP_TIMEOUT_SECONDS)
         await asyncio.to_thread(capabilities.stop)
 
     capabilities.start()
     aside.start()
-    heard = {PUBLISHED: member.hint, APPENDED: follower.wake}
-    with seldom_collected():
-        member.run(follower.follow_store, lambda: hear(given.postgres_url, heard), finish=finish)
+    heard = {PUBLISHED: member.wake, APPENDED: follower.wake}
+    with infrequent_collection():
+        member.run(follower.follow_store, lambda: listen(given.postgres_url, heard), finish=finish)
 
 
 def sweep(given: Settings) -> None:
@@ -155,8 +156,8 @@ def sweep(given: Settings) -> None:
 
     Raises FoldsDiffer (what read models of another release refer to, this one does not know), Unavailable, psycopg.Error.
     """
-    with postgres_store.connect(given.postgres_url, by=Attentive) as connection:
-        PostgresModels(connection).target()
+    with postgres_store.connect(given.postgres_url, by=MonitoredConnection) as connection:
+        PostgresReadModels(connection).target()
         swept = sweep_orphans(open_blobs(given, NO_KEYS), partial(in_use, connection), now=datetime.now(UTC))
     FREED.inc(swept.freed)
     LEFT.set(swept.waiting)
@@ -169,7 +170,7 @@ def sweep(given: Settings) -> None:
 
 def remove_old_rows(given: Settings) -> None:
     """Raises psycopg.Error."""
-    with postgres_store.connect(given.postgres_url, by=Attentive) as connection:
+    with postgres_store.connect(given.postgres_url, by=MonitoredConnection) as connection:
         removed = prune(connection)
     if any(removed.values()):
         logger.info("old rows removed", **removed)
@@ -180,23 +181,23 @@ class OwnersScheduler(Scheduler):
 
     owns: Callable[[], bool | None] = staticmethod(lambda: None)
 
-    def prepare(self) -> list[Outgoing]:
+    def tick(self) -> list[OutgoingTask]:
         if self.owns() is False:
             self.is_idle = False  # it may be ours in a moment, and this look costs nothing
             self.close()
             return []
-        return super().prepare()
+        return super().tick()
 
 
 def publisher(url: str) -> Callable[[str, bytes], Awaitable[object]]:
     """Publishes on Redis; without one, nowhere."""
     if not url:
-        return _nowhere
+        return _send_nowhere
     client = redis.asyncio.Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
     return client.publish
 
 
-async def _nowhere(_: str, __: bytes) -> None:
+async def _send_nowhere(_: str, __: bytes) -> None:
     return None
 
 
@@ -204,7 +205,7 @@ async def _nowhere(_: str, __: bytes) -> None:
 def rebuild(given: Settings, *, check: bool, progress: rebuilding.Progress = lambda *_: None) -> Rebuilt:
     """Make the read models anew from the log; with `check` only compare them with the live ones. Raises AlreadyRebuilding."""
     url = given.postgres_owner_url or given.postgres_url
-    with opened(given) as log, psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as owner, seldom_collected():
+    with open_event_store(given) as log, psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as owner, infrequent_collection():
         over = partial(projector_over, url, log, alone=True)
         return rebuilding.rebuild(owner, projector_over=over, log=log, check=check, progress=progress)
 
@@ -215,7 +216,7 @@ def rebuild_if_folds_differ(given: Settings, *, beginning: Callable[[str], objec
     `beginning` gets the reason first. They stay as they are where a newer release wrote events, which raises UpgradeNeeded, or folded
     them, which raises FoldsDiffer: this one may have been started again in the middle of an upgrade.
     """
-    with closing(PostgresModels(postgres_store.connect(given.postgres_owner_url or given.postgres_url))) as models:
+    with closing(PostgresReadModels(postgres_store.connect(given.postgres_owner_url or given.postgres_url))) as models:
         try:
             models.target()
         except FoldsDiffer as difference:
@@ -241,11 +242,11 @@ def positions_about(given: Settings, about: UUID) -> list[int]:
 
 
 def dead_letters(given: Settings) -> list[DeadLetter]:
-    with opened(given) as log, postgres_store.connect(given.postgres_url) as connection:
+    with open_event_store(given) as log, postgres_store.connect(given.postgres_url) as connection:
         return listed(connection, log)
 
 
-def listed(connection: psycopg.Connection, log: EventLog) -> list[DeadLetter]:
+def listed(connection: psycopg.Connection, log: RecorderEventStore) -> list[DeadLetter]:
     """`connection` is one to the read models."""
 
     def touches(positions: Sequence[int]) -> dict[int, set[UUID]]:
@@ -253,15 +254,15 @@ def listed(connection: psycopg.Connection, log: EventLog) -> list[DeadLetter]:
         log.prefetch(events)
         return {event.position: touched(log, event) for event in events}
 
-    return letters.listed(connection, PostgresModels(connection), touches=touches)
+    return letters.listed(connection, PostgresReadModels(connection), touches=touches)
 
 
 def retry_dead_letters(given: Settings, position: int | None) -> Retried:
     """Apply a dead letter, or all, again. Harmless to repeat. Raises FoldsDiffer, CheckpointUnfit."""
-    with opened(given) as log, postgres_store.connect(given.postgres_url) as connection:
+    with open_event_store(given) as log, postgres_store.connect(given.postgres_url) as connection:
         projector = projector_over(given.postgres_url, log)
         try:
-            return retry(projector, PostgresModels(connection), log, position)
+            return retry(projector, PostgresReadModels(connection), log, position)
         finally:
             projector.close()
 
@@ -271,7 +272,7 @@ def discard_dead_letter(given: Settings, position: int, *, reason: str, command:
 
     Raises NotFound, Invalid, AlreadyRebuilding, and before anything is recorded FoldsDiffer and CheckpointUnfit.
     """
-    with opened(given) as log, postgres_store.connect(given.postgres_url) as connection:
+    with open_event_store(given) as log, postgres_store.connect(given.postgres_url) as connection:
         projector = projector_over(given.postgres_url, log)
         try:
             return discard(projector, connection, log, position, reason=reason, command=command)
@@ -280,17 +281,17 @@ def discard_dead_letter(given: Settings, position: int, *, reason: str, command:
 
 
 def discard(
-    projector: Projector, connection: psycopg.Connection, log: EventLog, position: int, *, reason: str, command: Command
+    projector: Projector, connection: psycopg.Connection, log: RecorderEventStore, position: int, *, reason: str, command: Command
 ) -> Retried:
     """`connection` is one to the projector's read models. A rebuild would pass the event over in a log that shows it at its beginning."""
-    models = PostgresModels(connection)
-    with rebuilding.alone(connection):
+    models = PostgresReadModels(connection)
+    with rebuilding.rebuild_lock(connection):
         models.target()
         record_discard(connection, log, position, reason=reason, command=command)
         return retry(projector, models, log, position)
 
 
-def record_discard(connection: psycopg.Connection, log: EventLog, position: int, *, reason: str, command: Command) -> None:
+def record_discard(connection: psycopg.Connection, log: RecorderEventStore, position: int, *, reason: str, command: Command) -> None:
     found = next((one for one in letters.of(connection) if one.position == position), None)
     if found is None:
         raise NotFound(f"There is no dead letter at position {position}: see `bioscope dead-letters list`")
@@ -307,13 +308,13 @@ def record_discard(connection: psycopg.Connection, log: EventLog, position: int,
         log.append(command, event, subject=event.originator_id)
 
 
-def retry(projector: Projector, models: ReadModels, log: EventLog, position: int | None = None) -> Retried:
+def retry(projector: Projector, models: ReadModels, log: RecorderEventStore, position: int | None = None) -> Retried:
     """`models` are the projector's, over a connection of their own."""
     return letters.retry(projector, models, read=lambda at: log.read(at - 1, 1)[0], touches=partial(touched, log), position=position)
 
 
-def touched(log: EventLog, recorded: Recorded) -> set[UUID]:
+def touched(log: RecorderEventStore, recorded: RecordedEvent) -> set[UUID]:
     try:
-        return letters.touched(batches.TABLES, Happened(recorded.position, log.decode(recorded)))
+        return letters.touched(batches.TABLES, PositionedEvent(recorded.position, log.decode(recorded)))
     except Undecodable:
         return {recorded.stream}

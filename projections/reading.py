@@ -10,29 +10,29 @@ from uuid import UUID
 
 import msgspec
 
-from application.services import Reads
+from application.services import QueryDatabase
 from domain.access import Actor
 from domain.errors import Invalid, NotFound
 from domain.values import system_actor
 
 __all__ = [
     "ADMINISTRATORS",
-    "PAGE_MOST",
+    "MAX_PAGE",
     "Count",
+    "Cursor",
     "Page",
-    "Place",
-    "Reads",
+    "QueryDatabase",
     "clamped",
     "containing",
-    "only",
+    "cursor_of",
+    "only_row",
     "paged",
-    "place_of",
     "subject_of",
 ]
 
 T = TypeVar("T")
 ADMINISTRATORS = system_actor("administrators")  # the subject under which administrators see every dataset
-PAGE_MOST = 200
+MAX_PAGE = 200
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -53,28 +53,28 @@ def subject_of(actor: Actor, *, scope: str = "") -> UUID:
     return ADMINISTRATORS if sees_all else actor.id
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True):
+class Cursor(msgspec.Struct, frozen=True, array_like=True):
     """Where a page ends: the value that the list is sorted by, and the id that decides between equal ones."""
 
     value: str | None = None
     id: UUID | None = None
 
 
-def place_of(cursor: str | None, *, of_time: bool = True) -> Place:
+def cursor_of(cursor: str | None, *, of_time: bool = True) -> Cursor:
     """Raises Invalid."""
     if cursor is None:
-        return Place()
+        return Cursor()
     try:
-        place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=Place)
+        place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=Cursor)
         if place.id is None or place.value is None:
             raise ValueError(cursor)
-        return Place(datetime.fromisoformat(place.value).isoformat(), place.id) if of_time else place
+        return Cursor(datetime.fromisoformat(place.value).isoformat(), place.id) if of_time else place
     except (binascii.Error, ValueError, msgspec.MsgspecError):
         raise Invalid("This cursor was not made for this list: take it from X-Next-Cursor") from None
 
 
 def clamped(size: int) -> int:
-    return max(1, min(size, PAGE_MOST))
+    return max(1, min(size, MAX_PAGE))
 
 
 def containing(text: str) -> str:
@@ -91,10 +91,10 @@ def paged(found: Sequence[T], size: int, value: Callable[[T], str | datetime], *
 
 def _cursor_at(row: object, value: str | datetime) -> str:
     text = value.isoformat() if isinstance(value, datetime) else value
-    return base64.urlsafe_b64encode(msgspec.json.encode(Place(text, row.id))).decode().rstrip("=")  # type: ignore[attr-defined]
+    return base64.urlsafe_b64encode(msgspec.json.encode(Cursor(text, row.id))).decode().rstrip("=")  # type: ignore[attr-defined]
 
 
-async def only(db: Reads, query: str, parameters: Mapping[str, object], *, into: type[T], what: str) -> T:
+async def only_row(db: QueryDatabase, query: str, parameters: Mapping[str, object], *, into: type[T], what: str) -> T:
     """The one row of `query`. Raises NotFound."""
     found = await db.rows(query, parameters, into=into)
     if not found:

@@ -10,8 +10,8 @@ from domain.access import Actor
 from domain.classification import ChunkJudged, Verdict
 from domain.image import ImageReinspected
 from domain.values import ImageWarning, result_id
-from projections.engine.projection import Happened, Look, Table
-from projections.reading import PAGE_MOST, Page, Reads, clamped, only, paged, place_of, subject_of
+from projections.engine.projection import PositionedEvent, RowLookup, Table
+from projections.reading import MAX_PAGE, Page, QueryDatabase, clamped, cursor_of, only_row, paged, subject_of
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,14 +32,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     hidden: bool = False
 
 
-def keys(happened: Happened) -> Iterable[tuple[UUID, int]]:
+def keys(happened: PositionedEvent) -> Iterable[tuple[UUID, int]]:
     """Each result's id, and where it stands in the event."""
     event = happened.event
     assert isinstance(event, ChunkJudged)
     return {result_id(event.job_id, one.image_id): index for index, one in enumerate(event.results)}.items()
 
 
-def fold(key: tuple[UUID, int], first: Result | None, happened: Happened, look: Look) -> Result | None:
+def fold(key: tuple[UUID, int], first: Result | None, happened: PositionedEvent, look: RowLookup) -> Result | None:
     """The first result of an image in a job is never changed; one whose job or image is gone already is born hidden."""
     if first is not None:
         return first
@@ -76,13 +76,13 @@ class OutdatedRow(msgspec.Struct, frozen=True, kw_only=True):
     reader: int
 
 
-def outdated_keys(happened: Happened) -> Iterable[UUID]:
+def outdated_keys(happened: PositionedEvent) -> Iterable[UUID]:
     event = happened.event
     assert isinstance(event, ImageReinspected)
     return dict.fromkeys(event.outdated)
 
 
-def outdated_fold(key: UUID, _: OutdatedRow | None, happened: Happened, __: Look) -> OutdatedRow:
+def outdated_fold(key: UUID, _: OutdatedRow | None, happened: PositionedEvent, __: RowLookup) -> OutdatedRow:
     event = happened.event
     assert isinstance(event, ImageReinspected)
     return OutdatedRow(id=key, image_id=event.originator_id, reader=event.reader)
@@ -113,27 +113,27 @@ OF_ALL = f"""select r.*, o.reader as other_reader from (
   ) page join results r on r.id = page.id left join outdated_results o on o.id = r.id order by r.created_at desc, r.id desc"""  # noqa: S608 - constants
 
 
-async def get(db: Reads, actor: Actor, result_id: UUID) -> Result:
+async def get(db: QueryDatabase, actor: Actor, result_id: UUID) -> Result:
     """Raises NotFound."""
     wanted = {"id": result_id, "classification_id": None, "image_id": None, "at": None, "after": None, "most": 1}
-    return with_warning(await only(db, OF_ONE, wanted | {"subject": subject_of(actor)}, into=ReadResult, what="ClassificationResult"))
+    return with_warning(await only_row(db, OF_ONE, wanted | {"subject": subject_of(actor)}, into=ReadResult, what="ClassificationResult"))
 
 
 async def listed(
-    db: Reads,
+    db: QueryDatabase,
     actor: Actor,
     *,
     classification_id: UUID | None = None,
     image_id: UUID | None = None,
     cursor: str | None = None,
-    size: int = PAGE_MOST,
+    size: int = MAX_PAGE,
 ) -> Page[Result]:
     """Newest first."""
-    place, most = place_of(cursor), clamped(size)
+    place, maximum = cursor_of(cursor), clamped(size)
     wanted = {"id": None, "classification_id": classification_id, "image_id": image_id, "subject": subject_of(actor)}
     query = OF_ALL if classification_id is None and image_id is None else OF_ONE
-    found = await db.rows(query, wanted | {"at": place.value, "after": place.id, "most": most + 1}, into=ReadResult)
-    return paged([with_warning(one) for one in found], most, lambda result: result.created_at)
+    found = await db.rows(query, wanted | {"at": place.value, "after": place.id, "most": maximum + 1}, into=ReadResult)
+    return paged([with_warning(one) for one in found], maximum, lambda result: result.created_at)
 
 
 def with_warning(found: ReadResult) -> Result:

@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from domain.session import RefreshReuseDetected, SessionRevoked, SessionStarted
-from projections.engine.projection import Happened, Look, Table, own
+from projections.engine.projection import PositionedEvent, RowLookup, Table, own
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,7 +16,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     revoked: bool
 
 
-def fold(_: UUID, row: Session | None, happened: Happened, __: Look) -> Session | None:
+def fold(_: UUID, row: Session | None, happened: PositionedEvent, __: RowLookup) -> Session | None:
     match happened.event:
         case SessionStarted() as event:
             return Session(id=event.originator_id, user_id=event.user_id, started_at=event.at, revoked=False)

@@ -7,7 +7,7 @@ import msgspec
 from domain.access import Actor
 from domain.values import hour_of
 from projections import results
-from projections.reading import Reads, subject_of
+from projections.reading import QueryDatabase, subject_of
 from projections.results import ReadResult, Result
 
 HOURS = 25  # the hour under way, and the 24 before it
@@ -54,7 +54,7 @@ class Found(msgspec.Struct, frozen=True):
     newest: list[ReadResult]
 
 
-async def today(db: Reads, actor: Actor, *, now: datetime) -> Statistics:
+async def today(db: QueryDatabase, actor: Actor, *, now: datetime) -> Statistics:
     """The 24 hours before `now` (UTC): whole minutes from their tallies, the one that is cut through from its results."""
     hours = [hour_of(now) - timedelta(hours=back) for back in reversed(range(HOURS))]
     recently = now - timedelta(hours=24)

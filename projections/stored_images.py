@@ -37,7 +37,7 @@ class PostgresStoredImages:
 
     def pages(self, dataset: UUID | None) -> Iterator[Sequence[UUID]]:
         at, after = datetime.min.replace(tzinfo=UTC), UUID(int=0)
-        while page := self._rows(PAGE, dataset=dataset, at=at, after=after, most=self._page_size):
+        while page := self._rows(PAGE, dataset=dataset, at=at, after=after, maximum=self._page_size):
             yield [image for _, image in page]
             at, after = page[-1]
 

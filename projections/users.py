@@ -21,8 +21,8 @@ from domain.user import (
     UserRoleChanged,
     UserStatusChanged,
 )
-from projections.engine.projection import Happened, Look, Table, own
-from projections.reading import PAGE_MOST, Page, Reads, clamped, containing, only, paged, place_of
+from projections.engine.projection import PositionedEvent, RowLookup, Table, own
+from projections.reading import MAX_PAGE, Page, QueryDatabase, clamped, containing, cursor_of, only_row, paged
 
 PRIVATE = ("email", "username", "first_name", "last_name", "institution", "department", "phone")
 
@@ -44,7 +44,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     erased: bool
 
 
-def fold(_: UUID, row: User | None, happened: Happened, __: Look) -> User | None:
+def fold(_: UUID, row: User | None, happened: PositionedEvent, __: RowLookup) -> User | None:
     event = happened.event
     if row is not None:
         row = msgspec.structs.replace(row, version=event.originator_version)
@@ -112,11 +112,11 @@ LISTED = """select * from users where not deleted
   order by registered_at, id limit %(most)s"""
 
 
-async def get(db: Reads, actor: Actor, user_id: UUID) -> User:
+async def get(db: QueryDatabase, actor: Actor, user_id: UUID) -> User:
     """One's own account, or any for an administrator. Raises NotFound."""
     if actor.id != user_id and not actor.is_admin and not actor.is_system:
         raise NotFound("User not found")
-    return await only(db, GET, {"id": user_id}, into=User, what="User")
+    return await only_row(db, GET, {"id": user_id}, into=User, what="User")
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,10 +130,12 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 EVERYBODY = Filter()
 
 
-async def listed(db: Reads, actor: Actor, *, where: Filter = EVERYBODY, cursor: str | None = None, size: int = PAGE_MOST) -> Page[User]:
+async def listed(
+    db: QueryDatabase, actor: Actor, *, where: Filter = EVERYBODY, cursor: str | None = None, size: int = MAX_PAGE
+) -> Page[User]:
     """Oldest first. Raises Forbidden unless `actor` is an administrator."""
     require_role(actor, Role.ADMIN)
-    place, most = place_of(cursor), clamped(size)
+    place, maximum = cursor_of(cursor), clamped(size)
     wanted = {"role": where.role, "status": where.status, "q": None if where.q is None else containing(where.q)}
-    found = await db.rows(LISTED, wanted | {"at": place.value, "after": place.id, "most": most + 1}, into=User)
-    return paged(found, most, lambda user: user.registered_at)
+    found = await db.rows(LISTED, wanted | {"at": place.value, "after": place.id, "most": maximum + 1}, into=User)
+    return paged(found, maximum, lambda user: user.registered_at)

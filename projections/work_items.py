@@ -9,7 +9,7 @@ from application.tasks import Kind
 from domain.classification import ChunkJudged, ClassificationPlanned, PlannedImage, chunks_of
 from domain.image import ImageAccepted, ImageDeleted, ImageRejected, ImageUploaded
 from domain.values import chunk_id
-from projections.engine.projection import Happened, Look, Table
+from projections.engine.projection import PositionedEvent, RowLookup, Table
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +24,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     position: int
 
 
-def keys(happened: Happened) -> Iterable[UUID]:
+def keys(happened: PositionedEvent) -> Iterable[UUID]:
     match happened.event:
         case ImageUploaded() | ImageAccepted() | ImageRejected() | ImageDeleted() as event:
             return (event.originator_id,)
@@ -37,7 +37,7 @@ def keys(happened: Happened) -> Iterable[UUID]:
             return ()
 
 
-def fold(key: UUID, _: Work | None, happened: Happened, look: Look) -> Work | None:
+def fold(key: UUID, _: Work | None, happened: PositionedEvent, look: RowLookup) -> Work | None:
     match happened.event:
         case ImageUploaded() as event:
             images = (PlannedImage(key, event.sha256),)
@@ -50,7 +50,7 @@ def fold(key: UUID, _: Work | None, happened: Happened, look: Look) -> Work | No
             return None
 
 
-def _chunk(key: UUID, event: ClassificationPlanned, position: int, look: Look) -> Work | None:
+def _chunk(key: UUID, event: ClassificationPlanned, position: int, look: RowLookup) -> Work | None:
     job = look("classifications", event.originator_id)
     if job is None:
         return None

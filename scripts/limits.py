@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
-from api.live.connection import connection
+from api.live import connection
 from api.middleware import admission, body_limits, outer
-from application.services import Options
+from application.services import WebOptions
 from infrastructure.configuration.settings import Settings, variable
 from infrastructure.http import connections
 from infrastructure.security import passwords
@@ -18,7 +18,7 @@ PAGE: Final = Path(__file__).parent.parent / "docs" / "api.md"
 BEGIN: Final = "<!-- `make limits` writes the table from here ... -->\n"
 END: Final = "<!-- ... to here. -->\n"
 UNITS: Final = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024))
-OPTIONS: Final = Options(base_url="")
+OPTIONS: Final = WebOptions(base_url="")
 
 # {name} is the default of a setting, which the third column then names, or one of CONSTANTS. Sizes are in bytes where the name says so.
 ROWS: Final = """
@@ -51,20 +51,20 @@ rows that the subscriptions of one account read | {live_rows_per_second} a secon
 """
 
 CONSTANTS: Final = {
-    "query_bytes": outer.QUERY_MOST,
-    "header_bytes": outer.HEADERS_MOST,
-    "header_count": connections.HEADERS_MOST,
-    "requests": admission.AT_ONCE,
-    "json_bytes": body_limits.JSON_MOST,
-    "json_depth": body_limits.DEPTH_MOST,
-    "page": reading.PAGE_MOST,
+    "query_bytes": outer.MAX_QUERY_BYTES,
+    "header_bytes": outer.MAX_HEADERS_BYTES,
+    "header_count": connections.MAX_HEADERS,
+    "requests": admission.CONCURRENCY_LIMIT,
+    "json_bytes": body_limits.MAX_JSON_BYTES,
+    "json_depth": body_limits.MAX_DEPTH,
+    "page": reading.MAX_PAGE,
     "previews": OPTIONS.max_preview_waits,
     "preview_seconds": OPTIONS.preview_wait_seconds,
-    "hashed": passwords.AT_ONCE,
-    "hashes_waiting": passwords.WAITING_MOST,
-    "hashes_of_one": passwords.OF_ONE,
-    "hash_seconds": passwords.PATIENCE,
-    "frames": connections.FRAMES_MOST,
+    "hashed": passwords.MAX_CONCURRENT_HASHES,
+    "hashes_waiting": passwords.MAX_QUEUED,
+    "hashes_of_one": passwords.MAX_QUEUED_PER_REQUESTER,
+    "hash_seconds": passwords.QUEUE_TIMEOUT_SECONDS,
+    "frames": connections.MAX_FRAMES,
     "messages": connection.MESSAGES_MOST,
 }
 

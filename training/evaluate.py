@@ -22,7 +22,7 @@ import PIL
 from rich.console import Console
 from rich.table import Table
 
-from infrastructure.inference.models.manifest import ModelRecord, Weights, load_record
+from infrastructure.inference.models.manifest import ModelManifest, Weights, load_manifest
 from infrastructure.inference.preprocessing import digest
 from training.card import refresh
 from training.goals import goals
@@ -36,7 +36,7 @@ CARDS = Path(__file__).parents[1] / "docs" / "models"
 
 def measured(folder: Path, data: Path) -> tuple[dict[str, Any], dict[str, Judged], Report]:
     """The metrics, and what they were counted from."""
-    record = load_record(folder)
+    record = load_manifest(folder)
     report = for_model(record.name, data)
     found = {name: judged(folder, chosen.encoded) for name, chosen in report.familiar.items()}
     found["foreign"] = judged(folder, report.foreign.encoded)
@@ -44,7 +44,7 @@ def measured(folder: Path, data: Path) -> tuple[dict[str, Any], dict[str, Judged
     return _metrics(folder, record, report, found), found, report
 
 
-def _metrics(folder: Path, record: ModelRecord, report: Report, found: dict[str, Judged]) -> dict[str, Any]:
+def _metrics(folder: Path, record: ModelManifest, report: Report, found: dict[str, Judged]) -> dict[str, Any]:
     assert record.int8, "a shipped model has both files"
     val = report.familiar["val"]
     light = judged(folder, val.encoded, weights=record.int8.file)
@@ -86,7 +86,7 @@ def _agreement(one: Judged, other: Judged) -> float:
     return float((one.logits.argmax(axis=1) == other.logits.argmax(axis=1)).mean())
 
 
-def _shift(record: ModelRecord, shifted: Set, found: Judged) -> dict[str, Any]:
+def _shift(record: ModelManifest, shifted: Set, found: Judged) -> dict[str, Any]:
     """Members from another scanner: right means any white cell for WBC, platelet for Platelets."""
     right = {"WBC": WHITE_CELLS, "Platelets": ("platelet",)}
     parts = {}
@@ -105,7 +105,7 @@ def _shift(record: ModelRecord, shifted: Set, found: Judged) -> dict[str, Any]:
     return parts
 
 
-def _speeds(folder: Path, record: ModelRecord) -> dict[str, float]:
+def _speeds(folder: Path, record: ModelManifest) -> dict[str, float]:
     assert record.int8, "a shipped model has both files"
     tensors = np.repeat(np.load(folder / record.test_input.file)[:1], 16, axis=0)
     return {"fp32": images_per_second(folder / record.weights.file, tensors), "int8": images_per_second(folder / record.int8.file, tensors)}
@@ -114,7 +114,7 @@ def _speeds(folder: Path, record: ModelRecord) -> dict[str, float]:
 def stored(folder: Path) -> dict[str, Any]:
     """metrics.json. Raises SystemExit unless it speaks of the weights that lie beside it."""
     metrics: dict[str, Any] = msgspec.json.decode((folder / "metrics.json").read_bytes())
-    for kind, weights in _files(load_record(folder)).items():
+    for kind, weights in _files(load_manifest(folder)).items():
         found = hashlib.sha256((folder / weights.file).read_bytes()).hexdigest()
         if not metrics["sha256"][kind] == found == weights.sha256:
             raise SystemExit(
@@ -123,7 +123,7 @@ def stored(folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def _files(record: ModelRecord) -> dict[str, Weights]:
+def _files(record: ModelManifest) -> dict[str, Weights]:
     assert record.int8, "a shipped model has both files"
     return {"fp32": record.weights, "int8": record.int8}
 

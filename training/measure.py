@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from infrastructure.inference.models.manifest import ModelRecord, load_record
+from infrastructure.inference.models.manifest import ModelManifest, load_manifest
 from infrastructure.inference.preprocessing import prepare
-from infrastructure.inference.scoring import Judgement, judge
+from infrastructure.inference.scoring import Interpretation, interpret
 from training.calibration import balanced_accuracy, bins, expected_calibration_error, negative_log_likelihood
 from training.sessions import run
 
@@ -21,19 +21,19 @@ class Judged(NamedTuple):
     """What the model said of each picture, in the order given."""
 
     logits: NDArray[np.float32]
-    judgements: list[Judgement]
+    judgements: list[Interpretation]
 
 
 def judged(folder: Path, encoded: Sequence[bytes], *, weights: str | None = None) -> Judged:
     """Decode, prepare, run, judge: as the inference worker does."""
-    record = load_record(folder)
+    record = load_manifest(folder)
     tensors = np.stack([prepare(data, record.preprocessing) for data in encoded])
     outputs = run(folder / (weights or record.weights.file), tensors, list(record.output_names))
     rows = [[output[index] for output in outputs] for index in range(len(tensors))]
-    return Judged(outputs[0], [judge(tensor, row, record) for tensor, row in zip(tensors, rows, strict=True)])
+    return Judged(outputs[0], [interpret(tensor, row, record) for tensor, row in zip(tensors, rows, strict=True)])
 
 
-def quality(record: ModelRecord, found: Judged, truth: Sequence[str]) -> dict[str, Any]:
+def quality(record: ModelManifest, found: Judged, truth: Sequence[str]) -> dict[str, Any]:
     """Accuracy, per-class recall and precision, confusion (rows: truth), calibration, and how many asked for a human."""
     classes = np.array([record.labels.index(label) for label in truth])
     probabilities = np.array([judgement.probabilities for judgement in found.judgements])
@@ -55,26 +55,26 @@ def quality(record: ModelRecord, found: Judged, truth: Sequence[str]) -> dict[st
     }
 
 
-def flagged(record: ModelRecord, judgements: Sequence[Judgement]) -> dict[str, float]:
+def flagged(record: ModelManifest, judgements: Sequence[Interpretation]) -> dict[str, float]:
     """Parts of all: no plain answer (`any`), and by what: `other`, out of domain, review."""
     total = len(judgements)
     kinds = Counter(_flag(record, judgement) for judgement in judgements)
     return {"any": 1 - kinds["accepted"] / total} | {kind: kinds[kind] / total for kind in ("other", "out_of_domain", "needs_review")}
 
 
-def by_source(record: ModelRecord, sources: Sequence[str], judgements: Sequence[Judgement]) -> dict[str, dict[str, Any]]:
-    grouped: dict[str, list[Judgement]] = defaultdict(list)
+def by_source(record: ModelManifest, sources: Sequence[str], judgements: Sequence[Interpretation]) -> dict[str, dict[str, Any]]:
+    grouped: dict[str, list[Interpretation]] = defaultdict(list)
     for source, judgement in zip(sources, judgements, strict=True):
         grouped[source].append(judgement)
     return {source: {"pictures": len(mine), "flagged": flagged(record, mine)} for source, mine in sorted(grouped.items())}
 
 
-def plain(judgement: Judgement, other: str | None) -> bool:
+def plain(judgement: Interpretation, other: str | None) -> bool:
     """A class is named, and nothing warns."""
     return judgement.status == "accepted" and judgement.label != other
 
 
-def _flag(record: ModelRecord, judgement: Judgement) -> str:
+def _flag(record: ModelManifest, judgement: Interpretation) -> str:
     return "other" if judgement.status != "out_of_domain" and judgement.label == record.other_label else judgement.status
 
 

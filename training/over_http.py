@@ -15,7 +15,7 @@ from typing import NamedTuple
 from api.cli.client.api_client import Client, Uploaded
 from api.cli.client.image_folder import image_file
 from infrastructure.inference.models.bundled import models
-from infrastructure.inference.models.manifest import ModelRecord, load_record
+from infrastructure.inference.models.manifest import ModelManifest, load_manifest
 from training.measure import Judged, judged
 from training.pictures import data_folder
 from training.sets import Set, for_model
@@ -33,7 +33,7 @@ class Compared(NamedTuple):
 
 def compared(client: Client, folder: Path, chosen: Set) -> Compared:
     """Through HTTP, and here. Raises Refused, by the server."""
-    record, here = load_record(folder), judged(folder, chosen.encoded)
+    record, here = load_manifest(folder), judged(folder, chosen.encoded)
     with tempfile.TemporaryDirectory() as place:
         uploads = _uploaded(client, chosen, Path(place), dataset := client.create_dataset(f"Training pictures {time.time():.0f}"))
     faults = [f"{upload.image.name}: {upload.refused}" for upload in uploads if upload.refused]
@@ -62,7 +62,7 @@ def _uploaded(client: Client, chosen: Set, place: Path, dataset: str) -> list[Up
     return list(client.upload_all(dataset, [image_file(path, place) for path in paths]))
 
 
-def _difference(record: ModelRecord, here: Judged, index: int, scores: dict[str, float]) -> float:
+def _difference(record: ModelManifest, here: Judged, index: int, scores: dict[str, float]) -> float:
     expected = dict(zip(record.labels, here.judgements[index].probabilities, strict=True))
     return max(abs(expected[label] - scores.get(label, -1.0)) for label in expected)
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from infrastructure.inference.models.manifest import load_record
+from infrastructure.inference.models.manifest import load_manifest
 from infrastructure.inference.preprocessing import Preprocessing, prepare
 from infrastructure.inference.scoring import measures
 from training.calibration import temperature
@@ -103,7 +103,7 @@ def _review_threshold(out: Path, tune: Known, other: str) -> float:
 
 def _note(out: Path, course: Course, labels: list[str], tune: Known, strange: Strange, *, resumed: bool) -> None:
     """How it was made, and what it reached on the tuning pictures; `evaluate` adds the report."""
-    record = load_record(out)
+    record = load_manifest(out)
     reached = quality(record, judged(out, tune.encoded), [labels[index] for index in tune.classes])
     foreign = judged(out, strange.encoded).judgements
     made = {

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from api.cli.common import DATA, err, out, running, the_log
+from api.cli.common import DATA, err, open_log, out, running
 from api.cli.new_password import Origin, new_password
 from api.cli.operator import operator_command
 from domain.access import Actor, Role
@@ -24,7 +24,7 @@ from domain.values import printable, system_actor
 from infrastructure.configuration.settings import Settings
 
 if TYPE_CHECKING:
-    from infrastructure.eventstore.event_store import EventLog
+    from infrastructure.eventstore.event_store import RecorderEventStore
     from projections.reading import Page
     from projections.users import Filter, User
 
@@ -71,7 +71,7 @@ def list_accounts(
 
     given = running(data)
     where = Filter(role=Role(role) if role else None, status=Status(status) if status else None, q=printable(search) if search else None)
-    with the_log(given) as log:
+    with open_log(given) as log:
         page, behind = asyncio.run(_listed(given, where, cursor, limit, position=log.head()))
     if as_json:
         click.echo(_json([_view(row) for row in page.items]))
@@ -94,7 +94,7 @@ def show_account(account: str, data: Path | None, *, as_json: bool) -> None:
     """
     from domain import user
 
-    with the_log(running(data)) as log:
+    with open_log(running(data)) as log:
         found = log.load(account_id(log, account), user.evolve)
         if found is None:
             raise _unknown(account)
@@ -122,7 +122,7 @@ def reset_password(account: str, data: Path | None, *, prompt: bool) -> None:
     from infrastructure.container import passwords, refresh_tokens
 
     given = running(data)
-    with the_log(given) as log, closing(refresh_tokens(given)) as tokens:
+    with open_log(given) as log, closing(refresh_tokens(given)) as tokens:
         user_id = account_id(log, account)
         password, origin = new_password(prompt=prompt)
         accounts.reset_password(user_id, password, command=operator_command(given, log), log=log, passwords=passwords(given), tokens=tokens)
@@ -155,7 +155,7 @@ def enable_account(account: str, data: Path | None) -> None:
     _say(f"{account} is active again: it has to sign in anew." if changed else f"{account} was active already; nothing has changed.")
 
 
-def account_id(log: "EventLog", account: str) -> UUID:
+def account_id(log: "RecorderEventStore", account: str) -> UUID:
     """The account of an e-mail address, a user name or an id. A user name that looks like one of the others is not found by it: else
     people could choose a name under which they are taken for somebody else. Raises NotFound."""
     if UUID_FORM.fullmatch(account):
@@ -176,7 +176,7 @@ def _set_status(account: str, status: Status, data: Path | None) -> bool:
     from infrastructure.container import passwords, refresh_tokens
 
     given = running(data)
-    with the_log(given) as log, closing(refresh_tokens(given)) as tokens:
+    with open_log(given) as log, closing(refresh_tokens(given)) as tokens:
         done = accounts.update(
             account_id(log, account),
             profile={},
@@ -191,11 +191,11 @@ def _set_status(account: str, status: Status, data: Path | None) -> bool:
 
 async def _listed(given: Settings, where: "Filter", cursor: str | None, limit: int, *, position: int) -> "tuple[Page[User], int]":
     """A page, and by how many events the read models are behind `position` after a moment's wait."""
-    from infrastructure.postgres.query_database import ReadDatabase, Visible
+    from infrastructure.postgres.query_database import PositionWaiter, PostgresQueryDatabase
     from projections import users
 
     actor = Actor(id=system_actor("cli users list"), kind="system")
-    reads, visible = ReadDatabase(given.postgres_url), Visible(given.postgres_url)
+    reads, visible = PostgresQueryDatabase(given.postgres_url), PositionWaiter(given.postgres_url)
     await reads.open()
     await visible.start()
     try:

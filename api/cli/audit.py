@@ -9,9 +9,9 @@ import msgspec
 from rich.markup import escape
 from rich.table import Table
 
-from api.cli.common import DATA, FAILED, TAMPERED, WRONG_USE, err, fail, out, running, the_log
+from api.cli.common import DATA, FAILED, TAMPERED, WRONG_USE, err, fail, open_log, out, running
 
-SHOWN_MOST = 50  # discrepancies
+MAX_SHOWN = 50  # discrepancies
 
 
 @click.group()
@@ -24,12 +24,12 @@ def audit() -> None:
 def verify(data: Path | None) -> None:
     """Walk the whole log; name the first position that was edited, deleted, reordered, inserted or cut off, or that breaks a rule of the
     record. Then compare commands, claims, passwords and data keys with it. Exit code 4 where something is not as it was written."""
-    from infrastructure.container import verified
+    from infrastructure.container import verify_log
 
     given = running(data)
-    with the_log(given) as log:
-        found = verified(given, log)
-    for discrepancy in found.discrepancies[1:SHOWN_MOST]:
+    with open_log(given) as log:
+        found = verify_log(given, log)
+    for discrepancy in found.discrepancies[1:MAX_SHOWN]:
         err.print(discrepancy, highlight=False)
     if found.problem:
         fail(found.problem, TAMPERED)
@@ -48,7 +48,7 @@ def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
     from projections.process import positions_about
 
     given = running(data)
-    with the_log(given) as log:
+    with open_log(given) as log:
         entries = events_about(about, others=positions_about(given, about), log=log)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(entries), indent=2))
@@ -69,7 +69,7 @@ def state(about: UUID, as_of: str | None, data: Path | None) -> None:
     from application.audit import state_of
     from domain.errors import Invalid
 
-    with the_log(running(data)) as log:
+    with open_log(running(data)) as log:
         try:
             found = state_of(about, until=position_of(as_of, log=log), log=log)
         except Invalid as wrong:
@@ -88,7 +88,7 @@ def rebuild(data: Path | None, *, check: bool) -> None:
 
     given = running(data)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with the_log(given) as log, Progress(*columns, console=err) as progress:
+    with open_log(given) as log, Progress(*columns, console=err) as progress:
         bars = {"events": progress.add_task("events", total=log.head())}
 
         def step(what: str, done: int) -> None:
@@ -149,7 +149,7 @@ def discard(position: int, reason: str, data: Path | None) -> None:
     from projections.process import discard_dead_letter
 
     given = running(data)
-    with the_log(given) as log:
+    with open_log(given) as log:
         command = operator_command(given, log)
     applied, left = discard_dead_letter(given, position, reason=reason, command=command)
     out.print(f"Discarded; {max(0, applied - 1)} applied that waited for it, {left} dead letters left.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from api.cli.common import DATA, TAMPERED, err, fail, out, running, settings, the_log
+from api.cli.common import DATA, TAMPERED, err, fail, open_log, out, running, settings
 from infrastructure.configuration.settings import Settings
 
 
@@ -25,7 +25,7 @@ def backup(folder: Path, data: Path | None) -> None:
     from infrastructure.security.process_keys import operator_keys
 
     given = running(data)
-    with the_log(given) as log:
+    with open_log(given) as log:
         require_understood(log)
     with _steps() as progress:
         owner = given.postgres_owner_url or given.postgres_url
@@ -45,8 +45,8 @@ def backup(folder: Path, data: Path | None) -> None:
 @DATA
 def restore(folder: Path, root_key: Path | None, data: Path | None) -> None:
     """Bring a backup into a new data folder (or the empty database that is set), verify the chain, make the read models again."""
-    from infrastructure.container import verified
-    from infrastructure.embedded.supervisor import Stack, root_key_of, take_root_key
+    from infrastructure.container import verify_log
+    from infrastructure.embedded.supervisor import SupervisedStack, root_key_of, take_root_key
     from infrastructure.operations.backup import checked
     from infrastructure.security.keys import RootKey
     from projections.process import rebuild as made_anew
@@ -55,8 +55,11 @@ def restore(folder: Path, root_key: Path | None, data: Path | None) -> None:
     with _steps() as progress:
         manifest = checked(folder, RootKey.read(root_key_of(given, root_key)), progress=progress)
         take_root_key(given, root_key)
-        with Stack(given, processes=(), prepare=lambda there: _restored(there, folder, manifest, progress)) as there, the_log(there) as log:
-            found = verified(there, log)
+        with (
+            SupervisedStack(given, processes=(), prepare=lambda there: _restored(there, folder, manifest, progress)) as there,
+            open_log(there) as log,
+        ):
+            found = verify_log(there, log)
             beyond = found.finding if found.finding and found.finding.position > manifest.position else None
             if found.finding is None or beyond:
                 made_anew(there, check=False)

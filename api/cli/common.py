@@ -27,13 +27,13 @@ __all__ = [
     "WRONG_USE",
     "CommandGroup",
     "err",
-    "explained",
     "fail",
+    "friendly_errors",
     "needs",
+    "open_log",
     "out",
     "running",
     "settings",
-    "the_log",
 ]
 
 out = Console()
@@ -69,15 +69,15 @@ def running(data: Path | None) -> Settings:
     return given
 
 
-def the_log(given: Settings) -> AbstractContextManager[Any]:
+def open_log(given: Settings) -> AbstractContextManager[Any]:
     """With the keys that are here. Raises WrongRootKey."""
-    from infrastructure.eventstore.event_store import opened
+    from infrastructure.eventstore.event_store import open_event_store
 
-    return opened(given)
+    return open_event_store(given)
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def friendly_errors() -> Iterator[None]:
     """Errors that the user can act on end the process with a sentence; all others keep their traceback."""
     try:
         yield
@@ -91,7 +91,7 @@ class CommandGroup(click.Group):
     """The root of all commands: no operator error ends in a traceback, and a misspelled command is answered with the nearest one."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        with explained():
+        with friendly_errors():
             return super().invoke(ctx)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:

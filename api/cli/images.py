@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from api.cli.common import DATA, FAILED, err, out, running, the_log
+from api.cli.common import DATA, FAILED, err, open_log, out, running
 from api.cli.operator import operator
 from infrastructure.configuration.settings import Settings
 
@@ -41,14 +41,14 @@ def recheck(dataset: UUID | None, data: Path | None, how: str | None, *, dry_run
     given = running(data)
     configure_logging(given, "images recheck")
     report = Report(output_to(how, sys.stdout, out), dry_run=dry_run)
-    with the_log(given) as log, _progress(how) as progress:
+    with open_log(given) as log, _progress(how) as progress:
         _recheck(given, log, dataset, report, progress, dry_run=dry_run)
     err.print(report.close(), highlight=False, soft_wrap=True)
     sys.exit(0 if report.complete else FAILED)
 
 
 def _recheck(given: Settings, log: Any, dataset: UUID | None, report: "Report", progress: Progress, *, dry_run: bool) -> None:
-    from application.image_recheck import ImageRecheck, Rechecked, require_complete
+    from application.image_recheck import ImageRecheck, RecheckResult, require_complete
     from application.pixel_reader import PixelReader
     from infrastructure.container import blobs
     from infrastructure.inference.image_recheck import recheck_images
@@ -67,7 +67,7 @@ def _recheck(given: Settings, log: Any, dataset: UUID | None, report: "Report", 
                 log=log, blobs=store, images=stored, reader=reader, actor=actor, now=lambda: datetime.now(UTC), dry_run=dry_run
             )
 
-        def advance(found: Rechecked | None) -> None:
+        def advance(found: RecheckResult | None) -> None:
             progress.advance(bar)
             if found is not None:
                 report.add(found)

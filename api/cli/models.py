@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from api.cli.common import DATA, running, the_log
+from api.cli.common import DATA, open_log, running
 from api.cli.operator import operator_command
 
 
@@ -28,7 +28,7 @@ def promote(name: str, version: int, data: Path | None) -> None:
     from application.models import promote as put_into_production
 
     given = running(data)
-    with the_log(given) as log:
+    with open_log(given) as log:
         done = put_into_production(name=name, number=version, command=operator_command(given, log), log=log)
     already = "" if done.position else " already"
     click.echo(f"Version {version} of the model {name} is in production{already}.")

@@ -13,18 +13,18 @@ from infrastructure.configuration.settings import Settings
 if TYPE_CHECKING:
     from application.ports import Command
     from domain.user import User
-    from infrastructure.eventstore.event_store import EventLog
+    from infrastructure.eventstore.event_store import RecorderEventStore
 
 MAX_HOST_NAME_LENGTH = 64
 
 
-def operator_command(given: Settings, log: "EventLog") -> "Command":
+def operator_command(given: Settings, log: "RecorderEventStore") -> "Command":
     from application.ports import Command
 
     return Command(id=uuid4(), actor=operator(given, log), at=datetime.now(UTC))
 
 
-def operator(given: Settings, log: "EventLog") -> Actor:
+def operator(given: Settings, log: "RecorderEventStore") -> Actor:
     """The administrator who is signed in on this machine, otherwise "root on HOST".
 
     Whoever can read the root key may do everything, with or without an account. So anybody else who is signed in acts as root too; the
@@ -41,7 +41,7 @@ def host_name() -> str:
     return printable(socket.gethostname())[:MAX_HOST_NAME_LENGTH] or "an unnamed host"
 
 
-def _signed_in(given: Settings, log: "EventLog") -> "User | None":
+def _signed_in(given: Settings, log: "RecorderEventStore") -> "User | None":
     """Whose sign-in `bioscope login` has kept, as far as it is one to this installation and has not ended."""
     from application.authentication import signed_in
     from domain.errors import NotAuthenticated

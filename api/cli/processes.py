@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import click
 
-from api.cli.common import WRONG_USE, err, explained, fail, needs, settings
+from api.cli.common import WRONG_USE, err, fail, friendly_errors, needs, settings
 from infrastructure.configuration.settings import Settings
 
 DATABASE_WAIT_SECONDS: Final = 30.0  # for a database that is still starting
@@ -28,7 +28,7 @@ def asgi() -> Any:
     from infrastructure.container import services
     from infrastructure.observability.log_setup import configure_logging
 
-    with explained():
+    with friendly_errors():
         given = settings()
         configure_logging(given, "api")
         _serve_metrics(given)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from api.cli.client.terminal import spreadsheet_safe
-from application.image_recheck import Rechecked
+from application.image_recheck import RecheckResult
 
 MAX_ROWS_SHOWN: Final = 500  # in a table; CSV and JSON are written row by row, however many there are
 
@@ -121,7 +121,7 @@ class Report:
         self._output, self._dry_run = output, dry_run
         self._totals: Counter[str] = Counter()
 
-    def add(self, found: Rechecked) -> None:
+    def add(self, found: RecheckResult) -> None:
         self._totals["images"] += 1
         self._totals.update(name for name in ("changes", "redrawn", "recorded") if getattr(found, name))
         self._totals["outdated"] += len(found.outdated)
@@ -154,7 +154,7 @@ def output_to(how: str | None, file: TextIO, console: Console) -> Output:
             return TableOutput(console)
 
 
-def rows_of(found: Rechecked) -> Iterator[Row]:
+def rows_of(found: RecheckResult) -> Iterator[Row]:
     image = str(found.image)
     for change in found.changes:
         yield Row(kind="changed", image_id=image, field=change.field, before=change.before, after=change.after)

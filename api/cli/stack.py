@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from api.cli.common import DATA, FAILED, PORT, err, needs, out, settings, the_log
+from api.cli.common import DATA, FAILED, PORT, err, needs, open_log, out, settings
 from api.cli.users import first_admin
 from domain.model import CANDIDATE
 from infrastructure.configuration.settings import Settings
 
 if TYPE_CHECKING:
-    from infrastructure.inference.models.bundled import ShippedModel
+    from infrastructure.inference.models.bundled import BundledModel
 
 
 @click.command()
@@ -41,21 +41,21 @@ def up(data: Path | None, port: int | None, *, verbose: bool) -> None:
 def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool | None) -> None:
     """Start everything, classify real micrographs as a dataset, verify the record, say where to look."""
     from api.cli.client.demo import show
-    from infrastructure.container import verified
-    from infrastructure.embedded.supervisor import Stack
+    from infrastructure.container import verify_log
+    from infrastructure.embedded.supervisor import SupervisedStack
     from infrastructure.inference.models.bundled import micrographs
 
-    stack = Stack(settings(data=data, port=port), prepare=prepare)
+    stack = SupervisedStack(settings(data=data, port=port), prepare=prepare)
     with stack as running:
         email, password = f"demo-{secrets.token_hex(4)}@example.org", secrets.token_urlsafe(18)
-        with the_log(running) as log:
+        with open_log(running) as log:
             first_admin(running, log, email, password)
             good = show(
                 url=running.base_url,
                 email=email,
                 password=password,
                 folder=images or micrographs(),
-                verify=lambda: verified(running, log),
+                verify=lambda: verify_log(running, log),
                 console=out,
             )
         if stay if stay is not None else sys.stdout.isatty():
@@ -64,21 +64,21 @@ def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool
     sys.exit(0 if good else FAILED)
 
 
-def prepare(given: Settings) -> "list[ShippedModel]":
+def prepare(given: Settings) -> "list[BundledModel]":
     """Bring the database and the read models to this version, and register the models that come with it.
 
     Raises Invalid when there is none.
     """
     from infrastructure.container import blobs
-    from infrastructure.eventstore.event_store import opened
-    from infrastructure.inference.models.bundled import models, register_shipped, shipped_records
+    from infrastructure.eventstore.event_store import open_event_store
+    from infrastructure.inference.models.bundled import bundled_manifests, models, register_bundled
     from infrastructure.postgres.schema import migrate as apply
     from infrastructure.security.key_ring import NO_KEYS
 
-    shipped_records(models())
+    bundled_manifests(models())
     apply(given.postgres_owner_url or given.postgres_url)
-    with opened(given, NO_KEYS) as log:
-        shipped = register_shipped(blobs(given), log)
+    with open_event_store(given, NO_KEYS) as log:
+        shipped = register_bundled(blobs(given), log)
     bring_read_models(given)
     return shipped
 
@@ -124,7 +124,7 @@ def migrate() -> None:
         click.echo(_described(one))
 
 
-def _described(shipped: "ShippedModel") -> str:
+def _described(shipped: "BundledModel") -> str:
     news = "registered" if shipped.is_new else "known"
     about = f"{news}: model {shipped.name} version {shipped.number} (release {shipped.release}, sha256 {shipped.sha256[:12]})"
     if CANDIDATE in shipped.aliases:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from api.cli import accounts
-from api.cli.common import DATA, out, running, settings, the_log
+from api.cli.common import DATA, open_log, out, running, settings
 from api.cli.operator import operator_command
 from domain.access import Role
 from infrastructure.configuration.settings import Settings
@@ -41,7 +41,7 @@ def create_admin(email: str, username: str | None, data: Path | None) -> None:
     """Make an administrator. The password (15 characters or more) is asked for, or taken from BIOSCOPE_ADMIN_PASSWORD."""
     given = running(data)
     password = os.environ.get("BIOSCOPE_ADMIN_PASSWORD") or click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    with the_log(given) as log:
+    with open_log(given) as log:
         first_admin(given, log, email, password, username=username)
     out.print(f"{email} is an administrator.")
 
@@ -59,7 +59,7 @@ def set_role(account: str, role: str, data: Path | None) -> None:
     from application.accounts import change_role
 
     given = running(data)
-    with the_log(given) as log:
+    with open_log(given) as log:
         change_role(accounts.account_id(log, account), Role(role), command=operator_command(given, log), log=log)
     out.print(f"{account} is {role}.", markup=False, highlight=False, soft_wrap=True)
 
@@ -77,7 +77,7 @@ def erase(account: str, data: Path | None, *, yes: bool) -> None:
     from infrastructure.container import refresh_tokens
 
     given = running(data)
-    with the_log(given) as log, closing(refresh_tokens(given)) as tokens:
+    with open_log(given) as log, closing(refresh_tokens(given)) as tokens:
         user_id = accounts.account_id(log, account)
         if not yes:
             click.confirm(f"Erase {account} for ever?", abort=True)

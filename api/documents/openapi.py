@@ -20,21 +20,21 @@ from litestar.routes import HTTPRoute
 
 from api.middleware.authentication import OPEN
 from api.problems import MEDIA_TYPE, TITLES
-from api.request import Call
+from api.request import RequestContext
 from api.routes import ROUTES
 from application import event_schemas
 from domain.errors import NotFound
 from domain.values import MAX_PATH_LENGTH
 
 P = ParamSpec("P")
-MAKING: Final = Lock()
+DOCUMENT_LOCK: Final = Lock()
 DESCRIPTION: Final = """\
 Upload micrographs, run models over an image or a whole dataset, watch the results arrive, and prove years later what was seen.
 
 **Signing in.** `POST /api/auth/login` answers with an access token; send it as `Authorization: Bearer TOKEN`. It ends after ten
 minutes: `POST /api/auth/refresh` gives another for the refresh token, which is used up by that.
 
-**Lists** are bare arrays, a page each: `Link` and `X-Next-Cursor` lead on, `X-Total-Count` counts where that is cheap.
+**Lists** are bare arrays, a page each: `SignedLink` and `X-Next-Cursor` lead on, `X-Total-Count` counts where that is cheap.
 
 **Changes** answer once they can be read, with `X-Event-Position` and the new `ETag`. `If-Match` guards a change, `Idempotency-Key`
 makes a repeated POST the same command, `Prefer: respond-async` does not wait. `?min_position=` makes a query wait for a position.
@@ -293,7 +293,7 @@ def _address(name: str) -> str:
 
 
 @get("/api/openapi.json", opt=OPEN, include_in_schema=False)
-async def openapi(call: NamedDependency[Call]) -> Response[bytes]:
+async def openapi(call: NamedDependency[RequestContext]) -> Response[bytes]:
     return Response(await asyncio.to_thread(_made_once, _openapi, call.services.options.base_path), media_type="application/json")
 
 
@@ -304,7 +304,7 @@ async def asyncapi() -> Response[bytes]:
 
 def _made_once(document: Callable[P, bytes], *given: P.args, **more: P.kwargs) -> bytes:
     """Many who ask at once, after a start, wait for the first: each would take a second of the processor."""
-    with MAKING:
+    with DOCUMENT_LOCK:
         return document(*given, **more)
 
 

@@ -27,10 +27,10 @@ from api.live.row_budgets import RowBudgets
 from api.middleware.authentication import OPEN, recognised, require_scope
 from api.middleware.body_timeout import expire
 from api.middleware.client_address import peer_of
-from api.request import now
-from application.authentication import Identities
-from application.connection_slots import Place, Places, network_of
-from application.services import Claims, Options, Services
+from api.request import current_context
+from application.authentication import IdentityCache
+from application.connection_slots import ConnectionSlot, ConnectionSlots, network_of
+from application.services import Claims, Services, WebOptions
 from domain.access import Actor, Scope
 from domain.errors import Forbidden, NotAuthenticated, Unavailable, UpgradeNeeded
 from projections import activity, classifications
@@ -41,55 +41,55 @@ log = structlog.get_logger()
 OUTDATED = "the server has to be upgraded before this account can go on"
 MALFORMED, UNKNOWN, FORBIDDEN, TOO_SLOW, TOO_MANY, OUR_FAULT = 4400, 4401, 4403, 4408, 4429, 1011
 
-MESSAGES_MOST: Final = 20  # in a second
-DATASETS_MOST: Final = 100
-SAY_WHO_WITHIN: Final = 5.0  # seconds
-TAKEN_WITHIN: Final = 10.0  # seconds that a message may wait for the client to take it
-LOOK_ANYWAY: Final = 1.0  # seconds, should news have been lost
-WHO_AGAIN: Final = 5.0  # seconds between two looks at whether the session still lives
-PING: Final = 20.0  # seconds
-SILENT_MOST: Final = 65.0  # seconds without a word from the client
-PAGE: Final = 100  # events read at once
-TELL_AGAIN: Final = 0.1  # seconds
+MAX_MESSAGES_PER_SECOND: Final = 20  # in a second
+MAX_DATASETS: Final = 100
+AUTHENTICATE_TIMEOUT_SECONDS: Final = 5.0  # seconds
+SEND_TIMEOUT_SECONDS: Final = 10.0  # seconds that a message may wait for the client to take it
+POLL_INTERVAL_SECONDS: Final = 1.0  # seconds, should news have been lost
+SESSION_CHECK_INTERVAL_SECONDS: Final = 5.0  # seconds between two looks at whether the session still lives
+PING_INTERVAL_SECONDS: Final = 20.0  # seconds
+MAX_SILENCE_SECONDS: Final = 65.0  # seconds without a word from the client
+EVENTS_PER_PAGE: Final = 100  # events read at once
+CANCEL_AGAIN_SECONDS: Final = 0.1  # seconds
 LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
 # ---- what is said ------------------------------------------------------------------------------------------------------------------
-class Said(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
+class ClientMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
     """A message of the client."""
 
 
-class Auth(Said, frozen=True, kw_only=True, tag="auth"):
+class Auth(ClientMessage, frozen=True, kw_only=True, tag="auth"):
     token: str
 
 
-class Subscribe(Said, frozen=True, kw_only=True, tag="subscribe"):
+class Subscribe(ClientMessage, frozen=True, kw_only=True, tag="subscribe"):
     """From now on, or from what follows `after`; only of `datasets`, where they are named."""
 
     after: Annotated[int, Meta(ge=0, le=2**53)] | None = None
-    datasets: Annotated[frozenset[UUID], Meta(max_length=DATASETS_MOST)] | None = None
+    datasets: Annotated[frozenset[UUID], Meta(max_length=MAX_DATASETS)] | None = None
 
 
-class Ping(Said, frozen=True, kw_only=True, tag="ping"):
+class Ping(ClientMessage, frozen=True, kw_only=True, tag="ping"):
     pass
 
 
-class Pong(Said, frozen=True, kw_only=True, tag="pong"):
+class Pong(ClientMessage, frozen=True, kw_only=True, tag="pong"):
     pass
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+class ServerMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
     """A message of ours."""
 
 
-class Authenticated(Told, frozen=True, kw_only=True, tag="authenticated"):
+class Authenticated(ServerMessage, frozen=True, kw_only=True, tag="authenticated"):
     """Send a newer token before `expires_at`, and nothing is interrupted."""
 
     user: UUID
     expires_at: datetime
 
 
-class Happened(Told, frozen=True, kw_only=True, tag="event"):
+class Happened(ServerMessage, frozen=True, kw_only=True, tag="event"):
     """`subjects`: the ids of everything that the event touches. `job`: how far the job is by now, where it is about one."""
 
     position: int
@@ -102,26 +102,26 @@ class Happened(Told, frozen=True, kw_only=True, tag="event"):
     job: classifications.Progress | None = None
 
 
-class CaughtUp(Told, frozen=True, kw_only=True, tag="caught_up"):
+class CaughtUp(ServerMessage, frozen=True, kw_only=True, tag="caught_up"):
     """There is nothing more until something happens; resume after `position`."""
 
     position: int
 
 
-class StillHere(Told, frozen=True, kw_only=True, tag="ping"):
+class StillHere(ServerMessage, frozen=True, kw_only=True, tag="ping"):
     """Answer with a pong, or any other word. Resume after `position`, where one is told."""
 
     position: int | None = None
 
 
-class Answer(Told, frozen=True, kw_only=True, tag="pong"):
+class Answer(ServerMessage, frozen=True, kw_only=True, tag="pong"):
     pass
 
 
-HEARD: Final = msgspec.json.Decoder(Auth | Subscribe | Ping | Pong)
+CLIENT_MESSAGES: Final = msgspec.json.Decoder(Auth | Subscribe | Ping | Pong)
 
 
-class Ended(Exception):
+class CloseConnection(Exception):
     """Why a socket closes."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -132,7 +132,7 @@ class Ended(Exception):
 class Page(NamedTuple):
     """The next events to tell, with the progress of the jobs that they are of."""
 
-    feed: activity.Feed
+    feed: activity.ActivityPage
     progress: Mapping[UUID, classifications.Progress]
 
     @property
@@ -140,39 +140,39 @@ class Page(NamedTuple):
         return self.feed.visited + len(self.progress)
 
 
-class Left(Exception):
+class ClientDisconnected(Exception):
     """The client went away."""
 
 
 # ---- everybody who watches ---------------------------------------------------------------------------------------------------------
-class Watching:
+class LiveHub:
     """All sockets of this process, counted: those of users apart from those of clients that have not said who they are yet."""
 
-    def __init__(self, services: Services, identities: Identities) -> None:
+    def __init__(self, services: Services, identities: IdentityCache) -> None:
         self.services, self.identities, self.options = services, identities, services.options
         self.each: Counter[UUID] = Counter()
-        self._anonymous = Places(total=self.options.anonymous_websockets, each=self.options.anonymous_websockets_per_address)
+        self._anonymous = ConnectionSlots(total=self.options.anonymous_websockets, each=self.options.anonymous_websockets_per_address)
         self.budgets = RowBudgets(services.options.live_rows_per_second)
         self._origins = origins_of(self.options)
 
     async def watch(self, socket: WebSocket[Any, Any, Any]) -> None:
         """Until it closes. A refusal is told after the handshake: browsers cannot see one before."""
         await socket.accept()
-        watch, began = Watch(socket, self), time.monotonic()
+        watch, began = LiveConnection(socket, self), time.monotonic()
         ended = self._refused(socket) or await watch.run()
         if ended is not None:
             with suppress(TimeoutError, RuntimeError, WebSocketException):
                 await asyncio.wait_for(socket.close(ended.code, ended.reason), 1.0)
         log.info("watched", **watch.told, code=ended.code if ended else None, seconds=round(time.monotonic() - began, 1))
 
-    def _refused(self, socket: WebSocket[Any, Any, Any]) -> Ended | None:
+    def _refused(self, socket: WebSocket[Any, Any, Any]) -> CloseConnection | None:
         origin = socket.headers.get("origin")
         if origin is not None and origin not in self._origins:
-            return Ended(FORBIDDEN, "this origin may not watch")
+            return CloseConnection(FORBIDDEN, "this origin may not watch")
         return None
 
     @contextmanager
-    def anonymous(self, socket: WebSocket[Any, Any, Any], limit: asyncio.Timeout) -> Iterator[Place]:
+    def anonymous(self, socket: WebSocket[Any, Any, Any], limit: asyncio.Timeout) -> Iterator[ConnectionSlot]:
         """Room for a client until it has said who it is. `limit` ends where newer ones of its address need the room."""
         address = network_of(peer_of(socket.scope, self.options.trusted_proxies))
         place = self._anonymous.take(address, lambda: expire(limit))
@@ -185,9 +185,9 @@ class Watching:
     def counted(self, account: UUID) -> Iterator[None]:
         """Raises Ended when there are as many sockets as there may be."""
         if self.each[account] >= self.options.websockets_per_account:
-            raise Ended(TOO_MANY, f"one account may watch {self.options.websockets_per_account} times at once")
+            raise CloseConnection(TOO_MANY, f"one account may watch {self.options.websockets_per_account} times at once")
         if self.each.total() >= self.options.websockets:
-            raise Ended(TOO_MANY, "too many watch already")
+            raise CloseConnection(TOO_MANY, "too many watch already")
         self.each[account] += 1
         try:
             yield
@@ -197,12 +197,12 @@ class Watching:
 
 
 @websocket("/api/ws", opt=OPEN)
-async def live(socket: WebSocket[Any, Any, Any], watching: NamedDependency[Watching]) -> None:
+async def live(socket: WebSocket[Any, Any, Any], watching: NamedDependency[LiveHub]) -> None:
     """What happens, while it happens."""
     await watching.watch(socket)
 
 
-def origins_of(options: Options) -> frozenset[str]:
+def origins_of(options: WebOptions) -> frozenset[str]:
     """Those that may open a socket: our own, under each name of this machine where it is one, and those that were named."""
     own = urlsplit(options.base_url)
     port = f":{own.port}" if own.port else ""
@@ -211,7 +211,7 @@ def origins_of(options: Options) -> frozenset[str]:
 
 
 # ---- one who watches ---------------------------------------------------------------------------------------------------------------
-class Wanted:
+class Subscription:
     """What a client asked for, and how far it was told."""
 
     def __init__(self, position: int, datasets: frozenset[UUID] | None) -> None:
@@ -219,50 +219,50 @@ class Wanted:
         self.fresh = True
 
 
-class Watch:
+class LiveConnection:
     """One socket."""
 
-    def __init__(self, socket: WebSocket[Any, Any, Any], watching: Watching) -> None:
+    def __init__(self, socket: WebSocket[Any, Any, Any], watching: LiveHub) -> None:
         self._socket, self._watching = socket, watching
         self._services, self._identities = watching.services, watching.identities
         self._claims: Claims | None = None
         self._actor: Actor | None = None
-        self._wanted: Wanted | None = None
+        self._wanted: Subscription | None = None
         self._bell, self._sending = asyncio.Event(), asyncio.Lock()
-        self._heard: deque[float] = deque(maxlen=MESSAGES_MOST)
+        self._heard: deque[float] = deque(maxlen=MAX_MESSAGES_PER_SECOND)
         self.told = {"user": "", "events": 0}
 
-    async def run(self) -> Ended | None:
+    async def run(self) -> CloseConnection | None:
         """Why it ended; None when the client left."""
         try:
-            await self._greet()
+            await self._handshake()
             await self._serve()
-        except Left:
+        except ClientDisconnected:
             return None
-        except Ended as ended:
+        except CloseConnection as ended:
             return ended
         except Exception:
             log.exception("unforeseen error", **self.told)
-            return Ended(OUR_FAULT, "something went wrong on our side")
+            return CloseConnection(OUR_FAULT, "something went wrong on our side")
         return None
 
-    async def _greet(self) -> None:
+    async def _handshake(self) -> None:
         place = None
         try:
-            async with asyncio.timeout(SAY_WHO_WITHIN) as limit:
+            async with asyncio.timeout(AUTHENTICATE_TIMEOUT_SECONDS) as limit:
                 with self._watching.anonymous(self._socket, limit) as place:
-                    said = await self._next(most=self._watching.options.anonymous_body_max_bytes)
+                    said = await self._next(maximum=self._watching.options.anonymous_body_max_bytes)
         except TimeoutError:
             if place is not None and place.is_lost:
-                raise Ended(TOO_MANY, "too many sockets of this address have not said who they are") from None
-            raise Ended(UNKNOWN, "say who you are within 5 seconds") from None
+                raise CloseConnection(TOO_MANY, "too many sockets of this address have not said who they are") from None
+            raise CloseConnection(UNKNOWN, "say who you are within 5 seconds") from None
         if not isinstance(said, Auth):
-            raise Ended(UNKNOWN, "say who you are first")
-        await self._believe(said.token)
+            raise CloseConnection(UNKNOWN, "say who you are first")
+        await self._authenticate(said.token)
 
     async def _serve(self) -> None:
         with self._watching.counted(self._known.id):
-            await until_one_ends(self._listen(), self._tell(), self._ring(), self._look_who(), self._keep_alive())
+            await until_one_ends(self._listen(), self._send_updates(), self._wake(), self._recheck_session(), self._keep_alive())
 
     @property
     def _known(self) -> Actor:
@@ -270,41 +270,41 @@ class Watch:
         return self._actor
 
     # ---- who it is ----
-    async def _believe(self, token: str) -> None:
+    async def _authenticate(self, token: str) -> None:
         try:
-            claims = self._services.access_tokens.verify(token, at=now())
-            identity = await asyncio.to_thread(self._identities.identified, claims)
+            claims = self._services.access_tokens.verify(token, at=current_context())
+            identity = await asyncio.to_thread(self._identities.authenticate, claims)
             if identity.actor.kind == "service":
                 require_scope(identity.actor, Scope.EVENTS_READ)
         except NotAuthenticated as refused:
-            raise Ended(UNKNOWN, refused.detail) from None
+            raise CloseConnection(UNKNOWN, refused.detail) from None
         except Forbidden as refused:
-            raise Ended(FORBIDDEN, refused.detail) from None
+            raise CloseConnection(FORBIDDEN, refused.detail) from None
         except UpgradeNeeded:
-            raise Ended(OUR_FAULT, OUTDATED) from None
+            raise CloseConnection(OUR_FAULT, OUTDATED) from None
         except Unavailable:
-            raise Ended(OUR_FAULT, "the database is away; try again") from None
+            raise CloseConnection(OUR_FAULT, "the database is away; try again") from None
         if self._actor is not None and self._actor.id != identity.actor.id:
-            raise Ended(UNKNOWN, "this token is somebody else's")
+            raise CloseConnection(UNKNOWN, "this token is somebody else's")
         self._claims, self._actor = claims, identity.actor
         self.told["user"] = str(identity.actor.id)
         recognised(self._socket.scope)
-        await self._say(Authenticated(user=identity.actor.id, expires_at=claims.expires_at))
+        await self._send(Authenticated(user=identity.actor.id, expires_at=claims.expires_at))
 
-    async def _look_who(self) -> None:
+    async def _recheck_session(self) -> None:
         """Nobody watches longer than his token, his session or his role allows."""
         while True:
-            await asyncio.sleep(WHO_AGAIN)
+            await asyncio.sleep(SESSION_CHECK_INTERVAL_SECONDS)
             claims = self._claims
             assert claims is not None
-            if now() >= claims.expires_at:
-                raise Ended(UNKNOWN, "the token has ended")
+            if current_context() >= claims.expires_at:
+                raise CloseConnection(UNKNOWN, "the token has ended")
             try:
-                identity = await asyncio.to_thread(self._identities.identified, claims)
+                identity = await asyncio.to_thread(self._identities.authenticate, claims)
             except NotAuthenticated as refused:
-                raise Ended(UNKNOWN, refused.detail) from None
+                raise CloseConnection(UNKNOWN, refused.detail) from None
             except UpgradeNeeded:  # of what was written about this account: it may be closed
-                raise Ended(OUR_FAULT, OUTDATED) from None
+                raise CloseConnection(OUR_FAULT, OUTDATED) from None
             except Unavailable:
                 continue  # then nothing can be read either
             self._actor = identity.actor
@@ -312,19 +312,19 @@ class Watch:
     # ---- what it says ----
     async def _listen(self) -> None:
         while True:
-            match await self._next(most=self._watching.options.websocket_max_bytes):
+            match await self._next(maximum=self._watching.options.websocket_max_bytes):
                 case Auth(token=token):
-                    await self._believe(token)
+                    await self._authenticate(token)
                 case Subscribe() as said:
                     await self._subscribe(said)
                 case Ping():
-                    await self._say(Answer())
+                    await self._send(Answer())
                 case Pong():
                     pass
 
     async def _subscribe(self, said: Subscribe) -> None:
         after = await self._now() if said.after is None else said.after
-        self._wanted = Wanted(after, said.datasets)
+        self._wanted = Subscription(after, said.datasets)
         self._bell.set()
 
     async def _now(self) -> int:
@@ -334,32 +334,32 @@ class Watch:
                 return await checkpoints.position(self._services.live_reads)
         return self._services.visible.position
 
-    async def _next(self, *, most: int) -> Auth | Subscribe | Ping | Pong:
+    async def _next(self, *, maximum: int) -> Auth | Subscribe | Ping | Pong:
         message: Any = await self._socket.receive()
         if message["type"] != "websocket.receive":
-            raise Left
+            raise ClientDisconnected
         at = time.monotonic()
-        if len(self._heard) == MESSAGES_MOST and at - self._heard[0] < 1.0:
-            raise Ended(TOO_MANY, f"more than {MESSAGES_MOST} messages in a second")
+        if len(self._heard) == MAX_MESSAGES_PER_SECOND and at - self._heard[0] < 1.0:
+            raise CloseConnection(TOO_MANY, f"more than {MAX_MESSAGES_PER_SECOND} messages in a second")
         self._heard.append(at)
         text = message.get("text")
-        if not isinstance(text, str) or len(text.encode(errors="replace")) > most:
-            raise Ended(MALFORMED, f"messages are text of at most {most} bytes")
+        if not isinstance(text, str) or len(text.encode(errors="replace")) > maximum:
+            raise CloseConnection(MALFORMED, f"messages are text of at most {maximum} bytes")
         try:
-            said: Auth | Subscribe | Ping | Pong = HEARD.decode(text)
+            said: Auth | Subscribe | Ping | Pong = CLIENT_MESSAGES.decode(text)
         except (msgspec.MsgspecError, UnicodeError):
-            raise Ended(MALFORMED, "this is no message that is understood here") from None
+            raise CloseConnection(MALFORMED, "this is no message that is understood here") from None
         return said
 
     # ---- what it is told ----
-    async def _ring(self) -> None:
+    async def _wake(self) -> None:
         async with self._services.live.subscribe() as news:
             while True:
-                there_was = await news.wait(LOOK_ANYWAY)
+                there_was = await news.wait(POLL_INTERVAL_SECONDS)
                 if there_was or (self._wanted is not None and self._services.visible.position > self._wanted.position):
                     self._bell.set()
 
-    async def _tell(self) -> None:
+    async def _send_updates(self) -> None:
         while True:
             await self._bell.wait()
             self._bell.clear()
@@ -367,54 +367,56 @@ class Watch:
                 try:
                     await self._catch_up(wanted)
                 except Unavailable:
-                    await asyncio.sleep(LOOK_ANYWAY)
+                    await asyncio.sleep(POLL_INTERVAL_SECONDS)
                     self._bell.set()
 
-    async def _catch_up(self, wanted: Wanted) -> None:
+    async def _catch_up(self, wanted: Subscription) -> None:
         """Everything up to now, a page at a time; another subscription takes its place at once."""
         news, more = wanted.fresh, True
         while more and wanted is self._wanted:
             page = await self._watching.budgets.read(self._known.id, partial(self._next_page, wanted))
             if wanted is not self._wanted:
                 return
-            await self._say_all(page)
+            await self._send_all(page)
             feed = page.feed
             wanted.position, more = feed.position, feed.more
             news = news or bool(feed.items)
         if news and wanted is self._wanted:
             wanted.fresh = False
-            await self._say(CaughtUp(position=wanted.position))
+            await self._send(CaughtUp(position=wanted.position))
 
-    async def _next_page(self, wanted: Wanted) -> Page:
+    async def _next_page(self, wanted: Subscription) -> Page:
         """With the access and the position of the moment at which it is read."""
         services, position, datasets = self._services, wanted.position, wanted.datasets
         head = services.visible.position
-        feed = await activity.after(services.live_reads, self._known, position=position, limit=PAGE, datasets=datasets, head=head)
+        feed = await activity.after(
+            services.live_reads, self._known, position=position, limit=EVENTS_PER_PAGE, datasets=datasets, head=head
+        )
         jobs = {job for one in feed.items if (job := activity.job_of(one)) is not None}
         return Page(feed, await classifications.progress(services.live_reads, self._known, jobs) if jobs else {})
 
-    async def _say_all(self, page: Page) -> None:
+    async def _send_all(self, page: Page) -> None:
         for one in page.feed.items:
             job = activity.job_of(one)
-            await self._say(happened(one, page.progress.get(job) if job else None))
+            await self._send(happened(one, page.progress.get(job) if job else None))
         self.told["events"] += len(page.feed.items)  # type: ignore[operator]
 
     async def _keep_alive(self) -> None:
         while True:
-            await asyncio.sleep(PING)
-            if time.monotonic() - self._heard[-1] > SILENT_MOST:
-                raise Ended(TOO_SLOW, "nothing was heard of you for a minute")
-            await self._say(StillHere(position=self._wanted.position if self._wanted else None))
+            await asyncio.sleep(PING_INTERVAL_SECONDS)
+            if time.monotonic() - self._heard[-1] > MAX_SILENCE_SECONDS:
+                raise CloseConnection(TOO_SLOW, "nothing was heard of you for a minute")
+            await self._send(StillHere(position=self._wanted.position if self._wanted else None))
 
-    async def _say(self, told: Told) -> None:
+    async def _send(self, told: ServerMessage) -> None:
         """Returns when it is on its way: who does not take it in time holds up nobody but himself, and not for long."""
         try:
-            async with asyncio.timeout(TAKEN_WITHIN), self._sending:
+            async with asyncio.timeout(SEND_TIMEOUT_SECONDS), self._sending:
                 await self._socket.send_data(msgspec.json.encode(told).decode())
         except TimeoutError:
-            raise Ended(TOO_SLOW, "messages are not taken in time") from None
+            raise CloseConnection(TOO_SLOW, "messages are not taken in time") from None
         except (RuntimeError, WebSocketException):
-            raise Left from None
+            raise ClientDisconnected from None
 
 
 def happened(one: activity.Activity, job: classifications.Progress | None) -> Happened:
@@ -440,7 +442,7 @@ async def until_one_ends(*parts: Coroutine[Any, Any, object]) -> None:
         while left := [task for task in tasks if not task.done()]:
             for task in left:
                 task.cancel()
-            await asyncio.wait(left, timeout=TELL_AGAIN)
+            await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)
         for task in tasks:
             if not task.cancelled():
                 task.exception()  # looked at, or asyncio complains

@@ -6,12 +6,12 @@ A part of it is kept for requests with a credential, so that clients without one
 from collections.abc import Callable
 from typing import Final
 
-AT_ONCE = 96  # requests worked on; more are told to come back. Those that wait for their client are not among them
-CROWDED = 32  # as many do as much work in a second, and each waits a third as long
+CONCURRENCY_LIMIT = 96  # requests worked on; more are told to come back. Those that wait for their client are not among them
+OVERLOAD_LIMIT = 32  # as many do as much work in a second, and each waits a third as long
 CREDENTIALS_SHARE: Final = 3  # one place in three is kept for requests with a credential
-STAYS: Final = 0.25  # seconds for which requests were turned away until it is a crowd that stays
-GONE: Final = 0.5  # seconds without one turned away until it is gone
-THIN: Final = 30.0  # seconds until it is tried again whether so many are too many: now they may come one after the other
+OVERLOAD_AFTER_SECONDS: Final = 0.25  # seconds for which requests were turned away until it is a crowd that stays
+OVERLOAD_ENDS_AFTER_SECONDS: Final = 0.5  # seconds without one turned away until it is gone
+PROBE_INTERVAL_SECONDS: Final = 30.0  # seconds until it is tried again whether so many are too many: now they may come one after the other
 NEVER: Final = float("-inf")
 
 
@@ -31,14 +31,14 @@ class Admission:
 
         `has_credential` is called only where the answer depends on it.
         """
-        gone = now - self._last > GONE
-        thin = not gone and now - self._thinned < THIN
-        most = CROWDED if thin else AT_ONCE
-        if self.count <= most:
-            return self.count <= most - most // CREDENTIALS_SHARE or has_credential()
+        gone = now - self._last > OVERLOAD_ENDS_AFTER_SECONDS
+        thin = not gone and now - self._thinned < PROBE_INTERVAL_SECONDS
+        maximum = OVERLOAD_LIMIT if thin else CONCURRENCY_LIMIT
+        if self.count <= maximum:
+            return self.count <= maximum - maximum // CREDENTIALS_SHARE or has_credential()
         if gone:
             self._first, self._thinned = now, NEVER
-        if not thin and now - self._first > STAYS:
+        if not thin and now - self._first > OVERLOAD_AFTER_SECONDS:
             self._thinned = now
         self._last = now
         return False

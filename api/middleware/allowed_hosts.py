@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
-from application.services import Options
+from application.services import WebOptions
 
 LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 PORT: Final = re.compile(":[0-9]*$")
@@ -13,10 +13,10 @@ BY_ANY_NAME: Final = ("/health", "/metrics")  # monitoring asks by address
 REFUSED: Final = "This host name is not served here. Whoever runs the server can add it to BIOSCOPE_ALLOWED_HOSTS or BIOSCOPE_PUBLIC_URL"
 
 
-class Hosts:
+class AllowedHosts:
     """This machine by its own names, the name under which the world reaches us, and those that the settings add; with any port."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: WebOptions) -> None:
         self._served = {_bracketed(name) for name in (*LOOPBACK, urlsplit(options.base_url).hostname or "", *options.allowed_hosts)} - {""}
 
     def serve(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -7,8 +7,8 @@ from litestar.connection import ASGIConnection
 from litestar.middleware.authentication import AbstractAuthenticationMiddleware, AuthenticationResult
 from litestar.types import ASGIApp
 
-from api.request import now
-from application.authentication import Identities
+from api.request import current_context
+from application.authentication import IdentityCache
 from application.connection_slots import RECOGNISED
 from application.services import Services
 from domain.access import Actor, Scope
@@ -26,7 +26,7 @@ def for_services(scope: Scope) -> dict[str, Any]:
 class Authentication(AbstractAuthenticationMiddleware):
     """Believes `Authorization: Bearer` and nothing else. Raises NotAuthenticated, and Forbidden for a service where it has no scope."""
 
-    def __init__(self, app: ASGIApp, *, services: Services, identities: Identities) -> None:
+    def __init__(self, app: ASGIApp, *, services: Services, identities: IdentityCache) -> None:
         super().__init__(app, exclude_http_methods=["OPTIONS"])
         self._tokens, self._identities = services.access_tokens, identities
 
@@ -34,10 +34,10 @@ class Authentication(AbstractAuthenticationMiddleware):
         token = bearer(connection.headers.get("authorization"))
         if token is None:
             raise NotAuthenticated("Not authenticated")
-        claims = self._tokens.verify(token, at=now())
-        identity = self._identities.remembered(claims)
+        claims = self._tokens.verify(token, at=current_context())
+        identity = self._identities.cached(claims)
         if identity is None:
-            identity = await asyncio.to_thread(self._identities.identified, claims)
+            identity = await asyncio.to_thread(self._identities.authenticate, claims)
         if identity.actor.kind == "service":
             require_scope(identity.actor, connection.route_handler.opt.get("scope"))
         recognised(connection.scope)
@@ -49,7 +49,7 @@ def has_credential(scope: Any, services: Services) -> bool:
     header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     try:
         if (token := bearer(header.decode("latin-1"))) is not None:
-            services.access_tokens.verify(token, at=now())
+            services.access_tokens.verify(token, at=current_context())
             return True
         if scope["path"].startswith(SIGNED_ADDRESSES):
             services.signed(scope["path"].removeprefix(SIGNED_ADDRESSES))

@@ -16,14 +16,14 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from api.middleware.body_timeout import expire
 from api.middleware.client_address import peer_of
 from api.problems import BodyTooLarge, TooSlow, UnsupportedMediaType
-from application.connection_slots import Places, network_of
-from application.services import Options
+from application.connection_slots import ConnectionSlots, network_of
+from application.services import WebOptions
 from domain.errors import DomainError, TooMany
 
 FORM = "application/x-www-form-urlencoded"
-JSON_MOST = 1024**2
-FORM_MOST = 64 * 1024
-DEPTH_MOST = 64
+MAX_JSON_BYTES = 1024**2
+MAX_FORM_BYTES = 64 * 1024
+MAX_DEPTH = 64
 UTF_8: Final = frozenset({b"", b"utf-8", b"utf8"})
 
 CHARSET: Final = re.compile(rb";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
@@ -39,12 +39,12 @@ class Malformed(DomainError):
     code = "malformed"
 
 
-class Bodies:
+class BodyLimits:
     """Middleware: a route takes JSON unless its `opt` says `body="form"` or `body="stream"` (then it reads for itself)."""
 
-    def __init__(self, app: ASGIApp, options: Options) -> None:
+    def __init__(self, app: ASGIApp, options: WebOptions) -> None:
         self._app, self._options = app, options
-        self._unfinished = Places(total=options.anonymous_bodies, each=options.anonymous_bodies_per_address)
+        self._unfinished = ConnectionSlots(total=options.anonymous_bodies, each=options.anonymous_bodies_per_address)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         opt = scope["route_handler"].opt
@@ -52,22 +52,22 @@ class Bodies:
         if kind == "stream" or scope.get("method") in {"GET", "OPTIONS"}:
             await self._app(scope, receive, send)
             return
-        most = JSON_MOST if kind == "json" else FORM_MOST
-        body = await (self._anonymous(scope, receive, most) if opt.get("exclude_from_auth") else whole(receive, most=most))
+        maximum = MAX_JSON_BYTES if kind == "json" else MAX_FORM_BYTES
+        body = await (self._anonymous(scope, receive, maximum) if opt.get("exclude_from_auth") else read_body(receive, maximum=maximum))
         if body and kind == "json":
             check_json(content_type_of(scope), body)
         if kind == "form" and media_type_of(scope) != FORM:
             raise UnsupportedMediaType(f"Send the body as {FORM}")
-        await self._app(scope, replayed(body, receive), send)
+        await self._app(scope, replay_body(body, receive), send)
 
-    async def _anonymous(self, scope: Scope, receive: Receive, most: int) -> bytes:
+    async def _anonymous(self, scope: Scope, receive: Receive, maximum: int) -> bytes:
         """Raises BodyTooLarge, TooSlow, and TooMany where newer ones of the same address took its place."""
         place = None
         try:
             async with asyncio.timeout(self._options.anonymous_body_seconds) as limit:
                 address = network_of(peer_of(scope, self._options.trusted_proxies))
                 place = self._unfinished.take(address, lambda: expire(limit))
-                return await whole(receive, most=min(most, self._options.anonymous_body_max_bytes))
+                return await read_body(receive, maximum=min(maximum, self._options.anonymous_body_max_bytes))
         except TimeoutError:
             if place is not None and place.is_lost:
                 raise TooMany("Too many unfinished requests come from this address", retry_after=1) from None
@@ -77,7 +77,7 @@ class Bodies:
                 place.leave()
 
 
-async def whole(receive: Receive, *, most: int) -> bytes:
+async def read_body(receive: Receive, *, maximum: int) -> bytes:
     """Raises BodyTooLarge."""
     parts: list[bytes] = []
     size = 0
@@ -88,14 +88,14 @@ async def whole(receive: Receive, *, most: int) -> bytes:
             break
         part = message.get("body", b"")
         size += len(part)
-        if size > most:
-            raise BodyTooLarge(f"The body is larger than {most:,} bytes, which is the most that is taken here")
+        if size > maximum:
+            raise BodyTooLarge(f"The body is larger than {maximum:,} bytes, which is the most that is taken here")
         parts.append(part)
         more = message.get("more_body", False)
     return b"".join(parts)
 
 
-def replayed(body: bytes, receive: Receive) -> Receive:
+def replay_body(body: bytes, receive: Receive) -> Receive:
     """What was read is read again; then whatever comes."""
     waiting = [body]
 
@@ -126,8 +126,8 @@ def check_json(content_type: bytes, body: bytes) -> None:
         raise Malformed("The body is not valid JSON in UTF-8") from None
     if b"\\u0000" in body and ESCAPED_NUL.search(body):
         raise Malformed("Text must not contain NUL")
-    if body.count(b"[") + body.count(b"{") > DEPTH_MOST and _depth(body) > DEPTH_MOST:
-        raise Malformed(f"The JSON is nested more than {DEPTH_MOST} deep")
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
+        raise Malformed(f"The JSON is nested more than {MAX_DEPTH} deep")
 
 
 def _media_type(content_type: bytes) -> str:

@@ -10,11 +10,11 @@ from api.problems import TooSlow
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
-BODY_IDLE = 30.0  # seconds between two pieces of a body
-BODY_SLOWEST = 1024  # bytes a second on the average, once it has been under way for as long
+MAX_IDLE_SECONDS = 30.0  # seconds between two pieces of a body
+MIN_BYTES_PER_SECOND = 1024  # bytes a second on the average, once it has been under way for as long
 
 
-class Pace:
+class BodyTimeout:
     """The pieces of one body: while it is under way each has its time, and the whole a pace; after that only a disconnect can come.
 
     One timer watches all pieces: a timeout for each would cost more than to read it. `waiting` is entered for each piece awaited.
@@ -39,7 +39,7 @@ class Pace:
         passed = self._loop.time() - self._began
         if self._complete:
             self.end()
-        elif passed > BODY_IDLE and self._size < BODY_SLOWEST * passed:
+        elif passed > MAX_IDLE_SECONDS and self._size < MIN_BYTES_PER_SECOND * passed:
             raise _too_slow()
         return message
 
@@ -51,7 +51,7 @@ class Pace:
     async def _piece(self) -> Message:
         reader = self._reader = asyncio.current_task()
         self._asked = self._loop.time()
-        self._timer = self._timer or self._loop.call_later(BODY_IDLE, self._look)
+        self._timer = self._timer or self._loop.call_later(MAX_IDLE_SECONDS, self._look)
         try:
             with self._waiting:
                 return await self._receive()
@@ -66,7 +66,7 @@ class Pace:
 
     def _look(self) -> None:
         """End the wait for a piece that has lasted too long; else look again when it may have."""
-        left = BODY_IDLE - (self._loop.time() - self._asked) if self._reader is not None else BODY_IDLE
+        left = MAX_IDLE_SECONDS - (self._loop.time() - self._asked) if self._reader is not None else MAX_IDLE_SECONDS
         if self._reader is not None and left <= 0:
             self._timer, self._late = None, True
             self._reader.cancel()

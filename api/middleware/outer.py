@@ -11,10 +11,10 @@ import msgspec
 import structlog
 
 from api.middleware.admission import Admission
-from api.middleware.allowed_hosts import REFUSED, Hosts, is_under
-from api.middleware.body_timeout import Message, Pace, Receive
+from api.middleware.allowed_hosts import REFUSED, AllowedHosts, is_under
+from api.middleware.body_timeout import BodyTimeout, Message, Receive
 from api.problems import MEDIA_TYPE, problem
-from application.services import Options
+from application.services import WebOptions
 
 log = structlog.get_logger()
 
@@ -22,15 +22,15 @@ Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-QUERY_MOST = 8192  # bytes
-HEADERS_MOST = 32_768  # bytes
-PREFLIGHT_AGE = b"600"
+MAX_QUERY_BYTES = 8192  # bytes
+MAX_HEADERS_BYTES = 32_768  # bytes
+PREFLIGHT_MAX_AGE_SECONDS = b"600"
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 KNOWN_METHODS = frozenset(METHODS.decode().split(", "))
-TAKEN = b"authorization, content-type, if-match, idempotency-key, prefer, traceparent, x-request-id"
-SHOWN = b"etag, link, location, retry-after, content-disposition, x-event-position, x-next-cursor, x-total-count, x-request-id"
-SECURE: tuple[tuple[bytes, bytes], ...] = (
+ACCEPTED_HEADERS = b"authorization, content-type, if-match, idempotency-key, prefer, traceparent, x-request-id"
+EXPOSED_HEADERS = b"etag, link, location, retry-after, content-disposition, x-event-position, x-next-cursor, x-total-count, x-request-id"
+SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -39,12 +39,12 @@ SECURE: tuple[tuple[bytes, bytes], ...] = (
     (b"server", b"bioscope"),  # or the HTTP server would name itself
 )
 HSTS = (b"strict-transport-security", b"max-age=31536000")
-QUIET = ("/health", "/api/health", "/metrics")  # always answered: they do not count among the requests at once
+QUIET_PATHS = ("/health", "/api/health", "/metrics")  # always answered: they do not count among the requests at once
 
 Observed = Callable[[str, str, int, float], None]
 
 
-class Edge:
+class OuterMiddleware:
     """Around the whole application. `observed(method, route, status, seconds)` is called for every request; `has_credential(scope)` says
     whether it carries a credential that we gave out.
 
@@ -54,7 +54,7 @@ class Edge:
     def __init__(
         self,
         app: Asgi,
-        options: Options,
+        options: WebOptions,
         observed: Observed,
         *,
         lifespan: Callable[[], Any],
@@ -63,8 +63,8 @@ class Edge:
         drain: Callable[[], None],
     ) -> None:
         self._app, self._options, self._observed, self.lifespan, self.drain = app, options, observed, lifespan, drain
-        self._hosts = Hosts(options)
-        self._secure = (*SECURE, HSTS) if options.secure_cookies else SECURE
+        self._hosts = AllowedHosts(options)
+        self._secure = (*SECURITY_HEADERS, HSTS) if options.secure_cookies else SECURITY_HEADERS
         self._admission, self._uncounted, self._has_credential = admission, Admission(), has_credential
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -78,10 +78,10 @@ class Edge:
         counted = self._uncounted if request.is_quiet else self._admission
         counted.count += 1
         try:
-            await self._handle(request, receive, self._dressed(request, send))
+            await self._handle(request, receive, self._wrap_send(request, send))
         finally:
             counted.count -= 1
-            self._tell(request)
+            self._log_request(request)
 
     async def _open(self, scope: Any, receive: Receive, send: Send) -> None:
         """A WebSocket: a refusal answers the handshake, where the server can send one."""
@@ -92,25 +92,25 @@ class Edge:
         request.status = refusal[0]
         await receive()
         if "websocket.http.response" in (scope.get("extensions") or {}):
-            await _say(send, *refusal, request.id, kind="websocket.http.response")
+            await _send_problem(send, *refusal, request.id, kind="websocket.http.response")
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": refusal[1]})
-        self._tell(request)
+        self._log_request(request)
 
     async def _handle(self, request: "_Request", receive: Receive, send: Send) -> None:
         if (refusal := self._refusal(request)) is not None:
-            await _say(send, *refusal, request.id)
+            await _send_problem(send, *refusal, request.id)
             return
         if request.is_preflight:
             await send({"type": "http.response.start", "status": 204, "headers": self._preflight(request)})
             await send({"type": "http.response.body", "body": b""})
             return
-        body = Pace(receive, self._uncounted if request.is_quiet else self._admission)
+        body = BodyTimeout(receive, self._uncounted if request.is_quiet else self._admission)
         try:
             await self._app(request.scope, body.received, send)
         except Exception:
             log.exception("unforeseen error", request_id=request.id)
-            await request.unless_begun(lambda: _say(send, 500, "Something went wrong on our side. It was logged", request.id))
+            await request.if_not_started(lambda: _send_problem(send, 500, "Something went wrong on our side. It was logged", request.id))
         finally:
             body.end()
 
@@ -132,10 +132,10 @@ class Edge:
     def _refusal_of_headers(self, request: "_Request") -> tuple[int, str] | None:
         if not self._hosts.serve(request.path, request.scope["headers"]):
             return 421, REFUSED
-        if len(request.scope.get("query_string", b"")) > QUERY_MOST:
-            return 414, f"The query is longer than {QUERY_MOST} bytes"
-        if sum(len(name) + len(value) for name, value in request.scope["headers"]) > HEADERS_MOST:
-            return 431, f"The headers are longer than {HEADERS_MOST} bytes"
+        if len(request.scope.get("query_string", b"")) > MAX_QUERY_BYTES:
+            return 414, f"The query is longer than {MAX_QUERY_BYTES} bytes"
+        if sum(len(name) + len(value) for name, value in request.scope["headers"]) > MAX_HEADERS_BYTES:
+            return 431, f"The headers are longer than {MAX_HEADERS_BYTES} bytes"
         return None
 
     def _preflight(self, request: "_Request") -> Headers:
@@ -143,11 +143,11 @@ class Edge:
             return []
         return [
             (b"access-control-allow-methods", METHODS),
-            (b"access-control-allow-headers", TAKEN),
-            (b"access-control-max-age", PREFLIGHT_AGE),
+            (b"access-control-allow-headers", ACCEPTED_HEADERS),
+            (b"access-control-max-age", PREFLIGHT_MAX_AGE_SECONDS),
         ]
 
-    def _dressed(self, request: "_Request", send: Send) -> Send:
+    def _wrap_send(self, request: "_Request", send: Send) -> Send:
         """Who reads slowly holds nobody up: a request is not counted while its answer waits to be taken."""
 
         async def dressed(message: Message) -> None:
@@ -174,10 +174,10 @@ class Edge:
         if request.status == 408:
             kept.append((b"connection", b"close"))  # the rest of the body is not waited for
         if request.origin is not None:
-            kept += [(b"access-control-allow-origin", request.origin), (b"access-control-expose-headers", SHOWN)]
+            kept += [(b"access-control-allow-origin", request.origin), (b"access-control-expose-headers", EXPOSED_HEADERS)]
         return kept
 
-    def _tell(self, request: "_Request") -> None:
+    def _log_request(self, request: "_Request") -> None:
         seconds = time.perf_counter() - request.began
         route = str(request.scope.get("path_template") or "unknown")
         method = request.method if request.method in KNOWN_METHODS else "unknown"  # or a client could fill our memory with names
@@ -211,18 +211,18 @@ class _Request:
 
     @property
     def is_quiet(self) -> bool:
-        return is_under(self.path, QUIET)
+        return is_under(self.path, QUIET_PATHS)
 
     @property
     def is_preflight(self) -> bool:
         return self.method == "OPTIONS" and b"access-control-request-method" in self.headers
 
-    async def unless_begun(self, say: Callable[[], Awaitable[None]]) -> None:
+    async def if_not_started(self, say: Callable[[], Awaitable[None]]) -> None:
         if self.status == 499:
             await say()
 
 
-async def _say(send: Send, status: int, detail: str, request_id: str, *, kind: str = "http.response") -> None:
+async def _send_problem(send: Send, status: int, detail: str, request_id: str, *, kind: str = "http.response") -> None:
     body = msgspec.json.encode(problem(status, detail, request_id=request_id))
     headers: Headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
     if status == 503:

@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from application.hash_chain import START, link
-from application.ports import Recorded
+from application.ports import RecordedEvent
 from infrastructure.security.key_ring import public_key_id
 
 
@@ -44,7 +44,7 @@ class SignedHead(msgspec.Struct, frozen=True, kw_only=True):
         return True
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class ChainFinding(msgspec.Struct, frozen=True, kw_only=True):
     """The first position at which the record is not what was written, and what is wrong there.
 
     Not `tampered`: it is what was written, and says what cannot be.
@@ -55,7 +55,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     tampered: bool = True
 
 
-class Verified(msgspec.Struct, frozen=True, kw_only=True):
+class VerificationResult(msgspec.Struct, frozen=True, kw_only=True):
     """`discrepancies`: what the tables beside the log hold and the log does not say; not looked for where there is a finding.
 
     `unchecked`: events whose content only the rules of a newer release can judge.
@@ -64,7 +64,7 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     events: int
     hash: str
     heads: int
-    finding: Finding | None
+    finding: ChainFinding | None
     discrepancies: tuple[str, ...] = ()
     unchecked: int = 0
 
@@ -80,21 +80,21 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
-def _wrong_place(event: Recorded, expected: int, digest: bytes) -> str | None:
+def _wrong_place(event: RecordedEvent, expected: int, digest: bytes) -> str | None:
     if event.position != expected:
         return f"missing: the log goes on with {event.position}"
     return None if event.hash == digest else "the row, or the one before it, is not what was written"
 
 
 def verify(
-    batches: Iterator[Sequence[Recorded]],
+    batches: Iterator[Sequence[RecordedEvent]],
     *,
     heads: Sequence[SignedHead],
     keys: Sequence[Ed25519PublicKey],
     stored_head: tuple[int, bytes],
-    violation_of: Callable[[Recorded], str | None] = lambda _: None,
+    violation_of: Callable[[RecordedEvent], str | None] = lambda _: None,
     progress: Callable[[int], None] = lambda _: None,
-) -> Verified:
+) -> VerificationResult:
     """Walk the whole log; the first position that was edited, deleted, reordered, inserted or cut off is named, or breaks a rule.
 
     `violation_of` gets each event in its turn.
@@ -102,9 +102,9 @@ def verify(
     expected = {head.position: head for head in heads if head.genuine(keys)}
     previous, position = START, 0
 
-    def found(where: int, what: str, *, tampered: bool = True) -> Verified:
-        finding = Finding(position=where, what=what, tampered=tampered)
-        return Verified(events=position, hash=previous.hex(), heads=len(expected), finding=finding)
+    def found(where: int, what: str, *, tampered: bool = True) -> VerificationResult:
+        finding = ChainFinding(position=where, what=what, tampered=tampered)
+        return VerificationResult(events=position, hash=previous.hex(), heads=len(expected), finding=finding)
 
     forged = [head for head in heads if not head.genuine(keys)]
     if forged:
@@ -125,4 +125,4 @@ def verify(
         return found(position + 1, f"cut off: there were {latest} events")
     if stored_head != (position, previous):
         return found(min(position, stored_head[0] + 1), "the head does not match the newest row")
-    return Verified(events=position, hash=previous.hex(), heads=len(expected), finding=None)
+    return VerificationResult(events=position, hash=previous.hex(), heads=len(expected), finding=None)

@@ -15,22 +15,22 @@ import psycopg
 import structlog
 
 from application.passwords import PASSWORD
-from application.ports import Recorded
+from application.ports import RecordedEvent
 from domain.device import Device, DeviceCameOnline, DeviceWentOffline
 from domain.errors import Unavailable
 from domain.events import State
 from domain.registry import NOUN_OF, NOUNS, is_known
 from domain.user import User, commitment
-from infrastructure.eventstore.codec import Encoded, Undecodable, is_sealed_by_its_stream
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.codec import EncodedEvent, Undecodable, is_sealed_by_its_stream
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import EVENT_COLUMNS, encoded_from, recorded_from
 from infrastructure.security.keys import MissingKey, WrongRootKey
 
 log = structlog.get_logger()
 
-AT_ONCE: Final = 100  # accounts and devices that are read together
-PAUSE: Final = 0.2  # seconds
-LAST_QUESTION: Final = 1.0  # seconds
+SUBJECTS_PER_QUERY: Final = 100  # accounts and devices that are read together
+PAUSE_SECONDS: Final = 0.2  # seconds
+STOP_TIMEOUT_SECONDS: Final = 1.0  # seconds
 KEY: Final = "key"
 WITHOUT_EFFECT: Final = (
     DeviceCameOnline.__name__,
@@ -58,37 +58,37 @@ class Discrepancy(NamedTuple):
         return f"{self.subject}: {self.what}"
 
 
-class Stored(msgspec.Struct):
+class StoredRows(msgspec.Struct):
     """What the tables hold of one subject: the digests of claims by their scope, and secrets by their kind."""
 
     claims: dict[str, list[bytes]] = msgspec.field(default_factory=lambda: defaultdict(list))
     secrets: dict[str, bytes] = msgspec.field(default_factory=dict)
 
 
-class Seen(NamedTuple):
+class CheckedSubject(NamedTuple):
     """The problems of a subject, whose stream stood at `version`."""
 
     version: int
     problems: Sequence[str]
 
 
-def shown_subjects(log: EventLog) -> set[UUID]:
+def shown_subjects(log: RecorderEventStore) -> set[UUID]:
     """The accounts and devices that the read models show, and all that have claims or passwords. Raises Unavailable."""
     return {subject for query in (SHOWN, NAMED) for (subject,) in log.recorder.rows_of_long_query(query)}
 
 
-def named_subjects(log: EventLog) -> set[UUID]:
+def named_subjects(log: RecorderEventStore) -> set[UUID]:
     """All that have claims or passwords. Raises Unavailable."""
     return {subject for (subject,) in log.recorder.rows_of_long_query(NAMED)}
 
 
-def discrepancies(log: EventLog, subjects: Iterable[UUID]) -> Iterator[Discrepancy]:
+def discrepancies(log: RecorderEventStore, subjects: Iterable[UUID]) -> Iterator[Discrepancy]:
     """Those of `subjects`. Needs the keys of claims and data keys. Blocks. Raises Unavailable, MissingKey.
 
     What is written meanwhile is none: a problem counts that is seen twice, while its stream stands still.
     """
     remaining = iter(subjects)
-    while group := list(islice(remaining, AT_ONCE)):
+    while group := list(islice(remaining, SUBJECTS_PER_QUERY)):
         suspects = {subject: seen for subject, seen in _looked_at(log, group).items() if seen.problems}
         confirmed = _looked_at(log, list(suspects)) if suspects else {}
         for subject, seen in confirmed.items():
@@ -96,22 +96,22 @@ def discrepancies(log: EventLog, subjects: Iterable[UUID]) -> Iterator[Discrepan
                 yield from (Discrepancy(subject, problem) for problem in seen.problems)
 
 
-def _looked_at(log: EventLog, subjects: Sequence[UUID]) -> dict[UUID, Seen]:
-    histories: dict[UUID, list[Recorded]] = defaultdict(list)
+def _looked_at(log: RecorderEventStore, subjects: Sequence[UUID]) -> dict[UUID, CheckedSubject]:
+    histories: dict[UUID, list[RecordedEvent]] = defaultdict(list)
     for row in log.recorder.rows(HISTORIES, list(subjects), list(WITHOUT_EFFECT)):
         recorded = recorded_from(row)
         histories[recorded.stream].append(recorded)
     stored = _stored(log, subjects)
     return {
-        subject: Seen(
+        subject: CheckedSubject(
             histories[subject][-1].version if histories[subject] else 0, list(_problems(log, histories[subject], stored[subject]))
         )
         for subject in subjects
     }
 
 
-def _stored(log: EventLog, subjects: Sequence[UUID]) -> Mapping[UUID, Stored]:
-    found: dict[UUID, Stored] = defaultdict(Stored)
+def _stored(log: RecorderEventStore, subjects: Sequence[UUID]) -> Mapping[UUID, StoredRows]:
+    found: dict[UUID, StoredRows] = defaultdict(StoredRows)
     for stream, scope, digest in log.recorder.rows(CLAIMS, list(subjects)):
         found[stream].claims[scope].append(digest)
     for owner, kind, value in log.recorder.rows(SECRETS, list(subjects)):
@@ -120,7 +120,7 @@ def _stored(log: EventLog, subjects: Sequence[UUID]) -> Mapping[UUID, Stored]:
     return found
 
 
-def _problems(log: EventLog, history: Sequence[Recorded], stored: Stored) -> Iterator[str]:
+def _problems(log: RecorderEventStore, history: Sequence[RecordedEvent], stored: StoredRows) -> Iterator[str]:
     if any(not is_known(recorded.type, recorded.schema_version) for recorded in history):
         return  # what a newer release wrote may explain all of it
     noun = NOUN_OF.get(history[0].type) if history else None
@@ -143,7 +143,7 @@ def _problems(log: EventLog, history: Sequence[Recorded], stored: Stored) -> Ite
     yield from _claim_problems(log, _claims_of(state), stored.claims)
 
 
-def _key_problem(log: EventLog, history: Sequence[Encoded], wrapped: bytes | None) -> str | None:
+def _key_problem(log: RecorderEventStore, history: Sequence[EncodedEvent], wrapped: bytes | None) -> str | None:
     erased = any(one.type == "UserErased" for one in history)
     if erased:
         return None if wrapped is None else "its data key was destroyed, and is there again"
@@ -158,7 +158,7 @@ def _key_problem(log: EventLog, history: Sequence[Encoded], wrapped: bytes | Non
     return None
 
 
-def _folded(log: EventLog, noun: str, history: Sequence[Encoded]) -> State | None:
+def _folded(log: RecorderEventStore, noun: str, history: Sequence[EncodedEvent]) -> State | None:
     """Raises Undecodable."""
     state: Any = None
     for one in history:
@@ -187,7 +187,7 @@ def _claims_of(state: State | None) -> dict[str, str]:
             return {}
 
 
-def _claim_problems(log: EventLog, wanted: Mapping[str, str], stored: Mapping[str, Sequence[bytes]]) -> Iterator[str]:
+def _claim_problems(log: RecorderEventStore, wanted: Mapping[str, str], stored: Mapping[str, Sequence[bytes]]) -> Iterator[str]:
     for scope, value in wanted.items():
         forms = log.claim_forms(scope, value)
         digests = stored.get(scope, ())
@@ -202,7 +202,7 @@ def _claim_problems(log: EventLog, wanted: Mapping[str, str], stored: Mapping[st
 class Reconciler:
     """Compares all accounts and devices that the read models show, every `seconds`, and passes all discrepancies to `report`."""
 
-    def __init__(self, log: EventLog, *, seconds: float, report: Callable[[Sequence[Discrepancy]], None]) -> None:
+    def __init__(self, log: RecorderEventStore, *, seconds: float, report: Callable[[Sequence[Discrepancy]], None]) -> None:
         self._log, self._seconds, self._report = log, seconds, report
         self._stopped = Event()
         self._thread = Thread(target=self._run, name="reconciler", daemon=True)
@@ -214,7 +214,7 @@ class Reconciler:
         """Soon nothing is asked of the log any more; a question under way is not waited for longer than a moment."""
         self._stopped.set()
         if self._thread.is_alive():
-            self._thread.join(LAST_QUESTION)
+            self._thread.join(STOP_TIMEOUT_SECONDS)
 
     def _run(self) -> None:
         while not self._stopped.is_set():
@@ -232,5 +232,5 @@ class Reconciler:
             if self._stopped.is_set():
                 return
             yield subject
-            if number % AT_ONCE == 0:
-                self._stopped.wait(PAUSE)
+            if number % SUBJECTS_PER_QUERY == 0:
+                self._stopped.wait(PAUSE_SECONDS)

@@ -5,7 +5,7 @@ from typing import Final
 from uuid import UUID
 
 from application.chunk_results import JobPlans
-from application.ports import Log, Recorded
+from application.ports import EventStore, RecordedEvent
 from domain import classification, image
 from domain.classification import ChunkJudged
 from domain.errors import UpgradeNeeded
@@ -21,12 +21,12 @@ MAX_REMEMBERED_IMAGES: Final = 10_000
 class RecordAudit:
     """Takes the events of a log in their order, and needs no key. What it remembers is bounded; the rest is looked up in the log."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: EventStore) -> None:
         self._log, self._plans = log, JobPlans(log)
         self._images: OrderedDict[UUID, Image | None] = OrderedDict()
         self.unchecked = 0
 
-    def violation_of(self, recorded: Recorded) -> str | None:
+    def violation_of(self, recorded: RecordedEvent) -> str | None:
         """The rule that an event breaks, in words; None where it is in order, or of a type without rules. Raises Unavailable.
 
         What a newer release wrote, and what depends on it, is left to the rules of that release: `unchecked` counts it.

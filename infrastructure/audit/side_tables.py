@@ -7,13 +7,13 @@ from uuid import UUID
 
 import msgspec
 
-from application.ports import Recorded
+from application.ports import RecordedEvent
 from domain.device import DeviceRegistered
 from domain.registry import is_known
 from domain.user import UserErased, UserRegistered
 from infrastructure.audit.reconciliation import discrepancies, named_subjects
 from infrastructure.eventstore.codec import subject_of
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import encoded_from
 
 RECONCILED: Final = frozenset({UserRegistered.__name__, DeviceRegistered.__name__})
@@ -30,13 +30,13 @@ UNKNOWN: Final = """select c.id from es.commands c where position <= %s and not 
     select from es.event_at(c.position) e where position(convert_to(c.id::text, 'UTF8') in e.meta) > 0) limit 1"""
 
 
-class Caused(msgspec.Struct):
+class CausingCommand(msgspec.Struct):
     """Of an event's meta: the command that it was appended by."""
 
     command_id: UUID
 
 
-class Written(msgspec.Struct):
+class WrittenEvents(msgspec.Struct):
     """What one command appended: the position of its last event, when that was, and the streams of all."""
 
     position: int
@@ -44,7 +44,7 @@ class Written(msgspec.Struct):
     streams: set[UUID]
 
 
-class Stream(NamedTuple):
+class StreamRow(NamedTuple):
     """What is stored of a stream: the positions of its first and its newest event, and the version of the newest."""
 
     first: int
@@ -52,7 +52,7 @@ class Stream(NamedTuple):
     version: int
 
 
-_caused = msgspec.json.Decoder(Caused)
+_causing_command = msgspec.json.Decoder(CausingCommand)
 
 
 class TableAudit:
@@ -61,9 +61,9 @@ class TableAudit:
     Needs the keys of claims and data keys. Calls raise Unavailable.
     """
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: RecorderEventStore) -> None:
         self._log = log
-        self._open: dict[UUID, Written] = {}  # the command whose events may go on in the next batch
+        self._open: dict[UUID, WrittenEvents] = {}  # the command whose events may go on in the next batch
         self._commands = self._streams = 0  # that are stored as the log says
         self._position = 0
         self._subjects: set[UUID] = set()
@@ -71,7 +71,7 @@ class TableAudit:
         self._unread: set[UUID] = set()  # streams with an event of a newer release, which may have destroyed the key
         self._found: list[str] = []
 
-    def take(self, events: Sequence[Recorded]) -> None:
+    def take(self, events: Sequence[RecordedEvent]) -> None:
         self._subjects |= {event.stream for event in events if event.type in RECONCILED}
         self._unread |= {event.stream for event in events if not is_known(event.type, event.schema_version)}
         self._take_keys(events)
@@ -91,22 +91,22 @@ class TableAudit:
         )
         yield from map(str, discrepancies(self._log, sorted(self._subjects | named_subjects(self._log))))
 
-    def _take_keys(self, events: Iterable[Recorded]) -> None:
+    def _take_keys(self, events: Iterable[RecordedEvent]) -> None:
         """Of everything but accounts and devices, which are reconciled at the end."""
         subjects = {subject for event in events if (subject := subject_of(encoded_from(event))) is not None} - self._subjects
         if subjects:
             there = {owner for (owner,) in self._log.recorder.rows(KEYS, list(subjects))}
             self._keyless |= subjects - there
 
-    def _take_commands(self, events: Iterable[Recorded]) -> None:
+    def _take_commands(self, events: Iterable[RecordedEvent]) -> None:
         written, self._open = self._open, {}
         for event in events:
             try:
-                command = _caused.decode(event.meta).command_id
+                command = _causing_command.decode(event.meta).command_id
             except msgspec.MsgspecError:
                 self._found.append(f"event at position {event.position}: it names no command")
                 continue
-            known = written.setdefault(command, Written(event.position, event.recorded_at, set()))
+            known = written.setdefault(command, WrittenEvents(event.position, event.recorded_at, set()))
             known.position = event.position
             known.streams.add(event.stream)
         if written:
@@ -114,7 +114,7 @@ class TableAudit:
             self._open = {last: written.pop(last)}
         self._compare(written)
 
-    def _compare(self, written: Mapping[UUID, Written]) -> None:
+    def _compare(self, written: Mapping[UUID, WrittenEvents]) -> None:
         if not written:
             return
         stored = {command: (position, subject) for command, position, subject in self._log.recorder.rows(COMMANDS, list(written))}
@@ -125,10 +125,10 @@ class TableAudit:
         }
         self._found += [f"command {command}: {problem}" for command, it in needed.items() if (problem := _problem(it, stored.get(command)))]
 
-    def _take_streams(self, events: Sequence[Recorded]) -> None:
+    def _take_streams(self, events: Sequence[RecordedEvent]) -> None:
         """Events that come later may have moved a stream on meanwhile: it is complete where its version is the last that was read."""
         rows = self._log.recorder.rows(STREAMS, list({event.stream for event in events}))
-        stored = {stream: Stream(*row) for stream, *row in rows}
+        stored = {stream: StreamRow(*row) for stream, *row in rows}
         for event in events:
             known = stored.get(event.stream)
             if known is None or not _fits(event, known):
@@ -153,7 +153,7 @@ class TableAudit:
             )
 
 
-def _fits(event: Recorded, stored: Stream) -> bool:
+def _fits(event: RecordedEvent, stored: StreamRow) -> bool:
     is_first, is_newest = event.position == stored.first, event.position == stored.newest
     return (
         is_first == (event.version == 1)
@@ -163,7 +163,7 @@ def _fits(event: Recorded, stored: Stream) -> bool:
     )
 
 
-def _problem(written: Written, stored: tuple[int, UUID | None] | None) -> str | None:
+def _problem(written: WrittenEvents, stored: tuple[int, UUID | None] | None) -> str | None:
     if stored is None:
         return "it is forgotten: sent again, it would be carried out again"
     position, subject = stored

@@ -11,14 +11,14 @@ import psycopg
 import structlog
 
 from application.hash_chain import START, link
-from application.ports import Blobs, Corrupted, Recorded
-from infrastructure.audit.chain_verification import SignedHead, Verified, verify
+from application.ports import BlobStore, CorruptBlob, RecordedEvent
+from infrastructure.audit.chain_verification import SignedHead, VerificationResult, verify
 from infrastructure.audit.record_rules import RecordAudit
 from infrastructure.audit.side_tables import TableAudit
 from infrastructure.blobs.blob_store import open_blobs
 from infrastructure.configuration.settings import Settings
-from infrastructure.eventstore.event_store import EventLog
-from infrastructure.eventstore.garbage_collection import seldom_collected
+from infrastructure.eventstore.event_store import RecorderEventStore
+from infrastructure.eventstore.garbage_collection import infrequent_collection
 from infrastructure.eventstore.recorder import EVENT_COLUMNS, recorded_from
 from infrastructure.security.key_ring import Purpose
 from infrastructure.security.keys import Keys
@@ -26,13 +26,15 @@ from infrastructure.security.process_keys import operator_keys
 
 log = structlog.get_logger()
 
-EVERY: Final = 60.0  # seconds
-OFTEN: Final = 1000  # events
-BEGAN: Final = "heads/began"  # the day of the first
-A_DAY: Final = timedelta(days=1)
-CLOCKS_DIFFER: Final = 2 * A_DAY  # at most: the clock of the relay that signed may be a day ahead, and ours a day behind, or the reverse
-OLDEST: Final = date(2026, 1, 1)  # no head was signed before: an earlier beginning was not written by us
-BATCH: Final = 1000  # events
+SIGN_INTERVAL_SECONDS: Final = 60.0  # seconds
+SIGN_AFTER_EVENTS: Final = 1000  # events
+FIRST_DAY_NAME: Final = "heads/began"  # the day of the first
+ONE_DAY: Final = timedelta(days=1)
+MAX_CLOCK_DIFFERENCE: Final = (
+    2 * ONE_DAY
+)  # at most: the clock of the relay that signed may be a day ahead, and ours a day behind, or the reverse
+OLDEST_DAY: Final = date(2026, 1, 1)  # no head was signed before: an earlier beginning was not written by us
+EVENTS_PER_BATCH: Final = 1000  # events
 JSON_LINES: Final = "application/x-ndjson"
 
 NEWEST = "select position, hash from es.head"
@@ -51,16 +53,16 @@ class BrokenChain(Exception):
     """The log does not go on from the last signed head as it was written; the text says where."""
 
 
-class Heads:
+class HeadSigner:
     """Signs the newest head, once the chain leads to it from the last signed one.
 
     Calls block, and raise what the database raises, and Unavailable when the blob store is away. `signed`: the position of the last one.
     `broken`: why nothing is signed any more. Use a new one each time that the lead was taken.
     """
 
-    def __init__(self, keys: Keys, blobs: Blobs, connection: psycopg.Connection) -> None:
+    def __init__(self, keys: Keys, blobs: BlobStore, connection: psycopg.Connection) -> None:
         self.broken: BrokenChain | None = None
-        self._key, self._shelf = keys.signing(Purpose.HEADS), Shelf(blobs)
+        self._key, self._shelf = keys.signing(Purpose.HEADS), HeadArchive(blobs)
         self.signed, self._walked, self._hash = 0, 0, START
         self._walking = Lock()
         if (row := connection.execute(LAST).fetchone()) is not None:
@@ -89,7 +91,7 @@ class Heads:
             self.signed = position
         self._shelf.put()
 
-    def take(self, events: Sequence[Recorded]) -> None:
+    def take(self, events: Sequence[RecordedEvent]) -> None:
         """Verify what was read of the log for another reason, so that `sign` need not read it again. Never waits; from any thread."""
         if not self._walking.acquire(blocking=False):
             return
@@ -106,7 +108,9 @@ class Heads:
         with self._walking:
             position, digest = _row(connection, NEWEST)
             while self._walked < position:
-                rows = connection.execute(SINCE, (self._walked, min(position, self._walked + BATCH)), prepare=True, binary=True).fetchall()
+                rows = connection.execute(
+                    SINCE, (self._walked, min(position, self._walked + EVENTS_PER_BATCH)), prepare=True, binary=True
+                ).fetchall()
                 if not rows:
                     raise BrokenChain(f"the log ends before its head: there is no row at position {self._walked + 1}")
                 self._follow(map(recorded_from, rows))
@@ -114,17 +118,17 @@ class Heads:
                 raise BrokenChain(f"the head does not hold the hash of the event at position {position}")
             return position, digest
 
-    def _follow(self, events: Iterable[Recorded]) -> None:
+    def _follow(self, events: Iterable[RecordedEvent]) -> None:
         for expected, event in enumerate(events, self._walked + 1):
             if event.position != expected or event.hash != link(self._hash, event):
                 raise BrokenChain(f"the row at position {expected}, or the one before it, is not what was written")
             self._walked, self._hash = event.position, event.hash
 
 
-class Shelf:
+class HeadArchive:
     """Heads among the derived blobs, a file a day: each can be asked for without a list of names, and stays small."""
 
-    def __init__(self, blobs: Blobs) -> None:
+    def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
         self._day: date | None = None
         self._there: list[SignedHead] = []
@@ -150,20 +154,20 @@ class Shelf:
             first = min(first, self._began() or until)
         except ValueError:
             yield UNSIGNED
-        for number in range(-CLOCKS_DIFFER.days, (until - first).days + CLOCKS_DIFFER.days + 1):
+        for number in range(-MAX_CLOCK_DIFFERENCE.days, (until - first).days + MAX_CLOCK_DIFFERENCE.days + 1):
             yield from self._of(first + timedelta(days=number))
 
     def _began(self) -> date | None:
         """Raises ValueError for what we never wrote."""
-        began = self._read(BEGAN)
+        began = self._read(FIRST_DAY_NAME)
         day = date.fromisoformat(began.decode()) if began else None
-        if day is not None and day < OLDEST:
+        if day is not None and day < OLDEST_DAY:
             raise ValueError(day)
         return day
 
     def _begin(self, day: date) -> None:
-        if self._read(BEGAN) is None:
-            self._blobs.put_derived(BEGAN, day.isoformat().encode(), "text/plain")
+        if self._read(FIRST_DAY_NAME) is None:
+            self._blobs.put_derived(FIRST_DAY_NAME, day.isoformat().encode(), "text/plain")
         self._there, self._day = self._of(day), day
 
     def _of(self, day: date) -> list[SignedHead]:
@@ -174,25 +178,27 @@ class Shelf:
         """What is too large to be a day's heads holds one that nobody signed."""
         try:
             return self._blobs.get_derived(name)
-        except Corrupted:
+        except CorruptBlob:
             return b"?"
 
 
-def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, progress: Callable[[int], None] = lambda _: None) -> Verified:
+def verify_log(
+    given: Settings, log: RecorderEventStore, *, blobs: BlobStore | None = None, progress: Callable[[int], None] = lambda _: None
+) -> VerificationResult:
     """Walk the whole log: its chain, every head ever signed, the rules of the record, and the tables beside it.
 
     Raises Unavailable, WrongRootKey.
     """
     keys = operator_keys(given)
-    shelf = Shelf(blobs or open_blobs(given, keys))
+    shelf = HeadArchive(blobs or open_blobs(given, keys))
     table = list(map(_head_of_row, log.recorder.rows(KEPT)))
     since = min((head.signed_at.date() for head in table), default=None)
     elsewhere = shelf.everything(since=since, until=datetime.now(UTC).date())
     (head,) = log.recorder.rows(NEWEST)
     tables, rules = TableAudit(log), RecordAudit(log)
-    with seldom_collected():
+    with infrequent_collection():
         found = verify(
-            _taken(tables, _batches(log, until=head[0])),
+            _audited(tables, _batches(log, until=head[0])),
             heads=[*table, *elsewhere],
             keys=keys.public(Purpose.HEADS),
             stored_head=head,
@@ -203,21 +209,21 @@ def verified(given: Settings, log: EventLog, *, blobs: Blobs | None = None, prog
     return found if found.finding else msgspec.structs.replace(found, discrepancies=tuple(tables.finish()))
 
 
-def _taken(tables: TableAudit, batches: Iterable[Sequence[Recorded]]) -> Iterator[Sequence[Recorded]]:
+def _audited(tables: TableAudit, batches: Iterable[Sequence[RecordedEvent]]) -> Iterator[Sequence[RecordedEvent]]:
     """Each batch reaches `tables` after it was verified: nobody asks for the next one before."""
     for batch in batches:
         yield batch
         tables.take(batch)
 
 
-def _batches(log: EventLog, *, until: int) -> Iterator[Sequence[Recorded]]:
+def _batches(log: RecorderEventStore, *, until: int) -> Iterator[Sequence[RecordedEvent]]:
     """Up to `until`, since events are appended meanwhile; unless there are rows that the head knows nothing of."""
     after = 0
-    while after < until and (batch := log.read(after, min(BATCH, until - after))):
+    while after < until and (batch := log.read(after, min(EVENTS_PER_BATCH, until - after))):
         yield batch
         after = batch[-1].position
     if log.recorder.rows(BEYOND):
-        while batch := log.read(after, BATCH):
+        while batch := log.read(after, EVENTS_PER_BATCH):
             yield batch
             after = batch[-1].position
 

@@ -23,10 +23,10 @@ from fsspec.asyn import sync
 
 from application import derivatives
 from application.filenames import safe_filename
-from application.ports import Blobs, Corrupted, Found
+from application.ports import BlobContent, BlobStore, CorruptBlob
 from application.signed_downloads import Holder, LocalAddress, SignedBlob, expiry
 from domain.errors import ImageTooLarge, NotFound, Unavailable
-from infrastructure.blobs.verified_files import ComparedFiles
+from infrastructure.blobs.verified_files import VerifiedFiles
 from infrastructure.configuration.settings import Settings
 from infrastructure.security.keys import Keys
 from infrastructure.security.signed_urls import seal
@@ -35,23 +35,25 @@ log = structlog.get_logger()
 
 ORIGINALS: Final = "sha256"
 """The folder of uploaded files and models."""
-PICTURES: Final = tuple(f"derived/{kind}" for kind in derivatives.KINDS)
+RENDITIONS: Final = tuple(f"derived/{kind}" for kind in derivatives.KINDS)
 """The folders of what inference makes from them; other derived things are none of its business."""
-PICTURES_UNDER_WAY: Final = "pictures"
+UNFINISHED_RENDITIONS: Final = "pictures"
 """The folder of pictures that are being written, apart from uploads, which inference cannot write to."""
 
 SHA256: Final = re.compile("[0-9a-f]{64}")
 DERIVED: Final = re.compile("[a-z0-9_-]+(/[a-z0-9_-]+)*")
-ABANDONED: Final = 3 * 86400.0  # seconds after which an upload without an end is swept away, also by a clock that is set a day on
-DERIVED_MOST: Final = 64 * 1024**2  # bytes; pictures and signed heads have far fewer
+ABANDONED_AFTER_SECONDS: Final = (
+    3 * 86400.0
+)  # seconds after which an upload without an end is swept away, also by a clock that is set a day on
+MAX_DERIVED: Final = 64 * 1024**2  # bytes; pictures and signed heads have far fewer
 UNFINISHED: Final = "upload-"  # how the names of files for uploads under way begin; a spool may hold other things
-KNOWN_AT_ONCE: Final = 500
-PATIENCE: Final = 5  # seconds for an answer of S3
-ATTEMPTS: Final = 3
-UNHEARD: Final = 7  # seconds
-PUT_WITHIN: Final = 10.0  # seconds, all attempts together: the client waits without end for a dead peer to take a body
-SLOWEST: Final = 64 * 1024  # bytes a second, on top of that
-READ_AT_ONCE: Final = 16
+NAMES_PER_QUERY: Final = 500
+ANSWER_TIMEOUT_SECONDS: Final = 5  # seconds for an answer of S3
+MAX_ATTEMPTS: Final = 3
+SILENCE_TIMEOUT_SECONDS: Final = 7  # seconds
+PUT_TIMEOUT_SECONDS: Final = 10.0  # seconds, all attempts together: the client waits without end for a dead peer to take a body
+MIN_BYTES_PER_SECOND: Final = 64 * 1024  # bytes a second, on top of that
+MAX_CONCURRENT_READS: Final = 16
 FOLDER_MAX_URL_SECONDS: Final = 3600
 S3_MAX_URL_SECONDS: Final = 240  # an address works for up to a quarter longer: never for more than 300 s, since S3 cannot revoke it
 MAX_SIGNED_URLS: Final = 4096  # addresses on S3 that are kept, to be the same within their window
@@ -59,7 +61,7 @@ MAX_SIGNED_URLS: Final = 4096  # addresses on S3 that are kept, to be the same w
 Clock = Callable[[], float]
 
 
-class Link(NamedTuple):
+class SignedLink(NamedTuple):
     """An address to be signed: of `blob`, which lies under `key` and is of an image, for `holder`."""
 
     blob: SignedBlob
@@ -69,7 +71,7 @@ class Link(NamedTuple):
     internal: bool
 
 
-class Place(NamedTuple):
+class BlobBackend(NamedTuple):
     """Where blobs are: an fsspec file system, its errors that mean "away", and what fsspec does not do as we need it.
 
     `temporary(key)` opens a new file for bytes that arrive and will be kept under `key`: its descriptor and path. `is_present`: whether a
@@ -89,18 +91,18 @@ class Place(NamedTuple):
     size: Callable[[str], int | None]
     each: Callable[[Callable[[str], Any], Iterable[str]], Iterable[Any]]
     keep: Callable[[str, str, str], None]
-    link: Callable[[Link], str]
+    link: Callable[[SignedLink], str]
     max_url_seconds: int
 
 
-def open_blobs(settings: Settings, keys: Keys, *, clock: Clock = time.time) -> Blobs:
+def open_blobs(settings: Settings, keys: Keys, *, clock: Clock = time.time) -> BlobStore:
     """As `blobs_url` says: `s3://bucket`, a folder, or (empty) the folder `blobs` among our data.
 
     Addresses of files in a folder are signed with `keys`: without that one, `signed_url` raises MissingKey. `clock` gives the seconds
     since 1970 from which the lifetime of an address is counted.
     """
     place = _bucket(settings, clock) if _is_on_s3(settings) else _folder(settings, keys)
-    return Objects(place, most=settings.upload_max_bytes, clock=clock)
+    return FileBlobStore(place, maximum=settings.upload_max_bytes, clock=clock)
 
 
 def originals_folder(settings: Settings) -> Path | None:
@@ -108,11 +110,11 @@ def originals_folder(settings: Settings) -> Path | None:
     return None if _is_on_s3(settings) else _local_folder(settings) / ORIGINALS
 
 
-def picture_folders(settings: Settings) -> list[Path]:
+def rendition_folders(settings: Settings) -> list[Path]:
     """All folders that storing a picture writes to: on S3 only the one from which files are sent."""
     if _is_on_s3(settings):
-        return [settings.spool_path.absolute() / PICTURES_UNDER_WAY]
-    return [_local_folder(settings) / name for name in (PICTURES_UNDER_WAY, *PICTURES)]
+        return [settings.spool_path.absolute() / UNFINISHED_RENDITIONS]
+    return [_local_folder(settings) / name for name in (UNFINISHED_RENDITIONS, *RENDITIONS)]
 
 
 def _is_on_s3(settings: Settings) -> bool:
@@ -123,23 +125,23 @@ def _local_folder(settings: Settings) -> Path:
     return Path(settings.blobs_url or settings.data / "blobs").absolute()
 
 
-class Objects:
-    """The port `Blobs`: content under `sha256/ab/cd/HEX`, derived things under `derived/NAME`. Blocks; may be shared by threads."""
+class FileBlobStore:
+    """The port `BlobStore`: content under `sha256/ab/cd/HEX`, derived things under `derived/NAME`. Blocks; may be shared by threads."""
 
-    def __init__(self, place: Place, *, most: int, clock: Clock) -> None:
-        self._place, self._files, self._most, self._clock = place, place.files, most, clock
-        self._compared = ComparedFiles()
+    def __init__(self, place: BlobBackend, *, maximum: int, clock: Clock) -> None:
+        self._place, self._files, self._most, self._clock = place, place.files, maximum, clock
+        self._compared = VerifiedFiles()
 
     @property
     def max_url_seconds(self) -> int:
         return self._place.max_url_seconds
 
-    def begin(self) -> "Upload":
-        return Upload(self._place, most=self._most)
+    def begin(self) -> "BlobUpload":
+        return BlobUpload(self._place, maximum=self._most)
 
     def read(self, sha256: str) -> bytes:
         path = self._path(_key(sha256))
-        with _told(self._place):
+        with _translate_errors(self._place):
             if (self._place.size(path) or 0) > self._most:
                 self.open(sha256).close()  # compared piece by piece: what is not right does not fill the memory
             data = self._place.fetch(path)
@@ -147,11 +149,11 @@ class Objects:
             raise _damaged(sha256)
         return data
 
-    def read_all(self, names: Sequence[str]) -> list[Found]:
+    def read_all(self, names: Sequence[str]) -> list[BlobContent]:
         return list(self._place.each(self._read_or_error, names))
 
     def open(self, sha256: str) -> Any:
-        with _told(self._place), ExitStack() as opened:
+        with _translate_errors(self._place), ExitStack() as opened:
             file = opened.enter_context(self._files.open(self._path(_key(sha256)), "rb"))
             if not self._compared.has_digest(file, sha256):
                 raise _damaged(sha256)
@@ -159,15 +161,15 @@ class Objects:
             return file
 
     def peek(self, sha256: str, size: int) -> bytes:
-        with _told(self._place), self._files.open(self._path(_key(sha256)), "rb") as file:
+        with _translate_errors(self._place), self._files.open(self._path(_key(sha256)), "rb") as file:
             return bytes(file.read(size))
 
     def exists(self, sha256: str) -> bool:
-        with _told(self._place):
+        with _translate_errors(self._place):
             return self._is_there(self._path(_key(sha256)))
 
     def put_derived(self, name: str, data: bytes, media_type: str) -> None:
-        with _told(self._place, putting=True):
+        with _translate_errors(self._place, putting=True):
             descriptor, written = self._place.temporary(_derived(name))
             try:
                 with os.fdopen(descriptor, "wb") as file:
@@ -178,16 +180,16 @@ class Objects:
 
     def get_derived(self, name: str) -> bytes | None:
         path = self._path(_derived(name))
-        with suppress(NotFound), _told(self._place):
-            if (self._place.size(path) or 0) > DERIVED_MOST:
+        with suppress(NotFound), _translate_errors(self._place):
+            if (self._place.size(path) or 0) > MAX_DERIVED:
                 log.error("derived file is too large to be one of ours", name=name)
-                raise Corrupted("The stored picture is damaged: it is larger than any that is made here")
+                raise CorruptBlob("The stored picture is damaged: it is larger than any that is made here")
             return self._place.fetch(path)
         return None
 
     def delete(self, sha256: str, *, put_before: datetime | None = None) -> bool:
         """Between the last look at its age and its end lie milliseconds."""
-        with _told(self._place):
+        with _translate_errors(self._place):
             blob = self._path(_key(sha256))
             there = self._is_there(blob)
             if put_before is not None and there and _written(self._files.info(blob)) >= put_before:
@@ -197,11 +199,11 @@ class Objects:
             return there
 
     def orphans(self, known: Callable[[Iterable[str]], set[str]], *, older_than: datetime) -> Iterator[str]:
-        with _told(self._place):
+        with _translate_errors(self._place):
             for shelf in self._listed(ORIGINALS):
                 found = self._files.find(shelf, detail=True).items()
                 old = (name for path, about in found if SHA256.fullmatch(name := path.rpartition("/")[2]) and _written(about) < older_than)
-                while names := list(islice(old, KNOWN_AT_ONCE)):
+                while names := list(islice(old, NAMES_PER_QUERY)):
                     used = known(names)
                     yield from (name for name in names if name not in used)
 
@@ -221,13 +223,13 @@ class Objects:
         ends = expiry(seconds, self._clock())
         ends = ends if holder.until is None else min(ends, holder.until)
         blob = SignedBlob(name=name, filename=safe_filename(filename), media_type=media_type, inline=inline, ends=ends)
-        with _told(self._place):
-            return self._place.link(Link(blob, key, image_id, holder, internal))
+        with _translate_errors(self._place):
+            return self._place.link(SignedLink(blob, key, image_id, holder, internal))
 
-    def _read_or_error(self, sha256: str) -> Found:
+    def _read_or_error(self, sha256: str) -> BlobContent:
         try:
             return self.read(sha256)
-        except (NotFound, Corrupted) as error:
+        except (NotFound, CorruptBlob) as error:
             return error
 
     def _remove(self, path: str) -> None:
@@ -250,13 +252,13 @@ class Objects:
             return []
 
 
-class Upload:
+class BlobUpload:
     """The port `BlobWriter`: a temporary file until `commit`."""
 
-    def __init__(self, place: Place, *, most: int) -> None:
-        self._place, self._most, self._size = place, most, 0
+    def __init__(self, place: BlobBackend, *, maximum: int) -> None:
+        self._place, self._most, self._size = place, maximum, 0
         self._hash = hashlib.sha256()
-        with _told(place, putting=True):
+        with _translate_errors(place, putting=True):
             descriptor, self._written = place.temporary(ORIGINALS)
             self.file: IO[bytes] = os.fdopen(descriptor, "w+b")
 
@@ -266,13 +268,13 @@ class Upload:
             self.abort()
             raise ImageTooLarge(f"The file has more than {self._most:,} bytes, the most that is taken")
         self._hash.update(chunk)
-        with _told(self._place, putting=True):
+        with _translate_errors(self._place, putting=True):
             self.file.seek(0, os.SEEK_END)
             self.file.write(chunk)
 
     def commit(self) -> tuple[str, int]:
         sha256 = self._hash.hexdigest()
-        with _told(self._place, putting=True):
+        with _translate_errors(self._place, putting=True):
             self.file.flush()
             self.file.close()
             try:
@@ -287,10 +289,10 @@ class Upload:
         _remove(self._written)
 
 
-def _folder(settings: Settings, keys: Keys) -> Place:
+def _folder(settings: Settings, keys: Keys) -> BlobBackend:
     folder = _local_folder(settings)
-    uploads, pictures = folder / "uploads", folder / PICTURES_UNDER_WAY
-    with _told_of(OSError):
+    uploads, pictures = folder / "uploads", folder / UNFINISHED_RENDITIONS
+    with _translate_errors_of(OSError):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for unfinished in (uploads, pictures):
             unfinished.mkdir(exist_ok=True, mode=0o700)
@@ -306,19 +308,19 @@ def _folder(settings: Settings, keys: Keys) -> Place:
         if key.startswith(ORIGINALS):  # what is derived can be made again
             _settle(shelf, settled)
 
-    def link(asked: Link) -> str:
+    def link(asked: SignedLink) -> str:
         base = settings.local_url if asked.internal else settings.base_url
         return f"{base.rstrip('/')}/api/blobs/{seal(keys, LocalAddress.of(asked.blob, asked.image_id, asked.holder))}"
 
     files = fsspec.filesystem("file", skip_instance_cache=True, use_listings_cache=False)
 
     def temporary(key: str) -> tuple[int, str]:
-        return _temporary(pictures if key.startswith(PICTURES) else uploads)
+        return _temporary(pictures if key.startswith(RENDITIONS) else uploads)
 
-    return Place(files, str(folder), temporary, uploads.is_dir, (OSError,), _read, _size, map, keep, link, FOLDER_MAX_URL_SECONDS)
+    return BlobBackend(files, str(folder), temporary, uploads.is_dir, (OSError,), _read, _size, map, keep, link, FOLDER_MAX_URL_SECONDS)
 
 
-def _bucket(settings: Settings, clock: Clock) -> Place:
+def _bucket(settings: Settings, clock: Clock) -> BlobBackend:
     import s3fs  # noqa: PLC0415 - slow to import, and a local folder does without it
     from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # noqa: PLC0415
 
@@ -329,9 +331,9 @@ def _bucket(settings: Settings, clock: Clock) -> Place:
             endpoint_url=endpoint or None,
             config_kwargs={
                 "signature_version": "s3v4",
-                "connector_args": {"socket_factory": _impatient},
-                "connect_timeout": PATIENCE,
-                "read_timeout": PATIENCE,
+                "connector_args": {"socket_factory": _with_timeouts},
+                "connect_timeout": ANSWER_TIMEOUT_SECONDS,
+                "read_timeout": ANSWER_TIMEOUT_SECONDS,
                 "retries": {"max_attempts": 0},  # s3fs repeats
                 "request_checksum_calculation": "when_required",  # names are digests, and not every server knows the new trailers
                 "response_checksum_validation": "when_required",
@@ -341,20 +343,20 @@ def _bucket(settings: Settings, clock: Clock) -> Place:
             use_listings_cache=False,
             skip_instance_cache=True,
         )
-        files.retries = ATTEMPTS
+        files.retries = MAX_ATTEMPTS
         return files
 
     bucket = settings.blobs_url.removeprefix("s3://").strip("/")
     inside = at(settings.blobs_endpoint)
     outside = at(settings.blobs_public_endpoint) if settings.blobs_public_endpoint else inside
     spool = settings.spool_path
-    pictures = spool / PICTURES_UNDER_WAY
+    pictures = spool / UNFINISHED_RENDITIONS
     for unfinished in (spool, pictures):
         with suppress(OSError):  # told to the first upload
             _sweep(unfinished)
 
     def keep(file: str, key: str, media_type: str) -> None:
-        within = PUT_WITHIN + os.stat(file).st_size / SLOWEST  # noqa: PTH116 - parsing paths would take longer
+        within = PUT_TIMEOUT_SECONDS + os.stat(file).st_size / MIN_BYTES_PER_SECOND  # noqa: PTH116 - parsing paths would take longer
 
         async def put() -> None:
             async with asyncio.timeout(within):
@@ -372,38 +374,38 @@ def _bucket(settings: Settings, clock: Clock) -> Place:
         }
         return str((inside if internal else outside).url(f"{bucket}/{key}", expires=blob.ends - int(clock()), **shown))
 
-    def link(asked: Link) -> str:
+    def link(asked: SignedLink) -> str:
         return presigned(asked.blob, asked.key, asked.internal)
 
     def temporary(key: str) -> tuple[int, str]:
-        return _spooled(pictures if key.startswith(PICTURES) else spool)
+        return _spooled(pictures if key.startswith(RENDITIONS) else spool)
 
-    each = ThreadPoolExecutor(READ_AT_ONCE, thread_name_prefix="blobs").map
+    each = ThreadPoolExecutor(MAX_CONCURRENT_READS, thread_name_prefix="blobs").map
     away = (OSError, BotoCoreError)
-    return Place(inside, bucket, temporary, lambda: True, away, inside.cat_file, lambda _: None, each, keep, link, S3_MAX_URL_SECONDS)
+    return BlobBackend(inside, bucket, temporary, lambda: True, away, inside.cat_file, lambda _: None, each, keep, link, S3_MAX_URL_SECONDS)
 
 
-def _impatient(address: Any) -> socket.socket:
+def _with_timeouts(address: Any) -> socket.socket:
     """A socket whose peer is given up when it does not acknowledge for a while what was sent to it."""
     family, kind, protocol, _, _ = address
     made = socket.socket(family, kind, protocol)
     with suppress(OSError, AttributeError):  # another system than Linux
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD * 1000)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_TIMEOUT_SECONDS * 1000)
     return made
 
 
 @contextmanager
-def _told(place: Place, *, putting: bool = False) -> Iterator[None]:
+def _translate_errors(place: BlobBackend, *, putting: bool = False) -> Iterator[None]:
     """A driver's errors in our words: what is not there is NotFound (unless it was to be put), all else Unavailable.
 
     Where the whole place is not there, no single file of it is missing: a disk is not mounted.
     """
-    with _told_of(*place.away, lacking=lambda: not putting and place.is_present()):
+    with _translate_errors_of(*place.away, lacking=lambda: not putting and place.is_present()):
         yield
 
 
 @contextmanager
-def _told_of(*away: type[Exception], lacking: Callable[[], bool] = lambda: False) -> Iterator[None]:
+def _translate_errors_of(*away: type[Exception], lacking: Callable[[], bool] = lambda: False) -> Iterator[None]:
     try:
         yield
     except away as error:
@@ -457,9 +459,9 @@ def _size(path: str) -> int:
     return os.stat(path).st_size  # noqa: PTH116 - parsing paths would take longer
 
 
-def _damaged(sha256: str) -> Corrupted:
+def _damaged(sha256: str) -> CorruptBlob:
     log.error("blob differs from its name", sha256=sha256)
-    return Corrupted("The stored file is damaged: it is not the one that was uploaded", sha256=sha256)
+    return CorruptBlob("The stored file is damaged: it is not the one that was uploaded", sha256=sha256)
 
 
 def _sync(path: str) -> None:
@@ -493,5 +495,5 @@ def _sweep(folder: Path) -> None:
     with suppress(PermissionError):
         for left in folder.glob(f"{UNFINISHED}*"):
             with suppress(FileNotFoundError):
-                if left.stat().st_mtime < time.time() - ABANDONED:
+                if left.stat().st_mtime < time.time() - ABANDONED_AFTER_SECONDS:
                     left.unlink()

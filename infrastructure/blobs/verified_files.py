@@ -11,7 +11,7 @@ MAX_REMEMBERED: Final = 4096
 SETTLED_SECONDS: Final = 2.0  # since its last change: within one tick of the file system's clock two changes look like one
 
 
-class Identity(NamedTuple):
+class FileIdentity(NamedTuple):
     """What of a file changes with its content, and cannot be set back by its owner: the time of its last change."""
 
     device: int
@@ -20,11 +20,11 @@ class Identity(NamedTuple):
     changed_ns: int
 
 
-class ComparedFiles:
+class VerifiedFiles:
     """Remembers which files had the right content, so that a part of a file does not cost a look at all of it. Threads may share it."""
 
     def __init__(self) -> None:
-        self._right: OrderedDict[str, Identity] = OrderedDict()
+        self._right: OrderedDict[str, FileIdentity] = OrderedDict()
         self._lock = Lock()
 
     def has_digest(self, file: Any, sha256: str) -> bool:
@@ -39,11 +39,11 @@ class ComparedFiles:
             self._remember(sha256, identity)
         return right
 
-    def _knows(self, sha256: str, identity: Identity) -> bool:
+    def _knows(self, sha256: str, identity: FileIdentity) -> bool:
         with self._lock:
             return self._right.get(sha256) == identity
 
-    def _remember(self, sha256: str, identity: Identity) -> None:
+    def _remember(self, sha256: str, identity: FileIdentity) -> None:
         with self._lock:
             self._right[sha256] = identity
             self._right.move_to_end(sha256)
@@ -51,14 +51,14 @@ class ComparedFiles:
                 self._right.popitem(last=False)
 
 
-def _identity(file: Any) -> Identity | None:
+def _identity(file: Any) -> FileIdentity | None:
     """None for what is no file of this machine: it is compared each time."""
     try:
         about = os.fstat(file.fileno())
     except OSError:
         return None
-    return Identity(about.st_dev, about.st_ino, about.st_size, about.st_ctime_ns)
+    return FileIdentity(about.st_dev, about.st_ino, about.st_size, about.st_ctime_ns)
 
 
-def _is_settled(identity: Identity) -> bool:
+def _is_settled(identity: FileIdentity) -> bool:
     return time.time() - identity.changed_ns / 1e9 > SETTLED_SECONDS

@@ -8,14 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from infrastructure.embedded.child import CannotStart, Child, python
-from infrastructure.embedded.server import Server
+from infrastructure.embedded.server import EmbeddedServer
 from infrastructure.kafka.limits import MAX_RECORD_BYTES
 from infrastructure.sandbox.child_environment import supervised_environment
 
 FRAME_BYTES = 512  # that librdkafka wants to be left over
 
 
-class Broker(Server):
+class Broker(EmbeddedServer):
     """`url` is known once it is ready."""
 
     name = "broker"

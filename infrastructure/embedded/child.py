@@ -15,7 +15,7 @@ from pathlib import Path
 from infrastructure.sandbox.child_environment import NATIVE_ENVIRONMENT, PRIVATE_UMASK
 
 PR_SET_PDEATHSIG = 1
-LOG_MOST = 8 * 1024**2
+MAX_LOG = 8 * 1024**2
 READY_FILE = "BIOSCOPE_READY_FILE"
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -141,7 +141,7 @@ def shorten_log(path: Path) -> None:
     Where there is no room to, it grows on.
     """
     with suppress(OSError):
-        if path.stat().st_size > LOG_MOST:
+        if path.stat().st_size > MAX_LOG:
             shutil.copy(path, path.with_name(path.name + ".1"))
             os.truncate(path, 0)
 

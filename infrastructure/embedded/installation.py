@@ -24,7 +24,7 @@ class NotRunning(Exception):
     """No system runs on this data folder; the text says how to start one."""
 
 
-class Running(msgspec.Struct, frozen=True):
+class RunningState(msgspec.Struct, frozen=True):
     pid: int
     addresses: dict[str, str | int | float | bool]
 
@@ -87,11 +87,11 @@ def with_absolute_paths(settings: Settings) -> Settings:
 
 def with_free_port(settings: Settings) -> Settings:
     """Port 0 becomes a free one. Raises CannotStart when the wanted one is taken."""
-    with bound(settings) as server:
+    with bound_socket(settings) as server:
         return msgspec.structs.replace(settings, port=server.getsockname()[1])
 
 
-def bound(settings: Settings) -> socket.socket:
+def bound_socket(settings: Settings) -> socket.socket:
     """A socket that may listen where the settings say; on :: for IPv4 too. Raises CannotStart."""
     server = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     try:
@@ -116,7 +116,7 @@ def _cannot_listen(settings: Settings, error: OSError) -> str:
 def publish(settings: Settings) -> None:
     """Leave the addresses of the running system in its data folder."""
     addresses = {name: getattr(settings, name) for name in ADDRESSES}
-    write_private(_file(settings.data), msgspec.json.encode(Running(os.getpid(), addresses)).decode())
+    write_private(_file(settings.data), msgspec.json.encode(RunningState(os.getpid(), addresses)).decode())
 
 
 def withdraw(data: Path) -> None:
@@ -126,7 +126,7 @@ def withdraw(data: Path) -> None:
 def running_settings(given: Settings) -> Settings:
     """`given`, completed by the addresses of the system that runs on its data folder. Raises NotRunning."""
     try:
-        running = msgspec.json.decode(_file(given.data).read_bytes(), type=Running)
+        running = msgspec.json.decode(_file(given.data).read_bytes(), type=RunningState)
     except (OSError, msgspec.DecodeError):
         running = None
     if running is not None and running.pid == holder(given.data):

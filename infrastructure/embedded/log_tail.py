@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 
-class Echo:
+class LogTail:
     """Repeats what is added to the logs in a folder from now on; nothing without a folder."""
 
     def __init__(self, folder: Path | None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from infrastructure.embedded.child import CannotStart, Child
 from infrastructure.embedded.data_folder import make_socket_folder, socket_folder
-from infrastructure.embedded.server import Server
+from infrastructure.embedded.server import EmbeddedServer
 
 SETTINGS = {
     "port": "0",
@@ -21,7 +21,7 @@ SETTINGS = {
 }
 
 
-class Redis(Server):
+class Redis(EmbeddedServer):
     """Its socket stays the same over restarts; what it held is gone."""
 
     name = "redis"

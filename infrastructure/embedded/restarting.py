@@ -34,14 +34,14 @@ def serves(path: str) -> Ready:
     return asked
 
 
-def says_so(_: Settings, file: Path) -> bool:
+def is_ready_by_file(_: Settings, file: Path) -> bool:
     """Ready once it called `say_ready`."""
     with suppress(FileNotFoundError):
         return file.stat().st_size > 0
     return False
 
 
-class Process(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """A program of the application. `grace`: seconds that it has between SIGTERM and SIGKILL.
 
     `database_role`: the role of the embedded Postgres with which it signs in.
@@ -55,7 +55,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     grace: float = 3.0
 
 
-class Tended:
+class RestartingProcess:
     """A child that is started again when it dies, ever later while it dies young."""
 
     def __init__(self, name: str, start: Callable[[], Child], log: Path) -> None:
@@ -71,12 +71,12 @@ class Tended:
         self._since, self._due = time.monotonic(), None
         self.child = self._start()
 
-    def mend(self, tell: Callable[[str], None]) -> bool:
+    def check(self, tell: Callable[[str], None]) -> bool:
         """Look after it once; True when it was just started again."""
         if self.child is not None and self.child.alive():
             return False
         if self._due is None:
-            self._mourn(tell)
+            self._schedule_restart(tell)
             return False
         return time.monotonic() >= self._due and self.restart(tell)
 
@@ -89,16 +89,16 @@ class Tended:
             tell(f"{self.name}: {error}")
         return self.child is not None
 
-    def _mourn(self, tell: Callable[[str], None]) -> None:
+    def _schedule_restart(self, tell: Callable[[str], None]) -> None:
         now = time.monotonic()
         self.deaths += 1
-        self._pause = next_pause(self._pause, lived=now - self._since)
+        self._pause = next_restart_delay(self._pause, lived=now - self._since)
         self._due = now + self._pause
         code = self.child.exit_code if self.child is not None else None
         tell(f"{self.name} ended (exit code {code}); starting it again in {self._pause:.1f} s; its log is {self.log}")
 
 
-def next_pause(previous: float, *, lived: float) -> float:
+def next_restart_delay(previous: float, *, lived: float) -> float:
     """Seconds until a child that lived that long is started again."""
     if previous == 0 or lived >= STEADY_AFTER:
         return FIRST_PAUSE

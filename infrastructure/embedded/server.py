@@ -9,10 +9,10 @@ from typing import ClassVar, Self
 from infrastructure.embedded.child import CannotStart, Child, last_words
 from infrastructure.embedded.data_folder import make_private, run_folder
 
-READY_WITHIN = 60.0
+READY_TIMEOUT_SECONDS = 60.0
 
 
-class Server(ABC):
+class EmbeddedServer(ABC):
     """A server of the embedded system, a child of this process. `with server:` starts it, waits until it answers, and stops it."""
 
     name: ClassVar[str]
@@ -63,7 +63,7 @@ class Server(ABC):
 
     def __enter__(self) -> Self:
         self.start()
-        until = time.monotonic() + READY_WITHIN
+        until = time.monotonic() + READY_TIMEOUT_SECONDS
         try:
             while not self.ready():
                 if time.monotonic() > until:

@@ -16,37 +16,37 @@ from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.child import READY_FILE, CannotStart, Child, last_words, open_log, shorten_log
 from infrastructure.embedded.data_folder import claimed, make_private, run_folder
 from infrastructure.embedded.installation import ensure_root_key, environment, publish, with_absolute_paths, with_free_port, withdraw
-from infrastructure.embedded.log_tail import Echo
+from infrastructure.embedded.log_tail import LogTail
 from infrastructure.embedded.postgres.server import APP_ROLE, Postgres
 from infrastructure.embedded.redis import Redis
-from infrastructure.embedded.restarting import Process, Tended
-from infrastructure.embedded.server import Server
+from infrastructure.embedded.restarting import ProcessDefinition, RestartingProcess
+from infrastructure.embedded.server import EmbeddedServer
 from infrastructure.observability.crash_counts import CRASHES_OF_A_LOOP, crashes_file, record_crash
 from infrastructure.security.key_ring import RootKey
 from infrastructure.security.process_keys import PROCESS_NEEDS, write_key_file
 
-TICK = 0.25  # seconds between two looks at what runs; the start looks ten times as often
-START_TICK = 0.025
-READY_WITHIN = 60.0
-PROCESSES_READY_WITHIN = 120.0
-DEATHS_BEFORE_READY = 3
-PROCESSES_END_WITHIN = 6.0
-LOGS_EVERY = 60.0
-EMBEDDED_FETCH_WAIT = 0.003  # the embedded broker does not wake a waiting fetch
+POLL_INTERVAL_SECONDS = 0.25  # seconds between two looks at what runs; the start looks ten times as often
+START_POLL_INTERVAL_SECONDS = 0.025
+SERVERS_READY_TIMEOUT_SECONDS = 60.0
+PROCESSES_READY_TIMEOUT_SECONDS = 120.0
+MAX_DEATHS_BEFORE_READY = 3
+PROCESSES_STOP_TIMEOUT_SECONDS = 6.0
+SHORTEN_LOGS_INTERVAL_SECONDS = 60.0
+EMBEDDED_FETCH_WAIT_SECONDS = 0.003  # the embedded broker does not wake a waiting fetch
 
 
 class Stopped(Exception):
     """We were told to stop while still starting."""
 
 
-class System:
+class EmbeddedStack:
     """`run` returns once `stop` was called, from a signal handler or another thread, and everything has ended."""
 
     def __init__(
         self,
         settings: Settings,
         *,
-        processes: Sequence[Process],
+        processes: Sequence[ProcessDefinition],
         prepare: Callable[[Settings], object],
         tell: Callable[[str], None],
         verbose: bool = False,
@@ -56,12 +56,12 @@ class System:
         self._prepare = prepare
         self._tell_user = tell
         self._verbose = verbose
-        self._echo = Echo(None)
+        self._echo = LogTail(None)
         self._logs_due = 0.0
         self._root_key: RootKey | None = None
         self._stopping = threading.Event()
-        self._servers: dict[str, Server] = {}
-        self._tended: dict[str, Tended] = {}
+        self._servers: dict[str, EmbeddedServer] = {}
+        self._tended: dict[str, RestartingProcess] = {}
 
     def stop(self) -> None:
         self._stopping.set()
@@ -75,12 +75,12 @@ class System:
     def run(self, on_ready: Callable[[Settings], None]) -> None:
         """Raises AlreadyRunning, CannotStart, and what `prepare` raises."""
         with claimed(self.settings.data):
-            self._echo = Echo(self._logs if self._verbose else None)
+            self._echo = LogTail(self._logs if self._verbose else None)
             try:
                 self._start()
                 self._note("ready")
                 on_ready(self.settings)
-                while not self._stopping.wait(TICK):
+                while not self._stopping.wait(POLL_INTERVAL_SECONDS):
                     self._tend()
             except Stopped:
                 pass
@@ -114,7 +114,7 @@ class System:
         self._prepare(self.settings)
         for process in self._processes:
             self._tend_this(process.name, partial(self._spawned, process))
-        self._await(self._serves, PROCESSES_READY_WITHIN, self._unready_processes)
+        self._await(self._serves, PROCESSES_READY_TIMEOUT_SECONDS, self._unready_processes)
         publish(self.settings)
 
     def _start_servers(self) -> None:
@@ -122,12 +122,12 @@ class System:
         data, given = self.settings.data, self.settings
         roles = sorted({APP_ROLE, *(process.database_role for process in self._processes)})
         embedded = ((Broker, given.kafka_url), (Redis, given.redis_url), (partial(Postgres, roles=roles), given.postgres_url))
-        servers: list[Server] = [start(data) for start, url in embedded if not url]
+        servers: list[EmbeddedServer] = [start(data) for start, url in embedded if not url]
         self._servers = {server.name: server for server in servers}
         for name, server in self._servers.items():
             self._tend_this(name, server.start)
         for server in self._servers.values():
-            self._await(server.ready, READY_WITHIN, self._unready_servers)
+            self._await(server.ready, SERVERS_READY_TIMEOUT_SECONDS, self._unready_servers)
         self._take_addresses()
 
     def _take_addresses(self) -> None:
@@ -137,7 +137,7 @@ class System:
                 case Postgres():
                     taken |= {"postgres_url": server.app_url, "postgres_owner_url": server.owner_url}
                 case Broker():
-                    taken |= {"kafka_url": server.url, "kafka_fetch_wait": EMBEDDED_FETCH_WAIT, "kafka_groups": False}
+                    taken |= {"kafka_url": server.url, "kafka_fetch_wait": EMBEDDED_FETCH_WAIT_SECONDS, "kafka_groups": False}
                 case Redis():
                     taken["redis_url"] = server.url
         self.settings = msgspec.structs.replace(self.settings, **taken)
@@ -145,10 +145,10 @@ class System:
     def _tend_this(self, name: str, start: Callable[[], Child]) -> None:
         if self._stopping.is_set():
             raise Stopped
-        self._tended[name] = Tended(name, start, self._logs / f"{name}.log")
+        self._tended[name] = RestartingProcess(name, start, self._logs / f"{name}.log")
         self._tended[name].start()
 
-    def _spawned(self, process: Process) -> Child:
+    def _spawned(self, process: ProcessDefinition) -> Child:
         ready = self._ready_file(process)
         make_private(ready.parent)
         ready.write_bytes(b"")  # for a process that may write to this file, and make none beside it
@@ -156,7 +156,7 @@ class System:
         variables.pop(variable("root_key_file"), None)
         return Child(process.argv, log=self._logs / f"{process.name}.log", environment=variables, folder=self.settings.data)
 
-    def _settings_of(self, process: Process) -> Settings:
+    def _settings_of(self, process: ProcessDefinition) -> Settings:
         """With its own keys and database role. The first process has the metrics port, the next one the next."""
         first, postgres = self.settings.metrics_port, self._servers.get(Postgres.name)
         return msgspec.structs.replace(
@@ -166,24 +166,24 @@ class System:
             key_file=self._written_key_file(process),
         )
 
-    def _written_key_file(self, process: Process) -> str:
+    def _written_key_file(self, process: ProcessDefinition) -> str:
         """The path of the file with its keys; empty for a process that needs none."""
         if not PROCESS_NEEDS.get(process.name) or self._root_key is None:
             return ""
         write_key_file(self._key_file(process), self._root_key, process.name)
         return str(self._key_file(process))
 
-    def _key_file(self, process: Process) -> Path:
+    def _key_file(self, process: ProcessDefinition) -> Path:
         return run_folder(self.settings.data) / f"{process.name}.keys"
 
-    def _ready_file(self, process: Process) -> Path:
+    def _ready_file(self, process: ProcessDefinition) -> Path:
         return run_folder(self.settings.data) / f"{process.name}.ready"
 
     def _serves(self) -> bool:
         """Whether all that say when they are ready are. Raises CannotStart for one that keeps dying before."""
         self._tend()
         for process in self._processes:
-            if process.ready is not None and self._tended[process.name].deaths >= DEATHS_BEFORE_READY:
+            if process.ready is not None and self._tended[process.name].deaths >= MAX_DEATHS_BEFORE_READY:
                 raise CannotStart(f"{process.name} keeps ending; the last it said:\n{last_words(self._logs / f'{process.name}.log')}")
         return not self._unready_processes()
 
@@ -196,7 +196,7 @@ class System:
     def _await(self, done: Callable[[], bool], seconds: float, unready: Callable[[], list[str]]) -> None:
         until = time.monotonic() + seconds
         while not done():
-            if self._stopping.wait(START_TICK):
+            if self._stopping.wait(START_POLL_INTERVAL_SECONDS):
                 raise Stopped
             if time.monotonic() > until:
                 raise CannotStart(f"not ready after {seconds:.0f} s: {', '.join(unready())}; the logs are in {self._logs}")
@@ -208,7 +208,7 @@ class System:
         self._stop_unreachable_servers()
         for name in list(self._tended):
             deaths = self._tended[name].deaths
-            if self._tended[name].mend(self._tell) and name == Broker.name:
+            if self._tended[name].check(self._tell) and name == Broker.name:
                 self._follow_broker()
             if self._tended[name].deaths > deaths:
                 self._record_crash(name)
@@ -228,7 +228,7 @@ class System:
 
     def _shorten_logs(self) -> None:
         if time.monotonic() >= self._logs_due:
-            self._logs_due = time.monotonic() + LOGS_EVERY
+            self._logs_due = time.monotonic() + SHORTEN_LOGS_INTERVAL_SECONDS
             with suppress(OSError):
                 for log in self._logs.glob("*.log"):
                     shorten_log(log)
@@ -236,7 +236,7 @@ class System:
     def _follow_broker(self) -> None:
         """The broker came back elsewhere and empty: tell its clients, by starting them again."""
         try:
-            self._await(self._servers[Broker.name].ready, READY_WITHIN, self._unready_servers)
+            self._await(self._servers[Broker.name].ready, SERVERS_READY_TIMEOUT_SECONDS, self._unready_servers)
         except (CannotStart, Stopped):
             return  # looked after again in a moment, or over
         self._take_addresses()
@@ -253,7 +253,7 @@ class System:
         """The API first, while its answers can still be had; then the other processes together; then the servers."""
         withdraw(self.settings.data)
         started = [process for process in self._processes if process.name in self._tended]
-        until = time.monotonic() + PROCESSES_END_WITHIN
+        until = time.monotonic() + PROCESSES_STOP_TIMEOUT_SECONDS
         self._end_processes(started[-1:], until=until)
         self._end_processes(started[:-1], until=until)
         crashes_file(self.settings.data).unlink(missing_ok=True)
@@ -263,7 +263,7 @@ class System:
         for server in self._servers.values():
             server.stop(within=min(server.stops_within, 2.5))
 
-    def _end_processes(self, processes: Sequence[Process], *, until: float = float("inf")) -> None:
+    def _end_processes(self, processes: Sequence[ProcessDefinition], *, until: float = float("inf")) -> None:
         children = [(child, process.grace) for process in processes if (child := self._tended[process.name].child) is not None]
         asked = time.monotonic()
         for child, _ in children:

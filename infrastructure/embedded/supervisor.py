@@ -13,8 +13,8 @@ from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.child import CannotStart, python
 from infrastructure.embedded.data_folder import AlreadyRunning
 from infrastructure.embedded.installation import NotRunning, ensure_root_key, root_key_of, running_settings, take_root_key, with_free_port
-from infrastructure.embedded.restarting import Process, says_so, serves
-from infrastructure.embedded.stack import System
+from infrastructure.embedded.restarting import ProcessDefinition, is_ready_by_file, serves
+from infrastructure.embedded.stack import EmbeddedStack
 from infrastructure.postgres.environment import remove_libpq_variables
 from infrastructure.sandbox.child_environment import PRIVATE_UMASK, TEMPORARY
 
@@ -23,12 +23,12 @@ __all__ = [
     "AlreadyRunning",
     "CannotStart",
     "NotRunning",
-    "Process",
-    "Stack",
+    "ProcessDefinition",
+    "SupervisedStack",
     "ensure_root_key",
+    "is_ready_by_file",
     "root_key_of",
     "running_settings",
-    "says_so",
     "serves",
     "take_root_key",
     "up",
@@ -36,17 +36,31 @@ __all__ = [
 ]
 
 PROCESSES = (
-    Process(name="relay", argv=python("api.cli", "relay"), ready=says_so, follows_broker=True, database_role="bioscope_relay"),
-    Process(name="projector", argv=python("api.cli", "projector"), ready=says_so, follows_broker=True, database_role="bioscope_projector"),
-    Process(name="inference", argv=python("api.cli", "inference"), ready=says_so, follows_broker=True, database_role="bioscope_inference"),
-    Process(name="api", argv=python("api.cli", "api"), ready=serves("/health/live"), database_role="bioscope_api"),
+    ProcessDefinition(
+        name="relay", argv=python("api.cli", "relay"), ready=is_ready_by_file, follows_broker=True, database_role="bioscope_relay"
+    ),
+    ProcessDefinition(
+        name="projector",
+        argv=python("api.cli", "projector"),
+        ready=is_ready_by_file,
+        follows_broker=True,
+        database_role="bioscope_projector",
+    ),
+    ProcessDefinition(
+        name="inference",
+        argv=python("api.cli", "inference"),
+        ready=is_ready_by_file,
+        follows_broker=True,
+        database_role="bioscope_inference",
+    ),
+    ProcessDefinition(name="api", argv=python("api.cli", "api"), ready=serves("/health/live"), database_role="bioscope_api"),
 )
 
 
 def up(
     settings: Settings,
     *,
-    processes: Sequence[Process] = PROCESSES,
+    processes: Sequence[ProcessDefinition] = PROCESSES,
     prepare: Callable[[Settings], object],
     on_ready: Callable[[Settings], None] | None = None,
     verbose: bool = False,
@@ -58,24 +72,24 @@ def up(
     os.umask(PRIVATE_UMASK)
     remove_libpq_variables(os.environ)
     tempfile.tempdir = str(settings.data / TEMPORARY)
-    system = System(settings, processes=processes, prepare=prepare, tell=_to_stderr, verbose=verbose)
+    system = EmbeddedStack(settings, processes=processes, prepare=prepare, tell=_to_stderr, verbose=verbose)
     with _signals(system.stop):
         system.run(on_ready or (lambda _: None))
     return 0
 
 
-class Stack:
+class SupervisedStack:
     """The same in the background: `with Stack(...) as settings:` gives the settings with all addresses, once everything is ready."""
 
     def __init__(
         self,
         settings: Settings,
         *,
-        processes: Sequence[Process] = PROCESSES,
+        processes: Sequence[ProcessDefinition] = PROCESSES,
         prepare: Callable[[Settings], object],
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._system = System(settings, processes=processes, prepare=prepare, tell=tell)
+        self._system = EmbeddedStack(settings, processes=processes, prepare=prepare, tell=tell)
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._before: Callable[[int, FrameType | None], object] | int | None = None

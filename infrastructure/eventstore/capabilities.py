@@ -13,15 +13,15 @@ import structlog
 from domain.errors import Unavailable, UpgradeNeeded
 from domain.registry import EVENTS, is_known
 from domain.values import printable
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.postgres.schema import this_release
 
 log = structlog.get_logger()
 
-BEAT_SECONDS: Final = 10.0  # a process counts as running for 30 s after it was last seen (migration 0017)
-LEAST_SECONDS: Final = 1.0  # between two declarations: what comes sooner is not written
+DECLARE_INTERVAL_SECONDS: Final = 10.0  # a process counts as running for 30 s after it was last seen (migration 0017)
+MIN_DECLARE_INTERVAL_SECONDS: Final = 1.0  # between two declarations: what comes sooner is not written
 PAUSE_SHOWN_SECONDS: Final = 60.0  # after the reason for a pause was last met
-END_SECONDS: Final = 2.5  # that a declaration under way may take to end
+STOP_TIMEOUT_SECONDS: Final = 2.5  # that a declaration under way may take to end
 
 DECLARE: Final = "select ops.declare_capabilities(%s, %s, %s, %s, %s, %s, %s)"
 WRITTEN: Final = "select topic, schema_version from ops.written_types order by 1, 2"
@@ -31,14 +31,14 @@ Rows = Callable[..., list[tuple[Any, ...]]]
 """Runs a query with its arguments. Raises Unavailable."""
 
 
-def capabilities_of(events: EventLog, kind: str) -> "Capabilities":
+def capabilities_of(events: RecorderEventStore, kind: str) -> "Capabilities":
     """Of this process, which reads `events`: what it meets there of a newer release shows as a pause."""
     capabilities = Capabilities(events.recorder.rows, kind)
     events.pausing = capabilities.pausing
     return capabilities
 
 
-def require_understood(events: EventLog) -> None:
+def require_understood(events: RecorderEventStore) -> None:
     """Raises UpgradeNeeded where events may have been written that this release does not understand: they may name stored files."""
     for type_name, schema_version in events.recorder.rows(WRITTEN):
         if not is_known(type_name, schema_version):
@@ -64,7 +64,7 @@ class Capabilities:
         self._ended = True
         self._changed.set()
         if self._thread.is_alive():
-            self._thread.join(END_SECONDS)
+            self._thread.join(STOP_TIMEOUT_SECONDS)
 
     def pausing(self, reason: object) -> None:
         """Something that this process does waits for its upgrade, as of now. From any thread; to be called again while that lasts."""
@@ -81,10 +81,10 @@ class Capabilities:
 
     def _run(self) -> None:
         while not self._ended:
-            self._changed.wait(BEAT_SECONDS)
+            self._changed.wait(DECLARE_INTERVAL_SECONDS)
             self._changed.clear()
             if not self._ended:
-                time.sleep(LEAST_SECONDS)
+                time.sleep(MIN_DECLARE_INTERVAL_SECONDS)
                 self._declare()
         self._say(WITHDRAW, self._id)
 

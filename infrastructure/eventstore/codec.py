@@ -45,7 +45,7 @@ class KeyDestroyed(Exception):
     """An event with private fields for a subject that was erased."""
 
 
-class Encoded(msgspec.Struct, frozen=True):
+class EncodedEvent(msgspec.Struct, frozen=True):
     """An event as it is stored. `new_keys`: wrapped data keys that must be stored with it."""
 
     stream: UUID
@@ -60,10 +60,10 @@ class Encoded(msgspec.Struct, frozen=True):
 class Codec:
     """`history` reads the events of a stream as they are stored."""
 
-    def __init__(self, keys: DataKeys, history: Callable[[UUID], Iterable[Encoded]]) -> None:
+    def __init__(self, keys: DataKeys, history: Callable[[UUID], Iterable[EncodedEvent]]) -> None:
         self._keys, self._history = keys, history
 
-    def encode(self, event: Event) -> Encoded:
+    def encode(self, event: Event) -> EncodedEvent:
         """Raises KeyDestroyed when a private field's subject was erased."""
         kind = type(event)
         if EVENTS.get(kind.__name__) is not kind:
@@ -73,7 +73,7 @@ class Codec:
         for column in COLUMNS:
             del content[column]
         new_keys = self._seal(event, event_id, content)
-        return Encoded(
+        return EncodedEvent(
             stream=event.originator_id,
             version=event.originator_version,
             type=kind.__name__,
@@ -83,7 +83,7 @@ class Codec:
             new_keys=new_keys,
         )
 
-    def decode(self, stored: Encoded) -> Event:
+    def decode(self, stored: EncodedEvent) -> Event:
         """Private fields of erased subjects read `[erased]`, and in a process without data keys all read `[sealed]`.
 
         Raises Undecodable, UpgradeNeeded.
@@ -98,7 +98,7 @@ class Codec:
         self._keys.prefetch(wanted)
         return frozenset(subject for subject in wanted if self._keys.get(subject) is not None)
 
-    def prefetch(self, stored: Iterable[Encoded]) -> None:
+    def prefetch(self, stored: Iterable[EncodedEvent]) -> None:
         """Bring the keys that these events need in one read."""
         self._keys.prefetch({subject for one in stored if (subject := subject_of(one)) is not None})
 
@@ -156,17 +156,17 @@ class Codec:
             raise ValueError(f"{field} does not open with its subject's key") from None
 
 
-def without_opening(stored: Encoded) -> Event:
+def without_opening(stored: EncodedEvent) -> Event:
     """The event with its private fields as they are stored. Needs no key. Raises Undecodable, UpgradeNeeded."""
     return _decoded(stored, lambda *_: None)
 
 
-def is_sealed_by_its_stream(stored: Encoded) -> bool:
+def is_sealed_by_its_stream(stored: EncodedEvent) -> bool:
     """Whether a value of the event is sealed by the key of its own stream. An event of an unknown type may hold one."""
     return stored.type not in EVENTS or "originator_id" in _owners_of_sealed(stored)
 
 
-def subject_of(stored: Encoded) -> UUID | None:
+def subject_of(stored: EncodedEvent) -> UUID | None:
     """Whose key opens what is sealed in the event; None where nothing is."""
     owners = _owners_of_sealed(stored)
     if not owners:
@@ -179,7 +179,7 @@ def subject_of(stored: Encoded) -> UUID | None:
         return None
 
 
-def _decoded(stored: Encoded, open_private: Callable[[type[Event], UUID, dict[str, Any]], None]) -> Event:
+def _decoded(stored: EncodedEvent, open_private: Callable[[type[Event], UUID, dict[str, Any]], None]) -> Event:
     if not is_known(stored.type, stored.schema_version):
         raise UpgradeNeeded(f"version {stored.version} of {stored.stream}", stored.type, stored.schema_version)
     kind = EVENTS[stored.type]
@@ -197,7 +197,7 @@ def _decoded(stored: Encoded, open_private: Callable[[type[Event], UUID, dict[st
         raise Undecodable(f"{stored.type} version {stored.schema_version} at {stored.stream}/{stored.version}: {error}") from error
 
 
-def _decoded_at_once(stored: Encoded, kind: type[Event]) -> Event | None:
+def _decoded_at_once(stored: EncodedEvent, kind: type[Event]) -> Event | None:
     """The event straight out of its JSON, in a third of the time, where nothing is to be opened or upcast; None where that fails.
 
     The columns come last: of two members with one name, the last one counts.
@@ -236,7 +236,7 @@ def _bound_to(event_id: UUID, field: str) -> bytes:
     return event_id.bytes + field.encode()
 
 
-def _owners_of_sealed(stored: Encoded) -> set[str]:
+def _owners_of_sealed(stored: EncodedEvent) -> set[str]:
     """The fields that name the subjects of the sealed values, found without decoding: no text can hold such a piece of JSON unescaped."""
     if SEALED_MARK not in stored.data:
         return set()

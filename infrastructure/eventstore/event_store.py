@@ -11,7 +11,19 @@ from eventsourcing.application import AggregateNotFoundError, Application
 from eventsourcing.persistence import ApplicationRecorder, IntegrityError, JSONTranscoder, Mapper, StoredEvent, Transcoder
 
 from application.change_limits import ChangeLimit
-from application.ports import Appended, Claim, Closed, Command, Conflicted, Evolve, Guard, Recorded, Release, S, Secret
+from application.ports import (
+    AppendResult,
+    Command,
+    ConcurrencyConflict,
+    Evolve,
+    RecordedEvent,
+    ReleasedClaim,
+    S,
+    Secret,
+    StreamClosed,
+    StreamPrecondition,
+    UniqueClaim,
+)
 from domain.errors import Invalid, KeyReused, NotFound, Refused, Taken, UpgradeNeeded, UpgradeUnderWay
 from domain.events import Event
 from domain.registry import is_known
@@ -19,8 +31,8 @@ from domain.values import printable
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.codec import Codec, KeyDestroyed, subject_of
 from infrastructure.eventstore.group_commit import Append, Outcome
-from infrastructure.eventstore.recorder import End, PostgresRecorder, Stored, encoded_from
-from infrastructure.eventstore.state_cache import Folded, FoldedStates
+from infrastructure.eventstore.recorder import PostgresRecorder, StoredEventRow, StreamEnd, encoded_from
+from infrastructure.eventstore.state_cache import CachedState, StateCache
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import DataKeys, Keys
 from infrastructure.security.process_keys import operator_keys
@@ -39,16 +51,16 @@ class EventMapper(Mapper[UUID]):
         super().__init__(JSONTranscoder())
         self.codec = codec
 
-    def to_stored_event(self, domain_event: Any) -> Stored:
+    def to_stored_event(self, domain_event: Any) -> StoredEventRow:
         encoded = self.codec.encode(domain_event)
-        return Stored(encoded.stream, encoded.version, encoded.type, encoded.data, encoded)
+        return StoredEventRow(encoded.stream, encoded.version, encoded.type, encoded.data, encoded)
 
     def to_domain_event(self, stored_event: StoredEvent) -> Any:
-        assert isinstance(stored_event, Stored)
+        assert isinstance(stored_event, StoredEventRow)
         return self.codec.decode(stored_event.encoded)
 
 
-class Laboratory(Application[UUID]):
+class EventStoreApplication(Application[UUID]):
     """The library's application over our mapper and a recorder: Postgres', or the in-memory twin."""
 
     def __init__(self, mapper: EventMapper, recorder: ApplicationRecorder) -> None:
@@ -65,7 +77,7 @@ class Laboratory(Application[UUID]):
         return self._parts[1]
 
 
-class EventLog:
+class RecorderEventStore:
     """The port `application.ports.Log` over the library's application and a recorder.
 
     `pausing` gets each UpgradeNeeded before it is raised.
@@ -76,10 +88,10 @@ class EventLog:
     ) -> None:
         self.recorder, self._digests, self._changes, self.pausing = recorder, ClaimDigests(keys), changes, pausing
         self._written: set[tuple[str, int]] = set()
-        self._states = FoldedStates()
+        self._states = StateCache()
         data_keys = DataKeys(keys, lambda owners: recorder.select_secrets("key", owners))
         self.codec = Codec(data_keys, lambda stream: map(encoded_from, recorder.select_stream(stream)))
-        self._laboratory = Laboratory(EventMapper(self.codec), recorder)
+        self._laboratory = EventStoreApplication(EventMapper(self.codec), recorder)
 
     def close(self) -> None:
         self.recorder.close()
@@ -122,7 +134,7 @@ class EventLog:
             self._states.drop((stream, evolve))
         return self._folded(stream, evolve, self.recorder.select_events(stream), None)
 
-    def _folded(self, stream: UUID, evolve: Evolve[S], events: Sequence[Stored], known: Folded | None) -> S | None:
+    def _folded(self, stream: UUID, evolve: Evolve[S], events: Sequence[StoredEventRow], known: CachedState | None) -> S | None:
         state: S | None = known.state if known else None
         if not events:
             return state
@@ -133,7 +145,7 @@ class EventLog:
             state = evolve(state, self.codec.decode(one.encoded))
         newest = events[-1].encoded
         if state is not None and readable == self.codec.readable(owners):  # else a key came or went meanwhile
-            self._states.keep((stream, evolve), Folded(state, newest.version, newest.event_id, owners, readable))
+            self._states.keep((stream, evolve), CachedState(state, newest.version, newest.event_id, owners, readable))
         return state
 
     def append(
@@ -141,11 +153,11 @@ class EventLog:
         command: Command,
         *events: Event,
         subject: UUID | None = None,
-        guards: Sequence[Guard] = (),
-        claims: Sequence[Claim] = (),
-        releases: Sequence[Release] = (),
+        guards: Sequence[StreamPrecondition] = (),
+        claims: Sequence[UniqueClaim] = (),
+        releases: Sequence[ReleasedClaim] = (),
         secrets: Sequence[Secret] = (),
-    ) -> Appended:
+    ) -> AppendResult:
         self._refuse_what_not_all_understand(events)
         self._refuse_claims_in_earlier_forms(claims)
         append = Append(command=command, subject=subject, guards=guards, claims=claims, releases=releases, secrets=secrets)
@@ -155,7 +167,7 @@ class EventLog:
                 self._laboratory.events.put(events, append=append, outcome=outcomes.append)
                 return _appended(outcomes[0])
         except (IntegrityError, KeyDestroyed):
-            raise Conflicted("Somebody else changed this in the meantime; load it again") from None
+            raise ConcurrencyConflict("Somebody else changed this in the meantime; load it again") from None
 
     def _refuse_what_not_all_understand(self, events: Sequence[Event]) -> None:
         """Of a type and version that this process wrote before, nothing is asked: once written, it is written for ever.
@@ -168,7 +180,7 @@ class EventLog:
                 raise UpgradeUnderWay(printable(lacking), type_name, schema_version)
             self._written.add((type_name, schema_version))
 
-    def _refuse_claims_in_earlier_forms(self, claims: Sequence[Claim]) -> None:
+    def _refuse_claims_in_earlier_forms(self, claims: Sequence[UniqueClaim]) -> None:
         """`es.append` compares the form that is written now. Nobody writes an earlier one any more, so it can be looked up before.
 
         Raises Taken.
@@ -178,14 +190,14 @@ class EventLog:
             if self.recorder.select_claim(claim.scope, earlier) not in {None, claim.stream}:
                 raise _taken(claim.scope)
 
-    def outcome(self, command: Command) -> Appended | None:
+    def outcome(self, command: Command) -> AppendResult | None:
         known = self.recorder.select_command(command.id)
         if known is None:
             return None
         digest, position, subject = known
         if digest not in {command.digest, *command.earlier_digests}:
             raise _key_reused()
-        return Appended(position=position, subject=subject, replayed=True)
+        return AppendResult(position=position, subject=subject, replayed=True)
 
     def head(self) -> int:
         return self.recorder.max_notification_id() or 0
@@ -196,24 +208,24 @@ class EventLog:
             raise Invalid(f"This time is still to come: the log is at {now:%Y-%m-%dT%H:%M:%SZ}")
         return position  # type: ignore[no-any-return]
 
-    def read(self, after: int, limit: int, *, most_bytes: int | None = None) -> Sequence[Recorded]:
+    def read(self, after: int, limit: int, *, most_bytes: int | None = None) -> Sequence[RecordedEvent]:
         if most_bytes is not None:
             return self.recorder.select_bounded(after, limit, most_bytes)  # type: ignore[no-any-return]
         return self.recorder.select_recorded(after, limit)  # type: ignore[no-any-return]
 
-    def history(self, stream: UUID) -> Sequence[Recorded]:
+    def history(self, stream: UUID) -> Sequence[RecordedEvent]:
         return self.recorder.select_stream(stream)  # type: ignore[no-any-return]
 
-    def histories(self, streams: Collection[UUID], *kinds: type[Event], until: int | None = None) -> Sequence[Recorded]:
+    def histories(self, streams: Collection[UUID], *kinds: type[Event], until: int | None = None) -> Sequence[RecordedEvent]:
         return self.recorder.select_streams(streams, [kind.__name__ for kind in kinds], until)  # type: ignore[no-any-return]
 
-    def at(self, positions: Collection[int]) -> Sequence[Recorded]:
+    def at(self, positions: Collection[int]) -> Sequence[RecordedEvent]:
         return self.recorder.select_at(positions)  # type: ignore[no-any-return]
 
-    def touching(self, stream: UUID, at: Collection[int], *, after: int, most: int | None) -> Sequence[Recorded]:
-        return self.recorder.select_touching(stream, at, after, most)  # type: ignore[no-any-return]
+    def touching(self, stream: UUID, at: Collection[int], *, after: int, maximum: int | None) -> Sequence[RecordedEvent]:
+        return self.recorder.select_touching(stream, at, after, maximum)  # type: ignore[no-any-return]
 
-    def event(self, stream: UUID, version: int) -> Recorded | None:
+    def event(self, stream: UUID, version: int) -> RecordedEvent | None:
         return self.recorder.select_event(stream, version)  # type: ignore[no-any-return]
 
     def is_open(self, stream: UUID, *, begun_by: type[Event], closed_by: Sequence[type[Event]]) -> bool:
@@ -228,18 +240,18 @@ class EventLog:
     def having(self, streams: Collection[UUID], *kinds: type[Event]) -> set[UUID]:
         return self.recorder.select_having(streams, [kind.__name__ for kind in kinds])  # type: ignore[no-any-return]
 
-    def decode(self, recorded: Recorded) -> Event:
+    def decode(self, recorded: RecordedEvent) -> Event:
         self._require_known(recorded)
         return self.codec.decode(encoded_from(recorded))
 
-    def _require_known(self, one: Recorded | End) -> None:
+    def _require_known(self, one: RecordedEvent | StreamEnd) -> None:
         """Raises UpgradeNeeded."""
         if not is_known(one.type, one.schema_version):
             needed = UpgradeNeeded(f"position {one.position}", one.type, one.schema_version)
             self.pausing(needed)
             raise needed
 
-    def prefetch(self, recorded: Sequence[Recorded]) -> None:
+    def prefetch(self, recorded: Sequence[RecordedEvent]) -> None:
         self.codec.prefetch(map(encoded_from, recorded))
 
     def claimed(self, scope: str, value: str) -> UUID | None:
@@ -259,30 +271,30 @@ class EventLog:
         return self.recorder.select_secrets(kind, [owner]).get(owner)  # type: ignore[no-any-return]
 
 
-def log_on_postgres(given: Settings, keys: Keys, *, changes: ChangeLimit | None = None) -> EventLog:
-    return EventLog(PostgresRecorder(given.postgres_url, keys), keys, changes=changes)
+def postgres_event_store(given: Settings, keys: Keys, *, changes: ChangeLimit | None = None) -> RecorderEventStore:
+    return RecorderEventStore(PostgresRecorder(given.postgres_url, keys), keys, changes=changes)
 
 
 @contextmanager
-def opened(given: Settings, keys: Keys | None = None) -> Iterator[EventLog]:
+def open_event_store(given: Settings, keys: Keys | None = None) -> Iterator[RecorderEventStore]:
     """The log on Postgres, while the block runs, with all keys that are here unless `keys` are given. Raises WrongRootKey."""
-    log = log_on_postgres(given, operator_keys(given) if keys is None else keys)
+    log = postgres_event_store(given, operator_keys(given) if keys is None else keys)
     try:
         yield log
     finally:
         log.close()
 
 
-def _appended(outcome: Outcome) -> Appended:
+def _appended(outcome: Outcome) -> AppendResult:
     match outcome.outcome:
         case "appended" | "replayed":
-            return Appended(position=outcome.position or 0, subject=outcome.subject, replayed=outcome.outcome == "replayed")
+            return AppendResult(position=outcome.position or 0, subject=outcome.subject, replayed=outcome.outcome == "replayed")
         case "reused":
             raise _key_reused()
         case "missing":
             raise NotFound("Not found")
         case "closed":
-            raise Closed("This was deleted or has ended already")
+            raise StreamClosed("This was deleted or has ended already")
         case "taken":
             raise _taken(outcome.detail)
         case "refused":

@@ -10,22 +10,22 @@ import msgspec
 import psycopg
 import structlog
 
-from application.ports import Claim, Command, Guard, Release, Secret
+from application.ports import Command, ReleasedClaim, Secret, StreamPrecondition, UniqueClaim
 from domain.errors import Unavailable
-from infrastructure.eventstore.codec import Encoded
+from infrastructure.eventstore.codec import EncodedEvent
 from infrastructure.observability.metrics import APPEND_COMMANDS, APPEND_SECONDS, APPENDS
 from infrastructure.postgres.arrays import Array, bools, byteas, ints, register, texts, uuids
-from infrastructure.postgres.connections import Attentive
-from infrastructure.postgres.wake_ups import APPENDED, WAKES_ITSELF, Wakes
+from infrastructure.postgres.connections import MonitoredConnection
+from infrastructure.postgres.wake_ups import APPENDED, WAKES_ITSELF, WakeUps
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import Keys
 
 log = structlog.get_logger()
 
-BATCH_MOST = 256  # commands in one transaction
-PATIENCE = 10.0  # seconds that a command waits for its group commit
-WAKING = {"appended", "replayed"}  # replayed: perhaps of a transaction whose COMMIT was lost, and that woke nobody
-OPTIONS = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
+MAX_COMMANDS_PER_BATCH = 256  # commands in one transaction
+COMMIT_TIMEOUT_SECONDS = 10.0  # seconds that a command waits for its group commit
+WAKING_OUTCOMES = {"appended", "replayed"}  # replayed: perhaps of a transaction whose COMMIT was lost, and that woke nobody
+CONNECTION_OPTIONS = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
 
 
 class Append(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,9 +33,9 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
 
     command: Command
     subject: UUID | None = None
-    guards: Sequence[Guard] = ()
-    claims: Sequence[Claim] = ()
-    releases: Sequence[Release] = ()
+    guards: Sequence[StreamPrecondition] = ()
+    claims: Sequence[UniqueClaim] = ()
+    releases: Sequence[ReleasedClaim] = ()
     secrets: Sequence[Secret] = ()
 
 
@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
     detail: str | None
 
 
-class Answer:
+class PendingResult:
     """What one thread tells one other, once. A tenth of a Future's cost."""
 
     __slots__ = ("_error", "_outcome", "_there")
@@ -75,16 +75,16 @@ class Answer:
         return self._outcome
 
 
-class Pending(NamedTuple):
+class PendingAppend(NamedTuple):
     append: Append
-    events: Sequence[Encoded]
-    done: Answer
+    events: Sequence[EncodedEvent]
+    done: PendingResult
 
 
 class Columns:
     """The parallel arrays of `es.append` for a batch of commands."""
 
-    def __init__(self, digests: ClaimDigests, batch: Sequence[Pending]) -> None:
+    def __init__(self, digests: ClaimDigests, batch: Sequence[PendingAppend]) -> None:
         self._digests = digests
         self.commands: list[tuple[Any, ...]] = []
         self.events: list[tuple[Any, ...]] = []
@@ -94,7 +94,7 @@ class Columns:
         for number, (append, events, _) in enumerate(batch, 1):
             self._add(number, append, events)
 
-    def _add(self, number: int, append: Append, events: Sequence[Encoded]) -> None:
+    def _add(self, number: int, append: Append, events: Sequence[EncodedEvent]) -> None:
         command = append.command
         self.commands.append((command.id, command.digest, append.subject, meta_of(command)))
         self.events += [(number, e.stream, e.version, e.type, e.schema_version, e.data, e.event_id) for e in events]
@@ -104,7 +104,7 @@ class Columns:
         self.secrets += [(number, s.kind, s.owner, s.value) for s in append.secrets]
         self.secrets += [(number, "key", owner, wrapped) for e in events for owner, wrapped in e.new_keys]
 
-    def _released(self, release: Release) -> tuple[bytes | None, ...]:
+    def _released(self, release: ReleasedClaim) -> tuple[bytes | None, ...]:
         """The digests to release: every form of the value; None means all that the stream holds."""
         return (None,) if release.value is None else self._digests.forms(release.scope, release.value)
 
@@ -133,42 +133,42 @@ class GroupCommit:
 
     def __init__(self, url: str, keys: Keys) -> None:
         self._url, self._digests = url, ClaimDigests(keys)
-        self._queue: SimpleQueue[Pending | None] = SimpleQueue()
+        self._queue: SimpleQueue[PendingAppend | None] = SimpleQueue()
         self._connection: psycopg.Connection | None = None
-        self._wakes = Wakes(url)
+        self._wakes = WakeUps(url)
         self._thread = Thread(target=self._run, name="group-commit", daemon=True)
         self._thread.start()
 
-    def submit(self, append: Append, events: Sequence[Encoded]) -> Answer:
-        done = Answer()
-        self._queue.put(Pending(append, events, done))
+    def submit(self, append: Append, events: Sequence[EncodedEvent]) -> PendingResult:
+        done = PendingResult()
+        self._queue.put(PendingAppend(append, events, done))
         return done
 
     def close(self) -> None:
         """Take what was queued before, then stop."""
         self._queue.put(None)
-        self._thread.join(PATIENCE)
+        self._thread.join(COMMIT_TIMEOUT_SECONDS)
         self._wakes.close()
 
     def _run(self) -> None:
         going = True
         while going:
             batch = [self._queue.get()]
-            while len(batch) < BATCH_MOST and not self._queue.empty():
+            while len(batch) < MAX_COMMANDS_PER_BATCH and not self._queue.empty():
                 batch.append(self._queue.get())
             going = None not in batch
             self._commit(_without_duplicates([pending for pending in batch if pending is not None]))
         if self._connection is not None:
             self._connection.close()
 
-    def _commit(self, batch: Sequence[Pending]) -> None:
+    def _commit(self, batch: Sequence[PendingAppend]) -> None:
         if not batch:
             return
         APPEND_COMMANDS.observe(len(batch))
         try:
             with APPEND_SECONDS.time():
                 outcomes = self._call_again_if_lost(batch)
-            if any(outcome.outcome in WAKING for outcome in outcomes):
+            if any(outcome.outcome in WAKING_OUTCOMES for outcome in outcomes):
                 self._wakes.send(APPENDED)
             for pending, outcome in zip(batch, outcomes, strict=True):
                 APPENDS.labels(outcome.outcome).inc()
@@ -180,11 +180,11 @@ class GroupCommit:
                 for pending in batch:
                     self._commit([pending])
                 return
-            raised = away() if isinstance(error, psycopg.OperationalError) else error
+            raised = database_unavailable() if isinstance(error, psycopg.OperationalError) else error
             for pending in batch:
                 pending.done.fail(raised)
 
-    def _call_again_if_lost(self, batch: Sequence[Pending]) -> list[Outcome]:
+    def _call_again_if_lost(self, batch: Sequence[PendingAppend]) -> list[Outcome]:
         """Command ids make the second call answer for a first one whose COMMIT got lost."""
         arguments = Columns(self._digests, batch).arguments()
         try:
@@ -195,7 +195,7 @@ class GroupCommit:
 
     def _call(self, arguments: list[Array]) -> list[Outcome]:
         if self._connection is None or self._connection.closed:
-            self._connection = Attentive.connect(self._url, autocommit=True, options=f"{OPTIONS} {WAKES_ITSELF}")
+            self._connection = MonitoredConnection.connect(self._url, autocommit=True, options=f"{CONNECTION_OPTIONS} {WAKES_ITSELF}")
             register(self._connection)
         return [Outcome(*row) for row in self._connection.execute(APPEND, arguments, prepare=True).fetchall()]
 
@@ -205,7 +205,7 @@ class GroupCommit:
             self._connection = None
 
 
-def _without_duplicates(batch: Sequence[Pending]) -> list[Pending]:
+def _without_duplicates(batch: Sequence[PendingAppend]) -> list[PendingAppend]:
     """Of two commands for one version of a stream the later one conflicts at once, unless it repeats the earlier."""
     owner: dict[tuple[UUID, int], UUID] = {}
     kept = []
@@ -234,5 +234,5 @@ def meta_of(command: Command) -> bytes:
     return msgspec.json.encode({name: value for name, value in said.items() if value is not None})
 
 
-def away() -> Unavailable:
+def database_unavailable() -> Unavailable:
     return Unavailable("The database is away; try again", retry_after=2)

@@ -11,14 +11,21 @@ import psycopg
 from eventsourcing.persistence import ApplicationRecorder, IntegrityError, Notification, StoredEvent, Subscription
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from application.ports import Recorded
+from application.ports import RecordedEvent
 from domain.errors import Unavailable
-from infrastructure.eventstore.codec import Encoded
-from infrastructure.eventstore.group_commit import OPTIONS, PATIENCE, Append, GroupCommit, Outcome, away
-from infrastructure.postgres.connections import TRIED_FOR, Attentive, Silent
+from infrastructure.eventstore.codec import EncodedEvent
+from infrastructure.eventstore.group_commit import (
+    COMMIT_TIMEOUT_SECONDS,
+    CONNECTION_OPTIONS,
+    Append,
+    GroupCommit,
+    Outcome,
+    database_unavailable,
+)
+from infrastructure.postgres.connections import POOL_RECONNECT_SECONDS, MonitoredConnection, ServerUnresponsive
 from infrastructure.security.keys import Keys
 
-READERS = 8  # connections that load streams
+READ_CONNECTIONS = 8  # connections that load streams
 LONG_QUERY_SECONDS = 600
 EVENT_COLUMNS = "notification_id, originator_id, originator_version, topic, schema_version, event_id, state, meta, recorded_at, hash"
 
@@ -67,13 +74,13 @@ ADMINISTRATORS = """select originator_id from es.events
 
 
 @dataclass(frozen=True)
-class Stored(StoredEvent):
+class StoredEventRow(StoredEvent):
     """The library's stored event, with our columns."""
 
-    encoded: Encoded
+    encoded: EncodedEvent
 
 
-class End(NamedTuple):
+class StreamEnd(NamedTuple):
     """What of the first or the newest event of a stream says whether the stream is open."""
 
     position: int
@@ -87,13 +94,13 @@ class PostgresRecorder(ApplicationRecorder):
     def __init__(self, url: str, keys: Keys) -> None:
         self.pool: ConnectionPool[psycopg.Connection] = ConnectionPool(
             url,
-            connection_class=Attentive,
+            connection_class=MonitoredConnection,
             min_size=1,
-            max_size=READERS,
+            max_size=READ_CONNECTIONS,
             timeout=2,
-            reconnect_timeout=TRIED_FOR,
+            reconnect_timeout=POOL_RECONNECT_SECONDS,
             open=False,
-            kwargs={"autocommit": True, "options": OPTIONS},
+            kwargs={"autocommit": True, "options": CONNECTION_OPTIONS},
         )
         self._keys = keys
         self._url = url
@@ -109,9 +116,9 @@ class PostgresRecorder(ApplicationRecorder):
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
         return insert_events(self.insert, stored_events, **kwargs)
 
-    def insert(self, events: Sequence[Encoded], append: Append) -> Outcome:
+    def insert(self, events: Sequence[EncodedEvent], append: Append) -> Outcome:
         try:
-            return self._writing().submit(append, events).wait(PATIENCE)
+            return self._writing().submit(append, events).wait(COMMIT_TIMEOUT_SECONDS)
         except TimeoutError:
             raise Unavailable("The database does not answer; try again", retry_after=5) from None
 
@@ -132,15 +139,15 @@ class PostgresRecorder(ApplicationRecorder):
         try:
             return self._rows(query, given)
         except PoolTimeout:
-            raise away() from None
-        except Silent:
+            raise database_unavailable() from None
+        except ServerUnresponsive:
             self.pool.drain()  # its like are silent too, and to ask each would take as long again
         except psycopg.OperationalError:
             self.pool.check()
         try:
             return self._rows(query, given)
         except psycopg.OperationalError:
-            raise away() from None
+            raise database_unavailable() from None
 
     def rows_of_long_query(self, query: str, *arguments: object) -> list[tuple[Any, ...]]:
         """As `rows`, once, for what reads a whole table. Raises Unavailable."""
@@ -149,7 +156,7 @@ class PostgresRecorder(ApplicationRecorder):
                 connection.execute(f"set local statement_timeout = '{LONG_QUERY_SECONDS}s'")
                 return connection.execute(query, arguments, binary=True).fetchall()
         except (PoolTimeout, psycopg.OperationalError):
-            raise away() from None
+            raise database_unavailable() from None
 
     def _rows(self, query: str, arguments: Sequence[object] | Mapping[str, object]) -> list[tuple[Any, ...]]:
         with self.pool.connection() as connection:
@@ -166,7 +173,7 @@ class PostgresRecorder(ApplicationRecorder):
             2**31 - 1 if lte is None else lte,
             limit,
         )
-        return [stored(recorded_from(row)) for row in rows]
+        return [stored_event_of(recorded_from(row)) for row in rows]
 
     def select_notifications(
         self, start: int | None, limit: int, stop: int | None = None, topics: Sequence[str] = (), *, inclusive_of_start: bool = True
@@ -177,12 +184,12 @@ class PostgresRecorder(ApplicationRecorder):
             Notification(one.stream, one.version, one.type, one.data, one.position) for one in wanted if not topics or one.type in topics
         ]
 
-    def select_recorded(self, after: int, limit: int) -> list[Recorded]:
+    def select_recorded(self, after: int, limit: int) -> list[RecordedEvent]:
         """Positions have no gaps, so that two bounds suffice and few partitions are looked at; where rows are missing, the next ones."""
         rows = self.rows(BETWEEN, after, after + limit) or self.rows(LATER, after, limit)
         return [recorded_from(row) for row in rows]
 
-    def select_stream(self, stream: UUID) -> list[Recorded]:
+    def select_stream(self, stream: UUID) -> list[RecordedEvent]:
         query = f"select {EVENT_COLUMNS} from es.stream_events(%s, 0) order by originator_version"  # noqa: S608
         return [recorded_from(row) for row in self.rows(query, stream)]
 
@@ -191,32 +198,32 @@ class PostgresRecorder(ApplicationRecorder):
         ((position, now),) = self.named_rows(POSITION_AT, moment=moment)
         return position, now
 
-    def select_bounded(self, after: int, limit: int, most_bytes: int) -> list[Recorded]:
+    def select_bounded(self, after: int, limit: int, most_bytes: int) -> list[RecordedEvent]:
         return [recorded_from(row) for row in self.named_rows(BOUNDED, after=after, limit=limit, bytes=most_bytes)]
 
-    def select_streams(self, streams: Collection[UUID], types: Sequence[str], until: int | None) -> list[Recorded]:
+    def select_streams(self, streams: Collection[UUID], types: Sequence[str], until: int | None) -> list[RecordedEvent]:
         if not streams:
             return []
         rows = self.named_rows(OF_STREAMS, streams=list(streams), types=list(types) or None, until=until)
         return [recorded_from(row) for row in rows]
 
-    def select_at(self, positions: Collection[int]) -> list[Recorded]:
+    def select_at(self, positions: Collection[int]) -> list[RecordedEvent]:
         query = f"select {EVENT_COLUMNS} from es.events where notification_id = any(%s) order by notification_id"  # noqa: S608 - constants
         return [recorded_from(row) for row in self.rows(query, list(positions))]
 
-    def select_touching(self, stream: UUID, at: Collection[int], after: int, most: int | None) -> list[Recorded]:
-        return [recorded_from(row) for row in self.named_rows(TOUCHING, stream=stream, at=list(at), after=after, most=most)]
+    def select_touching(self, stream: UUID, at: Collection[int], after: int, maximum: int | None) -> list[RecordedEvent]:
+        return [recorded_from(row) for row in self.named_rows(TOUCHING, stream=stream, at=list(at), after=after, maximum=maximum)]
 
-    def select_event(self, stream: UUID, version: int) -> Recorded | None:
+    def select_event(self, stream: UUID, version: int) -> RecordedEvent | None:
         query = f"select {EVENT_COLUMNS} from es.stream_events(%s, %s) where originator_version = %s"  # noqa: S608
         found = self.rows(query, stream, version - 1, version)
         return recorded_from(found[0]) if found else None
 
-    def select_ends(self, stream: UUID) -> tuple[End, End] | None:
+    def select_ends(self, stream: UUID) -> tuple[StreamEnd, StreamEnd] | None:
         """The first and the newest event."""
         query = """select s.first, first.topic, first.schema_version, s.newest, newest.topic, newest.schema_version
           from es.streams s, es.event_at(s.first) first, es.event_at(s.newest) newest where s.stream = %s"""
-        return next(((End(*row[:3]), End(*row[3:])) for row in self.rows(query, stream)), None)
+        return next(((StreamEnd(*row[:3]), StreamEnd(*row[3:])) for row in self.rows(query, stream)), None)
 
     def select_having(self, streams: Collection[UUID], types: Sequence[str]) -> set[UUID]:
         query = "select distinct s.stream from es.streams s, es.stream_events(s.stream, 0) e where s.stream = any(%s) and e.topic = any(%s)"
@@ -254,7 +261,7 @@ class PostgresRecorder(ApplicationRecorder):
 
 
 def insert_events(
-    insert: Callable[[Sequence[Encoded], Append], Outcome],
+    insert: Callable[[Sequence[EncodedEvent], Append], Outcome],
     stored_events: Sequence[StoredEvent],
     *,
     append: Append,
@@ -265,7 +272,7 @@ def insert_events(
 
     Raises ValueError for events of which two would create the key of one subject: only one key could be kept.
     """
-    events = [one.encoded for one in stored_events if isinstance(one, Stored)]
+    events = [one.encoded for one in stored_events if isinstance(one, StoredEventRow)]
     owners = [owner for event in events for owner, _ in event.new_keys]
     if len(owners) > len(set(owners)):
         raise ValueError("the first private values of a stream must be in one event: two events of this append would create its key")
@@ -278,9 +285,9 @@ def insert_events(
     return range(ended.position - len(stored_events) + 1, ended.position + 1)
 
 
-def recorded_from(row: tuple[Any, ...]) -> Recorded:
+def recorded_from(row: tuple[Any, ...]) -> RecordedEvent:
     position, stream, version, topic, schema_version, event_id, state, meta, recorded_at, digest = row
-    return Recorded(
+    return RecordedEvent(
         position=position,
         stream=stream,
         version=version,
@@ -294,9 +301,9 @@ def recorded_from(row: tuple[Any, ...]) -> Recorded:
     )
 
 
-def encoded_from(recorded: Recorded) -> Encoded:
-    return Encoded(recorded.stream, recorded.version, recorded.type, recorded.schema_version, recorded.event_id, recorded.data)
+def encoded_from(recorded: RecordedEvent) -> EncodedEvent:
+    return EncodedEvent(recorded.stream, recorded.version, recorded.type, recorded.schema_version, recorded.event_id, recorded.data)
 
 
-def stored(recorded: Recorded) -> Stored:
-    return Stored(recorded.stream, recorded.version, recorded.type, recorded.data, encoded_from(recorded))
+def stored_event_of(recorded: RecordedEvent) -> StoredEventRow:
+    return StoredEventRow(recorded.stream, recorded.version, recorded.type, recorded.data, encoded_from(recorded))

@@ -18,21 +18,21 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
-from application.connection_slots import RECOGNISED, Place, Places, network_of
+from application.connection_slots import RECOGNISED, ConnectionSlot, ConnectionSlots, network_of
 from infrastructure.configuration.settings import Settings, networks
 from infrastructure.http.joined_writes import JoinedWrites
 
-HEAD_MOST: Final = 64 * 1024  # bytes of a request's line and headers; the application asks for fewer
-HEADERS_MOST: Final = 128  # in number: each takes far more memory than it has bytes
-PIPELINED_MOST: Final = 8  # requests sent before the answer to an earlier one
-UNSENT_MOST: Final = 1024**2  # bytes that wait for a WebSocket's client to take them
-TAKEN_WITHIN: Final = 30.0  # seconds in which a client takes at least some of what waits for it
-MESSAGES_MOST: Final = 64  # of a WebSocket that wait to be read
-FRAMES_MOST: Final = 128  # of a WebSocket in a second, of whatever kind: pings and fragments are no messages
-SLICE: Final = 4096  # bytes of a WebSocket that are parsed at once
-CLOSES_WITHIN: Final = 2.0  # seconds until a WebSocket's client has agreed to its end
-DESCRIPTORS_MOST: Final = 65_536
-OTHER_DESCRIPTORS: Final = 256  # that the process needs beside connections
+MAX_HEAD: Final = 64 * 1024  # bytes of a request's line and headers; the application asks for fewer
+MAX_HEADERS: Final = 128  # in number: each takes far more memory than it has bytes
+MAX_PIPELINED: Final = 8  # requests sent before the answer to an earlier one
+MAX_UNSENT: Final = 1024**2  # bytes that wait for a WebSocket's client to take them
+SEND_TIMEOUT_SECONDS: Final = 30.0  # seconds in which a client takes at least some of what waits for it
+MAX_MESSAGES: Final = 64  # of a WebSocket that wait to be read
+MAX_FRAMES: Final = 128  # of a WebSocket in a second, of whatever kind: pings and fragments are no messages
+PARSE_BYTES: Final = 4096  # bytes of a WebSocket that are parsed at once
+CLOSE_TIMEOUT_SECONDS: Final = 2.0  # seconds until a WebSocket's client has agreed to its end
+MAX_DESCRIPTORS: Final = 65_536
+RESERVED_DESCRIPTORS: Final = 256  # that the process needs beside connections
 
 
 def _refusal(status: int, code: str, title: str, detail: str) -> bytes:
@@ -45,13 +45,11 @@ def _refusal(status: int, code: str, title: str, detail: str) -> bytes:
 REFUSALS: Final = {
     400: _refusal(400, "malformed", "Malformed request", "This is no HTTP/1.1 request"),
     414: _refusal(414, "address_too_long", "The address is too long", "The address is too long"),
-    431: _refusal(
-        431, "headers_too_large", "The headers are too large", f"There are more than {HEADERS_MOST} headers, or {HEAD_MOST} bytes"
-    ),
+    431: _refusal(431, "headers_too_large", "The headers are too large", f"There are more than {MAX_HEADERS} headers, or {MAX_HEAD} bytes"),
 }
 
 
-class Limits:
+class ConnectionLimits:
     """What all connections of a server share: who has room, and whether the server is ending.
 
     A client is anonymous until the application has recognised it. Anonymous clients have room of their own, so they take none of users'.
@@ -61,16 +59,16 @@ class Limits:
         self.settings = settings
         self.ending = False
         self._proxies: Sequence[IPv4Network | IPv6Network] = networks(settings)
-        room = max(64, _descriptors() - OTHER_DESCRIPTORS)
+        room = max(64, _descriptors() - RESERVED_DESCRIPTORS)
         anonymous = min(settings.anonymous_connections, room // 3)
-        self.anonymous = Places(total=anonymous, each=settings.connections_per_address)
-        self.users = Places(total=min(settings.connections, room - anonymous), each=settings.connections_per_address)
-        self._proxied = Places(total=room, each=0)
+        self.anonymous = ConnectionSlots(total=anonymous, each=settings.connections_per_address)
+        self.users = ConnectionSlots(total=min(settings.connections, room - anonymous), each=settings.connections_per_address)
+        self._proxied = ConnectionSlots(total=room, each=0)
 
-    def enter(self, address: str, evict: Callable[[], None]) -> "Room":
+    def enter(self, address: str, evict: Callable[[], None]) -> "HandshakeSlots":
         if self._proxies and self._is_proxy(address):
-            return Room(self._proxied.take(address, evict), None)
-        return Room(self.anonymous.take(network_of(address), evict), self.users)
+            return HandshakeSlots(self._proxied.take(address, evict), None)
+        return HandshakeSlots(self.anonymous.take(network_of(address), evict), self.users)
 
     def _is_proxy(self, address: str) -> bool:
         try:
@@ -79,10 +77,10 @@ class Limits:
             return False
 
 
-class Room:
+class HandshakeSlots:
     """The place of one connection: among anonymous clients until it is recognised."""
 
-    def __init__(self, place: Place, users: Places | None) -> None:
+    def __init__(self, place: ConnectionSlot, users: ConnectionSlots | None) -> None:
         self.place, self._users = place, users
 
     def recognised(self) -> None:
@@ -92,14 +90,14 @@ class Room:
             self._users = None
 
 
-class Connection(HttpToolsProtocol):
+class HttpConnection(HttpToolsProtocol):
     """One connection that speaks HTTP/1.1.
 
     Closed when no whole head has come within `request_head_seconds` of the start or of the last answer, when its head or line of waiting
     requests is too long, when the client takes nothing of an answer, and when others need its place.
     """
 
-    def __init__(self, limits: Limits, **given: Any) -> None:
+    def __init__(self, limits: ConnectionLimits, **given: Any) -> None:
         super().__init__(**given)
         self._limits = limits
         self._awaits_head = True  # no request is worked on
@@ -125,8 +123,8 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head:
             self._head_size += len(data)
-            if self._head_size > HEAD_MOST or len(self.headers) > HEADERS_MOST:
-                self._refuse(414 if len(self.url) > HEAD_MOST // 2 else 431)
+            if self._head_size > MAX_HEAD or len(self.headers) > MAX_HEADERS:
+                self._refuse(414 if len(self.url) > MAX_HEAD // 2 else 431)
 
     # ---- of the parser ----
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -135,7 +133,7 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
             return
         self._trailers += 1
-        if self._trailers > HEADERS_MOST:
+        if self._trailers > MAX_HEADERS:
             raise ValueError("more trailers than headers are taken")  # the parser stops
 
     def on_message_begin(self) -> None:
@@ -147,9 +145,9 @@ class Connection(HttpToolsProtocol):
         self._in_head = self._awaits_head = False
         self._unset_keepalive_if_required()
         self._room.place.touch()
-        if len(self.headers) > HEADERS_MOST:
+        if len(self.headers) > MAX_HEADERS:
             self._refuse(431)
-        if len(self.pipeline) >= PIPELINED_MOST:
+        if len(self.pipeline) >= MAX_PIPELINED:
             self.transport.abort()
         if self.transport.is_closing():
             return
@@ -220,9 +218,9 @@ class Connection(HttpToolsProtocol):
     def _evicted(self) -> None:
         _drop(self._transport)
 
-    def _socket(self, **given: Any) -> "Socket":
+    def _socket(self, **given: Any) -> "WebSocketConnection":
         self._stop_timers()
-        self._upgraded = Socket(self._limits, self._room, **given)
+        self._upgraded = WebSocketConnection(self._limits, self._room, **given)
         return self._upgraded
 
     def _stop_timers(self) -> None:
@@ -237,7 +235,7 @@ class Connection(HttpToolsProtocol):
 
     def _watch_taking(self) -> None:
         self._unsent = _unsent(self._transport)
-        self._taking = self.loop.call_later(TAKEN_WITHIN, self._look_whether_taken)
+        self._taking = self.loop.call_later(SEND_TIMEOUT_SECONDS, self._look_whether_taken)
 
     def _look_whether_taken(self) -> None:
         self._taking = None
@@ -247,15 +245,15 @@ class Connection(HttpToolsProtocol):
             self._watch_taking()
 
 
-class Socket(WebSocketsSansIOProtocol):
+class WebSocketConnection(WebSocketsSansIOProtocol):
     """One WebSocket. Messages are measured by their headers, before they are read: those of an anonymous client must be small."""
 
-    def __init__(self, limits: Limits, room: Room, **given: Any) -> None:
+    def __init__(self, limits: ConnectionLimits, room: HandshakeSlots, **given: Any) -> None:
         super().__init__(**given)
         self._settings, self._room = limits.settings, room
         self._end: asyncio.TimerHandle | None = None
         self._frames, self._frames_since = 0, 0.0
-        self.close_timeout = CLOSES_WITHIN
+        self.close_timeout = CLOSE_TIMEOUT_SECONDS
         self.conn.max_message_size = self._settings.anonymous_body_max_bytes
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -266,18 +264,18 @@ class Socket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._room.place.touch()
-        for start in range(0, len(data), SLICE):
+        for start in range(0, len(data), PARSE_BYTES):
             if self.transport.is_closing():
                 return
-            super().data_received(data[start : start + SLICE])
-            if self.queue.qsize() > MESSAGES_MOST or self.transport.get_write_buffer_size() > UNSENT_MOST:
+            super().data_received(data[start : start + PARSE_BYTES])
+            if self.queue.qsize() > MAX_MESSAGES or self.transport.get_write_buffer_size() > MAX_UNSENT:
                 self.transport.abort()
 
     def handle_events(self) -> None:
         if self.loop.time() - self._frames_since > 1.0:
             self._frames, self._frames_since = 0, self.loop.time()
         self._frames += len(self.conn.events)
-        if self._frames > FRAMES_MOST:
+        if self._frames > MAX_FRAMES:
             self.transport.abort()
         else:
             super().handle_events()
@@ -291,7 +289,7 @@ class Socket(WebSocketsSansIOProtocol):
         """A client that does not take what was sent cannot hold the connection when the application is done with it."""
         super().on_task_complete(task)
         if not self.disconnected:
-            self._end = self.loop.call_later(CLOSES_WITHIN, self.transport.abort)
+            self._end = self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)
 
     def end_soon(self) -> None:
         """It goes on until the server ends."""
@@ -317,7 +315,7 @@ def _unsent(transport: asyncio.Transport) -> int:
 def _descriptors() -> int:
     """As many as this process may open: as many as it is allowed to ask for."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS_MOST if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MOST)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return max(soft, wanted)

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, Final
 
-SENT_AT_ONCE: Final = 16 * 1024  # bytes that do not wait for the end of the turn
+SEND_AT_ONCE_BYTES: Final = 16 * 1024  # bytes that do not wait for the end of the turn
 
 
 class JoinedWrites:
@@ -22,7 +22,7 @@ class JoinedWrites:
             self._loop.call_soon(self.flush)
         self._parts.append(data)
         self._size += len(data)
-        if self._size > SENT_AT_ONCE:
+        if self._size > SEND_AT_ONCE_BYTES:
             self.flush()
 
     def flush(self) -> None:

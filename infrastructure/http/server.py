@@ -19,20 +19,20 @@ from typing import Final, cast
 from uvicorn import Config, Server
 
 from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.installation import bound
-from infrastructure.http.connections import TAKEN_WITHIN, Connection, Limits
+from infrastructure.embedded.installation import bound_socket
+from infrastructure.http.connections import SEND_TIMEOUT_SECONDS, ConnectionLimits, HttpConnection
 from infrastructure.retry import leave_within
 
 BACKLOG: Final = 4096  # connections that wait to be accepted: more strangers at once than that make others wait for a second
-LET_IN: Final = 0.3  # seconds from the closing of the door until the server is told to stop
-ENDS_WITHIN: Final = 2  # seconds that answers under way may take when the server is told to stop
-DATE_EVERY: Final = 1.0  # seconds
-GONE_WITHIN: Final = 2.0  # seconds more for the application's own end
+DRAIN_SECONDS: Final = 0.3  # seconds from the closing of the door until the server is told to stop
+STOP_TIMEOUT_SECONDS: Final = 2  # seconds that answers under way may take when the server is told to stop
+DATE_INTERVAL_SECONDS: Final = 1.0  # seconds
+APPLICATION_STOP_TIMEOUT_SECONDS: Final = 2.0  # seconds more for the application's own end
 
-ACCEPTED_EACH_TURN: Final = 16  # connections: uvloop accepts one of each socket, so a crowd would wait for as many turns
-SWITCH_EVERY: Final = 0.0005  # seconds: under load, commands in threads must not wait 5 ms for each turn of the interpreter lock
+ACCEPTS_PER_TURN: Final = 16  # connections: uvloop accepts one of each socket, so a crowd would wait for as many turns
+SWITCH_INTERVAL_SECONDS: Final = 0.0005  # seconds: under load, commands in threads must not wait 5 ms for each turn of the interpreter lock
 
-LARGE: Final = 1024**2  # bytes
+MMAP_THRESHOLD_BYTES: Final = 1024**2  # bytes
 M_MMAP_THRESHOLD: Final = -3  # malloc.h
 
 SO_ATTACH_FILTER: Final = 26
@@ -47,13 +47,13 @@ def serve(target: str, settings: Settings) -> None:
     """
     module, _, name = target.partition(":")
     app = getattr(import_module(module), name)()
-    limits = Limits(settings)
+    limits = ConnectionLimits(settings)
     _return_large_blocks()
-    sys.setswitchinterval(SWITCH_EVERY)
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     config = Config(
         app,
         loop="uvloop",
-        http=cast("type[asyncio.Protocol]", partial(Connection, limits)),
+        http=cast("type[asyncio.Protocol]", partial(HttpConnection, limits)),
         ws="websockets-sansio",
         ws_max_size=settings.websocket_max_bytes,
         ws_ping_interval=None,  # the application has pings of its own
@@ -67,24 +67,26 @@ def serve(target: str, settings: Settings) -> None:
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=cast("int", settings.request_head_seconds),
-        timeout_graceful_shutdown=ENDS_WITHIN,
+        timeout_graceful_shutdown=STOP_TIMEOUT_SECONDS,
     )
-    with bound(settings) as door:
-        door.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(TAKEN_WITHIN * 1000))  # connections inherit it, also closed ones
-        doors = [door, *(door.dup() for _ in range(1, ACCEPTED_EACH_TURN))]
-        _Ending(config, limits, door, drain=getattr(app, "drain", lambda: None)).run(sockets=doors)
+    with bound_socket(settings) as door:
+        door.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SEND_TIMEOUT_SECONDS * 1000)
+        )  # connections inherit it, also closed ones
+        doors = [door, *(door.dup() for _ in range(1, ACCEPTS_PER_TURN))]
+        _GracefulShutdown(config, limits, door, drain=getattr(app, "drain", lambda: None)).run(sockets=doors)
 
 
 def _return_large_blocks() -> None:
     """Give the memory of a password hash or an upload back to the system when it ends. glibc would keep as much for each thread."""
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGE)
+        mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 
 
-class _Ending(Server):
+class _GracefulShutdown(Server):
     """A server that closes its door before it stops. `drain` is called then: it answers requests that wait for something."""
 
-    def __init__(self, config: Config, limits: Limits, door: socket.socket, *, drain: Callable[[], None]) -> None:
+    def __init__(self, config: Config, limits: ConnectionLimits, door: socket.socket, *, drain: Callable[[], None]) -> None:
         super().__init__(config)
         self._limits, self._door, self._drain = limits, door, drain
         self._stopped = asyncio.Event()
@@ -93,7 +95,7 @@ class _Ending(Server):
         """As the base, which looks ten times a second whether to stop: it is told, and writes the date of answers anew each second."""
         while not await self.on_tick(0):
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopped.wait(), DATE_EVERY)
+                await asyncio.wait_for(self._stopped.wait(), DATE_INTERVAL_SECONDS)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -105,14 +107,14 @@ class _Ending(Server):
     def _told_to_end(self) -> None:
         if not self._limits.ending:
             self._close_the_door()
-            asyncio.get_running_loop().call_later(LET_IN, self._stop)
+            asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._stop)
 
     def _close_the_door(self) -> None:
         """Clients that connect from now on hear nothing, and are refused after the end. Each answer is its connection's last."""
         self._limits.ending = True
         self._drain()
         for connection in self.server_state.connections:
-            cast("Connection", connection).end_soon()
+            cast("HttpConnection", connection).end_soon()
         code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *instruction) for instruction in NO_NEW_CONNECTION))
         program = struct.pack("HL", len(NO_NEW_CONNECTION), ctypes.addressof(code))
         with suppress(OSError):  # a kernel without filters: then whoever comes last may be cut off
@@ -122,4 +124,4 @@ class _Ending(Server):
         """Whatever happens, the process is gone soon: a command that hangs in a thread would hold it up."""
         self.should_exit = True
         self._stopped.set()
-        leave_within(ENDS_WITHIN + GONE_WITHIN)
+        leave_within(STOP_TIMEOUT_SECONDS + APPLICATION_STOP_TIMEOUT_SECONDS)

@@ -37,7 +37,7 @@ def read_metadata(pages: Sequence[PageLayout]) -> Metadata:
     """Of the images of a TIFF. Raises DamagedImage (unsafe_metadata, metadata_too_large)."""
     first = pages[0]
     description = first.directory.text(DESCRIPTION)
-    make, model, software = (first.directory.text(tag, most=MAX_NAME_BYTES) for tag in (MAKE, MODEL, SOFTWARE))
+    make, model, software = (first.directory.text(tag, maximum=MAX_NAME_BYTES) for tag in (MAKE, MODEL, SOFTWARE))
     named = _name(make, model) or _name(software)
     if description.lstrip("\ufeff \r\n\t").startswith("<"):
         ome = OmeImage(description.lstrip("\ufeff \r\n\t"))

@@ -18,7 +18,7 @@ from domain.values import ImageWarning
 from infrastructure.images.colour import MAX_PROFILE_BYTES, from_palette, from_ycbcr
 from infrastructure.images.metadata import Metadata, read_metadata
 from infrastructure.images.orientation import upright
-from infrastructure.images.raster.plane import plane
+from infrastructure.images.raster import plane
 from infrastructure.images.rendering import Colours, Plane
 from infrastructure.images.tiff import plane_reader
 from infrastructure.images.validation import ImageHeader, ImageLimits, UploadGate, examine
@@ -137,7 +137,7 @@ def _tiff_plane(page: PageLayout, channel: int, unused: tuple[ImageWarning, ...]
         bits=8 if page.photometric is Photometric.PALETTE else page.bits,
         alpha=None if alpha is None else upright(alpha, page.orientation),
         associated=bool(alphas) and page.extra[alphas[0] - page.colours] is ExtraSample.ASSOCIATED_ALPHA,
-        profile=page.directory.bytes(PROFILE, most=MAX_PROFILE_BYTES + 1),
+        profile=page.directory.bytes(PROFILE, maximum=MAX_PROFILE_BYTES + 1),
         warnings=unused + _assumptions(page, used=len(alphas)),
     )
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from psycopg.conninfo import conninfo_to_dict
 
-from infrastructure.blobs.blob_store import originals_folder, picture_folders
+from infrastructure.blobs.blob_store import originals_folder, rendition_folders
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.child import READY_FILE, CannotStart
 from infrastructure.embedded.data_folder import make_private
@@ -116,7 +116,7 @@ def _blob_rules(given: Settings) -> Iterator[Rule]:
     if (originals := originals_folder(given)) is not None:
         originals.mkdir(parents=True, exist_ok=True, mode=0o700)
         yield Rule(originals, READ)
-    for folder in picture_folders(given):
+    for folder in rendition_folders(given):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         yield Rule(folder, MOVE)
 

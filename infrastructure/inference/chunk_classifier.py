@@ -11,8 +11,8 @@ from uuid import UUID, uuid5
 
 import structlog
 
-from application.chunk_results import JobPlans, PlannedChunk, append_judgement
-from application.ports import Blobs, Command, Corrupted, Log
+from application.chunk_results import JobPlans, PlannedChunk, record_chunk_results
+from application.ports import BlobStore, Command, CorruptBlob, EventStore
 from application.tasks import Task
 from domain import classification, model
 from domain.classification import ChunkJudged, Classification, ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
@@ -20,55 +20,55 @@ from domain.errors import NotFound
 from domain.model import Version
 from domain.values import chunk_id
 from infrastructure.images.validation.limits import ImageLimits
-from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, Lender, Pool
-from infrastructure.inference.failures import ACTOR, blamed, bytes_of
+from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ProcessPool, Provider
+from infrastructure.inference.failures import ACTOR, bytes_of, failure_for
 from infrastructure.inference.models.onnx_validation import ModelRefused
-from infrastructure.inference.predictions import Judged, Seen, Unseen, check_judged
+from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, ModelPrediction, check_batch
 from infrastructure.observability.metrics import IMAGES
-from infrastructure.retry import patiently
+from infrastructure.retry import retry_while_unavailable
 
 log = structlog.get_logger()
 
-LOOK: Final = "infrastructure.inference.children.child_functions:classify"
+CLASSIFY: Final = "infrastructure.inference.children.child_functions:classify"
 WARM: Final = "infrastructure.inference.children.child_functions:warm"
-GROUP_MOST: Final = 8  # images in one call of a child
+MAX_GROUP: Final = 8  # images in one call of a child
 GROUP_BYTES: Final = 32 * 1024**2  # and their bytes, unless one image alone has more
-GROUPS_HELD: Final = 2  # for each child: one at work, one being read
+GROUPS_PER_CHILD: Final = 2  # for each child: one at work, one being read
 DEFAULT_LIMITS: Final = ImageLimits()
-OPEN_FOR: Final = 1.0  # seconds that a job once seen open counts as open; `append` asks again
+OPEN_CACHE_SECONDS: Final = 1.0  # seconds that a job once seen open counts as open; `append` asks again
 
-FAILS: Final = Unseen("model_failed", "The model could not be run on this image")
-DELETED: Final = Unseen("image_deleted", "The image was deleted before its turn.")
-REFUSED: Final = Unseen("model_refused", "The model's file is missing in the store or damaged, and was not used. Add the model again")
+FAILS: Final = ImageRefusal("model_failed", "The model could not be run on this image")
+DELETED: Final = ImageRefusal("image_deleted", "The image was deleted before its turn.")
+REFUSED: Final = ImageRefusal("model_refused", "The model's file is missing in the store or damaged, and was not used. Add the model again")
 
-UNSAFE: Final = Unseen("model_refused", "The model's file is not one that is run here, and was not used. The log says why")
+UNSAFE: Final = ImageRefusal("model_refused", "The model's file is not one that is run here, and was not used. The log says why")
 
 
-class Looked(NamedTuple):
+class GroupAnswer(NamedTuple):
     """The answer for each image, and what its child said of itself, where one answered."""
 
-    answers: list[Seen | Unseen]
-    by: Judged | None
+    answers: list[ModelPrediction | ImageRefusal]
+    by: BatchPrediction | None
 
 
-class Classifier:
+class ChunkClassifier:
     """Judges chunks. Harmless to ask twice: who comes second finds that the answer exists."""
 
     def __init__(
         self,
         *,
-        log: Log,
-        blobs: Blobs,
-        pool: Pool,
+        log: EventStore,
+        blobs: BlobStore,
+        pool: ProcessPool,
         threads: Executor,
         worker: str,
         cpu: str,
         limits: ImageLimits = DEFAULT_LIMITS,
-        look: str = LOOK,
+        look: str = CLASSIFY,
     ) -> None:
         self._log, self._blobs, self._pool, self._threads = log, blobs, pool, threads
         self._worker, self._cpu, self._limits, self._look_by = worker, cpu, limits, look
-        self._held = asyncio.Semaphore(GROUPS_HELD * pool.size)
+        self._held = asyncio.Semaphore(GROUPS_PER_CHILD * pool.size)
         self._versions: dict[tuple[UUID, int], Version] = {}
         self._plans = JobPlans(log)
         self._seen_open: dict[UUID, float] = {}
@@ -78,16 +78,16 @@ class Classifier:
         assert task.job is not None
         assert task.number is not None
         started = time.perf_counter()
-        chunk = await patiently(self._threads, self._open_chunk, task.job, task.number)
+        chunk = await retry_while_unavailable(self._threads, self._open_chunk, task.job, task.number)
         if chunk is None:
             return
-        images = await patiently(self._threads, self._plans.remaining, chunk.images)
-        version = await patiently(self._threads, self._version, chunk.job)
+        images = await retry_while_unavailable(self._threads, self._plans.remaining, chunk.images)
+        version = await retry_while_unavailable(self._threads, self._version, chunk.job)
         looked = await self._looked(images, version)
         seconds = time.perf_counter() - started
         event = self._judged(chunk, images, version, looked)
         command = Command(id=uuid5(event.originator_id, "judged"), actor=ACTOR, at=event.at, correlation_id=event.job_id)
-        written = await patiently(self._threads, append_judgement, self._log, command, event)
+        written = await retry_while_unavailable(self._threads, record_chunk_results, self._log, command, event)
         IMAGES.labels("classified").inc(len(event.results))
         IMAGES.labels("failed").inc(len(event.failures))
         log.info(
@@ -115,8 +115,8 @@ class Classifier:
         return chunk
 
     def _is_open(self, job: UUID) -> bool:
-        if time.monotonic() - self._seen_open.get(job, -OPEN_FOR) >= OPEN_FOR:
-            self._seen_open = {known: seen for known, seen in self._seen_open.items() if time.monotonic() - seen < OPEN_FOR}
+        if time.monotonic() - self._seen_open.get(job, -OPEN_CACHE_SECONDS) >= OPEN_CACHE_SECONDS:
+            self._seen_open = {known: seen for known, seen in self._seen_open.items() if time.monotonic() - seen < OPEN_CACHE_SECONDS}
             if self._plans.has_ended(job):
                 return False
             self._seen_open[job] = time.monotonic()
@@ -133,76 +133,76 @@ class Classifier:
         return self._versions[key]
 
     # ---- looking ----
-    async def _looked(self, images: Sequence[PlannedImage], version: Version) -> list[Looked]:
-        starts = range(0, len(images), GROUP_MOST)
-        groups = await asyncio.gather(*(self._group(images[start : start + GROUP_MOST], version) for start in starts))
+    async def _looked(self, images: Sequence[PlannedImage], version: Version) -> list[GroupAnswer]:
+        starts = range(0, len(images), MAX_GROUP)
+        groups = await asyncio.gather(*(self._group(images[start : start + MAX_GROUP], version) for start in starts))
         return [looked for group in groups for looked in group]
 
-    async def _group(self, images: Sequence[PlannedImage], version: Version) -> list[Looked]:
+    async def _group(self, images: Sequence[PlannedImage], version: Version) -> list[GroupAnswer]:
         """Read a few images and have them looked at, in as many calls as their size asks for; the answers in order."""
         async with self._held:
-            found = await patiently(self._threads, bytes_of, self._blobs, [image.sha256 for image in images])
-            return [Looked([run], None) if isinstance(run, Unseen) else await self._look(run, version) for run in _runs(found)]
+            found = await retry_while_unavailable(self._threads, bytes_of, self._blobs, [image.sha256 for image in images])
+            return [GroupAnswer([run], None) if isinstance(run, ImageRefusal) else await self._look(run, version) for run in _runs(found)]
 
-    async def _look(self, images: list[bytes], version: Version, *, again: bool = True) -> Looked:
+    async def _look(self, images: list[bytes], version: Version, *, again: bool = True) -> GroupAnswer:
         """When a call fails, its images go again one by one: so the guilty one alone has no result."""
         try:
             judged = await self._ask(version, images)
-        except (NotFound, Corrupted):
-            return Looked([REFUSED] * len(images), None)
+        except (NotFound, CorruptBlob):
+            return GroupAnswer([REFUSED] * len(images), None)
         except (ChildLost, ChildFailed) as error:
             if isinstance(error, ChildFailed) and error.kind == ModelRefused.__name__:
                 log.warning("model refused", model=version.sha256, reason=error.detail)
-                return Looked([UNSAFE] * len(images), None)
+                return GroupAnswer([UNSAFE] * len(images), None)
             if not again:
-                return Looked([blamed(error, otherwise=FAILS)], None)
+                return GroupAnswer([failure_for(error, otherwise=FAILS)], None)
             singles = await asyncio.gather(*(self._look([image], version, again=False) for image in images))
-            return Looked([one for single in singles for one in single.answers], next((one.by for one in singles if one.by), None))
-        return Looked(judged.answers, judged)
+            return GroupAnswer([one for single in singles for one in single.answers], next((one.by for one in singles if one.by), None))
+        return GroupAnswer(judged.answers, judged)
 
-    async def _ask(self, version: Version, images: list[bytes]) -> Judged:
+    async def _ask(self, version: Version, images: list[bytes]) -> BatchPrediction:
         return await self._pool.run(
             self._look_by,
             version.sha256,
             version.record,
             images,
             self._limits,
-            into=Judged,
-            check=partial(check_judged, images=len(images), labels=version.labels),
+            into=BatchPrediction,
+            check=partial(check_batch, images=len(images), labels=version.labels),
             lend=self._weights(version),
         )
 
-    def _weights(self, version: Version) -> dict[str, Lender]:
+    def _weights(self, version: Version) -> dict[str, Provider]:
         async def weights() -> bytes:
-            return await patiently(self._threads, self._blobs.read, version.sha256)
+            return await retry_while_unavailable(self._threads, self._blobs.read, version.sha256)
 
         return {version.sha256: weights}
 
     # ---- saying so ----
-    def _judged(self, chunk: PlannedChunk, images: Sequence[PlannedImage], version: Version, looked: Sequence[Looked]) -> ChunkJudged:
+    def _judged(self, chunk: PlannedChunk, images: Sequence[PlannedImage], version: Version, looked: Sequence[GroupAnswer]) -> ChunkJudged:
         """An image that was deleted gets no answer; where all were, each gets a failure, so that the job can end."""
-        answers: list[tuple[PlannedImage, Seen | Unseen]] = list(
+        answers: list[tuple[PlannedImage, ModelPrediction | ImageRefusal]] = list(
             zip(images, (answer for one in looked for answer in one.answers), strict=True)
         )
         if not answers:
             answers = [(image, DELETED) for image in chunk.images]
-        return classification.judge(
+        return classification.record_chunk(
             chunk.job,
             chunk.number,
             plan=chunk.plan,
             labels=version.labels,
-            results=tuple(_result(image, seen, chunk.job.threshold) for image, seen in answers if isinstance(seen, Seen)),
+            results=tuple(_result(image, seen, chunk.job.threshold) for image, seen in answers if isinstance(seen, ModelPrediction)),
             failures=tuple(
                 ImageFailure(image_id=image.id, reason=unseen.reason, detail=unseen.detail)
                 for image, unseen in answers
-                if isinstance(unseen, Unseen)
+                if isinstance(unseen, ImageRefusal)
             ),
             provenance=self._provenance(version, looked),
             by=ACTOR.id,
             at=datetime.now(UTC),
         )
 
-    def _provenance(self, version: Version, looked: Sequence[Looked]) -> Provenance | None:
+    def _provenance(self, version: Version, looked: Sequence[GroupAnswer]) -> Provenance | None:
         by = [one.by for one in looked if one.by is not None]
         if not by:
             return None
@@ -218,14 +218,14 @@ class Classifier:
         )
 
 
-def _runs(found: Sequence[bytes | Unseen]) -> Iterator[list[bytes] | Unseen]:
+def _runs(found: Sequence[bytes | ImageRefusal]) -> Iterator[list[bytes] | ImageRefusal]:
     """In order: images that go into one call together, and those without bytes."""
     run: list[bytes] = []
     for one in found:
-        if run and (isinstance(one, Unseen) or sum(map(len, run)) + len(one) > GROUP_BYTES):
+        if run and (isinstance(one, ImageRefusal) or sum(map(len, run)) + len(one) > GROUP_BYTES):
             yield run
             run = []
-        if isinstance(one, Unseen):
+        if isinstance(one, ImageRefusal):
             yield one
         else:
             run.append(one)
@@ -233,7 +233,7 @@ def _runs(found: Sequence[bytes | Unseen]) -> Iterator[list[bytes] | Unseen]:
         yield run
 
 
-def _result(image: PlannedImage, seen: Seen, threshold: float) -> ImageResult:
+def _result(image: PlannedImage, seen: ModelPrediction, threshold: float) -> ImageResult:
     return ImageResult(
         image_id=image.id,
         sha256=image.sha256,

@@ -3,42 +3,42 @@
 from collections.abc import Sequence
 from typing import Final
 
-from application.ports import Blobs, Corrupted, Found
+from application.ports import BlobContent, BlobStore, CorruptBlob
 from domain.access import Actor
 from domain.errors import NotFound
 from domain.values import system_actor
 from infrastructure.inference.children.process_pool import ChildFailed, ChildHung
-from infrastructure.inference.predictions import Unseen
+from infrastructure.inference.predictions import ImageRefusal
 
 ACTOR: Final = Actor(id=system_actor("inference"), kind="system")
 
-MISSING: Final = Unseen("image_missing", "The image's file is not in the store any more. Upload it again")
-CORRUPTED: Final = Unseen("image_corrupted", "The image's file in the store is damaged, and was not used. Upload it again")
-BREAKS: Final = Unseen("decoder_broke", "The decoder broke down over this image. Save or export it again")
-HANGS: Final = Unseen("decoder_hung", "The image takes too long to decode. Save or export it again, or make it smaller")
+MISSING: Final = ImageRefusal("image_missing", "The image's file is not in the store any more. Upload it again")
+CORRUPTED: Final = ImageRefusal("image_corrupted", "The image's file in the store is damaged, and was not used. Upload it again")
+BREAKS: Final = ImageRefusal("decoder_broke", "The decoder broke down over this image. Save or export it again")
+HANGS: Final = ImageRefusal("decoder_hung", "The image takes too long to decode. Save or export it again, or make it smaller")
 
 
-def bytes_of(blobs: Blobs, names: Sequence[str]) -> list[bytes | Unseen]:
+def bytes_of(blobs: BlobStore, names: Sequence[str]) -> list[bytes | ImageRefusal]:
     """Of each image, in order. Blocks. Raises Unavailable."""
     return [_found(one) for one in blobs.read_all(names)]
 
 
-def _found(one: Found) -> bytes | Unseen:
+def _found(one: BlobContent) -> bytes | ImageRefusal:
     match one:
         case NotFound():
             return MISSING
-        case Corrupted():
+        case CorruptBlob():
             return CORRUPTED
         case _:
             return one
 
 
-def blamed(error: Exception, *, otherwise: Unseen) -> Unseen:
+def failure_for(error: Exception, *, otherwise: ImageRefusal) -> ImageRefusal:
     """What is said of the one image with which a child ended so; `otherwise` when the call raised."""
     match error:
         case ChildHung():
             return HANGS
         case ChildFailed():
-            return Unseen(otherwise.reason, f"{otherwise.detail} ({error.kind})")
+            return ImageRefusal(otherwise.reason, f"{otherwise.detail} ({error.kind})")
         case _:
             return BREAKS

@@ -10,32 +10,34 @@ from uuid import UUID, uuid4
 import structlog
 
 from application.derivatives import MEDIA_TYPE, preview_of, thumbnail_of
-from application.ports import Blobs, Command, Conflicted, Log
+from application.ports import BlobStore, Command, ConcurrencyConflict, EventStore
 from application.tasks import Task
 from domain import image
 from domain.image import Image, ImageAccepted, ImageRejected
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, Pool
-from infrastructure.inference.failures import ACTOR, blamed, bytes_of
-from infrastructure.inference.predictions import Inspected, Unseen, check_inspected, inspection_of
+from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ProcessPool
+from infrastructure.inference.failures import ACTOR, bytes_of, failure_for
+from infrastructure.inference.predictions import ImageRefusal, Inspected, check_inspected, inspection_of
 from infrastructure.observability.metrics import IMAGES
-from infrastructure.retry import patiently
+from infrastructure.retry import retry_while_unavailable
 
 log = structlog.get_logger()
 
 EXAMINE: Final = "infrastructure.inference.children.child_functions:examine"
-HELD: Final = 2  # images for each child: one at work, one being read
-ATTEMPTS: Final = 8
-FAILS: Final = Unseen("inspection_failed", "The image could not be inspected. Save or export it again")
+IMAGES_PER_CHILD: Final = 2  # images for each child: one at work, one being read
+MAX_ATTEMPTS: Final = 8
+FAILS: Final = ImageRefusal("inspection_failed", "The image could not be inspected. Save or export it again")
 
 
-class Inspector:
+class ImageInspector:
     """Inspects images. Harmless to ask twice."""
 
-    def __init__(self, *, log: Log, blobs: Blobs, pool: Pool, threads: Executor, limits: ImageLimits, examine: str = EXAMINE) -> None:
+    def __init__(
+        self, *, log: EventStore, blobs: BlobStore, pool: ProcessPool, threads: Executor, limits: ImageLimits, examine: str = EXAMINE
+    ) -> None:
         self._log, self._blobs, self._pool, self._threads = log, blobs, pool, threads
         self._limits, self._examine = limits, examine
-        self._held = asyncio.Semaphore(HELD * pool.size)
+        self._held = asyncio.Semaphore(IMAGES_PER_CHILD * pool.size)
 
     async def inspect(self, task: Task) -> None:
         """Answer for each image of the task, unless it was deleted or answered for. Raises Unavailable."""
@@ -44,21 +46,21 @@ class Inspector:
     async def _inspect(self, image_id: UUID) -> None:
         """The bytes are those that the log names: a task is only a reference."""
         async with self._held:
-            state = await patiently(self._threads, self._waiting, image_id)
+            state = await retry_while_unavailable(self._threads, self._waiting, image_id)
             if state is None:
                 return
             found = await self._look(state.sha256)
             if isinstance(found, Inspected):
-                await patiently(self._threads, self._put, state.sha256, found)
-            said = await patiently(self._threads, self._say, image_id, found)
-        reason = found.reason if isinstance(found, Unseen) else None
+                await retry_while_unavailable(self._threads, self._put, state.sha256, found)
+            said = await retry_while_unavailable(self._threads, self._say, image_id, found)
+        reason = found.reason if isinstance(found, ImageRefusal) else None
         IMAGES.labels("rejected" if reason else "inspected").inc()
         log.info("image inspected", image=str(image_id), rejected=reason, written=said)
 
-    async def _look(self, sha256: str) -> Inspected | Unseen:
+    async def _look(self, sha256: str) -> Inspected | ImageRefusal:
         """A call that fails is repeated once: what broke the child may have been somebody else."""
-        (data,) = await patiently(self._threads, bytes_of, self._blobs, [sha256])
-        if isinstance(data, Unseen):
+        (data,) = await retry_while_unavailable(self._threads, bytes_of, self._blobs, [sha256])
+        if isinstance(data, ImageRefusal):
             return data
         try:
             return await self._ask(data)
@@ -67,14 +69,14 @@ class Inspector:
         try:
             return await self._ask(data)
         except (ChildLost, ChildFailed) as error:
-            return blamed(error, otherwise=FAILS)
+            return failure_for(error, otherwise=FAILS)
 
-    async def _ask(self, data: bytes) -> Inspected | Unseen:
+    async def _ask(self, data: bytes) -> Inspected | ImageRefusal:
         return await self._pool.run(
             self._examine,
             data,
             self._limits,
-            into=Inspected | Unseen,  # type: ignore[arg-type]
+            into=Inspected | ImageRefusal,  # type: ignore[arg-type]
             check=partial(check_inspected, limits=self._limits),
         )
 
@@ -89,23 +91,23 @@ class Inspector:
         state = self._log.load(image_id, image.evolve)
         return None if state is None or state.deleted or state.inspected else state
 
-    def _say(self, image_id: UUID, found: Inspected | Unseen) -> bool:
+    def _say(self, image_id: UUID, found: Inspected | ImageRefusal) -> bool:
         """False when there was nothing to say any more."""
-        for _ in range(ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             state = self._waiting(image_id)
             if state is None:
                 return False
             events = _decided(state, found)
             try:
                 self._log.append(Command(id=uuid4(), actor=ACTOR, at=events[0].at), *events, subject=image_id)
-            except Conflicted:
+            except ConcurrencyConflict:
                 continue
             return True
-        raise Conflicted("This image changes all the time")
+        raise ConcurrencyConflict("This image changes all the time")
 
 
-def _decided(state: Image, found: Inspected | Unseen) -> list[ImageAccepted] | list[ImageRejected]:
+def _decided(state: Image, found: Inspected | ImageRefusal) -> list[ImageAccepted] | list[ImageRejected]:
     now = datetime.now(UTC)
-    if isinstance(found, Unseen):
+    if isinstance(found, ImageRefusal):
         return image.reject(state, reason=found.reason, detail=found.detail, by=ACTOR.id, at=now)
     return image.accept(state, inspection_of(found), by=ACTOR.id, at=now)

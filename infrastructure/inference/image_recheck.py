@@ -11,30 +11,38 @@ from uuid import UUID
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from application.image_recheck import ImageRecheck, Rechecked
-from application.pixel_reader import Decoded, DecoderFailed, PixelReader, Prediction, Unreadable
-from application.ports import Blobs
+from application.image_recheck import ImageRecheck, RecheckResult
+from application.pixel_reader import DecodedImage, DecoderFailed, PixelReader, Prediction, UnreadableImage
+from application.ports import BlobStore
 from domain.model import Version
 from infrastructure.configuration.settings import Settings
 from infrastructure.images.reader import READER_VERSION
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, Nursery, Pool
-from infrastructure.inference.failures import blamed
-from infrastructure.inference.models.manifest import record_from_json
-from infrastructure.inference.predictions import Inspected, Judged, Seen, Unseen, check_inspected, check_judged, inspection_of
+from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ForkServer, ProcessPool
+from infrastructure.inference.failures import failure_for
+from infrastructure.inference.models.manifest import manifest_from_json
+from infrastructure.inference.predictions import (
+    BatchPrediction,
+    ImageRefusal,
+    Inspected,
+    ModelPrediction,
+    check_batch,
+    check_inspected,
+    inspection_of,
+)
 from infrastructure.inference.preprocessing import digest
 from infrastructure.sandbox import supported
 from infrastructure.sandbox.policy import require_sandbox
 
 T = TypeVar("T")
-Report = Callable[[Rechecked | None], None]
+Report = Callable[[RecheckResult | None], None]
 
 EXAMINE: Final = "infrastructure.inference.children.child_functions:examine"
 CLASSIFY: Final = "infrastructure.inference.children.child_functions:classify"
-NICE: Final = 10  # the work of those who wait goes first
+NICENESS: Final = 10  # the work of those who wait goes first
 IMAGES_PER_CHILD: Final = 2  # one at work, one being read
-ATTEMPTS: Final = 2  # a child may have been broken by an earlier call
-FAILS: Final = Unseen("decoder_failed", "The image could not be decoded. Try again")
+MAX_ATTEMPTS: Final = 2  # a child may have been broken by an earlier call
+FAILS: Final = ImageRefusal("decoder_failed", "The image could not be decoded. Try again")
 
 
 class ChildReader:
@@ -43,45 +51,54 @@ class ChildReader:
     version = READER_VERSION
 
     def __init__(
-        self, portal: BlockingPortal, pool: Pool, *, blobs: Blobs, limits: ImageLimits, examine: str = EXAMINE, classify: str = CLASSIFY
+        self,
+        portal: BlockingPortal,
+        pool: ProcessPool,
+        *,
+        blobs: BlobStore,
+        limits: ImageLimits,
+        examine: str = EXAMINE,
+        classify: str = CLASSIFY,
     ) -> None:
         self._portal, self._pool, self._blobs, self._limits = portal, pool, blobs, limits
         self._examine, self._classify = examine, classify
-        self.preprocessing = lru_cache(lambda record: digest(record_from_json(record).preprocessing))
+        self.preprocessing = lru_cache(lambda record: digest(manifest_from_json(record).preprocessing))
 
-    def decode(self, data: bytes) -> Decoded | Unreadable:
-        answer: Inspected | Unseen = self._answer(
+    def decode(self, data: bytes) -> DecodedImage | UnreadableImage:
+        answer: Inspected | ImageRefusal = self._answer(
             lambda: self._pool.run(
                 self._examine,
                 data,
                 self._limits,
-                into=Inspected | Unseen,  # type: ignore[arg-type]
+                into=Inspected | ImageRefusal,  # type: ignore[arg-type]
                 check=partial(check_inspected, limits=self._limits),
             )
         )
-        if isinstance(answer, Unseen):
-            return Unreadable(answer.detail)
-        return Decoded(inspection=inspection_of(answer), thumbnail=answer.thumbnail, preview=answer.preview)
+        if isinstance(answer, ImageRefusal):
+            return UnreadableImage(answer.detail)
+        return DecodedImage(inspection=inspection_of(answer), thumbnail=answer.thumbnail, preview=answer.preview)
 
-    def classify(self, data: bytes, version: Version) -> Prediction | Unreadable:
+    def classify(self, data: bytes, version: Version) -> Prediction | UnreadableImage:
         async def weights() -> bytes:
             return await asyncio.to_thread(self._blobs.read, version.sha256)
 
         arguments = version.sha256, version.record, [data], self._limits
-        check = partial(check_judged, images=1, labels=version.labels)
-        judged = self._answer(lambda: self._pool.run(self._classify, *arguments, into=Judged, check=check, lend={version.sha256: weights}))
+        check = partial(check_batch, images=1, labels=version.labels)
+        judged = self._answer(
+            lambda: self._pool.run(self._classify, *arguments, into=BatchPrediction, check=check, lend={version.sha256: weights})
+        )
         (answer,) = judged.answers
-        if isinstance(answer, Seen):
+        if isinstance(answer, ModelPrediction):
             return Prediction(label=answer.label, confidence=answer.confidence, scores=answer.scores)
-        return Unreadable(answer.detail)
+        return UnreadableImage(answer.detail)
 
     def _answer(self, call: Callable[[], Awaitable[T]]) -> T:
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 return self._portal.call(call)
             except (ChildLost, ChildFailed) as error:
-                if attempt == ATTEMPTS:
-                    raise DecoderFailed(blamed(error, otherwise=FAILS).detail) from error
+                if attempt == MAX_ATTEMPTS:
+                    raise DecoderFailed(failure_for(error, otherwise=FAILS).detail) from error
         raise AssertionError("unreachable")
 
 
@@ -89,7 +106,7 @@ def recheck_images(
     given: Settings,
     pages: Iterable[Sequence[UUID]],
     *,
-    blobs: Blobs,
+    blobs: BlobStore,
     recheck_with: Callable[[PixelReader], ImageRecheck],
     report: Report,
 ) -> None:
@@ -118,11 +135,13 @@ def _threads(size: int) -> Iterator[ThreadPoolExecutor]:
 
 
 @contextmanager
-def _pool(portal: BlockingPortal, size: int, given: Settings) -> Iterator[Pool]:
+def _pool(portal: BlockingPortal, size: int, given: Settings) -> Iterator[ProcessPool]:
     """Whoever still waits for a child at the end gets PoolClosed."""
-    nursery = portal.call(Nursery, "infrastructure.inference.children.child_functions")
+    nursery = portal.call(ForkServer, "infrastructure.inference.children.child_functions")
     pool = portal.call(
-        lambda: Pool(nursery, size=size, nice=NICE, memory_bytes=given.inference_memory_bytes, hang_seconds=given.inference_hang_seconds)
+        lambda: ProcessPool(
+            nursery, size=size, nice=NICENESS, memory_bytes=given.inference_memory_bytes, hang_seconds=given.inference_hang_seconds
+        )
     )
     try:
         yield pool

@@ -28,7 +28,7 @@ Code = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=64)]
 Sentence = Annotated[str, Meta(min_length=1, max_length=MAX_SENTENCE_LENGTH)]
 
 
-class Seen(msgspec.Struct, frozen=True, tag=True):
+class ModelPrediction(msgspec.Struct, frozen=True, tag=True):
     """`scores` follow the record's labels; all numbers to six decimals. `signals` say how foreign the image looked, by name;
     `warnings` what of the file was not used, assumed or converted."""
 
@@ -40,7 +40,7 @@ class Seen(msgspec.Struct, frozen=True, tag=True):
     warnings: Annotated[tuple[ImageWarning, ...], Meta(max_length=MAX_WARNINGS)] = ()
 
 
-class Unseen(msgspec.Struct, frozen=True, tag=True):
+class ImageRefusal(msgspec.Struct, frozen=True, tag=True):
     """No result: `reason` is a code, `detail` a sentence for the user."""
 
     reason: Code
@@ -62,10 +62,10 @@ def inspection_of(found: Inspected) -> Inspection:
     return msgspec.convert(found, Inspection, from_attributes=True)
 
 
-class Judged(msgspec.Struct, frozen=True):
+class BatchPrediction(msgspec.Struct, frozen=True):
     """`answers` follow the images; the rest says what made them. `seconds` of work."""
 
-    answers: list[Seen | Unseen]
+    answers: list[ModelPrediction | ImageRefusal]
     preprocessing: Sentence
     runtime: Sentence
     provider: Sentence
@@ -73,21 +73,21 @@ class Judged(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def check_judged(judged: Judged, *, images: int, labels: Sequence[str]) -> None:
+def check_batch(judged: BatchPrediction, *, images: int, labels: Sequence[str]) -> None:
     """Raises ValueError unless there is an answer for each image, and its numbers are those of a softmax over `labels`."""
     _require("the number of answers", holds=len(judged.answers) == images)
     _require("the duration", holds=isfinite(judged.seconds) and judged.seconds >= 0)
     _check_texts(judged.preprocessing, judged.runtime, judged.provider, judged.decoder)
     for answer in judged.answers:
-        if isinstance(answer, Seen):
-            _check_seen(answer, labels)
+        if isinstance(answer, ModelPrediction):
+            _check_prediction(answer, labels)
         else:
             _check_texts(answer.detail)
 
 
-def check_inspected(found: Inspected | Unseen, limits: ImageLimits) -> None:
+def check_inspected(found: Inspected | ImageRefusal, limits: ImageLimits) -> None:
     """Raises ValueError for what no image within `limits` is."""
-    if isinstance(found, Unseen):
+    if isinstance(found, ImageRefusal):
         _check_texts(found.detail)
         return
     _require("a size below 1", holds=min(found.width, found.height, found.bands, found.pages, found.reader) >= 1)
@@ -99,7 +99,7 @@ def check_inspected(found: Inspected | Unseen, limits: ImageLimits) -> None:
     _check_warnings(found.warnings)
 
 
-def _check_seen(seen: Seen, labels: Sequence[str]) -> None:
+def _check_prediction(seen: ModelPrediction, labels: Sequence[str]) -> None:
     _require("the labels", holds=len(seen.scores) == len(labels) and seen.label in labels)
     _require("the scores", holds=all(0 <= score <= 1 for score in seen.scores) and abs(fsum(seen.scores) - 1) <= MAX_SUM_DIFFERENCE)
     _require("the confidence", holds=seen.confidence == seen.scores[labels.index(seen.label)] == max(seen.scores))

@@ -14,34 +14,34 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from application.ports import Blobs, Corrupted, Log
-from application.tasks import BULK, GIVEN_OUT, URGENT, Kind, Task
+from application.ports import BlobStore, CorruptBlob, EventStore
+from application.tasks import BULK, DISPATCHED, URGENT, Kind, Task
 from domain import model
 from domain.errors import DomainError, Unavailable
 from infrastructure.blobs.blob_store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of
-from infrastructure.eventstore.event_store import log_on_postgres
+from infrastructure.eventstore.event_store import postgres_event_store
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, Nursery, Pool
-from infrastructure.inference.chunk_classifier import Classifier
-from infrastructure.inference.image_inspector import Inspector
-from infrastructure.kafka.consumer_process import Member
+from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ForkServer, ProcessPool
+from infrastructure.inference.chunk_classifier import ChunkClassifier
+from infrastructure.inference.image_inspector import ImageInspector
+from infrastructure.kafka.consumer_process import ConsumerProcess
 from infrastructure.kafka.producer import Sender
-from infrastructure.kafka.task_consumer import TaskLanes
+from infrastructure.kafka.task_consumer import TaskConsumer
 from infrastructure.observability.health import NOBODY
-from infrastructure.postgres.connections import Attentive
-from infrastructure.postgres.notifications import hear
+from infrastructure.postgres.connections import MonitoredConnection
+from infrastructure.postgres.notifications import listen
 from infrastructure.security.process_keys import process_keys
 
 log = structlog.get_logger()
 
-ABREAST: Final = 4  # tasks of a topic under way: enough that no child waits for bytes or answers
+TASKS_PER_CHILD: Final = 4  # tasks of a topic under way: enough that no child waits for bytes or answers
 BULK_NICE: Final = 10  # a single image that somebody waits for goes first
-THREADS: Final = 16  # for what blocks: the log and the store
-BEAT: Final = 2.0  # seconds
-FIRST_BEATS: Final = 0.5  # seconds, until a model has run
-OPTIONS: Final = "-c statement_timeout=5s -c timezone=UTC"
+BLOCKING_THREADS: Final = 16  # for what blocks: the log and the store
+HEARTBEAT_INTERVAL_SECONDS: Final = 2.0  # seconds
+FIRST_HEARTBEAT_INTERVAL_SECONDS: Final = 0.5  # seconds, until a model has run
+CONNECTION_OPTIONS: Final = "-c statement_timeout=5s -c timezone=UTC"
 NOTED: Final = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
 
 SEEN = """insert into ops.workers (id, seen_at, slots, lane) values (%s, now(), %s, %s)
@@ -55,18 +55,18 @@ CAUGHT_UP = "select c.position >= h.position from es.head h, read.checkpoint c w
 def run_inference(given: Settings) -> NoReturn:
     """Answer tasks until SIGTERM, as one of a group that shares them. It holds no keys: private fields stay sealed for it."""
     keys = process_keys(given, "inference")
-    events = log_on_postgres(given, keys)
+    events = postgres_event_store(given, keys)
     capabilities = capabilities_of(events, "inference")
     worker = InferenceWorker(given, log=events, blobs=open_blobs(given, keys))
-    abreast = {topic: max(ABREAST, 2 * lane.pool.size) for topic, lane in worker.lanes.items()}
-    lanes = TaskLanes(
+    abreast = {topic: max(TASKS_PER_CHILD, 2 * lane.pool.size) for topic, lane in worker.lanes.items()}
+    lanes = TaskConsumer(
         worker.handle,
         send=Sender(given.kafka_url),
         abreast=abreast,
         patience=given.chunk_lease_seconds,
         is_away=worker.lacks_blobs,
     )
-    member = Member(given, group="bioscope-inference", topics=(BULK, URGENT), reader=lanes, name="inference")
+    member = ConsumerProcess(given, group="bioscope-inference", topics=(BULK, URGENT), reader=lanes, name="inference")
     ending, ended = asyncio.Event(), asyncio.Event()
 
     async def at_work() -> None:
@@ -84,7 +84,7 @@ def run_inference(given: Settings) -> NoReturn:
     member.run(
         at_work,
         lambda: lanes.commit_always(member.commit),
-        lambda: hear(given.postgres_url, {GIVEN_OUT: member.hint}),
+        lambda: listen(given.postgres_url, {DISPATCHED: member.wake}),
         finish=finish,
         prepared=worker.warmed.wait,
     )
@@ -95,25 +95,25 @@ class Lane(NamedTuple):
 
     name: str
     topic: str
-    pool: Pool
-    classifier: Classifier
+    pool: ProcessPool
+    classifier: ChunkClassifier
 
 
 class InferenceWorker:
     """All that one process does between two lanes of tasks and the log. Use it from the loop of the main thread."""
 
-    def __init__(self, settings: Settings, *, log: Log, blobs: Blobs) -> None:
+    def __init__(self, settings: Settings, *, log: EventStore, blobs: BlobStore) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._settings, self._log, self._blobs = settings, log, blobs
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="inference")
-        self._nursery = Nursery("infrastructure.inference.children.child_functions")
+        self._threads = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="inference")
+        self._nursery = ForkServer("infrastructure.inference.children.child_functions")
         self._limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
         processes = settings.inference_processes or os.cpu_count() or 1
         self.lanes = {
             lane.topic: lane
             for lane in (self._lane("bulk", BULK, size=processes, nice=BULK_NICE), self._lane("urgent", URGENT, size=1, nice=0))
         }
-        self._inspector = Inspector(log=log, blobs=blobs, pool=self.lanes[BULK].pool, threads=self._threads, limits=self._limits)
+        self._inspector = ImageInspector(log=log, blobs=blobs, pool=self.lanes[BULK].pool, threads=self._threads, limits=self._limits)
         self.warmed = asyncio.Event()
         self._warmed: dict[UUID, int] = {}
         self._connection: psycopg.Connection | None = None
@@ -146,7 +146,7 @@ class InferenceWorker:
         except (Unavailable, OSError, ChildLost) as error:
             self._warmed.pop(state.id, None)
             log.warning("model not warmed", model=state.name, reason=str(error))
-        except (ChildFailed, Corrupted, DomainError) as error:
+        except (ChildFailed, CorruptBlob, DomainError) as error:
             log.warning("model not warmed", model=state.name, reason=str(error))
         else:
             return True
@@ -164,10 +164,10 @@ class InferenceWorker:
         """Say every few seconds that we live, and what is in hand; warm what is new. For ever; a database that is away only delays it."""
         while True:
             try:
-                await self.warm(await asyncio.to_thread(self._say_alive, held()))
+                await self.warm(await asyncio.to_thread(self._send_heartbeat, held()))
             except (psycopg.Error, DomainError) as error:
                 log.warning("heartbeat not written", error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(BEAT if self.warmed.is_set() else FIRST_BEATS)
+            await asyncio.sleep(HEARTBEAT_INTERVAL_SECONDS if self.warmed.is_set() else FIRST_HEARTBEAT_INTERVAL_SECONDS)
 
     @asynccontextmanager
     async def at_work(self, *, held: Callable[[], Sequence[UUID]] = tuple) -> AsyncIterator[None]:
@@ -179,7 +179,7 @@ class InferenceWorker:
             beating.cancel()
             with suppress(asyncio.CancelledError):
                 await beating
-            await asyncio.to_thread(self._say_gone)
+            await asyncio.to_thread(self._withdraw)
             self.close()
 
     def close(self) -> None:
@@ -190,7 +190,7 @@ class InferenceWorker:
 
     def _lane(self, name: str, topic: str, *, size: int, nice: int) -> Lane:
         given = self._settings
-        pool = Pool(
+        pool = ProcessPool(
             self._nursery,
             size=size,
             nice=nice,
@@ -198,9 +198,9 @@ class InferenceWorker:
             hang_seconds=given.inference_hang_seconds,
         )
         parts = {"log": self._log, "blobs": self._blobs, "pool": pool, "threads": self._threads}
-        return Lane(name, topic, pool, Classifier(**parts, worker=self.name, cpu=cpu(), limits=self._limits))  # type: ignore[arg-type]
+        return Lane(name, topic, pool, ChunkClassifier(**parts, worker=self.name, cpu=cpu_name(), limits=self._limits))  # type: ignore[arg-type]
 
-    def _say_alive(self, held: Sequence[UUID]) -> dict[UUID, int]:
+    def _send_heartbeat(self, held: Sequence[UUID]) -> dict[UUID, int]:
         connection = self._connected()
         with connection.pipeline():
             for lane in self.lanes.values():
@@ -214,7 +214,7 @@ class InferenceWorker:
         row = self._connected().execute(CAUGHT_UP).fetchone()
         return row is not None and bool(row[0])
 
-    def _say_gone(self) -> None:
+    def _withdraw(self) -> None:
         with suppress(psycopg.Error), closing(self._connected()) as connection:
             connection.execute(GONE, ([self._row(lane) for lane in self.lanes.values()],))
 
@@ -224,11 +224,11 @@ class InferenceWorker:
     def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
             url = self._settings.postgres_url
-            self._connection = Attentive.connect(url, autocommit=True, options=OPTIONS)
+            self._connection = MonitoredConnection.connect(url, autocommit=True, options=CONNECTION_OPTIONS)
         return self._connection
 
 
-def cpu() -> str:
+def cpu_name() -> str:
     """The processor's name, and those of its abilities that decide which arithmetic a network is run with."""
     said: dict[str, str] = {}
     with suppress(OSError):

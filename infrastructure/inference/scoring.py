@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from infrastructure.inference.models.manifest import Gates, ModelRecord, scores
+from infrastructure.inference.models.manifest import ModelManifest, OutOfDomainGates, scores
 from infrastructure.inference.preprocessing import Preprocessing, Tensor, colours
 
 Status = Literal["accepted", "needs_review", "out_of_domain"]
@@ -15,7 +15,7 @@ Status = Literal["accepted", "needs_review", "out_of_domain"]
 LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+class Interpretation(msgspec.Struct, frozen=True, kw_only=True):
     """`probabilities` follow the record's labels; `signals` are the measures that the gates saw, `reasons` those that failed."""
 
     label: str
@@ -26,7 +26,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
 
 
-def judge(tensor: Tensor, outputs: Sequence[NDArray[Any]], record: ModelRecord) -> Judgement:
+def interpret(tensor: Tensor, outputs: Sequence[NDArray[Any]], record: ModelManifest) -> Interpretation:
     """`tensor` as given to the network, `outputs` its rows for this image in the order of `record.output_names` (logits first)."""
     logits = np.asarray(outputs[0], np.float64)
     probabilities = scores(logits, record.temperature)
@@ -35,7 +35,7 @@ def judge(tensor: Tensor, outputs: Sequence[NDArray[Any]], record: ModelRecord) 
     if len(outputs) > 1:
         signals["distance"] = float(np.asarray(outputs[1]).reshape(-1)[0])
     reasons = outside(signals, record.gates)
-    return Judgement(
+    return Interpretation(
         label=record.labels[top],
         confidence=float(probabilities[top]),
         probabilities=tuple(probabilities.tolist()),
@@ -69,7 +69,7 @@ def energy(logits: NDArray[np.float64]) -> float:
     return float(highest + np.log(np.exp(logits - highest).sum()))
 
 
-def outside(signals: dict[str, float], gates: Gates) -> tuple[str, ...]:
+def outside(signals: dict[str, float], gates: OutOfDomainGates) -> tuple[str, ...]:
     """The measures that lie outside the gates, as `contrast too low`."""
     found = []
     for name, value in signals.items():

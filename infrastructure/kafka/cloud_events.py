@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from application.hash_chain import link
-from application.ports import Linked, Recorded, Rejected
+from application.ports import AppendRejected, ChainedEvent, RecordedEvent
 from infrastructure.security.key_ring import Keys, Purpose
 
 SPEC: Final = b"1.0"
@@ -59,7 +59,7 @@ def _mac(key_id: str, keyed: hmac.HMAC, digest: bytes) -> bytes:
     return f"{key_id}:{mac.hexdigest()}".encode()
 
 
-def headers(linked: Linked, key: RecordKey) -> Headers:
+def headers(linked: ChainedEvent, key: RecordKey) -> Headers:
     event, previous_hash = linked
     assert event.recorded_at is not None
     context = _context.decode(event.meta)
@@ -85,30 +85,30 @@ def headers(linked: Linked, key: RecordKey) -> Headers:
     return [(name, value) for name, value in carried if value]
 
 
-def authenticated(record: Any, key: RecordKey) -> Linked:
+def authenticated(record: Any, key: RecordKey) -> ChainedEvent:
     """The event of a record that this installation's relay wrote. Raises Rejected for every other one, whatever it holds."""
     try:
         carried = dict(record.headers)
         source = carried.get("ce_source", b"")
         if source != key.source:
-            raise Rejected("foreign", f"it comes from {source[:100]!r}")
+            raise AppendRejected("foreign", f"it comes from {source[:100]!r}")
         linked = _parsed(carried, record.value)
         digest = link(linked.previous_hash, linked.event)
     except (KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
-        raise Rejected("malformed", f"{type(error).__name__}: {error}"[:200]) from None
+        raise AppendRejected("malformed", f"{type(error).__name__}: {error}"[:200]) from None
     if digest != linked.event.hash:
-        raise Rejected("altered", "its hash is another one")
+        raise AppendRejected("altered", "its hash is another one")
     if not key.made(carried.get("ce_mac", b""), digest):
-        raise Rejected("forged", "it was not written by this installation's relay")
+        raise AppendRejected("forged", "it was not written by this installation's relay")
     return linked
 
 
-def _parsed(carried: dict[str, bytes], value: bytes | None) -> Linked:
+def _parsed(carried: dict[str, bytes], value: bytes | None) -> ChainedEvent:
     """The event of a record as it claims to be, with the hash that it claims to have."""
     data, meta = value or b"", carried["ce_meta"]
     if len(data) > MAX_DATA_BYTES or len(meta) > MAX_META_BYTES:
         raise ValueError(f"{len(data)} bytes of data and {len(meta)} of meta are more than any event has")
-    event = Recorded(
+    event = RecordedEvent(
         position=int(carried["ce_position"]),
         stream=UUID(carried["ce_subject"].decode()),
         version=int(carried["ce_streamversion"]),
@@ -120,4 +120,4 @@ def _parsed(carried: dict[str, bytes], value: bytes | None) -> Linked:
         recorded_at=datetime.fromisoformat(carried["ce_time"].decode()),
         hash=bytes.fromhex(carried["ce_hash"].decode()),
     )
-    return Linked(event, bytes.fromhex(carried["ce_previoushash"].decode()))
+    return ChainedEvent(event, bytes.fromhex(carried["ce_previoushash"].decode()))

@@ -19,29 +19,29 @@ from faust.types import TP
 
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.child import say_ready
-from infrastructure.kafka.faust_batches import Frame, FrameConsumer, FrameSchema, FrameTransport, Reader, frame_app
-from infrastructure.kafka.topics import AWAY, answers, hush, make_topics, topics_made
+from infrastructure.kafka.faust_batches import BatchConsumer, BatchReader, BatchSchema, BatchTransport, RecordBatch, batch_app
+from infrastructure.kafka.topics import UNAVAILABLE_ERRORS, is_answering, make_topics, make_topics_when_reachable, quiet_clients
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.retry import leave_within
 
 log = structlog.get_logger()
 
-HUNG_AFTER: Final = 20.0  # seconds without progress, while the broker answers; a first join can take 11
-LEAVING: Final = 0.5  # seconds that leaving the group may take
+HUNG_AFTER_SECONDS: Final = 20.0  # seconds without progress, while the broker answers; a first join can take 11
+LEAVE_TIMEOUT_SECONDS: Final = 0.5  # seconds that leaving the group may take
 JOIN_CHECK_SECONDS: Final = 0.1
-ENDS_WITHIN: Final = 8.0  # seconds from SIGTERM; containers are killed after 10
+STOP_TIMEOUT_SECONDS: Final = 8.0  # seconds from SIGTERM; containers are killed after 10
 
 
 async def _at_once() -> None:
     """For a process that needs no preparation."""
 
 
-class FrameWorker(faust.Worker):
+class BatchWorker(faust.Worker):
     def install_signal_handlers(self) -> None:
         """Do nothing: the member has its own."""
 
 
-class Member:
+class ConsumerProcess:
     """Reads `topics` for `reader` as one of `group`, until SIGTERM (exit code 0) or an error (1; the supervisor starts it again).
 
     `beside` are coroutines that run all the time, from before there is a broker; when one ends or raises, so does the process.
@@ -49,10 +49,10 @@ class Member:
     group is joined. A broker that does not answer is not waited for, since all else works without it.
     """
 
-    def __init__(self, settings: Settings, *, group: str, topics: Sequence[str], reader: Reader, name: str) -> None:
+    def __init__(self, settings: Settings, *, group: str, topics: Sequence[str], reader: BatchReader, name: str) -> None:
         self._brokers, self._topics, self._reader, self.name = settings.kafka_url, topics, reader, name
-        self._app = frame_app(group, settings.kafka_url)
-        self._transport = FrameTransport(
+        self._app = batch_app(group, settings.kafka_url)
+        self._transport = BatchTransport(
             self._app, reader, fetch_wait=settings.kafka_fetch_wait, grouped=settings.kafka_groups, cluster=self._cluster
         )
         self._app.transport = self._transport
@@ -60,10 +60,10 @@ class Member:
         self._tasks = set[asyncio.Task[Any]]()
         self._finishing = False
 
-    def hint(self) -> None:
+    def wake(self) -> None:
         """Something may have come: worth a look now. For the embedded broker, which cannot tell."""
         if self._transport.gate is not None:
-            self._transport.gate.hint()
+            self._transport.gate.wake()
 
     @property
     def assigned(self) -> frozenset[TP] | None:
@@ -104,10 +104,10 @@ class Member:
         for work in beside:
             self._start(loop, self._or_leave(work(), ends=False))
         self._start(loop, self._or_leave(self._report_ready(prepared)))
-        loop.run_until_complete(self._or_leave(topics_made(self._brokers)))
-        hush()
+        loop.run_until_complete(self._or_leave(make_topics_when_reachable(self._brokers)))
+        quiet_clients()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
-        worker = FrameWorker(self._app, loop=loop, quiet=True, redirect_stdouts=False, override_logging=False)
+        worker = BatchWorker(self._app, loop=loop, quiet=True, redirect_stdouts=False, override_logging=False)
         worker.spinner = None
         try:
             worker.execute_from_commandline()
@@ -118,7 +118,7 @@ class Member:
     def leave(self, code: int) -> NoReturn:
         """Leave the group, so that the next member need not wait for the session's time-out, and end at once. From any thread."""
         with contextlib.suppress(Exception):
-            self._on_its_loop(lambda kafka: kafka._coordinator._maybe_leave_group(), LEAVING)
+            self._on_its_loop(lambda kafka: kafka._coordinator._maybe_leave_group(), LEAVE_TIMEOUT_SECONDS)
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -127,14 +127,14 @@ class Member:
     def _agent(self, topic: str) -> None:
         transport = self._transport
 
-        async def read(frames: faust.StreamT[Frame]) -> None:
+        async def read(frames: faust.StreamT[RecordBatch]) -> None:
             async for frame in frames:
                 if self._finishing:
                     return
                 await self._or_leave(self._reader.take(frame))
                 transport.taken[frame.partition] = frame.next_offset
 
-        self._app.agent(self._app.topic(topic, acks=False, schema=FrameSchema()), concurrency=1, name=topic)(read)
+        self._app.agent(self._app.topic(topic, acks=False, schema=BatchSchema()), concurrency=1, name=topic)(read)
 
     def _start(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> None:
         self._tasks.add(loop.create_task(work))
@@ -153,13 +153,13 @@ class Member:
 
     async def _report_ready(self, prepared: Callable[[], Awaitable[object]]) -> None:
         await prepared()
-        while not self._has_joined() and await asyncio.to_thread(answers, self._brokers):  # noqa: ASYNC110 - Faust offers no event
+        while not self._has_joined() and await asyncio.to_thread(is_answering, self._brokers):  # noqa: ASYNC110 - Faust offers no event
             await asyncio.sleep(JOIN_CHECK_SECONDS)
         say_ready()
 
     async def _stop(self, finish: Callable[[], Awaitable[None]]) -> NoReturn:
         self._finishing = True
-        leave_within(ENDS_WITHIN)
+        leave_within(STOP_TIMEOUT_SECONDS)
         try:
             await finish()
         except Exception:
@@ -169,11 +169,11 @@ class Member:
     async def _cluster(self) -> str:
         return await make_topics(self._brokers)
 
-    def _consumer(self) -> FrameConsumer:
+    def _consumer(self) -> BatchConsumer:
         """Not `app.consumer`: before its time that would build one, on the wrong loop."""
         if self._app._consumer is None:
             raise NotReady
-        return cast(FrameConsumer, self._app._consumer)
+        return cast(BatchConsumer, self._app._consumer)
 
     def _on_its_loop(self, work: Callable[[AIOKafkaConsumer], Coroutine[Any, Any, Any]], seconds: float) -> Any:
         thread = self._consumer()._thread
@@ -183,13 +183,13 @@ class Member:
         """End the process when Faust hangs: no group, or records in the log and none taken, while the broker answers."""
         since, before = time.monotonic(), dict[TP, int]()
         while True:
-            time.sleep(HUNG_AFTER / 5)  # each time the broker is asked where its partitions end
+            time.sleep(HUNG_AFTER_SECONDS / 5)  # each time the broker is asked where its partitions end
             now = dict(self._transport.taken)
-            if self._reader.waits or self._healthy(now, before) or not answers(self._brokers):
+            if self._reader.waits or self._healthy(now, before) or not is_answering(self._brokers):
                 since = time.monotonic()
             before = now
-            if time.monotonic() - since > HUNG_AFTER:
-                log.critical("nothing moves although the broker answers", process=self.name, seconds=HUNG_AFTER)
+            if time.monotonic() - since > HUNG_AFTER_SECONDS:
+                log.critical("nothing moves although the broker answers", process=self.name, seconds=HUNG_AFTER_SECONDS)
                 self.leave(1)
 
     def _has_joined(self) -> bool:
@@ -202,6 +202,6 @@ class Member:
             return True
         try:
             ends: dict[Any, int] = self._on_its_loop(lambda kafka: kafka.end_offsets(list(kafka.assignment())), 5.0)
-        except (*AWAY, NotReady):
+        except (*UNAVAILABLE_ERRORS, NotReady):
             return False
         return all(now.get(TP(*tp), 0) >= end for tp, end in ends.items())

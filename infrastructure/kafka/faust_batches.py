@@ -16,15 +16,15 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
-from application.poll_interval import LookInterval
+from application.poll_interval import PollInterval
 from infrastructure.kafka.limits import MAX_FETCH_BYTES
 
-FRAME_MOST: Final = 500  # records
-UNGROUPED_WAIT: Final = 5.0  # seconds for the next records; Faust asks each second, for the sake of rebalances
-IDLE: Final = 0.25  # seconds to a fetch without a hint, after something came; more while nothing comes
+MAX_BATCH_RECORDS: Final = 500  # records
+UNGROUPED_WAIT_SECONDS: Final = 5.0  # seconds for the next records; Faust asks each second, for the sake of rebalances
+IDLE_FETCH_INTERVAL_SECONDS: Final = 0.25  # seconds to a fetch without a hint, after something came; more while nothing comes
 
 
-class Frame(NamedTuple):
+class RecordBatch(NamedTuple):
     cluster: str
     partition: TP
     records: Sequence[Any]  # aiokafka.ConsumerRecord, offsets ascending
@@ -34,7 +34,7 @@ class Frame(NamedTuple):
         return int(self.records[-1].offset) + 1
 
 
-class Span(NamedTuple):
+class OffsetRange(NamedTuple):
     """What a partition holds: from offset `begin` to before `end`; `committed` by the group, if it ever did."""
 
     begin: int
@@ -42,7 +42,7 @@ class Span(NamedTuple):
     committed: int | None
 
 
-class Reader(Protocol):
+class BatchReader(Protocol):
     """Who reads. What either call raises ends the process: nothing is acked that was not taken.
 
     `waits`: for something that is not Kafka; then it is no fault when nothing moves.
@@ -50,14 +50,14 @@ class Reader(Protocol):
 
     waits: bool
 
-    async def places(self, cluster: str, spans: Mapping[TP, Span]) -> Mapping[TP, int]:
+    async def starting_offsets(self, cluster: str, spans: Mapping[TP, OffsetRange]) -> Mapping[TP, int]:
         """From which offset of each partition to read on. These are ours now, and no others."""
 
-    async def take(self, frame: Frame) -> None:
+    async def take(self, frame: RecordBatch) -> None:
         """The next frame of its topic comes after this has returned; frames of other topics do not wait for it."""
 
 
-class Gate:
+class FetchThrottle:
     """Holds back the fetches of who is told when it is worth while: the embedded broker does not wake a fetch that waits.
 
     `hint` may be called from any thread. It lets one fetch through, now or as the next one.
@@ -66,14 +66,14 @@ class Gate:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._hinted = asyncio.Event()
-        self._interval = LookInterval(IDLE)
+        self._interval = PollInterval(IDLE_FETCH_INTERVAL_SECONDS)
 
-    def hint(self) -> None:
+    def wake(self) -> None:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._hinted.set)
 
-    async def fetched(self, fetch: Callable[[], Awaitable[bool]], *, of_all: bool) -> bool:
+    async def fetch(self, fetch: Callable[[], Awaitable[bool]], *, of_all: bool) -> bool:
         """What `fetch` says, once it is worth while: whether something came. `of_all`: it asks for all partitions that are ours.
 
         Where something came there may be more, and what was not asked for may have come too: the next fetch need not wait.
@@ -95,14 +95,14 @@ class Gate:
         self._hinted.clear()
 
 
-class FrameThread(driver.AIOKafkaConsumerThread):
+class BatchThread(driver.AIOKafkaConsumerThread):
     """Without groups it takes every partition of its topics, at once."""
 
     _announcing: "asyncio.Task[None] | None" = None
 
     @property
-    def _ours(self) -> "FrameTransport":
-        return cast(FrameTransport, self.transport)
+    def _ours(self) -> "BatchTransport":
+        return cast(BatchTransport, self.transport)
 
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -117,7 +117,7 @@ class FrameThread(driver.AIOKafkaConsumerThread):
 
             async def held_back(assignment: Any, node: Any, request: Any) -> bool:
                 asked = sum(len(partitions) for _, partitions in request.topics)
-                return await gate.fetched(lambda: fetch(assignment, node, request), of_all=asked >= len(assignment.tps))
+                return await gate.fetch(lambda: fetch(assignment, node, request), of_all=asked >= len(assignment.tps))
 
             fetcher._proc_fetch_request = held_back
 
@@ -140,24 +140,24 @@ class FrameThread(driver.AIOKafkaConsumerThread):
         await self.on_partitions_assigned(taken, 1)
 
 
-class FrameConsumer(driver.Consumer):
+class BatchConsumer(driver.Consumer):
     """Yields frames, and asks the reader where to read on."""
 
     _cluster = ""
 
-    def _new_consumer_thread(self) -> FrameThread:
-        return FrameThread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> BatchThread:
+        return BatchThread(self, loop=self.loop, beacon=self.beacon)
 
     @property
-    def _ours(self) -> "FrameTransport":
-        return cast(FrameTransport, self.transport)
+    def _ours(self) -> "BatchTransport":
+        return cast(BatchTransport, self.transport)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         tps, ours = self.assignment(), self._ours
         self._cluster = await ours.cluster()
         begin, end = await self.earliest_offsets(*tps), await self.highwaters(*tps)
         committed = await self._thread.call_thread(self._committed, tps)
-        places = await ours.reader.places(self._cluster, {tp: Span(begin[tp], end[tp], committed[tp]) for tp in tps})
+        places = await ours.reader.starting_offsets(self._cluster, {tp: OffsetRange(begin[tp], end[tp], committed[tp]) for tp in tps})
         await self.seek_wait(places)
         ours.taken = dict(places)
         return places
@@ -167,15 +167,15 @@ class FrameConsumer(driver.Consumer):
         return {tp: await consumer.committed(tp) for tp in tps}
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109 - Faust's signature
-        fetched, _ = await self._wait_next_records(timeout if self._ours.grouped else UNGROUPED_WAIT)
+        fetched, _ = await self._wait_next_records(timeout if self._ours.grouped else UNGROUPED_WAIT_SECONDS)
         for kafka_tp, records in (fetched or {}).items():
             tp = TP(kafka_tp.topic, kafka_tp.partition)
-            for start in range(0, len(records), FRAME_MOST):
+            for start in range(0, len(records), MAX_BATCH_RECORDS):
                 if self.should_stop or not self.flow_active:
                     return  # what is left behind here is fetched again, or found missing
-                run = records[start : start + FRAME_MOST]
+                run = records[start : start + MAX_BATCH_RECORDS]
                 message = self._to_message(tp, run[-1])
-                message.key, message.value = None, cast(Any, Frame(self._cluster, tp, run))
+                message.key, message.value = None, cast(Any, RecordBatch(self._cluster, tp, run))
                 self._read_offset[tp] = None  # Faust would drop what lies below it
                 yield tp, message
 
@@ -186,17 +186,17 @@ class FrameConsumer(driver.Consumer):
         """Do nothing: the watchdog looks after progress."""
 
 
-class FrameTransport(driver.Transport):
-    Consumer = FrameConsumer
+class BatchTransport(driver.Transport):
+    Consumer = BatchConsumer
 
-    def __init__(self, app: faust.App, reader: Reader, *, fetch_wait: float, grouped: bool, cluster: Any) -> None:
+    def __init__(self, app: faust.App, reader: BatchReader, *, fetch_wait: float, grouped: bool, cluster: Any) -> None:
         super().__init__(app.conf.broker_consumer, app)
         self.reader, self.fetch_wait_ms, self.grouped, self.cluster = reader, max(1, int(fetch_wait * 1000)), grouped, cluster
-        self.gate = None if grouped else Gate()
+        self.gate = None if grouped else FetchThrottle()
         self.taken: dict[TP, int] = {}
 
 
-class FrameSchema(faust.Schema[Any, Any]):
+class BatchSchema(faust.Schema[Any, Any]):
     def compile(self, app: Any, **_: Any) -> Any:
         async def decode(message: Any, **_: Any) -> Any:
             return app.create_event(None, message.value, message.headers, message)
@@ -218,7 +218,7 @@ class DisklessApp(faust.App):
         """Do nothing. The base class creates GROUP-data in the working directory, which may be read-only."""
 
 
-def frame_app(group: str, brokers: str) -> faust.App:
+def batch_app(group: str, brokers: str) -> faust.App:
     """Settings that stood every fault tried, with up to three members, on Apache Kafka (docs/decisions/0030)."""
     return DisklessApp(
         group,

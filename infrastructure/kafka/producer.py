@@ -5,12 +5,12 @@ from typing import Final
 
 from aiokafka import AIOKafkaProducer
 
-from infrastructure.kafka.topics import AWAY
+from infrastructure.kafka.topics import UNAVAILABLE_ERRORS
 
-PATIENCE: Final = 5.0  # seconds until Kafka must have it
-EPOCH_WITHIN: Final = 30.0  # seconds; the first time Kafka makes a topic for it
-TRANSACTION_MS: Final = 60_000  # of transactions that are never begun; Kafka refuses more than 15 minutes
-FAREWELL: Final = 1.0  # seconds for what is under way at the end
+DELIVERY_TIMEOUT_SECONDS: Final = 5.0  # seconds until Kafka must have it
+FENCING_TIMEOUT_SECONDS: Final = 30.0  # seconds; the first time Kafka makes a topic for it
+TRANSACTION_TIMEOUT_MS: Final = 60_000  # of transactions that are never begun; Kafka refuses more than 15 minutes
+STOP_TIMEOUT_SECONDS: Final = 1.0  # seconds for what is under way at the end
 
 
 def producer(brokers: str) -> AIOKafkaProducer:
@@ -33,9 +33,9 @@ async def start_fencing(producer: AIOKafkaProducer, name: str) -> None:
     outside of transactions, which would add markers to the topic. The embedded broker compares nothing. Raises one of AWAY.
     """
     manager = producer._txn_manager  # noqa: SLF001 - aiokafka asks for an epoch for transactions only
-    manager.transactional_id, manager.transaction_timeout_ms = name, TRANSACTION_MS
+    manager.transactional_id, manager.transaction_timeout_ms = name, TRANSACTION_TIMEOUT_MS
     try:
-        async with asyncio.timeout(EPOCH_WITHIN):
+        async with asyncio.timeout(FENCING_TIMEOUT_SECONDS):
             await producer.start()
     except TimeoutError:
         raise TimeoutError("Kafka gives no epoch: can it keep its topic __transaction_state on the brokers that it has?") from None
@@ -43,10 +43,10 @@ async def start_fencing(producer: AIOKafkaProducer, name: str) -> None:
         manager.transactional_id = None
 
 
-async def stopped(producer: AIOKafkaProducer) -> None:
+async def stop_producer(producer: AIOKafkaProducer) -> None:
     """End it, once Kafka has what is under way; a Kafka that is away is not waited for: it would be for ever."""
     try:
-        async with asyncio.timeout(FAREWELL):
+        async with asyncio.timeout(STOP_TIMEOUT_SECONDS):
             await producer.stop()
     except TimeoutError:
         await producer._sender.close()  # noqa: SLF001 - `stop` has no end of its own
@@ -65,13 +65,13 @@ class Sender:
         self._turn: asyncio.Lock | None = None
 
     async def __call__(self, topic: str, key: bytes, value: bytes) -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DELIVERY_TIMEOUT_SECONDS):
             connected = await self._connected()
             await connected.send_and_wait(topic, value, key=key)
 
     async def close(self) -> None:
         if self._producer is not None:
-            await stopped(self._producer)
+            await stop_producer(self._producer)
             self._producer = None
 
     async def _connected(self) -> AIOKafkaProducer:
@@ -83,8 +83,8 @@ class Sender:
                 made = producer(self._brokers)
                 try:
                     await made.start()
-                except (*AWAY, asyncio.CancelledError):
-                    await stopped(made)
+                except (*UNAVAILABLE_ERRORS, asyncio.CancelledError):
+                    await stop_producer(made)
                     raise
                 self._producer = made
         return self._producer

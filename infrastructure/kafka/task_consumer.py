@@ -14,17 +14,17 @@ from faust.types import TP
 from application import tasks
 from application.tasks import DEAD_LETTERS, Task
 from domain.errors import Unavailable, UpgradePending
-from infrastructure.kafka.faust_batches import Frame, Span
-from infrastructure.kafka.topics import AWAY
+from infrastructure.kafka.faust_batches import OffsetRange, RecordBatch
+from infrastructure.kafka.topics import UNAVAILABLE_ERRORS
 
 log = structlog.get_logger()
 
-COMMIT_EVERY: Final = 0.5  # seconds
-UPGRADE_REST: Final = 5.0  # seconds between two tries of a task that waits for an upgrade
-REST: Final = 1.0  # seconds between two tries, while something is away
-LAST_TASKS: Final = 1.0  # seconds that tasks under way may take when we are told to end
-LAST_COMMIT: Final = 0.5  # seconds that Kafka may then take to hear what is done: away, it would be asked for ever
-KEPT_MOST: Final = 65_536  # bytes of a record that is no task: a dead letter must be small enough for its topic
+COMMIT_INTERVAL_SECONDS: Final = 0.5  # seconds
+UPGRADE_RETRY_DELAY_SECONDS: Final = 5.0  # seconds between two tries of a task that waits for an upgrade
+RETRY_DELAY_SECONDS: Final = 1.0  # seconds between two tries, while something is away
+FINISH_TIMEOUT_SECONDS: Final = 1.0  # seconds that tasks under way may take when we are told to end
+LAST_COMMIT_TIMEOUT_SECONDS: Final = 0.5  # seconds that Kafka may then take to hear what is done: away, it would be asked for ever
+MAX_KEPT_BYTES: Final = 65_536  # bytes of a record that is no task: a dead letter must be small enough for its topic
 
 Handle = Callable[[str, Task], Awaitable[None]]
 Send = Callable[[str, bytes, bytes], Awaitable[None]]
@@ -35,7 +35,7 @@ async def _nothing_is_away() -> bool:
     return False
 
 
-class Undecodable(msgspec.Struct, frozen=True, kw_only=True):
+class UndecodableTask(msgspec.Struct, frozen=True, kw_only=True):
     """A record that is no task, as its dead letter tells it."""
 
     topic: str
@@ -45,7 +45,7 @@ class Undecodable(msgspec.Struct, frozen=True, kw_only=True):
     value: str  # its beginning, in base64
 
 
-class Done:
+class OffsetTracker:
     """Which records of a partition are done, up to which one without a hole."""
 
     def __init__(self, place: int) -> None:
@@ -68,7 +68,7 @@ class Done:
             self.place = first + 1
 
 
-class TaskLanes:
+class TaskConsumer:
     """The reader of the tasks' topics. `abreast`: how many tasks of each topic are worked on at once.
 
     A task is tried again while what it needs is away, for `patience` seconds, and as long as `is_away` says that all tasks lack it.
@@ -90,7 +90,7 @@ class TaskLanes:
         self._handle, self._send, self._patience, self._is_away = handle, send, patience, is_away
         self._rooms = {topic: asyncio.Semaphore(number) for topic, number in abreast.items()}
         self._cluster = ""
-        self._done: dict[TP, Done] = {}
+        self._done: dict[TP, OffsetTracker] = {}
         self._told: dict[TP, int] = {}
         self._under_way = set[asyncio.Task[None]]()
         self._held: list[Task] = []
@@ -99,18 +99,18 @@ class TaskLanes:
         """The work that is waited for or done here."""
         return [work for task in self._held for work in task.work]
 
-    async def places(self, cluster: str, spans: Mapping[TP, Span]) -> dict[TP, int]:
+    async def starting_offsets(self, cluster: str, spans: Mapping[TP, OffsetRange]) -> dict[TP, int]:
         places = {
             tp: span.begin if span.committed is None else min(max(span.committed, span.begin), span.end) for tp, span in spans.items()
         }
         known = self._done if cluster == self._cluster else {}
         self._cluster, self._told = cluster, dict(places)
-        self._done = {tp: done if (done := known.get(tp)) and done.place >= place else Done(place) for tp, place in places.items()}
+        self._done = {tp: done if (done := known.get(tp)) and done.place >= place else OffsetTracker(place) for tp, place in places.items()}
         return places
 
-    async def take(self, frame: Frame) -> None:
+    async def take(self, frame: RecordBatch) -> None:
         for record in frame.records:
-            done = self._done.setdefault(frame.partition, Done(record.offset))
+            done = self._done.setdefault(frame.partition, OffsetTracker(record.offset))
             if done.begin(record.offset):
                 work = asyncio.create_task(self._answer(frame.partition, record, done))
                 self._under_way.add(work)
@@ -118,17 +118,17 @@ class TaskLanes:
 
     async def commit_always(self, commit: Commit) -> None:
         while True:
-            await asyncio.sleep(COMMIT_EVERY)
+            await asyncio.sleep(COMMIT_INTERVAL_SECONDS)
             await self._commit(commit)
 
     async def finish(self, commit: Commit) -> None:
         if self._under_way:
-            await asyncio.wait(self._under_way, timeout=LAST_TASKS)
+            await asyncio.wait(self._under_way, timeout=FINISH_TIMEOUT_SECONDS)
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_COMMIT):
+            async with asyncio.timeout(LAST_COMMIT_TIMEOUT_SECONDS):
                 await self._commit(commit)
 
-    async def _answer(self, tp: TP, record: Any, done: Done) -> None:
+    async def _answer(self, tp: TP, record: Any, done: OffsetTracker) -> None:
         try:
             task = tasks.decode(record.value)
         except (msgspec.MsgspecError, TypeError) as error:
@@ -149,7 +149,7 @@ class TaskLanes:
                 await self._handled(topic, task)
         except UpgradePending as needed:
             log.warning("task waits for an upgrade", reason=needed.detail, job=str(task.job))
-            await asyncio.sleep(UPGRADE_REST)
+            await asyncio.sleep(UPGRADE_RETRY_DELAY_SECONDS)
             return True
         return False
 
@@ -166,7 +166,7 @@ class TaskLanes:
                 if now() >= until and await self._is_away():
                     until = now() + self._patience
                 if now() < until:
-                    await asyncio.sleep(REST)
+                    await asyncio.sleep(RETRY_DELAY_SECONDS)
                     continue
                 log.warning("task let go: what it needs stays away", reason=away.detail, **about)
             except Exception:
@@ -174,19 +174,19 @@ class TaskLanes:
             return
 
     async def _bury(self, tp: TP, record: Any, error: Exception) -> None:
-        dead = Undecodable(
+        dead = UndecodableTask(
             topic=tp.topic,
             partition=tp.partition,
             offset=record.offset,
             reason=f"{type(error).__name__}: {error}",
-            value=base64.b64encode((record.value or b"")[:KEPT_MOST]).decode(),
+            value=base64.b64encode((record.value or b"")[:MAX_KEPT_BYTES]).decode(),
         )
         log.error("not a task", topic=dead.topic, partition=dead.partition, offset=dead.offset, reason=dead.reason)
         while True:
             try:
                 return await self._send(DEAD_LETTERS, record.key or b"", msgspec.json.encode(dead))
-            except AWAY:
-                await asyncio.sleep(REST)
+            except UNAVAILABLE_ERRORS:
+                await asyncio.sleep(RETRY_DELAY_SECONDS)
 
     async def _commit(self, commit: Commit) -> None:
         moved = {tp: done.place for tp, done in self._done.items() if done.place > self._told.get(tp, 0)}

@@ -21,11 +21,11 @@ EVENTS: Final = "bioscope.events"
 PARTITIONS: Final = {EVENTS: 1, BULK: 12, URGENT: 12, DEAD_LETTERS: 1}
 """One partition of events: the topic is the log, in its order. Many of tasks: that many members may share them."""
 
-COPIES: Final = 3  # where there are so many brokers
-REST: Final = 0.5  # seconds between two tries to reach them
-SELDOM: Final = 10.0  # seconds
-TOLD_WITHIN: Final = 5.0  # seconds from a topic made until a broker knows of it
-AWAY: Final = (KafkaError, OSError, TimeoutError)
+REPLICATION_FACTOR: Final = 3  # where there are so many brokers
+RETRY_DELAY_SECONDS: Final = 0.5  # seconds between two tries to reach them
+LOG_INTERVAL_SECONDS: Final = 10.0  # seconds
+METADATA_TIMEOUT_SECONDS: Final = 5.0  # seconds from a topic made until a broker knows of it
+UNAVAILABLE_ERRORS: Final = (KafkaError, OSError, TimeoutError)
 """What clients raise while brokers are away, or not ready yet."""
 
 
@@ -46,13 +46,13 @@ async def make_topics(brokers: str) -> str:
     """
     async with _admin(brokers) as admin:
         cluster: dict[str, Any] = await admin.describe_cluster()
-        copies = min(COPIES, len(cluster["brokers"]))
-        kept = {"max.message.bytes": str(MAX_RECORD_BYTES)} | ({"min.insync.replicas": "2"} if copies == COPIES else {})
+        copies = min(REPLICATION_FACTOR, len(cluster["brokers"]))
+        kept = {"max.message.bytes": str(MAX_RECORD_BYTES)} | ({"min.insync.replicas": "2"} if copies == REPLICATION_FACTOR else {})
         wanted = [NewTopic(name, partitions, copies, topic_configs=kept) for name, partitions in PARTITIONS.items()]
         if any(broker["node_id"] == cluster["controller_id"] for broker in cluster["brokers"]):
             _check(await admin.create_topics(wanted))
-            async with asyncio.timeout(TOLD_WITHIN):
-                await _told(admin)
+            async with asyncio.timeout(METADATA_TIMEOUT_SECONDS):
+                await _is_known(admin)
         return str(cluster["cluster_id"])
 
 
@@ -63,26 +63,26 @@ def _check(response: Any) -> None:
             raise error(f"topic {topic}")
 
 
-async def _told(admin: AIOKafkaAdminClient) -> None:
+async def _is_known(admin: AIOKafkaAdminClient) -> None:
     """A controller answers before its brokers have heard: for some milliseconds they do not know a topic that was made."""
     while True:
         described = await admin.describe_topics(list(PARTITIONS))
         if not any(topic["error_code"] for topic in described):
             return
-        await asyncio.sleep(REST / 20)
+        await asyncio.sleep(RETRY_DELAY_SECONDS / 20)
 
 
-async def topics_made(brokers: str) -> str:
+async def make_topics_when_reachable(brokers: str) -> str:
     """As `make_topics`, waiting for the brokers as long as it takes."""
     while True:
         try:
             return await make_topics(brokers)
-        except AWAY as error:
+        except UNAVAILABLE_ERRORS as error:
             log.warning("waiting for Kafka", brokers=brokers, error=type(error).__name__)
-            await asyncio.sleep(REST)
+            await asyncio.sleep(RETRY_DELAY_SECONDS)
 
 
-def answers(brokers: str) -> bool:
+def is_answering(brokers: str) -> bool:
     """Whether one of them takes a connection. Blocks for half a second each, at worst."""
     for broker in brokers.split(","):
         host, _, port = broker.strip().rpartition(":")
@@ -91,7 +91,7 @@ def answers(brokers: str) -> bool:
     return False
 
 
-class Seldom(logging.Filter):
+class RateLimitedFilter(logging.Filter):
     """Lets each message through once in ten seconds: the client writes 75 lines a second while a broker is away."""
 
     def __init__(self) -> None:
@@ -102,15 +102,15 @@ class Seldom(logging.Filter):
         now, message = time.monotonic(), str(record.msg)
         if now < self._due.get(message, 0.0):
             return False
-        self._due[message] = now + SELDOM
+        self._due[message] = now + LOG_INTERVAL_SECONDS
         return True
 
 
-def hush() -> None:
+def quiet_clients() -> None:
     """Limit what the clients log. On each of their loggers: a filter on the parent would not be asked."""
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("aiokafka", "faust", "mode", "infrastructure.kafka")):
             logger = logging.getLogger(name)
             logger.setLevel(logging.WARNING)
-            if not any(isinstance(one, Seldom) for one in logger.filters):
-                logger.addFilter(Seldom())
+            if not any(isinstance(one, RateLimitedFilter) for one in logger.filters):
+                logger.addFilter(RateLimitedFilter())

@@ -17,13 +17,13 @@ import structlog
 from infrastructure.configuration.settings import Settings
 
 REDACTED: Final = "[redacted]"
-DEPTH_MOST: Final = 6
-TEXT_MOST: Final = 16_384  # characters of one value
+MAX_DEPTH: Final = 6
+MAX_TEXT_CHARACTERS: Final = 16_384  # characters of one value
 SECRET_KEYS: Final = re.compile(
     "authorization|cookie|passw|passphrase|secret|token|(?:api|root|private)[_-]?key|credential|signature|e[_-]?mail|(?:first|last)_?name|phone",
     re.IGNORECASE,
 )
-OURS: Final = frozenset({"time", "level", "process", "method", "route", "request_id"})  # written by us on every line
+OWN_FIELDS: Final = frozenset({"time", "level", "process", "method", "route", "request_id"})  # written by us on every line
 PATTERNS: Final = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -46,7 +46,7 @@ Line = MutableMapping[str, Any]
 
 def configure_logging(settings: Settings, process: str, *, to: TextIO | None = None) -> None:
     """Every line of this process, whoever writes it: JSON, or for people at a terminal; times in UTC; without secrets, on one line."""
-    stream = cast(TextIO, Unfailing(to or sys.stderr))
+    stream = cast(TextIO, BestEffortStream(to or sys.stderr))
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     pretty = not settings.log_json and stream.isatty()
     shared: list[Any] = [
@@ -75,7 +75,7 @@ def configure_logging(settings: Settings, process: str, *, to: TextIO | None = N
     threading.excepthook = _log_threads_last_words
 
 
-class Unfailing(io.TextIOBase):
+class BestEffortStream(io.TextIOBase):
     """A stream whose disk may be full: what cannot be written is lost, and the work that wanted to tell of itself goes on."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -96,7 +96,7 @@ class Unfailing(io.TextIOBase):
 
 def redact(_: object, __: str, line: Line) -> Line:
     """Secrets out of a line, by the names of its members and by what they look like; nothing in it breaks the line."""
-    return {_plain(name): _kept(name, value, DEPTH_MOST) for name, value in line.items()}
+    return {_plain(name): _kept(name, value, MAX_DEPTH) for name, value in line.items()}
 
 
 def redacted(text: str) -> str:
@@ -108,7 +108,7 @@ def redacted(text: str) -> str:
 
 
 def _kept(name: str, value: object, depth: int) -> object:
-    if name in OURS:
+    if name in OWN_FIELDS:
         return _plain(str(value))
     if _is_secret(name):
         return REDACTED
@@ -116,7 +116,7 @@ def _kept(name: str, value: object, depth: int) -> object:
         case None | bool() | int() | float():
             return value
         case str():
-            text = redacted(value[:TEXT_MOST])
+            text = redacted(value[:MAX_TEXT_CHARACTERS])
             return CONTROLS.sub(_escaped, text) if name == "exception" else _plain(text)  # a traceback may have its lines
         case Mapping() if depth:
             return {_plain(str(key)): _kept(str(key), inner, depth - 1) for key, inner in value.items()}

@@ -8,18 +8,20 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from infrastructure.observability.system_status import Standing
+from infrastructure.observability.system_status import SystemStatus
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-QUICK: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
+LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 
 APPEND_COMMANDS: Final = Histogram(
     "bioscope_append_batch_commands", "Commands in one transaction of the event store.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
 )
-APPEND_SECONDS: Final = Histogram("bioscope_append_seconds", "Duration of one transaction of the event store.", buckets=QUICK)
+APPEND_SECONDS: Final = Histogram("bioscope_append_seconds", "Duration of one transaction of the event store.", buckets=LATENCY_BUCKETS)
 APPENDS: Final = Counter("bioscope_appends", "Commands by how their append ended.", ["outcome"])
-REQUEST_SECONDS: Final = Histogram("bioscope_http_request_seconds", "Duration of HTTP requests.", ["method", "route"], buckets=QUICK)
+REQUEST_SECONDS: Final = Histogram(
+    "bioscope_http_request_seconds", "Duration of HTTP requests.", ["method", "route"], buckets=LATENCY_BUCKETS
+)
 REQUESTS: Final = Counter("bioscope_http_requests", "HTTP requests.", ["method", "route", "status"])
 IMAGES: Final = Counter("bioscope_inference_images", "Images that a worker answered for.", ["outcome"])
 
@@ -51,11 +53,11 @@ DECLARING: Final = ("api", "projector", "inference")
 COUNTER_LABELS: Final = {"projected_events": "source", "rejected_records": "reason"}
 
 
-class Counted(Collector):
+class StoredCounters(Collector):
     """What all processes together have counted in the table `ops.counters`, as it was last read."""
 
     def __init__(self) -> None:
-        self.seen: Standing | None = None
+        self.seen: SystemStatus | None = None
 
     def collect(self) -> list[CounterMetricFamily]:
         families: dict[str, CounterMetricFamily] = {}
@@ -66,8 +68,8 @@ class Counted(Collector):
         return list(families.values())
 
 
-COUNTED: Final = Counted()
-REGISTRY.register(COUNTED)
+STORED_COUNTERS: Final = StoredCounters()
+REGISTRY.register(STORED_COUNTERS)
 
 
 def observe_request(method: str, route: str, status: int, seconds: float) -> None:
@@ -82,7 +84,7 @@ def _of_requests(method: str, route: str, status: int) -> tuple[Histogram, Count
     return REQUEST_SECONDS.labels(method, route), REQUESTS.labels(method, route, str(status))
 
 
-def observe_standing(stands: Standing) -> None:
+def observe_status(stands: SystemStatus) -> None:
     HEAD.set(stands.head)
     RELAY_LAG.set(stands.unpublished)
     RELAY_AGE.set(stands.unpublished_age)
@@ -96,7 +98,7 @@ def observe_standing(stands: Standing) -> None:
     SCHEDULING.set(stands.scheduling)
     for kind in DECLARING:
         PAUSED.labels(kind).set(sum(bool(one.paused) for one in stands.processes if one.kind == kind))
-    COUNTED.seen = stands
+    STORED_COUNTERS.seen = stands
 
 
 def exposition() -> bytes:

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from application.services import Reads
-from application.tasks import SCHEDULING
+from application.services import QueryDatabase
+from application.tasks import SCHEDULER_LOCK
 
 
 class Counter(msgspec.Struct, frozen=True):
@@ -12,7 +12,7 @@ class Counter(msgspec.Struct, frozen=True):
     value: int
 
 
-class Declared(msgspec.Struct, frozen=True, kw_only=True):
+class DeclaredProcess(msgspec.Struct, frozen=True, kw_only=True):
     """A running process, by its own account: why it reads no further, and which types of events it does not understand though they are
     written."""
 
@@ -23,7 +23,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     lacks: tuple[str, ...]
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Positions of the log's head, of what Kafka has and of what the read models show; ages in seconds, 0 when nothing waits.
 
     `fits`: whether the log holds the event that the read models stand at. `long_streams` have more than 1,000 events; jobs are left out.
@@ -42,7 +42,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     scheduling: bool
     long_streams: int
     counters: tuple[Counter, ...]
-    processes: tuple[Declared, ...] = ()
+    processes: tuple[DeclaredProcess, ...] = ()
 
     @property
     def unpublished(self) -> int:
@@ -54,7 +54,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         return self.published <= self.head
 
 
-STANDING = f"""select h.position as head, r.position as published, c.position as projected,
+STATUS_QUERY = f"""select h.position as head, r.position as published, c.position as projected,
     c.hash is not distinct from ops.log_hash(c.position) as fits,
     coalesce((select extract(epoch from clock_timestamp() - e.recorded_at) from es.event_at(r.position + 1) e), 0) as unpublished_age,
     coalesce((select extract(epoch from clock_timestamp() - e.recorded_at) from es.event_at(c.position + 1) e), 0) as unprojected_age,
@@ -63,8 +63,8 @@ STANDING = f"""select h.position as head, r.position as published, c.position as
     coalesce((select extract(epoch from clock_timestamp() - min(l.released_at)) from ops.releases l where not l.given_up), 0) as task_age,
     (select count(*) from ops.workers w where w.lane = 'bulk'
       and w.seen_at between now() - interval '10 s' and now() + interval '10 s') as workers,
-    exists (select from pg_locks l where l.locktype = 'advisory' and l.granted and l.classid = {SCHEDULING >> 32}
-      and l.objid = {SCHEDULING & 0xFFFFFFFF}
+    exists (select from pg_locks l where l.locktype = 'advisory' and l.granted and l.classid = {SCHEDULER_LOCK >> 32}
+      and l.objid = {SCHEDULER_LOCK & 0xFFFFFFFF}
       and l.database = (select d.oid from pg_database d where d.datname = current_database())) as scheduling,
     (select count(*) from es.events e
       where e.originator_version = 1001 and not starts_with(e.topic, 'Classification')) as long_streams,  -- the index of migration 0015
@@ -78,6 +78,6 @@ STANDING = f"""select h.position as head, r.position as published, c.position as
   from es.head h, ops.relay r, checkpoint c where c.projection = 'main'"""  # noqa: S608 - constants
 
 
-async def standing(reads: Reads) -> Standing:
+async def system_status(reads: QueryDatabase) -> SystemStatus:
     """Raises Unavailable."""
-    return (await reads.rows(STANDING, {}, into=Standing))[0]
+    return (await reads.rows(STATUS_QUERY, {}, into=SystemStatus))[0]

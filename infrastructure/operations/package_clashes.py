@@ -7,7 +7,7 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Final
 
-from infrastructure.operations.config_checks import Finding, good, weak, wrong
+from infrastructure.operations.config_checks import ConfigFinding, good, weak, wrong
 
 DISTRIBUTION: Final = "bioscope"
 PACKAGES: Final = ("domain", "application", "infrastructure", "projections", "api")
@@ -15,7 +15,7 @@ INSTALLATION: Final = Path(__file__).resolve().parents[2]
 ADVICE: Final = "install bioscope in an environment of its own, such as `pipx install bioscope` makes"
 
 
-def package_clashes() -> list[Finding]:
+def package_clashes() -> list[ConfigFinding]:
     """A finding for each clash, or a single good one. Reads the metadata of every installed distribution."""
     installed = [(_name(distribution), _contents(distribution)) for distribution in distributions()]
     providers = {package: {name for name, contents in installed if package in contents} - {DISTRIBUTION} for package in PACKAGES}
@@ -34,7 +34,7 @@ def _contents(distribution: Distribution) -> set[str]:
     return {*listed, *(line.split(",")[0].split("/")[0].removesuffix(".py") for line in recorded)}
 
 
-def _clash(package: str, providers: set[str]) -> Finding | None:
+def _clash(package: str, providers: set[str]) -> ConfigFinding | None:
     what, ours = f"package {package}", INSTALLATION / package / "__init__.py"
     if providers:
         return wrong(what, f"{' and '.join(sorted(providers))} installs one of that name too: {ADVICE}")

@@ -11,12 +11,14 @@ from psycopg.errors import _WaitTimeout
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGconn
 
-SILENT: Final = 7.0  # seconds; more than a statement may take on the server
-RESTED: Final = 2.0  # seconds after which a connection is asked for a sign of life, before what is wanted of it
-SIGN: Final = 1.5  # seconds that the sign may take
-QUIET: Final = 3.0  # seconds after which a listening connection asks whether anybody is there
-TRIED_FOR: Final = 2.0  # seconds that a pool tries a connection by itself: later tries come ever seldomer, and who needs one tries at once
-KEPT_ALIVE: Final[dict[str, Any]] = {
+SILENCE_TIMEOUT_SECONDS: Final = 7.0  # seconds; more than a statement may take on the server
+CHECK_AFTER_SECONDS: Final = 2.0  # seconds after which a connection is asked for a sign of life, before what is wanted of it
+CHECK_TIMEOUT_SECONDS: Final = 1.5  # seconds that the sign may take
+LISTEN_CHECK_INTERVAL_SECONDS: Final = 3.0  # seconds after which a listening connection asks whether anybody is there
+POOL_RECONNECT_SECONDS: Final = (
+    2.0  # seconds that a pool tries a connection by itself: later tries come ever seldomer, and who needs one tries at once
+)
+KEEPALIVE_OPTIONS: Final[dict[str, Any]] = {
     "connect_timeout": 3,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -26,26 +28,28 @@ KEPT_ALIVE: Final[dict[str, Any]] = {
 MISSED: Final = (
     "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"  # the server ends what we left without a word
 )
-UNHEARD: Final = "-c idle_session_timeout=8s"  # for what holds a lock and asks every few seconds: the server ends it when it does not
+UNACKNOWLEDGED_TIMEOUT_MS: Final = (
+    "-c idle_session_timeout=8s"  # for what holds a lock and asks every few seconds: the server ends it when it does not
+)
 
 
-class Silent(psycopg.OperationalError):
+class ServerUnresponsive(psycopg.OperationalError):
     """The server said nothing for too long; the connection is closed."""
 
 
-class Attentive(Connection[Any]):
+class MonitoredConnection(Connection[Any]):
     """Raises Silent where another would wait for ever: after `silent` seconds, or sooner when it lay idle."""
 
-    silent: ClassVar[float] = SILENT
+    silent: ClassVar[float] = SILENCE_TIMEOUT_SECONDS
     heard: float = 0.0  # when something came last, on the monotonic clock; 0: nothing was asked yet
 
     @classmethod
     def connect(cls, conninfo: str = "", **given: Any) -> Self:
-        return super().connect(conninfo, **_kept_alive(given))
+        return super().connect(conninfo, **_with_keepalive(given))
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        if timeout is None and _has_rested(self.pgconn, self.heard):
-            self._answer(_sign_of_life(self.pgconn), interval, SIGN)
+        if timeout is None and _is_idle(self.pgconn, self.heard):
+            self._answer(_check_liveness(self.pgconn), interval, CHECK_TIMEOUT_SECONDS)
         return self._answer(gen, interval, self.silent) if timeout is None else super().wait(gen, interval, timeout)
 
     def _answer(self, gen: Any, interval: float, within: float) -> Any:
@@ -53,24 +57,24 @@ class Attentive(Connection[Any]):
             answer = super().wait(gen, interval, within)
         except _WaitTimeout:
             self.close()
-            raise _silent() from None
+            raise _unresponsive() from None
         self.heard = time.monotonic()
         return answer
 
 
-class AttentiveAsync(AsyncConnection[Any]):
+class MonitoredAsyncConnection(AsyncConnection[Any]):
     """The same for coroutines."""
 
-    silent: ClassVar[float] = SILENT
+    silent: ClassVar[float] = SILENCE_TIMEOUT_SECONDS
     heard: float = 0.0
 
     @classmethod
     async def connect(cls, conninfo: str = "", **given: Any) -> Self:
-        return await super().connect(conninfo, **_kept_alive(given))
+        return await super().connect(conninfo, **_with_keepalive(given))
 
     async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - psycopg's
-        if timeout is None and _has_rested(self.pgconn, self.heard):
-            await self._answer(_sign_of_life(self.pgconn), interval, SIGN)
+        if timeout is None and _is_idle(self.pgconn, self.heard):
+            await self._answer(_check_liveness(self.pgconn), interval, CHECK_TIMEOUT_SECONDS)
         return await (self._answer(gen, interval, self.silent) if timeout is None else super().wait(gen, max(interval, timeout), timeout))
 
     async def _answer(self, gen: Any, interval: float, within: float) -> Any:
@@ -78,7 +82,7 @@ class AttentiveAsync(AsyncConnection[Any]):
             answer = await super().wait(gen, interval, within)
         except _WaitTimeout:
             await self.close()
-            raise _silent() from None
+            raise _unresponsive() from None
         self.heard = time.monotonic()
         return answer
 
@@ -86,28 +90,28 @@ class AttentiveAsync(AsyncConnection[Any]):
 async def notifications(connection: AsyncConnection[Any]) -> AsyncIterator[Notify]:
     """For ever. After a quiet while the server is asked for a sign of life; raises Silent when there is none."""
     while True:
-        async for notification in connection.notifies(timeout=QUIET):
+        async for notification in connection.notifies(timeout=LISTEN_CHECK_INTERVAL_SECONDS):
             yield notification
         await connection.execute("select 1")
 
 
-def _has_rested(pgconn: PGconn, heard: float) -> bool:
+def _is_idle(pgconn: PGconn, heard: float) -> bool:
     """Whether nothing was heard for a while, and nothing is under way."""
     return (
-        0.0 < heard < time.monotonic() - RESTED
+        0.0 < heard < time.monotonic() - CHECK_AFTER_SECONDS
         and pgconn.transaction_status == TransactionStatus.IDLE
         and pgconn.pipeline_status == PipelineStatus.OFF
     )
 
 
-def _sign_of_life(pgconn: PGconn) -> PQGen[Any]:
+def _check_liveness(pgconn: PGconn) -> PQGen[Any]:
     pgconn.send_query(b"select 1")
     return (yield from generators.execute(pgconn))
 
 
-def _kept_alive(given: dict[str, Any]) -> dict[str, Any]:
-    return KEPT_ALIVE | given | {"options": f"{given.get('options', '')} {MISSED}"}
+def _with_keepalive(given: dict[str, Any]) -> dict[str, Any]:
+    return KEEPALIVE_OPTIONS | given | {"options": f"{given.get('options', '')} {MISSED}"}
 
 
-def _silent() -> Silent:
-    return Silent("the database says nothing any more")
+def _unresponsive() -> ServerUnresponsive:
+    return ServerUnresponsive("the database says nothing any more")

@@ -7,18 +7,18 @@ import structlog
 from psycopg import Error
 from psycopg.sql import SQL, Identifier
 
-from infrastructure.postgres.connections import AttentiveAsync, notifications
+from infrastructure.postgres.connections import MonitoredAsyncConnection, notifications
 
 log = structlog.get_logger()
 
-RECONNECT_WAIT = 0.5  # seconds
+RECONNECT_DELAY_SECONDS = 0.5  # seconds
 
 
-async def hear(url: str, heard: Mapping[str, Callable[[], object]]) -> None:
+async def listen(url: str, heard: Mapping[str, Callable[[], object]]) -> None:
     """Call what is named by the channel at each notification, and all after each new connection. For ever; a lost one is made again."""
     while True:
         try:
-            async with await AttentiveAsync.connect(url, autocommit=True) as connection:
+            async with await MonitoredAsyncConnection.connect(url, autocommit=True) as connection:
                 for channel in heard:
                     await connection.execute(SQL("listen {}").format(Identifier(channel)))
                 for call in heard.values():
@@ -27,4 +27,4 @@ async def hear(url: str, heard: Mapping[str, Callable[[], object]]) -> None:
                     heard[notification.channel]()
         except (Error, OSError) as error:
             log.warning("cannot listen", channels=sorted(heard), error=type(error).__name__)
-        await asyncio.sleep(RECONNECT_WAIT)
+        await asyncio.sleep(RECONNECT_DELAY_SECONDS)

@@ -11,22 +11,22 @@ import psycopg
 import structlog
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from application.poll_interval import LookInterval
+from application.poll_interval import PollInterval
 from domain.errors import Invalid, Unavailable
-from infrastructure.postgres.connections import TRIED_FOR, AttentiveAsync, Silent
+from infrastructure.postgres.connections import POOL_RECONNECT_SECONDS, MonitoredAsyncConnection, ServerUnresponsive
 from infrastructure.postgres.wake_ups import PROJECTED
-from infrastructure.retry import ended
+from infrastructure.retry import cancel_and_wait
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
-OPTIONS = (
+CONNECTION_OPTIONS = (
     "-c search_path=read -c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s"
     " -c default_transaction_read_only=on -c plan_cache_mode=force_custom_plan -c timezone=UTC -c jit=off"
 )
-POOL_WAIT = 2.0  # seconds for a connection
-RECONNECT_WAIT = 0.5  # seconds between attempts to listen again
-LOOK_AGAIN = 1.0  # seconds after which the position is read while somebody waits, should a wake-up have been lost
+POOL_TIMEOUT_SECONDS = 2.0  # seconds for a connection
+RECONNECT_DELAY_SECONDS = 0.5  # seconds between attempts to listen again
+POLL_INTERVAL_SECONDS = 1.0  # seconds after which the position is read while somebody waits, should a wake-up have been lost
 AS_JSON = "select coalesce(json_agg(found), '[]')::text from ({}) found"
 AWAY = "The database is away; try again"
 
@@ -45,19 +45,19 @@ def _as_json(query: str) -> bytes:
     return AS_JSON.format(query).encode()
 
 
-class ReadDatabase:
+class PostgresQueryDatabase:
     """`projections.reading.Reads` on Postgres. Rows come as one JSON text, which is decoded straight into Structs."""
 
     def __init__(self, url: str, *, size: int = 8) -> None:
         self._pool: AsyncConnectionPool[psycopg.AsyncConnection] = AsyncConnectionPool(
             url,
-            connection_class=AttentiveAsync,
+            connection_class=MonitoredAsyncConnection,
             min_size=1,
             max_size=size,
-            timeout=POOL_WAIT,
-            reconnect_timeout=TRIED_FOR,
+            timeout=POOL_TIMEOUT_SECONDS,
+            reconnect_timeout=POOL_RECONNECT_SECONDS,
             open=False,
-            kwargs={"autocommit": True, "options": OPTIONS},
+            kwargs={"autocommit": True, "options": CONNECTION_OPTIONS},
         )
 
     async def open(self) -> None:
@@ -82,7 +82,7 @@ class ReadDatabase:
                     row = await (await connection.execute(query, parameters)).fetchone()
             except PoolTimeout:
                 break
-            except Silent:
+            except ServerUnresponsive:
                 await self._pool.drain()  # its like are silent too, and to ask each would take as long again
                 break
             except psycopg.OperationalError:
@@ -95,7 +95,7 @@ class ReadDatabase:
         raise Unavailable(AWAY, retry_after=2)
 
 
-class Visible:
+class PositionWaiter:
     """How far the read models are, as the projector tells it; whoever waits for a position is woken.
 
     One connection listens, and is made again when it is lost.
@@ -105,7 +105,7 @@ class Visible:
         self._url = url
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Condition()
-        self._interval = LookInterval(LOOK_AGAIN)
+        self._interval = PollInterval(POLL_INTERVAL_SECONDS)
         self._next_look: asyncio.Timeout | None = None
         self.position = 0
 
@@ -113,7 +113,7 @@ class Visible:
         self._task = asyncio.create_task(self._listen_always(), name="visible")
 
     async def stop(self) -> None:
-        await ended(self._task)
+        await cancel_and_wait(self._task)
 
     async def wait(self, position: int, timeout: float) -> bool:  # noqa: ASYNC109 - the answer says whether it was reached
         """Whether the read models have reached `position` within `timeout` seconds."""
@@ -131,10 +131,10 @@ class Visible:
                 await self._listen()
             except (psycopg.Error, OSError) as error:
                 log.warning("cannot hear the projector", error=type(error).__name__)
-            await asyncio.sleep(RECONNECT_WAIT)
+            await asyncio.sleep(RECONNECT_DELAY_SECONDS)
 
     async def _listen(self) -> None:
-        async with await AttentiveAsync.connect(self._url, autocommit=True, options="-c search_path=read") as connection:
+        async with await MonitoredAsyncConnection.connect(self._url, autocommit=True, options="-c search_path=read") as connection:
             await connection.execute(f"listen {PROJECTED}".encode())
             while True:
                 cursor = await connection.execute("select position from checkpoint where projection = 'main'")
@@ -157,7 +157,7 @@ class Visible:
     def _look_soon(self) -> None:
         """Somebody waits: look within LOOK_AGAIN seconds, though nothing happened for long."""
         self._interval.shorten()
-        soon = asyncio.get_running_loop().time() + LOOK_AGAIN
+        soon = asyncio.get_running_loop().time() + POLL_INTERVAL_SECONDS
         look = self._next_look
         if look is not None and not look.expired() and (look.when() or soon) > soon:
             look.reschedule(soon)

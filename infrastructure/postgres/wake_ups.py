@@ -15,7 +15,7 @@ from typing import Final
 import psycopg
 import structlog
 
-from infrastructure.postgres.connections import Attentive
+from infrastructure.postgres.connections import MonitoredConnection
 
 log = structlog.get_logger()
 
@@ -26,14 +26,14 @@ PROJECTED: Final = "bioscope_projected"  # the read models are further; the proj
 WAKES_ITSELF: Final = "-c bioscope.wakes=after_commit"
 """For a session that appends or projects: its process sends the wake-ups. For others the database does (migration 0016)."""
 
-GAP_SECONDS: Final = 0.005  # between two notifications of one process: what happens meanwhile is sent together
-KEPT_SECONDS: Final = 60.0  # that the session is kept without a wake-up
-LAST_SECONDS: Final = 1.0  # that the last wake-up may take at the end
-OPTIONS: Final = "-c synchronous_commit=off -c statement_timeout=2s -c lock_timeout=1s"
+MIN_INTERVAL_SECONDS: Final = 0.005  # between two notifications of one process: what happens meanwhile is sent together
+CONNECTION_IDLE_SECONDS: Final = 60.0  # that the session is kept without a wake-up
+STOP_TIMEOUT_SECONDS: Final = 1.0  # that the last wake-up may take at the end
+CONNECTION_OPTIONS: Final = "-c synchronous_commit=off -c statement_timeout=2s -c lock_timeout=1s"
 NOTIFY: Final = "select pg_notify(channel, payload) from unnest(%s::text[], %s::text[]) as due (channel, payload)"
 
 
-class Wakes:
+class WakeUps:
     """The wake-ups of one process. `send` may be called from any thread, returns at once, and raises nothing.
 
     Of several for one channel that come within GAP_SECONDS only the last is sent.
@@ -55,7 +55,7 @@ class Wakes:
         """Send what was to be sent before, then end."""
         if self._thread is not None:
             self._queue.put(None)
-            self._thread.join(LAST_SECONDS)
+            self._thread.join(STOP_TIMEOUT_SECONDS)
 
     def _begin(self) -> None:
         """A process that changes nothing has no such thread."""
@@ -73,14 +73,14 @@ class Wakes:
                 self._notify(due)
             else:
                 self._disconnect()
-            time.sleep(GAP_SECONDS)
+            time.sleep(MIN_INTERVAL_SECONDS)
         self._disconnect()
 
     def _gathered(self) -> list[tuple[str, str] | None]:
         """All that is to be sent, once there is something; nothing after KEPT_SECONDS."""
         gathered: list[tuple[str, str] | None] = []
         with suppress(Empty):
-            gathered.append(self._queue.get(timeout=KEPT_SECONDS))
+            gathered.append(self._queue.get(timeout=CONNECTION_IDLE_SECONDS))
             while True:
                 gathered.append(self._queue.get_nowait())
         return gathered
@@ -99,7 +99,7 @@ class Wakes:
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = Attentive.connect(self._url, autocommit=True, options=OPTIONS)
+            self._connection = MonitoredConnection.connect(self._url, autocommit=True, options=CONNECTION_OPTIONS)
         return self._connection
 
     def _disconnect(self) -> None:

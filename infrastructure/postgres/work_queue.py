@@ -8,12 +8,12 @@ import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
-from application.dispatch_policy import Covered, Found, Glance, OpenJob, Outgoing
-from application.tasks import SCHEDULING
+from application.dispatch_policy import CoveredImage, IdRow, OpenJob, OutgoingTask, SchedulerSnapshot
+from application.tasks import SCHEDULER_LOCK
 from domain.classification import PlannedImage
 
 T = TypeVar("T")
-JOBS_MOST = 200  # open jobs that are looked at together, the oldest first
+MAX_JOBS = 200  # open jobs that are looked at together, the oldest first
 
 OPEN = (
     "classifications c join datasets d on d.id = c.dataset_id and not d.deleted where c.status in ('pending', 'running') and not c.deleted"
@@ -28,7 +28,7 @@ RELEASES = """select r.id, w.kind, w.job, w.number, c.image_id is not null as ur
     greatest(r.released_at, r.held_at) as held_at, r.given_up
   from ops.releases r join work w on w.id = r.id left join classifications c on c.id = w.job
   where c.id is null or (c.status = 'running' and not c.deleted)"""
-GLANCE = f"""select json_build_object('now', clock_timestamp(),
+SNAPSHOT = f"""select json_build_object('now', clock_timestamp(),
     'to_plan', (select coalesce(json_agg(x), '[]') from ({TO_PLAN}) x),
     'to_finish', (select coalesce(json_agg(x), '[]') from ({TO_FINISH}) x),
     'orphans', (select coalesce(json_agg(x), '[]') from ({ORPHANS}) x),
@@ -62,16 +62,16 @@ FORGET_DONE = """delete from ops.releases r where not exists (
     where w.id = r.id and (c.id is null or (c.status = 'running' and not c.deleted)))"""
 
 
-class Planned(msgspec.Struct, frozen=True):
+class PlannedRow(msgspec.Struct, frozen=True):
     id: UUID
     images: tuple[PlannedImage, ...]
 
 
-class Position(msgspec.Struct, frozen=True):
+class PositionRow(msgspec.Struct, frozen=True):
     position: int
 
 
-class PostgresWork:
+class PostgresWorkQueue:
     """The port `application.dispatch_policy.OpenWork`; leads by an advisory lock. Raises psycopg.Error. `given_out` wakes the workers."""
 
     def __init__(self, connection: psycopg.Connection, *, given_out: Callable[[], object] = lambda: None) -> None:
@@ -85,36 +85,36 @@ class PostgresWork:
         self._connection.close()
 
     def try_to_lead(self) -> bool:
-        row = self._connection.execute("select pg_try_advisory_lock(%s)", (SCHEDULING,)).fetchone()
+        row = self._connection.execute("select pg_try_advisory_lock(%s)", (SCHEDULER_LOCK,)).fetchone()
         return bool(row and row[0])
 
-    def glance(self) -> Glance:
-        row = self._connection.execute(GLANCE.encode()).fetchone()
+    def snapshot(self) -> SchedulerSnapshot:
+        row = self._connection.execute(SNAPSHOT.encode()).fetchone()
         assert row is not None
-        return msgspec.json.decode(row[0], type=Glance)
+        return msgspec.json.decode(row[0], type=SchedulerSnapshot)
 
-    def waiting(self, *, urgent: bool, most: int) -> list[OpenJob]:
-        return self._rows(WAITING, OpenJob, urgent=urgent, most=most, jobs=JOBS_MOST)
+    def waiting(self, *, urgent: bool, maximum: int) -> list[OpenJob]:
+        return self._rows(WAITING, OpenJob, urgent=urgent, maximum=maximum, jobs=MAX_JOBS)
 
-    def to_inspect(self, most: int) -> list[UUID]:
-        return [found.id for found in self._rows(TO_INSPECT, Found, most=most)]
+    def to_inspect(self, maximum: int) -> list[UUID]:
+        return [found.id for found in self._rows(TO_INSPECT, IdRow, maximum=maximum)]
 
     def jobs(self, ids: Collection[UUID]) -> dict[UUID, OpenJob]:
         return {job.id: job for job in self._rows(JOBS, OpenJob, ids=list(ids))}
 
     def images_of(self, work: Collection[UUID]) -> dict[UUID, tuple[PlannedImage, ...]]:
-        return {planned.id: planned.images for planned in self._rows(IMAGES_OF, Planned, ids=list(work))}
+        return {planned.id: planned.images for planned in self._rows(IMAGES_OF, PlannedRow, ids=list(work))}
 
     def deleted(self, images: Collection[UUID]) -> set[UUID]:
-        return {found.id for found in self._rows(DELETED, Found, ids=list(images))}
+        return {found.id for found in self._rows(DELETED, IdRow, ids=list(images))}
 
-    def covered(self, dataset: UUID, *, after: int, until: int, most: int) -> list[Covered]:
-        return self._rows(COVERED, Covered, dataset=dataset, after=after, until=until, most=most)
+    def covered(self, dataset: UUID, *, after: int, until: int, maximum: int) -> list[CoveredImage]:
+        return self._rows(COVERED, CoveredImage, dataset=dataset, after=after, until=until, maximum=maximum)
 
-    def place_of(self, image: UUID) -> int:
-        return self._rows(PLACE_OF, Position, id=image)[0].position
+    def position_of(self, image: UUID) -> int:
+        return self._rows(PLACE_OF, PositionRow, id=image)[0].position
 
-    def released(self, given: Sequence[Outgoing]) -> None:
+    def released(self, given: Sequence[OutgoingTask]) -> None:
         rows = [{"id": str(work), "attempts": outgoing.task.attempt} for outgoing in given for work in outgoing.task.work]
         self._connection.execute(RELEASED, {"given": Jsonb(rows)})
         self._given_out()

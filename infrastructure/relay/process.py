@@ -14,28 +14,28 @@ import structlog
 from psycopg import AsyncConnection
 
 from domain.errors import Unavailable
-from infrastructure.audit.signed_heads import EVERY, OFTEN, BrokenChain, Heads
+from infrastructure.audit.signed_heads import SIGN_AFTER_EVENTS, SIGN_INTERVAL_SECONDS, BrokenChain, HeadSigner
 from infrastructure.blobs.blob_store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.child import say_ready
 from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.observability.metrics import BROKEN_CHAIN
-from infrastructure.postgres.connections import UNHEARD, Attentive, AttentiveAsync, notifications
-from infrastructure.postgres.wake_ups import APPENDED, PUBLISHED, Wakes
-from infrastructure.relay.publisher import Outlived, PostgresPublished, Publisher, Unpublishable, connected
+from infrastructure.postgres.connections import UNACKNOWLEDGED_TIMEOUT_MS, MonitoredAsyncConnection, MonitoredConnection, notifications
+from infrastructure.postgres.wake_ups import APPENDED, PUBLISHED, WakeUps
+from infrastructure.relay.publisher import Fenced, PostgresPublished, Publisher, Unpublishable, connect_publisher
 from infrastructure.retry import first_of, leave_within
 from infrastructure.security.keys import Keys
 from infrastructure.security.process_keys import process_keys
 
 log = structlog.get_logger()
 
-LOCK: Final = 0x72656C6179  # who holds it leads
-STANDBY: Final = 0.5  # seconds between two tries to lead
-REST: Final = 0.5  # seconds after a failure
-FAREWELL: Final = 1.5  # seconds that the last signature may take
-ENDS_WITHIN: Final = 2.7  # seconds from SIGTERM; the supervisor kills after 3
-OPTIONS: Final = "-c synchronous_commit=off -c statement_timeout=5s -c lock_timeout=4s -c timezone=UTC"
+LEADER_LOCK: Final = 0x72656C6179  # who holds it leads
+STANDBY_INTERVAL_SECONDS: Final = 0.5  # seconds between two tries to lead
+RETRY_DELAY_SECONDS: Final = 0.5  # seconds after a failure
+LAST_SIGNATURE_TIMEOUT_SECONDS: Final = 1.5  # seconds that the last signature may take
+STOP_TIMEOUT_SECONDS: Final = 2.7  # seconds from SIGTERM; the supervisor kills after 3
+CONNECTION_OPTIONS: Final = "-c synchronous_commit=off -c statement_timeout=5s -c lock_timeout=4s -c timezone=UTC"
 
 LEAD = "select pg_try_advisory_lock(%s)"
 LISTEN = f"listen {APPENDED}"
@@ -56,7 +56,7 @@ async def _until_told(work: Callable[[], Awaitable[None]]) -> None:
 
     def end() -> None:
         told.set()
-        leave_within(ENDS_WITHIN)  # a library that swallows a cancellation would keep it for ever
+        leave_within(STOP_TIMEOUT_SECONDS)  # a library that swallows a cancellation would keep it for ever
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)
@@ -68,41 +68,43 @@ class Leader:
 
     def __init__(self, given: Settings, keys: Keys) -> None:
         self._given, self._keys = given, keys
-        self._wakes = Wakes(given.postgres_url)
+        self._wakes = WakeUps(given.postgres_url)
 
     async def lead_always(self) -> None:
         while True:
             try:
                 await self._lead()
-            except (psycopg.Error, OSError, Outlived) as error:
+            except (psycopg.Error, OSError, Fenced) as error:
                 log.warning("the lead is lost, or the database away", error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(REST)
+            await asyncio.sleep(RETRY_DELAY_SECONDS)
 
     async def _lead(self) -> None:
         url = self._given.postgres_url
-        async with await AttentiveAsync.connect(url, autocommit=True, options=f"{OPTIONS} {UNHEARD}") as leader:
+        async with await MonitoredAsyncConnection.connect(
+            url, autocommit=True, options=f"{CONNECTION_OPTIONS} {UNACKNOWLEDGED_TIMEOUT_MS}"
+        ) as leader:
             await _lead_of(leader)
             log.info("leading")
             heads = await asyncio.to_thread(self._heads)
-            async with await AttentiveAsync.connect(url, autocommit=True, options=OPTIONS) as own:
-                topic = partial(connected, self._given.kafka_url, key=RecordKey(self._keys))
+            async with await MonitoredAsyncConnection.connect(url, autocommit=True, options=CONNECTION_OPTIONS) as own:
+                topic = partial(connect_publisher, self._given.kafka_url, key=RecordKey(self._keys))
                 publisher = Publisher(PostgresPublished(own, read=heads.take, moved=partial(self._wakes.send, PUBLISHED)), topic)
                 await first_of(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher, heads))
 
-    async def _sign_always(self, publisher: Publisher, heads: Heads) -> None:
+    async def _sign_always(self, publisher: Publisher, heads: HeadSigner) -> None:
         try:
             while True:
                 await _until_due(publisher, heads)
                 await asyncio.to_thread(self._sign, heads)
         finally:
             with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.to_thread(self._sign, heads), FAREWELL)
+                await asyncio.wait_for(asyncio.to_thread(self._sign, heads), LAST_SIGNATURE_TIMEOUT_SECONDS)
 
-    def _heads(self) -> Heads:
+    def _heads(self) -> HeadSigner:
         with closing(self._connection()) as connection:
-            return Heads(self._keys, open_blobs(self._given, self._keys), connection)
+            return HeadSigner(self._keys, open_blobs(self._given, self._keys), connection)
 
-    def _sign(self, heads: Heads) -> None:
+    def _sign(self, heads: HeadSigner) -> None:
         try:
             with closing(self._connection()) as connection:
                 heads.sign(connection, at=datetime.now(UTC))
@@ -113,7 +115,7 @@ class Leader:
             BROKEN_CHAIN.set(1)
 
     def _connection(self) -> psycopg.Connection:
-        return Attentive.connect(self._given.postgres_url, autocommit=True, options=OPTIONS)
+        return MonitoredConnection.connect(self._given.postgres_url, autocommit=True, options=CONNECTION_OPTIONS)
 
 
 async def _listen(leader: AsyncConnection, publisher: Publisher) -> None:
@@ -123,19 +125,19 @@ async def _listen(leader: AsyncConnection, publisher: Publisher) -> None:
         publisher.wake()
 
 
-async def _until_due(publisher: Publisher, heads: Heads) -> None:
+async def _until_due(publisher: Publisher, heads: HeadSigner) -> None:
     """A minute; less when much happens, and is signed."""
-    for _ in range(int(EVERY)):
+    for _ in range(int(SIGN_INTERVAL_SECONDS)):
         await asyncio.sleep(1.0)
-        if not heads.broken and publisher.position - heads.signed >= OFTEN:
+        if not heads.broken and publisher.position - heads.signed >= SIGN_AFTER_EVENTS:
             return
 
 
 async def _lead_of(leader: AsyncConnection) -> None:
     """Return once the lead is ours, until the connection ends. A relay that stands by is ready too."""
     while True:
-        row = await (await leader.execute(LEAD, (LOCK,))).fetchone()
+        row = await (await leader.execute(LEAD, (LEADER_LOCK,))).fetchone()
         say_ready()
         if row is not None and row[0]:
             return
-        await asyncio.sleep(STANDBY)
+        await asyncio.sleep(STANDBY_INTERVAL_SECONDS)

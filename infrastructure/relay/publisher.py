@@ -11,23 +11,23 @@ from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError, Produce
 from psycopg import AsyncConnection
 
 from application.hash_chain import START, linked
-from application.poll_interval import LookInterval
-from application.ports import Linked, Recorded
+from application.poll_interval import PollInterval
+from application.ports import ChainedEvent, RecordedEvent
 from infrastructure.eventstore.recorder import EVENT_COLUMNS, recorded_from
 from infrastructure.kafka.cloud_events import RecordKey, headers
-from infrastructure.kafka.producer import producer, start_fencing, stopped
-from infrastructure.kafka.topics import AWAY, EVENTS, hush, make_topics, topics_made
+from infrastructure.kafka.producer import producer, start_fencing, stop_producer
+from infrastructure.kafka.topics import EVENTS, UNAVAILABLE_ERRORS, make_topics, make_topics_when_reachable, quiet_clients
 from infrastructure.retry import first_of
 
 log = structlog.get_logger()
 
-BATCH: Final = 1000  # events
-AGAIN: Final = 500  # events before the projector's place that are published again where the log was lost
-PATIENCE: Final = 20.0  # seconds for a batch
-LOOK_ANYWAY: Final = 0.25  # seconds after something happened, should a wake-up have been lost; longer while nothing happens
-CHECK: Final = 5.0  # seconds between two looks at the cluster
-REST: Final = 0.5  # seconds after a failure
-REFUSED: Final = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopicError)
+EVENTS_PER_BATCH: Final = 1000  # events
+REPUBLISHED_EVENTS: Final = 500  # events before the projector's place that are published again where the log was lost
+BATCH_TIMEOUT_SECONDS: Final = 20.0  # seconds for a batch
+POLL_INTERVAL_SECONDS: Final = 0.25  # seconds after something happened, should a wake-up have been lost; longer while nothing happens
+TOPIC_CHECK_INTERVAL_SECONDS: Final = 5.0  # seconds between two looks at the cluster
+RETRY_DELAY_SECONDS: Final = 0.5  # seconds after a failure
+REFUSED_ERRORS: Final = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopicError)
 
 TAKE_OVER = "update ops.relay set epoch = epoch + 1 returning epoch, position, cluster, next_offset"
 NEEDED = "select least(r.position, c.position) from ops.relay r, read.checkpoint c where c.projection = 'main'"
@@ -36,7 +36,7 @@ MOVE = """update ops.relay set position = %s, cluster = %s, next_offset = %s
   where epoch = %s and position = %s and cluster = %s and next_offset = %s"""
 
 
-class Outlived(Exception):
+class Fenced(Exception):
     """Another relay has taken over."""
 
 
@@ -48,11 +48,11 @@ class BeyondTheLog(Unpublishable):
     """The checkpoint of the relay stands where the log has no event: it was changed by somebody else, or the log was cut off."""
 
 
-class LostLog(Exception):
+class TopicReset(Exception):
     """The topic is not the one that was published to: in another cluster, or begun anew."""
 
 
-class Place(NamedTuple):
+class RelayCheckpoint(NamedTuple):
     """The events up to `position` stand in `cluster`, before `next_offset`."""
 
     position: int
@@ -63,15 +63,15 @@ class Place(NamedTuple):
 class Published(Protocol):
     """How far the log was published, and what follows there. Calls raise what the database raises when it is away."""
 
-    async def take_over(self) -> tuple[int, Place]:
+    async def take_over(self) -> tuple[int, RelayCheckpoint]:
         """A new epoch, and the place: whoever led before cannot move it any more."""
 
     async def needed(self) -> int:
         """Up to which position nobody needs the log from Kafka any more."""
 
-    async def after(self, position: int, limit: int) -> Sequence[Linked]: ...
+    async def after(self, position: int, limit: int) -> Sequence[ChainedEvent]: ...
 
-    async def move(self, epoch: int, was: Place, to: Place) -> bool:
+    async def move(self, epoch: int, was: RelayCheckpoint, to: RelayCheckpoint) -> bool:
         """False when the place is another than `was`, or this epoch is over."""
 
 
@@ -84,7 +84,7 @@ class Topic(Protocol):
     async def look(self) -> tuple[str, int]:
         """The cluster's id, and the offset behind the newest record."""
 
-    async def publish(self, events: Sequence[Linked]) -> Sequence[int | BaseException]:
+    async def publish(self, events: Sequence[ChainedEvent]) -> Sequence[int | BaseException]:
         """What became of each: its offset (-1: Kafka has it, and does not say where), or why it was not taken. Raises Outlived."""
 
 
@@ -94,7 +94,7 @@ class Relay:
     def __init__(self, published: Published, topic: Topic) -> None:
         self._published, self._topic = published, topic
         self._epoch = 0
-        self.place = Place(0, "", 0)
+        self.place = RelayCheckpoint(0, "", 0)
 
     async def take_over(self) -> None:
         """Whoever led before cannot move the checkpoint any more. Where Kafka lost the log it is published again, as far as needed."""
@@ -103,12 +103,12 @@ class Relay:
         if cluster == self.place.cluster and end >= self.place.next_offset:
             return
         needed = await self._published.needed()
-        log.warning("the log begins anew in Kafka", cluster=cluster, before=self.place.cluster, after=max(0, needed - AGAIN))
-        await self._move(Place(max(0, needed - AGAIN), cluster, end))
+        log.warning("the log begins anew in Kafka", cluster=cluster, before=self.place.cluster, after=max(0, needed - REPUBLISHED_EVENTS))
+        await self._move(RelayCheckpoint(max(0, needed - REPUBLISHED_EVENTS), cluster, end))
 
     async def publish(self) -> int:
         """Publish the next events, and return how many. Raises Unpublishable too."""
-        events = await self._published.after(self.place.position, BATCH)
+        events = await self._published.after(self.place.position, EVENTS_PER_BATCH)
         if not events:
             return 0
         last = events[-1].event.position
@@ -122,15 +122,15 @@ class Relay:
             _explain(events[len(offsets)].event, outcomes[len(offsets)])
         return len(events)
 
-    def _behind(self, position: int, offsets: Sequence[int]) -> Place:
+    def _behind(self, position: int, offsets: Sequence[int]) -> RelayCheckpoint:
         known = [offset for offset in offsets if offset >= 0]
         if known and known[0] < self.place.next_offset:
-            raise LostLog(f"offset {known[0]} was given after {self.place.next_offset - 1}")
-        return Place(position, self.place.cluster, max([self.place.next_offset, *(offset + 1 for offset in known[-1:])]))
+            raise TopicReset(f"offset {known[0]} was given after {self.place.next_offset - 1}")
+        return RelayCheckpoint(position, self.place.cluster, max([self.place.next_offset, *(offset + 1 for offset in known[-1:])]))
 
-    async def _move(self, to: Place) -> None:
+    async def _move(self, to: RelayCheckpoint) -> None:
         if not await self._published.move(self._epoch, self.place, to):
-            raise Outlived
+            raise Fenced
         self.place = to
 
 
@@ -141,9 +141,9 @@ def _taken(outcomes: Sequence[int | BaseException]) -> Iterator[int]:
         yield outcome
 
 
-def _explain(event: Recorded, outcome: int | BaseException) -> None:
+def _explain(event: RecordedEvent, outcome: int | BaseException) -> None:
     assert isinstance(outcome, BaseException)
-    if isinstance(outcome, REFUSED):
+    if isinstance(outcome, REFUSED_ERRORS):
         raise Unpublishable(f"Kafka refuses the event at position {event.position} ({event.type}, {len(event.data)} bytes): {outcome!r}")
     raise outcome
 
@@ -168,9 +168,9 @@ class Publisher:
             try:
                 async with self._open() as topic:
                     await self._publish_to(topic)
-            except (*AWAY, LostLog) as error:
+            except (*UNAVAILABLE_ERRORS, TopicReset) as error:
                 log.warning("waiting for Kafka", error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(REST)
+            await asyncio.sleep(RETRY_DELAY_SECONDS)
 
     async def _publish_to(self, topic: Topic) -> None:
         relay = Relay(self._published, topic)
@@ -179,7 +179,7 @@ class Publisher:
         await first_of(self._publish(relay), self._watch(topic, relay.place.cluster))
 
     async def _publish(self, relay: Relay) -> None:
-        interval = LookInterval(LOOK_ANYWAY)
+        interval = PollInterval(POLL_INTERVAL_SECONDS)
         while True:
             self._woken.clear()
             published = await relay.publish()
@@ -194,9 +194,9 @@ class Publisher:
     async def _watch(self, topic: Topic, cluster: str) -> None:
         """An emptied Kafka gets its topics and what is needed of the log at once, not with the next event."""
         while True:
-            await asyncio.sleep(CHECK)
+            await asyncio.sleep(TOPIC_CHECK_INTERVAL_SECONDS)
             if await topic.cluster() != cluster:
-                raise LostLog("another cluster")
+                raise TopicReset("another cluster")
 
 
 class PostgresPublished:
@@ -209,20 +209,20 @@ class PostgresPublished:
         self,
         connection: AsyncConnection,
         *,
-        read: Callable[[Sequence[Recorded]], object] = lambda _: None,
+        read: Callable[[Sequence[RecordedEvent]], object] = lambda _: None,
         moved: Callable[[], object] = lambda: None,
     ) -> None:
         self._connection, self._read, self._moved = connection, read, moved
 
-    async def take_over(self) -> tuple[int, Place]:
+    async def take_over(self) -> tuple[int, RelayCheckpoint]:
         epoch, *place = await self._row(TAKE_OVER)
-        return epoch, Place(*place)
+        return epoch, RelayCheckpoint(*place)
 
     async def needed(self) -> int:
         (needed,) = await self._row(NEEDED)
         return int(needed)
 
-    async def after(self, position: int, limit: int) -> list[Linked]:
+    async def after(self, position: int, limit: int) -> list[ChainedEvent]:
         """Raises BeyondTheLog where the event at `position` is missing."""
         before = 1 if position else 0
         cursor = await self._connection.execute(READ, (position, limit + before), prepare=True, binary=True)
@@ -232,7 +232,7 @@ class PostgresPublished:
         self._read(events)
         return list(linked(events[before:], events[0].hash if before else START))
 
-    async def move(self, epoch: int, was: Place, to: Place) -> bool:
+    async def move(self, epoch: int, was: RelayCheckpoint, to: RelayCheckpoint) -> bool:
         cursor = await self._connection.execute(MOVE, (*to, epoch, *was), prepare=True)
         if cursor.rowcount != 1:
             return False
@@ -264,39 +264,39 @@ class KafkaTopic:
         finally:
             await consumer.stop()
 
-    async def publish(self, events: Sequence[Linked]) -> Sequence[int | BaseException]:
-        async with asyncio.timeout(PATIENCE):
+    async def publish(self, events: Sequence[ChainedEvent]) -> Sequence[int | BaseException]:
+        async with asyncio.timeout(BATCH_TIMEOUT_SECONDS):
             sent = [await self._send(event) for event in events]
             acks = await asyncio.gather(*sent, return_exceptions=True)
         if any(isinstance(ack, ProducerFenced) for ack in acks):
-            raise Outlived("Kafka refuses its records: another relay publishes")
+            raise Fenced("Kafka refuses its records: another relay publishes")
         return [ack if isinstance(ack, BaseException) else int(ack.offset) for ack in acks]
 
-    async def _send(self, linked: Linked) -> "asyncio.Future[Any]":
+    async def _send(self, linked: ChainedEvent) -> "asyncio.Future[Any]":
         event = linked.event
         try:
             future: asyncio.Future[Any] = await self._sender.send(
                 EVENTS, event.data, key=str(event.stream).encode(), partition=0, headers=headers(linked, self._key)
             )
         except ProducerFenced:
-            raise Outlived("Kafka refuses its records: another relay publishes") from None
-        except REFUSED as refused:
+            raise Fenced("Kafka refuses its records: another relay publishes") from None
+        except REFUSED_ERRORS as refused:
             future = asyncio.get_running_loop().create_future()
             future.set_exception(refused)
         return future
 
 
 @asynccontextmanager
-async def connected(brokers: str, *, key: RecordKey) -> AsyncIterator[KafkaTopic]:
+async def connect_publisher(brokers: str, *, key: RecordKey) -> AsyncIterator[KafkaTopic]:
     """Waits for the brokers as long as it takes. From then on Kafka takes nothing from a relay that was connected before (decision 0074).
 
     Raises one of `kafka.broker.AWAY`.
     """
-    await topics_made(brokers)
-    hush()
+    await make_topics_when_reachable(brokers)
+    quiet_clients()
     sender = producer(brokers)
     try:
         await start_fencing(sender, f"bioscope-relay-{key.source.decode()}")
         yield KafkaTopic(brokers, sender, key=key)
     finally:
-        await stopped(sender)
+        await stop_producer(sender)

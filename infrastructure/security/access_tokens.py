@@ -22,24 +22,24 @@ from infrastructure.security.key_ring import Purpose, public_key_id
 from infrastructure.security.keys import Keys
 
 ALGORITHM: Final = "EdDSA"
-TOKEN_MOST: Final = 4096  # characters
-LEEWAY: Final = 30  # seconds by which clocks may differ
-REMEMBERED: Final = 2048  # verified tokens
+MAX_TOKEN_CHARACTERS: Final = 4096  # characters
+CLOCK_LEEWAY_SECONDS: Final = 30  # seconds by which clocks may differ
+MAX_CACHED_TOKENS: Final = 2048  # verified tokens
 NAME: Final = "[A-Za-z0-9._-]{1,100}"
 
-Moment: TypeAlias = Annotated[int, Meta(ge=0, le=253_402_300_799)]  # seconds since 1970, up to the year 9999
+Timestamp: TypeAlias = Annotated[int, Meta(ge=0, le=253_402_300_799)]  # seconds since 1970, up to the year 9999
 ServiceName: TypeAlias = Annotated[str, Meta(pattern=f"^{NAME}$")]
 
 
-class _Said(msgspec.Struct, frozen=True, kw_only=True, tag_field="aud"):
+class _TokenFields(msgspec.Struct, frozen=True, kw_only=True, tag_field="aud"):
     iss: Literal["bioscope"] = "bioscope"
-    iat: Moment
-    nbf: Moment
-    exp: Moment
+    iat: Timestamp
+    nbf: Timestamp
+    exp: Timestamp
     jti: UUID
 
 
-class _User(_Said, frozen=True, kw_only=True, tag="bioscope"):
+class _User(_TokenFields, frozen=True, kw_only=True, tag="bioscope"):
     sub: UUID
     sid: UUID
     role: Role
@@ -56,7 +56,7 @@ class _User(_Said, frozen=True, kw_only=True, tag="bioscope"):
         )
 
 
-class _Service(_Said, frozen=True, kw_only=True, tag="bioscope-services"):
+class _Service(_TokenFields, frozen=True, kw_only=True, tag="bioscope-services"):
     sub: ServiceName
     scope: str  # separated by blanks
 
@@ -71,7 +71,7 @@ class _Service(_Said, frozen=True, kw_only=True, tag="bioscope-services"):
         )
 
 
-class _Believed(NamedTuple):
+class _VerifiedToken(NamedTuple):
     said: _User | _Service
     claims: Claims
 
@@ -94,7 +94,7 @@ class SignedAccessTokens:
         self._header = _header(self._private.public_key())
         self._trusted = {_start(public): public for public in keys.public(Purpose.ACCESS_TOKENS)}
         self._ttl = ttl
-        self._known: OrderedDict[str, _Believed] = OrderedDict()
+        self._known: OrderedDict[str, _VerifiedToken] = OrderedDict()
         self._lock = Lock()
 
     def issue(self, *, user: UUID, session: UUID, role: Role, at: datetime) -> str:
@@ -113,7 +113,7 @@ class SignedAccessTokens:
     def verify(self, token: str, *, at: datetime) -> Claims:
         now = at.timestamp()
         said, claims = self._remembered(token) or self._believed(token)
-        if not (said.nbf - LEEWAY <= now and said.iat - LEEWAY <= now < said.exp + LEEWAY):
+        if not (said.nbf - CLOCK_LEEWAY_SECONDS <= now and said.iat - CLOCK_LEEWAY_SECONDS <= now < said.exp + CLOCK_LEEWAY_SECONDS):
             self._forget(token)
             raise _refused()
         return claims
@@ -121,10 +121,10 @@ class SignedAccessTokens:
     def _signed(self, payload: bytes) -> str:
         return self._jws.encode(payload, self._private, algorithm=ALGORITHM, headers=self._header)
 
-    def _believed(self, token: str) -> _Believed:
+    def _believed(self, token: str) -> _VerifiedToken:
         """Raises NotAuthenticated unless we wrote exactly this."""
         start = token.partition(".")[0] + "."
-        if len(token) > TOKEN_MOST or start not in self._trusted:
+        if len(token) > MAX_TOKEN_CHARACTERS or start not in self._trusted:
             raise _refused()
         try:
             payload = self._jws.decode(token, self._trusted[start], algorithms=[ALGORITHM])
@@ -135,21 +135,21 @@ class SignedAccessTokens:
         signature = token.rpartition(".")[2]
         if token != f"{start}{written}.{signature}" or not _canonical(signature):
             raise _refused()
-        believed = _Believed(said, said.claims())
+        believed = _VerifiedToken(said, said.claims())
         self._remember(token, believed)
         return believed
 
-    def _remembered(self, token: str) -> _Believed | None:
+    def _remembered(self, token: str) -> _VerifiedToken | None:
         with self._lock:
             if token in self._known:
                 self._known.move_to_end(token)
                 return self._known[token]
             return None
 
-    def _remember(self, token: str, believed: _Believed) -> None:
+    def _remember(self, token: str, believed: _VerifiedToken) -> None:
         with self._lock:
             self._known[token] = believed
-            if len(self._known) > REMEMBERED:
+            if len(self._known) > MAX_CACHED_TOKENS:
                 self._known.popitem(last=False)
 
     def _forget(self, token: str) -> None:

@@ -32,7 +32,7 @@ TAG_BYTES: Final = 16
 WRAPPED_FORM: Final = b"\x02"  # its first byte; the first form had none, and another length
 FIRST_FORM_BYTES: Final = NONCE_BYTES + KEY_BYTES + TAG_BYTES
 HEADER_BYTES: Final = len(WRAPPED_FORM) + KEY_ID_BYTES
-CACHE_MOST = 20_000
+MAX_CACHE = 20_000
 CACHE_SECONDS = 30.0  # an erased key may serve another process that long
 
 
@@ -118,7 +118,7 @@ class DataKeys:
         with self._lock:
             for subject in missing:
                 self._known[subject] = (now + CACHE_SECONDS, self._unwrap(subject, wrapped.get(subject)))
-            while len(self._known) > max(CACHE_MOST, len(missing)):
+            while len(self._known) > max(MAX_CACHE, len(missing)):
                 self._known.popitem(last=False)
 
     def unwrap(self, subject: UUID, wrapped: bytes) -> DataKey:

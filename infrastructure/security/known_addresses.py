@@ -8,13 +8,13 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from domain.errors import Unavailable
-from infrastructure.postgres.connections import TRIED_FOR, Attentive
+from infrastructure.postgres.connections import POOL_RECONNECT_SECONDS, MonitoredConnection
 from infrastructure.security.key_ring import Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
 from infrastructure.security.keys import Keys
 
-CONNECTIONS: Final = 2
-OPTIONS: Final = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s"
+MAX_CONNECTIONS: Final = 2
+CONNECTION_OPTIONS: Final = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s"
 
 KNOWS: Final = """select exists (
   select from ops.known_addresses where digest = any(%(forms)s) and seen_at > now() - make_interval(days => %(days)s))"""
@@ -33,14 +33,14 @@ class PostgresKnownAddresses:
         self._digest, self._days = KeyedDigest(keys, Purpose.RATE_LIMITS), days
         self._pool: ConnectionPool[psycopg.Connection] = ConnectionPool(
             url,
-            connection_class=Attentive,
+            connection_class=MonitoredConnection,
             min_size=0,
-            max_size=CONNECTIONS,
+            max_size=MAX_CONNECTIONS,
             timeout=2,
-            reconnect_timeout=TRIED_FOR,
+            reconnect_timeout=POOL_RECONNECT_SECONDS,
             open=False,
             num_workers=1,
-            kwargs={"autocommit": True, "options": OPTIONS},
+            kwargs={"autocommit": True, "options": CONNECTION_OPTIONS},
             check=ConnectionPool.check_connection,
         )
         self._pool.open()

@@ -13,7 +13,7 @@ from argon2 import Parameters, PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import ARGON2_VERSION, Type
 
-from application.ports import Asker
+from application.ports import PasswordRequester
 from domain.errors import Unavailable
 from domain.values import invalid
 
@@ -21,36 +21,38 @@ STRENGTHS: Final = {
     "production": Parameters(Type.ID, ARGON2_VERSION, salt_len=16, hash_len=32, time_cost=3, memory_cost=64 * 1024, parallelism=1),
     "embedded": Parameters(Type.ID, ARGON2_VERSION, salt_len=16, hash_len=32, time_cost=2, memory_cost=19456, parallelism=1),
 }
-AT_ONCE: Final = 2
-WAITING_MOST: Final = 32
-FOR_USERS: Final = 8  # places in the queue that strangers do not take
-OF_ONE: Final = 16  # places in the queue of one account, or of the strangers of one network: an institute may be behind it
-PATIENCE: Final = 5.0  # seconds in the queue
-BYTES_MOST: Final = 1024
+MAX_CONCURRENT_HASHES: Final = 2
+MAX_QUEUED: Final = 32
+QUEUE_SLOTS_FOR_USERS: Final = 8  # places in the queue that strangers do not take
+MAX_QUEUED_PER_REQUESTER: Final = (
+    16  # places in the queue of one account, or of the strangers of one network: an institute may be behind it
+)
+QUEUE_TIMEOUT_SECONDS: Final = 5.0  # seconds in the queue
+MAX_PASSWORD_BYTES: Final = 1024
 
 
 class Argon2Passwords:
-    """The port `Passwords`. Blocks for a hash's time and that of the queue before it; may be shared by threads."""
+    """The port `PasswordHasher`. Blocks for a hash's time and that of the queue before it; may be shared by threads."""
 
     def __init__(self, strength: str) -> None:
         self._wanted = STRENGTHS[strength]
         self._hasher = PasswordHasher.from_parameters(self._wanted)
         self._nobodys = _hash_of_nothing(self._wanted)
-        self._queue = Turnstile()
+        self._queue = BoundedQueue()
 
-    def hash(self, password: str, *, asker: Asker) -> bytes:
+    def hash(self, password: str, *, asker: PasswordRequester) -> bytes:
         """Raises Invalid beyond 1 KiB, and Unavailable."""
         given = _bytes(password)
         if given is None:
-            raise invalid("password", f"must have at most {BYTES_MOST} bytes")
-        with self._queue.turn(asker):
+            raise invalid("password", f"must have at most {MAX_PASSWORD_BYTES} bytes")
+        with self._queue.slot(asker):
             return self._hasher.hash(given).encode()
 
-    def verify(self, password: str, known: bytes | None, *, asker: Asker) -> bool:
+    def verify(self, password: str, known: bytes | None, *, asker: PasswordRequester) -> bool:
         """Costs the same whether there is a hash or not, whether it fits or not. Raises Unavailable."""
         given = _bytes(password)
         real = known is not None and given is not None
-        with self._queue.turn(asker):
+        with self._queue.slot(asker):
             return self._fits(known if real and known else self._nobodys, given or b"") and real
 
     def _fits(self, known: bytes, given: bytes) -> bool:
@@ -68,10 +70,10 @@ class Argon2Passwords:
         return weaker or made.type is not self._wanted.type or made.version < self._wanted.version
 
 
-class Turnstile:
+class BoundedQueue:
     """Two may pass at a time; behind them a few wait for a while, users before strangers, and whoever comes then is sent away."""
 
-    def __init__(self, waiting_most: int = WAITING_MOST, patience: float = PATIENCE) -> None:
+    def __init__(self, waiting_most: int = MAX_QUEUED, patience: float = QUEUE_TIMEOUT_SECONDS) -> None:
         self._waiting_most, self._patience = waiting_most, patience
         self._inside = 0
         self._users, self._strangers = deque[Event](), deque[Event]()
@@ -79,7 +81,7 @@ class Turnstile:
         self._lock = Lock()
 
     @contextmanager
-    def turn(self, asker: Asker) -> Iterator[None]:
+    def slot(self, asker: PasswordRequester) -> Iterator[None]:
         """Raises Unavailable."""
         self._enter(asker)
         try:
@@ -87,9 +89,9 @@ class Turnstile:
         finally:
             self._leave()
 
-    def _enter(self, asker: Asker) -> None:
+    def _enter(self, asker: PasswordRequester) -> None:
         with self._lock:
-            if self._inside < AT_ONCE:
+            if self._inside < MAX_CONCURRENT_HASHES:
                 self._inside += 1
                 return
             called = self._queued(asker)
@@ -100,9 +102,9 @@ class Turnstile:
                 (self._strangers if asker.is_stranger else self._users).remove(called)
                 raise _busy()
 
-    def _queued(self, asker: Asker) -> Event:
-        most = self._waiting_most - (FOR_USERS if asker.is_stranger else 0)
-        if len(self._users) + len(self._strangers) >= most or self._waiting[asker.name] >= OF_ONE:
+    def _queued(self, asker: PasswordRequester) -> Event:
+        maximum = self._waiting_most - (QUEUE_SLOTS_FOR_USERS if asker.is_stranger else 0)
+        if len(self._users) + len(self._strangers) >= maximum or self._waiting[asker.name] >= MAX_QUEUED_PER_REQUESTER:
             raise _busy()
         self._waiting[asker.name] += 1
         called = Event()
@@ -124,7 +126,7 @@ def _busy() -> Unavailable:
 
 def _bytes(password: str) -> bytes | None:
     """As it is hashed: the same for all ways in which a keyboard may compose it (NFKC). None when it is too long."""
-    if len(password.encode(errors="surrogatepass")) > BYTES_MOST:
+    if len(password.encode(errors="surrogatepass")) > MAX_PASSWORD_BYTES:
         return None
     return unicodedata.normalize("NFKC", password).encode(errors="surrogatepass")
 

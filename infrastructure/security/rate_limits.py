@@ -17,7 +17,7 @@ import redis
 import structlog
 from redis.commands.core import Script
 
-from application.ports import Limit
+from application.ports import RateLimit
 from domain.errors import TooMany
 from infrastructure.security.key_ring import Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
@@ -25,12 +25,14 @@ from infrastructure.security.keys import Keys
 
 log = structlog.get_logger()
 
-CONNECT_WITHIN: Final = 0.25  # seconds
-ANSWER_WITHIN: Final = 0.5  # seconds
-REST: Final = 2.0  # seconds without a try after Redis did not answer
+CONNECT_TIMEOUT_SECONDS: Final = 0.25  # seconds
+ANSWER_TIMEOUT_SECONDS: Final = 0.5  # seconds
+RETRY_DELAY_SECONDS: Final = 2.0  # seconds without a try after Redis did not answer
 NAME_BYTES: Final = 20  # the id of the key, and half of the MAC
-LATER: Final = 1.0  # seconds, or a tenth of a window: what Redis took is counted here a moment later than there, and must be free no later
-KEYS_MOST: Final = 100_000  # kept in the process; those that rested longest go first
+LOCAL_DELAY_SECONDS: Final = (
+    1.0  # seconds, or a tenth of a window: what Redis took is counted here a moment later than there, and must be free no later
+)
+MAX_KEYS: Final = 100_000  # kept in the process; those that rested longest go first
 
 # The times (microseconds) of the newest calls of each key, newest first. An answer above 0: the microseconds until a call is free, and
 # nothing was counted; else the call is taken, at that time with a minus. What cannot be the time of a call counts as none: another type,
@@ -56,7 +58,7 @@ return -now
 GIVE_BACK: Final = "for _, key in ipairs(KEYS) do redis.call('lrem', key, 1, ARGV[1]) end return 0"
 
 
-class LocalLimits:
+class LocalRateLimiter:
     """The port `Limits` within one process: its in-memory twin, and what counts while Redis is away."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -64,7 +66,7 @@ class LocalLimits:
         self._calls: OrderedDict[str, deque[float]] = OrderedDict()
         self._lock = Lock()
 
-    def take(self, *limits: Limit) -> Callable[[], None]:
+    def take(self, *limits: RateLimit) -> Callable[[], None]:
         with self._lock:
             now = self._clock()
             if (wait := max(self._wait(limit, now) for limit in limits)) > 0:
@@ -73,18 +75,18 @@ class LocalLimits:
                 self._count(limit, now)
         return partial(self._give_back, [limit.key for limit in limits], now)
 
-    def _wait(self, limit: Limit, now: float) -> float:
+    def _wait(self, limit: RateLimit, now: float) -> float:
         """Seconds until a call is free."""
         calls = self._calls.get(limit.key, ())
-        return calls[-limit.most] + limit.seconds - now if len(calls) >= limit.most else 0.0
+        return calls[-limit.maximum] + limit.seconds - now if len(calls) >= limit.maximum else 0.0
 
-    def _count(self, limit: Limit, now: float) -> None:
+    def _count(self, limit: RateLimit, now: float) -> None:
         calls = self._calls.setdefault(limit.key, deque())
         self._calls.move_to_end(limit.key)
         calls.append(now)
-        while len(calls) > limit.most:
+        while len(calls) > limit.maximum:
             calls.popleft()
-        if len(self._calls) > KEYS_MOST:
+        if len(self._calls) > MAX_KEYS:
             self._calls.popitem(last=False)
 
     def _give_back(self, keys: Sequence[str], time: float) -> None:
@@ -97,25 +99,25 @@ class LocalLimits:
                     self._calls.pop(key, None)
 
 
-class RedisLimits:
+class RedisRateLimiter:
     """The port `Limits`. Blocks for an answer of Redis, half a second at most. Keys stand in Redis as HMACs: they name people."""
 
     def __init__(self, url: str, keys: Keys) -> None:
         self._redis = redis.Redis.from_url(
-            url, socket_connect_timeout=CONNECT_WITHIN, socket_timeout=ANSWER_WITHIN, health_check_interval=30, protocol=2
+            url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, socket_timeout=ANSWER_TIMEOUT_SECONDS, health_check_interval=30, protocol=2
         )
         self._script = self._redis.register_script(TAKE)
         self._giving_back = self._redis.register_script(GIVE_BACK)
         self._digest = KeyedDigest(keys, Purpose.RATE_LIMITS)
-        self._local = LocalLimits()
+        self._local = LocalRateLimiter()
         self._away_until = 0.0
 
     def close(self) -> None:
         self._redis.close()
 
-    def take(self, *limits: Limit) -> Callable[[], None]:
+    def take(self, *limits: RateLimit) -> Callable[[], None]:
         names = [self._name(limit.key) for limit in limits]
-        answer = self._asked(self._script, names, [part for limit in limits for part in (limit.most, limit.seconds)])
+        answer = self._asked(self._script, names, [part for limit in limits for part in (limit.maximum, limit.seconds)])
         if answer is not None and answer > 0:
             raise _too_many(min(answer / 1e6, max(limit.seconds for limit in limits)))
         try:
@@ -140,14 +142,14 @@ class RedisLimits:
         try:
             answer = script(keys=names, args=arguments)
         except (redis.RedisError, OSError) as error:
-            self._away_until = time.monotonic() + REST
+            self._away_until = time.monotonic() + RETRY_DELAY_SECONDS
             log.warning("limits are counted in the process: Redis is away", error=type(error).__name__)
             return None
         return answer if isinstance(answer, int) else None
 
 
-def _shortened(limit: Limit) -> Limit:
-    return msgspec.structs.replace(limit, seconds=limit.seconds - min(LATER, limit.seconds / 10))
+def _shortened(limit: RateLimit) -> RateLimit:
+    return msgspec.structs.replace(limit, seconds=limit.seconds - min(LOCAL_DELAY_SECONDS, limit.seconds / 10))
 
 
 def _too_many(seconds: float) -> TooMany:

@@ -15,9 +15,9 @@ import psycopg
 import structlog
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from application.ports import Refreshed, Reused
+from application.ports import RefreshResult, RefreshTokenReused
 from domain.errors import NotAuthenticated, Unavailable
-from infrastructure.postgres.connections import TRIED_FOR, Attentive
+from infrastructure.postgres.connections import POOL_RECONNECT_SECONDS, MonitoredConnection
 from infrastructure.security.key_ring import Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
 from infrastructure.security.keys import Keys
@@ -25,10 +25,10 @@ from infrastructure.security.keys import Keys
 log = structlog.get_logger()
 
 TOKEN_BYTES: Final = 32
-TOKEN_MOST: Final = 128  # characters; the first of a session has 43, a child 48, since it names its key
-GRACE: Final = timedelta(seconds=10)  # two tabs that share a token get the same child
-CONNECTIONS: Final = 4
-OPTIONS: Final = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
+MAX_TOKEN_CHARACTERS: Final = 128  # characters; the first of a session has 43, a child 48, since it names its key
+REUSE_GRACE_PERIOD: Final = timedelta(seconds=10)  # two tabs that share a token get the same child
+MAX_CONNECTIONS: Final = 4
+CONNECTION_OPTIONS: Final = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
 
 FORGET_ENDED: Final = "delete from es.refresh_tokens where user_id = %(user)s and absolute_at <= %(at)s"
 ISSUE: Final = """insert into es.refresh_tokens (digest, session_id, user_id, issued_at, expires_at, absolute_at, mac)
@@ -56,14 +56,14 @@ class PostgresRefreshTokens:
         self._idle, self._absolute = timedelta(seconds=idle_seconds), timedelta(seconds=absolute_seconds)
         self._pool: ConnectionPool[psycopg.Connection] = ConnectionPool(
             url,
-            connection_class=Attentive,
+            connection_class=MonitoredConnection,
             min_size=0,
-            max_size=CONNECTIONS,
+            max_size=MAX_CONNECTIONS,
             timeout=2,
-            reconnect_timeout=TRIED_FOR,
+            reconnect_timeout=POOL_RECONNECT_SECONDS,
             open=False,
             num_workers=1,
-            kwargs={"autocommit": True, "options": OPTIONS},
+            kwargs={"autocommit": True, "options": CONNECTION_OPTIONS},
             check=ConnectionPool.check_connection,
         )
         self._pool.open()
@@ -78,21 +78,21 @@ class PostgresRefreshTokens:
         self._rows(ISSUE, self._values(issued, _digest(token), at) | {"digest": _digest(token)})
         return token
 
-    def rotate(self, token: str, *, at: datetime) -> Refreshed:
+    def rotate(self, token: str, *, at: datetime) -> RefreshResult:
         children = {_digest(child): child for child in map(_text, self._children.forms(_bytes(token)))}
         digest, child = next(iter(children.items()))
         parent = _digest(token)
         issued = self._issued(parent)
         named = {"parent": parent, "child": digest, "children": list(children)}
         for (session,) in self._rows(ROTATE, named | self._values(issued, digest, at)):
-            return Refreshed(session_id=session, user_id=issued.user, token=child)
+            return RefreshResult(session_id=session, user_id=issued.user, token=child)
         for used_at, made in self._rows(USED, named):
             if used_at is None or issued.absolute_at <= at:
                 break
-            if abs(at - used_at) > GRACE:  # also of a clock that is behind the one by which it was used
-                raise Reused(issued.session, issued.user)
+            if abs(at - used_at) > REUSE_GRACE_PERIOD:  # also of a clock that is behind the one by which it was used
+                raise RefreshTokenReused(issued.session, issued.user)
             if made is not None:
-                return Refreshed(session_id=issued.session, user_id=issued.user, token=children[made])
+                return RefreshResult(session_id=issued.session, user_id=issued.user, token=children[made])
         raise _unknown()
 
     def _issued(self, digest: bytes) -> "Issued":
@@ -156,7 +156,7 @@ def _text(token: bytes) -> str:
 
 
 def _bytes(token: str) -> bytes:
-    return token[:TOKEN_MOST].encode(errors="surrogatepass")
+    return token[:MAX_TOKEN_CHARACTERS].encode(errors="surrogatepass")
 
 
 def _digest(token: str) -> bytes:

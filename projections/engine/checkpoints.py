@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from application.hash_chain import START
-from projections.reading import Reads
+from projections.reading import QueryDatabase
 
 POSITION = "select position from checkpoint where projection = 'main'"
 
@@ -20,7 +20,7 @@ class Checkpoint(NamedTuple):
     hash: bytes = START
 
 
-class Outrun(Exception):
+class CheckpointConflict(Exception):
     """The checkpoint is not where this process left it: another one moved it. Read it again."""
 
 
@@ -68,5 +68,5 @@ class Position(msgspec.Struct, frozen=True):
     position: int
 
 
-async def position(db: Reads) -> int:
+async def position(db: QueryDatabase) -> int:
     return (await db.rows(POSITION, {}, into=Position))[0].position

@@ -8,13 +8,13 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from application.ports import Recorded
-from projections.engine.batches import Behind, Letter, ReadModels
-from projections.engine.checkpoints import Outrun
-from projections.engine.projection import Happened, Table, steps
+from application.ports import RecordedEvent
+from projections.engine.batches import ParkedEvents, PoisonEvent, ReadModels
+from projections.engine.checkpoints import CheckpointConflict
+from projections.engine.projection import PositionedEvent, Table, steps
 
 LISTED = "select position, stream, type, reason, at from dead_letters order by position"
-TOGETHER = 500  # parked events read at once
+EVENTS_PER_QUERY = 500  # parked events read at once
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,11 +41,11 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {said}"[:500]
 
 
-def letter(event: Recorded, error: Exception) -> Letter:
-    return Letter(event.position, event.stream, event.type, reason_of(error))
+def letter(event: RecordedEvent, error: Exception) -> PoisonEvent:
+    return PoisonEvent(event.position, event.stream, event.type, reason_of(error))
 
 
-def touched(tables: Sequence[Table], happened: Happened) -> set[UUID]:
+def touched(tables: Sequence[Table], happened: PositionedEvent) -> set[UUID]:
     """The ids of the rows that an event changes, and its own stream: where one of them waits, the event has to wait too."""
     (step,) = steps(tables, [happened])
     changed = {key for table, keys in step.touches if table.loads for key in keys}
@@ -66,13 +66,13 @@ def of(connection: psycopg.Connection) -> list[DeadLetter]:
     return [DeadLetter(**dict(zip(names, row, strict=True))) for row in connection.execute(LISTED).fetchall()]
 
 
-def waiting(behind: Behind, touches: Callable[[Sequence[int]], Mapping[int, set[UUID]]]) -> dict[int, int]:
+def waiting(behind: ParkedEvents, touches: Callable[[Sequence[int]], Mapping[int, set[UUID]]]) -> dict[int, int]:
     """How many parked events wait behind each dead letter, as `Projector` parks them: what touches something that waits, waits too."""
     blocked = {position: {stream} for position, stream in behind.letters.items()}
     counts = dict.fromkeys(blocked, 0)
     parked = sorted(behind.parked)
-    for start in range(0, len(parked), TOGETHER):
-        for position, touched_ids in sorted(touches(parked[start : start + TOGETHER]).items()):
+    for start in range(0, len(parked), EVENTS_PER_QUERY):
+        for position, touched_ids in sorted(touches(parked[start : start + EVENTS_PER_QUERY]).items()):
             stream = behind.parked[position]
             for letter_position, ids in blocked.items():
                 if letter_position < position and not ids.isdisjoint({stream, *touched_ids}):
@@ -81,20 +81,22 @@ def waiting(behind: Behind, touches: Callable[[Sequence[int]], Mapping[int, set[
     return counts
 
 
-class Retrying(Protocol):
+class RetryingProjector(Protocol):
     """The projector, as far as a retry needs it. Errors in `not_poison` say nothing about an event."""
 
     not_poison: tuple[type[Exception], ...]
 
-    def retry(self, batch: Sequence[Recorded], *, behind: Behind, aside: Sequence[Letter] = (), left: set[UUID]) -> None: ...
+    def retry(
+        self, batch: Sequence[RecordedEvent], *, behind: ParkedEvents, aside: Sequence[PoisonEvent] = (), left: set[UUID]
+    ) -> None: ...
 
 
 def retry(
-    projector: Retrying,
+    projector: RetryingProjector,
     models: ReadModels,
     *,
-    read: Callable[[int], Recorded],
-    touches: Callable[[Recorded], set[UUID]],
+    read: Callable[[int], RecordedEvent],
+    touches: Callable[[RecordedEvent], set[UUID]],
     position: int | None = None,
 ) -> Retried:
     """Apply a dead letter (or each) and all that waits for it alone, in the order of the log; each letter in one transaction.
@@ -108,14 +110,14 @@ def retry(
             try:
                 count += _apply_as_many_as_can_be(projector, batch, behind, left)
                 break
-            except Outrun:
+            except CheckpointConflict:
                 continue  # meanwhile more came to wait for it
     return Retried(count, len(models.behind().letters))
 
 
 def _freed(
-    behind: Behind, at: int, read: Callable[[int], Recorded], touches: Callable[[Recorded], set[UUID]]
-) -> tuple[list[Recorded], set[UUID]]:
+    behind: ParkedEvents, at: int, read: Callable[[int], RecordedEvent], touches: Callable[[RecordedEvent], set[UUID]]
+) -> tuple[list[RecordedEvent], set[UUID]]:
     """A dead letter with the parked events that wait for no other one; and the streams that stay blocked."""
     left = {stream for position, stream in behind.letters.items() if position != at}
     batch = [read(at)]
@@ -128,9 +130,9 @@ def _freed(
     return sorted(batch, key=lambda event: event.position), left
 
 
-def _apply_as_many_as_can_be(projector: Retrying, batch: Sequence[Recorded], behind: Behind, left: set[UUID]) -> int:
+def _apply_as_many_as_can_be(projector: RetryingProjector, batch: Sequence[RecordedEvent], behind: ParkedEvents, left: set[UUID]) -> int:
     """The first event that cannot be applied becomes, or stays, the dead letter."""
-    failed: list[Letter] = []
+    failed: list[PoisonEvent] = []
     for count in range(len(batch), 0, -1):
         try:
             projector.retry(batch[:count], behind=behind, aside=failed, left=left)

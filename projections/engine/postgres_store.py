@@ -10,12 +10,12 @@ import msgspec
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from projections.engine.batches import FOLD_VERSIONS, TABLES, Behind, Changes, Target
-from projections.engine.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun, folds_difference
-from projections.engine.projection import Key, Row, Table, Written
+from projections.engine.batches import FOLD_VERSIONS, TABLES, Changes, CheckpointToken, ParkedEvents
+from projections.engine.checkpoints import Checkpoint, CheckpointConflict, CheckpointUnfit, NotInLog, folds_difference
+from projections.engine.projection import Key, Row, Table, TableChanges
 
 NAME = "bioscope projector"
-OPTIONS = (
+CONNECTION_OPTIONS = (
     "-c search_path=read -c lock_timeout=5s -c statement_timeout=6s -c idle_in_transaction_session_timeout=5s -c timezone=UTC"
     " -c synchronous_commit=off"  # a crash may take back the newest batches with their checkpoint: they are applied again
     " -c bioscope.wakes=after_commit"  # the projector sends the wake-ups itself (migration 0016)
@@ -56,15 +56,15 @@ READ_CHECKPOINT = """select position, cluster, next_offset, hash, generation, ha
 BEGIN_FOLDS = """insert into folds (name, version) select * from unnest(%s::text[], %s::integer[])
   where not exists (select from folds) and (select position from checkpoint where projection = 'main') = 0 on conflict do nothing"""
 ADVANCE = "select ops.advance(%s, %s, %s, %s, %s, %s, %s)"
-REFUSALS: dict[str | None, type[Exception]] = {"BS001": Outrun, "BS002": NotInLog}  # of `ops.advance`
+REFUSALS: dict[str | None, type[Exception]] = {"BS001": CheckpointConflict, "BS002": NotInLog}  # of `ops.advance`
 HIDE = "update results set hidden = true where not hidden and (classification_id = any(%s) or image_id = any(%s))"
 BY_INDEX = "set local enable_seqscan = off"  # a job that was most of the table is none of it any more, which the planner learns late
 LATER = "classification_id = %s and not hidden and (created_at, id) > (%s, %s)"
 HIDE_SOME = f"update results set hidden = true where {LATER} and (created_at, id) <= (%s, %s)"  # noqa: S608 - constants
 LAST_OF_SOME = f"select created_at, id from results where {LATER} order by created_at, id offset %s limit 1"  # noqa: S608 - constants
 FIRST = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
-ROWS_AT_ONCE = 1000  # in one statement: more spill out of its memory
-HIDDEN_AT_ONCE = 20_000  # results in one statement: all of a large job would take longer than a statement may
+ROWS_PER_STATEMENT = 1000  # in one statement: more spill out of its memory
+HIDDEN_ROWS_PER_STATEMENT = 20_000  # results in one statement: all of a large job would take longer than a statement may
 LETTERS = "select position, stream from dead_letters order by position"
 PARKED = "select position, stream from parked order by position"
 HEAL = "with gone as (delete from dead_letters where position = any(%s)) delete from parked where position = any(%s)"
@@ -78,11 +78,11 @@ Statement = tuple[bytes | str, Sequence[Any]]
 
 def connect(url: str, *, schema: str = "read", by: type[psycopg.Connection] = psycopg.Connection, options: str = "") -> psycopg.Connection:
     """A connection to the read models in `schema`, of the kind `by`, with more `options` of the server's."""
-    options = f"{OPTIONS.replace('search_path=read', f'search_path={schema}')} {options}"
+    options = f"{CONNECTION_OPTIONS.replace('search_path=read', f'search_path={schema}')} {options}"
     return by.connect(url, autocommit=True, options=options, connect_timeout=3, prepare_threshold=2, application_name=NAME)
 
 
-class PostgresModels:
+class PostgresReadModels:
     """The port `projections.engine.batches.ReadModels`."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
@@ -95,11 +95,11 @@ class PostgresModels:
     def close(self) -> None:
         self._connection.close()
 
-    def target(self) -> Target:
+    def target(self) -> CheckpointToken:
         return self._target(READ_CHECKPOINT)
 
-    def behind(self) -> Behind:
-        return Behind(dict(self._connection.execute(LETTERS).fetchall()), dict(self._connection.execute(PARKED).fetchall()))
+    def behind(self) -> ParkedEvents:
+        return ParkedEvents(dict(self._connection.execute(LETTERS).fetchall()), dict(self._connection.execute(PARKED).fetchall()))
 
     def load(self, wanted: Mapping[str, set[Key]]) -> dict[str, dict[Key, Row]]:
         """One statement a table, all in one round trip."""
@@ -109,7 +109,7 @@ class PostgresModels:
             cursors = {name: self._connection.execute(STATEMENTS[name].load, (list(keys),)) for name, keys in wanted.items()}
         return {name: {row.id: row for row in ROWS[name].decode(_text(cursor))} for name, cursor in cursors.items()}
 
-    def write(self, target: Target, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
+    def write(self, target: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
         """In one round trip, but for what hides very many results: that goes ahead, piece by piece, and harmlessly so."""
         self._hide_ahead(changes)
         cluster, offset = (to.cluster, to.next_offset) if to.cluster else (None, None)
@@ -128,18 +128,18 @@ class PostgresModels:
         """Of a job with very many results: it is deleted in the log already, whatever becomes of this batch."""
         for job in changes.hidden_jobs:
             place = FIRST
-            while last := self._connection.execute(LAST_OF_SOME, (job, *place, HIDDEN_AT_ONCE - 1)).fetchone():
+            while last := self._connection.execute(LAST_OF_SOME, (job, *place, HIDDEN_ROWS_PER_STATEMENT - 1)).fetchone():
                 with self._connection.transaction():
                     self._connection.execute(BY_INDEX)
                     self._connection.execute(HIDE_SOME, (job, *place, *last))
                 place = last
 
     @contextmanager
-    def held(self) -> Iterator[Target]:
+    def held(self) -> Iterator[CheckpointToken]:
         with self._connection.transaction():
             yield self._target(READ_CHECKPOINT + " for update")
 
-    def _target(self, query: str) -> Target:
+    def _target(self, query: str) -> CheckpointToken:
         row = self._connection.execute(query).fetchone()
         assert row is not None
         *at, generation, fits, folds = row
@@ -149,7 +149,7 @@ class PostgresModels:
             self._connection.execute(BEGIN_FOLDS, (list(FOLD_VERSIONS), list(FOLD_VERSIONS.values())))
         elif (difference := folds_difference(FOLD_VERSIONS, folds)) is not None:
             raise difference
-        return Target(Checkpoint(*at), generation)
+        return CheckpointToken(Checkpoint(*at), generation)
 
 
 def _text(cursor: psycopg.Cursor[Any]) -> str:
@@ -169,10 +169,10 @@ def _changing(changes: Changes) -> list[Statement]:
     return done
 
 
-def _writing(written: Written) -> Iterator[Statement]:
+def _writing(written: TableChanges) -> Iterator[Statement]:
     table, upserts, deletes = written
-    for start in range(0, len(upserts), ROWS_AT_ONCE):
-        yield STATEMENTS[table.name].upsert, (msgspec.json.encode(upserts[start : start + ROWS_AT_ONCE]).decode(),)
+    for start in range(0, len(upserts), ROWS_PER_STATEMENT):
+        yield STATEMENTS[table.name].upsert, (msgspec.json.encode(upserts[start : start + ROWS_PER_STATEMENT]).decode(),)
     if deletes:
         yield STATEMENTS[table.name].delete, (msgspec.json.encode([_named(table, key) for key in deletes]).decode(),)
 

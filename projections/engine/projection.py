@@ -10,11 +10,11 @@ from domain.events import Event
 
 Key = Any  # a UUID, or a tuple that begins with the columns of a longer key
 Row = msgspec.Struct
-Look = Callable[[str, UUID], Any]
+RowLookup = Callable[[str, UUID], Any]
 """The row of another table (by its name and id) as it stands after the event; None where there is none."""
 
 
-class Happened(NamedTuple):
+class PositionedEvent(NamedTuple):
     """An event at its place in the log."""
 
     position: int
@@ -34,25 +34,25 @@ class Table(NamedTuple):
     name: str
     row: type[Row]
     kinds: tuple[type[Event], ...]
-    keys: Callable[[Happened], Iterable[Key]]
-    fold: Callable[[Key, Any, Happened, Look], Any]
+    keys: Callable[[PositionedEvent], Iterable[Key]]
+    fold: Callable[[Key, Any, PositionedEvent, RowLookup], Any]
     key: tuple[str, ...] = ("id",)
     loads: bool = True
     first_stays: bool = False
     fold_version: int = 1
 
 
-class Touched(NamedTuple):
+class TouchedRows(NamedTuple):
     table: Table
     keys: Sequence[Key]
 
 
 class Step(NamedTuple):
-    happened: Happened
-    touches: Sequence[Touched]
+    happened: PositionedEvent
+    touches: Sequence[TouchedRows]
 
 
-class Written(NamedTuple):
+class TableChanges(NamedTuple):
     """What a batch leaves of one table."""
 
     table: Table
@@ -60,18 +60,18 @@ class Written(NamedTuple):
     deletes: Sequence[Key]
 
 
-def steps(tables: Sequence[Table], events: Iterable[Happened]) -> list[Step]:
+def steps(tables: Sequence[Table], events: Iterable[PositionedEvent]) -> list[Step]:
     concerned: dict[type[Event], list[Table]] = {}
     taken: list[Step] = []
     for happened in events:
         kind = type(happened.event)
         if kind not in concerned:
             concerned[kind] = [table for table in tables if issubclass(kind, table.kinds)]
-        taken.append(Step(happened, [Touched(table, keys) for table in concerned[kind] if (keys := tuple(table.keys(happened)))]))
+        taken.append(Step(happened, [TouchedRows(table, keys) for table in concerned[kind] if (keys := tuple(table.keys(happened)))]))
     return taken
 
 
-def needed(batch: Iterable[Step]) -> dict[str, set[Key]]:
+def needed_rows(batch: Iterable[Step]) -> dict[str, set[Key]]:
     """The rows to load, by table: all that are touched, but for those that begin within the batch."""
     wanted: dict[str, dict[Hashable, Key]] = {}
     begun: set[Hashable] = set()
@@ -85,7 +85,7 @@ def needed(batch: Iterable[Step]) -> dict[str, set[Key]]:
     return {name: set(keys.values()) for name, keys in wanted.items() if keys}
 
 
-def folded(batch: Iterable[Step], loaded: Mapping[str, Mapping[Key, Row]]) -> list[Written]:
+def fold_batch(batch: Iterable[Step], loaded: Mapping[str, Mapping[Key, Row]]) -> list[TableChanges]:
     """Fold the events in their order over the rows that were loaded."""
     tables: dict[str, _Folding] = {name: _Folding({_index(key): row for key, row in rows.items()}) for name, rows in loaded.items()}
 
@@ -114,10 +114,10 @@ class _Folding:
         self.rows: dict[Hashable, Row | None] = dict(loaded)
         self.gone: dict[Hashable, Key] = {}
 
-    def written(self, table: Table) -> Written:
+    def written(self, table: Table) -> TableChanges:
         gone = [key for index, key in self.gone.items() if self.rows[index] is None and (not table.loads or index in self._loaded)]
         rows = [row for index, row in self.rows.items() if row is not None and row is not self._loaded.get(index)]
-        return Written(table, rows, gone)
+        return TableChanges(table, rows, gone)
 
 
 def _index(key: Key) -> Hashable:
@@ -127,6 +127,6 @@ def _index(key: Key) -> Hashable:
     return tuple(map(_index, key)) if type(key) is tuple else key
 
 
-def own(happened: Happened) -> tuple[Key, ...]:
+def own(happened: PositionedEvent) -> tuple[Key, ...]:
     """The keys of a table that has one row a stream."""
     return (happened.event.originator_id,)

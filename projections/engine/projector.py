@@ -9,20 +9,31 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from application.ports import Recorded
+from application.ports import RecordedEvent
 from domain.errors import Unavailable
-from projections.engine.batches import TABLES, Applied, Behind, Changes, Decoder, Letter, ReadModels, Target, decoded, project
-from projections.engine.checkpoints import Checkpoint, CheckpointUnfit, FoldsDiffer, NotInLog, Outrun
+from projections.engine.batches import (
+    TABLES,
+    BatchResult,
+    Changes,
+    CheckpointToken,
+    Decoder,
+    ParkedEvents,
+    PoisonEvent,
+    ReadModels,
+    decoded,
+    project,
+)
+from projections.engine.checkpoints import Checkpoint, CheckpointConflict, CheckpointUnfit, FoldsDiffer, NotInLog
 from projections.engine.dead_letters import letter, touched
-from projections.engine.projection import Happened
+from projections.engine.projection import PositionedEvent
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
-ATTEMPTS = 3  # tries of an event that fails alone, before it is set aside
-PAUSE = 0.05  # seconds between them
+MAX_ATTEMPTS = 3  # tries of an event that fails alone, before it is set aside
+RETRY_DELAY_SECONDS = 0.05  # seconds between them
 AWAY: tuple[type[Exception], ...] = (
-    Outrun,
+    CheckpointConflict,
     NotInLog,
     CheckpointUnfit,
     FoldsDiffer,
@@ -55,7 +66,7 @@ class Projector:
         self._open, self._decoder, self._read_discarded = models, decoder, discarded
         self.not_poison: tuple[type[Exception], ...] = (*AWAY, *fatal)
         self._models: ReadModels | None = None
-        self._target: Target | None = None
+        self._target: CheckpointToken | None = None
         self._blocked: set[UUID] = set()
         self._discarded: AbstractSet[int] = frozenset()
 
@@ -66,27 +77,27 @@ class Projector:
 
     def checkpoint(self) -> Checkpoint:
         """How far the read models are, read anew."""
-        return self._knowing(self._read).at
+        return self._invalidating_on_error(self._read).at
 
-    def apply(self, batch: Sequence[Recorded], to: Checkpoint) -> Applied:
+    def apply(self, batch: Sequence[RecordedEvent], to: Checkpoint) -> BatchResult:
         """Apply `batch` (contiguous, not empty, beginning right behind the checkpoint), and move the checkpoint to `to`.
 
         Raises Outrun, NotInLog where the log does not hold the last event of the batch, and UpgradeNeeded where a newer release wrote one.
         """
-        target = self._target or self._knowing(self._read)
+        target = self._target or self._invalidating_on_error(self._read)
         if target.at.position != batch[0].position - 1:
             self._target = None
-            raise Outrun
-        return self._knowing(lambda: self._apply_or_divide(batch, to))
+            raise CheckpointConflict
+        return self._invalidating_on_error(lambda: self._apply_or_divide(batch, to))
 
-    def retry(self, batch: Sequence[Recorded], *, behind: Behind, aside: Sequence[Letter] = (), left: set[UUID]) -> None:
+    def retry(self, batch: Sequence[RecordedEvent], *, behind: ParkedEvents, aside: Sequence[PoisonEvent] = (), left: set[UUID]) -> None:
         """Apply events of long ago, the checkpoint standing still, and set `aside` what failed; then only the streams `left` are blocked.
 
         Raises whatever is wrong with an event, and Outrun when something else waits by now than `behind`.
         """
         with self._there().held() as target:
             if self._there().behind() != behind:
-                raise Outrun
+                raise CheckpointConflict
             self._discarded = self._read_discarded()
             changes, _ = self._projected(decoded(self._decoder, self._kept(batch)))
             changes = changes._replace(healed=[event.position for event in batch], aside=aside)
@@ -98,24 +109,24 @@ class Projector:
             self._models = self._open()
         return self._models
 
-    def _read(self) -> Target:
+    def _read(self) -> CheckpointToken:
         self._target = self._there().target()
         self._blocked = self._there().behind().streams
         self._discarded = self._read_discarded()
         return self._target
 
-    def _knowing(self, act: Callable[[], T]) -> T:
+    def _invalidating_on_error(self, act: Callable[[], T]) -> T:
         """After an error nothing is taken for known that was read before."""
         try:
             return act()
-        except Outrun:
+        except CheckpointConflict:
             self._target = None
             raise
         except Exception:
             self.close()
             raise
 
-    def _apply_or_divide(self, batch: Sequence[Recorded], to: Checkpoint) -> Applied:
+    def _apply_or_divide(self, batch: Sequence[RecordedEvent], to: Checkpoint) -> BatchResult:
         try:
             return self._apply(batch, to)
         except self.not_poison:
@@ -126,11 +137,11 @@ class Projector:
         log.warning("a batch failed, dividing it", first=batch[0].position, last=batch[-1].position)
         middle = len(batch) // 2
         before = self._apply_or_divide(batch[:middle], Checkpoint(batch[middle - 1].position))
-        return before.then(self._apply_or_divide(batch[middle:], to))
+        return before.merge(self._apply_or_divide(batch[middle:], to))
 
-    def _apply_again_or_set_aside(self, event: Recorded, to: Checkpoint, error: Exception) -> Applied:
-        for _ in range(ATTEMPTS - 1):
-            time.sleep(PAUSE)
+    def _apply_again_or_set_aside(self, event: RecordedEvent, to: Checkpoint, error: Exception) -> BatchResult:
+        for _ in range(MAX_ATTEMPTS - 1):
+            time.sleep(RETRY_DELAY_SECONDS)
             try:
                 return self._apply([event], to)
             except self.not_poison:
@@ -141,28 +152,28 @@ class Projector:
         log.error("dead letter", position=dead.position, stream=str(dead.stream), type=dead.type, reason=dead.reason)
         self._write(to._replace(hash=event.hash), Changes(aside=[dead]))
         self._blocked.add(event.stream)
-        return Applied(event.position, letters=(dead,))
+        return BatchResult(event.position, letters=(dead,))
 
-    def _apply(self, batch: Sequence[Recorded], to: Checkpoint) -> Applied:
-        happened, parked, blocked = self._sorted_out(batch)
+    def _apply(self, batch: Sequence[RecordedEvent], to: Checkpoint) -> BatchResult:
+        happened, parked, blocked = self._partition(batch)
         changes, applied = self._projected(happened)
         self._write(to._replace(hash=batch[-1].hash), changes._replace(parked=parked))
         self._blocked = blocked
         return applied._replace(position=to.position)
 
-    def _projected(self, happened: Sequence[Happened]) -> tuple[Changes, Applied]:
-        return project(self._there(), happened) if happened else (Changes(), Applied(0))
+    def _projected(self, happened: Sequence[PositionedEvent]) -> tuple[Changes, BatchResult]:
+        return project(self._there(), happened) if happened else (Changes(), BatchResult(0))
 
-    def _kept(self, batch: Sequence[Recorded]) -> Sequence[Recorded]:
+    def _kept(self, batch: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
         return [event for event in batch if event.position not in self._discarded] if self._discarded else batch
 
-    def _sorted_out(self, batch: Sequence[Recorded]) -> tuple[list[Happened], list[Recorded], set[UUID]]:
+    def _partition(self, batch: Sequence[RecordedEvent]) -> tuple[list[PositionedEvent], list[RecordedEvent], set[UUID]]:
         """What can be applied, what must wait behind a dead letter, and the streams that are blocked then."""
         batch = self._kept(batch)
         if not self._blocked:
             return decoded(self._decoder, batch), [], self._blocked
-        happened: list[Happened] = []
-        parked: list[Recorded] = []
+        happened: list[PositionedEvent] = []
+        parked: list[RecordedEvent] = []
         blocked = set(self._blocked)
         for recorded in batch:
             event = None if recorded.stream in blocked else decoded(self._decoder, [recorded])[0]
@@ -176,4 +187,4 @@ class Projector:
     def _write(self, to: Checkpoint, changes: Changes) -> None:
         assert self._target is not None
         self._there().write(self._target, to, changes)
-        self._target = Target(to, self._target.generation)
+        self._target = CheckpointToken(to, self._target.generation)

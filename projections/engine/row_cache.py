@@ -5,28 +5,28 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from projections.engine.batches import TABLES, Behind, Changes, ReadModels, Target
+from projections.engine.batches import TABLES, Changes, CheckpointToken, ParkedEvents, ReadModels
 from projections.engine.checkpoints import Checkpoint
-from projections.engine.projection import Key, Row, Written
+from projections.engine.projection import Key, Row, TableChanges
 
-ROWS_MOST: Final = 20_000  # of all tables; the rows used last are kept
+MAX_ROWS: Final = 20_000  # of all tables; the rows used last are kept
 
 LOADED: Final = {table.name for table in TABLES if table.loads}
 
-Place = tuple[str, int]
+RowKey = tuple[str, int]
 """Of a row: its table, and its id as a number, which is hashed faster."""
 
 
-class KeptRows:
+class RowCache:
     """The port `projections.engine.batches.ReadModels` over another one, which belongs to this one alone.
 
     Another process that changes rows moves the checkpoint or its generation, and then `write` fails. So while `write` succeeds, the rows
     that are kept are those of the database. A failed `write` forgets them all, and so does reading the checkpoint, which follows any error.
     """
 
-    def __init__(self, models: ReadModels, *, rows_most: int = ROWS_MOST) -> None:
+    def __init__(self, models: ReadModels, *, rows_most: int = MAX_ROWS) -> None:
         self._models, self._rows_most = models, rows_most
-        self._rows: OrderedDict[Place, Row] = OrderedDict()
+        self._rows: OrderedDict[RowKey, Row] = OrderedDict()
 
     @property
     def closed(self) -> bool:
@@ -35,11 +35,11 @@ class KeptRows:
     def close(self) -> None:
         self._models.close()
 
-    def target(self) -> Target:
+    def target(self) -> CheckpointToken:
         self._rows.clear()
         return self._models.target()
 
-    def behind(self) -> Behind:
+    def behind(self) -> ParkedEvents:
         return self._models.behind()
 
     def load(self, wanted: Mapping[str, set[Key]]) -> dict[str, dict[Key, Row]]:
@@ -58,7 +58,7 @@ class KeptRows:
             self._rows.update(((name, key.int), row) for key, row in rows.items())
         return found
 
-    def write(self, target: Target, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
+    def write(self, target: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
         try:
             self._models.write(target, to, changes, generations=generations)
         except BaseException:
@@ -69,7 +69,7 @@ class KeptRows:
         while len(self._rows) > self._rows_most:
             self._rows.popitem(last=False)
 
-    def _keep(self, written: Written) -> None:
+    def _keep(self, written: TableChanges) -> None:
         name = written.table.name
         if name not in LOADED:
             return
@@ -81,7 +81,7 @@ class KeptRows:
             self._rows.pop((name, key.int), None)
 
     @contextmanager
-    def held(self) -> Iterator[Target]:
+    def held(self) -> Iterator[CheckpointToken]:
         self._rows.clear()
         try:
             with self._models.held() as target:

@@ -11,15 +11,15 @@ from typing import NoReturn, Protocol
 
 import structlog
 
-from application.ports import Linked, Recorded
+from application.ports import ChainedEvent, RecordedEvent
 from domain.errors import UpgradeNeeded
 from domain.registry import is_known
-from projections.engine.batches import Applied
-from projections.engine.checkpoints import Checkpoint, NotInLog, Outrun
+from projections.engine.batches import BatchResult
+from projections.engine.checkpoints import Checkpoint, CheckpointConflict, NotInLog
 
 log = structlog.get_logger()
 
-BATCH = 500  # events in one transaction
+EVENTS_PER_BATCH = 500  # events in one transaction
 
 
 class Applies(Protocol):
@@ -27,18 +27,18 @@ class Applies(Protocol):
 
     def checkpoint(self) -> Checkpoint: ...
 
-    def apply(self, batch: Sequence[Recorded], to: Checkpoint) -> Applied: ...
+    def apply(self, batch: Sequence[RecordedEvent], to: Checkpoint) -> BatchResult: ...
 
 
 class Store(Protocol):
-    """As the port `Log`: what is missing is read from here."""
+    """As the port `EventStore`: what is missing is read from here."""
 
     def head(self) -> int: ...
 
-    def read(self, after: int, limit: int) -> Sequence[Recorded]: ...
+    def read(self, after: int, limit: int) -> Sequence[RecordedEvent]: ...
 
 
-class Feed:
+class Sequencer:
     """Calls block, belong to one thread, and may be repeated after whatever they raise.
 
     Before an event that a newer release wrote, all that stands before it is applied; then they raise UpgradeNeeded, until a process
@@ -48,7 +48,7 @@ class Feed:
     not, by reason: "unlinked" (it does not follow the event before it), "ahead" (the log ends before it), "not_in_log".
     """
 
-    def __init__(self, projector: Applies, store: Store, *, applied: Callable[[Applied], object] = lambda _: None) -> None:
+    def __init__(self, projector: Applies, store: Store, *, applied: Callable[[BatchResult], object] = lambda _: None) -> None:
         self._projector, self._store, self._told = projector, store, applied
         self.at = Checkpoint(0)
         self.sources: Counter[str] = Counter()
@@ -58,19 +58,19 @@ class Feed:
         self.at = self._projector.checkpoint()
         return self.at
 
-    def take(self, events: Sequence[Linked], *, cluster: str, next_offset: int) -> None:
+    def take(self, events: Sequence[ChainedEvent], *, cluster: str, next_offset: int) -> None:
         """Apply what is new of a run of authenticated records that ends before `next_offset` of `cluster`."""
         while True:
             try:
                 return self._take(events, cluster, next_offset)
-            except Outrun:
+            except CheckpointConflict:
                 self.refresh()
 
     def catch_up(self) -> bool:
         """Apply one batch from the store; False when there is none, or another member was faster."""
         try:
-            return self._fill(self.at.position + BATCH)
-        except Outrun:
+            return self._fill(self.at.position + EVENTS_PER_BATCH)
+        except CheckpointConflict:
             self.refresh()
             return False
 
@@ -78,8 +78,8 @@ class Feed:
         self.rejected[reason] += count
         log.warning("records rejected", reason=reason, count=count, **about)
 
-    def _take(self, events: Sequence[Linked], cluster: str, next_offset: int) -> None:
-        run: list[Recorded] = []
+    def _take(self, events: Sequence[ChainedEvent], cluster: str, next_offset: int) -> None:
+        run: list[RecordedEvent] = []
         for event, previous_hash in events:
             if event.position <= self.at.position + len(run):
                 continue
@@ -99,7 +99,7 @@ class Feed:
         self.at = self.at._replace(cluster=cluster, next_offset=next_offset)
         self._apply_run(run)
 
-    def _apply_run(self, run: Sequence[Recorded]) -> None:
+    def _apply_run(self, run: Sequence[RecordedEvent]) -> None:
         """From the store, where the log does not hold what came by Kafka."""
         try:
             self._apply(run, "kafka")
@@ -115,26 +115,26 @@ class Feed:
         return True
 
     def _fill(self, last: int) -> bool:
-        events = self._store.read(self.at.position, min(BATCH, last - self.at.position))
+        events = self._store.read(self.at.position, min(EVENTS_PER_BATCH, last - self.at.position))
         try:
             self._apply(events, "store")
         except NotInLog:  # the log was put back to an older copy meanwhile
-            raise Outrun from None
+            raise CheckpointConflict from None
         return bool(events)
 
-    def _apply(self, events: Sequence[Recorded], source: str) -> None:
+    def _apply(self, events: Sequence[RecordedEvent], source: str) -> None:
         understood = list(takewhile(lambda event: is_known(event.type, event.schema_version), events))
         if understood:
             self._apply_understood(understood, source)
         if len(understood) < len(events):
             self._stop_before(events[len(understood)])
 
-    def _stop_before(self, event: Recorded) -> NoReturn:
+    def _stop_before(self, event: RecordedEvent) -> NoReturn:
         if self._projector.checkpoint().position >= event.position:
-            raise Outrun
+            raise CheckpointConflict
         raise UpgradeNeeded(f"position {event.position}", event.type, event.schema_version)
 
-    def _apply_understood(self, events: Sequence[Recorded], source: str) -> None:
+    def _apply_understood(self, events: Sequence[RecordedEvent], source: str) -> None:
         first, last = events[0].position, events[-1].position
         assert first == self.at.position + 1
         assert last - first + 1 == len(events)

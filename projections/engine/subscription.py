@@ -11,27 +11,29 @@ from typing import Any, Protocol, TypeVar
 import psycopg
 import structlog
 
-from application.poll_interval import LONGEST_SECONDS, LookInterval
-from application.ports import Linked, Rejected
+from application.poll_interval import LONGEST_SECONDS, PollInterval
+from application.ports import AppendRejected, ChainedEvent
 from domain.errors import Unavailable, UpgradeNeeded
 from projections.engine.checkpoints import CheckpointUnfit, FoldsDiffer
-from projections.engine.sequencer import Feed, Store
+from projections.engine.sequencer import Sequencer, Store
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
-LONGEST_TICK = LONGEST_SECONDS
-TICK = 0.125  # seconds between two looks at the head, while something happens; more while nothing does
-PATIENCE = 0.25  # seconds that the checkpoint may stand still behind the head before the member that owns the log reads the store
-STANDBY_PATIENCE = 1.0  # the same for a member that owns nothing: it steps in, whatever has become of the owner
-COUNTED_EVERY = 1.0  # seconds
-REST = 0.5  # seconds, while the database is away
-PAUSE = 2.0  # seconds between two looks whether what this process must not do was done by another one
-LAST_BATCH = 1.5  # seconds that the batch under way may take when we are told to end
-AWAY: tuple[type[Exception], ...] = (Unavailable, psycopg.OperationalError, psycopg.InterfaceError)
+MAX_POLL_INTERVAL_SECONDS = LONGEST_SECONDS
+POLL_INTERVAL_SECONDS = 0.125  # seconds between two looks at the head, while something happens; more while nothing does
+OWNER_TIMEOUT_SECONDS = (
+    0.25  # seconds that the checkpoint may stand still behind the head before the member that owns the log reads the store
+)
+STANDBY_TIMEOUT_SECONDS = 1.0  # the same for a member that owns nothing: it steps in, whatever has become of the owner
+METRICS_INTERVAL_SECONDS = 1.0  # seconds
+RETRY_DELAY_SECONDS = 0.5  # seconds, while the database is away
+PAUSED_POLL_INTERVAL_SECONDS = 2.0  # seconds between two looks whether what this process must not do was done by another one
+LAST_BATCH_TIMEOUT_SECONDS = 1.5  # seconds that the batch under way may take when we are told to end
+UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (Unavailable, psycopg.OperationalError, psycopg.InterfaceError)
 
 
-class Frame(Protocol):
+class RecordBatch(Protocol):
     """Records as they came from Kafka, and the offset behind them."""
 
     @property
@@ -42,14 +44,14 @@ class Frame(Protocol):
     def next_offset(self) -> int: ...
 
 
-class Span(Protocol):
+class OffsetRange(Protocol):
     @property
     def begin(self) -> int: ...
     @property
     def end(self) -> int: ...
 
 
-class Follower:
+class CatchUpSubscription:
     """Reads the log's topic for a feed, and the store when nothing comes. All work on the feed is done by one thread.
 
     `authenticated` makes an event of a record, and raises Rejected for what our relay did not write. `owns`: whether the topic is ours;
@@ -59,10 +61,10 @@ class Follower:
 
     def __init__(
         self,
-        feed: Feed,
+        feed: Sequencer,
         store: Store,
         *,
-        authenticated: Callable[[Any], Linked],
+        authenticated: Callable[[Any], ChainedEvent],
         owns: Callable[[], bool | None],
         count: Callable[[str, Mapping[str, int]], None],
         pausing: Callable[[str], None] = lambda _: None,
@@ -78,7 +80,7 @@ class Follower:
         self.waits = False  # for the database
 
     # ---- Kafka ----
-    async def places(self, cluster: str, spans: Mapping[Any, Span]) -> dict[Any, int]:
+    async def starting_offsets(self, cluster: str, spans: Mapping[Any, OffsetRange]) -> dict[Any, int]:
         """Where the checkpoint says, if it speaks of this cluster and this log; else from the beginning: that costs time only."""
         at = await self._on_thread(self._feed.refresh)
         known = at.cluster == cluster
@@ -86,22 +88,22 @@ class Follower:
         log.info("reading the log", position=at.position, offsets=sorted(places.values()), cluster=cluster)
         return places
 
-    async def take(self, frame: Frame) -> None:
+    async def take(self, frame: RecordBatch) -> None:
         """Rejected records are replaced by what the store holds."""
-        events, rejected = self._sorted_out(frame)
+        events, rejected = self._partition(frame)
         await self._on_thread(lambda: self._feed.take(events, cluster=frame.cluster, next_offset=frame.next_offset))
         for reason, count in rejected.items():
             self._feed.reject(reason, count, before_offset=frame.next_offset)
         if rejected:
             await self._on_thread(self._feed.catch_up)
 
-    def _sorted_out(self, frame: Frame) -> tuple[list[Linked], Counter[str]]:
-        events: list[Linked] = []
+    def _partition(self, frame: RecordBatch) -> tuple[list[ChainedEvent], Counter[str]]:
+        events: list[ChainedEvent] = []
         rejected: Counter[str] = Counter()
         for record in frame.records:
             try:
                 events.append(self._authenticated(record))
-            except Rejected as refused:
+            except AppendRejected as refused:
                 rejected[refused.reason] += 1
         return events, rejected
 
@@ -116,7 +118,7 @@ class Follower:
         Go on with it, without waiting again, until Kafka or another member moves the checkpoint.
         """
         await self._on_thread(self._feed.refresh)
-        left_at, since, patience, interval = -1, 0.0, 0.0, LookInterval(TICK, LONGEST_TICK)
+        left_at, since, patience, interval = -1, 0.0, 0.0, PollInterval(POLL_INTERVAL_SECONDS, MAX_POLL_INTERVAL_SECONDS)
         while True:
             self._woken.clear()  # before the look: what comes during it ends the next rest
             head = await self._on_thread(self._store.head)
@@ -135,10 +137,10 @@ class Follower:
             await self._count_now_and_then()
             await self._rest(interval)
 
-    async def _rest(self, interval: LookInterval) -> None:
+    async def _rest(self, interval: PollInterval) -> None:
         """A wake-up ends a long rest, and no short one: in the ordinary case Kafka delivers meanwhile."""
-        await asyncio.sleep(TICK)
-        if (rest := interval.take() - TICK) > 0:
+        await asyncio.sleep(POLL_INTERVAL_SECONDS)
+        if (rest := interval.take() - POLL_INTERVAL_SECONDS) > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), rest)
                 interval.shorten()
@@ -158,13 +160,13 @@ class Follower:
             case None:
                 return 0.0
             case owner:
-                return PATIENCE if owner else STANDBY_PATIENCE
+                return OWNER_TIMEOUT_SECONDS if owner else STANDBY_TIMEOUT_SECONDS
 
     # ---- the end, and what is common ----
     async def finish(self) -> None:
         """Let the batch under way end, and begin no other."""
         self._ended = True
-        await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self._thread, self._count_now), LAST_BATCH)
+        await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self._thread, self._count_now), LAST_BATCH_TIMEOUT_SECONDS)
 
     async def _on_thread(self, step: Callable[[], T]) -> T:
         while True:
@@ -175,11 +177,11 @@ class Follower:
             except (UpgradeNeeded, FoldsDiffer, CheckpointUnfit) as error:
                 self.waits = True
                 self._pause(error)
-                await asyncio.sleep(PAUSE)
-            except AWAY as error:
+                await asyncio.sleep(PAUSED_POLL_INTERVAL_SECONDS)
+            except UNAVAILABLE_ERRORS as error:
                 self.waits = True
                 log.warning("the projector waits for the database", error=type(error).__name__)
-                await asyncio.sleep(REST)
+                await asyncio.sleep(RETRY_DELAY_SECONDS)
             else:
                 self.waits, self._paused_for = False, ""
                 return done
@@ -194,7 +196,7 @@ class Follower:
 
     async def _count_now_and_then(self) -> None:
         if time.monotonic() >= self._count_due and self._numbers() != self._counted:
-            self._count_due = time.monotonic() + COUNTED_EVERY
+            self._count_due = time.monotonic() + METRICS_INTERVAL_SECONDS
             await self._on_thread(self._count_now)
 
     def _count_now(self) -> None:

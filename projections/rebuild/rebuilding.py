@@ -10,20 +10,20 @@ from typing import Final, NamedTuple
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from application.ports import Log
+from application.ports import EventStore
 from domain.errors import Conflict
-from projections.engine.checkpoints import Checkpoint, Outrun
+from projections.engine.checkpoints import Checkpoint, CheckpointConflict
 from projections.engine.projector import Projector
 from projections.rebuild import bulk_schema
 from projections.rebuild.digests import LIVE, TABLES_COMPARED, Compared, Key, Range, digest_at, first_difference, ranges
 
 NEXT, OLD = "read_next", "read_old"
-LOCK = 0x72656275696C64  # one rebuild at a time
-BATCH = 4000  # events: a row that changes often is written once
-TRIES: Final = 2  # of one batch
+REBUILD_LOCK = 0x72656275696C64  # one rebuild at a time
+EVENTS_PER_BATCH = 4000  # events: a row that changes often is written once
+MAX_ATTEMPTS: Final = 2  # of one batch
 SALT_BYTES: Final = 32
-LOOKS: Final = 20  # at a difference, before it counts as one while the projector still has something to do
-LOOK_AGAIN_SECONDS: Final = 0.5
+MAX_COMPARISONS: Final = 20  # at a difference, before it counts as one while the projector still has something to do
+COMPARE_AGAIN_SECONDS: Final = 0.5
 
 POSITION = "select position from read.checkpoint where projection = 'main'"
 HOLD = f"{POSITION} for update"  # the projector waits
@@ -62,7 +62,7 @@ def rebuild(
     owner: psycopg.Connection,
     *,
     projector_over: Callable[[str], Projector],
-    log: Log,
+    log: EventStore,
     check: bool,
     progress: Progress = lambda *_: None,
 ) -> Rebuilt:
@@ -71,12 +71,12 @@ def rebuild(
     `owner` may create schemas, and commits by itself; `projector_over` makes a projector over the read models in a schema.
     Raises AlreadyRebuilding.
     """
-    with alone(owner):
+    with rebuild_lock(owner):
         _drop(owner, NEXT, OLD)
         owner.execute("call ops.create_read_models(%s)", (NEXT,))
         left_out = bulk_schema.prepare(owner, NEXT)
         projector = projector_over(NEXT)
-        making = _Making(projector, log, progress)
+        making = _RebuildSubscription(projector, log, progress)
         try:
             making.follow(_position(owner) if check else log.head())
             if check:
@@ -90,23 +90,23 @@ def rebuild(
             _drop(owner, NEXT, OLD)
 
 
-class alone:  # noqa: N801 - reads as a word
+class rebuild_lock:  # noqa: N801 - reads as a word
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
 
     def __enter__(self) -> None:
-        row = self._connection.execute("select pg_try_advisory_lock(%s)", (LOCK,)).fetchone()
+        row = self._connection.execute("select pg_try_advisory_lock(%s)", (REBUILD_LOCK,)).fetchone()
         if not (row and row[0]):
             raise AlreadyRebuilding("Another rebuild is under way")
 
     def __exit__(self, *_: object) -> None:
-        self._connection.execute("select pg_advisory_unlock(%s)", (LOCK,))
+        self._connection.execute("select pg_advisory_unlock(%s)", (REBUILD_LOCK,))
 
 
-class _Making:
+class _RebuildSubscription:
     """The read models that are made anew, and how far they are."""
 
-    def __init__(self, projector: Projector, log: Log, progress: Progress) -> None:
+    def __init__(self, projector: Projector, log: EventStore, progress: Progress) -> None:
         self._projector, self._log, self.progress = projector, log, progress
         self.position = 0
 
@@ -120,33 +120,33 @@ class _Making:
         return self.position >= self._log.head()
 
 
-def replay(projector: Projector, log: Log, until: int, progress: Callable[[int], None] = lambda _: None) -> None:
+def replay(projector: Projector, log: EventStore, until: int, progress: Callable[[int], None] = lambda _: None) -> None:
     """Raises Outrun where another process moves the checkpoint too."""
     at, tries = projector.checkpoint().position, 0
     while at < until:
         before, tries = at, tries + 1
-        if tries > TRIES:
-            raise Outrun
-        with suppress(Outrun):  # a batch that was to be written behind was not: it is applied again
+        if tries > MAX_ATTEMPTS:
+            raise CheckpointConflict
+        with suppress(CheckpointConflict):  # a batch that was to be written behind was not: it is applied again
             _replay_from(at, projector, log, until, progress)
         at = projector.checkpoint().position
         tries = 0 if at > before else tries
 
 
-def _replay_from(at: int, projector: Projector, log: Log, until: int, progress: Callable[[int], None]) -> None:
+def _replay_from(at: int, projector: Projector, log: EventStore, until: int, progress: Callable[[int], None]) -> None:
     """While one batch is folded the next one is read."""
     with ThreadPoolExecutor(1, thread_name_prefix="reading ahead") as ahead:
-        coming = ahead.submit(log.read, at, min(BATCH, until - at)) if at < until else None
+        coming = ahead.submit(log.read, at, min(EVENTS_PER_BATCH, until - at)) if at < until else None
         while coming is not None:
             events = coming.result()
             at = events[-1].position
-            coming = ahead.submit(log.read, at, min(BATCH, until - at)) if at < until else None
+            coming = ahead.submit(log.read, at, min(EVENTS_PER_BATCH, until - at)) if at < until else None
             projector.apply(events, Checkpoint(at))
             progress(at)
 
 
 # ---- comparing ---------------------------------------------------------------------------------------------------------------------
-def _compared(owner: psycopg.Connection, making: _Making) -> tuple[Difference, ...]:
+def _compared(owner: psycopg.Connection, making: _RebuildSubscription) -> tuple[Difference, ...]:
     salt = os.urandom(SALT_BYTES)
     owner.execute(BY_KEY)
     try:
@@ -155,7 +155,7 @@ def _compared(owner: psycopg.Connection, making: _Making) -> tuple[Difference, .
         owner.execute("reset enable_seqscan")
 
 
-def _difference(owner: psycopg.Connection, making: _Making, table: Compared, salt: bytes) -> Difference | None:
+def _difference(owner: psycopg.Connection, making: _RebuildSubscription, table: Compared, salt: bytes) -> Difference | None:
     """The first one of a table, whose ranges are compared one by one."""
     rows = 0
     for span in ranges(owner, [LIVE, NEXT], table):
@@ -167,7 +167,7 @@ def _difference(owner: psycopg.Connection, making: _Making, table: Compared, sal
     return None
 
 
-def _equal(owner: psycopg.Connection, making: _Making, table: Compared, span: Range, salt: bytes) -> tuple[int, bool]:
+def _equal(owner: psycopg.Connection, making: _RebuildSubscription, table: Compared, span: Range, salt: bytes) -> tuple[int, bool]:
     """How many rows a range has, and whether they are equal at one position.
 
     Nobody waits for that: the live digest comes with the position at which it was true, and there the new read models then stand.
@@ -178,20 +178,20 @@ def _equal(owner: psycopg.Connection, making: _Making, table: Compared, span: Ra
     return live.rows, live == made
 
 
-def _confirmed(owner: psycopg.Connection, making: _Making, table: Compared, span: Range) -> Key | None:
+def _confirmed(owner: psycopg.Connection, making: _RebuildSubscription, table: Compared, span: Range) -> Key | None:
     """The first key that differs while the projector waits; None where none does.
 
     Results of a large job are hidden ahead of the event that says so (`read_models`), which the projector then applies: so a
     difference counts when nothing is left to do, or when it stays.
     """
-    for _ in range(LOOKS):
+    for _ in range(MAX_COMPARISONS):
         with owner.transaction():
             position = _position(owner, HOLD)
             making.follow(position)
             key = first_difference(owner, (LIVE, NEXT), table, span)
         if key is None or making.is_at_head():
             return key
-        time.sleep(LOOK_AGAIN_SECONDS)
+        time.sleep(COMPARE_AGAIN_SECONDS)
     return key
 
 
@@ -202,7 +202,7 @@ def _position(connection: psycopg.Connection, query: str = POSITION) -> int:
 
 
 # ---- changing over -----------------------------------------------------------------------------------------------------------------
-def _change_over(owner: psycopg.Connection, making: _Making) -> None:
+def _change_over(owner: psycopg.Connection, making: _RebuildSubscription) -> None:
     """While the live checkpoint is locked nothing moves: the new read models catch up and take the place of the live ones."""
     with owner.transaction():
         owner.execute("lock table read.checkpoint in access exclusive mode")

@@ -6,8 +6,8 @@ from contextlib import contextmanager, suppress
 
 import structlog
 
-from projections.engine.batches import Behind, Changes, ReadModels, Target
-from projections.engine.checkpoints import Checkpoint, Outrun
+from projections.engine.batches import Changes, CheckpointToken, ParkedEvents, ReadModels
+from projections.engine.checkpoints import Checkpoint, CheckpointConflict
 from projections.engine.projection import Key, Row
 
 log = structlog.get_logger()
@@ -35,13 +35,13 @@ class WriteBehind:
         self._thread.shutdown()
         self._models.close()
 
-    def target(self) -> Target:
+    def target(self) -> CheckpointToken:
         """What is under way ends before, and counts if it was written."""
-        with suppress(Outrun):
+        with suppress(CheckpointConflict):
             self._finish()
         return self._models.target()
 
-    def behind(self) -> Behind:
+    def behind(self) -> ParkedEvents:
         self._finish()
         return self._models.behind()
 
@@ -51,7 +51,7 @@ class WriteBehind:
         self._finish()
         return self._models.load(wanted)
 
-    def write(self, target: Target, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
+    def write(self, target: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
         self._finish()
         if to.position <= self._waits_until:
             self._models.write(target, to, changes, generations=generations)
@@ -59,18 +59,18 @@ class WriteBehind:
             self._under_way = self._thread.submit(self._write, target, to, changes, generations)
 
     @contextmanager
-    def held(self) -> Iterator[Target]:
+    def held(self) -> Iterator[CheckpointToken]:
         self._finish()
         with self._models.held() as target:
             yield target
 
-    def _write(self, target: Target, to: Checkpoint, changes: Changes, generations: int) -> None:
+    def _write(self, target: CheckpointToken, to: Checkpoint, changes: Changes, generations: int) -> None:
         try:
             self._models.write(target, to, changes, generations=generations)
         except Exception as error:
             log.warning("a batch was not written, and is applied again", until=to.position, error=type(error).__name__)
             self._waits_until = to.position
-            raise Outrun from None
+            raise CheckpointConflict from None
 
     def _finish(self) -> None:
         """Raises Outrun where what was under way was not written."""

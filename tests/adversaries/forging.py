@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from application.hash_chain import link
-from application.ports import Linked
+from application.ports import ChainedEvent
 from infrastructure.kafka.cloud_events import RecordKey, _parsed, headers
 from infrastructure.security.keys import RootKey
 
@@ -33,7 +33,7 @@ def following_event(record: Any, *, type: str, data: bytes, event_id: UUID, stre
     )
     event = msgspec.structs.replace(event, hash=link(claimed, event))
     copied = {name: carried(record)[name] for name in ("ce_source", "ce_mac")}
-    made = headers(Linked(event, claimed), OTHER_KEY)
+    made = headers(ChainedEvent(event, claimed), OTHER_KEY)
     return [(name, copied.get(name, value)) for name, value in made], data
 
 

@@ -16,7 +16,7 @@ import msgspec
 import psycopg
 
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inference.predictions import Judged, Seen, Unseen
+from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, ModelPrediction
 from infrastructure.inference.process.children import fork_server
 from infrastructure.sandbox.seccomp import ALLOWED, NOT_EXECUTABLE, TO_ITSELF
 
@@ -136,7 +136,7 @@ def fail_with_markup() -> None:
     fork_server.send(fork_server._parent, {"type": "Raised", "kind": "<script>", "detail": "", "spent": False})
 
 
-HONEST = Seen(label="a", confidence=0.75, out_of_domain=False, scores=(0.75, 0.25), signals={"focus": 0.5})
+HONEST = ModelPrediction(label="a", confidence=0.75, out_of_domain=False, scores=(0.75, 0.25), signals={"focus": 0.5})
 LIES = {
     "not a number": {"scores": (nan, nan), "confidence": nan},
     "more than one": {"scores": (0.75, 0.75)},
@@ -152,20 +152,22 @@ LIES = {
 }
 
 
-def honest(images: int) -> Judged:
+def honest(images: int) -> BatchPrediction:
     return _judged([HONEST] * images)
 
 
-def lying(lie: str) -> Judged:
+def lying(lie: str) -> BatchPrediction:
     return _judged([msgspec.structs.replace(HONEST, **LIES[lie])])
 
 
-def failing_with(detail: str) -> Judged:
-    return _judged([Unseen("decode_failed", detail)])
+def failing_with(detail: str) -> BatchPrediction:
+    return _judged([ImageRefusal("decode_failed", detail)])
 
 
-def _judged(answers: list[Seen | Unseen]) -> Judged:
-    return Judged(answers=answers, preprocessing="0" * 64, runtime="onnxruntime 1", provider="CPU", decoder="reader 1", seconds=0.1)
+def _judged(answers: list[ModelPrediction | ImageRefusal]) -> BatchPrediction:
+    return BatchPrediction(
+        answers=answers, preprocessing="0" * 64, runtime="onnxruntime 1", provider="CPU", decoder="reader 1", seconds=0.1
+    )
 
 
 def huge_thumbnail(data: bytes, limits: ImageLimits) -> dict[str, object]:

@@ -2,15 +2,15 @@
 
 from contextlib import asynccontextmanager
 
-from infrastructure.inference.children.process_pool import Nursery, Pool
+from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 
 MEMORY_BYTES = 512 * 1024**2
 
 
 @asynccontextmanager
 async def a_pool(*modules, size=1, hang_seconds=20.0, memory_bytes=MEMORY_BYTES):
-    nursery = Nursery(*modules, "tests.infrastructure.pool_calls")
-    pool = Pool(nursery, size=size, nice=0, memory_bytes=memory_bytes, hang_seconds=hang_seconds)
+    nursery = ForkServer(*modules, "tests.infrastructure.pool_calls")
+    pool = ProcessPool(nursery, size=size, nice=0, memory_bytes=memory_bytes, hang_seconds=hang_seconds)
     try:
         yield pool
     finally:

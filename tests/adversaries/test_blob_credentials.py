@@ -13,12 +13,12 @@ import pytest
 
 from api.cli.client.api_client import Client
 from api.cli.stack import prepare
-from application.blob_gc import KEPT, InUse, sweep_orphans
+from application.blob_gc import MIN_AGE, BlobReferences, sweep_orphans
 from application.derivatives import KINDS, preview_of, thumbnail_of
 from domain.errors import NotFound, Unavailable
-from infrastructure.audit.signed_heads import Shelf
+from infrastructure.audit.signed_heads import HeadArchive
 from infrastructure.blobs.blob_store import open_blobs
-from infrastructure.embedded.supervisor import PROCESSES, Stack
+from infrastructure.embedded.supervisor import PROCESSES, SupervisedStack
 from infrastructure.operations.doctor import _blobs
 from infrastructure.security.key_ring import NO_KEYS
 from tests.chaos.workload import PICTURES
@@ -103,8 +103,8 @@ def test_the_relay_keeps_heads(blobs_of):
 
 def test_the_projector_sweeps_what_nobody_refers_to_with_its_pictures(blobs_of, original):
     kept = put(blobs_of("api"))
-    later = datetime.now(UTC) + KEPT + timedelta(minutes=1)
-    assert sweep_orphans(blobs_of("projector"), lambda names: InUse({kept}.intersection(names), set()), now=later).freed >= 1
+    later = datetime.now(UTC) + MIN_AGE + timedelta(minutes=1)
+    assert sweep_orphans(blobs_of("projector"), lambda names: BlobReferences({kept}.intersection(names), set()), now=later).freed >= 1
     api = blobs_of("api")
     assert (api.exists(original), api.exists(kept)) == (False, True)
     assert api.get_derived(thumbnail_of(original, 2)) is None
@@ -194,7 +194,7 @@ def test_the_system_works_with_a_user_for_each_process(store, tmp_path):
     names = ("blobs_url", "blobs_endpoint", "blobs_key", "blobs_secret")
     settings = msgspec.structs.replace(stack_settings(tmp_path / "data"), **{name: getattr(operator, name) for name in names})
     processes = [with_credentials(process, store.settings(process.name)) for process in PROCESSES]
-    with Stack(settings, processes=processes, prepare=prepare) as running:
+    with SupervisedStack(settings, processes=processes, prepare=prepare) as running:
         address = made_account(running, "researcher", email("scoped"))
         with Client.sign_in(running.base_url, address, PASSWORD) as client:
             uploaded = client.upload(client.create_dataset("scoped"), PICTURES[0])
@@ -203,7 +203,7 @@ def test_the_system_works_with_a_user_for_each_process(store, tmp_path):
             assert len(client.results(job)) == 1
             address = client.get(f"/api/images/{uploaded.id}/thumbnail")["url"]
             assert httpx.get(address).content.startswith(JPEG_BEGINS)
-    heads = Shelf(open_blobs(store.settings("api", data=tmp_path), NO_KEYS))
+    heads = HeadArchive(open_blobs(store.settings("api", data=tmp_path), NO_KEYS))
     today = datetime.now(UTC).date()
     assert [head.key_id for head in heads.everything(since=today, until=today)], "the relay signs once more when it ends"
     assert {path.parts[-3 if path.parent.name.isdigit() else -2] for path in stored(store, "derived")} <= {*KINDS, "heads"}

@@ -15,11 +15,11 @@ from api.cli.client.api_client import Client
 from application.derivatives import thumbnail_of
 from domain.classification import ChunkJudged
 from domain.image import ImageAccepted
-from infrastructure.audit.signed_heads import BEGAN, Heads
+from infrastructure.audit.signed_heads import FIRST_DAY_NAME, HeadSigner
 from infrastructure.blobs import verified_files
-from infrastructure.blobs.blob_store import DERIVED_MOST, open_blobs
-from infrastructure.blobs.verified_files import SETTLED_SECONDS, ComparedFiles
-from infrastructure.eventstore.event_store import opened
+from infrastructure.blobs.blob_store import MAX_DERIVED, open_blobs
+from infrastructure.blobs.verified_files import SETTLED_SECONDS, VerifiedFiles
+from infrastructure.eventstore.event_store import open_event_store
 from infrastructure.images.reader import READER_VERSION
 from infrastructure.inference.models.bundled import micrographs
 from tests.adversaries.blob_stores import HUGE_BYTES, KINDS, Folder, noise, other_bytes, write
@@ -48,7 +48,7 @@ class Images:
     def _wait_until_inspected(self):
         until = time.monotonic() + 30
         while time.monotonic() < until:
-            with opened(self.settings) as log:
+            with open_event_store(self.settings) as log:
                 seen = {str(one.stream) for one in log.read(0, 100_000) if one.type == ImageAccepted.__name__}
             if self.right.keys() <= seen:
                 return
@@ -62,7 +62,7 @@ class Images:
         """What a new run over all says of each image: a sha256, or the reason why there is no result."""
         *_, last = self.client.watch(job := self.client.run(self.dataset, "pbc8"))
         assert last["status"] == "completed", last
-        with opened(self.settings) as log:
+        with open_event_store(self.settings) as log:
             events = [log.decode(one) for one in log.read(0, 100_000) if one.type == ChunkJudged.__name__]
         said = [event for event in events if str(event.job_id) == job]
         return {str(one.image_id): one.sha256 for event in said for one in event.results} | {
@@ -156,7 +156,7 @@ def test_a_file_that_was_compared_and_not_touched_since_is_not_read_again(tmp_pa
     monkeypatch.setattr(verified_files, "SETTLED_SECONDS", -1.0)
     path, data = tmp_path / "file", noise(3)
     path.write_bytes(data)
-    compared, sha256 = ComparedFiles(), hashlib.sha256(data).hexdigest()
+    compared, sha256 = VerifiedFiles(), hashlib.sha256(data).hexdigest()
     with path.open("rb") as file:
         assert compared.has_digest(file, sha256)
     with path.open("rb", buffering=0) as file:
@@ -223,7 +223,7 @@ class StoredArchive(Archive):
         super().__init__(settings)
         self.blobs = open_blobs(settings, self.root)
         self.folder = Folder(settings.data / "blobs")
-        self.heads = Heads(self.root, self.blobs, self.app)
+        self.heads = HeadSigner(self.root, self.blobs, self.app)
 
     def day(self, number=0):
         return self.folder.derived(f"heads/{(TODAY - timedelta(days=number)).date().isoformat()}")
@@ -244,7 +244,7 @@ GARBAGE = (b"garbage", b"\xff" * 1000, b"{}", b'{"position":1,"hash":"","signed_
 
 
 def test_garbage_in_the_place_of_signed_heads_is_a_finding(archive):
-    for path in (archive.day(), archive.folder.derived(BEGAN)):
+    for path in (archive.day(), archive.folder.derived(FIRST_DAY_NAME)):
         right = path.read_bytes()
         for garbage in GARBAGE:
             write(path, garbage)
@@ -254,7 +254,7 @@ def test_garbage_in_the_place_of_signed_heads_is_a_finding(archive):
 
 
 def test_a_beginning_long_ago_is_a_finding_and_no_years_of_looking(archive):
-    write(archive.folder.derived(BEGAN), b"0001-01-01")
+    write(archive.folder.derived(FIRST_DAY_NAME), b"0001-01-01")
     began = time.monotonic()
     assert "signature" in archive.verify().finding.what
     assert time.monotonic() - began < 5
@@ -273,12 +273,12 @@ def test_earlier_heads_in_the_place_of_the_newest_hide_nothing_that_the_database
 
 def test_the_relay_goes_on_signing_over_what_it_cannot_read(archive):
     """What was there stays a finding."""
-    write(archive.folder.derived(BEGAN), None)
+    write(archive.folder.derived(FIRST_DAY_NAME), None)
     write(archive.day(), b"x" * 100)
-    archive.heads = Heads(archive.root, archive.blobs, archive.app)
+    archive.heads = HeadSigner(archive.root, archive.blobs, archive.app)
     archive.happen()
     archive.sign()
     assert archive.kept() == [2, 4, 6, 7]
     assert b'"position":7' in archive.day().read_bytes()
     assert "signature" in archive.verify().finding.what
-    assert archive.folder.derived(BEGAN).stat().st_size > DERIVED_MOST
+    assert archive.folder.derived(FIRST_DAY_NAME).stat().st_size > MAX_DERIVED

@@ -10,7 +10,7 @@ import pytest
 from aiokafka.errors import KafkaError
 
 from application.hash_chain import chained
-from application.ports import Linked
+from application.ports import ChainedEvent
 from infrastructure.kafka.cloud_events import RecordKey, headers
 from infrastructure.kafka.limits import MAX_RECORD_BYTES
 from infrastructure.security.keys import RootKey
@@ -99,7 +99,7 @@ def test_a_future_that_the_log_does_not_hold_is_rejected_even_with_the_right_key
         previous = event.hash
         fields = {"position": event.position + 1, "version": number, "stream": stream, "event_id": uuid4()}
         event = chained(previous, msgspec.structs.replace(event, **fields))
-        future.append((headers(Linked(event, previous), key), event.data))
+        future.append((headers(ChainedEvent(event, previous), key), event.data))
     attacker.send(*future)
     assert shows_the_log_and_goes_on(installation)
     installation.until(lambda: rejected(installation).keys() & {"not_in_log", "ahead"})

@@ -18,12 +18,12 @@ import pytest
 from api.cli.client.api_client import Client, Refused
 from api.cli.stack import prepare
 from domain.classification import ChunkJudged
-from infrastructure.audit.signed_heads import verified
+from infrastructure.audit.signed_heads import verify_log
 from infrastructure.blobs.blob_store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.child import python
-from infrastructure.embedded.supervisor import PROCESSES, Stack
-from infrastructure.eventstore.event_store import opened
+from infrastructure.embedded.supervisor import PROCESSES, SupervisedStack
+from infrastructure.eventstore.event_store import open_event_store
 from infrastructure.inference.models.bundled import micrographs
 from infrastructure.security.key_ring import NO_KEYS
 from projections.process import rebuild
@@ -61,12 +61,12 @@ class Installation:
         return Client.sign_in(self.settings.base_url, self.person, PASSWORD)
 
     def events(self):
-        with opened(self.settings) as log:
+        with open_event_store(self.settings) as log:
             return log.read(0, 100_000)
 
     def verified(self):
-        with opened(self.settings) as log:
-            return verified(self.settings, log)
+        with open_event_store(self.settings) as log:
+            return verify_log(self.settings, log)
 
     def sign_now(self):
         """A relay that leads signs the head when it is told to end; it is started again."""
@@ -100,7 +100,7 @@ def installation(tmp_path_factory):
     """Leases of work are short: a job that nobody works on any more is given out again soon."""
     settings = msgspec.structs.replace(stack_settings(tmp_path_factory.mktemp("clock")), chunk_lease_seconds=3.0)
     processes = [msgspec.structs.replace(one, argv=python("tests.adversaries.shifted_clock", one.name)) for one in PROCESSES]
-    stack = Stack(settings, processes=processes, prepare=prepare)
+    stack = SupervisedStack(settings, processes=processes, prepare=prepare)
     with stack:
         yield Installation(stack)
 
@@ -149,7 +149,7 @@ def test_work_is_done_and_the_record_is_in_order(installation, days):
 
 
 def decoded(installation, kind):
-    with opened(installation.settings) as log:
+    with open_event_store(installation.settings) as log:
         return [log.decode(one) for one in log.read(0, 100_000) if one.type == kind.__name__]
 
 

@@ -18,8 +18,8 @@ import pytest
 
 from api.cli.client.api_client import Client, Refused
 from api.cli.stack import prepare
-from infrastructure.audit.signed_heads import verified
-from infrastructure.embedded.supervisor import Stack
+from infrastructure.audit.signed_heads import verify_log
+from infrastructure.embedded.supervisor import SupervisedStack
 from infrastructure.operations.doctor import examine
 from projections.process import rebuild
 from tests.system.conftest import PASSWORD, email, event_log, made_account, stack_settings
@@ -73,7 +73,7 @@ class Owner:
     def verified(self):
         log = event_log(self.settings)
         try:
-            return verified(self.settings, log)
+            return verify_log(self.settings, log)
         finally:
             log.close()
 
@@ -130,7 +130,7 @@ def sha256(token):
 @pytest.fixture(scope="module")
 def owner(tmp_path_factory):
     given = msgspec.structs.replace(stack_settings(tmp_path_factory.mktemp("owned")), reconcile_seconds=0.5)
-    with Stack(given, prepare=prepare) as settings:
+    with SupervisedStack(given, prepare=prepare) as settings:
         owner = Owner(settings)
         yield owner
         owner.close()

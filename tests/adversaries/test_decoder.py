@@ -11,7 +11,7 @@ import pytest
 
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.process_pool import ChildFailed, ChildHung, ChildLost, NotSandboxed, WrongAnswer
-from infrastructure.inference.predictions import Inspected, Judged, Unseen, check_inspected, check_judged
+from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, Inspected, check_batch, check_inspected
 from infrastructure.sandbox import supported
 from tests.adversaries.hostile_decoder import LIES
 from tests.adversaries.pools import a_pool, child_of, still_works
@@ -111,8 +111,8 @@ async def test_it_ends_when_its_answer_is_none(answer):
 
 async def test_an_honest_result_is_believed():
     async with a_pool(HOSTILE) as pool:
-        check = partial(check_judged, images=2, labels=LABELS)
-        assert len((await pool.run(f"{HOSTILE}:honest", 2, into=Judged, check=check)).answers) == 2
+        check = partial(check_batch, images=2, labels=LABELS)
+        assert len((await pool.run(f"{HOSTILE}:honest", 2, into=BatchPrediction, check=check)).answers) == 2
 
 
 @pytest.mark.parametrize("lie", LIES)
@@ -120,7 +120,7 @@ async def test_it_ends_when_its_scores_cannot_be_true(lie):
     async with a_pool(HOSTILE) as pool:
         child = await child_of(pool)
         with pytest.raises(WrongAnswer):
-            await pool.run(f"{HOSTILE}:lying", lie, into=Judged, check=partial(check_judged, images=1, labels=LABELS))
+            await pool.run(f"{HOSTILE}:lying", lie, into=BatchPrediction, check=partial(check_batch, images=1, labels=LABELS))
         assert await child_of(pool) != child
 
 
@@ -128,21 +128,23 @@ async def test_it_ends_when_its_scores_cannot_be_true(lie):
 async def test_it_ends_when_it_answers_for_other_images_than_it_was_given(answers):
     async with a_pool(HOSTILE) as pool:
         with pytest.raises(WrongAnswer):
-            await pool.run(f"{HOSTILE}:honest", answers, into=Judged, check=partial(check_judged, images=2, labels=LABELS))
+            await pool.run(f"{HOSTILE}:honest", answers, into=BatchPrediction, check=partial(check_batch, images=2, labels=LABELS))
 
 
 @pytest.mark.parametrize("detail", ["", "x" * 1001, "two\nlines", "\x1b[31mred", "\u202eback"])
 async def test_it_cannot_put_any_text_into_the_log(detail):
     async with a_pool(HOSTILE) as pool:
         with pytest.raises(WrongAnswer):
-            await pool.run(f"{HOSTILE}:failing_with", detail, into=Judged, check=partial(check_judged, images=1, labels=LABELS))
+            await pool.run(f"{HOSTILE}:failing_with", detail, into=BatchPrediction, check=partial(check_batch, images=1, labels=LABELS))
 
 
 async def test_it_cannot_have_more_stored_than_pictures_are_large():
     limits = ImageLimits()
     async with a_pool(HOSTILE) as pool:
         with pytest.raises(WrongAnswer, match="thumbnail"):
-            await pool.run(f"{HOSTILE}:huge_thumbnail", b"", limits, into=Inspected | Unseen, check=partial(check_inspected, limits=limits))
+            await pool.run(
+                f"{HOSTILE}:huge_thumbnail", b"", limits, into=Inspected | ImageRefusal, check=partial(check_inspected, limits=limits)
+            )
 
 
 # ---- the sandbox is on -------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 from api.cli.client.api_client import Client
 from api.cli.stack import prepare
 from infrastructure.embedded.child import python
-from infrastructure.embedded.supervisor import PROCESSES, Stack
+from infrastructure.embedded.supervisor import PROCESSES, SupervisedStack
 from infrastructure.sandbox import supported
 from infrastructure.sandbox.kernel import FILE_CAPABILITIES
 from tests.adversaries import hostile_inference
@@ -77,7 +77,7 @@ def taken_over(tmp_path_factory):
         server.settimeout(ANSWER_SECONDS)
         hostile = python("tests.adversaries.hostile_inference", str(server.getsockname()[1]))
         processes = [msgspec.structs.replace(one, argv=hostile) if one.name == "inference" else one for one in PROCESSES]
-        stack = Stack(stack_settings(tmp_path_factory.mktemp("confined")), processes=processes, prepare=prepare)
+        stack = SupervisedStack(stack_settings(tmp_path_factory.mktemp("confined")), processes=processes, prepare=prepare)
         with stack as settings, closing(TakenOver(stack, settings, server)) as started:
             yield started
 

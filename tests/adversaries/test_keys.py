@@ -12,9 +12,9 @@ import pytest
 
 from api.cli.stack import prepare
 from infrastructure.audit.chain_verification import SignedHead
-from infrastructure.audit.signed_heads import verified
+from infrastructure.audit.signed_heads import verify_log
 from infrastructure.configuration.settings import load
-from infrastructure.embedded.supervisor import Stack
+from infrastructure.embedded.supervisor import SupervisedStack
 from infrastructure.security.keys import DataKeys, MissingKey, Purpose, RootKey
 from infrastructure.security.process_keys import PROCESS_NEEDS, process_keys
 from tests.given import NOW
@@ -29,7 +29,7 @@ LONGEST_REGION = 512 * 1024**2  # bytes of one region of memory; longer ones are
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
-    stack = Stack(stack_settings(tmp_path_factory.mktemp("keys")), prepare=prepare)
+    stack = SupervisedStack(stack_settings(tmp_path_factory.mktemp("keys")), prepare=prepare)
     with stack:
         yield Running(stack)
 
@@ -148,7 +148,7 @@ def test_neither_relay_nor_inference_can_open_a_data_key(system, name):
 def test_the_record_is_intact_with_all_processes_on_their_own_keys(system):
     log = event_log(system.settings)
     try:
-        assert verified(system.settings, log).finding is None
+        assert verify_log(system.settings, log).finding is None
     finally:
         log.close()
 

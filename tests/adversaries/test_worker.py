@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from application.chunk_results import JobPlans, append_judgement
+from application.chunk_results import JobPlans, record_chunk_results
 from application.ports import Command, Secret
 from application.tasks import BULK, URGENT
 from domain import classification, dataset, image
@@ -22,8 +22,8 @@ from domain.image import ImageAccepted, ImageRejected
 from domain.registry import EVENTS
 from domain.values import chunk_id, system_actor
 from infrastructure.audit.record_rules import RecordAudit
-from infrastructure.audit.signed_heads import verified
-from infrastructure.eventstore.event_store import EventLog, opened
+from infrastructure.audit.signed_heads import verify_log
+from infrastructure.eventstore.event_store import RecorderEventStore, open_event_store
 from infrastructure.eventstore.group_commit import APPEND
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.inference.models.bundled import micrographs
@@ -44,7 +44,7 @@ FOUND = image.Inspection(width=8, height=8, bands=3, dtype="uint8", pages=1, axe
 def log_as(postgres, database, role, keys=None):
     """With the keys of the role's process, unless others were stolen."""
     keys = keys or (NO_KEYS if role == "bioscope_inference" else ROOT)
-    return EventLog(PostgresRecorder(postgres.url(user=role, database=database), keys), keys)
+    return RecorderEventStore(PostgresRecorder(postgres.url(user=role, database=database), keys), keys)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def takes(log, *events):
 def test_a_right_answer_is_taken_once(record, worker):
     job = a_job(record)
     assert takes(worker, judged(record, job))
-    assert not append_judgement(worker, Command(id=uuid4(), actor=WORKER, at=NOW), judged(record, job))
+    assert not record_chunk_results(worker, Command(id=uuid4(), actor=WORKER, at=NOW), judged(record, job))
     assert len(record.history(chunk_id(job.id, 0))) == 1
 
 
@@ -258,7 +258,7 @@ def test_the_database_takes_exactly_what_the_domain_takes(both, count, number, s
     plan = plans.chunk(job.id, event.number)
     right = classification.violation_of(event, job=job, plan=plan and plan.plan) is None
     assert takes(worker, event) is right
-    twin = EventLog(MemoryRecorder(ROOT), ROOT)
+    twin = RecorderEventStore(MemoryRecorder(ROOT), ROOT)
     for recorded in record.history(job.id):
         twin.append(command(), record.decode(recorded))
     assert takes(twin, event) is right
@@ -319,7 +319,7 @@ def test_an_image_is_inspected_once_and_not_after_it_was_deleted(record, worker)
 
 @pytest.mark.parametrize("twin", [True, False])
 def test_an_upload_and_its_inspection_may_be_one_command(record, twin):
-    log = EventLog(MemoryRecorder(ROOT), ROOT) if twin else record
+    log = RecorderEventStore(MemoryRecorder(ROOT), ROOT) if twin else record
     about = {"filename": "cell.png", "size": 10, "media_type": "image/png", "width": 8, "height": 8}
     for sha256, is_taken in (("a" * 64, True), ("b" * 64, False)):
         event = image.upload(uuid4(), dataset=uuid4(), device=None, sha256="a" * 64, **about, by=PERSON.id, at=NOW)
@@ -435,7 +435,7 @@ def first_violation(log):
 
 
 def test_an_audit_names_the_first_event_that_breaks_a_rule():
-    log = lied_to(EventLog(MemoryRecorder(ROOT), ROOT))
+    log = lied_to(RecorderEventStore(MemoryRecorder(ROOT), ROOT))
     job, state = a_job(log), uploaded(log)
     log.append(command(WORKER), judged(log, job))
     log.append(command(WORKER), accepted(state))
@@ -454,7 +454,7 @@ def test_an_audit_names_the_first_event_that_breaks_a_rule():
 
 @pytest.mark.parametrize("lie", ["swapped", "twice", "digest", "unseen"])
 def test_an_audit_finds_each_kind_of_lie(lie):
-    log = lied_to(EventLog(MemoryRecorder(ROOT), ROOT))
+    log = lied_to(RecorderEventStore(MemoryRecorder(ROOT), ROOT))
     job, state = a_job(log), uploaded(log)
     right = judged(log, job)
     events = {
@@ -498,9 +498,9 @@ def test_forged_tasks_change_nothing_of_what_the_record_says(stack, researcher):
     asyncio.run(send_all(stack.kafka_url, forged(job, images)))
     *_, last = researcher.watch(str(job))
     assert last["status"] == "completed", last
-    with opened(stack) as log:
+    with open_event_store(stack) as log:
         events = [log.decode(one) for one in log.read(0, 10_000)]
-        verdict = verified(stack, log)
+        verdict = verify_log(stack, log)
     said = [event for event in events if isinstance(event, ChunkJudged) and event.job_id == job]
     assert sorted(event.number for event in said) == [0, 1]
     assert {str(one.image_id): one.sha256 for event in said for one in event.results} == digests

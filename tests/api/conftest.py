@@ -15,8 +15,8 @@ from domain.access import Actor, Role
 from domain.values import system_actor
 from infrastructure.container import services
 from infrastructure.embedded.broker import Broker
-from infrastructure.eventstore.event_store import opened
-from infrastructure.postgres.wake_ups import PROJECTED, Wakes
+from infrastructure.eventstore.event_store import open_event_store
+from infrastructure.postgres.wake_ups import PROJECTED, WakeUps
 from projections.engine.checkpoints import Checkpoint
 from projections.process import projector_over
 from tests.given import NOW
@@ -102,8 +102,8 @@ async def laboratory(lab_settings):
 
 def project(settings, stop):
     """Follow the log, as the projector does without Kafka."""
-    wakes = Wakes(settings.postgres_url)
-    with opened(settings) as log:
+    wakes = WakeUps(settings.postgres_url)
+    with open_event_store(settings) as log:
         projector = projector_over(settings.postgres_url, log)
         at = projector.checkpoint()
         while not stop.is_set():

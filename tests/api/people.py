@@ -94,7 +94,7 @@ class Workers:
         seen = tuple(ImageResult(image_id=UUID(one), sha256=planned[one], **about) for one in results)
         failed = tuple(ImageFailure(image_id=UUID(one), reason="damaged_image", detail="It is torn.") for one in failures)
         answer = {"labels": LABELS, "results": seen, "failures": failed, "provenance": None, "by": SYSTEM.id, "at": at or now()}
-        await self._change(job, classification, lambda it: classification.judge(it, 0, plan=chunk.plan, **answer))
+        await self._change(job, classification, lambda it: classification.record_chunk(it, 0, plan=chunk.plan, **answer))
 
     async def complete(self, job, *, succeeded, failed=0):
         told = {"succeeded": succeeded, "failed": failed, "by": SYSTEM.id}

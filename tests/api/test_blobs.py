@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.blobs import PIECE, is_known, part_of
+from api.blobs import PIECE_BYTES, is_known, part_of
 from application.derivatives import preview_of
 from application.ports import Command
 from application.signed_downloads import LocalAddress
@@ -20,7 +20,7 @@ from tests.api.people import SYSTEM, dataset, now, refused, session_of
 
 pytestmark = pytest.mark.anyio
 
-LONG = bytes(range(256)) * (3 * PIECE // 256) + b"end"
+LONG = bytes(range(256)) * (3 * PIECE_BYTES // 256) + b"end"
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ PARTS = {
     "bytes=-3": (len(LONG) - 3, len(LONG)),
     f"bytes=-{10**9}": (0, len(LONG)),
     f"bytes=5-{10**9}": (5, len(LONG)),
-    f"bytes={PIECE - 1}-{2 * PIECE}": (PIECE - 1, 2 * PIECE + 1),
+    f"bytes={PIECE_BYTES - 1}-{2 * PIECE_BYTES}": (PIECE_BYTES - 1, 2 * PIECE_BYTES + 1),
     "bytes=1 - 2": (1, 3),
 }
 

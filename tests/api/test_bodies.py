@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from api.middleware.body_limits import DEPTH_MOST, Malformed, check_json
+from api.middleware.body_limits import MAX_DEPTH, Malformed, check_json
 from api.problems import UnsupportedMediaType
 
 JSON = b"application/json"
@@ -41,9 +41,9 @@ def _fine(found, depth):
         case str():
             return not any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in found)
         case dict():
-            return depth < DEPTH_MOST and all(_fine(name, depth) and _fine(value, depth + 1) for name, value in found.items())
+            return depth < MAX_DEPTH and all(_fine(name, depth) and _fine(value, depth + 1) for name, value in found.items())
         case list():
-            return depth < DEPTH_MOST and all(_fine(value, depth + 1) for value in found)
+            return depth < MAX_DEPTH and all(_fine(value, depth + 1) for value in found)
         case _:
             return True
 
@@ -61,11 +61,11 @@ def test_it_judges_whatever_bytes_as_one_who_looks_at_each_character(body):
     assert is_taken(body) == looked_at_each(body)
 
 
-@given(st.integers(1, 2 * DEPTH_MOST), st.sampled_from([("[", "]"), ('{"[a":', "}")]), st.sampled_from(["1", '"]]["', '"\\"["']))
+@given(st.integers(1, 2 * MAX_DEPTH), st.sampled_from([("[", "]"), ('{"[a":', "}")]), st.sampled_from(["1", '"]]["', '"\\"["']))
 def test_brackets_count_as_depth_outside_of_texts_alone(depth, brackets, inside):
     body = (brackets[0] * depth + inside + brackets[1] * depth).encode()
     beside = b"[" + b",".join([b'"[["'] * 200) + b"]"
-    assert is_taken(body) == (depth <= DEPTH_MOST)
+    assert is_taken(body) == (depth <= MAX_DEPTH)
     assert is_taken(beside)
 
 

@@ -7,8 +7,8 @@ import jsonschema
 import msgspec
 import pytest
 
-from api.events import ROOM
-from api.request import now
+from api.events import WAITING_REQUESTS
+from api.request import current_context
 from application import event_schemas
 from domain.events import SEALED
 from domain.registry import EVENTS
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 def service(laboratory, *scopes):
-    token = laboratory.services.access_tokens.issue_service(name="downstream", scopes=frozenset(scopes), seconds=600, at=now())
+    token = laboratory.services.access_tokens.issue_service(name="downstream", scopes=frozenset(scopes), seconds=600, at=current_context())
     return laboratory.anonymous(Authorization=f"Bearer {token}")
 
 
@@ -121,7 +121,7 @@ async def test_who_waits_holds_no_thread_and_finds_at_most_so_many_places(labora
     head = laboratory.services.log.head()
     waiting = [asyncio.create_task(followed(admin, after=head, wait=20)) for _ in range(70)]
     async with asyncio.timeout(15):
-        while ROOM._free or sum(task.done() for task in waiting) < 6:
+        while WAITING_REQUESTS._free or sum(task.done() for task in waiting) < 6:
             await asyncio.sleep(0.02)
     assert sum(task.done() for task in waiting) == 6
     assert (await made(admin)).status_code == 201

@@ -22,7 +22,7 @@ from domain import classification, session
 from domain.access import Grant, Role
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.installation import ensure_root_key, environment
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.access_tokens import SignedAccessTokens
 from infrastructure.security.keys import RootKey
@@ -75,7 +75,7 @@ def served(postgres, redis_server, tmp_path_factory):
     )
     ensure_root_key(settings)
     root = RootKey.read(settings.root_key_path)
-    log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
+    log = RecorderEventStore(PostgresRecorder(settings.postgres_url, root), root)
     projector = projector_over(settings.postgres_url, log)
     lab = Served(log, projector)
     lab.owner_url = postgres.url(user="postgres", database=DATABASE)

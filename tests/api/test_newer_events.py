@@ -3,7 +3,7 @@
 import pytest
 
 from domain.events import SEALED
-from infrastructure.eventstore.state_cache import FoldedStates
+from infrastructure.eventstore.state_cache import StateCache
 from tests.chaos.workload import PICTURES
 from tests.older_release import at_version, without
 
@@ -17,7 +17,7 @@ async def described(laboratory):
     dataset = (await admin.post("/api/datasets", json={"name": "cells"})).json()["id"]
     answer = await admin.patch(f"/api/datasets/{dataset}", json={"name": "better cells"})
     assert answer.status_code == 200
-    laboratory.services.log._states = FoldedStates()
+    laboratory.services.log._states = StateCache()
     return admin, dataset, int(answer.headers["x-event-position"])
 
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from api.live.connection import connection
+from api.live import connection
 from api.problems import STATUS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from api.cli.recheck_report import MAX_ROWS_SHOWN, Report, Row, output_to
-from application.image_recheck import Change, Rechecked
+from application.image_recheck import Change, RecheckResult
 from application.outdated_results import NotChecked, OutdatedResult
 
 IMAGE, JOB = uuid4(), uuid4()
@@ -23,7 +23,7 @@ OUTDATED = OutdatedResult(
     label_now="[flat]",
     confidence_now=0.6,
 )
-FOUND = Rechecked(
+FOUND = RecheckResult(
     image=IMAGE,
     changes=(Change(field="axes", before="YX", after="ZYX"),),
     outdated=(OUTDATED,),
@@ -60,7 +60,7 @@ def test_a_table_shows_each_kind_of_finding():
 
 
 def test_of_nothing_found_there_is_no_table():
-    shown, summary = reported(None, Rechecked(image=IMAGE))
+    shown, summary = reported(None, RecheckResult(image=IMAGE))
     assert shown == ""
     assert summary == (
         "1 images checked; pictures of 0 made again, 0 corrected, 0 recorded;"
@@ -96,7 +96,7 @@ def test_programs_get_the_same_rows(how):
 
 def test_no_cell_is_a_formula():
     outdated = msgspec.structs.replace(OUTDATED, label="=1+1")
-    shown, _ = reported("csv", Rechecked(image=IMAGE, outdated=(outdated,)))
+    shown, _ = reported("csv", RecheckResult(image=IMAGE, outdated=(outdated,)))
     [row] = csv.DictReader(io.StringIO(shown))
     assert row["label"] == "'=1+1"
 
@@ -116,7 +116,7 @@ def test_the_summary_counts_and_a_dry_run_says_that_nothing_was_written():
     assert summary.endswith("Nothing was written.")
 
 
-@pytest.mark.parametrize(("found", "complete"), [(FOUND, False), (Rechecked(image=IMAGE, outdated=(OUTDATED,)), True)])
+@pytest.mark.parametrize(("found", "complete"), [(FOUND, False), (RecheckResult(image=IMAGE, outdated=(OUTDATED,)), True)])
 def test_a_run_is_complete_unless_something_could_not_be_checked(found, complete):
     report = Report(output_to("csv", io.StringIO(), Console()), dry_run=False)
     report.add(found)

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from infrastructure.eventstore.event_store import opened
+from infrastructure.eventstore.event_store import open_event_store
 from projections.process import projector_over
 from tests.api.test_users_command import bioscope
 from tests.projections.laboratory import Laboratory
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_dead_letter_is_listed_given_up_and_told_in_the_trail(lab_settings, app_url, owner_url, bioscope):
-    with opened(lab_settings) as log:
+    with open_event_store(lab_settings) as log:
         lab = Laboratory(log, None)
         ada = lab.user(name="Ada")
         image = lab.image(ada, lab.dataset(ada), "cell.png")

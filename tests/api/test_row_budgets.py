@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from api.live.row_budgets import BURST_SECONDS, ROWS_OF_A_QUERY, RowBudgets
-from projections.activity import Feed
+from projections.activity import ActivityPage
 
 pytestmark = pytest.mark.anyio
 RATE = 1000
@@ -41,7 +41,7 @@ def page(visited, *, during=None):
     async def query():
         if during is not None:
             await during()
-        return Feed(items=[], position=0, more=False, visited=visited)
+        return ActivityPage(items=[], position=0, more=False, visited=visited)
 
     return query
 
@@ -64,17 +64,17 @@ async def test_queries_that_find_nothing_cost_too(budgets, clock):
 
 
 async def test_one_account_reads_one_page_at_a_time_and_another_is_not_kept(budgets, clock):
-    mine, theirs, open_now, most = uuid4(), uuid4(), 0, 0
+    mine, theirs, open_now, maximum = uuid4(), uuid4(), 0, 0
 
     async def during():
-        nonlocal open_now, most
+        nonlocal open_now, maximum
         open_now += 1
-        most = max(most, open_now)
+        maximum = max(maximum, open_now)
         await asyncio.sleep(0.001)
         open_now -= 1
 
     await asyncio.gather(*(budgets.read(mine, page(10, during=during)) for _ in range(5)))
-    assert most == 1
+    assert maximum == 1
     await budgets.read(mine, page(100 * RATE))
     began = clock.now
     await budgets.read(theirs, page(1))

@@ -11,9 +11,9 @@ import pytest
 import redis
 
 from api.app import create_app
-from application.sign_in_attempts import Attempts, Rates
+from application.sign_in_attempts import SignInLimits, SignInRates
 from infrastructure.container import services
-from infrastructure.security.rate_limits import LocalLimits
+from infrastructure.security.rate_limits import LocalRateLimiter
 from tests.api.conftest import PASSWORD
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +37,9 @@ class Hours:
 async def serving(laboratory, *, limits=None, proxies=PROXY, **rates):
     """A client of an application with the given rates, behind a proxy that says whom a request comes from."""
     given = laboratory.services
-    attempts = Attempts(limits=limits or given.attempts.limits, known_addresses=given.attempts.known_addresses, rates=Rates(**rates))
+    attempts = SignInLimits(
+        limits=limits or given.attempts.limits, known_addresses=given.attempts.known_addresses, rates=SignInRates(**rates)
+    )
     options = msgspec.structs.replace(given.options, trusted_proxies=proxies)
     app = create_app(msgspec.structs.replace(given, options=options, attempts=attempts))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=laboratory.url) as http:
@@ -56,7 +58,7 @@ async def statuses(http, email, count, *, password=WRONG, at=ELSEWHERE):
 @pytest.mark.long
 async def test_a_thousand_failures_from_elsewhere_lock_no_owner_out_of_a_known_address(laboratory):
     email, hours = laboratory.account(), Hours()
-    async with serving(laboratory, limits=LocalLimits(clock=hours)) as http:
+    async with serving(laboratory, limits=LocalRateLimiter(clock=hours)) as http:
         assert (await login(http, email, at=HOME)).status_code == 200
         answers = [(await login(http, email, WRONG, at=f"198.51.100.{n % 250}")).status_code for n in range(1000)]
         assert (answers.count(401), answers.count(429)) == (100, 900), "what all strangers together may try in an hour"
@@ -95,7 +97,9 @@ async def test_three_hundred_failures_a_minute_of_one_address(laboratory):
         assert answers == [401] * 10 + [429] * 2
         assert (await login(http, email)).status_code == 429
         assert (await login(http, email, at=HOME)).status_code == 200
-    assert Rates() == Rates(account_and_address_per_minute=5, account_per_hour=100, address_per_minute=300, registrations_per_hour=120)
+    assert SignInRates() == SignInRates(
+        account_and_address_per_minute=5, account_per_hour=100, address_per_minute=300, registrations_per_hour=120
+    )
 
 
 async def test_successful_sign_ins_do_not_count(laboratory):

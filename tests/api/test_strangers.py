@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.installation import ensure_root_key, environment, with_free_port
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.access_tokens import SignedAccessTokens
 from infrastructure.security.keys import RootKey
@@ -117,7 +117,7 @@ def served(postgres, redis_server, tmp_path_factory):
 
 def _token(settings):
     root = RootKey.read(settings.root_key_path)
-    log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
+    log = RecorderEventStore(PostgresRecorder(settings.postgres_url, root), root)
     lab = Laboratory(log, None)
     member = lab.user()
     token = SignedAccessTokens(root, ttl=3600).issue(user=member.id, session=lab.session(member), role=member.role, at=datetime.now(UTC))

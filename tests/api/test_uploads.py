@@ -12,8 +12,8 @@ import msgspec
 import psycopg
 import pytest
 
-from api.app import STORING
-from infrastructure.blobs.blob_store import Upload
+from api.app import MAX_STORING_THREADS
+from infrastructure.blobs.blob_store import BlobUpload
 from tests.api.people import PICTURE, dataset, events_of, refused, share, stored, upload
 from tests.hostile import bare_jpeg, frame, hostile_files, jpeg, page, png, scan, tiff
 
@@ -490,10 +490,10 @@ async def test_an_upload_that_is_refused_in_the_end_is_only_an_orphan(laboratory
 
 async def test_a_store_that_keeps_uploads_waiting_holds_nobody_else_up(laboratory, desk, monkeypatch):
     http, cells, _ = desk
-    go_on, commit = threading.Event(), Upload.commit
-    monkeypatch.setattr(Upload, "commit", lambda upload: go_on.wait(30) and commit(upload))
+    go_on, commit = threading.Event(), BlobUpload.commit
+    monkeypatch.setattr(BlobUpload, "commit", lambda upload: go_on.wait(30) and commit(upload))
     monkeypatch.setattr("api.uploads.STORE_WAIT", 0.2)
-    waiting = [asyncio.create_task(upload(http, cells)) for _ in range(STORING)]
+    waiting = [asyncio.create_task(upload(http, cells)) for _ in range(MAX_STORING_THREADS)]
     while not laboratory.app._app.state.storing.locked():
         await asyncio.sleep(0.01)
     answer = await upload(http, cells)

@@ -8,7 +8,7 @@ import pytest
 from api.middleware.admission import Admission
 from api.wait_slots import WaitSlots
 from domain.errors import NotFound
-from infrastructure.postgres.query_database import Visible
+from infrastructure.postgres.query_database import PositionWaiter
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +60,7 @@ class Row:
 @pytest.fixture
 def visible():
     """The real read position, without a database that moves it."""
-    return Visible("")
+    return PositionWaiter("")
 
 
 @pytest.fixture

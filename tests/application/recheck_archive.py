@@ -5,13 +5,13 @@ from uuid import uuid4
 import msgspec
 
 from application.image_recheck import ImageRecheck
-from application.pixel_reader import Decoded, Prediction
+from application.pixel_reader import DecodedImage, Prediction
 from domain import classification, dataset, image, model
 from domain.classification import ImageResult, PlannedImage, Provenance, Verdict
 from domain.errors import NotFound
 from domain.image import Inspection
 from domain.values import model_id
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.security.keys import RootKey
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projector import Projector
@@ -55,7 +55,7 @@ class ScriptedReader:
             case Exception():
                 raise scripted
             case Inspection():
-                return Decoded(inspection=scripted, thumbnail=f"small {scripted.width}".encode(), preview=b"large")
+                return DecodedImage(inspection=scripted, thumbnail=f"small {scripted.width}".encode(), preview=b"large")
             case float():
                 label = LABELS[0] if scripted >= 0.5 else LABELS[1]
                 return Prediction(label=label, confidence=max(scripted, 1 - scripted), scores=(scripted, 1 - scripted))
@@ -67,7 +67,7 @@ class Archive:
     """Model versions 1 and 2 have the preprocessing `digest 1` and `digest 2` today."""
 
     def __init__(self):
-        self.log, self.blobs, self.reader = EventLog(MemoryRecorder(ROOT), ROOT), MemoryBlobs(), ScriptedReader()
+        self.log, self.blobs, self.reader = RecorderEventStore(MemoryRecorder(ROOT), ROOT), MemoryBlobs(), ScriptedReader()
         self.database = MemoryDatabase()
         self.stored = MemoryStoredImages(self.database, page_size=3)
         self.cells = uuid4()
@@ -113,7 +113,7 @@ class Archive:
         answer = {"labels": LABELS, "results": (ImageResult(image_id=image_id, sha256=sha256, **seen),), "failures": ()}
         made = {"model_sha256": job.model_sha256, "runtime": "", "provider": "", "decoder": "", "cpu": "", "worker": "", "seconds": 0.0}
         by = Provenance(preprocessing=preprocessing, **made)
-        self.append(classification.judge(job, 0, plan=asked[-1], **answer, provenance=by, by=SYSTEM.id, at=NOW))
+        self.append(classification.record_chunk(job, 0, plan=asked[-1], **answer, provenance=by, by=SYSTEM.id, at=NOW))
         return job.id
 
     def lose(self, image_id):

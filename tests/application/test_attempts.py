@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.sign_in_attempts import HOUR, MINUTE, Attempts, Rates
+from application.sign_in_attempts import HOUR, MINUTE, SignInLimits, SignInRates
 from domain.errors import Forbidden, NotAuthenticated, TooMany, Unavailable
-from infrastructure.security.rate_limits import LocalLimits
+from infrastructure.security.rate_limits import LocalRateLimiter
 from tests.twins.known_addresses import MemoryKnownAddresses
 
 DAYS = 30
 ACCOUNTS = {"ada@example.org": UUID(int=1), "bob@example.org": UUID(int=2)}
 UNKNOWN = "nobody@example.org"
 HOME, ELSEWHERE = "203.0.113.7", "198.51.100.1"
-RATES = Rates(account_and_address_per_minute=2, account_per_hour=4, address_per_minute=3)
+RATES = SignInRates(account_and_address_per_minute=2, account_per_hour=4, address_per_minute=3)
 
 
 class Clock:
@@ -28,7 +28,7 @@ class Clock:
 
 
 def attempts_by(clock, rates=RATES):
-    return Attempts(limits=LocalLimits(clock=clock), known_addresses=MemoryKnownAddresses(days=DAYS, clock=clock), rates=rates)
+    return SignInLimits(limits=LocalRateLimiter(clock=clock), known_addresses=MemoryKnownAddresses(days=DAYS, clock=clock), rates=rates)
 
 
 def tried(attempts, email, network, *, ends=None):
@@ -157,7 +157,7 @@ def test_wrong_current_passwords_count_like_wrong_sign_ins():
 
 
 def test_tries_at_the_same_time_do_not_pass_the_limits_together():
-    attempts = attempts_by(Clock(), Rates(account_and_address_per_minute=50, account_per_hour=100, address_per_minute=60))
+    attempts = attempts_by(Clock(), SignInRates(account_and_address_per_minute=50, account_per_hour=100, address_per_minute=60))
     with ThreadPoolExecutor(64) as threads:
         compared = sum(threads.map(lambda number: wrong(attempts, "ada@example.org", f"10.0.0.{number % 16}"), range(640)))
     assert compared == 100
@@ -165,17 +165,17 @@ def test_tries_at_the_same_time_do_not_pass_the_limits_together():
 
 def test_a_refused_try_counts_nowhere():
     """Or a guesser of one account would use up what its neighbours have."""
-    attempts = attempts_by(Clock(), Rates(account_and_address_per_minute=2, account_per_hour=4, address_per_minute=3))
+    attempts = attempts_by(Clock(), SignInRates(account_and_address_per_minute=2, account_per_hour=4, address_per_minute=3))
     assert [wrong(attempts, "ada@example.org", HOME) for _ in range(20)] == [True] * 2 + [False] * 18
     assert wrong(attempts, "bob@example.org", HOME)
     assert not wrong(attempts, UNKNOWN, HOME)
 
 
 def test_unknown_refresh_tokens_and_registrations_have_limits_of_their_own():
-    attempts = attempts_by(Clock(), Rates(address_per_minute=3, registrations_per_hour=2))
+    attempts = attempts_by(Clock(), SignInRates(address_per_minute=3, registrations_per_hour=2))
 
-    def taken(call, most):
-        for _ in range(most):
+    def taken(call, maximum):
+        for _ in range(maximum):
             call(HOME)
         with pytest.raises(TooMany):
             call(HOME)

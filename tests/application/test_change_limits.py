@@ -11,9 +11,9 @@ from domain import dataset
 from domain.access import Role
 from domain.errors import NotFound, TooMany, VersionMismatch
 from domain.values import system_actor
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.security.keys import RootKey
-from infrastructure.security.rate_limits import LocalLimits
+from infrastructure.security.rate_limits import LocalRateLimiter
 from tests.given import actor, command
 from tests.twins.event_store import MemoryRecorder
 
@@ -35,7 +35,7 @@ def clock():
 
 @pytest.fixture
 def log(clock):
-    return EventLog(MemoryRecorder(ROOT), ROOT, changes=ChangeLimit(limits=LocalLimits(clock=clock), per_minute=3))
+    return RecorderEventStore(MemoryRecorder(ROOT), ROOT, changes=ChangeLimit(limits=LocalRateLimiter(clock=clock), per_minute=3))
 
 
 def created(log, by=ADA):

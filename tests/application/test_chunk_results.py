@@ -11,7 +11,7 @@ from application import chunk_results
 from application.chunk_results import JobPlans
 from domain import classification
 from domain.classification import ENDING, PlannedImage
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.security.keys import RootKey
 from tests.given import NOW, actor, command
 from tests.twins.event_store import MemoryRecorder
@@ -29,7 +29,7 @@ class CountingRecorder(MemoryRecorder):
 
 def planned(parts):
     """A log with a job whose parts cover so many images."""
-    log = EventLog(CountingRecorder(RootKey(bytes(32))), RootKey(bytes(32)))
+    log = RecorderEventStore(CountingRecorder(RootKey(bytes(32))), RootKey(bytes(32)))
     about = {"model_id": uuid4(), "model_name": "shapes", "model_version": 1, "model_sha256": "f" * 64, "threshold": 0.5}
     (requested,) = classification.request(uuid4(), dataset=uuid4(), image=None, **about, by=BY.id, at=NOW)
     log.append(command(), requested)

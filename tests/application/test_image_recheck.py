@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from application.derivatives import of_file
 from application.image_recheck import Change, require_complete
 from application.outdated_results import MAX_SCORE_DIFFERENCE
-from application.pixel_reader import DecoderFailed, Unreadable
+from application.pixel_reader import DecoderFailed, UnreadableImage
 from domain import image
 from domain.errors import Unavailable
 from domain.values import ImageWarning, result_id
@@ -19,7 +19,7 @@ from tests.application.recheck_archive import NEW, OLD, SYSTEM, Archive
 from tests.given import NOW
 from tests.twins.read_models import MemoryDatabase
 
-UNREADABLE = Unreadable("Save it uncompressed")
+UNREADABLE = UnreadableImage("Save it uncompressed")
 
 
 class Result(NamedTuple):

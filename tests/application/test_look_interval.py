@@ -3,14 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.poll_interval import LookInterval
+from application.poll_interval import PollInterval
 
 SECONDS = st.floats(0.001, 100)
 
 
 @given(SECONDS, SECONDS, st.lists(st.booleans(), max_size=40))
 def test_looks_come_ever_more_rarely_until_something_happens(shortest, longest, happenings):
-    interval = LookInterval(shortest, longest)
+    interval = PollInterval(shortest, longest)
     before = None
     for happens in happenings:
         if happens:

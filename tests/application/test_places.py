@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.connection_slots import Places, network_of
+from application.connection_slots import ConnectionSlots, network_of
 
 ADDRESSES = st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::/64"])
 STEPS = st.lists(st.tuples(st.sampled_from(["take", "leave", "touch"]), ADDRESSES, st.integers(0, 20)), max_size=60)
@@ -14,7 +14,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["take", "leave", "touch"]), ADDRESSE
 
 @given(STEPS, st.integers(1, 6), st.integers(0, 4))
 def test_there_are_never_more_than_may_be_and_each_place_is_given_back_once(steps, total, each):
-    places, held = Places(total=total, each=each), []
+    places, held = ConnectionSlots(total=total, each=each), []
 
     def take(address):
         holder = places.take(address, lambda: held.remove(holder))
@@ -33,7 +33,7 @@ def test_there_are_never_more_than_may_be_and_each_place_is_given_back_once(step
 
 
 def test_the_least_recently_active_of_the_address_that_holds_most_gives_way():
-    places, evicted = Places(total=4, each=4), []
+    places, evicted = ConnectionSlots(total=4, each=4), []
     places.take("192.0.2.1", lambda: evicted.append("the only one"))
     many = [places.take("192.0.2.2", lambda number=number: evicted.append(number)) for number in range(3)]
     many[0].touch()
@@ -42,7 +42,7 @@ def test_the_least_recently_active_of_the_address_that_holds_most_gives_way():
 
 
 def test_an_address_that_holds_as_many_as_it_may_gives_way_to_itself():
-    places, evicted = Places(total=100, each=2), []
+    places, evicted = ConnectionSlots(total=100, each=2), []
     for number in range(4):
         places.take("192.0.2.1", lambda number=number: evicted.append(number))
     assert evicted == [0, 1]

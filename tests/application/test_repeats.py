@@ -6,10 +6,10 @@ from uuid import uuid4
 import pytest
 
 from application import classifications, datasets
-from application.commands import once
+from application.commands import idempotent
 from domain.access import Role
 from domain.errors import KeyReused
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.security.keys import RootKey
 from tests.given import actor, command
 from tests.projections.laboratory import Laboratory
@@ -21,12 +21,12 @@ DIGEST = b"payload"
 
 @pytest.fixture
 def lab():
-    return Laboratory(EventLog(MemoryRecorder(ROOT), ROOT), None)
+    return Laboratory(RecorderEventStore(MemoryRecorder(ROOT), ROOT), None)
 
 
 def answered(lab, key, by, act, *, digest=DIGEST):
     asked = command(by, id=key, digest=digest)
-    return once(lab.log, asked, lambda: act(asked))
+    return idempotent(lab.log, asked, lambda: act(asked))
 
 
 def test_a_repeat_names_the_version_that_its_command_made(lab):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from application import event_schemas
 from application.hash_chain import START
-from application.ports import Linked, Recorded
+from application.ports import ChainedEvent, RecordedEvent
 from domain.errors import NotFound
 from domain.events import private_fields
 from domain.registry import EVENTS, NOUN_OF
@@ -92,7 +92,7 @@ def test_a_message_may_have_any_version_of_its_payload():
 def test_the_headers_that_the_relay_writes_are_those_that_are_told(event, meta):
     _, encoded, _ = with_keys(event)
     kind, data = encoded.type, encoded.data
-    stored = Recorded(
+    stored = RecordedEvent(
         position=7,
         stream=encoded.stream,
         version=3,
@@ -104,7 +104,7 @@ def test_the_headers_that_the_relay_writes_are_those_that_are_told(event, meta):
         recorded_at=NOW,
         hash=bytes(32),
     )
-    written = {name: value.decode() for name, value in headers(Linked(stored, START), RecordKey(RootKey(bytes(32))))}
+    written = {name: value.decode() for name, value in headers(ChainedEvent(stored, START), RecordKey(RootKey(bytes(32))))}
     told = event_schemas.document()["components"]["messageTraits"]["event"]["headers"]
     jsonschema.Draft202012Validator(told, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER).validate(written)
     assert set(written) <= set(told["properties"])

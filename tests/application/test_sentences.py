@@ -9,7 +9,7 @@ from application import audit, datasets
 from application.trail_sentences import SENTENCES, Scene, sentence
 from domain.access import Grant
 from domain.registry import EVENTS
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from tests.contracts.conftest import ROOT
 from tests.projections.laboratory import Laboratory
 from tests.strategies import events
@@ -18,7 +18,7 @@ from tests.twins.event_store import MemoryRecorder
 
 @pytest.fixture
 def lab():
-    return Laboratory(EventLog(MemoryRecorder(ROOT), ROOT), None)
+    return Laboratory(RecorderEventStore(MemoryRecorder(ROOT), ROOT), None)
 
 
 def told(lab, about, others=()):

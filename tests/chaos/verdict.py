@@ -10,7 +10,7 @@ import psycopg
 from domain.classification import CHUNK_MOST
 from domain.errors import DomainError
 from domain.values import result_id
-from infrastructure.container import blobs, verified
+from infrastructure.container import blobs, verify_log
 from projections.process import rebuild
 from tests.system.conftest import event_log
 
@@ -60,7 +60,7 @@ def judged(settings, journal):
             + _read_models(settings, results)
             + journal.unexpected
         )
-        chain = verified(settings, log)
+        chain = verify_log(settings, log)
         if chain.problem is not None:
             broken.append(chain.problem)
     finally:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.keys import RootKey
 from tests.twins.event_store import MemoryRecorder
@@ -15,8 +15,8 @@ ROOT = RootKey(os.urandom(32))
 @pytest.fixture(params=["memory", "postgres"])
 def log(request):
     if request.param == "memory":
-        yield EventLog(MemoryRecorder(ROOT), ROOT)
+        yield RecorderEventStore(MemoryRecorder(ROOT), ROOT)
         return
-    log = EventLog(PostgresRecorder(request.getfixturevalue("app_url"), ROOT), ROOT)
+    log = RecorderEventStore(PostgresRecorder(request.getfixturevalue("app_url"), ROOT), ROOT)
     yield log
     log.close()

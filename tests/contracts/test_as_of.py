@@ -13,7 +13,7 @@ from application.audit import state_of, trail
 from domain import dataset
 from domain.access import Grant, Role
 from domain.errors import Invalid, NotFound
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from tests.contracts.conftest import ROOT
 from tests.given import NOW, actor, command
@@ -89,7 +89,7 @@ def test_before_the_first_event_there_was_nothing(log):
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(-5, 5)), min_size=1, max_size=12), st.data())
 def test_a_state_at_a_position_is_that_of_the_log_that_ends_there(changes, data):
-    log, shorter = (EventLog(MemoryRecorder(ROOT), ROOT) for _ in range(2))
+    log, shorter = (RecorderEventStore(MemoryRecorder(ROOT), ROOT) for _ in range(2))
     streams = [uuid4() for _ in range(3)]
     until = data.draw(st.integers(1, len(changes)))
     for number, (place, seconds) in enumerate(changes):
@@ -156,14 +156,14 @@ class Counting(PostgresRecorder):
 
 @pytest.fixture
 def counted(app_url):
-    log = EventLog(Counting(app_url, ROOT), ROOT)
+    log = RecorderEventStore(Counting(app_url, ROOT), ROOT)
     yield log
     log.close()
 
 
 def statements(url, ask):
     """Of a process that has asked nothing before."""
-    log = EventLog(Counting(url, ROOT), ROOT)
+    log = RecorderEventStore(Counting(url, ROOT), ROOT)
     try:
         ask(log)
         return log.recorder.statements
@@ -181,7 +181,10 @@ def test_a_page_of_the_trail_costs_as_many_statements_however_long_it_is(counted
     for number in range(60):
         lab.image(people[number % 8], cells, f"{number}.png")
         others.append(counted.head())
-    costs = {most: statements(app_url, lambda log, most=most: trail(cells, others=others, log=log, most=most)) for most in (2, 10, 61)}
+    costs = {
+        maximum: statements(app_url, lambda log, maximum=maximum: trail(cells, others=others, log=log, maximum=maximum))
+        for maximum in (2, 10, 61)
+    }
     assert set(costs.values()) == {4}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from application import derivatives
 from application.derivatives import preview_of, thumbnail_of
-from application.ports import Corrupted
+from application.ports import CorruptBlob
 from application.signed_downloads import Holder
 from domain.errors import ImageTooLarge, NotFound
 from infrastructure.blobs.blob_store import open_blobs
@@ -41,7 +41,7 @@ def blobs(request, tmp_path):
         case "folder":
             return open_blobs(Settings(data=tmp_path, upload_max_bytes=MOST), ROOT, clock=clock)
         case "memory":
-            return MemoryBlobs(most=MOST)
+            return MemoryBlobs(maximum=MOST)
         case "s3":
             endpoint = request.getfixturevalue("s3_endpoint")
             given = {"blobs_url": f"s3://{BUCKET}", "blobs_endpoint": endpoint, "blobs_key": KEY, "blobs_secret": SECRET}
@@ -215,6 +215,6 @@ def test_bytes_that_do_not_match_their_name_are_never_used(blobs, request, tmp_p
         places = [tmp_path, tmp_path_factory.getbasetemp()]
         next(file for place in places for file in place.rglob(sha256) if file.is_file()).write_bytes(b"something else")
     for use in (blobs.read, blobs.open):
-        with pytest.raises(Corrupted) as raised:
+        with pytest.raises(CorruptBlob) as raised:
             use(sha256)
         assert raised.value.more == {"sha256": sha256}

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application import devices
-from application.ports import Conflicted, Secret
+from application.ports import ConcurrencyConflict, Secret
 from domain import device
 from domain.access import Role
 from domain.device import DeviceDescribed
 from domain.events import ERASED, SEALED
-from infrastructure.eventstore.codec import Encoded
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.codec import EncodedEvent
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.group_commit import Append
 from infrastructure.eventstore.recorder import encoded_from
 from tests.contracts.conftest import ROOT
@@ -30,7 +30,7 @@ PRIVATE = {"name": "Axio of Dr. Canary", "hostname": "canary-pc", "location": "C
 def registered_long_ago(log, **fields):
     """A device as the first schema version stored it: in clear, without a key."""
     told = {"at": NOW, "by": ADMIN.id, "name": "Axio 7", "hostname": "scope-1", "location": "Room 1", "firmware_version": None} | fields
-    event = Encoded(uuid4(), 1, "DeviceRegistered", 1, uuid4(), msgspec.json.encode(told))
+    event = EncodedEvent(uuid4(), 1, "DeviceRegistered", 1, uuid4(), msgspec.json.encode(told))
     assert log.recorder.insert([event], Append(command=command(ADMIN))).outcome == "appended"
     return event.stream
 
@@ -100,7 +100,7 @@ def test_of_changes_at_the_same_moment_all_are_read_with_one_key(log):
 
 def test_whoever_read_a_device_before_it_had_a_key_reads_what_is_sealed_later(log):
     """A projector, in a process of its own, that keeps keys in memory."""
-    reader, stream = EventLog(log.recorder, ROOT), registered_long_ago(log, name=SEALED, firmware_version=SEALED)
+    reader, stream = RecorderEventStore(log.recorder, ROOT), registered_long_ago(log, name=SEALED, firmware_version=SEALED)
     described(log, stream, firmware_version=SEALED + "x")
     reader.codec.prefetch(map(encoded_from, log.history(stream)))
     assert loaded(reader, stream).name == SEALED
@@ -113,8 +113,8 @@ def test_a_key_that_was_destroyed_is_never_made_again(log):
     for stream in (registered_long_ago(log), devices.register(**PRIVATE, firmware_version=None, command=command(ADMIN), log=log).id):
         described(log, stream, name="Canary 2")
         destroy_key(log, stream)
-        for used in (log, EventLog(log.recorder, ROOT)):
-            with pytest.raises(Conflicted):
+        for used in (log, RecorderEventStore(log.recorder, ROOT)):
+            with pytest.raises(ConcurrencyConflict):
                 described(used, stream, name="Canary 3")
             assert loaded(used, stream).name == ERASED
         assert log.secret("key", stream) is None
@@ -137,7 +137,7 @@ STEPS = st.sampled_from(["name", "hostname", "location", "firmware_version", "de
 
 @given(st.lists(STEPS, max_size=12))
 def test_in_any_order_of_changes_a_stream_has_one_key_and_loses_it_for_ever(steps):
-    log = EventLog(MemoryRecorder(ROOT), ROOT)
+    log = RecorderEventStore(MemoryRecorder(ROOT), ROOT)
     stream, keys = registered_long_ago(log), []
     for number, step in enumerate(steps):
         had = log.secret("key", stream)
@@ -146,7 +146,7 @@ def test_in_any_order_of_changes_a_stream_has_one_key_and_loses_it_for_ever(step
         elif step == "firmware_version" or had or not keys:
             described(log, stream, **{step: f"text {number}"})
         else:
-            with pytest.raises(Conflicted):
+            with pytest.raises(ConcurrencyConflict):
                 described(log, stream, **{step: f"text {number}"})
         keys += [key for key in [log.secret("key", stream)] if key is not None and key not in keys]
         assert len(keys) <= 1

@@ -8,14 +8,14 @@ import psycopg
 import pytest
 
 from application import datasets
-from application.ports import Claim, Closed, Conflicted, Guard, Release, Secret
+from application.ports import ConcurrencyConflict, ReleasedClaim, Secret, StreamClosed, StreamPrecondition, UniqueClaim
 from domain import dataset
 from domain.access import Role
 from domain.dataset import DatasetCreated
 from domain.errors import KeyReused, NotFound, Taken, UpgradeNeeded, UpgradeUnderWay, VersionMismatch
 from domain.user import UserRegistered
 from infrastructure.audit.chain_verification import SignedHead, verify
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from tests.contracts.conftest import ROOT
 from tests.given import LATER, NOW, actor, command
@@ -27,7 +27,7 @@ RESEARCHER = actor(Role.RESEARCHER)
 
 @pytest.fixture
 def postgres_log(app_url):
-    log = EventLog(PostgresRecorder(app_url, ROOT), ROOT)
+    log = RecorderEventStore(PostgresRecorder(app_url, ROOT), ROOT)
     yield log
     log.close()
 
@@ -89,7 +89,7 @@ def test_whether_a_stream_is_open_waits_for_an_upgrade_where_a_newer_release_beg
 
 
 def test_what_was_loaded_before_is_loaded_with_the_events_of_other_processes(log):
-    other, done = EventLog(log.recorder, ROOT), created(log)
+    other, done = RecorderEventStore(log.recorder, ROOT), created(log)
     for number in range(5):
         assert other.load(done.id, dataset.evolve).version == log.load(done.id, dataset.evolve).version == number + 1
         datasets.describe(done.id, name=f"name {number}", command=command(RESEARCHER), log=log)
@@ -121,7 +121,7 @@ def test_sixteen_writers_on_one_version_have_one_winner(log):
     def write(number):
         try:
             log.append(command(RESEARCHER), *dataset.describe(state, name=f"name {state.version}.{number}", by=RESEARCHER.id, at=LATER))
-        except Conflicted:
+        except ConcurrencyConflict:
             return False
         return True
 
@@ -151,7 +151,7 @@ def test_a_command_is_whole_or_nothing_over_all_its_streams(log):
     fresh = dataset.create(uuid4(), name="new", description=None, by=RESEARCHER.id, at=NOW)
     stale = dataset.describe(log.load(done.id, dataset.evolve), name="moved", by=RESEARCHER.id, at=NOW)
     log.append(command(RESEARCHER), *stale)
-    with pytest.raises(Conflicted):
+    with pytest.raises(ConcurrencyConflict):
         log.append(command(RESEARCHER), fresh, *stale)
     assert log.load(fresh.originator_id, dataset.evolve) is None
     assert log.head() == 2
@@ -163,19 +163,19 @@ def test_who_writes_private_things_of_somebody_just_erased_was_too_slow(log):
     forgotten = Secret(kind="key", owner=done.id, value=None)
     log.append(command(RESEARCHER), dataset.delete(state, by=RESEARCHER.id, at=NOW), secrets=[forgotten])
     log.codec.forget(done.id)
-    with pytest.raises(Conflicted):
+    with pytest.raises(ConcurrencyConflict):
         log.append(command(RESEARCHER), *dataset.describe(state, name="private", by=RESEARCHER.id, at=NOW))
 
 
 def test_a_guard_refuses_what_is_missing_or_closed(log):
     done = created(log)
     new = [dataset.create(uuid4(), name="new", description=None, by=RESEARCHER.id, at=NOW) for _ in range(3)]
-    guard = Guard(stream=done.id, closed_by=dataset.CLOSING)
+    guard = StreamPrecondition(stream=done.id, closed_by=dataset.CLOSING)
     log.append(command(RESEARCHER), new[0], guards=(guard,))
     with pytest.raises(NotFound):
-        log.append(command(RESEARCHER), new[1], guards=(Guard(stream=uuid4()),))
+        log.append(command(RESEARCHER), new[1], guards=(StreamPrecondition(stream=uuid4()),))
     datasets.delete(done.id, command=command(RESEARCHER), log=log)
-    with pytest.raises(Closed):
+    with pytest.raises(StreamClosed):
         log.append(command(RESEARCHER), new[2], guards=(guard,))
     assert log.load(new[1].originator_id, dataset.evolve) is None
 
@@ -186,15 +186,15 @@ def test_a_name_has_one_holder_until_it_is_given_back(log):
     def make(stream, **more):
         return log.append(command(), dataset.create(stream, name="x", description=None, by=stream, at=NOW), **more)
 
-    make(first, claims=(Claim(scope="email", value="Ada@Example.org", stream=first),))
+    make(first, claims=(UniqueClaim(scope="email", value="Ada@Example.org", stream=first),))
     with pytest.raises(Taken) as taken:
-        make(second, claims=(Claim(scope="email", value="ada@example.ORG", stream=second),))
+        make(second, claims=(UniqueClaim(scope="email", value="ada@example.ORG", stream=second),))
     assert taken.value.more["scope"] == "email"
     assert log.claimed("email", "ADA@example.org") == first
     assert log.load(second, dataset.evolve) is None
     renamed = dataset.describe(log.load(first, dataset.evolve), name="y", by=first, at=NOW)
-    log.append(command(), *renamed, releases=(Release(stream=first, scope="email", value="ada@example.org"),))
-    make(second, claims=(Claim(scope="email", value="ada@example.org", stream=second),))
+    log.append(command(), *renamed, releases=(ReleasedClaim(stream=first, scope="email", value="ada@example.org"),))
+    make(second, claims=(UniqueClaim(scope="email", value="ada@example.org", stream=second),))
     assert log.claimed("email", "ada@example.org") == second
 
 

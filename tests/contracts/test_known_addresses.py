@@ -9,7 +9,7 @@ import pytest
 
 from application import accounts
 from domain.access import Role
-from infrastructure.eventstore.event_store import opened
+from infrastructure.eventstore.event_store import open_event_store
 from infrastructure.security.keys import RootKey
 from infrastructure.security.known_addresses import PostgresKnownAddresses
 from tests.given import actor, command
@@ -151,7 +151,7 @@ def test_a_closed_or_erased_account_has_no_address_left(settings, owner, end):
         "password": "correct horse battery 9",
     }
     known = PostgresKnownAddresses(settings.postgres_url, ROOT, days=30)
-    with opened(settings) as log:
+    with open_event_store(settings) as log:
         ada = accounts.register(**about, command=command(actor(Role.ADMIN)), log=log, passwords=Passwords()).id
         known.remember(ada, HOME)
         accounts.change_role(ada, Role.RESEARCHER, command=command(actor(Role.ADMIN)), log=log)

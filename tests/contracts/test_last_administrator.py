@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application import accounts
-from application.ports import Conflicted
+from application.ports import ConcurrencyConflict
 from domain import user
 from domain.access import Actor, Role
 from domain.errors import LastAdministrator, NotFound
 from domain.user import Status
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import ADMINISTRATORS
 from tests.contracts.conftest import ROOT
 from tests.given import actor, command
@@ -60,7 +60,7 @@ def done(way, log, account, by=OPERATOR):
     """Whether it was done; refused to the last administrator, and after each other's changes, it changes nothing."""
     try:
         (WAYS | BACK)[way](log, account, by)
-    except (LastAdministrator, NotFound, Conflicted):
+    except (LastAdministrator, NotFound, ConcurrencyConflict):
         return False
     return True
 
@@ -161,7 +161,7 @@ def test_under_many_at_once_an_administrator_remains_at_every_moment(log):
 
 @given(st.lists(st.tuples(st.sampled_from([*WAYS, *BACK]), st.integers(0, 2)), max_size=30))
 def test_of_any_commands_exactly_those_are_refused_that_would_leave_no_administrator(steps):
-    log = EventLog(MemoryRecorder(ROOT), ROOT)
+    log = RecorderEventStore(MemoryRecorder(ROOT), ROOT)
     people = [registered(log), registered(log, Role.VIEWER), registered(log)]
     for way, number in steps:
         before, account = active_administrators(log), people[number]

@@ -4,13 +4,13 @@ import pytest
 from psycopg import AsyncConnection
 
 from application.hash_chain import START
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
-from infrastructure.relay.publisher import Place, PostgresPublished
+from infrastructure.relay.publisher import PostgresPublished, RelayCheckpoint
 from projections.engine import postgres_store
 from projections.engine.batches import Changes
 from projections.engine.checkpoints import Checkpoint
-from projections.engine.postgres_store import PostgresModels
+from projections.engine.postgres_store import PostgresReadModels
 from tests.projections.laboratory import Laboratory
 from tests.simulation.processes import MemoryPublished
 from tests.simulation.world import CALM, ROOT, World
@@ -24,11 +24,11 @@ async def stood(request):
     """The port, a laboratory whose log it reads, and the read models."""
     if request.param == "memory":
         world = World(1, CALM)
-        yield MemoryPublished(world), Laboratory(EventLog(world.recorder, ROOT), None), MemoryModels(world.database)
+        yield MemoryPublished(world), Laboratory(RecorderEventStore(world.recorder, ROOT), None), MemoryModels(world.database)
         world.loop.end()
         return
     url = request.getfixturevalue("app_url")
-    log, models = EventLog(PostgresRecorder(url, ROOT), ROOT), PostgresModels(postgres_store.connect(url))
+    log, models = RecorderEventStore(PostgresRecorder(url, ROOT), ROOT), PostgresReadModels(postgres_store.connect(url))
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
         yield PostgresPublished(connection), Laboratory(log, None), models
     models.close()
@@ -39,12 +39,12 @@ async def test_who_led_before_cannot_move_the_place(stood):
     published, *_ = stood
     first, place = await published.take_over()
     second, same = await published.take_over()
-    assert place == same == Place(0, "", 0)
+    assert place == same == RelayCheckpoint(0, "", 0)
     assert second > first
-    assert not await published.move(first, place, Place(1, "cluster", 1))
-    assert await published.move(second, place, Place(1, "cluster", 1))
-    assert not await published.move(second, place, Place(2, "cluster", 2))
-    assert (await published.take_over())[1] == Place(1, "cluster", 1)
+    assert not await published.move(first, place, RelayCheckpoint(1, "cluster", 1))
+    assert await published.move(second, place, RelayCheckpoint(1, "cluster", 1))
+    assert not await published.move(second, place, RelayCheckpoint(2, "cluster", 2))
+    assert (await published.take_over())[1] == RelayCheckpoint(1, "cluster", 1)
 
 
 async def test_the_log_is_read_on_from_a_position(stood):
@@ -66,5 +66,5 @@ async def test_what_the_read_models_lack_is_needed_but_not_what_was_never_publis
     epoch, place = await published.take_over()
     models.write(models.target(), Checkpoint(3, hash=lab.log.read(2, 1)[0].hash), Changes())
     assert await published.needed() == 0
-    await published.move(epoch, place, Place(7, "cluster", 7))
+    await published.move(epoch, place, RelayCheckpoint(7, "cluster", 7))
     assert await published.needed() == 3

@@ -13,15 +13,15 @@ from application.job_scheduler import Scheduler
 from application.tasks import Kind
 from domain import classification
 from domain import image as image_of
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.inference.process import HELD
-from infrastructure.postgres.work_queue import PostgresWork
+from infrastructure.postgres.work_queue import PostgresWorkQueue
 from infrastructure.security.keys import RootKey
 from projections.engine import postgres_store
-from projections.engine.batches import FOLD_VERSIONS, TABLES, Changes, Letter
-from projections.engine.checkpoints import Checkpoint, FoldsDiffer, NotInLog, Outrun
-from projections.engine.postgres_store import PostgresModels
-from projections.engine.projection import Written
+from projections.engine.batches import FOLD_VERSIONS, TABLES, Changes, PoisonEvent
+from projections.engine.checkpoints import Checkpoint, CheckpointConflict, FoldsDiffer, NotInLog
+from projections.engine.postgres_store import PostgresReadModels
+from projections.engine.projection import TableChanges
 from projections.engine.projector import Projector
 from projections.process import LogDecoder
 from tests.projections.laboratory import Laboratory, a_busy_week
@@ -53,7 +53,7 @@ class MirroredRecorder(MemoryRecorder):
 class InPostgres:
     def __init__(self, url, owner_url):
         self._url = url
-        self.log = EventLog(MirroredRecorder(owner_url), ROOT)
+        self.log = RecorderEventStore(MirroredRecorder(owner_url), ROOT)
         self._look = psycopg.connect(url, autocommit=True, options="-c search_path=read -c timezone=UTC")
 
     def close(self):
@@ -61,10 +61,10 @@ class InPostgres:
         self.log.close()
 
     def models(self):
-        return PostgresModels(postgres_store.connect(self._url))
+        return PostgresReadModels(postgres_store.connect(self._url))
 
     def work(self):
-        return PostgresWork(postgres_store.connect(self._url))
+        return PostgresWorkQueue(postgres_store.connect(self._url))
 
     def rows(self, table):
         (found,) = self._look.execute(f"select coalesce(json_agg(t), '[]')::text from {table.name} t").fetchone()
@@ -97,7 +97,7 @@ class InMemory:
 
     def __init__(self, *, checked=True):
         recorder = MemoryRecorder(ROOT)
-        self.log, self._database = EventLog(recorder, ROOT), MemoryDatabase(log_hash=recorder.hash_at if checked else None)
+        self.log, self._database = RecorderEventStore(recorder, ROOT), MemoryDatabase(log_hash=recorder.hash_at if checked else None)
 
     def close(self):
         pass
@@ -184,9 +184,9 @@ def test_the_same_events_leave_the_same_rows_in_both(app_url, owner_url):
 def test_who_lost_the_checkpoint_writes_nothing(stood, checkpoint):
     first, second = stood.models(), stood.models()
     before = second.target()
-    letter = Letter(1, uuid4(), "ImageUploaded", "torn")
+    letter = PoisonEvent(1, uuid4(), "ImageUploaded", "torn")
     first.write(before, checkpoint(1), Changes())
-    with pytest.raises(Outrun):
+    with pytest.raises(CheckpointConflict):
         second.write(before, checkpoint(2), Changes(aside=[letter]))
     assert second.behind().letters == {}
     assert second.target().at.position == 1
@@ -196,7 +196,7 @@ def test_who_lost_the_checkpoint_writes_nothing(stood, checkpoint):
 
 def test_what_the_log_does_not_hold_is_refused(stood, checkpoint):
     models = stood.models()
-    letter = Letter(1, uuid4(), "ImageUploaded", "torn")
+    letter = PoisonEvent(1, uuid4(), "ImageUploaded", "torn")
     untrue = [checkpoint(1)._replace(hash=checkpoint(2).hash), checkpoint(4)._replace(position=5), Checkpoint(1)]
     for at in untrue:
         with pytest.raises(NotInLog):
@@ -215,7 +215,7 @@ def test_the_cluster_is_kept_until_another_is_named_and_a_generation_is_told_apa
     assert before.at == checkpoint(2, "cluster", 17)
     models.write(before, before.at, Changes(), generations=1)
     assert models.target().generation == before.generation + 1
-    with pytest.raises(Outrun):
+    with pytest.raises(CheckpointConflict):
         models.write(before, checkpoint(3), Changes())
     models.close()
 
@@ -227,11 +227,11 @@ def test_what_is_set_aside_is_parked_no_more_and_what_is_healed_is_neither(stood
     one, two, three, four = laboratory.log.read(0, 4)
     at_four = Checkpoint(4, hash=four.hash)
     models = stood.models()
-    letter = Letter(one.position, one.stream, one.type, "torn")
+    letter = PoisonEvent(one.position, one.stream, one.type, "torn")
     models.write(models.target(), at_four, Changes(aside=[letter], parked=[two, three, four]))
     assert (models.behind().letters, models.behind().parked) == ({1: one.stream}, {2: two.stream, 3: three.stream, 4: four.stream})
     assert models.behind().streams == {one.stream, two.stream, three.stream, four.stream}
-    next_letter = Letter(three.position, three.stream, three.type, "torn")
+    next_letter = PoisonEvent(three.position, three.stream, three.type, "torn")
     models.write(models.target(), at_four, Changes(aside=[next_letter], healed=[1, 2]))
     assert (models.behind().letters, models.behind().parked) == ({3: three.stream}, {4: four.stream})
     models.close()
@@ -239,7 +239,7 @@ def test_what_is_set_aside_is_parked_no_more_and_what_is_healed_is_neither(stood
 
 def test_an_error_undoes_what_was_written_while_the_checkpoint_was_held(stood):
     models = stood.models()
-    letter = Letter(1, uuid4(), "ImageUploaded", "torn")
+    letter = PoisonEvent(1, uuid4(), "ImageUploaded", "torn")
 
     def fail_late(models):
         with models.held() as target:
@@ -293,7 +293,7 @@ def test_rows_are_loaded_by_their_id_and_the_missing_are_left_out(stood, laborat
 def test_a_row_that_was_never_there_can_be_deleted(stood, checkpoint):
     models = stood.models()
     (work,) = (table for table in TABLES if table.name == "work")
-    models.write(models.target(), checkpoint(1), Changes(rows=[Written(work, [], [uuid4()])]))
+    models.write(models.target(), checkpoint(1), Changes(rows=[TableChanges(work, [], [uuid4()])]))
     assert models.target().at.position == 1
     models.close()
 
@@ -327,14 +327,14 @@ def shown(stood, job):
 
 
 def test_the_results_of_a_job_that_was_deleted_are_hidden(stood, laboratory, deleted, monkeypatch):
-    monkeypatch.setattr(postgres_store, "HIDDEN_AT_ONCE", 3)
+    monkeypatch.setattr(postgres_store, "HIDDEN_ROWS_PER_STATEMENT", 3)
     laboratory.follow()
     assert shown(stood, deleted) == (0, 8)
 
 
 @pytest.mark.parametrize("stood", ["postgres"], indirect=True)
 def test_of_a_job_too_large_for_one_statement_all_but_a_piece_are_hidden_ahead(stood, laboratory, deleted, monkeypatch):
-    monkeypatch.setattr(postgres_store, "HIDDEN_AT_ONCE", 3)
+    monkeypatch.setattr(postgres_store, "HIDDEN_ROWS_PER_STATEMENT", 3)
     monkeypatch.setattr(postgres_store, "HIDE", postgres_store.HIDE + " and false")
     laboratory.follow()
     assert shown(stood, deleted) == (2, 8)
@@ -348,7 +348,7 @@ def step(stood, laboratory):
 
     def step():
         laboratory.follow()
-        given = scheduler.prepare()
+        given = scheduler.tick()
         scheduler.released(given)
         laboratory.follow()
         return [(outgoing.topic, outgoing.task.kind, outgoing.task.work, outgoing.task.attempt) for outgoing in given]
@@ -383,13 +383,13 @@ def test_a_glance_shows_jobs_to_plan_to_finish_and_without_a_home(stood, laborat
     lab.delete_dataset(ada, gone)
     lab.follow()
     work = stood.work()
-    glance = work.glance()
+    glance = work.snapshot()
     assert [job.id for job in glance.to_plan] == [to_plan]
     assert [(job.id, job.succeeded, job.failed) for job in glance.to_finish] == [(done, 1, 0)]
     assert [job.id for job in glance.orphans] == [orphan]
     assert (glance.workers, glance.releases) == ([], [])
     stood.beat(3)
-    assert [(worker.slots, worker.lane) for worker in work.glance().workers] == [(3, "bulk")]
+    assert [(worker.slots, worker.lane) for worker in work.snapshot().workers] == [(3, "bulk")]
     work.close()
 
 
@@ -408,20 +408,20 @@ def test_work_is_given_out_given_out_again_and_given_up(stood, laboratory, step,
     given = step()
     assert [(kind, attempt) for _, kind, _, attempt in given] == [(Kind.CLASSIFY, 1)] * 2
     work = stood.work()
-    assert {(release.job, release.number, release.attempts, release.urgent) for release in work.glance().releases} == {
+    assert {(release.job, release.number, release.attempts, release.urgent) for release in work.snapshot().releases} == {
         (job, 0, 1, False),
         (job, 1, 1, False),
     }
-    assert work.waiting(urgent=False, most=9) == []
+    assert work.waiting(urgent=False, maximum=9) == []
     lab.judge(job, 0, [first])
     stood.let_leases_end()
     assert [attempt for *_, attempt in step()] == [2]
     stood.let_leases_end()
     assert step() == []
     step()
-    assert lab.log.load(job, classification.evolve).phase is classification.Phase.COMPLETED
+    assert lab.log.load(job, classification.evolve).phase is classification.JobStatus.COMPLETED
     work.forget_done()
-    assert work.glance().releases == []
+    assert work.snapshot().releases == []
     work.close()
 
 
@@ -445,9 +445,9 @@ def test_what_was_given_up_is_marked(stood, laboratory, step):
     image = lab.image(ada := lab.user(), lab.dataset(ada))
     step()
     work = stood.work()
-    assert [release.given_up for release in work.glance().releases] == [False]
+    assert [release.given_up for release in work.snapshot().releases] == [False]
     work.given_up(image)
-    assert [(release.id, release.given_up) for release in work.glance().releases] == [(image, True)]
+    assert [(release.id, release.given_up) for release in work.snapshot().releases] == [(image, True)]
     work.close()
 
 
@@ -463,12 +463,12 @@ def test_waiting_chunks_come_in_order_the_oldest_job_first_and_single_images_apa
     lab.plan(old, images)
     lab.follow()
     work = stood.work()
-    assert [(job.id, [chunk.number for chunk in job.waiting]) for job in work.waiting(urgent=False, most=3)] == [
+    assert [(job.id, [chunk.number for chunk in job.waiting]) for job in work.waiting(urgent=False, maximum=3)] == [
         (old, [0, 1, 2]),
         (new, [0, 1, 2]),
     ]
-    assert [(job.id, job.image_id, len(job.waiting)) for job in work.waiting(urgent=True, most=3)] == [(single, images[2], 1)]
-    assert [work.images_of([chunk.id])[chunk.id][0].id for chunk in work.waiting(urgent=False, most=9)[0].waiting] == images
+    assert [(job.id, job.image_id, len(job.waiting)) for job in work.waiting(urgent=True, maximum=3)] == [(single, images[2], 1)]
+    assert [work.images_of([chunk.id])[chunk.id][0].id for chunk in work.waiting(urgent=False, maximum=9)[0].waiting] == images
     assert list(work.jobs({old, uuid4()})) == [old]
     assert work.to_inspect(3) == images[:3]
     lab.delete_image(ada, images[0])
@@ -476,12 +476,12 @@ def test_waiting_chunks_come_in_order_the_oldest_job_first_and_single_images_apa
     lab.follow()
     assert work.deleted(images) == {images[0]}
     until = lab.log.head()
-    assert [one.id for one in work.covered(cells, after=0, until=until, most=9)] == images[2:]
-    assert [one.id for one in work.covered(cells, after=work.place_of(images[2]), until=until, most=9)] == images[3:]
-    assert work.covered(cells, after=0, until=work.place_of(images[2]) - 1, most=9) == []
+    assert [one.id for one in work.covered(cells, after=0, until=until, maximum=9)] == images[2:]
+    assert [one.id for one in work.covered(cells, after=work.position_of(images[2]), until=until, maximum=9)] == images[3:]
+    assert work.covered(cells, after=0, until=work.position_of(images[2]) - 1, maximum=9) == []
     lab.delete_dataset(ada, cells)
     lab.follow()
-    assert work.waiting(urgent=False, most=3) == []
+    assert work.waiting(urgent=False, maximum=3) == []
     assert work.to_inspect(9) == []
     work.close()
 

@@ -6,11 +6,11 @@ import psycopg
 import pytest
 
 from domain.errors import Unavailable
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.keys import RootKey
 from projections.engine import postgres_store
-from projections.engine.postgres_store import PostgresModels
+from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
 from projections.process import LogDecoder
 from projections.stored_images import PAGE, PostgresStoredImages
@@ -27,7 +27,7 @@ class Stored:
     """A log with its read models, and the stored images over them."""
 
     def __init__(self, models, images, recorder):
-        self.log, self.images = EventLog(recorder, ROOT), images
+        self.log, self.images = RecorderEventStore(recorder, ROOT), images
         self.projector = Projector(models, LogDecoder(self.log))
         self.laboratory = Laboratory(self.log, self.projector)
 
@@ -42,7 +42,7 @@ def stored(request):
         url = request.getfixturevalue("app_url")
         with postgres_store.connect(url) as connection:
             images = PostgresStoredImages(connection, page_size=PAGE_SIZE)
-            stored = Stored(lambda: PostgresModels(postgres_store.connect(url)), images, PostgresRecorder(url, ROOT))
+            stored = Stored(lambda: PostgresReadModels(postgres_store.connect(url)), images, PostgresRecorder(url, ROOT))
             yield stored
     stored.projector.close()
     stored.log.close()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from domain import classification, dataset, device, image, model, session, user, values
 from domain.access import Actor, Grant, Role, require_grant, require_role
-from domain.classification import CHUNK_MOST, PLAN_MOST, Phase, PlannedImage, Verdict
+from domain.classification import CHUNK_MOST, MAX_PLAN, JobStatus, PlannedImage, Verdict
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from tests.given import LATER, NOW, state_after
 
@@ -62,11 +62,11 @@ def test_what_is_no_address_is_refused(address):
 @given(st.text())
 def test_a_kept_text_is_normal_and_within_its_bounds(value):
     try:
-        kept = values.text(value, name="name", most=40)
+        kept = values.text(value, name="name", maximum=40)
     except Invalid:
         return
     assert 1 <= len(kept) <= 40
-    assert values.text(kept, name="name", most=40) == kept
+    assert values.text(kept, name="name", maximum=40) == kept
 
 
 def test_a_profile_change_says_only_what_is_new():
@@ -113,23 +113,23 @@ def test_a_share_can_be_given_and_withdrawn():
 
 
 @given(st.sampled_from(Role), st.sampled_from(Role))
-def test_a_role_includes_those_below_it(held, least):
+def test_a_role_includes_those_below_it(held, minimum):
     asker = Actor(id=ME, role=held)
-    if held.level >= least.level:
-        require_role(asker, least)
+    if held.level >= minimum.level:
+        require_role(asker, minimum)
     else:
         with pytest.raises(Forbidden):
-            require_role(asker, least)
+            require_role(asker, minimum)
 
 
 @given(st.sampled_from(Role), st.sampled_from([None, *Grant]), st.sampled_from(Grant))
-def test_a_grant_decides_and_a_foreign_dataset_looks_absent(role, held, least):
+def test_a_grant_decides_and_a_foreign_dataset_looks_absent(role, held, minimum):
     asker, grants = Actor(id=ME, role=role), {} if held is None else {ME: held}
-    if role is Role.ADMIN or (held is not None and held.level >= least.level):
-        require_grant(asker, grants, least, what="Dataset")
+    if role is Role.ADMIN or (held is not None and held.level >= minimum.level):
+        require_grant(asker, grants, minimum, what="Dataset")
     else:
         with pytest.raises(NotFound if held is None else Forbidden):
-            require_grant(asker, grants, least, what="Dataset")
+            require_grant(asker, grants, minimum, what="Dataset")
 
 
 def test_a_service_is_no_administrator():
@@ -177,14 +177,14 @@ def test_a_job_over_one_image_is_planned_at_once():
     assert (job.planned, job.chunks, job.images) == (True, 1, 1)
 
 
-@given(st.integers(1, 3 * PLAN_MOST))
+@given(st.integers(1, 3 * MAX_PLAN))
 def test_a_plan_covers_every_image_once_in_parts_and_chunks(count):
     job, _ = a_job()
     images = pictures(count)
     parts = classification.plan(job, images, by=ME, at=LATER)
     assert [one for part in parts for one in part.images] == images
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
-    assert all(len(part.images) <= PLAN_MOST for part in parts)
+    assert all(len(part.images) <= MAX_PLAN for part in parts)
     chunks = [len(chunk) for part in parts for chunk in classification.chunks_of(part.images)]
     assert sum(chunks) == count
     assert max(chunks) <= CHUNK_MOST
@@ -213,14 +213,14 @@ def _requested(job):
 def test_a_job_over_nothing_fails_with_a_reason():
     job, _ = a_job()
     (failed,) = classification.plan(job, [], by=ME, at=LATER)
-    assert classification.evolve(job, failed).phase is Phase.FAILED
+    assert classification.evolve(job, failed).phase is JobStatus.FAILED
     assert "no image" in failed.reason
 
 
 def test_a_job_in_which_nothing_succeeded_has_failed():
     job, _ = a_job(pictures(1)[0])
-    assert classification.evolve(job, *classification.complete(job, succeeded=0, failed=1, by=ME, at=LATER)).phase is Phase.FAILED
-    assert classification.evolve(job, *classification.complete(job, succeeded=1, failed=0, by=ME, at=LATER)).phase is Phase.COMPLETED
+    assert classification.evolve(job, *classification.complete(job, succeeded=0, failed=1, by=ME, at=LATER)).phase is JobStatus.FAILED
+    assert classification.evolve(job, *classification.complete(job, succeeded=1, failed=0, by=ME, at=LATER)).phase is JobStatus.COMPLETED
 
 
 def test_an_ended_job_takes_no_other_end():

@@ -13,7 +13,7 @@ import msgspec
 
 from domain.events import Event
 from projections.engine.batches import TABLES
-from projections.engine.projection import Happened
+from projections.engine.projection import PositionedEvent
 from tests.golden.make import FOLDER, golden
 from tests.projections.test_folds import apply, empty
 
@@ -88,9 +88,9 @@ def _about_one_thing(path: Path) -> Event:
     return msgspec.json.decode(text, type=type(event))
 
 
-def _history(events: list[Event] | tuple[Event, ...], after: int = 0) -> list[Happened]:
+def _history(events: list[Event] | tuple[Event, ...], after: int = 0) -> list[PositionedEvent]:
     numbered = enumerate(events, after + 1)
-    return [Happened(number, msgspec.structs.replace(event, originator_version=number)) for number, event in numbered]
+    return [PositionedEvent(number, msgspec.structs.replace(event, originator_version=number)) for number, event in numbered]
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ import msgspec
 
 from domain.events import Event, private_fields
 from domain.registry import EVENTS
-from infrastructure.eventstore.codec import COLUMNS, Codec, Encoded
+from infrastructure.eventstore.codec import COLUMNS, Codec, EncodedEvent
 from infrastructure.security.keys import DataKeys, RootKey
 
 FOLDER = Path(__file__).parent
@@ -41,9 +41,9 @@ class Golden(msgspec.Struct, forbid_unknown_fields=True):
     event: dict[str, Any]
 
     @property
-    def stored(self) -> Encoded:
+    def stored(self) -> EncodedEvent:
         data = msgspec.json.encode(self.data)
-        return Encoded(self.stream, self.version, self.type, self.schema_version, self.event_id, data)
+        return EncodedEvent(self.stream, self.version, self.type, self.schema_version, self.event_id, data)
 
     def read(self, *, erased: bool = False) -> Event:
         keys = {} if erased else {subject: base64.b64decode(wrapped) for subject, wrapped in self.keys.items()}

@@ -14,9 +14,9 @@ from infrastructure.images.reader import open_image
 from infrastructure.images.rendering import render
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.models.bundled import models
-from infrastructure.inference.models.manifest import load_record
+from infrastructure.inference.models.manifest import load_manifest
 from infrastructure.inference.preprocessing import prepare
-from infrastructure.inference.scoring import judge
+from infrastructure.inference.scoring import interpret
 
 CASES = Path(__file__).parents[1] / "data" / "cases"
 LIMITS = ImageLimits()
@@ -69,7 +69,7 @@ def neutrophil():
 def network():
     import onnxruntime
 
-    record = load_record(models() / "pbc8")
+    record = load_manifest(models() / "pbc8")
     return record, onnxruntime.InferenceSession(models() / "pbc8" / record.weights.file)
 
 
@@ -77,7 +77,7 @@ def judged(name):
     record, session = network()
     tensor = prepare(data(name), record.preprocessing)
     outputs = session.run(list(record.output_names), {record.input_name: tensor[None]})
-    return judge(tensor, [output[0] for output in outputs], record)
+    return interpret(tensor, [output[0] for output in outputs], record)
 
 
 @pytest.mark.parametrize(("name", "tolerance"), COLOUR.items())

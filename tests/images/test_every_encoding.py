@@ -15,7 +15,7 @@ from PIL import Image
 from infrastructure.images.inspection import inspect
 from infrastructure.images.validation import ImageLimits, examine
 from infrastructure.inference.models.bundled import models
-from infrastructure.inference.models.manifest import load_record
+from infrastructure.inference.models.manifest import load_manifest
 from infrastructure.inference.preprocessing import colours, normalised, prepare_with_warnings, resized
 from tests.images import cell, encoding_strategy, encodings, written
 
@@ -26,7 +26,7 @@ MAX_PREVIEW_DIFFERENCE = 3.0
 """Mean absolute difference of a preview, which is itself a JPEG, from the rendering of the written array, of 255."""
 MAX_PREVIEW_LOSS = 2.0
 """What the preview's own JPEG may add to the loss of a lossy file."""
-HOW = load_record(models() / "pbc8").preprocessing
+HOW = load_manifest(models() / "pbc8").preprocessing
 
 
 @cache

@@ -7,8 +7,8 @@ import pytest
 
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.data_folder import run_folder
-from infrastructure.embedded.supervisor import Stack
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.embedded.supervisor import SupervisedStack
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.keys import RootKey
 
@@ -17,7 +17,7 @@ from infrastructure.security.keys import RootKey
 def log(settings):
     """The event log on a database of the test's own."""
     root = RootKey.read(settings.root_key_path)
-    log = EventLog(PostgresRecorder(settings.postgres_url, root), root)
+    log = RecorderEventStore(PostgresRecorder(settings.postgres_url, root), root)
     yield log
     log.close()
 
@@ -26,7 +26,7 @@ def log(settings):
 def started_once(tmp_path_factory):
     """A data folder whose first start, the slow one, is behind it."""
     data = tmp_path_factory.mktemp("started once") / "data"
-    with Stack(Settings(data=data, port=0), processes=[], prepare=lambda _: None):
+    with SupervisedStack(Settings(data=data, port=0), processes=[], prepare=lambda _: None):
         pass
     shutil.rmtree(run_folder(data), ignore_errors=True)
     return data

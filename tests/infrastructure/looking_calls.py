@@ -7,14 +7,14 @@ import msgspec
 
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.models.onnx_validation import ModelRefused
-from infrastructure.inference.predictions import Inspected, Judged, Unseen
+from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, Inspected
 from infrastructure.inference.process.children import child_functions
 
 DEADLY, STUCK, BUGGY = b"deadly", b"stuck", b"buggy"
 LYING = b"lying"
 
 
-def classify(model: str, record: str, images: list[bytes], limits: ImageLimits) -> Judged:
+def classify(model: str, record: str, images: list[bytes], limits: ImageLimits) -> BatchPrediction:
     for data in images:
         _break_over(data)
     judged = child_functions.classify(model, record, images, limits)
@@ -23,11 +23,11 @@ def classify(model: str, record: str, images: list[bytes], limits: ImageLimits) 
     return judged
 
 
-def refuse(model: str, record: str, images: list[bytes], limits: ImageLimits) -> Judged:
+def refuse(model: str, record: str, images: list[bytes], limits: ImageLimits) -> BatchPrediction:
     raise ModelRefused("it keeps weights in other files")
 
 
-def examine(data: bytes, limits: ImageLimits) -> Inspected | Unseen:
+def examine(data: bytes, limits: ImageLimits) -> Inspected | ImageRefusal:
     _break_over(data)
     return child_functions.examine(data, limits)
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.supervisor import Process, says_so, up
+from infrastructure.embedded.supervisor import ProcessDefinition, is_ready_by_file, up
 
 STEADY = """
 import json, os, signal, sys
@@ -44,7 +44,7 @@ signal.pause()
 
 
 def process(name, script, **how):
-    return Process(name=name, argv=(sys.executable, "-c", script, name), ready=says_so, **how)
+    return ProcessDefinition(name=name, argv=(sys.executable, "-c", script, name), ready=is_ready_by_file, **how)
 
 
 FOLLOWER = process("follower", STEADY, follows_broker=True)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from domain.access import Role
 from domain.errors import Invalid, NotAuthenticated
-from infrastructure.security.access_tokens import LEEWAY, REMEMBERED, SignedAccessTokens, service_id
+from infrastructure.security.access_tokens import CLOCK_LEEWAY_SECONDS, MAX_CACHED_TOKENS, SignedAccessTokens, service_id
 from infrastructure.security.keys import RootKey
 from tests.given import NOW
 
@@ -140,9 +140,9 @@ FORGERIES = {
     "end infinite": signed(payload=dense(PAYLOAD).replace(str(PAYLOAD["exp"]).encode(), b"1e999")),
     "end not a number": signed(payload=dense(PAYLOAD).replace(str(PAYLOAD["exp"]).encode(), b"NaN")),
     "end true": saying(exp=True),
-    "ended": saying(iat=TIME - 700, nbf=TIME - 700, exp=TIME - LEEWAY),
-    "not yet": saying(nbf=TIME + LEEWAY + 1),
-    "issued in the future": saying(iat=TIME + LEEWAY + 1),
+    "ended": saying(iat=TIME - 700, nbf=TIME - 700, exp=TIME - CLOCK_LEEWAY_SECONDS),
+    "not yet": saying(nbf=TIME + CLOCK_LEEWAY_SECONDS + 1),
+    "issued in the future": saying(iat=TIME + CLOCK_LEEWAY_SECONDS + 1),
     "no beginning": saying(nbf=None),
     "no time of issue": saying(iat=None),
     "no id": saying(jti=None),
@@ -261,9 +261,9 @@ def test_a_remembered_token_ends_all_the_same():
 
 def test_only_so_many_are_remembered_and_forged_ones_never():
     tokens = SignedAccessTokens(ROOT, ttl=600)
-    for _ in range(REMEMBERED + 10):
+    for _ in range(MAX_CACHED_TOKENS + 10):
         tokens.verify(issued(), at=NOW)
-    assert len(tokens._known) == REMEMBERED
+    assert len(tokens._known) == MAX_CACHED_TOKENS
     for forged in FORGERIES.values():
         with pytest.raises(NotAuthenticated):
             tokens.verify(forged, at=NOW)

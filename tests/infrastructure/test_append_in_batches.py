@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from application.hash_chain import link
-from application.ports import Claim, Command, Guard
+from application.ports import Command, StreamPrecondition, UniqueClaim
 from domain.access import Actor
 from domain.classification import ENDING
 from domain.values import system_actor
-from infrastructure.eventstore.codec import Encoded
-from infrastructure.eventstore.group_commit import Answer, Append, Columns, GroupCommit, Pending
+from infrastructure.eventstore.codec import EncodedEvent
+from infrastructure.eventstore.group_commit import Append, Columns, GroupCommit, PendingAppend, PendingResult
 from infrastructure.eventstore.recorder import EVENT_COLUMNS, recorded_from
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import RootKey
@@ -43,13 +43,13 @@ def pending(plan, world):
         return uuid5(world, f"{kind} {number}")
 
     def event(stream, version):
-        return Encoded(name("stream", stream), version, "ClassificationCancelled", 1, uuid4(), b"{}")
+        return EncodedEvent(name("stream", stream), version, "ClassificationCancelled", 1, uuid4(), b"{}")
 
     command = Command(id=name("command", plan["id"]), actor=ACTOR, at=NOW, digest=plan["digest"])
-    guards = [] if plan["guard"] is None else [Guard(stream=name("stream", plan["guard"]), closed_by=ENDING)]
-    claims = [] if plan["claim"] is None else [Claim(scope=str(world), value=str(plan["claim"]), stream=name("stream", plan["id"]))]
+    guards = [] if plan["guard"] is None else [StreamPrecondition(stream=name("stream", plan["guard"]), closed_by=ENDING)]
+    claims = [] if plan["claim"] is None else [UniqueClaim(scope=str(world), value=str(plan["claim"]), stream=name("stream", plan["id"]))]
     append = Append(command=command, guards=guards, claims=claims)
-    return Pending(append, [event(stream, version) for stream, version in plan["events"]], Answer())
+    return PendingAppend(append, [event(stream, version) for stream, version in plan["events"]], PendingResult())
 
 
 def outcomes(log, *batches):

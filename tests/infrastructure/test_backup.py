@@ -14,8 +14,8 @@ from application.derivatives import thumbnail_of
 from domain import image
 from domain.access import Role
 from domain.errors import Refused
-from infrastructure.audit.signed_heads import verified
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.audit.signed_heads import verify_log
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.operations import log_ranges
 from infrastructure.operations.backup import MANIFEST, NoBackup, backup, checked, read_manifest, restore
@@ -40,7 +40,7 @@ def store():
 
 @pytest.fixture
 def log(app_url):
-    log = EventLog(PostgresRecorder(app_url, ROOT), ROOT)
+    log = RecorderEventStore(PostgresRecorder(app_url, ROOT), ROOT)
     yield log
     log.close()
 
@@ -95,7 +95,7 @@ def test_what_is_restored_is_what_was_there(made, owner_url, elsewhere, store):
 
 def test_the_restored_log_verifies_reads_and_takes_commands(made, elsewhere, settings):
     restore(elsewhere, MemoryBlobs(), made, checked(made, ROOT))
-    restored = EventLog(PostgresRecorder(elsewhere, ROOT), ROOT)
+    restored = RecorderEventStore(PostgresRecorder(elsewhere, ROOT), ROOT)
     try:
         assert verified_by(settings, restored).finding is None
         assert restored.decode(restored.read(0, 1)[0]).description == "of a patient"
@@ -107,7 +107,7 @@ def test_the_restored_log_verifies_reads_and_takes_commands(made, elsewhere, set
 def verified_by(settings, log):
     path = settings.root_key_path.with_name("this.key")
     path.write_text(base64.b64encode(bytes(range(32))).decode())
-    return verified(msgspec.structs.replace(settings, root_key_file=path), log, blobs=MemoryBlobs())
+    return verify_log(msgspec.structs.replace(settings, root_key_file=path), log, blobs=MemoryBlobs())
 
 
 def test_the_log_stays_append_only_after_a_restore(made, elsewhere):
@@ -244,7 +244,7 @@ def test_a_backup_that_is_cut_off_is_none(owner_url, store, made, at):
 # ---- the log in ranges ---------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def ranges_of_three(monkeypatch):
-    monkeypatch.setattr(log_ranges, "RANGE", 3)
+    monkeypatch.setattr(log_ranges, "POSITIONS_PER_RANGE", 3)
 
 
 def described(made):
@@ -300,7 +300,7 @@ def test_a_backup_after_one_that_was_cut_off_keeps_the_ranges_of_the_last_whole_
 
 
 def test_nothing_of_another_log_in_the_folder_is_taken_for_a_part_of_this_one(ranges_of_three, made, elsewhere, store):
-    other = EventLog(PostgresRecorder(elsewhere, ROOT), ROOT)
+    other = RecorderEventStore(PostgresRecorder(elsewhere, ROOT), ROOT)
     more(other, 5)
     other.close()
     backup(elsewhere, store, made, root=ROOT)
@@ -411,7 +411,7 @@ def test_what_was_planned_before_the_backup_can_be_answered_after_the_restore(lo
     job = a_job(log)
     backup(owner_url, store, tmp_path / "backup", root=ROOT)
     restore(elsewhere, store, tmp_path / "backup", checked(tmp_path / "backup", ROOT))
-    restored = EventLog(PostgresRecorder(elsewhere, ROOT), ROOT)
+    restored = RecorderEventStore(PostgresRecorder(elsewhere, ROOT), ROOT)
     restored.append(command(), judged(restored, job))
     with pytest.raises(Refused):
         restored.append(command(), judged(restored, job, 777))

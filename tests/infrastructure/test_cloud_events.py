@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application.hash_chain import chained
-from application.ports import Linked, Recorded, Rejected
+from application.ports import AppendRejected, ChainedEvent, RecordedEvent
 from infrastructure.kafka.cloud_events import MAX_DATA_BYTES, RecordKey, authenticated, headers
 from infrastructure.security.keys import RootKey
 
@@ -22,7 +22,7 @@ class Record(NamedTuple):
 
 
 EVENTS = st.builds(
-    Recorded,
+    RecordedEvent,
     position=st.integers(1, 2**62),
     stream=st.uuids(),
     version=st.integers(1, 2**31 - 1),
@@ -33,7 +33,7 @@ EVENTS = st.builds(
     meta=st.just(b'{"correlation_id":"00000000-0000-0000-0000-000000000001"}'),
     recorded_at=st.datetimes(timezones=st.just(UTC)),
 )
-LINKED = st.builds(lambda event, previous: Linked(chained(previous, event), previous), EVENTS, st.binary(min_size=32, max_size=32))
+LINKED = st.builds(lambda event, previous: ChainedEvent(chained(previous, event), previous), EVENTS, st.binary(min_size=32, max_size=32))
 
 
 def record_of(linked, key=KEY):
@@ -56,18 +56,18 @@ def test_a_record_in_which_anything_was_changed_is_rejected(linked, data):
     forged = forged._replace(value=becomes) if changed == "value" else forged
     try:
         read = authenticated(forged, KEY)
-    except Rejected:
+    except AppendRejected:
         return
     assert read == linked, "another spelling of the same value, such as 07 for 7"
 
 
 @given(LINKED)
 def test_a_record_of_another_installation_is_rejected_also_under_our_name(linked):
-    with pytest.raises(Rejected) as foreign:
+    with pytest.raises(AppendRejected) as foreign:
         authenticated(record_of(linked, OTHER_KEY), KEY)
     assert foreign.value.reason == "foreign"
     renamed = [(name, KEY.source if name == "ce_source" else value) for name, value in headers(linked, OTHER_KEY)]
-    with pytest.raises(Rejected) as forged:
+    with pytest.raises(AppendRejected) as forged:
         authenticated(Record(renamed, linked.event.data), KEY)
     assert forged.value.reason == "forged"
 
@@ -78,13 +78,13 @@ ANYTHING = st.one_of(st.none(), st.binary(max_size=40), st.just(b"9" * 5000), st
 
 @given(st.one_of(st.none(), st.lists(st.tuples(st.sampled_from(NAMES), ANYTHING))), st.one_of(st.none(), st.binary(max_size=50)))
 def test_garbage_is_rejected_and_breaks_nothing(carried, value):
-    with pytest.raises(Rejected):
+    with pytest.raises(AppendRejected):
         authenticated(Record(carried, value), KEY)
-    with pytest.raises(Rejected):
+    with pytest.raises(AppendRejected):
         authenticated(Record([("ce_source", KEY.source), *(carried or [])], value), KEY)
 
 
 @given(LINKED)
 def test_more_data_than_an_event_has_is_rejected_before_it_is_hashed(linked):
-    with pytest.raises(Rejected, match="more than any event has"):
+    with pytest.raises(AppendRejected, match="more than any event has"):
         authenticated(record_of(linked)._replace(value=bytes(MAX_DATA_BYTES + 1)), KEY)

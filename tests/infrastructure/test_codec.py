@@ -9,7 +9,7 @@ from domain.device import DeviceCameOnline, DeviceDescribed
 from domain.errors import UpgradeNeeded
 from domain.events import ERASED
 from domain.registry import EVENTS
-from infrastructure.eventstore.codec import SEALED, Codec, Encoded, KeyDestroyed, Undecodable, private_fields
+from infrastructure.eventstore.codec import SEALED, Codec, EncodedEvent, KeyDestroyed, Undecodable, private_fields
 from infrastructure.security.keys import DataKeys, RootKey, WrongRootKey
 from tests.given import NOW
 from tests.strategies import TEXT, events
@@ -71,18 +71,20 @@ def test_a_sealed_field_opens_only_in_its_own_event(event, data):
 @pytest.mark.parametrize(("kind", "version"), [("os.system", 1), ("UserDeleted", 2)])
 def test_an_unknown_type_or_version_needs_an_upgrade_and_is_no_damage(kind, version):
     with pytest.raises(UpgradeNeeded, match=rf"^version 3 of .* holds {kind} version {version}, which a newer release wrote"):
-        codec_with(Keys()).decode(Encoded(_id(1), 3, kind, version, _id(2), b"no JSON"))
+        codec_with(Keys()).decode(EncodedEvent(_id(1), 3, kind, version, _id(2), b"no JSON"))
 
 
 def test_an_unknown_field_is_ignored():
-    deleted = Encoded(_id(1), 2, "DatasetDeleted", 1, _id(2), b'{"at":"2026-01-01T00:00:00Z","by":"%s","later":1}' % str(_id(3)).encode())
+    deleted = EncodedEvent(
+        _id(1), 2, "DatasetDeleted", 1, _id(2), b'{"at":"2026-01-01T00:00:00Z","by":"%s","later":1}' % str(_id(3)).encode()
+    )
     assert codec_with(Keys()).decode(deleted).by == _id(3)
 
 
 @given(st.binary(max_size=60), st.sampled_from(sorted(EVENTS)))
 def test_garbage_is_undecodable_and_nothing_worse(data, kind):
     with pytest.raises(Undecodable):
-        codec_with(Keys()).decode(Encoded(_id(1), 1, kind, 1, _id(2), data))
+        codec_with(Keys()).decode(EncodedEvent(_id(1), 1, kind, 1, _id(2), data))
 
 
 @given(events(*[kind for kind in PRIVATE if kind.__name__ == "UserProfileChanged"]))
@@ -101,7 +103,7 @@ OLD_TEXT = st.one_of(st.just(SEALED + "AAAA"), st.just(f'"name":"{SEALED}AAAA'),
 def test_what_was_stored_in_clear_reads_as_it_was_whatever_it_looks_like(name, hostname, location):
     """Devices' texts were not private in schema version 1."""
     told = {"at": NOW, "by": _id(3), "name": name, "hostname": hostname, "location": location, "firmware_version": None}
-    stored = Encoded(_id(1), 1, "DeviceRegistered", 1, _id(2), msgspec.json.encode(told))
+    stored = EncodedEvent(_id(1), 1, "DeviceRegistered", 1, _id(2), msgspec.json.encode(told))
     read = codec_with(Keys()).decode(stored)
     assert (read.name, read.hostname, read.location) == (name, hostname, location)
     key = codec_with(Keys(), history=[stored]).encode(described(read, name="other")).new_keys
@@ -122,7 +124,7 @@ def test_a_stream_that_holds_a_sealed_value_gets_no_other_key(private, firmware)
 def test_an_event_that_a_newer_release_wrote_may_hold_a_sealed_value():
     state = DeviceCameOnline(originator_id=_id(1), originator_version=1, at=NOW, by=_id(3))
     with pytest.raises(KeyDestroyed):
-        codec_with(Keys(), history=[Encoded(_id(1), 1, "DeviceMoved", 1, _id(2), b"{}")]).encode(described(state, name="x"))
+        codec_with(Keys(), history=[EncodedEvent(_id(1), 1, "DeviceMoved", 1, _id(2), b"{}")]).encode(described(state, name="x"))
 
 
 def described(before, **fields):

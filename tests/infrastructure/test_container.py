@@ -48,7 +48,7 @@ async def test_it_opens_while_everything_is_away_and_says_so(settings, tmp_path)
 def test_a_log_is_verified_with_its_own_keys(settings):
     given = services(settings)
     datasets.create(name="cells", description=None, command=command(actor()), log=given.log)
-    found = container.verified(settings, given.log)
+    found = container.verify_log(settings, given.log)
     assert (found.events, found.finding) == (1, None)
     given.log.close()
     given.refresh_tokens.close()

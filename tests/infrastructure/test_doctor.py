@@ -16,9 +16,9 @@ from application.models import add_version
 from domain.access import Role
 from infrastructure.configuration.settings import Settings, load
 from infrastructure.embedded.installation import environment
-from infrastructure.eventstore.event_store import opened
-from infrastructure.inference.models.bundled import models, shipped_records
-from infrastructure.inference.models.manifest import load_record
+from infrastructure.eventstore.event_store import open_event_store
+from infrastructure.inference.models.bundled import bundled_manifests, models
+from infrastructure.inference.models.manifest import load_manifest
 from infrastructure.inference.process.models import bundled
 from infrastructure.kafka.topics import make_topics
 from infrastructure.operations.config_checks import weaknesses
@@ -56,9 +56,9 @@ def bad(findings):
 def registered(settings):
     """The shipped models are in the log, as after `bioscope migrate`."""
     about = {"description": "", "sha256": "ab" * 32, "size": 1, "labels": ("a", "b"), "review_below": 0.5, "record": "{}"}
-    with opened(settings) as log:
-        for path in shipped_records(models()):
-            add_version(name=load_record(path.parent).name, **about, command=command(actor(Role.ADMIN)), log=log)
+    with open_event_store(settings) as log:
+        for path in bundled_manifests(models()):
+            add_version(name=load_manifest(path.parent).name, **about, command=command(actor(Role.ADMIN)), log=log)
     return settings
 
 

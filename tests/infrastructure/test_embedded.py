@@ -21,11 +21,11 @@ from infrastructure.embedded import data_folder
 from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.child import CannotStart, Child, last_words, open_log, python
 from infrastructure.embedded.data_folder import mark, run_folder, socket_folder
+from infrastructure.embedded.postgres import server as postgres_module
 from infrastructure.embedded.postgres.passwords import verifier
 from infrastructure.embedded.postgres.server import Postgres, copied, installed, open_to_all, processes_marked
-from infrastructure.embedded.postgres.server import server as postgres_module
 from infrastructure.embedded.redis import Redis
-from infrastructure.embedded.restarting import Tended
+from infrastructure.embedded.restarting import RestartingProcess
 from tests.other_user import NOBODY, as_user
 
 AS_ROOT = os.geteuid() == 0
@@ -465,9 +465,9 @@ def test_a_long_log_on_a_full_disk_grows_on(tmp_path, monkeypatch):
 
 def test_one_that_cannot_be_started_on_a_full_disk_is_tried_again_later(tmp_path):
     told = []
-    tended = Tended("api", full, tmp_path / "x.log")
+    tended = RestartingProcess("api", full, tmp_path / "x.log")
     assert not tended.restart(told.append)
-    assert not tended.mend(told.append)
+    assert not tended.check(told.append)
     assert told == [
         "api: [Errno 28] No space left on device",
         f"api ended (exit code None); starting it again in 0.1 s; its log is {tmp_path / 'x.log'}",

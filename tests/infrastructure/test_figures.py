@@ -8,13 +8,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from application import datasets
-from application.ports import Conflicted
+from application.ports import ConcurrencyConflict
 from domain import classification, dataset
 from domain.access import Grant
 from domain.classification import PlannedImage
-from infrastructure.observability.metrics import exposition, observe_request, observe_standing
-from infrastructure.observability.system_status import standing
-from infrastructure.postgres.query_database import ReadDatabase
+from infrastructure.observability.metrics import exposition, observe_request, observe_status
+from infrastructure.observability.system_status import system_status
+from infrastructure.postgres.query_database import PostgresQueryDatabase
 from tests.given import actor, command
 
 
@@ -34,7 +34,7 @@ def test_appends_are_counted_by_how_they_ended_and_timed(log):
     done = created(log)
     state = log.load(done.id, dataset.evolve)
     for _ in range(2):
-        with contextlib.suppress(Conflicted):
+        with contextlib.suppress(ConcurrencyConflict):
             log.append(command(), *dataset.describe(state, name="other", description=None, by=uuid4(), at=command().at))
     assert [value(name) - was for name, was in zip(names, before, strict=True)] == [3, 3, 3]
     assert value("bioscope_appends_total", outcome="conflict") == conflicts + 1
@@ -56,9 +56,9 @@ async def test_how_the_system_stands_is_told_as_it_was_last_seen(log, settings, 
         connection.execute("insert into ops.counters values ('projected_events', 'kafka', 41), ('projected_events', 'store', 1)")
         connection.execute("insert into ops.workers values ('a', now(), 2, 'bulk'), ('b', now() - interval '1 minute', 2, 'bulk')")
         connection.execute("insert into ops.releases values (gen_random_uuid(), 1, now() - interval '30 s', false)")
-    reads = ReadDatabase(settings.postgres_url)
+    reads = PostgresQueryDatabase(settings.postgres_url)
     await reads.open()
-    observe_standing(await standing(reads))
+    observe_status(await system_status(reads))
     await reads.close()
     assert value("bioscope_log_events") == 2
     assert value("bioscope_relay_lag_events") == 1
@@ -76,9 +76,9 @@ async def test_streams_of_more_than_a_thousand_events_are_counted_but_for_the_pl
     append_in_parts(log, shares(log, shared.id, 1000))
     append_in_parts(log, shares(log, short.id, 999))
     append_in_parts(log, plans(1001))
-    reads = ReadDatabase(settings.postgres_url)
+    reads = PostgresQueryDatabase(settings.postgres_url)
     await reads.open()
-    observe_standing(await standing(reads))
+    observe_status(await system_status(reads))
     await reads.close()
     assert value("bioscope_long_streams") == 1
 

@@ -13,8 +13,8 @@ from domain import dataset, device
 from domain.access import Role
 from domain.errors import NotFound
 from domain.events import ERASED
-from infrastructure.eventstore.event_store import EventLog
-from infrastructure.eventstore.state_cache import Folded, FoldedStates
+from infrastructure.eventstore.event_store import RecorderEventStore
+from infrastructure.eventstore.state_cache import CachedState, StateCache
 from infrastructure.security.keys import KeyRing, RootKey
 from tests.given import NOW, actor, command, state_after
 from tests.twins.event_store import MemoryRecorder
@@ -38,7 +38,7 @@ class CountingRecorder(MemoryRecorder):
 
 @pytest.fixture
 def log():
-    return EventLog(CountingRecorder(ROOT), ROOT)
+    return RecorderEventStore(CountingRecorder(ROOT), ROOT)
 
 
 def a_device(log):
@@ -80,7 +80,7 @@ def test_whether_a_device_exists_is_known_without_loading_it(log):
     scope, cells = a_device(log), a_dataset(log)
     for number in range(1000):
         reported(log, scope, online=number % 2 == 0)
-    another_process = EventLog(log.recorder, ROOT)
+    another_process = RecorderEventStore(log.recorder, ROOT)
     images.may_upload(cells, command=command(ADMIN), log=another_process)
     log.recorder.read = 0
     images.may_upload(cells, device_id=scope, command=command(ADMIN), log=another_process)
@@ -104,9 +104,9 @@ def test_whether_a_device_exists_is_known_without_loading_it(log):
 )
 def test_whatever_other_processes_append_and_erase_a_load_is_what_the_whole_stream_says(steps, states_most):
     recorder = MemoryRecorder(ROOT)
-    processes = [EventLog(recorder, ROOT) for _ in range(3)]
+    processes = [RecorderEventStore(recorder, ROOT) for _ in range(3)]
     for process in processes:
-        process._states = FoldedStates(states_most=states_most)
+        process._states = StateCache(states_most=states_most)
     streams, erased = [a_dataset(processes[0], f"dataset {number}") for number in range(2)], set()
     for number, (step, which, of) in enumerate(steps):
         if step == "erase":
@@ -129,7 +129,7 @@ def _erase(log, stream):
 
 def test_a_process_without_keys_keeps_states_too():
     recorder = CountingRecorder(ROOT)
-    cells, inference = a_dataset(EventLog(recorder, ROOT)), EventLog(recorder, KeyRing({}))
+    cells, inference = a_dataset(RecorderEventStore(recorder, ROOT)), RecorderEventStore(recorder, KeyRing({}))
     before = inference.load(cells, dataset.evolve)
     recorder.read = 0
     assert inference.load(cells, dataset.evolve) == before
@@ -141,8 +141,8 @@ def test_what_was_folded_from_another_log_is_not_used():
     first, second, stream = MemoryRecorder(ROOT), MemoryRecorder(ROOT), uuid4()
     for recorder, name in ((first, "first"), (second, "second")):
         event = dataset.create(stream, name=name, description=None, by=ADMIN.id, at=NOW)
-        EventLog(recorder, ROOT).append(command(ADMIN), event)
-    log = EventLog(first, ROOT)
+        RecorderEventStore(recorder, ROOT).append(command(ADMIN), event)
+    log = RecorderEventStore(first, ROOT)
     assert log.load(stream, dataset.evolve).name == "first"
     log.recorder = second
     log.codec.forget(stream)
@@ -162,9 +162,9 @@ def test_a_stream_is_kept_for_each_of_the_ways_to_fold_it(log):
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 300)), max_size=60))
 def test_states_are_bounded_in_number_and_size_and_those_used_last_stay(kept):
-    states = FoldedStates(states_most=5, bytes_most=1000)
+    states = StateCache(states_most=5, bytes_most=1000)
     for version, (number, size) in enumerate(kept):
-        folded = Folded("x" * size, version, uuid4())
+        folded = CachedState("x" * size, version, uuid4())
         states.keep((number, dataset.evolve), folded)
         assert states.get((number, dataset.evolve)) == folded
         assert len(states) <= 5
@@ -175,7 +175,7 @@ def test_states_are_bounded_in_number_and_size_and_those_used_last_stay(kept):
 
 
 def test_a_state_of_many_bytes_or_of_many_people_is_not_kept():
-    states = FoldedStates(bytes_most=1000)
-    states.keep((1, dataset.evolve), Folded("x" * 1000, 1, uuid4()))
-    states.keep((2, dataset.evolve), Folded("x", 1, uuid4(), owners=frozenset(uuid4() for _ in range(17))))
+    states = StateCache(bytes_most=1000)
+    states.keep((1, dataset.evolve), CachedState("x" * 1000, 1, uuid4()))
+    states.keep((2, dataset.evolve), CachedState("x", 1, uuid4(), owners=frozenset(uuid4() for _ in range(17))))
     assert len(states) == 0

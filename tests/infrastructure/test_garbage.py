@@ -4,7 +4,7 @@ import gc
 from contextlib import suppress
 from weakref import ref
 
-from infrastructure.eventstore.garbage_collection import SELDOM, seldom_collected
+from infrastructure.eventstore.garbage_collection import GENERATION_THRESHOLD, infrequent_collection
 
 
 class Cycle:
@@ -14,16 +14,16 @@ class Cycle:
 
 def test_the_collector_is_as_before_afterwards_also_after_an_error():
     before = gc.get_threshold()
-    with suppress(ZeroDivisionError), seldom_collected():
-        assert gc.get_threshold() == (SELDOM, *before[1:])
+    with suppress(ZeroDivisionError), infrequent_collection():
+        assert gc.get_threshold() == (GENERATION_THRESHOLD, *before[1:])
         assert gc.get_freeze_count() > 0
         raise ZeroDivisionError
     assert (gc.get_threshold(), gc.get_freeze_count(), gc.isenabled()) == (before, 0, True)
 
 
 def test_cycles_are_still_collected():
-    with seldom_collected():
+    with infrequent_collection():
         gone = ref(Cycle())
-        kept = [[] for _ in range(2 * SELDOM)]
+        kept = [[] for _ in range(2 * GENERATION_THRESHOLD)]
     assert gone() is None
     assert kept

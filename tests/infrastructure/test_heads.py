@@ -13,8 +13,8 @@ from application.hash_chain import START, chained
 from domain import dataset
 from domain.errors import Unavailable
 from infrastructure.audit import signed_heads
-from infrastructure.audit.signed_heads import BrokenChain, Heads, verified
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.audit.signed_heads import BrokenChain, HeadSigner, verify_log
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.keys import RootKey
 from tests.adversaries.test_worker import a_job, judged
@@ -29,7 +29,7 @@ class Archive:
 
     def __init__(self, settings):
         self.settings, self.root = settings, RootKey.read(settings.root_key_path)
-        self.log, self.blobs = EventLog(PostgresRecorder(settings.postgres_url, self.root), self.root), MemoryBlobs()
+        self.log, self.blobs = RecorderEventStore(PostgresRecorder(settings.postgres_url, self.root), self.root), MemoryBlobs()
         self.app = psycopg.connect(settings.postgres_url, autocommit=True, options="-c timezone=UTC")
         self.owner = psycopg.connect(settings.postgres_owner_url, autocommit=True)
         self.owner.execute("set session_replication_role = replica")
@@ -48,7 +48,7 @@ class Archive:
         self.heads.sign(self.app, at=at)
 
     def restart(self):
-        self.heads = Heads(self.root, self.blobs, self.app)
+        self.heads = HeadSigner(self.root, self.blobs, self.app)
 
     def forget_rules(self):
         """As before migration 0010."""
@@ -58,7 +58,7 @@ class Archive:
         )
 
     def verify(self):
-        return verified(self.settings, self.log, blobs=self.blobs)
+        return verify_log(self.settings, self.log, blobs=self.blobs)
 
     def kept(self):
         return [row[0] for row in self.app.execute("select position from ops.heads order by position")]
@@ -111,7 +111,7 @@ def test_nothing_new_is_not_signed_again(archive):
     archive.happen()
     archive.sign()
     archive.sign()
-    Heads(archive.root, archive.blobs, archive.app).sign(archive.app, at=TODAY)
+    HeadSigner(archive.root, archive.blobs, archive.app).sign(archive.app, at=TODAY)
     assert archive.kept() == [1]
 
 
@@ -156,9 +156,9 @@ def test_nothing_is_signed_to_which_the_chain_does_not_lead(archive, edit):
     archive.sign()
     archive.happen(4)
     archive.owner.execute(edit)
-    publishing = Heads(archive.root, archive.blobs, archive.app)
+    publishing = HeadSigner(archive.root, archive.blobs, archive.app)
     publishing.take(archive.log.read(4, 10))
-    relays = [archive.heads, publishing, Heads(archive.root, archive.blobs, archive.app)]
+    relays = [archive.heads, publishing, HeadSigner(archive.root, archive.blobs, archive.app)]
     if "ops.heads" in edit:
         del relays[0]  # it remembers what it signed
     for relay in relays:
@@ -182,7 +182,7 @@ def test_an_event_that_names_no_command_is_named_though_the_chain_holds(archive)
 
 
 def test_a_long_way_to_the_first_head_is_walked_once(archive, monkeypatch):
-    monkeypatch.setattr("infrastructure.audit.signed_heads.SINCE", signed_heads.SINCE.replace(str(signed_heads.BATCH), "3"))
+    monkeypatch.setattr("infrastructure.audit.signed_heads.SINCE", signed_heads.SINCE.replace(str(signed_heads.EVENTS_PER_BATCH), "3"))
     archive.happen(10)
     archive.sign()
     assert archive.kept() == [10]
@@ -253,7 +253,7 @@ def test_a_head_that_we_did_not_sign_is_a_finding(archive, written):
 
 def test_another_installations_key_signs_nothing_here(archive, tmp_path):
     archive.happen(2)
-    Heads(RootKey(b"x" * 32), archive.blobs, archive.app).sign(archive.app, at=TODAY)
+    HeadSigner(RootKey(b"x" * 32), archive.blobs, archive.app).sign(archive.app, at=TODAY)
     assert archive.verify().finding.position == 2
 
 

@@ -12,14 +12,14 @@ import pytest
 from prometheus_client import REGISTRY
 
 from infrastructure.observability.crash_counts import CRASHES_OF_A_LOOP, crashes_file, record_crash
-from infrastructure.observability.health import PATIENCE, REMEMBERED, Examination, told
-from infrastructure.observability.metrics import observe_standing
-from infrastructure.observability.system_status import Declared, Standing, standing
-from infrastructure.postgres.query_database import ReadDatabase
+from infrastructure.observability.health import CACHE_SECONDS, CHECK_TIMEOUT_SECONDS, DependencyChecks, readiness_of
+from infrastructure.observability.metrics import observe_status
+from infrastructure.observability.system_status import DeclaredProcess, SystemStatus, system_status
+from infrastructure.postgres.query_database import PostgresQueryDatabase
 from tests.twins.blobs import MemoryBlobs
 
 pytestmark = pytest.mark.anyio
-WELL = Standing(
+WELL = SystemStatus(
     head=7,
     published=7,
     projected=7,
@@ -45,8 +45,8 @@ def silence():
 
 @asynccontextmanager
 async def examination(settings, blobs=None):
-    reads = ReadDatabase(settings.postgres_url)
-    health = Examination(settings, reads=reads, blobs=blobs or MemoryBlobs())
+    reads = PostgresQueryDatabase(settings.postgres_url)
+    health = DependencyChecks(settings, reads=reads, blobs=blobs or MemoryBlobs())
     await reads.open()
     yield health
     await health.close()
@@ -111,19 +111,19 @@ async def test_a_process_that_ends_again_and_again_is_reported_though_it_answers
     ],
 )
 async def test_what_the_database_knows_is_told_in_words(name, changes, ok, words):
-    found = {one.name: one for one in told(msgspec.structs.replace(WELL, **changes))}
+    found = {one.name: one for one in readiness_of(msgspec.structs.replace(WELL, **changes))}
     assert found[name].ok == ok
     assert words in found[name].detail
     assert all(one.ok for other, one in found.items() if other != name)
 
 
 WAITS = "position 17 holds ImageTagged version 1, which a newer release wrote; upgrade this process"
-PROJECTOR = Declared(kind="projector", process="host:7", release="0.2.0", paused=WAITS, lacks=("ImageTagged version 1",))
-API = Declared(kind="api", process="host:8", release="0.2.0", paused="", lacks=("ImageTagged version 1",))
+PROJECTOR = DeclaredProcess(kind="projector", process="host:7", release="0.2.0", paused=WAITS, lacks=("ImageTagged version 1",))
+API = DeclaredProcess(kind="api", process="host:8", release="0.2.0", paused="", lacks=("ImageTagged version 1",))
 
 
 def test_who_pauses_and_who_is_to_be_upgraded_is_named_with_the_reason():
-    found = {one.name: one for one in told(msgspec.structs.replace(WELL, projected=3, processes=(PROJECTOR, API)))}
+    found = {one.name: one for one in readiness_of(msgspec.structs.replace(WELL, projected=3, processes=(PROJECTOR, API)))}
     assert found["upgrade"].detail == (
         f"projector host:7 (release 0.2.0) pauses: {WAITS};"
         " api host:8 (release 0.2.0) does not understand ImageTagged version 1: upgrade it"
@@ -135,7 +135,7 @@ def test_who_pauses_and_who_is_to_be_upgraded_is_named_with_the_reason():
 
 def test_where_another_projector_goes_on_events_are_only_behind():
     going_on = msgspec.structs.replace(PROJECTOR, process="host:9", paused="", lacks=())
-    found = {one.name: one for one in told(msgspec.structs.replace(WELL, projected=3, processes=(PROJECTOR, going_on)))}
+    found = {one.name: one for one in readiness_of(msgspec.structs.replace(WELL, projected=3, processes=(PROJECTOR, going_on)))}
     assert found["projector"].ok
     assert not found["upgrade"].ok
 
@@ -147,12 +147,12 @@ async def test_what_processes_declare_is_read_with_how_the_system_stands(setting
             declared = (uuid4(), kind, "host:7", "0.2.0", types, [1] * len(types), paused)
             owner.execute("select ops.declare_capabilities(%s, %s, %s, %s, %s, %s, %s)", declared)
         owner.execute("delete from ops.written_types where topic <> 'ImageTagged'")
-    reads = ReadDatabase(settings.postgres_url)
+    reads = PostgresQueryDatabase(settings.postgres_url)
     await reads.open()
-    stands = await standing(reads)
+    stands = await system_status(reads)
     await reads.close()
     assert stands.processes == (PROJECTOR, msgspec.structs.replace(API, process="host:7", lacks=()))
-    observe_standing(stands)
+    observe_status(stands)
     paused = {kind: REGISTRY.get_sample_value("bioscope_paused_processes", {"process": kind}) for kind in ("api", "projector", "inference")}
     assert paused == {"api": 0, "projector": 1, "inference": 0}
 
@@ -191,8 +191,8 @@ async def test_a_store_that_hangs_is_named_and_gathers_no_threads(settings):
             async with asyncio.timeout(2):
                 found = {one.name: one for one in await health.examine()}
             assert not found["blobs"].ok
-            assert f"within {PATIENCE} s" in found["blobs"].detail
-            await asyncio.sleep(REMEMBERED)
+            assert f"within {CHECK_TIMEOUT_SECONDS} s" in found["blobs"].detail
+            await asyncio.sleep(CACHE_SECONDS)
         assert blobs.looks == 1
         blobs.go.set()
         await asyncio.sleep(0.1)

@@ -3,14 +3,14 @@
 import pytest
 
 from infrastructure.configuration.settings import Settings
-from infrastructure.http.connections import Limits
+from infrastructure.http.connections import ConnectionLimits
 
 
 class Connections:
     """Those that are open, by the names under which they were entered."""
 
     def __init__(self, **limits):
-        self.limits, self.open = Limits(Settings(**limits)), {}
+        self.limits, self.open = ConnectionLimits(Settings(**limits)), {}
 
     def enter(self, name, address):
         self.open[name] = self.limits.enter(address, lambda: self.open.pop(name))

@@ -10,17 +10,17 @@ from contextlib import asynccontextmanager
 import pytest
 from anyio.from_thread import BlockingPortal
 
-from application.pixel_reader import Decoded, DecoderFailed, Prediction, Unreadable
-from application.ports import Corrupted
+from application.pixel_reader import DecodedImage, DecoderFailed, Prediction, UnreadableImage
+from application.ports import CorruptBlob
 from domain.errors import Invalid, NotFound, Unavailable
 from domain.model import Version
 from infrastructure.configuration.settings import Settings
 from infrastructure.images.reader import READER_VERSION
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inference.children.process_pool import Nursery, Pool
+from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from infrastructure.inference.image_recheck import CLASSIFY, EXAMINE, ChildReader, recheck_images
 from infrastructure.inference.models.bundled import micrographs, models
-from infrastructure.inference.models.manifest import load_record, record_as_json
+from infrastructure.inference.models.manifest import load_manifest, manifest_as_json
 from infrastructure.inference.preprocessing import digest
 from tests.application.recheck_archive import Archive
 from tests.process_tree import children, command_line
@@ -41,15 +41,15 @@ def blobs():
 
 @pytest.fixture
 def pbc8(blobs):
-    record = load_record(PBC8)
+    record = load_manifest(PBC8)
     blobs.keep((PBC8 / record.weights.file).read_bytes())
-    return Version(number=1, sha256=record.sha256, size=1, labels=record.labels, review_below=0.5, record=record_as_json(PBC8))
+    return Version(number=1, sha256=record.sha256, size=1, labels=record.labels, review_below=0.5, record=manifest_as_json(PBC8))
 
 
 @asynccontextmanager
 async def a_reader(blobs, *, hang_seconds=15.0, examine=EXAMINE, classify=CLASSIFY):
-    nursery = Nursery("infrastructure.inference.children.child_functions", "tests.infrastructure.looking_calls")
-    pool = Pool(nursery, size=1, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
+    nursery = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.looking_calls")
+    pool = ProcessPool(nursery, size=1, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
     async with BlockingPortal() as portal:
         yield ChildReader(portal, pool, blobs=blobs, limits=ImageLimits(), examine=examine, classify=classify)
         pool.close()
@@ -59,7 +59,7 @@ async def a_reader(blobs, *, hang_seconds=15.0, examine=EXAMINE, classify=CLASSI
 async def test_an_image_is_decoded_with_its_pictures(blobs):
     async with a_reader(blobs) as reader:
         found = await asyncio.to_thread(reader.decode, PICTURE)
-    assert isinstance(found, Decoded)
+    assert isinstance(found, DecodedImage)
     assert (found.inspection.bands, found.inspection.dtype, found.inspection.reader) == (3, "uint8", READER_VERSION)
     assert reader.version == READER_VERSION
     assert found.thumbnail.startswith(b"\xff\xd8")
@@ -69,7 +69,7 @@ async def test_an_image_is_decoded_with_its_pictures(blobs):
 async def test_a_file_that_the_reader_refuses_is_unreadable_and_says_what_to_do(blobs):
     async with a_reader(blobs) as reader:
         found = await asyncio.to_thread(reader.decode, PICTURE[: len(PICTURE) // 2])
-    assert isinstance(found, Unreadable)
+    assert isinstance(found, UnreadableImage)
     assert len(found.detail) > 20
 
 
@@ -79,7 +79,7 @@ async def test_a_file_that_breaks_its_child_says_nothing_about_the_file_and_the_
         for look in (reader.decode, lambda data: reader.classify(data, pbc8)):
             with pytest.raises(DecoderFailed, match=problem):
                 await asyncio.to_thread(look, PICTURE + end)
-            assert not isinstance(await asyncio.to_thread(look, PICTURE), Unreadable)
+            assert not isinstance(await asyncio.to_thread(look, PICTURE), UnreadableImage)
 
 
 async def test_a_model_answers_with_the_scores_of_its_labels(blobs, pbc8):
@@ -90,13 +90,13 @@ async def test_a_model_answers_with_the_scores_of_its_labels(blobs, pbc8):
     assert len(found.scores) == len(pbc8.labels)
     assert pbc8.labels[found.scores.index(max(found.scores))] == found.label
     assert found.confidence == max(found.scores)
-    assert isinstance(refused, Unreadable)
+    assert isinstance(refused, UnreadableImage)
 
 
 async def test_weights_that_are_missing_or_damaged_are_told_apart_from_the_image(blobs, pbc8):
     async with a_reader(blobs) as reader:
         blobs.kept[pbc8.sha256] = b"other weights"
-        with pytest.raises(Corrupted):
+        with pytest.raises(CorruptBlob):
             await asyncio.to_thread(reader.classify, PICTURE, pbc8)
         del blobs.kept[pbc8.sha256]
         with pytest.raises(NotFound):
@@ -105,7 +105,7 @@ async def test_weights_that_are_missing_or_damaged_are_told_apart_from_the_image
 
 async def test_the_digest_is_the_one_that_is_recorded_with_a_result(blobs, pbc8):
     async with a_reader(blobs) as reader:
-        assert reader.preprocessing(pbc8.record) == digest(load_record(PBC8).preprocessing)
+        assert reader.preprocessing(pbc8.record) == digest(load_manifest(PBC8).preprocessing)
         with pytest.raises(Invalid):
             reader.preprocessing("{}")
 

@@ -20,13 +20,13 @@ from domain import classification, image, model
 from domain.classification import PlannedImage, Verdict
 from domain.errors import Unavailable
 from domain.values import chunk_id, model_id
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
-from infrastructure.inference.children.process_pool import ChildFailed, Nursery, Pool, PoolClosed
-from infrastructure.inference.chunk_classifier import Classifier
+from infrastructure.inference import chunk_classifier as classifying
+from infrastructure.inference.children.process_pool import ChildFailed, ForkServer, PoolClosed, ProcessPool
+from infrastructure.inference.chunk_classifier import ChunkClassifier
 from infrastructure.inference.models.bundled import micrographs, models
-from infrastructure.inference.models.manifest import load_record, record_as_json
-from infrastructure.inference.process import chunk_classifier as classifying
+from infrastructure.inference.models.manifest import load_manifest, manifest_as_json
 from infrastructure.security.keys import RootKey
 from tests.given import NOW, actor, command
 from tests.twins.blobs import MemoryBlobs
@@ -52,12 +52,12 @@ class Bench:
 
     def __init__(self, log, blobs, pool, threads, look):
         self.log, self.blobs = log, blobs
-        self.worker = Classifier(log=log, blobs=blobs, pool=pool, threads=threads, worker="bench", cpu="test", look=look)
-        record = load_record(PBC8)
+        self.worker = ChunkClassifier(log=log, blobs=blobs, pool=pool, threads=threads, worker="bench", cpu="test", look=look)
+        record = load_manifest(PBC8)
         self.weights = (PBC8 / record.weights.file).read_bytes()
         blobs.keep(self.weights)
         about = {"name": record.name, "description": "", "sha256": record.sha256, "size": len(self.weights), "labels": record.labels}
-        add_version(**about, review_below=0.5, record=record_as_json(PBC8), command=command(SYSTEM), log=log)
+        add_version(**about, review_below=0.5, record=manifest_as_json(PBC8), command=command(SYSTEM), log=log)
         self.version = log.load(model_id("pbc8"), model.evolve).production
 
     def job(self, pictures, *, threshold=0.5):
@@ -88,11 +88,11 @@ class Bench:
 
 @asynccontextmanager
 async def a_bench(log=None, blobs=None, *, size=2, hang_seconds=15.0, look=classifying.LOOK):
-    nursery = Nursery("infrastructure.inference.children.child_functions", "tests.infrastructure.looking_calls")
-    pool = Pool(nursery, size=size, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
+    nursery = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.looking_calls")
+    pool = ProcessPool(nursery, size=size, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
     with ThreadPoolExecutor(8) as threads:
         try:
-            yield Bench(log or EventLog(MemoryRecorder(ROOT), ROOT), blobs or MemoryBlobs(), pool, threads, look)
+            yield Bench(log or RecorderEventStore(MemoryRecorder(ROOT), ROOT), blobs or MemoryBlobs(), pool, threads, look)
         finally:
             pool.close()
             nursery.close()
@@ -100,7 +100,7 @@ async def a_bench(log=None, blobs=None, *, size=2, hang_seconds=15.0, look=class
 
 @pytest.fixture
 def postgres_log(app_url):
-    log = EventLog(PostgresRecorder(app_url, ROOT), ROOT)
+    log = RecorderEventStore(PostgresRecorder(app_url, ROOT), ROOT)
     yield log
     log.close()
 
@@ -128,7 +128,7 @@ async def test_a_chunk_is_answered_by_one_event_in_the_order_of_its_images():
     assert [result.image_id for result in event.results] == [image.id for image in bench.images(task)]
     assert [result.sha256 for result in event.results] == [image.sha256 for image in bench.images(task)]
     assert event.failures == ()
-    assert event.labels == load_record(PBC8).labels
+    assert event.labels == load_manifest(PBC8).labels
     for result in event.results:
         assert sum(result.scores) == pytest.approx(1, abs=1e-4)
         assert result.scores[event.labels.index(result.label)] == result.confidence == max(result.scores)
@@ -152,7 +152,7 @@ async def test_the_model_gives_what_its_test_tensor_promises_and_refuses_another
         async def weights():
             return bench.weights
 
-        record, lend = load_record(PBC8), {bench.version.sha256: weights}
+        record, lend = load_manifest(PBC8), {bench.version.sha256: weights}
         tensors = [(PBC8 / one.file).read_bytes() for one in (record.test_input, record.test_output)]
         rehearse, pool = "infrastructure.inference.children.child_functions:rehearse", bench.worker._pool
         difference = await pool.run(rehearse, bench.version.sha256, bench.version.record, *tensors, into=float, lend=lend)
@@ -178,7 +178,7 @@ async def test_the_threshold_of_the_job_decides_what_needs_review():
 async def test_an_event_tells_what_made_it():
     async with a_bench() as bench:
         provenance = (await bench.judged(PICTURES[:3])).provenance
-    assert provenance.model_sha256 == load_record(PBC8).sha256
+    assert provenance.model_sha256 == load_manifest(PBC8).sha256
     assert provenance.runtime.startswith("onnxruntime 1.")
     assert provenance.provider == "CPUExecutionProvider"
     assert "libjpeg_turbo" in provenance.decoder

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from infrastructure.configuration.settings import Settings
+from infrastructure.inference import accessible_files
 from infrastructure.inference.accessible_files import inference_rules, without
-from infrastructure.inference.process import accessible_files
 from infrastructure.sandbox.landlock import Rights
 
 CONTENT = Rights.READ_FILE | Rights.WRITE_FILE

@@ -10,8 +10,8 @@ import pytest
 
 from application.tasks import BULK, URGENT
 from domain.errors import Unavailable
-from infrastructure.inference.models.bundled import register_shipped
-from infrastructure.inference.process import InferenceWorker, cpu
+from infrastructure.inference.models.bundled import register_bundled
+from infrastructure.inference.process import InferenceWorker, cpu_name
 from projections.engine.checkpoints import Checkpoint
 from projections.process import projector_over
 from tests.infrastructure.test_inference import PICTURES, Bench
@@ -78,7 +78,7 @@ async def test_what_is_in_hand_is_said_with_each_beat(settings, log, blobs):
 
 
 async def test_a_child_that_cannot_be_born_does_not_end_the_beats(settings, log, blobs, project, monkeypatch):
-    await asyncio.to_thread(register_shipped, blobs, log)
+    await asyncio.to_thread(register_bundled, blobs, log)
     project()
     worker = InferenceWorker(settings, log=log, blobs=blobs)
 
@@ -105,7 +105,7 @@ async def test_a_store_that_is_away_is_told_from_a_blob_that_is(settings, log, b
 
 
 async def test_the_urgent_lane_is_warm_for_what_is_in_production(settings, log, blobs, project):
-    await asyncio.to_thread(register_shipped, blobs, log)
+    await asyncio.to_thread(register_bundled, blobs, log)
     project()
     worker = InferenceWorker(settings, log=log, blobs=blobs)
     async with worker.at_work():
@@ -123,7 +123,7 @@ async def test_the_urgent_lane_is_warm_for_what_is_in_production(settings, log, 
 
 
 async def test_a_worker_is_ready_once_a_production_model_has_run(settings, log, blobs, project):
-    await asyncio.to_thread(register_shipped, blobs, log)
+    await asyncio.to_thread(register_bundled, blobs, log)
     worker = InferenceWorker(settings, log=log, blobs=blobs)
     async with worker.at_work():
         await asyncio.sleep(1.5)
@@ -141,7 +141,7 @@ async def test_a_worker_without_any_model_is_ready(settings, log, blobs):
 
 
 async def test_a_worker_whose_models_cannot_be_run_is_not_ready(settings, log, blobs, project):
-    await asyncio.to_thread(register_shipped, blobs, log)
+    await asyncio.to_thread(register_bundled, blobs, log)
     project()
     worker = InferenceWorker(settings, log=log, blobs=Noting())
     async with worker.at_work():
@@ -172,4 +172,4 @@ def nice_of(pid):
 
 
 def test_the_processor_is_named_with_what_it_can_do():
-    assert len(cpu().split()) >= 2
+    assert len(cpu_name().split()) >= 2

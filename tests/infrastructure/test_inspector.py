@@ -16,12 +16,12 @@ from application.tasks import Kind, Task
 from domain import image
 from domain.classification import PlannedImage
 from domain.image import ImageAccepted, ImageDescribed, ImageRejected
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.images.reader import READER_VERSION
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inference.children.process_pool import Nursery, Pool
-from infrastructure.inference.image_inspector import EXAMINE, Inspector
+from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
+from infrastructure.inference.image_inspector import EXAMINE, ImageInspector
 from infrastructure.inference.models.bundled import micrographs
 from infrastructure.security.keys import RootKey
 from tests.given import NOW, actor, command
@@ -45,7 +45,7 @@ def stack():
 class Bench:
     def __init__(self, log, blobs, pool, threads, examine):
         self.log, self.blobs = log, blobs
-        self.inspector = Inspector(log=log, blobs=blobs, pool=pool, threads=threads, limits=ImageLimits(), examine=examine)
+        self.inspector = ImageInspector(log=log, blobs=blobs, pool=pool, threads=threads, limits=ImageLimits(), examine=examine)
 
     def uploaded(self, data):
         about = {"filename": "cell.jpg", "size": len(data), "media_type": "image/jpeg", "width": 360, "height": 363}
@@ -63,11 +63,11 @@ class Bench:
 
 @asynccontextmanager
 async def a_bench(log=None, *, hang_seconds=15.0, examine=EXAMINE):
-    nursery = Nursery("infrastructure.inference.children.child_functions", "tests.infrastructure.looking_calls")
-    pool = Pool(nursery, size=2, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
+    nursery = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.looking_calls")
+    pool = ProcessPool(nursery, size=2, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
     with ThreadPoolExecutor(8) as threads:
         try:
-            yield Bench(log or EventLog(MemoryRecorder(ROOT), ROOT), MemoryBlobs(), pool, threads, examine)
+            yield Bench(log or RecorderEventStore(MemoryRecorder(ROOT), ROOT), MemoryBlobs(), pool, threads, examine)
         finally:
             pool.close()
             nursery.close()
@@ -75,7 +75,7 @@ async def a_bench(log=None, *, hang_seconds=15.0, examine=EXAMINE):
 
 @pytest.fixture
 def postgres_log(app_url):
-    log = EventLog(PostgresRecorder(app_url, ROOT), ROOT)
+    log = RecorderEventStore(PostgresRecorder(app_url, ROOT), ROOT)
     yield log
     log.close()
 
@@ -152,7 +152,7 @@ async def test_a_deleted_image_gets_no_answer(postgres_log):
         assert len(bench.said(planned)) == 1
 
 
-class Overtaken(EventLog):
+class Overtaken(RecorderEventStore):
     """Just before the first answer is appended, somebody describes the image."""
 
     overtaken = False

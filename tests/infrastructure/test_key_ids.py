@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.ports import Claim, Release
+from application.ports import ReleasedClaim, UniqueClaim
 from application.signed_downloads import LocalAddress
 from domain.access import Role
 from domain.dataset import DatasetCreated
 from domain.errors import Forbidden, KeyReused, NotAuthenticated, Taken
 from domain.events import SEALED, WITHHELD
 from infrastructure.audit.chain_verification import SignedHead
-from infrastructure.eventstore.codec import Codec, Encoded, Undecodable
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.codec import Codec, EncodedEvent, Undecodable
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.security.access_tokens import SignedAccessTokens
@@ -39,7 +39,7 @@ LONG_AGO = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 # Written under ROOT by the release before keys had ids.
 WRAPPED = base64.b64decode("UIJ+6qkdfaxPp9YIcE6GDvzbENyWbgIZj91OkiP5j/BLULrQ0A8fijyKPb3BELegMAiivRTMCO/rqIyh")
-STORED = Encoded(
+STORED = EncodedEvent(
     STREAM,
     1,
     "DatasetCreated",
@@ -129,7 +129,7 @@ def test_records_that_were_authenticated_with_a_replaced_key_are_still_believed(
 @pytest.fixture(params=["memory", "postgres"])
 def log(request):
     recorder = MemoryRecorder(ROOT) if request.param == "memory" else PostgresRecorder(request.getfixturevalue("app_url"), ROOT)
-    log = EventLog(recorder, ROOT)
+    log = RecorderEventStore(recorder, ROOT)
     log.request = request
     yield log
     log.close()
@@ -154,16 +154,16 @@ def test_a_name_claimed_before_is_found_and_belongs_to_nobody_else(log):
     claim_before(log, holder)
     assert log.claimed("email", "ada@example.org") == holder
     with pytest.raises(Taken):
-        append(log, other, claims=[Claim(scope="email", value="Ada@example.org", stream=other)])
-    append(log, holder, claims=[Claim(scope="email", value="ada@example.org", stream=holder)])
+        append(log, other, claims=[UniqueClaim(scope="email", value="Ada@example.org", stream=other)])
+    append(log, holder, claims=[UniqueClaim(scope="email", value="ada@example.org", stream=holder)])
     assert log.claimed("email", "ada@example.org") == holder
 
 
 def test_a_name_claimed_before_is_released(log):
     holder, other = uuid4(), uuid4()
     claim_before(log, holder)
-    append(log, holder, releases=[Release(scope="email", value="ada@example.org", stream=holder)])
-    append(log, other, claims=[Claim(scope="email", value="ada@example.org", stream=other)])
+    append(log, holder, releases=[ReleasedClaim(scope="email", value="ada@example.org", stream=holder)])
+    append(log, other, claims=[UniqueClaim(scope="email", value="ada@example.org", stream=other)])
     assert log.claimed("email", "ada@example.org") == other
 
 
@@ -252,14 +252,14 @@ def test_a_head_names_the_key_that_signed_it():
 def test_a_claim_under_a_replaced_key_is_found_and_belongs_to_nobody_else():
     recorder, holder, other = MemoryRecorder(ROOT), uuid4(), uuid4()
     claim = {"scope": "email", "value": "ada@example.org"}
-    append(EventLog(recorder, ROOT), holder, claims=[Claim(**claim, stream=holder)])
+    append(RecorderEventStore(recorder, ROOT), holder, claims=[UniqueClaim(**claim, stream=holder)])
     purposes = (Purpose.DATA_KEYS, Purpose.EMAIL_CLAIMS)
     later = KeyRing({purpose: [*OTHER.all(purpose), *ROOT.all(purpose)] for purpose in purposes})
     recorder._digests = ClaimDigests(later)
-    log = EventLog(recorder, later)
+    log = RecorderEventStore(recorder, later)
     assert log.claimed(**claim) == holder
     with pytest.raises(Taken):
-        append(log, other, claims=[Claim(**claim, stream=other)])
+        append(log, other, claims=[UniqueClaim(**claim, stream=other)])
 
 
 # ---- a process without keys -----------------------------------------------------------------------------------------------------------

@@ -8,14 +8,14 @@ import redis.asyncio
 
 from application.services import CHANNEL
 from infrastructure.embedded.redis import Redis
-from infrastructure.realtime.redis_pubsub import RedisLive
+from infrastructure.realtime.redis_pubsub import RedisNotifications
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 async def live(redis_url):
-    live = RedisLive(redis_url)
+    live = RedisNotifications(redis_url)
     await live.start()
     async with live.subscribe() as news:
         assert await news.wait(5)  # it listens
@@ -61,7 +61,7 @@ async def test_whoever_left_is_forgotten(live):
 
 async def test_without_redis_one_waits_in_vain_and_once_it_is_back_one_hears_again(tmp_path):
     server = Redis(tmp_path)
-    live = RedisLive(server.url)
+    live = RedisNotifications(server.url)
     await live.start()
     async with live.subscribe() as news:
         assert not await news.wait(0.2)

@@ -12,7 +12,7 @@ from api.cli.operator import host_name
 from domain import model
 from domain.values import model_id
 from infrastructure.embedded.installation import environment
-from infrastructure.eventstore.event_store import opened
+from infrastructure.eventstore.event_store import open_event_store
 from infrastructure.inference.process.models import bundled
 
 
@@ -46,12 +46,12 @@ def new_release(folder):
 
 
 def aliases(settings):
-    with opened(settings) as log:
+    with open_event_store(settings) as log:
         return log.load(model_id("pbc8"), model.evolve).aliases
 
 
 def actor_of_last_change(settings):
-    with opened(settings) as log:
+    with open_event_store(settings) as log:
         return msgspec.json.decode(log.history(model_id("pbc8"))[-1].meta)["actor"]
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from domain.errors import Invalid
-from infrastructure.inference.models.manifest import load_record, scores
+from infrastructure.inference.models.manifest import load_manifest, scores
 from infrastructure.inference.preprocessing import prepare
-from infrastructure.inference.scoring import judge
+from infrastructure.inference.scoring import interpret
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent for path in (ROOT / "models").glob("*/rdf.yaml"))
@@ -45,7 +45,7 @@ def test_a_blood_cell_model_is_shipped():
 
 @shipped
 def test_every_file_is_the_one_that_the_record_names(folder):
-    record = load_record(folder)
+    record = load_manifest(folder)
     assert digest(folder / record.weights.file) == record.sha256
     assert (folder / record.weights.file).stat().st_size == record.size_bytes
     for file in filter(None, (record.int8, record.test_input, record.test_output)):
@@ -55,7 +55,7 @@ def test_every_file_is_the_one_that_the_record_names(folder):
 
 @shipped
 def test_the_test_tensors_come_out_again(folder):
-    record = load_record(folder)
+    record = load_manifest(folder)
     tensors = np.load(folder / record.test_input.file)
     assert tensors.shape[1:] == record.input_shape
     logits = session(folder / record.weights.file).run(list(record.output_names), {record.input_name: tensors})[0]
@@ -74,7 +74,7 @@ def test_the_record_is_a_valid_bioimage_description(folder):
 
 @shipped
 def test_a_batch_of_any_length_gives_each_picture_its_own_scores(folder):
-    record = load_record(folder)
+    record = load_manifest(folder)
     opened = session(folder / record.weights.file)
     tensors = np.load(folder / record.test_input.file)
     whole = opened.run(list(record.output_names), {record.input_name: np.concatenate([tensors] * 5)})[0]
@@ -90,11 +90,11 @@ def test_the_demo_micrographs_are_what_their_manifest_says():
 
 
 def test_the_demo_micrographs_are_classified():
-    record = load_record(ROOT / "models" / "pbc8")
+    record = load_manifest(ROOT / "models" / "pbc8")
     rows = demo_rows()
     tensors = np.stack([prepare((MICROGRAPHS / row["file"]).read_bytes(), record.preprocessing) for row in rows])
     outputs = session(ROOT / "models" / "pbc8" / record.weights.file).run(list(record.output_names), {record.input_name: tensors})
-    found = [judge(tensor, [output[index] for output in outputs], record) for index, tensor in enumerate(tensors)]
+    found = [interpret(tensor, [output[index] for output in outputs], record) for index, tensor in enumerate(tensors)]
     right = [judgement.label == row["label"] for judgement, row in zip(found, rows, strict=True)]
     assert np.mean(right) >= 0.9
     assert np.mean([judgement.status == "out_of_domain" for judgement in found]) <= 0.05
@@ -121,12 +121,12 @@ def changed(tmp_path: Path, change) -> Path:
 )
 def test_a_record_that_cannot_be_served_by_names_the_field(tmp_path, change, said):
     with pytest.raises(Invalid, match=said):
-        load_record(changed(tmp_path, change))
+        load_manifest(changed(tmp_path, change))
 
 
 def test_a_folder_without_a_record_is_no_model(tmp_path):
     with pytest.raises(Invalid, match=r"rdf\.yaml"):
-        load_record(tmp_path)
+        load_manifest(tmp_path)
 
 
 @given(arrays.arrays(np.float32, (3, 8), elements=st.floats(-1e4, 1e4, width=32)), st.floats(0.05, 20))

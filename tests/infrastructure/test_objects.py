@@ -431,8 +431,8 @@ def test_s3_away_is_unavailable_within_seconds():
 
 
 def test_an_s3_that_takes_no_more_of_a_body_is_unavailable_in_time(monkeypatch):
-    monkeypatch.setattr(blob_store, "PUT_WITHIN", 1.0)
-    monkeypatch.setattr(blob_store, "SLOWEST", 2**40)
+    monkeypatch.setattr(blob_store, "PUT_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(blob_store, "MIN_BYTES_PER_SECOND", 2**40)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         blobs = on_s3(f"http://127.0.0.1:{deaf.getsockname()[1]}")
         upload = blobs.begin()

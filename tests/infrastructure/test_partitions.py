@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from application import datasets
 from application.hash_chain import START, link
-from application.ports import Conflicted
+from application.ports import ConcurrencyConflict
 from domain import dataset
 from domain.errors import DomainError
 from infrastructure.audit.reconciliation import HISTORIES
 from infrastructure.audit.side_tables import TableAudit
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import ADMINISTRATORS, PostgresRecorder
 from infrastructure.postgres import schema
 from infrastructure.security.keys import RootKey
@@ -45,7 +45,7 @@ def owner(owner_url):
 
 @pytest.fixture
 def log(app_url):
-    log = EventLog(PostgresRecorder(app_url, ROOT), ROOT)
+    log = RecorderEventStore(PostgresRecorder(app_url, ROOT), ROOT)
     yield log
     log.close()
 
@@ -79,7 +79,7 @@ def test_appends_of_many_writers_go_on_across_the_ends_of_partitions(log, small)
     def write(number):
         one = created(log)
         described(log, one, f"{number}")
-        with contextlib.suppress(Conflicted):
+        with contextlib.suppress(ConcurrencyConflict):
             described(log, first, f"{number}")
         return one
 
@@ -326,7 +326,7 @@ def test_a_log_of_before_that_is_larger_than_a_partition_becomes_one_and_goes_on
 
 def test_a_command_that_came_while_the_log_was_partitioned_is_carried_out_once(earlier, monkeypatch):
     """It waits within the function as it was, which knows nothing of streams."""
-    log = EventLog(PostgresRecorder(earlier, ROOT), ROOT)
+    log = RecorderEventStore(PostgresRecorder(earlier, ROOT), ROOT)
     created(log)
     done = []
     with psycopg.connect(earlier) as owner:

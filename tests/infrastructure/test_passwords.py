@@ -7,12 +7,18 @@ from statistics import median
 
 import pytest
 
-from application.ports import Asker
+from application.ports import PasswordRequester
 from domain.errors import Invalid, Unavailable
-from infrastructure.security.passwords import AT_ONCE, FOR_USERS, OF_ONE, Argon2Passwords, Turnstile
+from infrastructure.security.passwords import (
+    MAX_CONCURRENT_HASHES,
+    MAX_QUEUED_PER_REQUESTER,
+    QUEUE_SLOTS_FOR_USERS,
+    Argon2Passwords,
+    BoundedQueue,
+)
 
 PASSWORD = "a long and winding road"
-ADA = Asker("ada", is_stranger=False)
+ADA = PasswordRequester("ada", is_stranger=False)
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +97,14 @@ def callers(queue, number, *, let_go, is_stranger=False, entered=None, name=None
 
     `entered` hears of each who comes in whether it is a stranger.
     """
-    inside, most, lock = 0, 0, threading.Lock()
+    inside, maximum, lock = 0, 0, threading.Lock()
 
     def call(each):
-        nonlocal inside, most
-        with queue.turn(Asker(name or f"{is_stranger} {each}", is_stranger)):
+        nonlocal inside, maximum
+        with queue.slot(PasswordRequester(name or f"{is_stranger} {each}", is_stranger)):
             with lock:
                 inside += 1
-                most = max(most, inside)
+                maximum = max(maximum, inside)
                 if entered is not None:
                     entered.append(is_stranger)
             let_go.wait(5)
@@ -106,56 +112,58 @@ def callers(queue, number, *, let_go, is_stranger=False, entered=None, name=None
                 inside -= 1
 
     threads = ThreadPoolExecutor(number)
-    return [threads.submit(call, each) for each in range(number)], lambda: most
+    return [threads.submit(call, each) for each in range(number)], lambda: maximum
 
 
 def test_two_are_hashed_at_a_time_the_queue_is_short_and_the_rest_is_sent_away_at_once():
     let_go = threading.Event()
-    calls, most = callers(Turnstile(waiting_most=4), 12, let_go=let_go)
-    while sum(call.done() for call in calls) < 12 - AT_ONCE - 4:
+    calls, maximum = callers(BoundedQueue(waiting_most=4), 12, let_go=let_go)
+    while sum(call.done() for call in calls) < 12 - MAX_CONCURRENT_HASHES - 4:
         time.sleep(0.01)
     refused = [call.exception() for call in calls if call.done()]
     let_go.set()
     assert all(isinstance(error, Unavailable) and error.more["retry_after"] == 5 for error in refused)
-    assert sum(call.exception() is None for call in calls) == AT_ONCE + 4
-    assert most() == AT_ONCE
+    assert sum(call.exception() is None for call in calls) == MAX_CONCURRENT_HASHES + 4
+    assert maximum() == MAX_CONCURRENT_HASHES
 
 
 def test_whoever_waits_too_long_is_sent_away_and_the_queue_is_free_again():
-    let_go, queue = threading.Event(), Turnstile(patience=0.05)
+    let_go, queue = threading.Event(), BoundedQueue(patience=0.05)
     calls, _ = callers(queue, 3, let_go=let_go)
     while not any(call.done() for call in calls):
         time.sleep(0.01)
     let_go.set()
     assert sorted(type(call.exception()).__name__ for call in calls) == ["NoneType", "NoneType", "Unavailable"]
-    with queue.turn(ADA):
+    with queue.slot(ADA):
         pass
 
 
 def test_users_go_before_strangers_who_cannot_take_the_whole_queue():
-    let_go, queue, entered = threading.Event(), Turnstile(waiting_most=FOR_USERS + 3), []
-    strangers, _ = callers(queue, AT_ONCE + 5, let_go=let_go, is_stranger=True, entered=entered)
+    let_go, queue, entered = threading.Event(), BoundedQueue(waiting_most=QUEUE_SLOTS_FOR_USERS + 3), []
+    strangers, _ = callers(queue, MAX_CONCURRENT_HASHES + 5, let_go=let_go, is_stranger=True, entered=entered)
     while sum(call.done() for call in strangers) < 2:
         time.sleep(0.01)
-    users, _ = callers(queue, FOR_USERS, let_go=let_go, entered=entered)
-    while len(queue._users) < FOR_USERS:
+    users, _ = callers(queue, QUEUE_SLOTS_FOR_USERS, let_go=let_go, entered=entered)
+    while len(queue._users) < QUEUE_SLOTS_FOR_USERS:
         time.sleep(0.01)
     let_go.set()
-    assert sum(call.exception() is None for call in strangers) == AT_ONCE + 3
+    assert sum(call.exception() is None for call in strangers) == MAX_CONCURRENT_HASHES + 3
     assert all(call.exception() is None for call in users)
-    assert entered[:AT_ONCE] == [True] * AT_ONCE
-    assert entered.index(True, AT_ONCE) >= AT_ONCE + FOR_USERS - 1, "as the last user is called, so may be the first stranger"
+    assert entered[:MAX_CONCURRENT_HASHES] == [True] * MAX_CONCURRENT_HASHES
+    assert entered.index(True, MAX_CONCURRENT_HASHES) >= MAX_CONCURRENT_HASHES + QUEUE_SLOTS_FOR_USERS - 1, (
+        "as the last user is called, so may be the first stranger"
+    )
 
 
 @pytest.mark.parametrize("is_stranger", [True, False])
 def test_nobody_takes_the_whole_queue_alone(is_stranger):
-    let_go, queue = threading.Event(), Turnstile()
-    one, _ = callers(queue, AT_ONCE + OF_ONE + 3, let_go=let_go, is_stranger=is_stranger, name="one")
+    let_go, queue = threading.Event(), BoundedQueue()
+    one, _ = callers(queue, MAX_CONCURRENT_HASHES + MAX_QUEUED_PER_REQUESTER + 3, let_go=let_go, is_stranger=is_stranger, name="one")
     while sum(call.done() for call in one) < 3:
         time.sleep(0.01)
-    others, _ = callers(queue, FOR_USERS, let_go=let_go, is_stranger=is_stranger, name="another")
+    others, _ = callers(queue, QUEUE_SLOTS_FOR_USERS, let_go=let_go, is_stranger=is_stranger, name="another")
     let_go.set()
-    assert sum(call.exception() is None for call in one) == AT_ONCE + OF_ONE
+    assert sum(call.exception() is None for call in one) == MAX_CONCURRENT_HASHES + MAX_QUEUED_PER_REQUESTER
     assert all(call.exception() is None for call in others)
-    again, _ = callers(queue, OF_ONE, let_go=let_go, is_stranger=is_stranger, name="one")
+    again, _ = callers(queue, MAX_QUEUED_PER_REQUESTER, let_go=let_go, is_stranger=is_stranger, name="one")
     assert all(call.exception() is None for call in again), "its places are free again"

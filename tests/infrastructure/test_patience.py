@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from infrastructure.retry import CANCEL_AGAIN, ended, first_of
+from infrastructure.retry import CANCEL_TIMEOUT_SECONDS, cancel_and_wait, first_of
 
 pytestmark = pytest.mark.anyio
 
@@ -29,21 +29,21 @@ async def deaf(times):
 async def test_a_task_ends_however_often_it_must_be_told(times):
     task = asyncio.create_task(deaf(times))
     await asyncio.sleep(0)
-    await asyncio.wait_for(ended(task), 5)
+    await asyncio.wait_for(cancel_and_wait(task), 5)
     assert task.cancelled()
-    await ended(task)
+    await cancel_and_wait(task)
 
 
 async def test_nothing_that_never_began_or_failed_is_waited_for():
-    await ended(None)
+    await cancel_and_wait(None)
     task = asyncio.create_task(asyncio.sleep(0))
     with contextlib.suppress(asyncio.CancelledError):
         await task
-    await ended(task)
+    await cancel_and_wait(task)
 
 
 async def test_the_others_end_though_a_cancellation_of_one_is_lost():
-    async with asyncio.timeout(CANCEL_AGAIN + 2):
+    async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS + 2):
         await first_of(deaf(2), asyncio.sleep(0.01))
 
 
@@ -54,7 +54,7 @@ async def test_whoever_ends_in_time_is_told_once():
         try:
             await asyncio.sleep(60)
         finally:
-            await asyncio.sleep(CANCEL_AGAIN / 4)
+            await asyncio.sleep(CANCEL_TIMEOUT_SECONDS / 4)
             finished.append(True)
 
     await first_of(finishes(), asyncio.sleep(0.01))

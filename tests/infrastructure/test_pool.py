@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from infrastructure.inference.children.process_pool import ChildFailed, ChildHung, ChildLost, Nursery, Pool, PoolClosed
+from infrastructure.inference.children.process_pool import ChildFailed, ChildHung, ChildLost, ForkServer, PoolClosed, ProcessPool
 
 pytestmark = pytest.mark.anyio
 
@@ -22,8 +22,8 @@ ROOMY = 512 * 1024**2
 
 @asynccontextmanager
 async def a_pool(size=2, *, nice=0, memory_bytes=ROOMY, hang_seconds=20.0):
-    nursery = Nursery(CALLS)
-    pool = Pool(nursery, size=size, nice=nice, memory_bytes=memory_bytes, hang_seconds=hang_seconds)
+    nursery = ForkServer(CALLS)
+    pool = ProcessPool(nursery, size=size, nice=nice, memory_bytes=memory_bytes, hang_seconds=hang_seconds)
     try:
         yield pool
     finally:
@@ -55,8 +55,8 @@ async def test_a_child_that_runs_models_leaves_nothing_in_the_home_folder(tmp_pa
     """onnxruntime would keep an identifier of the machine there, and send it to its vendor."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
-    nursery = Nursery("infrastructure.inference.children.child_functions", CALLS)
-    pool = Pool(nursery, size=1, nice=0, memory_bytes=ROOMY, hang_seconds=20.0)
+    nursery = ForkServer("infrastructure.inference.children.child_functions", CALLS)
+    pool = ProcessPool(nursery, size=1, nice=0, memory_bytes=ROOMY, hang_seconds=20.0)
     try:
         assert await pool.run(f"{CALLS}:home", into=str) == str(tmp_path)
     finally:

@@ -11,7 +11,17 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
 from domain import dataset
-from infrastructure.relay.publisher import AGAIN, BATCH, BeyondTheLog, LostLog, Outlived, Place, PostgresPublished, Relay, Unpublishable
+from infrastructure.relay.publisher import (
+    EVENTS_PER_BATCH,
+    REPUBLISHED_EVENTS,
+    BeyondTheLog,
+    Fenced,
+    PostgresPublished,
+    Relay,
+    RelayCheckpoint,
+    TopicReset,
+    Unpublishable,
+)
 from tests.given import NOW, actor, command
 
 pytestmark = pytest.mark.anyio
@@ -77,7 +87,7 @@ async def leading(connected, topic):
 
 async def place(app_url):
     async with await psycopg.AsyncConnection.connect(app_url) as connection:
-        return Place(*await (await connection.execute("select position, cluster, next_offset from ops.relay")).fetchone())
+        return RelayCheckpoint(*await (await connection.execute("select position, cluster, next_offset from ops.relay")).fetchone())
 
 
 def project(owner_url, position):
@@ -92,7 +102,7 @@ async def test_everything_is_published_in_order_with_its_bytes_as_stored(connect
     assert await relay.publish() == 30
     assert await relay.publish() == 0
     assert topic.records == log.read(0, 100)
-    assert await place(app_url) == relay.place == Place(30, "one", 30)
+    assert await place(app_url) == relay.place == RelayCheckpoint(30, "one", 30)
 
 
 async def test_a_restarted_relay_goes_on_behind_what_was_acked(connected, happen):
@@ -155,7 +165,7 @@ async def test_a_relay_that_was_outlived_cannot_move_the_checkpoint(connected, h
     old = await leading(connected, topic)
     happen(2)
     new = await leading(connected, topic)
-    with pytest.raises(Outlived):
+    with pytest.raises(Fenced):
         await old.publish()
     await new.publish()
     assert await place(app_url) == new.place
@@ -164,14 +174,14 @@ async def test_a_relay_that_was_outlived_cannot_move_the_checkpoint(connected, h
 @pytest.mark.parametrize("cluster", ["one", "two"])
 async def test_where_kafka_lost_its_log_it_gets_again_what_the_projector_may_need(connected, happen, owner_url, cluster):
     topic = Topic()
-    happen(AGAIN + 30)
+    happen(REPUBLISHED_EVENTS + 30)
     relay = await leading(connected, topic)
     await relay.publish()
-    project(owner_url, AGAIN + 20)
+    project(owner_url, REPUBLISHED_EVENTS + 20)
     topic.lose(cluster)
     relay = await leading(connected, topic)
     await relay.publish()
-    assert topic.positions == list(range(21, AGAIN + 31))
+    assert topic.positions == list(range(21, REPUBLISHED_EVENTS + 31))
 
 
 async def test_a_topic_made_anew_under_a_running_relay_is_noticed(connected, happen, owner_url):
@@ -181,7 +191,7 @@ async def test_a_topic_made_anew_under_a_running_relay_is_noticed(connected, hap
     await relay.publish()
     topic.lose()
     happen()
-    with pytest.raises(LostLog):
+    with pytest.raises(TopicReset):
         await relay.publish()
     project(owner_url, 2)
     await (await leading(connected, topic)).publish()
@@ -194,12 +204,12 @@ async def test_many_events_go_in_batches(connected, happen, owner_url):
         connection.execute(
             "insert into es.events select n, gen_random_uuid(), 1, 'DatasetDeleted', 1, '{}', '{}', gen_random_uuid(), now(), '' "
             "from generate_series(1, %s) n",
-            (BATCH + 5,),
+            (EVENTS_PER_BATCH + 5,),
         )
     topic = Topic()
     relay = await leading(connected, topic)
-    assert [await relay.publish() for _ in range(3)] == [BATCH, 5, 0]
-    assert topic.positions == list(range(1, BATCH + 6))
+    assert [await relay.publish() for _ in range(3)] == [EVENTS_PER_BATCH, 5, 0]
+    assert topic.positions == list(range(1, EVENTS_PER_BATCH + 6))
 
 
 async def test_a_hole_in_the_log_is_never_published_over(connected, happen, owner_url):

@@ -10,7 +10,7 @@ from application.accounts import register
 from domain.access import Role
 from infrastructure.audit.reconciliation import Reconciler, discrepancies, named_subjects
 from infrastructure.audit.side_tables import TableAudit
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.keys import KeyRing, MissingKey, RootKey
 from infrastructure.security.passwords import Argon2Passwords
@@ -92,7 +92,7 @@ def test_what_people_do_meanwhile_is_no_discrepancy(log, tokens):
 
 def test_it_asks_for_the_keys_that_it_needs(log, settings):
     user = account(log, "ada")
-    without_keys = EventLog(PostgresRecorder(settings.postgres_url, KeyRing({})), KeyRing({}))
+    without_keys = RecorderEventStore(PostgresRecorder(settings.postgres_url, KeyRing({})), KeyRing({}))
     with pytest.raises(MissingKey):
         list(discrepancies(without_keys, [user]))
     without_keys.close()

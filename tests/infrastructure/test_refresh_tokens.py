@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from application.ports import Reused
+from application.ports import RefreshTokenReused
 from domain.errors import NotAuthenticated, Unavailable
 from infrastructure.security.keys import RootKey
 from infrastructure.security.refresh_tokens import PostgresRefreshTokens
@@ -88,7 +88,7 @@ def test_after_the_grace_an_earlier_token_is_reuse_and_says_whose(tokens, starte
     newest, at = token, NOW
     for _ in range(generations):
         newest = tokens.rotate(newest, at=at).token
-    with pytest.raises(Reused) as reused:
+    with pytest.raises(RefreshTokenReused) as reused:
         tokens.rotate(token, at=at + AFTER_GRACE)
     assert (reused.value.session_id, reused.value.user_id) == (session, user)
 
@@ -181,7 +181,7 @@ def test_whatever_is_rotated_whenever_one_token_lives_and_none_after_reuse(steps
         place = len(line) - 1 if place == -1 else max(0, len(line) + place if place < 0 else place)
         try:
             child = tokens.rotate(line[place], at=at).token
-        except Reused:
+        except RefreshTokenReused:
             tokens.revoke(session)
             assert live(owner_url, session, at) == 0
             assert all(refused(tokens, token, at) for token in line)

@@ -8,11 +8,11 @@ import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from application.ports import Rejected
-from infrastructure.audit.signed_heads import verified
+from application.ports import AppendRejected
+from infrastructure.audit.signed_heads import verify_log
 from infrastructure.kafka import topics
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
-from infrastructure.kafka.topics import EVENTS, make_topics, topics_made
+from infrastructure.kafka.topics import EVENTS, make_topics, make_topics_when_reachable
 from infrastructure.security.keys import RootKey
 from tests.kafka.installation import Installation, busy
 
@@ -67,7 +67,7 @@ def test_a_consumer_gets_cloud_events_with_the_bytes_as_stored(installation):
     assert told["ce_meta"].encode() == event.meta
     linked = authenticated(record, RecordKey(RootKey.read(installation.settings.root_key_path)))
     assert linked == (event, installation.log.read(0, 1)[0].hash)
-    with pytest.raises(Rejected, match="comes from b'urn:uuid"):
+    with pytest.raises(AppendRejected, match="comes from b'urn:uuid"):
         authenticated(record, RecordKey(RootKey(b"y" * 32)))
 
 
@@ -77,11 +77,11 @@ def test_it_ends_in_time_and_signs_what_it_leaves(installation):
         installation.dataset()
     until_published(installation)
     assert installation.stop("relay", within=3.0) == [0]
-    found = verified(installation.settings, installation.log)
+    found = verify_log(installation.settings, installation.log)
     assert (found.finding, found.events, found.heads) == (None, 4, 1)
     with psycopg.connect(installation.settings.postgres_owner_url, autocommit=True) as owner:
         owner.execute("delete from ops.heads")
-    assert verified(installation.settings, installation.log).heads == 1
+    assert verify_log(installation.settings, installation.log).heads == 1
 
 
 def test_another_one_stands_by_and_leads_when_the_first_is_gone(installation):
@@ -110,7 +110,7 @@ def test_it_leads_again_after_the_database_closed_its_connections(installation):
 
 
 async def test_topics_are_made_once_with_the_partitions_that_they_need(kafka_url):
-    assert await make_topics(kafka_url) == await make_topics(kafka_url) == await topics_made(kafka_url)
+    assert await make_topics(kafka_url) == await make_topics(kafka_url) == await make_topics_when_reachable(kafka_url)
     described = await partitions(kafka_url)
     assert described["bioscope.events"] == described["bioscope.dead-letters"] == 1
     assert described["bioscope.inference-tasks"] == described["bioscope.inference-urgent"] == 12

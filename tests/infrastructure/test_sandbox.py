@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 from infrastructure.configuration.settings import Settings
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.child_functions import examine
-from infrastructure.inference.children.process_pool import Nursery, Pool
-from infrastructure.inference.predictions import Inspected, Unseen, check_inspected
+from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
+from infrastructure.inference.predictions import ImageRefusal, Inspected, check_inspected
 from infrastructure.operations.doctor import sandbox_findings
 from infrastructure.sandbox import Layers, supported
 from infrastructure.sandbox.policy import Unsandboxed, require_sandbox
@@ -230,13 +230,13 @@ def test_a_development_system_starts_with_a_warning():
 @pytest.fixture
 def examined_in_the_sandbox():
     async def run(files):
-        nursery = Nursery("infrastructure.inference.children.child_functions")
-        pool = Pool(nursery, size=1, nice=0, memory_bytes=1024**3, hang_seconds=60.0)
+        nursery = ForkServer("infrastructure.inference.children.child_functions")
+        pool = ProcessPool(nursery, size=1, nice=0, memory_bytes=1024**3, hang_seconds=60.0)
         try:
             check = partial(check_inspected, limits=LIMITS)
             return [
                 await pool.run(
-                    "infrastructure.inference.children.child_functions:examine", data, LIMITS, into=Inspected | Unseen, check=check
+                    "infrastructure.inference.children.child_functions:examine", data, LIMITS, into=Inspected | ImageRefusal, check=check
                 )
                 for data in files
             ]

@@ -15,7 +15,7 @@ import pytest
 
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.installation import with_free_port
-from infrastructure.http.server import LET_IN
+from infrastructure.http.server import DRAIN_SECONDS
 
 SERVE = """
 import sys
@@ -32,7 +32,7 @@ if __name__ == "__main__":
 def server(request, tmp_path):
     """The process, its address, and the file that it leaves at a clean end. Who has come in is let in for as long as is asked."""
     given, ended = with_free_port(Settings(port=0)), tmp_path / "ended"
-    let_in = getattr(request, "param", LET_IN)
+    let_in = getattr(request, "param", DRAIN_SECONDS)
     (tmp_path / "serve.py").write_text(SERVE)
     root = Path(__file__).parents[2]
     process = subprocess.Popen(

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import yaml
 
-from application.models import LABELS_MOST, add_version, promote
+from application.models import MAX_LABELS, add_version, promote
 from domain import model
 from domain.access import Role
 from domain.errors import Forbidden, Invalid, NotFound
 from domain.values import model_id
-from infrastructure.eventstore.event_store import EventLog
-from infrastructure.inference.models.bundled import micrographs, models, register_shipped
-from infrastructure.inference.models.manifest import load_record, record_from_json
+from infrastructure.eventstore.event_store import RecorderEventStore
+from infrastructure.inference.models.bundled import micrographs, models, register_bundled
+from infrastructure.inference.models.manifest import load_manifest, manifest_from_json
 from infrastructure.security.keys import RootKey
 from tests.adversaries.onnx_files import external, graph, identity, node
 from tests.adversaries.onnx_files import model as model_file
@@ -30,7 +30,7 @@ ADMIN = actor(Role.ADMIN)
 
 @pytest.fixture
 def log():
-    return EventLog(MemoryRecorder(ROOT), ROOT)
+    return RecorderEventStore(MemoryRecorder(ROOT), ROOT)
 
 
 @pytest.fixture
@@ -53,47 +53,47 @@ def respelled(folder, change):
 
 
 def test_shipped_models_are_registered_once(log, blobs):
-    names = {load_record(path.parent).name for path in models().glob("*/rdf.yaml")}
-    first = register_shipped(blobs, log)
+    names = {load_manifest(path.parent).name for path in models().glob("*/rdf.yaml")}
+    first = register_bundled(blobs, log)
     assert {one.name for one in first} == names
     assert all((one.number, one.aliases, one.is_new) == (1, ("production",), True) for one in first)
     head = log.head()
-    assert register_shipped(blobs, log) == [msgspec.structs.replace(one, is_new=False) for one in first]
+    assert register_bundled(blobs, log) == [msgspec.structs.replace(one, is_new=False) for one in first]
     assert log.head() == head
     for name in names:
         version = log.load(model_id(name), model.evolve).production
-        record = record_from_json(version.record)
+        record = manifest_from_json(version.record)
         assert (record.name, record.labels, record.sha256) == (name, version.labels, version.sha256)
         assert len(blobs.read(version.sha256)) == version.size
 
 
 def test_a_store_that_lost_the_weights_gets_them_again(log, blobs):
-    register_shipped(blobs, log)
+    register_bundled(blobs, log)
     blobs.kept.clear()
-    register_shipped(blobs, log)
+    register_bundled(blobs, log)
     assert blobs.exists(log.load(model_id("pbc8"), model.evolve).production.sha256)
 
 
 def test_an_upgrade_registers_a_candidate_and_leaves_production_alone(log, blobs, folder):
-    (old,) = register_shipped(blobs, log, folder=folder)
+    (old,) = register_bundled(blobs, log, folder=folder)
     respelled(folder, lambda rdf: rdf["config"]["bioscope"].update(review_below=0.9))
-    (new,) = register_shipped(blobs, log, folder=folder)
+    (new,) = register_bundled(blobs, log, folder=folder)
     assert (new.number, new.aliases, new.is_new) == (2, ("candidate",), True)
     state = log.load(model_id("pbc8"), model.evolve)
     assert state.aliases == {"production": old.number, "candidate": new.number}
-    assert register_shipped(blobs, log, folder=folder) == [msgspec.structs.replace(new, is_new=False)]
+    assert register_bundled(blobs, log, folder=folder) == [msgspec.structs.replace(new, is_new=False)]
 
 
 def test_a_folder_without_a_model_is_refused(log, blobs, tmp_path):
     with pytest.raises(Invalid, match="holds no model"):
-        register_shipped(blobs, log, folder=tmp_path)
+        register_bundled(blobs, log, folder=tmp_path)
 
 
 def test_weights_that_differ_from_their_record_are_refused(log, blobs, folder):
     with (folder / "pbc8" / "model.onnx").open("ab") as file:
         file.write(b"x")
     with pytest.raises(Invalid, match="sha256 differ"):
-        register_shipped(blobs, log, folder=folder)
+        register_bundled(blobs, log, folder=folder)
     assert (log.head(), blobs.kept) == (0, {})
 
 
@@ -103,7 +103,7 @@ def test_a_model_that_breaks_its_promise_is_refused(log, blobs, folder):
     digest = hashlib.sha256(output.read_bytes()).hexdigest()
     respelled(folder, lambda rdf: rdf["outputs"][0]["test_tensor"].update(sha256=digest))
     with pytest.raises(Invalid, match=r"differs by 0\.01 from the promised one"):
-        register_shipped(blobs, log, folder=folder)
+        register_bundled(blobs, log, folder=folder)
     assert (log.head(), blobs.kept) == (0, {})
 
 
@@ -119,7 +119,7 @@ def test_weights_that_are_not_safe_to_run_are_refused(log, blobs, folder, weight
     (folder / "pbc8" / "model.onnx").write_bytes(weights)
     respelled(folder, lambda rdf: rdf["weights"]["onnx"].update(sha256=hashlib.sha256(weights).hexdigest()))
     with pytest.raises(Invalid, match=rf"model\.onnx is refused: .*{reason}"):
-        register_shipped(blobs, log, folder=folder)
+        register_bundled(blobs, log, folder=folder)
     assert (log.head(), blobs.kept) == (0, {})
 
 
@@ -155,7 +155,7 @@ def test_the_same_version_twice_is_one(log):
         ("labels", ("round", "round")),
         ("labels", (" round",)),
         ("labels", ("x" * 101,)),
-        ("labels", tuple(map(str, range(LABELS_MOST + 1)))),
+        ("labels", tuple(map(str, range(MAX_LABELS + 1)))),
         ("review_below", 1.1),
         ("name", ""),
     ],

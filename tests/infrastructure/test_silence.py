@@ -14,11 +14,11 @@ from application import datasets
 from application.ports import Command
 from domain.access import Actor, Role
 from domain.errors import Unavailable
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.postgres import connections
-from infrastructure.postgres.connections import Attentive, AttentiveAsync, Silent, notifications
-from infrastructure.postgres.query_database import ReadDatabase
+from infrastructure.postgres.connections import MonitoredAsyncConnection, MonitoredConnection, ServerUnresponsive, notifications
+from infrastructure.postgres.query_database import PostgresQueryDatabase
 from infrastructure.security.keys import RootKey
 from tests.chaos.proxy import Link
 from tests.given import NOW
@@ -40,9 +40,9 @@ def url(link, postgres, database):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    for kind in (Attentive, AttentiveAsync):
+    for kind in (MonitoredConnection, MonitoredAsyncConnection):
         monkeypatch.setattr(kind, "silent", 1.0)
-    monkeypatch.setattr(connections, "QUIET", 0.3)
+    monkeypatch.setattr(connections, "LISTEN_CHECK_INTERVAL_SECONDS", 0.3)
 
 
 @contextmanager
@@ -50,16 +50,16 @@ def mute_for_ever(link):
     """What was open says nothing any more, even afterwards; new connections are well again then."""
     link.spoil("half-open")
     yield
-    link.mend()
+    link.check()
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_query_on_a_line_that_went_dead_ends(link, url):
-    connection = Attentive.connect(url, autocommit=True)
+    connection = MonitoredConnection.connect(url, autocommit=True)
     with mute_for_ever(link):
         pass
     began = time.monotonic()
-    with pytest.raises(Silent):
+    with pytest.raises(ServerUnresponsive):
         connection.execute("select 1")
     assert 0.9 < time.monotonic() - began < 5
     assert connection.closed
@@ -69,36 +69,36 @@ def test_a_query_on_a_line_that_went_dead_ends(link, url):
 
 @pytest.mark.parametrize("asks", [lambda c: c.execute("select 1"), lambda c: c.pipeline().__enter__()])
 def test_a_connection_that_lay_idle_is_asked_for_a_sign_of_life_first(link, url, monkeypatch, asks):
-    monkeypatch.setattr(connections, "RESTED", 0.1)
-    monkeypatch.setattr(connections, "SIGN", 0.5)
-    connection = Attentive.connect(url, autocommit=True)
+    monkeypatch.setattr(connections, "CHECK_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "CHECK_TIMEOUT_SECONDS", 0.5)
+    connection = MonitoredConnection.connect(url, autocommit=True)
     assert connection.execute("select 1").fetchone() == (1,)
     time.sleep(0.2)
     assert connection.execute("select 2").fetchone() == (2,)
     with mute_for_ever(link):
         time.sleep(0.2)
     began = time.monotonic()
-    with pytest.raises(Silent):
+    with pytest.raises(ServerUnresponsive):
         asks(connection)
-    assert time.monotonic() - began < connections.SILENT - 2
+    assert time.monotonic() - began < connections.SILENCE_TIMEOUT_SECONDS - 2
     assert connection.closed
 
 
 def test_the_same_holds_for_coroutines(link, url, monkeypatch):
-    monkeypatch.setattr(connections, "RESTED", 0.1)
-    monkeypatch.setattr(connections, "SIGN", 0.5)
+    monkeypatch.setattr(connections, "CHECK_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "CHECK_TIMEOUT_SECONDS", 0.5)
 
     async def asks():
-        connection = await AttentiveAsync.connect(url, autocommit=True)
+        connection = await MonitoredAsyncConnection.connect(url, autocommit=True)
         assert await (await connection.execute("select 1")).fetchone() == (1,)
         await asyncio.sleep(0.2)
         assert await (await connection.execute("select 2")).fetchone() == (2,)
         with mute_for_ever(link):
             await asyncio.sleep(0.2)
         began = time.monotonic()
-        with pytest.raises(Silent):
+        with pytest.raises(ServerUnresponsive):
             await connection.execute("select 3")
-        assert time.monotonic() - began < connections.SILENT - 2
+        assert time.monotonic() - began < connections.SILENCE_TIMEOUT_SECONDS - 2
         assert connection.closed
 
     asyncio.run(asks())
@@ -108,8 +108,8 @@ def test_the_same_holds_for_coroutines(link, url, monkeypatch):
 def test_one_who_listens_notices_too_and_is_not_disturbed_by_quiet(link, url):
     async def listens():
         async with (
-            await AttentiveAsync.connect(url, autocommit=True) as listening,
-            await AttentiveAsync.connect(url, autocommit=True) as other,
+            await MonitoredAsyncConnection.connect(url, autocommit=True) as listening,
+            await MonitoredAsyncConnection.connect(url, autocommit=True) as other,
         ):
             await listening.execute("listen something")
             heard = notifications(listening)
@@ -117,7 +117,7 @@ def test_one_who_listens_notices_too_and_is_not_disturbed_by_quiet(link, url):
             await other.execute("notify something")
             first = await asyncio.wait_for(anext(heard), 5)
             link.spoil("half-open")
-            with pytest.raises(Silent):
+            with pytest.raises(ServerUnresponsive):
                 await asyncio.wait_for(anext(heard), 10)
             return first.channel
 
@@ -126,7 +126,7 @@ def test_one_who_listens_notices_too_and_is_not_disturbed_by_quiet(link, url):
 
 @pytest.mark.usefixtures("impatient")
 def test_commands_go_on_after_their_connections_went_mute(link, url):
-    log = EventLog(PostgresRecorder(url, ROOT), ROOT)
+    log = RecorderEventStore(PostgresRecorder(url, ROOT), ROOT)
     try:
         made(log)
         with mute_for_ever(link), pytest.raises(Unavailable):
@@ -146,7 +146,7 @@ def test_commands_go_on_after_their_connections_went_mute(link, url):
 @pytest.mark.long
 def test_once_the_database_is_back_nobody_waits_for_as_long_as_it_was_away(link, url):
     async def asks():
-        reads, log = ReadDatabase(url), EventLog(PostgresRecorder(url, ROOT), ROOT)
+        reads, log = PostgresQueryDatabase(url), RecorderEventStore(PostgresRecorder(url, ROOT), ROOT)
         await reads.open()
 
         async def ask():
@@ -159,7 +159,7 @@ def test_once_the_database_is_back_nobody_waits_for_as_long_as_it_was_away(link,
             while time.monotonic() < until:
                 with pytest.raises(Unavailable):
                     await ask()
-            link.mend()
+            link.check()
             async with asyncio.timeout(4):
                 while True:
                     with contextlib.suppress(Unavailable):
@@ -179,7 +179,7 @@ def made(log):
 @pytest.mark.usefixtures("impatient")
 def test_queries_of_the_read_models_go_on_after_their_connections_went_mute(link, url):
     async def asks():
-        reads = ReadDatabase(url)
+        reads = PostgresQueryDatabase(url)
         await reads.open()
         try:
             assert await reads.rows("select 1 as number", {}, into=dict) == [{"number": 1}]

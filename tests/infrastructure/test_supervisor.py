@@ -26,14 +26,14 @@ from infrastructure.configuration.settings import Settings, load
 from infrastructure.embedded import stack as system_module
 from infrastructure.embedded.data_folder import holder, mark, run_folder
 from infrastructure.embedded.installation import environment
-from infrastructure.embedded.restarting import LONGEST_PAUSE, STEADY_AFTER, next_pause
+from infrastructure.embedded.restarting import LONGEST_PAUSE, STEADY_AFTER, next_restart_delay
 from infrastructure.embedded.supervisor import (
     PROCESSES,
     AlreadyRunning,
     CannotStart,
     NotRunning,
-    Process,
-    Stack,
+    ProcessDefinition,
+    SupervisedStack,
     ensure_root_key,
     running_settings,
     serves,
@@ -139,7 +139,7 @@ def test_it_ends_in_time_even_when_no_process_listens(used, capsys):
 def test_the_last_process_is_told_to_stop_before_the_others(alone):
     order = alone.data / "order"
     script = STEADY.replace("(print(", "(open(os.environ['BIOSCOPE_DATA'] + '/order', 'a').write(sys.argv[1] + '\\n'), print(")
-    with Stack(alone, processes=[process("projector", script), process("api", script)], prepare=nothing):
+    with SupervisedStack(alone, processes=[process("projector", script), process("api", script)], prepare=nothing):
         pass
     assert order.read_text().split() == ["api", "projector"]
 
@@ -164,7 +164,7 @@ def test_an_ordinary_user_can_run_it_in_a_folder_of_its_own():
 
 # ---- one owner -----------------------------------------------------------------------------------------------------------------------
 def test_a_second_one_on_the_same_folder_is_told_who_has_it(alone):
-    with Stack(alone, processes=[], prepare=nothing):
+    with SupervisedStack(alone, processes=[], prepare=nothing):
         with pytest.raises(AlreadyRunning, match=rf"in use by process {os.getpid()}: stop that one first, .* --data"), second(alone):
             pass
         assert holder(alone.data) == os.getpid()
@@ -172,7 +172,7 @@ def test_a_second_one_on_the_same_folder_is_told_who_has_it(alone):
 
 
 def second(settings):
-    return Stack(settings, processes=[], prepare=nothing)
+    return SupervisedStack(settings, processes=[], prepare=nothing)
 
 
 def test_a_folder_that_holds_other_things_is_left_alone(data, alone):
@@ -234,7 +234,7 @@ def test_a_root_key_kept_elsewhere_is_never_made(data, tmp_path):
 def test_the_whole_system_starts_and_its_times_are_measured(data, capsys):
     for what in ("first", "warm"):
         begun = time.perf_counter()
-        with Stack(Settings(data=data, port=0), processes=[STEADY_API], prepare=nothing) as running:
+        with SupervisedStack(Settings(data=data, port=0), processes=[STEADY_API], prepare=nothing) as running:
             ready = time.perf_counter() - begun
             with psycopg.connect(running.postgres_owner_url) as connection:
                 assert connection.execute("select current_database()").fetchone() == ("bioscope",)
@@ -244,7 +244,7 @@ def test_the_whole_system_starts_and_its_times_are_measured(data, capsys):
 
 
 def test_servers_whose_address_is_set_are_not_started(alone):
-    with Stack(alone, processes=[STEADY_API], prepare=nothing) as running:
+    with SupervisedStack(alone, processes=[STEADY_API], prepare=nothing) as running:
         assert running.postgres_url == alone.postgres_url
         assert environment_of(alone.data, "api")["BIOSCOPE_KAFKA_URL"] == "elsewhere:9092"
         assert environment_of(alone.data, "api")["BIOSCOPE_KAFKA_FETCH_WAIT"] == str(Settings().kafka_fetch_wait)
@@ -255,7 +255,7 @@ def test_servers_whose_address_is_set_are_not_started(alone):
 def test_processes_get_the_addresses_but_no_password_and_no_owners_url(used, monkeypatch):
     for name in ("BIOSCOPE_ADMIN_PASSWORD", "BIOSCOPE_TOKEN", "PGPASSWORD", "PGPORT"):
         monkeypatch.setenv(name, "canary-91")
-    with Stack(Settings(data=used, port=0), processes=[STEADY_API], prepare=nothing) as running:
+    with SupervisedStack(Settings(data=used, port=0), processes=[STEADY_API], prepare=nothing) as running:
         variables = environment_of(used, "api")
         assert load(variables) == msgspec.structs.replace(running, postgres_owner_url="", key_file=str(used / "run" / "api.keys"))
         assert variables["BIOSCOPE_KAFKA_FETCH_WAIT"] == "0.003"
@@ -267,7 +267,7 @@ def test_processes_get_the_addresses_but_no_password_and_no_owners_url(used, mon
 
 def test_each_process_gets_its_own_keys_and_database_role_and_not_the_root_key(used):
     relay, inference = process("relay", STEADY, database_role="bioscope_relay"), process("inference", STEADY)
-    with Stack(Settings(data=used, port=0), processes=[relay, inference, STEADY_API], prepare=nothing):
+    with SupervisedStack(Settings(data=used, port=0), processes=[relay, inference, STEADY_API], prepare=nothing):
         variables = {name: environment_of(used, name) for name in ("relay", "inference", "api")}
         for name in ("relay", "api"):
             file = used / "run" / f"{name}.keys"
@@ -322,7 +322,7 @@ def test_credentials_and_certificates_of_s3_are_handed_on_only_where_files_are_s
 def test_relative_paths_mean_the_same_in_every_working_directory(alone, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     given = msgspec.structs.replace(alone, data=Path("data"), blobs_url="blobs")
-    with Stack(given, processes=[STEADY_API], prepare=nothing):
+    with SupervisedStack(given, processes=[STEADY_API], prepare=nothing):
         assert environment_of(alone.data, "api")["BIOSCOPE_BLOBS_URL"] == str(tmp_path / "blobs")
         assert environment_of(alone.data, "api")["BIOSCOPE_DATA"] == str(tmp_path / "data")
 
@@ -343,15 +343,15 @@ def test_a_port_that_is_taken_is_a_clear_error(alone):
 def test_a_process_that_keeps_dying_ends_the_start_with_what_it_said(alone):
     broken = process("api", "raise SystemExit('no such model')")
     with pytest.raises(CannotStart, match="api keeps ending; the last it said:\nno such model"):
-        Stack(alone, processes=[broken], prepare=nothing).__enter__()
+        SupervisedStack(alone, processes=[broken], prepare=nothing).__enter__()
     assert holder(alone.data) is None
 
 
 def test_a_process_that_is_never_ready_ends_the_start_and_is_named(alone, monkeypatch):
-    monkeypatch.setattr(system_module, "PROCESSES_READY_WITHIN", 1.0)
+    monkeypatch.setattr(system_module, "PROCESSES_READY_TIMEOUT_SECONDS", 1.0)
     sleeping = process("inference", "import time; time.sleep(1000)")
     with pytest.raises(CannotStart, match="not ready after 1 s: inference; the logs are in"):
-        Stack(alone, processes=[STEADY_API, sleeping], prepare=nothing).__enter__()
+        SupervisedStack(alone, processes=[STEADY_API, sleeping], prepare=nothing).__enter__()
 
 
 def test_what_prepare_raises_reaches_the_caller_and_nothing_is_left(used):
@@ -362,14 +362,14 @@ def test_what_prepare_raises_reaches_the_caller_and_nothing_is_left(used):
         raise LookupError("no migrations")
 
     with pytest.raises(LookupError, match="no migrations"):
-        Stack(Settings(data=used, port=0), processes=[STEADY_API], prepare=fails).__enter__()
+        SupervisedStack(Settings(data=used, port=0), processes=[STEADY_API], prepare=fails).__enter__()
     assert gone(set(descendants(os.getpid())) - before) == []
     assert not (used / "api.env").exists()
 
 
 # ---- keep running --------------------------------------------------------------------------------------------------------------------
 def test_a_process_that_dies_is_started_again(alone):
-    stack = Stack(alone, processes=[STEADY_API], prepare=nothing)
+    stack = SupervisedStack(alone, processes=[STEADY_API], prepare=nothing)
     with stack:
         first = stack.pid("api")
         os.kill(first, signal.SIGKILL)
@@ -380,7 +380,7 @@ def test_a_process_that_dies_is_started_again(alone):
 
 
 def test_a_dead_broker_comes_back_elsewhere_and_only_its_clients_are_started_again(used):
-    stack = Stack(Settings(data=used, port=0), processes=[FOLLOWER, STEADY_API], prepare=nothing)
+    stack = SupervisedStack(Settings(data=used, port=0), processes=[FOLLOWER, STEADY_API], prepare=nothing)
     with stack as before:
         follower, api = stack.pid("follower"), stack.pid("api")
         os.kill(stack.pid("broker"), signal.SIGKILL)
@@ -394,7 +394,7 @@ def test_a_dead_broker_comes_back_elsewhere_and_only_its_clients_are_started_aga
 
 @pytest.mark.parametrize("name", ["postgres", "redis"])
 def test_postgres_and_redis_come_back_at_the_same_address(used, name):
-    stack = Stack(Settings(data=used, port=0), processes=[STEADY_API], prepare=nothing)
+    stack = SupervisedStack(Settings(data=used, port=0), processes=[STEADY_API], prepare=nothing)
     with stack as before:
         with psycopg.connect(before.postgres_owner_url) as connection:
             connection.execute("create table kept as select 7 as n")
@@ -416,7 +416,7 @@ def kept(url):
 
 @pytest.mark.parametrize("name", ["postgres", "redis"])
 def test_a_server_whose_socket_was_removed_is_started_again_at_the_same_address(used, name):
-    stack = Stack(Settings(data=used, port=0), processes=[STEADY_API], prepare=nothing)
+    stack = SupervisedStack(Settings(data=used, port=0), processes=[STEADY_API], prepare=nothing)
     with stack as before:
         unreachable = stack.pid(name)
         socket_of(before, name).unlink()
@@ -428,7 +428,7 @@ def test_a_server_whose_socket_was_removed_is_started_again_at_the_same_address(
 
 def test_a_removed_folder_of_sockets_is_made_again(data, tmp_path):
     long = tmp_path / ("long " * 20)
-    stack = Stack(Settings(data=long, port=0), processes=[STEADY_API], prepare=nothing)
+    stack = SupervisedStack(Settings(data=long, port=0), processes=[STEADY_API], prepare=nothing)
     with stack as before:
         folder = socket_of(before, "redis").parent
         assert not folder.is_relative_to(long)
@@ -452,7 +452,7 @@ def answers_ping(url):
 
 def test_a_process_that_keeps_ending_is_reported_with_its_last_words(alone):
     told = []
-    stack = Stack(alone, processes=[STEADY_API, LOOPING], prepare=nothing, tell=told.append)
+    stack = SupervisedStack(alone, processes=[STEADY_API, LOOPING], prepare=nothing, tell=told.append)
     with stack:
         eventually(lambda: "looping" in crash_loops(crashes_file(alone.data)))
         report = eventually(lambda: next((said for said in told if "keeps ending" in said), None))
@@ -461,13 +461,13 @@ def test_a_process_that_keeps_ending_is_reported_with_its_last_words(alone):
     assert not crashes_file(alone.data).exists()
 
 
-LOOPING = Process(name="looping", argv=(sys.executable, "-c", "raise SystemExit('no such model')"))
+LOOPING = ProcessDefinition(name="looping", argv=(sys.executable, "-c", "raise SystemExit('no such model')"))
 
 
 @pytest.mark.parametrize("host", ["::1", "::"])
 def test_a_start_on_ipv6_is_served_and_found(alone, host):
-    served = Process(name="api", argv=(sys.executable, "-c", IPV6_API), ready=serves("/health/live"))
-    with Stack(msgspec.structs.replace(alone, host=host), processes=[served], prepare=nothing) as running:
+    served = ProcessDefinition(name="api", argv=(sys.executable, "-c", IPV6_API), ready=serves("/health/live"))
+    with SupervisedStack(msgspec.structs.replace(alone, host=host), processes=[served], prepare=nothing) as running:
         socket.create_connection(("::1", running.port), 1).close()
 
 
@@ -485,7 +485,7 @@ Server((os.environ["BIOSCOPE_HOST"], int(os.environ["BIOSCOPE_PORT"])), Handler)
 
 
 def test_a_server_that_cannot_come_back_is_tried_again_until_it_can(used):
-    stack = Stack(Settings(data=used, port=0), processes=[STEADY_API], prepare=nothing)
+    stack = SupervisedStack(Settings(data=used, port=0), processes=[STEADY_API], prepare=nothing)
     with stack as running:
         version = used / "postgres" / "PG_VERSION"
         right = version.read_text()
@@ -510,13 +510,13 @@ def connects(url):
 def test_who_dies_young_waits_ever_longer_up_to_a_bound(lives):
     pauses = [0.0]
     for lived in lives:
-        pauses.append(next_pause(pauses[-1], lived=lived))
+        pauses.append(next_restart_delay(pauses[-1], lived=lived))
     assert pauses[1] == 0.1
     assert all(later == min(2 * earlier, LONGEST_PAUSE) for earlier, later in pairwise(pauses[1:]))
 
 
 def test_who_lived_long_is_started_again_at_once():
-    assert next_pause(LONGEST_PAUSE, lived=STEADY_AFTER) == 0.1
+    assert next_restart_delay(LONGEST_PAUSE, lived=STEADY_AFTER) == 0.1
 
 
 # ---- beside it -----------------------------------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from application.tasks import BULK, DEAD_LETTERS, URGENT, Kind, Task, encode
 from domain.errors import Unavailable, UpgradeNeeded
 from domain.values import chunk_id
 from infrastructure.kafka import task_consumer
-from infrastructure.kafka.faust_batches import Frame, Span
-from infrastructure.kafka.task_consumer import Done, TaskLanes
+from infrastructure.kafka.faust_batches import OffsetRange, RecordBatch
+from infrastructure.kafka.task_consumer import OffsetTracker, TaskConsumer
 from tests.infrastructure.test_pool import until
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +34,7 @@ class Bench:
 
     def __init__(self, **abreast):
         self.begun, self.ends, self.committed, self.sent, self.away = [], {}, {}, [], 0
-        self.lanes = TaskLanes(self.handle, send=self.send, abreast={BULK: 2, URGENT: 1} | abreast)
+        self.lanes = TaskConsumer(self.handle, send=self.send, abreast={BULK: 2, URGENT: 1} | abreast)
 
     async def handle(self, _topic, task):
         self.begun.append(task.attempt)
@@ -51,11 +51,11 @@ class Bench:
         self.committed |= offsets
 
     async def joined(self, **spans):
-        return await self.lanes.places("one", {HERE: Span(0, 100, None), THERE: Span(0, 100, None)} | spans)
+        return await self.lanes.starting_offsets("one", {HERE: OffsetRange(0, 100, None), THERE: OffsetRange(0, 100, None)} | spans)
 
     async def come(self, tp, *offsets, value=None):
         """Tasks whose attempt is their offset, so that they can be told apart."""
-        await self.lanes.take(Frame("one", tp, [Record(offset, value or task(offset)) for offset in offsets]))
+        await self.lanes.take(RecordBatch("one", tp, [Record(offset, value or task(offset)) for offset in offsets]))
         await asyncio.sleep(0.01)
 
     async def end(self, *offsets, error=None):
@@ -111,7 +111,7 @@ async def test_a_task_that_cannot_be_answered_is_let_go_for_the_scheduler_to_giv
 
 
 async def test_a_task_is_tried_again_while_what_it_needs_is_away(monkeypatch):
-    monkeypatch.setattr(task_consumer, "REST", 0.01)
+    monkeypatch.setattr(task_consumer, "RETRY_DELAY_SECONDS", 0.01)
     bench, tried = Bench(), []
 
     async def away_at_first(topic, task):
@@ -119,8 +119,8 @@ async def test_a_task_is_tried_again_while_what_it_needs_is_away(monkeypatch):
         if len(tried) < 3:
             raise Unavailable("away")
 
-    bench.lanes = TaskLanes(away_at_first, send=bench.send, abreast={BULK: 1}, patience=5.0)
-    await bench.lanes.places("one", {HERE: Span(0, 9, None)})
+    bench.lanes = TaskConsumer(away_at_first, send=bench.send, abreast={BULK: 1}, patience=5.0)
+    await bench.lanes.starting_offsets("one", {HERE: OffsetRange(0, 9, None)})
     await bench.come(HERE, 7)
     await until(lambda: len(tried) == 3)
     await asyncio.sleep(0.01)
@@ -130,7 +130,7 @@ async def test_a_task_is_tried_again_while_what_it_needs_is_away(monkeypatch):
 
 
 async def test_while_all_tasks_lack_something_none_is_let_go(monkeypatch):
-    monkeypatch.setattr(task_consumer, "REST", 0.01)
+    monkeypatch.setattr(task_consumer, "RETRY_DELAY_SECONDS", 0.01)
     bench, tried, asked = Bench(), [], []
 
     async def away(topic, task):
@@ -141,8 +141,8 @@ async def test_while_all_tasks_lack_something_none_is_let_go(monkeypatch):
         asked.append(len(tried))
         return len(asked) < 4
 
-    bench.lanes = TaskLanes(away, send=bench.send, abreast={BULK: 1}, patience=0.02, is_away=away_for_a_while)
-    await bench.lanes.places("one", {HERE: Span(0, 9, None)})
+    bench.lanes = TaskConsumer(away, send=bench.send, abreast={BULK: 1}, patience=0.02, is_away=away_for_a_while)
+    await bench.lanes.starting_offsets("one", {HERE: OffsetRange(0, 9, None)})
     await bench.come(HERE, 7)
     assert len(bench.lanes.held()) == 1
     await until(lambda: not bench.lanes.held())
@@ -151,7 +151,7 @@ async def test_while_all_tasks_lack_something_none_is_let_go(monkeypatch):
 
 
 async def test_a_task_that_waits_for_an_upgrade_is_kept_in_hand_and_holds_up_no_other(monkeypatch):
-    monkeypatch.setattr(task_consumer, "UPGRADE_REST", 0.01)
+    monkeypatch.setattr(task_consumer, "UPGRADE_RETRY_DELAY_SECONDS", 0.01)
     bench, tried = Bench(), []
 
     async def some_wait(topic, task):
@@ -159,8 +159,8 @@ async def test_a_task_that_waits_for_an_upgrade_is_kept_in_hand_and_holds_up_no_
         if task.attempt < 5:
             raise UpgradeNeeded("position 17", "ImageTagged", 1)
 
-    bench.lanes = TaskLanes(some_wait, send=bench.send, abreast={BULK: 1}, patience=0.0)
-    await bench.lanes.places("one", {HERE: Span(0, 9, None)})
+    bench.lanes = TaskConsumer(some_wait, send=bench.send, abreast={BULK: 1}, patience=0.0)
+    await bench.lanes.starting_offsets("one", {HERE: OffsetRange(0, 9, None)})
     await bench.come(HERE, *range(7))
     await until(lambda: {5, 6} <= set(tried) and len(tried) > 20)
     assert len(bench.lanes.held()) == 5
@@ -187,7 +187,7 @@ async def test_what_is_waited_for_or_done_is_held_until_it_is_done():
 
 
 async def test_the_end_does_not_wait_for_a_kafka_that_is_away(monkeypatch):
-    monkeypatch.setattr(task_consumer, "LAST_COMMIT", 0.05)
+    monkeypatch.setattr(task_consumer, "LAST_COMMIT_TIMEOUT_SECONDS", 0.05)
     bench = Bench()
     await bench.joined()
     await bench.come(HERE, 0)
@@ -210,7 +210,7 @@ async def test_a_dead_letter_of_a_large_record_fits_its_topic(monkeypatch):
 
 @pytest.mark.parametrize("value", [b"\x80pickle", b"{}", b'{"kind":"dance","images":[]}', b"null"])
 async def test_what_is_no_task_becomes_a_dead_letter_and_the_rest_goes_on(value, monkeypatch):
-    monkeypatch.setattr(task_consumer, "REST", 0.01)
+    monkeypatch.setattr(task_consumer, "RETRY_DELAY_SECONDS", 0.01)
     bench = Bench()
     bench.away = 2
     await bench.joined()
@@ -226,8 +226,13 @@ async def test_what_is_no_task_becomes_a_dead_letter_and_the_rest_goes_on(value,
 
 async def test_who_joins_reads_on_where_the_group_was():
     bench = Bench()
-    spans = {HERE: Span(2, 9, 5), THERE: Span(2, 9, None), TP(BULK, 1): Span(7, 9, 3), TP(BULK, 2): Span(0, 4, 8)}
-    assert await bench.lanes.places("one", spans) == {HERE: 5, THERE: 2, TP(BULK, 1): 7, TP(BULK, 2): 4}
+    spans = {
+        HERE: OffsetRange(2, 9, 5),
+        THERE: OffsetRange(2, 9, None),
+        TP(BULK, 1): OffsetRange(7, 9, 3),
+        TP(BULK, 2): OffsetRange(0, 4, 8),
+    }
+    assert await bench.lanes.starting_offsets("one", spans) == {HERE: 5, THERE: 2, TP(BULK, 1): 7, TP(BULK, 2): 4}
 
 
 async def test_tasks_that_come_again_after_a_rebalance_are_not_begun_again():
@@ -245,7 +250,7 @@ async def test_a_topic_made_anew_is_read_from_its_beginning():
     bench = Bench()
     await bench.joined()
     await bench.come(HERE, 0, 1)
-    await bench.lanes.places("two", {HERE: Span(0, 1, None)})
+    await bench.lanes.starting_offsets("two", {HERE: OffsetRange(0, 1, None)})
     await bench.end(0, 1)
     bench.ends.clear()
     await bench.come(HERE, 0)
@@ -253,7 +258,7 @@ async def test_a_topic_made_anew_is_read_from_its_beginning():
 
 
 async def test_at_the_end_what_is_nearly_done_is_waited_for(monkeypatch):
-    monkeypatch.setattr(task_consumer, "LAST_TASKS", 0.2)
+    monkeypatch.setattr(task_consumer, "FINISH_TIMEOUT_SECONDS", 0.2)
     bench = Bench()
     await bench.joined()
     await bench.come(HERE, 0, 1)
@@ -266,7 +271,7 @@ async def test_at_the_end_what_is_nearly_done_is_waited_for(monkeypatch):
 
 @given(st.lists(st.integers(0, 12), max_size=60), st.randoms())
 def test_the_place_moves_past_what_is_done_and_nothing_else(offsets, chance):
-    done, begun, ended = Done(0), [], set()
+    done, begun, ended = OffsetTracker(0), [], set()
     for offset in offsets:
         assert done.begin(offset) == (offset > max(begun, default=-1))
         if offset > max(begun, default=-1):

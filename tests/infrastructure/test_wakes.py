@@ -12,13 +12,13 @@ from domain import dataset
 from domain.access import Actor
 from domain.values import system_actor
 from infrastructure.eventstore.codec import Codec
-from infrastructure.eventstore.event_store import EventLog
-from infrastructure.eventstore.group_commit import APPEND, Answer, Append, Columns, Pending
+from infrastructure.eventstore.event_store import RecorderEventStore
+from infrastructure.eventstore.group_commit import APPEND, Append, Columns, PendingAppend, PendingResult
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.postgres import wake_ups as module
 from infrastructure.postgres.arrays import register
-from infrastructure.postgres.wake_ups import APPENDED, PROJECTED, PUBLISHED, WAKES_ITSELF, Wakes
-from infrastructure.relay.publisher import Place, PostgresPublished
+from infrastructure.postgres.wake_ups import APPENDED, PROJECTED, PUBLISHED, WAKES_ITSELF, WakeUps
+from infrastructure.relay.publisher import PostgresPublished, RelayCheckpoint
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import DataKeys, RootKey
 
@@ -39,7 +39,7 @@ def listener(owner_url):
 
 @pytest.fixture
 def wakes(app_url):
-    one = Wakes(app_url)
+    one = WakeUps(app_url)
     yield one
     one.close()
 
@@ -69,7 +69,7 @@ def arguments():
     """Of `es.append`, for one command."""
     codec = Codec(DataKeys(ROOT, lambda _: {}), lambda _: ())
     command = Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC))
-    return Columns(ClaimDigests(ROOT), [Pending(Append(command=command), [codec.encode(created())], Answer())]).arguments()
+    return Columns(ClaimDigests(ROOT), [PendingAppend(Append(command=command), [codec.encode(created())], PendingResult())]).arguments()
 
 
 def append(url, options):
@@ -87,7 +87,7 @@ def advance(url, options):
 
 # ---- who sends them ----------------------------------------------------------------------------------------------------------------
 def test_a_command_wakes_whoever_listens_and_its_own_session_sends_nothing(listener, app_url):
-    log = EventLog(PostgresRecorder(app_url, ROOT), ROOT)
+    log = RecorderEventStore(PostgresRecorder(app_url, ROOT), ROOT)
     log.append(Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC)), created())
     writer = log.recorder._writer._connection.info.backend_pid
     notification = next_heard(listener)
@@ -112,16 +112,16 @@ async def test_the_relay_tells_that_the_checkpoint_moved_and_notifies_in_no_tran
     async with await psycopg.AsyncConnection.connect(app_url, autocommit=True) as connection:
         published = PostgresPublished(connection, moved=lambda: told.append("moved"))
         epoch, place = await published.take_over()
-        assert await published.move(epoch, place, Place(0, "one", 1))
+        assert await published.move(epoch, place, RelayCheckpoint(0, "one", 1))
         assert told == ["moved"]
-        assert not await published.move(epoch, place, Place(0, "two", 1))
+        assert not await published.move(epoch, place, RelayCheckpoint(0, "two", 1))
         assert told == ["moved"]
     assert heard(listener) == []
 
 
 # ---- how they are sent -------------------------------------------------------------------------------------------------------------
 def test_wake_ups_that_come_together_are_sent_together(listener, wakes, monkeypatch):
-    monkeypatch.setattr(module, "GAP_SECONDS", 0.5)
+    monkeypatch.setattr(module, "MIN_INTERVAL_SECONDS", 0.5)
     wakes.send(PROJECTED, "0")
     assert next_heard(listener).payload == "0"
     for position in range(1, 100):
@@ -141,7 +141,7 @@ def test_a_session_that_the_server_ended_is_made_again(listener, wakes, owner_ur
 
 
 def test_a_session_that_sends_nothing_for_long_is_closed(listener, wakes, monkeypatch, owner_url):
-    monkeypatch.setattr(module, "KEPT_SECONDS", 0.05)
+    monkeypatch.setattr(module, "CONNECTION_IDLE_SECONDS", 0.05)
     wakes.send(APPENDED)
     sender = next_heard(listener).pid
     until = time.monotonic() + 10
@@ -154,13 +154,13 @@ def test_a_session_that_sends_nothing_for_long_is_closed(listener, wakes, monkey
 
 
 def test_a_database_that_is_away_is_no_error_for_whoever_sends():
-    away = Wakes("postgresql://nobody@127.0.0.1:1/none")
+    away = WakeUps("postgresql://nobody@127.0.0.1:1/none")
     away.send(APPENDED)
     away.close()
     assert not away._thread.is_alive()
 
 
 def test_who_sends_nothing_has_neither_session_nor_thread(app_url):
-    wakes = Wakes(app_url)
+    wakes = WakeUps(app_url)
     wakes.close()
     assert wakes._thread is None

@@ -17,9 +17,9 @@ from domain.access import Actor, Role
 from infrastructure.blobs.blob_store import open_blobs
 from infrastructure.embedded.child import Child, last_words, python
 from infrastructure.embedded.installation import environment
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
-from infrastructure.inference.models.bundled import micrographs, register_shipped
+from infrastructure.inference.models.bundled import micrographs, register_bundled
 from infrastructure.security.keys import RootKey
 
 OPEN = ("pending", "running")
@@ -31,7 +31,7 @@ class Installation:
     def __init__(self, settings, *, member=None):
         self.settings = msgspec.structs.replace(settings, log_json=True)
         root = RootKey.read(settings.root_key_path)
-        self.log, self.blobs = EventLog(PostgresRecorder(settings.postgres_url, root), root), open_blobs(settings, root)
+        self.log, self.blobs = RecorderEventStore(PostgresRecorder(settings.postgres_url, root), root), open_blobs(settings, root)
         self.reads = psycopg.connect(settings.postgres_url, autocommit=True)
         self.folder = settings.data / "logs"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ class Installation:
         return ada
 
     def models(self):
-        register_shipped(self.blobs, self.log)
+        register_bundled(self.blobs, self.log)
 
     def dataset(self):
         return datasets.create(name="cells", description=None, command=self.command(), log=self.log)

@@ -4,5 +4,5 @@ from api.cli import main
 from projections.engine import subscription
 
 if __name__ == "__main__":
-    subscription.PATIENCE = subscription.STANDBY_PATIENCE = 3600.0
+    subscription.OWNER_TIMEOUT_SECONDS = subscription.STANDBY_TIMEOUT_SECONDS = 3600.0
     main()

@@ -14,7 +14,7 @@ class Reader:
     def __init__(self, behaviour):
         self.behaviour, self.waits = behaviour, behaviour == "waits"
 
-    async def places(self, _cluster, spans):
+    async def starting_offsets(self, _cluster, spans):
         say("joined")
         return {tp: span.begin for tp, span in spans.items()}
 
@@ -44,10 +44,10 @@ def say(text):
 
 
 def main(behaviour, brokers):
-    consumer_process.HUNG_AFTER = 6.0  # longer than a first join takes here
+    consumer_process.HUNG_AFTER_SECONDS = 6.0  # longer than a first join takes here
     reader = Reader(behaviour)
     given = msgspec.structs.replace(Settings(), kafka_url=brokers, kafka_groups=False, kafka_fetch_wait=0.003)
-    reading = consumer_process.Member(given, group="readers", topics=(EVENTS,), reader=reader, name="reader")
+    reading = consumer_process.ConsumerProcess(given, group="readers", topics=(EVENTS,), reader=reader, name="reader")
     reading.run(reader.beside, finish=reader.finish, prepared=reader.prepared)
 
 

@@ -10,10 +10,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from application.hash_chain import START, linked
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.kafka.topics import EVENTS
-from infrastructure.relay.publisher import Outlived, connected
+from infrastructure.relay.publisher import Fenced, connect_publisher
 from infrastructure.security.keys import RootKey
 from tests.kafka.installation import Installation, busy
 from tests.projections.laboratory import Laboratory
@@ -29,7 +29,7 @@ def root():
 
 @pytest.fixture
 def events(root):
-    log = EventLog(MemoryRecorder(root), root)
+    log = RecorderEventStore(MemoryRecorder(root), root)
     lab = Laboratory(log, None)
     for _ in range(8):
         lab.user()
@@ -57,12 +57,12 @@ async def positions(url, source, *, isolation):
 
 async def test_old_records_cannot_come_behind_newer_ones(kafka_url, root, events):
     key = RecordKey(root)
-    async with connected(kafka_url, key=key) as old:
+    async with connect_publisher(kafka_url, key=key) as old:
         assert len(await old.publish(events[:2])) == 2
-        async with connected(kafka_url, key=key) as new:
+        async with connect_publisher(kafka_url, key=key) as new:
             await new.publish(events[2:6])
             for _ in range(2):
-                with pytest.raises(Outlived):
+                with pytest.raises(Fenced):
                     await old.publish(events[2:4])
             await new.publish(events[6:])
     for isolation in ("read_uncommitted", "read_committed"):
@@ -71,13 +71,13 @@ async def test_old_records_cannot_come_behind_newer_ones(kafka_url, root, events
 
 async def test_records_that_wait_in_a_sleeping_relay_are_refused_when_it_wakes(kafka_url, root, events):
     key = RecordKey(root)
-    async with connected(kafka_url, key=key) as old:
+    async with connect_publisher(kafka_url, key=key) as old:
         await old.publish(events[:1])
         waiting = [await old._send(event) for event in events[1:3]]  # the loop does not run: none of them has left yet
-        async with connected(kafka_url, key=key) as new:
+        async with connect_publisher(kafka_url, key=key) as new:
             await new.publish(events[1:6])
             await asyncio.gather(*waiting, return_exceptions=True)
-            with pytest.raises(Outlived):
+            with pytest.raises(Fenced):
                 await old.publish(events[3:4])
         seen = await positions(kafka_url, key.source, isolation="read_uncommitted")
     assert seen[-5:] == [2, 3, 4, 5, 6]
@@ -85,7 +85,7 @@ async def test_records_that_wait_in_a_sleeping_relay_are_refused_when_it_wakes(k
 
 async def test_the_relays_of_two_installations_on_one_kafka_do_not_fence_each_other(kafka_url, root, events):
     others = RecordKey(RootKey(os.urandom(32)))
-    async with connected(kafka_url, key=RecordKey(root)) as one, connected(kafka_url, key=others) as other:
+    async with connect_publisher(kafka_url, key=RecordKey(root)) as one, connect_publisher(kafka_url, key=others) as other:
         for event in events:
             await one.publish([event])
             await other.publish([event])

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from infrastructure.kafka import faust_batches
-from infrastructure.kafka.faust_batches import Gate
+from infrastructure.kafka.faust_batches import FetchThrottle
 
 pytestmark = pytest.mark.anyio
 
@@ -13,9 +13,9 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def gate(monkeypatch):
     """Past its first fetch, which nothing holds back; without a hint it stays shut."""
-    monkeypatch.setattr(faust_batches, "IDLE", 3600.0)
-    one = Gate()
-    await asyncio.wait_for(one.fetched(nothing, of_all=True), 5)
+    monkeypatch.setattr(faust_batches, "IDLE_FETCH_INTERVAL_SECONDS", 3600.0)
+    one = FetchThrottle()
+    await asyncio.wait_for(one.fetch(nothing, of_all=True), 5)
     return one
 
 
@@ -30,7 +30,7 @@ async def something():
 async def passes(gate):
     """Whether a fetch is let through without a further hint."""
     try:
-        await asyncio.wait_for(gate.fetched(nothing, of_all=True), 0.05)
+        await asyncio.wait_for(gate.fetch(nothing, of_all=True), 0.05)
     except TimeoutError:
         return False
     return True
@@ -38,32 +38,32 @@ async def passes(gate):
 
 async def test_a_hint_lets_one_fetch_through(gate):
     assert not await passes(gate)
-    gate.hint()
-    await asyncio.wait_for(gate.fetched(nothing, of_all=True), 5)
+    gate.wake()
+    await asyncio.wait_for(gate.fetch(nothing, of_all=True), 5)
     assert not await passes(gate)
 
 
 async def test_a_hint_during_a_fetch_is_for_the_next_one(gate):
     async def hinted_meanwhile():
-        gate.hint()
+        gate.wake()
         await asyncio.sleep(0)
         return False
 
-    gate.hint()
-    await asyncio.wait_for(gate.fetched(hinted_meanwhile, of_all=True), 5)
-    await asyncio.wait_for(gate.fetched(nothing, of_all=True), 5)
+    gate.wake()
+    await asyncio.wait_for(gate.fetch(hinted_meanwhile, of_all=True), 5)
+    await asyncio.wait_for(gate.fetch(nothing, of_all=True), 5)
 
 
 async def test_where_something_came_or_was_not_asked_for_there_may_be_more(gate):
-    gate.hint()
-    await asyncio.wait_for(gate.fetched(something, of_all=True), 5)
-    await asyncio.wait_for(gate.fetched(nothing, of_all=False), 5)
-    await asyncio.wait_for(gate.fetched(nothing, of_all=True), 5)
+    gate.wake()
+    await asyncio.wait_for(gate.fetch(something, of_all=True), 5)
+    await asyncio.wait_for(gate.fetch(nothing, of_all=False), 5)
+    await asyncio.wait_for(gate.fetch(nothing, of_all=True), 5)
     assert not await passes(gate)
 
 
 async def test_without_a_hint_it_looks_now_and_then(monkeypatch):
-    monkeypatch.setattr(faust_batches, "IDLE", 0.01)
-    gate = Gate()
-    await asyncio.wait_for(gate.fetched(nothing, of_all=True), 5)
-    await asyncio.wait_for(gate.fetched(nothing, of_all=True), 5)
+    monkeypatch.setattr(faust_batches, "IDLE_FETCH_INTERVAL_SECONDS", 0.01)
+    gate = FetchThrottle()
+    await asyncio.wait_for(gate.fetch(nothing, of_all=True), 5)
+    await asyncio.wait_for(gate.fetch(nothing, of_all=True), 5)

@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from infrastructure.embedded.broker import Broker
-from infrastructure.kafka.producer import Sender, producer, stopped
+from infrastructure.kafka.producer import Sender, producer, stop_producer
 from infrastructure.kafka.topics import EVENTS
 
 pytestmark = pytest.mark.anyio
@@ -31,6 +31,6 @@ async def test_the_end_does_not_wait_for_a_kafka_that_is_away(tmp_path):
         await sending.send_and_wait(EVENTS, b"first")
     under_way = await sending.send(EVENTS, b"second")
     async with asyncio.timeout(10):
-        await stopped(sending)
+        await stop_producer(sending)
     assert not under_way.done() or under_way.exception() is not None
     assert sending._sender.sender_task.done()

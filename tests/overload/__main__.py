@@ -14,7 +14,7 @@ from rich.table import Table
 
 from api.cli.client.api_client import Client
 from api.cli.stack import prepare
-from infrastructure.embedded.supervisor import Stack
+from infrastructure.embedded.supervisor import SupervisedStack
 from tests.overload import network
 from tests.overload.load import Load
 from tests.overload.strangers import ALL, CASES, NORMAL_WITHIN, Strangers, User, beside
@@ -35,7 +35,7 @@ def main() -> int:
     has_ipv6 = network.enter()
     with tempfile.TemporaryDirectory(prefix="bioscope-overload-") as folder:
         changes = {"access_ttl": 3600, "host": "::" if has_ipv6 else "127.0.0.1"}
-        stack = Stack(msgspec.structs.replace(stack_settings(Path(folder) / "data"), **changes), prepare=prepare)
+        stack = SupervisedStack(msgspec.structs.replace(stack_settings(Path(folder) / "data"), **changes), prepare=prepare)
         with stack as settings, Console(stderr=True).status("overload") as status:
             url = f"http://127.0.0.1:{settings.port}"
             address = made_account(settings, "researcher", "load@example.org")

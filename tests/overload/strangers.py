@@ -19,10 +19,10 @@ import numpy as np
 from PIL import Image
 
 from api.cli.client.api_client import Client, Refused
-from api.middleware.admission import AT_ONCE
+from api.middleware.admission import CONCURRENCY_LIMIT
 from infrastructure.configuration.settings import Settings
-from infrastructure.http.connections import HEAD_MOST, HEADERS_MOST
-from infrastructure.security.passwords import WAITING_MOST
+from infrastructure.http.connections import MAX_HEAD, MAX_HEADERS
+from infrastructure.security.passwords import MAX_QUEUED
 from tests.overload.load import LOOPBACK
 from tests.overload.trial import memory
 
@@ -136,20 +136,20 @@ CASES: dict[str, Case] = {
     "connections of one address": lambda s: s.hold(over(s.limits.connections_per_address), b"", s.one),
     "heads that do not end": lambda s: s.hold(over(s.limits.anonymous_connections), b"GET / HTTP/1.1\r\nX-", s.many),
     "HTTP/2": lambda s: s.hold(over(s.limits.anonymous_connections), PREFACE, s.many),
-    "too many headers": lambda s: s.ask(8, lambda: get("/health/live", b"X:\r\n" * over(HEADERS_MOST)), s.many),
-    "too large headers": lambda s: s.ask(8, lambda: get("/health/live", b"X: " + b"x" * over(HEAD_MOST) + b"\r\n"), s.many),
+    "too many headers": lambda s: s.ask(8, lambda: get("/health/live", b"X:\r\n" * over(MAX_HEADERS)), s.many),
+    "too large headers": lambda s: s.ask(8, lambda: get("/health/live", b"X: " + b"x" * over(MAX_HEAD) + b"\r\n"), s.many),
     "bodies that do not come": lambda s: s.hold(over(s.limits.anonymous_bodies), UNFINISHED, s.many),
     "bodies of one address": lambda s: s.hold(over(s.limits.anonymous_bodies_per_address), UNFINISHED, s.one),
     "too large bodies": lambda s: s.ask(8, lambda: post("/api/auth/login", b" " * over(s.limits.anonymous_body_max_bytes)), s.many),
     "WebSockets": lambda s: s.hold(over(s.limits.anonymous_websockets), UPGRADE, s.many),
     "WebSockets of one address": lambda s: s.hold(over(s.limits.anonymous_websockets_per_address), UPGRADE, s.one),
     "too large messages": lambda s: s.ask(8, lambda: UPGRADE + frame(over(s.limits.anonymous_body_max_bytes)), s.many),
-    "requests at once": lambda s: s.ask(over(AT_ONCE), lambda: get("/api/users/me"), s.many),
-    "requests of one address": lambda s: s.ask(over(AT_ONCE), lambda: get("/api/users/me"), s.one),
+    "requests at once": lambda s: s.ask(over(CONCURRENCY_LIMIT), lambda: get("/api/users/me"), s.many),
+    "requests of one address": lambda s: s.ask(over(CONCURRENCY_LIMIT), lambda: get("/api/users/me"), s.one),
     "failed sign-ins of one address": lambda s: s.ask(
         8, lambda: sign_in(somebody()), s.one, times=over(s.limits.logins_per_minute_address)
     ),
-    "failed sign-ins of many": lambda s: s.ask(over(WAITING_MOST), lambda: sign_in(somebody()), s.many),
+    "failed sign-ins of many": lambda s: s.ask(over(MAX_QUEUED), lambda: sign_in(somebody()), s.many),
     "wrong passwords of the user": lambda s: s.ask(8, lambda: sign_in(s.user), s.many, times=over(s.limits.logins_per_hour_account)),
     "registrations": lambda s: s.ask(8, registration, s.one, times=over(s.limits.registrations_per_hour_address)),
 }

@@ -74,8 +74,8 @@ def _broken(heard, busy, slower, grown, normal):
     silent = sum(one.status in {429, 503} and not one.says_when for one in heard.answered)
     if silent:
         yield f"{silent} refusals without Retry-After"
-    if heard.at(0.99) > (most := max(ACCEPTED_WITHIN, slower * busy.at(0.99))):
-        yield f"accepted requests' p99 is {heard.at(0.99):.2f} s, more than {most:.2f} s"
+    if heard.at(0.99) > (maximum := max(ACCEPTED_WITHIN, slower * busy.at(0.99))):
+        yield f"accepted requests' p99 is {heard.at(0.99):.2f} s, more than {maximum:.2f} s"
     if grown > MEMORY_MOST:
         yield f"the API grew by {grown / 2**20:.0f} MiB"
     if normal is None:

@@ -5,7 +5,7 @@ import os
 import psycopg
 import pytest
 
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.keys import RootKey
 from projections.process import projector_over
@@ -19,7 +19,7 @@ def root():
 
 @pytest.fixture
 def log(app_url, root):
-    log = EventLog(PostgresRecorder(app_url, root), root)
+    log = RecorderEventStore(PostgresRecorder(app_url, root), root)
     yield log
     log.close()
 

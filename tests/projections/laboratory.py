@@ -112,7 +112,7 @@ class Laboratory:
         answer = {"labels": LABELS, "results": seen, "failures": failed, "provenance": None}
         chunk = JobPlans(self.log).chunk(job, number)
         answer |= {"plan": chunk and chunk.plan, "by": SYSTEM.id, "at": self.now}
-        self.change(job, classification, lambda it: classification.judge(it, number, **answer))
+        self.change(job, classification, lambda it: classification.record_chunk(it, number, **answer))
 
     def cancel(self, owner, job):
         classifications.cancel(job, command=self.command(owner), log=self.log)

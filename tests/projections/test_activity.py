@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from application import datasets
 from domain.access import Grant, Role
-from infrastructure.postgres.query_database import ReadDatabase
+from infrastructure.postgres.query_database import PostgresQueryDatabase
 from projections import activity
 from projections.reading import subject_of
 
@@ -18,7 +18,7 @@ READERS = ("owner", "friend", "stranger", "admin")
 
 @pytest.fixture
 async def db(app_url):
-    db = ReadDatabase(app_url)
+    db = PostgresQueryDatabase(app_url)
     await db.open()
     yield db
     await db.close()
@@ -107,8 +107,8 @@ class Story:
 @example(told=[("upload", 0, 6), ("upload", 1, 2)], reader="owner", asked=None, start=0, hint=None, window=2)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 async def test_a_watcher_is_told_exactly_what_it_may_see(db, laboratory, connection, monkeypatch, told, reader, asked, start, hint, window):
-    monkeypatch.setattr(activity, "WINDOW", window)
-    monkeypatch.setattr(activity, "EACH_LEAST", 1)
+    monkeypatch.setattr(activity, "EVENTS_PER_SCAN", window)
+    monkeypatch.setattr(activity, "MIN_EVENTS_PER_DATASET", 1)
     story = Story(laboratory, connection, reader, start)
     chosen = None if asked is None else {story.datasets[number] for number in asked}
     for what, *more in [*told, ("look", 3)]:
@@ -148,7 +148,7 @@ async def test_an_administrator_who_asks_for_one_dataset_visits_no_other(db, lab
 
 
 async def test_the_datasets_of_a_reader_take_turns_however_busy_one_of_them_is(db, laboratory, monkeypatch):
-    monkeypatch.setattr(activity, "WINDOW", 8)
+    monkeypatch.setattr(activity, "EVENTS_PER_SCAN", 8)
     owner = laboratory.user()
     cells = [laboratory.dataset(owner, str(number)) for number in range(20)]
     for number in range(60):
@@ -156,7 +156,7 @@ async def test_the_datasets_of_a_reader_take_turns_however_busy_one_of_them_is(d
     head, position, seen, more = laboratory.follow(), 0, [], True
     while more:
         feed = await activity.after(db, owner, position=position, limit=10)
-        assert feed.visited <= 21 + 20 * activity.EACH_LEAST
+        assert feed.visited <= 21 + 20 * activity.MIN_EVENTS_PER_DATASET
         seen += [one.position for one in feed.items]
         position, more = feed.position, feed.more
     assert seen == list(range(1, head + 1))

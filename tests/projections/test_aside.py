@@ -13,11 +13,11 @@ from application.job_scheduler import Scheduler
 from application.services import CHANNEL
 from application.tasks import BULK, DEAD_LETTERS, Kind, decode
 from domain.errors import Unavailable
-from infrastructure.postgres.work_queue import PostgresWork
-from projections.background import Aside
+from infrastructure.postgres.work_queue import PostgresWorkQueue
+from projections.background import BackgroundTasks
 from projections.engine import postgres_store
-from projections.engine.batches import Applied, Letter
-from projections.live_notifier import Notifier, message
+from projections.engine.batches import BatchResult, PoisonEvent
+from projections.live_notifier import LiveNotifier, message
 
 pytestmark = pytest.mark.anyio
 PATIENCE = 5.0
@@ -48,14 +48,14 @@ def topics():
 
 @pytest.fixture
 def scheduler(app_url, log):
-    return Scheduler(lambda: PostgresWork(postgres_store.connect(app_url)), log, lease=60, attempts=2)
+    return Scheduler(lambda: PostgresWorkQueue(postgres_store.connect(app_url)), log, lease=60, attempts=2)
 
 
 async def test_a_task_that_could_not_be_sent_is_sent_when_kafka_is_back(laboratory, scheduler, topics):
     image = laboratory.image(ada := laboratory.user(), laboratory.dataset(ada))
     laboratory.follow()
     topics.away = 2
-    aside = Aside(scheduler, Notifier(published), topics.send)
+    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
     aside.start()
     assert await asyncio.to_thread(topics.came.wait, PATIENCE)
     (topic, key, value) = topics.sent[0]
@@ -70,21 +70,21 @@ async def test_a_committed_batch_wakes_the_scheduler_at_once(laboratory, schedul
     ada = laboratory.user()
     cells = laboratory.dataset(ada)
     laboratory.follow()
-    aside = Aside(scheduler, Notifier(published), topics.send)
+    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
     aside.start()
     await asyncio.sleep(0.2)
     laboratory.image(ada, cells)
     laboratory.follow()
-    aside.applied(Applied(3, tables=frozenset({"images"})))
+    aside.applied(BatchResult(3, tables=frozenset({"images"})))
     assert await asyncio.to_thread(topics.came.wait, PATIENCE)
     await asyncio.to_thread(aside.stop)
 
 
 async def test_a_dead_letter_is_told_on_its_topic(scheduler, topics):
-    dead = Letter(7, uuid4(), "ImageUploaded", "Undecodable: torn")
-    aside = Aside(scheduler, Notifier(published), topics.send)
+    dead = PoisonEvent(7, uuid4(), "ImageUploaded", "Undecodable: torn")
+    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
     aside.start()
-    aside.applied(Applied(7, letters=(dead,)))
+    aside.applied(BatchResult(7, letters=(dead,)))
     assert await asyncio.to_thread(topics.came.wait, PATIENCE)
     topic, key, value = topics.sent[0]
     assert (topic, key, json.loads(value)["reason"]) == (DEAD_LETTERS, dead.stream.bytes, dead.reason)
@@ -95,7 +95,7 @@ async def test_a_scheduler_that_lost_its_database_goes_on_when_it_is_back(labora
     import psycopg
 
     monkeypatch.setattr("projections.background.REST", 0.05)
-    aside = Aside(scheduler, Notifier(published), topics.send)
+    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
     aside.start()
     await asyncio.sleep(0.2)
     with psycopg.connect(owner_url, autocommit=True) as owner:
@@ -112,7 +112,7 @@ async def test_news_reach_whoever_listens_on_redis(redis_url):
     await listener.subscribe(CHANNEL)
     await listener.get_message(timeout=1)
     dataset, user = uuid4(), uuid4()
-    await Notifier(client.publish).tell(Applied(9, frozenset({dataset}), frozenset({user})))
+    await LiveNotifier(client.publish).tell(BatchResult(9, frozenset({dataset}), frozenset({user})))
     heard = await listener.get_message(ignore_subscribe_messages=True, timeout=1)
     assert json.loads(heard["data"]) == {"position": 9, "datasets": [str(dataset)], "users": [str(user)]}
     await listener.aclose()
@@ -126,15 +126,15 @@ async def test_without_redis_nothing_breaks_and_it_is_left_alone_for_a_while():
         tries.append((channel, told))
         raise ConnectionError
 
-    notifier = Notifier(away)
+    notifier = LiveNotifier(away)
     for position in range(3):
-        await notifier.tell(Applied(position))
-    assert tries == [(CHANNEL, message(Applied(0)))]
+        await notifier.tell(BatchResult(position))
+    assert tries == [(CHANNEL, message(BatchResult(0)))]
 
 
 def test_news_of_several_batches_are_told_as_one():
     first, second = uuid4(), uuid4()
-    both = Applied(1, frozenset({first}), tables=frozenset({"work"})).then(Applied(2, frozenset({second})))
+    both = BatchResult(1, frozenset({first}), tables=frozenset({"work"})).merge(BatchResult(2, frozenset({second})))
     assert (both.position, both.datasets, both.wakes_scheduler) == (2, {first, second}, True)
 
 
@@ -151,7 +151,7 @@ async def test_every_chore_is_done_again_and_again_whatever_went_wrong_before(mo
         if done.count("works") > 3:
             enough.set()
 
-    aside = Aside(scheduler, Notifier(published), topics.send, chores=(fails, works))
+    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send, chores=(fails, works))
     aside.start()
     assert await asyncio.to_thread(enough.wait, PATIENCE)
     await asyncio.to_thread(aside.stop)

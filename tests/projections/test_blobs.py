@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from application import images
-from application.blob_gc import KEPT, LAG_MOST, Swept, sweep_orphans
+from application.blob_gc import MAX_LAG, MIN_AGE, SweepResult, sweep_orphans
 from domain import model
 from domain.errors import Unavailable
 from domain.values import model_id
@@ -18,7 +18,7 @@ from tests.twins.blobs import MemoryBlobs
 
 
 def tomorrow():
-    return datetime.now(UTC) + KEPT + timedelta(minutes=1)
+    return datetime.now(UTC) + MIN_AGE + timedelta(minutes=1)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_what_nobody_refers_to_is_swept_and_what_images_and_models_are_made_of_s
     image(laboratory, ada, cells, one)
     versions(laboratory, older, weights)
     laboratory.follow()
-    assert sweep_orphans(blobs, known, now=tomorrow()) == Swept(freed=1, waiting=0)
+    assert sweep_orphans(blobs, known, now=tomorrow()) == SweepResult(freed=1, waiting=0)
     assert set(blobs.kept) == {one, weights, older}
     assert orphan not in blobs.kept
     assert sweep_orphans(blobs, known, now=tomorrow()).freed == 0
@@ -78,7 +78,7 @@ def test_what_is_uploaded_again_while_it_is_swept_stays(laboratory, blobs, known
 
     meanwhile = UploadedMeanwhile()
     meanwhile.orphans = blobs.orphans
-    assert sweep_orphans(meanwhile, known, now=old + KEPT).freed == 0
+    assert sweep_orphans(meanwhile, known, now=old + MIN_AGE).freed == 0
     assert set(blobs.kept) == {sha256}
 
 
@@ -108,14 +108,14 @@ def test_orphans_are_swept_while_new_events_wait_for_the_read_models(laboratory,
     ada = laboratory.user()
     blobs.keep(b"orphan")
     laboratory.dataset(ada)
-    assert sweep_orphans(blobs, known, now=tomorrow()) == Swept(freed=1, waiting=0)
+    assert sweep_orphans(blobs, known, now=tomorrow()) == SweepResult(freed=1, waiting=0)
 
 
 def test_nothing_is_swept_while_the_read_models_lack_an_event_that_is_older_than_a_day(laboratory, blobs, known, owner_url):
     laboratory.follow()
     ada = laboratory.user()
     image(laboratory, ada, laboratory.dataset(ada), blobs.keep(b"not seen yet"))
-    recorded_earlier(owner_url, 1, LAG_MOST)
+    recorded_earlier(owner_url, 1, MAX_LAG)
     with pytest.raises(Unavailable, match="more than a day behind"):
         sweep_orphans(blobs, known, now=tomorrow())
     assert len(blobs.kept) == 1
@@ -148,7 +148,7 @@ def test_what_an_event_names_that_could_not_be_applied_is_left_and_counted_and_t
     image(laboratory, ada, laboratory.dataset(ada), named)
     laboratory.follow()
     set_aside(owner_url, table, laboratory.log.head())
-    assert sweep_orphans(blobs, known, now=tomorrow()) == Swept(freed=1, waiting=1)
+    assert sweep_orphans(blobs, known, now=tomorrow()) == SweepResult(freed=1, waiting=1)
     assert set(blobs.kept) == {named}
     assert orphan not in blobs.kept
 
@@ -162,7 +162,7 @@ def test_what_a_discarded_event_names_stays_since_commands_may_still_use_it(labo
     retry = discard(laboratory.projector, connection, laboratory.log, position, reason="torn", command=laboratory.command(SYSTEM))
     assert retry == (1, 0)
     orphan = blobs.keep(b"orphan")
-    assert sweep_orphans(blobs, known, now=tomorrow()) == Swept(freed=1, waiting=0)
+    assert sweep_orphans(blobs, known, now=tomorrow()) == SweepResult(freed=1, waiting=0)
     assert orphan not in blobs.kept
 
 
@@ -174,7 +174,7 @@ def test_the_images_of_a_dataset_that_the_read_models_do_not_know_are_in_use(lab
     laboratory.follow()
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("delete from read.datasets where id = %s", (cells,))
-    assert sweep_orphans(blobs, known, now=tomorrow()) == Swept(freed=0, waiting=0)
+    assert sweep_orphans(blobs, known, now=tomorrow()) == SweepResult(freed=0, waiting=0)
 
 
 def test_the_role_of_the_projector_suffices(laboratory, blobs, postgres, database):
@@ -185,7 +185,7 @@ def test_the_role_of_the_projector_suffices(laboratory, blobs, postgres, databas
     laboratory.dataset(ada)
     url = postgres.url(user="bioscope_projector", database=database)
     with psycopg.connect(url, autocommit=True, options="-c search_path=read") as connection:
-        assert sweep_orphans(blobs, partial(reading.in_use, connection), now=tomorrow()) == Swept(freed=1, waiting=0)
+        assert sweep_orphans(blobs, partial(reading.in_use, connection), now=tomorrow()) == SweepResult(freed=1, waiting=0)
 
 
 def test_a_lost_database_sweeps_nothing(laboratory, blobs, connection):

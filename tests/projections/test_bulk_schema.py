@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from infrastructure.embedded.postgres.server import Postgres
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.postgres.schema import migrate
 from infrastructure.security.keys import RootKey
@@ -71,19 +71,19 @@ def test_a_crash_during_a_rebuild_loses_the_rebuild_and_never_the_live_read_mode
 
     with Postgres(tmp_path) as server:
         migrate(server.owner_url)
-        log = EventLog(PostgresRecorder(server.app_url, root), root)
+        log = RecorderEventStore(PostgresRecorder(server.app_url, root), root)
         laboratory = Laboratory(log, None)
         ada = laboratory.user()
         laboratory.image(ada, laboratory.dataset(ada))
         rebuilt(server, log, check=False)
         with psycopg.connect(server.owner_url) as connection:
             live = digests(connection)
-        monkeypatch.setattr(rebuilding, "BATCH", 1)
+        monkeypatch.setattr(rebuilding, "EVENTS_PER_BATCH", 1)
         with pytest.raises(psycopg.OperationalError):
             rebuilt(server, log, check=False, progress=crash)
         log.close()
     with Postgres(tmp_path) as server:
-        log = EventLog(PostgresRecorder(server.app_url, root), root)
+        log = RecorderEventStore(PostgresRecorder(server.app_url, root), root)
         with psycopg.connect(server.owner_url, autocommit=True) as connection:
             assert digests(connection) == live
             assert connection.execute(f"select count(*) from {NEXT}.users").fetchone() == (0,)

@@ -11,10 +11,10 @@ from domain.dead_letter import DeadLetterDiscarded
 from domain.errors import Invalid, NotFound
 from infrastructure.audit.side_tables import TableAudit
 from projections.engine import postgres_store
-from projections.engine.batches import Behind
+from projections.engine.batches import ParkedEvents
 from projections.engine.checkpoints import FoldsDiffer
 from projections.engine.dead_letters import waiting
-from projections.engine.postgres_store import PostgresModels
+from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
 from projections.process import LogDecoder, discard, listed, positions_about, projector_over, record_discard, retry
 from projections.rebuild import rebuilding
@@ -78,7 +78,7 @@ def test_all_that_waits_behind_a_letter_is_counted_not_only_its_own_stream(sick,
 
 def test_what_waits_for_what_waits_is_counted_and_what_waits_for_two_is_counted_twice():
     a, b, c, d = (actor().id for _ in range(4))
-    behind = Behind(letters={1: a, 4: d}, parked={2: b, 3: c, 5: d, 6: c})
+    behind = ParkedEvents(letters={1: a, 4: d}, parked={2: b, 3: c, 5: d, 6: c})
     touched = {2: {b, a}, 3: {c, b}, 5: {d}, 6: {c, d}}
     assert waiting(behind, lambda positions: {one: touched[one] for one in positions}) == {1: 3, 4: 2}
 
@@ -144,7 +144,7 @@ def test_a_rebuild_passes_over_what_was_discarded_though_it_could_be_applied_by_
     laboratory.follow()
     assert rebuilt(owner_url, log, laboratory, connection)
     with psycopg.connect(owner_url, autocommit=True) as owner:
-        projector = Projector(lambda: PostgresModels(postgres_store.connect(owner_url, schema="other")), LogDecoder(log))
+        projector = Projector(lambda: PostgresReadModels(postgres_store.connect(owner_url, schema="other")), LogDecoder(log))
         owner.execute("call ops.create_read_models('other')")
         laboratory.follow(projector=projector)
         projector.close()
@@ -188,7 +188,7 @@ def test_one_that_died_after_it_was_recorded_is_finished_by_a_repeat(sick, log, 
 def test_a_retry_finishes_it_as_well(sick, log, projector, connection):
     image, position = sick
     record_discard(connection, log, position, reason="torn", command=command(ADMIN))
-    assert retry(projector, PostgresModels(connection), log) == (3, 0)
+    assert retry(projector, PostgresReadModels(connection), log) == (3, 0)
     assert connection.execute("select count(*) from images where id = %s", (image,)).fetchone() == (0,)
 
 
@@ -210,7 +210,7 @@ def test_what_is_no_dead_letter_cannot_be_given_up(sick, log, connection, give_u
 
 def test_nothing_is_given_up_while_a_rebuild_is_under_way(sick, log, owner_url, give_up):
     head = log.head()
-    with psycopg.connect(owner_url, autocommit=True) as owner, rebuilding.alone(owner), pytest.raises(AlreadyRebuilding):
+    with psycopg.connect(owner_url, autocommit=True) as owner, rebuilding.rebuild_lock(owner), pytest.raises(AlreadyRebuilding):
         give_up(sick[1])
     assert log.head() == head
 
@@ -225,7 +225,7 @@ def test_nothing_is_given_up_over_read_models_of_another_release(sick, log, owne
 
 
 def test_the_projector_that_runs_meanwhile_goes_on(sick, laboratory, log, app_url, connection, give_up):
-    running = Projector(lambda: PostgresModels(postgres_store.connect(app_url)), LogDecoder(log), discarded=log.discarded)
+    running = Projector(lambda: PostgresReadModels(postgres_store.connect(app_url)), LogDecoder(log), discarded=log.discarded)
     assert running.checkpoint().position == log.head()
     give_up(sick[1])
     laboratory.follow(projector=running)

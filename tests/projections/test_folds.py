@@ -13,18 +13,18 @@ from domain.registry import EVENTS
 from domain.user import UserErased, UserProfileChanged, UserRegistered
 from projections import classifications, images, users
 from projections.engine.batches import TABLES
-from projections.engine.projection import Happened, folded, needed, steps
+from projections.engine.projection import PositionedEvent, fold_batch, needed_rows, steps
 from tests.strategies import events
 
 BY_NAME = {table.name: table for table in TABLES}
-HISTORIES = st.lists(events(), max_size=25).map(lambda found: [Happened(number, event) for number, event in enumerate(found, 1)])
+HISTORIES = st.lists(events(), max_size=25).map(lambda found: [PositionedEvent(number, event) for number, event in enumerate(found, 1)])
 
 
 def apply(state, batch):
     """The read models in memory, as the projector treats them."""
     taken = steps(TABLES, batch)
-    loaded = {name: {key: state[name][key] for key in keys if key in state[name]} for name, keys in needed(taken).items()}
-    for table, upserts, deletes in folded(taken, loaded):
+    loaded = {name: {key: state[name][key] for key in keys if key in state[name]} for name, keys in needed_rows(taken).items()}
+    for table, upserts, deletes in fold_batch(taken, loaded):
         rows = state[table.name]
         for row in upserts:
             rows[key_of(table, row)] = row
@@ -50,7 +50,7 @@ def test_folds_take_every_event_whatever_came_before(history):
 
 @given(events(), HISTORIES)
 def test_every_row_survives_json(event, history):
-    for name, rows in apply(empty(), [*history, Happened(999, event)]).items():
+    for name, rows in apply(empty(), [*history, PositionedEvent(999, event)]).items():
         kept = list(rows.values())
         assert msgspec.json.decode(msgspec.json.encode(kept), type=list[BY_NAME[name].row]) == kept
 
@@ -59,7 +59,7 @@ def test_every_row_survives_json(event, history):
 def test_every_event_type_leaves_a_trace(kind):
     @given(events(kind))
     def check(event):
-        assert apply(empty(), [Happened(1, event)])["activity"][1].type == kind.__name__
+        assert apply(empty(), [PositionedEvent(1, event)])["activity"][1].type == kind.__name__
 
     check()
 
@@ -68,14 +68,14 @@ def test_every_event_type_leaves_a_trace(kind):
 def test_an_erased_user_keeps_no_private_text(registered, changes, erased):
     row = None
     for number, event in enumerate([registered, *changes, erased], 1):
-        row = users.fold(event.originator_id, row, Happened(number, event), lambda *_: None)
+        row = users.fold(event.originator_id, row, PositionedEvent(number, event), lambda *_: None)
     assert {getattr(row, name) for name in users.PRIVATE} <= {"[erased]", None}
     assert row.deleted
 
 
 @given(events(ClassificationRequested), events(ImageUploaded), events(ChunkJudged))
 def test_a_chunk_is_found_by_every_image_that_it_judged(requested, uploaded, judged):
-    history = [Happened(number, event) for number, event in enumerate([requested, uploaded, judged], 1)]
+    history = [PositionedEvent(number, event) for number, event in enumerate([requested, uploaded, judged], 1)]
     found = apply(empty(), history)["activity"][3]
     assert {judged.job_id, judged.dataset_id, *(one.image_id for one in judged.results)} <= set(found.subjects)
 
@@ -85,7 +85,7 @@ def test_a_chunk_that_waited_behind_a_dead_letter_gives_the_same_late_as_in_its_
     def row_after(*history):
         row = None
         for number, event in enumerate(history, 1):
-            row = classifications.fold(requested.originator_id, row, Happened(number, event), lambda *_: None)
+            row = classifications.fold(requested.originator_id, row, PositionedEvent(number, event), lambda *_: None)
         return row
 
     assert row_after(requested, judged, ended) == row_after(requested, ended, judged)
@@ -95,7 +95,7 @@ def test_a_chunk_that_waited_behind_a_dead_letter_gives_the_same_late_as_in_its_
 def test_file_names_are_searched_in_nfc_whatever_form_was_stored(uploaded, described, name):
     row = None
     for event in (msgspec.structs.replace(uploaded, filename=name), described, msgspec.structs.replace(described, filename=name)):
-        row = images.fold(event.originator_id, row, Happened(1, event), lambda *_: None)
+        row = images.fold(event.originator_id, row, PositionedEvent(1, event), lambda *_: None)
         assert unicodedata.is_normalized("NFC", row.filename)
     assert row.filename == unicodedata.normalize("NFC", name)
 
@@ -103,4 +103,4 @@ def test_file_names_are_searched_in_nfc_whatever_form_was_stored(uploaded, descr
 @given(HISTORIES, st.data())
 def test_a_batch_loads_no_row_that_it_begins_itself(history, data):
     begun = {happened.event.originator_id for happened in history[:1] if happened.event.originator_version == 1}
-    assert all(begun.isdisjoint(keys) for keys in needed(steps(TABLES, history[:1])).values())
+    assert all(begun.isdisjoint(keys) for keys in needed_rows(steps(TABLES, history[:1])).values())

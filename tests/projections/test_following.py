@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import pytest
 
-from application.poll_interval import LookInterval
-from application.ports import Rejected
+from application.poll_interval import PollInterval
+from application.ports import AppendRejected
 from domain.errors import Unavailable
 from projections.engine import subscription
 from projections.engine.checkpoints import Checkpoint, CheckpointUnfit, FoldsDiffer
-from projections.engine.sequencer import Feed
-from projections.engine.subscription import Follower
+from projections.engine.sequencer import Sequencer
+from projections.engine.subscription import CatchUpSubscription
 from tests.projections.test_feed import Models, Store, linked
 
 pytestmark = pytest.mark.anyio
@@ -49,12 +49,14 @@ class Bench:
 
     def __init__(self, head=0, *, owner=True):
         self.store, self.models, self.owner, self.counted = Looked(head), Models(), owner, {}
-        self.feed = Feed(self.models, self.store)
-        self.follower = Follower(self.feed, self.store, authenticated=self.authenticated, owns=lambda: self.owner, count=self.count)
+        self.feed = Sequencer(self.models, self.store)
+        self.follower = CatchUpSubscription(
+            self.feed, self.store, authenticated=self.authenticated, owns=lambda: self.owner, count=self.count
+        )
 
     def authenticated(self, record):
         if record in {"foreign", "forged"}:
-            raise Rejected(record, "it is not ours")
+            raise AppendRejected(record, "it is not ours")
         return linked(record)
 
     def count(self, name, numbers):
@@ -79,11 +81,11 @@ class Bench:
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(subscription, "TICK", 0.01)
-    monkeypatch.setattr(subscription, "LONGEST_TICK", 0.01)
-    monkeypatch.setattr(subscription, "PATIENCE", 0.1)
-    monkeypatch.setattr(subscription, "STANDBY_PATIENCE", 0.4)
-    monkeypatch.setattr(subscription, "REST", 0.02)
+    monkeypatch.setattr(subscription, "POLL_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(subscription, "MAX_POLL_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(subscription, "OWNER_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(subscription, "STANDBY_TIMEOUT_SECONDS", 0.4)
+    monkeypatch.setattr(subscription, "RETRY_DELAY_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -193,7 +195,7 @@ async def test_nothing_is_projected_while_the_read_models_do_not_fit_the_log(qui
 
 
 async def test_read_models_of_another_log_wait_for_no_upgrade(quick, monkeypatch):
-    monkeypatch.setattr(subscription, "PAUSE", 0.01)
+    monkeypatch.setattr(subscription, "PAUSED_POLL_INTERVAL_SECONDS", 0.01)
     bench, reasons = Bench(2), []
     bench.follower._pausing = reasons.append
     errors = iter([CheckpointUnfit(7), FoldsDiffer("by other versions", is_newer=True)])
@@ -228,14 +230,14 @@ async def test_a_database_that_is_away_is_waited_for(quick):
 async def test_it_reads_on_where_the_checkpoint_says_if_that_is_this_log(quick):
     bench = Bench()
     bench.models.at = Checkpoint(5, "one", 7)
-    assert await bench.follower.places("one", {"tp": Span(0, 9)}) == {"tp": 7}
-    assert await bench.follower.places("two", {"tp": Span(2, 9)}) == {"tp": 2}
-    assert await bench.follower.places("one", {"tp": Span(0, 6)}) == {"tp": 0}
-    assert await bench.follower.places("one", {"tp": Span(8, 9)}) == {"tp": 8}
+    assert await bench.follower.starting_offsets("one", {"tp": Span(0, 9)}) == {"tp": 7}
+    assert await bench.follower.starting_offsets("two", {"tp": Span(2, 9)}) == {"tp": 2}
+    assert await bench.follower.starting_offsets("one", {"tp": Span(0, 6)}) == {"tp": 0}
+    assert await bench.follower.starting_offsets("one", {"tp": Span(8, 9)}) == {"tp": 8}
 
 
 async def test_what_was_applied_is_counted_by_its_source_for_others_to_see(quick, follows, monkeypatch):
-    monkeypatch.setattr(subscription, "COUNTED_EVERY", 0.0)
+    monkeypatch.setattr(subscription, "METRICS_INTERVAL_SECONDS", 0.0)
     bench = Bench(3, owner=None)
     follows(bench)
     await bench.applied(3)
@@ -245,7 +247,7 @@ async def test_what_was_applied_is_counted_by_its_source_for_others_to_see(quick
     assert bench.counted == {("projected_events", "store"): 3, ("projected_events", "kafka"): 1}
 
 
-class LongInterval(LookInterval):
+class LongInterval(PollInterval):
     """Once nothing happens it looks in an hour."""
 
     def take(self):
@@ -253,7 +255,7 @@ class LongInterval(LookInterval):
 
 
 async def test_a_wake_up_ends_a_long_rest(quick, follows, monkeypatch):
-    monkeypatch.setattr(subscription, "LookInterval", LongInterval)
+    monkeypatch.setattr(subscription, "PollInterval", LongInterval)
     bench = Bench(0, owner=None)
     follows(bench)
     async with asyncio.timeout(5):
@@ -266,7 +268,7 @@ async def test_a_wake_up_ends_a_long_rest(quick, follows, monkeypatch):
 
 
 async def test_a_wake_up_that_comes_while_the_head_is_read_is_not_lost(quick, follows, monkeypatch):
-    monkeypatch.setattr(subscription, "LookInterval", LongInterval)
+    monkeypatch.setattr(subscription, "PollInterval", LongInterval)
     bench = Bench(0, owner=None)
     loop, head = asyncio.get_running_loop(), bench.store.head
 

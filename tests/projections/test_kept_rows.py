@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 
 from projections.engine import postgres_store
 from projections.engine.batches import TABLES
-from projections.engine.checkpoints import Checkpoint, Outrun
-from projections.engine.postgres_store import PostgresModels
+from projections.engine.checkpoints import Checkpoint, CheckpointConflict
+from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
-from projections.engine.row_cache import KeptRows
+from projections.engine.row_cache import RowCache
 from projections.process import LogDecoder, projector_over, retry
 from tests.projections.laboratory import a_busy_week
 from tests.projections.test_projector import damage
 from tests.twins.read_models import MemoryDatabase, MemoryModels
 
 
-class Counting(PostgresModels):
+class Counting(PostgresReadModels):
     """Counts the rows that are loaded, by table."""
 
     def __init__(self, connection):
@@ -50,14 +50,14 @@ def test_the_read_models_are_the_same_however_few_rows_are_kept(laboratory, log)
     @settings(max_examples=30, deadline=None)
     @given(st.lists(st.integers(1, 20), min_size=1, max_size=5), st.integers(0, 30))
     def holds(batches, rows_most):
-        assert in_memory(log, batches, wrapped=lambda models: KeptRows(models, rows_most=rows_most)) == as_they_are
+        assert in_memory(log, batches, wrapped=lambda models: RowCache(models, rows_most=rows_most)) == as_they_are
 
     holds()
 
 
 def test_a_row_of_the_last_batch_is_not_loaded_again(laboratory, log, app_url):
     models = Counting(postgres_store.connect(app_url))
-    projector = Projector(lambda: KeptRows(models), LogDecoder(log))
+    projector = Projector(lambda: RowCache(models), LogDecoder(log))
     ada = laboratory.user()
     cells = laboratory.dataset(ada)
     images = [laboratory.image(ada, cells) for _ in range(3)]
@@ -83,11 +83,11 @@ def test_rows_are_forgotten_once_somebody_else_changed_the_read_models(laborator
     damage(owner_url, position, topic)
     assert connection.execute("select rejected from images where id = %s", (sick,)).fetchone() == (None,)
     elsewhere = projector_over(app_url, log)
-    assert retry(elsewhere, PostgresModels(connection), log).left == 0
+    assert retry(elsewhere, PostgresReadModels(connection), log).left == 0
     elsewhere.close()
     at = log.head()
     laboratory.delete_image(ada, sick)
-    with pytest.raises(Outrun):
+    with pytest.raises(CheckpointConflict):
         running.apply(log.read(at, 1), Checkpoint(at + 1))
     laboratory.follow(projector=running)
     assert connection.execute("select rejected, deleted from images where id = %s", (sick,)).fetchone() == ("damaged_image", True)

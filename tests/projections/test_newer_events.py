@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.dispatch_policy import Glance, ToFinish
+from application.dispatch_policy import SchedulerSnapshot, ToFinish
 from application.job_scheduler import Scheduler
 from domain import classification
 from domain.access import Role
 from domain.errors import UpgradeNeeded
-from infrastructure.postgres.work_queue import PostgresWork
+from infrastructure.postgres.work_queue import PostgresWorkQueue
 from projections.engine import postgres_store, subscription
 from projections.engine.batches import FOLD_VERSIONS
-from projections.engine.checkpoints import Checkpoint, FoldsDiffer, Outrun, folds_difference
-from projections.engine.postgres_store import PostgresModels
+from projections.engine.checkpoints import Checkpoint, CheckpointConflict, FoldsDiffer, folds_difference
+from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
-from projections.engine.sequencer import Feed
+from projections.engine.sequencer import Sequencer
 from projections.process import LogDecoder, listed, retry
 from projections.rebuild.digests import digests
 from tests.given import NOW
@@ -37,7 +37,7 @@ def test_all_that_stands_before_an_unknown_event_is_applied_and_the_rest_once_it
     a_busy_week(laboratory)
     position = next(one.position for one in log.read(0, 1000) if one.type == "ImageDescribed")
     applied = []
-    feed = Feed(projector, log, applied=applied.append)
+    feed = Sequencer(projector, log, applied=applied.append)
     feed.refresh()
     with without("ImageDescribed"):
         for _ in range(2):
@@ -54,7 +54,7 @@ def test_all_that_stands_before_an_unknown_event_is_applied_and_the_rest_once_it
 
 def test_a_newer_schema_version_is_waited_for_like_an_unknown_type(laboratory, log, projector):
     laboratory.device(laboratory.user(Role.ADMIN))
-    feed = Feed(projector, log)
+    feed = Sequencer(projector, log)
     feed.refresh()
     with at_version("DeviceRegistered", 1), pytest.raises(UpgradeNeeded, match="position 2 holds DeviceRegistered version 2"):
         feed.catch_up()
@@ -64,7 +64,7 @@ def test_a_newer_schema_version_is_waited_for_like_an_unknown_type(laboratory, l
 
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 30))
 def test_however_records_come_nothing_behind_an_unknown_event_is_applied(unknown, delivered, size):
-    feed = Feed(models := Models(), store := Store(30))
+    feed = Sequencer(models := Models(), store := Store(30))
     read = store.read
     store.read = lambda after, limit: [at_place(one, unknown) for one in read(after, limit)]
     records = [linked(position) for position in range(1, delivered + 1)]
@@ -88,11 +88,11 @@ def test_a_process_that_waits_goes_on_where_another_one_has_passed_the_event(lab
     laboratory.user()
     laboratory.device(laboratory.user(Role.ADMIN))
     laboratory.user()
-    feed = Feed(projector, log)
+    feed = Sequencer(projector, log)
     feed.refresh()
     with without("DeviceRegistered"), pytest.raises(UpgradeNeeded):
         feed.catch_up()
-    newer = Projector(lambda: PostgresModels(postgres_store.connect(app_url)), LogDecoder(log))
+    newer = Projector(lambda: PostgresReadModels(postgres_store.connect(app_url)), LogDecoder(log))
     assert newer.checkpoint().position == 2
     newer.apply(log.read(2, 1), Checkpoint(3))
     newer.close()
@@ -111,14 +111,14 @@ def test_a_retry_of_dead_letters_waits_for_the_upgrade_too(laboratory, log, proj
     lab.follow()
     damage(owner_url, log.head() - 1, topic)
     with without("ImageAccepted"), pytest.raises(UpgradeNeeded):
-        retry(projector, PostgresModels(connection), log)
+        retry(projector, PostgresReadModels(connection), log)
     assert [letter.type for letter in listed(connection, log)] == ["ModelVersionAdded"]
-    assert retry(projector, PostgresModels(connection), log).left == 0
+    assert retry(projector, PostgresReadModels(connection), log).left == 0
 
 
 @pytest.mark.anyio
 async def test_the_follower_says_why_it_pauses_and_goes_on_by_itself(monkeypatch):
-    monkeypatch.setattr(subscription, "PAUSE", 0.01)
+    monkeypatch.setattr(subscription, "PAUSED_POLL_INTERVAL_SECONDS", 0.01)
     bench, reasons = Bench(3), []
     bench.follower._pausing = reasons.append
     with without("DeviceCameOnline"):
@@ -145,7 +145,7 @@ def test_a_job_about_which_a_newer_release_wrote_holds_up_no_other(laboratory, l
     lab.cancel(ada, sick)
     scheduler = Scheduler(lambda: Work(ToFinish(sick, 1, 0), ToFinish(well, 1, 0)), log, lease=60, attempts=3)
     with without("ClassificationCancelled"):
-        scheduler.prepare()
+        scheduler.tick()
     assert log.load(well, classification.evolve).phase.ended
     assert [one.type for one in log.history(sick)][-1] == "ClassificationCancelled"
 
@@ -162,12 +162,12 @@ def test_a_chunk_that_must_end_and_waits_for_an_upgrade_holds_up_no_other(labora
         lab.plan(job, [image])
     lab.delete_image(ada, images[0])
     lab.follow()
-    scheduler = Scheduler(lambda: PostgresWork(postgres_store.connect(app_url)), log, lease=60, attempts=3)
+    scheduler = Scheduler(lambda: PostgresWorkQueue(postgres_store.connect(app_url)), log, lease=60, attempts=3)
     with closing(scheduler):
         with without("ClassificationPlanned"):
-            assert [outgoing.task.job for outgoing in scheduler.prepare()] == [jobs[1]]
+            assert [outgoing.task.job for outgoing in scheduler.tick()] == [jobs[1]]
         assert log.history(jobs[0])[-1].type == "ClassificationPlanned"
-        scheduler.prepare()
+        scheduler.tick()
     lab.follow()
     assert connection.execute("select reason, classification_id from failures").fetchall() == [("image_deleted", jobs[0])]
 
@@ -186,13 +186,13 @@ class Work:
     def forget_done(self):
         pass
 
-    def glance(self):
-        return Glance(now=NOW, to_plan=[], to_finish=self._to_finish, orphans=[], workers=[], releases=[])
+    def snapshot(self):
+        return SchedulerSnapshot(now=NOW, to_plan=[], to_finish=self._to_finish, orphans=[], workers=[], releases=[])
 
     def waiting(self, **_):
         return []
 
-    def to_inspect(self, most):
+    def to_inspect(self, maximum):
         return []
 
 
@@ -225,8 +225,8 @@ def test_read_models_of_a_newer_release_are_left_alone_until_the_process_is_upgr
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("update read.folds set version = 2 where name = 'users'")
         owner.execute("update read.checkpoint set generation = generation + 1")  # as a change-over does
-    feed = Feed(projector, log)
-    with pytest.raises(Outrun):
+    feed = Sequencer(projector, log)
+    with pytest.raises(CheckpointConflict):
         projector.apply(log.read(1, 1), Checkpoint(2))
     for _ in range(2):
         with pytest.raises(FoldsDiffer, match=r"users \(version 2 there, version 1 here\): upgrade this process"):

@@ -7,8 +7,8 @@ from application import images
 from domain.access import Role
 from infrastructure.security.keys import WrongRootKey
 from projections.engine import postgres_store
-from projections.engine.checkpoints import Checkpoint, Outrun
-from projections.engine.postgres_store import PostgresModels
+from projections.engine.checkpoints import Checkpoint, CheckpointConflict
+from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
 from projections.process import LogDecoder, listed, retry
 from projections.rebuild.digests import digests
@@ -28,7 +28,7 @@ def made_apart(owner_url, log, laboratory, schema, batch):
     """The digests of read models built beside the live ones, `batch` events a transaction."""
     with psycopg.connect(owner_url, autocommit=True, options="-c timezone=UTC") as owner:
         owner.execute("call ops.create_read_models(%s)", (schema,))
-        projector = Projector(lambda: PostgresModels(postgres_store.connect(owner_url, schema=schema)), LogDecoder(log))
+        projector = Projector(lambda: PostgresReadModels(postgres_store.connect(owner_url, schema=schema)), LogDecoder(log))
         laboratory.follow(batch=batch, projector=projector)
         projector.close()
         return digests(owner, schema=schema)
@@ -48,7 +48,7 @@ def test_an_event_is_applied_once_however_often_it_comes(laboratory, log, projec
     laboratory.follow()
     before = digests(connection)
     for after in (0, 10, 30):
-        with pytest.raises(Outrun):
+        with pytest.raises(CheckpointConflict):
             projector.apply(log.read(after, 5), Checkpoint(after + 5))
         assert projector.checkpoint().position == log.head()
     assert digests(connection) == before
@@ -57,10 +57,10 @@ def test_an_event_is_applied_once_however_often_it_comes(laboratory, log, projec
 def test_of_two_projectors_one_wins_and_the_other_reads_on_from_there(laboratory, log, projector, app_url, connection):
     laboratory.user()
     laboratory.user()
-    zombie = Projector(lambda: PostgresModels(postgres_store.connect(app_url)), LogDecoder(log))
+    zombie = Projector(lambda: PostgresReadModels(postgres_store.connect(app_url)), LogDecoder(log))
     assert zombie.checkpoint().position == projector.checkpoint().position == 0
     projector.apply(log.read(0, 1), Checkpoint(1))
-    with pytest.raises(Outrun):
+    with pytest.raises(CheckpointConflict):
         zombie.apply(log.read(0, 2), Checkpoint(2))
     assert zombie.checkpoint().position == 1
     zombie.apply(log.read(1, 1), Checkpoint(2))
@@ -108,13 +108,13 @@ def test_what_touches_a_parked_thing_waits_too_and_a_retry_heals_all(laboratory,
     lab.follow()
     assert connection.execute("select count(*) from results").fetchone() == (0,)
     damage(owner_url, position)
-    assert retry(projector, PostgresModels(connection), log).left == 1
+    assert retry(projector, PostgresReadModels(connection), log).left == 1
     damage(owner_url, position, topic)
-    healed = retry(projector, PostgresModels(connection), log)
+    healed = retry(projector, PostgresReadModels(connection), log)
     assert (healed.applied, healed.left) == (3, 0)
     assert connection.execute("select count(*) from results").fetchone() == (2,)
     assert connection.execute("select count(*) from parked").fetchone() == (0,)
-    assert retry(projector, PostgresModels(connection), log).applied == 0
+    assert retry(projector, PostgresReadModels(connection), log).applied == 0
     assert made_apart(owner_url, log, laboratory, "healed", 500) == digests(connection)
 
 
@@ -125,11 +125,11 @@ def test_after_a_retry_elsewhere_the_running_projector_looks_again(laboratory, l
     topic = damage(owner_url, log.head())
     lab.follow()
     damage(owner_url, log.head(), topic)
-    elsewhere = Projector(lambda: PostgresModels(postgres_store.connect(app_url)), LogDecoder(log))
-    assert retry(elsewhere, PostgresModels(connection), log).applied == 1
+    elsewhere = Projector(lambda: PostgresReadModels(postgres_store.connect(app_url)), LogDecoder(log))
+    assert retry(elsewhere, PostgresReadModels(connection), log).applied == 1
     elsewhere.close()
     image = lab.image(ada, cells)
-    with pytest.raises(Outrun):
+    with pytest.raises(CheckpointConflict):
         projector.apply(log.read(log.head() - 1, 1), Checkpoint(log.head()))
     lab.follow()
     assert connection.execute("select id from images").fetchall() == [(image,)]
@@ -154,8 +154,8 @@ def test_what_comes_to_wait_while_a_retry_is_prepared_is_healed_with_it(laborato
                 lab.follow()
             return log.read(after, limit)
 
-    elsewhere = Projector(lambda: PostgresModels(postgres_store.connect(app_url)), LogDecoder(log))
-    assert retry(elsewhere, PostgresModels(connection), Busy()) == (2, 0)
+    elsewhere = Projector(lambda: PostgresReadModels(postgres_store.connect(app_url)), LogDecoder(log))
+    assert retry(elsewhere, PostgresReadModels(connection), Busy()) == (2, 0)
     elsewhere.close()
     assert connection.execute("select accepted from images").fetchone() == (True,)
     assert connection.execute("select count(*) from parked").fetchone() == (0,)
@@ -182,7 +182,7 @@ def test_what_is_nobodys_fault_is_raised_and_no_event_is_blamed(laboratory, log,
             raise error
 
     laboratory.user()
-    failing = Projector(lambda: PostgresModels(postgres_store.connect(app_url)), Failing(log), fatal=(WrongRootKey,))
+    failing = Projector(lambda: PostgresReadModels(postgres_store.connect(app_url)), Failing(log), fatal=(WrongRootKey,))
     with pytest.raises(type(error)):
         failing.apply(log.read(0, 1), Checkpoint(1))
     assert listed(connection, log) == []
@@ -240,11 +240,11 @@ def test_a_retry_applies_what_it_can_and_stops_at_the_next_that_fails(laboratory
     lab.follow()
     assert [(letter.position, letter.parked) for letter in listed(connection, log)] == [(uploaded, 3)]
     damage(owner_url, uploaded, topics[uploaded])
-    healed = retry(projector, PostgresModels(connection), log, uploaded)
+    healed = retry(projector, PostgresReadModels(connection), log, uploaded)
     assert (healed.applied, healed.left) == (2, 1)
     assert [(letter.position, letter.parked) for letter in listed(connection, log)] == [(better, 1)]
     assert connection.execute("select version, accepted, filename from images").fetchone() == (2, True, "cell.png")
     damage(owner_url, better, topics[better])
-    assert retry(projector, PostgresModels(connection), log) == (2, 0)
+    assert retry(projector, PostgresReadModels(connection), log) == (2, 0)
     assert connection.execute("select version, filename from images").fetchone() == (4, "best.png")
-    assert retry(projector, PostgresModels(connection), log, accepted) == (0, 0)
+    assert retry(projector, PostgresReadModels(connection), log, accepted) == (0, 0)

@@ -7,13 +7,13 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from application.poll_interval import LookInterval
+from application.poll_interval import PollInterval
 from domain.access import Actor, Grant, Role
-from domain.classification import Phase
+from domain.classification import JobStatus
 from domain.errors import Forbidden, Invalid, NotFound, Unavailable
 from domain.values import ImageWarning, result_id
 from infrastructure.postgres import query_database
-from infrastructure.postgres.query_database import ReadDatabase, Visible
+from infrastructure.postgres.query_database import PositionWaiter, PostgresQueryDatabase
 from projections import activity, classifications, datasets, devices, images, models, results, statistics, users
 from projections.engine import checkpoints
 from projections.images import Filter
@@ -27,7 +27,7 @@ NOBODY = Actor(id=uuid4(), role=Role.RESEARCHER)
 
 @pytest.fixture
 async def db(app_url):
-    db = ReadDatabase(app_url)
+    db = PostgresQueryDatabase(app_url)
     await db.open()
     yield db
     await db.close()
@@ -133,7 +133,7 @@ async def test_rows_tell_what_the_events_said(db, week):
     assert (seen.width, seen.height, seen.pixel_size_um, seen.accepted, seen.analyzed, seen.uploaded_at) == (95, 94, 0.25, True, True, NOW)
     assert (await images.get(db, week.ada, week.images[-1])).rejected == "damaged_image"
     job = await classifications.get(db, week.ada, week.whole)
-    assert (job.status, job.images, job.chunks, job.judged, job.succeeded, job.failed) == (Phase.COMPLETED, 11, 2, 2, 10, 1)
+    assert (job.status, job.images, job.chunks, job.judged, job.succeeded, job.failed) == (JobStatus.COMPLETED, 11, 2, 2, 10, 1)
     assert [(one.image_id, one.reason) for one in (await classifications.failures(db, week.ada, week.whole)).items] == [
         (week.images[-2], "damaged_image")
     ]
@@ -301,7 +301,7 @@ async def test_statistics_have_25_hours_oldest_first_and_count_the_last_24(db, l
 async def test_the_feed_goes_on_where_it_ended_and_skips_what_is_foreign(db, laboratory, week, log, monkeypatch):
     everything = [seen.position for seen in (await activity.after(db, week.admin, position=0, limit=500)).items]
     assert everything == list(range(1, log.head() + 1))
-    monkeypatch.setattr(activity, "WINDOW", 7)
+    monkeypatch.setattr(activity, "EVENTS_PER_SCAN", 7)
     seen, position, more = [], 0, True
     while more:
         feed = await activity.after(db, week.ada, position=position, limit=3)
@@ -322,7 +322,7 @@ async def test_an_images_trail_finds_the_chunk_that_judged_it(db, week, log):
 
 # ---- the database ----------------------------------------------------------------------------------------------------------------
 async def test_who_waits_for_a_position_is_woken_when_it_is_readable(db, laboratory, app_url, owner_url):
-    visible = Visible(app_url)
+    visible = PositionWaiter(app_url)
     await visible.start()
     ada = laboratory.user()
     assert not await visible.wait(1, 0.05)
@@ -340,7 +340,7 @@ async def test_who_waits_for_a_position_is_woken_when_it_is_readable(db, laborat
     await visible.stop()
 
 
-class LongInterval(LookInterval):
+class LongInterval(PollInterval):
     """While nobody waits it looks in an hour."""
 
     def take(self):
@@ -348,9 +348,9 @@ class LongInterval(LookInterval):
 
 
 async def test_who_waits_is_shown_the_position_though_every_wake_up_is_lost(app_url, owner_url, monkeypatch):
-    monkeypatch.setattr(query_database, "LookInterval", LongInterval)
-    monkeypatch.setattr(query_database, "LOOK_AGAIN", 0.05)
-    visible = Visible(app_url)
+    monkeypatch.setattr(query_database, "PollInterval", LongInterval)
+    monkeypatch.setattr(query_database, "POLL_INTERVAL_SECONDS", 0.05)
+    visible = PositionWaiter(app_url)
     await visible.start()
     assert not await visible.wait(1, 0.2)
     with psycopg.connect(owner_url, autocommit=True) as owner:
@@ -360,7 +360,7 @@ async def test_who_waits_is_shown_the_position_though_every_wake_up_is_lost(app_
 
 
 async def test_a_database_that_is_away_is_said_so_in_time():
-    away = ReadDatabase("postgresql://nobody@127.0.0.1:1/none")
+    away = PostgresQueryDatabase("postgresql://nobody@127.0.0.1:1/none")
     await away.open()
     with pytest.raises(Unavailable) as said:
         await checkpoints.position(away)

@@ -12,11 +12,11 @@ from api.cli.stack import bring_read_models
 from domain.access import Role
 from domain.errors import UpgradeNeeded
 from projections.engine.batches import FOLD_VERSIONS
-from projections.engine.checkpoints import Checkpoint, FoldsDiffer, Outrun
+from projections.engine.checkpoints import Checkpoint, CheckpointConflict, FoldsDiffer
 from projections.process import rebuild, rebuild_if_folds_differ, sweep
 from projections.rebuild import bulk_schema, rebuilding
 from projections.rebuild.digests import digests, ranges
-from projections.rebuild.rebuilding import LOCK, AlreadyRebuilding
+from projections.rebuild.rebuilding import REBUILD_LOCK, AlreadyRebuilding
 from tests.older_release import without
 from tests.projections.laboratory import a_busy_week
 
@@ -37,7 +37,7 @@ def follow_patiently(laboratory):
     while True:
         try:
             return laboratory.follow(batch=3)
-        except Outrun:
+        except CheckpointConflict:
             continue
 
 
@@ -81,7 +81,7 @@ def test_a_rebuild_takes_the_place_of_the_live_read_models_and_the_projector_goe
     assert digests(connection) == live
     assert steps[-1] == ("events", log.head())
     laboratory.image(week.ada, week.cells, "after.png")
-    with pytest.raises(Outrun):
+    with pytest.raises(CheckpointConflict):
         projector.apply(log.read(log.head() - 1, 1), Checkpoint(log.head()))
     assert projector.checkpoint()[:3] == (log.head() - 1, "k", 5)
     laboratory.follow()
@@ -129,7 +129,7 @@ def test_results_that_are_hidden_ahead_of_their_event_are_no_difference(laborato
 
 
 def test_a_difference_counts_though_the_projector_stands_still_behind_the_log(laboratory, connection, made_again, monkeypatch):
-    monkeypatch.setattr(rebuilding, "LOOK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(rebuilding, "COMPARE_AGAIN_SECONDS", 0.01)
     ada = laboratory.user()
     laboratory.follow()
     laboratory.user()
@@ -193,7 +193,7 @@ def test_readers_are_not_disturbed_by_a_change_over(laboratory, app_url, made_ag
 
 def test_one_rebuild_at_a_time(made_again, owner_url):
     with psycopg.connect(owner_url, autocommit=True) as other:
-        other.execute("select pg_advisory_lock(%s)", (LOCK,))
+        other.execute("select pg_advisory_lock(%s)", (REBUILD_LOCK,))
         with pytest.raises(AlreadyRebuilding):
             made_again()
         other.execute("select pg_advisory_unlock_all()")
@@ -270,7 +270,7 @@ def test_a_projector_of_before_the_change_over_writes_nothing_afterwards(laborat
     made_again(check=False)
     monkeypatch.undo()
     laboratory.user()
-    with pytest.raises(Outrun):
+    with pytest.raises(CheckpointConflict):
         projector.apply(log.read(1, 1), Checkpoint(2))
     with pytest.raises(FoldsDiffer, match="upgrade this process"):
         projector.checkpoint()

@@ -12,23 +12,23 @@ from hypothesis import strategies as st
 
 from application.dispatch_policy import (
     Chunk,
+    Lease,
     OpenJob,
-    Release,
     Worker,
-    chunk_room,
+    chunk_capacity,
     classify,
-    fair,
+    expired_leases,
+    fair_share,
     inspect,
-    inspection_room,
+    inspection_capacity,
     live_slots,
-    lost,
 )
 from application.job_scheduler import Scheduler
 from application.tasks import BULK, URGENT, Kind, Task, decode, encode
 from domain import classification, image
 from domain.access import Role
-from domain.classification import ChunkJudged, Phase
-from infrastructure.postgres.work_queue import PostgresWork
+from domain.classification import ChunkJudged, JobStatus
+from infrastructure.postgres.work_queue import PostgresWorkQueue
 from projections.engine import postgres_store
 from tests.given import NOW
 from tests.projections.laboratory import SHA256
@@ -44,7 +44,7 @@ def open_job(position=1, *, chunks=3, image_id=None):
 
 def release(*, kind=Kind.CLASSIFY, job=None, ago=0, urgent=False, given_up=False):
     at = NOW - timedelta(seconds=ago)
-    return Release(id=uuid4(), kind=kind, job=job, number=0, urgent=urgent, attempts=1, held_at=at, given_up=given_up)
+    return Lease(id=uuid4(), kind=kind, job=job, number=0, urgent=urgent, attempts=1, held_at=at, given_up=given_up)
 
 
 def worker(seconds, slots=1, lane="bulk"):
@@ -54,7 +54,7 @@ def worker(seconds, slots=1, lane="bulk"):
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=6), st.integers(0, 20))
 def test_no_job_gets_a_second_chunk_before_each_waiting_one_has_its_first(counts, room):
     jobs = [open_job(position, chunks=count) for position, count in enumerate(counts)]
-    chosen = fair(jobs, [], room=room)
+    chosen = fair_share(jobs, [], room=room)
     assert len(chosen) == min(room, sum(counts))
     got = {job.id: [chunk.number for other, chunk in chosen if other is job] for job in jobs}
     for job, count in zip(jobs, counts, strict=True):
@@ -64,14 +64,14 @@ def test_no_job_gets_a_second_chunk_before_each_waiting_one_has_its_first(counts
 
 def test_a_job_with_chunks_in_flight_waits_for_those_with_none():
     busy, idle = open_job(1), open_job(2)
-    chosen = fair([busy, idle], [release(job=busy.id), release(job=busy.id)], room=3)
+    chosen = fair_share([busy, idle], [release(job=busy.id), release(job=busy.id)], room=3)
     assert [job is idle for job, _ in chosen] == [True, True, False]
 
 
 def test_a_slot_has_room_for_four_chunks_of_datasets_and_64_inspections_and_single_images_take_none():
     given = [release(), release(), release(urgent=True), release(kind=Kind.INSPECT)]
-    assert (chunk_room(given, slots=1), chunk_room(given, slots=3)) == (2, 10)
-    assert inspection_room(given, slots=1) == 63
+    assert (chunk_capacity(given, slots=1), chunk_capacity(given, slots=3)) == (2, 10)
+    assert inspection_capacity(given, slots=1) == 63
 
 
 def test_only_workers_of_the_bulk_lane_seen_lately_count_and_one_is_always_assumed():
@@ -86,15 +86,15 @@ def test_only_workers_of_the_bulk_lane_seen_lately_count_and_one_is_always_assum
 def test_work_is_lost_when_its_lease_is_over_and_a_worker_has_lived_since(ago, beat_ago, is_lost):
     workers = [] if beat_ago is None else [worker(beat_ago), worker(7200)]
     given = release(ago=ago)
-    assert lost([given], workers, lease=LEASE, now=NOW) == ([given] if is_lost else [])
-    assert lost([release(ago=ago, given_up=True)], workers, lease=LEASE, now=NOW) == []
+    assert expired_leases([given], workers, lease=LEASE, now=NOW) == ([given] if is_lost else [])
+    assert expired_leases([release(ago=ago, given_up=True)], workers, lease=LEASE, now=NOW) == []
 
 
 def test_when_the_clock_is_set_back_a_day_work_in_flight_is_lost_and_beats_from_before_count_for_nothing():
     ahead = -86400
-    assert lost([given := release(ago=ahead)], [worker(0)], lease=LEASE, now=NOW) == [given]
-    assert lost([release(ago=ahead)], [worker(ahead)], lease=LEASE, now=NOW) == []
-    assert lost([release(ago=-1)], [worker(0)], lease=LEASE, now=NOW) == []
+    assert expired_leases([given := release(ago=ahead)], [worker(0)], lease=LEASE, now=NOW) == [given]
+    assert expired_leases([release(ago=ahead)], [worker(ahead)], lease=LEASE, now=NOW) == []
+    assert expired_leases([release(ago=-1)], [worker(0)], lease=LEASE, now=NOW) == []
     assert live_slots([worker(ahead, 5), worker(0, 2)], now=NOW) == 2
 
 
@@ -129,7 +129,7 @@ def test_inspections_go_out_in_bursts_of_sixteen():
 # ---- at work ---------------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def scheduler(app_url, log):
-    scheduler = Scheduler(lambda: PostgresWork(postgres_store.connect(app_url)), log, lease=60, attempts=2)
+    scheduler = Scheduler(lambda: PostgresWorkQueue(postgres_store.connect(app_url)), log, lease=60, attempts=2)
     yield scheduler
     scheduler.close()
 
@@ -140,7 +140,7 @@ def step(laboratory, scheduler):
 
     def step(*, remember=True):
         laboratory.follow()
-        given = scheduler.prepare()
+        given = scheduler.tick()
         if remember:
             scheduler.released(given)
         laboratory.follow()
@@ -226,7 +226,7 @@ def test_a_job_over_an_empty_dataset_fails_with_a_reason(laboratory, step, log):
     lab.model()
     job = lab.job(ada, dataset=lab.dataset(ada))
     step()
-    assert phase(log, job) is Phase.FAILED
+    assert phase(log, job) is JobStatus.FAILED
 
 
 def test_a_dataset_job_runs_from_request_to_end(laboratory, step, log, connection):
@@ -243,7 +243,7 @@ def test_a_dataset_job_runs_from_request_to_end(laboratory, step, log, connectio
     lab.judge(job, 0, found[:8])
     lab.judge(job, 1, found[8:14], found[14:])
     step()
-    assert phase(log, job) is Phase.COMPLETED
+    assert phase(log, job) is JobStatus.COMPLETED
     step()
     row = connection.execute("select status, succeeded, failed from classifications").fetchone()
     assert row == ("completed", 14, 1)
@@ -310,7 +310,7 @@ def test_a_chunk_that_nobody_answers_for_is_given_out_again_and_then_the_job_end
     wait_past_the_lease(connection)
     assert step() == []
     step()
-    assert phase(log, job) is Phase.FAILED
+    assert phase(log, job) is JobStatus.FAILED
     reasons = connection.execute("select reason, count(*) from failures group by reason").fetchall()
     assert reasons == [("worker_lost", 3)]
 
@@ -323,7 +323,7 @@ def test_work_waits_for_a_worker_as_long_as_there_is_none(laboratory, step, log,
     step()
     connection.execute("update ops.releases set released_at = released_at - interval '1 day'")
     assert step() == []
-    assert phase(log, job) is Phase.RUNNING
+    assert phase(log, job) is JobStatus.RUNNING
 
 
 def test_an_image_that_no_worker_survives_is_rejected_in_the_end(laboratory, step, log, connection):
@@ -369,7 +369,7 @@ def test_an_answer_that_comes_late_is_the_only_one(laboratory, step, log, schedu
     step()
     for _ in range(2):
         wait_past_the_lease(connection)
-        scheduler.released(scheduler.prepare())
+        scheduler.released(scheduler.tick())
     lab.follow()
     with pytest.raises(Exception, match="Somebody else"):
         lab.judge(job, 0, [only])
@@ -394,12 +394,12 @@ def test_nothing_more_is_given_out_for_cancelled_and_deleted_jobs_images_and_dat
     lab.delete_dataset(ada, gone)
     assert step() == []
     step()
-    assert phase(log, orphan) is Phase.CANCELLED
+    assert phase(log, orphan) is JobStatus.CANCELLED
     single = lab.job(ada, image=found[0])
     lab.delete_image(ada, found[0])
     assert step() == []
     step()
-    assert phase(log, single) is Phase.FAILED
+    assert phase(log, single) is JobStatus.FAILED
 
 
 def test_a_scheduler_is_idle_while_no_work_is_open(laboratory, scheduler, step):
@@ -415,11 +415,11 @@ def test_a_scheduler_is_idle_while_no_work_is_open(laboratory, scheduler, step):
 def test_whoever_waits_for_tasks_is_woken_after_they_were_noted(laboratory, app_url, log):
     woken = []
     scheduler = Scheduler(
-        lambda: PostgresWork(postgres_store.connect(app_url), given_out=lambda: woken.append("woken")), log, lease=60, attempts=2
+        lambda: PostgresWorkQueue(postgres_store.connect(app_url), given_out=lambda: woken.append("woken")), log, lease=60, attempts=2
     )
     laboratory.image(ada := laboratory.user(Role.RESEARCHER), laboratory.dataset(ada))
     laboratory.follow()
-    given = scheduler.prepare()
+    given = scheduler.tick()
     assert woken == []
     scheduler.released(given)
     assert woken == ["woken"]
@@ -430,9 +430,9 @@ def test_only_one_scheduler_leads_and_another_takes_over(laboratory, app_url, lo
     lab = laboratory
     lab.image(ada := lab.user(Role.RESEARCHER), lab.dataset(ada))
     lab.follow()
-    first, second = (Scheduler(lambda: PostgresWork(postgres_store.connect(app_url)), log, lease=60, attempts=2) for _ in range(2))
-    assert first.prepare() != []
-    assert second.prepare() == []
+    first, second = (Scheduler(lambda: PostgresWorkQueue(postgres_store.connect(app_url)), log, lease=60, attempts=2) for _ in range(2))
+    assert first.tick() != []
+    assert second.tick() == []
     first.close()
-    assert in_the_end(second.prepare)
+    assert in_the_end(second.tick)
     second.close()

@@ -7,10 +7,10 @@ import pytest
 
 from projections.engine import postgres_store
 from projections.engine.batches import Changes
-from projections.engine.checkpoints import Checkpoint, Outrun
-from projections.engine.postgres_store import PostgresModels
+from projections.engine.checkpoints import Checkpoint, CheckpointConflict
+from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
-from projections.engine.row_cache import KeptRows
+from projections.engine.row_cache import RowCache
 from projections.process import LogDecoder, projector_over
 from projections.rebuild.digests import digests
 from projections.rebuild.rebuilding import replay
@@ -82,11 +82,11 @@ def rename(owner_url, log, position, sha256):
 
 
 def test_a_batch_that_was_not_written_is_outrun_and_the_next_one_waits(laboratory, log, app_url):
-    models = WriteBehind(PostgresModels(postgres_store.connect(app_url)))
+    models = WriteBehind(PostgresReadModels(postgres_store.connect(app_url)))
     laboratory.user()
     target = models.target()
     models.write(target._replace(generation=0), Checkpoint(1), Changes())
-    with pytest.raises(Outrun):
+    with pytest.raises(CheckpointConflict):
         models.load({"users": {laboratory.user()}})
     assert models.target().at.position == 0
     models.write(target, Checkpoint(1, hash=log.read(0, 1)[0].hash), Changes())
@@ -97,11 +97,11 @@ def test_a_batch_that_was_not_written_is_outrun_and_the_next_one_waits(laborator
 def test_a_projector_that_never_gets_ahead_gives_up(laboratory, log, app_url):
     laboratory.user()
 
-    class Losing(PostgresModels):
+    class Losing(PostgresReadModels):
         def write(self, *_, **__):
-            raise Outrun
+            raise CheckpointConflict
 
-    projector = Projector(lambda: KeptRows(WriteBehind(Losing(postgres_store.connect(app_url)))), LogDecoder(log))
-    with pytest.raises(Outrun):
+    projector = Projector(lambda: RowCache(WriteBehind(Losing(postgres_store.connect(app_url)))), LogDecoder(log))
+    with pytest.raises(CheckpointConflict):
         replay(projector, log, log.head())
     projector.close()

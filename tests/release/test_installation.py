@@ -170,7 +170,10 @@ def test_its_user_cannot_write_where_it_works(installation):
 def test_every_process_is_healthy_and_shows_its_metrics(installation, running):
     address, first_metrics_port = running
     port = address.rpartition(":")[2]
-    ask = "import sys; from infrastructure.observability import metrics_server as m; print(m.is_healthy('127.0.0.1', int(sys.argv[1]), '/metrics'))"
+    ask = (
+        "import sys; from infrastructure.observability.metrics_server import is_healthy; "
+        "print(is_healthy('127.0.0.1', int(sys.argv[1]), '/metrics'))"
+    )
     for metrics_port, process in enumerate(PROCESSES, first_metrics_port):
         output = installation.run("health", process.name, BIOSCOPE_PORT=port, BIOSCOPE_METRICS_PORT=str(metrics_port))
         assert output == f"the process {process.name} is healthy\n"

@@ -13,9 +13,9 @@ from domain.errors import DomainError, Refused
 from domain.events import Event
 from domain.image import ImageAccepted, ImageUploaded
 from domain.values import chunk_id
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.inference.failures import ACTOR
-from infrastructure.kafka.topics import AWAY
+from infrastructure.kafka.topics import UNAVAILABLE_ERRORS
 from tests.simulation.processes import LABELS, log_of, sender
 from tests.simulation.world import Process, World
 
@@ -40,7 +40,7 @@ async def lying_worker(process: Process) -> None:
                 world.counted["lies taken"] += 1
         except Refused:
             world.counted["lies refused"] += 1
-        except (DomainError, *AWAY):
+        except (DomainError, *UNAVAILABLE_ERRORS):
             world.counted["lies without effect"] += 1
 
 
@@ -53,7 +53,7 @@ def _forged_task(world: World) -> Task:
     return Task(kind=Kind.INSPECT, image_ids=(world.chance.choice(streams), uuid4()))
 
 
-def _lie(world: World, log: EventLog) -> Event | None:
+def _lie(world: World, log: RecorderEventStore) -> Event | None:
     """None where there is nothing yet to lie about."""
     recorded = log.read(0, 10**9)
     at = world.clock.today()
@@ -70,7 +70,7 @@ def _false_inspection(stream: UUID, at: datetime) -> Event:
     return ImageAccepted(originator_id=stream, originator_version=2, at=at, by=ACTOR.id, sha256="0" * 64, **found)  # type: ignore[arg-type]
 
 
-def _false_judgement(world: World, log: EventLog, job: UUID, at: datetime) -> Event | None:
+def _false_judgement(world: World, log: RecorderEventStore, job: UUID, at: datetime) -> Event | None:
     number = world.chance.choice([0, 0, 1])
     chunk = JobPlans(log).chunk(job, number)
     if chunk is None:

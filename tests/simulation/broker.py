@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
-from application.ports import Linked, Recorded
+from application.ports import ChainedEvent, RecordedEvent
 from infrastructure.kafka.cloud_events import RecordKey, headers
-from infrastructure.kafka.faust_batches import Frame, Span
+from infrastructure.kafka.faust_batches import OffsetRange, RecordBatch
 from infrastructure.kafka.topics import EVENTS, PARTITIONS
 from infrastructure.security.keys import RootKey
 from tests.adversaries.forging import forgeries
@@ -76,12 +76,12 @@ class MemoryBroker:
     def send(self, topic: str, key: bytes, value: bytes) -> None:
         self.append(TP(topic, int.from_bytes(key[-4:], "big") % PARTITIONS[topic]), key, value)
 
-    def publish(self, linked: Linked) -> int:
+    def publish(self, linked: ChainedEvent) -> int:
         event, told = linked.event, headers(linked, RECORD_KEY)
         self._look_at(event)
         return self.append(TP(EVENTS, 0), str(event.stream).encode(), event.data, told, (event.position, event.stream, event.version))
 
-    def _look_at(self, event: Recorded) -> None:
+    def _look_at(self, event: RecordedEvent) -> None:
         if self._reached is not None and event.position > self._reached + 1:
             self._world.breaks(f"R5 the topic jumps from position {self._reached} to {event.position}")
         self._reached = max(self._reached or 0, event.position)
@@ -105,8 +105,8 @@ class MemoryBroker:
         group.turn += 1
         group.generation += 1
 
-    def spans(self, group: Group, tps: Sequence[TP]) -> dict[TP, Span]:
-        return {tp: Span(0, len(self.partitions[tp]), group.committed.get(tp)) for tp in tps}
+    def spans(self, group: Group, tps: Sequence[TP]) -> dict[TP, OffsetRange]:
+        return {tp: OffsetRange(0, len(self.partitions[tp]), group.committed.get(tp)) for tp in tps}
 
 
 class MemoryTopic:
@@ -122,7 +122,7 @@ class MemoryTopic:
     async def look(self) -> tuple[str, int]:
         return self._broker.cluster, len(self._broker.partitions[TP(EVENTS, 0)])
 
-    async def publish(self, events: Sequence[Linked]) -> list[int | BaseException]:
+    async def publish(self, events: Sequence[ChainedEvent]) -> list[int | BaseException]:
         """A prefix is taken; of that again a prefix is known to be."""
         chance, plan = self._world.chance, self._world.plan
         taken = chance.randint(0, len(events)) if self._world.happens(plan.away) else len(events)
@@ -172,7 +172,7 @@ class Member:
                     cluster = self._broker.cluster
                     places[tp] = records[-1].offset + 1
                     number = self._process.before(f"Reader.take {tp.topic}")
-                    await reader.take(Frame(cluster, tp, self._mangled(tp, records)))
+                    await reader.take(RecordBatch(cluster, tp, self._mangled(tp, records)))
                     self._process.after(f"Reader.take {tp.topic}", number)
             await self._hear()
 
@@ -181,7 +181,7 @@ class Member:
         mine = self._group.assigned(self)
         cluster = self._broker.cluster
         number = self._process.before("Reader.places")
-        places = await reader.places(cluster, self._broker.spans(self._group, mine))
+        places = await reader.starting_offsets(cluster, self._broker.spans(self._group, mine))
         self._process.after("Reader.places", number)
         return dict(places)
 

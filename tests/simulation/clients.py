@@ -10,13 +10,13 @@ from uuid import UUID, uuid4, uuid5
 import msgspec
 
 from application import accounts, classifications, datasets, devices, images, models
-from application.commands import Done, once
-from application.ports import Asker, Command
+from application.commands import CommandResult, idempotent
+from application.ports import Command, PasswordRequester
 from domain import user
 from domain.access import Actor, Grant, Role
 from domain.errors import DomainError, KeyReused, Unavailable
 from domain.values import system_actor
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from tests.simulation.processes import LABELS, Api
 from tests.simulation.world import ROOT, World
 from tests.twins.last_seen import MemoryLastSeen
@@ -28,7 +28,7 @@ SAME = b"a picture that is uploaded again and again"
 NAMES = ("ada", "bob", "eve")
 ADMIN = Actor(id=system_actor("simulation"), role=Role.ADMIN)
 
-Act = Callable[[Command, Api], Done]
+Act = Callable[[Command, Api], CommandResult]
 
 
 class Promise(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class Promise(msgspec.Struct, frozen=True):
 
     kind: str
     command: UUID
-    done: Done
+    done: CommandResult
     expected: int | None
 
 
@@ -46,16 +46,16 @@ class Journal:
     def __init__(self) -> None:
         self.asked: set[UUID] = set()
         self.promises: list[Promise] = []
-        self.answers: dict[UUID, Done] = {}
+        self.answers: dict[UUID, CommandResult] = {}
 
 
 class Passwords:
     """Quick ones."""
 
-    def hash(self, password: str, *, asker: Asker) -> bytes:
+    def hash(self, password: str, *, asker: PasswordRequester) -> bytes:
         return hashlib.sha256(password.encode()).digest()
 
-    def verify(self, password: str, known: bytes | None, *, asker: Asker) -> bool:
+    def verify(self, password: str, known: bytes | None, *, asker: PasswordRequester) -> bool:
         return known == self.hash(password, asker=asker)
 
     def outdated(self, known: bytes) -> bool:
@@ -89,7 +89,7 @@ class Laboratory:
 def opened(world: World, lab: Laboratory, *, people: int = 3) -> None:
     """The first day, before anything can go wrong. Of an upload long ago bytes are left that nobody refers to."""
     world.blobs.keep_since(SAME, world.clock.today() - timedelta(days=30))
-    log = EventLog(world.recorder, ROOT)
+    log = RecorderEventStore(world.recorder, ROOT)
     for number in range(people):
         role = (Role.RESEARCHER, Role.RESEARCHER, Role.ANALYST)[number % 3]
         member, at = uuid5(system_actor("people"), str(number)), world.clock.today()
@@ -123,7 +123,7 @@ class Client:
             await act(self)
 
     # ---- asking ----
-    async def do(self, kind: str, actor: Actor, act: Act, *, expected: int | None = None, keyed: bool = True) -> Done | None:
+    async def do(self, kind: str, actor: Actor, act: Act, *, expected: int | None = None, keyed: bool = True) -> CommandResult | None:
         """Ask until somebody answers: with a key the same command again, without one a new command each time."""
         key = uuid4()
         digest = key.bytes if keyed else None
@@ -154,18 +154,18 @@ class Client:
         self._journal.asked.add(key)
         return Command(id=key, actor=actor, at=self.world.clock.today(), digest=digest)
 
-    async def _ask(self, command: Command, act: Act) -> Done:
+    async def _ask(self, command: Command, act: Act) -> CommandResult:
         """Of one of the API's processes. Raises Lost when it dies, or there is none."""
         if not self._apis:
             raise Lost
         api = self._chance.choice(self._apis)
-        request = api.process.start(asyncio.to_thread(lambda: once(api.log, command, lambda: act(command, api))))
+        request = api.process.start(asyncio.to_thread(lambda: idempotent(api.log, command, lambda: act(command, api))))
         await asyncio.wait({request, api.process.died}, return_when=asyncio.FIRST_COMPLETED)
         if not request.done() or request.cancelled() or not api.process.is_alive:
             raise Lost
         return request.result()
 
-    def _promised(self, kind: str, command: Command, done: Done, expected: int | None) -> None:
+    def _promised(self, kind: str, command: Command, done: CommandResult, expected: int | None) -> None:
         self.world.tell(f"{self._name} {kind}: {done.id} version {done.version} at {done.position}")
         self.world.counted[f"done {kind}"] += 1
         self._journal.promises.append(Promise(kind, command.id, done, expected))
@@ -175,7 +175,7 @@ class Client:
         if (before.id, before.version, before.position) != (done.id, done.version, done.position):
             self.world.breaks(f"R9 {kind} was answered {before}, its repeat {done}")
 
-    async def _ask_again(self, kind: str, actor: Actor, command: Command, act: Act, done: Done) -> None:
+    async def _ask_again(self, kind: str, actor: Actor, command: Command, act: Act, done: CommandResult) -> None:
         """A repeat is answered as the first time; another request with its key never is."""
         same = self.world.happens(0.7)
         again = self._command(actor, command.id, command.digest if same else b"another request")
@@ -197,7 +197,7 @@ class Client:
         elif same:
             self._promised(kind, again, repeated, None)
 
-    async def _look(self, kind: str, done: Done) -> None:
+    async def _look(self, kind: str, done: CommandResult) -> None:
         """R20: what is read at `min_position` is never older than that."""
         database = self.world.database
         until = self.world.clock.passed + VISIBLE_WITHIN
@@ -298,7 +298,7 @@ class Client:
         if self._lab.images:
             image, name = self._one(self._lab.images), f"{self._chance.random()}.png"
 
-            def act(command: Command, api: Api) -> Done:
+            def act(command: Command, api: Api) -> CommandResult:
                 return images.describe(image, filename=name, command=command, log=api.log)
 
             await self.do("describe image", ADMIN, act, keyed=False)
@@ -362,7 +362,7 @@ class Client:
 
 
 def _model(world: World, weights: bytes) -> Act:
-    def add(command: Command, api: Api) -> Done:
+    def add(command: Command, api: Api) -> CommandResult:
         writer = api.blobs.begin()
         writer.write(weights)
         sha256, size = writer.commit()
@@ -372,7 +372,7 @@ def _model(world: World, weights: bytes) -> Act:
     return add
 
 
-def uploaded(command: Command, api: Api, dataset: UUID, device: UUID | None, data: bytes) -> Done:
+def uploaded(command: Command, api: Api, dataset: UUID, device: UUID | None, data: bytes) -> CommandResult:
     """As `api.uploads`: asked first, then stored, then recorded."""
     images.may_upload(dataset, device_id=device, command=command, log=api.log)
     writer = api.blobs.begin()

@@ -9,7 +9,7 @@ from application import accounts, classifications, datasets, devices, images
 from application.ports import Command
 from domain import image
 from domain.access import Grant
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projector import Projector
 from projections.process import LogDecoder
@@ -73,7 +73,7 @@ class Start(Story):
 
 def _at_work(world: World, lab: Laboratory) -> None:
     """Three pictures, a device, and an account."""
-    log = EventLog(world.recorder, ROOT)
+    log = RecorderEventStore(world.recorder, ROOT)
     api: Any = Direct(log, world.blobs)
 
     def command() -> Command:
@@ -107,12 +107,14 @@ def _at_work(world: World, lab: Laboratory) -> None:
 def _asked_for(world: World, lab: Laboratory) -> None:
     """A job, over the pictures."""
     command = Command(id=uuid4(), actor=ADMIN, at=world.clock.today())
-    lab.jobs.append(classifications.run(**_asked(dataset=lab.datasets[0]), command=command, log=EventLog(world.recorder, ROOT)).id)
+    lab.jobs.append(
+        classifications.run(**_asked(dataset=lab.datasets[0]), command=command, log=RecorderEventStore(world.recorder, ROOT)).id
+    )
 
 
 def _known(world: World) -> None:
     """The read models have all of it; the rest is young enough to be done before our eyes."""
-    log = EventLog(world.recorder, ROOT)
+    log = RecorderEventStore(world.recorder, ROOT)
     head = world.recorder.max_notification_id() or 0
     projector = Projector(lambda: MemoryModels(world.database), LogDecoder(log))
     projector.checkpoint()

@@ -9,21 +9,21 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from api.live.connection import Watch
+from api.live.connection import LiveConnection
 from application import accounts, commands, datasets, job_scheduler
 from application.blob_gc import sweep_orphans
-from application.dispatch_policy import Release
+from application.dispatch_policy import Lease
 from application.job_scheduler import Scheduler
-from application.ports import Appended, Conflicted, Linked, Rejected
+from application.ports import AppendRejected, AppendResult, ChainedEvent, ConcurrencyConflict
 from domain import classification
 from domain.errors import NotFound, Unavailable
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.kafka import cloud_events
-from infrastructure.relay.process import publisher
+from infrastructure.relay import publisher
 from projections.engine import batches, projector
-from projections.engine.batches import Applied, Changes, Target
+from projections.engine.batches import BatchResult, Changes, CheckpointToken
 from projections.engine.projector import Projector
-from projections.engine.sequencer import Feed
+from projections.engine.sequencer import Sequencer
 from tests.simulation import processes
 from tests.twins.blobs import MemoryBlobs
 from tests.twins.event_store import MemoryRecorder
@@ -45,23 +45,23 @@ def planted(*places: tuple[Any, str, Any]) -> Iterator[None]:
 def checkpoint_before_effect() -> AbstractContextManager[None]:
     def write(self: Any, to: Any, changed: Changes) -> None:
         self._there().write(self._target, to, Changes())
-        self._target = Target(to, self._target.generation)
+        self._target = CheckpointToken(to, self._target.generation)
         self._there().write(self._target, to, changed)
 
     return planted((Projector, "_write", write))
 
 
 def acknowledged_before_it_is_committed() -> AbstractContextManager[None]:
-    append = EventLog.append
+    append = RecorderEventStore.append
 
-    def hasty(self: EventLog, command: Any, *events: Any, **more: Any) -> Appended:
+    def hasty(self: RecorderEventStore, command: Any, *events: Any, **more: Any) -> AppendResult:
         expected = self.head() + len(events)
         try:
             return append(self, command, *events, **more)
         except Unavailable:
-            return Appended(position=expected, subject=more.get("subject"))
+            return AppendResult(position=expected, subject=more.get("subject"))
 
-    return planted((EventLog, "append", hasty))
+    return planted((RecorderEventStore, "append", hasty))
 
 
 def gap_skipped() -> AbstractContextManager[None]:
@@ -73,51 +73,51 @@ def gap_skipped() -> AbstractContextManager[None]:
             self.at = at
         return True
 
-    return planted((Feed, "_fill_up_to", over))
+    return planted((Sequencer, "_fill_up_to", over))
 
 
 def claim_forgotten() -> AbstractContextManager[None]:
     def start(log: Any, command: Any, events: Any, *, claims: Any = (), **more: Any) -> Any:
-        return commands.start(log, command, events, **more)
+        return commands.create_stream(log, command, events, **more)
 
-    return planted((accounts, "start", start))
+    return planted((accounts, "create_stream", start))
 
 
 def key_forgotten() -> AbstractContextManager[None]:
-    append = EventLog.append
+    append = RecorderEventStore.append
 
-    def anew(self: EventLog, command: Any, *events: Any, **more: Any) -> Appended:
+    def anew(self: RecorderEventStore, command: Any, *events: Any, **more: Any) -> AppendResult:
         return append(self, msgspec.structs.replace(command, id=uuid4()), *events, **more)
 
-    return planted((EventLog, "append", anew))
+    return planted((RecorderEventStore, "append", anew))
 
 
 def conflict_taken_for_success() -> AbstractContextManager[None]:
-    append = EventLog.append
+    append = RecorderEventStore.append
 
-    def careless(self: EventLog, command: Any, *events: Any, **more: Any) -> Appended:
+    def careless(self: RecorderEventStore, command: Any, *events: Any, **more: Any) -> AppendResult:
         try:
             return append(self, command, *events, **more)
-        except Conflicted:
-            return Appended(position=self.head(), subject=more.get("subject"))
+        except ConcurrencyConflict:
+            return AppendResult(position=self.head(), subject=more.get("subject"))
 
-    return planted((EventLog, "append", careless))
+    return planted((RecorderEventStore, "append", careless))
 
 
 def if_match_ignored() -> AbstractContextManager[None]:
     def change(*given: Any, expected: int | None = None, **more: Any) -> Any:
-        return commands.change(*given, **more)
+        return commands.execute(*given, **more)
 
-    return planted((datasets, "change", change))
+    return planted((datasets, "execute", change))
 
 
 def guard_without_effect() -> AbstractContextManager[None]:
-    append = EventLog.append
+    append = RecorderEventStore.append
 
-    def unguarded(self: EventLog, command: Any, *events: Any, guards: Any = (), **more: Any) -> Appended:
+    def unguarded(self: RecorderEventStore, command: Any, *events: Any, guards: Any = (), **more: Any) -> AppendResult:
         return append(self, command, *events, **more)
 
-    return planted((EventLog, "append", unguarded))
+    return planted((RecorderEventStore, "append", unguarded))
 
 
 def plan_begins_again_after_a_crash() -> AbstractContextManager[None]:
@@ -125,7 +125,7 @@ def plan_begins_again_after_a_crash() -> AbstractContextManager[None]:
 
 
 def lost_work_never_given_out_again() -> AbstractContextManager[None]:
-    return planted((job_scheduler, "lost", lambda *_, **__: []))
+    return planted((job_scheduler, "expired_leases", lambda *_, **__: []))
 
 
 def chunk_judged_twice() -> AbstractContextManager[None]:
@@ -133,9 +133,9 @@ def chunk_judged_twice() -> AbstractContextManager[None]:
 
 
 def poison_skipped() -> AbstractContextManager[None]:
-    def skip(self: Any, event: Any, to: Any, error: Exception) -> Applied:
+    def skip(self: Any, event: Any, to: Any, error: Exception) -> BatchResult:
         self._write(to, Changes())
-        return Applied(event.position)
+        return BatchResult(event.position)
 
     return planted((Projector, "_apply_again_or_set_aside", skip))
 
@@ -157,7 +157,7 @@ def what_touches_a_parked_row_goes_on() -> AbstractContextManager[None]:
 def outrun_projector_writes_all_the_same() -> AbstractContextManager[None]:
     def write(self: Any, to: Any, changed: Changes) -> None:
         self._there().write(self._there().target(), to, changed)
-        self._target = Target(to, self._target.generation)
+        self._target = CheckpointToken(to, self._target.generation)
 
     return planted((Projector, "_write", write))
 
@@ -184,11 +184,11 @@ def upload_swept_before_its_event() -> AbstractContextManager[None]:
 def forged_records_believed() -> AbstractContextManager[None]:
     """Neither is the MAC of a record looked at, nor whether the log holds what is applied."""
 
-    def parsed(record: Any, key: Any) -> Linked:
+    def parsed(record: Any, key: Any) -> ChainedEvent:
         try:
             return cloud_events._parsed(dict(record.headers), record.value)
         except Exception:
-            raise Rejected("malformed", "") from None
+            raise AppendRejected("malformed", "") from None
 
     def believed(self: Any, at: Any) -> bool:
         return True
@@ -219,11 +219,11 @@ def swept_by_a_clock_a_day_ahead() -> AbstractContextManager[None]:
 def held_until_a_time_to_come() -> AbstractContextManager[None]:
     """What was given out before the database's clock was set back."""
 
-    def lost(releases: Any, workers: Any, *, lease: timedelta, now: datetime) -> list[Release]:
+    def lost(releases: Any, workers: Any, *, lease: timedelta, now: datetime) -> list[Lease]:
         last_beat = max((worker.seen_at for worker in workers), default=now)
         return [one for one in releases if not one.given_up and now - one.held_at > lease and last_beat > one.held_at]
 
-    return planted((job_scheduler, "lost", lost))
+    return planted((job_scheduler, "expired_leases", lost))
 
 
 def notifications_believed() -> AbstractContextManager[None]:
@@ -237,7 +237,7 @@ def notifications_believed() -> AbstractContextManager[None]:
                         self._wanted.position = msgspec.json.decode(self._services.live.said)["position"] - 1
                 self._bell.set()
 
-    return planted((Watch, "_ring", ring))
+    return planted((LiveConnection, "_ring", ring))
 
 
 FAULTS_THAT_LIES_SHOW: tuple[Fault, ...] = (

@@ -11,30 +11,30 @@ from typing import Any
 import psycopg
 from aiokafka.errors import KafkaConnectionError
 
-from application.blob_gc import InUse, Swept, sweep_orphans
+from application.blob_gc import BlobReferences, SweepResult, sweep_orphans
 from application.dispatch_policy import Worker
 from application.hash_chain import linked
-from application.ports import Linked, Recorded
+from application.ports import ChainedEvent, RecordedEvent
 from application.tasks import BULK, URGENT, Kind
 from domain.errors import DomainError, Unavailable
 from infrastructure.eventstore.codec import Undecodable
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.process_pool import ChildFailed, ChildHung, ChildLost
-from infrastructure.inference.chunk_classifier import Classifier
-from infrastructure.inference.image_inspector import Inspector
-from infrastructure.inference.predictions import JPEG_START, Inspected, Judged, Seen, Unseen
+from infrastructure.inference.chunk_classifier import ChunkClassifier
+from infrastructure.inference.image_inspector import ImageInspector
+from infrastructure.inference.predictions import JPEG_START, BatchPrediction, ImageRefusal, Inspected, ModelPrediction
 from infrastructure.kafka.cloud_events import authenticated
-from infrastructure.kafka.task_consumer import TaskLanes
+from infrastructure.kafka.task_consumer import TaskConsumer
 from infrastructure.kafka.topics import EVENTS
-from infrastructure.relay.process import REST, STANDBY
-from infrastructure.relay.publisher import Outlived, Place, Publisher
+from infrastructure.relay.process import RETRY_DELAY_SECONDS, STANDBY_INTERVAL_SECONDS
+from infrastructure.relay.publisher import Fenced, Publisher, RelayCheckpoint
 from infrastructure.security.keys import WrongRootKey
-from projections.background import Aside
+from projections.background import BackgroundTasks
 from projections.engine.projector import Projector
-from projections.engine.sequencer import Feed
-from projections.engine.subscription import Follower
-from projections.live_notifier import Notifier
+from projections.engine.sequencer import Sequencer
+from projections.engine.subscription import CatchUpSubscription
+from projections.live_notifier import LiveNotifier
 from projections.process import GROUP, LogDecoder, OwnersScheduler
 from tests.simulation.broker import RECORD_KEY, Member, MemoryTopic
 from tests.simulation.world import ROOT, AsyncPort, Port, Process, World
@@ -59,8 +59,8 @@ def kafka_away() -> Exception:
     return KafkaConnectionError("away")
 
 
-def log_of(process: Process) -> EventLog:
-    return EventLog(Port(process, process.world.recorder, "database", store_away), ROOT)
+def log_of(process: Process) -> RecorderEventStore:
+    return RecorderEventStore(Port(process, process.world.recorder, "database", store_away), ROOT)
 
 
 def blobs_of(process: Process) -> Any:
@@ -89,21 +89,21 @@ class MemoryPublished:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.epoch, self.place = 0, Place(0, "", 0)
+        self.epoch, self.place = 0, RelayCheckpoint(0, "", 0)
         self.leader: Process | None = None
 
-    async def take_over(self) -> tuple[int, Place]:
+    async def take_over(self) -> tuple[int, RelayCheckpoint]:
         self.epoch += 1
         return self.epoch, self.place
 
     async def needed(self) -> int:
         return min(self.place.position, self._world.database.target.at.position)
 
-    async def after(self, position: int, limit: int) -> list[Linked]:
+    async def after(self, position: int, limit: int) -> list[ChainedEvent]:
         recorder = self._world.recorder
         return list(linked(recorder.select_recorded(position, limit), recorder.hash_at(position)))
 
-    async def move(self, epoch: int, was: Place, to: Place) -> bool:
+    async def move(self, epoch: int, was: RelayCheckpoint, to: RelayCheckpoint) -> bool:
         if (epoch, was) != (self.epoch, self.place):
             return False
         self.place = to
@@ -114,16 +114,16 @@ async def relay(process: Process) -> None:
     """As `infrastructure.relay.process.Leader`, without signatures."""
     world = process.world
     while True:
-        with suppress(psycopg.Error, OSError, Outlived):
+        with suppress(psycopg.Error, OSError, Fenced):
             await _lead(process)
-        await asyncio.sleep(REST)
+        await asyncio.sleep(RETRY_DELAY_SECONDS)
         world.counted["relay leads again"] += 1
 
 
 async def _lead(process: Process) -> None:
     world, published = process.world, process.world.published
     while published.leader is not None:
-        await asyncio.sleep(STANDBY)
+        await asyncio.sleep(STANDBY_INTERVAL_SECONDS)
     published.leader = process
     process.leaves(lambda: _let_go(world, process))
 
@@ -149,11 +149,11 @@ def _let_go(world: World, process: Process) -> None:
 class Poisonous(LogDecoder):
     """Some events cannot be decoded, until they are mended."""
 
-    def __init__(self, log: EventLog, world: World) -> None:
+    def __init__(self, log: RecorderEventStore, world: World) -> None:
         super().__init__(log)
         self._world = world
 
-    def decode(self, recorded: Recorded) -> Any:
+    def decode(self, recorded: RecordedEvent) -> Any:
         if recorded.event_id in self._world.poisoned:
             raise Undecodable("its bytes are damaged")
         return super().decode(recorded)
@@ -169,7 +169,7 @@ def work_of(process: Process) -> Any:
     return Port(process, twin, "database", database_away, safe=frozenset({"close"}))
 
 
-def projector_of(process: Process, log: EventLog) -> Projector:
+def projector_of(process: Process, log: RecorderEventStore) -> Projector:
     return Projector(lambda: models_of(process), Poisonous(log, process.world), fatal=(WrongRootKey,))
 
 
@@ -207,9 +207,9 @@ async def projector(process: Process) -> None:
         if world.live is not None:
             world.live.publish(channel, message)
 
-    aside = Aside(scheduler, Notifier(publish), sender(process))
-    feed = Feed(projector_of(process, log), log, applied=aside.applied)
-    follower = Follower(
+    aside = BackgroundTasks(scheduler, LiveNotifier(publish), sender(process))
+    feed = Sequencer(projector_of(process, log), log, applied=aside.applied)
+    follower = CatchUpSubscription(
         feed,
         log,
         authenticated=partial(authenticated, key=RECORD_KEY),
@@ -240,14 +240,14 @@ class MadeUpPool:
         if target.endswith(":examine"):
             found = inspected(arguments[0])
         else:
-            found = Judged([seen(data) for data in arguments[2]], "resize", "made up", "cpu", "none", 0.01)
+            found = BatchPrediction([seen(data) for data in arguments[2]], "resize", "made up", "cpu", "none", 0.01)
         check(found)
         return found
 
 
-def inspected(data: bytes) -> Inspected | Unseen:
+def inspected(data: bytes) -> Inspected | ImageRefusal:
     if hashlib.sha256(data).digest()[0] < 16:
-        return Unseen("damaged_image", "It is torn.")
+        return ImageRefusal("damaged_image", "It is torn.")
     return Inspected(
         width=8,
         height=8,
@@ -263,10 +263,10 @@ def inspected(data: bytes) -> Inspected | Unseen:
     )
 
 
-def seen(data: bytes) -> Seen:
+def seen(data: bytes) -> ModelPrediction:
     place = hashlib.sha256(data).digest()[1] % len(LABELS)
     scores = tuple(0.8 if place == index else 0.1 for index in range(len(LABELS)))
-    return Seen(LABELS[place], 0.8, out_of_domain=False, scores=scores, signals={})
+    return ModelPrediction(LABELS[place], 0.8, out_of_domain=False, scores=scores, signals={})
 
 
 async def inference(process: Process) -> None:
@@ -274,13 +274,13 @@ async def inference(process: Process) -> None:
     world = process.world
     log, blobs, pool = log_of(process), blobs_of(process), MadeUpPool(process)
     parts: dict[str, Any] = {"log": log, "blobs": blobs, "pool": pool, "threads": None}
-    classifier = Classifier(**parts, worker=process.name, cpu="made up")
-    inspector = Inspector(**parts, limits=ImageLimits())
+    classifier = ChunkClassifier(**parts, worker=process.name, cpu="made up")
+    inspector = ImageInspector(**parts, limits=ImageLimits())
 
     async def handle(topic: str, task: Any) -> None:
         await (classifier.classify(task) if task.kind is Kind.CLASSIFY else inspector.inspect(task))
 
-    lanes = TaskLanes(handle, send=sender(process), abreast={BULK: 4, URGENT: 4})
+    lanes = TaskConsumer(handle, send=sender(process), abreast={BULK: 4, URGENT: 4})
     member = Member(process, "bioscope-inference", (BULK, URGENT))
     async with asyncio.TaskGroup() as group:
         group.create_task(member.read_always(lanes))
@@ -288,7 +288,7 @@ async def inference(process: Process) -> None:
         group.create_task(_beat(process, world, lanes))
 
 
-async def _beat(process: Process, world: World, lanes: TaskLanes) -> None:
+async def _beat(process: Process, world: World, lanes: TaskConsumer) -> None:
     while True:
         number = process.before("beat")
         if not world.is_away("database"):
@@ -307,10 +307,10 @@ async def sweeper(process: Process) -> None:
     world = process.world
     log, blobs = log_of(process), blobs_of(process)
 
-    def known(names: Iterable[str]) -> InUse:
+    def known(names: Iterable[str]) -> BlobReferences:
         return in_use(world.database, names, read=world.recorder.select_recorded, discarded=log.discarded())
 
-    def sweep(now: datetime) -> Swept:
+    def sweep(now: datetime) -> SweepResult:
         return sweep_orphans(blobs, known, now=now)
 
     while True:

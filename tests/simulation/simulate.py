@@ -15,10 +15,10 @@ import structlog
 from application import job_scheduler
 from domain import classification
 from infrastructure.eventstore import codec
-from infrastructure.inference.process import chunk_classifier, image_inspector
-from infrastructure.relay.process import publisher
+from infrastructure.inference import chunk_classifier, image_inspector
+from infrastructure.relay import publisher
 from projections.engine import sequencer
-from projections.engine.checkpoints import Outrun
+from projections.engine.checkpoints import CheckpointConflict
 from projections.process import retry
 from tests.simulation import verdict
 from tests.simulation.adversaries import lying_store, lying_worker, set_a_clock, wrong_clocks
@@ -45,11 +45,11 @@ RESTS_WITHIN = 240.0  # seconds after the last misfortune
 SERVICES = ("database", "kafka", "blobs")
 SMALL = (
     (classification, "CHUNK_MOST", 2),
-    (classification, "PLAN_MOST", 3),
+    (classification, "MAX_PLAN", 3),
     (job_scheduler, "PLAN_PAGE", 4),
     (publisher, "BATCH", 9),
     (publisher, "AGAIN", 6),
-    (sequencer, "BATCH", 11),
+    (sequencer, "EVENTS_PER_BATCH", 11),
 )
 """Sizes for a world of some dozen events: else nothing would ever be cut in two."""
 
@@ -185,7 +185,7 @@ def _retried(process: Process) -> None:
     try:
         healed = retry(own, models_of(process), log)
         process.world.counted["healed"] += healed.applied
-    except Outrun:
+    except CheckpointConflict:
         process.world.counted["retry outrun"] += 1
     finally:
         own.close()

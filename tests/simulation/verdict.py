@@ -8,7 +8,7 @@ import msgspec
 from faust.types import TP
 
 from application.hash_chain import START, chained
-from application.ports import Recorded
+from application.ports import RecordedEvent
 from domain.classification import (
     ChunkJudged,
     ClassificationCancelled,
@@ -17,7 +17,7 @@ from domain.classification import (
     ClassificationFailed,
     ClassificationPlanned,
     ClassificationRequested,
-    Phase,
+    JobStatus,
 )
 from domain.dataset import DatasetCreated, DatasetDeleted, DatasetDescribed, DatasetShared, DatasetShareWithdrawn
 from domain.device import DeviceRegistered, DeviceRemoved
@@ -27,7 +27,7 @@ from domain.model import ModelVersionAdded
 from domain.user import UserDeleted, UserErased, UserProfileChanged, UserRegistered
 from domain.values import canonical, result_id
 from infrastructure.audit.record_rules import RecordAudit
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.kafka.topics import EVENTS
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projector import Projector
@@ -37,11 +37,11 @@ from tests.simulation.processes import seen
 from tests.simulation.world import ROOT, World
 from tests.twins.read_models import MemoryDatabase, MemoryModels
 
-OPEN = {Phase.PENDING, Phase.RUNNING}
+OPEN = {JobStatus.PENDING, JobStatus.RUNNING}
 ENDS = {
-    ClassificationCancelled: Phase.CANCELLED,
-    ClassificationCompleted: Phase.COMPLETED,
-    ClassificationFailed: Phase.FAILED,
+    ClassificationCancelled: JobStatus.CANCELLED,
+    ClassificationCompleted: JobStatus.COMPLETED,
+    ClassificationFailed: JobStatus.FAILED,
 }
 
 
@@ -61,7 +61,7 @@ def at_rest(world: World) -> bool:
 
 
 def judge(world: World, journal: Journal, *, rested: bool) -> None:
-    log = EventLog(world.recorder, ROOT)
+    log = RecorderEventStore(world.recorder, ROOT)
     recorded = world.recorder.select_recorded(0, 10**9)
     events = [log.decode(one) for one in recorded]
     if not rested:
@@ -89,7 +89,7 @@ def _unrest(world: World) -> str:
 
 
 # ---- the log -----------------------------------------------------------------------------------------------------------------------
-def _log(world: World, recorded: list[Recorded]) -> None:
+def _log(world: World, recorded: list[RecordedEvent]) -> None:
     versions: defaultdict[UUID, list[int]] = defaultdict(list)
     commands: defaultdict[str, list[int]] = defaultdict(list)
     digest = START
@@ -108,7 +108,7 @@ def _log(world: World, recorded: list[Recorded]) -> None:
             world.breaks(f"R2 command {command} stands at {positions}, and asked for {wanted} events")
 
 
-def _rules(world: World, log: EventLog, recorded: list[Recorded]) -> None:
+def _rules(world: World, log: RecorderEventStore, recorded: list[RecordedEvent]) -> None:
     """What was said of chunks and images was asked."""
     audit = RecordAudit(log)
     for one in recorded:
@@ -116,7 +116,7 @@ def _rules(world: World, log: EventLog, recorded: list[Recorded]) -> None:
             world.breaks(f"R3 {one.type} at {one.position}: {violation}")
 
 
-def _promises(world: World, journal: Journal, recorded: list[Recorded]) -> None:
+def _promises(world: World, journal: Journal, recorded: list[RecordedEvent]) -> None:
     winners: dict[tuple[UUID, int], UUID] = {}
     for promise in journal.promises:
         done = promise.done
@@ -144,7 +144,7 @@ class Model:
         self.images: dict[UUID, ImageUploaded] = {}
         self.inspected: set[UUID] = set()
         self.requested: dict[UUID, ClassificationRequested] = {}
-        self.phases: dict[UUID, Phase] = {}
+        self.phases: dict[UUID, JobStatus] = {}
         self.planned: defaultdict[UUID, list[UUID]] = defaultdict(list)
         self.answered: defaultdict[UUID, list[UUID]] = defaultdict(list)
         self.labels: dict[UUID, str] = {}
@@ -189,9 +189,9 @@ class Model:
                 self.inspected.add(event.originator_id)
             case ClassificationRequested():
                 self.requested[event.originator_id] = event
-                self.phases[event.originator_id] = Phase.PENDING
+                self.phases[event.originator_id] = JobStatus.PENDING
             case ClassificationPlanned():
-                self.phases[event.originator_id] = Phase.RUNNING
+                self.phases[event.originator_id] = JobStatus.RUNNING
                 self.planned[event.originator_id] += [one.id for one in event.images]
             case ClassificationCancelled() | ClassificationCompleted() | ClassificationFailed():
                 self.phases[event.originator_id] = ENDS[type(event)]
@@ -257,7 +257,7 @@ def _chunks(world: World, model: Model) -> None:
         if not set(answered) <= set(planned):
             world.breaks(f"R3 job {job} answered for images that it did not plan")
         missing = set(planned) - set(answered) - model.gone
-        if model.phases[job] is Phase.COMPLETED and missing:
+        if model.phases[job] is JobStatus.COMPLETED and missing:
             world.breaks(f"R3 job {job} is completed without answers for {len(missing)} images")
     for image in model.images.values():
         for job in model.planned:
@@ -277,7 +277,7 @@ def _kafka(world: World, head: int) -> None:
         world.breaks("R5 the topic begins behind what the read models have")
 
 
-def _read_models(world: World, log: EventLog, recorded: list[Recorded]) -> None:
+def _read_models(world: World, log: RecorderEventStore, recorded: list[RecordedEvent]) -> None:
     """R4, R19: what was followed live is what a fold from the beginning gives, however the log is cut."""
     if set(world.database.tables["activity"]) != set(range(1, len(recorded) + 1)):
         world.breaks("R5 some events never reached the read models")
@@ -305,7 +305,7 @@ def _blobs(world: World, model: Model) -> None:
 
 def told(world: World) -> dict[str, Any]:
     """What happened, without what chance alone made of it (keys, and all that is sealed with them): the same for the same seed."""
-    log = EventLog(world.recorder, ROOT)
+    log = RecorderEventStore(world.recorder, ROOT)
     return {
         "events": [(one.position, one.stream, one.version, one.type, log.decode(one)) for one in world.recorder.select_recorded(0, 10**9)],
         "tables": world.database.tables,

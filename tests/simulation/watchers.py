@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 
-from api.live.connection import Watch, Watching
+from api.live.connection import LiveConnection, LiveHub
 from application.authentication import Identity
-from application.services import CHANNEL, Claims, Options
+from application.services import CHANNEL, Claims, WebOptions
 from domain.access import Actor, Role
 from domain.values import system_actor
-from infrastructure.realtime.redis_pubsub import News
-from projections.activity import AFTER, Activity, Looked
+from infrastructure.realtime.redis_pubsub import RedisSubscription
+from projections.activity import AFTER, Activity, ActivityScan
 from tests.simulation.processes import store_away
 from tests.simulation.verdict import at_rest
 from tests.simulation.world import AsyncPort, Process, World
@@ -27,21 +27,21 @@ WATCHER = Actor(id=system_actor("watcher"), role=Role.ADMIN)
 
 
 class MemoryLive:
-    """The port `Live`: whatever anybody publishes rings. `said` is the newest message, at which nobody should look."""
+    """The port `LiveNotifications`: whatever anybody publishes rings. `said` is the newest message, at which nobody should look."""
 
     def __init__(self) -> None:
-        self._watchers: list[News] = []
+        self._watchers: list[RedisSubscription] = []
         self.said = b""
 
     def publish(self, channel: str, message: bytes) -> None:
         assert channel == CHANNEL
         self.said = message
         for news in self._watchers:
-            news.ring()
+            news.wake()
 
     @asynccontextmanager
-    async def subscribe(self) -> AsyncIterator[News]:
-        news = News()
+    async def subscribe(self) -> AsyncIterator[RedisSubscription]:
+        news = RedisSubscription()
         self._watchers.append(news)
         try:
             yield news
@@ -50,7 +50,7 @@ class MemoryLive:
 
 
 class MemoryReads:
-    """The port `Reads`, for an administrator who watches; jobs are told without their progress."""
+    """The port `QueryDatabase`, for an administrator who watches; jobs are told without their progress."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -61,7 +61,7 @@ class MemoryReads:
         activity = self._world.database.tables["activity"]
         found = [activity[position] for position in sorted(activity) if position > parameters["position"]][: parameters["window"]]
         reached, is_full = found[-1].position if found else parameters["position"], len(found) == parameters["window"]
-        return [Looked(items=found, reached=reached, more=is_full, visited=len(found))]
+        return [ActivityScan(items=found, reached=reached, more=is_full, visited=len(found))]
 
 
 class MemoryVisible:
@@ -84,9 +84,9 @@ class Socket:
         self._heard, self._said = heard, asyncio.Queue[dict[str, Any]]()
         after = heard[-1]["position"] if heard else 0
         for message in ({"type": "auth", "token": "made up"}, {"type": "subscribe", "after": after}):
-            self._say(message)
+            self._send(message)
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         self._said.put_nowait({"type": "websocket.receive", "text": msgspec.json.encode(message).decode()})
 
     async def receive(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Socket:
         if told["type"] == "event":
             self._heard.append(told)
         elif told["type"] == "ping":
-            self._say({"type": "pong"})
+            self._send({"type": "pong"})
 
 
 async def watcher(process: Process) -> None:
@@ -105,7 +105,7 @@ async def watcher(process: Process) -> None:
     world = process.world
     claims = Claims(subject=WATCHER.id, session_id=None, role=None, scopes=frozenset(), issued_at=NEVER, expires_at=NEVER)
     services: Any = SimpleNamespace(
-        options=Options(base_url="http://localhost", live_rows_per_second=10**9),
+        options=WebOptions(base_url="http://localhost", live_rows_per_second=10**9),
         access_tokens=SimpleNamespace(verify=lambda *_, **__: claims),
         live_reads=AsyncPort(process, MemoryReads(world), "database", store_away),
         live=world.live,
@@ -113,7 +113,7 @@ async def watcher(process: Process) -> None:
     )
     identities: Any = SimpleNamespace(identified=lambda _: Identity(actor=WATCHER))
     while True:
-        ended = await Watch(Socket(world.heard), Watching(services, identities)).run()  # type: ignore[arg-type]
+        ended = await LiveConnection(Socket(world.heard), LiveHub(services, identities)).run()  # type: ignore[arg-type]
         world.tell(f"the watcher's socket closed: {ended}")
         await asyncio.sleep(0.5)
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from infrastructure.eventstore.codec import Encoded
+from infrastructure.eventstore.codec import EncodedEvent
 from infrastructure.eventstore.group_commit import Append, Outcome
 from infrastructure.security.keys import RootKey
 from tests.simulation.broker import MemoryBroker
@@ -91,7 +91,7 @@ class Recorder(MemoryRecorder):
         self._world = world
         self.asked: dict[UUID, set[int]] = {}
 
-    def insert(self, events: Sequence[Encoded], append: Append) -> Outcome:
+    def insert(self, events: Sequence[EncodedEvent], append: Append) -> Outcome:
         self.asked.setdefault(append.command.id, set()).add(len(events))
         world = self._world
         if world.happens(world.plan.older):

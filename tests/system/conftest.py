@@ -14,8 +14,8 @@ from domain.access import Actor, Role
 from domain.values import system_actor
 from infrastructure.configuration.settings import Settings
 from infrastructure.container import passwords
-from infrastructure.embedded.supervisor import Stack
-from infrastructure.eventstore.event_store import EventLog
+from infrastructure.embedded.supervisor import SupervisedStack
+from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.keys import RootKey
 from tests.given import NOW
@@ -36,7 +36,7 @@ def stack_settings(data):
 
 def event_log(settings):
     root = RootKey.read(settings.root_key_path)
-    return EventLog(PostgresRecorder(settings.postgres_url, root), root)
+    return RecorderEventStore(PostgresRecorder(settings.postgres_url, root), root)
 
 
 def made_account(settings, role, address):
@@ -63,7 +63,7 @@ def made_account(settings, role, address):
 @pytest.fixture(scope="session")
 def system(tmp_path_factory):
     """The supervisor; its settings change when the broker dies."""
-    started = Stack(stack_settings(tmp_path_factory.mktemp("system")), prepare=prepare)
+    started = SupervisedStack(stack_settings(tmp_path_factory.mktemp("system")), prepare=prepare)
     with started:
         yield started
 
@@ -93,6 +93,6 @@ def own_stack(tmp_path_factory):
     """Start a system of a test's own: `with own_stack() as (stack, settings)`."""
 
     def start(**changes):
-        return Stack(msgspec.structs.replace(stack_settings(tmp_path_factory.mktemp("own")), **changes), prepare=prepare)
+        return SupervisedStack(msgspec.structs.replace(stack_settings(tmp_path_factory.mktemp("own")), **changes), prepare=prepare)
 
     return start

@@ -12,8 +12,8 @@ import pytest
 
 from api.cli.client.api_client import Client
 from application.derivatives import thumbnail_of
-from infrastructure.container import blobs, verified
-from infrastructure.embedded.supervisor import Stack, running_settings
+from infrastructure.container import blobs, verify_log
+from infrastructure.embedded.supervisor import SupervisedStack, running_settings
 from infrastructure.operations.backup import read_manifest
 from projections.rebuild.digests import digests
 from tests.chaos.verdict import judged, settle
@@ -32,7 +32,7 @@ class Copied:
     def __init__(self, place):
         self.place, self.journal, stop = place, Journal(), threading.Event()
         self.settings = msgspec.structs.replace(stack_settings(place / "data"), access_ttl=3600)
-        with Stack(self.settings, prepare=prepare) as settings:
+        with SupervisedStack(self.settings, prepare=prepare) as settings:
             self.address = made_account(settings, "researcher", email("keeper"))
             with Client.sign_in(settings.base_url, self.address, PASSWORD) as client:
                 token = client.credentials.access_token
@@ -87,7 +87,10 @@ def test_a_backup_under_way_holds_no_one_up(copied):
 def test_restored_and_rebuilt_is_the_same_as_the_original(copied, tmp_path):
     said = restored(copied, "late", tmp_path / "data")
     assert "Restored:" in said
-    with Stack(stack_settings(tmp_path / "data"), prepare=prepare) as settings, psycopg.connect(settings.postgres_owner_url) as connection:
+    with (
+        SupervisedStack(stack_settings(tmp_path / "data"), prepare=prepare) as settings,
+        psycopg.connect(settings.postgres_owner_url) as connection,
+    ):
         assert digests(connection) == copied.digests
         verdict = judged(settings, copied.journal)
         assert verdict.broken == []
@@ -98,7 +101,7 @@ def test_what_was_backed_up_while_people_worked_is_whole_and_works_on(copied, tm
     """Each job that was under way at that moment ends in the restored system; people sign in with their passwords."""
     restored(copied, "early", tmp_path / "data")
     manifest = read_manifest(copied.place / "early")
-    with Stack(stack_settings(tmp_path / "data"), prepare=prepare) as settings:
+    with SupervisedStack(stack_settings(tmp_path / "data"), prepare=prepare) as settings:
         assert settle(settings, within=60) is not None
         then = Journal()
         then.acknowledged = [one for one in copied.journal.acknowledged if one.position <= manifest.position]
@@ -134,7 +137,7 @@ def test_without_its_root_key_nothing_is_restored(copied, tmp_path):
 def test_a_system_that_holds_something_is_not_restored_into(copied):
     said = bioscope("restore", str(copied.place / "early"), "--data", str(copied.settings.data), good=False)
     assert "events already: restore into a new data folder" in said
-    with Stack(copied.settings, prepare=prepare) as settings, psycopg.connect(settings.postgres_owner_url) as connection:
+    with SupervisedStack(copied.settings, prepare=prepare) as settings, psycopg.connect(settings.postgres_owner_url) as connection:
         assert digests(connection) == copied.digests
 
 
@@ -146,10 +149,12 @@ def test_signed_heads_that_outlived_the_database_tell_what_is_lost(copied, tmp_p
     position = read_manifest(copied.place / "early").position
     assert f"restored up to position {position}, but signed heads beside the blobs know of later events" in said
     subprocess.run(["mv", str(tmp_path / "blobs" / "derived" / "heads"), str(tmp_path / "evidence")], check=True)
-    with Stack(msgspec.structs.replace(stack_settings(tmp_path / "data"), blobs_url=str(tmp_path / "blobs")), prepare=prepare) as settings:
+    with SupervisedStack(
+        msgspec.structs.replace(stack_settings(tmp_path / "data"), blobs_url=str(tmp_path / "blobs")), prepare=prepare
+    ) as settings:
         log = event_log(settings)
         try:
-            assert verified(settings, log).problem is None
+            assert verify_log(settings, log).problem is None
         finally:
             log.close()
 

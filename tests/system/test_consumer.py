@@ -19,7 +19,7 @@ import pytest
 from domain import classification, dataset
 from domain.classification import ChunkJudged, ImageResult, PlannedImage, Verdict
 from domain.errors import Refused
-from domain.events import first
+from domain.events import new_stream
 from domain.values import chunk_id
 from infrastructure.security.access_tokens import SignedAccessTokens
 from infrastructure.security.keys import RootKey
@@ -50,7 +50,7 @@ def judged_job(chance, dataset_id):
     )
     job = requested.originator_id
     chunk = {"job_id": job, "number": 0, "dataset_id": dataset_id, "labels": LABELS, "results": seen, "failures": (), "provenance": None}
-    return [requested, *planned], ChunkJudged(**first(chunk_id(job, 0), by=SYSTEM.id, at=at), **model, **chunk)
+    return [requested, *planned], ChunkJudged(**new_stream(chunk_id(job, 0), by=SYSTEM.id, at=at), **model, **chunk)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from PIL import Image
 
 from api.cli.client.api_client import Client
 from domain.image import NOT_READABLE
-from infrastructure.embedded.supervisor import Stack
+from infrastructure.embedded.supervisor import SupervisedStack
 from infrastructure.inference.models.bundled import micrographs
 from infrastructure.postgres.schema import migrations
 from projections.rebuild.digests import digests
@@ -81,7 +81,7 @@ class Installation:
 def installation(tmp_path_factory):
     data = tmp_path_factory.mktemp("old") / "data"
     unpack(data)
-    with Stack(stack_settings(data), prepare=prepare) as settings, Client.sign_in(settings.base_url, ADMIN, PASSWORD) as client:
+    with SupervisedStack(stack_settings(data), prepare=prepare) as settings, Client.sign_in(settings.base_url, ADMIN, PASSWORD) as client:
         yield Installation(data, settings, client)
 
 

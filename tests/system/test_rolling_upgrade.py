@@ -10,9 +10,9 @@ import pytest
 
 from api.cli.client.api_client import Client, Refused
 from api.cli.stack import prepare
-from infrastructure.container import verified
-from infrastructure.embedded.supervisor import PROCESSES, Stack
-from infrastructure.eventstore.event_store import opened
+from infrastructure.container import verify_log
+from infrastructure.embedded.supervisor import PROCESSES, SupervisedStack
+from infrastructure.eventstore.event_store import open_event_store
 from projections.process import dead_letters, rebuild
 from tests.chaos.workload import PICTURES
 from tests.system.conftest import PASSWORD, email, made_account, stack_settings
@@ -58,7 +58,7 @@ def test_two_releases_share_a_log_and_what_only_one_knows_waits_for_the_other(tm
     old = older_release(tmp_path / "older", without=NEW)
     (relay,) = (process for process in PROCESSES if process.name == "relay")
     with ExitStack() as stack:
-        settings = stack.enter_context(Stack(stack_settings(tmp_path / "data"), processes=(relay,), prepare=prepare))
+        settings = stack.enter_context(SupervisedStack(stack_settings(tmp_path / "data"), processes=(relay,), prepare=prepare))
         processes = stack.enter_context(Processes(settings, tmp_path))
         with psycopg.connect(settings.postgres_owner_url, autocommit=True) as owner:
             owner.execute("delete from ops.written_types where topic = %s", (NEW,))
@@ -118,8 +118,8 @@ def test_two_releases_share_a_log_and_what_only_one_knows_waits_for_the_other(tm
         until(lambda: not ready(new_api.base_url).keys() & {"upgrade", "projector", "inference"})
         assert rebuild(settings, check=True).differing == ()
         assert dead_letters(settings) == []
-        with opened(settings) as log:
-            assert verified(settings, log).problem is None
+        with open_event_store(settings) as log:
+            assert verify_log(settings, log).problem is None
         told.append(f"{len(technician.uploaded)} uploads acknowledged, none lost")
     with capsys.disabled():
         print("", *told, sep="\n")

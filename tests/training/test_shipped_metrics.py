@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infrastructure.inference.models.bundled import models
-from infrastructure.inference.models.manifest import load_record
+from infrastructure.inference.models.manifest import load_manifest
 from infrastructure.inference.preprocessing import digest
 from training.card import refreshed
 from training.evaluate import stored
@@ -32,7 +32,7 @@ def test_every_shipped_model_has_a_standard():
 
 @each
 def test_the_metrics_speak_of_the_record_that_serves(name):
-    record, metrics = load_record(models() / name), metrics_of(name)
+    record, metrics = load_manifest(models() / name), metrics_of(name)
     assert metrics["preprocessing"] == digest(record.preprocessing)
     assert (metrics["labels"], metrics["other_label"]) == (list(record.labels), record.other_label)
     assert (metrics["temperature"], metrics["review_below"]) == (record.temperature, record.review_below)

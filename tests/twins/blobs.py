@@ -8,24 +8,24 @@ from urllib.parse import quote
 from uuid import UUID
 
 from application import derivatives
-from application.ports import Corrupted, Found
+from application.ports import BlobContent, CorruptBlob
 from application.signed_downloads import Holder
 from domain.errors import ImageTooLarge, NotFound
 
 
 class MemoryBlobs:
-    """Behaves like `Objects`, within one process. Its addresses lead nowhere."""
+    """Behaves like `FileBlobStore`, within one process. Its addresses lead nowhere."""
 
     max_url_seconds = 3600
 
-    def __init__(self, *, most: int = 64 * 1024**2) -> None:
+    def __init__(self, *, maximum: int = 64 * 1024**2) -> None:
         self.kept: dict[str, bytes] = {}
         self._derived: dict[str, bytes] = {}
         self._put: dict[str, datetime] = {}
-        self._most = most
+        self._most = maximum
 
     def begin(self) -> "MemoryUpload":
-        return MemoryUpload(self, most=self._most)
+        return MemoryUpload(self, maximum=self._most)
 
     def keep(self, data: bytes) -> str:
         sha256 = hashlib.sha256(data).hexdigest()
@@ -37,10 +37,10 @@ class MemoryBlobs:
             raise NotFound("There is no such file")
         data = self.kept[sha256]
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise Corrupted("The stored file is damaged: it is not the one that was uploaded", sha256=sha256)
+            raise CorruptBlob("The stored file is damaged: it is not the one that was uploaded", sha256=sha256)
         return data
 
-    def read_all(self, names: Sequence[str]) -> list[Found]:
+    def read_all(self, names: Sequence[str]) -> list[BlobContent]:
         return [self._read_or_error(name) for name in names]
 
     def open(self, sha256: str) -> io.BytesIO:
@@ -74,10 +74,10 @@ class MemoryBlobs:
         used = known(old)
         yield from (name for name in old if name not in used)
 
-    def _read_or_error(self, sha256: str) -> Found:
+    def _read_or_error(self, sha256: str) -> BlobContent:
         try:
             return self.read(sha256)
-        except (NotFound, Corrupted) as error:
+        except (NotFound, CorruptBlob) as error:
             return error
 
     def signed_url(
@@ -96,9 +96,9 @@ class MemoryBlobs:
 
 
 class MemoryUpload:
-    def __init__(self, blobs: MemoryBlobs, *, most: int) -> None:
+    def __init__(self, blobs: MemoryBlobs, *, maximum: int) -> None:
         self.file = io.BytesIO()
-        self._blobs, self._most = blobs, most
+        self._blobs, self._most = blobs, maximum
 
     def write(self, chunk: bytes) -> None:
         self.file.seek(0, io.SEEK_END)

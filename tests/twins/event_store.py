@@ -11,15 +11,15 @@ from eventsourcing.persistence import IntegrityError, StoredEvent
 from eventsourcing.popo import POPOApplicationRecorder
 
 from application.hash_chain import START, chained
-from application.ports import Recorded
+from application.ports import RecordedEvent
 from domain import classification, image
 from domain.classification import ChunkJudged, ClassificationPlanned
 from domain.events import Event
 from domain.image import ImageAccepted, ImageRejected
 from domain.registry import EVENTS
-from infrastructure.eventstore.codec import Encoded, Undecodable, without_opening
+from infrastructure.eventstore.codec import EncodedEvent, Undecodable, without_opening
 from infrastructure.eventstore.group_commit import Append, Outcome, meta_of
-from infrastructure.eventstore.recorder import End, Stored, encoded_from, insert_events
+from infrastructure.eventstore.recorder import StoredEventRow, StreamEnd, encoded_from, insert_events
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import Keys
 
@@ -30,7 +30,7 @@ class MemoryRecorder(POPOApplicationRecorder):
     def __init__(self, keys: Keys, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         super().__init__()
         self._digests, self._clock = ClaimDigests(keys), clock
-        self._log: list[Recorded] = []
+        self._log: list[RecordedEvent] = []
         self._commands: dict[UUID, tuple[bytes | None, int, UUID | None]] = {}
         self._claims: dict[tuple[str, bytes], UUID] = {}
         self._secrets: dict[tuple[str, UUID], bytes] = {}
@@ -44,7 +44,7 @@ class MemoryRecorder(POPOApplicationRecorder):
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
         return insert_events(self.insert, stored_events, **kwargs)
 
-    def insert(self, events: Sequence[Encoded], append: Append) -> Outcome:
+    def insert(self, events: Sequence[EncodedEvent], append: Append) -> Outcome:
         with self._database_lock:
             refused = (
                 self._replayed(append) or self._guarded(append) or self._outdated(events) or self._claimed(append) or self._ruled(events)
@@ -52,17 +52,17 @@ class MemoryRecorder(POPOApplicationRecorder):
             if refused is not None:
                 return refused
             try:
-                self._insert_events([Stored(e.stream, e.version, e.type, e.data, e) for e in events])
+                self._insert_events([StoredEventRow(e.stream, e.version, e.type, e.data, e) for e in events])
             except IntegrityError:
                 return Outcome("conflict", None, None, None)
             return self._keep(events, append)
 
-    def _outdated(self, events: Sequence[Encoded]) -> Outcome | None:
+    def _outdated(self, events: Sequence[EncodedEvent]) -> Outcome | None:
         begun = {event.stream: event.version for event in reversed(events)}
         stale = any(len(self.select_stream(stream)) != version - 1 for stream, version in begun.items())
         return Outcome("conflict", None, None, None) if stale else None
 
-    def _ruled(self, events: Sequence[Encoded]) -> Outcome | None:
+    def _ruled(self, events: Sequence[EncodedEvent]) -> Outcome | None:
         """The rules of migration 0010."""
         for place, event in enumerate(events):
             violation = None
@@ -76,7 +76,7 @@ class MemoryRecorder(POPOApplicationRecorder):
                 return Outcome("refused", None, None, violation)
         return None
 
-    def _wrong_judgement(self, event: Encoded) -> str | None:
+    def _wrong_judgement(self, event: EncodedEvent) -> str | None:
         try:
             judged = without_opening(event)
         except Undecodable:
@@ -120,10 +120,10 @@ class MemoryRecorder(POPOApplicationRecorder):
                 return Outcome("taken", None, None, claim.scope)
         return None
 
-    def _keep(self, events: Sequence[Encoded], append: Append) -> Outcome:
+    def _keep(self, events: Sequence[EncodedEvent], append: Append) -> Outcome:
         now = self._clock()
         for event in events:
-            recorded = Recorded(
+            recorded = RecordedEvent(
                 position=len(self._log) + 1,
                 stream=event.stream,
                 version=event.version,
@@ -151,7 +151,7 @@ class MemoryRecorder(POPOApplicationRecorder):
         self._commands[append.command.id] = (append.command.digest, len(self._log), append.subject)
         return Outcome("appended", len(self._log), append.subject, None)
 
-    def select_recorded(self, after: int, limit: int) -> list[Recorded]:
+    def select_recorded(self, after: int, limit: int) -> list[RecordedEvent]:
         with self._database_lock:
             return self._log[after : after + limit]
 
@@ -161,7 +161,7 @@ class MemoryRecorder(POPOApplicationRecorder):
             return START
         return next((event.hash for event in self.select_recorded(position - 1, 1)), None)
 
-    def select_stream(self, stream: UUID) -> list[Recorded]:
+    def select_stream(self, stream: UUID) -> list[RecordedEvent]:
         with self._database_lock:
             return [one for one in self._log if one.stream == stream]
 
@@ -169,29 +169,29 @@ class MemoryRecorder(POPOApplicationRecorder):
         with self._database_lock:
             return bisect_right(self._log, moment, key=_stamped), datetime.now(UTC)
 
-    def select_bounded(self, after: int, limit: int, most_bytes: int) -> list[Recorded]:
+    def select_bounded(self, after: int, limit: int, most_bytes: int) -> list[RecordedEvent]:
         page = self.select_recorded(after, limit)
         sizes = accumulate(len(one.data) for one in page)
         return [one for one, size in zip(page, sizes, strict=True) if size <= most_bytes or one.position == after + 1]
 
-    def select_streams(self, streams: Collection[UUID], types: Sequence[str], until: int | None) -> list[Recorded]:
+    def select_streams(self, streams: Collection[UUID], types: Sequence[str], until: int | None) -> list[RecordedEvent]:
         with self._database_lock:
             events = self._log[:until]
         return [one for one in events if one.stream in set(streams) and (not types or one.type in types)]
 
-    def select_at(self, positions: Collection[int]) -> list[Recorded]:
+    def select_at(self, positions: Collection[int]) -> list[RecordedEvent]:
         with self._database_lock:
             return [one for one in self._log if one.position in set(positions)]
 
-    def select_touching(self, stream: UUID, at: Collection[int], after: int, most: int | None) -> list[Recorded]:
+    def select_touching(self, stream: UUID, at: Collection[int], after: int, maximum: int | None) -> list[RecordedEvent]:
         with self._database_lock:
-            return [one for one in self._log[after:] if one.stream == stream or one.position in set(at)][:most]
+            return [one for one in self._log[after:] if one.stream == stream or one.position in set(at)][:maximum]
 
-    def select_event(self, stream: UUID, version: int) -> Recorded | None:
+    def select_event(self, stream: UUID, version: int) -> RecordedEvent | None:
         return next((one for one in self.select_stream(stream) if one.version == version), None)
 
-    def select_ends(self, stream: UUID) -> tuple[End, End] | None:
-        ends = [End(one.position, one.type, one.schema_version) for one in self.select_stream(stream)]
+    def select_ends(self, stream: UUID) -> tuple[StreamEnd, StreamEnd] | None:
+        ends = [StreamEnd(one.position, one.type, one.schema_version) for one in self.select_stream(stream)]
         return (ends[0], ends[-1]) if ends else None
 
     def select_having(self, streams: Collection[UUID], types: Sequence[str]) -> set[UUID]:
@@ -226,6 +226,6 @@ class MemoryRecorder(POPOApplicationRecorder):
         return {owner: self._secrets[kind, owner] for owner in owners if (kind, owner) in self._secrets}
 
 
-def _stamped(recorded: Recorded) -> datetime:
+def _stamped(recorded: RecordedEvent) -> datetime:
     assert recorded.recorded_at is not None
     return recorded.recorded_at

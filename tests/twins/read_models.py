@@ -8,17 +8,28 @@ from uuid import UUID
 
 import msgspec
 
-from application.blob_gc import LAG_MOST, InUse
-from application.dispatch_policy import Chunk, Covered, Found, Glance, OpenJob, Outgoing, Release, ToFinish, ToPlan, Worker
-from application.ports import Recorded
+from application.blob_gc import MAX_LAG, BlobReferences
+from application.dispatch_policy import (
+    Chunk,
+    CoveredImage,
+    IdRow,
+    Lease,
+    OpenJob,
+    OutgoingTask,
+    SchedulerSnapshot,
+    ToFinish,
+    ToPlan,
+    Worker,
+)
+from application.ports import RecordedEvent
 from application.tasks import Kind
-from domain.classification import Phase, PlannedImage
+from domain.classification import JobStatus, PlannedImage
 from domain.errors import Unavailable
-from projections.engine.batches import FOLD_VERSIONS, TABLES, Behind, Changes, Letter, Target
-from projections.engine.checkpoints import Checkpoint, CheckpointUnfit, NotInLog, Outrun, folds_difference
+from projections.engine.batches import FOLD_VERSIONS, TABLES, Changes, CheckpointToken, ParkedEvents, PoisonEvent
+from projections.engine.checkpoints import Checkpoint, CheckpointConflict, CheckpointUnfit, NotInLog, folds_difference
 from projections.engine.projection import Key, Row, Table
 
-OPEN = {Phase.PENDING, Phase.RUNNING}
+OPEN = {JobStatus.PENDING, JobStatus.RUNNING}
 PLANS_MOST, ENDS_MOST, JOBS_MOST = 10, 100, 200
 
 
@@ -39,15 +50,15 @@ class MemoryDatabase:
     ) -> None:
         self.clock, self.log_hash = clock, log_hash
         self.tables: dict[str, dict[Key, Any]] = {table.name: {} for table in TABLES}
-        self.target = Target(Checkpoint(0), 0)
+        self.target = CheckpointToken(Checkpoint(0), 0)
         self.folds: dict[str, int] = {}
-        self.letters: dict[int, Letter] = {}
+        self.letters: dict[int, PoisonEvent] = {}
         self.parked: dict[int, UUID] = {}
         self.releases: dict[UUID, Given] = {}
         self.workers: dict[str, Worker] = {}
         self.leader: object = None
 
-    def change(self, target: Target, changes: Changes) -> None:
+    def change(self, target: CheckpointToken, changes: Changes) -> None:
         for written in changes.rows:
             rows = self.tables[written.table.name]
             for row in written.upserts:
@@ -79,7 +90,7 @@ def _key(table: Table, row: Row) -> Key:
 
 
 class _Writing(NamedTuple):
-    target: Target
+    target: CheckpointToken
     changes: Changes
 
 
@@ -94,7 +105,7 @@ class MemoryModels:
     def close(self) -> None:
         self.closed = True
 
-    def target(self) -> Target:
+    def target(self) -> CheckpointToken:
         there = self._database.target
         if not self._in_log(there.at):
             raise CheckpointUnfit(there.at.position)
@@ -108,28 +119,28 @@ class MemoryModels:
         log_hash = self._database.log_hash
         return log_hash is None or log_hash(at.position) == at.hash
 
-    def behind(self) -> Behind:
-        return Behind({letter.position: letter.stream for letter in self._database.letters.values()}, dict(self._database.parked))
+    def behind(self) -> ParkedEvents:
+        return ParkedEvents({letter.position: letter.stream for letter in self._database.letters.values()}, dict(self._database.parked))
 
     def load(self, wanted: Mapping[str, set[Key]]) -> dict[str, dict[Key, Row]]:
         tables = self._database.tables
         return {name: {key: tables[name][key] for key in keys if key in tables[name]} for name, keys in wanted.items()}
 
-    def write(self, target: Target, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
+    def write(self, target: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
         there = self._database.target
         if (there.at.position, there.generation) != (target.at.position, target.generation):
-            raise Outrun
+            raise CheckpointConflict
         if not self._in_log(to):
             raise NotInLog
         at = to if to.cluster else there.at._replace(position=to.position, hash=to.hash)
-        writing = _Writing(Target(at, there.generation + generations), changes)
+        writing = _Writing(CheckpointToken(at, there.generation + generations), changes)
         if self._held is None:
             self._database.change(*writing)
         else:
             self._held.append(writing)
 
     @contextmanager
-    def held(self) -> Iterator[Target]:
+    def held(self) -> Iterator[CheckpointToken]:
         self._held = []
         try:
             yield self.target()
@@ -156,12 +167,12 @@ class MemoryWork:
             self._database.leader = self
         return self._database.leader is self
 
-    def glance(self) -> Glance:
+    def snapshot(self) -> SchedulerSnapshot:
         jobs = list(self._open())
         to_plan = [ToPlan(job.id, job.position) for job in jobs if not job.planned and job.image_id is None]
         to_finish = [ToFinish(job.id, job.succeeded, job.failed) for job in jobs if job.planned and job.judged >= job.chunks]
-        orphans = [Found(job.id) for job in self._going() if (home := self._home(job.dataset_id)) is not None and home.deleted]
-        return Glance(
+        orphans = [IdRow(job.id) for job in self._going() if (home := self._home(job.dataset_id)) is not None and home.deleted]
+        return SchedulerSnapshot(
             now=self._database.clock(),
             to_plan=to_plan[:PLANS_MOST],
             to_finish=to_finish[:ENDS_MOST],
@@ -170,20 +181,22 @@ class MemoryWork:
             releases=[self._release(work, given) for work, given in self._wanted()],
         )
 
-    def waiting(self, *, urgent: bool, most: int) -> list[OpenJob]:
+    def waiting(self, *, urgent: bool, maximum: int) -> list[OpenJob]:
         jobs = [
-            job for job in self._open() if job.status is Phase.RUNNING and job.judged < job.chunks and (job.image_id is not None) == urgent
+            job
+            for job in self._open()
+            if job.status is JobStatus.RUNNING and job.judged < job.chunks and (job.image_id is not None) == urgent
         ]
         chunks = self._waiting_chunks()
-        return [_open_job(job, chunks[job.id][:most]) for job in jobs[:JOBS_MOST] if job.id in chunks]
+        return [_open_job(job, chunks[job.id][:maximum]) for job in jobs[:JOBS_MOST] if job.id in chunks]
 
-    def to_inspect(self, most: int) -> list[UUID]:
+    def to_inspect(self, maximum: int) -> list[UUID]:
         waiting = [
             work
             for work in self._table("work")
             if work.kind is Kind.INSPECT and work.id not in self._database.releases and self._stands(work.dataset_id)
         ]
-        return [work.id for work in sorted(waiting, key=lambda work: work.position)[:most]]
+        return [work.id for work in sorted(waiting, key=lambda work: work.position)[:maximum]]
 
     def jobs(self, ids: Collection[UUID]) -> dict[UUID, OpenJob]:
         jobs = self._tables["classifications"]
@@ -197,18 +210,18 @@ class MemoryWork:
         known = self._tables["images"]
         return {one for one in images if one in known and known[one].deleted}
 
-    def covered(self, dataset: UUID, *, after: int, until: int, most: int) -> list[Covered]:
+    def covered(self, dataset: UUID, *, after: int, until: int, maximum: int) -> list[CoveredImage]:
         found = [
-            Covered(image.id, image.sha256, image.position)
+            CoveredImage(image.id, image.sha256, image.position)
             for image in self._table("images")
             if image.dataset_id == dataset and not image.deleted and image.rejected is None and after < image.position <= until
         ]
-        return sorted(found, key=lambda image: image.position)[:most]
+        return sorted(found, key=lambda image: image.position)[:maximum]
 
-    def place_of(self, image: UUID) -> int:
+    def position_of(self, image: UUID) -> int:
         return int(self._tables["images"][image].position)
 
-    def released(self, given: Sequence[Outgoing]) -> None:
+    def released(self, given: Sequence[OutgoingTask]) -> None:
         now = self._database.clock()
         for outgoing in given:
             for work in outgoing.task.work:
@@ -245,13 +258,13 @@ class MemoryWork:
         for work, given in self._database.releases.items():
             if (row := self._tables["work"].get(work)) is not None:
                 job = self._tables["classifications"].get(row.job)
-                if job is None or (job.status is Phase.RUNNING and not job.deleted):
+                if job is None or (job.status is JobStatus.RUNNING and not job.deleted):
                     yield work, given
 
-    def _release(self, work: UUID, given: Given) -> Release:
+    def _release(self, work: UUID, given: Given) -> Lease:
         row = self._tables["work"][work]
         job = self._tables["classifications"].get(row.job)
-        return Release(
+        return Lease(
             id=work,
             kind=row.kind,
             job=row.job,
@@ -271,11 +284,11 @@ class MemoryWork:
 
 
 def in_use(
-    database: MemoryDatabase, names: Iterable[str], *, read: Callable[[int, int], Sequence[Recorded]], discarded: Iterable[int] = ()
-) -> InUse:
+    database: MemoryDatabase, names: Iterable[str], *, read: Callable[[int, int], Sequence[RecordedEvent]], discarded: Iterable[int] = ()
+) -> BlobReferences:
     """Behaves like `projections.blob_references.in_use`; `read(after, limit)` reads the log, whose events at `discarded` were given up."""
     asked = set(names)
-    oldest = database.clock() - LAG_MOST
+    oldest = database.clock() - MAX_LAG
     if any(event.recorded_at is None or event.recorded_at <= oldest for event in read(database.target.at.position, 1)):
         raise Unavailable("The read models are more than a day behind the log; nothing is swept now")
     gone = {dataset.id for dataset in database.tables["datasets"].values() if dataset.deleted}
@@ -286,7 +299,7 @@ def in_use(
         events = [event.data for position in positions for event in read(position - 1, 1)]
         return {name for name in asked if any(name.encode() in data for data in events)}
 
-    return InUse((images | models) & asked | named(discarded), named({*database.letters, *database.parked}))
+    return BlobReferences((images | models) & asked | named(discarded), named({*database.letters, *database.parked}))
 
 
 def _open_job(row: Any, waiting: Sequence[Chunk]) -> OpenJob:

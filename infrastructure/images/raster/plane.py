@@ -15,9 +15,9 @@ from infrastructure.images.colour import MAX_PROFILE_BYTES
 from infrastructure.images.decoding import FAILURES, decoding
 from infrastructure.images.metadata import camera, pixel_size
 from infrastructure.images.orientation import upright
+from infrastructure.images.raster import png_chunks
 from infrastructure.images.raster.jpeg_completeness import with_noise
 from infrastructure.images.raster.jpeg_markers import with_usable_segments
-from infrastructure.images.raster.plane import png_chunks
 from infrastructure.images.raster.png_chunks import pixel_chunks
 from infrastructure.images.raster.png_rows import check_rows
 from infrastructure.images.rendering import Colours, Plane
@@ -144,7 +144,7 @@ def _notes(file: BinaryIO) -> Notes:
     if file.read(2) == START_OF_JPEG:
         file.seek(0)
         return _jpeg_notes(file.read())
-    profile = png_chunks.profile(file, most=MAX_PROFILE_BYTES + 1)  # one that is longer cannot be used, which a warning says
+    profile = png_chunks.profile(file, maximum=MAX_PROFILE_BYTES + 1)  # one that is longer cannot be used, which a warning says
     return Notes(exif=png_chunks.exif(file), profile=profile, dots_per_inch=png_chunks.dots_per_inch(file))
 
 

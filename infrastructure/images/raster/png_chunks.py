@@ -41,12 +41,12 @@ def exif(file: BinaryIO) -> bytes:
     return _note(file, EXIF, _chunks(file))
 
 
-def profile(file: BinaryIO, *, most: int) -> bytes:
+def profile(file: BinaryIO, *, maximum: int) -> bytes:
     """The first `most` bytes of the embedded ICC profile; empty where there is none. One that cannot be unpacked is given as stored."""
     note = _note(file, PROFILE, _chunks_before_pixels(file))
     _, _, packed = note.partition(b"\0")
     try:
-        return zlib.decompressobj().decompress(packed[1:], most)
+        return zlib.decompressobj().decompress(packed[1:], maximum)
     except zlib.error:
         return note
 

@@ -37,18 +37,18 @@ def decode_block(page: PageLayout, index: int) -> NDArray[Any]:
     return _numbers(page, unpacked[:needed], width, height)
 
 
-def unpack(compression: Compression, data: bytes, most: int) -> bytes:
+def unpack(compression: Compression, data: bytes, maximum: int) -> bytes:
     """The first `most` bytes of compressed data. Some programs add a byte or a row, which is left out, as by libtiff.
 
     Raises DamagedImage when there is far more, zlib.error and RuntimeError when damaged.
     """
-    enough = most + MAX_EXCESS_BYTES
+    enough = maximum + MAX_EXCESS_BYTES
     match compression:
         case Compression.DEFLATE | Compression.OLD_DEFLATE:
             inflating = zlib.decompressobj()
             unpacked = inflating.decompress(data, enough + 1)
         case Compression.LZW:
-            unpacked = bytes(imagecodecs.lzw_decode(data, out=most))
+            unpacked = bytes(imagecodecs.lzw_decode(data, out=maximum))
         case Compression.PACKBITS:
             unpacked = bytes(imagecodecs.packbits_decode(data, out=enough))
         case Compression.ZSTANDARD:
@@ -57,7 +57,7 @@ def unpack(compression: Compression, data: bytes, most: int) -> bytes:
             raise AssertionError(compression)
     if len(unpacked) > enough:
         raise DamagedImage("The TIFF file is damaged: a part of its picture is larger than it claims. Export it again", reason="structure")
-    return unpacked[:most]
+    return unpacked[:maximum]
 
 
 def _in_order(page: PageLayout, data: bytes) -> bytes:
@@ -104,7 +104,7 @@ def _data_units(page: PageLayout, data: NDArray[np.uint8], width: int, height: i
 
 def decode_jpeg(page: PageLayout, data: bytes) -> NDArray[np.uint8]:
     """The JPEG data of one block of a page, as `decode_block` gives them."""
-    tables = page.directory.bytes(JPEG_TABLES, most=MAX_JPEG_TABLES_BYTES) or None
+    tables = page.directory.bytes(JPEG_TABLES, maximum=MAX_JPEG_TABLES_BYTES) or None
     colourspace, outcolourspace = _jpeg_colours(page)
     decoded = imagecodecs.jpeg8_decode(data, tables=tables, colorspace=colourspace, outcolorspace=outcolourspace)
     return decoded if decoded.ndim == 3 else decoded[:, :, None]

@@ -33,8 +33,8 @@ class Window:
         self.start = start
         self.at = 0
 
-    def pass_over(self, most: int) -> memoryview:
-        part = memoryview(self.data)[self.at : self.at + most]
+    def pass_over(self, maximum: int) -> memoryview:
+        part = memoryview(self.data)[self.at : self.at + maximum]
         self.at += len(part)
         return part
 
@@ -81,9 +81,9 @@ class Past(Wanted):
 class MarkerAfterScan(Wanted):
     """The marker (2 bytes) that ends a JPEG's entropy-coded data. `restarts` counts the restart markers before it, up to `most`."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._ends = MARKER_BUT_RESTART if most else MARKER
+    def __init__(self, maximum: int) -> None:
+        self._most = maximum
+        self._ends = MARKER_BUT_RESTART if maximum else MARKER
         self.restarts = 0
         self.position = 0
 
@@ -106,8 +106,8 @@ class Trailer(Wanted):
 
     ends_here = True
 
-    def __init__(self, most: int, until: bytes | None = None) -> None:
-        self._left = most
+    def __init__(self, maximum: int, until: bytes | None = None) -> None:
+        self._left = maximum
         self._until = until
         self._start = b""
         self._end = b""

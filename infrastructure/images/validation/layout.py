@@ -107,7 +107,7 @@ class PageLayout(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def colour_map(self) -> Sequence[int]:
         """Of a palette: all reds, all greens, all blues, in 16 bits."""
-        return self.directory.numbers(COLOUR_MAP, most=3 << 16)
+        return self.directory.numbers(COLOUR_MAP, maximum=3 << 16)
 
     @property
     def subsampled(self) -> bool:

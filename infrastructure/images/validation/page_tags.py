@@ -146,8 +146,8 @@ def _extra_samples(directory: Directory, photometric: Photometric, samples: int)
 
 
 def _numbers(directory: Directory, photometric: Photometric, limits: ImageLimits) -> tuple[str, int]:
-    bits = set(directory.numbers(BITS, 1, most=limits.bands))
-    formats = {UNSIGNED if it == UNDEFINED else it for it in directory.numbers(SAMPLE_FORMAT, UNSIGNED, most=limits.bands)}
+    bits = set(directory.numbers(BITS, 1, maximum=limits.bands))
+    formats = {UNSIGNED if it == UNDEFINED else it for it in directory.numbers(SAMPLE_FORMAT, UNSIGNED, maximum=limits.bands)}
     number = FORMAT_NAMES.get(min(formats), "")
     taken = COLOUR_DTYPES.get(photometric, GREY_DTYPES)
     if len(bits) == len(formats) == 1 and f"{number}{min(bits)}" in taken:
@@ -178,7 +178,7 @@ def _orientation(directory: Directory) -> int:
 
 
 def _subsampling(directory: Directory) -> tuple[int, int]:
-    across, down = (*directory.numbers(SUBSAMPLING, 2, 2, most=16), 2)[:2]
+    across, down = (*directory.numbers(SUBSAMPLING, 2, 2, maximum=16), 2)[:2]
     if (across, down) not in SUBSAMPLINGS:
         raise unsupported_layout(directory, "has an unusual resolution of its colours. Save it as RGB")
     return across, down
@@ -244,15 +244,15 @@ def _with_blocks(page: PageLayout, limits: ImageLimits) -> PageLayout:
 
 
 def block_offsets(directory: Directory, limits: ImageLimits) -> Sequence[int]:
-    return directory.numbers(TILE_OFFSETS if TILE_OFFSETS in directory.entries else STRIP_OFFSETS, most=limits.blocks)
+    return directory.numbers(TILE_OFFSETS if TILE_OFFSETS in directory.entries else STRIP_OFFSETS, maximum=limits.blocks)
 
 
 def block_sizes(directory: Directory, limits: ImageLimits) -> Sequence[int]:
-    return directory.numbers(TILE_SIZES if TILE_SIZES in directory.entries else STRIP_SIZES, most=limits.blocks)
+    return directory.numbers(TILE_SIZES if TILE_SIZES in directory.entries else STRIP_SIZES, maximum=limits.blocks)
 
 
 def _listed(directory: Directory, tag: int) -> Sequence[int]:
-    return directory.numbers(tag, most=64) if tag in directory.entries else ()
+    return directory.numbers(tag, maximum=64) if tag in directory.entries else ()
 
 
 def unsupported_layout(directory: Directory, what: str) -> UnsupportedImage:

@@ -37,12 +37,12 @@ class Directory(msgspec.Struct, frozen=True):
     page: int | None
     file: "Tiff"
 
-    def numbers(self, tag: int, *default: int, most: int) -> Sequence[int]:
+    def numbers(self, tag: int, *default: int, maximum: int) -> Sequence[int]:
         """All values of an integer tag. Raises DamagedImage when they are no integers, ImageTooLarge when there are more than `most`."""
         entry = self.entries.get(tag)
         if entry is None or not entry.count:
             return default
-        if entry.count > most:
+        if entry.count > maximum:
             raise too_many_parts()
         return self.file.integers(entry)
 
@@ -63,7 +63,7 @@ class Directory(msgspec.Struct, frozen=True):
         parts = self.file.unpack(f"{2 * count}I", entry.at)
         return tuple(above / below if below else 0.0 for above, below in zip(parts[::2], parts[1::2], strict=True))
 
-    def text(self, tag: int, *, most: int | None = None) -> str:
+    def text(self, tag: int, *, maximum: int | None = None) -> str:
         """A text up to its closing NUL, or its first `most` bytes; empty when absent. Raises DamagedImage (metadata_too_large).
 
         UTF-8 whatever an XML declaration inside says, Latin-1 where it is not UTF-8, UTF-16 where its bytes begin so.
@@ -71,18 +71,18 @@ class Directory(msgspec.Struct, frozen=True):
         entry = self.entries.get(tag)
         if entry is None or entry.kind not in {1, 2, 7}:
             return ""
-        if most is None and entry.count > self.file.limits.metadata_bytes:
+        if maximum is None and entry.count > self.file.limits.metadata_bytes:
             raise DamagedImage(
                 "The description inside the TIFF file is too long. Export it again with less metadata", reason="metadata_too_large"
             )
-        return _decoded(self.file.read(entry.at, entry.count if most is None else min(entry.count, most)))
+        return _decoded(self.file.read(entry.at, entry.count if maximum is None else min(entry.count, maximum)))
 
-    def bytes(self, tag: int, *, most: int) -> bytes:
+    def bytes(self, tag: int, *, maximum: int) -> bytes:
         """The first `most` raw bytes of a tag; empty when absent."""
         entry = self.entries.get(tag)
         if entry is None or entry.kind not in {1, 2, 7}:
             return b""
-        return self.file.read(entry.at, min(entry.count, most))
+        return self.file.read(entry.at, min(entry.count, maximum))
 
 
 class Tiff:
@@ -115,7 +115,7 @@ class Tiff:
         """The sub-directories of a page (levels of a pyramid), and those below them. Siblings may be chained too: the list counts."""
         left = [directory]
         while left:
-            for start in left.pop().numbers(SUBDIRECTORIES, most=self.limits.directories):
+            for start in left.pop().numbers(SUBDIRECTORIES, maximum=self.limits.directories):
                 left.append(Directory(self._visit(start)[0], None, self))
                 yield left[-1]
 

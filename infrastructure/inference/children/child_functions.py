@@ -20,11 +20,11 @@ from infrastructure.images.inspection import inspect
 from infrastructure.images.reader import READER_VERSION
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.fork_server import borrow
-from infrastructure.inference.models.manifest import ModelRecord, record_from_json
+from infrastructure.inference.models.manifest import ModelManifest, manifest_from_json
 from infrastructure.inference.models.onnx_validation import ModelRefused, validate_model
-from infrastructure.inference.predictions import Inspected, Judged, Seen, Unseen
+from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, Inspected, ModelPrediction
 from infrastructure.inference.preprocessing import DEFAULT_LIMITS, digest, prepare_with_warnings
-from infrastructure.inference.scoring import judge
+from infrastructure.inference.scoring import interpret
 
 Image.init()
 LOADED_BEFORE_THE_FORK: Final = (
@@ -42,13 +42,13 @@ LOADED_BEFORE_THE_FORK: Final = (
 """imagecodecs, NumPy, Pillow and Python load these when they are first named; in the sandbox no file can be opened."""
 
 PROVIDER: Final = "CPUExecutionProvider"
-MODELS_MOST: Final = 4  # loaded at once in one child
+MAX_MODELS: Final = 4  # loaded at once in one child
 DECIMALS: Final = 6
-TOO_MUCH_MEMORY: Final = Unseen("image_too_large", "Decoding the image takes more memory than one image may have. Crop or shrink it")
-NO_NUMBERS: Final = Unseen("model_failed", "The model gave no number for this image")
+TOO_MUCH_MEMORY: Final = ImageRefusal("image_too_large", "Decoding the image takes more memory than one image may have. Crop or shrink it")
+NO_NUMBERS: Final = ImageRefusal("model_failed", "The model gave no number for this image")
 
 
-def classify(model: str, record: str, images: list[bytes], limits: ImageLimits = DEFAULT_LIMITS) -> Judged:
+def classify(model: str, record: str, images: list[bytes], limits: ImageLimits = DEFAULT_LIMITS) -> BatchPrediction:
     """Look at encoded images with the model whose weights have the sha256 `model` (lent by the caller) and whose record is `record`.
 
     An image that cannot be decoded has an Unseen among the answers.
@@ -56,8 +56,8 @@ def classify(model: str, record: str, images: list[bytes], limits: ImageLimits =
     started = time.perf_counter()
     known = _record(record)
     network = _network(model)
-    return Judged(
-        answers=[_seen(network, data, known, limits) for data in images],
+    return BatchPrediction(
+        answers=[_prediction(network, data, known, limits) for data in images],
         preprocessing=digest(known.preprocessing),
         runtime=f"onnxruntime {onnxruntime.__version__}",
         provider=PROVIDER,
@@ -66,12 +66,12 @@ def classify(model: str, record: str, images: list[bytes], limits: ImageLimits =
     )
 
 
-def examine(data: bytes, limits: ImageLimits) -> Inspected | Unseen:
+def examine(data: bytes, limits: ImageLimits) -> Inspected | ImageRefusal:
     """Decode all of an image; Unseen when that cannot be done."""
     try:
         return msgspec.convert(inspect(data, limits=limits), Inspected, from_attributes=True)
     except DomainError as refused:
-        return _unseen(refused)
+        return _failure(refused)
 
 
 def warm(model: str, record: str) -> None:
@@ -79,10 +79,10 @@ def warm(model: str, record: str) -> None:
     file = io.BytesIO()
     Image.new("RGB", (256, 256), "gray").save(file, "jpeg")
     known = _record(record)
-    _seen(_network(model), file.getvalue(), known, DEFAULT_LIMITS)
+    _prediction(_network(model), file.getvalue(), known, DEFAULT_LIMITS)
 
 
-def rehearse(model: str, record: str, test_input: bytes, test_output: bytes) -> float:
+def self_test(model: str, record: str, test_input: bytes, test_output: bytes) -> float:
     """Run the model over its own test tensor; the largest difference from what its record promises. Raises ModelRefused."""
     known = _record(record)
     for what, data, promised in (("input", test_input, known.test_input), ("output", test_output, known.test_output)):
@@ -98,19 +98,19 @@ def rehearse(model: str, record: str, test_input: bytes, test_output: bytes) -> 
     return difference
 
 
-def _seen(network: Any, data: bytes, record: ModelRecord, limits: ImageLimits) -> Seen | Unseen:
+def _prediction(network: Any, data: bytes, record: ModelManifest, limits: ImageLimits) -> ModelPrediction | ImageRefusal:
     """One image at a time: a batch is no faster here, and an image's scores must not depend on its neighbours."""
     try:
         tensor, warnings = prepare_with_warnings(data, record.preprocessing, limits=limits)
     except DomainError as refused:
-        return _unseen(refused)
+        return _failure(refused)
     except MemoryError:
         return TOO_MUCH_MEMORY
     outputs = _run(network, tensor[None], record)
     if not all(np.isfinite(output).all() for output in outputs):
         return NO_NUMBERS
-    judgement = judge(tensor, [output[0] for output in outputs], record)
-    return Seen(
+    judgement = interpret(tensor, [output[0] for output in outputs], record)
+    return ModelPrediction(
         label=judgement.label,
         confidence=round(judgement.confidence, DECIMALS),
         out_of_domain=judgement.status == "out_of_domain",
@@ -120,16 +120,16 @@ def _seen(network: Any, data: bytes, record: ModelRecord, limits: ImageLimits) -
     )
 
 
-def _unseen(refused: DomainError) -> Unseen:
-    return Unseen(str(refused.more.get("reason", refused.code)), refused.detail)
+def _failure(refused: DomainError) -> ImageRefusal:
+    return ImageRefusal(str(refused.more.get("reason", refused.code)), refused.detail)
 
 
-def _run(network: Any, batch: NDArray[Any], record: ModelRecord) -> list[NDArray[Any]]:
+def _run(network: Any, batch: NDArray[Any], record: ModelManifest) -> list[NDArray[Any]]:
     outputs: list[NDArray[Any]] = network.run(list(record.output_names), {record.input_name: batch})
     return outputs
 
 
-@lru_cache(MODELS_MOST)
+@lru_cache(MAX_MODELS)
 def _network(model: str) -> Any:
     data = borrow(model)
     if sha256(data).hexdigest() != model:
@@ -142,9 +142,9 @@ def _network(model: str) -> Any:
     return onnxruntime.InferenceSession(data, options, providers=[PROVIDER])
 
 
-@lru_cache(MODELS_MOST)
-def _record(text: str) -> ModelRecord:
-    return record_from_json(text)
+@lru_cache(MAX_MODELS)
+def _record(text: str) -> ModelManifest:
+    return manifest_from_json(text)
 
 
 @cache

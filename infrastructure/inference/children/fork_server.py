@@ -24,7 +24,7 @@ from infrastructure.inference.children.memory_shortage import FIRST_TO_GO, OWN_S
 
 LENGTH: Final = 8  # bytes that tell how long the frame is
 READY: Final = b"ready"
-MESSAGE_MOST: Final = 1024
+MAX_MESSAGE: Final = 1024
 MAX_KIND_LENGTH: Final = 64
 MAX_DETAIL_LENGTH: Final = 1000
 MAX_KEY_LENGTH: Final = 128
@@ -124,7 +124,7 @@ def main() -> None:
 
 def _fork_one(control: socket.socket, layers: sandbox.Layers) -> bool:
     """Take terms and a connection, give a handle of the child; False when the parent has gone."""
-    message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_MOST, 1)
+    message, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 1)
     if not message:
         return False
     (connection,) = descriptors
@@ -183,8 +183,8 @@ def _close_output() -> None:
 
 def _limit_memory(memory: int) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + memory
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    maximum = pages * resource.getpagesize() + memory
+    resource.setrlimit(resource.RLIMIT_AS, (maximum, maximum))
 
 
 def _answer(frame: bytes) -> bool:

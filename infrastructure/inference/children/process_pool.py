@@ -21,9 +21,9 @@ from infrastructure.sandbox.child_environment import ONE_THREAD, PRIVATE_UMASK, 
 
 log = structlog.get_logger()
 T = TypeVar("T")
-Lender = Callable[[], Awaitable[bytes]]
+Provider = Callable[[], Awaitable[bytes]]
 
-BORN_WITHIN: Final = 30.0  # seconds, imports included
+START_TIMEOUT_SECONDS: Final = 30.0  # seconds, imports included
 MAX_ANSWER_BYTES: Final = 64 * 1024**2
 ANSWERS: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)
 
@@ -56,7 +56,7 @@ class ChildFailed(Exception):
         self.kind, self.detail = kind, detail
 
 
-class Nursery:
+class ForkServer:
     """The process that children are forked from; it imports `modules` once, and they share the memory. It dies with us, they with it.
 
     The kernel watches the thread that started it: use it from an event loop whose thread lives as long as the process.
@@ -68,7 +68,7 @@ class Nursery:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
-    async def child(self, terms: Terms) -> "Child":
+    async def child(self, terms: Terms) -> "ChildProcess":
         """A new one in its sandbox, within milliseconds once the nursery runs.
 
         Raises OSError when there is no way, NotSandboxed (one of them), PoolClosed after `close`.
@@ -81,7 +81,7 @@ class Nursery:
                     raise PoolClosed from None
                 raise
 
-    async def _born(self, terms: Terms) -> "Child":
+    async def _born(self, terms: Terms) -> "ChildProcess":
         for attempt in (1, 2):
             if self._closed:
                 raise PoolClosed
@@ -108,7 +108,7 @@ class Nursery:
     async def _start(self) -> None:
         self._end()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.settimeout(BORN_WITHIN)
+        ours.settimeout(START_TIMEOUT_SECONDS)
         code = "from infrastructure.inference.children.fork_server import main; main()"
         layers = msgspec.json.encode(await asyncio.to_thread(sandbox.supported)).decode()
         argv = [sys.executable, "-P", "-c", code, str(theirs.fileno()), str(os.getpid()), layers, *self._modules]
@@ -143,24 +143,24 @@ class Nursery:
             self._process = None
 
 
-async def _born_child(pid: int, handle: int, link: socket.socket) -> "Child":
+async def _born_child(pid: int, handle: int, link: socket.socket) -> "ChildProcess":
     """Raises NotSandboxed, ConnectionResetError."""
-    child = Child(pid, handle, *await asyncio.open_connection(sock=link))
-    await child.born()
+    child = ChildProcess(pid, handle, *await asyncio.open_connection(sock=link))
+    await child.started()
     return child
 
 
-class Child:
+class ChildProcess:
     """One process; one call at a time."""
 
     def __init__(self, pid: int, handle: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.pid, self._handle = pid, handle
         self._reader, self._writer = reader, writer
 
-    async def born(self) -> None:
+    async def started(self) -> None:
         """Wait until it is in its sandbox. Raises NotSandboxed, ConnectionResetError; the child is gone then."""
         try:
-            async with asyncio.timeout(BORN_WITHIN):
+            async with asyncio.timeout(START_TIMEOUT_SECONDS):
                 answer = await self._received()
         except (TimeoutError, asyncio.IncompleteReadError, WrongAnswer):
             self.kill()
@@ -172,7 +172,7 @@ class Child:
             self.kill()
             raise NotSandboxed(f"a child could not enter its sandbox: {answer.detail if isinstance(answer, Raised) else answer}")
 
-    async def call(self, call: Call, *, lend: Mapping[str, Lender], hang_seconds: float) -> msgspec.Raw:
+    async def call(self, call: Call, *, lend: Mapping[str, Provider], hang_seconds: float) -> msgspec.Raw:
         """What the function returned, encoded. `hang_seconds`: how long the child may take, without what the lenders take.
 
         Raises ChildLost, ChildHung, WrongAnswer, ChildFailed, and what a lender raises.
@@ -241,14 +241,14 @@ class Child:
         self._writer.close()
 
 
-class Pool:
+class ProcessPool:
     """`size` children at most, made when first needed; those used last are used next, so that a quiet pool stays small."""
 
-    def __init__(self, nursery: Nursery, *, size: int, nice: int, memory_bytes: int, hang_seconds: float) -> None:
+    def __init__(self, nursery: ForkServer, *, size: int, nice: int, memory_bytes: int, hang_seconds: float) -> None:
         self.size = size
         self._nursery, self._terms, self._hang_seconds = nursery, Terms(nice, memory_bytes), hang_seconds
         self._closed = False
-        self._idle: asyncio.LifoQueue[Child | None] = asyncio.LifoQueue()
+        self._idle: asyncio.LifoQueue[ChildProcess | None] = asyncio.LifoQueue()
         for _ in range(size):
             self._idle.put_nowait(None)
 
@@ -258,7 +258,7 @@ class Pool:
         *arguments: object,
         into: type[T],
         check: Callable[[T], object] = lambda _: None,
-        lend: Mapping[str, Lender] | None = None,
+        lend: Mapping[str, Provider] | None = None,
     ) -> T:
         """Call `function` (`module:name`) in a child and return its result, decoded as `into`; waits for a free child.
 
@@ -274,7 +274,7 @@ class Pool:
             if child is None or not child.alive:
                 child = await self._replaced(child)
             value = await child.call(call, lend=lend or {}, hang_seconds=self._hang_seconds)
-            return _believed(child, value, into, check)
+            return _validated(child, value, into, check)
         except ChildLost:
             if self._closed:
                 raise PoolClosed from None
@@ -284,7 +284,7 @@ class Pool:
                 child.kill()
             self._idle.put_nowait(child)
 
-    async def _replaced(self, dead: Child | None) -> Child:
+    async def _replaced(self, dead: ChildProcess | None) -> ChildProcess:
         if dead is not None:
             dead.kill()
         return await self._nursery.child(self._terms)
@@ -298,7 +298,7 @@ class Pool:
             self._idle.put_nowait(None)
 
 
-def _believed(child: Child, value: msgspec.Raw, into: type[T], check: Callable[[T], object]) -> T:
+def _validated(child: ChildProcess, value: msgspec.Raw, into: type[T], check: Callable[[T], object]) -> T:
     try:
         result = msgspec.msgpack.decode(value, type=into)
         check(result)

@@ -11,13 +11,13 @@ import msgspec
 import structlog
 
 from application.models import add_version
-from application.ports import Blobs, Command, Log
+from application.ports import BlobStore, Command, EventStore
 from domain import model
 from domain.access import Actor
 from domain.errors import Invalid
 from domain.values import model_id, system_actor
-from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, Nursery, Pool
-from infrastructure.inference.models.manifest import FILE, ModelRecord, load_record, record_as_json
+from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ForkServer, ProcessPool
+from infrastructure.inference.models.manifest import FILE, ModelManifest, load_manifest, manifest_as_json
 from infrastructure.inference.models.onnx_validation import ModelRefused, validate_model
 
 log = structlog.get_logger()
@@ -25,21 +25,21 @@ log = structlog.get_logger()
 ACTOR: Final = Actor(id=system_actor("shipped models"), kind="system")
 CHECKOUT: Final = Path(__file__).resolve().parents[3]
 INSTALLED: Final = Path(__file__).resolve().parents[2] / "shipped_files"  # only in a wheel
-REHEARSAL_MEMORY: Final = 2 * 1024**3
-REHEARSAL_SECONDS: Final = 30.0
+SELF_TEST_MEMORY_BYTES: Final = 2 * 1024**3
+SELF_TEST_TIMEOUT_SECONDS: Final = 30.0
 
 
 def models() -> Path:
     """The folder of the shipped models."""
-    return _shipped("models", in_checkout="models")
+    return _bundled("models", in_checkout="models")
 
 
 def micrographs() -> Path:
     """The folder of the demonstration's pictures, with their manifest.csv."""
-    return _shipped("micrographs", in_checkout="examples/micrographs")
+    return _bundled("micrographs", in_checkout="examples/micrographs")
 
 
-class ShippedModel(msgspec.Struct, frozen=True, kw_only=True):
+class BundledModel(msgspec.Struct, frozen=True, kw_only=True):
     """A shipped version as it is registered: its `number` in this installation, and the aliases that name it."""
 
     name: str
@@ -50,7 +50,7 @@ class ShippedModel(msgspec.Struct, frozen=True, kw_only=True):
     is_new: bool
 
 
-def shipped_records(folder: Path) -> list[Path]:
+def bundled_manifests(folder: Path) -> list[Path]:
     """The records of all models in `folder`. Raises Invalid when there is none."""
     records = sorted(folder.glob(f"*/{FILE}"))
     if not records:
@@ -58,22 +58,22 @@ def shipped_records(folder: Path) -> list[Path]:
     return records
 
 
-def register_shipped(blobs: Blobs, log: Log, *, folder: Path | None = None) -> list[ShippedModel]:
+def register_bundled(blobs: BlobStore, log: EventStore, *, folder: Path | None = None) -> list[BundledModel]:
     """Put the models of `folder` into the blob store and the log. Harmless to repeat.
 
     The first version of a model goes into production, a later one becomes its candidate. A new version's digests and its file are
     checked, and its test tensor is run in a sandboxed child. Raises Invalid, Unavailable.
     """
-    return [_registered(path.parent, blobs, log) for path in shipped_records(folder or models())]
+    return [_registered(path.parent, blobs, log) for path in bundled_manifests(folder or models())]
 
 
-def _registered(folder: Path, blobs: Blobs, events: Log) -> ShippedModel:
-    record, text = load_record(folder), record_as_json(folder)
+def _registered(folder: Path, blobs: BlobStore, events: EventStore) -> BundledModel:
+    record, text = load_manifest(folder), manifest_as_json(folder)
     is_new = _register(folder, record, text, blobs, events)
     state = events.load(model_id(record.name), model.evolve)
     assert state is not None
     number = next(one.number for one in state.versions if (one.sha256, one.record) == (record.sha256, text))
-    return ShippedModel(
+    return BundledModel(
         name=record.name,
         release=record.version,
         sha256=record.sha256,
@@ -83,7 +83,7 @@ def _registered(folder: Path, blobs: Blobs, events: Log) -> ShippedModel:
     )
 
 
-def _register(folder: Path, record: ModelRecord, text: str, blobs: Blobs, events: Log) -> bool:
+def _register(folder: Path, record: ModelManifest, text: str, blobs: BlobStore, events: EventStore) -> bool:
     """Whether this version was not in the log yet."""
     known = events.load(model_id(record.name), model.evolve)
     is_known = known is not None and any((one.sha256, one.record) == (record.sha256, text) for one in known.versions)
@@ -91,7 +91,7 @@ def _register(folder: Path, record: ModelRecord, text: str, blobs: Blobs, events
         return False
     weights = _weights(folder, record)
     if not is_known:
-        asyncio.run(_rehearse(folder, record, text, weights))
+        asyncio.run(_self_test(folder, record, text, weights))
     writer = blobs.begin()
     writer.write(weights)
     writer.commit()
@@ -111,7 +111,7 @@ def _register(folder: Path, record: ModelRecord, text: str, blobs: Blobs, events
     return done.position > 0
 
 
-def _weights(folder: Path, record: ModelRecord) -> bytes:
+def _weights(folder: Path, record: ModelManifest) -> bytes:
     try:
         data = (folder / record.weights.file).read_bytes()
     except OSError as error:
@@ -125,12 +125,12 @@ def _weights(folder: Path, record: ModelRecord) -> bytes:
     return data
 
 
-async def _rehearse(folder: Path, record: ModelRecord, text: str, weights: bytes) -> None:
+async def _self_test(folder: Path, record: ModelManifest, text: str, weights: bytes) -> None:
     async def lent() -> bytes:
         return weights
 
-    nursery = Nursery("infrastructure.inference.children.child_functions")
-    pool = Pool(nursery, size=1, nice=0, memory_bytes=REHEARSAL_MEMORY, hang_seconds=REHEARSAL_SECONDS)
+    nursery = ForkServer("infrastructure.inference.children.child_functions")
+    pool = ProcessPool(nursery, size=1, nice=0, memory_bytes=SELF_TEST_MEMORY_BYTES, hang_seconds=SELF_TEST_TIMEOUT_SECONDS)
     tensors = ((folder / one.file).read_bytes() for one in (record.test_input, record.test_output))
     try:
         await pool.run(
@@ -150,5 +150,5 @@ async def _rehearse(folder: Path, record: ModelRecord, text: str, weights: bytes
         nursery.close()
 
 
-def _shipped(name: str, *, in_checkout: str) -> Path:
+def _bundled(name: str, *, in_checkout: str) -> Path:
     return INSTALLED / name if INSTALLED.is_dir() else CHECKOUT / in_checkout

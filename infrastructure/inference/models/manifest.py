@@ -32,7 +32,7 @@ class TestTensor(msgspec.Struct, frozen=True, kw_only=True):
     sha256: Sha256
 
 
-class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OutOfDomainGates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds outside which an image is none of this model's business; None: not asked. The measures: `infrastructure.inference.scoring`."""
 
     contrast_above: float | None = None
@@ -47,7 +47,7 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     energy_above: float | None = None
 
 
-class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a model. `input_shape` is (channels, height, width) without the batch; logits are divided by `temperature`.
 
     A top probability under `review_below` asks for a human. `output_names` are the outputs to run for, logits first;
@@ -67,7 +67,7 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     preprocessing: Preprocessing
     temperature: float
     review_below: float
-    gates: Gates
+    gates: OutOfDomainGates
     other_label: str | None
     test_input: TestTensor
     test_output: TestTensor
@@ -85,27 +85,27 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.weights.size_bytes
 
 
-def load_record(folder: Path) -> ModelRecord:
+def load_manifest(folder: Path) -> ModelManifest:
     """Raises Invalid, naming the file and the field, when rdf.yaml is missing or says something that we cannot serve."""
     path = folder / FILE
     try:
-        return _record(msgspec.yaml.decode(path.read_bytes(), type=_Rdf))
+        return _manifest(msgspec.yaml.decode(path.read_bytes(), type=_Rdf))
     except OSError as error:
         raise Invalid(f"{path} cannot be read: a model folder needs its record") from error
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise Invalid(f"{path}: {error}") from error
 
 
-def record_as_json(folder: Path) -> str:
+def manifest_as_json(folder: Path) -> str:
     """All of rdf.yaml, as a model version keeps it in the log. Raises Invalid."""
-    load_record(folder)
+    load_manifest(folder)
     return msgspec.json.encode(msgspec.yaml.decode((folder / FILE).read_bytes()), order="deterministic").decode()
 
 
-def record_from_json(text: str) -> ModelRecord:
+def manifest_from_json(text: str) -> ModelManifest:
     """What `record_as_json` made. Raises Invalid."""
     try:
-        return _record(msgspec.json.decode(text, type=_Rdf))
+        return _manifest(msgspec.json.decode(text, type=_Rdf))
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise Invalid(f"The model's record cannot be read: {error}") from error
 
@@ -158,7 +158,7 @@ class _Bioscope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     training_data: str
     tolerance: float = 1e-4
     int8: Weights | None = None
-    gates: Gates = Gates()
+    gates: OutOfDomainGates = OutOfDomainGates()
     other_label: str | None = None
 
 
@@ -178,9 +178,9 @@ class _Rdf(msgspec.Struct, frozen=True, kw_only=True):
     config: _Config
 
 
-def _record(rdf: _Rdf) -> ModelRecord:
+def _manifest(rdf: _Rdf) -> ModelManifest:
     ours, taken, given = rdf.config.bioscope, rdf.inputs[0], rdf.outputs[0]
-    return ModelRecord(
+    return ModelManifest(
         name=ours.model,
         title=rdf.name,
         version=rdf.version,
