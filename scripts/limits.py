@@ -65,7 +65,7 @@ CONSTANTS: Final = {
     "hashes_of_one": passwords.MAX_QUEUED_PER_REQUESTER,
     "hash_seconds": passwords.QUEUE_TIMEOUT_SECONDS,
     "frames": connections.MAX_FRAMES,
-    "messages": connection.MESSAGES_MOST,
+    "messages": connection.MAX_MESSAGES_PER_SECOND,
 }
 
 

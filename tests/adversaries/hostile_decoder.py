@@ -17,7 +17,7 @@ import psycopg
 
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, ModelPrediction
-from infrastructure.inference.process.children import fork_server
+from infrastructure.inference.children import fork_server
 from infrastructure.sandbox.seccomp import ALLOWED, NOT_EXECUTABLE, TO_ITSELF
 
 LIBC = ctypes.CDLL(None, use_errno=True)

@@ -5,7 +5,7 @@ from hashlib import sha256
 import numpy as np
 import onnxruntime
 
-from infrastructure.inference.process.children import child_functions
+from infrastructure.inference.children import child_functions
 
 
 def run(model: bytes) -> list[list[float]]:

@@ -87,7 +87,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def a_bench(log=None, blobs=None, *, size=2, hang_seconds=15.0, look=classifying.LOOK):
+async def a_bench(log=None, blobs=None, *, size=2, hang_seconds=15.0, look=classifying.CLASSIFY):
     nursery = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.looking_calls")
     pool = ProcessPool(nursery, size=size, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
     with ThreadPoolExecutor(8) as threads:

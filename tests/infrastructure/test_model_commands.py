@@ -13,7 +13,7 @@ from domain import model
 from domain.values import model_id
 from infrastructure.embedded.installation import environment
 from infrastructure.eventstore.event_store import open_event_store
-from infrastructure.inference.process.models import bundled
+from infrastructure.inference.models import bundled
 
 
 @pytest.fixture

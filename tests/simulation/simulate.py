@@ -47,8 +47,8 @@ SMALL = (
     (classification, "CHUNK_MOST", 2),
     (classification, "MAX_PLAN", 3),
     (job_scheduler, "PLAN_PAGE", 4),
-    (publisher, "BATCH", 9),
-    (publisher, "AGAIN", 6),
+    (publisher, "EVENTS_PER_BATCH", 9),
+    (publisher, "REPUBLISHED_EVENTS", 6),
     (sequencer, "EVENTS_PER_BATCH", 11),
 )
 """Sizes for a world of some dozen events: else nothing would ever be cut in two."""
