@@ -16,8 +16,8 @@ import msgspec
 import psycopg
 
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, ModelPrediction
 from infrastructure.inference.children import fork_server
+from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, ModelPrediction
 from infrastructure.sandbox.seccomp import ALLOWED, NOT_EXECUTABLE, TO_ITSELF
 
 LIBC = ctypes.CDLL(None, use_errno=True)

@@ -6,9 +6,9 @@ import time
 import msgspec
 
 from infrastructure.images.validation import ImageLimits
+from infrastructure.inference.children import child_functions
 from infrastructure.inference.models.onnx_validation import ModelRefused
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, Inspected
-from infrastructure.inference.children import child_functions
 
 DEADLY, STUCK, BUGGY = b"deadly", b"stuck", b"buggy"
 LYING = b"lying"

@@ -17,9 +17,9 @@ from domain.access import Role
 from infrastructure.configuration.settings import Settings, load
 from infrastructure.embedded.installation import environment
 from infrastructure.eventstore.event_store import open_event_store
+from infrastructure.inference.models import bundled
 from infrastructure.inference.models.bundled import bundled_manifests, models
 from infrastructure.inference.models.manifest import load_manifest
-from infrastructure.inference.models import bundled
 from infrastructure.kafka.topics import make_topics
 from infrastructure.operations.config_checks import weaknesses
 from infrastructure.operations.doctor import _kept, examine, refusals
