@@ -1,4 +1,4 @@
-"""Jobs from request to end: planned, given out, given out again, and closed. One process leads."""
+"""The scheduler: plans jobs, dispatches their tasks, dispatches expired ones again, and completes jobs. One process leads."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,14 +13,6 @@ from application.chunk_results import JobPlans, record_chunk_results
 from application.commands import execute, existing
 from application.dispatch_policy import (
     CHUNKS_PER_SLOT,
-    Chunk,
-    Lease,
-    OpenJob,
-    OutgoingTask,
-    SchedulerSnapshot,
-    ToFinish,
-    ToPlan,
-    WorkQueue,
     chunk_capacity,
     classify,
     expired_leases,
@@ -31,6 +23,7 @@ from application.dispatch_policy import (
 )
 from application.ports import Command, ConcurrencyConflict, EventStore
 from application.tasks import Kind
+from application.work_queue import Chunk, Lease, OpenJob, OutgoingTask, SchedulerSnapshot, ToFinish, ToPlan, WorkQueue
 from domain import classification, image
 from domain.access import Actor
 from domain.classification import MAX_PLAN, Classification, ImageFailure, PlannedImage
@@ -51,49 +44,49 @@ UNINSPECTED = "inspection_failed"
 
 
 class Scheduler:
-    """`prepare` moves every open job on and says what to give out; `released` remembers that it was. Both block.
+    """`tick` advances every open job and returns tasks to send; `dispatched` records that they were sent. Both block.
 
-    A task is sent before it is remembered: it may go out twice, never be forgotten.
+    A task is sent before it is recorded: it may be sent twice, and is never forgotten.
     """
 
     def __init__(self, work: Callable[[], WorkQueue], events: EventStore, *, lease: float, attempts: int) -> None:
-        self._open, self._log = work, events
+        self._open_queue, self._log = work, events
         self._lease, self._attempts = timedelta(seconds=lease), attempts
         self._plans = JobPlans(events)
-        self._there: WorkQueue | None = None
+        self._queue: WorkQueue | None = None
         self._leading = False
-        self._tidied = 0.0
+        self._cleaned_at = 0.0
         self.is_idle = False  # whether the last look found nothing open; only changes of the read models can open something
 
     def close(self) -> None:
-        """Somebody else may lead."""
-        if self._there is not None:
-            self._there.close()
-            self._there = None
+        """Give up the lead."""
+        if self._queue is not None:
+            self._queue.close()
+            self._queue = None
 
     def tick(self) -> list[OutgoingTask]:
-        """Nothing for who does not lead. Raises what the log and the open work raise when the database is away."""
+        """Nothing unless this process leads. Raises what the log and the work queue raise when the database is unavailable."""
         self.is_idle = False
         if not self._leads():
             return []
-        glance = self._work.snapshot()
-        _partition(glance.to_plan, self._plan)
-        _partition(glance.to_finish, self._finish)
-        _partition(glance.orphans, lambda orphan: self._decide(orphan.id, _cancelled))
-        outgoing = self._to_give_out(glance)
-        self.is_idle = not (outgoing or glance.to_plan or glance.to_finish or glance.orphans or glance.releases)
+        snapshot = self._work.snapshot()
+        _partition(snapshot.to_plan, self._plan)
+        _partition(snapshot.to_finish, self._finish)
+        _partition(snapshot.orphans, lambda orphan: self._decide(orphan.id, _cancelled))
+        outgoing = self._to_dispatch(snapshot)
+        self.is_idle = not (outgoing or snapshot.to_plan or snapshot.to_finish or snapshot.orphans or snapshot.leases)
         return outgoing
 
-    def released(self, given: Sequence[OutgoingTask]) -> None:
-        self._work.released(given)
+    def dispatched(self, tasks: Sequence[OutgoingTask]) -> None:
+        self._work.mark_dispatched(tasks)
 
     # ---- planning and ending ----
     def _plan(self, job: ToPlan) -> None:
-        """In pages, each in a command of its own; who comes after a crash goes on behind the last image planned."""
+        """In pages, each a command of its own; after a crash planning continues after the last planned image."""
         state = self._log.load(job.id, classification.evolve)
         after = self._last_planned(state) if state is not None and state.parts else 0
         while state is not None and not state.planned and not state.phase.ended and not state.deleted:
-            found = self._work.covered(state.dataset_id, after=after, until=job.position, maximum=PLAN_PAGE + 1)
+            found = self._work.classifiable(state.dataset_id, after=after, until=job.position, maximum=PLAN_PAGE + 1)
             page, more = found[:PLAN_PAGE], len(found) > PLAN_PAGE
             images = [PlannedImage(one.id, one.sha256) for one in page]
             events = classification.plan(state, images, more=more, by=ACTOR.id, at=_now())
@@ -122,7 +115,7 @@ class Scheduler:
             self._append(decide(state))
 
     def _append(self, events: Sequence[Event]) -> bool:
-        """False when somebody else was faster: then there is nothing left to say."""
+        """False after a conflict: another process has decided already."""
         if not events:
             return False
         try:
@@ -131,41 +124,41 @@ class Scheduler:
             return False
         return True
 
-    # ---- giving out ----
-    def _to_give_out(self, glance: SchedulerSnapshot) -> list[OutgoingTask]:
-        slots = live_slots(glance.workers, now=glance.now)
-        missing = expired_leases(glance.releases, glance.workers, lease=self._lease, now=glance.now)
-        _partition([release for release in missing if release.attempts >= self._attempts], self._give_up)
-        again = [release for release in missing if release.attempts < self._attempts]
-        return [*self._again(again), *self._chunks(glance.releases, slots), *self._inspections(glance.releases, slots)]
+    # ---- dispatching ----
+    def _to_dispatch(self, snapshot: SchedulerSnapshot) -> list[OutgoingTask]:
+        slots = live_slots(snapshot.workers, now=snapshot.now)
+        missing = expired_leases(snapshot.leases, snapshot.workers, duration=self._lease, now=snapshot.now)
+        _partition([lease for lease in missing if lease.attempts >= self._attempts], self._abandon)
+        again = [lease for lease in missing if lease.attempts < self._attempts]
+        return [*self._dispatch_again(again), *self._chunks(snapshot.leases, slots), *self._inspections(snapshot.leases, slots)]
 
-    def _chunks(self, releases: Sequence[Lease], slots: int) -> list[OutgoingTask]:
-        """Single images at once, whatever is under way; chunks of datasets as far as there is room."""
+    def _chunks(self, leases: Sequence[Lease], slots: int) -> list[OutgoingTask]:
+        """Single images at once, whatever is in progress; chunks of datasets within the capacity."""
         single = self._work.waiting(urgent=True, maximum=MAX_URGENT)
         chosen = [(job, chunk) for job in single for chunk in job.waiting]
-        room = chunk_capacity(releases, slots=slots)
-        if room > 0:
-            chosen += fair_share(self._work.waiting(urgent=False, maximum=CHUNKS_PER_SLOT * slots), releases, room=room)
+        capacity = chunk_capacity(leases, slots=slots)
+        if capacity > 0:
+            chosen += fair_share(self._work.waiting(urgent=False, maximum=CHUNKS_PER_SLOT * slots), leases, capacity=capacity)
         return self._tasks([(job, chunk, 1) for job, chunk in chosen])
 
-    def _inspections(self, releases: Sequence[Lease], slots: int) -> list[OutgoingTask]:
-        room = inspection_capacity(releases, slots=slots)
-        return inspect(self._work.to_inspect(room)) if room > 0 else []
+    def _inspections(self, leases: Sequence[Lease], slots: int) -> list[OutgoingTask]:
+        capacity = inspection_capacity(leases, slots=slots)
+        return inspect(self._work.to_inspect(capacity)) if capacity > 0 else []
 
-    def _again(self, missing: Sequence[Lease]) -> list[OutgoingTask]:
+    def _dispatch_again(self, missing: Sequence[Lease]) -> list[OutgoingTask]:
         if not missing:
             return []
-        log.warning("given out again", works=len(missing))
-        jobs = self._work.jobs({release.job for release in missing if release.job})
+        log.warning("dispatched again", works=len(missing))
+        jobs = self._work.jobs({lease.job for lease in missing if lease.job})
         chunks = [
-            (jobs[release.job], Chunk(id=release.id, number=release.number), release.attempts + 1)
-            for release in missing
-            if release.job in jobs and release.job is not None and release.number is not None
+            (jobs[lease.job], Chunk(id=lease.id, number=lease.number), lease.attempts + 1)
+            for lease in missing
+            if lease.job in jobs and lease.job is not None and lease.number is not None
         ]
-        uninspected = [release for release in missing if release.kind is Kind.INSPECT]
+        uninspected = [lease for lease in missing if lease.kind is Kind.INSPECT]
         return [
             *self._tasks(chunks),
-            *(one for release in uninspected for one in inspect([release.id], attempt=release.attempts + 1)),
+            *(one for lease in uninspected for one in inspect([lease.id], attempt=lease.attempts + 1)),
         ]
 
     def _tasks(self, chunks: Sequence[tuple[OpenJob, Chunk, int]]) -> list[OutgoingTask]:
@@ -185,15 +178,15 @@ class Scheduler:
         _partition(gone, lambda one: self._fail_chunk(*one, reason=GONE, detail="The image was deleted before its turn."))
         return tasks
 
-    # ---- giving up ----
-    def _give_up(self, release: Lease) -> None:
-        log.error("given up", work=str(release.id), kind=release.kind, attempts=release.attempts)
-        if release.job is not None and release.number is not None:
-            detail = f"No worker could finish it in {release.attempts} attempts."
-            self._fail_chunk(release.job, release.number, reason=LOST, detail=detail)
+    # ---- abandoning ----
+    def _abandon(self, lease: Lease) -> None:
+        log.error("abandoned", work=str(lease.id), kind=lease.kind, attempts=lease.attempts)
+        if lease.job is not None and lease.number is not None:
+            detail = f"No worker could finish it in {lease.attempts} attempts."
+            self._fail_chunk(lease.job, lease.number, reason=LOST, detail=detail)
         else:
-            self._reject(release.id)
-        self._work.given_up(release.id)
+            self._reject(lease.id)
+        self._work.mark_abandoned(lease.id)
 
     def _fail_chunk(self, job: UUID, number: int, *, reason: str, detail: str) -> None:
         """Every image of the chunk fails, as the log planned it."""
@@ -218,20 +211,20 @@ class Scheduler:
 
     # ---- the database ----
     def _leads(self) -> bool:
-        """Whoever lost the connection has lost the lead with it, and asks again."""
-        if self._there is None or self._there.closed:
-            self._there, self._leading = self._open(), False
+        """The lead is lost with the connection, and requested again."""
+        if self._queue is None or self._queue.closed:
+            self._queue, self._leading = self._open_queue(), False
         if not self._leading:
             self._leading = self._work.try_to_lead()
-        if self._leading and time.monotonic() - self._tidied > CLEANUP_INTERVAL_SECONDS:
-            self._work.forget_done()
-            self._tidied = time.monotonic()
+        if self._leading and time.monotonic() - self._cleaned_at > CLEANUP_INTERVAL_SECONDS:
+            self._work.delete_done()
+            self._cleaned_at = time.monotonic()
         return self._leading
 
     @property
     def _work(self) -> WorkQueue:
-        assert self._there is not None
-        return self._there
+        assert self._queue is not None
+        return self._queue
 
 
 def _partition(found: Sequence[T], act: Callable[[T], object]) -> None:

@@ -10,9 +10,9 @@ import psycopg
 import structlog
 
 from application import tasks
-from application.dispatch_policy import OutgoingTask
 from application.job_scheduler import Scheduler
 from application.poll_interval import PollInterval
+from application.work_queue import OutgoingTask
 from domain.errors import Unavailable
 from projections.engine.batches import BatchResult, PoisonEvent
 from projections.live_notifier import LiveNotifier
@@ -124,7 +124,7 @@ class BackgroundTasks:
         given = await asyncio.to_thread(self._scheduler.tick)
         if given:
             sent = await self._sent(given)
-            await asyncio.to_thread(self._scheduler.released, sent)
+            await asyncio.to_thread(self._scheduler.dispatched, sent)
 
     async def _sent(self, given: Sequence[OutgoingTask]) -> list[OutgoingTask]:
         """Those that Kafka has; the others are tried again."""

@@ -13,10 +13,10 @@ import redis.asyncio
 import structlog
 
 from application.blob_gc import sweep_orphans
-from application.dispatch_policy import OutgoingTask
 from application.job_scheduler import Scheduler
 from application.ports import Command, RecordedEvent
 from application.tasks import DISPATCHED
+from application.work_queue import OutgoingTask
 from domain import dead_letter
 from domain.errors import NotFound, Unavailable
 from domain.events import Event
@@ -110,7 +110,7 @@ def run_projector(given: Settings) -> NoReturn:
     scheduler = OwnersScheduler(
         lambda: PostgresWorkQueue(
             postgres_store.connect(given.postgres_url, by=MonitoredConnection, options=UNACKNOWLEDGED_TIMEOUT_MS),
-            given_out=partial(wakes.send, DISPATCHED),
+            on_dispatched=partial(wakes.send, DISPATCHED),
         ),
         log,
         lease=given.chunk_lease_seconds,

@@ -8,8 +8,8 @@ import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
-from application.dispatch_policy import CoveredImage, IdRow, OpenJob, OutgoingTask, SchedulerSnapshot
 from application.tasks import SCHEDULER_LOCK
+from application.work_queue import ClassifiableImage, IdRow, OpenJob, OutgoingTask, SchedulerSnapshot
 from domain.classification import PlannedImage
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ ORPHANS = """select c.id from classifications c join datasets d on d.id = c.data
   where c.status in ('pending', 'running') and not c.deleted limit 100"""
 WORKERS = "select seen_at, slots, lane from ops.workers"
 RELEASES = """select r.id, w.kind, w.job, w.number, c.image_id is not null as urgent, r.attempts,
-    greatest(r.released_at, r.held_at) as held_at, r.given_up
+    greatest(r.released_at, r.held_at) as held_at, r.given_up as abandoned
   from ops.releases r join work w on w.id = r.id left join classifications c on c.id = w.job
   where c.id is null or (c.status = 'running' and not c.deleted)"""
 SNAPSHOT = f"""select json_build_object('now', clock_timestamp(),
@@ -33,7 +33,7 @@ SNAPSHOT = f"""select json_build_object('now', clock_timestamp(),
     'to_finish', (select coalesce(json_agg(x), '[]') from ({TO_FINISH}) x),
     'orphans', (select coalesce(json_agg(x), '[]') from ({ORPHANS}) x),
     'workers', (select coalesce(json_agg(x), '[]') from ({WORKERS}) x),
-    'releases', (select coalesce(json_agg(x), '[]') from ({RELEASES}) x))::text"""  # noqa: S608 - constants
+    'leases', (select coalesce(json_agg(x), '[]') from ({RELEASES}) x))::text"""  # noqa: S608 - constants
 WAITING = f"""select c.*, w.waiting from (
     select c.* from {OPEN} and c.status = 'running' and c.judged < c.chunks and (c.image_id is not null) = %(urgent)s
     order by c.position limit %(jobs)s
@@ -72,10 +72,10 @@ class PositionRow(msgspec.Struct, frozen=True):
 
 
 class PostgresWorkQueue:
-    """The port `application.dispatch_policy.OpenWork`; leads by an advisory lock. Raises psycopg.Error. `given_out` wakes the workers."""
+    """The port `application.work_queue.WorkQueue`; leads by an advisory lock. Raises psycopg.Error. `on_dispatched` wakes the workers."""
 
-    def __init__(self, connection: psycopg.Connection, *, given_out: Callable[[], object] = lambda: None) -> None:
-        self._connection, self._given_out = connection, given_out
+    def __init__(self, connection: psycopg.Connection, *, on_dispatched: Callable[[], object] = lambda: None) -> None:
+        self._connection, self._on_dispatched = connection, on_dispatched
 
     @property
     def closed(self) -> bool:
@@ -108,21 +108,21 @@ class PostgresWorkQueue:
     def deleted(self, images: Collection[UUID]) -> set[UUID]:
         return {found.id for found in self._rows(DELETED, IdRow, ids=list(images))}
 
-    def covered(self, dataset: UUID, *, after: int, until: int, maximum: int) -> list[CoveredImage]:
-        return self._rows(COVERED, CoveredImage, dataset=dataset, after=after, until=until, maximum=maximum)
+    def classifiable(self, dataset: UUID, *, after: int, until: int, maximum: int) -> list[ClassifiableImage]:
+        return self._rows(COVERED, ClassifiableImage, dataset=dataset, after=after, until=until, maximum=maximum)
 
     def position_of(self, image: UUID) -> int:
         return self._rows(PLACE_OF, PositionRow, id=image)[0].position
 
-    def released(self, given: Sequence[OutgoingTask]) -> None:
-        rows = [{"id": str(work), "attempts": outgoing.task.attempt} for outgoing in given for work in outgoing.task.work]
+    def mark_dispatched(self, tasks: Sequence[OutgoingTask]) -> None:
+        rows = [{"id": str(work), "attempts": outgoing.task.attempt} for outgoing in tasks for work in outgoing.task.work]
         self._connection.execute(RELEASED, {"given": Jsonb(rows)})
-        self._given_out()
+        self._on_dispatched()
 
-    def given_up(self, work: UUID) -> None:
+    def mark_abandoned(self, work: UUID) -> None:
         self._connection.execute(GIVEN_UP, {"id": work})
 
-    def forget_done(self) -> None:
+    def delete_done(self) -> None:
         self._connection.execute(FORGET_DONE)
 
     def _rows(self, query: str, into: type[T], **parameters: Any) -> list[T]:

@@ -8,9 +8,9 @@ import msgspec
 import psycopg
 import pytest
 
-from application.dispatch_policy import Worker
 from application.job_scheduler import Scheduler
 from application.tasks import Kind
+from application.work_queue import Worker
 from domain import classification
 from domain import image as image_of
 from infrastructure.eventstore.event_store import RecorderEventStore
@@ -349,7 +349,7 @@ def step(stood, laboratory):
     def step():
         laboratory.follow()
         given = scheduler.tick()
-        scheduler.released(given)
+        scheduler.dispatched(given)
         laboratory.follow()
         return [(outgoing.topic, outgoing.task.kind, outgoing.task.work, outgoing.task.attempt) for outgoing in given]
 
@@ -387,7 +387,7 @@ def test_a_glance_shows_jobs_to_plan_to_finish_and_without_a_home(stood, laborat
     assert [job.id for job in glance.to_plan] == [to_plan]
     assert [(job.id, job.succeeded, job.failed) for job in glance.to_finish] == [(done, 1, 0)]
     assert [job.id for job in glance.orphans] == [orphan]
-    assert (glance.workers, glance.releases) == ([], [])
+    assert (glance.workers, glance.leases) == ([], [])
     stood.beat(3)
     assert [(worker.slots, worker.lane) for worker in work.snapshot().workers] == [(3, "bulk")]
     work.close()
@@ -408,7 +408,7 @@ def test_work_is_given_out_given_out_again_and_given_up(stood, laboratory, step,
     given = step()
     assert [(kind, attempt) for _, kind, _, attempt in given] == [(Kind.CLASSIFY, 1)] * 2
     work = stood.work()
-    assert {(release.job, release.number, release.attempts, release.urgent) for release in work.snapshot().releases} == {
+    assert {(release.job, release.number, release.attempts, release.urgent) for release in work.snapshot().leases} == {
         (job, 0, 1, False),
         (job, 1, 1, False),
     }
@@ -420,8 +420,8 @@ def test_work_is_given_out_given_out_again_and_given_up(stood, laboratory, step,
     assert step() == []
     step()
     assert lab.log.load(job, classification.evolve).phase is classification.JobStatus.COMPLETED
-    work.forget_done()
-    assert work.snapshot().releases == []
+    work.delete_done()
+    assert work.snapshot().leases == []
     work.close()
 
 
@@ -445,9 +445,9 @@ def test_what_was_given_up_is_marked(stood, laboratory, step):
     image = lab.image(ada := lab.user(), lab.dataset(ada))
     step()
     work = stood.work()
-    assert [release.given_up for release in work.snapshot().releases] == [False]
-    work.given_up(image)
-    assert [(release.id, release.given_up) for release in work.snapshot().releases] == [(image, True)]
+    assert [release.abandoned for release in work.snapshot().leases] == [False]
+    work.mark_abandoned(image)
+    assert [(release.id, release.abandoned) for release in work.snapshot().leases] == [(image, True)]
     work.close()
 
 
@@ -476,9 +476,9 @@ def test_waiting_chunks_come_in_order_the_oldest_job_first_and_single_images_apa
     lab.follow()
     assert work.deleted(images) == {images[0]}
     until = lab.log.head()
-    assert [one.id for one in work.covered(cells, after=0, until=until, maximum=9)] == images[2:]
-    assert [one.id for one in work.covered(cells, after=work.position_of(images[2]), until=until, maximum=9)] == images[3:]
-    assert work.covered(cells, after=0, until=work.position_of(images[2]) - 1, maximum=9) == []
+    assert [one.id for one in work.classifiable(cells, after=0, until=until, maximum=9)] == images[2:]
+    assert [one.id for one in work.classifiable(cells, after=work.position_of(images[2]), until=until, maximum=9)] == images[3:]
+    assert work.classifiable(cells, after=0, until=work.position_of(images[2]) - 1, maximum=9) == []
     lab.delete_dataset(ada, cells)
     lab.follow()
     assert work.waiting(urgent=False, maximum=3) == []

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.dispatch_policy import SchedulerSnapshot, ToFinish
 from application.job_scheduler import Scheduler
+from application.work_queue import SchedulerSnapshot, ToFinish
 from domain import classification
 from domain.access import Role
 from domain.errors import UpgradeNeeded
@@ -183,11 +183,11 @@ class Work:
     def try_to_lead(self):
         return True
 
-    def forget_done(self):
+    def delete_done(self):
         pass
 
     def snapshot(self):
-        return SchedulerSnapshot(now=NOW, to_plan=[], to_finish=self._to_finish, orphans=[], workers=[], releases=[])
+        return SchedulerSnapshot(now=NOW, to_plan=[], to_finish=self._to_finish, orphans=[], workers=[], leases=[])
 
     def waiting(self, **_):
         return []

@@ -10,21 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.dispatch_policy import (
-    Chunk,
-    Lease,
-    OpenJob,
-    Worker,
-    chunk_capacity,
-    classify,
-    expired_leases,
-    fair_share,
-    inspect,
-    inspection_capacity,
-    live_slots,
-)
+from application.dispatch_policy import chunk_capacity, classify, expired_leases, fair_share, inspect, inspection_capacity, live_slots
 from application.job_scheduler import Scheduler
 from application.tasks import BULK, URGENT, Kind, Task, decode, encode
+from application.work_queue import Chunk, Lease, OpenJob, Worker
 from domain import classification, image
 from domain.access import Role
 from domain.classification import ChunkJudged, JobStatus
@@ -42,9 +31,9 @@ def open_job(position=1, *, chunks=3, image_id=None):
     return OpenJob(id=uuid4(), position=position, image_id=image_id, waiting=waiting)
 
 
-def release(*, kind=Kind.CLASSIFY, job=None, ago=0, urgent=False, given_up=False):
+def release(*, kind=Kind.CLASSIFY, job=None, ago=0, urgent=False, abandoned=False):
     at = NOW - timedelta(seconds=ago)
-    return Lease(id=uuid4(), kind=kind, job=job, number=0, urgent=urgent, attempts=1, held_at=at, given_up=given_up)
+    return Lease(id=uuid4(), kind=kind, job=job, number=0, urgent=urgent, attempts=1, held_at=at, abandoned=abandoned)
 
 
 def worker(seconds, slots=1, lane="bulk"):
@@ -86,15 +75,15 @@ def test_only_workers_of_the_bulk_lane_seen_lately_count_and_one_is_always_assum
 def test_work_is_lost_when_its_lease_is_over_and_a_worker_has_lived_since(ago, beat_ago, is_lost):
     workers = [] if beat_ago is None else [worker(beat_ago), worker(7200)]
     given = release(ago=ago)
-    assert expired_leases([given], workers, lease=LEASE, now=NOW) == ([given] if is_lost else [])
-    assert expired_leases([release(ago=ago, given_up=True)], workers, lease=LEASE, now=NOW) == []
+    assert expired_leases([given], workers, duration=LEASE, now=NOW) == ([given] if is_lost else [])
+    assert expired_leases([release(ago=ago, abandoned=True)], workers, duration=LEASE, now=NOW) == []
 
 
 def test_when_the_clock_is_set_back_a_day_work_in_flight_is_lost_and_beats_from_before_count_for_nothing():
     ahead = -86400
-    assert expired_leases([given := release(ago=ahead)], [worker(0)], lease=LEASE, now=NOW) == [given]
-    assert expired_leases([release(ago=ahead)], [worker(ahead)], lease=LEASE, now=NOW) == []
-    assert expired_leases([release(ago=-1)], [worker(0)], lease=LEASE, now=NOW) == []
+    assert expired_leases([given := release(ago=ahead)], [worker(0)], duration=LEASE, now=NOW) == [given]
+    assert expired_leases([release(ago=ahead)], [worker(ahead)], duration=LEASE, now=NOW) == []
+    assert expired_leases([release(ago=-1)], [worker(0)], duration=LEASE, now=NOW) == []
     assert live_slots([worker(ahead, 5), worker(0, 2)], now=NOW) == 2
 
 
@@ -142,7 +131,7 @@ def step(laboratory, scheduler):
         laboratory.follow()
         given = scheduler.tick()
         if remember:
-            scheduler.released(given)
+            scheduler.dispatched(given)
         laboratory.follow()
         return given
 
@@ -369,7 +358,7 @@ def test_an_answer_that_comes_late_is_the_only_one(laboratory, step, log, schedu
     step()
     for _ in range(2):
         wait_past_the_lease(connection)
-        scheduler.released(scheduler.tick())
+        scheduler.dispatched(scheduler.tick())
     lab.follow()
     with pytest.raises(Exception, match="Somebody else"):
         lab.judge(job, 0, [only])
@@ -415,13 +404,13 @@ def test_a_scheduler_is_idle_while_no_work_is_open(laboratory, scheduler, step):
 def test_whoever_waits_for_tasks_is_woken_after_they_were_noted(laboratory, app_url, log):
     woken = []
     scheduler = Scheduler(
-        lambda: PostgresWorkQueue(postgres_store.connect(app_url), given_out=lambda: woken.append("woken")), log, lease=60, attempts=2
+        lambda: PostgresWorkQueue(postgres_store.connect(app_url), on_dispatched=lambda: woken.append("woken")), log, lease=60, attempts=2
     )
     laboratory.image(ada := laboratory.user(Role.RESEARCHER), laboratory.dataset(ada))
     laboratory.follow()
     given = scheduler.tick()
     assert woken == []
-    scheduler.released(given)
+    scheduler.dispatched(given)
     assert woken == ["woken"]
     scheduler.close()
 

@@ -12,9 +12,9 @@ import msgspec
 from api.live.connection import LiveConnection
 from application import accounts, commands, datasets, job_scheduler
 from application.blob_gc import sweep_orphans
-from application.dispatch_policy import Lease
 from application.job_scheduler import Scheduler
 from application.ports import AppendRejected, AppendResult, ChainedEvent, ConcurrencyConflict
+from application.work_queue import Lease
 from domain import classification
 from domain.errors import NotFound, Unavailable
 from infrastructure.eventstore.event_store import RecorderEventStore
@@ -219,9 +219,9 @@ def swept_by_a_clock_a_day_ahead() -> AbstractContextManager[None]:
 def held_until_a_time_to_come() -> AbstractContextManager[None]:
     """What was given out before the database's clock was set back."""
 
-    def lost(releases: Any, workers: Any, *, lease: timedelta, now: datetime) -> list[Lease]:
+    def lost(leases: Any, workers: Any, *, duration: timedelta, now: datetime) -> list[Lease]:
         last_beat = max((worker.seen_at for worker in workers), default=now)
-        return [one for one in releases if not one.given_up and now - one.held_at > lease and last_beat > one.held_at]
+        return [one for one in leases if not one.abandoned and now - one.held_at > duration and last_beat > one.held_at]
 
     return planted((job_scheduler, "expired_leases", lost))
 

@@ -12,10 +12,10 @@ import psycopg
 from aiokafka.errors import KafkaConnectionError
 
 from application.blob_gc import BlobReferences, SweepResult, sweep_orphans
-from application.dispatch_policy import Worker
 from application.hash_chain import linked
 from application.ports import ChainedEvent, RecordedEvent
 from application.tasks import BULK, URGENT, Kind
+from application.work_queue import Worker
 from domain.errors import DomainError, Unavailable
 from infrastructure.eventstore.codec import Undecodable
 from infrastructure.eventstore.event_store import RecorderEventStore

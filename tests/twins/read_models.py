@@ -9,9 +9,11 @@ from uuid import UUID
 import msgspec
 
 from application.blob_gc import MAX_LAG, BlobReferences
-from application.dispatch_policy import (
+from application.ports import RecordedEvent
+from application.tasks import Kind
+from application.work_queue import (
     Chunk,
-    CoveredImage,
+    ClassifiableImage,
     IdRow,
     Lease,
     OpenJob,
@@ -21,8 +23,6 @@ from application.dispatch_policy import (
     ToPlan,
     Worker,
 )
-from application.ports import RecordedEvent
-from application.tasks import Kind
 from domain.classification import JobStatus, PlannedImage
 from domain.errors import Unavailable
 from projections.engine.batches import FOLD_VERSIONS, TABLES, Changes, CheckpointToken, ParkedEvents, PoisonEvent
@@ -38,7 +38,7 @@ class Given(msgspec.Struct):
 
     attempts: int
     released_at: datetime
-    given_up: bool = False
+    abandoned: bool = False
     held_at: datetime | None = None
 
 
@@ -178,7 +178,7 @@ class MemoryWork:
             to_finish=to_finish[:ENDS_MOST],
             orphans=orphans[:ENDS_MOST],
             workers=list(self._database.workers.values()),
-            releases=[self._release(work, given) for work, given in self._wanted()],
+            leases=[self._release(work, given) for work, given in self._wanted()],
         )
 
     def waiting(self, *, urgent: bool, maximum: int) -> list[OpenJob]:
@@ -210,9 +210,9 @@ class MemoryWork:
         known = self._tables["images"]
         return {one for one in images if one in known and known[one].deleted}
 
-    def covered(self, dataset: UUID, *, after: int, until: int, maximum: int) -> list[CoveredImage]:
+    def classifiable(self, dataset: UUID, *, after: int, until: int, maximum: int) -> list[ClassifiableImage]:
         found = [
-            CoveredImage(image.id, image.sha256, image.position)
+            ClassifiableImage(image.id, image.sha256, image.position)
             for image in self._table("images")
             if image.dataset_id == dataset and not image.deleted and image.rejected is None and after < image.position <= until
         ]
@@ -221,18 +221,18 @@ class MemoryWork:
     def position_of(self, image: UUID) -> int:
         return int(self._tables["images"][image].position)
 
-    def released(self, given: Sequence[OutgoingTask]) -> None:
+    def mark_dispatched(self, tasks: Sequence[OutgoingTask]) -> None:
         now = self._database.clock()
-        for outgoing in given:
+        for outgoing in tasks:
             for work in outgoing.task.work:
                 known = self._database.releases.get(work)
-                self._database.releases[work] = Given(outgoing.task.attempt, now, known is not None and known.given_up)
+                self._database.releases[work] = Given(outgoing.task.attempt, now, known is not None and known.abandoned)
 
-    def given_up(self, work: UUID) -> None:
+    def mark_abandoned(self, work: UUID) -> None:
         if work in self._database.releases:
-            self._database.releases[work].given_up = True
+            self._database.releases[work].abandoned = True
 
-    def forget_done(self) -> None:
+    def delete_done(self) -> None:
         self._database.releases = dict(self._wanted())
 
     # ---- rows ----
@@ -272,7 +272,7 @@ class MemoryWork:
             urgent=job is not None and job.image_id is not None,
             attempts=given.attempts,
             held_at=given.held_at or given.released_at,
-            given_up=given.given_up,
+            abandoned=given.abandoned,
         )
 
     def _waiting_chunks(self) -> dict[UUID, list[Chunk]]:
