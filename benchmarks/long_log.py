@@ -53,7 +53,7 @@ class Measured(NamedTuple):
 
 # ---- parts, each run in a process of its own ---------------------------------------------------------------------------------------
 def verify(given: Settings, _: Path) -> str:
-    from infrastructure.audit.signed_heads import verify_log  # noqa: PLC0415 - a process loads what it needs
+    from infrastructure.audit.log_verification import verify_log  # noqa: PLC0415 - a process loads what it needs
     from infrastructure.eventstore.event_store import open_event_store  # noqa: PLC0415 - a process loads what it needs
 
     with open_event_store(given) as log:

@@ -14,7 +14,7 @@ from application.ports import BlobStore
 from application.services import Services, WebOptions
 from application.sign_in_attempts import SignInLimits, SignInRates
 from domain.errors import Unavailable
-from infrastructure.audit import signed_heads
+from infrastructure.audit import log_verification
 from infrastructure.audit.chain_verification import VerificationResult
 from infrastructure.audit.reconciliation import Discrepancy, Reconciler
 from infrastructure.blobs.blob_store import open_blobs
@@ -68,7 +68,7 @@ def refresh_tokens(settings: Settings, keys: Keys | None = None) -> PostgresRefr
 
 def verify_log(settings: Settings, log: RecorderEventStore) -> VerificationResult:
     """Walk the whole log, and compare it with every signed head. Raises Unavailable."""
-    return signed_heads.verify_log(settings, log)
+    return log_verification.verify_log(settings, log)
 
 
 def options(settings: Settings) -> WebOptions:

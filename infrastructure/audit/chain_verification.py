@@ -1,8 +1,9 @@
 """Signed heads, and whether the whole log is what was written: its hash chain holds, and no end was cut off."""
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -86,8 +87,68 @@ def _wrong_place(event: RecordedEvent, expected: int, digest: bytes) -> str | No
     return None if event.hash == digest else "the row, or the one before it, is not what was written"
 
 
+class Segment(NamedTuple):
+    """A run of the log that was walked: its last position, the hash there, and what is wrong first."""
+
+    position: int
+    hash: bytes
+    finding: ChainFinding | None = None
+
+
+def walk(
+    batches: Iterable[Sequence[RecordedEvent]],
+    *,
+    start: Segment,
+    expected: Mapping[int, str],
+    violation_of: Callable[[RecordedEvent], str | None] = lambda _: None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Segment:
+    """Follow the chain behind `start`. `expected`: hashes that signed heads name, by position. `violation_of` gets each event in turn."""
+    position, previous = start.position, start.hash
+
+    def found(where: int, what: str, *, tampered: bool = True) -> Segment:
+        return Segment(position, previous, ChainFinding(position=where, what=what, tampered=tampered))
+
+    for batch in batches:
+        for event in batch:
+            digest = link(previous, event)
+            if (wrong := _wrong_place(event, position + 1, digest)) is not None:
+                return found(position + 1, wrong)
+            previous, position = digest, event.position
+            if position in expected and expected[position] != previous.hex():
+                return found(position, "the chain was written anew: a signed head says otherwise")
+            if (violation := violation_of(event)) is not None:
+                return found(position, f"{event.type}: {violation}", tampered=False)
+        progress(position)
+    return Segment(position, previous)
+
+
+def signed_hashes(heads: Iterable[SignedHead], keys: Sequence[Ed25519PublicKey]) -> tuple[dict[int, str], ChainFinding | None]:
+    """The hash that each head names, by position; and what is wrong with the first one that nobody here signed."""
+    expected: dict[int, str] = {}
+    forged: SignedHead | None = None
+    for head in heads:
+        if head.genuine(keys):
+            expected[head.position] = head.hash
+        else:
+            forged = forged or head
+    what = "a signed head does not carry this installation's signature"
+    return expected, ChainFinding(position=forged.position, what=what) if forged else None
+
+
+def end_finding(segment: Segment, expected: Mapping[int, str], stored_head: tuple[int, bytes]) -> ChainFinding | None:
+    """What is wrong with the end of a log that was walked to `segment`."""
+    position = segment.position
+    latest = max([*expected, stored_head[0]], default=0)
+    if latest > position:
+        return ChainFinding(position=position + 1, what=f"cut off: there were {latest} events")
+    if stored_head != (position, segment.hash):
+        return ChainFinding(position=min(position, stored_head[0] + 1), what="the head does not match the newest row")
+    return None
+
+
 def verify(
-    batches: Iterator[Sequence[RecordedEvent]],
+    batches: Iterable[Sequence[RecordedEvent]],
     *,
     heads: Sequence[SignedHead],
     keys: Sequence[Ed25519PublicKey],
@@ -99,30 +160,9 @@ def verify(
 
     `violation_of` gets each event in its turn.
     """
-    expected = {head.position: head for head in heads if head.genuine(keys)}
-    previous, position = START, 0
-
-    def found(where: int, what: str, *, tampered: bool = True) -> VerificationResult:
-        finding = ChainFinding(position=where, what=what, tampered=tampered)
-        return VerificationResult(events=position, hash=previous.hex(), heads=len(expected), finding=finding)
-
-    forged = [head for head in heads if not head.genuine(keys)]
-    if forged:
-        return found(forged[0].position, "a signed head does not carry this installation's signature")
-    for batch in batches:
-        for event in batch:
-            digest = link(previous, event)
-            if (wrong := _wrong_place(event, position + 1, digest)) is not None:
-                return found(position + 1, wrong)
-            previous, position = digest, event.position
-            if position in expected and expected[position].hash != previous.hex():
-                return found(position, "the chain was written anew: a signed head says otherwise")
-            if (violation := violation_of(event)) is not None:
-                return found(position, f"{event.type}: {violation}", tampered=False)
-        progress(position)
-    latest = max([*expected, stored_head[0]], default=0)
-    if latest > position:
-        return found(position + 1, f"cut off: there were {latest} events")
-    if stored_head != (position, previous):
-        return found(min(position, stored_head[0] + 1), "the head does not match the newest row")
-    return VerificationResult(events=position, hash=previous.hex(), heads=len(expected), finding=None)
+    expected, forged = signed_hashes(heads, keys)
+    segment = Segment(0, START, forged)
+    if not forged:
+        segment = walk(batches, start=segment, expected=expected, violation_of=violation_of, progress=progress)
+    finding = segment.finding or end_finding(segment, expected, stored_head)
+    return VerificationResult(events=segment.position, hash=segment.hash.hex(), heads=len(expected), finding=finding)

@@ -44,6 +44,24 @@ class WrittenEvents(msgspec.Struct):
     streams: set[UUID]
 
 
+class TableNotes(NamedTuple):
+    """What the audit of a range leaves for that of the whole log.
+
+    `edges`: the first and the last command of the range, whose events may lie in the ranges beside it. `commands`, `streams`: how many rows
+    were as the log says. `accounts`: accounts and devices; `keyless`: subjects without a data key; `unread`: streams with an event of a
+    newer release, which may have destroyed the key. `found`: what is wrong, in words.
+    """
+
+    position: int
+    edges: tuple[tuple[UUID, WrittenEvents], ...]
+    commands: int
+    streams: int
+    accounts: frozenset[UUID]
+    keyless: frozenset[UUID]
+    unread: frozenset[UUID]
+    found: tuple[str, ...]
+
+
 class StreamRow(NamedTuple):
     """What is stored of a stream: the positions of its first and its newest event, and the version of the newest."""
 
@@ -61,8 +79,9 @@ class TableAudit:
     Needs the keys of claims and data keys. Calls raise Unavailable.
     """
 
-    def __init__(self, log: RecorderEventStore) -> None:
+    def __init__(self, log: RecorderEventStore, *, is_part: bool = False) -> None:
         self._log = log
+        self._first: dict[UUID, WrittenEvents] | None = {} if is_part else None  # the first command of a range that may begin amid it
         self._open: dict[UUID, WrittenEvents] = {}  # the command whose events may go on in the next batch
         self._commands = self._streams = 0  # that are stored as the log says
         self._position = 0
@@ -79,6 +98,36 @@ class TableAudit:
         self._take_streams(events)
         self._position = events[-1].position
 
+    def notes(self) -> TableNotes:
+        """For `add` of the audit of the whole log, where this one is of a range."""
+        edges = (*(self._first or {}).items(), *self._open.items())
+        return TableNotes(
+            position=self._position,
+            edges=edges,
+            commands=self._commands,
+            streams=self._streams,
+            accounts=frozenset(self._subjects),
+            keyless=frozenset(self._keyless),
+            unread=frozenset(self._unread),
+            found=tuple(self._found),
+        )
+
+    def add(self, notes: TableNotes) -> None:
+        """The audit of the next range."""
+        for command, written in notes.edges:
+            if (known := self._open.get(command)) is None:
+                self._compare(self._open)
+                self._open = {command: written}
+            else:
+                known.position, known.streams = written.position, known.streams | written.streams
+        self._position = notes.position
+        self._commands += notes.commands
+        self._streams += notes.streams
+        self._subjects |= notes.accounts
+        self._keyless |= notes.keyless
+        self._unread |= notes.unread
+        self._found += notes.found
+
     def finish(self) -> Iterator[str]:
         """What the tables hold that the log does not say, in words."""
         self._compare(self._open)
@@ -86,9 +135,8 @@ class TableAudit:
         yield from self._unknown_commands()
         yield from self._unknown_streams()
         erased = self._log.having(self._keyless, UserErased)
-        yield from (
-            f"{subject}: its data key is missing, though nobody erased it" for subject in sorted(self._keyless - erased - self._unread)
-        )
+        keyless = self._keyless - self._subjects - erased - self._unread
+        yield from (f"{subject}: its data key is missing, though nobody erased it" for subject in sorted(keyless))
         yield from map(str, discrepancies(self._log, sorted(self._subjects | named_subjects(self._log))))
 
     def _take_keys(self, events: Iterable[RecordedEvent]) -> None:
@@ -112,6 +160,9 @@ class TableAudit:
         if written:
             last = next(reversed(written))
             self._open = {last: written.pop(last)}
+        if self._first == {} and written:
+            first = next(iter(written))
+            self._first = {first: written.pop(first)}
         self._compare(written)
 
     def _compare(self, written: Mapping[UUID, WrittenEvents]) -> None:

@@ -1,6 +1,6 @@
 """Signed heads: what the log had come to, kept in the database and off it. A chain alone cannot show that its end was cut off."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from threading import Lock
@@ -12,17 +12,11 @@ import structlog
 
 from application.hash_chain import START, link
 from application.ports import BlobStore, CorruptBlob, RecordedEvent
-from infrastructure.audit.chain_verification import SignedHead, VerificationResult, verify
-from infrastructure.audit.record_rules import RecordAudit
-from infrastructure.audit.side_tables import TableAudit
-from infrastructure.blobs.blob_store import open_blobs
-from infrastructure.configuration.settings import Settings
+from infrastructure.audit.chain_verification import SignedHead
 from infrastructure.eventstore.event_store import RecorderEventStore
-from infrastructure.eventstore.garbage_collection import infrequent_collection
 from infrastructure.eventstore.recorder import EVENT_COLUMNS, recorded_from
 from infrastructure.security.key_ring import Purpose
 from infrastructure.security.keys import Keys
-from infrastructure.security.process_keys import operator_keys
 
 log = structlog.get_logger()
 
@@ -182,50 +176,11 @@ class HeadArchive:
             return b"?"
 
 
-def verify_log(
-    given: Settings, log: RecorderEventStore, *, blobs: BlobStore | None = None, progress: Callable[[int], None] = lambda _: None
-) -> VerificationResult:
-    """Walk the whole log: its chain, every head ever signed, the rules of the record, and the tables beside it.
-
-    Raises Unavailable, WrongRootKey.
-    """
-    keys = operator_keys(given)
-    shelf = HeadArchive(blobs or open_blobs(given, keys))
+def all_heads(log: RecorderEventStore, blobs: BlobStore) -> list[SignedHead]:
+    """Every head that was ever signed: of the database, and of the blob store."""
     table = list(map(_head_of_row, log.recorder.rows(KEPT)))
     since = min((head.signed_at.date() for head in table), default=None)
-    elsewhere = shelf.everything(since=since, until=datetime.now(UTC).date())
-    (head,) = log.recorder.rows(NEWEST)
-    tables, rules = TableAudit(log), RecordAudit(log)
-    with infrequent_collection():
-        found = verify(
-            _audited(tables, _batches(log, until=head[0])),
-            heads=[*table, *elsewhere],
-            keys=keys.public(Purpose.HEADS),
-            stored_head=head,
-            violation_of=rules.violation_of,
-            progress=progress,
-        )
-    found = msgspec.structs.replace(found, unchecked=rules.unchecked)
-    return found if found.finding else msgspec.structs.replace(found, discrepancies=tuple(tables.finish()))
-
-
-def _audited(tables: TableAudit, batches: Iterable[Sequence[RecordedEvent]]) -> Iterator[Sequence[RecordedEvent]]:
-    """Each batch reaches `tables` after it was verified: nobody asks for the next one before."""
-    for batch in batches:
-        yield batch
-        tables.take(batch)
-
-
-def _batches(log: RecorderEventStore, *, until: int) -> Iterator[Sequence[RecordedEvent]]:
-    """Up to `until`, since events are appended meanwhile; unless there are rows that the head knows nothing of."""
-    after = 0
-    while after < until and (batch := log.read(after, min(EVENTS_PER_BATCH, until - after))):
-        yield batch
-        after = batch[-1].position
-    if log.recorder.rows(BEYOND):
-        while batch := log.read(after, EVENTS_PER_BATCH):
-            yield batch
-            after = batch[-1].position
+    return [*table, *HeadArchive(blobs).everything(since=since, until=datetime.now(UTC).date())]
 
 
 def _head_of_line(line: bytes) -> SignedHead:

@@ -18,7 +18,7 @@ import pytest
 from api.cli.client.api_client import Client, Refused
 from api.cli.stack import prepare
 from domain.classification import ChunkJudged
-from infrastructure.audit.signed_heads import verify_log
+from infrastructure.audit.log_verification import verify_log
 from infrastructure.blobs.blob_store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.child import python

@@ -18,7 +18,7 @@ import pytest
 
 from api.cli.client.api_client import Client, Refused
 from api.cli.stack import prepare
-from infrastructure.audit.signed_heads import verify_log
+from infrastructure.audit.log_verification import verify_log
 from infrastructure.embedded.supervisor import SupervisedStack
 from infrastructure.operations.doctor import examine
 from projections.process import rebuild

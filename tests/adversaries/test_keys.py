@@ -12,7 +12,7 @@ import pytest
 
 from api.cli.stack import prepare
 from infrastructure.audit.chain_verification import SignedHead
-from infrastructure.audit.signed_heads import verify_log
+from infrastructure.audit.log_verification import verify_log
 from infrastructure.configuration.settings import load
 from infrastructure.embedded.supervisor import SupervisedStack
 from infrastructure.security.keys import DataKeys, MissingKey, Purpose, RootKey

@@ -21,8 +21,8 @@ from domain.errors import Refused
 from domain.image import ImageAccepted, ImageRejected
 from domain.registry import EVENTS
 from domain.values import chunk_id, system_actor
+from infrastructure.audit.log_verification import verify_log
 from infrastructure.audit.record_rules import RecordAudit
-from infrastructure.audit.signed_heads import verify_log
 from infrastructure.eventstore.event_store import RecorderEventStore, open_event_store
 from infrastructure.eventstore.group_commit import APPEND
 from infrastructure.eventstore.recorder import PostgresRecorder

@@ -14,7 +14,7 @@ from application.derivatives import thumbnail_of
 from domain import image
 from domain.access import Role
 from domain.errors import Refused
-from infrastructure.audit.signed_heads import verify_log
+from infrastructure.audit.log_verification import verify_log
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.operations import log_ranges

@@ -13,7 +13,8 @@ from application.hash_chain import START, chained
 from domain import dataset
 from domain.errors import Unavailable
 from infrastructure.audit import signed_heads
-from infrastructure.audit.signed_heads import BrokenChain, HeadSigner, verify_log
+from infrastructure.audit.log_verification import verify_log
+from infrastructure.audit.signed_heads import BrokenChain, HeadSigner
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.keys import RootKey

@@ -6,7 +6,7 @@ import pytest
 
 from application import datasets, images
 from domain.access import Role
-from infrastructure.audit import signed_heads
+from infrastructure.audit import log_verification
 from infrastructure.audit.reconciliation import discrepancies, named_subjects
 from infrastructure.audit.record_rules import RecordAudit
 from infrastructure.eventstore.event_store import open_event_store
@@ -38,9 +38,9 @@ def an_image(log):
 def test_what_a_newer_release_wrote_is_no_discrepancy_and_counts_as_unchecked(log, settings, type_name):
     account(log, "ada")
     an_image(log)
-    assert signed_heads.verify_log(settings, log, blobs=MemoryBlobs()).unchecked == 0
+    assert log_verification.verify_log(settings, log, blobs=MemoryBlobs()).unchecked == 0
     with without(type_name):
-        found = signed_heads.verify_log(settings, log, blobs=MemoryBlobs())
+        found = log_verification.verify_log(settings, log, blobs=MemoryBlobs())
         assert list(discrepancies(log, sorted(named_subjects(log)))) == []
     assert found.problem is None
     assert found.unchecked >= (type_name in {"UserRegistered", "ImageUploaded", "ImageDescribed", "DatasetCreated"})
@@ -50,9 +50,9 @@ def test_a_key_that_a_newer_type_destroyed_is_not_missed(log, settings, owner_ur
     image = an_image(log)
     with psycopg.connect(owner_url) as owner:
         owner.execute("delete from es.secrets where kind = 'key' and owner = %s", (image,))
-    assert f"{image}: its data key is missing" in signed_heads.verify_log(settings, log, blobs=MemoryBlobs()).problem
+    assert f"{image}: its data key is missing" in log_verification.verify_log(settings, log, blobs=MemoryBlobs()).problem
     with without("ImageDeleted"):
-        assert signed_heads.verify_log(settings, log, blobs=MemoryBlobs()).problem is None
+        assert log_verification.verify_log(settings, log, blobs=MemoryBlobs()).problem is None
 
 
 def test_rules_are_left_to_the_release_that_knows_the_whole_stream(log):

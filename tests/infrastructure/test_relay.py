@@ -9,7 +9,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from application.ports import AppendRejected
-from infrastructure.audit.signed_heads import verify_log
+from infrastructure.audit.log_verification import verify_log
 from infrastructure.kafka import topics
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
 from infrastructure.kafka.topics import EVENTS, make_topics, make_topics_when_reachable

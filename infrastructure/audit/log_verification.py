@@ -1,0 +1,171 @@
+"""The verification of the whole log: of a long one in ranges, by several processes."""
+
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from multiprocessing import get_context
+from typing import Final, NamedTuple
+
+import msgspec
+
+from application.hash_chain import START
+from application.ports import BlobStore, RecordedEvent
+from domain.errors import Unavailable
+from infrastructure.audit.chain_verification import Segment, VerificationResult, end_finding, signed_hashes, walk
+from infrastructure.audit.record_rules import RecordAudit
+from infrastructure.audit.side_tables import TableAudit, TableNotes
+from infrastructure.audit.signed_heads import all_heads
+from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.configuration.settings import Settings
+from infrastructure.embedded.child import die_with_parent
+from infrastructure.eventstore.event_store import RecorderEventStore, open_event_store
+from infrastructure.eventstore.garbage_collection import infrequent_collection
+from infrastructure.security.key_ring import Purpose
+from infrastructure.security.process_keys import operator_keys
+
+NEWEST: Final = "select position, hash from es.head"
+BEYOND: Final = "select from es.events where notification_id > (select position from es.head) limit 1"
+
+
+class VerificationLimits(NamedTuple):
+    """`processes`: at most, and never more than there are cores; each needs about 110 MiB. A log of one range is read in this process."""
+
+    events_per_range: int = 100_000
+    events_per_batch: int = 1000
+    processes: int = 8
+
+
+DEFAULT_LIMITS: Final = VerificationLimits()
+
+
+class Range(NamedTuple):
+    """Positions behind `after`, up to `until`; None: to the last row. `expected`: hashes that signed heads name, by position."""
+
+    after: int
+    until: int | None
+    expected: Mapping[int, str]
+
+
+class RangeResult(NamedTuple):
+    segment: Segment
+    tables: TableNotes
+    unchecked: int
+
+
+def verify_log(
+    given: Settings,
+    log: RecorderEventStore,
+    *,
+    blobs: BlobStore | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+    limits: VerificationLimits = DEFAULT_LIMITS,
+) -> VerificationResult:
+    """Walk the whole log: its chain, every head ever signed, the rules of the record, and the tables beside it.
+
+    Raises Unavailable, WrongRootKey.
+    """
+    keys = operator_keys(given)
+    heads = all_heads(log, blobs or open_blobs(given, keys))
+    (stored_head,) = log.recorder.rows(NEWEST)
+    expected, forged = signed_hashes(heads, keys.public(Purpose.HEADS))
+    segment, tables, unchecked = Segment(0, START, forged), TableAudit(log), 0
+    ranges = [] if forged else list(_ranges(log, expected, stored_head[0], limits))
+    with _results(given, log, ranges, limits) as results:
+        for result in results:
+            segment, unchecked = result.segment, unchecked + result.unchecked
+            if segment.finding:
+                break
+            tables.add(result.tables)
+            progress(segment.position)
+    finding = segment.finding or end_finding(segment, expected, stored_head)
+    found = VerificationResult(events=segment.position, hash=segment.hash.hex(), heads=len(expected), finding=finding, unchecked=unchecked)
+    return found if finding else msgspec.structs.replace(found, discrepancies=tuple(tables.finish()))
+
+
+def _ranges(log: RecorderEventStore, expected: Mapping[int, str], head: int, limits: VerificationLimits) -> Iterator[Range]:
+    """Up to the head, since events are appended meanwhile; unless there are rows that the head does not count."""
+    starts = range(0, max(head, 1), limits.events_per_range)
+    for after in starts:
+        until = min(after + limits.events_per_range, head)
+        heads = {position: digest for position, digest in expected.items() if after < position <= until}
+        is_last = until >= head
+        yield Range(after, None if is_last and log.recorder.rows(BEYOND) else until, heads)
+
+
+@contextmanager
+def _results(
+    given: Settings, log: RecorderEventStore, ranges: Sequence[Range], limits: VerificationLimits
+) -> Iterator[Iterable[RangeResult]]:
+    """In order, up to the first range that the log does not fill."""
+    processes = min(limits.processes, len(os.sched_getaffinity(0)), len(ranges))
+    if processes <= 1:
+        with infrequent_collection():
+            yield (walk_range(log, one, limits) for one in ranges)
+        return
+    executor = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_begin, initargs=(given, os.getpid()))
+    try:
+        yield _unless_broken(executor.map(partial(_walk_range_here, limits), ranges))
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _unless_broken(results: Iterator[RangeResult]) -> Iterator[RangeResult]:
+    try:
+        yield from results
+    except BrokenProcessPool:
+        raise Unavailable("A process of the verification has died, perhaps for lack of memory; try again") from None
+
+
+# ---- in the processes --------------------------------------------------------------------------------------------------------------
+_log: RecorderEventStore | None = None
+_open = ExitStack()  # for as long as the process lives
+
+
+def _begin(given: Settings, parent: int) -> None:
+    global _log
+    die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the parent
+    _open.enter_context(infrequent_collection())
+    _log = _open.enter_context(open_event_store(given))
+
+
+def _walk_range_here(limits: VerificationLimits, part: Range) -> RangeResult:
+    assert _log is not None
+    return walk_range(_log, part, limits)
+
+
+def walk_range(log: RecorderEventStore, part: Range, limits: VerificationLimits) -> RangeResult:
+    """What is wrong first in a range, and what its audit leaves for that of the whole log. Raises Unavailable."""
+    rules, tables = RecordAudit(log), TableAudit(log, is_part=True)
+    start = Segment(part.after, _hash_at(log, part.after))
+    batches = _audited(tables, _batches(log, part, limits.events_per_batch))
+    segment = walk(batches, start=start, expected=part.expected, violation_of=rules.violation_of)
+    return RangeResult(segment, tables.notes(), rules.unchecked)
+
+
+def _hash_at(log: RecorderEventStore, position: int) -> bytes:
+    """As stored: the range before it compares it. Where the row is missing, that range says so."""
+    if position == 0:
+        return START
+    return next((event.hash for event in log.at([position])), b"")
+
+
+def _audited(tables: TableAudit, batches: Iterable[Sequence[RecordedEvent]]) -> Iterator[Sequence[RecordedEvent]]:
+    """Each batch reaches `tables` after it was verified: the next one is not requested before."""
+    for batch in batches:
+        yield batch
+        tables.take(batch)
+
+
+def _batches(log: RecorderEventStore, part: Range, size: int) -> Iterator[Sequence[RecordedEvent]]:
+    after = part.after
+    while part.until is None or after < part.until:
+        batch = log.read(after, size if part.until is None else min(size, part.until - after))
+        if not batch:
+            return
+        yield batch
+        after = batch[-1].position
