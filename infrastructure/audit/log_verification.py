@@ -75,12 +75,14 @@ def verify_log(
     segment, tables, unchecked = Segment(0, START, forged), TableAudit(log), 0
     ranges = [] if forged else list(_ranges(log, expected, stored_head[0], limits))
     with _results(given, log, ranges, limits) as results:
-        for result in results:
+        for part, result in zip(ranges, results, strict=True):
             segment, unchecked = result.segment, unchecked + result.unchecked
             if segment.finding:
                 break
             tables.add(result.tables)
             progress(segment.position)
+            if part.until is not None and segment.position < part.until:
+                break  # here the log ends, whatever the head says
     finding = segment.finding or end_finding(segment, expected, stored_head)
     found = VerificationResult(events=segment.position, hash=segment.hash.hex(), heads=len(expected), finding=finding, unchecked=unchecked)
     return found if finding else msgspec.structs.replace(found, discrepancies=tuple(tables.finish()))
@@ -100,7 +102,7 @@ def _ranges(log: RecorderEventStore, expected: Mapping[int, str], head: int, lim
 def _results(
     given: Settings, log: RecorderEventStore, ranges: Sequence[Range], limits: VerificationLimits
 ) -> Iterator[Iterable[RangeResult]]:
-    """In order, up to the first range that the log does not fill."""
+    """In order, as they are requested or ahead of that."""
     processes = min(limits.processes, len(os.sched_getaffinity(0)), len(ranges))
     if processes <= 1:
         with infrequent_collection():
