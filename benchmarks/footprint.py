@@ -8,17 +8,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.laboratory import fill
-from benchmarks.measure import Row, database, folder, taking_turns
+from benchmarks.long_log import settings, stored_pictures
+from benchmarks.made_log import make_log
+from benchmarks.measure import Row, folder, taking_turns
 from benchmarks.stack import children_of, memory_of
-from infrastructure.audit.chain_verification import verify
-from infrastructure.eventstore.event_store import RecorderEventStore
-from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.audit.log_verification import verify_log
+from infrastructure.embedded.postgres.server import Postgres
+from infrastructure.eventstore.event_store import open_event_store
+from infrastructure.postgres.schema import migrate
 from infrastructure.security.keys import RootKey
 
 SETTLE = 10.0  # seconds after which it is idle
-EVENTS = 20_000
-PAGE = 2000
+EVENTS = 400_000
 
 
 def rows() -> Iterator[Row]:
@@ -48,20 +49,18 @@ def started(home: Path, *, weigh: bool = False) -> tuple[float, float]:
 
 
 def verified() -> Row:
-    with database() as server:
-        root = RootKey(bytes(32))
-        log = RecorderEventStore(PostgresRecorder(server.app_url, root), root)
-        fill(log, images=EVENTS // 2, jobs=1)
+    """What `bioscope audit verify` does: chain, heads, rules and the tables beside the log, by as many processes as there are cores."""
+    with folder() as home, Postgres(home) as server:
+        migrate(server.owner_url)
+        given = settings(home, server)
+        make_log(server.owner_url, RootKey.read(given.root_key_path), EVENTS, stored_pictures(given))
+        with open_event_store(given) as log:
 
-        def walk() -> float:
-            head = log.head()
-            batches = (log.read(after, PAGE) for after in range(0, head, PAGE))
-            began = time.perf_counter()
-            newest = log.read(head - 1, 1)[0]
-            found = verify(batches, heads=[], keys=root.public("heads"), stored_head=(head, newest.hash))
-            assert found.problem is None
-            return found.events / (time.perf_counter() - began)
+            def walk() -> float:
+                began = time.perf_counter()
+                found = verify_log(given, log)
+                assert found.problem is None, found.problem
+                return found.events / (time.perf_counter() - began)
 
-        rate = taking_turns({"walk": walk}, rounds=3)["walk"]
-        log.close()
+            rate = taking_turns({"walk": walk}, rounds=3)["walk"]
     return Row(name="audit verify", value=rate, unit="events/s", goal=50_000)
