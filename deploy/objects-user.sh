@@ -1,7 +1,8 @@
 #!/bin/sh
-# Runs at each start, in the image of the S3 server: a user for each process, one for commands on the server, and the bucket, which the last
-# one owns. The administrator's credentials (ADMIN_*) stay here. What each may do is said by the bucket's policy: objects_policy.py.
-# Harmless to repeat; a changed secret takes effect.
+# Create the users of the object store and the bucket: one user for each process, and one for commands
+# on the server, which owns the bucket. Runs at each start, in the image of the S3 server. Only this
+# script has the administrator's credentials (ADMIN_*). The bucket's policy sets the rights of each
+# user: see objects_policy.py. The script may be repeated; a changed secret takes effect.
 set -eu
 
 named() { awk -v name="$1" '$1 == name { found = 1 } END { exit !found }'; }

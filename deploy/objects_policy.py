@@ -1,7 +1,7 @@
-"""Gives the bucket its policy: for each process what its file in blob-policies says, in the name of its user.
+"""Set the policy of the bucket: for the user of each process, the rights in its file in blob-policies.
 
-Runs at each start, after objects-user.sh, as the user who owns the bucket. Harmless to repeat. On a store with policies of users, such as
-AWS, nothing of this is needed: attach each file to the user of its process.
+Runs at each start, after objects-user.sh, as the user that owns the bucket. It may be repeated. A store
+with policies per user, such as AWS, does not need it: attach each file to the user of its process.
 """
 
 import json
@@ -18,7 +18,7 @@ REGION: Final = "us-east-1"
 
 
 def bucket_policy(policies: Path, users: dict[str, str]) -> dict[str, Any]:
-    """`users`: by process, the key of its user."""
+    """Combine the policies into one. `users` maps each process to the access key of its user."""
     statements = [
         {"Principal": {"AWS": [user]}} | statement
         for process, user in users.items()

@@ -1,6 +1,8 @@
 #!/bin/sh
-# Runs on an empty database, and by hand when passwords change or roles are new: one role for each process, which cannot write the log except
-# through es.append, and bioscope_app for commands on the server. What each may do is granted by the migrations. Harmless to repeat.
+# Create the database roles and set their passwords: one role for each process, which can write to the
+# log only through es.append, and bioscope_app for commands on the server. The migrations grant the
+# rights of each role. Runs on an empty database; run it by hand after passwords change or roles are
+# added. The script may be repeated.
 set -eu
 psql -v ON_ERROR_STOP=1 -U postgres -d bioscope \
   -v app="$BIOSCOPE_APP_PASSWORD" -v api="$BIOSCOPE_API_PASSWORD" -v relay="$BIOSCOPE_RELAY_PASSWORD" \

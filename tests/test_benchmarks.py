@@ -1,5 +1,6 @@
 """What is said of speed is what was measured."""
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,7 @@ from benchmarks.chart import drawn
 from benchmarks.measure import Row
 from benchmarks.page import PAGE, refreshed
 
+SCALING = PAGE.with_name("scaling.md")
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results.json"
 
 
@@ -26,6 +28,12 @@ def test_a_goal_is_called_reached_where_the_figure_says_so():
 def test_the_page_shows_the_figures_that_were_measured():
     assert refreshed(PAGE.read_text(), rows()) == PAGE.read_text()
     assert all(row.name in PAGE.read_text() for row in rows())
+
+
+def test_the_figures_that_the_page_on_scaling_names_are_rows_of_the_table():
+    named = {" ".join(name.lower().split()) for name in re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", SCALING.read_text())}
+    assert "append, 64 writers" in named
+    assert named <= {row.name.lower() for row in rows()}
 
 
 def test_the_chart_is_of_these_figures():

@@ -1,4 +1,4 @@
-"""What a run found: a line, a page of the documentation, and the same as JSON."""
+"""The report of a run: one line, a page of the documentation, and the same as JSON."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ def summary(done):
 
 
 def written(done, *, page: Path, data: Path, seed, lacking):
-    """The page and its JSON; nothing where nothing was done."""
+    """Write the page and its JSON, unless no fault was made."""
     if not any(told.struck for told in done):
         return
     figures = measured(done)
@@ -37,7 +37,7 @@ def written(done, *, page: Path, data: Path, seed, lacking):
 
 
 def measured(done):
-    """Everything that the page says, by name."""
+    """All figures of the page, by name."""
     kinds = defaultdict(list)
     for told in done:
         for one in told.struck:
@@ -98,10 +98,10 @@ def paged(done, figures, *, seed, lacking):
         verdict="**Everything held.**" if not figures["broken"] else "\n".join(f"- broken: {what}" for what in figures["broken"]),
         table="\n".join(map(_row, kinds)),
         standby=_standby(kinds),
-        mixes="\n".join(_mix(leg, sum(told.leg == leg for told in done)) for leg in LEGS),
+        mixes=_mixes(Counter(told.leg for told in done)),
         round=ROUND,
         full="6,000",
-        lacking="".join(f"\n- There was no {name} on this machine: what needs it is left out." for name in sorted(lacking)),
+        lacking="".join(f"\n- There was no {name} on this machine, so its faults are left out." for name in sorted(lacking)),
     )
 
 
@@ -115,21 +115,26 @@ def _row(one):
 def _standby(kinds):
     found = [one for one in kinds if one["kind"] == STANDBY]
     if not found or found[0]["visible_worst"] is None:
-        return "A projector with a standby was not among the faults of this run."
+        return "No projector with a standby was killed in this run."
     worst = found[0]["visible_worst"]
-    held = "held" if worst <= STANDBY_WITHIN else "missed on this machine"
+    held = "reached" if worst <= STANDBY_WITHIN else "missed on this machine"
     return (
-        f"A projector killed beside a standby: visible again within {worst:.2f} s at worst. The goal of {STANDBY_WITHIN:.0f} s is {held}."
+        f"After a projector with a standby was killed, commands were visible within {worst:.2f} s at worst.\n"
+        f"The goal of {STANDBY_WITHIN:.0f} s was {held}."
     )
 
 
-def _mix(leg, rounds):
-    shares = ", ".join(f"{fault.kind} {fault.share}" for fault in LEGS[leg])
-    return f"- **{leg}** ({rounds} laboratories), of 100: {shares}."
+def _mixes(rounds):
+    """A table of all faults: of how many out of 100 each setup has it."""
+    shares = {leg: {fault.kind: str(fault.share) for fault in LEGS[leg]} for leg in LEGS}
+    kinds = list(dict.fromkeys(kind for of_leg in shares.values() for kind in of_leg))
+    head = [f"{leg} ({rounds[leg]} installations)" for leg in LEGS]
+    rows = [["of 100 faults", *head], ["---"] * (len(head) + 1), *([kind, *(shares[leg].get(kind, "") for leg in LEGS)] for kind in kinds)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def machine():
-    """In words: what a reader needs to judge the times, and nothing that names this place."""
+    """The machine in words, so that a reader can judge the times; no names."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores = f"{os.cpu_count()} shared {platform.machine()} cores with {memory:.0f} GiB of memory"
     return f"{cores}, {platform.system()}, Python {platform.python_version()}"

@@ -77,8 +77,8 @@ def test_every_name_in_the_tree_is_a_setting_or_listed():
 
 
 def test_every_listed_name_is_used_and_documented_and_is_no_setting():
-    texts = [file.read_text(errors="replace") for file in files_of_the_tree() if file.name not in {"setting_names.py", "operations.md"}]
-    documented = (ROOT / "docs" / "operations.md").read_text()
+    texts = [file.read_text(errors="replace") for file in files_of_the_tree() if file.name not in {"names.py", "configure.md"}]
+    documented = (ROOT / "docs" / "operations" / "configure.md").read_text()
     for name in OTHER_NAMES:
         assert any(name in text for text in texts), name
         assert f"`{name}`" in documented, name
