@@ -22,32 +22,32 @@ OPTIONS: Final = WebOptions(base_url="")
 
 # {name} is the default of a setting, which the third column then names, or one of CONSTANTS. Sizes are in bytes where the name says so.
 ROWS: Final = """
-connections without a valid token | {anonymous_connections} | the one that rested longest is closed
-connections of users | {connections} | the one that rested longest is closed
-connections of one address | {connections_per_address} | the one of the address that rested longest is closed
-time until the head of a request is there, from the connection or the last answer | {request_head_seconds} s | closed
+connections without a valid token | {anonymous_connections} | the one that was idle longest is closed
+connections of users | {connections} | the one that was idle longest is closed
+connections of one address | {connections_per_address} | the one of the address that was idle longest is closed
+time for the head of a request, from the connection or the last answer | {request_head_seconds} s | closed
 query | {query_bytes} | 414
 headers | {header_bytes}, {header_count} of them; as many trailers | 431; closed
-requests at once, but health and metrics | {requests}; a third of them only with a token or a signed address | 503 with `Retry-After`
+requests in progress, except health and metrics | {requests}; a third only with a token or a signed address | 503 with `Retry-After`
 body without a token | {anonymous_body_max_bytes} within {anonymous_body_seconds} s | 413, 408
 unfinished bodies without a token | {anonymous_bodies}; of one address {anonymous_bodies_per_address} | the oldest is answered 429
 JSON body with a token, in UTF-8 | {json_bytes}, {json_depth} deep | 413, 400
 image in one request | {upload_max_bytes} | 413
 image | {image_max_pixels} pixels, {image_max_bands} bands, {image_max_pages} pages | refused or rejected, with the reason
-entries of a page | {page} | 422
-previews and thumbnails that wait for an inspection | {previews}, each for {preview_seconds} s | answered at once
-failed tries of a password, of one account from one address | {logins_per_minute_account} a minute | 429 with `Retry-After`
+entries in a page | {page} | 422
+requests for previews that wait for an inspection | {previews}, each for {preview_seconds} s | answered at once
+failed passwords of one account from one address | {logins_per_minute_account} a minute | 429 with `Retry-After`
 the same, from all addresses without a sign-in in {known_address_days} days | {logins_per_hour_account} an hour | 429 with `Retry-After`
 the same, of all accounts from one address; refused refresh tokens | {logins_per_minute_address} a minute | 429 with `Retry-After`
-registrations of one address | {registrations_per_hour_address} an hour | 429 with `Retry-After`
+registrations from one address | {registrations_per_hour_address} an hour | 429 with `Retry-After`
 changes by people to one dataset, image, device, job or account | {changes_per_minute_stream} a minute | 429 with `Retry-After`
-passwords that are hashed | {hashed} at once; {hashes_waiting} wait {hash_seconds} s, of one asker {hashes_of_one} | 503 with `Retry-After`
+passwords being hashed | {hashed} at once; {hashes_waiting} wait {hash_seconds} s, of one caller {hashes_of_one} | 503 with `Retry-After`
 WebSockets | {websockets}; of one account {websockets_per_account} | closed with 4429
-WebSockets before the first `auth` | {anonymous_websockets}; of one address {anonymous_websockets_per_address} | the oldest ends: 4429
+WebSockets before the first `auth` | {anonymous_websockets}; of one address {anonymous_websockets_per_address} | the oldest is closed: 4429
 message of a WebSocket | {websocket_max_bytes}; before the first `auth` {anonymous_body_max_bytes} | closed with 1009, unread
 messages of one WebSocket | {messages} a second | closed with 4429
-frames of one WebSocket, pings and fragments among them | {frames} a second | closed
-rows that the subscriptions of one account read | {live_rows_per_second} a second | they come later
+frames of one WebSocket, pings and fragments included | {frames} a second | closed
+rows read for the subscriptions of one account | {live_rows_per_second} a second | they arrive later
 """
 
 CONSTANTS: Final = {
