@@ -15,8 +15,8 @@ import psycopg
 import structlog
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from application.ports import RefreshResult, RefreshTokenReused
-from domain.errors import NotAuthenticated, Unavailable
+from application.ports import RefreshResult
+from domain.errors import NotAuthenticated, RefreshTokenReused, Unavailable
 from infrastructure.postgres.connections import POOL_RECONNECT_SECONDS, MonitoredConnection
 from infrastructure.security.key_ring import Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
