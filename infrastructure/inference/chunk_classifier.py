@@ -12,11 +12,11 @@ from uuid import UUID, uuid5
 import structlog
 
 from application.chunk_results import JobPlans, PlannedChunk, record_chunk_results
-from application.ports import BlobStore, Command, CorruptBlob, EventStore
+from application.ports import BlobStore, Command, EventStore
 from application.tasks import Task
 from domain import classification, model
 from domain.classification import ChunkJudged, Classification, ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
-from domain.errors import NotFound
+from domain.errors import CorruptBlob, NotFound
 from domain.model import Version
 from domain.values import chunk_id
 from infrastructure.images.validation.limits import ImageLimits

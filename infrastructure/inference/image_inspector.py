@@ -11,9 +11,10 @@ from uuid import UUID, uuid4
 import structlog
 
 from application.derivatives import MEDIA_TYPE, preview_of, thumbnail_of
-from application.ports import BlobStore, Command, ConcurrencyConflict, EventStore
+from application.ports import BlobStore, Command, EventStore
 from application.tasks import Task
 from domain import image
+from domain.errors import ConcurrencyConflict
 from domain.image import Image, ImageAccepted, ImageRejected
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ProcessPool

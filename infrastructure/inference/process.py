@@ -14,11 +14,11 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from application.ports import BlobStore, CorruptBlob, EventStore
+from application.ports import BlobStore, EventStore
 from application.tasks import Kind, Task
 from application.topics import BULK, URGENT
 from domain import model
-from domain.errors import DomainError, Unavailable
+from domain.errors import CorruptBlob, DomainError, Unavailable
 from infrastructure.blobs.blob_store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of

@@ -13,8 +13,8 @@ import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
 from application import derivatives
-from application.ports import BlobStore, CorruptBlob
-from domain.errors import NotFound
+from application.ports import BlobStore
+from domain.errors import CorruptBlob, NotFound
 from infrastructure.operations.backup_files import (
     FORMAT,
     MANIFEST,

@@ -13,8 +13,8 @@ from uuid import UUID
 
 import structlog
 
-from application.ports import RefreshResult, RefreshTokenReused
-from domain.errors import NotAuthenticated
+from application.ports import RefreshResult
+from domain.errors import NotAuthenticated, RefreshTokenReused
 from infrastructure.postgres.statement_pool import StatementPool
 from infrastructure.security.key_ring import Purpose
 from infrastructure.security.keyed_digest import KeyedDigest

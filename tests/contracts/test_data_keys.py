@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application import devices
-from application.ports import ConcurrencyConflict, Secret
+from application.ports import Secret
 from domain import device
 from domain.access import Role
 from domain.device import DeviceDescribed
+from domain.errors import ConcurrencyConflict
 from domain.events import ERASED, SEALED
 from infrastructure.eventstore.codec import EncodedEvent
 from infrastructure.eventstore.event_store import RecorderEventStore

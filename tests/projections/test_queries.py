@@ -364,7 +364,7 @@ async def test_a_database_that_is_away_is_said_so_in_time():
     await away.open()
     with pytest.raises(Unavailable) as said:
         await checkpoints.position(away)
-    assert said.value.more["retry_after"] == 2
+    assert said.value.retry_after == 2
     await away.close()
 
 
