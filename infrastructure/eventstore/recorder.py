@@ -59,10 +59,10 @@ TOUCHING = f"""select {EVENT_COLUMNS} from (
     (select {EVENT_COLUMNS} from es.events where originator_id = %(stream)s and notification_id > %(after)s
         and notification_id between (select first from es.streams where stream = %(stream)s)
           and (select newest from es.streams where stream = %(stream)s)
-      order by originator_version limit %(most)s)
+      order by originator_version limit %(maximum)s)
     union
     select {EVENT_COLUMNS} from es.events where notification_id = any(%(at)s) and notification_id > %(after)s
-  ) found order by notification_id limit %(most)s"""  # noqa: S608 - constants
+  ) found order by notification_id limit %(maximum)s"""  # noqa: S608 - constants
 
 # The condition is that of the index in migration 0020.
 DISCARDED = "select state from es.events where topic = 'DeadLetterDiscarded' order by notification_id"
