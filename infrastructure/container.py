@@ -18,7 +18,7 @@ from domain.errors import Unavailable
 from infrastructure.audit import signed_heads
 from infrastructure.audit.chain_verification import VerificationResult
 from infrastructure.audit.reconciliation import Discrepancy, Reconciler
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings, networks
 from infrastructure.eventstore.capabilities import capabilities_of
 from infrastructure.eventstore.event_store import RecorderEventStore, postgres_event_store

@@ -20,7 +20,7 @@ from application.work_queue import OutgoingTask
 from domain import dead_letter
 from domain.errors import NotFound
 from domain.events import Event
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of
 from infrastructure.eventstore.codec import Undecodable

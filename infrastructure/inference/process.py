@@ -19,7 +19,7 @@ from application.tasks import Kind, Task
 from application.topics import BULK, URGENT
 from domain import model
 from domain.errors import CorruptBlob, DomainError, Unavailable
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of
 from infrastructure.eventstore.event_store import postgres_event_store

@@ -16,7 +16,7 @@ from application.topics import EVENTS
 from domain.errors import DomainError, Unavailable
 from domain.values import model_id
 from infrastructure.audit.reconciliation import discrepancies, shown_subjects
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings, WrongSetting, variable
 from infrastructure.embedded.installation import NotRunning, running_settings
 from infrastructure.eventstore.event_store import open_event_store

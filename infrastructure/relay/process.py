@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 from application.cancellation import run_until_first_ends
 from domain.errors import Unavailable
 from infrastructure.audit.signed_heads import SIGN_AFTER_EVENTS, SIGN_INTERVAL_SECONDS, BrokenChain, HeadSigner
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.child import say_ready
 from infrastructure.kafka.cloud_events import RecordKey

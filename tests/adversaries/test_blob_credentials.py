@@ -17,7 +17,7 @@ from application.blob_gc import MIN_AGE, BlobReferences, sweep_orphans
 from application.derivatives import KINDS, preview_of, thumbnail_of
 from domain.errors import NotFound, Unavailable
 from infrastructure.audit.signed_heads import HeadArchive
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.embedded.supervisor import PROCESSES, SupervisedStack
 from infrastructure.operations.doctor import _blobs
 from infrastructure.security.key_ring import NO_KEYS

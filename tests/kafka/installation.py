@@ -14,7 +14,7 @@ from application import classifications, datasets, images
 from application.ports import Command
 from domain import user
 from domain.access import Actor, Role
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.embedded.child import Child, last_words, python
 from infrastructure.embedded.installation import environment
 from infrastructure.eventstore.event_store import RecorderEventStore
