@@ -173,7 +173,7 @@ def test_no_process_changes_who_may_do_what(store, process, call):
 def test_a_look_at_the_store_leaves_nothing_behind_whatever_its_credentials_may(store, process, said):
     before = stored(store, "sha256")
     (finding,) = _blobs(store.settings(process))
-    assert (finding.level, said in finding.said) == ("good", True)
+    assert (finding.level, said in finding.message) == ("good", True)
     assert stored(store, "sha256") == before
 
 

@@ -15,7 +15,7 @@ from application.ports import Command
 from domain import user
 from domain.access import Actor, Role
 from infrastructure.blobs.store import open_blobs
-from infrastructure.embedded.child import Child, last_words, python
+from infrastructure.embedded.child import Child, log_end, python
 from infrastructure.embedded.installation import environment
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
@@ -58,7 +58,7 @@ class Installation:
         self.children.pop(name).kill()
 
     def said(self, name):
-        return last_words(self.folder / f"{name}.log", lines=40)
+        return log_end(self.folder / f"{name}.log", lines=40)
 
     def close(self):
         for child in self.children.values():
