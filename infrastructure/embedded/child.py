@@ -1,6 +1,5 @@
-"""A program that we start: it logs into a file, leads a process group of its own, and never outlives us."""
+"""A child process: it logs into a file, leads its own process group, and never outlives its parent."""
 
-import ctypes
 import os
 import resource
 import shutil
@@ -12,39 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from infrastructure.process_lifecycle import CannotStart, die_with_parent
 from infrastructure.sandbox.child_environment import NATIVE_ENVIRONMENT, PRIVATE_UMASK
 
-PR_SET_PDEATHSIG = 1
 MAX_LOG_BYTES = 8 * 1024**2
-READY_FILE = "BIOSCOPE_READY_FILE"
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-class CannotStart(Exception):
-    """Something needed cannot be started; the text says what, why, and what to do."""
-
-
-def die_with_parent(parent: int | None = None, *, by: signal.Signals = signal.SIGKILL) -> None:
-    """Have the kernel kill this process when the one that started it dies, however it dies. Call it first thing in a child.
-
-    `parent` is the pid that started us, where it is known: if it is gone already, the process ends here. The kernel watches
-    the thread that forked, so children must be started from one that lives as long as its process. A change of user id undoes it.
-    """
-    LIBC.prctl(PR_SET_PDEATHSIG, int(by), 0, 0, 0)
-    if os.getppid() != (parent if parent is not None else _parent_pid()):
-        os._exit(128 + by)
-
-
-def signal_ready() -> None:
-    """Tell the supervisor that this process serves now. Without a supervisor nothing happens."""
-    if path := os.environ.get(READY_FILE):
-        Path(path).write_text("ready\n", encoding="ascii")
-
-
-def _parent_pid() -> int:
-    """The pid that started us as far as can be told: multiprocessing knows its own; else whoever is our parent now."""
-    parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", lambda: None)()
-    return int(parent.pid) if parent is not None else os.getppid()
 
 
 class Child:

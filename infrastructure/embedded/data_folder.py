@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
-from infrastructure.embedded.child import CannotStart
+from infrastructure.configuration.settings import run_folder
+from infrastructure.process_lifecycle import CannotStart
 from infrastructure.sandbox.child_environment import TEMPORARY
 
 LOCK = "lock"
@@ -80,11 +81,6 @@ def _make_private(data: Path) -> None:
 def mark(data: Path) -> str:
     """What tells processes and sockets of this data folder from those of others."""
     return "bioscope-" + sha256(os.fsencode(data.resolve())).hexdigest()[:12]
-
-
-def run_folder(data: Path) -> Path:
-    """The folder in `data` for what lives as long as the system runs: sockets, addresses, who is ready."""
-    return data / "run"
 
 
 def socket_folder(data: Path, *, temporary_folders: Sequence[Path] | None = None) -> Path:

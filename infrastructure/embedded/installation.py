@@ -10,8 +10,8 @@ import msgspec
 
 from infrastructure.atomic_files import write_private
 from infrastructure.configuration.settings import PREFIX, Settings
-from infrastructure.embedded.child import CannotStart
 from infrastructure.embedded.data_folder import holder
+from infrastructure.process_lifecycle import CannotStart
 from infrastructure.sandbox.child_environment import storage_environment, supervised_environment
 from infrastructure.security.keys import new_root_key
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.child import CannotStart, Child
+from infrastructure.configuration.settings import LOCAL_ADDRESSES, Settings
+from infrastructure.embedded.child import Child
 from infrastructure.embedded.postgres.server import APP_ROLE
+from infrastructure.process_lifecycle import CannotStart
 
 FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, STABLE_AFTER_SECONDS = 0.1, 5.0, 30.0
 
@@ -21,7 +22,7 @@ def serves(path: str) -> Ready:
     """Ready once the API answers 200 on `path`."""
 
     def probe(settings: Settings, _: Path) -> bool:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - only asked, not bound
+        host = LOCAL_ADDRESSES.get(settings.host, settings.host)
         connection = http.client.HTTPConnection(host, settings.port, timeout=2)
         try:
             connection.request("GET", path)

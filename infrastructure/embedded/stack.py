@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from infrastructure.configuration.settings import Settings, variable
+from infrastructure.configuration.settings import Settings, run_folder, variable
 from infrastructure.embedded.broker import Broker
-from infrastructure.embedded.child import READY_FILE, CannotStart, Child, log_end, open_log, shorten_log
-from infrastructure.embedded.data_folder import locked, make_private, run_folder
+from infrastructure.embedded.child import Child, log_end, open_log, shorten_log
+from infrastructure.embedded.data_folder import locked, make_private
 from infrastructure.embedded.installation import ensure_root_key, environment, publish, with_absolute_paths, with_free_port, withdraw
 from infrastructure.embedded.log_tail import LogTail
 from infrastructure.embedded.postgres.server import APP_ROLE, Postgres
@@ -23,6 +23,7 @@ from infrastructure.embedded.redis import Redis
 from infrastructure.embedded.restarting import ProcessDefinition, RestartingProcess
 from infrastructure.embedded.server import EmbeddedServer
 from infrastructure.observability.crash_counts import CRASHES_OF_A_LOOP, crashes_file, record_crash
+from infrastructure.process_lifecycle import READY_FILE, CannotStart
 from infrastructure.security.key_ring import RootKey
 from infrastructure.security.process_keys import PROCESS_NEEDS, write_key_file
 

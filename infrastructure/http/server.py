@@ -20,8 +20,9 @@ from uvicorn import Config, Server
 
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.installation import bound_socket
-from infrastructure.http.connections import SEND_TIMEOUT_SECONDS, ConnectionLimits, HttpConnection
-from infrastructure.process_exit import exit_within
+from infrastructure.http.connections import HttpConnection
+from infrastructure.http.limits import SEND_TIMEOUT_SECONDS, ConnectionLimits
+from infrastructure.process_lifecycle import exit_within
 
 BACKLOG: Final = 4096  # connections that wait to be accepted: more strangers at once than that make others wait for a second
 DATE_INTERVAL_SECONDS: Final = 1.0  # seconds

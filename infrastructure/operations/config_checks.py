@@ -10,11 +10,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from infrastructure.configuration.settings import PREFIX, Settings, networks
+from infrastructure.configuration.settings import LOOPBACK_HOSTS, PREFIX, Settings, networks
 from infrastructure.security.keys import RootKey, WrongRootKey
 from infrastructure.security.process_keys import read_key_file
 
-LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 GUESSABLE_PASSWORDS: Final = {
     "postgres",
     "password",
@@ -59,7 +58,7 @@ def setting_findings(settings: Settings) -> Iterator[ConfigFinding]:
     """What production must not be run with. A development system may, as long as it stays on its machine."""
     yield good("environment", settings.environment)
     if settings.environment != "production":
-        if settings.host not in LOOPBACK:
+        if settings.host not in LOOPBACK_HOSTS:
             yield weak("host", f"{settings.host}: others can reach a development system. Leave {PREFIX}HOST at 127.0.0.1")
         return
     for name, value, message in _refused_settings(settings):
