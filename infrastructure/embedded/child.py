@@ -18,7 +18,7 @@ MAX_LOG_BYTES = 8 * 1024**2
 
 
 class Child:
-    """A process under way. Its output goes to `log`, its group is killed with it, its core is never dumped."""
+    """A running child. Its output goes to `log`, its group is killed with it, its core is never dumped."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Child:
         self.pid = self._popen.pid
 
     def alive(self) -> bool:
-        """False once it has ended; what it left in its group is killed then."""
+        """False once it has ended; the rest of its group is killed then."""
         if self._popen.returncode is not None:
             return False
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -100,15 +100,15 @@ def _preparation(parent: int, by: signal.Signals) -> Callable[[], None]:
 
 
 def open_log(path: Path) -> int:
-    """A descriptor that appends to `path`; a log grown too long is set aside first."""
+    """A descriptor that appends to `path`; a log that is too long is rotated first."""
     shorten_log(path)
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def shorten_log(path: Path) -> None:
-    """Set what is in a log grown too long aside as NAME.log.1, and go on in the same file, which others have open.
+    """Copy a log that is too long to NAME.log.1 and empty the file, which other processes have open.
 
-    Where there is no room to, it grows on.
+    Without disk space it keeps growing.
     """
     with suppress(OSError):
         if path.stat().st_size > MAX_LOG_BYTES:
@@ -125,5 +125,5 @@ def log_end(log: Path, *, lines: int = 5) -> str:
 
 
 def python(module: str, *arguments: str) -> tuple[str, ...]:
-    """The command line of one of our own modules; -P keeps the current folder out of its imports."""
+    """The command line that runs a module; -P keeps the current folder out of its imports."""
     return (sys.executable, "-P", "-m", module, *arguments)

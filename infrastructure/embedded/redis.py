@@ -23,7 +23,7 @@ SETTINGS = {
 
 
 class Redis(EmbeddedServer):
-    """Its socket stays the same over restarts; what it held is gone."""
+    """Its socket stays the same over restarts; its data is lost."""
 
     name = "redis"
     stop_timeout_seconds = 1.0

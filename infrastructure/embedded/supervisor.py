@@ -1,4 +1,4 @@
-"""One process that starts the whole system, keeps it running, and takes it down again, however it ends itself."""
+"""Run the embedded stack in this process, or in the background of it."""
 
 import os
 import signal

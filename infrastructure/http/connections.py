@@ -1,4 +1,4 @@
-"""Connections of the HTTP server: limits of time, size and number that hold from the first byte, before the application hears of it."""
+"""HTTP connections of the server: limits of time, size and number that hold from the first byte, before the application is called."""
 
 import asyncio
 import fcntl
@@ -17,7 +17,7 @@ from infrastructure.http.joined_writes import JoinedWrites
 from infrastructure.http.limits import ConnectionLimits
 from infrastructure.http.websockets import WebSocketConnection
 
-MAX_HEAD: Final = 64 * 1024  # bytes of a request's line and headers; the application asks for fewer
+MAX_HEAD: Final = 64 * 1024  # bytes of a request's line and headers; the application has a lower limit
 MAX_HEADERS: Final = 128  # in number: each takes far more memory than it has bytes
 MAX_PIPELINED: Final = 8  # requests sent before the answer to an earlier one
 
@@ -48,7 +48,7 @@ class HttpConnection(HttpToolsProtocol):
         self._limits = limits
         self._is_awaiting_head = True  # no request is worked on
         self._in_head, self._head_size, self._trailers = False, 0, 0
-        self._unsent = 0  # bytes when it was last looked whether the client takes them
+        self._unsent = 0  # bytes at the last check of progress
         self._progress_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -74,7 +74,7 @@ class HttpConnection(HttpToolsProtocol):
 
     # ---- of the parser ----
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Nobody reads what follows a body in chunks."""
+        """Trailers of a chunked body are counted and ignored."""
         if self._in_head:
             super().on_header(name, value)
             return
@@ -107,7 +107,7 @@ class HttpConnection(HttpToolsProtocol):
         self._held_slot.slot.touch()
 
     def _unset_keepalive_if_required(self) -> None:
-        """A first byte does not end the wait for a head: only all of it does."""
+        """Only a complete head ends the wait for it, not its first byte."""
         if not self._is_awaiting_head:
             super()._unset_keepalive_if_required()
 
@@ -120,7 +120,7 @@ class HttpConnection(HttpToolsProtocol):
         self._refuse(400)
 
     def handle_websocket_upgrade(self) -> None:
-        """Not behind an answer under way, which would wait for this connection for ever, and not where the head cannot be read again."""
+        """Abort where an answer is in progress, which would wait for this connection for ever, or where the head cannot be read again."""
         if self.transport.is_closing():
             return
         if (self.cycle is not None and not self.cycle.response_complete) or self._transport.get_write_buffer_size():
@@ -144,12 +144,12 @@ class HttpConnection(HttpToolsProtocol):
 
     # ---- the end ----
     def end_soon(self) -> None:
-        """The answer under way is the last one."""
+        """Close the connection after the answer in progress."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
 
     def _refuse(self, status: int) -> None:
-        """Say why, and close; where what is wrong follows a whole request, after its answer."""
+        """Send a refusal and close; after a complete request, its answer comes first."""
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:

@@ -10,13 +10,13 @@ from infrastructure.configuration.settings import Settings, networks
 
 SEND_TIMEOUT_SECONDS: Final = 30.0  # seconds in which a client takes at least some of what waits for it
 MAX_DESCRIPTORS: Final = 65_536
-RESERVED_DESCRIPTORS: Final = 256  # that the process needs beside connections
+RESERVED_DESCRIPTORS: Final = 256  # for other files and sockets of the process
 
 
 class ConnectionLimits:
-    """What all connections of a server share: who has room, and whether the server is ending.
+    """The state that all connections of a server share: their slots, and whether the server is ending.
 
-    A client is anonymous until the application has recognised it. Anonymous clients have room of their own, so they take none of users'.
+    A client is anonymous until the application has recognised it. Anonymous clients have separate slots, so they take none of users'.
     """
 
     def __init__(self, settings: Settings, *, send_timeout_seconds: float = SEND_TIMEOUT_SECONDS) -> None:
@@ -42,7 +42,7 @@ class ConnectionLimits:
 
 
 class HeldSlot:
-    """The place of one connection: among anonymous clients until it is recognised."""
+    """The slot of one connection: an anonymous one until the client is recognised."""
 
     def __init__(self, slot: ConnectionSlot, users: ConnectionSlots | None) -> None:
         self.slot, self._users = slot, users
@@ -55,7 +55,7 @@ class HeldSlot:
 
 
 def _descriptors() -> int:
-    """As many as this process may open: as many as it is allowed to ask for."""
+    """Raise the limit of open files as far as is allowed, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < limit:

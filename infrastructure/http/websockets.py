@@ -64,7 +64,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             self._close_timer = self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)
 
     def end_soon(self) -> None:
-        """It goes on until the server ends."""
+        """Stay open until the server stops."""
 
     def _on_recognised(self) -> None:
         self._held_slot.recognised()

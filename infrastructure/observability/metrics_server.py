@@ -1,4 +1,4 @@
-"""The HTTP port on which a process shows its metrics to a scraper, and whether it is healthy to an orchestrator."""
+"""The HTTP port of a process for metrics and for its health."""
 
 import hmac
 import socket
@@ -47,7 +47,7 @@ def serve_metrics(settings: Settings, *, heartbeat: Heartbeat = HEARTBEAT) -> No
 
 
 def is_healthy(host: str, port: int, path: str) -> bool:
-    """Whether the process that listens there answers 200 on `path`. A wildcard address is asked on loopback."""
+    """Whether the process that listens there answers 200 on `path`. A wildcard address is probed on loopback."""
     connection = HTTPConnection(LOCAL_ADDRESSES.get(host, host), port, timeout=HEALTH_TIMEOUT_SECONDS)
     try:
         connection.request("GET", path)

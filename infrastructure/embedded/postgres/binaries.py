@@ -52,7 +52,7 @@ def copied(install: Path, folders: Sequence[Path]) -> Path:
         part = parent / f"{name}.{os.getpid()}.part"
         shutil.rmtree(part, ignore_errors=True)
         _copy(install, part)
-        with suppress(OSError):  # somebody else was faster
+        with suppress(OSError):  # another process was faster
             part.rename(target)
         shutil.rmtree(part, ignore_errors=True)
     return target / install.parent.name / install.name
@@ -63,7 +63,7 @@ def _runs_programs(folder: Path) -> bool:
 
 
 def _copy(install: Path, part: Path) -> None:
-    """The parts that a server needs, with the libraries at the relative place where the programs look for them."""
+    """Copy the parts that a server needs, with the libraries at the relative path where the programs search for them."""
     libraries = install.parent.with_name(install.parent.name + ".libs")
     target = part / install.parent.name / install.name
     for name in ("bin/postgres", "bin/initdb"):

@@ -25,7 +25,7 @@ def _title(process: Path) -> bytes:
 
 
 def end_orphans(pids: Sequence[int]) -> None:
-    """End what serves a connection still though its postmaster is gone; nothing where that one lives."""
+    """End backends whose postmaster is gone; none where it lives."""
     if all(_title(Path(f"/proc/{pid}")).startswith(b"postgres: ") for pid in pids):
         for pid in pids:
             with suppress(ProcessLookupError):

@@ -87,7 +87,7 @@ class Postgres(EmbeddedServer):
 
     @property
     def socket_folder(self) -> Path:
-        """The cluster itself, which its owner can reach whoever that is; where that path is too long, a folder with a short one."""
+        """The cluster itself, which its owner can reach; where that path is too long, a folder with a short one."""
         return self._short_socket_folder or self._cluster
 
     @property
@@ -130,7 +130,7 @@ class Postgres(EmbeddedServer):
         return [f"--{name}={value}" for name, value in options.items()]
 
     def _set_passwords(self) -> None:
-        """On the first start, on data of a release that had none, and where the file of passwords or a role is new. Raises CannotStart."""
+        """Set them on the first start, on data of a release without passwords, and for new roles. Raises CannotStart."""
         self._passwords_in_use = passwords = self._passwords.complete(self._passwords_in_use)
         if are_set(self._cluster, passwords):
             return
@@ -141,7 +141,7 @@ class Postgres(EmbeddedServer):
         write_access_rules(self._cluster, passwords, user=user)
 
     def _answers(self) -> bool:
-        """With our database in it. Raises CannotStart when a setting would lose data."""
+        """Create the database on the first call. Raises CannotStart when a setting would lose data."""
         try:
             with psycopg.connect(self.url(user=OWNER, database="postgres"), autocommit=True, connect_timeout=2) as connection:
                 if connection.execute("select from pg_database where datname = %s", (DATABASE,)).fetchone() is None:
@@ -154,7 +154,7 @@ class Postgres(EmbeddedServer):
         return True
 
     def _end(self, child: Child, within: float) -> None:
-        """A checkpoint, then gone; after `within` seconds at once."""
+        """Shut down with a checkpoint; after `within` seconds immediately."""
         child.ask_to_stop(signal.SIGINT)
         if not child.ended(within=within):
             child.ask_to_stop(signal.SIGQUIT)
@@ -183,7 +183,7 @@ class Postgres(EmbeddedServer):
         return as_known_user(os.geteuid() if user is None else user)
 
     def _make_cluster(self) -> None:
-        """Beside its place, then moved there: a start that is cut short leaves no half cluster."""
+        """Created under another name, then renamed: an interrupted start leaves no partial cluster."""
         user, part = self._user(), self._cluster.with_name("postgres.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(mode=0o700)
@@ -198,7 +198,7 @@ class Postgres(EmbeddedServer):
         sync(self.data)
 
     def _clean_up_after_crash(self) -> None:
-        """Its last processes, and a pid file whose number is another program's by now. Raises CannotStart while a whole one lives."""
+        """End the last processes of a killed server, and remove its stale pid file. Raises CannotStart while a complete one lives."""
         started_at = time.monotonic()
         while pids := processes_marked(mark(self.data)):
             waited = time.monotonic() - started_at
@@ -219,7 +219,7 @@ class Postgres(EmbeddedServer):
             os.chown(folder, user, user)
 
     def _refuse_foreign_server(self) -> None:
-        """The pid file goes only where its process is certainly no Postgres of ours; Postgres itself knows what to do with a dead one's."""
+        """Remove the pid file only where its process is certainly not this Postgres; Postgres itself handles one of a dead process."""
         file = self._cluster / "postmaster.pid"
         with suppress(FileNotFoundError):
             pid = int(file.read_text().splitlines()[0])
