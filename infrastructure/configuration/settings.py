@@ -22,7 +22,6 @@ __all__ = [
     "load",
     "networks",
     "read",
-    "run_folder",
     "variable",
 ]
 
@@ -149,11 +148,6 @@ class Readings(NamedTuple):
 def variable(field: str) -> str:
     """The name of the variable that holds a setting."""
     return PREFIX + field.upper()
-
-
-def run_folder(data: Path) -> Path:
-    """The folder in a data folder for files of the running system: sockets, addresses, ready processes."""
-    return data / "run"
 
 
 def networks(given: Settings) -> tuple[IPv4Network | IPv6Network, ...]:

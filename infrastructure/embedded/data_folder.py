@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
-from infrastructure.configuration.settings import run_folder
+from infrastructure.configuration.paths import run_folder
 from infrastructure.process_lifecycle import CannotStart
 from infrastructure.sandbox.child_environment import TEMPORARY
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
-from infrastructure.configuration.settings import run_folder
+from infrastructure.configuration.paths import run_folder
 from infrastructure.embedded.child import Child, log_end
 from infrastructure.embedded.data_folder import make_private
 from infrastructure.process_lifecycle import CannotStart

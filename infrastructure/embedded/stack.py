@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from infrastructure.configuration.settings import Settings, run_folder, variable
+from infrastructure.configuration.paths import run_folder
+from infrastructure.configuration.settings import Settings, variable
 from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.child import Child, log_end, open_log, shorten_log
 from infrastructure.embedded.data_folder import locked, make_private

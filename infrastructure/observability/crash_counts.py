@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from infrastructure.atomic_files import write_atomically
-from infrastructure.configuration.settings import run_folder
+from infrastructure.configuration.paths import run_folder
 
 CRASH_WINDOW_SECONDS: Final = 60.0
 CRASHES_OF_A_LOOP: Final = 3

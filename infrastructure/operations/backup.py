@@ -74,12 +74,7 @@ def backup(
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     previous = invalidate_manifest(folder, root)
     with OWNER.connect_unmonitored(owner_url) as connection:
-        with connection.transaction():
-            connection.execute("set transaction isolation level repeatable read, read only")
-            position, digest = connection.execute("select position, encode(hash, 'hex') from es.head").fetchone() or (0, "")
-            (migration,) = connection.execute("select max(number) from ops.migrations").fetchone() or (0,)
-            names = [name for (name,) in connection.execute(TABLES).fetchall()]
-            tables = [_dump_table(connection, name, folder, progress, number, len(names)) for number, name in enumerate(names)]
+        position, digest, migration, tables = _dump_tables(connection, folder, progress)
         tables.append(_dump_commands(connection, position, folder, progress))
         columns = columns_of(connection, "es.events")
         reusable = previous.ranges if previous and previous.columns == columns and is_same_log(connection, previous) else ()
@@ -146,6 +141,17 @@ def _refuse_unless_empty(connection: psycopg.Connection, manifest: Manifest) -> 
         raise NoBackup(f"the backup is of migration {manifest.migration}, this version knows {migration}: use a newer one")
     if position:
         raise NoBackup(f"the log here has {position} events already: restore into a new data folder or an empty database")
+
+
+def _dump_tables(connection: psycopg.Connection, folder: Path, progress: Progress) -> tuple[int, str, int, list[TableFile]]:
+    """Dump the small tables in one snapshot; the position of the log in it, the hash there, and the newest migration."""
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        position, digest = connection.execute("select position, encode(hash, 'hex') from es.head").fetchone() or (0, "")
+        (migration,) = connection.execute("select max(number) from ops.migrations").fetchone() or (0,)
+        names = [name for (name,) in connection.execute(TABLES).fetchall()]
+        tables = [_dump_table(connection, name, folder, progress, number, len(names)) for number, name in enumerate(names)]
+    return position, digest, migration, tables
 
 
 def _dump_table(connection: psycopg.Connection, name: str, folder: Path, progress: Progress, number: int, total: int) -> TableFile:

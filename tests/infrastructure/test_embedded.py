@@ -17,7 +17,7 @@ import psycopg
 import pytest
 import redis
 
-from infrastructure.configuration.settings import run_folder
+from infrastructure.configuration.paths import run_folder
 from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.child import Child, log_end, open_log, python
 from infrastructure.embedded.data_folder import mark, socket_folder
