@@ -87,11 +87,11 @@ def require_follower(actor: Actor) -> None:
         raise Forbidden(f"Insufficient permissions: this needs an administrator, or a service with the scope {Scope.EVENTS_READ}")
 
 
-def after(position: int, *, limit: int, sealed: bool = False, actor: Actor, log: EventStore) -> FeedPage:
+def after(position: int, *, limit: int, sealed: bool = False, actor: Actor, log: EventStore, max_bytes: int = MAX_BYTES) -> FeedPage:
     """The events that follow `position`, as many as fit. Private fields are in clear for administrators, unless they ask for
     `sealed`; nobody else gets them. Two queries at most, however many events there are. Blocks. Raises Forbidden, Unavailable."""
     require_follower(actor)
-    found = log.read(position, max(1, min(limit, MAX_EVENTS)), most_bytes=MAX_BYTES)
+    found = log.read(position, max(1, min(limit, MAX_EVENTS)), most_bytes=max_bytes)
     tell = _sealed if sealed or not actor.is_admin else _clear
     if tell is _clear:
         log.prefetch(found)

@@ -25,6 +25,7 @@ def api() -> None:
 def asgi() -> Any:
     """The application, for the HTTP server."""
     from api.app import create_app
+    from api.cli.web_options import web_options
     from infrastructure.container import services
     from infrastructure.observability.log_setup import configure_logging
 
@@ -32,7 +33,7 @@ def asgi() -> Any:
         given = settings()
         configure_logging(given, "api")
         _serve_metrics(given)
-        return create_app(services(given))
+        return create_app(services(given), web_options(given))
 
 
 @click.command()

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from litestar.routes import HTTPRoute
 
-from api.request import current_context
+from api.clock import utc_now
 from application.derivatives import thumbnail_of
 from application.ports import Command
 from application.signed_downloads import Holder
@@ -141,9 +141,7 @@ class World:
         self.blob = self._stored(PICTURE)
         self.owner, self.friend = self.person(Role.RESEARCHER), self.person(Role.RESEARCHER)
         version = model.Version(number=1, sha256=SHA256, size=10, labels=LABELS, review_below=0.6, record="{}")
-        shapes = model.add_version(
-            model_id("pbc8"), None, name="pbc8", description="", version=version, by=self.owner.id, at=current_context()
-        )
+        shapes = model.add_version(model_id("pbc8"), None, name="pbc8", description="", version=version, by=self.owner.id, at=utc_now())
         self._append(shapes)
 
     def _stored(self, data):
@@ -155,21 +153,21 @@ class World:
 
     def _append(self, events):
         system = Actor(id=system_actor("tests"), kind="system")
-        self.position = self.given.log.append(Command(id=uuid4(), actor=system, at=current_context()), *events).position
+        self.position = self.given.log.append(Command(id=uuid4(), actor=system, at=utc_now()), *events).position
 
     def person(self, role):
         """Somebody signed in; nobody, or a service, for the other columns."""
         if role == "anonymous":
             return SimpleNamespace(id=uuid4(), headers={})
         if role in SERVICES:
-            told = {"name": role, "scopes": frozenset({SERVICES[role]}), "seconds": 600, "at": current_context()}
+            told = {"name": role, "scopes": frozenset({SERVICES[role]}), "seconds": 600, "at": utc_now()}
             return SimpleNamespace(id=uuid4(), headers=bearer(self.given.access_tokens.issue_service(**told)))
         who, there, name = uuid4(), uuid4(), f"person{next(numbers)}"
         names = {"email": f"{name}@example.org", "username": name, "first_name": "A", "last_name": "B"}
-        registered = user.register(who, **names, role=Role(role), by=who, at=current_context())
+        registered = user.register(who, **names, role=Role(role), by=who, at=utc_now())
         self._append([registered])
-        self._append([session.start(there, user=who, address="", agent="", at=current_context())])
-        token = self.given.access_tokens.issue(user=who, session=there, role=Role(role), at=current_context())
+        self._append([session.start(there, user=who, address="", agent="", at=utc_now())])
+        token = self.given.access_tokens.issue(user=who, session=there, role=Role(role), at=utc_now())
         return SimpleNamespace(id=who, headers=bearer(token), session=there)
 
     def things(self, person, how):
@@ -183,7 +181,7 @@ class World:
                 "name": "none",
                 "token": "none",
             }
-        by = {"by": person.id if how == "own" else self.owner.id, "at": current_context()}
+        by = {"by": person.id if how == "own" else self.owner.id, "at": utc_now()}
         ids = {name: uuid4() for name in ("dataset_id", "image_id", "job_id", "device_id")}
         made = [dataset.create(ids["dataset_id"], name="cells", description=None, **by)]
         if how in GRANTS:
@@ -383,10 +381,10 @@ async def test_a_grant_ends_when_it_is_withdrawn_and_when_the_dataset_is_deleted
 
 async def test_a_role_in_a_token_is_not_believed(world):
     who = world.person(Role.VIEWER)
-    claims = world.given.access_tokens.verify(who.headers["Authorization"].split()[1], at=current_context())
-    claimed = world.given.access_tokens.issue(user=claims.subject, session=claims.session_id, role=Role.ADMIN, at=current_context())
-    other = world.given.access_tokens.issue(user=uuid4(), session=claims.session_id, role=Role.ADMIN, at=current_context())
-    nowhere = world.given.access_tokens.issue(user=claims.subject, session=uuid4(), role=Role.ADMIN, at=current_context())
+    claims = world.given.access_tokens.verify(who.headers["Authorization"].split()[1], at=utc_now())
+    claimed = world.given.access_tokens.issue(user=claims.subject, session=claims.session_id, role=Role.ADMIN, at=utc_now())
+    other = world.given.access_tokens.issue(user=uuid4(), session=claims.session_id, role=Role.ADMIN, at=utc_now())
+    nowhere = world.given.access_tokens.issue(user=claims.subject, session=uuid4(), role=Role.ADMIN, at=utc_now())
     http = world.laboratory.anonymous()
     assert (await http.get("/api/users/users", headers=bearer(claimed))).status_code == 403
     for token in (other, nowhere):
@@ -399,9 +397,9 @@ async def test_a_service_may_do_only_what_its_scopes_name(world):
     await world.given.visible.wait(world.position, 5)
     picture = f"/api/images/{things['image_id']}/download"
     for scopes, statuses in (((), (403, 403)), (("images:write", "*"), (403, 403)), (tuple(Scope), (200, 200))):
-        token = world.given.access_tokens.issue_service(name="x", scopes=frozenset(scopes), seconds=600, at=current_context())
+        token = world.given.access_tokens.issue_service(name="x", scopes=frozenset(scopes), seconds=600, at=utc_now())
         assert tuple([(await http.get(path, headers=bearer(token))).status_code for path in (picture, "/api/events")]) == statuses
-    ended = world.given.access_tokens.issue_service(name="x", scopes=frozenset(Scope), seconds=-60, at=current_context())
+    ended = world.given.access_tokens.issue_service(name="x", scopes=frozenset(Scope), seconds=-60, at=utc_now())
     assert (await http.get(picture, headers=bearer(ended))).status_code == 401
 
 
@@ -416,9 +414,9 @@ def test_the_command_line_prints_a_token_that_the_api_takes(lab_settings, monkey
     asked = ["tokens", "create", "classifier", "--scope", "images:read", "--scope", "events:read", "--days", "2"]
     printed = CliRunner().invoke(main, asked)
     assert printed.exit_code == 0, printed.output
-    claims = SignedAccessTokens(RootKey.read(lab_settings.root_key_path), ttl=1).verify(printed.output.strip(), at=current_context())
+    claims = SignedAccessTokens(RootKey.read(lab_settings.root_key_path), ttl=1).verify(printed.output.strip(), at=utc_now())
     assert (claims.subject, claims.scopes, claims.role, claims.session_id) == (service_id("classifier"), set(Scope), None, None)
-    assert round((claims.expires_at - current_context()).total_seconds() / 86400) == 2
+    assert round((claims.expires_at - utc_now()).total_seconds() / 86400) == 2
     for wrong in (["--scope", "all"], [], ["--scope", "images:read", "--days", "0"]):
         assert CliRunner().invoke(main, ["tokens", "create", "classifier", *wrong]).exit_code == 2
     assert CliRunner().invoke(main, ["tokens", "create", "a b", "--scope", "images:read"]).exit_code == 1

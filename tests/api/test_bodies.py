@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from api.middleware.body_limits import MAX_DEPTH, Malformed, check_json
-from api.problems import UnsupportedMediaType
+from api.middleware.body_limits import MAX_DEPTH, check_json
+from api.problems import Malformed, UnsupportedMediaType
 
 JSON = b"application/json"
 SIGNS = st.text(st.sampled_from('\0\\u"[]{}0aé\ud800\udc00😀'), max_size=8)

@@ -45,8 +45,8 @@ async def test_the_model_is_the_one_asked_for_or_the_default_or_the_first(labora
 
     await workers.model("cells")
     assert await chosen() == "cells"
-    await workers.model(laboratory.services.options.default_model)
-    assert await chosen() == await chosen(model_name=None) == laboratory.services.options.default_model
+    await workers.model(laboratory.options.default_model)
+    assert await chosen() == await chosen(model_name=None) == laboratory.options.default_model
     assert await chosen(model_name="shapes") == "shapes"
 
 

@@ -4,11 +4,9 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import httpx
-import msgspec
 import psycopg
 import pytest
 
-from api.app import create_app
 from tests.contracts.test_data_keys import registered_long_ago
 
 pytestmark = pytest.mark.anyio
@@ -135,8 +133,7 @@ async def test_links_lead_on_below_a_path_that_a_proxy_removes(laboratory):
     admin = await laboratory.client("admin")
     for name in ("scope-1", "scope-2"):
         await registered(admin, hostname=name)
-    options = msgspec.structs.replace(laboratory.services.options, base_url="https://lab.example.org/bioscope")
-    app = create_app(msgspec.structs.replace(laboratory.services, options=options))
+    app = laboratory.with_options(base_url="https://lab.example.org/bioscope").app
 
     async def proxy(scope, receive, send):
         assert scope["path"].startswith("/bioscope/")

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 from litestar.routes import HTTPRoute
 
-from api.app import create_app
 from api.documents import openapi
 from tests.application.test_schemas import references
 
@@ -92,8 +91,7 @@ async def test_there_are_no_other_assets(laboratory, name):
 
 
 async def test_where_they_are_off_they_are_not_there(laboratory):
-    options = msgspec.structs.replace(laboratory.services.options, docs=False)
-    laboratory.app = create_app(msgspec.structs.replace(laboratory.services, options=options))
+    laboratory = laboratory.with_options(docs=False)
     for where in (*SHOWN, "/api/openapi.json", "/api/asyncapi.json", "/api/docs/assets/plain.css"):
         assert (await laboratory.anonymous().get(where)).status_code == 404
 

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 from PIL import Image
 
-from api.app import create_app
 from application.derivatives import preview_of, thumbnail_of
 from infrastructure.blobs.blob_store import open_blobs
 from infrastructure.security.keys import RootKey
@@ -53,12 +52,8 @@ class Waiting(Laboratory):
 
     def __init__(self, laboratory, *, seconds=HOUR, slots=64, blobs=None):
         self.visible = ObservedPosition(laboratory.services.visible)
-        limits = {"preview_wait_seconds": seconds, "max_preview_waits": slots}
-        options = msgspec.structs.replace(laboratory.services.options, **limits)
-        services = msgspec.structs.replace(
-            laboratory.services, options=options, visible=self.visible, blobs=blobs or laboratory.services.blobs
-        )
-        super().__init__(services, create_app(services))
+        services = msgspec.structs.replace(laboratory.services, visible=self.visible, blobs=blobs or laboratory.services.blobs)
+        super().__init__(services, msgspec.structs.replace(laboratory.options, preview_wait_seconds=seconds, max_preview_waits=slots))
 
     def same(self, http):
         """The caller of `http`."""
@@ -304,7 +299,7 @@ async def test_the_wait_ends_and_says_when_to_ask_again(laboratory):
 
 
 async def test_by_default_the_wait_lasts_two_seconds(laboratory):
-    assert laboratory.services.options.preview_wait_seconds == 2.0
+    assert laboratory.options.preview_wait_seconds == 2.0
 
 
 async def test_where_too_many_wait_already_the_answer_comes_at_once(laboratory):

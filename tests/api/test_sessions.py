@@ -7,11 +7,9 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import httpx
-import msgspec
 import psycopg
 import pytest
 
-from api.app import create_app
 from application import accounts, sessions
 from application.passwords import NewPassword
 from domain import session
@@ -130,8 +128,7 @@ async def test_signing_in_gives_both_tokens_and_a_cookie_that_scripts_cannot_rea
 
 
 async def test_over_tls_the_cookie_is_secure_and_browsers_stay_with_tls(laboratory):
-    secure = msgspec.structs.replace(laboratory.services.options, secure_cookies=True, base_url="https://bioscope.example.org")
-    app = create_app(msgspec.structs.replace(laboratory.services, options=secure))
+    app = laboratory.with_options(secure_cookies=True, base_url="https://bioscope.example.org").app
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://bioscope.example.org") as http:
         answer = await login(http, laboratory.account())
         assert "secure" in {part.strip().lower() for part in answer.headers["set-cookie"].split(";")}
@@ -141,8 +138,7 @@ async def test_over_tls_the_cookie_is_secure_and_browsers_stay_with_tls(laborato
 
 
 async def test_below_a_path_cookies_links_and_the_description_carry_it(laboratory):
-    options = msgspec.structs.replace(laboratory.services.options, base_url="https://lab.example.org/bioscope")
-    app = create_app(msgspec.structs.replace(laboratory.services, options=options))
+    app = laboratory.with_options(base_url="https://lab.example.org/bioscope").app
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://lab.example.org") as http:
         answer = await login(http, laboratory.account())
         assert "path=/bioscope/api/auth" in {part.strip().lower() for part in answer.headers["set-cookie"].split(";")}

@@ -5,16 +5,14 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_network
 
 import httpx
-import msgspec
 import psycopg
 import pytest
 import redis
 
-from api.app import create_app
 from application.sign_in_attempts import SignInLimits, SignInRates
 from infrastructure.container import services
 from infrastructure.security.rate_limits import LocalRateLimiter
-from tests.api.conftest import PASSWORD
+from tests.api.conftest import PASSWORD, Laboratory
 
 pytestmark = pytest.mark.anyio
 
@@ -40,8 +38,7 @@ async def serving(laboratory, *, limits=None, proxies=PROXY, **rates):
     attempts = SignInLimits(
         limits=limits or given.attempts.limits, known_addresses=given.attempts.known_addresses, rates=SignInRates(**rates)
     )
-    options = msgspec.structs.replace(given.options, trusted_proxies=proxies)
-    app = create_app(msgspec.structs.replace(given, options=options, attempts=attempts))
+    app = laboratory.with_options(trusted_proxies=proxies).with_services(attempts=attempts).app
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=laboratory.url) as http:
         yield http
 
@@ -191,6 +188,6 @@ async def test_neither_a_new_redis_nor_a_new_api_opens_the_door_again(laboratory
         assert await statuses(http, email, 2) == [429] * 2, "the process counted too"
         assert await statuses(http, email, 3, at="192.0.2.1") == [401] * 2 + [429], "also those of an hour"
     anew = services(lab_settings)
-    async with anew.opened(), serving(type(laboratory)(anew, None), account_per_hour=2) as http:
+    async with anew.opened(), serving(Laboratory(anew, laboratory.options), account_per_hour=2) as http:
         assert await statuses(http, email, 1, at="192.0.2.2") == [429], "Redis counted too"
         assert (await login(http, email, at=HOME)).status_code == 200, "the database knows the address"

@@ -9,7 +9,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from api.app import create_app
 from application.derivatives import thumbnail_of
 from application.signed_downloads import Holder
 from infrastructure.container import services
@@ -139,10 +138,8 @@ async def test_another_process_and_the_next_one_take_them_and_learn_within_ten_s
     cells = await dataset(http)
     gone, kept = await pictured(laboratory, http, cells), await pictured(laboratory, http, cells, "other.jpg")
     of_gone, of_kept = await addresses(http, gone), await addresses(http, kept)
-    given = services(lab_settings)
-    app = create_app(given)
-    async with app.lifespan():
-        other = Laboratory(given, app)
+    other = Laboratory(services(lab_settings), laboratory.options)
+    async with other.app.lifespan():
         assert await statuses(other, of_gone + of_kept) == WORK
         began = time.monotonic()
         await http.delete(f"{IMAGES}{gone}")

@@ -12,8 +12,7 @@ import msgspec
 import psycopg
 import pytest
 
-from api.app import MAX_STORING_THREADS
-from infrastructure.blobs.blob_store import BlobUpload
+from api.options import BodyTimeouts, UploadLimits
 from tests.api.people import PICTURE, dataset, events_of, refused, share, stored, upload
 from tests.hostile import bare_jpeg, frame, hostile_files, jpeg, page, png, scan, tiff
 
@@ -423,15 +422,15 @@ async def test_a_request_that_is_cancelled_leaves_nothing(laboratory, desk):
         assert nothing_was_taken()
 
 
-async def test_a_body_that_stops_coming_is_given_up(laboratory, desk, monkeypatch):
-    monkeypatch.setattr("api.middleware.body_timeout.BODY_IDLE", 0.05)
+async def test_a_body_that_stops_coming_is_given_up(laboratory, desk):
     http, cells, nothing_was_taken = desk
+    impatient = laboratory.with_options(body_timeouts=BodyTimeouts(idle_seconds=0.05)).anonymous(**http.headers)
 
     async def stops():
         yield part("dataset_id", cells.encode()) + FILE[:1000]
         await asyncio.sleep(60)
 
-    assert refused(await send(http, stops()), 408, "too_slow")
+    assert refused(await send(impatient, stops()), 408, "too_slow")
     assert nothing_was_taken()
 
 
@@ -488,18 +487,44 @@ async def test_an_upload_that_is_refused_in_the_end_is_only_an_orphan(laboratory
     assert events_of(laboratory, "ImageUploaded") == 1
 
 
-async def test_a_store_that_keeps_uploads_waiting_holds_nobody_else_up(laboratory, desk, monkeypatch):
+class HeldStore:
+    """The blob store, in which no upload is completed before `released` is set; `waiting` are those that are held."""
+
+    def __init__(self, blobs):
+        self._blobs, self.released, self.waiting = blobs, threading.Event(), []
+
+    def __getattr__(self, name):
+        return getattr(self._blobs, name)
+
+    def begin(self):
+        return HeldWriter(self, self._blobs.begin())
+
+
+class HeldWriter:
+    def __init__(self, store, writer):
+        self._store, self._writer = store, writer
+
+    def __getattr__(self, name):
+        return getattr(self._writer, name)
+
+    def commit(self):
+        self._store.waiting.append(self)
+        assert self._store.released.wait(30)
+        return self._writer.commit()
+
+
+async def test_a_store_that_keeps_uploads_waiting_holds_nobody_else_up(laboratory, desk):
     http, cells, _ = desk
-    go_on, commit = threading.Event(), BlobUpload.commit
-    monkeypatch.setattr(BlobUpload, "commit", lambda upload: go_on.wait(30) and commit(upload))
-    monkeypatch.setattr("api.uploads.STORE_WAIT", 0.2)
-    waiting = [asyncio.create_task(upload(http, cells)) for _ in range(MAX_STORING_THREADS)]
-    while not laboratory.app._app.state.storing.locked():
+    store = HeldStore(laboratory.services.blobs)
+    slow = laboratory.with_services(blobs=store).with_options(uploads=UploadLimits(concurrent_stores=4, store_timeout_seconds=0.2))
+    http = slow.anonymous(Authorization=http.headers["Authorization"])
+    waiting = [asyncio.create_task(upload(http, cells)) for _ in range(4)]
+    while len(store.waiting) < 4:
         await asyncio.sleep(0.01)
     answer = await upload(http, cells)
     refused(answer, 503)
     assert answer.headers["retry-after"] == "5"
     assert (await http.post("/api/datasets", json={"name": "others"})).status_code == 201
-    go_on.set()
-    assert {answer.status_code for answer in await asyncio.gather(*waiting)} <= {200, 201}
-    assert (await upload(http, cells)).status_code in {200, 201}
+    store.released.set()
+    assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {201}
+    assert (await upload(http, cells)).status_code == 201
