@@ -26,7 +26,7 @@ from application.tasks import Kind
 from application.work_queue import Chunk, Lease, OpenJob, OutgoingTask, SchedulerSnapshot, ToFinish, ToPlan, WorkQueue
 from domain import classification, image
 from domain.access import Actor
-from domain.classification import MAX_PLAN, Classification, ImageFailure, PlannedImage
+from domain.classification import MAX_PART_IMAGES, Classification, ImageFailure, PlannedImage
 from domain.errors import ConcurrencyConflict, NotFound, UpgradePending
 from domain.events import Event
 from domain.values import system_actor
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 ACTOR = Actor(id=system_actor("scheduler"), kind="system")
-PLAN_PAGE = 20 * MAX_PLAN  # images planned in one command
+PLAN_PAGE = 20 * MAX_PART_IMAGES  # images planned in one command
 MAX_URGENT = 64  # chunks of one job that asks for one image: there is one
 CLEANUP_INTERVAL_SECONDS = 1.0  # seconds between two cleanings
 LOST = "worker_lost"

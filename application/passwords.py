@@ -8,7 +8,7 @@ from application.ports import EventStore, PasswordHasher, PasswordRequester, Sec
 from application.sign_in_attempts import SignInLimits
 from domain.errors import Forbidden
 from domain.user import User, commitment
-from domain.values import PASSWORD_LEAST, PASSWORD_MOST, canonical, invalid
+from domain.values import MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS, canonical, invalid
 
 COMMON_PASSWORDS = frozenset(
     {"passwordpassword", "123456789012345", "qwertyuiopasdfgh", "adminadminadmin", "letmeinletmeinletmein", "correcthorsebatterystaple"}
@@ -66,8 +66,8 @@ def changed_password_hash(
 
 def password_rule(password: str, *, email: str, username: str) -> str:
     """15 to 128 characters, none of the well-known ones, not the person's own names. Raises Invalid."""
-    if not PASSWORD_LEAST <= len(password) <= PASSWORD_MOST:
-        raise invalid("password", f"must have {PASSWORD_LEAST} to {PASSWORD_MOST} characters, has {len(password)}")
+    if not MIN_PASSWORD_CHARACTERS <= len(password) <= MAX_PASSWORD_CHARACTERS:
+        raise invalid("password", f"must have {MIN_PASSWORD_CHARACTERS} to {MAX_PASSWORD_CHARACTERS} characters, has {len(password)}")
     plain = canonical(password)
     known = COMMON_PASSWORDS | {canonical(email), canonical(username), "bioscopebioscope"}
     if plain in known or len(set(plain)) < 4:

@@ -249,7 +249,7 @@ def test_a_single_image_goes_out_at_once_on_the_urgent_topic(laboratory, step):
 
 
 def test_at_most_four_chunks_a_slot_are_given_out_and_jobs_take_turns(laboratory, step, connection, monkeypatch):
-    monkeypatch.setattr(classification, "CHUNK_MOST", 1)
+    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
     lab = laboratory
     ada = lab.user()
     lab.model()
@@ -367,7 +367,7 @@ def test_an_answer_that_comes_late_is_the_only_one(laboratory, step, log, schedu
 
 
 def test_nothing_more_is_given_out_for_cancelled_and_deleted_jobs_images_and_datasets(laboratory, step, log, monkeypatch):
-    monkeypatch.setattr(classification, "CHUNK_MOST", 1)
+    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
     lab = laboratory
     ada = lab.user()
     lab.model()
