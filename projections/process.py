@@ -233,7 +233,7 @@ def rebuild_if_folds_differ(given: Settings, *, beginning: Callable[[str], objec
 
 def positions_about(given: Settings, about: UUID) -> list[int]:
     """The positions of all events that touch a thing, without a check of access. Raises Unavailable."""
-    asked = activity.EVERYTHING | {"about": about, "position": 0, "most": None}
+    asked = activity.EVERYTHING | {"about": about, "position": 0, "maximum": None}
     try:
         with postgres_store.connect(given.postgres_url, options=PATIENT) as connection:
             return [position for (position,) in connection.execute(activity.ABOUT, asked)]

@@ -154,7 +154,7 @@ async def test_the_model_gives_what_its_test_tensor_promises_and_refuses_another
 
         record, lend = load_manifest(PBC8), {bench.version.sha256: weights}
         tensors = [(PBC8 / one.file).read_bytes() for one in (record.test_input, record.test_output)]
-        rehearse, pool = "infrastructure.inference.children.child_functions:rehearse", bench.worker._pool
+        rehearse, pool = "infrastructure.inference.children.child_functions:self_test", bench.worker._pool
         difference = await pool.run(rehearse, bench.version.sha256, bench.version.record, *tensors, into=float, lend=lend)
         assert difference <= record.tolerance
         with pytest.raises(ChildFailed, match="not the file that the record names"):
