@@ -7,11 +7,11 @@ from typing import Any, Final
 import msgspec
 
 from application.earlier_schemas import EARLIER
+from application.topics import EVENTS as TOPIC
 from domain.errors import NotFound
 from domain.events import ERASED, SEALED_PREFIX, SEALED_V1_PREFIX, Event, private_fields
 from domain.registry import EVENTS, NOUN_OF
 
-TOPIC: Final = "bioscope.events"
 COLUMNS: Final = ("originator_id", "originator_version")  # told beside the data, not in it
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 CIPHERTEXT: Final = {"type": "string", "pattern": f"^({SEALED_V1_PREFIX}|{SEALED_PREFIX})[A-Za-z0-9+/]+={{0,2}}$"}

@@ -15,7 +15,7 @@ from domain import classification
 from domain import image as image_of
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.inference.process import HELD
-from infrastructure.postgres.work_queue import PostgresWorkQueue
+from infrastructure.postgres.system.work_queue import PostgresWorkQueue
 from infrastructure.security.keys import RootKey
 from projections.engine import postgres_store
 from projections.engine.batches import FOLD_VERSIONS, TABLES, Changes, PoisonEvent

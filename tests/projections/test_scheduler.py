@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from application.dispatch_policy import chunk_capacity, classify, expired_leases, fair_share, inspect, inspection_capacity, live_slots
 from application.job_scheduler import Scheduler
-from application.tasks import BULK, URGENT, Kind, Task, decode, encode
+from application.tasks import Kind, Task, decode, encode
+from application.topics import BULK, URGENT
 from application.work_queue import Chunk, Lease, OpenJob, Worker
 from domain import classification, image
 from domain.access import Role
 from domain.classification import ChunkJudged, JobStatus
-from infrastructure.postgres.work_queue import PostgresWorkQueue
+from infrastructure.postgres.system.work_queue import PostgresWorkQueue
 from projections.engine import postgres_store
 from tests.given import NOW
 from tests.projections.laboratory import SHA256
