@@ -68,7 +68,7 @@ class Users(Controller):
     async def me(self, context: NamedDependency[RequestContext]) -> Response[User]:
         """Whoever asks, as the log knows them: true at once after signing in, however far the read models are."""
         require_role(context.actor, Role.VIEWER)
-        account = await context.read_log(accounts.loaded, user_id=context.actor.id)
+        account = await context.read_log(accounts.load_account, user_id=context.actor.id)
         return context.versioned(view(account), version=account.version)
 
     @get("/users", operation_id="usersListed")
@@ -101,7 +101,7 @@ class Users(Controller):
             attempts=services.attempts,
         )
         context.identities.forget(user_id)
-        account = await context.read_log(accounts.loaded, user_id=user_id)
+        account = await context.read_log(accounts.load_account, user_id=user_id)
         return context.changed(view(account), result)
 
     @delete("/users/{user_id:uuid}", status_code=204)

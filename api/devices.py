@@ -54,7 +54,7 @@ def view(row: read_model.Device | State, *, last_seen: datetime | None = None) -
 
 async def changed(context: RequestContext, result: CommandResult) -> Response[Device]:
     """The device as the log has it, so that body and ETag belong together however far the read models are."""
-    state = await context.read_log(devices.loaded, device_id=result.id)
+    state = await context.read_log(devices.load_device, device_id=result.id)
     last_seen = await asyncio.to_thread(context.services.last_seen.of, result.id)
     return context.changed(view(state, last_seen=last_seen), result)
 

@@ -9,7 +9,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
-from domain.errors import DomainError, Invalid
+from domain.errors import DomainError, FieldError, Invalid
 
 log = structlog.get_logger()
 
@@ -93,7 +93,7 @@ class BodyTooLarge(DomainError):
     code = "body_too_large"
 
 
-class AsOfNotAvailable(DomainError):
+class AsOfNotAvailable(Invalid):
     """This route shows the present only."""
 
     code = "as_of_not_available"
@@ -113,14 +113,6 @@ class TooSlow(DomainError):
     """A piece of a body did not arrive in time."""
 
     code = "too_slow"
-
-
-class ErrorDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of a DomainError that a client may see, beside its sentence."""
-
-    errors: list[dict[str, Any]] = []
-    reason: str = ""
-    retry_after: int | None = None  # seconds
 
 
 def problem(
@@ -143,12 +135,11 @@ def problem(
 def of_domain_error(error: DomainError, request_id: str) -> tuple[Problem, dict[str, str]]:
     """The problem, and the headers that go with it."""
     status = STATUS.get(error.code, 400)
-    details = msgspec.convert(error.more, ErrorDetails)
-    headers = {"Retry-After": str(details.retry_after)} if details.retry_after is not None else {}
+    errors = [dict(error_field) for error_field in error.errors] if isinstance(error, Invalid) else []
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    body = problem(status, error.detail, code=error.code, request_id=request_id, errors=details.errors, reason=details.reason)
-    return body, headers
+    return problem(status, error.detail, code=error.code, request_id=request_id, errors=errors, reason=error.reason), headers
 
 
 def request_id_of(request: Request[Any, Any, Any]) -> str:
@@ -171,7 +162,7 @@ def _on_validation_error(request: Request[Any, Any, Any], error: ValidationExcep
     return _on_domain_error(request, Invalid(detail or "The request is invalid", errors=errors))
 
 
-def _field_error(item: dict[str, Any]) -> dict[str, Any]:
+def _field_error(item: dict[str, Any]) -> FieldError:
     message = str(item.get("message", "is invalid"))
     if message == "'data'":
         return {"loc": ["body"], "msg": "is missing: send a JSON object"}

@@ -94,7 +94,7 @@ class Sessions(Controller):
             passwords=context.services.passwords,
             command=anonymous_command(context),
         )
-        account = await context.read_log(accounts.loaded, user_id=result.id)
+        account = await context.read_log(accounts.load_account, user_id=result.id)
         return context.created(Registered(account.id, account.email), result)
 
     @post("/login", status_code=200)
@@ -123,8 +123,8 @@ class Sessions(Controller):
                 command=anonymous_command(context),
             )
         except NotAuthenticated as error:
-            if isinstance(user_id := error.more.get("user_id"), UUID):
-                context.identities.forget(user_id)
+            if error.user_id is not None:
+                context.identities.forget(error.user_id)
             raise
         return tokens_for(context, signed_in)
 

@@ -6,10 +6,10 @@ from threading import Lock
 from typing import NamedTuple
 from uuid import UUID
 
-from application.ports import Command, ConcurrencyConflict, EventStore, StreamClosed, StreamPrecondition
+from application.ports import Command, EventStore, StreamPrecondition
 from domain import classification
 from domain.classification import ENDING, ChunkJudged, Classification, ClassificationPlanned, ClassificationRequested, PlannedImage
-from domain.errors import NotFound
+from domain.errors import ConcurrencyConflict, NotFound, StreamClosed
 from domain.image import ImageDeleted
 
 MAX_KEPT_PARTS = 16

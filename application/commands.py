@@ -6,18 +6,8 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from application.ports import (
-    Command,
-    ConcurrencyConflict,
-    EventStore,
-    Evolve,
-    ReleasedClaim,
-    Secret,
-    StreamClosed,
-    StreamPrecondition,
-    UniqueClaim,
-)
-from domain.errors import NotFound, VersionMismatch
+from application.ports import Command, EventStore, Evolve, ReleasedClaim, Secret, StreamPrecondition, UniqueClaim
+from domain.errors import ConcurrencyConflict, NotFound, StreamClosed, VersionMismatch
 from domain.events import Event, State
 
 S = TypeVar("S", bound=State)
@@ -54,7 +44,7 @@ def _version_at(position: int, log: EventStore) -> int:
     return log.read(position - 1, 1)[0].version
 
 
-def existing(log: EventStore, stream: UUID, evolve: Evolve[S], *, what: str, closed: Callable[[S], bool]) -> S:
+def load_existing(log: EventStore, stream: UUID, evolve: Evolve[S], *, what: str, closed: Callable[[S], bool]) -> S:
     """Raises NotFound, also for what was deleted."""
     state = log.load(stream, evolve)
     if state is None or closed(state):

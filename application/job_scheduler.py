@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from application.chunk_results import JobPlans, record_chunk_results
-from application.commands import execute, existing
+from application.commands import execute, load_existing
 from application.dispatch_policy import (
     CHUNKS_PER_SLOT,
     chunk_capacity,
@@ -21,13 +21,13 @@ from application.dispatch_policy import (
     inspection_capacity,
     live_slots,
 )
-from application.ports import Command, ConcurrencyConflict, EventStore
+from application.ports import Command, EventStore
 from application.tasks import Kind
 from application.work_queue import Chunk, Lease, OpenJob, OutgoingTask, SchedulerSnapshot, ToFinish, ToPlan, WorkQueue
 from domain import classification, image
 from domain.access import Actor
-from domain.classification import MAX_PLAN, Classification, ImageFailure, PlannedImage
-from domain.errors import NotFound, UpgradePending
+from domain.classification import MAX_PART_IMAGES, Classification, ImageFailure, PlannedImage
+from domain.errors import ConcurrencyConflict, NotFound, UpgradePending
 from domain.events import Event
 from domain.values import system_actor
 
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 ACTOR = Actor(id=system_actor("scheduler"), kind="system")
-PLAN_PAGE = 20 * MAX_PLAN  # images planned in one command
+PLAN_PAGE = 20 * MAX_PART_IMAGES  # images planned in one command
 MAX_URGENT = 64  # chunks of one job that asks for one image: there is one
 CLEANUP_INTERVAL_SECONDS = 1.0  # seconds between two cleanings
 LOST = "worker_lost"
@@ -205,7 +205,7 @@ class Scheduler:
             execute(
                 self._log,
                 Command(id=uuid4(), actor=ACTOR, at=_now()),
-                lambda: existing(self._log, image_id, image.evolve, what="Image", closed=lambda it: it.deleted),
+                lambda: load_existing(self._log, image_id, image.evolve, what="Image", closed=lambda it: it.deleted),
                 lambda found: image.reject(found, reason=UNINSPECTED, detail=detail, by=ACTOR.id, at=_now()),
             )
 

@@ -3,10 +3,11 @@
 import re
 from uuid import UUID
 
-from application.commands import MAX_ATTEMPTS, CommandResult, execute, existing
-from application.ports import Command, ConcurrencyConflict, EventStore
+from application.commands import MAX_ATTEMPTS, CommandResult, execute, load_existing
+from application.ports import Command, EventStore
 from domain import model
 from domain.access import Role, require_role
+from domain.errors import ConcurrencyConflict
 from domain.model import PRODUCTION, Version
 from domain.values import MAX_LABEL, invalid, model_id, text
 
@@ -56,7 +57,7 @@ def promote(*, name: str, number: int, command: Command, log: EventStore) -> Com
     return execute(
         log,
         command,
-        lambda: existing(log, model_id(name), model.evolve, what=f"Model {name}", closed=lambda it: it.retired),
+        lambda: load_existing(log, model_id(name), model.evolve, what=f"Model {name}", closed=lambda it: it.retired),
         lambda it: model.move_alias(it, alias=PRODUCTION, number=number, by=command.actor.id, at=command.at),
     )
 

@@ -69,11 +69,11 @@ class LiveHub:
     def anonymous_slot(self, socket: WebSocket[Any, Any, Any], timeout: asyncio.Timeout) -> Iterator[ConnectionSlot]:
         """A slot until the client has authenticated. `timeout` ends at once where a newer connection of its address takes the slot."""
         address = network_of(peer_of(socket.scope, self.options.trusted_proxies))
-        slot = self._anonymous.take(address, lambda: expire(timeout))
+        slot = self._anonymous.acquire(address, lambda: expire(timeout))
         try:
             yield slot
         finally:
-            slot.leave()
+            slot.release()
 
     @contextmanager
     def account_slot(self, account_id: UUID) -> Iterator[None]:

@@ -61,7 +61,7 @@ class BodyLimits:
         try:
             async with asyncio.timeout(self._options.anonymous_body_seconds) as timeout:
                 address = network_of(peer_of(scope, self._options.trusted_proxies))
-                slot = self._slots.take(address, lambda: expire(timeout))
+                slot = self._slots.acquire(address, lambda: expire(timeout))
                 return await read_body(receive, maximum=min(maximum, self._options.anonymous_body_max_bytes))
         except TimeoutError:
             if slot is not None and slot.is_lost:
@@ -69,7 +69,7 @@ class BodyLimits:
             raise TooSlow(f"The body did not arrive within {self._options.anonymous_body_seconds:g} seconds; send it again") from None
         finally:
             if slot is not None:
-                slot.leave()
+                slot.release()
 
 
 async def read_body(receive: Receive, *, maximum: int) -> bytes:

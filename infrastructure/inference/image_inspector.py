@@ -1,6 +1,7 @@
 """Uploaded images, decoded whole for the first time: accepted with their measures, or rejected with a reason."""
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from datetime import UTC, datetime
 from functools import partial
@@ -10,16 +11,17 @@ from uuid import UUID, uuid4
 import structlog
 
 from application.derivatives import MEDIA_TYPE, preview_of, thumbnail_of
-from application.ports import BlobStore, Command, ConcurrencyConflict, EventStore
+from application.ports import BlobStore, Command, EventStore
 from application.tasks import Task
 from domain import image
+from domain.errors import ConcurrencyConflict
 from domain.image import Image, ImageAccepted, ImageRejected
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ProcessPool
 from infrastructure.inference.failures import ACTOR, bytes_of, failure_for
 from infrastructure.inference.predictions import ImageRefusal, Inspected, check_inspected, inspection_of
 from infrastructure.observability.metrics import IMAGES
-from infrastructure.retry import retry_while_unavailable
+from infrastructure.retry import RETRY_DELAYS_SECONDS, Retry
 
 log = structlog.get_logger()
 
@@ -33,9 +35,18 @@ class ImageInspector:
     """Inspects images. Harmless to ask twice."""
 
     def __init__(
-        self, *, log: EventStore, blobs: BlobStore, pool: ProcessPool, threads: Executor, limits: ImageLimits, examine: str = EXAMINE
+        self,
+        *,
+        log: EventStore,
+        blobs: BlobStore,
+        pool: ProcessPool,
+        threads: Executor,
+        limits: ImageLimits,
+        examine: str = EXAMINE,
+        retry_delays_seconds: Sequence[float] = RETRY_DELAYS_SECONDS,
     ) -> None:
-        self._log, self._blobs, self._pool, self._threads = log, blobs, pool, threads
+        self._log, self._blobs, self._pool = log, blobs, pool
+        self._retry = Retry(threads, delays_seconds=retry_delays_seconds)
         self._limits, self._examine = limits, examine
         self._held = asyncio.Semaphore(IMAGES_PER_CHILD * pool.size)
 
@@ -46,20 +57,20 @@ class ImageInspector:
     async def _inspect(self, image_id: UUID) -> None:
         """The bytes are those that the log names: a task is only a reference."""
         async with self._held:
-            state = await retry_while_unavailable(self._threads, self._waiting, image_id)
+            state = await self._retry(self._waiting, image_id)
             if state is None:
                 return
             found = await self._look(state.sha256)
             if isinstance(found, Inspected):
-                await retry_while_unavailable(self._threads, self._put, state.sha256, found)
-            said = await retry_while_unavailable(self._threads, self._say, image_id, found)
+                await self._retry(self._put, state.sha256, found)
+            said = await self._retry(self._say, image_id, found)
         reason = found.reason if isinstance(found, ImageRefusal) else None
         IMAGES.labels("rejected" if reason else "inspected").inc()
         log.info("image inspected", image=str(image_id), rejected=reason, written=said)
 
     async def _look(self, sha256: str) -> Inspected | ImageRefusal:
         """A call that fails is repeated once: what broke the child may have been somebody else."""
-        (data,) = await retry_while_unavailable(self._threads, bytes_of, self._blobs, [sha256])
+        (data,) = await self._retry(bytes_of, self._blobs, [sha256])
         if isinstance(data, ImageRefusal):
             return data
         try:

@@ -22,7 +22,7 @@ from infrastructure.embedded.child import say_ready
 from infrastructure.kafka.faust_batches import BatchConsumer, BatchReader, BatchSchema, BatchTransport, RecordBatch, batch_app
 from infrastructure.kafka.topics import UNAVAILABLE_ERRORS, is_answering, make_topics, make_topics_when_reachable, quiet_clients
 from infrastructure.observability.heartbeat import HEARTBEAT
-from infrastructure.retry import leave_within
+from infrastructure.process_exit import exit_within
 
 log = structlog.get_logger()
 
@@ -159,7 +159,7 @@ class ConsumerProcess:
 
     async def _stop(self, finish: Callable[[], Awaitable[None]]) -> NoReturn:
         self._finishing = True
-        leave_within(STOP_TIMEOUT_SECONDS)
+        exit_within(STOP_TIMEOUT_SECONDS)
         try:
             await finish()
         except Exception:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from application.chunk_results import JobPlans, record_chunk_results
 from application.ports import Command, Secret
-from application.tasks import BULK, URGENT
+from application.topics import BULK, URGENT
 from domain import classification, dataset, image
 from domain.access import Actor
 from domain.classification import ChunkJudged, ImageFailure, ImageResult, PlannedImage, Provenance, Verdict

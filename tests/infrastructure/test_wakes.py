@@ -17,7 +17,8 @@ from infrastructure.eventstore.group_commit import APPEND, Append, Columns, Pend
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.postgres import wake_ups as module
 from infrastructure.postgres.arrays import register
-from infrastructure.postgres.wake_ups import APPENDED, PROJECTED, PUBLISHED, WAKES_ITSELF, WakeUps
+from infrastructure.postgres.profiles import SENDS_WAKE_UPS, Profile
+from infrastructure.postgres.wake_ups import APPENDED, PROJECTED, PUBLISHED, WakeUps
 from infrastructure.relay.publisher import PostgresPublished, RelayCheckpoint
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import DataKeys, RootKey
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.anyio
 ROOT = RootKey(bytes(32))
 ACTOR = Actor(id=system_actor("test"), kind="system")
 LAST = "last"
+SENDS_ITS_WAKE_UPS = Profile(SENDS_WAKE_UPS).options
 
 
 @pytest.fixture
@@ -96,8 +98,8 @@ def test_a_command_wakes_whoever_listens_and_its_own_session_sends_nothing(liste
 
 
 def test_sessions_that_wake_by_themselves_notify_in_no_transaction(listener, app_url):
-    append(app_url, WAKES_ITSELF)
-    advance(app_url, WAKES_ITSELF)
+    append(app_url, SENDS_ITS_WAKE_UPS)
+    advance(app_url, SENDS_ITS_WAKE_UPS)
     assert heard(listener) == []
 
 

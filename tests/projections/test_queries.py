@@ -364,7 +364,7 @@ async def test_a_database_that_is_away_is_said_so_in_time():
     await away.open()
     with pytest.raises(Unavailable) as said:
         await checkpoints.position(away)
-    assert said.value.more["retry_after"] == 2
+    assert said.value.retry_after == 2
     await away.close()
 
 
@@ -397,7 +397,7 @@ async def test_a_page_of_images_is_found_by_index_alone(laboratory, connection, 
     )
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("analyze read.images")
-    wanted = dict.fromkeys(Filter.__struct_fields__) | {"subject": ada.id, "at": None, "after": None, "most": 26, "skip": 0}
+    wanted = dict.fromkeys(Filter.__struct_fields__) | {"subject": ada.id, "at": None, "after": None, "maximum": 26, "skip": 0}
     for order_by, listing in images.LISTINGS.items():
         plan = "\n".join(row[0] for row in connection.execute("explain " + listing.by_dataset, wanted))
         assert "Seq Scan on images" not in plan, order_by
@@ -423,7 +423,7 @@ async def test_a_page_out_of_very_many_datasets_is_walked_newest_first(laborator
     )
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("analyze read.datasets, read.dataset_access, read.classifications")
-    wanted = {"at": None, "after": None, "most": 26, "dataset_id": None, "image_id": None, "created_by": None, "status": None}
+    wanted = {"at": None, "after": None, "maximum": 26, "dataset_id": None, "image_id": None, "created_by": None, "status": None}
     asked = {
         "datasets_newest": (datasets.LISTED, ada.id),
         "classifications_newest_of_all": (classifications.ALL_TOGETHER, ADMINISTRATORS),
@@ -449,7 +449,7 @@ async def test_warnings_of_a_page_of_results_cost_no_walk_through_all_outdated_r
     connection.execute("insert into outdated_results select id, image_id, 2 from results")
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("analyze read.results, read.outdated_results")
-    wanted = {"subject": ada.id, "at": None, "after": None, "most": 26, "id": None, "classification_id": None, "image_id": None}
+    wanted = {"subject": ada.id, "at": None, "after": None, "maximum": 26, "id": None, "classification_id": None, "image_id": None}
     for query, where in ((results.OF_ALL, {}), (results.OF_ONE, {"classification_id": job}), (results.OF_ONE, {"image_id": image})):
         plan = "\n".join(row[0] for row in connection.execute("explain " + query, wanted | where))
         assert "Seq Scan on outdated_results" not in plan, plan

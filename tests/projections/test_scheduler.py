@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from application.dispatch_policy import chunk_capacity, classify, expired_leases, fair_share, inspect, inspection_capacity, live_slots
 from application.job_scheduler import Scheduler
-from application.tasks import BULK, URGENT, Kind, Task, decode, encode
+from application.tasks import Kind, Task, decode, encode
+from application.topics import BULK, URGENT
 from application.work_queue import Chunk, Lease, OpenJob, Worker
 from domain import classification, image
 from domain.access import Role
 from domain.classification import ChunkJudged, JobStatus
-from infrastructure.postgres.work_queue import PostgresWorkQueue
+from infrastructure.postgres.system.work_queue import PostgresWorkQueue
 from projections.engine import postgres_store
 from tests.given import NOW
 from tests.projections.laboratory import SHA256
@@ -249,7 +250,7 @@ def test_a_single_image_goes_out_at_once_on_the_urgent_topic(laboratory, step):
 
 
 def test_at_most_four_chunks_a_slot_are_given_out_and_jobs_take_turns(laboratory, step, connection, monkeypatch):
-    monkeypatch.setattr(classification, "CHUNK_MOST", 1)
+    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
     lab = laboratory
     ada = lab.user()
     lab.model()
@@ -367,7 +368,7 @@ def test_an_answer_that_comes_late_is_the_only_one(laboratory, step, log, schedu
 
 
 def test_nothing_more_is_given_out_for_cancelled_and_deleted_jobs_images_and_datasets(laboratory, step, log, monkeypatch):
-    monkeypatch.setattr(classification, "CHUNK_MOST", 1)
+    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
     lab = laboratory
     ada = lab.user()
     lab.model()

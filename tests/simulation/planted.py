@@ -13,10 +13,10 @@ from api.live.connection import LiveConnection
 from application import accounts, commands, datasets, job_scheduler
 from application.blob_gc import sweep_orphans
 from application.job_scheduler import Scheduler
-from application.ports import AppendRejected, AppendResult, ChainedEvent, ConcurrencyConflict
+from application.ports import AppendRejected, AppendResult, ChainedEvent
 from application.work_queue import Lease
 from domain import classification
-from domain.errors import NotFound, Unavailable
+from domain.errors import ConcurrencyConflict, NotFound, Unavailable
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.kafka import cloud_events
 from infrastructure.relay import publisher

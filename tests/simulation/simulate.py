@@ -44,8 +44,8 @@ TELL_THE_TIME = (chunk_classifier, image_inspector, blobs, event_store, job_sche
 RESTS_WITHIN = 240.0  # seconds after the last misfortune
 SERVICES = ("database", "kafka", "blobs")
 SMALL = (
-    (classification, "CHUNK_MOST", 2),
-    (classification, "MAX_PLAN", 3),
+    (classification, "MAX_CHUNK_IMAGES", 2),
+    (classification, "MAX_PART_IMAGES", 3),
     (job_scheduler, "PLAN_PAGE", 4),
     (publisher, "EVENTS_PER_BATCH", 9),
     (publisher, "REPUBLISHED_EVENTS", 6),

@@ -8,9 +8,9 @@ from urllib.parse import quote
 from uuid import UUID
 
 from application import derivatives
-from application.ports import BlobContent, CorruptBlob
+from application.ports import BlobContent
 from application.signed_downloads import Holder
-from domain.errors import ImageTooLarge, NotFound
+from domain.errors import CorruptBlob, ImageTooLarge, NotFound
 
 
 class MemoryBlobs:

@@ -134,7 +134,7 @@ async def _self_test(folder: Path, record: ModelManifest, text: str, weights: by
     tensors = ((folder / one.file).read_bytes() for one in (record.test_input, record.test_output))
     try:
         await pool.run(
-            "infrastructure.inference.children.child_functions:rehearse",
+            "infrastructure.inference.children.child_functions:self_test",
             record.sha256,
             text,
             *tensors,

@@ -8,9 +8,9 @@ import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
-from application.tasks import SCHEDULER_LOCK
 from application.work_queue import ClassifiableImage, IdRow, OpenJob, OutgoingTask, SchedulerSnapshot
 from domain.classification import PlannedImage
+from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock
 
 T = TypeVar("T")
 MAX_JOBS = 200  # open jobs that are looked at together, the oldest first
@@ -40,18 +40,18 @@ WAITING = f"""select c.*, w.waiting from (
   ) c cross join lateral (
     select json_agg(w order by w.number) as waiting from (
       select w.id, w.number from work w left join ops.releases r on r.id = w.id
-      where w.job = c.id and r.id is null order by w.number limit %(most)s
+      where w.job = c.id and r.id is null order by w.number limit %(maximum)s
     ) w
   ) w where w.waiting is not null"""  # noqa: S608 - constants
 TO_INSPECT = """select w.id from work w join datasets d on d.id = w.dataset_id and not d.deleted
     left join ops.releases r on r.id = w.id
-  where w.kind = 'inspect' and r.id is null order by w.position limit %(most)s"""
+  where w.kind = 'inspect' and r.id is null order by w.position limit %(maximum)s"""
 JOBS = "select c.*, '[]'::json as waiting from classifications c where c.id = any(%(ids)s)"
 IMAGES_OF = "select id, images from work where id = any(%(ids)s)"
 DELETED = "select id from images where id = any(%(ids)s) and deleted"
 COVERED = """select id, sha256, position from images
   where dataset_id = %(dataset)s and not deleted and rejected is null and position <= %(until)s and position > %(after)s
-  order by position limit %(most)s"""
+  order by position limit %(maximum)s"""
 PLACE_OF = "select position from images where id = %(id)s"
 RELEASED = """insert into ops.releases (id, attempts, released_at) select id, attempts, clock_timestamp()
     from jsonb_to_recordset(%(given)s) as given (id uuid, attempts int)
@@ -85,8 +85,7 @@ class PostgresWorkQueue:
         self._connection.close()
 
     def try_to_lead(self) -> bool:
-        row = self._connection.execute("select pg_try_advisory_lock(%s)", (SCHEDULER_LOCK,)).fetchone()
-        return bool(row and row[0])
+        return try_lock(self._connection, AdvisoryLock.SCHEDULER)
 
     def snapshot(self) -> SchedulerSnapshot:
         row = self._connection.execute(SNAPSHOT.encode()).fetchone()
