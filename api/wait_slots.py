@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
-from api.concurrency import run_until_first_ends
+from application.cancellation import REPEAT_INTERVAL_SECONDS, run_until_first_ends
 from application.services import ReadPosition
 
 T = TypeVar("T")
@@ -55,7 +56,7 @@ class WaitSlots:
         deadline, pause = clock() + self._seconds, FIRST_RETRY_DELAY_SECONDS
         while True:
             with self._idle:
-                await run_until_first_ends(self._visible.wait(position + 1, deadline - clock()), asyncio.wait([interruption]))
+                await _run_until_first_ends(self._visible.wait(position + 1, deadline - clock()), asyncio.wait([interruption]))
             is_last = interruption.done() or clock() >= deadline
             position = self._visible.position
             found = await read()
@@ -68,12 +69,15 @@ class WaitSlots:
     @asynccontextmanager
     async def _interruption(self, receive: Receive) -> AsyncIterator["asyncio.Task[None]"]:
         """A task that ends when the client disconnects or the server stops."""
-        task = asyncio.create_task(run_until_first_ends(_disconnect(receive), self._closed.wait()))
+        task = asyncio.create_task(_run_until_first_ends(_disconnect(receive), self._closed.wait()))
         try:
             yield task
         finally:
             task.cancel()
             await asyncio.wait([task])
+
+
+_run_until_first_ends = partial(run_until_first_ends, grace_seconds=REPEAT_INTERVAL_SECONDS)
 
 
 async def _body_is_complete(receive: Receive) -> bool:

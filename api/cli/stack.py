@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
+from api.cli.admin.users import first_admin
 from api.cli.common import DATA, FAILED, PORT, err, needs, open_log, out, settings
-from api.cli.users import first_admin
 from domain.model import CANDIDATE
 from infrastructure.configuration.settings import Settings
 

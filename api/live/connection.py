@@ -19,7 +19,6 @@ from litestar import WebSocket
 from litestar.exceptions import WebSocketException
 
 from api.clock import utc_now
-from api.concurrency import run_until_first_ends
 from api.live.messages import (
     FORBIDDEN,
     INTERNAL_ERROR,
@@ -42,6 +41,7 @@ from api.live.messages import (
     event_message,
 )
 from api.middleware.authentication import mark_recognised, require_scope
+from application.cancellation import REPEAT_INTERVAL_SECONDS, run_until_first_ends
 from application.services import Claims
 from domain.access import Actor, Scope
 from domain.errors import Forbidden, NotAuthenticated, Unavailable, UpgradeNeeded
@@ -125,6 +125,7 @@ class LiveConnection:
                 self._watch_notifications(),
                 self._recheck_session(),
                 self._keep_alive(),
+                grace_seconds=REPEAT_INTERVAL_SECONDS,
             )
 
     @property

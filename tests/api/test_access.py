@@ -423,7 +423,7 @@ def test_the_command_line_prints_a_token_that_the_api_takes(lab_settings, monkey
 
 
 def test_the_scopes_of_the_command_line_are_all_that_there_are():
-    from api.cli.users import create_token
+    from api.cli.admin.users import create_token
 
     (option,) = [parameter for parameter in create_token.params if parameter.name == "scopes"]
     assert set(option.type.choices) == set(Scope)

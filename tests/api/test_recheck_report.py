@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from api.cli.recheck_report import MAX_ROWS_SHOWN, Report, Row, output_to
+from api.cli.admin.recheck_report import MAX_ROWS_SHOWN, Report, Row, output_to
 from application.image_recheck import Change, RecheckResult
 from application.outdated_results import NotChecked, OutdatedResult
 

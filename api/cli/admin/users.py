@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from api.cli import accounts
+from api.cli.admin import accounts
 from api.cli.common import DATA, open_log, out, running, settings
 from api.cli.operator import operator_command
 from domain.access import Role

@@ -14,7 +14,7 @@ from api.cli.operator import operator
 from infrastructure.configuration.settings import Settings
 
 if TYPE_CHECKING:
-    from api.cli.recheck_report import Report
+    from api.cli.admin.recheck_report import Report
 
 
 @click.group()
@@ -35,7 +35,7 @@ def recheck(dataset: UUID | None, data: Path | None, how: str | None, *, dry_run
     and get a warning: run the model again over these images. It may be interrupted and repeated. Exit code 1 when something could
     not be checked.
     """
-    from api.cli.recheck_report import Report, output_to
+    from api.cli.admin.recheck_report import Report, output_to
     from infrastructure.observability.log_setup import configure_logging
 
     given = running(data)

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from api.cli.admin.new_password import Origin, new_password
 from api.cli.common import DATA, err, open_log, out, running
-from api.cli.new_password import Origin, new_password
 from api.cli.operator import operator_command
 from domain.access import Actor, Role
 from domain.errors import NotFound
