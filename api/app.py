@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from litestar import Litestar, Request
@@ -32,40 +33,27 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
     """An ASGI application over `services`."""
     identities = IdentityCache(services.log)
     admission = Admission(options.admission)
-    live_hub = LiveHub(services, options, identities)
     wait_slots = WaitSlots(services.visible, admission, slots=options.max_preview_waits, seconds=options.preview_wait_seconds)
-    feed_slots = FeedSlots(options.feed)
-    store_slots = asyncio.Semaphore(options.uploads.concurrent_stores)
+    shared = {
+        "wait_slots": wait_slots,
+        "feed_slots": FeedSlots(options.feed),
+        "store_slots": asyncio.Semaphore(options.uploads.concurrent_stores),
+        "live_hub": LiveHub(services, options, identities),
+    }
 
     async def context(request: Request[Any, Any, Any]) -> RequestContext:
         return RequestContext(request, services, options, identities, request.scope.get("auth"))
 
-    @asynccontextmanager
-    async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        threads = ThreadPoolExecutor(COMMAND_THREADS, thread_name_prefix="command")
-        asyncio.get_running_loop().set_default_executor(threads)
-        async with services.opened():
-            try:
-                yield
-            finally:
-                wait_slots.close()
-
     app = Litestar(
         route_handlers=[*ROUTES, *(pages.PAGES if options.docs else ())],
-        dependencies={
-            "context": Provide(context),
-            "wait_slots": Provide(lambda: wait_slots, sync_to_thread=False),
-            "feed_slots": Provide(lambda: feed_slots, sync_to_thread=False),
-            "store_slots": Provide(lambda: store_slots, sync_to_thread=False),
-            "live_hub": Provide(lambda: live_hub, sync_to_thread=False),
-        },
+        dependencies={"context": Provide(context)} | {name: _provide(value) for name, value in shared.items()},
         guards=[reject_unsupported_as_of],
         middleware=[
             DefineMiddleware(Authentication, services=services, identities=identities),
             DefineMiddleware(BodyLimits, options=options),
         ],
         exception_handlers=HANDLERS,
-        lifespan=[lifespan],
+        lifespan=[partial(_lifespan, services, wait_slots)],
         openapi_config=None,
         logging_config=None,  # the process has its own
         request_max_body_size=None,
@@ -79,3 +67,18 @@ def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
         has_credential=lambda scope: has_credential(scope, services),
         drain=wait_slots.close,
     )
+
+
+def _provide(value: object) -> Provide:
+    return Provide(lambda: value, sync_to_thread=False)
+
+
+@asynccontextmanager
+async def _lifespan(services: Services, wait_slots: WaitSlots, _: Litestar) -> AsyncIterator[None]:
+    threads = ThreadPoolExecutor(COMMAND_THREADS, thread_name_prefix="command")
+    asyncio.get_running_loop().set_default_executor(threads)
+    async with services.opened():
+        try:
+            yield
+        finally:
+            wait_slots.close()

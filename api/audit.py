@@ -1,4 +1,4 @@
-"""The record, read: what happened to a thing, and how it stood at any moment."""
+"""The audit over HTTP: the trail of a thing, and its state at any time."""
 
 from datetime import datetime
 from typing import Any, TypeVar
@@ -55,16 +55,16 @@ class Audit(Controller):
         """
         require_role(context.actor, Role.ADMIN)
         others = await context.read(activity.about, about, after=after, maximum=limit + 1)
-        found = await context.read_log(audit.trail, about, others=others, after=after, maximum=limit + 1)
-        return _page([view(entry) for entry in found[:limit]], found[limit - 1].position if len(found) > limit else None)
+        entries = await context.read_log(audit.trail, about, others=others, after=after, maximum=limit + 1)
+        return _page([view(entry) for entry in entries[:limit]], entries[limit - 1].position if len(entries) > limit else None)
 
     @get("/state")
     async def state(self, context: NamedDependency[RequestContext], about: FromPath[UUID], as_of: AsOf = None) -> Response[dict[str, Any]]:
         """How a thing stood at a time or position, folded from the record alone; now, where none is named. For administrators."""
         require_role(context.actor, Role.ADMIN)
         until = await _position_of(context, as_of)
-        found = await context.read_log(audit.state_of, about, until=until)
-        return Response(msgspec.to_builtins(found))
+        state = await context.read_log(audit.state_of, about, until=until)
+        return Response(msgspec.to_builtins(state))
 
     @get("/images")
     async def images(
@@ -85,10 +85,12 @@ class Audit(Controller):
         await context.read_log(lists_as_of.require_dataset, about, until=until)
         await context.services.visible.wait(until, context.options.visible_timeout_seconds)
         maximum = min(limit, lists_as_of.MAX_IMAGES)
-        found = await context.read(activity.uploads, about, after=after, until=until, maximum=maximum + 1)
-        streams = [upload.stream for upload in found[:maximum]]
+        uploads = await context.read(activity.uploads, about, after=after, until=until, maximum=maximum + 1)
+        streams = [upload.stream for upload in uploads[:maximum]]
         images = await context.read_log(lists_as_of.images, streams, until=until)
-        return _page([msgspec.to_builtins(image) for image in images], found[maximum - 1].position if len(found) > maximum else None, until)
+        return _page(
+            [msgspec.to_builtins(image) for image in images], uploads[maximum - 1].position if len(uploads) > maximum else None, until
+        )
 
     @get("/results")
     async def results(
@@ -104,9 +106,9 @@ class Audit(Controller):
         maximum = lists_as_of.MAX_CHUNKS
         await context.read_log(lists_as_of.require_image_or_job, about, until=until)
         await context.services.visible.wait(until, context.options.visible_timeout_seconds)
-        found = await context.read(activity.judgements, about, after=after, until=until, maximum=maximum + 1)
-        results = await context.read_log(lists_as_of.results, found[:maximum], about, until=until)
-        return _page(results, found[maximum - 1] if len(found) > maximum else None, until)
+        chunks = await context.read(activity.judgements, about, after=after, until=until, maximum=maximum + 1)
+        results = await context.read_log(lists_as_of.results, chunks[:maximum], about, until=until)
+        return _page(results, chunks[maximum - 1] if len(chunks) > maximum else None, until)
 
 
 async def _position_of(context: RequestContext, as_of: str | None) -> int:

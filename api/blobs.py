@@ -106,14 +106,14 @@ def requested_part(size: int, range_header: str | None) -> Part | None:
 
     None when there is no such part.
     """
-    found = RANGE.fullmatch((range_header or "").replace(" ", ""))
-    if found is None or not (found[1] or found[2]):
+    match = RANGE.fullmatch((range_header or "").replace(" ", ""))
+    if match is None or not (match[1] or match[2]):
         return Part(0, size, size)
-    if not found[1]:
-        start, end = max(0, size - int(found[2])), size
+    if not match[1]:
+        start, end = max(0, size - int(match[2])), size
     else:
-        start, end = int(found[1]), min(size, int(found[2]) + 1) if found[2] else size
-        if found[2] and int(found[2]) < start:
+        start, end = int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
+        if match[2] and int(match[2]) < start:
             return Part(0, size, size)
     return Part(start, end, size, whole=False) if start < end else None
 

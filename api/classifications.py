@@ -72,15 +72,15 @@ class Classifications(Controller):
     @post("/run")
     async def run(self, context: NamedDependency[RequestContext], data: JSONBody[RunClassification]) -> Response[Requested]:
         """Of the model's version in production, which is pinned now."""
-        known = await context.read(lambda db, _: models.names(db))
+        names = await context.read(lambda db, _: models.names(db))
         default = context.options.default_model
         result = await context.execute(
             classifications.run,
             dataset_id=data.dataset_id,
             image_id=data.image_id,
-            model_name=data.model_name or (default if default in known or not known else known[0]),
+            model_name=data.model_name or (default if default in names or not names else names[0]),
             threshold=data.threshold,
-            known_models=known,
+            known_models=names,
         )
         return context.created(Requested(id=result.id), result)
 
@@ -96,7 +96,7 @@ class Classifications(Controller):
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Classification]]:
         """Newest first."""
-        found = await context.read(
+        page = await context.read(
             read_model.listed,
             status=status_filter,
             dataset_id=dataset_id,
@@ -105,7 +105,7 @@ class Classifications(Controller):
             cursor=cursor,
             size=page_size,
         )
-        return context.page(found, view)
+        return context.page(page, view)
 
     @get("/{job_id:uuid}", operation_id="classificationsOne")
     async def get_classification(self, context: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[Watched]:

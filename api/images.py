@@ -136,7 +136,7 @@ class Images(Controller):
 
         The times bound the upload's, both inclusive. A cursor wins over `page`.
         """
-        where = read_model.Filter(
+        filters = read_model.Filter(
             dataset_id=dataset_id,
             device_id=device_id,
             uploaded_by=uploaded_by,
@@ -145,8 +145,8 @@ class Images(Controller):
             created_to=created_to,
             q=q,
         )
-        found = await context.read(read_model.listed, where=where, order_by=order_by, page=page, size=page_size, cursor=cursor)
-        return context.page(found, view)
+        rows = await context.read(read_model.listed, where=filters, order_by=order_by, page=page, size=page_size, cursor=cursor)
+        return context.page(rows, view)
 
     @get("/{image_id:uuid}", opt=FOR_READERS, operation_id="imagesOne")
     async def get_image(self, context: NamedDependency[RequestContext], image_id: FromPath[UUID]) -> Response[Image]:

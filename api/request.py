@@ -178,8 +178,8 @@ class RequestContext:
         """A bare list. Link and X-Next-Cursor lead to the next page; X-Total-Count has the length of the whole list where it is cheap."""
         headers: dict[str, str] = {}
         if page.next_cursor is not None:
-            kept = [(name, value) for name, value in self.request.query_params.multi_items() if name not in {"cursor", "page"}]
-            query = urlencode([*kept, ("cursor", page.next_cursor)])
+            parameters = [(name, value) for name, value in self.request.query_params.multi_items() if name not in {"cursor", "page"}]
+            query = urlencode([*parameters, ("cursor", page.next_cursor)])
             headers = {"Link": f'<{self.options.base_path}{self.path}?{query}>; rel="next"', "X-Next-Cursor": page.next_cursor}
         if page.total is not None:
             headers["X-Total-Count"] = str(page.total)

@@ -67,8 +67,8 @@ class Results(Controller):
     @get("/today/statistics", operation_id="resultsToday", summary="Today")
     async def get_statistics(self, context: NamedDependency[RequestContext]) -> Statistics:
         """The last 24 hours, of what the caller may read."""
-        found = await context.read(statistics.today, now=utc_now())
-        return from_row(found, Statistics)
+        row = await context.read(statistics.today, now=utc_now())
+        return from_row(row, Statistics)
 
     @get("/{result_id:uuid}", operation_id="resultsOne")
     async def get_result(self, context: NamedDependency[RequestContext], result_id: FromPath[UUID]) -> Result:
@@ -98,5 +98,5 @@ class Results(Controller):
 async def _page(
     context: RequestContext, *, size: int, cursor: str | None, classification_id: UUID | None = None, image_id: UUID | None = None
 ) -> Response[list[Result]]:
-    found = await context.read(read_model.listed, classification_id=classification_id, image_id=image_id, size=size, cursor=cursor)
-    return context.page(found, view)
+    page = await context.read(read_model.listed, classification_id=classification_id, image_id=image_id, size=size, cursor=cursor)
+    return context.page(page, view)

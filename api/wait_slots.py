@@ -36,9 +36,9 @@ class WaitSlots:
         Raises what `read` raises.
         """
         position = self._visible.position
-        found = await read()
-        if done(found) or self._is_full() or not await _body_is_complete(receive) or self._is_full():
-            return found
+        result = await read()
+        if done(result) or self._is_full() or not await _body_is_complete(receive) or self._is_full():
+            return result
         self._free -= 1
         try:
             async with self._interruption(receive) as interruption:
@@ -59,9 +59,9 @@ class WaitSlots:
                 await _run_until_first_ends(self._visible.wait(position + 1, deadline - clock()), asyncio.wait([interruption]))
             is_last = interruption.done() or clock() >= deadline
             position = self._visible.position
-            found = await read()
-            if is_last or done(found):
-                return found
+            result = await read()
+            if is_last or done(result):
+                return result
             with self._idle:
                 await asyncio.wait([interruption], timeout=min(pause, deadline - clock()))
             pause *= 2

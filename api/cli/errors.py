@@ -23,7 +23,7 @@ class OperatorError(NamedTuple):
     exit_code: int
 
 
-def operator_error(error: Exception) -> OperatorError | None:
+def operator_error_of(error: Exception) -> OperatorError | None:
     """What to print for `error` instead of a traceback; None where only a traceback helps."""
     import httpx
 
