@@ -46,7 +46,6 @@ SERVICES = ("database", "kafka", "blobs")
 SMALL = (
     (classification, "MAX_CHUNK_IMAGES", 2),
     (classification, "MAX_PART_IMAGES", 3),
-    (job_scheduler, "PLAN_PAGE", 4),
     (publisher, "EVENTS_PER_BATCH", 9),
     (publisher, "REPUBLISHED_EVENTS", 6),
     (sequencer, "EVENTS_PER_BATCH", 11),
