@@ -101,7 +101,7 @@ def _refuse_weak_settings(settings: Settings) -> None:
 
     findings = refusals(settings)
     for finding in findings:
-        err.print(f"[red]{finding.what}[/red]: {finding.said}", highlight=False, soft_wrap=True)
+        err.print(f"[red]{finding.subject}[/red]: {finding.message}", highlight=False, soft_wrap=True)
     if findings:
         fail("weak settings are refused in production; see `bioscope doctor`", WRONG_USE)
 

@@ -142,6 +142,6 @@ def doctor(data: Path | None) -> None:
     findings = examine(load_settings(data=data))
     for finding in findings:
         mark = {"good": "[green]ok[/green]", "weak": "[yellow]weak[/yellow]", "wrong": "[red]wrong[/red]"}[finding.level]
-        table.add_row(mark, finding.what, finding.said)
+        table.add_row(mark, finding.subject, finding.message)
     out.print(table)
     sys.exit(FAILED if any(finding.level == "wrong" for finding in findings) else 0)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from application.derivatives import preview_of, thumbnail_of
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.security.keys import RootKey
 from tests.api.conftest import Laboratory
 from tests.api.people import PICTURE, Workers, dataset, image_in, refused, share, stored, upload
