@@ -29,12 +29,12 @@ RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 class Part(NamedTuple):
-    """The bytes from `start` to before `end` of `size`; all of them when `whole`."""
+    """The bytes from `start` to before `end` of `size`; all of them when `is_whole`."""
 
     start: int
     end: int
     size: int
-    whole: bool = True
+    is_whole: bool = True
 
 
 class OpenedBlob(NamedTuple):
@@ -66,7 +66,7 @@ async def blob(context: NamedDependency[RequestContext], token: FromPath[str]) -
         return _unsatisfiable(context, opened.size)
     part = opened.part
     content_headers = _headers(signed, part) | caching
-    status = 200 if part.whole else 206
+    status = 200 if part.is_whole else 206
     if len(opened.first) == part.end - part.start:
         opened.file.close()
         return Response(opened.first, status_code=status, headers=content_headers)
@@ -115,7 +115,7 @@ def requested_part(size: int, range_header: str | None) -> Part | None:
         start, end = int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
         if match[2] and int(match[2]) < start:
             return Part(0, size, size)
-    return Part(start, end, size, whole=False) if start < end else None
+    return Part(start, end, size, is_whole=False) if start < end else None
 
 
 def _open_part(blobs: BlobStore, name: str, range_header: str | None, if_range: str | None) -> OpenedBlob:
@@ -165,7 +165,7 @@ def _headers(signed: SignedBlob, part: Part) -> dict[str, str]:
         "Accept-Ranges": "bytes",
         "X-Content-Type-Options": "nosniff",
     }
-    return headers if part.whole else headers | {"Content-Range": f"bytes {part.start}-{part.end - 1}/{part.size}"}
+    return headers if part.is_whole else headers | {"Content-Range": f"bytes {part.start}-{part.end - 1}/{part.size}"}
 
 
 def _unsatisfiable(context: RequestContext, size: int) -> Response[Problem]:

@@ -13,15 +13,15 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from api.cli.errors import AWAY, FAILED, TAKEN, TAMPERED, WRONG_USE, operator_error_of
+from api.cli.errors import ALREADY_RUNNING, AWAY, FAILED, TAMPERED, WRONG_USE, operator_error_of
 from infrastructure.configuration.settings import Settings, load
 
 __all__ = [
+    "ALREADY_RUNNING",
     "AWAY",
     "DATA",
     "FAILED",
     "PORT",
-    "TAKEN",
     "TAMPERED",
     "URL",
     "WRONG_USE",

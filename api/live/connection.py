@@ -231,15 +231,15 @@ class LiveConnection:
 
     async def _catch_up(self, subscription: Subscription) -> None:
         """Send all events up to now, a page at a time; stop at once when another subscription replaces this one."""
-        has_news, has_more = subscription.is_new, True
+        must_report, has_more = subscription.is_new, True
         while has_more and subscription is self._subscription:
             page = await self._hub.budgets.read(self._authenticated_actor.id, partial(self._next_page, subscription))
             if subscription is not self._subscription:
                 return
             await self._send_page(page)
             subscription.position, has_more = page.feed.position, page.feed.more
-            has_news = has_news or bool(page.feed.items)
-        if has_news and subscription is self._subscription:
+            must_report = must_report or bool(page.feed.items)
+        if must_report and subscription is self._subscription:
             subscription.is_new = False
             await self._send(CaughtUp(position=subscription.position))
 

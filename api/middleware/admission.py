@@ -20,7 +20,7 @@ class Admission:
     def __init__(self, limits: AdmissionLimits = AdmissionLimits()) -> None:  # noqa: B008 - it is immutable
         self.count = 0
         self._limits = limits
-        self._overload_began = self._last_rejection = self._limited_since = NEVER
+        self._overload_started = self._last_rejection = self._limited_since = NEVER
 
     def admits(self, now: float, *, has_credential: Callable[[], bool]) -> bool:
         """Whether the last request counted may proceed; `now` in seconds, on any clock.
@@ -34,8 +34,8 @@ class Admission:
         if self.count <= maximum:
             return self.count <= maximum - maximum // limits.credentials_share or has_credential()
         if has_recovered:
-            self._overload_began, self._limited_since = now, NEVER
-        if not is_limited and now - self._overload_began > limits.overloaded_after_seconds:
+            self._overload_started, self._limited_since = now, NEVER
+        if not is_limited and now - self._overload_started > limits.overloaded_after_seconds:
             self._limited_since = now
         self._last_rejection = now
         return False

@@ -30,16 +30,16 @@ def check_problem(answer, status, code=None):
     assert answer.status_code == status, (answer.status_code, answer.text)
     assert answer.headers["content-type"].startswith("application/problem+json")
     check_headers(answer)
-    said = answer.json()
-    assert set(said) <= {"type", "title", "status", "detail", "code", "instance", "errors", "reason"}
-    assert said["status"] == status
-    assert isinstance(said["detail"], str)
-    assert said["detail"]
-    assert said["type"] == f"urn:bioscope:problem:{said['code']}"
-    assert said["instance"] == answer.headers["x-request-id"]
-    assert code is None or said["code"] == code
+    body = answer.json()
+    assert set(body) <= {"type", "title", "status", "detail", "code", "instance", "errors", "reason"}
+    assert body["status"] == status
+    assert isinstance(body["detail"], str)
+    assert body["detail"]
+    assert body["type"] == f"urn:bioscope:problem:{body['code']}"
+    assert body["instance"] == answer.headers["x-request-id"]
+    assert code is None or body["code"] == code
     assert MARK not in answer.text
-    return said
+    return body
 
 
 def check_headers(answer):
@@ -79,8 +79,8 @@ async def test_an_error_of_ours_is_opaque_and_still_a_problem(laboratory):
     broken = laboratory.with_services(reads=None)
     http = await browsing(laboratory)
     async with broken.anonymous(**http.headers) as http:
-        said = check_problem(await http.get(DATASETS), 500, "internal_error")
-    assert "NoneType" not in str(said)
+        body = check_problem(await http.get(DATASETS), 500, "internal_error")
+    assert "NoneType" not in str(body)
 
 
 async def test_good_answers_have_the_same_headers(laboratory):
@@ -119,16 +119,16 @@ async def test_methods_that_do_not_exist_are_counted_as_one(laboratory):
 
 # ---- preflights, HEAD --------------------------------------------------------------------------------------------------------------
 async def test_a_preflight_is_answered_without_a_token(laboratory):
-    wanted = {"Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "authorization,content-type,if-match"}
+    expected = {"Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "authorization,content-type,if-match"}
     for path in (DATASETS, "/api/auth/login", "/api/nowhere", f"{DATASETS}/"):
-        answer = await laboratory.anonymous(Origin=ORIGIN).options(path, headers=wanted)
+        answer = await laboratory.anonymous(Origin=ORIGIN).options(path, headers=expected)
         assert answer.status_code == 204
         check_headers(answer)
         assert "PATCH" in answer.headers["access-control-allow-methods"]
         allowed = set(answer.headers["access-control-allow-headers"].split(", "))
         assert {"authorization", "content-type", "if-match", "idempotency-key"} <= allowed
         assert "x-requested-with" not in allowed, "that header proves that a page of ours asked"
-        foreign = await laboratory.anonymous(Origin="https://evil.example").options(path, headers=wanted)
+        foreign = await laboratory.anonymous(Origin="https://evil.example").options(path, headers=expected)
         assert not [name for name in foreign.headers if name.startswith("access-control")]
 
 
@@ -158,8 +158,8 @@ async def test_only_hosts_that_are_served_are_answered(laboratory):
     hosts = ("bioscope.Example.org", "2001:db8::1")
     app = laboratory.with_options(base_url="https://Lab.example.org/bioscope", allowed_hosts=hosts).app
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://evil.example", headers={"Origin": ORIGIN}) as http:
-        said = check_problem(await http.get("/api/health"), 421, "wrong_host")
-        assert "BIOSCOPE_ALLOWED_HOSTS" in said["detail"]
+        body = check_problem(await http.get("/api/health"), 421, "wrong_host")
+        assert "BIOSCOPE_ALLOWED_HOSTS" in body["detail"]
         for host in SERVED:
             assert (await http.get("/api/health", headers={"Host": host})).status_code == 200, host
         for host in NOT_SERVED:
@@ -185,13 +185,13 @@ NOT_SERVED = (
 
 async def opened(app, path="/api/ws", *, headers=(), readable=True):
     """What the edge says to a WebSocket, before anything is accepted."""
-    said = []
+    body = []
 
     async def receive():
-        return {"type": "websocket.connect"} if not said else {"type": "websocket.disconnect", "code": 1006}
+        return {"type": "websocket.connect"} if not body else {"type": "websocket.disconnect", "code": 1006}
 
     async def send(message):
-        said.append(message)
+        body.append(message)
 
     extensions = {"websocket.http.response": {}} if readable else {}
     scope = {
@@ -203,7 +203,7 @@ async def opened(app, path="/api/ws", *, headers=(), readable=True):
         "extensions": extensions,
     }
     await app({**scope, "subprotocols": [], "client": ("127.0.0.1", 1), "scheme": "ws", "asgi": {"version": "3.0"}}, receive, send)
-    return said
+    return body
 
 
 async def test_a_websocket_passes_the_same_checks(laboratory):
@@ -259,13 +259,13 @@ async def test_an_empty_body_under_the_name_of_json_is_none(laboratory):
     made = (await http.post(DATASETS, json={"name": "slides"})).json()
     assert (await http.get(DATASETS, headers=JSON)).status_code == 200
     assert (await http.delete(f"{DATASETS}/{made['id']}", headers=JSON)).status_code == 204
-    said = check_problem(await http.post(DATASETS, headers=JSON), 422, "invalid")
-    assert said["errors"][0]["loc"] == ["body"]
+    body = check_problem(await http.post(DATASETS, headers=JSON), 422, "invalid")
+    assert body["errors"][0]["loc"] == ["body"]
 
 
 async def test_a_wrong_field_is_named_and_not_echoed(laboratory):
     http = await browsing(laboratory)
-    for body, place in (
+    for body, location in (
         ({"name": "x", "owner_id": MARK}, ["body", "owner_id"]),
         ({"name": ["x"]}, ["body", "name"]),
         ({"name": None}, ["body", "name"]),
@@ -274,9 +274,9 @@ async def test_a_wrong_field_is_named_and_not_echoed(laboratory):
         ("x", ["body"]),
         ({"name": f"  {MARK} \x07"}, ["body", "name"]),
     ):
-        said = check_problem(await http.post(DATASETS, json=body), 422, "invalid")
-        assert said["errors"][0]["loc"] == place
-        assert all(set(one) == {"loc", "msg"} for one in said["errors"])
+        message = check_problem(await http.post(DATASETS, json=body), 422, "invalid")
+        assert message["errors"][0]["loc"] == location
+        assert all(set(one) == {"loc", "msg"} for one in message["errors"])
 
 
 async def test_a_wrong_query_is_named(laboratory):
@@ -337,8 +337,8 @@ async def test_a_moved_version_is_not_overwritten(laboratory):
     assert (await http.patch(path, json={"name": "any"}, headers={"If-Match": "*"})).status_code == 200
     assert (await http.patch(path, json={"name": "weak"}, headers={"If-Match": 'W/"3"'})).status_code == 200
     for wrong in ("3", '"x"', '""', '"1", "2"', '"-1"'):
-        said = check_problem(await http.patch(path, json={"name": "x"}, headers={"If-Match": wrong}), 422, "invalid")
-        assert said["errors"][0]["loc"] == ["header", "If-Match"]
+        body = check_problem(await http.patch(path, json={"name": "x"}, headers={"If-Match": wrong}), 422, "invalid")
+        assert body["errors"][0]["loc"] == ["header", "If-Match"]
     check_problem(await http.delete(path, headers={"If-Match": '"1"'}), 412)
     assert (await http.delete(path, headers={"If-Match": '"4"'})).status_code == 204
 

@@ -27,8 +27,8 @@ async def made(http, name="cells"):
     return answer
 
 
-async def followed(http, **asked):
-    answer = await http.get("/api/events", params=asked)
+async def followed(http, **query):
+    answer = await http.get("/api/events", params=query)
     assert answer.status_code == 200, answer.text
     return answer.json()
 

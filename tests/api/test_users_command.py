@@ -76,7 +76,7 @@ async def test_a_list_is_narrowed_by_role_status_and_text(laboratory, bioscope):
     first, second, third = laboratory.account("admin"), laboratory.account("viewer"), laboratory.account("viewer")
     await bioscope("users", "disable", third)
     name = second.partition("@")[0]
-    for options, wanted in (
+    for options, expected in (
         (("--role", "Admin"), [first]),
         (("--status", "suspended"), [third]),
         (("--role", "viewer", "--status", "ACTIVE"), [second]),
@@ -86,21 +86,21 @@ async def test_a_list_is_narrowed_by_role_status_and_text(laboratory, bioscope):
         (("--search", "_"), []),
         (("--search", "\udcff"), [first, second, third]),
     ):
-        assert sorted(one["email"] for one in await listed(bioscope, *options)) == sorted(wanted)
+        assert sorted(one["email"] for one in await listed(bioscope, *options)) == sorted(expected)
     assert (await bioscope("users", "list", "--search", "nobody")).stdout == "No account matches.\n"
 
 
 async def test_pages_of_a_list_lead_to_each_other(laboratory, bioscope):
-    wanted = [laboratory.account("viewer") for _ in range(5)]
-    seen, more = [], ()
+    expected = [laboratory.account("viewer") for _ in range(5)]
+    observed, more = [], ()
     while True:
         page = await bioscope("users", "list", "--json", "--limit", "2", *more)
-        seen += [one["email"] for one in json.loads(page.stdout)]
+        observed += [one["email"] for one in json.loads(page.stdout)]
         following = re.search(r"--cursor (\S+)", page.stderr)
         if following is None:
             break
         more = ("--cursor", following[1])
-    assert sorted(seen) == sorted(wanted)
+    assert sorted(observed) == sorted(expected)
 
 
 async def test_wrong_options_of_a_list_are_told_in_a_sentence(bioscope):
@@ -286,8 +286,8 @@ async def test_without_a_sign_in_the_record_names_root_and_the_host(laboratory, 
     trail = (await bioscope("audit", "trail", str(other.id), "--json")).stdout
     assert trail.count(f'"name": "root on {HOST}"') + trail.count(f'"name":"root on {HOST}"') == 3
     http = await laboratory.client("admin")
-    told = (await http.get(f"/api/audit/{other.id}/trail")).json()
-    assert [entry["actor"].get("name") for entry in told][-1] == f"root on {HOST}"
+    body = (await http.get(f"/api/audit/{other.id}/trail")).json()
+    assert [entry["actor"].get("name") for entry in body][-1] == f"root on {HOST}"
 
 
 async def test_an_administrator_who_is_signed_in_is_recorded(laboratory, bioscope):

@@ -70,21 +70,21 @@ class TableOutput:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._rows: dict[str, list[Row]] = {kind: [] for kind in TABLES}
-        self._left_out = dict.fromkeys(TABLES, 0)
+        self._omitted = dict.fromkeys(TABLES, 0)
 
     def write(self, row: Row) -> None:
         rows = self._rows[row.kind]
         if len(rows) < MAX_ROWS_SHOWN:
             rows.append(row)
         else:
-            self._left_out[row.kind] += 1
+            self._omitted[row.kind] += 1
 
     def close(self) -> None:
         for kind, (title, columns) in TABLES.items():
             if rows := self._rows[kind]:
                 self._console.print(_table(title, columns, rows))
-            if self._left_out[kind]:
-                self._console.print(f"… and {self._left_out[kind]} more: --csv lists all")
+            if self._omitted[kind]:
+                self._console.print(f"… and {self._omitted[kind]} more: --csv lists all")
 
 
 TABLES: Final[dict[str, tuple[str, dict[str, Callable[[Row], str]]]]] = {
@@ -137,11 +137,11 @@ class Report:
         """The summary."""
         self._output.close()
         count = self._totals
-        found = f"{count['outdated']} results were computed from other pixels, {count['not_checked']} could not be checked"
+        summary = f"{count['outdated']} results were computed from other pixels, {count['not_checked']} could not be checked"
         if self._dry_run:
-            return f"{count['images']} images checked; {count['changes']} would be corrected; {found}. Nothing was written."
+            return f"{count['images']} images checked; {count['changes']} would be corrected; {summary}. Nothing was written."
         done = f"pictures of {count['redrawn']} made again, {count['changes']} corrected, {count['recorded']} recorded"
-        return f"{count['images']} images checked; {done}; {found}."
+        return f"{count['images']} images checked; {done}; {summary}."
 
 
 def output_to(output_format: str | None, file: TextIO, console: Console) -> Output:
