@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from api.documents import openapi
 from tests.application.test_schemas import references
 
 pytestmark = pytest.mark.anyio
+PUBLISHED = Path(__file__).parent / "published"
 SHOWN = ("/docs", "/api/docs", "/redoc", "/api/redoc")
 
 
@@ -48,6 +50,13 @@ async def test_who_may_ask_is_told_as_it_is(laboratory):
             assert (await http.request(method, path)).status_code == 401, path
     opened = {path for path, _, body in operations() if body.get("security") == []}
     assert {"/api/auth/login", "/health", "/api/health"} <= opened
+
+
+def test_published_operation_ids_and_schema_names_stay():
+    """Clients generate code from them. New ones are added to these files; none is removed or renamed."""
+    published = [(PUBLISHED / f"{kind}.txt").read_text().splitlines() for kind in ("operations", "schemas")]
+    described = sorted(f"{body['operationId']} {method.upper()} {path}" for path, method, body in operations())
+    assert [described, sorted(openapi.document()["components"]["schemas"])] == published
 
 
 async def test_every_reference_leads_somewhere():
