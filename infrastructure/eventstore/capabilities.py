@@ -13,7 +13,7 @@ import structlog
 from domain.errors import Unavailable, UpgradeNeeded
 from domain.registry import EVENTS, is_known
 from domain.values import printable
-from infrastructure.eventstore.event_store import RecorderEventStore
+from infrastructure.eventstore.event_store import PostgresEventStore
 from infrastructure.postgres.schema import this_release
 
 log = structlog.get_logger()
@@ -31,14 +31,14 @@ Rows = Callable[..., list[tuple[Any, ...]]]
 """Runs a query with its arguments. Raises Unavailable."""
 
 
-def capabilities_of(events: RecorderEventStore, kind: str) -> "Capabilities":
+def capabilities_of(events: PostgresEventStore, kind: str) -> "Capabilities":
     """Of this process, which reads `events`: what it meets there of a newer release shows as a pause."""
     capabilities = Capabilities(events.recorder.rows, kind)
     events.pausing = capabilities.pausing
     return capabilities
 
 
-def require_understood(events: RecorderEventStore) -> None:
+def require_understood(events: PostgresEventStore) -> None:
     """Raises UpgradeNeeded where events may have been written that this release does not understand: they may name stored files."""
     for type_name, schema_version in events.recorder.rows(WRITTEN):
         if not is_known(type_name, schema_version):

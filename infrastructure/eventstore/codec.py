@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
@@ -45,8 +45,25 @@ class KeyDestroyed(Exception):
     """An event with private fields for a subject that was erased."""
 
 
+class SerializedEvent(Protocol):
+    """An event as bytes: an EncodedEvent before it is appended, a RecordedEvent afterwards."""
+
+    @property
+    def stream(self) -> UUID: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def schema_version(self) -> int: ...
+    @property
+    def event_id(self) -> UUID: ...
+    @property
+    def data(self) -> bytes: ...
+
+
 class EncodedEvent(msgspec.Struct, frozen=True):
-    """An event as it is stored. `new_keys`: wrapped data keys that must be stored with it."""
+    """An event that can be appended. `new_keys`: wrapped data keys that must be stored with it."""
 
     stream: UUID
     version: int
@@ -60,7 +77,7 @@ class EncodedEvent(msgspec.Struct, frozen=True):
 class Codec:
     """`history` reads the events of a stream as they are stored."""
 
-    def __init__(self, keys: DataKeys, history: Callable[[UUID], Iterable[EncodedEvent]]) -> None:
+    def __init__(self, keys: DataKeys, history: Callable[[UUID], Iterable[SerializedEvent]]) -> None:
         self._keys, self._history = keys, history
 
     def encode(self, event: Event) -> EncodedEvent:
@@ -83,7 +100,7 @@ class Codec:
             new_keys=new_keys,
         )
 
-    def decode(self, stored: EncodedEvent) -> Event:
+    def decode(self, stored: SerializedEvent) -> Event:
         """Private fields of erased subjects read `[erased]`, and in a process without data keys all read `[sealed]`.
 
         Raises Undecodable, UpgradeNeeded.
@@ -98,7 +115,7 @@ class Codec:
         self._keys.prefetch(wanted)
         return frozenset(subject for subject in wanted if self._keys.get(subject) is not None)
 
-    def prefetch(self, stored: Iterable[EncodedEvent]) -> None:
+    def prefetch(self, stored: Iterable[SerializedEvent]) -> None:
         """Bring the keys that these events need in one read."""
         self._keys.prefetch({subject for one in stored if (subject := subject_of(one)) is not None})
 
@@ -156,17 +173,17 @@ class Codec:
             raise ValueError(f"{field} does not open with its subject's key") from None
 
 
-def without_opening(stored: EncodedEvent) -> Event:
+def without_opening(stored: SerializedEvent) -> Event:
     """The event with its private fields as they are stored. Needs no key. Raises Undecodable, UpgradeNeeded."""
     return _decoded(stored, lambda *_: None)
 
 
-def is_sealed_by_its_stream(stored: EncodedEvent) -> bool:
+def is_sealed_by_its_stream(stored: SerializedEvent) -> bool:
     """Whether a value of the event is sealed by the key of its own stream. An event of an unknown type may hold one."""
     return stored.type not in EVENTS or "originator_id" in _owners_of_sealed(stored)
 
 
-def subject_of(stored: EncodedEvent) -> UUID | None:
+def subject_of(stored: SerializedEvent) -> UUID | None:
     """Whose key opens what is sealed in the event; None where nothing is."""
     owners = _owners_of_sealed(stored)
     if not owners:
@@ -179,7 +196,7 @@ def subject_of(stored: EncodedEvent) -> UUID | None:
         return None
 
 
-def _decoded(stored: EncodedEvent, open_private: Callable[[type[Event], UUID, dict[str, Any]], None]) -> Event:
+def _decoded(stored: SerializedEvent, open_private: Callable[[type[Event], UUID, dict[str, Any]], None]) -> Event:
     if not is_known(stored.type, stored.schema_version):
         raise UpgradeNeeded(f"version {stored.version} of {stored.stream}", stored.type, stored.schema_version)
     kind = EVENTS[stored.type]
@@ -197,7 +214,7 @@ def _decoded(stored: EncodedEvent, open_private: Callable[[type[Event], UUID, di
         raise Undecodable(f"{stored.type} version {stored.schema_version} at {stored.stream}/{stored.version}: {error}") from error
 
 
-def _decoded_at_once(stored: EncodedEvent, kind: type[Event]) -> Event | None:
+def _decoded_at_once(stored: SerializedEvent, kind: type[Event]) -> Event | None:
     """The event straight out of its JSON, in a third of the time, where nothing is to be opened or upcast; None where that fails.
 
     The columns come last: of two members with one name, the last one counts.
@@ -236,7 +253,7 @@ def _bound_to(event_id: UUID, field: str) -> bytes:
     return event_id.bytes + field.encode()
 
 
-def _owners_of_sealed(stored: EncodedEvent) -> set[str]:
+def _owners_of_sealed(stored: SerializedEvent) -> set[str]:
     """The fields that name the subjects of the sealed values, found without decoding: no text can hold such a piece of JSON unescaped."""
     if SEALED_MARK not in stored.data:
         return set()

@@ -30,8 +30,8 @@ class CountingRecorder(MemoryRecorder):
 
     read = 0
 
-    def select_events(self, *args, **kwargs):
-        found = super().select_events(*args, **kwargs)
+    def select_stream(self, *args, **kwargs):
+        found = super().select_stream(*args, **kwargs)
         self.read += len(found)
         return found
 
@@ -67,8 +67,9 @@ def test_a_stream_is_read_once_and_then_only_from_its_newest_known_event_on(log)
     for number in range(100):
         reported(log, scope, online=number % 2 == 0)
     log.load(scope, device.evolve)
+    expected = whole(log, scope, device.evolve)
     log.recorder.read = 0
-    assert log.load(scope, device.evolve) == whole(log, scope, device.evolve)
+    assert log.load(scope, device.evolve) == expected
     assert log.recorder.read == 1
     reported(log, scope, online=True)
     log.recorder.read = 0
