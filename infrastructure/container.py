@@ -18,7 +18,7 @@ from domain.errors import Unavailable
 from infrastructure.audit import signed_heads
 from infrastructure.audit.chain_verification import VerificationResult
 from infrastructure.audit.reconciliation import Discrepancy, Reconciler
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings, networks
 from infrastructure.eventstore.capabilities import capabilities_of
 from infrastructure.eventstore.event_store import PostgresEventStore, postgres_event_store
@@ -132,13 +132,13 @@ def services(settings: Settings) -> Services:
         await live.start()
         reconciler.start()
         await asyncio.to_thread(capabilities.start)
-        looking = asyncio.create_task(_update_status_always(reads), name="figures")
-        beating = asyncio.create_task(HEARTBEAT.beat_always(), name="heartbeat")
+        status_task = asyncio.create_task(_update_status_always(reads), name="figures")
+        heartbeat_task = asyncio.create_task(HEARTBEAT.beat_always(), name="heartbeat")
         try:
             yield
         finally:
-            await cancel_and_wait(looking)
-            await cancel_and_wait(beating)
+            await cancel_and_wait(status_task)
+            await cancel_and_wait(heartbeat_task)
             await asyncio.to_thread(reconciler.stop)
             await live.stop()
             await visible.stop()
@@ -175,10 +175,10 @@ def services(settings: Settings) -> Services:
     )
 
 
-def _report_discrepancies(found: Sequence[Discrepancy]) -> None:
-    for discrepancy in found[:MAX_REPORTED_DISCREPANCIES]:
+def _report_discrepancies(discrepancies: Sequence[Discrepancy]) -> None:
+    for discrepancy in discrepancies[:MAX_REPORTED_DISCREPANCIES]:
         log.error("not as the record says", subject=str(discrepancy.subject), what=discrepancy.what)
-    DISCREPANCIES.set(len(found))
+    DISCREPANCIES.set(len(discrepancies))
     RECONCILED_AT.set_to_current_time()
 
 

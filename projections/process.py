@@ -20,7 +20,7 @@ from application.work_queue import OutgoingTask
 from domain import dead_letter
 from domain.errors import NotFound
 from domain.events import Event
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of
 from infrastructure.eventstore.codec import Undecodable
@@ -30,7 +30,7 @@ from infrastructure.eventstore.pruning import prune
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
 from infrastructure.kafka.consumer_process import ConsumerProcess
 from infrastructure.kafka.producer import Sender
-from infrastructure.observability.metrics import FREED, LEFT, SWEPT_AT
+from infrastructure.observability.metrics import ORPHANS_FREED, ORPHANS_LEFT, ORPHANS_SWEPT_AT
 from infrastructure.postgres.errors import database_unavailable
 from infrastructure.postgres.notifications import listen
 from infrastructure.postgres.profiles import OWNER, READ_MODELS, SCHEDULER
@@ -158,9 +158,9 @@ def sweep(given: Settings) -> None:
     with postgres_store.connect(given.postgres_url, monitored=True) as connection:
         PostgresReadModels(connection).target()
         swept = sweep_orphans(open_blobs(given, NO_KEYS), partial(in_use, connection), now=datetime.now(UTC))
-    FREED.inc(swept.freed)
-    LEFT.set(swept.waiting)
-    SWEPT_AT.set_to_current_time()
+    ORPHANS_FREED.inc(swept.freed)
+    ORPHANS_LEFT.set(swept.waiting)
+    ORPHANS_SWEPT_AT.set_to_current_time()
     if swept.waiting:
         logger.warning("orphans left", blobs=swept.waiting, reason="events that could not be applied may refer to them")
     if swept.freed:

@@ -100,7 +100,7 @@ def _refuse_weak_settings(given: Settings) -> None:
 
     found = refusals(given)
     for finding in found:
-        err.print(f"[red]{finding.what}[/red]: {finding.said}", highlight=False, soft_wrap=True)
+        err.print(f"[red]{finding.subject}[/red]: {finding.message}", highlight=False, soft_wrap=True)
     if found:
         fail("weak settings are refused in production; see `bioscope doctor`", WRONG_USE)
 

@@ -142,6 +142,6 @@ def doctor(data: Path | None) -> None:
     findings = examine(settings(data=data))
     for finding in findings:
         mark = {"good": "[green]ok[/green]", "weak": "[yellow]weak[/yellow]", "wrong": "[red]wrong[/red]"}[finding.level]
-        shown.add_row(mark, finding.what, finding.said)
+        shown.add_row(mark, finding.subject, finding.message)
     out.print(shown)
     sys.exit(FAILED if any(finding.level == "wrong" for finding in findings) else 0)

@@ -16,7 +16,7 @@ from domain.errors import CorruptBlob
 from infrastructure.audit.chain_verification import SignedHead, VerificationResult, verify
 from infrastructure.audit.record_rules import RecordAudit
 from infrastructure.audit.side_tables import TableAudit
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.event_store import PostgresEventStore
 from infrastructure.eventstore.garbage_collection import infrequent_collection

@@ -20,29 +20,29 @@ class Broker(EmbeddedServer):
     """`url` is known once it is ready."""
 
     name = "broker"
-    stops_within = 1.0
+    stop_timeout_seconds = 1.0
 
     def __init__(self, data: Path) -> None:
         super().__init__(data)
         self._address = self.folder / "broker"
-        self._known = ""
+        self._url = ""
 
     @property
     def url(self) -> str:
-        return self._known
+        return self._url
 
     def _started(self) -> Child:
         if find_spec("confluent_kafka") is None:
             raise CannotStart("the embedded broker is not installed: pip install 'bioscope[embedded]', or set BIOSCOPE_KAFKA_URL")
         self._address.unlink(missing_ok=True)
-        self._known = ""
+        self._url = ""
         environment = supervised_environment(self.data, os.environ)
         return Child(python("infrastructure.embedded.broker", str(self._address)), log=self.log, environment=environment)
 
     def _answers(self) -> bool:
         with suppress(FileNotFoundError):
-            self._known = self._known or self._address.read_text()
-        return bool(self._known)
+            self._url = self._url or self._address.read_text()
+        return bool(self._url)
 
     def _clean(self) -> None:
         self._address.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from infrastructure.sandbox.child_environment import NATIVE_ENVIRONMENT, PRIVATE_UMASK
 
 PR_SET_PDEATHSIG = 1
-MAX_LOG = 8 * 1024**2
+MAX_LOG_BYTES = 8 * 1024**2
 READY_FILE = "BIOSCOPE_READY_FILE"
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -31,20 +31,20 @@ def die_with_parent(parent: int | None = None, *, by: signal.Signals = signal.SI
     the thread that forked, so children must be started from one that lives as long as its process. A change of user id undoes it.
     """
     LIBC.prctl(PR_SET_PDEATHSIG, int(by), 0, 0, 0)
-    if os.getppid() != (parent if parent is not None else _starter()):
+    if os.getppid() != (parent if parent is not None else _parent_pid()):
         os._exit(128 + by)
 
 
-def say_ready() -> None:
+def signal_ready() -> None:
     """Tell the supervisor that this process serves now. Without a supervisor nothing happens."""
     if path := os.environ.get(READY_FILE):
         Path(path).write_text("ready\n", encoding="ascii")
 
 
-def _starter() -> int:
+def _parent_pid() -> int:
     """The pid that started us as far as can be told: multiprocessing knows its own; else whoever is our parent now."""
-    known = getattr(sys.modules.get("multiprocessing.process"), "parent_process", lambda: None)()
-    return int(known.pid) if known is not None else os.getppid()
+    parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", lambda: None)()
+    return int(parent.pid) if parent is not None else os.getppid()
 
 
 class Child:
@@ -75,7 +75,7 @@ class Child:
                 group=user,
                 extra_groups=None if user is None else [],
                 umask=PRIVATE_UMASK,
-                preexec_fn=_prepared(os.getpid(), on_our_death),  # noqa: PLW1509 - two system calls, of a library loaded before
+                preexec_fn=_preparation(os.getpid(), on_our_death),  # noqa: PLW1509 - two system calls, of a library loaded before
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise CannotStart(f"{argv[0]} cannot be started: {error}") from None
@@ -89,7 +89,7 @@ class Child:
             return False
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return True
-        self._bury()
+        self._kill_group()
         return False
 
     @property
@@ -113,15 +113,15 @@ class Child:
     def kill(self) -> None:
         """End it and its group at once, and wait for that."""
         if self._popen.returncode is None:
-            self._bury()
+            self._kill_group()
 
-    def _bury(self) -> None:
+    def _kill_group(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._popen.wait()
 
 
-def _prepared(parent: int, by: signal.Signals) -> Callable[[], None]:
+def _preparation(parent: int, by: signal.Signals) -> Callable[[], None]:
     def prepare() -> None:
         die_with_parent(parent, by=by)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -141,12 +141,12 @@ def shorten_log(path: Path) -> None:
     Where there is no room to, it grows on.
     """
     with suppress(OSError):
-        if path.stat().st_size > MAX_LOG:
+        if path.stat().st_size > MAX_LOG_BYTES:
             shutil.copy(path, path.with_name(path.name + ".1"))
             os.truncate(path, 0)
 
 
-def last_words(log: Path, *, lines: int = 5) -> str:
+def log_end(log: Path, *, lines: int = 5) -> str:
     """The end of a log, to be shown to the user."""
     with suppress(OSError), log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 8192))

@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +23,7 @@ class AlreadyRunning(Exception):
 
 
 @contextmanager
-def claimed(data: Path) -> Iterator[None]:
+def locked(data: Path) -> Iterator[None]:
     """Have the data folder for ourselves, made and closed to others. Raises AlreadyRunning or CannotStart."""
     _make_private(data)
     lock = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -65,9 +65,9 @@ def _make_private(data: Path) -> None:
     """Raises CannotStart for a folder that is not ours to close, or that holds other things."""
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = data.stat()
-        if found.st_uid != os.geteuid():
-            raise CannotStart(f"{data} belongs to another user (uid {found.st_uid}): choose another folder with --data")
+        status = data.stat()
+        if status.st_uid != os.geteuid():
+            raise CannotStart(f"{data} belongs to another user (uid {status.st_uid}): choose another folder with --data")
         if not (data / LOCK).exists() and any(path.name != KEYS for path in data.iterdir()):
             raise CannotStart(f"{data} holds other things: choose an empty or a new folder with --data")
         data.chmod(0o700)
@@ -87,10 +87,12 @@ def run_folder(data: Path) -> Path:
     return data / "run"
 
 
-def socket_folder(data: Path) -> Path:
+def socket_folder(data: Path, *, temporary_folders: Sequence[Path] | None = None) -> Path:
     """`run_folder`, or where its path is too long for sockets, a private folder with a short path. Raises CannotStart."""
-    place = run_folder(data.resolve())
-    return place if fits_sockets(place) else _temporary_socket_folder(data)
+    folder = run_folder(data.resolve())
+    if fits_sockets(folder):
+        return folder
+    return _temporary_socket_folder(data, _temporary_folders() if temporary_folders is None else temporary_folders)
 
 
 def fits_sockets(folder: Path) -> bool:
@@ -100,8 +102,8 @@ def fits_sockets(folder: Path) -> bool:
 def make_private(folder: Path, mode: int = 0o700) -> None:
     """Make `folder`, unless it is there, closed to other users. Raises CannotStart where it is another user's, and OSError."""
     folder.mkdir(mode=mode, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise CannotStart(f"{folder} belongs to another user: remove it, or set TMPDIR")
     folder.chmod(mode)
 
@@ -114,9 +116,9 @@ def make_socket_folder(folder: Path) -> None:
         raise CannotStart(f"no folder for sockets at {folder}: {error.strerror}; set TMPDIR") from None
 
 
-def _temporary_socket_folder(data: Path) -> Path:
+def _temporary_socket_folder(data: Path, parents: Sequence[Path]) -> Path:
     name = mark(data).replace("-", f"-{os.geteuid()}-")
-    for parent in _temporary_folders():
+    for parent in parents:
         with suppress(CannotStart):
             if fits_sockets(parent / name) and (os.geteuid() != 0 or passable(parent)):
                 make_socket_folder(parent / name)

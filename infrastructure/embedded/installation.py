@@ -60,11 +60,11 @@ def take_root_key(settings: Settings, copy: Path | None) -> None:
 
 def environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:
     """The variables of a process: few of `inherited`, and the settings, except those that only the owner may have."""
-    kept = supervised_environment(settings.data, inherited) | (
+    inherited_variables = supervised_environment(settings.data, inherited) | (
         storage_environment(inherited) if settings.blobs_url.startswith("s3://") else {}
     )
-    ours = {name: _text(getattr(settings, name)) for name in settings.__struct_fields__ if name not in OWNER_ONLY}
-    return kept | {PREFIX + name.upper(): text for name, text in ours.items() if text}
+    own_variables = {name: _text(getattr(settings, name)) for name in settings.__struct_fields__ if name not in OWNER_ONLY}
+    return inherited_variables | {PREFIX + name.upper(): text for name, text in own_variables.items() if text}
 
 
 def _text(value: object) -> str:
@@ -123,23 +123,23 @@ def withdraw(data: Path) -> None:
     _file(data).unlink(missing_ok=True)
 
 
-def running_settings(given: Settings) -> Settings:
-    """`given`, completed by the addresses of the system that runs on its data folder. Raises NotRunning."""
+def running_settings(settings: Settings) -> Settings:
+    """`settings`, completed by the addresses of the system that runs on its data folder. Raises NotRunning."""
     try:
-        running = msgspec.json.decode(_file(given.data).read_bytes(), type=RunningState)
+        running = msgspec.json.decode(_file(settings.data).read_bytes(), type=RunningState)
     except (OSError, msgspec.DecodeError):
         running = None
-    if running is not None and running.pid == holder(given.data):
-        return msgspec.structs.replace(given, **{name: value for name, value in running.addresses.items() if _is_open(given, name)})
-    if given.postgres_url:
-        return given
+    if running is not None and running.pid == holder(settings.data):
+        return msgspec.structs.replace(settings, **{name: value for name, value in running.addresses.items() if _is_open(settings, name)})
+    if settings.postgres_url:
+        return settings
     raise NotRunning(
-        f"nothing runs on {given.data}: start it with `bioscope up`, name its folder with --data, or set BIOSCOPE_POSTGRES_URL"
+        f"nothing runs on {settings.data}: start it with `bioscope up`, name its folder with --data, or set BIOSCOPE_POSTGRES_URL"
     )
 
 
-def _is_open(given: Settings, name: str) -> bool:
-    return not name.endswith("_url") or not getattr(given, name)
+def _is_open(settings: Settings, name: str) -> bool:
+    return not name.endswith("_url") or not getattr(settings, name)
 
 
 def _file(data: Path) -> Path:

@@ -25,7 +25,7 @@ class Redis(EmbeddedServer):
     """Its socket stays the same over restarts; what it held is gone."""
 
     name = "redis"
-    stops_within = 1.0
+    stop_timeout_seconds = 1.0
 
     def __init__(self, data: Path) -> None:
         super().__init__(data)

@@ -55,8 +55,8 @@ class ConnectionLimits:
     A client is anonymous until the application has recognised it. Anonymous clients have room of their own, so they take none of users'.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, *, send_timeout_seconds: float = SEND_TIMEOUT_SECONDS) -> None:
+        self.settings, self.send_timeout_seconds = settings, send_timeout_seconds
         self.ending = False
         self._proxies: Sequence[IPv4Network | IPv6Network] = networks(settings)
         room = max(64, _descriptors() - RESERVED_DESCRIPTORS)
@@ -65,10 +65,10 @@ class ConnectionLimits:
         self.users = ConnectionSlots(total=min(settings.connections, room - anonymous), each=settings.connections_per_address)
         self._proxied = ConnectionSlots(total=room, each=0)
 
-    def enter(self, address: str, evict: Callable[[], None]) -> "HandshakeSlots":
+    def enter(self, address: str, evict: Callable[[], None]) -> "HeldSlot":
         if self._proxies and self._is_proxy(address):
-            return HandshakeSlots(self._proxied.acquire(address, evict), None)
-        return HandshakeSlots(self.anonymous.acquire(network_of(address), evict), self.users)
+            return HeldSlot(self._proxied.acquire(address, evict), None)
+        return HeldSlot(self.anonymous.acquire(network_of(address), evict), self.users)
 
     def _is_proxy(self, address: str) -> bool:
         try:
@@ -77,16 +77,16 @@ class ConnectionLimits:
             return False
 
 
-class HandshakeSlots:
+class HeldSlot:
     """The place of one connection: among anonymous clients until it is recognised."""
 
-    def __init__(self, place: ConnectionSlot, users: ConnectionSlots | None) -> None:
-        self.place, self._users = place, users
+    def __init__(self, slot: ConnectionSlot, users: ConnectionSlots | None) -> None:
+        self.slot, self._users = slot, users
 
     def recognised(self) -> None:
-        if self._users is not None and not self.place.is_lost:
-            self.place.release()
-            self.place = self._users.acquire(self.place.address, self.place.evict)
+        if self._users is not None and not self.slot.is_lost:
+            self.slot.release()
+            self.slot = self._users.acquire(self.slot.address, self.slot.evict)
             self._users = None
 
 
@@ -97,23 +97,23 @@ class HttpConnection(HttpToolsProtocol):
     requests is too long, when the client takes nothing of an answer, and when others need its place.
     """
 
-    def __init__(self, limits: ConnectionLimits, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, limits: ConnectionLimits, **arguments: Any) -> None:
+        super().__init__(**arguments)
         self._limits = limits
-        self._awaits_head = True  # no request is worked on
+        self._is_awaiting_head = True  # no request is worked on
         self._in_head, self._head_size, self._trailers = False, 0, 0
         self._unsent = 0  # bytes when it was last looked whether the client takes them
-        self._taking: asyncio.TimerHandle | None = None
+        self._progress_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast("asyncio.Transport", JoinedWrites(transport, self.loop)))
         self._transport = transport
-        self._room = self._limits.enter(self.client[0] if self.client else "", self._evicted)
-        self._extensions = {RECOGNISED: self._room.recognised}
+        self._held_slot = self._limits.enter(self.client[0] if self.client else "", self._on_evicted)
+        self._extensions = {RECOGNISED: self._held_slot.recognised}
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._room.place.release()
+        self._held_slot.slot.release()
         self._stop_timers()
         super().connection_lost(exc)
 
@@ -142,9 +142,9 @@ class HttpConnection(HttpToolsProtocol):
         self._in_head, self._head_size, self._trailers = True, 0, 0
 
     def on_headers_complete(self) -> None:
-        self._in_head = self._awaits_head = False
+        self._in_head = self._is_awaiting_head = False
         self._unset_keepalive_if_required()
-        self._room.place.touch()
+        self._held_slot.slot.touch()
         if len(self.headers) > MAX_HEADERS:
             self._refuse(431)
         if len(self.pipeline) >= MAX_PIPELINED:
@@ -157,12 +157,12 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._awaits_head = not self.pipeline
-        self._room.place.touch()
+        self._is_awaiting_head = not self.pipeline
+        self._held_slot.slot.touch()
 
     def _unset_keepalive_if_required(self) -> None:
         """A first byte does not end the wait for a head: only all of it does."""
-        if not self._awaits_head:
+        if not self._is_awaiting_head:
             super()._unset_keepalive_if_required()
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -189,12 +189,12 @@ class HttpConnection(HttpToolsProtocol):
     # ---- of the transport ----
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._taking is None:
-            self._watch_taking()
+        if self._progress_timer is None:
+            self._watch_progress()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_watching()
+        self._stop_progress_timer()
 
     # ---- the end ----
     def end_soon(self) -> None:
@@ -215,55 +215,55 @@ class HttpConnection(HttpToolsProtocol):
             self.cycle.keep_alive = False
             self.flow.pause_reading()
 
-    def _evicted(self) -> None:
+    def _on_evicted(self) -> None:
         _drop(self._transport)
 
-    def _socket(self, **given: Any) -> "WebSocketConnection":
+    def _socket(self, **arguments: Any) -> "WebSocketConnection":
         self._stop_timers()
-        self._upgraded = WebSocketConnection(self._limits, self._room, **given)
+        self._upgraded = WebSocketConnection(self._limits, self._held_slot, **arguments)
         return self._upgraded
 
     def _stop_timers(self) -> None:
-        self._awaits_head = False
+        self._is_awaiting_head = False
         self._unset_keepalive_if_required()
-        self._stop_watching()
+        self._stop_progress_timer()
 
-    def _stop_watching(self) -> None:
-        if self._taking is not None:
-            self._taking.cancel()
-            self._taking = None
+    def _stop_progress_timer(self) -> None:
+        if self._progress_timer is not None:
+            self._progress_timer.cancel()
+            self._progress_timer = None
 
-    def _watch_taking(self) -> None:
+    def _watch_progress(self) -> None:
         self._unsent = _unsent(self._transport)
-        self._taking = self.loop.call_later(SEND_TIMEOUT_SECONDS, self._look_whether_taken)
+        self._progress_timer = self.loop.call_later(self._limits.send_timeout_seconds, self._check_progress)
 
-    def _look_whether_taken(self) -> None:
-        self._taking = None
+    def _check_progress(self) -> None:
+        self._progress_timer = None
         if _unsent(self._transport) >= self._unsent:
             _drop(self._transport)
         else:
-            self._watch_taking()
+            self._watch_progress()
 
 
 class WebSocketConnection(WebSocketsSansIOProtocol):
     """One WebSocket. Messages are measured by their headers, before they are read: those of an anonymous client must be small."""
 
-    def __init__(self, limits: ConnectionLimits, room: HandshakeSlots, **given: Any) -> None:
-        super().__init__(**given)
-        self._settings, self._room = limits.settings, room
-        self._end: asyncio.TimerHandle | None = None
+    def __init__(self, limits: ConnectionLimits, room: HeldSlot, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._settings, self._held_slot = limits.settings, room
+        self._close_timer: asyncio.TimerHandle | None = None
         self._frames, self._frames_since = 0, 0.0
         self.close_timeout = CLOSE_TIMEOUT_SECONDS
         self.conn.max_message_size = self._settings.anonymous_body_max_bytes
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._room.place.release()
-        if self._end is not None:
-            self._end.cancel()
+        self._held_slot.slot.release()
+        if self._close_timer is not None:
+            self._close_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._room.place.touch()
+        self._held_slot.slot.touch()
         for start in range(0, len(data), PARSE_BYTES):
             if self.transport.is_closing():
                 return
@@ -283,19 +283,19 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            self.scope["extensions"][RECOGNISED] = self._recognised  # type: ignore[assignment]
+            self.scope["extensions"][RECOGNISED] = self._on_recognised  # type: ignore[assignment]
 
     def on_task_complete(self, task: "asyncio.Task[None]") -> None:
         """A client that does not take what was sent cannot hold the connection when the application is done with it."""
         super().on_task_complete(task)
         if not self.disconnected:
-            self._end = self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)
+            self._close_timer = self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)
 
     def end_soon(self) -> None:
         """It goes on until the server ends."""
 
-    def _recognised(self) -> None:
-        self._room.recognised()
+    def _on_recognised(self) -> None:
+        self._held_slot.recognised()
         self.conn.max_message_size = self._settings.websocket_max_bytes
 
 
@@ -315,7 +315,7 @@ def _unsent(transport: asyncio.Transport) -> int:
 def _descriptors() -> int:
     """As many as this process may open: as many as it is allowed to ask for."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return max(soft, wanted)
+    limit = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return max(soft, limit)

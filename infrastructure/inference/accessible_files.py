@@ -10,7 +10,7 @@ from typing import Final
 
 from psycopg.conninfo import conninfo_to_dict
 
-from infrastructure.blobs.blob_store import originals_folder, rendition_folders
+from infrastructure.blobs.store import originals_folder, rendition_folders
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.child import READY_FILE, CannotStart
 from infrastructure.embedded.data_folder import make_private

@@ -19,7 +19,7 @@ from application.tasks import Kind, Task
 from application.topics import BULK, URGENT
 from domain import model
 from domain.errors import CorruptBlob, DomainError, Unavailable
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of
 from infrastructure.eventstore.event_store import postgres_event_store
@@ -30,7 +30,7 @@ from infrastructure.inference.image_inspector import ImageInspector
 from infrastructure.kafka.consumer_process import ConsumerProcess
 from infrastructure.kafka.producer import Sender
 from infrastructure.kafka.task_consumer import TaskConsumer
-from infrastructure.observability.health import NOBODY
+from infrastructure.observability.health import ABSENT_BLOB
 from infrastructure.postgres.notifications import listen
 from infrastructure.postgres.profiles import WORKER
 from infrastructure.postgres.system import workers
@@ -150,7 +150,7 @@ class InferenceWorker:
     async def lacks_blobs(self) -> bool:
         """Whether the store is away, and not just one of its blobs."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._threads, self._blobs.exists, NOBODY)
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._blobs.exists, ABSENT_BLOB)
         except Unavailable:
             return True
         return False

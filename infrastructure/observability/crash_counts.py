@@ -40,7 +40,7 @@ def crashes_file(data: Path) -> Path:
 
 def _recent(file: Path, now: float) -> Crashes:
     try:
-        known = msgspec.json.decode(file.read_bytes(), type=Crashes)
+        crashes = msgspec.json.decode(file.read_bytes(), type=Crashes)
     except (OSError, msgspec.DecodeError):
         return {}
-    return {name: kept for name, times in known.items() if (kept := [at for at in times if 0 <= now - at < CRASH_WINDOW_SECONDS])}
+    return {name: recent for name, times in crashes.items() if (recent := [at for at in times if 0 <= now - at < CRASH_WINDOW_SECONDS])}

@@ -26,19 +26,19 @@ class RedisSubscription:
     """One watcher's bell."""
 
     def __init__(self) -> None:
-        self._rung = asyncio.Event()
+        self._notified = asyncio.Event()
 
     def wake(self) -> None:
-        self._rung.set()
+        self._notified.set()
 
     async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - the answer says whether there was news
         """Whether there was news within `timeout` seconds; news that came before the call counts."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._rung.wait()
-        there_was = self._rung.is_set()
-        self._rung.clear()
-        return there_was
+                await self._notified.wait()
+        notified = self._notified.is_set()
+        self._notified.clear()
+        return notified
 
 
 class RedisNotifications:
@@ -48,28 +48,28 @@ class RedisNotifications:
         self._redis = redis.asyncio.Redis.from_url(
             url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, health_check_interval=PING_AFTER_SECONDS, protocol=2
         )
-        self._watchers: set[RedisSubscription] = set()
+        self._subscriptions: set[RedisSubscription] = set()
         self._task: asyncio.Task[None] | None = None
-        self._rung_at = -MIN_WAKE_INTERVAL_SECONDS
-        self._next: asyncio.TimerHandle | None = None
+        self._woken_at = -MIN_WAKE_INTERVAL_SECONDS
+        self._wake_timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._listen_always(), name="live")
 
     async def stop(self) -> None:
         await cancel_and_wait(self._task)
-        if self._next is not None:
-            self._next.cancel()
+        if self._wake_timer is not None:
+            self._wake_timer.cancel()
         await self._redis.aclose()
 
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[RedisSubscription]:
-        news = RedisSubscription()
-        self._watchers.add(news)
+        subscription = RedisSubscription()
+        self._subscriptions.add(subscription)
         try:
-            yield news
+            yield subscription
         finally:
-            self._watchers.discard(news)
+            self._subscriptions.discard(subscription)
 
     async def _listen_always(self) -> None:
         while True:
@@ -83,17 +83,17 @@ class RedisNotifications:
         async with self._redis.pubsub() as listener:
             await listener.subscribe(CHANNEL)
             while True:
-                said = await listener.get_message(timeout=PING_AFTER_SECONDS)
-                if said is not None and said["type"] in {"subscribe", "message"}:
+                message = await listener.get_message(timeout=PING_AFTER_SECONDS)
+                if message is not None and message["type"] in {"subscribe", "message"}:
                     self._wake_soon()
 
     def _wake_soon(self) -> None:
         """Also after each new connection: something may have been said in between. What was said is not looked at."""
-        if self._next is None:
+        if self._wake_timer is None:
             loop = asyncio.get_running_loop()
-            self._next = loop.call_at(max(loop.time(), self._rung_at + MIN_WAKE_INTERVAL_SECONDS), self._wake)
+            self._wake_timer = loop.call_at(max(loop.time(), self._woken_at + MIN_WAKE_INTERVAL_SECONDS), self._wake)
 
     def _wake(self) -> None:
-        self._rung_at, self._next = asyncio.get_running_loop().time(), None
-        for news in self._watchers:
-            news.wake()
+        self._woken_at, self._wake_timer = asyncio.get_running_loop().time(), None
+        for subscription in self._subscriptions:
+            subscription.wake()

@@ -16,9 +16,9 @@ from psycopg import AsyncConnection
 from application.cancellation import run_until_first_ends
 from domain.errors import Unavailable
 from infrastructure.audit.signed_heads import SIGN_AFTER_EVENTS, SIGN_INTERVAL_SECONDS, BrokenChain, HeadSigner
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.child import say_ready
+from infrastructure.embedded.child import signal_ready
 from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.observability.metrics import BROKEN_CHAIN
@@ -133,7 +133,7 @@ async def _lead_of(leader: AsyncConnection) -> None:
     """Return once the lead is ours, until the connection ends. A relay that stands by is ready too."""
     while True:
         leads = await try_lock_async(leader, AdvisoryLock.RELAY)
-        say_ready()
+        signal_ready()
         if leads:
             return
         await asyncio.sleep(STANDBY_INTERVAL_SECONDS)

@@ -12,7 +12,7 @@ from infrastructure.security.keys import Keys
 
 MAX_CONNECTIONS: Final = 2
 
-KNOWS: Final = """select exists (
+IS_KNOWN: Final = """select exists (
   select from ops.known_addresses where digest = any(%(forms)s) and seen_at > now() - make_interval(days => %(days)s))"""
 REMEMBER: Final = """with pruned as (
     delete from ops.known_addresses where digest in (
@@ -34,8 +34,8 @@ class PostgresKnownAddresses:
 
     def knows(self, user: UUID, network: str) -> bool:
         forms = list(self._digest.forms(_value(user, network)))
-        ((known,),) = self._pool.rows(KNOWS, {"forms": forms, "days": self._days})
-        return bool(known)
+        ((is_known,),) = self._pool.rows(IS_KNOWN, {"forms": forms, "days": self._days})
+        return bool(is_known)
 
     def remember(self, user: UUID, network: str) -> None:
         digest = self._digest.of(_value(user, network))

@@ -37,7 +37,7 @@ MAX_KEYS: Final = 100_000  # kept in the process; those that rested longest go f
 # The times (microseconds) of the newest calls of each key, newest first. An answer above 0: the microseconds until a call is free, and
 # nothing was counted; else the call is taken, at that time with a minus. What cannot be the time of a call counts as none: another type,
 # no number, a time to come (of a forger, or of a clock that was set back).
-TAKE: Final = """
+TAKE_SCRIPT: Final = """
 local time = redis.call('time')
 local now = time[1] * 1000000 + time[2]
 local longest = 0
@@ -55,7 +55,7 @@ for i, key in ipairs(KEYS) do
 end
 return -now
 """
-GIVE_BACK: Final = "for _, key in ipairs(KEYS) do redis.call('lrem', key, 1, ARGV[1]) end return 0"
+GIVE_BACK_SCRIPT: Final = "for _, key in ipairs(KEYS) do redis.call('lrem', key, 1, ARGV[1]) end return 0"
 
 
 class LocalRateLimiter:
@@ -106,18 +106,18 @@ class RedisRateLimiter:
         self._redis = redis.Redis.from_url(
             url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, socket_timeout=ANSWER_TIMEOUT_SECONDS, health_check_interval=30, protocol=2
         )
-        self._script = self._redis.register_script(TAKE)
-        self._giving_back = self._redis.register_script(GIVE_BACK)
+        self._take_script = self._redis.register_script(TAKE_SCRIPT)
+        self._give_back_script = self._redis.register_script(GIVE_BACK_SCRIPT)
         self._digest = KeyedDigest(keys, Purpose.RATE_LIMITS)
         self._local = LocalRateLimiter()
-        self._away_until = 0.0
+        self._retry_at = 0.0
 
     def close(self) -> None:
         self._redis.close()
 
     def take(self, *limits: RateLimit) -> Callable[[], None]:
         names = [self._name(limit.key) for limit in limits]
-        answer = self._asked(self._script, names, [part for limit in limits for part in (limit.maximum, limit.seconds)])
+        answer = self._run_script(self._take_script, names, [part for limit in limits for part in (limit.maximum, limit.seconds)])
         if answer is not None and answer > 0:
             raise _too_many(min(answer / 1e6, max(limit.seconds for limit in limits)))
         try:
@@ -130,19 +130,19 @@ class RedisRateLimiter:
     def _give_back(self, names: Sequence[str], answer: int | None, local: Callable[[], None]) -> None:
         local()
         if answer is not None:
-            self._asked(self._giving_back, names, [-answer])
+            self._run_script(self._give_back_script, names, [-answer])
 
     def _name(self, key: str) -> str:
         return "limit:" + self._digest.of(key.encode(errors="surrogatepass"))[:NAME_BYTES].hex()
 
-    def _asked(self, script: Script, names: Sequence[str], arguments: Sequence[Any]) -> int | None:
+    def _run_script(self, script: Script, names: Sequence[str], arguments: Sequence[Any]) -> int | None:
         """None when Redis does not say."""
-        if time.monotonic() < self._away_until:
+        if time.monotonic() < self._retry_at:
             return None
         try:
             answer = script(keys=names, args=arguments)
         except (redis.RedisError, OSError) as error:
-            self._away_until = time.monotonic() + RETRY_DELAY_SECONDS
+            self._retry_at = time.monotonic() + RETRY_DELAY_SECONDS
             log.warning("limits are counted in the process: Redis is away", error=type(error).__name__)
             return None
         return answer if isinstance(answer, int) else None

@@ -24,8 +24,16 @@ TOKEN_LENGTH: Final = len(FORM) + (KEY_ID_BYTES + TAG_BYTES + LAYOUT.size) * 4 /
 
 def seal(keys: Keys, address: LocalAddress) -> str:
     """A token that stands for `address`, safe in a path: key id, tag and ciphertext (RFC 5297), always the same. Raises MissingKey."""
-    key, one = keys.newest(Purpose.SIGNED_URLS), address
-    clear = LAYOUT.pack(one.image_id.bytes, one.holder_id.bytes, one.is_service, one.folder.encode(), one.inline, one.ends, one.label)
+    key = keys.newest(Purpose.SIGNED_URLS)
+    clear = LAYOUT.pack(
+        address.image_id.bytes,
+        address.holder_id.bytes,
+        address.is_service,
+        address.folder.encode(),
+        address.inline,
+        address.ends,
+        address.label,
+    )
     return FORM + base64.urlsafe_b64encode(key.id + _cipher(key).encrypt(clear, [BOUND_TO])).decode()
 
 
@@ -41,9 +49,9 @@ def _opened(keys: Keys, token: str) -> LocalAddress:
     if len(token) != TOKEN_LENGTH or not token.startswith(FORM):
         raise _refused()
     try:
-        whole = base64.b64decode(token.removeprefix(FORM), altchars=b"-_", validate=True)
-        key = next(key for key in keys.all(Purpose.SIGNED_URLS) if key.id == whole[:KEY_ID_BYTES])
-        clear = _cipher(key).decrypt(whole[KEY_ID_BYTES:], [BOUND_TO])
+        sealed = base64.b64decode(token.removeprefix(FORM), altchars=b"-_", validate=True)
+        key = next(key for key in keys.all(Purpose.SIGNED_URLS) if key.id == sealed[:KEY_ID_BYTES])
+        clear = _cipher(key).decrypt(sealed[KEY_ID_BYTES:], [BOUND_TO])
     except (ValueError, StopIteration, InvalidTag):
         raise _refused() from None
     image_id, holder_id, is_service, folder, inline, ends, label = LAYOUT.unpack(clear)

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from api.cli import main
-from infrastructure.embedded.data_folder import claimed
+from infrastructure.embedded.data_folder import locked
 from infrastructure.embedded.installation import environment
 from infrastructure.postgres.environment import remove_libpq_variables
 from infrastructure.postgres.schema import migrations
@@ -263,7 +263,7 @@ def test_a_data_folder_that_cannot_be_made_is_named(arguments, tmp_path):
 
 
 def test_a_data_folder_in_use_is_named(tmp_path):
-    with claimed(tmp_path / "data"):
+    with locked(tmp_path / "data"):
         refused(run_process("up", "--data", tmp_path / "data"), TAKEN, f"is in use by process {os.getpid()}")
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from api.app import create_app
 from application.derivatives import preview_of, thumbnail_of
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.security.keys import RootKey
 from tests.api.conftest import Laboratory
 from tests.api.people import PICTURE, Workers, dataset, image_in, refused, share, stored, upload

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from api.app import MAX_STORING_THREADS
-from infrastructure.blobs.blob_store import BlobUpload
+from infrastructure.blobs.store import BlobUpload
 from tests.api.people import PICTURE, dataset, events_of, refused, share, stored, upload
 from tests.hostile import bare_jpeg, frame, hostile_files, jpeg, page, png, scan, tiff
 

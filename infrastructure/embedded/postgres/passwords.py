@@ -95,9 +95,9 @@ def set_passwords(passwords: Passwords, *, command: Sequence[str], cluster: Path
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise CannotStart(f"the passwords of Postgres cannot be set: {type(error).__name__}") from None
-    said = done.stderr.decode(errors="replace")
-    if done.returncode != 0 or "ERROR:" in said or "FATAL:" in said:
-        raise CannotStart(f"the passwords of Postgres cannot be set: {said.strip()[-500:]}")
+    errors = done.stderr.decode(errors="replace")
+    if done.returncode != 0 or "ERROR:" in errors or "FATAL:" in errors:
+        raise CannotStart(f"the passwords of Postgres cannot be set: {errors.strip()[-500:]}")
 
 
 def write_access_rules(cluster: Path, passwords: Passwords, *, user: int | None) -> None:
