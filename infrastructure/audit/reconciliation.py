@@ -32,14 +32,14 @@ SUBJECTS_PER_QUERY: Final = 100  # accounts and devices that are read together
 PAUSE_SECONDS: Final = 0.2  # seconds
 STOP_TIMEOUT_SECONDS: Final = 1.0  # seconds
 KEY: Final = "key"
-WITHOUT_EFFECT: Final = (
+IGNORED_TYPES: Final = (
     DeviceCameOnline.__name__,
     DeviceWentOffline.__name__,
 )  # most of a device in earlier releases' logs
 
-SHOWN: Final = "select id from read.users union select id from read.devices"
+SHOWN_SUBJECTS: Final = "select id from read.users union select id from read.devices"
 """The accounts and devices that the read models show."""
-NAMED: Final = f"select stream from es.claims union select owner from es.secrets where kind = '{PASSWORD}'"  # noqa: S608 - a constant
+NAMED_SUBJECTS: Final = f"select stream from es.claims union select owner from es.secrets where kind = '{PASSWORD}'"  # noqa: S608 - a constant
 """The streams that have a claim or a password, whatever they are."""
 
 HISTORIES: Final = f"""select {EVENT_COLUMNS} from es.streams s, es.stream_events(s.stream, 0) e
@@ -74,12 +74,12 @@ class CheckedSubject(NamedTuple):
 
 def shown_subjects(log: PostgresEventStore) -> set[UUID]:
     """The accounts and devices that the read models show, and all that have claims or passwords. Raises Unavailable."""
-    return {subject for query in (SHOWN, NAMED) for (subject,) in log.recorder.rows_of_long_query(query)}
+    return {subject for query in (SHOWN_SUBJECTS, NAMED_SUBJECTS) for (subject,) in log.recorder.rows_of_long_query(query)}
 
 
 def named_subjects(log: PostgresEventStore) -> set[UUID]:
     """All that have claims or passwords. Raises Unavailable."""
-    return {subject for (subject,) in log.recorder.rows_of_long_query(NAMED)}
+    return {subject for (subject,) in log.recorder.rows_of_long_query(NAMED_SUBJECTS)}
 
 
 def discrepancies(log: PostgresEventStore, subjects: Iterable[UUID]) -> Iterator[Discrepancy]:
@@ -89,16 +89,16 @@ def discrepancies(log: PostgresEventStore, subjects: Iterable[UUID]) -> Iterator
     """
     remaining = iter(subjects)
     while group := list(islice(remaining, SUBJECTS_PER_QUERY)):
-        suspects = {subject: seen for subject, seen in _looked_at(log, group).items() if seen.problems}
-        confirmed = _looked_at(log, list(suspects)) if suspects else {}
-        for subject, seen in confirmed.items():
-            if seen == suspects[subject]:
-                yield from (Discrepancy(subject, problem) for problem in seen.problems)
+        suspects = {subject: checked for subject, checked in _check(log, group).items() if checked.problems}
+        confirmed = _check(log, list(suspects)) if suspects else {}
+        for subject, checked in confirmed.items():
+            if checked == suspects[subject]:
+                yield from (Discrepancy(subject, problem) for problem in checked.problems)
 
 
-def _looked_at(log: PostgresEventStore, subjects: Sequence[UUID]) -> dict[UUID, CheckedSubject]:
+def _check(log: PostgresEventStore, subjects: Sequence[UUID]) -> dict[UUID, CheckedSubject]:
     histories: dict[UUID, list[RecordedEvent]] = defaultdict(list)
-    for row in log.recorder.rows(HISTORIES, list(subjects), list(WITHOUT_EFFECT)):
+    for row in log.recorder.rows(HISTORIES, list(subjects), list(IGNORED_TYPES)):
         recorded = recorded_from(row)
         histories[recorded.stream].append(recorded)
     stored = _stored(log, subjects)

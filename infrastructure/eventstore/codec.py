@@ -19,9 +19,9 @@ from domain.registry import EVENTS, is_known
 from infrastructure.security.keys import DataKey, DataKeys
 
 COLUMNS = ("originator_id", "originator_version")
-ID_BYTES, IDS_AT_ONCE = 16, 256
-_drawn: deque[bytes] = deque()
-os.register_at_fork(after_in_child=_drawn.clear)  # or both would give the same ids
+ID_BYTES, IDS_PER_READ = 16, 256
+_random_ids: deque[bytes] = deque()
+os.register_at_fork(after_in_child=_random_ids.clear)  # or both would give the same ids
 
 SEALED_MARK = b'"sealed:'
 """What every sealed value begins with, in JSON."""
@@ -85,7 +85,7 @@ class Codec:
         kind = type(event)
         if EVENTS.get(kind.__name__) is not kind:
             raise Undecodable(f"{kind.__name__} is not a registered event")
-        event_id = _fresh_id()
+        event_id = _new_event_id()
         content = msgspec.to_builtins(event)
         for column in COLUMNS:
             del content[column]
@@ -111,9 +111,9 @@ class Codec:
         """Those whose keys are there, as `decode` would find them now."""
         if self._keys.withheld:
             return frozenset()
-        wanted = frozenset(subjects)
-        self._keys.prefetch(wanted)
-        return frozenset(subject for subject in wanted if self._keys.get(subject) is not None)
+        distinct = frozenset(subjects)
+        self._keys.prefetch(distinct)
+        return frozenset(subject for subject in distinct if self._keys.get(subject) is not None)
 
     def prefetch(self, stored: Iterable[SerializedEvent]) -> None:
         """Bring the keys that these events need in one read."""
@@ -136,7 +136,7 @@ class Codec:
             if subject not in keys:
                 keys[subject], wrapped = self._key_for(subject, event)
                 new += [(subject, wrapped)] if wrapped is not None else []
-            sealed = keys[subject].seal(msgspec.json.encode(content[field]), _bound_to(event_id, field))
+            sealed = keys[subject].seal(msgspec.json.encode(content[field]), _associated_data(event_id, field))
             content[field] = SEALED_PREFIX + base64.b64encode(sealed).decode()
         return tuple(new)
 
@@ -160,15 +160,15 @@ class Codec:
         for field, owner in private_fields(kind).items():
             sealed = content.get(field)
             if isinstance(sealed, str) and sealed.startswith(SEALED_PREFIXES):
-                content[field] = self._opened(UUID(str(content[owner])), sealed, _bound_to(event_id, field), kind, field)
+                content[field] = self._opened(UUID(str(content[owner])), sealed, _associated_data(event_id, field), kind, field)
 
-    def _opened(self, subject: UUID, sealed: str, bound_to: bytes, kind: type[Event], field: str) -> Any:
+    def _opened(self, subject: UUID, sealed: str, associated_data: bytes, kind: type[Event], field: str) -> Any:
         key = None if self._keys.withheld else self._keys.get(subject)
         if key is None:
-            unread = WITHHELD if self._keys.withheld else ERASED
-            return {} if field in _private_dicts(kind) else unread
+            placeholder = WITHHELD if self._keys.withheld else ERASED
+            return {} if field in _private_dicts(kind) else placeholder
         try:
-            return msgspec.json.decode(_unsealed(key, sealed, bound_to))
+            return msgspec.json.decode(_unsealed(key, sealed, associated_data))
         except InvalidTag:
             raise ValueError(f"{field} does not open with its subject's key") from None
 
@@ -233,23 +233,23 @@ def _decoder(kind: type[Event]) -> msgspec.json.Decoder[Event]:
     return msgspec.json.Decoder(kind)
 
 
-def _fresh_id() -> UUID:
+def _new_event_id() -> UUID:
     """A uuid4. The kernel is asked for many at once: each time it is asked, another thread takes the interpreter, and we wait for it."""
     while True:
         with suppress(IndexError):
-            return UUID(bytes=_drawn.pop(), version=4)
-        many = os.urandom(IDS_AT_ONCE * ID_BYTES)
-        _drawn.extend(many[start : start + ID_BYTES] for start in range(0, len(many), ID_BYTES))
+            return UUID(bytes=_random_ids.pop(), version=4)
+        many = os.urandom(IDS_PER_READ * ID_BYTES)
+        _random_ids.extend(many[start : start + ID_BYTES] for start in range(0, len(many), ID_BYTES))
 
 
-def _unsealed(key: DataKey, sealed: str, bound_to: bytes) -> bytes:
+def _unsealed(key: DataKey, sealed: str, associated_data: bytes) -> bytes:
     """Raises InvalidTag."""
     if sealed.startswith(SEALED_V1_PREFIX):
-        return key.open_first_form(base64.b64decode(sealed[len(SEALED_V1_PREFIX) :]), bound_to)
-    return key.open(base64.b64decode(sealed[len(SEALED_PREFIX) :]), bound_to)
+        return key.open_first_form(base64.b64decode(sealed[len(SEALED_V1_PREFIX) :]), associated_data)
+    return key.open(base64.b64decode(sealed[len(SEALED_PREFIX) :]), associated_data)
 
 
-def _bound_to(event_id: UUID, field: str) -> bytes:
+def _associated_data(event_id: UUID, field: str) -> bytes:
     return event_id.bytes + field.encode()
 
 

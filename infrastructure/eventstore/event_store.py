@@ -90,7 +90,7 @@ class RecorderEventStore:
             state = evolve(state, self.codec.decode(one))
         newest = events[-1]
         if state is not None and readable == self.codec.readable(owners):  # else a key came or went meanwhile
-            self._states.keep((stream, evolve), CachedState(state, newest.version, newest.event_id, owners, readable))
+            self._states.put((stream, evolve), CachedState(state, newest.version, newest.event_id, owners, readable))
         return state
 
     def append(

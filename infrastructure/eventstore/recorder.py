@@ -84,7 +84,7 @@ class PostgresRecorder:
         self._keys = keys
         self._url = url
         self._writer: GroupCommit | None = None
-        self._beginning = Lock()
+        self._writer_lock = Lock()
         self.pool.open()
 
     def close(self) -> None:
@@ -94,13 +94,13 @@ class PostgresRecorder:
 
     def insert(self, events: Sequence[EncodedEvent], append: Append) -> Outcome:
         try:
-            return self._writing().submit(append, events).wait(COMMIT_TIMEOUT_SECONDS)
+            return self._group_commit().submit(append, events).wait(COMMIT_TIMEOUT_SECONDS)
         except TimeoutError:
             raise Unavailable("The database does not answer; try again", retry_after=5) from None
 
-    def _writing(self) -> GroupCommit:
+    def _group_commit(self) -> GroupCommit:
         """One a process, begun with the first command: who only reads has none."""
-        with self._beginning:
+        with self._writer_lock:
             if self._writer is None:
                 self._writer = GroupCommit(self._url, self._keys, liveness=self._liveness)
             return self._writer
@@ -111,9 +111,9 @@ class PostgresRecorder:
 
     def rows(self, query: str, *arguments: object, named: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
         """Raises Unavailable. A connection that died while it was idle costs a second try, after its like were weeded out."""
-        given = named or arguments
+        parameters = named or arguments
         try:
-            return self._rows(query, given)
+            return self._rows(query, parameters)
         except PoolTimeout:
             raise database_unavailable() from None
         except ServerUnresponsive:
@@ -121,7 +121,7 @@ class PostgresRecorder:
         except psycopg.OperationalError:
             self.pool.check()
         try:
-            return self._rows(query, given)
+            return self._rows(query, parameters)
         except psycopg.OperationalError:
             raise database_unavailable() from None
 
