@@ -21,7 +21,7 @@ from infrastructure.audit.reconciliation import Discrepancy, Reconciler
 from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of
-from infrastructure.eventstore.event_store import RecorderEventStore, postgres_event_store
+from infrastructure.eventstore.event_store import PostgresEventStore, postgres_event_store
 from infrastructure.images.validation import ImageLimits, UploadGate
 from infrastructure.observability.health import DependencyChecks
 from infrastructure.observability.heartbeat import HEARTBEAT
@@ -66,7 +66,7 @@ def refresh_tokens(settings: Settings, keys: Keys | None = None) -> PostgresRefr
     )
 
 
-def verify_log(settings: Settings, log: RecorderEventStore) -> VerificationResult:
+def verify_log(settings: Settings, log: PostgresEventStore) -> VerificationResult:
     """Walk the whole log, and compare it with every signed head. Raises Unavailable."""
     return signed_heads.verify_log(settings, log)
 

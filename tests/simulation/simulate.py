@@ -250,8 +250,8 @@ def made_up(world: World) -> Iterator[None]:
         (time, "time", lambda: world.clock.today().timestamp()),
         (time, "sleep", sleep),
         (os, "urandom", world.chance.randbytes),
-        (codec, "_drawn", deque()),  # ids drawn before belong to another world
-        (codec, "IDS_AT_ONCE", 1),
+        (codec, "_random_ids", deque()),  # ids drawn before belong to another world
+        (codec, "IDS_PER_READ", 1),
         (random, "uniform", world.chance.uniform),
         (asyncio, "new_event_loop", lambda: world.loop),
         *((module, "datetime", Today) for module in TELL_THE_TIME),
