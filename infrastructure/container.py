@@ -1,4 +1,4 @@
-"""The composition of the API and of the command line: every port with what stands behind it."""
+"""The composition root of the API and of the command line: every port with its implementation."""
 
 import asyncio
 import contextlib
@@ -43,8 +43,8 @@ from infrastructure.security.signed_urls import unseal
 
 log = structlog.get_logger()
 
-MAX_REPORTED_DISCREPANCIES: Final = 100  # discrepancies in the log of a process, each time
-STATUS_INTERVAL_SECONDS: Final = 5.0  # seconds between two looks at how the system stands, for the figures
+MAX_REPORTED_DISCREPANCIES: Final = 100  # in the log of a process, each time
+STATUS_INTERVAL_SECONDS: Final = 5.0  # between two updates of the status metrics
 
 
 def blobs(settings: Settings) -> BlobStore:
@@ -81,7 +81,7 @@ def rates(settings: Settings) -> SignInRates:
 
 
 def services(settings: Settings) -> Services:
-    """Every port over the servers that the settings name. Nothing is asked of them before `opened()` or a first call.
+    """Every port over the servers that the settings name. No connection is made before `opened()` or a first call.
 
     Raises WrongRootKey.
     """

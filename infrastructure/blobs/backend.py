@@ -1,4 +1,4 @@
-"""Where blobs lie: what a backend of the store does, and under which keys."""
+"""Backends of the blob store: their protocol, their keys and their errors."""
 
 import re
 import tempfile
@@ -36,7 +36,7 @@ Clock = Callable[[], float]
 
 
 class SignedLink(NamedTuple):
-    """An address to be signed: of `blob`, which lies under `key` and is of an image, for `holder`."""
+    """An address to be signed: of `blob`, which is stored under `key` and belongs to an image, for `holder`."""
 
     blob: SignedBlob
     key: str
@@ -58,7 +58,7 @@ class BlobBackend(Protocol):
     max_url_seconds: int
 
     def is_present(self) -> bool:
-        """Whether a file that is not found is really missing, and not the disk that it lies on."""
+        """Whether the disk or share is mounted: if not, a file that is not found may exist."""
 
     def temporary_file(self, key: str) -> tuple[int, str]:
         """Open a new file for bytes that will be kept under `key`: its descriptor and path."""
@@ -116,7 +116,7 @@ def temporary_file(folder: Path) -> tuple[int, str]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the temporary files of killed processes. A process that may not look into the folder leaves that to others."""
+    """Remove the temporary files of killed processes. A process without access to the folder leaves that to others."""
     with suppress(PermissionError):
         for file in folder.glob(f"{TEMPORARY_PREFIX}*"):
             with suppress(FileNotFoundError):

@@ -66,7 +66,7 @@ class S3Backend:
         return True
 
     def temporary_file(self, key: str) -> tuple[int, str]:
-        """The spool is made again when somebody removed it: it holds nothing that lasts."""
+        """A spool that was removed is made again: it holds nothing that lasts."""
         spool = self._renditions if key.startswith(RENDITIONS) else self._spool
         try:
             return temporary_file(spool)

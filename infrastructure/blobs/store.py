@@ -44,17 +44,17 @@ NAMES_PER_QUERY: Final = 500
 
 
 def open_blobs(settings: Settings, keys: Keys, *, clock: Clock = time.time, s3_limits: S3Limits = DEFAULT_LIMITS) -> BlobStore:
-    """As `blobs_url` says: `s3://bucket`, a folder, or (empty) the folder `blobs` among our data.
+    """The store of `blobs_url`: `s3://bucket`, a folder, or (empty) the folder `blobs` in the data folder.
 
-    Addresses of files in a folder are signed with `keys`: without that one, `signed_url` raises MissingKey. `clock` gives the seconds
-    since 1970 from which the lifetime of an address is counted.
+    Addresses of files in a folder are signed with `keys`: without that one, `signed_url` raises MissingKey. `clock` gives the
+    time from which the lifetime of an address is counted.
     """
     backend: BlobBackend = S3Backend(settings, clock, s3_limits) if is_on_s3(settings) else FolderBackend(settings, keys)
     return FsspecBlobStore(backend, max_bytes=settings.upload_max_bytes, clock=clock)
 
 
 def originals_folder(settings: Settings) -> Path | None:
-    """Where uploaded files and models lie; None on S3."""
+    """The folder of uploaded files and models; None on S3."""
     return None if is_on_s3(settings) else blobs_folder(settings) / ORIGINALS
 
 

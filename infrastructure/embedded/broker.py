@@ -8,12 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from infrastructure.atomic_files import write_atomically
-from infrastructure.embedded.child import CannotStart, Child, python
+from infrastructure.embedded.child import Child, python
 from infrastructure.embedded.server import EmbeddedServer
 from infrastructure.kafka.limits import MAX_RECORD_BYTES
+from infrastructure.process_lifecycle import CannotStart
 from infrastructure.sandbox.child_environment import supervised_environment
 
-FRAME_BYTES = 512  # that librdkafka wants to be left over
+FRAME_BYTES = 512  # reserve that librdkafka requires
 
 
 class Broker(EmbeddedServer):
@@ -49,7 +50,7 @@ class Broker(EmbeddedServer):
 
 
 def serve(address: Path) -> None:
-    """Run the broker in this process; its host:port stands in the file `address` once it answers."""
+    """Run the broker in this process; it writes its host:port into the file `address` once it answers."""
     from confluent_kafka import Producer  # noqa: PLC0415 - only this process carries it
 
     limit = {"receive.message.max.bytes": MAX_RECORD_BYTES, "fetch.max.bytes": MAX_RECORD_BYTES - FRAME_BYTES}

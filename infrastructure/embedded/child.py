@@ -1,6 +1,5 @@
-"""A program that we start: it logs into a file, leads a process group of its own, and never outlives us."""
+"""A child process: it logs into a file, leads its own process group, and never outlives its parent."""
 
-import ctypes
 import os
 import resource
 import shutil
@@ -12,43 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from infrastructure.process_lifecycle import CannotStart, die_with_parent
 from infrastructure.sandbox.child_environment import NATIVE_ENVIRONMENT, PRIVATE_UMASK
 
-PR_SET_PDEATHSIG = 1
 MAX_LOG_BYTES = 8 * 1024**2
-READY_FILE = "BIOSCOPE_READY_FILE"
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-class CannotStart(Exception):
-    """Something needed cannot be started; the text says what, why, and what to do."""
-
-
-def die_with_parent(parent: int | None = None, *, by: signal.Signals = signal.SIGKILL) -> None:
-    """Have the kernel kill this process when the one that started it dies, however it dies. Call it first thing in a child.
-
-    `parent` is the pid that started us, where it is known: if it is gone already, the process ends here. The kernel watches
-    the thread that forked, so children must be started from one that lives as long as its process. A change of user id undoes it.
-    """
-    LIBC.prctl(PR_SET_PDEATHSIG, int(by), 0, 0, 0)
-    if os.getppid() != (parent if parent is not None else _parent_pid()):
-        os._exit(128 + by)
-
-
-def signal_ready() -> None:
-    """Tell the supervisor that this process serves now. Without a supervisor nothing happens."""
-    if path := os.environ.get(READY_FILE):
-        Path(path).write_text("ready\n", encoding="ascii")
-
-
-def _parent_pid() -> int:
-    """The pid that started us as far as can be told: multiprocessing knows its own; else whoever is our parent now."""
-    parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", lambda: None)()
-    return int(parent.pid) if parent is not None else os.getppid()
 
 
 class Child:
-    """A process under way. Its output goes to `log`, its group is killed with it, its core is never dumped."""
+    """A running child. Its output goes to `log`, its group is killed with it, its core is never dumped."""
 
     def __init__(
         self,
@@ -84,7 +54,7 @@ class Child:
         self.pid = self._popen.pid
 
     def alive(self) -> bool:
-        """False once it has ended; what it left in its group is killed then."""
+        """False once it has ended; the rest of its group is killed then."""
         if self._popen.returncode is not None:
             return False
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -130,15 +100,15 @@ def _preparation(parent: int, by: signal.Signals) -> Callable[[], None]:
 
 
 def open_log(path: Path) -> int:
-    """A descriptor that appends to `path`; a log grown too long is set aside first."""
+    """A descriptor that appends to `path`; a log that is too long is rotated first."""
     shorten_log(path)
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def shorten_log(path: Path) -> None:
-    """Set what is in a log grown too long aside as NAME.log.1, and go on in the same file, which others have open.
+    """Copy a log that is too long to NAME.log.1 and empty the file, which other processes have open.
 
-    Where there is no room to, it grows on.
+    Without disk space it keeps growing.
     """
     with suppress(OSError):
         if path.stat().st_size > MAX_LOG_BYTES:
@@ -155,5 +125,5 @@ def log_end(log: Path, *, lines: int = 5) -> str:
 
 
 def python(module: str, *arguments: str) -> tuple[str, ...]:
-    """The command line of one of our own modules; -P keeps the current folder out of its imports."""
+    """The command line that runs a module; -P keeps the current folder out of its imports."""
     return (sys.executable, "-P", "-m", module, *arguments)

@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
-from infrastructure.embedded.child import CannotStart
+from infrastructure.configuration.settings import run_folder
+from infrastructure.process_lifecycle import CannotStart
 from infrastructure.sandbox.child_environment import TEMPORARY
 
 LOCK = "lock"
@@ -19,12 +20,12 @@ LONGEST_SOCKET = "/postgres/.s.PGSQL.5432.lock"
 
 
 class AlreadyRunning(Exception):
-    """Somebody else has the data folder; the text says who, and what to do."""
+    """Another process has the data folder; the text says which, and what to do."""
 
 
 @contextmanager
 def locked(data: Path) -> Iterator[None]:
-    """Have the data folder for ourselves, made and closed to others. Raises AlreadyRunning or CannotStart."""
+    """Create the data folder, closed to other users, and lock it. Raises AlreadyRunning or CannotStart."""
     _make_private(data)
     lock = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -46,7 +47,7 @@ def locked(data: Path) -> Iterator[None]:
 
 
 def holder(data: Path) -> int | None:
-    """The pid that has the data folder, None when nobody has."""
+    """The pid that has locked the data folder; None when it is free."""
     try:
         lock = os.open(data / LOCK, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -62,7 +63,7 @@ def holder(data: Path) -> int | None:
 
 
 def _make_private(data: Path) -> None:
-    """Raises CannotStart for a folder that is not ours to close, or that holds other things."""
+    """Raises CannotStart for another user's folder, or one with other content."""
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = data.stat()
@@ -78,13 +79,8 @@ def _make_private(data: Path) -> None:
 
 
 def mark(data: Path) -> str:
-    """What tells processes and sockets of this data folder from those of others."""
+    """A name by which processes and sockets of this data folder are recognised."""
     return "bioscope-" + sha256(os.fsencode(data.resolve())).hexdigest()[:12]
-
-
-def run_folder(data: Path) -> Path:
-    """The folder in `data` for what lives as long as the system runs: sockets, addresses, who is ready."""
-    return data / "run"
 
 
 def socket_folder(data: Path, *, temporary_folders: Sequence[Path] | None = None) -> Path:
@@ -135,5 +131,5 @@ def _temporary_folders() -> list[Path]:
 
 
 def passable(folder: Path) -> bool:
-    """Whether every user may pass through `folder` and all that it lies in."""
+    """Whether every user may pass through `folder` and all of its parents."""
     return all(step.stat().st_mode & stat.S_IXOTH for step in (folder.resolve(), *folder.resolve().parents))

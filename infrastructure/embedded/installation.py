@@ -1,4 +1,4 @@
-"""What an installation hands on: its root key, its settings to its processes, its addresses to commands beside it."""
+"""The root key of an installation, the settings of its processes, and the published addresses of a running one."""
 
 import errno
 import os
@@ -10,8 +10,8 @@ import msgspec
 
 from infrastructure.atomic_files import write_private
 from infrastructure.configuration.settings import PREFIX, Settings
-from infrastructure.embedded.child import CannotStart
 from infrastructure.embedded.data_folder import holder
+from infrastructure.process_lifecycle import CannotStart
 from infrastructure.sandbox.child_environment import storage_environment, supervised_environment
 from infrastructure.security.keys import new_root_key
 
@@ -51,7 +51,7 @@ def root_key_of(settings: Settings, copy: Path | None) -> Path:
 
 
 def take_root_key(settings: Settings, copy: Path | None) -> None:
-    """Put a copy of the root key where it belongs, unless it lies there."""
+    """Copy the root key to its path, unless it is there."""
     path = settings.root_key_path
     if copy is not None and not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -86,13 +86,13 @@ def with_absolute_paths(settings: Settings) -> Settings:
 
 
 def with_free_port(settings: Settings) -> Settings:
-    """Port 0 becomes a free one. Raises CannotStart when the wanted one is taken."""
+    """Replace port 0 by a free one. Raises CannotStart when the port is in use."""
     with bound_socket(settings) as server:
         return msgspec.structs.replace(settings, port=server.getsockname()[1])
 
 
 def bound_socket(settings: Settings) -> socket.socket:
-    """A socket that may listen where the settings say; on :: for IPv4 too. Raises CannotStart."""
+    """A socket bound to the address in the settings; `::` takes IPv4 too. Raises CannotStart."""
     server = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     try:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -114,7 +114,7 @@ def _cannot_listen(settings: Settings, error: OSError) -> str:
 
 
 def publish(settings: Settings) -> None:
-    """Leave the addresses of the running system in its data folder."""
+    """Write the addresses of the running system into its data folder."""
     addresses = {name: getattr(settings, name) for name in ADDRESSES}
     write_private(_file(settings.data), msgspec.json.encode(RunningState(os.getpid(), addresses)).decode())
 

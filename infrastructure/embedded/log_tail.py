@@ -18,13 +18,13 @@ class LogTail:
                 self._repeat(log)
 
     def _logs(self) -> list[Path]:
-        """All but the supervisor's own, which the user is told anyway."""
+        """All but the supervisor's own, which is printed anyway."""
         logs = self._folder.glob("*.log") if self._folder is not None else ()
         return sorted(log for log in logs if log.stem != "supervisor")
 
     def _repeat(self, log: Path) -> None:
         offset, size = self._offsets.get(log, 0), log.stat().st_size
-        start = offset if offset <= size else 0  # shorter: it was set aside and begun anew
+        start = offset if offset <= size else 0  # shorter: it was rotated
         if start == size:
             return
         with log.open("rb") as file:

@@ -1,4 +1,4 @@
-"""A child that is looked after: when it serves, when it died, when it is started again."""
+"""A supervised child: when it is ready, when it ended, when it is restarted."""
 
 import http.client
 import time
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.child import CannotStart, Child
+from infrastructure.configuration.settings import LOCAL_ADDRESSES, Settings
+from infrastructure.embedded.child import Child
 from infrastructure.embedded.postgres.server import APP_ROLE
+from infrastructure.process_lifecycle import CannotStart
 
 FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, STABLE_AFTER_SECONDS = 0.1, 5.0, 30.0
 
@@ -21,7 +22,7 @@ def serves(path: str) -> Ready:
     """Ready once the API answers 200 on `path`."""
 
     def probe(settings: Settings, _: Path) -> bool:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - only asked, not bound
+        host = LOCAL_ADDRESSES.get(settings.host, settings.host)
         connection = http.client.HTTPConnection(host, settings.port, timeout=2)
         try:
             connection.request("GET", path)
@@ -56,7 +57,7 @@ class ProcessDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RestartingProcess:
-    """A child that is started again when it dies, ever later while it dies young."""
+    """A child that is restarted when it ends, with a growing delay while it ends soon after its start."""
 
     def __init__(self, name: str, start: Callable[[], Child], log: Path) -> None:
         self.name, self.log = name, log
@@ -72,7 +73,7 @@ class RestartingProcess:
         self.child = self._start()
 
     def check(self, report: Callable[[str], None]) -> bool:
-        """Look after it once; True when it was just started again."""
+        """Check it once; True when it was just restarted."""
         if self.child is not None and self.child.alive():
             return False
         if self._restart_at is None:
@@ -81,7 +82,7 @@ class RestartingProcess:
         return time.monotonic() >= self._restart_at and self.restart(report)
 
     def restart(self, report: Callable[[str], None]) -> bool:
-        """Whether it could be started; if not it counts as dead, and is tried again later."""
+        """Whether it could be started; if not, it is tried again later."""
         try:
             self.start()
         except (CannotStart, OSError) as error:
@@ -99,7 +100,7 @@ class RestartingProcess:
 
 
 def next_restart_delay(previous: float, *, lived: float) -> float:
-    """Seconds until a child that lived that long is started again."""
+    """Seconds until a child that lived that long is restarted."""
     if previous == 0 or lived >= STABLE_AFTER_SECONDS:
         return FIRST_DELAY_SECONDS
     return min(2 * previous, MAX_DELAY_SECONDS)

@@ -1,4 +1,4 @@
-"""What the embedded servers have in common."""
+"""The common part of the embedded servers."""
 
 import time
 from abc import ABC, abstractmethod
@@ -6,8 +6,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
-from infrastructure.embedded.child import CannotStart, Child, log_end
-from infrastructure.embedded.data_folder import make_private, run_folder
+from infrastructure.configuration.settings import run_folder
+from infrastructure.embedded.child import Child, log_end
+from infrastructure.embedded.data_folder import make_private
+from infrastructure.process_lifecycle import CannotStart
 
 READY_TIMEOUT_SECONDS = 60.0
 
@@ -38,7 +40,7 @@ class EmbeddedServer(ABC):
         return self.child
 
     def lost_socket(self) -> bool:
-        """Whether its socket was removed while it runs, so that nobody can connect any more."""
+        """Whether its socket was removed while it runs, so that clients cannot connect."""
         if self.socket is None or self.child is None or not self.child.alive():
             return False
         exists = self.socket.exists()
@@ -53,7 +55,7 @@ class EmbeddedServer(ABC):
         return self._answers()
 
     def stop(self, *, within: float | None = None) -> None:
-        """Politely; at once after `within` seconds. Harmless to repeat."""
+        """Ask it to stop, and kill it after `within` seconds. May be repeated."""
         if self.child is not None:
             self._end(self.child, self.stop_timeout_seconds if within is None else within)
             self._clean()
@@ -79,7 +81,7 @@ class EmbeddedServer(ABC):
 
     @property
     def socket_folder(self) -> Path:
-        """Where its socket lies; removed when it stops and nothing else is in it."""
+        """The folder of its socket; removed when it stops and the folder is empty."""
         return self.folder
 
     @property

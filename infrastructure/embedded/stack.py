@@ -1,4 +1,4 @@
-"""The whole system under one roof: servers, then `prepare`, then the processes; all looked after, all taken down together."""
+"""The embedded stack: starts servers, then calls `prepare`, then starts processes; restarts and stops them all."""
 
 import os
 import threading
@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from infrastructure.configuration.settings import Settings, variable
+from infrastructure.configuration.settings import Settings, run_folder, variable
 from infrastructure.embedded.broker import Broker
-from infrastructure.embedded.child import READY_FILE, CannotStart, Child, log_end, open_log, shorten_log
-from infrastructure.embedded.data_folder import locked, make_private, run_folder
+from infrastructure.embedded.child import Child, log_end, open_log, shorten_log
+from infrastructure.embedded.data_folder import locked, make_private
 from infrastructure.embedded.installation import ensure_root_key, environment, publish, with_absolute_paths, with_free_port, withdraw
 from infrastructure.embedded.log_tail import LogTail
 from infrastructure.embedded.postgres.server import APP_ROLE, Postgres
@@ -23,6 +23,7 @@ from infrastructure.embedded.redis import Redis
 from infrastructure.embedded.restarting import ProcessDefinition, RestartingProcess
 from infrastructure.embedded.server import EmbeddedServer
 from infrastructure.observability.crash_counts import CRASHES_OF_A_LOOP, crashes_file, record_crash
+from infrastructure.process_lifecycle import READY_FILE, CannotStart
 from infrastructure.security.key_ring import RootKey
 from infrastructure.security.process_keys import PROCESS_NEEDS, write_key_file
 
@@ -162,7 +163,7 @@ class EmbeddedStack:
     def _spawn(self, process: ProcessDefinition) -> Child:
         ready = self._ready_file(process)
         make_private(ready.parent)
-        ready.write_bytes(b"")  # for a process that may write to this file, and make none beside it
+        ready.write_bytes(b"")  # for a process that may write to this file, but not create one
         variables = environment(self._settings_of(process), os.environ) | {READY_FILE: str(ready)}
         variables.pop(variable("root_key_file"), None)
         return Child(process.argv, log=self._logs / f"{process.name}.log", environment=variables, folder=self.settings.data)
@@ -191,7 +192,7 @@ class EmbeddedStack:
         return run_folder(self.settings.data) / f"{process.name}.ready"
 
     def _are_processes_ready(self) -> bool:
-        """Whether all that say when they are ready are. Raises CannotStart for one that keeps dying before."""
+        """Whether all processes with a readiness check are ready. Raises CannotStart for one that keeps ending before."""
         self._check_all()
         for process in self._processes:
             if process.ready is not None and self._supervised[process.name].deaths >= MAX_DEATHS_BEFORE_READY:
@@ -249,11 +250,11 @@ class EmbeddedStack:
                     shorten_log(log)
 
     def _restart_broker_clients(self) -> None:
-        """The broker came back elsewhere and empty: tell its clients, by starting them again."""
+        """Restart the clients of the broker, which came back empty at another address."""
         try:
             self._wait_until(self._servers[Broker.name].ready, self._limits.servers_ready_seconds, self._unready_servers)
         except (CannotStart, Stopped):
-            return  # looked after again in a moment, or over
+            return  # checked again in a moment, or stopping
         self._adopt_addresses()
         with suppress(OSError):
             publish(self.settings)

@@ -1,4 +1,4 @@
-"""One process that starts the whole system, keeps it running, and takes it down again, however it ends itself."""
+"""Run the embedded stack in this process, or in the background of it."""
 
 import os
 import signal
@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.child import CannotStart, python
+from infrastructure.embedded.child import python
 from infrastructure.embedded.data_folder import AlreadyRunning
 from infrastructure.embedded.installation import NotRunning, ensure_root_key, root_key_of, running_settings, take_root_key, with_free_port
 from infrastructure.embedded.restarting import ProcessDefinition, is_ready_by_file, serves
 from infrastructure.embedded.stack import DEFAULT_LIMITS, EmbeddedStack, StackLimits
 from infrastructure.postgres.environment import remove_libpq_variables
+from infrastructure.process_lifecycle import CannotStart
 from infrastructure.sandbox.child_environment import PRIVATE_UMASK, TEMPORARY
 
 __all__ = [

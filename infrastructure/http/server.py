@@ -1,7 +1,7 @@
 """The HTTP server, in the process that calls it.
 
-Ending takes two steps, so that nobody is cut off: first the door is closed, while all who came in before are heard and answered; then
-the server is told to stop. Without the first step a connection that was accepted, but not yet read from, is closed without an answer.
+It stops in two steps, so that no request is cut off: first the kernel drops new connections while accepted ones are answered; then the
+server stops. Without the first step a connection that was accepted, but not yet read, would be closed without an answer.
 """
 
 import asyncio
@@ -20,8 +20,9 @@ from uvicorn import Config, Server
 
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.installation import bound_socket
-from infrastructure.http.connections import SEND_TIMEOUT_SECONDS, ConnectionLimits, HttpConnection
-from infrastructure.process_exit import exit_within
+from infrastructure.http.connections import HttpConnection
+from infrastructure.http.limits import SEND_TIMEOUT_SECONDS, ConnectionLimits
+from infrastructure.process_lifecycle import exit_within
 
 BACKLOG: Final = 4096  # connections that wait to be accepted: more strangers at once than that make others wait for a second
 DATE_INTERVAL_SECONDS: Final = 1.0  # seconds
@@ -87,13 +88,13 @@ def serve(target: str, settings: Settings, *, timeouts: ServerTimeouts = DEFAULT
 
 
 def _free_large_blocks_at_once() -> None:
-    """Give the memory of a password hash or an upload back to the system when it ends. glibc would keep as much for each thread."""
+    """Return the memory of a password hash or an upload to the system at its end. glibc would keep as much for each thread."""
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 
 
 class GracefulServer(Server):
-    """A server that closes its door before it stops. `on_drain` is called then: it answers requests that wait for something."""
+    """A server that drains its connections before it stops. `on_drain` is called first: it answers requests that wait for something."""
 
     def __init__(
         self,
@@ -109,7 +110,7 @@ class GracefulServer(Server):
         self._stop_event = asyncio.Event()
 
     async def main_loop(self) -> None:
-        """As the base, which looks ten times a second whether to stop: it is told, and writes the date of answers anew each second."""
+        """As the base class, but woken by an event instead of ten polls a second; the date of answers is updated each second."""
         while not await self.on_tick(0):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop_event.wait(), DATE_INTERVAL_SECONDS)
@@ -127,18 +128,18 @@ class GracefulServer(Server):
             asyncio.get_running_loop().call_later(self._timeouts.drain_seconds, self._stop)
 
     def _drain_connections(self) -> None:
-        """Clients that connect from now on hear nothing, and are refused after the end. Each answer is its connection's last."""
+        """Drop new connections, which are refused after the end, and close each open one after its next answer."""
         self._limits.ending = True
         self._on_drain()
         for connection in self.server_state.connections:
             cast("HttpConnection", connection).end_soon()
         code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *instruction) for instruction in DROP_NEW_CONNECTIONS))
         program = struct.pack("HL", len(DROP_NEW_CONNECTIONS), ctypes.addressof(code))
-        with suppress(OSError):  # a kernel without filters: then whoever comes last may be cut off
+        with suppress(OSError):  # a kernel without filters: the last connections may be cut off
             self._listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
     def _stop(self) -> None:
-        """Whatever happens, the process is gone soon: a command that hangs in a thread would hold it up."""
+        """Stop, and exit soon whatever happens: a command that hangs in a thread would block the end."""
         self.should_exit = True
         self._stop_event.set()
         exit_within(self._timeouts.stop_seconds + self._timeouts.application_stop_seconds)

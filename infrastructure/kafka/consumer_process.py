@@ -18,11 +18,10 @@ from faust.exceptions import ConsumerNotStarted, NotReady
 from faust.types import TP
 
 from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.child import signal_ready
 from infrastructure.kafka.faust_batches import BatchConsumer, BatchReader, BatchSchema, BatchTransport, RecordBatch, batch_app
 from infrastructure.kafka.topics import UNAVAILABLE_ERRORS, is_answering, make_topics, make_topics_when_reachable, quiet_clients
 from infrastructure.observability.heartbeat import HEARTBEAT
-from infrastructure.process_exit import exit_within
+from infrastructure.process_lifecycle import exit_within, signal_ready
 
 log = structlog.get_logger()
 

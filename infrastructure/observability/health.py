@@ -1,10 +1,10 @@
-"""Whether each thing that the system needs is there, asked at once, each with its own patience."""
+"""Health checks of all dependencies, run concurrently, each with a time-out."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from struct import pack, unpack
-from typing import Final
+from typing import Final, NamedTuple
 
 import redis.asyncio
 
@@ -15,12 +15,10 @@ from infrastructure.configuration.settings import Settings
 from infrastructure.observability.crash_counts import crash_loops, crashes_file
 from infrastructure.postgres.system.status import DeclaredProcess, SystemStatus, system_status
 
-CHECK_TIMEOUT_SECONDS: Final = 1.5  # seconds
-CACHE_SECONDS: Final = 1.0  # seconds for which an answer serves everybody who asks
 MAX_LAG_SECONDS: Final = 30.0  # seconds that an event may wait to be published or shown
 MAX_NAMED_PROCESSES: Final = 3  # processes that are named
 ABSENT_BLOB: Final = "0" * 64  # a blob that does not exist
-API_VERSIONS: Final = pack(">ihhih", 10, 18, 0, 1, -1)  # what every Kafka client asks first: length, call, version, number, no name
+API_VERSIONS: Final = pack(">ihhih", 10, 18, 0, 1, -1)  # the first request of every Kafka client: length, call, version, number, no name
 
 CHANGED: Final = "somebody changed it, and nothing is published until that is mended (docs/operations.md)"
 
@@ -30,15 +28,25 @@ SUPERVISED: Final = {"kafka": "broker", "scheduler": "projector"}
 HealthProbe = Callable[[], Awaitable[list[DependencyHealth]]]
 
 
+class HealthLimits(NamedTuple):
+    """A check may take `check_seconds`; its result serves all callers for `cache_seconds`."""
+
+    check_seconds: float = 1.5
+    cache_seconds: float = 1.0
+
+
+DEFAULT_LIMITS: Final = HealthLimits()
+
+
 class DependencyChecks:
     """The port `HealthChecks`."""
 
-    def __init__(self, settings: Settings, *, reads: QueryDatabase, blobs: BlobStore) -> None:
-        self._settings, self._reads, self._blobs = settings, reads, blobs
+    def __init__(self, settings: Settings, *, reads: QueryDatabase, blobs: BlobStore, limits: HealthLimits = DEFAULT_LIMITS) -> None:
+        self._settings, self._reads, self._blobs, self._limits = settings, reads, blobs, limits
         self._redis = redis.asyncio.Redis.from_url(
             settings.redis_url,
-            socket_connect_timeout=CHECK_TIMEOUT_SECONDS,
-            socket_timeout=CHECK_TIMEOUT_SECONDS,
+            socket_connect_timeout=limits.check_seconds,
+            socket_timeout=limits.check_seconds,
             protocol=2,
             max_connections=2,
         )
@@ -54,7 +62,7 @@ class DependencyChecks:
             expires_at, found = self._cached
             if time.monotonic() >= expires_at:
                 found = await self._examine()
-                self._cached = (time.monotonic() + CACHE_SECONDS, found)
+                self._cached = (time.monotonic() + self._limits.cache_seconds, found)
             return found
 
     async def _examine(self) -> list[DependencyHealth]:
@@ -64,7 +72,8 @@ class DependencyChecks:
             "redis": self._probe_redis,
             "blobs": self._probe_blobs,
         }
-        found = await asyncio.gather(*(_within_timeout(names.split(), probe) for names, probe in probes.items()))
+        seconds = self._limits.check_seconds
+        found = await asyncio.gather(*(_within_timeout(names.split(), probe, seconds) for names, probe in probes.items()))
         loops = crash_loops(crashes_file(self._settings.data))
         return [_crashing(dependency, loops) for group in found for dependency in group]
 
@@ -84,7 +93,7 @@ class DependencyChecks:
         return [_healthy("redis", "answers")]
 
     async def _probe_blobs(self) -> list[DependencyHealth]:
-        """One look at a time: a store that does not answer must not gather threads."""
+        """One probe at a time: a store that does not answer must not accumulate threads."""
         if self._blobs_probe is None or self._blobs_probe.done():
             self._blobs_probe = asyncio.create_task(asyncio.to_thread(self._blobs.exists, ABSENT_BLOB))
             self._blobs_probe.add_done_callback(lambda probe: probe.cancelled() or probe.exception())
@@ -93,7 +102,7 @@ class DependencyChecks:
 
 
 def readiness_of(status: SystemStatus) -> list[DependencyHealth]:
-    """Those parts of the system of which the database knows, for an operator."""
+    """The health of the parts that the database knows about."""
     return [
         _lag_of("relay", "published", status.unpublished, status.unpublished_age)
         if status.is_published_in_log
@@ -112,8 +121,8 @@ def readiness_of(status: SystemStatus) -> list[DependencyHealth]:
 
 
 def _projector(status: SystemStatus) -> DependencyHealth:
-    """Not well while an event waits that could not be applied: what is shown lacks something, and nothing but a person can mend it. That
-    degrades the system; it goes on, and is not restarted or taken out of service for it."""
+    """Unhealthy while there are dead letters: read models are incomplete, and only an operator can repair them. The system is degraded, but
+    is not restarted or taken out of service."""
     lag, projectors = status.head - status.projected, [one for one in status.processes if one.kind == "projector"]
     if not status.fits:
         return _unhealthy("projector", f"the read models stand at position {status.projected} of another log: run `bioscope rebuild`")
@@ -124,7 +133,7 @@ def _projector(status: SystemStatus) -> DependencyHealth:
 
 
 def _pending_upgrades(status: SystemStatus) -> list[DependencyHealth]:
-    """The processes that pause, and those that would as soon as they met what is written already; nothing where there are none."""
+    """The processes that pause, and those that will as soon as they read what is already written."""
     details = [f"{_name(one)} pauses: {one.paused}" for one in status.processes if one.paused]
     details += [
         f"{_name(one)} does not understand {', '.join(one.lacks)}: upgrade it" for one in status.processes if one.lacks and not one.paused
@@ -137,7 +146,7 @@ def _name(one: DeclaredProcess) -> str:
 
 
 def _crashing(dependency: DependencyHealth, loops: Mapping[str, int]) -> DependencyHealth:
-    """What answers just now is not well where its process keeps ending. Postgres is left out: while it answers, requests are served."""
+    """A dependency in a crash loop is unhealthy even if it answers now, except Postgres: while it answers, requests are served."""
     name = SUPERVISED.get(dependency.name, dependency.name)
     if name not in loops or dependency.name == "postgres":
         return dependency
@@ -156,15 +165,13 @@ def _dead_letters(status: SystemStatus) -> str:
     return f"; {status.dead_letters} dead letters, {status.parked} events parked behind them: see `bioscope dead-letters list`"
 
 
-async def _within_timeout(names: list[str], probe: HealthProbe) -> list[DependencyHealth]:
+async def _within_timeout(names: list[str], probe: HealthProbe, seconds: float) -> list[DependencyHealth]:
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+        async with asyncio.timeout(seconds):
             return await probe()
     except TimeoutError:
-        return [_unhealthy(name, f"no answer within {CHECK_TIMEOUT_SECONDS} s") for name in names[:1]] + [
-            _unknown(name) for name in names[1:]
-        ]
-    except Exception as error:  # whatever a driver says: the one thing that is asked is whether it works
+        return [_unhealthy(name, f"no answer within {seconds} s") for name in names[:1]] + [_unknown(name) for name in names[1:]]
+    except Exception as error:  # any error of a driver: the check is only whether it works
         return _failed(names, f"away ({type(error).__name__})")
 
 
@@ -174,7 +181,7 @@ def _failed(names: list[str], reason: str) -> list[DependencyHealth]:
 
 
 async def _broker_answers(address: str) -> bool:
-    """It speaks Kafka: it repeats the number of what we asked."""
+    """Whether it speaks Kafka: the answer repeats the number of the request."""
     host, _, port = address.strip().rpartition(":")
     reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     try:

@@ -1,4 +1,4 @@
-"""What a process says: log lines that hold no secrets, one a happening."""
+"""Log lines without secrets, one per event."""
 
 import io
 import logging
@@ -45,7 +45,7 @@ Line = MutableMapping[str, Any]
 
 
 def configure_logging(settings: Settings, process: str, *, to: TextIO | None = None) -> None:
-    """Every line of this process, whoever writes it: JSON, or for people at a terminal; times in UTC; without secrets, on one line."""
+    """Format every line of this process, libraries included: JSON, or text for a terminal; times in UTC; without secrets, on one line."""
     stream = cast(TextIO, BestEffortStream(to or sys.stderr))
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     pretty = not settings.log_json and stream.isatty()
@@ -76,7 +76,7 @@ def configure_logging(settings: Settings, process: str, *, to: TextIO | None = N
 
 
 class BestEffortStream(io.TextIOBase):
-    """A stream whose disk may be full: what cannot be written is lost, and the work that wanted to tell of itself goes on."""
+    """A stream whose disk may be full: lines that cannot be written are lost, and work continues."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -95,7 +95,7 @@ class BestEffortStream(io.TextIOBase):
 
 
 def redact(_: object, __: str, line: Line) -> Line:
-    """Secrets out of a line, by the names of its members and by what they look like; nothing in it breaks the line."""
+    """Remove secrets from a line, by the names of its members and by patterns, and escape line breaks."""
     return {_plain(name): _sanitized(name, value, MAX_DEPTH) for name, value in line.items()}
 
 

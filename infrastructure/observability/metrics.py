@@ -1,4 +1,4 @@
-"""Every figure that is watched, in one place. Each process counts what it does; the API adds how the whole system stands."""
+"""All metrics. Each process counts its own work; the API adds the status of the whole system."""
 
 from functools import cache
 from typing import Final
@@ -73,7 +73,7 @@ REGISTRY.register(STORED_COUNTERS)
 
 
 def observe_request(method: str, route: str, status: int, seconds: float) -> None:
-    """`method` and `route` are of a known few: each pair is kept for ever."""
+    """`method` and `route` must have few values: each pair is kept for ever."""
     durations, requests = _of_requests(method, route, status)
     durations.observe(seconds)
     requests.inc()

@@ -1,4 +1,4 @@
-"""The HTTP port on which a process shows its metrics to a scraper, and whether it is healthy to an orchestrator."""
+"""The HTTP port of a process for metrics and for its health."""
 
 import hmac
 import socket
@@ -9,11 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
 
-from infrastructure.configuration.settings import LOCAL_ADDRESSES, PREFIX, Settings, WrongSetting
-from infrastructure.embedded.child import CannotStart
+from infrastructure.configuration.settings import LOCAL_ADDRESSES, LOOPBACK_HOSTS, PREFIX, Settings, WrongSetting
 from infrastructure.observability.heartbeat import HEARTBEAT, Heartbeat
 from infrastructure.observability.metrics import exposition
-from infrastructure.operations.config_checks import LOOPBACK
+from infrastructure.process_lifecycle import CannotStart
 
 MIN_TOKEN_LENGTH: Final = 16
 REQUEST_TIMEOUT_SECONDS: Final = 5.0
@@ -25,7 +24,7 @@ def metrics_token(settings: Settings) -> str:
     """The secret that a scraper must send; empty where none is needed. Raises WrongSetting when it is missing or cannot be used."""
     name = f"{PREFIX}METRICS_TOKEN_FILE"
     if not settings.metrics_token_file:
-        if settings.metrics_port and settings.metrics_host not in LOOPBACK:
+        if settings.metrics_port and settings.metrics_host not in LOOPBACK_HOSTS:
             raise WrongSetting(f"{name} is not set: {settings.metrics_host} is no loopback address, so metrics need a secret")
         return ""
     try:
@@ -48,7 +47,7 @@ def serve_metrics(settings: Settings, *, heartbeat: Heartbeat = HEARTBEAT) -> No
 
 
 def is_healthy(host: str, port: int, path: str) -> bool:
-    """Whether the process that listens there answers 200 on `path`. A wildcard address is asked on loopback."""
+    """Whether the process that listens there answers 200 on `path`. A wildcard address is probed on loopback."""
     connection = HTTPConnection(LOCAL_ADDRESSES.get(host, host), port, timeout=HEALTH_TIMEOUT_SECONDS)
     try:
         connection.request("GET", path)

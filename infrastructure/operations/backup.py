@@ -1,7 +1,7 @@
-"""A copy of all that cannot be made again: the log with what stands beside it, and the blobs that it names. Never the root key.
+"""Backups: the log with its side tables, and the blobs that it names. Never the root key.
 
-Refresh tokens are left out: people sign in again after a restore, and no token that was used since comes back to life. So is when devices
-were last seen: it is no part of the record.
+Refresh tokens are left out: users sign in again after a restore, and no token that was used since becomes valid again. The times at which
+devices were last seen are left out too: they are no part of the record.
 """
 
 from collections.abc import Iterator, Sequence
@@ -65,11 +65,11 @@ def backup(
     progress: Progress = lambda *_: None,
     positions_per_range: int = POSITIONS_PER_RANGE,
 ) -> Manifest:
-    """Write a backup into `folder` while everything runs; what lies there already, and whole, is kept. Raises Unavailable, OSError.
+    """Write a backup into `folder` while the system runs; intact files there are kept. Raises Unavailable, OSError.
 
-    Small tables come first, of one moment: it decides up to which position the log is copied. Nothing that the log holds up to there
-    changes later, so ranges of it are copied one transaction after the other, and so are command ids: a long snapshot would make every
-    append slower. Blobs come last: one is stored before the log names it, so none is missed.
+    Small tables come first, in one snapshot, whose head is the position up to which the log is copied. The log up to there does not change,
+    so ranges of it are copied in a transaction each, and so are command ids: a long snapshot would slow down every append. Blobs come
+    last: each is stored before the log names it, so none is missed.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     previous = invalidate_manifest(folder, root)
@@ -139,7 +139,7 @@ def restore(owner_url: str, blobs: BlobStore, folder: Path, manifest: Manifest, 
 
 
 def _refuse_unless_empty(connection: psycopg.Connection, manifest: Manifest) -> None:
-    """Nobody can append until the transaction ends."""
+    """Raises NoBackup. The lock on the head blocks appends until the transaction ends."""
     (position,) = connection.execute("select position from es.head for update").fetchone() or (0,)
     (migration,) = connection.execute("select max(number) from ops.migrations").fetchone() or (0,)
     if migration < manifest.migration:
@@ -157,7 +157,7 @@ def _dump_table(connection: psycopg.Connection, name: str, folder: Path, progres
 
 
 def _dump_commands(connection: psycopg.Connection, position: int, folder: Path, progress: Progress) -> TableFile:
-    """Rows are only added, with later positions, and removed once nobody needs them: what is copied fits the log up to `position`."""
+    """Rows are only added, with later positions, and removed once they are not needed: the copy fits the log up to `position`."""
     columns = columns_of(connection, COMMANDS)
     (pages,) = connection.execute(COMMANDS_PAGES).fetchone() or (0,)
 
@@ -189,7 +189,7 @@ def _delete_outdated(folder: Path, manifest: Manifest) -> None:
 
 
 def _copy_blobs(blob_names: list[str], blobs: BlobStore, folder: Path, progress: Progress) -> Iterator[str]:
-    """Copy what is not there yet; yields the blobs that the store does not have."""
+    """Copy missing blobs; yield those that the store lacks."""
     for number, sha256 in enumerate(blob_names):
         progress("blobs", number, len(blob_names))
         path = blob_file(folder, sha256)
@@ -204,7 +204,7 @@ def _copy_blobs(blob_names: list[str], blobs: BlobStore, folder: Path, progress:
 
 
 def _copy_renditions(names: list[str], blobs: BlobStore, folder: Path, progress: Progress) -> Iterator[tuple[str, str]]:
-    """(name, sha256) of what is shown of images."""
+    """Copy renditions; yield the name and sha256 of each."""
     for number, name in enumerate(names):
         progress("thumbnails", number, len(names))
         if (data := blobs.get_derived(name)) is not None:

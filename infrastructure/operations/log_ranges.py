@@ -1,4 +1,4 @@
-"""The log for a backup, in ranges of positions: what is recorded stays as it is, so each range may have a short transaction of its own."""
+"""The log in a backup, in ranges of positions. Events do not change, so each range is copied in a short transaction of its own."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ def columns_of(connection: psycopg.Connection, table: str) -> tuple[str, ...]:
 
 
 def is_same_log(connection: psycopg.Connection, manifest: Manifest) -> bool:
-    """Whether the log here goes on from that of a backup."""
+    """Whether this log continues that of a backup."""
     row = connection.execute("select encode(ops.log_hash(%s), 'hex')", (manifest.position,)).fetchone()
     return row is not None and row[0] == manifest.hash
 

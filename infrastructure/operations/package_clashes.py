@@ -1,4 +1,4 @@
-"""Packages of others that have the names of ours, which are general words at the top level."""
+"""Installed packages with the names of our own, which are general words."""
 
 import sys
 from collections.abc import Iterator

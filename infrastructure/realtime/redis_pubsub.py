@@ -1,4 +1,4 @@
-"""News from the projector by Redis: one connection listens, made again when it is lost, and wakes whoever watches."""
+"""Live notifications of the projector through Redis. One connection listens, and is made again when it is lost."""
 
 import asyncio
 import contextlib
@@ -17,13 +17,11 @@ log = structlog.get_logger()
 CONNECT_TIMEOUT_SECONDS: Final = 2.0  # seconds
 PING_AFTER_SECONDS: Final = 5.0  # seconds without a message after which the connection is tried with a ping
 RECONNECT_DELAY_SECONDS: Final = 0.5  # seconds
-MIN_WAKE_INTERVAL_SECONDS: Final = (
-    0.05  # seconds: each ring makes every watcher look into the database, so a flood of messages rings no more often
-)
+MIN_WAKE_INTERVAL_SECONDS: Final = 0.05  # every wake-up makes every subscriber query the database, so a flood of messages is thinned out
 
 
 class RedisSubscription:
-    """One watcher's bell."""
+    """The wake-ups of one subscriber."""
 
     def __init__(self) -> None:
         self._notified = asyncio.Event()
@@ -31,8 +29,8 @@ class RedisSubscription:
     def wake(self) -> None:
         self._notified.set()
 
-    async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - the answer says whether there was news
-        """Whether there was news within `timeout` seconds; news that came before the call counts."""
+    async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - the result says whether it was notified
+        """Whether a notification came within `timeout` seconds, or since the last call."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._notified.wait()
@@ -42,7 +40,7 @@ class RedisSubscription:
 
 
 class RedisNotifications:
-    """The port `LiveNotifications`. Belongs to one event loop. While Redis is away nothing rings."""
+    """The port `LiveNotifications`. Belongs to one event loop. While Redis is away, there are no notifications."""
 
     def __init__(self, url: str) -> None:
         self._redis = redis.asyncio.Redis.from_url(
@@ -75,7 +73,7 @@ class RedisNotifications:
         while True:
             try:
                 await self._listen()
-            except Exception as error:  # a client that gave up would be missed by nobody, and by every watcher
+            except Exception as error:  # a listener that ended would go unnoticed, and all subscribers would miss its notifications
                 log.warning("no live news: Redis is away", error=type(error).__name__)
             await asyncio.sleep(RECONNECT_DELAY_SECONDS)
 
@@ -88,7 +86,7 @@ class RedisNotifications:
                     self._wake_soon()
 
     def _wake_soon(self) -> None:
-        """Also after each new connection: something may have been said in between. What was said is not looked at."""
+        """Called after each new connection too: a message may have been missed. The content of messages is ignored."""
         if self._wake_timer is None:
             loop = asyncio.get_running_loop()
             self._wake_timer = loop.call_at(max(loop.time(), self._woken_at + MIN_WAKE_INTERVAL_SECONDS), self._wake)

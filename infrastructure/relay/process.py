@@ -18,7 +18,6 @@ from domain.errors import Unavailable
 from infrastructure.audit.signed_heads import SIGN_AFTER_EVENTS, SIGN_INTERVAL_SECONDS, BrokenChain, HeadSigner
 from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.child import signal_ready
 from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.observability.metrics import BROKEN_CHAIN
@@ -27,7 +26,7 @@ from infrastructure.postgres.connections import MonitoredAsyncConnection, notifi
 from infrastructure.postgres.notifications import CONNECTION_LOST, reconnect_always
 from infrastructure.postgres.profiles import RELAY, RELAY_LEADER
 from infrastructure.postgres.wake_ups import APPENDED, PUBLISHED, WakeUps
-from infrastructure.process_exit import exit_within
+from infrastructure.process_lifecycle import exit_within, signal_ready
 from infrastructure.relay.publisher import Fenced, PostgresPublished, Publisher, Unpublishable, connect_publisher
 from infrastructure.security.keys import Keys
 from infrastructure.security.process_keys import process_keys

@@ -84,8 +84,8 @@ def service_id(name: str) -> UUID:
 class SignedAccessTokens:
     """The port `AccessTokens`. May be shared by threads.
 
-    Only we issue tokens, so whatever differs from what we would have written (header, order, blanks, unknown or double members) is
-    a forgery, however its signature looks.
+    Only this system issues tokens. One in another form (header, order, blanks, unknown or repeated members) is a forgery, whatever its
+    signature.
     """
 
     def __init__(self, keys: Keys, *, ttl: int) -> None:
@@ -122,7 +122,7 @@ class SignedAccessTokens:
         return self._jws.encode(payload, self._private, algorithm=ALGORITHM, headers=self._header)
 
     def _verify_form(self, token: str) -> _VerifiedToken:
-        """Raises NotAuthenticated unless we wrote exactly this."""
+        """Raises NotAuthenticated unless the token has exactly the form that is issued here."""
         start = token.partition(".")[0] + "."
         if len(token) > MAX_TOKEN_CHARACTERS or start not in self._trusted:
             raise _invalid_token()
@@ -157,7 +157,7 @@ def _header(public: Ed25519PublicKey) -> dict[str, str]:
 
 
 def _start(public: Ed25519PublicKey) -> str:
-    """How each token begins that was signed with this key."""
+    """The beginning of every token that was signed with this key."""
     return base64url_encode(msgspec.json.encode(_header(public))).decode() + "."
 
 

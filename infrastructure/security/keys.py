@@ -65,8 +65,8 @@ class WrappingKey(NamedTuple):
 class DataKeys:
     """The key of each subject (user, dataset, image, device). One without a row in the store was destroyed, or never was.
 
-    `fetch` reads wrapped keys by subject from the store. `get` and `prefetch` are for subjects of sealed values: where the key of such a
-    subject is missing it was destroyed for ever, so they remember that too.
+    `fetch` reads wrapped keys by subject from the store. `get` and `prefetch` are for subjects of sealed values: a missing key
+    was destroyed for good, and they cache that too.
 
     A process without a key to unwrap them has none of them, which `withheld` says: then `create`, `get` and `look_up` raise MissingKey.
     A wrapped key is a byte for its form, the id of the wrapping key, nonce, ciphertext with tag: 65 bytes. The first form had 60.
@@ -94,10 +94,10 @@ class DataKeys:
         if cached is None or cached[0] < time.monotonic():
             self.prefetch([subject])
             cached = self._cache.get(subject)
-        return cached[1] if cached is not None else self.look_up(subject)  # another thread may have forgotten it
+        return cached[1] if cached is not None else self.look_up(subject)  # another thread may have evicted it
 
     def look_up(self, subject: UUID) -> DataKey | None:
-        """As `get`, for a subject that may get its first key at any moment: that it is missing is looked up anew each time."""
+        """As `get`, for a subject that may get its first key at any moment: a missing key is not cached."""
         self._require_wrapping_keys()
         with self._lock:
             expires_at, cached = self._cache.get(subject, (0.0, None))

@@ -1,4 +1,4 @@
-"""From where each account signed in lately, in Postgres: Redis may forget, and then guessers elsewhere could lock everybody out."""
+"""The addresses from which each account signed in recently. They are in Postgres: if Redis lost them, attackers could lock users out."""
 
 from typing import Final
 from uuid import UUID
@@ -23,7 +23,7 @@ REMEMBER: Final = """with pruned as (
 
 
 class PostgresKnownAddresses:
-    """The port `KnownAddresses`. Blocks; may be shared by threads. By the database's clock, which all processes share."""
+    """The port `KnownAddresses`. Blocks; may be shared by threads. Times are by the database's clock, which all processes share."""
 
     def __init__(self, url: str, keys: Keys, *, days: int) -> None:
         self._digest, self._days = KeyedDigest(keys, Purpose.RATE_LIMITS), days
@@ -42,7 +42,7 @@ class PostgresKnownAddresses:
         try:
             self._pool.rows(REMEMBER, {"digest": digest, "user": user, "days": self._days})
         except psycopg.errors.ForeignKeyViolation:
-            return  # the account was closed this moment, and the sign-in will be refused
+            return  # the account was just closed, and the sign-in will be refused
 
 
 def _value(user: UUID, network: str) -> bytes:

@@ -23,7 +23,7 @@ STRENGTHS: Final = {
 }
 MAX_CONCURRENT_HASHES: Final = 2
 MAX_QUEUED: Final = 32
-QUEUE_SLOTS_FOR_USERS: Final = 8  # places in the queue that strangers do not take
+QUEUE_SLOTS_FOR_USERS: Final = 8  # which strangers do not take
 MAX_QUEUED_PER_REQUESTER: Final = (
     16  # places in the queue of one account, or of the strangers of one network: an institute may be behind it
 )
@@ -71,7 +71,7 @@ class Argon2Passwords:
 
 
 class BoundedQueue:
-    """Two may pass at a time; behind them a few wait for a while, users before strangers, and whoever comes then is sent away."""
+    """A semaphore with a short queue: users go before strangers, and requests beyond the queue are refused."""
 
     def __init__(self, max_queued: int = MAX_QUEUED, timeout_seconds: float = QUEUE_TIMEOUT_SECONDS) -> None:
         self._max_queued, self._timeout_seconds = max_queued, timeout_seconds
@@ -97,7 +97,7 @@ class BoundedQueue:
             turn = self._enqueue(requester)
         turn.wait(self._timeout_seconds)
         with self._lock:
-            self._waiting -= Counter([requester.name])  # leaves out whoever has none
+            self._waiting -= Counter([requester.name])  # drops requesters with none
             if not turn.is_set():
                 (self._strangers if requester.is_stranger else self._users).remove(turn)
                 raise _busy()
@@ -112,7 +112,7 @@ class BoundedQueue:
         return turn
 
     def _leave(self) -> None:
-        """The place goes to the next one."""
+        """Pass the slot on to the next in the queue."""
         with self._lock:
             if queue := self._users or self._strangers:
                 queue.popleft().set()
@@ -125,13 +125,13 @@ def _busy() -> Unavailable:
 
 
 def _bytes(password: str) -> bytes | None:
-    """As it is hashed: the same for all ways in which a keyboard may compose it (NFKC). None when it is too long."""
+    """The bytes that are hashed: the same for all ways in which a keyboard may compose them (NFKC). None when there are too many."""
     if len(password.encode(errors="surrogatepass")) > MAX_PASSWORD_BYTES:
         return None
     return unicodedata.normalize("NFKC", password).encode(errors="surrogatepass")
 
 
 def _dummy_hash_of(cost: Parameters) -> bytes:
-    """A hash of the wanted cost that no password is known to fit, made without computing one."""
+    """A hash of this cost that no known password fits, made without computing one."""
     salt, digest = (base64.b64encode(os.urandom(size)).decode().rstrip("=") for size in (cost.salt_len, cost.hash_len))
     return f"$argon2id$v={cost.version}$m={cost.memory_cost},t={cost.time_cost},p={cost.parallelism}${salt}${digest}".encode()

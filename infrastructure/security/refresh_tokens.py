@@ -1,6 +1,6 @@
-"""Refresh tokens in Postgres: only digests are kept, and a token's one child is made from it, so the same child can be told twice.
+"""Refresh tokens in Postgres. Only digests are stored. The successor of a token is derived from it, so it can be returned twice.
 
-Each row carries a MAC, so that whoever can write to the database cannot make a token for somebody else's session.
+Each row carries a MAC, so that write access to the database does not suffice to make a token for a session.
 """
 
 import base64
@@ -30,7 +30,7 @@ MAX_CONNECTIONS: Final = 4
 DELETE_EXPIRED: Final = "delete from es.refresh_tokens where user_id = %(user)s and absolute_at <= %(at)s"
 ISSUE: Final = """insert into es.refresh_tokens (digest, session_id, user_id, issued_at, expires_at, absolute_at, mac)
   values (%(digest)s, %(session)s, %(user)s, %(at)s, least(%(at)s + %(idle)s, %(absolute_at)s), %(absolute_at)s, %(mac)s)"""
-# One statement: whoever marks the parent makes the child, both or neither.
+# One statement marks the parent and inserts the child, or does neither.
 ROTATE: Final = """with used as materialized (select es.use_refresh_token(%(parent)s, %(at)s) as won)
   insert into es.refresh_tokens (digest, session_id, user_id, issued_at, expires_at, absolute_at, mac)
   select %(child)s, %(session)s, %(user)s, %(at)s, least(%(at)s + %(idle)s, %(absolute_at)s), %(absolute_at)s, %(mac)s
@@ -45,7 +45,7 @@ REVOKE_USER: Final = """delete from es.refresh_tokens where user_id = %(user)s a
 
 
 class PostgresRefreshTokens:
-    """The port `RefreshTokens`. Blocks; may be shared by threads; Unavailable when the database is away."""
+    """The port `RefreshTokens`. Blocks; may be shared by threads. Raises Unavailable."""
 
     def __init__(self, url: str, keys: Keys, *, idle_seconds: int, absolute_seconds: int) -> None:
         self._children = KeyedDigest(keys, Purpose.REFRESH_TOKENS)
@@ -81,7 +81,7 @@ class PostgresRefreshTokens:
         raise _invalid_token()
 
     def _issued(self, digest: bytes) -> "Issued":
-        """What was issued under a token's digest. A row that is not ours is like none. Raises NotAuthenticated."""
+        """What was issued under a token's digest. A row with a wrong MAC counts as missing. Raises NotAuthenticated."""
         for session, user, absolute_at, mac in self._pool.rows(FIND, {"parent": digest}):
             issued = Issued(session, user, absolute_at)
             if mac is not None and self._row_macs.matches(mac, issued.bytes_with(digest)):
@@ -95,7 +95,7 @@ class PostgresRefreshTokens:
         return values | {"at": at, "idle": self._idle}
 
     def session_of(self, token: str) -> UUID | None:
-        """Also of a token that was used or has ended: whoever signs out with it means that session."""
+        """The session of a token, even of one that was used or has expired: signing out with it ends that session."""
         rows = self._pool.rows("select session_id from es.refresh_tokens where digest = %(digest)s", {"digest": _digest(token)})
         return rows[0][0] if rows else None
 
@@ -106,7 +106,7 @@ class PostgresRefreshTokens:
         return list(dict.fromkeys(self._delete_until_empty(REVOKE_USER, {"user": user, "but": but})))
 
     def _delete_until_empty(self, statement: str, parameters: Mapping[str, object]) -> list[UUID]:
-        """Until nothing is left: a rotation under way may have made a child that the statement before could not see."""
+        """Repeat a deletion until it finds nothing: a concurrent rotation may have inserted a child that it did not see."""
         revoked: list[UUID] = []
         while rows := self._pool.rows(statement, parameters):
             revoked += [row[0] for row in rows]
@@ -114,7 +114,7 @@ class PostgresRefreshTokens:
 
 
 class Issued(NamedTuple):
-    """Whose a refresh token is, and until when its session lasts: what the MAC of its row covers."""
+    """The session and user of a refresh token, and the end of its session: covered by the MAC of its row."""
 
     session: UUID
     user: UUID

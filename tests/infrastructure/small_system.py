@@ -10,7 +10,7 @@ from infrastructure.embedded.supervisor import ProcessDefinition, is_ready_by_fi
 STEADY = """
 import json, os, signal, sys
 from pathlib import Path
-from infrastructure.embedded.child import signal_ready
+from infrastructure.process_lifecycle import signal_ready
 told = Path(os.environ["BIOSCOPE_DATA"], sys.argv[1] + ".env")
 half = told.with_suffix(".half")
 half.write_text(json.dumps(dict(os.environ)))
@@ -23,7 +23,7 @@ while True:
 """
 STUBBORN = """
 import signal
-from infrastructure.embedded.child import signal_ready
+from infrastructure.process_lifecycle import signal_ready
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal_ready()
 while True:
@@ -31,7 +31,7 @@ while True:
 """
 WITH_A_CHILD = """
 import multiprocessing, os, signal
-from infrastructure.embedded.child import die_with_parent, signal_ready
+from infrastructure.process_lifecycle import die_with_parent, signal_ready
 def work():
     die_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -17,13 +17,17 @@ import psycopg
 import pytest
 import redis
 
+from infrastructure.configuration.settings import run_folder
 from infrastructure.embedded.broker import Broker
-from infrastructure.embedded.child import CannotStart, Child, log_end, open_log, python
-from infrastructure.embedded.data_folder import mark, run_folder, socket_folder
+from infrastructure.embedded.child import Child, log_end, open_log, python
+from infrastructure.embedded.data_folder import mark, socket_folder
+from infrastructure.embedded.postgres.binaries import COPY_FOLDERS, copied, installed, open_to_all
 from infrastructure.embedded.postgres.passwords import verifier
-from infrastructure.embedded.postgres.server import Postgres, PostgresLimits, copied, installed, open_to_all, processes_marked
+from infrastructure.embedded.postgres.running import processes_marked
+from infrastructure.embedded.postgres.server import Postgres, PostgresLimits
 from infrastructure.embedded.redis import Redis
 from infrastructure.embedded.restarting import RestartingProcess
+from infrastructure.process_lifecycle import CannotStart
 from tests.other_user import NOBODY, as_user
 
 AS_ROOT = os.geteuid() == 0
@@ -489,7 +493,7 @@ def test_a_program_that_is_not_there_is_a_clear_error(tmp_path):
 
 def test_a_child_whose_parent_is_gone_before_it_begins_ends_itself(tmp_path):
     log = tmp_path / "x.log"
-    script = f"from infrastructure.embedded.child import die_with_parent; die_with_parent({os.getpid() + 1}); print('lives')"
+    script = f"from infrastructure.process_lifecycle import die_with_parent; die_with_parent({os.getpid() + 1}); print('lives')"
     child = Child([sys.executable, "-c", script], log=log, environment=dict(os.environ))
     assert child.ended(within=10)
     assert child.exit_code == 128 + signal.SIGKILL

