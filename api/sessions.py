@@ -30,9 +30,9 @@ log = structlog.get_logger()
 ANONYMOUS = Actor(id=system_actor("anybody"), kind="anonymous")
 COOKIE = "refresh_token"
 COOKIE_PATH = "/api/auth"
-MISSING = "Refresh token missing"
+REFRESH_TOKEN_MISSING = "Refresh token missing"
 
-Address = Annotated[str, Meta(max_length=100)]
+EmailAddress = Annotated[str, Meta(max_length=100)]
 Password = Annotated[str, Meta(max_length=1024)]
 
 
@@ -50,14 +50,14 @@ class Registered(Struct, frozen=True):
 
 
 class Login(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    email: Address
+    email: EmailAddress
     password: Password
 
 
 class LoginForm(Struct, frozen=True, kw_only=True):
     """As OAuth 2 names it (RFC 6749, 4.3.2): `username` is the e-mail address."""
 
-    username: Address
+    username: EmailAddress
     password: Password
 
 
@@ -111,7 +111,7 @@ class Sessions(Controller):
         """The next pair of tokens. The same token again within 10 s gets the same pair; later it ends the session."""
         token = refresh_token_of(context, data)
         if token is None:
-            raise NotAuthenticated(MISSING)
+            raise NotAuthenticated(REFRESH_TOKEN_MISSING)
         try:
             signed_in = await context.execute(
                 sessions.refresh,
@@ -227,7 +227,7 @@ def sessions_to_end(context: RequestContext, data: RefreshToken | None) -> set[U
     if access_token is not None and is_access_token(access_token):
         ending |= _session_of_access_token(context, access_token, required=refresh_token is None)
     elif refresh_token is None:
-        raise NotAuthenticated(MISSING)
+        raise NotAuthenticated(REFRESH_TOKEN_MISSING)
     return ending
 
 
