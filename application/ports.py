@@ -122,8 +122,8 @@ class EventStore(Protocol):
         """Append all of `events` or none, durably, and return when that is certain.
 
         Raises ConcurrencyConflict (a version exists already), NotFound or StreamClosed (a precondition), Taken (a claim; `scope`),
-        KeyReused (the command id is known with another digest), Refused (an event breaks a rule of the record, or this process may not append
-        it), UpgradeUnderWay (a process that runs does not understand an event yet).
+        KeyReused (the command id is known with another digest), Refused (an event breaks a rule of the record, or this process may not
+        append it), UpgradeUnderWay (a running process does not understand an event yet).
         A known command id with the same digest changes nothing and returns its first outcome.
         """
 

@@ -5,7 +5,7 @@ from uuid import UUID
 import msgspec
 
 from application import accounts
-from application.commands import execute, load_existing, new_id
+from application.commands import create_stream, execute, load_existing, new_id
 from application.passwords import password_secret, stored_password_hash
 from application.ports import Command, EventStore, PasswordHasher, PasswordRequester, RefreshTokens, StreamPrecondition
 from application.sign_in_attempts import SignInLimits
@@ -81,12 +81,12 @@ def _start(
     try:
         unmoved = StreamPrecondition(stream=account.id, version=account.version)
         events = (started, rehashed) if rehashed else (started,)
-        appended = log.append(by, *events, subject=session_id, guards=(unmoved,), secrets=secrets)
+        done = create_stream(log, by, events, guards=(unmoved,), secrets=secrets)
     except DomainError:
         tokens.revoke(session_id)
         raise
     account = (user.evolve(account, rehashed) if rehashed else None) or account
-    return SignedIn(session_id=session_id, user=account, refresh_token=token, position=appended.position)
+    return SignedIn(session_id=session_id, user=account, refresh_token=token, position=done.position)
 
 
 def refresh(

@@ -12,16 +12,16 @@ import structlog
 from application.cancellation import cancel_and_wait
 from application.change_limits import ChangeLimit
 from application.ports import BlobStore
-from application.services import Services, WebOptions
+from application.services import Services
 from application.sign_in_attempts import SignInLimits, SignInRates
 from domain.errors import Unavailable
 from infrastructure.audit import signed_heads
 from infrastructure.audit.chain_verification import VerificationResult
 from infrastructure.audit.reconciliation import Discrepancy, Reconciler
 from infrastructure.blobs.store import open_blobs
-from infrastructure.configuration.settings import Settings, networks
+from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of
-from infrastructure.eventstore.event_store import RecorderEventStore, postgres_event_store
+from infrastructure.eventstore.event_store import PostgresEventStore, postgres_event_store
 from infrastructure.images.validation import ImageLimits, UploadGate
 from infrastructure.observability.health import DependencyChecks
 from infrastructure.observability.heartbeat import HEARTBEAT
@@ -66,33 +66,9 @@ def refresh_tokens(settings: Settings, keys: Keys | None = None) -> PostgresRefr
     )
 
 
-def verify_log(settings: Settings, log: RecorderEventStore) -> VerificationResult:
+def verify_log(settings: Settings, log: PostgresEventStore) -> VerificationResult:
     """Walk the whole log, and compare it with every signed head. Raises Unavailable."""
     return signed_heads.verify_log(settings, log)
-
-
-def options(settings: Settings) -> WebOptions:
-    return WebOptions(
-        base_url=settings.base_url.rstrip("/"),
-        cors_origins=settings.cors_origins,
-        allowed_hosts=settings.allowed_hosts,
-        trusted_proxies=networks(settings),
-        access_ttl=settings.access_ttl,
-        refresh_ttl=settings.refresh_idle_ttl,
-        anonymous_body_max_bytes=settings.anonymous_body_max_bytes,
-        anonymous_body_seconds=settings.anonymous_body_seconds,
-        anonymous_bodies=settings.anonymous_bodies,
-        anonymous_bodies_per_address=settings.anonymous_bodies_per_address,
-        websockets=settings.websockets,
-        websockets_per_account=settings.websockets_per_account,
-        websocket_max_bytes=settings.websocket_max_bytes,
-        anonymous_websockets=settings.anonymous_websockets,
-        anonymous_websockets_per_address=settings.anonymous_websockets_per_address,
-        upload_max_bytes=settings.upload_max_bytes,
-        secure_cookies=settings.public_url.startswith("https://"),
-        docs=settings.environment != "production",
-        live_rows_per_second=settings.live_rows_per_second,
-    )
 
 
 def rates(settings: Settings) -> SignInRates:
@@ -152,7 +128,6 @@ def services(settings: Settings) -> Services:
             limits.close()
 
     return Services(
-        options=options(settings),
         log=event_log,
         reads=reads,
         live_reads=live_reads,

@@ -131,7 +131,9 @@ async def get(db: QueryDatabase, actor: Actor, dataset_id: UUID) -> Dataset:
 async def listed(db: QueryDatabase, actor: Actor, *, cursor: str | None = None, size: int = MAX_PAGE) -> Page[Dataset]:
     """One's own and those granted, newest first."""
     place, maximum = cursor_of(cursor), clamped(size)
-    found = await db.rows(LISTED, {"subject": subject_of(actor), "at": place.value, "after": place.id, "maximum": maximum + 1}, into=Dataset)
+    found = await db.rows(
+        LISTED, {"subject": subject_of(actor), "at": place.value, "after": place.id, "maximum": maximum + 1}, into=Dataset
+    )
     return paged(found, maximum, lambda dataset: dataset.created_at)
 
 

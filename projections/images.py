@@ -225,7 +225,13 @@ async def listed(
     maximum, place = clamped(size), cursor_of(cursor, of_time=listing.column == "uploaded_at")
     subject = subject_of(actor, scope=Scope.IMAGES_READ)
     skip = (min(max(page, 1), MAX_PAGES) - 1) * maximum if cursor is None else 0
-    given = {"q": None if where.q is None else containing(where.q), "at": place.value, "after": place.id, "maximum": maximum + 1, "skip": skip}
+    given = {
+        "q": None if where.q is None else containing(where.q),
+        "at": place.value,
+        "after": place.id,
+        "maximum": maximum + 1,
+        "skip": skip,
+    }
     wanted = msgspec.structs.asdict(where) | {"subject": subject} | given
     if cursor is None and where.dataset_id is not None and where == Filter(dataset_id=where.dataset_id):
         [counted] = await db.rows(listing.with_total, wanted, into=Listed)

@@ -27,7 +27,6 @@ from infrastructure.eventstore.codec import Undecodable
 from infrastructure.eventstore.event_store import RecorderEventStore, open_event_store, postgres_event_store
 from infrastructure.eventstore.garbage_collection import infrequent_collection
 from infrastructure.eventstore.pruning import prune
-from infrastructure.eventstore.recorder import encoded_from
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
 from infrastructure.kafka.consumer_process import ConsumerProcess
 from infrastructure.kafka.producer import Sender
@@ -76,7 +75,7 @@ class LogDecoder:
         self._log = log
 
     def prefetch(self, recorded: Sequence[RecordedEvent]) -> None:
-        self._log.codec.prefetch(map(encoded_from, recorded))
+        self._log.codec.prefetch(recorded)
 
     def decode(self, recorded: RecordedEvent) -> Event:
         return self._log.decode(recorded)

@@ -11,11 +11,11 @@ from uuid import UUID, uuid5
 
 import structlog
 
-from application.chunk_results import JobPlans, PlannedChunk, record_chunk_results
+from application.chunk_results import ChunkAnswers, JobPlans, PlannedChunk, record_chunk_results
 from application.ports import BlobStore, Command, EventStore
 from application.tasks import Task
-from domain import classification, model
-from domain.classification import ChunkJudged, Classification, ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
+from domain import model
+from domain.classification import Classification, ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
 from domain.errors import CorruptBlob, NotFound
 from domain.model import Version
 from domain.values import chunk_id
@@ -87,17 +87,17 @@ class ChunkClassifier:
         version = await self._retry(self._version, chunk.job)
         looked = await self._looked(images, version)
         seconds = time.perf_counter() - started
-        event = self._judged(chunk, images, version, looked)
-        command = Command(id=uuid5(event.originator_id, "judged"), actor=ACTOR, at=event.at, correlation_id=event.job_id)
-        written = await self._retry(record_chunk_results, self._log, command, event)
-        IMAGES.labels("classified").inc(len(event.results))
-        IMAGES.labels("failed").inc(len(event.failures))
+        answers = self._answers(chunk, images, version, looked)
+        command = Command(id=uuid5(chunk_id(task.job, task.number), "judged"), actor=ACTOR, at=datetime.now(UTC), correlation_id=task.job)
+        written = await self._retry(record_chunk_results, chunk, answers, command=command, log=self._log)
+        IMAGES.labels("classified").inc(len(answers.results))
+        IMAGES.labels("failed").inc(len(answers.failures))
         log.info(
             "chunk judged",
-            job=str(event.job_id),
-            chunk=event.number,
-            images=len(event.results),
-            failures=len(event.failures),
+            job=str(task.job),
+            chunk=task.number,
+            images=len(answers.results),
+            failures=len(answers.failures),
             seconds=round(seconds, 4),
             written=written,
         )
@@ -180,18 +180,17 @@ class ChunkClassifier:
 
         return {version.sha256: weights}
 
-    # ---- saying so ----
-    def _judged(self, chunk: PlannedChunk, images: Sequence[PlannedImage], version: Version, looked: Sequence[GroupAnswer]) -> ChunkJudged:
+    # ---- recording ----
+    def _answers(
+        self, chunk: PlannedChunk, images: Sequence[PlannedImage], version: Version, looked: Sequence[GroupAnswer]
+    ) -> ChunkAnswers:
         """An image that was deleted gets no answer; where all were, each gets a failure, so that the job can end."""
         answers: list[tuple[PlannedImage, ModelPrediction | ImageRefusal]] = list(
             zip(images, (answer for one in looked for answer in one.answers), strict=True)
         )
         if not answers:
             answers = [(image, DELETED) for image in chunk.images]
-        return classification.record_chunk(
-            chunk.job,
-            chunk.number,
-            plan=chunk.plan,
+        return ChunkAnswers(
             labels=version.labels,
             results=tuple(_result(image, seen, chunk.job.threshold) for image, seen in answers if isinstance(seen, ModelPrediction)),
             failures=tuple(
@@ -200,8 +199,6 @@ class ChunkClassifier:
                 if isinstance(unseen, ImageRefusal)
             ),
             provenance=self._provenance(version, looked),
-            by=ACTOR.id,
-            at=datetime.now(UTC),
         )
 
     def _provenance(self, version: Version, looked: Sequence[GroupAnswer]) -> Provenance | None:

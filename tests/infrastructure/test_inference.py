@@ -45,7 +45,7 @@ SYSTEM = actor(None, kind="system")
 @pytest.fixture(autouse=True)
 def one_chunk(monkeypatch):
     """A job over few images is one chunk."""
-    monkeypatch.setattr(classification, "CHUNK_LEAST", classification.CHUNK_MOST)
+    monkeypatch.setattr(classification, "MIN_CHUNK_IMAGES", classification.MAX_CHUNK_IMAGES)
 
 
 class Bench:

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from application.blob_gc import BlobReferences, SweepResult, sweep_orphans
 from application.hash_chain import linked
+from application.job_scheduler import SchedulerLimits
 from application.ports import ChainedEvent, RecordedEvent
 from application.tasks import Kind
 from application.topics import BULK, EVENTS, URGENT
@@ -196,7 +197,7 @@ async def projector(process: Process) -> None:
     world = process.world
     log = log_of(process)
     member = Member(process, GROUP, (EVENTS,))
-    scheduler = OwnersScheduler(lambda: work_of(process), log, lease=LEASE, attempts=ATTEMPTS)
+    scheduler = OwnersScheduler(lambda: work_of(process), log, lease=LEASE, attempts=ATTEMPTS, limits=SchedulerLimits(images_per_command=4))
     scheduler.owns = lambda: member.owns(EVENTS)
 
     async def publish(channel: str, message: bytes) -> None:
