@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
@@ -20,7 +20,7 @@ from infrastructure.audit.chain_verification import VerificationResult
 from infrastructure.audit.reconciliation import Discrepancy, Reconciler
 from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
-from infrastructure.eventstore.capabilities import capabilities_of
+from infrastructure.eventstore.capabilities import Capabilities, capabilities_of
 from infrastructure.eventstore.event_store import PostgresEventStore, postgres_event_store
 from infrastructure.images.validation import ImageLimits, UploadGate
 from infrastructure.observability.health import DependencyChecks
@@ -91,47 +91,29 @@ def services(settings: Settings) -> Services:
     capabilities = capabilities_of(event_log, "api")
     reads = PostgresQueryDatabase(settings.postgres_url)
     live_reads = PostgresQueryDatabase(settings.postgres_url, size=settings.live_connections)
-    visible = PositionWaiter(settings.postgres_url)
+    position_waiter = PositionWaiter(settings.postgres_url)
     live = RedisNotifications(settings.redis_url)
     known_addresses = PostgresKnownAddresses(settings.postgres_url, keys, days=settings.known_address_days)
     store = open_blobs(settings, keys)
     tokens = refresh_tokens(settings, keys)
     health = DependencyChecks(settings, reads=reads, blobs=store)
-    reconciler = Reconciler(event_log, seconds=settings.reconcile_seconds, report=_report_discrepancies)
     image_limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
 
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[None]:
-        await reads.open()
-        await live_reads.open()
-        await visible.start()
-        await live.start()
-        reconciler.start()
-        await asyncio.to_thread(capabilities.start)
-        status_task = asyncio.create_task(_update_status_always(reads), name="figures")
-        heartbeat_task = asyncio.create_task(HEARTBEAT.beat_always(), name="heartbeat")
-        try:
-            yield
-        finally:
-            await cancel_and_wait(status_task)
-            await cancel_and_wait(heartbeat_task)
-            await asyncio.to_thread(reconciler.stop)
-            await live.stop()
-            await visible.stop()
-            await health.close()
-            await live_reads.close()
-            await reads.close()
-            await asyncio.to_thread(capabilities.stop)
-            await asyncio.to_thread(event_log.close)
-            await asyncio.to_thread(tokens.close)
-            await asyncio.to_thread(known_addresses.close)
-            limits.close()
-
+    adapters = Adapters(
+        reads=reads,
+        live_reads=live_reads,
+        position_waiter=position_waiter,
+        live=live,
+        health=health,
+        capabilities=capabilities,
+        reconciler=Reconciler(event_log, seconds=settings.reconcile_seconds, report=_report_discrepancies),
+        blocking=(event_log, tokens, known_addresses, limits),
+    )
     return Services(
         log=event_log,
         reads=reads,
         live_reads=live_reads,
-        visible=visible,
+        visible=position_waiter,
         live=live,
         blobs=store,
         passwords=passwords(settings),
@@ -146,8 +128,47 @@ def services(settings: Settings) -> Services:
         head_keys=tuple(key.public_bytes_raw() for key in keys.public(Purpose.HEADS)),
         metrics=exposition,
         observed=observe_request,
-        opened=opened,
+        opened=partial(opened, adapters),
     )
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+class Adapters(NamedTuple):
+    """The adapters that are opened with the application and closed with it. `blocking` ones are closed last, in this order."""
+
+    reads: PostgresQueryDatabase
+    live_reads: PostgresQueryDatabase
+    position_waiter: PositionWaiter
+    live: RedisNotifications
+    health: DependencyChecks
+    capabilities: Capabilities
+    reconciler: Reconciler
+    blocking: tuple[Closable, ...]
+
+
+@asynccontextmanager
+async def opened(adapters: Adapters) -> AsyncIterator[None]:
+    """Open connections and start background work; at the end stop and close all, in the reverse order."""
+    async with AsyncExitStack() as stack:
+        for adapter in reversed(adapters.blocking):
+            stack.push_async_callback(asyncio.to_thread, adapter.close)
+        await asyncio.to_thread(adapters.capabilities.start)
+        stack.push_async_callback(asyncio.to_thread, adapters.capabilities.stop)
+        for database in (adapters.reads, adapters.live_reads):
+            await database.open()
+            stack.push_async_callback(database.close)
+        stack.push_async_callback(adapters.health.close)
+        for listener in (adapters.position_waiter, adapters.live):
+            await listener.start()
+            stack.push_async_callback(listener.stop)
+        adapters.reconciler.start()
+        stack.push_async_callback(asyncio.to_thread, adapters.reconciler.stop)
+        for work in (HEARTBEAT.beat_always(), _update_status_always(adapters.reads)):
+            stack.push_async_callback(cancel_and_wait, asyncio.create_task(work))
+        yield
 
 
 def _report_discrepancies(discrepancies: Sequence[Discrepancy]) -> None:
