@@ -14,8 +14,8 @@ from application.work_queue import Worker
 from domain import classification
 from domain import image as image_of
 from infrastructure.eventstore.event_store import RecorderEventStore
-from infrastructure.inference.process import HELD
 from infrastructure.postgres.system.work_queue import PostgresWorkQueue
+from infrastructure.postgres.system.workers import RENEW
 from infrastructure.security.keys import RootKey
 from projections.engine import postgres_store
 from projections.engine.batches import FOLD_VERSIONS, TABLES, Changes, PoisonEvent
@@ -82,7 +82,7 @@ class InPostgres:
         self.beat()
 
     def hold(self, *work):
-        self._look.execute(HELD, (list(work),))
+        self._look.execute(RENEW, (list(work),))
 
     @property
     def folds(self):
