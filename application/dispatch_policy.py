@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from application.tasks import BULK, MAX_INSPECT, URGENT, Kind, Task
+from application.tasks import MAX_INSPECT, Kind, Task
+from application.topics import BULK, URGENT
 from application.work_queue import Chunk, Lease, OpenJob, OutgoingTask, Worker
 
 CHUNKS_PER_SLOT = 4  # that a worker may hold: enough to stay busy, few enough for a cancel to bite at once
@@ -26,16 +27,16 @@ def expired_leases(leases: Iterable[Lease], workers: Iterable[Worker], *, durati
     Without a worker since then, the task still waits in Kafka and no attempt was made. A time in the future was
     recorded before the clock of the database was set back: such a lease has expired, and such a heartbeat says nothing.
     """
-    last_beat = max((worker.seen_at for worker in workers if worker.seen_at - now <= WORKER_ALIVE_WITHIN), default=None)
+    last_heartbeat = max((worker.seen_at for worker in workers if worker.seen_at - now <= WORKER_ALIVE_WITHIN), default=None)
 
-    def held(lease: Lease) -> datetime:
+    def last_renewal(lease: Lease) -> datetime:
         return lease.held_at if lease.held_at - now <= duration else now - duration - ONE_MICROSECOND
 
-    return [
-        lease
-        for lease in leases
-        if not lease.abandoned and now - held(lease) > duration and last_beat is not None and last_beat > held(lease)
-    ]
+    def is_expired(lease: Lease) -> bool:
+        renewed = last_renewal(lease)
+        return now - renewed > duration and last_heartbeat is not None and last_heartbeat > renewed
+
+    return [lease for lease in leases if not lease.abandoned and is_expired(lease)]
 
 
 def chunk_capacity(leases: Iterable[Lease], *, slots: int) -> int:
@@ -55,10 +56,10 @@ def fair_share(jobs: Sequence[OpenJob], leases: Iterable[Lease], *, capacity: in
     heapq.heapify(heap)
     chosen: list[tuple[OpenJob, Chunk]] = []
     while heap and len(chosen) < capacity:
-        held, position, index, number = heapq.heappop(heap)
+        job_in_flight, position, index, number = heapq.heappop(heap)
         chosen.append((jobs[index], jobs[index].waiting[number]))
         if number + 1 < len(jobs[index].waiting):
-            heapq.heappush(heap, (held + 1, position, index, number + 1))
+            heapq.heappush(heap, (job_in_flight + 1, position, index, number + 1))
     return chosen
 
 

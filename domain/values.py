@@ -2,10 +2,12 @@
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from datetime import datetime
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from domain.errors import Invalid
 
@@ -15,8 +17,8 @@ MAX_FILENAME = 255
 MAX_PATH_LENGTH = 512
 MAX_NAME = 255
 MAX_DESCRIPTION = 4000
-PASSWORD_LEAST, PASSWORD_MOST = 15, 128
-DRIVE = re.compile(r"[A-Za-z]:")
+MIN_PASSWORD_CHARACTERS, MAX_PASSWORD_CHARACTERS = 15, 128
+DRIVE_LETTER = re.compile(r"[A-Za-z]:")
 
 
 class ImageWarning(msgspec.Struct, frozen=True):
@@ -28,12 +30,12 @@ class ImageWarning(msgspec.Struct, frozen=True):
 
 def text(value: str, *, name: str, minimum: int = 1, maximum: int) -> str:
     """The value as it is kept: NFC, without blanks at its ends. Raises Invalid for control characters and wrong lengths (in characters)."""
-    kept = unicodedata.normalize("NFC", value).strip()
-    if any(unicodedata.category(sign) in {"Cc", "Cs"} and sign not in "\n\t" for sign in kept):
+    cleaned = unicodedata.normalize("NFC", value).strip()
+    if any(unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\t" for character in cleaned):
         raise invalid(name, "must not contain control characters")
-    if not minimum <= len(kept) <= maximum:
-        raise invalid(name, f"must have {minimum} to {maximum} characters, has {len(kept)}")
-    return kept
+    if not minimum <= len(cleaned) <= maximum:
+        raise invalid(name, f"must have {minimum} to {maximum} characters, has {len(cleaned)}")
+    return cleaned
 
 
 def optional_text(value: str | None, *, name: str, maximum: int) -> str | None:
@@ -41,10 +43,20 @@ def optional_text(value: str | None, *, name: str, maximum: int) -> str | None:
     return text(value, name=name, maximum=maximum) if value is not None and value.strip() else None
 
 
+def new_text(changes: Mapping[str, str | None], name: str, *, maximum: int) -> str | UnsetType:
+    """The text that `changes` sets field `name` to, or UNSET. Raises Invalid as `text`."""
+    return text(changes[name] or "", name=name, maximum=maximum) if name in changes else UNSET
+
+
+def new_optional_text(changes: Mapping[str, str | None], name: str, *, maximum: int) -> str | None | UnsetType:
+    """As `new_text`; None and blank both mean absent."""
+    return optional_text(changes[name], name=name, maximum=maximum) if name in changes else UNSET
+
+
 def printable(value: str) -> str:
     """The value with plain spaces for spaces of any kind, and without the characters that cannot be shown."""
-    spaced = (" " if unicodedata.category(sign) == "Zs" else sign for sign in value)
-    return "".join(sign for sign in spaced if sign.isprintable())
+    with_plain_spaces = (" " if unicodedata.category(character) == "Zs" else character for character in value)
+    return "".join(character for character in with_plain_spaces if character.isprintable())
 
 
 def relative_path(value: str) -> str:
@@ -52,11 +64,11 @@ def relative_path(value: str) -> str:
 
     Raises Invalid for a path that is absolute or leaves the folder, and for one with empty parts or control characters.
     """
-    if any(unicodedata.category(sign) in {"Cc", "Cs"} for sign in value):
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
         raise invalid("path", "must not contain control characters: rename the file, or leave path out")
-    shown = unicodedata.normalize("NFC", printable(value.replace("\\", "/")))
-    parts = [part for part in map(str.strip, shown.split("/")) if part != "."]
-    if shown.startswith("/") or (parts and DRIVE.fullmatch(parts[0])):
+    normalized = unicodedata.normalize("NFC", printable(value.replace("\\", "/")))
+    parts = [part for part in map(str.strip, normalized.split("/")) if part != "."]
+    if normalized.startswith("/") or (parts and DRIVE_LETTER.fullmatch(parts[0])):
         raise invalid("path", "must be relative to the uploaded folder, like A1/img.tif: leave out the drive and the first slash")
     if not parts or not all(part.strip(". ") for part in parts):
         raise invalid("path", "must not have empty parts or '..': send it relative to the uploaded folder, like A1/img.tif")
@@ -65,11 +77,11 @@ def relative_path(value: str) -> str:
 
 def email(value: str) -> str:
     """An address as it is kept. Raises Invalid unless it looks like local@domain.tld, 5 to 100 characters."""
-    kept = text(value, name="email", minimum=5, maximum=100)
-    local, at, domain = kept.rpartition("@")
-    if not (at and local and "." in domain.strip(".") and not any(sign.isspace() for sign in kept)):
+    address = text(value, name="email", minimum=5, maximum=100)
+    local, at, domain = address.rpartition("@")
+    if not (at and local and "." in domain.strip(".") and not any(character.isspace() for character in address)):
         raise invalid("email", "must be an address like name@example.org")
-    return kept
+    return address
 
 
 def canonical(value: str) -> str:

@@ -126,7 +126,7 @@ AFTER = """with looked as (select * from activity where position > %(position)s 
     select a.* from looked a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
     where (v.dataset is not null or %(subject)s = %(administrators)s or %(reader)s = any(a.subjects))
       and (%(datasets)s::uuid[] is null or a.dataset = any(%(datasets)s::uuid[]))
-    order by a.position limit %(most)s
+    order by a.position limit %(maximum)s
   )
   select coalesce((select json_agg(page order by position) from page), '[]') as items,
     coalesce(max(position), %(position)s) as reached, count(*) >= %(window)s as more, count(*) as visited from looked"""
@@ -135,7 +135,7 @@ MERGED = """with asked as (select %(datasets)s::uuid[] as datasets), head as (se
     select v.dataset from visible v, asked where v.subject = %(subject)s and (datasets is null or v.dataset = any(datasets))
     union select unnest(datasets) from asked where %(subject)s = %(administrators)s
   ),
-  depth as (select least(%(most)s, greatest(%(least)s, %(window)s / greatest(count(*), 1))) ::integer as deep from source),
+  depth as (select least(%(maximum)s, greatest(%(least)s, %(window)s / greatest(count(*), 1))) ::integer as deep from source),
   found as (
     select next.positions from source s cross join lateral (
       select array_agg(position) as positions from (
@@ -160,7 +160,7 @@ MERGED = """with asked as (select %(datasets)s::uuid[] as datasets), head as (se
   ),
   page as (
     select distinct p.position from found, unnest(positions) p (position) where p.position <= (select position from horizon)
-    order by p.position limit %(most)s
+    order by p.position limit %(maximum)s
   )
   select coalesce((select json_agg(a order by a.position) from page join activity a using (position)), '[]') as items,
     horizon.position as reached, horizon.position < head.position as more, visited from horizon, head"""
@@ -172,7 +172,7 @@ ABOUT = f"""with is_dataset as (select exists (select from datasets d where d.id
     select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
     where (select yes from is_dataset) and a.dataset = %(about)s::uuid and a.subjects @> array[%(about)s::uuid]
       and a.position > %(position)s and {MAY_KNOW}
-    order by a.position limit %(most)s
+    order by a.position limit %(maximum)s
   ),
   given_up as (
     select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
@@ -186,17 +186,17 @@ ABOUT = f"""with is_dataset as (select exists (select from datasets d where d.id
   select position from (
     select position from of_dataset union all select position from given_up union all select position from of_another
   ) found
-  order by position limit %(most)s"""  # noqa: S608 - constants
+  order by position limit %(maximum)s"""  # noqa: S608 - constants
 UPLOADS = f"""select a.position, a.stream from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
   where a.dataset = %(about)s::uuid and a.type = '{ImageUploaded.__name__}' and a.position > %(position)s and a.position <= %(until)s
     and {MAY_KNOW}
-  order by a.position limit %(most)s"""  # noqa: S608 - constants
+  order by a.position limit %(maximum)s"""  # noqa: S608 - constants
 JUDGEMENTS = f"""with found as materialized (
     select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
     where a.subjects @> array[%(about)s::uuid] and a.type = '{ChunkJudged.__name__}'
       and a.position > %(position)s and a.position <= %(until)s and {MAY_KNOW}
   )
-  select position from found order by position limit %(most)s"""  # noqa: S608 - constants
+  select position from found order by position limit %(maximum)s"""  # noqa: S608 - constants
 INCOMPLETE = """select position, (select count(*) from dead_letters l where l.position <= %(until)s)
     + (select count(*) from parked p where p.position <= %(until)s) as waiting
   from checkpoint where projection = 'main'"""
@@ -225,7 +225,7 @@ async def after(
     what is new, one who is further behind visits what belongs to visible datasets and skips all else.
     """
     reader = _reader(actor)
-    asked = {"position": position, "datasets": None if datasets is None else list(datasets), "most": limit + 1}
+    asked = {"position": position, "datasets": None if datasets is None else list(datasets), "maximum": limit + 1}
     if sees_all := reader["subject"] == ADMINISTRATORS and datasets is None:
         asked["window"] = limit + 1
     near = head is not None and head - position <= NEAR_HEAD_EVENTS
@@ -238,20 +238,20 @@ async def after(
 
 async def about(db: QueryDatabase, actor: Actor, subject_id: UUID, *, after: int = 0, maximum: int = MAX_PAGE) -> list[int]:
     """The positions of the first `most` events behind `after` that touch a thing, as far as the reader may know of them."""
-    asked = {"about": subject_id, "position": after, "most": maximum}
+    asked = {"about": subject_id, "position": after, "maximum": maximum}
     return [found.position for found in await db.rows(ABOUT, asked | _reader(actor), into=Position)]
 
 
 async def uploads(db: QueryDatabase, actor: Actor, dataset: UUID, *, after: int, until: int, maximum: int) -> list[Upload]:
     """The uploads into a dataset behind position `after` up to `until`. Raises Unavailable where the read models may lack one."""
-    asked = {"about": dataset, "position": after, "until": until, "most": maximum}
+    asked = {"about": dataset, "position": after, "until": until, "maximum": maximum}
     await _require_complete(db, until)
     return await db.rows(UPLOADS, asked | _reader(actor), into=Upload)
 
 
 async def judgements(db: QueryDatabase, actor: Actor, subject_id: UUID, *, after: int, until: int, maximum: int) -> list[int]:
     """The positions of the events that hold results of an image or job. Raises Unavailable where the read models may lack one."""
-    asked = {"about": subject_id, "position": after, "until": until, "most": maximum}
+    asked = {"about": subject_id, "position": after, "until": until, "maximum": maximum}
     await _require_complete(db, until)
     return [found.position for found in await db.rows(JUDGEMENTS, asked | _reader(actor), into=Position)]
 

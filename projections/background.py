@@ -12,6 +12,7 @@ import structlog
 from application import tasks
 from application.job_scheduler import Scheduler
 from application.poll_interval import PollInterval
+from application.topics import DEAD_LETTERS
 from application.work_queue import OutgoingTask
 from domain.errors import Unavailable
 from projections.engine.batches import BatchResult, PoisonEvent
@@ -84,7 +85,7 @@ class BackgroundTasks:
         """For whoever watches the topic; what counts stands in the table of dead letters."""
         for letter in letters:
             try:
-                await self._send(tasks.DEAD_LETTERS, letter.stream.bytes, msgspec.json.encode(letter))
+                await self._send(DEAD_LETTERS, letter.stream.bytes, msgspec.json.encode(letter))
             except Exception as error:
                 log.warning("a dead letter could not be sent", position=letter.position, error=type(error).__name__)
 

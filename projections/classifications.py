@@ -207,7 +207,7 @@ WANTED = """not c.deleted
     and (%(image_id)s::uuid is null or c.image_id = %(image_id)s::uuid)
     and (%(created_by)s::uuid is null or c.created_by = %(created_by)s::uuid)
     and (%(at)s::timestamptz is null or (c.created_at, c.id) < (%(at)s::timestamptz, %(after)s::uuid))"""
-NEWEST = "order by c.created_at desc, c.id desc limit %(most)s"
+NEWEST = "order by c.created_at desc, c.id desc limit %(maximum)s"
 BY_DATASET = f"""select c.* from visible v cross join lateral (
     select c.* from classifications c where c.dataset_id = v.dataset and {WANTED} {NEWEST}
   ) c where v.subject = %(subject)s and (%(dataset_id)s::uuid is null or v.dataset = %(dataset_id)s::uuid) {NEWEST}"""  # noqa: S608 - constants
@@ -218,7 +218,7 @@ FAILED = """select f.id, f.image_id, f.reason, f.detail, f.created_at from failu
   join visible v on v.dataset = f.dataset_id and v.subject = %(subject)s
   where f.classification_id = %(id)s
     and (%(at)s::timestamptz is null or (f.created_at, f.id) > (%(at)s::timestamptz, %(after)s::uuid))
-  order by f.created_at, f.id limit %(most)s"""
+  order by f.created_at, f.id limit %(maximum)s"""
 
 
 async def get(db: QueryDatabase, actor: Actor, job_id: UUID) -> Classification:
@@ -244,7 +244,7 @@ async def listed(
     place, maximum = cursor_of(cursor), clamped(size)
     wanted = {"status": status, "dataset_id": dataset_id, "image_id": image_id, "created_by": created_by, "subject": subject_of(actor)}
     query = ALL_TOGETHER if wanted["subject"] == ADMINISTRATORS and dataset_id is None else BY_DATASET
-    found = await db.rows(query, wanted | {"at": place.value, "after": place.id, "most": maximum + 1}, into=Classification)
+    found = await db.rows(query, wanted | {"at": place.value, "after": place.id, "maximum": maximum + 1}, into=Classification)
     return paged(found, maximum, lambda job: job.created_at)
 
 
@@ -257,5 +257,5 @@ async def progress(db: QueryDatabase, actor: Actor, job_ids: Iterable[UUID]) -> 
 async def failures(db: QueryDatabase, actor: Actor, job_id: UUID, *, cursor: str | None = None, size: int = MAX_PAGE) -> Page[Failure]:
     """The images that have no result, and why, oldest first; none to whom the job is foreign."""
     place, maximum = cursor_of(cursor), clamped(size)
-    wanted = {"subject": subject_of(actor), "id": job_id, "at": place.value, "after": place.id, "most": maximum + 1}
+    wanted = {"subject": subject_of(actor), "id": job_id, "at": place.value, "after": place.id, "maximum": maximum + 1}
     return paged(await db.rows(FAILED, wanted, into=Failure), maximum, lambda failure: failure.created_at)

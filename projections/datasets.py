@@ -116,7 +116,7 @@ GET = SEEN + " and d.id = %(id)s"
 LISTED = (
     SEEN
     + """ and (%(at)s::timestamptz is null or (d.created_at, d.id) < (%(at)s::timestamptz, %(after)s::uuid))
-  order by d.created_at desc, d.id desc limit %(most)s"""
+  order by d.created_at desc, d.id desc limit %(maximum)s"""
 )
 SHARES = """select a.subject as user_id, u.username, a.role as grant
   from visible v join dataset_access a on a.dataset = v.dataset left join users u on u.id = a.subject
@@ -131,7 +131,9 @@ async def get(db: QueryDatabase, actor: Actor, dataset_id: UUID) -> Dataset:
 async def listed(db: QueryDatabase, actor: Actor, *, cursor: str | None = None, size: int = MAX_PAGE) -> Page[Dataset]:
     """One's own and those granted, newest first."""
     place, maximum = cursor_of(cursor), clamped(size)
-    found = await db.rows(LISTED, {"subject": subject_of(actor), "at": place.value, "after": place.id, "most": maximum + 1}, into=Dataset)
+    found = await db.rows(
+        LISTED, {"subject": subject_of(actor), "at": place.value, "after": place.id, "maximum": maximum + 1}, into=Dataset
+    )
     return paged(found, maximum, lambda dataset: dataset.created_at)
 
 

@@ -75,7 +75,7 @@ LISTED = f"""{SEEN} where not removed
     and (%(is_online)s::boolean is null or online = %(is_online)s::boolean)
     and (%(location)s::text is null or location = %(location)s::text)
     and (%(at)s::timestamptz is null or (registered_at, id) > (%(at)s::timestamptz, %(after)s::uuid))
-  order by registered_at, id limit %(most)s"""
+  order by registered_at, id limit %(maximum)s"""
 
 
 async def get(db: QueryDatabase, actor: Actor, device_id: UUID) -> Device:
@@ -96,5 +96,5 @@ async def listed(
     """Oldest first; `location` must be met exactly. Raises Forbidden below analyst."""
     require_role(actor, Role.ANALYST)
     place, maximum = cursor_of(cursor), clamped(size)
-    wanted = {"is_online": is_online, "location": location, "at": place.value, "after": place.id, "most": maximum + 1}
+    wanted = {"is_online": is_online, "location": location, "at": place.value, "after": place.id, "maximum": maximum + 1}
     return paged(await db.rows(LISTED, wanted, into=Device), maximum, lambda device: device.registered_at)

@@ -161,12 +161,12 @@ BY_DATASET = """select i.* from (
     select found.id from visible v cross join lateral (
       select i.id, i.{sorted} from images i where i.dataset_id = v.dataset and {wanted}
         and (%(after)s::uuid is null or (i.{sorted}, i.id) {beyond} (%(at)s::{kind}, %(after)s::uuid))
-      order by i.{sorted} {way}, i.id {way} limit %(most)s + %(skip)s
-    ) found where {seen} order by found.{sorted} {way}, found.id {way} limit %(most)s offset %(skip)s
+      order by i.{sorted} {way}, i.id {way} limit %(maximum)s + %(skip)s
+    ) found where {seen} order by found.{sorted} {way}, found.id {way} limit %(maximum)s offset %(skip)s
   ) page join images i on i.id = page.id order by i.{sorted} {way}, i.id {way}"""
 ALL_TOGETHER = """select i.* from images i join visible v on v.dataset = i.dataset_id where {seen} and {wanted}
     and (%(after)s::uuid is null or (i.{sorted}, i.id) {beyond} (%(at)s::{kind}, %(after)s::uuid))
-  order by i.{sorted} {way}, i.id {way} limit %(most)s offset %(skip)s"""
+  order by i.{sorted} {way}, i.id {way} limit %(maximum)s offset %(skip)s"""
 
 
 WITH_TOTAL = f"select (select coalesce(json_agg(found), '[]') from ({{}}) found) as items, ({COUNTED}) as total"  # noqa: S608 - constants
@@ -225,7 +225,13 @@ async def listed(
     maximum, place = clamped(size), cursor_of(cursor, of_time=listing.column == "uploaded_at")
     subject = subject_of(actor, scope=Scope.IMAGES_READ)
     skip = (min(max(page, 1), MAX_PAGES) - 1) * maximum if cursor is None else 0
-    given = {"q": None if where.q is None else containing(where.q), "at": place.value, "after": place.id, "most": maximum + 1, "skip": skip}
+    given = {
+        "q": None if where.q is None else containing(where.q),
+        "at": place.value,
+        "after": place.id,
+        "maximum": maximum + 1,
+        "skip": skip,
+    }
     wanted = msgspec.structs.asdict(where) | {"subject": subject} | given
     if cursor is None and where.dataset_id is not None and where == Filter(dataset_id=where.dataset_id):
         [counted] = await db.rows(listing.with_total, wanted, into=Listed)

@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from domain.errors import NotFound
-from domain.model import PRODUCTION, ModelAliasMoved, ModelRetired, ModelVersionAdded, moved
+from domain.model import PRODUCTION, ModelAliasMoved, ModelRetired, ModelVersionAdded, with_alias
 from projections.engine.projection import PositionedEvent, RowLookup, Table, own
 from projections.reading import QueryDatabase
 
@@ -54,7 +54,7 @@ def fold(_: UUID, row: Model | None, happened: PositionedEvent, __: RowLookup) -
         case ModelVersionAdded(), Model():
             return msgspec.structs.replace(row, versions=(*row.versions, _added(event)), description=event.description)
         case ModelAliasMoved(), Model():
-            return msgspec.structs.replace(row, aliases=moved(row.aliases, event.alias, event.number))
+            return msgspec.structs.replace(row, aliases=with_alias(row.aliases, event.alias, event.number))
         case ModelRetired(), Model():
             return msgspec.structs.replace(row, retired=True)
         case _:

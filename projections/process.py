@@ -15,28 +15,27 @@ import structlog
 from application.blob_gc import sweep_orphans
 from application.job_scheduler import Scheduler
 from application.ports import Command, RecordedEvent
-from application.tasks import DISPATCHED
+from application.topics import EVENTS
 from application.work_queue import OutgoingTask
 from domain import dead_letter
-from domain.errors import NotFound, Unavailable
+from domain.errors import NotFound
 from domain.events import Event
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of
 from infrastructure.eventstore.codec import Undecodable
 from infrastructure.eventstore.event_store import RecorderEventStore, open_event_store, postgres_event_store
 from infrastructure.eventstore.garbage_collection import infrequent_collection
 from infrastructure.eventstore.pruning import prune
-from infrastructure.eventstore.recorder import encoded_from
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
 from infrastructure.kafka.consumer_process import ConsumerProcess
 from infrastructure.kafka.producer import Sender
-from infrastructure.kafka.topics import EVENTS
-from infrastructure.observability.metrics import FREED, LEFT, SWEPT_AT
-from infrastructure.postgres.connections import UNACKNOWLEDGED_TIMEOUT_MS, MonitoredConnection
+from infrastructure.observability.metrics import ORPHANS_FREED, ORPHANS_LEFT, ORPHANS_SWEPT_AT
+from infrastructure.postgres.errors import database_unavailable
 from infrastructure.postgres.notifications import listen
-from infrastructure.postgres.wake_ups import APPENDED, PROJECTED, PUBLISHED, WakeUps
-from infrastructure.postgres.work_queue import PostgresWorkQueue
+from infrastructure.postgres.profiles import OWNER, READ_MODELS, SCHEDULER
+from infrastructure.postgres.system.work_queue import PostgresWorkQueue
+from infrastructure.postgres.wake_ups import APPENDED, DISPATCHED, PROJECTED, PUBLISHED, WakeUps
 from infrastructure.security.key_ring import NO_KEYS
 from infrastructure.security.keys import WrongRootKey
 from infrastructure.security.process_keys import process_keys
@@ -64,7 +63,7 @@ logger = structlog.get_logger()
 
 GROUP = "bioscope-projector"
 STOP_TIMEOUT_SECONDS = 0.75  # seconds that what goes on aside may take to end
-PATIENT = "-c statement_timeout=30s"
+PATIENT = READ_MODELS.having(statement_timeout="30s")
 ADD = """insert into ops.counters (name, label, value) select %s, unnest(%s::text[]), unnest(%s::bigint[])
   on conflict (name, label) do update set value = counters.value + excluded.value returning 1"""
 
@@ -76,7 +75,7 @@ class LogDecoder:
         self._log = log
 
     def prefetch(self, recorded: Sequence[RecordedEvent]) -> None:
-        self._log.codec.prefetch(map(encoded_from, recorded))
+        self._log.codec.prefetch(recorded)
 
     def decode(self, recorded: RecordedEvent) -> Event:
         return self._log.decode(recorded)
@@ -89,7 +88,7 @@ def projector_over(url: str, log: RecorderEventStore, schema: str = LIVE, *, alo
     """Over the read models in `schema`. `alone`: nobody else reads or writes them, so they may be a batch behind."""
 
     def models() -> ReadModels:
-        found = PostgresReadModels(postgres_store.connect(url, schema=schema, by=MonitoredConnection))
+        found = PostgresReadModels(postgres_store.connect(url, schema=schema, monitored=True))
         return RowCache(WriteBehind(found) if alone else found)
 
     return Projector(models, LogDecoder(log), discarded=log.discarded, fatal=(WrongRootKey,))
@@ -109,7 +108,7 @@ def run_projector(given: Settings) -> NoReturn:
 
     scheduler = OwnersScheduler(
         lambda: PostgresWorkQueue(
-            postgres_store.connect(given.postgres_url, by=MonitoredConnection, options=UNACKNOWLEDGED_TIMEOUT_MS),
+            postgres_store.connect(given.postgres_url, monitored=True, profile=SCHEDULER),
             on_dispatched=partial(wakes.send, DISPATCHED),
         ),
         log,
@@ -156,12 +155,12 @@ def sweep(given: Settings) -> None:
 
     Raises FoldsDiffer (what read models of another release refer to, this one does not know), Unavailable, psycopg.Error.
     """
-    with postgres_store.connect(given.postgres_url, by=MonitoredConnection) as connection:
+    with postgres_store.connect(given.postgres_url, monitored=True) as connection:
         PostgresReadModels(connection).target()
         swept = sweep_orphans(open_blobs(given, NO_KEYS), partial(in_use, connection), now=datetime.now(UTC))
-    FREED.inc(swept.freed)
-    LEFT.set(swept.waiting)
-    SWEPT_AT.set_to_current_time()
+    ORPHANS_FREED.inc(swept.freed)
+    ORPHANS_LEFT.set(swept.waiting)
+    ORPHANS_SWEPT_AT.set_to_current_time()
     if swept.waiting:
         logger.warning("orphans left", blobs=swept.waiting, reason="events that could not be applied may refer to them")
     if swept.freed:
@@ -170,7 +169,7 @@ def sweep(given: Settings) -> None:
 
 def remove_old_rows(given: Settings) -> None:
     """Raises psycopg.Error."""
-    with postgres_store.connect(given.postgres_url, by=MonitoredConnection) as connection:
+    with postgres_store.connect(given.postgres_url, monitored=True) as connection:
         removed = prune(connection)
     if any(removed.values()):
         logger.info("old rows removed", **removed)
@@ -205,7 +204,7 @@ async def _send_nowhere(_: str, __: bytes) -> None:
 def rebuild(given: Settings, *, check: bool, progress: rebuilding.Progress = lambda *_: None) -> Rebuilt:
     """Make the read models anew from the log; with `check` only compare them with the live ones. Raises AlreadyRebuilding."""
     url = given.postgres_owner_url or given.postgres_url
-    with open_event_store(given) as log, psycopg.connect(url, autocommit=True, options="-c timezone=UTC") as owner, infrequent_collection():
+    with open_event_store(given) as log, OWNER.connect_unmonitored(url) as owner, infrequent_collection():
         over = partial(projector_over, url, log, alone=True)
         return rebuilding.rebuild(owner, projector_over=over, log=log, check=check, progress=progress)
 
@@ -233,12 +232,12 @@ def rebuild_if_folds_differ(given: Settings, *, beginning: Callable[[str], objec
 
 def positions_about(given: Settings, about: UUID) -> list[int]:
     """The positions of all events that touch a thing, without a check of access. Raises Unavailable."""
-    asked = activity.EVERYTHING | {"about": about, "position": 0, "most": None}
+    asked = activity.EVERYTHING | {"about": about, "position": 0, "maximum": None}
     try:
-        with postgres_store.connect(given.postgres_url, options=PATIENT) as connection:
+        with postgres_store.connect(given.postgres_url, profile=PATIENT) as connection:
             return [position for (position,) in connection.execute(activity.ABOUT, asked)]
     except psycopg.OperationalError:
-        raise Unavailable("The database is away; try again", retry_after=2) from None
+        raise database_unavailable() from None
 
 
 def dead_letters(given: Settings) -> list[DeadLetter]:

@@ -99,7 +99,7 @@ class ReadResult(Result, frozen=True, kw_only=True):
 
 
 OTHER_PIXELS = "other_pixels"
-NEWEST = "order by r.created_at desc, r.id desc limit %(most)s"
+NEWEST = "order by r.created_at desc, r.id desc limit %(maximum)s"
 BEYOND = "(%(at)s::timestamptz is null or (r.created_at, r.id) < (%(at)s::timestamptz, %(after)s::uuid))"
 OF_ONE = f"""select r.*, o.reader as other_reader from results r
   join visible v on v.dataset = r.dataset_id and v.subject = %(subject)s left join outdated_results o on o.id = r.id
@@ -115,7 +115,7 @@ OF_ALL = f"""select r.*, o.reader as other_reader from (
 
 async def get(db: QueryDatabase, actor: Actor, result_id: UUID) -> Result:
     """Raises NotFound."""
-    wanted = {"id": result_id, "classification_id": None, "image_id": None, "at": None, "after": None, "most": 1}
+    wanted = {"id": result_id, "classification_id": None, "image_id": None, "at": None, "after": None, "maximum": 1}
     return with_warning(await only_row(db, OF_ONE, wanted | {"subject": subject_of(actor)}, into=ReadResult, what="ClassificationResult"))
 
 
@@ -132,7 +132,7 @@ async def listed(
     place, maximum = cursor_of(cursor), clamped(size)
     wanted = {"id": None, "classification_id": classification_id, "image_id": image_id, "subject": subject_of(actor)}
     query = OF_ALL if classification_id is None and image_id is None else OF_ONE
-    found = await db.rows(query, wanted | {"at": place.value, "after": place.id, "most": maximum + 1}, into=ReadResult)
+    found = await db.rows(query, wanted | {"at": place.value, "after": place.id, "maximum": maximum + 1}, into=ReadResult)
     return paged([with_warning(one) for one in found], maximum, lambda result: result.created_at)
 
 

@@ -60,7 +60,7 @@ async def today(db: QueryDatabase, actor: Actor, *, now: datetime) -> Statistics
     recently = now - timedelta(hours=24)
     minute = recently.replace(second=0, microsecond=0) + timedelta(minutes=1)
     wanted = {"subject": subject_of(actor), "since": hours[0], "recent": recently, "minute": minute, "now": now}
-    [found] = await db.rows(TODAY, wanted | {"at": None, "after": None, "most": 10}, into=Found)
+    [found] = await db.rows(TODAY, wanted | {"at": None, "after": None, "maximum": 10}, into=Found)
     counted = {hour.hour: hour for hour in found.hours if hour.count}
     recent = sum(hour.recent for hour in found.hours)
     return Statistics(

@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 
 from domain.classification import ChunkJudged
-from domain.errors import Unavailable
+from infrastructure.postgres.errors import database_unavailable
 
 PAGE_SIZE: Final = 200
 
@@ -18,7 +18,7 @@ STORED = """from images i join datasets d on d.id = i.dataset_id and not d.delet
   where not i.deleted and (i.accepted or i.rejected is not null) and (%(dataset)s::uuid is null or i.dataset_id = %(dataset)s::uuid)"""
 COUNT = f"select count(*) {STORED}"
 PAGE = f"""select i.uploaded_at, i.id {STORED} and (i.uploaded_at, i.id) > (%(at)s, %(after)s)
-  order by i.uploaded_at, i.id limit %(most)s"""
+  order by i.uploaded_at, i.id limit %(maximum)s"""
 CHUNKS = f"""select a.position from activity a join classifications c on c.id = a.subjects[2] and not c.deleted
   where a.subjects @> array[%(image)s::uuid] and a.type = '{ChunkJudged.__name__}' order by a.position"""  # noqa: S608 - constants
 
@@ -48,4 +48,4 @@ class PostgresStoredImages:
         try:
             return self._connection.execute(query.encode(), parameters).fetchall()
         except psycopg.OperationalError:
-            raise Unavailable("The database is away; try again", retry_after=2) from None
+            raise database_unavailable() from None

@@ -109,7 +109,7 @@ LISTED = """select * from users where not deleted
     and (%(q)s::text is null
       or email ilike %(q)s::text or username ilike %(q)s::text or first_name || ' ' || last_name ilike %(q)s::text)
     and (%(at)s::timestamptz is null or (registered_at, id) > (%(at)s::timestamptz, %(after)s::uuid))
-  order by registered_at, id limit %(most)s"""
+  order by registered_at, id limit %(maximum)s"""
 
 
 async def get(db: QueryDatabase, actor: Actor, user_id: UUID) -> User:
@@ -137,5 +137,5 @@ async def listed(
     require_role(actor, Role.ADMIN)
     place, maximum = cursor_of(cursor), clamped(size)
     wanted = {"role": where.role, "status": where.status, "q": None if where.q is None else containing(where.q)}
-    found = await db.rows(LISTED, wanted | {"at": place.value, "after": place.id, "most": maximum + 1}, into=User)
+    found = await db.rows(LISTED, wanted | {"at": place.value, "after": place.id, "maximum": maximum + 1}, into=User)
     return paged(found, maximum, lambda user: user.registered_at)

@@ -19,11 +19,11 @@ from infrastructure.audit.chain_verification import Segment, VerificationResult,
 from infrastructure.audit.record_rules import RecordAudit
 from infrastructure.audit.side_tables import TableAudit, TableNotes
 from infrastructure.audit.signed_heads import all_heads
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.child import die_with_parent
-from infrastructure.eventstore.event_store import RecorderEventStore, open_event_store
+from infrastructure.eventstore.event_store import PostgresEventStore, open_event_store
 from infrastructure.eventstore.garbage_collection import infrequent_collection
+from infrastructure.process_lifecycle import die_with_parent
 from infrastructure.security.key_ring import Purpose
 from infrastructure.security.process_keys import operator_keys
 
@@ -58,7 +58,7 @@ class RangeResult(NamedTuple):
 
 def verify_log(
     given: Settings,
-    log: RecorderEventStore,
+    log: PostgresEventStore,
     *,
     blobs: BlobStore | None = None,
     progress: Callable[[int], None] = lambda _: None,
@@ -88,7 +88,7 @@ def verify_log(
     return found if finding else msgspec.structs.replace(found, discrepancies=tuple(tables.finish()))
 
 
-def _ranges(log: RecorderEventStore, expected: Mapping[int, str], head: int, limits: VerificationLimits) -> Iterator[Range]:
+def _ranges(log: PostgresEventStore, expected: Mapping[int, str], head: int, limits: VerificationLimits) -> Iterator[Range]:
     """Up to the head, since events are appended meanwhile; unless there are rows that the head does not count."""
     starts = range(0, max(head, 1), limits.events_per_range)
     for after in starts:
@@ -100,7 +100,7 @@ def _ranges(log: RecorderEventStore, expected: Mapping[int, str], head: int, lim
 
 @contextmanager
 def _results(
-    given: Settings, log: RecorderEventStore, ranges: Sequence[Range], limits: VerificationLimits
+    given: Settings, log: PostgresEventStore, ranges: Sequence[Range], limits: VerificationLimits
 ) -> Iterator[Iterable[RangeResult]]:
     """In order, as they are requested or ahead of that."""
     processes = min(limits.processes, len(os.sched_getaffinity(0)), len(ranges))
@@ -123,7 +123,7 @@ def _unless_broken(results: Iterator[RangeResult]) -> Iterator[RangeResult]:
 
 
 # ---- in the processes --------------------------------------------------------------------------------------------------------------
-_log: RecorderEventStore | None = None
+_log: PostgresEventStore | None = None
 _open = ExitStack()  # for as long as the process lives
 
 
@@ -140,7 +140,7 @@ def _walk_range_here(limits: VerificationLimits, part: Range) -> RangeResult:
     return walk_range(_log, part, limits)
 
 
-def walk_range(log: RecorderEventStore, part: Range, limits: VerificationLimits) -> RangeResult:
+def walk_range(log: PostgresEventStore, part: Range, limits: VerificationLimits) -> RangeResult:
     """What is wrong first in a range, and what its audit leaves for that of the whole log. Raises Unavailable."""
     rules, tables = RecordAudit(log), TableAudit(log, is_part=True)
     start = Segment(part.after, _hash_at(log, part.after))
@@ -149,7 +149,7 @@ def walk_range(log: RecorderEventStore, part: Range, limits: VerificationLimits)
     return RangeResult(segment, tables.notes(), rules.unchecked)
 
 
-def _hash_at(log: RecorderEventStore, position: int) -> bytes:
+def _hash_at(log: PostgresEventStore, position: int) -> bytes:
     """As stored: the range before it compares it. Where the row is missing, that range says so."""
     if position == 0:
         return START
@@ -163,7 +163,7 @@ def _audited(tables: TableAudit, batches: Iterable[Sequence[RecordedEvent]]) -> 
         tables.take(batch)
 
 
-def _batches(log: RecorderEventStore, part: Range, size: int) -> Iterator[Sequence[RecordedEvent]]:
+def _batches(log: PostgresEventStore, part: Range, size: int) -> Iterator[Sequence[RecordedEvent]]:
     after = part.after
     while part.until is None or after < part.until:
         batch = log.read(after, size if part.until is None else min(size, part.until - after))

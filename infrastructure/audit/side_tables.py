@@ -13,8 +13,7 @@ from domain.registry import is_known
 from domain.user import UserErased, UserRegistered
 from infrastructure.audit.reconciliation import discrepancies, named_subjects
 from infrastructure.eventstore.codec import subject_of
-from infrastructure.eventstore.event_store import RecorderEventStore
-from infrastructure.eventstore.recorder import encoded_from
+from infrastructure.eventstore.event_store import PostgresEventStore
 
 RECONCILED: Final = frozenset({UserRegistered.__name__, DeviceRegistered.__name__})
 STREAMS: Final = "select stream, first, newest, version from es.streams where stream = any(%s)"
@@ -79,7 +78,7 @@ class TableAudit:
     Needs the keys of claims and data keys. Calls raise Unavailable.
     """
 
-    def __init__(self, log: RecorderEventStore, *, is_part: bool = False) -> None:
+    def __init__(self, log: PostgresEventStore, *, is_part: bool = False) -> None:
         self._log = log
         self._first: dict[UUID, WrittenEvents] | None = {} if is_part else None  # the first command of a range that may begin amid it
         self._open: dict[UUID, WrittenEvents] = {}  # the command whose events may go on in the next batch
@@ -141,10 +140,10 @@ class TableAudit:
 
     def _take_keys(self, events: Iterable[RecordedEvent]) -> None:
         """Of everything but accounts and devices, which are reconciled at the end."""
-        subjects = {subject for event in events if (subject := subject_of(encoded_from(event))) is not None} - self._subjects
+        subjects = {subject for event in events if (subject := subject_of(event)) is not None} - self._subjects
         if subjects:
-            there = {owner for (owner,) in self._log.recorder.rows(KEYS, list(subjects))}
-            self._keyless |= subjects - there
+            stored = {owner for (owner,) in self._log.recorder.rows(KEYS, list(subjects))}
+            self._keyless |= subjects - stored
 
     def _take_commands(self, events: Iterable[RecordedEvent]) -> None:
         written, self._open = self._open, {}

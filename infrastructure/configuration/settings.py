@@ -12,13 +12,25 @@ from msgspec import Meta
 from infrastructure.configuration.names import PREFIX, is_injected, unknown_names
 from infrastructure.configuration.urls import alternatives, url_problem
 
-__all__ = ["LOCAL_ADDRESSES", "PREFIX", "Readings", "Settings", "WrongSetting", "load", "networks", "read", "variable"]
+__all__ = [
+    "LOCAL_ADDRESSES",
+    "LOOPBACK_HOSTS",
+    "PREFIX",
+    "Readings",
+    "Settings",
+    "WrongSetting",
+    "load",
+    "networks",
+    "read",
+    "variable",
+]
 
 Port = Annotated[int, Meta(ge=0, le=65535, description="a port number from 0 to 65535")]
 Positive = Annotated[int, Meta(ge=1, description="a whole number >= 1")]
 Count = Annotated[int, Meta(ge=0, description="a whole number >= 0")]
 Seconds = Annotated[float, Meta(gt=0, le=1e9, description="a number > 0")]
 HOST_NAME: Final = re.compile(r"[^\s:/@\[\]]+")
+LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 LOCAL_ADDRESSES: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a server that listens everywhere is reached
 
 
@@ -155,12 +167,12 @@ def read(environment: Mapping[str, str]) -> Readings:
     """The settings that `environment` holds, and every problem with its `BIOSCOPE_*` variables. An empty variable counts as not set."""
     fields = {variable(field.name): field for field in msgspec.structs.fields(Settings)}
     given = {name: text for name, text in environment.items() if name in fields and text and not is_injected(name, text)}
-    problems = {name: f"{name} {problem}" for name, text in given.items() if (problem := _problem(fields[name], text))}
+    problems = {name: f"{name} {problem}" for name, text in given.items() if (problem := _problem_of(fields[name], text))}
     values = {fields[name].name: _value(fields[name].type, text) for name, text in given.items() if name not in problems}
     return Readings(values, unknown_names(environment, fields) | problems)
 
 
-def _problem(field: msgspec.structs.FieldInfo, text: str) -> str | None:
+def _problem_of(field: msgspec.structs.FieldInfo, text: str) -> str | None:
     """What is wrong, as the end of a sentence that begins with the variable's name."""
     if problem := url_problem(field.name, text):
         return problem

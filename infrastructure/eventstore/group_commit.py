@@ -1,4 +1,4 @@
-"""Commands written together: one thread and one connection, one transaction for all that came while the last one was under way."""
+"""Group commit: one thread and connection write all commands that arrive during a transaction in the next one."""
 
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
@@ -11,12 +11,13 @@ import psycopg
 import structlog
 
 from application.ports import Command, ReleasedClaim, Secret, StreamPrecondition, UniqueClaim
-from domain.errors import Unavailable
 from infrastructure.eventstore.codec import EncodedEvent
 from infrastructure.observability.metrics import APPEND_COMMANDS, APPEND_SECONDS, APPENDS
 from infrastructure.postgres.arrays import Array, bools, byteas, ints, register, texts, uuids
-from infrastructure.postgres.connections import MonitoredConnection
-from infrastructure.postgres.wake_ups import APPENDED, WAKES_ITSELF, WakeUps
+from infrastructure.postgres.connections import LivenessLimits
+from infrastructure.postgres.errors import database_unavailable
+from infrastructure.postgres.profiles import GROUP_COMMIT, LIVENESS
+from infrastructure.postgres.wake_ups import APPENDED, WakeUps
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import Keys
 
@@ -25,7 +26,6 @@ log = structlog.get_logger()
 MAX_COMMANDS_PER_BATCH = 256  # commands in one transaction
 COMMIT_TIMEOUT_SECONDS = 10.0  # seconds that a command waits for its group commit
 WAKING_OUTCOMES = {"appended", "replayed"}  # replayed: perhaps of a transaction whose COMMIT was lost, and that woke nobody
-CONNECTION_OPTIONS = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
 
 
 class Append(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,27 +47,27 @@ class Outcome(NamedTuple):
 
 
 class PendingResult:
-    """What one thread tells one other, once. A tenth of a Future's cost."""
+    """An outcome handed from one thread to another, once. Costs a tenth of a Future."""
 
-    __slots__ = ("_error", "_outcome", "_there")
+    __slots__ = ("_error", "_is_set", "_outcome")
 
     def __init__(self) -> None:
-        self._there = Lock()
-        self._there.acquire()
+        self._is_set = Lock()
+        self._is_set.acquire()
         self._outcome: Outcome | None = None
         self._error: Exception | None = None
 
     def set(self, outcome: Outcome) -> None:
         self._outcome = outcome
-        self._there.release()
+        self._is_set.release()
 
     def fail(self, error: Exception) -> None:
         self._error = error
-        self._there.release()
+        self._is_set.release()
 
     def wait(self, seconds: float) -> Outcome:
         """Raises TimeoutError, and what it was failed with."""
-        if not self._there.acquire(timeout=seconds):
+        if not self._is_set.acquire(timeout=seconds):
             raise TimeoutError
         if self._error is not None:
             raise self._error
@@ -131,8 +131,8 @@ APPEND = """select outcome, position, subject, detail from es.append(
 class GroupCommit:
     """One writer thread: while a transaction is under way the next batch gathers."""
 
-    def __init__(self, url: str, keys: Keys) -> None:
-        self._url, self._digests = url, ClaimDigests(keys)
+    def __init__(self, url: str, keys: Keys, *, liveness: LivenessLimits = LIVENESS) -> None:
+        self._url, self._digests, self._liveness = url, ClaimDigests(keys), liveness
         self._queue: SimpleQueue[PendingAppend | None] = SimpleQueue()
         self._connection: psycopg.Connection | None = None
         self._wakes = WakeUps(url)
@@ -151,12 +151,12 @@ class GroupCommit:
         self._wakes.close()
 
     def _run(self) -> None:
-        going = True
-        while going:
+        running = True
+        while running:
             batch = [self._queue.get()]
             while len(batch) < MAX_COMMANDS_PER_BATCH and not self._queue.empty():
                 batch.append(self._queue.get())
-            going = None not in batch
+            running = None not in batch
             self._commit(_without_duplicates([pending for pending in batch if pending is not None]))
         if self._connection is not None:
             self._connection.close()
@@ -195,7 +195,7 @@ class GroupCommit:
 
     def _call(self, arguments: list[Array]) -> list[Outcome]:
         if self._connection is None or self._connection.closed:
-            self._connection = MonitoredConnection.connect(self._url, autocommit=True, options=f"{CONNECTION_OPTIONS} {WAKES_ITSELF}")
+            self._connection = GROUP_COMMIT.connect(self._url, liveness=self._liveness)
             register(self._connection)
         return [Outcome(*row) for row in self._connection.execute(APPEND, arguments, prepare=True).fetchall()]
 
@@ -207,22 +207,22 @@ class GroupCommit:
 
 def _without_duplicates(batch: Sequence[PendingAppend]) -> list[PendingAppend]:
     """Of two commands for one version of a stream the later one conflicts at once, unless it repeats the earlier."""
-    owner: dict[tuple[UUID, int], UUID] = {}
-    kept = []
+    command_of: dict[tuple[UUID, int], UUID] = {}
+    remaining = []
     for pending in batch:
-        wanted = {(event.stream, event.version) for event in pending.events}
-        if any(owner.setdefault(place, pending.append.command.id) != pending.append.command.id for place in wanted):
+        versions = {(event.stream, event.version) for event in pending.events}
+        if any(command_of.setdefault(version, pending.append.command.id) != pending.append.command.id for version in versions):
             APPENDS.labels("conflict").inc()
             pending.done.set(Outcome("conflict", None, None, None))
         else:
-            kept.append(pending)
-    return kept
+            remaining.append(pending)
+    return remaining
 
 
 def meta_of(command: Command) -> bytes:
     """What is kept beside each event of a command. No address, no agent: those are private, and stand in events."""
     actor = {"id": command.actor.id, "kind": command.actor.kind, "role": command.actor.role}
-    said = {
+    fields = {
         "command_id": command.id,
         "correlation_id": command.correlation_id or command.id,
         "causation_id": command.causation_id or command.id,
@@ -231,8 +231,4 @@ def meta_of(command: Command) -> bytes:
         "request_id": command.request_id or None,
         "traceparent": command.traceparent or None,
     }
-    return msgspec.json.encode({name: value for name, value in said.items() if value is not None})
-
-
-def database_unavailable() -> Unavailable:
-    return Unavailable("The database is away; try again", retry_after=2)
+    return msgspec.json.encode({name: value for name, value in fields.items() if value is not None})

@@ -11,12 +11,12 @@ from uuid import UUID, uuid5
 
 import structlog
 
-from application.chunk_results import JobPlans, PlannedChunk, record_chunk_results
-from application.ports import BlobStore, Command, CorruptBlob, EventStore
+from application.chunk_results import ChunkAnswers, JobPlans, PlannedChunk, record_chunk_results
+from application.ports import BlobStore, Command, EventStore
 from application.tasks import Task
-from domain import classification, model
-from domain.classification import ChunkJudged, Classification, ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
-from domain.errors import NotFound
+from domain import model
+from domain.classification import Classification, ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
+from domain.errors import CorruptBlob, NotFound
 from domain.model import Version
 from domain.values import chunk_id
 from infrastructure.images.validation.limits import ImageLimits
@@ -25,7 +25,7 @@ from infrastructure.inference.failures import ACTOR, bytes_of, failure_for
 from infrastructure.inference.models.onnx_validation import ModelRefused
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, ModelPrediction, check_batch
 from infrastructure.observability.metrics import IMAGES
-from infrastructure.retry import retry_while_unavailable
+from infrastructure.retry import RETRY_DELAYS_SECONDS, Retry
 
 log = structlog.get_logger()
 
@@ -65,9 +65,11 @@ class ChunkClassifier:
         cpu: str,
         limits: ImageLimits = DEFAULT_LIMITS,
         look: str = CLASSIFY,
+        retry_delays_seconds: Sequence[float] = RETRY_DELAYS_SECONDS,
     ) -> None:
-        self._log, self._blobs, self._pool, self._threads = log, blobs, pool, threads
+        self._log, self._blobs, self._pool = log, blobs, pool
         self._worker, self._cpu, self._limits, self._look_by = worker, cpu, limits, look
+        self._retry = Retry(threads, delays_seconds=retry_delays_seconds)
         self._held = asyncio.Semaphore(GROUPS_PER_CHILD * pool.size)
         self._versions: dict[tuple[UUID, int], Version] = {}
         self._plans = JobPlans(log)
@@ -78,24 +80,24 @@ class ChunkClassifier:
         assert task.job is not None
         assert task.number is not None
         started = time.perf_counter()
-        chunk = await retry_while_unavailable(self._threads, self._open_chunk, task.job, task.number)
+        chunk = await self._retry(self._open_chunk, task.job, task.number)
         if chunk is None:
             return
-        images = await retry_while_unavailable(self._threads, self._plans.remaining, chunk.images)
-        version = await retry_while_unavailable(self._threads, self._version, chunk.job)
+        images = await self._retry(self._plans.remaining, chunk.images)
+        version = await self._retry(self._version, chunk.job)
         looked = await self._looked(images, version)
         seconds = time.perf_counter() - started
-        event = self._judged(chunk, images, version, looked)
-        command = Command(id=uuid5(event.originator_id, "judged"), actor=ACTOR, at=event.at, correlation_id=event.job_id)
-        written = await retry_while_unavailable(self._threads, record_chunk_results, self._log, command, event)
-        IMAGES.labels("classified").inc(len(event.results))
-        IMAGES.labels("failed").inc(len(event.failures))
+        answers = self._answers(chunk, images, version, looked)
+        command = Command(id=uuid5(chunk_id(task.job, task.number), "judged"), actor=ACTOR, at=datetime.now(UTC), correlation_id=task.job)
+        written = await self._retry(record_chunk_results, chunk, answers, command=command, log=self._log)
+        IMAGES.labels("classified").inc(len(answers.results))
+        IMAGES.labels("failed").inc(len(answers.failures))
         log.info(
             "chunk judged",
-            job=str(event.job_id),
-            chunk=event.number,
-            images=len(event.results),
-            failures=len(event.failures),
+            job=str(task.job),
+            chunk=task.number,
+            images=len(answers.results),
+            failures=len(answers.failures),
             seconds=round(seconds, 4),
             written=written,
         )
@@ -141,7 +143,7 @@ class ChunkClassifier:
     async def _group(self, images: Sequence[PlannedImage], version: Version) -> list[GroupAnswer]:
         """Read a few images and have them looked at, in as many calls as their size asks for; the answers in order."""
         async with self._held:
-            found = await retry_while_unavailable(self._threads, bytes_of, self._blobs, [image.sha256 for image in images])
+            found = await self._retry(bytes_of, self._blobs, [image.sha256 for image in images])
             return [GroupAnswer([run], None) if isinstance(run, ImageRefusal) else await self._look(run, version) for run in _runs(found)]
 
     async def _look(self, images: list[bytes], version: Version, *, again: bool = True) -> GroupAnswer:
@@ -174,22 +176,21 @@ class ChunkClassifier:
 
     def _weights(self, version: Version) -> dict[str, Provider]:
         async def weights() -> bytes:
-            return await retry_while_unavailable(self._threads, self._blobs.read, version.sha256)
+            return await self._retry(self._blobs.read, version.sha256)
 
         return {version.sha256: weights}
 
-    # ---- saying so ----
-    def _judged(self, chunk: PlannedChunk, images: Sequence[PlannedImage], version: Version, looked: Sequence[GroupAnswer]) -> ChunkJudged:
+    # ---- recording ----
+    def _answers(
+        self, chunk: PlannedChunk, images: Sequence[PlannedImage], version: Version, looked: Sequence[GroupAnswer]
+    ) -> ChunkAnswers:
         """An image that was deleted gets no answer; where all were, each gets a failure, so that the job can end."""
         answers: list[tuple[PlannedImage, ModelPrediction | ImageRefusal]] = list(
             zip(images, (answer for one in looked for answer in one.answers), strict=True)
         )
         if not answers:
             answers = [(image, DELETED) for image in chunk.images]
-        return classification.record_chunk(
-            chunk.job,
-            chunk.number,
-            plan=chunk.plan,
+        return ChunkAnswers(
             labels=version.labels,
             results=tuple(_result(image, seen, chunk.job.threshold) for image, seen in answers if isinstance(seen, ModelPrediction)),
             failures=tuple(
@@ -198,8 +199,6 @@ class ChunkClassifier:
                 if isinstance(unseen, ImageRefusal)
             ),
             provenance=self._provenance(version, looked),
-            by=ACTOR.id,
-            at=datetime.now(UTC),
         )
 
     def _provenance(self, version: Version, looked: Sequence[GroupAnswer]) -> Provenance | None:

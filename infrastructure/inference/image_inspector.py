@@ -1,6 +1,7 @@
 """Uploaded images, decoded whole for the first time: accepted with their measures, or rejected with a reason."""
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from datetime import UTC, datetime
 from functools import partial
@@ -9,23 +10,21 @@ from uuid import UUID, uuid4
 
 import structlog
 
+from application import image_inspection
 from application.derivatives import MEDIA_TYPE, preview_of, thumbnail_of
-from application.ports import BlobStore, Command, ConcurrencyConflict, EventStore
+from application.ports import BlobStore, Command, EventStore
 from application.tasks import Task
-from domain import image
-from domain.image import Image, ImageAccepted, ImageRejected
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ProcessPool
 from infrastructure.inference.failures import ACTOR, bytes_of, failure_for
 from infrastructure.inference.predictions import ImageRefusal, Inspected, check_inspected, inspection_of
 from infrastructure.observability.metrics import IMAGES
-from infrastructure.retry import retry_while_unavailable
+from infrastructure.retry import RETRY_DELAYS_SECONDS, Retry
 
 log = structlog.get_logger()
 
 EXAMINE: Final = "infrastructure.inference.children.child_functions:examine"
 IMAGES_PER_CHILD: Final = 2  # images for each child: one at work, one being read
-MAX_ATTEMPTS: Final = 8
 FAILS: Final = ImageRefusal("inspection_failed", "The image could not be inspected. Save or export it again")
 
 
@@ -33,9 +32,18 @@ class ImageInspector:
     """Inspects images. Harmless to ask twice."""
 
     def __init__(
-        self, *, log: EventStore, blobs: BlobStore, pool: ProcessPool, threads: Executor, limits: ImageLimits, examine: str = EXAMINE
+        self,
+        *,
+        log: EventStore,
+        blobs: BlobStore,
+        pool: ProcessPool,
+        threads: Executor,
+        limits: ImageLimits,
+        examine: str = EXAMINE,
+        retry_delays_seconds: Sequence[float] = RETRY_DELAYS_SECONDS,
     ) -> None:
-        self._log, self._blobs, self._pool, self._threads = log, blobs, pool, threads
+        self._log, self._blobs, self._pool = log, blobs, pool
+        self._retry = Retry(threads, delays_seconds=retry_delays_seconds)
         self._limits, self._examine = limits, examine
         self._held = asyncio.Semaphore(IMAGES_PER_CHILD * pool.size)
 
@@ -46,20 +54,20 @@ class ImageInspector:
     async def _inspect(self, image_id: UUID) -> None:
         """The bytes are those that the log names: a task is only a reference."""
         async with self._held:
-            state = await retry_while_unavailable(self._threads, self._waiting, image_id)
+            state = await self._retry(image_inspection.uninspected, image_id, log=self._log)
             if state is None:
                 return
             found = await self._look(state.sha256)
             if isinstance(found, Inspected):
-                await retry_while_unavailable(self._threads, self._put, state.sha256, found)
-            said = await retry_while_unavailable(self._threads, self._say, image_id, found)
+                await self._retry(self._put, state.sha256, found)
+            recorded = await self._retry(self._record, image_id, found)
         reason = found.reason if isinstance(found, ImageRefusal) else None
         IMAGES.labels("rejected" if reason else "inspected").inc()
-        log.info("image inspected", image=str(image_id), rejected=reason, written=said)
+        log.info("image inspected", image=str(image_id), rejected=reason, written=recorded)
 
     async def _look(self, sha256: str) -> Inspected | ImageRefusal:
         """A call that fails is repeated once: what broke the child may have been somebody else."""
-        (data,) = await retry_while_unavailable(self._threads, bytes_of, self._blobs, [sha256])
+        (data,) = await self._retry(bytes_of, self._blobs, [sha256])
         if isinstance(data, ImageRefusal):
             return data
         try:
@@ -86,28 +94,9 @@ class ImageInspector:
         if found.preview is not None:
             self._blobs.put_derived(preview_of(sha256, found.reader), found.preview, MEDIA_TYPE)
 
-    def _waiting(self, image_id: UUID) -> Image | None:
-        """None when nobody waits for an answer, or there is no such image."""
-        state = self._log.load(image_id, image.evolve)
-        return None if state is None or state.deleted or state.inspected else state
-
-    def _say(self, image_id: UUID, found: Inspected | ImageRefusal) -> bool:
-        """False when there was nothing to say any more."""
-        for _ in range(MAX_ATTEMPTS):
-            state = self._waiting(image_id)
-            if state is None:
-                return False
-            events = _decided(state, found)
-            try:
-                self._log.append(Command(id=uuid4(), actor=ACTOR, at=events[0].at), *events, subject=image_id)
-            except ConcurrencyConflict:
-                continue
-            return True
-        raise ConcurrencyConflict("This image changes all the time")
-
-
-def _decided(state: Image, found: Inspected | ImageRefusal) -> list[ImageAccepted] | list[ImageRejected]:
-    now = datetime.now(UTC)
-    if isinstance(found, ImageRefusal):
-        return image.reject(state, reason=found.reason, detail=found.detail, by=ACTOR.id, at=now)
-    return image.accept(state, inspection_of(found), by=ACTOR.id, at=now)
+    def _record(self, image_id: UUID, found: Inspected | ImageRefusal) -> bool:
+        """False when the image was inspected or deleted meanwhile."""
+        command = Command(id=uuid4(), actor=ACTOR, at=datetime.now(UTC))
+        if isinstance(found, ImageRefusal):
+            return image_inspection.reject(image_id, reason=found.reason, detail=found.detail, command=command, log=self._log)
+        return image_inspection.accept(image_id, inspection_of(found), command=command, log=self._log)

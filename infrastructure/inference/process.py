@@ -14,11 +14,12 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from application.ports import BlobStore, CorruptBlob, EventStore
-from application.tasks import BULK, DISPATCHED, URGENT, Kind, Task
+from application.ports import BlobStore, EventStore
+from application.tasks import Kind, Task
+from application.topics import BULK, URGENT
 from domain import model
-from domain.errors import DomainError, Unavailable
-from infrastructure.blobs.blob_store import open_blobs
+from domain.errors import CorruptBlob, DomainError, Unavailable
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of
 from infrastructure.eventstore.event_store import postgres_event_store
@@ -29,9 +30,11 @@ from infrastructure.inference.image_inspector import ImageInspector
 from infrastructure.kafka.consumer_process import ConsumerProcess
 from infrastructure.kafka.producer import Sender
 from infrastructure.kafka.task_consumer import TaskConsumer
-from infrastructure.observability.health import NOBODY
-from infrastructure.postgres.connections import MonitoredConnection
+from infrastructure.observability.health import ABSENT_BLOB
 from infrastructure.postgres.notifications import listen
+from infrastructure.postgres.profiles import WORKER
+from infrastructure.postgres.system import workers
+from infrastructure.postgres.wake_ups import DISPATCHED
 from infrastructure.security.process_keys import process_keys
 
 log = structlog.get_logger()
@@ -41,15 +44,7 @@ BULK_NICE: Final = 10  # a single image that somebody waits for goes first
 BLOCKING_THREADS: Final = 16  # for what blocks: the log and the store
 HEARTBEAT_INTERVAL_SECONDS: Final = 2.0  # seconds
 FIRST_HEARTBEAT_INTERVAL_SECONDS: Final = 0.5  # seconds, until a model has run
-CONNECTION_OPTIONS: Final = "-c statement_timeout=5s -c timezone=UTC"
 NOTED: Final = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
-
-SEEN = """insert into ops.workers (id, seen_at, slots, lane) values (%s, now(), %s, %s)
-  on conflict (id) do update set seen_at = excluded.seen_at, slots = excluded.slots"""
-GONE = "delete from ops.workers where id = any(%s)"
-HELD = "update ops.releases set held_at = clock_timestamp() where id = any(%s)"
-IN_USE = "select id, version from read.models where not retired"
-CAUGHT_UP = "select c.position >= h.position from es.head h, read.checkpoint c where c.projection = 'main'"
 
 
 def run_inference(given: Settings) -> NoReturn:
@@ -155,7 +150,7 @@ class InferenceWorker:
     async def lacks_blobs(self) -> bool:
         """Whether the store is away, and not just one of its blobs."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._threads, self._blobs.exists, NOBODY)
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._blobs.exists, ABSENT_BLOB)
         except Unavailable:
             return True
         return False
@@ -201,30 +196,22 @@ class InferenceWorker:
         return Lane(name, topic, pool, ChunkClassifier(**parts, worker=self.name, cpu=cpu_name(), limits=self._limits))  # type: ignore[arg-type]
 
     def _send_heartbeat(self, held: Sequence[UUID]) -> dict[UUID, int]:
-        connection = self._connected()
-        with connection.pipeline():
-            for lane in self.lanes.values():
-                connection.execute(SEEN, (self._row(lane), lane.pool.size, lane.name))
-            if held:
-                connection.execute(HELD, (list(held),))
-            return dict(connection.execute(IN_USE).fetchall())
+        lanes = {self._row(lane): (lane.name, lane.pool.size) for lane in self.lanes.values()}
+        return workers.record_heartbeat(self._connected(), lanes, held)
 
     def _is_caught_up(self) -> bool:
-        """Whether the read models show the whole log, so that a model they lack does not exist."""
-        row = self._connected().execute(CAUGHT_UP).fetchone()
-        return row is not None and bool(row[0])
+        return workers.are_read_models_caught_up(self._connected())
 
     def _withdraw(self) -> None:
         with suppress(psycopg.Error), closing(self._connected()) as connection:
-            connection.execute(GONE, ([self._row(lane) for lane in self.lanes.values()],))
+            workers.remove(connection, [self._row(lane) for lane in self.lanes.values()])
 
     def _row(self, lane: Lane) -> str:
         return f"{self.name}/{lane.name}"
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
-            url = self._settings.postgres_url
-            self._connection = MonitoredConnection.connect(url, autocommit=True, options=CONNECTION_OPTIONS)
+            self._connection = WORKER.connect(self._settings.postgres_url)
         return self._connection
 
 

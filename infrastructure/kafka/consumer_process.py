@@ -18,11 +18,10 @@ from faust.exceptions import ConsumerNotStarted, NotReady
 from faust.types import TP
 
 from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.child import say_ready
 from infrastructure.kafka.faust_batches import BatchConsumer, BatchReader, BatchSchema, BatchTransport, RecordBatch, batch_app
 from infrastructure.kafka.topics import UNAVAILABLE_ERRORS, is_answering, make_topics, make_topics_when_reachable, quiet_clients
 from infrastructure.observability.heartbeat import HEARTBEAT
-from infrastructure.retry import leave_within
+from infrastructure.process_lifecycle import exit_within, signal_ready
 
 log = structlog.get_logger()
 
@@ -155,11 +154,11 @@ class ConsumerProcess:
         await prepared()
         while not self._has_joined() and await asyncio.to_thread(is_answering, self._brokers):  # noqa: ASYNC110 - Faust offers no event
             await asyncio.sleep(JOIN_CHECK_SECONDS)
-        say_ready()
+        signal_ready()
 
     async def _stop(self, finish: Callable[[], Awaitable[None]]) -> NoReturn:
         self._finishing = True
-        leave_within(STOP_TIMEOUT_SECONDS)
+        exit_within(STOP_TIMEOUT_SECONDS)
         try:
             await finish()
         except Exception:

@@ -12,7 +12,8 @@ import structlog
 from faust.types import TP
 
 from application import tasks
-from application.tasks import DEAD_LETTERS, Task
+from application.tasks import Task
+from application.topics import DEAD_LETTERS
 from domain.errors import Unavailable, UpgradePending
 from infrastructure.kafka.faust_batches import OffsetRange, RecordBatch
 from infrastructure.kafka.topics import UNAVAILABLE_ERRORS

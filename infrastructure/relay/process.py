@@ -13,31 +13,31 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
+from application.cancellation import run_until_first_ends
 from domain.errors import Unavailable
 from infrastructure.audit.signed_heads import SIGN_AFTER_EVENTS, SIGN_INTERVAL_SECONDS, BrokenChain, HeadSigner
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.child import say_ready
 from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.observability.metrics import BROKEN_CHAIN
-from infrastructure.postgres.connections import UNACKNOWLEDGED_TIMEOUT_MS, MonitoredAsyncConnection, MonitoredConnection, notifications
+from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock_async
+from infrastructure.postgres.connections import MonitoredAsyncConnection, notifications
+from infrastructure.postgres.notifications import CONNECTION_LOST, reconnect_always
+from infrastructure.postgres.profiles import RELAY, RELAY_LEADER
 from infrastructure.postgres.wake_ups import APPENDED, PUBLISHED, WakeUps
+from infrastructure.process_lifecycle import exit_within, signal_ready
 from infrastructure.relay.publisher import Fenced, PostgresPublished, Publisher, Unpublishable, connect_publisher
-from infrastructure.retry import first_of, leave_within
 from infrastructure.security.keys import Keys
 from infrastructure.security.process_keys import process_keys
 
 log = structlog.get_logger()
 
-LEADER_LOCK: Final = 0x72656C6179  # who holds it leads
 STANDBY_INTERVAL_SECONDS: Final = 0.5  # seconds between two tries to lead
 RETRY_DELAY_SECONDS: Final = 0.5  # seconds after a failure
 LAST_SIGNATURE_TIMEOUT_SECONDS: Final = 1.5  # seconds that the last signature may take
 STOP_TIMEOUT_SECONDS: Final = 2.7  # seconds from SIGTERM; the supervisor kills after 3
-CONNECTION_OPTIONS: Final = "-c synchronous_commit=off -c statement_timeout=5s -c lock_timeout=4s -c timezone=UTC"
 
-LEAD = "select pg_try_advisory_lock(%s)"
 LISTEN = f"listen {APPENDED}"
 
 
@@ -56,11 +56,11 @@ async def _until_told(work: Callable[[], Awaitable[None]]) -> None:
 
     def end() -> None:
         told.set()
-        leave_within(STOP_TIMEOUT_SECONDS)  # a library that swallows a cancellation would keep it for ever
+        exit_within(STOP_TIMEOUT_SECONDS)  # a library that swallows a cancellation would keep it for ever
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)
-    await first_of(work(), told.wait(), HEARTBEAT.beat_always())
+    await run_until_first_ends(work(), told.wait(), HEARTBEAT.beat_always())
 
 
 class Leader:
@@ -71,25 +71,20 @@ class Leader:
         self._wakes = WakeUps(given.postgres_url)
 
     async def lead_always(self) -> None:
-        while True:
-            try:
-                await self._lead()
-            except (psycopg.Error, OSError, Fenced) as error:
-                log.warning("the lead is lost, or the database away", error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(RETRY_DELAY_SECONDS)
+        await reconnect_always(
+            self._lead, warning="the lead is lost, or the database away", lost=(*CONNECTION_LOST, Fenced), delay_seconds=RETRY_DELAY_SECONDS
+        )
 
     async def _lead(self) -> None:
         url = self._given.postgres_url
-        async with await MonitoredAsyncConnection.connect(
-            url, autocommit=True, options=f"{CONNECTION_OPTIONS} {UNACKNOWLEDGED_TIMEOUT_MS}"
-        ) as leader:
+        async with await RELAY_LEADER.connect_async(url) as leader:
             await _lead_of(leader)
             log.info("leading")
             heads = await asyncio.to_thread(self._heads)
-            async with await MonitoredAsyncConnection.connect(url, autocommit=True, options=CONNECTION_OPTIONS) as own:
+            async with await RELAY.connect_async(url) as own:
                 topic = partial(connect_publisher, self._given.kafka_url, key=RecordKey(self._keys))
                 publisher = Publisher(PostgresPublished(own, read=heads.take, moved=partial(self._wakes.send, PUBLISHED)), topic)
-                await first_of(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher, heads))
+                await run_until_first_ends(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher, heads))
 
     async def _sign_always(self, publisher: Publisher, heads: HeadSigner) -> None:
         try:
@@ -115,10 +110,10 @@ class Leader:
             BROKEN_CHAIN.set(1)
 
     def _connection(self) -> psycopg.Connection:
-        return MonitoredConnection.connect(self._given.postgres_url, autocommit=True, options=CONNECTION_OPTIONS)
+        return RELAY.connect(self._given.postgres_url)
 
 
-async def _listen(leader: AsyncConnection, publisher: Publisher) -> None:
+async def _listen(leader: MonitoredAsyncConnection, publisher: Publisher) -> None:
     """On the connection that holds the lock: when it is lost, so is the lead."""
     await leader.execute(LISTEN.encode())
     async for _ in notifications(leader):
@@ -136,8 +131,8 @@ async def _until_due(publisher: Publisher, heads: HeadSigner) -> None:
 async def _lead_of(leader: AsyncConnection) -> None:
     """Return once the lead is ours, until the connection ends. A relay that stands by is ready too."""
     while True:
-        row = await (await leader.execute(LEAD, (LEADER_LOCK,))).fetchone()
-        say_ready()
-        if row is not None and row[0]:
+        leads = await try_lock_async(leader, AdvisoryLock.RELAY)
+        signal_ready()
+        if leads:
             return
         await asyncio.sleep(STANDBY_INTERVAL_SECONDS)

@@ -3,21 +3,24 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError, ProducerFenced, RecordListTooLargeError
 from psycopg import AsyncConnection
 
+from application.cancellation import run_until_first_ends
 from application.hash_chain import START, linked
 from application.poll_interval import PollInterval
 from application.ports import ChainedEvent, RecordedEvent
+from application.topics import EVENTS
 from infrastructure.eventstore.recorder import EVENT_COLUMNS, recorded_from
 from infrastructure.kafka.cloud_events import RecordKey, headers
 from infrastructure.kafka.producer import producer, start_fencing, stop_producer
-from infrastructure.kafka.topics import EVENTS, UNAVAILABLE_ERRORS, make_topics, make_topics_when_reachable, quiet_clients
-from infrastructure.retry import first_of
+from infrastructure.kafka.topics import UNAVAILABLE_ERRORS, make_topics, make_topics_when_reachable, quiet_clients
+from infrastructure.postgres.system import relay_checkpoint
+from infrastructure.postgres.system.relay_checkpoint import RelayCheckpoint
 
 log = structlog.get_logger()
 
@@ -29,11 +32,7 @@ TOPIC_CHECK_INTERVAL_SECONDS: Final = 5.0  # seconds between two looks at the cl
 RETRY_DELAY_SECONDS: Final = 0.5  # seconds after a failure
 REFUSED_ERRORS: Final = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopicError)
 
-TAKE_OVER = "update ops.relay set epoch = epoch + 1 returning epoch, position, cluster, next_offset"
-NEEDED = "select least(r.position, c.position) from ops.relay r, read.checkpoint c where c.projection = 'main'"
 READ = f"select {EVENT_COLUMNS} from es.events where notification_id >= %s order by notification_id limit %s"  # noqa: S608 - constants
-MOVE = """update ops.relay set position = %s, cluster = %s, next_offset = %s
-  where epoch = %s and position = %s and cluster = %s and next_offset = %s"""
 
 
 class Fenced(Exception):
@@ -50,14 +49,6 @@ class BeyondTheLog(Unpublishable):
 
 class TopicReset(Exception):
     """The topic is not the one that was published to: in another cluster, or begun anew."""
-
-
-class RelayCheckpoint(NamedTuple):
-    """The events up to `position` stand in `cluster`, before `next_offset`."""
-
-    position: int
-    cluster: str
-    next_offset: int
 
 
 class Published(Protocol):
@@ -176,7 +167,7 @@ class Publisher:
         relay = Relay(self._published, topic)
         await relay.take_over()
         log.info("publishing", after=relay.place.position, cluster=relay.place.cluster)
-        await first_of(self._publish(relay), self._watch(topic, relay.place.cluster))
+        await run_until_first_ends(self._publish(relay), self._watch(topic, relay.place.cluster))
 
     async def _publish(self, relay: Relay) -> None:
         interval = PollInterval(POLL_INTERVAL_SECONDS)
@@ -215,12 +206,10 @@ class PostgresPublished:
         self._connection, self._read, self._moved = connection, read, moved
 
     async def take_over(self) -> tuple[int, RelayCheckpoint]:
-        epoch, *place = await self._row(TAKE_OVER)
-        return epoch, RelayCheckpoint(*place)
+        return await relay_checkpoint.take_over(self._connection)
 
     async def needed(self) -> int:
-        (needed,) = await self._row(NEEDED)
-        return int(needed)
+        return await relay_checkpoint.needed_position(self._connection)
 
     async def after(self, position: int, limit: int) -> list[ChainedEvent]:
         """Raises BeyondTheLog where the event at `position` is missing."""
@@ -233,16 +222,10 @@ class PostgresPublished:
         return list(linked(events[before:], events[0].hash if before else START))
 
     async def move(self, epoch: int, was: RelayCheckpoint, to: RelayCheckpoint) -> bool:
-        cursor = await self._connection.execute(MOVE, (*to, epoch, *was), prepare=True)
-        if cursor.rowcount != 1:
+        if not await relay_checkpoint.move(self._connection, epoch, was, to):
             return False
         self._moved()
         return True
-
-    async def _row(self, query: str) -> tuple[Any, ...]:
-        row = await (await self._connection.execute(query)).fetchone()
-        assert row is not None
-        return row
 
 
 class KafkaTopic:

@@ -10,16 +10,10 @@ import msgspec
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from infrastructure.postgres.profiles import READ_MODELS, Profile
 from projections.engine.batches import FOLD_VERSIONS, TABLES, Changes, CheckpointToken, ParkedEvents
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict, CheckpointUnfit, NotInLog, folds_difference
 from projections.engine.projection import Key, Row, Table, TableChanges
-
-NAME = "bioscope projector"
-CONNECTION_OPTIONS = (
-    "-c search_path=read -c lock_timeout=5s -c statement_timeout=6s -c idle_in_transaction_session_timeout=5s -c timezone=UTC"
-    " -c synchronous_commit=off"  # a crash may take back the newest batches with their checkpoint: they are applied again
-    " -c bioscope.wakes=after_commit"  # the projector sends the wake-ups itself (migration 0016)
-)
 
 
 class Statements(NamedTuple):
@@ -76,10 +70,10 @@ PARK = "insert into parked (position, stream) select * from unnest(%s::bigint[],
 Statement = tuple[bytes | str, Sequence[Any]]
 
 
-def connect(url: str, *, schema: str = "read", by: type[psycopg.Connection] = psycopg.Connection, options: str = "") -> psycopg.Connection:
-    """A connection to the read models in `schema`, of the kind `by`, with more `options` of the server's."""
-    options = f"{CONNECTION_OPTIONS.replace('search_path=read', f'search_path={schema}')} {options}"
-    return by.connect(url, autocommit=True, options=options, connect_timeout=3, prepare_threshold=2, application_name=NAME)
+def connect(url: str, *, schema: str = "read", monitored: bool = False, profile: Profile = READ_MODELS) -> psycopg.Connection:
+    """A connection to the read models in `schema`; a monitored one raises ServerUnresponsive."""
+    profile = profile.having(search_path=schema)
+    return profile.connect(url) if monitored else profile.connect_unmonitored(url)
 
 
 class PostgresReadModels:

@@ -12,13 +12,13 @@ from psycopg.sql import SQL, Identifier
 
 from application.ports import EventStore
 from domain.errors import Conflict
+from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock, unlock
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict
 from projections.engine.projector import Projector
 from projections.rebuild import bulk_schema
 from projections.rebuild.digests import LIVE, TABLES_COMPARED, Compared, Key, Range, digest_at, first_difference, ranges
 
 NEXT, OLD = "read_next", "read_old"
-REBUILD_LOCK = 0x72656275696C64  # one rebuild at a time
 EVENTS_PER_BATCH = 4000  # events: a row that changes often is written once
 MAX_ATTEMPTS: Final = 2  # of one batch
 SALT_BYTES: Final = 32
@@ -95,12 +95,11 @@ class rebuild_lock:  # noqa: N801 - reads as a word
         self._connection = connection
 
     def __enter__(self) -> None:
-        row = self._connection.execute("select pg_try_advisory_lock(%s)", (REBUILD_LOCK,)).fetchone()
-        if not (row and row[0]):
+        if not try_lock(self._connection, AdvisoryLock.REBUILD):
             raise AlreadyRebuilding("Another rebuild is under way")
 
     def __exit__(self, *_: object) -> None:
-        self._connection.execute("select pg_advisory_unlock(%s)", (REBUILD_LOCK,))
+        unlock(self._connection, AdvisoryLock.REBUILD)
 
 
 class _RebuildSubscription:

@@ -15,11 +15,11 @@ import msgspec
 import psycopg
 import pytest
 
-from api.cli.client.api_client import Client, Refused
+from api.cli.client.api_client import Client, RequestRefused
 from api.cli.stack import prepare
 from domain.classification import ChunkJudged
 from infrastructure.audit.log_verification import verify_log
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.child import python
 from infrastructure.embedded.supervisor import PROCESSES, SupervisedStack
@@ -111,7 +111,7 @@ def uploaded(client, dataset, count=3):
 
 
 def refused(client, *request, **given):
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(RequestRefused) as refusal:
         client.call(*request, **given)
     return refusal.value.status
 
@@ -187,7 +187,7 @@ def test_a_repeat_under_the_same_key_is_a_repeat_whatever_the_clock_says(install
         key, ids = {"Idempotency-Key": uuid4().hex}, set()
         for days in (0, 1, -1):
             installation.set(api=days)
-            with suppress(Refused):
+            with suppress(RequestRefused):
                 client.get("/api/users/me")  # gets a token that this clock takes
             made = httpx.post(f"{installation.settings.base_url}/api/datasets", json={"name": "once"}, headers=token_of(client) | key)
             assert made.status_code == 201
@@ -266,12 +266,12 @@ import tests.adversaries.shifted_clock
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from application.blob_gc import InUse, sweep_orphans
-from infrastructure.blobs.blob_store import open_blobs
+from application.blob_gc import BlobReferences, sweep_orphans
+from infrastructure.blobs.store import open_blobs
 from infrastructure.security.key_ring import NO_KEYS
 from infrastructure.configuration.settings import Settings
 blobs = open_blobs(Settings(data=Path(sys.argv[2])), NO_KEYS)
-print(sweep_orphans(blobs, lambda names: InUse(set(), set()), now=datetime.now(UTC)).freed)
+print(sweep_orphans(blobs, lambda names: BlobReferences(set(), set()), now=datetime.now(UTC)).freed)
 """
 
 

@@ -14,8 +14,8 @@ from application.work_queue import Worker
 from domain import classification
 from domain import image as image_of
 from infrastructure.eventstore.event_store import RecorderEventStore
-from infrastructure.inference.process import HELD
-from infrastructure.postgres.work_queue import PostgresWorkQueue
+from infrastructure.postgres.system.work_queue import PostgresWorkQueue
+from infrastructure.postgres.system.workers import RENEW
 from infrastructure.security.keys import RootKey
 from projections.engine import postgres_store
 from projections.engine.batches import FOLD_VERSIONS, TABLES, Changes, PoisonEvent
@@ -82,7 +82,7 @@ class InPostgres:
         self.beat()
 
     def hold(self, *work):
-        self._look.execute(HELD, (list(work),))
+        self._look.execute(RENEW, (list(work),))
 
     @property
     def folds(self):
@@ -301,7 +301,7 @@ def test_a_row_that_was_never_there_can_be_deleted(stood, checkpoint):
 @pytest.fixture
 def deleted(laboratory, monkeypatch):
     """A deleted job with eight results, beside one that stays."""
-    monkeypatch.setattr(classification, "CHUNK_MOST", 4)
+    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 4)
     lab = laboratory
     ada = lab.user()
     lab.model()
@@ -394,7 +394,7 @@ def test_a_glance_shows_jobs_to_plan_to_finish_and_without_a_home(stood, laborat
 
 
 def test_work_is_given_out_given_out_again_and_given_up(stood, laboratory, step, monkeypatch):
-    monkeypatch.setattr(classification, "CHUNK_MOST", 1)
+    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
     lab = laboratory
     ada = lab.user()
     lab.model()
@@ -452,7 +452,7 @@ def test_what_was_given_up_is_marked(stood, laboratory, step):
 
 
 def test_waiting_chunks_come_in_order_the_oldest_job_first_and_single_images_apart(stood, laboratory, monkeypatch):
-    monkeypatch.setattr(classification, "CHUNK_MOST", 1)
+    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
     lab = laboratory
     ada = lab.user()
     lab.model()

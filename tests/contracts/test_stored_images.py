@@ -111,7 +111,7 @@ def test_a_page_of_images_is_found_by_index(stored, owner_url):
     ada = lab.user()
     lab.accept(lab.image(ada, lab.dataset(ada)))
     lab.follow()
-    wanted = {"dataset": None, "at": "2000-01-01T00:00:00Z", "after": uuid4(), "most": 200}
+    wanted = {"dataset": None, "at": "2000-01-01T00:00:00Z", "after": uuid4(), "maximum": 200}
     with psycopg.connect(owner_url, autocommit=True, options="-c search_path=read") as owner:
         owner.execute(
             "insert into images select (jsonb_populate_record(i, jsonb_build_object('id', gen_random_uuid(),"

@@ -9,10 +9,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from application.ports import AppendRejected
+from application.topics import EVENTS
 from infrastructure.audit.log_verification import verify_log
 from infrastructure.kafka import topics
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
-from infrastructure.kafka.topics import EVENTS, make_topics, make_topics_when_reachable
+from infrastructure.kafka.topics import make_topics, make_topics_when_reachable
 from infrastructure.security.keys import RootKey
 from tests.kafka.installation import Installation, busy
 

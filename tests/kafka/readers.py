@@ -5,9 +5,9 @@ import sys
 
 import msgspec
 
+from application.topics import EVENTS
 from infrastructure.configuration.settings import Settings
 from infrastructure.kafka import consumer_process
-from infrastructure.kafka.topics import EVENTS
 
 
 class Reader:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from application.topics import EVENTS
 from infrastructure.embedded.broker import Broker
-from infrastructure.embedded.child import READY_FILE, Child, python
+from infrastructure.embedded.child import Child, python
 from infrastructure.kafka.producer import Sender
-from infrastructure.kafka.topics import EVENTS
+from infrastructure.process_lifecycle import READY_FILE
 
 
 @pytest.fixture

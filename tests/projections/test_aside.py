@@ -11,9 +11,10 @@ import redis.asyncio
 
 from application.job_scheduler import Scheduler
 from application.services import CHANNEL
-from application.tasks import BULK, DEAD_LETTERS, Kind, decode
+from application.tasks import Kind, decode
+from application.topics import BULK, DEAD_LETTERS
 from domain.errors import Unavailable
-from infrastructure.postgres.work_queue import PostgresWorkQueue
+from infrastructure.postgres.system.work_queue import PostgresWorkQueue
 from projections.background import BackgroundTasks
 from projections.engine import postgres_store
 from projections.engine.batches import BatchResult, PoisonEvent

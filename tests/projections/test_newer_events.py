@@ -14,7 +14,7 @@ from application.work_queue import SchedulerSnapshot, ToFinish
 from domain import classification
 from domain.access import Role
 from domain.errors import UpgradeNeeded
-from infrastructure.postgres.work_queue import PostgresWorkQueue
+from infrastructure.postgres.system.work_queue import PostgresWorkQueue
 from projections.engine import postgres_store, subscription
 from projections.engine.batches import FOLD_VERSIONS
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict, FoldsDiffer, folds_difference

@@ -12,7 +12,6 @@ from domain.access import Actor, Grant, Role
 from domain.classification import JobStatus
 from domain.errors import Forbidden, Invalid, NotFound, Unavailable
 from domain.values import ImageWarning, result_id
-from infrastructure.postgres import query_database
 from infrastructure.postgres.query_database import PositionWaiter, PostgresQueryDatabase
 from projections import activity, classifications, datasets, devices, images, models, results, statistics, users
 from projections.engine import checkpoints
@@ -347,10 +346,8 @@ class LongInterval(PollInterval):
         return 3600.0
 
 
-async def test_who_waits_is_shown_the_position_though_every_wake_up_is_lost(app_url, owner_url, monkeypatch):
-    monkeypatch.setattr(query_database, "PollInterval", LongInterval)
-    monkeypatch.setattr(query_database, "POLL_INTERVAL_SECONDS", 0.05)
-    visible = PositionWaiter(app_url)
+async def test_who_waits_is_shown_the_position_though_every_wake_up_is_lost(app_url, owner_url):
+    visible = PositionWaiter(app_url, poll_seconds=0.05, interval=LongInterval(0.05))
     await visible.start()
     assert not await visible.wait(1, 0.2)
     with psycopg.connect(owner_url, autocommit=True) as owner:
@@ -364,7 +361,7 @@ async def test_a_database_that_is_away_is_said_so_in_time():
     await away.open()
     with pytest.raises(Unavailable) as said:
         await checkpoints.position(away)
-    assert said.value.more["retry_after"] == 2
+    assert said.value.retry_after == 2
     await away.close()
 
 
@@ -397,7 +394,7 @@ async def test_a_page_of_images_is_found_by_index_alone(laboratory, connection, 
     )
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("analyze read.images")
-    wanted = dict.fromkeys(Filter.__struct_fields__) | {"subject": ada.id, "at": None, "after": None, "most": 26, "skip": 0}
+    wanted = dict.fromkeys(Filter.__struct_fields__) | {"subject": ada.id, "at": None, "after": None, "maximum": 26, "skip": 0}
     for order_by, listing in images.LISTINGS.items():
         plan = "\n".join(row[0] for row in connection.execute("explain " + listing.by_dataset, wanted))
         assert "Seq Scan on images" not in plan, order_by
@@ -423,7 +420,7 @@ async def test_a_page_out_of_very_many_datasets_is_walked_newest_first(laborator
     )
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("analyze read.datasets, read.dataset_access, read.classifications")
-    wanted = {"at": None, "after": None, "most": 26, "dataset_id": None, "image_id": None, "created_by": None, "status": None}
+    wanted = {"at": None, "after": None, "maximum": 26, "dataset_id": None, "image_id": None, "created_by": None, "status": None}
     asked = {
         "datasets_newest": (datasets.LISTED, ada.id),
         "classifications_newest_of_all": (classifications.ALL_TOGETHER, ADMINISTRATORS),
@@ -449,7 +446,7 @@ async def test_warnings_of_a_page_of_results_cost_no_walk_through_all_outdated_r
     connection.execute("insert into outdated_results select id, image_id, 2 from results")
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("analyze read.results, read.outdated_results")
-    wanted = {"subject": ada.id, "at": None, "after": None, "most": 26, "id": None, "classification_id": None, "image_id": None}
+    wanted = {"subject": ada.id, "at": None, "after": None, "maximum": 26, "id": None, "classification_id": None, "image_id": None}
     for query, where in ((results.OF_ALL, {}), (results.OF_ONE, {"classification_id": job}), (results.OF_ONE, {"image_id": image})):
         plan = "\n".join(row[0] for row in connection.execute("explain " + query, wanted | where))
         assert "Seq Scan on outdated_results" not in plan, plan

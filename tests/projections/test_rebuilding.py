@@ -11,12 +11,13 @@ import pytest
 from api.cli.stack import bring_read_models
 from domain.access import Role
 from domain.errors import UpgradeNeeded
+from infrastructure.postgres.advisory_locks import AdvisoryLock
 from projections.engine.batches import FOLD_VERSIONS
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict, FoldsDiffer
 from projections.process import rebuild, rebuild_if_folds_differ, sweep
 from projections.rebuild import bulk_schema, rebuilding
 from projections.rebuild.digests import digests, ranges
-from projections.rebuild.rebuilding import REBUILD_LOCK, AlreadyRebuilding
+from projections.rebuild.rebuilding import AlreadyRebuilding
 from tests.older_release import without
 from tests.projections.laboratory import a_busy_week
 
@@ -193,7 +194,7 @@ def test_readers_are_not_disturbed_by_a_change_over(laboratory, app_url, made_ag
 
 def test_one_rebuild_at_a_time(made_again, owner_url):
     with psycopg.connect(owner_url, autocommit=True) as other:
-        other.execute("select pg_advisory_lock(%s)", (REBUILD_LOCK,))
+        other.execute("select pg_advisory_lock(%s)", (AdvisoryLock.REBUILD.value,))
         with pytest.raises(AlreadyRebuilding):
             made_again()
         other.execute("select pg_advisory_unlock_all()")

@@ -9,9 +9,10 @@ from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
 from application.ports import ChainedEvent, RecordedEvent
+from application.topics import EVENTS
 from infrastructure.kafka.cloud_events import RecordKey, headers
 from infrastructure.kafka.faust_batches import OffsetRange, RecordBatch
-from infrastructure.kafka.topics import EVENTS, PARTITIONS
+from infrastructure.kafka.topics import PARTITIONS
 from infrastructure.security.keys import RootKey
 from tests.adversaries.forging import forgeries
 

@@ -13,10 +13,10 @@ from api.live.connection import LiveConnection
 from application import accounts, commands, datasets, job_scheduler
 from application.blob_gc import sweep_orphans
 from application.job_scheduler import Scheduler
-from application.ports import AppendRejected, AppendResult, ChainedEvent, ConcurrencyConflict
+from application.ports import AppendRejected, AppendResult, ChainedEvent
 from application.work_queue import Lease
 from domain import classification
-from domain.errors import NotFound, Unavailable
+from domain.errors import ConcurrencyConflict, NotFound, Unavailable
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.kafka import cloud_events
 from infrastructure.relay import publisher
@@ -232,12 +232,12 @@ def notifications_believed() -> AbstractContextManager[None]:
     async def ring(self: Any) -> None:
         async with self._services.live.subscribe() as news:
             while True:
-                if await news.wait(1.0) and self._wanted is not None:
+                if await news.wait(1.0) and self._subscription is not None:
                     with suppress(msgspec.DecodeError, KeyError):
-                        self._wanted.position = msgspec.json.decode(self._services.live.said)["position"] - 1
-                self._bell.set()
+                        self._subscription.position = msgspec.json.decode(self._services.live.said)["position"] - 1
+                self._wake_up.set()
 
-    return planted((LiveConnection, "_ring", ring))
+    return planted((LiveConnection, "_watch_notifications", ring))
 
 
 FAULTS_THAT_LIES_SHOW: tuple[Fault, ...] = (

@@ -13,8 +13,10 @@ from aiokafka.errors import KafkaConnectionError
 
 from application.blob_gc import BlobReferences, SweepResult, sweep_orphans
 from application.hash_chain import linked
+from application.job_scheduler import SchedulerLimits
 from application.ports import ChainedEvent, RecordedEvent
-from application.tasks import BULK, URGENT, Kind
+from application.tasks import Kind
+from application.topics import BULK, EVENTS, URGENT
 from application.work_queue import Worker
 from domain.errors import DomainError, Unavailable
 from infrastructure.eventstore.codec import Undecodable
@@ -26,7 +28,6 @@ from infrastructure.inference.image_inspector import ImageInspector
 from infrastructure.inference.predictions import JPEG_START, BatchPrediction, ImageRefusal, Inspected, ModelPrediction
 from infrastructure.kafka.cloud_events import authenticated
 from infrastructure.kafka.task_consumer import TaskConsumer
-from infrastructure.kafka.topics import EVENTS
 from infrastructure.relay.process import RETRY_DELAY_SECONDS, STANDBY_INTERVAL_SECONDS
 from infrastructure.relay.publisher import Fenced, Publisher, RelayCheckpoint
 from infrastructure.security.keys import WrongRootKey
@@ -196,7 +197,7 @@ async def projector(process: Process) -> None:
     world = process.world
     log = log_of(process)
     member = Member(process, GROUP, (EVENTS,))
-    scheduler = OwnersScheduler(lambda: work_of(process), log, lease=LEASE, attempts=ATTEMPTS)
+    scheduler = OwnersScheduler(lambda: work_of(process), log, lease=LEASE, attempts=ATTEMPTS, limits=SchedulerLimits(images_per_command=4))
     scheduler.owns = lambda: member.owns(EVENTS)
 
     async def publish(channel: str, message: bytes) -> None:

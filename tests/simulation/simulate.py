@@ -44,9 +44,8 @@ TELL_THE_TIME = (chunk_classifier, image_inspector, blobs, event_store, job_sche
 RESTS_WITHIN = 240.0  # seconds after the last misfortune
 SERVICES = ("database", "kafka", "blobs")
 SMALL = (
-    (classification, "CHUNK_MOST", 2),
-    (classification, "MAX_PLAN", 3),
-    (job_scheduler, "PLAN_PAGE", 4),
+    (classification, "MAX_CHUNK_IMAGES", 2),
+    (classification, "MAX_PART_IMAGES", 3),
     (publisher, "EVENTS_PER_BATCH", 9),
     (publisher, "REPUBLISHED_EVENTS", 6),
     (sequencer, "EVENTS_PER_BATCH", 11),
@@ -251,8 +250,8 @@ def made_up(world: World) -> Iterator[None]:
         (time, "time", lambda: world.clock.today().timestamp()),
         (time, "sleep", sleep),
         (os, "urandom", world.chance.randbytes),
-        (codec, "_drawn", deque()),  # ids drawn before belong to another world
-        (codec, "IDS_AT_ONCE", 1),
+        (codec, "_random_ids", deque()),  # ids drawn before belong to another world
+        (codec, "IDS_PER_READ", 1),
         (random, "uniform", world.chance.uniform),
         (asyncio, "new_event_loop", lambda: world.loop),
         *((module, "datetime", Today) for module in TELL_THE_TIME),

@@ -9,6 +9,7 @@ from faust.types import TP
 
 from application.hash_chain import START, chained
 from application.ports import RecordedEvent
+from application.topics import EVENTS
 from domain.classification import (
     ChunkJudged,
     ClassificationCancelled,
@@ -28,7 +29,6 @@ from domain.user import UserDeleted, UserErased, UserProfileChanged, UserRegiste
 from domain.values import canonical, result_id
 from infrastructure.audit.record_rules import RecordAudit
 from infrastructure.eventstore.event_store import RecorderEventStore
-from infrastructure.kafka.topics import EVENTS
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projector import Projector
 from projections.process import LogDecoder

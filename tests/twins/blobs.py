@@ -8,13 +8,13 @@ from urllib.parse import quote
 from uuid import UUID
 
 from application import derivatives
-from application.ports import BlobContent, CorruptBlob
+from application.ports import BlobContent
 from application.signed_downloads import Holder
-from domain.errors import ImageTooLarge, NotFound
+from domain.errors import CorruptBlob, ImageTooLarge, NotFound
 
 
 class MemoryBlobs:
-    """Behaves like `FileBlobStore`, within one process. Its addresses lead nowhere."""
+    """Behaves like `FsspecBlobStore`, within one process. Its addresses lead nowhere."""
 
     max_url_seconds = 3600
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from application.filenames import clean_filename, decoded, safe_filename
-from domain.values import DRIVE, MAX_PATH_LENGTH, printable
+from domain.values import DRIVE_LETTER, MAX_PATH_LENGTH, printable
 
 MANIFEST = "manifest.csv"
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
@@ -41,10 +41,10 @@ def scan(folder: Path) -> ImageFolder:
     """All images in `folder` and below it. Links to folders are not followed, so that no loop of them is endless."""
     images: list[Path] = []
     skipped: Counter[str] = Counter()
-    for place, subfolders, files in os.walk(folder, onerror=lambda _: skipped.update([UNREADABLE_FOLDER])):
+    for directory, subfolders, files in os.walk(folder, onerror=lambda _: skipped.update([UNREADABLE_FOLDER])):
         subfolders[:] = [name for name in subfolders if not _ignored(name, SYSTEM_FOLDERS)]
-        skipped.update(LINKED_FOLDER for name in subfolders if Path(place, name).is_symlink())
-        for path in (Path(place, name) for name in files if not _ignored(name, SYSTEM_FILES)):
+        skipped.update(LINKED_FOLDER for name in subfolders if Path(directory, name).is_symlink())
+        for path in (Path(directory, name) for name in files if not _ignored(name, SYSTEM_FILES)):
             if (kind := _kind_of_other(path)) is None:
                 images.append(path)
             elif path != folder / MANIFEST:
@@ -60,7 +60,7 @@ def image_file(path: Path, folder: Path) -> ImageFile:
 def upload_name(relative: str) -> str:
     """A path as the server stores it. The first folders are left out of one that is too long."""
     parts = [clean_filename(part) or "_" for part in relative.replace("\\", "/").split("/") if part not in {"", "."}]
-    while len(parts) > 1 and (len("/".join(parts)) > MAX_PATH_LENGTH or DRIVE.fullmatch(parts[0])):
+    while len(parts) > 1 and (len("/".join(parts)) > MAX_PATH_LENGTH or DRIVE_LETTER.fullmatch(parts[0])):
         del parts[0]
     return "/".join(parts)
 

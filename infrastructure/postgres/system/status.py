@@ -1,9 +1,9 @@
-"""How the whole system stands, asked of Postgres in one query: for readiness and for the figures that are watched."""
+"""The status of the whole system, read from Postgres in one query: for readiness and metrics."""
 
 import msgspec
 
 from application.services import QueryDatabase
-from application.tasks import SCHEDULER_LOCK
+from infrastructure.postgres.advisory_locks import AdvisoryLock, held
 
 
 class Counter(msgspec.Struct, frozen=True):
@@ -26,7 +26,7 @@ class DeclaredProcess(msgspec.Struct, frozen=True, kw_only=True):
 class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Positions of the log's head, of what Kafka has and of what the read models show; ages in seconds, 0 when nothing waits.
 
-    `fits`: whether the log holds the event that the read models stand at. `long_streams` have more than 1,000 events; jobs are left out.
+    `fits`: whether the log holds the event at the position of the read models. `long_streams` have more than 1,000 events, without jobs.
     """
 
     head: int
@@ -63,9 +63,7 @@ STATUS_QUERY = f"""select h.position as head, r.position as published, c.positio
     coalesce((select extract(epoch from clock_timestamp() - min(l.released_at)) from ops.releases l where not l.given_up), 0) as task_age,
     (select count(*) from ops.workers w where w.lane = 'bulk'
       and w.seen_at between now() - interval '10 s' and now() + interval '10 s') as workers,
-    exists (select from pg_locks l where l.locktype = 'advisory' and l.granted and l.classid = {SCHEDULER_LOCK >> 32}
-      and l.objid = {SCHEDULER_LOCK & 0xFFFFFFFF}
-      and l.database = (select d.oid from pg_database d where d.datname = current_database())) as scheduling,
+    {held(AdvisoryLock.SCHEDULER)} as scheduling,
     (select count(*) from es.events e
       where e.originator_version = 1001 and not starts_with(e.topic, 'Classification')) as long_streams,  -- the index of migration 0015
     coalesce((select json_agg(k) from (select name, label, value from ops.counters) k), '[]') as counters,
