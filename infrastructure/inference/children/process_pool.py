@@ -15,9 +15,9 @@ import structlog
 
 from domain.values import printable
 from infrastructure import sandbox
+from infrastructure.child_environment import ONE_THREAD, PRIVATE_UMASK, python_environment
 from infrastructure.inference.children.fork_server import BORN, LENGTH, READY, Answer, Call, Done, Raised, Terms, Wanted
 from infrastructure.inference.children.memory_shortage import children_go_first
-from infrastructure.sandbox.child_environment import ONE_THREAD, PRIVATE_UMASK, python_environment
 
 log = structlog.get_logger()
 T = TypeVar("T")
