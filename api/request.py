@@ -24,7 +24,8 @@ from application.ports import Command
 from application.services import Services
 from domain.access import Actor
 from domain.errors import Invalid, Unavailable
-from projections.reading import MAX_PAGE, Page, QueryDatabase
+from application.services import QueryDatabase
+from projections.pagination import MAX_PAGE, Page, 
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -49,7 +49,7 @@ def restore(folder: Path, root_key: Path | None, data: Path | None) -> None:
     from infrastructure.embedded.supervisor import SupervisedStack, root_key_of, take_root_key
     from infrastructure.operations.backup import checked
     from infrastructure.security.keys import RootKey
-    from projections.process import rebuild as made_anew
+    from projections.process.rebuilds import rebuild as made_anew
 
     given = settings(data=data, port=0)  # nothing is served
     with _steps() as progress:

@@ -52,7 +52,7 @@ def projector() -> None:
     given = _process("projector", "postgres_url", "kafka_url")
     _serve_metrics(given)
 
-    from projections.process import run_projector
+    from projections.process.main import run_projector
 
     run_projector(given)
 

@@ -21,7 +21,7 @@ from domain.model import Version
 from domain.values import chunk_id
 from infrastructure.images.validation.limits import ImageLimits
 from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ProcessPool, Provider
-from infrastructure.inference.failures import ACTOR, bytes_of, failure_for
+from infrastructure.inference.failures import ACTOR, read_images, refusal_for
 from infrastructure.inference.models.onnx_validation import ModelRefused
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, ModelPrediction, check_batch
 from infrastructure.observability.metrics import IMAGES
@@ -31,20 +31,22 @@ log = structlog.get_logger()
 
 CLASSIFY: Final = "infrastructure.inference.children.child_functions:classify"
 WARM: Final = "infrastructure.inference.children.child_functions:warm"
-MAX_GROUP: Final = 8  # images in one call of a child
-GROUP_BYTES: Final = 32 * 1024**2  # and their bytes, unless one image alone has more
+MAX_IMAGES_PER_CALL: Final = 8  # images in one call of a child
+MAX_BYTES_PER_CALL: Final = 32 * 1024**2  # and their bytes, unless one image alone has more
 GROUPS_PER_CHILD: Final = 2  # for each child: one at work, one being read
 DEFAULT_LIMITS: Final = ImageLimits()
 OPEN_CACHE_SECONDS: Final = 1.0  # seconds that a job once seen open counts as open; `append` asks again
 
-FAILS: Final = ImageRefusal("model_failed", "The model could not be run on this image")
-DELETED: Final = ImageRefusal("image_deleted", "The image was deleted before its turn.")
-REFUSED: Final = ImageRefusal("model_refused", "The model's file is missing in the store or damaged, and was not used. Add the model again")
+MODEL_FAILED: Final = ImageRefusal("model_failed", "The model could not be run on this image")
+IMAGE_DELETED: Final = ImageRefusal("image_deleted", "The image was deleted before its turn.")
+MODEL_UNUSABLE: Final = ImageRefusal(
+    "model_refused", "The model's file is missing in the store or damaged, and was not used. Add the model again"
+)
 
-UNSAFE: Final = ImageRefusal("model_refused", "The model's file is not one that is run here, and was not used. The log says why")
+MODEL_UNSAFE: Final = ImageRefusal("model_refused", "The model's file is not one that is run here, and was not used. The log says why")
 
 
-class GroupAnswer(NamedTuple):
+class GroupResult(NamedTuple):
     """The answer for each image, and what its child said of itself, where one answered."""
 
     answers: list[ModelPrediction | ImageRefusal]
@@ -133,32 +135,32 @@ class ChunkClassifier:
         return self._versions[key]
 
     # ---- looking ----
-    async def _looked(self, images: Sequence[PlannedImage], version: Version) -> list[GroupAnswer]:
-        starts = range(0, len(images), MAX_GROUP)
-        groups = await asyncio.gather(*(self._group(images[start : start + MAX_GROUP], version) for start in starts))
+    async def _looked(self, images: Sequence[PlannedImage], version: Version) -> list[GroupResult]:
+        starts = range(0, len(images), MAX_IMAGES_PER_CALL)
+        groups = await asyncio.gather(*(self._group(images[start : start + MAX_IMAGES_PER_CALL], version) for start in starts))
         return [looked for group in groups for looked in group]
 
-    async def _group(self, images: Sequence[PlannedImage], version: Version) -> list[GroupAnswer]:
+    async def _group(self, images: Sequence[PlannedImage], version: Version) -> list[GroupResult]:
         """Read a few images and have them looked at, in as many calls as their size asks for; the answers in order."""
         async with self._held:
-            found = await retry_while_unavailable(self._threads, bytes_of, self._blobs, [image.sha256 for image in images])
-            return [GroupAnswer([run], None) if isinstance(run, ImageRefusal) else await self._look(run, version) for run in _runs(found)]
+            found = await retry_while_unavailable(self._threads, read_images, self._blobs, [image.sha256 for image in images])
+            return [GroupResult([run], None) if isinstance(run, ImageRefusal) else await self._look(run, version) for run in _runs(found)]
 
-    async def _look(self, images: list[bytes], version: Version, *, again: bool = True) -> GroupAnswer:
+    async def _look(self, images: list[bytes], version: Version, *, again: bool = True) -> GroupResult:
         """When a call fails, its images go again one by one: so the guilty one alone has no result."""
         try:
             judged = await self._ask(version, images)
         except (NotFound, CorruptBlob):
-            return GroupAnswer([REFUSED] * len(images), None)
+            return GroupResult([MODEL_UNUSABLE] * len(images), None)
         except (ChildLost, ChildFailed) as error:
             if isinstance(error, ChildFailed) and error.kind == ModelRefused.__name__:
                 log.warning("model refused", model=version.sha256, reason=error.detail)
-                return GroupAnswer([UNSAFE] * len(images), None)
+                return GroupResult([MODEL_UNSAFE] * len(images), None)
             if not again:
-                return GroupAnswer([failure_for(error, otherwise=FAILS)], None)
+                return GroupResult([refusal_for(error, otherwise=MODEL_FAILED)], None)
             singles = await asyncio.gather(*(self._look([image], version, again=False) for image in images))
-            return GroupAnswer([one for single in singles for one in single.answers], next((one.by for one in singles if one.by), None))
-        return GroupAnswer(judged.answers, judged)
+            return GroupResult([one for single in singles for one in single.answers], next((one.by for one in singles if one.by), None))
+        return GroupResult(judged.answers, judged)
 
     async def _ask(self, version: Version, images: list[bytes]) -> BatchPrediction:
         return await self._pool.run(
@@ -179,13 +181,13 @@ class ChunkClassifier:
         return {version.sha256: weights}
 
     # ---- saying so ----
-    def _judged(self, chunk: PlannedChunk, images: Sequence[PlannedImage], version: Version, looked: Sequence[GroupAnswer]) -> ChunkJudged:
+    def _judged(self, chunk: PlannedChunk, images: Sequence[PlannedImage], version: Version, looked: Sequence[GroupResult]) -> ChunkJudged:
         """An image that was deleted gets no answer; where all were, each gets a failure, so that the job can end."""
         answers: list[tuple[PlannedImage, ModelPrediction | ImageRefusal]] = list(
             zip(images, (answer for one in looked for answer in one.answers), strict=True)
         )
         if not answers:
-            answers = [(image, DELETED) for image in chunk.images]
+            answers = [(image, IMAGE_DELETED) for image in chunk.images]
         return classification.record_chunk(
             chunk.job,
             chunk.number,
@@ -202,7 +204,7 @@ class ChunkClassifier:
             at=datetime.now(UTC),
         )
 
-    def _provenance(self, version: Version, looked: Sequence[GroupAnswer]) -> Provenance | None:
+    def _provenance(self, version: Version, looked: Sequence[GroupResult]) -> Provenance | None:
         by = [one.by for one in looked if one.by is not None]
         if not by:
             return None
@@ -222,7 +224,7 @@ def _runs(found: Sequence[bytes | ImageRefusal]) -> Iterator[list[bytes] | Image
     """In order: images that go into one call together, and those without bytes."""
     run: list[bytes] = []
     for one in found:
-        if run and (isinstance(one, ImageRefusal) or sum(map(len, run)) + len(one) > GROUP_BYTES):
+        if run and (isinstance(one, ImageRefusal) or sum(map(len, run)) + len(one) > MAX_BYTES_PER_CALL):
             yield run
             run = []
         if isinstance(one, ImageRefusal):

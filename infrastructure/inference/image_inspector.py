@@ -16,8 +16,8 @@ from domain import image
 from domain.image import Image, ImageAccepted, ImageRejected
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ProcessPool
-from infrastructure.inference.failures import ACTOR, bytes_of, failure_for
-from infrastructure.inference.predictions import ImageRefusal, Inspected, check_inspected, inspection_of
+from infrastructure.inference.failures import ACTOR, read_images, refusal_for
+from infrastructure.inference.predictions import ImageRefusal, InspectedUpload, check_inspected, inspection_of
 from infrastructure.observability.metrics import IMAGES
 from infrastructure.retry import retry_while_unavailable
 
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 EXAMINE: Final = "infrastructure.inference.children.child_functions:examine"
 IMAGES_PER_CHILD: Final = 2  # images for each child: one at work, one being read
 MAX_ATTEMPTS: Final = 8
-FAILS: Final = ImageRefusal("inspection_failed", "The image could not be inspected. Save or export it again")
+INSPECTION_FAILED: Final = ImageRefusal("inspection_failed", "The image could not be inspected. Save or export it again")
 
 
 class ImageInspector:
@@ -50,16 +50,16 @@ class ImageInspector:
             if state is None:
                 return
             found = await self._look(state.sha256)
-            if isinstance(found, Inspected):
+            if isinstance(found, InspectedUpload):
                 await retry_while_unavailable(self._threads, self._put, state.sha256, found)
             said = await retry_while_unavailable(self._threads, self._say, image_id, found)
         reason = found.reason if isinstance(found, ImageRefusal) else None
         IMAGES.labels("rejected" if reason else "inspected").inc()
         log.info("image inspected", image=str(image_id), rejected=reason, written=said)
 
-    async def _look(self, sha256: str) -> Inspected | ImageRefusal:
+    async def _look(self, sha256: str) -> InspectedUpload | ImageRefusal:
         """A call that fails is repeated once: what broke the child may have been somebody else."""
-        (data,) = await retry_while_unavailable(self._threads, bytes_of, self._blobs, [sha256])
+        (data,) = await retry_while_unavailable(self._threads, read_images, self._blobs, [sha256])
         if isinstance(data, ImageRefusal):
             return data
         try:
@@ -69,18 +69,18 @@ class ImageInspector:
         try:
             return await self._ask(data)
         except (ChildLost, ChildFailed) as error:
-            return failure_for(error, otherwise=FAILS)
+            return refusal_for(error, otherwise=INSPECTION_FAILED)
 
-    async def _ask(self, data: bytes) -> Inspected | ImageRefusal:
+    async def _ask(self, data: bytes) -> InspectedUpload | ImageRefusal:
         return await self._pool.run(
             self._examine,
             data,
             self._limits,
-            into=Inspected | ImageRefusal,  # type: ignore[arg-type]
+            into=InspectedUpload | ImageRefusal,  # type: ignore[arg-type]
             check=partial(check_inspected, limits=self._limits),
         )
 
-    def _put(self, sha256: str, found: Inspected) -> None:
+    def _put(self, sha256: str, found: InspectedUpload) -> None:
         """What browsers show of it, before anybody is told that it is there."""
         self._blobs.put_derived(thumbnail_of(sha256, found.reader), found.thumbnail, MEDIA_TYPE)
         if found.preview is not None:
@@ -91,7 +91,7 @@ class ImageInspector:
         state = self._log.load(image_id, image.evolve)
         return None if state is None or state.deleted or state.inspected else state
 
-    def _say(self, image_id: UUID, found: Inspected | ImageRefusal) -> bool:
+    def _say(self, image_id: UUID, found: InspectedUpload | ImageRefusal) -> bool:
         """False when there was nothing to say any more."""
         for _ in range(MAX_ATTEMPTS):
             state = self._waiting(image_id)
@@ -106,7 +106,7 @@ class ImageInspector:
         raise ConcurrencyConflict("This image changes all the time")
 
 
-def _decided(state: Image, found: Inspected | ImageRefusal) -> list[ImageAccepted] | list[ImageRejected]:
+def _decided(state: Image, found: InspectedUpload | ImageRefusal) -> list[ImageAccepted] | list[ImageRejected]:
     now = datetime.now(UTC)
     if isinstance(found, ImageRefusal):
         return image.reject(state, reason=found.reason, detail=found.detail, by=ACTOR.id, at=now)

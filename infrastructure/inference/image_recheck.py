@@ -19,12 +19,12 @@ from infrastructure.configuration.settings import Settings
 from infrastructure.images.reader import READER_VERSION
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ForkServer, ProcessPool
-from infrastructure.inference.failures import failure_for
+from infrastructure.inference.failures import refusal_for
 from infrastructure.inference.models.manifest import manifest_from_json
 from infrastructure.inference.predictions import (
     BatchPrediction,
     ImageRefusal,
-    Inspected,
+    InspectedUpload,
     ModelPrediction,
     check_batch,
     check_inspected,
@@ -42,7 +42,7 @@ CLASSIFY: Final = "infrastructure.inference.children.child_functions:classify"
 NICENESS: Final = 10  # the work of those who wait goes first
 IMAGES_PER_CHILD: Final = 2  # one at work, one being read
 MAX_ATTEMPTS: Final = 2  # a child may have been broken by an earlier call
-FAILS: Final = ImageRefusal("decoder_failed", "The image could not be decoded. Try again")
+DECODER_FAILED: Final = ImageRefusal("decoder_failed", "The image could not be decoded. Try again")
 
 
 class ChildReader:
@@ -65,12 +65,12 @@ class ChildReader:
         self.preprocessing = lru_cache(lambda record: digest(manifest_from_json(record).preprocessing))
 
     def decode(self, data: bytes) -> DecodedImage | UnreadableImage:
-        answer: Inspected | ImageRefusal = self._answer(
+        answer: InspectedUpload | ImageRefusal = self._answer(
             lambda: self._pool.run(
                 self._examine,
                 data,
                 self._limits,
-                into=Inspected | ImageRefusal,  # type: ignore[arg-type]
+                into=InspectedUpload | ImageRefusal,  # type: ignore[arg-type]
                 check=partial(check_inspected, limits=self._limits),
             )
         )
@@ -98,7 +98,7 @@ class ChildReader:
                 return self._portal.call(call)
             except (ChildLost, ChildFailed) as error:
                 if attempt == MAX_ATTEMPTS:
-                    raise DecoderFailed(failure_for(error, otherwise=FAILS).detail) from error
+                    raise DecoderFailed(refusal_for(error, otherwise=DECODER_FAILED).detail) from error
         raise AssertionError("unreachable")
 
 

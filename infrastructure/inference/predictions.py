@@ -47,7 +47,7 @@ class ImageRefusal(msgspec.Struct, frozen=True, tag=True):
     detail: Sentence
 
 
-class Inspected(Inspection, frozen=True, kw_only=True, tag=True):
+class InspectedUpload(Inspection, frozen=True, kw_only=True, tag=True):
     """An image whose every pixel was decoded. `thumbnail` and `preview` are JPEGs; there is no preview where browsers show the original."""
 
     dtype: Annotated[str, Meta(pattern=r"^[a-z]+[0-9]{1,3}\Z", max_length=16)]
@@ -57,7 +57,7 @@ class Inspected(Inspection, frozen=True, kw_only=True, tag=True):
     preview: Annotated[bytes, Meta(max_length=MAX_PREVIEW_BYTES)] | None
 
 
-def inspection_of(found: Inspected) -> Inspection:
+def inspection_of(found: InspectedUpload) -> Inspection:
     """Without the pictures."""
     return msgspec.convert(found, Inspection, from_attributes=True)
 
@@ -85,7 +85,7 @@ def check_batch(judged: BatchPrediction, *, images: int, labels: Sequence[str]) 
             _check_texts(answer.detail)
 
 
-def check_inspected(found: Inspected | ImageRefusal, limits: ImageLimits) -> None:
+def check_inspected(found: InspectedUpload | ImageRefusal, limits: ImageLimits) -> None:
     """Raises ValueError for what no image within `limits` is."""
     if isinstance(found, ImageRefusal):
         _check_texts(found.detail)

@@ -35,12 +35,12 @@ class RowCache:
     def close(self) -> None:
         self._models.close()
 
-    def target(self) -> CheckpointToken:
+    def read_checkpoint(self) -> CheckpointToken:
         self._rows.clear()
-        return self._models.target()
+        return self._models.read_checkpoint()
 
-    def behind(self) -> ParkedEvents:
-        return self._models.behind()
+    def parked_events(self) -> ParkedEvents:
+        return self._models.parked_events()
 
     def load(self, wanted: Mapping[str, set[Key]]) -> dict[str, dict[Key, Row]]:
         found: dict[str, dict[Key, Row]] = {}
@@ -58,9 +58,9 @@ class RowCache:
             self._rows.update(((name, key.int), row) for key, row in rows.items())
         return found
 
-    def write(self, target: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
+    def write(self, token: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
         try:
-            self._models.write(target, to, changes, generations=generations)
+            self._models.write(token, to, changes, generations=generations)
         except BaseException:
             self._rows.clear()
             raise
@@ -81,11 +81,11 @@ class RowCache:
             self._rows.pop((name, key.int), None)
 
     @contextmanager
-    def held(self) -> Iterator[CheckpointToken]:
+    def locked_checkpoint(self) -> Iterator[CheckpointToken]:
         self._rows.clear()
         try:
-            with self._models.held() as target:
-                yield target
+            with self._models.locked_checkpoint() as token:
+                yield token
         except BaseException:
             self._rows.clear()
             raise

@@ -15,9 +15,9 @@ from domain.errors import Conflict
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict
 from projections.engine.projector import Projector
 from projections.rebuild import bulk_schema
-from projections.rebuild.digests import LIVE, TABLES_COMPARED, Compared, Key, Range, digest_at, first_difference, ranges
+from projections.rebuild.digests import LIVE_SCHEMA, TABLES_COMPARED, ComparedTable, Key, Range, digest_at, first_difference, ranges
 
-NEXT, OLD = "read_next", "read_old"
+NEXT_SCHEMA, OLD_SCHEMA = "read_next", "read_old"
 REBUILD_LOCK = 0x72656275696C64  # one rebuild at a time
 EVENTS_PER_BATCH = 4000  # events: a row that changes often is written once
 MAX_ATTEMPTS: Final = 2  # of one batch
@@ -26,9 +26,9 @@ MAX_COMPARISONS: Final = 20  # at a difference, before it counts as one while th
 COMPARE_AGAIN_SECONDS: Final = 0.5
 
 POSITION = "select position from read.checkpoint where projection = 'main'"
-HOLD = f"{POSITION} for update"  # the projector waits
-BY_KEY = "set enable_seqscan = off"  # a range is read by its key, also of a table that nobody has analysed yet
-TAKE_PLACE = """update read_next.checkpoint n set cluster = l.cluster, next_offset = l.next_offset
+LOCK_POSITION = f"{POSITION} for update"  # the projector waits
+READ_BY_KEY = "set enable_seqscan = off"  # a range is read by its key, also of a table that nobody has analysed yet
+COPY_KAFKA_POSITION = """update read_next.checkpoint n set cluster = l.cluster, next_offset = l.next_offset
   from read.checkpoint l where l.projection = n.projection"""
 
 NOTIFY_PROJECTED = "select pg_notify('bioscope_projected', position::text) from read.checkpoint where projection = 'main'"
@@ -47,7 +47,7 @@ class Difference(NamedTuple):
         return f"{self.table}, first at {' '.join(map(str, self.key))}"
 
 
-class Rebuilt(NamedTuple):
+class RebuildResult(NamedTuple):
     """`events` is the position up to which the log was read; `differing` is empty where nothing was compared."""
 
     events: int
@@ -65,29 +65,29 @@ def rebuild(
     log: EventStore,
     check: bool,
     progress: Progress = lambda *_: None,
-) -> Rebuilt:
+) -> RebuildResult:
     """Put read models that were made anew in the place of the live ones; with `check` compare the two instead, and change nothing.
 
     `owner` may create schemas, and commits by itself; `projector_over` makes a projector over the read models in a schema.
     Raises AlreadyRebuilding.
     """
     with rebuild_lock(owner):
-        _drop(owner, NEXT, OLD)
-        owner.execute("call ops.create_read_models(%s)", (NEXT,))
-        left_out = bulk_schema.prepare(owner, NEXT)
-        projector = projector_over(NEXT)
+        _drop(owner, NEXT_SCHEMA, OLD_SCHEMA)
+        owner.execute("call ops.create_read_models(%s)", (NEXT_SCHEMA,))
+        left_out = bulk_schema.prepare(owner, NEXT_SCHEMA)
+        projector = projector_over(NEXT_SCHEMA)
         making = _RebuildSubscription(projector, log, progress)
         try:
             making.follow(_position(owner) if check else log.head())
             if check:
-                return Rebuilt(making.position, _compared(owner, making))
-            bulk_schema.finish(owner, NEXT, left_out)
+                return RebuildResult(making.position, _compared(owner, making))
+            bulk_schema.finish(owner, NEXT_SCHEMA, left_out)
             making.follow(log.head())
             _change_over(owner, making)
-            return Rebuilt(making.position)
+            return RebuildResult(making.position)
         finally:
             projector.close()
-            _drop(owner, NEXT, OLD)
+            _drop(owner, NEXT_SCHEMA, OLD_SCHEMA)
 
 
 class rebuild_lock:  # noqa: N801 - reads as a word
@@ -148,17 +148,17 @@ def _replay_from(at: int, projector: Projector, log: EventStore, until: int, pro
 # ---- comparing ---------------------------------------------------------------------------------------------------------------------
 def _compared(owner: psycopg.Connection, making: _RebuildSubscription) -> tuple[Difference, ...]:
     salt = os.urandom(SALT_BYTES)
-    owner.execute(BY_KEY)
+    owner.execute(READ_BY_KEY)
     try:
         return tuple(found for table in TABLES_COMPARED if (found := _difference(owner, making, table, salt)) is not None)
     finally:
         owner.execute("reset enable_seqscan")
 
 
-def _difference(owner: psycopg.Connection, making: _RebuildSubscription, table: Compared, salt: bytes) -> Difference | None:
+def _difference(owner: psycopg.Connection, making: _RebuildSubscription, table: ComparedTable, salt: bytes) -> Difference | None:
     """The first one of a table, whose ranges are compared one by one."""
     rows = 0
-    for span in ranges(owner, [LIVE, NEXT], table):
+    for span in ranges(owner, [LIVE_SCHEMA, NEXT_SCHEMA], table):
         count, equal = _equal(owner, making, table, span, salt)
         if not equal and (key := _confirmed(owner, making, table, span)) is not None:
             return Difference(table.name, key)
@@ -167,18 +167,18 @@ def _difference(owner: psycopg.Connection, making: _RebuildSubscription, table: 
     return None
 
 
-def _equal(owner: psycopg.Connection, making: _RebuildSubscription, table: Compared, span: Range, salt: bytes) -> tuple[int, bool]:
+def _equal(owner: psycopg.Connection, making: _RebuildSubscription, table: ComparedTable, span: Range, salt: bytes) -> tuple[int, bool]:
     """How many rows a range has, and whether they are equal at one position.
 
     Nobody waits for that: the live digest comes with the position at which it was true, and there the new read models then stand.
     """
-    position, live = digest_at(owner, LIVE, table, span, salt=salt)
+    position, live = digest_at(owner, LIVE_SCHEMA, table, span, salt=salt)
     making.follow(position)
-    _, made = digest_at(owner, NEXT, table, span, salt=salt)
+    _, made = digest_at(owner, NEXT_SCHEMA, table, span, salt=salt)
     return live.rows, live == made
 
 
-def _confirmed(owner: psycopg.Connection, making: _RebuildSubscription, table: Compared, span: Range) -> Key | None:
+def _confirmed(owner: psycopg.Connection, making: _RebuildSubscription, table: ComparedTable, span: Range) -> Key | None:
     """The first key that differs while the projector waits; None where none does.
 
     Results of a large job are hidden ahead of the event that says so (`read_models`), which the projector then applies: so a
@@ -186,9 +186,9 @@ def _confirmed(owner: psycopg.Connection, making: _RebuildSubscription, table: C
     """
     for _ in range(MAX_COMPARISONS):
         with owner.transaction():
-            position = _position(owner, HOLD)
+            position = _position(owner, LOCK_POSITION)
             making.follow(position)
-            key = first_difference(owner, (LIVE, NEXT), table, span)
+            key = first_difference(owner, (LIVE_SCHEMA, NEXT_SCHEMA), table, span)
         if key is None or making.is_at_head():
             return key
         time.sleep(COMPARE_AGAIN_SECONDS)
@@ -207,10 +207,10 @@ def _change_over(owner: psycopg.Connection, making: _RebuildSubscription) -> Non
     with owner.transaction():
         owner.execute("lock table read.checkpoint in access exclusive mode")
         making.follow(_position(owner))
-        bulk_schema.require_logged(owner, NEXT)
-        owner.execute(TAKE_PLACE)
-        owner.execute(SQL("alter schema {} rename to {}").format(Identifier(LIVE), Identifier(OLD)))
-        owner.execute(SQL("alter schema {} rename to {}").format(Identifier(NEXT), Identifier(LIVE)))
+        bulk_schema.require_logged(owner, NEXT_SCHEMA)
+        owner.execute(COPY_KAFKA_POSITION)
+        owner.execute(SQL("alter schema {} rename to {}").format(Identifier(LIVE_SCHEMA), Identifier(OLD_SCHEMA)))
+        owner.execute(SQL("alter schema {} rename to {}").format(Identifier(NEXT_SCHEMA), Identifier(LIVE_SCHEMA)))
     owner.execute(NOTIFY_PROJECTED)  # by itself: a notification must not wait for the disk (infrastructure/postgres/wake_ups.py)
 
 

@@ -35,15 +35,15 @@ class WriteBehind:
         self._thread.shutdown()
         self._models.close()
 
-    def target(self) -> CheckpointToken:
+    def read_checkpoint(self) -> CheckpointToken:
         """What is under way ends before, and counts if it was written."""
         with suppress(CheckpointConflict):
             self._finish()
-        return self._models.target()
+        return self._models.read_checkpoint()
 
-    def behind(self) -> ParkedEvents:
+    def parked_events(self) -> ParkedEvents:
         self._finish()
-        return self._models.behind()
+        return self._models.parked_events()
 
     def load(self, wanted: Mapping[str, set[Key]]) -> Mapping[str, Mapping[Key, Row]]:
         if not wanted:
@@ -51,22 +51,22 @@ class WriteBehind:
         self._finish()
         return self._models.load(wanted)
 
-    def write(self, target: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
+    def write(self, token: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
         self._finish()
         if to.position <= self._waits_until:
-            self._models.write(target, to, changes, generations=generations)
+            self._models.write(token, to, changes, generations=generations)
         else:
-            self._under_way = self._thread.submit(self._write, target, to, changes, generations)
+            self._under_way = self._thread.submit(self._write, token, to, changes, generations)
 
     @contextmanager
-    def held(self) -> Iterator[CheckpointToken]:
+    def locked_checkpoint(self) -> Iterator[CheckpointToken]:
         self._finish()
-        with self._models.held() as target:
-            yield target
+        with self._models.locked_checkpoint() as token:
+            yield token
 
-    def _write(self, target: CheckpointToken, to: Checkpoint, changes: Changes, generations: int) -> None:
+    def _write(self, token: CheckpointToken, to: Checkpoint, changes: Changes, generations: int) -> None:
         try:
-            self._models.write(target, to, changes, generations=generations)
+            self._models.write(token, to, changes, generations=generations)
         except Exception as error:
             log.warning("a batch was not written, and is applied again", until=to.position, error=type(error).__name__)
             self._waits_until = to.position

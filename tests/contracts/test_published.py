@@ -6,7 +6,7 @@ from psycopg import AsyncConnection
 from application.hash_chain import START
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
-from infrastructure.relay.publisher import PostgresPublished, RelayCheckpoint
+from infrastructure.relay.checkpoint_store import PostgresCheckpointStore, RelayCheckpoint
 from projections.engine import postgres_store
 from projections.engine.batches import Changes
 from projections.engine.checkpoints import Checkpoint
@@ -30,7 +30,7 @@ async def stood(request):
     url = request.getfixturevalue("app_url")
     log, models = RecorderEventStore(PostgresRecorder(url, ROOT), ROOT), PostgresReadModels(postgres_store.connect(url))
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
-        yield PostgresPublished(connection), Laboratory(log, None), models
+        yield PostgresCheckpointStore(connection), Laboratory(log, None), models
     models.close()
     log.close()
 
@@ -64,7 +64,7 @@ async def test_what_the_read_models_lack_is_needed_but_not_what_was_never_publis
     for _ in range(3):
         lab.user()
     epoch, place = await published.take_over()
-    models.write(models.target(), Checkpoint(3, hash=lab.log.read(2, 1)[0].hash), Changes())
+    models.write(models.read_checkpoint(), Checkpoint(3, hash=lab.log.read(2, 1)[0].hash), Changes())
     assert await published.needed() == 0
     await published.move(epoch, place, RelayCheckpoint(7, "cluster", 7))
     assert await published.needed() == 3

@@ -8,7 +8,7 @@ import msgspec
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children import child_functions
 from infrastructure.inference.models.onnx_validation import ModelRefused
-from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, Inspected
+from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, InspectedUpload
 
 DEADLY, STUCK, BUGGY = b"deadly", b"stuck", b"buggy"
 LYING = b"lying"
@@ -27,7 +27,7 @@ def refuse(model: str, record: str, images: list[bytes], limits: ImageLimits) ->
     raise ModelRefused("it keeps weights in other files")
 
 
-def examine(data: bytes, limits: ImageLimits) -> Inspected | ImageRefusal:
+def examine(data: bytes, limits: ImageLimits) -> InspectedUpload | ImageRefusal:
     _break_over(data)
     return child_functions.examine(data, limits)
 

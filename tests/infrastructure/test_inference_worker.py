@@ -13,7 +13,7 @@ from domain.errors import Unavailable
 from infrastructure.inference.models.bundled import register_bundled
 from infrastructure.inference.process import InferenceWorker, cpu_name
 from projections.engine.checkpoints import Checkpoint
-from projections.process import projector_over
+from projections.process.composition import projector_over
 from tests.infrastructure.test_inference import PICTURES, Bench
 from tests.infrastructure.test_pool import runs, until
 from tests.twins.blobs import MemoryBlobs

@@ -11,17 +11,9 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
 from domain import dataset
-from infrastructure.relay.publisher import (
-    EVENTS_PER_BATCH,
-    REPUBLISHED_EVENTS,
-    BeyondTheLog,
-    Fenced,
-    PostgresPublished,
-    Relay,
-    RelayCheckpoint,
-    TopicReset,
-    Unpublishable,
-)
+from infrastructure.relay.checkpoint_store import PostgresCheckpointStore, RelayCheckpoint
+from infrastructure.relay.errors import CheckpointBeyondLog, Fenced, TopicReset, Unpublishable
+from infrastructure.relay.publisher import EVENTS_PER_BATCH, REPUBLISHED_EVENTS, RelaySession
 from tests.given import NOW, actor, command
 
 pytestmark = pytest.mark.anyio
@@ -80,7 +72,7 @@ async def connected(app_url):
 
 
 async def leading(connected, topic):
-    relay = Relay(PostgresPublished(await connected()), topic)
+    relay = RelaySession(PostgresCheckpointStore(await connected()), topic)
     await relay.take_over()
     return relay
 
@@ -118,7 +110,7 @@ async def test_one_that_ends_between_sending_and_remembering_repeats_and_skips_n
     topic = Topic()
     happen(4)
     connection = await connected()
-    relay = Relay(PostgresPublished(connection), topic)
+    relay = RelaySession(PostgresCheckpointStore(connection), topic)
     await relay.take_over()
     publish = topic.publish
 
@@ -265,7 +257,7 @@ async def test_one_whose_checkpoint_was_moved_beyond_the_log_publishes_nothing(c
         connection.execute("update ops.relay set position = 500")
     happen(3)
     relay = await leading(connected, topic)
-    with pytest.raises(BeyondTheLog, match="no event at position 500"):
+    with pytest.raises(CheckpointBeyondLog, match="no event at position 500"):
         await relay.publish()
     assert topic.positions == [1, 2, 3]
     assert (await place(app_url)).position == 500

@@ -15,7 +15,7 @@ from application.tasks import BULK, DEAD_LETTERS, URGENT, Kind, Task, encode
 from domain.errors import Unavailable, UpgradeNeeded
 from domain.values import chunk_id
 from infrastructure.kafka import task_consumer
-from infrastructure.kafka.faust_batches import OffsetRange, RecordBatch
+from infrastructure.kafka.batches import OffsetRange, RecordBatch
 from infrastructure.kafka.task_consumer import OffsetTracker, TaskConsumer
 from tests.infrastructure.test_pool import until
 

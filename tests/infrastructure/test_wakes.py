@@ -18,7 +18,7 @@ from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.postgres import wake_ups as module
 from infrastructure.postgres.arrays import register
 from infrastructure.postgres.wake_ups import APPENDED, PROJECTED, PUBLISHED, WAKES_ITSELF, WakeUps
-from infrastructure.relay.publisher import PostgresPublished, RelayCheckpoint
+from infrastructure.relay.checkpoint_store import PostgresCheckpointStore, RelayCheckpoint
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import DataKeys, RootKey
 
@@ -110,7 +110,7 @@ def test_for_a_session_of_an_earlier_release_the_database_notifies(listener, app
 async def test_the_relay_tells_that_the_checkpoint_moved_and_notifies_in_no_transaction(listener, app_url):
     told = []
     async with await psycopg.AsyncConnection.connect(app_url, autocommit=True) as connection:
-        published = PostgresPublished(connection, moved=lambda: told.append("moved"))
+        published = PostgresCheckpointStore(connection, moved=lambda: told.append("moved"))
         epoch, place = await published.take_over()
         assert await published.move(epoch, place, RelayCheckpoint(0, "one", 1))
         assert told == ["moved"]

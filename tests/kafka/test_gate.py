@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from infrastructure.kafka import faust_batches
-from infrastructure.kafka.faust_batches import FetchThrottle
+from infrastructure.kafka.fetch_throttle import FetchThrottle
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from infrastructure.embedded.broker import Broker
-from infrastructure.kafka.producer import Sender, producer, stop_producer
+from infrastructure.kafka.producer import Sender, create_producer, stop_producer
 from infrastructure.kafka.topics import EVENTS
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +26,7 @@ async def test_a_producer_that_gave_up_for_good_is_replaced(broker_url):
 
 async def test_the_end_does_not_wait_for_a_kafka_that_is_away(tmp_path):
     with Broker(tmp_path) as broker:
-        sending = producer(broker.url)
+        sending = create_producer(broker.url)
         await sending.start()
         await sending.send_and_wait(EVENTS, b"first")
     under_way = await sending.send(EVENTS, b"second")

@@ -8,7 +8,7 @@ from application import datasets
 from domain.access import Grant, Role
 from infrastructure.postgres.query_database import PostgresQueryDatabase
 from projections import activity
-from projections.reading import subject_of
+from projections.access import subject_of
 
 pytestmark = pytest.mark.anyio
 

@@ -14,10 +14,10 @@ from application.services import CHANNEL
 from application.tasks import BULK, DEAD_LETTERS, Kind, decode
 from domain.errors import Unavailable
 from infrastructure.postgres.work_queue import PostgresWorkQueue
-from projections.background import BackgroundTasks
 from projections.engine import postgres_store
 from projections.engine.batches import BatchResult, PoisonEvent
-from projections.live_notifier import LiveNotifier, message
+from projections.process.background import BackgroundTasks
+from projections.process.live_notifier import LiveNotifier, notification
 
 pytestmark = pytest.mark.anyio
 PATIENCE = 5.0
@@ -66,7 +66,7 @@ async def test_a_task_that_could_not_be_sent_is_sent_when_kafka_is_back(laborato
 
 
 async def test_a_committed_batch_wakes_the_scheduler_at_once(laboratory, scheduler, topics, monkeypatch):
-    monkeypatch.setattr("projections.background.LOOK_ANYWAY", 60.0)
+    monkeypatch.setattr("projections.process.background.LOOK_ANYWAY", 60.0)
     ada = laboratory.user()
     cells = laboratory.dataset(ada)
     laboratory.follow()
@@ -84,7 +84,7 @@ async def test_a_dead_letter_is_told_on_its_topic(scheduler, topics):
     dead = PoisonEvent(7, uuid4(), "ImageUploaded", "Undecodable: torn")
     aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
     aside.start()
-    aside.applied(BatchResult(7, letters=(dead,)))
+    aside.applied(BatchResult(7, dead_letters=(dead,)))
     assert await asyncio.to_thread(topics.came.wait, PATIENCE)
     topic, key, value = topics.sent[0]
     assert (topic, key, json.loads(value)["reason"]) == (DEAD_LETTERS, dead.stream.bytes, dead.reason)
@@ -94,12 +94,14 @@ async def test_a_dead_letter_is_told_on_its_topic(scheduler, topics):
 async def test_a_scheduler_that_lost_its_database_goes_on_when_it_is_back(laboratory, scheduler, topics, owner_url, monkeypatch):
     import psycopg
 
-    monkeypatch.setattr("projections.background.REST", 0.05)
+    monkeypatch.setattr("projections.process.background.REST", 0.05)
     aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
     aside.start()
     await asyncio.sleep(0.2)
     with psycopg.connect(owner_url, autocommit=True) as owner:
-        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (postgres_store.NAME,))
+        owner.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (postgres_store.APPLICATION_NAME,)
+        )
     laboratory.image(ada := laboratory.user(), laboratory.dataset(ada))
     laboratory.follow()
     assert await asyncio.to_thread(topics.came.wait, PATIENCE)
@@ -129,7 +131,7 @@ async def test_without_redis_nothing_breaks_and_it_is_left_alone_for_a_while():
     notifier = LiveNotifier(away)
     for position in range(3):
         await notifier.tell(BatchResult(position))
-    assert tries == [(CHANNEL, message(BatchResult(0)))]
+    assert tries == [(CHANNEL, notification(BatchResult(0)))]
 
 
 def test_news_of_several_batches_are_told_as_one():
@@ -139,7 +141,7 @@ def test_news_of_several_batches_are_told_as_one():
 
 
 async def test_every_chore_is_done_again_and_again_whatever_went_wrong_before(monkeypatch, scheduler, topics):
-    monkeypatch.setattr("projections.background.CHORES_EVERY", 0.01)
+    monkeypatch.setattr("projections.process.background.CHORES_EVERY", 0.01)
     done, enough = [], threading.Event()
 
     def fails():

@@ -11,11 +11,11 @@ from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.postgres.schema import migrate
 from infrastructure.security.keys import RootKey
-from projections.process import projector_over
+from projections.process.composition import projector_over
 from projections.rebuild import rebuilding
 from projections.rebuild.bulk_schema import NEEDED_TO_FILL, NotDurable, finish, prepare, require_logged
 from projections.rebuild.digests import digests
-from projections.rebuild.rebuilding import NEXT, rebuild
+from projections.rebuild.rebuilding import NEXT_SCHEMA, rebuild
 from tests.projections.laboratory import Laboratory
 
 INDEXES = "select replace(indexdef, schemaname || '.', '') from pg_indexes where schemaname = %s order by 1"
@@ -66,7 +66,7 @@ def test_a_crash_during_a_rebuild_loses_the_rebuild_and_never_the_live_read_mode
         postmaster = int((tmp_path / "postgres" / "postmaster.pid").read_text().splitlines()[0])
         with psycopg.connect(server.owner_url, autocommit=True) as connection:
             connection.execute("checkpoint")
-            assert connection.execute(f"select count(*) > 0 from {NEXT}.users").fetchone() == (True,)
+            assert connection.execute(f"select count(*) > 0 from {NEXT_SCHEMA}.users").fetchone() == (True,)
         os.kill(postmaster, signal.SIGQUIT)
 
     with Postgres(tmp_path) as server:
@@ -86,10 +86,10 @@ def test_a_crash_during_a_rebuild_loses_the_rebuild_and_never_the_live_read_mode
         log = RecorderEventStore(PostgresRecorder(server.app_url, root), root)
         with psycopg.connect(server.owner_url, autocommit=True) as connection:
             assert digests(connection) == live
-            assert connection.execute(f"select count(*) from {NEXT}.users").fetchone() == (0,)
+            assert connection.execute(f"select count(*) from {NEXT_SCHEMA}.users").fetchone() == (0,)
         assert rebuilt(server, log, check=True).differing == ()
         rebuilt(server, log, check=False)
         with psycopg.connect(server.owner_url, autocommit=True) as connection:
             assert digests(connection) == live
-            assert connection.execute("select to_regnamespace(%s)", (NEXT,)).fetchone() == (None,)
+            assert connection.execute("select to_regnamespace(%s)", (NEXT_SCHEMA,)).fetchone() == (None,)
         log.close()

@@ -27,7 +27,7 @@ def queries():
 def statements():
     for noun in NOUNS:
         for name, value in vars(noun).items():
-            if isinstance(value, str) and value.startswith(("select", "with")) and "{seen}" not in value:  # a template
+            if isinstance(value, str) and value.startswith(("select", "with")) and "{visible}" not in value:  # a template
                 yield pytest.param(value, id=f"{noun.__name__.split('.')[1]}.{name}")
     for order_by, listing in images.LISTINGS.items():
         yield pytest.param(listing.by_dataset, id=f"images {order_by} by dataset")

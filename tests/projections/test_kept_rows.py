@@ -12,7 +12,8 @@ from projections.engine.checkpoints import Checkpoint, CheckpointConflict
 from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
 from projections.engine.row_cache import RowCache
-from projections.process import LogDecoder, projector_over, retry
+from projections.process.composition import LogDecoder, projector_over
+from projections.process.dead_letters import retry_with
 from tests.projections.laboratory import a_busy_week
 from tests.projections.test_projector import damage
 from tests.twins.read_models import MemoryDatabase, MemoryModels
@@ -83,7 +84,7 @@ def test_rows_are_forgotten_once_somebody_else_changed_the_read_models(laborator
     damage(owner_url, position, topic)
     assert connection.execute("select rejected from images where id = %s", (sick,)).fetchone() == (None,)
     elsewhere = projector_over(app_url, log)
-    assert retry(elsewhere, PostgresReadModels(connection), log).left == 0
+    assert retry_with(elsewhere, PostgresReadModels(connection), log).left == 0
     elsewhere.close()
     at = log.head()
     laboratory.delete_image(ada, sick)

@@ -21,7 +21,8 @@ from projections.engine.checkpoints import Checkpoint, CheckpointConflict, Folds
 from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
 from projections.engine.sequencer import Sequencer
-from projections.process import LogDecoder, listed, retry
+from projections.process.composition import LogDecoder
+from projections.process.dead_letters import dead_letters_of, retry_with
 from projections.rebuild.digests import digests
 from tests.given import NOW
 from tests.older_release import at_version, without
@@ -45,7 +46,7 @@ def test_all_that_stands_before_an_unknown_event_is_applied_and_the_rest_once_it
                 feed.catch_up()
     assert projector.checkpoint().position == feed.at.position == position - 1
     assert [news.position for news in applied] == [position - 1]
-    assert listed(connection, log) == []
+    assert dead_letters_of(connection, log) == []
     while feed.catch_up():
         pass
     assert projector.checkpoint().position == log.head()
@@ -111,9 +112,9 @@ def test_a_retry_of_dead_letters_waits_for_the_upgrade_too(laboratory, log, proj
     lab.follow()
     damage(owner_url, log.head() - 1, topic)
     with without("ImageAccepted"), pytest.raises(UpgradeNeeded):
-        retry(projector, PostgresReadModels(connection), log)
-    assert [letter.type for letter in listed(connection, log)] == ["ModelVersionAdded"]
-    assert retry(projector, PostgresReadModels(connection), log).left == 0
+        retry_with(projector, PostgresReadModels(connection), log)
+    assert [letter.type for letter in dead_letters_of(connection, log)] == ["ModelVersionAdded"]
+    assert retry_with(projector, PostgresReadModels(connection), log).left == 0
 
 
 @pytest.mark.anyio
@@ -232,7 +233,7 @@ def test_read_models_of_a_newer_release_are_left_alone_until_the_process_is_upgr
         with pytest.raises(FoldsDiffer, match=r"users \(version 2 there, version 1 here\): upgrade this process"):
             feed.refresh()
     assert connection.execute("select count(*) from users").fetchone() == (1,)
-    assert listed(connection, log) == []
+    assert dead_letters_of(connection, log) == []
 
 
 def test_read_models_that_are_made_anew_are_those_of_the_release_that_made_them(laboratory, log, owner_url):

@@ -15,9 +15,9 @@ from domain.values import ImageWarning, result_id
 from infrastructure.postgres import query_database
 from infrastructure.postgres.query_database import PositionWaiter, PostgresQueryDatabase
 from projections import activity, classifications, datasets, devices, images, models, results, statistics, users
+from projections.access import ADMINISTRATORS
 from projections.engine import checkpoints
 from projections.images import Filter
-from projections.reading import ADMINISTRATORS
 from tests.given import NOW
 from tests.projections.laboratory import LABELS, a_busy_week
 
@@ -450,7 +450,11 @@ async def test_warnings_of_a_page_of_results_cost_no_walk_through_all_outdated_r
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("analyze read.results, read.outdated_results")
     wanted = {"subject": ada.id, "at": None, "after": None, "maximum": 26, "id": None, "classification_id": None, "image_id": None}
-    for query, where in ((results.OF_ALL, {}), (results.OF_ONE, {"classification_id": job}), (results.OF_ONE, {"image_id": image})):
+    for query, where in (
+        (results.NEWEST_OF_ALL, {}),
+        (results.BY_FILTER, {"classification_id": job}),
+        (results.BY_FILTER, {"image_id": image}),
+    ):
         plan = "\n".join(row[0] for row in connection.execute("explain " + query, wanted | where))
         assert "Seq Scan on outdated_results" not in plan, plan
         assert "Seq Scan on results" not in plan, plan

@@ -13,7 +13,8 @@ from domain.access import Role
 from domain.errors import UpgradeNeeded
 from projections.engine.batches import FOLD_VERSIONS
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict, FoldsDiffer
-from projections.process import rebuild, rebuild_if_folds_differ, sweep
+from projections.process.housekeeping import sweep
+from projections.process.rebuilds import rebuild, rebuild_if_folds_differ
 from projections.rebuild import bulk_schema, rebuilding
 from projections.rebuild.digests import digests, ranges
 from projections.rebuild.rebuilding import REBUILD_LOCK, AlreadyRebuilding
@@ -213,8 +214,8 @@ def folded_before(laboratory, made_again, owner_url):
 
 def test_read_models_that_other_rules_made_are_made_anew_once(folded_before, settings, connection, made_again, log):
     reasons = []
-    assert rebuild_if_folds_differ(settings, beginning=reasons.append)
-    assert not rebuild_if_folds_differ(settings, beginning=reasons.append)
+    assert rebuild_if_folds_differ(settings, on_start=reasons.append)
+    assert not rebuild_if_folds_differ(settings, on_start=reasons.append)
     assert len(reasons) == 1
     assert "users (version 0 there, version 1 here)" in reasons[0]
     assert connection.execute("select count(*) from users where username = 'as before'").fetchone() == (0,)

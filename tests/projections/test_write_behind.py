@@ -11,7 +11,7 @@ from projections.engine.checkpoints import Checkpoint, CheckpointConflict
 from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
 from projections.engine.row_cache import RowCache
-from projections.process import LogDecoder, projector_over
+from projections.process.composition import LogDecoder, projector_over
 from projections.rebuild.digests import digests
 from projections.rebuild.rebuilding import replay
 from projections.rebuild.write_behind import WriteBehind
@@ -39,7 +39,7 @@ def test_what_is_written_behind_is_what_is_written_at_once(laboratory, log, owne
     laboratory.follow()
 
     def fill(schema):
-        with closing(projector_over(owner_url, log, schema, alone=True)) as projector:
+        with closing(projector_over(owner_url, log, schema, exclusive=True)) as projector:
             replay(projector, log, log.head())
 
     assert beside(fill)[0] == digests(connection)
@@ -84,13 +84,13 @@ def rename(owner_url, log, position, sha256):
 def test_a_batch_that_was_not_written_is_outrun_and_the_next_one_waits(laboratory, log, app_url):
     models = WriteBehind(PostgresReadModels(postgres_store.connect(app_url)))
     laboratory.user()
-    target = models.target()
-    models.write(target._replace(generation=0), Checkpoint(1), Changes())
+    token = models.read_checkpoint()
+    models.write(token._replace(generation=0), Checkpoint(1), Changes())
     with pytest.raises(CheckpointConflict):
         models.load({"users": {laboratory.user()}})
-    assert models.target().at.position == 0
-    models.write(target, Checkpoint(1, hash=log.read(0, 1)[0].hash), Changes())
-    assert models.target().at.position == 1
+    assert models.read_checkpoint().checkpoint.position == 0
+    models.write(token, Checkpoint(1, hash=log.read(0, 1)[0].hash), Changes())
+    assert models.read_checkpoint().checkpoint.position == 1
     models.close()
 
 

@@ -9,8 +9,8 @@ from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
 from application.ports import ChainedEvent, RecordedEvent
+from infrastructure.kafka.batches import OffsetRange, RecordBatch
 from infrastructure.kafka.cloud_events import RecordKey, headers
-from infrastructure.kafka.faust_batches import OffsetRange, RecordBatch
 from infrastructure.kafka.topics import EVENTS, PARTITIONS
 from infrastructure.security.keys import RootKey
 from tests.adversaries.forging import forgeries

@@ -44,9 +44,9 @@ def planted(*places: tuple[Any, str, Any]) -> Iterator[None]:
 
 def checkpoint_before_effect() -> AbstractContextManager[None]:
     def write(self: Any, to: Any, changed: Changes) -> None:
-        self._there().write(self._target, to, Changes())
-        self._target = CheckpointToken(to, self._target.generation)
-        self._there().write(self._target, to, changed)
+        self._connected_models().write(self._token, to, Changes())
+        self._token = CheckpointToken(to, self._token.generation)
+        self._connected_models().write(self._token, to, changed)
 
     return planted((Projector, "_write", write))
 
@@ -142,22 +142,22 @@ def poison_skipped() -> AbstractContextManager[None]:
 
 def nothing_parked_behind_poison() -> AbstractContextManager[None]:
     def all_of_it(self: Any, batch: Any) -> Any:
-        return batches.decoded(self._decoder, batch), [], self._blocked
+        return batches.decode_batch(self._decoder, batch), [], self._blocked
 
-    return planted((Projector, "_sorted_out", all_of_it))
+    return planted((Projector, "_partition", all_of_it))
 
 
 def what_touches_a_parked_row_goes_on() -> AbstractContextManager[None]:
     def only_itself(tables: Any, happened: Any) -> set[UUID]:
         return {happened.event.originator_id}
 
-    return planted((projector, "touched", only_itself))
+    return planted((projector, "touched_ids", only_itself))
 
 
 def outrun_projector_writes_all_the_same() -> AbstractContextManager[None]:
     def write(self: Any, to: Any, changed: Changes) -> None:
-        self._there().write(self._there().target(), to, changed)
-        self._target = CheckpointToken(to, self._target.generation)
+        self._connected_models().write(self._connected_models().read_checkpoint(), to, changed)
+        self._token = CheckpointToken(to, self._token.generation)
 
     return planted((Projector, "_write", write))
 
@@ -166,7 +166,7 @@ def unacked_taken_for_published() -> AbstractContextManager[None]:
     def taken(outcomes: Any) -> Any:
         return (outcome if isinstance(outcome, int) else -1 for outcome in outcomes)
 
-    return planted((publisher, "_taken", taken))
+    return planted((publisher, "_acknowledged", taken))
 
 
 def results_of_the_deleted_shown() -> AbstractContextManager[None]:

@@ -23,19 +23,22 @@ from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.process_pool import ChildFailed, ChildHung, ChildLost
 from infrastructure.inference.chunk_classifier import ChunkClassifier
 from infrastructure.inference.image_inspector import ImageInspector
-from infrastructure.inference.predictions import JPEG_START, BatchPrediction, ImageRefusal, Inspected, ModelPrediction
+from infrastructure.inference.predictions import JPEG_START, BatchPrediction, ImageRefusal, InspectedUpload, ModelPrediction
 from infrastructure.kafka.cloud_events import authenticated
 from infrastructure.kafka.task_consumer import TaskConsumer
 from infrastructure.kafka.topics import EVENTS
+from infrastructure.relay.checkpoint_store import RelayCheckpoint
+from infrastructure.relay.errors import Fenced
 from infrastructure.relay.process import RETRY_DELAY_SECONDS, STANDBY_INTERVAL_SECONDS
-from infrastructure.relay.publisher import Fenced, Publisher, RelayCheckpoint
+from infrastructure.relay.publisher import Publisher
 from infrastructure.security.keys import WrongRootKey
-from projections.background import BackgroundTasks
 from projections.engine.projector import Projector
 from projections.engine.sequencer import Sequencer
 from projections.engine.subscription import CatchUpSubscription
-from projections.live_notifier import LiveNotifier
-from projections.process import GROUP, LogDecoder, OwnersScheduler
+from projections.process.background import BackgroundTasks
+from projections.process.composition import LogDecoder
+from projections.process.live_notifier import LiveNotifier
+from projections.process.main import CONSUMER_GROUP, PartitionOwnerScheduler
 from tests.simulation.broker import RECORD_KEY, Member, MemoryTopic
 from tests.simulation.world import ROOT, AsyncPort, Port, Process, World
 from tests.twins.read_models import MemoryModels, MemoryWork, in_use
@@ -97,7 +100,7 @@ class MemoryPublished:
         return self.epoch, self.place
 
     async def needed(self) -> int:
-        return min(self.place.position, self._world.database.target.at.position)
+        return min(self.place.position, self._world.database.token.checkpoint.position)
 
     async def after(self, position: int, limit: int) -> list[ChainedEvent]:
         recorder = self._world.recorder
@@ -195,8 +198,8 @@ async def projector(process: Process) -> None:
     """As `projections.process.run_projector`."""
     world = process.world
     log = log_of(process)
-    member = Member(process, GROUP, (EVENTS,))
-    scheduler = OwnersScheduler(lambda: work_of(process), log, lease=LEASE, attempts=ATTEMPTS)
+    member = Member(process, CONSUMER_GROUP, (EVENTS,))
+    scheduler = PartitionOwnerScheduler(lambda: work_of(process), log, lease=LEASE, attempts=ATTEMPTS)
     scheduler.owns = lambda: member.owns(EVENTS)
 
     async def publish(channel: str, message: bytes) -> None:
@@ -245,10 +248,10 @@ class MadeUpPool:
         return found
 
 
-def inspected(data: bytes) -> Inspected | ImageRefusal:
+def inspected(data: bytes) -> InspectedUpload | ImageRefusal:
     if hashlib.sha256(data).digest()[0] < 16:
         return ImageRefusal("damaged_image", "It is torn.")
-    return Inspected(
+    return InspectedUpload(
         width=8,
         height=8,
         bands=3,

@@ -19,7 +19,7 @@ from infrastructure.inference import chunk_classifier, image_inspector
 from infrastructure.relay import publisher
 from projections.engine import sequencer
 from projections.engine.checkpoints import CheckpointConflict
-from projections.process import retry
+from projections.process.dead_letters import retry_with
 from tests.simulation import verdict
 from tests.simulation.adversaries import lying_store, lying_worker, set_a_clock, wrong_clocks
 from tests.simulation.clients import Client, Journal, Laboratory, opened
@@ -183,7 +183,7 @@ def _retried(process: Process) -> None:
     log = log_of(process)
     own = projector_of(process, log)
     try:
-        healed = retry(own, models_of(process), log)
+        healed = retry_with(own, models_of(process), log)
         process.world.counted["healed"] += healed.applied
     except CheckpointConflict:
         process.world.counted["retry outrun"] += 1

@@ -31,7 +31,7 @@ from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.kafka.topics import EVENTS
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projector import Projector
-from projections.process import LogDecoder
+from projections.process.composition import LogDecoder
 from tests.simulation.clients import Journal
 from tests.simulation.processes import seen
 from tests.simulation.world import ROOT, World
@@ -46,7 +46,7 @@ ENDS = {
 
 
 def lags(world: World) -> bool:
-    return world.database.target.at.position < (world.recorder.max_notification_id() or 0)
+    return world.database.token.checkpoint.position < (world.recorder.max_notification_id() or 0)
 
 
 def at_rest(world: World) -> bool:
@@ -82,7 +82,7 @@ def _unrest(world: World) -> str:
     database = world.database
     jobs = [f"{job.id} {job.status}" for job in database.tables["classifications"].values() if job.status in OPEN and not job.deleted]
     return (
-        f"head {world.recorder.max_notification_id()}, read models {database.target.at.position}, kafka {world.published.place.position},"
+        f"head {world.recorder.max_notification_id()}, read models {database.token.checkpoint.position}, kafka {world.published.place.position},"
         f" letters {sorted(database.letters)}, parked {sorted(database.parked)}, jobs {jobs}, work {len(database.tables['work'])},"
         f" releases {list(database.releases.values())}"
     )
@@ -273,7 +273,7 @@ def _kafka(world: World, head: int) -> None:
     positions = [record.about[0] for record in world.broker.partitions[TP(EVENTS, 0)] if record.about]
     if positions and set(positions) != set(range(min(positions), head + 1)):
         world.breaks(f"R5 the topic holds {len(set(positions))} positions from {min(positions)} on; the log ends at {head}")
-    if positions and positions[0] > world.database.target.at.position + 1:
+    if positions and positions[0] > world.database.token.checkpoint.position + 1:
         world.breaks("R5 the topic begins behind what the read models have")
 
 

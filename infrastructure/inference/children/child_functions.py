@@ -22,7 +22,7 @@ from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.fork_server import borrow
 from infrastructure.inference.models.manifest import ModelManifest, manifest_from_json
 from infrastructure.inference.models.onnx_validation import ModelRefused, validate_model
-from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, Inspected, ModelPrediction
+from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, InspectedUpload, ModelPrediction
 from infrastructure.inference.preprocessing import DEFAULT_LIMITS, digest, prepare_with_warnings
 from infrastructure.inference.scoring import interpret
 
@@ -66,10 +66,10 @@ def classify(model: str, record: str, images: list[bytes], limits: ImageLimits =
     )
 
 
-def examine(data: bytes, limits: ImageLimits) -> Inspected | ImageRefusal:
+def examine(data: bytes, limits: ImageLimits) -> InspectedUpload | ImageRefusal:
     """Decode all of an image; Unseen when that cannot be done."""
     try:
-        return msgspec.convert(inspect(data, limits=limits), Inspected, from_attributes=True)
+        return msgspec.convert(inspect(data, limits=limits), InspectedUpload, from_attributes=True)
     except DomainError as refused:
         return _failure(refused)
 

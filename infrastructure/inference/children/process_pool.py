@@ -15,7 +15,7 @@ import structlog
 
 from domain.values import printable
 from infrastructure import sandbox
-from infrastructure.inference.children.fork_server import BORN, LENGTH, READY, Answer, Call, Done, Raised, Terms, Wanted
+from infrastructure.inference.children.fork_server import CHILD_READY, LENGTH, READY, Answer, Borrow, Call, ChildLimits, Raised, Returned
 from infrastructure.inference.children.memory_shortage import children_go_first
 from infrastructure.sandbox.child_environment import ONE_THREAD, PRIVATE_UMASK, python_environment
 
@@ -36,7 +36,7 @@ class ChildHung(ChildLost):
     """The child took too long over this call, and was killed."""
 
 
-class WrongAnswer(ChildLost):
+class InvalidAnswer(ChildLost):
     """The child answered what no honest child does, and was killed."""
 
 
@@ -68,7 +68,7 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
-    async def child(self, terms: Terms) -> "ChildProcess":
+    async def child(self, terms: ChildLimits) -> "ChildProcess":
         """A new one in its sandbox, within milliseconds once the nursery runs.
 
         Raises OSError when there is no way, NotSandboxed (one of them), PoolClosed after `close`.
@@ -81,7 +81,7 @@ class ForkServer:
                     raise PoolClosed from None
                 raise
 
-    async def _born(self, terms: Terms) -> "ChildProcess":
+    async def _born(self, terms: ChildLimits) -> "ChildProcess":
         for attempt in (1, 2):
             if self._closed:
                 raise PoolClosed
@@ -90,7 +90,7 @@ class ForkServer:
             ours, theirs = socket.socketpair()
             try:
                 pid, handle = await asyncio.to_thread(self._fork, terms, theirs)
-                return await _born_child(pid, handle, ours)
+                return await _started_child(pid, handle, ours)
             except BaseException as error:
                 ours.close()
                 if attempt == 2 or isinstance(error, NotSandboxed) or not isinstance(error, OSError):
@@ -124,7 +124,7 @@ class ForkServer:
         with children_go_first():
             return subprocess.Popen(argv, pass_fds=[descriptor], env=environment, stdin=subprocess.DEVNULL, umask=PRIVATE_UMASK)
 
-    def _fork(self, terms: Terms, theirs: socket.socket) -> tuple[int, int]:
+    def _fork(self, terms: ChildLimits, theirs: socket.socket) -> tuple[int, int]:
         if (control := self._control) is None:
             raise ConnectionResetError("the nursery was closed")
         socket.send_fds(control, [msgspec.msgpack.encode(terms)], [theirs.fileno()])
@@ -143,7 +143,7 @@ class ForkServer:
             self._process = None
 
 
-async def _born_child(pid: int, handle: int, link: socket.socket) -> "ChildProcess":
+async def _started_child(pid: int, handle: int, link: socket.socket) -> "ChildProcess":
     """Raises NotSandboxed, ConnectionResetError."""
     child = ChildProcess(pid, handle, *await asyncio.open_connection(sock=link))
     await child.started()
@@ -162,13 +162,13 @@ class ChildProcess:
         try:
             async with asyncio.timeout(START_TIMEOUT_SECONDS):
                 answer = await self._received()
-        except (TimeoutError, asyncio.IncompleteReadError, WrongAnswer):
+        except (TimeoutError, asyncio.IncompleteReadError, InvalidAnswer):
             self.kill()
             raise ConnectionResetError("a child ended before its first call") from None
         except BaseException:
             self.kill()
             raise
-        if answer != BORN:
+        if answer != CHILD_READY:
             self.kill()
             raise NotSandboxed(f"a child could not enter its sandbox: {answer.detail if isinstance(answer, Raised) else answer}")
 
@@ -185,12 +185,12 @@ class ChildProcess:
             answer = await self._exchange(message, seconds, allowed=hang_seconds)
             seconds -= now() - started
             match answer:
-                case Wanted(key):
+                case Borrow(key):
                     try:
                         message = await lend[key]() if key in lend else None
                     except Exception as error:  # told to our caller once the child has given up
                         message, refused = None, error
-                case Done(value):
+                case Returned(value):
                     return value
                 case Raised(kind, detail, spent):
                     if spent:
@@ -220,12 +220,12 @@ class ChildProcess:
         """Raises WrongAnswer, asyncio.IncompleteReadError."""
         size = int.from_bytes(await self._reader.readexactly(LENGTH))
         if size > MAX_ANSWER_BYTES:
-            raise WrongAnswer(f"an answer of {size} bytes; at most {MAX_ANSWER_BYTES} are taken")
+            raise InvalidAnswer(f"an answer of {size} bytes; at most {MAX_ANSWER_BYTES} are taken")
         frame = await self._reader.readexactly(size)
         try:
             return ANSWERS.decode(frame)
         except msgspec.MsgspecError as error:
-            raise WrongAnswer(f"an answer that cannot be read: {error}") from None
+            raise InvalidAnswer(f"an answer that cannot be read: {error}") from None
 
     @property
     def alive(self) -> bool:
@@ -246,7 +246,7 @@ class ProcessPool:
 
     def __init__(self, nursery: ForkServer, *, size: int, nice: int, memory_bytes: int, hang_seconds: float) -> None:
         self.size = size
-        self._nursery, self._terms, self._hang_seconds = nursery, Terms(nice, memory_bytes), hang_seconds
+        self._nursery, self._terms, self._hang_seconds = nursery, ChildLimits(nice, memory_bytes), hang_seconds
         self._closed = False
         self._idle: asyncio.LifoQueue[ChildProcess | None] = asyncio.LifoQueue()
         for _ in range(size):
@@ -305,5 +305,5 @@ def _validated(child: ChildProcess, value: msgspec.Raw, into: type[T], check: Ca
     except (msgspec.MsgspecError, ValueError) as error:
         child.kill()
         log.warning("child given up", pid=child.pid, reason=f"wrong answer: {error}")
-        raise WrongAnswer(f"the result cannot be true: {error}") from None
+        raise InvalidAnswer(f"the result cannot be true: {error}") from None
     return result
