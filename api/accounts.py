@@ -79,7 +79,7 @@ class Users(Controller):
     async def me(self, call: NamedDependency[RequestContext]) -> Response[User]:
         """Whoever asks, as the log knows them: true at once after signing in, however far the read models are."""
         require_role(call.actor, Role.VIEWER)
-        account = await asyncio.to_thread(accounts.loaded, call.services.log, call.actor.id)
+        account = await asyncio.to_thread(accounts.load_account, call.services.log, call.actor.id)
         return call.found(view(account), version=account.version)
 
     @get("/users")
@@ -112,7 +112,7 @@ class Users(Controller):
             attempts=services.attempts,
         )
         call.identities.forget(user_id)
-        account = await asyncio.to_thread(accounts.loaded, services.log, user_id)
+        account = await asyncio.to_thread(accounts.load_account, services.log, user_id)
         return call.changed(view(account), done)
 
     @delete("/users/{user_id:uuid}", status_code=204)

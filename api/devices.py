@@ -63,7 +63,7 @@ def view(row: reading.Device | State, *, last_seen: datetime | None = None) -> D
 
 async def answer(call: RequestContext, done: CommandResult) -> Response[Device]:
     """As the log knows it, so that body and ETag belong together however far the read models are."""
-    state = await asyncio.to_thread(devices.loaded, call.services.log, done.id)
+    state = await asyncio.to_thread(devices.load_device, call.services.log, done.id)
     last_seen = await asyncio.to_thread(call.services.last_seen.of, done.id)
     return call.changed(view(state, last_seen=last_seen), done)
 

@@ -9,7 +9,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
-from domain.errors import DomainError, Invalid
+from domain.errors import DomainError, FieldError, Invalid
 
 log = structlog.get_logger()
 
@@ -64,7 +64,6 @@ TITLES = {
     500: ("internal_error", "Internal error"),
     503: ("unavailable", "Unavailable"),
 }
-KEPT_HEADERS = ("errors", "reason")  # of what an error says beside its sentence: nothing else is for a client
 FIELD = re.compile(r"(?:unknown|required) field `([^`]+)`")
 PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
 
@@ -88,7 +87,7 @@ class BodyTooLarge(DomainError):
     code = "body_too_large"
 
 
-class AsOfNotAvailable(DomainError):
+class AsOfNotAvailable(Invalid):
     """This route shows what is there now."""
 
     code = "as_of_not_available"
@@ -119,11 +118,11 @@ def problem(status: int, detail: str, *, code: str = "", request_id: str = "", *
 def of_domain_error(error: DomainError, request_id: str) -> tuple[Problem, dict[str, str]]:
     """The problem, and the headers that go with it."""
     status = STATUS.get(error.code, 400)
-    more = {name: value for name in KEPT_HEADERS if (value := error.more.get(name))}
-    headers = {"Retry-After": str(error.more["retry_after"])} if "retry_after" in error.more else {}
+    errors = [dict(one) for one in error.errors] if isinstance(error, Invalid) else []
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return problem(status, error.detail, code=error.code, request_id=request_id, **more), headers
+    return problem(status, error.detail, code=error.code, request_id=request_id, errors=errors, reason=error.reason), headers
 
 
 def id_of(request: Request[Any, Any, Any]) -> str:
@@ -146,7 +145,7 @@ def _validation(request: Request[Any, Any, Any], error: ValidationException) -> 
     return _domain_error(request, Invalid(detail, errors=errors))
 
 
-def _named(one: dict[str, Any]) -> dict[str, Any]:
+def _named(one: dict[str, Any]) -> FieldError:
     message = str(one.get("message", "is invalid"))
     if message == "'data'":
         return {"loc": ["body"], "msg": "is missing: send a JSON object"}

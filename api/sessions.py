@@ -92,7 +92,7 @@ class Sessions(Controller):
             network=call.network,
             passwords=call.services.passwords,
         )
-        account = await asyncio.to_thread(accounts.loaded, call.services.log, done.id)
+        account = await asyncio.to_thread(accounts.load_account, call.services.log, done.id)
         return call.created(Registered(account.id, account.email), done)
 
     @post("/login", status_code=200)
@@ -123,7 +123,7 @@ class Sessions(Controller):
                 attempts=services.attempts,
             )
         except NotAuthenticated as refused:
-            if isinstance(user_id := refused.more.get("user_id"), UUID):
+            if (user_id := refused.user_id) is not None:
                 call.identities.forget(user_id)
             raise
         return tokens_for(call, found)

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from application.administrators import another_administrator
-from application.commands import CommandResult, chain, create_stream, execute, existing, new_id
+from application.commands import CommandResult, chain, create_stream, execute, load_existing, new_id
 from application.passwords import PASSWORD, NewPassword, changed_password_hash, new_password_hash, password_secret
 from application.ports import Command, EventStore, PasswordHasher, PasswordRequester, RefreshTokens, ReleasedClaim, Secret, UniqueClaim
 from application.sign_in_attempts import SignInLimits
@@ -19,8 +19,8 @@ from domain.user import Status, User
 from domain.values import canonical
 
 
-def loaded(log: EventStore, user_id: UUID) -> User:
-    return existing(log, user_id, user.evolve, what="User", closed=lambda found: found.deleted)
+def load_account(log: EventStore, user_id: UUID) -> User:
+    return load_existing(log, user_id, user.evolve, what="User", closed=lambda found: found.deleted)
 
 
 def register(
@@ -45,14 +45,14 @@ def register(
         UniqueClaim(scope="email", value=event.email, stream=user_id),
         UniqueClaim(scope="username", value=event.username, stream=user_id),
     )
-    asker = PasswordRequester(network, is_stranger=True)
-    password_hash = new_password_hash(password, email=event.email, username=event.username, passwords=passwords, asker=asker)
+    requester = PasswordRequester(network, is_stranger=True)
+    password_hash = new_password_hash(password, email=event.email, username=event.username, passwords=passwords, requester=requester)
     event = msgspec.structs.replace(event, password_commitment=user.commitment(user_id, password_hash))
     try:
         return create_stream(log, command, [event], claims=claims, secrets=(password_secret(user_id, password_hash),))
     except Taken as taken:
-        named = {"email": "Email", "username": "Username"}[str(taken.more["scope"])]
-        raise Taken(f"{named} already used", **taken.more) from None
+        named = {"email": "Email", "username": "Username"}[taken.scope]
+        raise Taken(f"{named} already used", scope=taken.scope) from None
 
 
 def find(email: str, log: EventStore) -> User | None:
@@ -85,7 +85,7 @@ def update(
     password_hash = None
     if password is not None:
         assert attempts is not None
-        password_hash = changed_password_hash(loaded(log, user_id), password, profile, log, passwords, attempts)
+        password_hash = changed_password_hash(load_account(log, user_id), password, profile, log, passwords, attempts)
 
     def decided(account: User) -> list[Event]:
         by, at = command.actor.id, command.at
@@ -97,7 +97,7 @@ def update(
         )
         return chain(account, user.evolve, parts)
 
-    if status is Status.ACTIVE and loaded(log, user_id).status is not Status.ACTIVE:
+    if status is Status.ACTIVE and load_account(log, user_id).status is not Status.ACTIVE:
         # An interrupted command may have left sessions open, which must not work again.
         end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
     secrets = (password_secret(user_id, password_hash),) if password_hash else ()
@@ -139,7 +139,7 @@ def _with_address(
         return execute(
             log,
             command,
-            lambda: loaded(log, user_id),
+            lambda: load_account(log, user_id),
             decide,
             expected=expected,
             guards=partial(another_administrator, log=log),
@@ -159,13 +159,13 @@ def reset_password(
     Raises Forbidden, NotFound, Invalid.
     """
     _require_admin(command.actor)
-    account = loaded(log, user_id)
-    asker = PasswordRequester(str(user_id), is_stranger=False)
-    password_hash = new_password_hash(password, email=account.email, username=account.username, passwords=passwords, asker=asker)
+    account = load_account(log, user_id)
+    requester = PasswordRequester(str(user_id), is_stranger=False)
+    password_hash = new_password_hash(password, email=account.email, username=account.username, passwords=passwords, requester=requester)
     done = execute(
         log,
         command,
-        lambda: loaded(log, user_id),
+        lambda: load_account(log, user_id),
         lambda found: user.change_password(found, password_hash=password_hash, by=command.actor.id, at=command.at),
         secrets=(password_secret(user_id, password_hash),),
     )
@@ -179,7 +179,7 @@ def change_role(user_id: UUID, role: Role, *, expected: int | None = None, comma
     return execute(
         log,
         command,
-        lambda: loaded(log, user_id),
+        lambda: load_account(log, user_id),
         lambda account: user.change_role(account, role, by=command.actor.id, at=command.at),
         expected=expected,
         guards=partial(another_administrator, log=log),
@@ -192,7 +192,7 @@ def delete(user_id: UUID, *, expected: int | None = None, command: Command, log:
     done = execute(
         log,
         command,
-        lambda: loaded(log, user_id),
+        lambda: load_account(log, user_id),
         lambda account: user.delete(account, by=command.actor.id, at=command.at),
         expected=expected,
         guards=partial(another_administrator, log=log),
@@ -212,7 +212,7 @@ def erase(user_id: UUID, *, command: Command, log: EventStore, tokens: RefreshTo
     done = execute(
         log,
         command,
-        lambda: existing(log, user_id, user.evolve, what="User", closed=lambda found: found.erased),
+        lambda: load_existing(log, user_id, user.evolve, what="User", closed=lambda found: found.erased),
         lambda account: user.erase(account, by=command.actor.id, at=command.at),
         guards=partial(another_administrator, log=log),
         releases=lambda _: (ReleasedClaim(stream=user_id),),
@@ -232,7 +232,7 @@ def end_sessions(
             execute(
                 log,
                 follow_up,
-                lambda session_id=session_id: existing(log, session_id, session.evolve, what="Session", closed=lambda _: False),  # type: ignore[misc]
+                lambda session_id=session_id: load_existing(log, session_id, session.evolve, what="Session", closed=lambda _: False),  # type: ignore[misc]
                 lambda found: session.revoke(found, reason, by=command.actor.id, at=command.at),
             )
         except DomainError as error:

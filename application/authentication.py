@@ -1,13 +1,13 @@
-"""Who a token speaks for, as the log knows it; remembered for a few seconds, so that a request costs nothing."""
+"""Authentication: the actor of an access token, as the log knows it; cached for a few seconds."""
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
 from threading import Lock
 from uuid import UUID
 
 import msgspec
+from cachetools import TTLCache
 
 from application.ports import EventStore
 from application.services import Claims
@@ -18,7 +18,7 @@ from domain.errors import NotAuthenticated
 from domain.session import Session
 from domain.user import User
 
-CACHE_SECONDS = 5.0  # that a revoked session or a lost role may still be believed in another process
+CACHE_SECONDS = 5.0  # for which another process may still accept a revoked session or a lost role
 MAX_CACHED = 10_000
 
 
@@ -53,11 +53,18 @@ def signed_in(session_id: UUID, log: EventStore) -> tuple[Session, User]:
 class IdentityCache:
     """Threads may share it."""
 
-    def __init__(self, log: EventStore, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._log, self._clock = log, clock
-        self._seen: OrderedDict[UUID, tuple[float, Identity]] = OrderedDict()
+    def __init__(
+        self,
+        log: EventStore,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        seconds: float = CACHE_SECONDS,
+        max_cached: int = MAX_CACHED,
+    ) -> None:
+        self._log = log
+        self._by_session: TTLCache[UUID, Identity] = TTLCache(max_cached, seconds, timer=clock)
         self._lock = Lock()
-        self._forgotten = 0  # how often something was forgotten: what was looked up before that may be out of date
+        self._generation = 0  # rises with each `forget`: what was loaded before may be out of date
 
     def cached(self, claims: Claims) -> Identity | None:
         """Without looking anything up."""
@@ -79,31 +86,27 @@ class IdentityCache:
     def cached_in(self, session_id: UUID) -> Identity | None:
         """Who signed in to a session, without looking anything up."""
         with self._lock:
-            until, identity = self._seen.get(session_id, (0.0, None))
-        return identity if until > self._clock() else None
+            return self._by_session.get(session_id)
 
     def signed_in(self, session_id: UUID) -> Identity:
         """Who signed in to a session. Blocks. Raises NotAuthenticated when it has ended, or its user may not act; Unavailable."""
         if (known := self.cached_in(session_id)) is not None:
             return known
-        before = self._forgotten
+        generation = self._generation
         found, account = signed_in(session_id, self._log)
         identity = Identity(actor=Actor(id=account.id, role=account.role), session_id=found.id, signed_in_at=found.started_at)
-        self._cache(identity, before)
+        self._cache(identity, generation)
         return identity
 
     def forget(self, user_id: UUID) -> None:
         """After anything that changes what a user may do."""
         with self._lock:
-            self._forgotten += 1
-            for session_id in [known for known, (_, identity) in self._seen.items() if identity.actor.id == user_id]:
-                del self._seen[session_id]
+            self._generation += 1
+            for session_id in [known for known, identity in self._by_session.items() if identity.actor.id == user_id]:
+                self._by_session.pop(session_id, None)
 
-    def _cache(self, identity: Identity, before: int) -> None:
+    def _cache(self, identity: Identity, generation: int) -> None:
         assert identity.session_id is not None
         with self._lock:
-            if self._forgotten != before:
-                return
-            self._seen[identity.session_id] = (self._clock() + CACHE_SECONDS, identity)
-            while len(self._seen) > MAX_CACHED:
-                self._seen.popitem(last=False)
+            if self._generation == generation:
+                self._by_session[identity.session_id] = identity

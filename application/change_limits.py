@@ -36,7 +36,7 @@ class ChangeLimit(msgspec.Struct, frozen=True, kw_only=True):
         try:
             return self.limits.take(*(RateLimit(key=f"change/{stream}", maximum=self.per_minute, seconds=MINUTE) for stream in streams))
         except TooMany as error:
-            wait = error.more["retry_after"]
+            wait = error.retry_after or 1
             raise TooMany(f"This was changed {self.per_minute} times within a minute; try again in {wait} s", retry_after=wait) from None
 
 

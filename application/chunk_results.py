@@ -1,19 +1,30 @@
-"""The results of one chunk of a job: what the log says was planned, and the one event that answers for it."""
+"""The results of one chunk of a job: what the log says was planned, and the one event that records them. Automatic work of the system."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from threading import Lock
 from typing import NamedTuple
 from uuid import UUID
 
-from application.ports import Command, ConcurrencyConflict, EventStore, StreamClosed, StreamPrecondition
+from cachetools import LRUCache
+
+from application.commands import create_stream
+from application.ports import Command, EventStore, StreamPrecondition
 from domain import classification
-from domain.classification import ENDING, ChunkJudged, Classification, ClassificationPlanned, ClassificationRequested, PlannedImage
-from domain.errors import NotFound
+from domain.classification import (
+    ENDING,
+    Classification,
+    ClassificationPlanned,
+    ClassificationRequested,
+    ImageFailure,
+    ImageResult,
+    PlannedImage,
+    Provenance,
+)
+from domain.errors import ConcurrencyConflict, NotFound, StreamClosed
 from domain.image import ImageDeleted
 
-MAX_KEPT_PARTS = 16
-MAX_KEPT_JOBS = 256
+MAX_CACHED_PARTS = 16
+MAX_CACHED_JOBS = 256
 FIRST_PART_VERSION = 2  # of a job's stream: its request is version 1, and the parts of its plan follow without a gap
 CHUNKS_OF_FULL_PART = classification.TARGET_CHUNKS  # of a full part, so that the right one is most often read at once
 
@@ -28,13 +39,13 @@ class PlannedChunk(NamedTuple):
 
 
 class JobPlans:
-    """Plans as the log holds them. Reads the part that it needs and keeps the newest ones; thread-safe. Calls block."""
+    """Plans as the log holds them. Reads the parts that it needs and caches the newest ones; thread-safe. Calls block."""
 
-    def __init__(self, log: EventStore) -> None:
+    def __init__(self, log: EventStore, *, max_parts: int = MAX_CACHED_PARTS, max_jobs: int = MAX_CACHED_JOBS) -> None:
         self._log = log
         self._lock = Lock()
-        self._jobs: OrderedDict[UUID, Classification] = OrderedDict()
-        self._parts: OrderedDict[tuple[UUID, int], ClassificationPlanned] = OrderedDict()
+        self._jobs: LRUCache[UUID, Classification] = LRUCache(max_jobs)
+        self._parts: LRUCache[tuple[UUID, int], ClassificationPlanned] = LRUCache(max_parts)
 
     def chunk(self, job: UUID, number: int) -> PlannedChunk | None:
         """None where the log knows no such job, or the job has no such chunk. Raises Unavailable."""
@@ -63,13 +74,13 @@ class JobPlans:
         state = classification.evolve(None, self._log.decode(recorded))
         assert state is not None
         with self._lock:
-            _keep(self._jobs, job, state, maximum=MAX_KEPT_JOBS)
+            self._jobs[job] = state
         return state
 
     def _part_with(self, job: UUID, number: int) -> ClassificationPlanned | None:
         """A binary search over the parts, whose numbers of chunks ascend. It begins where the part is if those before it are full."""
-        if (kept := self._kept_part_with(job, number)) is not None:
-            return kept
+        if (cached := self._cached_part_with(job, number)) is not None:
+            return cached
         lowest, beyond, guess = 0, None, number // CHUNKS_OF_FULL_PART
         while beyond is None or lowest < beyond:
             part = self._part(job, guess)
@@ -82,7 +93,7 @@ class JobPlans:
             guess = 2 * lowest if beyond is None else (lowest + beyond) // 2
         return None
 
-    def _kept_part_with(self, job: UUID, number: int) -> ClassificationPlanned | None:
+    def _cached_part_with(self, job: UUID, number: int) -> ClassificationPlanned | None:
         with self._lock:
             parts = (part for (of_job, _), part in self._parts.items() if of_job == job)
             return next((part for part in parts if classification.planned_images(part, number) is not None), None)
@@ -90,7 +101,6 @@ class JobPlans:
     def _part(self, job: UUID, index: int) -> ClassificationPlanned | None:
         with self._lock:
             if (job, index) in self._parts:
-                self._parts.move_to_end((job, index))
                 return self._parts[job, index]
         recorded = self._log.event(job, FIRST_PART_VERSION + index)
         if recorded is None or recorded.type != ClassificationPlanned.__name__:
@@ -98,20 +108,40 @@ class JobPlans:
         part = self._log.decode(recorded)
         assert isinstance(part, ClassificationPlanned)
         with self._lock:
-            _keep(self._parts, (job, index), part, maximum=MAX_KEPT_PARTS)
+            self._parts[job, index] = part
         return part
 
 
-def record_chunk_results(log: EventStore, command: Command, judged: ChunkJudged) -> bool:
-    """False when the chunk was judged before or its job has ended: then there is nothing left to say. Raises Refused, Unavailable."""
+class ChunkAnswers(NamedTuple):
+    """The results and failures of a chunk's images; `labels` and `provenance` are those of the model, where it ran."""
+
+    results: tuple[ImageResult, ...] = ()
+    failures: tuple[ImageFailure, ...] = ()
+    labels: tuple[str, ...] = ()
+    provenance: Provenance | None = None
+
+    @classmethod
+    def failure_of_all(cls, chunk: PlannedChunk, *, reason: str, detail: str) -> "ChunkAnswers":
+        return cls(failures=tuple(ImageFailure(image_id=one.id, reason=reason, detail=detail) for one in chunk.images))
+
+
+def record_chunk_results(chunk: PlannedChunk, answers: ChunkAnswers, *, command: Command, log: EventStore) -> bool:
+    """Record the answers in the chunk's own stream, which takes one event.
+
+    False when the chunk has results already, or its job has ended or was deleted. Raises Refused, Unavailable.
+    """
+    event = classification.record_chunk(
+        chunk.job,
+        chunk.number,
+        plan=chunk.plan,
+        labels=answers.labels,
+        results=answers.results,
+        failures=answers.failures,
+        provenance=answers.provenance,
+        by=command.actor.id,
+        at=command.at,
+    )
     try:
-        appended = log.append(command, judged, guards=[StreamPrecondition(stream=judged.job_id, closed_by=ENDING)])
+        return not create_stream(log, command, [event], guards=[StreamPrecondition(stream=chunk.job.id, closed_by=ENDING)]).replayed
     except (ConcurrencyConflict, StreamClosed, NotFound):
         return False
-    return not appended.replayed
-
-
-def _keep(kept: OrderedDict, key: object, value: object, *, maximum: int) -> None:  # type: ignore[type-arg]
-    kept[key] = value
-    while len(kept) > maximum:
-        kept.popitem(last=False)

@@ -3,12 +3,12 @@
 from uuid import UUID
 
 from application import datasets, images
-from application.commands import CommandResult, create_stream, execute, existing, new_id
-from application.ports import Command, EventStore, StreamClosed, StreamPrecondition
+from application.commands import CommandResult, create_stream, execute, load_existing, new_id
+from application.ports import Command, EventStore, StreamPrecondition
 from domain import classification, model
 from domain.access import Grant, Role, require_role
 from domain.classification import Classification, PlannedImage
-from domain.errors import Conflict, Invalid, NotFound
+from domain.errors import Conflict, Invalid, NotFound, StreamClosed
 from domain.model import Model
 from domain.values import model_id
 
@@ -32,13 +32,13 @@ def run(
     planned: PlannedImage | None = None
     guards: list[StreamPrecondition] = []
     if image_id is not None:
-        found = images.loaded(log, image_id, command, Grant.ANALYST)
+        found = images.load_image(log, image_id, command, Grant.ANALYST)
         if found.rejected is not None:
             raise Conflict(f"This image cannot be classified: it was rejected ({found.rejected})")
         planned, dataset_id = PlannedImage(found.id, found.sha256), found.dataset_id
         guards.append(images.open_guard(found.id))
     assert dataset_id is not None
-    datasets.loaded(log, dataset_id, command.actor, Grant.ANALYST)
+    datasets.load_dataset(log, dataset_id, command.actor, Grant.ANALYST)
     guards.append(datasets.open_guard(dataset_id))
     events = classification.request(
         new_id(command, "classification"),
@@ -67,10 +67,10 @@ def _model(name: str, known: list[str], log: EventStore) -> Model:
     return found
 
 
-def loaded(log: EventStore, job_id: UUID, command: Command, minimum: Grant) -> Classification:
-    found = existing(log, job_id, classification.evolve, what="Classification", closed=lambda it: it.deleted)
+def load_job(log: EventStore, job_id: UUID, command: Command, minimum: Grant) -> Classification:
+    found = load_existing(log, job_id, classification.evolve, what="Classification", closed=lambda it: it.deleted)
     try:
-        datasets.loaded(log, found.dataset_id, command.actor, minimum)
+        datasets.load_dataset(log, found.dataset_id, command.actor, minimum)
     except NotFound:
         raise NotFound("Classification not found") from None
     return found
@@ -82,7 +82,7 @@ def cancel(job_id: UUID, *, expected: int | None = None, command: Command, log: 
     return execute(
         log,
         command,
-        lambda: loaded(log, job_id, command, Grant.ANALYST),
+        lambda: load_job(log, job_id, command, Grant.ANALYST),
         lambda found: classification.cancel(found, by=command.actor.id, at=command.at),
         expected=expected,
     )
@@ -93,7 +93,7 @@ def delete(job_id: UUID, *, expected: int | None = None, command: Command, log: 
     return execute(
         log,
         command,
-        lambda: loaded(log, job_id, command, Grant.EDITOR),
+        lambda: load_job(log, job_id, command, Grant.EDITOR),
         lambda found: classification.delete(found, by=command.actor.id, at=command.at),
         expected=expected,
     )

@@ -1,4 +1,4 @@
-"""Load, decide, append; and again when somebody else was faster: the shape of every command."""
+"""How commands are executed: load, decide, append, and decide again after a conflict."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
@@ -6,21 +6,12 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from application.ports import (
-    Command,
-    ConcurrencyConflict,
-    EventStore,
-    Evolve,
-    ReleasedClaim,
-    Secret,
-    StreamClosed,
-    StreamPrecondition,
-    UniqueClaim,
-)
-from domain.errors import NotFound, VersionMismatch
+from application.ports import Command, EventStore, Evolve, ReleasedClaim, Secret, StreamPrecondition, UniqueClaim
+from domain.errors import ConcurrencyConflict, NotFound, StreamClosed, VersionMismatch
 from domain.events import Event, State
 
 S = TypeVar("S", bound=State)
+Loaded = TypeVar("Loaded", bound=State | None)
 MAX_ATTEMPTS = 8
 
 
@@ -34,12 +25,12 @@ class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def new_id(command: Command, noun: str) -> UUID:
-    """The same command makes the same thing, however often it is sent."""
+    """The id of a new stream: the same each time that the command is repeated."""
     return uuid5(command.id, noun)
 
 
 def idempotent(log: EventStore, command: Command, decide: Callable[[], CommandResult]) -> CommandResult:
-    """Decide; but a command with a digest that was taken before is answered as the first time, and decides nothing again.
+    """The result of `decide`; of a command with a digest that was executed before, its first result.
 
     Raises KeyReused too.
     """
@@ -50,12 +41,12 @@ def idempotent(log: EventStore, command: Command, decide: Callable[[], CommandRe
 
 
 def _version_at(position: int, log: EventStore) -> int:
-    """What a command answered whose last event stands there."""
+    """The stream version returned by the command whose last event is at `position`."""
     return log.read(position - 1, 1)[0].version
 
 
-def existing(log: EventStore, stream: UUID, evolve: Evolve[S], *, what: str, closed: Callable[[S], bool]) -> S:
-    """Raises NotFound, also for what was deleted."""
+def load_existing(log: EventStore, stream: UUID, evolve: Evolve[S], *, what: str, closed: Callable[[S], bool]) -> S:
+    """Raises NotFound where there is no such stream, or `closed` says that it was deleted."""
     state = log.load(stream, evolve)
     if state is None or closed(state):
         raise NotFound(f"{what} not found")
@@ -71,41 +62,48 @@ def create_stream(
     claims: Sequence[UniqueClaim] = (),
     secrets: Sequence[Secret] = (),
 ) -> CommandResult:
-    """Append a new stream's first events. A repeat of the command answers as the first time."""
+    """Append the first events of a new stream, and perhaps events of other streams after them.
+
+    A repetition of the command returns its first result.
+    """
     stream = events[0].originator_id
+    version = sum(event.originator_id == stream for event in events)
     appended = log.append(command, *events, subject=stream, guards=guards, claims=claims, secrets=secrets)
-    return CommandResult(id=appended.subject or stream, version=len(events), position=appended.position, replayed=appended.replayed)
+    return CommandResult(id=appended.subject or stream, version=version, position=appended.position, replayed=appended.replayed)
 
 
 def execute(
     log: EventStore,
     command: Command,
-    load: Callable[[], S],
-    decide: Callable[[S], Sequence[Event] | Event],
+    load: Callable[[], Loaded],
+    decide: Callable[[Loaded], Sequence[Event] | Event],
     *,
+    stream: UUID | None = None,
     expected: int | None = None,
-    guards: Callable[[S, Sequence[Event]], Sequence[StreamPrecondition]] = lambda *_: (),
-    claims: Callable[[S], Sequence[UniqueClaim]] = lambda _: (),
-    releases: Callable[[S], Sequence[ReleasedClaim]] = lambda _: (),
+    guards: Callable[[Loaded, Sequence[Event]], Sequence[StreamPrecondition]] = lambda *_: (),
+    claims: Callable[[Loaded], Sequence[UniqueClaim]] = lambda _: (),
+    releases: Callable[[Loaded], Sequence[ReleasedClaim]] = lambda _: (),
     secrets: Sequence[Secret] = (),
 ) -> CommandResult:
-    """Decide on the newest state, again after each conflict. With `expected` (If-Match) a moved stream raises VersionMismatch.
+    """Decide on the newest state, again after each conflict. With `expected` (If-Match) a newer stream raises VersionMismatch.
 
-    `guards`, `claims` and `releases` follow from the state that was decided on, and are asked for anew with each decision.
+    `guards`, `claims` and `releases` follow from the state of each decision. `stream` is needed where `load` may return None.
     """
     for attempt in range(MAX_ATTEMPTS):
         state = load()
-        if expected is not None and state.version != expected:
-            raise VersionMismatch(f"This has changed: it stands at version {state.version}, not {expected}. Load it again")
+        subject, version = (state.id, state.version) if state is not None else (stream, 0)
+        assert subject is not None
+        if expected is not None and version != expected:
+            raise VersionMismatch(f"This has changed: it stands at version {version}, not {expected}. Load it again")
         decided = decide(state)
         events = [decided] if isinstance(decided, Event) else list(decided)
         if not events:
-            return CommandResult(id=state.id, version=state.version, position=0)
+            return CommandResult(id=subject, version=version, position=0)
         try:
             appended = log.append(
                 command,
                 *events,
-                subject=state.id,
+                subject=subject,
                 guards=guards(state, events),
                 claims=claims(state),
                 releases=releases(state),
@@ -117,13 +115,13 @@ def execute(
             continue
         except StreamClosed:
             raise NotFound("This was deleted in the meantime") from None
-        version = _version_at(appended.position, log) if appended.replayed else state.version + len(events)
-        return CommandResult(id=state.id, version=version, position=appended.position, replayed=appended.replayed)
+        version = _version_at(appended.position, log) if appended.replayed else version + len(events)
+        return CommandResult(id=subject, version=version, position=appended.position, replayed=appended.replayed)
     raise AssertionError("unreachable")
 
 
 def chain(state: S, evolve: Evolve[S], decisions: Iterable[Callable[[S], Sequence[Event]]]) -> list[Event]:
-    """The events of several decisions on one stream, each made on what those before it left."""
+    """The events of several decisions on one stream, each made on the state that those before it left."""
     events: list[Event] = []
     for decide in decisions:
         for event in decide(state):

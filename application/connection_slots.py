@@ -1,10 +1,10 @@
-"""Room for so many at once, in total and for each address: the least recently active gives way, so nobody can fill it for others."""
+"""Slots for connections, in total and for each address: the least recently active connection is evicted for a new one."""
 
 from collections.abc import Callable
 from ipaddress import IPv4Address, ip_address
 from typing import Final
 
-RECOGNISED: Final = "bioscope.recognised"  # the ASGI extension that moves a connection to the places of users
+RECOGNISED: Final = "bioscope.recognised"  # the ASGI extension that moves a connection to the slots of users
 NETWORK_BYTES: Final = 8  # of an IPv6 address: a customer has a whole /64
 
 
@@ -24,56 +24,56 @@ def network_of(address: str) -> str:
 
 
 class ConnectionSlot:
-    """The room of one holder; `is_lost` once it was given to another. `leave` may be called more than once."""
+    """The slot of one holder; `is_lost` after an eviction. `release` may be called more than once."""
 
-    __slots__ = ("_beside", "_places", "address", "evict", "is_lost")
+    __slots__ = ("_neighbours", "_slots", "address", "evict", "is_lost")
 
-    def __init__(self, places: "ConnectionSlots", beside: "dict[ConnectionSlot, None]", address: str, evict: Callable[[], None]) -> None:
-        self._places, self._beside, self.address, self.evict = places, beside, address, evict
+    def __init__(self, slots: "ConnectionSlots", neighbours: "dict[ConnectionSlot, None]", address: str, evict: Callable[[], None]) -> None:
+        self._slots, self._neighbours, self.address, self.evict = slots, neighbours, address, evict
         self.is_lost = False
 
     def touch(self) -> None:
-        """The holder did something: others give way before it."""
-        if self in self._beside:
-            self._beside[self] = self._beside.pop(self)
+        """Marks the holder as the most recently active of its address."""
+        if self in self._neighbours:
+            self._neighbours[self] = self._neighbours.pop(self)
 
-    def leave(self) -> None:
-        self._places.free(self, self._beside)
+    def release(self) -> None:
+        self._slots.free(self, self._neighbours)
 
 
 class ConnectionSlots:
     """At most `total` holders, and at most `each` of one address; 0 stands for no limit of one address.
 
-    A newcomer always gets a place. Where none is free, the least recently active holder of its own address is evicted if that address
-    holds as many as it may, else that of the address that holds most. `evict` is called in `take`, after the place was given away.
+    A newcomer always gets a slot. Where none is free, the least recently active holder of its own address is evicted if that address
+    holds as many as it may, else that of the address that holds most. `evict` is called in `acquire`, after the slot was freed.
     """
 
     def __init__(self, *, total: int, each: int) -> None:
         self._total, self._each = total, each
-        self._held: dict[str, dict[ConnectionSlot, None]] = {}
+        self._by_address: dict[str, dict[ConnectionSlot, None]] = {}
         self.count = 0
 
-    def take(self, address: str, evict: Callable[[], None]) -> ConnectionSlot:
-        beside = self._held.get(address, {})
-        if self._each and len(beside) >= self._each:
-            self._give_way(beside)
+    def acquire(self, address: str, evict: Callable[[], None]) -> ConnectionSlot:
+        neighbours = self._by_address.get(address, {})
+        if self._each and len(neighbours) >= self._each:
+            self._evict_oldest(neighbours)
         elif self.count >= self._total:
-            self._give_way(max(self._held.values(), key=len))
-        beside = self._held.setdefault(address, beside)
-        place = ConnectionSlot(self, beside, address, evict)
-        beside[place] = None
+            self._evict_oldest(max(self._by_address.values(), key=len))
+        neighbours = self._by_address.setdefault(address, neighbours)
+        slot = ConnectionSlot(self, neighbours, address, evict)
+        neighbours[slot] = None
         self.count += 1
-        return place
+        return slot
 
-    def free(self, place: ConnectionSlot, beside: dict[ConnectionSlot, None]) -> None:
-        if place in beside:
-            del beside[place]
+    def free(self, slot: ConnectionSlot, neighbours: dict[ConnectionSlot, None]) -> None:
+        if slot in neighbours:
+            del neighbours[slot]
             self.count -= 1
-            if not beside:
-                self._held.pop(place.address, None)
+            if not neighbours:
+                self._by_address.pop(slot.address, None)
 
-    def _give_way(self, holders: dict[ConnectionSlot, None]) -> None:
+    def _evict_oldest(self, holders: dict[ConnectionSlot, None]) -> None:
         oldest = next(iter(holders))
-        oldest.leave()
+        oldest.release()
         oldest.is_lost = True
         oldest.evict()

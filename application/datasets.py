@@ -4,7 +4,7 @@ from uuid import UUID
 
 from msgspec import UNSET, UnsetType
 
-from application.commands import CommandResult, create_stream, execute, existing, new_id
+from application.commands import CommandResult, create_stream, execute, load_existing, new_id
 from application.ports import Command, EventStore, StreamPrecondition
 from domain import dataset, user
 from domain.access import Actor, Grant, Role, require_grant, require_role
@@ -13,9 +13,9 @@ from domain.errors import NotFound
 from domain.user import UserRegistered
 
 
-def loaded(log: EventStore, dataset_id: UUID, actor: Actor, minimum: Grant) -> Dataset:
+def load_dataset(log: EventStore, dataset_id: UUID, actor: Actor, minimum: Grant) -> Dataset:
     """Raises NotFound when it is absent, deleted or foreign; Forbidden when the actor's grant is too small."""
-    found = existing(log, dataset_id, dataset.evolve, what="Dataset", closed=lambda it: it.deleted)
+    found = load_existing(log, dataset_id, dataset.evolve, what="Dataset", closed=lambda it: it.deleted)
     require_grant(actor, found.grants, minimum, what="Dataset")
     return found
 
@@ -44,7 +44,7 @@ def describe(
     return execute(
         log,
         command,
-        lambda: loaded(log, dataset_id, command.actor, Grant.EDITOR),
+        lambda: load_dataset(log, dataset_id, command.actor, Grant.EDITOR),
         lambda found: dataset.describe(found, name=name, description=description, by=command.actor.id, at=command.at),
         expected=expected,
     )
@@ -60,7 +60,7 @@ def share(
     return execute(
         log,
         command,
-        lambda: loaded(log, dataset_id, command.actor, Grant.OWNER),
+        lambda: load_dataset(log, dataset_id, command.actor, Grant.OWNER),
         lambda found: dataset.share(found, user=user_id, grant=grant, by=command.actor.id, at=command.at),
         expected=expected,
         guards=lambda *_: (StreamPrecondition(stream=user_id, closed_by=user.CLOSING),),
@@ -72,7 +72,7 @@ def withdraw(dataset_id: UUID, *, user_id: UUID, expected: int | None = None, co
     return execute(
         log,
         command,
-        lambda: loaded(log, dataset_id, command.actor, Grant.OWNER),
+        lambda: load_dataset(log, dataset_id, command.actor, Grant.OWNER),
         lambda found: dataset.withdraw(found, user=user_id, by=command.actor.id, at=command.at),
         expected=expected,
     )
@@ -84,7 +84,7 @@ def delete(dataset_id: UUID, *, expected: int | None = None, command: Command, l
     return execute(
         log,
         command,
-        lambda: loaded(log, dataset_id, command.actor, Grant.OWNER),
+        lambda: load_dataset(log, dataset_id, command.actor, Grant.OWNER),
         lambda found: dataset.delete(found, by=command.actor.id, at=command.at),
         expected=expected,
     )

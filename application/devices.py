@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from application.commands import CommandResult, create_stream, execute, existing, new_id
+from application.commands import CommandResult, create_stream, execute, load_existing, new_id
 from application.ports import Command, EventStore, LastSeen, ReleasedClaim, UniqueClaim
 from domain import device
 from domain.access import Role, require_role
@@ -11,8 +11,8 @@ from domain.errors import NotFound, Taken
 from domain.values import canonical
 
 
-def loaded(log: EventStore, device_id: UUID) -> Device:
-    return existing(log, device_id, device.evolve, what="Device", closed=lambda it: it.removed)
+def load_device(log: EventStore, device_id: UUID) -> Device:
+    return load_existing(log, device_id, device.evolve, what="Device", closed=lambda it: it.removed)
 
 
 def check_exists(log: EventStore, device_id: UUID) -> None:
@@ -56,7 +56,7 @@ def describe(
         return execute(
             log,
             command,
-            lambda: loaded(log, device_id),
+            lambda: load_device(log, device_id),
             lambda found: device.describe(found, changes, by=command.actor.id, at=command.at),
             expected=expected,
             releases=lambda found: (ReleasedClaim(stream=device_id, scope="hostname", value=found.hostname),) if moved(found) else (),
@@ -70,7 +70,10 @@ def report(device_id: UUID, *, online: bool, command: Command, log: EventStore, 
     """A sign of life, or that it went offline. Appends nothing unless that is a change."""
     require_role(command.actor, Role.ADMIN)
     done = execute(
-        log, command, lambda: loaded(log, device_id), lambda found: device.report(found, online=online, by=command.actor.id, at=command.at)
+        log,
+        command,
+        lambda: load_device(log, device_id),
+        lambda found: device.report(found, online=online, by=command.actor.id, at=command.at),
     )
     if online:
         last_seen.record(device_id)
@@ -82,7 +85,7 @@ def remove(device_id: UUID, *, expected: int | None = None, command: Command, lo
     done = execute(
         log,
         command,
-        lambda: loaded(log, device_id),
+        lambda: load_device(log, device_id),
         lambda found: device.remove(found, by=command.actor.id, at=command.at),
         expected=expected,
         releases=lambda _: (ReleasedClaim(stream=device_id),),

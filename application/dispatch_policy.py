@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from application.tasks import BULK, MAX_INSPECT, URGENT, Kind, Task
+from application.tasks import MAX_INSPECT, Kind, Task
+from application.topics import BULK, URGENT
 from application.work_queue import Chunk, Lease, OpenJob, OutgoingTask, Worker
 
 CHUNKS_PER_SLOT = 4  # that a worker may hold: enough to stay busy, few enough for a cancel to bite at once

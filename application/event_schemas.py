@@ -7,14 +7,14 @@ from typing import Any, Final
 import msgspec
 
 from application.earlier_schemas import EARLIER
+from application.topics import EVENTS as TOPIC
 from domain.errors import NotFound
-from domain.events import ERASED, SEALED, SEALED_BEFORE, Event, private_fields
+from domain.events import ERASED, SEALED_PREFIX, SEALED_V1_PREFIX, Event, private_fields
 from domain.registry import EVENTS, NOUN_OF
 
-TOPIC: Final = "bioscope.events"
 COLUMNS: Final = ("originator_id", "originator_version")  # told beside the data, not in it
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-CIPHERTEXT: Final = {"type": "string", "pattern": f"^({SEALED_BEFORE}|{SEALED})[A-Za-z0-9+/]+={{0,2}}$"}
+CIPHERTEXT: Final = {"type": "string", "pattern": f"^({SEALED_V1_PREFIX}|{SEALED_PREFIX})[A-Za-z0-9+/]+={{0,2}}$"}
 OWNERS: Final = {"originator_id": "the event's own stream", "user_id": "the user named by `user_id`"}
 
 MEANINGS: Final = {
@@ -87,7 +87,7 @@ without a gap, so a consumer that keeps its own position sees at once what it ha
 from `GET /api/events?after=POSITION`. Delivery is at least once.
 
 Private fields (names, addresses, file names, paths, descriptions, hosts, places) travel sealed: text that begins with
-`{SEALED_BEFORE}` or `{SEALED}`,
+`{SEALED_V1_PREFIX}` or `{SEALED_PREFIX}`,
 ciphertext whose key never leaves the installation and is destroyed when the person asks. New optional fields may come at any time: ignore
 what you do not know. A changed meaning is a new schema version."""
 

@@ -9,15 +9,15 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from application.commands import execute, existing
+from application.commands import execute, load_existing
 from application.derivatives import MEDIA_TYPE, preview_of, thumbnail_of
 from application.outdated_results import NotChecked, OutdatedResult, ResultComparison
 from application.pixel_reader import DecodedImage, DecoderFailed, PixelReader, UnreadableImage
-from application.ports import BlobStore, Command, CorruptBlob, EventStore
+from application.ports import BlobStore, Command, EventStore
 from application.recorded_results import ChunkPositions, RecordedResults
 from domain import image
 from domain.access import Actor
-from domain.errors import DomainError, NotFound, Unavailable
+from domain.errors import CorruptBlob, DomainError, NotFound, Unavailable
 from domain.image import Image, ImageReinspected, Inspection
 
 COMPLETE_ATTEMPTS: Final = 100
@@ -125,7 +125,7 @@ class ImageRecheck:
         return msgspec.structs.replace(found, recorded=bool(done.position))
 
     def _loaded(self, image_id: UUID) -> Image:
-        return existing(self._log, image_id, image.evolve, what="Image", closed=lambda it: it.deleted)
+        return load_existing(self._log, image_id, image.evolve, what="Image", closed=lambda it: it.deleted)
 
     def _command_id(self, state: Image) -> UUID:
         """Two runs at once give one command. A later run gives another: a model that was missing may be back."""

@@ -5,18 +5,18 @@ from uuid import UUID
 from msgspec import UNSET, UnsetType
 
 from application import datasets, devices
-from application.commands import CommandResult, create_stream, execute, existing, new_id
-from application.ports import Command, EventStore, StreamClosed, StreamPrecondition
+from application.commands import CommandResult, create_stream, execute, load_existing, new_id
+from application.ports import Command, EventStore, StreamPrecondition
 from domain import image
 from domain.access import Grant, Role, require_role
-from domain.errors import NotFound
+from domain.errors import NotFound, StreamClosed
 from domain.image import Image
 
 
 def may_upload(dataset_id: UUID, *, device_id: UUID | None = None, command: Command, log: EventStore) -> None:
     """Asked before the first byte is taken."""
     require_role(command.actor, Role.ANALYST)
-    datasets.loaded(log, dataset_id, command.actor, Grant.ANALYST)
+    datasets.load_dataset(log, dataset_id, command.actor, Grant.ANALYST)
     _check_device(device_id, log)
 
 
@@ -61,11 +61,11 @@ def upload(
         raise NotFound("Dataset not found") from None
 
 
-def loaded(log: EventStore, image_id: UUID, command: Command, minimum: Grant) -> Image:
+def load_image(log: EventStore, image_id: UUID, command: Command, minimum: Grant) -> Image:
     """Raises NotFound when it is absent, deleted, in a deleted dataset or foreign."""
-    found = existing(log, image_id, image.evolve, what="Image", closed=lambda it: it.deleted)
+    found = load_existing(log, image_id, image.evolve, what="Image", closed=lambda it: it.deleted)
     try:
-        datasets.loaded(log, found.dataset_id, command.actor, minimum)
+        datasets.load_dataset(log, found.dataset_id, command.actor, minimum)
     except NotFound:
         raise NotFound("Image not found") from None
     return found
@@ -90,7 +90,7 @@ def describe(
     return execute(
         log,
         command,
-        lambda: loaded(log, image_id, command, Grant.EDITOR),
+        lambda: load_image(log, image_id, command, Grant.EDITOR),
         lambda found: image.describe(found, filename=filename, device_id=device_id, analyzed=analyzed, by=command.actor.id, at=command.at),
         expected=expected,
     )
@@ -101,7 +101,7 @@ def delete(image_id: UUID, *, expected: int | None = None, command: Command, log
     return execute(
         log,
         command,
-        lambda: loaded(log, image_id, command, Grant.EDITOR),
+        lambda: load_image(log, image_id, command, Grant.EDITOR),
         lambda found: image.delete(found, by=command.actor.id, at=command.at),
         expected=expected,
     )

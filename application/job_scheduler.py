@@ -4,13 +4,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
 from uuid import UUID, uuid4
 
 import structlog
 
-from application.chunk_results import JobPlans, record_chunk_results
-from application.commands import execute, existing
+from application import image_inspection
+from application.chunk_results import ChunkAnswers, JobPlans, record_chunk_results
+from application.commands import execute, load_existing
 from application.dispatch_policy import (
     CHUNKS_PER_SLOT,
     chunk_capacity,
@@ -21,13 +23,13 @@ from application.dispatch_policy import (
     inspection_capacity,
     live_slots,
 )
-from application.ports import Command, ConcurrencyConflict, EventStore
+from application.ports import Command, EventStore
 from application.tasks import Kind
 from application.work_queue import Chunk, Lease, OpenJob, OutgoingTask, SchedulerSnapshot, ToFinish, ToPlan, WorkQueue
-from domain import classification, image
+from domain import classification
 from domain.access import Actor
-from domain.classification import MAX_PLAN, Classification, ImageFailure, PlannedImage
-from domain.errors import NotFound, UpgradePending
+from domain.classification import MAX_PART_IMAGES, Classification, PlannedImage
+from domain.errors import NotFound, UpgradePending, VersionMismatch
 from domain.events import Event
 from domain.values import system_actor
 
@@ -35,28 +37,46 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 ACTOR = Actor(id=system_actor("scheduler"), kind="system")
-PLAN_PAGE = 20 * MAX_PLAN  # images planned in one command
-MAX_URGENT = 64  # chunks of one job that asks for one image: there is one
-CLEANUP_INTERVAL_SECONDS = 1.0  # seconds between two cleanings
-LOST = "worker_lost"
-GONE = "image_deleted"
-UNINSPECTED = "inspection_failed"
+WORKER_LOST = "worker_lost"
+IMAGE_DELETED = "image_deleted"
+INSPECTION_FAILED = "inspection_failed"
+
+
+class SchedulerLimits(NamedTuple):
+    """`images_per_command`: planned in one command. `urgent_chunks`: of jobs over one image, dispatched in one tick."""
+
+    images_per_command: int = 20 * MAX_PART_IMAGES
+    urgent_chunks: int = 64
+    cleanup_interval_seconds: float = 1.0
+
+
+DEFAULT_LIMITS = SchedulerLimits()
 
 
 class Scheduler:
     """`tick` advances every open job and returns tasks to send; `dispatched` records that they were sent. Both block.
 
-    A task is sent before it is recorded: it may be sent twice, and is never forgotten.
+    A task is sent before it is recorded: it may be sent twice, and is never forgotten. `lease` in seconds.
     """
 
-    def __init__(self, work: Callable[[], WorkQueue], events: EventStore, *, lease: float, attempts: int) -> None:
+    def __init__(
+        self,
+        work: Callable[[], WorkQueue],
+        events: EventStore,
+        *,
+        lease: float,
+        attempts: int,
+        limits: SchedulerLimits = DEFAULT_LIMITS,
+        now: Callable[[], datetime] | None = None,
+    ) -> None:
         self._open_queue, self._log = work, events
         self._lease, self._attempts = timedelta(seconds=lease), attempts
+        self._limits, self._now = limits, now or _utc_now
         self._plans = JobPlans(events)
         self._queue: WorkQueue | None = None
         self._leading = False
         self._cleaned_at = 0.0
-        self.is_idle = False  # whether the last look found nothing open; only changes of the read models can open something
+        self.is_idle = False  # whether the last tick found nothing open; only changes of the read models can open something
 
     def close(self) -> None:
         """Give up the lead."""
@@ -72,7 +92,7 @@ class Scheduler:
         snapshot = self._work.snapshot()
         _partition(snapshot.to_plan, self._plan)
         _partition(snapshot.to_finish, self._finish)
-        _partition(snapshot.orphans, lambda orphan: self._decide(orphan.id, _cancelled))
+        _partition(snapshot.orphans, lambda orphan: self._decide(orphan.id, _cancel))
         outgoing = self._to_dispatch(snapshot)
         self.is_idle = not (outgoing or snapshot.to_plan or snapshot.to_finish or snapshot.orphans or snapshot.leases)
         return outgoing
@@ -86,14 +106,15 @@ class Scheduler:
         state = self._log.load(job.id, classification.evolve)
         after = self._last_planned(state) if state is not None and state.parts else 0
         while state is not None and not state.planned and not state.phase.ended and not state.deleted:
-            found = self._work.classifiable(state.dataset_id, after=after, until=job.position, maximum=PLAN_PAGE + 1)
-            page, more = found[:PLAN_PAGE], len(found) > PLAN_PAGE
+            maximum = self._limits.images_per_command
+            found = self._work.classifiable(state.dataset_id, after=after, until=job.position, maximum=maximum + 1)
+            page, more = found[:maximum], len(found) > maximum
             images = [PlannedImage(one.id, one.sha256) for one in page]
-            events = classification.plan(state, images, more=more, by=ACTOR.id, at=_now())
-            if not self._append(events):
-                return
-            for event in events:
-                state = classification.evolve(state, event)
+            try:
+                self._decide(job.id, partial(_plan, images=images, more=more), expected=state.version)
+            except VersionMismatch:
+                return  # a user cancelled the job, or another process plans it
+            state = self._log.load(job.id, classification.evolve)
             after = page[-1].position if page else after
             log.info("planned", job=str(job.id), images=len(images), more=more)
 
@@ -105,36 +126,32 @@ class Scheduler:
         return 0
 
     def _finish(self, done: ToFinish) -> None:
-        self._decide(
-            done.id, lambda job: classification.complete(job, succeeded=done.succeeded, failed=done.failed, by=ACTOR.id, at=_now())
-        )
+        self._decide(done.id, partial(_complete, succeeded=done.succeeded, failed=done.failed))
 
-    def _decide(self, job: UUID, decide: Callable[[Classification], Sequence[Event]]) -> None:
-        state = self._log.load(job, classification.evolve)
-        if state is not None:
-            self._append(decide(state))
+    def _decide(self, job: UUID, decide: "Decision", *, expected: int | None = None) -> None:
+        """Nothing for a job that the log does not know. Raises VersionMismatch where the job is not at the version `expected`."""
+        command = self._command()
 
-    def _append(self, events: Sequence[Event]) -> bool:
-        """False after a conflict: another process has decided already."""
-        if not events:
-            return False
-        try:
-            self._log.append(Command(id=uuid4(), actor=ACTOR, at=events[0].at), *events)
-        except ConcurrencyConflict:
-            return False
-        return True
+        def load() -> Classification:
+            return load_existing(self._log, job, classification.evolve, what="Classification", closed=lambda _: False)
+
+        with suppress(NotFound):
+            execute(self._log, command, load, lambda state: decide(state, at=command.at), expected=expected)
+
+    def _command(self) -> Command:
+        return Command(id=uuid4(), actor=ACTOR, at=self._now())
 
     # ---- dispatching ----
     def _to_dispatch(self, snapshot: SchedulerSnapshot) -> list[OutgoingTask]:
         slots = live_slots(snapshot.workers, now=snapshot.now)
-        missing = expired_leases(snapshot.leases, snapshot.workers, duration=self._lease, now=snapshot.now)
-        _partition([lease for lease in missing if lease.attempts >= self._attempts], self._abandon)
-        again = [lease for lease in missing if lease.attempts < self._attempts]
+        expired = expired_leases(snapshot.leases, snapshot.workers, duration=self._lease, now=snapshot.now)
+        _partition([lease for lease in expired if lease.attempts >= self._attempts], self._abandon)
+        again = [lease for lease in expired if lease.attempts < self._attempts]
         return [*self._dispatch_again(again), *self._chunks(snapshot.leases, slots), *self._inspections(snapshot.leases, slots)]
 
     def _chunks(self, leases: Sequence[Lease], slots: int) -> list[OutgoingTask]:
         """Single images at once, whatever is in progress; chunks of datasets within the capacity."""
-        single = self._work.waiting(urgent=True, maximum=MAX_URGENT)
+        single = self._work.waiting(urgent=True, maximum=self._limits.urgent_chunks)
         chosen = [(job, chunk) for job in single for chunk in job.waiting]
         capacity = chunk_capacity(leases, slots=slots)
         if capacity > 0:
@@ -145,37 +162,39 @@ class Scheduler:
         capacity = inspection_capacity(leases, slots=slots)
         return inspect(self._work.to_inspect(capacity)) if capacity > 0 else []
 
-    def _dispatch_again(self, missing: Sequence[Lease]) -> list[OutgoingTask]:
-        if not missing:
+    def _dispatch_again(self, expired: Sequence[Lease]) -> list[OutgoingTask]:
+        if not expired:
             return []
-        log.warning("dispatched again", works=len(missing))
-        jobs = self._work.jobs({lease.job for lease in missing if lease.job})
+        log.warning("dispatched again", works=len(expired))
+        jobs = self._work.jobs({lease.job for lease in expired if lease.job})
         chunks = [
             (jobs[lease.job], Chunk(id=lease.id, number=lease.number), lease.attempts + 1)
-            for lease in missing
+            for lease in expired
             if lease.job in jobs and lease.job is not None and lease.number is not None
         ]
-        uninspected = [lease for lease in missing if lease.kind is Kind.INSPECT]
+        uninspected = [lease for lease in expired if lease.kind is Kind.INSPECT]
         return [
             *self._tasks(chunks),
             *(one for lease in uninspected for one in inspect([lease.id], attempt=lease.attempts + 1)),
         ]
 
     def _tasks(self, chunks: Sequence[tuple[OpenJob, Chunk, int]]) -> list[OutgoingTask]:
-        """A chunk whose images have all been deleted meanwhile is ended here."""
+        """A chunk whose images have all been deleted meanwhile gets its failures here."""
         if not chunks:
             return []
         images = self._work.images_of([chunk.id for _, chunk, _ in chunks])
         deleted = self._work.deleted([one.id for planned in images.values() for one in planned])
         tasks: list[OutgoingTask] = []
-        gone: list[tuple[UUID, int]] = []
+        deleted_chunks: list[tuple[UUID, int]] = []
         for job, chunk, attempt in chunks:
             covered = images.get(chunk.id, ())
             if not all(one.id in deleted for one in covered):
                 tasks.append(classify(job, chunk, attempt=attempt))
             elif covered:
-                gone.append((job.id, chunk.number))
-        _partition(gone, lambda one: self._fail_chunk(*one, reason=GONE, detail="The image was deleted before its turn."))
+                deleted_chunks.append((job.id, chunk.number))
+        _partition(
+            deleted_chunks, lambda one: self._fail_chunk(*one, reason=IMAGE_DELETED, detail="The image was deleted before its turn.")
+        )
         return tasks
 
     # ---- abandoning ----
@@ -183,7 +202,7 @@ class Scheduler:
         log.error("abandoned", work=str(lease.id), kind=lease.kind, attempts=lease.attempts)
         if lease.job is not None and lease.number is not None:
             detail = f"No worker could finish it in {lease.attempts} attempts."
-            self._fail_chunk(lease.job, lease.number, reason=LOST, detail=detail)
+            self._fail_chunk(lease.job, lease.number, reason=WORKER_LOST, detail=detail)
         else:
             self._reject(lease.id)
         self._work.mark_abandoned(lease.id)
@@ -193,21 +212,12 @@ class Scheduler:
         chunk = self._plans.chunk(job, number)
         if chunk is None or self._plans.has_ended(job):
             return
-        failures = tuple(ImageFailure(image_id=one.id, reason=reason, detail=detail) for one in chunk.images)
-        nothing = {"labels": (), "results": (), "provenance": None}
-        judged = classification.record_chunk(chunk.job, number, plan=chunk.plan, **nothing, failures=failures, by=ACTOR.id, at=_now())  # type: ignore[arg-type]
-        record_chunk_results(self._log, Command(id=uuid4(), actor=ACTOR, at=judged.at), judged)
+        answers = ChunkAnswers.failure_of_all(chunk, reason=reason, detail=detail)
+        record_chunk_results(chunk, answers, command=self._command(), log=self._log)
 
     def _reject(self, image_id: UUID) -> None:
-        """Whoever describes the image meanwhile must not keep it waiting for ever."""
         detail = "The image could not be inspected: every worker that tried was lost. Upload it again, or another copy of it."
-        with suppress(NotFound):
-            execute(
-                self._log,
-                Command(id=uuid4(), actor=ACTOR, at=_now()),
-                lambda: existing(self._log, image_id, image.evolve, what="Image", closed=lambda it: it.deleted),
-                lambda found: image.reject(found, reason=UNINSPECTED, detail=detail, by=ACTOR.id, at=_now()),
-            )
+        image_inspection.reject(image_id, reason=INSPECTION_FAILED, detail=detail, command=self._command(), log=self._log)
 
     # ---- the database ----
     def _leads(self) -> bool:
@@ -216,7 +226,7 @@ class Scheduler:
             self._queue, self._leading = self._open_queue(), False
         if not self._leading:
             self._leading = self._work.try_to_lead()
-        if self._leading and time.monotonic() - self._cleaned_at > CLEANUP_INTERVAL_SECONDS:
+        if self._leading and time.monotonic() - self._cleaned_at > self._limits.cleanup_interval_seconds:
             self._work.delete_done()
             self._cleaned_at = time.monotonic()
         return self._leading
@@ -236,9 +246,21 @@ def _partition(found: Sequence[T], act: Callable[[T], object]) -> None:
             log.info("a job waits for an upgrade", reason=needed.detail)
 
 
-def _cancelled(job: Classification) -> list[Event]:
-    return [] if job.phase.ended else [classification.cancel(job, by=ACTOR.id, at=_now())]
+class Decision(Protocol):
+    def __call__(self, job: Classification, *, at: datetime) -> Sequence[Event]: ...
 
 
-def _now() -> datetime:
+def _plan(job: Classification, *, images: Sequence[PlannedImage], more: bool, at: datetime) -> list[Event]:
+    return classification.plan(job, images, more=more, by=ACTOR.id, at=at)
+
+
+def _complete(job: Classification, *, succeeded: int, failed: int, at: datetime) -> list[Event]:
+    return classification.complete(job, succeeded=succeeded, failed=failed, by=ACTOR.id, at=at)
+
+
+def _cancel(job: Classification, *, at: datetime) -> list[Event]:
+    return [] if job.phase.ended else [classification.cancel(job, by=ACTOR.id, at=at)]
+
+
+def _utc_now() -> datetime:
     return datetime.now(UTC)

@@ -1,13 +1,13 @@
 """Models: versions that are added, and never changed."""
 
 import re
-from uuid import UUID
 
-from application.commands import MAX_ATTEMPTS, CommandResult, execute, existing
-from application.ports import Command, ConcurrencyConflict, EventStore
+from application.commands import CommandResult, execute, load_existing
+from application.ports import Command, EventStore
 from domain import model
 from domain.access import Role, require_role
-from domain.model import PRODUCTION, Version
+from domain.events import Event
+from domain.model import PRODUCTION, Model, Version
 from domain.values import MAX_LABEL, invalid, model_id, text
 
 MAX_LABELS = 300  # the scores of a whole chunk must fit into one event
@@ -33,18 +33,12 @@ def add_version(
     require_role(command.actor, Role.ADMIN)
     _check(sha256, labels, review_below)
     version = Version(number=1, sha256=sha256, size=size, labels=labels, review_below=review_below, record=record)
-    for attempt in range(MAX_ATTEMPTS):
-        found = model_id(name)
-        state = log.load(found, model.evolve)
-        events = model.add_version(found, state, name=name, description=description, version=version, by=command.actor.id, at=command.at)
-        if not events:
-            return CommandResult(id=found, version=state.version if state else 0, position=0)
-        try:
-            return _done(found, events[-1].originator_version, log.append(command, *events, subject=found).position)
-        except ConcurrencyConflict:
-            if attempt + 1 == MAX_ATTEMPTS:
-                raise
-    raise AssertionError("unreachable")
+    stream = model_id(name)
+
+    def decide(state: Model | None) -> list[Event]:
+        return model.add_version(stream, state, name=name, description=description, version=version, by=command.actor.id, at=command.at)
+
+    return execute(log, command, lambda: log.load(stream, model.evolve), decide, stream=stream)
 
 
 def promote(*, name: str, number: int, command: Command, log: EventStore) -> CommandResult:
@@ -56,13 +50,9 @@ def promote(*, name: str, number: int, command: Command, log: EventStore) -> Com
     return execute(
         log,
         command,
-        lambda: existing(log, model_id(name), model.evolve, what=f"Model {name}", closed=lambda it: it.retired),
+        lambda: load_existing(log, model_id(name), model.evolve, what=f"Model {name}", closed=lambda it: it.retired),
         lambda it: model.move_alias(it, alias=PRODUCTION, number=number, by=command.actor.id, at=command.at),
     )
-
-
-def _done(stream: UUID, version: int, position: int) -> CommandResult:
-    return CommandResult(id=stream, version=version, position=position)
 
 
 def _check(sha256: str, labels: tuple[str, ...], review_below: float) -> None:

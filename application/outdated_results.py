@@ -12,9 +12,8 @@ from uuid import UUID
 import msgspec
 
 from application.pixel_reader import DecoderFailed, PixelReader, Prediction
-from application.ports import CorruptBlob
 from application.recorded_results import RecordedResult, RecordedResults
-from domain.errors import Invalid, NotFound
+from domain.errors import CorruptBlob, Invalid, NotFound
 
 MAX_SCORE_DIFFERENCE: Final = 0.001
 """More than processors and runtimes differ on the same tensor, less than what changes a percentage that is shown with one decimal."""

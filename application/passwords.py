@@ -8,7 +8,7 @@ from application.ports import EventStore, PasswordHasher, PasswordRequester, Sec
 from application.sign_in_attempts import SignInLimits
 from domain.errors import Forbidden
 from domain.user import User, commitment
-from domain.values import PASSWORD_LEAST, PASSWORD_MOST, canonical, invalid
+from domain.values import MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS, canonical, invalid
 
 COMMON_PASSWORDS = frozenset(
     {"passwordpassword", "123456789012345", "qwertyuiopasdfgh", "adminadminadmin", "letmeinletmeinletmein", "correcthorsebatterystaple"}
@@ -43,31 +43,31 @@ def stored_password_hash(account: User, log: EventStore) -> bytes | None:
     return None if replaced else stored
 
 
-def new_password_hash(password: str, *, email: str, username: str, passwords: PasswordHasher, asker: PasswordRequester) -> bytes:
+def new_password_hash(password: str, *, email: str, username: str, passwords: PasswordHasher, requester: PasswordRequester) -> bytes:
     """Raises Invalid for a password that breaks the rule, Unavailable while too many are hashed."""
     password_rule(password, email=email, username=username)
-    return passwords.hash(password, asker=asker)
+    return passwords.hash(password, requester=requester)
 
 
 def changed_password_hash(
     account: User, wanted: NewPassword, profile: dict[str, str | None], log: EventStore, passwords: PasswordHasher, attempts: SignInLimits
 ) -> bytes:
     """The hash of the password that a person wants instead of the current one. Raises Forbidden, TooMany, Invalid, Unavailable."""
-    asker = PasswordRequester(str(account.id), is_stranger=False)
+    requester = PasswordRequester(str(account.id), is_stranger=False)
     if wanted.current is None and abs(wanted.signed_in_for) > RECENT_SIGN_IN_SECONDS:
         raise Forbidden("Give your current password too, or log in again and change it within 15 minutes")
     if wanted.current is not None:
         with attempts.password(account.email, wanted.network, lambda: account.id):
-            if not passwords.verify(wanted.current, stored_password_hash(account, log), asker=asker):
+            if not passwords.verify(wanted.current, stored_password_hash(account, log), requester=requester):
                 raise Forbidden("The current password is wrong")
     email = profile.get("email") or account.email
-    return new_password_hash(wanted.password, email=email, username=account.username, passwords=passwords, asker=asker)
+    return new_password_hash(wanted.password, email=email, username=account.username, passwords=passwords, requester=requester)
 
 
 def password_rule(password: str, *, email: str, username: str) -> str:
     """15 to 128 characters, none of the well-known ones, not the person's own names. Raises Invalid."""
-    if not PASSWORD_LEAST <= len(password) <= PASSWORD_MOST:
-        raise invalid("password", f"must have {PASSWORD_LEAST} to {PASSWORD_MOST} characters, has {len(password)}")
+    if not MIN_PASSWORD_CHARACTERS <= len(password) <= MAX_PASSWORD_CHARACTERS:
+        raise invalid("password", f"must have {MIN_PASSWORD_CHARACTERS} to {MAX_PASSWORD_CHARACTERS} characters, has {len(password)}")
     plain = canonical(password)
     known = COMMON_PASSWORDS | {canonical(email), canonical(username), "bioscopebioscope"}
     if plain in known or len(set(plain)) < 4:

@@ -49,4 +49,4 @@ class PixelReader(Protocol):
         """The digest of the preprocessing that a model record asks for, as this release does it. Raises Invalid."""
 
     def classify(self, data: bytes, version: Version) -> Prediction | UnreadableImage:
-        """Raises DecoderFailed, and NotFound or Corrupted where the weights are missing or damaged."""
+        """Raises DecoderFailed, and NotFound or CorruptBlob where the weights are missing or damaged."""

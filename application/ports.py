@@ -9,7 +9,7 @@ import msgspec
 
 from application.signed_downloads import Holder
 from domain.access import Actor
-from domain.errors import DomainError, NotFound
+from domain.errors import CorruptBlob, NotFound
 from domain.events import Event, State
 
 S = TypeVar("S", bound=State)
@@ -103,24 +103,6 @@ class AppendRejected(Exception):
         self.reason = reason
 
 
-class ConcurrencyConflict(DomainError):
-    """A stream has moved on since it was loaded: load it again and decide again."""
-
-    code = "conflicted"
-
-
-class StreamClosed(DomainError):
-    """A guard failed: the stream is closed."""
-
-    code = "closed"
-
-
-class CorruptBlob(DomainError):
-    """Stored bytes are not those that their name promises: a disk or somebody changed them. They are never used."""
-
-    code = "corrupted"
-
-
 class EventStore(Protocol):
     """The event log. Calls block; Unavailable is raised when the database is away."""
 
@@ -139,9 +121,9 @@ class EventStore(Protocol):
     ) -> AppendResult:
         """Append all of `events` or none, durably, and return when that is certain.
 
-        Raises Conflicted (a version is taken), NotFound or Closed (a guard), Taken (a claim; `scope`), KeyReused (the command id
-        is known with another digest), Refused (an event breaks a rule of the record, or this process may not append it),
-        UpgradeUnderWay (a process that runs does not understand an event yet).
+        Raises ConcurrencyConflict (a version exists already), NotFound or StreamClosed (a precondition), Taken (a claim; `scope`),
+        KeyReused (the command id is known with another digest), Refused (an event breaks a rule of the record, or this process may not
+        append it), UpgradeUnderWay (a running process does not understand an event yet).
         A known command id with the same digest changes nothing and returns its first outcome.
         """
 
@@ -211,11 +193,11 @@ class PasswordRequester(NamedTuple):
 
 
 class PasswordHasher(Protocol):
-    """Slow hashes, few at a time, users' before strangers', and few of one asker. Raises Unavailable when too many wait."""
+    """Slow hashes, few at a time, users' before strangers', and few of one requester. Raises Unavailable when too many wait."""
 
-    def hash(self, password: str, *, asker: PasswordRequester) -> bytes: ...
+    def hash(self, password: str, *, requester: PasswordRequester) -> bytes: ...
 
-    def verify(self, password: str, known: bytes | None, *, asker: PasswordRequester) -> bool:
+    def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
         """None costs as much as a real hash, and is never right."""
 
     def outdated(self, known: bytes) -> bool:
@@ -236,7 +218,7 @@ class RefreshTokens(Protocol):
     def rotate(self, token: str, *, at: datetime) -> RefreshResult:
         """The one child of `token`; the same child again within the grace of 10 s.
 
-        Raises NotAuthenticated when the token is unknown, expired or revoked, and Reused when it was used before.
+        Raises NotAuthenticated when the token is unknown, expired or revoked, and RefreshTokenReused when it was used before.
         """
 
     def session_of(self, token: str) -> UUID | None: ...
@@ -246,17 +228,6 @@ class RefreshTokens(Protocol):
 
     def revoke_user(self, user: UUID, *, but: UUID | None = None) -> list[UUID]:
         """The sessions revoked."""
-
-
-class RefreshTokenReused(DomainError):
-    """A refresh token came a second time, after its grace."""
-
-    code = "refresh_token_reused"
-
-    def __init__(self, session_id: UUID, user_id: UUID) -> None:
-        super().__init__("Invalid or expired refresh token")
-        self.session_id = session_id
-        self.user_id = user_id
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -302,7 +273,7 @@ class KnownAddresses(Protocol):
 
 
 BlobContent = bytes | NotFound | CorruptBlob
-"""What lies under a name of the store, or why nothing can be had."""
+"""The bytes under a name of the store, or the error that explains why they cannot be read."""
 
 
 class BlobStore(Protocol):
@@ -315,13 +286,13 @@ class BlobStore(Protocol):
     def begin(self) -> "BlobWriter": ...
 
     def read(self, sha256: str) -> bytes:
-        """All of it, compared with its name. Raises NotFound, Corrupted."""
+        """All of it, compared with its name. Raises NotFound, CorruptBlob."""
 
     def read_all(self, names: Sequence[str]) -> list[BlobContent]:
-        """Each as `read` gives it, NotFound or Corrupted in its place; in order, and as many at once as suits the store."""
+        """Each as `read` gives it, NotFound or CorruptBlob in its place; in order, and as many at once as suits the store."""
 
     def open(self, sha256: str) -> Any:
-        """A binary file to read from, seekable, compared with its name. Raises NotFound, Corrupted."""
+        """A binary file to read from, seekable, compared with its name. Raises NotFound, CorruptBlob."""
 
     def peek(self, sha256: str, size: int) -> bytes:
         """The first bytes, at most `size`, not compared with the name: do not rely on them. Raises NotFound."""
@@ -334,7 +305,7 @@ class BlobStore(Protocol):
         Overwrites."""
 
     def get_derived(self, name: str) -> bytes | None:
-        """Not compared with anything: show it, and do not rely on it. Raises Corrupted for what is too large."""
+        """Not compared with anything: show it, and do not rely on it. Raises CorruptBlob for what is too large."""
 
     def delete(self, sha256: str, *, put_before: datetime | None = None) -> bool:
         """Whether it goes; with `put_before` only if it was not put again since. Its derivatives of all readers go with it. Idempotent."""

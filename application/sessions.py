@@ -5,22 +5,13 @@ from uuid import UUID
 import msgspec
 
 from application import accounts
-from application.commands import execute, existing, new_id
+from application.commands import create_stream, execute, load_existing, new_id
 from application.passwords import password_secret, stored_password_hash
-from application.ports import (
-    Command,
-    ConcurrencyConflict,
-    EventStore,
-    PasswordHasher,
-    PasswordRequester,
-    RefreshTokenReused,
-    RefreshTokens,
-    StreamPrecondition,
-)
+from application.ports import Command, EventStore, PasswordHasher, PasswordRequester, RefreshTokens, StreamPrecondition
 from application.sign_in_attempts import SignInLimits
 from domain import session, user
 from domain.access import Actor
-from domain.errors import DomainError, NotAuthenticated
+from domain.errors import ConcurrencyConflict, DomainError, NotAuthenticated, RefreshTokenReused
 from domain.session import Reason, Session
 from domain.user import User
 
@@ -51,35 +42,35 @@ def sign_in(
     attempts: SignInLimits,
 ) -> SignedIn:
     """Raises NotAuthenticated, the same for every reason and at the same cost, and TooMany beyond the limits of failures."""
-    with attempts.password(email, network, lambda: log.claimed("email", email)) as asker:
+    with attempts.password(email, network, lambda: log.claimed("email", email)) as requester:
         for _ in range(MAX_PASSWORD_ATTEMPTS):
-            account, known = _with_verified_password(email, password, log=log, passwords=passwords, asker=asker)
+            account, known = _verified_account(email, password, log=log, passwords=passwords, requester=requester)
             attempts.remember(account.id, network)
-            stronger_hash = passwords.hash(password, asker=asker) if passwords.outdated(known) else None
+            stronger_hash = passwords.hash(password, requester=requester) if passwords.outdated(known) else None
             try:
-                return _started(account, address=address, agent=agent, stronger_hash=stronger_hash, command=command, log=log, tokens=tokens)
+                return _start(account, address=address, agent=agent, stronger_hash=stronger_hash, command=command, log=log, tokens=tokens)
             except ConcurrencyConflict:
                 continue
         raise NotAuthenticated(REFUSED)
 
 
-def _with_verified_password(
-    email: str, password: str, *, log: EventStore, passwords: PasswordHasher, asker: PasswordRequester
+def _verified_account(
+    email: str, password: str, *, log: EventStore, passwords: PasswordHasher, requester: PasswordRequester
 ) -> tuple[User, bytes]:
     account = accounts.find(email, log)
     known = stored_password_hash(account, log) if account else None
-    is_right = passwords.verify(password, known, asker=asker)
+    is_right = passwords.verify(password, known, requester=requester)
     if not is_right or account is None or known is None or not account.may_sign_in:
         raise NotAuthenticated(REFUSED)
     return account, known
 
 
-def _started(
+def _start(
     account: User, *, address: str, agent: str, stronger_hash: bytes | None, command: Command, log: EventStore, tokens: RefreshTokens
 ) -> SignedIn:
     """Holds only if the account is still as it was when the password was compared; else whoever ends its sessions would miss this one.
 
-    The token comes first for the same reason: who ends sessions finds them by their tokens. Raises Conflicted.
+    The token comes first for the same reason: who ends sessions finds them by their tokens. Raises ConcurrencyConflict.
     """
     by = msgspec.structs.replace(command, actor=Actor(id=account.id, role=account.role))
     session_id = new_id(command, "session")
@@ -90,12 +81,12 @@ def _started(
     try:
         unmoved = StreamPrecondition(stream=account.id, version=account.version)
         events = (started, rehashed) if rehashed else (started,)
-        appended = log.append(by, *events, subject=session_id, guards=(unmoved,), secrets=secrets)
+        done = create_stream(log, by, events, guards=(unmoved,), secrets=secrets)
     except DomainError:
         tokens.revoke(session_id)
         raise
     account = (user.evolve(account, rehashed) if rehashed else None) or account
-    return SignedIn(session_id=session_id, user=account, refresh_token=token, position=appended.position)
+    return SignedIn(session_id=session_id, user=account, refresh_token=token, position=done.position)
 
 
 def refresh(
@@ -126,7 +117,9 @@ def sign_out(session_id: UUID, *, command: Command, log: EventStore, tokens: Ref
     found = log.load(session_id, session.evolve)
     if found is None:
         return None
-    execute(log, command, lambda: _loaded(log, session_id), lambda it: session.revoke(it, Reason.LOGOUT, by=it.user_id, at=command.at))
+    execute(
+        log, command, lambda: _load_session(log, session_id), lambda it: session.revoke(it, Reason.LOGOUT, by=it.user_id, at=command.at)
+    )
     return found.user_id
 
 
@@ -135,10 +128,10 @@ def _record_reuse(reused: RefreshTokenReused, *, address: str, command: Command,
     execute(
         log,
         command,
-        lambda: _loaded(log, reused.session_id),
+        lambda: _load_session(log, reused.session_id),
         lambda found: session.detect_reuse(found, address=address, by=reused.user_id, at=command.at),
     )
 
 
-def _loaded(log: EventStore, session_id: UUID) -> Session:
-    return existing(log, session_id, session.evolve, what="Session", closed=lambda _: False)
+def _load_session(log: EventStore, session_id: UUID) -> Session:
+    return load_existing(log, session_id, session.evolve, what="Session", closed=lambda _: False)

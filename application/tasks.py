@@ -7,12 +7,6 @@ import msgspec
 
 from domain.values import chunk_id
 
-BULK = "bioscope.inference-tasks"
-URGENT = "bioscope.inference-urgent"
-DEAD_LETTERS = "bioscope.dead-letters"
-DISPATCHED = "bioscope_given_out"  # notified in Postgres once Kafka has tasks
-
-SCHEDULER_LOCK = 0x7363686564  # the advisory lock of whoever schedules
 MAX_INSPECT = 16  # images in one task of inspection
 
 

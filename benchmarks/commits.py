@@ -12,9 +12,10 @@ from benchmarks.append import ACTOR, event
 from benchmarks.measure import Row, database, in_threads, rate, taking_turns
 from infrastructure.embedded.postgres.server import DATABASE, Postgres
 from infrastructure.eventstore.codec import Codec
-from infrastructure.eventstore.group_commit import APPEND, CONNECTION_OPTIONS, Append, Columns, PendingAppend, PendingResult
+from infrastructure.eventstore.group_commit import APPEND, Append, Columns, PendingAppend, PendingResult
 from infrastructure.postgres.arrays import register
-from infrastructure.postgres.wake_ups import APPENDED, WAKES_ITSELF, WakeUps
+from infrastructure.postgres.profiles import COMMANDS, GROUP_COMMIT, Profile
+from infrastructure.postgres.wake_ups import APPENDED, WakeUps
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import DataKeys, RootKey
 
@@ -32,9 +33,9 @@ def rows() -> Iterator[Row]:
         wakes = [WakeUps(url) for url in urls]
         found = taking_turns(
             {
-                "without": lambda: committed(urls, WAKES_ITSELF, [lambda: None for _ in urls]),
-                "in the commit": lambda: committed(urls, "", [lambda: None for _ in urls]),
-                "afterwards": lambda: committed(urls, WAKES_ITSELF, [lambda one=one: one.send(APPENDED) for one in wakes]),  # type: ignore[misc]
+                "without": lambda: committed(urls, GROUP_COMMIT, [lambda: None for _ in urls]),
+                "in the commit": lambda: committed(urls, COMMANDS, [lambda: None for _ in urls]),
+                "afterwards": lambda: committed(urls, GROUP_COMMIT, [lambda one=one: one.send(APPENDED) for one in wakes]),  # type: ignore[misc]
             }
         )
         for one in wakes:
@@ -52,12 +53,10 @@ def _made(server: Postgres, number: int) -> str:
     return server.url(user="postgres", database=name)
 
 
-def committed(urls: Sequence[str], options: str, told: Sequence[Callable[[], object]]) -> float:
+def committed(urls: Sequence[str], profile: Profile, told: Sequence[Callable[[], object]]) -> float:
     """Commits a second of all databases together: one writer each, one command in each transaction."""
     with ExitStack() as stack:
-        connections = [
-            stack.enter_context(psycopg.connect(url, autocommit=True, options=f"{CONNECTION_OPTIONS} {options}")) for url in urls
-        ]
+        connections = [stack.enter_context(profile.connect_unmonitored(url)) for url in urls]
         for connection in connections:
             register(connection)
         asked = [[_arguments() for _ in range(COMMITS)] for _ in urls]

@@ -21,7 +21,7 @@ from benchmarks.laboratory import LABELS, SCORES
 from domain import classification, dataset, device, session, user
 from domain.access import Grant, Role
 from domain.classification import ImageResult, PlannedImage, Verdict, chunks_of
-from domain.events import SEALED, Event
+from domain.events import SEALED_PREFIX, Event
 from domain.values import system_actor
 from infrastructure.eventstore.codec import Codec
 from infrastructure.security.keyed_digest import ClaimDigests
@@ -148,7 +148,7 @@ class Years:
     def _image(self, image: PlannedImage, place: UUID, owner: UUID, number: int) -> Iterator[MadeCommand]:
         event_id, clear = self._id(), msgspec.json.encode(f"cell {number}.jpg")
         sealed = self._sealing.key.seal(clear, event_id.bytes + b"filename")
-        filename = SEALED + base64.b64encode(sealed).decode()
+        filename = SEALED_PREFIX + base64.b64encode(sealed).decode()
         uploaded = UPLOADED % (self._time(), owner, place, filename, image.sha256)
         yield MadeCommand([MadeEvent(image.id, 1, "ImageUploaded", 1, event_id, uploaded.encode(), self._sealing.wrapped(image.id))])
         accepted = ACCEPTED % (self._time(), INFERENCE, image.sha256)

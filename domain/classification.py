@@ -12,8 +12,8 @@ from domain.errors import Conflict, Invalid, Refused
 from domain.events import Event, State, new_stream, next_event
 from domain.values import ImageWarning, chunk_id
 
-MAX_PLAN = 500  # images in one ClassificationPlanned
-CHUNK_MOST, CHUNK_LEAST = 64, 8  # images in one chunk; the last chunk of a plan part may be smaller
+MAX_PART_IMAGES = 500  # images in one ClassificationPlanned
+MAX_CHUNK_IMAGES, MIN_CHUNK_IMAGES = 64, 8  # images in one chunk; the last chunk of a plan part may be smaller
 TARGET_CHUNKS = 8  # of a small part: so that several workers share it, and its results arrive bit by bit
 
 
@@ -193,19 +193,19 @@ def plan(job: Classification, images: Sequence[PlannedImage], *, more: bool = Fa
         return [fail(job, reason="The dataset holds no image that can be classified", failed=0, by=by, at=at)]
     events: list[Event] = []
     chunk = job.chunks
-    starts = range(0, len(images) or 1, MAX_PLAN)
+    starts = range(0, len(images) or 1, MAX_PART_IMAGES)
     for index, start in enumerate(starts):
-        covered = tuple(images[start : start + MAX_PLAN])
-        common = {"originator_id": job.id, "originator_version": job.version + index + 1, "at": at, "by": by}
+        covered = tuple(images[start : start + MAX_PART_IMAGES])
+        meta = next_event(job, by=by, at=at, offset=index)
         last = not more and start == starts[-1]
-        events.append(ClassificationPlanned(**common, part=job.parts + index, last=last, first_chunk=chunk, images=covered))  # type: ignore[arg-type]
+        events.append(ClassificationPlanned(**meta, part=job.parts + index, last=last, first_chunk=chunk, images=covered))
         chunk += len(chunks_of(covered))
     return events
 
 
 def chunks_of(images: Sequence[PlannedImage]) -> list[Sequence[PlannedImage]]:
     """A pure function of the planned part: whoever folds the plan finds the same chunks."""
-    size = min(CHUNK_MOST, max(CHUNK_LEAST, -(-len(images) // TARGET_CHUNKS)))
+    size = min(MAX_CHUNK_IMAGES, max(MIN_CHUNK_IMAGES, -(-len(images) // TARGET_CHUNKS)))
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 

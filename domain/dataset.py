@@ -1,4 +1,4 @@
-"""A collection of images that belongs to somebody, and who else may see it."""
+"""A collection of images with an owner, and the grants of other users."""
 
 from datetime import datetime
 from uuid import UUID
@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from domain.access import Grant
 from domain.errors import Conflict
-from domain.events import Event, PrivateText, State, new_stream, next_event
+from domain.events import Event, PrivateText, State, changed, fields_set, new_stream, next_event
 from domain.values import MAX_DESCRIPTION, MAX_NAME, optional_text, text
 
 
@@ -62,13 +62,13 @@ def create(dataset: UUID, *, name: str, description: str | None, by: UUID, at: d
 def describe(
     dataset: Dataset, *, name: str | UnsetType = UNSET, description: str | None | UnsetType = UNSET, by: UUID, at: datetime
 ) -> list[DatasetDescribed]:
-    said: dict[str, str | None] = {}
-    if name is not UNSET and (kept := text(name, name="name", maximum=MAX_NAME)) != dataset.name:
-        said["name"] = kept
+    if name is not UNSET:
+        name = changed(text(name, name="name", maximum=MAX_NAME), dataset.name)
     if description is not UNSET:
-        wanted = optional_text(description, name="description", maximum=MAX_DESCRIPTION)
-        said |= {"description": wanted} if wanted != dataset.description else {}
-    return [DatasetDescribed(**next_event(dataset, by=by, at=at), **said)] if said else []  # type: ignore[arg-type]
+        description = changed(optional_text(description, name="description", maximum=MAX_DESCRIPTION), dataset.description)
+    if name is UNSET and description is UNSET:
+        return []
+    return [DatasetDescribed(**next_event(dataset, by=by, at=at), name=name, description=description)]
 
 
 def share(dataset: Dataset, *, user: UUID, grant: Grant, by: UUID, at: datetime) -> list[DatasetShared]:
@@ -102,13 +102,12 @@ def evolve(dataset: Dataset | None, event: Event) -> Dataset | None:
         case _ if dataset is None:
             return None
         case DatasetDescribed():
-            said = {name: value for name in ("name", "description") if (value := getattr(event, name)) is not UNSET}
-            return msgspec.structs.replace(dataset, version=event.originator_version, **said)
+            return msgspec.structs.replace(dataset, version=event.originator_version, **fields_set(event, "name", "description"))
         case DatasetShared():
             return msgspec.structs.replace(dataset, version=event.originator_version, grants={**dataset.grants, event.user_id: event.grant})
         case DatasetShareWithdrawn():
-            left = {user: grant for user, grant in dataset.grants.items() if user != event.user_id}
-            return msgspec.structs.replace(dataset, version=event.originator_version, grants=left)
+            grants = {user: grant for user, grant in dataset.grants.items() if user != event.user_id}
+            return msgspec.structs.replace(dataset, version=event.originator_version, grants=grants)
         case DatasetDeleted():
             return msgspec.structs.replace(dataset, version=event.originator_version, deleted=True)
         case _:

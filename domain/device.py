@@ -1,5 +1,6 @@
 """A microscope or camera that images come from."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
@@ -7,8 +8,8 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from domain.events import Event, PrivateText, State, new_stream, next_event
-from domain.values import optional_text, text
+from domain.events import Event, PrivateText, State, changed, fields_set, new_stream, next_event
+from domain.values import new_optional_text, new_text, optional_text, text
 
 FIELDS = ("name", "hostname", "location", "firmware_version")
 
@@ -71,21 +72,16 @@ def register(
     )
 
 
-def describe(device: Device, changes: dict[str, str | None], *, by: UUID, at: datetime) -> list[DeviceDescribed]:
+def describe(device: Device, changes: Mapping[str, str | None], *, by: UUID, at: datetime) -> list[DeviceDescribed]:
     """`changes` names the fields to set. Raises Invalid when one breaks its rule."""
-    kept = {name: _value(name, value) for name, value in changes.items()}
-    said = {name: value for name, value in kept.items() if getattr(device, name) != value}
-    return [DeviceDescribed(**next_event(device, by=by, at=at), **said)] if said else []  # type: ignore[arg-type]
-
-
-def _value(name: str, value: str | None) -> str | None:
-    match name:
-        case "name" | "hostname":
-            return text(value or "", name=name, maximum=255)
-        case "firmware_version":
-            return optional_text(value, name=name, maximum=50)
-        case _:
-            return optional_text(value, name=name, maximum=255)
+    name = changed(new_text(changes, "name", maximum=255), device.name)
+    hostname = changed(new_text(changes, "hostname", maximum=255), device.hostname)
+    location = changed(new_optional_text(changes, "location", maximum=255), device.location)
+    firmware_version = changed(new_optional_text(changes, "firmware_version", maximum=50), device.firmware_version)
+    if all(value is UNSET for value in (name, hostname, location, firmware_version)):
+        return []
+    meta = next_event(device, by=by, at=at)
+    return [DeviceDescribed(**meta, name=name, hostname=hostname, location=location, firmware_version=firmware_version)]
 
 
 def report(device: Device, *, online: bool, by: UUID, at: datetime) -> list[Event]:
@@ -115,8 +111,7 @@ def evolve(device: Device | None, event: Event) -> Device | None:
         case _ if device is None:
             return None
         case DeviceDescribed():
-            said = {name: value for name in FIELDS if (value := getattr(event, name)) is not UNSET}
-            return msgspec.structs.replace(device, version=event.originator_version, **said)
+            return msgspec.structs.replace(device, version=event.originator_version, **fields_set(event, *FIELDS))
         case DeviceCameOnline():
             return msgspec.structs.replace(device, version=event.originator_version, online=True, last_seen=event.at)
         case DeviceWentOffline():

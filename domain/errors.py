@@ -1,19 +1,32 @@
 """What can go wrong, in the words of a user: each error has a stable `code` and a sentence that says what to do."""
 
-from typing import ClassVar, Final
+from collections.abc import Sequence
+from typing import ClassVar, Final, TypedDict
+from uuid import UUID
 
-TYPE_NAME_SHOWN: Final = 80  # characters: the name of a type that we do not know may be anything
+MAX_TYPE_NAME_SHOWN: Final = 80  # characters: the name of an unknown event type may be anything
+
+
+class FieldError(TypedDict):
+    """One wrong value of a request: where it is, and what is wrong with it."""
+
+    loc: Sequence[str]
+    msg: str
 
 
 class DomainError(Exception):
-    """A command or query is refused; nothing has changed."""
+    """A command or query is refused; nothing has changed.
+
+    `reason` is a stable word that says more than the code. `retry_after`: seconds after which a repetition may succeed.
+    """
 
     code: ClassVar[str] = "refused"
 
-    def __init__(self, detail: str, **more: object) -> None:
+    def __init__(self, detail: str, *, reason: str = "", retry_after: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
-        self.more = more
+        self.reason = reason
+        self.retry_after = retry_after
 
 
 class NotFound(DomainError):
@@ -29,27 +42,50 @@ class Forbidden(DomainError):
 
 
 class NotAuthenticated(DomainError):
-    """Nobody, or nobody that we can believe."""
+    """No credentials, or invalid ones. `user_id`: whose sessions may have ended, where that is known."""
 
     code = "not_authenticated"
 
+    def __init__(self, detail: str, *, user_id: UUID | None = None) -> None:
+        super().__init__(detail)
+        self.user_id = user_id
+
+
+class RefreshTokenReused(DomainError):
+    """A refresh token was used again after its grace period."""
+
+    code = "refresh_token_reused"
+
+    def __init__(self, session_id: UUID, user_id: UUID) -> None:
+        super().__init__("Invalid or expired refresh token")
+        self.session_id = session_id
+        self.user_id = user_id
+
 
 class Invalid(DomainError):
-    """A value breaks a rule. `errors` lists `{loc, msg}` for each."""
+    """A value breaks a rule. `errors` names each value."""
 
     code = "invalid"
 
+    def __init__(self, detail: str, *, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.errors = errors
+
 
 class Conflict(DomainError):
-    """The state of things forbids this now."""
+    """The present state does not allow this."""
 
     code = "conflict"
 
 
 class Taken(Conflict):
-    """Another one already has this name or address."""
+    """Another stream has this value already; `scope` says which kind of value."""
 
     code = "taken"
+
+    def __init__(self, detail: str, *, scope: str) -> None:
+        super().__init__(detail)
+        self.scope = scope
 
 
 class LastAdministrator(Conflict):
@@ -59,6 +95,18 @@ class LastAdministrator(Conflict):
 
     def __init__(self) -> None:
         super().__init__("This is the last active administrator: make somebody else an administrator first")
+
+
+class ConcurrencyConflict(DomainError):
+    """A stream has newer events than were loaded: load it again and decide again."""
+
+    code = "conflicted"
+
+
+class StreamClosed(DomainError):
+    """A precondition failed: the stream is closed."""
+
+    code = "closed"
 
 
 class Refused(DomainError):
@@ -80,13 +128,16 @@ class KeyReused(DomainError):
 
 
 class TooMany(DomainError):
-    """A limit of calls was passed; `retry_after` tells in how many seconds to come back."""
+    """A limit of calls was exceeded."""
 
     code = "too_many"
 
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(detail, retry_after=retry_after)
+
 
 class Unavailable(DomainError):
-    """Something we need is away; `retry_after` tells in how many seconds to come back."""
+    """A dependency is unavailable."""
 
     code = "unavailable"
 
@@ -101,14 +152,14 @@ class UpgradeNeeded(UpgradePending):
     code = "upgrade_needed"
 
     def __init__(self, place: str, type_name: str, schema_version: int) -> None:
+        shown = type_name[:MAX_TYPE_NAME_SHOWN]
         super().__init__(
-            f"{place} holds {type_name[:TYPE_NAME_SHOWN]} version {schema_version}, which a newer release wrote; upgrade this process",
-            retry_after=30,
+            f"{place} holds {shown} version {schema_version}, which a newer release wrote; upgrade this process", retry_after=30
         )
 
 
 class UpgradeUnderWay(UpgradePending):
-    """An event would be appended that a process which runs now does not understand."""
+    """An event would be appended that a running process does not understand."""
 
     code = "upgrade_under_way"
 
@@ -119,14 +170,24 @@ class UpgradeUnderWay(UpgradePending):
         )
 
 
+class CorruptBlob(DomainError):
+    """Stored bytes differ from the sha256 that names them. They are never used."""
+
+    code = "corrupted"
+
+    def __init__(self, detail: str, *, sha256: str = "") -> None:
+        super().__init__(detail)
+        self.sha256 = sha256
+
+
 class UnsupportedImage(DomainError):
-    """The bytes are not of a type that we take."""
+    """The bytes are of a type that is not supported."""
 
     code = "unsupported_image"
 
 
 class DamagedImage(DomainError):
-    """The bytes claim to be an image, and their structure does not hold."""
+    """The bytes claim to be an image, and their structure is damaged."""
 
     code = "damaged_image"
 

@@ -3,17 +3,19 @@
 import typing
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypedDict, TypeVar
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
-ERASED = "[erased]"  # what a reader sees of a private text whose key was destroyed
-WITHHELD = "[sealed]"  # what a process reads of a private text that it has no keys for
-SEALED_BEFORE = "sealed:1:"  # how a private value begins where it was stored before keys had ids: nonce and ciphertext in base64 follow
-SEALED = "sealed:2:"  # how it begins since: the key's id, nonce and ciphertext in base64 follow
-SEALED_FORMS = (SEALED, SEALED_BEFORE)
+V = TypeVar("V")
+
+ERASED = "[erased]"  # shown instead of a private text whose key was destroyed
+WITHHELD = "[sealed]"  # shown instead of a private text in a process without keys
+SEALED_V1_PREFIX = "sealed:1:"  # of private values stored before keys had ids: nonce and ciphertext in base64 follow
+SEALED_PREFIX = "sealed:2:"  # of private values since then: the key's id, nonce and ciphertext in base64 follow
+SEALED_PREFIXES = (SEALED_PREFIX, SEALED_V1_PREFIX)
 
 PrivateText = Annotated[str, Meta(extra={"private": "originator_id"})]
 """A text that only the key of the event's own stream opens."""
@@ -26,7 +28,7 @@ PrivateTexts = Annotated[dict[str, str], Meta(extra={"private": "originator_id"}
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened: version `originator_version` of stream `originator_id`, at `at` (UTC), through `by`."""
+    """Something that happened: version `originator_version` of stream `originator_id`, at `at` (UTC), done by `by`."""
 
     schema_version: ClassVar[int] = 1
 
@@ -43,14 +45,38 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     version: int
 
 
-def new_stream(stream: UUID, *, by: UUID, at: datetime) -> dict[str, Any]:
-    """The common fields of a stream's first event."""
-    return {"originator_id": stream, "originator_version": 1, "at": at, "by": by}
+class EventMeta(TypedDict):
+    """The fields that all events have."""
+
+    originator_id: UUID
+    originator_version: int
+    at: datetime
+    by: UUID
 
 
-def next_event(state: State, *, by: UUID, at: datetime) -> dict[str, Any]:
-    """The common fields of the event that follows `state`."""
-    return {"originator_id": state.id, "originator_version": state.version + 1, "at": at, "by": by}
+def event_meta(stream: UUID, version: int, *, by: UUID, at: datetime) -> EventMeta:
+    """Of event `version` of `stream`."""
+    return {"originator_id": stream, "originator_version": version, "at": at, "by": by}
+
+
+def new_stream(stream: UUID, *, by: UUID, at: datetime) -> EventMeta:
+    """Of a stream's first event."""
+    return event_meta(stream, 1, by=by, at=at)
+
+
+def next_event(state: State, *, by: UUID, at: datetime, offset: int = 0) -> EventMeta:
+    """Of the event that follows `state`; `offset`: how many other new events come before it."""
+    return event_meta(state.id, state.version + 1 + offset, by=by, at=at)
+
+
+def changed(new: V | UnsetType, present: V) -> V | UnsetType:
+    """`new` where it differs from `present`, else UNSET: events leave out what did not change."""
+    return UNSET if new == present else new
+
+
+def fields_set(event: Event, *names: str) -> dict[str, object]:
+    """The values of those of the named fields that an event does not leave out."""
+    return {name: value for name in names if (value := getattr(event, name)) is not UNSET}
 
 
 @cache

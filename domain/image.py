@@ -1,4 +1,4 @@
-"""One micrograph: its bytes are named by their sha256, and decoded before anybody trusts them."""
+"""One micrograph: its bytes are named by their sha256, and completely decoded before they are used."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from domain.errors import Conflict
-from domain.events import Event, PrivateText, State, new_stream, next_event
+from domain.events import Event, PrivateText, State, changed, fields_set, new_stream, next_event
 from domain.values import MAX_FILENAME, ImageWarning, relative_path, text
 
 MAX_OUTDATED = 4000  # results in one ImageReinspected: with them it stays below 256 KiB
@@ -161,7 +161,21 @@ def upload(
 def accept(image: Image, found: Inspection, *, by: UUID, at: datetime) -> list[ImageAccepted]:
     if image.inspected:
         return []
-    return [ImageAccepted(**next_event(image, by=by, at=at), **msgspec.structs.asdict(found), sha256=image.sha256)]
+    return [
+        ImageAccepted(
+            **next_event(image, by=by, at=at),
+            width=found.width,
+            height=found.height,
+            bands=found.bands,
+            dtype=found.dtype,
+            pages=found.pages,
+            axes=found.axes,
+            pixel_size_um=found.pixel_size_um,
+            reader=found.reader,
+            warnings=found.warnings,
+            sha256=image.sha256,
+        )
+    ]
 
 
 def reject(image: Image, *, reason: str, detail: str, by: UUID, at: datetime) -> list[ImageRejected]:
@@ -199,7 +213,7 @@ def reinspect(image: Image, found: Inspection, *, outdated: Iterable[UUID] = (),
     if image.inspection == found and not new:
         return []
     parts = [new[start : start + MAX_OUTDATED] for start in range(0, len(new) or 1, MAX_OUTDATED)]
-    return [_reinspected(image, found, part, number, by=by, at=at) for number, part in enumerate(parts, start=1)]
+    return [_reinspected(image, found, part, offset, by=by, at=at) for offset, part in enumerate(parts)]
 
 
 def keep_unreadable(image: Image, *, detail: str, by: UUID, at: datetime) -> list[ImageReinspected]:
@@ -224,10 +238,12 @@ def describe(
     by: UUID,
     at: datetime,
 ) -> list[ImageDescribed]:
-    kept = filename if filename is UNSET else text(filename, name="filename", maximum=MAX_FILENAME)
-    wanted = {"filename": kept, "device_id": device_id, "analyzed": analyzed}
-    said = {name: value for name, value in wanted.items() if value is not UNSET and value != getattr(image, name)}
-    return [ImageDescribed(**next_event(image, by=by, at=at), **said)] if said else []  # type: ignore[arg-type]
+    if filename is not UNSET:
+        filename = changed(text(filename, name="filename", maximum=MAX_FILENAME), image.filename)
+    device_id, analyzed = changed(device_id, image.device_id), changed(analyzed, image.analyzed)
+    if filename is UNSET and device_id is UNSET and analyzed is UNSET:
+        return []
+    return [ImageDescribed(**next_event(image, by=by, at=at), filename=filename, device_id=device_id, analyzed=analyzed)]
 
 
 def delete(image: Image, *, by: UUID, at: datetime) -> ImageDeleted:
@@ -266,8 +282,8 @@ def evolve(image: Image | None, event: Event) -> Image | None:
                 outdated=image.outdated.union(event.outdated),
             )
         case ImageDescribed():
-            said = {name: value for name in ("filename", "device_id", "analyzed") if (value := getattr(event, name)) is not UNSET}
-            return msgspec.structs.replace(image, version=event.originator_version, **said)
+            described = fields_set(event, "filename", "device_id", "analyzed")
+            return msgspec.structs.replace(image, version=event.originator_version, **described)
         case ImageDeleted():
             return msgspec.structs.replace(image, version=event.originator_version, deleted=True)
         case _:
@@ -281,14 +297,19 @@ def _require_inspected(image: Image) -> None:
         raise Conflict("The image has not been inspected yet: wait until it is accepted or rejected")
 
 
-def _reinspected(image: Image, found: Inspection, outdated: tuple[UUID, ...], number: int, *, by: UUID, at: datetime) -> ImageReinspected:
+def _reinspected(image: Image, found: Inspection, outdated: tuple[UUID, ...], offset: int, *, by: UUID, at: datetime) -> ImageReinspected:
     return ImageReinspected(
-        originator_id=image.id,
-        originator_version=image.version + number,
-        at=at,
-        by=by,
+        **next_event(image, by=by, at=at, offset=offset),
+        width=found.width,
+        height=found.height,
+        bands=found.bands,
+        dtype=found.dtype,
+        pages=found.pages,
+        axes=found.axes,
+        pixel_size_um=found.pixel_size_um,
+        reader=found.reader,
+        warnings=found.warnings,
         outdated=outdated,
-        **msgspec.structs.asdict(found),
     )
 
 

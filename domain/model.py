@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from domain.errors import Conflict, NotFound
-from domain.events import Event, State, next_event
+from domain.events import Event, State, event_meta, next_event
 from domain.values import text
 
 PRODUCTION, CANDIDATE = "production", "candidate"
@@ -63,17 +63,15 @@ def add_version(model: UUID, state: Model | None, *, name: str, description: str
     if state is not None and any(known.sha256 == version.sha256 and known.record == version.record for known in state.versions):
         return []
     number = len(state.versions) + 1 if state else 1
-    at_version = state.version if state else 0
-    common = {"originator_id": model, "at": at, "by": by}
+    stream_version = state.version if state else 0
     added = ModelVersionAdded(
-        **common,  # type: ignore[arg-type]
-        originator_version=at_version + 1,
+        **event_meta(model, stream_version + 1, by=by, at=at),
         name=text(name, name="name", maximum=100),
         description=description,
         version=msgspec.structs.replace(version, number=number),
     )
     alias = CANDIDATE if state else PRODUCTION
-    return [added, ModelAliasMoved(**common, originator_version=at_version + 2, alias=alias, number=number)]  # type: ignore[arg-type]
+    return [added, ModelAliasMoved(**event_meta(model, stream_version + 2, by=by, at=at), alias=alias, number=number)]
 
 
 def move_alias(model: Model, *, alias: str, number: int, by: UUID, at: datetime) -> list[ModelAliasMoved]:
@@ -83,10 +81,10 @@ def move_alias(model: Model, *, alias: str, number: int, by: UUID, at: datetime)
     return [ModelAliasMoved(**next_event(model, by=by, at=at), alias=text(alias, name="alias", maximum=50), number=number)]
 
 
-def moved(aliases: dict[str, int], alias: str, number: int) -> dict[str, int]:
+def with_alias(aliases: dict[str, int], alias: str, number: int) -> dict[str, int]:
     """`aliases` with `alias` at version `number`. A version that goes into production is no candidate any more."""
-    kept = {name: at for name, at in aliases.items() if (alias, name, at) != (PRODUCTION, CANDIDATE, number)}
-    return {**kept, alias: number}
+    others = {name: at for name, at in aliases.items() if (alias, name, at) != (PRODUCTION, CANDIDATE, number)}
+    return {**others, alias: number}
 
 
 def retire(model: Model, *, by: UUID, at: datetime) -> ModelRetired:
@@ -114,7 +112,9 @@ def evolve(model: Model | None, event: Event) -> Model | None:
                 model, version=event.originator_version, versions=(*model.versions, event.version), description=event.description
             )
         case ModelAliasMoved():
-            return msgspec.structs.replace(model, version=event.originator_version, aliases=moved(model.aliases, event.alias, event.number))
+            return msgspec.structs.replace(
+                model, version=event.originator_version, aliases=with_alias(model.aliases, event.alias, event.number)
+            )
         case ModelRetired():
             return msgspec.structs.replace(model, version=event.originator_version, retired=True)
         case _:

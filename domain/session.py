@@ -49,11 +49,11 @@ def revoke(session: Session, reason: Reason, *, by: UUID, at: datetime) -> list[
 
 
 def detect_reuse(session: Session, *, address: str, by: UUID, at: datetime) -> list[Event]:
-    """Reuse revokes the session; said once."""
+    """Reuse revokes the session, and is recorded once."""
     if session.revoked:
         return []
-    seen = RefreshReuseDetected(**next_event(session, by=by, at=at), user_id=session.user_id, address=address[:64])
-    return [seen, *revoke(msgspec.structs.replace(session, version=seen.originator_version), Reason.REUSE, by=by, at=at)]
+    detected = RefreshReuseDetected(**next_event(session, by=by, at=at), user_id=session.user_id, address=address[:64])
+    return [detected, *revoke(msgspec.structs.replace(session, version=detected.originator_version), Reason.REUSE, by=by, at=at)]
 
 
 def evolve(session: Session | None, event: Event) -> Session | None:

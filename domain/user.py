@@ -1,9 +1,10 @@
-"""A person with an account."""
+"""A user account."""
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -11,9 +12,11 @@ from msgspec import UNSET, UnsetType
 
 from domain.access import Role
 from domain.errors import Conflict
-from domain.events import Event, PrivateText, State, new_stream, next_event
+from domain.events import Event, PrivateText, State, changed, fields_set, new_stream, next_event
 from domain.values import email as email_address
-from domain.values import optional_text, text
+from domain.values import new_optional_text, new_text, text
+
+PROFILE_FIELDS: Final = ("email", "first_name", "last_name", "institution", "department", "phone")
 
 
 class Status(StrEnum):
@@ -69,7 +72,7 @@ class UserDeleted(Event, frozen=True, kw_only=True):
 
 
 class UserErased(Event, frozen=True, kw_only=True):
-    """The person's key was destroyed: no private field of theirs can be read any more."""
+    """The user's key was destroyed: none of the user's private fields can be read any more."""
 
 
 CLOSING = (UserDeleted, UserErased)
@@ -128,23 +131,27 @@ def change_status(user: User, status: Status, *, by: UUID, at: datetime) -> list
     return [] if user.status is status else [UserStatusChanged(**next_event(user, by=by, at=at), status=status)]
 
 
-def change_profile(user: User, changes: dict[str, str | None], *, by: UUID, at: datetime) -> list[UserProfileChanged]:
+def change_profile(user: User, changes: Mapping[str, str | None], *, by: UUID, at: datetime) -> list[UserProfileChanged]:
     """`changes` names the fields to set. Raises Invalid when one breaks its rule."""
-    kept: dict[str, Any] = {name: _profile_value(name, value) for name, value in changes.items()}
-    kept = {name: value for name, value in kept.items() if getattr(user, name) != value}
-    return [UserProfileChanged(**next_event(user, by=by, at=at), **kept)] if kept else []
-
-
-def _profile_value(name: str, value: str | None) -> str | None:
-    match name:
-        case "email":
-            return email_address(value or "")
-        case "first_name" | "last_name":
-            return text(value or "", name=name, maximum=50)
-        case "phone":
-            return optional_text(value, name=name, maximum=20)
-        case _:
-            return optional_text(value, name=name, maximum=50)
+    email = changed(email_address(changes["email"] or "") if "email" in changes else UNSET, user.email)
+    first_name = changed(new_text(changes, "first_name", maximum=50), user.first_name)
+    last_name = changed(new_text(changes, "last_name", maximum=50), user.last_name)
+    institution = changed(new_optional_text(changes, "institution", maximum=50), user.institution)
+    department = changed(new_optional_text(changes, "department", maximum=50), user.department)
+    phone = changed(new_optional_text(changes, "phone", maximum=20), user.phone)
+    if all(value is UNSET for value in (email, first_name, last_name, institution, department, phone)):
+        return []
+    return [
+        UserProfileChanged(
+            **next_event(user, by=by, at=at),
+            email=email,
+            first_name=first_name,
+            last_name=last_name,
+            institution=institution,
+            department=department,
+            phone=phone,
+        )
+    ]
 
 
 def change_password(user: User, *, password_hash: bytes, by: UUID, at: datetime) -> PasswordChanged:
@@ -184,9 +191,7 @@ def evolve(user: User | None, event: Event) -> User | None:
         case _ if user is None:
             return None
         case UserProfileChanged():
-            names = ("email", "first_name", "last_name", "institution", "department", "phone")
-            said = {name: value for name in names if (value := getattr(event, name)) is not UNSET}
-            return msgspec.structs.replace(user, version=event.originator_version, **said)
+            return msgspec.structs.replace(user, version=event.originator_version, **fields_set(event, *PROFILE_FIELDS))
         case UserRoleChanged():
             return msgspec.structs.replace(user, version=event.originator_version, role=event.role)
         case UserStatusChanged():

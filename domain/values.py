@@ -2,10 +2,12 @@
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from datetime import datetime
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from domain.errors import Invalid
 
@@ -15,8 +17,8 @@ MAX_FILENAME = 255
 MAX_PATH_LENGTH = 512
 MAX_NAME = 255
 MAX_DESCRIPTION = 4000
-PASSWORD_LEAST, PASSWORD_MOST = 15, 128
-DRIVE = re.compile(r"[A-Za-z]:")
+MIN_PASSWORD_CHARACTERS, MAX_PASSWORD_CHARACTERS = 15, 128
+DRIVE_LETTER = re.compile(r"[A-Za-z]:")
 
 
 class ImageWarning(msgspec.Struct, frozen=True):
@@ -41,6 +43,16 @@ def optional_text(value: str | None, *, name: str, maximum: int) -> str | None:
     return text(value, name=name, maximum=maximum) if value is not None and value.strip() else None
 
 
+def new_text(changes: Mapping[str, str | None], name: str, *, maximum: int) -> str | UnsetType:
+    """The text that `changes` sets field `name` to, or UNSET. Raises Invalid as `text`."""
+    return text(changes[name] or "", name=name, maximum=maximum) if name in changes else UNSET
+
+
+def new_optional_text(changes: Mapping[str, str | None], name: str, *, maximum: int) -> str | None | UnsetType:
+    """As `new_text`; None and blank both mean absent."""
+    return optional_text(changes[name], name=name, maximum=maximum) if name in changes else UNSET
+
+
 def printable(value: str) -> str:
     """The value with plain spaces for spaces of any kind, and without the characters that cannot be shown."""
     spaced = (" " if unicodedata.category(sign) == "Zs" else sign for sign in value)
@@ -56,7 +68,7 @@ def relative_path(value: str) -> str:
         raise invalid("path", "must not contain control characters: rename the file, or leave path out")
     shown = unicodedata.normalize("NFC", printable(value.replace("\\", "/")))
     parts = [part for part in map(str.strip, shown.split("/")) if part != "."]
-    if shown.startswith("/") or (parts and DRIVE.fullmatch(parts[0])):
+    if shown.startswith("/") or (parts and DRIVE_LETTER.fullmatch(parts[0])):
         raise invalid("path", "must be relative to the uploaded folder, like A1/img.tif: leave out the drive and the first slash")
     if not parts or not all(part.strip(". ") for part in parts):
         raise invalid("path", "must not have empty parts or '..': send it relative to the uploaded folder, like A1/img.tif")

@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from application.cancellation import cancel_and_wait
 from application.change_limits import ChangeLimit
 from application.ports import BlobStore
 from application.services import Services, WebOptions
@@ -25,11 +26,10 @@ from infrastructure.images.validation import ImageLimits, UploadGate
 from infrastructure.observability.health import DependencyChecks
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.observability.metrics import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_status
-from infrastructure.observability.system_status import system_status
 from infrastructure.postgres.last_seen import PostgresLastSeen
 from infrastructure.postgres.query_database import PositionWaiter, PostgresQueryDatabase
+from infrastructure.postgres.system.status import system_status
 from infrastructure.realtime.redis_pubsub import RedisNotifications
-from infrastructure.retry import cancel_and_wait
 from infrastructure.security.access_tokens import SignedAccessTokens
 from infrastructure.security.key_ring import NO_KEYS, Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
@@ -162,7 +162,7 @@ def services(settings: Settings) -> Services:
         passwords=passwords(settings),
         access_tokens=SignedAccessTokens(keys, ttl=settings.access_ttl),
         refresh_tokens=tokens,
-        last_seen=PostgresLastSeen(event_log.recorder),
+        last_seen=PostgresLastSeen(event_log.recorder.rows),
         attempts=SignInLimits(limits=limits, known_addresses=known_addresses, rates=rates(settings)),
         health=health,
         gate=partial(UploadGate, limits=image_limits),

@@ -1,16 +1,13 @@
-"""Waiting for what is away: a while, ever longer, and never in step with others. And for what is told to end."""
+"""Retry with backoff and jitter."""
 
 import asyncio
-import logging
-import os
 import random
-import sys
-import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from domain.errors import Unavailable, UpgradePending
 
@@ -18,68 +15,39 @@ log = structlog.get_logger()
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CANCEL_AGAIN_SECONDS: Final = 0.1  # seconds
-CANCEL_TIMEOUT_SECONDS: Final = 2.0  # seconds that a cancelled task may take to end what is under way
-RETRY_DELAYS_SECONDS: Final = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)  # seconds, each made shorter or longer by up to a half
+RETRY_DELAYS_SECONDS: Final = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)
+"""The pauses between attempts, each made shorter or longer by up to a half."""
 
 
-async def retry_while_unavailable(threads: Executor, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a blocking call on one of `threads`; again after a pause while it raises Unavailable.
+class Retry:
+    """Runs blocking calls in `threads`, again after a pause while they raise Unavailable.
 
-    Raises Unavailable after all pauses, and UpgradePending at once: that takes as long as an upgrade.
+    A call raises Unavailable after all pauses, and UpgradePending at once: that lasts as long as an upgrade.
     """
-    loop = asyncio.get_running_loop()
-    for pause in RETRY_DELAYS_SECONDS:
-        try:
-            return await loop.run_in_executor(threads, lambda: call(*args, **kwargs))
-        except UpgradePending:
-            raise
-        except Unavailable as away:
-            log.warning("waiting", reason=away.detail, seconds=pause)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
-    return await loop.run_in_executor(threads, lambda: call(*args, **kwargs))
+
+    def __init__(self, threads: Executor, *, delays_seconds: Sequence[float] = RETRY_DELAYS_SECONDS) -> None:
+        self._threads, self._delays = threads, delays_seconds
+
+    async def __call__(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        async def attempt() -> T:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
+
+        return await AsyncRetrying(
+            retry=retry_if_exception(_is_temporary),
+            stop=stop_after_attempt(len(self._delays) + 1),
+            wait=self._delay,
+            before_sleep=_log_failure,
+            reraise=True,
+        )(attempt)
+
+    def _delay(self, state: RetryCallState) -> float:
+        return self._delays[state.attempt_number - 1] * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
 
 
-async def cancel_and_wait(task: "asyncio.Task[None] | None") -> None:
-    """Cancel a task, and wait for its end. Told again until it does: where an answer comes at the same moment, a cancellation is lost."""
-    while task is not None and not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=CANCEL_AGAIN_SECONDS)
+def _is_temporary(error: BaseException) -> bool:
+    return isinstance(error, Unavailable) and not isinstance(error, UpgradePending)
 
 
-async def first_of(*works: Awaitable[Any]) -> None:
-    """Run them together until one ends; then end the others, and raise what that one raised."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await _all_ended(tasks)
-    for task in done:
-        task.result()
-
-
-async def _all_ended(tasks: "Sequence[asyncio.Future[Any]]") -> None:
-    """As `ended`, with time for each to finish first."""
-    left = {task for task in tasks if not task.done()}
-    pause = CANCEL_TIMEOUT_SECONDS
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=pause)
-        pause = CANCEL_AGAIN_SECONDS
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def leave_within(seconds: float) -> None:
-    """End this process by then at the latest, whatever hangs. For what loses nothing when it is killed."""
-    last = threading.Timer(seconds, _leave, (seconds,))
-    last.daemon = True
-    last.start()
-
-
-def _leave(seconds: float) -> None:
-    log.error("did not end by itself", seconds=seconds)
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+def _log_failure(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("waiting", reason=str(error), seconds=state.next_action.sleep if state.next_action else 0.0)

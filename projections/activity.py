@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from application.services import QueryDatabase
 from domain.access import Actor, Scope
 from domain.classification import ChunkJudged, ClassificationRequested
 from domain.dataset import DatasetShared, DatasetShareWithdrawn
@@ -19,9 +20,7 @@ from domain.registry import NOUN_OF
 from domain.session import RefreshReuseDetected, SessionRevoked, SessionStarted
 from projections.access import ADMINISTRATORS, subject_of
 from projections.engine.projection import PositionedEvent, RowLookup, Table
-from application.services import QueryDatabase
 from projections.pagination import MAX_PAGE
-
 
 
 class ScanLimits(NamedTuple):

@@ -42,5 +42,3 @@ def blobs_in_use(connection: psycopg.Connection, names: Iterable[str]) -> BlobRe
             for query in (REFERENCED, REFERENCED_BY_DISCARDED, REFERENCED_BY_WAITING)
         )
         return BlobReferences(referenced | discarded, waiting)
-        )
-        return BlobReferences(referred | discarded, waiting)

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from application.services import QueryDatabase
 from domain.access import Actor, Scope
 from domain.classification import (
     ChunkJudged,
@@ -23,7 +24,6 @@ from domain.events import Event
 from domain.values import result_id
 from projections.access import ADMINISTRATORS, subject_of
 from projections.engine.projection import PositionedEvent, RowLookup, Table
-from application.services import QueryDatabase
 from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size, parse_cursor
 
 OWN = (

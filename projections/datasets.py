@@ -7,11 +7,11 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
+from application.services import QueryDatabase
 from domain.access import Actor, Grant
 from domain.dataset import DatasetCreated, DatasetDeleted, DatasetDescribed, DatasetShared, DatasetShareWithdrawn
 from projections.access import ADMINISTRATORS, subject_of
 from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
-from application.services import QueryDatabase
 from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size, parse_cursor
 
 

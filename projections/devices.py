@@ -6,11 +6,11 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
+from application.services import QueryDatabase
 from domain.access import Actor, Role, require_role
 from domain.device import FIELDS, DeviceCameOnline, DeviceDescribed, DeviceRegistered, DeviceRemoved, DeviceWentOffline
 from domain.events import Event
 from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
-from application.services import QueryDatabase
 from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size, parse_cursor
 
 

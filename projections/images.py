@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
+from application.services import QueryDatabase
 from domain.access import Actor, Scope
 from domain.classification import ChunkJudged
 from domain.errors import Invalid
@@ -17,7 +18,6 @@ from domain.image import ImageAccepted, ImageDeleted, ImageDescribed, ImageReins
 from domain.values import ImageWarning
 from projections.access import ADMINISTRATORS, subject_of
 from projections.engine.projection import PositionedEvent, RowLookup, Table
-from application.services import QueryDatabase
 from projections.pagination import Page, like_pattern, only_row, page_of, page_size, parse_cursor
 
 

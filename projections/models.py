@@ -5,10 +5,10 @@ from uuid import UUID
 
 import msgspec
 
-from domain.errors import NotFound
-from domain.model import PRODUCTION, ModelAliasMoved, ModelRetired, ModelVersionAdded, moved
-from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
 from application.services import QueryDatabase
+from domain.errors import NotFound
+from domain.model import PRODUCTION, ModelAliasMoved, ModelRetired, ModelVersionAdded, with_alias
+from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ def fold(_: UUID, row: Model | None, positioned: PositionedEvent, __: RowLookup)
         case ModelVersionAdded(), Model():
             return msgspec.structs.replace(row, versions=(*row.versions, _added(event)), description=event.description)
         case ModelAliasMoved(), Model():
-            return msgspec.structs.replace(row, aliases=moved(row.aliases, event.alias, event.number))
+            return msgspec.structs.replace(row, aliases=with_alias(row.aliases, event.alias, event.number))
         case ModelRetired(), Model():
             return msgspec.structs.replace(row, retired=True)
         case _:
@@ -64,7 +64,12 @@ def fold(_: UUID, row: Model | None, positioned: PositionedEvent, __: RowLookup)
 def _added(event: ModelVersionAdded) -> ModelVersion:
     version = event.version
     return ModelVersion(
-        number=version.number, sha256=version.sha256, size=version.size, labels=version.labels, review_below=version.review_below, added_at=event.at
+        number=version.number,
+        sha256=version.sha256,
+        size=version.size,
+        labels=version.labels,
+        review_below=version.review_below,
+        added_at=event.at,
     )
 
 

@@ -6,13 +6,13 @@ from uuid import UUID
 
 import msgspec
 
+from application.services import QueryDatabase
 from domain.access import Actor
 from domain.classification import ChunkJudged, Verdict
 from domain.image import ImageReinspected
 from domain.values import ImageWarning, result_id
 from projections.access import subject_of
 from projections.engine.projection import PositionedEvent, RowLookup, Table
-from application.services import QueryDatabase
 from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size, parse_cursor
 
 

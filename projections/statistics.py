@@ -4,11 +4,11 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from application.services import QueryDatabase
 from domain.access import Actor
 from domain.values import hour_of
 from projections import results
 from projections.access import subject_of
-from application.services import QueryDatabase
 from projections.results import ReadResult, Result
 
 HOURS = 25  # the hour under way, and the 24 before it

@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 
 from domain.classification import ChunkJudged
-from domain.errors import Unavailable
+from infrastructure.postgres.errors import database_unavailable
 
 PAGE_SIZE: Final = 200
 
@@ -48,4 +48,4 @@ class PostgresStoredImages:
         try:
             return self._connection.execute(query.encode(), parameters).fetchall()
         except psycopg.OperationalError:
-            raise Unavailable("The database is away; try again", retry_after=2) from None
+            raise database_unavailable() from None

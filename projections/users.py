@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
+from application.services import QueryDatabase
 from domain.access import Actor, Role, require_role
 from domain.errors import NotFound
 from domain.events import ERASED
@@ -22,7 +23,6 @@ from domain.user import (
     UserStatusChanged,
 )
 from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
-from application.services import QueryDatabase
 from projections.pagination import MAX_PAGE, Page, like_pattern, only_row, page_of, page_size, parse_cursor
 
 PRIVATE = ("email", "username", "first_name", "last_name", "institution", "department", "phone")

@@ -76,11 +76,11 @@ def _recheck(given: Settings, log: Any, dataset: UUID | None, report: "Report", 
 
 
 def _require_dataset(log: Any, wanted: UUID | None) -> None:
-    from application.commands import existing
+    from application.commands import load_existing
     from domain import dataset
 
     if wanted is not None:
-        existing(log, wanted, dataset.evolve, what="Dataset", closed=lambda it: it.deleted)
+        load_existing(log, wanted, dataset.evolve, what="Dataset", closed=lambda it: it.deleted)
 
 
 def _progress(how: str | None) -> Progress:

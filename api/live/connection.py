@@ -175,11 +175,11 @@ class LiveHub:
     def anonymous(self, socket: WebSocket[Any, Any, Any], limit: asyncio.Timeout) -> Iterator[ConnectionSlot]:
         """Room for a client until it has said who it is. `limit` ends where newer ones of its address need the room."""
         address = network_of(peer_of(socket.scope, self.options.trusted_proxies))
-        place = self._anonymous.take(address, lambda: expire(limit))
+        place = self._anonymous.acquire(address, lambda: expire(limit))
         try:
             yield place
         finally:
-            place.leave()
+            place.release()
 
     @contextmanager
     def counted(self, account: UUID) -> Iterator[None]:

@@ -66,7 +66,7 @@ class BodyLimits:
         try:
             async with asyncio.timeout(self._options.anonymous_body_seconds) as limit:
                 address = network_of(peer_of(scope, self._options.trusted_proxies))
-                place = self._unfinished.take(address, lambda: expire(limit))
+                place = self._unfinished.acquire(address, lambda: expire(limit))
                 return await read_body(receive, maximum=min(maximum, self._options.anonymous_body_max_bytes))
         except TimeoutError:
             if place is not None and place.is_lost:
@@ -74,7 +74,7 @@ class BodyLimits:
             raise TooSlow(f"The body did not arrive within {self._options.anonymous_body_seconds:g} seconds; send it again") from None
         finally:
             if place is not None:
-                place.leave()
+                place.release()
 
 
 async def read_body(receive: Receive, *, maximum: int) -> bytes:

@@ -11,7 +11,8 @@ import psycopg
 import structlog
 
 from application.hash_chain import START, link
-from application.ports import BlobStore, CorruptBlob, RecordedEvent
+from application.ports import BlobStore, RecordedEvent
+from domain.errors import CorruptBlob
 from infrastructure.audit.chain_verification import SignedHead, VerificationResult, verify
 from infrastructure.audit.record_rules import RecordAudit
 from infrastructure.audit.side_tables import TableAudit

@@ -23,9 +23,9 @@ from fsspec.asyn import sync
 
 from application import derivatives
 from application.filenames import safe_filename
-from application.ports import BlobContent, BlobStore, CorruptBlob
+from application.ports import BlobContent, BlobStore
 from application.signed_downloads import Holder, LocalAddress, SignedBlob, expiry
-from domain.errors import ImageTooLarge, NotFound, Unavailable
+from domain.errors import CorruptBlob, ImageTooLarge, NotFound, Unavailable
 from infrastructure.blobs.verified_files import VerifiedFiles
 from infrastructure.configuration.settings import Settings
 from infrastructure.security.keys import Keys

@@ -7,6 +7,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from infrastructure.atomic_files import write_atomically
 from infrastructure.embedded.child import CannotStart, Child, python
 from infrastructure.embedded.server import EmbeddedServer
 from infrastructure.kafka.limits import MAX_RECORD_BYTES
@@ -54,9 +55,7 @@ def serve(address: Path) -> None:
     limit = {"receive.message.max.bytes": MAX_RECORD_BYTES, "fetch.max.bytes": MAX_RECORD_BYTES - FRAME_BYTES}
     owner = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "ignored:1", "log_level": 3} | limit)
     broker = next(iter(owner.list_topics(timeout=10).brokers.values()))
-    part = address.with_suffix(".part")
-    part.write_text(f"{broker.host}:{broker.port}")
-    part.replace(address)
+    write_atomically(address, [f"{broker.host}:{broker.port}".encode()], durable=False)
     while True:
         signal.pause()
 

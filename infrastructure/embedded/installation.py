@@ -8,12 +8,12 @@ from pathlib import Path
 
 import msgspec
 
+from infrastructure.atomic_files import write_private
 from infrastructure.configuration.settings import PREFIX, Settings
 from infrastructure.embedded.child import CannotStart
 from infrastructure.embedded.data_folder import holder
 from infrastructure.sandbox.child_environment import storage_environment, supervised_environment
 from infrastructure.security.keys import new_root_key
-from infrastructure.security.private_files import write_private
 
 ADDRESSES = ("postgres_url", "postgres_owner_url", "kafka_url", "redis_url", "host", "port", "kafka_fetch_wait", "kafka_groups")
 NOT_OUR_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}

@@ -14,7 +14,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 
 from domain.errors import UpgradeNeeded
-from domain.events import ERASED, SEALED, SEALED_BEFORE, SEALED_FORMS, WITHHELD, Event, private_fields
+from domain.events import ERASED, SEALED_PREFIX, SEALED_PREFIXES, SEALED_V1_PREFIX, WITHHELD, Event, private_fields
 from domain.registry import EVENTS, is_known
 from infrastructure.security.keys import DataKey, DataKeys
 
@@ -120,7 +120,7 @@ class Codec:
                 keys[subject], wrapped = self._key_for(subject, event)
                 new += [(subject, wrapped)] if wrapped is not None else []
             sealed = keys[subject].seal(msgspec.json.encode(content[field]), _bound_to(event_id, field))
-            content[field] = SEALED + base64.b64encode(sealed).decode()
+            content[field] = SEALED_PREFIX + base64.b64encode(sealed).decode()
         return tuple(new)
 
     def _key_for(self, subject: UUID, event: Event) -> tuple[DataKey, bytes | None]:
@@ -142,7 +142,7 @@ class Codec:
     def _open(self, kind: type[Event], event_id: UUID, content: dict[str, Any]) -> None:
         for field, owner in private_fields(kind).items():
             sealed = content.get(field)
-            if isinstance(sealed, str) and sealed.startswith(SEALED_FORMS):
+            if isinstance(sealed, str) and sealed.startswith(SEALED_PREFIXES):
                 content[field] = self._opened(UUID(str(content[owner])), sealed, _bound_to(event_id, field), kind, field)
 
     def _opened(self, subject: UUID, sealed: str, bound_to: bytes, kind: type[Event], field: str) -> Any:
@@ -227,9 +227,9 @@ def _fresh_id() -> UUID:
 
 def _unsealed(key: DataKey, sealed: str, bound_to: bytes) -> bytes:
     """Raises InvalidTag."""
-    if sealed.startswith(SEALED_BEFORE):
-        return key.open_first_form(base64.b64decode(sealed[len(SEALED_BEFORE) :]), bound_to)
-    return key.open(base64.b64decode(sealed[len(SEALED) :]), bound_to)
+    if sealed.startswith(SEALED_V1_PREFIX):
+        return key.open_first_form(base64.b64decode(sealed[len(SEALED_V1_PREFIX) :]), bound_to)
+    return key.open(base64.b64decode(sealed[len(SEALED_PREFIX) :]), bound_to)
 
 
 def _bound_to(event_id: UUID, field: str) -> bytes:
@@ -249,7 +249,7 @@ def _owners_of_sealed(stored: EncodedEvent) -> set[str]:
 @cache
 def _sealed_pieces(kind: type[Event]) -> dict[bytes, str]:
     private = private_fields(kind).items()
-    return {f'"{field}":"{form}'.encode(): owner for field, owner in private for form in SEALED_FORMS}
+    return {f'"{field}":"{form}'.encode(): owner for field, owner in private for form in SEALED_PREFIXES}
 
 
 @cache

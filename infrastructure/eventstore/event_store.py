@@ -11,20 +11,8 @@ from eventsourcing.application import AggregateNotFoundError, Application
 from eventsourcing.persistence import ApplicationRecorder, IntegrityError, JSONTranscoder, Mapper, StoredEvent, Transcoder
 
 from application.change_limits import ChangeLimit
-from application.ports import (
-    AppendResult,
-    Command,
-    ConcurrencyConflict,
-    Evolve,
-    RecordedEvent,
-    ReleasedClaim,
-    S,
-    Secret,
-    StreamClosed,
-    StreamPrecondition,
-    UniqueClaim,
-)
-from domain.errors import Invalid, KeyReused, NotFound, Refused, Taken, UpgradeNeeded, UpgradeUnderWay
+from application.ports import AppendResult, Command, Evolve, RecordedEvent, ReleasedClaim, S, Secret, StreamPrecondition, UniqueClaim
+from domain.errors import ConcurrencyConflict, Invalid, KeyReused, NotFound, Refused, StreamClosed, Taken, UpgradeNeeded, UpgradeUnderWay
 from domain.events import Event
 from domain.registry import is_known
 from domain.values import printable
@@ -78,7 +66,7 @@ class EventStoreApplication(Application[UUID]):
 
 
 class RecorderEventStore:
-    """The port `application.ports.Log` over the library's application and a recorder.
+    """The port `application.ports.EventStore` over the library's application and a recorder.
 
     `pausing` gets each UpgradeNeeded before it is raised.
     """
@@ -296,14 +284,14 @@ def _appended(outcome: Outcome) -> AppendResult:
         case "closed":
             raise StreamClosed("This was deleted or has ended already")
         case "taken":
-            raise _taken(outcome.detail)
+            raise _taken(outcome.detail or "name")
         case "refused":
             raise Refused(f"The record does not take this: {outcome.detail}")
         case other:
             raise AssertionError(other)
 
 
-def _taken(scope: str | None) -> Taken:
+def _taken(scope: str) -> Taken:
     return Taken(f"This {scope} is already used", scope=scope)
 
 

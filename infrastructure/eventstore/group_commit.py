@@ -11,12 +11,13 @@ import psycopg
 import structlog
 
 from application.ports import Command, ReleasedClaim, Secret, StreamPrecondition, UniqueClaim
-from domain.errors import Unavailable
 from infrastructure.eventstore.codec import EncodedEvent
 from infrastructure.observability.metrics import APPEND_COMMANDS, APPEND_SECONDS, APPENDS
 from infrastructure.postgres.arrays import Array, bools, byteas, ints, register, texts, uuids
-from infrastructure.postgres.connections import MonitoredConnection
-from infrastructure.postgres.wake_ups import APPENDED, WAKES_ITSELF, WakeUps
+from infrastructure.postgres.connections import LivenessLimits
+from infrastructure.postgres.errors import database_unavailable
+from infrastructure.postgres.profiles import GROUP_COMMIT, LIVENESS
+from infrastructure.postgres.wake_ups import APPENDED, WakeUps
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import Keys
 
@@ -25,7 +26,6 @@ log = structlog.get_logger()
 MAX_COMMANDS_PER_BATCH = 256  # commands in one transaction
 COMMIT_TIMEOUT_SECONDS = 10.0  # seconds that a command waits for its group commit
 WAKING_OUTCOMES = {"appended", "replayed"}  # replayed: perhaps of a transaction whose COMMIT was lost, and that woke nobody
-CONNECTION_OPTIONS = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
 
 
 class Append(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,8 +131,8 @@ APPEND = """select outcome, position, subject, detail from es.append(
 class GroupCommit:
     """One writer thread: while a transaction is under way the next batch gathers."""
 
-    def __init__(self, url: str, keys: Keys) -> None:
-        self._url, self._digests = url, ClaimDigests(keys)
+    def __init__(self, url: str, keys: Keys, *, liveness: LivenessLimits = LIVENESS) -> None:
+        self._url, self._digests, self._liveness = url, ClaimDigests(keys), liveness
         self._queue: SimpleQueue[PendingAppend | None] = SimpleQueue()
         self._connection: psycopg.Connection | None = None
         self._wakes = WakeUps(url)
@@ -195,7 +195,7 @@ class GroupCommit:
 
     def _call(self, arguments: list[Array]) -> list[Outcome]:
         if self._connection is None or self._connection.closed:
-            self._connection = MonitoredConnection.connect(self._url, autocommit=True, options=f"{CONNECTION_OPTIONS} {WAKES_ITSELF}")
+            self._connection = GROUP_COMMIT.connect(self._url, liveness=self._liveness)
             register(self._connection)
         return [Outcome(*row) for row in self._connection.execute(APPEND, arguments, prepare=True).fetchall()]
 
@@ -232,7 +232,3 @@ def meta_of(command: Command) -> bytes:
         "traceparent": command.traceparent or None,
     }
     return msgspec.json.encode({name: value for name, value in said.items() if value is not None})
-
-
-def database_unavailable() -> Unavailable:
-    return Unavailable("The database is away; try again", retry_after=2)

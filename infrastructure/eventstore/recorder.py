@@ -9,20 +9,20 @@ from uuid import UUID
 
 import psycopg
 from eventsourcing.persistence import ApplicationRecorder, IntegrityError, Notification, StoredEvent, Subscription
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import PoolTimeout
 
 from application.ports import RecordedEvent
 from domain.errors import Unavailable
 from infrastructure.eventstore.codec import EncodedEvent
 from infrastructure.eventstore.group_commit import (
     COMMIT_TIMEOUT_SECONDS,
-    CONNECTION_OPTIONS,
     Append,
     GroupCommit,
     Outcome,
-    database_unavailable,
 )
-from infrastructure.postgres.connections import POOL_RECONNECT_SECONDS, MonitoredConnection, ServerUnresponsive
+from infrastructure.postgres.connections import LivenessLimits, ServerUnresponsive
+from infrastructure.postgres.errors import database_unavailable
+from infrastructure.postgres.profiles import COMMANDS, LIVENESS
 from infrastructure.security.keys import Keys
 
 READ_CONNECTIONS = 8  # connections that load streams
@@ -91,17 +91,9 @@ class StreamEnd(NamedTuple):
 class PostgresRecorder(ApplicationRecorder):
     """Reads on a pool, writes through the group commit."""
 
-    def __init__(self, url: str, keys: Keys) -> None:
-        self.pool: ConnectionPool[psycopg.Connection] = ConnectionPool(
-            url,
-            connection_class=MonitoredConnection,
-            min_size=1,
-            max_size=READ_CONNECTIONS,
-            timeout=2,
-            reconnect_timeout=POOL_RECONNECT_SECONDS,
-            open=False,
-            kwargs={"autocommit": True, "options": CONNECTION_OPTIONS},
-        )
+    def __init__(self, url: str, keys: Keys, *, liveness: LivenessLimits = LIVENESS) -> None:
+        self.pool = COMMANDS.pool(url, min_size=1, max_size=READ_CONNECTIONS, liveness=liveness)
+        self._liveness = liveness
         self._keys = keys
         self._url = url
         self._writer: GroupCommit | None = None
@@ -126,7 +118,7 @@ class PostgresRecorder(ApplicationRecorder):
         """One a process, begun with the first command: who only reads has none."""
         with self._beginning:
             if self._writer is None:
-                self._writer = GroupCommit(self._url, self._keys)
+                self._writer = GroupCommit(self._url, self._keys, liveness=self._liveness)
             return self._writer
 
     def named_rows(self, query: str, **arguments: object) -> list[tuple[Any, ...]]:

@@ -67,8 +67,8 @@ class ConnectionLimits:
 
     def enter(self, address: str, evict: Callable[[], None]) -> "HandshakeSlots":
         if self._proxies and self._is_proxy(address):
-            return HandshakeSlots(self._proxied.take(address, evict), None)
-        return HandshakeSlots(self.anonymous.take(network_of(address), evict), self.users)
+            return HandshakeSlots(self._proxied.acquire(address, evict), None)
+        return HandshakeSlots(self.anonymous.acquire(network_of(address), evict), self.users)
 
     def _is_proxy(self, address: str) -> bool:
         try:
@@ -85,8 +85,8 @@ class HandshakeSlots:
 
     def recognised(self) -> None:
         if self._users is not None and not self.place.is_lost:
-            self.place.leave()
-            self.place = self._users.take(self.place.address, self.place.evict)
+            self.place.release()
+            self.place = self._users.acquire(self.place.address, self.place.evict)
             self._users = None
 
 
@@ -113,7 +113,7 @@ class HttpConnection(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._room.place.leave()
+        self._room.place.release()
         self._stop_timers()
         super().connection_lost(exc)
 
@@ -257,7 +257,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self.conn.max_message_size = self._settings.anonymous_body_max_bytes
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._room.place.leave()
+        self._room.place.release()
         if self._end is not None:
             self._end.cancel()
         super().connection_lost(exc)

@@ -21,7 +21,7 @@ from uvicorn import Config, Server
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.installation import bound_socket
 from infrastructure.http.connections import SEND_TIMEOUT_SECONDS, ConnectionLimits, HttpConnection
-from infrastructure.retry import leave_within
+from infrastructure.process_exit import exit_within
 
 BACKLOG: Final = 4096  # connections that wait to be accepted: more strangers at once than that make others wait for a second
 DRAIN_SECONDS: Final = 0.3  # seconds from the closing of the door until the server is told to stop
@@ -124,4 +124,4 @@ class _GracefulShutdown(Server):
         """Whatever happens, the process is gone soon: a command that hangs in a thread would hold it up."""
         self.should_exit = True
         self._stopped.set()
-        leave_within(STOP_TIMEOUT_SECONDS + APPLICATION_STOP_TIMEOUT_SECONDS)
+        exit_within(STOP_TIMEOUT_SECONDS + APPLICATION_STOP_TIMEOUT_SECONDS)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
-from application.ports import BlobContent, BlobStore, CorruptBlob
+from application.ports import BlobContent, BlobStore
 from domain.access import Actor
-from domain.errors import NotFound
+from domain.errors import CorruptBlob, NotFound
 from domain.values import system_actor
 from infrastructure.inference.children.process_pool import ChildFailed, ChildHung
 from infrastructure.inference.predictions import ImageRefusal

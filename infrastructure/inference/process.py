@@ -3,29 +3,29 @@
 import asyncio
 from typing import Final, NoReturn
 
-from application.tasks import BULK, DISPATCHED, URGENT
+from application.topics import BULK, URGENT
 from infrastructure.blobs.blob_store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of
 from infrastructure.eventstore.event_store import postgres_event_store
-from infrastructure.inference.heartbeats import ReadModelQueries
 from infrastructure.inference.worker import InferenceWorker
 from infrastructure.kafka.consumer_process import ConsumerProcess
 from infrastructure.kafka.producer import Sender
 from infrastructure.kafka.task_consumer import TaskConsumer
 from infrastructure.postgres.notifications import listen
+from infrastructure.postgres.wake_ups import DISPATCHED
 from infrastructure.security.process_keys import process_keys
 
 CONSUMER_GROUP: Final = "bioscope-inference"
 WORKER_STOP_TIMEOUT_SECONDS: Final = 1.0
 
 
-def run_inference(settings: Settings, *, read_models: ReadModelQueries) -> NoReturn:
+def run_inference(settings: Settings) -> NoReturn:
     """Handle tasks until SIGTERM, as one of a group that shares them. It holds no keys, so private fields stay encrypted."""
     keys = process_keys(settings, "inference")
     log = postgres_event_store(settings, keys)
     capabilities = capabilities_of(log, "inference")
-    worker = InferenceWorker(settings, log=log, blobs=open_blobs(settings, keys), read_models=read_models)
+    worker = InferenceWorker(settings, log=log, blobs=open_blobs(settings, keys))
     consumer = TaskConsumer(
         worker.handle,
         send=Sender(settings.kafka_url),

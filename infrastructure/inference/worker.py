@@ -14,15 +14,16 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from application.ports import BlobStore, CorruptBlob, EventStore
-from application.tasks import BULK, URGENT, Kind, Task
+from application.ports import BlobStore, EventStore
+from application.tasks import Kind, Task
+from application.topics import BULK, URGENT
 from domain import model
-from domain.errors import DomainError, Unavailable
+from domain.errors import CorruptBlob, DomainError, Unavailable
 from infrastructure.configuration.settings import Settings
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ForkServer, ProcessPool
 from infrastructure.inference.chunk_classifier import ChunkClassifier
-from infrastructure.inference.heartbeats import Heartbeats, ReadModelQueries, WorkerRow
+from infrastructure.inference.heartbeats import Heartbeats
 from infrastructure.inference.image_inspector import ImageInspector
 from infrastructure.observability.health import NOBODY
 
@@ -63,9 +64,7 @@ def _no_work() -> Sequence[UUID]:
 class InferenceWorker:
     """Handles the tasks of two lanes. Use it from the loop of the main thread."""
 
-    def __init__(
-        self, settings: Settings, *, log: EventStore, blobs: BlobStore, read_models: ReadModelQueries, limits: WorkerLimits = DEFAULT_LIMITS
-    ) -> None:
+    def __init__(self, settings: Settings, *, log: EventStore, blobs: BlobStore, limits: WorkerLimits = DEFAULT_LIMITS) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._settings, self._log, self._blobs, self._limits = settings, log, blobs, limits
         self._threads = ThreadPoolExecutor(limits.blocking_threads, thread_name_prefix="inference")
@@ -75,8 +74,8 @@ class InferenceWorker:
         bulk = self._lane("bulk", BULK, size=size, nice=limits.bulk_niceness)
         self.lanes = {BULK: bulk, URGENT: self._lane("urgent", URGENT, size=1, nice=0)}
         self._inspector = ImageInspector(log=log, blobs=blobs, pool=bulk.pool, threads=self._threads, limits=self._image_limits)
-        rows = [WorkerRow(f"{self.name}/{lane.name}", lane.pool.size, lane.name) for lane in self.lanes.values()]
-        self._heartbeats = Heartbeats(settings.postgres_url, rows, read_models)
+        lanes = {f"{self.name}/{lane.name}": (lane.name, lane.pool.size) for lane in self.lanes.values()}
+        self._heartbeats = Heartbeats(settings.postgres_url, lanes)
         self.warmed = asyncio.Event()
         self._warmed_versions: dict[UUID, int] = {}
 

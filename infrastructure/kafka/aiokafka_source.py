@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class AiokafkaBatchSource:
-    """The consumer has a thread and an event loop of its own, so that a busy reader delays no heartbeat; readers run on the loop of `run`."""
+    """The consumer runs on a thread and event loop of its own, so that a busy reader delays no heartbeat."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class AiokafkaBatchSource:
             except UNAVAILABLE_ERRORS:
                 await asyncio.sleep(RETRY_DELAY_SECONDS)
                 continue
-            offsets = await self._on_reader_loop(lambda: self._reader.starting_offsets(cluster, ranges))
+            offsets = await self._on_reader_loop(self._reader.starting_offsets(cluster, ranges))
             with suppress(IllegalStateError):  # the partitions were revoked meanwhile
                 for partition, offset in offsets.items():
                     consumer.seek(partition, offset)
@@ -181,17 +181,12 @@ class AiokafkaBatchSource:
                 if assignment.ended.is_set():
                     break  # what remains is fetched again, or belongs to another member
                 batch = RecordBatch(assignment.cluster, partition, records)
-                await self._on_reader_loop(lambda batch=batch: self._reader.process(batch))  # type: ignore[misc]
+                await self._on_reader_loop(self._reader.process(batch))
                 self.processed[partition] = batch.next_offset
 
-    async def _on_reader_loop(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _on_reader_loop(self, call: Coroutine[Any, Any, T]) -> T:
         assert self._reader_loop is not None
-
-        async def work() -> T:
-            return await call()
-
-        future = asyncio.run_coroutine_threadsafe(work(), self._reader_loop)
-        return await asyncio.wrap_future(future)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, self._reader_loop))
 
     def _started(self) -> AIOKafkaConsumer:
         """Raises TimeoutError, one of UNAVAILABLE_ERRORS."""
@@ -254,7 +249,7 @@ class _Listener(ConsumerRebalanceListener):
     def __init__(self, assignment: _Assignment) -> None:
         self._assignment = assignment
 
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002 - aiokafka's signature
         self._assignment.revoke()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:

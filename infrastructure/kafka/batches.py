@@ -1,7 +1,7 @@
 """Batches of records from Kafka: the port of readers, and the port of the clients that deliver to them."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from aiokafka import TopicPartition
@@ -39,10 +39,12 @@ class BatchReader(Protocol):
     @property
     def is_waiting(self) -> bool: ...
 
-    async def starting_offsets(self, cluster: str, ranges: Mapping[TopicPartition, OffsetRange]) -> Mapping[TopicPartition, int]:
+    def starting_offsets(
+        self, cluster: str, ranges: Mapping[TopicPartition, OffsetRange]
+    ) -> Coroutine[Any, Any, Mapping[TopicPartition, int]]:
         """The offset of each partition from which to read on. From now on these partitions are assigned to this process, and no others."""
 
-    async def process(self, batch: RecordBatch) -> None:
+    def process(self, batch: RecordBatch) -> Coroutine[Any, Any, None]:
         """The next batch of the same topic comes after this has returned; batches of other topics do not wait for it."""
 
 
@@ -53,7 +55,8 @@ class BatchSource(Protocol):
     reader processed, of each partition.
     """
 
-    processed: dict[TopicPartition, int]
+    @property
+    def processed(self) -> Mapping[TopicPartition, int]: ...
 
     def run(self, loop: asyncio.AbstractEventLoop) -> None:
         """Call the reader on `loop`, which does not run yet. Blocks; returns or raises when reading has failed for good."""
@@ -73,7 +76,10 @@ class BatchSource(Protocol):
         """Record where the group's next member reads on. Raises one of UNAVAILABLE_ERRORS, or that the assignment has changed."""
 
     def end_offsets(self, timeout: float) -> Mapping[TopicPartition, int]:
-        """The offset after the newest record of each assigned partition. Blocks; not on the event loop. Raises one of UNAVAILABLE_ERRORS."""
+        """The offset after the newest record of each assigned partition. Blocks; from another thread than the event loop's.
+
+        Raises one of UNAVAILABLE_ERRORS.
+        """
 
     def leave(self, timeout: float) -> None:
         """Leave the group, so that the next member need not wait for the session timeout. Blocks; from any thread."""

@@ -20,7 +20,7 @@ from infrastructure.kafka.batches import BatchReader, BatchSource, OffsetRange, 
 from infrastructure.kafka.faust_source import FaustBatchSource
 from infrastructure.kafka.topics import UNAVAILABLE_ERRORS, create_topics_when_reachable, is_answering, limit_client_logs
 from infrastructure.observability.heartbeat import HEARTBEAT
-from infrastructure.retry import leave_within
+from infrastructure.process_exit import exit_within
 
 log = structlog.get_logger()
 
@@ -153,7 +153,7 @@ class ConsumerProcess:
 
     async def _stop(self, finish: Callable[[], Awaitable[None]]) -> NoReturn:
         self._is_stopping = True
-        leave_within(self._limits.stop_timeout_seconds)
+        exit_within(self._limits.stop_timeout_seconds)
         try:
             await finish()
         except Exception:

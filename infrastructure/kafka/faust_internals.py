@@ -185,7 +185,7 @@ def kafka_consumer_of(app: faust.App) -> AIOKafkaConsumer:
 
 def kafka_loop_of(app: faust.App) -> asyncio.AbstractEventLoop:
     """The event loop of Faust's consumer thread. Raises NotReady."""
-    return consumer_of(app)._thread.thread_loop
+    return cast(asyncio.AbstractEventLoop, consumer_of(app)._thread.thread_loop)
 
 
 def is_active(app: faust.App) -> bool:
@@ -236,6 +236,8 @@ PRIVATE_NAMES: Mapping[str, tuple[str, ...]] = {
     ),
     "driver.Consumer": (
         "_new_consumer_thread",
+        "_read_offset",
+        "_thread",
         "_to_message",
         "_wait_next_records",
         "earliest_offsets",

@@ -12,7 +12,8 @@ import structlog
 from aiokafka import TopicPartition
 
 from application import tasks
-from application.tasks import DEAD_LETTERS, Task
+from application.tasks import Task
+from application.topics import DEAD_LETTERS
 from domain.errors import Unavailable, UpgradePending
 from infrastructure.kafka.batches import OffsetRange, RecordBatch
 from infrastructure.kafka.topics import UNAVAILABLE_ERRORS
@@ -173,18 +174,19 @@ class TaskConsumer:
             self._accepted.append(task)
             try:
                 while await self._waits_for_upgrade(partition.topic, task):
-                    await asyncio.sleep(self._limits.upgrade_retry_delay_seconds)
+                    pass
             finally:
                 self._accepted.remove(task)
         tracker.end(record.offset)
 
     async def _waits_for_upgrade(self, topic: str, task: Task) -> bool:
-        """Handle a task; True when it has to be tried again, once this process or another one is upgraded. It keeps no slot meanwhile."""
+        """Handle a task; True when it has to be tried again, until this process or another one is upgraded. It keeps no slot meanwhile."""
         try:
             async with self._slots[topic]:
                 await self._handle_with_retries(topic, task)
         except UpgradePending as pending:
             log.warning("task waits for an upgrade", reason=pending.detail, job=str(task.job))
+            await asyncio.sleep(self._limits.upgrade_retry_delay_seconds)
             return True
         return False
 

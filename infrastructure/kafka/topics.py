@@ -12,12 +12,11 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from application.tasks import BULK, DEAD_LETTERS, URGENT
+from application.topics import BULK, DEAD_LETTERS, EVENTS, URGENT
 from infrastructure.kafka.limits import MAX_RECORD_BYTES
 
 log = structlog.get_logger()
 
-EVENTS: Final = "bioscope.events"
 PARTITIONS: Final = {EVENTS: 1, BULK: 12, URGENT: 12, DEAD_LETTERS: 1}
 """One partition of events: the topic is the log, in its order. Many of tasks, so that many members can share them."""
 

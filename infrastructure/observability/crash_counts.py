@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from infrastructure.atomic_files import write_atomically
 from infrastructure.embedded.data_folder import run_folder
 
 CRASH_WINDOW_SECONDS: Final = 60.0
@@ -23,9 +24,7 @@ def record_crash(file: Path, name: str, *, now: float | None = None) -> int:
     crashes = _recent(file, at)
     crashes.setdefault(name, []).append(at)
     with suppress(OSError):
-        part = file.with_suffix(".part")
-        part.write_bytes(msgspec.json.encode(crashes))
-        part.replace(file)
+        write_atomically(file, [msgspec.json.encode(crashes)], durable=False)
     return len(crashes[name])
 
 

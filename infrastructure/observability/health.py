@@ -13,7 +13,7 @@ from application.services import DependencyHealth, QueryDatabase
 from domain.values import printable
 from infrastructure.configuration.settings import Settings
 from infrastructure.observability.crash_counts import crash_loops, crashes_file
-from infrastructure.observability.system_status import DeclaredProcess, SystemStatus, system_status
+from infrastructure.postgres.system.status import DeclaredProcess, SystemStatus, system_status
 
 CHECK_TIMEOUT_SECONDS: Final = 1.5  # seconds
 CACHE_SECONDS: Final = 1.0  # seconds for which an answer serves everybody who asks

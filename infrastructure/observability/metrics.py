@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from infrastructure.observability.system_status import SystemStatus
+from infrastructure.postgres.system.status import SystemStatus
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 

@@ -13,8 +13,8 @@ import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
 from application import derivatives
-from application.ports import BlobStore, CorruptBlob
-from domain.errors import NotFound
+from application.ports import BlobStore
+from domain.errors import CorruptBlob, NotFound
 from infrastructure.operations.backup_files import (
     FORMAT,
     MANIFEST,
@@ -36,6 +36,7 @@ from infrastructure.operations.backup_files import (
     write_whole,
 )
 from infrastructure.operations.log_ranges import columns_of, copy_command, copy_ranges, is_same_log, names_in
+from infrastructure.postgres.profiles import OWNER
 from infrastructure.security.keys import Keys
 
 __all__ = ["MANIFEST", "Manifest", "NoBackup", "backup", "checked", "read_manifest", "restore"]
@@ -64,7 +65,7 @@ def backup(owner_url: str, blobs: BlobStore, folder: Path, *, root: Keys, progre
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = invalidate_manifest(folder, root)
-    with psycopg.connect(owner_url, autocommit=True, options="-c timezone=UTC") as connection:
+    with OWNER.connect_unmonitored(owner_url) as connection:
         with connection.transaction():
             connection.execute("set transaction isolation level repeatable read, read only")
             position, digest = connection.execute("select position, encode(hash, 'hex') from es.head").fetchone() or (0, "")
@@ -102,7 +103,7 @@ def restore(owner_url: str, blobs: BlobStore, folder: Path, manifest: Manifest, 
 
     All of the database, or nothing. The chain is for the caller to verify, the read models to rebuild.
     """
-    with psycopg.connect(owner_url, options="-c timezone=UTC") as connection:
+    with OWNER.connect_unmonitored(owner_url, autocommit=False) as connection:
         _refuse_unless_empty(connection, manifest)
         for number, sha256 in enumerate(manifest.blobs):
             progress("blobs", number, len(manifest.blobs))

@@ -1,8 +1,7 @@
 """The files of a backup: which there are, their digests, and whether they are whole and ours."""
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -10,6 +9,7 @@ from typing import Final
 import msgspec
 
 from application import derivatives
+from infrastructure.atomic_files import write_atomically
 from infrastructure.security.key_ring import Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
 from infrastructure.security.keys import Keys
@@ -161,18 +161,16 @@ def _bytes(digest: str) -> bytes:
 
 
 def write_whole(path: Path, pieces: Iterable[bytes]) -> str:
-    """All of it or nothing, readable by us alone, and still there after a power cut; the sha256 in hex."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    digest, part = hashlib.sha256(), path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    part.touch(mode=0o600)
-    with part.open("wb") as file:
+    """Write a file atomically, and its folder if need be; the sha256 in hex."""
+    digest = hashlib.sha256()
+
+    def hashed() -> Iterator[bytes]:
         for piece in pieces:
             digest.update(piece)
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+            yield piece
+
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomically(path, hashed())
     return digest.hexdigest()
 
 

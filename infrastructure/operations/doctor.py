@@ -12,6 +12,7 @@ import psycopg
 import redis
 
 from application.ports import BlobStore
+from application.topics import EVENTS
 from domain.errors import DomainError, Unavailable
 from domain.values import model_id
 from infrastructure.audit.reconciliation import discrepancies, shown_subjects
@@ -25,6 +26,7 @@ from infrastructure.observability.health import NOBODY
 from infrastructure.observability.metrics_server import metrics_token
 from infrastructure.operations.config_checks import ConfigFinding, good, key_files, machine, weak, weaknesses, wrong
 from infrastructure.operations.package_clashes import package_clashes
+from infrastructure.postgres.profiles import DIAGNOSIS
 from infrastructure.postgres.schema import SchemaAhead, SchemaBehind, check
 from infrastructure.sandbox import Layers, supported
 from infrastructure.sandbox.policy import remedy
@@ -38,7 +40,6 @@ __all__ = ["ConfigFinding", "examine", "refusals"]
 TIMEOUT_SECONDS: Final = 3
 DISCREPANCIES_SHOWN: Final = 20
 ROLES_PAGE: Final = " (docs/operations.md, Database roles)"
-LOG_TOPIC: Final = "bioscope.events"
 DURABLE: Final = ("fsync", "full_page_writes", "synchronous_commit")
 DURABLE_SETTINGS: Final = "select name, setting from pg_settings where name = any(%s)"
 MAY_CHANGE_THE_LOG: Final = """select has_table_privilege('es.events', 'insert, update, delete, truncate')
@@ -89,8 +90,7 @@ def _told(what: str, look: Callable[[Settings], Iterator[ConfigFinding]], given:
 
 def _postgres(given: Settings) -> Iterator[ConfigFinding]:
     said = wrong if given.environment == "production" else weak
-    options = "-c statement_timeout=3s"
-    with psycopg.connect(given.postgres_url, autocommit=True, connect_timeout=TIMEOUT_SECONDS, options=options) as connection:
+    with DIAGNOSIS.connect_unmonitored(given.postgres_url) as connection:
         for name, setting in connection.execute(DURABLE_SETTINGS, (list(DURABLE),)):
             if setting == "off":
                 yield said("postgres", f"{name} is off: an answered command could be lost; set it to on")
@@ -162,7 +162,7 @@ def _metrics(given: Settings) -> Iterator[ConfigFinding]:
 def _registered_models(given: Settings) -> Iterator[ConfigFinding]:
     """Of those that come with this release. Silent while Postgres does not answer or is not migrated: another finding says so."""
     shipped = [model_id(load_manifest(path.parent).name) for path in bundled_manifests(models())]
-    with suppress(psycopg.Error), psycopg.connect(given.postgres_url, autocommit=True, connect_timeout=TIMEOUT_SECONDS) as connection:
+    with suppress(psycopg.Error), DIAGNOSIS.connect_unmonitored(given.postgres_url) as connection:
         (count,) = connection.execute(REGISTERED, (shipped,)).fetchone() or (0,)
         if count < len(shipped):
             yield wrong("models", f"{count} of {len(shipped)} are registered: run `bioscope migrate`")
@@ -197,7 +197,7 @@ async def _kept(brokers: str) -> Kept:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await admin.start()
             cluster = await admin.describe_cluster()
-            (topic,) = await admin.describe_topics([LOG_TOPIC])
+            (topic,) = await admin.describe_topics([EVENTS])
             copies = max((len(partition["replicas"]) for partition in topic["partitions"]), default=0)
             return Kept(len(cluster["brokers"]), copies, await _in_step(admin) if copies else 0)
     finally:
@@ -208,7 +208,7 @@ async def _in_step(admin: Any) -> int:
     from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # noqa: PLC0415 - slow to import
     from aiokafka.errors import KafkaError  # noqa: PLC0415 - slow to import
 
-    wanted = ConfigResource(ConfigResourceType.TOPIC, LOG_TOPIC, configs={"min.insync.replicas": ""})
+    wanted = ConfigResource(ConfigResourceType.TOPIC, EVENTS, configs={"min.insync.replicas": ""})
     with suppress(KafkaError):  # the embedded broker has no such call
         for answer in await admin.describe_configs([wanted]):
             for *_, entries in answer.resources:

@@ -5,8 +5,15 @@ from typing import Final
 import psycopg
 from psycopg import errors
 
+from domain.errors import Unavailable
+
 AUTHENTICATION_FAILED: Final = "password authentication failed"
 URLS: Final = "BIOSCOPE_POSTGRES_URL and BIOSCOPE_POSTGRES_OWNER_URL"
+
+
+def database_unavailable() -> Unavailable:
+    """For callers of the API, who may try again."""
+    return Unavailable("The database is away; try again", retry_after=2)
 
 
 class DatabaseAway(Exception):

@@ -1,10 +1,9 @@
 """When devices were last seen, in Postgres: one row a device, however often it gives a sign of life."""
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
-
-from infrastructure.eventstore.recorder import PostgresRecorder
 
 RECORD: Final = """insert into ops.devices_seen (device, seen_at) values (%s, clock_timestamp())
   on conflict (device) do update set seen_at = excluded.seen_at returning true"""
@@ -13,10 +12,10 @@ FORGET: Final = "delete from ops.devices_seen where device = %s returning true"
 
 
 class PostgresLastSeen:
-    """The port `LastSeen`, over the connections of the event store."""
+    """The port `LastSeen`. `rows` runs a statement, as that of the event store's recorder does."""
 
-    def __init__(self, recorder: PostgresRecorder) -> None:
-        self._rows = recorder.rows
+    def __init__(self, rows: Callable[..., list[tuple[Any, ...]]]) -> None:
+        self._rows = rows
 
     def record(self, device: UUID) -> None:
         self._rows(RECORD, device)

@@ -1,30 +1,48 @@
-"""Hear what the database notifies of. Only a hint: a notification may be lost while the connection is."""
+"""LISTEN on connections that are made again when they are lost. A notification is only a hint: some are lost with their connection."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NoReturn
 
 import structlog
 from psycopg import Error
 from psycopg.sql import SQL, Identifier
 
-from infrastructure.postgres.connections import MonitoredAsyncConnection, notifications
+from infrastructure.postgres.connections import notifications
+from infrastructure.postgres.profiles import LISTENER
 
 log = structlog.get_logger()
 
-RECONNECT_DELAY_SECONDS = 0.5  # seconds
+RECONNECT_DELAY_SECONDS: Final = 0.5
+CONNECTION_LOST: Final = (Error, OSError)
 
 
-async def listen(url: str, heard: Mapping[str, Callable[[], object]]) -> None:
-    """Call what is named by the channel at each notification, and all after each new connection. For ever; a lost one is made again."""
+async def reconnect_always(
+    work: Callable[[], Awaitable[object]],
+    *,
+    warning: str,
+    lost: tuple[type[Exception], ...] = CONNECTION_LOST,
+    delay_seconds: float = RECONNECT_DELAY_SECONDS,
+) -> NoReturn:
+    """Run `work`, which opens its own connection, again and again; log `warning` when it raises one of `lost`."""
     while True:
         try:
-            async with await MonitoredAsyncConnection.connect(url, autocommit=True) as connection:
-                for channel in heard:
-                    await connection.execute(SQL("listen {}").format(Identifier(channel)))
-                for call in heard.values():
-                    call()
-                async for notification in notifications(connection):
-                    heard[notification.channel]()
-        except (Error, OSError) as error:
-            log.warning("cannot listen", channels=sorted(heard), error=type(error).__name__)
-        await asyncio.sleep(RECONNECT_DELAY_SECONDS)
+            await work()
+        except lost as error:
+            log.warning(warning, error=f"{type(error).__name__}: {error}")
+        await asyncio.sleep(delay_seconds)
+
+
+async def listen(url: str, handlers: Mapping[str, Callable[[], object]]) -> NoReturn:
+    """Call the handler of a channel at each notification, and all handlers after each new connection."""
+
+    async def listen_once() -> None:
+        async with await LISTENER.connect_async(url) as connection:
+            for channel in handlers:
+                await connection.execute(SQL("listen {}").format(Identifier(channel)))
+            for handler in handlers.values():
+                handler()
+            async for notification in notifications(connection):
+                handlers[notification.channel]()
+
+    await reconnect_always(listen_once, warning=f"cannot listen to {', '.join(sorted(handlers))}")

@@ -9,26 +9,22 @@ from typing import Any, TypeVar
 import msgspec
 import psycopg
 import structlog
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import PoolTimeout
 
+from application.cancellation import cancel_and_wait
 from application.poll_interval import PollInterval
-from domain.errors import Invalid, Unavailable
-from infrastructure.postgres.connections import POOL_RECONNECT_SECONDS, MonitoredAsyncConnection, ServerUnresponsive
+from domain.errors import Invalid
+from infrastructure.postgres.connections import LivenessLimits, ServerUnresponsive
+from infrastructure.postgres.errors import database_unavailable
+from infrastructure.postgres.notifications import reconnect_always
+from infrastructure.postgres.profiles import LIVENESS, QUERIES, READ_POSITION
 from infrastructure.postgres.wake_ups import PROJECTED
-from infrastructure.retry import cancel_and_wait
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
-CONNECTION_OPTIONS = (
-    "-c search_path=read -c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s"
-    " -c default_transaction_read_only=on -c plan_cache_mode=force_custom_plan -c timezone=UTC -c jit=off"
-)
-POOL_TIMEOUT_SECONDS = 2.0  # seconds for a connection
-RECONNECT_DELAY_SECONDS = 0.5  # seconds between attempts to listen again
 POLL_INTERVAL_SECONDS = 1.0  # seconds after which the position is read while somebody waits, should a wake-up have been lost
 AS_JSON = "select coalesce(json_agg(found), '[]')::text from ({}) found"
-AWAY = "The database is away; try again"
 
 
 DECODERS: dict[type[Any], msgspec.json.Decoder[Any]] = {}
@@ -48,17 +44,8 @@ def _as_json(query: str) -> bytes:
 class PostgresQueryDatabase:
     """`projections.reading.Reads` on Postgres. Rows come as one JSON text, which is decoded straight into Structs."""
 
-    def __init__(self, url: str, *, size: int = 8) -> None:
-        self._pool: AsyncConnectionPool[psycopg.AsyncConnection] = AsyncConnectionPool(
-            url,
-            connection_class=MonitoredAsyncConnection,
-            min_size=1,
-            max_size=size,
-            timeout=POOL_TIMEOUT_SECONDS,
-            reconnect_timeout=POOL_RECONNECT_SECONDS,
-            open=False,
-            kwargs={"autocommit": True, "options": CONNECTION_OPTIONS},
-        )
+    def __init__(self, url: str, *, size: int = 8, liveness: LivenessLimits = LIVENESS) -> None:
+        self._pool = QUERIES.async_pool(url, min_size=1, max_size=size, liveness=liveness)
 
     async def open(self) -> None:
         await self._pool.open()
@@ -92,7 +79,7 @@ class PostgresQueryDatabase:
             else:
                 assert row is not None
                 return str(row[0])
-        raise Unavailable(AWAY, retry_after=2)
+        raise database_unavailable()
 
 
 class PositionWaiter:
@@ -126,15 +113,10 @@ class PositionWaiter:
         return self.position >= position
 
     async def _listen_always(self) -> None:
-        while True:
-            try:
-                await self._listen()
-            except (psycopg.Error, OSError) as error:
-                log.warning("cannot hear the projector", error=type(error).__name__)
-            await asyncio.sleep(RECONNECT_DELAY_SECONDS)
+        await reconnect_always(self._listen, warning="cannot hear the projector")
 
     async def _listen(self) -> None:
-        async with await MonitoredAsyncConnection.connect(self._url, autocommit=True, options="-c search_path=read") as connection:
+        async with await READ_POSITION.connect_async(self._url) as connection:
             await connection.execute(f"listen {PROJECTED}".encode())
             while True:
                 cursor = await connection.execute("select position from checkpoint where projection = 'main'")

@@ -11,13 +11,13 @@ import psycopg
 import structlog
 from psycopg.sql import SQL
 
+from infrastructure.postgres.advisory_locks import AdvisoryLock, lock
 from infrastructure.postgres.errors import DatabaseAway, database_error
+from infrastructure.postgres.profiles import MIGRATIONS
 
 log = structlog.get_logger()
 
-LOCK = 0x62696F73  # one migration at a time, whatever started it
 OLDEST_RELEASE: Final = re.compile(r"-- Oldest release: (\d+\.\d+\.\d+)\n")
-CONNECT_TIMEOUT_SECONDS: Final = 5
 RETRY_DELAY_SECONDS: Final = 0.5
 TABLE: Final = """create table if not exists ops.migrations
   (number int primary key, applied_at timestamptz not null default now(), oldest_release text)"""
@@ -58,8 +58,8 @@ def this_release() -> str:
 
 def migrate(url: str) -> list[int]:
     """Apply what is missing, each in a transaction of its own; the numbers applied. Raises SchemaAhead."""
-    with _connected(url) as connection:
-        connection.execute("select pg_advisory_lock(%s)", (LOCK,))
+    with MIGRATIONS.connect_unmonitored(url) as connection:
+        lock(connection, AdvisoryLock.MIGRATIONS)
         applied = _applied(connection)
         _refuse_newer(applied)
         known = {number: oldest_release(text) for number, text in migrations().items()}
@@ -73,7 +73,7 @@ def migrate(url: str) -> list[int]:
 
 def check(url: str) -> None:
     """Raises SchemaBehind unless every migration has been applied, SchemaAhead where this release is too old, and psycopg.Error."""
-    with _connected(url) as connection:
+    with MIGRATIONS.connect_unmonitored(url) as connection:
         applied = _applied(connection)
     _refuse_newer(applied)
     if missing := sorted(set(migrations()) - set(applied)):
@@ -97,10 +97,6 @@ def check_when_reachable(url: str, *, seconds: float) -> None:
             reported = str(problem)
             log.warning("waiting for the database", reason=reported, seconds=seconds)
         time.sleep(RETRY_DELAY_SECONDS)
-
-
-def _connected(url: str) -> psycopg.Connection:
-    return psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS)
 
 
 def _applied(connection: psycopg.Connection) -> Applied:

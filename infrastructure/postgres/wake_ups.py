@@ -15,21 +15,18 @@ from typing import Final
 import psycopg
 import structlog
 
-from infrastructure.postgres.connections import MonitoredConnection
+from infrastructure.postgres.profiles import WAKE_UPS
 
 log = structlog.get_logger()
 
 APPENDED: Final = "bioscope_appended"  # there is more of the log; the process that appended sends it
 PUBLISHED: Final = "bioscope_published"  # Kafka has more of the log; the relay sends it
+DISPATCHED: Final = "bioscope_given_out"  # Kafka has tasks; the scheduler sends it
 PROJECTED: Final = "bioscope_projected"  # the read models are further; the projector sends it, with the position
-
-WAKES_ITSELF: Final = "-c bioscope.wakes=after_commit"
-"""For a session that appends or projects: its process sends the wake-ups. For others the database does (migration 0016)."""
 
 MIN_INTERVAL_SECONDS: Final = 0.005  # between two notifications of one process: what happens meanwhile is sent together
 CONNECTION_IDLE_SECONDS: Final = 60.0  # that the session is kept without a wake-up
 STOP_TIMEOUT_SECONDS: Final = 1.0  # that the last wake-up may take at the end
-CONNECTION_OPTIONS: Final = "-c synchronous_commit=off -c statement_timeout=2s -c lock_timeout=1s"
 NOTIFY: Final = "select pg_notify(channel, payload) from unnest(%s::text[], %s::text[]) as due (channel, payload)"
 
 
@@ -99,7 +96,7 @@ class WakeUps:
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = MonitoredConnection.connect(self._url, autocommit=True, options=CONNECTION_OPTIONS)
+            self._connection = WAKE_UPS.connect(self._url)
         return self._connection
 
     def _disconnect(self) -> None:

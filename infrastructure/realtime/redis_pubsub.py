@@ -9,8 +9,8 @@ from typing import Final
 import redis.asyncio
 import structlog
 
+from application.cancellation import cancel_and_wait
 from application.services import CHANNEL
-from infrastructure.retry import cancel_and_wait
 
 log = structlog.get_logger()
 

@@ -13,6 +13,7 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
+from application.cancellation import run_until_first_ends
 from domain.errors import Unavailable
 from infrastructure.audit.signed_heads import SIGN_AFTER_EVENTS, SIGN_INTERVAL_SECONDS, BrokenChain, HeadSigner
 from infrastructure.blobs.blob_store import open_blobs
@@ -21,38 +22,35 @@ from infrastructure.embedded.child import say_ready
 from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.observability.metrics import BROKEN_CHAIN
-from infrastructure.postgres.connections import UNACKNOWLEDGED_TIMEOUT_MS, MonitoredAsyncConnection, MonitoredConnection, notifications
+from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock_async
+from infrastructure.postgres.connections import MonitoredAsyncConnection, notifications
+from infrastructure.postgres.notifications import CONNECTION_LOST, reconnect_always
+from infrastructure.postgres.profiles import RELAY, RELAY_LEADER
 from infrastructure.postgres.wake_ups import APPENDED, PUBLISHED, WakeUps
+from infrastructure.process_exit import exit_within
 from infrastructure.relay.checkpoint_store import PostgresCheckpointStore
 from infrastructure.relay.errors import Fenced, Unpublishable
 from infrastructure.relay.publisher import Publisher
 from infrastructure.relay.topic import connect_topic
-from infrastructure.retry import first_of, leave_within
 from infrastructure.security.keys import Keys
 from infrastructure.security.process_keys import process_keys
 
 log = structlog.get_logger()
 
-LEADER_LOCK: Final = 0x72656C6179  # the process that holds it leads
 STANDBY_INTERVAL_SECONDS: Final = 0.5  # between two attempts to lead
 RETRY_DELAY_SECONDS: Final = 0.5
 SIGN_CHECK_INTERVAL_SECONDS: Final = 1.0
 LAST_SIGNATURE_TIMEOUT_SECONDS: Final = 1.5
 STOP_TIMEOUT_SECONDS: Final = 2.7  # from SIGTERM; the supervisor kills after 3
-CONNECTION_OPTIONS: Final = "-c synchronous_commit=off -c statement_timeout=5s -c lock_timeout=4s -c timezone=UTC"
 
-TRY_LOCK = "select pg_try_advisory_lock(%s)"
 LISTEN = f"listen {APPENDED}"
 
-ProjectedPosition = Callable[[AsyncConnection], Awaitable[int]]
-"""Reads the position of the read models."""
 
-
-def run_relay(settings: Settings, *, projected_position: ProjectedPosition) -> None:
+def run_relay(settings: Settings) -> None:
     """Run until SIGTERM. Exits with 1 when Kafka refuses an event for good. Raises WrongRootKey."""
     keys = process_keys(settings, "relay")
     try:
-        asyncio.run(_run_until_signal(Leader(settings, keys, projected_position=projected_position).lead_always))
+        asyncio.run(_run_until_signal(Leader(settings, keys).lead_always))
     except Unpublishable as refused:
         log.critical("the relay has stopped: nothing reaches Kafka until this is mended", reason=str(refused))
         sys.exit(1)
@@ -63,46 +61,36 @@ async def _run_until_signal(work: Callable[[], Awaitable[None]]) -> None:
 
     def stop() -> None:
         stopped.set()
-        leave_within(STOP_TIMEOUT_SECONDS)  # in case a library swallows the cancellation
+        exit_within(STOP_TIMEOUT_SECONDS)  # in case a library swallows the cancellation
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    await first_of(work(), stopped.wait(), HEARTBEAT.beat_always())
+    await run_until_first_ends(work(), stopped.wait(), HEARTBEAT.beat_always())
 
 
 class Leader:
     """Listens, publishes and signs while it leads. Kafka and the blob store may be unavailable meanwhile."""
 
-    def __init__(self, settings: Settings, keys: Keys, *, projected_position: ProjectedPosition) -> None:
-        self._settings, self._keys, self._projected_position = settings, keys, projected_position
+    def __init__(self, settings: Settings, keys: Keys) -> None:
+        self._settings, self._keys = settings, keys
         self._wakes = WakeUps(settings.postgres_url)
 
     async def lead_always(self) -> None:
-        while True:
-            try:
-                await self._lead()
-            except (psycopg.Error, OSError, Fenced) as error:
-                log.warning("the lead is lost, or the database away", error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(RETRY_DELAY_SECONDS)
+        lost = (*CONNECTION_LOST, Fenced)
+        await reconnect_always(self._lead, warning="the lead is lost, or the database away", lost=lost, delay_seconds=RETRY_DELAY_SECONDS)
 
     async def _lead(self) -> None:
         url = self._settings.postgres_url
-        leader_options = f"{CONNECTION_OPTIONS} {UNACKNOWLEDGED_TIMEOUT_MS}"
-        async with await MonitoredAsyncConnection.connect(url, autocommit=True, options=leader_options) as leader:
+        async with await RELAY_LEADER.connect_async(url) as leader:
             await _wait_for_lead(leader)
             log.info("leading")
             heads = await asyncio.to_thread(self._heads)
-            async with await MonitoredAsyncConnection.connect(url, autocommit=True, options=CONNECTION_OPTIONS) as connection:
+            async with await RELAY.connect_async(url) as connection:
                 publisher = self._publisher(connection, heads)
-                await first_of(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher, heads))
+                await run_until_first_ends(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher, heads))
 
     def _publisher(self, connection: AsyncConnection, heads: HeadSigner) -> Publisher:
-        store = PostgresCheckpointStore(
-            connection,
-            projected_position=self._projected_position,
-            on_read=heads.take,
-            on_advanced=partial(self._wakes.send, PUBLISHED),
-        )
+        store = PostgresCheckpointStore(connection, on_read=heads.take, on_advanced=partial(self._wakes.send, PUBLISHED))
         return Publisher(store, partial(connect_topic, self._settings.kafka_url, key=RecordKey(self._keys)))
 
     async def _sign_always(self, publisher: Publisher, heads: HeadSigner) -> None:
@@ -129,10 +117,10 @@ class Leader:
             BROKEN_CHAIN.set(1)
 
     def _connection(self) -> psycopg.Connection:
-        return MonitoredConnection.connect(self._settings.postgres_url, autocommit=True, options=CONNECTION_OPTIONS)
+        return RELAY.connect(self._settings.postgres_url)
 
 
-async def _listen(leader: AsyncConnection, publisher: Publisher) -> None:
+async def _listen(leader: MonitoredAsyncConnection, publisher: Publisher) -> None:
     """On the connection that holds the lock: when it is lost, so is the lead."""
     await leader.execute(LISTEN.encode())
     async for _ in notifications(leader):
@@ -150,8 +138,8 @@ async def _wait_until_due(publisher: Publisher, heads: HeadSigner) -> None:
 async def _wait_for_lead(leader: AsyncConnection) -> None:
     """Return once this process leads, until the connection ends. A relay that stands by reports ready too."""
     while True:
-        row = await (await leader.execute(TRY_LOCK, (LEADER_LOCK,))).fetchone()
+        leads = await try_lock_async(leader, AdvisoryLock.RELAY)
         say_ready()
-        if row is not None and row[0]:
+        if leads:
             return
         await asyncio.sleep(STANDBY_INTERVAL_SECONDS)

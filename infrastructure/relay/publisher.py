@@ -7,13 +7,14 @@ from typing import Final, NamedTuple
 
 import structlog
 
+from application.cancellation import run_until_first_ends
 from application.poll_interval import PollInterval
 from application.ports import RecordedEvent
 from infrastructure.kafka.topics import UNAVAILABLE_ERRORS
-from infrastructure.relay.checkpoint_store import CheckpointStore, RelayCheckpoint
+from infrastructure.postgres.system.relay_checkpoint import RelayCheckpoint
+from infrastructure.relay.checkpoint_store import CheckpointStore
 from infrastructure.relay.errors import Fenced, TopicReset, Unpublishable
 from infrastructure.relay.topic import REFUSED_ERRORS, Topic
-from infrastructure.retry import first_of
 
 log = structlog.get_logger()
 
@@ -134,7 +135,7 @@ class Publisher:
         session = RelaySession(self._store, topic, self._limits)
         await session.take_over()
         log.info("publishing", after=session.checkpoint.position, cluster=session.checkpoint.cluster)
-        await first_of(self._publish_events(session), self._watch(topic, session.checkpoint.cluster))
+        await run_until_first_ends(self._publish_events(session), self._watch(topic, session.checkpoint.cluster))
 
     async def _publish_events(self, session: RelaySession) -> None:
         interval = PollInterval(self._limits.poll_interval_seconds)

@@ -40,19 +40,19 @@ class Argon2Passwords:
         self._nobodys = _hash_of_nothing(self._wanted)
         self._queue = BoundedQueue()
 
-    def hash(self, password: str, *, asker: PasswordRequester) -> bytes:
+    def hash(self, password: str, *, requester: PasswordRequester) -> bytes:
         """Raises Invalid beyond 1 KiB, and Unavailable."""
         given = _bytes(password)
         if given is None:
             raise invalid("password", f"must have at most {MAX_PASSWORD_BYTES} bytes")
-        with self._queue.slot(asker):
+        with self._queue.slot(requester):
             return self._hasher.hash(given).encode()
 
-    def verify(self, password: str, known: bytes | None, *, asker: PasswordRequester) -> bool:
+    def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
         """Costs the same whether there is a hash or not, whether it fits or not. Raises Unavailable."""
         given = _bytes(password)
         real = known is not None and given is not None
-        with self._queue.slot(asker):
+        with self._queue.slot(requester):
             return self._fits(known if real and known else self._nobodys, given or b"") and real
 
     def _fits(self, known: bytes, given: bytes) -> bool:
@@ -81,34 +81,34 @@ class BoundedQueue:
         self._lock = Lock()
 
     @contextmanager
-    def slot(self, asker: PasswordRequester) -> Iterator[None]:
+    def slot(self, requester: PasswordRequester) -> Iterator[None]:
         """Raises Unavailable."""
-        self._enter(asker)
+        self._enter(requester)
         try:
             yield
         finally:
             self._leave()
 
-    def _enter(self, asker: PasswordRequester) -> None:
+    def _enter(self, requester: PasswordRequester) -> None:
         with self._lock:
             if self._inside < MAX_CONCURRENT_HASHES:
                 self._inside += 1
                 return
-            called = self._queued(asker)
+            called = self._queued(requester)
         called.wait(self._patience)
         with self._lock:
-            self._waiting -= Counter([asker.name])  # leaves out whoever has none
+            self._waiting -= Counter([requester.name])  # leaves out whoever has none
             if not called.is_set():
-                (self._strangers if asker.is_stranger else self._users).remove(called)
+                (self._strangers if requester.is_stranger else self._users).remove(called)
                 raise _busy()
 
-    def _queued(self, asker: PasswordRequester) -> Event:
-        maximum = self._waiting_most - (QUEUE_SLOTS_FOR_USERS if asker.is_stranger else 0)
-        if len(self._users) + len(self._strangers) >= maximum or self._waiting[asker.name] >= MAX_QUEUED_PER_REQUESTER:
+    def _queued(self, requester: PasswordRequester) -> Event:
+        maximum = self._waiting_most - (QUEUE_SLOTS_FOR_USERS if requester.is_stranger else 0)
+        if len(self._users) + len(self._strangers) >= maximum or self._waiting[requester.name] >= MAX_QUEUED_PER_REQUESTER:
             raise _busy()
-        self._waiting[asker.name] += 1
+        self._waiting[requester.name] += 1
         called = Event()
-        (self._strangers if asker.is_stranger else self._users).append(called)
+        (self._strangers if requester.is_stranger else self._users).append(called)
         return called
 
     def _leave(self) -> None:

@@ -8,10 +8,10 @@ from typing import Final, NamedTuple
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from infrastructure.atomic_files import write_private
 from infrastructure.configuration.settings import Settings
 from infrastructure.security.key_ring import NO_KEYS, Key, KeyRing, Keys, Purpose, RootKey, WrongRootKey, public_key_id
 from infrastructure.security.keyed_digest import CLAIM_PURPOSES
-from infrastructure.security.private_files import write_private
 
 FORMAT: Final = 1
 

@@ -8,16 +8,14 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
-import psycopg
 import structlog
-from psycopg_pool import ConnectionPool, PoolTimeout
 
-from application.ports import RefreshResult, RefreshTokenReused
-from domain.errors import NotAuthenticated, Unavailable
-from infrastructure.postgres.connections import POOL_RECONNECT_SECONDS, MonitoredConnection
+from application.ports import RefreshResult
+from domain.errors import NotAuthenticated, RefreshTokenReused
+from infrastructure.postgres.statement_pool import StatementPool
 from infrastructure.security.key_ring import Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
 from infrastructure.security.keys import Keys
@@ -28,7 +26,6 @@ TOKEN_BYTES: Final = 32
 MAX_TOKEN_CHARACTERS: Final = 128  # characters; the first of a session has 43, a child 48, since it names its key
 REUSE_GRACE_PERIOD: Final = timedelta(seconds=10)  # two tabs that share a token get the same child
 MAX_CONNECTIONS: Final = 4
-CONNECTION_OPTIONS: Final = "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
 
 FORGET_ENDED: Final = "delete from es.refresh_tokens where user_id = %(user)s and absolute_at <= %(at)s"
 ISSUE: Final = """insert into es.refresh_tokens (digest, session_id, user_id, issued_at, expires_at, absolute_at, mac)
@@ -54,19 +51,7 @@ class PostgresRefreshTokens:
         self._children = KeyedDigest(keys, Purpose.REFRESH_TOKENS)
         self._rows_macs = KeyedDigest(keys, Purpose.REFRESH_TOKEN_ROWS)
         self._idle, self._absolute = timedelta(seconds=idle_seconds), timedelta(seconds=absolute_seconds)
-        self._pool: ConnectionPool[psycopg.Connection] = ConnectionPool(
-            url,
-            connection_class=MonitoredConnection,
-            min_size=0,
-            max_size=MAX_CONNECTIONS,
-            timeout=2,
-            reconnect_timeout=POOL_RECONNECT_SECONDS,
-            open=False,
-            num_workers=1,
-            kwargs={"autocommit": True, "options": CONNECTION_OPTIONS},
-            check=ConnectionPool.check_connection,
-        )
-        self._pool.open()
+        self._pool = StatementPool(url, max_size=MAX_CONNECTIONS)
 
     def close(self) -> None:
         self._pool.close()
@@ -74,8 +59,8 @@ class PostgresRefreshTokens:
     def issue(self, *, session: UUID, user: UUID, at: datetime) -> str:
         token = _text(secrets.token_bytes(TOKEN_BYTES))
         issued = Issued(session, user, at + self._absolute)
-        self._rows(FORGET_ENDED, {"user": user, "at": at})
-        self._rows(ISSUE, self._values(issued, _digest(token), at) | {"digest": _digest(token)})
+        self._pool.rows(FORGET_ENDED, {"user": user, "at": at})
+        self._pool.rows(ISSUE, self._values(issued, _digest(token), at) | {"digest": _digest(token)})
         return token
 
     def rotate(self, token: str, *, at: datetime) -> RefreshResult:
@@ -84,9 +69,9 @@ class PostgresRefreshTokens:
         parent = _digest(token)
         issued = self._issued(parent)
         named = {"parent": parent, "child": digest, "children": list(children)}
-        for (session,) in self._rows(ROTATE, named | self._values(issued, digest, at)):
+        for (session,) in self._pool.rows(ROTATE, named | self._values(issued, digest, at)):
             return RefreshResult(session_id=session, user_id=issued.user, token=child)
-        for used_at, made in self._rows(USED, named):
+        for used_at, made in self._pool.rows(USED, named):
             if used_at is None or issued.absolute_at <= at:
                 break
             if abs(at - used_at) > REUSE_GRACE_PERIOD:  # also of a clock that is behind the one by which it was used
@@ -97,7 +82,7 @@ class PostgresRefreshTokens:
 
     def _issued(self, digest: bytes) -> "Issued":
         """What was issued under a token's digest. A row that is not ours is like none. Raises NotAuthenticated."""
-        for session, user, absolute_at, mac in self._rows(FIND, {"parent": digest}):
+        for session, user, absolute_at, mac in self._pool.rows(FIND, {"parent": digest}):
             issued = Issued(session, user, absolute_at)
             if mac is not None and self._rows_macs.matches(mac, issued.bytes_with(digest)):
                 return issued
@@ -111,7 +96,7 @@ class PostgresRefreshTokens:
 
     def session_of(self, token: str) -> UUID | None:
         """Also of a token that was used or has ended: whoever signs out with it means that session."""
-        found = self._rows("select session_id from es.refresh_tokens where digest = %(digest)s", {"digest": _digest(token)})
+        found = self._pool.rows("select session_id from es.refresh_tokens where digest = %(digest)s", {"digest": _digest(token)})
         return found[0][0] if found else None
 
     def revoke(self, session: UUID) -> None:
@@ -123,17 +108,9 @@ class PostgresRefreshTokens:
     def _forget(self, statement: str, named: Mapping[str, object]) -> list[UUID]:
         """Until nothing is left: a rotation under way may have made a child that the statement before could not see."""
         gone: list[UUID] = []
-        while found := self._rows(statement, named):
+        while found := self._pool.rows(statement, named):
             gone += [row[0] for row in found]
         return gone
-
-    def _rows(self, statement: str, named: Mapping[str, object]) -> list[tuple[Any, ...]]:
-        try:
-            with self._pool.connection() as connection:
-                cursor = connection.execute(statement.encode(), named, prepare=True)
-                return cursor.fetchall() if cursor.description else []
-        except (psycopg.OperationalError, PoolTimeout):
-            raise Unavailable("The database is away; try again", retry_after=2) from None
 
 
 class Issued(NamedTuple):

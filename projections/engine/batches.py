@@ -108,7 +108,7 @@ class ParkedEvents(NamedTuple):
 
 
 class ReadModels(Protocol):
-    """The read models and their checkpoint, for one user at a time. Calls block. Errors of an unavailable database say nothing about events."""
+    """The read models and their checkpoint, for one user at a time. Calls block. Errors of an unavailable database are not poison."""
 
     @property
     def closed(self) -> bool:

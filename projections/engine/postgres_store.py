@@ -10,16 +10,10 @@ import msgspec
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from infrastructure.postgres.profiles import READ_MODELS, Profile
 from projections.engine.batches import FOLD_VERSIONS, TABLES, Changes, CheckpointToken, ParkedEvents
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict, CheckpointUnfit, NotInLog, folds_difference
 from projections.engine.projection import Key, Row, Table, TableChanges
-
-APPLICATION_NAME = "bioscope projector"
-CONNECTION_OPTIONS = (
-    "-c search_path=read -c lock_timeout=5s -c statement_timeout=6s -c idle_in_transaction_session_timeout=5s -c timezone=UTC"
-    " -c synchronous_commit=off"  # a crash may take back the newest batches with their checkpoint: they are applied again
-    " -c bioscope.wakes=after_commit"  # the projector sends the wake-ups itself (migration 0016)
-)
 
 
 class Statements(NamedTuple):
@@ -63,7 +57,6 @@ AFTER = "classification_id = %s and not hidden and (created_at, id) > (%s, %s)"
 HIDE_RANGE = f"update results set hidden = true where {AFTER} and (created_at, id) <= (%s, %s)"  # noqa: S608 - constants
 LAST_OF_RANGE = f"select created_at, id from results where {AFTER} order by created_at, id offset %s limit 1"  # noqa: S608 - constants
 BEFORE_ALL = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
-CONNECT_TIMEOUT_SECONDS = 3
 ROWS_PER_STATEMENT = 1000  # more would exceed the memory of one statement
 HIDDEN_ROWS_PER_STATEMENT = 20_000  # all results of a large job would exceed the statement timeout
 DEAD_LETTERS = "select position, stream from dead_letters order by position"
@@ -77,12 +70,10 @@ PARK = "insert into parked (position, stream) select * from unnest(%s::bigint[],
 Statement = tuple[bytes | str, Sequence[Any]]
 
 
-def connect(
-    url: str, *, schema: str = "read", connection_class: type[psycopg.Connection] = psycopg.Connection, options: str = ""
-) -> psycopg.Connection:
-    """A connection to the read models in `schema`, with additional server `options`."""
-    options = f"{CONNECTION_OPTIONS.replace('search_path=read', f'search_path={schema}')} {options}"
-    return connection_class.connect(url, autocommit=True, options=options, connect_timeout=CONNECT_TIMEOUT_SECONDS, prepare_threshold=2, application_name=APPLICATION_NAME)
+def connect(url: str, *, schema: str = "read", monitored: bool = False, profile: Profile = READ_MODELS) -> psycopg.Connection:
+    """A connection to the read models in `schema`; a monitored one raises ServerUnresponsive."""
+    profile = profile.having(search_path=schema)
+    return profile.connect(url) if monitored else profile.connect_unmonitored(url)
 
 
 class PostgresReadModels:
@@ -166,7 +157,9 @@ def _statements_of(changes: Changes) -> list[Statement]:
         statements += [(USE_INDEX, ()), (HIDE, (list(changes.hidden_jobs), list(changes.hidden_images)))]
     if changes.resolved:
         statements.append((RESOLVE, (list(changes.resolved), list(changes.resolved))))
-    statements += [(ADD_DEAD_LETTER, (letter.position, letter.position, letter.stream, letter.type, letter.reason)) for letter in changes.dead_letters]
+    statements += [
+        (ADD_DEAD_LETTER, (letter.position, letter.position, letter.stream, letter.type, letter.reason)) for letter in changes.dead_letters
+    ]
     if changes.parked:
         statements.append((PARK, ([event.position for event in changes.parked], [event.stream for event in changes.parked])))
     return statements

@@ -67,7 +67,9 @@ def event_steps(tables: Sequence[Table], events: Iterable[PositionedEvent]) -> l
         kind = type(positioned.event)
         if kind not in concerned:
             concerned[kind] = [table for table in tables if issubclass(kind, table.kinds)]
-        found.append(EventStep(positioned, [TouchedRows(table, keys) for table in concerned[kind] if (keys := tuple(table.keys(positioned)))]))
+        found.append(
+            EventStep(positioned, [TouchedRows(table, keys) for table in concerned[kind] if (keys := tuple(table.keys(positioned)))])
+        )
     return found
 
 

@@ -1,5 +1,7 @@
-"""Background tasks of the projector process: scheduling, live notifications, housekeeping. They run on a thread and event loop of their own,
-so that they never delay the projector."""
+"""Background tasks of the projector process: scheduling, live notifications, housekeeping.
+
+They run on a thread and event loop of their own, so that they never delay the projector.
+"""
 
 import asyncio
 import contextlib
@@ -14,6 +16,7 @@ import structlog
 from application import tasks
 from application.job_scheduler import Scheduler
 from application.poll_interval import PollInterval
+from application.topics import DEAD_LETTERS
 from application.work_queue import OutgoingTask
 from domain.errors import Unavailable
 from projections.engine.batches import BatchResult, PoisonEvent
@@ -50,9 +53,10 @@ class BackgroundTasks:
         *,
         chores: Sequence[Callable[[], None]] = (),
         limits: BackgroundLimits = DEFAULT_LIMITS,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._scheduler, self._notifier, self._send, self._chores, self._limits = scheduler, notifier, send, chores, limits
-        self._loop = asyncio.new_event_loop()
+        self._loop = loop or asyncio.new_event_loop()
         self._scheduler_woken, self._has_result = asyncio.Event(), asyncio.Event()
         self._result: BatchResult | None = None
         self._all = self._loop.create_task(self._run_all())
@@ -103,7 +107,7 @@ class BackgroundTasks:
         """For monitoring of the topic; the table of dead letters is authoritative."""
         for letter in dead_letters:
             try:
-                await self._send(tasks.DEAD_LETTERS, letter.stream.bytes, msgspec.json.encode(letter))
+                await self._send(DEAD_LETTERS, letter.stream.bytes, msgspec.json.encode(letter))
             except Exception as error:
                 log.warning("a dead letter could not be sent", position=letter.position, error=type(error).__name__)
 

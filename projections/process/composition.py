@@ -7,7 +7,6 @@ from application.ports import RecordedEvent
 from domain.events import Event
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import encoded_from
-from infrastructure.postgres.connections import MonitoredConnection
 from infrastructure.security.keys import WrongRootKey
 from projections.engine import postgres_store
 from projections.engine.batches import ReadModels
@@ -38,7 +37,7 @@ def projector_over(url: str, log: RecorderEventStore, schema: str = LIVE_SCHEMA,
     """A projector over the read models in `schema`. `exclusive`: nobody else reads or writes them, so they may be a batch behind."""
 
     def models() -> ReadModels:
-        found = PostgresReadModels(postgres_store.connect(url, schema=schema, connection_class=MonitoredConnection))
+        found = PostgresReadModels(postgres_store.connect(url, schema=schema, monitored=True))
         return RowCache(WriteBehind(found) if exclusive else found)
 
     return Projector(models, LogDecoder(log), discarded=log.discarded, fatal=(WrongRootKey,))

@@ -10,7 +10,6 @@ from infrastructure.blobs.blob_store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.pruning import prune
 from infrastructure.observability.metrics import FREED, LEFT, SWEPT_AT
-from infrastructure.postgres.connections import MonitoredConnection
 from infrastructure.security.key_ring import NO_KEYS
 from projections.blob_references import blobs_in_use
 from projections.engine import postgres_store
@@ -24,7 +23,7 @@ def sweep(settings: Settings) -> None:
 
     Raises FoldsDiffer (read models of another release may refer to files that this one does not know), Unavailable, psycopg.Error.
     """
-    with postgres_store.connect(settings.postgres_url, connection_class=MonitoredConnection) as connection:
+    with postgres_store.connect(settings.postgres_url, monitored=True) as connection:
         PostgresReadModels(connection).read_checkpoint()
         swept = sweep_orphans(open_blobs(settings, NO_KEYS), partial(blobs_in_use, connection), now=datetime.now(UTC))
     FREED.inc(swept.freed)
@@ -38,7 +37,7 @@ def sweep(settings: Settings) -> None:
 
 def remove_old_rows(settings: Settings) -> None:
     """Raises psycopg.Error."""
-    with postgres_store.connect(settings.postgres_url, connection_class=MonitoredConnection) as connection:
+    with postgres_store.connect(settings.postgres_url, monitored=True) as connection:
         removed = prune(connection)
     if any(removed.values()):
         log.info("old rows removed", **removed)

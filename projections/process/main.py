@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 import redis.asyncio
 
 from application.job_scheduler import Scheduler
-from application.tasks import DISPATCHED
+from application.topics import EVENTS
 from application.work_queue import OutgoingTask
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of
@@ -17,11 +17,10 @@ from infrastructure.eventstore.garbage_collection import infrequent_collection
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
 from infrastructure.kafka.consumer_process import ConsumerProcess
 from infrastructure.kafka.producer import Sender
-from infrastructure.kafka.topics import EVENTS
-from infrastructure.postgres.connections import UNACKNOWLEDGED_TIMEOUT_MS, MonitoredConnection
 from infrastructure.postgres.notifications import listen
-from infrastructure.postgres.wake_ups import APPENDED, PROJECTED, PUBLISHED, WakeUps
-from infrastructure.postgres.work_queue import PostgresWorkQueue
+from infrastructure.postgres.profiles import SCHEDULER
+from infrastructure.postgres.system.work_queue import PostgresWorkQueue
+from infrastructure.postgres.wake_ups import APPENDED, DISPATCHED, PROJECTED, PUBLISHED, WakeUps
 from infrastructure.security.process_keys import process_keys
 from projections.engine import postgres_store
 from projections.engine.batches import BatchResult
@@ -109,8 +108,7 @@ def redis_publisher(url: str) -> Callable[[str, bytes], Awaitable[object]]:
 
 def _scheduler(settings: Settings, log: RecorderEventStore, wakes: WakeUps, owns: Callable[[], bool | None]) -> Scheduler:
     def open_queue() -> PostgresWorkQueue:
-        options = UNACKNOWLEDGED_TIMEOUT_MS
-        connection = postgres_store.connect(settings.postgres_url, connection_class=MonitoredConnection, options=options)
+        connection = postgres_store.connect(settings.postgres_url, monitored=True, profile=SCHEDULER)
         return PostgresWorkQueue(connection, on_dispatched=partial(wakes.send, DISPATCHED))
 
     return PartitionOwnerScheduler(open_queue, log, lease=settings.chunk_lease_seconds, attempts=settings.chunk_attempts, owns=owns)

@@ -4,26 +4,30 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 
-import psycopg
-
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.event_store import open_event_store
 from infrastructure.eventstore.garbage_collection import infrequent_collection
+from infrastructure.postgres.profiles import OWNER
 from projections.engine import postgres_store
 from projections.engine.checkpoints import CheckpointUnfit, FoldsDiffer
 from projections.engine.postgres_store import PostgresReadModels
 from projections.process.composition import projector_over
 from projections.rebuild import rebuilding
-from projections.rebuild.rebuilding import RebuildResult
+from projections.rebuild.rebuilding import RebuildLimits, RebuildResult
 
 
-def rebuild(settings: Settings, *, check: bool, progress: rebuilding.Progress = lambda *_: None) -> RebuildResult:
+def rebuild(
+    settings: Settings,
+    *,
+    check: bool,
+    progress: rebuilding.Progress = lambda *_: None,
+    limits: RebuildLimits = rebuilding.DEFAULT_LIMITS,
+) -> RebuildResult:
     """Rebuild the read models from the log; with `check` only compare them with the live ones. Raises AlreadyRebuilding."""
     url = settings.postgres_owner_url or settings.postgres_url
-    options = "-c timezone=UTC"
-    with open_event_store(settings) as log, psycopg.connect(url, autocommit=True, options=options) as owner, infrequent_collection():
+    with open_event_store(settings) as log, OWNER.connect_unmonitored(url) as owner, infrequent_collection():
         over = partial(projector_over, url, log, exclusive=True)
-        return rebuilding.rebuild(owner, projector_over=over, log=log, check=check, progress=progress)
+        return rebuilding.rebuild(owner, projector_over=over, log=log, check=check, progress=progress, limits=limits)
 
 
 def rebuild_if_folds_differ(settings: Settings, *, on_start: Callable[[str], object] = lambda _: None) -> bool:

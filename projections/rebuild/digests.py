@@ -14,7 +14,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier
 from projections.engine.batches import TABLES
 
 LIVE_SCHEMA: Final = "read"
-ROWS_AT_ONCE: Final = 20_000  # at most in a range: some tenths of a second
+ROWS_PER_RANGE: Final = 20_000  # at most in a range: some tenths of a second
 
 Key = tuple[Any, ...]
 
@@ -73,7 +73,7 @@ def _of_table(connection: psycopg.Connection, schema: str, table: ComparedTable,
     return total
 
 
-def ranges(connection: psycopg.Connection, schemas: Sequence[str], table: ComparedTable, *, rows: int = ROWS_AT_ONCE) -> Iterator[Range]:
+def ranges(connection: psycopg.Connection, schemas: Sequence[str], table: ComparedTable, *, rows: int = ROWS_PER_RANGE) -> Iterator[Range]:
     """Ranges that hold every key; a table holds at most `rows` of a range's rows in any of `schemas`, as far as it stands still."""
     after: Key | None = None
     while True:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from application.chunk_results import JobPlans, record_chunk_results
+from application.chunk_results import ChunkAnswers, JobPlans, record_chunk_results
 from application.ports import Command, Secret
-from application.tasks import BULK, URGENT
+from application.topics import BULK, URGENT
 from domain import classification, dataset, image
 from domain.access import Actor
 from domain.classification import ChunkJudged, ImageFailure, ImageResult, PlannedImage, Provenance, Verdict
@@ -133,7 +133,9 @@ def takes(log, *events):
 def test_a_right_answer_is_taken_once(record, worker):
     job = a_job(record)
     assert takes(worker, judged(record, job))
-    assert not record_chunk_results(worker, Command(id=uuid4(), actor=WORKER, at=NOW), judged(record, job))
+    chunk, again = JobPlans(record).chunk(job.id, 0), judged(record, job)
+    answers = ChunkAnswers(results=again.results, labels=again.labels, provenance=again.provenance)
+    assert not record_chunk_results(chunk, answers, command=Command(id=uuid4(), actor=WORKER, at=NOW), log=worker)
     assert len(record.history(chunk_id(job.id, 0))) == 1
 
 

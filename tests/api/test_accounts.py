@@ -194,7 +194,7 @@ async def test_a_disabled_user_is_told_so_while_the_session_lasts(laboratory):
     http, mine = await someone(laboratory)
     user_id = mine.rpartition("/")[2]
     services = laboratory.services
-    changed = accounts.user.change_status(accounts.loaded(services.log, user_id), accounts.Status.SUSPENDED, by=uuid4(), at=NOW)
+    changed = accounts.user.change_status(accounts.load_account(services.log, user_id), accounts.Status.SUSPENDED, by=uuid4(), at=NOW)
     services.log.append(Command(id=uuid4(), actor=Actor(id=uuid4(), kind="system"), at=NOW), *changed)
     await asyncio.sleep(5.1)  # as another process would learn it
     answer = await http.get(ME)
@@ -293,7 +293,7 @@ async def test_an_old_sign_in_needs_the_current_password(laboratory):
     user_id = mine.rpartition("/")[2]
     given = laboratory.services
     ports = {"log": given.log, "passwords": given.passwords, "tokens": given.refresh_tokens, "attempts": given.attempts}
-    me = Actor(id=accounts.loaded(given.log, user_id).id, role=Role.RESEARCHER)
+    me = Actor(id=accounts.load_account(given.log, user_id).id, role=Role.RESEARCHER)
 
     def change(**wanted):
         password = NewPassword(password=OTHER_PASSWORD, signed_in_for=901, **wanted)

@@ -10,7 +10,7 @@ import pytest
 from api.events import WAITING_REQUESTS
 from api.request import current_context
 from application import event_schemas
-from domain.events import SEALED
+from domain.events import SEALED_PREFIX
 from domain.registry import EVENTS
 
 pytestmark = pytest.mark.anyio
@@ -83,7 +83,7 @@ async def test_a_service_gets_private_fields_sealed_whatever_it_asks_for(laborat
     for sealed in (False, True):
         created = [event for event in (await followed(follower, sealed=sealed))["events"] if event["type"] == "DatasetCreated"]
         assert created
-        assert all(event["data"]["name"].startswith(SEALED) for event in created)
+        assert all(event["data"]["name"].startswith(SEALED_PREFIX) for event in created)
     assert "patient 17" in (await admin.get("/api/events")).text
     assert "patient 17" not in (await admin.get("/api/events", params={"sealed": True})).text
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from domain.events import SEALED
+from domain.events import SEALED_PREFIX
 from infrastructure.eventstore.state_cache import StateCache
 from tests.chaos.workload import PICTURES
 from tests.older_release import at_version, without
@@ -30,8 +30,8 @@ async def test_the_feed_gives_an_unknown_event_as_it_is_stored_and_the_others_as
     created, unknown, *_ = answer.json()["events"]
     assert (created["type"], unknown["type"], unknown["schema_version"]) == ("DatasetCreated", "DatasetDescribed", 1)
     assert (unknown["position"], unknown["stream"], unknown["version"]) == (position, dataset, 2)
-    assert unknown["data"]["name"].startswith(SEALED)
-    assert created["data"]["name"].startswith(SEALED) == sealed
+    assert unknown["data"]["name"].startswith(SEALED_PREFIX)
+    assert created["data"]["name"].startswith(SEALED_PREFIX) == sealed
 
 
 async def test_the_feed_gives_an_unknown_schema_version_as_it_is_stored(laboratory):
@@ -41,7 +41,7 @@ async def test_the_feed_gives_an_unknown_schema_version_as_it_is_stored(laborato
     with at_version("DeviceRegistered", 1):
         (event,) = (await admin.get("/api/events", params={"after": int(answer.headers["x-event-position"]) - 1})).json()["events"]
     assert event["schema_version"] == 2
-    assert event["data"]["hostname"].startswith(SEALED)
+    assert event["data"]["hostname"].startswith(SEALED_PREFIX)
 
 
 async def test_a_trail_gives_an_unknown_event_as_it_is_stored(laboratory, described):
@@ -51,7 +51,7 @@ async def test_a_trail_gives_an_unknown_event_as_it_is_stored(laboratory, descri
     assert [entry["type"] for entry in trail][:2] == ["DatasetCreated", "DatasetDescribed"]
     assert trail[0]["data"]["name"] == "cells"
     assert trail[1]["position"] == position
-    assert trail[1]["data"]["name"].startswith(SEALED)
+    assert trail[1]["data"]["name"].startswith(SEALED_PREFIX)
     assert trail[1]["at"]
 
 

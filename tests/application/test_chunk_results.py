@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application import chunk_results
 from application.chunk_results import JobPlans
 from domain import classification
 from domain.classification import ENDING, PlannedImage
@@ -54,10 +53,9 @@ def test_every_chunk_of_a_plan_is_found_and_no_other(parts):
     assert plans.chunk(uuid4(), 0) is None
 
 
-def test_a_long_plan_is_not_read_as_a_whole_and_chunks_of_one_part_are_read_once(monkeypatch):
-    monkeypatch.setattr(chunk_results, "MAX_KEPT_PARTS", 4)
+def test_a_long_plan_is_not_read_as_a_whole_and_chunks_of_one_part_are_read_once():
     log, job = planned([40] * 60)
-    plans = JobPlans(log)
+    plans = JobPlans(log, max_parts=4)
     for number in (job.chunks - 1, 3, job.chunks // 2):
         log.recorder.reads = 0
         plans.chunk(job.id, number)

@@ -17,14 +17,14 @@ def test_there_are_never_more_than_may_be_and_each_place_is_given_back_once(step
     places, held = ConnectionSlots(total=total, each=each), []
 
     def take(address):
-        holder = places.take(address, lambda: held.remove(holder))
+        holder = places.acquire(address, lambda: held.remove(holder))
         held.append(holder)
 
     for what, address, number in steps:
         if what == "take":
             take(address)
         elif held and what == "leave":
-            held.pop(number % len(held)).leave()
+            held.pop(number % len(held)).release()
         elif held:
             held[number % len(held)].touch()
         assert places.count == len(held) <= total
@@ -34,17 +34,17 @@ def test_there_are_never_more_than_may_be_and_each_place_is_given_back_once(step
 
 def test_the_least_recently_active_of_the_address_that_holds_most_gives_way():
     places, evicted = ConnectionSlots(total=4, each=4), []
-    places.take("192.0.2.1", lambda: evicted.append("the only one"))
-    many = [places.take("192.0.2.2", lambda number=number: evicted.append(number)) for number in range(3)]
+    places.acquire("192.0.2.1", lambda: evicted.append("the only one"))
+    many = [places.acquire("192.0.2.2", lambda number=number: evicted.append(number)) for number in range(3)]
     many[0].touch()
-    places.take("192.0.2.3", lambda: None)
+    places.acquire("192.0.2.3", lambda: None)
     assert evicted == [1]
 
 
 def test_an_address_that_holds_as_many_as_it_may_gives_way_to_itself():
     places, evicted = ConnectionSlots(total=100, each=2), []
     for number in range(4):
-        places.take("192.0.2.1", lambda number=number: evicted.append(number))
+        places.acquire("192.0.2.1", lambda number=number: evicted.append(number))
     assert evicted == [0, 1]
 
 

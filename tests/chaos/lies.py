@@ -12,7 +12,8 @@ import redis
 from aiokafka.errors import KafkaError
 
 from application.services import CHANNEL
-from application.tasks import BULK, URGENT, Kind, Task, encode
+from application.tasks import Kind, Task, encode
+from application.topics import BULK, URGENT
 from tests.adversaries.attackers import Attacker
 from tests.adversaries.forging import forgeries
 from tests.chaos.hit import Hit

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 import psycopg
 
-from domain.classification import CHUNK_MOST
+from domain.classification import MAX_CHUNK_IMAGES
 from domain.errors import DomainError
 from domain.values import result_id
 from infrastructure.container import blobs, verify_log
@@ -96,7 +96,7 @@ def _of_events(events, log):
             case "ChunkJudged":
                 event = log.decode(one)
                 found = [*(result.image_id for result in event.results), *(failure.image_id for failure in event.failures)]
-                if len(found) > CHUNK_MOST or one.version != 1:
+                if len(found) > MAX_CHUNK_IMAGES or one.version != 1:
                     broken.append(f"chunk {one.stream} has {len(found)} answers, version {one.version}")
                 seen[event.job_id].update(found)
             case kind if kind in ENDING:

@@ -74,7 +74,7 @@ def test_moments_that_mean_nothing_are_refused_with_a_sentence(log):
     for as_of, said in wrong.items():
         with pytest.raises(Invalid, match=said) as raised:
             position_of(as_of, log=log)
-        assert raised.value.more["errors"][0]["loc"] == ["query", "as_of"]
+        assert raised.value.errors[0]["loc"] == ["query", "as_of"]
 
 
 def test_before_the_first_event_there_was_nothing(log):

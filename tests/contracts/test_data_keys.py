@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application import devices
-from application.ports import ConcurrencyConflict, Secret
+from application.ports import Secret
 from domain import device
 from domain.access import Role
 from domain.device import DeviceDescribed
-from domain.events import ERASED, SEALED
+from domain.errors import ConcurrencyConflict
+from domain.events import ERASED, SEALED_PREFIX
 from infrastructure.eventstore.codec import EncodedEvent
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.group_commit import Append
@@ -77,9 +78,9 @@ def test_a_device_of_an_older_release_gets_its_key_with_the_first_private_change
 
 
 def test_a_text_in_clear_that_looks_sealed_is_read_and_changed_like_any_other(log):
-    stream = registered_long_ago(log, name=SEALED + "AAAA", location=SEALED, firmware_version=SEALED)
-    assert loaded(log, stream).name == SEALED + "AAAA"
-    described(log, stream, location="Room 2", firmware_version=SEALED + "BBBB")
+    stream = registered_long_ago(log, name=SEALED_PREFIX + "AAAA", location=SEALED_PREFIX, firmware_version=SEALED_PREFIX)
+    assert loaded(log, stream).name == SEALED_PREFIX + "AAAA"
+    described(log, stream, location="Room 2", firmware_version=SEALED_PREFIX + "BBBB")
     described(log, stream, name="Axio 8")
     assert (loaded(log, stream).name, loaded(log, stream).location) == ("Axio 8", "Room 2")
 
@@ -100,10 +101,10 @@ def test_of_changes_at_the_same_moment_all_are_read_with_one_key(log):
 
 def test_whoever_read_a_device_before_it_had_a_key_reads_what_is_sealed_later(log):
     """A projector, in a process of its own, that keeps keys in memory."""
-    reader, stream = RecorderEventStore(log.recorder, ROOT), registered_long_ago(log, name=SEALED, firmware_version=SEALED)
-    described(log, stream, firmware_version=SEALED + "x")
+    reader, stream = RecorderEventStore(log.recorder, ROOT), registered_long_ago(log, name=SEALED_PREFIX, firmware_version=SEALED_PREFIX)
+    described(log, stream, firmware_version=SEALED_PREFIX + "x")
     reader.codec.prefetch(map(encoded_from, log.history(stream)))
-    assert loaded(reader, stream).name == SEALED
+    assert loaded(reader, stream).name == SEALED_PREFIX
     described(log, stream, **PRIVATE)
     assert loaded(reader, stream).name == PRIVATE["name"]
     assert loaded(log, stream).name == PRIVATE["name"]

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application import accounts
-from application.ports import ConcurrencyConflict
 from domain import user
 from domain.access import Actor, Role
-from domain.errors import LastAdministrator, NotFound
+from domain.errors import ConcurrencyConflict, LastAdministrator, NotFound
 from domain.user import Status
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import ADMINISTRATORS

@@ -18,7 +18,7 @@ def last_seen(request):
         yield MemoryLastSeen()
         return
     recorder = PostgresRecorder(request.getfixturevalue("app_url"), ROOT)
-    yield PostgresLastSeen(recorder)
+    yield PostgresLastSeen(recorder.rows)
     recorder.close()
 
 

@@ -33,7 +33,7 @@ def taken(limits, key="login/account/ada@example.org", *, maximum=5, seconds=60)
     try:
         limits.take(RateLimit(key=key, maximum=maximum, seconds=seconds))
     except TooMany as refused:
-        wait = refused.more["retry_after"]
+        wait = refused.retry_after
     else:
         return True
     assert 1 <= wait <= seconds

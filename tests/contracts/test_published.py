@@ -12,7 +12,7 @@ from projections.engine.batches import Changes
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.postgres_store import PostgresReadModels
 from tests.projections.laboratory import Laboratory
-from tests.simulation.processes import MemoryPublished
+from tests.simulation.processes import MemoryCheckpointStore
 from tests.simulation.world import CALM, ROOT, World
 from tests.twins.read_models import MemoryModels
 
@@ -24,7 +24,7 @@ async def stood(request):
     """The port, a laboratory whose log it reads, and the read models."""
     if request.param == "memory":
         world = World(1, CALM)
-        yield MemoryPublished(world), Laboratory(RecorderEventStore(world.recorder, ROOT), None), MemoryModels(world.database)
+        yield MemoryCheckpointStore(world), Laboratory(RecorderEventStore(world.recorder, ROOT), None), MemoryModels(world.database)
         world.loop.end()
         return
     url = request.getfixturevalue("app_url")
@@ -41,9 +41,9 @@ async def test_who_led_before_cannot_move_the_place(stood):
     second, same = await published.take_over()
     assert place == same == RelayCheckpoint(0, "", 0)
     assert second > first
-    assert not await published.move(first, place, RelayCheckpoint(1, "cluster", 1))
-    assert await published.move(second, place, RelayCheckpoint(1, "cluster", 1))
-    assert not await published.move(second, place, RelayCheckpoint(2, "cluster", 2))
+    assert not await published.advance(first, place, RelayCheckpoint(1, "cluster", 1))
+    assert await published.advance(second, place, RelayCheckpoint(1, "cluster", 1))
+    assert not await published.advance(second, place, RelayCheckpoint(2, "cluster", 2))
     assert (await published.take_over())[1] == RelayCheckpoint(1, "cluster", 1)
 
 
@@ -51,12 +51,12 @@ async def test_the_log_is_read_on_from_a_position(stood):
     published, lab, _ = stood
     for _ in range(5):
         lab.user()
-    assert [one.event.position for one in await published.after(1, 3)] == [2, 3, 4]
-    assert [one.event.position for one in await published.after(4, 3)] == [5]
+    assert [one.event.position for one in await published.events_after(1, 3)] == [2, 3, 4]
+    assert [one.event.position for one in await published.events_after(4, 3)] == [5]
     hashes = [START, *(event.hash for event in lab.log.read(0, 4))]
-    assert [one.previous_hash for one in await published.after(0, 9)] == hashes
-    assert [one.previous_hash for one in await published.after(2, 9)] == hashes[2:]
-    assert list(await published.after(5, 3)) == []
+    assert [one.previous_hash for one in await published.events_after(0, 9)] == hashes
+    assert [one.previous_hash for one in await published.events_after(2, 9)] == hashes[2:]
+    assert list(await published.events_after(5, 3)) == []
 
 
 async def test_what_the_read_models_lack_is_needed_but_not_what_was_never_published(stood):
@@ -65,6 +65,6 @@ async def test_what_the_read_models_lack_is_needed_but_not_what_was_never_publis
         lab.user()
     epoch, place = await published.take_over()
     models.write(models.read_checkpoint(), Checkpoint(3, hash=lab.log.read(2, 1)[0].hash), Changes())
-    assert await published.needed() == 0
-    await published.move(epoch, place, RelayCheckpoint(7, "cluster", 7))
-    assert await published.needed() == 3
+    assert await published.needed_position() == 0
+    await published.advance(epoch, place, RelayCheckpoint(7, "cluster", 7))
+    assert await published.needed_position() == 3

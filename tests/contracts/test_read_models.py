@@ -2,6 +2,7 @@
 
 import os
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import uuid4
 
 import msgspec
@@ -14,8 +15,8 @@ from application.work_queue import Worker
 from domain import classification
 from domain import image as image_of
 from infrastructure.eventstore.event_store import RecorderEventStore
-from infrastructure.inference.process import RENEW_LEASES
-from infrastructure.postgres.work_queue import PostgresWorkQueue
+from infrastructure.postgres.system.work_queue import PostgresWorkQueue
+from infrastructure.postgres.system.workers import RENEW
 from infrastructure.security.keys import RootKey
 from projections.engine import postgres_store
 from projections.engine.batches import FOLD_VERSIONS, TABLES, Changes, PoisonEvent
@@ -82,7 +83,7 @@ class InPostgres:
         self.beat()
 
     def hold(self, *work):
-        self._look.execute(RENEW_LEASES, (list(work),))
+        self._look.execute(RENEW, (list(work),))
 
     @property
     def folds(self):
@@ -304,7 +305,7 @@ def test_a_row_that_was_never_there_can_be_deleted(stood, checkpoint):
 @pytest.fixture
 def deleted(laboratory, monkeypatch):
     """A deleted job with eight results, beside one that stays."""
-    monkeypatch.setattr(classification, "CHUNK_MOST", 4)
+    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 4)
     lab = laboratory
     ada = lab.user()
     lab.model()
@@ -329,17 +330,25 @@ def shown(stood, job):
     return left.count(True), left.count(False)
 
 
-def test_the_results_of_a_job_that_was_deleted_are_hidden(stood, laboratory, deleted, monkeypatch):
-    monkeypatch.setattr(postgres_store, "HIDDEN_ROWS_PER_STATEMENT", 3)
-    laboratory.follow()
+def follow_in_small_statements(stood, laboratory):
+    """Three results are hidden by one statement."""
+    if isinstance(stood, InPostgres):
+        connection = postgres_store.connect(stood._url)
+        models = partial(PostgresReadModels, connection, hidden_rows_per_statement=3)
+        laboratory.follow(projector=Projector(models, LogDecoder(laboratory.log)))
+    else:
+        laboratory.follow()
+
+
+def test_the_results_of_a_job_that_was_deleted_are_hidden(stood, laboratory, deleted):
+    follow_in_small_statements(stood, laboratory)
     assert shown(stood, deleted) == (0, 8)
 
 
 @pytest.mark.parametrize("stood", ["postgres"], indirect=True)
 def test_of_a_job_too_large_for_one_statement_all_but_a_piece_are_hidden_ahead(stood, laboratory, deleted, monkeypatch):
-    monkeypatch.setattr(postgres_store, "HIDDEN_ROWS_PER_STATEMENT", 3)
     monkeypatch.setattr(postgres_store, "HIDE", postgres_store.HIDE + " and false")
-    laboratory.follow()
+    follow_in_small_statements(stood, laboratory)
     assert shown(stood, deleted) == (2, 8)
 
 
@@ -397,7 +406,7 @@ def test_a_glance_shows_jobs_to_plan_to_finish_and_without_a_home(stood, laborat
 
 
 def test_work_is_given_out_given_out_again_and_given_up(stood, laboratory, step, monkeypatch):
-    monkeypatch.setattr(classification, "CHUNK_MOST", 1)
+    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
     lab = laboratory
     ada = lab.user()
     lab.model()
@@ -455,7 +464,7 @@ def test_what_was_given_up_is_marked(stood, laboratory, step):
 
 
 def test_waiting_chunks_come_in_order_the_oldest_job_first_and_single_images_apart(stood, laboratory, monkeypatch):
-    monkeypatch.setattr(classification, "CHUNK_MOST", 1)
+    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
     lab = laboratory
     ada = lab.user()
     lab.model()

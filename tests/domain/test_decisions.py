@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from domain import classification, dataset, device, image, model, session, user, values
 from domain.access import Actor, Grant, Role, require_grant, require_role
-from domain.classification import CHUNK_MOST, MAX_PLAN, JobStatus, PlannedImage, Verdict
+from domain.classification import MAX_CHUNK_IMAGES, MAX_PART_IMAGES, JobStatus, PlannedImage, Verdict
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from tests.given import LATER, NOW, state_after
 
@@ -177,17 +177,17 @@ def test_a_job_over_one_image_is_planned_at_once():
     assert (job.planned, job.chunks, job.images) == (True, 1, 1)
 
 
-@given(st.integers(1, 3 * MAX_PLAN))
+@given(st.integers(1, 3 * MAX_PART_IMAGES))
 def test_a_plan_covers_every_image_once_in_parts_and_chunks(count):
     job, _ = a_job()
     images = pictures(count)
     parts = classification.plan(job, images, by=ME, at=LATER)
     assert [one for part in parts for one in part.images] == images
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
-    assert all(len(part.images) <= MAX_PLAN for part in parts)
+    assert all(len(part.images) <= MAX_PART_IMAGES for part in parts)
     chunks = [len(chunk) for part in parts for chunk in classification.chunks_of(part.images)]
     assert sum(chunks) == count
-    assert max(chunks) <= CHUNK_MOST
+    assert max(chunks) <= MAX_CHUNK_IMAGES
     assert state_after(classification.evolve, [_requested(job), *parts]).chunks == len(chunks)
     for part in parts[1:]:
         before = parts[: part.part]

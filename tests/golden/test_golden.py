@@ -6,7 +6,7 @@ A new type, or a new version of one, gets its file by `python -m tests.golden.ma
 import msgspec
 import pytest
 
-from domain.events import ERASED, SEALED_FORMS, private_fields
+from domain.events import ERASED, SEALED_PREFIXES, private_fields
 from domain.registry import EVENTS
 from infrastructure.eventstore.codec import PRIVATE_SINCE
 from tests.golden.make import FOLDER, golden, made, path_of, paths_of, plain, stores_every_field
@@ -26,7 +26,7 @@ def test_what_is_private_was_stored_sealed_and_goes_with_its_key(path):
     known = golden(path)
     was_private = known.schema_version >= PRIVATE_SINCE.get(known.type, 1)
     private = private_fields(EVENTS[known.type]) if was_private else {}
-    assert all(str(known.data[field]).startswith(SEALED_FORMS) for field in private if known.data.get(field) is not None)
+    assert all(str(known.data[field]).startswith(SEALED_PREFIXES) for field in private if known.data.get(field) is not None)
     after = plain(known.read(erased=True))
     for field, value in known.event.items():
         gone = {} if isinstance(value, dict) else ERASED

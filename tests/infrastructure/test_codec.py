@@ -9,7 +9,7 @@ from domain.device import DeviceCameOnline, DeviceDescribed
 from domain.errors import UpgradeNeeded
 from domain.events import ERASED
 from domain.registry import EVENTS
-from infrastructure.eventstore.codec import SEALED, Codec, EncodedEvent, KeyDestroyed, Undecodable, private_fields
+from infrastructure.eventstore.codec import SEALED_PREFIX, Codec, EncodedEvent, KeyDestroyed, Undecodable, private_fields
 from infrastructure.security.keys import DataKeys, RootKey, WrongRootKey
 from tests.given import NOW
 from tests.strategies import TEXT, events
@@ -61,7 +61,7 @@ def test_after_erasure_private_fields_read_erased_and_the_rest_stays(event):
 @given(events(*PRIVATE), st.data())
 def test_a_sealed_field_opens_only_in_its_own_event(event, data):
     codec, encoded, _ = with_keys(event)
-    if SEALED.encode() not in encoded.data:
+    if SEALED_PREFIX.encode() not in encoded.data:
         return
     moved = msgspec.structs.replace(encoded, event_id=data.draw(st.uuids()))
     with pytest.raises(Undecodable):
@@ -96,7 +96,7 @@ def test_nothing_private_is_written_about_an_erased_subject(event):
         codec_with(Keys(), history=[before]).encode(event)
 
 
-OLD_TEXT = st.one_of(st.just(SEALED + "AAAA"), st.just(f'"name":"{SEALED}AAAA'), TEXT)
+OLD_TEXT = st.one_of(st.just(SEALED_PREFIX + "AAAA"), st.just(f'"name":"{SEALED_PREFIX}AAAA'), TEXT)
 
 
 @given(OLD_TEXT, OLD_TEXT, st.none() | OLD_TEXT)

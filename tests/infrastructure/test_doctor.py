@@ -14,6 +14,7 @@ import yaml
 
 from application.models import add_version
 from domain.access import Role
+from infrastructure.atomic_files import write_private
 from infrastructure.configuration.settings import Settings, load
 from infrastructure.embedded.installation import environment
 from infrastructure.eventstore.event_store import open_event_store
@@ -24,7 +25,6 @@ from infrastructure.kafka.topics import create_topics
 from infrastructure.operations.config_checks import weaknesses
 from infrastructure.operations.doctor import _kept, examine, refusals
 from infrastructure.security.keys import RootKey, new_root_key
-from infrastructure.security.private_files import write_private
 from infrastructure.security.process_keys import write_key_file
 from tests.given import actor, command
 

@@ -8,13 +8,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from application import datasets
-from application.ports import ConcurrencyConflict
 from domain import classification, dataset
 from domain.access import Grant
 from domain.classification import PlannedImage
+from domain.errors import ConcurrencyConflict
 from infrastructure.observability.metrics import exposition, observe_request, observe_status
-from infrastructure.observability.system_status import system_status
 from infrastructure.postgres.query_database import PostgresQueryDatabase
+from infrastructure.postgres.system.status import system_status
 from tests.given import actor, command
 
 

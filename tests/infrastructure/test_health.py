@@ -14,8 +14,9 @@ from prometheus_client import REGISTRY
 from infrastructure.observability.crash_counts import CRASHES_OF_A_LOOP, crashes_file, record_crash
 from infrastructure.observability.health import CACHE_SECONDS, CHECK_TIMEOUT_SECONDS, DependencyChecks, readiness_of
 from infrastructure.observability.metrics import observe_status
-from infrastructure.observability.system_status import DeclaredProcess, SystemStatus, system_status
+from infrastructure.postgres.advisory_locks import AdvisoryLock
 from infrastructure.postgres.query_database import PostgresQueryDatabase
+from infrastructure.postgres.system.status import DeclaredProcess, SystemStatus, system_status
 from tests.twins.blobs import MemoryBlobs
 
 pytestmark = pytest.mark.anyio
@@ -65,7 +66,7 @@ def changed(settings, **changes):
 
 async def test_a_whole_system_is_well(settings, owner_url):
     with psycopg.connect(owner_url, autocommit=True) as scheduler:
-        scheduler.execute("select pg_advisory_lock(%s)", (0x7363686564,))
+        scheduler.execute("select pg_advisory_lock(%s)", (AdvisoryLock.SCHEDULER.value,))
         scheduler.execute("insert into ops.workers values ('a/bulk', now(), 2, 'bulk'), ('a/urgent', now(), 1, 'urgent')")
         found = await examined(settings)
     assert all(one.ok for one in found.values())

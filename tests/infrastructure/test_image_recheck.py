@@ -11,8 +11,7 @@ import pytest
 from anyio.from_thread import BlockingPortal
 
 from application.pixel_reader import DecodedImage, DecoderFailed, Prediction, UnreadableImage
-from application.ports import CorruptBlob
-from domain.errors import Invalid, NotFound, Unavailable
+from domain.errors import CorruptBlob, Invalid, NotFound, Unavailable
 from domain.model import Version
 from infrastructure.configuration.settings import Settings
 from infrastructure.images.reader import READER_VERSION

@@ -65,7 +65,7 @@ def seen(data):
 def refusal(data, limits=LIMITS):
     with pytest.raises(DomainError) as caught:
         inspect(data, limits=limits)
-    return type(caught.value), caught.value.more["reason"]
+    return type(caught.value), caught.value.reason
 
 
 def saved(image, kind, **options):
@@ -465,7 +465,7 @@ def test_an_image_that_takes_more_memory_than_there_is_is_refused(tmp_path):
         "most = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize() + (50 << 20)\n"
         "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
         "try: inspect(Path(sys.argv[1]), limits=ImageLimits())\n"
-        "except DomainError as refused: print(refused.more['reason'])"
+        "except DomainError as refused: print(refused.reason)"
     )
     assert in_a_child(code, tmp_path / "large.tif") == ["too_much_memory"]
 

@@ -22,11 +22,12 @@ from domain.errors import Unavailable
 from domain.values import chunk_id, model_id
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
-from infrastructure.inference import chunk_classifier as classifying
 from infrastructure.inference.children.process_pool import ChildFailed, ForkServer, PoolClosed, ProcessPool
 from infrastructure.inference.chunk_classifier import ChunkClassifier
+from infrastructure.inference.group_classifier import CLASSIFY
 from infrastructure.inference.models.bundled import micrographs, models
 from infrastructure.inference.models.manifest import load_manifest, manifest_as_json
+from infrastructure.retry import RETRY_DELAYS_SECONDS
 from infrastructure.security.keys import RootKey
 from tests.given import NOW, actor, command
 from tests.twins.blobs import MemoryBlobs
@@ -44,15 +45,16 @@ SYSTEM = actor(None, kind="system")
 @pytest.fixture(autouse=True)
 def one_chunk(monkeypatch):
     """A job over few images is one chunk."""
-    monkeypatch.setattr(classification, "CHUNK_LEAST", classification.CHUNK_MOST)
+    monkeypatch.setattr(classification, "MIN_CHUNK_IMAGES", classification.MAX_CHUNK_IMAGES)
 
 
 class Bench:
     """A worker on its bench: a log, blobs, a job over pictures, and what was said of them."""
 
-    def __init__(self, log, blobs, pool, threads, look):
+    def __init__(self, log, blobs, pool, threads, look, retry_delays_seconds=RETRY_DELAYS_SECONDS):
         self.log, self.blobs = log, blobs
-        self.worker = ChunkClassifier(log=log, blobs=blobs, pool=pool, threads=threads, worker="bench", cpu="test", look=look)
+        parts = {"log": log, "blobs": blobs, "pool": pool, "threads": threads}
+        self.worker = ChunkClassifier(**parts, worker="bench", cpu="test", function=look, retry_delays_seconds=retry_delays_seconds)
         record = load_manifest(PBC8)
         self.weights = (PBC8 / record.weights.file).read_bytes()
         blobs.keep(self.weights)
@@ -87,12 +89,13 @@ class Bench:
 
 
 @asynccontextmanager
-async def a_bench(log=None, blobs=None, *, size=2, hang_seconds=15.0, look=classifying.CLASSIFY):
+async def a_bench(log=None, blobs=None, *, size=2, hang_seconds=15.0, look=CLASSIFY, retry_delays_seconds=RETRY_DELAYS_SECONDS):
     nursery = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.looking_calls")
     pool = ProcessPool(nursery, size=size, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
     with ThreadPoolExecutor(8) as threads:
         try:
-            yield Bench(log or RecorderEventStore(MemoryRecorder(ROOT), ROOT), blobs or MemoryBlobs(), pool, threads, look)
+            log = log or RecorderEventStore(MemoryRecorder(ROOT), ROOT)
+            yield Bench(log, blobs or MemoryBlobs(), pool, threads, look, retry_delays_seconds)
         finally:
             pool.close()
             nursery.close()
@@ -154,7 +157,7 @@ async def test_the_model_gives_what_its_test_tensor_promises_and_refuses_another
 
         record, lend = load_manifest(PBC8), {bench.version.sha256: weights}
         tensors = [(PBC8 / one.file).read_bytes() for one in (record.test_input, record.test_output)]
-        rehearse, pool = "infrastructure.inference.children.child_functions:self_test", bench.worker._pool
+        rehearse, pool = "infrastructure.inference.children.child_functions:self_test", bench.worker._groups._pool
         difference = await pool.run(rehearse, bench.version.sha256, bench.version.record, *tensors, into=float, lend=lend)
         assert difference <= record.tolerance
         with pytest.raises(ChildFailed, match="not the file that the record names"):
@@ -345,9 +348,8 @@ async def test_a_store_that_comes_back_is_waited_for():
     assert len(event.results) == 2
 
 
-async def test_a_store_that_stays_away_is_nobodys_failure(monkeypatch):
-    monkeypatch.setattr("infrastructure.retry.PAUSES", (0.01, 0.01))
-    async with a_bench(blobs=Moody(away=1000)) as bench:
+async def test_a_store_that_stays_away_is_nobodys_failure():
+    async with a_bench(blobs=Moody(away=1000), retry_delays_seconds=(0.01, 0.01)) as bench:
         task = bench.job(PICTURES[:2])
         with pytest.raises(Unavailable):
             await bench.worker.classify(task)

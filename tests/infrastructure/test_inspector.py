@@ -45,7 +45,7 @@ def stack():
 class Bench:
     def __init__(self, log, blobs, pool, threads, examine):
         self.log, self.blobs = log, blobs
-        self.inspector = ImageInspector(log=log, blobs=blobs, pool=pool, threads=threads, limits=ImageLimits(), examine=examine)
+        self.inspector = ImageInspector(log=log, blobs=blobs, pool=pool, threads=threads, limits=ImageLimits(), function=examine)
 
     def uploaded(self, data):
         about = {"filename": "cell.jpg", "size": len(data), "media_type": "image/jpeg", "width": 360, "height": 363}

@@ -15,7 +15,7 @@ from application.signed_downloads import LocalAddress
 from domain.access import Role
 from domain.dataset import DatasetCreated
 from domain.errors import Forbidden, KeyReused, NotAuthenticated, Taken
-from domain.events import SEALED, WITHHELD
+from domain.events import SEALED_PREFIX, WITHHELD
 from infrastructure.audit.chain_verification import SignedHead
 from infrastructure.eventstore.codec import Codec, EncodedEvent, Undecodable
 from infrastructure.eventstore.event_store import RecorderEventStore
@@ -208,11 +208,11 @@ def test_a_sealed_value_that_names_another_key_is_refused_like_one_that_was_chan
     encoded = Codec(data_keys(ROOT, wrapped), lambda _: ()).encode(msgspec.structs.replace(created(), originator_version=2))
     content = msgspec.json.decode(encoded.data)
     assert codec.decode(encoded).name == "Bone marrow"
-    sealed = base64.b64decode(content["name"].removeprefix(SEALED))
+    sealed = base64.b64decode(content["name"].removeprefix(SEALED_PREFIX))
     errors = set()
     for position in (0, 20):
         changed = bytes(byte ^ (at == position) for at, byte in enumerate(sealed))
-        data = msgspec.json.encode(content | {"name": SEALED + base64.b64encode(changed).decode()})
+        data = msgspec.json.encode(content | {"name": SEALED_PREFIX + base64.b64encode(changed).decode()})
         with pytest.raises(Undecodable) as error:
             codec.decode(msgspec.structs.replace(encoded, data=data))
         errors.add(str(error.value))

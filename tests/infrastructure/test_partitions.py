@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from application import datasets
 from application.hash_chain import START, link
-from application.ports import ConcurrencyConflict
 from domain import dataset
-from domain.errors import DomainError
+from domain.errors import ConcurrencyConflict, DomainError
 from infrastructure.audit.reconciliation import HISTORIES
 from infrastructure.audit.side_tables import TableAudit
 from infrastructure.eventstore.event_store import RecorderEventStore

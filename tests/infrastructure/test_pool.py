@@ -235,10 +235,10 @@ async def test_a_closed_pool_refuses_its_calls_also_while_its_nursery_lives():
 
 PARENT = """
 import asyncio
-from infrastructure.inference.children.process_pool import Nursery, Pool
+from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 async def main():
-    nursery = Nursery("tests.infrastructure.pool_calls")
-    pool = Pool(nursery, size=2, nice=0, memory_bytes=2**29, hang_seconds=100)
+    nursery = ForkServer("tests.infrastructure.pool_calls")
+    pool = ProcessPool(nursery, size=2, nice=0, memory_bytes=2**29, hang_seconds=100)
     idle, _ = await asyncio.gather(*(pool.run("tests.infrastructure.pool_calls:work", 0.2, into=int) for _ in range(2)))
     busy = asyncio.create_task(pool.run("tests.infrastructure.pool_calls:hang", into=int))
     await asyncio.sleep(0.2)

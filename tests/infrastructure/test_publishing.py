@@ -11,12 +11,15 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
 from domain import dataset
-from infrastructure.relay.checkpoint_store import PostgresCheckpointStore, RelayCheckpoint
+from infrastructure.postgres.system.relay_checkpoint import RelayCheckpoint
+from infrastructure.relay.checkpoint_store import PostgresCheckpointStore
 from infrastructure.relay.errors import CheckpointBeyondLog, Fenced, TopicReset, Unpublishable
-from infrastructure.relay.publisher import EVENTS_PER_BATCH, REPUBLISHED_EVENTS, RelaySession
+from infrastructure.relay.publisher import RelayLimits, RelaySession
 from tests.given import NOW, actor, command
 
 pytestmark = pytest.mark.anyio
+
+LIMITS = RelayLimits(events_per_batch=40, republished_events=10)
 
 
 class Topic:
@@ -25,7 +28,7 @@ class Topic:
     def __init__(self, cluster="one"):
         self.cluster, self.records, self.refuse = cluster, [], lambda _: None
 
-    async def look(self):
+    async def end(self):
         return self.cluster, len(self.records)
 
     async def publish(self, events):
@@ -72,12 +75,12 @@ async def connected(app_url):
 
 
 async def leading(connected, topic):
-    relay = RelaySession(PostgresCheckpointStore(await connected()), topic)
+    relay = RelaySession(PostgresCheckpointStore(await connected()), topic, LIMITS)
     await relay.take_over()
     return relay
 
 
-async def place(app_url):
+async def stored_checkpoint(app_url):
     async with await psycopg.AsyncConnection.connect(app_url) as connection:
         return RelayCheckpoint(*await (await connection.execute("select position, cluster, next_offset from ops.relay")).fetchone())
 
@@ -94,7 +97,7 @@ async def test_everything_is_published_in_order_with_its_bytes_as_stored(connect
     assert await relay.publish() == 30
     assert await relay.publish() == 0
     assert topic.records == log.read(0, 100)
-    assert await place(app_url) == relay.place == RelayCheckpoint(30, "one", 30)
+    assert await stored_checkpoint(app_url) == relay.checkpoint == RelayCheckpoint(30, "one", 30)
 
 
 async def test_a_restarted_relay_goes_on_behind_what_was_acked(connected, happen):
@@ -110,7 +113,7 @@ async def test_one_that_ends_between_sending_and_remembering_repeats_and_skips_n
     topic = Topic()
     happen(4)
     connection = await connected()
-    relay = RelaySession(PostgresCheckpointStore(connection), topic)
+    relay = RelaySession(PostgresCheckpointStore(connection), topic, LIMITS)
     await relay.take_over()
     publish = topic.publish
 
@@ -125,7 +128,7 @@ async def test_one_that_ends_between_sending_and_remembering_repeats_and_skips_n
     topic.publish = publish
     await (await leading(connected, topic)).publish()
     assert topic.positions == [1, 2, 3, 4, 1, 2, 3, 4]
-    assert (await place(app_url)).position == 4
+    assert (await stored_checkpoint(app_url)).position == 4
 
 
 async def test_what_was_taken_behind_one_that_was_not_counts_for_nothing(connected, happen, app_url):
@@ -135,7 +138,7 @@ async def test_what_was_taken_behind_one_that_was_not_counts_for_nothing(connect
     topic.refuse = lambda position: KafkaConnectionError("away") if position == 3 else None
     with pytest.raises(KafkaConnectionError):
         await relay.publish()
-    assert (await place(app_url)).position == 2
+    assert (await stored_checkpoint(app_url)).position == 2
     topic.refuse = lambda _: None
     await (await leading(connected, topic)).publish()
     assert topic.positions == [1, 2, 4, 5, 3, 4, 5]
@@ -149,7 +152,7 @@ async def test_an_event_that_kafka_refuses_for_good_stops_everything_behind_it(c
     for _ in range(2):
         with pytest.raises(Unpublishable, match="position 2"):
             await relay.publish()
-    assert (await place(app_url)).position == 1
+    assert (await stored_checkpoint(app_url)).position == 1
 
 
 async def test_a_relay_that_was_outlived_cannot_move_the_checkpoint(connected, happen, app_url):
@@ -160,20 +163,20 @@ async def test_a_relay_that_was_outlived_cannot_move_the_checkpoint(connected, h
     with pytest.raises(Fenced):
         await old.publish()
     await new.publish()
-    assert await place(app_url) == new.place
+    assert await stored_checkpoint(app_url) == new.checkpoint
 
 
 @pytest.mark.parametrize("cluster", ["one", "two"])
 async def test_where_kafka_lost_its_log_it_gets_again_what_the_projector_may_need(connected, happen, owner_url, cluster):
     topic = Topic()
-    happen(REPUBLISHED_EVENTS + 30)
+    happen(LIMITS.republished_events + 30)
     relay = await leading(connected, topic)
     await relay.publish()
-    project(owner_url, REPUBLISHED_EVENTS + 20)
+    project(owner_url, LIMITS.republished_events + 20)
     topic.lose(cluster)
     relay = await leading(connected, topic)
     await relay.publish()
-    assert topic.positions == list(range(21, REPUBLISHED_EVENTS + 31))
+    assert topic.positions == list(range(21, LIMITS.republished_events + 31))
 
 
 async def test_a_topic_made_anew_under_a_running_relay_is_noticed(connected, happen, owner_url):
@@ -196,12 +199,12 @@ async def test_many_events_go_in_batches(connected, happen, owner_url):
         connection.execute(
             "insert into es.events select n, gen_random_uuid(), 1, 'DatasetDeleted', 1, '{}', '{}', gen_random_uuid(), now(), '' "
             "from generate_series(1, %s) n",
-            (EVENTS_PER_BATCH + 5,),
+            (LIMITS.events_per_batch + 5,),
         )
     topic = Topic()
     relay = await leading(connected, topic)
-    assert [await relay.publish() for _ in range(3)] == [EVENTS_PER_BATCH, 5, 0]
-    assert topic.positions == list(range(1, EVENTS_PER_BATCH + 6))
+    assert [await relay.publish() for _ in range(3)] == [LIMITS.events_per_batch, 5, 0]
+    assert topic.positions == list(range(1, LIMITS.events_per_batch + 6))
 
 
 async def test_a_hole_in_the_log_is_never_published_over(connected, happen, owner_url):
@@ -260,4 +263,4 @@ async def test_one_whose_checkpoint_was_moved_beyond_the_log_publishes_nothing(c
     with pytest.raises(CheckpointBeyondLog, match="no event at position 500"):
         await relay.publish()
     assert topic.positions == [1, 2, 3]
-    assert (await place(app_url)).position == 500
+    assert (await stored_checkpoint(app_url)).position == 500

@@ -16,14 +16,21 @@ from domain.access import Actor, Role
 from domain.errors import Unavailable
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
-from infrastructure.postgres import connections
-from infrastructure.postgres.connections import MonitoredAsyncConnection, MonitoredConnection, ServerUnresponsive, notifications
+from infrastructure.postgres.connections import (
+    LivenessLimits,
+    MonitoredAsyncConnection,
+    MonitoredConnection,
+    ServerUnresponsive,
+    notifications,
+)
 from infrastructure.postgres.query_database import PostgresQueryDatabase
 from infrastructure.security.keys import RootKey
 from tests.chaos.proxy import Link
 from tests.given import NOW
 
 ROOT = RootKey(bytes(32))
+IMPATIENT = LivenessLimits(answer_seconds=1.0, listen_seconds=0.3)
+PROBED_EARLY = LivenessLimits(idle_seconds=0.1, probe_seconds=0.5)
 
 
 @pytest.fixture
@@ -38,24 +45,16 @@ def url(link, postgres, database):
     return f"postgresql://bioscope_app:{postgres.password('bioscope_app')}@{link.address}/{database}?sslmode=disable"
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    for kind in (MonitoredConnection, MonitoredAsyncConnection):
-        monkeypatch.setattr(kind, "silent", 1.0)
-    monkeypatch.setattr(connections, "LISTEN_CHECK_INTERVAL_SECONDS", 0.3)
-
-
 @contextmanager
 def mute_for_ever(link):
     """What was open says nothing any more, even afterwards; new connections are well again then."""
     link.spoil("half-open")
     yield
-    link.check()
+    link.mend()
 
 
-@pytest.mark.usefixtures("impatient")
 def test_a_query_on_a_line_that_went_dead_ends(link, url):
-    connection = MonitoredConnection.connect(url, autocommit=True)
+    connection = MonitoredConnection.connect(url, autocommit=True, liveness=IMPATIENT)
     with mute_for_ever(link):
         pass
     began = time.monotonic()
@@ -68,10 +67,8 @@ def test_a_query_on_a_line_that_went_dead_ends(link, url):
 
 
 @pytest.mark.parametrize("asks", [lambda c: c.execute("select 1"), lambda c: c.pipeline().__enter__()])
-def test_a_connection_that_lay_idle_is_asked_for_a_sign_of_life_first(link, url, monkeypatch, asks):
-    monkeypatch.setattr(connections, "CHECK_AFTER_SECONDS", 0.1)
-    monkeypatch.setattr(connections, "CHECK_TIMEOUT_SECONDS", 0.5)
-    connection = MonitoredConnection.connect(url, autocommit=True)
+def test_a_connection_that_lay_idle_is_asked_for_a_sign_of_life_first(link, url, asks):
+    connection = MonitoredConnection.connect(url, autocommit=True, liveness=PROBED_EARLY)
     assert connection.execute("select 1").fetchone() == (1,)
     time.sleep(0.2)
     assert connection.execute("select 2").fetchone() == (2,)
@@ -80,16 +77,14 @@ def test_a_connection_that_lay_idle_is_asked_for_a_sign_of_life_first(link, url,
     began = time.monotonic()
     with pytest.raises(ServerUnresponsive):
         asks(connection)
-    assert time.monotonic() - began < connections.SILENCE_TIMEOUT_SECONDS - 2
+    assert time.monotonic() - began < PROBED_EARLY.answer_seconds - 2
     assert connection.closed
 
 
-def test_the_same_holds_for_coroutines(link, url, monkeypatch):
-    monkeypatch.setattr(connections, "CHECK_AFTER_SECONDS", 0.1)
-    monkeypatch.setattr(connections, "CHECK_TIMEOUT_SECONDS", 0.5)
+def test_the_same_holds_for_coroutines(link, url):
 
     async def asks():
-        connection = await MonitoredAsyncConnection.connect(url, autocommit=True)
+        connection = await MonitoredAsyncConnection.connect(url, autocommit=True, liveness=PROBED_EARLY)
         assert await (await connection.execute("select 1")).fetchone() == (1,)
         await asyncio.sleep(0.2)
         assert await (await connection.execute("select 2")).fetchone() == (2,)
@@ -98,18 +93,17 @@ def test_the_same_holds_for_coroutines(link, url, monkeypatch):
         began = time.monotonic()
         with pytest.raises(ServerUnresponsive):
             await connection.execute("select 3")
-        assert time.monotonic() - began < connections.SILENCE_TIMEOUT_SECONDS - 2
+        assert time.monotonic() - began < PROBED_EARLY.answer_seconds - 2
         assert connection.closed
 
     asyncio.run(asks())
 
 
-@pytest.mark.usefixtures("impatient")
 def test_one_who_listens_notices_too_and_is_not_disturbed_by_quiet(link, url):
     async def listens():
         async with (
-            await MonitoredAsyncConnection.connect(url, autocommit=True) as listening,
-            await MonitoredAsyncConnection.connect(url, autocommit=True) as other,
+            await MonitoredAsyncConnection.connect(url, autocommit=True, liveness=IMPATIENT) as listening,
+            await MonitoredAsyncConnection.connect(url, autocommit=True, liveness=IMPATIENT) as other,
         ):
             await listening.execute("listen something")
             heard = notifications(listening)
@@ -124,9 +118,8 @@ def test_one_who_listens_notices_too_and_is_not_disturbed_by_quiet(link, url):
     assert asyncio.run(listens()) == "something"
 
 
-@pytest.mark.usefixtures("impatient")
 def test_commands_go_on_after_their_connections_went_mute(link, url):
-    log = RecorderEventStore(PostgresRecorder(url, ROOT), ROOT)
+    log = RecorderEventStore(PostgresRecorder(url, ROOT, liveness=IMPATIENT), ROOT)
     try:
         made(log)
         with mute_for_ever(link), pytest.raises(Unavailable):
@@ -159,7 +152,7 @@ def test_once_the_database_is_back_nobody_waits_for_as_long_as_it_was_away(link,
             while time.monotonic() < until:
                 with pytest.raises(Unavailable):
                     await ask()
-            link.check()
+            link.mend()
             async with asyncio.timeout(4):
                 while True:
                     with contextlib.suppress(Unavailable):
@@ -176,10 +169,9 @@ def made(log):
     return datasets.create(name="cells", description=None, command=Command(id=uuid4(), actor=actor, at=NOW), log=log)
 
 
-@pytest.mark.usefixtures("impatient")
 def test_queries_of_the_read_models_go_on_after_their_connections_went_mute(link, url):
     async def asks():
-        reads = PostgresQueryDatabase(url)
+        reads = PostgresQueryDatabase(url, liveness=IMPATIENT)
         await reads.open()
         try:
             assert await reads.rows("select 1 as number", {}, into=dict) == [{"number": 1}]

@@ -11,16 +11,17 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.tasks import BULK, DEAD_LETTERS, URGENT, Kind, Task, encode
+from application.tasks import Kind, Task, encode
+from application.topics import BULK, DEAD_LETTERS, URGENT
 from domain.errors import Unavailable, UpgradeNeeded
 from domain.values import chunk_id
-from infrastructure.kafka import task_consumer
 from infrastructure.kafka.batches import OffsetRange, RecordBatch
-from infrastructure.kafka.task_consumer import OffsetTracker, TaskConsumer
+from infrastructure.kafka.task_consumer import OffsetTracker, TaskConsumer, TaskConsumerLimits
 from tests.infrastructure.test_pool import until
 
 pytestmark = pytest.mark.anyio
 HERE, THERE = TP(BULK, 0), TP(URGENT, 3)
+QUICK = TaskConsumerLimits(retry_delay_seconds=0.01, upgrade_retry_delay_seconds=0.01)
 
 
 class Record(NamedTuple):
@@ -32,9 +33,9 @@ class Record(NamedTuple):
 class Bench:
     """Lanes whose tasks end when they are told to; what was committed and sent."""
 
-    def __init__(self, **abreast):
+    def __init__(self, limits=QUICK):
         self.begun, self.ends, self.committed, self.sent, self.away = [], {}, {}, [], 0
-        self.lanes = TaskConsumer(self.handle, send=self.send, abreast={BULK: 2, URGENT: 1} | abreast)
+        self.lanes = TaskConsumer(self.handle, send=self.send, concurrency={BULK: 2, URGENT: 1}, limits=limits)
 
     async def handle(self, _topic, task):
         self.begun.append(task.attempt)
@@ -55,7 +56,7 @@ class Bench:
 
     async def come(self, tp, *offsets, value=None):
         """Tasks whose attempt is their offset, so that they can be told apart."""
-        await self.lanes.take(RecordBatch("one", tp, [Record(offset, value or task(offset)) for offset in offsets]))
+        await self.lanes.process(RecordBatch("one", tp, [Record(offset, value or task(offset)) for offset in offsets]))
         await asyncio.sleep(0.01)
 
     async def end(self, *offsets, error=None):
@@ -110,8 +111,7 @@ async def test_a_task_that_cannot_be_answered_is_let_go_for_the_scheduler_to_giv
     assert bench.sent == []
 
 
-async def test_a_task_is_tried_again_while_what_it_needs_is_away(monkeypatch):
-    monkeypatch.setattr(task_consumer, "RETRY_DELAY_SECONDS", 0.01)
+async def test_a_task_is_tried_again_while_what_it_needs_is_away():
     bench, tried = Bench(), []
 
     async def away_at_first(topic, task):
@@ -119,7 +119,7 @@ async def test_a_task_is_tried_again_while_what_it_needs_is_away(monkeypatch):
         if len(tried) < 3:
             raise Unavailable("away")
 
-    bench.lanes = TaskConsumer(away_at_first, send=bench.send, abreast={BULK: 1}, patience=5.0)
+    bench.lanes = TaskConsumer(away_at_first, send=bench.send, concurrency={BULK: 1}, retry_seconds=5.0, limits=QUICK)
     await bench.lanes.starting_offsets("one", {HERE: OffsetRange(0, 9, None)})
     await bench.come(HERE, 7)
     await until(lambda: len(tried) == 3)
@@ -129,8 +129,7 @@ async def test_a_task_is_tried_again_while_what_it_needs_is_away(monkeypatch):
     assert bench.committed == {HERE: 8}
 
 
-async def test_while_all_tasks_lack_something_none_is_let_go(monkeypatch):
-    monkeypatch.setattr(task_consumer, "RETRY_DELAY_SECONDS", 0.01)
+async def test_while_all_tasks_lack_something_none_is_let_go():
     bench, tried, asked = Bench(), [], []
 
     async def away(topic, task):
@@ -141,17 +140,18 @@ async def test_while_all_tasks_lack_something_none_is_let_go(monkeypatch):
         asked.append(len(tried))
         return len(asked) < 4
 
-    bench.lanes = TaskConsumer(away, send=bench.send, abreast={BULK: 1}, patience=0.02, is_away=away_for_a_while)
+    bench.lanes = TaskConsumer(
+        away, send=bench.send, concurrency={BULK: 1}, retry_seconds=0.02, is_unavailable=away_for_a_while, limits=QUICK
+    )
     await bench.lanes.starting_offsets("one", {HERE: OffsetRange(0, 9, None)})
     await bench.come(HERE, 7)
-    assert len(bench.lanes.held()) == 1
-    await until(lambda: not bench.lanes.held())
+    assert len(bench.lanes.leased_work()) == 1
+    await until(lambda: not bench.lanes.leased_work())
     assert len(asked) == 4
     assert len(tried) >= 8
 
 
-async def test_a_task_that_waits_for_an_upgrade_is_kept_in_hand_and_holds_up_no_other(monkeypatch):
-    monkeypatch.setattr(task_consumer, "UPGRADE_RETRY_DELAY_SECONDS", 0.01)
+async def test_a_task_that_waits_for_an_upgrade_is_kept_in_hand_and_holds_up_no_other():
     bench, tried = Bench(), []
 
     async def some_wait(topic, task):
@@ -159,14 +159,14 @@ async def test_a_task_that_waits_for_an_upgrade_is_kept_in_hand_and_holds_up_no_
         if task.attempt < 5:
             raise UpgradeNeeded("position 17", "ImageTagged", 1)
 
-    bench.lanes = TaskConsumer(some_wait, send=bench.send, abreast={BULK: 1}, patience=0.0)
+    bench.lanes = TaskConsumer(some_wait, send=bench.send, concurrency={BULK: 1}, retry_seconds=0.0, limits=QUICK)
     await bench.lanes.starting_offsets("one", {HERE: OffsetRange(0, 9, None)})
     await bench.come(HERE, *range(7))
     await until(lambda: {5, 6} <= set(tried) and len(tried) > 20)
-    assert len(bench.lanes.held()) == 5
+    assert len(bench.lanes.leased_work()) == 5
     await bench.lanes._commit(bench.commit)
     assert bench.committed == {}
-    for task in bench.lanes._under_way:
+    for task in bench.lanes._in_progress:
         task.cancel()
 
 
@@ -178,17 +178,16 @@ async def test_what_is_waited_for_or_done_is_held_until_it_is_done():
     await bench.come(HERE, 0, value=encode(classify))
     await bench.come(HERE, 1, 2)
     await bench.come(HERE, 3, value=encode(Task(kind=Kind.INSPECT, image_ids=pictures, attempt=3)))
-    held = bench.lanes.held()
+    held = bench.lanes.leased_work()
     assert held[0] == chunk_id(job, 3)
     assert held[-2:] == list(pictures)
     assert len(held) == 5
     await bench.end(0, error=RuntimeError("broken"))
-    assert bench.lanes.held() == held[1:]
+    assert bench.lanes.leased_work() == held[1:]
 
 
-async def test_the_end_does_not_wait_for_a_kafka_that_is_away(monkeypatch):
-    monkeypatch.setattr(task_consumer, "LAST_COMMIT_TIMEOUT_SECONDS", 0.05)
-    bench = Bench()
+async def test_the_end_does_not_wait_for_a_kafka_that_is_away():
+    bench = Bench(TaskConsumerLimits(last_commit_timeout_seconds=0.05))
     await bench.joined()
     await bench.come(HERE, 0)
     bench.ends[0].set_result(None)
@@ -200,7 +199,7 @@ async def test_the_end_does_not_wait_for_a_kafka_that_is_away(monkeypatch):
         await bench.lanes.finish(for_ever)
 
 
-async def test_a_dead_letter_of_a_large_record_fits_its_topic(monkeypatch):
+async def test_a_dead_letter_of_a_large_record_fits_its_topic():
     bench = Bench()
     await bench.joined()
     await bench.come(HERE, 0, value=b"x" * 10_000_000)
@@ -209,8 +208,7 @@ async def test_a_dead_letter_of_a_large_record_fits_its_topic(monkeypatch):
 
 
 @pytest.mark.parametrize("value", [b"\x80pickle", b"{}", b'{"kind":"dance","images":[]}', b"null"])
-async def test_what_is_no_task_becomes_a_dead_letter_and_the_rest_goes_on(value, monkeypatch):
-    monkeypatch.setattr(task_consumer, "RETRY_DELAY_SECONDS", 0.01)
+async def test_what_is_no_task_becomes_a_dead_letter_and_the_rest_goes_on(value):
     bench = Bench()
     bench.away = 2
     await bench.joined()
@@ -257,9 +255,8 @@ async def test_a_topic_made_anew_is_read_from_its_beginning():
     assert bench.begun == [0, 1, 0]
 
 
-async def test_at_the_end_what_is_nearly_done_is_waited_for(monkeypatch):
-    monkeypatch.setattr(task_consumer, "FINISH_TIMEOUT_SECONDS", 0.2)
-    bench = Bench()
+async def test_at_the_end_what_is_nearly_done_is_waited_for():
+    bench = Bench(TaskConsumerLimits(finish_timeout_seconds=0.2))
     await bench.joined()
     await bench.come(HERE, 0, 1)
     asyncio.get_running_loop().call_later(0.05, bench.ends[0].set_result, None)
@@ -281,6 +278,6 @@ def test_the_place_moves_past_what_is_done_and_nothing_else(offsets, chance):
             done.end(one)
             ended.add(one)
         open_ones = [one for one in begun if one not in ended]
-        assert done.place <= min(open_ones, default=max(begun, default=-1) + 1)
+        assert done.next_offset <= min(open_ones, default=max(begun, default=-1) + 1)
         if not open_ones and begun:
-            assert done.place == begun[-1] + 1
+            assert done.next_offset == begun[-1] + 1

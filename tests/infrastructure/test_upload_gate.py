@@ -115,7 +115,7 @@ def answer(data, sizes=(1 << 16,)):
             gate.feed(part)
         return gate.finish(io.BytesIO(data))
     except DomainError as refused:
-        return type(refused), refused.more["reason"], refused.detail
+        return type(refused), refused.reason, refused.detail
 
 
 def refused_by(call):
@@ -135,7 +135,7 @@ def test_a_hostile_file_is_refused_with_a_reason_and_advice(hostile):
     else:
         refused = refused_by(lambda: examine(io.BytesIO(hostile.data), limits=LIMITS))
     assert type(refused) is hostile.error
-    assert re.fullmatch(r"[a-z_]+", refused.more["reason"])
+    assert re.fullmatch(r"[a-z_]+", refused.reason)
     assert ADVICE.search(refused.detail), refused.detail
     assert not FOREIGN.search(refused.detail), refused.detail
 
@@ -347,7 +347,7 @@ def test_a_file_of_endlessly_many_parts_is_refused_at_the_limit(start, again):
     gate = UploadGate(limits=limits)
     gate.feed(start)
     refused = refused_by(lambda: [gate.feed(again) for _ in range(limits.parts + 2)])
-    assert refused.more["reason"] in {"too_many_parts", "trailing_data"}
+    assert refused.reason in {"too_many_parts", "trailing_data"}
 
 
 @pytest.mark.parametrize(

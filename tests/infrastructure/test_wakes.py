@@ -17,8 +17,10 @@ from infrastructure.eventstore.group_commit import APPEND, Append, Columns, Pend
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.postgres import wake_ups as module
 from infrastructure.postgres.arrays import register
-from infrastructure.postgres.wake_ups import APPENDED, PROJECTED, PUBLISHED, WAKES_ITSELF, WakeUps
-from infrastructure.relay.checkpoint_store import PostgresCheckpointStore, RelayCheckpoint
+from infrastructure.postgres.profiles import SENDS_WAKE_UPS, Profile
+from infrastructure.postgres.system.relay_checkpoint import RelayCheckpoint
+from infrastructure.postgres.wake_ups import APPENDED, PROJECTED, PUBLISHED, WakeUps
+from infrastructure.relay.checkpoint_store import PostgresCheckpointStore
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import DataKeys, RootKey
 
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.anyio
 ROOT = RootKey(bytes(32))
 ACTOR = Actor(id=system_actor("test"), kind="system")
 LAST = "last"
+SENDS_ITS_WAKE_UPS = Profile(SENDS_WAKE_UPS).options
 
 
 @pytest.fixture
@@ -96,8 +99,8 @@ def test_a_command_wakes_whoever_listens_and_its_own_session_sends_nothing(liste
 
 
 def test_sessions_that_wake_by_themselves_notify_in_no_transaction(listener, app_url):
-    append(app_url, WAKES_ITSELF)
-    advance(app_url, WAKES_ITSELF)
+    append(app_url, SENDS_ITS_WAKE_UPS)
+    advance(app_url, SENDS_ITS_WAKE_UPS)
     assert heard(listener) == []
 
 
@@ -110,11 +113,11 @@ def test_for_a_session_of_an_earlier_release_the_database_notifies(listener, app
 async def test_the_relay_tells_that_the_checkpoint_moved_and_notifies_in_no_transaction(listener, app_url):
     told = []
     async with await psycopg.AsyncConnection.connect(app_url, autocommit=True) as connection:
-        published = PostgresCheckpointStore(connection, moved=lambda: told.append("moved"))
+        published = PostgresCheckpointStore(connection, on_advanced=lambda: told.append("moved"))
         epoch, place = await published.take_over()
-        assert await published.move(epoch, place, RelayCheckpoint(0, "one", 1))
+        assert await published.advance(epoch, place, RelayCheckpoint(0, "one", 1))
         assert told == ["moved"]
-        assert not await published.move(epoch, place, RelayCheckpoint(0, "two", 1))
+        assert not await published.advance(epoch, place, RelayCheckpoint(0, "two", 1))
         assert told == ["moved"]
     assert heard(listener) == []
 

@@ -1,8 +1,12 @@
 """The projector as it is, but for the store: that is not read while there is a Kafka, however long it takes to deliver."""
 
+from functools import partialmethod
+
 from api.cli import main
-from projections.engine import subscription
+from projections.engine.subscription import CatchUpSubscription, SubscriptionLimits
+
+PATIENT = SubscriptionLimits(owner_timeout_seconds=3600.0, standby_timeout_seconds=3600.0)
 
 if __name__ == "__main__":
-    subscription.OWNER_TIMEOUT_SECONDS = subscription.STANDBY_TIMEOUT_SECONDS = 3600.0
+    CatchUpSubscription.__init__ = partialmethod(CatchUpSubscription.__init__, limits=PATIENT)
     main()

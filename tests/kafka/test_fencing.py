@@ -10,9 +10,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from application.hash_chain import START, linked
+from application.topics import EVENTS
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.kafka.cloud_events import RecordKey
-from infrastructure.kafka.topics import EVENTS
 from infrastructure.relay.errors import Fenced
 from infrastructure.relay.topic import connect_topic
 from infrastructure.security.keys import RootKey

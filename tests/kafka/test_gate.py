@@ -4,17 +4,15 @@ import asyncio
 
 import pytest
 
-from infrastructure.kafka import faust_batches
 from infrastructure.kafka.fetch_throttle import FetchThrottle
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def gate(monkeypatch):
+async def gate():
     """Past its first fetch, which nothing holds back; without a hint it stays shut."""
-    monkeypatch.setattr(faust_batches, "IDLE_FETCH_INTERVAL_SECONDS", 3600.0)
-    one = FetchThrottle()
+    one = FetchThrottle(idle_interval_seconds=3600.0)
     await asyncio.wait_for(one.fetch(nothing, of_all=True), 5)
     return one
 
@@ -62,8 +60,7 @@ async def test_where_something_came_or_was_not_asked_for_there_may_be_more(gate)
     assert not await passes(gate)
 
 
-async def test_without_a_hint_it_looks_now_and_then(monkeypatch):
-    monkeypatch.setattr(faust_batches, "IDLE_FETCH_INTERVAL_SECONDS", 0.01)
-    gate = FetchThrottle()
+async def test_without_a_hint_it_looks_now_and_then():
+    gate = FetchThrottle(idle_interval_seconds=0.01)
     await asyncio.wait_for(gate.fetch(nothing, of_all=True), 5)
     await asyncio.wait_for(gate.fetch(nothing, of_all=True), 5)

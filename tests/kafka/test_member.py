@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from application.topics import EVENTS
 from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.child import READY_FILE, Child, python
 from infrastructure.kafka.producer import Sender
-from infrastructure.kafka.topics import EVENTS
 
 
-@pytest.fixture
-def reader(broker_url, tmp_path):
-    """Starts a reader; ended with the test."""
+@pytest.fixture(params=["faust", "aiokafka"])
+def reader(request, broker_url, tmp_path):
+    """Starts a reader on one of the two clients; ended with the test."""
     started = []
 
-    def start(behaviour, brokers=broker_url):
+    def start(behaviour, brokers=broker_url, groups="ungrouped"):
         variables = dict(os.environ) | {"PYTHONPATH": str(Path.cwd()), READY_FILE: str(tmp_path / "ready")}
-        argv = python("tests.kafka.readers", behaviour, brokers)
+        argv = python("tests.kafka.readers", request.param, behaviour, brokers, groups)
         started.append(Running(Child(argv, log=tmp_path / "reader.log", environment=variables, folder=Path("/proc"))))
         started[-1].ready = tmp_path / "ready"
         started[-1].log = tmp_path / "reader.log"
@@ -52,11 +52,17 @@ class Running:
         return self.child.exit_code
 
 
-def send(brokers, number=1):
+def values(running):
+    """The values of the records that it took, in order."""
+    lines = [line for line in running.log.read_text().splitlines() if line.startswith("values ")]
+    return " ".join(line.removeprefix("values ").rstrip(".") for line in lines).split()
+
+
+def send(brokers, number=1, value=b"value"):
     async def sent():
         sender = Sender(brokers)
         for _ in range(number):
-            await sender(EVENTS, b"key", b"value")
+            await sender(EVENTS, b"key", value)
         await sender.close()
 
     asyncio.run(sent())
@@ -68,6 +74,24 @@ def test_it_is_ready_once_it_has_joined_in_a_working_directory_that_cannot_be_wr
     running.until("joined", within=1)  # it prints that a moment later than it becomes ready
     send(broker_url)
     running.until("took")
+
+
+def test_it_reads_on_where_its_reader_says(reader, broker_url):
+    send(broker_url, 4)
+    running = reader("skips two")
+    running.until("values")
+    send(broker_url, 1, value=b"last")
+    running.until("last.")
+    assert values(running).count("value") == 2
+
+
+def test_records_come_in_order_and_once(reader, broker_url):
+    running = reader("well")
+    running.until_ready()
+    for number in range(30):
+        send(broker_url, value=str(number).encode())
+    running.until("29.")
+    assert values(running) == [str(number) for number in range(30)]
 
 
 def test_one_that_is_not_prepared_is_not_ready(reader):
@@ -132,3 +156,18 @@ def test_it_waits_for_a_broker_that_is_away(reader, tmp_path_factory):
     assert not running.child.ended(within=6)
     running.child.ask_to_stop()
     assert running.ended(within=2) == 0
+
+
+@pytest.mark.long
+def test_on_apache_kafka_it_joins_a_group_and_reads_and_leaves_it_at_once(reader, kafka_url):
+    """The next member need not wait for the session to time out."""
+    first = reader("well", kafka_url, "grouped")
+    first.until_ready(within=40)
+    send(kafka_url, value=b"first")
+    first.until("first.")
+    first.child.ask_to_stop()
+    assert first.ended(within=5) == 0
+    began = time.monotonic()
+    second = reader("well", kafka_url, "grouped")
+    second.until("first.", within=40)
+    assert time.monotonic() - began < 9.0

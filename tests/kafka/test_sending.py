@@ -5,9 +5,9 @@ from contextlib import suppress
 
 import pytest
 
+from application.topics import EVENTS
 from infrastructure.embedded.broker import Broker
 from infrastructure.kafka.producer import Sender, create_producer, stop_producer
-from infrastructure.kafka.topics import EVENTS
 
 pytestmark = pytest.mark.anyio
 

@@ -11,12 +11,13 @@ import redis.asyncio
 
 from application.job_scheduler import Scheduler
 from application.services import CHANNEL
-from application.tasks import BULK, DEAD_LETTERS, Kind, decode
+from application.tasks import Kind, decode
+from application.topics import BULK, DEAD_LETTERS
 from domain.errors import Unavailable
-from infrastructure.postgres.work_queue import PostgresWorkQueue
+from infrastructure.postgres.system.work_queue import PostgresWorkQueue
 from projections.engine import postgres_store
 from projections.engine.batches import BatchResult, PoisonEvent
-from projections.process.background import BackgroundTasks
+from projections.process.background import BackgroundLimits, BackgroundTasks
 from projections.process.live_notifier import LiveNotifier, notification
 
 pytestmark = pytest.mark.anyio
@@ -65,17 +66,16 @@ async def test_a_task_that_could_not_be_sent_is_sent_when_kafka_is_back(laborato
     assert len(topics.sent) == 1
 
 
-async def test_a_committed_batch_wakes_the_scheduler_at_once(laboratory, scheduler, topics, monkeypatch):
-    monkeypatch.setattr("projections.process.background.LOOK_ANYWAY", 60.0)
+async def test_a_committed_batch_wakes_the_scheduler_at_once(laboratory, scheduler, topics):
     ada = laboratory.user()
     cells = laboratory.dataset(ada)
     laboratory.follow()
-    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
+    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send, limits=BackgroundLimits(poll_interval_seconds=60.0))
     aside.start()
     await asyncio.sleep(0.2)
     laboratory.image(ada, cells)
     laboratory.follow()
-    aside.applied(BatchResult(3, tables=frozenset({"images"})))
+    aside.on_applied(BatchResult(3, tables=frozenset({"images"})))
     assert await asyncio.to_thread(topics.came.wait, PATIENCE)
     await asyncio.to_thread(aside.stop)
 
@@ -84,18 +84,17 @@ async def test_a_dead_letter_is_told_on_its_topic(scheduler, topics):
     dead = PoisonEvent(7, uuid4(), "ImageUploaded", "Undecodable: torn")
     aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
     aside.start()
-    aside.applied(BatchResult(7, dead_letters=(dead,)))
+    aside.on_applied(BatchResult(7, dead_letters=(dead,)))
     assert await asyncio.to_thread(topics.came.wait, PATIENCE)
     topic, key, value = topics.sent[0]
     assert (topic, key, json.loads(value)["reason"]) == (DEAD_LETTERS, dead.stream.bytes, dead.reason)
     await asyncio.to_thread(aside.stop)
 
 
-async def test_a_scheduler_that_lost_its_database_goes_on_when_it_is_back(laboratory, scheduler, topics, owner_url, monkeypatch):
+async def test_a_scheduler_that_lost_its_database_goes_on_when_it_is_back(laboratory, scheduler, topics, owner_url):
     import psycopg
 
-    monkeypatch.setattr("projections.process.background.REST", 0.05)
-    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
+    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send, limits=BackgroundLimits(retry_delay_seconds=0.05))
     aside.start()
     await asyncio.sleep(0.2)
     with psycopg.connect(owner_url, autocommit=True) as owner:
@@ -114,7 +113,7 @@ async def test_news_reach_whoever_listens_on_redis(redis_url):
     await listener.subscribe(CHANNEL)
     await listener.get_message(timeout=1)
     dataset, user = uuid4(), uuid4()
-    await LiveNotifier(client.publish).tell(BatchResult(9, frozenset({dataset}), frozenset({user})))
+    await LiveNotifier(client.publish).notify(BatchResult(9, frozenset({dataset}), frozenset({user})))
     heard = await listener.get_message(ignore_subscribe_messages=True, timeout=1)
     assert json.loads(heard["data"]) == {"position": 9, "datasets": [str(dataset)], "users": [str(user)]}
     await listener.aclose()
@@ -130,7 +129,7 @@ async def test_without_redis_nothing_breaks_and_it_is_left_alone_for_a_while():
 
     notifier = LiveNotifier(away)
     for position in range(3):
-        await notifier.tell(BatchResult(position))
+        await notifier.notify(BatchResult(position))
     assert tries == [(CHANNEL, notification(BatchResult(0)))]
 
 
@@ -140,8 +139,7 @@ def test_news_of_several_batches_are_told_as_one():
     assert (both.position, both.datasets, both.wakes_scheduler) == (2, {first, second}, True)
 
 
-async def test_every_chore_is_done_again_and_again_whatever_went_wrong_before(monkeypatch, scheduler, topics):
-    monkeypatch.setattr("projections.process.background.CHORES_EVERY", 0.01)
+async def test_every_chore_is_done_again_and_again_whatever_went_wrong_before(scheduler, topics):
     done, enough = [], threading.Event()
 
     def fails():
@@ -153,7 +151,9 @@ async def test_every_chore_is_done_again_and_again_whatever_went_wrong_before(mo
         if done.count("works") > 3:
             enough.set()
 
-    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send, chores=(fails, works))
+    aside = BackgroundTasks(
+        scheduler, LiveNotifier(published), topics.send, chores=(fails, works), limits=BackgroundLimits(housekeeping_interval_seconds=0.01)
+    )
     aside.start()
     assert await asyncio.to_thread(enough.wait, PATIENCE)
     await asyncio.to_thread(aside.stop)

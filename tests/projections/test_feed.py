@@ -84,7 +84,7 @@ def test_any_order_with_repeats_and_holes_becomes_the_log(head, delivered, rival
     feed, offset = Sequencer(models, Store(head)), 0
     for positions in delivered:
         offset += len(positions)
-        feed.take([linked(position) for position in positions], cluster="one", next_offset=offset)
+        feed.process([linked(position) for position in positions], cluster="one", next_offset=offset)
         assert models.applied == list(range(1, len(models.applied) + 1))
         assert len(models.applied) >= max(positions)
     while models.at.position < head:
@@ -99,7 +99,7 @@ def test_what_comes_whole_and_in_order_never_asks_the_store(head, cuts):
     feed = Sequencer(models, Store(head))
     edges = sorted({0, head, *(cut for cut in cuts if cut < head)})
     for begin, end in pairwise(edges):
-        feed.take([linked(position) for position in range(begin + 1, end + 1)], cluster="one", next_offset=end)
+        feed.process([linked(position) for position in range(begin + 1, end + 1)], cluster="one", next_offset=end)
     assert models.applied == list(range(1, head + 1))
     assert feed.sources == {"kafka": head}
     assert models.at == Checkpoint(head, "one", head, hash_at(head))
@@ -108,10 +108,10 @@ def test_what_comes_whole_and_in_order_never_asks_the_store(head, cuts):
 def test_a_hole_is_filled_from_the_store_before_what_follows_it():
     models = Models()
     feed = Sequencer(models, Store(10))
-    feed.take([linked(1), linked(2), linked(6)], cluster="one", next_offset=3)
+    feed.process([linked(1), linked(2), linked(6)], cluster="one", next_offset=3)
     assert models.applied == [1, 2, 3, 4, 5, 6]
     assert feed.sources == {"kafka": 3, "store": 3}
-    assert feed.at == Checkpoint(6, "one", 3, hash_at(6))
+    assert feed.checkpoint == Checkpoint(6, "one", 3, hash_at(6))
 
 
 def test_the_offset_moves_on_past_what_was_seen_before():
@@ -119,24 +119,24 @@ def test_the_offset_moves_on_past_what_was_seen_before():
     feed = Sequencer(models, Store(4))
     while feed.catch_up():
         pass
-    feed.take([linked(1), linked(2)], cluster="one", next_offset=2)
+    feed.process([linked(1), linked(2)], cluster="one", next_offset=2)
     assert models.at.cluster == ""
-    feed.take([linked(3), linked(4), linked(5)], cluster="one", next_offset=5)
+    feed.process([linked(3), linked(4), linked(5)], cluster="one", next_offset=5)
     assert models.at == Checkpoint(5, "one", 5, hash_at(5))
 
 
 def test_a_checkpoint_that_another_member_moved_is_read_again():
     models = Models(rivals=[2])
     feed = Sequencer(models, Store(5))
-    feed.take([linked(1), linked(2), linked(3)], cluster="one", next_offset=3)
+    feed.process([linked(1), linked(2), linked(3)], cluster="one", next_offset=3)
     assert models.applied == [1, 2, 3]
     assert feed.sources == {"kafka": 1}
 
 
 def test_every_batch_is_told_of():
     told = []
-    feed = Sequencer(Models(), Store(3), applied=told.append)
-    feed.take([linked(2)], cluster="one", next_offset=1)
+    feed = Sequencer(Models(), Store(3), on_applied=told.append)
+    feed.process([linked(2)], cluster="one", next_offset=1)
     feed.catch_up()
     assert [applied.position for applied in told] == [1, 2, 3]
 
@@ -145,18 +145,18 @@ def test_every_batch_is_told_of():
 def test_an_event_behind_the_end_of_the_log_is_rejected_and_what_is_true_goes_on():
     models, store = Models(), Store(3)
     feed = Sequencer(models, store)
-    feed.take([linked(1), linked(6), linked(7)], cluster="one", next_offset=3)
+    feed.process([linked(1), linked(6), linked(7)], cluster="one", next_offset=3)
     assert models.applied == [1, 2, 3]
     assert feed.rejected == {"ahead": 1}
     store.newest = 5
-    feed.take([linked(4), linked(5)], cluster="one", next_offset=5)
+    feed.process([linked(4), linked(5)], cluster="one", next_offset=5)
     assert models.applied == [1, 2, 3, 4, 5]
 
 
 def test_an_event_that_does_not_follow_the_one_before_it_is_read_from_the_store():
     models = Models()
     feed = Sequencer(models, Store(3))
-    feed.take([linked(1), linked(2, previous_hash=b"of another"), linked(3)], cluster="one", next_offset=3)
+    feed.process([linked(1), linked(2, previous_hash=b"of another"), linked(3)], cluster="one", next_offset=3)
     assert models.applied == [1, 2, 3]
     assert feed.sources == {"kafka": 2, "store": 1}
     assert feed.rejected == {"unlinked": 1}
@@ -170,7 +170,7 @@ def test_the_future_of_a_log_that_was_put_back_to_an_older_copy_is_not_applied(f
     feed = Sequencer(models, store)
     records = [linked(position) if position < forked else of_another_log(position, forked=forked) for position in range(1, 31)]
     for begin, end in pairwise(sorted({0, 30, *cuts})):
-        feed.take(records[begin:end], cluster="one", next_offset=end)
+        feed.process(records[begin:end], cluster="one", next_offset=end)
     while feed.catch_up():
         pass
     assert models.applied == list(range(1, head + 1))
@@ -191,7 +191,7 @@ def test_whatever_comes_the_read_models_show_the_log(data):
         st.integers(1, 2),
     )
     for offset, records in enumerate(data.draw(st.lists(st.lists(record, max_size=8), max_size=8)), 1):
-        feed.take(records, cluster="one", next_offset=offset)
+        feed.process(records, cluster="one", next_offset=offset)
         store.newest += data.draw(st.integers(0, 3))
         assert models.applied == list(range(1, len(models.applied) + 1))
         assert len(models.applied) <= store.newest

@@ -8,10 +8,9 @@ import pytest
 from application.poll_interval import PollInterval
 from application.ports import AppendRejected
 from domain.errors import Unavailable
-from projections.engine import subscription
 from projections.engine.checkpoints import Checkpoint, CheckpointUnfit, FoldsDiffer
 from projections.engine.sequencer import Sequencer
-from projections.engine.subscription import CatchUpSubscription
+from projections.engine.subscription import CatchUpSubscription, SubscriptionLimits
 from tests.projections.test_feed import Models, Store, linked
 
 pytestmark = pytest.mark.anyio
@@ -37,21 +36,40 @@ class Looked(Store):
 
 
 class Clock:
+    """Stands still unless it is put forward."""
+
     def __init__(self):
         self.now = 100.0
 
-    def monotonic(self):
+    def __call__(self):
         return self.now
+
+
+QUICK = SubscriptionLimits(
+    poll_interval_seconds=0.01,
+    max_poll_interval_seconds=0.01,
+    owner_timeout_seconds=0.1,
+    standby_timeout_seconds=0.4,
+    retry_delay_seconds=0.02,
+    paused_poll_interval_seconds=0.01,
+)
 
 
 class Bench:
     """A follower with everything in memory; `owner` says whether the topic is its own."""
 
-    def __init__(self, head=0, *, owner=True):
-        self.store, self.models, self.owner, self.counted = Looked(head), Models(), owner, {}
+    def __init__(self, head=0, *, owner=True, limits=QUICK, **more):
+        self.store, self.models, self.owner, self.counted, self.pauses = Looked(head), Models(), owner, {}, []
         self.feed = Sequencer(self.models, self.store)
         self.follower = CatchUpSubscription(
-            self.feed, self.store, authenticated=self.authenticated, owns=lambda: self.owner, count=self.count
+            self.feed,
+            self.store,
+            authenticated=self.authenticated,
+            owns=lambda: self.owner,
+            count=self.count,
+            on_pause=self.pauses.append,
+            limits=limits,
+            **more,
         )
 
     def authenticated(self, record):
@@ -64,7 +82,7 @@ class Bench:
             self.counted[name, label] = self.counted.get((name, label), 0) + number
 
     async def deliver(self, *positions):
-        await self.follower.take(Frame("one", list(positions), 100 + len(positions)))
+        await self.follower.process(Frame("one", list(positions), 100 + len(positions)))
 
     async def applied(self, last):
         async with asyncio.timeout(5):
@@ -80,20 +98,8 @@ class Bench:
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(subscription, "POLL_INTERVAL_SECONDS", 0.01)
-    monkeypatch.setattr(subscription, "MAX_POLL_INTERVAL_SECONDS", 0.01)
-    monkeypatch.setattr(subscription, "OWNER_TIMEOUT_SECONDS", 0.1)
-    monkeypatch.setattr(subscription, "STANDBY_TIMEOUT_SECONDS", 0.4)
-    monkeypatch.setattr(subscription, "RETRY_DELAY_SECONDS", 0.02)
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """The follower's, which stands still unless it is put forward."""
-    clock = Clock()
-    monkeypatch.setattr(subscription, "time", clock)
-    return clock
+def clock():
+    return Clock()
 
 
 @pytest.fixture
@@ -110,8 +116,8 @@ async def follows():
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_without_kafka_the_store_is_followed_at_once(quick, clock, follows):
-    bench = Bench(1200, owner=None)
+async def test_without_kafka_the_store_is_followed_at_once(clock, follows):
+    bench = Bench(1200, owner=None, clock=clock)
     follows(bench)
     await bench.applied(1200)
     bench.store.newest = 1201
@@ -119,14 +125,14 @@ async def test_without_kafka_the_store_is_followed_at_once(quick, clock, follows
     assert bench.feed.sources == {"store": 1201}
 
 
-async def test_the_owner_waits_a_little_for_kafka_and_a_standby_longer(quick, clock, follows):
+async def test_the_owner_waits_a_little_for_kafka_and_a_standby_longer(clock, follows):
     for owner, patience in ((True, 0.1), (False, 0.4)):
-        bench = Bench(3, owner=owner)
+        bench = Bench(3, owner=owner, clock=clock)
         follows(bench)
         await bench.looked()
         clock.now += patience + 0.01
         await bench.applied(3)
-        bench.feed.take([linked(4)], cluster="one", next_offset=1)
+        bench.feed.process([linked(4)], cluster="one", next_offset=1)
         bench.store.newest = 6
         await bench.looked()
         clock.now += patience - 0.01
@@ -136,8 +142,8 @@ async def test_the_owner_waits_a_little_for_kafka_and_a_standby_longer(quick, cl
         await bench.applied(6)
 
 
-async def test_while_kafka_delivers_nothing_is_read_from_the_store(quick, clock, follows):
-    bench = Bench(0)
+async def test_while_kafka_delivers_nothing_is_read_from_the_store(clock, follows):
+    bench = Bench(0, clock=clock)
     follows(bench)
     for position in range(1, 30):
         bench.store.newest = position
@@ -148,8 +154,8 @@ async def test_while_kafka_delivers_nothing_is_read_from_the_store(quick, clock,
     assert bench.feed.sources == {"kafka": 29}
 
 
-async def test_kafka_takes_over_again_from_the_store(quick, clock, follows):
-    bench = Bench(10, owner=None)
+async def test_kafka_takes_over_again_from_the_store(clock, follows):
+    bench = Bench(10, owner=None, clock=clock)
     follows(bench)
     await bench.applied(10)
     bench.owner = True
@@ -165,7 +171,7 @@ async def test_kafka_takes_over_again_from_the_store(quick, clock, follows):
     assert bench.feed.sources["kafka"] >= 17
 
 
-async def test_a_rejected_record_is_counted_and_replaced_by_what_the_store_holds(quick):
+async def test_a_rejected_record_is_counted_and_replaced_by_what_the_store_holds():
     bench = Bench(3)
     await bench.deliver(1, "foreign", 2, "forged", "forged")
     assert bench.models.applied == [1, 2, 3]
@@ -178,7 +184,7 @@ async def test_a_rejected_record_is_counted_and_replaced_by_what_the_store_holds
     }
 
 
-async def test_nothing_is_projected_while_the_read_models_do_not_fit_the_log(quick):
+async def test_nothing_is_projected_while_the_read_models_do_not_fit_the_log():
     bench = Bench(2)
     unfit = iter([CheckpointUnfit(7), CheckpointUnfit(7)])
     apply = bench.models.apply
@@ -194,10 +200,8 @@ async def test_nothing_is_projected_while_the_read_models_do_not_fit_the_log(qui
     assert bench.models.applied == [1, 2]
 
 
-async def test_read_models_of_another_log_wait_for_no_upgrade(quick, monkeypatch):
-    monkeypatch.setattr(subscription, "PAUSED_POLL_INTERVAL_SECONDS", 0.01)
-    bench, reasons = Bench(2), []
-    bench.follower._pausing = reasons.append
+async def test_read_models_of_another_log_wait_for_no_upgrade():
+    bench = Bench(2)
     errors = iter([CheckpointUnfit(7), FoldsDiffer("by other versions", is_newer=True)])
     apply = bench.models.apply
 
@@ -209,10 +213,10 @@ async def test_read_models_of_another_log_wait_for_no_upgrade(quick, monkeypatch
     bench.models.apply = apply_in_the_end
     await bench.deliver(1, 2)
     assert bench.models.applied == [1, 2]
-    assert reasons == ["by other versions: upgrade this process"]
+    assert bench.pauses == ["by other versions: upgrade this process"]
 
 
-async def test_a_database_that_is_away_is_waited_for(quick):
+async def test_a_database_that_is_away_is_waited_for():
     bench = Bench(1)
     away = iter([Unavailable("away"), Unavailable("away")])
     apply = bench.models.apply
@@ -227,7 +231,7 @@ async def test_a_database_that_is_away_is_waited_for(quick):
     assert bench.models.applied == [1]
 
 
-async def test_it_reads_on_where_the_checkpoint_says_if_that_is_this_log(quick):
+async def test_it_reads_on_where_the_checkpoint_says_if_that_is_this_log():
     bench = Bench()
     bench.models.at = Checkpoint(5, "one", 7)
     assert await bench.follower.starting_offsets("one", {"tp": Span(0, 9)}) == {"tp": 7}
@@ -236,9 +240,8 @@ async def test_it_reads_on_where_the_checkpoint_says_if_that_is_this_log(quick):
     assert await bench.follower.starting_offsets("one", {"tp": Span(8, 9)}) == {"tp": 8}
 
 
-async def test_what_was_applied_is_counted_by_its_source_for_others_to_see(quick, follows, monkeypatch):
-    monkeypatch.setattr(subscription, "METRICS_INTERVAL_SECONDS", 0.0)
-    bench = Bench(3, owner=None)
+async def test_what_was_applied_is_counted_by_its_source_for_others_to_see(follows):
+    bench = Bench(3, owner=None, limits=QUICK._replace(metrics_interval_seconds=0.0))
     follows(bench)
     await bench.applied(3)
     bench.owner = True
@@ -254,9 +257,8 @@ class LongInterval(PollInterval):
         return 3600.0
 
 
-async def test_a_wake_up_ends_a_long_rest(quick, follows, monkeypatch):
-    monkeypatch.setattr(subscription, "PollInterval", LongInterval)
-    bench = Bench(0, owner=None)
+async def test_a_wake_up_ends_a_long_rest(follows):
+    bench = Bench(0, owner=None, poll_interval=LongInterval(0.01))
     follows(bench)
     async with asyncio.timeout(5):
         while not bench.store.looks:
@@ -267,9 +269,8 @@ async def test_a_wake_up_ends_a_long_rest(quick, follows, monkeypatch):
     await bench.applied(2)
 
 
-async def test_a_wake_up_that_comes_while_the_head_is_read_is_not_lost(quick, follows, monkeypatch):
-    monkeypatch.setattr(subscription, "PollInterval", LongInterval)
-    bench = Bench(0, owner=None)
+async def test_a_wake_up_that_comes_while_the_head_is_read_is_not_lost(follows):
+    bench = Bench(0, owner=None, poll_interval=LongInterval(0.01))
     loop, head = asyncio.get_running_loop(), bench.store.head
 
     def appended_meanwhile():
@@ -279,12 +280,12 @@ async def test_a_wake_up_that_comes_while_the_head_is_read_is_not_lost(quick, fo
             loop.call_soon_threadsafe(bench.follower.wake)
         return before
 
-    monkeypatch.setattr(bench.store, "head", appended_meanwhile)
+    bench.store.head = appended_meanwhile
     follows(bench)
     await bench.applied(2)
 
 
-async def test_at_the_end_the_batch_under_way_is_ended_and_no_other_begun(quick):
+async def test_at_the_end_the_batch_under_way_is_ended_and_no_other_begun():
     bench = Bench(4)
     await bench.deliver(1, 2)
     await bench.follower.finish()

@@ -84,7 +84,7 @@ def test_rows_are_forgotten_once_somebody_else_changed_the_read_models(laborator
     damage(owner_url, position, topic)
     assert connection.execute("select rejected from images where id = %s", (sick,)).fetchone() == (None,)
     elsewhere = projector_over(app_url, log)
-    assert retry_with(elsewhere, PostgresReadModels(connection), log).left == 0
+    assert retry_with(elsewhere, PostgresReadModels(connection), log).remaining == 0
     elsewhere.close()
     at = log.head()
     laboratory.delete_image(ada, sick)

@@ -14,8 +14,8 @@ from application.work_queue import SchedulerSnapshot, ToFinish
 from domain import classification
 from domain.access import Role
 from domain.errors import UpgradeNeeded
-from infrastructure.postgres.work_queue import PostgresWorkQueue
-from projections.engine import postgres_store, subscription
+from infrastructure.postgres.system.work_queue import PostgresWorkQueue
+from projections.engine import postgres_store
 from projections.engine.batches import FOLD_VERSIONS
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict, FoldsDiffer, folds_difference
 from projections.engine.postgres_store import PostgresReadModels
@@ -38,13 +38,13 @@ def test_all_that_stands_before_an_unknown_event_is_applied_and_the_rest_once_it
     a_busy_week(laboratory)
     position = next(one.position for one in log.read(0, 1000) if one.type == "ImageDescribed")
     applied = []
-    feed = Sequencer(projector, log, applied=applied.append)
+    feed = Sequencer(projector, log, on_applied=applied.append)
     feed.refresh()
     with without("ImageDescribed"):
         for _ in range(2):
             with pytest.raises(UpgradeNeeded, match=rf"^position {position} holds ImageDescribed version 1, .*; upgrade this process$"):
                 feed.catch_up()
-    assert projector.checkpoint().position == feed.at.position == position - 1
+    assert projector.checkpoint().position == feed.checkpoint.position == position - 1
     assert [news.position for news in applied] == [position - 1]
     assert dead_letters_of(connection, log) == []
     while feed.catch_up():
@@ -59,7 +59,7 @@ def test_a_newer_schema_version_is_waited_for_like_an_unknown_type(laboratory, l
     feed.refresh()
     with at_version("DeviceRegistered", 1), pytest.raises(UpgradeNeeded, match="position 2 holds DeviceRegistered version 2"):
         feed.catch_up()
-    assert feed.at.position == 1
+    assert feed.checkpoint.position == 1
     assert feed.catch_up()
 
 
@@ -72,7 +72,7 @@ def test_however_records_come_nothing_behind_an_unknown_event_is_applied(unknown
     records = [one._replace(event=at_place(one.event, unknown)) for one in records]
     for start in range(0, len(records), size):
         try:
-            feed.take(records[start : start + size], cluster="c", next_offset=start + size)
+            feed.process(records[start : start + size], cluster="c", next_offset=start + size)
         except UpgradeNeeded:
             break
     for _ in range(2):
@@ -100,7 +100,7 @@ def test_a_process_that_waits_goes_on_where_another_one_has_passed_the_event(lab
     with without("DeviceRegistered"):
         assert not feed.catch_up()
         assert feed.catch_up()
-    assert feed.at.position == log.head() == 4
+    assert feed.checkpoint.position == log.head() == 4
 
 
 def test_a_retry_of_dead_letters_waits_for_the_upgrade_too(laboratory, log, projector, owner_url, connection):
@@ -114,23 +114,22 @@ def test_a_retry_of_dead_letters_waits_for_the_upgrade_too(laboratory, log, proj
     with without("ImageAccepted"), pytest.raises(UpgradeNeeded):
         retry_with(projector, PostgresReadModels(connection), log)
     assert [letter.type for letter in dead_letters_of(connection, log)] == ["ModelVersionAdded"]
-    assert retry_with(projector, PostgresReadModels(connection), log).left == 0
+    assert retry_with(projector, PostgresReadModels(connection), log).remaining == 0
 
 
 @pytest.mark.anyio
-async def test_the_follower_says_why_it_pauses_and_goes_on_by_itself(monkeypatch):
-    monkeypatch.setattr(subscription, "PAUSED_POLL_INTERVAL_SECONDS", 0.01)
-    bench, reasons = Bench(3), []
-    bench.follower._pausing = reasons.append
+async def test_the_follower_says_why_it_pauses_and_goes_on_by_itself():
+    bench = Bench(3)
+    reasons = bench.pauses
     with without("DeviceCameOnline"):
         taken = asyncio.create_task(bench.deliver(1, 2, 3))
         while len(reasons) < 3:
             await asyncio.sleep(0.01)
-        assert bench.follower.waits
+        assert bench.follower.is_waiting
     await taken
     assert set(reasons) == {"position 1 holds DeviceCameOnline version 1, which a newer release wrote; upgrade this process"}
     assert bench.models.applied == [1, 2, 3]
-    assert not bench.follower.waits
+    assert not bench.follower.is_waiting
 
 
 def test_a_job_about_which_a_newer_release_wrote_holds_up_no_other(laboratory, log):

@@ -109,10 +109,10 @@ def test_what_touches_a_parked_thing_waits_too_and_a_retry_heals_all(laboratory,
     lab.follow()
     assert connection.execute("select count(*) from results").fetchone() == (0,)
     damage(owner_url, position)
-    assert retry_with(projector, PostgresReadModels(connection), log).left == 1
+    assert retry_with(projector, PostgresReadModels(connection), log).remaining == 1
     damage(owner_url, position, topic)
     healed = retry_with(projector, PostgresReadModels(connection), log)
-    assert (healed.applied, healed.left) == (3, 0)
+    assert (healed.applied, healed.remaining) == (3, 0)
     assert connection.execute("select count(*) from results").fetchone() == (2,)
     assert connection.execute("select count(*) from parked").fetchone() == (0,)
     assert retry_with(projector, PostgresReadModels(connection), log).applied == 0
@@ -244,7 +244,7 @@ def test_a_retry_applies_what_it_can_and_stops_at_the_next_that_fails(laboratory
     assert [(letter.position, letter.parked) for letter in dead_letters_of(connection, log)] == [(uploaded, 3)]
     damage(owner_url, uploaded, topics[uploaded])
     healed = retry_with(projector, PostgresReadModels(connection), log, uploaded)
-    assert (healed.applied, healed.left) == (2, 1)
+    assert (healed.applied, healed.remaining) == (2, 1)
     assert [(letter.position, letter.parked) for letter in dead_letters_of(connection, log)] == [(better, 1)]
     assert connection.execute("select version, accepted, filename from images").fetchone() == (2, True, "cell.png")
     damage(owner_url, better, topics[better])

@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
 import msgspec
@@ -11,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application.dispatch_policy import chunk_capacity, classify, expired_leases, fair_share, inspect, inspection_capacity, live_slots
-from application.job_scheduler import Scheduler
-from application.tasks import BULK, URGENT, Kind, Task, decode, encode
+from application.job_scheduler import Scheduler, SchedulerLimits
+from application.tasks import Kind, Task, decode, encode
+from application.topics import BULK, URGENT
 from application.work_queue import Chunk, Lease, OpenJob, Worker
 from domain import classification, image
 from domain.access import Role
 from domain.classification import ChunkJudged, JobStatus
-from infrastructure.postgres.work_queue import PostgresWorkQueue
+from infrastructure.postgres.system.work_queue import PostgresWorkQueue
 from projections.engine import postgres_store
 from tests.given import NOW
 from tests.projections.laboratory import SHA256
@@ -41,10 +43,10 @@ def worker(seconds, slots=1, lane="bulk"):
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=6), st.integers(0, 20))
-def test_no_job_gets_a_second_chunk_before_each_waiting_one_has_its_first(counts, room):
+def test_no_job_gets_a_second_chunk_before_each_waiting_one_has_its_first(counts, capacity):
     jobs = [open_job(position, chunks=count) for position, count in enumerate(counts)]
-    chosen = fair_share(jobs, [], room=room)
-    assert len(chosen) == min(room, sum(counts))
+    chosen = fair_share(jobs, [], capacity=capacity)
+    assert len(chosen) == min(capacity, sum(counts))
     got = {job.id: [chunk.number for other, chunk in chosen if other is job] for job in jobs}
     for job, count in zip(jobs, counts, strict=True):
         assert got[job.id] == list(range(len(got[job.id])))
@@ -53,7 +55,7 @@ def test_no_job_gets_a_second_chunk_before_each_waiting_one_has_its_first(counts
 
 def test_a_job_with_chunks_in_flight_waits_for_those_with_none():
     busy, idle = open_job(1), open_job(2)
-    chosen = fair_share([busy, idle], [release(job=busy.id), release(job=busy.id)], room=3)
+    chosen = fair_share([busy, idle], [release(job=busy.id), release(job=busy.id)], capacity=3)
     assert [job is idle for job, _ in chosen] == [True, True, False]
 
 
@@ -117,8 +119,14 @@ def test_inspections_go_out_in_bursts_of_sixteen():
 
 # ---- at work ---------------------------------------------------------------------------------------------------------------------
 @pytest.fixture
-def scheduler(app_url, log):
-    scheduler = Scheduler(lambda: PostgresWorkQueue(postgres_store.connect(app_url)), log, lease=60, attempts=2)
+def scheduler_limits():
+    return SchedulerLimits()
+
+
+@pytest.fixture
+def scheduler(app_url, log, scheduler_limits):
+    connect = partial(postgres_store.connect, app_url)
+    scheduler = Scheduler(lambda: PostgresWorkQueue(connect()), log, lease=60, attempts=2, limits=scheduler_limits)
     yield scheduler
     scheduler.close()
 
@@ -190,8 +198,8 @@ def test_a_plan_covers_exactly_the_images_that_were_there_and_good_when_it_was_a
     assert late not in covered
 
 
-def test_a_big_plan_goes_on_where_a_crash_left_it(laboratory, step, scheduler, monkeypatch):
-    monkeypatch.setattr("application.job_scheduler.PLAN_PAGE", 2)
+@pytest.mark.parametrize("scheduler_limits", [SchedulerLimits(images_per_command=2)])
+def test_a_big_plan_goes_on_where_a_crash_left_it(laboratory, step):
     lab = laboratory
     ada = lab.user()
     lab.model()
@@ -249,7 +257,7 @@ def test_a_single_image_goes_out_at_once_on_the_urgent_topic(laboratory, step):
 
 
 def test_at_most_four_chunks_a_slot_are_given_out_and_jobs_take_turns(laboratory, step, connection, monkeypatch):
-    monkeypatch.setattr(classification, "CHUNK_MOST", 1)
+    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
     lab = laboratory
     ada = lab.user()
     lab.model()
@@ -367,7 +375,7 @@ def test_an_answer_that_comes_late_is_the_only_one(laboratory, step, log, schedu
 
 
 def test_nothing_more_is_given_out_for_cancelled_and_deleted_jobs_images_and_datasets(laboratory, step, log, monkeypatch):
-    monkeypatch.setattr(classification, "CHUNK_MOST", 1)
+    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
     lab = laboratory
     ada = lab.user()
     lab.model()

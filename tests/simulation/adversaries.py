@@ -7,7 +7,8 @@ from uuid import UUID, uuid4
 
 from application.chunk_results import JobPlans
 from application.ports import Command
-from application.tasks import BULK, URGENT, Kind, Task, encode
+from application.tasks import Kind, Task, encode
+from application.topics import BULK, URGENT
 from domain.classification import ChunkJudged, ClassificationRequested, ImageResult, PlannedImage, Verdict
 from domain.errors import DomainError, Refused
 from domain.events import Event

@@ -52,11 +52,11 @@ class Journal:
 class Passwords:
     """Quick ones."""
 
-    def hash(self, password: str, *, asker: PasswordRequester) -> bytes:
+    def hash(self, password: str, *, requester: PasswordRequester) -> bytes:
         return hashlib.sha256(password.encode()).digest()
 
-    def verify(self, password: str, known: bytes | None, *, asker: PasswordRequester) -> bool:
-        return known == self.hash(password, asker=asker)
+    def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
+        return known == self.hash(password, requester=requester)
 
     def outdated(self, known: bytes) -> bool:
         return False

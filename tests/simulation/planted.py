@@ -13,10 +13,10 @@ from api.live.connection import LiveConnection
 from application import accounts, commands, datasets, job_scheduler
 from application.blob_gc import sweep_orphans
 from application.job_scheduler import Scheduler
-from application.ports import AppendRejected, AppendResult, ChainedEvent, ConcurrencyConflict
+from application.ports import AppendRejected, AppendResult, ChainedEvent
 from application.work_queue import Lease
 from domain import classification
-from domain.errors import NotFound, Unavailable
+from domain.errors import ConcurrencyConflict, NotFound, Unavailable
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.kafka import cloud_events
 from infrastructure.relay import publisher
@@ -66,11 +66,11 @@ def acknowledged_before_it_is_committed() -> AbstractContextManager[None]:
 
 def gap_skipped() -> AbstractContextManager[None]:
     def over(self: Any, last: int) -> bool:
-        if self.at.position < last:
+        if self.checkpoint.position < last:
             (event,) = self._store.read(last - 1, 1)
-            at = self.at._replace(position=last, hash=event.hash)
-            self._projector._write(at, Changes())
-            self.at = at
+            checkpoint = self.checkpoint._replace(position=last, hash=event.hash)
+            self._projector._write(checkpoint, Changes())
+            self.checkpoint = checkpoint
         return True
 
     return planted((Sequencer, "_fill_up_to", over))
@@ -137,7 +137,7 @@ def poison_skipped() -> AbstractContextManager[None]:
         self._write(to, Changes())
         return BatchResult(event.position)
 
-    return planted((Projector, "_apply_again_or_set_aside", skip))
+    return planted((Projector, "_apply_again_or_give_up", skip))
 
 
 def nothing_parked_behind_poison() -> AbstractContextManager[None]:
@@ -163,10 +163,10 @@ def outrun_projector_writes_all_the_same() -> AbstractContextManager[None]:
 
 
 def unacked_taken_for_published() -> AbstractContextManager[None]:
-    def taken(outcomes: Any) -> Any:
+    def acknowledged(outcomes: Any) -> Any:
         return (outcome if isinstance(outcome, int) else -1 for outcome in outcomes)
 
-    return planted((publisher, "_acknowledged", taken))
+    return planted((publisher, "_acknowledged", acknowledged))
 
 
 def results_of_the_deleted_shown() -> AbstractContextManager[None]:

@@ -9,6 +9,7 @@ from faust.types import TP
 
 from application.hash_chain import START, chained
 from application.ports import RecordedEvent
+from application.topics import EVENTS
 from domain.classification import (
     ChunkJudged,
     ClassificationCancelled,
@@ -28,7 +29,6 @@ from domain.user import UserDeleted, UserErased, UserProfileChanged, UserRegiste
 from domain.values import canonical, result_id
 from infrastructure.audit.record_rules import RecordAudit
 from infrastructure.eventstore.event_store import RecorderEventStore
-from infrastructure.kafka.topics import EVENTS
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projector import Projector
 from projections.process.composition import LogDecoder
@@ -52,7 +52,7 @@ def lags(world: World) -> bool:
 def at_rest(world: World) -> bool:
     """Nothing is left to be done by anybody."""
     database, head = world.database, world.recorder.max_notification_id() or 0
-    if lags(world) or database.letters or database.parked or world.published.place.position != head:
+    if lags(world) or database.letters or database.parked or world.published.checkpoint.position != head:
         return False
     if any(job.status in OPEN and not job.deleted for job in database.tables["classifications"].values()):
         return False
@@ -82,7 +82,8 @@ def _unrest(world: World) -> str:
     database = world.database
     jobs = [f"{job.id} {job.status}" for job in database.tables["classifications"].values() if job.status in OPEN and not job.deleted]
     return (
-        f"head {world.recorder.max_notification_id()}, read models {database.token.checkpoint.position}, kafka {world.published.place.position},"
+        f"head {world.recorder.max_notification_id()}, read models {database.token.checkpoint.position},"
+        f" kafka {world.published.checkpoint.position},"
         f" letters {sorted(database.letters)}, parked {sorted(database.parked)}, jobs {jobs}, work {len(database.tables['work'])},"
         f" releases {list(database.releases.values())}"
     )

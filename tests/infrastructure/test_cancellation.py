@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from infrastructure.retry import CANCEL_TIMEOUT_SECONDS, cancel_and_wait, first_of
+from application.cancellation import GRACE_SECONDS, cancel_and_wait, run_until_first_ends
 
 pytestmark = pytest.mark.anyio
 
@@ -43,8 +43,8 @@ async def test_nothing_that_never_began_or_failed_is_waited_for():
 
 
 async def test_the_others_end_though_a_cancellation_of_one_is_lost():
-    async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS + 2):
-        await first_of(deaf(2), asyncio.sleep(0.01))
+    async with asyncio.timeout(GRACE_SECONDS + 2):
+        await run_until_first_ends(deaf(2), asyncio.sleep(0.01))
 
 
 async def test_whoever_ends_in_time_is_told_once():
@@ -54,10 +54,10 @@ async def test_whoever_ends_in_time_is_told_once():
         try:
             await asyncio.sleep(60)
         finally:
-            await asyncio.sleep(CANCEL_TIMEOUT_SECONDS / 4)
+            await asyncio.sleep(GRACE_SECONDS / 4)
             finished.append(True)
 
-    await first_of(finishes(), asyncio.sleep(0.01))
+    await run_until_first_ends(finishes(), asyncio.sleep(0.01))
     assert finished == [True]
 
 
@@ -66,12 +66,12 @@ async def test_what_the_first_one_raised_is_raised():
         raise LookupError
 
     with pytest.raises(LookupError):
-        await first_of(fails(), asyncio.sleep(60))
+        await run_until_first_ends(fails(), asyncio.sleep(60))
 
 
 DEAF_RELAY = """
 import asyncio, contextlib
-from infrastructure.relay.process import _until_told
+from infrastructure.relay.process import _run_until_signal
 
 async def deaf():
     print("ready", flush=True)
@@ -79,7 +79,7 @@ async def deaf():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
 
-asyncio.run(_until_told(deaf))
+asyncio.run(_run_until_signal(deaf))
 """
 
 

@@ -8,9 +8,9 @@ import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
-from application.tasks import SCHEDULER_LOCK
 from application.work_queue import ClassifiableImage, IdRow, OpenJob, OutgoingTask, SchedulerSnapshot
 from domain.classification import PlannedImage
+from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock
 
 T = TypeVar("T")
 MAX_JOBS = 200  # open jobs that are looked at together, the oldest first
@@ -85,8 +85,7 @@ class PostgresWorkQueue:
         self._connection.close()
 
     def try_to_lead(self) -> bool:
-        row = self._connection.execute("select pg_try_advisory_lock(%s)", (SCHEDULER_LOCK,)).fetchone()
-        return bool(row and row[0])
+        return try_lock(self._connection, AdvisoryLock.SCHEDULER)
 
     def snapshot(self) -> SchedulerSnapshot:
         row = self._connection.execute(SNAPSHOT.encode()).fetchone()

@@ -3,7 +3,7 @@
 import msgspec
 
 from application.services import QueryDatabase
-from application.tasks import SCHEDULER_LOCK
+from infrastructure.postgres.advisory_locks import AdvisoryLock, held
 
 
 class Counter(msgspec.Struct, frozen=True):
@@ -63,9 +63,7 @@ STATUS_QUERY = f"""select h.position as head, r.position as published, c.positio
     coalesce((select extract(epoch from clock_timestamp() - min(l.released_at)) from ops.releases l where not l.given_up), 0) as task_age,
     (select count(*) from ops.workers w where w.lane = 'bulk'
       and w.seen_at between now() - interval '10 s' and now() + interval '10 s') as workers,
-    exists (select from pg_locks l where l.locktype = 'advisory' and l.granted and l.classid = {SCHEDULER_LOCK >> 32}
-      and l.objid = {SCHEDULER_LOCK & 0xFFFFFFFF}
-      and l.database = (select d.oid from pg_database d where d.datname = current_database())) as scheduling,
+    {held(AdvisoryLock.SCHEDULER)} as scheduling,
     (select count(*) from es.events e
       where e.originator_version = 1001 and not starts_with(e.topic, 'Classification')) as long_streams,  -- the index of migration 0015
     coalesce((select json_agg(k) from (select name, label, value from ops.counters) k), '[]') as counters,

@@ -1,0 +1,8 @@
+"""The Kafka topics."""
+
+from typing import Final
+
+EVENTS: Final = "bioscope.events"
+BULK: Final = "bioscope.inference-tasks"
+URGENT: Final = "bioscope.inference-urgent"
+DEAD_LETTERS: Final = "bioscope.dead-letters"

@@ -1,0 +1,36 @@
+"""Files that are written whole or not at all."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def write_atomically(path: Path, pieces: Iterable[bytes], *, user: int | None = None, durable: bool = True) -> None:
+    """Put a file of `pieces` at `path`, readable by us (or `user`) alone. A durable one survives a power cut. Raises OSError."""
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        for piece in pieces:
+            file.write(piece)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+        if user is not None:
+            os.fchown(file.fileno(), user, user)
+    part.replace(path)
+    if durable:
+        sync(path.parent)
+
+
+def write_private(path: Path, text: str, *, user: int | None = None) -> None:
+    """The same for text."""
+    write_atomically(path, [text.encode()], user=user)
+
+
+def sync(path: Path | str) -> None:
+    """Write a file, or the names in a folder, to disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,127 @@
+"""Connection profiles: how each kind of use opens its connections, and the limits that the server applies to its statements."""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg import AsyncConnection, Connection
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+from infrastructure.postgres.connections import DEFAULT_LIMITS, LivenessLimits, MonitoredAsyncConnection, MonitoredConnection
+
+POOL_TIMEOUT_SECONDS: Final = 2.0
+"""How long a caller waits for a connection of a pool."""
+POOL_RECONNECT_SECONDS: Final = 2.0
+"""How long a pool retries a lost connection on its own. Its pauses grow; the next caller reconnects at once."""
+
+NO_ARGUMENTS: Final[Mapping[str, Any]] = {}
+LIVENESS: Final = DEFAULT_LIMITS
+
+
+class Profile(NamedTuple):
+    """The server's settings for a session, and the driver's arguments for its connection."""
+
+    settings: Mapping[str, str]
+    arguments: Mapping[str, Any] = NO_ARGUMENTS
+
+    @property
+    def options(self) -> str:
+        """The settings as libpq takes them."""
+        return " ".join(f"-c {name}={value}" for name, value in self.settings.items())
+
+    def having(self, **settings: str) -> "Profile":
+        """This profile with other or more settings."""
+        return self._replace(settings={**self.settings, **settings})
+
+    def connect(self, url: str, *, liveness: LivenessLimits = LIVENESS) -> MonitoredConnection:
+        """A connection that raises ServerUnresponsive. Raises psycopg.Error."""
+        return MonitoredConnection.connect(url, liveness=liveness, **self._arguments())
+
+    async def connect_async(self, url: str, *, liveness: LivenessLimits = LIVENESS) -> MonitoredAsyncConnection:
+        """The same for coroutines."""
+        return await MonitoredAsyncConnection.connect(url, liveness=liveness, **self._arguments())
+
+    def connect_unmonitored(self, url: str, *, autocommit: bool = True) -> psycopg.Connection:
+        """A connection for statements that may take longer than a monitored one waits. Raises psycopg.Error."""
+        return psycopg.connect(url, **self._arguments() | {"autocommit": autocommit})
+
+    def pool(
+        self, url: str, *, min_size: int, max_size: int, liveness: LivenessLimits = LIVENESS, **arguments: Any
+    ) -> "ConnectionPool[Connection[Any]]":
+        """A closed pool of monitored connections, with more `arguments` of the pool."""
+        return ConnectionPool(
+            url,
+            connection_class=MonitoredConnection,
+            min_size=min_size,
+            max_size=max_size,
+            timeout=POOL_TIMEOUT_SECONDS,
+            reconnect_timeout=POOL_RECONNECT_SECONDS,
+            open=False,
+            kwargs=self._arguments() | {"liveness": liveness},
+            **arguments,
+        )
+
+    def async_pool(
+        self, url: str, *, min_size: int, max_size: int, liveness: LivenessLimits = LIVENESS
+    ) -> "AsyncConnectionPool[AsyncConnection[Any]]":
+        """The same for coroutines."""
+        return AsyncConnectionPool(
+            url,
+            connection_class=MonitoredAsyncConnection,
+            min_size=min_size,
+            max_size=max_size,
+            timeout=POOL_TIMEOUT_SECONDS,
+            reconnect_timeout=POOL_RECONNECT_SECONDS,
+            open=False,
+            kwargs=self._arguments() | {"liveness": liveness},
+        )
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"autocommit": True, "options": self.options, **self.arguments}
+
+
+SENDS_WAKE_UPS: Final = {"bioscope.wakes": "after_commit"}
+"""For a session that appends or projects: its process sends the wake-ups. For others the database does (migration 0016)."""
+ENDS_UNUSED: Final = {"idle_session_timeout": "8s"}
+"""For a session that holds a lock and is used every few seconds: the server ends it when its process hangs."""
+
+COMMANDS: Final = Profile(
+    {"statement_timeout": "5s", "lock_timeout": "2s", "idle_in_transaction_session_timeout": "10s", "timezone": "UTC"}
+)
+"""Short statements of a command: reads of the log, tokens, known addresses."""
+GROUP_COMMIT: Final = COMMANDS.having(**SENDS_WAKE_UPS)
+QUERIES: Final = Profile(
+    {
+        "search_path": "read",
+        "statement_timeout": "5s",
+        "lock_timeout": "2s",
+        "idle_in_transaction_session_timeout": "10s",
+        "default_transaction_read_only": "on",
+        "plan_cache_mode": "force_custom_plan",
+        "timezone": "UTC",
+        "jit": "off",
+    }
+)
+READ_POSITION: Final = Profile({"search_path": "read"})
+LISTENER: Final = Profile({})
+WAKE_UPS: Final = Profile({"synchronous_commit": "off", "statement_timeout": "2s", "lock_timeout": "1s"})
+RELAY: Final = Profile({"synchronous_commit": "off", "statement_timeout": "5s", "lock_timeout": "4s", "timezone": "UTC"})
+RELAY_LEADER: Final = RELAY.having(**ENDS_UNUSED)
+WORKER: Final = Profile({"statement_timeout": "5s", "timezone": "UTC"})
+READ_MODELS: Final = Profile(
+    {
+        "search_path": "read",
+        "lock_timeout": "5s",
+        "statement_timeout": "6s",
+        "idle_in_transaction_session_timeout": "5s",
+        "timezone": "UTC",
+        "synchronous_commit": "off",  # a crash may undo the newest batches with their checkpoint: they are applied again
+        **SENDS_WAKE_UPS,
+    },
+    {"connect_timeout": 3, "prepare_threshold": 2, "application_name": "bioscope projector"},
+)
+SCHEDULER: Final = READ_MODELS.having(**ENDS_UNUSED)
+OWNER: Final = Profile({"timezone": "UTC"})
+"""Work of the database's owner: backups and rebuilds, whose statements may take long."""
+MIGRATIONS: Final = Profile({}, {"connect_timeout": 5})
+DIAGNOSIS: Final = Profile({"statement_timeout": "3s"}, {"connect_timeout": 3})
