@@ -69,10 +69,10 @@ TABLE = Table("devices", Device, KINDS, stream_key, fold)
 
 # Signs of life are no events, so a rebuilt table does not know them: queries take them from where they stand.
 COLUMNS = ", ".join(field.name for field in msgspec.structs.fields(Device) if field.name != "last_seen")
-SEEN = f"""select {COLUMNS}, coalesce((select s.seen_at from ops.devices_seen s where s.device = devices.id), last_seen) as last_seen
+LAST_SEEN = f"""select {COLUMNS}, coalesce((select s.seen_at from ops.devices_seen s where s.device = devices.id), last_seen) as last_seen
   from devices"""  # noqa: S608 - constants
-GET = f"{SEEN} where id = %(id)s and not removed"
-LISTED = f"""{SEEN} where not removed
+GET = f"{LAST_SEEN} where id = %(id)s and not removed"
+LISTED = f"""{LAST_SEEN} where not removed
     and (%(is_online)s::boolean is null or online = %(is_online)s::boolean)
     and (%(location)s::text is null or location = %(location)s::text)
     and (%(at)s::timestamptz is null or (registered_at, id) > (%(at)s::timestamptz, %(after)s::uuid))

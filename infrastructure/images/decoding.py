@@ -37,7 +37,7 @@ PILLOW_OUT_OF_MEMORY: Final = "decoder error -9"
 def decoding(kind: str) -> Iterator[None]:
     """Raises DamagedImage (decode_failed), MemoryError.
 
-    Warnings count as failures, but for those about TIFF tags: the gate has looked at these already, and what is left concerns
+    Warnings count as failures, but for those about TIFF tags: the validator has looked at these already, and what is left concerns
     EXIF data that no pixel depends on.
     """
     with warnings.catch_warnings():

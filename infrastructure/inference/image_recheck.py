@@ -84,10 +84,10 @@ class ChildReader:
 
         arguments = version.sha256, version.record, [data], self._limits
         check = partial(check_batch, images=1, labels=version.labels)
-        judged = self._answer(
+        batch = self._answer(
             lambda: self._pool.run(self._classify, *arguments, into=BatchPrediction, check=check, lend={version.sha256: weights})
         )
-        (answer,) = judged.answers
+        (answer,) = batch.answers
         if isinstance(answer, ModelPrediction):
             return Prediction(label=answer.label, confidence=answer.confidence, scores=answer.scores)
         return UnreadableImage(answer.detail)
@@ -103,7 +103,7 @@ class ChildReader:
 
 
 def recheck_images(
-    given: Settings,
+    settings: Settings,
     pages: Iterable[Sequence[UUID]],
     *,
     blobs: BlobStore,
@@ -114,10 +114,14 @@ def recheck_images(
 
     Raises Unavailable, Unsandboxed. May be interrupted at any time.
     """
-    require_sandbox(given, supported())
-    size = given.inference_processes or os.cpu_count() or 1
-    limits = ImageLimits(pixels=given.image_max_pixels, bands=given.image_max_bands, pages=given.image_max_pages)
-    with start_blocking_portal(name="recheck") as portal, _threads(IMAGES_PER_CHILD * size) as threads, _pool(portal, size, given) as pool:
+    require_sandbox(settings, supported())
+    size = settings.inference_processes or os.cpu_count() or 1
+    limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
+    with (
+        start_blocking_portal(name="recheck") as portal,
+        _threads(IMAGES_PER_CHILD * size) as threads,
+        _pool(portal, size, settings) as pool,
+    ):
         recheck = recheck_with(ChildReader(portal, pool, blobs=blobs, limits=limits))
         for page in pages:
             for check in as_completed([threads.submit(recheck.check, image) for image in page]):
@@ -135,16 +139,20 @@ def _threads(size: int) -> Iterator[ThreadPoolExecutor]:
 
 
 @contextmanager
-def _pool(portal: BlockingPortal, size: int, given: Settings) -> Iterator[ProcessPool]:
+def _pool(portal: BlockingPortal, size: int, settings: Settings) -> Iterator[ProcessPool]:
     """Whoever still waits for a child at the end gets PoolClosed."""
-    nursery = portal.call(ForkServer, "infrastructure.inference.children.child_functions")
+    fork_server = portal.call(ForkServer, "infrastructure.inference.children.child_functions")
     pool = portal.call(
         lambda: ProcessPool(
-            nursery, size=size, nice=NICENESS, memory_bytes=given.inference_memory_bytes, hang_seconds=given.inference_hang_seconds
+            fork_server,
+            size=size,
+            nice=NICENESS,
+            memory_bytes=settings.inference_memory_bytes,
+            hang_seconds=settings.inference_hang_seconds,
         )
     )
     try:
         yield pool
     finally:
         portal.call(pool.close)
-        portal.call(nursery.close)
+        portal.call(fork_server.close)

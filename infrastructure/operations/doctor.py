@@ -147,7 +147,7 @@ def sandbox_findings(given: Settings, layers: Layers | None = None) -> Iterator[
         yield (weak if accepted else wrong)("sandbox", remedy(found))
     else:
         yield good("sandbox", f"decoders and models run under {found}; the process that starts them opens only the files that it needs")
-        if left := found.left_to_inference:
+        if left := found.not_restricted:
             yield weak("sandbox", f"an inference process that was taken over could {' and '.join(left)}")
     if given.accept_unsandboxed:
         yield weak(variable("accept_unsandboxed"), "set: images are decoded also where the kernel cannot isolate their decoders")

@@ -23,8 +23,8 @@ class WriteBehind:
     def __init__(self, models: ReadModels) -> None:
         self._models = models
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writing behind")
-        self._under_way: Future[None] | None = None
-        self._waits_until = 0
+        self._pending: Future[None] | None = None
+        self._sync_until = 0
 
     @property
     def closed(self) -> bool:
@@ -45,18 +45,18 @@ class WriteBehind:
         self._finish()
         return self._models.parked_events()
 
-    def load(self, wanted: Mapping[str, set[Key]]) -> Mapping[str, Mapping[Key, Row]]:
-        if not wanted:
+    def load(self, keys: Mapping[str, set[Key]]) -> Mapping[str, Mapping[Key, Row]]:
+        if not keys:
             return {}
         self._finish()
-        return self._models.load(wanted)
+        return self._models.load(keys)
 
     def write(self, token: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
         self._finish()
-        if to.position <= self._waits_until:
+        if to.position <= self._sync_until:
             self._models.write(token, to, changes, generations=generations)
         else:
-            self._under_way = self._thread.submit(self._write, token, to, changes, generations)
+            self._pending = self._thread.submit(self._write, token, to, changes, generations)
 
     @contextmanager
     def locked_checkpoint(self) -> Iterator[CheckpointToken]:
@@ -69,11 +69,11 @@ class WriteBehind:
             self._models.write(token, to, changes, generations=generations)
         except Exception as error:
             log.warning("a batch was not written, and is applied again", until=to.position, error=type(error).__name__)
-            self._waits_until = to.position
+            self._sync_until = to.position
             raise CheckpointConflict from None
 
     def _finish(self) -> None:
         """Raises Outrun where what was under way was not written."""
-        under_way, self._under_way = self._under_way, None
-        if under_way is not None:
-            under_way.result()
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()

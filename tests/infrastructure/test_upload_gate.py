@@ -1,4 +1,4 @@
-"""The gate for images: what it refuses and with which words, that the answer is the same however the bytes come, and what it costs."""
+"""The validator for images: what it refuses and with which words, that the answer is the same however the bytes come, and what it costs."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from domain.errors import DamagedImage, DomainError, ImageTooLarge, UnsupportedImage
 from infrastructure.images.inspection import inspect
-from infrastructure.images.validation import ImageHeader, ImageLimits, UploadGate, examine
+from infrastructure.images.validation import ImageHeader, ImageLimits, ImageUploadValidator, examine
 from tests.hostile import (
     LONG,
     SHORT,
@@ -108,12 +108,12 @@ def pieces(data, sizes):
 
 
 def answer(data, sizes=(1 << 16,)):
-    """What the gate says, in a form that can be compared."""
-    gate = UploadGate(limits=LIMITS)
+    """What the validator says, in a form that can be compared."""
+    validator = ImageUploadValidator(limits=LIMITS)
     try:
         for part in pieces(data, sizes):
-            gate.feed(part)
-        return gate.finish(io.BytesIO(data))
+            validator.feed(part)
+        return validator.finish(io.BytesIO(data))
     except DomainError as refused:
         return type(refused), refused.reason, refused.detail
 
@@ -169,10 +169,10 @@ def test_a_refusal_names_what_the_file_is(data, found):
     ids=["a good one", "a PNG too large", "a JPEG too large", "a program"],
 )
 def test_a_file_is_refused_as_soon_as_it_can_be_known(data, needed):
-    gate = UploadGate(limits=LIMITS)
+    validator = ImageUploadValidator(limits=LIMITS)
     for at in range(len(data)):
         try:
-            gate.feed(data[at : at + 1])
+            validator.feed(data[at : at + 1])
         except DomainError:
             assert at + 1 == needed
             return
@@ -244,7 +244,7 @@ def test_a_file_that_comes_byte_by_byte_gets_the_same_answer(data):
 
 
 def assert_refused_or_whole(part, data):
-    """By the gate, or by inspection; or else all that was cut off were bytes that nothing refers to."""
+    """By the validator, or by inspection; or else all that was cut off were bytes that nothing refers to."""
     if isinstance(answer(part), ImageHeader):
         with suppress(DomainError):
             assert inspect(part, limits=LIMITS) == inspect(data, limits=LIMITS)
@@ -323,10 +323,10 @@ def tiffs():
 
 @named(tiffs())
 def test_no_tiff_makes_the_gate_read_it_more_than_a_few_times_over(data):
-    gate, file = UploadGate(limits=LIMITS), Counted(data)
+    validator, file = ImageUploadValidator(limits=LIMITS), Counted(data)
     with suppress(DomainError):
-        gate.feed(data)
-        gate.finish(file)
+        validator.feed(data)
+        validator.finish(file)
     assert file.bytes_read <= 3 * len(data) + 4096
     assert file.calls <= 20 * LIMITS.directories + LIMITS.tags + LIMITS.parts
 
@@ -344,9 +344,9 @@ def test_no_tiff_makes_the_gate_read_it_more_than_a_few_times_over(data):
 )
 def test_a_file_of_endlessly_many_parts_is_refused_at_the_limit(start, again):
     limits = msgspec.structs.replace(LIMITS, parts=2000)
-    gate = UploadGate(limits=limits)
-    gate.feed(start)
-    refused = refused_by(lambda: [gate.feed(again) for _ in range(limits.parts + 2)])
+    validator = ImageUploadValidator(limits=limits)
+    validator.feed(start)
+    refused = refused_by(lambda: [validator.feed(again) for _ in range(limits.parts + 2)])
     assert refused.reason in {"too_many_parts", "trailing_data"}
 
 
@@ -362,12 +362,12 @@ def test_a_file_of_endlessly_many_parts_is_refused_at_the_limit(start, again):
     ids=["the pixels of a JPEG", "the comments of a JPEG", "the chunks of a PNG", "one chunk of a PNG", "a TIFF"],
 )
 def test_the_gate_needs_no_more_memory_for_a_longer_file(start, more):
-    gate = UploadGate(limits=LIMITS)
-    gate.feed(start + more)
+    validator = ImageUploadValidator(limits=LIMITS)
+    validator.feed(start + more)
     tracemalloc.start()
     try:
         for _ in range(500):
-            gate.feed(more)
+            validator.feed(more)
         held, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

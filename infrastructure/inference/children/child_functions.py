@@ -88,11 +88,11 @@ def self_test(model: str, record: str, test_input: bytes, test_output: bytes) ->
     for what, data, promised in (("input", test_input, known.test_input), ("output", test_output, known.test_output)):
         if sha256(data).hexdigest() != promised.sha256:
             raise ModelRefused(f"the test {what} is not the file that the record names")
-    given, wanted = (np.load(io.BytesIO(data), allow_pickle=False) for data in (test_input, test_output))
-    got = _run(_network(model), given, known)[0]
-    if got.shape != wanted.shape or got.shape[-1] != len(known.labels):
-        raise ModelRefused(f"it gives {got.shape} where {wanted.shape} is promised, for {len(known.labels)} labels")
-    difference = float(np.abs(got - wanted).max())
+    tensor, expected = (np.load(io.BytesIO(data), allow_pickle=False) for data in (test_input, test_output))
+    got = _run(_network(model), tensor, known)[0]
+    if got.shape != expected.shape or got.shape[-1] != len(known.labels):
+        raise ModelRefused(f"it gives {got.shape} where {expected.shape} is promised, for {len(known.labels)} labels")
+    difference = float(np.abs(got - expected).max())
     if not difference <= known.tolerance:
         raise ModelRefused(f"its test output differs by {difference:.2g} from the promised one; {known.tolerance:.2g} is tolerated")
     return difference
@@ -109,13 +109,13 @@ def _prediction(network: Any, data: bytes, record: ModelManifest, limits: ImageL
     outputs = _run(network, tensor[None], record)
     if not all(np.isfinite(output).all() for output in outputs):
         return NO_NUMBERS
-    judgement = interpret(tensor, [output[0] for output in outputs], record)
+    interpretation = interpret(tensor, [output[0] for output in outputs], record)
     return ModelPrediction(
-        label=judgement.label,
-        confidence=round(judgement.confidence, DECIMALS),
-        out_of_domain=judgement.status == "out_of_domain",
-        scores=tuple(round(score, DECIMALS) for score in judgement.probabilities),
-        signals={name: round(value, DECIMALS) for name, value in judgement.signals.items()},
+        label=interpretation.label,
+        confidence=round(interpretation.confidence, DECIMALS),
+        out_of_domain=interpretation.status == "out_of_domain",
+        scores=tuple(round(score, DECIMALS) for score in interpretation.probabilities),
+        signals={name: round(value, DECIMALS) for name, value in interpretation.signals.items()},
         warnings=warnings,
     )
 

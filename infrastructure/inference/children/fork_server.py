@@ -49,11 +49,11 @@ class Returned(msgspec.Struct, frozen=True, tag=True):
 
 
 class Raised(msgspec.Struct, frozen=True, tag=True):
-    """The call ended in an exception; a `spent` child ends too."""
+    """The call ended in an exception; a child that `is_exhausted` ends too."""
 
     kind: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z", max_length=MAX_KIND_LENGTH)]
     detail: Annotated[str, Meta(max_length=MAX_DETAIL_LENGTH)]
-    spent: bool
+    is_exhausted: bool
 
 
 class Borrow(msgspec.Struct, frozen=True, tag=True):
@@ -131,7 +131,7 @@ def _fork_one(control: socket.socket, layers: sandbox.Layers) -> bool:
     pid = os.fork()
     if pid == 0:
         control.close()
-        _run_child(connection, msgspec.msgpack.decode(message, type=ChildLimits), layers, nursery=os.getppid())
+        _run_child(connection, msgspec.msgpack.decode(message, type=ChildLimits), layers, fork_server=os.getppid())
     os.close(connection)
     handle = os.pidfd_open(pid)
     socket.send_fds(control, [str(pid).encode()], [handle])
@@ -143,10 +143,10 @@ def _fork_one(control: socket.socket, layers: sandbox.Layers) -> bool:
 _parent: Any = None
 
 
-def _run_child(connection: int, terms: ChildLimits, layers: sandbox.Layers, *, nursery: int) -> None:
+def _run_child(connection: int, terms: ChildLimits, layers: sandbox.Layers, *, fork_server: int) -> None:
     global _parent
     try:
-        die_with_parent(nursery)
+        die_with_parent(fork_server)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.nice(terms.nice)
         with suppress(OSError):  # below a process that took files away from itself it was inherited
@@ -158,7 +158,7 @@ def _run_child(connection: int, terms: ChildLimits, layers: sandbox.Layers, *, n
             while (frame := receive(_parent)) is not None and _run_call(frame):
                 pass
     finally:
-        os._exit(0)  # the libraries' ends are the nursery's
+        os._exit(0)  # the libraries' ends are the fork server's
 
 
 def _is_sandboxed(layers: sandbox.Layers) -> bool:
@@ -167,7 +167,7 @@ def _is_sandboxed(layers: sandbox.Layers) -> bool:
     try:
         sandbox.enter(layers)
     except (OSError, ValueError) as error:
-        send(_parent, Raised("NotSandboxed", str(error)[:MAX_DETAIL_LENGTH], spent=True))
+        send(_parent, Raised("NotSandboxed", str(error)[:MAX_DETAIL_LENGTH], is_exhausted=True))
         receive(_parent)  # until the parent has gone: it is given a handle of this process first
         return False
     return True
@@ -196,10 +196,10 @@ def _run_call(frame: bytes) -> bool:
         value = function(*msgspec.msgpack.decode(call.arguments, type=takes))
         send(_parent, Returned(msgspec.Raw(msgspec.msgpack.encode(value))))
     except MemoryError:
-        send(_parent, Raised("MemoryError", "out of memory", spent=True))
+        send(_parent, Raised("MemoryError", "out of memory", is_exhausted=True))
         return False
     except Exception as error:  # the edge of the process: the parent is told
-        send(_parent, Raised(type(error).__name__, str(error)[:MAX_DETAIL_LENGTH], spent=False))
+        send(_parent, Raised(type(error).__name__, str(error)[:MAX_DETAIL_LENGTH], is_exhausted=False))
     return True
 
 

@@ -69,7 +69,7 @@ class ForkServer:
         self._control: socket.socket | None = None
 
     async def child(self, terms: ChildLimits) -> "ChildProcess":
-        """A new one in its sandbox, within milliseconds once the nursery runs.
+        """A new one in its sandbox, within milliseconds once the fork server runs.
 
         Raises OSError when there is no way, NotSandboxed (one of them), PoolClosed after `close`.
         """
@@ -87,17 +87,17 @@ class ForkServer:
                 raise PoolClosed
             if self._process is None or self._process.poll() is not None:
                 await self._start()
-            ours, theirs = socket.socketpair()
+            own_end, child_end = socket.socketpair()
             try:
-                pid, handle = await asyncio.to_thread(self._fork, terms, theirs)
-                return await _started_child(pid, handle, ours)
+                pid, handle = await asyncio.to_thread(self._fork, terms, child_end)
+                return await _started_child(pid, handle, own_end)
             except BaseException as error:
-                ours.close()
+                own_end.close()
                 if attempt == 2 or isinstance(error, NotSandboxed) or not isinstance(error, OSError):
                     raise
                 self._end()
             finally:
-                theirs.close()
+                child_end.close()
         raise AssertionError("unreachable")
 
     def close(self) -> None:
@@ -107,16 +107,16 @@ class ForkServer:
 
     async def _start(self) -> None:
         self._end()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.settimeout(START_TIMEOUT_SECONDS)
+        own_end, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        own_end.settimeout(START_TIMEOUT_SECONDS)
         code = "from infrastructure.inference.children.fork_server import main; main()"
         layers = msgspec.json.encode(await asyncio.to_thread(sandbox.supported)).decode()
-        argv = [sys.executable, "-P", "-c", code, str(theirs.fileno()), str(os.getpid()), layers, *self._modules]
-        with theirs:
-            self._process = self._spawned(argv, theirs.fileno())
-        self._control = ours
-        if await asyncio.to_thread(ours.recv, len(READY)) != READY:
-            raise OSError("the nursery of the inference pool does not start; its last words stand above")
+        argv = [sys.executable, "-P", "-c", code, str(child_end.fileno()), str(os.getpid()), layers, *self._modules]
+        with child_end:
+            self._process = self._spawned(argv, child_end.fileno())
+        self._control = own_end
+        if await asyncio.to_thread(own_end.recv, len(READY)) != READY:
+            raise OSError("the fork server of the inference pool does not start; its last words stand above")
 
     def _spawned(self, argv: list[str], descriptor: int) -> subprocess.Popen[bytes]:
         """In this very thread: see above."""
@@ -124,13 +124,13 @@ class ForkServer:
         with children_go_first():
             return subprocess.Popen(argv, pass_fds=[descriptor], env=environment, stdin=subprocess.DEVNULL, umask=PRIVATE_UMASK)
 
-    def _fork(self, terms: ChildLimits, theirs: socket.socket) -> tuple[int, int]:
+    def _fork(self, terms: ChildLimits, child_end: socket.socket) -> tuple[int, int]:
         if (control := self._control) is None:
-            raise ConnectionResetError("the nursery was closed")
-        socket.send_fds(control, [msgspec.msgpack.encode(terms)], [theirs.fileno()])
+            raise ConnectionResetError("the fork server was closed")
+        socket.send_fds(control, [msgspec.msgpack.encode(terms)], [child_end.fileno()])
         pid, handles, _, _ = socket.recv_fds(control, 32, 1)
         if not handles:
-            raise ConnectionResetError("the nursery has ended")
+            raise ConnectionResetError("the fork server has ended")
         return int(pid), handles[0]
 
     def _end(self) -> None:
@@ -192,8 +192,8 @@ class ChildProcess:
                         message, refused = None, error
                 case Returned(value):
                     return value
-                case Raised(kind, detail, spent):
-                    if spent:
+                case Raised(kind, detail, is_exhausted):
+                    if is_exhausted:
                         self.kill()
                     raise refused or ChildFailed(kind, printable(detail))
 
@@ -244,9 +244,9 @@ class ChildProcess:
 class ProcessPool:
     """`size` children at most, made when first needed; those used last are used next, so that a quiet pool stays small."""
 
-    def __init__(self, nursery: ForkServer, *, size: int, nice: int, memory_bytes: int, hang_seconds: float) -> None:
+    def __init__(self, fork_server: ForkServer, *, size: int, nice: int, memory_bytes: int, hang_seconds: float) -> None:
         self.size = size
-        self._nursery, self._terms, self._hang_seconds = nursery, ChildLimits(nice, memory_bytes), hang_seconds
+        self._fork_server, self._terms, self._hang_seconds = fork_server, ChildLimits(nice, memory_bytes), hang_seconds
         self._closed = False
         self._idle: asyncio.LifoQueue[ChildProcess | None] = asyncio.LifoQueue()
         for _ in range(size):
@@ -287,10 +287,10 @@ class ProcessPool:
     async def _replaced(self, dead: ChildProcess | None) -> ChildProcess:
         if dead is not None:
             dead.kill()
-        return await self._nursery.child(self._terms)
+        return await self._fork_server.child(self._terms)
 
     def close(self) -> None:
-        """End the idle children; those at work end with the nursery, their calls and all later ones as PoolClosed."""
+        """End the idle children; those at work end with the fork server, their calls and all later ones as PoolClosed."""
         self._closed = True
         for child in [self._idle.get_nowait() for _ in range(self._idle.qsize())]:
             if child is not None:

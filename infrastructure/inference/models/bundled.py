@@ -129,8 +129,8 @@ async def _self_test(folder: Path, record: ModelManifest, text: str, weights: by
     async def lent() -> bytes:
         return weights
 
-    nursery = ForkServer("infrastructure.inference.children.child_functions")
-    pool = ProcessPool(nursery, size=1, nice=0, memory_bytes=SELF_TEST_MEMORY_BYTES, hang_seconds=SELF_TEST_TIMEOUT_SECONDS)
+    fork_server = ForkServer("infrastructure.inference.children.child_functions")
+    pool = ProcessPool(fork_server, size=1, nice=0, memory_bytes=SELF_TEST_MEMORY_BYTES, hang_seconds=SELF_TEST_TIMEOUT_SECONDS)
     tensors = ((folder / one.file).read_bytes() for one in (record.test_input, record.test_output))
     try:
         await pool.run(
@@ -147,7 +147,7 @@ async def _self_test(folder: Path, record: ModelManifest, text: str, weights: by
         raise Invalid(f"the model in {folder} is refused: it broke its process ({error})") from None
     finally:
         pool.close()
-        nursery.close()
+        fork_server.close()
 
 
 def _bundled(name: str, *, in_checkout: str) -> Path:
