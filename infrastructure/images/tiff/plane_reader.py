@@ -43,8 +43,9 @@ def _as_slice(samples: Sequence[int]) -> slice | list[int]:
 
 
 def check_page(page: PageLayout) -> None:
-    """Decode every block, and find JPEG blocks whose data end early. Uncompressed ones are left out: the validator has seen that their bytes
-    are there, and nothing else can be wrong.
+    """Decode every block, and find JPEG blocks whose data end early.
+
+    Uncompressed blocks are not read: upload validation has checked that their bytes exist, and nothing else can be wrong.
 
     Raises DamagedImage (decode_failed, structure, incomplete).
     """
