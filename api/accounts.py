@@ -1,6 +1,5 @@
 """Accounts over HTTP."""
 
-import asyncio
 from uuid import UUID
 
 import msgspec
@@ -9,14 +8,15 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, UnsetType
 
-from api.request import RequestContext, current_context, sent_fields
+from api.clock import utc_now
+from api.request import RequestContext, from_row, sent_fields
 from application import accounts
 from application.passwords import NewPassword
 from domain.access import Role, require_role
 from domain.errors import NotFound
 from domain.user import Status
 from domain.user import User as Account
-from projections import users as reading
+from projections import users as read_model
 
 CLEARED_BY_NULL = frozenset({"institution", "department", "phone"})
 PROFILE = CLEARED_BY_NULL | {"email", "first_name", "last_name"}
@@ -56,19 +56,8 @@ class UpdateUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return {name: value for name, value in sent.items() if value is not None or name in CLEARED_BY_NULL}
 
 
-def view(row: reading.User | Account) -> User:
-    return User(
-        id=row.id,
-        email=row.email,
-        username=row.username,
-        first_name=row.first_name,
-        last_name=row.last_name,
-        role=row.role,
-        status=row.status,
-        institution=row.institution,
-        department=row.department,
-        phone=row.phone,
-    )
+def view(row: read_model.User | Account) -> User:
+    return from_row(row, User)
 
 
 class Users(Controller):
@@ -76,64 +65,66 @@ class Users(Controller):
     tags = ("users",)
 
     @get("/me")
-    async def me(self, call: NamedDependency[RequestContext]) -> Response[User]:
+    async def me(self, context: NamedDependency[RequestContext]) -> Response[User]:
         """Whoever asks, as the log knows them: true at once after signing in, however far the read models are."""
-        require_role(call.actor, Role.VIEWER)
-        account = await asyncio.to_thread(accounts.load_account, call.services.log, call.actor.id)
-        return call.found(view(account), version=account.version)
+        require_role(context.actor, Role.VIEWER)
+        account = await context.read_log(accounts.load_account, user_id=context.actor.id)
+        return context.versioned(view(account), version=account.version)
 
-    @get("/users")
-    async def listed(
-        self, call: NamedDependency[RequestContext], page_size: FromQuery[int] = 200, cursor: FromQuery[str | None] = None
+    @get("/users", operation_id="usersListed")
+    async def list_users(
+        self, context: NamedDependency[RequestContext], page_size: FromQuery[int] = 200, cursor: FromQuery[str | None] = None
     ) -> Response[list[User]]:
         """Everybody, oldest first; for administrators."""
-        return call.page(await call.read(reading.listed, cursor=cursor, size=page_size), view)
+        return context.page(await context.read(read_model.listed, cursor=cursor, size=page_size), view)
 
-    @get("/users/{user_id:uuid}")
-    async def one(self, call: NamedDependency[RequestContext], user_id: FromPath[UUID]) -> Response[User]:
+    @get("/users/{user_id:uuid}", operation_id="usersOne")
+    async def get_user(self, context: NamedDependency[RequestContext], user_id: FromPath[UUID]) -> Response[User]:
         """One's own account, or anybody's for an administrator."""
-        row = await call.read(reading.get, user_id)
-        return call.found(view(row), version=row.version)
+        row = await context.read(read_model.get, user_id)
+        return context.versioned(view(row), version=row.version)
 
     @patch("/users/{user_id:uuid}")
-    async def update(self, call: NamedDependency[RequestContext], user_id: FromPath[UUID], data: JSONBody[UpdateUser]) -> Response[User]:
+    async def update(self, context: NamedDependency[RequestContext], user_id: FromPath[UUID], data: JSONBody[UpdateUser]) -> Response[User]:
         """All parts or none of them. A new password ends all other sessions, any status but active ends all."""
-        services = call.services
-        done = await call.do(
+        services = context.services
+        result = await context.execute(
             accounts.update,
             user_id,
             profile=data.profile,
             role=data.role,
             status=data.status,
-            password=self._new_password(call, data),
-            expected=call.expected,
+            password=self._new_password(context, data),
+            expected=context.expected_version,
             passwords=services.passwords,
             tokens=services.refresh_tokens,
             attempts=services.attempts,
         )
-        call.identities.forget(user_id)
-        account = await asyncio.to_thread(accounts.load_account, services.log, user_id)
-        return call.changed(view(account), done)
+        context.identities.forget(user_id)
+        account = await context.read_log(accounts.load_account, user_id=user_id)
+        return context.changed(view(account), result)
 
     @delete("/users/{user_id:uuid}", status_code=204)
-    async def remove(self, call: NamedDependency[RequestContext], user_id: FromPath[UUID]) -> Response[None]:
+    async def remove(self, context: NamedDependency[RequestContext], user_id: FromPath[UUID]) -> Response[None]:
         """Closes the account; also when there is none. Its traces stay in the record, its names are free again."""
         try:
-            done = await call.do(accounts.delete, user_id, expected=call.expected, tokens=call.services.refresh_tokens)
+            result = await context.execute(
+                accounts.delete, user_id, expected=context.expected_version, tokens=context.services.refresh_tokens
+            )
         except NotFound:
             return Response(None, status_code=204)
-        call.identities.forget(user_id)
-        return call.gone(done)
+        context.identities.forget(user_id)
+        return context.no_content(result)
 
     @staticmethod
-    def _new_password(call: RequestContext, data: UpdateUser) -> NewPassword | None:
+    def _new_password(context: RequestContext, data: UpdateUser) -> NewPassword | None:
         if not data.password:
             return None
-        since = call.identity.signed_in_at
+        since = context.identity.signed_in_at
         return NewPassword(
             password=data.password,
             current=data.current_password,
-            signed_in_for=(current_context() - since).total_seconds() if since else float("inf"),
-            keep=call.identity.session_id,
-            network=call.network,
+            signed_in_for=(utc_now() - since).total_seconds() if since else float("inf"),
+            keep=context.identity.session_id,
+            network=context.network,
         )

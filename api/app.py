@@ -4,64 +4,56 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from litestar import Litestar, Request
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
-from api.documents import openapi
-from api.live.connection import LiveHub
+from api.documents import pages
+from api.events import FeedSlots
+from api.live.hub import LiveHub
 from api.middleware.admission import Admission
 from api.middleware.authentication import Authentication, has_credential
 from api.middleware.body_limits import BodyLimits
 from api.middleware.outer import OuterMiddleware
+from api.options import WebOptions
 from api.problems import HANDLERS
-from api.request import RequestContext, require_context
+from api.request import RequestContext, reject_unsupported_as_of
 from api.routes import ROUTES
 from api.wait_slots import WaitSlots
 from application.authentication import IdentityCache
 from application.services import Services
 
 COMMAND_THREADS = 64  # commands that wait for the log at once
-MAX_STORING_THREADS = 32  # of which may wait for the file store: it may be slow, and the others are not to be
 
 
-def create_app(services: Services) -> OuterMiddleware:
+def create_app(services: Services, options: WebOptions) -> OuterMiddleware:
     """An ASGI application over `services`."""
     identities = IdentityCache(services.log)
-    watching = LiveHub(services, identities)
-    options, admission = services.options, Admission()
-    waits = WaitSlots(services.visible, admission, slots=options.max_preview_waits, seconds=options.preview_wait_seconds)
+    admission = Admission(options.admission)
+    wait_slots = WaitSlots(services.visible, admission, slots=options.max_preview_waits, seconds=options.preview_wait_seconds)
+    shared = {
+        "wait_slots": wait_slots,
+        "feed_slots": FeedSlots(options.feed),
+        "store_slots": asyncio.Semaphore(options.uploads.concurrent_stores),
+        "live_hub": LiveHub(services, options, identities),
+    }
 
-    async def call(request: Request[Any, Any, Any]) -> RequestContext:
-        return RequestContext(request, services, identities, request.scope.get("auth"))
-
-    @asynccontextmanager
-    async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        threads = ThreadPoolExecutor(COMMAND_THREADS, thread_name_prefix="command")
-        asyncio.get_running_loop().set_default_executor(threads)
-        app.state.storing = asyncio.Semaphore(MAX_STORING_THREADS)
-        async with services.opened():
-            try:
-                yield
-            finally:
-                waits.close()
+    async def context(request: Request[Any, Any, Any]) -> RequestContext:
+        return RequestContext(request, services, options, identities, request.scope.get("auth"))
 
     app = Litestar(
-        route_handlers=[*ROUTES, *(openapi.PAGES if options.docs else ())],
-        dependencies={
-            "call": Provide(call),
-            "waits": Provide(lambda: waits, sync_to_thread=False),
-            "watching": Provide(lambda: watching, sync_to_thread=False),
-        },
-        guards=[require_context],
+        route_handlers=[*ROUTES, *(pages.PAGES if options.docs else ())],
+        dependencies={"context": Provide(context)} | {name: _provide(value) for name, value in shared.items()},
+        guards=[reject_unsupported_as_of],
         middleware=[
             DefineMiddleware(Authentication, services=services, identities=identities),
             DefineMiddleware(BodyLimits, options=options),
         ],
         exception_handlers=HANDLERS,
-        lifespan=[lifespan],
+        lifespan=[partial(_lifespan, services, wait_slots)],
         openapi_config=None,
         logging_config=None,  # the process has its own
         request_max_body_size=None,
@@ -73,5 +65,20 @@ def create_app(services: Services) -> OuterMiddleware:
         lifespan=app.lifespan,
         admission=admission,
         has_credential=lambda scope: has_credential(scope, services),
-        drain=waits.close,
+        drain=wait_slots.close,
     )
+
+
+def _provide(value: object) -> Provide:
+    return Provide(lambda: value, sync_to_thread=False)
+
+
+@asynccontextmanager
+async def _lifespan(services: Services, wait_slots: WaitSlots, _: Litestar) -> AsyncIterator[None]:
+    threads = ThreadPoolExecutor(COMMAND_THREADS, thread_name_prefix="command")
+    asyncio.get_running_loop().set_default_executor(threads)
+    async with services.opened():
+        try:
+            yield
+        finally:
+            wait_slots.close()

@@ -1,6 +1,5 @@
-"""The record, read: what happened to a thing, and how it stood at any moment."""
+"""The audit over HTTP: the trail of a thing, and its state at any time."""
 
-import asyncio
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -11,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
 from api.events import After
-from api.request import VISIBLE_TIMEOUT_SECONDS, PageSize, RequestContext
+from api.request import PageSize, RequestContext
 from application import audit, lists_as_of
 from application.as_of import position_of
 from application.event_schemas import COLUMNS
@@ -36,10 +35,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def view(entry: audit.Entry) -> Entry:
-    told = msgspec.to_builtins(entry)
-    return Entry(
-        **told | {"at": entry.at, "stream": entry.stream, "data": {name: it for name, it in told["data"].items() if name not in COLUMNS}}
-    )
+    """The entry without the columns of every event in its data: it has them as fields."""
+    plain = msgspec.to_builtins(entry)
+    data = {name: value for name, value in plain["data"].items() if name not in COLUMNS}
+    return Entry(**plain | {"at": entry.at, "stream": entry.stream, "data": data})
 
 
 class Audit(Controller):
@@ -48,29 +47,29 @@ class Audit(Controller):
 
     @get("/trail")
     async def trail(
-        self, call: NamedDependency[RequestContext], about: FromPath[UUID], after: After = 0, limit: PageSize = 200
+        self, context: NamedDependency[RequestContext], about: FromPath[UUID], after: After = 0, limit: PageSize = 200
     ) -> Response[list[Entry]]:
         """Everything that touched a thing, oldest first: an image's trail has the chunk that judged it. For administrators.
 
         At most 200 events that follow position `after`; where there are more, `X-Next-Cursor` is the next `after`.
         """
-        require_role(call.actor, Role.ADMIN)
-        others = await call.read(activity.about, about, after=after, maximum=limit + 1)
-        found = await asyncio.to_thread(audit.trail, about, others=others, log=call.services.log, after=after, maximum=limit + 1)
-        return _page([view(entry) for entry in found[:limit]], found[limit - 1].position if len(found) > limit else None)
+        require_role(context.actor, Role.ADMIN)
+        others = await context.read(activity.about, about, after=after, maximum=limit + 1)
+        entries = await context.read_log(audit.trail, about, others=others, after=after, maximum=limit + 1)
+        return _page([view(entry) for entry in entries[:limit]], entries[limit - 1].position if len(entries) > limit else None)
 
     @get("/state")
-    async def state(self, call: NamedDependency[RequestContext], about: FromPath[UUID], as_of: AsOf = None) -> Response[dict[str, Any]]:
+    async def state(self, context: NamedDependency[RequestContext], about: FromPath[UUID], as_of: AsOf = None) -> Response[dict[str, Any]]:
         """How a thing stood at a time or position, folded from the record alone; now, where none is named. For administrators."""
-        require_role(call.actor, Role.ADMIN)
-        until = await _position(call, as_of)
-        found = await asyncio.to_thread(audit.state_of, about, until=until, log=call.services.log)
-        return Response(msgspec.to_builtins(found))
+        require_role(context.actor, Role.ADMIN)
+        until = await _position_of(context, as_of)
+        state = await context.read_log(audit.state_of, about, until=until)
+        return Response(msgspec.to_builtins(state))
 
     @get("/images")
     async def images(
         self,
-        call: NamedDependency[RequestContext],
+        context: NamedDependency[RequestContext],
         about: FromPath[UUID],
         as_of: AsOf = None,
         after: After = 0,
@@ -81,42 +80,43 @@ class Audit(Controller):
         `limit` counts uploads: images that were deleted by then are left out of a page. `X-Next-Cursor` is the next `after`; name the same
         `as_of` with it. 404 where there was no such dataset then.
         """
-        require_role(call.actor, Role.ADMIN)
-        until = await _position(call, as_of)
-        log = call.services.log
-        await asyncio.to_thread(lists_as_of.require_dataset, about, until=until, log=log)
-        await call.services.visible.wait(until, VISIBLE_TIMEOUT_SECONDS)
+        require_role(context.actor, Role.ADMIN)
+        until = await _position_of(context, as_of)
+        await context.read_log(lists_as_of.require_dataset, about, until=until)
+        await context.services.visible.wait(until, context.options.visible_timeout_seconds)
         maximum = min(limit, lists_as_of.MAX_IMAGES)
-        found = await call.read(activity.uploads, about, after=after, until=until, maximum=maximum + 1)
-        streams = [one.stream for one in found[:maximum]]
-        images = await asyncio.to_thread(lists_as_of.images, streams, until=until, log=log)
-        return _page([msgspec.to_builtins(one) for one in images], found[maximum - 1].position if len(found) > maximum else None, until)
+        uploads = await context.read(activity.uploads, about, after=after, until=until, maximum=maximum + 1)
+        streams = [upload.stream for upload in uploads[:maximum]]
+        images = await context.read_log(lists_as_of.images, streams, until=until)
+        return _page(
+            [msgspec.to_builtins(image) for image in images], uploads[maximum - 1].position if len(uploads) > maximum else None, until
+        )
 
     @get("/results")
     async def results(
-        self, call: NamedDependency[RequestContext], about: FromPath[UUID], as_of: AsOf = None, after: After = 0
+        self, context: NamedDependency[RequestContext], about: FromPath[UUID], as_of: AsOf = None, after: After = 0
     ) -> Response[list[lists_as_of.Result]]:
         """The results of an image or job that were known at a time or position, oldest first. For administrators.
 
         A page has those of at most 20 chunks. Results whose image, job or dataset was deleted by then are left out. `X-Next-Cursor` is the
         next `after`; name the same `as_of` with it. 404 where there was no such image or job then.
         """
-        require_role(call.actor, Role.ADMIN)
-        until = await _position(call, as_of)
-        log, maximum = call.services.log, lists_as_of.MAX_CHUNKS
-        await asyncio.to_thread(lists_as_of.require_image_or_job, about, until=until, log=log)
-        await call.services.visible.wait(until, VISIBLE_TIMEOUT_SECONDS)
-        found = await call.read(activity.judgements, about, after=after, until=until, maximum=maximum + 1)
-        results = await asyncio.to_thread(lists_as_of.results, found[:maximum], about, until=until, log=log)
-        return _page(results, found[maximum - 1] if len(found) > maximum else None, until)
+        require_role(context.actor, Role.ADMIN)
+        until = await _position_of(context, as_of)
+        maximum = lists_as_of.MAX_CHUNKS
+        await context.read_log(lists_as_of.require_image_or_job, about, until=until)
+        await context.services.visible.wait(until, context.options.visible_timeout_seconds)
+        chunks = await context.read(activity.judgements, about, after=after, until=until, maximum=maximum + 1)
+        results = await context.read_log(lists_as_of.results, chunks[:maximum], about, until=until)
+        return _page(results, chunks[maximum - 1] if len(chunks) > maximum else None, until)
 
 
-async def _position(call: RequestContext, as_of: str | None) -> int:
-    return await asyncio.to_thread(position_of, as_of, log=call.services.log)
+async def _position_of(context: RequestContext, as_of: str | None) -> int:
+    return await context.read_log(position_of, as_of)
 
 
-def _page(items: list[T], following: int | None, position: int | None = None) -> Response[list[T]]:
-    """`position`: the cut through the log that the items were folded to, to be named again with the next page."""
-    more = {"X-Next-Cursor": str(following)} if following is not None else {}
-    cut = {"X-As-Of-Position": str(position)} if position is not None else {}
-    return Response(items, headers=more | cut)
+def _page(items: list[T], next_cursor: int | None, as_of_position: int | None = None) -> Response[list[T]]:
+    """`as_of_position`: the position up to which the items were folded; the request for the next page names it again."""
+    cursor = {"X-Next-Cursor": str(next_cursor)} if next_cursor is not None else {}
+    position = {"X-As-Of-Position": str(as_of_position)} if as_of_position is not None else {}
+    return Response(items, headers=cursor | position)

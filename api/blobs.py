@@ -1,4 +1,4 @@
-"""Bytes by a signed address, which needs no header: whole or in part, and never more than a picture to a browser."""
+"""Blobs by signed address, which needs no header: whole or in part, with headers that keep browsers from running anything."""
 
 import asyncio
 import hashlib
@@ -13,30 +13,31 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from api.middleware.authentication import OPEN, recognised
+from api.clock import utc_now
+from api.middleware.authentication import OPEN, mark_recognised
 from api.problems import MEDIA_TYPE, Problem, problem
-from api.request import RequestContext, current_context
+from api.request import RequestContext
 from application.ports import BlobStore
 from application.signed_downloads import LocalAddress, SignedBlob
 from domain.access import Actor, Scope
 from domain.errors import Forbidden, NotAuthenticated, NotFound
-from projections import images as reading
+from projections import images as read_model
 
-PIECE_BYTES = 256 * 1024  # bytes that are read at once
+PIECE_BYTES = 256 * 1024  # read at once
 FOR_ALL_ORIGINS = {"Cross-Origin-Resource-Policy": "cross-origin"}
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 class Part(NamedTuple):
-    """The bytes from `start` to before `end` of `size`; all of them when `whole`."""
+    """The bytes from `start` to before `end` of `size`; all of them when `is_whole`."""
 
     start: int
     end: int
     size: int
-    whole: bool = True
+    is_whole: bool = True
 
 
-class Opened(NamedTuple):
+class OpenedBlob(NamedTuple):
     """A file that stands at the start of `part` with its first piece read; `part` is None when there is no such part."""
 
     file: BinaryIO
@@ -47,79 +48,81 @@ class Opened(NamedTuple):
 
 
 @get("/api/blobs/{token:str}", opt=OPEN, tags=["images"])
-async def blob(call: NamedDependency[RequestContext], token: FromPath[str]) -> Response[bytes] | Response[Problem] | Stream:
+async def blob(context: NamedDependency[RequestContext], token: FromPath[str]) -> Response[bytes] | Response[Problem] | Stream:
     """What a preview or download address leads to. Takes `Range` (one), `If-Range` and `If-None-Match`.
 
     It gives nothing any more when the image is deleted, the share withdrawn or the session ended. Browsers may keep what they loaded until
     the end of the address.
     """
-    signed = await _permitted(call, token)
-    recognised(call.request.scope)
-    headers = call.request.headers
-    opened = await asyncio.to_thread(_opened, call.services.blobs, signed.name, headers.get("range"), headers.get("if-range"))
-    caching = {"ETag": opened.tag, "Cache-Control": signed.cache_control(current_context().timestamp())} | FOR_ALL_ORIGINS
-    if is_known(opened.tag, ",".join(headers.getall("if-none-match", []))):
+    signed = await _resolve(context, token)
+    mark_recognised(context.request.scope)
+    headers = context.request.headers
+    opened = await asyncio.to_thread(_open_part, context.services.blobs, signed.name, headers.get("range"), headers.get("if-range"))
+    caching = {"ETag": opened.tag, "Cache-Control": signed.cache_control(utc_now().timestamp())} | FOR_ALL_ORIGINS
+    if matches(opened.tag, ",".join(headers.getall("if-none-match", []))):
         opened.file.close()
         return Response(b"", status_code=304, headers=caching)
     if opened.part is None:
-        return _unsatisfiable(call, opened.size)
+        return _unsatisfiable(context, opened.size)
     part = opened.part
-    about = _headers(signed, part) | caching
-    status = 200 if part.whole else 206
+    content_headers = _headers(signed, part) | caching
+    status = 200 if part.is_whole else 206
     if len(opened.first) == part.end - part.start:
         opened.file.close()
-        return Response(opened.first, status_code=status, headers=about)
-    return Stream(_pieces(opened.file, opened.first, part), status_code=status, headers=about)
+        return Response(opened.first, status_code=status, headers=content_headers)
+    return Stream(_pieces(opened.file, opened.first, part), status_code=status, headers=content_headers)
 
 
-async def _permitted(call: RequestContext, token: str) -> SignedBlob:
-    """What an address gives to whom it was given. Raises Forbidden where it has ended, NotFound where its holder may not see the image."""
-    address = call.services.signed(token)
-    image = await reading.get(call.services.reads, await _holder(call, address), address.image_id)
+async def _resolve(context: RequestContext, token: str) -> SignedBlob:
+    """The blob of a signed address. Raises Forbidden where the address has expired, NotFound where its holder may not see the image."""
+    address = context.services.signed(token)
+    image = await read_model.get(context.services.reads, await _holder(context, address), address.image_id)
     return address.blob(sha256=image.sha256, filename=image.filename, media_type=image.media_type)
 
 
-async def _holder(call: RequestContext, address: LocalAddress) -> Actor:
-    """Raises Forbidden where the session has ended; a service's address ends with its token. Unavailable."""
+async def _holder(context: RequestContext, address: LocalAddress) -> Actor:
+    """The actor to whom an address was given. Raises Forbidden where the session has ended, Unavailable.
+
+    A service's address expires with its token."""
     if address.is_service:
         return Actor(id=address.holder_id, kind="service", scopes=frozenset({Scope.IMAGES_READ}))
-    identities = call.identities
+    identities = context.identities
     try:
-        if (known := identities.cached_in(address.holder_id)) is None:
-            known = await asyncio.to_thread(identities.signed_in, address.holder_id)
+        if (identity := identities.cached_in(address.holder_id)) is None:
+            identity = await asyncio.to_thread(identities.signed_in, address.holder_id)
     except NotAuthenticated:
         raise Forbidden("This address has ended with its session; ask for a new one") from None
-    return known.actor
+    return identity.actor
 
 
-def is_known(tag: str, if_none_match: str) -> bool:
+def matches(tag: str, if_none_match: str) -> bool:
     """Whether `tag` is among those that an If-None-Match header lists (RFC 9110, 13.1.2: compared weakly)."""
-    listed = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
-    return tag in listed or "*" in listed
+    tags = {item.strip().removeprefix("W/") for item in if_none_match.split(",")}
+    return tag in tags or "*" in tags
 
 
-def part_of(size: int, wanted: str | None) -> Part | None:
-    """What a Range header asks of `size` bytes (RFC 9110, 14.2): everything where there is none, or one that we do not serve in parts.
+def requested_part(size: int, range_header: str | None) -> Part | None:
+    """The part of `size` bytes that a Range header names (RFC 9110, 14.2): all of them without a header, or with an unsupported one.
 
     None when there is no such part.
     """
-    found = RANGE.fullmatch((wanted or "").replace(" ", ""))
-    if found is None or not (found[1] or found[2]):
+    match = RANGE.fullmatch((range_header or "").replace(" ", ""))
+    if match is None or not (match[1] or match[2]):
         return Part(0, size, size)
-    if not found[1]:
-        start, end = max(0, size - int(found[2])), size
+    if not match[1]:
+        start, end = max(0, size - int(match[2])), size
     else:
-        start, end = int(found[1]), min(size, int(found[2]) + 1) if found[2] else size
-        if found[2] and int(found[2]) < start:
+        start, end = int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
+        if match[2] and int(match[2]) < start:
             return Part(0, size, size)
-    return Part(start, end, size, whole=False) if start < end else None
+    return Part(start, end, size, is_whole=False) if start < end else None
 
 
-def _opened(blobs: BlobStore, name: str, wanted: str | None, unless_changed_from: str | None) -> Opened:
-    file, tag = _file(blobs, name)
+def _open_part(blobs: BlobStore, name: str, range_header: str | None, if_range: str | None) -> OpenedBlob:
+    file, tag = _open(blobs, name)
     try:
         size = file.seek(0, os.SEEK_END)
-        part = part_of(size, wanted if unless_changed_from in {None, tag} else None)
+        part = requested_part(size, range_header if if_range in {None, tag} else None)
         file.seek(part.start if part else 0)
         first = file.read(min(PIECE_BYTES, part.end - part.start)) if part else b""
     except BaseException:
@@ -127,10 +130,10 @@ def _opened(blobs: BlobStore, name: str, wanted: str | None, unless_changed_from
         raise
     if part is None:
         file.close()
-    return Opened(file, tag, size, part, first)
+    return OpenedBlob(file, tag, size, part, first)
 
 
-def _file(blobs: BlobStore, name: str) -> tuple[BinaryIO, str]:
+def _open(blobs: BlobStore, name: str) -> tuple[BinaryIO, str]:
     """A file, and the ETag of its content. Raises NotFound."""
     if "/" not in name:
         return blobs.open(name), f'"{name}"'
@@ -143,32 +146,32 @@ def _file(blobs: BlobStore, name: str) -> tuple[BinaryIO, str]:
 async def _pieces(file: BinaryIO, first: bytes, part: Part) -> AsyncIterator[bytes]:
     try:
         yield first
-        left = part.end - part.start - len(first)
-        while left > 0:
-            piece = await asyncio.to_thread(file.read, min(PIECE_BYTES, left))
+        remaining = part.end - part.start - len(first)
+        while remaining > 0:
+            piece = await asyncio.to_thread(file.read, min(PIECE_BYTES, remaining))
             if not piece:
                 return
-            left -= len(piece)
+            remaining -= len(piece)
             yield piece
     finally:
         file.close()
 
 
 def _headers(signed: SignedBlob, part: Part) -> dict[str, str]:
-    found = {
+    headers = {
         "Content-Type": signed.served_type,
         "Content-Disposition": signed.disposition,
         "Content-Length": str(part.end - part.start),
         "Accept-Ranges": "bytes",
         "X-Content-Type-Options": "nosniff",
     }
-    return found if part.whole else found | {"Content-Range": f"bytes {part.start}-{part.end - 1}/{part.size}"}
+    return headers if part.is_whole else headers | {"Content-Range": f"bytes {part.start}-{part.end - 1}/{part.size}"}
 
 
-def _unsatisfiable(call: RequestContext, size: int) -> Response[Problem]:
-    said = problem(416, f"The file has {size:,} bytes, and none of those that were asked for", request_id=call.request_id)
+def _unsatisfiable(context: RequestContext, size: int) -> Response[Problem]:
+    body = problem(416, f"The file has {size:,} bytes, and none of those that were asked for", request_id=context.request_id)
     return Response(
-        said,
+        body,
         status_code=416,
         media_type=MEDIA_TYPE,
         headers={"Content-Range": f"bytes */{size}"} | FOR_ALL_ORIGINS,

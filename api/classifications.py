@@ -10,10 +10,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta
 
-from api.request import PageSize, RequestContext
+from api.request import PageSize, RequestContext, from_row
 from application import classifications
 from domain.classification import JobStatus
-from projections import classifications as reading
+from projections import classifications as read_model
 from projections import models
 from projections.classifications import Failure
 
@@ -61,26 +61,8 @@ class RunClassification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
 
 
-def view(row: reading.Classification) -> Classification:
-    return Classification(
-        id=row.id,
-        dataset_id=row.dataset_id,
-        image_id=row.image_id,
-        model_name=row.model_name,
-        status=row.status,
-        created_by_id=row.created_by,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        model_id=row.model_id,
-        model_version=row.model_version,
-        model_sha256=row.model_sha256,
-        threshold=row.threshold,
-        planned=row.planned,
-        images=row.images,
-        succeeded=row.succeeded,
-        failed=row.failed,
-        reason=row.reason,
-    )
+def view(row: read_model.Classification) -> Classification:
+    return from_row(row, Classification, created_by_id=row.created_by)
 
 
 class Classifications(Controller):
@@ -88,24 +70,24 @@ class Classifications(Controller):
     tags = ("classifications",)
 
     @post("/run")
-    async def run(self, call: NamedDependency[RequestContext], data: JSONBody[RunClassification]) -> Response[Requested]:
+    async def run(self, context: NamedDependency[RequestContext], data: JSONBody[RunClassification]) -> Response[Requested]:
         """Of the model's version in production, which is pinned now."""
-        known = await call.read(lambda db, _: models.names(db))
-        chosen = call.services.options.default_model
-        done = await call.do(
+        names = await context.read(lambda db, _: models.names(db))
+        default = context.options.default_model
+        result = await context.execute(
             classifications.run,
             dataset_id=data.dataset_id,
             image_id=data.image_id,
-            model_name=data.model_name or (chosen if chosen in known or not known else known[0]),
+            model_name=data.model_name or (default if default in names or not names else names[0]),
             threshold=data.threshold,
-            known_models=known,
+            known_models=names,
         )
-        return call.created(Requested(id=done.id), done)
+        return context.created(Requested(id=result.id), result)
 
-    @get("/")
-    async def listed(
+    @get("/", operation_id="classificationsListed")
+    async def list_classifications(
         self,
-        call: NamedDependency[RequestContext],
+        context: NamedDependency[RequestContext],
         status_filter: FromQuery[str | None] = None,
         dataset_id: FromQuery[UUID | None] = None,
         image_id: FromQuery[UUID | None] = None,
@@ -114,8 +96,8 @@ class Classifications(Controller):
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Classification]]:
         """Newest first."""
-        found = await call.read(
-            reading.listed,
+        page = await context.read(
+            read_model.listed,
             status=status_filter,
             dataset_id=dataset_id,
             image_id=image_id,
@@ -123,34 +105,34 @@ class Classifications(Controller):
             cursor=cursor,
             size=page_size,
         )
-        return call.page(found, view)
+        return context.page(page, view)
 
-    @get("/{job_id:uuid}")
-    async def one(self, call: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[Watched]:
-        row = await call.read(reading.get, job_id)
+    @get("/{job_id:uuid}", operation_id="classificationsOne")
+    async def get_classification(self, context: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[Watched]:
+        row = await context.read(read_model.get, job_id)
         ended = row.status not in {JobStatus.PENDING, JobStatus.RUNNING}
-        failures = (await call.read(reading.failures, job_id)).items if ended and row.failed else []
-        return call.found(Watched(**msgspec.structs.asdict(view(row)), failures=failures), version=row.version)
+        failures = (await context.read(read_model.failures, job_id)).items if ended and row.failed else []
+        return context.versioned(from_row(row, Watched, created_by_id=row.created_by, failures=failures), version=row.version)
 
-    @get("/{job_id:uuid}/failures")
-    async def failures(
+    @get("/{job_id:uuid}/failures", operation_id="classificationsFailures", summary="Failures")
+    async def list_failures(
         self,
-        call: NamedDependency[RequestContext],
+        context: NamedDependency[RequestContext],
         job_id: FromPath[UUID],
         page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Failure]]:
         """The images that have no result, and why."""
-        await call.read(reading.get, job_id)
-        return call.page(await call.read(reading.failures, job_id, cursor=cursor, size=page_size), lambda failure: failure)
+        await context.read(read_model.get, job_id)
+        return context.page(await context.read(read_model.failures, job_id, cursor=cursor, size=page_size), lambda failure: failure)
 
     @post("/{job_id:uuid}/cancel", status_code=200)
-    async def cancel(self, call: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[Classification]:
+    async def cancel(self, context: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[Classification]:
         """What is not judged yet stays so; what is, stays readable."""
-        done = await call.do(classifications.cancel, job_id, expected=call.expected)
-        return call.changed(view(await call.read(reading.get, job_id)), done)
+        result = await context.execute(classifications.cancel, job_id, expected=context.expected_version)
+        return context.changed(view(await context.read(read_model.get, job_id)), result)
 
     @delete("/{job_id:uuid}", status_code=204)
-    async def remove(self, call: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[None]:
+    async def remove(self, context: NamedDependency[RequestContext], job_id: FromPath[UUID]) -> Response[None]:
         """Its results are hidden with it; the record keeps them."""
-        return call.gone(await call.do(classifications.delete, job_id, expected=call.expected))
+        return context.no_content(await context.execute(classifications.delete, job_id, expected=context.expected_version))

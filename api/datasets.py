@@ -9,10 +9,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, UnsetType
 
-from api.request import NamedBody, RequestContext, sent_fields
+from api.request import NamedBody, RequestContext, from_row, sent_fields
 from application import datasets
 from domain.access import Grant
-from projections import datasets as reading
+from projections import datasets as read_model
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,63 +41,59 @@ class ShareDataset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     grant: Grant
 
 
-def view(row: reading.Dataset) -> Dataset:
-    return Dataset(
-        id=row.id,
-        name=row.name,
-        description=row.description,
-        owner_username=row.owner_username,
-        created_at=row.created_at,
-        owner_id=row.owner_id,
-        grant=row.grant,
-    )
+def view(row: read_model.Dataset) -> Dataset:
+    return from_row(row, Dataset)
 
 
 class Datasets(Controller):
     path = "/api/datasets"
     tags = ("datasets",)
 
-    @get("/")
-    async def listed(
-        self, call: NamedDependency[RequestContext], page_size: FromQuery[int] = 200, cursor: FromQuery[str | None] = None
+    @get("/", operation_id="datasetsListed")
+    async def list_datasets(
+        self, context: NamedDependency[RequestContext], page_size: FromQuery[int] = 200, cursor: FromQuery[str | None] = None
     ) -> Response[list[Dataset]]:
         """One's own and those shared, newest first; all, for an administrator."""
-        return call.page(await call.read(reading.listed, cursor=cursor, size=page_size), view)
+        return context.page(await context.read(read_model.listed, cursor=cursor, size=page_size), view)
 
     @post("/")
-    async def create(self, call: NamedDependency[RequestContext], data: JSONBody[CreateDataset]) -> Response[NamedBody]:
-        done = await call.do(datasets.create, name=data.name, description=data.description)
-        return call.created(NamedBody(done.id, data.name), done)
+    async def create(self, context: NamedDependency[RequestContext], data: JSONBody[CreateDataset]) -> Response[NamedBody]:
+        result = await context.execute(datasets.create, name=data.name, description=data.description)
+        return context.created(NamedBody(result.id, data.name), result)
 
-    @get("/{dataset_id:uuid}")
-    async def one(self, call: NamedDependency[RequestContext], dataset_id: FromPath[UUID]) -> Response[Dataset]:
-        row = await call.read(reading.get, dataset_id)
-        return call.found(view(row), version=row.version)
+    @get("/{dataset_id:uuid}", operation_id="datasetsOne")
+    async def get_dataset(self, context: NamedDependency[RequestContext], dataset_id: FromPath[UUID]) -> Response[Dataset]:
+        row = await context.read(read_model.get, dataset_id)
+        return context.versioned(view(row), version=row.version)
 
     @patch("/{dataset_id:uuid}")
     async def describe(
-        self, call: NamedDependency[RequestContext], dataset_id: FromPath[UUID], data: JSONBody[DescribeDataset]
+        self, context: NamedDependency[RequestContext], dataset_id: FromPath[UUID], data: JSONBody[DescribeDataset]
     ) -> Response[Dataset]:
-        done = await call.do(datasets.describe, dataset_id, **sent_fields(data), expected=call.expected)
-        return call.changed(view(await call.read(reading.get, dataset_id)), done)
+        result = await context.execute(datasets.describe, dataset_id, **sent_fields(data), expected=context.expected_version)
+        return context.changed(view(await context.read(read_model.get, dataset_id)), result)
 
     @delete("/{dataset_id:uuid}", status_code=204)
-    async def remove(self, call: NamedDependency[RequestContext], dataset_id: FromPath[UUID]) -> Response[None]:
+    async def remove(self, context: NamedDependency[RequestContext], dataset_id: FromPath[UUID]) -> Response[None]:
         """Its images and results are hidden with it; the record keeps them."""
-        return call.gone(await call.do(datasets.delete, dataset_id, expected=call.expected))
+        return context.no_content(await context.execute(datasets.delete, dataset_id, expected=context.expected_version))
 
-    @get("/{dataset_id:uuid}/shares")
-    async def shares(self, call: NamedDependency[RequestContext], dataset_id: FromPath[UUID]) -> list[reading.Share]:
+    @get("/{dataset_id:uuid}/shares", operation_id="datasetsShares", summary="Shares")
+    async def list_shares(self, context: NamedDependency[RequestContext], dataset_id: FromPath[UUID]) -> list[read_model.Share]:
         """Who may see it, its owner first."""
-        await call.read(reading.get, dataset_id)
-        return await call.read(reading.grants, dataset_id)
+        await context.read(read_model.get, dataset_id)
+        return await context.read(read_model.grants, dataset_id)
 
     @put("/{dataset_id:uuid}/shares/{user_id:uuid}", status_code=204)
     async def share(
-        self, call: NamedDependency[RequestContext], dataset_id: FromPath[UUID], user_id: FromPath[UUID], data: JSONBody[ShareDataset]
+        self, context: NamedDependency[RequestContext], dataset_id: FromPath[UUID], user_id: FromPath[UUID], data: JSONBody[ShareDataset]
     ) -> Response[None]:
-        return call.gone(await call.do(datasets.share, dataset_id, user_id=user_id, grant=data.grant, expected=call.expected))
+        return context.no_content(
+            await context.execute(datasets.share, dataset_id, user_id=user_id, grant=data.grant, expected=context.expected_version)
+        )
 
     @delete("/{dataset_id:uuid}/shares/{user_id:uuid}", status_code=204)
-    async def withdraw(self, call: NamedDependency[RequestContext], dataset_id: FromPath[UUID], user_id: FromPath[UUID]) -> Response[None]:
-        return call.gone(await call.do(datasets.withdraw, dataset_id, user_id=user_id, expected=call.expected))
+    async def withdraw(
+        self, context: NamedDependency[RequestContext], dataset_id: FromPath[UUID], user_id: FromPath[UUID]
+    ) -> Response[None]:
+        return context.no_content(await context.execute(datasets.withdraw, dataset_id, user_id=user_id, expected=context.expected_version))

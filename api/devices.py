@@ -10,11 +10,11 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, UnsetType
 
-from api.request import NamedBody, RequestContext, sent_fields
+from api.request import NamedBody, RequestContext, from_row, sent_fields
 from application import devices
 from application.commands import CommandResult
 from domain.device import Device as State
-from projections import devices as reading
+from projections import devices as read_model
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,74 +48,71 @@ class ReportDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     is_online: bool
 
 
-def view(row: reading.Device | State, *, last_seen: datetime | None = None) -> Device:
-    return Device(
-        id=row.id,
-        name=row.name,
-        hostname=row.hostname,
-        location=row.location,
-        firmware_version=row.firmware_version,
-        is_online=row.online,
-        last_seen=last_seen or row.last_seen,
-        registered_at=row.registered_at,
-    )
+def view(row: read_model.Device | State, *, last_seen: datetime | None = None) -> Device:
+    return from_row(row, Device, is_online=row.online, last_seen=last_seen or row.last_seen)
 
 
-async def answer(call: RequestContext, done: CommandResult) -> Response[Device]:
-    """As the log knows it, so that body and ETag belong together however far the read models are."""
-    state = await asyncio.to_thread(devices.load_device, call.services.log, done.id)
-    last_seen = await asyncio.to_thread(call.services.last_seen.of, done.id)
-    return call.changed(view(state, last_seen=last_seen), done)
+async def changed(context: RequestContext, result: CommandResult) -> Response[Device]:
+    """The device as the log has it, so that body and ETag belong together however far the read models are."""
+    state = await context.read_log(devices.load_device, device_id=result.id)
+    last_seen = await asyncio.to_thread(context.services.last_seen.of, result.id)
+    return context.changed(view(state, last_seen=last_seen), result)
 
 
 class Devices(Controller):
     path = "/api/devices"
     tags = ("devices",)
 
-    @get("/")
-    async def listed(
+    @get("/", operation_id="devicesListed")
+    async def list_devices(
         self,
-        call: NamedDependency[RequestContext],
+        context: NamedDependency[RequestContext],
         is_online: FromQuery[bool | None] = None,
         location: FromQuery[str | None] = None,
         page_size: FromQuery[int] = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Device]]:
         """Oldest first; `location` must be met exactly."""
-        page = await call.read(reading.listed, is_online=is_online, location=location, cursor=cursor, size=page_size)
-        return call.page(page, view)
+        page = await context.read(read_model.listed, is_online=is_online, location=location, cursor=cursor, size=page_size)
+        return context.page(page, view)
 
     @post("/")
-    async def register(self, call: NamedDependency[RequestContext], data: JSONBody[RegisterDevice]) -> Response[NamedBody]:
+    async def register(self, context: NamedDependency[RequestContext], data: JSONBody[RegisterDevice]) -> Response[NamedBody]:
         """For administrators. No two devices have the same host name."""
-        done = await call.do(
+        result = await context.execute(
             devices.register,
             name=data.name,
             hostname=data.hostname,
             location=data.location,
             firmware_version=data.firmware_version,
         )
-        return call.created(NamedBody(done.id, data.name), done)
+        return context.created(NamedBody(result.id, data.name), result)
 
-    @get("/{device_id:uuid}")
-    async def one(self, call: NamedDependency[RequestContext], device_id: FromPath[UUID]) -> Response[Device]:
-        row = await call.read(reading.get, device_id)
-        return call.found(view(row), version=row.version)
+    @get("/{device_id:uuid}", operation_id="devicesOne")
+    async def get_device(self, context: NamedDependency[RequestContext], device_id: FromPath[UUID]) -> Response[Device]:
+        row = await context.read(read_model.get, device_id)
+        return context.versioned(view(row), version=row.version)
 
     @patch("/{device_id:uuid}")
     async def describe(
-        self, call: NamedDependency[RequestContext], device_id: FromPath[UUID], data: JSONBody[DescribeDevice]
+        self, context: NamedDependency[RequestContext], device_id: FromPath[UUID], data: JSONBody[DescribeDevice]
     ) -> Response[Device]:
-        return await answer(call, await call.do(devices.describe, device_id, sent_fields(data), expected=call.expected))
+        return await changed(
+            context, await context.execute(devices.describe, device_id, sent_fields(data), expected=context.expected_version)
+        )
 
     @patch("/{device_id:uuid}/status")
     async def report(
-        self, call: NamedDependency[RequestContext], device_id: FromPath[UUID], data: JSONBody[ReportDevice]
+        self, context: NamedDependency[RequestContext], device_id: FromPath[UUID], data: JSONBody[ReportDevice]
     ) -> Response[Device]:
         """A sign of life, or that it went offline."""
-        return await answer(call, await call.do(devices.report, device_id, online=data.is_online, last_seen=call.services.last_seen))
+        return await changed(
+            context, await context.execute(devices.report, device_id, online=data.is_online, last_seen=context.services.last_seen)
+        )
 
     @delete("/{device_id:uuid}", status_code=204)
-    async def remove(self, call: NamedDependency[RequestContext], device_id: FromPath[UUID]) -> Response[None]:
+    async def remove(self, context: NamedDependency[RequestContext], device_id: FromPath[UUID]) -> Response[None]:
         """Its images stay."""
-        return call.gone(await call.do(devices.remove, device_id, expected=call.expected, last_seen=call.services.last_seen))
+        return context.no_content(
+            await context.execute(devices.remove, device_id, expected=context.expected_version, last_seen=context.services.last_seen)
+        )

@@ -11,15 +11,14 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from api.middleware.authentication import for_services
+from api.options import FeedLimits
 from api.request import RequestContext
 from application import event_feed, event_schemas
 from application.event_feed import MAX_EVENTS, FeedPage, Heads
 from domain.access import Scope
 from domain.registry import NOUN_OF
 
-MAX_WAIT_SECONDS = 20.0  # seconds
-POLL_INTERVAL_SECONDS = 1.0  # seconds, should the projector be away
-MAX_WAITING_REQUESTS = 64  # requests; more are answered at once
+MAX_WAIT_SECONDS = 20.0
 MAX_POSITION = 2**53  # what every JSON reader can hold
 
 After = Annotated[int, QueryParameter(ge=0, le=MAX_POSITION)]
@@ -36,24 +35,22 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
     versions: list[int]
 
 
-class WaitingRequests:
-    """Places for those who wait."""
+class FeedSlots:
+    """A limited number of slots for requests that wait for new events."""
 
-    def __init__(self, maximum: int) -> None:
-        self._free = maximum
+    def __init__(self, limits: FeedLimits) -> None:
+        self.limits = limits
+        self._free = limits.max_waiting
 
     @contextmanager
     def acquire(self) -> Iterator[bool]:
-        """Whether there was one."""
-        got = self._free > 0
-        self._free -= got
+        """Whether a slot was free; it is held until the end of the block."""
+        acquired = self._free > 0
+        self._free -= acquired
         try:
-            yield got
+            yield acquired
         finally:
-            self._free += got
-
-
-WAITING_REQUESTS = WaitingRequests(MAX_WAITING_REQUESTS)
+            self._free += acquired
 
 
 class Events(Controller):
@@ -64,7 +61,8 @@ class Events(Controller):
     @get("/")
     async def follow(
         self,
-        call: NamedDependency[RequestContext],
+        context: NamedDependency[RequestContext],
+        feed_slots: NamedDependency[FeedSlots],
         after: After = 0,
         limit: Limit = 100,
         wait: Wait = 0.0,
@@ -75,27 +73,27 @@ class Events(Controller):
         At most `limit` (1000) events, without a gap. Where there are none yet, the answer waits up to `wait` (20) seconds.
         Private fields are in clear for an administrator who does not ask for `sealed`.
         """
-        event_feed.require_follower(call.actor)
-        return Response(await awaited(call, after, limit=limit, wait=wait, sealed=sealed))
+        event_feed.require_follower(context.actor)
+        return Response(await next_page(context, feed_slots, after, limit=limit, wait=wait, sealed=sealed))
 
-    @get("/heads")
-    async def signed_heads(self, call: NamedDependency[RequestContext], after: After = 0, limit: Limit = 100) -> Response[Heads]:
+    @get("/heads", operation_id="eventsSignedHeads", summary="Signed heads")
+    async def list_signed_heads(self, context: NamedDependency[RequestContext], after: After = 0, limit: Limit = 100) -> Response[Heads]:
         """What the log had come to, signed about once a minute: compare your own hash at that position with it."""
-        services = call.services
-        return Response(await event_feed.heads(after, limit=limit, actor=call.actor, reads=services.reads, keys=services.head_keys))
+        services = context.services
+        return Response(await event_feed.heads(after, limit=limit, actor=context.actor, reads=services.reads, keys=services.head_keys))
 
-    @get("/schemas")
-    async def described(self, call: NamedDependency[RequestContext]) -> list[Described]:  # noqa: ARG002 - who may ask is known
+    @get("/schemas", operation_id="eventsDescribed", summary="Described")
+    async def list_schemas(self, context: NamedDependency[RequestContext]) -> list[Described]:  # noqa: ARG002 - it requires an authenticated actor
         """Every type that there is."""
         return [
             Described(type=kind, noun=NOUN_OF[kind], meaning=meaning, versions=event_schemas.versions(kind))
             for kind, meaning in event_schemas.MEANINGS.items()
         ]
 
-    @get("/schemas/{kind:str}")
-    async def schema(
+    @get("/schemas/{kind:str}", operation_id="eventsSchema", summary="Schema")
+    async def get_schema(
         self,
-        call: NamedDependency[RequestContext],  # noqa: ARG002 - who may ask is known
+        context: NamedDependency[RequestContext],  # noqa: ARG002 - it requires an authenticated actor
         kind: FromPath[str],
         version: FromQuery[int | None] = None,
         sealed: FromQuery[bool] = True,  # noqa: FBT002 - a query parameter
@@ -104,15 +102,16 @@ class Events(Controller):
         return Response(event_schemas.schema(kind, version, sealed=sealed), media_type="application/schema+json")
 
 
-async def awaited(call: RequestContext, after: int, *, limit: int, wait: float, sealed: bool) -> FeedPage:
-    """No thread is held while it waits."""
-    log, visible = call.services.log, call.services.visible
+async def next_page(context: RequestContext, slots: FeedSlots, after: int, *, limit: int, wait: float, sealed: bool) -> FeedPage:
+    """The events after position `after`; where there are none, wait for them up to `wait` seconds. No thread is held while waiting."""
     clock = asyncio.get_running_loop().time
-    until = clock() + wait
-    with WAITING_REQUESTS.acquire() as may_wait:
+    deadline = clock() + wait
+    with slots.acquire() as may_wait:
         while True:
-            found = await asyncio.to_thread(event_feed.after, after, limit=limit, sealed=sealed, actor=call.actor, log=log)
-            left = until - clock()
-            if found.events or left <= 0 or not may_wait:
-                return found
-            await visible.wait(after + 1, min(left, POLL_INTERVAL_SECONDS))
+            page = await context.read_log(
+                event_feed.after, after, limit=limit, sealed=sealed, actor=context.actor, max_bytes=slots.limits.max_page_bytes
+            )
+            remaining = deadline - clock()
+            if page.events or remaining <= 0 or not may_wait:
+                return page
+            await context.services.visible.wait(after + 1, min(remaining, slots.limits.poll_interval_seconds))

@@ -30,15 +30,15 @@ def filename_of(content_disposition: str) -> str | None:
     name = _extended(parameters.get("filename*", "")) or _plain(parameters.get("filename", ""))
     if not name:
         return None
-    if not (kept := clean_filename(name)):
+    if not (cleaned := clean_filename(name)):
         raise invalid("filename", "has no character that can be stored: rename the file")
-    return kept
+    return cleaned
 
 
 def _extended(value: str) -> str:
     """`UTF-8'en'caf%C3%A9.tif` (RFC 5987). Without character set and language, UTF-8 is assumed."""
-    found = EXTENDED.fullmatch(_unquoted(value))
-    charset, encoded = found.groups() if found else ("utf-8", _unquoted(value))
+    match = EXTENDED.fullmatch(_unquoted(value))
+    charset, encoded = match.groups() if match else ("utf-8", _unquoted(value))
     return decoded(unquote_to_bytes(encoded.encode("latin-1")), charset)
 
 

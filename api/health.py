@@ -1,4 +1,4 @@
-"""Whether it lives, and whether all that it needs is there."""
+"""Health checks: whether the process runs, and whether its dependencies are available."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from api.middleware.authentication import OPEN
 from api.request import RequestContext
 from application.services import DependencyHealth
 
-NEEDED = {"postgres"}  # without it there are neither commands nor queries
+ESSENTIAL = {"postgres"}  # without it there are neither commands nor queries
 
 
 class Alive(msgspec.Struct, frozen=True):
@@ -31,16 +31,17 @@ async def live() -> Alive:
 
 
 @get(["/health/ready", "/api/health/ready"], opt=OPEN, tags=["health"])
-async def ready(call: NamedDependency[RequestContext]) -> Response[Ready]:
+async def ready(context: NamedDependency[RequestContext]) -> Response[Ready]:
     """Says what is away. 503 only where that leaves nothing to be asked of us: all else degrades."""
-    found = await call.services.health.examine()
-    away = {one.name for one in found if not one.ok}
-    return Response(Ready("degraded" if away else "ok", found), status_code=503 if away & NEEDED else 200)
+    dependencies = await context.services.health.examine()
+    unavailable = {dependency.name for dependency in dependencies if not dependency.ok}
+    body = Ready("degraded" if unavailable else "ok", dependencies)
+    return Response(body, status_code=503 if unavailable & ESSENTIAL else 200)
 
 
 @get("/metrics", opt=OPEN, include_in_schema=False)
-async def metrics(call: NamedDependency[RequestContext]) -> Response[Any]:
+async def metrics(context: NamedDependency[RequestContext]) -> Response[Any]:
     """Prometheus' text form, for who asks from this machine, and through no proxy."""
-    if "x-forwarded-for" in call.request.headers or call.address not in {"127.0.0.1", "::1"}:
+    if "x-forwarded-for" in context.request.headers or context.address not in {"127.0.0.1", "::1"}:
         return Response(None, status_code=404)
-    return Response(call.services.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(context.services.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")

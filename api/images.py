@@ -1,5 +1,6 @@
 """Images over HTTP: uploaded in one request, found, described."""
 
+from asyncio import Semaphore
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -12,12 +13,12 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, UnsetType
 
 from api.middleware.authentication import for_services
-from api.request import PageSize, RequestContext, parts_of, sent_fields
+from api.request import PageSize, RequestContext, from_row, payload_of, sent_fields
 from api.uploads import receive_upload
 from application import images
 from domain.access import Role, Scope, require_role
 from domain.values import ImageWarning
-from projections import images as reading
+from projections import images as read_model
 
 FOR_READERS = for_services(Scope.IMAGES_READ)
 
@@ -76,32 +77,16 @@ class DescribeImage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     device_id: UUID | None | UnsetType = UNSET
 
 
-def view(row: reading.Image) -> Image:
-    return Image(
-        id=row.id,
-        filename=row.filename,
-        analyzed=row.analyzed,
-        dataset_id=row.dataset_id,
+def view(row: read_model.Image) -> Image:
+    return from_row(
+        row,
+        Image,
         uploaded_by_id=row.uploaded_by,
-        device_id=row.device_id,
         filepath=f"sha256/{row.sha256}",
-        uploaded_at=row.uploaded_at,
         status=Status.PENDING if row.pending else Status.ACCEPTED if row.accepted else Status.REJECTED,
         reason=row.rejected,
         detail=row.rejected_detail,
-        media_type=row.media_type,
-        size=row.size,
-        width=row.width,
-        height=row.height,
-        bands=row.bands,
-        dtype=row.dtype,
-        pages=row.pages,
-        axes=row.axes,
-        pixel_size_um=row.pixel_size_um,
-        warnings=row.warnings,
-        sha256=row.sha256,
         thumbnail=f"/api/images/{row.id}/thumbnail" if row.accepted else None,
-        path=row.path,
     )
 
 
@@ -110,29 +95,31 @@ class Images(Controller):
     tags = ("images",)
 
     @post("/upload", opt={"body": "stream"})
-    async def upload(self, call: NamedDependency[RequestContext]) -> Response[Uploaded]:
+    async def upload(self, context: NamedDependency[RequestContext], store_slots: NamedDependency[Semaphore]) -> Response[Uploaded]:
         """A form with the parts `dataset_id`, `device_id`, `path` (these two may be left out) and `file`, best in this order.
 
         `path` is the file's path below the folder that is uploaded, such as `A1/img.tif`; its last part becomes the file name.
         """
-        asked = call.command()
-        require_role(asked.actor, Role.ANALYST)
+        command = context.command()
+        require_role(command.actor, Role.ANALYST)
 
-        def permit(dataset: UUID, device: UUID | None) -> None:
-            images.may_upload(dataset, device_id=device, command=asked, log=call.services.log)
+        def check_permission(dataset: UUID, device: UUID | None) -> None:
+            images.may_upload(dataset, device_id=device, command=command, log=context.services.log)
 
-        form = await receive_upload(call.request, call.services, permit)
-        found = form.sniffed
-        about = {name: getattr(form, name) for name in ("dataset_id", "device_id", "filename", "sha256", "size")}
-        about |= {"path": form.path} if form.path else {}
-        command = call.command(payload=parts_of(about)) if asked.digest else asked
-        done = await call.carry_out(command, images.upload, **about, media_type=found.media_type, width=found.width, height=found.height)
-        return call.created(Uploaded(id=done.id, filename=form.filename), done)
+        form = await receive_upload(context, store_slots, check_permission)
+        header = form.header
+        fields = {name: getattr(form, name) for name in ("dataset_id", "device_id", "filename", "sha256", "size")}
+        fields |= {"path": form.path} if form.path else {}
+        keyed = context.command(payload=payload_of(fields)) if command.digest else command
+        result = await context.execute(
+            images.upload, **fields, media_type=header.media_type, width=header.width, height=header.height, command=keyed
+        )
+        return context.created(Uploaded(id=result.id, filename=form.filename), result)
 
-    @get("/")
-    async def listed(
+    @get("/", operation_id="imagesListed")
+    async def list_images(
         self,
-        call: NamedDependency[RequestContext],
+        context: NamedDependency[RequestContext],
         dataset_id: FromQuery[UUID | None] = None,
         device_id: FromQuery[UUID | None] = None,
         uploaded_by: FromQuery[UUID | None] = None,
@@ -149,7 +136,7 @@ class Images(Controller):
 
         The times bound the upload's, both inclusive. A cursor wins over `page`.
         """
-        where = reading.Filter(
+        filters = read_model.Filter(
             dataset_id=dataset_id,
             device_id=device_id,
             uploaded_by=uploaded_by,
@@ -158,22 +145,22 @@ class Images(Controller):
             created_to=created_to,
             q=q,
         )
-        found = await call.read(reading.listed, where=where, order_by=order_by, page=page, size=page_size, cursor=cursor)
-        return call.page(found, view)
+        rows = await context.read(read_model.listed, where=filters, order_by=order_by, page=page, size=page_size, cursor=cursor)
+        return context.page(rows, view)
 
-    @get("/{image_id:uuid}", opt=FOR_READERS)
-    async def one(self, call: NamedDependency[RequestContext], image_id: FromPath[UUID]) -> Response[Image]:
-        row = await call.read(reading.get, image_id)
-        return call.found(view(row), version=row.version)
+    @get("/{image_id:uuid}", opt=FOR_READERS, operation_id="imagesOne")
+    async def get_image(self, context: NamedDependency[RequestContext], image_id: FromPath[UUID]) -> Response[Image]:
+        row = await context.read(read_model.get, image_id)
+        return context.versioned(view(row), version=row.version)
 
     @patch("/{image_id:uuid}")
     async def describe(
-        self, call: NamedDependency[RequestContext], image_id: FromPath[UUID], data: JSONBody[DescribeImage]
+        self, context: NamedDependency[RequestContext], image_id: FromPath[UUID], data: JSONBody[DescribeImage]
     ) -> Response[Image]:
-        done = await call.do(images.describe, image_id, **sent_fields(data), expected=call.expected)
-        return call.changed(view(await call.read(reading.get, image_id)), done)
+        result = await context.execute(images.describe, image_id, **sent_fields(data), expected=context.expected_version)
+        return context.changed(view(await context.read(read_model.get, image_id)), result)
 
     @delete("/{image_id:uuid}", status_code=204)
-    async def remove(self, call: NamedDependency[RequestContext], image_id: FromPath[UUID]) -> Response[None]:
+    async def remove(self, context: NamedDependency[RequestContext], image_id: FromPath[UUID]) -> Response[None]:
         """Its results are hidden with it; the record keeps them."""
-        return call.gone(await call.do(images.delete, image_id, expected=call.expected))
+        return context.no_content(await context.execute(images.delete, image_id, expected=context.expected_version))

@@ -8,8 +8,8 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from api.request import RequestContext
-from projections import models as reading
+from api.request import RequestContext, from_row
+from projections import models as read_model
 from projections.models import ModelVersion
 
 
@@ -29,20 +29,15 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     retired: bool
 
 
-def view(row: reading.Model) -> Model:
-    chosen = row.production
-    return Model(
-        id=row.id,
-        name=row.name,
-        description=row.description,
-        production=chosen.number if chosen else None,
-        labels=chosen.labels if chosen else (),
-        review_below=chosen.review_below if chosen else None,
-        sha256=chosen.sha256 if chosen else None,
-        aliases=row.aliases,
-        versions=row.versions,
-        created_at=row.created_at,
-        retired=row.retired,
+def view(row: read_model.Model) -> Model:
+    version = row.production
+    return from_row(
+        row,
+        Model,
+        production=version.number if version else None,
+        labels=version.labels if version else (),
+        review_below=version.review_below if version else None,
+        sha256=version.sha256 if version else None,
     )
 
 
@@ -50,12 +45,12 @@ class Models(Controller):
     path = "/api/models"
     tags = ("models",)
 
-    @get("/")
-    async def listed(self, call: NamedDependency[RequestContext]) -> list[Model]:
+    @get("/", operation_id="modelsListed")
+    async def list_models(self, context: NamedDependency[RequestContext]) -> list[Model]:
         """By name; those that were retired are not listed."""
-        return [view(row) for row in await call.read(lambda db, _: reading.listed(db))]
+        return [view(row) for row in await context.read(lambda db, _: read_model.listed(db))]
 
-    @get("/{name_or_id:str}")
-    async def one(self, call: NamedDependency[RequestContext], name_or_id: FromPath[str]) -> Response[Model]:
-        row = await call.read(lambda db, _: reading.get(db, name_or_id=name_or_id))
-        return call.found(view(row), version=row.version)
+    @get("/{name_or_id:str}", operation_id="modelsOne")
+    async def get_model(self, context: NamedDependency[RequestContext], name_or_id: FromPath[str]) -> Response[Model]:
+        row = await context.read(lambda db, _: read_model.get(db, name_or_id=name_or_id))
+        return context.versioned(view(row), version=row.version)

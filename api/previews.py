@@ -1,4 +1,4 @@
-"""Pictures of an image, and its file, by signed addresses that need no header and stay the same for a while."""
+"""Signed addresses of an image's renditions and file. They need no header and stay the same for a while."""
 
 import asyncio
 from functools import partial
@@ -10,15 +10,16 @@ from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
+from api.clock import utc_now
 from api.middleware.authentication import for_services
-from api.request import RequestContext, current_context
+from api.request import RequestContext
 from api.wait_slots import WaitSlots
 from application import derivatives
 from application.ports import BlobStore
 from application.signed_downloads import blob_of
 from domain.access import Scope
 from domain.errors import NotFound
-from projections import images as reading
+from projections import images as read_model
 from projections.images import Image
 
 PNG: Final = "image/png"
@@ -50,44 +51,52 @@ class Previews(Controller):
 
     @get("/{image_id:uuid}/preview")
     async def preview(
-        self, call: NamedDependency[RequestContext], waits: NamedDependency[WaitSlots], image_id: FromPath[UUID], expires_in: Seconds = 3600
+        self,
+        context: NamedDependency[RequestContext],
+        wait_slots: NamedDependency[WaitSlots],
+        image_id: FromPath[UUID],
+        expires_in: Seconds = 3600,
     ) -> Address:
         """The address of something that a browser can draw: the image itself, or a JPEG of it.
 
         While the image is inspected, an answer that depends on the result waits up to 2 seconds; then it is 404 with `Retry-After`.
         """
-        row = await call.read(reading.get, image_id)
-        name = await asyncio.to_thread(_preview_name, call.services.blobs, row)
+        row = await context.read(read_model.get, image_id)
+        name = await asyncio.to_thread(_preview_name, context.services.blobs, row)
         if name is None and row.pending:
-            row = await _inspected(call, waits, image_id)
-            name = await asyncio.to_thread(_preview_name, call.services.blobs, row)
+            row = await _inspected(context, wait_slots, image_id)
+            name = await asyncio.to_thread(_preview_name, context.services.blobs, row)
         if name is None:
             raise _no_picture(row)
-        return await _address(call, row, name, expires_in)
+        return await _address(context, row, name, expires_in)
 
     @get("/{image_id:uuid}/thumbnail")
     async def thumbnail(
-        self, call: NamedDependency[RequestContext], waits: NamedDependency[WaitSlots], image_id: FromPath[UUID], expires_in: Seconds = 3600
+        self,
+        context: NamedDependency[RequestContext],
+        wait_slots: NamedDependency[WaitSlots],
+        image_id: FromPath[UUID],
+        expires_in: Seconds = 3600,
     ) -> Address:
         """The address of a JPEG of at most 256 pixels an edge.
 
         While the image is inspected the answer waits up to 2 seconds; then it is 404 with `Retry-After`.
         """
-        row = await _inspected(call, waits, image_id)
+        row = await _inspected(context, wait_slots, image_id)
         if not row.accepted:
             raise _no_picture(row)
-        return await _address(call, row, derivatives.thumbnail_of(row.sha256, _reader(row)), expires_in)
+        return await _address(context, row, derivatives.thumbnail_of(row.sha256, _reader(row)), expires_in)
 
     @get("/{image_id:uuid}/download")
-    async def download(self, call: NamedDependency[RequestContext], image_id: FromPath[UUID], expires_in: Seconds = 300) -> Address:
+    async def download(self, context: NamedDependency[RequestContext], image_id: FromPath[UUID], expires_in: Seconds = 300) -> Address:
         """The address of the very bytes that were uploaded. A service gets an address inside the installation."""
-        row = await call.read(reading.get, image_id)
-        return await _address(call, row, row.sha256, expires_in, inline=False, internal=call.actor.kind == "service")
+        row = await context.read(read_model.get, image_id)
+        return await _address(context, row, row.sha256, expires_in, inline=False, internal=context.actor.kind == "service")
 
 
-async def _inspected(call: RequestContext, waits: WaitSlots, image_id: UUID) -> Image:
+async def _inspected(context: RequestContext, wait_slots: WaitSlots, image_id: UUID) -> Image:
     """The image once its inspection has ended, or still pending when the wait has. Raises NotFound."""
-    return await waits.until(_is_inspected, partial(call.read, reading.get, image_id), call.request.receive)
+    return await wait_slots.read_until(_is_inspected, partial(context.read, read_model.get, image_id), context.request.receive)
 
 
 def _is_inspected(row: Image) -> bool:
@@ -106,7 +115,7 @@ def _preview_name(blobs: BlobStore, row: Image) -> str | None:
 
 
 def _reader(row: Image) -> int:
-    """That made the pictures of an accepted image."""
+    """The reader version that made the renditions of an accepted image."""
     assert row.reader is not None
     return row.reader
 
@@ -131,11 +140,13 @@ def _no_picture(row: Image) -> NotFound:
     return NotFound("There is no picture of this image; download the image itself")
 
 
-async def _address(call: RequestContext, row: Image, name: str, expires_in: int, *, inline: bool = True, internal: bool = False) -> Address:
-    blobs, holder = call.services.blobs, call.identity.holder
+async def _address(
+    context: RequestContext, row: Image, name: str, expires_in: int, *, inline: bool = True, internal: bool = False
+) -> Address:
+    blobs, holder = context.services.blobs, context.identity.holder
     granted = min(expires_in, blobs.max_url_seconds)
     if holder.until is not None:
-        granted = min(granted, holder.until - int(current_context().timestamp()))
+        granted = min(granted, holder.until - int(utc_now().timestamp()))
     folder = derivatives.split(name)[0]
     blob = blob_of(sha256=row.sha256, filename=row.filename, media_type=row.media_type, folder=folder, inline=inline, ends=0)
     url = await asyncio.to_thread(

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problems: one table maps codes to statuses, and nothing of the inside is told."""
+"""Errors as RFC 9457 problems. One table maps codes to statuses; internal details are never shown."""
 
 import re
 from typing import Any
@@ -65,11 +65,11 @@ TITLES = {
     503: ("unavailable", "Unavailable"),
 }
 FIELD = re.compile(r"(?:unknown|required) field `([^`]+)`")
-PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
+JSON_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a client gets instead of an answer. `code` is stable, `detail` is for people, `instance` is the request's id."""
+    """The body of every error response. `code` is stable, `detail` is for people, `instance` is the request's id."""
 
     type: str
     title: str
@@ -81,6 +81,12 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
 
 
+class Malformed(DomainError):
+    """The body cannot be parsed."""
+
+    code = "malformed"
+
+
 class BodyTooLarge(DomainError):
     """A JSON body over its limit."""
 
@@ -88,94 +94,104 @@ class BodyTooLarge(DomainError):
 
 
 class AsOfNotAvailable(Invalid):
-    """This route shows what is there now."""
+    """This route shows the present only."""
 
     code = "as_of_not_available"
 
     def __init__(self) -> None:
-        said = "is not available here: ask /api/audit/ID/state, /api/audit/DATASET/images or /api/audit/IMAGE-OR-JOB/results"
-        super().__init__(f"as_of {said}", errors=[{"loc": ["query", "as_of"], "msg": said}])
+        message = "is not available here: ask /api/audit/ID/state, /api/audit/DATASET/images or /api/audit/IMAGE-OR-JOB/results"
+        super().__init__(f"as_of {message}", errors=[{"loc": ["query", "as_of"], "msg": message}])
 
 
 class UnsupportedMediaType(DomainError):
-    """The body is of a type that this route does not take."""
+    """The body has a media type that this route does not accept."""
 
     code = "unsupported_media_type"
 
 
 class TooSlow(DomainError):
-    """A piece of a body did not come in time."""
+    """A piece of a body did not arrive in time."""
 
     code = "too_slow"
 
 
-def problem(status: int, detail: str, *, code: str = "", request_id: str = "", **more: Any) -> Problem:
-    usual, title = TITLES.get(status, TITLES[500 if status >= 500 else 400])
-    code = code or usual
-    return Problem(type=f"urn:bioscope:problem:{code}", title=title, status=status, detail=detail, code=code, instance=request_id, **more)
+def problem(
+    status: int, detail: str, *, code: str = "", request_id: str = "", errors: list[dict[str, Any]] | None = None, reason: str = ""
+) -> Problem:
+    default_code, title = TITLES.get(status, TITLES[500 if status >= 500 else 400])
+    code = code or default_code
+    return Problem(
+        type=f"urn:bioscope:problem:{code}",
+        title=title,
+        status=status,
+        detail=detail,
+        code=code,
+        instance=request_id,
+        errors=errors or [],
+        reason=reason,
+    )
 
 
 def of_domain_error(error: DomainError, request_id: str) -> tuple[Problem, dict[str, str]]:
     """The problem, and the headers that go with it."""
     status = STATUS.get(error.code, 400)
-    errors = [dict(one) for one in error.errors] if isinstance(error, Invalid) else []
+    errors = [dict(error_field) for error_field in error.errors] if isinstance(error, Invalid) else []
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return problem(status, error.detail, code=error.code, request_id=request_id, errors=errors, reason=error.reason), headers
 
 
-def id_of(request: Request[Any, Any, Any]) -> str:
+def request_id_of(request: Request[Any, Any, Any]) -> str:
     return str(request.scope.get("state", {}).get("request_id", ""))
 
 
-def _answer(said: Problem, headers: dict[str, str] | None = None) -> Response[Any]:
-    return Response(said, status_code=said.status, media_type=MEDIA_TYPE, headers=headers or {})
+def _respond(body: Problem, headers: dict[str, str] | None = None) -> Response[Any]:
+    return Response(body, status_code=body.status, media_type=MEDIA_TYPE, headers=headers or {})
 
 
-def _domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[Any]:
-    return _answer(*of_domain_error(error, id_of(request)))
+def _on_domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[Any]:
+    return _respond(*of_domain_error(error, request_id_of(request)))
 
 
-def _validation(request: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:
-    """Values of the wrong type or shape, named without being echoed."""
+def _on_validation_error(request: Request[Any, Any, Any], error: ValidationException) -> Response[Any]:
+    """Name the values of a wrong type or shape without echoing them."""
     extra = error.extra if isinstance(error.extra, list) else []
-    errors = [_named(one) for one in extra if isinstance(one, dict)]
-    detail = "; ".join(f"{'.'.join(map(str, one['loc'][1:])) or one['loc'][0]}: {one['msg']}" for one in errors) or "The request is invalid"
-    return _domain_error(request, Invalid(detail, errors=errors))
+    errors = [_field_error(item) for item in extra if isinstance(item, dict)]
+    detail = "; ".join(f"{'.'.join(map(str, item['loc'][1:])) or item['loc'][0]}: {item['msg']}" for item in errors)
+    return _on_domain_error(request, Invalid(detail or "The request is invalid", errors=errors))
 
 
-def _named(one: dict[str, Any]) -> FieldError:
-    message = str(one.get("message", "is invalid"))
+def _field_error(item: dict[str, Any]) -> FieldError:
+    message = str(item.get("message", "is invalid"))
     if message == "'data'":
         return {"loc": ["body"], "msg": "is missing: send a JSON object"}
-    place = PLACE.search(message)
+    json_path = JSON_PATH.search(message)
     field = FIELD.search(message)
-    key = str(one.get("key") or "")
-    path = [part for part in (place[1].split(".") if place else key.split(".")) if part and part != "data"]
+    key = str(item.get("key") or "")
+    path = [part for part in (json_path[1].split(".") if json_path else key.split(".")) if part and part != "data"]
     if field and (not path or path[-1] != field[1]):
         path.append(field[1])
-    source = str(getattr(one.get("source"), "value", one.get("source")) or "body")
-    return {"loc": [source, *path], "msg": PLACE.sub("", message)}
+    source = str(getattr(item.get("source"), "value", item.get("source")) or "body")
+    return {"loc": [source, *path], "msg": JSON_PATH.sub("", message)}
 
 
-def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     headers = {name: value for name, value in (error.headers or {}).items() if name.lower() in {"allow", "retry-after"}}
-    detail = {404: "Not Found", 405: "Method Not Allowed", 400: "The request could not be read: its body is not valid JSON"}
-    said = problem(
-        error.status_code, detail.get(error.status_code, TITLES.get(error.status_code, TITLES[400])[1]), request_id=id_of(request)
-    )
-    return _answer(said, headers)
+    details = {404: "Not Found", 405: "Method Not Allowed", 400: "The request could not be read: its body is not valid JSON"}
+    detail = details.get(error.status_code, TITLES.get(error.status_code, TITLES[400])[1])
+    return _respond(problem(error.status_code, detail, request_id=request_id_of(request)), headers)
 
 
-def _unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-    log.error("unforeseen error", request_id=id_of(request), exc_info=error)
-    return _answer(problem(500, "Something went wrong on our side. It was logged under this request's id", request_id=id_of(request)))
+def _on_unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    request_id = request_id_of(request)
+    log.error("unforeseen error", request_id=request_id, exc_info=error)
+    return _respond(problem(500, "Something went wrong on our side. It was logged under this request's id", request_id=request_id))
 
 
 HANDLERS: ExceptionHandlersMap = {
-    DomainError: _domain_error,
-    ValidationException: _validation,
-    HTTPException: _http_error,
-    Exception: _unforeseen,
+    DomainError: _on_domain_error,
+    ValidationException: _on_validation_error,
+    HTTPException: _on_http_error,
+    Exception: _on_unexpected_error,
 }

@@ -1,9 +1,8 @@
-"""One request of somebody known: asking use cases and queries in its name, and answering as the contract says."""
+"""The context of one request: its actor, the use cases and queries that it runs, and the headers of its answer."""
 
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlencode
@@ -15,7 +14,9 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.params import QueryParameter
 
+from api.clock import utc_now
 from api.middleware.client_address import peer_of
+from api.options import WebOptions
 from api.problems import AsOfNotAvailable
 from application.authentication import Identity, IdentityCache
 from application.commands import CommandResult, idempotent
@@ -29,24 +30,32 @@ from projections.pagination import MAX_PAGE, Page
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
+V = TypeVar("V", bound=msgspec.Struct)
 
 PageSize = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)]
-VISIBLE_TIMEOUT_SECONDS = 2.0  # seconds that an answer waits for its own effect
-KEY = re.compile(r"[\x21-\x7e]{1,255}")
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 ETAG = re.compile(r'"(\d{1,9})"')
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+MAX_POSITION_DIGITS = 18
 
 
 class RequestContext:
-    """A request with the actor who makes it."""
+    """A request, the actor who sent it, and what it may use."""
 
-    def __init__(self, request: Request[Any, Any, Any], services: Services, identities: IdentityCache, identity: Identity | None) -> None:
-        self.request, self.services, self.identities = request, services, identities
+    def __init__(
+        self,
+        request: Request[Any, Any, Any],
+        services: Services,
+        options: WebOptions,
+        identities: IdentityCache,
+        identity: Identity | None,
+    ) -> None:
+        self.request, self.services, self.options, self.identities = request, services, options, identities
         self._identity = identity
 
     @property
     def identity(self) -> Identity:
-        """Of who signed in; only routes without authentication have none."""
+        """The authenticated identity; only routes without authentication have none."""
         assert self._identity is not None
         return self._identity
 
@@ -56,12 +65,12 @@ class RequestContext:
 
     @property
     def address(self) -> str:
-        """Whom it comes from, for the record."""
-        return peer_of(self.request.scope, self.services.options.trusted_proxies)
+        """The client's address, for the record."""
+        return peer_of(self.request.scope, self.options.trusted_proxies)
 
     @property
     def network(self) -> str:
-        """What limits count as one address."""
+        """What rate limits count as one address."""
         return network_of(self.address)
 
     @property
@@ -74,98 +83,115 @@ class RequestContext:
 
     # ---- commands ----
     def command(self, *, actor: Actor | None = None, payload: bytes = b"", keyed: bool = True) -> Command:
-        """The command that this request is. Its Idempotency-Key, where it may have one, makes the same command of a repeat."""
-        who = actor or self.actor
+        """This request as a command. A repeat with the same Idempotency-Key is the same command; `keyed=False` ignores the header.
+
+        Raises Invalid.
+        """
+        actor = actor or self.actor
         key = self.request.headers.get("idempotency-key") if keyed and self.request.method == "POST" else None
-        if key is not None and not KEY.fullmatch(key):
-            wrong = "must have 1 to 255 visible ASCII characters"
-            raise Invalid(f"Idempotency-Key {wrong}", errors=[{"loc": ["header", "Idempotency-Key"], "msg": wrong}])
+        if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+            message = "must have 1 to 255 visible ASCII characters"
+            raise Invalid(f"Idempotency-Key {message}", errors=[{"loc": ["header", "Idempotency-Key"], "msg": message}])
         path = self.path.rstrip("/")
         trace = self.request.headers.get("traceparent", "")
         digest, *earlier = self.services.digests(path.encode() + b"\n" + payload) if key else (None,)
         return Command(
-            id=uuid5(who.id, f"{path}\n{key}") if key else uuid4(),
-            actor=who,
-            at=current_context(),
+            id=uuid5(actor.id, f"{path}\n{key}") if key else uuid4(),
+            actor=actor,
+            at=utc_now(),
             digest=digest,
             earlier_digests=tuple(earlier),
             request_id=self.request_id,
             traceparent=trace if TRACEPARENT.fullmatch(trace) else "",
         )
 
-    async def do(
-        self, use_case: Callable[..., CommandResult], *args: object, payload: bytes | None = None, **kwargs: object
-    ) -> CommandResult:
-        """Run a use case in this actor's name, and wait until its effect can be read. A repeat of a keyed command decides nothing again."""
-        command = self.command(payload=await self.request.body() if payload is None else payload)
-        return await self.carry_out(command, use_case, *args, **kwargs)
+    async def execute(self, use_case: Callable[..., R], *args: object, command: Command | None = None, **kwargs: object) -> R:
+        """Run a use case, which blocks, in a thread, with `command` and the log; wait until its effect can be read.
 
-    async def carry_out(self, command: Command, use_case: Callable[..., CommandResult], *args: object, **kwargs: object) -> CommandResult:
+        Without `command` it is that of the authenticated actor. A repeat of a keyed command returns the first result and decides nothing
+        again. Raises what the use case raises.
+        """
         log = self.services.log
-        done = await asyncio.to_thread(idempotent, log, command, partial(use_case, *args, **kwargs, command=command, log=log))
-        await self.until_visible(done.position)
-        return done
+        if command is None:
+            command = self.command(payload=await self.request.body())
+        run: Callable[[], Any] = partial(use_case, *args, **kwargs, command=command, log=log)
+        if command.digest is not None:
+            run = partial(idempotent, log, command, run)
+        result: R = await asyncio.to_thread(run)
+        if isinstance(result, CommandResult):
+            await self._wait_until_visible(result.position)
+        return result
 
-    async def until_visible(self, position: int) -> None:
-        """At most `VISIBLE_TIMEOUT_SECONDS`: the command is done, whether it shows or not."""
+    async def _wait_until_visible(self, position: int) -> None:
+        """The command is done, even if its effect is not visible within the timeout."""
         if position and "respond-async" not in self.request.headers.get("prefer", ""):
-            await self.services.visible.wait(position, VISIBLE_TIMEOUT_SECONDS)
+            await self.services.visible.wait(position, self.options.visible_timeout_seconds)
 
     @property
-    def expected(self) -> int | None:
-        """The version that If-Match asks for. Raises Invalid."""
-        given = self.request.headers.get("if-match")
-        if given is None or given.strip() == "*":
+    def expected_version(self) -> int | None:
+        """The version that If-Match names. Raises Invalid."""
+        header = self.request.headers.get("if-match")
+        if header is None or header.strip() == "*":
             return None
-        if not (found := ETAG.fullmatch(given.strip().removeprefix("W/"))):
+        if not (match := ETAG.fullmatch(header.strip().removeprefix("W/"))):
             raise Invalid(
                 'If-Match takes an ETag that we gave, like "3"', errors=[{"loc": ["header", "If-Match"], "msg": "is no ETag of ours"}]
             )
-        return int(found[1])
+        return int(match[1])
 
     # ---- queries ----
     async def read(self, query: Callable[Concatenate[QueryDatabase, Actor, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Ask a query with this actor's eyes; not before the read models have reached `?min_position=`."""
-        await self._until_asked()
+        """Run a query of the read models with this actor's access, once they have reached `?min_position=`.
+
+        Raises Invalid, Unavailable, and what the query raises.
+        """
+        await self._wait_for_min_position()
         return await query(self.services.reads, self.actor, *args, **kwargs)
 
-    async def _until_asked(self) -> None:
-        wanted = self.request.query_params.get("min_position")
-        if wanted is None:
+    async def read_log(self, query: Callable[..., R], *args: object, **kwargs: object) -> R:
+        """Run a query of the log, which blocks, in a thread."""
+        return await asyncio.to_thread(query, *args, **kwargs, log=self.services.log)
+
+    async def _wait_for_min_position(self) -> None:
+        text = self.request.query_params.get("min_position")
+        if text is None:
             return
-        if not wanted.isdecimal() or len(wanted) > 18:
+        if not text.isdecimal() or len(text) > MAX_POSITION_DIGITS:
             raise Invalid("min_position must be a position", errors=[{"loc": ["query", "min_position"], "msg": "must be a whole number"}])
-        if not await self.services.visible.wait(int(wanted), VISIBLE_TIMEOUT_SECONDS):
+        if not await self.services.visible.wait(int(text), self.options.visible_timeout_seconds):
             raise Unavailable("The read models have not come that far yet; try again", retry_after=1)
 
     # ---- answers ----
-    def created(self, body: T, done: CommandResult) -> Response[T]:
-        return Response(body, status_code=201, headers=self._about(done))
+    def created(self, body: T, result: CommandResult) -> Response[T]:
+        return Response(body, status_code=201, headers=_headers_of(result))
 
-    def changed(self, body: T, done: CommandResult) -> Response[T]:
-        return Response(body, headers=self._about(done))
+    def changed(self, body: T, result: CommandResult) -> Response[T]:
+        return Response(body, headers=_headers_of(result))
 
-    def gone(self, done: CommandResult) -> Response[None]:
-        return Response(None, status_code=204, headers={"X-Event-Position": str(done.position)} if done.position else {})
+    def no_content(self, result: CommandResult) -> Response[None]:
+        return Response(None, status_code=204, headers=_position_header(result))
 
-    def found(self, body: T, *, version: int) -> Response[T]:
+    def versioned(self, body: T, *, version: int) -> Response[T]:
         return Response(body, headers={"ETag": f'"{version}"'})
 
     def page(self, page: Page[T], view: Callable[[T], R]) -> Response[list[R]]:
-        """A bare list; how to go on stands in Link and X-Next-Cursor, the length of the whole list in X-Total-Count where it is cheap."""
+        """A bare list. Link and X-Next-Cursor lead to the next page; X-Total-Count has the length of the whole list where it is cheap."""
         headers: dict[str, str] = {}
         if page.next_cursor is not None:
-            kept = [(name, value) for name, value in self.request.query_params.multi_items() if name not in {"cursor", "page"}]
-            query = urlencode([*kept, ("cursor", page.next_cursor)])
-            headers = {"Link": f'<{self.services.options.base_path}{self.path}?{query}>; rel="next"', "X-Next-Cursor": page.next_cursor}
+            parameters = [(name, value) for name, value in self.request.query_params.multi_items() if name not in {"cursor", "page"}]
+            query = urlencode([*parameters, ("cursor", page.next_cursor)])
+            headers = {"Link": f'<{self.options.base_path}{self.path}?{query}>; rel="next"', "X-Next-Cursor": page.next_cursor}
         if page.total is not None:
             headers["X-Total-Count"] = str(page.total)
         return Response([view(item) for item in page.items], headers=headers)
 
-    @staticmethod
-    def _about(done: CommandResult) -> dict[str, str]:
-        position = {"X-Event-Position": str(done.position)} if done.position else {}
-        return {"ETag": f'"{done.version}"'} | position
+
+def _headers_of(result: CommandResult) -> dict[str, str]:
+    return {"ETag": f'"{result.version}"'} | _position_header(result)
+
+
+def _position_header(result: CommandResult) -> dict[str, str]:
+    return {"X-Event-Position": str(result.position)} if result.position else {}
 
 
 class NamedBody(msgspec.Struct, frozen=True):
@@ -175,21 +201,25 @@ class NamedBody(msgspec.Struct, frozen=True):
     name: str
 
 
-def require_context(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """An `as_of` that was passed over would give what is there now for what was there then. Raises AsOfNotAvailable."""
+def reject_unsupported_as_of(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Refuse `as_of` on a route that does not support it: ignored, it would show the present as the past. Raises AsOfNotAvailable."""
     if "as_of" in connection.query_params and "as_of" not in handler.parsed_fn_signature.parameters:
         raise AsOfNotAvailable
 
 
-def current_context() -> datetime:
-    return datetime.now(UTC)
-
-
 def sent_fields(data: msgspec.Struct) -> dict[str, Any]:
-    """The fields of a body that were sent, null included; those left out are not there."""
+    """The fields of a body that were sent, nulls included."""
     return {name: value for name, value in msgspec.structs.asdict(data).items() if value is not msgspec.UNSET}
 
 
-def parts_of(values: Mapping[str, object]) -> bytes:
-    """A payload for a command's digest, where the body itself is a stream."""
-    return msgspec.json.encode(dict(sorted(values.items())))
+def from_row(row: object, view: type[V], **computed: object) -> V:
+    """A `view` whose fields are the attributes of `row`, except those in `computed`."""
+    if not computed:
+        return msgspec.convert(row, view, from_attributes=True)
+    fields = {name: computed[name] if name in computed else getattr(row, name) for name in view.__struct_fields__}
+    return msgspec.convert(fields, view, from_attributes=True)
+
+
+def payload_of(fields: Mapping[str, object]) -> bytes:
+    """The payload for a command's digest where the body is a stream."""
+    return msgspec.json.encode(dict(sorted(fields.items())))

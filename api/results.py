@@ -8,10 +8,11 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
-from api.request import PageSize, RequestContext, current_context
+from api.clock import utc_now
+from api.request import PageSize, RequestContext, from_row
 from domain.classification import Verdict
 from domain.values import ImageWarning
-from projections import results as reading
+from projections import results as read_model
 from projections import statistics
 from projections.statistics import HourlyCount
 
@@ -43,77 +44,59 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     hourly_counts: list[HourlyCount]
 
 
-def view(row: reading.Result) -> Result:
-    return Result(
-        id=row.id,
-        image_id=row.image_id,
-        classification_id=row.classification_id,
-        label=row.label,
-        confidence=row.confidence,
-        model_name=row.model_name,
-        created_at=row.created_at,
-        verdict=row.verdict,
-        scores=row.scores,
-        warnings=row.warnings,
-        model_version=row.model_version,
-        dataset_id=row.dataset_id,
-    )
+def view(row: read_model.Result) -> Result:
+    return from_row(row, Result)
 
 
 class Results(Controller):
     path = "/api/classification-results"
     tags = ("results",)
 
-    @get("/")
-    async def listed(
+    @get("/", operation_id="resultsListed")
+    async def list_results(
         self,
-        call: NamedDependency[RequestContext],
+        context: NamedDependency[RequestContext],
         classification_id: FromQuery[UUID | None] = None,
         image_id: FromQuery[UUID | None] = None,
         page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Result]]:
         """Newest first."""
-        return await _listed(call, classification_id=classification_id, image_id=image_id, size=page_size, cursor=cursor)
+        return await _page(context, classification_id=classification_id, image_id=image_id, size=page_size, cursor=cursor)
 
-    @get("/today/statistics")
-    async def today(self, call: NamedDependency[RequestContext]) -> Statistics:
+    @get("/today/statistics", operation_id="resultsToday", summary="Today")
+    async def get_statistics(self, context: NamedDependency[RequestContext]) -> Statistics:
         """The last 24 hours, of what the caller may read."""
-        found = await call.read(statistics.today, now=current_context())
-        return Statistics(
-            classified_last_24_hours=found.classified_last_24_hours,
-            average_confidence=found.average_confidence,
-            last_10_results=[view(row) for row in found.last_10_results],
-            hourly_counts=found.hourly_counts,
-        )
+        row = await context.read(statistics.today, now=utc_now())
+        return from_row(row, Statistics)
 
-    @get("/{result_id:uuid}")
-    async def one(self, call: NamedDependency[RequestContext], result_id: FromPath[UUID]) -> Result:
-        return view(await call.read(reading.get, result_id))
+    @get("/{result_id:uuid}", operation_id="resultsOne")
+    async def get_result(self, context: NamedDependency[RequestContext], result_id: FromPath[UUID]) -> Result:
+        return view(await context.read(read_model.get, result_id))
 
-    @get("/classification/{job_id:uuid}")
-    async def of_classification(
+    @get("/classification/{job_id:uuid}", operation_id="resultsOfClassification", summary="Of classification")
+    async def list_results_of_classification(
         self,
-        call: NamedDependency[RequestContext],
+        context: NamedDependency[RequestContext],
         job_id: FromPath[UUID],
         page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Result]]:
-        return await _listed(call, classification_id=job_id, size=page_size, cursor=cursor)
+        return await _page(context, classification_id=job_id, size=page_size, cursor=cursor)
 
-    @get("/image/{image_id:uuid}")
-    async def of_image(
+    @get("/image/{image_id:uuid}", operation_id="resultsOfImage", summary="Of image")
+    async def list_results_of_image(
         self,
-        call: NamedDependency[RequestContext],
+        context: NamedDependency[RequestContext],
         image_id: FromPath[UUID],
         page_size: PageSize = 200,
         cursor: FromQuery[str | None] = None,
     ) -> Response[list[Result]]:
-        return await _listed(call, image_id=image_id, size=page_size, cursor=cursor)
+        return await _page(context, image_id=image_id, size=page_size, cursor=cursor)
 
 
-async def _listed(
-    call: RequestContext, *, size: int, cursor: str | None, classification_id: UUID | None = None, image_id: UUID | None = None
+async def _page(
+    context: RequestContext, *, size: int, cursor: str | None, classification_id: UUID | None = None, image_id: UUID | None = None
 ) -> Response[list[Result]]:
-    found = await call.read(reading.listed, classification_id=classification_id, image_id=image_id, size=size, cursor=cursor)
-    return call.page(found, view)
+    page = await context.read(read_model.listed, classification_id=classification_id, image_id=image_id, size=size, cursor=cursor)
+    return context.page(page, view)

@@ -1,4 +1,4 @@
-"""Every route that answers with JSON; the pages that describe them are in api/documents/openapi.py."""
+"""Every route that answers with JSON; the pages that show the API are in api/documents/pages.py."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from api.datasets import Datasets
 from api.devices import Devices
 from api.events import Events
 from api.images import Images
-from api.live.connection import live
+from api.live.hub import live
 from api.models import Models
 from api.previews import Previews
 from api.results import Results

@@ -1,7 +1,7 @@
-"""Registering, signing in, staying signed in and signing out over HTTP.
+"""Registering, signing in, refreshing tokens and signing out over HTTP.
 
-A refresh token comes as a body field, as a Bearer header, or as the cookie. Only the cookie is sent by a browser on its own, so only
-then it matters which page asked.
+A refresh token comes as a body field, as a Bearer header, or as the cookie. Browsers send the cookie on their own, so for the cookie
+alone it matters which page sent the request.
 """
 
 import asyncio
@@ -15,9 +15,11 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody, URLEncodedBody
 from msgspec import Meta, Struct
 
+from api.clock import utc_now
 from api.middleware.authentication import OPEN, bearer
-from api.request import RequestContext, current_context
+from api.request import RequestContext
 from application import accounts, sessions
+from application.ports import Command
 from application.sessions import SignedIn
 from domain.access import Actor
 from domain.errors import Forbidden, NotAuthenticated
@@ -28,9 +30,9 @@ log = structlog.get_logger()
 ANONYMOUS = Actor(id=system_actor("anybody"), kind="anonymous")
 COOKIE = "refresh_token"
 COOKIE_PATH = "/api/auth"
-MISSING = "Refresh token missing"
+REFRESH_TOKEN_MISSING = "Refresh token missing"
 
-Address = Annotated[str, Meta(max_length=100)]
+EmailAddress = Annotated[str, Meta(max_length=100)]
 Password = Annotated[str, Meta(max_length=1024)]
 
 
@@ -48,14 +50,14 @@ class Registered(Struct, frozen=True):
 
 
 class Login(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    email: Address
+    email: EmailAddress
     password: Password
 
 
 class LoginForm(Struct, frozen=True, kw_only=True):
     """As OAuth 2 names it (RFC 6749, 4.3.2): `username` is the e-mail address."""
 
-    username: Address
+    username: EmailAddress
     password: Password
 
 
@@ -78,119 +80,123 @@ class Sessions(Controller):
     opt = OPEN
 
     @post("/register")
-    async def register(self, call: NamedDependency[RequestContext], data: JSONBody[Registration]) -> Response[Registered]:
+    async def register(self, context: NamedDependency[RequestContext], data: JSONBody[Registration]) -> Response[Registered]:
         """A new account: a viewer, usable at once."""
-        await asyncio.to_thread(call.services.attempts.registration, call.network)
-        done = await call.carry_out(
-            call.command(actor=ANONYMOUS, keyed=False),
+        await asyncio.to_thread(context.services.attempts.registration, context.network)
+        result = await context.execute(
             accounts.register,
             email=data.email,
             username=data.username,
             first_name=data.first_name,
             last_name=data.last_name,
             password=data.password,
-            network=call.network,
-            passwords=call.services.passwords,
+            network=context.network,
+            passwords=context.services.passwords,
+            command=anonymous_command(context),
         )
-        account = await asyncio.to_thread(accounts.load_account, call.services.log, done.id)
-        return call.created(Registered(account.id, account.email), done)
+        account = await context.read_log(accounts.load_account, user_id=result.id)
+        return context.created(Registered(account.id, account.email), result)
 
     @post("/login", status_code=200)
-    async def login(self, call: NamedDependency[RequestContext], data: JSONBody[Login]) -> Response[Tokens]:
-        return await signed_in(call, data.email, data.password)
+    async def login(self, context: NamedDependency[RequestContext], data: JSONBody[Login]) -> Response[Tokens]:
+        return await sign_in(context, data.email, data.password)
 
     @post("/login-swagger", status_code=200, opt={"body": "form"})
-    async def login_by_form(self, call: NamedDependency[RequestContext], data: URLEncodedBody[LoginForm]) -> Response[Tokens]:
+    async def login_by_form(self, context: NamedDependency[RequestContext], data: URLEncodedBody[LoginForm]) -> Response[Tokens]:
         """The same, for the form of the API's documentation."""
-        return await signed_in(call, data.username, data.password)
+        return await sign_in(context, data.username, data.password)
 
     @post("/refresh", status_code=200)
-    async def refresh(self, call: NamedDependency[RequestContext], data: JSONBody[RefreshToken | None] = None) -> Response[Tokens]:
+    async def refresh(self, context: NamedDependency[RequestContext], data: JSONBody[RefreshToken | None] = None) -> Response[Tokens]:
         """The next pair of tokens. The same token again within 10 s gets the same pair; later it ends the session."""
-        token = refresh_token_of(call, data)
+        token = refresh_token_of(context, data)
         if token is None:
-            raise NotAuthenticated(MISSING)
-        services = call.services
+            raise NotAuthenticated(REFRESH_TOKEN_MISSING)
         try:
-            found = await asyncio.to_thread(
+            signed_in = await context.execute(
                 sessions.refresh,
                 token=token,
-                address=call.address,
-                network=call.network,
-                command=call.command(actor=ANONYMOUS, keyed=False),
-                log=services.log,
-                tokens=services.refresh_tokens,
-                attempts=services.attempts,
+                address=context.address,
+                network=context.network,
+                tokens=context.services.refresh_tokens,
+                attempts=context.services.attempts,
+                command=anonymous_command(context),
             )
-        except NotAuthenticated as refused:
-            if (user_id := refused.user_id) is not None:
-                call.identities.forget(user_id)
+        except NotAuthenticated as error:
+            if error.user_id is not None:
+                context.identities.forget(error.user_id)
             raise
-        return tokens_for(call, found)
+        return tokens_for(context, signed_in)
 
     @post("/logout", status_code=204)
-    async def logout(self, call: NamedDependency[RequestContext], data: JSONBody[RefreshToken | None] = None) -> Response[None]:
+    async def logout(self, context: NamedDependency[RequestContext], data: JSONBody[RefreshToken | None] = None) -> Response[None]:
         """Ends the session that the access token or the refresh token belongs to; one that has ended is no error."""
-        for session_id in await asyncio.to_thread(sessions_to_end, call, data):
-            command = call.command(actor=ANONYMOUS, keyed=False)
-            user_id = await asyncio.to_thread(
-                sessions.sign_out, session_id, command=command, log=call.services.log, tokens=call.services.refresh_tokens
-            )
+        for session_id in await asyncio.to_thread(sessions_to_end, context, data):
+            command, tokens = anonymous_command(context), context.services.refresh_tokens
+            user_id = await context.execute(sessions.sign_out, session_id, tokens=tokens, command=command)
             if user_id is not None:
-                call.identities.forget(user_id)
-        return Response(None, status_code=204, cookies=[cookie(call, "", seconds=0)])
+                context.identities.forget(user_id)
+        return Response(None, status_code=204, cookies=[cookie(context, "", seconds=0)])
 
 
-async def signed_in(call: RequestContext, email: str, password: str) -> Response[Tokens]:
-    services = call.services
+def anonymous_command(context: RequestContext) -> Command:
+    """A command without an authenticated actor. It has no Idempotency-Key: its result holds tokens, which are not kept for a repeat."""
+    return context.command(actor=ANONYMOUS, keyed=False)
+
+
+async def sign_in(context: RequestContext, email: str, password: str) -> Response[Tokens]:
+    """Raises NotAuthenticated, TooMany."""
+    services = context.services
     try:
-        found = await asyncio.to_thread(
+        signed_in = await context.execute(
             sessions.sign_in,
             email=email,
             password=password,
-            address=call.address,
-            network=call.network,
-            agent="".join(sign for sign in call.request.headers.get("user-agent", "") if sign.isprintable()),
-            command=call.command(actor=ANONYMOUS, keyed=False),
-            log=services.log,
+            address=context.address,
+            network=context.network,
+            agent="".join(character for character in context.request.headers.get("user-agent", "") if character.isprintable()),
             passwords=services.passwords,
             tokens=services.refresh_tokens,
             attempts=services.attempts,
+            command=anonymous_command(context),
         )
     except NotAuthenticated:
-        log.warning("sign-in refused", address=call.address, request_id=call.request_id)
+        log.warning("sign-in refused", address=context.address, request_id=context.request_id)
         raise
-    return tokens_for(call, found)
+    return tokens_for(context, signed_in)
 
 
-def tokens_for(call: RequestContext, found: SignedIn) -> Response[Tokens]:
-    options = call.services.options
-    access = call.services.access_tokens.issue(user=found.user.id, session=found.session_id, role=found.user.role, at=current_context())
-    body = Tokens(access_token=access, refresh_token=found.refresh_token, expires_in=options.access_ttl)
-    return Response(body, cookies=[cookie(call, found.refresh_token, seconds=options.refresh_ttl)])
+def tokens_for(context: RequestContext, signed_in: SignedIn) -> Response[Tokens]:
+    options, user = context.options, signed_in.user
+    access_token = context.services.access_tokens.issue(user=user.id, session=signed_in.session_id, role=user.role, at=utc_now())
+    body = Tokens(access_token=access_token, refresh_token=signed_in.refresh_token, expires_in=options.access_ttl)
+    return Response(body, cookies=[cookie(context, signed_in.refresh_token, seconds=options.refresh_ttl)])
 
 
-def cookie(call: RequestContext, value: str, *, seconds: int) -> Cookie:
+def cookie(context: RequestContext, value: str, *, seconds: int) -> Cookie:
     return Cookie(
         key=COOKIE,
         value=value,
         max_age=seconds,
-        path=call.services.options.base_path + COOKIE_PATH,
+        path=context.options.base_path + COOKIE_PATH,
         httponly=True,
         samesite="strict",
-        secure=call.services.options.secure_cookies,
+        secure=context.options.secure_cookies,
     )
 
 
-def refresh_token_of(call: RequestContext, data: RefreshToken | None) -> str | None:
-    """What was sent on purpose before what the browser sends. Raises Forbidden where another site's page may have asked."""
+def refresh_token_of(context: RequestContext, data: RefreshToken | None) -> str | None:
+    """The refresh token of a request: from the body, the Authorization header, or the cookie, in this order.
+
+    Raises Forbidden where a page of another site may have sent the cookie.
+    """
     if data is not None and data.refresh_token:
         return data.refresh_token
-    token = bearer(call.request.headers.get("authorization"))
+    token = bearer(context.request.headers.get("authorization"))
     if token is not None and not is_access_token(token):
         return token
-    token = call.request.cookies.get(COOKIE)
-    if token and not is_from_own_page(call):
+    token = context.request.cookies.get(COOKIE)
+    if token and not is_same_site(context):
         raise Forbidden("A refresh token in a cookie is taken only from pages of this site, or with the header X-Requested-With")
     return token or None
 
@@ -199,34 +205,38 @@ def is_access_token(token: str) -> bool:
     return token.count(".") == 2
 
 
-def is_from_own_page(call: RequestContext) -> bool:
-    """A page elsewhere cannot send our origin, nor a header that its browser would have to ask us for first."""
-    headers = call.request.headers
+def is_same_site(context: RequestContext) -> bool:
+    """Whether a page of this site sent the request: another site can send neither our origin nor a header that needs a preflight."""
+    headers = context.request.headers
     origin = headers.get("origin")
     if origin is None:
         return "x-requested-with" in headers or "authorization" in headers
-    ours = {call.services.options.origin, *call.services.options.cors_origins}
-    return origin in ours or origin.partition("://")[2] == headers.get("host")
+    allowed = {context.options.origin, *context.options.cors_origins}
+    return origin in allowed or origin.partition("://")[2] == headers.get("host")
 
 
-def sessions_to_end(call: RequestContext, data: RefreshToken | None) -> set[UUID]:
-    """Blocks. Raises NotAuthenticated when there is no token, or only an access token that we do not believe; Forbidden for a service."""
-    access = bearer(call.request.headers.get("authorization"))
-    refresh = refresh_token_of(call, data)
-    by_refresh = call.services.refresh_tokens.session_of(refresh) if refresh else None
-    meant = {by_refresh} - {None}
-    if access is not None and is_access_token(access):
-        meant |= _by_access(call, access, needed=refresh is None)
-    elif refresh is None:
-        raise NotAuthenticated(MISSING)
-    return {session_id for session_id in meant if session_id is not None}
+def sessions_to_end(context: RequestContext, data: RefreshToken | None) -> set[UUID]:
+    """The sessions of the tokens in a request. Blocks.
+
+    Raises NotAuthenticated when there is no token, or only an invalid access token; Forbidden for a service.
+    """
+    access_token = bearer(context.request.headers.get("authorization"))
+    refresh_token = refresh_token_of(context, data)
+    by_refresh_token = context.services.refresh_tokens.session_of(refresh_token) if refresh_token else None
+    ending = {by_refresh_token} if by_refresh_token is not None else set()
+    if access_token is not None and is_access_token(access_token):
+        ending |= _session_of_access_token(context, access_token, required=refresh_token is None)
+    elif refresh_token is None:
+        raise NotAuthenticated(REFRESH_TOKEN_MISSING)
+    return ending
 
 
-def _by_access(call: RequestContext, token: str, *, needed: bool) -> set[UUID]:
+def _session_of_access_token(context: RequestContext, token: str, *, required: bool) -> set[UUID]:
+    """Empty for an invalid token, unless it is `required`. Raises NotAuthenticated, Forbidden."""
     try:
-        claims = call.services.access_tokens.verify(token, at=current_context())
+        claims = context.services.access_tokens.verify(token, at=utc_now())
     except NotAuthenticated:
-        if needed:
+        if required:
             raise
         return set()
     if claims.session_id is None:

@@ -1,4 +1,4 @@
-"""A form with one file in it, read while it streams in: the file goes through the gate into the blob store, a piece at a time."""
+"""Reading an upload while it streams in: the file passes upload validation into the blob store, a piece at a time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,8 +16,9 @@ from multipart import (  # type: ignore[import-untyped]
 )
 
 from api.filenames import filename_of
-from api.middleware.body_limits import Malformed
-from api.problems import BodyTooLarge, UnsupportedMediaType
+from api.options import WebOptions
+from api.problems import BodyTooLarge, Malformed, UnsupportedMediaType
+from api.request import RequestContext
 from application.filenames import safe_filename
 from application.ports import BlobWriter
 from application.services import ImageHeader, Services
@@ -25,21 +26,20 @@ from domain.errors import ImageTooLarge, Unavailable
 from domain.values import invalid, relative_path
 
 T = TypeVar("T")
-Permit = Callable[[UUID, UUID | None], None]
+CheckPermission = Callable[[UUID, UUID | None], None]
 
 FIELDS = ("dataset_id", "device_id", "path")
 MAX_PARTS = 64
 MAX_PART_HEADERS = 8
-MAX_FIELD_BYTES = 4096  # bytes
-MAX_BOUNDARY_CHARACTERS = 200  # characters
-MAX_BYTES_BESIDE_FILE = 64 * 1024  # bytes that a form may have beside its file
-PIECE_BYTES = 512 * 1024  # bytes that are checked and written at once
-STORE_TIMEOUT_SECONDS = 5.0  # seconds for a place among those that store
+MAX_FIELD_BYTES = 4096
+MAX_BOUNDARY_CHARACTERS = 200
+MAX_BYTES_BESIDE_FILE = 64 * 1024  # of a form
+MAX_LENGTH_DIGITS = 18
 
 
-class Form(msgspec.Struct, frozen=True, kw_only=True):
-    """`filename` as it is kept; `path` below the uploaded folder, where the client sent one; `sha256` in hex and `size` in bytes name what
-    was stored."""
+class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
+    """`filename` as it is stored; `path` below the uploaded folder, where the client sent one; `sha256` in hex and `size` in bytes are
+    those of the stored file."""
 
     dataset_id: UUID
     device_id: UUID | None
@@ -47,82 +47,84 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     path: str | None
     sha256: str
     size: int
-    sniffed: ImageHeader
+    header: ImageHeader
 
 
-async def receive_upload(request: Request[Any, Any, Any], services: Services, permit: Permit) -> Form:
-    """The form that `request` brings, its file stored. Whatever goes wrong, nothing of it is left.
+async def receive_upload(context: RequestContext, store_slots: asyncio.Semaphore, check_permission: CheckPermission) -> UploadForm:
+    """The form of a request, its file stored. Nothing of the file is left when an error is raised.
 
-    `permit(dataset, device)` is asked in a thread: before the first byte of the file where the form has named the dataset by then,
-    otherwise before the file is kept. Raises what it raises, what the gate and the blob store raise, Invalid, Malformed,
+    `check_permission(dataset, device)` is called in a thread: before the first byte of the file where the form has named the dataset by
+    then, otherwise before the file is stored. Raises what it raises, what upload validation and the blob store raise, Invalid, Malformed,
     BodyTooLarge, UnsupportedMediaType, and Unavailable when the store is slow.
     """
-    announced = _announced(request)
+    request, options = context.request, context.options
+    announced = _announced_length(request)
     parser = _parser(request, announced)
-    reading = _Reading(services, permit, request.app.state.storing)
+    reader = _FormReader(context.services, options, store_slots, check_permission)
     try:
-        async for chunk in _chunks(request, announced, maximum=services.options.upload_max_bytes):
+        async for chunk in _chunks(request, announced, maximum=options.upload_max_bytes):
             for event in _events(parser, chunk):
-                await reading.take(event)
+                await reader.handle(event)
         if not parser.closed:
             list(_events(parser, b""))
-        return await reading.form()
+        return await reader.form()
     finally:
-        reading.file.abort()
+        reader.file.abort()
 
 
-class _Reading:
-    """What of the form has come so far."""
+class _FormReader:
+    """The parts of the form that have arrived."""
 
-    def __init__(self, services: Services, permit: Permit, storing: asyncio.Semaphore) -> None:
-        self.file = _Incoming(services)
-        self._permit, self._storing = permit, storing
-        self._permitted: tuple[UUID, UUID | None] | None = None
+    def __init__(self, services: Services, options: WebOptions, store_slots: asyncio.Semaphore, check_permission: CheckPermission) -> None:
+        self.file = _FileWriter(services, options.upload_max_bytes)
+        self._limits, self._store_slots, self._check_permission = options.uploads, store_slots, check_permission
+        self._checked: tuple[UUID, UUID | None] | None = None
         self._fields: dict[str, str] = {}
         self._filename: str | None = None
-        self._name = ""  # of the part under way
-        self._held = bytearray()  # of the field under way, or of the file
+        self._part_name = ""
+        self._buffer = bytearray()  # of the current part
 
-    async def take(self, event: MultipartSegment | bytes | None) -> None:
+    async def handle(self, event: MultipartSegment | bytes | None) -> None:
+        """The start of a part, a piece of its content, or (None) its end."""
         if isinstance(event, MultipartSegment):
-            await self._begin(event)
+            await self._begin_part(event)
         elif event is None:
-            self._end()
+            self._end_part()
         else:
-            self._held += event
-            await self._relieve()
+            self._buffer += event
+            await self._flush()
 
-    async def form(self) -> Form:
+    async def form(self) -> UploadForm:
         """Raises Invalid when something is missing."""
-        dataset, device = named = self._named()
+        dataset, device = target = self._target()
         if self._filename is None:
             raise invalid("file", "is missing: send one image as the part named file")
         path = self._fields.get("path", "").strip() or None
         filename = safe_filename(path) if path else self._filename
-        permit = None if named == self._permitted else lambda: self._permit(dataset, device)
-        sniffed, sha256, size = await self._stored(permit)
-        return Form(dataset_id=dataset, device_id=device, filename=filename, path=path, sha256=sha256, size=size, sniffed=sniffed)
+        check = None if target == self._checked else lambda: self._check_permission(dataset, device)
+        header, sha256, size = await self._store(check)
+        return UploadForm(dataset_id=dataset, device_id=device, filename=filename, path=path, sha256=sha256, size=size, header=header)
 
-    async def _stored(self, permit: Callable[[], None] | None) -> tuple[ImageHeader, str, int]:
-        """Raises Unavailable where the store keeps so many waiting that the threads of all others would be held too."""
+    async def _store(self, check: Callable[[], None] | None) -> tuple[ImageHeader, str, int]:
+        """Raises Unavailable when no slot becomes free: a slow store must not occupy the threads that other requests need."""
         try:
-            async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
-                await self._storing.acquire()
+            async with asyncio.timeout(self._limits.store_timeout_seconds):
+                await self._store_slots.acquire()
         except TimeoutError:
             raise Unavailable("The file store is slow; try again", retry_after=5) from None
         try:
-            return await _in_thread(self.file.finish, permit)
+            return await _in_thread(self.file.finish, check)
         finally:
-            self._storing.release()
+            self._store_slots.release()
 
-    async def _begin(self, part: MultipartSegment) -> None:
-        self._name = part.name or ""
-        if self._name == "file":
+    async def _begin_part(self, part: MultipartSegment) -> None:
+        self._part_name = part.name or ""
+        if self._part_name == "file":
             await self._begin_file(dict(part.headerlist)["Content-Disposition"])
-        elif self._name not in FIELDS:
+        elif self._part_name not in FIELDS:
             raise invalid("form", f"has a part that is not known here; known are file, {', '.join(FIELDS)}")
-        elif self._name in self._fields:
-            raise invalid(self._name, "was given twice")
+        elif self._part_name in self._fields:
+            raise invalid(self._part_name, "was given twice")
 
     async def _begin_file(self, content_disposition: str) -> None:
         if self._filename is not None:
@@ -131,68 +133,64 @@ class _Reading:
         if self._filename is None:
             raise invalid("file", "comes without a name. Filename is missing")
         if "dataset_id" in self._fields:
-            self._permitted = self._named()
-            await _in_thread(self._permit, *self._permitted)
+            self._checked = self._target()
+            await _in_thread(self._check_permission, *self._checked)
 
-    async def _relieve(self) -> None:
-        if self._name != "file":
-            if len(self._held) > MAX_FIELD_BYTES:
-                raise BodyTooLarge(f"The field {self._name} is longer than {MAX_FIELD_BYTES} bytes")
-        elif len(self._held) >= PIECE_BYTES:
-            self.file.hold(self._held)
-            self._held = bytearray()
-            await _in_thread(self.file.take)
+    async def _flush(self) -> None:
+        if self._part_name != "file":
+            if len(self._buffer) > MAX_FIELD_BYTES:
+                raise BodyTooLarge(f"The field {self._part_name} is longer than {MAX_FIELD_BYTES} bytes")
+        elif len(self._buffer) >= self._limits.piece_bytes:
+            self.file.pending = self._buffer
+            self._buffer = bytearray()
+            await _in_thread(self.file.write_pending)
 
-    def _end(self) -> None:
-        held, self._held = self._held, bytearray()
-        if self._name == "file":
-            self.file.hold(held)
+    def _end_part(self) -> None:
+        content, self._buffer = self._buffer, bytearray()
+        if self._part_name == "file":
+            self.file.pending = content
             return
         try:
-            value = held.decode()
+            value = content.decode()
         except UnicodeDecodeError:
-            raise invalid(self._name, "is not UTF-8") from None
-        self._fields[self._name] = relative_path(value) if self._name == "path" and value.strip() else value
+            raise invalid(self._part_name, "is not UTF-8") from None
+        self._fields[self._part_name] = relative_path(value) if self._part_name == "path" and value.strip() else value
 
-    def _named(self) -> tuple[UUID, UUID | None]:
+    def _target(self) -> tuple[UUID, UUID | None]:
         dataset, device = self._fields.get("dataset_id"), self._fields.get("device_id")
         if not dataset:
             raise invalid("dataset_id", "is missing: name the dataset that the image belongs to")
         return _uuid("dataset_id", dataset), _uuid("device_id", device) if device else None
 
 
-class _Incoming:
-    """The file. `take` and `finish` block; `abort` leaves nothing behind, unless `finish` came to its end."""
+class _FileWriter:
+    """Validates and stores the file. `write_pending` and `finish` block; `abort` leaves nothing behind, unless `finish` has returned."""
 
-    def __init__(self, services: Services) -> None:
-        self._blobs, self._gate, self._most = services.blobs, services.gate(), services.options.upload_max_bytes
+    def __init__(self, services: Services, max_bytes: int) -> None:
+        self._blobs, self._validator, self._max_bytes = services.blobs, services.gate(), max_bytes
         self._writer: BlobWriter | None = None
-        self._held = bytearray()
         self._size = 0
+        self.pending = bytearray()
 
-    def hold(self, piece: bytearray) -> None:
-        """What is taken next."""
-        self._held = piece
-
-    def take(self) -> BlobWriter:
+    def write_pending(self) -> BlobWriter:
         writer = self._writer = self._writer or self._blobs.begin()
-        chunk = bytes(self._held)
+        chunk = bytes(self.pending)
         self._size += len(chunk)
-        if self._size > self._most:
-            raise _too_large(self._most)
+        if self._size > self._max_bytes:
+            raise _too_large(self._max_bytes)
         if chunk:
-            self._gate.feed(chunk)
+            self._validator.feed(chunk)
             writer.write(chunk)
-        self._held = bytearray()
+        self.pending = bytearray()
         return writer
 
-    def finish(self, permit: Callable[[], None] | None) -> tuple[ImageHeader, str, int]:
-        """What it is, and (sha256 in hex, bytes) of what is stored now."""
-        writer = self.take()
-        sniffed = self._gate.finish(writer.file)
-        if permit is not None:
-            permit()
-        return sniffed, *writer.commit()
+    def finish(self, check: Callable[[], None] | None) -> tuple[ImageHeader, str, int]:
+        """The image's header, and the sha256 (hex) and bytes of the stored file. Calls `check` before it is stored."""
+        writer = self.write_pending()
+        header = self._validator.finish(writer.file)
+        if check is not None:
+            check()
+        return header, *writer.commit()
 
     def abort(self) -> None:
         if self._writer is not None:
@@ -217,7 +215,7 @@ def _parser(request: Request[Any, Any, Any], announced: int) -> PushMultipartPar
 
 
 async def _chunks(request: Request[Any, Any, Any], announced: int, *, maximum: int) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises ImageTooLarge as soon as it is known that the file has more than `most` bytes."""
+    """The body as it arrives. Raises ImageTooLarge as soon as the file is known to have more than `maximum` bytes."""
     size, more = 0, True
     while more:
         if max(size, announced) > maximum + MAX_BYTES_BESIDE_FILE:
@@ -240,14 +238,14 @@ def _events(parser: PushMultipartParser, chunk: bytes) -> Iterator[MultipartSegm
         raise Malformed("The form is damaged, or ends too early; send it again") from None
 
 
-def _announced(request: Request[Any, Any, Any]) -> int:
-    """The length that the client claims, in bytes; -1 where it does not."""
-    said = request.headers.get("content-length", "")
-    return int(said) if said.isdecimal() and said.isascii() and len(said) < 19 else -1
+def _announced_length(request: Request[Any, Any, Any]) -> int:
+    """The length that the client claims, in bytes; -1 where it claims none."""
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isdecimal() and text.isascii() and len(text) <= MAX_LENGTH_DIGITS else -1
 
 
 async def _in_thread(step: Callable[..., T], *arguments: object) -> T:
-    """Not left before the step has ended, even when the request is: so that what it leaves behind can be cleared."""
+    """Run `step` in a thread, and wait for its end even when cancelled, so that `abort` can clean up after it."""
     running = asyncio.get_running_loop().run_in_executor(None, step, *arguments)
     try:
         return await asyncio.shield(running)

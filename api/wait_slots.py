@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
-from api.live.connection import until_one_ends
+from application.cancellation import REPEAT_INTERVAL_SECONDS, run_until_first_ends
 from application.services import ReadPosition
 
 T = TypeVar("T")
 Receive = Callable[..., Awaitable[Any]]
-FIRST_PAUSE_SECONDS: Final = 0.01  # between two reads of one request; doubled each time, so that a busy log costs few reads
+FIRST_RETRY_DELAY_SECONDS: Final = 0.01  # between two reads of one request; doubled each time, so that a busy log costs few reads
 
 
 class WaitSlots:
@@ -28,16 +29,16 @@ class WaitSlots:
         """End all waits, and let none begin: the server is stopping."""
         self._closed.set()
 
-    async def until(self, done: Callable[[T], bool], read: Callable[[], Awaitable[T]], receive: Receive) -> T:
+    async def read_until(self, done: Callable[[T], bool], read: Callable[[], Awaitable[T]], receive: Receive) -> T:
         """Call `read`, and again whenever the read models have changed, until its result is `done`. Return the last result.
 
         The last result is not done when the time is over, no slot is free, `receive` reports a disconnect, or the server stops.
         Raises what `read` raises.
         """
         position = self._visible.position
-        found = await read()
-        if done(found) or self._is_full() or not await _body_is_complete(receive) or self._is_full():
-            return found
+        result = await read()
+        if done(result) or self._is_full() or not await _body_is_complete(receive) or self._is_full():
+            return result
         self._free -= 1
         try:
             async with self._interruption(receive) as interruption:
@@ -52,15 +53,15 @@ class WaitSlots:
         self, position: int, done: Callable[[T], bool], read: Callable[[], Awaitable[T]], interruption: "asyncio.Task[None]"
     ) -> T:
         clock = asyncio.get_running_loop().time
-        deadline, pause = clock() + self._seconds, FIRST_PAUSE_SECONDS
+        deadline, pause = clock() + self._seconds, FIRST_RETRY_DELAY_SECONDS
         while True:
             with self._idle:
-                await until_one_ends(self._visible.wait(position + 1, deadline - clock()), asyncio.wait([interruption]))
+                await _run_until_first_ends(self._visible.wait(position + 1, deadline - clock()), asyncio.wait([interruption]))
             is_last = interruption.done() or clock() >= deadline
             position = self._visible.position
-            found = await read()
-            if is_last or done(found):
-                return found
+            result = await read()
+            if is_last or done(result):
+                return result
             with self._idle:
                 await asyncio.wait([interruption], timeout=min(pause, deadline - clock()))
             pause *= 2
@@ -68,12 +69,15 @@ class WaitSlots:
     @asynccontextmanager
     async def _interruption(self, receive: Receive) -> AsyncIterator["asyncio.Task[None]"]:
         """A task that ends when the client disconnects or the server stops."""
-        task = asyncio.create_task(until_one_ends(_disconnect(receive), self._closed.wait()))
+        task = asyncio.create_task(_run_until_first_ends(_disconnect(receive), self._closed.wait()))
         try:
             yield task
         finally:
             task.cancel()
             await asyncio.wait([task])
+
+
+_run_until_first_ends = partial(run_until_first_ends, grace_seconds=REPEAT_INTERVAL_SECONDS)
 
 
 async def _body_is_complete(receive: Receive) -> bool:

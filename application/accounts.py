@@ -1,4 +1,4 @@
-"""Accounts: who there is, and what they may do."""
+"""User accounts: registration, changes, closing and erasure."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from application.administrators import another_administrator
-from application.commands import CommandResult, chain, create_stream, execute, load_existing, new_id
+from application.commands import CommandResult, chain, create_stream, execute, load_existing, new_id, replaced_claim
 from application.passwords import PASSWORD, NewPassword, changed_password_hash, new_password_hash, password_secret
 from application.ports import Command, EventStore, PasswordHasher, PasswordRequester, RefreshTokens, ReleasedClaim, Secret, UniqueClaim
 from application.sign_in_attempts import SignInLimits
@@ -101,12 +101,12 @@ def update(
         # An interrupted command may have left sessions open, which must not work again.
         end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
     secrets = (password_secret(user_id, password_hash),) if password_hash else ()
-    done = _with_address(user_id, profile.get("email"), decided, expected=expected, secrets=secrets, command=command, log=log)
+    result = _execute_with_email(user_id, profile.get("email"), decided, expected=expected, secrets=secrets, command=command, log=log)
     if status not in {None, Status.ACTIVE}:
         end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
     elif password is not None:
         end_sessions(user_id, session.Reason.PASSWORD, but=password.keep, command=command, log=log, tokens=tokens)
-    return done
+    return result
 
 
 def _may_update(actor: Actor, user_id: UUID, *, restricted: bool, password: bool) -> None:
@@ -120,9 +120,9 @@ def _may_update(actor: Actor, user_id: UUID, *, restricted: bool, password: bool
         raise Forbidden("You can only change your own password")
 
 
-def _with_address(
+def _execute_with_email(
     user_id: UUID,
-    wanted: str | None,
+    new_email: str | None,
     decide: Callable[[User], Sequence[Event]],
     *,
     expected: int | None,
@@ -132,8 +132,8 @@ def _with_address(
 ) -> CommandResult:
     """Another e-mail address is claimed, and the old one is free again. Raises Taken."""
 
-    def moved(account: User) -> bool:
-        return wanted is not None and canonical(wanted) != canonical(account.email)
+    def claims(account: User) -> tuple[tuple[ReleasedClaim, ...], tuple[UniqueClaim, ...]]:
+        return replaced_claim("email", user_id, old=account.email, new=new_email)
 
     try:
         return execute(
@@ -143,8 +143,8 @@ def _with_address(
             decide,
             expected=expected,
             guards=partial(another_administrator, log=log),
-            releases=lambda account: (ReleasedClaim(stream=user_id, scope="email", value=account.email),) if moved(account) else (),
-            claims=lambda account: (UniqueClaim(scope="email", value=wanted, stream=user_id),) if moved(account) and wanted else (),
+            releases=lambda account: claims(account)[0],
+            claims=lambda account: claims(account)[1],
             secrets=secrets,
         )
     except Taken:
@@ -162,7 +162,7 @@ def reset_password(
     account = load_account(log, user_id)
     requester = PasswordRequester(str(user_id), is_stranger=False)
     password_hash = new_password_hash(password, email=account.email, username=account.username, passwords=passwords, requester=requester)
-    done = execute(
+    result = execute(
         log,
         command,
         lambda: load_account(log, user_id),
@@ -170,7 +170,7 @@ def reset_password(
         secrets=(password_secret(user_id, password_hash),),
     )
     end_sessions(user_id, session.Reason.PASSWORD, command=command, log=log, tokens=tokens)
-    return done
+    return result
 
 
 def change_role(user_id: UUID, role: Role, *, expected: int | None = None, command: Command, log: EventStore) -> CommandResult:
@@ -189,7 +189,7 @@ def change_role(user_id: UUID, role: Role, *, expected: int | None = None, comma
 def delete(user_id: UUID, *, expected: int | None = None, command: Command, log: EventStore, tokens: RefreshTokens) -> CommandResult:
     """Close the account; its traces stay readable. The names are free again. Raises Forbidden, NotFound, Conflict, LastAdministrator."""
     _require_admin(command.actor)
-    done = execute(
+    result = execute(
         log,
         command,
         lambda: load_account(log, user_id),
@@ -200,16 +200,16 @@ def delete(user_id: UUID, *, expected: int | None = None, command: Command, log:
         secrets=(Secret(kind=PASSWORD, owner=user_id, value=None),),
     )
     end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
-    return done
+    return result
 
 
 def erase(user_id: UUID, *, command: Command, log: EventStore, tokens: RefreshTokens) -> CommandResult:
-    """Destroy the person's key: nothing private about them can be read any more, while the chain still verifies.
+    """Destroy the user's key: none of the user's private fields can be read any more, while the hash chain still verifies.
 
     Raises Forbidden, NotFound, LastAdministrator.
     """
     _require_admin(command.actor)
-    done = execute(
+    result = execute(
         log,
         command,
         lambda: load_existing(log, user_id, user.evolve, what="User", closed=lambda found: found.erased),
@@ -219,7 +219,7 @@ def erase(user_id: UUID, *, command: Command, log: EventStore, tokens: RefreshTo
         secrets=(Secret(kind=PASSWORD, owner=user_id, value=None), Secret(kind="key", owner=user_id, value=None)),
     )
     end_sessions(user_id, session.Reason.ACCOUNT, command=command, log=log, tokens=tokens)
-    return done
+    return result
 
 
 def end_sessions(

@@ -13,8 +13,8 @@ from domain.user import User
 def another_administrator(account: User, events: Sequence[Event], log: EventStore) -> Sequence[StreamPrecondition]:
     """What must hold for `events` of `account` to be appended, so that an active administrator remains.
 
-    The guard names another active administrator at the version that was read. Appends happen one after the other, so the other account
-    cannot have lost its role in the meantime: of two administrators that demote each other at the same moment, the second is refused.
+    The precondition names another active administrator at the version that was read. Appends are serial, so that account cannot have lost
+    its role meanwhile: of two administrators that demote each other at the same moment, the second is refused.
     Raises LastAdministrator where there is no other.
     """
     if not account.is_active_admin or _after(account, events).is_active_admin:

@@ -1,7 +1,6 @@
-"""The moment that `as_of` names, as a position of the log: what was recorded up to it, and nothing behind it.
+"""The position that `as_of` names: events up to it count, later ones do not.
 
-A position is the only cut through the log that shows a state which was. Each process has a clock of its own; the times that events carry
-need not be in the order of the log.
+Only a position shows a state that existed. Each process has its own clock, so the times in events need not follow the order of the log.
 """
 
 from datetime import datetime
@@ -11,7 +10,7 @@ from application.ports import EventStore
 from domain.errors import Invalid, NotFound
 
 POSITION_DIGITS: Final = 18
-FORMS: Final = "must be a time with its zone like 2026-03-01T12:00:00Z, or a position like 4711"
+ACCEPTED_FORMS: Final = "must be a time with its zone like 2026-03-01T12:00:00Z, or a position like 4711"
 
 
 def position_of(as_of: str | None, *, log: EventStore) -> int:
@@ -19,14 +18,14 @@ def position_of(as_of: str | None, *, log: EventStore) -> int:
     if as_of is None:
         return log.head()
     if as_of.isascii() and as_of.isdecimal():
-        return _existing(as_of, log.head())
+        return _checked_position(as_of, log.head())
     position = _position_at(_parse_time(as_of), log)
     if position == 0:
         raise NotFound(f"Nothing had been recorded at {as_of}")
     return position
 
 
-def _existing(digits: str, head: int) -> int:
+def _checked_position(digits: str, head: int) -> int:
     position = int(digits) if len(digits) <= POSITION_DIGITS else head + 1
     if position == 0:
         raise _invalid("must be a position from 1 on")
@@ -37,19 +36,19 @@ def _existing(digits: str, head: int) -> int:
 
 def _parse_time(text: str) -> datetime:
     try:
-        named = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
-        raise _invalid(FORMS + ('; in an address, write "+" as %2B' if " " in text else "")) from None
-    if named.tzinfo is None:
-        raise _invalid(f"has no zone: it {FORMS}")
-    return named
+        raise _invalid(ACCEPTED_FORMS + ('; in an address, write "+" as %2B' if " " in text else "")) from None
+    if time.tzinfo is None:
+        raise _invalid(f"has no zone: it {ACCEPTED_FORMS}")
+    return time
 
 
 def _position_at(moment: datetime, log: EventStore) -> int:
     try:
         return log.position_at(moment)
-    except Invalid as to_come:
-        raise _invalid(to_come.detail[:1].lower() + to_come.detail[1:], "as_of: ") from None
+    except Invalid as error:
+        raise _invalid(error.detail[:1].lower() + error.detail[1:], "as_of: ") from None
 
 
 def _invalid(message: str, prefix: str = "as_of ") -> Invalid:

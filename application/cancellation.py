@@ -16,21 +16,24 @@ async def cancel_and_wait(task: "asyncio.Task[None] | None") -> None:
         await asyncio.wait([task], timeout=REPEAT_INTERVAL_SECONDS)
 
 
-async def run_until_first_ends(*works: Awaitable[Any]) -> None:
-    """Run them together until one ends; then cancel the others, and raise what the first one raised."""
+async def run_until_first_ends(*works: Awaitable[Any], grace_seconds: float = GRACE_SECONDS) -> None:
+    """Run them together until one ends; then cancel the others, and raise what the first one raised.
+
+    A cancelled one that has not ended after `grace_seconds` is cancelled again.
+    """
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await _cancel_all(tasks)
+        await _cancel_all(tasks, grace_seconds)
     for task in done:
         task.result()
 
 
-async def _cancel_all(tasks: "Sequence[asyncio.Future[Any]]") -> None:
+async def _cancel_all(tasks: "Sequence[asyncio.Future[Any]]", grace_seconds: float) -> None:
     """As `cancel_and_wait`, with time for each task to finish first."""
     pending = {task for task in tasks if not task.done()}
-    pause = GRACE_SECONDS
+    pause = grace_seconds
     while pending:
         for task in pending:
             task.cancel()

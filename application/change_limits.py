@@ -1,4 +1,4 @@
-"""How often people change one thing: each change is an event of its stream, which everybody who loads it reads."""
+"""Limits how often users change one stream: each change is an event that every load of the stream reads."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,36 +11,38 @@ from application.ports import Command, RateLimit, RateLimiter
 from domain.errors import TooMany
 from domain.events import Event
 
-MINUTE: Final = 60
+MINUTE_SECONDS: Final = 60
 
 
 class ChangeLimit(msgspec.Struct, frozen=True, kw_only=True):
-    """People's changes to one stream that exists. New streams do not count, nor does what our own processes append."""
+    """At most `per_minute` changes by users to one existing stream. New streams and changes by the system do not count."""
 
     limits: RateLimiter
     per_minute: int
 
     @contextmanager
     def counted(self, command: Command, events: Sequence[Event]) -> Iterator[None]:
-        """Around an append, which does not count if it fails. Raises TooMany before it."""
-        streams = _continued(events) if command.actor.kind == "user" else ()
+        """Counts the append in the block, unless it fails. Raises TooMany before it."""
+        streams = _existing_streams(events) if command.actor.kind == "user" else ()
         if not streams:
             yield
             return
-        with ExitStack() as given_back:
-            given_back.callback(self._take(streams))
+        with ExitStack() as refund:
+            refund.callback(self._take(streams))
             yield
-            given_back.pop_all()
+            refund.pop_all()
 
     def _take(self, streams: Sequence[UUID]) -> Callable[[], None]:
         try:
-            return self.limits.take(*(RateLimit(key=f"change/{stream}", maximum=self.per_minute, seconds=MINUTE) for stream in streams))
+            return self.limits.take(
+                *(RateLimit(key=f"change/{stream}", maximum=self.per_minute, seconds=MINUTE_SECONDS) for stream in streams)
+            )
         except TooMany as error:
             wait = error.retry_after or 1
             raise TooMany(f"This was changed {self.per_minute} times within a minute; try again in {wait} s", retry_after=wait) from None
 
 
-def _continued(events: Sequence[Event]) -> Sequence[UUID]:
-    """The streams that were there before."""
-    begun = {event.originator_id for event in events if event.originator_version == 1}
-    return [stream for stream in dict.fromkeys(event.originator_id for event in events) if stream not in begun]
+def _existing_streams(events: Sequence[Event]) -> Sequence[UUID]:
+    """Without those that begin with these events."""
+    new_streams = {event.originator_id for event in events if event.originator_version == 1}
+    return [stream for stream in dict.fromkeys(event.originator_id for event in events) if stream not in new_streams]

@@ -61,9 +61,9 @@ def run(
 def _model(name: str, known: list[str], log: EventStore) -> Model:
     found = log.load(model_id(name), model.evolve)
     if found is None or found.retired:
-        there = ", ".join(known) or "none yet"
-        said = f"There is no model {name!r}. Models: {there}"
-        raise Invalid(said, errors=[{"loc": ["body", "model_name"], "msg": said}])
+        names = ", ".join(known) or "none yet"
+        detail = f"There is no model {name!r}. Models: {names}"
+        raise Invalid(detail, errors=[{"loc": ["body", "model_name"], "msg": detail}])
     return found
 
 

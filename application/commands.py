@@ -9,6 +9,7 @@ import msgspec
 from application.ports import Command, EventStore, Evolve, ReleasedClaim, Secret, StreamPrecondition, UniqueClaim
 from domain.errors import ConcurrencyConflict, NotFound, StreamClosed, VersionMismatch
 from domain.events import Event, State
+from domain.values import canonical
 
 S = TypeVar("S", bound=State)
 Loaded = TypeVar("Loaded", bound=State | None)
@@ -118,6 +119,13 @@ def execute(
         version = _version_at(appended.position, log) if appended.replayed else version + len(events)
         return CommandResult(id=subject, version=version, position=appended.position, replayed=appended.replayed)
     raise AssertionError("unreachable")
+
+
+def replaced_claim(scope: str, stream: UUID, *, old: str, new: str | None) -> tuple[tuple[ReleasedClaim, ...], tuple[UniqueClaim, ...]]:
+    """Releases the old value and claims the new one; nothing where there is no new one, or both count as the same name."""
+    if not new or canonical(new) == canonical(old):
+        return (), ()
+    return (ReleasedClaim(stream=stream, scope=scope, value=old),), (UniqueClaim(scope=scope, value=new, stream=stream),)
 
 
 def chain(state: S, evolve: Evolve[S], decisions: Iterable[Callable[[S], Sequence[Event]]]) -> list[Event]:

@@ -2,13 +2,12 @@
 
 from uuid import UUID
 
-from application.commands import CommandResult, create_stream, execute, load_existing, new_id
+from application.commands import CommandResult, create_stream, execute, load_existing, new_id, replaced_claim
 from application.ports import Command, EventStore, LastSeen, ReleasedClaim, UniqueClaim
 from domain import device
 from domain.access import Role, require_role
 from domain.device import Device, DeviceRegistered
 from domain.errors import NotFound, Taken
-from domain.values import canonical
 
 
 def load_device(log: EventStore, device_id: UUID) -> Device:
@@ -40,17 +39,16 @@ def register(
             log, command, [event], claims=(UniqueClaim(scope="hostname", value=event.hostname, stream=event.originator_id),)
         )
     except Taken:
-        raise _taken() from None
+        raise _hostname_taken() from None
 
 
 def describe(
     device_id: UUID, changes: dict[str, str | None], *, expected: int | None = None, command: Command, log: EventStore
 ) -> CommandResult:
     require_role(command.actor, Role.ADMIN)
-    wanted = changes.get("hostname")
 
-    def moved(found: Device) -> bool:
-        return wanted is not None and canonical(wanted) != canonical(found.hostname)
+    def claims(found: Device) -> tuple[tuple[ReleasedClaim, ...], tuple[UniqueClaim, ...]]:
+        return replaced_claim("hostname", device_id, old=found.hostname, new=changes.get("hostname"))
 
     try:
         return execute(
@@ -59,17 +57,17 @@ def describe(
             lambda: load_device(log, device_id),
             lambda found: device.describe(found, changes, by=command.actor.id, at=command.at),
             expected=expected,
-            releases=lambda found: (ReleasedClaim(stream=device_id, scope="hostname", value=found.hostname),) if moved(found) else (),
-            claims=lambda found: (UniqueClaim(scope="hostname", value=wanted, stream=device_id),) if moved(found) and wanted else (),
+            releases=lambda found: claims(found)[0],
+            claims=lambda found: claims(found)[1],
         )
     except Taken:
-        raise _taken() from None
+        raise _hostname_taken() from None
 
 
 def report(device_id: UUID, *, online: bool, command: Command, log: EventStore, last_seen: LastSeen) -> CommandResult:
     """A sign of life, or that it went offline. Appends nothing unless that is a change."""
     require_role(command.actor, Role.ADMIN)
-    done = execute(
+    result = execute(
         log,
         command,
         lambda: load_device(log, device_id),
@@ -77,12 +75,12 @@ def report(device_id: UUID, *, online: bool, command: Command, log: EventStore, 
     )
     if online:
         last_seen.record(device_id)
-    return done
+    return result
 
 
 def remove(device_id: UUID, *, expected: int | None = None, command: Command, log: EventStore, last_seen: LastSeen) -> CommandResult:
     require_role(command.actor, Role.ADMIN)
-    done = execute(
+    result = execute(
         log,
         command,
         lambda: load_device(log, device_id),
@@ -91,8 +89,8 @@ def remove(device_id: UUID, *, expected: int | None = None, command: Command, lo
         releases=lambda _: (ReleasedClaim(stream=device_id),),
     )
     last_seen.forget(device_id)
-    return done
+    return result
 
 
-def _taken() -> Taken:
+def _hostname_taken() -> Taken:
     return Taken("Another device has this hostname already", scope="hostname")

@@ -27,15 +27,15 @@ def expired_leases(leases: Iterable[Lease], workers: Iterable[Worker], *, durati
     Without a worker since then, the task still waits in Kafka and no attempt was made. A time in the future was
     recorded before the clock of the database was set back: such a lease has expired, and such a heartbeat says nothing.
     """
-    last_beat = max((worker.seen_at for worker in workers if worker.seen_at - now <= WORKER_ALIVE_WITHIN), default=None)
+    last_heartbeat = max((worker.seen_at for worker in workers if worker.seen_at - now <= WORKER_ALIVE_WITHIN), default=None)
 
-    def held(lease: Lease) -> datetime:
+    def held_at_of(lease: Lease) -> datetime:
         return lease.held_at if lease.held_at - now <= duration else now - duration - ONE_MICROSECOND
 
     return [
         lease
         for lease in leases
-        if not lease.abandoned and now - held(lease) > duration and last_beat is not None and last_beat > held(lease)
+        if not lease.abandoned and now - held_at_of(lease) > duration and last_heartbeat is not None and last_heartbeat > held_at_of(lease)
     ]
 
 
@@ -56,10 +56,10 @@ def fair_share(jobs: Sequence[OpenJob], leases: Iterable[Lease], *, capacity: in
     heapq.heapify(heap)
     chosen: list[tuple[OpenJob, Chunk]] = []
     while heap and len(chosen) < capacity:
-        held, position, index, number = heapq.heappop(heap)
+        job_in_flight, position, index, number = heapq.heappop(heap)
         chosen.append((jobs[index], jobs[index].waiting[number]))
         if number + 1 < len(jobs[index].waiting):
-            heapq.heappush(heap, (held + 1, position, index, number + 1))
+            heapq.heappush(heap, (job_in_flight + 1, position, index, number + 1))
     return chosen
 
 

@@ -74,7 +74,7 @@ class Heads(msgspec.Struct, frozen=True, kw_only=True):
     heads: list[Head]
 
 
-class Meta(msgspec.Struct, frozen=True, kw_only=True):
+class EventMetadata(msgspec.Struct, frozen=True, kw_only=True):
     actor: dict[str, Any] = {}
     correlation_id: UUID | None = None
     causation_id: UUID | None = None
@@ -87,15 +87,15 @@ def require_follower(actor: Actor) -> None:
         raise Forbidden(f"Insufficient permissions: this needs an administrator, or a service with the scope {Scope.EVENTS_READ}")
 
 
-def after(position: int, *, limit: int, sealed: bool = False, actor: Actor, log: EventStore) -> FeedPage:
+def after(position: int, *, limit: int, sealed: bool = False, actor: Actor, log: EventStore, max_bytes: int = MAX_BYTES) -> FeedPage:
     """The events that follow `position`, as many as fit. Private fields are in clear for administrators, unless they ask for
     `sealed`; nobody else gets them. Two queries at most, however many events there are. Blocks. Raises Forbidden, Unavailable."""
     require_follower(actor)
-    found = log.read(position, max(1, min(limit, MAX_EVENTS)), most_bytes=MAX_BYTES)
-    tell = _sealed if sealed or not actor.is_admin else _clear
-    if tell is _clear:
+    found = log.read(position, max(1, min(limit, MAX_EVENTS)), most_bytes=max_bytes)
+    represent = _sealed if sealed or not actor.is_admin else _clear
+    if represent is _clear:
         log.prefetch(found)
-    events = [tell(recorded, log) for recorded in found]
+    events = [represent(recorded, log) for recorded in found]
     return FeedPage(events=events, next=events[-1].position if events else position)
 
 
@@ -107,19 +107,19 @@ async def heads(after: int, *, limit: int, actor: Actor, reads: QueryDatabase, k
 
 
 def _sealed(recorded: RecordedEvent, _: EventStore) -> FeedEvent:
-    return _followed(recorded, msgspec.Raw(recorded.data), recorded.schema_version)
+    return _feed_event(recorded, msgspec.Raw(recorded.data), recorded.schema_version)
 
 
 def _clear(recorded: RecordedEvent, log: EventStore) -> FeedEvent:
     if not is_known(recorded.type, recorded.schema_version):
         return _sealed(recorded, log)
     event = log.decode(recorded)
-    told = {name: value for name, value in msgspec.to_builtins(event).items() if name not in COLUMNS}
-    return _followed(recorded, told, event.schema_version)
+    fields = {name: value for name, value in msgspec.to_builtins(event).items() if name not in COLUMNS}
+    return _feed_event(recorded, fields, event.schema_version)
 
 
-def _followed(recorded: RecordedEvent, data: Any, schema_version: int) -> FeedEvent:
-    meta = msgspec.json.decode(recorded.meta, type=Meta)
+def _feed_event(recorded: RecordedEvent, data: Any, schema_version: int) -> FeedEvent:
+    meta = msgspec.json.decode(recorded.meta, type=EventMetadata)
     return FeedEvent(
         position=recorded.position,
         id=recorded.event_id,

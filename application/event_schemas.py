@@ -99,9 +99,9 @@ def schema(kind: str, version: int | None = None, *, sealed: bool = True) -> dic
     number = newest if version is None else version
     if number != newest and (kind, number) not in EARLIER:
         raise NotFound(f"There is no version {number} of {kind}")
-    told = EARLIER[kind, number] if number != newest else _of(EVENTS[kind], "#/$defs/{name}", sealed=sealed)
+    described = EARLIER[kind, number] if number != newest else _of(EVENTS[kind], "#/$defs/{name}", sealed=sealed)
     form = "sealed" if sealed else "clear"
-    return {"$schema": DIALECT, "$id": f"urn:bioscope:event:{kind}:{number}:{form}"} | told
+    return {"$schema": DIALECT, "$id": f"urn:bioscope:event:{kind}:{number}:{form}"} | described
 
 
 def versions(kind: str) -> list[int]:
@@ -168,8 +168,8 @@ def _payload(kind: str) -> dict[str, Any]:
 
 
 def _headers() -> dict[str, Any]:
-    told = {name: {"type": "string", "description": meaning} | more for name, (meaning, more) in HEADERS.items()}
-    return {"type": "object", "properties": told, "required": [name for name in HEADERS if name not in OPTIONAL]}
+    properties = {name: {"type": "string", "description": meaning} | more for name, (meaning, more) in HEADERS.items()}
+    return {"type": "object", "properties": properties, "required": [name for name in HEADERS if name not in OPTIONAL]}
 
 
 def _key() -> dict[str, Any]:
@@ -181,34 +181,36 @@ def _shared() -> dict[str, Any]:
     """The payloads, and what they are made of, side by side."""
     schemas: dict[str, Any] = {f"{kind}.{version}": earlier for (kind, version), earlier in EARLIER.items()}
     for kind in EVENTS.values():
-        told = _of(kind, "#/components/schemas/{name}", sealed=True)
-        schemas |= told.pop("$defs", {})
-        schemas[kind.__name__] = told
+        described = _of(kind, "#/components/schemas/{name}", sealed=True)
+        schemas |= described.pop("$defs", {})
+        schemas[kind.__name__] = described
     return dict(sorted(schemas.items()))
 
 
-def _of(kind: type[Event], place: str, *, sealed: bool) -> dict[str, Any]:
+def _of(kind: type[Event], ref_template: str, *, sealed: bool) -> dict[str, Any]:
     """The type's own schema with what it refers to under `$defs`, without the columns, its private fields told apart."""
-    _, components = msgspec.json.schema_components([kind], ref_template=place)
+    _, components = msgspec.json.schema_components([kind], ref_template=ref_template)
     found = msgspec.json.decode(msgspec.json.encode(components))  # defaults as JSON has them
     own: dict[str, Any] = found.pop(kind.__name__)
-    own["properties"] = {name: _field(kind, name, told, sealed=sealed) for name, told in own["properties"].items() if name not in COLUMNS}
+    own["properties"] = {
+        name: _field(kind, name, described, sealed=sealed) for name, described in own["properties"].items() if name not in COLUMNS
+    }
     own["required"] = [name for name in own["required"] if name not in COLUMNS]
     own["description"] = " ".join(filter(None, [MEANINGS[kind.__name__], own.get("description")]))
     return own | ({"$defs": found} if found else {})
 
 
-def _field(kind: type[Event], name: str, told: dict[str, Any], *, sealed: bool) -> dict[str, Any]:
+def _field(kind: type[Event], name: str, described: dict[str, Any], *, sealed: bool) -> dict[str, Any]:
     if name in {"at", "by"}:
         more = {"at": {"format": "date-time", "description": "when it happened (UTC)"}, "by": {"description": "who did it"}}
-        return told | more[name]
+        return described | more[name]
     owner = private_fields(kind).get(name)
     if owner is None:
-        return told
+        return described
     if not sealed:
-        return told | {"description": f"private; reads `{ERASED}`, or nothing, once the key of {OWNERS[owner]} was destroyed"}
+        return described | {"description": f"private; reads `{ERASED}`, or nothing, once the key of {OWNERS[owner]} was destroyed"}
     closed = CIPHERTEXT | {"description": f"private: AES-256-GCM, opened by the key of {OWNERS[owner]}"}
-    return {"anyOf": [closed, {"type": "null"}]} if {"type": "null"} in told.get("anyOf", ()) else closed
+    return {"anyOf": [closed, {"type": "null"}]} if {"type": "null"} in described.get("anyOf", ()) else closed
 
 
 def _registered(kind: str) -> type[Event]:

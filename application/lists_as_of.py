@@ -67,42 +67,42 @@ def results(judgements: Collection[int], about: UUID, *, until: int, log: EventS
     """
     recorded = log.at(judgements)
     judged = [(one.position, event) for one in recorded if isinstance(event := log.decode(one), ChunkJudged)]
-    seen = [(position, event, result) for position, event in judged for result in _of(event, about)]
-    gone, outdated = _fate_of(seen, until, log)
+    found = [(position, event, result) for position, event in judged for result in _of(event, about)]
+    deleted, outdated = _deleted_and_outdated(found, until, log)
     return [
         _result(position, event, result, outdated)
-        for position, event, result in seen
-        if gone.isdisjoint({event.job_id, event.dataset_id, result.image_id})
+        for position, event, result in found
+        if deleted.isdisjoint({event.job_id, event.dataset_id, result.image_id})
     ]
 
 
-PageOfStates = tuple[int, ChunkJudged, ImageResult]
+PositionedResult = tuple[int, ChunkJudged, ImageResult]
 
 
 def _of(event: ChunkJudged, about: UUID) -> Iterator[ImageResult]:
     return (one for one in event.results if about in {event.job_id, one.image_id})
 
 
-def _fate_of(seen: Sequence[PageOfStates], until: int, log: EventStore) -> tuple[set[UUID], set[UUID]]:
+def _deleted_and_outdated(found: Sequence[PositionedResult], until: int, log: EventStore) -> tuple[set[UUID], set[UUID]]:
     """The images, jobs and datasets that were gone at position `until`, and the results that were outdated."""
-    hosts = {one for _, event, result in seen for one in (event.job_id, event.dataset_id, result.image_id)}
+    hosts = {one for _, event, result in found for one in (event.job_id, event.dataset_id, result.image_id)}
     kinds = (ClassificationDeleted, DatasetDeleted, ImageDeleted, ImageReinspected)
     events = [log.decode(one) for one in log.histories(hosts, *kinds, until=until)]
     outdated = {one for event in events if isinstance(event, ImageReinspected) for one in event.outdated}
     return {event.originator_id for event in events if not isinstance(event, ImageReinspected)}, outdated
 
 
-def _result(position: int, event: ChunkJudged, seen: ImageResult, outdated: set[UUID]) -> Result:
-    known = result_id(event.job_id, seen.image_id)
+def _result(position: int, event: ChunkJudged, found: ImageResult, outdated: set[UUID]) -> Result:
+    known = result_id(event.job_id, found.image_id)
     return Result(
         id=known,
         position=position,
-        image_id=seen.image_id,
+        image_id=found.image_id,
         classification_id=event.job_id,
-        label=seen.label,
-        confidence=seen.confidence,
-        verdict=seen.verdict,
-        scores=dict(zip(event.labels, seen.scores, strict=False)),
+        label=found.label,
+        confidence=found.confidence,
+        verdict=found.verdict,
+        scores=dict(zip(event.labels, found.scores, strict=False)),
         model_name=event.model_name,
         model_version=event.model_version,
         outdated=known in outdated,

@@ -50,18 +50,18 @@ def new_password_hash(password: str, *, email: str, username: str, passwords: Pa
 
 
 def changed_password_hash(
-    account: User, wanted: NewPassword, profile: dict[str, str | None], log: EventStore, passwords: PasswordHasher, attempts: SignInLimits
+    account: User, new: NewPassword, profile: dict[str, str | None], log: EventStore, passwords: PasswordHasher, attempts: SignInLimits
 ) -> bytes:
     """The hash of the password that a person wants instead of the current one. Raises Forbidden, TooMany, Invalid, Unavailable."""
     requester = PasswordRequester(str(account.id), is_stranger=False)
-    if wanted.current is None and abs(wanted.signed_in_for) > RECENT_SIGN_IN_SECONDS:
+    if new.current is None and abs(new.signed_in_for) > RECENT_SIGN_IN_SECONDS:
         raise Forbidden("Give your current password too, or log in again and change it within 15 minutes")
-    if wanted.current is not None:
-        with attempts.password(account.email, wanted.network, lambda: account.id):
-            if not passwords.verify(wanted.current, stored_password_hash(account, log), requester=requester):
+    if new.current is not None:
+        with attempts.password(account.email, new.network, lambda: account.id):
+            if not passwords.verify(new.current, stored_password_hash(account, log), requester=requester):
                 raise Forbidden("The current password is wrong")
     email = profile.get("email") or account.email
-    return new_password_hash(wanted.password, email=email, username=account.username, passwords=passwords, requester=requester)
+    return new_password_hash(new.password, email=email, username=account.username, passwords=passwords, requester=requester)
 
 
 def password_rule(password: str, *, email: str, username: str) -> str:

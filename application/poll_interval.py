@@ -1,4 +1,4 @@
-"""How long to wait for a wake-up before looking by oneself, should it have been lost."""
+"""How long to wait for a wake-up before polling, in case the wake-up was lost."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ LONGEST_SECONDS: Final = 5.0
 
 
 class PollInterval:
-    """Seconds from one look to the next: `shortest` after something happened, then ever longer while nothing does."""
+    """Seconds between polls: `shortest` after an event, then doubled with each poll up to `longest`."""
 
     def __init__(self, shortest: float, longest: float = LONGEST_SECONDS) -> None:
         self._shortest, self._longest = shortest, max(shortest, longest)
@@ -17,6 +17,6 @@ class PollInterval:
         self._next = self._shortest
 
     def take(self) -> float:
-        """The seconds until the next look. The one after it comes later, unless something happens."""
-        taken, self._next = self._next, min(2 * self._next, self._longest)
-        return taken
+        """The seconds until the next poll; doubles the following interval."""
+        interval, self._next = self._next, min(2 * self._next, self._longest)
+        return interval

@@ -3,9 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from ipaddress import IPv4Network, IPv6Network
 from typing import Any, BinaryIO, Protocol, TypeVar
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
@@ -102,50 +100,11 @@ class HealthChecks(Protocol):
         """Each dependency, asked at once, within 2 s. Raises nothing."""
 
 
-class WebOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What of the settings the web layer needs."""
-
-    base_url: str
-    cors_origins: tuple[str, ...] = ()
-    allowed_hosts: tuple[str, ...] = ()
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
-    access_ttl: int = 600
-    refresh_ttl: int = 7 * 86400
-    anonymous_body_max_bytes: int = 8192
-    anonymous_body_seconds: float = 5.0
-    anonymous_bodies: int = 512  # unfinished at once
-    anonymous_bodies_per_address: int = 64
-    websockets: int = 1000
-    websockets_per_account: int = 100
-    websocket_max_bytes: int = 64 * 1024
-    anonymous_websockets: int = 256
-    anonymous_websockets_per_address: int = 32
-    upload_max_bytes: int = 64 * 1024**2
-    secure_cookies: bool = False
-    docs: bool = True
-    preview_wait_seconds: float = 2.0  # for an image that is being inspected
-    max_preview_waits: int = 64  # requests at once; more are answered without waiting
-    default_model: str = "pbc8"
-    live_rows_per_second: int = 2000
-
-    @property
-    def origin(self) -> str:
-        """Scheme and host of `base_url`, as browsers send it."""
-        parts = urlsplit(self.base_url)
-        return f"{parts.scheme}://{parts.netloc}"
-
-    @property
-    def base_path(self) -> str:
-        """The path of `base_url`, which a proxy removes before it passes a request on: "" or like "/bioscope"."""
-        return urlsplit(self.base_url).path.rstrip("/")
-
-
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     """`opened()` starts what runs beside the requests, and stops it. `live_reads` serves WebSockets alone. `digests` are the keyed hashes
     under which a request's payload may be stored, the one that is written first; `observed(method, route, status, seconds)` is told of
     every request; `head_keys` are the Ed25519 public keys of signed heads, the newest first."""
 
-    options: WebOptions
     log: EventStore
     reads: QueryDatabase
     live_reads: QueryDatabase

@@ -1,4 +1,4 @@
-"""How often somebody may try to get in. Only failures count, and nobody is locked out by failures from elsewhere.
+"""Limits of failed sign-ins. Successful ones do not count, and failures from elsewhere do not lock a user out.
 
 Passwords are tried at sign-in, and where the current one is asked for; all tries of one account's password count together.
 """
@@ -14,9 +14,9 @@ from application.ports import KnownAddresses, PasswordRequester, RateLimit, Rate
 from domain.errors import Forbidden, NotAuthenticated
 from domain.values import canonical
 
-MINUTE: Final = 60
-HOUR: Final = 3600
-NOBODY: Final = UUID(int=0)  # asked about where there is no account: an unknown e-mail address costs as much as a known one
+MINUTE_SECONDS: Final = 60
+HOUR_SECONDS: Final = 3600
+UNKNOWN_ACCOUNT: Final = UUID(int=0)  # looked up where there is no account, so that an unknown e-mail address costs as much as a known one
 FAILURES: Final = (NotAuthenticated, Forbidden)
 
 
@@ -45,16 +45,16 @@ class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises TooMany before the try.
         """
-        with ExitStack() as given_back:
-            given_back.callback(self.limits.take(self._of_address(network), self._of_account_and_address(email, network)))
-            user = account() or NOBODY
+        with ExitStack() as refunds:
+            refunds.callback(self.limits.take(self._of_address(network), self._of_account_and_address(email, network)))
+            user = account() or UNKNOWN_ACCOUNT
             is_stranger = not self.known_addresses.knows(user, network)
             if is_stranger:
-                given_back.callback(self.limits.take(self._of_account(email)))
+                refunds.callback(self.limits.take(self._of_account(email)))
             try:
                 yield PasswordRequester(network if is_stranger else str(user), is_stranger)
             except FAILURES:
-                given_back.pop_all()
+                refunds.pop_all()
                 raise
 
     def remember(self, user: UUID, network: str) -> None:
@@ -63,18 +63,18 @@ class SignInLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     def unknown_token(self, network: str) -> None:
         """Counts a refresh token that was refused. One that is right is never counted, nor refused for others. Raises TooMany."""
-        self.limits.take(RateLimit(key=f"refresh/{network}", maximum=self.rates.address_per_minute, seconds=MINUTE))
+        self.limits.take(RateLimit(key=f"refresh/{network}", maximum=self.rates.address_per_minute, seconds=MINUTE_SECONDS))
 
     def registration(self, network: str) -> None:
         """Counts one, whatever comes of it: whether an e-mail address is taken cannot be asked more often than that. Raises TooMany."""
-        self.limits.take(RateLimit(key=f"register/{network}", maximum=self.rates.registrations_per_hour, seconds=HOUR))
+        self.limits.take(RateLimit(key=f"register/{network}", maximum=self.rates.registrations_per_hour, seconds=HOUR_SECONDS))
 
     def _of_address(self, network: str) -> RateLimit:
-        return RateLimit(key=f"password/address/{network}", maximum=self.rates.address_per_minute, seconds=MINUTE)
+        return RateLimit(key=f"password/address/{network}", maximum=self.rates.address_per_minute, seconds=MINUTE_SECONDS)
 
     def _of_account_and_address(self, email: str, network: str) -> RateLimit:
         maximum = self.rates.account_and_address_per_minute
-        return RateLimit(key=f"password/address/{network}/account/{canonical(email)}", maximum=maximum, seconds=MINUTE)
+        return RateLimit(key=f"password/address/{network}/account/{canonical(email)}", maximum=maximum, seconds=MINUTE_SECONDS)
 
     def _of_account(self, email: str) -> RateLimit:
-        return RateLimit(key=f"password/account/{canonical(email)}", maximum=self.rates.account_per_hour, seconds=HOUR)
+        return RateLimit(key=f"password/account/{canonical(email)}", maximum=self.rates.account_per_hour, seconds=HOUR_SECONDS)

@@ -102,6 +102,6 @@ def blob_of(*, sha256: str, filename: str, media_type: str, folder: str, inline:
 
 def content_disposition(filename: str, *, inline: bool) -> str:
     """RFC 6266 with both forms of the name: plain ASCII for old clients, and all of it in UTF-8 (RFC 5987)."""
-    kept = safe_filename(filename)
-    plain = "".join(sign if sign.isascii() and sign not in '"\\%' else "_" for sign in kept)
-    return f"{'inline' if inline else 'attachment'}; filename=\"{plain}\"; filename*=UTF-8''{quote(kept, safe='')}"
+    safe = safe_filename(filename)
+    plain = "".join(character if character.isascii() and character not in '"\\%' else "_" for character in safe)
+    return f"{'inline' if inline else 'attachment'}; filename=\"{plain}\"; filename*=UTF-8''{quote(safe, safe='')}"

@@ -60,8 +60,8 @@ def names_in(events: Iterable[Event], actors: Iterable[UUID], log: EventStore) -
 
     A name that only a newer release can read is left out. Two queries, however many events there are.
     """
-    wanted = {one for event in events for one in _mentioned(event)}.union(actors)
-    recorded = [one for one in log.histories(wanted, *NAMING) if is_known(one.type, one.schema_version)]
+    streams = {one for event in events for one in _mentioned(event)}.union(actors)
+    recorded = [one for one in log.histories(streams, *NAMING) if is_known(one.type, one.schema_version)]
     log.prefetch(recorded)
     parts: dict[UUID, dict[str, str]] = {}
     for event in map(log.decode, recorded):
@@ -184,7 +184,7 @@ def _described_device(event: device.DeviceDescribed, scene: Scene) -> str:
     return f"{scene.who} changed {_device(event, scene)}: {_fields(event)}"
 
 
-def _device_went(words: str) -> Callable[[Event, Scene], str]:
+def _device_event(words: str) -> Callable[[Event, Scene], str]:
     return lambda event, scene: f"The {_device(event, scene).removeprefix('the ')} {words}"
 
 
@@ -274,8 +274,8 @@ SENTENCES: Final[Mapping[type[Event], Callable[[Any, Scene], str]]] = {
     image.ImageDeleted: _deleted_image,
     device.DeviceRegistered: _of_device("registered"),
     device.DeviceDescribed: _described_device,
-    device.DeviceCameOnline: _device_went("came online"),
-    device.DeviceWentOffline: _device_went("went offline"),
+    device.DeviceCameOnline: _device_event("came online"),
+    device.DeviceWentOffline: _device_event("went offline"),
     device.DeviceRemoved: _of_device("removed"),
     model.ModelVersionAdded: _added,
     model.ModelAliasMoved: _moved,

@@ -70,7 +70,7 @@ def check(given: Settings, _: Path) -> str:
 
 
 def backup(given: Settings, folder: Path) -> str:
-    from infrastructure.blobs.blob_store import open_blobs  # noqa: PLC0415 - a process loads what it needs
+    from infrastructure.blobs.store import open_blobs  # noqa: PLC0415 - a process loads what it needs
     from infrastructure.operations.backup import backup as copy  # noqa: PLC0415 - a process loads what it needs
     from infrastructure.security.process_keys import operator_keys  # noqa: PLC0415 - a process loads what it needs
 
@@ -156,7 +156,7 @@ def settings(folder: Path, server: Postgres) -> Settings:
 
 def stored_pictures(given: Settings) -> list[str]:
     """Stand-ins for pictures, by their sha256; they lie in the blob store."""
-    from infrastructure.blobs.blob_store import open_blobs  # noqa: PLC0415 - a process loads what it needs
+    from infrastructure.blobs.store import open_blobs  # noqa: PLC0415 - a process loads what it needs
     from infrastructure.security.process_keys import operator_keys  # noqa: PLC0415 - a process loads what it needs
 
     store = open_blobs(given, operator_keys(given))

@@ -72,8 +72,8 @@ def require_grant(actor: Actor, grants: dict[UUID, Grant], minimum: Grant, *, wh
     """Raises NotFound to whom the dataset is foreign, Forbidden to whom may see it but has too little a grant."""
     if actor.is_admin or actor.is_system:
         return
-    held = grants.get(actor.id)
-    if held is None:
+    grant = grants.get(actor.id)
+    if grant is None:
         raise NotFound(f"{what} not found")
-    if held.level < minimum.level:
-        raise Forbidden(f"You need to be {minimum.value} of this dataset; you are {held.value}")
+    if grant.level < minimum.level:
+        raise Forbidden(f"You need to be {minimum.value} of this dataset; you are {grant.value}")

@@ -30,12 +30,12 @@ class ImageWarning(msgspec.Struct, frozen=True):
 
 def text(value: str, *, name: str, minimum: int = 1, maximum: int) -> str:
     """The value as it is kept: NFC, without blanks at its ends. Raises Invalid for control characters and wrong lengths (in characters)."""
-    kept = unicodedata.normalize("NFC", value).strip()
-    if any(unicodedata.category(sign) in {"Cc", "Cs"} and sign not in "\n\t" for sign in kept):
+    cleaned = unicodedata.normalize("NFC", value).strip()
+    if any(unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\t" for character in cleaned):
         raise invalid(name, "must not contain control characters")
-    if not minimum <= len(kept) <= maximum:
-        raise invalid(name, f"must have {minimum} to {maximum} characters, has {len(kept)}")
-    return kept
+    if not minimum <= len(cleaned) <= maximum:
+        raise invalid(name, f"must have {minimum} to {maximum} characters, has {len(cleaned)}")
+    return cleaned
 
 
 def optional_text(value: str | None, *, name: str, maximum: int) -> str | None:
@@ -55,8 +55,8 @@ def new_optional_text(changes: Mapping[str, str | None], name: str, *, maximum: 
 
 def printable(value: str) -> str:
     """The value with plain spaces for spaces of any kind, and without the characters that cannot be shown."""
-    spaced = (" " if unicodedata.category(sign) == "Zs" else sign for sign in value)
-    return "".join(sign for sign in spaced if sign.isprintable())
+    with_plain_spaces = (" " if unicodedata.category(character) == "Zs" else character for character in value)
+    return "".join(character for character in with_plain_spaces if character.isprintable())
 
 
 def relative_path(value: str) -> str:
@@ -64,11 +64,11 @@ def relative_path(value: str) -> str:
 
     Raises Invalid for a path that is absolute or leaves the folder, and for one with empty parts or control characters.
     """
-    if any(unicodedata.category(sign) in {"Cc", "Cs"} for sign in value):
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
         raise invalid("path", "must not contain control characters: rename the file, or leave path out")
-    shown = unicodedata.normalize("NFC", printable(value.replace("\\", "/")))
-    parts = [part for part in map(str.strip, shown.split("/")) if part != "."]
-    if shown.startswith("/") or (parts and DRIVE_LETTER.fullmatch(parts[0])):
+    normalized = unicodedata.normalize("NFC", printable(value.replace("\\", "/")))
+    parts = [part for part in map(str.strip, normalized.split("/")) if part != "."]
+    if normalized.startswith("/") or (parts and DRIVE_LETTER.fullmatch(parts[0])):
         raise invalid("path", "must be relative to the uploaded folder, like A1/img.tif: leave out the drive and the first slash")
     if not parts or not all(part.strip(". ") for part in parts):
         raise invalid("path", "must not have empty parts or '..': send it relative to the uploaded folder, like A1/img.tif")
@@ -77,11 +77,11 @@ def relative_path(value: str) -> str:
 
 def email(value: str) -> str:
     """An address as it is kept. Raises Invalid unless it looks like local@domain.tld, 5 to 100 characters."""
-    kept = text(value, name="email", minimum=5, maximum=100)
-    local, at, domain = kept.rpartition("@")
-    if not (at and local and "." in domain.strip(".") and not any(sign.isspace() for sign in kept)):
+    address = text(value, name="email", minimum=5, maximum=100)
+    local, at, domain = address.rpartition("@")
+    if not (at and local and "." in domain.strip(".") and not any(character.isspace() for character in address)):
         raise invalid("email", "must be an address like name@example.org")
-    return kept
+    return address
 
 
 def canonical(value: str) -> str:

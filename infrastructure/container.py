@@ -1,27 +1,27 @@
-"""The composition of the API and of the command line: every port with what stands behind it."""
+"""The composition root of the API and of the command line: every port with its implementation."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
 from application.cancellation import cancel_and_wait
 from application.change_limits import ChangeLimit
 from application.ports import BlobStore
-from application.services import Services, WebOptions
+from application.services import Services
 from application.sign_in_attempts import SignInLimits, SignInRates
 from domain.errors import Unavailable
 from infrastructure.audit import signed_heads
 from infrastructure.audit.chain_verification import VerificationResult
 from infrastructure.audit.reconciliation import Discrepancy, Reconciler
-from infrastructure.blobs.blob_store import open_blobs
-from infrastructure.configuration.settings import Settings, networks
-from infrastructure.eventstore.capabilities import capabilities_of
-from infrastructure.eventstore.event_store import RecorderEventStore, postgres_event_store
+from infrastructure.blobs.store import open_blobs
+from infrastructure.configuration.settings import Settings
+from infrastructure.eventstore.capabilities import Capabilities, capabilities_of
+from infrastructure.eventstore.event_store import PostgresEventStore, postgres_event_store
 from infrastructure.images.validation import ImageLimits, ImageUploadValidator
 from infrastructure.observability.health import DependencyChecks
 from infrastructure.observability.heartbeat import HEARTBEAT
@@ -43,8 +43,8 @@ from infrastructure.security.signed_urls import unseal
 
 log = structlog.get_logger()
 
-MAX_REPORTED_DISCREPANCIES: Final = 100  # discrepancies in the log of a process, each time
-STATUS_INTERVAL_SECONDS: Final = 5.0  # seconds between two looks at how the system stands, for the figures
+MAX_REPORTED_DISCREPANCIES: Final = 100  # in the log of a process, each time
+STATUS_INTERVAL_SECONDS: Final = 5.0  # between two updates of the status metrics
 
 
 def blobs(settings: Settings) -> BlobStore:
@@ -66,33 +66,9 @@ def refresh_tokens(settings: Settings, keys: Keys | None = None) -> PostgresRefr
     )
 
 
-def verify_log(settings: Settings, log: RecorderEventStore) -> VerificationResult:
+def verify_log(settings: Settings, log: PostgresEventStore) -> VerificationResult:
     """Walk the whole log, and compare it with every signed head. Raises Unavailable."""
     return signed_heads.verify_log(settings, log)
-
-
-def options(settings: Settings) -> WebOptions:
-    return WebOptions(
-        base_url=settings.base_url.rstrip("/"),
-        cors_origins=settings.cors_origins,
-        allowed_hosts=settings.allowed_hosts,
-        trusted_proxies=networks(settings),
-        access_ttl=settings.access_ttl,
-        refresh_ttl=settings.refresh_idle_ttl,
-        anonymous_body_max_bytes=settings.anonymous_body_max_bytes,
-        anonymous_body_seconds=settings.anonymous_body_seconds,
-        anonymous_bodies=settings.anonymous_bodies,
-        anonymous_bodies_per_address=settings.anonymous_bodies_per_address,
-        websockets=settings.websockets,
-        websockets_per_account=settings.websockets_per_account,
-        websocket_max_bytes=settings.websocket_max_bytes,
-        anonymous_websockets=settings.anonymous_websockets,
-        anonymous_websockets_per_address=settings.anonymous_websockets_per_address,
-        upload_max_bytes=settings.upload_max_bytes,
-        secure_cookies=settings.public_url.startswith("https://"),
-        docs=settings.environment != "production",
-        live_rows_per_second=settings.live_rows_per_second,
-    )
 
 
 def rates(settings: Settings) -> SignInRates:
@@ -105,7 +81,7 @@ def rates(settings: Settings) -> SignInRates:
 
 
 def services(settings: Settings) -> Services:
-    """Every port over the servers that the settings name. Nothing is asked of them before `opened()` or a first call.
+    """Every port over the servers that the settings name. No connection is made before `opened()` or a first call.
 
     Raises WrongRootKey.
     """
@@ -115,48 +91,29 @@ def services(settings: Settings) -> Services:
     capabilities = capabilities_of(event_log, "api")
     reads = PostgresQueryDatabase(settings.postgres_url)
     live_reads = PostgresQueryDatabase(settings.postgres_url, size=settings.live_connections)
-    visible = PositionWaiter(settings.postgres_url)
+    position_waiter = PositionWaiter(settings.postgres_url)
     live = RedisNotifications(settings.redis_url)
     known_addresses = PostgresKnownAddresses(settings.postgres_url, keys, days=settings.known_address_days)
     store = open_blobs(settings, keys)
     tokens = refresh_tokens(settings, keys)
     health = DependencyChecks(settings, reads=reads, blobs=store)
-    reconciler = Reconciler(event_log, seconds=settings.reconcile_seconds, report=_report_discrepancies)
     image_limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
 
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[None]:
-        await reads.open()
-        await live_reads.open()
-        await visible.start()
-        await live.start()
-        reconciler.start()
-        await asyncio.to_thread(capabilities.start)
-        looking = asyncio.create_task(_update_status_always(reads), name="figures")
-        beating = asyncio.create_task(HEARTBEAT.beat_always(), name="heartbeat")
-        try:
-            yield
-        finally:
-            await cancel_and_wait(looking)
-            await cancel_and_wait(beating)
-            await asyncio.to_thread(reconciler.stop)
-            await live.stop()
-            await visible.stop()
-            await health.close()
-            await live_reads.close()
-            await reads.close()
-            await asyncio.to_thread(capabilities.stop)
-            await asyncio.to_thread(event_log.close)
-            await asyncio.to_thread(tokens.close)
-            await asyncio.to_thread(known_addresses.close)
-            limits.close()
-
+    adapters = Adapters(
+        reads=reads,
+        live_reads=live_reads,
+        position_waiter=position_waiter,
+        live=live,
+        health=health,
+        capabilities=capabilities,
+        reconciler=Reconciler(event_log, seconds=settings.reconcile_seconds, report=_report_discrepancies),
+        blocking=(event_log, tokens, known_addresses, limits),
+    )
     return Services(
-        options=options(settings),
         log=event_log,
         reads=reads,
         live_reads=live_reads,
-        visible=visible,
+        visible=position_waiter,
         live=live,
         blobs=store,
         passwords=passwords(settings),
@@ -171,14 +128,53 @@ def services(settings: Settings) -> Services:
         head_keys=tuple(key.public_bytes_raw() for key in keys.public(Purpose.HEADS)),
         metrics=exposition,
         observed=observe_request,
-        opened=opened,
+        opened=partial(opened, adapters),
     )
 
 
-def _report_discrepancies(found: Sequence[Discrepancy]) -> None:
-    for discrepancy in found[:MAX_REPORTED_DISCREPANCIES]:
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+class Adapters(NamedTuple):
+    """The adapters that are opened with the application and closed with it. `blocking` ones are closed last, in this order."""
+
+    reads: PostgresQueryDatabase
+    live_reads: PostgresQueryDatabase
+    position_waiter: PositionWaiter
+    live: RedisNotifications
+    health: DependencyChecks
+    capabilities: Capabilities
+    reconciler: Reconciler
+    blocking: tuple[Closable, ...]
+
+
+@asynccontextmanager
+async def opened(adapters: Adapters) -> AsyncIterator[None]:
+    """Open connections and start background work; at the end stop and close all, in the reverse order."""
+    async with AsyncExitStack() as stack:
+        for adapter in reversed(adapters.blocking):
+            stack.push_async_callback(asyncio.to_thread, adapter.close)
+        await asyncio.to_thread(adapters.capabilities.start)
+        stack.push_async_callback(asyncio.to_thread, adapters.capabilities.stop)
+        for database in (adapters.reads, adapters.live_reads):
+            await database.open()
+            stack.push_async_callback(database.close)
+        stack.push_async_callback(adapters.health.close)
+        for listener in (adapters.position_waiter, adapters.live):
+            await listener.start()
+            stack.push_async_callback(listener.stop)
+        adapters.reconciler.start()
+        stack.push_async_callback(asyncio.to_thread, adapters.reconciler.stop)
+        for work in (HEARTBEAT.beat_always(), _update_status_always(adapters.reads)):
+            stack.push_async_callback(cancel_and_wait, asyncio.create_task(work))
+        yield
+
+
+def _report_discrepancies(discrepancies: Sequence[Discrepancy]) -> None:
+    for discrepancy in discrepancies[:MAX_REPORTED_DISCREPANCIES]:
         log.error("not as the record says", subject=str(discrepancy.subject), what=discrepancy.what)
-    DISCREPANCIES.set(len(found))
+    DISCREPANCIES.set(len(discrepancies))
     RECONCILED_AT.set_to_current_time()
 
 

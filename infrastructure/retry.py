@@ -41,7 +41,8 @@ class Retry:
         )(attempt)
 
     def _delay(self, state: RetryCallState) -> float:
-        return self._delays[state.attempt_number - 1] * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+        after = min(state.attempt_number, len(self._delays))  # tenacity also asks after the last attempt
+        return self._delays[after - 1] * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
 
 
 def _is_temporary(error: BaseException) -> bool:

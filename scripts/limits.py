@@ -6,9 +6,8 @@ from typing import Final
 
 import msgspec
 
-from api.live import connection
-from api.middleware import admission, body_limits, outer
-from application.services import WebOptions
+from api.middleware import body_limits, outer
+from api.options import WebOptions
 from infrastructure.configuration.settings import Settings, variable
 from infrastructure.http import connections
 from infrastructure.security import passwords
@@ -54,7 +53,7 @@ CONSTANTS: Final = {
     "query_bytes": outer.MAX_QUERY_BYTES,
     "header_bytes": outer.MAX_HEADERS_BYTES,
     "header_count": connections.MAX_HEADERS,
-    "requests": admission.CONCURRENCY_LIMIT,
+    "requests": OPTIONS.admission.normal,
     "json_bytes": body_limits.MAX_JSON_BYTES,
     "json_depth": body_limits.MAX_DEPTH,
     "page": pagination.MAX_PAGE,
@@ -65,7 +64,7 @@ CONSTANTS: Final = {
     "hashes_of_one": passwords.MAX_QUEUED_PER_REQUESTER,
     "hash_seconds": passwords.QUEUE_TIMEOUT_SECONDS,
     "frames": connections.MAX_FRAMES,
-    "messages": connection.MAX_MESSAGES_PER_SECOND,
+    "messages": OPTIONS.live.max_messages_per_second,
 }
 
 

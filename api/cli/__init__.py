@@ -9,7 +9,8 @@ import sys
 
 import click
 
-from api.cli import audit, backup, config, documents, images, keys, models, processes, remote, stack, users
+from api.cli import processes, remote, stack
+from api.cli.admin import audit, backup, config, documents, images, keys, models, users
 from api.cli.common import CommandGroup
 from infrastructure.postgres.environment import remove_libpq_variables
 

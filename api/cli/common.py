@@ -1,4 +1,4 @@
-"""What the commands share: settings, the log, and errors told in a sentence."""
+"""What the commands share: settings, the event log, and errors reported in a sentence."""
 
 import os
 import sys
@@ -13,15 +13,15 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from api.cli.errors import AWAY, FAILED, TAKEN, TAMPERED, WRONG_USE, operator_error
+from api.cli.errors import ALREADY_RUNNING, AWAY, FAILED, TAMPERED, WRONG_USE, operator_error_of
 from infrastructure.configuration.settings import Settings, load
 
 __all__ = [
+    "ALREADY_RUNNING",
     "AWAY",
     "DATA",
     "FAILED",
     "PORT",
-    "TAKEN",
     "TAMPERED",
     "URL",
     "WRONG_USE",
@@ -29,11 +29,11 @@ __all__ = [
     "err",
     "fail",
     "friendly_errors",
-    "needs",
-    "open_log",
+    "load_settings",
+    "open_event_log",
     "out",
-    "running",
-    "settings",
+    "require_settings",
+    "running_installation",
 ]
 
 out = Console()
@@ -45,10 +45,10 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
     sys.exit(code)
 
 
-def settings(**changes: Any) -> Settings:
+def load_settings(**changes: Any) -> Settings:
     """From the environment, with the options given on the command line. Raises WrongSetting."""
-    given = msgspec.structs.replace(load(os.environ), **{name: value for name, value in changes.items() if value is not None})
-    return msgspec.structs.replace(given, data=given.data.absolute())
+    settings = msgspec.structs.replace(load(os.environ), **{name: value for name, value in changes.items() if value is not None})
+    return msgspec.structs.replace(settings, data=settings.data.absolute())
 
 
 DATA = click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Folder for everything that is kept [.bioscope].")
@@ -56,24 +56,24 @@ PORT = click.option("--port", type=click.IntRange(0, 65535), help="Port of the A
 URL = click.option("--url", help="Address of the API [the one you signed in to, or http://127.0.0.1:8000].")
 
 
-def running(data: Path | None) -> Settings:
-    """The settings of the system that runs here: those given, completed by what `bioscope up` wrote into its data folder.
+def running_installation(data: Path | None) -> Settings:
+    """The settings of the system that runs here: of the environment, completed by those in its data folder.
 
     Raises NotRunning, and for a database that does not fit SchemaBehind or SchemaAhead.
     """
     from infrastructure.embedded.supervisor import running_settings
     from infrastructure.postgres.schema import check
 
-    given = running_settings(settings(data=data))
-    check(given.postgres_url)
-    return given
+    settings = running_settings(load_settings(data=data))
+    check(settings.postgres_url)
+    return settings
 
 
-def open_log(given: Settings) -> AbstractContextManager[Any]:
-    """With the keys that are here. Raises WrongRootKey."""
+def open_event_log(settings: Settings) -> AbstractContextManager[Any]:
+    """The event log, with the keys of this machine. Raises WrongRootKey."""
     from infrastructure.eventstore.event_store import open_event_store
 
-    return open_event_store(given)
+    return open_event_store(settings)
 
 
 @contextmanager
@@ -82,9 +82,9 @@ def friendly_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if (known := operator_error(error)) is None:
+        if (operator_error := operator_error_of(error)) is None:
             raise
-        fail(known.sentence, known.exit_code)
+        fail(operator_error.sentence, operator_error.exit_code)
 
 
 class CommandGroup(click.Group):
@@ -103,7 +103,7 @@ class CommandGroup(click.Group):
             raise
 
 
-def needs(given: Settings, *names: str) -> None:
+def require_settings(settings: Settings, *names: str) -> None:
     for name in names:
-        if not getattr(given, name):
+        if not getattr(settings, name):
             fail(f"BIOSCOPE_{name.upper()} is not set: it is needed by this process (`bioscope up` sets it for an embedded one)", WRONG_USE)

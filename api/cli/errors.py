@@ -4,7 +4,7 @@ import errno
 import os
 from typing import Final, NamedTuple
 
-FAILED, WRONG_USE, TAKEN, TAMPERED, AWAY = 1, 2, 3, 4, 5
+FAILED, WRONG_USE, ALREADY_RUNNING, TAMPERED, AWAY = 1, 2, 3, 4, 5
 
 REMEDIES: Final = {
     errno.EACCES: "give this user access, or name another place",
@@ -23,7 +23,7 @@ class OperatorError(NamedTuple):
     exit_code: int
 
 
-def operator_error(error: Exception) -> OperatorError | None:
+def operator_error_of(error: Exception) -> OperatorError | None:
     """What to print for `error` instead of a traceback; None where only a traceback helps."""
     import httpx
 
@@ -42,7 +42,7 @@ def operator_error(error: Exception) -> OperatorError | None:
     error = database_error(error) or error
     match error:
         case AlreadyRunning():
-            return OperatorError(str(error), TAKEN)
+            return OperatorError(str(error), ALREADY_RUNNING)
         case (
             CannotStart()
             | NoBackup()

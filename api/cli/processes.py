@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import click
 
-from api.cli.common import WRONG_USE, err, fail, friendly_errors, needs, settings
+from api.cli.common import WRONG_USE, err, fail, friendly_errors, load_settings, require_settings
 from infrastructure.configuration.settings import Settings
 
 DATABASE_WAIT_SECONDS: Final = 30.0  # for a database that is still starting
@@ -14,47 +14,48 @@ DATABASE_WAIT_SECONDS: Final = 30.0  # for a database that is still starting
 @click.command()
 def api() -> None:
     """Serve the API (a process of its own in production)."""
-    given = _process("api", "postgres_url", "redis_url")
+    settings = _process("api", "postgres_url", "redis_url")
 
     from infrastructure.embedded.supervisor import with_free_port
     from infrastructure.http.server import serve
 
-    serve("api.cli.processes:asgi", with_free_port(given))
+    serve("api.cli.processes:asgi", with_free_port(settings))
 
 
 def asgi() -> Any:
     """The application, for the HTTP server."""
     from api.app import create_app
+    from api.cli.web_options import web_options
     from infrastructure.container import services
     from infrastructure.observability.log_setup import configure_logging
 
     with friendly_errors():
-        given = settings()
-        configure_logging(given, "api")
-        _serve_metrics(given)
-        return create_app(services(given))
+        settings = load_settings()
+        configure_logging(settings, "api")
+        _serve_metrics(settings)
+        return create_app(services(settings), web_options(settings))
 
 
 @click.command()
 def relay() -> None:
     """Publish the log to Kafka, in order, once; sign its head (a process of its own; one leads, others wait)."""
-    given = _process("relay", "postgres_url", "kafka_url")
-    _serve_metrics(given)
+    settings = _process("relay", "postgres_url", "kafka_url")
+    _serve_metrics(settings)
 
     from infrastructure.relay.process import run_relay
 
-    run_relay(given)
+    run_relay(settings)
 
 
 @click.command()
 def projector() -> None:
     """Build the read models from the log, and schedule jobs (a process of its own; a second one is a hot standby)."""
-    given = _process("projector", "postgres_url", "kafka_url")
-    _serve_metrics(given)
+    settings = _process("projector", "postgres_url", "kafka_url")
+    _serve_metrics(settings)
 
     from projections.process.main import run_projector
 
-    run_projector(given)
+    run_projector(settings)
 
 
 @click.command()
@@ -63,16 +64,16 @@ def inference() -> None:
     from infrastructure.sandbox.child_environment import ONE_THREAD
 
     os.environ.update(ONE_THREAD)
-    given = _process("inference", "postgres_url", "kafka_url")
+    settings = _process("inference", "postgres_url", "kafka_url")
 
     from infrastructure.inference.confinement import confine_inference
 
-    confine_inference(given)  # before the first thread
-    _serve_metrics(given)
+    confine_inference(settings)  # before the first thread
+    _serve_metrics(settings)
 
     from infrastructure.inference.process import run_inference
 
-    run_inference(given)
+    run_inference(settings)
 
 
 def _process(name: str, *needed: str) -> Settings:
@@ -84,24 +85,24 @@ def _process(name: str, *needed: str) -> Settings:
     from infrastructure.postgres.schema import check_when_reachable
     from infrastructure.security.process_keys import process_keys
 
-    given = settings()
-    needs(given, *needed)
-    _require_metrics_token(given)
-    if given.environment == "production":
-        _refuse_weak_settings(given)
-    configure_logging(given, name)
-    process_keys(given, name)
-    check_when_reachable(given.postgres_url, seconds=DATABASE_WAIT_SECONDS)
-    return given
+    settings = load_settings()
+    require_settings(settings, *needed)
+    _require_metrics_token(settings)
+    if settings.environment == "production":
+        _refuse_weak_settings(settings)
+    configure_logging(settings, name)
+    process_keys(settings, name)
+    check_when_reachable(settings.postgres_url, seconds=DATABASE_WAIT_SECONDS)
+    return settings
 
 
-def _refuse_weak_settings(given: Settings) -> None:
+def _refuse_weak_settings(settings: Settings) -> None:
     from infrastructure.operations.doctor import refusals
 
-    found = refusals(given)
-    for finding in found:
-        err.print(f"[red]{finding.what}[/red]: {finding.said}", highlight=False, soft_wrap=True)
-    if found:
+    findings = refusals(settings)
+    for finding in findings:
+        err.print(f"[red]{finding.subject}[/red]: {finding.message}", highlight=False, soft_wrap=True)
+    if findings:
         fail("weak settings are refused in production; see `bioscope doctor`", WRONG_USE)
 
 
@@ -115,28 +116,28 @@ def health(process: str) -> None:
     """
     from infrastructure.observability.metrics_server import is_healthy
 
-    given = settings()
+    settings = load_settings()
     if process == "api":
-        host, port, path = given.host, given.port, "/health/live"
+        host, port, path = settings.host, settings.port, "/health/live"
     else:
-        needs(given, "metrics_port")
-        host, port, path = given.metrics_host, given.metrics_port, "/health"
+        require_settings(settings, "metrics_port")
+        host, port, path = settings.metrics_host, settings.metrics_port, "/health"
     if not is_healthy(host, port, path):
         fail(f"the process {process} does not answer on {host}:{port}{path}, or is not healthy")
     click.echo(f"the process {process} is healthy")
 
 
-def _require_metrics_token(given: Settings) -> None:
+def _require_metrics_token(settings: Settings) -> None:
     from infrastructure.configuration.settings import WrongSetting
     from infrastructure.observability.metrics_server import metrics_token
 
     try:
-        metrics_token(given)
-    except WrongSetting as wrong:
-        fail(str(wrong), WRONG_USE)
+        metrics_token(settings)
+    except WrongSetting as error:
+        fail(str(error), WRONG_USE)
 
 
-def _serve_metrics(given: Settings) -> None:
+def _serve_metrics(settings: Settings) -> None:
     from infrastructure.observability.metrics_server import serve_metrics
 
-    serve_metrics(given)
+    serve_metrics(settings)

@@ -1,4 +1,4 @@
-"""The whole system on this machine: started, shown, prepared, examined."""
+"""Commands for the whole system on this machine: start, demonstrate, migrate, check."""
 
 import secrets
 import sys
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from api.cli.common import DATA, FAILED, PORT, err, needs, open_log, out, settings
-from api.cli.users import first_admin
+from api.cli.admin.users import first_admin
+from api.cli.common import DATA, FAILED, PORT, err, load_settings, open_event_log, out, require_settings
 from domain.model import CANDIDATE
 from infrastructure.configuration.settings import Settings
 
@@ -29,8 +29,8 @@ def up(data: Path | None, port: int | None, *, verbose: bool) -> None:
     """
     from infrastructure.embedded.supervisor import up as supervise
 
-    given = settings(data=data, port=port)
-    sys.exit(supervise(given, prepare=prepare, on_ready=lambda running: click.echo(f"ready: {running.base_url}"), verbose=verbose))
+    settings = load_settings(data=data, port=port)
+    sys.exit(supervise(settings, prepare=prepare, on_ready=lambda running: click.echo(f"ready: {running.base_url}"), verbose=verbose))
 
 
 @click.command()
@@ -40,17 +40,17 @@ def up(data: Path | None, port: int | None, *, verbose: bool) -> None:
 @click.option("--stay/--no-stay", default=None, help="Stay up when done [only at a terminal].")
 def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool | None) -> None:
     """Start everything, classify real micrographs as a dataset, verify the record, say where to look."""
-    from api.cli.client.demo import show
+    from api.cli.client.demo import run_demo
     from infrastructure.container import verify_log
     from infrastructure.embedded.supervisor import SupervisedStack
     from infrastructure.inference.models.bundled import micrographs
 
-    stack = SupervisedStack(settings(data=data, port=port), prepare=prepare)
+    stack = SupervisedStack(load_settings(data=data, port=port), prepare=prepare)
     with stack as running:
         email, password = f"demo-{secrets.token_hex(4)}@example.org", secrets.token_urlsafe(18)
-        with open_log(running) as log:
+        with open_event_log(running) as log:
             first_admin(running, log, email, password)
-            good = show(
+            succeeded = run_demo(
                 url=running.base_url,
                 email=email,
                 password=password,
@@ -61,10 +61,10 @@ def demo(data: Path | None, port: int | None, images: Path | None, *, stay: bool
         if stay if stay is not None else sys.stdout.isatty():
             out.print("[dim]Still running; Ctrl-C stops it.[/dim]")
             stack.wait()
-    sys.exit(0 if good else FAILED)
+    sys.exit(0 if succeeded else FAILED)
 
 
-def prepare(given: Settings) -> "list[BundledModel]":
+def prepare(settings: Settings) -> "list[BundledModel]":
     """Bring the database and the read models to this version, and register the models that come with it.
 
     Raises Invalid when there is none.
@@ -76,24 +76,24 @@ def prepare(given: Settings) -> "list[BundledModel]":
     from infrastructure.security.key_ring import NO_KEYS
 
     bundled_manifests(models())
-    apply(given.postgres_owner_url or given.postgres_url)
-    with open_event_store(given, NO_KEYS) as log:
-        shipped = register_bundled(blobs(given), log)
-    bring_read_models(given)
+    apply(settings.postgres_owner_url or settings.postgres_url)
+    with open_event_store(settings, NO_KEYS) as log:
+        shipped = register_bundled(blobs(settings), log)
+    bring_read_models(settings)
     return shipped
 
 
-def bring_read_models(given: Settings) -> None:
+def bring_read_models(settings: Settings) -> None:
     """Make them anew where an older release folded them by other rules; say why, or why that must wait."""
     from domain.errors import UpgradeNeeded
     from projections.engine.checkpoints import FoldsDiffer
     from projections.process.rebuilds import rebuild_if_folds_differ
 
-    def beginning(reason: str) -> None:
+    def report_start(reason: str) -> None:
         err.print(f"Making the read models anew beside the live ones: {reason}", highlight=False, soft_wrap=True)
 
     try:
-        if rebuild_if_folds_differ(given, on_start=beginning):
+        if rebuild_if_folds_differ(settings, on_start=report_start):
             err.print("The read models are those of this release.")
     except UpgradeNeeded as needed:
         err.print(f"They stay as they are, and the projector of this release pauses: {needed.detail}", highlight=False, soft_wrap=True)
@@ -116,20 +116,20 @@ def migrate() -> None:
     """
     from infrastructure.postgres.schema import migrations
 
-    given = settings()
-    needs(given, "postgres_url")
-    shipped = prepare(given)
+    settings = load_settings()
+    require_settings(settings, "postgres_url")
+    shipped = prepare(settings)
     click.echo(f"The database is at migration {max(migrations())}.")
-    for one in shipped:
-        click.echo(_described(one))
+    for model in shipped:
+        click.echo(_describe(model))
 
 
-def _described(shipped: "BundledModel") -> str:
-    news = "registered" if shipped.is_new else "known"
-    about = f"{news}: model {shipped.name} version {shipped.number} (release {shipped.release}, sha256 {shipped.sha256[:12]})"
+def _describe(shipped: "BundledModel") -> str:
+    status = "registered" if shipped.is_new else "known"
+    description = f"{status}: model {shipped.name} version {shipped.number} (release {shipped.release}, sha256 {shipped.sha256[:12]})"
     if CANDIDATE in shipped.aliases:
-        return f"{about}, candidate; use it with `bioscope models promote {shipped.name} {shipped.number}`"
-    return f"{about}, {', '.join(shipped.aliases) or 'not in use'}"
+        return f"{description}, candidate; use it with `bioscope models promote {shipped.name} {shipped.number}`"
+    return f"{description}, {', '.join(shipped.aliases) or 'not in use'}"
 
 
 @click.command()
@@ -138,10 +138,10 @@ def doctor(data: Path | None) -> None:
     """Look at the settings and at what they name; say what is wrong and what to do. Fails when something must be mended."""
     from infrastructure.operations.doctor import examine
 
-    shown = Table("", "what", "finding", show_header=False, box=None)
-    findings = examine(settings(data=data))
+    table = Table("", "what", "finding", show_header=False, box=None)
+    findings = examine(load_settings(data=data))
     for finding in findings:
         mark = {"good": "[green]ok[/green]", "weak": "[yellow]weak[/yellow]", "wrong": "[red]wrong[/red]"}[finding.level]
-        shown.add_row(mark, finding.what, finding.said)
-    out.print(shown)
+        table.add_row(mark, finding.subject, finding.message)
+    out.print(table)
     sys.exit(FAILED if any(finding.level == "wrong" for finding in findings) else 0)

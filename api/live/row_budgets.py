@@ -1,4 +1,4 @@
-"""Rows of the read models that the subscriptions of an account may visit in a second. Beyond that they wait; nothing is refused or lost."""
+"""Budgets of rows that the subscriptions of an account may read per second. Beyond that they wait; nothing is rejected or lost."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 BURST_SECONDS: Final = 1.0  # of the budget that may be spent at once
-ROWS_OF_A_QUERY: Final = 20  # that a query counts as, beside those that it visits
+ROWS_PER_QUERY: Final = 20  # charged for each query, beside the rows that it visits
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]
@@ -24,11 +24,11 @@ class Page(Protocol):
 P = TypeVar("P", bound=Page)
 
 
-class Account:
-    """`paid_at`: when its budget has paid for all that it visited. `users`: subscriptions that read or wait."""
+class AccountBudget:
+    """`paid_at`: when the budget covers all rows visited so far. `users`: subscriptions that read or wait."""
 
     def __init__(self) -> None:
-        self.turn, self.paid_at, self.users = asyncio.Lock(), 0.0, 0
+        self.lock, self.paid_at, self.users = asyncio.Lock(), 0.0, 0
 
 
 class RowBudgets:
@@ -36,14 +36,14 @@ class RowBudgets:
 
     def __init__(self, rows_per_second: int, *, clock: Clock = time.monotonic, sleep: Sleep = asyncio.sleep) -> None:
         self._rate, self._clock, self._sleep = rows_per_second, clock, sleep
-        self._accounts: dict[UUID, Account] = {}
+        self._accounts: dict[UUID, AccountBudget] = {}
 
     async def read(self, account_id: UUID, query: Callable[[], Awaitable[P]]) -> P:
         """What `query` finds, once it is this subscription's turn and the budget allows it."""
-        async with self._used(account_id) as account, account.turn:
+        async with self._used(account_id) as account, account.lock:
             if (wait := account.paid_at - self._clock() - BURST_SECONDS) > 0:
                 await self._sleep(wait)
-            self._charge(account, ROWS_OF_A_QUERY)
+            self._charge(account, ROWS_PER_QUERY)
             page = await query()
             self._charge(account, page.visited)
             return page
@@ -53,14 +53,14 @@ class RowBudgets:
         account = self._account(account_id)
         if account.paid_at > self._clock() + BURST_SECONDS:
             return False
-        self._charge(account, ROWS_OF_A_QUERY)
+        self._charge(account, ROWS_PER_QUERY)
         return True
 
-    def _charge(self, account: Account, rows: int) -> None:
+    def _charge(self, account: AccountBudget, rows: int) -> None:
         account.paid_at = max(account.paid_at, self._clock()) + rows / self._rate
 
     @asynccontextmanager
-    async def _used(self, account_id: UUID) -> AsyncIterator[Account]:
+    async def _used(self, account_id: UUID) -> AsyncIterator[AccountBudget]:
         account = self._account(account_id)
         account.users += 1
         try:
@@ -68,13 +68,13 @@ class RowBudgets:
         finally:
             account.users -= 1
 
-    def _account(self, account_id: UUID) -> Account:
+    def _account(self, account_id: UUID) -> AccountBudget:
         if account_id not in self._accounts:
             self._forget_paid()
-            self._accounts[account_id] = Account()
+            self._accounts[account_id] = AccountBudget()
         return self._accounts[account_id]
 
     def _forget_paid(self) -> None:
         now = self._clock()
-        for one in [known for known, account in self._accounts.items() if not account.users and account.paid_at <= now]:
-            del self._accounts[one]
+        for account_id in [key for key, account in self._accounts.items() if not account.users and account.paid_at <= now]:
+            del self._accounts[account_id]

@@ -1,46 +1,43 @@
-"""Admission control: a limit of requests at once, high for a burst and low under lasting overload, so that accepted ones are answered soon.
+"""Admission control: a limit of requests in progress, high for a burst and low under lasting overload, which keeps latency short.
 
-A part of it is kept for requests with a credential, so that clients without one cannot use up the limit.
+A share of it is reserved for requests with a credential, so that clients without one cannot use up the limit.
 """
 
 from collections.abc import Callable
 from typing import Final
 
-CONCURRENCY_LIMIT = 96  # requests worked on; more are told to come back. Those that wait for their client are not among them
-OVERLOAD_LIMIT = 32  # as many do as much work in a second, and each waits a third as long
-CREDENTIALS_SHARE: Final = 3  # one place in three is kept for requests with a credential
-OVERLOAD_AFTER_SECONDS: Final = 0.25  # seconds for which requests were turned away until it is a crowd that stays
-OVERLOAD_ENDS_AFTER_SECONDS: Final = 0.5  # seconds without one turned away until it is gone
-PROBE_INTERVAL_SECONDS: Final = 30.0  # seconds until it is tried again whether so many are too many: now they may come one after the other
+from api.options import AdmissionLimits
+
 NEVER: Final = float("-inf")
 
 
 class Admission:
-    """How many requests are worked on. Entered by one that waits for its client: it is not counted until it goes on.
+    """Counts the requests in progress. As a context manager it wraps waiting for the client, which does not count.
 
-    Who arrives is counted first, and asks then to be let in.
+    A request is counted first (`count`), then asks to be admitted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: AdmissionLimits = AdmissionLimits()) -> None:  # noqa: B008 - it is immutable
         self.count = 0
-        self._first = self._last = NEVER  # when one of the crowd was turned away
-        self._thinned = NEVER  # when the crowd was found to stay
+        self._limits = limits
+        self._overload_started = self._last_rejection = self._limited_since = NEVER
 
     def admits(self, now: float, *, has_credential: Callable[[], bool]) -> bool:
-        """Whether the last one counted may be worked on; `now` in seconds, on any clock.
+        """Whether the last request counted may proceed; `now` in seconds, on any clock.
 
-        `has_credential` is called only where the answer depends on it.
+        `has_credential` is called only where the result depends on it.
         """
-        gone = now - self._last > OVERLOAD_ENDS_AFTER_SECONDS
-        thin = not gone and now - self._thinned < PROBE_INTERVAL_SECONDS
-        maximum = OVERLOAD_LIMIT if thin else CONCURRENCY_LIMIT
+        limits = self._limits
+        has_recovered = now - self._last_rejection > limits.recovered_after_seconds
+        is_limited = not has_recovered and now - self._limited_since < limits.probe_interval_seconds
+        maximum = limits.overloaded if is_limited else limits.normal
         if self.count <= maximum:
-            return self.count <= maximum - maximum // CREDENTIALS_SHARE or has_credential()
-        if gone:
-            self._first, self._thinned = now, NEVER
-        if not thin and now - self._first > OVERLOAD_AFTER_SECONDS:
-            self._thinned = now
-        self._last = now
+            return self.count <= maximum - maximum // limits.credentials_share or has_credential()
+        if has_recovered:
+            self._overload_started, self._limited_since = now, NEVER
+        if not is_limited and now - self._overload_started > limits.overloaded_after_seconds:
+            self._limited_since = now
+        self._last_rejection = now
         return False
 
     def __enter__(self) -> None:

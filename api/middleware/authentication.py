@@ -1,4 +1,4 @@
-"""Who calls: every route asks, unless it says `opt=OPEN`. A service gets no further than to routes that name one of its scopes."""
+"""Authentication of every route, unless it has `opt=OPEN`. Services may only use routes that name one of their scopes."""
 
 import asyncio
 from typing import Any, Final
@@ -7,7 +7,7 @@ from litestar.connection import ASGIConnection
 from litestar.middleware.authentication import AbstractAuthenticationMiddleware, AuthenticationResult
 from litestar.types import ASGIApp
 
-from api.request import current_context
+from api.clock import utc_now
 from application.authentication import IdentityCache
 from application.connection_slots import RECOGNISED
 from application.services import Services
@@ -24,7 +24,7 @@ def for_services(scope: Scope) -> dict[str, Any]:
 
 
 class Authentication(AbstractAuthenticationMiddleware):
-    """Believes `Authorization: Bearer` and nothing else. Raises NotAuthenticated, and Forbidden for a service where it has no scope."""
+    """Accepts `Authorization: Bearer` only. Raises NotAuthenticated, and Forbidden for a service without the scope of the route."""
 
     def __init__(self, app: ASGIApp, *, services: Services, identities: IdentityCache) -> None:
         super().__init__(app, exclude_http_methods=["OPTIONS"])
@@ -34,22 +34,22 @@ class Authentication(AbstractAuthenticationMiddleware):
         token = bearer(connection.headers.get("authorization"))
         if token is None:
             raise NotAuthenticated("Not authenticated")
-        claims = self._tokens.verify(token, at=current_context())
+        claims = self._tokens.verify(token, at=utc_now())
         identity = self._identities.cached(claims)
         if identity is None:
             identity = await asyncio.to_thread(self._identities.authenticate, claims)
         if identity.actor.kind == "service":
             require_scope(identity.actor, connection.route_handler.opt.get("scope"))
-        recognised(connection.scope)
+        mark_recognised(connection.scope)
         return AuthenticationResult(user=identity.actor, auth=identity)
 
 
 def has_credential(scope: Any, services: Services) -> bool:
-    """Whether a request carries a token or a signed address that we gave out, and that has not expired; what it may do is asked later."""
+    """Whether a request carries a token or a signed address that we issued and that has not expired. Its permissions are checked later."""
     header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     try:
         if (token := bearer(header.decode("latin-1"))) is not None:
-            services.access_tokens.verify(token, at=current_context())
+            services.access_tokens.verify(token, at=utc_now())
             return True
         if scope["path"].startswith(SIGNED_ADDRESSES):
             services.signed(scope["path"].removeprefix(SIGNED_ADDRESSES))
@@ -59,10 +59,10 @@ def has_credential(scope: Any, services: Services) -> bool:
     return False
 
 
-def recognised(scope: Any) -> None:
-    """Tell the HTTP server that this connection is a user's: those of anonymous clients give way first."""
-    if (tell := (scope.get("extensions") or {}).get(RECOGNISED)) is not None:
-        tell()
+def mark_recognised(scope: Any) -> None:
+    """Tell the HTTP server that this connection is a user's: connections of anonymous clients are closed first."""
+    if (mark := (scope.get("extensions") or {}).get(RECOGNISED)) is not None:
+        mark()
 
 
 def bearer(header: str | None) -> str | None:
@@ -71,7 +71,7 @@ def bearer(header: str | None) -> str | None:
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
-def require_scope(service: Actor, needed: Scope | None) -> None:
+def require_scope(service: Actor, scope: Scope | None) -> None:
     """Raises Forbidden."""
-    if needed is None or needed not in service.scopes:
+    if scope is None or scope not in service.scopes:
         raise Forbidden("Insufficient permissions: a service may do only what its scopes name")

@@ -1,6 +1,6 @@
-"""Bodies looked at before anything parses them: the right type, not too large, not too deep, text that Postgres can hold.
+"""Checks of request bodies before anything parses them: media type, size, depth of nesting, and text that Postgres can store.
 
-Where no token is asked for, anybody can send a body: it must be small, come soon, and not be one of many unfinished ones of its address.
+On routes without authentication a body must also be small, arrive soon, and not be one of many unfinished ones of its address.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from api.middleware.body_timeout import expire
 from api.middleware.client_address import peer_of
-from api.problems import BodyTooLarge, TooSlow, UnsupportedMediaType
+from api.options import WebOptions
+from api.problems import BodyTooLarge, Malformed, TooSlow, UnsupportedMediaType
 from application.connection_slots import ConnectionSlots, network_of
-from application.services import WebOptions
-from domain.errors import DomainError, TooMany
+from domain.errors import TooMany
 
 FORM = "application/x-www-form-urlencoded"
 MAX_JSON_BYTES = 1024**2
@@ -33,18 +33,12 @@ NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed numbers: one deeper, one less deep
 
 
-class Malformed(DomainError):
-    """The body is not JSON, or none that we take."""
-
-    code = "malformed"
-
-
 class BodyLimits:
-    """Middleware: a route takes JSON unless its `opt` says `body="form"` or `body="stream"` (then it reads for itself)."""
+    """Middleware: a route takes JSON unless its `opt` says `body="form"`, or `body="stream"`, which it reads itself."""
 
     def __init__(self, app: ASGIApp, options: WebOptions) -> None:
         self._app, self._options = app, options
-        self._unfinished = ConnectionSlots(total=options.anonymous_bodies, each=options.anonymous_bodies_per_address)
+        self._slots = ConnectionSlots(total=options.anonymous_bodies, each=options.anonymous_bodies_per_address)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         opt = scope["route_handler"].opt
@@ -53,28 +47,29 @@ class BodyLimits:
             await self._app(scope, receive, send)
             return
         maximum = MAX_JSON_BYTES if kind == "json" else MAX_FORM_BYTES
-        body = await (self._anonymous(scope, receive, maximum) if opt.get("exclude_from_auth") else read_body(receive, maximum=maximum))
+        is_anonymous = opt.get("exclude_from_auth")
+        body = await (self._read_anonymous(scope, receive, maximum) if is_anonymous else read_body(receive, maximum=maximum))
         if body and kind == "json":
             check_json(content_type_of(scope), body)
         if kind == "form" and media_type_of(scope) != FORM:
             raise UnsupportedMediaType(f"Send the body as {FORM}")
         await self._app(scope, replay_body(body, receive), send)
 
-    async def _anonymous(self, scope: Scope, receive: Receive, maximum: int) -> bytes:
-        """Raises BodyTooLarge, TooSlow, and TooMany where newer ones of the same address took its place."""
-        place = None
+    async def _read_anonymous(self, scope: Scope, receive: Receive, maximum: int) -> bytes:
+        """Raises BodyTooLarge, TooSlow, and TooMany where a newer body of the same address took its slot."""
+        slot = None
         try:
-            async with asyncio.timeout(self._options.anonymous_body_seconds) as limit:
+            async with asyncio.timeout(self._options.anonymous_body_seconds) as timeout:
                 address = network_of(peer_of(scope, self._options.trusted_proxies))
-                place = self._unfinished.acquire(address, lambda: expire(limit))
+                slot = self._slots.acquire(address, lambda: expire(timeout))
                 return await read_body(receive, maximum=min(maximum, self._options.anonymous_body_max_bytes))
         except TimeoutError:
-            if place is not None and place.is_lost:
+            if slot is not None and slot.is_lost:
                 raise TooMany("Too many unfinished requests come from this address", retry_after=1) from None
             raise TooSlow(f"The body did not arrive within {self._options.anonymous_body_seconds:g} seconds; send it again") from None
         finally:
-            if place is not None:
-                place.release()
+            if slot is not None:
+                slot.release()
 
 
 async def read_body(receive: Receive, *, maximum: int) -> bytes:
@@ -96,15 +91,15 @@ async def read_body(receive: Receive, *, maximum: int) -> bytes:
 
 
 def replay_body(body: bytes, receive: Receive) -> Receive:
-    """What was read is read again; then whatever comes."""
-    waiting = [body]
+    """A `receive` that returns `body` first, then what `receive` returns."""
+    unread = [body]
 
-    async def again() -> Any:
-        if waiting:
-            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+    async def replay() -> Any:
+        if unread:
+            return {"type": "http.request", "body": unread.pop(), "more_body": False}
         return await receive()
 
-    return again
+    return replay
 
 
 def content_type_of(scope: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Whom a request comes from: whoever connects, or whom a proxy that we trust names in his stead."""
+"""The client's address: that of the connection, or the one that a trusted proxy reports."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -8,11 +8,11 @@ Network = IPv4Network | IPv6Network
 
 
 def address_of(peer: str, forwarded: str, trusted: Sequence[Network]) -> str:
-    """`forwarded` is X-Forwarded-For: each proxy adds at its end who asked it. Read from there, as far as those are trusted who say so."""
-    told = [part.strip() for part in forwarded.split(",")]
+    """`forwarded` is X-Forwarded-For, to which each proxy appends its own client: read from its end, as long as the proxy is trusted."""
+    hops = [part.strip() for part in forwarded.split(",")]
     address = _plain(peer)
-    while told and _is_of(address, trusted) and _parsed(told[-1]):
-        address = _plain(told.pop())
+    while hops and _is_of(address, trusted) and _parsed(hops[-1]):
+        address = _plain(hops.pop())
     return address
 
 
@@ -24,14 +24,14 @@ def peer_of(scope: Any, trusted: Sequence[Network]) -> str:
 
 
 def _plain(address: str) -> str:
-    """An IPv4 address as such, also where a socket that listens to both families names it as IPv6 (::ffff:192.0.2.1)."""
-    found = _parsed(address)
-    return str(found.ipv4_mapped) if isinstance(found, IPv6Address) and found.ipv4_mapped else address
+    """An IPv4 address as such, also where a dual-stack socket reports it as IPv6 (::ffff:192.0.2.1)."""
+    parsed = _parsed(address)
+    return str(parsed.ipv4_mapped) if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped else address
 
 
 def _is_of(address: str, networks: Sequence[Network]) -> bool:
-    found = _parsed(address)
-    return found is not None and any(found in network for network in networks)
+    parsed = _parsed(address)
+    return parsed is not None and any(parsed in network for network in networks)
 
 
 def _parsed(text: str) -> IPv4Address | IPv6Address | None:

@@ -21,9 +21,9 @@ from domain.errors import Unavailable
 from domain.events import State
 from domain.registry import NOUN_OF, NOUNS, is_known
 from domain.user import User, commitment
-from infrastructure.eventstore.codec import EncodedEvent, Undecodable, is_sealed_by_its_stream
-from infrastructure.eventstore.event_store import RecorderEventStore
-from infrastructure.eventstore.recorder import EVENT_COLUMNS, encoded_from, recorded_from
+from infrastructure.eventstore.codec import Undecodable, is_sealed_by_its_stream
+from infrastructure.eventstore.event_store import PostgresEventStore
+from infrastructure.eventstore.recorder import EVENT_COLUMNS, recorded_from
 from infrastructure.security.keys import MissingKey, WrongRootKey
 
 log = structlog.get_logger()
@@ -32,14 +32,14 @@ SUBJECTS_PER_QUERY: Final = 100  # accounts and devices that are read together
 PAUSE_SECONDS: Final = 0.2  # seconds
 STOP_TIMEOUT_SECONDS: Final = 1.0  # seconds
 KEY: Final = "key"
-WITHOUT_EFFECT: Final = (
+IGNORED_TYPES: Final = (
     DeviceCameOnline.__name__,
     DeviceWentOffline.__name__,
 )  # most of a device in earlier releases' logs
 
-SHOWN: Final = "select id from read.users union select id from read.devices"
+SHOWN_SUBJECTS: Final = "select id from read.users union select id from read.devices"
 """The accounts and devices that the read models show."""
-NAMED: Final = f"select stream from es.claims union select owner from es.secrets where kind = '{PASSWORD}'"  # noqa: S608 - a constant
+NAMED_SUBJECTS: Final = f"select stream from es.claims union select owner from es.secrets where kind = '{PASSWORD}'"  # noqa: S608 - a constant
 """The streams that have a claim or a password, whatever they are."""
 
 HISTORIES: Final = f"""select {EVENT_COLUMNS} from es.streams s, es.stream_events(s.stream, 0) e
@@ -72,33 +72,33 @@ class CheckedSubject(NamedTuple):
     problems: Sequence[str]
 
 
-def shown_subjects(log: RecorderEventStore) -> set[UUID]:
+def shown_subjects(log: PostgresEventStore) -> set[UUID]:
     """The accounts and devices that the read models show, and all that have claims or passwords. Raises Unavailable."""
-    return {subject for query in (SHOWN, NAMED) for (subject,) in log.recorder.rows_of_long_query(query)}
+    return {subject for query in (SHOWN_SUBJECTS, NAMED_SUBJECTS) for (subject,) in log.recorder.rows_of_long_query(query)}
 
 
-def named_subjects(log: RecorderEventStore) -> set[UUID]:
+def named_subjects(log: PostgresEventStore) -> set[UUID]:
     """All that have claims or passwords. Raises Unavailable."""
-    return {subject for (subject,) in log.recorder.rows_of_long_query(NAMED)}
+    return {subject for (subject,) in log.recorder.rows_of_long_query(NAMED_SUBJECTS)}
 
 
-def discrepancies(log: RecorderEventStore, subjects: Iterable[UUID]) -> Iterator[Discrepancy]:
+def discrepancies(log: PostgresEventStore, subjects: Iterable[UUID]) -> Iterator[Discrepancy]:
     """Those of `subjects`. Needs the keys of claims and data keys. Blocks. Raises Unavailable, MissingKey.
 
     What is written meanwhile is none: a problem counts that is seen twice, while its stream stands still.
     """
     remaining = iter(subjects)
     while group := list(islice(remaining, SUBJECTS_PER_QUERY)):
-        suspects = {subject: seen for subject, seen in _looked_at(log, group).items() if seen.problems}
-        confirmed = _looked_at(log, list(suspects)) if suspects else {}
-        for subject, seen in confirmed.items():
-            if seen == suspects[subject]:
-                yield from (Discrepancy(subject, problem) for problem in seen.problems)
+        suspects = {subject: checked for subject, checked in _check(log, group).items() if checked.problems}
+        confirmed = _check(log, list(suspects)) if suspects else {}
+        for subject, checked in confirmed.items():
+            if checked == suspects[subject]:
+                yield from (Discrepancy(subject, problem) for problem in checked.problems)
 
 
-def _looked_at(log: RecorderEventStore, subjects: Sequence[UUID]) -> dict[UUID, CheckedSubject]:
+def _check(log: PostgresEventStore, subjects: Sequence[UUID]) -> dict[UUID, CheckedSubject]:
     histories: dict[UUID, list[RecordedEvent]] = defaultdict(list)
-    for row in log.recorder.rows(HISTORIES, list(subjects), list(WITHOUT_EFFECT)):
+    for row in log.recorder.rows(HISTORIES, list(subjects), list(IGNORED_TYPES)):
         recorded = recorded_from(row)
         histories[recorded.stream].append(recorded)
     stored = _stored(log, subjects)
@@ -110,7 +110,7 @@ def _looked_at(log: RecorderEventStore, subjects: Sequence[UUID]) -> dict[UUID, 
     }
 
 
-def _stored(log: RecorderEventStore, subjects: Sequence[UUID]) -> Mapping[UUID, StoredRows]:
+def _stored(log: PostgresEventStore, subjects: Sequence[UUID]) -> Mapping[UUID, StoredRows]:
     found: dict[UUID, StoredRows] = defaultdict(StoredRows)
     for stream, scope, digest in log.recorder.rows(CLAIMS, list(subjects)):
         found[stream].claims[scope].append(digest)
@@ -120,7 +120,7 @@ def _stored(log: RecorderEventStore, subjects: Sequence[UUID]) -> Mapping[UUID, 
     return found
 
 
-def _problems(log: RecorderEventStore, history: Sequence[RecordedEvent], stored: StoredRows) -> Iterator[str]:
+def _problems(log: PostgresEventStore, history: Sequence[RecordedEvent], stored: StoredRows) -> Iterator[str]:
     if any(not is_known(recorded.type, recorded.schema_version) for recorded in history):
         return  # what a newer release wrote may explain all of it
     noun = NOUN_OF.get(history[0].type) if history else None
@@ -128,13 +128,12 @@ def _problems(log: RecorderEventStore, history: Sequence[RecordedEvent], stored:
         if stored.claims or PASSWORD in stored.secrets:
             yield "it has a claim or a password, and the record knows no such account or device"
         return
-    encoded = [encoded_from(recorded) for recorded in history]
-    key_problem = _key_problem(log, encoded, stored.secrets.get(KEY))
+    key_problem = _key_problem(log, history, stored.secrets.get(KEY))
     if key_problem is not None:
         yield key_problem
         return
     try:
-        state = _folded(log, noun, encoded)
+        state = _folded(log, noun, history)
     except Undecodable:
         yield "an event about it cannot be read"
         return
@@ -143,7 +142,7 @@ def _problems(log: RecorderEventStore, history: Sequence[RecordedEvent], stored:
     yield from _claim_problems(log, _claims_of(state), stored.claims)
 
 
-def _key_problem(log: RecorderEventStore, history: Sequence[EncodedEvent], wrapped: bytes | None) -> str | None:
+def _key_problem(log: PostgresEventStore, history: Sequence[RecordedEvent], wrapped: bytes | None) -> str | None:
     erased = any(one.type == "UserErased" for one in history)
     if erased:
         return None if wrapped is None else "its data key was destroyed, and is there again"
@@ -158,7 +157,7 @@ def _key_problem(log: RecorderEventStore, history: Sequence[EncodedEvent], wrapp
     return None
 
 
-def _folded(log: RecorderEventStore, noun: str, history: Sequence[EncodedEvent]) -> State | None:
+def _folded(log: PostgresEventStore, noun: str, history: Sequence[RecordedEvent]) -> State | None:
     """Raises Undecodable."""
     state: Any = None
     for one in history:
@@ -187,7 +186,7 @@ def _claims_of(state: State | None) -> dict[str, str]:
             return {}
 
 
-def _claim_problems(log: RecorderEventStore, wanted: Mapping[str, str], stored: Mapping[str, Sequence[bytes]]) -> Iterator[str]:
+def _claim_problems(log: PostgresEventStore, wanted: Mapping[str, str], stored: Mapping[str, Sequence[bytes]]) -> Iterator[str]:
     for scope, value in wanted.items():
         forms = log.claim_forms(scope, value)
         digests = stored.get(scope, ())
@@ -202,7 +201,7 @@ def _claim_problems(log: RecorderEventStore, wanted: Mapping[str, str], stored: 
 class Reconciler:
     """Compares all accounts and devices that the read models show, every `seconds`, and passes all discrepancies to `report`."""
 
-    def __init__(self, log: RecorderEventStore, *, seconds: float, report: Callable[[Sequence[Discrepancy]], None]) -> None:
+    def __init__(self, log: PostgresEventStore, *, seconds: float, report: Callable[[Sequence[Discrepancy]], None]) -> None:
         self._log, self._seconds, self._report = log, seconds, report
         self._stopped = Event()
         self._thread = Thread(target=self._run, name="reconciler", daemon=True)

@@ -13,7 +13,6 @@ from domain.events import Event
 from domain.image import Image, ImageAccepted, ImageReinspected, ImageRejected
 from domain.registry import NOUN_OF, is_known
 from infrastructure.eventstore.codec import Undecodable, without_opening
-from infrastructure.eventstore.recorder import encoded_from
 
 MAX_REMEMBERED_IMAGES: Final = 10_000
 
@@ -37,7 +36,7 @@ class RecordAudit:
         if recorded.type != ChunkJudged.__name__ and NOUN_OF[recorded.type] != "image":
             return None
         try:
-            event = without_opening(encoded_from(recorded))
+            event = without_opening(recorded)
             return self._of_judgement(event) if isinstance(event, ChunkJudged) else self._of_image(event)
         except UpgradeNeeded:
             self.unchecked += 1
@@ -69,7 +68,7 @@ class RecordAudit:
         state: Image | None = None
         for recorded in self._log.history(stream):
             if recorded.version < version:
-                state = image.evolve(state, without_opening(encoded_from(recorded)))
+                state = image.evolve(state, without_opening(recorded))
         return state
 
     def _remember(self, stream: UUID, state: Image | None) -> None:

@@ -13,8 +13,7 @@ from domain.registry import is_known
 from domain.user import UserErased, UserRegistered
 from infrastructure.audit.reconciliation import discrepancies, named_subjects
 from infrastructure.eventstore.codec import subject_of
-from infrastructure.eventstore.event_store import RecorderEventStore
-from infrastructure.eventstore.recorder import encoded_from
+from infrastructure.eventstore.event_store import PostgresEventStore
 
 RECONCILED: Final = frozenset({UserRegistered.__name__, DeviceRegistered.__name__})
 STREAMS: Final = "select stream, first, newest, version from es.streams where stream = any(%s)"
@@ -61,7 +60,7 @@ class TableAudit:
     Needs the keys of claims and data keys. Calls raise Unavailable.
     """
 
-    def __init__(self, log: RecorderEventStore) -> None:
+    def __init__(self, log: PostgresEventStore) -> None:
         self._log = log
         self._open: dict[UUID, WrittenEvents] = {}  # the command whose events may go on in the next batch
         self._commands = self._streams = 0  # that are stored as the log says
@@ -93,7 +92,7 @@ class TableAudit:
 
     def _take_keys(self, events: Iterable[RecordedEvent]) -> None:
         """Of everything but accounts and devices, which are reconciled at the end."""
-        subjects = {subject for event in events if (subject := subject_of(encoded_from(event))) is not None} - self._subjects
+        subjects = {subject for event in events if (subject := subject_of(event)) is not None} - self._subjects
         if subjects:
             there = {owner for (owner,) in self._log.recorder.rows(KEYS, list(subjects))}
             self._keyless |= subjects - there

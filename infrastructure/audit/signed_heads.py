@@ -16,9 +16,9 @@ from domain.errors import CorruptBlob
 from infrastructure.audit.chain_verification import SignedHead, VerificationResult, verify
 from infrastructure.audit.record_rules import RecordAudit
 from infrastructure.audit.side_tables import TableAudit
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
-from infrastructure.eventstore.event_store import RecorderEventStore
+from infrastructure.eventstore.event_store import PostgresEventStore
 from infrastructure.eventstore.garbage_collection import infrequent_collection
 from infrastructure.eventstore.recorder import EVENT_COLUMNS, recorded_from
 from infrastructure.security.key_ring import Purpose
@@ -184,7 +184,7 @@ class HeadArchive:
 
 
 def verify_log(
-    given: Settings, log: RecorderEventStore, *, blobs: BlobStore | None = None, progress: Callable[[int], None] = lambda _: None
+    given: Settings, log: PostgresEventStore, *, blobs: BlobStore | None = None, progress: Callable[[int], None] = lambda _: None
 ) -> VerificationResult:
     """Walk the whole log: its chain, every head ever signed, the rules of the record, and the tables beside it.
 
@@ -217,7 +217,7 @@ def _audited(tables: TableAudit, batches: Iterable[Sequence[RecordedEvent]]) -> 
         tables.take(batch)
 
 
-def _batches(log: RecorderEventStore, *, until: int) -> Iterator[Sequence[RecordedEvent]]:
+def _batches(log: PostgresEventStore, *, until: int) -> Iterator[Sequence[RecordedEvent]]:
     """Up to `until`, since events are appended meanwhile; unless there are rows that the head knows nothing of."""
     after = 0
     while after < until and (batch := log.read(after, min(EVENTS_PER_BATCH, until - after))):

@@ -1,18 +1,20 @@
-"""Files that are compared with their digest before a byte of them is handed out."""
+"""Files whose digest is verified before a byte of them is sent."""
 
 import hashlib
 import os
 import time
-from collections import OrderedDict
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
-MAX_REMEMBERED: Final = 4096
-SETTLED_SECONDS: Final = 2.0  # since its last change: within one tick of the file system's clock two changes look like one
+from cachetools import LRUCache
+
+MAX_FILES: Final = 4096
+SETTLED_SECONDS: Final = 2.0
+"""The age of a last change that can be told from a later one: within a tick of the file system's clock two look the same."""
 
 
 class FileIdentity(NamedTuple):
-    """What of a file changes with its content, and cannot be set back by its owner: the time of its last change."""
+    """What changes with the content of a file. Its owner cannot reset the time of the last change."""
 
     device: int
     inode: int
@@ -21,44 +23,41 @@ class FileIdentity(NamedTuple):
 
 
 class VerifiedFiles:
-    """Remembers which files had the right content, so that a part of a file does not cost a look at all of it. Threads may share it."""
+    """Remembers which files had the right content, so that reading a part of a file does not cost reading all of it. Thread-safe."""
 
-    def __init__(self) -> None:
-        self._right: OrderedDict[str, FileIdentity] = OrderedDict()
+    def __init__(self, *, max_files: int = MAX_FILES, settled_seconds: float = SETTLED_SECONDS) -> None:
+        self._verified: LRUCache[str, FileIdentity] = LRUCache(max_files)
+        self._settled_seconds = settled_seconds
         self._lock = Lock()
 
     def has_digest(self, file: Any, sha256: str) -> bool:
-        """Whether the content of an open file is what `sha256` names. Blocks; the file stands at its beginning afterwards."""
+        """Whether an open file has this digest. Blocks; a file that was read is at its beginning afterwards."""
         identity = _identity(file)
-        if identity is not None and self._knows(sha256, identity):
+        if identity is not None and self._is_verified(sha256, identity):
             return True
         file.seek(0)
-        right = hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        matches = hashlib.file_digest(file, "sha256").hexdigest() == sha256
         file.seek(0)
-        if right and identity is not None and identity == _identity(file) and _is_settled(identity):
+        if matches and identity is not None and identity == _identity(file) and self._is_settled(identity):
             self._remember(sha256, identity)
-        return right
+        return matches
 
-    def _knows(self, sha256: str, identity: FileIdentity) -> bool:
+    def _is_verified(self, sha256: str, identity: FileIdentity) -> bool:
         with self._lock:
-            return self._right.get(sha256) == identity
+            return self._verified.get(sha256) == identity
 
     def _remember(self, sha256: str, identity: FileIdentity) -> None:
         with self._lock:
-            self._right[sha256] = identity
-            self._right.move_to_end(sha256)
-            if len(self._right) > MAX_REMEMBERED:
-                self._right.popitem(last=False)
+            self._verified[sha256] = identity
+
+    def _is_settled(self, identity: FileIdentity) -> bool:
+        return time.time() - identity.changed_ns / 1e9 > self._settled_seconds
 
 
 def _identity(file: Any) -> FileIdentity | None:
-    """None for what is no file of this machine: it is compared each time."""
+    """None for what is no local file: it is verified each time."""
     try:
-        about = os.fstat(file.fileno())
+        status = os.fstat(file.fileno())
     except OSError:
         return None
-    return FileIdentity(about.st_dev, about.st_ino, about.st_size, about.st_ctime_ns)
-
-
-def _is_settled(identity: FileIdentity) -> bool:
-    return time.time() - identity.changed_ns / 1e9 > SETTLED_SECONDS
+    return FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)

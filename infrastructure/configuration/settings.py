@@ -12,13 +12,25 @@ from msgspec import Meta
 from infrastructure.configuration.names import PREFIX, is_injected, unknown_names
 from infrastructure.configuration.urls import alternatives, url_problem
 
-__all__ = ["LOCAL_ADDRESSES", "PREFIX", "Readings", "Settings", "WrongSetting", "load", "networks", "read", "variable"]
+__all__ = [
+    "LOCAL_ADDRESSES",
+    "LOOPBACK_HOSTS",
+    "PREFIX",
+    "Readings",
+    "Settings",
+    "WrongSetting",
+    "load",
+    "networks",
+    "read",
+    "variable",
+]
 
 Port = Annotated[int, Meta(ge=0, le=65535, description="a port number from 0 to 65535")]
 Positive = Annotated[int, Meta(ge=1, description="a whole number >= 1")]
 Count = Annotated[int, Meta(ge=0, description="a whole number >= 0")]
 Seconds = Annotated[float, Meta(gt=0, le=1e9, description="a number > 0")]
 HOST_NAME: Final = re.compile(r"[^\s:/@\[\]]+")
+LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 LOCAL_ADDRESSES: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a server that listens everywhere is reached
 
 

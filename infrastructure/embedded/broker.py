@@ -8,48 +8,49 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from infrastructure.atomic_files import write_atomically
-from infrastructure.embedded.child import CannotStart, Child, python
+from infrastructure.embedded.child import Child, python
 from infrastructure.embedded.server import EmbeddedServer
 from infrastructure.kafka.limits import MAX_RECORD_BYTES
+from infrastructure.process_lifecycle import CannotStart
 from infrastructure.sandbox.child_environment import supervised_environment
 
-FRAME_BYTES = 512  # that librdkafka wants to be left over
+FRAME_BYTES = 512  # reserve that librdkafka requires
 
 
 class Broker(EmbeddedServer):
     """`url` is known once it is ready."""
 
     name = "broker"
-    stops_within = 1.0
+    stop_timeout_seconds = 1.0
 
     def __init__(self, data: Path) -> None:
         super().__init__(data)
         self._address = self.folder / "broker"
-        self._known = ""
+        self._url = ""
 
     @property
     def url(self) -> str:
-        return self._known
+        return self._url
 
     def _started(self) -> Child:
         if find_spec("confluent_kafka") is None:
             raise CannotStart("the embedded broker is not installed: pip install 'bioscope[embedded]', or set BIOSCOPE_KAFKA_URL")
         self._address.unlink(missing_ok=True)
-        self._known = ""
+        self._url = ""
         environment = supervised_environment(self.data, os.environ)
         return Child(python("infrastructure.embedded.broker", str(self._address)), log=self.log, environment=environment)
 
     def _answers(self) -> bool:
         with suppress(FileNotFoundError):
-            self._known = self._known or self._address.read_text()
-        return bool(self._known)
+            self._url = self._url or self._address.read_text()
+        return bool(self._url)
 
     def _clean(self) -> None:
         self._address.unlink(missing_ok=True)
 
 
 def serve(address: Path) -> None:
-    """Run the broker in this process; its host:port stands in the file `address` once it answers."""
+    """Run the broker in this process; it writes its host:port into the file `address` once it answers."""
     from confluent_kafka import Producer  # noqa: PLC0415 - only this process carries it
 
     limit = {"receive.message.max.bytes": MAX_RECORD_BYTES, "fetch.max.bytes": MAX_RECORD_BYTES - FRAME_BYTES}

@@ -1,6 +1,5 @@
-"""A program that we start: it logs into a file, leads a process group of its own, and never outlives us."""
+"""A child process: it logs into a file, leads its own process group, and never outlives its parent."""
 
-import ctypes
 import os
 import resource
 import shutil
@@ -12,43 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from infrastructure.process_lifecycle import CannotStart, die_with_parent
 from infrastructure.sandbox.child_environment import NATIVE_ENVIRONMENT, PRIVATE_UMASK
 
-PR_SET_PDEATHSIG = 1
-MAX_LOG = 8 * 1024**2
-READY_FILE = "BIOSCOPE_READY_FILE"
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-class CannotStart(Exception):
-    """Something needed cannot be started; the text says what, why, and what to do."""
-
-
-def die_with_parent(parent: int | None = None, *, by: signal.Signals = signal.SIGKILL) -> None:
-    """Have the kernel kill this process when the one that started it dies, however it dies. Call it first thing in a child.
-
-    `parent` is the pid that started us, where it is known: if it is gone already, the process ends here. The kernel watches
-    the thread that forked, so children must be started from one that lives as long as its process. A change of user id undoes it.
-    """
-    LIBC.prctl(PR_SET_PDEATHSIG, int(by), 0, 0, 0)
-    if os.getppid() != (parent if parent is not None else _starter()):
-        os._exit(128 + by)
-
-
-def say_ready() -> None:
-    """Tell the supervisor that this process serves now. Without a supervisor nothing happens."""
-    if path := os.environ.get(READY_FILE):
-        Path(path).write_text("ready\n", encoding="ascii")
-
-
-def _starter() -> int:
-    """The pid that started us as far as can be told: multiprocessing knows its own; else whoever is our parent now."""
-    known = getattr(sys.modules.get("multiprocessing.process"), "parent_process", lambda: None)()
-    return int(known.pid) if known is not None else os.getppid()
+MAX_LOG_BYTES = 8 * 1024**2
 
 
 class Child:
-    """A process under way. Its output goes to `log`, its group is killed with it, its core is never dumped."""
+    """A running child. Its output goes to `log`, its group is killed with it, its core is never dumped."""
 
     def __init__(
         self,
@@ -75,7 +45,7 @@ class Child:
                 group=user,
                 extra_groups=None if user is None else [],
                 umask=PRIVATE_UMASK,
-                preexec_fn=_prepared(os.getpid(), on_our_death),  # noqa: PLW1509 - two system calls, of a library loaded before
+                preexec_fn=_preparation(os.getpid(), on_our_death),  # noqa: PLW1509 - two system calls, of a library loaded before
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise CannotStart(f"{argv[0]} cannot be started: {error}") from None
@@ -84,12 +54,12 @@ class Child:
         self.pid = self._popen.pid
 
     def alive(self) -> bool:
-        """False once it has ended; what it left in its group is killed then."""
+        """False once it has ended; the rest of its group is killed then."""
         if self._popen.returncode is not None:
             return False
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return True
-        self._bury()
+        self._kill_group()
         return False
 
     @property
@@ -113,15 +83,15 @@ class Child:
     def kill(self) -> None:
         """End it and its group at once, and wait for that."""
         if self._popen.returncode is None:
-            self._bury()
+            self._kill_group()
 
-    def _bury(self) -> None:
+    def _kill_group(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._popen.wait()
 
 
-def _prepared(parent: int, by: signal.Signals) -> Callable[[], None]:
+def _preparation(parent: int, by: signal.Signals) -> Callable[[], None]:
     def prepare() -> None:
         die_with_parent(parent, by=by)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -130,23 +100,23 @@ def _prepared(parent: int, by: signal.Signals) -> Callable[[], None]:
 
 
 def open_log(path: Path) -> int:
-    """A descriptor that appends to `path`; a log grown too long is set aside first."""
+    """A descriptor that appends to `path`; a log that is too long is rotated first."""
     shorten_log(path)
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def shorten_log(path: Path) -> None:
-    """Set what is in a log grown too long aside as NAME.log.1, and go on in the same file, which others have open.
+    """Copy a log that is too long to NAME.log.1 and empty the file, which other processes have open.
 
-    Where there is no room to, it grows on.
+    Without disk space it keeps growing.
     """
     with suppress(OSError):
-        if path.stat().st_size > MAX_LOG:
+        if path.stat().st_size > MAX_LOG_BYTES:
             shutil.copy(path, path.with_name(path.name + ".1"))
             os.truncate(path, 0)
 
 
-def last_words(log: Path, *, lines: int = 5) -> str:
+def log_end(log: Path, *, lines: int = 5) -> str:
     """The end of a log, to be shown to the user."""
     with suppress(OSError), log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 8192))
@@ -155,5 +125,5 @@ def last_words(log: Path, *, lines: int = 5) -> str:
 
 
 def python(module: str, *arguments: str) -> tuple[str, ...]:
-    """The command line of one of our own modules; -P keeps the current folder out of its imports."""
+    """The command line that runs a module; -P keeps the current folder out of its imports."""
     return (sys.executable, "-P", "-m", module, *arguments)

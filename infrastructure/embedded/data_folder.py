@@ -4,12 +4,13 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
-from infrastructure.embedded.child import CannotStart
+from infrastructure.configuration.paths import run_folder
+from infrastructure.process_lifecycle import CannotStart
 from infrastructure.sandbox.child_environment import TEMPORARY
 
 LOCK = "lock"
@@ -19,12 +20,12 @@ LONGEST_SOCKET = "/postgres/.s.PGSQL.5432.lock"
 
 
 class AlreadyRunning(Exception):
-    """Somebody else has the data folder; the text says who, and what to do."""
+    """Another process has the data folder; the text says which, and what to do."""
 
 
 @contextmanager
-def claimed(data: Path) -> Iterator[None]:
-    """Have the data folder for ourselves, made and closed to others. Raises AlreadyRunning or CannotStart."""
+def locked(data: Path) -> Iterator[None]:
+    """Create the data folder, closed to other users, and lock it. Raises AlreadyRunning or CannotStart."""
     _make_private(data)
     lock = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -46,7 +47,7 @@ def claimed(data: Path) -> Iterator[None]:
 
 
 def holder(data: Path) -> int | None:
-    """The pid that has the data folder, None when nobody has."""
+    """The pid that has locked the data folder; None when it is free."""
     try:
         lock = os.open(data / LOCK, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -62,12 +63,12 @@ def holder(data: Path) -> int | None:
 
 
 def _make_private(data: Path) -> None:
-    """Raises CannotStart for a folder that is not ours to close, or that holds other things."""
+    """Raises CannotStart for another user's folder, or one with other content."""
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = data.stat()
-        if found.st_uid != os.geteuid():
-            raise CannotStart(f"{data} belongs to another user (uid {found.st_uid}): choose another folder with --data")
+        status = data.stat()
+        if status.st_uid != os.geteuid():
+            raise CannotStart(f"{data} belongs to another user (uid {status.st_uid}): choose another folder with --data")
         if not (data / LOCK).exists() and any(path.name != KEYS for path in data.iterdir()):
             raise CannotStart(f"{data} holds other things: choose an empty or a new folder with --data")
         data.chmod(0o700)
@@ -78,19 +79,16 @@ def _make_private(data: Path) -> None:
 
 
 def mark(data: Path) -> str:
-    """What tells processes and sockets of this data folder from those of others."""
+    """A name by which processes and sockets of this data folder are recognised."""
     return "bioscope-" + sha256(os.fsencode(data.resolve())).hexdigest()[:12]
 
 
-def run_folder(data: Path) -> Path:
-    """The folder in `data` for what lives as long as the system runs: sockets, addresses, who is ready."""
-    return data / "run"
-
-
-def socket_folder(data: Path) -> Path:
+def socket_folder(data: Path, *, temporary_folders: Sequence[Path] | None = None) -> Path:
     """`run_folder`, or where its path is too long for sockets, a private folder with a short path. Raises CannotStart."""
-    place = run_folder(data.resolve())
-    return place if fits_sockets(place) else _temporary_socket_folder(data)
+    folder = run_folder(data.resolve())
+    if fits_sockets(folder):
+        return folder
+    return _temporary_socket_folder(data, _temporary_folders() if temporary_folders is None else temporary_folders)
 
 
 def fits_sockets(folder: Path) -> bool:
@@ -100,8 +98,8 @@ def fits_sockets(folder: Path) -> bool:
 def make_private(folder: Path, mode: int = 0o700) -> None:
     """Make `folder`, unless it is there, closed to other users. Raises CannotStart where it is another user's, and OSError."""
     folder.mkdir(mode=mode, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise CannotStart(f"{folder} belongs to another user: remove it, or set TMPDIR")
     folder.chmod(mode)
 
@@ -114,9 +112,9 @@ def make_socket_folder(folder: Path) -> None:
         raise CannotStart(f"no folder for sockets at {folder}: {error.strerror}; set TMPDIR") from None
 
 
-def _temporary_socket_folder(data: Path) -> Path:
+def _temporary_socket_folder(data: Path, parents: Sequence[Path]) -> Path:
     name = mark(data).replace("-", f"-{os.geteuid()}-")
-    for parent in _temporary_folders():
+    for parent in parents:
         with suppress(CannotStart):
             if fits_sockets(parent / name) and (os.geteuid() != 0 or passable(parent)):
                 make_socket_folder(parent / name)
@@ -133,5 +131,5 @@ def _temporary_folders() -> list[Path]:
 
 
 def passable(folder: Path) -> bool:
-    """Whether every user may pass through `folder` and all that it lies in."""
+    """Whether every user may pass through `folder` and all of its parents."""
     return all(step.stat().st_mode & stat.S_IXOTH for step in (folder.resolve(), *folder.resolve().parents))

@@ -1,4 +1,4 @@
-"""What an installation hands on: its root key, its settings to its processes, its addresses to commands beside it."""
+"""The root key of an installation, the settings of its processes, and the published addresses of a running one."""
 
 import errno
 import os
@@ -10,8 +10,8 @@ import msgspec
 
 from infrastructure.atomic_files import write_private
 from infrastructure.configuration.settings import PREFIX, Settings
-from infrastructure.embedded.child import CannotStart
 from infrastructure.embedded.data_folder import holder
+from infrastructure.process_lifecycle import CannotStart
 from infrastructure.sandbox.child_environment import storage_environment, supervised_environment
 from infrastructure.security.keys import new_root_key
 
@@ -51,7 +51,7 @@ def root_key_of(settings: Settings, copy: Path | None) -> Path:
 
 
 def take_root_key(settings: Settings, copy: Path | None) -> None:
-    """Put a copy of the root key where it belongs, unless it lies there."""
+    """Copy the root key to its path, unless it is there."""
     path = settings.root_key_path
     if copy is not None and not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -60,11 +60,11 @@ def take_root_key(settings: Settings, copy: Path | None) -> None:
 
 def environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:
     """The variables of a process: few of `inherited`, and the settings, except those that only the owner may have."""
-    kept = supervised_environment(settings.data, inherited) | (
+    inherited_variables = supervised_environment(settings.data, inherited) | (
         storage_environment(inherited) if settings.blobs_url.startswith("s3://") else {}
     )
-    ours = {name: _text(getattr(settings, name)) for name in settings.__struct_fields__ if name not in OWNER_ONLY}
-    return kept | {PREFIX + name.upper(): text for name, text in ours.items() if text}
+    own_variables = {name: _text(getattr(settings, name)) for name in settings.__struct_fields__ if name not in OWNER_ONLY}
+    return inherited_variables | {PREFIX + name.upper(): text for name, text in own_variables.items() if text}
 
 
 def _text(value: object) -> str:
@@ -86,13 +86,13 @@ def with_absolute_paths(settings: Settings) -> Settings:
 
 
 def with_free_port(settings: Settings) -> Settings:
-    """Port 0 becomes a free one. Raises CannotStart when the wanted one is taken."""
+    """Replace port 0 by a free one. Raises CannotStart when the port is in use."""
     with bound_socket(settings) as server:
         return msgspec.structs.replace(settings, port=server.getsockname()[1])
 
 
 def bound_socket(settings: Settings) -> socket.socket:
-    """A socket that may listen where the settings say; on :: for IPv4 too. Raises CannotStart."""
+    """A socket bound to the address in the settings; `::` takes IPv4 too. Raises CannotStart."""
     server = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     try:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -114,7 +114,7 @@ def _cannot_listen(settings: Settings, error: OSError) -> str:
 
 
 def publish(settings: Settings) -> None:
-    """Leave the addresses of the running system in its data folder."""
+    """Write the addresses of the running system into its data folder."""
     addresses = {name: getattr(settings, name) for name in ADDRESSES}
     write_private(_file(settings.data), msgspec.json.encode(RunningState(os.getpid(), addresses)).decode())
 
@@ -123,23 +123,23 @@ def withdraw(data: Path) -> None:
     _file(data).unlink(missing_ok=True)
 
 
-def running_settings(given: Settings) -> Settings:
-    """`given`, completed by the addresses of the system that runs on its data folder. Raises NotRunning."""
+def running_settings(settings: Settings) -> Settings:
+    """`settings`, completed by the addresses of the system that runs on its data folder. Raises NotRunning."""
     try:
-        running = msgspec.json.decode(_file(given.data).read_bytes(), type=RunningState)
+        running = msgspec.json.decode(_file(settings.data).read_bytes(), type=RunningState)
     except (OSError, msgspec.DecodeError):
         running = None
-    if running is not None and running.pid == holder(given.data):
-        return msgspec.structs.replace(given, **{name: value for name, value in running.addresses.items() if _is_open(given, name)})
-    if given.postgres_url:
-        return given
+    if running is not None and running.pid == holder(settings.data):
+        return msgspec.structs.replace(settings, **{name: value for name, value in running.addresses.items() if _is_open(settings, name)})
+    if settings.postgres_url:
+        return settings
     raise NotRunning(
-        f"nothing runs on {given.data}: start it with `bioscope up`, name its folder with --data, or set BIOSCOPE_POSTGRES_URL"
+        f"nothing runs on {settings.data}: start it with `bioscope up`, name its folder with --data, or set BIOSCOPE_POSTGRES_URL"
     )
 
 
-def _is_open(given: Settings, name: str) -> bool:
-    return not name.endswith("_url") or not getattr(given, name)
+def _is_open(settings: Settings, name: str) -> bool:
+    return not name.endswith("_url") or not getattr(settings, name)
 
 
 def _file(data: Path) -> Path:

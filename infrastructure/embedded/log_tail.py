@@ -10,7 +10,7 @@ class LogTail:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._seen = {log: log.stat().st_size for log in self._logs()}
+        self._offsets = {log: log.stat().st_size for log in self._logs()}
 
     def repeat(self) -> None:
         for log in self._logs():
@@ -18,18 +18,18 @@ class LogTail:
                 self._repeat(log)
 
     def _logs(self) -> list[Path]:
-        """All but the supervisor's own, which the user is told anyway."""
-        found = self._folder.glob("*.log") if self._folder is not None else ()
-        return sorted(log for log in found if log.stem != "supervisor")
+        """All but the supervisor's own, which is printed anyway."""
+        logs = self._folder.glob("*.log") if self._folder is not None else ()
+        return sorted(log for log in logs if log.stem != "supervisor")
 
     def _repeat(self, log: Path) -> None:
-        seen, size = self._seen.get(log, 0), log.stat().st_size
-        start = seen if seen <= size else 0  # shorter: it was set aside and begun anew
+        offset, size = self._offsets.get(log, 0), log.stat().st_size
+        start = offset if offset <= size else 0  # shorter: it was rotated
         if start == size:
             return
         with log.open("rb") as file:
             file.seek(start)
-            whole, _, _ = file.read(size - start).rpartition(b"\n")
-        self._seen[log] = start + (len(whole) + 1 if whole else 0)
-        for line in whole.decode(errors="replace").splitlines():
+            lines, _, _ = file.read(size - start).rpartition(b"\n")
+        self._offsets[log] = start + (len(lines) + 1 if lines else 0)
+        for line in lines.decode(errors="replace").splitlines():
             sys.stderr.write(f"{log.stem:>10} | {line}\n")

@@ -5,9 +5,10 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from infrastructure.embedded.child import CannotStart, Child
+from infrastructure.embedded.child import Child
 from infrastructure.embedded.data_folder import make_socket_folder, socket_folder
 from infrastructure.embedded.server import EmbeddedServer
+from infrastructure.process_lifecycle import CannotStart
 
 SETTINGS = {
     "port": "0",
@@ -22,10 +23,10 @@ SETTINGS = {
 
 
 class Redis(EmbeddedServer):
-    """Its socket stays the same over restarts; what it held is gone."""
+    """Its socket stays the same over restarts; its data is lost."""
 
     name = "redis"
-    stops_within = 1.0
+    stop_timeout_seconds = 1.0
 
     def __init__(self, data: Path) -> None:
         super().__init__(data)

@@ -1,4 +1,4 @@
-"""A child that is looked after: when it serves, when it died, when it is started again."""
+"""A supervised child: when it is ready, when it ended, when it is restarted."""
 
 import http.client
 import time
@@ -8,11 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.child import CannotStart, Child
+from infrastructure.configuration.settings import LOCAL_ADDRESSES, Settings
+from infrastructure.embedded.child import Child
 from infrastructure.embedded.postgres.server import APP_ROLE
+from infrastructure.process_lifecycle import CannotStart
 
-FIRST_PAUSE, LONGEST_PAUSE, STEADY_AFTER = 0.1, 5.0, 30.0
+FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, STABLE_AFTER_SECONDS = 0.1, 5.0, 30.0
 
 Ready = Callable[[Settings, Path], bool]
 
@@ -20,8 +21,8 @@ Ready = Callable[[Settings, Path], bool]
 def serves(path: str) -> Ready:
     """Ready once the API answers 200 on `path`."""
 
-    def asked(settings: Settings, _: Path) -> bool:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - only asked, not bound
+    def probe(settings: Settings, _: Path) -> bool:
+        host = LOCAL_ADDRESSES.get(settings.host, settings.host)
         connection = http.client.HTTPConnection(host, settings.port, timeout=2)
         try:
             connection.request("GET", path)
@@ -31,11 +32,11 @@ def serves(path: str) -> Ready:
         finally:
             connection.close()
 
-    return asked
+    return probe
 
 
 def is_ready_by_file(_: Settings, file: Path) -> bool:
-    """Ready once it called `say_ready`."""
+    """Ready once it called `signal_ready`."""
     with suppress(FileNotFoundError):
         return file.stat().st_size > 0
     return False
@@ -56,50 +57,50 @@ class ProcessDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RestartingProcess:
-    """A child that is started again when it dies, ever later while it dies young."""
+    """A child that is restarted when it ends, with a growing delay while it ends soon after its start."""
 
     def __init__(self, name: str, start: Callable[[], Child], log: Path) -> None:
         self.name, self.log = name, log
         self.deaths = 0
         self._start = start
-        self._pause = 0.0
-        self._since = 0.0
-        self._due: float | None = None
+        self._delay = 0.0
+        self._started_at = 0.0
+        self._restart_at: float | None = None
         self.child: Child | None = None
 
     def start(self) -> None:
-        self._since, self._due = time.monotonic(), None
+        self._started_at, self._restart_at = time.monotonic(), None
         self.child = self._start()
 
-    def check(self, tell: Callable[[str], None]) -> bool:
-        """Look after it once; True when it was just started again."""
+    def check(self, report: Callable[[str], None]) -> bool:
+        """Check it once; True when it was just restarted."""
         if self.child is not None and self.child.alive():
             return False
-        if self._due is None:
-            self._schedule_restart(tell)
+        if self._restart_at is None:
+            self._schedule_restart(report)
             return False
-        return time.monotonic() >= self._due and self.restart(tell)
+        return time.monotonic() >= self._restart_at and self.restart(report)
 
-    def restart(self, tell: Callable[[str], None]) -> bool:
-        """Whether it could be started; if not it counts as dead, and is tried again later."""
+    def restart(self, report: Callable[[str], None]) -> bool:
+        """Whether it could be started; if not, it is tried again later."""
         try:
             self.start()
         except (CannotStart, OSError) as error:
             self.child = None
-            tell(f"{self.name}: {error}")
+            report(f"{self.name}: {error}")
         return self.child is not None
 
-    def _schedule_restart(self, tell: Callable[[str], None]) -> None:
+    def _schedule_restart(self, report: Callable[[str], None]) -> None:
         now = time.monotonic()
         self.deaths += 1
-        self._pause = next_restart_delay(self._pause, lived=now - self._since)
-        self._due = now + self._pause
+        self._delay = next_restart_delay(self._delay, lived=now - self._started_at)
+        self._restart_at = now + self._delay
         code = self.child.exit_code if self.child is not None else None
-        tell(f"{self.name} ended (exit code {code}); starting it again in {self._pause:.1f} s; its log is {self.log}")
+        report(f"{self.name} ended (exit code {code}); starting it again in {self._delay:.1f} s; its log is {self.log}")
 
 
 def next_restart_delay(previous: float, *, lived: float) -> float:
-    """Seconds until a child that lived that long is started again."""
-    if previous == 0 or lived >= STEADY_AFTER:
-        return FIRST_PAUSE
-    return min(2 * previous, LONGEST_PAUSE)
+    """Seconds until a child that lived that long is restarted."""
+    if previous == 0 or lived >= STABLE_AFTER_SECONDS:
+        return FIRST_DELAY_SECONDS
+    return min(2 * previous, MAX_DELAY_SECONDS)

@@ -1,4 +1,4 @@
-"""What the embedded servers have in common."""
+"""The common part of the embedded servers."""
 
 import time
 from abc import ABC, abstractmethod
@@ -6,8 +6,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
-from infrastructure.embedded.child import CannotStart, Child, last_words
-from infrastructure.embedded.data_folder import make_private, run_folder
+from infrastructure.configuration.paths import run_folder
+from infrastructure.embedded.child import Child, log_end
+from infrastructure.embedded.data_folder import make_private
+from infrastructure.process_lifecycle import CannotStart
 
 READY_TIMEOUT_SECONDS = 60.0
 
@@ -16,7 +18,7 @@ class EmbeddedServer(ABC):
     """A server of the embedded system, a child of this process. `with server:` starts it, waits until it answers, and stops it."""
 
     name: ClassVar[str]
-    stops_within: ClassVar[float]
+    stop_timeout_seconds: ClassVar[float]
 
     def __init__(self, data: Path) -> None:
         self.data = data.resolve()
@@ -38,24 +40,24 @@ class EmbeddedServer(ABC):
         return self.child
 
     def lost_socket(self) -> bool:
-        """Whether its socket was removed while it runs, so that nobody can connect any more."""
+        """Whether its socket was removed while it runs, so that clients cannot connect."""
         if self.socket is None or self.child is None or not self.child.alive():
             return False
-        there = self.socket.exists()
-        lost = self._had_socket and not there
-        self._had_socket = there
+        exists = self.socket.exists()
+        lost = self._had_socket and not exists
+        self._had_socket = exists
         return lost
 
     def ready(self) -> bool:
         """Whether it answers. Raises CannotStart when it has ended."""
         if self.child is None or not self.child.alive():
-            raise CannotStart(f"the embedded {self.name} ended:\n{last_words(self.log)}")
+            raise CannotStart(f"the embedded {self.name} ended:\n{log_end(self.log)}")
         return self._answers()
 
     def stop(self, *, within: float | None = None) -> None:
-        """Politely; at once after `within` seconds. Harmless to repeat."""
+        """Ask it to stop, and kill it after `within` seconds. May be repeated."""
         if self.child is not None:
-            self._end(self.child, self.stops_within if within is None else within)
+            self._end(self.child, self.stop_timeout_seconds if within is None else within)
             self._clean()
             for folder in {self.folder, self.socket_folder}:
                 with suppress(OSError):  # other servers use it still
@@ -63,11 +65,11 @@ class EmbeddedServer(ABC):
 
     def __enter__(self) -> Self:
         self.start()
-        until = time.monotonic() + READY_TIMEOUT_SECONDS
+        deadline = time.monotonic() + READY_TIMEOUT_SECONDS
         try:
             while not self.ready():
-                if time.monotonic() > until:
-                    raise CannotStart(f"the embedded {self.name} does not answer:\n{last_words(self.log)}")
+                if time.monotonic() > deadline:
+                    raise CannotStart(f"the embedded {self.name} does not answer:\n{log_end(self.log)}")
                 time.sleep(0.02)
         except BaseException:
             self.stop()
@@ -79,7 +81,7 @@ class EmbeddedServer(ABC):
 
     @property
     def socket_folder(self) -> Path:
-        """Where its socket lies; removed when it stops and nothing else is in it."""
+        """The folder of its socket; removed when it stops and the folder is empty."""
         return self.folder
 
     @property

@@ -1,4 +1,4 @@
-"""The whole system under one roof: servers, then `prepare`, then the processes; all looked after, all taken down together."""
+"""The embedded stack: starts servers, then calls `prepare`, then starts processes; restarts and stops them all."""
 
 import os
 import threading
@@ -8,13 +8,15 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
+from infrastructure.configuration.paths import run_folder
 from infrastructure.configuration.settings import Settings, variable
 from infrastructure.embedded.broker import Broker
-from infrastructure.embedded.child import READY_FILE, CannotStart, Child, last_words, open_log, shorten_log
-from infrastructure.embedded.data_folder import claimed, make_private, run_folder
+from infrastructure.embedded.child import Child, log_end, open_log, shorten_log
+from infrastructure.embedded.data_folder import locked, make_private
 from infrastructure.embedded.installation import ensure_root_key, environment, publish, with_absolute_paths, with_free_port, withdraw
 from infrastructure.embedded.log_tail import LogTail
 from infrastructure.embedded.postgres.server import APP_ROLE, Postgres
@@ -22,21 +24,30 @@ from infrastructure.embedded.redis import Redis
 from infrastructure.embedded.restarting import ProcessDefinition, RestartingProcess
 from infrastructure.embedded.server import EmbeddedServer
 from infrastructure.observability.crash_counts import CRASHES_OF_A_LOOP, crashes_file, record_crash
+from infrastructure.process_lifecycle import READY_FILE, CannotStart
 from infrastructure.security.key_ring import RootKey
 from infrastructure.security.process_keys import PROCESS_NEEDS, write_key_file
 
-POLL_INTERVAL_SECONDS = 0.25  # seconds between two looks at what runs; the start looks ten times as often
-START_POLL_INTERVAL_SECONDS = 0.025
-SERVERS_READY_TIMEOUT_SECONDS = 60.0
-PROCESSES_READY_TIMEOUT_SECONDS = 120.0
 MAX_DEATHS_BEFORE_READY = 3
-PROCESSES_STOP_TIMEOUT_SECONDS = 6.0
-SHORTEN_LOGS_INTERVAL_SECONDS = 60.0
 EMBEDDED_FETCH_WAIT_SECONDS = 0.003  # the embedded broker does not wake a waiting fetch
 
 
+class StackLimits(NamedTuple):
+    """Intervals between two checks, and time-outs of starts and stops, in seconds."""
+
+    check_seconds: float = 0.25
+    start_check_seconds: float = 0.025
+    servers_ready_seconds: float = 60.0
+    processes_ready_seconds: float = 120.0
+    processes_stop_seconds: float = 6.0
+    shorten_logs_seconds: float = 60.0
+
+
+DEFAULT_LIMITS = StackLimits()
+
+
 class Stopped(Exception):
-    """We were told to stop while still starting."""
+    """`stop` was called while the stack was starting."""
 
 
 class EmbeddedStack:
@@ -48,53 +59,55 @@ class EmbeddedStack:
         *,
         processes: Sequence[ProcessDefinition],
         prepare: Callable[[Settings], object],
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         verbose: bool = False,
+        limits: StackLimits = DEFAULT_LIMITS,
     ) -> None:
         self.settings = with_absolute_paths(settings)
+        self._limits = limits
         self._processes = processes
         self._prepare = prepare
-        self._tell_user = tell
+        self._report_to_user = report
         self._verbose = verbose
-        self._echo = LogTail(None)
-        self._logs_due = 0.0
+        self._log_tail = LogTail(None)
+        self._shorten_logs_at = 0.0
         self._root_key: RootKey | None = None
         self._stopping = threading.Event()
         self._servers: dict[str, EmbeddedServer] = {}
-        self._tended: dict[str, RestartingProcess] = {}
+        self._supervised: dict[str, RestartingProcess] = {}
 
     def stop(self) -> None:
         self._stopping.set()
 
     def pid(self, name: str) -> int:
-        child = self._tended[name].child
+        child = self._supervised[name].child
         if child is None:
             raise LookupError(f"{name} does not run just now")
         return child.pid
 
     def run(self, on_ready: Callable[[Settings], None]) -> None:
         """Raises AlreadyRunning, CannotStart, and what `prepare` raises."""
-        with claimed(self.settings.data):
-            self._echo = LogTail(self._logs if self._verbose else None)
+        with locked(self.settings.data):
+            self._log_tail = LogTail(self._logs if self._verbose else None)
             try:
                 self._start()
                 self._note("ready")
                 on_ready(self.settings)
-                while not self._stopping.wait(POLL_INTERVAL_SECONDS):
-                    self._tend()
+                while not self._stopping.wait(self._limits.check_seconds):
+                    self._check_all()
             except Stopped:
                 pass
             finally:
-                self._end()
-                self._echo.repeat()
+                self._stop_all()
+                self._log_tail.repeat()
 
     @property
     def _logs(self) -> Path:
         return self.settings.data / "logs"
 
-    def _tell(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         self._note(text)
-        self._tell_user(text)
+        self._report_to_user(text)
 
     def _note(self, text: str) -> None:
         with suppress(OSError):  # a full disk must not end the system
@@ -113,45 +126,45 @@ class EmbeddedStack:
         self._start_servers()
         self._prepare(self.settings)
         for process in self._processes:
-            self._tend_this(process.name, partial(self._spawned, process))
-        self._await(self._serves, PROCESSES_READY_TIMEOUT_SECONDS, self._unready_processes)
+            self._supervise(process.name, partial(self._spawn, process))
+        self._wait_until(self._are_processes_ready, self._limits.processes_ready_seconds, self._unready_processes)
         publish(self.settings)
 
     def _start_servers(self) -> None:
         """All at once; Postgres last, since making its cluster takes a second."""
-        data, given = self.settings.data, self.settings
+        data, settings = self.settings.data, self.settings
         roles = sorted({APP_ROLE, *(process.database_role for process in self._processes)})
-        embedded = ((Broker, given.kafka_url), (Redis, given.redis_url), (partial(Postgres, roles=roles), given.postgres_url))
+        embedded = ((Broker, settings.kafka_url), (Redis, settings.redis_url), (partial(Postgres, roles=roles), settings.postgres_url))
         servers: list[EmbeddedServer] = [start(data) for start, url in embedded if not url]
         self._servers = {server.name: server for server in servers}
         for name, server in self._servers.items():
-            self._tend_this(name, server.start)
+            self._supervise(name, server.start)
         for server in self._servers.values():
-            self._await(server.ready, SERVERS_READY_TIMEOUT_SECONDS, self._unready_servers)
-        self._take_addresses()
+            self._wait_until(server.ready, self._limits.servers_ready_seconds, self._unready_servers)
+        self._adopt_addresses()
 
-    def _take_addresses(self) -> None:
-        taken: dict[str, str | float | bool] = {}
+    def _adopt_addresses(self) -> None:
+        addresses: dict[str, str | float | bool] = {}
         for server in self._servers.values():
             match server:
                 case Postgres():
-                    taken |= {"postgres_url": server.app_url, "postgres_owner_url": server.owner_url}
+                    addresses |= {"postgres_url": server.app_url, "postgres_owner_url": server.owner_url}
                 case Broker():
-                    taken |= {"kafka_url": server.url, "kafka_fetch_wait": EMBEDDED_FETCH_WAIT_SECONDS, "kafka_groups": False}
+                    addresses |= {"kafka_url": server.url, "kafka_fetch_wait": EMBEDDED_FETCH_WAIT_SECONDS, "kafka_groups": False}
                 case Redis():
-                    taken["redis_url"] = server.url
-        self.settings = msgspec.structs.replace(self.settings, **taken)
+                    addresses["redis_url"] = server.url
+        self.settings = msgspec.structs.replace(self.settings, **addresses)
 
-    def _tend_this(self, name: str, start: Callable[[], Child]) -> None:
+    def _supervise(self, name: str, start: Callable[[], Child]) -> None:
         if self._stopping.is_set():
             raise Stopped
-        self._tended[name] = RestartingProcess(name, start, self._logs / f"{name}.log")
-        self._tended[name].start()
+        self._supervised[name] = RestartingProcess(name, start, self._logs / f"{name}.log")
+        self._supervised[name].start()
 
-    def _spawned(self, process: ProcessDefinition) -> Child:
+    def _spawn(self, process: ProcessDefinition) -> Child:
         ready = self._ready_file(process)
         make_private(ready.parent)
-        ready.write_bytes(b"")  # for a process that may write to this file, and make none beside it
+        ready.write_bytes(b"")  # for a process that may write to this file, but not create one
         variables = environment(self._settings_of(process), os.environ) | {READY_FILE: str(ready)}
         variables.pop(variable("root_key_file"), None)
         return Child(process.argv, log=self._logs / f"{process.name}.log", environment=variables, folder=self.settings.data)
@@ -163,10 +176,10 @@ class EmbeddedStack:
             self.settings,
             metrics_port=first + self._processes.index(process) if first else 0,
             postgres_url=postgres.url(user=process.database_role) if isinstance(postgres, Postgres) else self.settings.postgres_url,
-            key_file=self._written_key_file(process),
+            key_file=self._write_key_file(process),
         )
 
-    def _written_key_file(self, process: ProcessDefinition) -> str:
+    def _write_key_file(self, process: ProcessDefinition) -> str:
         """The path of the file with its keys; empty for a process that needs none."""
         if not PROCESS_NEEDS.get(process.name) or self._root_key is None:
             return ""
@@ -179,95 +192,99 @@ class EmbeddedStack:
     def _ready_file(self, process: ProcessDefinition) -> Path:
         return run_folder(self.settings.data) / f"{process.name}.ready"
 
-    def _serves(self) -> bool:
-        """Whether all that say when they are ready are. Raises CannotStart for one that keeps dying before."""
-        self._tend()
+    def _are_processes_ready(self) -> bool:
+        """Whether all processes with a readiness check are ready. Raises CannotStart for one that keeps ending before."""
+        self._check_all()
         for process in self._processes:
-            if process.ready is not None and self._tended[process.name].deaths >= MAX_DEATHS_BEFORE_READY:
-                raise CannotStart(f"{process.name} keeps ending; the last it said:\n{last_words(self._logs / f'{process.name}.log')}")
+            if process.ready is not None and self._supervised[process.name].deaths >= MAX_DEATHS_BEFORE_READY:
+                raise CannotStart(f"{process.name} keeps ending; the last it said:\n{log_end(self._logs / f'{process.name}.log')}")
         return not self._unready_processes()
 
     def _unready_processes(self) -> list[str]:
-        return [one.name for one in self._processes if one.ready is not None and not one.ready(self.settings, self._ready_file(one))]
+        return [
+            process.name
+            for process in self._processes
+            if process.ready is not None and not process.ready(self.settings, self._ready_file(process))
+        ]
 
     def _unready_servers(self) -> list[str]:
         return [name for name, server in self._servers.items() if not server.ready()]
 
-    def _await(self, done: Callable[[], bool], seconds: float, unready: Callable[[], list[str]]) -> None:
-        until = time.monotonic() + seconds
+    def _wait_until(self, done: Callable[[], bool], seconds: float, unready: Callable[[], list[str]]) -> None:
+        deadline = time.monotonic() + seconds
         while not done():
-            if self._stopping.wait(START_POLL_INTERVAL_SECONDS):
+            if self._stopping.wait(self._limits.start_check_seconds):
                 raise Stopped
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise CannotStart(f"not ready after {seconds:.0f} s: {', '.join(unready())}; the logs are in {self._logs}")
 
     # ---- keep running ------------------------------------------------------------------------------------------------------------
-    def _tend(self) -> None:
-        self._echo.repeat()
+    def _check_all(self) -> None:
+        self._log_tail.repeat()
         self._shorten_logs()
         self._stop_unreachable_servers()
-        for name in list(self._tended):
-            deaths = self._tended[name].deaths
-            if self._tended[name].check(self._tell) and name == Broker.name:
-                self._follow_broker()
-            if self._tended[name].deaths > deaths:
+        for name in list(self._supervised):
+            deaths = self._supervised[name].deaths
+            if self._supervised[name].check(self._report) and name == Broker.name:
+                self._restart_broker_clients()
+            if self._supervised[name].deaths > deaths:
                 self._record_crash(name)
 
     def _record_crash(self, name: str) -> None:
         crashes = record_crash(crashes_file(self.settings.data), name)
         if crashes == CRASHES_OF_A_LOOP:
-            log = self._tended[name].log
-            self._tell(f"{name} keeps ending: {crashes} times within a minute. The end of {log}:\n{last_words(log)}")
+            log = self._supervised[name].log
+            self._report(f"{name} keeps ending: {crashes} times within a minute. The end of {log}:\n{log_end(log)}")
 
     def _stop_unreachable_servers(self) -> None:
         """A server whose socket was removed, by a cleaner of temporary files for example, is started again like one that died."""
         for server in self._servers.values():
             if server.lost_socket():
-                self._tell(f"the socket of {server.name} was removed: {server.socket}")
+                self._report(f"the socket of {server.name} was removed: {server.socket}")
                 server.stop()
 
     def _shorten_logs(self) -> None:
-        if time.monotonic() >= self._logs_due:
-            self._logs_due = time.monotonic() + SHORTEN_LOGS_INTERVAL_SECONDS
+        if time.monotonic() >= self._shorten_logs_at:
+            self._shorten_logs_at = time.monotonic() + self._limits.shorten_logs_seconds
             with suppress(OSError):
                 for log in self._logs.glob("*.log"):
                     shorten_log(log)
 
-    def _follow_broker(self) -> None:
-        """The broker came back elsewhere and empty: tell its clients, by starting them again."""
+    def _restart_broker_clients(self) -> None:
+        """Restart the clients of the broker, which came back empty at another address."""
         try:
-            self._await(self._servers[Broker.name].ready, SERVERS_READY_TIMEOUT_SECONDS, self._unready_servers)
+            self._wait_until(self._servers[Broker.name].ready, self._limits.servers_ready_seconds, self._unready_servers)
         except (CannotStart, Stopped):
-            return  # looked after again in a moment, or over
-        self._take_addresses()
+            return  # checked again in a moment, or stopping
+        self._adopt_addresses()
         with suppress(OSError):
             publish(self.settings)
-        followers = [process for process in self._processes if process.follows_broker and process.name in self._tended]
-        self._tell(f"the broker is at {self.settings.kafka_url} now; starting its clients again")
-        self._end_processes(followers)
-        for process in followers:
-            self._tended[process.name].restart(self._tell)
+        clients = [process for process in self._processes if process.follows_broker and process.name in self._supervised]
+        self._report(f"the broker is at {self.settings.kafka_url} now; starting its clients again")
+        self._stop_processes(clients)
+        for process in clients:
+            self._supervised[process.name].restart(self._report)
 
     # ---- end ---------------------------------------------------------------------------------------------------------------------
-    def _end(self) -> None:
+    def _stop_all(self) -> None:
         """The API first, while its answers can still be had; then the other processes together; then the servers."""
         withdraw(self.settings.data)
-        started = [process for process in self._processes if process.name in self._tended]
-        until = time.monotonic() + PROCESSES_STOP_TIMEOUT_SECONDS
-        self._end_processes(started[-1:], until=until)
-        self._end_processes(started[:-1], until=until)
+        started = [process for process in self._processes if process.name in self._supervised]
+        deadline = time.monotonic() + self._limits.processes_stop_seconds
+        self._stop_processes(started[-1:], deadline=deadline)
+        self._stop_processes(started[:-1], deadline=deadline)
         crashes_file(self.settings.data).unlink(missing_ok=True)
         for process in started:
             self._ready_file(process).unlink(missing_ok=True)
             self._key_file(process).unlink(missing_ok=True)
         for server in self._servers.values():
-            server.stop(within=min(server.stops_within, 2.5))
+            server.stop(within=min(server.stop_timeout_seconds, 2.5))
 
-    def _end_processes(self, processes: Sequence[ProcessDefinition], *, until: float = float("inf")) -> None:
-        children = [(child, process.grace) for process in processes if (child := self._tended[process.name].child) is not None]
-        asked = time.monotonic()
+    def _stop_processes(self, processes: Sequence[ProcessDefinition], *, deadline: float = float("inf")) -> None:
+        children = [(child, process.grace) for process in processes if (child := self._supervised[process.name].child) is not None]
+        started_at = time.monotonic()
         for child, _ in children:
             child.ask_to_stop()
         for child, grace in children:
-            child.ended(within=min(asked + grace, until) - time.monotonic())
+            child.ended(within=min(started_at + grace, deadline) - time.monotonic())
             child.kill()

@@ -1,4 +1,4 @@
-"""One process that starts the whole system, keeps it running, and takes it down again, however it ends itself."""
+"""Run the embedded stack in this process, or in the background of it."""
 
 import os
 import signal
@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.child import CannotStart, python
+from infrastructure.embedded.child import python
 from infrastructure.embedded.data_folder import AlreadyRunning
 from infrastructure.embedded.installation import NotRunning, ensure_root_key, root_key_of, running_settings, take_root_key, with_free_port
 from infrastructure.embedded.restarting import ProcessDefinition, is_ready_by_file, serves
-from infrastructure.embedded.stack import EmbeddedStack
+from infrastructure.embedded.stack import DEFAULT_LIMITS, EmbeddedStack, StackLimits
 from infrastructure.postgres.environment import remove_libpq_variables
+from infrastructure.process_lifecycle import CannotStart
 from infrastructure.sandbox.child_environment import PRIVATE_UMASK, TEMPORARY
 
 __all__ = [
@@ -72,7 +73,7 @@ def up(
     os.umask(PRIVATE_UMASK)
     remove_libpq_variables(os.environ)
     tempfile.tempdir = str(settings.data / TEMPORARY)
-    system = EmbeddedStack(settings, processes=processes, prepare=prepare, tell=_to_stderr, verbose=verbose)
+    system = EmbeddedStack(settings, processes=processes, prepare=prepare, report=_to_stderr, verbose=verbose)
     with _signals(system.stop):
         system.run(on_ready or (lambda _: None))
     return 0
@@ -87,12 +88,13 @@ class SupervisedStack:
         *,
         processes: Sequence[ProcessDefinition] = PROCESSES,
         prepare: Callable[[Settings], object],
-        tell: Callable[[str], None] = lambda _: None,
+        report: Callable[[str], None] = lambda _: None,
+        limits: StackLimits = DEFAULT_LIMITS,
     ) -> None:
-        self._system = EmbeddedStack(settings, processes=processes, prepare=prepare, tell=tell)
+        self._system = EmbeddedStack(settings, processes=processes, prepare=prepare, report=report, limits=limits)
         self._ready = threading.Event()
         self._error: BaseException | None = None
-        self._before: Callable[[int, FrameType | None], object] | int | None = None
+        self._previous_handler: Callable[[int, FrameType | None], object] | int | None = None
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)  # it starts the children, and outlives them
 
     @property
@@ -114,7 +116,7 @@ class SupervisedStack:
 
     def __enter__(self) -> Settings:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, _leave)
+            self._previous_handler = signal.signal(signal.SIGTERM, _exit_on_signal)
         self._thread.start()
         try:
             while not self._ready.wait(0.1) and self._thread.is_alive():
@@ -138,8 +140,8 @@ class SupervisedStack:
     def _finish(self) -> None:
         self._system.stop()
         self._thread.join()
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGTERM, self._previous_handler)
         if self._error is not None:
             raise self._error
 
@@ -150,16 +152,16 @@ def _to_stderr(text: str) -> None:
 
 @contextmanager
 def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    def told(_: int, __: FrameType | None) -> None:
+    def handle(_: int, __: FrameType | None) -> None:
         stop()
 
-    before = {name: signal.signal(name, told) for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    previous = {name: signal.signal(name, handle) for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         yield
     finally:
-        for name, handler in before.items():
+        for name, handler in previous.items():
             signal.signal(name, handler)
 
 
-def _leave(number: int, _: FrameType | None) -> None:
+def _exit_on_signal(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)

@@ -13,7 +13,7 @@ import structlog
 from domain.errors import Unavailable, UpgradeNeeded
 from domain.registry import EVENTS, is_known
 from domain.values import printable
-from infrastructure.eventstore.event_store import RecorderEventStore
+from infrastructure.eventstore.event_store import PostgresEventStore
 from infrastructure.postgres.schema import this_release
 
 log = structlog.get_logger()
@@ -31,14 +31,14 @@ Rows = Callable[..., list[tuple[Any, ...]]]
 """Runs a query with its arguments. Raises Unavailable."""
 
 
-def capabilities_of(events: RecorderEventStore, kind: str) -> "Capabilities":
+def capabilities_of(events: PostgresEventStore, kind: str) -> "Capabilities":
     """Of this process, which reads `events`: what it meets there of a newer release shows as a pause."""
     capabilities = Capabilities(events.recorder.rows, kind)
     events.pausing = capabilities.pausing
     return capabilities
 
 
-def require_understood(events: RecorderEventStore) -> None:
+def require_understood(events: PostgresEventStore) -> None:
     """Raises UpgradeNeeded where events may have been written that this release does not understand: they may name stored files."""
     for type_name, schema_version in events.recorder.rows(WRITTEN):
         if not is_known(type_name, schema_version):
@@ -51,8 +51,8 @@ class Capabilities:
     def __init__(self, rows: Rows, kind: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._rows, self._kind, self._clock = rows, kind, clock
         self._id, self._process = uuid4(), f"{printable(socket.gethostname())}:{os.getpid()}"
-        self._reason, self._met_at = "", 0.0
-        self._changed, self._ended = Event(), False
+        self._reason, self._reason_at = "", 0.0
+        self._changed, self._is_stopping = Event(), False
         self._thread = Thread(target=self._run, name="capabilities", daemon=True)
 
     def start(self) -> None:
@@ -61,7 +61,7 @@ class Capabilities:
         self._thread.start()
 
     def stop(self) -> None:
-        self._ended = True
+        self._is_stopping = True
         self._changed.set()
         if self._thread.is_alive():
             self._thread.join(STOP_TIMEOUT_SECONDS)
@@ -69,7 +69,7 @@ class Capabilities:
     def pausing(self, reason: object) -> None:
         """Something that this process does waits for its upgrade, as of now. From any thread; to be called again while that lasts."""
         is_news = str(reason) != self.paused
-        self._reason, self._met_at = str(reason), self._clock()
+        self._reason, self._reason_at = str(reason), self._clock()
         if is_news:
             log.warning("paused until this process is upgraded", reason=self._reason)
             self._changed.set()
@@ -77,23 +77,23 @@ class Capabilities:
     @property
     def paused(self) -> str:
         """Why something pauses; empty while nothing does."""
-        return self._reason if self._clock() - self._met_at < PAUSE_SHOWN_SECONDS else ""
+        return self._reason if self._clock() - self._reason_at < PAUSE_SHOWN_SECONDS else ""
 
     def _run(self) -> None:
-        while not self._ended:
+        while not self._is_stopping:
             self._changed.wait(DECLARE_INTERVAL_SECONDS)
             self._changed.clear()
-            if not self._ended:
+            if not self._is_stopping:
                 time.sleep(MIN_DECLARE_INTERVAL_SECONDS)
                 self._declare()
-        self._say(WITHDRAW, self._id)
+        self._run_query(WITHDRAW, self._id)
 
     def _declare(self) -> None:
         versions = [kind.schema_version for kind in EVENTS.values()]
-        self._say(DECLARE, self._id, self._kind, self._process, this_release(), list(EVENTS), versions, self.paused)
+        self._run_query(DECLARE, self._id, self._kind, self._process, this_release(), list(EVENTS), versions, self.paused)
 
-    def _say(self, query: str, *arguments: object) -> None:
+    def _run_query(self, query: str, *arguments: object) -> None:
         try:
             self._rows(query, *arguments)
-        except Unavailable as away:
-            log.info("capabilities not declared", reason=away.detail)
+        except Unavailable as error:
+            log.info("capabilities not declared", reason=error.detail)

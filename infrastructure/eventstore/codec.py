@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
@@ -19,9 +19,9 @@ from domain.registry import EVENTS, is_known
 from infrastructure.security.keys import DataKey, DataKeys
 
 COLUMNS = ("originator_id", "originator_version")
-ID_BYTES, IDS_AT_ONCE = 16, 256
-_drawn: deque[bytes] = deque()
-os.register_at_fork(after_in_child=_drawn.clear)  # or both would give the same ids
+ID_BYTES, IDS_PER_READ = 16, 256
+_random_ids: deque[bytes] = deque()
+os.register_at_fork(after_in_child=_random_ids.clear)  # or both would give the same ids
 
 SEALED_MARK = b'"sealed:'
 """What every sealed value begins with, in JSON."""
@@ -45,8 +45,25 @@ class KeyDestroyed(Exception):
     """An event with private fields for a subject that was erased."""
 
 
+class SerializedEvent(Protocol):
+    """An event as bytes: an EncodedEvent before it is appended, a RecordedEvent afterwards."""
+
+    @property
+    def stream(self) -> UUID: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def schema_version(self) -> int: ...
+    @property
+    def event_id(self) -> UUID: ...
+    @property
+    def data(self) -> bytes: ...
+
+
 class EncodedEvent(msgspec.Struct, frozen=True):
-    """An event as it is stored. `new_keys`: wrapped data keys that must be stored with it."""
+    """An event that can be appended. `new_keys`: wrapped data keys that must be stored with it."""
 
     stream: UUID
     version: int
@@ -60,7 +77,7 @@ class EncodedEvent(msgspec.Struct, frozen=True):
 class Codec:
     """`history` reads the events of a stream as they are stored."""
 
-    def __init__(self, keys: DataKeys, history: Callable[[UUID], Iterable[EncodedEvent]]) -> None:
+    def __init__(self, keys: DataKeys, history: Callable[[UUID], Iterable[SerializedEvent]]) -> None:
         self._keys, self._history = keys, history
 
     def encode(self, event: Event) -> EncodedEvent:
@@ -68,7 +85,7 @@ class Codec:
         kind = type(event)
         if EVENTS.get(kind.__name__) is not kind:
             raise Undecodable(f"{kind.__name__} is not a registered event")
-        event_id = _fresh_id()
+        event_id = _new_event_id()
         content = msgspec.to_builtins(event)
         for column in COLUMNS:
             del content[column]
@@ -83,7 +100,7 @@ class Codec:
             new_keys=new_keys,
         )
 
-    def decode(self, stored: EncodedEvent) -> Event:
+    def decode(self, stored: SerializedEvent) -> Event:
         """Private fields of erased subjects read `[erased]`, and in a process without data keys all read `[sealed]`.
 
         Raises Undecodable, UpgradeNeeded.
@@ -94,11 +111,11 @@ class Codec:
         """Those whose keys are there, as `decode` would find them now."""
         if self._keys.withheld:
             return frozenset()
-        wanted = frozenset(subjects)
-        self._keys.prefetch(wanted)
-        return frozenset(subject for subject in wanted if self._keys.get(subject) is not None)
+        distinct = frozenset(subjects)
+        self._keys.prefetch(distinct)
+        return frozenset(subject for subject in distinct if self._keys.get(subject) is not None)
 
-    def prefetch(self, stored: Iterable[EncodedEvent]) -> None:
+    def prefetch(self, stored: Iterable[SerializedEvent]) -> None:
         """Bring the keys that these events need in one read."""
         self._keys.prefetch({subject for one in stored if (subject := subject_of(one)) is not None})
 
@@ -119,7 +136,7 @@ class Codec:
             if subject not in keys:
                 keys[subject], wrapped = self._key_for(subject, event)
                 new += [(subject, wrapped)] if wrapped is not None else []
-            sealed = keys[subject].seal(msgspec.json.encode(content[field]), _bound_to(event_id, field))
+            sealed = keys[subject].seal(msgspec.json.encode(content[field]), _associated_data(event_id, field))
             content[field] = SEALED_PREFIX + base64.b64encode(sealed).decode()
         return tuple(new)
 
@@ -143,30 +160,30 @@ class Codec:
         for field, owner in private_fields(kind).items():
             sealed = content.get(field)
             if isinstance(sealed, str) and sealed.startswith(SEALED_PREFIXES):
-                content[field] = self._opened(UUID(str(content[owner])), sealed, _bound_to(event_id, field), kind, field)
+                content[field] = self._opened(UUID(str(content[owner])), sealed, _associated_data(event_id, field), kind, field)
 
-    def _opened(self, subject: UUID, sealed: str, bound_to: bytes, kind: type[Event], field: str) -> Any:
+    def _opened(self, subject: UUID, sealed: str, associated_data: bytes, kind: type[Event], field: str) -> Any:
         key = None if self._keys.withheld else self._keys.get(subject)
         if key is None:
-            unread = WITHHELD if self._keys.withheld else ERASED
-            return {} if field in _private_dicts(kind) else unread
+            placeholder = WITHHELD if self._keys.withheld else ERASED
+            return {} if field in _private_dicts(kind) else placeholder
         try:
-            return msgspec.json.decode(_unsealed(key, sealed, bound_to))
+            return msgspec.json.decode(_unsealed(key, sealed, associated_data))
         except InvalidTag:
             raise ValueError(f"{field} does not open with its subject's key") from None
 
 
-def without_opening(stored: EncodedEvent) -> Event:
+def without_opening(stored: SerializedEvent) -> Event:
     """The event with its private fields as they are stored. Needs no key. Raises Undecodable, UpgradeNeeded."""
     return _decoded(stored, lambda *_: None)
 
 
-def is_sealed_by_its_stream(stored: EncodedEvent) -> bool:
+def is_sealed_by_its_stream(stored: SerializedEvent) -> bool:
     """Whether a value of the event is sealed by the key of its own stream. An event of an unknown type may hold one."""
     return stored.type not in EVENTS or "originator_id" in _owners_of_sealed(stored)
 
 
-def subject_of(stored: EncodedEvent) -> UUID | None:
+def subject_of(stored: SerializedEvent) -> UUID | None:
     """Whose key opens what is sealed in the event; None where nothing is."""
     owners = _owners_of_sealed(stored)
     if not owners:
@@ -179,7 +196,7 @@ def subject_of(stored: EncodedEvent) -> UUID | None:
         return None
 
 
-def _decoded(stored: EncodedEvent, open_private: Callable[[type[Event], UUID, dict[str, Any]], None]) -> Event:
+def _decoded(stored: SerializedEvent, open_private: Callable[[type[Event], UUID, dict[str, Any]], None]) -> Event:
     if not is_known(stored.type, stored.schema_version):
         raise UpgradeNeeded(f"version {stored.version} of {stored.stream}", stored.type, stored.schema_version)
     kind = EVENTS[stored.type]
@@ -197,7 +214,7 @@ def _decoded(stored: EncodedEvent, open_private: Callable[[type[Event], UUID, di
         raise Undecodable(f"{stored.type} version {stored.schema_version} at {stored.stream}/{stored.version}: {error}") from error
 
 
-def _decoded_at_once(stored: EncodedEvent, kind: type[Event]) -> Event | None:
+def _decoded_at_once(stored: SerializedEvent, kind: type[Event]) -> Event | None:
     """The event straight out of its JSON, in a third of the time, where nothing is to be opened or upcast; None where that fails.
 
     The columns come last: of two members with one name, the last one counts.
@@ -216,27 +233,27 @@ def _decoder(kind: type[Event]) -> msgspec.json.Decoder[Event]:
     return msgspec.json.Decoder(kind)
 
 
-def _fresh_id() -> UUID:
+def _new_event_id() -> UUID:
     """A uuid4. The kernel is asked for many at once: each time it is asked, another thread takes the interpreter, and we wait for it."""
     while True:
         with suppress(IndexError):
-            return UUID(bytes=_drawn.pop(), version=4)
-        many = os.urandom(IDS_AT_ONCE * ID_BYTES)
-        _drawn.extend(many[start : start + ID_BYTES] for start in range(0, len(many), ID_BYTES))
+            return UUID(bytes=_random_ids.pop(), version=4)
+        many = os.urandom(IDS_PER_READ * ID_BYTES)
+        _random_ids.extend(many[start : start + ID_BYTES] for start in range(0, len(many), ID_BYTES))
 
 
-def _unsealed(key: DataKey, sealed: str, bound_to: bytes) -> bytes:
+def _unsealed(key: DataKey, sealed: str, associated_data: bytes) -> bytes:
     """Raises InvalidTag."""
     if sealed.startswith(SEALED_V1_PREFIX):
-        return key.open_first_form(base64.b64decode(sealed[len(SEALED_V1_PREFIX) :]), bound_to)
-    return key.open(base64.b64decode(sealed[len(SEALED_PREFIX) :]), bound_to)
+        return key.open_first_form(base64.b64decode(sealed[len(SEALED_V1_PREFIX) :]), associated_data)
+    return key.open(base64.b64decode(sealed[len(SEALED_PREFIX) :]), associated_data)
 
 
-def _bound_to(event_id: UUID, field: str) -> bytes:
+def _associated_data(event_id: UUID, field: str) -> bytes:
     return event_id.bytes + field.encode()
 
 
-def _owners_of_sealed(stored: EncodedEvent) -> set[str]:
+def _owners_of_sealed(stored: SerializedEvent) -> set[str]:
     """The fields that name the subjects of the sealed values, found without decoding: no text can hold such a piece of JSON unescaped."""
     if SEALED_MARK not in stored.data:
         return set()

@@ -1,14 +1,11 @@
-"""The event log: the library's application over our mapper and a recorder, behind the port that use cases know."""
+"""The event store: the port that use cases know, over a recorder."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import msgspec
-from eventsourcing.application import AggregateNotFoundError, Application
-from eventsourcing.persistence import ApplicationRecorder, IntegrityError, JSONTranscoder, Mapper, StoredEvent, Transcoder
 
 from application.change_limits import ChangeLimit
 from application.ports import AppendResult, Command, Evolve, RecordedEvent, ReleasedClaim, S, Secret, StreamPrecondition, UniqueClaim
@@ -19,7 +16,9 @@ from domain.values import printable
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.codec import Codec, KeyDestroyed, subject_of
 from infrastructure.eventstore.group_commit import Append, Outcome
-from infrastructure.eventstore.recorder import PostgresRecorder, StoredEventRow, StreamEnd, encoded_from
+from infrastructure.eventstore.library import EventsourcingLibrary
+from infrastructure.eventstore.recorder import PostgresRecorder
+from infrastructure.eventstore.recorder_port import Recorder, StreamEnd
 from infrastructure.eventstore.state_cache import CachedState, StateCache
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import DataKeys, Keys
@@ -32,54 +31,23 @@ class _Discarded(msgspec.Struct):
     position: int
 
 
-class EventMapper(Mapper[UUID]):
-    """Short type names, JSON by msgspec, private fields sealed."""
-
-    def __init__(self, codec: Codec) -> None:
-        super().__init__(JSONTranscoder())
-        self.codec = codec
-
-    def to_stored_event(self, domain_event: Any) -> StoredEventRow:
-        encoded = self.codec.encode(domain_event)
-        return StoredEventRow(encoded.stream, encoded.version, encoded.type, encoded.data, encoded)
-
-    def to_domain_event(self, stored_event: StoredEvent) -> Any:
-        assert isinstance(stored_event, StoredEventRow)
-        return self.codec.decode(stored_event.encoded)
-
-
-class EventStoreApplication(Application[UUID]):
-    """The library's application over our mapper and a recorder: Postgres', or the in-memory twin."""
-
-    def __init__(self, mapper: EventMapper, recorder: ApplicationRecorder) -> None:
-        self._parts = mapper, recorder
-        super().__init__({"PERSISTENCE_MODULE": "eventsourcing.popo"})
-
-    def construct_transcoder(self) -> Transcoder:
-        return JSONTranscoder()
-
-    def construct_mapper(self) -> Mapper[UUID]:
-        return self._parts[0]
-
-    def construct_recorder(self) -> ApplicationRecorder:
-        return self._parts[1]
-
-
 class RecorderEventStore:
-    """The port `application.ports.EventStore` over the library's application and a recorder.
-
-    `pausing` gets each UpgradeNeeded before it is raised.
-    """
+    """`application.ports.EventStore` over a recorder. `pausing` gets each UpgradeNeeded before it is raised."""
 
     def __init__(
-        self, recorder: Any, keys: Keys, *, changes: ChangeLimit | None = None, pausing: Callable[[UpgradeNeeded], object] = lambda _: None
+        self,
+        recorder: Recorder,
+        keys: Keys,
+        *,
+        changes: ChangeLimit | None = None,
+        pausing: Callable[[UpgradeNeeded], object] = lambda _: None,
     ) -> None:
         self.recorder, self._digests, self._changes, self.pausing = recorder, ClaimDigests(keys), changes, pausing
         self._written: set[tuple[str, int]] = set()
         self._states = StateCache()
         data_keys = DataKeys(keys, lambda owners: recorder.select_secrets("key", owners))
-        self.codec = Codec(data_keys, lambda stream: map(encoded_from, recorder.select_stream(stream)))
-        self._laboratory = EventStoreApplication(EventMapper(self.codec), recorder)
+        self.codec = Codec(data_keys, recorder.select_stream)
+        self._library = EventsourcingLibrary(self.codec, recorder)
 
     def close(self) -> None:
         self.recorder.close()
@@ -88,21 +56,10 @@ class RecorderEventStore:
         try:
             if until is not None:
                 return self._up_to(until, stream, evolve)
-            return self._newest(stream, evolve) if version is None else self._at_version(version, stream, evolve)
+            return self._newest(stream, evolve) if version is None else self._library.load(stream, evolve, version)
         except UpgradeNeeded as needed:
             self.pausing(needed)
             raise
-
-    def _at_version(self, version: int, stream: UUID, evolve: Evolve[S]) -> S | None:
-        def project(state: S | None, events: Iterable[Any]) -> S | None:
-            for event in events:
-                state = evolve(state, event)
-            return state
-
-        try:
-            return self._laboratory.repository.get(stream, version=version, projector_func=project)
-        except AggregateNotFoundError:
-            return None
 
     def _up_to(self, position: int, stream: UUID, evolve: Evolve[S]) -> S | None:
         state: S | None = None
@@ -116,24 +73,24 @@ class RecorderEventStore:
         """From the state that was folded last, if it is still one of this log and no key has gone since then."""
         known = self._states.get((stream, evolve))
         if known is not None:
-            events = self.recorder.select_events(stream, gt=known.version - 1)
-            if events and events[0].encoded.event_id == known.event_id and self.codec.readable(known.owners) == known.readable:
+            events = self.recorder.select_stream(stream, after=known.version - 1)
+            if events and events[0].event_id == known.event_id and self.codec.readable(known.owners) == known.readable:
                 return self._folded(stream, evolve, events[1:], known)
             self._states.drop((stream, evolve))
-        return self._folded(stream, evolve, self.recorder.select_events(stream), None)
+        return self._folded(stream, evolve, self.recorder.select_stream(stream), None)
 
-    def _folded(self, stream: UUID, evolve: Evolve[S], events: Sequence[StoredEventRow], known: CachedState | None) -> S | None:
+    def _folded(self, stream: UUID, evolve: Evolve[S], events: Sequence[RecordedEvent], known: CachedState | None) -> S | None:
         state: S | None = known.state if known else None
         if not events:
             return state
         owners = known.owners if known else frozenset()
-        owners |= {owner for one in events if (owner := subject_of(one.encoded)) is not None}
+        owners |= {owner for one in events if (owner := subject_of(one)) is not None}
         readable = self.codec.readable(owners)
         for one in events:
-            state = evolve(state, self.codec.decode(one.encoded))
-        newest = events[-1].encoded
+            state = evolve(state, self.codec.decode(one))
+        newest = events[-1]
         if state is not None and readable == self.codec.readable(owners):  # else a key came or went meanwhile
-            self._states.keep((stream, evolve), CachedState(state, newest.version, newest.event_id, owners, readable))
+            self._states.put((stream, evolve), CachedState(state, newest.version, newest.event_id, owners, readable))
         return state
 
     def append(
@@ -149,13 +106,11 @@ class RecorderEventStore:
         self._refuse_what_not_all_understand(events)
         self._refuse_claims_in_earlier_forms(claims)
         append = Append(command=command, subject=subject, guards=guards, claims=claims, releases=releases, secrets=secrets)
-        outcomes: list[Outcome] = []
         try:
             with self._changes.counted(command, events) if self._changes else nullcontext():
-                self._laboratory.events.put(events, append=append, outcome=outcomes.append)
-                return _appended(outcomes[0])
-        except (IntegrityError, KeyDestroyed):
-            raise ConcurrencyConflict("Somebody else changed this in the meantime; load it again") from None
+                return _appended(self._library.append(events, append))
+        except KeyDestroyed:
+            raise _conflict() from None
 
     def _refuse_what_not_all_understand(self, events: Sequence[Event]) -> None:
         """Of a type and version that this process wrote before, nothing is asked: once written, it is written for ever.
@@ -194,27 +149,27 @@ class RecorderEventStore:
         position, now = self.recorder.select_position_at(moment)
         if moment > now:
             raise Invalid(f"This time is still to come: the log is at {now:%Y-%m-%dT%H:%M:%SZ}")
-        return position  # type: ignore[no-any-return]
+        return position
 
     def read(self, after: int, limit: int, *, most_bytes: int | None = None) -> Sequence[RecordedEvent]:
         if most_bytes is not None:
-            return self.recorder.select_bounded(after, limit, most_bytes)  # type: ignore[no-any-return]
-        return self.recorder.select_recorded(after, limit)  # type: ignore[no-any-return]
+            return self.recorder.select_bounded(after, limit, most_bytes)
+        return self.recorder.select_recorded(after, limit)
 
     def history(self, stream: UUID) -> Sequence[RecordedEvent]:
-        return self.recorder.select_stream(stream)  # type: ignore[no-any-return]
+        return self.recorder.select_stream(stream)
 
     def histories(self, streams: Collection[UUID], *kinds: type[Event], until: int | None = None) -> Sequence[RecordedEvent]:
-        return self.recorder.select_streams(streams, [kind.__name__ for kind in kinds], until)  # type: ignore[no-any-return]
+        return self.recorder.select_streams(streams, [kind.__name__ for kind in kinds], until)
 
     def at(self, positions: Collection[int]) -> Sequence[RecordedEvent]:
-        return self.recorder.select_at(positions)  # type: ignore[no-any-return]
+        return self.recorder.select_at(positions)
 
     def touching(self, stream: UUID, at: Collection[int], *, after: int, maximum: int | None) -> Sequence[RecordedEvent]:
-        return self.recorder.select_touching(stream, at, after, maximum)  # type: ignore[no-any-return]
+        return self.recorder.select_touching(stream, at, after, maximum)
 
     def event(self, stream: UUID, version: int) -> RecordedEvent | None:
-        return self.recorder.select_event(stream, version)  # type: ignore[no-any-return]
+        return self.recorder.select_event(stream, version)
 
     def is_open(self, stream: UUID, *, begun_by: type[Event], closed_by: Sequence[type[Event]]) -> bool:
         ends = self.recorder.select_ends(stream)
@@ -226,11 +181,11 @@ class RecorderEventStore:
         return first.type == begun_by.__name__ and newest.type not in {kind.__name__ for kind in closed_by}
 
     def having(self, streams: Collection[UUID], *kinds: type[Event]) -> set[UUID]:
-        return self.recorder.select_having(streams, [kind.__name__ for kind in kinds])  # type: ignore[no-any-return]
+        return self.recorder.select_having(streams, [kind.__name__ for kind in kinds])
 
     def decode(self, recorded: RecordedEvent) -> Event:
         self._require_known(recorded)
-        return self.codec.decode(encoded_from(recorded))
+        return self.codec.decode(recorded)
 
     def _require_known(self, one: RecordedEvent | StreamEnd) -> None:
         """Raises UpgradeNeeded."""
@@ -240,33 +195,39 @@ class RecorderEventStore:
             raise needed
 
     def prefetch(self, recorded: Sequence[RecordedEvent]) -> None:
-        self.codec.prefetch(map(encoded_from, recorded))
+        self.codec.prefetch(recorded)
 
     def claimed(self, scope: str, value: str) -> UUID | None:
-        return self.recorder.select_claim(scope, self._digests.forms(scope, value))  # type: ignore[no-any-return]
+        return self.recorder.select_claim(scope, self._digests.forms(scope, value))
 
     def claim_forms(self, scope: str, value: str) -> tuple[bytes, ...]:
         """The digests under which a claim may be stored. Raises MissingKey."""
         return self._digests.forms(scope, value)
 
     def administrators(self) -> Sequence[UUID]:
-        return self.recorder.select_administrators()  # type: ignore[no-any-return]
+        return self.recorder.select_administrators()
 
     def discarded(self) -> frozenset[int]:
         return frozenset(msgspec.json.decode(data, type=_Discarded).position for data in self.recorder.select_discarded())
 
     def secret(self, kind: str, owner: UUID) -> bytes | None:
-        return self.recorder.select_secrets(kind, [owner]).get(owner)  # type: ignore[no-any-return]
+        return self.recorder.select_secrets(kind, [owner]).get(owner)
 
 
-def postgres_event_store(given: Settings, keys: Keys, *, changes: ChangeLimit | None = None) -> RecorderEventStore:
-    return RecorderEventStore(PostgresRecorder(given.postgres_url, keys), keys, changes=changes)
+class PostgresEventStore(RecorderEventStore):
+    """On Postgres, whose other tables can be read through `recorder`."""
+
+    recorder: PostgresRecorder
+
+
+def postgres_event_store(settings: Settings, keys: Keys, *, changes: ChangeLimit | None = None) -> PostgresEventStore:
+    return PostgresEventStore(PostgresRecorder(settings.postgres_url, keys), keys, changes=changes)
 
 
 @contextmanager
-def open_event_store(given: Settings, keys: Keys | None = None) -> Iterator[RecorderEventStore]:
-    """The log on Postgres, while the block runs, with all keys that are here unless `keys` are given. Raises WrongRootKey."""
-    log = postgres_event_store(given, operator_keys(given) if keys is None else keys)
+def open_event_store(settings: Settings, keys: Keys | None = None) -> Iterator[PostgresEventStore]:
+    """The log on Postgres, with all keys of this installation unless `keys` are given; closed after the block. Raises WrongRootKey."""
+    log = postgres_event_store(settings, operator_keys(settings) if keys is None else keys)
     try:
         yield log
     finally:
@@ -277,6 +238,8 @@ def _appended(outcome: Outcome) -> AppendResult:
     match outcome.outcome:
         case "appended" | "replayed":
             return AppendResult(position=outcome.position or 0, subject=outcome.subject, replayed=outcome.outcome == "replayed")
+        case "conflict":
+            raise _conflict()
         case "reused":
             raise _key_reused()
         case "missing":
@@ -289,6 +252,10 @@ def _appended(outcome: Outcome) -> AppendResult:
             raise Refused(f"The record does not take this: {outcome.detail}")
         case other:
             raise AssertionError(other)
+
+
+def _conflict() -> ConcurrencyConflict:
+    return ConcurrencyConflict("Somebody else changed this in the meantime; load it again")
 
 
 def _taken(scope: str) -> Taken:

@@ -1,4 +1,4 @@
-"""Commands written together: one thread and one connection, one transaction for all that came while the last one was under way."""
+"""Group commit: one thread and connection write all commands that arrive during a transaction in the next one."""
 
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
 
 
 class PendingResult:
-    """What one thread tells one other, once. A tenth of a Future's cost."""
+    """An outcome handed from one thread to another, once. Costs a tenth of a Future."""
 
     __slots__ = ("_error", "_outcome", "_there")
 
@@ -207,22 +207,22 @@ class GroupCommit:
 
 def _without_duplicates(batch: Sequence[PendingAppend]) -> list[PendingAppend]:
     """Of two commands for one version of a stream the later one conflicts at once, unless it repeats the earlier."""
-    owner: dict[tuple[UUID, int], UUID] = {}
-    kept = []
+    command_of: dict[tuple[UUID, int], UUID] = {}
+    remaining = []
     for pending in batch:
-        wanted = {(event.stream, event.version) for event in pending.events}
-        if any(owner.setdefault(place, pending.append.command.id) != pending.append.command.id for place in wanted):
+        versions = {(event.stream, event.version) for event in pending.events}
+        if any(command_of.setdefault(version, pending.append.command.id) != pending.append.command.id for version in versions):
             APPENDS.labels("conflict").inc()
             pending.done.set(Outcome("conflict", None, None, None))
         else:
-            kept.append(pending)
-    return kept
+            remaining.append(pending)
+    return remaining
 
 
 def meta_of(command: Command) -> bytes:
     """What is kept beside each event of a command. No address, no agent: those are private, and stand in events."""
     actor = {"id": command.actor.id, "kind": command.actor.kind, "role": command.actor.role}
-    said = {
+    fields = {
         "command_id": command.id,
         "correlation_id": command.correlation_id or command.id,
         "causation_id": command.causation_id or command.id,
@@ -231,4 +231,4 @@ def meta_of(command: Command) -> bytes:
         "request_id": command.request_id or None,
         "traceparent": command.traceparent or None,
     }
-    return msgspec.json.encode({name: value for name, value in said.items() if value is not None})
+    return msgspec.json.encode({name: value for name, value in fields.items() if value is not None})

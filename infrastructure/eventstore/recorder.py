@@ -1,14 +1,12 @@
-"""The library's recorder on Postgres: reads on a pool, writes through the group commit, one round trip a batch."""
+"""The recorder on Postgres: reads on a pool, writes through the group commit, one round trip for each batch."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import psycopg
-from eventsourcing.persistence import ApplicationRecorder, IntegrityError, Notification, StoredEvent, Subscription
 from psycopg_pool import PoolTimeout
 
 from application.ports import RecordedEvent
@@ -20,6 +18,7 @@ from infrastructure.eventstore.group_commit import (
     GroupCommit,
     Outcome,
 )
+from infrastructure.eventstore.recorder_port import StreamEnd
 from infrastructure.postgres.connections import LivenessLimits, ServerUnresponsive
 from infrastructure.postgres.errors import database_unavailable
 from infrastructure.postgres.profiles import COMMANDS, LIVENESS
@@ -27,6 +26,7 @@ from infrastructure.security.keys import Keys
 
 READ_CONNECTIONS = 8  # connections that load streams
 LONG_QUERY_SECONDS = 600
+MAX_VERSION = 2**31 - 1
 EVENT_COLUMNS = "notification_id, originator_id, originator_version, topic, schema_version, event_id, state, meta, recorded_at, hash"
 
 BETWEEN = f"select {EVENT_COLUMNS} from es.events where notification_id > %s and notification_id <= %s order by notification_id"  # noqa: S608
@@ -54,6 +54,8 @@ OF_STREAMS = f"""select {EVENT_COLUMNS} from es.events
     and (%(types)s::text[] is null or topic = any(%(types)s::text[]))
     and (%(until)s::bigint is null or notification_id <= %(until)s::bigint)
   order by notification_id"""  # noqa: S608 - constants
+OF_STREAM = f"""select {EVENT_COLUMNS} from es.stream_events(%s, %s)
+  where originator_version <= %s order by originator_version"""  # noqa: S608 - constants
 # The order of versions is that of positions, and makes the index of streams the only way.
 TOUCHING = f"""select {EVENT_COLUMNS} from (
     (select {EVENT_COLUMNS} from es.events where originator_id = %(stream)s and notification_id > %(after)s
@@ -73,22 +75,7 @@ ADMINISTRATORS = """select originator_id from es.events
   group by originator_id order by min(notification_id)"""
 
 
-@dataclass(frozen=True)
-class StoredEventRow(StoredEvent):
-    """The library's stored event, with our columns."""
-
-    encoded: EncodedEvent
-
-
-class StreamEnd(NamedTuple):
-    """What of the first or the newest event of a stream says whether the stream is open."""
-
-    position: int
-    type: str
-    schema_version: int
-
-
-class PostgresRecorder(ApplicationRecorder):
+class PostgresRecorder:
     """Reads on a pool, writes through the group commit."""
 
     def __init__(self, url: str, keys: Keys, *, liveness: LivenessLimits = LIVENESS) -> None:
@@ -97,7 +84,7 @@ class PostgresRecorder(ApplicationRecorder):
         self._keys = keys
         self._url = url
         self._writer: GroupCommit | None = None
-        self._beginning = Lock()
+        self._writer_lock = Lock()
         self.pool.open()
 
     def close(self) -> None:
@@ -105,18 +92,15 @@ class PostgresRecorder(ApplicationRecorder):
             self._writer.close()
         self.pool.close()
 
-    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
-        return insert_events(self.insert, stored_events, **kwargs)
-
     def insert(self, events: Sequence[EncodedEvent], append: Append) -> Outcome:
         try:
-            return self._writing().submit(append, events).wait(COMMIT_TIMEOUT_SECONDS)
+            return self._group_commit().submit(append, events).wait(COMMIT_TIMEOUT_SECONDS)
         except TimeoutError:
             raise Unavailable("The database does not answer; try again", retry_after=5) from None
 
-    def _writing(self) -> GroupCommit:
+    def _group_commit(self) -> GroupCommit:
         """One a process, begun with the first command: who only reads has none."""
-        with self._beginning:
+        with self._writer_lock:
             if self._writer is None:
                 self._writer = GroupCommit(self._url, self._keys, liveness=self._liveness)
             return self._writer
@@ -127,9 +111,9 @@ class PostgresRecorder(ApplicationRecorder):
 
     def rows(self, query: str, *arguments: object, named: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
         """Raises Unavailable. A connection that died while it was idle costs a second try, after its like were weeded out."""
-        given = named or arguments
+        parameters = named or arguments
         try:
-            return self._rows(query, given)
+            return self._rows(query, parameters)
         except PoolTimeout:
             raise database_unavailable() from None
         except ServerUnresponsive:
@@ -137,7 +121,7 @@ class PostgresRecorder(ApplicationRecorder):
         except psycopg.OperationalError:
             self.pool.check()
         try:
-            return self._rows(query, given)
+            return self._rows(query, parameters)
         except psycopg.OperationalError:
             raise database_unavailable() from None
 
@@ -154,44 +138,21 @@ class PostgresRecorder(ApplicationRecorder):
         with self.pool.connection() as connection:
             return connection.execute(query, arguments, prepare=True, binary=True).fetchall()
 
-    def select_events(
-        self, originator_id: UUID | str, *, gt: int | None = None, lte: int | None = None, desc: bool = False, limit: int | None = None
-    ) -> Sequence[StoredEvent]:
-        rows = self.rows(
-            f"select {EVENT_COLUMNS} from es.stream_events(%s, %s)"  # noqa: S608 - constants
-            f" where originator_version <= %s order by originator_version {'desc' if desc else 'asc'} limit %s",
-            originator_id,
-            gt or 0,
-            2**31 - 1 if lte is None else lte,
-            limit,
-        )
-        return [stored_event_of(recorded_from(row)) for row in rows]
-
-    def select_notifications(
-        self, start: int | None, limit: int, stop: int | None = None, topics: Sequence[str] = (), *, inclusive_of_start: bool = True
-    ) -> Sequence[Notification]:
-        after = (start or 1) - 1 if inclusive_of_start else start or 0
-        wanted = (one for one in self.select_recorded(after, limit) if (stop is None or one.position <= stop))
-        return [
-            Notification(one.stream, one.version, one.type, one.data, one.position) for one in wanted if not topics or one.type in topics
-        ]
-
     def select_recorded(self, after: int, limit: int) -> list[RecordedEvent]:
         """Positions have no gaps, so that two bounds suffice and few partitions are looked at; where rows are missing, the next ones."""
         rows = self.rows(BETWEEN, after, after + limit) or self.rows(LATER, after, limit)
         return [recorded_from(row) for row in rows]
 
-    def select_stream(self, stream: UUID) -> list[RecordedEvent]:
-        query = f"select {EVENT_COLUMNS} from es.stream_events(%s, 0) order by originator_version"  # noqa: S608
-        return [recorded_from(row) for row in self.rows(query, stream)]
+    def select_stream(self, stream: UUID, *, after: int = 0, until: int | None = None) -> list[RecordedEvent]:
+        return [recorded_from(row) for row in self.rows(OF_STREAM, stream, after, MAX_VERSION if until is None else until)]
 
     def select_position_at(self, moment: datetime) -> tuple[int, datetime]:
         """The position, and the time by the same clock now."""
         ((position, now),) = self.named_rows(POSITION_AT, moment=moment)
         return position, now
 
-    def select_bounded(self, after: int, limit: int, most_bytes: int) -> list[RecordedEvent]:
-        return [recorded_from(row) for row in self.named_rows(BOUNDED, after=after, limit=limit, bytes=most_bytes)]
+    def select_bounded(self, after: int, limit: int, max_bytes: int) -> list[RecordedEvent]:
+        return [recorded_from(row) for row in self.named_rows(BOUNDED, after=after, limit=limit, bytes=max_bytes)]
 
     def select_streams(self, streams: Collection[UUID], types: Sequence[str], until: int | None) -> list[RecordedEvent]:
         if not streams:
@@ -224,9 +185,6 @@ class PostgresRecorder(ApplicationRecorder):
     def max_notification_id(self) -> int | None:
         return self.rows("select position from es.head")[0][0] or None
 
-    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[ApplicationRecorder]:
-        raise NotImplementedError("consumers follow Kafka, and read the store by position")
-
     def select_command(self, command: UUID) -> tuple[bytes | None, int, UUID | None] | None:
         rows = self.rows("select digest, position, subject from es.commands where id = %s", command)
         return rows[0] if rows else None
@@ -252,31 +210,6 @@ class PostgresRecorder(ApplicationRecorder):
         return dict(self.rows("select owner, value from es.secrets where kind = %s and owner = any(%s)", kind, list(owners)))
 
 
-def insert_events(
-    insert: Callable[[Sequence[EncodedEvent], Append], Outcome],
-    stored_events: Sequence[StoredEvent],
-    *,
-    append: Append,
-    outcome: Callable[[Outcome], None],
-    **_: Any,
-) -> Sequence[int] | None:
-    """The library's contract over ours: positions when something was appended, IntegrityError when a version is taken.
-
-    Raises ValueError for events of which two would create the key of one subject: only one key could be kept.
-    """
-    events = [one.encoded for one in stored_events if isinstance(one, StoredEventRow)]
-    owners = [owner for event in events for owner, _ in event.new_keys]
-    if len(owners) > len(set(owners)):
-        raise ValueError("the first private values of a stream must be in one event: two events of this append would create its key")
-    ended = insert(events, append)
-    outcome(ended)
-    if ended.outcome == "conflict":
-        raise IntegrityError
-    if ended.outcome != "appended" or ended.position is None:
-        return None
-    return range(ended.position - len(stored_events) + 1, ended.position + 1)
-
-
 def recorded_from(row: tuple[Any, ...]) -> RecordedEvent:
     position, stream, version, topic, schema_version, event_id, state, meta, recorded_at, digest = row
     return RecordedEvent(
@@ -291,11 +224,3 @@ def recorded_from(row: tuple[Any, ...]) -> RecordedEvent:
         recorded_at=recorded_at,
         hash=digest,
     )
-
-
-def encoded_from(recorded: RecordedEvent) -> EncodedEvent:
-    return EncodedEvent(recorded.stream, recorded.version, recorded.type, recorded.schema_version, recorded.event_id, recorded.data)
-
-
-def stored_event_of(recorded: RecordedEvent) -> StoredEventRow:
-    return StoredEventRow(recorded.stream, recorded.version, recorded.type, recorded.data, encoded_from(recorded))

@@ -1,4 +1,4 @@
-"""States of streams as this process folded them last, so that loading one again reads only the events since then."""
+"""Cache of folded states: loading a stream again reads only the events since then."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,11 +14,11 @@ MAX_STATE_BYTES: Final = MAX_BYTES // 16
 MAX_OWNERS: Final = 16
 
 CacheKey = tuple[UUID, Callable[..., Any]]
-"""A stream, and what it is folded by."""
+"""A stream, and its `evolve` function."""
 
 
 class CachedState(NamedTuple):
-    """A state, and its stream's newest event. `owners` are those whose private values were met, `readable` those whose keys were there."""
+    """A state, and its stream's newest event. `owners`: subjects of its private values; `readable`: those whose keys were available."""
 
     state: Any
     version: int
@@ -28,43 +28,43 @@ class CachedState(NamedTuple):
 
 
 class StateCache:
-    """Those used last, bounded in number and size. May be shared by threads: states never change."""
+    """The most recently used states, bounded in number and size. May be shared by threads: states never change."""
 
-    def __init__(self, *, states_most: int = MAX_STATES, bytes_most: int = MAX_BYTES) -> None:
-        self._states_most, self._bytes_most = states_most, bytes_most
-        self._known: OrderedDict[CacheKey, tuple[CachedState, int]] = OrderedDict()
+    def __init__(self, *, max_states: int = MAX_STATES, max_bytes: int = MAX_BYTES) -> None:
+        self._max_states, self._max_bytes = max_states, max_bytes
+        self._entries: OrderedDict[CacheKey, tuple[CachedState, int]] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
 
-    def get(self, place: CacheKey) -> CachedState | None:
+    def get(self, key: CacheKey) -> CachedState | None:
         with self._lock:
-            if place not in self._known:
+            if key not in self._entries:
                 return None
-            self._known.move_to_end(place)
-            return self._known[place][0]
+            self._entries.move_to_end(key)
+            return self._entries[key][0]
 
-    def keep(self, place: CacheKey, folded: CachedState) -> None:
-        """Instead of what was kept before."""
-        size = len(msgspec.json.encode(folded.state))
+    def put(self, key: CacheKey, cached: CachedState) -> None:
+        """Replaces the state under `key`."""
+        size = len(msgspec.json.encode(cached.state))
         with self._lock:
-            self._drop(place)
-            if size <= min(MAX_STATE_BYTES, self._bytes_most) and len(folded.owners) <= MAX_OWNERS:
-                self._known[place] = folded, size
+            self._drop(key)
+            if size <= min(MAX_STATE_BYTES, self._max_bytes) and len(cached.owners) <= MAX_OWNERS:
+                self._entries[key] = cached, size
                 self._bytes += size
-            while self._bytes > self._bytes_most or len(self._known) > self._states_most:
-                self._drop(next(iter(self._known)))
+            while self._bytes > self._max_bytes or len(self._entries) > self._max_states:
+                self._drop(next(iter(self._entries)))
 
-    def drop(self, place: CacheKey) -> None:
+    def drop(self, key: CacheKey) -> None:
         with self._lock:
-            self._drop(place)
+            self._drop(key)
 
-    def _drop(self, place: CacheKey) -> None:
-        if place in self._known:
-            _, size = self._known.pop(place)
+    def _drop(self, key: CacheKey) -> None:
+        if key in self._entries:
+            _, size = self._entries.pop(key)
             self._bytes -= size
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._entries)
 
     @property
     def size(self) -> int:

@@ -1,38 +1,25 @@
-"""Connections of the HTTP server: limits of time, size and number that hold from the first byte, before the application hears of it."""
+"""HTTP connections of the server: limits of time, size and number that hold from the first byte, before the application is called."""
 
 import asyncio
 import fcntl
-import resource
 import socket
 import struct
 import sys
 import termios
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from http import HTTPStatus
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Final, cast
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request
 
-from application.connection_slots import RECOGNISED, ConnectionSlot, ConnectionSlots, network_of
-from infrastructure.configuration.settings import Settings, networks
+from application.connection_slots import RECOGNISED
 from infrastructure.http.joined_writes import JoinedWrites
+from infrastructure.http.limits import ConnectionLimits
+from infrastructure.http.websockets import WebSocketConnection
 
-MAX_HEAD: Final = 64 * 1024  # bytes of a request's line and headers; the application asks for fewer
+MAX_HEAD: Final = 64 * 1024  # bytes of a request's line and headers; the application has a lower limit
 MAX_HEADERS: Final = 128  # in number: each takes far more memory than it has bytes
 MAX_PIPELINED: Final = 8  # requests sent before the answer to an earlier one
-MAX_UNSENT: Final = 1024**2  # bytes that wait for a WebSocket's client to take them
-SEND_TIMEOUT_SECONDS: Final = 30.0  # seconds in which a client takes at least some of what waits for it
-MAX_MESSAGES: Final = 64  # of a WebSocket that wait to be read
-MAX_FRAMES: Final = 128  # of a WebSocket in a second, of whatever kind: pings and fragments are no messages
-PARSE_BYTES: Final = 4096  # bytes of a WebSocket that are parsed at once
-CLOSE_TIMEOUT_SECONDS: Final = 2.0  # seconds until a WebSocket's client has agreed to its end
-MAX_DESCRIPTORS: Final = 65_536
-RESERVED_DESCRIPTORS: Final = 256  # that the process needs beside connections
 
 
 def _refusal(status: int, code: str, title: str, detail: str) -> bytes:
@@ -49,47 +36,6 @@ REFUSALS: Final = {
 }
 
 
-class ConnectionLimits:
-    """What all connections of a server share: who has room, and whether the server is ending.
-
-    A client is anonymous until the application has recognised it. Anonymous clients have room of their own, so they take none of users'.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.ending = False
-        self._proxies: Sequence[IPv4Network | IPv6Network] = networks(settings)
-        room = max(64, _descriptors() - RESERVED_DESCRIPTORS)
-        anonymous = min(settings.anonymous_connections, room // 3)
-        self.anonymous = ConnectionSlots(total=anonymous, each=settings.connections_per_address)
-        self.users = ConnectionSlots(total=min(settings.connections, room - anonymous), each=settings.connections_per_address)
-        self._proxied = ConnectionSlots(total=room, each=0)
-
-    def enter(self, address: str, evict: Callable[[], None]) -> "HandshakeSlots":
-        if self._proxies and self._is_proxy(address):
-            return HandshakeSlots(self._proxied.acquire(address, evict), None)
-        return HandshakeSlots(self.anonymous.acquire(network_of(address), evict), self.users)
-
-    def _is_proxy(self, address: str) -> bool:
-        try:
-            return any(ip_address(address) in network for network in self._proxies)
-        except ValueError:
-            return False
-
-
-class HandshakeSlots:
-    """The place of one connection: among anonymous clients until it is recognised."""
-
-    def __init__(self, place: ConnectionSlot, users: ConnectionSlots | None) -> None:
-        self.place, self._users = place, users
-
-    def recognised(self) -> None:
-        if self._users is not None and not self.place.is_lost:
-            self.place.release()
-            self.place = self._users.acquire(self.place.address, self.place.evict)
-            self._users = None
-
-
 class HttpConnection(HttpToolsProtocol):
     """One connection that speaks HTTP/1.1.
 
@@ -97,23 +43,23 @@ class HttpConnection(HttpToolsProtocol):
     requests is too long, when the client takes nothing of an answer, and when others need its place.
     """
 
-    def __init__(self, limits: ConnectionLimits, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, limits: ConnectionLimits, **arguments: Any) -> None:
+        super().__init__(**arguments)
         self._limits = limits
-        self._awaits_head = True  # no request is worked on
+        self._is_awaiting_head = True  # no request is worked on
         self._in_head, self._head_size, self._trailers = False, 0, 0
-        self._unsent = 0  # bytes when it was last looked whether the client takes them
-        self._taking: asyncio.TimerHandle | None = None
+        self._unsent = 0  # bytes at the last check of progress
+        self._progress_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast("asyncio.Transport", JoinedWrites(transport, self.loop)))
         self._transport = transport
-        self._room = self._limits.enter(self.client[0] if self.client else "", self._evicted)
-        self._extensions = {RECOGNISED: self._room.recognised}
+        self._held_slot = self._limits.enter(self.client[0] if self.client else "", self._on_evicted)
+        self._extensions = {RECOGNISED: self._held_slot.recognised}
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._room.place.release()
+        self._held_slot.slot.release()
         self._stop_timers()
         super().connection_lost(exc)
 
@@ -128,7 +74,7 @@ class HttpConnection(HttpToolsProtocol):
 
     # ---- of the parser ----
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Nobody reads what follows a body in chunks."""
+        """Trailers of a chunked body are counted and ignored."""
         if self._in_head:
             super().on_header(name, value)
             return
@@ -142,9 +88,9 @@ class HttpConnection(HttpToolsProtocol):
         self._in_head, self._head_size, self._trailers = True, 0, 0
 
     def on_headers_complete(self) -> None:
-        self._in_head = self._awaits_head = False
+        self._in_head = self._is_awaiting_head = False
         self._unset_keepalive_if_required()
-        self._room.place.touch()
+        self._held_slot.slot.touch()
         if len(self.headers) > MAX_HEADERS:
             self._refuse(431)
         if len(self.pipeline) >= MAX_PIPELINED:
@@ -157,12 +103,12 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._awaits_head = not self.pipeline
-        self._room.place.touch()
+        self._is_awaiting_head = not self.pipeline
+        self._held_slot.slot.touch()
 
     def _unset_keepalive_if_required(self) -> None:
-        """A first byte does not end the wait for a head: only all of it does."""
-        if not self._awaits_head:
+        """Only a complete head ends the wait for it, not its first byte."""
+        if not self._is_awaiting_head:
             super()._unset_keepalive_if_required()
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -174,7 +120,7 @@ class HttpConnection(HttpToolsProtocol):
         self._refuse(400)
 
     def handle_websocket_upgrade(self) -> None:
-        """Not behind an answer under way, which would wait for this connection for ever, and not where the head cannot be read again."""
+        """Abort where an answer is in progress, which would wait for this connection for ever, or where the head cannot be read again."""
         if self.transport.is_closing():
             return
         if (self.cycle is not None and not self.cycle.response_complete) or self._transport.get_write_buffer_size():
@@ -189,21 +135,21 @@ class HttpConnection(HttpToolsProtocol):
     # ---- of the transport ----
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._taking is None:
-            self._watch_taking()
+        if self._progress_timer is None:
+            self._watch_progress()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_watching()
+        self._stop_progress_timer()
 
     # ---- the end ----
     def end_soon(self) -> None:
-        """The answer under way is the last one."""
+        """Close the connection after the answer in progress."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
 
     def _refuse(self, status: int) -> None:
-        """Say why, and close; where what is wrong follows a whole request, after its answer."""
+        """Send a refusal and close; after a complete request, its answer comes first."""
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:
@@ -215,88 +161,34 @@ class HttpConnection(HttpToolsProtocol):
             self.cycle.keep_alive = False
             self.flow.pause_reading()
 
-    def _evicted(self) -> None:
+    def _on_evicted(self) -> None:
         _drop(self._transport)
 
-    def _socket(self, **given: Any) -> "WebSocketConnection":
+    def _socket(self, **arguments: Any) -> "WebSocketConnection":
         self._stop_timers()
-        self._upgraded = WebSocketConnection(self._limits, self._room, **given)
+        self._upgraded = WebSocketConnection(self._limits, self._held_slot, **arguments)
         return self._upgraded
 
     def _stop_timers(self) -> None:
-        self._awaits_head = False
+        self._is_awaiting_head = False
         self._unset_keepalive_if_required()
-        self._stop_watching()
+        self._stop_progress_timer()
 
-    def _stop_watching(self) -> None:
-        if self._taking is not None:
-            self._taking.cancel()
-            self._taking = None
+    def _stop_progress_timer(self) -> None:
+        if self._progress_timer is not None:
+            self._progress_timer.cancel()
+            self._progress_timer = None
 
-    def _watch_taking(self) -> None:
+    def _watch_progress(self) -> None:
         self._unsent = _unsent(self._transport)
-        self._taking = self.loop.call_later(SEND_TIMEOUT_SECONDS, self._look_whether_taken)
+        self._progress_timer = self.loop.call_later(self._limits.send_timeout_seconds, self._check_progress)
 
-    def _look_whether_taken(self) -> None:
-        self._taking = None
+    def _check_progress(self) -> None:
+        self._progress_timer = None
         if _unsent(self._transport) >= self._unsent:
             _drop(self._transport)
         else:
-            self._watch_taking()
-
-
-class WebSocketConnection(WebSocketsSansIOProtocol):
-    """One WebSocket. Messages are measured by their headers, before they are read: those of an anonymous client must be small."""
-
-    def __init__(self, limits: ConnectionLimits, room: HandshakeSlots, **given: Any) -> None:
-        super().__init__(**given)
-        self._settings, self._room = limits.settings, room
-        self._end: asyncio.TimerHandle | None = None
-        self._frames, self._frames_since = 0, 0.0
-        self.close_timeout = CLOSE_TIMEOUT_SECONDS
-        self.conn.max_message_size = self._settings.anonymous_body_max_bytes
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._room.place.release()
-        if self._end is not None:
-            self._end.cancel()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        self._room.place.touch()
-        for start in range(0, len(data), PARSE_BYTES):
-            if self.transport.is_closing():
-                return
-            super().data_received(data[start : start + PARSE_BYTES])
-            if self.queue.qsize() > MAX_MESSAGES or self.transport.get_write_buffer_size() > MAX_UNSENT:
-                self.transport.abort()
-
-    def handle_events(self) -> None:
-        if self.loop.time() - self._frames_since > 1.0:
-            self._frames, self._frames_since = 0, self.loop.time()
-        self._frames += len(self.conn.events)
-        if self._frames > MAX_FRAMES:
-            self.transport.abort()
-        else:
-            super().handle_events()
-
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
-        if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            self.scope["extensions"][RECOGNISED] = self._recognised  # type: ignore[assignment]
-
-    def on_task_complete(self, task: "asyncio.Task[None]") -> None:
-        """A client that does not take what was sent cannot hold the connection when the application is done with it."""
-        super().on_task_complete(task)
-        if not self.disconnected:
-            self._end = self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)
-
-    def end_soon(self) -> None:
-        """It goes on until the server ends."""
-
-    def _recognised(self) -> None:
-        self._room.recognised()
-        self.conn.max_message_size = self._settings.websocket_max_bytes
+            self._watch_progress()
 
 
 def _drop(transport: asyncio.Transport) -> None:
@@ -310,12 +202,3 @@ def _unsent(transport: asyncio.Transport) -> int:
     """Bytes that the client has not taken yet, those in the kernel included: it holds megabytes."""
     waiting = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
     return transport.get_write_buffer_size() + int.from_bytes(waiting, sys.byteorder)
-
-
-def _descriptors() -> int:
-    """As many as this process may open: as many as it is allowed to ask for."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return max(soft, wanted)

@@ -10,10 +10,10 @@ from typing import Final
 
 from psycopg.conninfo import conninfo_to_dict
 
-from infrastructure.blobs.blob_store import originals_folder, rendition_folders
+from infrastructure.blobs.store import originals_folder, rendition_folders
 from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.child import READY_FILE, CannotStart
 from infrastructure.embedded.data_folder import make_private
+from infrastructure.process_lifecycle import READY_FILE, CannotStart
 from infrastructure.sandbox.landlock import Rights, Rule
 
 READ: Final = Rights.READ_FILE | Rights.READ_DIR

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final, NoReturn
 
 from application.topics import BULK, URGENT
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of
 from infrastructure.eventstore.event_store import postgres_event_store

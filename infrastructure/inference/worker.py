@@ -25,7 +25,7 @@ from infrastructure.inference.children.process_pool import ChildFailed, ChildLos
 from infrastructure.inference.chunk_classifier import ChunkClassifier
 from infrastructure.inference.heartbeats import Heartbeats
 from infrastructure.inference.image_inspector import ImageInspector
-from infrastructure.observability.health import NOBODY
+from infrastructure.observability.health import ABSENT_BLOB
 
 log = structlog.get_logger()
 
@@ -95,7 +95,7 @@ class InferenceWorker:
     async def is_blob_store_unavailable(self) -> bool:
         """Whether the store is unavailable, and not just one of its blobs."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._threads, self._blobs.exists, NOBODY)
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._blobs.exists, ABSENT_BLOB)
         except Unavailable:
             return True
         return False

@@ -15,12 +15,11 @@ import structlog
 from aiokafka import TopicPartition
 
 from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.child import say_ready
 from infrastructure.kafka.batches import BatchReader, BatchSource, OffsetRange, RecordBatch
 from infrastructure.kafka.faust_source import FaustBatchSource
 from infrastructure.kafka.topics import UNAVAILABLE_ERRORS, create_topics_when_reachable, is_answering, limit_client_logs
 from infrastructure.observability.heartbeat import HEARTBEAT
-from infrastructure.process_exit import exit_within
+from infrastructure.process_lifecycle import exit_within, signal_ready
 
 log = structlog.get_logger()
 
@@ -149,7 +148,7 @@ class ConsumerProcess:
         await prepared()
         while not self._source.has_joined and await asyncio.to_thread(is_answering, self._brokers):  # noqa: ASYNC110 - Faust has no event
             await asyncio.sleep(self._limits.join_check_interval_seconds)
-        say_ready()
+        signal_ready()
 
     async def _stop(self, finish: Callable[[], Awaitable[None]]) -> NoReturn:
         self._is_stopping = True

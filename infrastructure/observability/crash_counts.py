@@ -1,4 +1,4 @@
-"""Which processes end again and again: written by the supervisor into the data folder, read for readiness."""
+"""Crash loops: the supervisor records crashes in the data folder, and readiness reads them."""
 
 import time
 from collections.abc import Mapping
@@ -9,17 +9,17 @@ from typing import Final
 import msgspec
 
 from infrastructure.atomic_files import write_atomically
-from infrastructure.embedded.data_folder import run_folder
+from infrastructure.configuration.paths import run_folder
 
 CRASH_WINDOW_SECONDS: Final = 60.0
 CRASHES_OF_A_LOOP: Final = 3
-"""So many ends within the window are no accident."""
+"""So many crashes within the window count as a loop."""
 
 Crashes = dict[str, list[float]]
 
 
 def record_crash(file: Path, name: str, *, now: float | None = None) -> int:
-    """Note that the process `name` ended by itself; how often it did so within the window. A file that cannot be written is left out."""
+    """Record that a process ended by itself; its crashes within the window. A file that cannot be written is ignored."""
     at = time.time() if now is None else now
     crashes = _recent(file, at)
     crashes.setdefault(name, []).append(at)
@@ -29,7 +29,7 @@ def record_crash(file: Path, name: str, *, now: float | None = None) -> int:
 
 
 def crash_loops(file: Path, *, now: float | None = None) -> Mapping[str, int]:
-    """The processes that end again and again, with the number of their ends within the window. Empty without a supervisor."""
+    """The processes in a crash loop, each with its crashes within the window. Empty without a supervisor."""
     crashes = _recent(file, time.time() if now is None else now)
     return {name: len(times) for name, times in crashes.items() if len(times) >= CRASHES_OF_A_LOOP}
 
@@ -40,7 +40,7 @@ def crashes_file(data: Path) -> Path:
 
 def _recent(file: Path, now: float) -> Crashes:
     try:
-        known = msgspec.json.decode(file.read_bytes(), type=Crashes)
+        crashes = msgspec.json.decode(file.read_bytes(), type=Crashes)
     except (OSError, msgspec.DecodeError):
         return {}
-    return {name: kept for name, times in known.items() if (kept := [at for at in times if 0 <= now - at < CRASH_WINDOW_SECONDS])}
+    return {name: recent for name, times in crashes.items() if (recent := [at for at in times if 0 <= now - at < CRASH_WINDOW_SECONDS])}

@@ -1,10 +1,10 @@
-"""Whether each thing that the system needs is there, asked at once, each with its own patience."""
+"""Health checks of all dependencies, run concurrently, each with a time-out."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from struct import pack, unpack
-from typing import Final
+from typing import Final, NamedTuple
 
 import redis.asyncio
 
@@ -15,12 +15,10 @@ from infrastructure.configuration.settings import Settings
 from infrastructure.observability.crash_counts import crash_loops, crashes_file
 from infrastructure.postgres.system.status import DeclaredProcess, SystemStatus, system_status
 
-CHECK_TIMEOUT_SECONDS: Final = 1.5  # seconds
-CACHE_SECONDS: Final = 1.0  # seconds for which an answer serves everybody who asks
 MAX_LAG_SECONDS: Final = 30.0  # seconds that an event may wait to be published or shown
-MAX_PROCESSES_NAMED: Final = 3  # processes that are named
-NOBODY: Final = "0" * 64  # a blob that does not exist
-API_VERSIONS: Final = pack(">ihhih", 10, 18, 0, 1, -1)  # what every Kafka client asks first: length, call, version, number, no name
+MAX_NAMED_PROCESSES: Final = 3  # processes that are named
+ABSENT_BLOB: Final = "0" * 64  # a blob that does not exist
+API_VERSIONS: Final = pack(">ihhih", 10, 18, 0, 1, -1)  # the first request of every Kafka client: length, call, version, number, no name
 
 CHANGED: Final = "somebody changed it, and nothing is published until that is mended (docs/operations.md)"
 
@@ -30,102 +28,117 @@ SUPERVISED: Final = {"kafka": "broker", "scheduler": "projector"}
 HealthProbe = Callable[[], Awaitable[list[DependencyHealth]]]
 
 
+class HealthLimits(NamedTuple):
+    """A check may take `check_seconds`; its result serves all callers for `cache_seconds`."""
+
+    check_seconds: float = 1.5
+    cache_seconds: float = 1.0
+
+
+DEFAULT_LIMITS: Final = HealthLimits()
+
+
 class DependencyChecks:
     """The port `HealthChecks`."""
 
-    def __init__(self, settings: Settings, *, reads: QueryDatabase, blobs: BlobStore) -> None:
-        self._settings, self._reads, self._blobs = settings, reads, blobs
+    def __init__(self, settings: Settings, *, reads: QueryDatabase, blobs: BlobStore, limits: HealthLimits = DEFAULT_LIMITS) -> None:
+        self._settings, self._reads, self._blobs, self._limits = settings, reads, blobs, limits
         self._redis = redis.asyncio.Redis.from_url(
             settings.redis_url,
-            socket_connect_timeout=CHECK_TIMEOUT_SECONDS,
-            socket_timeout=CHECK_TIMEOUT_SECONDS,
+            socket_connect_timeout=limits.check_seconds,
+            socket_timeout=limits.check_seconds,
             protocol=2,
             max_connections=2,
         )
-        self._looking_at_blobs: asyncio.Task[bool] | None = None
-        self._turn = asyncio.Lock()
-        self._known: tuple[float, list[DependencyHealth]] = (0.0, [])
+        self._blobs_probe: asyncio.Task[bool] | None = None
+        self._lock = asyncio.Lock()
+        self._cached: tuple[float, list[DependencyHealth]] = (0.0, [])
 
     async def close(self) -> None:
         await self._redis.aclose()
 
     async def examine(self) -> list[DependencyHealth]:
-        async with self._turn:
-            until, found = self._known
-            if time.monotonic() >= until:
+        async with self._lock:
+            expires_at, found = self._cached
+            if time.monotonic() >= expires_at:
                 found = await self._examine()
-                self._known = (time.monotonic() + CACHE_SECONDS, found)
+                self._cached = (time.monotonic() + self._limits.cache_seconds, found)
             return found
 
     async def _examine(self) -> list[DependencyHealth]:
-        looks: Mapping[str, HealthProbe] = {
-            "postgres relay projector scheduler inference": self._look_at_postgres,
-            "kafka": self._look_at_kafka,
-            "redis": self._look_at_redis,
-            "blobs": self._look_at_blobs,
+        probes: Mapping[str, HealthProbe] = {
+            "postgres relay projector scheduler inference": self._probe_postgres,
+            "kafka": self._probe_kafka,
+            "redis": self._probe_redis,
+            "blobs": self._probe_blobs,
         }
-        found = await asyncio.gather(*(_in_time(names.split(), look) for names, look in looks.items()))
+        seconds = self._limits.check_seconds
+        found = await asyncio.gather(*(_within_timeout(names.split(), probe, seconds) for names, probe in probes.items()))
         loops = crash_loops(crashes_file(self._settings.data))
-        return [_crashing(dependency, loops) for some in found for dependency in some]
+        return [_crashing(dependency, loops) for group in found for dependency in group]
 
-    async def _look_at_postgres(self) -> list[DependencyHealth]:
-        stands = await system_status(self._reads)
-        return [_good("postgres", f"the log has {stands.head} events"), *readiness_of(stands)]
+    async def _probe_postgres(self) -> list[DependencyHealth]:
+        status = await system_status(self._reads)
+        return [_healthy("postgres", f"the log has {status.head} events"), *readiness_of(status)]
 
-    async def _look_at_kafka(self) -> list[DependencyHealth]:
+    async def _probe_kafka(self) -> list[DependencyHealth]:
         brokers = self._settings.kafka_url.split(",")
         answers = await asyncio.gather(*map(_broker_answers, brokers), return_exceptions=True)
-        there = sum(answer is True for answer in answers)
-        said = f"{there} of {len(brokers)} brokers answer"
-        return [_good("kafka", said) if there else _bad("kafka", f"{said}: commands are taken, results wait")]
+        answering = sum(answer is True for answer in answers)
+        details = f"{answering} of {len(brokers)} brokers answer"
+        return [_healthy("kafka", details) if answering else _unhealthy("kafka", f"{details}: commands are taken, results wait")]
 
-    async def _look_at_redis(self) -> list[DependencyHealth]:
+    async def _probe_redis(self) -> list[DependencyHealth]:
         await self._redis.ping()
-        return [_good("redis", "answers")]
+        return [_healthy("redis", "answers")]
 
-    async def _look_at_blobs(self) -> list[DependencyHealth]:
-        """One look at a time: a store that does not answer must not gather threads."""
-        if self._looking_at_blobs is None or self._looking_at_blobs.done():
-            self._looking_at_blobs = asyncio.create_task(asyncio.to_thread(self._blobs.exists, NOBODY))
-            self._looking_at_blobs.add_done_callback(lambda look: look.cancelled() or look.exception())
-        await asyncio.shield(self._looking_at_blobs)
-        return [_good("blobs", "answers")]
+    async def _probe_blobs(self) -> list[DependencyHealth]:
+        """One probe at a time: a store that does not answer must not accumulate threads."""
+        if self._blobs_probe is None or self._blobs_probe.done():
+            self._blobs_probe = asyncio.create_task(asyncio.to_thread(self._blobs.exists, ABSENT_BLOB))
+            self._blobs_probe.add_done_callback(lambda probe: probe.cancelled() or probe.exception())
+        await asyncio.shield(self._blobs_probe)
+        return [_healthy("blobs", "answers")]
 
 
-def readiness_of(stands: SystemStatus) -> list[DependencyHealth]:
-    """Those parts of the system of which the database knows, for an operator."""
+def readiness_of(status: SystemStatus) -> list[DependencyHealth]:
+    """The health of the parts that the database knows about."""
     return [
-        _follower("relay", "published", stands.unpublished, stands.unpublished_age)
-        if stands.is_published_in_log
-        else _bad("relay", f"ops.relay stands at position {stands.published}, and the log ends at {stands.head}: {CHANGED}", stands.head),
-        _projector(stands),
-        _good("scheduler", "leads") if stands.scheduling else _bad("scheduler", "nobody leads: jobs wait. Is a projector process running?"),
-        _good("inference", f"{stands.workers} at work")
-        if stands.workers
-        else _bad("inference", "no worker was seen for 10 s: images wait. Is an inference process running?"),
-        *_upgrades(stands),
+        _lag_of("relay", "published", status.unpublished, status.unpublished_age)
+        if status.is_published_in_log
+        else _unhealthy(
+            "relay", f"ops.relay stands at position {status.published}, and the log ends at {status.head}: {CHANGED}", status.head
+        ),
+        _projector(status),
+        _healthy("scheduler", "leads")
+        if status.scheduling
+        else _unhealthy("scheduler", "nobody leads: jobs wait. Is a projector process running?"),
+        _healthy("inference", f"{status.workers} at work")
+        if status.workers
+        else _unhealthy("inference", "no worker was seen for 10 s: images wait. Is an inference process running?"),
+        *_pending_upgrades(status),
     ]
 
 
-def _projector(stands: SystemStatus) -> DependencyHealth:
-    """Not well while an event waits that could not be applied: what is shown lacks something, and nothing but a person can mend it. That
-    degrades the system; it goes on, and is not restarted or taken out of service for it."""
-    lag, projectors = stands.head - stands.projected, [one for one in stands.processes if one.kind == "projector"]
-    if not stands.fits:
-        return _bad("projector", f"the read models stand at position {stands.projected} of another log: run `bioscope rebuild`")
+def _projector(status: SystemStatus) -> DependencyHealth:
+    """Unhealthy while there are dead letters: read models are incomplete, and only an operator can repair them. The system is degraded, but
+    is not restarted or taken out of service."""
+    lag, projectors = status.head - status.projected, [one for one in status.processes if one.kind == "projector"]
+    if not status.fits:
+        return _unhealthy("projector", f"the read models stand at position {status.projected} of another log: run `bioscope rebuild`")
     if lag > 0 and projectors and all(one.paused for one in projectors):
-        return _bad("projector", f"{lag} events are not shown yet: {projectors[0].paused}", lag)
-    found = _follower("projector", "shown", lag, stands.unprojected_age, also=_letters(stands))
-    return _bad(found.name, found.detail, found.lag) if stands.dead_letters else found
+        return _unhealthy("projector", f"{lag} events are not shown yet: {projectors[0].paused}", lag)
+    found = _lag_of("projector", "shown", lag, status.unprojected_age, also=_dead_letters(status))
+    return _unhealthy(found.name, found.detail, found.lag) if status.dead_letters else found
 
 
-def _upgrades(stands: SystemStatus) -> list[DependencyHealth]:
-    """The processes that pause, and those that would as soon as they met what is written already; nothing where there are none."""
-    said = [f"{_name(one)} pauses: {one.paused}" for one in stands.processes if one.paused]
-    said += [
-        f"{_name(one)} does not understand {', '.join(one.lacks)}: upgrade it" for one in stands.processes if one.lacks and not one.paused
+def _pending_upgrades(status: SystemStatus) -> list[DependencyHealth]:
+    """The processes that pause, and those that will as soon as they read what is already written."""
+    details = [f"{_name(one)} pauses: {one.paused}" for one in status.processes if one.paused]
+    details += [
+        f"{_name(one)} does not understand {', '.join(one.lacks)}: upgrade it" for one in status.processes if one.lacks and not one.paused
     ]
-    return [_bad("upgrade", "; ".join(said[:MAX_PROCESSES_NAMED]))] if said else []
+    return [_unhealthy("upgrade", "; ".join(details[:MAX_NAMED_PROCESSES]))] if details else []
 
 
 def _name(one: DeclaredProcess) -> str:
@@ -133,37 +146,42 @@ def _name(one: DeclaredProcess) -> str:
 
 
 def _crashing(dependency: DependencyHealth, loops: Mapping[str, int]) -> DependencyHealth:
-    """What answers just now is not well where its process keeps ending. Postgres is left out: while it answers, requests are served."""
+    """A dependency in a crash loop is unhealthy even if it answers now, except Postgres: while it answers, requests are served."""
     name = SUPERVISED.get(dependency.name, dependency.name)
     if name not in loops or dependency.name == "postgres":
         return dependency
-    return _bad(dependency.name, f"{name} ended {loops[name]} times within a minute: see {name}.log in the logs of the data folder")
+    return _unhealthy(dependency.name, f"{name} ended {loops[name]} times within a minute: see {name}.log in the logs of the data folder")
 
 
-def _follower(name: str, done: str, lag: int, age: float, also: str = "") -> DependencyHealth:
+def _lag_of(name: str, done: str, lag: int, age: float, also: str = "") -> DependencyHealth:
     if lag > 0 and age > MAX_LAG_SECONDS:
-        return _bad(name, f"{lag} events are not {done} yet, the oldest for {age:.0f} s. Is a {name} process running?{also}", lag)
-    return _good(name, (f"{lag} events behind" if lag > 0 else f"all events are {done}") + also, max(0, lag))
+        return _unhealthy(name, f"{lag} events are not {done} yet, the oldest for {age:.0f} s. Is a {name} process running?{also}", lag)
+    return _healthy(name, (f"{lag} events behind" if lag > 0 else f"all events are {done}") + also, max(0, lag))
 
 
-def _letters(stands: SystemStatus) -> str:
-    if not stands.dead_letters:
+def _dead_letters(status: SystemStatus) -> str:
+    if not status.dead_letters:
         return ""
-    return f"; {stands.dead_letters} dead letters, {stands.parked} events parked behind them: see `bioscope dead-letters list`"
+    return f"; {status.dead_letters} dead letters, {status.parked} events parked behind them: see `bioscope dead-letters list`"
 
 
-async def _in_time(names: list[str], look: HealthProbe) -> list[DependencyHealth]:
+async def _within_timeout(names: list[str], probe: HealthProbe, seconds: float) -> list[DependencyHealth]:
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-            return await look()
+        async with asyncio.timeout(seconds):
+            return await probe()
     except TimeoutError:
-        return [_bad(name, f"no answer within {CHECK_TIMEOUT_SECONDS} s") for name in names[:1]] + [_unknown(name) for name in names[1:]]
-    except Exception as error:  # whatever a driver says: the one thing that is asked is whether it works
-        return [_bad(name, f"away ({type(error).__name__})") for name in names[:1]] + [_unknown(name) for name in names[1:]]
+        return [_unhealthy(name, f"no answer within {seconds} s") for name in names[:1]] + [_unknown(name) for name in names[1:]]
+    except Exception as error:  # any error of a driver: the check is only whether it works
+        return _failed(names, f"away ({type(error).__name__})")
+
+
+def _failed(names: list[str], reason: str) -> list[DependencyHealth]:
+    """The first one is unhealthy; the others are known from it alone."""
+    return [_unhealthy(names[0], reason), *map(_unknown, names[1:])]
 
 
 async def _broker_answers(address: str) -> bool:
-    """It speaks Kafka: it repeats the number of what we asked."""
+    """Whether it speaks Kafka: the answer repeats the number of the request."""
     host, _, port = address.strip().rpartition(":")
     reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     try:
@@ -174,13 +192,13 @@ async def _broker_answers(address: str) -> bool:
         writer.close()
 
 
-def _good(name: str, detail: str, lag: int | None = None) -> DependencyHealth:
+def _healthy(name: str, detail: str, lag: int | None = None) -> DependencyHealth:
     return DependencyHealth(name=name, ok=True, detail=detail, lag=lag)
 
 
-def _bad(name: str, detail: str, lag: int | None = None) -> DependencyHealth:
+def _unhealthy(name: str, detail: str, lag: int | None = None) -> DependencyHealth:
     return DependencyHealth(name=name, ok=False, detail=detail, lag=lag)
 
 
 def _unknown(name: str) -> DependencyHealth:
-    return _bad(name, "not known: Postgres does not say")
+    return _unhealthy(name, "not known: Postgres does not say")

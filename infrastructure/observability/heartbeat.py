@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final
 
 INTERVAL_SECONDS: Final = 2.0
@@ -9,9 +10,10 @@ STALE_AFTER_SECONDS: Final = 30.0
 
 
 class Heartbeat:
-    """Beaten by the event loop, looked at from any thread. A server that is away stops no heartbeat; a loop that hangs does."""
+    """Set by the event loop, read from any thread. A server that is away does not stop it; an event loop that hangs does."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._last: float | None = None
 
     async def beat_always(self) -> None:
@@ -20,12 +22,11 @@ class Heartbeat:
             await asyncio.sleep(INTERVAL_SECONDS)
 
     def beat(self) -> None:
-        self._last = time.monotonic()
+        self._last = self._clock()
 
-    def is_alive(self, *, now: float | None = None) -> bool:
-        """Not before the first beat. `now` is a reading of the monotonic clock, in seconds."""
-        at = time.monotonic() if now is None else now
-        return self._last is not None and at - self._last <= STALE_AFTER_SECONDS
+    def is_alive(self) -> bool:
+        """Not before the first beat."""
+        return self._last is not None and self._clock() - self._last <= STALE_AFTER_SECONDS
 
 
 HEARTBEAT: Final = Heartbeat()  # of this process

@@ -1,4 +1,4 @@
-"""What a process says: log lines that hold no secrets, one a happening."""
+"""Log lines without secrets, one per event."""
 
 import io
 import logging
@@ -45,13 +45,13 @@ Line = MutableMapping[str, Any]
 
 
 def configure_logging(settings: Settings, process: str, *, to: TextIO | None = None) -> None:
-    """Every line of this process, whoever writes it: JSON, or for people at a terminal; times in UTC; without secrets, on one line."""
+    """Format every line of this process, libraries included: JSON, or text for a terminal; times in UTC; without secrets, on one line."""
     stream = cast(TextIO, BestEffortStream(to or sys.stderr))
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     pretty = not settings.log_json and stream.isatty()
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
-        _named(process),
+        _add_process(process),
         structlog.processors.format_exc_info,
         redact,
     ]
@@ -71,12 +71,12 @@ def configure_logging(settings: Settings, process: str, *, to: TextIO | None = N
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.INFO), force=True)
     logging.captureWarnings(capture=True)
-    sys.excepthook = _log_last_words
-    threading.excepthook = _log_threads_last_words
+    sys.excepthook = _log_fatal_error
+    threading.excepthook = _log_thread_error
 
 
 class BestEffortStream(io.TextIOBase):
-    """A stream whose disk may be full: what cannot be written is lost, and the work that wanted to tell of itself goes on."""
+    """A stream whose disk may be full: lines that cannot be written are lost, and work continues."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -95,8 +95,8 @@ class BestEffortStream(io.TextIOBase):
 
 
 def redact(_: object, __: str, line: Line) -> Line:
-    """Secrets out of a line, by the names of its members and by what they look like; nothing in it breaks the line."""
-    return {_plain(name): _kept(name, value, MAX_DEPTH) for name, value in line.items()}
+    """Remove secrets from a line, by the names of its members and by patterns, and escape line breaks."""
+    return {_plain(name): _sanitized(name, value, MAX_DEPTH) for name, value in line.items()}
 
 
 def redacted(text: str) -> str:
@@ -107,7 +107,7 @@ def redacted(text: str) -> str:
     return text
 
 
-def _kept(name: str, value: object, depth: int) -> object:
+def _sanitized(name: str, value: object, depth: int) -> object:
     if name in OWN_FIELDS:
         return _plain(str(value))
     if _is_secret(name):
@@ -119,11 +119,11 @@ def _kept(name: str, value: object, depth: int) -> object:
             text = redacted(value[:MAX_TEXT_CHARACTERS])
             return CONTROLS.sub(_escaped, text) if name == "exception" else _plain(text)  # a traceback may have its lines
         case Mapping() if depth:
-            return {_plain(str(key)): _kept(str(key), inner, depth - 1) for key, inner in value.items()}
+            return {_plain(str(key)): _sanitized(str(key), inner, depth - 1) for key, inner in value.items()}
         case list() | tuple() | set() | frozenset() if depth:
-            return [_kept("", inner, depth - 1) for inner in value]
+            return [_sanitized("", inner, depth - 1) for inner in value]
         case _:
-            return _kept("", str(value), 0)
+            return _sanitized("", str(value), 0)
 
 
 @lru_cache(maxsize=256)
@@ -137,11 +137,11 @@ def _plain(text: str) -> str:
     return CONTROLS.sub(_escaped, text.replace("\n", "\\n"))
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
 
 
-def _named(process: str) -> Any:
+def _add_process(process: str) -> Any:
     def add(_: object, __: str, line: Line) -> Line:
         return {"time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"), "process": process, **line}
 
@@ -152,13 +152,13 @@ def _json(line: Line, **_: object) -> str:
     return msgspec.json.encode(line).decode()
 
 
-def _log_last_words(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+def _log_fatal_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
     else:
         structlog.get_logger().critical("the process ends by an error", exc_info=(kind, error, trace))
 
 
-def _log_threads_last_words(ended: threading.ExceptHookArgs) -> None:
+def _log_thread_error(ended: threading.ExceptHookArgs) -> None:
     name = ended.thread.name if ended.thread else ""
     structlog.get_logger().error("a thread ended by an error", thread=name, exc_info=(ended.exc_type, ended.exc_value, ended.exc_traceback))

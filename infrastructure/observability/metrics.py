@@ -1,4 +1,4 @@
-"""Every figure that is watched, in one place. Each process counts what it does; the API adds how the whole system stands."""
+"""All metrics. Each process counts its own work; the API adds the status of the whole system."""
 
 from functools import cache
 from typing import Final
@@ -42,14 +42,14 @@ BROKEN_CHAIN: Final = Gauge("bioscope_log_chain_broken", "1 once the relay found
 DISCREPANCIES: Final = Gauge("bioscope_record_discrepancies", "Claims, password hashes and data keys that are not as the record says.")
 RECONCILED_AT: Final = Gauge("bioscope_record_reconciled_timestamp_seconds", "When they were last compared.")
 
-FREED: Final = Counter("bioscope_orphans_freed", "Stored files that nothing referred to any more, and that were freed.")
-LEFT: Final = Gauge("bioscope_orphans_left", "Stored files that the last sweep left for events that could not be applied.")
-SWEPT_AT: Final = Gauge("bioscope_orphans_swept_timestamp_seconds", "When stored files were last swept, to the end.")
+ORPHANS_FREED: Final = Counter("bioscope_orphans_freed", "Stored files that nothing referred to any more, and that were freed.")
+ORPHANS_LEFT: Final = Gauge("bioscope_orphans_left", "Stored files that the last sweep left for events that could not be applied.")
+ORPHANS_SWEPT_AT: Final = Gauge("bioscope_orphans_swept_timestamp_seconds", "When stored files were last swept, to the end.")
 PRUNED: Final = Counter("bioscope_pruned_rows", "Rows beside the log that were removed, since nobody needs them any more.", ["table"])
 PRUNED_AT: Final = Gauge("bioscope_pruned_timestamp_seconds", "When such rows were last removed, to the end.")
 
 MAIN: Final = "main"
-DECLARING: Final = ("api", "projector", "inference")
+DECLARED_KINDS: Final = ("api", "projector", "inference")
 COUNTER_LABELS: Final = {"projected_events": "source", "rejected_records": "reason"}
 
 
@@ -57,11 +57,11 @@ class StoredCounters(Collector):
     """What all processes together have counted in the table `ops.counters`, as it was last read."""
 
     def __init__(self) -> None:
-        self.seen: SystemStatus | None = None
+        self.status: SystemStatus | None = None
 
     def collect(self) -> list[CounterMetricFamily]:
         families: dict[str, CounterMetricFamily] = {}
-        for one in self.seen.counters if self.seen else ():
+        for one in self.status.counters if self.status else ():
             label = COUNTER_LABELS.get(one.name, "label")
             family = families.setdefault(one.name, CounterMetricFamily(f"bioscope_{one.name}", "Counted by all processes.", labels=[label]))
             family.add_metric([one.label], one.value)
@@ -73,7 +73,7 @@ REGISTRY.register(STORED_COUNTERS)
 
 
 def observe_request(method: str, route: str, status: int, seconds: float) -> None:
-    """`method` and `route` are of a known few: each pair is kept for ever."""
+    """`method` and `route` must have few values: each pair is kept for ever."""
     durations, requests = _of_requests(method, route, status)
     durations.observe(seconds)
     requests.inc()
@@ -84,21 +84,21 @@ def _of_requests(method: str, route: str, status: int) -> tuple[Histogram, Count
     return REQUEST_SECONDS.labels(method, route), REQUESTS.labels(method, route, str(status))
 
 
-def observe_status(stands: SystemStatus) -> None:
-    HEAD.set(stands.head)
-    RELAY_LAG.set(stands.unpublished)
-    RELAY_AGE.set(stands.unpublished_age)
-    PROJECTION_LAG.labels(MAIN).set(max(0, stands.head - stands.projected))
-    PROJECTION_AGE.labels(MAIN).set(stands.unprojected_age)
-    DEAD_LETTERS.set(stands.dead_letters)
-    PARKED.set(stands.parked)
-    TASK_AGE.set(stands.task_age)
-    LONG_STREAMS.set(stands.long_streams)
-    WORKERS.set(stands.workers)
-    SCHEDULING.set(stands.scheduling)
-    for kind in DECLARING:
-        PAUSED.labels(kind).set(sum(bool(one.paused) for one in stands.processes if one.kind == kind))
-    STORED_COUNTERS.seen = stands
+def observe_status(status: SystemStatus) -> None:
+    HEAD.set(status.head)
+    RELAY_LAG.set(status.unpublished)
+    RELAY_AGE.set(status.unpublished_age)
+    PROJECTION_LAG.labels(MAIN).set(max(0, status.head - status.projected))
+    PROJECTION_AGE.labels(MAIN).set(status.unprojected_age)
+    DEAD_LETTERS.set(status.dead_letters)
+    PARKED.set(status.parked)
+    TASK_AGE.set(status.task_age)
+    LONG_STREAMS.set(status.long_streams)
+    WORKERS.set(status.workers)
+    SCHEDULING.set(status.scheduling)
+    for kind in DECLARED_KINDS:
+        PAUSED.labels(kind).set(sum(bool(one.paused) for one in status.processes if one.kind == kind))
+    STORED_COUNTERS.status = status
 
 
 def exposition() -> bytes:

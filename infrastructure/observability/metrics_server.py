@@ -1,4 +1,4 @@
-"""The HTTP port on which a process shows its metrics to a scraper, and whether it is healthy to an orchestrator."""
+"""The HTTP port of a process for metrics and for its health."""
 
 import hmac
 import socket
@@ -9,11 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
 
-from infrastructure.configuration.settings import LOCAL_ADDRESSES, PREFIX, Settings, WrongSetting
-from infrastructure.embedded.child import CannotStart
-from infrastructure.observability.heartbeat import HEARTBEAT
+from infrastructure.configuration.settings import LOCAL_ADDRESSES, LOOPBACK_HOSTS, PREFIX, Settings, WrongSetting
+from infrastructure.observability.heartbeat import HEARTBEAT, Heartbeat
 from infrastructure.observability.metrics import exposition
-from infrastructure.operations.config_checks import LOOPBACK
+from infrastructure.process_lifecycle import CannotStart
 
 MIN_TOKEN_LENGTH: Final = 16
 REQUEST_TIMEOUT_SECONDS: Final = 5.0
@@ -25,7 +24,7 @@ def metrics_token(settings: Settings) -> str:
     """The secret that a scraper must send; empty where none is needed. Raises WrongSetting when it is missing or cannot be used."""
     name = f"{PREFIX}METRICS_TOKEN_FILE"
     if not settings.metrics_token_file:
-        if settings.metrics_port and settings.metrics_host not in LOOPBACK:
+        if settings.metrics_port and settings.metrics_host not in LOOPBACK_HOSTS:
             raise WrongSetting(f"{name} is not set: {settings.metrics_host} is no loopback address, so metrics need a secret")
         return ""
     try:
@@ -37,18 +36,18 @@ def metrics_token(settings: Settings) -> str:
     return token
 
 
-def serve_metrics(settings: Settings) -> None:
+def serve_metrics(settings: Settings, *, heartbeat: Heartbeat = HEARTBEAT) -> None:
     """Serve /metrics and /health of this process on `metrics_port` of `metrics_host`, in a thread; 0 is off.
 
     Raises WrongSetting, and CannotStart when the address cannot be bound.
     """
     token = metrics_token(settings)
     if settings.metrics_port:
-        threading.Thread(target=_server(settings, token).serve_forever, name="metrics", daemon=True).start()
+        threading.Thread(target=_server(settings, token, heartbeat).serve_forever, name="metrics", daemon=True).start()
 
 
 def is_healthy(host: str, port: int, path: str) -> bool:
-    """Whether the process that listens there answers 200 on `path`. A wildcard address is asked on loopback."""
+    """Whether the process that listens there answers 200 on `path`. A wildcard address is probed on loopback."""
     connection = HTTPConnection(LOCAL_ADDRESSES.get(host, host), port, timeout=HEALTH_TIMEOUT_SECONDS)
     try:
         connection.request("GET", path)
@@ -62,9 +61,9 @@ def is_healthy(host: str, port: int, path: str) -> bool:
 class MetricsServer(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], token: str) -> None:
+    def __init__(self, address: tuple[str, int], token: str, heartbeat: Heartbeat) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.token = token
+        self.token, self.heartbeat = token, heartbeat
         super().__init__(address, MetricsHandler)
 
     def allows(self, authorization: str) -> bool:
@@ -78,7 +77,7 @@ class MetricsHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         match self.path.partition("?")[0]:
             case "/health":
-                alive = HEARTBEAT.is_alive()
+                alive = self.server.heartbeat.is_alive()
                 self._answer(HTTPStatus.OK if alive else HTTPStatus.SERVICE_UNAVAILABLE, b"ok\n" if alive else b"no heartbeat\n")
             case "/metrics" if self.server.allows(self.headers.get("Authorization", "")):
                 self._answer(HTTPStatus.OK, exposition(), METRICS_TYPE)
@@ -100,9 +99,9 @@ class MetricsHandler(BaseHTTPRequestHandler):
         """Log nothing: a scraper comes every few seconds."""
 
 
-def _server(settings: Settings, token: str) -> MetricsServer:
+def _server(settings: Settings, token: str, heartbeat: Heartbeat) -> MetricsServer:
     try:
-        return MetricsServer((settings.metrics_host, settings.metrics_port), token)
+        return MetricsServer((settings.metrics_host, settings.metrics_port), token, heartbeat)
     except OSError as error:
         raise CannotStart(
             f"{settings.metrics_host}:{settings.metrics_port} cannot be listened on for metrics ({error.strerror}): "

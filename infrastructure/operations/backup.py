@@ -1,7 +1,7 @@
-"""A copy of all that cannot be made again: the log with what stands beside it, and the blobs that it names. Never the root key.
+"""Backups: the log with its side tables, and the blobs that it names. Never the root key.
 
-Refresh tokens are left out: people sign in again after a restore, and no token that was used since comes back to life. So is when devices
-were last seen: it is no part of the record.
+Refresh tokens are left out: users sign in again after a restore, and no token that was used since becomes valid again. The times at which
+devices were last seen are left out too: they are no part of the record.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,10 +32,10 @@ from infrastructure.operations.backup_files import (
     read_manifest,
     sealed,
     table_file,
+    write_hashed,
     write_manifest,
-    write_whole,
 )
-from infrastructure.operations.log_ranges import columns_of, copy_command, copy_ranges, is_same_log, names_in
+from infrastructure.operations.log_ranges import POSITIONS_PER_RANGE, columns_of, copy_command, copy_ranges, is_same_log, names_in
 from infrastructure.postgres.profiles import OWNER
 from infrastructure.security.keys import Keys
 
@@ -56,28 +56,35 @@ PAGES_PER_TRANSACTION: Final = 12_800  # of es.commands, in one transaction: 100
 PIECE_BYTES: Final = 1 << 20
 
 
-def backup(owner_url: str, blobs: BlobStore, folder: Path, *, root: Keys, progress: Progress = lambda *_: None) -> Manifest:
-    """Write a backup into `folder` while everything runs; what lies there already, and whole, is kept. Raises Unavailable, OSError.
+def backup(
+    owner_url: str,
+    blobs: BlobStore,
+    folder: Path,
+    *,
+    root: Keys,
+    progress: Progress = lambda *_: None,
+    positions_per_range: int = POSITIONS_PER_RANGE,
+) -> Manifest:
+    """Write a backup into `folder` while the system runs; intact files there are kept. Raises Unavailable, OSError.
 
-    Small tables come first, of one moment: it decides up to which position the log is copied. Nothing that the log holds up to there
-    changes later, so ranges of it are copied one transaction after the other, and so are command ids: a long snapshot would make every
-    append slower. Blobs come last: one is stored before the log names it, so none is missed.
+    Small tables come first, in one snapshot, whose head is the position up to which the log is copied. The log up to there does not change,
+    so ranges of it are copied in a transaction each, and so are command ids: a long snapshot would slow down every append. Blobs come
+    last: each is stored before the log names it, so none is missed.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    before = invalidate_manifest(folder, root)
+    previous = invalidate_manifest(folder, root)
     with OWNER.connect_unmonitored(owner_url) as connection:
-        with connection.transaction():
-            connection.execute("set transaction isolation level repeatable read, read only")
-            position, digest = connection.execute("select position, encode(hash, 'hex') from es.head").fetchone() or (0, "")
-            (migration,) = connection.execute("select max(number) from ops.migrations").fetchone() or (0,)
-            names = [name for (name,) in connection.execute(TABLES).fetchall()]
-            tables = [_dumped(connection, name, folder, progress, number, len(names)) for number, name in enumerate(names)]
-        tables.append(_dumped_commands(connection, position, folder, progress))
+        position, digest, migration, tables = _dump_tables(connection, folder, progress)
+        tables.append(_dump_commands(connection, position, folder, progress))
         columns = columns_of(connection, "es.events")
-        kept = before.ranges if before and before.columns == columns and is_same_log(connection, before) else ()
-        ranges = tuple(copy_ranges(connection, position, columns, folder, kept=kept, progress=progress))
-        named, pictures = names_in(connection, position, progress)
-    missing = set(_copied(named, blobs, folder, progress))
+        reusable = previous.ranges if previous and previous.columns == columns and is_same_log(connection, previous) else ()
+        ranges = tuple(
+            copy_ranges(
+                connection, position, columns, folder, reusable=reusable, progress=progress, positions_per_range=positions_per_range
+            )
+        )
+        blob_names, renditions = names_in(connection, position, progress)
+    missing = set(_copy_blobs(blob_names, blobs, folder, progress))
     manifest = Manifest(
         format=FORMAT,
         made_at=datetime.now(UTC),
@@ -86,15 +93,15 @@ def backup(owner_url: str, blobs: BlobStore, folder: Path, *, root: Keys, progre
         hash=digest,
         key="",
         tables=tuple(tables),
-        blobs=tuple(sha256 for sha256 in named if sha256 not in missing),
-        derived=dict(_copied_derived(pictures, blobs, folder, progress)),
+        blobs=tuple(sha256 for sha256 in blob_names if sha256 not in missing),
+        derived=dict(_copy_renditions(renditions, blobs, folder, progress)),
         missing=tuple(sorted(missing)),
         columns=columns,
         ranges=ranges,
     )
     manifest = sealed(manifest, root)
     write_manifest(folder, manifest)
-    _clear(folder, manifest)
+    _delete_outdated(folder, manifest)
     return manifest
 
 
@@ -108,7 +115,7 @@ def restore(owner_url: str, blobs: BlobStore, folder: Path, manifest: Manifest, 
         for number, sha256 in enumerate(manifest.blobs):
             progress("blobs", number, len(manifest.blobs))
             if not blobs.exists(sha256):
-                _put(blobs, sha256, folder)
+                _put_blob(blobs, sha256, folder)
         for name in manifest.derived:
             blobs.put_derived(name, derivative_file(folder, name).read_bytes(), derivatives.MEDIA_TYPE)
         connection.execute("call es.prepare_partitions(%s)", (manifest.position,))
@@ -116,10 +123,10 @@ def restore(owner_url: str, blobs: BlobStore, folder: Path, manifest: Manifest, 
         for number, table in enumerate(manifest.tables):
             progress("tables", number, len(manifest.tables))
             connection.execute(SQL("delete from {}").format(Identifier(*table.name.split("."))))
-            _fill(connection, table.name, table.columns, table_file(folder, table.name))
-        for number, one in enumerate(manifest.ranges):
+            _copy_in(connection, table.name, table.columns, table_file(folder, table.name))
+        for number, range_ in enumerate(manifest.ranges):
             progress("log", number, len(manifest.ranges))
-            _fill(connection, "es.events", manifest.columns, range_file(folder, one.first))
+            _copy_in(connection, "es.events", manifest.columns, range_file(folder, range_.first))
         connection.execute("alter table es.events enable trigger append_only")
         connection.execute("call es.fill_streams()")
         connection.execute("call ops.fill_open_chunks()")
@@ -127,7 +134,7 @@ def restore(owner_url: str, blobs: BlobStore, folder: Path, manifest: Manifest, 
 
 
 def _refuse_unless_empty(connection: psycopg.Connection, manifest: Manifest) -> None:
-    """Nobody can append until the transaction ends."""
+    """Raises NoBackup. The lock on the head blocks appends until the transaction ends."""
     (position,) = connection.execute("select position from es.head for update").fetchone() or (0,)
     (migration,) = connection.execute("select max(number) from ops.migrations").fetchone() or (0,)
     if migration < manifest.migration:
@@ -136,7 +143,18 @@ def _refuse_unless_empty(connection: psycopg.Connection, manifest: Manifest) -> 
         raise NoBackup(f"the log here has {position} events already: restore into a new data folder or an empty database")
 
 
-def _dumped(connection: psycopg.Connection, name: str, folder: Path, progress: Progress, number: int, total: int) -> TableFile:
+def _dump_tables(connection: psycopg.Connection, folder: Path, progress: Progress) -> tuple[int, str, int, list[TableFile]]:
+    """Dump the small tables in one snapshot; the position of the log in it, the hash there, and the newest migration."""
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        position, digest = connection.execute("select position, encode(hash, 'hex') from es.head").fetchone() or (0, "")
+        (migration,) = connection.execute("select max(number) from ops.migrations").fetchone() or (0,)
+        names = [name for (name,) in connection.execute(TABLES).fetchall()]
+        tables = [_dump_table(connection, name, folder, progress, number, len(names)) for number, name in enumerate(names)]
+    return position, digest, migration, tables
+
+
+def _dump_table(connection: psycopg.Connection, name: str, folder: Path, progress: Progress, number: int, total: int) -> TableFile:
     progress("tables", number, total)
     columns = columns_of(connection, name)
     query = SQL("select {} from {}").format(SQL(", ").join(map(Identifier, columns)), Identifier(*name.split(".")))
@@ -144,8 +162,8 @@ def _dumped(connection: psycopg.Connection, name: str, folder: Path, progress: P
     return TableFile(name, columns, sha256=digest, rows=rows)
 
 
-def _dumped_commands(connection: psycopg.Connection, position: int, folder: Path, progress: Progress) -> TableFile:
-    """Rows are only added, with later positions, and removed once nobody needs them: what is copied fits the log up to `position`."""
+def _dump_commands(connection: psycopg.Connection, position: int, folder: Path, progress: Progress) -> TableFile:
+    """Rows are only added, with later positions, and removed once they are not needed: the copy fits the log up to `position`."""
     columns = columns_of(connection, COMMANDS)
     (pages,) = connection.execute(COMMANDS_PAGES).fetchone() or (0,)
 
@@ -160,25 +178,26 @@ def _dumped_commands(connection: psycopg.Connection, position: int, folder: Path
     return TableFile(COMMANDS, columns, sha256=digest, rows=rows)
 
 
-def _fill(connection: psycopg.Connection, table: str, columns: Sequence[str], path: Path) -> None:
+def _copy_in(connection: psycopg.Connection, table: str, columns: Sequence[str], path: Path) -> None:
     into = SQL("copy {} ({}) from stdin").format(Identifier(*table.split(".")), SQL(", ").join(map(Identifier, columns)))
     with connection.cursor().copy(into) as copied, path.open("rb") as file:
         while piece := file.read(PIECE_BYTES):
             copied.write(piece)
 
 
-def _clear(folder: Path, manifest: Manifest) -> None:
-    """Of earlier backups here: what nothing names any more. Blobs stay."""
+def _delete_outdated(folder: Path, manifest: Manifest) -> None:
+    """Delete the files of earlier backups here that the manifest does not name. Blobs stay."""
     (folder / PREVIOUS).unlink(missing_ok=True)
-    named = {table_file(folder, table.name) for table in manifest.tables} | {range_file(folder, one.first) for one in manifest.ranges}
-    for path in {*folder.glob("*.copy"), *(folder / "events").glob("*.copy")} - named:
+    needed = {table_file(folder, table.name) for table in manifest.tables}
+    needed |= {range_file(folder, range_.first) for range_ in manifest.ranges}
+    for path in {*folder.glob("*.copy"), *(folder / "events").glob("*.copy")} - needed:
         path.unlink()
 
 
-def _copied(named: list[str], blobs: BlobStore, folder: Path, progress: Progress) -> Iterator[str]:
-    """Copy what is not there yet; yields the blobs that the store does not have."""
-    for number, sha256 in enumerate(named):
-        progress("blobs", number, len(named))
+def _copy_blobs(blob_names: list[str], blobs: BlobStore, folder: Path, progress: Progress) -> Iterator[str]:
+    """Copy missing blobs; yield those that the store lacks."""
+    for number, sha256 in enumerate(blob_names):
+        progress("blobs", number, len(blob_names))
         path = blob_file(folder, sha256)
         if digest_of(path) == sha256:
             continue
@@ -187,18 +206,18 @@ def _copied(named: list[str], blobs: BlobStore, folder: Path, progress: Progress
         except (NotFound, CorruptBlob):
             yield sha256
             continue
-        write_whole(path, [data])
+        write_hashed(path, [data])
 
 
-def _copied_derived(names: list[str], blobs: BlobStore, folder: Path, progress: Progress) -> Iterator[tuple[str, str]]:
-    """(name, sha256) of what is shown of images."""
+def _copy_renditions(names: list[str], blobs: BlobStore, folder: Path, progress: Progress) -> Iterator[tuple[str, str]]:
+    """Copy renditions; yield the name and sha256 of each."""
     for number, name in enumerate(names):
         progress("thumbnails", number, len(names))
         if (data := blobs.get_derived(name)) is not None:
-            yield name, write_whole(derivative_file(folder, name), [data])
+            yield name, write_hashed(derivative_file(folder, name), [data])
 
 
-def _put(blobs: BlobStore, sha256: str, folder: Path) -> None:
+def _put_blob(blobs: BlobStore, sha256: str, folder: Path) -> None:
     writer = blobs.begin()
     try:
         with blob_file(folder, sha256).open("rb") as file:

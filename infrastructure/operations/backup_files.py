@@ -1,4 +1,4 @@
-"""The files of a backup: which there are, their digests, and whether they are whole and ours."""
+"""The files of a backup: their names, their digests, and whether they are complete and authentic."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +19,7 @@ PREVIOUS: Final = "manifest.previous.json"  # of the last whole backup, while an
 FORMAT: Final = 3
 READABLE_FORMATS: Final = frozenset({1, 2, FORMAT})  # in 1, `key` and `seal` did not begin with the id of their key; before 3, no `ranges`
 BEFORE_RANGES: Final = ("columns", "ranges")  # the fields that manifests of format 3 have and earlier ones lack
-MARK: Final = b"root key"  # its digest tells root keys apart, and nothing about them
+KEY_MARK: Final = b"root key"  # its digest identifies a root key, and reveals nothing about it
 
 
 class NoBackup(Exception):
@@ -70,16 +70,16 @@ Progress = Callable[[str, int, int], None]
 
 
 def sealed(manifest: Manifest, root: Keys) -> Manifest:
-    manifest = msgspec.structs.replace(manifest, key=_digests(root).of(MARK).hex())
+    manifest = msgspec.structs.replace(manifest, key=_digests(root).of(KEY_MARK).hex())
     return msgspec.structs.replace(manifest, seal=_digests(root).of(_sealed(manifest)).hex())
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    write_whole(folder / MANIFEST, [msgspec.json.format(msgspec.json.encode(manifest), indent=1)])
+    write_hashed(folder / MANIFEST, [msgspec.json.format(msgspec.json.encode(manifest), indent=1)])
 
 
 def invalidate_manifest(folder: Path, root: Keys) -> Manifest | None:
-    """The folder holds no backup from now on; the manifest of the last whole one of this root key, if there was one."""
+    """Mark the folder as holding no backup; the manifest of the last complete one of this root key, if there was one."""
     if (folder / MANIFEST).exists():
         (folder / MANIFEST).replace(folder / PREVIOUS)
     try:
@@ -91,7 +91,7 @@ def invalidate_manifest(folder: Path, root: Keys) -> Manifest | None:
 def genuine(folder: Path, root: Keys, *, name: str = MANIFEST) -> Manifest:
     """The manifest as it was made with this root key. Raises NoBackup."""
     manifest = read_manifest(folder, name=name)
-    if not _digests(root).matches(_bytes(manifest.key), MARK):
+    if not _digests(root).matches(_bytes(manifest.key), KEY_MARK):
         raise NoBackup("the root key is not the one that this backup was made with: without that one nothing private in it can be read")
     if not _digests(root).matches(_bytes(manifest.seal), _sealed(manifest)):
         raise NoBackup(f"{folder / name} was changed: it is not what was backed up")
@@ -102,7 +102,7 @@ def checked(folder: Path, root: Keys, *, progress: Progress = lambda *_: None) -
     """The manifest of a backup that is whole, as it was made, and of this root key. Writes nothing. Raises NoBackup."""
     manifest = genuine(folder, root)
     files = [(table_file(folder, table.name), table.sha256) for table in manifest.tables]
-    files += [(range_file(folder, one.first), one.sha256) for one in manifest.ranges]
+    files += [(range_file(folder, range_.first), range_.sha256) for range_ in manifest.ranges]
     files += [(blob_file(folder, sha256), sha256) for sha256 in manifest.blobs]
     files += [(derivative_file(folder, name), digest) for name, digest in manifest.derived.items()]
     for number, (path, digest) in enumerate(files):
@@ -134,12 +134,12 @@ def range_file(folder: Path, first: int) -> Path:
 
 
 def derivative_file(folder: Path, name: str) -> Path:
-    shelf, sha256 = derivatives.split(name)
-    return blob_file(folder, sha256, shelf=shelf)
+    folder_name, sha256 = derivatives.split(name)
+    return blob_file(folder, sha256, folder_name=folder_name)
 
 
-def blob_file(folder: Path, sha256: str, *, shelf: str = "blobs") -> Path:
-    return folder / shelf / sha256[:2] / sha256
+def blob_file(folder: Path, sha256: str, *, folder_name: str = "blobs") -> Path:
+    return folder / folder_name / sha256[:2] / sha256
 
 
 def _digests(root: Keys) -> KeyedDigest:
@@ -160,7 +160,7 @@ def _bytes(digest: str) -> bytes:
         return b""
 
 
-def write_whole(path: Path, pieces: Iterable[bytes]) -> str:
+def write_hashed(path: Path, pieces: Iterable[bytes]) -> str:
     """Write a file atomically, and its folder if need be; the sha256 in hex."""
     digest = hashlib.sha256()
 

@@ -1,4 +1,4 @@
-"""What is wrong with an installation, and what to do: its settings, and what they name."""
+"""Checks of an installation: its settings, and the servers that they name."""
 
 import asyncio
 import logging
@@ -16,15 +16,15 @@ from application.topics import EVENTS
 from domain.errors import DomainError, Unavailable
 from domain.values import model_id
 from infrastructure.audit.reconciliation import discrepancies, shown_subjects
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings, WrongSetting, variable
 from infrastructure.embedded.installation import NotRunning, running_settings
 from infrastructure.eventstore.event_store import open_event_store
 from infrastructure.inference.models.bundled import bundled_manifests, models
 from infrastructure.inference.models.manifest import load_manifest
-from infrastructure.observability.health import NOBODY
+from infrastructure.observability.health import ABSENT_BLOB
 from infrastructure.observability.metrics_server import metrics_token
-from infrastructure.operations.config_checks import ConfigFinding, good, key_files, machine, weak, weaknesses, wrong
+from infrastructure.operations.config_checks import ConfigFinding, good, key_file_findings, machine_findings, setting_findings, weak, wrong
 from infrastructure.operations.package_clashes import package_clashes
 from infrastructure.postgres.profiles import DIAGNOSIS
 from infrastructure.postgres.schema import SchemaAhead, SchemaBehind, check
@@ -47,24 +47,24 @@ MAY_CHANGE_THE_LOG: Final = """select has_table_privilege('es.events', 'insert, 
 REGISTERED: Final = "select count(*) from es.streams where stream = any(%s)"
 MAY_READ_KEYS: Final = "select has_table_privilege('es.secrets', 'select')"
 MAY_APPEND_ALL: Final = "select '*' = any (topics) from ops.writers where role = session_user"
-SOME_KEY: Final = "select owner, value from es.secrets where kind = 'key' limit 1"
+ANY_DATA_KEY: Final = "select owner, value from es.secrets where kind = 'key' limit 1"
 
 
 def examine(settings: Settings) -> list[ConfigFinding]:
-    """Everything, good and bad. Blocks for some seconds at worst."""
-    given = _completed(settings)
-    found = [*weaknesses(given), *machine(given), *package_clashes(), *key_files(given)]
-    found += [*_told("models", _shipped_models, given), *_told("metrics", _metrics, given)]
-    found += _told("sandbox", sandbox_findings, given)
-    for what, name, look in LOOKS:
-        if getattr(given, name) or (look is _blobs and given.root_key_path.exists()):
-            found += _told(what, look, given)
+    """All findings. Blocks for some seconds at most."""
+    settings = _completed(settings)
+    found = [*setting_findings(settings), *machine_findings(settings), *package_clashes(), *key_file_findings(settings)]
+    found += [*_run_check("models", _bundled_models, settings), *_run_check("metrics", _metrics, settings)]
+    found += _run_check("sandbox", sandbox_findings, settings)
+    for subject, name, check_ in CHECKS:
+        if getattr(settings, name) or (check_ is _blobs and settings.root_key_path.exists()):
+            found += _run_check(subject, check_, settings)
     return found
 
 
 def refusals(settings: Settings) -> list[ConfigFinding]:
-    """Why a process may not start in production. What is away now is no reason: it may come."""
-    found = [*weaknesses(settings), *key_files(settings)]
+    """The reasons why a process may not start in production. A server that is away is none: it may come."""
+    found = [*setting_findings(settings), *key_file_findings(settings)]
     with suppress(psycopg.OperationalError, SchemaBehind, SchemaAhead):
         found += _postgres(settings)
     return [one for one in found if one.level == "wrong"]
@@ -78,43 +78,43 @@ def _completed(settings: Settings) -> Settings:
         return settings
 
 
-def _told(what: str, look: Callable[[Settings], Iterator[ConfigFinding]], given: Settings) -> list[ConfigFinding]:
+def _run_check(subject: str, check_: Callable[[Settings], Iterator[ConfigFinding]], settings: Settings) -> list[ConfigFinding]:
     try:
-        return list(look(given))
+        return list(check_(settings))
     except (SchemaBehind, SchemaAhead, WrongRootKey, WrongSetting, DomainError) as error:
-        return [wrong(what, str(error))]
-    except Exception as error:  # whatever a driver says: it is not there, or not as it must be
+        return [wrong(subject, str(error))]
+    except Exception as error:  # any error of a driver: the server is missing, or not as it must be
         reason = (str(error).splitlines() or [""])[0][:200]
-        return [wrong(what, f"does not answer ({type(error).__name__}) {reason}".rstrip())]
+        return [wrong(subject, f"does not answer ({type(error).__name__}) {reason}".rstrip())]
 
 
-def _postgres(given: Settings) -> Iterator[ConfigFinding]:
-    said = wrong if given.environment == "production" else weak
-    with DIAGNOSIS.connect_unmonitored(given.postgres_url) as connection:
+def _postgres(settings: Settings) -> Iterator[ConfigFinding]:
+    level = wrong if settings.environment == "production" else weak
+    with DIAGNOSIS.connect_unmonitored(settings.postgres_url) as connection:
         for name, setting in connection.execute(DURABLE_SETTINGS, (list(DURABLE),)):
             if setting == "off":
-                yield said("postgres", f"{name} is off: an answered command could be lost; set it to on")
-        check(given.postgres_url)
+                yield level("postgres", f"{name} is off: an answered command could be lost; set it to on")
+        check(settings.postgres_url)
         yield good("postgres", f"{connection.info.server_version // 10000}, every migration is applied")
-        if _one(connection, MAY_CHANGE_THE_LOG)[0]:
-            yield said(
+        if _single_row(connection, MAY_CHANGE_THE_LOG)[0]:
+            yield level(
                 "postgres", f"{connection.info.user} may change the log: give each process its own role, or all bioscope_app{ROLES_PAGE}"
             )
-        if given.environment == "production" and connection.execute(MAY_APPEND_ALL).fetchone() == (True,):
+        if settings.environment == "production" and connection.execute(MAY_APPEND_ALL).fetchone() == (True,):
             yield weak("postgres", f"{connection.info.user} may append events of every type: give each process its own role{ROLES_PAGE}")
-        for owner, wrapped in connection.execute(SOME_KEY) if _one(connection, MAY_READ_KEYS)[0] else ():
-            if (keys := _keys(given)).holds(Purpose.DATA_KEYS):
+        for owner, wrapped in connection.execute(ANY_DATA_KEY) if _single_row(connection, MAY_READ_KEYS)[0] else ():
+            if (keys := _keys(settings)).holds(Purpose.DATA_KEYS):
                 _unwrap(keys, owner, wrapped)
                 yield good("root key", "is that of this database")
 
 
-def _tables(given: Settings) -> Iterator[ConfigFinding]:
-    """Raises WrongRootKey. Silent where the keys are not here, and while Postgres does not answer: another finding says so."""
-    keys = _keys(given)
+def _side_tables(settings: Settings) -> Iterator[ConfigFinding]:
+    """Raises WrongRootKey. No findings without the keys, and while Postgres does not answer: another check reports that."""
+    keys = _keys(settings)
     if not all(map(keys.holds, (Purpose.DATA_KEYS, *CLAIM_PURPOSES))):
         return
     try:
-        with open_event_store(given, keys) as log:
+        with open_event_store(settings, keys) as log:
             subjects = shown_subjects(log)
             found = list(discrepancies(log, subjects))
     except Unavailable:
@@ -124,9 +124,9 @@ def _tables(given: Settings) -> Iterator[ConfigFinding]:
         yield good("record", f"claims, passwords and keys of {len(subjects)} accounts and devices are as it says")
 
 
-def _keys(given: Settings) -> Keys:
+def _keys(settings: Settings) -> Keys:
     """Raises WrongRootKey."""
-    return operator_keys(given) if given.key_path or given.root_key_path.exists() else NO_KEYS
+    return operator_keys(settings) if settings.key_path or settings.root_key_path.exists() else NO_KEYS
 
 
 def _unwrap(keys: Keys, owner: UUID, wrapped: bytes) -> None:
@@ -134,35 +134,35 @@ def _unwrap(keys: Keys, owner: UUID, wrapped: bytes) -> None:
     DataKeys(keys, lambda _: {owner: wrapped}).get(owner)
 
 
-def _shipped_models(_: Settings) -> Iterator[ConfigFinding]:
+def _bundled_models(_: Settings) -> Iterator[ConfigFinding]:
     """Raises Invalid."""
     yield good("models", f"{len(bundled_manifests(models()))} come with this release")
 
 
-def sandbox_findings(given: Settings, layers: Layers | None = None) -> Iterator[ConfigFinding]:
+def sandbox_findings(settings: Settings, layers: Layers | None = None) -> Iterator[ConfigFinding]:
     """`layers`: those of this kernel, unless others are given. Raises OSError."""
     found = layers or supported()
     if found.missing:
-        accepted = given.environment != "production" or given.accept_unsandboxed
+        accepted = settings.environment != "production" or settings.accept_unsandboxed
         yield (weak if accepted else wrong)("sandbox", remedy(found))
     else:
         yield good("sandbox", f"decoders and models run under {found}; the process that starts them opens only the files that it needs")
-        if left := found.not_restricted:
-            yield weak("sandbox", f"an inference process that was taken over could {' and '.join(left)}")
-    if given.accept_unsandboxed:
+        if remaining := found.not_restricted:
+            yield weak("sandbox", f"an inference process that was taken over could {' and '.join(remaining)}")
+    if settings.accept_unsandboxed:
         yield weak(variable("accept_unsandboxed"), "set: images are decoded also where the kernel cannot isolate their decoders")
 
 
-def _metrics(given: Settings) -> Iterator[ConfigFinding]:
+def _metrics(settings: Settings) -> Iterator[ConfigFinding]:
     """Raises WrongSetting."""
-    secured = "with a secret" if metrics_token(given) else "without a secret"
-    yield good("metrics", f"served on {given.metrics_host}:{given.metrics_port} {secured}" if given.metrics_port else "not served")
+    secured = "with a secret" if metrics_token(settings) else "without a secret"
+    yield good("metrics", f"served on {settings.metrics_host}:{settings.metrics_port} {secured}" if settings.metrics_port else "not served")
 
 
-def _registered_models(given: Settings) -> Iterator[ConfigFinding]:
-    """Of those that come with this release. Silent while Postgres does not answer or is not migrated: another finding says so."""
+def _registered_models(settings: Settings) -> Iterator[ConfigFinding]:
+    """The models of this release. No findings while Postgres does not answer or is not migrated: another check reports that."""
     shipped = [model_id(load_manifest(path.parent).name) for path in bundled_manifests(models())]
-    with suppress(psycopg.Error), DIAGNOSIS.connect_unmonitored(given.postgres_url) as connection:
+    with suppress(psycopg.Error), DIAGNOSIS.connect_unmonitored(settings.postgres_url) as connection:
         (count,) = connection.execute(REGISTERED, (shipped,)).fetchone() or (0,)
         if count < len(shipped):
             yield wrong("models", f"{count} of {len(shipped)} are registered: run `bioscope migrate`")
@@ -170,41 +170,45 @@ def _registered_models(given: Settings) -> Iterator[ConfigFinding]:
             yield good("models", f"all {count} are registered")
 
 
-class Kept(NamedTuple):
-    """How surely Kafka keeps the log's topic; `in_step` copies must have a record before it counts (0: not known)."""
+class TopicDurability(NamedTuple):
+    """How surely Kafka keeps the log's topic; `min_insync_replicas` copies must have a record before it counts (0: not known)."""
 
     brokers: int
-    copies: int
-    in_step: int
+    replicas: int
+    min_insync_replicas: int
 
 
-def _kafka(given: Settings) -> Iterator[ConfigFinding]:
-    kept = asyncio.run(_kept(given.kafka_url))
-    if kept.copies == 0:
-        yield weak("kafka", f"{kept.brokers} brokers, which do not have the topics yet: the relay makes them")
+def _kafka(settings: Settings) -> Iterator[ConfigFinding]:
+    durability = asyncio.run(_topic_durability(settings.kafka_url))
+    if durability.replicas == 0:
+        yield weak("kafka", f"{durability.brokers} brokers, which do not have the topics yet: the relay makes them")
         return
-    yield good("kafka", f"{kept.brokers} brokers; the log's topic has {kept.copies} copies, of which {kept.in_step or '?'} must keep step")
-    if given.environment == "production" and min(kept.copies, kept.in_step) < 2:
+    in_sync = durability.min_insync_replicas or "?"
+    yield good(
+        "kafka",
+        f"{durability.brokers} brokers; the log's topic has {durability.replicas} copies, of which {in_sync} must keep step",
+    )
+    if settings.environment == "production" and min(durability.replicas, durability.min_insync_replicas) < 2:
         yield weak("kafka", "one broker lost is the topic lost, until the relay has published it again: have three, min.insync.replicas=2")
 
 
-async def _kept(brokers: str) -> Kept:
+async def _topic_durability(brokers: str) -> TopicDurability:
     from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415 - slow to import
 
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it would say is found out here
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # its errors are reported here
     admin = AIOKafkaAdminClient(bootstrap_servers=brokers, request_timeout_ms=TIMEOUT_SECONDS * 1000)
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await admin.start()
             cluster = await admin.describe_cluster()
             (topic,) = await admin.describe_topics([EVENTS])
-            copies = max((len(partition["replicas"]) for partition in topic["partitions"]), default=0)
-            return Kept(len(cluster["brokers"]), copies, await _in_step(admin) if copies else 0)
+            replicas = max((len(partition["replicas"]) for partition in topic["partitions"]), default=0)
+            return TopicDurability(len(cluster["brokers"]), replicas, await _min_insync_replicas(admin) if replicas else 0)
     finally:
         await admin.close()
 
 
-async def _in_step(admin: Any) -> int:
+async def _min_insync_replicas(admin: Any) -> int:
     from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # noqa: PLC0415 - slow to import
     from aiokafka.errors import KafkaError  # noqa: PLC0415 - slow to import
 
@@ -216,50 +220,50 @@ async def _in_step(admin: Any) -> int:
     return 0
 
 
-def _redis(given: Settings) -> Iterator[ConfigFinding]:
+def _redis(settings: Settings) -> Iterator[ConfigFinding]:
     with redis.Redis.from_url(
-        given.redis_url, socket_connect_timeout=TIMEOUT_SECONDS, socket_timeout=TIMEOUT_SECONDS, protocol=2
+        settings.redis_url, socket_connect_timeout=TIMEOUT_SECONDS, socket_timeout=TIMEOUT_SECONDS, protocol=2
     ) as client:
         about: Any = client.info("server")
         yield good("redis", f"Valkey {about['valkey_version']}" if "valkey_version" in about else str(about["redis_version"]))
 
 
-def _blobs(given: Settings) -> Iterator[ConfigFinding]:
-    """Something is put, found and taken away again, unless these credentials may not delete: nothing is left behind."""
-    store = open_blobs(given, NO_KEYS)
-    store.exists(NOBODY)
-    if not _may_delete(given, store):
-        yield good("blobs", f"{given.blobs_url} answers; these credentials may not delete, so storing was not tried")
+def _blobs(settings: Settings) -> Iterator[ConfigFinding]:
+    """Put, find and delete a blob, unless these credentials may not delete."""
+    store = open_blobs(settings, NO_KEYS)
+    store.exists(ABSENT_BLOB)
+    if not _may_delete(settings, store):
+        yield good("blobs", f"{settings.blobs_url} answers; these credentials may not delete, so storing was not tried")
         return
     writer = store.begin()
     writer.write(os.urandom(32))
     sha256, _ = writer.commit()
-    there = store.exists(sha256)
+    exists = store.exists(sha256)
     store.delete(sha256)
-    where = given.blobs_url or "a folder among the data"
-    yield good("blobs", where) if there else wrong("blobs", f"{where}: what was put is not found")
+    where = settings.blobs_url or "a folder among the data"
+    yield good("blobs", where) if exists else wrong("blobs", f"{where}: what was put is not found")
 
 
-def _may_delete(given: Settings, store: BlobStore) -> bool:
+def _may_delete(settings: Settings, store: BlobStore) -> bool:
     """Raises Unavailable."""
     try:
-        store.delete(NOBODY)
+        store.delete(ABSENT_BLOB)
     except Unavailable as refused:
-        if given.blobs_url.startswith("s3://") and isinstance(refused.__cause__, PermissionError):
+        if settings.blobs_url.startswith("s3://") and isinstance(refused.__cause__, PermissionError):
             return False
         raise
     return True
 
 
-def _one(connection: psycopg.Connection, query: str) -> tuple[Any, ...]:
+def _single_row(connection: psycopg.Connection, query: str) -> tuple[Any, ...]:
     row = connection.execute(query.encode()).fetchone()
     assert row is not None
     return row
 
 
-LOOKS: Final = (
+CHECKS: Final = (
     ("postgres", "postgres_url", _postgres),
-    ("record", "postgres_url", _tables),
+    ("record", "postgres_url", _side_tables),
     ("models", "postgres_url", _registered_models),
     ("kafka", "kafka_url", _kafka),
     ("redis", "redis_url", _redis),

@@ -1,4 +1,4 @@
-"""The log for a backup, in ranges of positions: what is recorded stays as it is, so each range may have a short transaction of its own."""
+"""The log in a backup, in ranges of positions. Events do not change, so each range is copied in a short transaction of its own."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -8,15 +8,16 @@ import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
 from application import derivatives
-from infrastructure.operations.backup_files import Manifest, Progress, RangeFile, digest_of, range_file, write_whole
+from infrastructure.operations.backup_files import Manifest, Progress, RangeFile, digest_of, range_file, write_hashed
 
-POSITIONS_PER_RANGE: Final = 100_000  # positions: some 60 MB
+POSITIONS_PER_RANGE: Final = 100_000
+"""Some 60 MB."""
 COLUMNS: Final = """select column_name from information_schema.columns
   where table_schema = %s and table_name = %s and is_generated = 'NEVER' order by ordinal_position"""
-NAMED: Final = """select distinct match[1] from es.events,
+BLOB_NAMES: Final = """select distinct match[1] from es.events,
     regexp_matches(convert_from(state, 'UTF8'), '"sha256":"([0-9a-f]{64})"', 'g') match
   where notification_id between %s and %s and topic in ('ImageUploaded', 'ModelVersionAdded')"""
-READERS: Final = """select distinct u.state ->> 'sha256', coalesce((i.state ->> 'reader')::integer, 1)
+READER_VERSIONS: Final = """select distinct u.state ->> 'sha256', coalesce((i.state ->> 'reader')::integer, 1)
   from (select originator_id, convert_from(state, 'UTF8')::json as state from es.events
     where notification_id between %s and %s and topic in ('ImageAccepted', 'ImageReinspected')) i
   join es.streams s on s.stream = i.originator_id
@@ -29,7 +30,7 @@ def columns_of(connection: psycopg.Connection, table: str) -> tuple[str, ...]:
 
 
 def is_same_log(connection: psycopg.Connection, manifest: Manifest) -> bool:
-    """Whether the log here goes on from that of a backup."""
+    """Whether this log continues that of a backup."""
     row = connection.execute("select encode(ops.log_hash(%s), 'hex')", (manifest.position,)).fetchone()
     return row is not None and row[0] == manifest.hash
 
@@ -39,18 +40,18 @@ def copy_ranges(
     position: int,
     columns: Sequence[str],
     folder: Path,
-    *,
-    kept: Iterable[RangeFile],
+    reusable: Iterable[RangeFile],
     progress: Progress,
+    positions_per_range: int = POSITIONS_PER_RANGE,
 ) -> Iterator[RangeFile]:
-    """Write the events up to `position`. A full range of `kept` whose file is as it was written is not written again."""
-    known = {(one.first, one.last): one for one in kept}
-    ranges = _ranges(position)
+    """Write the events up to `position`. A full range of `reusable` whose file is as it was written is not written again."""
+    known = {(range_.first, range_.last): range_ for range_ in reusable}
+    ranges = _ranges(position, positions_per_range)
     for number, (first, last) in enumerate(ranges):
         progress("log", number, len(ranges))
-        there = known.get((first, last))
-        if there is not None and digest_of(range_file(folder, first)) == there.sha256:
-            yield there
+        previous = known.get((first, last))
+        if previous is not None and digest_of(range_file(folder, first)) == previous.sha256:
+            yield previous
             continue
         query = SQL("select {} from es.events where notification_id between {} and {} order by notification_id").format(
             SQL(", ").join(map(Identifier, columns)), first, last
@@ -61,14 +62,14 @@ def copy_ranges(
 
 def names_in(connection: psycopg.Connection, position: int, progress: Progress) -> tuple[list[str], list[str]]:
     """The blobs that the log up to `position` names, by their sha256, and the derivatives of images, by name."""
-    named: set[str] = set()
+    blob_names: set[str] = set()
     readers: set[tuple[str, int]] = set()
     ranges = _ranges(position)
     for number, between in enumerate(ranges):
         progress("names", number, len(ranges))
-        named.update(sha256 for (sha256,) in connection.execute(NAMED, between))
-        readers.update(connection.execute(READERS, between))
-    return sorted(named), [name for sha256, reader in sorted(readers) for name in derivatives.of_file(sha256, reader)]
+        blob_names.update(sha256 for (sha256,) in connection.execute(BLOB_NAMES, between))
+        readers.update(connection.execute(READER_VERSIONS, between))
+    return sorted(blob_names), [name for sha256, reader in sorted(readers) for name in derivatives.of_file(sha256, reader)]
 
 
 def copy_command(connection: psycopg.Connection, queries: Iterable[SQL | Composed], path: Path) -> tuple[int, str]:
@@ -83,9 +84,9 @@ def copy_command(connection: psycopg.Connection, queries: Iterable[SQL | Compose
                     rows += 1  # the server sends a row a message
                     yield bytes(piece)
 
-    digest = write_whole(path, pieces())
+    digest = write_hashed(path, pieces())
     return rows, digest
 
 
-def _ranges(position: int) -> list[tuple[int, int]]:
-    return [(first, min(first + POSITIONS_PER_RANGE - 1, position)) for first in range(1, position + 1, POSITIONS_PER_RANGE)]
+def _ranges(position: int, size: int = POSITIONS_PER_RANGE) -> list[tuple[int, int]]:
+    return [(first, min(first + size - 1, position)) for first in range(1, position + 1, size)]

@@ -1,4 +1,4 @@
-"""Packages of others that have the names of ours, which are general words at the top level."""
+"""Installed packages with the names of our own, which are general words."""
 
 import sys
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ ADVICE: Final = "install bioscope in an environment of its own, such as `pipx in
 
 def package_clashes() -> list[ConfigFinding]:
     """A finding for each clash, or a single good one. Reads the metadata of every installed distribution."""
-    installed = [(_name(distribution), _contents(distribution)) for distribution in distributions()]
+    installed = [(_name(distribution), _top_level_names(distribution)) for distribution in distributions()]
     providers = {package: {name for name, contents in installed if package in contents} - {DISTRIBUTION} for package in PACKAGES}
-    clashes = [clash for package in PACKAGES if (clash := _clash(package, providers[package]))]
+    clashes = [clash for package in PACKAGES if (clash := _clash_of(package, providers[package]))]
     return clashes or [good("packages", "no other package here has the names of ours")]
 
 
@@ -27,27 +27,27 @@ def _name(distribution: Distribution) -> str:
     return str(distribution.metadata.get_all("Name", ["a distribution without a name"])[0])
 
 
-def _contents(distribution: Distribution) -> set[str]:
+def _top_level_names(distribution: Distribution) -> set[str]:
     """The packages, modules and folders that a distribution has put at the top level."""
     listed = (distribution.read_text("top_level.txt") or "").split()
     recorded = (distribution.read_text("RECORD") or "").splitlines()
     return {*listed, *(line.split(",")[0].split("/")[0].removesuffix(".py") for line in recorded)}
 
 
-def _clash(package: str, providers: set[str]) -> ConfigFinding | None:
-    what, ours = f"package {package}", INSTALLATION / package / "__init__.py"
+def _clash_of(package: str, providers: set[str]) -> ConfigFinding | None:
+    subject, own_file = f"package {package}", INSTALLATION / package / "__init__.py"
     if providers:
-        return wrong(what, f"{' and '.join(sorted(providers))} installs one of that name too: {ADVICE}")
-    found = list(_found(package))
-    elsewhere = [place for place in found if place != ours]
+        return wrong(subject, f"{' and '.join(sorted(providers))} installs one of that name too: {ADVICE}")
+    files = list(_importable_files(package))
+    elsewhere = [file for file in files if file != own_file]
     if not elsewhere:
         return None
-    if found[0] != ours:
-        return wrong(what, f"{elsewhere[0]} hides ours: take its folder off PYTHONPATH, or {ADVICE}")
-    return weak(what, f"ours hides {elsewhere[0]} from other programs: {ADVICE}")
+    if files[0] != own_file:
+        return wrong(subject, f"{elsewhere[0]} hides ours: take its folder off PYTHONPATH, or {ADVICE}")
+    return weak(subject, f"ours hides {elsewhere[0]} from other programs: {ADVICE}")
 
 
-def _found(package: str) -> Iterator[Path]:
+def _importable_files(package: str) -> Iterator[Path]:
     """The files that could be imported under this name, in the order of `sys.path`. Folders without `__init__.py` never win."""
     for entry in sys.path:
         spec = PathFinder.find_spec(package, [entry])

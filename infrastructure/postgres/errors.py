@@ -1,4 +1,4 @@
-"""What an operator can mend when the database does not do what it is asked: the driver's errors as sentences."""
+"""Errors of the driver, as an operator can act on them."""
 
 from typing import Final
 
@@ -17,15 +17,15 @@ def database_unavailable() -> Unavailable:
 
 
 class DatabaseAway(Exception):
-    """The database does not answer, or cannot work now; the text says why and what to look at."""
+    """The database does not answer, or cannot work now; the text says why and what to check."""
 
 
 class DatabaseRefused(Exception):
-    """The database does not let us do this; the text says why and which setting to change."""
+    """The database denies this; the text says why and which setting to change."""
 
 
 def database_error(error: BaseException) -> DatabaseAway | DatabaseRefused | None:
-    """The error of the driver as one that an operator can act on; None for all others, which are faults of ours."""
+    """The error of the driver as one that an operator can act on; None for all others, which are our own faults."""
     match error:
         case errors.InsufficientPrivilege():
             return DatabaseRefused(
@@ -44,7 +44,7 @@ def database_error(error: BaseException) -> DatabaseAway | DatabaseRefused | Non
 
 
 def _is_password_refused(error: psycopg.OperationalError) -> bool:
-    """Whether a password was asked for, and was missing or wrong. libpq gives no SQLSTATE for a connection that failed."""
+    """Whether a password was required, and was missing or wrong. libpq gives no SQLSTATE for a connection that failed."""
     connection = error.pgconn
     if connection is None or error.sqlstate is not None:
         return False

@@ -1,4 +1,4 @@
-"""When devices were last seen, in Postgres: one row a device, however often it gives a sign of life."""
+"""When devices were last seen, in Postgres: one row a device."""
 
 from collections.abc import Callable
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""The read models, read: a pool of connections that give up in time, and one that hears how far the projector is."""
+"""Queries of the read models, and the position that they have reached."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,8 @@ from infrastructure.postgres.wake_ups import PROJECTED
 log = structlog.get_logger()
 T = TypeVar("T")
 
-POLL_INTERVAL_SECONDS = 1.0  # seconds after which the position is read while somebody waits, should a wake-up have been lost
+POLL_INTERVAL_SECONDS = 1.0
+"""How often the position is read while a caller waits: a wake-up may be lost."""
 AS_JSON = "select coalesce(json_agg(found), '[]')::text from ({}) found"
 
 
@@ -42,7 +43,7 @@ def _as_json(query: str) -> bytes:
 
 
 class PostgresQueryDatabase:
-    """`projections.reading.Reads` on Postgres. Rows come as one JSON text, which is decoded straight into Structs."""
+    """The port `QueryDatabase`. Rows come as one JSON text, which is decoded straight into Structs."""
 
     def __init__(self, url: str, *, size: int = 8, liveness: LivenessLimits = LIVENESS) -> None:
         self._pool = QUERIES.async_pool(url, min_size=1, max_size=size, liveness=liveness)
@@ -62,18 +63,18 @@ class PostgresQueryDatabase:
             raise Invalid("A value in the query is out of range, or holds a NUL character") from None
 
     async def _text(self, query: bytes, parameters: Mapping[str, object]) -> str:
-        """Once more when the connection was lost while it lay idle: to look at each before it is used would cost more than most queries."""
-        for again in (True, False):
+        """Retry once where the connection was lost while idle: checking each before its use would cost more than most queries."""
+        for may_retry in (True, False):
             try:
                 async with self._pool.connection() as connection:
                     row = await (await connection.execute(query, parameters)).fetchone()
             except PoolTimeout:
                 break
             except ServerUnresponsive:
-                await self._pool.drain()  # its like are silent too, and to ask each would take as long again
+                await self._pool.drain()  # the other connections are probably dead too, and probing each would take as long again
                 break
             except psycopg.OperationalError:
-                if not (again and connection.closed):
+                if not (may_retry and connection.closed):
                     break
                 await self._pool.check()
             else:
@@ -83,17 +84,14 @@ class PostgresQueryDatabase:
 
 
 class PositionWaiter:
-    """How far the read models are, as the projector tells it; whoever waits for a position is woken.
+    """The position that the read models have reached, and callers that wait for one. One connection listens to the projector."""
 
-    One connection listens, and is made again when it is lost.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, *, poll_seconds: float = POLL_INTERVAL_SECONDS, interval: PollInterval | None = None) -> None:
+        self._url, self._poll_seconds = url, poll_seconds
         self._task: asyncio.Task[None] | None = None
-        self._moved = asyncio.Condition()
-        self._interval = PollInterval(POLL_INTERVAL_SECONDS)
-        self._next_look: asyncio.Timeout | None = None
+        self._advanced = asyncio.Condition()
+        self._interval = interval or PollInterval(poll_seconds)
+        self._poll_timeout: asyncio.Timeout | None = None
         self.position = 0
 
     async def start(self) -> None:
@@ -106,10 +104,10 @@ class PositionWaiter:
         """Whether the read models have reached `position` within `timeout` seconds."""
         if self.position >= position:
             return True
-        self._look_soon()
+        self._poll_soon()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout), self._moved:
-                await self._moved.wait_for(lambda: self.position >= position)
+            async with asyncio.timeout(timeout), self._advanced:
+                await self._advanced.wait_for(lambda: self.position >= position)
         return self.position >= position
 
     async def _listen_always(self) -> None:
@@ -121,32 +119,32 @@ class PositionWaiter:
             while True:
                 cursor = await connection.execute("select position from checkpoint where projection = 'main'")
                 row = await cursor.fetchone()
-                await self._reached(row[0] if row else 0)
-                await self._hear(connection)
+                await self._advance_to(row[0] if row else 0)
+                await self._wait_for_notifications(connection)
 
-    async def _hear(self, connection: psycopg.AsyncConnection) -> None:
-        """Until it is time to look."""
+    async def _wait_for_notifications(self, connection: psycopg.AsyncConnection) -> None:
+        """Wait for notifications until it is time to poll."""
         seconds = self._interval.take()
         try:
-            async with asyncio.timeout(seconds) as self._next_look:
-                async for heard in connection.notifies(timeout=seconds):
-                    await self._reached(int(heard.payload))
+            async with asyncio.timeout(seconds) as self._poll_timeout:
+                async for notification in connection.notifies(timeout=seconds):
+                    await self._advance_to(int(notification.payload))
         except TimeoutError:
             pass
         finally:
-            self._next_look = None
+            self._poll_timeout = None
 
-    def _look_soon(self) -> None:
-        """Somebody waits: look within LOOK_AGAIN seconds, though nothing happened for long."""
+    def _poll_soon(self) -> None:
+        """Poll soon although nothing happened for long: a caller waits."""
         self._interval.shorten()
-        soon = asyncio.get_running_loop().time() + POLL_INTERVAL_SECONDS
-        look = self._next_look
-        if look is not None and not look.expired() and (look.when() or soon) > soon:
-            look.reschedule(soon)
+        soon = asyncio.get_running_loop().time() + self._poll_seconds
+        poll = self._poll_timeout
+        if poll is not None and not poll.expired() and (poll.when() or soon) > soon:
+            poll.reschedule(soon)
 
-    async def _reached(self, position: int) -> None:
+    async def _advance_to(self, position: int) -> None:
         if position > self.position:
             self._interval.shorten()
-            async with self._moved:
+            async with self._advanced:
                 self.position = position
-                self._moved.notify_all()
+                self._advanced.notify_all()

@@ -56,26 +56,29 @@ def this_release() -> str:
     return version("bioscope")
 
 
-def migrate(url: str) -> list[int]:
-    """Apply what is missing, each in a transaction of its own; the numbers applied. Raises SchemaAhead."""
+def migrate(url: str, *, known: Mapping[int, str] | None = None, release: str | None = None) -> list[int]:
+    """Apply the missing migrations, each in a transaction of its own; the numbers applied. Raises SchemaAhead.
+
+    `known` are the migrations of `release`: by default, those of this one.
+    """
+    scripts = migrations() if known is None else known
     with MIGRATIONS.connect_unmonitored(url) as connection:
         lock(connection, AdvisoryLock.MIGRATIONS)
         applied = _applied(connection)
-        _refuse_newer(applied)
-        known = {number: oldest_release(text) for number, text in migrations().items()}
-        missing = [number for number in known if number not in applied]
+        _refuse_newer(applied, release or this_release())
+        missing = [number for number in scripts if number not in applied]
         if missing or None in applied.values():
-            _record(connection, {number: known[number] for number in known.keys() & applied.keys()})
+            _record(connection, {number: oldest_release(scripts[number]) for number in scripts.keys() & applied.keys()})
         for number in missing:
-            _apply(connection, number, migrations()[number])
+            _apply(connection, number, scripts[number])
         return missing
 
 
-def check(url: str) -> None:
+def check(url: str, *, release: str | None = None) -> None:
     """Raises SchemaBehind unless every migration has been applied, SchemaAhead where this release is too old, and psycopg.Error."""
     with MIGRATIONS.connect_unmonitored(url) as connection:
         applied = _applied(connection)
-    _refuse_newer(applied)
+    _refuse_newer(applied, release or this_release())
     if missing := sorted(set(migrations()) - set(applied)):
         raise SchemaBehind(f"the database lacks migrations {missing}: run `bioscope migrate`")
 
@@ -85,13 +88,13 @@ def check_when_reachable(url: str, *, seconds: float) -> None:
 
     Raises SchemaBehind, SchemaAhead, DatabaseRefused, and DatabaseAway after that time.
     """
-    until, reported = time.monotonic() + seconds, ""
+    deadline, reported = time.monotonic() + seconds, ""
     while True:
         try:
             return check(url)
         except psycopg.Error as error:
             problem = database_error(error)
-            if not isinstance(problem, DatabaseAway) or time.monotonic() >= until:
+            if not isinstance(problem, DatabaseAway) or time.monotonic() >= deadline:
                 raise (problem or error) from error
         if str(problem) != reported:
             reported = str(problem)
@@ -100,12 +103,12 @@ def check_when_reachable(url: str, *, seconds: float) -> None:
 
 
 def _applied(connection: psycopg.Connection) -> Applied:
-    found = connection.execute("select to_regclass('ops.migrations')").fetchone()
-    return dict(connection.execute(APPLIED).fetchall()) if found and found[0] else {}
+    row = connection.execute("select to_regclass('ops.migrations')").fetchone()
+    return dict(connection.execute(APPLIED).fetchall()) if row and row[0] else {}
 
 
-def _refuse_newer(applied: Applied) -> None:
-    known, release = migrations(), this_release()
+def _refuse_newer(applied: Applied, release: str) -> None:
+    known = migrations()
     for number, oldest in sorted(applied.items()):
         if oldest is not None and _numbers(oldest) > _numbers(release):
             raise SchemaAhead(f"the database needs bioscope {oldest} or newer, and this is {release}: install that release")

@@ -1,8 +1,8 @@
-"""Wake-ups: notifications that say where to look, sent after the commit that they speak of.
+"""Wake-ups: notifications about a commit, sent after it.
 
-They are hints only: each may be lost, and every listener also looks by itself after some seconds (`look_interval.LONGEST_SECONDS`).
-A transaction that notifies takes a lock of the whole Postgres server while it commits, so that databases on one server wait for each
-other's disk. So none that writes notifies: a session of its own does, which waits for no disk.
+They are hints: each may be lost, and every listener also polls (`application.poll_interval`). A transaction that notifies takes a lock of
+the whole Postgres server while it commits, so that databases on one server wait for each other's disk. Hence no transaction that writes
+notifies: a separate session does, which waits for no disk.
 """
 
 import time
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import Final
+from typing import Final, NamedTuple
 
 import psycopg
 import structlog
@@ -24,73 +24,79 @@ PUBLISHED: Final = "bioscope_published"  # Kafka has more of the log; the relay 
 DISPATCHED: Final = "bioscope_given_out"  # Kafka has tasks; the scheduler sends it
 PROJECTED: Final = "bioscope_projected"  # the read models are further; the projector sends it, with the position
 
-MIN_INTERVAL_SECONDS: Final = 0.005  # between two notifications of one process: what happens meanwhile is sent together
-CONNECTION_IDLE_SECONDS: Final = 60.0  # that the session is kept without a wake-up
-STOP_TIMEOUT_SECONDS: Final = 1.0  # that the last wake-up may take at the end
 NOTIFY: Final = "select pg_notify(channel, payload) from unnest(%s::text[], %s::text[]) as due (channel, payload)"
 
 
+class WakeUpLimits(NamedTuple):
+    """Of several wake-ups for one channel within `interval_seconds` only the last is sent. The connection is closed after
+    `idle_seconds` without one. The last one may take `stop_seconds`."""
+
+    interval_seconds: float = 0.005
+    idle_seconds: float = 60.0
+    stop_seconds: float = 1.0
+
+
+DEFAULT_LIMITS: Final = WakeUpLimits()
+
+
 class WakeUps:
-    """The wake-ups of one process. `send` may be called from any thread, returns at once, and raises nothing.
+    """The wake-ups of one process. `send` may be called from any thread, returns at once, and raises nothing."""
 
-    Of several for one channel that come within GAP_SECONDS only the last is sent.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, limits: WakeUpLimits = DEFAULT_LIMITS) -> None:
+        self._url, self._limits = url, limits
         self._queue: SimpleQueue[tuple[str, str] | None] = SimpleQueue()
-        self._beginning = Lock()
+        self._start_lock = Lock()
         self._thread: Thread | None = None
         self._connection: psycopg.Connection | None = None
 
     def send(self, channel: str, payload: str = "") -> None:
         self._queue.put((channel, payload))
         if self._thread is None:
-            self._begin()
+            self._start_thread()
 
     def close(self) -> None:
-        """Send what was to be sent before, then end."""
+        """Send what is queued, then end."""
         if self._thread is not None:
             self._queue.put(None)
-            self._thread.join(STOP_TIMEOUT_SECONDS)
+            self._thread.join(self._limits.stop_seconds)
 
-    def _begin(self) -> None:
-        """A process that changes nothing has no such thread."""
-        with self._beginning:
+    def _start_thread(self) -> None:
+        """A process that changes nothing has no thread."""
+        with self._start_lock:
             if self._thread is None:
                 self._thread = Thread(target=self._run, name="wakes", daemon=True)
                 self._thread.start()
 
     def _run(self) -> None:
-        going = True
-        while going:
-            gathered = self._gathered()
-            going = None not in gathered
-            if due := dict(wake for wake in gathered if wake is not None):
-                self._notify(due)
+        running = True
+        while running:
+            collected = self._collect()
+            running = None not in collected
+            if payloads := dict(wake_up for wake_up in collected if wake_up is not None):
+                self._notify(payloads)
             else:
                 self._disconnect()
-            time.sleep(MIN_INTERVAL_SECONDS)
+            time.sleep(self._limits.interval_seconds)
         self._disconnect()
 
-    def _gathered(self) -> list[tuple[str, str] | None]:
-        """All that is to be sent, once there is something; nothing after KEPT_SECONDS."""
-        gathered: list[tuple[str, str] | None] = []
+    def _collect(self) -> list[tuple[str, str] | None]:
+        """Wait for something to send, then return all of it; nothing after a while."""
+        collected: list[tuple[str, str] | None] = []
         with suppress(Empty):
-            gathered.append(self._queue.get(timeout=CONNECTION_IDLE_SECONDS))
+            collected.append(self._queue.get(timeout=self._limits.idle_seconds))
             while True:
-                gathered.append(self._queue.get_nowait())
-        return gathered
+                collected.append(self._queue.get_nowait())
+        return collected
 
-    def _notify(self, due: Mapping[str, str]) -> None:
+    def _notify(self, payloads: Mapping[str, str]) -> None:
         """Once more on a new connection: the server may have ended the old one while nothing was sent."""
-        for connect_again in (True, False):
+        for may_reconnect in (True, False):
             try:
-                self._connected().execute(NOTIFY, (list(due), list(due.values())), prepare=True)
+                self._connected().execute(NOTIFY, (list(payloads), list(payloads.values())), prepare=True)
             except psycopg.Error as error:
                 self._disconnect()
-                if not connect_again:
-                    log.warning("nobody was woken", channels=sorted(due), error=type(error).__name__)
+                if not may_reconnect:
+                    log.warning("nobody was woken", channels=sorted(payloads), error=type(error).__name__)
             else:
                 return
 

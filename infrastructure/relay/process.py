@@ -16,9 +16,8 @@ from psycopg import AsyncConnection
 from application.cancellation import run_until_first_ends
 from domain.errors import Unavailable
 from infrastructure.audit.signed_heads import SIGN_AFTER_EVENTS, SIGN_INTERVAL_SECONDS, BrokenChain, HeadSigner
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.child import say_ready
 from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.observability.metrics import BROKEN_CHAIN
@@ -27,7 +26,7 @@ from infrastructure.postgres.connections import MonitoredAsyncConnection, notifi
 from infrastructure.postgres.notifications import CONNECTION_LOST, reconnect_always
 from infrastructure.postgres.profiles import RELAY, RELAY_LEADER
 from infrastructure.postgres.wake_ups import APPENDED, PUBLISHED, WakeUps
-from infrastructure.process_exit import exit_within
+from infrastructure.process_lifecycle import exit_within, signal_ready
 from infrastructure.relay.checkpoint_store import PostgresCheckpointStore
 from infrastructure.relay.errors import Fenced, Unpublishable
 from infrastructure.relay.publisher import Publisher
@@ -139,7 +138,7 @@ async def _wait_for_lead(leader: AsyncConnection) -> None:
     """Return once this process leads, until the connection ends. A relay that stands by reports ready too."""
     while True:
         leads = await try_lock_async(leader, AdvisoryLock.RELAY)
-        say_ready()
+        signal_ready()
         if leads:
             return
         await asyncio.sleep(STANDBY_INTERVAL_SECONDS)

@@ -1,13 +1,13 @@
-"""Access tokens: JWTs (RFC 9068) signed with Ed25519, believed only in the exact form in which we write them."""
+"""Access tokens: JWTs (RFC 9068) signed with Ed25519, accepted only in the exact form in which we write them."""
 
 import re
-from collections import OrderedDict
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
 from uuid import UUID, uuid4
 
 import msgspec
+from cachetools import LRUCache
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from jwt import PyJWS
 from jwt.exceptions import PyJWTError
@@ -51,8 +51,8 @@ class _User(_TokenFields, frozen=True, kw_only=True, tag="bioscope"):
             session_id=self.sid,
             role=self.role,
             scopes=frozenset(),
-            issued_at=_moment(self.iat),
-            expires_at=_moment(self.exp),
+            issued_at=_datetime(self.iat),
+            expires_at=_datetime(self.exp),
         )
 
 
@@ -66,13 +66,13 @@ class _Service(_TokenFields, frozen=True, kw_only=True, tag="bioscope-services")
             session_id=None,
             role=None,
             scopes=frozenset(self.scope.split()),
-            issued_at=_moment(self.iat),
-            expires_at=_moment(self.exp),
+            issued_at=_datetime(self.iat),
+            expires_at=_datetime(self.exp),
         )
 
 
 class _VerifiedToken(NamedTuple):
-    said: _User | _Service
+    fields: _User | _Service
     claims: Claims
 
 
@@ -84,8 +84,8 @@ def service_id(name: str) -> UUID:
 class SignedAccessTokens:
     """The port `AccessTokens`. May be shared by threads.
 
-    Only we issue tokens, so whatever differs from what we would have written (header, order, blanks, unknown or double members) is
-    a forgery, however its signature looks.
+    Only this system issues tokens. One in another form (header, order, blanks, unknown or repeated members) is a forgery, whatever its
+    signature.
     """
 
     def __init__(self, keys: Keys, *, ttl: int) -> None:
@@ -94,67 +94,62 @@ class SignedAccessTokens:
         self._header = _header(self._private.public_key())
         self._trusted = {_start(public): public for public in keys.public(Purpose.ACCESS_TOKENS)}
         self._ttl = ttl
-        self._known: OrderedDict[str, _VerifiedToken] = OrderedDict()
+        self._verified: LRUCache[str, _VerifiedToken] = LRUCache(MAX_CACHED_TOKENS)
         self._lock = Lock()
 
     def issue(self, *, user: UUID, session: UUID, role: Role, at: datetime) -> str:
         now = int(at.timestamp())
-        said = _User(sub=user, sid=session, role=role, roles=role, iat=now, nbf=now, exp=now + self._ttl, jti=uuid4())
-        return self._signed(msgspec.json.encode(said))
+        fields = _User(sub=user, sid=session, role=role, roles=role, iat=now, nbf=now, exp=now + self._ttl, jti=uuid4())
+        return self._signed(msgspec.json.encode(fields))
 
     def issue_service(self, *, name: str, scopes: frozenset[str], seconds: int, at: datetime) -> str:
         """Raises Invalid for a name that is none."""
         if not re.fullmatch(NAME, name):
             raise invalid("name", "must have 1 to 100 letters, digits, dots, underscores or hyphens")
         now = int(at.timestamp())
-        said = _Service(sub=name, scope=" ".join(sorted(scopes)), iat=now, nbf=now, exp=now + seconds, jti=uuid4())
-        return self._signed(msgspec.json.encode(said))
+        fields = _Service(sub=name, scope=" ".join(sorted(scopes)), iat=now, nbf=now, exp=now + seconds, jti=uuid4())
+        return self._signed(msgspec.json.encode(fields))
 
     def verify(self, token: str, *, at: datetime) -> Claims:
         now = at.timestamp()
-        said, claims = self._remembered(token) or self._believed(token)
-        if not (said.nbf - CLOCK_LEEWAY_SECONDS <= now and said.iat - CLOCK_LEEWAY_SECONDS <= now < said.exp + CLOCK_LEEWAY_SECONDS):
+        fields, claims = self._cached(token) or self._verify_form(token)
+        if not (fields.nbf - CLOCK_LEEWAY_SECONDS <= now and fields.iat - CLOCK_LEEWAY_SECONDS <= now < fields.exp + CLOCK_LEEWAY_SECONDS):
             self._forget(token)
-            raise _refused()
+            raise _invalid_token()
         return claims
 
     def _signed(self, payload: bytes) -> str:
         return self._jws.encode(payload, self._private, algorithm=ALGORITHM, headers=self._header)
 
-    def _believed(self, token: str) -> _VerifiedToken:
-        """Raises NotAuthenticated unless we wrote exactly this."""
+    def _verify_form(self, token: str) -> _VerifiedToken:
+        """Raises NotAuthenticated unless the token has exactly the form that is issued here."""
         start = token.partition(".")[0] + "."
         if len(token) > MAX_TOKEN_CHARACTERS or start not in self._trusted:
-            raise _refused()
+            raise _invalid_token()
         try:
             payload = self._jws.decode(token, self._trusted[start], algorithms=[ALGORITHM])
-            said = msgspec.json.decode(payload, type=_User | _Service)
+            fields = msgspec.json.decode(payload, type=_User | _Service)
         except (PyJWTError, msgspec.MsgspecError, ValueError):
-            raise _refused() from None
-        written = base64url_encode(msgspec.json.encode(said)).decode()
+            raise _invalid_token() from None
+        written = base64url_encode(msgspec.json.encode(fields)).decode()
         signature = token.rpartition(".")[2]
         if token != f"{start}{written}.{signature}" or not _canonical(signature):
-            raise _refused()
-        believed = _VerifiedToken(said, said.claims())
-        self._remember(token, believed)
-        return believed
+            raise _invalid_token()
+        verified = _VerifiedToken(fields, fields.claims())
+        self._cache(token, verified)
+        return verified
 
-    def _remembered(self, token: str) -> _VerifiedToken | None:
+    def _cached(self, token: str) -> _VerifiedToken | None:
         with self._lock:
-            if token in self._known:
-                self._known.move_to_end(token)
-                return self._known[token]
-            return None
+            return self._verified.get(token)
 
-    def _remember(self, token: str, believed: _VerifiedToken) -> None:
+    def _cache(self, token: str, verified: _VerifiedToken) -> None:
         with self._lock:
-            self._known[token] = believed
-            if len(self._known) > MAX_CACHED_TOKENS:
-                self._known.popitem(last=False)
+            self._verified[token] = verified
 
     def _forget(self, token: str) -> None:
         with self._lock:
-            self._known.pop(token, None)
+            self._verified.pop(token, None)
 
 
 def _header(public: Ed25519PublicKey) -> dict[str, str]:
@@ -162,7 +157,7 @@ def _header(public: Ed25519PublicKey) -> dict[str, str]:
 
 
 def _start(public: Ed25519PublicKey) -> str:
-    """How each token begins that was signed with this key."""
+    """The beginning of every token that was signed with this key."""
     return base64url_encode(msgspec.json.encode(_header(public))).decode() + "."
 
 
@@ -171,9 +166,9 @@ def _canonical(signature: str) -> bool:
     return signature[-1:] in {"A", "Q", "g", "w"}
 
 
-def _moment(seconds: int) -> datetime:
+def _datetime(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _refused() -> NotAuthenticated:
+def _invalid_token() -> NotAuthenticated:
     return NotAuthenticated("Invalid token")

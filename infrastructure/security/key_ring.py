@@ -48,7 +48,7 @@ class MissingKey(WrongRootKey):
 
 
 class Key:
-    """A secret of 32 bytes for one purpose. `id`, which follows from it and does not reveal it, names it beside what it made."""
+    """A secret of 32 bytes for one purpose. `id` follows from it, does not reveal it, and is stored with what it made."""
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) != KEY_BYTES:
@@ -119,7 +119,7 @@ NO_KEYS: Final = KeyRing({})
 
 
 class RootKey(Keys):
-    """The one secret of an installation. Whoever has it and a copy of the database can read everything not erased."""
+    """The one secret of an installation. It opens everything in a copy of the database that was not erased."""
 
     def __init__(self, root: bytes) -> None:
         if len(root) != KEY_BYTES:
@@ -166,7 +166,7 @@ def key_id(secret: bytes) -> bytes:
 
 
 def public_key_id(public: Ed25519PublicKey) -> str:
-    """16 hexadecimal digits that anybody can compute who has the key."""
+    """16 hexadecimal digits, computed from the public key."""
     return hashlib.sha256(public.public_bytes_raw()).hexdigest()[:16]
 
 

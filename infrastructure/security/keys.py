@@ -65,8 +65,8 @@ class WrappingKey(NamedTuple):
 class DataKeys:
     """The key of each subject (user, dataset, image, device). One without a row in the store was destroyed, or never was.
 
-    `fetch` reads wrapped keys by subject from the store. `get` and `prefetch` are for subjects of sealed values: where the key of such a
-    subject is missing it was destroyed for ever, so they remember that too.
+    `fetch` reads wrapped keys by subject from the store. `get` and `prefetch` are for subjects of sealed values: a missing key
+    was destroyed for good, and they cache that too.
 
     A process without a key to unwrap them has none of them, which `withheld` says: then `create`, `get` and `look_up` raise MissingKey.
     A wrapped key is a byte for its form, the id of the wrapping key, nonce, ciphertext with tag: 65 bytes. The first form had 60.
@@ -77,32 +77,32 @@ class DataKeys:
         self.withheld = not keys.holds(Purpose.DATA_KEYS)
         self._wrapping = () if self.withheld else tuple(WrappingKey(key.id, AESGCM(key.secret)) for key in keys.all(Purpose.DATA_KEYS))
         self._fetch = fetch
-        self._known: OrderedDict[UUID, tuple[float, DataKey | None]] = OrderedDict()
+        self._cache: OrderedDict[UUID, tuple[float, DataKey | None]] = OrderedDict()
         self._lock = Lock()
 
     def create(self, subject: UUID) -> tuple[DataKey, bytes]:
         """A new key, and its wrapped form that has to be stored with the first event that needs it. Raises MissingKey."""
-        self._require()
+        self._require_wrapping_keys()
         secret, nonce, wrapping = AESGCM.generate_key(256), os.urandom(NONCE_BYTES), self._wrapping[0]
         header = WRAPPED_FORM + wrapping.id
         return DataKey(secret), header + nonce + wrapping.cipher.encrypt(nonce, secret, header + subject.bytes)
 
     def get(self, subject: UUID) -> DataKey | None:
         """Raises MissingKey, WrongRootKey."""
-        self._require()
-        known = self._known.get(subject)
-        if known is None or known[0] < time.monotonic():
+        self._require_wrapping_keys()
+        cached = self._cache.get(subject)
+        if cached is None or cached[0] < time.monotonic():
             self.prefetch([subject])
-            known = self._known.get(subject)
-        return known[1] if known is not None else self.look_up(subject)  # another thread may have forgotten it
+            cached = self._cache.get(subject)
+        return cached[1] if cached is not None else self.look_up(subject)  # another thread may have evicted it
 
     def look_up(self, subject: UUID) -> DataKey | None:
-        """As `get`, for a subject that may get its first key at any moment: that it is missing is looked up anew each time."""
-        self._require()
+        """As `get`, for a subject that may get its first key at any moment: a missing key is not cached."""
+        self._require_wrapping_keys()
         with self._lock:
-            until, known = self._known.get(subject, (0.0, None))
-        if known is not None and until >= time.monotonic():
-            return known
+            expires_at, cached = self._cache.get(subject, (0.0, None))
+        if cached is not None and expires_at >= time.monotonic():
+            return cached
         return self._unwrap(subject, self._fetch([subject]).get(subject))
 
     def prefetch(self, subjects: Iterable[UUID]) -> None:
@@ -111,19 +111,19 @@ class DataKeys:
             return
         now = time.monotonic()
         with self._lock:
-            missing = {subject for subject in subjects if (known := self._known.get(subject)) is None or known[0] < now}
+            missing = {subject for subject in subjects if (cached := self._cache.get(subject)) is None or cached[0] < now}
         if not missing:
             return
         wrapped = self._fetch(missing)
         with self._lock:
             for subject in missing:
-                self._known[subject] = (now + CACHE_SECONDS, self._unwrap(subject, wrapped.get(subject)))
-            while len(self._known) > max(MAX_CACHE, len(missing)):
-                self._known.popitem(last=False)
+                self._cache[subject] = (now + CACHE_SECONDS, self._unwrap(subject, wrapped.get(subject)))
+            while len(self._cache) > max(MAX_CACHE, len(missing)):
+                self._cache.popitem(last=False)
 
     def unwrap(self, subject: UUID, wrapped: bytes) -> DataKey:
         """Raises WrongRootKey where it is not a key of `subject`, MissingKey."""
-        self._require()
+        self._require_wrapping_keys()
         for wrapping in self._wrapping:
             if (key := _unwrapped(subject, wrapped, wrapping)) is not None:
                 return key
@@ -131,9 +131,9 @@ class DataKeys:
 
     def forget(self, subject: UUID) -> None:
         with self._lock:
-            self._known.pop(subject, None)
+            self._cache.pop(subject, None)
 
-    def _require(self) -> None:
+    def _require_wrapping_keys(self) -> None:
         if self.withheld:
             self._keys.all(Purpose.DATA_KEYS)
 

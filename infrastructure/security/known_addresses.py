@@ -1,4 +1,4 @@
-"""From where each account signed in lately, in Postgres: Redis may forget, and then guessers elsewhere could lock everybody out."""
+"""The addresses from which each account signed in recently. They are in Postgres: if Redis lost them, attackers could lock users out."""
 
 from typing import Final
 from uuid import UUID
@@ -12,7 +12,7 @@ from infrastructure.security.keys import Keys
 
 MAX_CONNECTIONS: Final = 2
 
-KNOWS: Final = """select exists (
+IS_KNOWN: Final = """select exists (
   select from ops.known_addresses where digest = any(%(forms)s) and seen_at > now() - make_interval(days => %(days)s))"""
 REMEMBER: Final = """with pruned as (
     delete from ops.known_addresses where digest in (
@@ -23,7 +23,7 @@ REMEMBER: Final = """with pruned as (
 
 
 class PostgresKnownAddresses:
-    """The port `KnownAddresses`. Blocks; may be shared by threads. By the database's clock, which all processes share."""
+    """The port `KnownAddresses`. Blocks; may be shared by threads. Times are by the database's clock, which all processes share."""
 
     def __init__(self, url: str, keys: Keys, *, days: int) -> None:
         self._digest, self._days = KeyedDigest(keys, Purpose.RATE_LIMITS), days
@@ -34,15 +34,15 @@ class PostgresKnownAddresses:
 
     def knows(self, user: UUID, network: str) -> bool:
         forms = list(self._digest.forms(_value(user, network)))
-        ((known,),) = self._pool.rows(KNOWS, {"forms": forms, "days": self._days})
-        return bool(known)
+        ((is_known,),) = self._pool.rows(IS_KNOWN, {"forms": forms, "days": self._days})
+        return bool(is_known)
 
     def remember(self, user: UUID, network: str) -> None:
         digest = self._digest.of(_value(user, network))
         try:
             self._pool.rows(REMEMBER, {"digest": digest, "user": user, "days": self._days})
         except psycopg.errors.ForeignKeyViolation:
-            return  # the account was closed this moment, and the sign-in will be refused
+            return  # the account was just closed, and the sign-in will be refused
 
 
 def _value(user: UUID, network: str) -> bytes:

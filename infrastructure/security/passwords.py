@@ -23,7 +23,7 @@ STRENGTHS: Final = {
 }
 MAX_CONCURRENT_HASHES: Final = 2
 MAX_QUEUED: Final = 32
-QUEUE_SLOTS_FOR_USERS: Final = 8  # places in the queue that strangers do not take
+QUEUE_SLOTS_FOR_USERS: Final = 8  # which strangers do not take
 MAX_QUEUED_PER_REQUESTER: Final = (
     16  # places in the queue of one account, or of the strangers of one network: an institute may be behind it
 )
@@ -35,29 +35,29 @@ class Argon2Passwords:
     """The port `PasswordHasher`. Blocks for a hash's time and that of the queue before it; may be shared by threads."""
 
     def __init__(self, strength: str) -> None:
-        self._wanted = STRENGTHS[strength]
-        self._hasher = PasswordHasher.from_parameters(self._wanted)
-        self._nobodys = _hash_of_nothing(self._wanted)
+        self._parameters = STRENGTHS[strength]
+        self._hasher = PasswordHasher.from_parameters(self._parameters)
+        self._dummy_hash = _dummy_hash_of(self._parameters)
         self._queue = BoundedQueue()
 
     def hash(self, password: str, *, requester: PasswordRequester) -> bytes:
         """Raises Invalid beyond 1 KiB, and Unavailable."""
-        given = _bytes(password)
-        if given is None:
+        password_bytes = _bytes(password)
+        if password_bytes is None:
             raise invalid("password", f"must have at most {MAX_PASSWORD_BYTES} bytes")
         with self._queue.slot(requester):
-            return self._hasher.hash(given).encode()
+            return self._hasher.hash(password_bytes).encode()
 
     def verify(self, password: str, known: bytes | None, *, requester: PasswordRequester) -> bool:
         """Costs the same whether there is a hash or not, whether it fits or not. Raises Unavailable."""
-        given = _bytes(password)
-        real = known is not None and given is not None
+        password_bytes = _bytes(password)
+        real = known is not None and password_bytes is not None
         with self._queue.slot(requester):
-            return self._fits(known if real and known else self._nobodys, given or b"") and real
+            return self._fits(known if real and known else self._dummy_hash, password_bytes or b"") and real
 
-    def _fits(self, known: bytes, given: bytes) -> bool:
+    def _fits(self, known: bytes, password_bytes: bytes) -> bool:
         try:
-            return self._hasher.verify(known, given)
+            return self._hasher.verify(known, password_bytes)
         except (VerificationError, InvalidHashError):
             return False
 
@@ -66,16 +66,16 @@ class Argon2Passwords:
             made = extract_parameters(known.decode())
         except (InvalidHashError, ValueError):
             return True
-        weaker = made.memory_cost < self._wanted.memory_cost or made.time_cost < self._wanted.time_cost
-        return weaker or made.type is not self._wanted.type or made.version < self._wanted.version
+        weaker = made.memory_cost < self._parameters.memory_cost or made.time_cost < self._parameters.time_cost
+        return weaker or made.type is not self._parameters.type or made.version < self._parameters.version
 
 
 class BoundedQueue:
-    """Two may pass at a time; behind them a few wait for a while, users before strangers, and whoever comes then is sent away."""
+    """A semaphore with a short queue: users go before strangers, and requests beyond the queue are refused."""
 
-    def __init__(self, waiting_most: int = MAX_QUEUED, patience: float = QUEUE_TIMEOUT_SECONDS) -> None:
-        self._waiting_most, self._patience = waiting_most, patience
-        self._inside = 0
+    def __init__(self, max_queued: int = MAX_QUEUED, timeout_seconds: float = QUEUE_TIMEOUT_SECONDS) -> None:
+        self._max_queued, self._timeout_seconds = max_queued, timeout_seconds
+        self._running = 0
         self._users, self._strangers = deque[Event](), deque[Event]()
         self._waiting = Counter[str]()
         self._lock = Lock()
@@ -91,33 +91,33 @@ class BoundedQueue:
 
     def _enter(self, requester: PasswordRequester) -> None:
         with self._lock:
-            if self._inside < MAX_CONCURRENT_HASHES:
-                self._inside += 1
+            if self._running < MAX_CONCURRENT_HASHES:
+                self._running += 1
                 return
-            called = self._queued(requester)
-        called.wait(self._patience)
+            turn = self._enqueue(requester)
+        turn.wait(self._timeout_seconds)
         with self._lock:
-            self._waiting -= Counter([requester.name])  # leaves out whoever has none
-            if not called.is_set():
-                (self._strangers if requester.is_stranger else self._users).remove(called)
+            self._waiting -= Counter([requester.name])  # drops requesters with none
+            if not turn.is_set():
+                (self._strangers if requester.is_stranger else self._users).remove(turn)
                 raise _busy()
 
-    def _queued(self, requester: PasswordRequester) -> Event:
-        maximum = self._waiting_most - (QUEUE_SLOTS_FOR_USERS if requester.is_stranger else 0)
+    def _enqueue(self, requester: PasswordRequester) -> Event:
+        maximum = self._max_queued - (QUEUE_SLOTS_FOR_USERS if requester.is_stranger else 0)
         if len(self._users) + len(self._strangers) >= maximum or self._waiting[requester.name] >= MAX_QUEUED_PER_REQUESTER:
             raise _busy()
         self._waiting[requester.name] += 1
-        called = Event()
-        (self._strangers if requester.is_stranger else self._users).append(called)
-        return called
+        turn = Event()
+        (self._strangers if requester.is_stranger else self._users).append(turn)
+        return turn
 
     def _leave(self) -> None:
-        """The place goes to the next one."""
+        """Pass the slot on to the next in the queue."""
         with self._lock:
             if queue := self._users or self._strangers:
                 queue.popleft().set()
             else:
-                self._inside -= 1
+                self._running -= 1
 
 
 def _busy() -> Unavailable:
@@ -125,13 +125,13 @@ def _busy() -> Unavailable:
 
 
 def _bytes(password: str) -> bytes | None:
-    """As it is hashed: the same for all ways in which a keyboard may compose it (NFKC). None when it is too long."""
+    """The bytes that are hashed: the same for all ways in which a keyboard may compose them (NFKC). None when there are too many."""
     if len(password.encode(errors="surrogatepass")) > MAX_PASSWORD_BYTES:
         return None
     return unicodedata.normalize("NFKC", password).encode(errors="surrogatepass")
 
 
-def _hash_of_nothing(like: Parameters) -> bytes:
-    """A hash of the wanted cost that no password is known to fit, made without computing one."""
-    salt, digest = (base64.b64encode(os.urandom(size)).decode().rstrip("=") for size in (like.salt_len, like.hash_len))
-    return f"$argon2id$v={like.version}$m={like.memory_cost},t={like.time_cost},p={like.parallelism}${salt}${digest}".encode()
+def _dummy_hash_of(cost: Parameters) -> bytes:
+    """A hash of this cost that no known password fits, made without computing one."""
+    salt, digest = (base64.b64encode(os.urandom(size)).decode().rstrip("=") for size in (cost.salt_len, cost.hash_len))
+    return f"$argon2id$v={cost.version}$m={cost.memory_cost},t={cost.time_cost},p={cost.parallelism}${salt}${digest}".encode()

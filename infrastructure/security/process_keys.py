@@ -64,15 +64,15 @@ class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     public: dict[str, list[StoredKey]]
 
 
-def process_keys(given: Settings, process: str) -> Keys:
+def process_keys(settings: Settings, process: str) -> Keys:
     """The keys that a process needs and no others, from its key file, or derived from the root key. Raises WrongRootKey, MissingKey."""
     needs = PROCESS_NEEDS[process]
-    return restricted(operator_keys(given), needs) if needs else NO_KEYS
+    return restricted(operator_keys(settings), needs) if needs else NO_KEYS
 
 
-def operator_keys(given: Settings) -> Keys:
+def operator_keys(settings: Settings) -> Keys:
     """All keys that are here: those of the key file where one is set, otherwise the root key. Raises WrongRootKey."""
-    return RootKey.read(given.root_key_path) if given.key_path is None else read_key_file(given.key_path)
+    return RootKey.read(settings.root_key_path) if settings.key_path is None else read_key_file(settings.key_path)
 
 
 def restricted(keys: Keys, needs: Needs) -> KeyRing:

@@ -1,7 +1,7 @@
-"""How many calls a window takes: counted in Redis for all processes together, and in the process itself.
+"""Rate limits: calls per window, counted in Redis for all processes together, and in each process.
 
-A refusal by Redis holds, for one window at most. What Redis accepts is counted in this process too: a Redis that loses its data or answers
-falsely allows no more than one that is away.
+A refusal by Redis holds, for one window at most. A call that Redis accepts is counted in this process too: a Redis that loses its data or
+answers falsely allows no more calls than one that is away.
 """
 
 import math
@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import redis
@@ -25,19 +25,15 @@ from infrastructure.security.keys import Keys
 
 log = structlog.get_logger()
 
-CONNECT_TIMEOUT_SECONDS: Final = 0.25  # seconds
-ANSWER_TIMEOUT_SECONDS: Final = 0.5  # seconds
-RETRY_DELAY_SECONDS: Final = 2.0  # seconds without a try after Redis did not answer
 NAME_BYTES: Final = 20  # the id of the key, and half of the MAC
-LOCAL_DELAY_SECONDS: Final = (
-    1.0  # seconds, or a tenth of a window: what Redis took is counted here a moment later than there, and must be free no later
-)
-MAX_KEYS: Final = 100_000  # kept in the process; those that rested longest go first
+LOCAL_DELAY_SECONDS: Final = 1.0
+"""By so much, or a tenth, a window is shorter here than in Redis: a call is counted here a moment later, and must be free no later."""
+MAX_KEYS: Final = 100_000  # kept in the process; the least recently used are dropped
 
 # The times (microseconds) of the newest calls of each key, newest first. An answer above 0: the microseconds until a call is free, and
 # nothing was counted; else the call is taken, at that time with a minus. What cannot be the time of a call counts as none: another type,
 # no number, a time to come (of a forger, or of a clock that was set back).
-TAKE: Final = """
+TAKE_SCRIPT: Final = """
 local time = redis.call('time')
 local now = time[1] * 1000000 + time[2]
 local longest = 0
@@ -55,11 +51,11 @@ for i, key in ipairs(KEYS) do
 end
 return -now
 """
-GIVE_BACK: Final = "for _, key in ipairs(KEYS) do redis.call('lrem', key, 1, ARGV[1]) end return 0"
+GIVE_BACK_SCRIPT: Final = "for _, key in ipairs(KEYS) do redis.call('lrem', key, 1, ARGV[1]) end return 0"
 
 
 class LocalRateLimiter:
-    """The port `Limits` within one process: its in-memory twin, and what counts while Redis is away."""
+    """The port `RateLimiter` within one process; counts while Redis is away."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -99,25 +95,43 @@ class LocalRateLimiter:
                     self._calls.pop(key, None)
 
 
-class RedisRateLimiter:
-    """The port `Limits`. Blocks for an answer of Redis, half a second at most. Keys stand in Redis as HMACs: they name people."""
+class RedisTimeouts(NamedTuple):
+    """After Redis did not answer in time it is not called for `retry_seconds`."""
 
-    def __init__(self, url: str, keys: Keys) -> None:
+    connect_seconds: float = 0.25
+    answer_seconds: float = 0.5
+    retry_seconds: float = 2.0
+
+
+DEFAULT_TIMEOUTS: Final = RedisTimeouts()
+
+
+class RedisRateLimiter:
+    """The port `RateLimiter`. Blocks for an answer of Redis, half a second at most. Redis gets HMACs of keys, since they name people."""
+
+    def __init__(
+        self, url: str, keys: Keys, *, timeouts: RedisTimeouts = DEFAULT_TIMEOUTS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._timeouts, self._clock = timeouts, clock
         self._redis = redis.Redis.from_url(
-            url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, socket_timeout=ANSWER_TIMEOUT_SECONDS, health_check_interval=30, protocol=2
+            url,
+            socket_connect_timeout=timeouts.connect_seconds,
+            socket_timeout=timeouts.answer_seconds,
+            health_check_interval=30,
+            protocol=2,
         )
-        self._script = self._redis.register_script(TAKE)
-        self._giving_back = self._redis.register_script(GIVE_BACK)
+        self._take_script = self._redis.register_script(TAKE_SCRIPT)
+        self._give_back_script = self._redis.register_script(GIVE_BACK_SCRIPT)
         self._digest = KeyedDigest(keys, Purpose.RATE_LIMITS)
-        self._local = LocalRateLimiter()
-        self._away_until = 0.0
+        self._local = LocalRateLimiter(clock=clock)
+        self._retry_at = 0.0
 
     def close(self) -> None:
         self._redis.close()
 
     def take(self, *limits: RateLimit) -> Callable[[], None]:
         names = [self._name(limit.key) for limit in limits]
-        answer = self._asked(self._script, names, [part for limit in limits for part in (limit.maximum, limit.seconds)])
+        answer = self._run_script(self._take_script, names, [part for limit in limits for part in (limit.maximum, limit.seconds)])
         if answer is not None and answer > 0:
             raise _too_many(min(answer / 1e6, max(limit.seconds for limit in limits)))
         try:
@@ -130,19 +144,19 @@ class RedisRateLimiter:
     def _give_back(self, names: Sequence[str], answer: int | None, local: Callable[[], None]) -> None:
         local()
         if answer is not None:
-            self._asked(self._giving_back, names, [-answer])
+            self._run_script(self._give_back_script, names, [-answer])
 
     def _name(self, key: str) -> str:
         return "limit:" + self._digest.of(key.encode(errors="surrogatepass"))[:NAME_BYTES].hex()
 
-    def _asked(self, script: Script, names: Sequence[str], arguments: Sequence[Any]) -> int | None:
-        """None when Redis does not say."""
-        if time.monotonic() < self._away_until:
+    def _run_script(self, script: Script, names: Sequence[str], arguments: Sequence[Any]) -> int | None:
+        """The script's result; None while Redis does not answer."""
+        if self._clock() < self._retry_at:
             return None
         try:
             answer = script(keys=names, args=arguments)
         except (redis.RedisError, OSError) as error:
-            self._away_until = time.monotonic() + RETRY_DELAY_SECONDS
+            self._retry_at = self._clock() + self._timeouts.retry_seconds
             log.warning("limits are counted in the process: Redis is away", error=type(error).__name__)
             return None
         return answer if isinstance(answer, int) else None

@@ -1,6 +1,6 @@
-"""Refresh tokens in Postgres: only digests are kept, and a token's one child is made from it, so the same child can be told twice.
+"""Refresh tokens in Postgres. Only digests are stored. The successor of a token is derived from it, so it can be returned twice.
 
-Each row carries a MAC, so that whoever can write to the database cannot make a token for somebody else's session.
+Each row carries a MAC, so that write access to the database does not suffice to make a token for a session.
 """
 
 import base64
@@ -27,10 +27,10 @@ MAX_TOKEN_CHARACTERS: Final = 128  # characters; the first of a session has 43, 
 REUSE_GRACE_PERIOD: Final = timedelta(seconds=10)  # two tabs that share a token get the same child
 MAX_CONNECTIONS: Final = 4
 
-FORGET_ENDED: Final = "delete from es.refresh_tokens where user_id = %(user)s and absolute_at <= %(at)s"
+DELETE_EXPIRED: Final = "delete from es.refresh_tokens where user_id = %(user)s and absolute_at <= %(at)s"
 ISSUE: Final = """insert into es.refresh_tokens (digest, session_id, user_id, issued_at, expires_at, absolute_at, mac)
   values (%(digest)s, %(session)s, %(user)s, %(at)s, least(%(at)s + %(idle)s, %(absolute_at)s), %(absolute_at)s, %(mac)s)"""
-# One statement: whoever marks the parent makes the child, both or neither.
+# One statement marks the parent and inserts the child, or does neither.
 ROTATE: Final = """with used as materialized (select es.use_refresh_token(%(parent)s, %(at)s) as won)
   insert into es.refresh_tokens (digest, session_id, user_id, issued_at, expires_at, absolute_at, mac)
   select %(child)s, %(session)s, %(user)s, %(at)s, least(%(at)s + %(idle)s, %(absolute_at)s), %(absolute_at)s, %(mac)s
@@ -45,11 +45,11 @@ REVOKE_USER: Final = """delete from es.refresh_tokens where user_id = %(user)s a
 
 
 class PostgresRefreshTokens:
-    """The port `RefreshTokens`. Blocks; may be shared by threads; Unavailable when the database is away."""
+    """The port `RefreshTokens`. Blocks; may be shared by threads. Raises Unavailable."""
 
     def __init__(self, url: str, keys: Keys, *, idle_seconds: int, absolute_seconds: int) -> None:
         self._children = KeyedDigest(keys, Purpose.REFRESH_TOKENS)
-        self._rows_macs = KeyedDigest(keys, Purpose.REFRESH_TOKEN_ROWS)
+        self._row_macs = KeyedDigest(keys, Purpose.REFRESH_TOKEN_ROWS)
         self._idle, self._absolute = timedelta(seconds=idle_seconds), timedelta(seconds=absolute_seconds)
         self._pool = StatementPool(url, max_size=MAX_CONNECTIONS)
 
@@ -59,7 +59,7 @@ class PostgresRefreshTokens:
     def issue(self, *, session: UUID, user: UUID, at: datetime) -> str:
         token = _text(secrets.token_bytes(TOKEN_BYTES))
         issued = Issued(session, user, at + self._absolute)
-        self._pool.rows(FORGET_ENDED, {"user": user, "at": at})
+        self._pool.rows(DELETE_EXPIRED, {"user": user, "at": at})
         self._pool.rows(ISSUE, self._values(issued, _digest(token), at) | {"digest": _digest(token)})
         return token
 
@@ -68,53 +68,53 @@ class PostgresRefreshTokens:
         digest, child = next(iter(children.items()))
         parent = _digest(token)
         issued = self._issued(parent)
-        named = {"parent": parent, "child": digest, "children": list(children)}
-        for (session,) in self._pool.rows(ROTATE, named | self._values(issued, digest, at)):
+        parameters = {"parent": parent, "child": digest, "children": list(children)}
+        for (session,) in self._pool.rows(ROTATE, parameters | self._values(issued, digest, at)):
             return RefreshResult(session_id=session, user_id=issued.user, token=child)
-        for used_at, made in self._pool.rows(USED, named):
+        for used_at, child_digest in self._pool.rows(USED, parameters):
             if used_at is None or issued.absolute_at <= at:
                 break
             if abs(at - used_at) > REUSE_GRACE_PERIOD:  # also of a clock that is behind the one by which it was used
                 raise RefreshTokenReused(issued.session, issued.user)
-            if made is not None:
-                return RefreshResult(session_id=issued.session, user_id=issued.user, token=children[made])
-        raise _unknown()
+            if child_digest is not None:
+                return RefreshResult(session_id=issued.session, user_id=issued.user, token=children[child_digest])
+        raise _invalid_token()
 
     def _issued(self, digest: bytes) -> "Issued":
-        """What was issued under a token's digest. A row that is not ours is like none. Raises NotAuthenticated."""
+        """What was issued under a token's digest. A row with a wrong MAC counts as missing. Raises NotAuthenticated."""
         for session, user, absolute_at, mac in self._pool.rows(FIND, {"parent": digest}):
             issued = Issued(session, user, absolute_at)
-            if mac is not None and self._rows_macs.matches(mac, issued.bytes_with(digest)):
+            if mac is not None and self._row_macs.matches(mac, issued.bytes_with(digest)):
                 return issued
             log.error("a refresh token in the database was not issued by this installation", session_id=str(session))
-        raise _unknown()
+        raise _invalid_token()
 
     def _values(self, issued: "Issued", digest: bytes, at: datetime) -> dict[str, object]:
-        mac = self._rows_macs.of(issued.bytes_with(digest))
+        mac = self._row_macs.of(issued.bytes_with(digest))
         values = {"session": issued.session, "user": issued.user, "absolute_at": issued.absolute_at, "mac": mac}
         return values | {"at": at, "idle": self._idle}
 
     def session_of(self, token: str) -> UUID | None:
-        """Also of a token that was used or has ended: whoever signs out with it means that session."""
-        found = self._pool.rows("select session_id from es.refresh_tokens where digest = %(digest)s", {"digest": _digest(token)})
-        return found[0][0] if found else None
+        """The session of a token, even of one that was used or has expired: signing out with it ends that session."""
+        rows = self._pool.rows("select session_id from es.refresh_tokens where digest = %(digest)s", {"digest": _digest(token)})
+        return rows[0][0] if rows else None
 
     def revoke(self, session: UUID) -> None:
-        self._forget(REVOKE, {"session": session})
+        self._delete_until_empty(REVOKE, {"session": session})
 
     def revoke_user(self, user: UUID, *, but: UUID | None = None) -> list[UUID]:
-        return list(dict.fromkeys(self._forget(REVOKE_USER, {"user": user, "but": but})))
+        return list(dict.fromkeys(self._delete_until_empty(REVOKE_USER, {"user": user, "but": but})))
 
-    def _forget(self, statement: str, named: Mapping[str, object]) -> list[UUID]:
-        """Until nothing is left: a rotation under way may have made a child that the statement before could not see."""
-        gone: list[UUID] = []
-        while found := self._pool.rows(statement, named):
-            gone += [row[0] for row in found]
-        return gone
+    def _delete_until_empty(self, statement: str, parameters: Mapping[str, object]) -> list[UUID]:
+        """Repeat a deletion until it finds nothing: a concurrent rotation may have inserted a child that it did not see."""
+        revoked: list[UUID] = []
+        while rows := self._pool.rows(statement, parameters):
+            revoked += [row[0] for row in rows]
+        return revoked
 
 
 class Issued(NamedTuple):
-    """Whose a refresh token is, and until when its session lasts: what the MAC of its row covers."""
+    """The session and user of a refresh token, and the end of its session: covered by the MAC of its row."""
 
     session: UUID
     user: UUID
@@ -124,7 +124,7 @@ class Issued(NamedTuple):
         return digest + self.session.bytes + self.user.bytes + self.absolute_at.astimezone(UTC).isoformat().encode()
 
 
-def _unknown() -> NotAuthenticated:
+def _invalid_token() -> NotAuthenticated:
     return NotAuthenticated("Invalid or expired refresh token")
 
 

@@ -14,7 +14,7 @@ from application.signed_downloads import LocalAddress
 from domain.errors import Forbidden
 from infrastructure.security.key_ring import KEY_ID_BYTES, Key, Keys, Purpose
 
-FORM: Final = "3."  # how a token begins; those of earlier releases began otherwise, and are refused
+FORM: Final = "3."  # the beginning of a token; those of earlier releases begin differently, and are refused
 BOUND_TO: Final = b"bioscope local address 3"
 LAYOUT: Final = Struct(">16s16s?16s?Q9s")
 """Image, holder, whether that is a service, folder of the picture, whether it is shown, end, label: 67 bytes, whatever they are."""
@@ -23,14 +23,22 @@ TOKEN_LENGTH: Final = len(FORM) + (KEY_ID_BYTES + TAG_BYTES + LAYOUT.size) * 4 /
 
 
 def seal(keys: Keys, address: LocalAddress) -> str:
-    """A token that stands for `address`, safe in a path: key id, tag and ciphertext (RFC 5297), always the same. Raises MissingKey."""
-    key, one = keys.newest(Purpose.SIGNED_URLS), address
-    clear = LAYOUT.pack(one.image_id.bytes, one.holder_id.bytes, one.is_service, one.folder.encode(), one.inline, one.ends, one.label)
+    """A token for `address`, safe in a path: key id, tag and ciphertext (RFC 5297); always the same. Raises MissingKey."""
+    key = keys.newest(Purpose.SIGNED_URLS)
+    clear = LAYOUT.pack(
+        address.image_id.bytes,
+        address.holder_id.bytes,
+        address.is_service,
+        address.folder.encode(),
+        address.inline,
+        address.ends,
+        address.label,
+    )
     return FORM + base64.urlsafe_b64encode(key.id + _cipher(key).encrypt(clear, [BOUND_TO])).decode()
 
 
 def unseal(keys: Keys, token: str, *, now: Callable[[], float] = time.time) -> LocalAddress:
-    """What `token` stands for. Raises Forbidden when it was not sealed by us, was changed, or has ended."""
+    """The address of a token. Raises Forbidden when it was not sealed here, was changed, or has expired."""
     address = _opened(keys, token)
     if address.ends <= now():
         raise Forbidden("This address has ended; ask for a new one")
@@ -41,9 +49,9 @@ def _opened(keys: Keys, token: str) -> LocalAddress:
     if len(token) != TOKEN_LENGTH or not token.startswith(FORM):
         raise _refused()
     try:
-        whole = base64.b64decode(token.removeprefix(FORM), altchars=b"-_", validate=True)
-        key = next(key for key in keys.all(Purpose.SIGNED_URLS) if key.id == whole[:KEY_ID_BYTES])
-        clear = _cipher(key).decrypt(whole[KEY_ID_BYTES:], [BOUND_TO])
+        sealed = base64.b64decode(token.removeprefix(FORM), altchars=b"-_", validate=True)
+        key = next(key for key in keys.all(Purpose.SIGNED_URLS) if key.id == sealed[:KEY_ID_BYTES])
+        clear = _cipher(key).decrypt(sealed[KEY_ID_BYTES:], [BOUND_TO])
     except (ValueError, StopIteration, InvalidTag):
         raise _refused() from None
     image_id, holder_id, is_service, folder, inline, ends, label = LAYOUT.unpack(clear)

@@ -6,7 +6,6 @@ from uuid import UUID
 from application.ports import RecordedEvent
 from domain.events import Event
 from infrastructure.eventstore.event_store import RecorderEventStore
-from infrastructure.eventstore.recorder import encoded_from
 from infrastructure.security.keys import WrongRootKey
 from projections.engine import postgres_store
 from projections.engine.batches import ReadModels
@@ -24,7 +23,7 @@ class LogDecoder:
         self._log = log
 
     def prefetch(self, recorded: Sequence[RecordedEvent]) -> None:
-        self._log.codec.prefetch(map(encoded_from, recorded))
+        self._log.codec.prefetch(recorded)
 
     def decode(self, recorded: RecordedEvent) -> Event:
         return self._log.decode(recorded)

@@ -6,10 +6,10 @@ from functools import partial
 import structlog
 
 from application.blob_gc import sweep_orphans
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.pruning import prune
-from infrastructure.observability.metrics import FREED, LEFT, SWEPT_AT
+from infrastructure.observability.metrics import ORPHANS_FREED, ORPHANS_LEFT, ORPHANS_SWEPT_AT
 from infrastructure.security.key_ring import NO_KEYS
 from projections.blob_references import blobs_in_use
 from projections.engine import postgres_store
@@ -26,9 +26,9 @@ def sweep(settings: Settings) -> None:
     with postgres_store.connect(settings.postgres_url, monitored=True) as connection:
         PostgresReadModels(connection).read_checkpoint()
         swept = sweep_orphans(open_blobs(settings, NO_KEYS), partial(blobs_in_use, connection), now=datetime.now(UTC))
-    FREED.inc(swept.freed)
-    LEFT.set(swept.waiting)
-    SWEPT_AT.set_to_current_time()
+    ORPHANS_FREED.inc(swept.freed)
+    ORPHANS_LEFT.set(swept.waiting)
+    ORPHANS_SWEPT_AT.set_to_current_time()
     if swept.waiting:
         log.warning("orphans left", blobs=swept.waiting, reason="events that could not be applied may refer to them")
     if swept.freed:

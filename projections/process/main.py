@@ -12,7 +12,7 @@ from application.topics import EVENTS
 from application.work_queue import OutgoingTask
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of
-from infrastructure.eventstore.event_store import RecorderEventStore, postgres_event_store
+from infrastructure.eventstore.event_store import PostgresEventStore, postgres_event_store
 from infrastructure.eventstore.garbage_collection import infrequent_collection
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
 from infrastructure.kafka.consumer_process import ConsumerProcess
@@ -106,7 +106,7 @@ def redis_publisher(url: str) -> Callable[[str, bytes], Awaitable[object]]:
     return client.publish
 
 
-def _scheduler(settings: Settings, log: RecorderEventStore, wakes: WakeUps, owns: Callable[[], bool | None]) -> Scheduler:
+def _scheduler(settings: Settings, log: PostgresEventStore, wakes: WakeUps, owns: Callable[[], bool | None]) -> Scheduler:
     def open_queue() -> PostgresWorkQueue:
         connection = postgres_store.connect(settings.postgres_url, monitored=True, profile=SCHEDULER)
         return PostgresWorkQueue(connection, on_dispatched=partial(wakes.send, DISPATCHED))
@@ -114,7 +114,7 @@ def _scheduler(settings: Settings, log: RecorderEventStore, wakes: WakeUps, owns
     return PartitionOwnerScheduler(open_queue, log, lease=settings.chunk_lease_seconds, attempts=settings.chunk_attempts, owns=owns)
 
 
-def _add_to_counters(log: RecorderEventStore, name: str, numbers: Mapping[str, int]) -> None:
+def _add_to_counters(log: PostgresEventStore, name: str, numbers: Mapping[str, int]) -> None:
     log.recorder.rows(ADD_TO_COUNTERS, name, list(numbers), list(numbers.values()))
 
 

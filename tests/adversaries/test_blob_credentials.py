@@ -17,7 +17,7 @@ from application.blob_gc import MIN_AGE, BlobReferences, sweep_orphans
 from application.derivatives import KINDS, preview_of, thumbnail_of
 from domain.errors import NotFound, Unavailable
 from infrastructure.audit.signed_heads import HeadArchive
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.embedded.supervisor import PROCESSES, SupervisedStack
 from infrastructure.operations.doctor import _blobs
 from infrastructure.security.key_ring import NO_KEYS
@@ -173,7 +173,7 @@ def test_no_process_changes_who_may_do_what(store, process, call):
 def test_a_look_at_the_store_leaves_nothing_behind_whatever_its_credentials_may(store, process, said):
     before = stored(store, "sha256")
     (finding,) = _blobs(store.settings(process))
-    assert (finding.level, said in finding.said) == ("good", True)
+    assert (finding.level, said in finding.message) == ("good", True)
     assert stored(store, "sha256") == before
 
 

@@ -16,8 +16,7 @@ from application.derivatives import thumbnail_of
 from domain.classification import ChunkJudged
 from domain.image import ImageAccepted
 from infrastructure.audit.signed_heads import FIRST_DAY_NAME, HeadSigner
-from infrastructure.blobs import verified_files
-from infrastructure.blobs.blob_store import MAX_DERIVED, open_blobs
+from infrastructure.blobs.store import MAX_DERIVED_BYTES, open_blobs
 from infrastructure.blobs.verified_files import SETTLED_SECONDS, VerifiedFiles
 from infrastructure.eventstore.event_store import open_event_store
 from infrastructure.images.reader import READER_VERSION
@@ -152,11 +151,10 @@ def test_a_file_that_was_served_before_is_compared_again_once_it_was_touched(lar
     assert httpx.get(url).content == images.right[image]
 
 
-def test_a_file_that_was_compared_and_not_touched_since_is_not_read_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(verified_files, "SETTLED_SECONDS", -1.0)
+def test_a_file_that_was_compared_and_not_touched_since_is_not_read_again(tmp_path):
     path, data = tmp_path / "file", noise(3)
     path.write_bytes(data)
-    compared, sha256 = VerifiedFiles(), hashlib.sha256(data).hexdigest()
+    compared, sha256 = VerifiedFiles(settled_seconds=-1.0), hashlib.sha256(data).hexdigest()
     with path.open("rb") as file:
         assert compared.has_digest(file, sha256)
     with path.open("rb", buffering=0) as file:
@@ -172,11 +170,11 @@ def test_a_huge_file_under_the_name_of_a_picture_does_not_fill_the_memory(stack,
     """The process that reads it has room for half of it."""
     image = next(iter(pictures.right))
     reading = (
-        "import resource, sys; from pathlib import Path; from application.ports import Corrupted;"
-        " from infrastructure.blobs.blob_store import open_blobs; from infrastructure.security.key_ring import NO_KEYS;"
+        "import resource, sys; from pathlib import Path; from domain.errors import CorruptBlob;"
+        " from infrastructure.blobs.store import open_blobs; from infrastructure.security.key_ring import NO_KEYS;"
         " from infrastructure.configuration.settings import Settings; blobs = open_blobs(Settings(data=Path(sys.argv[1])), NO_KEYS);"
         f" resource.setrlimit(resource.RLIMIT_DATA, ({HUGE_BYTES // 2},) * 2);"
-        " found = blobs.read_all([sys.argv[2]]); assert isinstance(found[0], Corrupted), found"
+        " found = blobs.read_all([sys.argv[2]]); assert isinstance(found[0], CorruptBlob), found"
     )
     with folder.replaced(folder.original(pictures.digest(image)), None):
         done = subprocess.run([sys.executable, "-c", reading, stack.data, pictures.digest(image)], capture_output=True, check=False)
@@ -281,4 +279,4 @@ def test_the_relay_goes_on_signing_over_what_it_cannot_read(archive):
     assert archive.kept() == [2, 4, 6, 7]
     assert b'"position":7' in archive.day().read_bytes()
     assert "signature" in archive.verify().finding.what
-    assert archive.folder.derived(FIRST_DAY_NAME).stat().st_size > MAX_DERIVED
+    assert archive.folder.derived(FIRST_DAY_NAME).stat().st_size > MAX_DERIVED_BYTES

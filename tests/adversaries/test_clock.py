@@ -19,7 +19,7 @@ from api.cli.client.api_client import Client, Refused
 from api.cli.stack import prepare
 from domain.classification import ChunkJudged
 from infrastructure.audit.signed_heads import verify_log
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.child import python
 from infrastructure.embedded.supervisor import PROCESSES, SupervisedStack
@@ -266,12 +266,12 @@ import tests.adversaries.shifted_clock
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from application.blob_gc import InUse, sweep_orphans
-from infrastructure.blobs.blob_store import open_blobs
+from application.blob_gc import BlobReferences, sweep_orphans
+from infrastructure.blobs.store import open_blobs
 from infrastructure.security.key_ring import NO_KEYS
 from infrastructure.configuration.settings import Settings
 blobs = open_blobs(Settings(data=Path(sys.argv[2])), NO_KEYS)
-print(sweep_orphans(blobs, lambda names: InUse(set(), set()), now=datetime.now(UTC)).freed)
+print(sweep_orphans(blobs, lambda names: BlobReferences(set(), set()), now=datetime.now(UTC)).freed)
 """
 
 

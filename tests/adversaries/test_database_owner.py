@@ -82,7 +82,7 @@ class Owner:
         return self.verified().problem
 
     def doctor(self):
-        return " | ".join(found.said for found in examine(self.settings) if found.what == "record" and found.level == "wrong")
+        return " | ".join(found.message for found in examine(self.settings) if found.subject == "record" and found.level == "wrong")
 
     def own_report(self):
         """What the API process has found by itself: its figure."""

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from api.app import create_app
+from api.cli.web_options import web_options
 from application.accounts import register
 from application.ports import Command
 from domain.access import Actor, Role
@@ -28,12 +29,21 @@ numbers = count(1)
 
 
 class Laboratory:
-    """`url` is where the client believes to be; `services` what the application was given."""
+    """An application over `services`; `url` is its address as clients see it."""
 
     url = "http://127.0.0.1:8000"
 
-    def __init__(self, given, app):
-        self.services, self.app = given, app
+    def __init__(self, services, options):
+        self.services, self.options = services, options
+        self.app = create_app(services, options)
+
+    def with_options(self, **changes):
+        """Another application over the same services."""
+        return Laboratory(self.services, msgspec.structs.replace(self.options, **changes))
+
+    def with_services(self, **changes):
+        """Another application, some of whose services are others."""
+        return Laboratory(msgspec.structs.replace(self.services, **changes), self.options)
 
     def anonymous(self, **headers):
         return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=self.url, headers=headers)
@@ -87,14 +97,13 @@ def lab_settings(settings):
 
 @pytest.fixture
 async def laboratory(lab_settings):
-    given = services(lab_settings)
-    app = create_app(given)
+    laboratory = Laboratory(services(lab_settings), web_options(lab_settings))
     stop = threading.Event()
     projecting = threading.Thread(target=project, args=(lab_settings, stop))
     projecting.start()
     try:
-        async with app.lifespan():
-            yield Laboratory(given, app)
+        async with laboratory.app.lifespan():
+            yield laboratory
     finally:
         stop.set()
         projecting.join()

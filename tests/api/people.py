@@ -51,8 +51,8 @@ async def id_of(http):
     return (await http.get("/api/users/me")).json()["id"]
 
 
-async def run(http, **asked):
-    answer = await http.post("/api/classifications/run", json=asked)
+async def run(http, **query):
+    answer = await http.post("/api/classifications/run", json=query)
     assert answer.status_code == 201, answer.text
     return answer.json()["id"]
 
@@ -91,14 +91,14 @@ class Workers:
         chunk = JobPlans(self.log).chunk(UUID(job), 0)
         planned = {str(image.id): image.sha256 for image in chunk.images}
         about = {"label": "round", "confidence": confidence, "verdict": Verdict.CLEAR, "scores": (confidence, 1 - confidence)}
-        seen = tuple(ImageResult(image_id=UUID(one), sha256=planned[one], **about) for one in results)
+        observed = tuple(ImageResult(image_id=UUID(one), sha256=planned[one], **about) for one in results)
         failed = tuple(ImageFailure(image_id=UUID(one), reason="damaged_image", detail="It is torn.") for one in failures)
-        answer = {"labels": LABELS, "results": seen, "failures": failed, "provenance": None, "by": SYSTEM.id, "at": at or now()}
+        answer = {"labels": LABELS, "results": observed, "failures": failed, "provenance": None, "by": SYSTEM.id, "at": at or now()}
         await self._change(job, classification, lambda it: classification.record_chunk(it, 0, plan=chunk.plan, **answer))
 
     async def complete(self, job, *, succeeded, failed=0):
-        told = {"succeeded": succeeded, "failed": failed, "by": SYSTEM.id}
-        await self._change(job, classification, lambda it: classification.complete(it, **told, at=now()))
+        body = {"succeeded": succeeded, "failed": failed, "by": SYSTEM.id}
+        await self._change(job, classification, lambda it: classification.complete(it, **body, at=now()))
 
     async def _change(self, stream, noun, decide):
         events = decide(self.log.load(UUID(stream), noun.evolve))
@@ -125,12 +125,12 @@ def events_of(laboratory, kind):
 
 def refused(answer, status, code=None):
     """Whether the answer is a problem with a sentence, of that status and code."""
-    said = answer.json()
+    body = answer.json()
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    assert isinstance(said["detail"], str)
-    assert len(said["detail"]) > 5
-    return code is None or said["code"] == code
+    assert isinstance(body["detail"], str)
+    assert len(body["detail"]) > 5
+    return code is None or body["code"] == code
 
 
 def stored(settings):

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from litestar.routes import HTTPRoute
 
-from api.request import current_context
+from api.clock import utc_now
 from application.derivatives import thumbnail_of
 from application.ports import Command
 from application.signed_downloads import Holder
@@ -141,9 +141,7 @@ class World:
         self.blob = self._stored(PICTURE)
         self.owner, self.friend = self.person(Role.RESEARCHER), self.person(Role.RESEARCHER)
         version = model.Version(number=1, sha256=SHA256, size=10, labels=LABELS, review_below=0.6, record="{}")
-        shapes = model.add_version(
-            model_id("pbc8"), None, name="pbc8", description="", version=version, by=self.owner.id, at=current_context()
-        )
+        shapes = model.add_version(model_id("pbc8"), None, name="pbc8", description="", version=version, by=self.owner.id, at=utc_now())
         self._append(shapes)
 
     def _stored(self, data):
@@ -155,26 +153,26 @@ class World:
 
     def _append(self, events):
         system = Actor(id=system_actor("tests"), kind="system")
-        self.position = self.given.log.append(Command(id=uuid4(), actor=system, at=current_context()), *events).position
+        self.position = self.given.log.append(Command(id=uuid4(), actor=system, at=utc_now()), *events).position
 
     def person(self, role):
         """Somebody signed in; nobody, or a service, for the other columns."""
         if role == "anonymous":
             return SimpleNamespace(id=uuid4(), headers={})
         if role in SERVICES:
-            told = {"name": role, "scopes": frozenset({SERVICES[role]}), "seconds": 600, "at": current_context()}
-            return SimpleNamespace(id=uuid4(), headers=bearer(self.given.access_tokens.issue_service(**told)))
+            body = {"name": role, "scopes": frozenset({SERVICES[role]}), "seconds": 600, "at": utc_now()}
+            return SimpleNamespace(id=uuid4(), headers=bearer(self.given.access_tokens.issue_service(**body)))
         who, there, name = uuid4(), uuid4(), f"person{next(numbers)}"
         names = {"email": f"{name}@example.org", "username": name, "first_name": "A", "last_name": "B"}
-        registered = user.register(who, **names, role=Role(role), by=who, at=current_context())
+        registered = user.register(who, **names, role=Role(role), by=who, at=utc_now())
         self._append([registered])
-        self._append([session.start(there, user=who, address="", agent="", at=current_context())])
-        token = self.given.access_tokens.issue(user=who, session=there, role=Role(role), at=current_context())
+        self._append([session.start(there, user=who, address="", agent="", at=utc_now())])
+        token = self.given.access_tokens.issue(user=who, session=there, role=Role(role), at=utc_now())
         return SimpleNamespace(id=who, headers=bearer(token), session=there)
 
-    def things(self, person, how):
+    def things(self, person, mode):
         """An id for each name that a route may have. `how` the person stands to them."""
-        if how == "absent":
+        if mode == "absent":
             names = ("dataset_id", "image_id", "job_id", "result_id", "device_id", "about")
             return dict.fromkeys(names, uuid4()) | {
                 "user_id": uuid4(),
@@ -183,14 +181,14 @@ class World:
                 "name": "none",
                 "token": "none",
             }
-        by = {"by": person.id if how == "own" else self.owner.id, "at": current_context()}
+        by = {"by": person.id if mode == "own" else self.owner.id, "at": utc_now()}
         ids = {name: uuid4() for name in ("dataset_id", "image_id", "job_id", "device_id")}
         made = [dataset.create(ids["dataset_id"], name="cells", description=None, **by)]
-        if how in GRANTS:
-            made += dataset.share(dataset.evolve(None, made[0]), user=person.id, grant=GRANTS[how], **by)
+        if mode in GRANTS:
+            made += dataset.share(dataset.evolve(None, made[0]), user=person.id, grant=GRANTS[mode], **by)
         for event in made + self._image(ids, by) + self._job(ids, by) + self._device(ids, by):
             self._append([event])
-        user_id = person.id if how == "own" else self.person(Role.RESEARCHER).id
+        user_id = person.id if mode == "own" else self.person(Role.RESEARCHER).id
         signed = self._address(ids["image_id"], Holder(self.owner.session))
         also = {"about": ids["dataset_id"], "name_or_id": "pbc8", "kind": "ImageUploaded", "name": "plain.css"}
         result = result_id(ids["job_id"], ids["image_id"])
@@ -223,12 +221,12 @@ class World:
         job = None
         for event in events:
             job = classification.evolve(job, event)
-        seen = ImageResult(
+        observed = ImageResult(
             image_id=ids["image_id"], sha256=self.blob, label="round", confidence=0.9, verdict=Verdict.CLEAR, scores=(0.9, 0.1)
         )
         return [
             *events,
-            classification.record_chunk(job, 0, plan=events[-1], labels=LABELS, results=(seen,), failures=(), provenance=None, **by),
+            classification.record_chunk(job, 0, plan=events[-1], labels=LABELS, results=(observed,), failures=(), provenance=None, **by),
         ]
 
     def _device(self, ids, by):
@@ -285,8 +283,8 @@ class Asking:
         self.world, self.http = world, world.laboratory.anonymous()
         self._people, self._things = {}, {}
 
-    async def cell(self, route, column, how):
-        person, things = self._chosen(route, column, how)
+    async def cell(self, route, column, mode):
+        person, things = self._chosen(route, column, mode)
         if "/shares/" in route:
             things = things | {"user_id": self.world.friend.id}
         self.http.cookies.clear()
@@ -294,14 +292,14 @@ class Asking:
         method, path = route.split()
         return await self.http.request(method, path.format(**things), headers=person.headers, **self.world.body(route, things))
 
-    def _chosen(self, route, column, how):
+    def _chosen(self, route, column, mode):
         fresh = not route.startswith("GET")
         if fresh or column not in self._people:
             self._people[column] = self.world.person(column)
-            self._things = {place: things for place, things in self._things.items() if place[0] != column}
-        if fresh or (column, how) not in self._things:
-            self._things[column, how] = self.world.things(self._people[column], how)
-        return self._people[column], self._things[column, how]
+            self._things = {location: things for location, things in self._things.items() if location[0] != column}
+        if fresh or (column, mode) not in self._things:
+            self._things[column, mode] = self.world.things(self._people[column], mode)
+        return self._people[column], self._things[column, mode]
 
 
 @pytest.fixture
@@ -316,11 +314,11 @@ async def test_every_cell_of_every_route_is_as_declared(world, capsys):
     for route, columns in table.items():
         found = {}
         for column in COLUMNS:
-            answers = {how: await asking.cell(route, column, how) for how in about(route, column)}
+            answers = {mode: await asking.cell(route, column, mode) for mode in about(route, column)}
             found[column] = "".join(sign_of(answer) for answer in answers.values())
             cells += len(answers)
             if column is not Role.ADMIN and len(answers) > 1 and found[column][-2] == found[column][-1]:
-                assert seen_of(answers["foreign"]) == seen_of(answers["absent"]), (route, column)
+                assert visible_to(answers["foreign"]) == visible_to(answers["absent"]), (route, column)
         if found != columns:
             wrong.append(f"{route} {' '.join(found.values())}")
     assert not wrong, "\n".join(["not as declared:", *wrong])
@@ -328,7 +326,7 @@ async def test_every_cell_of_every_route_is_as_declared(world, capsys):
         print(f" {cells} cells of {len(table)} routes", end=" ")
 
 
-def seen_of(answer):
+def visible_to(answer):
     """All that a client can tell one answer from another by, but for the request's own id."""
     body = {} if not answer.content else answer.json()
     if isinstance(body, dict):
@@ -383,10 +381,10 @@ async def test_a_grant_ends_when_it_is_withdrawn_and_when_the_dataset_is_deleted
 
 async def test_a_role_in_a_token_is_not_believed(world):
     who = world.person(Role.VIEWER)
-    claims = world.given.access_tokens.verify(who.headers["Authorization"].split()[1], at=current_context())
-    claimed = world.given.access_tokens.issue(user=claims.subject, session=claims.session_id, role=Role.ADMIN, at=current_context())
-    other = world.given.access_tokens.issue(user=uuid4(), session=claims.session_id, role=Role.ADMIN, at=current_context())
-    nowhere = world.given.access_tokens.issue(user=claims.subject, session=uuid4(), role=Role.ADMIN, at=current_context())
+    claims = world.given.access_tokens.verify(who.headers["Authorization"].split()[1], at=utc_now())
+    claimed = world.given.access_tokens.issue(user=claims.subject, session=claims.session_id, role=Role.ADMIN, at=utc_now())
+    other = world.given.access_tokens.issue(user=uuid4(), session=claims.session_id, role=Role.ADMIN, at=utc_now())
+    nowhere = world.given.access_tokens.issue(user=claims.subject, session=uuid4(), role=Role.ADMIN, at=utc_now())
     http = world.laboratory.anonymous()
     assert (await http.get("/api/users/users", headers=bearer(claimed))).status_code == 403
     for token in (other, nowhere):
@@ -399,9 +397,9 @@ async def test_a_service_may_do_only_what_its_scopes_name(world):
     await world.given.visible.wait(world.position, 5)
     picture = f"/api/images/{things['image_id']}/download"
     for scopes, statuses in (((), (403, 403)), (("images:write", "*"), (403, 403)), (tuple(Scope), (200, 200))):
-        token = world.given.access_tokens.issue_service(name="x", scopes=frozenset(scopes), seconds=600, at=current_context())
+        token = world.given.access_tokens.issue_service(name="x", scopes=frozenset(scopes), seconds=600, at=utc_now())
         assert tuple([(await http.get(path, headers=bearer(token))).status_code for path in (picture, "/api/events")]) == statuses
-    ended = world.given.access_tokens.issue_service(name="x", scopes=frozenset(Scope), seconds=-60, at=current_context())
+    ended = world.given.access_tokens.issue_service(name="x", scopes=frozenset(Scope), seconds=-60, at=utc_now())
     assert (await http.get(picture, headers=bearer(ended))).status_code == 401
 
 
@@ -413,19 +411,19 @@ def test_the_command_line_prints_a_token_that_the_api_takes(lab_settings, monkey
     from infrastructure.security.keys import RootKey
 
     monkeypatch.setenv("BIOSCOPE_DATA", str(lab_settings.data))
-    asked = ["tokens", "create", "classifier", "--scope", "images:read", "--scope", "events:read", "--days", "2"]
-    printed = CliRunner().invoke(main, asked)
+    query = ["tokens", "create", "classifier", "--scope", "images:read", "--scope", "events:read", "--days", "2"]
+    printed = CliRunner().invoke(main, query)
     assert printed.exit_code == 0, printed.output
-    claims = SignedAccessTokens(RootKey.read(lab_settings.root_key_path), ttl=1).verify(printed.output.strip(), at=current_context())
+    claims = SignedAccessTokens(RootKey.read(lab_settings.root_key_path), ttl=1).verify(printed.output.strip(), at=utc_now())
     assert (claims.subject, claims.scopes, claims.role, claims.session_id) == (service_id("classifier"), set(Scope), None, None)
-    assert round((claims.expires_at - current_context()).total_seconds() / 86400) == 2
+    assert round((claims.expires_at - utc_now()).total_seconds() / 86400) == 2
     for wrong in (["--scope", "all"], [], ["--scope", "images:read", "--days", "0"]):
         assert CliRunner().invoke(main, ["tokens", "create", "classifier", *wrong]).exit_code == 2
     assert CliRunner().invoke(main, ["tokens", "create", "a b", "--scope", "images:read"]).exit_code == 1
 
 
 def test_the_scopes_of_the_command_line_are_all_that_there_are():
-    from api.cli.users import create_token
+    from api.cli.admin.users import create_token
 
     (option,) = [parameter for parameter in create_token.params if parameter.name == "scopes"]
     assert set(option.type.choices) == set(Scope)

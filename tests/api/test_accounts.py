@@ -69,12 +69,12 @@ async def test_the_list_goes_on_where_a_page_ends(laboratory):
     await admin.patch(
         ME.replace("me", f"users/{(await admin.get(ME)).json()['id']}"), json={"phone": "1"}
     )  # all before it can be read then
-    seen, path = [], f"{USERS}?page_size=2"
+    observed, path = [], f"{USERS}?page_size=2"
     while path:
         page = await admin.get(path)
-        seen += [user["id"] for user in page.json()]
+        observed += [user["id"] for user in page.json()]
         path = page.links.get("next", {}).get("url")
-    assert (len(seen), len(set(seen))) == (5, 5)
+    assert (len(observed), len(set(observed))) == (5, 5)
     assert (await admin.get(f"{USERS}?cursor=nonsense")).status_code == 422
 
 
@@ -106,8 +106,8 @@ async def test_nulls_of_what_cannot_be_empty_change_nothing(laboratory):
 async def test_an_address_that_moved_signs_in_and_the_old_one_is_free(laboratory):
     http, mine = await someone(laboratory)
     old = (await http.get(ME)).json()["email"]
-    taken = await http.patch(mine, json={"email": laboratory.account()})
-    assert (taken.status_code, taken.json()["detail"]) == (409, "Email already registered")
+    accepted = await http.patch(mine, json={"email": laboratory.account()})
+    assert (accepted.status_code, accepted.json()["detail"]) == (409, "Email already registered")
     assert (await http.patch(mine, json={"email": "new@example.org"})).json()["email"] == "new@example.org"
     assert (await login(laboratory, "new@example.org")).status_code == 200
     assert (await login(laboratory, old)).status_code == 401
@@ -178,12 +178,12 @@ async def test_whoever_is_disabled_is_out_at_once(laboratory):
     admin, _ = await someone(laboratory, "admin")
     address = laboratory.account()
     for status in ("inactive", "suspended", "pending"):
-        said = (await login(laboratory, address)).json()
-        http = laboratory.anonymous(Authorization=f"Bearer {said['access_token']}")
+        body = (await login(laboratory, address)).json()
+        http = laboratory.anonymous(Authorization=f"Bearer {body['access_token']}")
         mine = f"{USERS}/{(await http.get(ME)).json()['id']}"
         assert (await admin.patch(mine, json={"status": status})).json()["status"] == status
         assert (await http.get(ME)).status_code == 401
-        assert (await laboratory.anonymous().post("/api/auth/refresh", json={"refresh_token": said["refresh_token"]})).status_code == 401
+        assert (await laboratory.anonymous().post("/api/auth/refresh", json={"refresh_token": body["refresh_token"]})).status_code == 401
         assert (await login(laboratory, address)).json()["detail"] == "Invalid credentials"
         assert (await admin.patch(mine, json={"status": "active"})).status_code == 200
         assert (await http.get(ME)).status_code == 401, "a session that ended stays ended"
@@ -240,8 +240,8 @@ async def test_two_administrators_who_demote_each_other_at_once_leave_one(labora
     (one, ones), (two, twos) = await someone(laboratory, "admin"), await someone(laboratory, "admin")
     answers = await asyncio.gather(one.patch(twos, json={"role": "viewer"}), two.patch(ones, json={"role": "viewer"}))
     assert sorted(answer.status_code for answer in answers) in ([200, 403], [200, 409])
-    left, lost = (one, two) if answers[0].status_code == 200 else (two, one)
-    assert ((await left.get(USERS)).status_code, (await lost.get(USERS)).status_code) == (200, 403)
+    remaining, lost = (one, two) if answers[0].status_code == 200 else (two, one)
+    assert ((await remaining.get(USERS)).status_code, (await lost.get(USERS)).status_code) == (200, 403)
 
 
 # ---- passwords ---------------------------------------------------------------------------------------------------------------------
@@ -268,10 +268,10 @@ async def test_no_sign_in_with_the_old_password_survives_a_new_one_however_close
     assert {answer.status_code for answer in answers} <= {200, 401}
     for answer in answers:
         if answer.status_code == 200:
-            said = answer.json()
+            body = answer.json()
             anonymous = laboratory.anonymous()
-            assert (await anonymous.get(ME, headers={"Authorization": f"Bearer {said['access_token']}"})).status_code == 401
-            assert (await anonymous.post("/api/auth/refresh", json={"refresh_token": said["refresh_token"]})).status_code == 401
+            assert (await anonymous.get(ME, headers={"Authorization": f"Bearer {body['access_token']}"})).status_code == 401
+            assert (await anonymous.post("/api/auth/refresh", json={"refresh_token": body["refresh_token"]})).status_code == 401
     assert (await http.get(ME)).status_code == 200
 
 
@@ -295,8 +295,8 @@ async def test_an_old_sign_in_needs_the_current_password(laboratory):
     ports = {"log": given.log, "passwords": given.passwords, "tokens": given.refresh_tokens, "attempts": given.attempts}
     me = Actor(id=accounts.load_account(given.log, user_id).id, role=Role.RESEARCHER)
 
-    def change(**wanted):
-        password = NewPassword(password=OTHER_PASSWORD, signed_in_for=901, **wanted)
+    def change(**expected):
+        password = NewPassword(password=OTHER_PASSWORD, signed_in_for=901, **expected)
         return accounts.update(me.id, profile={}, password=password, command=Command(id=uuid4(), actor=me, at=NOW), **ports)
 
     with pytest.raises(Forbidden, match="log in again"):

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def told(laboratory):
+async def described_dataset(laboratory):
     """A dataset that was described and shared, and how far the log was after each."""
     ada = await laboratory.client("researcher")
     created = await ada.post("/api/datasets", json={"name": "cells"})
@@ -22,8 +22,8 @@ async def told(laboratory):
     return ada, dataset, [int(answer.headers["x-event-position"]) for answer in (created, described, shared)]
 
 
-async def test_a_trail_tells_everything_in_order(laboratory, told):
-    _, dataset, positions = told
+async def test_a_trail_tells_everything_in_order(laboratory, described_dataset):
+    _, dataset, positions = described_dataset
     admin = await laboratory.client("admin")
     trail = (await admin.get(f"/api/audit/{dataset}/trail")).json()
     assert [entry["type"] for entry in trail] == ["DatasetCreated", "DatasetDescribed", "DatasetShared"]
@@ -39,24 +39,24 @@ async def test_a_trail_tells_everything_in_order(laboratory, told):
     assert "originator_id" not in trail[0]["data"]
 
 
-async def test_a_long_trail_comes_in_pages(laboratory, told):
-    _, dataset, positions = told
+async def test_a_long_trail_comes_in_pages(laboratory, described_dataset):
+    _, dataset, positions = described_dataset
     admin = await laboratory.client("admin")
     first = await admin.get(f"/api/audit/{dataset}/trail", params={"limit": 2})
     assert len(first.json()) == 2
     assert first.headers["x-next-cursor"] == str(positions[1])
-    rest = await admin.get(f"/api/audit/{dataset}/trail", params={"after": first.headers["x-next-cursor"]})
-    assert [entry["position"] for entry in rest.json()] == positions[2:]
-    assert "x-next-cursor" not in rest.headers
+    others = await admin.get(f"/api/audit/{dataset}/trail", params={"after": first.headers["x-next-cursor"]})
+    assert [entry["position"] for entry in others.json()] == positions[2:]
+    assert "x-next-cursor" not in others.headers
 
 
-async def test_a_thing_is_shown_as_it_stood(laboratory, told):
-    _, dataset, positions = told
+async def test_a_thing_is_shown_as_it_stood(laboratory, described_dataset):
+    _, dataset, positions = described_dataset
     admin = await laboratory.client("admin")
     names = []
     for as_of in (positions[0], positions[1], None, datetime.now(UTC).isoformat()):
-        asked = {} if as_of is None else {"as_of": as_of}
-        names.append((await admin.get(f"/api/audit/{dataset}/state", params=asked)).json()["name"])
+        query = {} if as_of is None else {"as_of": as_of}
+        names.append((await admin.get(f"/api/audit/{dataset}/state", params=query)).json()["name"])
     assert names == ["cells", "better cells", "better cells", "better cells"]
     before = await admin.get(f"/api/audit/{dataset}/state", params={"as_of": "2001-01-01T00:00:00Z"})
     assert before.status_code == 404
@@ -74,8 +74,8 @@ MEANINGLESS = {
 }
 
 
-async def test_a_moment_that_means_nothing_is_answered_with_a_sentence(laboratory, told):
-    _, dataset, _ = told
+async def test_a_moment_that_means_nothing_is_answered_with_a_sentence(laboratory, described_dataset):
+    _, dataset, _ = described_dataset
     admin = await laboratory.client("admin")
     for what in ("state", "images", "results"):
         for as_of, (status, words) in MEANINGLESS.items():
@@ -129,9 +129,9 @@ async def test_a_long_list_of_images_comes_in_pages_of_uploads(laboratory, past)
     admin = await laboratory.client("admin")
     first = await admin.get(f"/api/audit/{cells}/images", params={"as_of": judged, "limit": 1})
     assert [one["filename"] for one in first.json()] == ["kept.png"]
-    rest = await admin.get(f"/api/audit/{cells}/images", params={"as_of": judged, "after": first.headers["x-next-cursor"]})
-    assert [one["filename"] for one in rest.json()] == ["lost.png"]
-    assert "x-next-cursor" not in rest.headers
+    others = await admin.get(f"/api/audit/{cells}/images", params={"as_of": judged, "after": first.headers["x-next-cursor"]})
+    assert [one["filename"] for one in others.json()] == ["lost.png"]
+    assert "x-next-cursor" not in others.headers
 
 
 async def test_lists_that_show_what_is_there_now_say_so(laboratory):
@@ -143,20 +143,20 @@ async def test_lists_that_show_what_is_there_now_say_so(laboratory):
         assert "/api/audit/" in answer.json()["detail"]
 
 
-async def test_no_route_passes_over_a_moment_that_it_does_not_know(laboratory, told):
-    ada, dataset, _ = told
+async def test_no_route_passes_over_a_moment_that_it_does_not_know(laboratory, described_dataset):
+    ada, dataset, _ = described_dataset
     admin = await laboratory.client("admin")
-    asked = {"as_of": "2026-03-01T12:00:00Z"}
+    query = {"as_of": "2026-03-01T12:00:00Z"}
     for client, path in ((admin, f"audit/{dataset}/trail"), (admin, "events"), (ada, f"datasets/{dataset}"), (ada, "users/me")):
         assert (await client.get(f"/api/{path}")).status_code == 200
-        assert (await client.get(f"/api/{path}", params=asked)).json()["code"] == "as_of_not_available", path
-    changed = await ada.post("/api/datasets", params=asked, json={"name": "of then"})
+        assert (await client.get(f"/api/{path}", params=query)).json()["code"] == "as_of_not_available", path
+    changed = await ada.post("/api/datasets", params=query, json={"name": "of then"})
     assert (changed.status_code, changed.json()["code"]) == (422, "as_of_not_available")
 
 
 @pytest.mark.parametrize("what", ["trail", "state", "images", "results"])
-async def test_the_record_is_for_administrators_and_knows_what_it_does_not_know(laboratory, told, what):
-    ada, dataset, _ = told
+async def test_the_record_is_for_administrators_and_knows_what_it_does_not_know(laboratory, described_dataset, what):
+    ada, dataset, _ = described_dataset
     assert (await ada.get(f"/api/audit/{dataset}/{what}")).status_code == 403
     assert (await laboratory.anonymous().get(f"/api/audit/{dataset}/{what}")).status_code == 401
     admin = await laboratory.client("admin")

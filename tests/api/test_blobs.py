@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.blobs import PIECE_BYTES, is_known, part_of
+from api.blobs import PIECE_BYTES, matches, requested_part
 from application.derivatives import preview_of
 from application.ports import Command
 from application.signed_downloads import LocalAddress
@@ -49,13 +49,13 @@ async def test_an_address_gives_the_bytes_and_nothing_that_runs(laboratory, addr
     http = laboratory.anonymous()
     answer = await http.get(await address())
     assert (answer.status_code, answer.content) == (200, LONG)
-    told = answer.headers
-    assert (told["content-type"], told["content-length"]) == ("image/jpeg", str(len(LONG)))
-    assert told["etag"] == f'"{hashlib.sha256(LONG).hexdigest()}"'
-    assert (told["x-content-type-options"], told["accept-ranges"]) == ("nosniff", "bytes")
-    assert told.get_list("cross-origin-resource-policy") == ["cross-origin"]
-    assert "default-src 'none'" in told["content-security-policy"]
-    assert told["content-disposition"].startswith("inline")
+    body = answer.headers
+    assert (body["content-type"], body["content-length"]) == ("image/jpeg", str(len(LONG)))
+    assert body["etag"] == f'"{hashlib.sha256(LONG).hexdigest()}"'
+    assert (body["x-content-type-options"], body["accept-ranges"]) == ("nosniff", "bytes")
+    assert body.get_list("cross-origin-resource-policy") == ["cross-origin"]
+    assert "default-src 'none'" in body["content-security-policy"]
+    assert body["content-disposition"].startswith("inline")
     page = await http.get(await address(b"<script>", media_type="text/html", filename="a.html"))
     assert page.headers["content-type"] == "application/octet-stream"
     assert page.headers["content-disposition"].startswith("attachment")
@@ -63,10 +63,10 @@ async def test_an_address_gives_the_bytes_and_nothing_that_runs(laboratory, addr
 
 async def test_a_head_tells_the_same_without_the_bytes(laboratory, address):
     url = await address()
-    told = await laboratory.anonymous().head(url)
+    body = await laboratory.anonymous().head(url)
     whole = await laboratory.anonymous().get(url)
-    assert (told.status_code, told.content) == (200, b"")
-    assert _of_the_file(told) == _of_the_file(whole)
+    assert (body.status_code, body.content) == (200, b"")
+    assert _of_the_file(body) == _of_the_file(whole)
 
 
 def _of_the_file(answer):
@@ -94,8 +94,8 @@ PARTS = {
 
 async def test_a_part_is_given_where_it_is_asked_for(laboratory, address):
     http, url = laboratory.anonymous(), await address()
-    for wanted, (start, end) in PARTS.items():
-        answer = await http.get(url, headers={"Range": wanted})
+    for expected, (start, end) in PARTS.items():
+        answer = await http.get(url, headers={"Range": expected})
         assert (answer.status_code, answer.content) == (206, LONG[start:end])
         assert answer.headers["content-range"] == f"bytes {start}-{end - 1}/{len(LONG)}"
         assert (answer.headers["content-length"], answer.headers["content-type"]) == (str(end - start), "image/jpeg")
@@ -103,13 +103,13 @@ async def test_a_part_is_given_where_it_is_asked_for(laboratory, address):
 
 async def test_a_part_that_is_not_there_is_refused_and_what_is_no_range_gives_all(laboratory, address):
     http, url = laboratory.anonymous(), await address()
-    for wanted in (f"bytes={len(LONG)}-", "bytes=999999999-", "bytes=-0"):
-        answer = await http.get(url, headers={"Range": wanted})
+    for expected in (f"bytes={len(LONG)}-", "bytes=999999999-", "bytes=-0"):
+        answer = await http.get(url, headers={"Range": expected})
         assert refused(answer, 416)
         assert answer.headers["content-range"] == f"bytes */{len(LONG)}"
-    for wanted in ("bytes=", "bytes=-", "bytes=5-2", "bytes=0-1,4-5", "lines=1-2", "bytes=a-b", "bytes=" + "9" * 40 + "-"):
-        answer = await http.get(url, headers={"Range": wanted})
-        assert (answer.status_code, answer.content) == (200, LONG), wanted
+    for expected in ("bytes=", "bytes=-", "bytes=5-2", "bytes=0-1,4-5", "lines=1-2", "bytes=a-b", "bytes=" + "9" * 40 + "-"):
+        answer = await http.get(url, headers={"Range": expected})
+        assert (answer.status_code, answer.content) == (200, LONG), expected
 
 
 async def test_a_part_is_only_added_to_what_is_still_the_same(laboratory, address):
@@ -121,9 +121,9 @@ async def test_a_part_is_only_added_to_what_is_still_the_same(laboratory, addres
 
 
 def test_a_part_of_nothing_is_none():
-    assert part_of(0, None) == (0, 0, 0, True)
-    assert part_of(0, "bytes=0-") is None
-    assert part_of(0, "bytes=-5") is None
+    assert requested_part(0, None) == (0, 0, 0, True)
+    assert requested_part(0, "bytes=0-") is None
+    assert requested_part(0, "bytes=-5") is None
 
 
 async def test_an_address_that_was_changed_or_has_ended_is_refused(laboratory, address):
@@ -207,11 +207,11 @@ tags = st.from_regex(r'(W/)?"[a-z0-9*/ ]{0,20}"', fullmatch=True)
 
 @given(others=st.lists(tags), tag=st.from_regex(r'"[0-9a-f]{64}"', fullmatch=True), weak=st.booleans(), data=st.data())
 def test_a_tag_is_known_exactly_where_the_header_lists_it(others, tag, weak, data):
-    assert not is_known(tag, ", ".join(others))
-    place = data.draw(st.integers(0, len(others)))
-    listed = [*others[:place], f"W/{tag}" if weak else tag, *others[place:]]
-    assert is_known(tag, ", ".join(listed))
-    assert is_known(tag, ",".join(listed))
+    assert not matches(tag, ", ".join(others))
+    location = data.draw(st.integers(0, len(others)))
+    listed = [*others[:location], f"W/{tag}" if weak else tag, *others[location:]]
+    assert matches(tag, ", ".join(listed))
+    assert matches(tag, ",".join(listed))
 
 
 async def test_an_ended_or_forged_address_is_refused_whatever_the_browser_has(laboratory, address):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from api.middleware.body_limits import MAX_DEPTH, Malformed, check_json
-from api.problems import UnsupportedMediaType
+from api.middleware.body_limits import MAX_DEPTH, check_json
+from api.problems import Malformed, UnsupportedMediaType
 
 JSON = b"application/json"
 SIGNS = st.text(st.sampled_from('\0\\u"[]{}0aé\ud800\udc00😀'), max_size=8)
@@ -19,7 +19,7 @@ VALUES = st.recursive(
 )
 
 
-def is_taken(body, content_type=JSON):
+def is_accepted(body, content_type=JSON):
     try:
         check_json(content_type, body)
     except Malformed:
@@ -53,25 +53,25 @@ def _fine(found, depth):
 @example("\\u0000", True)
 def test_it_judges_as_one_who_looks_at_each_character(value, ascii_only):
     body = json.dumps(value, ensure_ascii=ascii_only).encode(errors="surrogatepass")
-    assert is_taken(body) == looked_at_each(body)
+    assert is_accepted(body) == looked_at_each(body)
 
 
 @given(st.binary(max_size=40) | st.text(st.sampled_from('[]{}",:\\u0d8c a1'), max_size=60).map(str.encode))
 def test_it_judges_whatever_bytes_as_one_who_looks_at_each_character(body):
-    assert is_taken(body) == looked_at_each(body)
+    assert is_accepted(body) == looked_at_each(body)
 
 
 @given(st.integers(1, 2 * MAX_DEPTH), st.sampled_from([("[", "]"), ('{"[a":', "}")]), st.sampled_from(["1", '"]]["', '"\\"["']))
 def test_brackets_count_as_depth_outside_of_texts_alone(depth, brackets, inside):
     body = (brackets[0] * depth + inside + brackets[1] * depth).encode()
     beside = b"[" + b",".join([b'"[["'] * 200) + b"]"
-    assert is_taken(body) == (depth <= MAX_DEPTH)
-    assert is_taken(beside)
+    assert is_accepted(body) == (depth <= MAX_DEPTH)
+    assert is_accepted(beside)
 
 
 @pytest.mark.parametrize("parameters", ["", ";charset=utf-8", '; Charset="UTF-8"', ";charset=utf8;x=y"])
 def test_json_in_utf_8_is_taken(parameters):
-    assert is_taken(b"{}", JSON + parameters.encode())
+    assert is_accepted(b"{}", JSON + parameters.encode())
 
 
 @pytest.mark.parametrize("parameters", [";charset=iso-8859-1", "; charset=utf-16", ';charset="latin1"', ";x=y;charset=us-ascii"])

@@ -27,26 +27,26 @@ async def desk(laboratory):
 # ---- asking ------------------------------------------------------------------------------------------------------------------------
 async def test_a_run_is_pending_and_shown_as_the_contract_says(desk):
     http, _, cells, images = desk
-    for asked, image in (({"image_id": images[0]}, images[0]), ({"dataset_id": cells}, None)):
-        answer = await http.post(f"{JOBS}run", json=asked)
+    for query, image in (({"image_id": images[0]}, images[0]), ({"dataset_id": cells}, None)):
+        answer = await http.post(f"{JOBS}run", json=query)
         assert (answer.status_code, set(answer.json()), answer.json()["status"]) == (201, {"id", "status"}, "pending")
-        said = (await http.get(f"{JOBS}{answer.json()['id']}")).json()
-        assert set(said) == CONTRACT | OURS | {"failures"}
-        assert (said["dataset_id"], said["image_id"], said["model_name"]) == (cells, image, "shapes")
-        assert (said["created_by_id"], said["threshold"], said["model_version"]) == (await id_of(http), 0.6, 1)
-        assert said["created_at"].endswith("Z")
+        body = (await http.get(f"{JOBS}{answer.json()['id']}")).json()
+        assert set(body) == CONTRACT | OURS | {"failures"}
+        assert (body["dataset_id"], body["image_id"], body["model_name"]) == (cells, image, "shapes")
+        assert (body["created_by_id"], body["threshold"], body["model_version"]) == (await id_of(http), 0.6, 1)
+        assert body["created_at"].endswith("Z")
 
 
 async def test_the_model_is_the_one_asked_for_or_the_default_or_the_first(laboratory, desk):
     http, workers, cells, _ = desk
 
-    async def chosen(**asked):
-        return (await http.get(JOBS + await run(http, dataset_id=cells, **asked))).json()["model_name"]
+    async def chosen(**query):
+        return (await http.get(JOBS + await run(http, dataset_id=cells, **query))).json()["model_name"]
 
     await workers.model("cells")
     assert await chosen() == "cells"
-    await workers.model(laboratory.services.options.default_model)
-    assert await chosen() == await chosen(model_name=None) == laboratory.services.options.default_model
+    await workers.model(laboratory.options.default_model)
+    assert await chosen() == await chosen(model_name=None) == laboratory.options.default_model
     assert await chosen(model_name="shapes") == "shapes"
 
 
@@ -108,15 +108,15 @@ async def test_a_job_is_watched_to_its_end_with_what_it_could_not_do(desk):
     http, workers, cells, images = desk
     job = await run(http, dataset_id=cells)
     await workers.plan(job, images)
-    said = (await http.get(JOBS + job)).json()
-    assert (said["status"], said["images"], said["succeeded"], said["failed"], said["failures"]) == ("running", 3, 0, 0, [])
+    body = (await http.get(JOBS + job)).json()
+    assert (body["status"], body["images"], body["succeeded"], body["failed"], body["failures"]) == ("running", 3, 0, 0, [])
     await workers.judge(job, images[:2], images[2:])
     await workers.complete(job, succeeded=2, failed=1)
-    said = (await http.get(JOBS + job)).json()
-    assert (said["status"], said["succeeded"], said["failed"]) == ("completed", 2, 1)
-    assert [(one["image_id"], one["reason"], one["detail"]) for one in said["failures"]] == [(images[2], "damaged_image", "It is torn.")]
+    body = (await http.get(JOBS + job)).json()
+    assert (body["status"], body["succeeded"], body["failed"]) == ("completed", 2, 1)
+    assert [(one["image_id"], one["reason"], one["detail"]) for one in body["failures"]] == [(images[2], "damaged_image", "It is torn.")]
     listed = await http.get(f"{JOBS}{job}/failures")
-    assert listed.json() == said["failures"]
+    assert listed.json() == body["failures"]
 
 
 async def test_failures_are_read_a_page_at_a_time(desk):
@@ -124,12 +124,12 @@ async def test_failures_are_read_a_page_at_a_time(desk):
     job = await run(http, dataset_id=cells)
     await workers.plan(job, images)
     await workers.judge(job, (), images)
-    seen, path = [], f"{JOBS}{job}/failures?page_size=2"
+    observed, path = [], f"{JOBS}{job}/failures?page_size=2"
     while path:
         answer = await http.get(path)
-        seen += [one["image_id"] for one in answer.json()]
+        observed += [one["image_id"] for one in answer.json()]
         path = answer.links.get("next", {}).get("url")
-    assert sorted(seen) == sorted(images)
+    assert sorted(observed) == sorted(images)
 
 
 async def test_a_list_is_narrowed_by_each_filter_newest_first(desk):
@@ -138,7 +138,7 @@ async def test_a_list_is_narrowed_by_each_filter_newest_first(desk):
     first, second = await run(http, image_id=images[0]), await run(http, dataset_id=cells)
     third = await run(http, dataset_id=other)
     await http.post(f"{JOBS}{third}/cancel")
-    wanted = [
+    expected_value = [
         ({}, [third, second, first]),
         ({"status_filter": "pending"}, [second]),
         ({"status_filter": "running"}, [first]),
@@ -152,7 +152,7 @@ async def test_a_list_is_narrowed_by_each_filter_newest_first(desk):
         ({"dataset_id": cells, "image_id": images[1]}, []),
         ({"page_size": 2}, [third, second]),
     ]
-    for query, expected in wanted:
+    for query, expected in expected_value:
         for path in (JOBS, JOBS.rstrip("/")):
             assert [job["id"] for job in (await http.get(path, params=query)).json()] == expected, query
     page = await http.get(JOBS, params={"page_size": 2})
@@ -195,8 +195,8 @@ async def test_a_foreign_job_looks_like_one_that_is_not_there(laboratory, desk):
         assert refused(foreign, 404, "not_found")
         assert foreign.json() | {"instance": ""} == absent.json() | {"instance": ""}
     assert (await stranger.get(JOBS)).json() == []
-    for asked in ({"image_id": images[0]}, {"dataset_id": cells}):
-        assert refused(await stranger.post(f"{JOBS}run", json=asked), 404)
+    for query in ({"image_id": images[0]}, {"dataset_id": cells}):
+        assert refused(await stranger.post(f"{JOBS}run", json=query), 404)
 
 
 async def test_a_viewer_watches_and_an_analyst_runs_and_cancels(laboratory, desk):

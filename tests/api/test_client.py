@@ -1,6 +1,7 @@
 """The command line's client: what is wrong with one file is reported with that file."""
 
-from api.cli.client.api_client import Client, Credentials
+from api.cli.client.api_client import Client
+from api.cli.client.credentials import Credentials
 from api.cli.client.image_folder import image_file
 
 

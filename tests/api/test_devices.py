@@ -4,11 +4,9 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import httpx
-import msgspec
 import psycopg
 import pytest
 
-from api.app import create_app
 from tests.contracts.test_data_keys import registered_long_ago
 
 pytestmark = pytest.mark.anyio
@@ -64,12 +62,12 @@ async def test_signs_of_life_are_read_everywhere_and_append_nothing(laboratory):
         alive = await admin.patch(f"{path}/status", json={"is_online": True})
         assert (alive.status_code, alive.headers["etag"]) == (200, '"2"')
     assert log.head() == head
-    seen = alive.json()["last_seen"]
-    assert datetime.fromisoformat(seen) > datetime.fromisoformat(online["last_seen"])
-    assert (await admin.get(path)).json()["last_seen"] == seen
-    assert [device["last_seen"] for device in (await admin.get(DEVICES)).json()] == [seen]
+    observed = alive.json()["last_seen"]
+    assert datetime.fromisoformat(observed) > datetime.fromisoformat(online["last_seen"])
+    assert (await admin.get(path)).json()["last_seen"] == observed
+    assert [device["last_seen"] for device in (await admin.get(DEVICES)).json()] == [observed]
     described = (await admin.patch(path, json={"name": "Axio 8"})).json()
-    assert described["last_seen"] == seen
+    assert described["last_seen"] == observed
 
 
 async def test_when_a_device_that_is_removed_was_last_seen_is_forgotten(laboratory):
@@ -90,8 +88,8 @@ async def test_of_a_device_that_only_an_earlier_release_saw_the_log_says_when(la
     online = (await admin.patch(f"{path}/status", json={"is_online": True})).json()
     with psycopg.connect(owner_url) as connection:
         connection.execute("delete from ops.devices_seen")
-    seen = datetime.fromisoformat((await admin.get(path)).json()["last_seen"])
-    assert timedelta() <= datetime.fromisoformat(online["last_seen"]) - seen < timedelta(minutes=1)
+    observed = datetime.fromisoformat((await admin.get(path)).json()["last_seen"])
+    assert timedelta() <= datetime.fromisoformat(online["last_seen"]) - observed < timedelta(minutes=1)
 
 
 async def test_changes_to_one_thing_beyond_the_limit_are_answered_with_the_time_to_wait(laboratory):
@@ -135,8 +133,7 @@ async def test_links_lead_on_below_a_path_that_a_proxy_removes(laboratory):
     admin = await laboratory.client("admin")
     for name in ("scope-1", "scope-2"):
         await registered(admin, hostname=name)
-    options = msgspec.structs.replace(laboratory.services.options, base_url="https://lab.example.org/bioscope")
-    app = create_app(msgspec.structs.replace(laboratory.services, options=options))
+    app = laboratory.with_options(base_url="https://lab.example.org/bioscope").app
 
     async def proxy(scope, receive, send):
         assert scope["path"].startswith("/bioscope/")
@@ -153,8 +150,8 @@ async def test_a_host_name_belongs_to_one_device_until_it_is_given_up(laboratory
     admin = await laboratory.client("admin")
     first = await registered(admin)
     for body in ({"hostname": "scope-1"}, {"hostname": " SCOPE-1 "}):
-        taken = await admin.post(DEVICES, json=SCOPE | body)
-        assert (taken.status_code, taken.json()["code"]) == (409, "taken")
+        accepted = await admin.post(DEVICES, json=SCOPE | body)
+        assert (accepted.status_code, accepted.json()["code"]) == (409, "taken")
     second = await registered(admin, hostname="scope-2")
     assert (await admin.patch(second, json={"hostname": "scope-1"})).status_code == 409
     assert (await admin.patch(first, json={"hostname": "scope-9"})).status_code == 200
@@ -171,8 +168,8 @@ async def test_a_device_of_an_older_release_is_read_and_changed_in_clear(laborat
         changed = await admin.patch(path, json=changes)
         assert (changed.status_code, changes.items() <= changed.json().items()) == (200, True)
         assert (await admin.get(path)).json() == changed.json()
-    said = b"".join(one.data for one in log.history(path.removeprefix(DEVICES))[1:])
-    assert not [text for text in (b"Axio 8", b"Room 2", b"scope-2") if text in said]
+    body = b"".join(one.data for one in log.history(path.removeprefix(DEVICES))[1:])
+    assert not [text for text in (b"Axio 8", b"Room 2", b"scope-2") if text in body]
 
 
 async def test_only_administrators_change_devices(laboratory):

@@ -4,21 +4,22 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
 from litestar.routes import HTTPRoute
 
-from api.app import create_app
 from api.documents import openapi
 from tests.application.test_schemas import references
 
 pytestmark = pytest.mark.anyio
+PUBLISHED = Path(__file__).parent / "published"
 SHOWN = ("/docs", "/api/docs", "/redoc", "/api/redoc")
 
 
 def operations():
-    return [(path, method, told) for path, methods in openapi.document()["paths"].items() for method, told in methods.items()]
+    return [(path, method, body) for path, methods in openapi.document()["paths"].items() for method, body in methods.items()]
 
 
 async def test_every_route_is_described(laboratory):
@@ -31,32 +32,39 @@ async def test_every_route_is_described(laboratory):
 
 
 async def test_what_holds_for_all_routes_is_told_of_each():
-    names = [told["operationId"] for _, _, told in operations()]
+    names = [body["operationId"] for _, _, body in operations()]
     assert len(set(names)) == len(names)
-    for path, method, told in operations():
-        assert told["responses"]["default"] == {"$ref": "#/components/responses/Problem"}, path
-        assert "400" not in told["responses"]
-        shared = {one["$ref"].split("/")[-1] for one in told["parameters"] if "$ref" in one}
-        assert ("IdempotencyKey" in shared) == (method == "post" and told["tags"] != ["sessions"])
+    for path, method, body in operations():
+        assert body["responses"]["default"] == {"$ref": "#/components/responses/Problem"}, path
+        assert "400" not in body["responses"]
+        shared = {one["$ref"].split("/")[-1] for one in body["parameters"] if "$ref" in one}
+        assert ("IdempotencyKey" in shared) == (method == "post" and body["tags"] != ["sessions"])
         assert ("IfMatch" in shared) == (method in {"put", "patch", "delete"})
-        assert told.get("security") in (None, [])
+        assert body.get("security") in (None, [])
 
 
 async def test_who_may_ask_is_told_as_it_is(laboratory):
     http = laboratory.anonymous()
-    for path, method, told in operations():
-        if "{" not in path and told.get("security") is None:
+    for path, method, body in operations():
+        if "{" not in path and body.get("security") is None:
             assert (await http.request(method, path)).status_code == 401, path
-    opened = {path for path, _, told in operations() if told.get("security") == []}
+    opened = {path for path, _, body in operations() if body.get("security") == []}
     assert {"/api/auth/login", "/health", "/api/health"} <= opened
+
+
+def test_published_operation_ids_and_schema_names_stay():
+    """Clients generate code from them. New ones are added to these files; none is removed or renamed."""
+    published = [(PUBLISHED / f"{kind}.txt").read_text().splitlines() for kind in ("operations", "schemas")]
+    described = sorted(f"{body['operationId']} {method.upper()} {path}" for path, method, body in operations())
+    assert [described, sorted(openapi.document()["components"]["schemas"])] == published
 
 
 async def test_every_reference_leads_somewhere():
     document = openapi.document()
     for reference in references(document):
-        place = document
+        location = document
         for step in reference.removeprefix("#/").split("/"):
-            place = place[step]
+            location = location[step]
 
 
 async def test_both_documents_are_served(laboratory):
@@ -92,8 +100,7 @@ async def test_there_are_no_other_assets(laboratory, name):
 
 
 async def test_where_they_are_off_they_are_not_there(laboratory):
-    options = msgspec.structs.replace(laboratory.services.options, docs=False)
-    laboratory.app = create_app(msgspec.structs.replace(laboratory.services, options=options))
+    laboratory = laboratory.with_options(docs=False)
     for where in (*SHOWN, "/api/openapi.json", "/api/asyncapi.json", "/api/docs/assets/plain.css"):
         assert (await laboratory.anonymous().get(where)).status_code == 404
 

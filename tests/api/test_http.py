@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cli.client.api_client import Client, Credentials
+from api.cli.client.api_client import Client
+from api.cli.client.credentials import Credentials
 from api.cli.client.http_connection import UnusableEnvironment, is_loopback, open_http
 
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "no_proxy")
@@ -92,9 +93,7 @@ def test_any_text_may_stand_for_a_host(host):
 
 
 def test_login_with_a_home_that_cannot_be_written_ends_in_a_sentence():
-    script = (
-        "from api.cli.client.api_client import keep_credentials, Credentials; keep_credentials(Credentials('http://127.0.0.1:1', 'token'))"
-    )
+    script = "from api.cli.client.credentials import *; store_credentials(Credentials('http://127.0.0.1:1', 'token'))"
     done = subprocess.run(
         [sys.executable, "-c", script], env={"PATH": os.defpath, "HOME": "/proc/none"}, capture_output=True, text=True, check=False
     )

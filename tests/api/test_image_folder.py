@@ -56,7 +56,7 @@ def test_other_files_are_counted_by_type_but_for_the_manifest(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("skipped", "said"),
+    ("skipped", "summary"),
     [
         ({}, ""),
         ({".csv": 1}, "skipped 1 file: 1 .csv"),
@@ -64,14 +64,14 @@ def test_other_files_are_counted_by_type_but_for_the_manifest(tmp_path):
         ({"broken link": 2, "linked folder": 1}, "skipped 3 files: 2 broken links, 1 linked folder"),
     ],
 )
-def test_skipped_files_are_reported_by_type(skipped, said):
-    assert skipped_files(skipped) == said
+def test_skipped_files_are_reported_by_type(skipped, summary):
+    assert skipped_files(skipped) == summary
 
 
 @given(st.dictionaries(st.text("abcd", min_size=1, max_size=3).map(lambda name: f".{name}"), st.integers(1, 99), max_size=30))
 def test_the_report_counts_every_skipped_file_once(skipped):
-    said = skipped_files(Counter(skipped))
-    numbers = [int(word) for word in said.replace(":", " ").split() if word.isdecimal()]
+    body = skipped_files(Counter(skipped))
+    numbers = [int(word) for word in body.replace(":", " ").split() if word.isdecimal()]
     assert sum(numbers[1:]) == sum(numbers[:1]) == sum(skipped.values())
 
 

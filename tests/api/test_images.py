@@ -50,16 +50,16 @@ async def test_an_uploaded_image_is_shown_as_the_contract_says(laboratory):
     cells = await dataset(http)
     image = await image_in(http, cells)
     answer = await http.get(f"{IMAGES}{image}")
-    said = answer.json()
-    assert set(said) == CONTRACT | OURS | {"sha256", "thumbnail", "path"}
-    assert (said["id"], said["filename"], said["analyzed"], said["device_id"]) == (image, "cell.jpg", False, None)
-    assert (said["dataset_id"], said["uploaded_by_id"]) == (cells, await id_of(http))
-    assert (said["media_type"], said["size"], said["width"], said["height"]) == ("image/jpeg", len(PICTURE), 64, 48)
-    assert (said["status"], said["reason"], said["thumbnail"]) == ("pending", None, None)
-    assert said["filepath"] == f"sha256/{said['sha256']}"
-    assert said["uploaded_at"].endswith("Z")
+    body = answer.json()
+    assert set(body) == CONTRACT | OURS | {"sha256", "thumbnail", "path"}
+    assert (body["id"], body["filename"], body["analyzed"], body["device_id"]) == (image, "cell.jpg", False, None)
+    assert (body["dataset_id"], body["uploaded_by_id"]) == (cells, await id_of(http))
+    assert (body["media_type"], body["size"], body["width"], body["height"]) == ("image/jpeg", len(PICTURE), 64, 48)
+    assert (body["status"], body["reason"], body["thumbnail"]) == ("pending", None, None)
+    assert body["filepath"] == f"sha256/{body['sha256']}"
+    assert body["uploaded_at"].endswith("Z")
     assert answer.headers["etag"] == '"1"'
-    assert (await http.get(IMAGES, params={"dataset_id": cells})).json() == [said]
+    assert (await http.get(IMAGES, params={"dataset_id": cells})).json() == [body]
 
 
 async def test_the_first_decode_makes_an_image_accepted_or_rejected_with_a_reason(laboratory):
@@ -79,8 +79,8 @@ async def test_an_image_is_described_against_its_version(laboratory):
     http, scope = await laboratory.client(), await device(laboratory)
     image = await image_in(http, await dataset(http))
     changed = await http.patch(f"{IMAGES}{image}", json={"filename": "new.jpg", "analyzed": True, "device_id": scope})
-    said = changed.json()
-    assert (said["filename"], said["analyzed"], said["device_id"], changed.headers["etag"]) == ("new.jpg", True, scope, '"2"')
+    body = changed.json()
+    assert (body["filename"], body["analyzed"], body["device_id"], changed.headers["etag"]) == ("new.jpg", True, scope, '"2"')
     stale = await http.patch(f"{IMAGES}{image}", json={"device_id": None}, headers={"If-Match": '"1"'})
     assert refused(stale, 412, "version_mismatch")
     fresh = await http.patch(f"{IMAGES}{image}", json={"device_id": None}, headers={"If-Match": '"2"'})
@@ -169,7 +169,7 @@ async def test_a_list_is_narrowed_by_each_filter(shelf):
     http, first, scope = shelf
     me = await id_of(http)
     times = [datetime.fromisoformat(one["uploaded_at"]) for one in (await http.get(IMAGES)).json()]
-    wanted = [
+    expected_value = [
         ({}, ["c.jpg", "B%2.jpg", "a_1.jpg"]),
         ({"dataset_id": first}, ["B%2.jpg", "a_1.jpg"]),
         ({"dataset_id": str(uuid4())}, []),
@@ -194,7 +194,7 @@ async def test_a_list_is_narrowed_by_each_filter(shelf):
         ({"page": 3, "page_size": 2}, []),
         ({"page": 10**30}, []),
     ]
-    for query, expected in wanted:
+    for query, expected in expected_value:
         assert await names(http, **query) == expected, query
 
 
@@ -223,8 +223,8 @@ async def test_a_path_stays_when_the_file_name_is_changed(laboratory):
     http = await laboratory.client()
     image = await image_in(http, await dataset(http), path="A1/img.jpg")
     await http.patch(f"{IMAGES}{image}", json={"filename": "new.jpg"})
-    said = (await http.get(f"{IMAGES}{image}")).json()
-    assert (said["filename"], said["path"]) == ("new.jpg", "A1/img.jpg")
+    body = (await http.get(f"{IMAGES}{image}")).json()
+    assert (body["filename"], body["path"]) == ("new.jpg", "A1/img.jpg")
     assert await names(http, q="A1/img") == ["new.jpg"]
 
 
@@ -234,15 +234,15 @@ async def test_following_the_links_leads_through_the_whole_list_once(laboratory)
     for number in range(7):
         await image_in(http, cells, filename=f"{number % 3}.jpg")
     for order in ("uploaded_at", "-uploaded_at", "filename", "-filename"):
-        seen, path = [], f"{IMAGES}?dataset_id={cells}&page_size=2&order_by={order}"
+        observed, path = [], f"{IMAGES}?dataset_id={cells}&page_size=2&order_by={order}"
         while path:
             answer = await http.get(path)
-            seen += [image["id"] for image in answer.json()]
+            observed += [image["id"] for image in answer.json()]
             path = answer.links.get("next", {}).get("url")
             assert bool(path) is ("x-next-cursor" in answer.headers)
-        assert len(seen) == len(set(seen)) == 7
+        assert len(observed) == len(set(observed)) == 7
         whole = (await http.get(IMAGES, params={"dataset_id": cells, "order_by": order})).json()
-        assert seen == [image["id"] for image in whole]
+        assert observed == [image["id"] for image in whole]
 
 
 NO_FILTERS = [

@@ -47,15 +47,15 @@ class Served(Laboratory):
         return tokens.issue(user=member.id, session=started, role=member.role, at=datetime.now(UTC)), started
 
     @asynccontextmanager
-    async def watching(self, member, *, ttl=600, **asked):
+    async def watching(self, member, *, ttl=600, **query):
         async with self.connected() as watch:
-            await say(watch, type="auth", token=self.token(member, ttl=ttl)[0])
-            assert (await heard(watch))["type"] == "authenticated"
-            await say(watch, type="subscribe", **asked)
+            await send(watch, type="auth", token=self.token(member, ttl=ttl)[0])
+            assert (await receive(watch))["type"] == "authenticated"
+            await send(watch, type="subscribe", **query)
             yield watch
 
-    def connected(self, **how):
-        return connect(self.url, compression=None, **how)
+    def connected(self, **mode):
+        return connect(self.url, compression=None, **mode)
 
 
 @pytest.fixture(scope="module")
@@ -112,21 +112,21 @@ async def test_a_socket_under_a_foreign_name_is_not_opened(served):
     assert httpx.get(url, headers=handshake | {"Host": "evil.example"}).status_code in {403, 421}
 
 
-async def say(watch, **said):
-    await watch.send(json.dumps(said, default=str))
+async def send(watch, **body):
+    await watch.send(json.dumps(body, default=str))
 
 
-async def heard(watch, within=10):
+async def receive(watch, within=10):
     return json.loads(await asyncio.wait_for(watch.recv(), within))
 
 
 async def until_caught_up(watch):
     """The events up to the next moment at which there is nothing more, and that moment's position."""
     events = []
-    while (told := await heard(watch))["type"] != "caught_up":
-        if told["type"] == "event":
-            events.append(told)
-    return events, told["position"]
+    while (body := await receive(watch))["type"] != "caught_up":
+        if body["type"] == "event":
+            events.append(body)
+    return events, body["position"]
 
 
 async def closed(watch, within=30):
@@ -148,9 +148,9 @@ async def all_within(watch, seconds):
     return [json.loads(text) for text in texts]
 
 
-def appended(lab, what, *given, **how):
+def appended(lab, what, *given, **mode):
     """Do something, and let it be seen."""
-    found = what(*given, **how)
+    found = what(*given, **mode)
     lab.follow()
     return found
 
@@ -168,20 +168,22 @@ async def test_a_resume_after_any_drop_is_complete_and_without_duplicates(served
         return served.follow()
 
     writing = asyncio.create_task(asyncio.to_thread(write))
-    seen, drops, after = [], 0, 0
+    observed, drops, after = [], 0, 0
     while not (writing.done() and after >= writing.result()):
         async with served.watching(ada, after=after) as watch:
             for _ in range(chance.randrange(1, 40)):
-                told = await heard(watch)
-                if told["type"] == "event":
-                    seen.append((told["position"], told["event"]))
-                after = told.get("position", after)
+                body = await receive(watch)
+                if body["type"] == "event":
+                    observed.append((body["position"], body["event"]))
+                after = body.get("position", after)
                 if writing.done() and after >= writing.result():
                     break
             watch.transport.abort()
             drops += 1
     assert drops > 5
-    assert seen == [(one.position, one.type) for one in everything(served.log, until=after) if concerns(served.log.decode(one), ada, cells)]
+    assert observed == [
+        (one.position, one.type) for one in everything(served.log, until=after) if concerns(served.log.decode(one), ada, cells)
+    ]
 
 
 def everything(log, *, until):
@@ -227,8 +229,8 @@ async def test_foreign_datasets_are_not_heard_of_until_they_are_shared_and_not_a
         datasets.withdraw(cells, user_id=bob.id, command=served.command(ada), log=served.log)
         served.follow()
         appended(served, served.image, ada, cells)
-        rest = await all_within(watch, 3)
-        assert [one["event"] for one in rest if one["type"] == "event"] in ([], ["DatasetShareWithdrawn"])
+        others = await all_within(watch, 3)
+        assert [one["event"] for one in others if one["type"] == "event"] in ([], ["DatasetShareWithdrawn"])
 
 
 async def test_only_the_datasets_asked_for_are_told(served):
@@ -240,7 +242,7 @@ async def test_only_the_datasets_asked_for_are_told(served):
     async with served.watching(ada, after=0, datasets=[others]) as watch:
         events, _ = await until_caught_up(watch)
         assert {event["dataset"] for event in events} == {str(others)}
-        await say(watch, type="subscribe", after=0, datasets=[cells])
+        await send(watch, type="subscribe", after=0, datasets=[cells])
         events, _ = await until_caught_up(watch)
         assert {event["dataset"] for event in events} == {str(cells)}
 
@@ -292,7 +294,7 @@ async def test_subscriptions_take_no_connection_from_queries(served, postgres):
         await asyncio.gather(*(until_caught_up(watch) for watch in watches))
         await owner.execute("lock table read.activity in access exclusive mode")
         for watch in watches:
-            await say(watch, type="subscribe", after=0)
+            await send(watch, type="subscribe", after=0)
         while (hanging := (await (await owner.execute(HANGING)).fetchone())[0]) < served.settings.live_connections:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)
@@ -314,8 +316,8 @@ async def test_our_own_origin_and_those_named_may_watch(served):
     own = served.settings.base_url
     for origin in (own, own.replace("127.0.0.1", "localhost"), ORIGIN, None):
         async with served.connected(origin=origin) as watch:
-            await say(watch, type="auth", token=served.token(served.user())[0])
-            assert (await heard(watch))["type"] == "authenticated"
+            await send(watch, type="auth", token=served.token(served.user())[0])
+            assert (await receive(watch))["type"] == "authenticated"
 
 
 WRONG = {
@@ -331,16 +333,16 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 async def test_what_is_not_understood_closes_and_says_why(served, wrong):
-    said, code = WRONG[wrong]
+    body, code = WRONG[wrong]
     async with served.watching(served.user()) as watch:
-        await watch.send(said)
+        await watch.send(body)
         assert await closed(watch) == code
 
 
 async def test_who_does_not_say_who_he_is_hears_nothing(served):
     async with served.connected() as silent, served.connected() as rude, served.connected() as liar:
-        await say(rude, type="subscribe", after=0)
-        await say(liar, type="auth", token="nonsense")
+        await send(rude, type="subscribe", after=0)
+        await send(liar, type="auth", token="nonsense")
         assert [await closed(rude), await closed(liar), await closed(silent)] == [4401, 4401, 4401]
 
 
@@ -350,53 +352,53 @@ async def test_a_program_watches_everything_or_nothing(served, scope, code):
     tokens = SignedAccessTokens(RootKey.read(served.settings.root_key_path), ttl=600)
     token = tokens.issue_service(name="wall", scopes=frozenset({scope}), seconds=600, at=datetime.now(UTC))
     async with served.connected() as watch:
-        await say(watch, type="auth", token=token)
+        await send(watch, type="auth", token=token)
         if code is not None:
             assert await closed(watch) == code
             return
-        assert (await heard(watch))["type"] == "authenticated"
-        await say(watch, type="subscribe", after=0, datasets=[cells])
+        assert (await receive(watch))["type"] == "authenticated"
+        await send(watch, type="subscribe", after=0, datasets=[cells])
         assert [event["event"] for event in (await until_caught_up(watch))[0]] == ["DatasetCreated"]
 
 
 async def test_too_many_messages_close(served):
     async with served.watching(served.user()) as watch:
         for _ in range(25):
-            await say(watch, type="ping")
+            await send(watch, type="ping")
         assert await closed(watch) == 4429
 
 
 async def test_a_ping_is_answered(served):
     async with served.watching(served.user()) as watch:
         await until_caught_up(watch)
-        await say(watch, type="ping")
-        assert (await heard(watch))["type"] == "pong"
+        await send(watch, type="ping")
+        assert (await receive(watch))["type"] == "pong"
 
 
 async def test_a_revoked_session_is_closed_and_others_are_not(served):
     ada = served.user()
     token, revoked = served.token(ada)
     async with served.connected() as watch, served.watching(ada) as other:
-        await say(watch, type="auth", token=token)
-        await say(watch, type="subscribe", after=0)
+        await send(watch, type="auth", token=token)
+        await send(watch, type="subscribe", after=0)
         served.change(revoked, session, lambda it: session.revoke(it, session.Reason.LOGOUT, by=ada.id, at=served.now))
         began = time.monotonic()
         assert await closed(watch) == 4401
         assert time.monotonic() - began < 15
-        await say(other, type="ping")
-        while (await heard(other))["type"] != "pong":
+        await send(other, type="ping")
+        while (await receive(other))["type"] != "pong":
             pass
 
 
 async def test_a_token_that_ends_closes_unless_a_newer_one_came(served):
     ada = served.user()
     async with served.watching(ada, ttl=3) as careless, served.watching(ada, ttl=3) as careful:
-        await say(careful, type="auth", token=served.token(ada)[0])
+        await send(careful, type="auth", token=served.token(ada)[0])
         assert await closed(careless) == 4401
-        await say(careful, type="ping")
-        while (await heard(careful))["type"] != "pong":
+        await send(careful, type="ping")
+        while (await receive(careful))["type"] != "pong":
             pass
-        await say(careful, type="auth", token=served.token(served.user())[0])
+        await send(careful, type="auth", token=served.token(served.user())[0])
         assert await closed(careful) == 4401
 
 
@@ -417,16 +419,16 @@ async def test_who_does_not_take_what_is_sent_is_closed_and_nobody_else_waits(se
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     narrow.connect(("127.0.0.1", served.settings.port))
     async with served.watching(ada, after=FAR) as quick, served.connected(sock=narrow, max_queue=1) as slow:
-        await say(slow, type="auth", token=served.token(ada)[0])
-        await say(slow, type="subscribe", after=FAR)
+        await send(slow, type="auth", token=served.token(ada)[0])
+        await send(slow, type="subscribe", after=FAR)
         began = time.monotonic()
         events, _ = await until_caught_up(quick)
         assert len(events) == 500
         assert time.monotonic() - began < 10
         await asyncio.sleep(14)
         assert await closed(slow) in {None, 4408}
-        await say(quick, type="ping")
-        assert (await heard(quick))["type"] in {"pong", "ping"}
+        await send(quick, type="ping")
+        assert (await receive(quick))["type"] in {"pong", "ping"}
 
 
 async def test_nobody_watches_on_once_a_newer_release_wrote_about_their_account(served):

@@ -16,8 +16,8 @@ def test_every_code_is_told_with_its_status():
 
 
 def test_every_reason_to_close_is_told():
-    told = {int(code) for code in re.findall(r"^\| (4\d{3}) \|", PAGE, re.MULTILINE)}
-    assert told == {connection.MALFORMED, connection.UNKNOWN, connection.FORBIDDEN, connection.TOO_SLOW, connection.TOO_MANY}
+    body = {int(code) for code in re.findall(r"^\| (4\d{3}) \|", PAGE, re.MULTILINE)}
+    assert body == {connection.MALFORMED, connection.UNKNOWN, connection.FORBIDDEN, connection.TOO_SLOW, connection.TOO_MANY}
 
 
 def test_every_message_is_told():

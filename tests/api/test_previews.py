@@ -10,9 +10,8 @@ import msgspec
 import pytest
 from PIL import Image
 
-from api.app import create_app
 from application.derivatives import preview_of, thumbnail_of
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.security.keys import RootKey
 from tests.api.conftest import Laboratory
 from tests.api.people import PICTURE, Workers, dataset, image_in, refused, share, stored, upload
@@ -53,12 +52,8 @@ class Waiting(Laboratory):
 
     def __init__(self, laboratory, *, seconds=HOUR, slots=64, blobs=None):
         self.visible = ObservedPosition(laboratory.services.visible)
-        limits = {"preview_wait_seconds": seconds, "max_preview_waits": slots}
-        options = msgspec.structs.replace(laboratory.services.options, **limits)
-        services = msgspec.structs.replace(
-            laboratory.services, options=options, visible=self.visible, blobs=blobs or laboratory.services.blobs
-        )
-        super().__init__(services, create_app(services))
+        services = msgspec.structs.replace(laboratory.services, visible=self.visible, blobs=blobs or laboratory.services.blobs)
+        super().__init__(services, msgspec.structs.replace(laboratory.options, preview_wait_seconds=seconds, max_preview_waits=slots))
 
     def same(self, http):
         """The caller of `http`."""
@@ -82,9 +77,9 @@ async def uploaded(http, data=STACK, filename="stack.ome.tif"):
 
 async def bytes_at(laboratory, answer):
     assert answer.status_code == 200, answer.text
-    said = answer.json()
-    assert set(said) == {"url", "expires_in", "filename"}
-    return await laboratory.anonymous().get(said["url"])
+    body = answer.json()
+    assert set(body) == {"url", "expires_in", "filename"}
+    return await laboratory.anonymous().get(body["url"])
 
 
 # ---- what an address gives ---------------------------------------------------------------------------------------------------------
@@ -94,9 +89,9 @@ async def test_a_preview_and_a_download_need_no_header(laboratory):
     shown = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))
     assert (shown.status_code, shown.content, shown.headers["content-type"]) == (200, PICTURE, "image/jpeg")
     assert shown.headers["content-disposition"].startswith("inline")
-    taken = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/download"))
-    assert (taken.content, taken.headers["content-type"]) == (PICTURE, "image/jpeg")
-    assert taken.headers["content-disposition"] == "attachment; filename=\"_ cell.jpg\"; filename*=UTF-8''%C3%A9%20cell.jpg"
+    accepted = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/download"))
+    assert (accepted.content, accepted.headers["content-type"]) == (PICTURE, "image/jpeg")
+    assert accepted.headers["content-disposition"] == "attachment; filename=\"_ cell.jpg\"; filename*=UTF-8''%C3%A9%20cell.jpg"
 
 
 async def test_what_a_browser_cannot_draw_is_previewed_as_a_jpeg_made_of_it(laboratory):
@@ -110,8 +105,8 @@ async def test_what_a_browser_cannot_draw_is_previewed_as_a_jpeg_made_of_it(labo
     assert (shown.content, shown.headers["content-type"]) == (b"large", "image/jpeg")
     assert "stack.ome.jpg" in shown.headers["content-disposition"]
     assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/thumbnail"))).content == b"small"
-    taken = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/download"))
-    assert (taken.content, taken.headers["content-type"]) == (STACK, "image/tiff")
+    accepted = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/download"))
+    assert (accepted.content, accepted.headers["content-type"]) == (STACK, "image/tiff")
 
 
 async def test_pictures_are_those_of_the_reader_that_inspected_the_image_last(laboratory):
@@ -153,9 +148,9 @@ async def test_a_service_with_the_scope_reads_and_gets_an_address_inside(laborat
     reader = tokens.issue_service(name="classifier", scopes=frozenset({"images:read"}), seconds=600, at=at)
     other = tokens.issue_service(name="other", scopes=frozenset(), seconds=600, at=at)
     service = laboratory.anonymous(Authorization=f"Bearer {reader}")
-    said = (await service.get(f"{IMAGES}{image}/download")).json()
-    assert said["url"].startswith(f"http://{lab_settings.host}:{lab_settings.port}/api/blobs/")
-    assert (await laboratory.anonymous().get(said["url"])).content == PICTURE
+    body = (await service.get(f"{IMAGES}{image}/download")).json()
+    assert body["url"].startswith(f"http://{lab_settings.host}:{lab_settings.port}/api/blobs/")
+    assert (await laboratory.anonymous().get(body["url"])).content == PICTURE
     assert refused(await laboratory.anonymous(Authorization=f"Bearer {other}").get(f"{IMAGES}{image}/download"), 403)
     assert refused(await service.get(IMAGES), 403)
     assert refused(await service.delete(f"{IMAGES}{image}"), 403)
@@ -170,9 +165,9 @@ async def test_an_address_states_what_is_granted_and_cannot_be_asked_for_any_tim
     http = await laboratory.client()
     image = await image_in(http, await dataset(http))
     await Workers(laboratory).accept(image)
-    for path, asked, granted in LIVES:
-        said = (await http.get(f"{IMAGES}{image}/{path}", params={"expires_in": asked} if asked else {})).json()
-        assert (said["expires_in"], said["filename"]) == (granted, "cell.jpg")
+    for path, query, granted in LIVES:
+        body = (await http.get(f"{IMAGES}{image}/{path}", params={"expires_in": query} if query else {})).json()
+        assert (body["expires_in"], body["filename"]) == (granted, "cell.jpg")
     for seconds in ("59", "604801", "0", "-1", "x", "1.5"):
         for path in ("preview", "download", "thumbnail"):
             assert refused(await http.get(f"{IMAGES}{image}/{path}", params={"expires_in": seconds}), 422)
@@ -182,11 +177,11 @@ async def test_an_address_works_for_at_least_the_time_that_is_stated(laboratory)
     http = await laboratory.client()
     image = await image_in(http, await dataset(http))
     await Workers(laboratory).accept(image)
-    for path, asked, granted in LIVES:
-        said = (await http.get(f"{IMAGES}{image}/{path}", params={"expires_in": asked} if asked else {})).json()
-        signed = laboratory.services.signed(urlsplit(said["url"]).path.removeprefix("/api/blobs/"))
-        left = signed.ends - datetime.now().timestamp()
-        assert granted - SOON < left <= granted * 1.25
+    for path, query, granted in LIVES:
+        body = (await http.get(f"{IMAGES}{image}/{path}", params={"expires_in": query} if query else {})).json()
+        signed = laboratory.services.signed(urlsplit(body["url"]).path.removeprefix("/api/blobs/"))
+        remaining = signed.ends - datetime.now().timestamp()
+        assert granted - SOON < remaining <= granted * 1.25
 
 
 class Clock:
@@ -230,11 +225,11 @@ async def test_a_stack_asked_for_at_once_gets_its_pictures_when_they_are_made(la
     image, sha256 = await uploaded(http)
     waiting = Waiting(laboratory)
     async with asyncio.timeout(SOON):
-        asked = await waiting.started(waiting.same(http).get(f"{IMAGES}{image}/{path}") for path in ("preview", "thumbnail"))
+        query = await waiting.started(waiting.same(http).get(f"{IMAGES}{image}/{path}") for path in ("preview", "thumbnail"))
         blobs.put_derived(preview_of(sha256, 2), b"large", "image/jpeg")
         blobs.put_derived(thumbnail_of(sha256, 2), b"small", "image/jpeg")
         await Workers(laboratory).accept(image)
-        preview, thumbnail = await asyncio.gather(*asked)
+        preview, thumbnail = await asyncio.gather(*query)
     assert (await bytes_at(laboratory, preview)).content == b"large"
     assert (await bytes_at(laboratory, thumbnail)).content == b"small"
 
@@ -244,10 +239,10 @@ async def test_a_png_of_16_bits_asked_for_at_once_waits_for_its_picture(laborato
     image, sha256 = await uploaded(http, deep_png(), "deep.png")
     waiting = Waiting(laboratory)
     async with asyncio.timeout(SOON):
-        (asked,) = await waiting.started([waiting.same(http).get(f"{IMAGES}{image}/preview")])
+        (query,) = await waiting.started([waiting.same(http).get(f"{IMAGES}{image}/preview")])
         laboratory.services.blobs.put_derived(preview_of(sha256, 2), b"stretched", "image/jpeg")
         await Workers(laboratory).accept(image, dtype="uint16")
-        assert (await bytes_at(laboratory, await asked)).content == b"stretched"
+        assert (await bytes_at(laboratory, await query)).content == b"stretched"
 
 
 async def test_an_image_that_browsers_draw_is_previewed_without_a_wait(laboratory):
@@ -264,10 +259,10 @@ async def test_a_thumbnail_of_any_image_waits(laboratory):
     image, sha256 = await uploaded(http, PICTURE, "cell.jpg")
     waiting = Waiting(laboratory)
     async with asyncio.timeout(SOON):
-        (asked,) = await waiting.started([waiting.same(http).get(f"{IMAGES}{image}/thumbnail")])
+        (query,) = await waiting.started([waiting.same(http).get(f"{IMAGES}{image}/thumbnail")])
         laboratory.services.blobs.put_derived(thumbnail_of(sha256, 2), b"small", "image/jpeg")
         await Workers(laboratory).accept(image)
-        assert (await bytes_at(laboratory, await asked)).content == b"small"
+        assert (await bytes_at(laboratory, await query)).content == b"small"
 
 
 async def test_who_waits_for_a_rejected_image_is_told_why(laboratory):
@@ -275,9 +270,9 @@ async def test_who_waits_for_a_rejected_image_is_told_why(laboratory):
     image, _ = await uploaded(http)
     waiting = Waiting(laboratory)
     async with asyncio.timeout(SOON):
-        asked = await waiting.started(waiting.same(http).get(f"{IMAGES}{image}/{path}") for path in ("preview", "thumbnail"))
+        query = await waiting.started(waiting.same(http).get(f"{IMAGES}{image}/{path}") for path in ("preview", "thumbnail"))
         await Workers(laboratory).reject(image)
-        waited = await asyncio.gather(*asked)
+        waited = await asyncio.gather(*query)
         later = [await waiting.same(http).get(f"{IMAGES}{image}/{path}") for path in ("preview", "thumbnail")]
     for answer in (*waited, *later):
         assert refused(answer, 404, "not_found")
@@ -304,7 +299,7 @@ async def test_the_wait_ends_and_says_when_to_ask_again(laboratory):
 
 
 async def test_by_default_the_wait_lasts_two_seconds(laboratory):
-    assert laboratory.services.options.preview_wait_seconds == 2.0
+    assert laboratory.options.preview_wait_seconds == 2.0
 
 
 async def test_where_too_many_wait_already_the_answer_comes_at_once(laboratory):
@@ -312,10 +307,10 @@ async def test_where_too_many_wait_already_the_answer_comes_at_once(laboratory):
     image, _ = await uploaded(http)
     waiting = Waiting(laboratory, slots=2)
     async with asyncio.timeout(SOON):
-        asked = await waiting.started(waiting.same(http).get(f"{IMAGES}{image}/preview") for _ in range(2))
+        query = await waiting.started(waiting.same(http).get(f"{IMAGES}{image}/preview") for _ in range(2))
         check_pending(await waiting.same(http).get(f"{IMAGES}{image}/preview"))
         await Workers(laboratory).reject(image)
-        await asyncio.gather(*asked)
+        await asyncio.gather(*query)
 
 
 async def test_more_requests_wait_than_there_are_connections_and_others_are_served(laboratory):
@@ -324,10 +319,10 @@ async def test_more_requests_wait_than_there_are_connections_and_others_are_serv
     waiting = Waiting(laboratory, slots=120)
     same = waiting.same(http)
     async with asyncio.timeout(3 * SOON):
-        asked = await waiting.started(same.get(f"{IMAGES}{image}/preview") for _ in range(120))
+        query = await waiting.started(same.get(f"{IMAGES}{image}/preview") for _ in range(120))
         assert (await same.get(f"{IMAGES}{image}")).status_code == 200, "admission control does not count those who wait"
         await Workers(laboratory).reject(image)
-        answers = await asyncio.gather(*asked)
+        answers = await asyncio.gather(*query)
     assert {answer.json()["reason"] for answer in answers} == {"decode_failed"}
 
 
@@ -354,12 +349,12 @@ async def test_a_wait_ends_when_the_image_is_deleted_or_the_share_withdrawn(labo
     reader_id = (await reader.get("/api/users/me")).json()["id"]
     waiting = Waiting(laboratory)
     async with asyncio.timeout(SOON):
-        asked = await waiting.started(
+        query = await waiting.started(
             waiting.same(http).get(f"{IMAGES}{image}/preview") for http, image in ((owner, deleted), (reader, kept))
         )
         assert (await owner.delete(f"{IMAGES}{deleted}")).status_code == 204
         assert (await owner.delete(f"/api/datasets/{cells}/shares/{reader_id}")).status_code == 204
-        for answer in await asyncio.gather(*asked):
+        for answer in await asyncio.gather(*query):
             assert refused(answer, 404, "not_found")
             assert answer.json()["detail"] == "Image not found"
 
@@ -369,32 +364,32 @@ async def test_a_wait_ends_when_the_server_stops(laboratory):
     image, _ = await uploaded(http)
     waiting = Waiting(laboratory)
     async with asyncio.timeout(SOON):
-        (asked,) = await waiting.started([waiting.same(http).get(f"{IMAGES}{image}/preview")])
+        (query,) = await waiting.started([waiting.same(http).get(f"{IMAGES}{image}/preview")])
         waiting.app.drain()
-        check_pending(await asked)
+        check_pending(await query)
         check_pending(await waiting.same(http).get(f"{IMAGES}{image}/preview"))
 
 
 async def test_a_wait_ends_when_the_client_disconnects(laboratory):
     http = await laboratory.client()
     image, _ = await uploaded(http)
-    waiting, left = Waiting(laboratory), asyncio.Event()
+    waiting, remaining = Waiting(laboratory), asyncio.Event()
     messages = [{"type": "http.request", "body": b"", "more_body": False}]
     sent = []
 
     async def receive():
         if messages:
             return messages.pop()
-        await left.wait()
+        await remaining.wait()
         return {"type": "http.disconnect"}
 
     async def send(message):
         sent.append(message["type"])
 
     async with asyncio.timeout(SOON):
-        (asked,) = await waiting.started([waiting.app(scope_of(http, f"{IMAGES}{image}/preview"), receive, send)])
-        left.set()
-        await asked
+        (query,) = await waiting.started([waiting.app(scope_of(http, f"{IMAGES}{image}/preview"), receive, send)])
+        remaining.set()
+        await query
 
 
 def scope_of(http, path):

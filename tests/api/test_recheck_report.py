@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from api.cli.recheck_report import MAX_ROWS_SHOWN, Report, Row, output_to
+from api.cli.admin.recheck_report import MAX_ROWS_SHOWN, Report, Row, output_to
 from application.image_recheck import Change, RecheckResult
 from application.outdated_results import NotChecked, OutdatedResult
 
@@ -33,10 +33,10 @@ FOUND = RecheckResult(
 )
 
 
-def reported(how, *found, dry_run=False, width=250):
+def reported(output_format, *found, dry_run=False, width=250):
     """Standard output, and the summary."""
     file = io.StringIO()
-    report = Report(output_to(how, file, Console(file=file, width=width)), dry_run=dry_run)
+    report = Report(output_to(output_format, file, Console(file=file, width=width)), dry_run=dry_run)
     for one in found:
         report.add(one)
     summary = report.close()
@@ -80,10 +80,10 @@ def test_a_table_has_an_end_and_says_what_it_leaves_out():
     assert shown.count("ZYX") == MAX_ROWS_SHOWN
 
 
-@pytest.mark.parametrize("how", ["csv", "json"])
-def test_programs_get_the_same_rows(how):
-    shown, _ = reported(how, FOUND)
-    if how == "csv":
+@pytest.mark.parametrize("output_format", ["csv", "json"])
+def test_programs_get_the_same_rows(output_format):
+    shown, _ = reported(output_format, FOUND)
+    if output_format == "csv":
         rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(io.StringIO(shown))]
         rows = [msgspec.convert(row, Row, strict=False) for row in rows]
     else:

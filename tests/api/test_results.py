@@ -19,11 +19,11 @@ class Desk:
     def __init__(self, http, workers, cells):
         self.http, self.workers, self.cells = http, workers, cells
 
-    async def result(self, *, image=None, **said):
+    async def result(self, *, image=None, **body):
         """An image, and the job that saw something in it."""
         image = image or await image_in(self.http, self.cells)
         job = await run(self.http, image_id=image)
-        await self.workers.judge(job, [image], **said)
+        await self.workers.judge(job, [image], **body)
         return image, job
 
     async def ids(self, path="", **query):
@@ -41,26 +41,26 @@ async def desk(laboratory):
 
 async def test_a_result_is_shown_as_the_contract_says(desk):
     image, job = await desk.result(confidence=0.75)
-    [said] = (await desk.http.get(RESULTS)).json()
-    assert set(said) == CONTRACT | {"verdict", "scores", "warnings", "model_version", "dataset_id"}
-    assert (said["image_id"], said["classification_id"], said["dataset_id"]) == (image, job, desk.cells)
-    assert (said["label"], said["confidence"], said["model_name"], said["model_version"]) == ("round", 0.75, "shapes", 1)
-    assert (said["verdict"], said["scores"]) == ("clear", {"round": 0.75, "flat": 0.25})
-    assert (await desk.http.get(RESULTS + said["id"])).json() == said
+    [body] = (await desk.http.get(RESULTS)).json()
+    assert set(body) == CONTRACT | {"verdict", "scores", "warnings", "model_version", "dataset_id"}
+    assert (body["image_id"], body["classification_id"], body["dataset_id"]) == (image, job, desk.cells)
+    assert (body["label"], body["confidence"], body["model_name"], body["model_version"]) == ("round", 0.75, "shapes", 1)
+    assert (body["verdict"], body["scores"]) == ("clear", {"round": 0.75, "flat": 0.25})
+    assert (await desk.http.get(RESULTS + body["id"])).json() == body
     assert (await desk.http.get(f"/api/images/{image}")).json()["analyzed"] is True
 
 
 async def test_a_result_that_was_computed_from_other_pixels_carries_a_warning(desk):
     image, _ = await desk.result()
-    [said] = (await desk.http.get(RESULTS)).json()
+    [body] = (await desk.http.get(RESULTS)).json()
     await desk.workers.accept(image, reader=1)
-    await desk.workers.reinspect(image, reader=2, outdated=[UUID(said["id"])])
+    await desk.workers.reinspect(image, reader=2, outdated=[UUID(body["id"])])
     warning = {
         "code": "other_pixels",
         "detail": "Reader 2 gives other pixels than those that this result was computed from. Run the model again",
     }
-    assert (await desk.http.get(RESULTS)).json() == [said | {"warnings": [warning]}]
-    assert (await desk.http.get(RESULTS + said["id"])).json()["warnings"] == [warning]
+    assert (await desk.http.get(RESULTS)).json() == [body | {"warnings": [warning]}]
+    assert (await desk.http.get(RESULTS + body["id"])).json()["warnings"] == [warning]
 
 
 async def test_results_are_found_by_image_and_by_job_newest_first(desk):
@@ -85,12 +85,12 @@ async def test_following_the_links_leads_through_all_results_once(desk):
     await desk.workers.plan(job, images)
     await desk.workers.judge(job, images)
     for start in ("?page_size=2", f"classification/{job}?page_size=2"):
-        seen, path = [], RESULTS + start
+        observed, path = [], RESULTS + start
         while path:
             answer = await desk.http.get(path)
-            seen += answer.json()
+            observed += answer.json()
             path = answer.links.get("next", {}).get("url")
-        assert sorted(one["image_id"] for one in seen) == sorted(images)
+        assert sorted(one["image_id"] for one in observed) == sorted(images)
     for query in ({"page_size": 0}, {"page_size": 201}, {"cursor": "x"}, {"image_id": "x"}, {"classification_id": "x"}):
         assert refused(await desk.http.get(RESULTS, params=query), 422), query
 
@@ -126,24 +126,24 @@ async def test_statistics_have_25_hours_and_count_the_last_24(desk):
     for hours, confidence in ((0, 0.9), (0, 0.5), (3, 0.7), (23.9, 0.3), (24.1, 0.1), (30, 0.1)):
         await desk.result(confidence=confidence, at=moment - timedelta(hours=hours))
     before = now()
-    said = (await desk.http.get(STATISTICS)).json()
-    assert set(said) == {"classified_last_24_hours", "average_confidence", "last_10_results", "hourly_counts"}
-    assert (said["classified_last_24_hours"], round(said["average_confidence"], 6)) == (4, 0.6)
-    hours = [datetime.fromisoformat(one["hour"]) for one in said["hourly_counts"]]
+    body = (await desk.http.get(STATISTICS)).json()
+    assert set(body) == {"classified_last_24_hours", "average_confidence", "last_10_results", "hourly_counts"}
+    assert (body["classified_last_24_hours"], round(body["average_confidence"], 6)) == (4, 0.6)
+    hours = [datetime.fromisoformat(one["hour"]) for one in body["hourly_counts"]]
     assert len(hours) == 25
     assert [after - before for before, after in pairwise(hours)] == [timedelta(hours=1)] * 24
-    assert all(one["hour"].endswith(":00:00Z") for one in said["hourly_counts"])
+    assert all(one["hour"].endswith(":00:00Z") for one in body["hourly_counts"])
     assert hours[-1] <= now()
     assert before < hours[-1] + timedelta(hours=1)
-    assert sum(one["count"] for one in said["hourly_counts"]) >= 4
-    assert set(said["last_10_results"][0]) >= CONTRACT
-    assert [one["id"] for one in said["last_10_results"]] == await desk.ids()
+    assert sum(one["count"] for one in body["hourly_counts"]) >= 4
+    assert set(body["last_10_results"][0]) >= CONTRACT
+    assert [one["id"] for one in body["last_10_results"]] == await desk.ids()
 
 
 async def test_statistics_of_nothing_are_zeros(laboratory):
-    said = (await (await laboratory.client("viewer")).get(STATISTICS)).json()
-    assert (said["classified_last_24_hours"], said["average_confidence"], said["last_10_results"]) == (0, 0.0, [])
-    assert [one["count"] for one in said["hourly_counts"]] == [0] * 25
+    body = (await (await laboratory.client("viewer")).get(STATISTICS)).json()
+    assert (body["classified_last_24_hours"], body["average_confidence"], body["last_10_results"]) == (0, 0.0, [])
+    assert [one["count"] for one in body["hourly_counts"]] == [0] * 25
 
 
 async def test_statistics_count_what_the_caller_may_read(laboratory, desk):

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from api.live.row_budgets import BURST_SECONDS, ROWS_OF_A_QUERY, RowBudgets
+from api.live.row_budgets import BURST_SECONDS, ROWS_PER_QUERY, RowBudgets
 from projections.activity import ActivityPage
 
 pytestmark = pytest.mark.anyio
@@ -50,7 +50,7 @@ async def test_all_pages_come_and_no_more_than_the_budget_is_visited(budgets, cl
     account, began, pages, rows = uuid4(), clock.now, 50, 700
     found = await asyncio.gather(*(budgets.read(account, page(rows)) for _ in range(pages)))
     assert len(found) == pages
-    cost = rows + ROWS_OF_A_QUERY
+    cost = rows + ROWS_PER_QUERY
     allowed = (clock.now - began + BURST_SECONDS) * RATE + cost  # the last page is paid after it was read
     assert pages * cost <= allowed + 1e-6
     assert clock.now - began <= pages * cost / RATE
@@ -60,7 +60,7 @@ async def test_queries_that_find_nothing_cost_too(budgets, clock):
     account, began = uuid4(), clock.now
     for _ in range(100):
         await budgets.read(account, page(0))
-    assert clock.now - began >= 100 * ROWS_OF_A_QUERY / RATE - BURST_SECONDS - 1
+    assert clock.now - began >= 100 * ROWS_PER_QUERY / RATE - BURST_SECONDS - 1
 
 
 async def test_one_account_reads_one_page_at_a_time_and_another_is_not_kept(budgets, clock):

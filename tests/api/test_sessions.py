@@ -7,11 +7,9 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import httpx
-import msgspec
 import psycopg
 import pytest
 
-from api.app import create_app
 from application import accounts, sessions
 from application.passwords import NewPassword
 from domain import session
@@ -80,8 +78,8 @@ async def test_an_address_or_a_name_that_is_taken_is_told_apart(laboratory):
 
 async def test_of_many_who_register_one_address_at_once_one_wins(laboratory):
     http = laboratory.anonymous()
-    wanted = [SOMEBODY | {"username": f"ada{n}", "email": "ada@example.org" if n % 2 else "Ada@EXAMPLE.org"} for n in range(16)]
-    answers = await asyncio.gather(*(http.post("/api/auth/register", json=body) for body in wanted))
+    expected = [SOMEBODY | {"username": f"ada{n}", "email": "ada@example.org" if n % 2 else "Ada@EXAMPLE.org"} for n in range(16)]
+    answers = await asyncio.gather(*(http.post("/api/auth/register", json=body) for body in expected))
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 15
 
 
@@ -120,18 +118,17 @@ async def test_registrations_of_one_address_are_limited(laboratory):
 async def test_signing_in_gives_both_tokens_and_a_cookie_that_scripts_cannot_read(laboratory):
     answer = await login(laboratory.anonymous(), laboratory.account())
     assert answer.status_code == 200
-    said = answer.json()
-    assert set(said) == {"access_token", "token_type", "refresh_token", "expires_in"}
-    assert (said["token_type"], said["expires_in"]) == ("bearer", 600)
+    body = answer.json()
+    assert set(body) == {"access_token", "token_type", "refresh_token", "expires_in"}
+    assert (body["token_type"], body["expires_in"]) == ("bearer", 600)
     name, *attributes = [part.strip() for part in answer.headers["set-cookie"].split(";")]
-    assert name == f"refresh_token={said['refresh_token']}"
+    assert name == f"refresh_token={body['refresh_token']}"
     assert {attribute.lower() for attribute in attributes} == {"httponly", "samesite=strict", "path=/api/auth", "max-age=604800"}
     assert answer.headers["cache-control"] == "no-store"
 
 
 async def test_over_tls_the_cookie_is_secure_and_browsers_stay_with_tls(laboratory):
-    secure = msgspec.structs.replace(laboratory.services.options, secure_cookies=True, base_url="https://bioscope.example.org")
-    app = create_app(msgspec.structs.replace(laboratory.services, options=secure))
+    app = laboratory.with_options(secure_cookies=True, base_url="https://bioscope.example.org").app
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://bioscope.example.org") as http:
         answer = await login(http, laboratory.account())
         assert "secure" in {part.strip().lower() for part in answer.headers["set-cookie"].split(";")}
@@ -141,8 +138,7 @@ async def test_over_tls_the_cookie_is_secure_and_browsers_stay_with_tls(laborato
 
 
 async def test_below_a_path_cookies_links_and_the_description_carry_it(laboratory):
-    options = msgspec.structs.replace(laboratory.services.options, base_url="https://lab.example.org/bioscope")
-    app = create_app(msgspec.structs.replace(laboratory.services, options=options))
+    app = laboratory.with_options(base_url="https://lab.example.org/bioscope").app
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://lab.example.org") as http:
         answer = await login(http, laboratory.account())
         assert "path=/bioscope/api/auth" in {part.strip().lower() for part in answer.headers["set-cookie"].split(";")}
@@ -213,18 +209,18 @@ async def test_an_account_that_changes_during_a_sign_in_lets_nobody_in_on_its_ol
     given, address = laboratory.services, laboratory.account()
     me = accounts.find(address, given.log)
     ports = {"log": given.log, "passwords": given.passwords, "tokens": given.refresh_tokens, "attempts": given.attempts}
-    wanted = {
+    expected = {
         "password": {"password": NewPassword(password="another horse battery 9", signed_in_for=0)},
         "status": {"status": accounts.Status.SUSPENDED},
     }[change]
     actor = Actor(id=me.id if change == "password" else uuid4(), role=Role.ADMIN)
 
     def changed():
-        accounts.update(me.id, profile={}, **wanted, command=command(actor), **ports)
+        accounts.update(me.id, profile={}, **expected, command=command(actor), **ports)
 
     def sign_in(**meanwhile):
-        asked = {"email": address, "password": PASSWORD, "address": "", "network": "", "agent": ""}
-        return sessions.sign_in(**asked, command=command(at=datetime.now(UTC)), **ports | meanwhile)
+        query = {"email": address, "password": PASSWORD, "address": "", "network": "", "agent": ""}
+        return sessions.sign_in(**query, command=command(at=datetime.now(UTC)), **ports | meanwhile)
 
     for meanwhile in (
         {"passwords": Meanwhile(given.passwords, "verify", changed)},
@@ -269,29 +265,29 @@ async def test_a_refresh_token_is_taken_from_body_bearer_or_cookie(laboratory):
         lambda token: {"headers": {"Cookie": f"refresh_token={token}", "Origin": laboratory.url}},
         lambda token: {"headers": {"Cookie": f"refresh_token={token}", "X-Requested-With": "fetch"} | bearer("an.access.token")},
     ):
-        http, said = await tokens_of(laboratory)
-        answer = await http.post(REFRESH, **sent(said["refresh_token"]))
+        http, body = await tokens_of(laboratory)
+        answer = await http.post(REFRESH, **sent(body["refresh_token"]))
         assert answer.status_code == 200, answer.text
         assert set(answer.json()) == {"access_token", "token_type", "refresh_token", "expires_in"}
-        assert answer.json()["refresh_token"] != said["refresh_token"]
+        assert answer.json()["refresh_token"] != body["refresh_token"]
         assert f"refresh_token={answer.json()['refresh_token']}" in answer.headers["set-cookie"]
         assert (await http.get(ME, headers=bearer(answer.json()["access_token"]))).status_code == 200
 
 
 async def test_a_cookie_is_not_taken_from_another_sites_page(laboratory):
-    http, said = await tokens_of(laboratory)
-    cookie = {"Cookie": f"refresh_token={said['refresh_token']}"}
+    http, body = await tokens_of(laboratory)
+    cookie = {"Cookie": f"refresh_token={body['refresh_token']}"}
     others = [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://["}, {}]
     for more in (*others, {"Origin": "https://evil.example", "X-Requested-With": "x"}):
         for path in (REFRESH, LOGOUT):
             answer = await http.post(path, headers=cookie | more)
             assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
-    assert (await http.post(REFRESH, json={"refresh_token": said["refresh_token"]})).status_code == 200
+    assert (await http.post(REFRESH, json={"refresh_token": body["refresh_token"]})).status_code == 200
 
 
 async def test_one_token_used_twenty_times_at_once_has_one_child(laboratory):
-    http, said = await tokens_of(laboratory)
-    answers = await asyncio.gather(*(http.post(REFRESH, headers=bearer(said["refresh_token"])) for _ in range(20)))
+    http, body = await tokens_of(laboratory)
+    answers = await asyncio.gather(*(http.post(REFRESH, headers=bearer(body["refresh_token"])) for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}
     (child,) = {answer.json()["refresh_token"] for answer in answers}
     assert (await http.post(REFRESH, json={"refresh_token": child})).status_code == 200
@@ -299,13 +295,13 @@ async def test_one_token_used_twenty_times_at_once_has_one_child(laboratory):
 
 
 async def test_a_token_used_again_after_its_grace_ends_the_whole_session_and_is_recorded(laboratory, owner_url):
-    http, said = await tokens_of(laboratory)
-    child = (await http.post(REFRESH, json={"refresh_token": said["refresh_token"]})).json()
+    http, body = await tokens_of(laboratory)
+    child = (await http.post(REFRESH, json={"refresh_token": body["refresh_token"]})).json()
     assert (await http.get(ME, headers=bearer(child["access_token"]))).status_code == 200
     age(owner_url, 11)
-    again = await http.post(REFRESH, json={"refresh_token": said["refresh_token"]})
+    again = await http.post(REFRESH, json={"refresh_token": body["refresh_token"]})
     assert (again.status_code, again.json()["detail"]) == (401, "Invalid or expired refresh token")
-    for token in (said, child):
+    for token in (body, child):
         assert (await http.post(REFRESH, json={"refresh_token": token["refresh_token"]})).status_code == 401
         refused = await http.get(ME, headers=bearer(token["access_token"]))
         assert (refused.status_code, refused.json()["detail"]) == (401, "Invalid token")
@@ -332,38 +328,38 @@ async def test_a_missing_and_an_unknown_token_are_told_in_the_contracts_words(la
 
 
 async def test_an_access_token_refreshes_nothing_and_a_refresh_token_opens_nothing(laboratory):
-    http, said = await tokens_of(laboratory)
-    assert (await http.post(REFRESH, json={"refresh_token": said["access_token"]})).status_code == 401
-    assert (await http.post(REFRESH, headers=bearer(said["access_token"]))).json()["detail"] == "Refresh token missing"
-    assert (await http.get(ME, headers=bearer(said["refresh_token"]))).status_code == 401
+    http, body = await tokens_of(laboratory)
+    assert (await http.post(REFRESH, json={"refresh_token": body["access_token"]})).status_code == 401
+    assert (await http.post(REFRESH, headers=bearer(body["access_token"]))).json()["detail"] == "Refresh token missing"
+    assert (await http.get(ME, headers=bearer(body["refresh_token"]))).status_code == 401
 
 
 # ---- signing out -------------------------------------------------------------------------------------------------------------------
 WAYS_OUT = {
-    "access token": lambda said: {"headers": bearer(said["access_token"]) | JSON},
-    "refresh token": lambda said: {"json": {"refresh_token": said["refresh_token"]}},
-    "refresh token as bearer": lambda said: {"headers": bearer(said["refresh_token"])},
-    "cookie": lambda said: {"headers": {"Cookie": f"refresh_token={said['refresh_token']}", "Origin": ORIGIN}},
-    "unknown refresh token": lambda said: {"json": {"refresh_token": "unknown"}, "headers": bearer(said["access_token"])},
-    "access token and cookie": lambda said: {
-        "headers": bearer(said["access_token"]) | {"Cookie": f"refresh_token={said['refresh_token']}"}
+    "access token": lambda tokens: {"headers": bearer(tokens["access_token"]) | JSON},
+    "refresh token": lambda tokens: {"json": {"refresh_token": tokens["refresh_token"]}},
+    "refresh token as bearer": lambda tokens: {"headers": bearer(tokens["refresh_token"])},
+    "cookie": lambda tokens: {"headers": {"Cookie": f"refresh_token={tokens['refresh_token']}", "Origin": ORIGIN}},
+    "unknown refresh token": lambda tokens: {"json": {"refresh_token": "unknown"}, "headers": bearer(tokens["access_token"])},
+    "access token and cookie": lambda tokens: {
+        "headers": bearer(tokens["access_token"]) | {"Cookie": f"refresh_token={tokens['refresh_token']}"}
     },
-    "ended access token": lambda said: {"json": {"refresh_token": said["refresh_token"]}, "headers": bearer("not.a.token")},
+    "ended access token": lambda tokens: {"json": {"refresh_token": tokens["refresh_token"]}, "headers": bearer("not.a.token")},
 }
 
 
 async def test_signing_out_ends_the_session_at_once(laboratory):
     for number, sent in enumerate(WAYS_OUT.values(), 1):
-        http, said = await tokens_of(laboratory)
-        assert (await http.get(ME, headers=bearer(said["access_token"]))).status_code == 200
-        answer = await http.post(LOGOUT, **sent(said))
+        http, body = await tokens_of(laboratory)
+        assert (await http.get(ME, headers=bearer(body["access_token"]))).status_code == 200
+        answer = await http.post(LOGOUT, **sent(body))
         assert (answer.status_code, answer.content) == (204, b"")
         assert "max-age=0" in answer.headers["set-cookie"].lower()
-        assert said["refresh_token"] not in answer.headers["set-cookie"]
-        assert (await http.get(ME, headers=bearer(said["access_token"]))).status_code == 401
-        assert (await http.post(REFRESH, json={"refresh_token": said["refresh_token"]})).status_code == 401
+        assert body["refresh_token"] not in answer.headers["set-cookie"]
+        assert (await http.get(ME, headers=bearer(body["access_token"]))).status_code == 401
+        assert (await http.post(REFRESH, json={"refresh_token": body["refresh_token"]})).status_code == 401
         assert [event.reason for event in happened(laboratory, SessionRevoked)] == ["logout"] * number
-        assert (await http.post(LOGOUT, **sent(said))).status_code == 204
+        assert (await http.post(LOGOUT, **sent(body))).status_code == 204
 
 
 async def test_signing_out_without_any_token_we_know(laboratory):
@@ -387,8 +383,8 @@ async def test_signing_out_leaves_other_sessions_alone(laboratory):
 
 # ---- tokens ------------------------------------------------------------------------------------------------------------------------
 async def test_only_a_bearer_token_of_ours_that_lasts_is_believed(laboratory):
-    http, said = await tokens_of(laboratory)
-    token = said["access_token"]
+    http, body = await tokens_of(laboratory)
+    token = body["access_token"]
     for header in (None, "", "Bearer", "Bearer ", f"Basic {token}", token, f"Bearer {token} x", "Bearer a.b.c", f"Bearer {token[:-4]}AAAA"):
         answer = await http.get(ME, headers={} if header is None else {"Authorization": header})
         assert answer.status_code == 401, header

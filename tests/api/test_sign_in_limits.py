@@ -5,16 +5,14 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_network
 
 import httpx
-import msgspec
 import psycopg
 import pytest
 import redis
 
-from api.app import create_app
 from application.sign_in_attempts import SignInLimits, SignInRates
 from infrastructure.container import services
 from infrastructure.security.rate_limits import LocalRateLimiter
-from tests.api.conftest import PASSWORD
+from tests.api.conftest import PASSWORD, Laboratory
 
 pytestmark = pytest.mark.anyio
 
@@ -40,8 +38,7 @@ async def serving(laboratory, *, limits=None, proxies=PROXY, **rates):
     attempts = SignInLimits(
         limits=limits or given.attempts.limits, known_addresses=given.attempts.known_addresses, rates=SignInRates(**rates)
     )
-    options = msgspec.structs.replace(given.options, trusted_proxies=proxies)
-    app = create_app(msgspec.structs.replace(given, options=options, attempts=attempts))
+    app = laboratory.with_options(trusted_proxies=proxies).with_services(attempts=attempts).app
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=laboratory.url) as http:
         yield http
 
@@ -113,13 +110,13 @@ async def test_an_unknown_account_is_answered_like_a_known_one(laboratory):
     known = laboratory.account()
     async with serving(laboratory, account_per_hour=7) as http:
 
-        async def said(email):
+        async def answer_for(email):
             answers = [await login(http, email, WRONG, at=f"198.51.100.{n // 6}") for n in range(12)]
             return [(one.status_code, one.json()["detail"].split(";")[0], sorted(one.headers)) for one in answers]
 
-        found = await said(known)
+        found = await answer_for(known)
         assert [status for status, *_ in found] == [401] * 5 + [429] + [401] * 2 + [429] * 4
-        assert await said("nobody@example.org") == found
+        assert await answer_for("nobody@example.org") == found
 
 
 async def test_addresses_of_one_ipv6_subnet_count_as_one(laboratory):
@@ -168,7 +165,7 @@ async def test_refused_refresh_tokens_are_limited_and_right_ones_are_not(laborat
 
 
 async def test_a_registration_counts_whether_its_address_is_taken_or_not(laboratory):
-    taken = laboratory.account()
+    accepted = laboratory.account()
     names = {"first_name": "Ada", "last_name": "Byron", "password": PASSWORD}
 
     async def registered(http, email, number):
@@ -176,8 +173,8 @@ async def test_a_registration_counts_whether_its_address_is_taken_or_not(laborat
         return (await http.post("/api/auth/register", json=body, headers={"X-Forwarded-For": ELSEWHERE})).status_code
 
     async with serving(laboratory, registrations_per_hour=4) as http:
-        wanted = [taken, "new1@example.org", taken, "new3@example.org", taken, "new5@example.org"]
-        answers = [await registered(http, email, number) for number, email in enumerate(wanted)]
+        expected = [accepted, "new1@example.org", accepted, "new3@example.org", accepted, "new5@example.org"]
+        answers = [await registered(http, email, number) for number, email in enumerate(expected)]
         assert answers == [409, 201, 409, 201, 429, 429]
 
 
@@ -191,6 +188,6 @@ async def test_neither_a_new_redis_nor_a_new_api_opens_the_door_again(laboratory
         assert await statuses(http, email, 2) == [429] * 2, "the process counted too"
         assert await statuses(http, email, 3, at="192.0.2.1") == [401] * 2 + [429], "also those of an hour"
     anew = services(lab_settings)
-    async with anew.opened(), serving(type(laboratory)(anew, None), account_per_hour=2) as http:
+    async with anew.opened(), serving(Laboratory(anew, laboratory.options), account_per_hour=2) as http:
         assert await statuses(http, email, 1, at="192.0.2.2") == [429], "Redis counted too"
         assert (await login(http, email, at=HOME)).status_code == 200, "the database knows the address"

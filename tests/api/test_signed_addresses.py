@@ -9,7 +9,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from api.app import create_app
 from application.derivatives import thumbnail_of
 from application.signed_downloads import Holder
 from infrastructure.container import services
@@ -83,10 +82,10 @@ async def test_addresses_end_with_their_session_and_not_with_another(laboratory)
     account = laboratory.account()
     leaving, staying = await laboratory.signed_in(account), await laboratory.signed_in(account)
     image = await pictured(laboratory, leaving, await dataset(leaving))
-    left, kept = await addresses(leaving, image), await addresses(staying, image)
-    assert not set(left) & set(kept)
+    remaining, kept = await addresses(leaving, image), await addresses(staying, image)
+    assert not set(remaining) & set(kept)
     assert (await leaving.post("/api/auth/logout")).status_code == 204
-    assert await statuses(laboratory, left) == {403}
+    assert await statuses(laboratory, remaining) == {403}
     assert await statuses(laboratory, kept) == WORK
 
 
@@ -139,10 +138,8 @@ async def test_another_process_and_the_next_one_take_them_and_learn_within_ten_s
     cells = await dataset(http)
     gone, kept = await pictured(laboratory, http, cells), await pictured(laboratory, http, cells, "other.jpg")
     of_gone, of_kept = await addresses(http, gone), await addresses(http, kept)
-    given = services(lab_settings)
-    app = create_app(given)
-    async with app.lifespan():
-        other = Laboratory(given, app)
+    other = Laboratory(services(lab_settings), laboratory.options)
+    async with other.app.lifespan():
         assert await statuses(other, of_gone + of_kept) == WORK
         began = time.monotonic()
         await http.delete(f"{IMAGES}{gone}")
@@ -179,11 +176,11 @@ async def test_an_address_reveals_no_name_and_no_id(laboratory):
 
 async def test_a_refreshed_token_of_the_same_session_gets_the_same_address(laboratory):
     http = laboratory.anonymous()
-    said = (await http.post("/api/auth/login", json={"email": laboratory.account(), "password": "correct horse battery 9"})).json()
-    http.headers["Authorization"] = f"Bearer {said['access_token']}"
+    body = (await http.post("/api/auth/login", json={"email": laboratory.account(), "password": "correct horse battery 9"})).json()
+    http.headers["Authorization"] = f"Bearer {body['access_token']}"
     image = await pictured(laboratory, http, await dataset(http))
     before = await addresses(http, image)
-    renewed = (await http.post("/api/auth/refresh", json={"refresh_token": said["refresh_token"]})).json()
+    renewed = (await http.post("/api/auth/refresh", json={"refresh_token": body["refresh_token"]})).json()
     http.headers["Authorization"] = f"Bearer {renewed['access_token']}"
     after = await addresses(http, image)
     assert sum(one == other for one, other in zip(before, after, strict=True)) >= len(KINDS) - 1  # a window may end between them

@@ -50,12 +50,12 @@ class Served:
     def get(self, path):
         """What a user gets on a new connection."""
         with contextlib.closing(self.connected()) as connection:
-            return self.asked(connection, path)
+            return self.request(connection, path)
 
     def connected(self, source="127.0.0.1"):
         return HTTPConnection("127.0.0.1", self.port, timeout=5, source_address=(source, 0))
 
-    def asked(self, connection, path):
+    def request(self, connection, path):
         connection.request("GET", path, headers={"Authorization": f"Bearer {self.token}"})
         with connection.getresponse() as answer:
             answer.read()
@@ -64,20 +64,20 @@ class Served:
     def serves(self):
         return [self.get(path) for path in ("/health/live", "/api/users/me", "/api/datasets/")] == [200, 200, 200]
 
-    def stranger(self, said=b""):
+    def stranger(self, sent=b""):
         """A connection from one of three other addresses."""
         held = socket.create_connection(("127.0.0.1", self.port), 5, source_address=(f"127.0.0.{2 + next(numbers) % 3}", 0))
         with contextlib.suppress(OSError):  # others may have its place already
-            held.sendall(said)
+            held.sendall(sent)
         return held
 
     @contextlib.contextmanager
-    def strangers(self, said=b"", *, many=MANY):
+    def strangers(self, sent=b"", *, many=MANY):
         with contextlib.ExitStack() as stack:
-            yield [stack.enter_context(self.stranger(said)) for _ in range(many)]
+            yield [stack.enter_context(self.stranger(sent)) for _ in range(many)]
 
-    def watching(self, **how):
-        return connect(f"ws://127.0.0.1:{self.port}/api/ws", compression=None, proxy=None, open_timeout=5, **how)
+    def watching(self, **mode):
+        return connect(f"ws://127.0.0.1:{self.port}/api/ws", compression=None, proxy=None, open_timeout=5, **mode)
 
     def memory(self):
         return memory(self.pid)
@@ -147,16 +147,16 @@ def heard(stranger, within=10):
 
 # ---- connections -------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    "said", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-", PREFACE], ids=["nothing", "a line", "a head", "HTTP/2"]
+    "sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-", PREFACE], ids=["nothing", "a line", "a head", "HTTP/2"]
 )
-def test_who_sends_no_request_holds_nobody_up_and_is_closed_soon(served, said):
+def test_who_sends_no_request_holds_nobody_up_and_is_closed_soon(served, sent):
     before = served.memory()
-    with served.strangers(said) as strangers:
+    with served.strangers(sent) as strangers:
         assert served.serves()
         assert served.memory() - before < MANY * 64 * KIB
         for stranger in strangers[:: MANY // 20]:
             answer = heard(stranger)
-            assert not answer or (said == PREFACE and answer.startswith(b"HTTP/1.1 400") and b'"code":"malformed"' in answer)
+            assert not answer or (sent == PREFACE and answer.startswith(b"HTTP/1.1 400") and b'"code":"malformed"' in answer)
         assert served.serves()
 
 
@@ -172,10 +172,10 @@ def test_a_head_that_comes_slowly_is_not_waited_for(served):
 
 def test_a_users_connection_is_not_taken_by_strangers(served):
     with contextlib.closing(served.connected("127.0.0.2")) as kept:
-        assert served.asked(kept, "/api/users/me") == 200
+        assert served.request(kept, "/api/users/me") == 200
         own = kept.sock
         with served.strangers():
-            assert served.asked(kept, "/api/users/me") == 200
+            assert served.request(kept, "/api/users/me") == 200
             assert kept.sock is own
 
 
@@ -304,8 +304,8 @@ def test_frames_that_are_no_messages_are_limited_too(served, frame):
 
 def test_a_socket_is_not_opened_behind_an_answer_under_way(served):
     until(lambda: served.get("/api/openapi.json") == 200)
-    asked = b"GET /api/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 6
-    with served.stranger(asked + UPGRADE) as stranger:
+    query = b"GET /api/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 6
+    with served.stranger(query + UPGRADE) as stranger:
         assert b"101 Switching" not in heard(stranger, within=4)
 
 

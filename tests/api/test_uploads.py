@@ -12,8 +12,7 @@ import msgspec
 import psycopg
 import pytest
 
-from api.app import MAX_STORING_THREADS
-from infrastructure.blobs.blob_store import BlobUpload
+from api.options import BodyTimeouts, UploadLimits
 from tests.api.people import PICTURE, dataset, events_of, refused, share, stored, upload
 from tests.hostile import bare_jpeg, frame, hostile_files, jpeg, page, png, scan, tiff
 
@@ -38,10 +37,10 @@ async def desk(laboratory, lab_settings):
     http = await laboratory.client()
     cells = await dataset(http)
 
-    def nothing_was_taken():
+    def nothing_was_stored():
         return not stored(lab_settings) and not events_of(laboratory, "ImageUploaded")
 
-    return http, cells, nothing_was_taken
+    return http, cells, nothing_was_stored
 
 
 def part(name, value, filename=None):
@@ -107,12 +106,12 @@ def listed(expect):
 
 
 async def test_bad_files_are_refused_with_a_reason_and_leave_nothing(desk):
-    http, cells, nothing_was_taken = desk
+    http, cells, nothing_was_stored = desk
     for name in listed("error"):
         answer = await upload(http, cells, (FORMATS / name).read_bytes(), Path(name).name)
         assert refused(answer, ERRORS[answer.json()["code"]]), name
         assert answer.json()["reason"], name
-        assert nothing_was_taken(), name
+        assert nothing_was_stored(), name
 
 
 async def test_good_files_of_each_format_are_taken(desk):
@@ -123,14 +122,14 @@ async def test_good_files_of_each_format_are_taken(desk):
 
 
 async def test_hostile_files_are_refused_as_what_they_are(desk):
-    http, cells, nothing_was_taken = desk
+    http, cells, nothing_was_stored = desk
     sent = [file for file in hostile_files() if not file.late and len(file.data) < MOST]
     for file in sent:
         answer = await upload(http, cells, file.data, "cell.jpg")
         assert refused(answer, ERRORS[file.error.code], file.error.code), file.name
         assert answer.json()["reason"], file.name
     assert len(sent) > 100
-    assert nothing_was_taken()
+    assert nothing_was_stored()
 
 
 # ---- forms that are none -----------------------------------------------------------------------------------------------------------
@@ -170,11 +169,11 @@ LACKING = {
 
 
 async def test_forms_that_lack_something_are_refused_and_leave_nothing(desk):
-    http, cells, nothing_was_taken = desk
+    http, cells, nothing_was_stored = desk
     for name, (parts, status) in LACKING.items():
         answer = await send(http, form(*[one.replace(CELLS, cells.encode()) for one in parts]))
         assert refused(answer, status), name
-        assert nothing_was_taken(), name
+        assert nothing_was_stored(), name
 
 
 DAMAGED = {
@@ -198,20 +197,20 @@ DAMAGED = {
 
 
 async def test_damaged_forms_are_refused_and_leave_nothing(desk):
-    http, _, nothing_was_taken = desk
+    http, _, nothing_was_stored = desk
     for name, (body, status) in DAMAGED.items():
         assert refused(await send(http, body), status), name
-        assert nothing_was_taken(), name
+        assert nothing_was_stored(), name
 
 
 NO_FORMS = ("application/json", "image/jpeg", "multipart/form-data", "multipart/mixed; boundary=a", "", "multipart/form-data; boundary=")
 
 
 async def test_a_body_that_is_no_form_is_refused(desk):
-    http, _, nothing_was_taken = desk
+    http, _, nothing_was_stored = desk
     for kind in NO_FORMS:
         assert refused(await http.post(UPLOAD, content=PICTURE, headers={"Content-Type": kind}), 415), kind
-    assert nothing_was_taken()
+    assert nothing_was_stored()
 
 
 async def test_the_fields_may_come_before_or_after_the_file_in_any_pieces(laboratory, desk):
@@ -220,8 +219,8 @@ async def test_the_fields_may_come_before_or_after_the_file_in_any_pieces(labora
     for parts in ([dataset_part, FILE], [FILE, dataset_part], [dataset_part, part("device_id", b""), FILE]):
         for size in (1, 7, 1000, 10**6):
             body = form(*parts)
-            status, said = await Spoken(laboratory, http, [body[at : at + size] for at in range(0, len(body), size)]).answer()
-            assert status == 201, said
+            status, message = await Spoken(laboratory, http, [body[at : at + size] for at in range(0, len(body), size)]).answer()
+            assert status == 201, message
 
 
 LABELS = {
@@ -251,11 +250,11 @@ async def test_a_long_file_name_keeps_its_extension(desk):
 
 
 async def test_a_name_that_cannot_be_stored_is_refused_because_of_the_name(desk):
-    http, cells, nothing_was_taken = desk
+    http, cells, nothing_was_stored = desk
     answer = await upload(http, cells, filename="...")
     assert refused(answer, 422, "invalid")
     assert answer.json()["errors"] == [{"loc": ["body", "filename"], "msg": "has no character that can be stored: rename the file"}]
-    assert nothing_was_taken()
+    assert nothing_was_stored()
 
 
 # ---- paths -------------------------------------------------------------------------------------------------------------------------
@@ -283,19 +282,19 @@ async def test_a_path_counts_wherever_it_stands_in_the_form(laboratory, desk):
     http, cells, _ = desk
     fields = [part("dataset_id", cells.encode()), part("path", b"A1/img.jpg")]
     for parts in ([*fields, FILE], [FILE, *fields]):
-        status, said = await Spoken(laboratory, http, [form(*parts)]).answer()
-        assert (status, said["filename"]) == (201, "img.jpg")
+        status, body = await Spoken(laboratory, http, [form(*parts)]).answer()
+        assert (status, body["filename"]) == (201, "img.jpg")
 
 
 async def test_a_wrong_path_is_refused_before_the_file_is_read_with_what_to_do(laboratory, desk):
-    http, cells, nothing_was_taken = desk
+    http, cells, nothing_was_stored = desk
     begun = part("dataset_id", cells.encode()) + part("path", b"/home/ada/A1/img.tif") + FILE[:100]
     spoken = Spoken(laboratory, http, [begun, *[b"x" * 1000] * 100])
-    status, said = await spoken.answer()
-    assert (status, said["errors"][0]["loc"]) == (422, ["body", "path"])
-    assert "relative to the uploaded folder, like A1/img.tif" in said["detail"]
+    status, body = await spoken.answer()
+    assert (status, body["errors"][0]["loc"]) == (422, ["body", "path"])
+    assert "relative to the uploaded folder, like A1/img.tif" in body["detail"]
     assert spoken.read <= len(begun)
-    assert nothing_was_taken()
+    assert nothing_was_stored()
 
 
 async def test_a_path_is_nowhere_in_the_log_in_clear(laboratory, desk, owner_url):
@@ -325,30 +324,30 @@ async def test_a_file_name_is_a_label_and_no_path(desk):
 
 # ---- who may -----------------------------------------------------------------------------------------------------------------------
 async def test_permission_is_asked_before_a_byte_of_the_file_is_read(laboratory, desk):
-    _, cells, nothing_was_taken = desk
+    _, cells, nothing_was_stored = desk
     for role, status in (("viewer", 403), ("analyst", 404)):
         stranger = await laboratory.client(role)
         begun = part("dataset_id", cells.encode()) + FILE[:100]
         spoken = Spoken(laboratory, stranger, [begun, *[b"x" * 1000] * 100])
         assert (await spoken.answer())[0] == status
         assert spoken.read <= len(begun)
-    assert nothing_was_taken()
+    assert nothing_was_stored()
 
 
 async def test_a_viewer_of_a_dataset_puts_nothing_into_it_and_its_analyst_does(laboratory, desk):
-    owner, cells, nothing_was_taken = desk
+    owner, cells, nothing_was_stored = desk
     other = await laboratory.client()
     await share(owner, cells, other)
     assert refused(await upload(other, cells), 403)
-    assert nothing_was_taken()
+    assert nothing_was_stored()
     await share(owner, cells, other, "analyst")
     assert (await upload(other, cells)).status_code == 201
 
 
 async def test_nobody_uploads_without_signing_in(laboratory, desk):
-    _, cells, nothing_was_taken = desk
+    _, cells, nothing_was_stored = desk
     assert refused(await upload(laboratory.anonymous(), cells), 401)
-    assert nothing_was_taken()
+    assert nothing_was_stored()
 
 
 # ---- too much, too slow, broken off ------------------------------------------------------------------------------------------------
@@ -362,15 +361,15 @@ def endless(cells, size):
 
 
 async def test_an_upload_that_is_too_long_ends_as_soon_as_that_is_known(laboratory, desk):
-    http, cells, nothing_was_taken = desk
+    http, cells, nothing_was_stored = desk
     spoken = Spoken(laboratory, http, endless(cells, 20 * MOST))
-    status, said = await spoken.answer()
-    assert (status, said["code"], said["reason"]) == (413, "image_too_large", "too_many_bytes")
+    status, body = await spoken.answer()
+    assert (status, body["code"], body["reason"]) == (413, "image_too_large", "too_many_bytes")
     assert spoken.read < MOST + 1_000_000
     announced = Spoken(laboratory, http, endless(cells, 20 * MOST), **{"content-length": str(20 * MOST)})
     assert (await announced.answer())[0] == 413
     assert announced.read == 0
-    assert nothing_was_taken()
+    assert nothing_was_stored()
 
 
 async def test_an_upload_takes_no_memory_of_its_size(laboratory, desk):
@@ -389,23 +388,23 @@ async def test_a_length_that_lies_is_no_way_in(laboratory, desk):
     http, cells, _ = desk
     body = form(part("dataset_id", cells.encode()), FILE)
     for length, expected in {"1": 400, "100": 400, "5": 400, "99999": 201, "-1": 201, "many": 201, "1e3": 201, "9" * 30: 201}.items():
-        status, said = await Spoken(laboratory, http, [body], **{"content-length": length}).answer()
-        assert status == expected, said
+        status, message = await Spoken(laboratory, http, [body], **{"content-length": length}).answer()
+        assert status == expected, message
 
 
 @pytest.mark.parametrize("data", [PICTURE, tiff(page()), png()], ids=["jpeg", "tiff", "png"])
 async def test_a_client_that_goes_away_leaves_nothing(laboratory, desk, data):
-    http, cells, nothing_was_taken = desk
+    http, cells, nothing_was_stored = desk
     body = form(part("dataset_id", cells.encode()), part("file", data, "cell.jpg"))
     for share_sent in (0.0, 0.1, 0.5, 0.99):
         cut = int(len(body) * share_sent)
         status, _ = await Spoken(laboratory, http, [body[:cut], None] if cut else [None]).answer()
         assert status == 400
-        assert nothing_was_taken()
+        assert nothing_was_stored()
 
 
 async def test_a_request_that_is_cancelled_leaves_nothing(laboratory, desk):
-    http, cells, nothing_was_taken = desk
+    http, cells, nothing_was_stored = desk
     for wait in (0.0, 0.001, 0.003, 0.01):
         held = asyncio.Event()
 
@@ -420,23 +419,23 @@ async def test_a_request_that_is_cancelled_leaves_nothing(laboratory, desk):
         await asyncio.sleep(wait)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
-        assert nothing_was_taken()
+        assert nothing_was_stored()
 
 
-async def test_a_body_that_stops_coming_is_given_up(laboratory, desk, monkeypatch):
-    monkeypatch.setattr("api.middleware.body_timeout.BODY_IDLE", 0.05)
-    http, cells, nothing_was_taken = desk
+async def test_a_body_that_stops_coming_is_given_up(laboratory, desk):
+    http, cells, nothing_was_stored = desk
+    impatient = laboratory.with_options(body_timeouts=BodyTimeouts(idle_seconds=0.05)).anonymous(**http.headers)
 
     async def stops():
         yield part("dataset_id", cells.encode()) + FILE[:1000]
         await asyncio.sleep(60)
 
-    assert refused(await send(http, stops()), 408, "too_slow")
-    assert nothing_was_taken()
+    assert refused(await send(impatient, stops()), 408, "too_slow")
+    assert nothing_was_stored()
 
 
 async def test_a_store_that_is_away_is_told_and_nothing_is_recorded(laboratory, desk, lab_settings):
-    http, cells, nothing_was_taken = desk
+    http, cells, nothing_was_stored = desk
     blobs = lab_settings.data / "blobs"
     shelf = blobs / "sha256"
     shelf.write_text("a file where a folder should be")
@@ -444,7 +443,7 @@ async def test_a_store_that_is_away_is_told_and_nothing_is_recorded(laboratory, 
     assert refused(answer, 503, "unavailable")
     assert "retry-after" in answer.headers
     shelf.unlink()
-    assert nothing_was_taken()
+    assert nothing_was_stored()
     assert (await upload(http, cells)).status_code == 201
 
 
@@ -488,18 +487,44 @@ async def test_an_upload_that_is_refused_in_the_end_is_only_an_orphan(laboratory
     assert events_of(laboratory, "ImageUploaded") == 1
 
 
-async def test_a_store_that_keeps_uploads_waiting_holds_nobody_else_up(laboratory, desk, monkeypatch):
+class HeldStore:
+    """The blob store, in which no upload is completed before `released` is set; `waiting` are those that are held."""
+
+    def __init__(self, blobs):
+        self._blobs, self.released, self.waiting = blobs, threading.Event(), []
+
+    def __getattr__(self, name):
+        return getattr(self._blobs, name)
+
+    def begin(self):
+        return HeldWriter(self, self._blobs.begin())
+
+
+class HeldWriter:
+    def __init__(self, store, writer):
+        self._store, self._writer = store, writer
+
+    def __getattr__(self, name):
+        return getattr(self._writer, name)
+
+    def commit(self):
+        self._store.waiting.append(self)
+        assert self._store.released.wait(30)
+        return self._writer.commit()
+
+
+async def test_a_store_that_keeps_uploads_waiting_holds_nobody_else_up(laboratory, desk):
     http, cells, _ = desk
-    go_on, commit = threading.Event(), BlobUpload.commit
-    monkeypatch.setattr(BlobUpload, "commit", lambda upload: go_on.wait(30) and commit(upload))
-    monkeypatch.setattr("api.uploads.STORE_WAIT", 0.2)
-    waiting = [asyncio.create_task(upload(http, cells)) for _ in range(MAX_STORING_THREADS)]
-    while not laboratory.app._app.state.storing.locked():
+    store = HeldStore(laboratory.services.blobs)
+    slow = laboratory.with_services(blobs=store).with_options(uploads=UploadLimits(concurrent_stores=4, store_timeout_seconds=0.2))
+    http = slow.anonymous(Authorization=http.headers["Authorization"])
+    waiting = [asyncio.create_task(upload(http, cells)) for _ in range(4)]
+    while len(store.waiting) < 4:
         await asyncio.sleep(0.01)
     answer = await upload(http, cells)
     refused(answer, 503)
     assert answer.headers["retry-after"] == "5"
     assert (await http.post("/api/datasets", json={"name": "others"})).status_code == 201
-    go_on.set()
-    assert {answer.status_code for answer in await asyncio.gather(*waiting)} <= {200, 201}
-    assert (await upload(http, cells)).status_code in {200, 201}
+    store.released.set()
+    assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {201}
+    assert (await upload(http, cells)).status_code == 201

@@ -12,8 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from api.cli import main
-from api.cli.client import api_client
-from api.cli.client.api_client import Credentials, keep_credentials
+from api.cli.client.credentials import Credentials, store_credentials
 from application import accounts
 from domain.access import Scope
 from domain.user import Status
@@ -34,7 +33,7 @@ FIELDS = {"id", "email", "username", "first_name", "last_name", "role", "status"
 @pytest.fixture
 def bioscope(lab_settings, monkeypatch, tmp_path):
     """Runs a command on the laboratory's machine, where nobody is signed in."""
-    monkeypatch.setattr(api_client, "TOKEN_FILE", tmp_path / "token.json")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "250")
     for name in ("data", "postgres_url", "redis_url", "kafka_url"):
         monkeypatch.setenv(f"BIOSCOPE_{name.upper()}", str(getattr(lab_settings, name)))
@@ -77,7 +76,7 @@ async def test_a_list_is_narrowed_by_role_status_and_text(laboratory, bioscope):
     first, second, third = laboratory.account("admin"), laboratory.account("viewer"), laboratory.account("viewer")
     await bioscope("users", "disable", third)
     name = second.partition("@")[0]
-    for options, wanted in (
+    for options, expected in (
         (("--role", "Admin"), [first]),
         (("--status", "suspended"), [third]),
         (("--role", "viewer", "--status", "ACTIVE"), [second]),
@@ -87,21 +86,21 @@ async def test_a_list_is_narrowed_by_role_status_and_text(laboratory, bioscope):
         (("--search", "_"), []),
         (("--search", "\udcff"), [first, second, third]),
     ):
-        assert sorted(one["email"] for one in await listed(bioscope, *options)) == sorted(wanted)
+        assert sorted(one["email"] for one in await listed(bioscope, *options)) == sorted(expected)
     assert (await bioscope("users", "list", "--search", "nobody")).stdout == "No account matches.\n"
 
 
 async def test_pages_of_a_list_lead_to_each_other(laboratory, bioscope):
-    wanted = [laboratory.account("viewer") for _ in range(5)]
-    seen, more = [], ()
+    expected = [laboratory.account("viewer") for _ in range(5)]
+    observed, more = [], ()
     while True:
         page = await bioscope("users", "list", "--json", "--limit", "2", *more)
-        seen += [one["email"] for one in json.loads(page.stdout)]
+        observed += [one["email"] for one in json.loads(page.stdout)]
         following = re.search(r"--cursor (\S+)", page.stderr)
         if following is None:
             break
         more = ("--cursor", following[1])
-    assert sorted(seen) == sorted(wanted)
+    assert sorted(observed) == sorted(expected)
 
 
 async def test_wrong_options_of_a_list_are_told_in_a_sentence(bioscope):
@@ -287,13 +286,13 @@ async def test_without_a_sign_in_the_record_names_root_and_the_host(laboratory, 
     trail = (await bioscope("audit", "trail", str(other.id), "--json")).stdout
     assert trail.count(f'"name": "root on {HOST}"') + trail.count(f'"name":"root on {HOST}"') == 3
     http = await laboratory.client("admin")
-    told = (await http.get(f"/api/audit/{other.id}/trail")).json()
-    assert [entry["actor"].get("name") for entry in told][-1] == f"root on {HOST}"
+    body = (await http.get(f"/api/audit/{other.id}/trail")).json()
+    assert [entry["actor"].get("name") for entry in body][-1] == f"root on {HOST}"
 
 
 async def test_an_administrator_who_is_signed_in_is_recorded(laboratory, bioscope):
     admin, other = laboratory.account("admin"), loaded(laboratory, laboratory.account("viewer"))
-    keep_credentials(await signed_in(laboratory, admin))
+    store_credentials(await signed_in(laboratory, admin))
     await bioscope("users", "disable", other.email)
     assert actors(laboratory, other.id) == [{"id": str(loaded(laboratory, admin).id), "kind": "user", "role": "admin"}]
 
@@ -303,14 +302,14 @@ async def test_the_sign_in_counts_after_its_access_token_has_ended(laboratory, b
     kept = await signed_in(laboratory, admin)
     tokens = SignedAccessTokens(RootKey.read(lab_settings.root_key_path), ttl=-3600)
     ended = tokens.issue(user=loaded(laboratory, admin).id, session=uuid4(), role="admin", at=now())
-    keep_credentials(msgspec.structs.replace(kept, access_token=ended))
+    store_credentials(msgspec.structs.replace(kept, access_token=ended))
     await bioscope("users", "disable", other.email)
     assert actors(laboratory, other.id)[0]["id"] == str(loaded(laboratory, admin).id)
 
 
 async def test_somebody_else_who_is_signed_in_acts_as_root_and_is_named_by_id(laboratory, bioscope):
     analyst, other = loaded(laboratory, laboratory.account("analyst")), loaded(laboratory, laboratory.account("viewer"))
-    keep_credentials(await signed_in(laboratory, analyst.email))
+    store_credentials(await signed_in(laboratory, analyst.email))
     await bioscope("users", "disable", other.email)
     (recorded,) = actors(laboratory, other.id)
     assert (recorded["kind"], recorded["name"]) == ("system", f"root on {HOST}, signed in as {analyst.id}")
@@ -337,7 +336,7 @@ async def test_what_is_no_sign_in_of_a_person_here_is_not_believed(laboratory, b
         Credentials("", "garbage", "garbage"),
     ]
     for number, credentials in enumerate(kept):
-        keep_credentials(credentials)
+        store_credentials(credentials)
         await bioscope("users", "disable" if number % 2 == 0 else "enable", other.email)
     (tmp_path / "token.json").write_bytes(b"{")
     await bioscope("users", "enable", other.email)

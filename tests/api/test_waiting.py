@@ -20,17 +20,17 @@ class Client:
     """A connection whose request has no body."""
 
     def __init__(self):
-        self._sent, self._left = False, asyncio.Event()
+        self._sent, self._remaining = False, asyncio.Event()
 
     async def receive(self):
         if not self._sent:
             self._sent = True
             return {"type": "http.request", "body": b"", "more_body": False}
-        await self._left.wait()
+        await self._remaining.wait()
         return {"type": "http.disconnect"}
 
     def leave(self):
-        self._left.set()
+        self._remaining.set()
 
 
 class Row:
@@ -111,11 +111,11 @@ async def test_a_waiting_request_reads_again_only_when_the_read_models_have_chan
 
 async def test_a_change_between_the_first_read_and_the_wait_is_not_missed(slots, row, visible):
     async def read():
-        seen = row.value
+        observed = row.value
         if row.reads == 0:
             await row.change("accepted")
         row.reads += 1
-        return seen
+        return observed
 
     async with asyncio.timeout(SOON):
         assert await slots.until(lambda value: value is not None, read, Client().receive) == "accepted"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.sign_in_attempts import HOUR, MINUTE, SignInLimits, SignInRates
+from application.sign_in_attempts import HOUR_SECONDS, MINUTE_SECONDS, SignInLimits, SignInRates
 from domain.errors import Forbidden, NotAuthenticated, TooMany, Unavailable
 from infrastructure.security.rate_limits import LocalRateLimiter
 from tests.twins.known_addresses import MemoryKnownAddresses
@@ -73,8 +73,8 @@ class Table:
         return now - self.signed_in.get((email, network), float("-inf")) < DAYS * 86400
 
     def refuses(self, email, network, now):
-        minute = [one for one in self.failures if one.at + MINUTE > now and one.network == network]
-        hour = [one for one in self.failures if one.at + HOUR > now and one.email == email and one.unknown_network]
+        minute = [one for one in self.failures if one.at + MINUTE_SECONDS > now and one.network == network]
+        hour = [one for one in self.failures if one.at + HOUR_SECONDS > now and one.email == email and one.unknown_network]
         return (
             sum(one.email == email for one in minute) >= RATES.account_and_address_per_minute
             or len(minute) >= RATES.address_per_minute

@@ -13,7 +13,7 @@ import msgspec
 
 from api.cli.client.api_client import Client
 from infrastructure.configuration.settings import load
-from infrastructure.embedded.child import Child, last_words, python
+from infrastructure.embedded.child import Child, log_end, python
 from infrastructure.embedded.installation import environment
 from infrastructure.embedded.supervisor import NotRunning, running_settings
 from tests.chaos.proxy import Link
@@ -169,7 +169,7 @@ class Laboratory:
 
     def said(self):
         logs = sorted((self.data / "logs").glob("*.log"))
-        return "\n".join(f"== {log.name}\n{last_words(log, lines=15)}" for log in [self._log, *logs])
+        return "\n".join(f"== {log.name}\n{log_end(log, lines=15)}" for log in [self._log, *logs])
 
     def _serving(self):
         argv = python("api.cli", "up", "--data", str(self.data), "--port", str(self._port))

@@ -11,7 +11,7 @@ from application import derivatives
 from application.derivatives import preview_of, thumbnail_of
 from application.signed_downloads import Holder
 from domain.errors import CorruptBlob, ImageTooLarge, NotFound
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.security.keys import RootKey
 from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server

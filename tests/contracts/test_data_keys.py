@@ -19,7 +19,6 @@ from domain.events import ERASED, SEALED_PREFIX
 from infrastructure.eventstore.codec import EncodedEvent
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.group_commit import Append
-from infrastructure.eventstore.recorder import encoded_from
 from tests.contracts.conftest import ROOT
 from tests.given import NOW, actor, command
 from tests.twins.event_store import MemoryRecorder
@@ -103,7 +102,7 @@ def test_whoever_read_a_device_before_it_had_a_key_reads_what_is_sealed_later(lo
     """A projector, in a process of its own, that keeps keys in memory."""
     reader, stream = RecorderEventStore(log.recorder, ROOT), registered_long_ago(log, name=SEALED_PREFIX, firmware_version=SEALED_PREFIX)
     described(log, stream, firmware_version=SEALED_PREFIX + "x")
-    reader.codec.prefetch(map(encoded_from, log.history(stream)))
+    reader.codec.prefetch(log.history(stream))
     assert loaded(reader, stream).name == SEALED_PREFIX
     described(log, stream, **PRIVATE)
     assert loaded(reader, stream).name == PRIVATE["name"]

@@ -14,7 +14,7 @@ from application.ports import RateLimit
 from domain.errors import TooMany
 from infrastructure.embedded.redis import Redis
 from infrastructure.security.keys import RootKey
-from infrastructure.security.rate_limits import MAX_KEYS, RETRY_DELAY_SECONDS, LocalRateLimiter, RedisRateLimiter
+from infrastructure.security.rate_limits import MAX_KEYS, LocalRateLimiter, RedisRateLimiter, RedisTimeouts
 
 ROOT = RootKey(os.urandom(32))
 
@@ -171,11 +171,11 @@ def test_without_redis_the_process_counts_and_it_costs_little_time(tmp_path):
 def test_a_redis_that_came_back_counts_again(tmp_path):
     server = Redis(tmp_path)
     with server:
-        limits = RedisRateLimiter(server.url, ROOT)
+        limits = RedisRateLimiter(server.url, ROOT, timeouts=RedisTimeouts(retry_seconds=0.05))
         taken(limits)
     taken(limits)
     with server:
-        time.sleep(RETRY_DELAY_SECONDS)
+        time.sleep(0.1)
         taken(limits)
         with redis.Redis.from_url(server.url) as client:
             assert client.keys()

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
+from infrastructure.configuration.paths import run_folder
 from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.data_folder import run_folder
 from infrastructure.embedded.supervisor import SupervisedStack
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder

@@ -10,35 +10,35 @@ from infrastructure.embedded.supervisor import ProcessDefinition, is_ready_by_fi
 STEADY = """
 import json, os, signal, sys
 from pathlib import Path
-from infrastructure.embedded.child import say_ready
+from infrastructure.process_lifecycle import signal_ready
 told = Path(os.environ["BIOSCOPE_DATA"], sys.argv[1] + ".env")
 half = told.with_suffix(".half")
 half.write_text(json.dumps(dict(os.environ)))
 half.rename(told)
 signal.signal(signal.SIGTERM, lambda *_: (print(sys.argv[1], "told to stop", flush=True), sys.exit(0)))
-say_ready()
+signal_ready()
 print("steady", flush=True)
 while True:
     signal.pause()
 """
 STUBBORN = """
 import signal
-from infrastructure.embedded.child import say_ready
+from infrastructure.process_lifecycle import signal_ready
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-say_ready()
+signal_ready()
 while True:
     signal.pause()
 """
 WITH_A_CHILD = """
 import multiprocessing, os, signal
-from infrastructure.embedded.child import die_with_parent, say_ready
+from infrastructure.process_lifecycle import die_with_parent, signal_ready
 def work():
     die_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
         signal.pause()
 multiprocessing.get_context("fork").Process(target=work).start()
-say_ready()
+signal_ready()
 signal.pause()
 """
 

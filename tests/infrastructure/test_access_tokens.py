@@ -263,11 +263,11 @@ def test_only_so_many_are_remembered_and_forged_ones_never():
     tokens = SignedAccessTokens(ROOT, ttl=600)
     for _ in range(MAX_CACHED_TOKENS + 10):
         tokens.verify(issued(), at=NOW)
-    assert len(tokens._known) == MAX_CACHED_TOKENS
+    assert len(tokens._verified) == MAX_CACHED_TOKENS
     for forged in FORGERIES.values():
         with pytest.raises(NotAuthenticated):
             tokens.verify(forged, at=NOW)
-        assert forged not in tokens._known
+        assert forged not in tokens._verified
 
 
 def test_two_processes_with_one_root_key_believe_each_other():

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from datetime import datetime
+from functools import partial
 
 import msgspec
 import psycopg
@@ -17,9 +18,9 @@ from domain.errors import Refused
 from infrastructure.audit.signed_heads import verify_log
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
-from infrastructure.operations import log_ranges
 from infrastructure.operations.backup import MANIFEST, NoBackup, backup, checked, read_manifest, restore
 from infrastructure.operations.backup_files import PREVIOUS, TableFile
+from infrastructure.operations.log_ranges import POSITIONS_PER_RANGE
 from infrastructure.security.key_ring import Purpose
 from infrastructure.security.keyed_digest import KeyedDigest
 from infrastructure.security.keys import RootKey
@@ -55,7 +56,7 @@ def elsewhere(postgres, database):
 
 
 @pytest.fixture
-def made(owner_url, log, store, tmp_path):
+def made(request, owner_url, log, store, tmp_path):
     """A backup of three images in a dataset, and its folder."""
     cells = datasets.create(name="cells", description="of a patient", command=command(RESEARCHER), log=log).id
     for number in range(3):
@@ -64,7 +65,8 @@ def made(owner_url, log, store, tmp_path):
         about = {"media_type": "image/jpeg", "width": 3, "height": 3, "filename": f"{number}.jpg", "device_id": None}
         done = images.upload(dataset_id=cells, sha256=sha256, size=8, **about, command=command(RESEARCHER), log=log)
         accept(log, done.id)
-    backup(owner_url, store, tmp_path / "backup", root=ROOT)
+    positions_per_range = getattr(request, "param", POSITIONS_PER_RANGE)
+    backup(owner_url, store, tmp_path / "backup", root=ROOT, positions_per_range=positions_per_range)
     return tmp_path / "backup"
 
 
@@ -225,13 +227,13 @@ def test_a_restore_that_is_cut_off_leaves_an_empty_log_and_may_be_repeated(made,
     assert read_manifest(made).position == 7
 
 
-def interrupted(owner_url, store, made, at, after):
+def interrupted(owner_url, store, made, at, after, **how):
     def interrupt(what, done, _):
         if (what, done) == (at, after):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        backup(owner_url, store, made, root=ROOT, progress=interrupt)
+        backup(owner_url, store, made, root=ROOT, progress=interrupt, **how)
 
 
 @pytest.mark.parametrize("at", ["tables", "commands", "log", "names", "blobs", "thumbnails"])
@@ -242,9 +244,8 @@ def test_a_backup_that_is_cut_off_is_none(owner_url, store, made, at):
 
 
 # ---- the log in ranges ---------------------------------------------------------------------------------------------------------------
-@pytest.fixture
-def ranges_of_three(monkeypatch):
-    monkeypatch.setattr(log_ranges, "POSITIONS_PER_RANGE", 3)
+backup_in_threes = partial(backup, root=ROOT, positions_per_range=3)
+in_threes = pytest.mark.parametrize("made", [3], indirect=True)
 
 
 def described(made):
@@ -261,7 +262,8 @@ def more(log, count=1):
         datasets.create(name=f"more {number}", description=None, command=command(RESEARCHER), log=log)
 
 
-def test_a_log_in_ranges_and_small_partitions_comes_back_as_it_was(ranges_of_three, made, owner_url, elsewhere):
+@in_threes
+def test_a_log_in_ranges_and_small_partitions_comes_back_as_it_was(made, owner_url, elsewhere):
     assert described(made) == [(1, 3, 3), (4, 6, 3), (7, 7, 1)]
     with psycopg.connect(elsewhere, autocommit=True) as owner:
         made_small(owner, 2)
@@ -269,10 +271,11 @@ def test_a_log_in_ranges_and_small_partitions_comes_back_as_it_was(ranges_of_thr
     assert rows(elsewhere) == rows(owner_url)
 
 
-def test_a_second_backup_writes_only_the_ranges_that_the_folder_lacks(ranges_of_three, made, owner_url, log, store, elsewhere):
+@in_threes
+def test_a_second_backup_writes_only_the_ranges_that_the_folder_lacks(made, owner_url, log, store, elsewhere):
     before = files(made)
     more(log, 3)
-    backup(owner_url, store, made, root=ROOT)
+    backup_in_threes(owner_url, store, made)
     after = files(made)
     assert described(made) == [(1, 3, 3), (4, 6, 3), (7, 9, 3), (10, 10, 1)]
     assert sorted(name for name in after if after[name] == before.get(name)) == ["000000000001.copy", "000000000004.copy"]
@@ -280,18 +283,20 @@ def test_a_second_backup_writes_only_the_ranges_that_the_folder_lacks(ranges_of_
     assert rows(elsewhere) == rows(owner_url)
 
 
-def test_a_range_that_was_damaged_in_the_folder_is_written_again(ranges_of_three, made, owner_url, store):
+@in_threes
+def test_a_range_that_was_damaged_in_the_folder_is_written_again(made, owner_url, store):
     damage(first_range(made))
-    backup(owner_url, store, made, root=ROOT)
+    backup_in_threes(owner_url, store, made)
     checked(made, ROOT)
 
 
-def test_a_backup_after_one_that_was_cut_off_keeps_the_ranges_of_the_last_whole_one(ranges_of_three, made, owner_url, store):
+@in_threes
+def test_a_backup_after_one_that_was_cut_off_keeps_the_ranges_of_the_last_whole_one(made, owner_url, store):
     before = files(made)
-    interrupted(owner_url, store, made, "log", 1)
+    interrupted(owner_url, store, made, "log", 1, positions_per_range=3)
     with pytest.raises(NoBackup, match="cut off"):
         checked(made, ROOT)
-    backup(owner_url, store, made, root=ROOT)
+    backup_in_threes(owner_url, store, made)
     assert {name: files(made)[name] for name in ("000000000001.copy", "000000000004.copy")} == {
         name: before[name] for name in ("000000000001.copy", "000000000004.copy")
     }
@@ -299,11 +304,12 @@ def test_a_backup_after_one_that_was_cut_off_keeps_the_ranges_of_the_last_whole_
     assert not (made / PREVIOUS).exists()
 
 
-def test_nothing_of_another_log_in_the_folder_is_taken_for_a_part_of_this_one(ranges_of_three, made, elsewhere, store):
+@in_threes
+def test_nothing_of_another_log_in_the_folder_is_taken_for_a_part_of_this_one(made, elsewhere, store):
     other = RecorderEventStore(PostgresRecorder(elsewhere, ROOT), ROOT)
     more(other, 5)
     other.close()
-    backup(elsewhere, store, made, root=ROOT)
+    backup_in_threes(elsewhere, store, made)
     assert described(made) == [(1, 3, 3), (4, 5, 2)]
     assert sorted(files(made)) == ["000000000001.copy", "000000000004.copy"]
     with (
@@ -313,9 +319,8 @@ def test_nothing_of_another_log_in_the_folder_is_taken_for_a_part_of_this_one(ra
         assert b"".join(map(bytes, all_of_it)) == first_range(made).read_bytes()
 
 
-def test_what_happens_while_the_log_is_copied_is_not_in_the_backup_and_nothing_of_it_is(
-    ranges_of_three, made, owner_url, log, store, elsewhere
-):
+@in_threes
+def test_what_happens_while_the_log_is_copied_is_not_in_the_backup_and_nothing_of_it_is(made, owner_url, log, store, elsewhere):
     """Commands among them: a row of one that is not in the log would be named by an audit."""
 
     def meanwhile(what, done, _):
@@ -323,7 +328,7 @@ def test_what_happens_while_the_log_is_copied_is_not_in_the_backup_and_nothing_o
             more(log)
 
     position = log.head()
-    manifest = backup(owner_url, store, made, root=ROOT, progress=meanwhile)
+    manifest = backup_in_threes(owner_url, store, made, progress=meanwhile)
     assert position <= manifest.position < log.head()
     restore(elsewhere, MemoryBlobs(), made, checked(made, ROOT))
     with psycopg.connect(elsewhere) as connection:
@@ -333,7 +338,8 @@ def test_what_happens_while_the_log_is_copied_is_not_in_the_backup_and_nothing_o
         assert connection.execute(newest).fetchone() == (manifest.position,) * 3
 
 
-def test_no_snapshot_is_held_while_the_log_and_the_commands_are_copied(ranges_of_three, made, owner_url, store):
+@in_threes
+def test_no_snapshot_is_held_while_the_log_and_the_commands_are_copied(made, owner_url, store):
     """With one, no append could clear up behind the ones before it."""
     held = []
 
@@ -344,7 +350,7 @@ def test_no_snapshot_is_held_while_the_log_and_the_commands_are_copied(ranges_of
                 and backend_type = 'client backend'"""
             held.append((what, *connection.execute(old).fetchone()))
 
-    backup(owner_url, store, made, root=ROOT, progress=look)
+    backup_in_threes(owner_url, store, made, progress=look)
     assert {what for what, count in held if count} == {"tables"}
     assert {"log", "commands", "names"} <= {what for what, _ in held}
 

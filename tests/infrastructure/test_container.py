@@ -9,8 +9,7 @@ import pytest
 from application import datasets
 from domain.errors import Unavailable
 from infrastructure import container
-from infrastructure.configuration.settings import Settings
-from infrastructure.container import options, services
+from infrastructure.container import services
 from tests.given import actor, command
 
 FOREIGN = {"numpy", "PIL", "faust", "mode", "aiokafka", "s3fs", "botocore", "onnxruntime", "tifffile", "confluent_kafka"}
@@ -52,17 +51,6 @@ def test_a_log_is_verified_with_its_own_keys(settings):
     assert (found.events, found.finding) == (1, None)
     given.log.close()
     given.refresh_tokens.close()
-
-
-def test_cookies_are_secure_when_the_world_reaches_us_by_tls():
-    assert options(Settings(public_url="https://lab.example.org/")).secure_cookies
-    assert options(Settings(public_url="https://lab.example.org/")).base_url == "https://lab.example.org"
-    assert not options(Settings()).secure_cookies
-
-
-def test_pages_for_people_are_off_in_production():
-    assert options(Settings()).docs
-    assert not options(Settings(environment="production")).docs
 
 
 @pytest.mark.parametrize("module", ["infrastructure.container", "api.app, infrastructure.container"])

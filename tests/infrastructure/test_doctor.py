@@ -22,8 +22,8 @@ from infrastructure.inference.models import bundled
 from infrastructure.inference.models.bundled import bundled_manifests, models
 from infrastructure.inference.models.manifest import load_manifest
 from infrastructure.kafka.topics import create_topics
-from infrastructure.operations.config_checks import weaknesses
-from infrastructure.operations.doctor import _kept, examine, refusals
+from infrastructure.operations.config_checks import setting_findings
+from infrastructure.operations.doctor import _topic_durability, examine, refusals
 from infrastructure.security.keys import RootKey, new_root_key
 from infrastructure.security.process_keys import write_key_file
 from tests.given import actor, command
@@ -49,7 +49,7 @@ def changed(**changes):
 
 
 def bad(findings):
-    return {finding.what: finding.level for finding in findings if finding.level != "good"}
+    return {finding.subject: finding.level for finding in findings if finding.level != "good"}
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def with_key_file(production, tmp_path):
 
 
 def test_good_settings_have_no_weakness():
-    assert bad(weaknesses(GOOD)) == {}
+    assert bad(setting_findings(GOOD)) == {}
 
 
 @pytest.mark.parametrize(
@@ -115,12 +115,12 @@ def test_good_settings_have_no_weakness():
     ],
 )
 def test_production_refuses_each_weak_setting_by_its_name(changes, named):
-    assert bad(weaknesses(changed(**changes))) == {named: "wrong"}
-    assert bad(weaknesses(changed(**changes, environment="development"))) == {}
+    assert bad(setting_findings(changed(**changes))) == {named: "wrong"}
+    assert bad(setting_findings(changed(**changes, environment="development"))) == {}
 
 
 def test_what_merely_could_be_better_is_no_reason_to_refuse():
-    assert bad(weaknesses(changed(trusted_proxies=("172.16.0.0/12",), access_ttl=86400))) == {
+    assert bad(setting_findings(changed(trusted_proxies=("172.16.0.0/12",), access_ttl=86400))) == {
         "BIOSCOPE_TRUSTED_PROXIES": "weak",
         "BIOSCOPE_ACCESS_TTL": "weak",
     }
@@ -128,15 +128,15 @@ def test_what_merely_could_be_better_is_no_reason_to_refuse():
 
 @pytest.mark.parametrize("proxies", ["127.0.0.1", "10.0.0.0/24", "::1", "fd00::7/128"])
 def test_a_proxy_or_a_small_network_of_them_may_be_trusted(proxies):
-    assert bad(weaknesses(changed(trusted_proxies=(proxies,)))) == {}
+    assert bad(setting_findings(changed(trusted_proxies=(proxies,)))) == {}
 
 
 def test_a_development_system_belongs_on_its_machine():
-    assert bad(weaknesses(Settings(host="0.0.0.0"))) == {"host": "weak"}
+    assert bad(setting_findings(Settings(host="0.0.0.0"))) == {"host": "weak"}
 
 
 def test_no_secret_is_shown():
-    told = str(list(weaknesses(changed(postgres_url="postgresql://a:changeme@h/d", blobs_secret="minioadmin"))))
+    told = str(list(setting_findings(changed(postgres_url="postgresql://a:changeme@h/d", blobs_secret="minioadmin"))))
     assert "changeme" not in told
     assert "minioadmin" not in told
 
@@ -148,19 +148,19 @@ def test_the_compose_file_sets_nothing_that_is_refused():
         for name, value in service["environment"].items()
     }
     given = {name: re.sub(r"\$\{\w+:-[^}]*\}", "", value) for name, value in given.items()}
-    assert "wrong" not in bad(weaknesses(load(given))).values()
+    assert "wrong" not in bad(setting_findings(load(given))).values()
 
 
 def test_a_good_production_system_is_well(with_key_file):
     found = examine(with_key_file)
     assert "wrong" not in bad(found).values()
-    assert {finding.what for finding in found if finding.level == "good"} >= {"postgres", "kafka", "redis", "blobs", "key file"}
+    assert {finding.subject for finding in found if finding.level == "good"} >= {"postgres", "kafka", "redis", "blobs", "key file"}
     assert refusals(with_key_file) == []
 
 
 def test_the_server_behind_the_redis_address_is_named_with_its_version(production):
-    (found,) = [finding for finding in examine(production) if finding.what == "redis"]
-    assert re.fullmatch(r"Valkey \d+\.\d+\.\d+", found.said)
+    (found,) = [finding for finding in examine(production) if finding.subject == "redis"]
+    assert re.fullmatch(r"Valkey \d+\.\d+\.\d+", found.message)
 
 
 def test_a_fresh_checkout_is_well(tmp_path):
@@ -169,8 +169,8 @@ def test_a_fresh_checkout_is_well(tmp_path):
 
 def test_the_owner_of_the_log_must_not_be_its_writer(production, owner_url):
     found = refusals(msgspec.structs.replace(production, postgres_url=owner_url))
-    assert [finding.what for finding in found] == ["postgres"]
-    assert "bioscope_app" in found[0].said
+    assert [finding.subject for finding in found] == ["postgres"]
+    assert "bioscope_app" in found[0].message
 
 
 @pytest.mark.parametrize("name", ["synchronous_commit"])
@@ -178,7 +178,7 @@ def test_a_database_that_forgets_is_refused(production, owner_url, database, nam
     with psycopg.connect(owner_url, autocommit=True) as connection:
         connection.execute(f"alter database {database} set {name} = off")
     (found,) = refusals(production)
-    assert name in found.said
+    assert name in found.message
     development = msgspec.structs.replace(production, environment="development")
     assert bad(examine(development))["postgres"] == "weak"
 
@@ -187,20 +187,20 @@ def test_a_database_without_its_migrations_is_named(registered, settings, owner_
     with psycopg.connect(owner_url, autocommit=True) as connection:
         connection.execute("delete from ops.migrations where number = 1")
     (found,) = [finding for finding in examine(settings) if finding.level == "wrong"]
-    assert "bioscope migrate" in found.said
+    assert "bioscope migrate" in found.message
 
 
 def test_a_database_without_models_is_named(settings):
     (found,) = [finding for finding in examine(settings) if finding.level == "wrong"]
-    assert found.what == "models"
-    assert "bioscope migrate" in found.said
+    assert found.subject == "models"
+    assert "bioscope migrate" in found.message
 
 
 def test_an_installation_without_models_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(bundled, "INSTALLED", tmp_path)
     (found,) = [finding for finding in examine(Settings(data=tmp_path / "data")) if finding.level == "wrong"]
-    assert found.what == "models"
-    assert "holds no model" in found.said
+    assert found.subject == "models"
+    assert "holds no model" in found.message
 
 
 @pytest.mark.parametrize(("mode", "level"), [(0o600, None), (0o640, "wrong"), (0o604, "wrong")])
@@ -215,17 +215,17 @@ def test_the_root_key_does_not_lie_among_the_data(production, settings):
 
 
 def test_a_process_that_holds_the_root_key_in_production_is_named(production):
-    (found,) = [finding for finding in examine(production) if finding.what == "root key"]
+    (found,) = [finding for finding in examine(production) if finding.subject == "root key"]
     assert found.level == "weak"
-    assert "bioscope keys export" in found.said
+    assert "bioscope keys export" in found.message
     assert refusals(production) == []
 
 
 def test_a_root_key_beside_the_key_file_is_named(with_key_file, production):
     both = msgspec.structs.replace(with_key_file, root_key_file=production.root_key_file)
     assert bad(refusals(both)) == {}
-    (found,) = [finding for finding in examine(both) if finding.what == "root key"]
-    assert (found.level, found.said.partition(" ")[0]) == ("weak", str(production.root_key_path))
+    (found,) = [finding for finding in examine(both) if finding.subject == "root key"]
+    assert (found.level, found.message.partition(" ")[0]) == ("weak", str(production.root_key_path))
 
 
 @pytest.mark.parametrize(("mode", "level"), [(0o600, None), (0o640, "wrong"), (0o604, "wrong")])
@@ -252,14 +252,14 @@ def test_a_root_key_that_is_none_is_refused(production, text):
 @pytest.mark.anyio
 async def test_what_a_real_kafka_keeps_is_told(kafka_url):
     await create_topics(kafka_url)
-    assert await _kept(kafka_url) == (1, 1, 1)
+    assert await _topic_durability(kafka_url) == (1, 1, 1)
 
 
 def test_another_installations_root_key_is_seen(production, settings, owner_url):
     with psycopg.connect(owner_url) as connection:
         connection.execute("insert into es.secrets values ('key', gen_random_uuid(), %s)", (os.urandom(60),))
     (found,) = [finding for finding in examine(production) if finding.level == "wrong"]
-    assert "another installation" in found.said
+    assert "another installation" in found.message
 
 
 def test_each_server_that_is_away_is_named(with_key_file, tmp_path):

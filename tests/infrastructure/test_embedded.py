@@ -17,15 +17,17 @@ import psycopg
 import pytest
 import redis
 
-from infrastructure.embedded import data_folder
+from infrastructure.configuration.paths import run_folder
 from infrastructure.embedded.broker import Broker
-from infrastructure.embedded.child import CannotStart, Child, last_words, open_log, python
-from infrastructure.embedded.data_folder import mark, run_folder, socket_folder
-from infrastructure.embedded.postgres import server as postgres_module
+from infrastructure.embedded.child import Child, log_end, open_log, python
+from infrastructure.embedded.data_folder import mark, socket_folder
+from infrastructure.embedded.postgres.binaries import COPY_FOLDERS, copied, installed, open_to_all
 from infrastructure.embedded.postgres.passwords import verifier
-from infrastructure.embedded.postgres.server import Postgres, copied, installed, open_to_all, processes_marked
+from infrastructure.embedded.postgres.running import processes_marked
+from infrastructure.embedded.postgres.server import Postgres, PostgresLimits
 from infrastructure.embedded.redis import Redis
 from infrastructure.embedded.restarting import RestartingProcess
+from infrastructure.process_lifecycle import CannotStart
 from tests.other_user import NOBODY, as_user
 
 AS_ROOT = os.geteuid() == 0
@@ -105,11 +107,10 @@ def test_a_pid_file_whose_number_is_now_another_programs_does_not_prevent_the_st
         other.kill()
 
 
-def test_a_cluster_that_a_live_postgres_has_is_refused_and_left_alone(used, monkeypatch):
-    monkeypatch.setattr(postgres_module, "OLD_ONE_ENDS_WITHIN", 0.2)
+def test_a_cluster_that_a_live_postgres_has_is_refused_and_left_alone(used):
     with Postgres(used) as server:
         with pytest.raises(CannotStart, match=r"still runs on .* stop it first"):
-            Postgres(used).start()
+            Postgres(used, limits=PostgresLimits(previous_stop_seconds=0.2)).start()
         assert rows(server, "select 1") == [(1,)]
 
 
@@ -257,10 +258,9 @@ def test_a_temporary_folder_for_sockets_of_somebody_else_is_not_used(long, tempo
     ours.rmdir()
 
 
-def test_without_any_temporary_folder_a_path_that_is_too_long_is_refused_in_a_sentence(long, monkeypatch):
-    monkeypatch.setattr(data_folder, "_temporary_folders", list)
+def test_without_any_temporary_folder_a_path_that_is_too_long_is_refused_in_a_sentence(long):
     with pytest.raises(CannotStart, match=r"too long for sockets \(at most 107 bytes\).* choose a shorter path with --data, or set TMPDIR"):
-        Redis(long)
+        socket_folder(long, temporary_folders=[])
 
 
 @pytest.mark.parametrize("kind", [Postgres, Redis])
@@ -316,7 +316,7 @@ def test_a_user_without_a_name_can_make_a_cluster():
     if not AS_ROOT:
         pytest.skip("only root becomes another user")
     install = installed(None)
-    done = run_as(NAMELESS, NAMELESS_START, install if open_to_all(install) else copied(install))
+    done = run_as(NAMELESS, NAMELESS_START, install if open_to_all(install) else copied(install, COPY_FOLDERS))
     if "has no entry in /etc/passwd" in done.stderr:
         assert "add one, start as a user that has one, or set BIOSCOPE_POSTGRES_URL" in done.stderr
         pytest.skip("this machine allows no user namespaces: the start is refused in a sentence")
@@ -427,7 +427,7 @@ with Postgres(data) as postgres, Broker(data) as broker, Redis(data) as cache, p
 """
 
 
-def test_as_root_postgres_runs_as_another_user_even_from_a_checkout_closed_to_it(data, tmp_path, monkeypatch):
+def test_as_root_postgres_runs_as_another_user_even_from_a_checkout_closed_to_it(data, tmp_path):
     if not AS_ROOT:
         pytest.skip("only root changes the user")
     install = installed(None)
@@ -438,9 +438,8 @@ def test_as_root_postgres_runs_as_another_user_even_from_a_checkout_closed_to_it
     shutil.copytree(install.parent.parent / libraries, closed / libraries)
     with tempfile.TemporaryDirectory() as room:
         Path(room).chmod(0o755)
-        monkeypatch.setattr(postgres_module, "ROOMS", [closed, Path(room)])
         for _ in range(2):
-            with Postgres(data, install=closed / install.parent.name / install.name) as server:
+            with Postgres(data, install=closed / install.parent.name / install.name, copy_folders=[closed, Path(room)]) as server:
                 assert Path(f"/proc/{server.child.pid}").stat().st_uid != 0
                 assert Path(f"/proc/{server.child.pid}/cmdline").read_text().startswith(room)
                 assert rows(server, "select 1") == [(1,)]
@@ -484,7 +483,7 @@ def test_what_a_dead_child_left_in_its_group_is_killed(tmp_path):
     child = Child([sys.executable, "-c", script], log=log)
     assert child.ended(within=10)
     assert child.exit_code == 3
-    assert gone([int(last_words(log))]) == []
+    assert gone([int(log_end(log))]) == []
 
 
 def test_a_program_that_is_not_there_is_a_clear_error(tmp_path):
@@ -494,7 +493,7 @@ def test_a_program_that_is_not_there_is_a_clear_error(tmp_path):
 
 def test_a_child_whose_parent_is_gone_before_it_begins_ends_itself(tmp_path):
     log = tmp_path / "x.log"
-    script = f"from infrastructure.embedded.child import die_with_parent; die_with_parent({os.getpid() + 1}); print('lives')"
+    script = f"from infrastructure.process_lifecycle import die_with_parent; die_with_parent({os.getpid() + 1}); print('lives')"
     child = Child([sys.executable, "-c", script], log=log, environment=dict(os.environ))
     assert child.ended(within=10)
     assert child.exit_code == 128 + signal.SIGKILL

@@ -30,8 +30,8 @@ class CountingRecorder(MemoryRecorder):
 
     read = 0
 
-    def select_events(self, *args, **kwargs):
-        found = super().select_events(*args, **kwargs)
+    def select_stream(self, *args, **kwargs):
+        found = super().select_stream(*args, **kwargs)
         self.read += len(found)
         return found
 
@@ -67,8 +67,9 @@ def test_a_stream_is_read_once_and_then_only_from_its_newest_known_event_on(log)
     for number in range(100):
         reported(log, scope, online=number % 2 == 0)
     log.load(scope, device.evolve)
+    expected = whole(log, scope, device.evolve)
     log.recorder.read = 0
-    assert log.load(scope, device.evolve) == whole(log, scope, device.evolve)
+    assert log.load(scope, device.evolve) == expected
     assert log.recorder.read == 1
     reported(log, scope, online=True)
     log.recorder.read = 0
@@ -102,11 +103,11 @@ def test_whether_a_device_exists_is_known_without_loading_it(log):
     ),
     st.integers(1, 3),
 )
-def test_whatever_other_processes_append_and_erase_a_load_is_what_the_whole_stream_says(steps, states_most):
+def test_whatever_other_processes_append_and_erase_a_load_is_what_the_whole_stream_says(steps, max_states):
     recorder = MemoryRecorder(ROOT)
     processes = [RecorderEventStore(recorder, ROOT) for _ in range(3)]
     for process in processes:
-        process._states = StateCache(states_most=states_most)
+        process._states = StateCache(max_states=max_states)
     streams, erased = [a_dataset(processes[0], f"dataset {number}") for number in range(2)], set()
     for number, (step, which, of) in enumerate(steps):
         if step == "erase":
@@ -162,10 +163,10 @@ def test_a_stream_is_kept_for_each_of_the_ways_to_fold_it(log):
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 300)), max_size=60))
 def test_states_are_bounded_in_number_and_size_and_those_used_last_stay(kept):
-    states = StateCache(states_most=5, bytes_most=1000)
+    states = StateCache(max_states=5, max_bytes=1000)
     for version, (number, size) in enumerate(kept):
         folded = CachedState("x" * size, version, uuid4())
-        states.keep((number, dataset.evolve), folded)
+        states.put((number, dataset.evolve), folded)
         assert states.get((number, dataset.evolve)) == folded
         assert len(states) <= 5
         assert states.size <= 1000
@@ -175,7 +176,7 @@ def test_states_are_bounded_in_number_and_size_and_those_used_last_stay(kept):
 
 
 def test_a_state_of_many_bytes_or_of_many_people_is_not_kept():
-    states = StateCache(bytes_most=1000)
-    states.keep((1, dataset.evolve), CachedState("x" * 1000, 1, uuid4()))
-    states.keep((2, dataset.evolve), CachedState("x", 1, uuid4(), owners=frozenset(uuid4() for _ in range(17))))
+    states = StateCache(max_bytes=1000)
+    states.put((1, dataset.evolve), CachedState("x" * 1000, 1, uuid4()))
+    states.put((2, dataset.evolve), CachedState("x", 1, uuid4(), owners=frozenset(uuid4() for _ in range(17))))
     assert len(states) == 0

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from infrastructure.observability.crash_counts import CRASHES_OF_A_LOOP, crashes_file, record_crash
-from infrastructure.observability.health import CACHE_SECONDS, CHECK_TIMEOUT_SECONDS, DependencyChecks, readiness_of
+from infrastructure.observability.health import DEFAULT_LIMITS, DependencyChecks, readiness_of
 from infrastructure.observability.metrics import observe_status
 from infrastructure.postgres.advisory_locks import AdvisoryLock
 from infrastructure.postgres.query_database import PostgresQueryDatabase
@@ -192,8 +192,8 @@ async def test_a_store_that_hangs_is_named_and_gathers_no_threads(settings):
             async with asyncio.timeout(2):
                 found = {one.name: one for one in await health.examine()}
             assert not found["blobs"].ok
-            assert f"within {CHECK_TIMEOUT_SECONDS} s" in found["blobs"].detail
-            await asyncio.sleep(CACHE_SECONDS)
+            assert f"within {DEFAULT_LIMITS.check_seconds} s" in found["blobs"].detail
+            await asyncio.sleep(DEFAULT_LIMITS.cache_seconds)
         assert blobs.looks == 1
         blobs.go.set()
         await asyncio.sleep(0.1)

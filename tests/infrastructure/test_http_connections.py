@@ -3,7 +3,7 @@
 import pytest
 
 from infrastructure.configuration.settings import Settings
-from infrastructure.http.connections import ConnectionLimits
+from infrastructure.http.limits import ConnectionLimits
 
 
 class Connections:

@@ -55,8 +55,8 @@ async def test_without_news_the_wait_ends_in_time(live):
 
 async def test_whoever_left_is_forgotten(live):
     async with live.subscribe():
-        assert len(live._watchers) == 1
-    assert not live._watchers
+        assert len(live._subscriptions) == 1
+    assert not live._subscriptions
 
 
 async def test_without_redis_one_waits_in_vain_and_once_it_is_back_one_hears_again(tmp_path):

@@ -11,10 +11,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from infrastructure.configuration.settings import Settings, WrongSetting
-from infrastructure.embedded.child import CannotStart
 from infrastructure.embedded.installation import environment, with_free_port
 from infrastructure.observability.heartbeat import HEARTBEAT, STALE_AFTER_SECONDS, Heartbeat
 from infrastructure.observability.metrics_server import metrics_token, serve_metrics
+from infrastructure.process_lifecycle import CannotStart
 
 ROOT = Path(__file__).parents[2]
 SECRET = "0123456789abcdef"
@@ -27,10 +27,10 @@ def token_file(tmp_path):
     return str(path)
 
 
-def served(**given):
+def served(heartbeat=HEARTBEAT, **given):
     """The port on which this process serves its metrics from now on."""
     port = with_free_port(Settings(port=0)).port
-    serve_metrics(Settings(metrics_port=port, **given))
+    serve_metrics(Settings(metrics_port=port, **given), heartbeat=heartbeat)
     return port
 
 
@@ -92,11 +92,13 @@ def test_a_port_in_use_is_named():
 
 
 def test_a_heart_beats_until_the_loop_hangs():
-    heartbeat = Heartbeat()
+    times = [0.0]
+    heartbeat = Heartbeat(clock=lambda: times[-1])
     assert not heartbeat.is_alive()
     heartbeat.beat()
     assert heartbeat.is_alive()
-    assert not heartbeat.is_alive(now=float("inf"))
+    times.append(float("inf"))
+    assert not heartbeat.is_alive()
 
 
 def test_the_event_loop_beats_the_heart():
@@ -111,11 +113,13 @@ def test_the_event_loop_beats_the_heart():
     assert heartbeat.is_alive()
 
 
-def test_health_follows_the_heartbeat_and_needs_no_secret(token_file, monkeypatch):
-    port = served(metrics_host="0.0.0.0", metrics_token_file=token_file)
-    HEARTBEAT.beat()
+def test_health_follows_the_heartbeat_and_needs_no_secret(token_file):
+    times = [0.0]
+    heartbeat = Heartbeat(clock=lambda: times[-1])
+    port = served(heartbeat, metrics_host="0.0.0.0", metrics_token_file=token_file)
+    heartbeat.beat()
     assert asked(port, "/health") == (200, "ok\n")
-    monkeypatch.setattr(HEARTBEAT, "_last", HEARTBEAT._last - STALE_AFTER_SECONDS - 1)
+    times.append(STALE_AFTER_SECONDS + 1)
     assert asked(port, "/health")[0] == 503
 
 

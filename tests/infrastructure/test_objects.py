@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 
 from application.signed_downloads import Holder, LocalAddress, SignedBlob, content_disposition
 from domain.errors import Forbidden, Unavailable
-from infrastructure.blobs import blob_store
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.filesystem import MAX_URL_SECONDS
+from infrastructure.blobs.s3 import DEFAULT_LIMITS, S3Limits
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.security.keys import RootKey
 from infrastructure.security.signed_urls import TOKEN_LENGTH, seal, unseal
@@ -46,9 +47,9 @@ def endpoint(tmp_path_factory):
         yield url
 
 
-def on_s3(endpoint, *, clock=time.time, **more):
+def on_s3(endpoint, *, clock=time.time, limits=DEFAULT_LIMITS, **more):
     given = {"blobs_url": f"s3://{BUCKET}", "blobs_endpoint": endpoint, "blobs_key": KEY, "blobs_secret": SECRET, "spool": SPOOL}
-    return open_blobs(Settings(**given | more), ROOT, clock=clock)
+    return open_blobs(Settings(**given | more), ROOT, clock=clock, s3_limits=limits)
 
 
 def in_folder(folder, *, clock=time.time, **more):
@@ -94,7 +95,7 @@ UPLOADING = """
 import sys
 from pathlib import Path
 from infrastructure.security.keys import RootKey
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 writer = open_blobs(Settings(data=Path(sys.argv[1])), RootKey(bytes(32))).begin()
 writer.write(b"x" * 100_000)
@@ -350,9 +351,7 @@ def test_an_address_is_the_same_within_its_window_and_another_in_the_next(store)
 def test_addresses_of_different_things_differ(store):
     blobs, _ = store
     others = [{"filename": "b.jpg"}, {"media_type": "image/png"}, {"inline": False}, {"seconds": 90}]
-    others += (
-        [{"image_id": UUID(int=1)}, {"holder": Holder(UUID(int=1))}] if blobs.max_url_seconds == blob_store.FOLDER_MAX_URL_SECONDS else []
-    )
+    others += [{"image_id": UUID(int=1)}, {"holder": Holder(UUID(int=1))}] if blobs.max_url_seconds == MAX_URL_SECONDS else []
     addresses = {blobs.signed_url("a" * 64, **PICTURE | other) for other in [{}, *others]}
     assert len(addresses | {blobs.signed_url(f"thumbnail/{'a' * 64}", **PICTURE)}) == len(others) + 2
 
@@ -430,11 +429,9 @@ def test_s3_away_is_unavailable_within_seconds():
     assert time.monotonic() - started < 10
 
 
-def test_an_s3_that_takes_no_more_of_a_body_is_unavailable_in_time(monkeypatch):
-    monkeypatch.setattr(blob_store, "PUT_TIMEOUT_SECONDS", 1.0)
-    monkeypatch.setattr(blob_store, "MIN_BYTES_PER_SECOND", 2**40)
+def test_an_s3_that_takes_no_more_of_a_body_is_unavailable_in_time():
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        blobs = on_s3(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        blobs = on_s3(f"http://127.0.0.1:{deaf.getsockname()[1]}", limits=S3Limits(put_seconds=1.0, min_bytes_per_second=2**40))
         upload = blobs.begin()
         upload.write(bytes(16 * 1024**2))
         began = time.monotonic()

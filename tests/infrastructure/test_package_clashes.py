@@ -39,7 +39,7 @@ def write(path):
 
 
 def levels():
-    return {finding.what: finding.level for finding in package_clashes()}
+    return {finding.subject: finding.level for finding in package_clashes()}
 
 
 def test_every_package_of_the_wheel_is_examined():
@@ -55,9 +55,9 @@ def test_an_installation_of_its_own_has_no_clash():
 def test_a_distribution_that_installs_a_package_of_that_name_is_named(site, package):
     install(site, "acme-tools", f"{package}/__init__.py", f"{package}/views.py")
     (finding,) = package_clashes()
-    assert (finding.level, finding.what) == ("wrong", f"package {package}")
-    assert finding.said.startswith("acme-tools installs one of that name too")
-    assert "pipx install bioscope" in finding.said
+    assert (finding.level, finding.subject) == ("wrong", f"package {package}")
+    assert finding.message.startswith("acme-tools installs one of that name too")
+    assert "pipx install bioscope" in finding.message
 
 
 def test_a_distribution_with_other_packages_is_no_clash(site):
@@ -68,7 +68,7 @@ def test_a_distribution_with_other_packages_is_no_clash(site):
 def test_a_distribution_without_metadata_breaks_nothing(site):
     install(site, "half-removed", "api/__init__.py", metadata=False)
     (finding,) = package_clashes()
-    assert finding.said.startswith("a distribution without a name installs one of that name too")
+    assert finding.message.startswith("a distribution without a name installs one of that name too")
 
 
 def test_a_single_module_and_an_old_list_of_packages_count_too(site):
@@ -84,8 +84,8 @@ def test_a_single_module_and_an_old_list_of_packages_count_too(site):
 def test_a_module_behind_ours_is_a_weakness(site, file):
     write(site / file)
     (finding,) = package_clashes()
-    assert (finding.level, finding.what) == ("weak", "package api")
-    assert str(site / file) in finding.said
+    assert (finding.level, finding.subject) == ("weak", "package api")
+    assert str(site / file) in finding.message
 
 
 def test_a_module_before_ours_is_wrong(site, monkeypatch):

@@ -268,15 +268,14 @@ def test_administrators_are_found_in_all_partitions_by_their_index_alone(small):
 
 # ---- data of before ------------------------------------------------------------------------------------------------------------------
 @pytest.fixture
-def earlier(postgres, monkeypatch):
+def earlier(postgres):
     """The owner's URL of a database as an earlier release left it."""
     name = f"before_partitions_{uuid4().hex[:8]}"
     with psycopg.connect(postgres.url(user="postgres", database="postgres"), autocommit=True) as server:
         server.execute(f"create database {name}")
         known = schema.migrations()
-        monkeypatch.setattr(schema, "migrations", lambda: {number: text for number, text in known.items() if number < PARTITIONED})
-        schema.migrate(postgres.url(user="postgres", database=name))
-        monkeypatch.undo()
+        before = {number: text for number, text in known.items() if number < PARTITIONED}
+        schema.migrate(postgres.url(user="postgres", database=name), known=before)
         yield postgres.url(user="postgres", database=name)
         server.execute(f"drop database {name} with (force)")
 
@@ -309,13 +308,13 @@ def test_a_log_of_before_becomes_the_first_partition_as_it_lies(earlier):
 
 
 @pytest.mark.parametrize(("count", "first"), [(1, "events_0000"), (2, "events_0001"), (5, "events_0002")])
-def test_a_log_of_before_that_is_larger_than_a_partition_becomes_one_and_goes_on(earlier, monkeypatch, count, first):
+def test_a_log_of_before_that_is_larger_than_a_partition_becomes_one_and_goes_on(earlier, count, first):
     known = schema.migrations()
-    monkeypatch.setattr(schema, "migrations", lambda: known | {PARTITIONED: known[PARTITIONED].replace("16777216", "2")})
+    small_partitions = known | {PARTITIONED: known[PARTITIONED].replace("16777216", "2")}
     with psycopg.connect(earlier, autocommit=True) as owner:
         for version in range(1, count + 1):
             owner.execute(APPEND_OF_BEFORE, {"stream": A_STREAM, "version": version})
-        schema.migrate(earlier)
+        schema.migrate(earlier, known=small_partitions)
         assert partitions(owner) == [first]
         for version in range(count + 1, count + 8):
             assert owner.execute(APPEND_OF_BEFORE, {"stream": A_STREAM, "version": version}).fetchone() == ("appended",)

@@ -117,7 +117,7 @@ def callers(queue, number, *, let_go, is_stranger=False, entered=None, name=None
 
 def test_two_are_hashed_at_a_time_the_queue_is_short_and_the_rest_is_sent_away_at_once():
     let_go = threading.Event()
-    calls, maximum = callers(BoundedQueue(waiting_most=4), 12, let_go=let_go)
+    calls, maximum = callers(BoundedQueue(max_queued=4), 12, let_go=let_go)
     while sum(call.done() for call in calls) < 12 - MAX_CONCURRENT_HASHES - 4:
         time.sleep(0.01)
     refused = [call.exception() for call in calls if call.done()]
@@ -128,7 +128,7 @@ def test_two_are_hashed_at_a_time_the_queue_is_short_and_the_rest_is_sent_away_a
 
 
 def test_whoever_waits_too_long_is_sent_away_and_the_queue_is_free_again():
-    let_go, queue = threading.Event(), BoundedQueue(patience=0.05)
+    let_go, queue = threading.Event(), BoundedQueue(timeout_seconds=0.05)
     calls, _ = callers(queue, 3, let_go=let_go)
     while not any(call.done() for call in calls):
         time.sleep(0.01)
@@ -139,7 +139,7 @@ def test_whoever_waits_too_long_is_sent_away_and_the_queue_is_free_again():
 
 
 def test_users_go_before_strangers_who_cannot_take_the_whole_queue():
-    let_go, queue, entered = threading.Event(), BoundedQueue(waiting_most=QUEUE_SLOTS_FOR_USERS + 3), []
+    let_go, queue, entered = threading.Event(), BoundedQueue(max_queued=QUEUE_SLOTS_FOR_USERS + 3), []
     strangers, _ = callers(queue, MAX_CONCURRENT_HASHES + 5, let_go=let_go, is_stranger=True, entered=entered)
     while sum(call.done() for call in strangers) < 2:
         time.sleep(0.01)

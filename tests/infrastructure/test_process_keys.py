@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cli import keys as command_line
 from api.cli import main
+from api.cli.admin import keys as command_line
 from infrastructure.configuration.settings import Settings
 from infrastructure.security.key_ring import NO_KEYS, Key
 from infrastructure.security.keys import KeyRing, MissingKey, Purpose, RootKey, WrongRootKey

@@ -192,8 +192,8 @@ def test_production_does_not_start_where_landlock_cannot_restrict_the_inference_
 def test_what_an_older_landlock_leaves_to_the_inference_process_is_shown(landlock):
     _, *rest = sandbox_findings(PRODUCTION, msgspec.structs.replace(FULL, landlock=landlock))
     assert [finding.level for finding in rest] == ["weak"]
-    assert ("truncate files" in rest[0].said) == (landlock == 2)
-    assert "send signals" in rest[0].said
+    assert ("truncate files" in rest[0].message) == (landlock == 2)
+    assert "send signals" in rest[0].message
 
 
 @pytest.mark.parametrize("layer", ["no_new_privileges", "landlock", "seccomp"])
@@ -208,7 +208,7 @@ def test_namespaces_are_taken_where_they_are_permitted(layer):
     require_sandbox(PRODUCTION, without(layer))
     (finding,) = sandbox_findings(PRODUCTION, without(layer))
     assert finding.level == "good"
-    assert "no " in finding.said
+    assert "no " in finding.message
 
 
 def test_an_accepted_risk_is_logged_and_shown():

@@ -15,16 +15,15 @@ import pytest
 
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.installation import with_free_port
-from infrastructure.http.server import DRAIN_SECONDS
+from infrastructure.http.server import DEFAULT_TIMEOUTS
 
 SERVE = """
 import sys
-from infrastructure import http_connections, serving
 from infrastructure.configuration.settings import Settings
+from infrastructure.http.server import ServerTimeouts, serve
 if __name__ == "__main__":
-    serving.LET_IN = float(sys.argv[2])
-    http_connections.TAKEN_WITHIN = 0.5
-    serving.serve("tests.infrastructure.served:small", Settings(port=int(sys.argv[1])))
+    timeouts = ServerTimeouts(send_seconds=0.5, drain_seconds=float(sys.argv[2]))
+    serve("tests.infrastructure.served:small", Settings(port=int(sys.argv[1])), timeouts=timeouts)
 """
 
 
@@ -32,7 +31,7 @@ if __name__ == "__main__":
 def server(request, tmp_path):
     """The process, its address, and the file that it leaves at a clean end. Who has come in is let in for as long as is asked."""
     given, ended = with_free_port(Settings(port=0)), tmp_path / "ended"
-    let_in = getattr(request, "param", DRAIN_SECONDS)
+    let_in = getattr(request, "param", DEFAULT_TIMEOUTS.drain_seconds)
     (tmp_path / "serve.py").write_text(SERVE)
     root = Path(__file__).parents[2]
     process = subprocess.Popen(

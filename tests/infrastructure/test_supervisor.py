@@ -22,11 +22,12 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infrastructure.configuration.paths import run_folder
 from infrastructure.configuration.settings import Settings, load
-from infrastructure.embedded import stack as system_module
-from infrastructure.embedded.data_folder import holder, mark, run_folder
+from infrastructure.embedded.data_folder import holder, mark
 from infrastructure.embedded.installation import environment
-from infrastructure.embedded.restarting import LONGEST_PAUSE, STEADY_AFTER, next_restart_delay
+from infrastructure.embedded.restarting import MAX_DELAY_SECONDS, STABLE_AFTER_SECONDS, next_restart_delay
+from infrastructure.embedded.stack import StackLimits
 from infrastructure.embedded.supervisor import (
     PROCESSES,
     AlreadyRunning,
@@ -347,11 +348,11 @@ def test_a_process_that_keeps_dying_ends_the_start_with_what_it_said(alone):
     assert holder(alone.data) is None
 
 
-def test_a_process_that_is_never_ready_ends_the_start_and_is_named(alone, monkeypatch):
-    monkeypatch.setattr(system_module, "PROCESSES_READY_TIMEOUT_SECONDS", 1.0)
+def test_a_process_that_is_never_ready_ends_the_start_and_is_named(alone):
     sleeping = process("inference", "import time; time.sleep(1000)")
+    impatient = StackLimits(processes_ready_seconds=1.0)
     with pytest.raises(CannotStart, match="not ready after 1 s: inference; the logs are in"):
-        SupervisedStack(alone, processes=[STEADY_API, sleeping], prepare=nothing).__enter__()
+        SupervisedStack(alone, processes=[STEADY_API, sleeping], prepare=nothing, limits=impatient).__enter__()
 
 
 def test_what_prepare_raises_reaches_the_caller_and_nothing_is_left(used):
@@ -452,7 +453,7 @@ def answers_ping(url):
 
 def test_a_process_that_keeps_ending_is_reported_with_its_last_words(alone):
     told = []
-    stack = SupervisedStack(alone, processes=[STEADY_API, LOOPING], prepare=nothing, tell=told.append)
+    stack = SupervisedStack(alone, processes=[STEADY_API, LOOPING], prepare=nothing, report=told.append)
     with stack:
         eventually(lambda: "looping" in crash_loops(crashes_file(alone.data)))
         report = eventually(lambda: next((said for said in told if "keeps ending" in said), None))
@@ -506,17 +507,17 @@ def connects(url):
     return True
 
 
-@given(lives=st.lists(st.floats(0, STEADY_AFTER - 1), min_size=1, max_size=20))
+@given(lives=st.lists(st.floats(0, STABLE_AFTER_SECONDS - 1), min_size=1, max_size=20))
 def test_who_dies_young_waits_ever_longer_up_to_a_bound(lives):
     pauses = [0.0]
     for lived in lives:
         pauses.append(next_restart_delay(pauses[-1], lived=lived))
     assert pauses[1] == 0.1
-    assert all(later == min(2 * earlier, LONGEST_PAUSE) for earlier, later in pairwise(pauses[1:]))
+    assert all(later == min(2 * earlier, MAX_DELAY_SECONDS) for earlier, later in pairwise(pauses[1:]))
 
 
 def test_who_lived_long_is_started_again_at_once():
-    assert next_restart_delay(LONGEST_PAUSE, lived=STEADY_AFTER) == 0.1
+    assert next_restart_delay(MAX_DELAY_SECONDS, lived=STABLE_AFTER_SECONDS) == 0.1
 
 
 # ---- beside it -----------------------------------------------------------------------------------------------------------------------

@@ -15,11 +15,10 @@ from infrastructure.eventstore.codec import Codec
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.group_commit import APPEND, Append, Columns, PendingAppend, PendingResult
 from infrastructure.eventstore.recorder import PostgresRecorder
-from infrastructure.postgres import wake_ups as module
 from infrastructure.postgres.arrays import register
 from infrastructure.postgres.profiles import SENDS_WAKE_UPS, Profile
 from infrastructure.postgres.system.relay_checkpoint import RelayCheckpoint
-from infrastructure.postgres.wake_ups import APPENDED, PROJECTED, PUBLISHED, WakeUps
+from infrastructure.postgres.wake_ups import APPENDED, PROJECTED, PUBLISHED, WakeUpLimits, WakeUps
 from infrastructure.relay.checkpoint_store import PostgresCheckpointStore
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import DataKeys, RootKey
@@ -123,8 +122,8 @@ async def test_the_relay_tells_that_the_checkpoint_moved_and_notifies_in_no_tran
 
 
 # ---- how they are sent -------------------------------------------------------------------------------------------------------------
-def test_wake_ups_that_come_together_are_sent_together(listener, wakes, monkeypatch):
-    monkeypatch.setattr(module, "MIN_INTERVAL_SECONDS", 0.5)
+def test_wake_ups_that_come_together_are_sent_together(listener, app_url):
+    wakes = WakeUps(app_url, WakeUpLimits(interval_seconds=0.5))
     wakes.send(PROJECTED, "0")
     assert next_heard(listener).payload == "0"
     for position in range(1, 100):
@@ -143,8 +142,8 @@ def test_a_session_that_the_server_ended_is_made_again(listener, wakes, owner_ur
     assert next_heard(listener).pid != ended
 
 
-def test_a_session_that_sends_nothing_for_long_is_closed(listener, wakes, monkeypatch, owner_url):
-    monkeypatch.setattr(module, "CONNECTION_IDLE_SECONDS", 0.05)
+def test_a_session_that_sends_nothing_for_long_is_closed(listener, app_url, owner_url):
+    wakes = WakeUps(app_url, WakeUpLimits(idle_seconds=0.05))
     wakes.send(APPENDED)
     sender = next_heard(listener).pid
     until = time.monotonic() + 10

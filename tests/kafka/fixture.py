@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from infrastructure.embedded.child import Child, last_words
+from infrastructure.embedded.child import Child, log_end
 
 HERE = Path(__file__).parent
 COPY_JARS = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
@@ -77,8 +77,8 @@ def kafka_node(home: Path, *, port: int = 0):
     try:
         until = time.monotonic() + READY_WITHIN
         while not listening(port):
-            assert node.alive(), f"Kafka ended:\n{last_words(log, lines=30)}"
-            assert time.monotonic() < until, f"Kafka does not answer:\n{last_words(log, lines=30)}"
+            assert node.alive(), f"Kafka ended:\n{log_end(log, lines=30)}"
+            assert time.monotonic() < until, f"Kafka does not answer:\n{log_end(log, lines=30)}"
             time.sleep(0.1)
         yield f"127.0.0.1:{port}"
     finally:

@@ -14,8 +14,8 @@ from application import classifications, datasets, images
 from application.ports import Command
 from domain import user
 from domain.access import Actor, Role
-from infrastructure.blobs.blob_store import open_blobs
-from infrastructure.embedded.child import Child, last_words, python
+from infrastructure.blobs.store import open_blobs
+from infrastructure.embedded.child import Child, log_end, python
 from infrastructure.embedded.installation import environment
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
@@ -58,7 +58,7 @@ class Installation:
         self.children.pop(name).kill()
 
     def said(self, name):
-        return last_words(self.folder / f"{name}.log", lines=40)
+        return log_end(self.folder / f"{name}.log", lines=40)
 
     def close(self):
         for child in self.children.values():

@@ -9,8 +9,9 @@ import pytest
 
 from application.topics import EVENTS
 from infrastructure.embedded.broker import Broker
-from infrastructure.embedded.child import READY_FILE, Child, python
+from infrastructure.embedded.child import Child, python
 from infrastructure.kafka.producer import Sender
+from infrastructure.process_lifecycle import READY_FILE
 
 
 @pytest.fixture(params=["faust", "aiokafka"])

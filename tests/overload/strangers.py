@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from api.cli.client.api_client import Client, Refused
-from api.middleware.admission import CONCURRENCY_LIMIT
+from api.options import AdmissionLimits
 from infrastructure.configuration.settings import Settings
 from infrastructure.http.connections import MAX_HEAD, MAX_HEADERS
 from infrastructure.security.passwords import MAX_QUEUED
@@ -144,8 +144,8 @@ CASES: dict[str, Case] = {
     "WebSockets": lambda s: s.hold(over(s.limits.anonymous_websockets), UPGRADE, s.many),
     "WebSockets of one address": lambda s: s.hold(over(s.limits.anonymous_websockets_per_address), UPGRADE, s.one),
     "too large messages": lambda s: s.ask(8, lambda: UPGRADE + frame(over(s.limits.anonymous_body_max_bytes)), s.many),
-    "requests at once": lambda s: s.ask(over(CONCURRENCY_LIMIT), lambda: get("/api/users/me"), s.many),
-    "requests of one address": lambda s: s.ask(over(CONCURRENCY_LIMIT), lambda: get("/api/users/me"), s.one),
+    "requests at once": lambda s: s.ask(over(AdmissionLimits().normal), lambda: get("/api/users/me"), s.many),
+    "requests of one address": lambda s: s.ask(over(AdmissionLimits().normal), lambda: get("/api/users/me"), s.one),
     "failed sign-ins of one address": lambda s: s.ask(
         8, lambda: sign_in(somebody()), s.one, times=over(s.limits.logins_per_minute_address)
     ),

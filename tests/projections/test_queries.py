@@ -12,7 +12,6 @@ from domain.access import Actor, Grant, Role
 from domain.classification import JobStatus
 from domain.errors import Forbidden, Invalid, NotFound, Unavailable
 from domain.values import ImageWarning, result_id
-from infrastructure.postgres import query_database
 from infrastructure.postgres.query_database import PositionWaiter, PostgresQueryDatabase
 from projections import activity, classifications, datasets, devices, images, models, results, statistics, users
 from projections.access import ADMINISTRATORS
@@ -346,10 +345,8 @@ class LongInterval(PollInterval):
         return 3600.0
 
 
-async def test_who_waits_is_shown_the_position_though_every_wake_up_is_lost(app_url, owner_url, monkeypatch):
-    monkeypatch.setattr(query_database, "PollInterval", LongInterval)
-    monkeypatch.setattr(query_database, "POLL_INTERVAL_SECONDS", 0.05)
-    visible = PositionWaiter(app_url)
+async def test_who_waits_is_shown_the_position_though_every_wake_up_is_lost(app_url, owner_url):
+    visible = PositionWaiter(app_url, poll_seconds=0.05, interval=LongInterval(0.05))
     await visible.start()
     assert not await visible.wait(1, 0.2)
     with psycopg.connect(owner_url, autocommit=True) as owner:

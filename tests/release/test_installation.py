@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from infrastructure.configuration.settings import Settings
-from infrastructure.embedded.child import CannotStart
 from infrastructure.embedded.installation import with_free_port
 from infrastructure.embedded.supervisor import PROCESSES
+from infrastructure.process_lifecycle import CannotStart
 from tests.other_user import NOBODY
 from tests.release.installing import ROOT, another_user, install, interpreters, outside_environment, run, version
 from tests.release.offline import offline

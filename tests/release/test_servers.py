@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from domain.errors import Unavailable
-from infrastructure.blobs.blob_store import open_blobs
+from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.postgres.server import Postgres
 from infrastructure.operations.doctor import _postgres

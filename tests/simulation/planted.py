@@ -232,12 +232,12 @@ def notifications_believed() -> AbstractContextManager[None]:
     async def ring(self: Any) -> None:
         async with self._services.live.subscribe() as news:
             while True:
-                if await news.wait(1.0) and self._wanted is not None:
+                if await news.wait(1.0) and self._subscription is not None:
                     with suppress(msgspec.DecodeError, KeyError):
-                        self._wanted.position = msgspec.json.decode(self._services.live.said)["position"] - 1
-                self._bell.set()
+                        self._subscription.position = msgspec.json.decode(self._services.live.said)["position"] - 1
+                self._wake_up.set()
 
-    return planted((LiveConnection, "_ring", ring))
+    return planted((LiveConnection, "_watch_notifications", ring))
 
 
 FAULTS_THAT_LIES_SHOW: tuple[Fault, ...] = (

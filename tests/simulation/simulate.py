@@ -230,8 +230,8 @@ def made_up(world: World) -> Iterator[None]:
     replaced = [
         (time, "monotonic", world.clock.monotonic),
         (os, "urandom", world.chance.randbytes),
-        (codec, "_drawn", deque()),  # ids drawn before belong to another world
-        (codec, "IDS_AT_ONCE", 1),
+        (codec, "_random_ids", deque()),  # ids drawn before belong to another world
+        (codec, "IDS_PER_READ", 1),
         (random, "uniform", world.chance.uniform),
         *SMALL,
     ]

@@ -1,4 +1,4 @@
-"""Who watches live: the real `api.live.connection.Watch` over a socket in memory; and somebody who forges its notifications."""
+"""Who watches live: the real `api.live.connection.LiveConnection` over a socket in memory; and somebody who forges its notifications."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 
-from api.live.connection import LiveConnection, LiveHub
+from api.live.connection import LiveConnection
+from api.live.hub import LiveHub
+from api.options import WebOptions
 from application.authentication import Identity
-from application.services import CHANNEL, Claims, WebOptions
+from application.services import CHANNEL, Claims
 from domain.access import Actor, Role
 from domain.values import system_actor
 from infrastructure.realtime.redis_pubsub import RedisSubscription
@@ -105,15 +107,16 @@ async def watcher(process: Process) -> None:
     world = process.world
     claims = Claims(subject=WATCHER.id, session_id=None, role=None, scopes=frozenset(), issued_at=NEVER, expires_at=NEVER)
     services: Any = SimpleNamespace(
-        options=WebOptions(base_url="http://localhost", live_rows_per_second=10**9),
         access_tokens=SimpleNamespace(verify=lambda *_, **__: claims),
         live_reads=AsyncPort(process, MemoryReads(world), "database", store_away),
         live=world.live,
         visible=MemoryVisible(world),
     )
-    identities: Any = SimpleNamespace(identified=lambda _: Identity(actor=WATCHER))
+    identities: Any = SimpleNamespace(authenticate=lambda _: Identity(actor=WATCHER))
+    options = WebOptions(base_url="http://localhost", live_rows_per_second=10**9)
     while True:
-        ended = await LiveConnection(Socket(world.heard), LiveHub(services, identities)).run()  # type: ignore[arg-type]
+        hub = LiveHub(services, options, identities, clock=world.clock.monotonic)
+        ended = await LiveConnection(Socket(world.heard), hub).run()  # type: ignore[arg-type]
         world.tell(f"the watcher's socket closed: {ended}")
         await asyncio.sleep(0.5)
 

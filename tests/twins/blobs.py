@@ -14,7 +14,7 @@ from domain.errors import CorruptBlob, ImageTooLarge, NotFound
 
 
 class MemoryBlobs:
-    """Behaves like `FileBlobStore`, within one process. Its addresses lead nowhere."""
+    """Behaves like `FsspecBlobStore`, within one process. Its addresses lead nowhere."""
 
     max_url_seconds = 3600
 

@@ -1,14 +1,12 @@
-"""The in-memory twin of the Postgres recorder: the library's own, with our columns, guards, claims and command ids."""
+"""The in-memory twin of the Postgres recorder."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import accumulate, chain
+from threading import RLock
 from typing import Any
 from uuid import UUID
-
-from eventsourcing.persistence import IntegrityError, StoredEvent
-from eventsourcing.popo import POPOApplicationRecorder
 
 from application.hash_chain import START, chained
 from application.ports import RecordedEvent
@@ -19,16 +17,16 @@ from domain.image import ImageAccepted, ImageRejected
 from domain.registry import EVENTS
 from infrastructure.eventstore.codec import EncodedEvent, Undecodable, without_opening
 from infrastructure.eventstore.group_commit import Append, Outcome, meta_of
-from infrastructure.eventstore.recorder import StoredEventRow, StreamEnd, encoded_from, insert_events
+from infrastructure.eventstore.recorder_port import StreamEnd
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import Keys
 
 
-class MemoryRecorder(POPOApplicationRecorder):
+class MemoryRecorder:
     """Behaves like PostgresRecorder, within one process. `clock` is that of the database."""
 
     def __init__(self, keys: Keys, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        super().__init__()
+        self._database_lock = RLock()
         self._digests, self._clock = ClaimDigests(keys), clock
         self._log: list[RecordedEvent] = []
         self._commands: dict[UUID, tuple[bytes | None, int, UUID | None]] = {}
@@ -41,9 +39,6 @@ class MemoryRecorder(POPOApplicationRecorder):
     def close(self) -> None:
         pass
 
-    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
-        return insert_events(self.insert, stored_events, **kwargs)
-
     def insert(self, events: Sequence[EncodedEvent], append: Append) -> Outcome:
         with self._database_lock:
             refused = (
@@ -51,16 +46,15 @@ class MemoryRecorder(POPOApplicationRecorder):
             )
             if refused is not None:
                 return refused
-            try:
-                self._insert_events([StoredEventRow(e.stream, e.version, e.type, e.data, e) for e in events])
-            except IntegrityError:
-                return Outcome("conflict", None, None, None)
             return self._keep(events, append)
 
     def _outdated(self, events: Sequence[EncodedEvent]) -> Outcome | None:
-        begun = {event.stream: event.version for event in reversed(events)}
-        stale = any(len(self.select_stream(stream)) != version - 1 for stream, version in begun.items())
-        return Outcome("conflict", None, None, None) if stale else None
+        newest = {event.stream: len(self._events_of(event.stream)) for event in events}
+        for event in events:
+            if event.version != newest[event.stream] + 1:
+                return Outcome("conflict", None, None, None)
+            newest[event.stream] = event.version
+        return None
 
     def _ruled(self, events: Sequence[EncodedEvent]) -> Outcome | None:
         """The rules of migration 0010."""
@@ -85,14 +79,14 @@ class MemoryRecorder(POPOApplicationRecorder):
         job = self._folded(judged.job_id, classification.evolve)
         if job is not None and (job.phase.ended or job.deleted):
             return "the job has ended"
-        parts = (without_opening(encoded_from(one)) for one in self.select_stream(judged.job_id))
+        parts = (without_opening(one) for one in self._events_of(judged.job_id))
         plans = (part for part in parts if isinstance(part, ClassificationPlanned))
         plan = next((one for one in plans if classification.planned_images(one, judged.number) is not None), None)
         return classification.violation_of(judged, job=job, plan=plan)
 
     def _folded(self, stream: UUID, evolve: Any, more: Sequence[Event] = ()) -> Any:
         state = None
-        for event in chain((without_opening(encoded_from(recorded)) for recorded in self.select_stream(stream)), more):
+        for event in chain((without_opening(recorded) for recorded in self._events_of(stream)), more):
             state = evolve(state, event)
         return state
 
@@ -105,7 +99,7 @@ class MemoryRecorder(POPOApplicationRecorder):
 
     def _guarded(self, append: Append) -> Outcome | None:
         for guard in append.guards:
-            stream = self.select_stream(guard.stream)
+            stream = self._events_of(guard.stream)
             if not stream:
                 return Outcome("missing", None, None, str(guard.stream))
             if guard.version is not None and stream[-1].version != guard.version:
@@ -161,7 +155,13 @@ class MemoryRecorder(POPOApplicationRecorder):
             return START
         return next((event.hash for event in self.select_recorded(position - 1, 1)), None)
 
-    def select_stream(self, stream: UUID) -> list[RecordedEvent]:
+    def max_notification_id(self) -> int:
+        return len(self._log)
+
+    def select_stream(self, stream: UUID, *, after: int = 0, until: int | None = None) -> list[RecordedEvent]:
+        return [one for one in self._events_of(stream) if after < one.version and (until is None or one.version <= until)]
+
+    def _events_of(self, stream: UUID) -> list[RecordedEvent]:
         with self._database_lock:
             return [one for one in self._log if one.stream == stream]
 
@@ -169,10 +169,10 @@ class MemoryRecorder(POPOApplicationRecorder):
         with self._database_lock:
             return bisect_right(self._log, moment, key=_stamped), self._clock()
 
-    def select_bounded(self, after: int, limit: int, most_bytes: int) -> list[RecordedEvent]:
+    def select_bounded(self, after: int, limit: int, max_bytes: int) -> list[RecordedEvent]:
         page = self.select_recorded(after, limit)
         sizes = accumulate(len(one.data) for one in page)
-        return [one for one, size in zip(page, sizes, strict=True) if size <= most_bytes or one.position == after + 1]
+        return [one for one, size in zip(page, sizes, strict=True) if size <= max_bytes or one.position == after + 1]
 
     def select_streams(self, streams: Collection[UUID], types: Sequence[str], until: int | None) -> list[RecordedEvent]:
         with self._database_lock:
@@ -188,10 +188,10 @@ class MemoryRecorder(POPOApplicationRecorder):
             return [one for one in self._log[after:] if one.stream == stream or one.position in set(at)][:maximum]
 
     def select_event(self, stream: UUID, version: int) -> RecordedEvent | None:
-        return next((one for one in self.select_stream(stream) if one.version == version), None)
+        return next((one for one in self._events_of(stream) if one.version == version), None)
 
     def select_ends(self, stream: UUID) -> tuple[StreamEnd, StreamEnd] | None:
-        ends = [StreamEnd(one.position, one.type, one.schema_version) for one in self.select_stream(stream)]
+        ends = [StreamEnd(one.position, one.type, one.schema_version) for one in self._events_of(stream)]
         return (ends[0], ends[-1]) if ends else None
 
     def select_having(self, streams: Collection[UUID], types: Sequence[str]) -> set[UUID]:

@@ -1,11 +1,9 @@
 """A small client of the API, for the command line: sign in, upload, run, watch, read."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
@@ -14,31 +12,25 @@ from uuid import uuid4
 import httpx
 import msgspec
 
-from api.cli.client.http_connection import UnusableEnvironment, open_http
+from api.cli.client.credentials import Credentials
+from api.cli.client.http_connection import open_http
 from api.cli.client.image_folder import ImageFile, image_file
 
-UPLOADS_AT_ONCE = 4
-POLL_SECONDS = 0.15
-TOKEN_FILE = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "bioscope" / "token.json"  # noqa: PTH111 - Path refuses users without a home
+MAX_CONCURRENT_UPLOADS = 4
+POLL_INTERVAL_SECONDS = 0.15
 ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
 class Refused(Exception):
-    """The server said no; the text is its own sentence."""
+    """The server refused a request; the text is the server's."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
         self.status = status
 
 
-class Credentials(msgspec.Struct, frozen=True):
-    url: str
-    access_token: str
-    refresh_token: str = ""
-
-
 class Uploaded(msgspec.Struct, frozen=True):
-    """`refused` is the reason where the file was not taken."""
+    """`refused` is the reason where the file was not accepted."""
 
     image: ImageFile
     id: str = ""
@@ -46,18 +38,18 @@ class Uploaded(msgspec.Struct, frozen=True):
 
 
 class Client:
-    def __init__(self, credentials: Credentials, *, keep: Callable[[Credentials], None] = lambda _: None) -> None:
-        self.credentials, self._keep = credentials, keep
+    def __init__(self, credentials: Credentials, *, store: Callable[[Credentials], None] = lambda _: None) -> None:
+        self.credentials, self._store = credentials, store
         self._http = open_http(credentials.url)
 
     @classmethod
-    def sign_in(cls, url: str, email: str, password: str, *, keep: Callable[[Credentials], None] = lambda _: None) -> Self:
+    def sign_in(cls, url: str, email: str, password: str, *, store: Callable[[Credentials], None] = lambda _: None) -> Self:
         """Raises Refused and UnusableEnvironment."""
         with open_http(url) as http:
             answer = _checked(http.post("/api/auth/login", json={"email": email, "password": password})).json()
         credentials = Credentials(url, answer["access_token"], answer.get("refresh_token", ""))
-        keep(credentials)
-        return cls(credentials, keep=keep)
+        store(credentials)
+        return cls(credentials, store=store)
 
     def __enter__(self) -> Self:
         return self
@@ -66,7 +58,7 @@ class Client:
         self._http.close()
 
     def call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        """One request; an ended access token is renewed once. Raises Refused."""
+        """Send a request; refresh an expired access token once. Raises Refused."""
         answer = self._http.request(method, path, headers=self._headers(method), **arguments)
         if answer.status_code == httpx.codes.UNAUTHORIZED and self.credentials.refresh_token:
             self._refresh()
@@ -98,7 +90,7 @@ class Client:
         return Uploaded(image, id=str(answer.json()["id"]))
 
     def upload_all(self, dataset: str, images: Iterable[ImageFile]) -> Iterator[Uploaded]:
-        with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
+        with ThreadPoolExecutor(MAX_CONCURRENT_UPLOADS) as pool:
             yield from pool.map(lambda image: self.upload_image(dataset, image), images)
 
     def run(self, dataset: str, model: str | None) -> str:
@@ -112,16 +104,16 @@ class Client:
             yield state
             if state["status"] in ENDED:
                 return
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_INTERVAL_SECONDS)
 
     def results(self, job: str) -> list[dict[str, Any]]:
         """All results of a job, page by page."""
         answer = self.call("GET", f"/api/classification-results/classification/{job}")
-        found: list[dict[str, Any]] = answer.json()
-        while following := answer.links.get("next", {}).get("url"):
-            answer = self.call("GET", str(answer.url.join(following)))
-            found += answer.json()
-        return found
+        results: list[dict[str, Any]] = answer.json()
+        while next_page := answer.links.get("next", {}).get("url"):
+            answer = self.call("GET", str(answer.url.join(next_page)))
+            results += answer.json()
+        return results
 
     def _headers(self, method: str) -> dict[str, str]:
         key = {"Idempotency-Key": str(uuid4())} if method == "POST" else {}
@@ -131,46 +123,17 @@ class Client:
         answer = self._http.post("/api/auth/refresh", headers={"Authorization": f"Bearer {self.credentials.refresh_token}"})
         if answer.status_code == httpx.codes.UNAUTHORIZED:
             raise Refused(answer.status_code, "your session has ended: sign in again with `bioscope login`")
-        said = _checked(answer).json()
-        self.credentials = Credentials(self.credentials.url, said["access_token"], said.get("refresh_token", ""))
-        self._keep(self.credentials)
-
-
-def keep_credentials(credentials: Credentials) -> None:
-    """In a file that only its owner can read. Raises UnusableEnvironment."""
-    try:
-        TOKEN_FILE.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _private(TOKEN_FILE) as file:
-            file.write(msgspec.json.encode(credentials))
-    except OSError as error:
-        raise UnusableEnvironment(
-            f"the token cannot be kept in {TOKEN_FILE} ({error.strerror}): set XDG_CONFIG_HOME to a folder that you can write to"
-        ) from None
-
-
-def kept_credentials() -> Credentials | None:
-    """From `BIOSCOPE_TOKEN` (and `BIOSCOPE_URL`), or from the file that `bioscope login` wrote."""
-    if token := os.environ.get("BIOSCOPE_TOKEN"):
-        return Credentials(os.environ.get("BIOSCOPE_URL", "http://127.0.0.1:8000"), token)
-    try:
-        return msgspec.json.decode(TOKEN_FILE.read_bytes(), type=Credentials)
-    except (FileNotFoundError, NotADirectoryError, PermissionError, msgspec.DecodeError):
-        return None
-
-
-@contextmanager
-def _private(path: Path) -> Iterator[Any]:
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        yield file
+        tokens = _checked(answer).json()
+        self.credentials = Credentials(self.credentials.url, tokens["access_token"], tokens.get("refresh_token", ""))
+        self._store(self.credentials)
 
 
 def _checked(answer: httpx.Response) -> httpx.Response:
     if answer.is_success:
         return answer
     try:
-        said = answer.json()
-        detail = str(said.get("detail") or said)
+        problem = answer.json()
+        detail = str(problem.get("detail") or problem)
     except (json.JSONDecodeError, AttributeError):
         detail = answer.reason_phrase
     raise Refused(answer.status_code, detail)

@@ -1,4 +1,4 @@
-"""The demonstration: real micrographs through the whole system, in front of one's eyes."""
+"""The demonstration: classifies real micrographs, then verifies the log."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from api.cli.client.image_folder import scan
 from api.cli.client.manifest import read_manifest
 
 
-def show(*, url: str, email: str, password: str, folder: Path, verify: Callable[[], Any], console: Console) -> bool:
+def run_demo(*, url: str, email: str, password: str, folder: Path, verify: Callable[[], Any], console: Console) -> bool:
     """Classify the pictures of `folder`, show the results, verify the record. Whether all went well."""
     images = scan(folder).images
     manifest = read_manifest(folder, [image.name for image in images])
@@ -30,7 +30,7 @@ def show(*, url: str, email: str, password: str, folder: Path, verify: Callable[
             console=console,
         )
     console.print(terminal.table(report))
-    verified = verify()
+    verification = verify()
     console.print(
         Panel(
             f"API and its documentation  {url}/docs   {url}/redoc\n"
@@ -42,8 +42,8 @@ def show(*, url: str, email: str, password: str, folder: Path, verify: Callable[
         )
     )
     accuracy = "unknown" if report.accuracy is None else f"{report.accuracy:.1%}"
-    chain = verified.problem or f"verified to position {verified.events}"
+    chain = verification.problem or f"verified to position {verification.events}"
     console.print(
         f"demo: {len(report.lines)} images, accuracy {accuracy}, {report.failures} failures, audit {chain}", highlight=False, soft_wrap=True
     )
-    return not report.failures and report.status == "completed" and verified.problem is None
+    return not report.failures and report.status == "completed" and verification.problem is None

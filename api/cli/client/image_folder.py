@@ -41,10 +41,10 @@ def scan(folder: Path) -> ImageFolder:
     """All images in `folder` and below it. Links to folders are not followed, so that no loop of them is endless."""
     images: list[Path] = []
     skipped: Counter[str] = Counter()
-    for place, subfolders, files in os.walk(folder, onerror=lambda _: skipped.update([UNREADABLE_FOLDER])):
+    for directory, subfolders, files in os.walk(folder, onerror=lambda _: skipped.update([UNREADABLE_FOLDER])):
         subfolders[:] = [name for name in subfolders if not _ignored(name, SYSTEM_FOLDERS)]
-        skipped.update(LINKED_FOLDER for name in subfolders if Path(place, name).is_symlink())
-        for path in (Path(place, name) for name in files if not _ignored(name, SYSTEM_FILES)):
+        skipped.update(LINKED_FOLDER for name in subfolders if Path(directory, name).is_symlink())
+        for path in (Path(directory, name) for name in files if not _ignored(name, SYSTEM_FILES)):
             if (kind := _kind_of_other(path)) is None:
                 images.append(path)
             elif path != folder / MANIFEST:

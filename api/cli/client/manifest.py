@@ -47,8 +47,10 @@ def parse_manifest(content: bytes, names: Collection[str]) -> Manifest:
     labels = {name: label.strip() for file, label in rows if label.strip() and (name := upload_name(file.strip()))}
     if not labels:
         return Manifest({}, f"{MANIFEST} has no line with a file and a label")
-    known = frozenset(names)
-    return Manifest({name: labels[name] for name in labels if name in known}, _absent([name for name in labels if name not in known]))
+    known_names = frozenset(names)
+    return Manifest(
+        {name: labels[name] for name in labels if name in known_names}, _absent([name for name in labels if name not in known_names])
+    )
 
 
 def _absent(names: Sequence[str]) -> str:

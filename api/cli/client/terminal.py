@@ -1,4 +1,4 @@
-"""What a person at a terminal sees of a run: progress while it works, a table when it is done."""
+"""Progress and results of a classification run, for a terminal."""
 
 import csv
 import io
@@ -21,8 +21,8 @@ COLOURS = {"clear": "green", "needs_review": "yellow", "out_of_domain": "magenta
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """One picture's outcome. `file` is its path below the folder, as it is printed. `latency_ms` runs from the order of the job to the
-    result; `error` says why there is none; `warnings` what of the file was not used, assumed or converted."""
+    """The outcome for one image. `file` is its path below the folder, as it is printed. `latency_ms` is measured from the job's request to
+    the result; `error` says why there is none; `warnings` are those of the file."""
 
     file: str
     image_id: str = ""
@@ -35,7 +35,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[ImageWarning, ...] = ()
 
     @property
-    def right(self) -> bool:
+    def is_correct(self) -> bool:
         return self.label == self.truth
 
     @property
@@ -56,8 +56,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def accuracy(self) -> float | None:
         """The share of right labels among the pictures whose truth is known; None where none is."""
-        known = [line for line in self.lines if line.truth]
-        return sum(line.right for line in known) / len(known) if known else None
+        labelled = [line for line in self.lines if line.truth]
+        return sum(line.is_correct for line in labelled) / len(labelled) if labelled else None
 
 
 def classify(
@@ -73,32 +73,32 @@ def classify(
     with _progress(console) as progress:
         dataset = client.create_dataset(dataset_name)
         uploaded = _upload(client, dataset, images, progress)
-        taken = [one for one in uploaded if one.id]
-        if not taken:
-            return Report(job_id="", status="failed", lines=tuple(_refused(one, truth) for one in uploaded), seconds=0.0)
+        accepted = [upload for upload in uploaded if upload.id]
+        if not accepted:
+            return Report(job_id="", status="failed", lines=tuple(_refused(upload, truth) for upload in uploaded), seconds=0.0)
         job = client.run(dataset, model)
-        state = _watch(client, job, len(taken), progress)
+        state = _watch(client, job, len(accepted), progress)
     results = {result["image_id"]: result for result in client.results(job)}
     failures = {failure["image_id"]: failure["detail"] for failure in state.get("failures", [])}
-    began = datetime.fromisoformat(state["created_at"])
-    lines = tuple(_line(one, results, failures, truth, began) for one in uploaded)
+    started = datetime.fromisoformat(state["created_at"])
+    lines = tuple(_line(upload, results, failures, truth, started) for upload in uploaded)
     ended = datetime.fromisoformat(state["updated_at"])
-    return Report(job_id=job, status=state["status"], lines=lines, seconds=(ended - began).total_seconds())
+    return Report(job_id=job, status=state["status"], lines=lines, seconds=(ended - started).total_seconds())
 
 
 def table(report: Report) -> Table:
-    shown = Table(title=f"Classification {report.job_id}", title_justify="left")
+    rows = Table(title=f"Classification {report.job_id}", title_justify="left")
     with_truth = report.accuracy is not None
     with_warnings = any(line.warnings for line in report.lines)
     for name in ("file", "label", *(("truth",) if with_truth else ())):
-        shown.add_column(name, overflow="fold")
+        rows.add_column(name, overflow="fold")
     for name in ("confidence", "latency"):
-        shown.add_column(name, justify="right")
+        rows.add_column(name, justify="right")
     if with_warnings:
-        shown.add_column("warnings", overflow="fold")
+        rows.add_column("warnings", overflow="fold")
     for line in report.lines:
-        shown.add_row(*_cells(line, with_truth=with_truth), *([Text(line.warning_codes)] if with_warnings else []))
-    return shown
+        rows.add_row(*_cells(line, with_truth=with_truth), *([Text(line.warning_codes)] if with_warnings else []))
+    return rows
 
 
 def as_csv(report: Report) -> str:
@@ -133,8 +133,8 @@ def _progress(console: Console) -> Progress:
 def _upload(client: Client, dataset: str, images: Sequence[ImageFile], progress: Progress) -> list[Uploaded]:
     bar = progress.add_task("upload", total=len(images))
     uploaded = []
-    for one in client.upload_all(dataset, images):
-        uploaded.append(one)
+    for upload in client.upload_all(dataset, images):
+        uploaded.append(upload)
         progress.advance(bar)
     return uploaded
 
@@ -148,34 +148,36 @@ def _watch(client: Client, job: str, total: int, progress: Progress) -> dict[str
 
 
 def _line(
-    one: Uploaded, results: Mapping[str, dict[str, Any]], failures: Mapping[str, str], truth: Mapping[str, str], began: datetime
+    upload: Uploaded, results: Mapping[str, dict[str, Any]], failures: Mapping[str, str], truth: Mapping[str, str], started: datetime
 ) -> Line:
-    if not one.id:
-        return _refused(one, truth)
-    result = results.get(one.id)
+    if not upload.id:
+        return _refused(upload, truth)
+    result = results.get(upload.id)
     if result is None:
-        return Line(file=one.image.shown, image_id=one.id, truth=truth.get(one.image.name, ""), error=failures.get(one.id, "no result"))
-    latency = datetime.fromisoformat(result["created_at"]) - began
+        return Line(
+            file=upload.image.shown, image_id=upload.id, truth=truth.get(upload.image.name, ""), error=failures.get(upload.id, "no result")
+        )
+    latency = datetime.fromisoformat(result["created_at"]) - started
     return Line(
-        file=one.image.shown,
-        image_id=one.id,
+        file=upload.image.shown,
+        image_id=upload.id,
         label=result["label"],
         confidence=result["confidence"],
         verdict=result["verdict"],
-        truth=truth.get(one.image.name, ""),
+        truth=truth.get(upload.image.name, ""),
         latency_ms=round(latency.total_seconds() * 1000, 1),
         warnings=msgspec.convert(result["warnings"], tuple[ImageWarning, ...]),
     )
 
 
-def _refused(one: Uploaded, truth: Mapping[str, str]) -> Line:
-    return Line(file=one.image.shown, truth=truth.get(one.image.name, ""), error=one.refused)
+def _refused(upload: Uploaded, truth: Mapping[str, str]) -> Line:
+    return Line(file=upload.image.shown, truth=truth.get(upload.image.name, ""), error=upload.refused)
 
 
 def _cells(line: Line, *, with_truth: bool) -> list[Text]:
     if line.error:
         return [Text(line.file), Text(line.error, "red"), *([Text(line.truth)] if with_truth else []), Text(), Text()]
     label = line.label if line.verdict == "clear" else f"{line.label} ({line.verdict.replace('_', ' ')})"
-    truth = [] if not with_truth else [Text(line.truth, "" if line.right else "red")]
+    truth = [] if not with_truth else [Text(line.truth, "" if line.is_correct else "red")]
     numbers = [Text(f"{line.confidence:.1%}"), Text(f"{line.latency_ms:.0f} ms")]
     return [Text(line.file), Text(label, COLOURS.get(line.verdict, "white")), *truth, *numbers]

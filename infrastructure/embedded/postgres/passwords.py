@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 
 from infrastructure.atomic_files import write_private
-from infrastructure.embedded.child import CannotStart, die_with_parent
 from infrastructure.embedded.data_folder import KEYS
+from infrastructure.process_lifecycle import CannotStart, die_with_parent
 from infrastructure.sandbox.child_environment import NATIVE_ENVIRONMENT, PRIVATE_UMASK
 
 FILE: Final = "postgres.passwords"
@@ -57,13 +57,13 @@ class PostgresPasswords:
 
 
 def access_rules(passwords: Passwords) -> str:
-    """The content of pg_hba.conf: a password from everybody. It names the passwords that were set, by their digest."""
+    """The content of pg_hba.conf: everybody needs a password. It names the passwords that were set, by their digest."""
     digest = hashlib.sha256(msgspec.json.encode(sorted(passwords.items()))).hexdigest()
     return f"# Written by bioscope for the passwords {digest}.\nlocal all all scram-sha-256\nhost all all all reject\n"
 
 
 def are_set(cluster: Path, passwords: Passwords) -> bool:
-    """Whether the cluster has these passwords and asks for them."""
+    """Whether the cluster has these passwords and requires them."""
     try:
         return (cluster / ACCESS_RULES).read_text(encoding="utf-8") == access_rules(passwords)
     except (OSError, UnicodeDecodeError):
@@ -95,13 +95,13 @@ def set_passwords(passwords: Passwords, *, command: Sequence[str], cluster: Path
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise CannotStart(f"the passwords of Postgres cannot be set: {type(error).__name__}") from None
-    said = done.stderr.decode(errors="replace")
-    if done.returncode != 0 or "ERROR:" in said or "FATAL:" in said:
-        raise CannotStart(f"the passwords of Postgres cannot be set: {said.strip()[-500:]}")
+    errors = done.stderr.decode(errors="replace")
+    if done.returncode != 0 or "ERROR:" in errors or "FATAL:" in errors:
+        raise CannotStart(f"the passwords of Postgres cannot be set: {errors.strip()[-500:]}")
 
 
 def write_access_rules(cluster: Path, passwords: Passwords, *, user: int | None) -> None:
-    """Last of all, since it says that the passwords are set. Raises OSError."""
+    """Call it last, since the rules show that the passwords are set. Raises OSError."""
     write_private(cluster / ACCESS_RULES, access_rules(passwords), user=user)
 
 

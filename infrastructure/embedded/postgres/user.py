@@ -5,7 +5,7 @@ import pwd
 import subprocess
 from pathlib import Path
 
-from infrastructure.embedded.child import CannotStart
+from infrastructure.process_lifecycle import CannotStart
 from infrastructure.sandbox.child_environment import NATIVE_ENVIRONMENT
 
 

@@ -19,8 +19,8 @@ import msgspec
 from msgspec import Meta
 
 from infrastructure import sandbox
-from infrastructure.embedded.child import die_with_parent
 from infrastructure.inference.children.memory_shortage import CHILD_SCORE, OWN_SCORE
+from infrastructure.process_lifecycle import die_with_parent
 
 LENGTH: Final = 8  # bytes that tell how long the frame is
 READY: Final = b"ready"

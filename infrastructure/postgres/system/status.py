@@ -1,4 +1,4 @@
-"""How the whole system stands, asked of Postgres in one query: for readiness and for the figures that are watched."""
+"""The status of the whole system, read from Postgres in one query: for readiness and metrics."""
 
 import msgspec
 
@@ -26,7 +26,7 @@ class DeclaredProcess(msgspec.Struct, frozen=True, kw_only=True):
 class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Positions of the log's head, of what Kafka has and of what the read models show; ages in seconds, 0 when nothing waits.
 
-    `fits`: whether the log holds the event that the read models stand at. `long_streams` have more than 1,000 events; jobs are left out.
+    `fits`: whether the log holds the event at the position of the read models. `long_streams` have more than 1,000 events, without jobs.
     """
 
     head: int

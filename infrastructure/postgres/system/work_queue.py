@@ -13,29 +13,29 @@ from domain.classification import PlannedImage
 from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock
 
 T = TypeVar("T")
-MAX_JOBS = 200  # open jobs that are looked at together, the oldest first
+MAX_JOBS = 200  # open jobs in one snapshot, the oldest first
 
-OPEN = (
+OPEN_JOBS = (
     "classifications c join datasets d on d.id = c.dataset_id and not d.deleted where c.status in ('pending', 'running') and not c.deleted"
 )
-TO_PLAN = f"select c.id, c.position from {OPEN} and not c.planned and c.image_id is null order by c.position limit 10"  # noqa: S608
-TO_FINISH = f"""select c.id, c.succeeded, c.failed from {OPEN} and c.planned and c.judged >= c.chunks
+JOBS_TO_PLAN = f"select c.id, c.position from {OPEN_JOBS} and not c.planned and c.image_id is null order by c.position limit 10"  # noqa: S608
+JOBS_TO_FINISH = f"""select c.id, c.succeeded, c.failed from {OPEN_JOBS} and c.planned and c.judged >= c.chunks
   order by c.position limit 100"""  # noqa: S608 - constants
 ORPHANS = """select c.id from classifications c join datasets d on d.id = c.dataset_id and d.deleted
   where c.status in ('pending', 'running') and not c.deleted limit 100"""
 WORKERS = "select seen_at, slots, lane from ops.workers"
-RELEASES = """select r.id, w.kind, w.job, w.number, c.image_id is not null as urgent, r.attempts,
+LEASES = """select r.id, w.kind, w.job, w.number, c.image_id is not null as urgent, r.attempts,
     greatest(r.released_at, r.held_at) as held_at, r.given_up as abandoned
   from ops.releases r join work w on w.id = r.id left join classifications c on c.id = w.job
   where c.id is null or (c.status = 'running' and not c.deleted)"""
 SNAPSHOT = f"""select json_build_object('now', clock_timestamp(),
-    'to_plan', (select coalesce(json_agg(x), '[]') from ({TO_PLAN}) x),
-    'to_finish', (select coalesce(json_agg(x), '[]') from ({TO_FINISH}) x),
+    'to_plan', (select coalesce(json_agg(x), '[]') from ({JOBS_TO_PLAN}) x),
+    'to_finish', (select coalesce(json_agg(x), '[]') from ({JOBS_TO_FINISH}) x),
     'orphans', (select coalesce(json_agg(x), '[]') from ({ORPHANS}) x),
     'workers', (select coalesce(json_agg(x), '[]') from ({WORKERS}) x),
-    'leases', (select coalesce(json_agg(x), '[]') from ({RELEASES}) x))::text"""  # noqa: S608 - constants
+    'leases', (select coalesce(json_agg(x), '[]') from ({LEASES}) x))::text"""  # noqa: S608 - constants
 WAITING = f"""select c.*, w.waiting from (
-    select c.* from {OPEN} and c.status = 'running' and c.judged < c.chunks and (c.image_id is not null) = %(urgent)s
+    select c.* from {OPEN_JOBS} and c.status = 'running' and c.judged < c.chunks and (c.image_id is not null) = %(urgent)s
     order by c.position limit %(jobs)s
   ) c cross join lateral (
     select json_agg(w order by w.number) as waiting from (
@@ -49,15 +49,15 @@ TO_INSPECT = """select w.id from work w join datasets d on d.id = w.dataset_id a
 JOBS = "select c.*, '[]'::json as waiting from classifications c where c.id = any(%(ids)s)"
 IMAGES_OF = "select id, images from work where id = any(%(ids)s)"
 DELETED = "select id from images where id = any(%(ids)s) and deleted"
-COVERED = """select id, sha256, position from images
+CLASSIFIABLE = """select id, sha256, position from images
   where dataset_id = %(dataset)s and not deleted and rejected is null and position <= %(until)s and position > %(after)s
   order by position limit %(maximum)s"""
-PLACE_OF = "select position from images where id = %(id)s"
-RELEASED = """insert into ops.releases (id, attempts, released_at) select id, attempts, clock_timestamp()
+POSITION_OF = "select position from images where id = %(id)s"
+DISPATCH = """insert into ops.releases (id, attempts, released_at) select id, attempts, clock_timestamp()
     from jsonb_to_recordset(%(given)s) as given (id uuid, attempts int)
     on conflict (id) do update set attempts = excluded.attempts, released_at = excluded.released_at, held_at = null"""
-GIVEN_UP = "update ops.releases set given_up = true where id = %(id)s"
-FORGET_DONE = """delete from ops.releases r where not exists (
+ABANDON = "update ops.releases set given_up = true where id = %(id)s"
+DELETE_DONE = """delete from ops.releases r where not exists (
     select from work w left join classifications c on c.id = w.job
     where w.id = r.id and (c.id is null or (c.status = 'running' and not c.deleted)))"""
 
@@ -108,21 +108,21 @@ class PostgresWorkQueue:
         return {found.id for found in self._rows(DELETED, IdRow, ids=list(images))}
 
     def classifiable(self, dataset: UUID, *, after: int, until: int, maximum: int) -> list[ClassifiableImage]:
-        return self._rows(COVERED, ClassifiableImage, dataset=dataset, after=after, until=until, maximum=maximum)
+        return self._rows(CLASSIFIABLE, ClassifiableImage, dataset=dataset, after=after, until=until, maximum=maximum)
 
     def position_of(self, image: UUID) -> int:
-        return self._rows(PLACE_OF, PositionRow, id=image)[0].position
+        return self._rows(POSITION_OF, PositionRow, id=image)[0].position
 
     def mark_dispatched(self, tasks: Sequence[OutgoingTask]) -> None:
         rows = [{"id": str(work), "attempts": outgoing.task.attempt} for outgoing in tasks for work in outgoing.task.work]
-        self._connection.execute(RELEASED, {"given": Jsonb(rows)})
+        self._connection.execute(DISPATCH, {"given": Jsonb(rows)})
         self._on_dispatched()
 
     def mark_abandoned(self, work: UUID) -> None:
-        self._connection.execute(GIVEN_UP, {"id": work})
+        self._connection.execute(ABANDON, {"id": work})
 
     def delete_done(self) -> None:
-        self._connection.execute(FORGET_DONE)
+        self._connection.execute(DELETE_DONE)
 
     def _rows(self, query: str, into: type[T], **parameters: Any) -> list[T]:
         return rows(self._connection, query, into, parameters)

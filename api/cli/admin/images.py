@@ -9,12 +9,12 @@ from uuid import UUID
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from api.cli.common import DATA, FAILED, err, open_log, out, running
+from api.cli.common import DATA, FAILED, err, open_event_log, out, running_installation
 from api.cli.operator import operator
 from infrastructure.configuration.settings import Settings
 
 if TYPE_CHECKING:
-    from api.cli.recheck_report import Report
+    from api.cli.admin.recheck_report import Report
 
 
 @click.group()
@@ -25,29 +25,29 @@ def images() -> None:
 @images.command()
 @click.option("--dataset", type=click.UUID, help="Only the images of this dataset.")
 @click.option("--dry-run", is_flag=True, help="Write nothing.")
-@click.option("--csv", "how", flag_value="csv", help="Everything that was found as CSV.")
-@click.option("--json", "how", flag_value="json", help="The same as JSON, one object a line.")
+@click.option("--csv", "output_format", flag_value="csv", help="Everything that was found as CSV.")
+@click.option("--json", "output_format", flag_value="json", help="The same as JSON, one object a line.")
 @DATA
-def recheck(dataset: UUID | None, data: Path | None, how: str | None, *, dry_run: bool) -> None:
+def recheck(dataset: UUID | None, data: Path | None, output_format: str | None, *, dry_run: bool) -> None:
     """Decode stored images again with the reader of this release, while everything runs. Run it once after an upgrade.
 
     Pictures are made again, and what was recorded of an image is corrected. Results that were computed from other pixels are listed
     and get a warning: run the model again over these images. It may be interrupted and repeated. Exit code 1 when something could
     not be checked.
     """
-    from api.cli.recheck_report import Report, output_to
+    from api.cli.admin.recheck_report import Report, output_to
     from infrastructure.observability.log_setup import configure_logging
 
-    given = running(data)
-    configure_logging(given, "images recheck")
-    report = Report(output_to(how, sys.stdout, out), dry_run=dry_run)
-    with open_log(given) as log, _progress(how) as progress:
-        _recheck(given, log, dataset, report, progress, dry_run=dry_run)
+    settings = running_installation(data)
+    configure_logging(settings, "images recheck")
+    report = Report(output_to(output_format, sys.stdout, out), dry_run=dry_run)
+    with open_event_log(settings) as log, _progress(output_format) as progress:
+        _recheck(settings, log, dataset, report, progress, dry_run=dry_run)
     err.print(report.close(), highlight=False, soft_wrap=True)
     sys.exit(0 if report.complete else FAILED)
 
 
-def _recheck(given: Settings, log: Any, dataset: UUID | None, report: "Report", progress: Progress, *, dry_run: bool) -> None:
+def _recheck(settings: Settings, log: Any, dataset: UUID | None, report: "Report", progress: Progress, *, dry_run: bool) -> None:
     from application.image_recheck import ImageRecheck, RecheckResult, require_complete
     from application.pixel_reader import PixelReader
     from infrastructure.container import blobs
@@ -55,8 +55,8 @@ def _recheck(given: Settings, log: Any, dataset: UUID | None, report: "Report", 
     from projections.engine import postgres_store
     from projections.stored_images import PostgresStoredImages
 
-    actor, store = operator(given, log), blobs(given)
-    with postgres_store.connect(given.postgres_url) as connection:
+    actor, store = operator(settings, log), blobs(settings)
+    with postgres_store.connect(settings.postgres_url) as connection:
         stored = PostgresStoredImages(connection)
         _require_dataset(log, dataset)
         require_complete(stored, log)
@@ -67,23 +67,23 @@ def _recheck(given: Settings, log: Any, dataset: UUID | None, report: "Report", 
                 log=log, blobs=store, images=stored, reader=reader, actor=actor, now=lambda: datetime.now(UTC), dry_run=dry_run
             )
 
-        def advance(found: RecheckResult | None) -> None:
+        def advance(result: RecheckResult | None) -> None:
             progress.advance(bar)
-            if found is not None:
-                report.add(found)
+            if result is not None:
+                report.add(result)
 
-        recheck_images(given, stored.pages(dataset), blobs=store, recheck_with=recheck_with, report=advance)
+        recheck_images(settings, stored.pages(dataset), blobs=store, recheck_with=recheck_with, report=advance)
 
 
-def _require_dataset(log: Any, wanted: UUID | None) -> None:
+def _require_dataset(log: Any, dataset_id: UUID | None) -> None:
     from application.commands import load_existing
     from domain import dataset
 
-    if wanted is not None:
-        load_existing(log, wanted, dataset.evolve, what="Dataset", closed=lambda it: it.deleted)
+    if dataset_id is not None:
+        load_existing(log, dataset_id, dataset.evolve, what="Dataset", closed=lambda it: it.deleted)
 
 
-def _progress(how: str | None) -> Progress:
+def _progress(output_format: str | None) -> Progress:
     """On stderr; not where it would run through rows on the same terminal."""
     columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=err, redirect_stdout=False, disable=how is not None and sys.stdout.isatty())
+    return Progress(*columns, console=err, redirect_stdout=False, disable=output_format is not None and sys.stdout.isatty())

@@ -1,4 +1,4 @@
-"""Backups, and the way back."""
+"""Backup and restore."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from api.cli.common import DATA, TAMPERED, err, fail, open_log, out, running, settings
+from api.cli.common import DATA, TAMPERED, err, fail, load_settings, open_event_log, out, running_installation
 from infrastructure.configuration.settings import Settings
 
 
@@ -24,19 +24,18 @@ def backup(folder: Path, data: Path | None) -> None:
     from infrastructure.operations.backup import backup as copy
     from infrastructure.security.process_keys import operator_keys
 
-    given = running(data)
-    with open_log(given) as log:
+    settings = running_installation(data)
+    with open_event_log(settings) as log:
         require_understood(log)
-    with _steps() as progress:
-        owner = given.postgres_owner_url or given.postgres_url
-        manifest = copy(owner, blobs(given), folder, root=operator_keys(given), progress=progress)
+    with _progress_bars() as progress:
+        owner = settings.postgres_owner_url or settings.postgres_url
+        manifest = copy(owner, blobs(settings), folder, root=operator_keys(settings), progress=progress)
     if manifest.missing:
         err.print(
             f"{len(manifest.missing)} files that the log names are not in the store, or damaged: those of deleted images, or lost ones."
         )
-    out.print(
-        f"{manifest.position} events and {len(manifest.blobs)} images and models are in {folder}. Keep {given.root_key_path} apart from it."
-    )
+    copied = f"{manifest.position} events and {len(manifest.blobs)} images and models"
+    out.print(f"{copied} are in {folder}. Keep {settings.root_key_path} apart from it.")
 
 
 @click.command()
@@ -49,52 +48,52 @@ def restore(folder: Path, root_key: Path | None, data: Path | None) -> None:
     from infrastructure.embedded.supervisor import SupervisedStack, root_key_of, take_root_key
     from infrastructure.operations.backup import checked
     from infrastructure.security.keys import RootKey
-    from projections.process.rebuilds import rebuild as made_anew
+    from projections.process.rebuilds import rebuild as rebuild_read_models
 
-    given = settings(data=data, port=0)  # nothing is served
-    with _steps() as progress:
-        manifest = checked(folder, RootKey.read(root_key_of(given, root_key)), progress=progress)
-        take_root_key(given, root_key)
+    settings = load_settings(data=data, port=0)  # nothing is served
+    with _progress_bars() as progress:
+        manifest = checked(folder, RootKey.read(root_key_of(settings, root_key)), progress=progress)
+        take_root_key(settings, root_key)
         with (
-            SupervisedStack(given, processes=(), prepare=lambda there: _restored(there, folder, manifest, progress)) as there,
-            open_log(there) as log,
+            SupervisedStack(settings, processes=(), prepare=lambda target: _restore_into(target, folder, manifest, progress)) as target,
+            open_event_log(target) as log,
         ):
-            found = verify_log(there, log)
-            beyond = found.finding if found.finding and found.finding.position > manifest.position else None
-            if found.finding is None or beyond:
-                made_anew(there, check=False)
-    if beyond:
+            result = verify_log(target, log)
+            lost_events = result.finding if result.finding and result.finding.position > manifest.position else None
+            if result.finding is None or lost_events:
+                rebuild_read_models(target, check=False)
+    if lost_events:
         fail(
             f"restored up to position {manifest.position}, but signed heads beside the blobs know of later events, which are lost"
-            f" ({beyond.what}). Keep derived/heads of the blob store as evidence, and move it away: until then `audit verify` says so",
+            f" ({lost_events.what}). Keep derived/heads of the blob store as evidence, and move it away: until then `audit verify` says so",
             TAMPERED,
         )
-    if found.problem:
-        fail(f"restored, but {found.problem}", TAMPERED)
-    out.print(f"Restored: {found.events} events, hash {found.hash[:16]}…, read models made again. Start it with `bioscope up`.")
+    if result.problem:
+        fail(f"restored, but {result.problem}", TAMPERED)
+    out.print(f"Restored: {result.events} events, hash {result.hash[:16]}…, read models made again. Start it with `bioscope up`.")
 
 
-def _restored(there: Settings, folder: Path, manifest: Any, progress: Any) -> None:
+def _restore_into(target: Settings, folder: Path, manifest: Any, progress: Any) -> None:
     from infrastructure.container import blobs
-    from infrastructure.operations.backup import restore as bring
+    from infrastructure.operations.backup import restore as restore_backup
     from infrastructure.postgres.schema import migrate as apply
 
-    owner = there.postgres_owner_url or there.postgres_url
+    owner = target.postgres_owner_url or target.postgres_url
     apply(owner)
-    bring(owner, blobs(there), folder, manifest, progress=progress)
+    restore_backup(owner, blobs(target), folder, manifest, progress=progress)
 
 
 @contextmanager
-def _steps() -> Iterator[Any]:
+def _progress_bars() -> Iterator[Any]:
     """A progress bar for each kind of thing that is copied."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=err) as progress:
         bars: dict[str, Any] = {}
 
-        def step(what: str, done: int, total: int) -> None:
-            if what not in bars:
-                bars[what] = progress.add_task(what, total=total)
-            progress.update(bars[what], completed=done + 1, total=total)
+        def advance(step: str, done: int, total: int) -> None:
+            if step not in bars:
+                bars[step] = progress.add_task(step, total=total)
+            progress.update(bars[step], completed=done + 1, total=total)
 
-        yield step
+        yield advance

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from api.cli.common import DATA, open_log, running
+from api.cli.common import DATA, open_event_log, running_installation
 from api.cli.operator import operator_command
 
 
@@ -27,8 +27,8 @@ def promote(name: str, version: int, data: Path | None) -> None:
     """
     from application.models import promote as put_into_production
 
-    given = running(data)
-    with open_log(given) as log:
-        done = put_into_production(name=name, number=version, command=operator_command(given, log), log=log)
+    settings = running_installation(data)
+    with open_event_log(settings) as log:
+        done = put_into_production(name=name, number=version, command=operator_command(settings, log), log=log)
     already = "" if done.position else " already"
     click.echo(f"Version {version} of the model {name} is in production{already}.")

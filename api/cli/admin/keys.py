@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from api.cli.common import DATA, FAILED, fail, out, settings
+from api.cli.common import DATA, FAILED, fail, load_settings, out
 
 WITH_KEYS = ("api", "relay", "projector")  # the processes that need any
 
@@ -28,7 +28,7 @@ def export_keys(process: str, file: Path, data: Path | None, *, force: bool) -> 
     from infrastructure.security.keys import RootKey
     from infrastructure.security.process_keys import write_key_file
 
-    root = RootKey.read(settings(data=data).root_key_path)
+    root = RootKey.read(load_settings(data=data).root_key_path)
     if file.exists() and not force:
         fail(f"{file} exists: name another file, or replace it with --force", FAILED)
     write_key_file(file, root, process)
@@ -42,10 +42,10 @@ def list_keys(data: Path | None) -> None:
     from infrastructure.security.key_ring import Purpose
     from infrastructure.security.process_keys import PROCESS_NEEDS, operator_keys
 
-    held = operator_keys(settings(data=data))
-    shown = Table("purpose", "key ids, newest first", "held by", "verified by", box=None)
+    held = operator_keys(load_settings(data=data))
+    table = Table("purpose", "key ids, newest first", "held by", "verified by", box=None)
     for purpose in Purpose:
         ids = ", ".join(key.id.hex() for key in held.all(purpose)) if held.holds(purpose) else "not here"
         holders = ", ".join(name for name, needs in PROCESS_NEEDS.items() if purpose in needs.secret) or "the root key alone"
-        shown.add_row(purpose.value, ids, holders, ", ".join(name for name, needs in PROCESS_NEEDS.items() if purpose in needs.public))
-    out.print(shown)
+        table.add_row(purpose.value, ids, holders, ", ".join(name for name, needs in PROCESS_NEEDS.items() if purpose in needs.public))
+    out.print(table)

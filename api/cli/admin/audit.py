@@ -1,4 +1,4 @@
-"""The record: proved, read, made visible again."""
+"""Commands of the audit: verify the log, read it, rebuild the read models, handle dead letters."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import msgspec
 from rich.markup import escape
 from rich.table import Table
 
-from api.cli.common import DATA, FAILED, TAMPERED, WRONG_USE, err, fail, open_log, out, running
+from api.cli.common import DATA, FAILED, TAMPERED, WRONG_USE, err, fail, open_event_log, out, running_installation
 
 MAX_SHOWN = 50  # discrepancies
 
@@ -26,16 +26,16 @@ def verify(data: Path | None) -> None:
     record. Then compare commands, claims, passwords and data keys with it. Exit code 4 where something is not as it was written."""
     from infrastructure.container import verify_log
 
-    given = running(data)
-    with open_log(given) as log:
-        found = verify_log(given, log)
-    for discrepancy in found.discrepancies[1:MAX_SHOWN]:
+    settings = running_installation(data)
+    with open_event_log(settings) as log:
+        result = verify_log(settings, log)
+    for discrepancy in result.discrepancies[1:MAX_SHOWN]:
         err.print(discrepancy, highlight=False)
-    if found.problem:
-        fail(found.problem, TAMPERED)
-    if found.unchecked:
-        err.print(f"The content of {found.unchecked} events was not checked: a newer release wrote them. Verify again with that release.")
-    out.print(f"[green]intact[/green]: {found.events} events, {found.heads} signed heads, hash {found.hash[:16]}…")
+    if result.problem:
+        fail(result.problem, TAMPERED)
+    if result.unchecked:
+        err.print(f"The content of {result.unchecked} events was not checked: a newer release wrote them. Verify again with that release.")
+    out.print(f"[green]intact[/green]: {result.events} events, {result.heads} signed heads, hash {result.hash[:16]}…")
 
 
 @audit.command()
@@ -47,16 +47,16 @@ def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
     from application.audit import trail as events_about
     from projections.process.audit_positions import positions_about
 
-    given = running(data)
-    with open_log(given) as log:
-        entries = events_about(about, others=positions_about(given, about), log=log)
+    settings = running_installation(data)
+    with open_event_log(settings) as log:
+        entries = events_about(about, others=positions_about(settings, about), log=log)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(entries), indent=2))
         return
-    shown = Table("position", "when (UTC)", "type", "what", box=None)
+    table = Table("position", "when (UTC)", "type", "what", box=None)
     for entry in entries:
-        shown.add_row(str(entry.position), f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.type, escape(entry.sentence))
-    out.print(shown)
+        table.add_row(str(entry.position), f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.type, escape(entry.sentence))
+    out.print(table)
 
 
 @audit.command()
@@ -69,12 +69,12 @@ def state(about: UUID, as_of: str | None, data: Path | None) -> None:
     from application.audit import state_of
     from domain.errors import Invalid
 
-    with open_log(running(data)) as log:
+    with open_event_log(running_installation(data)) as log:
         try:
-            found = state_of(about, until=position_of(as_of, log=log), log=log)
-        except Invalid as wrong:
-            fail(wrong.detail, WRONG_USE)
-    click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+            state = state_of(about, until=position_of(as_of, log=log), log=log)
+        except Invalid as error:
+            fail(error.detail, WRONG_USE)
+    click.echo(msgspec.json.format(msgspec.json.encode(state), indent=2))
 
 
 @click.command()
@@ -84,19 +84,19 @@ def rebuild(data: Path | None, *, check: bool) -> None:
     """Make the read models again from the log, beside the live ones, and change over in one transaction."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from projections.process.rebuilds import rebuild as made_anew
+    from projections.process.rebuilds import rebuild as rebuild_read_models
 
-    given = running(data)
+    settings = running_installation(data)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with open_log(given) as log, Progress(*columns, console=err) as progress:
+    with open_event_log(settings) as log, Progress(*columns, console=err) as progress:
         bars = {"events": progress.add_task("events", total=log.head())}
 
-        def step(what: str, done: int) -> None:
-            if what not in bars:
-                bars[what] = progress.add_task(what, total=None)
-            progress.update(bars[what], completed=done)
+        def advance(step: str, completed: int) -> None:
+            if step not in bars:
+                bars[step] = progress.add_task(step, total=None)
+            progress.update(bars[step], completed=completed)
 
-        rebuilt = made_anew(given, check=check, progress=step)
+        rebuilt = rebuild_read_models(settings, check=check, progress=advance)
     for difference in rebuilt.differing:
         err.print(f"[red]differs[/red]: {difference}")
     same = "live and rebuilt differ" if rebuilt.differing else "live and rebuilt are the same"
@@ -113,15 +113,16 @@ def dead_letters() -> None:
 @DATA
 def list_dead_letters(data: Path | None) -> None:
     """Show each with its reason, and how many events are parked behind it, of other streams too."""
-    from projections.process.dead_letters import list_dead_letters as letters
+    from projections.process.dead_letters import list_dead_letters as find_dead_letters
 
-    found = letters(running(data))
-    shown = Table("position", "stream", "type", "reason", "parked", "since (UTC)", box=None)
-    for column in shown.columns[:3]:
+    letters = find_dead_letters(running_installation(data))
+    table = Table("position", "stream", "type", "reason", "parked", "since (UTC)", box=None)
+    for column in table.columns[:3]:
         column.no_wrap = True  # the reason is the long one
-    for one in found:
-        shown.add_row(str(one.position), str(one.stream), one.type, one.reason, str(one.parked), f"{one.at:%Y-%m-%d %H:%M:%S}")
-    out.print(shown if found else "There are none.")
+    for letter in letters:
+        at = f"{letter.at:%Y-%m-%d %H:%M:%S}"
+        table.add_row(str(letter.position), str(letter.stream), letter.type, letter.reason, str(letter.parked), at)
+    out.print(table if letters else "There are none.")
 
 
 @dead_letters.command()
@@ -131,9 +132,9 @@ def retry(position: int | None, data: Path | None) -> None:
     """Apply a dead letter (or all) again, and what is parked behind it. Harmless to repeat."""
     from projections.process.dead_letters import retry_dead_letters
 
-    healed, left = retry_dead_letters(running(data), position)
-    out.print(f"{healed} applied, {left} left.")
-    sys.exit(FAILED if left else 0)
+    applied, remaining = retry_dead_letters(running_installation(data), position)
+    out.print(f"{applied} applied, {remaining} left.")
+    sys.exit(FAILED if remaining else 0)
 
 
 @dead_letters.command()
@@ -148,8 +149,8 @@ def discard(position: int, reason: str, data: Path | None) -> None:
     from api.cli.operator import operator_command
     from projections.process.dead_letters import discard_dead_letter
 
-    given = running(data)
-    with open_log(given) as log:
-        command = operator_command(given, log)
-    applied, left = discard_dead_letter(given, position, reason=reason, command=command)
-    out.print(f"Discarded; {max(0, applied - 1)} applied that waited for it, {left} dead letters left.")
+    settings = running_installation(data)
+    with open_event_log(settings) as log:
+        command = operator_command(settings, log)
+    applied, remaining = discard_dead_letter(settings, position, reason=reason, command=command)
+    out.print(f"Discarded; {max(0, applied - 1)} applied that waited for it, {remaining} dead letters left.")

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees of a recheck of stored images; as CSV and JSON for programs."""
+"""The report of a recheck of stored images: tables for a terminal, CSV and JSON for programs."""
 
 import csv
 from collections import Counter
@@ -70,21 +70,21 @@ class TableOutput:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._rows: dict[str, list[Row]] = {kind: [] for kind in TABLES}
-        self._left_out = dict.fromkeys(TABLES, 0)
+        self._omitted = dict.fromkeys(TABLES, 0)
 
     def write(self, row: Row) -> None:
         rows = self._rows[row.kind]
         if len(rows) < MAX_ROWS_SHOWN:
             rows.append(row)
         else:
-            self._left_out[row.kind] += 1
+            self._omitted[row.kind] += 1
 
     def close(self) -> None:
         for kind, (title, columns) in TABLES.items():
             if rows := self._rows[kind]:
                 self._console.print(_table(title, columns, rows))
-            if self._left_out[kind]:
-                self._console.print(f"… and {self._left_out[kind]} more: --csv lists all")
+            if self._omitted[kind]:
+                self._console.print(f"… and {self._omitted[kind]} more: --csv lists all")
 
 
 TABLES: Final[dict[str, tuple[str, dict[str, Callable[[Row], str]]]]] = {
@@ -121,12 +121,12 @@ class Report:
         self._output, self._dry_run = output, dry_run
         self._totals: Counter[str] = Counter()
 
-    def add(self, found: RecheckResult) -> None:
+    def add(self, result: RecheckResult) -> None:
         self._totals["images"] += 1
-        self._totals.update(name for name in ("changes", "redrawn", "recorded") if getattr(found, name))
-        self._totals["outdated"] += len(found.outdated)
-        self._totals["not_checked"] += len(found.not_checked)
-        for row in rows_of(found):
+        self._totals.update(name for name in ("changes", "redrawn", "recorded") if getattr(result, name))
+        self._totals["outdated"] += len(result.outdated)
+        self._totals["not_checked"] += len(result.not_checked)
+        for row in rows_of(result):
             self._output.write(row)
 
     @property
@@ -137,15 +137,15 @@ class Report:
         """The summary."""
         self._output.close()
         count = self._totals
-        found = f"{count['outdated']} results were computed from other pixels, {count['not_checked']} could not be checked"
+        summary = f"{count['outdated']} results were computed from other pixels, {count['not_checked']} could not be checked"
         if self._dry_run:
-            return f"{count['images']} images checked; {count['changes']} would be corrected; {found}. Nothing was written."
+            return f"{count['images']} images checked; {count['changes']} would be corrected; {summary}. Nothing was written."
         done = f"pictures of {count['redrawn']} made again, {count['changes']} corrected, {count['recorded']} recorded"
-        return f"{count['images']} images checked; {done}; {found}."
+        return f"{count['images']} images checked; {done}; {summary}."
 
 
-def output_to(how: str | None, file: TextIO, console: Console) -> Output:
-    match how:
+def output_to(output_format: str | None, file: TextIO, console: Console) -> Output:
+    match output_format:
         case "csv":
             return CsvOutput(file)
         case "json":
@@ -154,11 +154,11 @@ def output_to(how: str | None, file: TextIO, console: Console) -> Output:
             return TableOutput(console)
 
 
-def rows_of(found: RecheckResult) -> Iterator[Row]:
-    image = str(found.image)
-    for change in found.changes:
+def rows_of(recheck: RecheckResult) -> Iterator[Row]:
+    image = str(recheck.image)
+    for change in recheck.changes:
         yield Row(kind="changed", image_id=image, field=change.field, before=change.before, after=change.after)
-    for result in found.outdated:
+    for result in recheck.outdated:
         yield Row(
             kind="other_pixels",
             image_id=image,
@@ -169,14 +169,14 @@ def rows_of(found: RecheckResult) -> Iterator[Row]:
             label_now=result.label_now,
             confidence_now=result.confidence_now,
         )
-    for missed in found.not_checked:
+    for missed in recheck.not_checked:
         yield Row(kind="not_checked", image_id=image, classification_id=str(missed.job or ""), detail=missed.detail)
 
 
 def _table(title: str, columns: dict[str, Callable[[Row], str]], rows: list[Row]) -> Table:
-    shown = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
     for name in columns:
-        shown.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(cell(row)) for cell in columns.values()))
-    return shown
+        table.add_row(*(Text(cell(row)) for cell in columns.values()))
+    return table

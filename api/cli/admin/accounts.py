@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from api.cli.common import DATA, err, open_log, out, running
-from api.cli.new_password import Origin, new_password
+from api.cli.admin.new_password import Origin, new_password
+from api.cli.common import DATA, err, open_event_log, out, running_installation
 from api.cli.operator import operator_command
 from domain.access import Actor, Role
 from domain.errors import NotFound
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ACCOUNT = click.argument("account", metavar="ACCOUNT")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="All fields, as JSON.")
 UUID_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-MAX_LISTED = 200
+MAX_PAGE = 200
 PROJECTION_TIMEOUT_SECONDS = 2.0
 
 
@@ -59,7 +59,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     "--status", type=click.Choice([status.value for status in Status], case_sensitive=False), help="Only accounts in this status."
 )
 @click.option("--search", metavar="TEXT", help="Only accounts whose e-mail address, user name or name contains TEXT, in any case.")
-@click.option("--limit", type=click.IntRange(1, MAX_LISTED), default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=click.IntRange(1, MAX_PAGE), default=50, show_default=True, help="At most so many.")
 @click.option("--cursor", help="Go on where the previous page ended; that page says how.")
 @AS_JSON
 @DATA
@@ -69,18 +69,18 @@ def list_accounts(
     """List accounts, oldest first. Deleted ones are not listed."""
     from projections.users import Filter
 
-    given = running(data)
-    where = Filter(role=Role(role) if role else None, status=Status(status) if status else None, q=printable(search) if search else None)
-    with open_log(given) as log:
-        page, behind = asyncio.run(_listed(given, where, cursor, limit, position=log.head()))
+    settings = running_installation(data)
+    filters = Filter(role=Role(role) if role else None, status=Status(status) if status else None, q=printable(search) if search else None)
+    with open_event_log(settings) as log:
+        page, lag = asyncio.run(_list(settings, filters, cursor, limit, position=log.head()))
     if as_json:
         click.echo(_json([_view(row) for row in page.items]))
     else:
         out.print(_table(page.items) if page.items else "No account matches.")
-    if behind:
-        _say(f"The list may be out of date: {behind} events are not in the read models yet. Is the projector running?", to=err)
+    if lag:
+        _print(f"The list may be out of date: {lag} events are not in the read models yet. Is the projector running?", console=err)
     if page.next_cursor:
-        _say(f"There are more: repeat the command with --cursor {page.next_cursor}", to=err)
+        _print(f"There are more: repeat the command with --cursor {page.next_cursor}", console=err)
 
 
 @click.command("show")
@@ -94,16 +94,16 @@ def show_account(account: str, data: Path | None, *, as_json: bool) -> None:
     """
     from domain import user
 
-    with open_log(running(data)) as log:
-        found = log.load(account_id(log, account), user.evolve)
-        if found is None:
+    with open_event_log(running_installation(data)) as log:
+        user_state = log.load(account_id(log, account), user.evolve)
+        if user_state is None:
             raise _unknown(account)
-    shown = _view(found)
+    view = _view(user_state)
     if as_json:
-        click.echo(_json(shown))
+        click.echo(_json(view))
         return
     table = Table(show_header=False, box=None)
-    for name, value in msgspec.to_builtins(shown).items():
+    for name, value in msgspec.to_builtins(view).items():
         table.add_row(name, Text(printable(str(value))) if value is not None else "")
     out.print(table)
 
@@ -121,14 +121,16 @@ def reset_password(account: str, data: Path | None, *, prompt: bool) -> None:
     from application import accounts
     from infrastructure.container import passwords, refresh_tokens
 
-    given = running(data)
-    with open_log(given) as log, closing(refresh_tokens(given)) as tokens:
+    settings = running_installation(data)
+    with open_event_log(settings) as log, closing(refresh_tokens(settings)) as tokens:
         user_id = account_id(log, account)
         password, origin = new_password(prompt=prompt)
-        accounts.reset_password(user_id, password, command=operator_command(given, log), log=log, passwords=passwords(given), tokens=tokens)
+        accounts.reset_password(
+            user_id, password, command=operator_command(settings, log), log=log, passwords=passwords(settings), tokens=tokens
+        )
     if origin is Origin.RANDOM:
         click.echo(password)
-    _say(f"{account} has {origin}; all its sessions have ended.", to=err)
+    _print(f"{account} has {origin}; all its sessions have ended.", console=err)
 
 
 @click.command("disable")
@@ -140,7 +142,7 @@ def disable_account(account: str, data: Path | None) -> None:
     ACCOUNT is an e-mail address, a user name or an id. Nothing of it is deleted.
     """
     changed = _set_status(account, Status.SUSPENDED, data)
-    _say(f"{account} {'is suspended now' if changed else 'was suspended already'}: it cannot sign in, and all its sessions have ended.")
+    _print(f"{account} {'is suspended now' if changed else 'was suspended already'}: it cannot sign in, and all its sessions have ended.")
 
 
 @click.command("enable")
@@ -152,18 +154,20 @@ def enable_account(account: str, data: Path | None) -> None:
     ACCOUNT is an e-mail address, a user name or an id. Sessions of the time before stay ended.
     """
     changed = _set_status(account, Status.ACTIVE, data)
-    _say(f"{account} is active again: it has to sign in anew." if changed else f"{account} was active already; nothing has changed.")
+    _print(f"{account} is active again: it has to sign in anew." if changed else f"{account} was active already; nothing has changed.")
 
 
 def account_id(log: "RecorderEventStore", account: str) -> UUID:
-    """The account of an e-mail address, a user name or an id. A user name that looks like one of the others is not found by it: else
-    people could choose a name under which they are taken for somebody else. Raises NotFound."""
+    """The account with an e-mail address, a user name or an id. Raises NotFound.
+
+    A user name that looks like an e-mail address or an id is not found by it: it could name another account.
+    """
     if UUID_FORM.fullmatch(account):
         return UUID(account)
-    found = log.claimed("email" if "@" in account else "username", account) if account.isprintable() else None
-    if found is None:
+    user_id = log.claimed("email" if "@" in account else "username", account) if account.isprintable() else None
+    if user_id is None:
         raise _unknown(account)
-    return found
+    return user_id
 
 
 def _unknown(account: str) -> NotFound:
@@ -175,32 +179,32 @@ def _set_status(account: str, status: Status, data: Path | None) -> bool:
     from application import accounts
     from infrastructure.container import passwords, refresh_tokens
 
-    given = running(data)
-    with open_log(given) as log, closing(refresh_tokens(given)) as tokens:
-        done = accounts.update(
+    settings = running_installation(data)
+    with open_event_log(settings) as log, closing(refresh_tokens(settings)) as tokens:
+        result = accounts.update(
             account_id(log, account),
             profile={},
             status=status,
-            command=operator_command(given, log),
+            command=operator_command(settings, log),
             log=log,
-            passwords=passwords(given),
+            passwords=passwords(settings),
             tokens=tokens,
         )
-    return done.position > 0
+    return result.position > 0
 
 
-async def _listed(given: Settings, where: "Filter", cursor: str | None, limit: int, *, position: int) -> "tuple[Page[User], int]":
+async def _list(settings: Settings, filters: "Filter", cursor: str | None, limit: int, *, position: int) -> "tuple[Page[User], int]":
     """A page, and by how many events the read models are behind `position` after a moment's wait."""
     from infrastructure.postgres.query_database import PositionWaiter, PostgresQueryDatabase
     from projections import users
 
     actor = Actor(id=system_actor("cli users list"), kind="system")
-    reads, visible = PostgresQueryDatabase(given.postgres_url), PositionWaiter(given.postgres_url)
+    reads, visible = PostgresQueryDatabase(settings.postgres_url), PositionWaiter(settings.postgres_url)
     await reads.open()
     await visible.start()
     try:
         await visible.wait(position, PROJECTION_TIMEOUT_SECONDS)
-        return await users.listed(reads, actor, where=where, cursor=cursor, size=limit), max(0, position - visible.position)
+        return await users.listed(reads, actor, where=filters, cursor=cursor, size=limit), max(0, position - visible.position)
     finally:
         await visible.stop()
         await reads.close()
@@ -227,5 +231,5 @@ def _json(value: object) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
-def _say(sentence: str, *, to: Console = out) -> None:
-    to.print(printable(sentence), markup=False, highlight=False, soft_wrap=True, emoji=False)
+def _print(sentence: str, *, console: Console = out) -> None:
+    console.print(printable(sentence), markup=False, highlight=False, soft_wrap=True, emoji=False)

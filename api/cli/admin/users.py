@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from api.cli import accounts
-from api.cli.common import DATA, open_log, out, running, settings
+from api.cli.admin import accounts
+from api.cli.common import DATA, load_settings, open_event_log, out, running_installation
 from api.cli.operator import operator_command
 from domain.access import Role
 from infrastructure.configuration.settings import Settings
@@ -39,10 +39,10 @@ for command in (
 @DATA
 def create_admin(email: str, username: str | None, data: Path | None) -> None:
     """Make an administrator. The password (15 characters or more) is asked for, or taken from BIOSCOPE_ADMIN_PASSWORD."""
-    given = running(data)
+    settings = running_installation(data)
     password = os.environ.get("BIOSCOPE_ADMIN_PASSWORD") or click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    with open_log(given) as log:
-        first_admin(given, log, email, password, username=username)
+    with open_event_log(settings) as log:
+        first_admin(settings, log, email, password, username=username)
     out.print(f"{email} is an administrator.")
 
 
@@ -58,9 +58,9 @@ def set_role(account: str, role: str, data: Path | None) -> None:
     """
     from application.accounts import change_role
 
-    given = running(data)
-    with open_log(given) as log:
-        change_role(accounts.account_id(log, account), Role(role), command=operator_command(given, log), log=log)
+    settings = running_installation(data)
+    with open_event_log(settings) as log:
+        change_role(accounts.account_id(log, account), Role(role), command=operator_command(settings, log), log=log)
     out.print(f"{account} is {role}.", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -76,12 +76,12 @@ def erase(account: str, data: Path | None, *, yes: bool) -> None:
     from application.accounts import erase as erase_user
     from infrastructure.container import refresh_tokens
 
-    given = running(data)
-    with open_log(given) as log, closing(refresh_tokens(given)) as tokens:
+    settings = running_installation(data)
+    with open_event_log(settings) as log, closing(refresh_tokens(settings)) as tokens:
         user_id = accounts.account_id(log, account)
         if not yes:
             click.confirm(f"Erase {account} for ever?", abort=True)
-        erase_user(user_id, command=operator_command(given, log), log=log, tokens=tokens)
+        erase_user(user_id, command=operator_command(settings, log), log=log, tokens=tokens)
     out.print(f"{user_id} was erased.")
 
 
@@ -106,12 +106,12 @@ def create_token(name: str, scopes: tuple[str, ...], days: int, data: Path | Non
     from infrastructure.security.access_tokens import SignedAccessTokens
     from infrastructure.security.process_keys import operator_keys
 
-    given = settings(data=data)
-    signing = SignedAccessTokens(operator_keys(given), ttl=given.access_ttl)
+    settings = load_settings(data=data)
+    signing = SignedAccessTokens(operator_keys(settings), ttl=settings.access_ttl)
     click.echo(signing.issue_service(name=name, scopes=frozenset(scopes), seconds=days * 86400, at=datetime.now(UTC)))
 
 
-def first_admin(given: Settings, log: Any, email: str, password: str, *, username: str | None = None) -> None:
+def first_admin(settings: Settings, log: Any, email: str, password: str, *, username: str | None = None) -> None:
     from application.accounts import register
     from infrastructure.container import passwords
 
@@ -123,7 +123,7 @@ def first_admin(given: Settings, log: Any, email: str, password: str, *, usernam
         last_name="Administrator",
         password=password,
         role=Role.ADMIN,
-        command=operator_command(given, log),
+        command=operator_command(settings, log),
         log=log,
-        passwords=passwords(given),
+        passwords=passwords(settings),
     )
