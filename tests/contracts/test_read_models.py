@@ -1,6 +1,7 @@
 """One contract for the read models and the scheduler's open work: Postgres, and the in-memory twins."""
 
 import os
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import uuid4
@@ -333,9 +334,10 @@ def shown(stood, job):
 def follow_in_small_statements(stood, laboratory):
     """Three results are hidden by one statement."""
     if isinstance(stood, InPostgres):
-        connection = postgres_store.connect(stood._url)
-        models = partial(PostgresReadModels, connection, hidden_rows_per_statement=3)
-        laboratory.follow(projector=Projector(models, LogDecoder(laboratory.log)))
+        connect = partial(postgres_store.connect, stood._url)
+        projector = Projector(lambda: PostgresReadModels(connect(), hidden_rows_per_statement=3), LogDecoder(laboratory.log))
+        with closing(projector):
+            laboratory.follow(projector=projector)
     else:
         laboratory.follow()
 

@@ -199,7 +199,7 @@ def calls_of(use_case: str) -> list[Call]:
 def _stood(world: World) -> tuple[Any, ...]:
     database, sent = world.database, sum(map(len, world.broker.partitions.values()))
     done = len(database.releases), len(world.blobs.kept), len(world.database.workers)
-    return world.recorder.max_notification_id(), database.token, world.published.place, sent, done
+    return world.recorder.max_notification_id(), database.token, world.published.checkpoint, sent, done
 
 
 def crashed(use_case: str, call: Call, *, after: bool) -> World:
