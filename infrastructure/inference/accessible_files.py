@@ -53,7 +53,7 @@ def inference_rules(settings: Settings, environment: Mapping[str, str]) -> Itera
     """Makes the folders that are written to. `environment`: the variables of this process. Raises OSError."""
     yield from _code_rules(environment, forbidden=_forbidden(settings))
     yield from (Rule(Path(path), READ) for path in SYSTEM)
-    yield from (Rule(path, READ) for path in _named_files(settings, environment))
+    yield from (Rule(path, READ) for path in _configured_files(settings, environment))
     yield from _blob_rules(settings)
     yield Rule(NULL_DEVICE, READ | OVERWRITE | Rights.IOCTL_DEV)
     if folder := _temporary_folder():
@@ -95,7 +95,7 @@ def _python_folders(environment: Mapping[str, str]) -> set[Path]:
     return {Path(path).resolve() for path in named if path and Path(path).exists()}
 
 
-def _named_files(settings: Settings, environment: Mapping[str, str]) -> Iterator[Path]:
+def _configured_files(settings: Settings, environment: Mapping[str, str]) -> Iterator[Path]:
     """Those that settings and variables name."""
     parameters = conninfo_to_dict(settings.postgres_url)
     named = [settings.metrics_token_file, *(str(parameters.get(name, "")) for name in DATABASE_FILES)]

@@ -7,7 +7,7 @@ from application.ports import BlobContent, BlobStore
 from domain.access import Actor
 from domain.errors import CorruptBlob, NotFound
 from domain.values import system_actor
-from infrastructure.inference.children.process_pool import ChildFailed, ChildHung
+from infrastructure.inference.children.child_process import ChildFailed, ChildHung
 from infrastructure.inference.predictions import ImageRefusal
 
 ACTOR: Final = Actor(id=system_actor("inference"), kind="system")

@@ -12,7 +12,8 @@ from domain.classification import PlannedImage
 from domain.errors import CorruptBlob, NotFound
 from domain.model import Version
 from infrastructure.images.validation.limits import ImageLimits
-from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ProcessPool, Provider
+from infrastructure.inference.children.child_process import ChildFailed, ChildLost, Provider
+from infrastructure.inference.children.process_pool import ProcessPool
 from infrastructure.inference.failures import read_images, refusal_for
 from infrastructure.inference.models.onnx_validation import ModelRefused
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, ModelPrediction, check_batch

@@ -15,7 +15,8 @@ from application.derivatives import MEDIA_TYPE, preview_of, thumbnail_of
 from application.ports import BlobStore, Command, EventStore
 from application.tasks import Task
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ProcessPool
+from infrastructure.inference.children.child_process import ChildFailed, ChildLost
+from infrastructure.inference.children.process_pool import ProcessPool
 from infrastructure.inference.failures import ACTOR, read_images, refusal_for
 from infrastructure.inference.predictions import ImageRefusal, InspectedUpload, check_inspected, inspection_of
 from infrastructure.observability.metrics import IMAGES

@@ -18,7 +18,8 @@ from domain.model import Version
 from infrastructure.configuration.settings import Settings
 from infrastructure.images.reader import READER_VERSION
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ForkServer, ProcessPool
+from infrastructure.inference.children.child_process import ChildFailed, ChildLost
+from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from infrastructure.inference.failures import refusal_for
 from infrastructure.inference.models.manifest import manifest_from_json
 from infrastructure.inference.predictions import (

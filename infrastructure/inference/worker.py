@@ -21,7 +21,8 @@ from domain import model
 from domain.errors import CorruptBlob, DomainError, Unavailable
 from infrastructure.configuration.settings import Settings
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ForkServer, ProcessPool
+from infrastructure.inference.children.child_process import ChildFailed, ChildLost
+from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from infrastructure.inference.chunk_classifier import ChunkClassifier
 from infrastructure.inference.heartbeats import Heartbeats
 from infrastructure.inference.image_inspector import ImageInspector

@@ -24,8 +24,8 @@ class RowCache:
     that are kept are those of the database. A failed `write` forgets them all, and so does reading the checkpoint, which follows any error.
     """
 
-    def __init__(self, models: ReadModels, *, rows_most: int = MAX_ROWS) -> None:
-        self._models, self._rows_most = models, rows_most
+    def __init__(self, models: ReadModels, *, max_rows: int = MAX_ROWS) -> None:
+        self._models, self._max_rows = models, max_rows
         self._rows: OrderedDict[RowKey, Row] = OrderedDict()
 
     @property
@@ -42,12 +42,12 @@ class RowCache:
     def parked_events(self) -> ParkedEvents:
         return self._models.parked_events()
 
-    def load(self, wanted: Mapping[str, set[Key]]) -> dict[str, dict[Key, Row]]:
+    def load(self, keys: Mapping[str, set[Key]]) -> dict[str, dict[Key, Row]]:
         found: dict[str, dict[Key, Row]] = {}
         missing: dict[str, set[Key]] = {}
-        for name, keys in wanted.items():
+        for name, ids in keys.items():
             found[name] = {}
-            for key in keys:
+            for key in ids:
                 if (row := self._rows.get((name, key.int))) is not None:
                     self._rows.move_to_end((name, key.int))
                     found[name][key] = row
@@ -66,7 +66,7 @@ class RowCache:
             raise
         for written in changes.rows:
             self._keep(written)
-        while len(self._rows) > self._rows_most:
+        while len(self._rows) > self._max_rows:
             self._rows.popitem(last=False)
 
     def _keep(self, written: TableChanges) -> None:
@@ -74,9 +74,9 @@ class RowCache:
         if name not in LOADED:
             return
         for row in written.upserts:
-            place = (name, row.id.int)  # type: ignore[attr-defined]
-            self._rows[place] = row
-            self._rows.move_to_end(place)
+            key = (name, row.id.int)  # type: ignore[attr-defined]
+            self._rows[key] = row
+            self._rows.move_to_end(key)
         for key in written.deletes:
             self._rows.pop((name, key.int), None)
 

@@ -25,7 +25,7 @@ from infrastructure.security.process_keys import process_keys
 from projections.engine import postgres_store
 from projections.engine.batches import BatchResult
 from projections.engine.sequencer import Sequencer
-from projections.engine.subscription import CatchUpSubscription
+from projections.engine.subscription import DEFAULT_LIMITS, CatchUpSubscription, SubscriptionLimits
 from projections.process.background import BackgroundTasks
 from projections.process.composition import projector_over
 from projections.process.housekeeping import remove_old_rows, sweep
@@ -38,7 +38,7 @@ ADD_TO_COUNTERS = """insert into ops.counters (name, label, value) select %s, un
   on conflict (name, label) do update set value = counters.value + excluded.value returning 1"""
 
 
-def run_projector(settings: Settings) -> NoReturn:
+def run_projector(settings: Settings, *, subscription_limits: SubscriptionLimits = DEFAULT_LIMITS) -> NoReturn:
     """Apply events to read models and schedule jobs until SIGTERM. A second process stands by. Raises WrongRootKey."""
     keys = process_keys(settings, "projector")
     log = postgres_event_store(settings, keys)
@@ -65,6 +65,7 @@ def run_projector(settings: Settings) -> NoReturn:
         owns=owns_log,
         count=partial(_add_to_counters, log),
         on_pause=capabilities.pausing,
+        limits=subscription_limits,
     )
     member: ConsumerProcess = ConsumerProcess(settings, group=CONSUMER_GROUP, topics=(EVENTS,), reader=subscription, name="projector")
 

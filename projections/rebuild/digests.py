@@ -93,8 +93,8 @@ def digest_at(connection: psycopg.Connection, schema: str, table: ComparedTable,
 
 def first_difference(connection: psycopg.Connection, schemas: tuple[str, str], table: ComparedTable, span: Range) -> Key | None:
     """The least key in a range whose rows differ, or that one of the two does not have."""
-    one, other = (Identifier(schema, table.name) for schema in schemas)
-    return _found(connection, _query(FIRST_DIFFERENCE, table, span, one=one, other=other), _bounds(span))
+    first, second = (Identifier(schema, table.name) for schema in schemas)
+    return _found(connection, _query(FIRST_DIFFERENCE, table, span, one=first, other=second), _bounds(span))
 
 
 def _next_bound(connection: psycopg.Connection, schema: str, table: ComparedTable, after: Key | None, rows: int) -> Key | None:
@@ -106,7 +106,7 @@ def _next_bound(connection: psycopg.Connection, schema: str, table: ComparedTabl
 def _query(text: str, compared: ComparedTable, span: Range, **names: Composable) -> Composed:
     key = SQL(", ").join(map(Identifier, compared.key))
     within = SQL(" and ").join(
-        SQL("({}) {} ({})").format(key, SQL(sign), SQL(", ").join(SQL(f"%({bound}{place})s") for place in range(len(compared.key))))
+        SQL("({}) {} ({})").format(key, SQL(sign), SQL(", ").join(SQL(f"%({bound}{index})s") for index in range(len(compared.key))))
         for bound, sign, value in (("after", ">", span.after), ("until", "<=", span.until))
         if value is not None
     )
@@ -115,8 +115,8 @@ def _query(text: str, compared: ComparedTable, span: Range, **names: Composable)
 
 
 def _bounds(span: Range) -> dict[str, Any]:
-    given = {"after": span.after or (), "until": span.until or ()}
-    return {f"{bound}{place}": value for bound, values in given.items() for place, value in enumerate(values)}
+    bounds = {"after": span.after or (), "until": span.until or ()}
+    return {f"{bound}{index}": value for bound, values in bounds.items() for index, value in enumerate(values)}
 
 
 def _row(connection: psycopg.Connection, query: Composed, parameters: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -16,8 +16,8 @@ log = structlog.get_logger()
 class WriteBehind:
     """The port `projections.engine.batches.ReadModels` over another one that nobody else writes to: for a rebuild.
 
-    `write` returns before anything is written, and one batch at a time is under way. Where that fails the next call raises Outrun: the
-    checkpoint is behind what was believed. Up to the end of that batch `write` then waits, so that its errors are those of its own batch.
+    `write` returns before anything is written; one batch at a time is pending. When writing it fails, the next call raises
+    CheckpointConflict, and `write` blocks up to the end of that batch, so that its errors are those of its own batch.
     """
 
     def __init__(self, models: ReadModels) -> None:
@@ -31,12 +31,12 @@ class WriteBehind:
         return self._models.closed
 
     def close(self) -> None:
-        """What is under way ends before."""
+        """Finishes the pending batch first."""
         self._thread.shutdown()
         self._models.close()
 
     def read_checkpoint(self) -> CheckpointToken:
-        """What is under way ends before, and counts if it was written."""
+        """Finishes the pending batch first, which counts if it was written."""
         with suppress(CheckpointConflict):
             self._finish()
         return self._models.read_checkpoint()
@@ -73,7 +73,7 @@ class WriteBehind:
             raise CheckpointConflict from None
 
     def _finish(self) -> None:
-        """Raises Outrun where what was under way was not written."""
+        """Raises CheckpointConflict where the pending batch was not written."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()

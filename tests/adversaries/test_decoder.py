@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inference.children.process_pool import ChildFailed, ChildHung, ChildLost, InvalidAnswer, NotSandboxed
+from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost, InvalidAnswer, NotSandboxed
 from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, InspectedUpload, check_batch, check_inspected
 from infrastructure.sandbox import supported
 from tests.adversaries.hostile_decoder import LIES

@@ -22,7 +22,8 @@ from domain.errors import Unavailable
 from domain.values import chunk_id, model_id
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
-from infrastructure.inference.children.process_pool import ChildFailed, ForkServer, PoolClosed, ProcessPool
+from infrastructure.inference.children.child_process import ChildFailed, PoolClosed
+from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from infrastructure.inference.chunk_classifier import ChunkClassifier
 from infrastructure.inference.group_classifier import CLASSIFY
 from infrastructure.inference.models.bundled import micrographs, models

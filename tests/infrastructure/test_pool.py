@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from infrastructure.inference.children.process_pool import ChildFailed, ChildHung, ChildLost, ForkServer, PoolClosed, ProcessPool
+from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost, PoolClosed
+from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 
 pytestmark = pytest.mark.anyio
 

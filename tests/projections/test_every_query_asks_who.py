@@ -21,14 +21,14 @@ def queries():
     for noun in NOUNS:
         for name, function in vars(noun).items():
             if inspect.iscoroutinefunction(function) and function.__module__ == noun.__name__ and not name.startswith("_"):
-                yield f"{noun.__name__.split('.')[1]}.{name}", function
+                yield f"{noun.__name__.rpartition('.')[2]}.{name}", function
 
 
 def statements():
     for noun in NOUNS:
         for name, value in vars(noun).items():
             if isinstance(value, str) and value.startswith(("select", "with")) and "{visible}" not in value:  # a template
-                yield pytest.param(value, id=f"{noun.__name__.split('.')[1]}.{name}")
+                yield pytest.param(value, id=f"{noun.__name__.rpartition('.')[2]}.{name}")
     for order_by, listing in images.LISTINGS.items():
         yield pytest.param(listing.by_dataset, id=f"images {order_by} by dataset")
         yield pytest.param(listing.all_together, id=f"images {order_by} all together")

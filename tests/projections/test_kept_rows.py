@@ -50,8 +50,8 @@ def test_the_read_models_are_the_same_however_few_rows_are_kept(laboratory, log)
 
     @settings(max_examples=30, deadline=None)
     @given(st.lists(st.integers(1, 20), min_size=1, max_size=5), st.integers(0, 30))
-    def holds(batches, rows_most):
-        assert in_memory(log, batches, wrapped=lambda models: RowCache(models, rows_most=rows_most)) == as_they_are
+    def holds(batches, max_rows):
+        assert in_memory(log, batches, wrapped=lambda models: RowCache(models, max_rows=max_rows)) == as_they_are
 
     holds()
 

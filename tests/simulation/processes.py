@@ -22,7 +22,7 @@ from domain.errors import DomainError, Unavailable
 from infrastructure.eventstore.codec import Undecodable
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inference.children.process_pool import ChildFailed, ChildHung, ChildLost
+from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost
 from infrastructure.inference.chunk_classifier import ChunkClassifier
 from infrastructure.inference.image_inspector import ImageInspector
 from infrastructure.inference.predictions import JPEG_START, BatchPrediction, ImageRefusal, InspectedUpload, ModelPrediction

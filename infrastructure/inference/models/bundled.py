@@ -16,7 +16,8 @@ from domain import model
 from domain.access import Actor
 from domain.errors import Invalid
 from domain.values import model_id, system_actor
-from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ForkServer, ProcessPool
+from infrastructure.inference.children.child_process import ChildFailed, ChildLost
+from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from infrastructure.inference.models.manifest import FILE, ModelManifest, load_manifest, manifest_as_json
 from infrastructure.inference.models.onnx_validation import ModelRefused, validate_model
 
