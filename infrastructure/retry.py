@@ -1,10 +1,10 @@
-"""Retry with backoff and jitter."""
+"""Retry with backoff and jitter; repeat work that lasts for ever."""
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, NoReturn, ParamSpec, TypeVar
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
@@ -33,6 +33,7 @@ class Retry:
             return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
 
         return await AsyncRetrying(
+            sleep=asyncio.sleep,
             retry=retry_if_exception(_is_temporary),
             stop=stop_after_attempt(len(self._delays) + 1),
             wait=self._delay,
@@ -43,6 +44,18 @@ class Retry:
     def _delay(self, state: RetryCallState) -> float:
         after = min(state.attempt_number, len(self._delays))  # tenacity also asks after the last attempt
         return self._delays[after - 1] * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+
+
+async def repeat_always(
+    work: Callable[[], Awaitable[object]], *, warning: str, errors: tuple[type[Exception], ...], delay_seconds: float
+) -> NoReturn:
+    """Run `work`, which opens its own connection, again and again after a pause; log `warning` when it raises one of `errors`."""
+    while True:
+        try:
+            await work()
+        except errors as error:
+            log.warning(warning, error=f"{type(error).__name__}: {error}")
+        await asyncio.sleep(delay_seconds)
 
 
 def _is_temporary(error: BaseException) -> bool:

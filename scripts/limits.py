@@ -9,7 +9,7 @@ import msgspec
 from api.middleware import body_limits, outer
 from api.options import WebOptions
 from infrastructure.configuration.settings import Settings, variable
-from infrastructure.http import connections
+from infrastructure.http import connections, websockets
 from infrastructure.security import passwords
 from projections import pagination
 
@@ -63,7 +63,7 @@ CONSTANTS: Final = {
     "hashes_waiting": passwords.MAX_QUEUED,
     "hashes_of_one": passwords.MAX_QUEUED_PER_REQUESTER,
     "hash_seconds": passwords.QUEUE_TIMEOUT_SECONDS,
-    "frames": connections.MAX_FRAMES,
+    "frames": websockets.MAX_FRAMES,
     "messages": OPTIONS.live.max_messages_per_second,
 }
 

@@ -167,12 +167,12 @@ def read(environment: Mapping[str, str]) -> Readings:
     """The settings that `environment` holds, and every problem with its `BIOSCOPE_*` variables. An empty variable counts as not set."""
     fields = {variable(field.name): field for field in msgspec.structs.fields(Settings)}
     given = {name: text for name, text in environment.items() if name in fields and text and not is_injected(name, text)}
-    problems = {name: f"{name} {problem}" for name, text in given.items() if (problem := _problem(fields[name], text))}
+    problems = {name: f"{name} {problem}" for name, text in given.items() if (problem := _problem_of(fields[name], text))}
     values = {fields[name].name: _value(fields[name].type, text) for name, text in given.items() if name not in problems}
     return Readings(values, unknown_names(environment, fields) | problems)
 
 
-def _problem(field: msgspec.structs.FieldInfo, text: str) -> str | None:
+def _problem_of(field: msgspec.structs.FieldInfo, text: str) -> str | None:
     """What is wrong, as the end of a sentence that begins with the variable's name."""
     if problem := url_problem(field.name, text):
         return problem

@@ -73,9 +73,9 @@ class Child:
 
     def ended(self, *, within: float) -> bool:
         """Wait for its end, `within` seconds at most."""
-        until = time.monotonic() + within
+        deadline = time.monotonic() + within
         while self.alive():
-            if time.monotonic() >= until:
+            if time.monotonic() >= deadline:
                 return False
             time.sleep(0.01)
         return True

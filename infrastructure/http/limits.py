@@ -23,11 +23,11 @@ class ConnectionLimits:
         self.settings, self.send_timeout_seconds = settings, send_timeout_seconds
         self.ending = False
         self._proxies: Sequence[IPv4Network | IPv6Network] = networks(settings)
-        room = max(64, _descriptors() - RESERVED_DESCRIPTORS)
-        anonymous = min(settings.anonymous_connections, room // 3)
+        available = max(64, _descriptors() - RESERVED_DESCRIPTORS)
+        anonymous = min(settings.anonymous_connections, available // 3)
         self.anonymous = ConnectionSlots(total=anonymous, each=settings.connections_per_address)
-        self.users = ConnectionSlots(total=min(settings.connections, room - anonymous), each=settings.connections_per_address)
-        self._proxied = ConnectionSlots(total=room, each=0)
+        self.users = ConnectionSlots(total=min(settings.connections, available - anonymous), each=settings.connections_per_address)
+        self._proxied = ConnectionSlots(total=available, each=0)
 
     def enter(self, address: str, evict: Callable[[], None]) -> "HeldSlot":
         if self._proxies and self._is_proxy(address):

@@ -20,9 +20,9 @@ CLOSE_TIMEOUT_SECONDS: Final = 2.0  # seconds until a WebSocket's client has agr
 class WebSocketConnection(WebSocketsSansIOProtocol):
     """One WebSocket. Messages are measured by their headers, before they are read: those of an anonymous client must be small."""
 
-    def __init__(self, limits: ConnectionLimits, room: HeldSlot, **arguments: Any) -> None:
+    def __init__(self, limits: ConnectionLimits, held_slot: HeldSlot, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._settings, self._held_slot = limits.settings, room
+        self._settings, self._held_slot = limits.settings, held_slot
         self._close_timer: asyncio.TimerHandle | None = None
         self._frames, self._frames_since = 0, 0.0
         self.close_timeout = CLOSE_TIMEOUT_SECONDS

@@ -59,11 +59,11 @@ class DependencyChecks:
 
     async def examine(self) -> list[DependencyHealth]:
         async with self._lock:
-            expires_at, found = self._cached
+            expires_at, results = self._cached
             if time.monotonic() >= expires_at:
-                found = await self._examine()
-                self._cached = (time.monotonic() + self._limits.cache_seconds, found)
-            return found
+                results = await self._examine()
+                self._cached = (time.monotonic() + self._limits.cache_seconds, results)
+            return results
 
     async def _examine(self) -> list[DependencyHealth]:
         probes: Mapping[str, HealthProbe] = {
@@ -73,9 +73,9 @@ class DependencyChecks:
             "blobs": self._probe_blobs,
         }
         seconds = self._limits.check_seconds
-        found = await asyncio.gather(*(_within_timeout(names.split(), probe, seconds) for names, probe in probes.items()))
+        results = await asyncio.gather(*(_within_timeout(names.split(), probe, seconds) for names, probe in probes.items()))
         loops = crash_loops(crashes_file(self._settings.data))
-        return [_crashing(dependency, loops) for group in found for dependency in group]
+        return [_crashing(dependency, loops) for group in results for dependency in group]
 
     async def _probe_postgres(self) -> list[DependencyHealth]:
         status = await system_status(self._reads)
@@ -123,26 +123,28 @@ def readiness_of(status: SystemStatus) -> list[DependencyHealth]:
 def _projector(status: SystemStatus) -> DependencyHealth:
     """Unhealthy while there are dead letters: read models are incomplete, and only an operator can repair them. The system is degraded, but
     is not restarted or taken out of service."""
-    lag, projectors = status.head - status.projected, [one for one in status.processes if one.kind == "projector"]
+    lag, projectors = status.head - status.projected, [process for process in status.processes if process.kind == "projector"]
     if not status.fits:
         return _unhealthy("projector", f"the read models stand at position {status.projected} of another log: run `bioscope rebuild`")
-    if lag > 0 and projectors and all(one.paused for one in projectors):
+    if lag > 0 and projectors and all(process.paused for process in projectors):
         return _unhealthy("projector", f"{lag} events are not shown yet: {projectors[0].paused}", lag)
-    found = _lag_of("projector", "shown", lag, status.unprojected_age, also=_dead_letters(status))
-    return _unhealthy(found.name, found.detail, found.lag) if status.dead_letters else found
+    health = _lag_of("projector", "shown", lag, status.unprojected_age, also=_dead_letters(status))
+    return _unhealthy(health.name, health.detail, health.lag) if status.dead_letters else health
 
 
 def _pending_upgrades(status: SystemStatus) -> list[DependencyHealth]:
     """The processes that pause, and those that will as soon as they read what is already written."""
-    details = [f"{_name(one)} pauses: {one.paused}" for one in status.processes if one.paused]
+    details = [f"{_name(process)} pauses: {process.paused}" for process in status.processes if process.paused]
     details += [
-        f"{_name(one)} does not understand {', '.join(one.lacks)}: upgrade it" for one in status.processes if one.lacks and not one.paused
+        f"{_name(process)} does not understand {', '.join(process.lacks)}: upgrade it"
+        for process in status.processes
+        if process.lacks and not process.paused
     ]
     return [_unhealthy("upgrade", "; ".join(details[:MAX_NAMED_PROCESSES]))] if details else []
 
 
-def _name(one: DeclaredProcess) -> str:
-    return printable(f"{one.kind} {one.process} (release {one.release})")
+def _name(process: DeclaredProcess) -> str:
+    return printable(f"{process.kind} {process.process} (release {process.release})")
 
 
 def _crashing(dependency: DependencyHealth, loops: Mapping[str, int]) -> DependencyHealth:

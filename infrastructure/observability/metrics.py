@@ -61,10 +61,12 @@ class StoredCounters(Collector):
 
     def collect(self) -> list[CounterMetricFamily]:
         families: dict[str, CounterMetricFamily] = {}
-        for one in self.status.counters if self.status else ():
-            label = COUNTER_LABELS.get(one.name, "label")
-            family = families.setdefault(one.name, CounterMetricFamily(f"bioscope_{one.name}", "Counted by all processes.", labels=[label]))
-            family.add_metric([one.label], one.value)
+        for counter in self.status.counters if self.status else ():
+            label = COUNTER_LABELS.get(counter.name, "label")
+            family = families.setdefault(
+                counter.name, CounterMetricFamily(f"bioscope_{counter.name}", "Counted by all processes.", labels=[label])
+            )
+            family.add_metric([counter.label], counter.value)
         return list(families.values())
 
 
@@ -97,7 +99,7 @@ def observe_status(status: SystemStatus) -> None:
     WORKERS.set(status.workers)
     SCHEDULING.set(status.scheduling)
     for kind in DECLARED_KINDS:
-        PAUSED.labels(kind).set(sum(bool(one.paused) for one in status.processes if one.kind == kind))
+        PAUSED.labels(kind).set(sum(bool(process.paused) for process in status.processes if process.kind == kind))
     STORED_COUNTERS.status = status
 
 

@@ -53,21 +53,21 @@ ANY_DATA_KEY: Final = "select owner, value from es.secrets where kind = 'key' li
 def examine(settings: Settings) -> list[ConfigFinding]:
     """All findings. Blocks for some seconds at most."""
     settings = _completed(settings)
-    found = [*setting_findings(settings), *machine_findings(settings), *package_clashes(), *key_file_findings(settings)]
-    found += [*_run_check("models", _bundled_models, settings), *_run_check("metrics", _metrics, settings)]
-    found += _run_check("sandbox", sandbox_findings, settings)
+    findings = [*setting_findings(settings), *machine_findings(settings), *package_clashes(), *key_file_findings(settings)]
+    findings += [*_run_check("models", _bundled_models, settings), *_run_check("metrics", _metrics, settings)]
+    findings += _run_check("sandbox", sandbox_findings, settings)
     for subject, name, check_ in CHECKS:
         if getattr(settings, name) or (check_ is _blobs and settings.root_key_path.exists()):
-            found += _run_check(subject, check_, settings)
-    return found
+            findings += _run_check(subject, check_, settings)
+    return findings
 
 
 def refusals(settings: Settings) -> list[ConfigFinding]:
     """The reasons why a process may not start in production. A server that is away is none: it may come."""
-    found = [*setting_findings(settings), *key_file_findings(settings)]
+    findings = [*setting_findings(settings), *key_file_findings(settings)]
     with suppress(psycopg.OperationalError, SchemaBehind, SchemaAhead):
-        found += _postgres(settings)
-    return [one for one in found if one.level == "wrong"]
+        findings += _postgres(settings)
+    return [finding for finding in findings if finding.level == "wrong"]
 
 
 def _completed(settings: Settings) -> Settings:
@@ -116,11 +116,11 @@ def _side_tables(settings: Settings) -> Iterator[ConfigFinding]:
     try:
         with open_event_store(settings, keys) as log:
             subjects = shown_subjects(log)
-            found = list(discrepancies(log, subjects))
+            differing = list(discrepancies(log, subjects))
     except Unavailable:
         return
-    yield from (wrong("record", str(discrepancy)) for discrepancy in found[:DISCREPANCIES_SHOWN])
-    if not found:
+    yield from (wrong("record", str(discrepancy)) for discrepancy in differing[:DISCREPANCIES_SHOWN])
+    if not differing:
         yield good("record", f"claims, passwords and keys of {len(subjects)} accounts and devices are as it says")
 
 
@@ -141,13 +141,13 @@ def _bundled_models(_: Settings) -> Iterator[ConfigFinding]:
 
 def sandbox_findings(settings: Settings, layers: Layers | None = None) -> Iterator[ConfigFinding]:
     """`layers`: those of this kernel, unless others are given. Raises OSError."""
-    found = layers or supported()
-    if found.missing:
+    available = layers or supported()
+    if available.missing:
         accepted = settings.environment != "production" or settings.accept_unsandboxed
-        yield (weak if accepted else wrong)("sandbox", remedy(found))
+        yield (weak if accepted else wrong)("sandbox", remedy(available))
     else:
-        yield good("sandbox", f"decoders and models run under {found}; the process that starts them opens only the files that it needs")
-        if remaining := found.not_restricted:
+        yield good("sandbox", f"decoders and models run under {available}; the process that starts them opens only the files that it needs")
+        if remaining := available.not_restricted:
             yield weak("sandbox", f"an inference process that was taken over could {' and '.join(remaining)}")
     if settings.accept_unsandboxed:
         yield weak(variable("accept_unsandboxed"), "set: images are decoded also where the kernel cannot isolate their decoders")
@@ -212,9 +212,9 @@ async def _min_insync_replicas(admin: Any) -> int:
     from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # noqa: PLC0415 - slow to import
     from aiokafka.errors import KafkaError  # noqa: PLC0415 - slow to import
 
-    wanted = ConfigResource(ConfigResourceType.TOPIC, EVENTS, configs={"min.insync.replicas": ""})
+    resource = ConfigResource(ConfigResourceType.TOPIC, EVENTS, configs={"min.insync.replicas": ""})
     with suppress(KafkaError):  # the embedded broker has no such call
-        for answer in await admin.describe_configs([wanted]):
+        for answer in await admin.describe_configs([resource]):
             for *_, entries in answer.resources:
                 return next((int(value) for name, value, *_ in entries if name == "min.insync.replicas"), 0)
     return 0
@@ -224,8 +224,8 @@ def _redis(settings: Settings) -> Iterator[ConfigFinding]:
     with redis.Redis.from_url(
         settings.redis_url, socket_connect_timeout=TIMEOUT_SECONDS, socket_timeout=TIMEOUT_SECONDS, protocol=2
     ) as client:
-        about: Any = client.info("server")
-        yield good("redis", f"Valkey {about['valkey_version']}" if "valkey_version" in about else str(about["redis_version"]))
+        info: Any = client.info("server")
+        yield good("redis", f"Valkey {info['valkey_version']}" if "valkey_version" in info else str(info["redis_version"]))
 
 
 def _blobs(settings: Settings) -> Iterator[ConfigFinding]:

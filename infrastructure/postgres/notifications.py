@@ -1,17 +1,14 @@
 """LISTEN on connections that are made again when they are lost. A notification is only a hint: some are lost with their connection."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NoReturn
 
-import structlog
 from psycopg import Error
 from psycopg.sql import SQL, Identifier
 
 from infrastructure.postgres.connections import notifications
 from infrastructure.postgres.profiles import LISTENER
-
-log = structlog.get_logger()
+from infrastructure.retry import repeat_always
 
 RECONNECT_DELAY_SECONDS: Final = 0.5
 CONNECTION_LOST: Final = (Error, OSError)
@@ -25,12 +22,7 @@ async def reconnect_always(
     delay_seconds: float = RECONNECT_DELAY_SECONDS,
 ) -> NoReturn:
     """Run `work`, which opens its own connection, again and again; log `warning` when it raises one of `lost`."""
-    while True:
-        try:
-            await work()
-        except lost as error:
-            log.warning(warning, error=f"{type(error).__name__}: {error}")
-        await asyncio.sleep(delay_seconds)
+    await repeat_always(work, warning=warning, errors=lost, delay_seconds=delay_seconds)
 
 
 async def listen(url: str, handlers: Mapping[str, Callable[[], object]]) -> NoReturn:

@@ -124,4 +124,6 @@ SCHEDULER: Final = READ_MODELS.having(**ENDS_UNUSED)
 OWNER: Final = Profile({"timezone": "UTC"})
 """Work of the database's owner: backups and rebuilds, whose statements may take long."""
 MIGRATIONS: Final = Profile({}, {"connect_timeout": 5})
+READINESS: Final = Profile({}, {"connect_timeout": 2})
+"""The supervisor's probe of the embedded server."""
 DIAGNOSIS: Final = Profile({"statement_timeout": "3s"}, {"connect_timeout": 3})

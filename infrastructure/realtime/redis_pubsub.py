@@ -7,12 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import redis.asyncio
-import structlog
 
 from application.cancellation import cancel_and_wait
 from application.services import CHANNEL
-
-log = structlog.get_logger()
+from infrastructure.retry import repeat_always
 
 CONNECT_TIMEOUT_SECONDS: Final = 2.0  # seconds
 PING_AFTER_SECONDS: Final = 5.0  # seconds without a message after which the connection is tried with a ping
@@ -70,12 +68,9 @@ class RedisNotifications:
             self._subscriptions.discard(subscription)
 
     async def _listen_always(self) -> None:
-        while True:
-            try:
-                await self._listen()
-            except Exception as error:  # a listener that ended would go unnoticed, and all subscribers would miss its notifications
-                log.warning("no live news: Redis is away", error=type(error).__name__)
-            await asyncio.sleep(RECONNECT_DELAY_SECONDS)
+        """After any error: a listener that ended would go unnoticed, and all subscribers would miss its notifications."""
+        warning = "no live news: Redis is away"
+        await repeat_always(self._listen, warning=warning, errors=(Exception,), delay_seconds=RECONNECT_DELAY_SECONDS)
 
     async def _listen(self) -> None:
         async with self._redis.pubsub() as listener:

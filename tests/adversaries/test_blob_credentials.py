@@ -83,12 +83,12 @@ def test_inference_reads_originals_and_stores_pictures(blobs_of, original):
 def test_a_file_that_is_sent_in_parts_is_stored(blobs_of):
     """Above 100 MB s3fs sends parts; here it is made to."""
     api = blobs_of("api")
-    put_file = api._place.files._put_file
+    put_file = api._backend.files._put_file
 
     async def in_parts(*arguments, **more):
         await put_file(*arguments, chunksize=5 * 1024**2, **more)
 
-    api._place.files._put_file = in_parts
+    api._backend.files._put_file = in_parts
     data = os.urandom(11 * 1024**2)
     assert api.read(put(api, data)) == data
 

@@ -142,7 +142,7 @@ def test_a_counter_that_says_now_locks_out_for_one_window_at_most(redis_url):
 def test_a_redis_that_answers_anything_opens_the_door_no_further_than_one_that_is_away(redis_url, answer):
     """A forger of Redis itself: its script says what it likes."""
     limits = RedisRateLimiter(redis_url, ROOT)
-    limits._script = limits._redis.register_script(f"return {answer}")
+    limits._take_script = limits._redis.register_script(f"return {answer}")
     wanted = [False] * 5 if answer == f"{10**18}" else [True] * 3 + [False] * 2
     assert [taken(limits, maximum=3) for _ in range(5)] == wanted
     limits.close()

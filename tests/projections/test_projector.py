@@ -6,6 +6,7 @@ import pytest
 from application import images
 from domain.access import Role
 from infrastructure.security.keys import WrongRootKey
+from infrastructure.postgres.profiles import READ_MODELS
 from projections.engine import postgres_store
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict
 from projections.engine.postgres_store import PostgresReadModels
@@ -196,7 +197,7 @@ def test_a_lost_connection_loses_nothing(laboratory, log, projector, owner_url):
     events = log.read(1, 1)
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (postgres_store.APPLICATION_NAME,)
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (READ_MODELS.arguments["application_name"],)
         )
     with pytest.raises(psycopg.OperationalError):
         projector.apply(events, Checkpoint(2))

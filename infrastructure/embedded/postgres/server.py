@@ -20,6 +20,7 @@ from infrastructure.embedded.postgres.passwords import OWNER, Passwords, Postgre
 from infrastructure.embedded.postgres.running import end_orphans, processes_marked, program_of, works_in
 from infrastructure.embedded.postgres.user import as_known_user, nobody, repair_access
 from infrastructure.embedded.server import EmbeddedServer
+from infrastructure.postgres.profiles import READINESS
 from infrastructure.process_lifecycle import CannotStart
 
 DATABASE = "bioscope"
@@ -143,7 +144,7 @@ class Postgres(EmbeddedServer):
     def _answers(self) -> bool:
         """Create the database on the first call. Raises CannotStart when a setting would lose data."""
         try:
-            with psycopg.connect(self.url(user=OWNER, database="postgres"), autocommit=True, connect_timeout=2) as connection:
+            with READINESS.connect_unmonitored(self.url(user=OWNER, database="postgres")) as connection:
                 if connection.execute("select from pg_database where datname = %s", (DATABASE,)).fetchone() is None:
                     connection.execute(f"create database {DATABASE}")
                 unsafe = connection.execute(SETTINGS_THAT_LOSE_DATA).fetchall()

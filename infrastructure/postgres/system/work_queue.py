@@ -96,7 +96,7 @@ class PostgresWorkQueue:
         return self._rows(WAITING, OpenJob, urgent=urgent, maximum=maximum, jobs=MAX_JOBS)
 
     def to_inspect(self, maximum: int) -> list[UUID]:
-        return [found.id for found in self._rows(TO_INSPECT, IdRow, maximum=maximum)]
+        return [row.id for row in self._rows(TO_INSPECT, IdRow, maximum=maximum)]
 
     def jobs(self, ids: Collection[UUID]) -> dict[UUID, OpenJob]:
         return {job.id: job for job in self._rows(JOBS, OpenJob, ids=list(ids))}
@@ -105,7 +105,7 @@ class PostgresWorkQueue:
         return {planned.id: planned.images for planned in self._rows(IMAGES_OF, PlannedRow, ids=list(work))}
 
     def deleted(self, images: Collection[UUID]) -> set[UUID]:
-        return {found.id for found in self._rows(DELETED, IdRow, ids=list(images))}
+        return {row.id for row in self._rows(DELETED, IdRow, ids=list(images))}
 
     def classifiable(self, dataset: UUID, *, after: int, until: int, maximum: int) -> list[ClassifiableImage]:
         return self._rows(CLASSIFIABLE, ClassifiableImage, dataset=dataset, after=after, until=until, maximum=maximum)
