@@ -14,8 +14,8 @@ from infrastructure.inference.models.bundled import register_bundled
 from infrastructure.inference.worker import InferenceWorker, cpu_name
 from projections.engine.checkpoints import Checkpoint
 from projections.process.composition import projector_over
-from tests.infrastructure.test_inference import PICTURES, Bench
-from tests.infrastructure.test_pool import runs, until
+from tests.infrastructure.test_chunk_classifier import PICTURES, Bench
+from tests.infrastructure.test_process_pool import runs, until
 from tests.twins.blobs import MemoryBlobs
 
 pytestmark = pytest.mark.anyio

@@ -27,9 +27,9 @@ from projections.rebuild.digests import digests
 from tests.given import NOW
 from tests.older_release import at_version, without
 from tests.projections.laboratory import a_busy_week
-from tests.projections.test_feed import Models, Store, linked
-from tests.projections.test_following import Bench
 from tests.projections.test_projector import damage, made_apart
+from tests.projections.test_sequencer import Models, Store, linked
+from tests.projections.test_subscription import Bench
 
 
 def test_all_that_stands_before_an_unknown_event_is_applied_and_the_rest_once_it_is_known(

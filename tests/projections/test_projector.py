@@ -5,8 +5,8 @@ import pytest
 
 from application import images
 from domain.access import Role
-from infrastructure.security.keys import WrongRootKey
 from infrastructure.postgres.profiles import READ_MODELS
+from infrastructure.security.keys import WrongRootKey
 from projections.engine import postgres_store
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict
 from projections.engine.postgres_store import PostgresReadModels
@@ -15,6 +15,8 @@ from projections.process.composition import LogDecoder
 from projections.process.dead_letters import dead_letters_of, retry_with
 from projections.rebuild.digests import digests
 from tests.projections.laboratory import a_busy_week
+
+PROJECTOR = READ_MODELS.arguments["application_name"]
 
 
 def damage(owner_url, position, topic="ModelVersionAdded"):
@@ -197,7 +199,8 @@ def test_a_lost_connection_loses_nothing(laboratory, log, projector, owner_url):
     events = log.read(1, 1)
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (READ_MODELS.arguments["application_name"],)
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s",
+            (PROJECTOR,),
         )
     with pytest.raises(psycopg.OperationalError):
         projector.apply(events, Checkpoint(2))

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 ROOT = RootKey(bytes(32))
 SYSTEM = actor(None, kind="system")
 PICTURE = min(micrographs().rglob("*.jpg")).read_bytes()
-BREAKING = "tests.infrastructure.looking_calls:examine"
+BREAKING = "tests.infrastructure.breaking_child_functions:examine"
 
 
 def stack():
@@ -63,7 +63,7 @@ class Bench:
 
 @asynccontextmanager
 async def a_bench(log=None, *, hang_seconds=15.0, examine=EXAMINE):
-    nursery = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.looking_calls")
+    nursery = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.breaking_child_functions")
     pool = ProcessPool(nursery, size=2, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
     with ThreadPoolExecutor(8) as threads:
         try:

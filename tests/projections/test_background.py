@@ -14,8 +14,8 @@ from application.services import CHANNEL
 from application.tasks import Kind, decode
 from application.topics import BULK, DEAD_LETTERS
 from domain.errors import Unavailable
-from infrastructure.postgres.system.work_queue import PostgresWorkQueue
 from infrastructure.postgres.profiles import READ_MODELS
+from infrastructure.postgres.system.work_queue import PostgresWorkQueue
 from projections.engine import postgres_store
 from projections.engine.batches import BatchResult, PoisonEvent
 from projections.process.background import BackgroundLimits, BackgroundTasks
@@ -23,6 +23,7 @@ from projections.process.live_notifier import LiveNotifier, notification
 
 pytestmark = pytest.mark.anyio
 PATIENCE = 5.0
+PROJECTOR = READ_MODELS.arguments["application_name"]
 
 
 class Topics:
@@ -100,7 +101,8 @@ async def test_a_scheduler_that_lost_its_database_goes_on_when_it_is_back(labora
     await asyncio.sleep(0.2)
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (READ_MODELS.arguments["application_name"],)
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s",
+            (PROJECTOR,),
         )
     laboratory.image(ada := laboratory.user(), laboratory.dataset(ada))
     laboratory.follow()

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.anyio
 ROOT = RootKey(bytes(32))
 PBC8 = models() / "pbc8"
 PICTURES = [path.read_bytes() for path in sorted(micrographs().rglob("*.jpg"))]
-BREAKING = "tests.infrastructure.looking_calls:classify"
+BREAKING = "tests.infrastructure.breaking_child_functions:classify"
 SYSTEM = actor(None, kind="system")
 
 
@@ -91,7 +91,7 @@ class Bench:
 
 @asynccontextmanager
 async def a_bench(log=None, blobs=None, *, size=2, hang_seconds=15.0, look=CLASSIFY, retry_delays_seconds=RETRY_DELAYS_SECONDS):
-    nursery = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.looking_calls")
+    nursery = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.breaking_child_functions")
     pool = ProcessPool(nursery, size=size, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
     with ThreadPoolExecutor(8) as threads:
         try:
@@ -220,7 +220,7 @@ async def test_a_file_that_is_gone_or_was_changed_fails_alone():
 
 
 async def test_a_model_that_is_not_safe_to_run_fails_every_image_and_is_asked_for_once():
-    async with a_bench(look="tests.infrastructure.looking_calls:refuse") as bench:
+    async with a_bench(look="tests.infrastructure.breaking_child_functions:refuse") as bench:
         with capture_logs() as logs:
             event = await bench.judged(PICTURES[:4])
     assert {failure.reason for failure in event.failures} == {"model_refused"}

@@ -11,7 +11,7 @@ from domain.errors import Unavailable
 from projections.engine.checkpoints import Checkpoint, CheckpointUnfit, FoldsDiffer
 from projections.engine.sequencer import Sequencer
 from projections.engine.subscription import CatchUpSubscription, SubscriptionLimits
-from tests.projections.test_feed import Models, Store, linked
+from tests.projections.test_sequencer import Models, Store, linked
 
 pytestmark = pytest.mark.anyio
 

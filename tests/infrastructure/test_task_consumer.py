@@ -17,7 +17,7 @@ from domain.errors import Unavailable, UpgradeNeeded
 from domain.values import chunk_id
 from infrastructure.kafka.batches import OffsetRange, RecordBatch
 from infrastructure.kafka.task_consumer import OffsetTracker, TaskConsumer, TaskConsumerLimits
-from tests.infrastructure.test_pool import until
+from tests.infrastructure.test_process_pool import until
 
 pytestmark = pytest.mark.anyio
 HERE, THERE = TP(BULK, 0), TP(URGENT, 3)
