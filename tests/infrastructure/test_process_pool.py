@@ -196,7 +196,7 @@ async def test_a_child_borrows_what_its_call_lends_and_nothing_else():
 async def test_a_nursery_that_was_killed_takes_its_children_along_and_is_replaced():
     async with a_pool(2) as pool:
         child = await pool.run(f"{CALLS}:pid", into=int)
-        os.kill(pool._nursery._process.pid, signal.SIGKILL)
+        os.kill(pool._fork_server._process.pid, signal.SIGKILL)
         await until_lost(pool)
         await until(lambda: not runs(child))
         assert await pool.run(f"{CALLS}:add", 1, 1, into=int) == 2
@@ -205,7 +205,7 @@ async def test_a_nursery_that_was_killed_takes_its_children_along_and_is_replace
 async def test_a_call_whose_first_child_is_not_born_yet_at_the_end_hears_of_the_end():
     async with a_pool(2) as pool:
         asked = asyncio.create_task(pool.run(f"{CALLS}:add", 1, 1, into=int))
-        await until(lambda: pool._nursery._process is not None)
+        await until(lambda: pool._fork_server._process is not None)
     with pytest.raises(PoolClosed):
         await asked
 
@@ -213,7 +213,7 @@ async def test_a_call_whose_first_child_is_not_born_yet_at_the_end_hears_of_the_
 async def test_closing_leaves_nothing_behind():
     async with a_pool(2) as pool:
         working = asyncio.create_task(pool.run(f"{CALLS}:hang", into=int))
-        child, nursery = await pool.run(f"{CALLS}:pid", into=int), pool._nursery._process.pid
+        child, nursery = await pool.run(f"{CALLS}:pid", into=int), pool._fork_server._process.pid
     with pytest.raises(PoolClosed):
         await working
     await until(lambda: not runs(child))
