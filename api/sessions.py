@@ -30,7 +30,7 @@ log = structlog.get_logger()
 ANONYMOUS = Actor(id=system_actor("anybody"), kind="anonymous")
 COOKIE = "refresh_token"
 COOKIE_PATH = "/api/auth"
-REFRESH_TOKEN_MISSING = "Refresh token missing"
+REFRESH_TOKEN_MISSING = "Refresh token missing"  # noqa: S105 - a message
 
 EmailAddress = Annotated[str, Meta(max_length=100)]
 Password = Annotated[str, Meta(max_length=1024)]

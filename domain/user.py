@@ -72,7 +72,7 @@ class UserDeleted(Event, frozen=True, kw_only=True):
 
 
 class UserErased(Event, frozen=True, kw_only=True):
-    """The user's key was destroyed: none of the user's private fields can be read any more."""
+    """The person's key was destroyed: no private field of theirs can be read any more."""
 
 
 CLOSING = (UserDeleted, UserErased)

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from api.cli.client.api_client import Client, Uploaded
+from api.cli.client.api_client import Client, UploadResult
 from api.cli.client.image_folder import image_file
 from infrastructure.inference.models.bundled import models
 from infrastructure.inference.models.manifest import ModelManifest, load_manifest
@@ -53,7 +53,7 @@ def compared(client: Client, folder: Path, chosen: Set) -> Compared:
     return Compared(len(differences), max(differences, default=0.0), faults)
 
 
-def _uploaded(client: Client, chosen: Set, place: Path, dataset: str) -> list[Uploaded]:
+def _uploaded(client: Client, chosen: Set, place: Path, dataset: str) -> list[UploadResult]:
     paths = []
     for index, encoded in enumerate(chosen.encoded):
         suffix = "png" if encoded.startswith(b"\x89PNG") else "jpg"

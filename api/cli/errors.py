@@ -27,7 +27,7 @@ def operator_error_of(error: Exception) -> OperatorError | None:
     """What to print for `error` instead of a traceback; None where only a traceback helps."""
     import httpx
 
-    from api.cli.client.api_client import Refused
+    from api.cli.client.api_client import RequestRefused
     from api.cli.client.http_connection import UnusableEnvironment
     from domain.errors import DomainError, Unavailable
     from infrastructure.configuration.settings import WrongSetting
@@ -48,7 +48,7 @@ def operator_error_of(error: Exception) -> OperatorError | None:
             | NoBackup()
             | SchemaBehind()
             | SchemaAhead()
-            | Refused()
+            | RequestRefused()
             | Unsandboxed()
             | UnusableEnvironment()
             | FoldsDiffer()

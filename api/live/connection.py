@@ -56,7 +56,7 @@ log = structlog.get_logger()
 OUTDATED = "the server has to be upgraded before this account can go on"
 
 
-class Page(NamedTuple):
+class EventPage(NamedTuple):
     """The next events to send, with the progress of their jobs."""
 
     feed: activity.ActivityPage
@@ -243,7 +243,7 @@ class LiveConnection:
             subscription.is_new = False
             await self._send(CaughtUp(position=subscription.position))
 
-    async def _next_page(self, subscription: Subscription) -> Page:
+    async def _next_page(self, subscription: Subscription) -> EventPage:
         """Uses the access and the position at the moment of reading."""
         reads, actor = self._services.live_reads, self._authenticated_actor
         feed = await activity.after(
@@ -255,9 +255,9 @@ class LiveConnection:
             head=self._services.visible.position,
         )
         jobs = {job for item in feed.items if (job := activity.job_of(item)) is not None}
-        return Page(feed, await classifications.progress(reads, actor, jobs) if jobs else {})
+        return EventPage(feed, await classifications.progress(reads, actor, jobs) if jobs else {})
 
-    async def _send_page(self, page: Page) -> None:
+    async def _send_page(self, page: EventPage) -> None:
         for item in page.feed.items:
             job = activity.job_of(item)
             await self._send(event_message(item, page.progress.get(job) if job else None))

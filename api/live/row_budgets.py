@@ -14,14 +14,14 @@ Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]
 
 
-class Page(Protocol):
+class QueryResult(Protocol):
     """What a query finds; `visited`: how many rows it has cost."""
 
     @property
     def visited(self) -> int: ...
 
 
-P = TypeVar("P", bound=Page)
+Q = TypeVar("Q", bound=QueryResult)
 
 
 class AccountBudget:
@@ -38,7 +38,7 @@ class RowBudgets:
         self._rate, self._clock, self._sleep = rows_per_second, clock, sleep
         self._accounts: dict[UUID, AccountBudget] = {}
 
-    async def read(self, account_id: UUID, query: Callable[[], Awaitable[P]]) -> P:
+    async def read(self, account_id: UUID, query: Callable[[], Awaitable[Q]]) -> Q:
         """What `query` finds, once it is this subscription's turn and the budget allows it."""
         async with self._used(account_id) as account, account.lock:
             if (wait := account.paid_at - self._clock() - BURST_SECONDS) > 0:

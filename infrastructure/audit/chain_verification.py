@@ -80,7 +80,7 @@ class VerificationResult(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
-def _wrong_place(event: RecordedEvent, expected: int, digest: bytes) -> str | None:
+def _row_problem(event: RecordedEvent, expected: int, digest: bytes) -> str | None:
     if event.position != expected:
         return f"missing: the log goes on with {event.position}"
     return None if event.hash == digest else "the row, or the one before it, is not what was written"
@@ -112,7 +112,7 @@ def verify(
     for batch in batches:
         for event in batch:
             digest = link(previous, event)
-            if (wrong := _wrong_place(event, position + 1, digest)) is not None:
+            if (wrong := _row_problem(event, position + 1, digest)) is not None:
                 return found(position + 1, wrong)
             previous, position = digest, event.position
             if position in expected and expected[position].hash != previous.hex():

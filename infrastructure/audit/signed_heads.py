@@ -1,4 +1,4 @@
-"""Signed heads: what the log had come to, kept in the database and off it. A chain alone cannot show that its end was cut off."""
+"""Signed heads of the log, stored in the database and outside it: a hash chain alone cannot show that its end was cut off."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -27,15 +27,13 @@ from infrastructure.security.process_keys import operator_keys
 
 log = structlog.get_logger()
 
-SIGN_INTERVAL_SECONDS: Final = 60.0  # seconds
-SIGN_AFTER_EVENTS: Final = 1000  # events
-FIRST_DAY_NAME: Final = "heads/began"  # the day of the first
+SIGN_INTERVAL_SECONDS: Final = 60.0
+SIGN_AFTER_EVENTS: Final = 1000
+FIRST_DAY_NAME: Final = "heads/began"  # blob that names the day of the first head
 ONE_DAY: Final = timedelta(days=1)
-MAX_CLOCK_DIFFERENCE: Final = (
-    2 * ONE_DAY
-)  # at most: the clock of the relay that signed may be a day ahead, and ours a day behind, or the reverse
+MAX_CLOCK_DIFFERENCE: Final = 2 * ONE_DAY  # the relay's clock may be a day ahead and ours a day behind, or the reverse
 OLDEST_DAY: Final = date(2026, 1, 1)  # no head was signed before: an earlier beginning was not written by us
-EVENTS_PER_BATCH: Final = 1000  # events
+EVENTS_PER_BATCH: Final = 1000
 JSON_LINES: Final = "application/x-ndjson"
 
 NEWEST = "select position, hash from es.head"
@@ -61,15 +59,16 @@ class HeadSigner:
     `broken`: why nothing is signed any more. Use a new one each time that the lead was taken.
     """
 
-    def __init__(self, keys: Keys, blobs: BlobStore, connection: psycopg.Connection) -> None:
+    def __init__(self, keys: Keys, blobs: BlobStore, connection: psycopg.Connection, *, events_per_batch: int = EVENTS_PER_BATCH) -> None:
+        self._events_per_batch = events_per_batch
         self.broken: BrokenChain | None = None
-        self._key, self._shelf = keys.signing(Purpose.HEADS), HeadArchive(blobs)
-        self.signed, self._walked, self._hash = 0, 0, START
-        self._walking = Lock()
+        self._key, self._archive = keys.signing(Purpose.HEADS), HeadArchive(blobs)
+        self.signed, self._verified_position, self._hash = 0, 0, START
+        self._verifying = Lock()
         if (row := connection.execute(LAST).fetchone()) is not None:
             last = _head_of_row(row)
             if last.genuine(keys.public(Purpose.HEADS)):
-                self.signed, self._walked, self._hash = last.position, last.position, bytes.fromhex(last.hash)
+                self.signed, self._verified_position, self._hash = last.position, last.position, bytes.fromhex(last.hash)
             else:
                 self.broken = BrokenChain(f"the signed head at position {last.position} does not carry this installation's signature")
 
@@ -88,42 +87,45 @@ class HeadSigner:
         if position > self.signed:
             head = SignedHead(position=position, hash=digest.hex(), signed_at=at.astimezone(UTC)).sign(self._key)
             connection.execute(KEEP, (head.position, head.hash, head.signed_at, head.signature, head.key_id))
-            self._shelf.add(head)
+            self._archive.add(head)
             self.signed = position
-        self._shelf.put()
+        self._archive.put()
 
     def take(self, events: Sequence[RecordedEvent]) -> None:
         """Verify what was read of the log for another reason, so that `sign` need not read it again. Never waits; from any thread."""
-        if not self._walking.acquire(blocking=False):
+        if not self._verifying.acquire(blocking=False):
             return
         try:
-            new = [event for event in events if event.position > self._walked]
-            if new and new[0].position == self._walked + 1:
+            new = [event for event in events if event.position > self._verified_position]
+            if new and new[0].position == self._verified_position + 1:
                 with suppress(BrokenChain):  # `sign` comes upon it
-                    self._follow(new)
+                    self._extend(new)
         finally:
-            self._walking.release()
+            self._verifying.release()
 
     def _verified(self, connection: psycopg.Connection) -> tuple[int, bytes]:
         """Position and hash of the newest event, once the chain leads to it."""
-        with self._walking:
+        with self._verifying:
             position, digest = _row(connection, NEWEST)
-            while self._walked < position:
+            while self._verified_position < position:
                 rows = connection.execute(
-                    SINCE, (self._walked, min(position, self._walked + EVENTS_PER_BATCH)), prepare=True, binary=True
+                    SINCE,
+                    (self._verified_position, min(position, self._verified_position + self._events_per_batch)),
+                    prepare=True,
+                    binary=True,
                 ).fetchall()
                 if not rows:
-                    raise BrokenChain(f"the log ends before its head: there is no row at position {self._walked + 1}")
-                self._follow(map(recorded_from, rows))
+                    raise BrokenChain(f"the log ends before its head: there is no row at position {self._verified_position + 1}")
+                self._extend(map(recorded_from, rows))
             if position > self.signed and self._hash != digest:
                 raise BrokenChain(f"the head does not hold the hash of the event at position {position}")
             return position, digest
 
-    def _follow(self, events: Iterable[RecordedEvent]) -> None:
-        for expected, event in enumerate(events, self._walked + 1):
+    def _extend(self, events: Iterable[RecordedEvent]) -> None:
+        for expected, event in enumerate(events, self._verified_position + 1):
             if event.position != expected or event.hash != link(self._hash, event):
                 raise BrokenChain(f"the row at position {expected}, or the one before it, is not what was written")
-            self._walked, self._hash = event.position, event.hash
+            self._verified_position, self._hash = event.position, event.hash
 
 
 class HeadArchive:
@@ -132,44 +134,44 @@ class HeadArchive:
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
         self._day: date | None = None
-        self._there: list[SignedHead] = []
-        self._new: list[SignedHead] = []
+        self._archived: list[SignedHead] = []
+        self._pending: list[SignedHead] = []
 
     def add(self, head: SignedHead) -> None:
-        self._new.append(head)
+        self._pending.append(head)
 
     def put(self) -> None:
-        if not self._new:
+        if not self._pending:
             return
-        day = self._new[-1].signed_at.date()
+        day = self._pending[-1].signed_at.date()
         if day != self._day:
-            self._begin(day)
-        together = [*self._there, *self._new]
+            self._load_day(day)
+        together = [*self._archived, *self._pending]
         self._blobs.put_derived(_name(day), b"\n".join(map(msgspec.json.encode, together)), JSON_LINES)
-        self._there, self._new = together, []
+        self._archived, self._pending = together, []
 
     def everything(self, *, since: date | None, until: date) -> Iterator[SignedHead]:
         """Those of each day from the first, or `since` where that is earlier. What cannot be read is given as a head nobody signed."""
         first = since or until
         try:
-            first = min(first, self._began() or until)
+            first = min(first, self._first_day() or until)
         except ValueError:
             yield UNSIGNED
         for number in range(-MAX_CLOCK_DIFFERENCE.days, (until - first).days + MAX_CLOCK_DIFFERENCE.days + 1):
             yield from self._of(first + timedelta(days=number))
 
-    def _began(self) -> date | None:
+    def _first_day(self) -> date | None:
         """Raises ValueError for what we never wrote."""
-        began = self._read(FIRST_DAY_NAME)
-        day = date.fromisoformat(began.decode()) if began else None
+        first = self._read(FIRST_DAY_NAME)
+        day = date.fromisoformat(first.decode()) if first else None
         if day is not None and day < OLDEST_DAY:
             raise ValueError(day)
         return day
 
-    def _begin(self, day: date) -> None:
+    def _load_day(self, day: date) -> None:
         if self._read(FIRST_DAY_NAME) is None:
             self._blobs.put_derived(FIRST_DAY_NAME, day.isoformat().encode(), "text/plain")
-        self._there, self._day = self._of(day), day
+        self._archived, self._day = self._of(day), day
 
     def _of(self, day: date) -> list[SignedHead]:
         found = self._read(_name(day)) or b""
@@ -184,23 +186,23 @@ class HeadArchive:
 
 
 def verify_log(
-    given: Settings, log: PostgresEventStore, *, blobs: BlobStore | None = None, progress: Callable[[int], None] = lambda _: None
+    settings: Settings, log: PostgresEventStore, *, blobs: BlobStore | None = None, progress: Callable[[int], None] = lambda _: None
 ) -> VerificationResult:
     """Walk the whole log: its chain, every head ever signed, the rules of the record, and the tables beside it.
 
     Raises Unavailable, WrongRootKey.
     """
-    keys = operator_keys(given)
-    shelf = HeadArchive(blobs or open_blobs(given, keys))
-    table = list(map(_head_of_row, log.recorder.rows(KEPT)))
-    since = min((head.signed_at.date() for head in table), default=None)
-    elsewhere = shelf.everything(since=since, until=datetime.now(UTC).date())
+    keys = operator_keys(settings)
+    archive = HeadArchive(blobs or open_blobs(settings, keys))
+    stored_heads = list(map(_head_of_row, log.recorder.rows(KEPT)))
+    since = min((head.signed_at.date() for head in stored_heads), default=None)
+    archived_heads = archive.everything(since=since, until=datetime.now(UTC).date())
     (head,) = log.recorder.rows(NEWEST)
     tables, rules = TableAudit(log), RecordAudit(log)
     with infrequent_collection():
         found = verify(
             _audited(tables, _batches(log, until=head[0])),
-            heads=[*table, *elsewhere],
+            heads=[*stored_heads, *archived_heads],
             keys=keys.public(Purpose.HEADS),
             stored_head=head,
             violation_of=rules.violation_of,

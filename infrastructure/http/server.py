@@ -25,12 +25,12 @@ from infrastructure.http.limits import SEND_TIMEOUT_SECONDS, ConnectionLimits
 from infrastructure.process_lifecycle import exit_within
 
 BACKLOG: Final = 4096  # connections that wait to be accepted: more strangers at once than that make others wait for a second
-DATE_INTERVAL_SECONDS: Final = 1.0  # seconds
+DATE_INTERVAL_SECONDS: Final = 1.0
 
 ACCEPTS_PER_TURN: Final = 16  # connections: uvloop accepts one of each socket, so a crowd would wait for as many turns
 SWITCH_INTERVAL_SECONDS: Final = 0.0005  # seconds: under load, commands in threads must not wait 5 ms for each turn of the interpreter lock
 
-MMAP_THRESHOLD_BYTES: Final = 1024**2  # bytes
+MMAP_THRESHOLD_BYTES: Final = 1024**2
 M_MMAP_THRESHOLD: Final = -3  # malloc.h
 
 SO_ATTACH_FILTER: Final = 26

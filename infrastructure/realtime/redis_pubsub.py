@@ -12,9 +12,9 @@ from application.cancellation import cancel_and_wait
 from application.services import CHANNEL
 from infrastructure.retry import repeat_always
 
-CONNECT_TIMEOUT_SECONDS: Final = 2.0  # seconds
+CONNECT_TIMEOUT_SECONDS: Final = 2.0
 PING_AFTER_SECONDS: Final = 5.0  # seconds without a message after which the connection is tried with a ping
-RECONNECT_DELAY_SECONDS: Final = 0.5  # seconds
+RECONNECT_DELAY_SECONDS: Final = 0.5
 MIN_WAKE_INTERVAL_SECONDS: Final = 0.05  # every wake-up makes every subscriber query the database, so a flood of messages is thinned out
 
 

@@ -22,7 +22,7 @@ from infrastructure.security.key_ring import Purpose, public_key_id
 from infrastructure.security.keys import Keys
 
 ALGORITHM: Final = "EdDSA"
-MAX_TOKEN_CHARACTERS: Final = 4096  # characters
+MAX_TOKEN_CHARACTERS: Final = 4096
 CLOCK_LEEWAY_SECONDS: Final = 30  # seconds by which clocks may differ
 MAX_CACHED_TOKENS: Final = 2048  # verified tokens
 NAME: Final = "[A-Za-z0-9._-]{1,100}"

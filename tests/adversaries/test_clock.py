@@ -15,7 +15,7 @@ import msgspec
 import psycopg
 import pytest
 
-from api.cli.client.api_client import Client, Refused
+from api.cli.client.api_client import Client, RequestRefused
 from api.cli.stack import prepare
 from domain.classification import ChunkJudged
 from infrastructure.audit.signed_heads import verify_log
@@ -111,7 +111,7 @@ def uploaded(client, dataset, count=3):
 
 
 def refused(client, *request, **given):
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(RequestRefused) as refusal:
         client.call(*request, **given)
     return refusal.value.status
 
@@ -187,7 +187,7 @@ def test_a_repeat_under_the_same_key_is_a_repeat_whatever_the_clock_says(install
         key, ids = {"Idempotency-Key": uuid4().hex}, set()
         for days in (0, 1, -1):
             installation.set(api=days)
-            with suppress(Refused):
+            with suppress(RequestRefused):
                 client.get("/api/users/me")  # gets a token that this clock takes
             made = httpx.post(f"{installation.settings.base_url}/api/datasets", json={"name": "once"}, headers=token_of(client) | key)
             assert made.status_code == 201

@@ -16,7 +16,7 @@ import msgspec
 import psycopg
 import pytest
 
-from api.cli.client.api_client import Client, Refused
+from api.cli.client.api_client import Client, RequestRefused
 from api.cli.stack import prepare
 from infrastructure.audit.signed_heads import verify_log
 from infrastructure.embedded.supervisor import SupervisedStack
@@ -114,7 +114,7 @@ def signs_in(settings, address, password):
     try:
         with Client.sign_in(settings.base_url, address, password):
             return True
-    except Refused:
+    except RequestRefused:
         return False
 
 
@@ -277,7 +277,7 @@ def test_an_edited_read_model_differs_from_the_rebuilt_one(owner, attacker):
     until(lambda: owner.row("select role from read.users where id = %s", attacker.id) == ("viewer",))
     with owner.edited("read.users", "id = %s", (attacker.id,), "update read.users set role = 'admin'"):
         assert [one.table for one in rebuild(owner.settings, check=True).differing] == ["users"]
-        with Client.sign_in(owner.settings.base_url, attacker.email, PASSWORD) as client, pytest.raises(Refused):
+        with Client.sign_in(owner.settings.base_url, attacker.email, PASSWORD) as client, pytest.raises(RequestRefused):
             client.get("/api/users")
     assert rebuild(owner.settings, check=True).differing == ()
 

@@ -13,7 +13,7 @@ import pytest
 import redis
 from websockets.asyncio.client import connect
 
-from api.cli.client.api_client import Client, Refused
+from api.cli.client.api_client import Client, RequestRefused
 from application.services import CHANNEL
 from infrastructure.realtime.redis_pubsub import MIN_WAKE_INTERVAL_SECONDS, RedisNotifications
 from tests.system.conftest import PASSWORD, email, made_account
@@ -187,6 +187,6 @@ def test_counters_that_are_taken_away_again_and_again_open_no_door(stack, strang
 
 
 def refusal_of(client, *request, **given):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         client.call(*request, **given)
     return refused.value.status

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from api.live import connection
+from api.live import messages
 from api.problems import STATUS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
@@ -17,11 +17,11 @@ def test_every_code_is_told_with_its_status():
 
 def test_every_reason_to_close_is_told():
     body = {int(code) for code in re.findall(r"^\| (4\d{3}) \|", PAGE, re.MULTILINE)}
-    assert body == {connection.MALFORMED, connection.UNKNOWN, connection.FORBIDDEN, connection.TOO_SLOW, connection.TOO_MANY}
+    assert body == {messages.MALFORMED, messages.UNAUTHENTICATED, messages.FORBIDDEN, messages.TOO_SLOW, messages.TOO_MANY}
 
 
 def test_every_message_is_told():
-    for message in (connection.Authenticated, connection.Happened, connection.CaughtUp, connection.StillHere):
+    for message in (messages.Authenticated, messages.EventMessage, messages.CaughtUp, messages.ServerPing):
         (row,) = re.findall(rf'^\| `{{"type":"{message.__struct_config__.tag}".*$', PAGE, re.MULTILINE)
         assert all(f'"{name}"' in row for name in message.__struct_fields__)
 

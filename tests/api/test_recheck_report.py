@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from api.cli.admin.recheck_report import MAX_ROWS_SHOWN, Report, Row, output_to
+from api.cli.admin.recheck_report import MAX_ROWS_SHOWN, RecheckReport, ReportRow, output_to
 from application.image_recheck import Change, RecheckResult
 from application.outdated_results import NotChecked, OutdatedResult
 
@@ -36,7 +36,7 @@ FOUND = RecheckResult(
 def reported(output_format, *found, dry_run=False, width=250):
     """Standard output, and the summary."""
     file = io.StringIO()
-    report = Report(output_to(output_format, file, Console(file=file, width=width)), dry_run=dry_run)
+    report = RecheckReport(output_to(output_format, file, Console(file=file, width=width)), dry_run=dry_run)
     for one in found:
         report.add(one)
     summary = report.close()
@@ -85,9 +85,9 @@ def test_programs_get_the_same_rows(output_format):
     shown, _ = reported(output_format, FOUND)
     if output_format == "csv":
         rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(io.StringIO(shown))]
-        rows = [msgspec.convert(row, Row, strict=False) for row in rows]
+        rows = [msgspec.convert(row, ReportRow, strict=False) for row in rows]
     else:
-        rows = [msgspec.json.decode(line, type=Row) for line in shown.splitlines()]
+        rows = [msgspec.json.decode(line, type=ReportRow) for line in shown.splitlines()]
     assert [row.kind for row in rows] == ["changed", "other_pixels", "not_checked"]
     assert {row.image_id for row in rows} == {str(IMAGE)}
     assert (rows[1].model, rows[1].label, rows[1].confidence, rows[1].label_now) == ("shapes version 1", "round", 0.9, "[flat]")
@@ -103,7 +103,7 @@ def test_no_cell_is_a_formula():
 
 def test_rows_are_written_as_they_come():
     file = io.StringIO()
-    report = Report(output_to("json", file, Console(file=file)), dry_run=False)
+    report = RecheckReport(output_to("json", file, Console(file=file)), dry_run=False)
     report.add(FOUND)
     assert len(file.getvalue().splitlines()) == 3
 
@@ -118,6 +118,6 @@ def test_the_summary_counts_and_a_dry_run_says_that_nothing_was_written():
 
 @pytest.mark.parametrize(("found", "complete"), [(FOUND, False), (RecheckResult(image=IMAGE, outdated=(OUTDATED,)), True)])
 def test_a_run_is_complete_unless_something_could_not_be_checked(found, complete):
-    report = Report(output_to("csv", io.StringIO(), Console()), dry_run=False)
+    report = RecheckReport(output_to("csv", io.StringIO(), Console()), dry_run=False)
     report.add(found)
     assert report.complete is complete

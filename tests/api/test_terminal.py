@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from api.cli.client.image_folder import image_file
-from api.cli.client.terminal import Line, Report, as_csv, as_json, spreadsheet_safe, table
+from api.cli.client.terminal import Line, RunReport, as_csv, as_json, spreadsheet_safe, table
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), max_size=30)
 STARTS = st.sampled_from(["", "=", "+", "-", "@", "\t", "\r", "'", "[/]", "[red]"])
 
 
 def reported(*lines):
-    return Report(job_id="job", status="completed", lines=lines, seconds=1.0)
+    return RunReport(job_id="job", status="completed", lines=lines, seconds=1.0)
 
 
 def rows_of(report):

@@ -20,17 +20,17 @@ class Client:
     """A connection whose request has no body."""
 
     def __init__(self):
-        self._sent, self._remaining = False, asyncio.Event()
+        self._sent, self._disconnected = False, asyncio.Event()
 
     async def receive(self):
         if not self._sent:
             self._sent = True
             return {"type": "http.request", "body": b"", "more_body": False}
-        await self._remaining.wait()
+        await self._disconnected.wait()
         return {"type": "http.disconnect"}
 
     def leave(self):
-        self._remaining.set()
+        self._disconnected.set()
 
 
 class Row:
@@ -54,7 +54,7 @@ class Row:
     async def change(self, value=None):
         """The read models move on, and the row has `value` from then on."""
         self.value = value
-        await self._visible._reached(self._visible.position + 1)
+        await self._visible._advance_to(self._visible.position + 1)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def slots(visible, admission):
 
 
 def until_set(slots, row, client=None):
-    return slots.until(lambda value: value is not None, row.read, (client or Client()).receive)
+    return slots.read_until(lambda value: value is not None, row.read, (client or Client()).receive)
 
 
 @asynccontextmanager
@@ -118,7 +118,7 @@ async def test_a_change_between_the_first_read_and_the_wait_is_not_missed(slots,
         return observed
 
     async with asyncio.timeout(SOON):
-        assert await slots.until(lambda value: value is not None, read, Client().receive) == "accepted"
+        assert await slots.read_until(lambda value: value is not None, read, Client().receive) == "accepted"
     assert row.reads == 2
 
 
@@ -163,7 +163,7 @@ async def test_a_client_that_disconnects_before_it_has_sent_its_body_does_not_wa
         return pieces.pop(0)
 
     async with asyncio.timeout(SOON):
-        assert await slots.until(lambda value: value is not None, row.read, receive) is None
+        assert await slots.read_until(lambda value: value is not None, row.read, receive) is None
     assert pieces == []
 
 

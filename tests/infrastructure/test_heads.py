@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from application.hash_chain import START, chained
 from domain import dataset
 from domain.errors import Unavailable
-from infrastructure.audit import signed_heads
-from infrastructure.audit.signed_heads import BrokenChain, HeadSigner, verify_log
+from infrastructure.audit.signed_heads import SINCE, BrokenChain, HeadSigner, verify_log
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.keys import RootKey
@@ -130,13 +129,25 @@ def test_the_same_head_is_signed_whatever_was_read_of_the_log_before(archive):
     signed_after()
 
 
-def test_what_was_read_of_the_log_before_is_not_read_again(archive, monkeypatch):
+class CountingConnection:
+    """A connection that counts the rows of events that it reads."""
+
+    def __init__(self, connection):
+        self._connection, self.events = connection, 0
+
+    def execute(self, query, *arguments, **options):
+        cursor = self._connection.execute(query, *arguments, **options)
+        self.events += cursor.rowcount if query == SINCE else 0
+        return cursor
+
+
+def test_what_was_read_of_the_log_before_is_not_read_again(archive):
     archive.happen(6)
     archive.heads.take(archive.log.read(0, 4))
     archive.heads.take(archive.log.read(3, 10))
-    monkeypatch.setattr(signed_heads, "SINCE", "select 1 / 0")
-    archive.sign()
-    assert archive.kept() == [6]
+    connection = CountingConnection(archive.app)
+    archive.heads.sign(connection, at=TODAY)
+    assert (archive.kept(), connection.events) == ([6], 0)
 
 
 @pytest.mark.parametrize(
@@ -181,11 +192,12 @@ def test_an_event_that_names_no_command_is_named_though_the_chain_holds(archive)
     assert "event at position 3: it names no command" in archive.verify().discrepancies
 
 
-def test_a_long_way_to_the_first_head_is_walked_once(archive, monkeypatch):
-    monkeypatch.setattr("infrastructure.audit.signed_heads.SINCE", signed_heads.SINCE.replace(str(signed_heads.EVENTS_PER_BATCH), "3"))
+def test_a_long_way_to_the_first_head_is_walked_once(archive):
+    archive.heads = HeadSigner(archive.root, archive.blobs, archive.app, events_per_batch=3)
     archive.happen(10)
-    archive.sign()
-    assert archive.kept() == [10]
+    connection = CountingConnection(archive.app)
+    archive.heads.sign(connection, at=TODAY)
+    assert (archive.kept(), connection.events) == ([10], 10)
     assert archive.verify().finding is None
 
 

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from api.cli.client.api_client import Client, Refused
+from api.cli.client.api_client import Client, RequestRefused
 from api.options import AdmissionLimits
 from infrastructure.configuration.settings import Settings
 from infrastructure.http.connections import MAX_HEAD, MAX_HEADERS
@@ -240,7 +240,7 @@ class User:
 def _noted(failed: list[str], what: str) -> Iterator[None]:
     try:
         yield
-    except (Refused, httpx.HTTPError, OSError) as error:
+    except (RequestRefused, httpx.HTTPError, OSError) as error:
         failed.append(f"{what}: {type(error).__name__} {error}")
 
 

@@ -8,7 +8,7 @@ import httpx
 import psycopg
 import pytest
 
-from api.cli.client.api_client import Client, Refused
+from api.cli.client.api_client import Client, RequestRefused
 from api.cli.stack import prepare
 from infrastructure.container import verify_log
 from infrastructure.embedded.supervisor import PROCESSES, SupervisedStack
@@ -77,7 +77,7 @@ def test_two_releases_share_a_log_and_what_only_one_knows_waits_for_the_other(tm
         newer, older = (stack.enter_context(Client.sign_in(api.base_url, address, PASSWORD)) for api in (new_api, old_api))
         until(lambda: len(technician.uploaded) > 3)
         image = technician.uploaded[0]
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefused) as refused:
             described(newer, image, "renamed.png")
         assert refused.value.status == 503
         assert f"does not understand {NEW} version 1 yet" in str(refused.value)
@@ -94,7 +94,7 @@ def test_two_releases_share_a_log_and_what_only_one_knows_waits_for_the_other(tm
         told.append(f"readiness: {paused}")
         before = len(technician.uploaded)
         until(lambda: len(technician.uploaded) > before + 3)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefused) as refused:
             older.call("DELETE", f"/api/images/{image}")
         assert refused.value.status == 503
         assert "upgrade this process" in str(refused.value)

@@ -14,7 +14,7 @@ from api.cli.operator import operator
 from infrastructure.configuration.settings import Settings
 
 if TYPE_CHECKING:
-    from api.cli.admin.recheck_report import Report
+    from api.cli.admin.recheck_report import RecheckReport
 
 
 @click.group()
@@ -35,19 +35,19 @@ def recheck(dataset: UUID | None, data: Path | None, output_format: str | None, 
     and get a warning: run the model again over these images. It may be interrupted and repeated. Exit code 1 when something could
     not be checked.
     """
-    from api.cli.admin.recheck_report import Report, output_to
+    from api.cli.admin.recheck_report import RecheckReport, output_to
     from infrastructure.observability.log_setup import configure_logging
 
     settings = running_installation(data)
     configure_logging(settings, "images recheck")
-    report = Report(output_to(output_format, sys.stdout, out), dry_run=dry_run)
+    report = RecheckReport(output_to(output_format, sys.stdout, out), dry_run=dry_run)
     with open_event_log(settings) as log, _progress(output_format) as progress:
         _recheck(settings, log, dataset, report, progress, dry_run=dry_run)
     err.print(report.close(), highlight=False, soft_wrap=True)
     sys.exit(0 if report.complete else FAILED)
 
 
-def _recheck(settings: Settings, log: Any, dataset: UUID | None, report: "Report", progress: Progress, *, dry_run: bool) -> None:
+def _recheck(settings: Settings, log: Any, dataset: UUID | None, report: "RecheckReport", progress: Progress, *, dry_run: bool) -> None:
     from application.image_recheck import ImageRecheck, RecheckResult, require_complete
     from application.pixel_reader import PixelReader
     from infrastructure.container import blobs

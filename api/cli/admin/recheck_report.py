@@ -16,7 +16,7 @@ from application.image_recheck import RecheckResult
 MAX_ROWS_SHOWN: Final = 500  # in a table; CSV and JSON are written row by row, however many there are
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ReportRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`changed`: a field of an image. `other_pixels`: a result. `not_checked`: an image, or one of its results; `detail` says why."""
 
     kind: Literal["changed", "other_pixels", "not_checked"]
@@ -34,17 +34,17 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Output(Protocol):
-    def write(self, row: Row) -> None: ...
+    def write(self, row: ReportRow) -> None: ...
 
     def close(self) -> None: ...
 
 
 class CsvOutput:
     def __init__(self, file: TextIO) -> None:
-        self._writer = csv.DictWriter(file, fieldnames=Row.__struct_fields__)
+        self._writer = csv.DictWriter(file, fieldnames=ReportRow.__struct_fields__)
         self._writer.writeheader()
 
-    def write(self, row: Row) -> None:
+    def write(self, row: ReportRow) -> None:
         self._writer.writerow({name: spreadsheet_safe(value) for name, value in msgspec.to_builtins(row).items()})
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ class JsonOutput:
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
-    def write(self, row: Row) -> None:
+    def write(self, row: ReportRow) -> None:
         self._file.write(msgspec.json.encode(row).decode() + "\n")
 
     def close(self) -> None:
@@ -69,10 +69,10 @@ class TableOutput:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._rows: dict[str, list[Row]] = {kind: [] for kind in TABLES}
+        self._rows: dict[str, list[ReportRow]] = {kind: [] for kind in TABLES}
         self._omitted = dict.fromkeys(TABLES, 0)
 
-    def write(self, row: Row) -> None:
+    def write(self, row: ReportRow) -> None:
         rows = self._rows[row.kind]
         if len(rows) < MAX_ROWS_SHOWN:
             rows.append(row)
@@ -87,7 +87,7 @@ class TableOutput:
                 self._console.print(f"… and {self._omitted[kind]} more: --csv lists all")
 
 
-TABLES: Final[dict[str, tuple[str, dict[str, Callable[[Row], str]]]]] = {
+TABLES: Final[dict[str, tuple[str, dict[str, Callable[[ReportRow], str]]]]] = {
     "changed": (
         "Corrected",
         {
@@ -114,7 +114,7 @@ TABLES: Final[dict[str, tuple[str, dict[str, Callable[[Row], str]]]]] = {
 }
 
 
-class Report:
+class RecheckReport:
     """Counts what was found, and writes it as it comes."""
 
     def __init__(self, output: Output, *, dry_run: bool) -> None:
@@ -154,12 +154,12 @@ def output_to(output_format: str | None, file: TextIO, console: Console) -> Outp
             return TableOutput(console)
 
 
-def rows_of(recheck: RecheckResult) -> Iterator[Row]:
+def rows_of(recheck: RecheckResult) -> Iterator[ReportRow]:
     image = str(recheck.image)
     for change in recheck.changes:
-        yield Row(kind="changed", image_id=image, field=change.field, before=change.before, after=change.after)
+        yield ReportRow(kind="changed", image_id=image, field=change.field, before=change.before, after=change.after)
     for result in recheck.outdated:
-        yield Row(
+        yield ReportRow(
             kind="other_pixels",
             image_id=image,
             classification_id=str(result.job),
@@ -170,10 +170,10 @@ def rows_of(recheck: RecheckResult) -> Iterator[Row]:
             confidence_now=result.confidence_now,
         )
     for missed in recheck.not_checked:
-        yield Row(kind="not_checked", image_id=image, classification_id=str(missed.job or ""), detail=missed.detail)
+        yield ReportRow(kind="not_checked", image_id=image, classification_id=str(missed.job or ""), detail=missed.detail)
 
 
-def _table(title: str, columns: dict[str, Callable[[Row], str]], rows: list[Row]) -> Table:
+def _table(title: str, columns: dict[str, Callable[[ReportRow], str]], rows: list[ReportRow]) -> Table:
     table = Table(title=title, title_justify="left")
     for name in columns:
         table.add_column(name, overflow="fold")

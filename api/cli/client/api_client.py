@@ -21,7 +21,7 @@ POLL_INTERVAL_SECONDS = 0.15
 ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The server refused a request; the text is the server's."""
 
     def __init__(self, status: int, detail: str) -> None:
@@ -29,7 +29,7 @@ class Refused(Exception):
         self.status = status
 
 
-class Uploaded(msgspec.Struct, frozen=True):
+class UploadResult(msgspec.Struct, frozen=True):
     """`refused` is the reason where the file was not accepted."""
 
     image: ImageFile
@@ -44,7 +44,7 @@ class Client:
 
     @classmethod
     def sign_in(cls, url: str, email: str, password: str, *, store: Callable[[Credentials], None] = lambda _: None) -> Self:
-        """Raises Refused and UnusableEnvironment."""
+        """Raises RequestRefused and UnusableEnvironment."""
         with open_http(url) as http:
             answer = _checked(http.post("/api/auth/login", json={"email": email, "password": password})).json()
         credentials = Credentials(url, answer["access_token"], answer.get("refresh_token", ""))
@@ -58,7 +58,7 @@ class Client:
         self._http.close()
 
     def call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        """Send a request; refresh an expired access token once. Raises Refused."""
+        """Send a request; refresh an expired access token once. Raises RequestRefused."""
         answer = self._http.request(method, path, headers=self._headers(method), **arguments)
         if answer.status_code == httpx.codes.UNAUTHORIZED and self.credentials.refresh_token:
             self._refresh()
@@ -74,22 +74,22 @@ class Client:
     def create_dataset(self, name: str) -> str:
         return str(self.post("/api/datasets", {"name": name})["id"])
 
-    def upload(self, dataset: str, path: Path) -> Uploaded:
+    def upload(self, dataset: str, path: Path) -> UploadResult:
         return self.upload_image(dataset, image_file(path, path.parent))
 
-    def upload_image(self, dataset: str, image: ImageFile) -> Uploaded:
+    def upload_image(self, dataset: str, image: ImageFile) -> UploadResult:
         """A file that the server refuses, or that cannot be read, is reported in the result."""
         fields = {"dataset_id": dataset, "path": image.name}
         try:
             with image.path.open("rb") as file:
                 answer = self.call("POST", "/api/images/upload", data=fields, files={"file": (PurePosixPath(image.name).name, file)})
-        except Refused as refused:
-            return Uploaded(image, refused=str(refused))
+        except RequestRefused as refused:
+            return UploadResult(image, refused=str(refused))
         except OSError as error:
-            return Uploaded(image, refused=f"cannot be read: {error.strerror}")
-        return Uploaded(image, id=str(answer.json()["id"]))
+            return UploadResult(image, refused=f"cannot be read: {error.strerror}")
+        return UploadResult(image, id=str(answer.json()["id"]))
 
-    def upload_all(self, dataset: str, images: Iterable[ImageFile]) -> Iterator[Uploaded]:
+    def upload_all(self, dataset: str, images: Iterable[ImageFile]) -> Iterator[UploadResult]:
         with ThreadPoolExecutor(MAX_CONCURRENT_UPLOADS) as pool:
             yield from pool.map(lambda image: self.upload_image(dataset, image), images)
 
@@ -122,7 +122,7 @@ class Client:
     def _refresh(self) -> None:
         answer = self._http.post("/api/auth/refresh", headers={"Authorization": f"Bearer {self.credentials.refresh_token}"})
         if answer.status_code == httpx.codes.UNAUTHORIZED:
-            raise Refused(answer.status_code, "your session has ended: sign in again with `bioscope login`")
+            raise RequestRefused(answer.status_code, "your session has ended: sign in again with `bioscope login`")
         tokens = _checked(answer).json()
         self.credentials = Credentials(self.credentials.url, tokens["access_token"], tokens.get("refresh_token", ""))
         self._store(self.credentials)
@@ -136,4 +136,4 @@ def _checked(answer: httpx.Response) -> httpx.Response:
         detail = str(problem.get("detail") or problem)
     except (json.JSONDecodeError, AttributeError):
         detail = answer.reason_phrase
-    raise Refused(answer.status_code, detail)
+    raise RequestRefused(answer.status_code, detail)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from api.cli.client.api_client import Client, Uploaded
+from api.cli.client.api_client import Client, UploadResult
 from api.cli.client.image_folder import ImageFile
 from domain.values import ImageWarning
 
@@ -43,7 +43,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
         return "; ".join(warning.code for warning in self.warnings)
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     job_id: str
     status: str
     lines: tuple[Line, ...]
@@ -68,14 +68,14 @@ def classify(
     model: str | None,
     truth: Mapping[str, str],
     console: Console,
-) -> Report:
+) -> RunReport:
     """Upload, run, watch, collect. `truth` has the labels of images by their names."""
     with _progress(console) as progress:
         dataset = client.create_dataset(dataset_name)
         uploaded = _upload(client, dataset, images, progress)
         accepted = [upload for upload in uploaded if upload.id]
         if not accepted:
-            return Report(job_id="", status="failed", lines=tuple(_refused(upload, truth) for upload in uploaded), seconds=0.0)
+            return RunReport(job_id="", status="failed", lines=tuple(_refused(upload, truth) for upload in uploaded), seconds=0.0)
         job = client.run(dataset, model)
         state = _watch(client, job, len(accepted), progress)
     results = {result["image_id"]: result for result in client.results(job)}
@@ -83,10 +83,10 @@ def classify(
     started = datetime.fromisoformat(state["created_at"])
     lines = tuple(_line(upload, results, failures, truth, started) for upload in uploaded)
     ended = datetime.fromisoformat(state["updated_at"])
-    return Report(job_id=job, status=state["status"], lines=lines, seconds=(ended - started).total_seconds())
+    return RunReport(job_id=job, status=state["status"], lines=lines, seconds=(ended - started).total_seconds())
 
 
-def table(report: Report) -> Table:
+def table(report: RunReport) -> Table:
     rows = Table(title=f"Classification {report.job_id}", title_justify="left")
     with_truth = report.accuracy is not None
     with_warnings = any(line.warnings for line in report.lines)
@@ -101,7 +101,7 @@ def table(report: Report) -> Table:
     return rows
 
 
-def as_csv(report: Report) -> str:
+def as_csv(report: RunReport) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=Line.__struct_fields__)
     writer.writeheader()
@@ -116,11 +116,11 @@ def spreadsheet_safe(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
-def as_json(report: Report) -> str:
+def as_json(report: RunReport) -> str:
     return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
 
 
-def summary(report: Report) -> str:
+def summary(report: RunReport) -> str:
     accuracy = "" if report.accuracy is None else f", accuracy {report.accuracy:.1%}"
     rate = f", {len(report.lines) / report.seconds:.0f} images/s" if report.seconds else ""
     return f"{len(report.lines)} images, {report.failures} failures{accuracy}{rate} (job {report.job_id or 'none'}: {report.status})"
@@ -130,7 +130,7 @@ def _progress(console: Console) -> Progress:
     return Progress(TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
 
 
-def _upload(client: Client, dataset: str, images: Sequence[ImageFile], progress: Progress) -> list[Uploaded]:
+def _upload(client: Client, dataset: str, images: Sequence[ImageFile], progress: Progress) -> list[UploadResult]:
     bar = progress.add_task("upload", total=len(images))
     uploaded = []
     for upload in client.upload_all(dataset, images):
@@ -148,7 +148,7 @@ def _watch(client: Client, job: str, total: int, progress: Progress) -> dict[str
 
 
 def _line(
-    upload: Uploaded, results: Mapping[str, dict[str, Any]], failures: Mapping[str, str], truth: Mapping[str, str], started: datetime
+    upload: UploadResult, results: Mapping[str, dict[str, Any]], failures: Mapping[str, str], truth: Mapping[str, str], started: datetime
 ) -> Line:
     if not upload.id:
         return _refused(upload, truth)
@@ -170,7 +170,7 @@ def _line(
     )
 
 
-def _refused(upload: Uploaded, truth: Mapping[str, str]) -> Line:
+def _refused(upload: UploadResult, truth: Mapping[str, str]) -> Line:
     return Line(file=upload.image.shown, truth=truth.get(upload.image.name, ""), error=upload.refused)
 
 
