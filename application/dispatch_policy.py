@@ -29,14 +29,14 @@ def expired_leases(leases: Iterable[Lease], workers: Iterable[Worker], *, durati
     """
     last_heartbeat = max((worker.seen_at for worker in workers if worker.seen_at - now <= WORKER_ALIVE_WITHIN), default=None)
 
-    def held_at_of(lease: Lease) -> datetime:
+    def last_renewal(lease: Lease) -> datetime:
         return lease.held_at if lease.held_at - now <= duration else now - duration - ONE_MICROSECOND
 
-    return [
-        lease
-        for lease in leases
-        if not lease.abandoned and now - held_at_of(lease) > duration and last_heartbeat is not None and last_heartbeat > held_at_of(lease)
-    ]
+    def is_expired(lease: Lease) -> bool:
+        renewed = last_renewal(lease)
+        return now - renewed > duration and last_heartbeat is not None and last_heartbeat > renewed
+
+    return [lease for lease in leases if not lease.abandoned and is_expired(lease)]
 
 
 def chunk_capacity(leases: Iterable[Lease], *, slots: int) -> int:

@@ -99,7 +99,7 @@ def schema(kind: str, version: int | None = None, *, sealed: bool = True) -> dic
     number = newest if version is None else version
     if number != newest and (kind, number) not in EARLIER:
         raise NotFound(f"There is no version {number} of {kind}")
-    described = EARLIER[kind, number] if number != newest else _of(EVENTS[kind], "#/$defs/{name}", sealed=sealed)
+    described = EARLIER[kind, number] if number != newest else _event_schema(EVENTS[kind], "#/$defs/{name}", sealed=sealed)
     form = "sealed" if sealed else "clear"
     return {"$schema": DIALECT, "$id": f"urn:bioscope:event:{kind}:{number}:{form}"} | described
 
@@ -135,7 +135,7 @@ def document() -> dict[str, Any]:
         "components": {
             "messages": {kind: _message(kind) for kind in EVENTS},
             "messageTraits": {"event": {"contentType": "application/json", "headers": _headers(), "bindings": _key()}},
-            "schemas": _shared(),
+            "schemas": _schemas(),
         },
     }
 
@@ -177,30 +177,30 @@ def _key() -> dict[str, Any]:
     return {"kafka": {"key": key, "bindingVersion": "0.5.0"}}
 
 
-def _shared() -> dict[str, Any]:
+def _schemas() -> dict[str, Any]:
     """The payloads, and what they are made of, side by side."""
     schemas: dict[str, Any] = {f"{kind}.{version}": earlier for (kind, version), earlier in EARLIER.items()}
     for kind in EVENTS.values():
-        described = _of(kind, "#/components/schemas/{name}", sealed=True)
+        described = _event_schema(kind, "#/components/schemas/{name}", sealed=True)
         schemas |= described.pop("$defs", {})
         schemas[kind.__name__] = described
     return dict(sorted(schemas.items()))
 
 
-def _of(kind: type[Event], ref_template: str, *, sealed: bool) -> dict[str, Any]:
+def _event_schema(kind: type[Event], ref_template: str, *, sealed: bool) -> dict[str, Any]:
     """The type's own schema with what it refers to under `$defs`, without the columns, its private fields told apart."""
     _, components = msgspec.json.schema_components([kind], ref_template=ref_template)
     found = msgspec.json.decode(msgspec.json.encode(components))  # defaults as JSON has them
     own: dict[str, Any] = found.pop(kind.__name__)
     own["properties"] = {
-        name: _field(kind, name, described, sealed=sealed) for name, described in own["properties"].items() if name not in COLUMNS
+        name: _field_schema(kind, name, described, sealed=sealed) for name, described in own["properties"].items() if name not in COLUMNS
     }
     own["required"] = [name for name in own["required"] if name not in COLUMNS]
     own["description"] = " ".join(filter(None, [MEANINGS[kind.__name__], own.get("description")]))
     return own | ({"$defs": found} if found else {})
 
 
-def _field(kind: type[Event], name: str, described: dict[str, Any], *, sealed: bool) -> dict[str, Any]:
+def _field_schema(kind: type[Event], name: str, described: dict[str, Any], *, sealed: bool) -> dict[str, Any]:
     if name in {"at", "by"}:
         more = {"at": {"format": "date-time", "description": "when it happened (UTC)"}, "by": {"description": "who did it"}}
         return described | more[name]

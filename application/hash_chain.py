@@ -20,7 +20,7 @@ _LENGTH = struct.Struct(">i")
 def link(previous: bytes, event: RecordedEvent) -> bytes:
     """sha256 over the previous hash and every stored column, each behind its length (4 bytes, big-endian)."""
     assert event.recorded_at is not None
-    micros = (event.recorded_at - EPOCH) // MICROSECOND
+    microseconds = (event.recorded_at - EPOCH) // MICROSECOND
     kind = event.type.encode()
     return hashlib.sha256(
         b"".join(
@@ -39,7 +39,7 @@ def link(previous: bytes, event: RecordedEvent) -> bytes:
                 event.meta,
                 b"\0\0\0\x10",
                 event.event_id.bytes,
-                _POSITION.pack(8, micros),
+                _POSITION.pack(8, microseconds),
             )
         )
     ).digest()

@@ -67,7 +67,7 @@ def results(judgements: Collection[int], about: UUID, *, until: int, log: EventS
     """
     recorded = log.at(judgements)
     judged = [(one.position, event) for one in recorded if isinstance(event := log.decode(one), ChunkJudged)]
-    found = [(position, event, result) for position, event in judged for result in _of(event, about)]
+    found = [(position, event, result) for position, event in judged for result in _results_about(event, about)]
     deleted, outdated = _deleted_and_outdated(found, until, log)
     return [
         _result(position, event, result, outdated)
@@ -79,7 +79,7 @@ def results(judgements: Collection[int], about: UUID, *, until: int, log: EventS
 PositionedResult = tuple[int, ChunkJudged, ImageResult]
 
 
-def _of(event: ChunkJudged, about: UUID) -> Iterator[ImageResult]:
+def _results_about(event: ChunkJudged, about: UUID) -> Iterator[ImageResult]:
     return (one for one in event.results if about in {event.job_id, one.image_id})
 
 

@@ -151,10 +151,10 @@ class UpgradeNeeded(UpgradePending):
 
     code = "upgrade_needed"
 
-    def __init__(self, place: str, type_name: str, schema_version: int) -> None:
+    def __init__(self, location: str, type_name: str, schema_version: int) -> None:
         shown = type_name[:MAX_TYPE_NAME_SHOWN]
         super().__init__(
-            f"{place} holds {shown} version {schema_version}, which a newer release wrote; upgrade this process", retry_after=30
+            f"{location} holds {shown} version {schema_version}, which a newer release wrote; upgrade this process", retry_after=30
         )
 
 

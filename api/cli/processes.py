@@ -61,7 +61,7 @@ def projector() -> None:
 @click.command()
 def inference() -> None:
     """Decode images and run models (a process of its own; as many as you like)."""
-    from infrastructure.sandbox.child_environment import ONE_THREAD
+    from infrastructure.child_environment import ONE_THREAD
 
     os.environ.update(ONE_THREAD)
     settings = _process("inference", "postgres_url", "kafka_url")

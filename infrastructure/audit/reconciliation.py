@@ -186,15 +186,15 @@ def _claims_of(state: State | None) -> dict[str, str]:
             return {}
 
 
-def _claim_problems(log: PostgresEventStore, wanted: Mapping[str, str], stored: Mapping[str, Sequence[bytes]]) -> Iterator[str]:
-    for scope, value in wanted.items():
+def _claim_problems(log: PostgresEventStore, expected: Mapping[str, str], stored: Mapping[str, Sequence[bytes]]) -> Iterator[str]:
+    for scope, value in expected.items():
         forms = log.claim_forms(scope, value)
         digests = stored.get(scope, ())
         if not any(digest in forms for digest in digests):
             yield f"its {scope} is not claimed for it"
         if any(digest not in forms for digest in digests):
             yield f"another {scope} is claimed for it"
-    for scope in stored.keys() - wanted.keys():
+    for scope in stored.keys() - expected.keys():
         yield f"a {scope} is claimed for it, to which it has no right"
 
 

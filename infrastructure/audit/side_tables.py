@@ -94,8 +94,8 @@ class TableAudit:
         """Of everything but accounts and devices, which are reconciled at the end."""
         subjects = {subject for event in events if (subject := subject_of(event)) is not None} - self._subjects
         if subjects:
-            there = {owner for (owner,) in self._log.recorder.rows(KEYS, list(subjects))}
-            self._keyless |= subjects - there
+            stored = {owner for (owner,) in self._log.recorder.rows(KEYS, list(subjects))}
+            self._keyless |= subjects - stored
 
     def _take_commands(self, events: Iterable[RecordedEvent]) -> None:
         written, self._open = self._open, {}

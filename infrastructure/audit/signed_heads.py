@@ -37,11 +37,11 @@ EVENTS_PER_BATCH: Final = 1000
 JSON_LINES: Final = "application/x-ndjson"
 
 NEWEST = "select position, hash from es.head"
-KEEP = "insert into ops.heads (position, hash, signed_at, signature, key_id) values (%s, %s, %s, %s, %s) on conflict do nothing"
-KEPT = "select position, hash, signed_at, signature, key_id from ops.heads order by position"
-BEYOND = "select from es.events where notification_id > (select position from es.head) limit 1"
-LAST = "select position, hash, signed_at, signature, key_id from ops.heads order by position desc limit 1"
-SINCE = f"""select {EVENT_COLUMNS} from es.events where notification_id > %s and notification_id <= %s
+STORE_HEAD = "insert into ops.heads (position, hash, signed_at, signature, key_id) values (%s, %s, %s, %s, %s) on conflict do nothing"
+STORED_HEADS = "select position, hash, signed_at, signature, key_id from ops.heads order by position"
+EVENTS_BEYOND_HEAD = "select from es.events where notification_id > (select position from es.head) limit 1"
+LAST_HEAD = "select position, hash, signed_at, signature, key_id from ops.heads order by position desc limit 1"
+EVENTS_BETWEEN = f"""select {EVENT_COLUMNS} from es.events where notification_id > %s and notification_id <= %s
   order by notification_id"""  # noqa: S608 - constants
 
 UNSIGNED: Final = SignedHead(position=0, hash="", signed_at=datetime.min.replace(tzinfo=UTC))
@@ -65,7 +65,7 @@ class HeadSigner:
         self._key, self._archive = keys.signing(Purpose.HEADS), HeadArchive(blobs)
         self.signed, self._verified_position, self._hash = 0, 0, START
         self._verifying = Lock()
-        if (row := connection.execute(LAST).fetchone()) is not None:
+        if (row := connection.execute(LAST_HEAD).fetchone()) is not None:
             last = _head_of_row(row)
             if last.genuine(keys.public(Purpose.HEADS)):
                 self.signed, self._verified_position, self._hash = last.position, last.position, bytes.fromhex(last.hash)
@@ -86,7 +86,7 @@ class HeadSigner:
             raise
         if position > self.signed:
             head = SignedHead(position=position, hash=digest.hex(), signed_at=at.astimezone(UTC)).sign(self._key)
-            connection.execute(KEEP, (head.position, head.hash, head.signed_at, head.signature, head.key_id))
+            connection.execute(STORE_HEAD, (head.position, head.hash, head.signed_at, head.signature, head.key_id))
             self._archive.add(head)
             self.signed = position
         self._archive.put()
@@ -109,7 +109,7 @@ class HeadSigner:
             position, digest = _row(connection, NEWEST)
             while self._verified_position < position:
                 rows = connection.execute(
-                    SINCE,
+                    EVENTS_BETWEEN,
                     (self._verified_position, min(position, self._verified_position + self._events_per_batch)),
                     prepare=True,
                     binary=True,
@@ -194,7 +194,7 @@ def verify_log(
     """
     keys = operator_keys(settings)
     archive = HeadArchive(blobs or open_blobs(settings, keys))
-    stored_heads = list(map(_head_of_row, log.recorder.rows(KEPT)))
+    stored_heads = list(map(_head_of_row, log.recorder.rows(STORED_HEADS)))
     since = min((head.signed_at.date() for head in stored_heads), default=None)
     archived_heads = archive.everything(since=since, until=datetime.now(UTC).date())
     (head,) = log.recorder.rows(NEWEST)
@@ -225,7 +225,7 @@ def _batches(log: PostgresEventStore, *, until: int) -> Iterator[Sequence[Record
     while after < until and (batch := log.read(after, min(EVENTS_PER_BATCH, until - after))):
         yield batch
         after = batch[-1].position
-    if log.recorder.rows(BEYOND):
+    if log.recorder.rows(EVENTS_BEYOND_HEAD):
         while batch := log.read(after, EVENTS_PER_BATCH):
             yield batch
             after = batch[-1].position

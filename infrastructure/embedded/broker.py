@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from infrastructure.atomic_files import write_atomically
+from infrastructure.child_environment import supervised_environment
 from infrastructure.embedded.child import Child, python
 from infrastructure.embedded.server import EmbeddedServer
 from infrastructure.kafka.limits import MAX_RECORD_BYTES
 from infrastructure.process_lifecycle import CannotStart
-from infrastructure.sandbox.child_environment import supervised_environment
 
 FRAME_BYTES = 512  # reserve that librdkafka requires
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from infrastructure.child_environment import NATIVE_ENVIRONMENT, PRIVATE_UMASK
 from infrastructure.process_lifecycle import CannotStart, die_with_parent
-from infrastructure.sandbox.child_environment import NATIVE_ENVIRONMENT, PRIVATE_UMASK
 
 MAX_LOG_BYTES = 8 * 1024**2
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
+from infrastructure.child_environment import TEMPORARY
 from infrastructure.configuration.paths import run_folder
 from infrastructure.process_lifecycle import CannotStart
-from infrastructure.sandbox.child_environment import TEMPORARY
 
 LOCK = "lock"
 KEYS = "keys"  # a root key may lie there before the first start: the one of a backup

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 
 from infrastructure.atomic_files import write_private
+from infrastructure.child_environment import storage_environment, supervised_environment
 from infrastructure.configuration.settings import PREFIX, Settings
 from infrastructure.embedded.data_folder import holder
 from infrastructure.process_lifecycle import CannotStart
-from infrastructure.sandbox.child_environment import storage_environment, supervised_environment
 from infrastructure.security.keys import new_root_key
 
 ADDRESSES = ("postgres_url", "postgres_owner_url", "kafka_url", "redis_url", "host", "port", "kafka_fetch_wait", "kafka_groups")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from infrastructure.child_environment import PRIVATE_UMASK, TEMPORARY
 from infrastructure.configuration.settings import Settings
 from infrastructure.embedded.child import python
 from infrastructure.embedded.data_folder import AlreadyRunning
@@ -17,7 +18,6 @@ from infrastructure.embedded.restarting import ProcessDefinition, is_ready_by_fi
 from infrastructure.embedded.stack import DEFAULT_LIMITS, EmbeddedStack, StackLimits
 from infrastructure.postgres.environment import remove_libpq_variables
 from infrastructure.process_lifecycle import CannotStart
-from infrastructure.sandbox.child_environment import PRIVATE_UMASK, TEMPORARY
 
 __all__ = [
     "PROCESSES",

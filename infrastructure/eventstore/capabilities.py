@@ -68,9 +68,9 @@ class Capabilities:
 
     def pausing(self, reason: object) -> None:
         """Something that this process does waits for its upgrade, as of now. From any thread; to be called again while that lasts."""
-        is_news = str(reason) != self.paused
+        is_new = str(reason) != self.paused
         self._reason, self._reason_at = str(reason), self._clock()
-        if is_news:
+        if is_new:
             log.warning("paused until this process is upgraded", reason=self._reason)
             self._changed.set()
 

@@ -160,15 +160,15 @@ class Codec:
         for field, owner in private_fields(kind).items():
             sealed = content.get(field)
             if isinstance(sealed, str) and sealed.startswith(SEALED_PREFIXES):
-                content[field] = self._opened(UUID(str(content[owner])), sealed, _associated_data(event_id, field), kind, field)
+                content[field] = self._open_value(UUID(str(content[owner])), sealed, _associated_data(event_id, field), kind, field)
 
-    def _opened(self, subject: UUID, sealed: str, associated_data: bytes, kind: type[Event], field: str) -> Any:
+    def _open_value(self, subject: UUID, sealed: str, associated_data: bytes, kind: type[Event], field: str) -> Any:
         key = None if self._keys.withheld else self._keys.get(subject)
         if key is None:
             placeholder = WITHHELD if self._keys.withheld else ERASED
             return {} if field in _private_dicts(kind) else placeholder
         try:
-            return msgspec.json.decode(_unsealed(key, sealed, associated_data))
+            return msgspec.json.decode(_decrypted(key, sealed, associated_data))
         except InvalidTag:
             raise ValueError(f"{field} does not open with its subject's key") from None
 
@@ -242,7 +242,7 @@ def _new_event_id() -> UUID:
         _random_ids.extend(many[start : start + ID_BYTES] for start in range(0, len(many), ID_BYTES))
 
 
-def _unsealed(key: DataKey, sealed: str, associated_data: bytes) -> bytes:
+def _decrypted(key: DataKey, sealed: str, associated_data: bytes) -> bytes:
     """Raises InvalidTag."""
     if sealed.startswith(SEALED_V1_PREFIX):
         return key.open_first_form(base64.b64decode(sealed[len(SEALED_V1_PREFIX) :]), associated_data)

@@ -49,25 +49,25 @@ class Outcome(NamedTuple):
 class PendingResult:
     """An outcome handed from one thread to another, once. Costs a tenth of a Future."""
 
-    __slots__ = ("_error", "_outcome", "_there")
+    __slots__ = ("_error", "_is_set", "_outcome")
 
     def __init__(self) -> None:
-        self._there = Lock()
-        self._there.acquire()
+        self._is_set = Lock()
+        self._is_set.acquire()
         self._outcome: Outcome | None = None
         self._error: Exception | None = None
 
     def set(self, outcome: Outcome) -> None:
         self._outcome = outcome
-        self._there.release()
+        self._is_set.release()
 
     def fail(self, error: Exception) -> None:
         self._error = error
-        self._there.release()
+        self._is_set.release()
 
     def wait(self, seconds: float) -> Outcome:
         """Raises TimeoutError, and what it was failed with."""
-        if not self._there.acquire(timeout=seconds):
+        if not self._is_set.acquire(timeout=seconds):
             raise TimeoutError
         if self._error is not None:
             raise self._error
@@ -151,12 +151,12 @@ class GroupCommit:
         self._wakes.close()
 
     def _run(self) -> None:
-        going = True
-        while going:
+        running = True
+        while running:
             batch = [self._queue.get()]
             while len(batch) < MAX_COMMANDS_PER_BATCH and not self._queue.empty():
                 batch.append(self._queue.get())
-            going = None not in batch
+            running = None not in batch
             self._commit(_without_duplicates([pending for pending in batch if pending is not None]))
         if self._connection is not None:
             self._connection.close()

@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
+from infrastructure.child_environment import python_environment
 from infrastructure.sandbox import landlock, seccomp
-from infrastructure.sandbox.child_environment import python_environment
 from infrastructure.sandbox.kernel import PR_SET_NO_NEW_PRIVS, prctl
 from infrastructure.sandbox.layers import Layers, enter, enter_empty_directory
 

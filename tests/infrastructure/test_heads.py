@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from application.hash_chain import START, chained
 from domain import dataset
 from domain.errors import Unavailable
-from infrastructure.audit.signed_heads import SINCE, BrokenChain, HeadSigner, verify_log
+from infrastructure.audit.signed_heads import EVENTS_BETWEEN, BrokenChain, HeadSigner, verify_log
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.keys import RootKey
@@ -137,7 +137,7 @@ class CountingConnection:
 
     def execute(self, query, *arguments, **options):
         cursor = self._connection.execute(query, *arguments, **options)
-        self.events += cursor.rowcount if query == SINCE else 0
+        self.events += cursor.rowcount if query == EVENTS_BETWEEN else 0
         return cursor
 
 

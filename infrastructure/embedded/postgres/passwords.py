@@ -13,9 +13,9 @@ from typing import Final
 import msgspec
 
 from infrastructure.atomic_files import write_private
+from infrastructure.child_environment import NATIVE_ENVIRONMENT, PRIVATE_UMASK
 from infrastructure.embedded.data_folder import KEYS
 from infrastructure.process_lifecycle import CannotStart, die_with_parent
-from infrastructure.sandbox.child_environment import NATIVE_ENVIRONMENT, PRIVATE_UMASK
 
 FILE: Final = "postgres.passwords"
 ACCESS_RULES: Final = "pg_hba.conf"

@@ -5,8 +5,8 @@ import pwd
 import subprocess
 from pathlib import Path
 
+from infrastructure.child_environment import NATIVE_ENVIRONMENT
 from infrastructure.process_lifecycle import CannotStart
-from infrastructure.sandbox.child_environment import NATIVE_ENVIRONMENT
 
 
 def repair_access(cluster: Path) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from infrastructure import sandbox
+from infrastructure.child_environment import ONE_THREAD, PRIVATE_UMASK, python_environment
 from infrastructure.inference.children.child_process import (
     START_TIMEOUT_SECONDS,
     ChildLost,
@@ -24,7 +25,6 @@ from infrastructure.inference.children.child_process import (
 )
 from infrastructure.inference.children.fork_server import READY, Call, ChildLimits
 from infrastructure.inference.children.memory_shortage import children_go_first
-from infrastructure.sandbox.child_environment import ONE_THREAD, PRIVATE_UMASK, python_environment
 
 log = structlog.get_logger()
 T = TypeVar("T")
