@@ -36,7 +36,7 @@ test: gates  ## All gates, and all tests but the long ones and those of the rele
 # What depends on the version of Python: the language, drivers and C extensions, processes and event loops, private names of Faust, and
 # the whole system once. About six minutes; SQL, contracts of stores, faults and simulations run once, in `make test`.
 FAST_TESTS := tests/domain tests/application tests/golden tests/infrastructure tests/api tests/images \
-  tests/kafka/test_member.py tests/system/test_walkthrough.py tests/adversaries/test_decoder.py tests/adversaries/test_model.py
+  tests/kafka/test_consumer_process.py tests/system/test_walkthrough.py tests/adversaries/test_decoder.py tests/adversaries/test_model.py
 
 test-fast: gates  ## The gates, and the tests of what depends on the version of Python
 	$(BIN)/pytest $(FAST_TESTS) -n 2 --dist loadfile

@@ -22,10 +22,10 @@ from application.authentication import Identity, IdentityCache
 from application.commands import CommandResult, idempotent
 from application.connection_slots import network_of
 from application.ports import Command
-from application.services import Services
+from application.services import QueryDatabase, Services
 from domain.access import Actor
 from domain.errors import Invalid, Unavailable
-from projections.reading import MAX_PAGE, Page, QueryDatabase
+from projections.pagination import MAX_PAGE, Page
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -83,7 +83,7 @@ def backup(given: Settings, folder: Path) -> str:
 
 
 def _rebuilt(given: Settings, *, check: bool) -> str:
-    from projections.process import rebuild as made_anew  # noqa: PLC0415 - a process loads what it needs
+    from projections.process.rebuilds import rebuild as made_anew  # noqa: PLC0415 - a process loads what it needs
 
     began = time.monotonic()
     applied = [began]

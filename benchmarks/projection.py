@@ -17,7 +17,7 @@ from infrastructure.security.keys import RootKey
 from projections.engine.batches import TABLES
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projector import Projector
-from projections.process import projector_over
+from projections.process.composition import projector_over
 from projections.rebuild import bulk_schema, rebuilding
 
 IMAGES = 6000
@@ -64,7 +64,7 @@ def rebuilt(server: Postgres, log: RecorderEventStore, until: int) -> float:
     with read_models_of_its_own(server) as (owner, schema):
         began = time.perf_counter()
         left_out = bulk_schema.prepare(owner, schema)
-        projector = projector_over(server.owner_url, log, schema=schema, alone=True)
+        projector = projector_over(server.owner_url, log, schema=schema, exclusive=True)
         with infrequent_collection():
             rebuilding.replay(projector, log, until)
         projector.close()

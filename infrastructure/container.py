@@ -22,7 +22,7 @@ from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import Capabilities, capabilities_of
 from infrastructure.eventstore.event_store import PostgresEventStore, postgres_event_store
-from infrastructure.images.validation import ImageLimits, UploadGate
+from infrastructure.images.validation import ImageLimits, ImageUploadValidator
 from infrastructure.observability.health import DependencyChecks
 from infrastructure.observability.heartbeat import HEARTBEAT
 from infrastructure.observability.metrics import DISCREPANCIES, RECONCILED_AT, exposition, observe_request, observe_status
@@ -122,7 +122,7 @@ def services(settings: Settings) -> Services:
         last_seen=PostgresLastSeen(event_log.recorder.rows),
         attempts=SignInLimits(limits=limits, known_addresses=known_addresses, rates=rates(settings)),
         health=health,
-        gate=partial(UploadGate, limits=image_limits),
+        gate=partial(ImageUploadValidator, limits=image_limits),
         digests=KeyedDigest(keys, Purpose.REQUEST_DIGESTS).forms,
         signed=partial(unseal, keys),
         head_keys=tuple(key.public_bytes_raw() for key in keys.public(Purpose.HEADS)),

@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from datetime import datetime
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
 
+from application.services import QueryDatabase
 from domain.access import Actor, Scope
 from domain.classification import ChunkJudged, ClassificationRequested
 from domain.dataset import DatasetShared, DatasetShareWithdrawn
@@ -16,12 +18,21 @@ from domain.events import Event
 from domain.image import ImageUploaded
 from domain.registry import NOUN_OF
 from domain.session import RefreshReuseDetected, SessionRevoked, SessionStarted
+from projections.access import ADMINISTRATORS, subject_of
 from projections.engine.projection import PositionedEvent, RowLookup, Table
-from projections.reading import ADMINISTRATORS, MAX_PAGE, QueryDatabase, subject_of
+from projections.pagination import MAX_PAGE
 
-EVENTS_PER_SCAN = 1000  # events that one call looks through
-NEAR_HEAD_EVENTS = 200  # events behind the newest: then looking through all of them costs little
-MIN_EVENTS_PER_DATASET = 4  # events of each dataset that one call looks at, however many datasets there are
+
+class ScanLimits(NamedTuple):
+    """`events_per_scan`: how many events one call of `after` reads at most; `min_events_per_dataset`: of each dataset, however many there
+    are. A reader at most `near_head_events` behind the newest event gets a scan of all events, which is cheap then."""
+
+    events_per_scan: int = 1000
+    near_head_events: int = 200
+    min_events_per_dataset: int = 4
+
+
+DEFAULT_LIMITS: Final = ScanLimits()
 
 
 class Activity(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,40 +65,40 @@ def subjects_of(event: Event) -> tuple[UUID, ...]:
     return tuple(dict.fromkeys(touched))
 
 
-def job_of(seen: Activity) -> UUID | None:
+def job_of(row: Activity) -> UUID | None:
     """The job that an event is about, where it is about one."""
-    if seen.type == ChunkJudged.__name__:
-        return seen.subjects[1]
-    return seen.stream if NOUN_OF.get(seen.type) == "classification" else None
+    if row.type == ChunkJudged.__name__:
+        return row.subjects[1]
+    return row.stream if NOUN_OF.get(row.type) == "classification" else None
 
 
-def _dataset_of(event: Event, look: RowLookup) -> UUID | None:
+def _dataset_of(event: Event, lookup: RowLookup) -> UUID | None:
     named: UUID | None = getattr(event, "dataset_id", None)
     match NOUN_OF[type(event).__name__]:
         case "dataset":
             return event.originator_id
         case "image" if named is None:
-            host = look("images", event.originator_id)
+            host = lookup("images", event.originator_id)
         case "classification" if named is None:
-            host = look("classifications", event.originator_id)
+            host = lookup("classifications", event.originator_id)
         case _:
             return named
     return host.dataset_id if host else None
 
 
-def keys(happened: PositionedEvent) -> Iterable[int]:
-    return (happened.position,)
+def keys(positioned: PositionedEvent) -> Iterable[int]:
+    return (positioned.position,)
 
 
-def fold(position: int, _: Activity | None, happened: PositionedEvent, look: RowLookup) -> Activity:
-    event = happened.event
+def fold(position: int, _: Activity | None, positioned: PositionedEvent, lookup: RowLookup) -> Activity:
+    event = positioned.event
     return Activity(
         position=position,
         at=event.at,
         type=type(event).__name__,
         stream=event.originator_id,
         actor=event.by,
-        dataset=_dataset_of(event, look),
+        dataset=_dataset_of(event, lookup),
         subjects=subjects_of(event),
     )
 
@@ -121,7 +132,7 @@ class Position(msgspec.Struct, frozen=True):
     position: int
 
 
-AFTER = """with looked as (select * from activity where position > %(position)s order by position limit %(window)s),
+VISIBLE_AFTER = """with looked as (select * from activity where position > %(position)s order by position limit %(window)s),
   page as (
     select a.* from looked a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
     where (v.dataset is not null or %(subject)s = %(administrators)s or %(reader)s = any(a.subjects))
@@ -130,7 +141,8 @@ AFTER = """with looked as (select * from activity where position > %(position)s 
   )
   select coalesce((select json_agg(page order by position) from page), '[]') as items,
     coalesce(max(position), %(position)s) as reached, count(*) >= %(window)s as more, count(*) as visited from looked"""
-MERGED = """with asked as (select %(datasets)s::uuid[] as datasets), head as (select position from checkpoint where projection = 'main'),
+VISIBLE_AFTER_BY_DATASET = """with asked as (select %(datasets)s::uuid[] as datasets),
+  head as (select position from checkpoint where projection = 'main'),
   source as (
     select v.dataset from visible v, asked where v.subject = %(subject)s and (datasets is null or v.dataset = any(datasets))
     union select unnest(datasets) from asked where %(subject)s = %(administrators)s
@@ -166,22 +178,22 @@ MERGED = """with asked as (select %(datasets)s::uuid[] as datasets), head as (se
     horizon.position as reached, horizon.position < head.position as more, visited from horizon, head"""
 # What touches a dataset and what touches anything else is found by different indexes; "materialized" keeps the planner to the second one.
 # That an event of a dataset was given up belongs to no dataset, and names its stream last, as what concerns an account does.
-MAY_KNOW = "(v.dataset is not null or %(subject)s = %(administrators)s or %(reader)s = any(a.subjects))"
+IS_VISIBLE = "(v.dataset is not null or %(subject)s = %(administrators)s or %(reader)s = any(a.subjects))"
 ABOUT = f"""with is_dataset as (select exists (select from datasets d where d.id = %(about)s::uuid) as yes),
   of_dataset as (
     select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
     where (select yes from is_dataset) and a.dataset = %(about)s::uuid and a.subjects @> array[%(about)s::uuid]
-      and a.position > %(position)s and {MAY_KNOW}
+      and a.position > %(position)s and {IS_VISIBLE}
     order by a.position limit %(maximum)s
   ),
   given_up as (
     select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
     where (select yes from is_dataset) and a.subjects[cardinality(a.subjects)] = %(about)s::uuid and a.dataset is null
-      and a.type = '{DeadLetterDiscarded.__name__}' and a.position > %(position)s and {MAY_KNOW}
+      and a.type = '{DeadLetterDiscarded.__name__}' and a.position > %(position)s and {IS_VISIBLE}
   ),
   of_another as materialized (
     select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
-    where not (select yes from is_dataset) and a.subjects @> array[%(about)s::uuid] and a.position > %(position)s and {MAY_KNOW}
+    where not (select yes from is_dataset) and a.subjects @> array[%(about)s::uuid] and a.position > %(position)s and {IS_VISIBLE}
   )
   select position from (
     select position from of_dataset union all select position from given_up union all select position from of_another
@@ -189,12 +201,12 @@ ABOUT = f"""with is_dataset as (select exists (select from datasets d where d.id
   order by position limit %(maximum)s"""  # noqa: S608 - constants
 UPLOADS = f"""select a.position, a.stream from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
   where a.dataset = %(about)s::uuid and a.type = '{ImageUploaded.__name__}' and a.position > %(position)s and a.position <= %(until)s
-    and {MAY_KNOW}
+    and {IS_VISIBLE}
   order by a.position limit %(maximum)s"""  # noqa: S608 - constants
 JUDGEMENTS = f"""with found as materialized (
     select a.position from activity a left join visible v on v.dataset = a.dataset and v.subject = %(subject)s
     where a.subjects @> array[%(about)s::uuid] and a.type = '{ChunkJudged.__name__}'
-      and a.position > %(position)s and a.position <= %(until)s and {MAY_KNOW}
+      and a.position > %(position)s and a.position <= %(until)s and {IS_VISIBLE}
   )
   select position from found order by position limit %(maximum)s"""  # noqa: S608 - constants
 INCOMPLETE = """select position, (select count(*) from dead_letters l where l.position <= %(until)s)
@@ -217,43 +229,51 @@ class Completeness(msgspec.Struct, frozen=True):
 
 
 async def after(
-    db: QueryDatabase, actor: Actor, *, position: int, limit: int = 100, datasets: AbstractSet[UUID] | None = None, head: int | None = None
+    db: QueryDatabase,
+    actor: Actor,
+    *,
+    position: int,
+    limit: int = 100,
+    datasets: AbstractSet[UUID] | None = None,
+    head: int | None = None,
+    limits: ScanLimits = DEFAULT_LIMITS,
 ) -> ActivityPage:
-    """At most `limit` events that the reader may know of, only of `datasets` where they are named; go on at the answer's `position`.
+    """At most `limit` events that the reader may see, only of `datasets` where they are given; continue at the result's `position`.
 
-    `head` is how far the read models are, as far as the caller knows. It only decides how to look: a reader who is NEAR it looks through
-    what is new, one who is further behind visits what belongs to visible datasets and skips all else.
+    `head` is how far the read models are, as far as the caller knows. It only selects the query: for a reader near it a scan of what is
+    new, for one who is further behind the events of visible datasets alone.
     """
     reader = _reader(actor)
-    asked = {"position": position, "datasets": None if datasets is None else list(datasets), "maximum": limit + 1}
+    parameters = {"position": position, "datasets": None if datasets is None else list(datasets), "maximum": limit + 1}
     if sees_all := reader["subject"] == ADMINISTRATORS and datasets is None:
-        asked["window"] = limit + 1
-    near = head is not None and head - position <= NEAR_HEAD_EVENTS
-    query = AFTER if sees_all or near else MERGED
-    [looked] = await db.rows(query, {"window": EVENTS_PER_SCAN, "least": MIN_EVENTS_PER_DATASET} | reader | asked, into=ActivityScan)
-    items, is_cut = looked.items[:limit], len(looked.items) > limit
-    reached = items[-1].position if is_cut else max(looked.reached, position)
-    return ActivityPage(items=items, position=reached, more=is_cut or looked.more, visited=looked.visited)
+        parameters["window"] = limit + 1
+    near = head is not None and head - position <= limits.near_head_events
+    query = VISIBLE_AFTER if sees_all or near else VISIBLE_AFTER_BY_DATASET
+    defaults = {"window": limits.events_per_scan, "least": limits.min_events_per_dataset}
+    [scan] = await db.rows(query, defaults | reader | parameters, into=ActivityScan)
+    items, is_cut = scan.items[:limit], len(scan.items) > limit
+    reached = items[-1].position if is_cut else max(scan.reached, position)
+    return ActivityPage(items=items, position=reached, more=is_cut or scan.more, visited=scan.visited)
 
 
 async def about(db: QueryDatabase, actor: Actor, subject_id: UUID, *, after: int = 0, maximum: int = MAX_PAGE) -> list[int]:
     """The positions of the first `most` events behind `after` that touch a thing, as far as the reader may know of them."""
-    asked = {"about": subject_id, "position": after, "maximum": maximum}
-    return [found.position for found in await db.rows(ABOUT, asked | _reader(actor), into=Position)]
+    parameters = {"about": subject_id, "position": after, "maximum": maximum}
+    return [found.position for found in await db.rows(ABOUT, parameters | _reader(actor), into=Position)]
 
 
 async def uploads(db: QueryDatabase, actor: Actor, dataset: UUID, *, after: int, until: int, maximum: int) -> list[Upload]:
     """The uploads into a dataset behind position `after` up to `until`. Raises Unavailable where the read models may lack one."""
-    asked = {"about": dataset, "position": after, "until": until, "maximum": maximum}
+    parameters = {"about": dataset, "position": after, "until": until, "maximum": maximum}
     await _require_complete(db, until)
-    return await db.rows(UPLOADS, asked | _reader(actor), into=Upload)
+    return await db.rows(UPLOADS, parameters | _reader(actor), into=Upload)
 
 
 async def judgements(db: QueryDatabase, actor: Actor, subject_id: UUID, *, after: int, until: int, maximum: int) -> list[int]:
     """The positions of the events that hold results of an image or job. Raises Unavailable where the read models may lack one."""
-    asked = {"about": subject_id, "position": after, "until": until, "maximum": maximum}
+    parameters = {"about": subject_id, "position": after, "until": until, "maximum": maximum}
     await _require_complete(db, until)
-    return [found.position for found in await db.rows(JUDGEMENTS, asked | _reader(actor), into=Position)]
+    return [found.position for found in await db.rows(JUDGEMENTS, parameters | _reader(actor), into=Position)]
 
 
 async def _require_complete(db: QueryDatabase, until: int) -> None:

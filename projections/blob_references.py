@@ -8,34 +8,37 @@ from application.blob_gc import MAX_LAG, BlobReferences
 from domain.errors import Unavailable
 
 # The event that comes next for the read models is the oldest that they lack.
-COMPLETE = """select c.position >= h.position
+IS_CURRENT = """select c.position >= h.position
     or coalesce((select e.recorded_at > clock_timestamp() - %s::interval from es.event_at(c.position + 1) e), false)
   from checkpoint c, es.head h where c.projection = 'main'"""
 # An image whose dataset the read models do not know is in use: perhaps the event that made the dataset could not be applied.
-REFERRED = """select i.sha256 from images i left join datasets d on d.id = i.dataset_id
+REFERENCED = """select i.sha256 from images i left join datasets d on d.id = i.dataset_id
     where not i.deleted and d.deleted is not true and i.sha256 = any(%(names)s)
   union
   select one ->> 'sha256' from models m, jsonb_array_elements(m.versions) one where one ->> 'sha256' = any(%(names)s)"""
 # No read model shows what was given up, but commands fold the log and may still use its file.
-DISCARDED = """select distinct match[1] from es.events d,
+REFERENCED_BY_DISCARDED = """select distinct match[1] from es.events d,
     es.event_at((convert_from(d.state, 'UTF8')::json ->> 'position')::bigint) e,
     regexp_matches(encode(e.state, 'escape'), '[0-9a-f]{64}', 'g') match
   where d.topic = 'DeadLetterDiscarded' and match[1] = any(%(names)s)"""
-WAITING = """select distinct match[1] from (select position from dead_letters union select position from parked) w,
+REFERENCED_BY_WAITING = """select distinct match[1] from (select position from dead_letters union select position from parked) w,
     es.event_at(w.position) e, regexp_matches(encode(e.state, 'escape'), '[0-9a-f]{64}', 'g') match
   where match[1] = any(%(names)s)"""
 
 
-def in_use(connection: psycopg.Connection, names: Iterable[str]) -> BlobReferences:
+def blobs_in_use(connection: psycopg.Connection, names: Iterable[str]) -> BlobReferences:
     """Those of the sha256s that an image refers to, or any version of a model, or an event that was not applied. Blocks.
 
     Raises Unavailable while the read models lag far behind the log: what they do not know then may be in use all the same.
     """
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read")
-        row = connection.execute(COMPLETE, (MAX_LAG,)).fetchone()
+        row = connection.execute(IS_CURRENT, (MAX_LAG,)).fetchone()
         if row is None or not row[0]:
             raise Unavailable("The read models are more than a day behind the log; nothing is swept now")
-        asked = {"names": list(names)}
-        referred, discarded, waiting = ({name for (name,) in connection.execute(query, asked)} for query in (REFERRED, DISCARDED, WAITING))
-        return BlobReferences(referred | discarded, waiting)
+        parameters = {"names": list(names)}
+        referenced, discarded, waiting = (
+            {name for (name,) in connection.execute(query, parameters)}
+            for query in (REFERENCED, REFERENCED_BY_DISCARDED, REFERENCED_BY_WAITING)
+        )
+        return BlobReferences(referenced | discarded, waiting)

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from application.services import QueryDatabase
 from domain.access import Actor, Scope
 from domain.classification import (
     ChunkJudged,
@@ -21,8 +22,9 @@ from domain.classification import (
 from domain.errors import Invalid
 from domain.events import Event
 from domain.values import result_id
+from projections.access import ADMINISTRATORS, subject_of
 from projections.engine.projection import PositionedEvent, RowLookup, Table
-from projections.reading import ADMINISTRATORS, MAX_PAGE, Page, QueryDatabase, clamped, cursor_of, only_row, paged, subject_of
+from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size, parse_cursor
 
 OWN = (
     ClassificationRequested,
@@ -61,16 +63,16 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
     position: int
 
 
-def keys(happened: PositionedEvent) -> Iterable[UUID]:
-    event = happened.event
+def keys(positioned: PositionedEvent) -> Iterable[UUID]:
+    event = positioned.event
     return (event.job_id if isinstance(event, ChunkJudged) else event.originator_id,)
 
 
-def fold(_: UUID, row: Classification | None, happened: PositionedEvent, __: RowLookup) -> Classification | None:
+def fold(_: UUID, row: Classification | None, positioned: PositionedEvent, __: RowLookup) -> Classification | None:
     """Chunks are of other streams: where one waited behind a dead letter, it gives the same late as in its turn."""
-    event = happened.event
+    event = positioned.event
     if isinstance(event, ClassificationRequested):
-        return _requested(event, happened.position)
+        return _requested(event, positioned.position)
     if row is None:
         return None
     if isinstance(event, ChunkJudged):
@@ -147,16 +149,16 @@ class FailureRow(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-def failure_keys(happened: PositionedEvent) -> Iterable[tuple[UUID, int]]:
-    event = happened.event
+def failure_keys(positioned: PositionedEvent) -> Iterable[tuple[UUID, int]]:
+    event = positioned.event
     assert isinstance(event, ChunkJudged)
     return {result_id(event.job_id, one.image_id): index for index, one in enumerate(event.failures)}.items()
 
 
-def failure_fold(key: tuple[UUID, int], first: FailureRow | None, happened: PositionedEvent, _: RowLookup) -> FailureRow | None:
+def failure_fold(key: tuple[UUID, int], first: FailureRow | None, positioned: PositionedEvent, _: RowLookup) -> FailureRow | None:
     if first is not None:
         return first
-    event = happened.event
+    event = positioned.event
     assert isinstance(event, ChunkJudged)
     failure = event.failures[key[1]]
     return FailureRow(
@@ -202,17 +204,17 @@ GET = """select c.* from classifications c join visible v on v.dataset = c.datas
   where c.id = %(id)s and not c.deleted"""
 PROGRESS = """select c.id, c.status, c.planned, c.images, c.chunks, c.judged, c.succeeded, c.failed, c.reason from classifications c
   join visible v on v.dataset = c.dataset_id and v.subject = %(subject)s where c.id = any(%(ids)s::uuid[]) and not c.deleted"""
-WANTED = """not c.deleted
+FILTERS = """not c.deleted
     and (%(status)s::text is null or c.status = %(status)s::text)
     and (%(image_id)s::uuid is null or c.image_id = %(image_id)s::uuid)
     and (%(created_by)s::uuid is null or c.created_by = %(created_by)s::uuid)
     and (%(at)s::timestamptz is null or (c.created_at, c.id) < (%(at)s::timestamptz, %(after)s::uuid))"""
 NEWEST = "order by c.created_at desc, c.id desc limit %(maximum)s"
 BY_DATASET = f"""select c.* from visible v cross join lateral (
-    select c.* from classifications c where c.dataset_id = v.dataset and {WANTED} {NEWEST}
+    select c.* from classifications c where c.dataset_id = v.dataset and {FILTERS} {NEWEST}
   ) c where v.subject = %(subject)s and (%(dataset_id)s::uuid is null or v.dataset = %(dataset_id)s::uuid) {NEWEST}"""  # noqa: S608 - constants
 ALL_TOGETHER = f"""select c.* from classifications c join visible v on v.dataset = c.dataset_id and v.subject = %(subject)s
-  where {WANTED} {NEWEST}"""  # noqa: S608 - constants
+  where {FILTERS} {NEWEST}"""  # noqa: S608 - constants
 FAILED = """select f.id, f.image_id, f.reason, f.detail, f.created_at from failures f
   join classifications c on c.id = f.classification_id and not c.deleted
   join visible v on v.dataset = f.dataset_id and v.subject = %(subject)s
@@ -241,21 +243,21 @@ async def listed(
     if status is not None and status not in set(JobStatus):
         words = ", ".join(JobStatus)
         raise Invalid(f"status must be one of {words}", errors=[{"loc": ["query", "status_filter"], "msg": f"must be one of {words}"}])
-    place, maximum = cursor_of(cursor), clamped(size)
-    wanted = {"status": status, "dataset_id": dataset_id, "image_id": image_id, "created_by": created_by, "subject": subject_of(actor)}
-    query = ALL_TOGETHER if wanted["subject"] == ADMINISTRATORS and dataset_id is None else BY_DATASET
-    found = await db.rows(query, wanted | {"at": place.value, "after": place.id, "maximum": maximum + 1}, into=Classification)
-    return paged(found, maximum, lambda job: job.created_at)
+    after, maximum = parse_cursor(cursor), page_size(size)
+    parameters = {"status": status, "dataset_id": dataset_id, "image_id": image_id, "created_by": created_by, "subject": subject_of(actor)}
+    query = ALL_TOGETHER if parameters["subject"] == ADMINISTRATORS and dataset_id is None else BY_DATASET
+    found = await db.rows(query, parameters | {"at": after.value, "after": after.id, "maximum": maximum + 1}, into=Classification)
+    return page_of(found, maximum, lambda job: job.created_at)
 
 
 async def progress(db: QueryDatabase, actor: Actor, job_ids: Iterable[UUID]) -> dict[UUID, Progress]:
     """Those of the jobs that the reader may know of; a service, by the scope with which it follows the events."""
-    wanted = {"subject": subject_of(actor, scope=Scope.EVENTS_READ), "ids": list(job_ids)}
-    return {found.id: found for found in await db.rows(PROGRESS, wanted, into=Progress)}
+    parameters = {"subject": subject_of(actor, scope=Scope.EVENTS_READ), "ids": list(job_ids)}
+    return {found.id: found for found in await db.rows(PROGRESS, parameters, into=Progress)}
 
 
 async def failures(db: QueryDatabase, actor: Actor, job_id: UUID, *, cursor: str | None = None, size: int = MAX_PAGE) -> Page[Failure]:
     """The images that have no result, and why, oldest first; none to whom the job is foreign."""
-    place, maximum = cursor_of(cursor), clamped(size)
-    wanted = {"subject": subject_of(actor), "id": job_id, "at": place.value, "after": place.id, "maximum": maximum + 1}
-    return paged(await db.rows(FAILED, wanted, into=Failure), maximum, lambda failure: failure.created_at)
+    after, maximum = parse_cursor(cursor), page_size(size)
+    parameters = {"subject": subject_of(actor), "id": job_id, "at": after.value, "after": after.id, "maximum": maximum + 1}
+    return page_of(await db.rows(FAILED, parameters, into=Failure), maximum, lambda failure: failure.created_at)

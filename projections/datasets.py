@@ -7,10 +7,12 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
+from application.services import QueryDatabase
 from domain.access import Actor, Grant
 from domain.dataset import DatasetCreated, DatasetDeleted, DatasetDescribed, DatasetShared, DatasetShareWithdrawn
-from projections.engine.projection import PositionedEvent, RowLookup, Table, own
-from projections.reading import ADMINISTRATORS, MAX_PAGE, Page, QueryDatabase, clamped, cursor_of, only_row, paged, subject_of
+from projections.access import ADMINISTRATORS, subject_of
+from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
+from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size, parse_cursor
 
 
 class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,8 +25,8 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool
 
 
-def fold(_: UUID, row: DatasetRow | None, happened: PositionedEvent, __: RowLookup) -> DatasetRow | None:
-    event = happened.event
+def fold(_: UUID, row: DatasetRow | None, positioned: PositionedEvent, __: RowLookup) -> DatasetRow | None:
+    event = positioned.event
     if row is not None:
         row = msgspec.structs.replace(row, version=event.originator_version)
     match event, row:
@@ -39,8 +41,8 @@ def fold(_: UUID, row: DatasetRow | None, happened: PositionedEvent, __: RowLook
                 deleted=False,
             )
         case DatasetDescribed(), DatasetRow():
-            said = {name: value for name in ("name", "description") if (value := getattr(event, name)) is not UNSET}
-            return msgspec.structs.replace(row, **said)
+            changes = {name: value for name in ("name", "description") if (value := getattr(event, name)) is not UNSET}
+            return msgspec.structs.replace(row, **changes)
         case DatasetDeleted(), DatasetRow():
             return msgspec.structs.replace(row, deleted=True)
         case _:
@@ -48,7 +50,7 @@ def fold(_: UUID, row: DatasetRow | None, happened: PositionedEvent, __: RowLook
 
 
 KINDS = (DatasetCreated, DatasetDescribed, DatasetShared, DatasetShareWithdrawn, DatasetDeleted)
-TABLE = Table("datasets", DatasetRow, KINDS, own, fold)
+TABLE = Table("datasets", DatasetRow, KINDS, stream_key, fold)
 
 
 # ---- access ------------------------------------------------------------------------------------------------------------------------
@@ -58,8 +60,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     role: Grant
 
 
-def access_keys(happened: PositionedEvent) -> Iterable[tuple[UUID, UUID]]:
-    match happened.event:
+def access_keys(positioned: PositionedEvent) -> Iterable[tuple[UUID, UUID]]:
+    match positioned.event:
         case DatasetCreated() as event:
             return {(event.owner_id, event.originator_id), (ADMINISTRATORS, event.originator_id)}
         case DatasetShared() | DatasetShareWithdrawn() as event:
@@ -68,9 +70,9 @@ def access_keys(happened: PositionedEvent) -> Iterable[tuple[UUID, UUID]]:
             return ()
 
 
-def access_fold(key: tuple[UUID, UUID], _: Access | None, happened: PositionedEvent, __: RowLookup) -> Access | None:
+def access_fold(key: tuple[UUID, UUID], _: Access | None, positioned: PositionedEvent, __: RowLookup) -> Access | None:
     subject, dataset = key
-    match happened.event:
+    match positioned.event:
         case DatasetCreated():
             return Access(subject=subject, dataset=dataset, role=Grant.OWNER)
         case DatasetShared() as event:
@@ -110,11 +112,11 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     grant: Grant
 
 
-SEEN = """select d.id, d.version, d.name, d.description, d.owner_id, u.username as owner_username, d.created_at, v.role as grant
+VISIBLE = """select d.id, d.version, d.name, d.description, d.owner_id, u.username as owner_username, d.created_at, v.role as grant
   from visible v join datasets d on d.id = v.dataset left join users u on u.id = d.owner_id where v.subject = %(subject)s"""
-GET = SEEN + " and d.id = %(id)s"
+GET = VISIBLE + " and d.id = %(id)s"
 LISTED = (
-    SEEN
+    VISIBLE
     + """ and (%(at)s::timestamptz is null or (d.created_at, d.id) < (%(at)s::timestamptz, %(after)s::uuid))
   order by d.created_at desc, d.id desc limit %(maximum)s"""
 )
@@ -130,11 +132,11 @@ async def get(db: QueryDatabase, actor: Actor, dataset_id: UUID) -> Dataset:
 
 async def listed(db: QueryDatabase, actor: Actor, *, cursor: str | None = None, size: int = MAX_PAGE) -> Page[Dataset]:
     """One's own and those granted, newest first."""
-    place, maximum = cursor_of(cursor), clamped(size)
+    after, maximum = parse_cursor(cursor), page_size(size)
     found = await db.rows(
-        LISTED, {"subject": subject_of(actor), "at": place.value, "after": place.id, "maximum": maximum + 1}, into=Dataset
+        LISTED, {"subject": subject_of(actor), "at": after.value, "after": after.id, "maximum": maximum + 1}, into=Dataset
     )
-    return paged(found, maximum, lambda dataset: dataset.created_at)
+    return page_of(found, maximum, lambda dataset: dataset.created_at)
 
 
 async def grants(db: QueryDatabase, actor: Actor, dataset_id: UUID) -> list[Share]:

@@ -6,11 +6,12 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
+from application.services import QueryDatabase
 from domain.access import Actor, Role, require_role
 from domain.device import FIELDS, DeviceCameOnline, DeviceDescribed, DeviceRegistered, DeviceRemoved, DeviceWentOffline
 from domain.events import Event
-from projections.engine.projection import PositionedEvent, RowLookup, Table, own
-from projections.reading import MAX_PAGE, Page, QueryDatabase, clamped, cursor_of, only_row, paged
+from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
+from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size, parse_cursor
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,8 +27,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     removed: bool
 
 
-def fold(_: UUID, row: Device | None, happened: PositionedEvent, __: RowLookup) -> Device | None:
-    event = happened.event
+def fold(_: UUID, row: Device | None, positioned: PositionedEvent, __: RowLookup) -> Device | None:
+    event = positioned.event
     if isinstance(event, DeviceRegistered):
         return _registered(event)
     return None if row is None else msgspec.structs.replace(_changed(row, event), version=event.originator_version)
@@ -51,8 +52,8 @@ def _registered(event: DeviceRegistered) -> Device:
 def _changed(row: Device, event: Event) -> Device:
     match event:
         case DeviceDescribed():
-            said = {name: value for name in FIELDS if (value := getattr(event, name)) is not UNSET}
-            return msgspec.structs.replace(row, **said)
+            changes = {name: value for name in FIELDS if (value := getattr(event, name)) is not UNSET}
+            return msgspec.structs.replace(row, **changes)
         case DeviceCameOnline():
             return msgspec.structs.replace(row, online=True, last_seen=event.at)
         case DeviceWentOffline():
@@ -64,14 +65,14 @@ def _changed(row: Device, event: Event) -> Device:
 
 
 KINDS = (DeviceRegistered, DeviceDescribed, DeviceCameOnline, DeviceWentOffline, DeviceRemoved)
-TABLE = Table("devices", Device, KINDS, own, fold)
+TABLE = Table("devices", Device, KINDS, stream_key, fold)
 
 # Signs of life are no events, so a rebuilt table does not know them: queries take them from where they stand.
 COLUMNS = ", ".join(field.name for field in msgspec.structs.fields(Device) if field.name != "last_seen")
-SEEN = f"""select {COLUMNS}, coalesce((select s.seen_at from ops.devices_seen s where s.device = devices.id), last_seen) as last_seen
+LAST_SEEN = f"""select {COLUMNS}, coalesce((select s.seen_at from ops.devices_seen s where s.device = devices.id), last_seen) as last_seen
   from devices"""  # noqa: S608 - constants
-GET = f"{SEEN} where id = %(id)s and not removed"
-LISTED = f"""{SEEN} where not removed
+GET = f"{LAST_SEEN} where id = %(id)s and not removed"
+LISTED = f"""{LAST_SEEN} where not removed
     and (%(is_online)s::boolean is null or online = %(is_online)s::boolean)
     and (%(location)s::text is null or location = %(location)s::text)
     and (%(at)s::timestamptz is null or (registered_at, id) > (%(at)s::timestamptz, %(after)s::uuid))
@@ -95,6 +96,6 @@ async def listed(
 ) -> Page[Device]:
     """Oldest first; `location` must be met exactly. Raises Forbidden below analyst."""
     require_role(actor, Role.ANALYST)
-    place, maximum = cursor_of(cursor), clamped(size)
-    wanted = {"is_online": is_online, "location": location, "at": place.value, "after": place.id, "maximum": maximum + 1}
-    return paged(await db.rows(LISTED, wanted, into=Device), maximum, lambda device: device.registered_at)
+    after, maximum = parse_cursor(cursor), page_size(size)
+    parameters = {"is_online": is_online, "location": location, "at": after.value, "after": after.id, "maximum": maximum + 1}
+    return page_of(await db.rows(LISTED, parameters, into=Device), maximum, lambda device: device.registered_at)

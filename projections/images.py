@@ -9,14 +9,16 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
+from application.services import QueryDatabase
 from domain.access import Actor, Scope
 from domain.classification import ChunkJudged
 from domain.errors import Invalid
 from domain.events import Event
 from domain.image import ImageAccepted, ImageDeleted, ImageDescribed, ImageReinspected, ImageRejected, ImageUploaded, Inspection
 from domain.values import ImageWarning
+from projections.access import ADMINISTRATORS, subject_of
 from projections.engine.projection import PositionedEvent, RowLookup, Table
-from projections.reading import ADMINISTRATORS, Page, QueryDatabase, clamped, containing, cursor_of, only_row, paged, subject_of
+from projections.pagination import Page, like_pattern, only_row, page_of, page_size, parse_cursor
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,15 +57,15 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
         return not self.accepted and self.rejected is None
 
 
-def keys(happened: PositionedEvent) -> Iterable[UUID]:
-    event = happened.event
+def keys(positioned: PositionedEvent) -> Iterable[UUID]:
+    event = positioned.event
     return dict.fromkeys(result.image_id for result in event.results) if isinstance(event, ChunkJudged) else (event.originator_id,)
 
 
-def fold(_: UUID, row: Image | None, happened: PositionedEvent, __: RowLookup) -> Image | None:
-    event = happened.event
+def fold(_: UUID, row: Image | None, positioned: PositionedEvent, __: RowLookup) -> Image | None:
+    event = positioned.event
     if isinstance(event, ImageUploaded):
-        return _uploaded(event, happened.position)
+        return _uploaded(event, positioned.position)
     if row is None:
         return None
     if isinstance(event, ChunkJudged):
@@ -107,8 +109,8 @@ def _changes(event: Event) -> dict[str, Any]:
         case ImageAccepted() | ImageReinspected():
             return {name: getattr(event, name) for name in FOUND_BY_INSPECTION} | ACCEPTED
         case ImageDescribed():
-            said = {name: value for name in ("device_id", "analyzed") if (value := getattr(event, name)) is not UNSET}
-            return said if event.filename is UNSET else said | {"filename": _nfc(event.filename)}
+            changes = {name: value for name in ("device_id", "analyzed") if (value := getattr(event, name)) is not UNSET}
+            return changes if event.filename is UNSET else changes | {"filename": _nfc(event.filename)}
         case ImageDeleted():
             return {"deleted": True}
         case ImageRejected():
@@ -141,30 +143,30 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     q: str | None = None
 
 
-EVERYTHING = Filter()
+NO_FILTER = Filter()
 
 GET = """select i.* from images i join visible v on v.dataset = i.dataset_id and v.subject = %(subject)s
   where i.id = %(id)s and not i.deleted"""
-WANTED = """not i.deleted
+FILTERS = """not i.deleted
     and (%(device_id)s::uuid is null or i.device_id = %(device_id)s::uuid)
     and (%(uploaded_by)s::uuid is null or i.uploaded_by = %(uploaded_by)s::uuid)
     and (%(analyzed)s::boolean is null or i.analyzed = %(analyzed)s::boolean)
     and (%(created_from)s::timestamptz is null or i.uploaded_at >= %(created_from)s::timestamptz)
     and (%(created_to)s::timestamptz is null or i.uploaded_at <= %(created_to)s::timestamptz)
     and (%(q)s::text is null or i.filename collate "default" ilike %(q)s::text or i.path ilike %(q)s::text)"""
-SEEN = "v.subject = %(subject)s and (%(dataset_id)s::uuid is null or v.dataset = %(dataset_id)s::uuid)"
+VISIBLE = "v.subject = %(subject)s and (%(dataset_id)s::uuid is null or v.dataset = %(dataset_id)s::uuid)"
 MAX_COUNT = 10_000
 COUNTED = f"""select count(*) from visible v cross join lateral (
     select from images i where i.dataset_id = v.dataset and not i.deleted order by i.uploaded_at, i.id limit {MAX_COUNT} + 1
-  ) counted where {SEEN}"""  # noqa: S608 - constants; in that order an index alone answers
+  ) counted where {VISIBLE}"""  # noqa: S608 - constants; in that order an index alone answers
 BY_DATASET = """select i.* from (
     select found.id from visible v cross join lateral (
-      select i.id, i.{sorted} from images i where i.dataset_id = v.dataset and {wanted}
+      select i.id, i.{sorted} from images i where i.dataset_id = v.dataset and {filters}
         and (%(after)s::uuid is null or (i.{sorted}, i.id) {beyond} (%(at)s::{kind}, %(after)s::uuid))
       order by i.{sorted} {way}, i.id {way} limit %(maximum)s + %(skip)s
-    ) found where {seen} order by found.{sorted} {way}, found.id {way} limit %(maximum)s offset %(skip)s
+    ) found where {visible} order by found.{sorted} {way}, found.id {way} limit %(maximum)s offset %(skip)s
   ) page join images i on i.id = page.id order by i.{sorted} {way}, i.id {way}"""
-ALL_TOGETHER = """select i.* from images i join visible v on v.dataset = i.dataset_id where {seen} and {wanted}
+ALL_TOGETHER = """select i.* from images i join visible v on v.dataset = i.dataset_id where {visible} and {filters}
     and (%(after)s::uuid is null or (i.{sorted}, i.id) {beyond} (%(at)s::{kind}, %(after)s::uuid))
   order by i.{sorted} {way}, i.id {way} limit %(maximum)s offset %(skip)s"""
 
@@ -173,8 +175,8 @@ WITH_TOTAL = f"select (select coalesce(json_agg(found), '[]') from ({{}}) found)
 
 
 class Listing(NamedTuple):
-    """Two ways to the same list: a few from each dataset, merged (`with_total` also counts them all); or one long walk, for whom sees all
-    datasets anyway."""
+    """Two queries for the same list: a few rows of each dataset, merged (`with_total` also counts them all); or one scan, for readers who
+    see all datasets."""
 
     column: str
     by_dataset: str
@@ -189,7 +191,7 @@ class Listed(msgspec.Struct, frozen=True):
 
 def _listing(column: str, kind: str, *, downwards: bool) -> Listing:
     way, beyond = ("desc", "<") if downwards else ("asc", ">")
-    parts = {"sorted": column, "kind": kind, "way": way, "beyond": beyond, "wanted": WANTED, "seen": SEEN}
+    parts = {"sorted": column, "kind": kind, "way": way, "beyond": beyond, "filters": FILTERS, "visible": VISIBLE}
     by_dataset = BY_DATASET.format(**parts)
     return Listing(column, by_dataset, WITH_TOTAL.format(by_dataset), ALL_TOGETHER.format(**parts))
 
@@ -208,7 +210,7 @@ async def listed(
     db: QueryDatabase,
     actor: Actor,
     *,
-    where: Filter = EVERYTHING,
+    where: Filter = NO_FILTER,
     order_by: str = "-uploaded_at",
     page: int = 1,
     size: int = 25,
@@ -216,27 +218,22 @@ async def listed(
 ) -> Page[Image]:
     """A page of the images that `where` describes. A cursor, where given, wins over `page`.
 
-    `order_by` is uploaded_at, created_at (the same) or filename, with "-" downwards. Raises Invalid for another one. The total is told
-    where an index alone answers: one dataset, no other condition, at most COUNT_MOST images.
+    `order_by` is uploaded_at, created_at (the same) or filename, with "-" downwards. Raises Invalid for another one. The total is given
+    where an index alone answers: one dataset, no other condition, at most MAX_COUNT images.
     """
     if order_by not in LISTINGS:
         raise Invalid("Invalid order_by field", errors=[{"loc": ["query", "order_by"], "msg": f"must be one of {', '.join(LISTINGS)}"}])
     listing = LISTINGS[order_by]
-    maximum, place = clamped(size), cursor_of(cursor, of_time=listing.column == "uploaded_at")
+    maximum, after = page_size(size), parse_cursor(cursor, of_time=listing.column == "uploaded_at")
     subject = subject_of(actor, scope=Scope.IMAGES_READ)
     skip = (min(max(page, 1), MAX_PAGES) - 1) * maximum if cursor is None else 0
-    given = {
-        "q": None if where.q is None else containing(where.q),
-        "at": place.value,
-        "after": place.id,
-        "maximum": maximum + 1,
-        "skip": skip,
-    }
-    wanted = msgspec.structs.asdict(where) | {"subject": subject} | given
+    text = None if where.q is None else like_pattern(where.q)
+    of_page = {"at": after.value, "after": after.id, "maximum": maximum + 1, "skip": skip}
+    parameters = msgspec.structs.asdict(where) | {"subject": subject, "q": text} | of_page
     if cursor is None and where.dataset_id is not None and where == Filter(dataset_id=where.dataset_id):
-        [counted] = await db.rows(listing.with_total, wanted, into=Listed)
+        [counted] = await db.rows(listing.with_total, parameters, into=Listed)
         found, total = counted.items, counted.total if counted.total <= MAX_COUNT else None
     else:
         together = subject == ADMINISTRATORS and where.dataset_id is None and listing.column == "uploaded_at"
-        found, total = await db.rows(listing.all_together if together else listing.by_dataset, wanted, into=Image), None
-    return paged(found, maximum, lambda image: getattr(image, listing.column), total=total)
+        found, total = await db.rows(listing.all_together if together else listing.by_dataset, parameters, into=Image), None
+    return page_of(found, maximum, lambda image: getattr(image, listing.column), total=total)

@@ -5,10 +5,10 @@ from uuid import UUID
 
 import msgspec
 
+from application.services import QueryDatabase
 from domain.errors import NotFound
 from domain.model import PRODUCTION, ModelAliasMoved, ModelRetired, ModelVersionAdded, with_alias
-from projections.engine.projection import PositionedEvent, RowLookup, Table, own
-from projections.reading import QueryDatabase
+from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,8 +35,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         return next((one for one in self.versions if one.number == self.aliases.get(PRODUCTION)), None)
 
 
-def fold(_: UUID, row: Model | None, happened: PositionedEvent, __: RowLookup) -> Model | None:
-    event = happened.event
+def fold(_: UUID, row: Model | None, positioned: PositionedEvent, __: RowLookup) -> Model | None:
+    event = positioned.event
     if row is not None:
         row = msgspec.structs.replace(row, version=event.originator_version)
     match event, row:
@@ -62,16 +62,21 @@ def fold(_: UUID, row: Model | None, happened: PositionedEvent, __: RowLookup) -
 
 
 def _added(event: ModelVersionAdded) -> ModelVersion:
-    said = event.version
+    version = event.version
     return ModelVersion(
-        number=said.number, sha256=said.sha256, size=said.size, labels=said.labels, review_below=said.review_below, added_at=event.at
+        number=version.number,
+        sha256=version.sha256,
+        size=version.size,
+        labels=version.labels,
+        review_below=version.review_below,
+        added_at=event.at,
     )
 
 
-TABLE = Table("models", Model, (ModelVersionAdded, ModelAliasMoved, ModelRetired), own, fold)
+TABLE = Table("models", Model, (ModelVersionAdded, ModelAliasMoved, ModelRetired), stream_key, fold)
 
 LISTED = "select * from models where not retired order by name, id"
-GET = "select * from models where id::text = %(wanted)s or name = %(wanted)s order by retired, name limit 1"
+GET = "select * from models where id::text = %(name_or_id)s or name = %(name_or_id)s order by retired, name limit 1"
 
 
 async def listed(db: QueryDatabase) -> list[Model]:
@@ -85,7 +90,7 @@ async def names(db: QueryDatabase) -> list[str]:
 
 async def get(db: QueryDatabase, *, name_or_id: str) -> Model:
     """Also a retired one. Raises NotFound."""
-    found = await db.rows(GET, {"wanted": name_or_id}, into=Model)
+    found = await db.rows(GET, {"name_or_id": name_or_id}, into=Model)
     if not found:
         raise NotFound("Model not found")
     return found[0]

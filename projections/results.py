@@ -6,12 +6,14 @@ from uuid import UUID
 
 import msgspec
 
+from application.services import QueryDatabase
 from domain.access import Actor
 from domain.classification import ChunkJudged, Verdict
 from domain.image import ImageReinspected
 from domain.values import ImageWarning, result_id
+from projections.access import subject_of
 from projections.engine.projection import PositionedEvent, RowLookup, Table
-from projections.reading import MAX_PAGE, Page, QueryDatabase, clamped, cursor_of, only_row, paged, subject_of
+from projections.pagination import MAX_PAGE, Page, only_row, page_of, page_size, parse_cursor
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,33 +34,33 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     hidden: bool = False
 
 
-def keys(happened: PositionedEvent) -> Iterable[tuple[UUID, int]]:
+def keys(positioned: PositionedEvent) -> Iterable[tuple[UUID, int]]:
     """Each result's id, and where it stands in the event."""
-    event = happened.event
+    event = positioned.event
     assert isinstance(event, ChunkJudged)
     return {result_id(event.job_id, one.image_id): index for index, one in enumerate(event.results)}.items()
 
 
-def fold(key: tuple[UUID, int], first: Result | None, happened: PositionedEvent, look: RowLookup) -> Result | None:
+def fold(key: tuple[UUID, int], first: Result | None, positioned: PositionedEvent, lookup: RowLookup) -> Result | None:
     """The first result of an image in a job is never changed; one whose job or image is gone already is born hidden."""
     if first is not None:
         return first
-    event = happened.event
+    event = positioned.event
     assert isinstance(event, ChunkJudged)
-    seen = event.results[key[1]]
-    hosts = look("classifications", event.job_id), look("images", seen.image_id)
+    result = event.results[key[1]]
+    hosts = lookup("classifications", event.job_id), lookup("images", result.image_id)
     return Result(
         id=key[0],
         classification_id=event.job_id,
-        image_id=seen.image_id,
+        image_id=result.image_id,
         dataset_id=event.dataset_id,
-        label=seen.label,
-        confidence=seen.confidence,
-        verdict=seen.verdict,
+        label=result.label,
+        confidence=result.confidence,
+        verdict=result.verdict,
         model_name=event.model_name,
         model_version=event.model_version,
-        scores=dict(zip(event.labels, seen.scores, strict=False)),
-        warnings=seen.warnings,
+        scores=dict(zip(event.labels, result.scores, strict=False)),
+        warnings=result.warnings,
         created_at=event.at,
         hidden=any(host is not None and host.deleted for host in hosts),
     )
@@ -76,14 +78,14 @@ class OutdatedRow(msgspec.Struct, frozen=True, kw_only=True):
     reader: int
 
 
-def outdated_keys(happened: PositionedEvent) -> Iterable[UUID]:
-    event = happened.event
+def outdated_keys(positioned: PositionedEvent) -> Iterable[UUID]:
+    event = positioned.event
     assert isinstance(event, ImageReinspected)
     return dict.fromkeys(event.outdated)
 
 
-def outdated_fold(key: UUID, _: OutdatedRow | None, happened: PositionedEvent, __: RowLookup) -> OutdatedRow:
-    event = happened.event
+def outdated_fold(key: UUID, _: OutdatedRow | None, positioned: PositionedEvent, __: RowLookup) -> OutdatedRow:
+    event = positioned.event
     assert isinstance(event, ImageReinspected)
     return OutdatedRow(id=key, image_id=event.originator_id, reader=event.reader)
 
@@ -100,23 +102,25 @@ class ReadResult(Result, frozen=True, kw_only=True):
 
 OTHER_PIXELS = "other_pixels"
 NEWEST = "order by r.created_at desc, r.id desc limit %(maximum)s"
-BEYOND = "(%(at)s::timestamptz is null or (r.created_at, r.id) < (%(at)s::timestamptz, %(after)s::uuid))"
-OF_ONE = f"""select r.*, o.reader as other_reader from results r
+AFTER_CURSOR = "(%(at)s::timestamptz is null or (r.created_at, r.id) < (%(at)s::timestamptz, %(after)s::uuid))"
+BY_FILTER = f"""select r.*, o.reader as other_reader from results r
   join visible v on v.dataset = r.dataset_id and v.subject = %(subject)s left join outdated_results o on o.id = r.id
   where not r.hidden and (%(id)s::uuid is null or r.id = %(id)s::uuid)
     and (%(classification_id)s::uuid is null or r.classification_id = %(classification_id)s::uuid)
-    and (%(image_id)s::uuid is null or r.image_id = %(image_id)s::uuid) and {BEYOND} {NEWEST}"""  # noqa: S608 - constants
-OF_ALL = f"""select r.*, o.reader as other_reader from (
+    and (%(image_id)s::uuid is null or r.image_id = %(image_id)s::uuid) and {AFTER_CURSOR} {NEWEST}"""  # noqa: S608 - constants
+NEWEST_OF_ALL = f"""select r.*, o.reader as other_reader from (
     select r.id from visible v cross join lateral (
-      select r.created_at, r.id from results r where r.dataset_id = v.dataset and not r.hidden and {BEYOND} {NEWEST}
+      select r.created_at, r.id from results r where r.dataset_id = v.dataset and not r.hidden and {AFTER_CURSOR} {NEWEST}
     ) r where v.subject = %(subject)s {NEWEST}
   ) page join results r on r.id = page.id left join outdated_results o on o.id = r.id order by r.created_at desc, r.id desc"""  # noqa: S608 - constants
 
 
 async def get(db: QueryDatabase, actor: Actor, result_id: UUID) -> Result:
     """Raises NotFound."""
-    wanted = {"id": result_id, "classification_id": None, "image_id": None, "at": None, "after": None, "maximum": 1}
-    return with_warning(await only_row(db, OF_ONE, wanted | {"subject": subject_of(actor)}, into=ReadResult, what="ClassificationResult"))
+    parameters = {"id": result_id, "classification_id": None, "image_id": None, "at": None, "after": None, "maximum": 1}
+    return with_warning(
+        await only_row(db, BY_FILTER, parameters | {"subject": subject_of(actor)}, into=ReadResult, what="ClassificationResult")
+    )
 
 
 async def listed(
@@ -129,11 +133,11 @@ async def listed(
     size: int = MAX_PAGE,
 ) -> Page[Result]:
     """Newest first."""
-    place, maximum = cursor_of(cursor), clamped(size)
-    wanted = {"id": None, "classification_id": classification_id, "image_id": image_id, "subject": subject_of(actor)}
-    query = OF_ALL if classification_id is None and image_id is None else OF_ONE
-    found = await db.rows(query, wanted | {"at": place.value, "after": place.id, "maximum": maximum + 1}, into=ReadResult)
-    return paged([with_warning(one) for one in found], maximum, lambda result: result.created_at)
+    after, maximum = parse_cursor(cursor), page_size(size)
+    parameters = {"id": None, "classification_id": classification_id, "image_id": image_id, "subject": subject_of(actor)}
+    query = NEWEST_OF_ALL if classification_id is None and image_id is None else BY_FILTER
+    found = await db.rows(query, parameters | {"at": after.value, "after": after.id, "maximum": maximum + 1}, into=ReadResult)
+    return page_of([with_warning(one) for one in found], maximum, lambda result: result.created_at)
 
 
 def with_warning(found: ReadResult) -> Result:

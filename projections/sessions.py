@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from domain.session import RefreshReuseDetected, SessionRevoked, SessionStarted
-from projections.engine.projection import PositionedEvent, RowLookup, Table, own
+from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,8 +16,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     revoked: bool
 
 
-def fold(_: UUID, row: Session | None, happened: PositionedEvent, __: RowLookup) -> Session | None:
-    match happened.event:
+def fold(_: UUID, row: Session | None, positioned: PositionedEvent, __: RowLookup) -> Session | None:
+    match positioned.event:
         case SessionStarted() as event:
             return Session(id=event.originator_id, user_id=event.user_id, started_at=event.at, revoked=False)
         case SessionRevoked() if row is not None:
@@ -26,4 +26,4 @@ def fold(_: UUID, row: Session | None, happened: PositionedEvent, __: RowLookup)
             return row
 
 
-TABLE = Table("sessions", Session, (SessionStarted, SessionRevoked, RefreshReuseDetected), own, fold)
+TABLE = Table("sessions", Session, (SessionStarted, SessionRevoked, RefreshReuseDetected), stream_key, fold)

@@ -4,10 +4,11 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from application.services import QueryDatabase
 from domain.access import Actor
 from domain.values import hour_of
 from projections import results
-from projections.reading import QueryDatabase, subject_of
+from projections.access import subject_of
 from projections.results import ReadResult, Result
 
 HOURS = 25  # the hour under way, and the 24 before it
@@ -46,7 +47,7 @@ OF_THE_FIRST_MINUTE = """select %(since)s::timestamptz as hour, 0 as count, coun
   from visible v join results r on r.dataset_id = v.dataset and not r.hidden and r.created_at > %(recent)s and r.created_at < %(minute)s
   where v.subject = %(subject)s"""
 TODAY = f"""select (select json_agg(counted) from ({TALLIED} union all {OF_THE_FIRST_MINUTE}) counted) as hours,
-  (select coalesce(json_agg(newest), '[]') from ({results.OF_ALL}) newest) as newest"""  # noqa: S608 - constants
+  (select coalesce(json_agg(newest), '[]') from ({results.NEWEST_OF_ALL}) newest) as newest"""  # noqa: S608 - constants
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -59,8 +60,8 @@ async def today(db: QueryDatabase, actor: Actor, *, now: datetime) -> Statistics
     hours = [hour_of(now) - timedelta(hours=back) for back in reversed(range(HOURS))]
     recently = now - timedelta(hours=24)
     minute = recently.replace(second=0, microsecond=0) + timedelta(minutes=1)
-    wanted = {"subject": subject_of(actor), "since": hours[0], "recent": recently, "minute": minute, "now": now}
-    [found] = await db.rows(TODAY, wanted | {"at": None, "after": None, "maximum": 10}, into=Found)
+    parameters = {"subject": subject_of(actor), "since": hours[0], "recent": recently, "minute": minute, "now": now}
+    [found] = await db.rows(TODAY, parameters | {"at": None, "after": None, "maximum": 10}, into=Found)
     counted = {hour.hour: hour for hour in found.hours if hour.count}
     recent = sum(hour.recent for hour in found.hours)
     return Statistics(

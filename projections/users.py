@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
+from application.services import QueryDatabase
 from domain.access import Actor, Role, require_role
 from domain.errors import NotFound
 from domain.events import ERASED
@@ -21,8 +22,8 @@ from domain.user import (
     UserRoleChanged,
     UserStatusChanged,
 )
-from projections.engine.projection import PositionedEvent, RowLookup, Table, own
-from projections.reading import MAX_PAGE, Page, QueryDatabase, clamped, containing, cursor_of, only_row, paged
+from projections.engine.projection import PositionedEvent, RowLookup, Table, stream_key
+from projections.pagination import MAX_PAGE, Page, like_pattern, only_row, page_of, page_size, parse_cursor
 
 PRIVATE = ("email", "username", "first_name", "last_name", "institution", "department", "phone")
 
@@ -44,16 +45,16 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     erased: bool
 
 
-def fold(_: UUID, row: User | None, happened: PositionedEvent, __: RowLookup) -> User | None:
-    event = happened.event
+def fold(_: UUID, row: User | None, positioned: PositionedEvent, __: RowLookup) -> User | None:
+    event = positioned.event
     if row is not None:
         row = msgspec.structs.replace(row, version=event.originator_version)
     match event, row:
         case UserRegistered(), _:
             return _registered(event)
         case UserProfileChanged(), User():
-            said = {name: value for name in PRIVATE if (value := getattr(event, name, UNSET)) is not UNSET}
-            return msgspec.structs.replace(row, **said)
+            changes = {name: value for name in PRIVATE if (value := getattr(event, name, UNSET)) is not UNSET}
+            return msgspec.structs.replace(row, **changes)
         case UserRoleChanged(), User():
             return msgspec.structs.replace(row, role=event.role)
         case UserStatusChanged(), User():
@@ -100,7 +101,7 @@ KINDS = (
     UserDeleted,
     UserErased,
 )
-TABLE = Table("users", User, KINDS, own, fold)
+TABLE = Table("users", User, KINDS, stream_key, fold)
 
 GET = "select * from users where id = %(id)s and not deleted"
 LISTED = """select * from users where not deleted
@@ -127,15 +128,15 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     q: str | None = None
 
 
-EVERYBODY = Filter()
+NO_FILTER = Filter()
 
 
 async def listed(
-    db: QueryDatabase, actor: Actor, *, where: Filter = EVERYBODY, cursor: str | None = None, size: int = MAX_PAGE
+    db: QueryDatabase, actor: Actor, *, where: Filter = NO_FILTER, cursor: str | None = None, size: int = MAX_PAGE
 ) -> Page[User]:
     """Oldest first. Raises Forbidden unless `actor` is an administrator."""
     require_role(actor, Role.ADMIN)
-    place, maximum = cursor_of(cursor), clamped(size)
-    wanted = {"role": where.role, "status": where.status, "q": None if where.q is None else containing(where.q)}
-    found = await db.rows(LISTED, wanted | {"at": place.value, "after": place.id, "maximum": maximum + 1}, into=User)
-    return paged(found, maximum, lambda user: user.registered_at)
+    after, maximum = parse_cursor(cursor), page_size(size)
+    parameters = {"role": where.role, "status": where.status, "q": None if where.q is None else like_pattern(where.q)}
+    found = await db.rows(LISTED, parameters | {"at": after.value, "after": after.id, "maximum": maximum + 1}, into=User)
+    return page_of(found, maximum, lambda user: user.registered_at)

@@ -24,8 +24,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     position: int
 
 
-def keys(happened: PositionedEvent) -> Iterable[UUID]:
-    match happened.event:
+def keys(positioned: PositionedEvent) -> Iterable[UUID]:
+    match positioned.event:
         case ImageUploaded() | ImageAccepted() | ImageRejected() | ImageDeleted() as event:
             return (event.originator_id,)
         case ChunkJudged() as event:
@@ -37,21 +37,21 @@ def keys(happened: PositionedEvent) -> Iterable[UUID]:
             return ()
 
 
-def fold(key: UUID, _: Work | None, happened: PositionedEvent, look: RowLookup) -> Work | None:
-    match happened.event:
+def fold(key: UUID, _: Work | None, positioned: PositionedEvent, lookup: RowLookup) -> Work | None:
+    match positioned.event:
         case ImageUploaded() as event:
             images = (PlannedImage(key, event.sha256),)
             return Work(
-                id=key, kind=Kind.INSPECT, job=None, number=None, dataset_id=event.dataset_id, images=images, position=happened.position
+                id=key, kind=Kind.INSPECT, job=None, number=None, dataset_id=event.dataset_id, images=images, position=positioned.position
             )
         case ClassificationPlanned() as event:
-            return _chunk(key, event, happened.position, look)
+            return _chunk(key, event, positioned.position, lookup)
         case _:
             return None
 
 
-def _chunk(key: UUID, event: ClassificationPlanned, position: int, look: RowLookup) -> Work | None:
-    job = look("classifications", event.originator_id)
+def _chunk(key: UUID, event: ClassificationPlanned, position: int, lookup: RowLookup) -> Work | None:
+    job = lookup("classifications", event.originator_id)
     if job is None:
         return None
     for number, images in enumerate(chunks_of(event.images), event.first_chunk):

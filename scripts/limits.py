@@ -11,7 +11,7 @@ from api.options import WebOptions
 from infrastructure.configuration.settings import Settings, variable
 from infrastructure.http import connections, websockets
 from infrastructure.security import passwords
-from projections import reading
+from projections import pagination
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "api.md"
 BEGIN: Final = "<!-- `make limits` writes the table from here ... -->\n"
@@ -56,7 +56,7 @@ CONSTANTS: Final = {
     "requests": OPTIONS.admission.normal,
     "json_bytes": body_limits.MAX_JSON_BYTES,
     "json_depth": body_limits.MAX_DEPTH,
-    "page": reading.MAX_PAGE,
+    "page": pagination.MAX_PAGE,
     "previews": OPTIONS.max_preview_waits,
     "preview_seconds": OPTIONS.preview_wait_seconds,
     "hashed": passwords.MAX_CONCURRENT_HASHES,

@@ -53,7 +53,7 @@ def projector() -> None:
     settings = _process("projector", "postgres_url", "kafka_url")
     _serve_metrics(settings)
 
-    from projections.process import run_projector
+    from projections.process.main import run_projector
 
     run_projector(settings)
 

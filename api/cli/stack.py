@@ -87,13 +87,13 @@ def bring_read_models(settings: Settings) -> None:
     """Make them anew where an older release folded them by other rules; say why, or why that must wait."""
     from domain.errors import UpgradeNeeded
     from projections.engine.checkpoints import FoldsDiffer
-    from projections.process import rebuild_if_folds_differ
+    from projections.process.rebuilds import rebuild_if_folds_differ
 
     def report_start(reason: str) -> None:
         err.print(f"Making the read models anew beside the live ones: {reason}", highlight=False, soft_wrap=True)
 
     try:
-        if rebuild_if_folds_differ(settings, beginning=report_start):
+        if rebuild_if_folds_differ(settings, on_start=report_start):
             err.print("The read models are those of this release.")
     except UpgradeNeeded as needed:
         err.print(f"They stay as they are, and the projector of this release pauses: {needed.detail}", highlight=False, soft_wrap=True)

@@ -30,14 +30,14 @@ FAILURES: Final = (
 
 logging.getLogger("imagecodecs").setLevel(logging.CRITICAL)  # what it finds wrong, we raise
 
-PILLOW_WANTS_MEMORY: Final = "decoder error -9"
+PILLOW_OUT_OF_MEMORY: Final = "decoder error -9"
 
 
 @contextmanager
 def decoding(kind: str) -> Iterator[None]:
     """Raises DamagedImage (decode_failed), MemoryError.
 
-    Warnings count as failures, but for those about TIFF tags: the gate has looked at these already, and what is left concerns
+    Warnings count as failures, but for those about TIFF tags: the validator has looked at these already, and what is left concerns
     EXIF data that no pixel depends on.
     """
     with warnings.catch_warnings():
@@ -46,7 +46,7 @@ def decoding(kind: str) -> Iterator[None]:
         try:
             yield
         except FAILURES as error:
-            if PILLOW_WANTS_MEMORY in str(error):
+            if PILLOW_OUT_OF_MEMORY in str(error):
                 raise MemoryError from error
             raise DamagedImage(
                 f"The {kind} file is damaged: its pixels cannot be decoded. Save or export it again", reason="decode_failed"

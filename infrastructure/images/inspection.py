@@ -36,7 +36,7 @@ class InspectedImage(Inspection, frozen=True, kw_only=True):
 def inspect(data: bytes | Path, *, limits: ImageLimits) -> InspectedImage:
     """Decode an image with all its pages. The levels of a pyramid are only checked in their structure, as they repeat a page.
 
-    Raises, each with a `reason`: what the gate raises, and DamagedImage (decode_failed, incomplete, unsafe_metadata,
+    Raises, each with a `reason`: what the validator raises, and DamagedImage (decode_failed, incomplete, unsafe_metadata,
     metadata_too_large, no_finite_values), ImageTooLarge (too_much_memory).
     """
     with open_image(data, limits=limits) as image:

@@ -1,7 +1,7 @@
-"""The one reader of pixels: metadata, thumbnails, previews and models see an image through it.
+"""The one reader of pixels, for metadata, thumbnails, previews and models.
 
-What the upload gate accepts it reads; only damaged pixel data make it raise. Meant for a process with little memory: one plane is held as
-a whole, and one strip or tile beside it.
+It reads whatever upload validation accepts; only damaged pixel data make it raise. Meant for a process with little memory: it holds one
+plane, and one strip or tile beside it.
 """
 
 import io
@@ -21,7 +21,7 @@ from infrastructure.images.orientation import upright
 from infrastructure.images.raster import plane
 from infrastructure.images.rendering import Colours, Plane
 from infrastructure.images.tiff import plane_reader
-from infrastructure.images.validation import ImageHeader, ImageLimits, UploadGate, examine
+from infrastructure.images.validation import ImageHeader, ImageLimits, ImageUploadValidator, examine
 from infrastructure.images.validation.layout import Compression, ExtraSample, PageLayout, Photometric
 
 READER_VERSION: Final = 2
@@ -35,11 +35,11 @@ COLOURS: Final = {Photometric.WHITE_IS_ZERO: Colours.GREY, Photometric.BLACK_IS_
 class ImageReader:
     """An image file. Made by `open_image`, while whose block lasts it can be read."""
 
-    def __init__(self, file: BinaryIO, header: ImageHeader, gate: UploadGate) -> None:
-        self._file, self._gate = file, gate
+    def __init__(self, file: BinaryIO, header: ImageHeader, validator: ImageUploadValidator) -> None:
+        self._file, self._validator = file, validator
         self.header = header
-        self.pages: Sequence[PageLayout] = gate.pages
-        self.metadata: Metadata | None = read_metadata(gate.pages) if gate.pages else None
+        self.pages: Sequence[PageLayout] = validator.pages
+        self.metadata: Metadata | None = read_metadata(validator.pages) if validator.pages else None
         """Of a TIFF."""
 
     @property
@@ -72,7 +72,7 @@ class ImageReader:
         if self.metadata is None:
             if (c, z, t) != (0, 0, 0):
                 raise IndexError("The image has one plane")
-            return plane.read(self._file, self._gate)
+            return plane.read(self._file, self._validator)
         channels = self.pages[0].channels
         page, inside = (c, 0) if channels == 1 else divmod(c, channels)
         number = self.metadata.planes.page_of(c=page, z=z, t=t)
@@ -84,7 +84,7 @@ class ImageReader:
         Raises DamagedImage (decode_failed, incomplete).
         """
         if self.metadata is None:
-            plane.check_complete(self._file, self._gate)
+            plane.check_complete(self._file, self._validator)
             return
         first = self.metadata.planes.page_of()
         for number, page in enumerate(self.pages):
@@ -110,15 +110,15 @@ class ImageReader:
 
 @contextmanager
 def open_image(data: bytes | Path, *, limits: ImageLimits) -> Iterator[ImageReader]:
-    """Take a file through the upload gate and open it for reading.
+    """Take a file through the upload validator and open it for reading.
 
-    Raises what the gate raises, DamagedImage (unsafe_metadata, metadata_too_large), and within its block
+    Raises what the validator raises, DamagedImage (unsafe_metadata, metadata_too_large), and within its block
     ImageTooLarge (too_much_memory) where the process is short of memory.
     """
     try:
         with data.open("rb") if isinstance(data, Path) else io.BytesIO(data) as file:
-            header, gate = examine(file, limits=limits)
-            yield ImageReader(file, header, gate)
+            header, validator = examine(file, limits=limits)
+            yield ImageReader(file, header, validator)
     except MemoryError as error:
         raise ImageTooLarge(
             "Decoding this image takes more memory than is available. Scale it down or crop it", reason="too_much_memory"
@@ -127,10 +127,10 @@ def open_image(data: bytes | Path, *, limits: ImageLimits) -> Iterator[ImageRead
 
 def _tiff_plane(page: PageLayout, channel: int, unused: tuple[ImageWarning, ...]) -> Plane:
     colours = COLOURS.get(page.photometric, Colours.RGB)
-    wanted = [channel] if colours is Colours.GREY else list(range(page.colours))
-    alphas = [page.colours + place for place, kind in enumerate(page.extra) if kind in ALPHA][:1]
-    samples = plane_reader.read_page(page, wanted + alphas)
-    pixels, alpha = samples[:, :, : len(wanted)], samples[:, :, -1] if alphas else None
+    colour_samples = [channel] if colours is Colours.GREY else list(range(page.colours))
+    alphas = [page.colours + index for index, kind in enumerate(page.extra) if kind in ALPHA][:1]
+    samples = plane_reader.read_page(page, colour_samples + alphas)
+    pixels, alpha = samples[:, :, : len(colour_samples)], samples[:, :, -1] if alphas else None
     return Plane(
         pixels=upright(_resolved(page, pixels), page.orientation),
         colours=colours,

@@ -117,10 +117,12 @@ def _range(plane: Plane, sample: NDArray[np.float32]) -> tuple[float, float, tup
     if plane.colours is not Colours.GREY and (full := _full_scale(plane.pixels.dtype, low, high)):
         if full == 65535 and plane.pixels.dtype == np.uint16:
             return 0.0, full, ()
-        said = f"Colours are scaled from 0 to {full:g} to 8 bits"
-        return 0.0, full, (ImageWarning("values_scaled", said),)
-    said = f"Values of type {plane.pixels.dtype} are stretched from {low:.6g} (1st percentile) to {high:.6g} (99.8th percentile) to 8 bits"
-    return low, high, (ImageWarning("values_scaled", said),)
+        detail = f"Colours are scaled from 0 to {full:g} to 8 bits"
+        return 0.0, full, (ImageWarning("values_scaled", detail),)
+    detail = (
+        f"Values of type {plane.pixels.dtype} are stretched from {low:.6g} (1st percentile) to {high:.6g} (99.8th percentile) to 8 bits"
+    )
+    return low, high, (ImageWarning("values_scaled", detail),)
 
 
 def _full_scale(dtype: np.dtype[Any], low: float, high: float) -> float | None:

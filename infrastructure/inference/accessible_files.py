@@ -49,12 +49,12 @@ PACKAGES: Final = ("domain", "application", "infrastructure", "projections", "ap
 CHECKOUT_MARK: Final = "pyproject.toml"
 
 
-def inference_rules(given: Settings, environment: Mapping[str, str]) -> Iterator[Rule]:
+def inference_rules(settings: Settings, environment: Mapping[str, str]) -> Iterator[Rule]:
     """Makes the folders that are written to. `environment`: the variables of this process. Raises OSError."""
-    yield from _code_rules(environment, forbidden=_forbidden(given))
+    yield from _code_rules(environment, forbidden=_forbidden(settings))
     yield from (Rule(Path(path), READ) for path in SYSTEM)
-    yield from (Rule(path, READ) for path in _named_files(given, environment))
-    yield from _blob_rules(given)
+    yield from (Rule(path, READ) for path in _configured_files(settings, environment))
+    yield from _blob_rules(settings)
     yield Rule(NULL_DEVICE, READ | OVERWRITE | Rights.IOCTL_DEV)
     if folder := _temporary_folder():
         yield Rule(folder, WRITE)
@@ -73,10 +73,10 @@ def without(forbidden: Iterable[Path], folder: Path) -> Iterator[Path]:
                 yield from without(inside, entry)
 
 
-def _forbidden(given: Settings) -> list[Path]:
+def _forbidden(settings: Settings) -> list[Path]:
     """What no rule for Python's folders may include, wherever the administrator put it."""
-    originals = originals_folder(given)
-    paths = [given.data, given.root_key_path, *([originals.parent] if originals else [])]
+    originals = originals_folder(settings)
+    paths = [settings.data, settings.root_key_path, *([originals.parent] if originals else [])]
     return [path.resolve() for path in paths]
 
 
@@ -95,10 +95,10 @@ def _python_folders(environment: Mapping[str, str]) -> set[Path]:
     return {Path(path).resolve() for path in named if path and Path(path).exists()}
 
 
-def _named_files(given: Settings, environment: Mapping[str, str]) -> Iterator[Path]:
+def _configured_files(settings: Settings, environment: Mapping[str, str]) -> Iterator[Path]:
     """Those that settings and variables name."""
-    parameters = conninfo_to_dict(given.postgres_url)
-    named = [given.metrics_token_file, *(str(parameters.get(name, "")) for name in DATABASE_FILES)]
+    parameters = conninfo_to_dict(settings.postgres_url)
+    named = [settings.metrics_token_file, *(str(parameters.get(name, "")) for name in DATABASE_FILES)]
     yield from (Path(path) for path in named if path)
     for name in STORAGE_FILES:
         yield from map(Path, _split(environment.get(name)))
@@ -111,12 +111,12 @@ def _named_files(given: Settings, environment: Mapping[str, str]) -> Iterator[Pa
         yield RESOLVER.resolve().parent
 
 
-def _blob_rules(given: Settings) -> Iterator[Rule]:
+def _blob_rules(settings: Settings) -> Iterator[Rule]:
     """A rule holds for a folder that is there, so they are made here."""
-    if (originals := originals_folder(given)) is not None:
+    if (originals := originals_folder(settings)) is not None:
         originals.mkdir(parents=True, exist_ok=True, mode=0o700)
         yield Rule(originals, READ)
-    for folder in rendition_folders(given):
+    for folder in rendition_folders(settings):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         yield Rule(folder, MOVE)
 

@@ -1,12 +1,10 @@
-"""One chunk of a job: from the task to the one event that says what was seen. The parent decodes nothing."""
+"""Classify one chunk of a job: from the task to the one event that records its results. The parent decodes nothing."""
 
-import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from datetime import UTC, datetime
-from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID, uuid5
 
 import structlog
@@ -16,43 +14,26 @@ from application.ports import BlobStore, Command, EventStore
 from application.tasks import Task
 from domain import model
 from domain.classification import Classification, ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
-from domain.errors import CorruptBlob, NotFound
+from domain.errors import NotFound
 from domain.model import Version
 from domain.values import chunk_id
 from infrastructure.images.validation.limits import ImageLimits
-from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ProcessPool, Provider
-from infrastructure.inference.failures import ACTOR, bytes_of, failure_for
-from infrastructure.inference.models.onnx_validation import ModelRefused
-from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, ModelPrediction, check_batch
+from infrastructure.inference.children.process_pool import ProcessPool
+from infrastructure.inference.failures import ACTOR
+from infrastructure.inference.group_classifier import CLASSIFY, ClassifierLimits, GroupClassifier, GroupResult
+from infrastructure.inference.predictions import ImageRefusal, ModelPrediction
 from infrastructure.observability.metrics import IMAGES
 from infrastructure.retry import RETRY_DELAYS_SECONDS, Retry
 
 log = structlog.get_logger()
 
-CLASSIFY: Final = "infrastructure.inference.children.child_functions:classify"
-WARM: Final = "infrastructure.inference.children.child_functions:warm"
-MAX_GROUP: Final = 8  # images in one call of a child
-GROUP_BYTES: Final = 32 * 1024**2  # and their bytes, unless one image alone has more
-GROUPS_PER_CHILD: Final = 2  # for each child: one at work, one being read
-DEFAULT_LIMITS: Final = ImageLimits()
-OPEN_CACHE_SECONDS: Final = 1.0  # seconds that a job once seen open counts as open; `append` asks again
-
-FAILS: Final = ImageRefusal("model_failed", "The model could not be run on this image")
-DELETED: Final = ImageRefusal("image_deleted", "The image was deleted before its turn.")
-REFUSED: Final = ImageRefusal("model_refused", "The model's file is missing in the store or damaged, and was not used. Add the model again")
-
-UNSAFE: Final = ImageRefusal("model_refused", "The model's file is not one that is run here, and was not used. The log says why")
-
-
-class GroupAnswer(NamedTuple):
-    """The answer for each image, and what its child said of itself, where one answered."""
-
-    answers: list[ModelPrediction | ImageRefusal]
-    by: BatchPrediction | None
+DEFAULT_IMAGE_LIMITS: Final = ImageLimits()
+DEFAULT_LIMITS: Final = ClassifierLimits()
+IMAGE_DELETED: Final = ImageRefusal("image_deleted", "The image was deleted before its turn.")
 
 
 class ChunkClassifier:
-    """Judges chunks. Harmless to ask twice: who comes second finds that the answer exists."""
+    """Classifies chunks. Harmless to repeat: a second worker finds that the results exist."""
 
     def __init__(
         self,
@@ -63,66 +44,51 @@ class ChunkClassifier:
         threads: Executor,
         worker: str,
         cpu: str,
-        limits: ImageLimits = DEFAULT_LIMITS,
-        look: str = CLASSIFY,
+        image_limits: ImageLimits = DEFAULT_IMAGE_LIMITS,
+        function: str = CLASSIFY,
+        limits: ClassifierLimits = DEFAULT_LIMITS,
         retry_delays_seconds: Sequence[float] = RETRY_DELAYS_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._log, self._blobs, self._pool = log, blobs, pool
-        self._worker, self._cpu, self._limits, self._look_by = worker, cpu, limits, look
+        self._log, self._worker, self._cpu = log, worker, cpu
         self._retry = Retry(threads, delays_seconds=retry_delays_seconds)
-        self._held = asyncio.Semaphore(GROUPS_PER_CHILD * pool.size)
-        self._versions: dict[tuple[UUID, int], Version] = {}
+        self._groups = GroupClassifier(blobs, pool, self._retry, function=function, image_limits=image_limits, limits=limits)
         self._plans = JobPlans(log)
-        self._seen_open: dict[UUID, float] = {}
+        self._open_jobs = _OpenJobs(self._plans, cache_seconds=limits.open_cache_seconds, clock=clock)
+        self._versions: dict[tuple[UUID, int], Version] = {}
+        self._clock, self._now = clock, now
 
     async def classify(self, task: Task) -> None:
-        """Answer the task with one ChunkJudged, or with nothing where none is wanted any more. Raises Unavailable."""
+        """Record the results of the task's chunk, or nothing where none are needed any more. Raises Unavailable."""
         assert task.job is not None
         assert task.number is not None
-        started = time.perf_counter()
+        started = self._clock()
         chunk = await self._retry(self._open_chunk, task.job, task.number)
         if chunk is None:
             return
         images = await self._retry(self._plans.remaining, chunk.images)
         version = await self._retry(self._version, chunk.job)
-        looked = await self._looked(images, version)
-        seconds = time.perf_counter() - started
-        answers = self._answers(chunk, images, version, looked)
-        command = Command(id=uuid5(chunk_id(task.job, task.number), "judged"), actor=ACTOR, at=datetime.now(UTC), correlation_id=task.job)
-        written = await self._retry(record_chunk_results, chunk, answers, command=command, log=self._log)
-        IMAGES.labels("classified").inc(len(answers.results))
-        IMAGES.labels("failed").inc(len(answers.failures))
-        log.info(
-            "chunk judged",
-            job=str(task.job),
-            chunk=task.number,
-            images=len(answers.results),
-            failures=len(answers.failures),
-            seconds=round(seconds, 4),
-            written=written,
-        )
+        groups = await self._groups.classify(images, version)
+        seconds = self._clock() - started
+        answers = self._answers(chunk, images, version, groups)
+        command = Command(id=uuid5(chunk_id(task.job, task.number), "judged"), actor=ACTOR, at=self._now(), correlation_id=task.job)
+        recorded = await self._retry(record_chunk_results, chunk, answers, command=command, log=self._log)
+        _report(task, answers, seconds=seconds, recorded=recorded)
 
     async def warm(self, version: Version) -> None:
-        """Have a child load the model before anybody waits for it. Raises ChildFailed, ChildLost, NotFound, Corrupted, Unavailable."""
-        await self._pool.run(WARM, version.sha256, version.record, into=type(None), lend=self._weights(version))
+        """Have a child load the model before a job needs it. Raises ChildFailed, ChildLost, NotFound, CorruptBlob, Unavailable."""
+        await self._groups.warm(version)
 
-    # ---- what is wanted ----
+    # ---- before ----
     def _open_chunk(self, job: UUID, number: int) -> PlannedChunk | None:
-        """None when the chunk is judged already, its job has ended, or it was never planned."""
-        if self._log.event(chunk_id(job, number), 1) is not None or not self._is_open(job):
+        """None when the chunk has results already, its job has ended, or it was never planned."""
+        if self._log.event(chunk_id(job, number), 1) is not None or not self._open_jobs.includes(job):
             return None
         chunk = self._plans.chunk(job, number)
         if chunk is None:
             log.warning("task refused: the job has no such chunk", job=str(job), chunk=number)
         return chunk
-
-    def _is_open(self, job: UUID) -> bool:
-        if time.monotonic() - self._seen_open.get(job, -OPEN_CACHE_SECONDS) >= OPEN_CACHE_SECONDS:
-            self._seen_open = {known: seen for known, seen in self._seen_open.items() if time.monotonic() - seen < OPEN_CACHE_SECONDS}
-            if self._plans.has_ended(job):
-                return False
-            self._seen_open[job] = time.monotonic()
-        return True
 
     def _version(self, job: Classification) -> Version:
         """Versions never change. Raises NotFound when the log does not know it: then the task is older than this log."""
@@ -134,112 +100,83 @@ class ChunkClassifier:
             self._versions[key] = state.numbered(job.model_version)
         return self._versions[key]
 
-    # ---- looking ----
-    async def _looked(self, images: Sequence[PlannedImage], version: Version) -> list[GroupAnswer]:
-        starts = range(0, len(images), MAX_GROUP)
-        groups = await asyncio.gather(*(self._group(images[start : start + MAX_GROUP], version) for start in starts))
-        return [looked for group in groups for looked in group]
-
-    async def _group(self, images: Sequence[PlannedImage], version: Version) -> list[GroupAnswer]:
-        """Read a few images and have them looked at, in as many calls as their size asks for; the answers in order."""
-        async with self._held:
-            found = await self._retry(bytes_of, self._blobs, [image.sha256 for image in images])
-            return [GroupAnswer([run], None) if isinstance(run, ImageRefusal) else await self._look(run, version) for run in _runs(found)]
-
-    async def _look(self, images: list[bytes], version: Version, *, again: bool = True) -> GroupAnswer:
-        """When a call fails, its images go again one by one: so the guilty one alone has no result."""
-        try:
-            judged = await self._ask(version, images)
-        except (NotFound, CorruptBlob):
-            return GroupAnswer([REFUSED] * len(images), None)
-        except (ChildLost, ChildFailed) as error:
-            if isinstance(error, ChildFailed) and error.kind == ModelRefused.__name__:
-                log.warning("model refused", model=version.sha256, reason=error.detail)
-                return GroupAnswer([UNSAFE] * len(images), None)
-            if not again:
-                return GroupAnswer([failure_for(error, otherwise=FAILS)], None)
-            singles = await asyncio.gather(*(self._look([image], version, again=False) for image in images))
-            return GroupAnswer([one for single in singles for one in single.answers], next((one.by for one in singles if one.by), None))
-        return GroupAnswer(judged.answers, judged)
-
-    async def _ask(self, version: Version, images: list[bytes]) -> BatchPrediction:
-        return await self._pool.run(
-            self._look_by,
-            version.sha256,
-            version.record,
-            images,
-            self._limits,
-            into=BatchPrediction,
-            check=partial(check_batch, images=len(images), labels=version.labels),
-            lend=self._weights(version),
-        )
-
-    def _weights(self, version: Version) -> dict[str, Provider]:
-        async def weights() -> bytes:
-            return await self._retry(self._blobs.read, version.sha256)
-
-        return {version.sha256: weights}
-
-    # ---- recording ----
+    # ---- after ----
     def _answers(
-        self, chunk: PlannedChunk, images: Sequence[PlannedImage], version: Version, looked: Sequence[GroupAnswer]
+        self, chunk: PlannedChunk, images: Sequence[PlannedImage], version: Version, groups: Sequence[GroupResult]
     ) -> ChunkAnswers:
-        """An image that was deleted gets no answer; where all were, each gets a failure, so that the job can end."""
+        """A deleted image gets no answer; where all images were deleted, each gets a failure, so that the job can end."""
         answers: list[tuple[PlannedImage, ModelPrediction | ImageRefusal]] = list(
-            zip(images, (answer for one in looked for answer in one.answers), strict=True)
+            zip(images, (answer for group in groups for answer in group.answers), strict=True)
         )
         if not answers:
-            answers = [(image, DELETED) for image in chunk.images]
+            answers = [(image, IMAGE_DELETED) for image in chunk.images]
         return ChunkAnswers(
             labels=version.labels,
-            results=tuple(_result(image, seen, chunk.job.threshold) for image, seen in answers if isinstance(seen, ModelPrediction)),
+            results=tuple(_result(image, one, chunk.job.threshold) for image, one in answers if isinstance(one, ModelPrediction)),
             failures=tuple(
-                ImageFailure(image_id=image.id, reason=unseen.reason, detail=unseen.detail)
-                for image, unseen in answers
-                if isinstance(unseen, ImageRefusal)
+                ImageFailure(image_id=image.id, reason=one.reason, detail=one.detail)
+                for image, one in answers
+                if isinstance(one, ImageRefusal)
             ),
-            provenance=self._provenance(version, looked),
+            provenance=self._provenance(version, groups),
         )
 
-    def _provenance(self, version: Version, looked: Sequence[GroupAnswer]) -> Provenance | None:
-        by = [one.by for one in looked if one.by is not None]
-        if not by:
+    def _provenance(self, version: Version, groups: Sequence[GroupResult]) -> Provenance | None:
+        batches = [group.batch for group in groups if group.batch is not None]
+        if not batches:
             return None
+        first = batches[0]
         return Provenance(
             model_sha256=version.sha256,
-            preprocessing=by[0].preprocessing,
-            runtime=by[0].runtime,
-            provider=by[0].provider,
-            decoder=by[0].decoder,
+            preprocessing=first.preprocessing,
+            runtime=first.runtime,
+            provider=first.provider,
+            decoder=first.decoder,
             cpu=self._cpu,
             worker=self._worker,
-            seconds=round(sum(one.seconds for one in by), 6),
+            seconds=round(sum(batch.seconds for batch in batches), 6),
         )
 
 
-def _runs(found: Sequence[bytes | ImageRefusal]) -> Iterator[list[bytes] | ImageRefusal]:
-    """In order: images that go into one call together, and those without bytes."""
-    run: list[bytes] = []
-    for one in found:
-        if run and (isinstance(one, ImageRefusal) or sum(map(len, run)) + len(one) > GROUP_BYTES):
-            yield run
-            run = []
-        if isinstance(one, ImageRefusal):
-            yield one
-        else:
-            run.append(one)
-    if run:
-        yield run
+class _OpenJobs:
+    """Which jobs are open. A job that was open counts as open for a while; recording the results checks again."""
+
+    def __init__(self, plans: JobPlans, *, cache_seconds: float, clock: Callable[[], float]) -> None:
+        self._plans, self._cache_seconds, self._clock = plans, cache_seconds, clock
+        self._checked_at: dict[UUID, float] = {}
+
+    def includes(self, job: UUID) -> bool:
+        if self._clock() - self._checked_at.get(job, -self._cache_seconds) < self._cache_seconds:
+            return True
+        self._checked_at = {known: at for known, at in self._checked_at.items() if self._clock() - at < self._cache_seconds}
+        if self._plans.has_ended(job):
+            return False
+        self._checked_at[job] = self._clock()
+        return True
 
 
-def _result(image: PlannedImage, seen: ModelPrediction, threshold: float) -> ImageResult:
+def _result(image: PlannedImage, prediction: ModelPrediction, threshold: float) -> ImageResult:
     return ImageResult(
         image_id=image.id,
         sha256=image.sha256,
-        label=seen.label,
-        confidence=seen.confidence,
-        verdict=verdict_on(seen.confidence, threshold=threshold, out_of_domain=seen.out_of_domain),
-        scores=seen.scores,
-        signals=seen.signals,
-        warnings=seen.warnings,
+        label=prediction.label,
+        confidence=prediction.confidence,
+        verdict=verdict_on(prediction.confidence, threshold=threshold, out_of_domain=prediction.out_of_domain),
+        scores=prediction.scores,
+        signals=prediction.signals,
+        warnings=prediction.warnings,
+    )
+
+
+def _report(task: Task, answers: ChunkAnswers, *, seconds: float, recorded: bool) -> None:
+    IMAGES.labels("classified").inc(len(answers.results))
+    IMAGES.labels("failed").inc(len(answers.failures))
+    log.info(
+        "chunk judged",
+        job=str(task.job),
+        chunk=task.number,
+        images=len(answers.results),
+        failures=len(answers.failures),
+        seconds=round(seconds, 4),
+        written=recorded,
     )

@@ -20,7 +20,7 @@ from infrastructure.sandbox.policy import require_sandbox
 THREADS: Final = Path("/proc/self/task")
 
 
-def confine_inference(given: Settings) -> None:
+def confine_inference(settings: Settings) -> None:
     """Give up, for ever, all files, privileges and signals that inference does not need; connections are not restricted.
 
     Call it once settings and secrets were read, and while there is one thread: what is given up is that thread's, and of those that it
@@ -29,11 +29,11 @@ def confine_inference(given: Settings) -> None:
     with suppress(OSError):  # what is missing then is found out below
         _give_up_privileges()
     layers = sandbox.supported()
-    require_sandbox(given, layers)
+    require_sandbox(settings, layers)
     _require_one_thread()
     if layers.confines_files:
         keep_own_score()
-        landlock.restrict_files(layers.landlock, inference_rules(given, os.environ))
+        landlock.restrict_files(layers.landlock, inference_rules(settings, os.environ))
     if layers.seccomp:
         seccomp.refuse_metadata()
 

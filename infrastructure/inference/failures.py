@@ -7,18 +7,18 @@ from application.ports import BlobContent, BlobStore
 from domain.access import Actor
 from domain.errors import CorruptBlob, NotFound
 from domain.values import system_actor
-from infrastructure.inference.children.process_pool import ChildFailed, ChildHung
+from infrastructure.inference.children.child_process import ChildFailed, ChildHung
 from infrastructure.inference.predictions import ImageRefusal
 
 ACTOR: Final = Actor(id=system_actor("inference"), kind="system")
 
-MISSING: Final = ImageRefusal("image_missing", "The image's file is not in the store any more. Upload it again")
-CORRUPTED: Final = ImageRefusal("image_corrupted", "The image's file in the store is damaged, and was not used. Upload it again")
-BREAKS: Final = ImageRefusal("decoder_broke", "The decoder broke down over this image. Save or export it again")
-HANGS: Final = ImageRefusal("decoder_hung", "The image takes too long to decode. Save or export it again, or make it smaller")
+IMAGE_MISSING: Final = ImageRefusal("image_missing", "The image's file is not in the store any more. Upload it again")
+IMAGE_CORRUPTED: Final = ImageRefusal("image_corrupted", "The image's file in the store is damaged, and was not used. Upload it again")
+DECODER_BROKE: Final = ImageRefusal("decoder_broke", "The decoder broke down over this image. Save or export it again")
+DECODER_HUNG: Final = ImageRefusal("decoder_hung", "The image takes too long to decode. Save or export it again, or make it smaller")
 
 
-def bytes_of(blobs: BlobStore, names: Sequence[str]) -> list[bytes | ImageRefusal]:
+def read_images(blobs: BlobStore, names: Sequence[str]) -> list[bytes | ImageRefusal]:
     """Of each image, in order. Blocks. Raises Unavailable."""
     return [_found(one) for one in blobs.read_all(names)]
 
@@ -26,19 +26,19 @@ def bytes_of(blobs: BlobStore, names: Sequence[str]) -> list[bytes | ImageRefusa
 def _found(one: BlobContent) -> bytes | ImageRefusal:
     match one:
         case NotFound():
-            return MISSING
+            return IMAGE_MISSING
         case CorruptBlob():
-            return CORRUPTED
+            return IMAGE_CORRUPTED
         case _:
             return one
 
 
-def failure_for(error: Exception, *, otherwise: ImageRefusal) -> ImageRefusal:
+def refusal_for(error: Exception, *, otherwise: ImageRefusal) -> ImageRefusal:
     """What is said of the one image with which a child ended so; `otherwise` when the call raised."""
     match error:
         case ChildHung():
-            return HANGS
+            return DECODER_HUNG
         case ChildFailed():
             return ImageRefusal(otherwise.reason, f"{otherwise.detail} ({error.kind})")
         case _:
-            return BREAKS
+            return DECODER_BROKE

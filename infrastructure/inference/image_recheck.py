@@ -18,13 +18,14 @@ from domain.model import Version
 from infrastructure.configuration.settings import Settings
 from infrastructure.images.reader import READER_VERSION
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ForkServer, ProcessPool
-from infrastructure.inference.failures import failure_for
+from infrastructure.inference.children.child_process import ChildFailed, ChildLost
+from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
+from infrastructure.inference.failures import refusal_for
 from infrastructure.inference.models.manifest import manifest_from_json
 from infrastructure.inference.predictions import (
     BatchPrediction,
     ImageRefusal,
-    Inspected,
+    InspectedUpload,
     ModelPrediction,
     check_batch,
     check_inspected,
@@ -42,7 +43,7 @@ CLASSIFY: Final = "infrastructure.inference.children.child_functions:classify"
 NICENESS: Final = 10  # the work of those who wait goes first
 IMAGES_PER_CHILD: Final = 2  # one at work, one being read
 MAX_ATTEMPTS: Final = 2  # a child may have been broken by an earlier call
-FAILS: Final = ImageRefusal("decoder_failed", "The image could not be decoded. Try again")
+DECODER_FAILED: Final = ImageRefusal("decoder_failed", "The image could not be decoded. Try again")
 
 
 class ChildReader:
@@ -65,12 +66,12 @@ class ChildReader:
         self.preprocessing = lru_cache(lambda record: digest(manifest_from_json(record).preprocessing))
 
     def decode(self, data: bytes) -> DecodedImage | UnreadableImage:
-        answer: Inspected | ImageRefusal = self._answer(
+        answer: InspectedUpload | ImageRefusal = self._answer(
             lambda: self._pool.run(
                 self._examine,
                 data,
                 self._limits,
-                into=Inspected | ImageRefusal,  # type: ignore[arg-type]
+                into=InspectedUpload | ImageRefusal,  # type: ignore[arg-type]
                 check=partial(check_inspected, limits=self._limits),
             )
         )
@@ -84,10 +85,10 @@ class ChildReader:
 
         arguments = version.sha256, version.record, [data], self._limits
         check = partial(check_batch, images=1, labels=version.labels)
-        judged = self._answer(
+        batch = self._answer(
             lambda: self._pool.run(self._classify, *arguments, into=BatchPrediction, check=check, lend={version.sha256: weights})
         )
-        (answer,) = judged.answers
+        (answer,) = batch.answers
         if isinstance(answer, ModelPrediction):
             return Prediction(label=answer.label, confidence=answer.confidence, scores=answer.scores)
         return UnreadableImage(answer.detail)
@@ -98,12 +99,12 @@ class ChildReader:
                 return self._portal.call(call)
             except (ChildLost, ChildFailed) as error:
                 if attempt == MAX_ATTEMPTS:
-                    raise DecoderFailed(failure_for(error, otherwise=FAILS).detail) from error
+                    raise DecoderFailed(refusal_for(error, otherwise=DECODER_FAILED).detail) from error
         raise AssertionError("unreachable")
 
 
 def recheck_images(
-    given: Settings,
+    settings: Settings,
     pages: Iterable[Sequence[UUID]],
     *,
     blobs: BlobStore,
@@ -114,10 +115,14 @@ def recheck_images(
 
     Raises Unavailable, Unsandboxed. May be interrupted at any time.
     """
-    require_sandbox(given, supported())
-    size = given.inference_processes or os.cpu_count() or 1
-    limits = ImageLimits(pixels=given.image_max_pixels, bands=given.image_max_bands, pages=given.image_max_pages)
-    with start_blocking_portal(name="recheck") as portal, _threads(IMAGES_PER_CHILD * size) as threads, _pool(portal, size, given) as pool:
+    require_sandbox(settings, supported())
+    size = settings.inference_processes or os.cpu_count() or 1
+    limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
+    with (
+        start_blocking_portal(name="recheck") as portal,
+        _threads(IMAGES_PER_CHILD * size) as threads,
+        _pool(portal, size, settings) as pool,
+    ):
         recheck = recheck_with(ChildReader(portal, pool, blobs=blobs, limits=limits))
         for page in pages:
             for check in as_completed([threads.submit(recheck.check, image) for image in page]):
@@ -135,16 +140,20 @@ def _threads(size: int) -> Iterator[ThreadPoolExecutor]:
 
 
 @contextmanager
-def _pool(portal: BlockingPortal, size: int, given: Settings) -> Iterator[ProcessPool]:
+def _pool(portal: BlockingPortal, size: int, settings: Settings) -> Iterator[ProcessPool]:
     """Whoever still waits for a child at the end gets PoolClosed."""
-    nursery = portal.call(ForkServer, "infrastructure.inference.children.child_functions")
+    fork_server = portal.call(ForkServer, "infrastructure.inference.children.child_functions")
     pool = portal.call(
         lambda: ProcessPool(
-            nursery, size=size, nice=NICENESS, memory_bytes=given.inference_memory_bytes, hang_seconds=given.inference_hang_seconds
+            fork_server,
+            size=size,
+            nice=NICENESS,
+            memory_bytes=settings.inference_memory_bytes,
+            hang_seconds=settings.inference_hang_seconds,
         )
     )
     try:
         yield pool
     finally:
         portal.call(pool.close)
-        portal.call(nursery.close)
+        portal.call(fork_server.close)

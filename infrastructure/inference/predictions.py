@@ -47,7 +47,7 @@ class ImageRefusal(msgspec.Struct, frozen=True, tag=True):
     detail: Sentence
 
 
-class Inspected(Inspection, frozen=True, kw_only=True, tag=True):
+class InspectedUpload(Inspection, frozen=True, kw_only=True, tag=True):
     """An image whose every pixel was decoded. `thumbnail` and `preview` are JPEGs; there is no preview where browsers show the original."""
 
     dtype: Annotated[str, Meta(pattern=r"^[a-z]+[0-9]{1,3}\Z", max_length=16)]
@@ -57,7 +57,7 @@ class Inspected(Inspection, frozen=True, kw_only=True, tag=True):
     preview: Annotated[bytes, Meta(max_length=MAX_PREVIEW_BYTES)] | None
 
 
-def inspection_of(found: Inspected) -> Inspection:
+def inspection_of(found: InspectedUpload) -> Inspection:
     """Without the pictures."""
     return msgspec.convert(found, Inspection, from_attributes=True)
 
@@ -73,19 +73,19 @@ class BatchPrediction(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def check_batch(judged: BatchPrediction, *, images: int, labels: Sequence[str]) -> None:
+def check_batch(batch: BatchPrediction, *, images: int, labels: Sequence[str]) -> None:
     """Raises ValueError unless there is an answer for each image, and its numbers are those of a softmax over `labels`."""
-    _require("the number of answers", holds=len(judged.answers) == images)
-    _require("the duration", holds=isfinite(judged.seconds) and judged.seconds >= 0)
-    _check_texts(judged.preprocessing, judged.runtime, judged.provider, judged.decoder)
-    for answer in judged.answers:
+    _require("the number of answers", holds=len(batch.answers) == images)
+    _require("the duration", holds=isfinite(batch.seconds) and batch.seconds >= 0)
+    _check_texts(batch.preprocessing, batch.runtime, batch.provider, batch.decoder)
+    for answer in batch.answers:
         if isinstance(answer, ModelPrediction):
             _check_prediction(answer, labels)
         else:
             _check_texts(answer.detail)
 
 
-def check_inspected(found: Inspected | ImageRefusal, limits: ImageLimits) -> None:
+def check_inspected(found: InspectedUpload | ImageRefusal, limits: ImageLimits) -> None:
     """Raises ValueError for what no image within `limits` is."""
     if isinstance(found, ImageRefusal):
         _check_texts(found.detail)
@@ -99,12 +99,14 @@ def check_inspected(found: Inspected | ImageRefusal, limits: ImageLimits) -> Non
     _check_warnings(found.warnings)
 
 
-def _check_prediction(seen: ModelPrediction, labels: Sequence[str]) -> None:
-    _require("the labels", holds=len(seen.scores) == len(labels) and seen.label in labels)
-    _require("the scores", holds=all(0 <= score <= 1 for score in seen.scores) and abs(fsum(seen.scores) - 1) <= MAX_SUM_DIFFERENCE)
-    _require("the confidence", holds=seen.confidence == seen.scores[labels.index(seen.label)] == max(seen.scores))
-    _require("a signal", holds=all(map(isfinite, seen.signals.values())))
-    _check_warnings(seen.warnings)
+def _check_prediction(prediction: ModelPrediction, labels: Sequence[str]) -> None:
+    _require("the labels", holds=len(prediction.scores) == len(labels) and prediction.label in labels)
+    _require(
+        "the scores", holds=all(0 <= score <= 1 for score in prediction.scores) and abs(fsum(prediction.scores) - 1) <= MAX_SUM_DIFFERENCE
+    )
+    _require("the confidence", holds=prediction.confidence == prediction.scores[labels.index(prediction.label)] == max(prediction.scores))
+    _require("a signal", holds=all(map(isfinite, prediction.signals.values())))
+    _check_warnings(prediction.warnings)
 
 
 def _check_warnings(warnings: Sequence[ImageWarning]) -> None:

@@ -1,1 +1,1 @@
-"""Kafka: the log's topic and the tasks' topics; a sender; readers on Faust. Faust delivers, Postgres decides."""
+"""Kafka: topics, producers, and consumers of batches. Kafka delivers; Postgres decides what was applied."""

@@ -1,7 +1,7 @@
-"""An event as it travels: CloudEvents 1.0 in Kafka's binary mode. The payload is the bytes as stored, never upcast.
+"""Events as Kafka records: CloudEvents 1.0 in binary mode. The payload is the bytes as stored, never upcast.
 
-Anybody who can write to the topic can send records. So each one carries a MAC over the hash of its row, which in turn covers every
-stored column and the hash of the row before it; relay and projector alone hold the key.
+Anybody who can write to the topic can send records. So each record carries a MAC over the hash of its row, which covers every stored
+column and the hash of the row before it; only relay and projector hold the key.
 """
 
 import hmac
@@ -24,19 +24,19 @@ MAX_META_BYTES: Final = 64 * 1024
 Headers = list[tuple[str, bytes]]
 
 
-class Context(msgspec.Struct):
-    """What of an event's meta has headers of its own."""
+class EventContext(msgspec.Struct):
+    """The part of an event's metadata that has headers of its own."""
 
     correlation_id: str = ""
     causation_id: str = ""
     traceparent: str = ""
 
 
-_context = msgspec.json.Decoder(Context)
+_context = msgspec.json.Decoder(EventContext)
 
 
 class RecordKey:
-    """What relay and projector share: the name of their installation, and the keys that authenticate its records. Raises MissingKey.
+    """The name of an installation and the keys that authenticate its records, shared by relay and projector. Raises MissingKey.
 
     The name stays the same when other keys change.
     """
@@ -46,24 +46,24 @@ class RecordKey:
         self._macs = [(key.id.hex(), hmac.new(key.secret, digestmod="sha256")) for key in keys.all(Purpose.RELAY_RECORDS)]
 
     def mac(self, digest: bytes) -> bytes:
-        """Of a row's hash: the key's id, a colon, HMAC-SHA256, both in hexadecimal."""
+        """The MAC of a row's hash: the key's id, a colon, HMAC-SHA256, both in hexadecimal."""
         return _mac(*self._macs[0], digest)
 
-    def made(self, mac: bytes, digest: bytes) -> bool:
+    def verifies(self, mac: bytes, digest: bytes) -> bool:
         return any(hmac.compare_digest(_mac(key_id, keyed, digest), mac) for key_id, keyed in self._macs)
 
 
 def _mac(key_id: str, keyed: hmac.HMAC, digest: bytes) -> bytes:
-    mac = keyed.copy()  # cheaper than to key each one
+    mac = keyed.copy()  # cheaper than keying each one
     mac.update(digest)
     return f"{key_id}:{mac.hexdigest()}".encode()
 
 
-def headers(linked: ChainedEvent, key: RecordKey) -> Headers:
-    event, previous_hash = linked
+def headers(chained: ChainedEvent, key: RecordKey) -> Headers:
+    event, previous_hash = chained
     assert event.recorded_at is not None
     context = _context.decode(event.meta)
-    carried: Headers = [
+    present: Headers = [
         ("ce_specversion", SPEC),
         ("ce_id", str(event.event_id).encode()),
         ("ce_source", key.source),
@@ -82,42 +82,42 @@ def headers(linked: ChainedEvent, key: RecordKey) -> Headers:
         ("traceparent", context.traceparent.encode()),
         ("content-type", JSON),
     ]
-    return [(name, value) for name, value in carried if value]
+    return [(name, value) for name, value in present if value]
 
 
 def authenticated(record: Any, key: RecordKey) -> ChainedEvent:
-    """The event of a record that this installation's relay wrote. Raises Rejected for every other one, whatever it holds."""
+    """The event of a record that this installation's relay wrote. Raises AppendRejected for every other record, whatever it holds."""
     try:
-        carried = dict(record.headers)
-        source = carried.get("ce_source", b"")
+        fields = dict(record.headers)
+        source = fields.get("ce_source", b"")
         if source != key.source:
             raise AppendRejected("foreign", f"it comes from {source[:100]!r}")
-        linked = _parsed(carried, record.value)
-        digest = link(linked.previous_hash, linked.event)
+        chained = _parsed(fields, record.value)
+        digest = link(chained.previous_hash, chained.event)
     except (KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
         raise AppendRejected("malformed", f"{type(error).__name__}: {error}"[:200]) from None
-    if digest != linked.event.hash:
+    if digest != chained.event.hash:
         raise AppendRejected("altered", "its hash is another one")
-    if not key.made(carried.get("ce_mac", b""), digest):
+    if not key.verifies(fields.get("ce_mac", b""), digest):
         raise AppendRejected("forged", "it was not written by this installation's relay")
-    return linked
+    return chained
 
 
-def _parsed(carried: dict[str, bytes], value: bytes | None) -> ChainedEvent:
-    """The event of a record as it claims to be, with the hash that it claims to have."""
-    data, meta = value or b"", carried["ce_meta"]
+def _parsed(fields: dict[str, bytes], value: bytes | None) -> ChainedEvent:
+    """The event that a record claims to hold, with the hash that it claims to have."""
+    data, meta = value or b"", fields["ce_meta"]
     if len(data) > MAX_DATA_BYTES or len(meta) > MAX_META_BYTES:
         raise ValueError(f"{len(data)} bytes of data and {len(meta)} of meta are more than any event has")
     event = RecordedEvent(
-        position=int(carried["ce_position"]),
-        stream=UUID(carried["ce_subject"].decode()),
-        version=int(carried["ce_streamversion"]),
-        type=carried["ce_type"].decode(),
-        schema_version=int(carried["ce_schemaversion"]),
-        event_id=UUID(carried["ce_id"].decode()),
+        position=int(fields["ce_position"]),
+        stream=UUID(fields["ce_subject"].decode()),
+        version=int(fields["ce_streamversion"]),
+        type=fields["ce_type"].decode(),
+        schema_version=int(fields["ce_schemaversion"]),
+        event_id=UUID(fields["ce_id"].decode()),
         data=data,
         meta=meta,
-        recorded_at=datetime.fromisoformat(carried["ce_time"].decode()),
-        hash=bytes.fromhex(carried["ce_hash"].decode()),
+        recorded_at=datetime.fromisoformat(fields["ce_time"].decode()),
+        hash=bytes.fromhex(fields["ce_hash"].decode()),
     )
-    return ChainedEvent(event, bytes.fromhex(carried["ce_previoushash"].decode()))
+    return ChainedEvent(event, bytes.fromhex(fields["ce_previoushash"].decode()))

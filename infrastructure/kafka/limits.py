@@ -1,4 +1,4 @@
-"""How large a record may be: no broker takes, and no reader stalls at, a larger one."""
+"""How large a record may be: no broker accepts a larger one, and no reader stalls at one."""
 
 from typing import Final
 

@@ -1,28 +1,32 @@
-"""Send single records, surely."""
+"""Producers: of single records that must arrive, and of the relay, which fences its predecessors."""
 
 import asyncio
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
 
+from infrastructure.kafka import aiokafka_internals
 from infrastructure.kafka.topics import UNAVAILABLE_ERRORS
 
-DELIVERY_TIMEOUT_SECONDS: Final = 5.0  # seconds until Kafka must have it
-FENCING_TIMEOUT_SECONDS: Final = 30.0  # seconds; the first time Kafka makes a topic for it
+DELIVERY_TIMEOUT_SECONDS: Final = 5.0
+FENCING_TIMEOUT_SECONDS: Final = 30.0  # the first time Kafka creates a topic for it
 TRANSACTION_TIMEOUT_MS: Final = 60_000  # of transactions that are never begun; Kafka refuses more than 15 minutes
-STOP_TIMEOUT_SECONDS: Final = 1.0  # seconds for what is under way at the end
+STOP_TIMEOUT_SECONDS: Final = 1.0
+MAX_BATCH_BYTES: Final = 256 * 1024
+REQUEST_TIMEOUT_MS: Final = 10_000
+METADATA_MAX_AGE_MS: Final = 30_000
 
 
-def producer(brokers: str) -> AIOKafkaProducer:
-    """Idempotent, acks=all; nothing waits for company. Belongs to the loop that it is made on."""
+def create_producer(brokers: str) -> AIOKafkaProducer:
+    """Idempotent, acks=all; it sends at once. Belongs to the event loop on which it is created."""
     return AIOKafkaProducer(
         bootstrap_servers=brokers,
         acks="all",
         enable_idempotence=True,
         linger_ms=0,
-        max_batch_size=256 * 1024,
-        request_timeout_ms=10_000,
-        metadata_max_age_ms=30_000,
+        max_batch_size=MAX_BATCH_BYTES,
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+        metadata_max_age_ms=METADATA_MAX_AGE_MS,
     )
 
 
@@ -30,44 +34,44 @@ async def start_fencing(producer: AIOKafkaProducer, name: str) -> None:
     """Start it as the newest producer of that name: once it has sent something, Kafka refuses whatever an earlier one still sends.
 
     Kafka gives the producers of one transactional id the same number, and an epoch that rises. It compares epochs with each batch, also
-    outside of transactions, which would add markers to the topic. The embedded broker compares nothing. Raises one of AWAY.
+    outside of transactions, which would add markers to the topic. The embedded broker compares nothing. Raises one of
+    UNAVAILABLE_ERRORS.
     """
-    manager = producer._txn_manager  # noqa: SLF001 - aiokafka asks for an epoch for transactions only
-    manager.transactional_id, manager.transaction_timeout_ms = name, TRANSACTION_TIMEOUT_MS
+    aiokafka_internals.set_transactional_id(producer, name, timeout_ms=TRANSACTION_TIMEOUT_MS)
     try:
         async with asyncio.timeout(FENCING_TIMEOUT_SECONDS):
             await producer.start()
     except TimeoutError:
         raise TimeoutError("Kafka gives no epoch: can it keep its topic __transaction_state on the brokers that it has?") from None
     finally:
-        manager.transactional_id = None
+        aiokafka_internals.set_transactional_id(producer, None)
 
 
 async def stop_producer(producer: AIOKafkaProducer) -> None:
-    """End it, once Kafka has what is under way; a Kafka that is away is not waited for: it would be for ever."""
+    """Stop it once Kafka has what is in progress, without waiting for an unavailable Kafka, which would be for ever."""
     try:
         async with asyncio.timeout(STOP_TIMEOUT_SECONDS):
             await producer.stop()
     except TimeoutError:
-        await producer._sender.close()  # noqa: SLF001 - `stop` has no end of its own
+        await aiokafka_internals.close_sender(producer)
         await producer.client.close()
 
 
 class Sender:
-    """`sender(topic, key, value)` returns when Kafka has it. Raises one of AWAY, after `PATIENCE` at the latest.
+    """`sender(topic, key, value)` returns when Kafka has it. Raises one of UNAVAILABLE_ERRORS, within DELIVERY_TIMEOUT_SECONDS.
 
-    Connects when it is first used, and again when its producer gave up for good; belongs to the loop that uses it.
+    Connects when first used, and again after its producer gave up for good; belongs to the event loop that uses it.
     """
 
     def __init__(self, brokers: str) -> None:
         self._brokers = brokers
         self._producer: AIOKafkaProducer | None = None
-        self._turn: asyncio.Lock | None = None
+        self._lock: asyncio.Lock | None = None
 
     async def __call__(self, topic: str, key: bytes, value: bytes) -> None:
         async with asyncio.timeout(DELIVERY_TIMEOUT_SECONDS):
-            connected = await self._connected()
-            await connected.send_and_wait(topic, value, key=key)
+            producer = await self._connected()
+            await producer.send_and_wait(topic, value, key=key)
 
     async def close(self) -> None:
         if self._producer is not None:
@@ -75,21 +79,16 @@ class Sender:
             self._producer = None
 
     async def _connected(self) -> AIOKafkaProducer:
-        self._turn = self._turn or asyncio.Lock()
-        async with self._turn:
-            if self._producer is not None and _gave_up(self._producer):
+        self._lock = self._lock or asyncio.Lock()
+        async with self._lock:
+            if self._producer is not None and aiokafka_internals.has_given_up(self._producer):
                 await self.close()
             if self._producer is None:
-                made = producer(self._brokers)
+                producer = create_producer(self._brokers)
                 try:
-                    await made.start()
+                    await producer.start()
                 except (*UNAVAILABLE_ERRORS, asyncio.CancelledError):
-                    await stop_producer(made)
+                    await stop_producer(producer)
                     raise
-                self._producer = made
+                self._producer = producer
         return self._producer
-
-
-def _gave_up(made: AIOKafkaProducer) -> bool:
-    """Whether it would raise the same error for ever."""
-    return bool(made._sender.sender_task.done())  # noqa: SLF001 - it tells nobody

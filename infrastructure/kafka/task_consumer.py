@@ -1,43 +1,53 @@
-"""Tasks out of their topics: some at a time, each lane for itself, told as done in order."""
+"""The consumer of tasks: several at a time, each lane for itself; offsets are committed in order."""
 
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
 import structlog
-from faust.types import TP
+from aiokafka import TopicPartition
 
 from application import tasks
 from application.tasks import Task
 from application.topics import DEAD_LETTERS
 from domain.errors import Unavailable, UpgradePending
-from infrastructure.kafka.faust_batches import OffsetRange, RecordBatch
+from infrastructure.kafka.batches import OffsetRange, RecordBatch
 from infrastructure.kafka.topics import UNAVAILABLE_ERRORS
 
 log = structlog.get_logger()
 
-COMMIT_INTERVAL_SECONDS: Final = 0.5  # seconds
-UPGRADE_RETRY_DELAY_SECONDS: Final = 5.0  # seconds between two tries of a task that waits for an upgrade
-RETRY_DELAY_SECONDS: Final = 1.0  # seconds between two tries, while something is away
-FINISH_TIMEOUT_SECONDS: Final = 1.0  # seconds that tasks under way may take when we are told to end
-LAST_COMMIT_TIMEOUT_SECONDS: Final = 0.5  # seconds that Kafka may then take to hear what is done: away, it would be asked for ever
-MAX_KEPT_BYTES: Final = 65_536  # bytes of a record that is no task: a dead letter must be small enough for its topic
+MAX_KEPT_BYTES: Final = 65_536  # of a record that is no task: its dead letter must fit its topic
 
 Handle = Callable[[str, Task], Awaitable[None]]
 Send = Callable[[str, bytes, bytes], Awaitable[None]]
-Commit = Callable[[dict[TP, int]], Awaitable[None]]
+Commit = Callable[[Mapping[TopicPartition, int]], Awaitable[None]]
 
 
-async def _nothing_is_away() -> bool:
+class TaskConsumerLimits(NamedTuple):
+    """`retry_delay_seconds`: between two attempts while something is unavailable; `upgrade_retry_delay_seconds`: while a task waits for
+    an upgrade. `finish_timeout_seconds`: for tasks in progress at the end; `last_commit_timeout_seconds`: for Kafka after that, which
+    may be unavailable."""
+
+    commit_interval_seconds: float = 0.5
+    retry_delay_seconds: float = 1.0
+    upgrade_retry_delay_seconds: float = 5.0
+    finish_timeout_seconds: float = 1.0
+    last_commit_timeout_seconds: float = 0.5
+
+
+DEFAULT_LIMITS: Final = TaskConsumerLimits()
+
+
+async def _nothing_is_unavailable() -> bool:
     return False
 
 
 class UndecodableTask(msgspec.Struct, frozen=True, kw_only=True):
-    """A record that is no task, as its dead letter tells it."""
+    """The dead letter of a record that is no task."""
 
     topic: str
     partition: int
@@ -47,137 +57,164 @@ class UndecodableTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OffsetTracker:
-    """Which records of a partition are done, up to which one without a hole."""
+    """Tracks which records of a partition are done. All before `next_offset` are."""
 
-    def __init__(self, place: int) -> None:
-        self.place = place
-        self._begun: dict[int, bool] = {}
-        self._newest = place - 1
+    def __init__(self, next_offset: int) -> None:
+        self.next_offset = next_offset
+        self._is_done: dict[int, bool] = {}
+        self._newest = next_offset - 1
 
     def begin(self, offset: int) -> bool:
         """False for one that was begun before."""
         if offset <= self._newest:
             return False
-        self._begun[offset], self._newest = False, offset
+        self._is_done[offset], self._newest = False, offset
         return True
 
     def end(self, offset: int) -> None:
-        if offset in self._begun:
-            self._begun[offset] = True
-        while self._begun and self._begun[first := next(iter(self._begun))]:
-            del self._begun[first]
-            self.place = first + 1
+        if offset in self._is_done:
+            self._is_done[offset] = True
+        while self._is_done and self._is_done[first := next(iter(self._is_done))]:
+            del self._is_done[first]
+            self.next_offset = first + 1
 
 
 class TaskConsumer:
-    """The reader of the tasks' topics. `abreast`: how many tasks of each topic are worked on at once.
+    """The reader of the tasks' topics. `concurrency`: how many tasks of each topic are handled at once.
 
-    A task is tried again while what it needs is away, for `patience` seconds, and as long as `is_away` says that all tasks lack it.
-    Then, or when something is broken, it is let go: the scheduler gives it out again. A task that waits for an upgrade is kept: given
-    out again and again, it would be given up.
+    A task is tried again while what it needs is unavailable, for `retry_seconds`, and as long as `is_unavailable` says that all tasks
+    lack it. Then, or when something is broken, it is released: the scheduler dispatches it again. A task that waits for an upgrade is
+    kept: dispatched again and again, it would be abandoned.
     """
 
-    waits = False  # tasks are taken at once, whatever becomes of them
+    is_waiting = False  # tasks are accepted at once, whatever becomes of them
 
     def __init__(
         self,
         handle: Handle,
         *,
         send: Send,
-        abreast: Mapping[str, int],
-        patience: float = 0.0,
-        is_away: Callable[[], Awaitable[bool]] = _nothing_is_away,
+        concurrency: Mapping[str, int],
+        retry_seconds: float = 0.0,
+        is_unavailable: Callable[[], Awaitable[bool]] = _nothing_is_unavailable,
+        limits: TaskConsumerLimits = DEFAULT_LIMITS,
     ) -> None:
-        self._handle, self._send, self._patience, self._is_away = handle, send, patience, is_away
-        self._rooms = {topic: asyncio.Semaphore(number) for topic, number in abreast.items()}
+        self._handle, self._send, self._retry_seconds, self._is_unavailable = handle, send, retry_seconds, is_unavailable
+        self._limits = limits
+        self._slots = {topic: asyncio.Semaphore(number) for topic, number in concurrency.items()}
         self._cluster = ""
-        self._done: dict[TP, OffsetTracker] = {}
-        self._told: dict[TP, int] = {}
-        self._under_way = set[asyncio.Task[None]]()
-        self._held: list[Task] = []
+        self._trackers: dict[TopicPartition, OffsetTracker] = {}
+        self._committed: dict[TopicPartition, int] = {}
+        self._in_progress = set[asyncio.Task[None]]()
+        self._accepted: list[Task] = []
 
-    def held(self) -> list[UUID]:
-        """The work that is waited for or done here."""
-        return [work for task in self._held for work in task.work]
+    def leased_work(self) -> list[UUID]:
+        """The work of all tasks that wait or are handled here: their leases are to be renewed."""
+        return [work for task in self._accepted for work in task.work]
 
-    async def starting_offsets(self, cluster: str, spans: Mapping[TP, OffsetRange]) -> dict[TP, int]:
-        places = {
-            tp: span.begin if span.committed is None else min(max(span.committed, span.begin), span.end) for tp, span in spans.items()
+    # ---- the port `BatchReader` ----
+    async def starting_offsets(self, cluster: str, ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:
+        """Where the group has committed, within what the partition holds. Tasks in progress are not begun again."""
+        offsets = {
+            partition: span.begin if span.committed is None else min(max(span.committed, span.begin), span.end)
+            for partition, span in ranges.items()
         }
-        known = self._done if cluster == self._cluster else {}
-        self._cluster, self._told = cluster, dict(places)
-        self._done = {tp: done if (done := known.get(tp)) and done.place >= place else OffsetTracker(place) for tp, place in places.items()}
-        return places
+        known = self._trackers if cluster == self._cluster else {}
+        self._cluster, self._committed = cluster, dict(offsets)
+        self._trackers = {
+            partition: tracker if (tracker := known.get(partition)) and tracker.next_offset >= offset else OffsetTracker(offset)
+            for partition, offset in offsets.items()
+        }
+        return offsets
 
-    async def take(self, frame: RecordBatch) -> None:
-        for record in frame.records:
-            done = self._done.setdefault(frame.partition, OffsetTracker(record.offset))
-            if done.begin(record.offset):
-                work = asyncio.create_task(self._answer(frame.partition, record, done))
-                self._under_way.add(work)
-                work.add_done_callback(self._under_way.discard)
+    async def process(self, batch: RecordBatch) -> None:
+        for record in batch.records:
+            tracker = self._trackers.setdefault(batch.partition, OffsetTracker(record.offset))
+            if tracker.begin(record.offset):
+                work = asyncio.create_task(self._handle_record(batch.partition, record, tracker))
+                self._in_progress.add(work)
+                work.add_done_callback(self._in_progress.discard)
 
+    # ---- commits ----
     async def commit_always(self, commit: Commit) -> None:
         while True:
-            await asyncio.sleep(COMMIT_INTERVAL_SECONDS)
+            await asyncio.sleep(self._limits.commit_interval_seconds)
             await self._commit(commit)
 
     async def finish(self, commit: Commit) -> None:
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=FINISH_TIMEOUT_SECONDS)
+        """Wait a little for tasks in progress, then commit."""
+        if self._in_progress:
+            await asyncio.wait(self._in_progress, timeout=self._limits.finish_timeout_seconds)
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_COMMIT_TIMEOUT_SECONDS):
+            async with asyncio.timeout(self._limits.last_commit_timeout_seconds):
                 await self._commit(commit)
 
-    async def _answer(self, tp: TP, record: Any, done: OffsetTracker) -> None:
+    async def _commit(self, commit: Commit) -> None:
+        advanced = {
+            partition: tracker.next_offset
+            for partition, tracker in self._trackers.items()
+            if tracker.next_offset > self._committed.get(partition, 0)
+        }
+        if not advanced:
+            return
+        try:
+            await commit(advanced)
+        except Exception as error:  # Kafka is unavailable, or the partitions are another member's, which repeats a few tasks
+            log.debug("offsets not committed", error=type(error).__name__)
+        else:
+            self._committed |= advanced
+
+    # ---- one record ----
+    async def _handle_record(self, partition: TopicPartition, record: Any, tracker: OffsetTracker) -> None:
         try:
             task = tasks.decode(record.value)
         except (msgspec.MsgspecError, TypeError) as error:
-            await self._bury(tp, record, error)
+            await self._send_dead_letter(partition, record, error)
         else:
-            self._held.append(task)
+            self._accepted.append(task)
             try:
-                while await self._waits_for_upgrade(tp.topic, task):
+                while await self._waits_for_upgrade(partition.topic, task):
                     pass
             finally:
-                self._held.remove(task)
-        done.end(record.offset)
+                self._accepted.remove(task)
+        tracker.end(record.offset)
 
     async def _waits_for_upgrade(self, topic: str, task: Task) -> bool:
-        """Whether it is to be tried again, after a rest that makes room for others: it waits until this process or another is upgraded."""
+        """Handle a task; True when it has to be tried again, until this process or another one is upgraded. It keeps no slot meanwhile."""
         try:
-            async with self._rooms[topic]:
-                await self._handled(topic, task)
-        except UpgradePending as needed:
-            log.warning("task waits for an upgrade", reason=needed.detail, job=str(task.job))
-            await asyncio.sleep(UPGRADE_RETRY_DELAY_SECONDS)
+            async with self._slots[topic]:
+                await self._handle_with_retries(topic, task)
+        except UpgradePending as pending:
+            log.warning("task waits for an upgrade", reason=pending.detail, job=str(task.job))
+            await asyncio.sleep(self._limits.upgrade_retry_delay_seconds)
             return True
         return False
 
-    async def _handled(self, topic: str, task: Task) -> None:
+    async def _handle_with_retries(self, topic: str, task: Task) -> None:
+        """Return when the task is done or released. Raises UpgradePending."""
         about = {"kind": task.kind, "job": str(task.job), "number": task.number, "attempt": task.attempt}
         now = asyncio.get_running_loop().time
-        until = now() + self._patience
+        until = now() + self._retry_seconds
         while True:
             try:
                 await self._handle(topic, task)
             except UpgradePending:
                 raise
-            except Unavailable as away:
-                if now() >= until and await self._is_away():
-                    until = now() + self._patience
+            except Unavailable as unavailable:
+                if now() >= until and await self._is_unavailable():
+                    until = now() + self._retry_seconds
                 if now() < until:
-                    await asyncio.sleep(RETRY_DELAY_SECONDS)
+                    await asyncio.sleep(self._limits.retry_delay_seconds)
                     continue
-                log.warning("task let go: what it needs stays away", reason=away.detail, **about)
+                log.warning("task let go: what it needs stays away", reason=unavailable.detail, **about)
             except Exception:
                 log.exception("task failed", **about)
             return
 
-    async def _bury(self, tp: TP, record: Any, error: Exception) -> None:
+    async def _send_dead_letter(self, partition: TopicPartition, record: Any, error: Exception) -> None:
         dead = UndecodableTask(
-            topic=tp.topic,
-            partition=tp.partition,
+            topic=partition.topic,
+            partition=partition.partition,
             offset=record.offset,
             reason=f"{type(error).__name__}: {error}",
             value=base64.b64encode((record.value or b"")[:MAX_KEPT_BYTES]).decode(),
@@ -187,15 +224,4 @@ class TaskConsumer:
             try:
                 return await self._send(DEAD_LETTERS, record.key or b"", msgspec.json.encode(dead))
             except UNAVAILABLE_ERRORS:
-                await asyncio.sleep(RETRY_DELAY_SECONDS)
-
-    async def _commit(self, commit: Commit) -> None:
-        moved = {tp: done.place for tp, done in self._done.items() if done.place > self._told.get(tp, 0)}
-        if not moved:
-            return
-        try:
-            await commit(moved)
-        except Exception as error:  # away, or the partitions are another's now: whoever reads them begins a little earlier
-            log.debug("not told what is done", error=type(error).__name__)
-        else:
-            self._told |= moved
+                await asyncio.sleep(self._limits.retry_delay_seconds)

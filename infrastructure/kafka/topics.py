@@ -1,10 +1,10 @@
-"""The brokers: what they are asked for, which topics they must have, and how little is said while they are away."""
+"""The topics, and the brokers: creating topics, checking that a broker answers, and limiting what clients log."""
 
 import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -18,19 +18,22 @@ from infrastructure.kafka.limits import MAX_RECORD_BYTES
 log = structlog.get_logger()
 
 PARTITIONS: Final = {EVENTS: 1, BULK: 12, URGENT: 12, DEAD_LETTERS: 1}
-"""One partition of events: the topic is the log, in its order. Many of tasks: that many members may share them."""
+"""One partition of events: the topic is the log, in its order. Many of tasks, so that many members can share them."""
 
 REPLICATION_FACTOR: Final = 3  # where there are so many brokers
-RETRY_DELAY_SECONDS: Final = 0.5  # seconds between two tries to reach them
-LOG_INTERVAL_SECONDS: Final = 10.0  # seconds
-METADATA_TIMEOUT_SECONDS: Final = 5.0  # seconds from a topic made until a broker knows of it
+RETRY_DELAY_SECONDS: Final = 0.5
+METADATA_POLL_INTERVAL_SECONDS: Final = 0.025
+CONNECT_TIMEOUT_SECONDS: Final = 0.5
+REQUEST_TIMEOUT_MS: Final = 5000
+LOG_INTERVAL_SECONDS: Final = 10.0
+METADATA_TIMEOUT_SECONDS: Final = 5.0  # from the creation of a topic until a broker knows it
 UNAVAILABLE_ERRORS: Final = (KafkaError, OSError, TimeoutError)
-"""What clients raise while brokers are away, or not ready yet."""
+"""What clients raise while brokers are unavailable, or not ready yet."""
 
 
 @asynccontextmanager
 async def _admin(brokers: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=brokers, request_timeout_ms=5000)
+    admin = AIOKafkaAdminClient(bootstrap_servers=brokers, request_timeout_ms=REQUEST_TIMEOUT_MS)
     try:
         await admin.start()
         yield admin
@@ -38,20 +41,21 @@ async def _admin(brokers: str) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.close()
 
 
-async def make_topics(brokers: str) -> str:
-    """Make the topics that are not there yet, and wait until they can be used; the cluster's id. Harmless to repeat. Raises one of AWAY.
+async def create_topics(brokers: str, partitions: Mapping[str, int] = PARTITIONS) -> str:
+    """Create the topics that do not exist, wait until they can be used, and return the cluster's id. Harmless to repeat.
 
-    The embedded broker has no controller to be told: it makes each topic, with four partitions, when it is first asked about.
+    The embedded broker has no controller that could create topics: it creates each one, with four partitions, when it is first asked
+    about it. Raises one of UNAVAILABLE_ERRORS.
     """
     async with _admin(brokers) as admin:
         cluster: dict[str, Any] = await admin.describe_cluster()
-        copies = min(REPLICATION_FACTOR, len(cluster["brokers"]))
-        kept = {"max.message.bytes": str(MAX_RECORD_BYTES)} | ({"min.insync.replicas": "2"} if copies == REPLICATION_FACTOR else {})
-        wanted = [NewTopic(name, partitions, copies, topic_configs=kept) for name, partitions in PARTITIONS.items()]
+        replicas = min(REPLICATION_FACTOR, len(cluster["brokers"]))
+        config = {"max.message.bytes": str(MAX_RECORD_BYTES)} | ({"min.insync.replicas": "2"} if replicas == REPLICATION_FACTOR else {})
+        new_topics = [NewTopic(name, number, replicas, topic_configs=config) for name, number in partitions.items()]
         if any(broker["node_id"] == cluster["controller_id"] for broker in cluster["brokers"]):
-            _check(await admin.create_topics(wanted))
+            _check(await admin.create_topics(new_topics))
             async with asyncio.timeout(METADATA_TIMEOUT_SECONDS):
-                await _is_known(admin)
+                await _wait_until_known(admin, partitions)
         return str(cluster["cluster_id"])
 
 
@@ -62,54 +66,54 @@ def _check(response: Any) -> None:
             raise error(f"topic {topic}")
 
 
-async def _is_known(admin: AIOKafkaAdminClient) -> None:
-    """A controller answers before its brokers have heard: for some milliseconds they do not know a topic that was made."""
+async def _wait_until_known(admin: AIOKafkaAdminClient, names: Iterable[str]) -> None:
+    """A controller answers before its brokers know a new topic, for some milliseconds."""
     while True:
-        described = await admin.describe_topics(list(PARTITIONS))
+        described = await admin.describe_topics(list(names))
         if not any(topic["error_code"] for topic in described):
             return
-        await asyncio.sleep(RETRY_DELAY_SECONDS / 20)
+        await asyncio.sleep(METADATA_POLL_INTERVAL_SECONDS)
 
 
-async def make_topics_when_reachable(brokers: str) -> str:
-    """As `make_topics`, waiting for the brokers as long as it takes."""
+async def create_topics_when_reachable(brokers: str) -> str:
+    """As `create_topics`, waiting for the brokers as long as necessary."""
     while True:
         try:
-            return await make_topics(brokers)
+            return await create_topics(brokers)
         except UNAVAILABLE_ERRORS as error:
             log.warning("waiting for Kafka", brokers=brokers, error=type(error).__name__)
             await asyncio.sleep(RETRY_DELAY_SECONDS)
 
 
 def is_answering(brokers: str) -> bool:
-    """Whether one of them takes a connection. Blocks for half a second each, at worst."""
+    """Whether a broker accepts a connection. Blocks for at most CONNECT_TIMEOUT_SECONDS for each."""
     for broker in brokers.split(","):
         host, _, port = broker.strip().rpartition(":")
-        with suppress(OSError), socket.create_connection((host, int(port)), 0.5):
+        with suppress(OSError), socket.create_connection((host, int(port)), CONNECT_TIMEOUT_SECONDS):
             return True
     return False
 
 
 class RateLimitedFilter(logging.Filter):
-    """Lets each message through once in ten seconds: the client writes 75 lines a second while a broker is away."""
+    """Passes each message once in LOG_INTERVAL_SECONDS: clients write 75 lines a second while a broker is unavailable."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._due: dict[str, float] = {}
+        self._next_at: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         now, message = time.monotonic(), str(record.msg)
-        if now < self._due.get(message, 0.0):
+        if now < self._next_at.get(message, 0.0):
             return False
-        self._due[message] = now + LOG_INTERVAL_SECONDS
+        self._next_at[message] = now + LOG_INTERVAL_SECONDS
         return True
 
 
-def quiet_clients() -> None:
-    """Limit what the clients log. On each of their loggers: a filter on the parent would not be asked."""
+def limit_client_logs() -> None:
+    """Limit what the clients log, on each of their loggers: a filter on a parent logger does not apply."""
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("aiokafka", "faust", "mode", "infrastructure.kafka")):
             logger = logging.getLogger(name)
             logger.setLevel(logging.WARNING)
-            if not any(isinstance(one, RateLimitedFilter) for one in logger.filters):
+            if not any(isinstance(known, RateLimitedFilter) for known in logger.filters):
                 logger.addFilter(RateLimitedFilter())

@@ -147,7 +147,7 @@ def sandbox_findings(settings: Settings, layers: Layers | None = None) -> Iterat
         yield (weak if accepted else wrong)("sandbox", remedy(available))
     else:
         yield good("sandbox", f"decoders and models run under {available}; the process that starts them opens only the files that it needs")
-        if remaining := available.left_to_inference:
+        if remaining := available.not_restricted:
             yield weak("sandbox", f"an inference process that was taken over could {' and '.join(remaining)}")
     if settings.accept_unsandboxed:
         yield weak(variable("accept_unsandboxed"), "set: images are decoded also where the kernel cannot isolate their decoders")

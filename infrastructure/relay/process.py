@@ -1,4 +1,4 @@
-"""The process that publishes the log and signs its heads. One leads, by an advisory lock; others wait for the lead."""
+"""The relay process: publishes the log and signs its head. One leads, by an advisory lock; others stand by."""
 
 import asyncio
 import signal
@@ -27,69 +27,75 @@ from infrastructure.postgres.notifications import CONNECTION_LOST, reconnect_alw
 from infrastructure.postgres.profiles import RELAY, RELAY_LEADER
 from infrastructure.postgres.wake_ups import APPENDED, PUBLISHED, WakeUps
 from infrastructure.process_lifecycle import exit_within, signal_ready
-from infrastructure.relay.publisher import Fenced, PostgresPublished, Publisher, Unpublishable, connect_publisher
+from infrastructure.relay.checkpoint_store import PostgresCheckpointStore
+from infrastructure.relay.errors import Fenced, Unpublishable
+from infrastructure.relay.publisher import Publisher
+from infrastructure.relay.topic import connect_topic
 from infrastructure.security.keys import Keys
 from infrastructure.security.process_keys import process_keys
 
 log = structlog.get_logger()
 
-STANDBY_INTERVAL_SECONDS: Final = 0.5  # seconds between two tries to lead
-RETRY_DELAY_SECONDS: Final = 0.5  # seconds after a failure
-LAST_SIGNATURE_TIMEOUT_SECONDS: Final = 1.5  # seconds that the last signature may take
-STOP_TIMEOUT_SECONDS: Final = 2.7  # seconds from SIGTERM; the supervisor kills after 3
+STANDBY_INTERVAL_SECONDS: Final = 0.5  # between two attempts to lead
+RETRY_DELAY_SECONDS: Final = 0.5
+SIGN_CHECK_INTERVAL_SECONDS: Final = 1.0
+LAST_SIGNATURE_TIMEOUT_SECONDS: Final = 1.5
+STOP_TIMEOUT_SECONDS: Final = 2.7  # from SIGTERM; the supervisor kills after 3
 
 LISTEN = f"listen {APPENDED}"
 
 
-def run_relay(given: Settings) -> None:
-    """Until SIGTERM. Exits with 1 when Kafka refuses an event for good. Raises WrongRootKey."""
-    keys = process_keys(given, "relay")
+def run_relay(settings: Settings) -> None:
+    """Run until SIGTERM. Exits with 1 when Kafka refuses an event for good. Raises WrongRootKey."""
+    keys = process_keys(settings, "relay")
     try:
-        asyncio.run(_until_told(Leader(given, keys).lead_always))
+        asyncio.run(_run_until_signal(Leader(settings, keys).lead_always))
     except Unpublishable as refused:
         log.critical("the relay has stopped: nothing reaches Kafka until this is mended", reason=str(refused))
         sys.exit(1)
 
 
-async def _until_told(work: Callable[[], Awaitable[None]]) -> None:
-    told = asyncio.Event()
+async def _run_until_signal(work: Callable[[], Awaitable[None]]) -> None:
+    stopped = asyncio.Event()
 
-    def end() -> None:
-        told.set()
-        exit_within(STOP_TIMEOUT_SECONDS)  # a library that swallows a cancellation would keep it for ever
+    def stop() -> None:
+        stopped.set()
+        exit_within(STOP_TIMEOUT_SECONDS)  # in case a library swallows the cancellation
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end)
-    await run_until_first_ends(work(), told.wait(), HEARTBEAT.beat_always())
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    await run_until_first_ends(work(), stopped.wait(), HEARTBEAT.beat_always())
 
 
 class Leader:
-    """Three things at once while it leads: it listens, publishes and signs. Kafka may be away meanwhile, the blob store too."""
+    """Listens, publishes and signs while it leads. Kafka and the blob store may be unavailable meanwhile."""
 
-    def __init__(self, given: Settings, keys: Keys) -> None:
-        self._given, self._keys = given, keys
-        self._wakes = WakeUps(given.postgres_url)
+    def __init__(self, settings: Settings, keys: Keys) -> None:
+        self._settings, self._keys = settings, keys
+        self._wakes = WakeUps(settings.postgres_url)
 
     async def lead_always(self) -> None:
-        await reconnect_always(
-            self._lead, warning="the lead is lost, or the database away", lost=(*CONNECTION_LOST, Fenced), delay_seconds=RETRY_DELAY_SECONDS
-        )
+        lost = (*CONNECTION_LOST, Fenced)
+        await reconnect_always(self._lead, warning="the lead is lost, or the database away", lost=lost, delay_seconds=RETRY_DELAY_SECONDS)
 
     async def _lead(self) -> None:
-        url = self._given.postgres_url
+        url = self._settings.postgres_url
         async with await RELAY_LEADER.connect_async(url) as leader:
-            await _lead_of(leader)
+            await _wait_for_lead(leader)
             log.info("leading")
             heads = await asyncio.to_thread(self._heads)
-            async with await RELAY.connect_async(url) as own:
-                topic = partial(connect_publisher, self._given.kafka_url, key=RecordKey(self._keys))
-                publisher = Publisher(PostgresPublished(own, read=heads.take, moved=partial(self._wakes.send, PUBLISHED)), topic)
+            async with await RELAY.connect_async(url) as connection:
+                publisher = self._publisher(connection, heads)
                 await run_until_first_ends(_listen(leader, publisher), publisher.publish_always(), self._sign_always(publisher, heads))
+
+    def _publisher(self, connection: AsyncConnection, heads: HeadSigner) -> Publisher:
+        store = PostgresCheckpointStore(connection, on_read=heads.take, on_advanced=partial(self._wakes.send, PUBLISHED))
+        return Publisher(store, partial(connect_topic, self._settings.kafka_url, key=RecordKey(self._keys)))
 
     async def _sign_always(self, publisher: Publisher, heads: HeadSigner) -> None:
         try:
             while True:
-                await _until_due(publisher, heads)
+                await _wait_until_due(publisher, heads)
                 await asyncio.to_thread(self._sign, heads)
         finally:
             with suppress(TimeoutError):
@@ -97,7 +103,7 @@ class Leader:
 
     def _heads(self) -> HeadSigner:
         with closing(self._connection()) as connection:
-            return HeadSigner(self._keys, open_blobs(self._given, self._keys), connection)
+            return HeadSigner(self._keys, open_blobs(self._settings, self._keys), connection)
 
     def _sign(self, heads: HeadSigner) -> None:
         try:
@@ -110,7 +116,7 @@ class Leader:
             BROKEN_CHAIN.set(1)
 
     def _connection(self) -> psycopg.Connection:
-        return RELAY.connect(self._given.postgres_url)
+        return RELAY.connect(self._settings.postgres_url)
 
 
 async def _listen(leader: MonitoredAsyncConnection, publisher: Publisher) -> None:
@@ -120,16 +126,16 @@ async def _listen(leader: MonitoredAsyncConnection, publisher: Publisher) -> Non
         publisher.wake()
 
 
-async def _until_due(publisher: Publisher, heads: HeadSigner) -> None:
-    """A minute; less when much happens, and is signed."""
-    for _ in range(int(SIGN_INTERVAL_SECONDS)):
-        await asyncio.sleep(1.0)
+async def _wait_until_due(publisher: Publisher, heads: HeadSigner) -> None:
+    """Return after the interval, or earlier when many events are published and not yet signed."""
+    for _ in range(int(SIGN_INTERVAL_SECONDS / SIGN_CHECK_INTERVAL_SECONDS)):
+        await asyncio.sleep(SIGN_CHECK_INTERVAL_SECONDS)
         if not heads.broken and publisher.position - heads.signed >= SIGN_AFTER_EVENTS:
             return
 
 
-async def _lead_of(leader: AsyncConnection) -> None:
-    """Return once the lead is ours, until the connection ends. A relay that stands by is ready too."""
+async def _wait_for_lead(leader: AsyncConnection) -> None:
+    """Return once this process leads, until the connection ends. A relay that stands by reports ready too."""
     while True:
         leads = await try_lock_async(leader, AdvisoryLock.RELAY)
         signal_ready()

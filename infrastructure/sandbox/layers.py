@@ -42,7 +42,7 @@ class Layers(msgspec.Struct, frozen=True, kw_only=True):
         return self.no_new_privileges and self.landlock >= MIN_LANDLOCK_OF_FILES
 
     @property
-    def left_to_inference(self) -> tuple[str, ...]:
+    def not_restricted(self) -> tuple[str, ...]:
         """What this version of Landlock cannot take away from the inference process."""
         limits = {"truncate files": TRUNCATION_SINCE, "send signals to processes of its user": SIGNALS_SINCE}
         return tuple(f"{what} (before Linux {linux})" for what, (since, linux) in limits.items() if self.landlock < since)

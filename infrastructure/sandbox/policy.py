@@ -24,10 +24,10 @@ def remedy(layers: Layers) -> str:
     )
 
 
-def require_sandbox(given: Settings, layers: Layers) -> None:
+def require_sandbox(settings: Settings, layers: Layers) -> None:
     """In production raises Unsandboxed where a layer is missing that nobody accepted to go without; otherwise logs it."""
     if not layers.missing:
         return
-    if given.environment == "production" and not given.accept_unsandboxed:
+    if settings.environment == "production" and not settings.accept_unsandboxed:
         raise Unsandboxed(remedy(layers))
     log.warning("inference is not sandboxed", missing=list(layers.missing))

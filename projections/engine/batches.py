@@ -1,4 +1,4 @@
-"""A batch of events, folded over the read models as they stand: what has to be loaded for it, and what it changes."""
+"""A batch of events, folded over the current read models; and the port `ReadModels`, which loads and writes their rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -14,7 +14,7 @@ from domain.image import ImageDeleted
 from domain.user import UserErased
 from projections import activity, classifications, datasets, devices, images, models, results, sessions, users, work_items
 from projections.engine.checkpoints import Checkpoint
-from projections.engine.projection import Key, PositionedEvent, Row, Step, Table, TableChanges, fold_batch, needed_rows, steps
+from projections.engine.projection import EventStep, Key, PositionedEvent, Row, Table, TableChanges, event_steps, fold_batch, needed_rows
 
 TABLES: tuple[Table, ...] = (
     users.TABLE,
@@ -29,14 +29,14 @@ TABLES: tuple[Table, ...] = (
     work_items.TABLE,
     results.TABLE,
     results.OUTDATED,
-    activity.TABLE,  # last: it looks at the rows of the others
+    activity.TABLE,  # last: its fold reads rows of the others
 )
 FOLD_VERSIONS: Mapping[str, int] = {table.name: table.fold_version for table in TABLES}
-WAKES_SCHEDULER = {work_items.TABLE.name, classifications.TABLE.name, images.TABLE.name}
+SCHEDULER_TABLES = {work_items.TABLE.name, classifications.TABLE.name, images.TABLE.name}
 
 
 class Decoder(Protocol):
-    """Events out of the log. `decode` raises what makes an event undecodable; keys of subjects are remembered until `forget`."""
+    """Decodes events. `decode` raises what makes an event undecodable; keys of subjects are cached until `forget`."""
 
     def prefetch(self, recorded: Sequence[RecordedEvent]) -> None: ...
 
@@ -46,7 +46,7 @@ class Decoder(Protocol):
 
 
 class PoisonEvent(msgspec.Struct, frozen=True):
-    """An event that was set aside, and why."""
+    """An event that cannot be applied, and why."""
 
     position: int
     stream: UUID
@@ -55,17 +55,17 @@ class PoisonEvent(msgspec.Struct, frozen=True):
 
 
 class BatchResult(NamedTuple):
-    """What a batch touched: for those who wait for it."""
+    """What a batch changed, for those that are notified of it."""
 
     position: int
     datasets: frozenset[UUID] = frozenset()
     users: frozenset[UUID] = frozenset()
     tables: frozenset[str] = frozenset()
-    letters: tuple[PoisonEvent, ...] = ()
+    dead_letters: tuple[PoisonEvent, ...] = ()
 
     @property
     def wakes_scheduler(self) -> bool:
-        return bool(self.tables & WAKES_SCHEDULER)
+        return bool(self.tables & SCHEDULER_TABLES)
 
     def merge(self, later: "BatchResult") -> "BatchResult":
         return BatchResult(
@@ -73,68 +73,73 @@ class BatchResult(NamedTuple):
             self.datasets | later.datasets,
             self.users | later.users,
             self.tables | later.tables,
-            self.letters + later.letters,
+            self.dead_letters + later.dead_letters,
         )
 
 
 class CheckpointToken(NamedTuple):
-    """Where the read models stand: the checkpoint, and the generation that somebody else's changes move."""
+    """The checkpoint, and the generation, which rises when another process changes rows without moving the checkpoint."""
 
-    at: Checkpoint
+    checkpoint: Checkpoint
     generation: int
 
 
 class Changes(NamedTuple):
-    """Of one transaction: rows, results hidden with their job or image, events set aside or parked, and those healed (positions)."""
+    """Of one transaction: rows, results hidden with their job or image, events that became dead letters or were parked, and the positions
+    of those that were resolved."""
 
     rows: Sequence[TableChanges] = ()
     hidden_jobs: Sequence[UUID] = ()
     hidden_images: Sequence[UUID] = ()
-    aside: Sequence[PoisonEvent] = ()
+    dead_letters: Sequence[PoisonEvent] = ()
     parked: Sequence[RecordedEvent] = ()
-    healed: Sequence[int] = ()
+    resolved: Sequence[int] = ()
 
 
 class ParkedEvents(NamedTuple):
-    """Dead letters and parked events: the stream of each, by position."""
+    """The stream of each dead letter and of each parked event, by position."""
 
-    letters: Mapping[int, UUID]
+    dead_letters: Mapping[int, UUID]
     parked: Mapping[int, UUID]
 
     @property
     def streams(self) -> set[UUID]:
-        return {*self.letters.values(), *self.parked.values()}
+        return {*self.dead_letters.values(), *self.parked.values()}
 
 
 class ReadModels(Protocol):
-    """The read models, and how far they are; one user at a time. Calls block; what they raise when the database is away is not poison."""
+    """The read models and their checkpoint, for one user at a time. Calls block. Errors of an unavailable database are not poison."""
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is lost: then open another one."""
+        """Whether the connection is lost, so that another one has to be opened."""
 
     def close(self) -> None: ...
 
-    def target(self) -> CheckpointToken:
-        """Where no event was applied yet, the read models become those of this release. Raises CheckpointUnfit, FoldsDiffer."""
+    def read_checkpoint(self) -> CheckpointToken:
+        """Before the first event, the read models become those of this release. Raises CheckpointUnfit, FoldsDiffer."""
 
-    def behind(self) -> ParkedEvents: ...
+    def parked_events(self) -> ParkedEvents: ...
 
-    def load(self, wanted: Mapping[str, set[Key]]) -> Mapping[str, Mapping[Key, Row]]:
-        """Rows by table and id; those that are not there are left out."""
+    def load(self, keys: Mapping[str, set[Key]]) -> Mapping[str, Mapping[Key, Row]]:
+        """Rows by table and id, without those that do not exist."""
 
-    def write(self, target: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
-        """Everything or nothing, if the checkpoint still is `target`, and the log has the hash of `to` there.
+    def write(self, token: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
+        """Write everything or nothing.
 
-        Raises Outrun, NotInLog, or what makes a row unwritable.
+        Raises CheckpointConflict unless the checkpoint still is `token`, NotInLog unless the log has the hash of `to` there, and
+        whatever makes a row unwritable.
         """
 
-    def held(self) -> AbstractContextManager[CheckpointToken]:
-        """The checkpoint as it stands. Nobody else moves it until the block ends, or `write` raises Outrun; an error undoes the block."""
+    def locked_checkpoint(self) -> AbstractContextManager[CheckpointToken]:
+        """The current checkpoint. No other process moves it until the block ends, or `write` raises CheckpointConflict.
+
+        An error undoes the block.
+        """
 
 
-def decoded(decoder: Decoder, batch: Sequence[RecordedEvent]) -> list[PositionedEvent]:
-    """Raises what `decode` raises. A user who was erased is forgotten first: what was remembered of the key must not serve again."""
+def decode_batch(decoder: Decoder, batch: Sequence[RecordedEvent]) -> list[PositionedEvent]:
+    """Raises what `decode` raises. The key of an erased user is removed from the cache first."""
     for recorded in batch:
         if recorded.type == UserErased.__name__:
             decoder.forget(recorded.stream)
@@ -143,19 +148,19 @@ def decoded(decoder: Decoder, batch: Sequence[RecordedEvent]) -> list[Positioned
 
 
 def project(models: ReadModels, batch: Sequence[PositionedEvent]) -> tuple[Changes, BatchResult]:
-    """What a batch does to the read models as they stand, and whom it concerns."""
-    taken = steps(TABLES, batch)
-    written = fold_batch(taken, models.load(needed_rows(taken)))
+    """Fold a batch over the current read models: what changes, and whom it concerns."""
+    batch_steps = event_steps(TABLES, batch)
+    written = fold_batch(batch_steps, models.load(needed_rows(batch_steps)))
     jobs = [event.originator_id for _, event in batch if isinstance(event, ClassificationDeleted)]
     images = [event.originator_id for _, event in batch if isinstance(event, ImageDeleted)]
-    return Changes(written, jobs, images), applied(taken, written, position=batch[-1].position)
+    return Changes(written, jobs, images), batch_result(batch_steps, written, position=batch[-1].position)
 
 
-def applied(taken: Iterable[Step], written: Iterable[TableChanges], *, position: int) -> BatchResult:
-    touched = [row for one in written if one.table is activity.TABLE for row in one.upserts]
+def batch_result(batch_steps: Iterable[EventStep], written: Iterable[TableChanges], *, position: int) -> BatchResult:
+    activities = [row for changes in written if changes.table is activity.TABLE for row in changes.upserts]
     return BatchResult(
         position=position,
-        datasets=frozenset(row.dataset for row in touched if row.dataset),  # type: ignore[attr-defined]
-        users=frozenset(key for step in taken for table, keys in step.touches if table is users.TABLE for key in keys),
-        tables=frozenset(one.table.name for one in written),
+        datasets=frozenset(row.dataset for row in activities if row.dataset),  # type: ignore[attr-defined]
+        users=frozenset(key for step in batch_steps for table, keys in step.touches if table is users.TABLE for key in keys),
+        tables=frozenset(changes.table.name for changes in written),
     )

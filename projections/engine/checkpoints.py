@@ -1,4 +1,4 @@
-"""How far the read models are."""
+"""The checkpoint: the position up to which read models show the log, and the errors around it."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -6,13 +6,13 @@ from typing import NamedTuple
 import msgspec
 
 from application.hash_chain import START
-from projections.reading import QueryDatabase
+from application.services import QueryDatabase
 
 POSITION = "select position from checkpoint where projection = 'main'"
 
 
 class Checkpoint(NamedTuple):
-    """`position` and `hash` of the last event applied; from `next_offset` on of Kafka's cluster `cluster` the rest can be read."""
+    """`position` and `hash` of the last event applied; the next ones start at `next_offset` in Kafka's cluster `cluster`."""
 
     position: int
     cluster: str = ""
@@ -21,11 +21,11 @@ class Checkpoint(NamedTuple):
 
 
 class CheckpointConflict(Exception):
-    """The checkpoint is not where this process left it: another one moved it. Read it again."""
+    """Another process moved the checkpoint. Read it again."""
 
 
 class NotInLog(Exception):
-    """The log does not hold the event that was to be applied: what was read of it is not true, or not true any more."""
+    """The log does not hold the event that was to be applied: the record is forged, or the log was restored from a backup."""
 
 
 class CheckpointUnfit(Exception):
@@ -50,13 +50,13 @@ class FoldsDiffer(Exception):
         self.reason, self.is_newer = reason, is_newer
 
 
-def folds_difference(ours: Mapping[str, int], stored: Mapping[str, int]) -> FoldsDiffer | None:
+def folds_difference(own: Mapping[str, int], stored: Mapping[str, int]) -> FoldsDiffer | None:
     """Why this release must not write to read models of the fold versions `stored`; None where they are its own."""
-    different = sorted(name for name in ours.keys() | stored.keys() if ours.get(name) != stored.get(name))
+    different = sorted(name for name in own.keys() | stored.keys() if own.get(name) != stored.get(name))
     if not different:
         return None
-    shown = ", ".join(f"{name} ({_version(stored, name)} there, {_version(ours, name)} here)" for name in different)
-    is_newer = any(stored.get(name, 0) > ours.get(name, 0) for name in different)
+    shown = ", ".join(f"{name} ({_version(stored, name)} there, {_version(own, name)} here)" for name in different)
+    is_newer = any(stored.get(name, 0) > own.get(name, 0) for name in different)
     return FoldsDiffer(f"the read models were folded by another release, by other versions of {shown}", is_newer=is_newer)
 
 

@@ -52,17 +52,17 @@ BEGIN_FOLDS = """insert into folds (name, version) select * from unnest(%s::text
 ADVANCE = "select ops.advance(%s, %s, %s, %s, %s, %s, %s)"
 REFUSALS: dict[str | None, type[Exception]] = {"BS001": CheckpointConflict, "BS002": NotInLog}  # of `ops.advance`
 HIDE = "update results set hidden = true where not hidden and (classification_id = any(%s) or image_id = any(%s))"
-BY_INDEX = "set local enable_seqscan = off"  # a job that was most of the table is none of it any more, which the planner learns late
-LATER = "classification_id = %s and not hidden and (created_at, id) > (%s, %s)"
-HIDE_SOME = f"update results set hidden = true where {LATER} and (created_at, id) <= (%s, %s)"  # noqa: S608 - constants
-LAST_OF_SOME = f"select created_at, id from results where {LATER} order by created_at, id offset %s limit 1"  # noqa: S608 - constants
-FIRST = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
-ROWS_PER_STATEMENT = 1000  # in one statement: more spill out of its memory
-HIDDEN_ROWS_PER_STATEMENT = 20_000  # results in one statement: all of a large job would take longer than a statement may
-LETTERS = "select position, stream from dead_letters order by position"
+USE_INDEX = "set local enable_seqscan = off"  # a job that was most of the table is none of it any more, which the planner learns late
+AFTER = "classification_id = %s and not hidden and (created_at, id) > (%s, %s)"
+HIDE_RANGE = f"update results set hidden = true where {AFTER} and (created_at, id) <= (%s, %s)"  # noqa: S608 - constants
+LAST_OF_RANGE = f"select created_at, id from results where {AFTER} order by created_at, id offset %s limit 1"  # noqa: S608 - constants
+BEFORE_ALL = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
+ROWS_PER_STATEMENT = 1000  # more would exceed the memory of one statement
+HIDDEN_ROWS_PER_STATEMENT = 20_000  # all results of a large job would exceed the statement timeout
+DEAD_LETTERS = "select position, stream from dead_letters order by position"
 PARKED = "select position, stream from parked order by position"
-HEAL = "with gone as (delete from dead_letters where position = any(%s)) delete from parked where position = any(%s)"
-SET_ASIDE = """with freed as (delete from parked where position = %s)
+RESOLVE = "with gone as (delete from dead_letters where position = any(%s)) delete from parked where position = any(%s)"
+ADD_DEAD_LETTER = """with freed as (delete from parked where position = %s)
   insert into dead_letters (position, stream, type, reason) values (%s, %s, %s, %s)
   on conflict (position) do update set reason = excluded.reason, at = now()"""
 PARK = "insert into parked (position, stream) select * from unnest(%s::bigint[], %s::uuid[]) on conflict do nothing"
@@ -79,8 +79,8 @@ def connect(url: str, *, schema: str = "read", monitored: bool = False, profile:
 class PostgresReadModels:
     """The port `projections.engine.batches.ReadModels`."""
 
-    def __init__(self, connection: psycopg.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: psycopg.Connection, *, hidden_rows_per_statement: int = HIDDEN_ROWS_PER_STATEMENT) -> None:
+        self._connection, self._hidden_rows_per_statement = connection, hidden_rows_per_statement
 
     @property
     def closed(self) -> bool:
@@ -89,29 +89,29 @@ class PostgresReadModels:
     def close(self) -> None:
         self._connection.close()
 
-    def target(self) -> CheckpointToken:
-        return self._target(READ_CHECKPOINT)
+    def read_checkpoint(self) -> CheckpointToken:
+        return self._read_token(READ_CHECKPOINT)
 
-    def behind(self) -> ParkedEvents:
-        return ParkedEvents(dict(self._connection.execute(LETTERS).fetchall()), dict(self._connection.execute(PARKED).fetchall()))
+    def parked_events(self) -> ParkedEvents:
+        return ParkedEvents(dict(self._connection.execute(DEAD_LETTERS).fetchall()), dict(self._connection.execute(PARKED).fetchall()))
 
-    def load(self, wanted: Mapping[str, set[Key]]) -> dict[str, dict[Key, Row]]:
-        """One statement a table, all in one round trip."""
-        if not wanted:
+    def load(self, keys: Mapping[str, set[Key]]) -> dict[str, dict[Key, Row]]:
+        """One statement for each table, all in one round trip."""
+        if not keys:
             return {}
         with self._connection.pipeline():
-            cursors = {name: self._connection.execute(STATEMENTS[name].load, (list(keys),)) for name, keys in wanted.items()}
+            cursors = {name: self._connection.execute(STATEMENTS[name].load, (list(ids),)) for name, ids in keys.items()}
         return {name: {row.id: row for row in ROWS[name].decode(_text(cursor))} for name, cursor in cursors.items()}
 
-    def write(self, target: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
-        """In one round trip, but for what hides very many results: that goes ahead, piece by piece, and harmlessly so."""
+    def write(self, token: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
+        """In one round trip, except for hiding very many results, which happens before, in parts, and is harmless if `write` then fails."""
         self._hide_ahead(changes)
         cluster, offset = (to.cluster, to.next_offset) if to.cluster else (None, None)
-        moved = (target.at.position, target.generation, to.position, to.hash, cluster, offset, generations)
+        advance = (token.checkpoint.position, token.generation, to.position, to.hash, cluster, offset, generations)
         try:
             with self._connection.pipeline(), self._connection.transaction():
-                self._connection.execute(ADVANCE, moved)
-                for statement, parameters in _changing(changes):
+                self._connection.execute(ADVANCE, advance)
+                for statement, parameters in _statements_of(changes):
                     self._connection.execute(statement, parameters)
         except psycopg.Error as error:
             if refusal := REFUSALS.get(error.sqlstate):
@@ -119,21 +119,21 @@ class PostgresReadModels:
             raise
 
     def _hide_ahead(self, changes: Changes) -> None:
-        """Of a job with very many results: it is deleted in the log already, whatever becomes of this batch."""
+        """Hide the results of large jobs. They are deleted in the log already, whatever becomes of this batch."""
         for job in changes.hidden_jobs:
-            place = FIRST
-            while last := self._connection.execute(LAST_OF_SOME, (job, *place, HIDDEN_ROWS_PER_STATEMENT - 1)).fetchone():
+            after = BEFORE_ALL
+            while last := self._connection.execute(LAST_OF_RANGE, (job, *after, self._hidden_rows_per_statement - 1)).fetchone():
                 with self._connection.transaction():
-                    self._connection.execute(BY_INDEX)
-                    self._connection.execute(HIDE_SOME, (job, *place, *last))
-                place = last
+                    self._connection.execute(USE_INDEX)
+                    self._connection.execute(HIDE_RANGE, (job, *after, *last))
+                after = last
 
     @contextmanager
-    def held(self) -> Iterator[CheckpointToken]:
+    def locked_checkpoint(self) -> Iterator[CheckpointToken]:
         with self._connection.transaction():
-            yield self._target(READ_CHECKPOINT + " for update")
+            yield self._read_token(READ_CHECKPOINT + " for update")
 
-    def _target(self, query: str) -> CheckpointToken:
+    def _read_token(self, query: str) -> CheckpointToken:
         row = self._connection.execute(query).fetchone()
         assert row is not None
         *at, generation, fits, folds = row
@@ -151,25 +151,27 @@ def _text(cursor: psycopg.Cursor[Any]) -> str:
     return str(row[0]) if row else "[]"
 
 
-def _changing(changes: Changes) -> list[Statement]:
-    done = [statement for written in changes.rows for statement in _writing(written)]
+def _statements_of(changes: Changes) -> list[Statement]:
+    statements = [statement for written in changes.rows for statement in _row_statements(written)]
     if changes.hidden_jobs or changes.hidden_images:
-        done += [(BY_INDEX, ()), (HIDE, (list(changes.hidden_jobs), list(changes.hidden_images)))]
-    if changes.healed:
-        done.append((HEAL, (list(changes.healed), list(changes.healed))))
-    done += [(SET_ASIDE, (one.position, one.position, one.stream, one.type, one.reason)) for one in changes.aside]
+        statements += [(USE_INDEX, ()), (HIDE, (list(changes.hidden_jobs), list(changes.hidden_images)))]
+    if changes.resolved:
+        statements.append((RESOLVE, (list(changes.resolved), list(changes.resolved))))
+    statements += [
+        (ADD_DEAD_LETTER, (letter.position, letter.position, letter.stream, letter.type, letter.reason)) for letter in changes.dead_letters
+    ]
     if changes.parked:
-        done.append((PARK, ([event.position for event in changes.parked], [event.stream for event in changes.parked])))
-    return done
+        statements.append((PARK, ([event.position for event in changes.parked], [event.stream for event in changes.parked])))
+    return statements
 
 
-def _writing(written: TableChanges) -> Iterator[Statement]:
+def _row_statements(written: TableChanges) -> Iterator[Statement]:
     table, upserts, deletes = written
     for start in range(0, len(upserts), ROWS_PER_STATEMENT):
         yield STATEMENTS[table.name].upsert, (msgspec.json.encode(upserts[start : start + ROWS_PER_STATEMENT]).decode(),)
     if deletes:
-        yield STATEMENTS[table.name].delete, (msgspec.json.encode([_named(table, key) for key in deletes]).decode(),)
+        yield STATEMENTS[table.name].delete, (msgspec.json.encode([_key_columns(table, key) for key in deletes]).decode(),)
 
 
-def _named(table: Table, key: Key) -> dict[str, Any]:
+def _key_columns(table: Table, key: Key) -> dict[str, Any]:
     return dict(zip(table.key, key if isinstance(key, tuple) else (key,), strict=True))

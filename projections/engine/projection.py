@@ -24,11 +24,11 @@ class PositionedEvent(NamedTuple):
 class Table(NamedTuple):
     """A read model.
 
-    Events of other `kinds` do not touch it. `keys` names the rows that an event touches; `fold` says what becomes of one of them (None:
-    there is none). Both are pure, and take every event of those kinds. A table whose rows are never changed by a later event does not
-    load them (`loads`). Where the first row of a key stays for ever (`first_stays`), a later one is not written.
+    Events of other `kinds` do not touch it. `keys` gives the keys of the rows that an event touches; `fold` gives the next row of one of
+    them, or None when it is deleted. Both are pure, and accept every event of those kinds. `loads`: whether rows are loaded before the
+    fold, which a table needs whose rows change later. `first_stays`: the first row of a key is never replaced.
 
-    `fold_version` goes up when the same events make other rows than before: then the read models are made anew.
+    `fold_version` rises when the same events give other rows than before: then the read models are rebuilt.
     """
 
     name: str
@@ -47,86 +47,88 @@ class TouchedRows(NamedTuple):
     keys: Sequence[Key]
 
 
-class Step(NamedTuple):
-    happened: PositionedEvent
+class EventStep(NamedTuple):
+    positioned: PositionedEvent
     touches: Sequence[TouchedRows]
 
 
 class TableChanges(NamedTuple):
-    """What a batch leaves of one table."""
+    """What a batch changes in one table."""
 
     table: Table
     upserts: Sequence[Row]
     deletes: Sequence[Key]
 
 
-def steps(tables: Sequence[Table], events: Iterable[PositionedEvent]) -> list[Step]:
+def event_steps(tables: Sequence[Table], events: Iterable[PositionedEvent]) -> list[EventStep]:
     concerned: dict[type[Event], list[Table]] = {}
-    taken: list[Step] = []
-    for happened in events:
-        kind = type(happened.event)
+    found: list[EventStep] = []
+    for positioned in events:
+        kind = type(positioned.event)
         if kind not in concerned:
             concerned[kind] = [table for table in tables if issubclass(kind, table.kinds)]
-        taken.append(Step(happened, [TouchedRows(table, keys) for table in concerned[kind] if (keys := tuple(table.keys(happened)))]))
-    return taken
+        found.append(
+            EventStep(positioned, [TouchedRows(table, keys) for table in concerned[kind] if (keys := tuple(table.keys(positioned)))])
+        )
+    return found
 
 
-def needed_rows(batch: Iterable[Step]) -> dict[str, set[Key]]:
-    """The rows to load, by table: all that are touched, but for those that begin within the batch."""
-    wanted: dict[str, dict[Hashable, Key]] = {}
-    begun: set[Hashable] = set()
-    for happened, touches in batch:
-        if happened.event.originator_version == 1:
-            begun.add(happened.event.originator_id.int)
+def needed_rows(batch: Iterable[EventStep]) -> dict[str, set[Key]]:
+    """The keys of the rows to load, by table: all that are touched, except for those that begin within the batch."""
+    needed: dict[str, dict[Hashable, Key]] = {}
+    created: set[Hashable] = set()
+    for positioned, touches in batch:
+        if positioned.event.originator_version == 1:
+            created.add(positioned.event.originator_id.int)
         for table, keys in touches:
             if table.loads:
-                indexed = wanted.setdefault(table.name, {})
-                indexed.update((index, key) for key in keys if (index := _index(key)) not in begun)
-    return {name: set(keys.values()) for name, keys in wanted.items() if keys}
+                indexed = needed.setdefault(table.name, {})
+                indexed.update((index, key) for key in keys if (index := _index(key)) not in created)
+    return {name: set(keys.values()) for name, keys in needed.items() if keys}
 
 
-def fold_batch(batch: Iterable[Step], loaded: Mapping[str, Mapping[Key, Row]]) -> list[TableChanges]:
+def fold_batch(batch: Iterable[EventStep], loaded: Mapping[str, Mapping[Key, Row]]) -> list[TableChanges]:
     """Fold the events in their order over the rows that were loaded."""
-    tables: dict[str, _Folding] = {name: _Folding({_index(key): row for key, row in rows.items()}) for name, rows in loaded.items()}
+    tables: dict[str, _TableFold] = {name: _TableFold({_index(key): row for key, row in rows.items()}) for name, rows in loaded.items()}
 
-    def look(name: str, key: UUID) -> Row | None:
+    def lookup(name: str, key: UUID) -> Row | None:
         return tables[name].rows.get(key.int) if name in tables else None
 
-    for happened, touches in batch:
+    for positioned, touches in batch:
         for table, keys in touches:
-            if (mine := tables.get(table.name)) is None:
-                mine = tables[table.name] = _Folding({})
-            mine.table, rows = table, mine.rows
+            if (table_fold := tables.get(table.name)) is None:
+                table_fold = tables[table.name] = _TableFold({})
+            table_fold.table, rows = table, table_fold.rows
             for key in keys:
                 index = _index(key)
-                row = rows[index] = table.fold(key, rows.get(index), happened, look)
+                row = rows[index] = table.fold(key, rows.get(index), positioned, lookup)
                 if row is None:
-                    mine.gone[index] = key
-    return [folding.written(folding.table) for folding in tables.values() if folding.table is not None]
+                    table_fold.deleted[index] = key
+    return [table_fold.changes(table_fold.table) for table_fold in tables.values() if table_fold.table is not None]
 
 
-class _Folding:
-    """The rows of one table by the index of their key, and the keys of those that were gone at some time."""
+class _TableFold:
+    """The rows of one table by the index of their key, and the keys of those that were deleted at some time."""
 
     def __init__(self, loaded: Mapping[Hashable, Row]) -> None:
         self.table: Table | None = None
         self._loaded = loaded
         self.rows: dict[Hashable, Row | None] = dict(loaded)
-        self.gone: dict[Hashable, Key] = {}
+        self.deleted: dict[Hashable, Key] = {}
 
-    def written(self, table: Table) -> TableChanges:
-        gone = [key for index, key in self.gone.items() if self.rows[index] is None and (not table.loads or index in self._loaded)]
-        rows = [row for index, row in self.rows.items() if row is not None and row is not self._loaded.get(index)]
-        return TableChanges(table, rows, gone)
+    def changes(self, table: Table) -> TableChanges:
+        deletes = [key for index, key in self.deleted.items() if self.rows[index] is None and (not table.loads or index in self._loaded)]
+        upserts = [row for index, row in self.rows.items() if row is not None and row is not self._loaded.get(index)]
+        return TableChanges(table, upserts, deletes)
 
 
 def _index(key: Key) -> Hashable:
-    """What a key is looked up by: numbers are hashed and compared several times as fast as UUIDs."""
+    """The key as a number, which is hashed and compared several times as fast as a UUID."""
     if type(key) is UUID:
         return key.int
     return tuple(map(_index, key)) if type(key) is tuple else key
 
 
-def own(happened: PositionedEvent) -> tuple[Key, ...]:
-    """The keys of a table that has one row a stream."""
-    return (happened.event.originator_id,)
+def stream_key(positioned: PositionedEvent) -> tuple[Key, ...]:
+    """The key of a table that has one row for each stream."""
+    return (positioned.event.originator_id,)

@@ -1,16 +1,14 @@
-"""The projector: every event of the log, once and in order, into the read models; what cannot be applied is set aside, never skipped."""
+"""The projector: applies every event of the log, once and in order; one that cannot be applied becomes a dead letter."""
 
 import time
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TypeVar
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
-import psycopg
 import structlog
 
 from application.ports import RecordedEvent
-from domain.errors import Unavailable
 from projections.engine.batches import (
     TABLES,
     BatchResult,
@@ -20,39 +18,35 @@ from projections.engine.batches import (
     ParkedEvents,
     PoisonEvent,
     ReadModels,
-    decoded,
+    decode_batch,
     project,
 )
-from projections.engine.checkpoints import Checkpoint, CheckpointConflict, CheckpointUnfit, FoldsDiffer, NotInLog
-from projections.engine.dead_letters import letter, touched
+from projections.engine.checkpoints import Checkpoint, CheckpointConflict
+from projections.engine.dead_letters import poison_event, touched_ids
+from projections.engine.postgres_errors import NOT_POISON
 from projections.engine.projection import PositionedEvent
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
-MAX_ATTEMPTS = 3  # tries of an event that fails alone, before it is set aside
-RETRY_DELAY_SECONDS = 0.05  # seconds between them
-AWAY: tuple[type[Exception], ...] = (
-    CheckpointConflict,
-    NotInLog,
-    CheckpointUnfit,
-    FoldsDiffer,
-    Unavailable,
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    psycopg.ProgrammingError,
-    psycopg.InternalError,
-)
-"""Errors that say nothing about an event: the database is away, or not as this release expects it, or a newer release wrote the event."""
+
+class ProjectorLimits(NamedTuple):
+    """How often an event that fails alone is tried before it becomes a dead letter, and the seconds between two attempts."""
+
+    max_attempts: int = 3
+    retry_delay_seconds: float = 0.05
+
+
+DEFAULT_LIMITS: Final = ProjectorLimits()
 
 
 class Projector:
-    """Applies batches behind its checkpoint, which it must share with nobody unknowingly: who loses it gets Outrun.
+    """Applies batches after its checkpoint. When another process moves the checkpoint, calls raise CheckpointConflict.
 
-    It does not care where a batch comes from. Calls block, and belong to one thread. After any error that is raised here nothing of
-    the batch under way has happened; after Outrun read `checkpoint()` again, after others too, when the database is back.
-    `discarded` reads the positions of events that were given up: they are passed over, as if the log had a blank there.
-    `fatal`: errors that are nobody's fault but the installation's (a wrong key), and must not be blamed on an event.
+    It does not matter where a batch comes from. Calls block, and belong to one thread. After any error that is raised here nothing of
+    the current batch has happened; after CheckpointConflict read `checkpoint()` again, after others too, once the database is back.
+    `discarded` reads the positions of discarded events, which are passed over. `fatal`: errors that are the installation's fault (a
+    wrong key) and must not be blamed on an event.
     """
 
     def __init__(
@@ -62,65 +56,76 @@ class Projector:
         *,
         discarded: Callable[[], AbstractSet[int]] = frozenset,
         fatal: tuple[type[Exception], ...] = (),
+        limits: ProjectorLimits = DEFAULT_LIMITS,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._open, self._decoder, self._read_discarded = models, decoder, discarded
-        self.not_poison: tuple[type[Exception], ...] = (*AWAY, *fatal)
+        self._limits, self._sleep = limits, sleep
+        self.not_poison: tuple[type[Exception], ...] = (*NOT_POISON, *fatal)
         self._models: ReadModels | None = None
-        self._target: CheckpointToken | None = None
+        self._token: CheckpointToken | None = None
         self._blocked: set[UUID] = set()
         self._discarded: AbstractSet[int] = frozenset()
 
     def close(self) -> None:
         if self._models is not None:
             self._models.close()
-        self._models = self._target = None
+        self._models = self._token = None
 
     def checkpoint(self) -> Checkpoint:
-        """How far the read models are, read anew."""
-        return self._invalidating_on_error(self._read).at
+        """How far the read models are, read from the database."""
+        return self._invalidating_on_error(self._read).checkpoint
 
     def apply(self, batch: Sequence[RecordedEvent], to: Checkpoint) -> BatchResult:
-        """Apply `batch` (contiguous, not empty, beginning right behind the checkpoint), and move the checkpoint to `to`.
+        """Apply `batch` (contiguous, not empty, starting right after the checkpoint), and move the checkpoint to `to`.
 
-        Raises Outrun, NotInLog where the log does not hold the last event of the batch, and UpgradeNeeded where a newer release wrote one.
+        Raises CheckpointConflict, NotInLog where the log does not hold the last event of the batch, and UpgradeNeeded where a newer
+        release wrote an event.
         """
-        target = self._target or self._invalidating_on_error(self._read)
-        if target.at.position != batch[0].position - 1:
-            self._target = None
+        token = self._token or self._invalidating_on_error(self._read)
+        if token.checkpoint.position != batch[0].position - 1:
+            self._token = None
             raise CheckpointConflict
         return self._invalidating_on_error(lambda: self._apply_or_divide(batch, to))
 
-    def retry(self, batch: Sequence[RecordedEvent], *, behind: ParkedEvents, aside: Sequence[PoisonEvent] = (), left: set[UUID]) -> None:
-        """Apply events of long ago, the checkpoint standing still, and set `aside` what failed; then only the streams `left` are blocked.
+    def retry(
+        self,
+        batch: Sequence[RecordedEvent],
+        *,
+        parked: ParkedEvents,
+        dead_letters: Sequence[PoisonEvent] = (),
+        still_blocked: set[UUID],
+    ) -> None:
+        """Apply earlier events without moving the checkpoint, and record `dead_letters`; then only `still_blocked` streams are blocked.
 
-        Raises whatever is wrong with an event, and Outrun when something else waits by now than `behind`.
+        Raises whatever is wrong with an event, and CheckpointConflict when other events are parked by now than `parked`.
         """
-        with self._there().held() as target:
-            if self._there().behind() != behind:
+        with self._connected_models().locked_checkpoint() as token:
+            if self._connected_models().parked_events() != parked:
                 raise CheckpointConflict
             self._discarded = self._read_discarded()
-            changes, _ = self._projected(decoded(self._decoder, self._kept(batch)))
-            changes = changes._replace(healed=[event.position for event in batch], aside=aside)
-            self._there().write(target, target.at, changes, generations=1)
-        self._target, self._blocked = None, left
+            changes, _ = self._projected(decode_batch(self._decoder, self._without_discarded(batch)))
+            changes = changes._replace(resolved=[event.position for event in batch], dead_letters=dead_letters)
+            self._connected_models().write(token, token.checkpoint, changes, generations=1)
+        self._token, self._blocked = None, still_blocked
 
-    def _there(self) -> ReadModels:
+    def _connected_models(self) -> ReadModels:
         if self._models is None or self._models.closed:
             self._models = self._open()
         return self._models
 
     def _read(self) -> CheckpointToken:
-        self._target = self._there().target()
-        self._blocked = self._there().behind().streams
+        self._token = self._connected_models().read_checkpoint()
+        self._blocked = self._connected_models().parked_events().streams
         self._discarded = self._read_discarded()
-        return self._target
+        return self._token
 
     def _invalidating_on_error(self, act: Callable[[], T]) -> T:
-        """After an error nothing is taken for known that was read before."""
+        """After an error nothing that was read before is trusted."""
         try:
             return act()
         except CheckpointConflict:
-            self._target = None
+            self._token = None
             raise
         except Exception:
             self.close()
@@ -133,58 +138,59 @@ class Projector:
             raise
         except Exception as error:
             if len(batch) == 1:
-                return self._apply_again_or_set_aside(batch[0], to, error)
+                return self._apply_again_or_give_up(batch[0], to, error)
         log.warning("a batch failed, dividing it", first=batch[0].position, last=batch[-1].position)
         middle = len(batch) // 2
         before = self._apply_or_divide(batch[:middle], Checkpoint(batch[middle - 1].position))
         return before.merge(self._apply_or_divide(batch[middle:], to))
 
-    def _apply_again_or_set_aside(self, event: RecordedEvent, to: Checkpoint, error: Exception) -> BatchResult:
-        for _ in range(MAX_ATTEMPTS - 1):
-            time.sleep(RETRY_DELAY_SECONDS)
+    def _apply_again_or_give_up(self, event: RecordedEvent, to: Checkpoint, error: Exception) -> BatchResult:
+        """Make the event a dead letter after the last attempt."""
+        for _ in range(self._limits.max_attempts - 1):
+            self._sleep(self._limits.retry_delay_seconds)
             try:
                 return self._apply([event], to)
             except self.not_poison:
                 raise
-            except Exception as again:
-                error = again
-        dead = letter(event, error)
+            except Exception as latest:
+                error = latest
+        dead = poison_event(event, error)
         log.error("dead letter", position=dead.position, stream=str(dead.stream), type=dead.type, reason=dead.reason)
-        self._write(to._replace(hash=event.hash), Changes(aside=[dead]))
+        self._write(to._replace(hash=event.hash), Changes(dead_letters=[dead]))
         self._blocked.add(event.stream)
-        return BatchResult(event.position, letters=(dead,))
+        return BatchResult(event.position, dead_letters=(dead,))
 
     def _apply(self, batch: Sequence[RecordedEvent], to: Checkpoint) -> BatchResult:
-        happened, parked, blocked = self._partition(batch)
-        changes, applied = self._projected(happened)
+        ready, parked, blocked = self._partition(batch)
+        changes, result = self._projected(ready)
         self._write(to._replace(hash=batch[-1].hash), changes._replace(parked=parked))
         self._blocked = blocked
-        return applied._replace(position=to.position)
+        return result._replace(position=to.position)
 
-    def _projected(self, happened: Sequence[PositionedEvent]) -> tuple[Changes, BatchResult]:
-        return project(self._there(), happened) if happened else (Changes(), BatchResult(0))
+    def _projected(self, events: Sequence[PositionedEvent]) -> tuple[Changes, BatchResult]:
+        return project(self._connected_models(), events) if events else (Changes(), BatchResult(0))
 
-    def _kept(self, batch: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
+    def _without_discarded(self, batch: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
         return [event for event in batch if event.position not in self._discarded] if self._discarded else batch
 
     def _partition(self, batch: Sequence[RecordedEvent]) -> tuple[list[PositionedEvent], list[RecordedEvent], set[UUID]]:
-        """What can be applied, what must wait behind a dead letter, and the streams that are blocked then."""
-        batch = self._kept(batch)
+        """The events that can be applied, those that are parked behind a dead letter, and the streams that are blocked then."""
+        batch = self._without_discarded(batch)
         if not self._blocked:
-            return decoded(self._decoder, batch), [], self._blocked
-        happened: list[PositionedEvent] = []
+            return decode_batch(self._decoder, batch), [], self._blocked
+        ready: list[PositionedEvent] = []
         parked: list[RecordedEvent] = []
         blocked = set(self._blocked)
         for recorded in batch:
-            event = None if recorded.stream in blocked else decoded(self._decoder, [recorded])[0]
-            if event is None or not blocked.isdisjoint(touched(TABLES, event)):
+            event = None if recorded.stream in blocked else decode_batch(self._decoder, [recorded])[0]
+            if event is None or not blocked.isdisjoint(touched_ids(TABLES, event)):
                 parked.append(recorded)
                 blocked.add(recorded.stream)
             else:
-                happened.append(event)
-        return happened, parked, blocked
+                ready.append(event)
+        return ready, parked, blocked
 
     def _write(self, to: Checkpoint, changes: Changes) -> None:
-        assert self._target is not None
-        self._there().write(self._target, to, changes)
-        self._target = CheckpointToken(to, self._target.generation)
+        assert self._token is not None
+        self._connected_models().write(self._token, to, changes)
+        self._token = CheckpointToken(to, self._token.generation)

@@ -24,8 +24,8 @@ class RowCache:
     that are kept are those of the database. A failed `write` forgets them all, and so does reading the checkpoint, which follows any error.
     """
 
-    def __init__(self, models: ReadModels, *, rows_most: int = MAX_ROWS) -> None:
-        self._models, self._rows_most = models, rows_most
+    def __init__(self, models: ReadModels, *, max_rows: int = MAX_ROWS) -> None:
+        self._models, self._max_rows = models, max_rows
         self._rows: OrderedDict[RowKey, Row] = OrderedDict()
 
     @property
@@ -35,19 +35,19 @@ class RowCache:
     def close(self) -> None:
         self._models.close()
 
-    def target(self) -> CheckpointToken:
+    def read_checkpoint(self) -> CheckpointToken:
         self._rows.clear()
-        return self._models.target()
+        return self._models.read_checkpoint()
 
-    def behind(self) -> ParkedEvents:
-        return self._models.behind()
+    def parked_events(self) -> ParkedEvents:
+        return self._models.parked_events()
 
-    def load(self, wanted: Mapping[str, set[Key]]) -> dict[str, dict[Key, Row]]:
+    def load(self, keys: Mapping[str, set[Key]]) -> dict[str, dict[Key, Row]]:
         found: dict[str, dict[Key, Row]] = {}
         missing: dict[str, set[Key]] = {}
-        for name, keys in wanted.items():
+        for name, ids in keys.items():
             found[name] = {}
-            for key in keys:
+            for key in ids:
                 if (row := self._rows.get((name, key.int))) is not None:
                     self._rows.move_to_end((name, key.int))
                     found[name][key] = row
@@ -58,15 +58,15 @@ class RowCache:
             self._rows.update(((name, key.int), row) for key, row in rows.items())
         return found
 
-    def write(self, target: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
+    def write(self, token: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
         try:
-            self._models.write(target, to, changes, generations=generations)
+            self._models.write(token, to, changes, generations=generations)
         except BaseException:
             self._rows.clear()
             raise
         for written in changes.rows:
             self._keep(written)
-        while len(self._rows) > self._rows_most:
+        while len(self._rows) > self._max_rows:
             self._rows.popitem(last=False)
 
     def _keep(self, written: TableChanges) -> None:
@@ -74,18 +74,18 @@ class RowCache:
         if name not in LOADED:
             return
         for row in written.upserts:
-            place = (name, row.id.int)  # type: ignore[attr-defined]
-            self._rows[place] = row
-            self._rows.move_to_end(place)
+            key = (name, row.id.int)  # type: ignore[attr-defined]
+            self._rows[key] = row
+            self._rows.move_to_end(key)
         for key in written.deletes:
             self._rows.pop((name, key.int), None)
 
     @contextmanager
-    def held(self) -> Iterator[CheckpointToken]:
+    def locked_checkpoint(self) -> Iterator[CheckpointToken]:
         self._rows.clear()
         try:
-            with self._models.held() as target:
-                yield target
+            with self._models.locked_checkpoint() as token:
+                yield token
         except BaseException:
             self._rows.clear()
             raise

@@ -1,13 +1,13 @@
-"""One contiguous sequence of what arrives late, twice, with holes, forged, or not at all.
+"""The sequencer: makes one gapless sequence of records that come late, twice, with gaps, forged, or not at all.
 
-Positions and hashes decide; offsets only say where to read on. What does not follow from the checkpoint, and what the log does not
+Positions and hashes decide; offsets only say where to read on. An event that does not follow the checkpoint, or that the log does not
 hold, is read from the event store instead.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import takewhile
-from typing import NoReturn, Protocol
+from typing import Final, NoReturn, Protocol
 
 import structlog
 
@@ -19,19 +19,19 @@ from projections.engine.checkpoints import Checkpoint, CheckpointConflict, NotIn
 
 log = structlog.get_logger()
 
-EVENTS_PER_BATCH = 500  # events in one transaction
+EVENTS_PER_BATCH: Final = 500  # in one transaction
 
 
-class Applies(Protocol):
-    """As `projector.Projector`."""
+class BatchProjector(Protocol):
+    """`projections.engine.projector.Projector`, as far as the sequencer needs it."""
 
     def checkpoint(self) -> Checkpoint: ...
 
     def apply(self, batch: Sequence[RecordedEvent], to: Checkpoint) -> BatchResult: ...
 
 
-class Store(Protocol):
-    """As the port `EventStore`: what is missing is read from here."""
+class EventReader(Protocol):
+    """The port `application.ports.EventStore`, as far as the sequencer needs it."""
 
     def head(self) -> int: ...
 
@@ -41,35 +41,42 @@ class Store(Protocol):
 class Sequencer:
     """Calls block, belong to one thread, and may be repeated after whatever they raise.
 
-    Before an event that a newer release wrote, all that stands before it is applied; then they raise UpgradeNeeded, until a process
-    that understands the event has moved the checkpoint past it. It is no dead letter: nothing is wrong with it.
+    Before an event that a newer release wrote, all earlier events are applied; then calls raise UpgradeNeeded, until a process that
+    understands the event has moved the checkpoint past it. It is no dead letter: nothing is wrong with it.
 
-    `applied` is told of every batch. `sources` counts the events applied, by "kafka" and "store"; `rejected` the records that were
-    not, by reason: "unlinked" (it does not follow the event before it), "ahead" (the log ends before it), "not_in_log".
+    `on_applied` is called with every batch. `sources` counts the events applied, by "kafka" and "store"; `rejected` the records that
+    were not, by reason: "unlinked" (it does not follow the event before it), "ahead" (the log ends before it), "not_in_log".
     """
 
-    def __init__(self, projector: Applies, store: Store, *, applied: Callable[[BatchResult], object] = lambda _: None) -> None:
-        self._projector, self._store, self._told = projector, store, applied
-        self.at = Checkpoint(0)
+    def __init__(
+        self,
+        projector: BatchProjector,
+        store: EventReader,
+        *,
+        on_applied: Callable[[BatchResult], object] = lambda _: None,
+        events_per_batch: int = EVENTS_PER_BATCH,
+    ) -> None:
+        self._projector, self._store, self._on_applied, self._events_per_batch = projector, store, on_applied, events_per_batch
+        self.checkpoint = Checkpoint(0)
         self.sources: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
 
     def refresh(self) -> Checkpoint:
-        self.at = self._projector.checkpoint()
-        return self.at
+        self.checkpoint = self._projector.checkpoint()
+        return self.checkpoint
 
-    def take(self, events: Sequence[ChainedEvent], *, cluster: str, next_offset: int) -> None:
-        """Apply what is new of a run of authenticated records that ends before `next_offset` of `cluster`."""
+    def process(self, events: Sequence[ChainedEvent], *, cluster: str, next_offset: int) -> None:
+        """Apply the new ones of a run of authenticated records that ends before `next_offset` of `cluster`."""
         while True:
             try:
-                return self._take(events, cluster, next_offset)
+                return self._process(events, cluster, next_offset)
             except CheckpointConflict:
                 self.refresh()
 
     def catch_up(self) -> bool:
-        """Apply one batch from the store; False when there is none, or another member was faster."""
+        """Apply one batch from the store; False when there is none, or another process was faster."""
         try:
-            return self._fill(self.at.position + EVENTS_PER_BATCH)
+            return self._fill(self.checkpoint.position + self._events_per_batch)
         except CheckpointConflict:
             self.refresh()
             return False
@@ -78,29 +85,29 @@ class Sequencer:
         self.rejected[reason] += count
         log.warning("records rejected", reason=reason, count=count, **about)
 
-    def _take(self, events: Sequence[ChainedEvent], cluster: str, next_offset: int) -> None:
+    def _process(self, events: Sequence[ChainedEvent], cluster: str, next_offset: int) -> None:
         run: list[RecordedEvent] = []
         for event, previous_hash in events:
-            if event.position <= self.at.position + len(run):
+            if event.position <= self.checkpoint.position + len(run):
                 continue
-            if event.position > self.at.position + len(run) + 1:
+            if event.position > self.checkpoint.position + len(run) + 1:
                 self._apply_run(run)
                 run = []
                 if not self._fill_up_to(event.position - 1):
-                    self.reject("ahead", position=event.position, end_of_log=self.at.position)
+                    self.reject("ahead", position=event.position, end_of_log=self.checkpoint.position)
                     break
-            if previous_hash != (run[-1].hash if run else self.at.hash):
+            if previous_hash != (run[-1].hash if run else self.checkpoint.hash):
                 self.reject("unlinked", position=event.position)
                 self._apply_run(run)
                 run = []
                 self._fill_up_to(event.position)
                 continue
             run.append(event)
-        self.at = self.at._replace(cluster=cluster, next_offset=next_offset)
+        self.checkpoint = self.checkpoint._replace(cluster=cluster, next_offset=next_offset)
         self._apply_run(run)
 
     def _apply_run(self, run: Sequence[RecordedEvent]) -> None:
-        """From the store, where the log does not hold what came by Kafka."""
+        """Reads the events from the store instead where the log does not hold those that came by Kafka."""
         try:
             self._apply(run, "kafka")
         except NotInLog:
@@ -108,17 +115,17 @@ class Sequencer:
             self._fill_up_to(run[-1].position)
 
     def _fill_up_to(self, last: int) -> bool:
-        """Whether the log reaches that far."""
-        while self.at.position < last:
+        """Apply events from the store up to position `last`; False when the log ends before it."""
+        while self.checkpoint.position < last:
             if not self._fill(last):
                 return False
         return True
 
     def _fill(self, last: int) -> bool:
-        events = self._store.read(self.at.position, min(EVENTS_PER_BATCH, last - self.at.position))
+        events = self._store.read(self.checkpoint.position, min(self._events_per_batch, last - self.checkpoint.position))
         try:
             self._apply(events, "store")
-        except NotInLog:  # the log was put back to an older copy meanwhile
+        except NotInLog:  # the database was restored from an older backup meanwhile
             raise CheckpointConflict from None
         return bool(events)
 
@@ -136,10 +143,10 @@ class Sequencer:
 
     def _apply_understood(self, events: Sequence[RecordedEvent], source: str) -> None:
         first, last = events[0].position, events[-1].position
-        assert first == self.at.position + 1
+        assert first == self.checkpoint.position + 1
         assert last - first + 1 == len(events)
-        to = self.at._replace(position=last, hash=events[-1].hash)
-        applied = self._projector.apply(events, to)
-        self.at = to
+        to = self.checkpoint._replace(position=last, hash=events[-1].hash)
+        result = self._projector.apply(events, to)
+        self.checkpoint = to
         self.sources[source] += len(events)
-        self._told(applied)
+        self._on_applied(result)

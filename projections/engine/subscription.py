@@ -1,4 +1,4 @@
-"""Follow the log: from Kafka while it delivers, from the store while it does not."""
+"""The catch-up subscription: follows the log from Kafka while it delivers, and from the store while it does not."""
 
 import asyncio
 import time
@@ -6,35 +6,48 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-import psycopg
 import structlog
 
 from application.poll_interval import LONGEST_SECONDS, PollInterval
 from application.ports import AppendRejected, ChainedEvent
-from domain.errors import Unavailable, UpgradeNeeded
+from domain.errors import UpgradeNeeded
 from projections.engine.checkpoints import CheckpointUnfit, FoldsDiffer
-from projections.engine.sequencer import Sequencer, Store
+from projections.engine.postgres_errors import UNAVAILABLE_ERRORS
+from projections.engine.sequencer import EventReader, Sequencer
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
-MAX_POLL_INTERVAL_SECONDS = LONGEST_SECONDS
-POLL_INTERVAL_SECONDS = 0.125  # seconds between two looks at the head, while something happens; more while nothing does
-OWNER_TIMEOUT_SECONDS = (
-    0.25  # seconds that the checkpoint may stand still behind the head before the member that owns the log reads the store
-)
-STANDBY_TIMEOUT_SECONDS = 1.0  # the same for a member that owns nothing: it steps in, whatever has become of the owner
-METRICS_INTERVAL_SECONDS = 1.0  # seconds
-RETRY_DELAY_SECONDS = 0.5  # seconds, while the database is away
-PAUSED_POLL_INTERVAL_SECONDS = 2.0  # seconds between two looks whether what this process must not do was done by another one
-LAST_BATCH_TIMEOUT_SECONDS = 1.5  # seconds that the batch under way may take when we are told to end
-UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (Unavailable, psycopg.OperationalError, psycopg.InterfaceError)
+
+class SubscriptionLimits(NamedTuple):
+    """`owner_timeout_seconds`: how long the checkpoint may stand still behind the head before the process that owns the log's partition
+    reads the store; `standby_timeout_seconds`: the same for another process, which steps in whatever became of the owner.
+
+    The store's head is polled each `poll_interval_seconds` while something happens, and ever less often, up to `max_poll_interval_seconds`,
+    while nothing does. `paused_poll_interval_seconds`: between two attempts while the log is left to another release.
+    `retry_delay_seconds`: while the database is unavailable. `stop_timeout_seconds`: for the current batch at the end.
+    """
+
+    poll_interval_seconds: float = 0.125
+    max_poll_interval_seconds: float = LONGEST_SECONDS
+    owner_timeout_seconds: float = 0.25
+    standby_timeout_seconds: float = 1.0
+    metrics_interval_seconds: float = 1.0
+    retry_delay_seconds: float = 0.5
+    paused_poll_interval_seconds: float = 2.0
+    stop_timeout_seconds: float = 1.5
+
+    def poll_interval(self) -> PollInterval:
+        return PollInterval(self.poll_interval_seconds, self.max_poll_interval_seconds)
+
+
+DEFAULT_LIMITS: Final = SubscriptionLimits()
 
 
 class RecordBatch(Protocol):
-    """Records as they came from Kafka, and the offset behind them."""
+    """Records as they came from Kafka, and the offset after them."""
 
     @property
     def cluster(self) -> str: ...
@@ -51,152 +64,177 @@ class OffsetRange(Protocol):
     def end(self) -> int: ...
 
 
-class CatchUpSubscription:
-    """Reads the log's topic for a feed, and the store when nothing comes. All work on the feed is done by one thread.
+class _Progress(NamedTuple):
+    """The checkpoint's position as last seen, since when it has stood still behind the head (0: it does not), and how long it may."""
 
-    `authenticated` makes an event of a record, and raises Rejected for what our relay did not write. `owns`: whether the topic is ours;
-    None while there is no Kafka to own anything of. `count` adds numbers to the counters of a name, by label, for others to see.
-    `pausing` gets the reason, now and then, while this process must leave the log to another release: nothing is lost meanwhile.
+    position: int = -1
+    behind_since: float = 0.0
+    timeout: float = 0.0
+
+    def observed(self, position: int, head: int, *, now: float, timeout: Callable[[], float]) -> "_Progress":
+        if position != self.position:
+            return _Progress(position, now, timeout())
+        if head <= position:
+            return self._replace(behind_since=0.0)
+        return self._replace(behind_since=self.behind_since or now)
+
+    def is_stalled(self, now: float) -> bool:
+        return now - self.behind_since >= self.timeout
+
+
+class CatchUpSubscription:
+    """Reads the log's topic for a sequencer, and the store when nothing comes. One thread does all work on the sequencer.
+
+    `authenticated` gives the event of a record, and raises AppendRejected for what our relay did not write. `owns`: whether this process
+    owns the topic's partition; None while Kafka is unavailable. `count` adds numbers to the shared counters of a name, by label.
+    `on_pause` is called with the reason, now and then, while this process must leave the log to another release: nothing is lost meanwhile.
     """
 
     def __init__(
         self,
-        feed: Sequencer,
-        store: Store,
+        sequencer: Sequencer,
+        store: EventReader,
         *,
         authenticated: Callable[[Any], ChainedEvent],
         owns: Callable[[], bool | None],
         count: Callable[[str, Mapping[str, int]], None],
-        pausing: Callable[[str], None] = lambda _: None,
+        on_pause: Callable[[str], None] = lambda _: None,
+        limits: SubscriptionLimits = DEFAULT_LIMITS,
+        poll_interval: PollInterval | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._feed, self._store = feed, store
-        self._authenticated, self._owns, self._count, self._pausing = authenticated, owns, count, pausing
+        self._sequencer, self._store, self._limits, self._clock = sequencer, store, limits, clock
+        self._authenticated, self._owns, self._count, self._on_pause = authenticated, owns, count, on_pause
+        self._interval = poll_interval or limits.poll_interval()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="projector")
         self._counted: dict[str, Counter[str]] = {}
         self._count_due = 0.0
-        self._ended = False
-        self._woken = asyncio.Event()
-        self._paused_for = ""
-        self.waits = False  # for the database
+        self._has_ended = False
+        self._wake_up = asyncio.Event()
+        self._pause_reason = ""
+        self.is_waiting = False  # for the database, or an upgrade
 
-    # ---- Kafka ----
-    async def starting_offsets(self, cluster: str, spans: Mapping[Any, OffsetRange]) -> dict[Any, int]:
-        """Where the checkpoint says, if it speaks of this cluster and this log; else from the beginning: that costs time only."""
-        at = await self._on_thread(self._feed.refresh)
-        known = at.cluster == cluster
-        places = {tp: at.next_offset if known and span.begin <= at.next_offset <= span.end else span.begin for tp, span in spans.items()}
-        log.info("reading the log", position=at.position, offsets=sorted(places.values()), cluster=cluster)
-        return places
+    # ---- Kafka: the port `infrastructure.kafka.batches.BatchReader` ----
+    async def starting_offsets(self, cluster: str, ranges: Mapping[Any, OffsetRange]) -> dict[Any, int]:
+        """The checkpoint's offset where it is of this cluster and within the log; else the first one, which costs time only."""
+        checkpoint = await self._on_thread(self._sequencer.refresh)
+        is_known = checkpoint.cluster == cluster
+        offsets = {
+            partition: checkpoint.next_offset if is_known and offsets.begin <= checkpoint.next_offset <= offsets.end else offsets.begin
+            for partition, offsets in ranges.items()
+        }
+        log.info("reading the log", position=checkpoint.position, offsets=sorted(offsets.values()), cluster=cluster)
+        return offsets
 
-    async def take(self, frame: RecordBatch) -> None:
+    async def process(self, batch: RecordBatch) -> None:
         """Rejected records are replaced by what the store holds."""
-        events, rejected = self._partition(frame)
-        await self._on_thread(lambda: self._feed.take(events, cluster=frame.cluster, next_offset=frame.next_offset))
+        events, rejected = self._authenticate(batch)
+        await self._on_thread(lambda: self._sequencer.process(events, cluster=batch.cluster, next_offset=batch.next_offset))
         for reason, count in rejected.items():
-            self._feed.reject(reason, count, before_offset=frame.next_offset)
+            self._sequencer.reject(reason, count, before_offset=batch.next_offset)
         if rejected:
-            await self._on_thread(self._feed.catch_up)
+            await self._on_thread(self._sequencer.catch_up)
 
-    def _partition(self, frame: RecordBatch) -> tuple[list[ChainedEvent], Counter[str]]:
+    def _authenticate(self, batch: RecordBatch) -> tuple[list[ChainedEvent], Counter[str]]:
         events: list[ChainedEvent] = []
         rejected: Counter[str] = Counter()
-        for record in frame.records:
+        for record in batch.records:
             try:
                 events.append(self._authenticated(record))
-            except AppendRejected as refused:
-                rejected[refused.reason] += 1
+            except AppendRejected as error:
+                rejected[error.reason] += 1
         return events, rejected
 
     # ---- the store ----
     def wake(self) -> None:
         """There may be more in the log. From the event loop only."""
-        self._woken.set()
+        self._wake_up.set()
 
     async def follow_store(self) -> None:
-        """For ever: read the store once the checkpoint has stood still behind the head for longer than our patience.
+        """Read the store whenever the checkpoint has stood still behind the head for too long. Runs for ever.
 
-        Go on with it, without waiting again, until Kafka or another member moves the checkpoint.
+        Once started, go on until Kafka or another process moves the checkpoint.
         """
-        await self._on_thread(self._feed.refresh)
-        left_at, since, patience, interval = -1, 0.0, 0.0, PollInterval(POLL_INTERVAL_SECONDS, MAX_POLL_INTERVAL_SECONDS)
+        await self._on_thread(self._sequencer.refresh)
+        progress = _Progress()
         while True:
-            self._woken.clear()  # before the look: what comes during it ends the next rest
+            self._wake_up.clear()  # before the head is read: a wake-up during that ends the next wait
             head = await self._on_thread(self._store.head)
-            position, now = await self._position(head), time.monotonic()
-            if position != left_at or head > position:
-                interval.shorten()
-            if position != left_at:
-                left_at, since, patience = position, now, self._patience()
-            elif head <= position:
-                since = 0.0
-            else:
-                since = since or now
-            if head > position and now - since >= patience:
+            position, now = await self._current_position(head), self._clock()
+            if position != progress.position or head > position:
+                self._interval.shorten()
+            progress = progress.observed(position, head, now=now, timeout=self._stall_timeout)
+            if head > position and progress.is_stalled(now):
                 await self._catch_up(head)
-                left_at, patience = self._feed.at.position, 0.0
-            await self._count_now_and_then()
-            await self._rest(interval)
+                progress = progress._replace(position=self._sequencer.checkpoint.position, timeout=0.0)
+            await self._count_when_due()
+            await self._wait()
 
-    async def _rest(self, interval: PollInterval) -> None:
-        """A wake-up ends a long rest, and no short one: in the ordinary case Kafka delivers meanwhile."""
-        await asyncio.sleep(POLL_INTERVAL_SECONDS)
-        if (rest := interval.take() - POLL_INTERVAL_SECONDS) > 0:
+    async def _wait(self) -> None:
+        """A wake-up ends a long wait, and no short one: usually Kafka delivers meanwhile."""
+        shortest = self._limits.poll_interval_seconds
+        await asyncio.sleep(shortest)
+        if (remaining := self._interval.take() - shortest) > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), rest)
-                interval.shorten()
+                await asyncio.wait_for(self._wake_up.wait(), remaining)
+                self._interval.shorten()
 
-    async def _position(self, head: int) -> int:
-        """Read anew where that matters: another member may have moved it."""
-        if head > self._feed.at.position:
-            await self._on_thread(self._feed.refresh)
-        return self._feed.at.position
+    async def _current_position(self, head: int) -> int:
+        """Read from the database where that matters: another process may have moved it."""
+        if head > self._sequencer.checkpoint.position:
+            await self._on_thread(self._sequencer.refresh)
+        return self._sequencer.checkpoint.position
 
     async def _catch_up(self, head: int) -> None:
-        while self._feed.at.position < head and await self._on_thread(self._feed.catch_up):
+        while self._sequencer.checkpoint.position < head and await self._on_thread(self._sequencer.catch_up):
             pass
 
-    def _patience(self) -> float:
+    def _stall_timeout(self) -> float:
         match self._owns():
             case None:
                 return 0.0
-            case owner:
-                return OWNER_TIMEOUT_SECONDS if owner else STANDBY_TIMEOUT_SECONDS
+            case True:
+                return self._limits.owner_timeout_seconds
+            case _:
+                return self._limits.standby_timeout_seconds
 
-    # ---- the end, and what is common ----
+    # ---- stopping, pausing, counting ----
     async def finish(self) -> None:
-        """Let the batch under way end, and begin no other."""
-        self._ended = True
-        await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self._thread, self._count_now), LAST_BATCH_TIMEOUT_SECONDS)
+        """Finish the current batch, and start no other."""
+        self._has_ended = True
+        last = asyncio.get_running_loop().run_in_executor(self._thread, self._count_now)
+        await asyncio.wait_for(last, self._limits.stop_timeout_seconds)
 
     async def _on_thread(self, step: Callable[[], T]) -> T:
+        """Run `step` on the thread, again while the database is unavailable or the log is left to another release."""
         while True:
-            if self._ended:
+            if self._has_ended:
                 await asyncio.Event().wait()  # for ever: the process ends
             try:
-                done = await asyncio.get_running_loop().run_in_executor(self._thread, step)
+                result = await asyncio.get_running_loop().run_in_executor(self._thread, step)
             except (UpgradeNeeded, FoldsDiffer, CheckpointUnfit) as error:
-                self.waits = True
+                self.is_waiting = True
                 self._pause(error)
-                await asyncio.sleep(PAUSED_POLL_INTERVAL_SECONDS)
+                await asyncio.sleep(self._limits.paused_poll_interval_seconds)
             except UNAVAILABLE_ERRORS as error:
-                self.waits = True
+                self.is_waiting = True
                 log.warning("the projector waits for the database", error=type(error).__name__)
-                await asyncio.sleep(RETRY_DELAY_SECONDS)
+                await asyncio.sleep(self._limits.retry_delay_seconds)
             else:
-                self.waits, self._paused_for = False, ""
-                return done
+                self.is_waiting, self._pause_reason = False, ""
+                return result
 
     def _pause(self, error: Exception) -> None:
         reason = str(error)
-        if reason != self._paused_for:
+        if reason != self._pause_reason:
             log.critical("nothing more is projected by this process", reason=reason)
-        self._paused_for = reason
-        if not isinstance(error, CheckpointUnfit):  # no upgrade helps, and `/health/ready` shows it
-            self._pausing(reason)
+        self._pause_reason = reason
+        if not isinstance(error, CheckpointUnfit):  # no upgrade helps, and `/health/ready` reports it
+            self._on_pause(reason)
 
-    async def _count_now_and_then(self) -> None:
-        if time.monotonic() >= self._count_due and self._numbers() != self._counted:
-            self._count_due = time.monotonic() + METRICS_INTERVAL_SECONDS
+    async def _count_when_due(self) -> None:
+        if self._clock() >= self._count_due and self._numbers() != self._counted:
+            self._count_due = self._clock() + self._limits.metrics_interval_seconds
             await self._on_thread(self._count_now)
 
     def _count_now(self) -> None:
@@ -206,5 +244,5 @@ class CatchUpSubscription:
                 self._counted[name] = now
 
     def _numbers(self) -> dict[str, Counter[str]]:
-        numbers = {"projected_events": self._feed.sources, "rejected_records": self._feed.rejected}
+        numbers = {"projected_events": self._sequencer.sources, "rejected_records": self._sequencer.rejected}
         return {name: Counter(counted) for name, counted in numbers.items() if counted}

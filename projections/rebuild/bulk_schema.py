@@ -35,12 +35,12 @@ def prepare(owner: psycopg.Connection, schema: str) -> Sequence[str]:
     return [definition for _, definition in found]
 
 
-def finish(owner: psycopg.Connection, schema: str, left_out: Sequence[str]) -> None:
+def finish(owner: psycopg.Connection, schema: str, omitted: Sequence[str]) -> None:
     """Make full read models durable, and what readers need. One table or index at a time, each in a transaction of its own."""
     owner.execute(MEMORY)
     for name, _ in _tables(owner, schema):
         owner.execute(SQL("alter table {} set logged").format(Identifier(schema, name)))
-    for definition in left_out:
+    for definition in omitted:
         owner.execute(_sql(definition))
     for name, _ in _tables(owner, schema):
         owner.execute(SQL("analyze {}").format(Identifier(schema, name)))

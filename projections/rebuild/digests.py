@@ -13,8 +13,8 @@ from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from projections.engine.batches import TABLES
 
-LIVE: Final = "read"
-ROWS_AT_ONCE: Final = 20_000  # at most in a range: some tenths of a second
+LIVE_SCHEMA: Final = "read"
+ROWS_PER_RANGE: Final = 20_000  # at most in a range: some tenths of a second
 
 Key = tuple[Any, ...]
 
@@ -28,7 +28,7 @@ FIRST_DIFFERENCE: Final = """select {key} from (select * from {one} t where {wit
   where a::text is distinct from b::text order by {key} limit 1"""
 
 
-class Compared(NamedTuple):
+class ComparedTable(NamedTuple):
     """A table of the read models with its key; of its rows those count that meet the condition `counts`."""
 
     name: str
@@ -37,8 +37,8 @@ class Compared(NamedTuple):
 
 
 TABLES_COMPARED: Final = (
-    *(Compared(table.name, table.key) for table in TABLES),
-    Compared("tallies", ("dataset_id", "minute"), counts="count <> 0"),  # what is empty now was or was not there before
+    *(ComparedTable(table.name, table.key) for table in TABLES),
+    ComparedTable("tallies", ("dataset_id", "minute"), counts="count <> 0"),  # what is empty now was or was not there before
 )
 
 
@@ -61,19 +61,19 @@ class Range(NamedTuple):
     until: Key | None
 
 
-def digests(connection: psycopg.Connection, *, schema: str = LIVE, salt: bytes = b"") -> dict[str, Digest]:
+def digests(connection: psycopg.Connection, *, schema: str = LIVE_SCHEMA, salt: bytes = b"") -> dict[str, Digest]:
     """That of each read model. The same only while nobody changes them."""
     return {table.name: _of_table(connection, schema, table, salt) for table in TABLES_COMPARED}
 
 
-def _of_table(connection: psycopg.Connection, schema: str, table: Compared, salt: bytes) -> Digest:
+def _of_table(connection: psycopg.Connection, schema: str, table: ComparedTable, salt: bytes) -> Digest:
     total = Digest()
     for span in ranges(connection, [schema], table):
         total = total.merged(digest_at(connection, schema, table, span, salt=salt)[1])
     return total
 
 
-def ranges(connection: psycopg.Connection, schemas: Sequence[str], table: Compared, *, rows: int = ROWS_AT_ONCE) -> Iterator[Range]:
+def ranges(connection: psycopg.Connection, schemas: Sequence[str], table: ComparedTable, *, rows: int = ROWS_PER_RANGE) -> Iterator[Range]:
     """Ranges that hold every key; a table holds at most `rows` of a range's rows in any of `schemas`, as far as it stands still."""
     after: Key | None = None
     while True:
@@ -84,29 +84,29 @@ def ranges(connection: psycopg.Connection, schemas: Sequence[str], table: Compar
         after = min(bounds)
 
 
-def digest_at(connection: psycopg.Connection, schema: str, table: Compared, span: Range, *, salt: bytes) -> tuple[int, Digest]:
+def digest_at(connection: psycopg.Connection, schema: str, table: ComparedTable, span: Range, *, salt: bytes) -> tuple[int, Digest]:
     """The digest of the rows in a range, and the position of the checkpoint at that very moment."""
     query = _query(DIGEST, table, span, schema=Identifier(schema), table=Identifier(schema, table.name))
     position, *digest = _row(connection, query, _bounds(span) | {"salt": salt})
     return position, Digest(*map(int, digest))
 
 
-def first_difference(connection: psycopg.Connection, schemas: tuple[str, str], table: Compared, span: Range) -> Key | None:
+def first_difference(connection: psycopg.Connection, schemas: tuple[str, str], table: ComparedTable, span: Range) -> Key | None:
     """The least key in a range whose rows differ, or that one of the two does not have."""
-    one, other = (Identifier(schema, table.name) for schema in schemas)
-    return _found(connection, _query(FIRST_DIFFERENCE, table, span, one=one, other=other), _bounds(span))
+    first, second = (Identifier(schema, table.name) for schema in schemas)
+    return _found(connection, _query(FIRST_DIFFERENCE, table, span, one=first, other=second), _bounds(span))
 
 
-def _next_bound(connection: psycopg.Connection, schema: str, table: Compared, after: Key | None, rows: int) -> Key | None:
+def _next_bound(connection: psycopg.Connection, schema: str, table: ComparedTable, after: Key | None, rows: int) -> Key | None:
     span = Range(after, None)
     query = _query(NEXT_BOUND, table, span, table=Identifier(schema, table.name))
     return _found(connection, query, _bounds(span) | {"rows": rows - 1})
 
 
-def _query(text: str, compared: Compared, span: Range, **names: Composable) -> Composed:
+def _query(text: str, compared: ComparedTable, span: Range, **names: Composable) -> Composed:
     key = SQL(", ").join(map(Identifier, compared.key))
     within = SQL(" and ").join(
-        SQL("({}) {} ({})").format(key, SQL(sign), SQL(", ").join(SQL(f"%({bound}{place})s") for place in range(len(compared.key))))
+        SQL("({}) {} ({})").format(key, SQL(sign), SQL(", ").join(SQL(f"%({bound}{index})s") for index in range(len(compared.key))))
         for bound, sign, value in (("after", ">", span.after), ("until", "<=", span.until))
         if value is not None
     )
@@ -115,8 +115,8 @@ def _query(text: str, compared: Compared, span: Range, **names: Composable) -> C
 
 
 def _bounds(span: Range) -> dict[str, Any]:
-    given = {"after": span.after or (), "until": span.until or ()}
-    return {f"{bound}{place}": value for bound, values in given.items() for place, value in enumerate(values)}
+    bounds = {"after": span.after or (), "until": span.until or ()}
+    return {f"{bound}{index}": value for bound, values in bounds.items() for index, value in enumerate(values)}
 
 
 def _row(connection: psycopg.Connection, query: Composed, parameters: Mapping[str, Any]) -> tuple[Any, ...]:

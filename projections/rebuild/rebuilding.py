@@ -1,44 +1,66 @@
-"""Make the read models again beside the live ones, and change over in one transaction; or compare the two."""
+"""Rebuild the read models beside the live ones, and swap them in one transaction; or compare the two."""
 
 import os
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from application.ports import EventStore
+from application.ports import EventStore, RecordedEvent
 from domain.errors import Conflict
 from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock, unlock
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict
 from projections.engine.projector import Projector
 from projections.rebuild import bulk_schema
-from projections.rebuild.digests import LIVE, TABLES_COMPARED, Compared, Key, Range, digest_at, first_difference, ranges
+from projections.rebuild.digests import (
+    LIVE_SCHEMA,
+    ROWS_PER_RANGE,
+    TABLES_COMPARED,
+    ComparedTable,
+    Key,
+    Range,
+    digest_at,
+    first_difference,
+    ranges,
+)
 
-NEXT, OLD = "read_next", "read_old"
-EVENTS_PER_BATCH = 4000  # events: a row that changes often is written once
-MAX_ATTEMPTS: Final = 2  # of one batch
+NEXT_SCHEMA, OLD_SCHEMA = "read_next", "read_old"
 SALT_BYTES: Final = 32
-MAX_COMPARISONS: Final = 20  # at a difference, before it counts as one while the projector still has something to do
-COMPARE_AGAIN_SECONDS: Final = 0.5
 
 POSITION = "select position from read.checkpoint where projection = 'main'"
-HOLD = f"{POSITION} for update"  # the projector waits
-BY_KEY = "set enable_seqscan = off"  # a range is read by its key, also of a table that nobody has analysed yet
-TAKE_PLACE = """update read_next.checkpoint n set cluster = l.cluster, next_offset = l.next_offset
+LOCK_POSITION = f"{POSITION} for update"  # the projector waits
+READ_BY_KEY = "set enable_seqscan = off"  # a range is read by its key, also of a table without statistics
+COPY_KAFKA_POSITION = """update read_next.checkpoint n set cluster = l.cluster, next_offset = l.next_offset
   from read.checkpoint l where l.projection = n.projection"""
 
 NOTIFY_PROJECTED = "select pg_notify('bioscope_projected', position::text) from read.checkpoint where projection = 'main'"
 
 Progress = Callable[[str, int], None]
-"""`progress(what, done)`: "events" that were applied, or the name of a table of which so many rows were compared."""
+"""`progress(what, done)`: how many "events" were applied, or how many rows of the table `what` were compared."""
+
+
+class RebuildLimits(NamedTuple):
+    """A large batch writes a row that changes often once; each is tried `max_attempts` times. Ranges of `rows_per_range` are compared.
+
+    `max_comparisons`: of a range that differs, before it counts as a difference while the projector still has something to do.
+    """
+
+    events_per_batch: int = 4000
+    max_attempts: int = 2
+    max_comparisons: int = 20
+    compare_again_seconds: float = 0.5
+    rows_per_range: int = ROWS_PER_RANGE
+
+
+DEFAULT_LIMITS: Final = RebuildLimits()
 
 
 class Difference(NamedTuple):
-    """A live table that is not what the log says, and the first key in which it differs."""
+    """A live table that does not match the log, and the first key at which it differs."""
 
     table: str
     key: Key
@@ -47,7 +69,7 @@ class Difference(NamedTuple):
         return f"{self.table}, first at {' '.join(map(str, self.key))}"
 
 
-class Rebuilt(NamedTuple):
+class RebuildResult(NamedTuple):
     """`events` is the position up to which the log was read; `differing` is empty where nothing was compared."""
 
     events: int
@@ -55,7 +77,7 @@ class Rebuilt(NamedTuple):
 
 
 class AlreadyRebuilding(Conflict):
-    """Another rebuild is under way."""
+    """Another rebuild is in progress."""
 
 
 def rebuild(
@@ -65,132 +87,146 @@ def rebuild(
     log: EventStore,
     check: bool,
     progress: Progress = lambda *_: None,
-) -> Rebuilt:
-    """Put read models that were made anew in the place of the live ones; with `check` compare the two instead, and change nothing.
+    limits: RebuildLimits = DEFAULT_LIMITS,
+) -> RebuildResult:
+    """Replace the live read models by rebuilt ones; with `check` compare the two instead, and change nothing.
 
-    `owner` may create schemas, and commits by itself; `projector_over` makes a projector over the read models in a schema.
+    `owner` is autocommitting and may create schemas; `projector_over` makes a projector over the read models in a schema.
     Raises AlreadyRebuilding.
     """
     with rebuild_lock(owner):
-        _drop(owner, NEXT, OLD)
-        owner.execute("call ops.create_read_models(%s)", (NEXT,))
-        left_out = bulk_schema.prepare(owner, NEXT)
-        projector = projector_over(NEXT)
-        making = _RebuildSubscription(projector, log, progress)
+        _drop(owner, NEXT_SCHEMA, OLD_SCHEMA)
+        owner.execute("call ops.create_read_models(%s)", (NEXT_SCHEMA,))
+        omitted = bulk_schema.prepare(owner, NEXT_SCHEMA)
+        projector = projector_over(NEXT_SCHEMA)
+        rebuilt = _RebuiltModels(projector, log, progress, limits)
         try:
-            making.follow(_position(owner) if check else log.head())
+            rebuilt.follow(_position(owner) if check else log.head())
             if check:
-                return Rebuilt(making.position, _compared(owner, making))
-            bulk_schema.finish(owner, NEXT, left_out)
-            making.follow(log.head())
-            _change_over(owner, making)
-            return Rebuilt(making.position)
+                return RebuildResult(rebuilt.position, _compared(owner, rebuilt))
+            bulk_schema.finish(owner, NEXT_SCHEMA, omitted)
+            rebuilt.follow(log.head())
+            _swap(owner, rebuilt)
+            return RebuildResult(rebuilt.position)
         finally:
             projector.close()
-            _drop(owner, NEXT, OLD)
+            _drop(owner, NEXT_SCHEMA, OLD_SCHEMA)
 
 
-class rebuild_lock:  # noqa: N801 - reads as a word
-    def __init__(self, connection: psycopg.Connection) -> None:
-        self._connection = connection
+@contextmanager
+def rebuild_lock(connection: psycopg.Connection) -> Iterator[None]:
+    """Raises AlreadyRebuilding."""
+    if not try_lock(connection, AdvisoryLock.REBUILD):
+        raise AlreadyRebuilding("Another rebuild is under way")
+    try:
+        yield
+    finally:
+        unlock(connection, AdvisoryLock.REBUILD)
 
-    def __enter__(self) -> None:
-        if not try_lock(self._connection, AdvisoryLock.REBUILD):
-            raise AlreadyRebuilding("Another rebuild is under way")
 
-    def __exit__(self, *_: object) -> None:
-        unlock(self._connection, AdvisoryLock.REBUILD)
+class _RebuiltModels:
+    """The read models that are rebuilt, and their position."""
 
-
-class _RebuildSubscription:
-    """The read models that are made anew, and how far they are."""
-
-    def __init__(self, projector: Projector, log: EventStore, progress: Progress) -> None:
-        self._projector, self._log, self.progress = projector, log, progress
+    def __init__(self, projector: Projector, log: EventStore, progress: Progress, limits: RebuildLimits) -> None:
+        self._projector, self._log, self.progress, self.limits = projector, log, progress, limits
         self.position = 0
 
     def follow(self, position: int) -> None:
+        """Apply the log up to `position`, or up to its head."""
         until = min(position, self._log.head()) if position > self.position else 0
         if until > self.position:
-            replay(self._projector, self._log, until, lambda position: self.progress("events", position))
+            replay(self._projector, self._log, until, lambda position: self.progress("events", position), limits=self.limits)
             self.position = until
 
     def is_at_head(self) -> bool:
         return self.position >= self._log.head()
 
 
-def replay(projector: Projector, log: EventStore, until: int, progress: Callable[[int], None] = lambda _: None) -> None:
-    """Raises Outrun where another process moves the checkpoint too."""
-    at, tries = projector.checkpoint().position, 0
-    while at < until:
-        before, tries = at, tries + 1
-        if tries > MAX_ATTEMPTS:
+def replay(
+    projector: Projector,
+    log: EventStore,
+    until: int,
+    progress: Callable[[int], None] = lambda _: None,
+    *,
+    limits: RebuildLimits = DEFAULT_LIMITS,
+) -> None:
+    """Apply the log up to position `until`. Raises CheckpointConflict where another process moves the checkpoint too."""
+    position, attempts = projector.checkpoint().position, 0
+    while position < until:
+        before, attempts = position, attempts + 1
+        if attempts > limits.max_attempts:
             raise CheckpointConflict
-        with suppress(CheckpointConflict):  # a batch that was to be written behind was not: it is applied again
-            _replay_from(at, projector, log, until, progress)
-        at = projector.checkpoint().position
-        tries = 0 if at > before else tries
+        with suppress(CheckpointConflict):  # a batch was not written behind: it is applied again
+            _replay_from(position, projector, log, until, progress, events_per_batch=limits.events_per_batch)
+        position = projector.checkpoint().position
+        attempts = 0 if position > before else attempts
 
 
-def _replay_from(at: int, projector: Projector, log: EventStore, until: int, progress: Callable[[int], None]) -> None:
+def _replay_from(
+    position: int, projector: Projector, log: EventStore, until: int, progress: Callable[[int], None], *, events_per_batch: int
+) -> None:
     """While one batch is folded the next one is read."""
-    with ThreadPoolExecutor(1, thread_name_prefix="reading ahead") as ahead:
-        coming = ahead.submit(log.read, at, min(EVENTS_PER_BATCH, until - at)) if at < until else None
-        while coming is not None:
-            events = coming.result()
-            at = events[-1].position
-            coming = ahead.submit(log.read, at, min(EVENTS_PER_BATCH, until - at)) if at < until else None
-            projector.apply(events, Checkpoint(at))
-            progress(at)
+    with ThreadPoolExecutor(1, thread_name_prefix="reading ahead") as thread:
+
+        def read_after(position: int) -> "Future[Sequence[RecordedEvent]] | None":
+            return thread.submit(log.read, position, min(events_per_batch, until - position)) if position < until else None
+
+        next_events = read_after(position)
+        while next_events is not None:
+            events = next_events.result()
+            position = events[-1].position
+            next_events = read_after(position)
+            projector.apply(events, Checkpoint(position))
+            progress(position)
 
 
 # ---- comparing ---------------------------------------------------------------------------------------------------------------------
-def _compared(owner: psycopg.Connection, making: _RebuildSubscription) -> tuple[Difference, ...]:
+def _compared(owner: psycopg.Connection, rebuilt: _RebuiltModels) -> tuple[Difference, ...]:
     salt = os.urandom(SALT_BYTES)
-    owner.execute(BY_KEY)
+    owner.execute(READ_BY_KEY)
     try:
-        return tuple(found for table in TABLES_COMPARED if (found := _difference(owner, making, table, salt)) is not None)
+        return tuple(found for table in TABLES_COMPARED if (found := _difference(owner, rebuilt, table, salt)) is not None)
     finally:
         owner.execute("reset enable_seqscan")
 
 
-def _difference(owner: psycopg.Connection, making: _RebuildSubscription, table: Compared, salt: bytes) -> Difference | None:
-    """The first one of a table, whose ranges are compared one by one."""
+def _difference(owner: psycopg.Connection, rebuilt: _RebuiltModels, table: ComparedTable, salt: bytes) -> Difference | None:
+    """The first difference of a table, whose ranges are compared one by one."""
     rows = 0
-    for span in ranges(owner, [LIVE, NEXT], table):
-        count, equal = _equal(owner, making, table, span, salt)
-        if not equal and (key := _confirmed(owner, making, table, span)) is not None:
+    for span in ranges(owner, [LIVE_SCHEMA, NEXT_SCHEMA], table, rows=rebuilt.limits.rows_per_range):
+        count, equal = _equal(owner, rebuilt, table, span, salt)
+        if not equal and (key := _confirmed(owner, rebuilt, table, span)) is not None:
             return Difference(table.name, key)
         rows += count
-        making.progress(table.name, rows)
+        rebuilt.progress(table.name, rows)
     return None
 
 
-def _equal(owner: psycopg.Connection, making: _RebuildSubscription, table: Compared, span: Range, salt: bytes) -> tuple[int, bool]:
+def _equal(owner: psycopg.Connection, rebuilt: _RebuiltModels, table: ComparedTable, span: Range, salt: bytes) -> tuple[int, bool]:
     """How many rows a range has, and whether they are equal at one position.
 
-    Nobody waits for that: the live digest comes with the position at which it was true, and there the new read models then stand.
+    This blocks no other process: the live digest comes with its position, up to which the rebuilt read models are then brought.
     """
-    position, live = digest_at(owner, LIVE, table, span, salt=salt)
-    making.follow(position)
-    _, made = digest_at(owner, NEXT, table, span, salt=salt)
-    return live.rows, live == made
+    position, live = digest_at(owner, LIVE_SCHEMA, table, span, salt=salt)
+    rebuilt.follow(position)
+    _, other = digest_at(owner, NEXT_SCHEMA, table, span, salt=salt)
+    return live.rows, live == other
 
 
-def _confirmed(owner: psycopg.Connection, making: _RebuildSubscription, table: Compared, span: Range) -> Key | None:
+def _confirmed(owner: psycopg.Connection, rebuilt: _RebuiltModels, table: ComparedTable, span: Range) -> Key | None:
     """The first key that differs while the projector waits; None where none does.
 
-    Results of a large job are hidden ahead of the event that says so (`read_models`), which the projector then applies: so a
-    difference counts when nothing is left to do, or when it stays.
+    The projector hides the results of a large job before it applies the event that deletes the job: so a difference counts when the
+    projector has nothing left to do, or when it stays.
     """
-    for _ in range(MAX_COMPARISONS):
+    for _ in range(rebuilt.limits.max_comparisons):
         with owner.transaction():
-            position = _position(owner, HOLD)
-            making.follow(position)
-            key = first_difference(owner, (LIVE, NEXT), table, span)
-        if key is None or making.is_at_head():
+            position = _position(owner, LOCK_POSITION)
+            rebuilt.follow(position)
+            key = first_difference(owner, (LIVE_SCHEMA, NEXT_SCHEMA), table, span)
+        if key is None or rebuilt.is_at_head():
             return key
-        time.sleep(COMPARE_AGAIN_SECONDS)
+        time.sleep(rebuilt.limits.compare_again_seconds)
     return key
 
 
@@ -200,16 +236,16 @@ def _position(connection: psycopg.Connection, query: str = POSITION) -> int:
     return int(row[0])
 
 
-# ---- changing over -----------------------------------------------------------------------------------------------------------------
-def _change_over(owner: psycopg.Connection, making: _RebuildSubscription) -> None:
-    """While the live checkpoint is locked nothing moves: the new read models catch up and take the place of the live ones."""
+# ---- swapping ---------------------------------------------------------------------------------------------------------------------
+def _swap(owner: psycopg.Connection, rebuilt: _RebuiltModels) -> None:
+    """While the live checkpoint is locked nothing moves: the rebuilt read models catch up and replace the live ones."""
     with owner.transaction():
         owner.execute("lock table read.checkpoint in access exclusive mode")
-        making.follow(_position(owner))
-        bulk_schema.require_logged(owner, NEXT)
-        owner.execute(TAKE_PLACE)
-        owner.execute(SQL("alter schema {} rename to {}").format(Identifier(LIVE), Identifier(OLD)))
-        owner.execute(SQL("alter schema {} rename to {}").format(Identifier(NEXT), Identifier(LIVE)))
+        rebuilt.follow(_position(owner))
+        bulk_schema.require_logged(owner, NEXT_SCHEMA)
+        owner.execute(COPY_KAFKA_POSITION)
+        owner.execute(SQL("alter schema {} rename to {}").format(Identifier(LIVE_SCHEMA), Identifier(OLD_SCHEMA)))
+        owner.execute(SQL("alter schema {} rename to {}").format(Identifier(NEXT_SCHEMA), Identifier(LIVE_SCHEMA)))
     owner.execute(NOTIFY_PROJECTED)  # by itself: a notification must not wait for the disk (infrastructure/postgres/wake_ups.py)
 
 

@@ -16,64 +16,64 @@ log = structlog.get_logger()
 class WriteBehind:
     """The port `projections.engine.batches.ReadModels` over another one that nobody else writes to: for a rebuild.
 
-    `write` returns before anything is written, and one batch at a time is under way. Where that fails the next call raises Outrun: the
-    checkpoint is behind what was believed. Up to the end of that batch `write` then waits, so that its errors are those of its own batch.
+    `write` returns before anything is written; one batch at a time is pending. When writing it fails, the next call raises
+    CheckpointConflict, and `write` blocks up to the end of that batch, so that its errors are those of its own batch.
     """
 
     def __init__(self, models: ReadModels) -> None:
         self._models = models
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writing behind")
-        self._under_way: Future[None] | None = None
-        self._waits_until = 0
+        self._pending: Future[None] | None = None
+        self._sync_until = 0
 
     @property
     def closed(self) -> bool:
         return self._models.closed
 
     def close(self) -> None:
-        """What is under way ends before."""
+        """Finishes the pending batch first."""
         self._thread.shutdown()
         self._models.close()
 
-    def target(self) -> CheckpointToken:
-        """What is under way ends before, and counts if it was written."""
+    def read_checkpoint(self) -> CheckpointToken:
+        """Finishes the pending batch first, which counts if it was written."""
         with suppress(CheckpointConflict):
             self._finish()
-        return self._models.target()
+        return self._models.read_checkpoint()
 
-    def behind(self) -> ParkedEvents:
+    def parked_events(self) -> ParkedEvents:
         self._finish()
-        return self._models.behind()
+        return self._models.parked_events()
 
-    def load(self, wanted: Mapping[str, set[Key]]) -> Mapping[str, Mapping[Key, Row]]:
-        if not wanted:
+    def load(self, keys: Mapping[str, set[Key]]) -> Mapping[str, Mapping[Key, Row]]:
+        if not keys:
             return {}
         self._finish()
-        return self._models.load(wanted)
+        return self._models.load(keys)
 
-    def write(self, target: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
+    def write(self, token: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
         self._finish()
-        if to.position <= self._waits_until:
-            self._models.write(target, to, changes, generations=generations)
+        if to.position <= self._sync_until:
+            self._models.write(token, to, changes, generations=generations)
         else:
-            self._under_way = self._thread.submit(self._write, target, to, changes, generations)
+            self._pending = self._thread.submit(self._write, token, to, changes, generations)
 
     @contextmanager
-    def held(self) -> Iterator[CheckpointToken]:
+    def locked_checkpoint(self) -> Iterator[CheckpointToken]:
         self._finish()
-        with self._models.held() as target:
-            yield target
+        with self._models.locked_checkpoint() as token:
+            yield token
 
-    def _write(self, target: CheckpointToken, to: Checkpoint, changes: Changes, generations: int) -> None:
+    def _write(self, token: CheckpointToken, to: Checkpoint, changes: Changes, generations: int) -> None:
         try:
-            self._models.write(target, to, changes, generations=generations)
+            self._models.write(token, to, changes, generations=generations)
         except Exception as error:
             log.warning("a batch was not written, and is applied again", until=to.position, error=type(error).__name__)
-            self._waits_until = to.position
+            self._sync_until = to.position
             raise CheckpointConflict from None
 
     def _finish(self) -> None:
-        """Raises Outrun where what was under way was not written."""
-        under_way, self._under_way = self._under_way, None
-        if under_way is not None:
-            under_way.result()
+        """Raises CheckpointConflict where the pending batch was not written."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()

@@ -14,7 +14,7 @@ from application.ports import ChainedEvent
 from infrastructure.kafka.cloud_events import RecordKey, headers
 from infrastructure.kafka.limits import MAX_RECORD_BYTES
 from infrastructure.security.keys import RootKey
-from projections.process import rebuild
+from projections.process.rebuilds import rebuild
 from tests.adversaries.attackers import TEN_MEGABYTES, Attacker
 from tests.adversaries.forging import altered, following_event, forgeries
 from tests.kafka.installation import Installation

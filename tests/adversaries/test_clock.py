@@ -26,7 +26,7 @@ from infrastructure.embedded.supervisor import PROCESSES, SupervisedStack
 from infrastructure.eventstore.event_store import open_event_store
 from infrastructure.inference.models.bundled import micrographs
 from infrastructure.security.key_ring import NO_KEYS
-from projections.process import rebuild
+from projections.process.rebuilds import rebuild
 from tests.system.conftest import PASSWORD, email, made_account, stack_settings
 
 pytestmark = pytest.mark.long

@@ -21,7 +21,7 @@ from api.cli.stack import prepare
 from infrastructure.audit.log_verification import verify_log
 from infrastructure.embedded.supervisor import SupervisedStack
 from infrastructure.operations.doctor import examine
-from projections.process import rebuild
+from projections.process.rebuilds import rebuild
 from tests.system.conftest import PASSWORD, email, event_log, made_account, stack_settings
 
 ANOTHER = "another correct horse 77"

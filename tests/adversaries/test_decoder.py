@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inference.children.process_pool import ChildFailed, ChildHung, ChildLost, NotSandboxed, WrongAnswer
-from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, Inspected, check_batch, check_inspected
+from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost, InvalidAnswer, NotSandboxed
+from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, InspectedUpload, check_batch, check_inspected
 from infrastructure.sandbox import supported
 from tests.adversaries.hostile_decoder import LIES
 from tests.adversaries.pools import a_pool, child_of, still_works
@@ -104,7 +104,7 @@ async def test_it_gets_no_more_time_by_asking_for_the_model_again_and_again():
 async def test_it_ends_when_its_answer_is_none(answer):
     async with a_pool(HOSTILE) as pool:
         child = await child_of(pool)
-        with pytest.raises(WrongAnswer):
+        with pytest.raises(InvalidAnswer):
             await pool.run(f"{HOSTILE}:{answer}", into=type(None))
         assert await child_of(pool) != child
 
@@ -119,7 +119,7 @@ async def test_an_honest_result_is_believed():
 async def test_it_ends_when_its_scores_cannot_be_true(lie):
     async with a_pool(HOSTILE) as pool:
         child = await child_of(pool)
-        with pytest.raises(WrongAnswer):
+        with pytest.raises(InvalidAnswer):
             await pool.run(f"{HOSTILE}:lying", lie, into=BatchPrediction, check=partial(check_batch, images=1, labels=LABELS))
         assert await child_of(pool) != child
 
@@ -127,23 +127,23 @@ async def test_it_ends_when_its_scores_cannot_be_true(lie):
 @pytest.mark.parametrize("answers", [0, 1, 3])
 async def test_it_ends_when_it_answers_for_other_images_than_it_was_given(answers):
     async with a_pool(HOSTILE) as pool:
-        with pytest.raises(WrongAnswer):
+        with pytest.raises(InvalidAnswer):
             await pool.run(f"{HOSTILE}:honest", answers, into=BatchPrediction, check=partial(check_batch, images=2, labels=LABELS))
 
 
 @pytest.mark.parametrize("detail", ["", "x" * 1001, "two\nlines", "\x1b[31mred", "\u202eback"])
 async def test_it_cannot_put_any_text_into_the_log(detail):
     async with a_pool(HOSTILE) as pool:
-        with pytest.raises(WrongAnswer):
+        with pytest.raises(InvalidAnswer):
             await pool.run(f"{HOSTILE}:failing_with", detail, into=BatchPrediction, check=partial(check_batch, images=1, labels=LABELS))
 
 
 async def test_it_cannot_have_more_stored_than_pictures_are_large():
     limits = ImageLimits()
     async with a_pool(HOSTILE) as pool:
-        with pytest.raises(WrongAnswer, match="thumbnail"):
+        with pytest.raises(InvalidAnswer, match="thumbnail"):
             await pool.run(
-                f"{HOSTILE}:huge_thumbnail", b"", limits, into=Inspected | ImageRefusal, check=partial(check_inspected, limits=limits)
+                f"{HOSTILE}:huge_thumbnail", b"", limits, into=InspectedUpload | ImageRefusal, check=partial(check_inspected, limits=limits)
             )
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infrastructure.inference.children.process_pool import ChildFailed, ChildHung, ChildLost
+from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost
 from infrastructure.inference.models.bundled import models
 from infrastructure.inference.models.onnx_validation import ModelLimits, ModelRefused, validate_model
 from tests.adversaries import onnx_files as onnx

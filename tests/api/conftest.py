@@ -19,7 +19,7 @@ from infrastructure.embedded.broker import Broker
 from infrastructure.eventstore.event_store import open_event_store
 from infrastructure.postgres.wake_ups import PROJECTED, WakeUps
 from projections.engine.checkpoints import Checkpoint
-from projections.process import projector_over
+from projections.process.composition import projector_over
 from tests.given import NOW
 
 PASSWORD = "correct horse battery 9"

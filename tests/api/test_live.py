@@ -26,7 +26,7 @@ from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.access_tokens import SignedAccessTokens
 from infrastructure.security.keys import RootKey
-from projections.process import projector_over
+from projections.process.composition import projector_over
 from tests.conftest import TEMPLATE
 from tests.projections.laboratory import SYSTEM, Laboratory
 

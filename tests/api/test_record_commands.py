@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from infrastructure.eventstore.event_store import open_event_store
-from projections.process import projector_over
+from projections.process.composition import projector_over
 from tests.api.test_users_command import bioscope
 from tests.projections.laboratory import Laboratory
 from tests.projections.test_projector import damage

@@ -15,7 +15,7 @@ from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.security.keys import RootKey
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projector import Projector
-from projections.process import LogDecoder
+from projections.process.composition import LogDecoder
 from tests.given import LATER, NOW, actor, command
 from tests.twins.blobs import MemoryBlobs
 from tests.twins.event_store import MemoryRecorder
@@ -137,7 +137,7 @@ class Archive:
 
     def follow(self, database, *, batch=500):
         projector = Projector(lambda: MemoryModels(database), LogDecoder(self.log))
-        at = database.target.at.position
+        at = database.token.checkpoint.position
         while events := self.log.read(at, batch):
             at = events[-1].position
             projector.apply(events, Checkpoint(at))

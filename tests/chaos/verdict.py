@@ -11,7 +11,7 @@ from domain.classification import MAX_CHUNK_IMAGES
 from domain.errors import DomainError
 from domain.values import result_id
 from infrastructure.container import blobs, verify_log
-from projections.process import rebuild
+from projections.process.rebuilds import rebuild
 from tests.system.conftest import event_log
 
 ENDING = {"ClassificationCompleted", "ClassificationFailed", "ClassificationCancelled", "ClassificationDeleted"}

@@ -1,7 +1,9 @@
 """One contract for the read models and the scheduler's open work: Postgres, and the in-memory twins."""
 
 import os
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import uuid4
 
 import msgspec
@@ -23,7 +25,7 @@ from projections.engine.checkpoints import Checkpoint, CheckpointConflict, Folds
 from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projection import TableChanges
 from projections.engine.projector import Projector
-from projections.process import LogDecoder
+from projections.process.composition import LogDecoder
 from tests.projections.laboratory import Laboratory, a_busy_week
 from tests.twins.event_store import MemoryRecorder
 from tests.twins.read_models import MemoryDatabase, MemoryModels, MemoryWork
@@ -183,13 +185,13 @@ def test_the_same_events_leave_the_same_rows_in_both(app_url, owner_url):
 
 def test_who_lost_the_checkpoint_writes_nothing(stood, checkpoint):
     first, second = stood.models(), stood.models()
-    before = second.target()
+    before = second.read_checkpoint()
     letter = PoisonEvent(1, uuid4(), "ImageUploaded", "torn")
     first.write(before, checkpoint(1), Changes())
     with pytest.raises(CheckpointConflict):
-        second.write(before, checkpoint(2), Changes(aside=[letter]))
-    assert second.behind().letters == {}
-    assert second.target().at.position == 1
+        second.write(before, checkpoint(2), Changes(dead_letters=[letter]))
+    assert second.parked_events().dead_letters == {}
+    assert second.read_checkpoint().checkpoint.position == 1
     first.close()
     second.close()
 
@@ -200,21 +202,21 @@ def test_what_the_log_does_not_hold_is_refused(stood, checkpoint):
     untrue = [checkpoint(1)._replace(hash=checkpoint(2).hash), checkpoint(4)._replace(position=5), Checkpoint(1)]
     for at in untrue:
         with pytest.raises(NotInLog):
-            models.write(models.target(), at, Changes(aside=[letter]))
-    assert models.behind().letters == {}
-    assert models.target().at == Checkpoint(0)
-    models.write(models.target(), checkpoint(1), Changes(aside=[letter]))
+            models.write(models.read_checkpoint(), at, Changes(dead_letters=[letter]))
+    assert models.parked_events().dead_letters == {}
+    assert models.read_checkpoint().checkpoint == Checkpoint(0)
+    models.write(models.read_checkpoint(), checkpoint(1), Changes(dead_letters=[letter]))
     models.close()
 
 
 def test_the_cluster_is_kept_until_another_is_named_and_a_generation_is_told_apart(stood, checkpoint):
     models = stood.models()
-    models.write(models.target(), checkpoint(1, "cluster", 17), Changes())
-    models.write(models.target(), checkpoint(2), Changes())
-    before = models.target()
-    assert before.at == checkpoint(2, "cluster", 17)
-    models.write(before, before.at, Changes(), generations=1)
-    assert models.target().generation == before.generation + 1
+    models.write(models.read_checkpoint(), checkpoint(1, "cluster", 17), Changes())
+    models.write(models.read_checkpoint(), checkpoint(2), Changes())
+    before = models.read_checkpoint()
+    assert before.checkpoint == checkpoint(2, "cluster", 17)
+    models.write(before, before.checkpoint, Changes(), generations=1)
+    assert models.read_checkpoint().generation == before.generation + 1
     with pytest.raises(CheckpointConflict):
         models.write(before, checkpoint(3), Changes())
     models.close()
@@ -228,12 +230,15 @@ def test_what_is_set_aside_is_parked_no_more_and_what_is_healed_is_neither(stood
     at_four = Checkpoint(4, hash=four.hash)
     models = stood.models()
     letter = PoisonEvent(one.position, one.stream, one.type, "torn")
-    models.write(models.target(), at_four, Changes(aside=[letter], parked=[two, three, four]))
-    assert (models.behind().letters, models.behind().parked) == ({1: one.stream}, {2: two.stream, 3: three.stream, 4: four.stream})
-    assert models.behind().streams == {one.stream, two.stream, three.stream, four.stream}
+    models.write(models.read_checkpoint(), at_four, Changes(dead_letters=[letter], parked=[two, three, four]))
+    assert (models.parked_events().dead_letters, models.parked_events().parked) == (
+        {1: one.stream},
+        {2: two.stream, 3: three.stream, 4: four.stream},
+    )
+    assert models.parked_events().streams == {one.stream, two.stream, three.stream, four.stream}
     next_letter = PoisonEvent(three.position, three.stream, three.type, "torn")
-    models.write(models.target(), at_four, Changes(aside=[next_letter], healed=[1, 2]))
-    assert (models.behind().letters, models.behind().parked) == ({3: three.stream}, {4: four.stream})
+    models.write(models.read_checkpoint(), at_four, Changes(dead_letters=[next_letter], resolved=[1, 2]))
+    assert (models.parked_events().dead_letters, models.parked_events().parked) == ({3: three.stream}, {4: four.stream})
     models.close()
 
 
@@ -242,16 +247,16 @@ def test_an_error_undoes_what_was_written_while_the_checkpoint_was_held(stood):
     letter = PoisonEvent(1, uuid4(), "ImageUploaded", "torn")
 
     def fail_late(models):
-        with models.held() as target:
-            models.write(target, target.at, Changes(aside=[letter]), generations=1)
+        with models.locked_checkpoint() as token:
+            models.write(token, token.checkpoint, Changes(dead_letters=[letter]), generations=1)
             raise LookupError
 
     with pytest.raises(LookupError):
         fail_late(models)
-    assert models.behind().letters == {}
-    with models.held() as target:
-        models.write(target, target.at, Changes(aside=[letter]), generations=1)
-    assert models.behind().letters == {1: letter.stream}
+    assert models.parked_events().dead_letters == {}
+    with models.locked_checkpoint() as token:
+        models.write(token, token.checkpoint, Changes(dead_letters=[letter]), generations=1)
+    assert models.parked_events().dead_letters == {1: letter.stream}
     models.close()
 
 
@@ -293,8 +298,8 @@ def test_rows_are_loaded_by_their_id_and_the_missing_are_left_out(stood, laborat
 def test_a_row_that_was_never_there_can_be_deleted(stood, checkpoint):
     models = stood.models()
     (work,) = (table for table in TABLES if table.name == "work")
-    models.write(models.target(), checkpoint(1), Changes(rows=[TableChanges(work, [], [uuid4()])]))
-    assert models.target().at.position == 1
+    models.write(models.read_checkpoint(), checkpoint(1), Changes(rows=[TableChanges(work, [], [uuid4()])]))
+    assert models.read_checkpoint().checkpoint.position == 1
     models.close()
 
 
@@ -326,17 +331,26 @@ def shown(stood, job):
     return left.count(True), left.count(False)
 
 
-def test_the_results_of_a_job_that_was_deleted_are_hidden(stood, laboratory, deleted, monkeypatch):
-    monkeypatch.setattr(postgres_store, "HIDDEN_ROWS_PER_STATEMENT", 3)
-    laboratory.follow()
+def follow_in_small_statements(stood, laboratory):
+    """Three results are hidden by one statement."""
+    if isinstance(stood, InPostgres):
+        connect = partial(postgres_store.connect, stood._url)
+        projector = Projector(lambda: PostgresReadModels(connect(), hidden_rows_per_statement=3), LogDecoder(laboratory.log))
+        with closing(projector):
+            laboratory.follow(projector=projector)
+    else:
+        laboratory.follow()
+
+
+def test_the_results_of_a_job_that_was_deleted_are_hidden(stood, laboratory, deleted):
+    follow_in_small_statements(stood, laboratory)
     assert shown(stood, deleted) == (0, 8)
 
 
 @pytest.mark.parametrize("stood", ["postgres"], indirect=True)
 def test_of_a_job_too_large_for_one_statement_all_but_a_piece_are_hidden_ahead(stood, laboratory, deleted, monkeypatch):
-    monkeypatch.setattr(postgres_store, "HIDDEN_ROWS_PER_STATEMENT", 3)
     monkeypatch.setattr(postgres_store, "HIDE", postgres_store.HIDE + " and false")
-    laboratory.follow()
+    follow_in_small_statements(stood, laboratory)
     assert shown(stood, deleted) == (2, 8)
 
 
@@ -489,13 +503,13 @@ def test_waiting_chunks_come_in_order_the_oldest_job_first_and_single_images_apa
 def test_who_begins_read_models_gives_them_its_fold_versions_and_others_write_nothing(stood):
     assert stood.folds == {}
     models = stood.models()
-    target = models.target()
+    token = models.read_checkpoint()
     assert stood.folds == FOLD_VERSIONS
-    assert models.target() == target
+    assert models.read_checkpoint() == token
     for version, remedy in ((2, "upgrade this process"), (0, "makes them anew")):
         stood.fold_by("images", version)
         with pytest.raises(FoldsDiffer, match=remedy):
-            models.target()
-        with pytest.raises(FoldsDiffer), models.held():
+            models.read_checkpoint()
+        with pytest.raises(FoldsDiffer), models.locked_checkpoint():
             pass
     models.close()

@@ -12,7 +12,7 @@ from infrastructure.security.keys import RootKey
 from projections.engine import postgres_store
 from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
-from projections.process import LogDecoder
+from projections.process.composition import LogDecoder
 from projections.stored_images import PAGE, PostgresStoredImages
 from tests.projections.laboratory import Laboratory, a_busy_week
 from tests.twins.event_store import MemoryRecorder

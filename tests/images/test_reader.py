@@ -36,7 +36,7 @@ def pixels_of(data):
 
 
 def refused(data, error):
-    """What the gate says."""
+    """What the validator says."""
     with pytest.raises(error) as raised:
         examine(io.BytesIO(data), limits=LIMITS)
     return raised.value.detail

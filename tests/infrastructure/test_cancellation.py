@@ -71,7 +71,7 @@ async def test_what_the_first_one_raised_is_raised():
 
 DEAF_RELAY = """
 import asyncio, contextlib
-from infrastructure.relay.process import _until_told
+from infrastructure.relay.process import _run_until_signal
 
 async def deaf():
     print("ready", flush=True)
@@ -79,7 +79,7 @@ async def deaf():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
 
-asyncio.run(_until_told(deaf))
+asyncio.run(_run_until_signal(deaf))
 """
 
 

@@ -21,7 +21,7 @@ from infrastructure.eventstore.event_store import open_event_store
 from infrastructure.inference.models import bundled
 from infrastructure.inference.models.bundled import bundled_manifests, models
 from infrastructure.inference.models.manifest import load_manifest
-from infrastructure.kafka.topics import make_topics
+from infrastructure.kafka.topics import create_topics
 from infrastructure.operations.config_checks import setting_findings
 from infrastructure.operations.doctor import _topic_durability, examine, refusals
 from infrastructure.security.keys import RootKey, new_root_key
@@ -251,7 +251,7 @@ def test_a_root_key_that_is_none_is_refused(production, text):
 
 @pytest.mark.anyio
 async def test_what_a_real_kafka_keeps_is_told(kafka_url):
-    await make_topics(kafka_url)
+    await create_topics(kafka_url)
     assert await _topic_durability(kafka_url) == (1, 1, 1)
 
 

@@ -29,7 +29,10 @@ pytestmark = pytest.mark.anyio
 
 PBC8 = models() / "pbc8"
 PICTURE = min(micrographs().rglob("*.jpg")).read_bytes()
-BREAKING = {"examine": "tests.infrastructure.looking_calls:examine", "classify": "tests.infrastructure.looking_calls:classify"}
+BREAKING = {
+    "examine": "tests.infrastructure.breaking_child_functions:examine",
+    "classify": "tests.infrastructure.breaking_child_functions:classify",
+}
 ENDS = [(b"deadly", "broke down"), (b"stuck", "takes too long"), (b"buggy", "RuntimeError")]
 
 
@@ -47,7 +50,7 @@ def pbc8(blobs):
 
 @asynccontextmanager
 async def a_reader(blobs, *, hang_seconds=15.0, examine=EXAMINE, classify=CLASSIFY):
-    nursery = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.looking_calls")
+    nursery = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.breaking_child_functions")
     pool = ProcessPool(nursery, size=1, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
     async with BlockingPortal() as portal:
         yield ChildReader(portal, pool, blobs=blobs, limits=ImageLimits(), examine=examine, classify=classify)

@@ -121,9 +121,9 @@ def test_the_name_of_the_installation_stays():
 def test_records_that_were_authenticated_with_a_replaced_key_are_still_believed():
     row_hash = b"h" * 32
     before, after = RecordKey(ROOT), RecordKey(rotated(Purpose.EVENT_SOURCE, Purpose.RELAY_RECORDS))
-    assert after.made(before.mac(row_hash), row_hash)
-    assert not before.made(after.mac(row_hash), row_hash)
-    assert not after.made(before.mac(row_hash), bytes(32))
+    assert after.verifies(before.mac(row_hash), row_hash)
+    assert not before.verifies(after.mac(row_hash), row_hash)
+    assert not after.verifies(before.mac(row_hash), bytes(32))
 
 
 @pytest.fixture(params=["memory", "postgres"])

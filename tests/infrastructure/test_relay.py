@@ -13,7 +13,7 @@ from application.topics import EVENTS
 from infrastructure.audit.log_verification import verify_log
 from infrastructure.kafka import topics
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
-from infrastructure.kafka.topics import make_topics, make_topics_when_reachable
+from infrastructure.kafka.topics import create_topics, create_topics_when_reachable
 from infrastructure.security.keys import RootKey
 from tests.kafka.installation import Installation, busy
 
@@ -111,17 +111,16 @@ def test_it_leads_again_after_the_database_closed_its_connections(installation):
 
 
 async def test_topics_are_made_once_with_the_partitions_that_they_need(kafka_url):
-    assert await make_topics(kafka_url) == await make_topics(kafka_url) == await make_topics_when_reachable(kafka_url)
+    assert await create_topics(kafka_url) == await create_topics(kafka_url) == await create_topics_when_reachable(kafka_url)
     described = await partitions(kafka_url)
     assert described["bioscope.events"] == described["bioscope.dead-letters"] == 1
     assert described["bioscope.inference-tasks"] == described["bioscope.inference-urgent"] == 12
 
 
-async def test_topics_that_were_made_can_be_used_at_once(kafka_url, monkeypatch):
+async def test_topics_that_were_made_can_be_used_at_once(kafka_url):
     for _ in range(5):
         fresh = {str(uuid4()): width for width in (1, 12)}
-        monkeypatch.setattr(topics, "PARTITIONS", fresh)
-        await make_topics(kafka_url)
+        await create_topics(kafka_url, fresh)
         assert fresh.items() <= (await partitions(kafka_url)).items()
 
 

@@ -16,7 +16,7 @@ from infrastructure.configuration.settings import Settings
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.child_functions import examine
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
-from infrastructure.inference.predictions import ImageRefusal, Inspected, check_inspected
+from infrastructure.inference.predictions import ImageRefusal, InspectedUpload, check_inspected
 from infrastructure.operations.doctor import sandbox_findings
 from infrastructure.sandbox import Layers, supported
 from infrastructure.sandbox.policy import Unsandboxed, require_sandbox
@@ -236,7 +236,11 @@ def examined_in_the_sandbox():
             check = partial(check_inspected, limits=LIMITS)
             return [
                 await pool.run(
-                    "infrastructure.inference.children.child_functions:examine", data, LIMITS, into=Inspected | ImageRefusal, check=check
+                    "infrastructure.inference.children.child_functions:examine",
+                    data,
+                    LIMITS,
+                    into=InspectedUpload | ImageRefusal,
+                    check=check,
                 )
                 for data in files
             ]

@@ -17,8 +17,9 @@ from infrastructure.eventstore.group_commit import APPEND, Append, Columns, Pend
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.postgres.arrays import register
 from infrastructure.postgres.profiles import SENDS_WAKE_UPS, Profile
+from infrastructure.postgres.system.relay_checkpoint import RelayCheckpoint
 from infrastructure.postgres.wake_ups import APPENDED, PROJECTED, PUBLISHED, WakeUpLimits, WakeUps
-from infrastructure.relay.publisher import PostgresPublished, RelayCheckpoint
+from infrastructure.relay.checkpoint_store import PostgresCheckpointStore
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import DataKeys, RootKey
 
@@ -111,11 +112,11 @@ def test_for_a_session_of_an_earlier_release_the_database_notifies(listener, app
 async def test_the_relay_tells_that_the_checkpoint_moved_and_notifies_in_no_transaction(listener, app_url):
     told = []
     async with await psycopg.AsyncConnection.connect(app_url, autocommit=True) as connection:
-        published = PostgresPublished(connection, moved=lambda: told.append("moved"))
+        published = PostgresCheckpointStore(connection, on_advanced=lambda: told.append("moved"))
         epoch, place = await published.take_over()
-        assert await published.move(epoch, place, RelayCheckpoint(0, "one", 1))
+        assert await published.advance(epoch, place, RelayCheckpoint(0, "one", 1))
         assert told == ["moved"]
-        assert not await published.move(epoch, place, RelayCheckpoint(0, "two", 1))
+        assert not await published.advance(epoch, place, RelayCheckpoint(0, "two", 1))
         assert told == ["moved"]
     assert heard(listener) == []
 

@@ -1,4 +1,4 @@
-"""Readers that misbehave, each a process: `python -m tests.kafka.readers BEHAVIOUR BROKERS`; what they do stands on stdout."""
+"""Readers that misbehave, each a process: `python -m tests.kafka.readers SOURCE BEHAVIOUR BROKERS`; what they do stands on stdout."""
 
 import asyncio
 import sys
@@ -7,19 +7,25 @@ import msgspec
 
 from application.topics import EVENTS
 from infrastructure.configuration.settings import Settings
-from infrastructure.kafka import consumer_process
+from infrastructure.kafka.aiokafka_source import AiokafkaBatchSource
+from infrastructure.kafka.consumer_process import ConsumerLimits, ConsumerProcess
+from infrastructure.kafka.faust_source import FaustBatchSource
+
+SOURCES = {"faust": FaustBatchSource, "aiokafka": AiokafkaBatchSource}
 
 
 class Reader:
     def __init__(self, behaviour):
-        self.behaviour, self.waits = behaviour, behaviour == "waits"
+        self.behaviour, self.is_waiting = behaviour, behaviour == "waits"
 
-    async def starting_offsets(self, _cluster, spans):
+    async def starting_offsets(self, _cluster, ranges):
         say("joined")
-        return {tp: span.begin for tp, span in spans.items()}
+        skipped = 2 if self.behaviour == "skips two" else 0
+        return {partition: min(span.begin + skipped, span.end) for partition, span in ranges.items()}
 
-    async def take(self, frame):
-        say(f"took {len(frame.records)}")
+    async def process(self, batch):
+        say(f"took {len(batch.records)}")
+        say(f"values {b' '.join(record.value for record in batch.records).decode()}.")
         match self.behaviour:
             case "raises":
                 raise RuntimeError("a reader that fails")
@@ -43,12 +49,20 @@ def say(text):
     sys.stdout.flush()
 
 
-def main(behaviour, brokers):
-    consumer_process.HUNG_AFTER_SECONDS = 6.0  # longer than a first join takes here
+def main(source, behaviour, brokers, groups="ungrouped"):
     reader = Reader(behaviour)
-    given = msgspec.structs.replace(Settings(), kafka_url=brokers, kafka_groups=False, kafka_fetch_wait=0.003)
-    reading = consumer_process.ConsumerProcess(given, group="readers", topics=(EVENTS,), reader=reader, name="reader")
-    reading.run(reader.beside, finish=reader.finish, prepared=reader.prepared)
+    settings = msgspec.structs.replace(Settings(), kafka_url=brokers, kafka_groups=groups == "grouped", kafka_fetch_wait=0.003)
+    limits = ConsumerLimits(hung_after_seconds=6.0)  # longer than a first join takes here
+    process = ConsumerProcess(
+        settings, group="readers", topics=(EVENTS,), reader=reader, name="reader", source=SOURCES[source], limits=limits
+    )
+
+    async def wake_always():
+        while True:
+            await asyncio.sleep(0.05)
+            process.wake()
+
+    process.run(reader.beside, wake_always, finish=reader.finish, prepared=reader.prepared)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from application.hash_chain import START, linked
 from application.topics import EVENTS
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.kafka.cloud_events import RecordKey
-from infrastructure.relay.publisher import Fenced, connect_publisher
+from infrastructure.relay.errors import Fenced
+from infrastructure.relay.topic import connect_topic
 from infrastructure.security.keys import RootKey
 from tests.kafka.installation import Installation, busy
 from tests.projections.laboratory import Laboratory
@@ -57,9 +58,9 @@ async def positions(url, source, *, isolation):
 
 async def test_old_records_cannot_come_behind_newer_ones(kafka_url, root, events):
     key = RecordKey(root)
-    async with connect_publisher(kafka_url, key=key) as old:
+    async with connect_topic(kafka_url, key=key) as old:
         assert len(await old.publish(events[:2])) == 2
-        async with connect_publisher(kafka_url, key=key) as new:
+        async with connect_topic(kafka_url, key=key) as new:
             await new.publish(events[2:6])
             for _ in range(2):
                 with pytest.raises(Fenced):
@@ -71,10 +72,10 @@ async def test_old_records_cannot_come_behind_newer_ones(kafka_url, root, events
 
 async def test_records_that_wait_in_a_sleeping_relay_are_refused_when_it_wakes(kafka_url, root, events):
     key = RecordKey(root)
-    async with connect_publisher(kafka_url, key=key) as old:
+    async with connect_topic(kafka_url, key=key) as old:
         await old.publish(events[:1])
         waiting = [await old._send(event) for event in events[1:3]]  # the loop does not run: none of them has left yet
-        async with connect_publisher(kafka_url, key=key) as new:
+        async with connect_topic(kafka_url, key=key) as new:
             await new.publish(events[1:6])
             await asyncio.gather(*waiting, return_exceptions=True)
             with pytest.raises(Fenced):
@@ -85,7 +86,7 @@ async def test_records_that_wait_in_a_sleeping_relay_are_refused_when_it_wakes(k
 
 async def test_the_relays_of_two_installations_on_one_kafka_do_not_fence_each_other(kafka_url, root, events):
     others = RecordKey(RootKey(os.urandom(32)))
-    async with connect_publisher(kafka_url, key=RecordKey(root)) as one, connect_publisher(kafka_url, key=others) as other:
+    async with connect_topic(kafka_url, key=RecordKey(root)) as one, connect_topic(kafka_url, key=others) as other:
         for event in events:
             await one.publish([event])
             await other.publish([event])

@@ -43,7 +43,7 @@ def test_a_run_over_a_dataset_and_one_over_an_image_come_back_with_results(insta
 
 def test_in_steady_state_every_event_comes_by_kafka(installation):
     installation.start("relay")
-    installation.start("projector", by="tests.kafka.patient")
+    installation.start("projector", by="tests.kafka.kafka_only_projector")
     installation.until_kafka_delivers()
     before = installation.sources()
     with busy(installation):

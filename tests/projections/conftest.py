@@ -8,7 +8,7 @@ import pytest
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.keys import RootKey
-from projections.process import projector_over
+from projections.process.composition import projector_over
 from tests.projections.laboratory import Laboratory
 
 

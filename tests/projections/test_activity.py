@@ -8,7 +8,8 @@ from application import datasets
 from domain.access import Grant, Role
 from infrastructure.postgres.query_database import PostgresQueryDatabase
 from projections import activity
-from projections.reading import subject_of
+from projections.access import subject_of
+from projections.activity import ScanLimits
 
 pytestmark = pytest.mark.anyio
 
@@ -38,8 +39,8 @@ steps = st.one_of(
 class Story:
     """People and datasets, what happens to them, and what the reader is told meanwhile."""
 
-    def __init__(self, lab, connection, reader, start):
-        self.lab, self.connection = lab, connection
+    def __init__(self, lab, connection, reader, start, limits):
+        self.lab, self.connection, self.limits = lab, connection, limits
         roles = {"owner": Role.RESEARCHER, "friend": Role.ANALYST, "stranger": Role.VIEWER, "admin": Role.ADMIN}
         self.people = {name: lab.user(role, name=name) for name, role in roles.items()}
         self.reader = self.people[reader]
@@ -86,7 +87,7 @@ class Story:
 
     async def look(self, db, limit, asked, head):
         expected = self.visible(asked)
-        feed = await activity.after(db, self.reader, position=self.position, limit=limit, datasets=asked, head=head)
+        feed = await activity.after(db, self.reader, position=self.position, limit=limit, datasets=asked, head=head, limits=self.limits)
         assert [one.position for one in feed.items] == [position for position in expected if position <= feed.position][:limit]
         assert len(feed.items) == len([position for position in expected if position <= feed.position])
         assert feed.position > self.position or not feed.more
@@ -106,10 +107,8 @@ class Story:
 @example(told=[("share", 0), ("withdraw", 0)], reader="friend", asked=None, start=0, hint=None, window=5)
 @example(told=[("upload", 0, 6), ("upload", 1, 2)], reader="owner", asked=None, start=0, hint=None, window=2)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-async def test_a_watcher_is_told_exactly_what_it_may_see(db, laboratory, connection, monkeypatch, told, reader, asked, start, hint, window):
-    monkeypatch.setattr(activity, "EVENTS_PER_SCAN", window)
-    monkeypatch.setattr(activity, "MIN_EVENTS_PER_DATASET", 1)
-    story = Story(laboratory, connection, reader, start)
+async def test_a_watcher_is_told_exactly_what_it_may_see(db, laboratory, connection, told, reader, asked, start, hint, window):
+    story = Story(laboratory, connection, reader, start, ScanLimits(events_per_scan=window, min_events_per_dataset=1))
     chosen = None if asked is None else {story.datasets[number] for number in asked}
     for what, *more in [*told, ("look", 3)]:
         if what != "look":
@@ -147,16 +146,16 @@ async def test_an_administrator_who_asks_for_one_dataset_visits_no_other(db, lab
     assert feed.visited <= 5
 
 
-async def test_the_datasets_of_a_reader_take_turns_however_busy_one_of_them_is(db, laboratory, monkeypatch):
-    monkeypatch.setattr(activity, "EVENTS_PER_SCAN", 8)
+async def test_the_datasets_of_a_reader_take_turns_however_busy_one_of_them_is(db, laboratory):
+    limits = ScanLimits(events_per_scan=8)
     owner = laboratory.user()
     cells = [laboratory.dataset(owner, str(number)) for number in range(20)]
     for number in range(60):
         laboratory.image(owner, cells[0 if number % 7 else 5], f"{number}.png")
     head, position, seen, more = laboratory.follow(), 0, [], True
     while more:
-        feed = await activity.after(db, owner, position=position, limit=10)
-        assert feed.visited <= 21 + 20 * activity.MIN_EVENTS_PER_DATASET
+        feed = await activity.after(db, owner, position=position, limit=10, limits=limits)
+        assert feed.visited <= 21 + 20 * limits.min_events_per_dataset
         seen += [one.position for one in feed.items]
         position, more = feed.position, feed.more
     assert seen == list(range(1, head + 1))

@@ -12,7 +12,7 @@ from domain import model
 from domain.errors import Unavailable
 from domain.values import model_id
 from projections import blob_references as reading
-from projections.process import discard
+from projections.process.dead_letters import discard_with
 from tests.projections.laboratory import LABELS, SYSTEM
 from tests.twins.blobs import MemoryBlobs
 
@@ -23,7 +23,7 @@ def tomorrow():
 
 @pytest.fixture
 def known(connection):
-    return partial(reading.in_use, connection)
+    return partial(reading.blobs_in_use, connection)
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_what_a_discarded_event_names_stays_since_commands_may_still_use_it(labo
     laboratory.follow()
     position = laboratory.log.head()
     set_aside(owner_url, "dead_letters", position)
-    retry = discard(laboratory.projector, connection, laboratory.log, position, reason="torn", command=laboratory.command(SYSTEM))
+    retry = discard_with(laboratory.projector, connection, laboratory.log, position, reason="torn", command=laboratory.command(SYSTEM))
     assert retry == (1, 0)
     orphan = blobs.keep(b"orphan")
     assert sweep_orphans(blobs, known, now=tomorrow()) == SweepResult(freed=1, waiting=0)
@@ -185,7 +185,7 @@ def test_the_role_of_the_projector_suffices(laboratory, blobs, postgres, databas
     laboratory.dataset(ada)
     url = postgres.url(user="bioscope_projector", database=database)
     with psycopg.connect(url, autocommit=True, options="-c search_path=read") as connection:
-        assert sweep_orphans(blobs, partial(reading.in_use, connection), now=tomorrow()) == SweepResult(freed=1, waiting=0)
+        assert sweep_orphans(blobs, partial(reading.blobs_in_use, connection), now=tomorrow()) == SweepResult(freed=1, waiting=0)
 
 
 def test_a_lost_database_sweeps_nothing(laboratory, blobs, connection):
@@ -193,5 +193,5 @@ def test_a_lost_database_sweeps_nothing(laboratory, blobs, connection):
     blobs.keep(b"perhaps in use")
     connection.close()
     with pytest.raises(psycopg.OperationalError):
-        sweep_orphans(blobs, partial(reading.in_use, connection), now=tomorrow())
+        sweep_orphans(blobs, partial(reading.blobs_in_use, connection), now=tomorrow())
     assert len(blobs.kept) == 1

@@ -11,11 +11,10 @@ from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.postgres.schema import migrate
 from infrastructure.security.keys import RootKey
-from projections.process import projector_over
-from projections.rebuild import rebuilding
+from projections.process.composition import projector_over
 from projections.rebuild.bulk_schema import NEEDED_TO_FILL, NotDurable, finish, prepare, require_logged
 from projections.rebuild.digests import digests
-from projections.rebuild.rebuilding import NEXT, rebuild
+from projections.rebuild.rebuilding import NEXT_SCHEMA, RebuildLimits, rebuild
 from tests.projections.laboratory import Laboratory
 
 INDEXES = "select replace(indexdef, schemaname || '.', '') from pg_indexes where schemaname = %s order by 1"
@@ -49,7 +48,7 @@ def test_tables_that_a_crash_would_empty_are_refused(owner):
         require_logged(owner, "filled")
 
 
-def test_a_crash_during_a_rebuild_loses_the_rebuild_and_never_the_live_read_models(tmp_path, monkeypatch):
+def test_a_crash_during_a_rebuild_loses_the_rebuild_and_never_the_live_read_models(tmp_path):
     root = RootKey(bytes(32))
 
     def rebuilt(server, log, *, check, progress=lambda *_: None):
@@ -60,13 +59,14 @@ def test_a_crash_during_a_rebuild_loses_the_rebuild_and_never_the_live_read_mode
                 log=log,
                 check=check,
                 progress=progress,
+                limits=RebuildLimits(events_per_batch=1),
             )
 
     def crash(*_):
         postmaster = int((tmp_path / "postgres" / "postmaster.pid").read_text().splitlines()[0])
         with psycopg.connect(server.owner_url, autocommit=True) as connection:
             connection.execute("checkpoint")
-            assert connection.execute(f"select count(*) > 0 from {NEXT}.users").fetchone() == (True,)
+            assert connection.execute(f"select count(*) > 0 from {NEXT_SCHEMA}.users").fetchone() == (True,)
         os.kill(postmaster, signal.SIGQUIT)
 
     with Postgres(tmp_path) as server:
@@ -78,7 +78,6 @@ def test_a_crash_during_a_rebuild_loses_the_rebuild_and_never_the_live_read_mode
         rebuilt(server, log, check=False)
         with psycopg.connect(server.owner_url) as connection:
             live = digests(connection)
-        monkeypatch.setattr(rebuilding, "EVENTS_PER_BATCH", 1)
         with pytest.raises(psycopg.OperationalError):
             rebuilt(server, log, check=False, progress=crash)
         log.close()
@@ -86,10 +85,10 @@ def test_a_crash_during_a_rebuild_loses_the_rebuild_and_never_the_live_read_mode
         log = RecorderEventStore(PostgresRecorder(server.app_url, root), root)
         with psycopg.connect(server.owner_url, autocommit=True) as connection:
             assert digests(connection) == live
-            assert connection.execute(f"select count(*) from {NEXT}.users").fetchone() == (0,)
+            assert connection.execute(f"select count(*) from {NEXT_SCHEMA}.users").fetchone() == (0,)
         assert rebuilt(server, log, check=True).differing == ()
         rebuilt(server, log, check=False)
         with psycopg.connect(server.owner_url, autocommit=True) as connection:
             assert digests(connection) == live
-            assert connection.execute("select to_regnamespace(%s)", (NEXT,)).fetchone() == (None,)
+            assert connection.execute("select to_regnamespace(%s)", (NEXT_SCHEMA,)).fetchone() == (None,)
         log.close()

@@ -13,10 +13,12 @@ from infrastructure.audit.side_tables import TableAudit
 from projections.engine import postgres_store
 from projections.engine.batches import ParkedEvents
 from projections.engine.checkpoints import FoldsDiffer
-from projections.engine.dead_letters import waiting
+from projections.engine.dead_letters import count_parked
 from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
-from projections.process import LogDecoder, discard, listed, positions_about, projector_over, record_discard, retry
+from projections.process.audit_positions import positions_about
+from projections.process.composition import LogDecoder, projector_over
+from projections.process.dead_letters import dead_letters_of, discard_with, record_discard, retry_with
 from projections.rebuild import rebuilding
 from projections.rebuild.digests import digests
 from projections.rebuild.rebuilding import AlreadyRebuilding
@@ -30,7 +32,7 @@ ADMIN = actor()
 @pytest.fixture
 def give_up(projector, connection, log):
     def discarded(position, reason="the disk was torn"):
-        return discard(projector, connection, log, position, reason=reason, command=command(ADMIN))
+        return discard_with(projector, connection, log, position, reason=reason, command=command(ADMIN))
 
     return discarded
 
@@ -71,22 +73,22 @@ def rebuilt(owner_url, log, laboratory, connection):
 
 # ---- what waits --------------------------------------------------------------------------------------------------------------------
 def test_all_that_waits_behind_a_letter_is_counted_not_only_its_own_stream(sick, log, connection):
-    (letter,) = listed(connection, log)
+    (letter,) = dead_letters_of(connection, log)
     of_its_stream = counted(connection, f"parked where stream = '{letter.stream}'")
     assert letter.parked == counted(connection, "parked") == 2 > of_its_stream == 1
 
 
 def test_what_waits_for_what_waits_is_counted_and_what_waits_for_two_is_counted_twice():
     a, b, c, d = (actor().id for _ in range(4))
-    behind = ParkedEvents(letters={1: a, 4: d}, parked={2: b, 3: c, 5: d, 6: c})
+    behind = ParkedEvents(dead_letters={1: a, 4: d}, parked={2: b, 3: c, 5: d, 6: c})
     touched = {2: {b, a}, 3: {c, b}, 5: {d}, 6: {c, d}}
-    assert waiting(behind, lambda positions: {one: touched[one] for one in positions}) == {1: 3, 4: 2}
+    assert count_parked(behind, lambda positions: {one: touched[one] for one in positions}) == {1: 3, 4: 2}
 
 
 # ---- giving one up -----------------------------------------------------------------------------------------------------------------
 def test_a_discarded_letter_is_passed_over_and_what_waited_is_applied(sick, laboratory, log, owner_url, connection, give_up):
     image, _ = sick
-    (letter,) = listed(connection, log)
+    (letter,) = dead_letters_of(connection, log)
     assert give_up(letter.position) == (3, 0)
     assert (counted(connection, "dead_letters"), counted(connection, "parked")) == (0, 0)
     assert connection.execute("select count(*) from images where id = %s", (image,)).fetchone() == (0,)
@@ -97,7 +99,7 @@ def test_a_discarded_letter_is_passed_over_and_what_waited_is_applied(sick, labo
 
 def test_who_discarded_what_and_why_stands_in_the_log_and_in_the_trail(sick, laboratory, log, settings, connection, give_up):
     image, position = sick
-    (letter,) = listed(connection, log)
+    (letter,) = dead_letters_of(connection, log)
     give_up(position, "file lost, Dr Byron agrees")
     recorded = log.read(log.head() - 1, 1)[0]
     event = log.decode(recorded)
@@ -158,9 +160,9 @@ def test_wherever_a_log_is_broken_and_given_up_a_rebuild_is_as_what_is_live(labo
     laboratory.follow(batch=9)
     for position in sorted(topics):
         damage(owner_url, position, topics[position])
-        if any(letter.position == position for letter in listed(connection, log)):
+        if any(letter.position == position for letter in dead_letters_of(connection, log)):
             give_up(position)
-    while found := listed(connection, log):  # what waited for a discarded event may not be applicable without it
+    while found := dead_letters_of(connection, log):  # what waited for a discarded event may not be applicable without it
         give_up(found[0].position)
     laboratory.follow()
     assert len(log.discarded()) >= 3
@@ -188,7 +190,7 @@ def test_one_that_died_after_it_was_recorded_is_finished_by_a_repeat(sick, log, 
 def test_a_retry_finishes_it_as_well(sick, log, projector, connection):
     image, position = sick
     record_discard(connection, log, position, reason="torn", command=command(ADMIN))
-    assert retry(projector, PostgresReadModels(connection), log) == (3, 0)
+    assert retry_with(projector, PostgresReadModels(connection), log) == (3, 0)
     assert connection.execute("select count(*) from images where id = %s", (image,)).fetchone() == (0,)
 
 

@@ -3,12 +3,12 @@
 import psycopg
 import pytest
 
-from projections.rebuild.digests import TABLES_COMPARED, Compared, Digest, Range, digest_at, digests, first_difference, ranges
+from projections.rebuild.digests import TABLES_COMPARED, ComparedTable, Digest, Range, digest_at, digests, first_difference, ranges
 from tests.projections.laboratory import a_busy_week
 
-IMAGES = Compared("images", ("id",))
-SESSIONS = Compared("sessions", ("id",))
-ACCESS = Compared("dataset_access", ("subject", "dataset"))
+IMAGES = ComparedTable("images", ("id",))
+SESSIONS = ComparedTable("sessions", ("id",))
+ACCESS = ComparedTable("dataset_access", ("subject", "dataset"))
 
 
 def of(connection, table, *, salt=b"", rows=20_000, schemas=("read",)):

@@ -13,7 +13,7 @@ from domain.registry import EVENTS
 from domain.user import UserErased, UserProfileChanged, UserRegistered
 from projections import classifications, images, users
 from projections.engine.batches import TABLES
-from projections.engine.projection import PositionedEvent, fold_batch, needed_rows, steps
+from projections.engine.projection import PositionedEvent, event_steps, fold_batch, needed_rows
 from tests.strategies import events
 
 BY_NAME = {table.name: table for table in TABLES}
@@ -22,7 +22,7 @@ HISTORIES = st.lists(events(), max_size=25).map(lambda found: [PositionedEvent(n
 
 def apply(state, batch):
     """The read models in memory, as the projector treats them."""
-    taken = steps(TABLES, batch)
+    taken = event_steps(TABLES, batch)
     loaded = {name: {key: state[name][key] for key in keys if key in state[name]} for name, keys in needed_rows(taken).items()}
     for table, upserts, deletes in fold_batch(taken, loaded):
         rows = state[table.name]
@@ -103,4 +103,4 @@ def test_file_names_are_searched_in_nfc_whatever_form_was_stored(uploaded, descr
 @given(HISTORIES, st.data())
 def test_a_batch_loads_no_row_that_it_begins_itself(history, data):
     begun = {happened.event.originator_id for happened in history[:1] if happened.event.originator_version == 1}
-    assert all(begun.isdisjoint(keys) for keys in needed_rows(steps(TABLES, history[:1])).values())
+    assert all(begun.isdisjoint(keys) for keys in needed_rows(event_steps(TABLES, history[:1])).values())

@@ -15,20 +15,21 @@ from domain import classification
 from domain.access import Role
 from domain.errors import UpgradeNeeded
 from infrastructure.postgres.system.work_queue import PostgresWorkQueue
-from projections.engine import postgres_store, subscription
+from projections.engine import postgres_store
 from projections.engine.batches import FOLD_VERSIONS
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict, FoldsDiffer, folds_difference
 from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
 from projections.engine.sequencer import Sequencer
-from projections.process import LogDecoder, listed, retry
+from projections.process.composition import LogDecoder
+from projections.process.dead_letters import dead_letters_of, retry_with
 from projections.rebuild.digests import digests
 from tests.given import NOW
 from tests.older_release import at_version, without
 from tests.projections.laboratory import a_busy_week
-from tests.projections.test_feed import Models, Store, linked
-from tests.projections.test_following import Bench
 from tests.projections.test_projector import damage, made_apart
+from tests.projections.test_sequencer import Models, Store, linked
+from tests.projections.test_subscription import Bench
 
 
 def test_all_that_stands_before_an_unknown_event_is_applied_and_the_rest_once_it_is_known(
@@ -37,15 +38,15 @@ def test_all_that_stands_before_an_unknown_event_is_applied_and_the_rest_once_it
     a_busy_week(laboratory)
     position = next(one.position for one in log.read(0, 1000) if one.type == "ImageDescribed")
     applied = []
-    feed = Sequencer(projector, log, applied=applied.append)
+    feed = Sequencer(projector, log, on_applied=applied.append)
     feed.refresh()
     with without("ImageDescribed"):
         for _ in range(2):
             with pytest.raises(UpgradeNeeded, match=rf"^position {position} holds ImageDescribed version 1, .*; upgrade this process$"):
                 feed.catch_up()
-    assert projector.checkpoint().position == feed.at.position == position - 1
+    assert projector.checkpoint().position == feed.checkpoint.position == position - 1
     assert [news.position for news in applied] == [position - 1]
-    assert listed(connection, log) == []
+    assert dead_letters_of(connection, log) == []
     while feed.catch_up():
         pass
     assert projector.checkpoint().position == log.head()
@@ -58,7 +59,7 @@ def test_a_newer_schema_version_is_waited_for_like_an_unknown_type(laboratory, l
     feed.refresh()
     with at_version("DeviceRegistered", 1), pytest.raises(UpgradeNeeded, match="position 2 holds DeviceRegistered version 2"):
         feed.catch_up()
-    assert feed.at.position == 1
+    assert feed.checkpoint.position == 1
     assert feed.catch_up()
 
 
@@ -71,7 +72,7 @@ def test_however_records_come_nothing_behind_an_unknown_event_is_applied(unknown
     records = [one._replace(event=at_place(one.event, unknown)) for one in records]
     for start in range(0, len(records), size):
         try:
-            feed.take(records[start : start + size], cluster="c", next_offset=start + size)
+            feed.process(records[start : start + size], cluster="c", next_offset=start + size)
         except UpgradeNeeded:
             break
     for _ in range(2):
@@ -99,7 +100,7 @@ def test_a_process_that_waits_goes_on_where_another_one_has_passed_the_event(lab
     with without("DeviceRegistered"):
         assert not feed.catch_up()
         assert feed.catch_up()
-    assert feed.at.position == log.head() == 4
+    assert feed.checkpoint.position == log.head() == 4
 
 
 def test_a_retry_of_dead_letters_waits_for_the_upgrade_too(laboratory, log, projector, owner_url, connection):
@@ -111,25 +112,24 @@ def test_a_retry_of_dead_letters_waits_for_the_upgrade_too(laboratory, log, proj
     lab.follow()
     damage(owner_url, log.head() - 1, topic)
     with without("ImageAccepted"), pytest.raises(UpgradeNeeded):
-        retry(projector, PostgresReadModels(connection), log)
-    assert [letter.type for letter in listed(connection, log)] == ["ModelVersionAdded"]
-    assert retry(projector, PostgresReadModels(connection), log).left == 0
+        retry_with(projector, PostgresReadModels(connection), log)
+    assert [letter.type for letter in dead_letters_of(connection, log)] == ["ModelVersionAdded"]
+    assert retry_with(projector, PostgresReadModels(connection), log).remaining == 0
 
 
 @pytest.mark.anyio
-async def test_the_follower_says_why_it_pauses_and_goes_on_by_itself(monkeypatch):
-    monkeypatch.setattr(subscription, "PAUSED_POLL_INTERVAL_SECONDS", 0.01)
-    bench, reasons = Bench(3), []
-    bench.follower._pausing = reasons.append
+async def test_the_follower_says_why_it_pauses_and_goes_on_by_itself():
+    bench = Bench(3)
+    reasons = bench.pauses
     with without("DeviceCameOnline"):
         taken = asyncio.create_task(bench.deliver(1, 2, 3))
         while len(reasons) < 3:
             await asyncio.sleep(0.01)
-        assert bench.follower.waits
+        assert bench.follower.is_waiting
     await taken
     assert set(reasons) == {"position 1 holds DeviceCameOnline version 1, which a newer release wrote; upgrade this process"}
     assert bench.models.applied == [1, 2, 3]
-    assert not bench.follower.waits
+    assert not bench.follower.is_waiting
 
 
 def test_a_job_about_which_a_newer_release_wrote_holds_up_no_other(laboratory, log):
@@ -232,7 +232,7 @@ def test_read_models_of_a_newer_release_are_left_alone_until_the_process_is_upgr
         with pytest.raises(FoldsDiffer, match=r"users \(version 2 there, version 1 here\): upgrade this process"):
             feed.refresh()
     assert connection.execute("select count(*) from users").fetchone() == (1,)
-    assert listed(connection, log) == []
+    assert dead_letters_of(connection, log) == []
 
 
 def test_read_models_that_are_made_anew_are_those_of_the_release_that_made_them(laboratory, log, owner_url):

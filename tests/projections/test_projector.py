@@ -5,14 +5,18 @@ import pytest
 
 from application import images
 from domain.access import Role
+from infrastructure.postgres.profiles import READ_MODELS
 from infrastructure.security.keys import WrongRootKey
 from projections.engine import postgres_store
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict
 from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
-from projections.process import LogDecoder, listed, retry
+from projections.process.composition import LogDecoder
+from projections.process.dead_letters import dead_letters_of, retry_with
 from projections.rebuild.digests import digests
 from tests.projections.laboratory import a_busy_week
+
+PROJECTOR = READ_MODELS.arguments["application_name"]
 
 
 def damage(owner_url, position, topic="ModelVersionAdded"):
@@ -86,7 +90,7 @@ def test_a_poison_event_parks_its_stream_while_the_rest_goes_on(laboratory, log,
     well = [lab.image(ada, worms) for _ in range(5)]
     assert lab.follow() == log.head()
     assert {row[0] for row in connection.execute("select id from images")} == set(well)
-    (letter,) = listed(connection, log)
+    (letter,) = dead_letters_of(connection, log)
     assert (letter.stream, letter.type, letter.parked) == (sick, "ModelVersionAdded", 1)
     assert "missing required field" in letter.reason
 
@@ -108,13 +112,13 @@ def test_what_touches_a_parked_thing_waits_too_and_a_retry_heals_all(laboratory,
     lab.follow()
     assert connection.execute("select count(*) from results").fetchone() == (0,)
     damage(owner_url, position)
-    assert retry(projector, PostgresReadModels(connection), log).left == 1
+    assert retry_with(projector, PostgresReadModels(connection), log).remaining == 1
     damage(owner_url, position, topic)
-    healed = retry(projector, PostgresReadModels(connection), log)
-    assert (healed.applied, healed.left) == (3, 0)
+    healed = retry_with(projector, PostgresReadModels(connection), log)
+    assert (healed.applied, healed.remaining) == (3, 0)
     assert connection.execute("select count(*) from results").fetchone() == (2,)
     assert connection.execute("select count(*) from parked").fetchone() == (0,)
-    assert retry(projector, PostgresReadModels(connection), log).applied == 0
+    assert retry_with(projector, PostgresReadModels(connection), log).applied == 0
     assert made_apart(owner_url, log, laboratory, "healed", 500) == digests(connection)
 
 
@@ -126,7 +130,7 @@ def test_after_a_retry_elsewhere_the_running_projector_looks_again(laboratory, l
     lab.follow()
     damage(owner_url, log.head(), topic)
     elsewhere = Projector(lambda: PostgresReadModels(postgres_store.connect(app_url)), LogDecoder(log))
-    assert retry(elsewhere, PostgresReadModels(connection), log).applied == 1
+    assert retry_with(elsewhere, PostgresReadModels(connection), log).applied == 1
     elsewhere.close()
     image = lab.image(ada, cells)
     with pytest.raises(CheckpointConflict):
@@ -155,7 +159,7 @@ def test_what_comes_to_wait_while_a_retry_is_prepared_is_healed_with_it(laborato
             return log.read(after, limit)
 
     elsewhere = Projector(lambda: PostgresReadModels(postgres_store.connect(app_url)), LogDecoder(log))
-    assert retry(elsewhere, PostgresReadModels(connection), Busy()) == (2, 0)
+    assert retry_with(elsewhere, PostgresReadModels(connection), Busy()) == (2, 0)
     elsewhere.close()
     assert connection.execute("select accepted from images").fetchone() == (True,)
     assert connection.execute("select count(*) from parked").fetchone() == (0,)
@@ -170,7 +174,7 @@ def test_a_row_that_postgres_refuses_is_a_dead_letter_too(laboratory, log, proje
     taken = lab.dataset(ada, "taken")
     lab.follow()
     assert connection.execute("select id from datasets").fetchall() == [(taken,)]
-    (letter,) = listed(connection, log)
+    (letter,) = dead_letters_of(connection, log)
     assert letter.stream == refused
     assert "refused" not in letter.reason.replace("datasets_name_check", "")
 
@@ -185,7 +189,7 @@ def test_what_is_nobodys_fault_is_raised_and_no_event_is_blamed(laboratory, log,
     failing = Projector(lambda: PostgresReadModels(postgres_store.connect(app_url)), Failing(log), fatal=(WrongRootKey,))
     with pytest.raises(type(error)):
         failing.apply(log.read(0, 1), Checkpoint(1))
-    assert listed(connection, log) == []
+    assert dead_letters_of(connection, log) == []
 
 
 def test_a_lost_connection_loses_nothing(laboratory, log, projector, owner_url):
@@ -194,7 +198,10 @@ def test_a_lost_connection_loses_nothing(laboratory, log, projector, owner_url):
     laboratory.dataset(ada)
     events = log.read(1, 1)
     with psycopg.connect(owner_url, autocommit=True) as owner:
-        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (postgres_store.NAME,))
+        owner.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s",
+            (PROJECTOR,),
+        )
     with pytest.raises(psycopg.OperationalError):
         projector.apply(events, Checkpoint(2))
     projector.apply(events, Checkpoint(2))
@@ -238,13 +245,13 @@ def test_a_retry_applies_what_it_can_and_stops_at_the_next_that_fails(laboratory
     uploaded, accepted, better, _ = (one.position for one in log.history(sick))
     topics = {position: damage(owner_url, position) for position in (uploaded, better)}
     lab.follow()
-    assert [(letter.position, letter.parked) for letter in listed(connection, log)] == [(uploaded, 3)]
+    assert [(letter.position, letter.parked) for letter in dead_letters_of(connection, log)] == [(uploaded, 3)]
     damage(owner_url, uploaded, topics[uploaded])
-    healed = retry(projector, PostgresReadModels(connection), log, uploaded)
-    assert (healed.applied, healed.left) == (2, 1)
-    assert [(letter.position, letter.parked) for letter in listed(connection, log)] == [(better, 1)]
+    healed = retry_with(projector, PostgresReadModels(connection), log, uploaded)
+    assert (healed.applied, healed.remaining) == (2, 1)
+    assert [(letter.position, letter.parked) for letter in dead_letters_of(connection, log)] == [(better, 1)]
     assert connection.execute("select version, accepted, filename from images").fetchone() == (2, True, "cell.png")
     damage(owner_url, better, topics[better])
-    assert retry(projector, PostgresReadModels(connection), log) == (2, 0)
+    assert retry_with(projector, PostgresReadModels(connection), log) == (2, 0)
     assert connection.execute("select version, filename from images").fetchone() == (4, "best.png")
-    assert retry(projector, PostgresReadModels(connection), log, accepted) == (0, 0)
+    assert retry_with(projector, PostgresReadModels(connection), log, accepted) == (0, 0)

@@ -14,9 +14,9 @@ from domain.errors import Forbidden, Invalid, NotFound, Unavailable
 from domain.values import ImageWarning, result_id
 from infrastructure.postgres.query_database import PositionWaiter, PostgresQueryDatabase
 from projections import activity, classifications, datasets, devices, images, models, results, statistics, users
+from projections.access import ADMINISTRATORS
 from projections.engine import checkpoints
 from projections.images import Filter
-from projections.reading import ADMINISTRATORS
 from tests.given import NOW
 from tests.projections.laboratory import LABELS, a_busy_week
 
@@ -297,13 +297,12 @@ async def test_statistics_have_25_hours_oldest_first_and_count_the_last_24(db, l
     assert [entry.count for entry in empty.hourly_counts] == [0] * 25
 
 
-async def test_the_feed_goes_on_where_it_ended_and_skips_what_is_foreign(db, laboratory, week, log, monkeypatch):
+async def test_the_feed_goes_on_where_it_ended_and_skips_what_is_foreign(db, laboratory, week, log):
     everything = [seen.position for seen in (await activity.after(db, week.admin, position=0, limit=500)).items]
     assert everything == list(range(1, log.head() + 1))
-    monkeypatch.setattr(activity, "EVENTS_PER_SCAN", 7)
     seen, position, more = [], 0, True
     while more:
-        feed = await activity.after(db, week.ada, position=position, limit=3)
+        feed = await activity.after(db, week.ada, position=position, limit=3, limits=activity.ScanLimits(events_per_scan=7))
         assert feed.position > position or not feed.more
         seen += [one.position for one in feed.items]
         position, more = feed.position, feed.more
@@ -447,7 +446,11 @@ async def test_warnings_of_a_page_of_results_cost_no_walk_through_all_outdated_r
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("analyze read.results, read.outdated_results")
     wanted = {"subject": ada.id, "at": None, "after": None, "maximum": 26, "id": None, "classification_id": None, "image_id": None}
-    for query, where in ((results.OF_ALL, {}), (results.OF_ONE, {"classification_id": job}), (results.OF_ONE, {"image_id": image})):
+    for query, where in (
+        (results.NEWEST_OF_ALL, {}),
+        (results.BY_FILTER, {"classification_id": job}),
+        (results.BY_FILTER, {"image_id": image}),
+    ):
         plan = "\n".join(row[0] for row in connection.execute("explain " + query, wanted | where))
         assert "Seq Scan on outdated_results" not in plan, plan
         assert "Seq Scan on results" not in plan, plan

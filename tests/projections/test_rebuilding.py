@@ -2,7 +2,6 @@
 
 import base64
 import threading
-from functools import partial
 from uuid import UUID
 
 import psycopg
@@ -14,10 +13,11 @@ from domain.errors import UpgradeNeeded
 from infrastructure.postgres.advisory_locks import AdvisoryLock
 from projections.engine.batches import FOLD_VERSIONS
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict, FoldsDiffer
-from projections.process import rebuild, rebuild_if_folds_differ, sweep
-from projections.rebuild import bulk_schema, rebuilding
-from projections.rebuild.digests import digests, ranges
-from projections.rebuild.rebuilding import AlreadyRebuilding
+from projections.process.housekeeping import sweep
+from projections.process.rebuilds import rebuild, rebuild_if_folds_differ
+from projections.rebuild import bulk_schema
+from projections.rebuild.digests import digests
+from projections.rebuild.rebuilding import AlreadyRebuilding, RebuildLimits
 from tests.older_release import without
 from tests.projections.laboratory import a_busy_week
 
@@ -129,37 +129,36 @@ def test_results_that_are_hidden_ahead_of_their_event_are_no_difference(laborato
     assert log.head() == connection.execute("select position from checkpoint").fetchone()[0]
 
 
-def test_a_difference_counts_though_the_projector_stands_still_behind_the_log(laboratory, connection, made_again, monkeypatch):
-    monkeypatch.setattr(rebuilding, "COMPARE_AGAIN_SECONDS", 0.01)
+def test_a_difference_counts_though_the_projector_stands_still_behind_the_log(laboratory, connection, made_again):
     ada = laboratory.user()
     laboratory.follow()
     laboratory.user()
     connection.execute("update users set role = 'admin'")
-    assert made_again().differing == (("users", (ada.id,)),)
+    assert made_again(limits=RebuildLimits(compare_again_seconds=0.01)).differing == (("users", (ada.id,)),)
 
 
-def test_ranges_are_compared_one_by_one(laboratory, connection, made_again, monkeypatch):
+def test_ranges_are_compared_one_by_one(laboratory, connection, made_again):
     a_busy_week(laboratory)
     laboratory.follow()
-    monkeypatch.setattr(rebuilding, "ranges", partial(ranges, rows=5))
     wrong = connection.execute("select id from images order by id offset 7 limit 1").fetchone()
     connection.execute("update images set size = 0 where id = %s", wrong)
     steps = []
-    assert made_again(progress=lambda *step: steps.append(step)).differing == (("images", wrong),)
+    found = made_again(progress=lambda *step: steps.append(step), limits=RebuildLimits(rows_per_range=5))
+    assert found.differing == (("images", wrong),)
     assert [step for step in steps if step[0] in {"images", "sessions"}] == [("sessions", 1), ("images", 5)]
     (everything,) = connection.execute("select count(*) from activity").fetchone()
     assert [done for name, done in steps if name == "activity"] == [*range(5, everything, 5), everything]
 
 
-def test_rows_that_no_event_explains_are_found_wherever_they_lie(laboratory, connection, made_again, monkeypatch):
-    monkeypatch.setattr(rebuilding, "ranges", partial(ranges, rows=2))
+def test_rows_that_no_event_explains_are_found_wherever_they_lie(laboratory, connection, made_again):
     for _ in range(3):
         laboratory.user()
     laboratory.follow()
     last = UUID(int=2**128 - 1)
     connection.execute("insert into sessions values (%s, %s, now(), false)", (last, last))
     connection.execute("insert into dataset_access values (%s, %s, 'owner')", (last, last))
-    assert made_again().differing == (("sessions", (last,)), ("dataset_access", (last, last)))
+    found = made_again(limits=RebuildLimits(rows_per_range=2))
+    assert found.differing == (("sessions", (last,)), ("dataset_access", (last, last)))
 
 
 def test_without_check_nothing_is_compared(laboratory, connection, made_again):
@@ -214,8 +213,8 @@ def folded_before(laboratory, made_again, owner_url):
 
 def test_read_models_that_other_rules_made_are_made_anew_once(folded_before, settings, connection, made_again, log):
     reasons = []
-    assert rebuild_if_folds_differ(settings, beginning=reasons.append)
-    assert not rebuild_if_folds_differ(settings, beginning=reasons.append)
+    assert rebuild_if_folds_differ(settings, on_start=reasons.append)
+    assert not rebuild_if_folds_differ(settings, on_start=reasons.append)
     assert len(reasons) == 1
     assert "users (version 0 there, version 1 here)" in reasons[0]
     assert connection.execute("select count(*) from users where username = 'as before'").fetchone() == (0,)

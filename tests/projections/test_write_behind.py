@@ -11,9 +11,9 @@ from projections.engine.checkpoints import Checkpoint, CheckpointConflict
 from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
 from projections.engine.row_cache import RowCache
-from projections.process import LogDecoder, projector_over
+from projections.process.composition import LogDecoder, projector_over
 from projections.rebuild.digests import digests
-from projections.rebuild.rebuilding import replay
+from projections.rebuild.rebuilding import RebuildLimits, replay
 from projections.rebuild.write_behind import WriteBehind
 from tests.projections.laboratory import a_busy_week
 
@@ -33,34 +33,32 @@ def beside(owner_url):
     return made
 
 
-def test_what_is_written_behind_is_what_is_written_at_once(laboratory, log, owner_url, beside, connection, monkeypatch):
-    monkeypatch.setattr("projections.rebuild.rebuilding.BATCH", 7)
+def test_what_is_written_behind_is_what_is_written_at_once(laboratory, log, owner_url, beside, connection):
     a_busy_week(laboratory)
     laboratory.follow()
 
     def fill(schema):
-        with closing(projector_over(owner_url, log, schema, alone=True)) as projector:
-            replay(projector, log, log.head())
+        with closing(projector_over(owner_url, log, schema, exclusive=True)) as projector:
+            replay(projector, log, log.head(), limits=RebuildLimits(events_per_batch=7))
 
     assert beside(fill)[0] == digests(connection)
 
 
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
-def test_an_event_that_cannot_be_written_becomes_the_same_dead_letter(laboratory, log, owner_url, beside, monkeypatch, place):
+def test_an_event_that_cannot_be_written_becomes_the_same_dead_letter(laboratory, log, owner_url, beside, place):
     """The database refuses it, which shows a batch later than the event was handed over."""
-    monkeypatch.setattr("projections.rebuild.rebuilding.BATCH", 5)
     a_busy_week(laboratory)
     described = [event.position for event in log.read(0, 1000) if event.type == "ImageUploaded"]
     refused = {"first": described[0], "middle": described[len(described) // 2], "last": described[-1]}[place]
     name = f"refused {refused}"
     rename(owner_url, log, refused, name)
 
-    def fill(alone):
+    def fill(exclusive):
         def filled(schema):
             with psycopg.connect(owner_url, autocommit=True) as owner:
                 owner.execute(f"alter table {schema}.images add check (sha256 <> '{name}')")
-            with closing(projector_over(owner_url, log, schema, alone=alone)) as projector:
-                replay(projector, log, log.head())
+            with closing(projector_over(owner_url, log, schema, exclusive=exclusive)) as projector:
+                replay(projector, log, log.head(), limits=RebuildLimits(events_per_batch=5))
 
         return filled
 
@@ -84,13 +82,13 @@ def rename(owner_url, log, position, sha256):
 def test_a_batch_that_was_not_written_is_outrun_and_the_next_one_waits(laboratory, log, app_url):
     models = WriteBehind(PostgresReadModels(postgres_store.connect(app_url)))
     laboratory.user()
-    target = models.target()
-    models.write(target._replace(generation=0), Checkpoint(1), Changes())
+    token = models.read_checkpoint()
+    models.write(token._replace(generation=0), Checkpoint(1), Changes())
     with pytest.raises(CheckpointConflict):
         models.load({"users": {laboratory.user()}})
-    assert models.target().at.position == 0
-    models.write(target, Checkpoint(1, hash=log.read(0, 1)[0].hash), Changes())
-    assert models.target().at.position == 1
+    assert models.read_checkpoint().checkpoint.position == 0
+    models.write(token, Checkpoint(1, hash=log.read(0, 1)[0].hash), Changes())
+    assert models.read_checkpoint().checkpoint.position == 1
     models.close()
 
 

@@ -10,13 +10,13 @@ from faust.types import TP
 
 from application.ports import ChainedEvent, RecordedEvent
 from application.topics import EVENTS
+from infrastructure.kafka.batches import OffsetRange, RecordBatch
 from infrastructure.kafka.cloud_events import RecordKey, headers
-from infrastructure.kafka.faust_batches import OffsetRange, RecordBatch
 from infrastructure.kafka.topics import PARTITIONS
 from infrastructure.security.keys import RootKey
 from tests.adversaries.forging import forgeries
 
-FRAME_MOST = 20
+MAX_BATCH_RECORDS = 20
 RECORD_KEY = RecordKey(RootKey(bytes(range(32))))
 
 
@@ -111,16 +111,16 @@ class MemoryBroker:
 
 
 class MemoryTopic:
-    """The port `infrastructure.relay.publisher.Topic`: an idempotent producer, whose acks may be lost."""
+    """The port `infrastructure.relay.topic.Topic`: an idempotent producer, whose acks may be lost."""
 
     def __init__(self, world: Any) -> None:
         self._world, self._broker = world, world.broker
         self._cluster = self._broker.cluster
 
-    async def cluster(self) -> str:
+    async def cluster_id(self) -> str:
         return str(self._broker.cluster)
 
-    async def look(self) -> tuple[str, int]:
+    async def end(self) -> tuple[str, int]:
         return self._broker.cluster, len(self._broker.partitions[TP(EVENTS, 0)])
 
     async def publish(self, events: Sequence[ChainedEvent]) -> list[int | BaseException]:
@@ -134,7 +134,7 @@ class MemoryTopic:
 
 
 class Member:
-    """In the place of `infrastructure.kafka.consumer_process.Member`: reads `topics` for `reader`, as one of a group."""
+    """In the place of `infrastructure.kafka.consumer_process.ConsumerProcess`: reads `topics` for `reader`, as one of a group."""
 
     def __init__(self, process: Any, name: str, topics: Sequence[str]) -> None:
         self._process, self._world, self._broker = process, process.world, process.world.broker
@@ -168,22 +168,22 @@ class Member:
             for tp in world.chance.sample(sorted(places), len(places)):
                 if self._generation != self._group.generation:
                     break
-                records = self._broker.partitions[tp][places[tp] : places[tp] + world.chance.randint(1, FRAME_MOST)]
+                records = self._broker.partitions[tp][places[tp] : places[tp] + world.chance.randint(1, MAX_BATCH_RECORDS)]
                 if records:
                     cluster = self._broker.cluster
                     places[tp] = records[-1].offset + 1
-                    number = self._process.before(f"Reader.take {tp.topic}")
-                    await reader.take(RecordBatch(cluster, tp, self._mangled(tp, records)))
-                    self._process.after(f"Reader.take {tp.topic}", number)
+                    number = self._process.before(f"Reader.process {tp.topic}")
+                    await reader.process(RecordBatch(cluster, tp, self._mangled(tp, records)))
+                    self._process.after(f"Reader.process {tp.topic}", number)
             await self._hear()
 
     async def _begin(self, reader: Any) -> dict[TP, int]:
         self._generation = self._group.generation
         mine = self._group.assigned(self)
         cluster = self._broker.cluster
-        number = self._process.before("Reader.places")
+        number = self._process.before("Reader.starting_offsets")
         places = await reader.starting_offsets(cluster, self._broker.spans(self._group, mine))
-        self._process.after("Reader.places", number)
+        self._process.after("Reader.starting_offsets", number)
         return dict(places)
 
     async def _hear(self) -> None:

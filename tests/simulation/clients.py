@@ -201,9 +201,9 @@ class Client:
         """R20: what is read at `min_position` is never older than that."""
         database = self.world.database
         until = self.world.clock.passed + VISIBLE_WITHIN
-        while database.target.at.position < done.position and self.world.clock.passed < until:
+        while database.token.checkpoint.position < done.position and self.world.clock.passed < until:
             await asyncio.sleep(0.1)
-        if not done.position or database.target.at.position < done.position or done.id in database_blocked(self.world):
+        if not done.position or database.token.checkpoint.position < done.position or done.id in database_blocked(self.world):
             return
         for table in database.tables.values():
             row = table.get(done.id)

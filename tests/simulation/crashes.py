@@ -12,7 +12,7 @@ from domain.access import Grant
 from infrastructure.eventstore.event_store import RecorderEventStore
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projector import Projector
-from projections.process import LogDecoder
+from projections.process.composition import LogDecoder
 from tests.simulation.clients import ADMIN, MODEL, Act, Client, Direct, Laboratory, NoSessions, Passwords, opened, uploaded
 from tests.simulation.simulate import Story, run
 from tests.simulation.verdict import at_rest
@@ -199,7 +199,7 @@ def calls_of(use_case: str) -> list[Call]:
 def _stood(world: World) -> tuple[Any, ...]:
     database, sent = world.database, sum(map(len, world.broker.partitions.values()))
     done = len(database.releases), len(world.blobs.kept), len(world.database.workers)
-    return world.recorder.max_notification_id(), database.target, world.published.place, sent, done
+    return world.recorder.max_notification_id(), database.token, world.published.checkpoint, sent, done
 
 
 def crashed(use_case: str, call: Call, *, after: bool) -> World:

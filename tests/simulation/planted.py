@@ -44,9 +44,9 @@ def planted(*places: tuple[Any, str, Any]) -> Iterator[None]:
 
 def checkpoint_before_effect() -> AbstractContextManager[None]:
     def write(self: Any, to: Any, changed: Changes) -> None:
-        self._there().write(self._target, to, Changes())
-        self._target = CheckpointToken(to, self._target.generation)
-        self._there().write(self._target, to, changed)
+        self._connected_models().write(self._token, to, Changes())
+        self._token = CheckpointToken(to, self._token.generation)
+        self._connected_models().write(self._token, to, changed)
 
     return planted((Projector, "_write", write))
 
@@ -66,11 +66,11 @@ def acknowledged_before_it_is_committed() -> AbstractContextManager[None]:
 
 def gap_skipped() -> AbstractContextManager[None]:
     def over(self: Any, last: int) -> bool:
-        if self.at.position < last:
+        if self.checkpoint.position < last:
             (event,) = self._store.read(last - 1, 1)
-            at = self.at._replace(position=last, hash=event.hash)
-            self._projector._write(at, Changes())
-            self.at = at
+            checkpoint = self.checkpoint._replace(position=last, hash=event.hash)
+            self._projector._write(checkpoint, Changes())
+            self.checkpoint = checkpoint
         return True
 
     return planted((Sequencer, "_fill_up_to", over))
@@ -137,36 +137,36 @@ def poison_skipped() -> AbstractContextManager[None]:
         self._write(to, Changes())
         return BatchResult(event.position)
 
-    return planted((Projector, "_apply_again_or_set_aside", skip))
+    return planted((Projector, "_apply_again_or_give_up", skip))
 
 
 def nothing_parked_behind_poison() -> AbstractContextManager[None]:
     def all_of_it(self: Any, batch: Any) -> Any:
-        return batches.decoded(self._decoder, batch), [], self._blocked
+        return batches.decode_batch(self._decoder, batch), [], self._blocked
 
-    return planted((Projector, "_sorted_out", all_of_it))
+    return planted((Projector, "_partition", all_of_it))
 
 
 def what_touches_a_parked_row_goes_on() -> AbstractContextManager[None]:
     def only_itself(tables: Any, happened: Any) -> set[UUID]:
         return {happened.event.originator_id}
 
-    return planted((projector, "touched", only_itself))
+    return planted((projector, "touched_ids", only_itself))
 
 
 def outrun_projector_writes_all_the_same() -> AbstractContextManager[None]:
     def write(self: Any, to: Any, changed: Changes) -> None:
-        self._there().write(self._there().target(), to, changed)
-        self._target = CheckpointToken(to, self._target.generation)
+        self._connected_models().write(self._connected_models().read_checkpoint(), to, changed)
+        self._token = CheckpointToken(to, self._token.generation)
 
     return planted((Projector, "_write", write))
 
 
 def unacked_taken_for_published() -> AbstractContextManager[None]:
-    def taken(outcomes: Any) -> Any:
+    def acknowledged(outcomes: Any) -> Any:
         return (outcome if isinstance(outcome, int) else -1 for outcome in outcomes)
 
-    return planted((publisher, "_taken", taken))
+    return planted((publisher, "_acknowledged", acknowledged))
 
 
 def results_of_the_deleted_shown() -> AbstractContextManager[None]:

@@ -22,26 +22,34 @@ from domain.errors import DomainError, Unavailable
 from infrastructure.eventstore.codec import Undecodable
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.images.validation import ImageLimits
-from infrastructure.inference.children.process_pool import ChildFailed, ChildHung, ChildLost
+from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost
 from infrastructure.inference.chunk_classifier import ChunkClassifier
 from infrastructure.inference.image_inspector import ImageInspector
-from infrastructure.inference.predictions import JPEG_START, BatchPrediction, ImageRefusal, Inspected, ModelPrediction
+from infrastructure.inference.predictions import JPEG_START, BatchPrediction, ImageRefusal, InspectedUpload, ModelPrediction
 from infrastructure.kafka.cloud_events import authenticated
 from infrastructure.kafka.task_consumer import TaskConsumer
+from infrastructure.postgres.system.relay_checkpoint import RelayCheckpoint
+from infrastructure.relay.errors import Fenced
 from infrastructure.relay.process import RETRY_DELAY_SECONDS, STANDBY_INTERVAL_SECONDS
-from infrastructure.relay.publisher import Fenced, Publisher, RelayCheckpoint
+from infrastructure.relay.publisher import Publisher, RelayLimits
 from infrastructure.security.keys import WrongRootKey
-from projections.background import BackgroundTasks
 from projections.engine.projector import Projector
 from projections.engine.sequencer import Sequencer
 from projections.engine.subscription import CatchUpSubscription
-from projections.live_notifier import LiveNotifier
-from projections.process import GROUP, LogDecoder, OwnersScheduler
+from projections.process.background import BackgroundTasks
+from projections.process.composition import LogDecoder
+from projections.process.live_notifier import LiveNotifier
+from projections.process.main import CONSUMER_GROUP, PartitionOwnerScheduler
 from tests.simulation.broker import RECORD_KEY, Member, MemoryTopic
+from tests.simulation.turns import sleep
 from tests.simulation.world import ROOT, AsyncPort, Port, Process, World
 from tests.twins.read_models import MemoryModels, MemoryWork, in_use
 
 LEASE, ATTEMPTS = 4.0, 3
+SCHEDULER_LIMITS = SchedulerLimits(images_per_command=4)
+RELAY_LIMITS = RelayLimits(events_per_batch=9, republished_events=6)
+SEQUENCED_EVENTS_PER_BATCH = 11
+"""Sizes for a world of some dozen events, so that something is divided at all."""
 LABELS = ("round", "flat", "long")
 SLOTS = 2
 BEAT = 1.0
@@ -85,29 +93,29 @@ async def api(process: Process, apis: list[Api]) -> None:
 
 
 # ---- relay -------------------------------------------------------------------------------------------------------------------------
-class MemoryPublished:
-    """Behaves like `infrastructure.relay.publisher.PostgresPublished`; one relay leads."""
+class MemoryCheckpointStore:
+    """Behaves like `infrastructure.relay.checkpoint_store.PostgresCheckpointStore`; one relay leads."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.epoch, self.place = 0, RelayCheckpoint(0, "", 0)
+        self.epoch, self.checkpoint = 0, RelayCheckpoint(0, "", 0)
         self.leader: Process | None = None
 
     async def take_over(self) -> tuple[int, RelayCheckpoint]:
         self.epoch += 1
-        return self.epoch, self.place
+        return self.epoch, self.checkpoint
 
-    async def needed(self) -> int:
-        return min(self.place.position, self._world.database.target.at.position)
+    async def needed_position(self) -> int:
+        return min(self.checkpoint.position, self._world.database.token.checkpoint.position)
 
-    async def after(self, position: int, limit: int) -> list[ChainedEvent]:
+    async def events_after(self, position: int, limit: int) -> list[ChainedEvent]:
         recorder = self._world.recorder
         return list(linked(recorder.select_recorded(position, limit), recorder.hash_at(position)))
 
-    async def move(self, epoch: int, was: RelayCheckpoint, to: RelayCheckpoint) -> bool:
-        if (epoch, was) != (self.epoch, self.place):
+    async def advance(self, epoch: int, current: RelayCheckpoint, to: RelayCheckpoint) -> bool:
+        if (epoch, current) != (self.epoch, self.checkpoint):
             return False
-        self.place = to
+        self.checkpoint = to
         return True
 
 
@@ -134,7 +142,7 @@ async def _lead(process: Process) -> None:
             await asyncio.sleep(0.25)
         yield AsyncPort(process, MemoryTopic(world), "kafka", kafka_away)
 
-    publisher = Publisher(AsyncPort(process, published, "database", database_away), topic)
+    publisher = Publisher(AsyncPort(process, published, "database", database_away), topic, limits=RELAY_LIMITS)
     try:
         await publisher.publish_always()
     finally:
@@ -171,7 +179,7 @@ def work_of(process: Process) -> Any:
 
 
 def projector_of(process: Process, log: RecorderEventStore) -> Projector:
-    return Projector(lambda: models_of(process), Poisonous(log, process.world), fatal=(WrongRootKey,))
+    return Projector(lambda: models_of(process), Poisonous(log, process.world), fatal=(WrongRootKey,), sleep=sleep)
 
 
 def sender(process: Process) -> Any:
@@ -196,9 +204,16 @@ async def projector(process: Process) -> None:
     """As `projections.process.run_projector`."""
     world = process.world
     log = log_of(process)
-    member = Member(process, GROUP, (EVENTS,))
-    scheduler = OwnersScheduler(lambda: work_of(process), log, lease=LEASE, attempts=ATTEMPTS, limits=SchedulerLimits(images_per_command=4))
-    scheduler.owns = lambda: member.owns(EVENTS)
+    member = Member(process, CONSUMER_GROUP, (EVENTS,))
+    scheduler = PartitionOwnerScheduler(
+        lambda: work_of(process),
+        log,
+        lease=LEASE,
+        attempts=ATTEMPTS,
+        limits=SCHEDULER_LIMITS,
+        now=world.clock.today,
+        owns=lambda: member.owns(EVENTS),
+    )
 
     async def publish(channel: str, message: bytes) -> None:
         process.must_live()
@@ -208,18 +223,20 @@ async def projector(process: Process) -> None:
         if world.live is not None:
             world.live.publish(channel, message)
 
-    aside = BackgroundTasks(scheduler, LiveNotifier(publish), sender(process))
-    feed = Sequencer(projector_of(process, log), log, applied=aside.applied)
-    follower = CatchUpSubscription(
-        feed,
+    clock = world.clock.monotonic
+    background = BackgroundTasks(scheduler, LiveNotifier(publish, clock=clock), sender(process), loop=world.loop)
+    sequencer = Sequencer(projector_of(process, log), log, on_applied=background.on_applied, events_per_batch=SEQUENCED_EVENTS_PER_BATCH)
+    subscription = CatchUpSubscription(
+        sequencer,
         log,
         authenticated=partial(authenticated, key=RECORD_KEY),
         owns=lambda: member.owns(EVENTS),
         count=lambda _, numbers: world.counted.update(numbers),
+        clock=clock,
     )
     async with asyncio.TaskGroup() as group:
-        group.create_task(follower.follow_store())
-        group.create_task(member.read_always(follower))
+        group.create_task(subscription.follow_store())
+        group.create_task(member.read_always(subscription))
 
 
 # ---- inference ---------------------------------------------------------------------------------------------------------------------
@@ -246,10 +263,10 @@ class MadeUpPool:
         return found
 
 
-def inspected(data: bytes) -> Inspected | ImageRefusal:
+def inspected(data: bytes) -> InspectedUpload | ImageRefusal:
     if hashlib.sha256(data).digest()[0] < 16:
         return ImageRefusal("damaged_image", "It is torn.")
-    return Inspected(
+    return InspectedUpload(
         width=8,
         height=8,
         bands=3,
@@ -274,28 +291,28 @@ async def inference(process: Process) -> None:
     """As `infrastructure.inference.process.InferenceWorker`, its children made up."""
     world = process.world
     log, blobs, pool = log_of(process), blobs_of(process), MadeUpPool(process)
-    parts: dict[str, Any] = {"log": log, "blobs": blobs, "pool": pool, "threads": None}
-    classifier = ChunkClassifier(**parts, worker=process.name, cpu="made up")
+    parts: dict[str, Any] = {"log": log, "blobs": blobs, "pool": pool, "threads": None, "now": world.clock.today}
+    classifier = ChunkClassifier(**parts, worker=process.name, cpu="made up", clock=world.clock.monotonic)
     inspector = ImageInspector(**parts, limits=ImageLimits())
 
     async def handle(topic: str, task: Any) -> None:
         await (classifier.classify(task) if task.kind is Kind.CLASSIFY else inspector.inspect(task))
 
-    lanes = TaskConsumer(handle, send=sender(process), abreast={BULK: 4, URGENT: 4})
+    consumer = TaskConsumer(handle, send=sender(process), concurrency={BULK: 4, URGENT: 4})
     member = Member(process, "bioscope-inference", (BULK, URGENT))
     async with asyncio.TaskGroup() as group:
-        group.create_task(member.read_always(lanes))
-        group.create_task(lanes.commit_always(member.commit))
-        group.create_task(_beat(process, world, lanes))
+        group.create_task(member.read_always(consumer))
+        group.create_task(consumer.commit_always(member.commit))
+        group.create_task(_beat(process, world, consumer))
 
 
-async def _beat(process: Process, world: World, lanes: TaskConsumer) -> None:
+async def _beat(process: Process, world: World, consumer: TaskConsumer) -> None:
     while True:
         number = process.before("beat")
         if not world.is_away("database"):
             now = world.clock.today_of_the_database()
             world.database.workers[process.name] = Worker(seen_at=now, slots=SLOTS, lane="bulk")
-            for work in lanes.held():
+            for work in consumer.leased_work():
                 if work in world.database.releases:
                     world.database.releases[work].held_at = now
         process.after("beat", number)

@@ -7,25 +7,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
 from typing import Any
 
 import structlog
 
-from application import job_scheduler
 from domain import classification
 from infrastructure.eventstore import codec
-from infrastructure.inference import chunk_classifier, image_inspector
-from infrastructure.relay import publisher
-from projections.engine import sequencer
 from projections.engine.checkpoints import CheckpointConflict
-from projections.process import retry
+from projections.process.dead_letters import retry_with
 from tests.simulation import verdict
 from tests.simulation.adversaries import lying_store, lying_worker, set_a_clock, wrong_clocks
 from tests.simulation.clients import Client, Journal, Laboratory, opened
 from tests.simulation.processes import (
     Api,
-    MemoryPublished,
+    MemoryCheckpointStore,
     api,
     inference,
     log_of,
@@ -35,22 +30,16 @@ from tests.simulation.processes import (
     relay,
     sweeper,
 )
-from tests.simulation.turns import sleep
 from tests.simulation.watchers import MemoryLive, all_is_heard, broken_promises, forger, watcher
 from tests.simulation.world import Plan, Process, World, every_task_belongs_to_its_process
-from tests.twins import blobs, event_store
 
-TELL_THE_TIME = (chunk_classifier, image_inspector, blobs, event_store, job_scheduler)
 RESTS_WITHIN = 240.0  # seconds after the last misfortune
 SERVICES = ("database", "kafka", "blobs")
 SMALL = (
     (classification, "MAX_CHUNK_IMAGES", 2),
     (classification, "MAX_PART_IMAGES", 3),
-    (publisher, "EVENTS_PER_BATCH", 9),
-    (publisher, "REPUBLISHED_EVENTS", 6),
-    (sequencer, "EVENTS_PER_BATCH", 11),
 )
-"""Sizes for a world of some dozen events: else nothing would ever be cut in two."""
+"""Sizes for a world of some dozen events, so that something is divided at all."""
 
 
 class Story:
@@ -100,7 +89,7 @@ class StoryOfAdversaries(Story):
 def run(seed: int, *, plan: Plan | None = None, story: Story | None = None) -> World:
     """The world as the story leaves it; what must not be is in its `broken`."""
     world = World(seed, plan)
-    world.published = MemoryPublished(world)
+    world.published = MemoryCheckpointStore(world)
     with made_up(world):
         world.loop.set_task_factory(every_task_belongs_to_its_process)  # type: ignore[arg-type]
         try:
@@ -182,7 +171,7 @@ def _retried(process: Process) -> None:
     log = log_of(process)
     own = projector_of(process, log)
     try:
-        healed = retry(own, models_of(process), log)
+        healed = retry_with(own, models_of(process), log)
         process.world.counted["healed"] += healed.applied
     except CheckpointConflict:
         process.world.counted["retry outrun"] += 1
@@ -237,24 +226,13 @@ MISFORTUNES: tuple[tuple[str, Callable[[World], Any]], ...] = (
 # ---- what is made up ---------------------------------------------------------------------------------------------------------------
 @contextmanager
 def made_up(world: World) -> Iterator[None]:
-    """Time, chance and loops as the world has them, and nothing logged."""
-
-    class Today(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
-            return world.clock.today().astimezone(tz)
-
+    """Time and chance as the world has them, and nothing logged."""
     replaced = [
         (time, "monotonic", world.clock.monotonic),
-        (time, "perf_counter", world.clock.monotonic),
-        (time, "time", lambda: world.clock.today().timestamp()),
-        (time, "sleep", sleep),
         (os, "urandom", world.chance.randbytes),
         (codec, "_random_ids", deque()),  # ids drawn before belong to another world
         (codec, "IDS_PER_READ", 1),
         (random, "uniform", world.chance.uniform),
-        (asyncio, "new_event_loop", lambda: world.loop),
-        *((module, "datetime", Today) for module in TELL_THE_TIME),
         *SMALL,
     ]
     before = structlog.get_config()

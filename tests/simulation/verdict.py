@@ -31,7 +31,7 @@ from infrastructure.audit.record_rules import RecordAudit
 from infrastructure.eventstore.event_store import RecorderEventStore
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projector import Projector
-from projections.process import LogDecoder
+from projections.process.composition import LogDecoder
 from tests.simulation.clients import Journal
 from tests.simulation.processes import seen
 from tests.simulation.world import ROOT, World
@@ -46,13 +46,13 @@ ENDS = {
 
 
 def lags(world: World) -> bool:
-    return world.database.target.at.position < (world.recorder.max_notification_id() or 0)
+    return world.database.token.checkpoint.position < (world.recorder.max_notification_id() or 0)
 
 
 def at_rest(world: World) -> bool:
     """Nothing is left to be done by anybody."""
     database, head = world.database, world.recorder.max_notification_id() or 0
-    if lags(world) or database.letters or database.parked or world.published.place.position != head:
+    if lags(world) or database.letters or database.parked or world.published.checkpoint.position != head:
         return False
     if any(job.status in OPEN and not job.deleted for job in database.tables["classifications"].values()):
         return False
@@ -82,7 +82,8 @@ def _unrest(world: World) -> str:
     database = world.database
     jobs = [f"{job.id} {job.status}" for job in database.tables["classifications"].values() if job.status in OPEN and not job.deleted]
     return (
-        f"head {world.recorder.max_notification_id()}, read models {database.target.at.position}, kafka {world.published.place.position},"
+        f"head {world.recorder.max_notification_id()}, read models {database.token.checkpoint.position},"
+        f" kafka {world.published.checkpoint.position},"
         f" letters {sorted(database.letters)}, parked {sorted(database.parked)}, jobs {jobs}, work {len(database.tables['work'])},"
         f" releases {list(database.releases.values())}"
     )
@@ -273,7 +274,7 @@ def _kafka(world: World, head: int) -> None:
     positions = [record.about[0] for record in world.broker.partitions[TP(EVENTS, 0)] if record.about]
     if positions and set(positions) != set(range(min(positions), head + 1)):
         world.breaks(f"R5 the topic holds {len(set(positions))} positions from {min(positions)} on; the log ends at {head}")
-    if positions and positions[0] > world.database.target.at.position + 1:
+    if positions and positions[0] > world.database.token.checkpoint.position + 1:
         world.breaks("R5 the topic begins behind what the read models have")
 
 

@@ -17,7 +17,7 @@ from application.services import CHANNEL, Claims
 from domain.access import Actor, Role
 from domain.values import system_actor
 from infrastructure.realtime.redis_pubsub import RedisSubscription
-from projections.activity import AFTER, Activity, ActivityScan
+from projections.activity import VISIBLE_AFTER, Activity, ActivityScan
 from tests.simulation.processes import store_away
 from tests.simulation.verdict import at_rest
 from tests.simulation.world import AsyncPort, Process, World
@@ -58,7 +58,7 @@ class MemoryReads:
         self._world = world
 
     async def rows(self, query: str, parameters: Mapping[str, Any], *, into: Any) -> list[Any]:
-        if query is not AFTER:
+        if query is not VISIBLE_AFTER:
             return []
         activity = self._world.database.tables["activity"]
         found = [activity[position] for position in sorted(activity) if position > parameters["position"]][: parameters["window"]]
@@ -74,7 +74,7 @@ class MemoryVisible:
 
     @property
     def position(self) -> int:
-        return self._world.database.target.at.position
+        return self._world.database.token.checkpoint.position
 
 
 class Socket:

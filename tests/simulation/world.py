@@ -108,8 +108,8 @@ class Recorder(MemoryRecorder):
 class Blobs(MemoryBlobs):
     """Remembers too what it ever had."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        super().__init__(clock=clock)
         self.ever: dict[str, bytes] = {}
 
     def keep(self, data: bytes) -> str:
@@ -131,7 +131,7 @@ class World:
         self.loop = VirtualLoop(self.clock, began=lambda: self.chance.expovariate(1 / self.plan.slow) if self.plan.slow else 0.0)
         self.recorder = Recorder(self)
         self.database = MemoryDatabase(self.clock.today_of_the_database, log_hash=self.recorder.hash_at)
-        self.blobs = Blobs()
+        self.blobs = Blobs(self.clock.today)
         self.broker = MemoryBroker(self)
         self.published: Any = None  # set by who runs the relay
         self.live: Any = None  # set where somebody watches

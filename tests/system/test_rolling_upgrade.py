@@ -13,7 +13,8 @@ from api.cli.stack import prepare
 from infrastructure.container import verify_log
 from infrastructure.embedded.supervisor import PROCESSES, SupervisedStack
 from infrastructure.eventstore.event_store import open_event_store
-from projections.process import dead_letters, rebuild
+from projections.process.dead_letters import list_dead_letters
+from projections.process.rebuilds import rebuild
 from tests.chaos.workload import PICTURES
 from tests.system.conftest import PASSWORD, email, made_account, stack_settings
 from tests.system.releases import Processes, declared, older_release, previous_tag, until
@@ -83,7 +84,7 @@ def test_two_releases_share_a_log_and_what_only_one_knows_waits_for_the_other(tm
         told.append(f"refused while older processes run: {refused.value}")
         job = older.run(technician.dataset, None)
         assert list(older.watch(job))[-1]["status"] == "completed"
-        assert dead_letters(settings) == []
+        assert list_dead_letters(settings) == []
 
         with psycopg.connect(settings.postgres_owner_url, autocommit=True) as owner:  # as a release that does not ask would write it
             owner.execute("insert into ops.written_types (topic, schema_version) values (%s, 1)", (NEW,))
@@ -102,7 +103,7 @@ def test_two_releases_share_a_log_and_what_only_one_knows_waits_for_the_other(tm
         assert entry["data"]["filename"].startswith("sealed:")
         followed = older.get("/api/events/", after=entry["position"] - 1, limit=1)["events"][0]
         assert (followed["type"], followed["data"]["filename"]) == (NEW, entry["data"]["filename"])
-        assert dead_letters(settings) == []
+        assert list_dead_letters(settings) == []
 
         stopped = time.monotonic()
         for kind in ("projector", "inference"):
@@ -117,7 +118,7 @@ def test_two_releases_share_a_log_and_what_only_one_knows_waits_for_the_other(tm
         assert list(newer.watch(job))[-1]["succeeded"] == len(technician.uploaded)
         until(lambda: not ready(new_api.base_url).keys() & {"upgrade", "projector", "inference"})
         assert rebuild(settings, check=True).differing == ()
-        assert dead_letters(settings) == []
+        assert list_dead_letters(settings) == []
         with open_event_store(settings) as log:
             assert verify_log(settings, log).problem is None
         told.append(f"{len(technician.uploaded)} uploads acknowledged, none lost")

@@ -18,18 +18,18 @@ class MemoryBlobs:
 
     max_url_seconds = 3600
 
-    def __init__(self, *, maximum: int = 64 * 1024**2) -> None:
+    def __init__(self, *, maximum: int = 64 * 1024**2, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.kept: dict[str, bytes] = {}
         self._derived: dict[str, bytes] = {}
         self._put: dict[str, datetime] = {}
-        self._most = maximum
+        self._maximum, self._clock = maximum, clock
 
     def begin(self) -> "MemoryUpload":
-        return MemoryUpload(self, maximum=self._most)
+        return MemoryUpload(self, maximum=self._maximum)
 
     def keep(self, data: bytes) -> str:
         sha256 = hashlib.sha256(data).hexdigest()
-        self.kept[sha256], self._put[sha256] = data, datetime.now(UTC)
+        self.kept[sha256], self._put[sha256] = data, self._clock()
         return sha256
 
     def read(self, sha256: str) -> bytes:

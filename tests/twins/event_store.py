@@ -167,7 +167,7 @@ class MemoryRecorder:
 
     def select_position_at(self, moment: datetime) -> tuple[int, datetime]:
         with self._database_lock:
-            return bisect_right(self._log, moment, key=_stamped), datetime.now(UTC)
+            return bisect_right(self._log, moment, key=_stamped), self._clock()
 
     def select_bounded(self, after: int, limit: int, max_bytes: int) -> list[RecordedEvent]:
         page = self.select_recorded(after, limit)

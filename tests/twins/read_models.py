@@ -50,7 +50,7 @@ class MemoryDatabase:
     ) -> None:
         self.clock, self.log_hash = clock, log_hash
         self.tables: dict[str, dict[Key, Any]] = {table.name: {} for table in TABLES}
-        self.target = CheckpointToken(Checkpoint(0), 0)
+        self.token = CheckpointToken(Checkpoint(0), 0)
         self.folds: dict[str, int] = {}
         self.letters: dict[int, PoisonEvent] = {}
         self.parked: dict[int, UUID] = {}
@@ -58,7 +58,7 @@ class MemoryDatabase:
         self.workers: dict[str, Worker] = {}
         self.leader: object = None
 
-    def change(self, target: CheckpointToken, changes: Changes) -> None:
+    def change(self, token: CheckpointToken, changes: Changes) -> None:
         for written in changes.rows:
             rows = self.tables[written.table.name]
             for row in written.upserts:
@@ -67,14 +67,14 @@ class MemoryDatabase:
             for key in written.deletes:
                 rows.pop(key, None)
         self._hide(changes)
-        for position in changes.healed:
+        for position in changes.resolved:
             self.letters.pop(position, None)
             self.parked.pop(position, None)
-        for letter in changes.aside:
+        for letter in changes.dead_letters:
             self.parked.pop(letter.position, None)
             self.letters[letter.position] = letter
         self.parked.update({event.position: event.stream for event in changes.parked})
-        self.target = target
+        self.token = token
 
     def _hide(self, changes: Changes) -> None:
         if changes.hidden_jobs or changes.hidden_images:
@@ -90,7 +90,7 @@ def _key(table: Table, row: Row) -> Key:
 
 
 class _Writing(NamedTuple):
-    target: CheckpointToken
+    token: CheckpointToken
     changes: Changes
 
 
@@ -105,11 +105,11 @@ class MemoryModels:
     def close(self) -> None:
         self.closed = True
 
-    def target(self) -> CheckpointToken:
-        there = self._database.target
-        if not self._in_log(there.at):
-            raise CheckpointUnfit(there.at.position)
-        if not self._database.folds and there.at.position == 0:
+    def read_checkpoint(self) -> CheckpointToken:
+        there = self._database.token
+        if not self._in_log(there.checkpoint):
+            raise CheckpointUnfit(there.checkpoint.position)
+        if not self._database.folds and there.checkpoint.position == 0:
             self._database.folds = dict(FOLD_VERSIONS)
         elif (difference := folds_difference(FOLD_VERSIONS, self._database.folds)) is not None:
             raise difference
@@ -119,20 +119,20 @@ class MemoryModels:
         log_hash = self._database.log_hash
         return log_hash is None or log_hash(at.position) == at.hash
 
-    def behind(self) -> ParkedEvents:
+    def parked_events(self) -> ParkedEvents:
         return ParkedEvents({letter.position: letter.stream for letter in self._database.letters.values()}, dict(self._database.parked))
 
     def load(self, wanted: Mapping[str, set[Key]]) -> dict[str, dict[Key, Row]]:
         tables = self._database.tables
         return {name: {key: tables[name][key] for key in keys if key in tables[name]} for name, keys in wanted.items()}
 
-    def write(self, target: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
-        there = self._database.target
-        if (there.at.position, there.generation) != (target.at.position, target.generation):
+    def write(self, token: CheckpointToken, to: Checkpoint, changes: Changes, *, generations: int = 0) -> None:
+        there = self._database.token
+        if (there.checkpoint.position, there.generation) != (token.checkpoint.position, token.generation):
             raise CheckpointConflict
         if not self._in_log(to):
             raise NotInLog
-        at = to if to.cluster else there.at._replace(position=to.position, hash=to.hash)
+        at = to if to.cluster else there.checkpoint._replace(position=to.position, hash=to.hash)
         writing = _Writing(CheckpointToken(at, there.generation + generations), changes)
         if self._held is None:
             self._database.change(*writing)
@@ -140,10 +140,10 @@ class MemoryModels:
             self._held.append(writing)
 
     @contextmanager
-    def held(self) -> Iterator[CheckpointToken]:
+    def locked_checkpoint(self) -> Iterator[CheckpointToken]:
         self._held = []
         try:
-            yield self.target()
+            yield self.read_checkpoint()
             for writing in self._held:
                 self._database.change(*writing)
         finally:
@@ -289,7 +289,7 @@ def in_use(
     """Behaves like `projections.blob_references.in_use`; `read(after, limit)` reads the log, whose events at `discarded` were given up."""
     asked = set(names)
     oldest = database.clock() - MAX_LAG
-    if any(event.recorded_at is None or event.recorded_at <= oldest for event in read(database.target.at.position, 1)):
+    if any(event.recorded_at is None or event.recorded_at <= oldest for event in read(database.token.checkpoint.position, 1)):
         raise Unavailable("The read models are more than a day behind the log; nothing is swept now")
     gone = {dataset.id for dataset in database.tables["datasets"].values() if dataset.deleted}
     images = {image.sha256 for image in database.tables["images"].values() if not image.deleted and image.dataset_id not in gone}

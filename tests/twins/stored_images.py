@@ -10,7 +10,7 @@ class MemoryStoredImages:
         self._database, self._page_size = database, page_size
 
     def are_complete(self, position):
-        return self._database.target.at.position >= position and not self._database.letters and not self._database.parked
+        return self._database.token.checkpoint.position >= position and not self._database.letters and not self._database.parked
 
     def count(self, dataset):
         return len(self._stored(dataset))

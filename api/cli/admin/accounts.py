@@ -25,7 +25,7 @@ from infrastructure.configuration.settings import Settings
 
 if TYPE_CHECKING:
     from infrastructure.eventstore.event_store import RecorderEventStore
-    from projections.reading import Page
+    from projections.pagination import Page
     from projections.users import Filter, User
 
 ACCOUNT = click.argument("account", metavar="ACCOUNT")

@@ -45,7 +45,7 @@ def verify(data: Path | None) -> None:
 def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
     """Everything that happened to a user, dataset, image, model or job, oldest first."""
     from application.audit import trail as events_about
-    from projections.process import positions_about
+    from projections.process.audit_positions import positions_about
 
     settings = running_installation(data)
     with open_event_log(settings) as log:
@@ -84,7 +84,7 @@ def rebuild(data: Path | None, *, check: bool) -> None:
     """Make the read models again from the log, beside the live ones, and change over in one transaction."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from projections.process import rebuild as rebuild_read_models
+    from projections.process.rebuilds import rebuild as rebuild_read_models
 
     settings = running_installation(data)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -113,7 +113,7 @@ def dead_letters() -> None:
 @DATA
 def list_dead_letters(data: Path | None) -> None:
     """Show each with its reason, and how many events are parked behind it, of other streams too."""
-    from projections.process import dead_letters as find_dead_letters
+    from projections.process.dead_letters import list_dead_letters as find_dead_letters
 
     letters = find_dead_letters(running_installation(data))
     table = Table("position", "stream", "type", "reason", "parked", "since (UTC)", box=None)
@@ -130,7 +130,7 @@ def list_dead_letters(data: Path | None) -> None:
 @DATA
 def retry(position: int | None, data: Path | None) -> None:
     """Apply a dead letter (or all) again, and what is parked behind it. Harmless to repeat."""
-    from projections.process import retry_dead_letters
+    from projections.process.dead_letters import retry_dead_letters
 
     applied, remaining = retry_dead_letters(running_installation(data), position)
     out.print(f"{applied} applied, {remaining} left.")
@@ -147,7 +147,7 @@ def discard(position: int, reason: str, data: Path | None) -> None:
     The event stays in the log. Nothing shows it, now or after a rebuild. Harmless to repeat.
     """
     from api.cli.operator import operator_command
-    from projections.process import discard_dead_letter
+    from projections.process.dead_letters import discard_dead_letter
 
     settings = running_installation(data)
     with open_event_log(settings) as log:

@@ -48,7 +48,7 @@ def restore(folder: Path, root_key: Path | None, data: Path | None) -> None:
     from infrastructure.embedded.supervisor import SupervisedStack, root_key_of, take_root_key
     from infrastructure.operations.backup import checked
     from infrastructure.security.keys import RootKey
-    from projections.process import rebuild as rebuild_read_models
+    from projections.process.rebuilds import rebuild as rebuild_read_models
 
     settings = load_settings(data=data, port=0)  # nothing is served
     with _progress_bars() as progress:

@@ -21,7 +21,7 @@ from infrastructure.images.raster.jpeg_markers import with_usable_segments
 from infrastructure.images.raster.png_chunks import pixel_chunks
 from infrastructure.images.raster.png_rows import check_rows
 from infrastructure.images.rendering import Colours, Plane
-from infrastructure.images.validation import UploadGate
+from infrastructure.images.validation import ImageUploadValidator
 from infrastructure.images.validation.limits import incomplete
 
 ORIENTATION: Final = 0x0112
@@ -32,10 +32,10 @@ TRAILER_IGNORED: Final = ImageWarning(
     "trailing_data_ignored", "The camera has stored other data behind the picture, which are not used: a video or its own notes"
 )
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn; the gate has asked before
+Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn; the validator has asked before
 
 
-class Notes(NamedTuple):
+class EmbeddedMetadata(NamedTuple):
     """What a file says beside its pixels; `profile` as it is embedded, usable or not; `adobe`: whether a JPEG has Adobe's marker."""
 
     exif: bytes = b""
@@ -44,7 +44,7 @@ class Notes(NamedTuple):
     adobe: bool = False
 
 
-NO_NOTES: Final = Notes()
+NO_METADATA: Final = EmbeddedMetadata()
 
 
 class RasterMetadata(NamedTuple):
@@ -54,45 +54,45 @@ class RasterMetadata(NamedTuple):
     pixel_size_um: float | None
 
 
-def read(file: BinaryIO, gate: UploadGate) -> Plane:
+def read(file: BinaryIO, validator: ImageUploadValidator) -> Plane:
     """Raises DamagedImage (decode_failed), and incomplete where the picture looks as if its data ended early."""
-    return _png(file, gate) if gate.scan_end is None else _jpeg(file, gate)
+    return _png(file, validator) if validator.scan_end is None else _jpeg(file, validator)
 
 
-def check_complete(file: BinaryIO, gate: UploadGate) -> None:
+def check_complete(file: BinaryIO, validator: ImageUploadValidator) -> None:
     """Raises DamagedImage (decode_failed, incomplete)."""
     file.seek(0)
-    if gate.scan_end is None:
+    if validator.scan_end is None:
         _check_rows(file)
         return
-    _check_jpeg(file.read(), gate.scan_end, reduced=not gate.in_passes)
+    _check_jpeg(file.read(), validator.scan_end, reduced=not validator.is_multi_pass)
 
 
 def about(file: BinaryIO) -> RasterMetadata:
     """What the file notes beside its pixels; damaged notes affect no pixel and are left out."""
-    notes = _notes(file)
+    metadata = _metadata_of(file)
     try:
-        return RasterMetadata(camera(_loaded(notes.exif)), pixel_size(notes.dots_per_inch))
+        return RasterMetadata(camera(_loaded(metadata.exif)), pixel_size(metadata.dots_per_inch))
     except FAILURES:
         return RasterMetadata(None, None)
 
 
-def _jpeg(file: BinaryIO, gate: UploadGate) -> Plane:
+def _jpeg(file: BinaryIO, validator: ImageUploadValidator) -> Plane:
     file.seek(0)
     data = file.read()
     pixels = _decoded_jpeg(data)
-    if set(pixels[-1, -1].tolist()) <= JPEG_FILL or gate.in_passes:
-        assert gate.scan_end is not None
-        _check_jpeg(data, gate.scan_end, reduced=not gate.in_passes)
-    notes = _notes(file) if gate.has_notes else NO_NOTES
-    if pixels.shape[2] == 4 and notes.adobe:
+    if set(pixels[-1, -1].tolist()) <= JPEG_FILL or validator.is_multi_pass:
+        assert validator.scan_end is not None
+        _check_jpeg(data, validator.scan_end, reduced=not validator.is_multi_pass)
+    metadata = _metadata_of(file) if validator.has_metadata else NO_METADATA
+    if pixels.shape[2] == 4 and metadata.adobe:
         pixels = np.subtract(np.uint8(255), pixels, out=pixels)  # programs that write this marker store inverted inks
     colours = {1: Colours.GREY, 3: Colours.RGB, 4: Colours.CMYK}[pixels.shape[2]]
-    warnings = (TRAILER_IGNORED,) if gate.has_trailer else ()
-    return _plane(pixels, colours, None, notes, warnings)
+    warnings = (TRAILER_IGNORED,) if validator.has_trailer else ()
+    return _plane(pixels, colours, None, metadata, warnings)
 
 
-def _png(file: BinaryIO, gate: UploadGate) -> Plane:
+def _png(file: BinaryIO, validator: ImageUploadValidator) -> Plane:
     try:
         with decoding("PNG"):
             samples = np.asarray(imagecodecs.png_decode(pixel_chunks(file)))
@@ -100,22 +100,24 @@ def _png(file: BinaryIO, gate: UploadGate) -> Plane:
         _check_rows(file)  # says more clearly what is wrong
         raise
     samples = samples if samples.ndim == 3 else samples[:, :, None]
-    if gate.in_passes or not samples[-1, -1].any():
+    if validator.is_multi_pass or not samples[-1, -1].any():
         _check_rows(file)
     has_alpha = samples.shape[2] in {2, 4}
     pixels, alpha = (samples[:, :, :-1], samples[:, :, -1]) if has_alpha else (samples, None)
     colours = Colours.GREY if pixels.shape[2] == 1 else Colours.RGB
-    return _plane(pixels, colours, alpha, _notes(file) if gate.has_notes else NO_NOTES, ())
+    return _plane(pixels, colours, alpha, _metadata_of(file) if validator.has_metadata else NO_METADATA, ())
 
 
-def _plane(pixels: NDArray[Any], colours: Colours, alpha: NDArray[Any] | None, notes: Notes, warnings: tuple[ImageWarning, ...]) -> Plane:
-    orientation = _orientation(notes)
+def _plane(
+    pixels: NDArray[Any], colours: Colours, alpha: NDArray[Any] | None, metadata: EmbeddedMetadata, warnings: tuple[ImageWarning, ...]
+) -> Plane:
+    orientation = _orientation(metadata)
     return Plane(
         pixels=upright(pixels, orientation),
         colours=colours,
         bits=pixels.dtype.itemsize * 8,
         alpha=None if alpha is None else upright(alpha, orientation),
-        profile=notes.profile,
+        profile=metadata.profile,
         warnings=warnings,
     )
 
@@ -125,9 +127,9 @@ def _check_rows(file: BinaryIO) -> None:
         check_rows(file)
 
 
-def _orientation(notes: Notes) -> int:
+def _orientation(metadata: EmbeddedMetadata) -> int:
     try:
-        return int(_loaded(notes.exif).get(ORIENTATION, 1))
+        return int(_loaded(metadata.exif).get(ORIENTATION, 1))
     except FAILURES:  # damaged EXIF data affect no pixel
         return 1
 
@@ -139,22 +141,24 @@ def _loaded(exif: bytes) -> Image.Exif:
     return loaded
 
 
-def _notes(file: BinaryIO) -> Notes:
+def _metadata_of(file: BinaryIO) -> EmbeddedMetadata:
     file.seek(0)
     if file.read(2) == START_OF_JPEG:
         file.seek(0)
-        return _jpeg_notes(file.read())
+        return _jpeg_metadata(file.read())
     profile = png_chunks.profile(file, maximum=MAX_PROFILE_BYTES + 1)  # one that is longer cannot be used, which a warning says
-    return Notes(exif=png_chunks.exif(file), profile=profile, dots_per_inch=png_chunks.dots_per_inch(file))
+    return EmbeddedMetadata(exif=png_chunks.exif(file), profile=profile, dots_per_inch=png_chunks.dots_per_inch(file))
 
 
-def _jpeg_notes(data: bytes) -> Notes:
+def _jpeg_metadata(data: bytes) -> EmbeddedMetadata:
     """Empty where Pillow cannot make sense of the file."""
     try:
         info = JpegImagePlugin.JpegImageFile(io.BytesIO(with_usable_segments(data))).info
     except FAILURES:
-        return NO_NOTES
-    return Notes(exif=info.get("exif", b""), profile=info.get("icc_profile") or b"", dots_per_inch=info.get("dpi"), adobe="adobe" in info)
+        return NO_METADATA
+    return EmbeddedMetadata(
+        exif=info.get("exif", b""), profile=info.get("icc_profile") or b"", dots_per_inch=info.get("dpi"), adobe="adobe" in info
+    )
 
 
 def _decoded_jpeg(data: bytes) -> NDArray[np.uint8]:

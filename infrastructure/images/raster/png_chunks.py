@@ -10,7 +10,7 @@ from infrastructure.images.validation.png import SIGNATURE
 
 PIXEL_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 EXIF, PROFILE, RESOLUTION = b"eXIf", b"iCCP", b"pHYs"
-MAX_NOTE_BYTES: Final = 4 << 20
+MAX_METADATA_BYTES: Final = 4 << 20
 RESOLUTION_BYTES: Final = 9
 PIXELS_PER_METRE: Final = 1
 METRES_PER_INCH: Final = 0.0254
@@ -38,31 +38,31 @@ def pixel_data(file: BinaryIO) -> Iterator[bytes]:
 
 def exif(file: BinaryIO) -> bytes:
     """Empty where there is none of a reasonable length."""
-    return _note(file, EXIF, _chunks(file))
+    return _chunk_data(file, EXIF, _chunks(file))
 
 
 def profile(file: BinaryIO, *, maximum: int) -> bytes:
-    """The first `most` bytes of the embedded ICC profile; empty where there is none. One that cannot be unpacked is given as stored."""
-    note = _note(file, PROFILE, _chunks_before_pixels(file))
-    _, _, packed = note.partition(b"\0")
+    """The first `maximum` bytes of the embedded ICC profile; empty where there is none. One that cannot be unpacked is given as stored."""
+    data = _chunk_data(file, PROFILE, _chunks_before_pixels(file))
+    _, _, packed = data.partition(b"\0")
     try:
         return zlib.decompressobj().decompress(packed[1:], maximum)
     except zlib.error:
-        return note
+        return data
 
 
 def dots_per_inch(file: BinaryIO) -> tuple[float, float] | None:
     """The resolution across and down, where the file states it in pixels per metre."""
-    note = _note(file, RESOLUTION, _chunks_before_pixels(file))
-    if len(note) != RESOLUTION_BYTES or note[-1] != PIXELS_PER_METRE:
+    data = _chunk_data(file, RESOLUTION, _chunks_before_pixels(file))
+    if len(data) != RESOLUTION_BYTES or data[-1] != PIXELS_PER_METRE:
         return None
-    across, down = struct.unpack_from(">II", note)
+    across, down = struct.unpack_from(">II", data)
     return across * METRES_PER_INCH, down * METRES_PER_INCH
 
 
-def _note(file: BinaryIO, wanted: bytes, chunks: Iterator[tuple[bytes, int]]) -> bytes:
-    length = next((length for kind, length in chunks if kind == wanted), 0)
-    return file.read(length) if length <= MAX_NOTE_BYTES else b""
+def _chunk_data(file: BinaryIO, name: bytes, chunks: Iterator[tuple[bytes, int]]) -> bytes:
+    length = next((length for kind, length in chunks if kind == name), 0)
+    return file.read(length) if length <= MAX_METADATA_BYTES else b""
 
 
 def _chunks_before_pixels(file: BinaryIO) -> Iterator[tuple[bytes, int]]:

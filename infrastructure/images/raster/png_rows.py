@@ -35,8 +35,8 @@ def _pass_bytes(width: int, height: int, bits: int) -> int:
 def _unpacked(file: BinaryIO) -> Iterator[bytes]:
     inflating = zlib.decompressobj()
     for packed in pixel_data(file):
-        rest = packed
-        while rest and not inflating.eof:
-            yield inflating.decompress(rest, PIECE_BYTES)
-            rest = inflating.unconsumed_tail
+        remaining = packed
+        while remaining and not inflating.eof:
+            yield inflating.decompress(remaining, PIECE_BYTES)
+            remaining = inflating.unconsumed_tail
     yield inflating.flush()

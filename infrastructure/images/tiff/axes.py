@@ -27,12 +27,12 @@ class PlaneMap(msgspec.Struct, frozen=True, kw_only=True):
 
     def page_of(self, *, c: int = 0, z: int = 0, t: int = 0) -> int:
         """The number of a plane's page. Pages of unknown meaning are counted by `z`. Raises IndexError when there is no such plane."""
-        wanted = {"C": c, "Z": z, "T": t, "I": z}
+        coordinates = {"C": c, "Z": z, "T": t, "I": z}
         index = 0
         for axis in self.order:
-            if not 0 <= wanted[axis] < self.sizes[axis]:
-                raise IndexError(f"{axis}={wanted[axis]} of {self.sizes[axis]}")
-            index = index * self.sizes[axis] + wanted[axis]
+            if not 0 <= coordinates[axis] < self.sizes[axis]:
+                raise IndexError(f"{axis}={coordinates[axis]} of {self.sizes[axis]}")
+            index = index * self.sizes[axis] + coordinates[axis]
         return self.pages[index]
 
 
@@ -79,9 +79,9 @@ def _of_tifffile(pages: Sequence[PageLayout], description: str) -> PlaneMap | No
     if not description.startswith('{"shape":'):
         return None
     try:
-        said = json.loads(description)
-        axes = str(said.get("axes", ""))
-        shape = [int(length) for length in said["shape"]]
+        metadata = json.loads(description)
+        axes = str(metadata.get("axes", ""))
+        shape = [int(length) for length in metadata["shape"]]
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     stacked = axes[: -len(_within(pages[0]))]

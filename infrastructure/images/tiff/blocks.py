@@ -38,7 +38,7 @@ def decode_block(page: PageLayout, index: int) -> NDArray[Any]:
 
 
 def unpack(compression: Compression, data: bytes, maximum: int) -> bytes:
-    """The first `most` bytes of compressed data. Some programs add a byte or a row, which is left out, as by libtiff.
+    """The first `maximum` bytes of compressed data. Some programs add a byte or a row, which is left out, as by libtiff.
 
     Raises DamagedImage when there is far more, zlib.error and RuntimeError when damaged.
     """

@@ -23,16 +23,16 @@ def read_page(page: PageLayout, samples: Sequence[int]) -> NDArray[Any]:
     chosen = _as_slice(samples)
     with decoding("TIFF"):
         for index in range(len(page.blocks.offsets)):
-            plane, top, left = page.block_place(index)
+            plane, top, left = page.block_position(index)
             if page.separate and plane not in samples:
                 continue
             block = decode_block(page, index)
-            here = pixels[top : top + block.shape[0], left : left + block.shape[1]]
-            inside = block[: here.shape[0], : here.shape[1]]
+            target = pixels[top : top + block.shape[0], left : left + block.shape[1]]
+            inside = block[: target.shape[0], : target.shape[1]]
             if page.separate:
-                here[:, :, samples.index(plane)] = inside[:, :, 0]
+                target[:, :, samples.index(plane)] = inside[:, :, 0]
             else:
-                here[:] = inside[:, :, chosen]
+                target[:] = inside[:, :, chosen]
     return pixels
 
 
@@ -43,8 +43,9 @@ def _as_slice(samples: Sequence[int]) -> slice | list[int]:
 
 
 def check_page(page: PageLayout) -> None:
-    """Decode every block, and find JPEG blocks whose data end early. Uncompressed ones are left out: the gate has seen that their bytes
-    are there, and nothing else can be wrong.
+    """Decode every block, and find JPEG blocks whose data end early.
+
+    Uncompressed blocks are not read: upload validation has checked that their bytes exist, and nothing else can be wrong.
 
     Raises DamagedImage (decode_failed, structure, incomplete).
     """

@@ -1,7 +1,7 @@
-"""The gate for images: while an upload streams in, its bytes are named, its header is measured and its structure walked.
+"""Upload validation: while an image streams in, its type, its header and its structure are checked.
 
-A file's name and the type that a client claims decide nothing. What passes is whole in its structure; whether its pixels decode is
-found out later, by `infrastructure.images`, in a process with limits of its own.
+The file's name and the type that a client claims do not matter. An accepted file is complete in its structure; whether its pixels can
+be decoded is checked later, by `infrastructure.images`, in a process with limits of its own.
 """
 
 from typing import BinaryIO, Final
@@ -14,12 +14,12 @@ from infrastructure.images.validation.png import SIGNATURE, PngStructure
 from infrastructure.images.validation.tiff import MAGIC
 from infrastructure.images.validation.tiff_pages import header_of, read_pages
 
-__all__ = ["ImageHeader", "ImageLimits", "UploadGate", "examine"]
+__all__ = ["ImageHeader", "ImageLimits", "ImageUploadValidator", "examine"]
 
-TAKEN: Final = "JPEG, PNG and TIFF images (OME-TIFF and BigTIFF too) are taken; a file's name does not change its type"
+ACCEPTED_FORMATS: Final = "JPEG, PNG and TIFF images (OME-TIFF and BigTIFF too) are taken; a file's name does not change its type"
 JPEG_START: Final = b"\xff\xd8\xff"
-STARTS: Final = (JPEG_START, SIGNATURE, *MAGIC)
-OTHERS: Final = (
+SIGNATURES: Final = (JPEG_START, SIGNATURE, *MAGIC)
+OTHER_FORMATS: Final = (
     (0, b"\x89PNG", "a PNG image that was changed on its way, as if it were text"),
     (0, b"GIF8", "a GIF image"),
     (0, b"BM", "a BMP image"),
@@ -38,22 +38,22 @@ OTHERS: Final = (
     (4, b"ftyp", "an AVIF, HEIC or MP4 file"),
     (8, b"WEBP", "a WebP image"),
 )
-LONGEST_START: Final = 12
-BLOCK: Final = 1 << 20
+MAX_SIGNATURE_BYTES: Final = 12
+BLOCK_BYTES: Final = 1 << 20
 
 
 class _WholeFile:
-    """A TIFF can only be walked when it is complete: its directories may stand anywhere."""
+    """A TIFF can only be parsed when it is complete: its directories may be anywhere."""
 
     def feed(self, chunk: bytes) -> None:
-        """Nothing can be said yet."""
+        """Do nothing: nothing can be checked yet."""
 
 
-class UploadGate:
-    """Feed it what arrives, then hand in the whole file.
+class ImageUploadValidator:
+    """Feed it the bytes that arrive, then give it the whole file.
 
-    Both calls raise UnsupportedImage (not a type, coding or depth that is taken), DamagedImage, ImageTooLarge, each with a `reason`;
-    `feed` as soon as it can be known. Memory does not grow with the file. `finish` reads a TIFF's directories (and the whole file when
+    Both calls raise UnsupportedImage (the type, coding or depth is not supported), DamagedImage, ImageTooLarge, each with a `reason`;
+    `feed` as early as possible. Memory does not grow with the file. `finish` reads a TIFF's directories (and the whole file when
     its pixels are JPEG-coded), so it may take some 100 ms: not on an event loop. Nothing may be fed after an error.
     """
 
@@ -71,7 +71,7 @@ class UploadGate:
             self._structure.feed(chunk)
 
     def finish(self, file: BinaryIO) -> ImageHeader:
-        """`file` holds exactly what was fed, and can be sought. Its position is changed."""
+        """`file` holds exactly what was fed, and is seekable. Its position is changed."""
         match self._structure:
             case None:
                 raise _too_short(self._start)
@@ -82,8 +82,8 @@ class UploadGate:
                 return structure.finish()
 
     @property
-    def in_passes(self) -> bool:
-        """Of a progressive JPEG or an interlaced PNG: without its last part it would just be coarser."""
+    def is_multi_pass(self) -> bool:
+        """Whether it is a progressive JPEG or an interlaced PNG: without its last part it would just be coarser."""
         match self._structure:
             case JpegStructure() as jpeg:
                 return jpeg.progressive
@@ -93,25 +93,25 @@ class UploadGate:
                 return False
 
     @property
-    def has_notes(self) -> bool:
-        """Of a JPEG or PNG: whether it may hold anything beside the pixels."""
-        return isinstance(self._structure, JpegStructure | PngStructure) and self._structure.has_notes
+    def has_metadata(self) -> bool:
+        """Whether it is a JPEG or PNG that may hold anything beside the pixels."""
+        return isinstance(self._structure, JpegStructure | PngStructure) and self._structure.has_metadata
 
     @property
     def has_trailer(self) -> bool:
-        """Of a JPEG: whether a phone has appended other data than pictures."""
+        """Whether it is a JPEG to which a phone has appended other data than pictures."""
         return isinstance(self._structure, JpegStructure) and self._structure.has_trailer
 
     @property
     def scan_end(self) -> int | None:
-        """Of a JPEG: where its picture data ends, in bytes from the start."""
+        """Where the picture data of a JPEG end, in bytes from the start."""
         return self._structure.scan_end if isinstance(self._structure, JpegStructure) else None
 
     def _begin(self) -> bytes:
-        """All bytes so far once the type is known, to be fed to its structure."""
+        """Return all bytes so far once the type is known, for the parser of its structure."""
         start = self._start
-        if not any(known.startswith(start[: len(known)]) for known in STARTS):
-            if len(start) < LONGEST_START:
+        if not any(known.startswith(start[: len(known)]) for known in SIGNATURES):
+            if len(start) < MAX_SIGNATURE_BYTES:
                 return b""
             raise _unsupported(start)
         if start.startswith(JPEG_START):
@@ -123,24 +123,24 @@ class UploadGate:
         return start
 
 
-def examine(file: BinaryIO, *, limits: ImageLimits) -> tuple[ImageHeader, UploadGate]:
-    """Take a file that is already there through the gate."""
-    gate = UploadGate(limits=limits)
+def examine(file: BinaryIO, *, limits: ImageLimits) -> tuple[ImageHeader, ImageUploadValidator]:
+    """Validate a complete file."""
+    validator = ImageUploadValidator(limits=limits)
     file.seek(0)
-    while chunk := file.read(BLOCK):
-        gate.feed(chunk)
-    return gate.finish(file), gate
+    while chunk := file.read(BLOCK_BYTES):
+        validator.feed(chunk)
+    return validator.finish(file), validator
 
 
 def _too_short(start: bytes) -> DamagedImage | UnsupportedImage:
     if not start:
         return DamagedImage("The file is empty. Choose a JPEG, PNG or TIFF image and send it again", reason="empty")
-    if any(known.startswith(start) for known in STARTS):
+    if any(known.startswith(start) for known in SIGNATURES):
         return DamagedImage("The file ends after its first bytes: it was cut off. Send it again", reason="truncated")
     return _unsupported(start)
 
 
 def _unsupported(start: bytes) -> UnsupportedImage:
-    names = [name for at, magic, name in OTHERS if start.startswith(magic, at)]
+    names = [name for at, magic, name in OTHER_FORMATS if start.startswith(magic, at)]
     found = f"The file is {names[0]}" if names else "The file is no image that we know"
-    return UnsupportedImage(f"{found}. {TAKEN}", reason="unsupported_type")
+    return UnsupportedImage(f"{found}. {ACCEPTED_FORMATS}", reason="unsupported_type")

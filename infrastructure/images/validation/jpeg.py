@@ -5,24 +5,32 @@ from collections.abc import Generator
 from typing import Final
 
 from domain.errors import ImageTooLarge
-from infrastructure.images.validation.incremental import Exactly, MarkerAfterScan, Past, Pull, Trailer, Walk, Wanted
+from infrastructure.images.validation.incremental import (
+    FindMarkerAfterScan,
+    IncrementalParser,
+    Parse,
+    ReadExactly,
+    ReadRequest,
+    Skip,
+    Trailer,
+)
 from infrastructure.images.validation.jpeg_frame import Component, Frame, damaged, parts_of, read_frame, unsupported_coding
 from infrastructure.images.validation.limits import ImageHeader, ImageLimits, check_memory, cut_off, incomplete, too_many_parts
 
 START, END, SCAN, RESTART_INTERVAL, APP1, APP2, APP14 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1, 0xE2, 0xEE
 FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-NEVER_HERE: Final = frozenset({0x00, 0x01, START, *range(0xD0, 0xD8)})
-UNKNOWN: Final = frozenset({*range(0x02, 0xC0), 0xC8, 0xDE, 0xDF, *range(0xF0, 0xFE)})
+MISPLACED_MARKERS: Final = frozenset({0x00, 0x01, START, *range(0xD0, 0xD8)})
+UNSUPPORTED_MARKERS: Final = frozenset({*range(0x02, 0xC0), 0xC8, 0xDE, 0xDF, *range(0xF0, 0xFE)})
 """Reserved markers, and those of hierarchical and extended JPEG: no decoder passes over them."""
 MULTI_PICTURE: Final = b"MPF\0"
-MOST_PICTURES: Final = 16
+MAX_PICTURES: Final = 16
 BYTES_PER_BLOCK: Final = 128
 COEFFICIENTS: Final = 64
 MAX_UNIT_BLOCKS: Final = 10
 NO_BITS: Final = (0,) * COEFFICIENTS
-UNSEEN: Final = 16  # more bits than a scan can leave out
+NOT_SCANNED: Final = 16  # more bits than a scan can leave out
 
-Marker = Generator[Wanted, bytes, int]
+Marker = Generator[ReadRequest, bytes, int]
 
 
 class JpegStructure:
@@ -38,12 +46,12 @@ class JpegStructure:
         self._first = Picture(limits)
         self._others: list[Picture] = []
         self._trailers: list[Trailer] = []
-        self._pull = Pull(self._walk())
-        self.feed = self._pull.feed
+        self._parser = IncrementalParser(self._parse())
+        self.feed = self._parser.feed
 
     def finish(self) -> ImageHeader:
         frame = self._first.frame
-        if frame is None or not self._pull.complete:
+        if frame is None or not self._parser.complete:
             raise cut_off("JPEG")
         for trailer in self._trailers:
             trailer.check()
@@ -60,9 +68,9 @@ class JpegStructure:
         return any(trailer.appended for trailer in self._trailers)
 
     @property
-    def has_notes(self) -> bool:
+    def has_metadata(self) -> bool:
         """Whether there may be EXIF data, a colour profile or Adobe's marker."""
-        return self._first.has_notes
+        return self._first.has_metadata
 
     @property
     def progressive(self) -> bool:
@@ -73,13 +81,13 @@ class JpegStructure:
         """Where the last entropy-coded byte of the (first) picture was followed by a marker."""
         return self._first.scan_end
 
-    def _walk(self) -> Walk:
-        yield from self._first.walk()
+    def _parse(self) -> Parse:
+        yield from self._first.parse()
         if self._first.announces_more:
-            for _ in range(MOST_PICTURES):
+            for _ in range(MAX_PICTURES):
                 yield self._trailer(until=bytes((0xFF, START)))
                 self._others.append(Picture(self._limits))
-                yield from self._others[-1].walk()
+                yield from self._others[-1].parse()
         yield self._trailer()
 
     def _trailer(self, until: bytes | None = None) -> Trailer:
@@ -98,11 +106,11 @@ class Picture:
         self.parts = 0
         self.frame: Frame | None = None
         self.announces_more = False
-        self.has_notes = False
+        self.has_metadata = False
         self.scan_end = 0
 
-    def walk(self) -> Walk:
-        if (yield Exactly(2)) != bytes((0xFF, START)):
+    def parse(self) -> Parse:
+        if (yield ReadExactly(2)) != bytes((0xFF, START)):
             raise damaged("its start is missing")
         marker = yield from _next_marker()
         while marker != END:
@@ -113,20 +121,20 @@ class Picture:
         self._check_complete()
 
     def _segment(self, marker: int) -> Marker:
-        if marker in NEVER_HERE:
+        if marker in MISPLACED_MARKERS:
             raise damaged("a marker stands where none may")
-        if marker in UNKNOWN:
+        if marker in UNSUPPORTED_MARKERS:
             raise unsupported_coding()
-        (length,) = struct.unpack(">H", (yield Exactly(2)))
+        (length,) = struct.unpack(">H", (yield ReadExactly(2)))
         if length < 2:
             raise damaged("a part of it has an impossible length")
-        self.has_notes |= marker in {APP1, APP2, APP14}
+        self.has_metadata |= marker in {APP1, APP2, APP14}
         if marker == SCAN:
-            return (yield from self._scan((yield Exactly(length - 2))))
+            return (yield from self._scan((yield ReadExactly(length - 2))))
         if marker in FRAMES or marker in {RESTART_INTERVAL, APP2}:
-            self._read(marker, (yield Exactly(length - 2)))
+            self._read(marker, (yield ReadExactly(length - 2)))
         elif length > 2:
-            yield Past(length - 2)
+            yield Skip(length - 2)
         return (yield from _next_marker())
 
     def _read(self, marker: int, body: bytes) -> None:
@@ -147,11 +155,11 @@ class Picture:
             raise damaged("its picture comes before its header")
         scanned = self._read_scan(self.frame, body)
         expected = parts_of(self.frame.units(scanned), self._interval) - 1 if self._interval else 0
-        ends = MarkerAfterScan(expected + 2 if self._interval else 0)
-        marker = yield ends
-        if not expected <= ends.restarts <= expected + 1:  # some encoders write one more, after the last unit
+        search = FindMarkerAfterScan(expected + 2 if self._interval else 0)
+        marker = yield search
+        if not expected <= search.restarts <= expected + 1:  # some encoders write one more, after the last unit
             raise incomplete("JPEG")
-        self.scan_end = ends.position
+        self.scan_end = search.position
         return marker[1]
 
     def _read_scan(self, frame: Frame, body: bytes) -> list[Component]:
@@ -166,7 +174,7 @@ class Picture:
             raise damaged("the header of its picture data is broken")
         self._count_scan(frame, whole=count == len(frame.components))
         for component in scanned:
-            missing = self._missing_bits.setdefault(component.place, [UNSEEN, *NO_BITS[1:]])
+            missing = self._missing_bits.setdefault(component.index, [NOT_SCANNED, *NO_BITS[1:]])
             missing[first : last + 1] = [bits & 15] * (last + 1 - first)
         return scanned
 
@@ -188,9 +196,9 @@ class Picture:
 
 
 def _next_marker() -> Marker:
-    lead, marker = yield Exactly(2)
+    lead, marker = yield ReadExactly(2)
     if lead != 0xFF:
         raise damaged("there is rubbish between its parts")
     while marker == 0xFF:
-        (marker,) = yield Exactly(1)
+        (marker,) = yield ReadExactly(1)
     return marker

@@ -13,9 +13,9 @@ BLOCK: Final = 8
 
 
 class Component(msgspec.Struct, frozen=True):
-    """`place` in the frame, which tells components apart whose `id` some encoder has given twice; sampling `across` and `down`."""
+    """`index` in the frame, which tells components apart whose `id` some encoder has given twice; sampling `across` and `down`."""
 
-    place: int
+    index: int
     id: int
     across: int
     down: int
@@ -75,7 +75,7 @@ def read_frame(marker: int, body: bytes, limits: ImageLimits) -> Frame:
     if count not in {1, 3, 4}:
         raise UnsupportedImage(f"The JPEG file has {count} bands; 1, 3 or 4 are taken. Save it as TIFF", reason="unsupported_layout")
     listed = enumerate(struct.iter_unpack("BBB", body[6:]))
-    components = tuple(Component(place, identity, sampling >> 4, sampling & 15) for place, (identity, sampling, _) in listed)
+    components = tuple(Component(index, identity, sampling >> 4, sampling & 15) for index, (identity, sampling, _) in listed)
     if any(not (0 < it.across < 5 and 0 < it.down < 5) for it in components):
         raise damaged("its header is broken")
     frame = Frame(width, height, components, marker == PROGRESSIVE)

@@ -140,7 +140,7 @@ class PageLayout(msgspec.Struct, frozen=True, kw_only=True):
         rows = -(-self.height // blocks.height)
         return blocks.width, min(blocks.height, self.height - index % rows * blocks.height)
 
-    def block_place(self, index: int) -> tuple[int, int, int]:
+    def block_position(self, index: int) -> tuple[int, int, int]:
         """Sample plane, first row and first column of a block."""
         across, down = -(-self.width // self.blocks.width), -(-self.height // self.blocks.height)
         plane, inside = divmod(index, across * down)

@@ -149,14 +149,14 @@ def _numbers(directory: Directory, photometric: Photometric, limits: ImageLimits
     bits = set(directory.numbers(BITS, 1, maximum=limits.bands))
     formats = {UNSIGNED if it == UNDEFINED else it for it in directory.numbers(SAMPLE_FORMAT, UNSIGNED, maximum=limits.bands)}
     number = FORMAT_NAMES.get(min(formats), "")
-    taken = COLOUR_DTYPES.get(photometric, GREY_DTYPES)
-    if len(bits) == len(formats) == 1 and f"{number}{min(bits)}" in taken:
+    supported = COLOUR_DTYPES.get(photometric, GREY_DTYPES)
+    if len(bits) == len(formats) == 1 and f"{number}{min(bits)}" in supported:
         return number, min(bits)
     colours, numbers = COLOUR_NAMES.get(photometric, "grey"), NUMBER_NAMES.get(number, "other numbers")
     listed = ", ".join(map(str, sorted(bits)[:8]))
     raise UnsupportedImage(
         f"Page {directory.page} of the TIFF file stores its {colours} pixels as {numbers} of {listed} bits, which is not supported."
-        f" Save it as unsigned integers of 8 or 16 bits{', or as floating-point numbers of 32 bits' if 'float32' in taken else ''}",
+        f" Save it as unsigned integers of 8 or 16 bits{', or as floating-point numbers of 32 bits' if 'float32' in supported else ''}",
         reason="unsupported_bit_depth",
     )
 

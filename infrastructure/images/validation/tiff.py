@@ -38,7 +38,7 @@ class Directory(msgspec.Struct, frozen=True):
     file: "Tiff"
 
     def numbers(self, tag: int, *default: int, maximum: int) -> Sequence[int]:
-        """All values of an integer tag. Raises DamagedImage when they are no integers, ImageTooLarge when there are more than `most`."""
+        """All values of an integer tag. Raises DamagedImage when they are no integers, ImageTooLarge when there are more than `maximum`."""
         entry = self.entries.get(tag)
         if entry is None or not entry.count:
             return default
@@ -64,7 +64,7 @@ class Directory(msgspec.Struct, frozen=True):
         return tuple(above / below if below else 0.0 for above, below in zip(parts[::2], parts[1::2], strict=True))
 
     def text(self, tag: int, *, maximum: int | None = None) -> str:
-        """A text up to its closing NUL, or its first `most` bytes; empty when absent. Raises DamagedImage (metadata_too_large).
+        """A text up to its closing NUL, or its first `maximum` bytes; empty when absent. Raises DamagedImage (metadata_too_large).
 
         UTF-8 whatever an XML declaration inside says, Latin-1 where it is not UTF-8, UTF-16 where its bytes begin so.
         """
@@ -78,7 +78,7 @@ class Directory(msgspec.Struct, frozen=True):
         return _decoded(self.file.read(entry.at, entry.count if maximum is None else min(entry.count, maximum)))
 
     def bytes(self, tag: int, *, maximum: int) -> bytes:
-        """The first `most` raw bytes of a tag; empty when absent."""
+        """The first `maximum` raw bytes of a tag; empty when absent."""
         entry = self.entries.get(tag)
         if entry is None or entry.kind not in {1, 2, 7}:
             return b""
@@ -97,7 +97,7 @@ class Tiff:
             raise damaged("its header is broken")
         self._word = "Q" if self._big else "I"
         self._entry = struct.Struct(self._order + ("HHQ8s" if self._big else "HHI4s"))
-        self._seen: set[int] = set()
+        self._visited: set[int] = set()
         self._tags = 0
 
     def pages(self) -> Iterator[Directory]:
@@ -108,16 +108,16 @@ class Tiff:
                     f"The TIFF file has more than {self.limits.pages} pages. Split it into several files", reason="too_many_pages"
                 )
             yield Directory(entries, page, self)
-        if not self._seen:
+        if not self._visited:
             raise damaged("it holds no picture")
 
     def below(self, directory: Directory) -> Iterator[Directory]:
         """The sub-directories of a page (levels of a pyramid), and those below them. Siblings may be chained too: the list counts."""
-        left = [directory]
-        while left:
-            for start in left.pop().numbers(SUBDIRECTORIES, maximum=self.limits.directories):
-                left.append(Directory(self._visit(start)[0], None, self))
-                yield left[-1]
+        pending = [directory]
+        while pending:
+            for start in pending.pop().numbers(SUBDIRECTORIES, maximum=self.limits.directories):
+                pending.append(Directory(self._visit(start)[0], None, self))
+                yield pending[-1]
 
     @property
     def big_endian(self) -> bool:
@@ -147,10 +147,10 @@ class Tiff:
             yield entries
 
     def _visit(self, at: int) -> tuple[dict[int, Entry], int]:
-        if at in self._seen:
+        if at in self._visited:
             raise DamagedImage("The pages of the TIFF file lead back to each other in a circle. Export it again", reason="directory_loop")
-        self._seen.add(at)
-        if len(self._seen) > self.limits.directories:
+        self._visited.add(at)
+        if len(self._visited) > self.limits.directories:
             raise ImageTooLarge("The TIFF file has too many pages and levels. Split it into several files", reason="too_many_pages")
         return self._directory(at)
 
@@ -173,24 +173,24 @@ class Tiff:
         """Where the values of the entry at `at` are: in itself if they are short."""
         size = count * TYPE_SIZES[kind]
         inline = 8 if self._big else 4
-        place = at + self._entry.size - inline
+        value_at = at + self._entry.size - inline
         if size > inline:
-            (place,) = self.unpack(self._word, place)
-        if place + size > self.size:
+            (value_at,) = self.unpack(self._word, value_at)
+        if value_at + size > self.size:
             raise cut_off_or_damaged()
-        return Entry(kind, count, place)
+        return Entry(kind, count, value_at)
 
     def _add(self, entries: dict[int, Entry], tag: int, entry: Entry) -> None:
         known = entries.setdefault(tag, entry)
         if tag in DESCRIBING and not self._same(known, entry):
             raise damaged("one of its pages is described twice")
 
-    def _same(self, one: Entry, other: Entry) -> bool:
-        """Whether short values are equal; long ones must stand in the same place."""
-        size = one.count * TYPE_SIZES[one.kind]
-        if one == other or (one.kind, one.count) != (other.kind, other.count) or size > MAX_REPEATED_BYTES:
-            return one == other
-        return self.read(one.at, size) == self.read(other.at, size)
+    def _same(self, first: Entry, second: Entry) -> bool:
+        """Whether short values are equal; long ones must be at the same place."""
+        size = first.count * TYPE_SIZES[first.kind]
+        if first == second or (first.kind, first.count) != (second.kind, second.count) or size > MAX_REPEATED_BYTES:
+            return first == second
+        return self.read(first.at, size) == self.read(second.at, size)
 
 
 def _decoded(raw: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The pages of a TIFF at the upload gate: each is described, and its strips or tiles are compared with the file and the limits."""
+"""The pages of a TIFF at upload validation: each is described, and its strips or tiles are compared with the file and the limits."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -127,7 +127,7 @@ class _Check:
         structure.feed(data)
         found = structure.finish()
         width, height = page.block_size(index)
-        _, top, left = page.block_place(index)
+        _, top, left = page.block_position(index)
         if found.width > width or found.height > page.blocks.height or found.bands != (1 if page.separate else page.samples):
             raise damaged("a part of its picture differs from what it claims")
         if found.width < min(width, page.width - left) or found.height < min(height, page.height - top):

@@ -22,7 +22,7 @@ from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.fork_server import borrow
 from infrastructure.inference.models.manifest import ModelManifest, manifest_from_json
 from infrastructure.inference.models.onnx_validation import ModelRefused, validate_model
-from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, Inspected, ModelPrediction
+from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, InspectedUpload, ModelPrediction
 from infrastructure.inference.preprocessing import DEFAULT_LIMITS, digest, prepare_with_warnings
 from infrastructure.inference.scoring import interpret
 
@@ -66,10 +66,10 @@ def classify(model: str, record: str, images: list[bytes], limits: ImageLimits =
     )
 
 
-def examine(data: bytes, limits: ImageLimits) -> Inspected | ImageRefusal:
+def examine(data: bytes, limits: ImageLimits) -> InspectedUpload | ImageRefusal:
     """Decode all of an image; Unseen when that cannot be done."""
     try:
-        return msgspec.convert(inspect(data, limits=limits), Inspected, from_attributes=True)
+        return msgspec.convert(inspect(data, limits=limits), InspectedUpload, from_attributes=True)
     except DomainError as refused:
         return _failure(refused)
 
@@ -88,11 +88,11 @@ def self_test(model: str, record: str, test_input: bytes, test_output: bytes) ->
     for what, data, promised in (("input", test_input, known.test_input), ("output", test_output, known.test_output)):
         if sha256(data).hexdigest() != promised.sha256:
             raise ModelRefused(f"the test {what} is not the file that the record names")
-    given, wanted = (np.load(io.BytesIO(data), allow_pickle=False) for data in (test_input, test_output))
-    got = _run(_network(model), given, known)[0]
-    if got.shape != wanted.shape or got.shape[-1] != len(known.labels):
-        raise ModelRefused(f"it gives {got.shape} where {wanted.shape} is promised, for {len(known.labels)} labels")
-    difference = float(np.abs(got - wanted).max())
+    tensor, expected = (np.load(io.BytesIO(data), allow_pickle=False) for data in (test_input, test_output))
+    got = _run(_network(model), tensor, known)[0]
+    if got.shape != expected.shape or got.shape[-1] != len(known.labels):
+        raise ModelRefused(f"it gives {got.shape} where {expected.shape} is promised, for {len(known.labels)} labels")
+    difference = float(np.abs(got - expected).max())
     if not difference <= known.tolerance:
         raise ModelRefused(f"its test output differs by {difference:.2g} from the promised one; {known.tolerance:.2g} is tolerated")
     return difference
@@ -109,13 +109,13 @@ def _prediction(network: Any, data: bytes, record: ModelManifest, limits: ImageL
     outputs = _run(network, tensor[None], record)
     if not all(np.isfinite(output).all() for output in outputs):
         return NO_NUMBERS
-    judgement = interpret(tensor, [output[0] for output in outputs], record)
+    interpretation = interpret(tensor, [output[0] for output in outputs], record)
     return ModelPrediction(
-        label=judgement.label,
-        confidence=round(judgement.confidence, DECIMALS),
-        out_of_domain=judgement.status == "out_of_domain",
-        scores=tuple(round(score, DECIMALS) for score in judgement.probabilities),
-        signals={name: round(value, DECIMALS) for name, value in judgement.signals.items()},
+        label=interpretation.label,
+        confidence=round(interpretation.confidence, DECIMALS),
+        out_of_domain=interpretation.status == "out_of_domain",
+        scores=tuple(round(score, DECIMALS) for score in interpretation.probabilities),
+        signals={name: round(value, DECIMALS) for name, value in interpretation.signals.items()},
         warnings=warnings,
     )
 

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from infrastructure import sandbox
-from infrastructure.inference.children.memory_shortage import FIRST_TO_GO, OWN_SCORE
+from infrastructure.inference.children.memory_shortage import CHILD_SCORE, OWN_SCORE
 from infrastructure.process_lifecycle import die_with_parent
 
 LENGTH: Final = 8  # bytes that tell how long the frame is
@@ -30,7 +30,7 @@ MAX_DETAIL_LENGTH: Final = 1000
 MAX_KEY_LENGTH: Final = 128
 
 
-class Terms(msgspec.Struct, frozen=True):
+class ChildLimits(msgspec.Struct, frozen=True):
     """How a child lives: its niceness, and how many bytes of memory it may take beyond what it was born with."""
 
     nice: int
@@ -44,26 +44,26 @@ class Call(msgspec.Struct, frozen=True):
     arguments: msgspec.Raw
 
 
-class Done(msgspec.Struct, frozen=True, tag=True):
+class Returned(msgspec.Struct, frozen=True, tag=True):
     value: msgspec.Raw
 
 
 class Raised(msgspec.Struct, frozen=True, tag=True):
-    """The call ended in an exception; a `spent` child ends too."""
+    """The call ended in an exception; a child that `is_exhausted` ends too."""
 
     kind: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z", max_length=MAX_KIND_LENGTH)]
     detail: Annotated[str, Meta(max_length=MAX_DETAIL_LENGTH)]
-    spent: bool
+    is_exhausted: bool
 
 
-class Wanted(msgspec.Struct, frozen=True, tag=True):
+class Borrow(msgspec.Struct, frozen=True, tag=True):
     """The call needs what the parent lends under `key`; the next frame holds it, or nil."""
 
     key: Annotated[str, Meta(max_length=MAX_KEY_LENGTH)]
 
 
-Answer = Done | Raised | Wanted
-BORN: Final = Done(msgspec.Raw(msgspec.msgpack.encode(None)))
+Answer = Returned | Raised | Borrow
+CHILD_READY: Final = Returned(msgspec.Raw(msgspec.msgpack.encode(None)))
 """What a child says before it takes its first call: it is in its sandbox."""
 
 
@@ -74,7 +74,7 @@ class NotLent(Exception):
 def borrow(key: str) -> bytes:
     """In a child, within a call: what the caller lends under `key`. Raises NotLent."""
     assert _parent is not None
-    send(_parent, Wanted(key))
+    send(_parent, Borrow(key))
     frame = receive(_parent)
     lent = msgspec.msgpack.decode(frame, type=bytes | None) if frame is not None else None
     if lent is None:
@@ -131,7 +131,7 @@ def _fork_one(control: socket.socket, layers: sandbox.Layers) -> bool:
     pid = os.fork()
     if pid == 0:
         control.close()
-        _live(connection, msgspec.msgpack.decode(message, type=Terms), layers, nursery=os.getppid())
+        _run_child(connection, msgspec.msgpack.decode(message, type=ChildLimits), layers, fork_server=os.getppid())
     os.close(connection)
     handle = os.pidfd_open(pid)
     socket.send_fds(control, [str(pid).encode()], [handle])
@@ -143,22 +143,22 @@ def _fork_one(control: socket.socket, layers: sandbox.Layers) -> bool:
 _parent: Any = None
 
 
-def _live(connection: int, terms: Terms, layers: sandbox.Layers, *, nursery: int) -> None:
+def _run_child(connection: int, terms: ChildLimits, layers: sandbox.Layers, *, fork_server: int) -> None:
     global _parent
     try:
-        die_with_parent(nursery)
+        die_with_parent(fork_server)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.nice(terms.nice)
         with suppress(OSError):  # below a process that took files away from itself it was inherited
-            Path(OWN_SCORE).write_text(FIRST_TO_GO)
+            Path(OWN_SCORE).write_text(CHILD_SCORE)
         _limit_memory(terms.memory)
         _parent = BufferedRWPair(FileIO(connection, "rb", closefd=False), FileIO(connection, "wb", closefd=False))
         if _is_sandboxed(layers):
-            send(_parent, BORN)
-            while (frame := receive(_parent)) is not None and _answer(frame):
+            send(_parent, CHILD_READY)
+            while (frame := receive(_parent)) is not None and _run_call(frame):
                 pass
     finally:
-        os._exit(0)  # the libraries' ends are the nursery's
+        os._exit(0)  # the libraries' ends are the fork server's
 
 
 def _is_sandboxed(layers: sandbox.Layers) -> bool:
@@ -167,7 +167,7 @@ def _is_sandboxed(layers: sandbox.Layers) -> bool:
     try:
         sandbox.enter(layers)
     except (OSError, ValueError) as error:
-        send(_parent, Raised("NotSandboxed", str(error)[:MAX_DETAIL_LENGTH], spent=True))
+        send(_parent, Raised("NotSandboxed", str(error)[:MAX_DETAIL_LENGTH], is_exhausted=True))
         receive(_parent)  # until the parent has gone: it is given a handle of this process first
         return False
     return True
@@ -187,24 +187,24 @@ def _limit_memory(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (maximum, maximum))
 
 
-def _answer(frame: bytes) -> bool:
+def _run_call(frame: bytes) -> bool:
     """False when this child should end, since it may be short of memory from now on."""
     try:
         call = msgspec.msgpack.decode(frame, type=Call)
-        function, takes = _named(call.function)
+        function, takes = _function_of(call.function)
         del frame
         value = function(*msgspec.msgpack.decode(call.arguments, type=takes))
-        send(_parent, Done(msgspec.Raw(msgspec.msgpack.encode(value))))
+        send(_parent, Returned(msgspec.Raw(msgspec.msgpack.encode(value))))
     except MemoryError:
-        send(_parent, Raised("MemoryError", "out of memory", spent=True))
+        send(_parent, Raised("MemoryError", "out of memory", is_exhausted=True))
         return False
     except Exception as error:  # the edge of the process: the parent is told
-        send(_parent, Raised(type(error).__name__, str(error)[:MAX_DETAIL_LENGTH], spent=False))
+        send(_parent, Raised(type(error).__name__, str(error)[:MAX_DETAIL_LENGTH], is_exhausted=False))
     return True
 
 
 @cache
-def _named(function: str) -> tuple[Callable[..., object], Any]:
+def _function_of(function: str) -> tuple[Callable[..., object], Any]:
     module, _, name = function.partition(":")
     found: Callable[..., object] = getattr(import_module(module), name)
     hints = get_type_hints(found)

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 OWN_SCORE: Final = "/proc/self/oom_score_adj"
-FIRST_TO_GO: Final = "500"  # of 1000
+CHILD_SCORE: Final = "500"  # of 1000
 
 _own_score: int | None = None
 
@@ -25,7 +25,7 @@ def children_go_first() -> Iterator[None]:
         yield
         return
     before = os.pread(_own_score, 16, 0)
-    os.pwrite(_own_score, FIRST_TO_GO.encode(), 0)
+    os.pwrite(_own_score, CHILD_SCORE.encode(), 0)
     try:
         yield
     finally:

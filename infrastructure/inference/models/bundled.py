@@ -16,7 +16,8 @@ from domain import model
 from domain.access import Actor
 from domain.errors import Invalid
 from domain.values import model_id, system_actor
-from infrastructure.inference.children.process_pool import ChildFailed, ChildLost, ForkServer, ProcessPool
+from infrastructure.inference.children.child_process import ChildFailed, ChildLost
+from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 from infrastructure.inference.models.manifest import FILE, ModelManifest, load_manifest, manifest_as_json
 from infrastructure.inference.models.onnx_validation import ModelRefused, validate_model
 
@@ -129,8 +130,8 @@ async def _self_test(folder: Path, record: ModelManifest, text: str, weights: by
     async def lent() -> bytes:
         return weights
 
-    nursery = ForkServer("infrastructure.inference.children.child_functions")
-    pool = ProcessPool(nursery, size=1, nice=0, memory_bytes=SELF_TEST_MEMORY_BYTES, hang_seconds=SELF_TEST_TIMEOUT_SECONDS)
+    fork_server = ForkServer("infrastructure.inference.children.child_functions")
+    pool = ProcessPool(fork_server, size=1, nice=0, memory_bytes=SELF_TEST_MEMORY_BYTES, hang_seconds=SELF_TEST_TIMEOUT_SECONDS)
     tensors = ((folder / one.file).read_bytes() for one in (record.test_input, record.test_output))
     try:
         await pool.run(
@@ -147,7 +148,7 @@ async def _self_test(folder: Path, record: ModelManifest, text: str, weights: by
         raise Invalid(f"the model in {folder} is refused: it broke its process ({error})") from None
     finally:
         pool.close()
-        nursery.close()
+        fork_server.close()
 
 
 def _bundled(name: str, *, in_checkout: str) -> Path:

@@ -179,29 +179,29 @@ class _Rdf(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _manifest(rdf: _Rdf) -> ModelManifest:
-    ours, taken, given = rdf.config.bioscope, rdf.inputs[0], rdf.outputs[0]
+    config, model_input, model_output = rdf.config.bioscope, rdf.inputs[0], rdf.outputs[0]
     return ModelManifest(
-        name=ours.model,
+        name=config.model,
         title=rdf.name,
         version=rdf.version,
         description=rdf.description,
-        labels=_channels(given),
-        weights=Weights(file=rdf.weights.onnx.source, sha256=rdf.weights.onnx.sha256, size_bytes=ours.size_bytes),
-        int8=ours.int8,
-        input_name=taken.id,
-        input_shape=(len(_channels(taken)), ours.preprocessing.size, ours.preprocessing.size),
+        labels=_channels(model_output),
+        weights=Weights(file=rdf.weights.onnx.source, sha256=rdf.weights.onnx.sha256, size_bytes=config.size_bytes),
+        int8=config.int8,
+        input_name=model_input.id,
+        input_shape=(len(_channels(model_input)), config.preprocessing.size, config.preprocessing.size),
         output_names=tuple(output.id for output in rdf.outputs),
-        preprocessing=ours.preprocessing,
-        temperature=ours.temperature,
-        review_below=ours.review_below,
-        gates=ours.gates,
-        other_label=ours.other_label,
-        test_input=TestTensor(file=taken.test_tensor.source, sha256=taken.test_tensor.sha256),
-        test_output=TestTensor(file=given.test_tensor.source, sha256=given.test_tensor.sha256),
-        tolerance=ours.tolerance,
+        preprocessing=config.preprocessing,
+        temperature=config.temperature,
+        review_below=config.review_below,
+        gates=config.gates,
+        other_label=config.other_label,
+        test_input=TestTensor(file=model_input.test_tensor.source, sha256=model_input.test_tensor.sha256),
+        test_output=TestTensor(file=model_output.test_tensor.source, sha256=model_output.test_tensor.sha256),
+        tolerance=config.tolerance,
         licence=rdf.license,
         cite=tuple(f"{citation.text} doi:{citation.doi}" if citation.doi else citation.text for citation in rdf.cite),
-        training_data=ours.training_data,
+        training_data=config.training_data,
     )
 
 

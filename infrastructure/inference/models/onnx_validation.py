@@ -180,10 +180,10 @@ class _Model:
                     raw = len(field.content)
                 case 14 if field.number != DATA_IN_THE_FILE:
                     raise ModelRefused(EXTERNAL)
-        self._check_size(sizes, kind, held=len(tensor), raw=raw)
+        self._check_size(sizes, kind, stored_bytes=len(tensor), raw=raw)
 
-    def _check_size(self, sizes: list[int], kind: int, *, held: int, raw: int | None) -> None:
-        """`held`: bytes of the whole tensor in the file; `raw`: of its data, where they are as in memory."""
+    def _check_size(self, sizes: list[int], kind: int, *, stored_bytes: int, raw: int | None) -> None:
+        """`stored_bytes`: bytes of the whole tensor in the file; `raw`: of its data, where they are as in memory."""
         if len(sizes) > self._limits.dimensions or any(size > MAX_INT64 for size in sizes):
             raise ModelRefused(f"it holds a tensor of negative size, or of more than {self._limits.dimensions} dimensions")
         bits = ELEMENT_BITS.get(kind)
@@ -191,7 +191,7 @@ class _Model:
             raise ModelRefused(f"it holds a tensor of elements of an unknown type ({kind})")
         elements = prod(sizes)
         memory = -(-elements * bits // 8)
-        if elements * min(bits, 8) > 8 * held or (raw is not None and raw != memory):
+        if elements * min(bits, 8) > 8 * stored_bytes or (raw is not None and raw != memory):
             raise ModelRefused("it declares a tensor of another size than that of the data it holds")
         self._initializer_bytes += memory
         if self._initializer_bytes > self._limits.initializer_bytes:
@@ -204,7 +204,7 @@ class _Model:
 
     def _read(self, message: memoryview, schema: _Schema) -> Iterator[Field]:
         """Raises ModelRefused for a field that is refused, unknown, written in a wrong way, or twice where readers differ."""
-        seen = set()
+        keys_read = set()
         for field in read_fields(message):
             self._fields += 1
             if self._fields > self._limits.fields:
@@ -213,7 +213,7 @@ class _Model:
                 raise ModelRefused(schema.refused[field.key])
             if field.wire not in (schema.once.get(field.key) or schema.repeated.get(field.key, ())):
                 raise ModelRefused("it is not an ONNX file, or one with a part that this release does not know")
-            if field.key in schema.once and field.key in seen:
+            if field.key in schema.once and field.key in keys_read:
                 raise ModelRefused("it states something twice")
-            seen.add(field.key)
+            keys_read.add(field.key)
             yield field

@@ -38,7 +38,7 @@ COLOUR_COUNTS = {Colours.GREY: 1, Colours.RGB: 3, Colours.CMYK: 4}
 class Examined(msgspec.Struct, frozen=True, kw_only=True):
     """What the product makes of a file: accepted, crashed, timed out, or the code of the refusal.
 
-    `refused_by`: gate or reader. `reason` and `message` are those of the refusal. `seconds` of processor time.
+    `refused_by`: validator or reader. `reason` and `message` are those of the refusal. `seconds` of processor time.
     `peak_mib` is what the decoding added to the process.
     """
 
@@ -85,7 +85,7 @@ def _examined(path: Path) -> Examined:
     before = _peak_mib()
     _limit()
     start = time.process_time()
-    stage = "gate"
+    stage = "validator"
     try:
         data = path.read_bytes()
         examine(io.BytesIO(data), limits=ImageLimits())

@@ -53,7 +53,7 @@ def print_report(rows: Sequence[Row], console: Console) -> None:
     _print_files(console, "Crashes and time-outs", (row for row in rows if row.examined.outcome in {"crashed", "timed out"}))
     _print_files(console, "Refused as damaged, and read by others without complaint", (row for row in rows if row.falsely_damaged))
     late = (row for row in rows if row.examined.refused_by == "reader")
-    _print_files(console, "Accepted by the gate, and refused by the reader", late)
+    _print_files(console, "Accepted by the validator, and refused by the reader", late)
     _print_files(console, f"More than {SLOW_SECONDS:g} s of processor time", (row for row in rows if row.examined.seconds > SLOW_SECONDS))
     slowest, largest = max(row.examined.seconds for row in rows), max(row.examined.peak_mib for row in rows)
     console.print(f"Slowest file: {slowest:.1f} s of processor time. Most memory: {largest:.0f} MiB.")

@@ -1,0 +1,132 @@
+"""Classify the images of a chunk in groups: read their files, and run the model over each group in a child."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+import structlog
+
+from application.ports import BlobStore
+from domain.classification import PlannedImage
+from domain.errors import CorruptBlob, NotFound
+from domain.model import Version
+from infrastructure.images.validation.limits import ImageLimits
+from infrastructure.inference.children.child_process import ChildFailed, ChildLost, Provider
+from infrastructure.inference.children.process_pool import ProcessPool
+from infrastructure.inference.failures import read_images, refusal_for
+from infrastructure.inference.models.onnx_validation import ModelRefused
+from infrastructure.inference.predictions import BatchPrediction, ImageRefusal, ModelPrediction, check_batch
+from infrastructure.retry import Retry
+
+log = structlog.get_logger()
+
+CLASSIFY: Final = "infrastructure.inference.children.child_functions:classify"
+WARM: Final = "infrastructure.inference.children.child_functions:warm"
+
+MODEL_FAILED: Final = ImageRefusal("model_failed", "The model could not be run on this image")
+MODEL_UNUSABLE: Final = ImageRefusal(
+    "model_refused", "The model's file is missing in the store or damaged, and was not used. Add the model again"
+)
+MODEL_UNSAFE: Final = ImageRefusal("model_refused", "The model's file is not one that is run here, and was not used. The log says why")
+
+
+class ClassifierLimits(NamedTuple):
+    """A group has at most `group_images`, and one call of a child at most `call_bytes` of them, unless one image alone has more.
+
+    `groups_per_child`: in progress; while a child works on one, the next is read. `open_cache_seconds`: how long a job that was open
+    counts as open.
+    """
+
+    group_images: int = 8
+    call_bytes: int = 32 * 1024**2
+    groups_per_child: int = 2
+    open_cache_seconds: float = 1.0
+
+
+class GroupResult(NamedTuple):
+    """The answer for each image of a call, and what the child reported of itself, where one answered."""
+
+    answers: list[ModelPrediction | ImageRefusal]
+    batch: BatchPrediction | None
+
+
+class GroupClassifier:
+    """Runs a model over images, in order. An image that breaks its child has no result; the others do."""
+
+    def __init__(
+        self, blobs: BlobStore, pool: ProcessPool, retry: Retry, *, function: str, image_limits: ImageLimits, limits: ClassifierLimits
+    ) -> None:
+        self._blobs, self._pool, self._retry = blobs, pool, retry
+        self._function, self._image_limits, self._limits = function, image_limits, limits
+        self._slots = asyncio.Semaphore(limits.groups_per_child * pool.size)
+
+    async def classify(self, images: Sequence[PlannedImage], version: Version) -> list[GroupResult]:
+        """One result or more for each group, whose answers follow the images. Raises Unavailable."""
+        size = self._limits.group_images
+        groups = [images[start : start + size] for start in range(0, len(images), size)]
+        results = await asyncio.gather(*(self._classify_group(group, version) for group in groups))
+        return [result for group in results for result in group]
+
+    async def warm(self, version: Version) -> None:
+        """Have a child load the model. Raises ChildFailed, ChildLost, NotFound, CorruptBlob, Unavailable."""
+        await self._pool.run(WARM, version.sha256, version.record, into=type(None), lend=self._weights(version))
+
+    async def _classify_group(self, images: Sequence[PlannedImage], version: Version) -> list[GroupResult]:
+        """Read the images of a group and classify them, in as many calls as their size needs."""
+        async with self._slots:
+            files = await self._retry(read_images, self._blobs, [image.sha256 for image in images])
+            return [
+                GroupResult([call], None) if isinstance(call, ImageRefusal) else await self._classify_files(call, version)
+                for call in _calls(files, self._limits.call_bytes)
+            ]
+
+    async def _classify_files(self, files: list[bytes], version: Version, *, may_divide: bool = True) -> GroupResult:
+        """When a call fails, its images are classified one by one, so that only the faulty one has no result."""
+        try:
+            batch = await self._call(version, files)
+        except (NotFound, CorruptBlob):
+            return GroupResult([MODEL_UNUSABLE] * len(files), None)
+        except (ChildLost, ChildFailed) as error:
+            if isinstance(error, ChildFailed) and error.kind == ModelRefused.__name__:
+                log.warning("model refused", model=version.sha256, reason=error.detail)
+                return GroupResult([MODEL_UNSAFE] * len(files), None)
+            if not may_divide:
+                return GroupResult([refusal_for(error, otherwise=MODEL_FAILED)], None)
+            singles = await asyncio.gather(*(self._classify_files([file], version, may_divide=False) for file in files))
+            answers = [answer for single in singles for answer in single.answers]
+            return GroupResult(answers, next((single.batch for single in singles if single.batch), None))
+        return GroupResult(batch.answers, batch)
+
+    async def _call(self, version: Version, files: list[bytes]) -> BatchPrediction:
+        return await self._pool.run(
+            self._function,
+            version.sha256,
+            version.record,
+            files,
+            self._image_limits,
+            into=BatchPrediction,
+            check=partial(check_batch, images=len(files), labels=version.labels),
+            lend=self._weights(version),
+        )
+
+    def _weights(self, version: Version) -> dict[str, Provider]:
+        async def weights() -> bytes:
+            return await self._retry(self._blobs.read, version.sha256)
+
+        return {version.sha256: weights}
+
+
+def _calls(files: Sequence[bytes | ImageRefusal], max_bytes: int) -> Iterator[list[bytes] | ImageRefusal]:
+    """In order: the files that go into one call together, and the refusals of those without bytes."""
+    call: list[bytes] = []
+    for file in files:
+        if call and (isinstance(file, ImageRefusal) or sum(map(len, call)) + len(file) > max_bytes):
+            yield call
+            call = []
+        if isinstance(file, ImageRefusal):
+            yield file
+        else:
+            call.append(file)
+    if call:
+        yield call

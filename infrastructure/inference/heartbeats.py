@@ -1,0 +1,39 @@
+"""The heartbeats of a worker: they record that it is alive, and renew the leases of the work that it has."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from uuid import UUID
+
+import psycopg
+
+from infrastructure.postgres.profiles import WORKER
+from infrastructure.postgres.system import workers
+
+
+class Heartbeats:
+    """Calls block, and belong to one thread at a time. They raise psycopg.Error; the next call connects again.
+
+    `lanes`: the name and the slots of each lane, by the id under which the scheduler sees it.
+    """
+
+    def __init__(self, url: str, lanes: Mapping[str, tuple[str, int]]) -> None:
+        self._url, self._lanes = url, lanes
+        self._connection: psycopg.Connection | None = None
+
+    def send(self, leased_work: Sequence[UUID]) -> Mapping[UUID, int]:
+        """Send one, and return the models in use with their production versions."""
+        return workers.record_heartbeat(self._connected(), self._lanes, leased_work)
+
+    def read_models_are_current(self) -> bool:
+        """Whether the read models show the whole log, so that a model they lack does not exist."""
+        return workers.are_read_models_caught_up(self._connected())
+
+    def withdraw(self) -> None:
+        """Delete the worker's rows, so that no work is dispatched to it."""
+        with suppress(psycopg.Error), closing(self._connected()) as connection:
+            workers.remove(connection, list(self._lanes))
+
+    def _connected(self) -> psycopg.Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = WORKER.connect(self._url)
+        return self._connection

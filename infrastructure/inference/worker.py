@@ -1,0 +1,188 @@
+"""The inference worker: two lanes of children, and the heartbeats that keep its leases."""
+
+import asyncio
+import os
+import platform
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from application.ports import BlobStore, EventStore
+from application.tasks import Kind, Task
+from application.topics import BULK, URGENT
+from domain import model
+from domain.errors import CorruptBlob, DomainError, Unavailable
+from infrastructure.configuration.settings import Settings
+from infrastructure.images.validation import ImageLimits
+from infrastructure.inference.children.child_process import ChildFailed, ChildLost
+from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
+from infrastructure.inference.chunk_classifier import ChunkClassifier
+from infrastructure.inference.heartbeats import Heartbeats
+from infrastructure.inference.image_inspector import ImageInspector
+from infrastructure.observability.health import ABSENT_BLOB
+
+log = structlog.get_logger()
+
+CHILD_FUNCTIONS: Final = "infrastructure.inference.children.child_functions"
+CPU_FLAGS: Final = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
+"""They decide which arithmetic a network is run with."""
+
+
+class WorkerLimits(NamedTuple):
+    """`tasks_per_child`: tasks of a topic in progress, enough that no child waits for bytes or results. `bulk_niceness`: the urgent lane
+    goes first. `blocking_threads`: for calls of the log and the blob store. The first heartbeats, until a model has run, come faster."""
+
+    tasks_per_child: int = 4
+    bulk_niceness: int = 10
+    blocking_threads: int = 16
+    heartbeat_interval_seconds: float = 2.0
+    first_heartbeat_interval_seconds: float = 0.5
+
+
+DEFAULT_LIMITS: Final = WorkerLimits()
+
+
+class Lane(NamedTuple):
+    """Children of one niceness; `pool.size` tasks are handled at once."""
+
+    name: str
+    topic: str
+    pool: ProcessPool
+    classifier: ChunkClassifier
+
+
+def _no_work() -> Sequence[UUID]:
+    return ()
+
+
+class InferenceWorker:
+    """Handles the tasks of two lanes. Use it from the loop of the main thread."""
+
+    def __init__(self, settings: Settings, *, log: EventStore, blobs: BlobStore, limits: WorkerLimits = DEFAULT_LIMITS) -> None:
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._settings, self._log, self._blobs, self._limits = settings, log, blobs, limits
+        self._threads = ThreadPoolExecutor(limits.blocking_threads, thread_name_prefix="inference")
+        self._fork_server = ForkServer(CHILD_FUNCTIONS)
+        self._image_limits = ImageLimits(pixels=settings.image_max_pixels, bands=settings.image_max_bands, pages=settings.image_max_pages)
+        size = settings.inference_processes or os.cpu_count() or 1
+        bulk = self._lane("bulk", BULK, size=size, nice=limits.bulk_niceness)
+        self.lanes = {BULK: bulk, URGENT: self._lane("urgent", URGENT, size=1, nice=0)}
+        self._inspector = ImageInspector(log=log, blobs=blobs, pool=bulk.pool, threads=self._threads, limits=self._image_limits)
+        lanes = {f"{self.name}/{lane.name}": (lane.name, lane.pool.size) for lane in self.lanes.values()}
+        self._heartbeats = Heartbeats(settings.postgres_url, lanes)
+        self.warmed = asyncio.Event()
+        self._warmed_versions: dict[UUID, int] = {}
+
+    @property
+    def concurrency(self) -> dict[str, int]:
+        """How many tasks of each topic to take at once."""
+        return {topic: max(self._limits.tasks_per_child, 2 * lane.pool.size) for topic, lane in self.lanes.items()}
+
+    async def handle(self, topic: str, task: Task) -> None:
+        """Return once the results of a task are durable. Raises Unavailable when what it needs stays unavailable."""
+        match task.kind:
+            case Kind.CLASSIFY:
+                await self.lanes[topic].classifier.classify(task)
+            case Kind.INSPECT:
+                await self._inspector.inspect(task)
+
+    async def is_blob_store_unavailable(self) -> bool:
+        """Whether the store is unavailable, and not just one of its blobs."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._blobs.exists, ABSENT_BLOB)
+        except Unavailable:
+            return True
+        return False
+
+    @asynccontextmanager
+    async def running(self, *, leased_work: Callable[[], Sequence[UUID]] = _no_work) -> AsyncIterator[None]:
+        """Send heartbeats while the block runs, which renew the leases of `leased_work`; afterwards neither rows nor children are left."""
+        beating = asyncio.create_task(self._beat_always(leased_work))
+        try:
+            yield
+        finally:
+            beating.cancel()
+            with suppress(asyncio.CancelledError):
+                await beating
+            await asyncio.to_thread(self._heartbeats.withdraw)
+            self.close()
+
+    def close(self) -> None:
+        for lane in self.lanes.values():
+            lane.pool.close()
+        self._fork_server.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _lane(self, name: str, topic: str, *, size: int, nice: int) -> Lane:
+        pool = ProcessPool(
+            self._fork_server,
+            size=size,
+            nice=nice,
+            memory_bytes=self._settings.inference_memory_bytes,
+            hang_seconds=self._settings.inference_hang_seconds,
+        )
+        classifier = ChunkClassifier(
+            log=self._log,
+            blobs=self._blobs,
+            pool=pool,
+            threads=self._threads,
+            worker=self.name,
+            cpu=cpu_name(),
+            image_limits=self._image_limits,
+        )
+        return Lane(name, topic, pool, classifier)
+
+    # ---- heartbeats and warming ----
+    async def _beat_always(self, leased_work: Callable[[], Sequence[UUID]]) -> None:
+        """Send heartbeats, and warm new models. An unavailable database only delays it."""
+        while True:
+            try:
+                await self._warm(await asyncio.to_thread(self._heartbeats.send, leased_work()))
+            except (psycopg.Error, DomainError) as error:
+                log.warning("heartbeat not written", error=f"{type(error).__name__}: {error}")
+            is_warm = self.warmed.is_set()
+            await asyncio.sleep(self._limits.heartbeat_interval_seconds if is_warm else self._limits.first_heartbeat_interval_seconds)
+
+    async def _warm(self, in_use: Mapping[UUID, int]) -> None:
+        """Have the urgent lane run the production models once. Sets `warmed` when one has run, or when there is none to run.
+
+        A model that cannot be run is reported when a job needs it. One whose file does not exist yet is tried again.
+        """
+        for model_id in [known for known, version in in_use.items() if self._warmed_versions.get(known) != version]:
+            self._warmed_versions[model_id] = in_use[model_id]
+            state = await asyncio.to_thread(self._log.load, model_id, model.evolve)
+            if state is not None and await self._has_run(state):
+                self.warmed.set()
+        if not in_use and not self.warmed.is_set() and await asyncio.to_thread(self._heartbeats.read_models_are_current):
+            log.warning("there is no model yet: images can be uploaded, but not classified")
+            self.warmed.set()
+
+    async def _has_run(self, state: model.Model) -> bool:
+        try:
+            await self.lanes[URGENT].classifier.warm(state.production)
+        except (Unavailable, OSError, ChildLost) as error:
+            self._warmed_versions.pop(state.id, None)
+            log.warning("model not warmed", model=state.name, reason=str(error))
+        except (ChildFailed, CorruptBlob, DomainError) as error:
+            log.warning("model not warmed", model=state.name, reason=str(error))
+        else:
+            return True
+        return False
+
+
+def cpu_name() -> str:
+    """The processor's name, and those of its flags that decide which arithmetic a network is run with."""
+    fields: dict[str, str] = {}
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip(), value.strip())
+    flags = set((fields.get("flags") or fields.get("Features") or "").split())
+    return " ".join([platform.machine(), fields.get("model name", ""), *(flag for flag in CPU_FLAGS if flag in flags)]).replace("  ", " ")

@@ -1,0 +1,43 @@
+"""Chores of the projector process: delete unreferenced files and outdated rows."""
+
+from datetime import UTC, datetime
+from functools import partial
+
+import structlog
+
+from application.blob_gc import sweep_orphans
+from infrastructure.blobs.store import open_blobs
+from infrastructure.configuration.settings import Settings
+from infrastructure.eventstore.pruning import prune
+from infrastructure.observability.metrics import ORPHANS_FREED, ORPHANS_LEFT, ORPHANS_SWEPT_AT
+from infrastructure.security.key_ring import NO_KEYS
+from projections.blob_references import blobs_in_use
+from projections.engine import postgres_store
+from projections.engine.postgres_store import PostgresReadModels
+
+log = structlog.get_logger()
+
+
+def sweep(settings: Settings) -> None:
+    """Delete the stored files that nothing refers to any more, and report those that were kept.
+
+    Raises FoldsDiffer (read models of another release may refer to files that this one does not know), Unavailable, psycopg.Error.
+    """
+    with postgres_store.connect(settings.postgres_url, monitored=True) as connection:
+        PostgresReadModels(connection).read_checkpoint()
+        swept = sweep_orphans(open_blobs(settings, NO_KEYS), partial(blobs_in_use, connection), now=datetime.now(UTC))
+    ORPHANS_FREED.inc(swept.freed)
+    ORPHANS_LEFT.set(swept.waiting)
+    ORPHANS_SWEPT_AT.set_to_current_time()
+    if swept.waiting:
+        log.warning("orphans left", blobs=swept.waiting, reason="events that could not be applied may refer to them")
+    if swept.freed:
+        log.info("orphans swept", blobs=swept.freed)
+
+
+def remove_old_rows(settings: Settings) -> None:
+    """Raises psycopg.Error."""
+    with postgres_store.connect(settings.postgres_url, monitored=True) as connection:
+        removed = prune(connection)
+    if any(removed.values()):
+        log.info("old rows removed", **removed)

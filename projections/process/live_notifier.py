@@ -1,0 +1,44 @@
+"""Live notifications: a hint to connected clients that there is something new. A client that misses it polls a second later."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+import structlog
+
+from application.services import CHANNEL
+from projections.engine.batches import BatchResult
+
+log = structlog.get_logger()
+
+RETRY_DELAY_SECONDS: Final = 5.0  # without an attempt after a failure
+
+
+class LiveNotifier:
+    """`publish(channel, message)` may fail: then nothing is published for a while, and nothing else happens."""
+
+    def __init__(
+        self,
+        publish: Callable[[str, bytes], Awaitable[object]],
+        *,
+        retry_delay_seconds: float = RETRY_DELAY_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._publish, self._retry_delay_seconds, self._clock = publish, retry_delay_seconds, clock
+        self._paused_until = 0.0
+
+    async def notify(self, result: BatchResult) -> None:
+        if self._clock() < self._paused_until:
+            return
+        try:
+            await self._publish(CHANNEL, notification(result))
+        except Exception as error:
+            self._paused_until = self._clock() + self._retry_delay_seconds
+            log.warning("cannot notify", error=type(error).__name__)
+
+
+def notification(result: BatchResult) -> bytes:
+    return msgspec.json.encode(
+        {"position": result.position, "datasets": sorted(map(str, result.datasets)), "users": sorted(map(str, result.users))}
+    )

@@ -1,0 +1,162 @@
+"""What goes on beside the projector: tasks to Kafka, hints to Redis, and what happens when one of them is away."""
+
+import asyncio
+import json
+import threading
+from uuid import uuid4
+
+import psycopg
+import pytest
+import redis.asyncio
+
+from application.job_scheduler import Scheduler
+from application.services import CHANNEL
+from application.tasks import Kind, decode
+from application.topics import BULK, DEAD_LETTERS
+from domain.errors import Unavailable
+from infrastructure.postgres.profiles import READ_MODELS
+from infrastructure.postgres.system.work_queue import PostgresWorkQueue
+from projections.engine import postgres_store
+from projections.engine.batches import BatchResult, PoisonEvent
+from projections.process.background import BackgroundLimits, BackgroundTasks
+from projections.process.live_notifier import LiveNotifier, notification
+
+pytestmark = pytest.mark.anyio
+PATIENCE = 5.0
+PROJECTOR = READ_MODELS.arguments["application_name"]
+
+
+class Topics:
+    """Kafka, as far as a sender sees it: in memory, and sometimes away."""
+
+    def __init__(self):
+        self.sent, self.away, self.came = [], 0, threading.Event()
+
+    async def send(self, topic, key, value):
+        if self.away:
+            self.away -= 1
+            raise ConnectionError
+        self.sent.append((topic, key, value))
+        self.came.set()
+
+
+async def published(_channel, _message):
+    return 0
+
+
+@pytest.fixture
+def topics():
+    return Topics()
+
+
+@pytest.fixture
+def scheduler(app_url, log):
+    return Scheduler(lambda: PostgresWorkQueue(postgres_store.connect(app_url)), log, lease=60, attempts=2)
+
+
+async def test_a_task_that_could_not_be_sent_is_sent_when_kafka_is_back(laboratory, scheduler, topics):
+    image = laboratory.image(ada := laboratory.user(), laboratory.dataset(ada))
+    laboratory.follow()
+    topics.away = 2
+    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
+    aside.start()
+    assert await asyncio.to_thread(topics.came.wait, PATIENCE)
+    (topic, key, value) = topics.sent[0]
+    task = decode(value)
+    assert (topic, key, task.kind, list(task.image_ids)) == (BULK, image.bytes, Kind.INSPECT, [image])
+    await asyncio.to_thread(aside.stop)
+    assert len(topics.sent) == 1
+
+
+async def test_a_committed_batch_wakes_the_scheduler_at_once(laboratory, scheduler, topics):
+    ada = laboratory.user()
+    cells = laboratory.dataset(ada)
+    laboratory.follow()
+    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send, limits=BackgroundLimits(poll_interval_seconds=60.0))
+    aside.start()
+    await asyncio.sleep(0.2)
+    laboratory.image(ada, cells)
+    laboratory.follow()
+    aside.on_applied(BatchResult(3, tables=frozenset({"images"})))
+    assert await asyncio.to_thread(topics.came.wait, PATIENCE)
+    await asyncio.to_thread(aside.stop)
+
+
+async def test_a_dead_letter_is_told_on_its_topic(scheduler, topics):
+    dead = PoisonEvent(7, uuid4(), "ImageUploaded", "Undecodable: torn")
+    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
+    aside.start()
+    aside.on_applied(BatchResult(7, dead_letters=(dead,)))
+    assert await asyncio.to_thread(topics.came.wait, PATIENCE)
+    topic, key, value = topics.sent[0]
+    assert (topic, key, json.loads(value)["reason"]) == (DEAD_LETTERS, dead.stream.bytes, dead.reason)
+    await asyncio.to_thread(aside.stop)
+
+
+async def test_a_scheduler_that_lost_its_database_goes_on_when_it_is_back(laboratory, scheduler, topics, owner_url):
+    import psycopg
+
+    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send, limits=BackgroundLimits(retry_delay_seconds=0.05))
+    aside.start()
+    await asyncio.sleep(0.2)
+    with psycopg.connect(owner_url, autocommit=True) as owner:
+        owner.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s",
+            (PROJECTOR,),
+        )
+    laboratory.image(ada := laboratory.user(), laboratory.dataset(ada))
+    laboratory.follow()
+    assert await asyncio.to_thread(topics.came.wait, PATIENCE)
+    await asyncio.to_thread(aside.stop)
+
+
+async def test_news_reach_whoever_listens_on_redis(redis_url):
+    client = redis.asyncio.Redis.from_url(redis_url)
+    listener = client.pubsub()
+    await listener.subscribe(CHANNEL)
+    await listener.get_message(timeout=1)
+    dataset, user = uuid4(), uuid4()
+    await LiveNotifier(client.publish).notify(BatchResult(9, frozenset({dataset}), frozenset({user})))
+    heard = await listener.get_message(ignore_subscribe_messages=True, timeout=1)
+    assert json.loads(heard["data"]) == {"position": 9, "datasets": [str(dataset)], "users": [str(user)]}
+    await listener.aclose()
+    await client.aclose()
+
+
+async def test_without_redis_nothing_breaks_and_it_is_left_alone_for_a_while():
+    tries = []
+
+    async def away(channel, told):
+        tries.append((channel, told))
+        raise ConnectionError
+
+    notifier = LiveNotifier(away)
+    for position in range(3):
+        await notifier.notify(BatchResult(position))
+    assert tries == [(CHANNEL, notification(BatchResult(0)))]
+
+
+def test_news_of_several_batches_are_told_as_one():
+    first, second = uuid4(), uuid4()
+    both = BatchResult(1, frozenset({first}), tables=frozenset({"work"})).merge(BatchResult(2, frozenset({second})))
+    assert (both.position, both.datasets, both.wakes_scheduler) == (2, {first, second}, True)
+
+
+async def test_every_chore_is_done_again_and_again_whatever_went_wrong_before(scheduler, topics):
+    done, enough = [], threading.Event()
+
+    def fails():
+        done.append("fails")
+        raise (Unavailable("away"), RuntimeError("unforeseen"), psycopg.OperationalError("away"))[done.count("fails") % 3]
+
+    def works():
+        done.append("works")
+        if done.count("works") > 3:
+            enough.set()
+
+    aside = BackgroundTasks(
+        scheduler, LiveNotifier(published), topics.send, chores=(fails, works), limits=BackgroundLimits(housekeeping_interval_seconds=0.01)
+    )
+    aside.start()
+    assert await asyncio.to_thread(enough.wait, PATIENCE)
+    await asyncio.to_thread(aside.stop)
