@@ -14,16 +14,17 @@ from domain.user import UserErased, UserRegistered
 from infrastructure.audit.reconciliation import discrepancies, named_subjects
 from infrastructure.eventstore.codec import subject_of
 from infrastructure.eventstore.event_store import PostgresEventStore
+from infrastructure.postgres.arrays import uuids
 
 RECONCILED: Final = frozenset({UserRegistered.__name__, DeviceRegistered.__name__})
-STREAMS: Final = "select stream, first, newest, version from es.streams where stream = any(%s)"
+STREAMS: Final = "select stream, first, newest, version from es.streams where stream = any(%s::uuid[])"
 COUNTED_STREAMS: Final = "select count(*) from es.streams where newest <= %s or newest > (select position from es.head)"
 UNKNOWN_STREAMS: Final = """select s.stream from es.streams s where not exists (
     select from es.event_at(s.first) e where e.originator_id = s.stream and e.originator_version = 1) or not exists (
     select from es.event_at(s.newest) e where e.originator_id = s.stream and e.originator_version = s.version) limit 1"""
-COMMANDS: Final = "select id, position, subject from es.commands where id = any(%s)"
+COMMANDS: Final = "select id, position, subject from es.commands where id = any(%s::uuid[])"
 MAY_BE_FORGOTTEN: Final = "select clock_timestamp() - interval '1 day'"  # the shorter of the times in migration 0019
-KEYS: Final = "select owner from es.secrets where kind = 'key' and owner = any(%s)"
+KEYS: Final = "select owner from es.secrets where kind = 'key' and owner = any(%s::uuid[])"
 COUNTED: Final = "select count(*) from es.commands where position <= %s"
 UNKNOWN: Final = """select c.id from es.commands c where position <= %s and not exists (
     select from es.event_at(c.position) e where position(convert_to(c.id::text, 'UTF8') in e.meta) > 0) limit 1"""
@@ -142,7 +143,7 @@ class TableAudit:
         """Of everything but accounts and devices, which are reconciled at the end."""
         subjects = {subject for event in events if (subject := subject_of(event)) is not None} - self._subjects
         if subjects:
-            stored = {owner for (owner,) in self._log.recorder.rows(KEYS, list(subjects))}
+            stored = {owner for (owner,) in self._log.recorder.rows(KEYS, uuids(list(subjects)))}
             self._keyless |= subjects - stored
 
     def _take_commands(self, events: Iterable[RecordedEvent]) -> None:
@@ -167,7 +168,7 @@ class TableAudit:
     def _compare(self, written: Mapping[UUID, WrittenEvents]) -> None:
         if not written:
             return
-        stored = {command: (position, subject) for command, position, subject in self._log.recorder.rows(COMMANDS, list(written))}
+        stored = {command: (position, subject) for command, position, subject in self._log.recorder.rows(COMMANDS, uuids(list(written)))}
         ((forgettable,),) = self._log.recorder.rows(MAY_BE_FORGOTTEN)  # after them: what was pruned before is older
         self._commands += len(stored)
         needed = {
@@ -177,7 +178,7 @@ class TableAudit:
 
     def _take_streams(self, events: Sequence[RecordedEvent]) -> None:
         """Events that come later may have moved a stream on meanwhile: it is complete where its version is the last that was read."""
-        rows = self._log.recorder.rows(STREAMS, list({event.stream for event in events}))
+        rows = self._log.recorder.rows(STREAMS, uuids(list({event.stream for event in events})))
         stored = {stream: StreamRow(*row) for stream, *row in rows}
         for event in events:
             known = stored.get(event.stream)

@@ -19,6 +19,7 @@ from infrastructure.eventstore.group_commit import (
     Outcome,
 )
 from infrastructure.eventstore.recorder_port import StreamEnd
+from infrastructure.postgres.arrays import register
 from infrastructure.postgres.connections import LivenessLimits, ServerUnresponsive
 from infrastructure.postgres.errors import database_unavailable
 from infrastructure.postgres.profiles import COMMANDS, LIVENESS
@@ -79,7 +80,7 @@ class PostgresRecorder:
     """Reads on a pool, writes through the group commit."""
 
     def __init__(self, url: str, keys: Keys, *, liveness: LivenessLimits = LIVENESS) -> None:
-        self.pool = COMMANDS.pool(url, min_size=1, max_size=READ_CONNECTIONS, liveness=liveness)
+        self.pool = COMMANDS.pool(url, min_size=1, max_size=READ_CONNECTIONS, liveness=liveness, configure=register)
         self._liveness = liveness
         self._keys = keys
         self._url = url
