@@ -28,6 +28,15 @@ def test_every_link_leads_somewhere(document):
     assert [link for link in named(LINK, document) if not (document.parent / link).exists()] == []
 
 
+NAME_IN_FILE = re.compile(r"`(\w+)`(?:, `\w+`)* in `([\w/]+\.(?:py|sql))`")
+
+
+@pytest.mark.parametrize("name", ["architecture", "glossary"])
+def test_every_name_that_is_said_to_be_in_a_file_is_there(name):
+    said = NAME_IN_FILE.findall((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8"))
+    assert [(one, path) for one, path in said if not re.search(rf"\b{one}\b", (ROOT / path).read_text(encoding="utf-8"))] == []
+
+
 def test_the_map_names_many_files():
     """A pattern that finds nothing would prove nothing."""
     assert len(named(FILE, ROOT / "docs" / "architecture.md")) > 30

@@ -1,4 +1,4 @@
-"""Rebuild read models from the log: what `bioscope audit rebuild` and `bioscope migrate` run."""
+"""Rebuild read models from the log: what `bioscope rebuild` and `bioscope migrate` run."""
 
 from collections.abc import Callable
 from contextlib import closing
