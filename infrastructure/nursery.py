@@ -128,10 +128,11 @@ def _fork_one(control: socket.socket, layers: sandbox.Layers) -> bool:
     if not message:
         return False
     (connection,) = descriptors
+    nursery = os.getpid()  # asked before the fork: a child whose nursery has died meanwhile would see another parent
     pid = os.fork()
     if pid == 0:
         control.close()
-        _live(connection, msgspec.msgpack.decode(message, type=Terms), layers, nursery=os.getppid())
+        _live(connection, msgspec.msgpack.decode(message, type=Terms), layers, nursery=nursery)
     os.close(connection)
     handle = os.pidfd_open(pid)
     socket.send_fds(control, [str(pid).encode()], [handle])
