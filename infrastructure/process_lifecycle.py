@@ -9,10 +9,6 @@ import threading
 from pathlib import Path
 from typing import Final
 
-import structlog
-
-log = structlog.get_logger()
-
 PR_SET_PDEATHSIG: Final = 1
 READY_FILE: Final = "BIOSCOPE_READY_FILE"
 """The variable with the path of the file that a process writes once it is ready."""
@@ -54,7 +50,9 @@ def _parent_pid() -> int:
 
 
 def _exit(seconds: float) -> None:
-    log.error("did not end by itself", seconds=seconds)
+    import structlog  # noqa: PLC0415 - the processes that decode images load this module, and need no logger
+
+    structlog.get_logger().error("did not end by itself", seconds=seconds)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

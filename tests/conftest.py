@@ -1,7 +1,11 @@
 """What every test may ask for: the real servers, fresh databases, settings that fit."""
 
+import gc
+import shutil
 import signal
 from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -24,7 +28,15 @@ hypothesis.load_profile("counts")  # a busy machine is no failure
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests in the background has it ignored, also by children
 
 TEMPLATE = "template_bioscope"
+MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 * 1024**3
 numbers = count(1)
+
+
+def pytest_collection_finish():
+    """Whatever was imported stays: a collection need not walk over it, and tests are short."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)
 
 
 @pytest.fixture(scope="session")
@@ -33,9 +45,19 @@ def anyio_backend():
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
+def postgres_folder(tmp_path_factory):
+    """In memory, where there is room: each test has a database of its own, of some 400 files."""
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
+        with TemporaryDirectory(dir=MEMORY, prefix="bioscope-tests-") as folder:
+            yield Path(folder)
+    else:
+        yield tmp_path_factory.mktemp("postgres")
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_folder):
     """One Postgres for the whole run."""
-    with Postgres(tmp_path_factory.mktemp("postgres"), roles=[APP_ROLE, *(process.database_role for process in PROCESSES)]) as server:
+    with Postgres(postgres_folder, roles=[APP_ROLE, *(process.database_role for process in PROCESSES)]) as server:
         with psycopg.connect(server.url(user="postgres", database="postgres"), autocommit=True) as connection:
             connection.execute(f"create database {TEMPLATE}")
         migrate(server.url(user="postgres", database=TEMPLATE))

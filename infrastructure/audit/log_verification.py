@@ -93,9 +93,9 @@ def _ranges(log: PostgresEventStore, expected: Mapping[int, str], head: int, lim
     starts = range(0, max(head, 1), limits.events_per_range)
     for after in starts:
         until = min(after + limits.events_per_range, head)
-        heads = {position: digest for position, digest in expected.items() if after < position <= until}
-        is_last = until >= head
-        yield Range(after, None if is_last and log.recorder.rows(BEYOND) else until, heads)
+        is_open = until >= head and bool(log.recorder.rows(BEYOND))
+        heads = {position: digest for position, digest in expected.items() if after < position and (is_open or position <= until)}
+        yield Range(after, None if is_open else until, heads)
 
 
 @contextmanager

@@ -77,7 +77,8 @@ class Profile(NamedTuple):
         )
 
     def _arguments(self) -> dict[str, Any]:
-        return {"autocommit": True, "options": self.options, **self.arguments}
+        """Without settings, the options of the URL stay."""
+        return {"autocommit": True} | ({"options": self.options} if self.settings else {}) | dict(self.arguments)
 
 
 SENDS_WAKE_UPS: Final = {"bioscope.wakes": "after_commit"}

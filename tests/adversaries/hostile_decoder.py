@@ -172,4 +172,4 @@ def _judged(answers: list[ModelPrediction | ImageRefusal]) -> BatchPrediction:
 
 def huge_thumbnail(data: bytes, limits: ImageLimits) -> dict[str, object]:
     about = {"width": 1, "height": 1, "bands": 1, "dtype": "uint8", "pages": 1, "axes": "YX", "pixel_size_um": None, "reader": 1}
-    return {"type": "Inspected", **about, "warnings": [], "thumbnail": bytes(8 * 1024**2), "preview": None}
+    return {"type": "InspectedUpload", **about, "warnings": [], "thumbnail": bytes(8 * 1024**2), "preview": None}

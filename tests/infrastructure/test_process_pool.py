@@ -260,3 +260,15 @@ async def test_nothing_outlives_a_parent_that_was_killed():
     parent.wait()
     parent.stdout.close()
     await until(lambda: not any(runs(pid) for pid in pids))
+
+
+PRELOADED = """
+import sys
+from infrastructure.inference.children import fork_server
+print(sorted({"asyncio", "ssl", "structlog", "rich", "psycopg", "faust", "litestar"} & set(sys.modules)))
+"""
+
+
+def test_a_fork_server_loads_nothing_that_its_children_do_not_need():
+    found = subprocess.run([sys.executable, "-c", PRELOADED], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"

@@ -128,10 +128,11 @@ def _fork_one(control: socket.socket, layers: sandbox.Layers) -> bool:
     if not message:
         return False
     (connection,) = descriptors
+    own_pid = os.getpid()  # before the fork: the parent of a child whose fork server has just died is another process
     pid = os.fork()
     if pid == 0:
         control.close()
-        _run_child(connection, msgspec.msgpack.decode(message, type=ChildLimits), layers, fork_server=os.getppid())
+        _run_child(connection, msgspec.msgpack.decode(message, type=ChildLimits), layers, fork_server=own_pid)
     os.close(connection)
     handle = os.pidfd_open(pid)
     socket.send_fds(control, [str(pid).encode()], [handle])
