@@ -54,7 +54,7 @@ async def repeat_always(
         try:
             await work()
         except errors as error:
-            log.warning(warning, error=f"{type(error).__name__}: {error}")
+            log.warning(warning, error=type(error).__name__)  # its text may name hosts and users
         await asyncio.sleep(delay_seconds)
 
 
@@ -64,4 +64,4 @@ def _is_temporary(error: BaseException) -> bool:
 
 def _log_failure(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    log.warning("waiting", reason=str(error), seconds=state.next_action.sleep if state.next_action else 0.0)
+    log.warning("waiting", reason=str(error), seconds=round(state.next_action.sleep, 1) if state.next_action else 0.0)
