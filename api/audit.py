@@ -11,9 +11,9 @@ from litestar.params import FromPath, FromQuery
 
 from api.events import After
 from api.request import PageSize, RequestContext
-from application import audit, lists_as_of
-from application.as_of import position_of
-from application.event_schemas import COLUMNS
+from application.history import audit, lists_as_of
+from application.history.as_of import position_of
+from application.history.event_schemas import COLUMNS
 from domain.access import Role, require_role
 from projections import activity
 

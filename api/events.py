@@ -13,8 +13,8 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from api.middleware.authentication import for_services
 from api.options import FeedLimits
 from api.request import RequestContext
-from application import event_feed, event_schemas
-from application.event_feed import MAX_EVENTS, FeedPage, Heads
+from application.history import event_feed, event_schemas
+from application.history.event_feed import MAX_EVENTS, FeedPage, Heads
 from domain.access import Scope
 from domain.registry import NOUN_OF
 

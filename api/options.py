@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from application.event_feed import MAX_BYTES
+from application.history.event_feed import MAX_BYTES
 
 
 class AdmissionLimits(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from api.options import WebOptions
 from api.problems import AsOfNotAvailable
 from application.authentication import Identity, IdentityCache
 from application.commands import CommandResult, idempotent
-from application.connection_slots import network_of
+from application.limits.connection_slots import network_of
 from application.ports import Command
 from application.services import QueryDatabase, Services
 from domain.access import Actor

@@ -8,9 +8,9 @@ import msgspec
 
 from application.administrators import another_administrator
 from application.commands import CommandResult, chain, create_stream, execute, load_existing, new_id, replaced_claim
+from application.limits.sign_in_attempts import SignInLimits
 from application.passwords import PASSWORD, NewPassword, changed_password_hash, new_password_hash, password_secret
 from application.ports import Command, EventStore, PasswordHasher, PasswordRequester, RefreshTokens, ReleasedClaim, Secret, UniqueClaim
-from application.sign_in_attempts import SignInLimits
 from domain import session, user
 from domain.access import Actor, Role, require_role
 from domain.errors import DomainError, Forbidden, Taken

@@ -4,8 +4,8 @@ from uuid import UUID
 
 import msgspec
 
+from application.limits.sign_in_attempts import SignInLimits
 from application.ports import EventStore, PasswordHasher, PasswordRequester, Secret
-from application.sign_in_attempts import SignInLimits
 from domain.errors import Forbidden
 from domain.user import User, commitment
 from domain.values import MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS, canonical, invalid

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import msgspec
 
+from application.limits.sign_in_attempts import SignInLimits
 from application.ports import BlobStore, EventStore, LastSeen, PasswordHasher, RefreshTokens
-from application.sign_in_attempts import SignInLimits
 from application.signed_downloads import LocalAddress
 from domain.access import Role
 

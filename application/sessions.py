@@ -6,9 +6,9 @@ import msgspec
 
 from application import accounts
 from application.commands import create_stream, execute, load_existing, new_id
+from application.limits.sign_in_attempts import SignInLimits
 from application.passwords import password_secret, stored_password_hash
 from application.ports import Command, EventStore, PasswordHasher, PasswordRequester, RefreshTokens, StreamPrecondition
-from application.sign_in_attempts import SignInLimits
 from domain import session, user
 from domain.access import Actor
 from domain.errors import ConcurrencyConflict, DomainError, NotAuthenticated, RefreshTokenReused

@@ -16,7 +16,7 @@ from uuid import UUID
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
-from application.hash_chain import EPOCH, MICROSECOND, START
+from application.history.hash_chain import EPOCH, MICROSECOND, START
 from benchmarks.long_log_events import MadeCommand, MadeEvent, Years
 from infrastructure.security.keys import Keys
 

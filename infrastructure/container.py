@@ -10,10 +10,10 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 
 from application.cancellation import cancel_and_wait
-from application.change_limits import ChangeLimit
+from application.limits.change_limits import ChangeLimit
+from application.limits.sign_in_attempts import SignInLimits, SignInRates
 from application.ports import BlobStore
 from application.services import Services
-from application.sign_in_attempts import SignInLimits, SignInRates
 from domain.errors import Unavailable
 from infrastructure.audit import log_verification
 from infrastructure.audit.chain_verification import VerificationResult

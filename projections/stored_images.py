@@ -24,7 +24,7 @@ CHUNKS = f"""select a.position from activity a join classifications c on c.id = 
 
 
 class PostgresStoredImages:
-    """The port `application.image_recheck.StoredImages` over a connection to the read models."""
+    """The port `application.recheck.image_recheck.StoredImages` over a connection to the read models."""
 
     def __init__(self, connection: psycopg.Connection, *, page_size: int = PAGE_SIZE) -> None:
         self._connection, self._page_size = connection, page_size

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.tasks import Kind
+from application.jobs.tasks import Kind
 from domain.classification import ChunkJudged, ClassificationPlanned, PlannedImage, chunks_of
 from domain.image import ImageAccepted, ImageDeleted, ImageRejected, ImageUploaded
 from domain.values import chunk_id

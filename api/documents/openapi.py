@@ -52,7 +52,7 @@ PUBLISHED_NAMES: Final = {  # of schemas whose classes were renamed: clients gen
     "FeedPage": "Feed",
     "JobStatus": "Phase",
     "NamedBody": "Named",
-    "application_lists_as_of_Result": "application_past_Result",
+    "application_history_lists_as_of_Result": "application_past_Result",
 }
 WITHOUT_IDEMPOTENCY_KEY: Final = {"sessions"}  # their results hold tokens, which are not kept for a repeat
 WITHOUT_MIN_POSITION: Final = {"events", "health"}  # they read the log, or nothing

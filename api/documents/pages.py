@@ -17,7 +17,7 @@ from litestar.params import FromPath
 from api.documents.openapi import document
 from api.middleware.authentication import OPEN
 from api.request import RequestContext
-from application import event_schemas
+from application.history import event_schemas
 from domain.errors import NotFound
 
 P = ParamSpec("P")

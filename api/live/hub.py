@@ -22,7 +22,7 @@ from api.middleware.body_timeout import expire
 from api.middleware.client_address import peer_of
 from api.options import WebOptions
 from application.authentication import IdentityCache
-from application.connection_slots import ConnectionSlot, ConnectionSlots, network_of
+from application.limits.connection_slots import ConnectionSlot, ConnectionSlots, network_of
 from application.services import Services
 
 log = structlog.get_logger()

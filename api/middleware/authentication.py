@@ -9,7 +9,7 @@ from litestar.types import ASGIApp
 
 from api.clock import utc_now
 from application.authentication import IdentityCache
-from application.connection_slots import RECOGNISED
+from application.limits.connection_slots import RECOGNISED
 from application.services import Services
 from domain.access import Actor, Scope
 from domain.errors import DomainError, Forbidden, NotAuthenticated

@@ -17,7 +17,7 @@ from api.middleware.body_timeout import expire
 from api.middleware.client_address import peer_of
 from api.options import WebOptions
 from api.problems import BodyTooLarge, Malformed, TooSlow, UnsupportedMediaType
-from application.connection_slots import ConnectionSlots, network_of
+from application.limits.connection_slots import ConnectionSlots, network_of
 from domain.errors import TooMany
 
 FORM = "application/x-www-form-urlencoded"

@@ -9,7 +9,7 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from application.hash_chain import START, link
+from application.history.hash_chain import START, link
 from application.ports import RecordedEvent
 from infrastructure.security.key_ring import public_key_id
 

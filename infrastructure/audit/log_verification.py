@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from application.hash_chain import START
+from application.history.hash_chain import START
 from application.ports import BlobStore, RecordedEvent
 from domain.errors import Unavailable
 from infrastructure.audit.chain_verification import Segment, VerificationResult, end_finding, signed_hashes, walk

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from typing import Final
 from uuid import UUID
 
-from application.chunk_results import JobPlans
+from application.jobs.chunk_results import JobPlans
 from application.ports import EventStore, RecordedEvent
 from domain import classification, image
 from domain.classification import ChunkJudged

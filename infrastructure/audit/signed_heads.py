@@ -10,7 +10,7 @@ import msgspec
 import psycopg
 import structlog
 
-from application.hash_chain import START, link
+from application.history.hash_chain import START, link
 from application.ports import BlobStore, RecordedEvent
 from domain.errors import CorruptBlob
 from infrastructure.audit.chain_verification import SignedHead

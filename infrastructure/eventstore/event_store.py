@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.change_limits import ChangeLimit
+from application.limits.change_limits import ChangeLimit
 from application.ports import AppendResult, Command, Evolve, RecordedEvent, ReleasedClaim, S, Secret, StreamPrecondition, UniqueClaim
 from domain.errors import ConcurrencyConflict, Invalid, KeyReused, NotFound, Refused, StreamClosed, Taken, UpgradeNeeded, UpgradeUnderWay
 from domain.events import Event

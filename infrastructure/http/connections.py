@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from application.connection_slots import RECOGNISED
+from application.limits.connection_slots import RECOGNISED
 from infrastructure.http.joined_writes import JoinedWrites
 from infrastructure.http.limits import ConnectionLimits
 from infrastructure.http.websockets import WebSocketConnection

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
-from application.connection_slots import ConnectionSlot, ConnectionSlots, network_of
+from application.limits.connection_slots import ConnectionSlot, ConnectionSlots, network_of
 from infrastructure.configuration.settings import Settings, networks
 
 SEND_TIMEOUT_SECONDS: Final = 30.0  # seconds in which a client takes at least some of what waits for it

@@ -7,7 +7,7 @@ from typing import Any, Final
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
-from application.connection_slots import RECOGNISED
+from application.limits.connection_slots import RECOGNISED
 from infrastructure.http.limits import ConnectionLimits, HeldSlot
 
 MAX_UNSENT: Final = 1024**2  # bytes that wait for a WebSocket's client to take them

@@ -9,9 +9,9 @@ from uuid import UUID, uuid5
 
 import structlog
 
-from application.chunk_results import ChunkAnswers, JobPlans, PlannedChunk, record_chunk_results
+from application.jobs.chunk_results import ChunkAnswers, JobPlans, PlannedChunk, record_chunk_results
+from application.jobs.tasks import Task
 from application.ports import BlobStore, Command, EventStore
-from application.tasks import Task
 from domain import model
 from domain.classification import Classification, ImageFailure, ImageResult, PlannedImage, Provenance, verdict_on
 from domain.errors import NotFound

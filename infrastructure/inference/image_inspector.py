@@ -12,8 +12,8 @@ import structlog
 
 from application import image_inspection
 from application.derivatives import MEDIA_TYPE, preview_of, thumbnail_of
+from application.jobs.tasks import Task
 from application.ports import BlobStore, Command, EventStore
-from application.tasks import Task
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.children.child_process import ChildFailed, ChildLost
 from infrastructure.inference.children.process_pool import ProcessPool

@@ -11,9 +11,9 @@ from uuid import UUID
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from application.image_recheck import ImageRecheck, RecheckResult
-from application.pixel_reader import DecodedImage, DecoderFailed, PixelReader, Prediction, UnreadableImage
 from application.ports import BlobStore
+from application.recheck.image_recheck import ImageRecheck, RecheckResult
+from application.recheck.pixel_reader import DecodedImage, DecoderFailed, PixelReader, Prediction, UnreadableImage
 from domain.model import Version
 from infrastructure.configuration.settings import Settings
 from infrastructure.images.reader import READER_VERSION

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final, NoReturn
 
-from application.topics import BULK, URGENT
+from application.jobs.topics import BULK, URGENT
 from infrastructure.blobs.store import open_blobs
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of

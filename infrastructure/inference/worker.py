@@ -14,9 +14,9 @@ from uuid import UUID
 import psycopg
 import structlog
 
+from application.jobs.tasks import Kind, Task
+from application.jobs.topics import BULK, URGENT
 from application.ports import BlobStore, EventStore
-from application.tasks import Kind, Task
-from application.topics import BULK, URGENT
 from domain import model
 from domain.errors import CorruptBlob, DomainError, Unavailable
 from infrastructure.configuration.settings import Settings

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.hash_chain import link
+from application.history.hash_chain import link
 from application.ports import AppendRejected, ChainedEvent, RecordedEvent
 from infrastructure.security.key_ring import Keys, Purpose
 

@@ -11,9 +11,9 @@ import msgspec
 import structlog
 from aiokafka import TopicPartition
 
-from application import tasks
-from application.tasks import Task
-from application.topics import DEAD_LETTERS
+from application.jobs import tasks
+from application.jobs.tasks import Task
+from application.jobs.topics import DEAD_LETTERS
 from domain.errors import Unavailable, UpgradePending
 from infrastructure.kafka.batches import OffsetRange, RecordBatch
 from infrastructure.kafka.topics import UNAVAILABLE_ERRORS

@@ -12,7 +12,7 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from application.topics import BULK, DEAD_LETTERS, EVENTS, URGENT
+from application.jobs.topics import BULK, DEAD_LETTERS, EVENTS, URGENT
 from infrastructure.kafka.limits import MAX_RECORD_BYTES
 
 log = structlog.get_logger()

@@ -11,8 +11,8 @@ from uuid import UUID
 import psycopg
 import redis
 
+from application.jobs.topics import EVENTS
 from application.ports import BlobStore
-from application.topics import EVENTS
 from domain.errors import DomainError, Unavailable
 from domain.values import model_id
 from infrastructure.audit.reconciliation import discrepancies, shown_subjects

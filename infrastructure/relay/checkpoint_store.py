@@ -5,7 +5,7 @@ from typing import Protocol
 
 from psycopg import AsyncConnection
 
-from application.hash_chain import START, linked
+from application.history.hash_chain import START, linked
 from application.ports import ChainedEvent, RecordedEvent
 from infrastructure.eventstore.recorder import EVENT_COLUMNS, recorded_from
 from infrastructure.postgres.system import relay_checkpoint

@@ -8,8 +8,8 @@ from typing import Any, Final, Protocol
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError, ProducerFenced, RecordListTooLargeError
 
+from application.jobs.topics import EVENTS
 from application.ports import ChainedEvent
-from application.topics import EVENTS
 from infrastructure.kafka.cloud_events import RecordKey, headers
 from infrastructure.kafka.producer import create_producer, start_fencing, stop_producer
 from infrastructure.kafka.topics import REQUEST_TIMEOUT_MS, create_topics, create_topics_when_reachable, limit_client_logs

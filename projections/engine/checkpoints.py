@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from application.hash_chain import START
+from application.history.hash_chain import START
 from application.services import QueryDatabase
 
 POSITION = "select position from checkpoint where projection = 'main'"

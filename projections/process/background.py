@@ -13,11 +13,11 @@ import msgspec
 import psycopg
 import structlog
 
-from application import tasks
-from application.job_scheduler import Scheduler
+from application.jobs import tasks
+from application.jobs.job_scheduler import Scheduler
+from application.jobs.topics import DEAD_LETTERS
+from application.jobs.work_queue import OutgoingTask
 from application.poll_interval import PollInterval
-from application.topics import DEAD_LETTERS
-from application.work_queue import OutgoingTask
 from domain.errors import Unavailable
 from projections.engine.batches import BatchResult, PoisonEvent
 from projections.process.live_notifier import LiveNotifier

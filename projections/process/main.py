@@ -7,9 +7,9 @@ from typing import Any, Final, NoReturn
 
 import redis.asyncio
 
-from application.job_scheduler import Scheduler
-from application.topics import EVENTS
-from application.work_queue import OutgoingTask
+from application.jobs.job_scheduler import Scheduler
+from application.jobs.topics import EVENTS
+from application.jobs.work_queue import OutgoingTask
 from infrastructure.configuration.settings import Settings
 from infrastructure.eventstore.capabilities import capabilities_of
 from infrastructure.eventstore.event_store import PostgresEventStore, postgres_event_store

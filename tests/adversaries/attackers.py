@@ -4,7 +4,7 @@ import asyncio
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from application.topics import EVENTS
+from application.jobs.topics import EVENTS
 
 LOG_ITSELF = TopicPartition(EVENTS, 0)
 TEN_MEGABYTES = 10 * 1024**2

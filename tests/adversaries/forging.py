@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.hash_chain import link
+from application.history.hash_chain import link
 from application.ports import ChainedEvent
 from infrastructure.kafka.cloud_events import RecordKey, _parsed, headers
 from infrastructure.security.keys import RootKey

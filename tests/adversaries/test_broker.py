@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from aiokafka.errors import KafkaError
 
-from application.hash_chain import chained
+from application.history.hash_chain import chained
 from application.ports import ChainedEvent
 from infrastructure.kafka.cloud_events import RecordKey, headers
 from infrastructure.kafka.limits import MAX_RECORD_BYTES

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from application.chunk_results import ChunkAnswers, JobPlans, record_chunk_results
+from application.jobs.chunk_results import ChunkAnswers, JobPlans, record_chunk_results
+from application.jobs.topics import BULK, URGENT
 from application.ports import Command, Secret
-from application.topics import BULK, URGENT
 from domain import classification, dataset, image
 from domain.access import Actor
 from domain.classification import ChunkJudged, ImageFailure, ImageResult, PlannedImage, Provenance, Verdict

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from application.chunk_results import JobPlans
+from application.jobs.chunk_results import JobPlans
 from application.ports import Command
 from domain import classification, image, model
 from domain.access import Actor

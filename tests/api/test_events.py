@@ -9,7 +9,7 @@ import pytest
 
 from api.clock import utc_now
 from api.options import FeedLimits
-from application import event_schemas
+from application.history import event_schemas
 from domain.events import SEALED_PREFIX
 from domain.registry import EVENTS
 

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from api.cli.admin.recheck_report import MAX_ROWS_SHOWN, RecheckReport, ReportRow, output_to
-from application.image_recheck import Change, RecheckResult
-from application.outdated_results import NotChecked, OutdatedResult
+from application.recheck.image_recheck import Change, RecheckResult
+from application.recheck.outdated_results import NotChecked, OutdatedResult
 
 IMAGE, JOB = uuid4(), uuid4()
 OUTDATED = OutdatedResult(

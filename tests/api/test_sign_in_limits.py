@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import redis
 
-from application.sign_in_attempts import SignInLimits, SignInRates
+from application.limits.sign_in_attempts import SignInLimits, SignInRates
 from infrastructure.container import services
 from infrastructure.security.rate_limits import LocalRateLimiter
 from tests.api.conftest import PASSWORD, Laboratory

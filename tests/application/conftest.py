@@ -1,6 +1,6 @@
 import pytest
 
-from application.sign_in_attempts import SignInLimits
+from application.limits.sign_in_attempts import SignInLimits
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.security.keys import RootKey
 from infrastructure.security.rate_limits import LocalRateLimiter

@@ -4,8 +4,8 @@ from uuid import uuid4
 
 import msgspec
 
-from application.image_recheck import ImageRecheck
-from application.pixel_reader import DecodedImage, Prediction
+from application.recheck.image_recheck import ImageRecheck
+from application.recheck.pixel_reader import DecodedImage, Prediction
 from domain import classification, dataset, image, model
 from domain.classification import ImageResult, PlannedImage, Provenance, Verdict
 from domain.errors import NotFound

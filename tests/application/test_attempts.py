@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.sign_in_attempts import HOUR_SECONDS, MINUTE_SECONDS, SignInLimits, SignInRates
+from application.limits.sign_in_attempts import HOUR_SECONDS, MINUTE_SECONDS, SignInLimits, SignInRates
 from domain.errors import Forbidden, NotAuthenticated, TooMany, Unavailable
 from infrastructure.security.rate_limits import LocalRateLimiter
 from tests.twins.known_addresses import MemoryKnownAddresses

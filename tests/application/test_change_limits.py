@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from application import datasets
-from application.change_limits import ChangeLimit
+from application.limits.change_limits import ChangeLimit
 from domain import dataset
 from domain.access import Role
 from domain.errors import NotFound, TooMany, VersionMismatch

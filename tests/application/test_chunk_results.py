@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.chunk_results import JobPlans
+from application.jobs.chunk_results import JobPlans
 from domain import classification
 from domain.classification import ENDING, PlannedImage
 from infrastructure.eventstore.event_store import RecorderEventStore

@@ -5,8 +5,8 @@ from uuid import uuid4
 import pytest
 
 from application import classifications, datasets, images
-from application.chunk_results import ChunkAnswers, JobPlans, record_chunk_results
 from application.classifications import load_job
+from application.jobs.chunk_results import ChunkAnswers, JobPlans, record_chunk_results
 from domain.access import Grant, Role
 from domain.classification import ChunkJudged, JobStatus
 from domain.errors import Conflict, Forbidden, Invalid, NotFound

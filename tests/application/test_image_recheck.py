@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application.derivatives import of_file
-from application.image_recheck import Change, require_complete
-from application.outdated_results import MAX_SCORE_DIFFERENCE
-from application.pixel_reader import DecoderFailed, UnreadableImage
+from application.recheck.image_recheck import Change, require_complete
+from application.recheck.outdated_results import MAX_SCORE_DIFFERENCE
+from application.recheck.pixel_reader import DecoderFailed, UnreadableImage
 from domain import image
 from domain.errors import Unavailable
 from domain.values import ImageWarning, result_id

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.connection_slots import ConnectionSlots, network_of
+from application.limits.connection_slots import ConnectionSlots, network_of
 
 ADDRESSES = st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::/64"])
 STEPS = st.lists(st.tuples(st.sampled_from(["take", "leave", "touch"]), ADDRESSES, st.integers(0, 20)), max_size=60)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application import event_schemas
-from application.hash_chain import START
+from application.history import event_schemas
+from application.history.hash_chain import START
 from application.ports import ChainedEvent, RecordedEvent
 from domain.errors import NotFound
 from domain.events import private_fields

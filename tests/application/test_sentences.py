@@ -5,8 +5,9 @@ from uuid import uuid4
 import pytest
 from hypothesis import given
 
-from application import audit, datasets
-from application.trail_sentences import SENTENCES, Scene, sentence
+from application import datasets
+from application.history import audit
+from application.history.trail_sentences import SENTENCES, Scene, sentence
 from domain.access import Grant
 from domain.registry import EVENTS
 from infrastructure.eventstore.event_store import RecorderEventStore

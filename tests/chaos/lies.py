@@ -11,9 +11,9 @@ import msgspec
 import redis
 from aiokafka.errors import KafkaError
 
+from application.jobs.tasks import Kind, Task, encode
+from application.jobs.topics import BULK, URGENT
 from application.services import CHANNEL
-from application.tasks import Kind, Task, encode
-from application.topics import BULK, URGENT
 from tests.adversaries.attackers import Attacker
 from tests.adversaries.forging import forgeries
 from tests.chaos.hit import Hit

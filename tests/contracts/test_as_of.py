@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application import datasets, event_feed, lists_as_of
-from application.as_of import position_of
-from application.audit import state_of, trail
+from application import datasets
+from application.history import event_feed, lists_as_of
+from application.history.as_of import position_of
+from application.history.audit import state_of, trail
 from domain import dataset
 from domain.access import Grant, Role
 from domain.errors import Invalid, NotFound

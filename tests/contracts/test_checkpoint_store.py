@@ -3,7 +3,7 @@
 import pytest
 from psycopg import AsyncConnection
 
-from application.hash_chain import START
+from application.history.hash_chain import START
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.relay.checkpoint_store import PostgresCheckpointStore, RelayCheckpoint

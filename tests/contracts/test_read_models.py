@@ -10,9 +10,9 @@ import msgspec
 import psycopg
 import pytest
 
-from application.job_scheduler import Scheduler
-from application.tasks import Kind
-from application.work_queue import Worker
+from application.jobs.job_scheduler import Scheduler
+from application.jobs.tasks import Kind
+from application.jobs.work_queue import Worker
 from domain import classification
 from domain import image as image_of
 from infrastructure.eventstore.event_store import RecorderEventStore

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from application.hash_chain import link
+from application.history.hash_chain import link
 from application.ports import Command, StreamPrecondition, UniqueClaim
 from domain.access import Actor
 from domain.classification import ENDING

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from structlog.testing import capture_logs
 
-from application.chunk_results import JobPlans
+from application.jobs.chunk_results import JobPlans
+from application.jobs.tasks import Kind, Task
 from application.models import add_version
-from application.tasks import Kind, Task
 from domain import classification, image, model
 from domain.classification import PlannedImage, Verdict
 from domain.errors import Unavailable

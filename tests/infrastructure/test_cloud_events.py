@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.hash_chain import chained
+from application.history.hash_chain import chained
 from application.ports import AppendRejected, ChainedEvent, RecordedEvent
 from infrastructure.kafka.cloud_events import MAX_DATA_BYTES, RecordKey, authenticated, headers
 from infrastructure.security.keys import RootKey

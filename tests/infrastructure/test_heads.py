@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.hash_chain import START, chained
+from application.history.hash_chain import START, chained
 from domain import dataset
 from domain.errors import Unavailable
 from infrastructure.audit.log_verification import verify_log

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from application.derivatives import preview_of, thumbnail_of
-from application.tasks import Kind, Task
+from application.jobs.tasks import Kind, Task
 from domain import image
 from domain.classification import PlannedImage
 from domain.image import ImageAccepted, ImageDescribed, ImageRejected

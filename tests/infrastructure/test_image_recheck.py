@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from anyio.from_thread import BlockingPortal
 
-from application.pixel_reader import DecodedImage, DecoderFailed, Prediction, UnreadableImage
+from application.recheck.pixel_reader import DecodedImage, DecoderFailed, Prediction, UnreadableImage
 from domain.errors import CorruptBlob, Invalid, NotFound, Unavailable
 from domain.model import Version
 from infrastructure.configuration.settings import Settings

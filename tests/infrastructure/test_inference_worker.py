@@ -8,7 +8,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from application.topics import BULK, URGENT
+from application.jobs.topics import BULK, URGENT
 from domain.errors import Unavailable
 from infrastructure.inference.models.bundled import register_bundled
 from infrastructure.inference.worker import InferenceWorker, cpu_name

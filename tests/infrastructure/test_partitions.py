@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from application import datasets
-from application.hash_chain import START, link
+from application.history.hash_chain import START, link
 from domain import dataset
 from domain.errors import ConcurrencyConflict, DomainError
 from infrastructure.audit.reconciliation import HISTORIES

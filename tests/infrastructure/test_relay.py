@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from application.jobs.topics import EVENTS
 from application.ports import AppendRejected
-from application.topics import EVENTS
 from infrastructure.audit.log_verification import verify_log
 from infrastructure.kafka import topics
 from infrastructure.kafka.cloud_events import RecordKey, authenticated

@@ -11,8 +11,8 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.tasks import Kind, Task, encode
-from application.topics import BULK, DEAD_LETTERS, URGENT
+from application.jobs.tasks import Kind, Task, encode
+from application.jobs.topics import BULK, DEAD_LETTERS, URGENT
 from domain.errors import Unavailable, UpgradeNeeded
 from domain.values import chunk_id
 from infrastructure.kafka.batches import OffsetRange, RecordBatch

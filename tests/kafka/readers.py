@@ -5,7 +5,7 @@ import sys
 
 import msgspec
 
-from application.topics import EVENTS
+from application.jobs.topics import EVENTS
 from infrastructure.configuration.settings import Settings
 from infrastructure.kafka.aiokafka_source import AiokafkaBatchSource
 from infrastructure.kafka.consumer_process import ConsumerLimits, ConsumerProcess

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from application.topics import EVENTS
+from application.jobs.topics import EVENTS
 from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.child import Child, python
 from infrastructure.kafka.producer import Sender

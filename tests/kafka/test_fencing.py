@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from application.hash_chain import START, linked
-from application.topics import EVENTS
+from application.history.hash_chain import START, linked
+from application.jobs.topics import EVENTS
 from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.relay.errors import Fenced

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from application.topics import EVENTS
+from application.jobs.topics import EVENTS
 from infrastructure.embedded.broker import Broker
 from infrastructure.kafka.producer import Sender, create_producer, stop_producer
 

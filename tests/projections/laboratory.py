@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import msgspec
 
 from application import classifications, datasets, devices, images
-from application.chunk_results import JobPlans
+from application.jobs.chunk_results import JobPlans
 from application.ports import Secret
 from domain import classification, image, model, session, user
 from domain.access import Actor, Grant, Role

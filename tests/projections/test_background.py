@@ -9,10 +9,10 @@ import psycopg
 import pytest
 import redis.asyncio
 
-from application.job_scheduler import Scheduler
+from application.jobs.job_scheduler import Scheduler
+from application.jobs.tasks import Kind, decode
+from application.jobs.topics import BULK, DEAD_LETTERS
 from application.services import CHANNEL
-from application.tasks import Kind, decode
-from application.topics import BULK, DEAD_LETTERS
 from domain.errors import Unavailable
 from infrastructure.postgres.profiles import READ_MODELS
 from infrastructure.postgres.system.work_queue import PostgresWorkQueue

@@ -5,7 +5,7 @@ import random
 import psycopg
 import pytest
 
-from application import audit
+from application.history import audit
 from domain.access import Grant
 from domain.dead_letter import DeadLetterDiscarded
 from domain.errors import Invalid, NotFound

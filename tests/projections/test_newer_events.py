@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.job_scheduler import Scheduler
-from application.work_queue import SchedulerSnapshot, ToFinish
+from application.jobs.job_scheduler import Scheduler
+from application.jobs.work_queue import SchedulerSnapshot, ToFinish
 from domain import classification
 from domain.access import Role
 from domain.errors import UpgradeNeeded

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.dispatch_policy import chunk_capacity, classify, expired_leases, fair_share, inspect, inspection_capacity, live_slots
-from application.job_scheduler import Scheduler, SchedulerLimits
-from application.tasks import Kind, Task, decode, encode
-from application.topics import BULK, URGENT
-from application.work_queue import Chunk, Lease, OpenJob, Worker
+from application.jobs.dispatch_policy import chunk_capacity, classify, expired_leases, fair_share, inspect, inspection_capacity, live_slots
+from application.jobs.job_scheduler import Scheduler, SchedulerLimits
+from application.jobs.tasks import Kind, Task, decode, encode
+from application.jobs.topics import BULK, URGENT
+from application.jobs.work_queue import Chunk, Lease, OpenJob, Worker
 from domain import classification, image
 from domain.access import Role
 from domain.classification import ChunkJudged, JobStatus

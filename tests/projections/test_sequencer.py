@@ -6,7 +6,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from application.hash_chain import START
+from application.history.hash_chain import START
 from application.ports import ChainedEvent, RecordedEvent
 from projections.engine.batches import BatchResult
 from projections.engine.checkpoints import Checkpoint, CheckpointConflict, NotInLog

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID, uuid4
 
-from application.chunk_results import JobPlans
+from application.jobs.chunk_results import JobPlans
+from application.jobs.tasks import Kind, Task, encode
+from application.jobs.topics import BULK, URGENT
 from application.ports import Command
-from application.tasks import Kind, Task, encode
-from application.topics import BULK, URGENT
 from domain.classification import ChunkJudged, ClassificationRequested, ImageResult, PlannedImage, Verdict
 from domain.errors import DomainError, Refused
 from domain.events import Event

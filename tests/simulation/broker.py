@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
+from application.jobs.topics import EVENTS
 from application.ports import ChainedEvent, RecordedEvent
-from application.topics import EVENTS
 from infrastructure.kafka.batches import OffsetRange, RecordBatch
 from infrastructure.kafka.cloud_events import RecordKey, headers
 from infrastructure.kafka.topics import PARTITIONS

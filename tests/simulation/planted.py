@@ -10,11 +10,12 @@ from uuid import UUID, uuid4
 import msgspec
 
 from api.live.connection import LiveConnection
-from application import accounts, commands, datasets, job_scheduler
+from application import accounts, commands, datasets
 from application.blob_gc import sweep_orphans
-from application.job_scheduler import Scheduler
+from application.jobs import job_scheduler
+from application.jobs.job_scheduler import Scheduler
+from application.jobs.work_queue import Lease
 from application.ports import AppendRejected, AppendResult, ChainedEvent
-from application.work_queue import Lease
 from domain import classification
 from domain.errors import ConcurrencyConflict, NotFound, Unavailable
 from infrastructure.eventstore.event_store import RecorderEventStore

@@ -12,12 +12,12 @@ import psycopg
 from aiokafka.errors import KafkaConnectionError
 
 from application.blob_gc import BlobReferences, SweepResult, sweep_orphans
-from application.hash_chain import linked
-from application.job_scheduler import SchedulerLimits
+from application.history.hash_chain import linked
+from application.jobs.job_scheduler import SchedulerLimits
+from application.jobs.tasks import Kind
+from application.jobs.topics import BULK, EVENTS, URGENT
+from application.jobs.work_queue import Worker
 from application.ports import ChainedEvent, RecordedEvent
-from application.tasks import Kind
-from application.topics import BULK, EVENTS, URGENT
-from application.work_queue import Worker
 from domain.errors import DomainError, Unavailable
 from infrastructure.eventstore.codec import Undecodable
 from infrastructure.eventstore.event_store import RecorderEventStore

@@ -7,9 +7,9 @@ from uuid import UUID
 import msgspec
 from faust.types import TP
 
-from application.hash_chain import START, chained
+from application.history.hash_chain import START, chained
+from application.jobs.topics import EVENTS
 from application.ports import RecordedEvent
-from application.topics import EVENTS
 from domain.classification import (
     ChunkJudged,
     ClassificationCancelled,

@@ -8,7 +8,7 @@ from threading import RLock
 from typing import Any
 from uuid import UUID
 
-from application.hash_chain import START, chained
+from application.history.hash_chain import START, chained
 from application.ports import RecordedEvent
 from domain import classification, image
 from domain.classification import ChunkJudged, ClassificationPlanned

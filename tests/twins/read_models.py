@@ -9,9 +9,8 @@ from uuid import UUID
 import msgspec
 
 from application.blob_gc import MAX_LAG, BlobReferences
-from application.ports import RecordedEvent
-from application.tasks import Kind
-from application.work_queue import (
+from application.jobs.tasks import Kind
+from application.jobs.work_queue import (
     Chunk,
     ClassifiableImage,
     IdRow,
@@ -23,6 +22,7 @@ from application.work_queue import (
     ToPlan,
     Worker,
 )
+from application.ports import RecordedEvent
 from domain.classification import JobStatus, PlannedImage
 from domain.errors import Unavailable
 from projections.engine.batches import FOLD_VERSIONS, TABLES, Changes, CheckpointToken, ParkedEvents, PoisonEvent

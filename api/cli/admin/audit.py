@@ -44,7 +44,7 @@ def verify(data: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="All of it, as JSON.")
 def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
     """Everything that happened to a user, dataset, image, model or job, oldest first."""
-    from application.audit import trail as events_about
+    from application.history.audit import trail as events_about
     from projections.process.audit_positions import positions_about
 
     settings = running_installation(data)
@@ -65,8 +65,8 @@ def trail(about: UUID, data: Path | None, *, as_json: bool) -> None:
 @DATA
 def state(about: UUID, as_of: str | None, data: Path | None) -> None:
     """How a thing stood at a moment, folded from the record alone."""
-    from application.as_of import position_of
-    from application.audit import state_of
+    from application.history.as_of import position_of
+    from application.history.audit import state_of
     from domain.errors import Invalid
 
     with open_event_log(running_installation(data)) as log:

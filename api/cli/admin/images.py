@@ -48,8 +48,8 @@ def recheck(dataset: UUID | None, data: Path | None, output_format: str | None, 
 
 
 def _recheck(settings: Settings, log: Any, dataset: UUID | None, report: "RecheckReport", progress: Progress, *, dry_run: bool) -> None:
-    from application.image_recheck import ImageRecheck, RecheckResult, require_complete
-    from application.pixel_reader import PixelReader
+    from application.recheck.image_recheck import ImageRecheck, RecheckResult, require_complete
+    from application.recheck.pixel_reader import PixelReader
     from infrastructure.container import blobs
     from infrastructure.inference.image_recheck import recheck_images
     from projections.engine import postgres_store

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from api.cli.client.terminal import spreadsheet_safe
-from application.image_recheck import RecheckResult
+from application.recheck.image_recheck import RecheckResult
 
 MAX_ROWS_SHOWN: Final = 500  # in a table; CSV and JSON are written row by row, however many there are
 

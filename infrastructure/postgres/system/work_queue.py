@@ -8,7 +8,7 @@ import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
-from application.work_queue import ClassifiableImage, IdRow, OpenJob, OutgoingTask, SchedulerSnapshot
+from application.jobs.work_queue import ClassifiableImage, IdRow, OpenJob, OutgoingTask, SchedulerSnapshot
 from domain.classification import PlannedImage
 from infrastructure.postgres.advisory_locks import AdvisoryLock, try_lock
 
@@ -72,7 +72,7 @@ class PositionRow(msgspec.Struct, frozen=True):
 
 
 class PostgresWorkQueue:
-    """The port `application.work_queue.WorkQueue`; leads by an advisory lock. Raises psycopg.Error. `on_dispatched` wakes the workers."""
+    """The port `WorkQueue`; leads by an advisory lock. Raises psycopg.Error. `on_dispatched` wakes the workers."""
 
     def __init__(self, connection: psycopg.Connection, *, on_dispatched: Callable[[], object] = lambda: None) -> None:
         self._connection, self._on_dispatched = connection, on_dispatched

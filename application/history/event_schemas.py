@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from application.earlier_schemas import EARLIER
-from application.topics import EVENTS as TOPIC
+from application.history.earlier_schemas import EARLIER
+from application.jobs.topics import EVENTS as TOPIC
 from domain.errors import NotFound
 from domain.events import ERASED, SEALED_PREFIX, SEALED_V1_PREFIX, Event, private_fields
 from domain.registry import EVENTS, NOUN_OF

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from application.tasks import MAX_INSPECT, Kind, Task
-from application.topics import BULK, URGENT
-from application.work_queue import Chunk, Lease, OpenJob, OutgoingTask, Worker
+from application.jobs.tasks import MAX_INSPECT, Kind, Task
+from application.jobs.topics import BULK, URGENT
+from application.jobs.work_queue import Chunk, Lease, OpenJob, OutgoingTask, Worker
 
 CHUNKS_PER_SLOT = 4  # that a worker may hold: enough to stay busy, few enough for a cancel to bite at once
 INSPECTIONS_PER_SLOT = 64  # images

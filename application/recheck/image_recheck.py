@@ -11,10 +11,10 @@ import msgspec
 
 from application.commands import execute, load_existing
 from application.derivatives import MEDIA_TYPE, preview_of, thumbnail_of
-from application.outdated_results import NotChecked, OutdatedResult, ResultComparison
-from application.pixel_reader import DecodedImage, DecoderFailed, PixelReader, UnreadableImage
 from application.ports import BlobStore, Command, EventStore
-from application.recorded_results import ChunkPositions, RecordedResults
+from application.recheck.outdated_results import NotChecked, OutdatedResult, ResultComparison
+from application.recheck.pixel_reader import DecodedImage, DecoderFailed, PixelReader, UnreadableImage
+from application.recheck.recorded_results import ChunkPositions, RecordedResults
 from domain import image
 from domain.access import Actor
 from domain.errors import CorruptBlob, DomainError, NotFound, Unavailable

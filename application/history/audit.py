@@ -7,8 +7,8 @@ from uuid import UUID
 
 import msgspec
 
+from application.history.trail_sentences import Scene, names_in, sentence, unknown
 from application.ports import EventStore, RecordedEvent
-from application.trail_sentences import Scene, names_in, sentence, unknown
 from domain.errors import NotFound
 from domain.events import Event, State
 from domain.registry import NOUN_OF, NOUNS, is_known

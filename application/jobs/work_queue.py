@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.tasks import Kind, Task
+from application.jobs.tasks import Kind, Task
 from domain.classification import PlannedImage
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from application.event_schemas import COLUMNS
+from application.history.event_schemas import COLUMNS
 from application.ports import EventStore, RecordedEvent
 from application.services import QueryDatabase
 from domain.access import Actor, Scope

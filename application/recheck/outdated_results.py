@@ -11,8 +11,8 @@ from uuid import UUID
 
 import msgspec
 
-from application.pixel_reader import DecoderFailed, PixelReader, Prediction
-from application.recorded_results import RecordedResult, RecordedResults
+from application.recheck.pixel_reader import DecoderFailed, PixelReader, Prediction
+from application.recheck.recorded_results import RecordedResult, RecordedResults
 from domain.errors import CorruptBlob, Invalid, NotFound
 
 MAX_SCORE_DIFFERENCE: Final = 0.001

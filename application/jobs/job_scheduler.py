@@ -11,9 +11,9 @@ from uuid import UUID, uuid4
 import structlog
 
 from application import image_inspection
-from application.chunk_results import ChunkAnswers, JobPlans, record_chunk_results
 from application.commands import execute, load_existing
-from application.dispatch_policy import (
+from application.jobs.chunk_results import ChunkAnswers, JobPlans, record_chunk_results
+from application.jobs.dispatch_policy import (
     CHUNKS_PER_SLOT,
     chunk_capacity,
     classify,
@@ -23,9 +23,9 @@ from application.dispatch_policy import (
     inspection_capacity,
     live_slots,
 )
+from application.jobs.tasks import Kind
+from application.jobs.work_queue import Chunk, Lease, OpenJob, OutgoingTask, SchedulerSnapshot, ToFinish, ToPlan, WorkQueue
 from application.ports import Command, EventStore
-from application.tasks import Kind
-from application.work_queue import Chunk, Lease, OpenJob, OutgoingTask, SchedulerSnapshot, ToFinish, ToPlan, WorkQueue
 from domain import classification
 from domain.access import Actor
 from domain.classification import MAX_PART_IMAGES, Classification, PlannedImage
