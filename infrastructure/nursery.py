@@ -128,7 +128,7 @@ def _fork_one(control: socket.socket, layers: sandbox.Layers) -> bool:
     if not message:
         return False
     (connection,) = descriptors
-    nursery = os.getpid()  # asked before the fork: a child whose nursery has died meanwhile would see another parent
+    nursery = os.getpid()  # read before the fork: a child whose nursery has just died has another parent
     pid = os.fork()
     if pid == 0:
         control.close()

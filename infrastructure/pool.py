@@ -90,7 +90,7 @@ class Nursery:
             ours, theirs = socket.socketpair()
             try:
                 pid, handle = await asyncio.to_thread(self._fork, terms, theirs)
-                theirs.close()  # before we listen: of a child that dies in birth nothing is heard while its end is open here
+                theirs.close()  # while the child's end is open here, its death before the first answer is not noticed
                 return await _born_child(pid, handle, ours)
             except BaseException as error:
                 ours.close()
