@@ -210,6 +210,28 @@ async def test_a_call_whose_first_child_is_not_born_yet_at_the_end_hears_of_the_
         await asked
 
 
+class ForksDead(ForkServer):
+    """Its children end before they answer."""
+
+    def _fork(self, terms, child_end):
+        dead = subprocess.Popen(["true"])
+        handle = os.pidfd_open(dead.pid)
+        dead.wait()
+        return dead.pid, handle
+
+
+async def test_a_child_that_dies_before_its_first_answer_is_noticed_at_once():
+    """And not when the time for its start is over."""
+    fork_server = ForksDead(CALLS)
+    pool = ProcessPool(fork_server, size=1, nice=0, memory_bytes=ROOMY, hang_seconds=20.0)
+    try:
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(pool.run(f"{CALLS}:pid", into=int), 15)
+    finally:
+        pool.close()
+        fork_server.close()
+
+
 async def test_closing_leaves_nothing_behind():
     async with a_pool(2) as pool:
         working = asyncio.create_task(pool.run(f"{CALLS}:hang", into=int))

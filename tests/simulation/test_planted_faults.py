@@ -22,7 +22,7 @@ TOLD = {
 """Seeds that showed a fault before, where that takes long: they are tried first."""
 TASKS_ARE_LOST = Plan(slow=0.01, yields=0.5, dies=0.01, deaths_every=1.0, jumps_every=2.0, lost_logs_every=3.0, child_lost=0.2)
 PLANS = {"held_until_a_time_to_come": TASKS_ARE_LOST}
-"""What happens in the world, where a drawn plan seldom shows the fault."""
+"""Plans for faults that a randomly drawn plan seldom shows."""
 
 
 def seeds_for(fault):

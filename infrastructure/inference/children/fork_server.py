@@ -128,7 +128,7 @@ def _fork_one(control: socket.socket, layers: sandbox.Layers) -> bool:
     if not message:
         return False
     (connection,) = descriptors
-    own_pid = os.getpid()  # before the fork: the parent of a child whose fork server has just died is another process
+    own_pid = os.getpid()  # read before the fork: a child whose fork server has just died has another parent
     pid = os.fork()
     if pid == 0:
         control.close()

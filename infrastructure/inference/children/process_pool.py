@@ -64,7 +64,7 @@ class ForkServer:
             own_end, child_end = socket.socketpair()
             try:
                 pid, handle = await asyncio.to_thread(self._fork, terms, child_end)
-                child_end.close()  # while it is open here, the death of the child is not noticed
+                child_end.close()  # while it is open here, the child's death before its first answer is not noticed
                 return await started_child(pid, handle, own_end)
             except BaseException as error:
                 own_end.close()
