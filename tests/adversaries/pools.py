@@ -9,7 +9,7 @@ MEMORY_BYTES = 512 * 1024**2
 
 @asynccontextmanager
 async def a_pool(*modules, size=1, hang_seconds=20.0, memory_bytes=MEMORY_BYTES):
-    nursery = ForkServer(*modules, "tests.infrastructure.pool_calls")
+    nursery = ForkServer(*modules, "tests.infrastructure.inference.pool_calls")
     pool = ProcessPool(nursery, size=size, nice=0, memory_bytes=memory_bytes, hang_seconds=hang_seconds)
     try:
         yield pool
@@ -19,8 +19,8 @@ async def a_pool(*modules, size=1, hang_seconds=20.0, memory_bytes=MEMORY_BYTES)
 
 
 async def still_works(pool):
-    return await pool.run("tests.infrastructure.pool_calls:add", 1, 1, into=int) == 2
+    return await pool.run("tests.infrastructure.inference.pool_calls:add", 1, 1, into=int) == 2
 
 
 async def child_of(pool):
-    return await pool.run("tests.infrastructure.pool_calls:pid", into=int)
+    return await pool.run("tests.infrastructure.inference.pool_calls:pid", into=int)

@@ -23,7 +23,7 @@ from infrastructure.images.reader import READER_VERSION
 from infrastructure.inference.models.bundled import micrographs
 from tests.adversaries.blob_stores import HUGE_BYTES, KINDS, Folder, noise, other_bytes, write
 from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server
-from tests.infrastructure.test_heads import TODAY, Archive
+from tests.infrastructure.audit.test_signed_heads import TODAY, Archive
 from tests.system.conftest import PASSWORD, email, made_account
 
 pytestmark = pytest.mark.long

@@ -11,7 +11,7 @@ import pytest
 from litestar.routes import HTTPRoute
 
 from api.documents import openapi
-from tests.application.test_schemas import references
+from tests.application.test_event_schemas import references
 
 pytestmark = pytest.mark.anyio
 PUBLISHED = Path(__file__).parent / "published"

@@ -1,0 +1,296 @@
+"""Children that crash, hang or eat memory end alone; none outlives its parent."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost, PoolClosed
+from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
+
+pytestmark = pytest.mark.anyio
+
+CALLS = "tests.infrastructure.inference.pool_calls"
+ROOMY = 512 * 1024**2
+
+
+@asynccontextmanager
+async def a_pool(size=2, *, nice=0, memory_bytes=ROOMY, hang_seconds=20.0):
+    nursery = ForkServer(CALLS)
+    pool = ProcessPool(nursery, size=size, nice=nice, memory_bytes=memory_bytes, hang_seconds=hang_seconds)
+    try:
+        yield pool
+    finally:
+        pool.close()
+        nursery.close()
+
+
+async def until(condition, *, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "did not come true in time"
+        await asyncio.sleep(0.01)
+
+
+def runs(pid):
+    """Whether it is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def until_lost(pool):
+    """Until the loop has seen that the idle children are gone."""
+    await until(lambda: not any(child and child.alive for child in pool._idle._queue))
+
+
+async def test_a_child_that_runs_models_leaves_nothing_in_the_home_folder(tmp_path, monkeypatch):
+    """onnxruntime would keep an identifier of the machine there, and send it to its vendor."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    nursery = ForkServer("infrastructure.inference.children.child_functions", CALLS)
+    pool = ProcessPool(nursery, size=1, nice=0, memory_bytes=ROOMY, hang_seconds=20.0)
+    try:
+        assert await pool.run(f"{CALLS}:home", into=str) == str(tmp_path)
+    finally:
+        pool.close()
+        nursery.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_call_is_answered():
+    async with a_pool() as pool:
+        assert await pool.run(f"{CALLS}:add", 2, 3, into=int) == 5
+
+
+async def test_many_bytes_go_both_ways():
+    data = os.urandom(1024) * 8192
+    async with a_pool() as pool:
+        assert await pool.run(f"{CALLS}:echo", data, into=bytes) == data
+
+
+async def test_a_quiet_pool_keeps_one_child():
+    async with a_pool(4) as pool:
+        assert len({await pool.run(f"{CALLS}:pid", into=int) for _ in range(10)}) == 1
+
+
+async def test_as_many_calls_as_children_run_at_once():
+    async with a_pool(3) as pool:
+        await pool.run(f"{CALLS}:pid", into=int)
+        started = time.monotonic()
+        pids = await asyncio.gather(*(pool.run(f"{CALLS}:work", 0.5, into=int) for _ in range(3)))
+        assert len(set(pids)) == 3
+        assert time.monotonic() - started < 1.2
+
+
+async def test_children_are_limited_and_know_no_secrets(monkeypatch):
+    monkeypatch.setenv("BIOSCOPE_BLOBS_SECRET", "not for children")
+    async with a_pool(nice=10, memory_bytes=ROOMY) as pool:
+        child = Path(f"/proc/{await pool.run(f'{CALLS}:pid', into=int)}")
+        limits = dict(re.findall(r"^(Max [a-z ]+?)  +(\d+) ", (child / "limits").read_text(), re.MULTILINE))
+        assert os.getpriority(os.PRIO_PROCESS, int(child.name)) >= 10
+        assert ROOMY < int(limits["Max address space"]) < 2 * ROOMY
+        assert {limits[f"Max {what}"] for what in ("core file size", "file size", "processes", "open files")} == {"0"}
+        assert (child / "oom_score_adj").read_text() == "500\n"
+        assert sorted(link.readlink().name.partition(":")[0] for link in (child / "fd").iterdir()) == ["null", "null", "null", "socket"]
+        assert await pool.run(f"{CALLS}:secrets", into=int) == 0
+
+
+async def test_an_exception_comes_back_and_the_child_goes_on():
+    async with a_pool(1) as pool:
+        before = await pool.run(f"{CALLS}:pid", into=int)
+        with pytest.raises(ChildFailed, match="KeyError: 'what'") as raised:
+            await pool.run(f"{CALLS}:fail", "what", into=int)
+        assert raised.value.kind == "KeyError"
+        assert await pool.run(f"{CALLS}:pid", into=int) == before
+
+
+async def test_wrong_arguments_and_unknown_functions_are_failures_of_the_call():
+    async with a_pool(1) as pool:
+        for function, arguments, kind in (
+            ("add", ("x", 1), "ValidationError"),
+            ("add", (1,), "ValidationError"),
+            ("nothing", (), "AttributeError"),
+        ):
+            with pytest.raises(ChildFailed) as raised:
+                await pool.run(f"{CALLS}:{function}", *arguments, into=int)
+            assert raised.value.kind == kind
+
+
+@pytest.mark.parametrize("function", ["die", "leave"])
+async def test_a_child_that_dies_is_replaced_and_its_call_is_lost(function):
+    async with a_pool(1) as pool:
+        before = await pool.run(f"{CALLS}:pid", into=int)
+        with pytest.raises(ChildLost):
+            await pool.run(f"{CALLS}:{function}", into=int)
+        assert await pool.run(f"{CALLS}:pid", into=int) != before
+
+
+async def test_a_child_that_hangs_is_killed_while_other_calls_go_on():
+    async with a_pool(2, hang_seconds=0.5) as pool:
+        hanging = asyncio.create_task(pool.run(f"{CALLS}:hang", into=int))
+        await asyncio.sleep(0.1)
+        for _ in range(5):
+            assert await pool.run(f"{CALLS}:add", 1, 1, into=int) == 2
+        assert not hanging.done()
+        with pytest.raises(ChildHung, match=r"0\.5 s"):
+            await hanging
+        assert len(await asyncio.gather(*(pool.run(f"{CALLS}:work", 0.1, into=int) for _ in range(2)))) == 2
+
+
+async def test_a_child_that_wants_too_much_memory_ends_with_its_call():
+    async with a_pool(1, memory_bytes=100 * 1024**2) as pool:
+        before = await pool.run(f"{CALLS}:pid", into=int)
+        assert await pool.run(f"{CALLS}:eat", 50 * 1024**2, into=int) == 50 * 1024**2
+        with pytest.raises(ChildFailed, match="MemoryError"):
+            await pool.run(f"{CALLS}:eat", 200 * 1024**2, into=int)
+        assert await pool.run(f"{CALLS}:pid", into=int) != before
+        await until(lambda: not runs(before))
+
+
+async def test_a_child_that_was_killed_while_idle_is_replaced_unnoticed():
+    async with a_pool(1) as pool:
+        before = await pool.run(f"{CALLS}:pid", into=int)
+        os.kill(before, signal.SIGKILL)
+        await until_lost(pool)
+        assert not runs(before)
+        assert await pool.run(f"{CALLS}:pid", into=int) != before
+
+
+async def test_a_call_that_is_cancelled_leaves_no_child_at_work():
+    async with a_pool(1) as pool:
+        before = await pool.run(f"{CALLS}:pid", into=int)
+        call = asyncio.create_task(pool.run(f"{CALLS}:hang", into=int))
+        await asyncio.sleep(0.1)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await until(lambda: not runs(before))
+        assert await pool.run(f"{CALLS}:add", 1, 1, into=int) == 2
+
+
+async def test_a_child_borrows_what_its_call_lends_and_nothing_else():
+    async def model():
+        return b"weights"
+
+    async def away():
+        raise ConnectionError("the store is away")
+
+    async with a_pool(1) as pool:
+        assert await pool.run(f"{CALLS}:lent", "model", into=bytes, lend={"model": model}) == b"weights"
+        with pytest.raises(ChildFailed, match="NotLent: other"):
+            await pool.run(f"{CALLS}:lent", "other", into=bytes, lend={"model": model})
+        with pytest.raises(ConnectionError, match="away"):
+            await pool.run(f"{CALLS}:lent", "model", into=bytes, lend={"model": away})
+        assert await pool.run(f"{CALLS}:lent", "model", into=bytes, lend={"model": model}) == b"weights"
+
+
+async def test_a_nursery_that_was_killed_takes_its_children_along_and_is_replaced():
+    async with a_pool(2) as pool:
+        child = await pool.run(f"{CALLS}:pid", into=int)
+        os.kill(pool._fork_server._process.pid, signal.SIGKILL)
+        await until_lost(pool)
+        await until(lambda: not runs(child))
+        assert await pool.run(f"{CALLS}:add", 1, 1, into=int) == 2
+
+
+async def test_a_call_whose_first_child_is_not_born_yet_at_the_end_hears_of_the_end():
+    async with a_pool(2) as pool:
+        asked = asyncio.create_task(pool.run(f"{CALLS}:add", 1, 1, into=int))
+        await until(lambda: pool._fork_server._process is not None)
+    with pytest.raises(PoolClosed):
+        await asked
+
+
+class ForksDead(ForkServer):
+    """Its children end before they answer."""
+
+    def _fork(self, terms, child_end):
+        dead = subprocess.Popen(["true"])
+        handle = os.pidfd_open(dead.pid)
+        dead.wait()
+        return dead.pid, handle
+
+
+async def test_a_child_that_dies_before_its_first_answer_is_noticed_at_once():
+    """And not when the time for its start is over."""
+    fork_server = ForksDead(CALLS)
+    pool = ProcessPool(fork_server, size=1, nice=0, memory_bytes=ROOMY, hang_seconds=20.0)
+    try:
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(pool.run(f"{CALLS}:pid", into=int), 15)
+    finally:
+        pool.close()
+        fork_server.close()
+
+
+async def test_closing_leaves_nothing_behind():
+    async with a_pool(2) as pool:
+        working = asyncio.create_task(pool.run(f"{CALLS}:hang", into=int))
+        child, nursery = await pool.run(f"{CALLS}:pid", into=int), pool._fork_server._process.pid
+    with pytest.raises(PoolClosed):
+        await working
+    await until(lambda: not runs(child))
+    assert not runs(nursery)
+    with pytest.raises(PoolClosed):
+        await pool.run(f"{CALLS}:pid", into=int)
+
+
+async def test_a_closed_pool_refuses_its_calls_also_while_its_nursery_lives():
+    async with a_pool(2) as pool:
+        child = await pool.run(f"{CALLS}:pid", into=int)
+        answered = asyncio.create_task(pool.run(f"{CALLS}:work", 0.3, into=int))
+        await until(lambda: pool._idle.qsize() == 1)
+        pool.close()
+        with pytest.raises(PoolClosed):
+            await asyncio.wait_for(pool.run(f"{CALLS}:pid", into=int), 5)
+        assert await answered == child
+        await until(lambda: not runs(child))
+
+
+PARENT = """
+import asyncio
+from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
+async def main():
+    nursery = ForkServer("tests.infrastructure.inference.pool_calls")
+    pool = ProcessPool(nursery, size=2, nice=0, memory_bytes=2**29, hang_seconds=100)
+    idle, _ = await asyncio.gather(*(pool.run("tests.infrastructure.inference.pool_calls:work", 0.2, into=int) for _ in range(2)))
+    busy = asyncio.create_task(pool.run("tests.infrastructure.inference.pool_calls:hang", into=int))
+    await asyncio.sleep(0.2)
+    print(nursery._process.pid, idle, *(child for child in pids(nursery._process.pid)), flush=True)
+    await asyncio.sleep(1000)
+def pids(nursery):
+    return open(f"/proc/{nursery}/task/{nursery}/children").read().split()
+asyncio.run(main())
+"""
+
+
+async def test_nothing_outlives_a_parent_that_was_killed():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE)
+    pids = [int(text) for text in parent.stdout.readline().split()]
+    assert len(pids) >= 4
+    assert all(runs(pid) for pid in pids)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    await until(lambda: not any(runs(pid) for pid in pids))
+
+
+PRELOADED = """
+import sys
+from infrastructure.inference.children import fork_server
+print(sorted({"asyncio", "ssl", "structlog", "rich", "psycopg", "faust", "litestar"} & set(sys.modules)))
+"""
+
+
+def test_a_fork_server_loads_nothing_that_its_children_do_not_need():
+    found = subprocess.run([sys.executable, "-c", PRELOADED], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
