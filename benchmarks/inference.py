@@ -15,7 +15,7 @@ import onnxruntime
 import yaml
 
 from benchmarks.measure import Row, folder, taking_turns
-from benchmarks.stack import PICTURES, Bench, system, with_images
+from benchmarks.stack import PICTURES, BenchmarkSystem, system, with_images
 from infrastructure.inference.models.bundled import models, register_bundled
 from infrastructure.inference.models.manifest import load_manifest
 from infrastructure.inference.preprocessing import prepare
@@ -42,7 +42,7 @@ def rows() -> Iterator[Row]:
             yield Row(name=f"inference {kind}", value=sides["system"], unit="images/s", goal=goal * sides["bare"], limit=sides["bare"])
 
 
-def job(bench: Bench, dataset: str, model: str) -> float:
+def job(bench: BenchmarkSystem, dataset: str, model: str) -> float:
     """Images a second, from the order until the job shows as completed."""
     began = time.perf_counter()
     made = bench.post("/api/classifications/run", {"dataset_id": dataset, "model_name": model}).json()["id"]

@@ -8,7 +8,7 @@ from statistics import median
 from websockets.sync.client import ClientConnection, connect
 
 from benchmarks.measure import Row, percentile
-from benchmarks.stack import PICTURES, Bench, system, with_images
+from benchmarks.stack import PICTURES, BenchmarkSystem, system, with_images
 
 COMMANDS, RUNS = 300, 60
 BESIDE = 5000  # images of the job that runs meanwhile
@@ -35,7 +35,7 @@ def rows() -> Iterator[Row]:
         yield beside_a_job(bench, image)
 
 
-def beside_a_job(bench: Bench, image: str) -> Row:
+def beside_a_job(bench: BenchmarkSystem, image: str) -> Row:
     job = bench.post("/api/classifications/run", {"dataset_id": with_images(bench, BESIDE)}).json()["id"]
     found = []
     while bench.http.get(f"/api/classifications/{job}").json()["status"] in {"pending", "running"}:
@@ -50,20 +50,20 @@ def beside_a_job(bench: Bench, image: str) -> Row:
     )
 
 
-def uploaded(bench: Bench, dataset: str) -> str:
+def uploaded(bench: BenchmarkSystem, dataset: str) -> str:
     picture = PICTURES[0]
     answer = bench.http.post("/api/images/upload", data={"dataset_id": dataset}, files={"file": (picture.name, picture.read_bytes())})
     answer.raise_for_status()
     return str(answer.json()["id"])
 
 
-def until_readable(bench: Bench, image: str) -> None:
+def until_readable(bench: BenchmarkSystem, image: str) -> None:
     job = bench.post("/api/classifications/run", {"image_id": image}).json()["id"]
     while not bench.http.get(f"/api/classification-results/classification/{job}").json():
         time.sleep(POLL)
 
 
-def pushes(bench: Bench, image: str) -> tuple[list[float], list[float]]:
+def pushes(bench: BenchmarkSystem, image: str) -> tuple[list[float], list[float]]:
     """(until the result was pushed, until it could be read) in ms, of the same runs."""
     pushed, readable = [], []
     with connect(bench.settings.base_url.replace("http", "ws") + "/api/ws") as socket:

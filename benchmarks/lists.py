@@ -8,11 +8,11 @@ import httpx
 import msgspec
 
 from benchmarks.bare import Asked
-from benchmarks.laboratory import LABELS
+from benchmarks.filled_log import LABELS
 from benchmarks.latency import timed
 from benchmarks.measure import Row, percentile, taking_turns
 from benchmarks.served import bare_server
-from benchmarks.stack import Bench, cpu_seconds, owner_connection, system
+from benchmarks.stack import BenchmarkSystem, cpu_seconds, owner_connection, system
 from domain.access import Actor, Role
 from projections import images
 
@@ -49,19 +49,19 @@ def rows() -> Iterator[Row]:
         yield today(bench, few)
 
 
-def filled(bench: Bench, count: int) -> str:
+def filled(bench: BenchmarkSystem, count: int) -> str:
     dataset = bench.dataset()
     with owner_connection(bench) as connection:
         connection.execute(FILL_IMAGES, {"dataset": dataset, "owner": bench.owner, "count": count})
     return dataset
 
 
-def listed(bench: Bench, dataset: str) -> float:
+def listed(bench: BenchmarkSystem, dataset: str) -> float:
     """ms, the median."""
     return percentile([timed(lambda: bench.http.get("/api/images/", params={"dataset_id": dataset})) for _ in range(40)], 0.5)
 
 
-def beside_bare(bench: Bench, dataset: str) -> Row:
+def beside_bare(bench: BenchmarkSystem, dataset: str) -> Row:
     path = f"/api/images/?dataset_id={dataset}&cursor="  # the first page has a count too; a following one is the page alone
     first = bench.http.get("/api/images/", params={"dataset_id": dataset})
     path += first.headers["X-Next-Cursor"]
@@ -78,7 +78,7 @@ def beside_bare(bench: Bench, dataset: str) -> Row:
     return Row(name="CPU of a page beside a bare handler", value=sides["ours"] / sides["bare"], unit="x", goal=1.7, at_least=False)
 
 
-def asked(bench: Bench, dataset: str, cursor: str, answer: bytes) -> Asked:
+def asked(bench: BenchmarkSystem, dataset: str, cursor: str, answer: bytes) -> Asked:
     """The very statement that the page is read with: caught on its way to the database."""
     caught: list[Asked] = []
 
@@ -103,7 +103,7 @@ def cost(pid: int, ask: Callable[[], httpx.Response]) -> float:
     return (cpu_seconds(pid) - before) / REQUESTS
 
 
-def today(bench: Bench, dataset: str) -> Row:
+def today(bench: BenchmarkSystem, dataset: str) -> Row:
     with owner_connection(bench) as connection:
         connection.execute(FILL_RESULTS, {"dataset": dataset, "label": LABELS[0], "count": MANY})
         connection.execute("vacuum analyze read.results, read.tallies")

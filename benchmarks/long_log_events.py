@@ -17,7 +17,7 @@ from uuid import UUID
 
 import msgspec
 
-from benchmarks.laboratory import LABELS, SCORES
+from benchmarks.filled_log import LABELS, SCORES
 from domain import classification, dataset, device, session, user
 from domain.access import Grant, Role
 from domain.classification import ImageResult, PlannedImage, Verdict, chunks_of

@@ -7,7 +7,7 @@ from itertools import count
 
 import psycopg
 
-from benchmarks.laboratory import fill
+from benchmarks.filled_log import fill
 from benchmarks.measure import Row, database, taking_turns
 from infrastructure.embedded.postgres.server import Postgres
 from infrastructure.eventstore.event_store import RecorderEventStore

@@ -17,7 +17,7 @@ import msgspec
 
 from benchmarks.measure import percentile
 from benchmarks.served import wait_until_it_answers
-from benchmarks.stack import Bench, children_of, cpu_seconds, memory_of, system
+from benchmarks.stack import BenchmarkSystem, children_of, cpu_seconds, memory_of, system
 from infrastructure.embedded.child import Child
 from infrastructure.embedded.installation import environment, with_free_port
 
@@ -53,7 +53,7 @@ def main(named: list[str]) -> None:
 
 
 @contextmanager
-def served(bench: Bench, name: str, python: str) -> Iterator[Side]:
+def served(bench: BenchmarkSystem, name: str, python: str) -> Iterator[Side]:
     """An API process of that environment, on the database of `bench`."""
     given = with_free_port(msgspec.structs.replace(bench.settings, port=0, log_level="warning"))
     variables = environment(given, os.environ)

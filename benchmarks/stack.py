@@ -19,7 +19,7 @@ from api.cli.client.image_folder import scan
 from api.cli.stack import prepare
 from application.accounts import register
 from application.ports import BlobStore, Command
-from benchmarks.laboratory import ACTOR, FOUND, WRITERS, append
+from benchmarks.filled_log import ACTOR, FOUND, WRITERS, append
 from benchmarks.measure import folder
 from domain import image
 from domain.access import Role
@@ -36,7 +36,7 @@ PICTURES = [image.path for image in scan(Path(os.environ.get("BIOSCOPE_BENCH_PIC
 UNLIMITED = {"logins_per_minute_account": 100_000, "logins_per_minute_address": 100_000}
 
 
-class Bench(NamedTuple):
+class BenchmarkSystem(NamedTuple):
     """`system` knows the processes; `http` is signed in as an administrator, whose id is `owner`."""
 
     system: SupervisedStack
@@ -63,14 +63,14 @@ class Bench(NamedTuple):
 
 
 @contextmanager
-def system() -> Iterator[Bench]:
+def system() -> Iterator[BenchmarkSystem]:
     with folder() as home:
         stack = SupervisedStack(Settings(data=home / "data", port=0, **UNLIMITED), prepare=prepare)  # type: ignore[arg-type]
         with stack as settings:
             yield from _signed_in(stack, settings)
 
 
-def _signed_in(stack: SupervisedStack, settings: Settings) -> Iterator[Bench]:
+def _signed_in(stack: SupervisedStack, settings: Settings) -> Iterator[BenchmarkSystem]:
     root = RootKey.read(settings.root_key_path)
     log = RecorderEventStore(PostgresRecorder(settings.postgres_url, root), root)
     email = f"bench-{uuid4().hex[:6]}@example.org"
@@ -80,11 +80,11 @@ def _signed_in(stack: SupervisedStack, settings: Settings) -> Iterator[Bench]:
     with Client.sign_in(settings.base_url, email, PASSWORD) as client:
         token = client.credentials.access_token
         with httpx.Client(base_url=settings.base_url, timeout=60, headers={"Authorization": f"Bearer {token}"}) as http:
-            yield Bench(stack, settings, log, blobs(settings), http, token, email, made.id)
+            yield BenchmarkSystem(stack, settings, log, blobs(settings), http, token, email, made.id)
     log.close()
 
 
-def with_images(bench: Bench, count: int) -> str:
+def with_images(bench: BenchmarkSystem, count: int) -> str:
     """A dataset of that many accepted images, whose bytes are the shipped micrographs' over and over."""
     dataset = bench.dataset()
     kept = [(path, _kept(bench.blobs, path.read_bytes())) for path in PICTURES]
@@ -139,5 +139,5 @@ def memory_of(pid: int) -> int:
     return 0
 
 
-def owner_connection(bench: Bench) -> psycopg.Connection:
+def owner_connection(bench: BenchmarkSystem) -> psycopg.Connection:
     return psycopg.connect(bench.settings.postgres_owner_url, autocommit=True)

@@ -14,11 +14,11 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from benchmarks.laboratory import append
+from benchmarks.filled_log import append
 from benchmarks.lists import cost
 from benchmarks.measure import Row, percentile, taking_turns
 from benchmarks.served import bare_server
-from benchmarks.stack import PASSWORD, Bench, system
+from benchmarks.stack import PASSWORD, BenchmarkSystem, system
 from domain.device import DeviceCameOnline
 
 SIZE = 200 * 1024  # bytes
@@ -51,7 +51,7 @@ def numbered(jpeg: bytes, number: int) -> bytes:
     return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2) + comment + jpeg[2:]
 
 
-def beside_bare(bench: Bench) -> Row:
+def beside_bare(bench: BenchmarkSystem) -> Row:
     dataset, data, numbers = bench.dataset(), picture(), count()
 
     def ours() -> httpx.Response:
@@ -70,7 +70,7 @@ def beside_bare(bench: Bench) -> Row:
     )
 
 
-def from_a_watched_device(bench: Bench) -> Iterator[Row]:
+def from_a_watched_device(bench: BenchmarkSystem) -> Iterator[Row]:
     """A device whose signs of life of three days an earlier release recorded as events, beside a new one."""
     dataset, data, numbers = bench.dataset(), picture(), count(10**6)
     watched, new = (bench.post("/api/devices/", {"name": "scope", "hostname": uuid4().hex}).json()["id"] for _ in range(2))
@@ -97,7 +97,7 @@ def from_a_watched_device(bench: Bench) -> Iterator[Row]:
         )
 
 
-def _recorded_signs(bench: Bench, scope: UUID, signs: int) -> None:
+def _recorded_signs(bench: BenchmarkSystem, scope: UUID, signs: int) -> None:
     at, by = datetime.now(UTC), bench.owner
     for start in range(2, signs + 2, 500):
         versions = range(start, min(start + 500, signs + 2))
@@ -111,7 +111,7 @@ def _milliseconds(act: Callable[[], None]) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def calm(bench: Bench) -> Row:
+def calm(bench: BenchmarkSystem) -> Row:
     stop = Event()
 
     def sign_in() -> None:

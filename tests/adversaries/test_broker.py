@@ -17,83 +17,83 @@ from infrastructure.security.keys import RootKey
 from projections.process.rebuilds import rebuild
 from tests.adversaries.attackers import TEN_MEGABYTES, Attacker
 from tests.adversaries.forging import altered, following_event, forgeries
-from tests.kafka.installation import Installation
+from tests.kafka.system_processes import SystemProcesses
 
 pytestmark = pytest.mark.long
 
 
 @pytest.fixture
-def installation(settings):
-    installation = Installation(settings)
-    installation.start("relay", "projector")
-    installation.until_kafka_delivers()
-    yield installation
-    installation.close()
+def processes(settings):
+    processes = SystemProcesses(settings)
+    processes.start("relay", "projector")
+    processes.until_kafka_delivers()
+    yield processes
+    processes.close()
 
 
 @pytest.fixture
-def attacker(installation):
-    return Attacker(installation.settings.kafka_url)
+def attacker(processes):
+    return Attacker(processes.settings.kafka_url)
 
 
-def rejected(installation):
-    return dict(installation.reads.execute("select label, value from ops.counters where name = 'rejected_records'").fetchall())
+def rejected(processes):
+    return dict(processes.reads.execute("select label, value from ops.counters where name = 'rejected_records'").fetchall())
 
 
-def shows_the_log_and_goes_on(installation):
+def shows_the_log_and_goes_on(processes):
     """What happens next is shown, and the read models are those of the log."""
-    made = installation.dataset().id
-    installation.until_shown()
-    assert installation.row("select not deleted from read.datasets where id = %s", made) == (True,)
-    assert installation.shown == installation.log.head()
-    assert rebuild(installation.settings, check=True).differing == ()
+    made = processes.dataset().id
+    processes.until_shown()
+    assert processes.row("select not deleted from read.datasets where id = %s", made) == (True,)
+    assert processes.shown == processes.log.head()
+    assert rebuild(processes.settings, check=True).differing == ()
     return True
 
 
-def test_a_forged_share_gives_nobody_access_and_hides_no_event(installation, attacker):
+def test_a_forged_share_gives_nobody_access_and_hides_no_event(processes, attacker):
     """The share is of the last dataset; everything in its record but the key is right."""
-    cells = installation.dataset().id
-    installation.until_shown()
+    cells = processes.dataset().id
+    processes.until_shown()
     stranger = uuid4()
     record = attacker.records()[-1]
     assert dict(record.headers)["ce_subject"].decode() == str(cells)
-    share = {"at": "2026-01-01T00:00:00Z", "by": str(installation.ada.id), "user_id": str(stranger), "grant": "analyst"}
+    share = {"at": "2026-01-01T00:00:00Z", "by": str(processes.ada.id), "user_id": str(stranger), "grant": "analyst"}
     attacker.send(following_event(record, type="DatasetShared", data=msgspec.json.encode(share), event_id=uuid4()))
-    assert shows_the_log_and_goes_on(installation)
-    assert installation.row("select count(*) from read.dataset_access where subject = %s", stranger) == (0,)
-    installation.until(lambda: rejected(installation).get("forged", 0) == 1)
+    assert shows_the_log_and_goes_on(processes)
+    assert processes.row("select count(*) from read.dataset_access where subject = %s", stranger) == (0,)
+    processes.until(lambda: rejected(processes).get("forged", 0) == 1)
 
 
-def test_forged_altered_swapped_replayed_and_foreign_records_and_garbage_are_rejected(installation, attacker):
+def test_forged_altered_swapped_replayed_and_foreign_records_and_garbage_are_rejected(processes, attacker):
     for _ in range(4):
-        installation.dataset()
-    installation.until_shown()
+        processes.dataset()
+    processes.until_shown()
     records = attacker.records()
     last, before = records[-1], records[-2]
     swapped = [(list(last.headers), before.value), (list(before.headers), last.value)]
     replayed = [(list(record.headers), record.value) for record in records]
     attacker.send(*forgeries(last, random.Random(1)), *swapped, *replayed, *reversed(replayed))
-    assert shows_the_log_and_goes_on(installation)
-    installation.until(lambda: {"forged", "altered", "foreign", "malformed"} <= rejected(installation).keys())
+    assert shows_the_log_and_goes_on(processes)
+    processes.until(lambda: {"forged", "altered", "foreign", "malformed"} <= rejected(processes).keys())
 
 
-def test_huge_records_hold_nobody_up(installation, attacker):
+def test_huge_records_hold_nobody_up(processes, attacker):
     """The broker takes none of ten megabytes; the largest one that it takes is rejected."""
     with pytest.raises(KafkaError):
         attacker.send(([], os.urandom(TEN_MEGABYTES)))
     (record,) = attacker.records()[-1:]
     largest = os.urandom(MAX_RECORD_BYTES - 10_000)
-    attacker.send((altered(record, ce_position=b"%d" % (installation.log.head() + 1)), largest), ([], largest))
-    assert shows_the_log_and_goes_on(installation)
-    installation.until(lambda: rejected(installation).get("malformed", 0) >= 1)
-    installation.until_kafka_delivers()
+    attacker.send((altered(record, ce_position=b"%d" % (processes.log.head() + 1)), largest), ([], largest))
+    assert shows_the_log_and_goes_on(processes)
+    processes.until(lambda: rejected(processes).get("malformed", 0) >= 1)
+    processes.until_kafka_delivers()
 
 
-def test_a_future_that_the_log_does_not_hold_is_rejected_even_with_the_right_key(installation, attacker):
+def test_a_future_that_the_log_does_not_hold_is_rejected_even_with_the_right_key(processes, attacker):
     """As a relay of an older database would have left it: each record follows the one before it, and carries a valid MAC."""
-    key = RecordKey(RootKey.read(installation.settings.root_key_path))
-    installation.until_shown()
-    (event,) = installation.log.read(installation.log.head() - 1, 1)
+    key = RecordKey(RootKey.read(processes.settings.root_key_path))
+    processes.until_shown()
+    (event,) = processes.log.read(processes.log.head() - 1, 1)
     future, streams = [], [uuid4() for _ in range(3)]
     for number, stream in enumerate(streams, 1):
         previous = event.hash
@@ -101,31 +101,31 @@ def test_a_future_that_the_log_does_not_hold_is_rejected_even_with_the_right_key
         event = chained(previous, msgspec.structs.replace(event, **fields))
         future.append((headers(ChainedEvent(event, previous), key), event.data))
     attacker.send(*future)
-    assert shows_the_log_and_goes_on(installation)
-    installation.until(lambda: rejected(installation).keys() & {"not_in_log", "ahead"})
-    assert installation.row("select count(*) from read.activity where stream = any(%s)", streams) == (0,)
+    assert shows_the_log_and_goes_on(processes)
+    processes.until(lambda: rejected(processes).keys() & {"not_in_log", "ahead"})
+    assert processes.row("select count(*) from read.activity where stream = any(%s)", streams) == (0,)
 
 
 @pytest.mark.long
 def test_after_a_fail_over_to_an_older_database_its_own_future_is_shown(settings, owner_url):
     """The topic still holds what happened after the copy was taken."""
-    installation = Installation(settings)
-    installation.start("relay", "projector")
-    installation.until_kafka_delivers()
-    installation.until_shown()
-    installation.stop()
-    installation.close()
+    processes = SystemProcesses(settings)
+    processes.start("relay", "projector")
+    processes.until_kafka_delivers()
+    processes.until_shown()
+    processes.stop()
+    processes.close()
     older = copied(settings, owner_url)
 
-    installation = Installation(settings, member=installation.ada)
+    processes = SystemProcesses(settings, member=processes.ada)
     for _ in range(5):
-        installation.dataset()
-    installation.start("relay")
-    installation.until(lambda: installation.row("select position from ops.relay")[0] == installation.log.head())
-    installation.stop()
-    installation.close()
+        processes.dataset()
+    processes.start("relay")
+    processes.until(lambda: processes.row("select position from ops.relay")[0] == processes.log.head())
+    processes.stop()
+    processes.close()
 
-    again = Installation(older, member=installation.ada)
+    again = SystemProcesses(older, member=processes.ada)
     try:
         for _ in range(3):
             again.dataset()

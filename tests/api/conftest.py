@@ -1,4 +1,4 @@
-"""The web application over real servers, in this process, with a projector beside it: `laboratory.client(...)` signs somebody in."""
+"""The web application over real servers, in this process, with a projector in a thread. `api.client(ROLE)` signs a new user in."""
 
 import threading
 from itertools import count
@@ -28,7 +28,7 @@ SYSTEM = Actor(id=system_actor("tests"), kind="system")
 numbers = count(1)
 
 
-class Laboratory:
+class ApiWithProjector:
     """An application over `services`; `url` is its address as clients see it."""
 
     url = "http://127.0.0.1:8000"
@@ -39,11 +39,11 @@ class Laboratory:
 
     def with_options(self, **changes):
         """Another application over the same services."""
-        return Laboratory(self.services, msgspec.structs.replace(self.options, **changes))
+        return ApiWithProjector(self.services, msgspec.structs.replace(self.options, **changes))
 
     def with_services(self, **changes):
         """Another application, some of whose services are others."""
-        return Laboratory(msgspec.structs.replace(self.services, **changes), self.options)
+        return ApiWithProjector(msgspec.structs.replace(self.services, **changes), self.options)
 
     def anonymous(self, **headers):
         return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=self.url, headers=headers)
@@ -96,14 +96,14 @@ def lab_settings(settings):
 
 
 @pytest.fixture
-async def laboratory(lab_settings):
-    laboratory = Laboratory(services(lab_settings), web_options(lab_settings))
+async def api(lab_settings):
+    api = ApiWithProjector(services(lab_settings), web_options(lab_settings))
     stop = threading.Event()
     projecting = threading.Thread(target=project, args=(lab_settings, stop))
     projecting.start()
     try:
-        async with laboratory.app.lifespan():
-            yield laboratory
+        async with api.app.lifespan():
+            yield api
     finally:
         stop.set()
         projecting.join()

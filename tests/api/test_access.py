@@ -16,7 +16,8 @@ from domain.access import Actor, Grant, Role, Scope
 from domain.classification import ImageResult, PlannedImage, Verdict
 from domain.values import model_id, result_id, system_actor
 from tests.api.conftest import PASSWORD
-from tests.api.people import LABELS, PICTURE, SHA256
+from tests.api.http_calls import PICTURE
+from tests.api.worker_events import LABELS, SHA256
 
 pytestmark = pytest.mark.anyio
 
@@ -135,9 +136,9 @@ def about(route, column):
 class World:
     """People and things, made in the log itself: so much is needed that HTTP would take too long."""
 
-    def __init__(self, laboratory):
-        self.laboratory, self.given = laboratory, laboratory.services
-        self.address = laboratory.account()
+    def __init__(self, api):
+        self.api, self.given = api, api.services
+        self.address = api.account()
         self.blob = self._stored(PICTURE)
         self.owner, self.friend = self.person(Role.RESEARCHER), self.person(Role.RESEARCHER)
         version = model.Version(number=1, sha256=SHA256, size=10, labels=LABELS, review_below=0.6, record="{}")
@@ -280,7 +281,7 @@ class Asking:
     """Each cell of the table: who asks, and about what. Reads share their people and things, as nothing changes."""
 
     def __init__(self, world):
-        self.world, self.http = world, world.laboratory.anonymous()
+        self.world, self.http = world, world.api.anonymous()
         self._people, self._things = {}, {}
 
     async def cell(self, route, column, mode):
@@ -303,13 +304,13 @@ class Asking:
 
 
 @pytest.fixture
-def world(laboratory):
-    return World(laboratory)
+def world(api):
+    return World(api)
 
 
 async def test_every_cell_of_every_route_is_as_declared(world, capsys):
     table = declared()
-    assert set(routes_of(world.laboratory.app)) - ELSEWHERE == set(table), "a route without a row, or a row without a route"
+    assert set(routes_of(world.api.app)) - ELSEWHERE == set(table), "a route without a row, or a row without a route"
     asking, cells, wrong = Asking(world), 0, []
     for route, columns in table.items():
         found = {}
@@ -348,7 +349,7 @@ async def test_no_list_tells_of_what_is_foreign(world):
     people = {role: world.person(role) for role in (Role.VIEWER, Role.ANALYST, Role.RESEARCHER, "images", "events")}
     await world.given.visible.wait(world.position, 5)
     hidden = [str(foreign[name]) for name in ("dataset_id", "image_id", "job_id", "result_id")]
-    http = world.laboratory.anonymous()
+    http = world.api.anonymous()
     lists = [route.split()[1] for route, columns in declared().items() if route.startswith("GET") and columns[Role.VIEWER] in {"+", "-"}]
     assert len(lists) > 10
     for path in lists:
@@ -367,7 +368,7 @@ async def test_no_list_tells_of_what_is_foreign(world):
 
 
 async def test_a_grant_ends_when_it_is_withdrawn_and_when_the_dataset_is_deleted(world):
-    http, reader = world.laboratory.anonymous(), world.person(Role.VIEWER)
+    http, reader = world.api.anonymous(), world.person(Role.VIEWER)
     things = world.things(reader, "reads")
     await world.given.visible.wait(world.position, 5)
     paths = [f"/api/datasets/{things['dataset_id']}", f"/api/images/{things['image_id']}", f"/api/classifications/{things['job_id']}"]
@@ -385,14 +386,14 @@ async def test_a_role_in_a_token_is_not_believed(world):
     claimed = world.given.access_tokens.issue(user=claims.subject, session=claims.session_id, role=Role.ADMIN, at=utc_now())
     other = world.given.access_tokens.issue(user=uuid4(), session=claims.session_id, role=Role.ADMIN, at=utc_now())
     nowhere = world.given.access_tokens.issue(user=claims.subject, session=uuid4(), role=Role.ADMIN, at=utc_now())
-    http = world.laboratory.anonymous()
+    http = world.api.anonymous()
     assert (await http.get("/api/users/users", headers=bearer(claimed))).status_code == 403
     for token in (other, nowhere):
         assert (await http.get("/api/users/me", headers=bearer(token))).status_code == 401
 
 
 async def test_a_service_may_do_only_what_its_scopes_name(world):
-    http = world.laboratory.anonymous()
+    http = world.api.anonymous()
     things = world.things(world.owner, "own")
     await world.given.visible.wait(world.position, 5)
     picture = f"/api/images/{things['image_id']}/download"

@@ -21,37 +21,37 @@ FIELDS = {"id", "email", "username", "first_name", "last_name", "role", "status"
 OTHER_PASSWORD = "another horse battery 9"
 
 
-async def someone(laboratory, role="researcher"):
+async def someone(api, role="researcher"):
     """Somebody new, signed in, and the address of their account."""
-    http = await laboratory.client(role)
+    http = await api.client(role)
     return http, f"{USERS}/{(await http.get(ME)).json()['id']}"
 
 
-async def login(laboratory, address, password=PASSWORD):
-    return await laboratory.anonymous().post("/api/auth/login", json={"email": address, "password": password})
+async def login(api, address, password=PASSWORD):
+    return await api.anonymous().post("/api/auth/login", json={"email": address, "password": password})
 
 
-def kinds_of(laboratory, path):
-    return [one.type for one in laboratory.services.log.history(path.rpartition("/")[2])]
+def kinds_of(api, path):
+    return [one.type for one in api.services.log.history(path.rpartition("/")[2])]
 
 
 # ---- reading -----------------------------------------------------------------------------------------------------------------------
-async def test_everybody_reads_themselves_as_the_contract_says(laboratory):
+async def test_everybody_reads_themselves_as_the_contract_says(api):
     for role in Role:
-        http, mine = await someone(laboratory, role)
+        http, mine = await someone(api, role)
         me = await http.get(ME)
         assert (me.status_code, set(me.json())) == (200, FIELDS)
         assert (me.json()["role"], me.json()["status"], me.json()["phone"]) == (role, "active", None)
         assert me.headers["etag"] == '"1"'
-        assert (await http.get(mine, params={"min_position": laboratory.services.log.head()})).json() == me.json()
+        assert (await http.get(mine, params={"min_position": api.services.log.head()})).json() == me.json()
 
 
-async def test_only_administrators_list_and_read_others(laboratory):
-    admin, _ = await someone(laboratory, "admin")
-    http, mine = await someone(laboratory)
-    _, others = await someone(laboratory)
+async def test_only_administrators_list_and_read_others(api):
+    admin, _ = await someone(api, "admin")
+    http, mine = await someone(api)
+    _, others = await someone(api)
     for path in (USERS, f"{USERS}/", f"{USERS}?"):
-        listed = await admin.get(path, params={"min_position": laboratory.services.log.head()})
+        listed = await admin.get(path, params={"min_position": api.services.log.head()})
         assert listed.status_code == 200
         assert len(listed.json()) == 3
         assert {frozenset(user) for user in listed.json()} == {frozenset(FIELDS)}
@@ -62,10 +62,10 @@ async def test_only_administrators_list_and_read_others(laboratory):
     assert (await admin.get(mine)).status_code == 200
 
 
-async def test_the_list_goes_on_where_a_page_ends(laboratory):
-    admin, _ = await someone(laboratory, "admin")
+async def test_the_list_goes_on_where_a_page_ends(api):
+    admin, _ = await someone(api, "admin")
     for _ in range(4):
-        laboratory.account()
+        api.account()
     await admin.patch(
         ME.replace("me", f"users/{(await admin.get(ME)).json()['id']}"), json={"phone": "1"}
     )  # all before it can be read then
@@ -79,8 +79,8 @@ async def test_the_list_goes_on_where_a_page_ends(laboratory):
 
 
 # ---- profile -----------------------------------------------------------------------------------------------------------------------
-async def test_a_profile_is_changed_and_cleared_by_nulls(laboratory):
-    http, mine = await someone(laboratory)
+async def test_a_profile_is_changed_and_cleared_by_nulls(api):
+    http, mine = await someone(api)
     body = {"first_name": "Augusta", "institution": "Analytical", "department": "Engines", "phone": "+44 1"}
     changed = await http.patch(mine, json=body)
     assert (changed.status_code, changed.headers["etag"]) == (200, '"2"')
@@ -91,8 +91,8 @@ async def test_a_profile_is_changed_and_cleared_by_nulls(laboratory):
     assert (await http.get(mine)).json() == cleared == (await http.get(ME)).json()
 
 
-async def test_nulls_of_what_cannot_be_empty_change_nothing(laboratory):
-    http, mine = await someone(laboratory)
+async def test_nulls_of_what_cannot_be_empty_change_nothing(api):
+    http, mine = await someone(api)
     before = (await http.get(ME)).json()
     nothing = dict.fromkeys(("email", "first_name", "last_name", "password", "current_password", "role", "status"))
     for body in (nothing, {}, {"password": ""}):
@@ -103,20 +103,20 @@ async def test_nulls_of_what_cannot_be_empty_change_nothing(laboratory):
         assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["body", field])
 
 
-async def test_an_address_that_moved_signs_in_and_the_old_one_is_free(laboratory):
-    http, mine = await someone(laboratory)
+async def test_an_address_that_moved_signs_in_and_the_old_one_is_free(api):
+    http, mine = await someone(api)
     old = (await http.get(ME)).json()["email"]
-    accepted = await http.patch(mine, json={"email": laboratory.account()})
+    accepted = await http.patch(mine, json={"email": api.account()})
     assert (accepted.status_code, accepted.json()["detail"]) == (409, "Email already registered")
     assert (await http.patch(mine, json={"email": "new@example.org"})).json()["email"] == "new@example.org"
-    assert (await login(laboratory, "new@example.org")).status_code == 200
-    assert (await login(laboratory, old)).status_code == 401
+    assert (await login(api, "new@example.org")).status_code == 200
+    assert (await login(api, old)).status_code == 401
     free = {"email": old, "username": "another", "first_name": "A", "last_name": "B", "password": PASSWORD}
-    assert (await laboratory.anonymous().post("/api/auth/register", json=free)).status_code == 201
+    assert (await api.anonymous().post("/api/auth/register", json=free)).status_code == 201
 
 
-async def test_a_profile_guarded_by_its_version_is_not_overwritten(laboratory):
-    http, mine = await someone(laboratory)
+async def test_a_profile_guarded_by_its_version_is_not_overwritten(api):
+    http, mine = await someone(api)
     assert (await http.patch(mine, json={"phone": "1"}, headers={"If-Match": '"1"'})).status_code == 200
     late = await http.patch(mine, json={"phone": "2"}, headers={"If-Match": '"1"'})
     assert (late.status_code, late.json()["code"]) == (412, "version_mismatch")
@@ -124,10 +124,10 @@ async def test_a_profile_guarded_by_its_version_is_not_overwritten(laboratory):
 
 
 # ---- rights ------------------------------------------------------------------------------------------------------------------------
-async def test_what_only_administrators_may_is_refused_in_the_contracts_words(laboratory):
-    http, mine = await someone(laboratory)
-    _, others = await someone(laboratory)
-    admin, _ = await someone(laboratory, "admin")
+async def test_what_only_administrators_may_is_refused_in_the_contracts_words(api):
+    http, mine = await someone(api)
+    _, others = await someone(api)
+    admin, _ = await someone(api, "admin")
     for client, path, body, detail in (
         (http, others, {"first_name": "Eve"}, "Only admins can update other users"),
         (http, f"{USERS}/{uuid4()}", {"first_name": "Eve"}, "Only admins can update other users"),
@@ -138,19 +138,19 @@ async def test_what_only_administrators_may_is_refused_in_the_contracts_words(la
     ):
         refused = await client.patch(path, json=body)
         assert (refused.status_code, refused.json()["detail"]) == (403, detail)
-    assert kinds_of(laboratory, mine) == ["UserRegistered"]
+    assert kinds_of(api, mine) == ["UserRegistered"]
     assert (await admin.patch(f"{USERS}/{uuid4()}", json={"phone": "1"})).status_code == 404
     wrong = await admin.patch(mine, json={"role": "owner"})
     assert (wrong.status_code, wrong.json()["errors"][0]["loc"]) == (422, ["body", "role"])
 
 
-async def test_several_parts_change_together_or_not_at_all(laboratory):
-    admin, _ = await someone(laboratory, "admin")
-    _, path = await someone(laboratory)
-    refused = await admin.patch(path, json={"role": "analyst", "status": "inactive", "email": laboratory.account()})
+async def test_several_parts_change_together_or_not_at_all(api):
+    admin, _ = await someone(api, "admin")
+    _, path = await someone(api)
+    refused = await admin.patch(path, json={"role": "analyst", "status": "inactive", "email": api.account()})
     assert refused.status_code == 409
     assert (await admin.patch(path, json={"role": "analyst", "phone": "1" * 21})).status_code == 422
-    assert kinds_of(laboratory, path) == ["UserRegistered"]
+    assert kinds_of(api, path) == ["UserRegistered"]
     changed = await admin.patch(path, json={"role": "analyst", "status": "inactive", "phone": "1"})
     assert (changed.status_code, changed.json()["role"], changed.json()["status"], changed.json()["phone"]) == (
         200,
@@ -159,14 +159,14 @@ async def test_several_parts_change_together_or_not_at_all(laboratory):
         "1",
     )
     kinds = [UserProfileChanged, UserRoleChanged, UserStatusChanged]
-    assert kinds_of(laboratory, path) == ["UserRegistered", *(kind.__name__ for kind in kinds)]
+    assert kinds_of(api, path) == ["UserRegistered", *(kind.__name__ for kind in kinds)]
     assert changed.headers["etag"] == '"4"'
 
 
 # ---- bites at once -----------------------------------------------------------------------------------------------------------------
-async def test_another_role_bites_at_once(laboratory):
-    admin, _ = await someone(laboratory, "admin")
-    http, mine = await someone(laboratory, "viewer")
+async def test_another_role_bites_at_once(api):
+    admin, _ = await someone(api, "admin")
+    http, mine = await someone(api, "viewer")
     assert (await http.post("/api/datasets", json={"name": "slides"})).status_code == 403
     for role, status in (("analyst", 201), ("viewer", 403), ("admin", 201)):
         assert (await admin.patch(mine, json={"role": role})).status_code == 200
@@ -174,26 +174,26 @@ async def test_another_role_bites_at_once(laboratory):
     assert (await http.get(USERS)).status_code == 200
 
 
-async def test_whoever_is_disabled_is_out_at_once(laboratory):
-    admin, _ = await someone(laboratory, "admin")
-    address = laboratory.account()
+async def test_whoever_is_disabled_is_out_at_once(api):
+    admin, _ = await someone(api, "admin")
+    address = api.account()
     for status in ("inactive", "suspended", "pending"):
-        body = (await login(laboratory, address)).json()
-        http = laboratory.anonymous(Authorization=f"Bearer {body['access_token']}")
+        body = (await login(api, address)).json()
+        http = api.anonymous(Authorization=f"Bearer {body['access_token']}")
         mine = f"{USERS}/{(await http.get(ME)).json()['id']}"
         assert (await admin.patch(mine, json={"status": status})).json()["status"] == status
         assert (await http.get(ME)).status_code == 401
-        assert (await laboratory.anonymous().post("/api/auth/refresh", json={"refresh_token": body["refresh_token"]})).status_code == 401
-        assert (await login(laboratory, address)).json()["detail"] == "Invalid credentials"
+        assert (await api.anonymous().post("/api/auth/refresh", json={"refresh_token": body["refresh_token"]})).status_code == 401
+        assert (await login(api, address)).json()["detail"] == "Invalid credentials"
         assert (await admin.patch(mine, json={"status": "active"})).status_code == 200
         assert (await http.get(ME)).status_code == 401, "a session that ended stays ended"
-        assert (await login(laboratory, address)).status_code == 200
+        assert (await login(api, address)).status_code == 200
 
 
-async def test_a_disabled_user_is_told_so_while_the_session_lasts(laboratory):
-    http, mine = await someone(laboratory)
+async def test_a_disabled_user_is_told_so_while_the_session_lasts(api):
+    http, mine = await someone(api)
     user_id = mine.rpartition("/")[2]
-    services = laboratory.services
+    services = api.services
     changed = accounts.user.change_status(accounts.load_account(services.log, user_id), accounts.Status.SUSPENDED, by=uuid4(), at=NOW)
     services.log.append(Command(id=uuid4(), actor=Actor(id=uuid4(), kind="system"), at=NOW), *changed)
     await asyncio.sleep(5.1)  # as another process would learn it
@@ -201,9 +201,9 @@ async def test_a_disabled_user_is_told_so_while_the_session_lasts(laboratory):
     assert (answer.status_code, answer.json()["detail"]) == (401, "User disabled")
 
 
-async def test_an_account_is_closed_once_and_its_names_are_free(laboratory):
-    admin, own = await someone(laboratory, "admin")
-    http, mine = await someone(laboratory)
+async def test_an_account_is_closed_once_and_its_names_are_free(api):
+    admin, own = await someone(api, "admin")
+    http, mine = await someone(api)
     me = (await http.get(ME)).json()
     refused = await http.delete(mine)
     assert (refused.status_code, (await http.delete(f"{USERS}/{uuid4()}")).status_code) == (403, 403)
@@ -215,12 +215,12 @@ async def test_an_account_is_closed_once_and_its_names_are_free(laboratory):
     assert (await admin.patch(mine, json={"status": "active"})).status_code == 404
     assert (await admin.delete(own)).json()["code"] == "conflict"
     names = {name: me[name] for name in ("email", "username", "first_name", "last_name")}
-    assert (await laboratory.anonymous().post("/api/auth/register", json=names | {"password": PASSWORD})).status_code == 201
+    assert (await api.anonymous().post("/api/auth/register", json=names | {"password": PASSWORD})).status_code == 201
 
 
-async def test_the_last_active_administrator_is_kept_by_every_route(laboratory):
-    admin, own = await someone(laboratory, "admin")
-    _, others = await someone(laboratory, "admin")
+async def test_the_last_active_administrator_is_kept_by_every_route(api):
+    admin, own = await someone(api, "admin")
+    _, others = await someone(api, "admin")
     assert (await admin.patch(others, json={"status": "suspended"})).status_code == 200
     for change in (
         {"role": "analyst"},
@@ -231,13 +231,13 @@ async def test_the_last_active_administrator_is_kept_by_every_route(laboratory):
         refused = await admin.patch(own, json=change)
         assert (refused.status_code, refused.json()["code"]) == (409, "last_administrator")
         assert refused.json()["detail"] == "This is the last active administrator: make somebody else an administrator first"
-    assert kinds_of(laboratory, own) == ["UserRegistered"]
+    assert kinds_of(api, own) == ["UserRegistered"]
     assert (await admin.patch(others, json={"status": "active"})).status_code == 200
     assert (await admin.patch(own, json={"role": "analyst"})).status_code == 200
 
 
-async def test_two_administrators_who_demote_each_other_at_once_leave_one(laboratory):
-    (one, ones), (two, twos) = await someone(laboratory, "admin"), await someone(laboratory, "admin")
+async def test_two_administrators_who_demote_each_other_at_once_leave_one(api):
+    (one, ones), (two, twos) = await someone(api, "admin"), await someone(api, "admin")
     answers = await asyncio.gather(one.patch(twos, json={"role": "viewer"}), two.patch(ones, json={"role": "viewer"}))
     assert sorted(answer.status_code for answer in answers) in ([200, 403], [200, 409])
     remaining, lost = (one, two) if answers[0].status_code == 200 else (two, one)
@@ -245,23 +245,23 @@ async def test_two_administrators_who_demote_each_other_at_once_leave_one(labora
 
 
 # ---- passwords ---------------------------------------------------------------------------------------------------------------------
-async def test_a_new_password_ends_all_other_sessions_at_once(laboratory):
-    http, mine = await someone(laboratory)
+async def test_a_new_password_ends_all_other_sessions_at_once(api):
+    http, mine = await someone(api)
     address = (await http.get(ME)).json()["email"]
-    elsewhere = await laboratory.signed_in(address)
+    elsewhere = await api.signed_in(address)
     assert (await elsewhere.get(ME)).status_code == 200
     assert (await http.patch(mine, json={"password": OTHER_PASSWORD})).status_code == 200
     assert (await elsewhere.get(ME)).status_code == 401
     assert (await http.get(ME)).status_code == 200
-    assert (await login(laboratory, address)).status_code == 401
-    assert (await login(laboratory, address, OTHER_PASSWORD)).status_code == 200
-    assert kinds_of(laboratory, mine) == ["UserRegistered", PasswordChanged.__name__]
+    assert (await login(api, address)).status_code == 401
+    assert (await login(api, address, OTHER_PASSWORD)).status_code == 200
+    assert kinds_of(api, mine) == ["UserRegistered", PasswordChanged.__name__]
 
 
-async def test_no_sign_in_with_the_old_password_survives_a_new_one_however_close_they_are(laboratory):
-    http, mine = await someone(laboratory)
+async def test_no_sign_in_with_the_old_password_survives_a_new_one_however_close_they_are(api):
+    http, mine = await someone(api)
     address = (await http.get(ME)).json()["email"]
-    signing_in = [asyncio.create_task(login(laboratory, address)) for _ in range(12)]
+    signing_in = [asyncio.create_task(login(api, address)) for _ in range(12)]
     await asyncio.sleep(0.2)
     assert (await http.patch(mine, json={"password": OTHER_PASSWORD})).status_code == 200
     answers = await asyncio.gather(*signing_in)
@@ -269,29 +269,29 @@ async def test_no_sign_in_with_the_old_password_survives_a_new_one_however_close
     for answer in answers:
         if answer.status_code == 200:
             body = answer.json()
-            anonymous = laboratory.anonymous()
+            anonymous = api.anonymous()
             assert (await anonymous.get(ME, headers={"Authorization": f"Bearer {body['access_token']}"})).status_code == 401
             assert (await anonymous.post("/api/auth/refresh", json={"refresh_token": body["refresh_token"]})).status_code == 401
     assert (await http.get(ME)).status_code == 200
 
 
-async def test_a_new_password_keeps_the_rule_and_is_never_echoed(laboratory):
-    http, mine = await someone(laboratory)
+async def test_a_new_password_keeps_the_rule_and_is_never_echoed(api):
+    http, mine = await someone(api)
     for password in ("short", "passwordpassword", "x" * 129):
         refused = await http.patch(mine, json={"password": password, "phone": "1"})
         assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["body", "password"])
         assert password not in refused.text
     wrong = await http.patch(mine, json={"password": OTHER_PASSWORD, "current_password": "not the password 1"})
     assert (wrong.status_code, wrong.json()["detail"]) == (403, "The current password is wrong")
-    assert kinds_of(laboratory, mine) == ["UserRegistered"]
+    assert kinds_of(api, mine) == ["UserRegistered"]
     right = await http.patch(mine, json={"password": OTHER_PASSWORD, "current_password": PASSWORD})
     assert right.status_code == 200
 
 
-async def test_an_old_sign_in_needs_the_current_password(laboratory):
-    _, mine = await someone(laboratory)
+async def test_an_old_sign_in_needs_the_current_password(api):
+    _, mine = await someone(api)
     user_id = mine.rpartition("/")[2]
-    given = laboratory.services
+    given = api.services
     ports = {"log": given.log, "passwords": given.passwords, "tokens": given.refresh_tokens, "attempts": given.attempts}
     me = Actor(id=accounts.load_account(given.log, user_id).id, role=Role.RESEARCHER)
 
@@ -304,9 +304,9 @@ async def test_an_old_sign_in_needs_the_current_password(laboratory):
     assert change(current=PASSWORD).version == 2
 
 
-async def test_of_changes_at_the_same_time_none_is_lost(laboratory):
-    admin, _ = await someone(laboratory, "admin")
-    http, mine = await someone(laboratory)
+async def test_of_changes_at_the_same_time_none_is_lost(api):
+    admin, _ = await someone(api, "admin")
+    http, mine = await someone(api)
     answers = await asyncio.gather(
         http.patch(mine, json={"phone": "1"}),
         admin.patch(mine, json={"institution": "Analytical"}),

@@ -5,26 +5,26 @@ from uuid import uuid4
 
 import pytest
 
-from tests.projections.laboratory import Laboratory
+from tests.rigs.scenario import Scenario
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def described_dataset(laboratory):
+async def described_dataset(api):
     """A dataset that was described and shared, and how far the log was after each."""
-    ada = await laboratory.client("researcher")
+    ada = await api.client("researcher")
     created = await ada.post("/api/datasets", json={"name": "cells"})
     dataset = created.json()["id"]
     described = await ada.patch(f"/api/datasets/{dataset}", json={"name": "better cells"})
-    bob = (await (await laboratory.client("analyst")).get("/api/users/me")).json()["id"]
+    bob = (await (await api.client("analyst")).get("/api/users/me")).json()["id"]
     shared = await ada.put(f"/api/datasets/{dataset}/shares/{bob}", json={"grant": "viewer"})
     return ada, dataset, [int(answer.headers["x-event-position"]) for answer in (created, described, shared)]
 
 
-async def test_a_trail_tells_everything_in_order(laboratory, described_dataset):
+async def test_a_trail_tells_everything_in_order(api, described_dataset):
     _, dataset, positions = described_dataset
-    admin = await laboratory.client("admin")
+    admin = await api.client("admin")
     trail = (await admin.get(f"/api/audit/{dataset}/trail")).json()
     assert [entry["type"] for entry in trail] == ["DatasetCreated", "DatasetDescribed", "DatasetShared"]
     assert [entry["position"] for entry in trail] == positions
@@ -39,9 +39,9 @@ async def test_a_trail_tells_everything_in_order(laboratory, described_dataset):
     assert "originator_id" not in trail[0]["data"]
 
 
-async def test_a_long_trail_comes_in_pages(laboratory, described_dataset):
+async def test_a_long_trail_comes_in_pages(api, described_dataset):
     _, dataset, positions = described_dataset
-    admin = await laboratory.client("admin")
+    admin = await api.client("admin")
     first = await admin.get(f"/api/audit/{dataset}/trail", params={"limit": 2})
     assert len(first.json()) == 2
     assert first.headers["x-next-cursor"] == str(positions[1])
@@ -50,9 +50,9 @@ async def test_a_long_trail_comes_in_pages(laboratory, described_dataset):
     assert "x-next-cursor" not in others.headers
 
 
-async def test_a_thing_is_shown_as_it_stood(laboratory, described_dataset):
+async def test_a_thing_is_shown_as_it_stood(api, described_dataset):
     _, dataset, positions = described_dataset
-    admin = await laboratory.client("admin")
+    admin = await api.client("admin")
     names = []
     for as_of in (positions[0], positions[1], None, datetime.now(UTC).isoformat()):
         query = {} if as_of is None else {"as_of": as_of}
@@ -74,9 +74,9 @@ MEANINGLESS = {
 }
 
 
-async def test_a_moment_that_means_nothing_is_answered_with_a_sentence(laboratory, described_dataset):
+async def test_a_moment_that_means_nothing_is_answered_with_a_sentence(api, described_dataset):
     _, dataset, _ = described_dataset
-    admin = await laboratory.client("admin")
+    admin = await api.client("admin")
     for what in ("state", "images", "results"):
         for as_of, (status, words) in MEANINGLESS.items():
             answer = await admin.get(f"/api/audit/{dataset}/{what}", params={"as_of": as_of})
@@ -85,27 +85,27 @@ async def test_a_moment_that_means_nothing_is_answered_with_a_sentence(laborator
 
 
 @pytest.fixture
-def past(laboratory):
+def past(api):
     """A dataset with two images that were judged; then one is deleted. The dataset, the job, the images, and positions."""
-    lab = Laboratory(laboratory.services.log, None)
-    ada = lab.user()
-    cells = lab.dataset(ada)
-    kept, lost = lab.image(ada, cells, "kept.png"), lab.image(ada, cells, "lost.png")
+    scenario = Scenario(api.services.log, None)
+    ada = scenario.user()
+    cells = scenario.dataset(ada)
+    kept, lost = scenario.image(ada, cells, "kept.png"), scenario.image(ada, cells, "lost.png")
     for one in (kept, lost):
-        lab.accept(one)
-    uploaded = lab.log.head()
-    lab.model()
-    job = lab.job(ada, dataset=cells)
-    lab.plan(job, [kept, lost])
-    lab.judge(job, 0, [kept, lost])
-    judged = lab.log.head()
-    lab.delete_image(ada, lost)
+        scenario.accept(one)
+    uploaded = scenario.log.head()
+    scenario.model()
+    job = scenario.job(ada, dataset=cells)
+    scenario.plan(job, [kept, lost])
+    scenario.judge(job, 0, [kept, lost])
+    judged = scenario.log.head()
+    scenario.delete_image(ada, lost)
     return cells, job, kept, lost, uploaded, judged
 
 
-async def test_a_dataset_is_listed_as_it_stood_with_what_was_known_of_its_images(laboratory, past):
+async def test_a_dataset_is_listed_as_it_stood_with_what_was_known_of_its_images(api, past):
     cells, job, kept, lost, uploaded, judged = past
-    admin = await laboratory.client("admin")
+    admin = await api.client("admin")
 
     async def listed(about, what, as_of):
         answer = await admin.get(f"/api/audit/{about}/{what}", params={"as_of": as_of} if as_of else {})
@@ -124,9 +124,9 @@ async def test_a_dataset_is_listed_as_it_stood_with_what_was_known_of_its_images
         assert (await admin.get(f"/api/audit/{about}/{what}")).status_code == 404
 
 
-async def test_a_long_list_of_images_comes_in_pages_of_uploads(laboratory, past):
+async def test_a_long_list_of_images_comes_in_pages_of_uploads(api, past):
     cells, _, _, _, _, judged = past
-    admin = await laboratory.client("admin")
+    admin = await api.client("admin")
     first = await admin.get(f"/api/audit/{cells}/images", params={"as_of": judged, "limit": 1})
     assert [one["filename"] for one in first.json()] == ["kept.png"]
     others = await admin.get(f"/api/audit/{cells}/images", params={"as_of": judged, "after": first.headers["x-next-cursor"]})
@@ -134,8 +134,8 @@ async def test_a_long_list_of_images_comes_in_pages_of_uploads(laboratory, past)
     assert "x-next-cursor" not in others.headers
 
 
-async def test_lists_that_show_what_is_there_now_say_so(laboratory):
-    admin = await laboratory.client("admin")
+async def test_lists_that_show_what_is_there_now_say_so(api):
+    admin = await api.client("admin")
     for path in ("images", "datasets", "classification-results", "classifications", "devices"):
         assert (await admin.get(f"/api/{path}")).status_code == 200
         answer = await admin.get(f"/api/{path}", params={"as_of": "2026-03-01T12:00:00Z"})
@@ -143,9 +143,9 @@ async def test_lists_that_show_what_is_there_now_say_so(laboratory):
         assert "/api/audit/" in answer.json()["detail"]
 
 
-async def test_no_route_passes_over_a_moment_that_it_does_not_know(laboratory, described_dataset):
+async def test_no_route_passes_over_a_moment_that_it_does_not_know(api, described_dataset):
     ada, dataset, _ = described_dataset
-    admin = await laboratory.client("admin")
+    admin = await api.client("admin")
     query = {"as_of": "2026-03-01T12:00:00Z"}
     for client, path in ((admin, f"audit/{dataset}/trail"), (admin, "events"), (ada, f"datasets/{dataset}"), (ada, "users/me")):
         assert (await client.get(f"/api/{path}")).status_code == 200
@@ -155,9 +155,9 @@ async def test_no_route_passes_over_a_moment_that_it_does_not_know(laboratory, d
 
 
 @pytest.mark.parametrize("what", ["trail", "state", "images", "results"])
-async def test_the_record_is_for_administrators_and_knows_what_it_does_not_know(laboratory, described_dataset, what):
+async def test_the_record_is_for_administrators_and_knows_what_it_does_not_know(api, described_dataset, what):
     ada, dataset, _ = described_dataset
     assert (await ada.get(f"/api/audit/{dataset}/{what}")).status_code == 403
-    assert (await laboratory.anonymous().get(f"/api/audit/{dataset}/{what}")).status_code == 401
-    admin = await laboratory.client("admin")
+    assert (await api.anonymous().get(f"/api/audit/{dataset}/{what}")).status_code == 401
+    admin = await api.client("admin")
     assert (await admin.get(f"/api/audit/{uuid4()}/{what}")).status_code == 404

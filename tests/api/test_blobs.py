@@ -16,7 +16,8 @@ from application.signed_downloads import LocalAddress
 from domain import image
 from infrastructure.security.keys import RootKey
 from infrastructure.security.signed_urls import seal
-from tests.api.people import SYSTEM, dataset, now, refused, session_of
+from tests.api.http_calls import dataset, refused, session_of
+from tests.api.worker_events import SYSTEM, now
 
 pytestmark = pytest.mark.anyio
 
@@ -24,20 +25,20 @@ LONG = bytes(range(256)) * (3 * PIECE_BYTES // 256) + b"end"
 
 
 @pytest.fixture
-async def address(laboratory, lab_settings):
+async def address(api, lab_settings):
     """The address of bytes that are stored as an image of somebody who is signed in, or of a picture of it in `folder`."""
     root = RootKey.read(lab_settings.root_key_path)
-    http = await laboratory.client()
-    cells, owner = await dataset(http), session_of(laboratory, http)
+    http = await api.client()
+    cells, owner = await dataset(http), session_of(api, http)
 
     async def address(data=LONG, *, media_type="image/jpeg", inline=True, seconds=60, filename="cell.jpg", sha256=None, folder=""):
-        writer = laboratory.services.blobs.begin()
+        writer = api.services.blobs.begin()
         writer.write(data)
         stored, size = writer.commit()
         file = {"filename": filename, "sha256": sha256 or stored, "size": size, "media_type": media_type, "width": 64, "height": 48}
         uploaded = image.upload(uuid4(), dataset=UUID(cells), device=None, **file, by=SYSTEM.id, at=now())
-        appended = laboratory.services.log.append(Command(id=uuid4(), actor=SYSTEM, at=now()), uploaded)
-        assert await laboratory.services.visible.wait(appended.position, 5)
+        appended = api.services.log.append(Command(id=uuid4(), actor=SYSTEM, at=now()), uploaded)
+        assert await api.services.visible.wait(appended.position, 5)
         ends = int(time.time()) + seconds
         about = {"image_id": uploaded.originator_id, "holder_id": owner, "is_service": False, "label": bytes(9)}
         return f"/api/blobs/{seal(root, LocalAddress(folder=folder, inline=inline, ends=ends, **about))}"
@@ -45,8 +46,8 @@ async def address(laboratory, lab_settings):
     return address
 
 
-async def test_an_address_gives_the_bytes_and_nothing_that_runs(laboratory, address):
-    http = laboratory.anonymous()
+async def test_an_address_gives_the_bytes_and_nothing_that_runs(api, address):
+    http = api.anonymous()
     answer = await http.get(await address())
     assert (answer.status_code, answer.content) == (200, LONG)
     body = answer.headers
@@ -61,10 +62,10 @@ async def test_an_address_gives_the_bytes_and_nothing_that_runs(laboratory, addr
     assert page.headers["content-disposition"].startswith("attachment")
 
 
-async def test_a_head_tells_the_same_without_the_bytes(laboratory, address):
+async def test_a_head_tells_the_same_without_the_bytes(api, address):
     url = await address()
-    body = await laboratory.anonymous().head(url)
-    whole = await laboratory.anonymous().get(url)
+    body = await api.anonymous().head(url)
+    whole = await api.anonymous().get(url)
     assert (body.status_code, body.content) == (200, b"")
     assert _of_the_file(body) == _of_the_file(whole)
 
@@ -75,8 +76,8 @@ def _of_the_file(answer):
     return headers | {"cache-control": re.sub(r"max-age=\d+", "max-age=", headers["cache-control"])}
 
 
-async def test_a_web_page_of_another_origin_may_read_it(laboratory, address):
-    answer = await laboratory.anonymous(Origin="http://web.example.org").get(await address())
+async def test_a_web_page_of_another_origin_may_read_it(api, address):
+    answer = await api.anonymous(Origin="http://web.example.org").get(await address())
     assert answer.headers["access-control-allow-origin"] == "http://web.example.org"
 
 
@@ -92,8 +93,8 @@ PARTS = {
 }
 
 
-async def test_a_part_is_given_where_it_is_asked_for(laboratory, address):
-    http, url = laboratory.anonymous(), await address()
+async def test_a_part_is_given_where_it_is_asked_for(api, address):
+    http, url = api.anonymous(), await address()
     for expected, (start, end) in PARTS.items():
         answer = await http.get(url, headers={"Range": expected})
         assert (answer.status_code, answer.content) == (206, LONG[start:end])
@@ -101,8 +102,8 @@ async def test_a_part_is_given_where_it_is_asked_for(laboratory, address):
         assert (answer.headers["content-length"], answer.headers["content-type"]) == (str(end - start), "image/jpeg")
 
 
-async def test_a_part_that_is_not_there_is_refused_and_what_is_no_range_gives_all(laboratory, address):
-    http, url = laboratory.anonymous(), await address()
+async def test_a_part_that_is_not_there_is_refused_and_what_is_no_range_gives_all(api, address):
+    http, url = api.anonymous(), await address()
     for expected in (f"bytes={len(LONG)}-", "bytes=999999999-", "bytes=-0"):
         answer = await http.get(url, headers={"Range": expected})
         assert refused(answer, 416)
@@ -112,8 +113,8 @@ async def test_a_part_that_is_not_there_is_refused_and_what_is_no_range_gives_al
         assert (answer.status_code, answer.content) == (200, LONG), expected
 
 
-async def test_a_part_is_only_added_to_what_is_still_the_same(laboratory, address):
-    http, url = laboratory.anonymous(), await address()
+async def test_a_part_is_only_added_to_what_is_still_the_same(api, address):
+    http, url = api.anonymous(), await address()
     tag = (await http.head(url)).headers["etag"]
     same = await http.get(url, headers={"Range": "bytes=0-1", "If-Range": tag})
     changed = await http.get(url, headers={"Range": "bytes=0-1", "If-Range": '"other"'})
@@ -126,8 +127,8 @@ def test_a_part_of_nothing_is_none():
     assert requested_part(0, "bytes=-5") is None
 
 
-async def test_an_address_that_was_changed_or_has_ended_is_refused(laboratory, address):
-    http, url = laboratory.anonymous(), await address()
+async def test_an_address_that_was_changed_or_has_ended_is_refused(api, address):
+    http, url = api.anonymous(), await address()
     path, _, token = url.rpartition("/")
     changed = [
         *(token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1 :] for at in range(0, len(token), 7)),
@@ -145,8 +146,8 @@ async def test_an_address_that_was_changed_or_has_ended_is_refused(laboratory, a
     assert refused(await http.get(await address(seconds=-1)), 403, "forbidden")
 
 
-async def test_an_address_of_what_is_gone_is_told_so(laboratory, address):
-    http = laboratory.anonymous()
+async def test_an_address_of_what_is_gone_is_told_so(api, address):
+    http = api.anonymous()
     for folder in ("", "thumbnail/2", "../../keys", "/etc"):
         assert refused(await http.get(await address(sha256="0" * 64, folder=folder)), 404, "not_found"), folder
 
@@ -157,8 +158,8 @@ def max_age(answer):
     return int(age.removeprefix("max-age="))
 
 
-async def test_the_bytes_may_be_kept_for_as_long_as_their_address_works(laboratory, address):
-    http, url = laboratory.anonymous(), await address(seconds=600)
+async def test_the_bytes_may_be_kept_for_as_long_as_their_address_works(api, address):
+    http, url = api.anonymous(), await address(seconds=600)
     for headers, status in (({}, 200), ({"Range": "bytes=0-9"}, 206), ({"If-None-Match": "*"}, 304)):
         answer = await http.get(url, headers=headers)
         assert answer.status_code == status
@@ -166,8 +167,8 @@ async def test_the_bytes_may_be_kept_for_as_long_as_their_address_works(laborato
     assert 590 < max_age(await http.head(url)) <= 600
 
 
-async def test_no_refusal_is_kept(laboratory, address):
-    http = laboratory.anonymous()
+async def test_no_refusal_is_kept(api, address):
+    http = api.anonymous()
     refusals = {
         403: await http.get(await address(seconds=-1)),
         404: await http.get(await address(sha256="0" * 64)),
@@ -178,8 +179,8 @@ async def test_no_refusal_is_kept(laboratory, address):
         assert (answer.status_code, answer.headers["cache-control"]) == (status, "no-store")
 
 
-async def test_what_a_browser_has_already_is_not_sent_again(laboratory, address):
-    http, url = laboratory.anonymous(Origin="http://web.example.org"), await address()
+async def test_what_a_browser_has_already_is_not_sent_again(api, address):
+    http, url = api.anonymous(Origin="http://web.example.org"), await address()
     whole = await http.get(url)
     tag = whole.headers["etag"]
     for known in (tag, f"W/{tag}", f'"other", {tag}', f'{tag} , W/"other"', "*"):
@@ -194,8 +195,8 @@ async def test_what_a_browser_has_already_is_not_sent_again(laboratory, address)
     assert (await http.head(url, headers={"If-None-Match": tag})).status_code == 304
 
 
-async def test_what_a_browser_does_not_have_is_sent(laboratory, address):
-    http, url = laboratory.anonymous(), await address()
+async def test_what_a_browser_does_not_have_is_sent(api, address):
+    http, url = api.anonymous(), await address()
     tag = (await http.head(url)).headers["etag"]
     for other in ('"other"', tag.strip('"'), tag.upper(), f'"{tag}"', tag[:-2] + '"', "", ",", "W/", '"', "é".encode()):
         answer = await http.get(url, headers={"If-None-Match": other})
@@ -214,8 +215,8 @@ def test_a_tag_is_known_exactly_where_the_header_lists_it(others, tag, weak, dat
     assert matches(tag, ",".join(listed))
 
 
-async def test_an_ended_or_forged_address_is_refused_whatever_the_browser_has(laboratory, address):
-    http, known = laboratory.anonymous(), {"If-None-Match": "*"}
+async def test_an_ended_or_forged_address_is_refused_whatever_the_browser_has(api, address):
+    http, known = api.anonymous(), {"If-None-Match": "*"}
     path, _, token = (await address()).rpartition("/")
     forged = f"{path}/{'A' if token[0] != 'A' else 'B'}{token[1:]}"
     for wrong in (await address(seconds=-1), forged, "/api/blobs/x"):
@@ -223,14 +224,14 @@ async def test_an_ended_or_forged_address_is_refused_whatever_the_browser_has(la
     assert refused(await http.get(await address(sha256="0" * 64, folder="thumbnail/2"), headers=known), 404, "not_found")
 
 
-async def test_what_was_derived_is_given_in_parts_too(laboratory, address):
-    laboratory.services.blobs.put_derived(preview_of("0" * 64, 2), LONG, "image/jpeg")
-    http, url = laboratory.anonymous(), await address(sha256="0" * 64, folder="preview/2")
+async def test_what_was_derived_is_given_in_parts_too(api, address):
+    api.services.blobs.put_derived(preview_of("0" * 64, 2), LONG, "image/jpeg")
+    http, url = api.anonymous(), await address(sha256="0" * 64, folder="preview/2")
     whole = await http.get(url)
     assert (whole.content, whole.headers["etag"]) == (LONG, f'"{hashlib.sha256(LONG).hexdigest()}"')
     assert (await http.get(url, headers={"Range": "bytes=-3"})).content == b"end"
 
 
-async def test_an_address_takes_no_other_method(laboratory, address):
+async def test_an_address_takes_no_other_method(api, address):
     for method in ("POST", "PUT", "DELETE", "PATCH"):
-        assert (await laboratory.anonymous().request(method, await address())).status_code == 405
+        assert (await api.anonymous().request(method, await address())).status_code == 405

@@ -5,7 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.api.people import Workers, dataset, events_of, id_of, image_in, refused, run, share
+from tests.api.http_calls import dataset, events_of, id_of, image_in, refused, run, share
+from tests.api.worker_events import WorkerEvents
 
 pytestmark = pytest.mark.anyio
 
@@ -15,11 +16,11 @@ OURS = {"model_id", "model_version", "model_sha256", "threshold", "planned", "im
 
 
 @pytest.fixture
-async def desk(laboratory):
+async def desk(api):
     """Somebody with a dataset of three images and a model to run."""
-    workers = Workers(laboratory)
+    workers = WorkerEvents(api)
     await workers.model()
-    http = await laboratory.client()
+    http = await api.client()
     cells = await dataset(http)
     return http, workers, cells, [await image_in(http, cells, filename=f"{number}.jpg") for number in range(3)]
 
@@ -37,7 +38,7 @@ async def test_a_run_is_pending_and_shown_as_the_contract_says(desk):
         assert body["created_at"].endswith("Z")
 
 
-async def test_the_model_is_the_one_asked_for_or_the_default_or_the_first(laboratory, desk):
+async def test_the_model_is_the_one_asked_for_or_the_default_or_the_first(api, desk):
     http, workers, cells, _ = desk
 
     async def chosen(**query):
@@ -45,8 +46,8 @@ async def test_the_model_is_the_one_asked_for_or_the_default_or_the_first(labora
 
     await workers.model("cells")
     assert await chosen() == "cells"
-    await workers.model(laboratory.options.default_model)
-    assert await chosen() == await chosen(model_name=None) == laboratory.options.default_model
+    await workers.model(api.options.default_model)
+    assert await chosen() == await chosen(model_name=None) == api.options.default_model
     assert await chosen(model_name="shapes") == "shapes"
 
 
@@ -57,9 +58,9 @@ async def test_a_threshold_of_ones_own_is_kept(desk):
         assert (await http.get(JOBS + job)).json()["threshold"] == threshold
 
 
-async def test_what_cannot_be_run_is_refused_with_a_sentence(laboratory, desk):
+async def test_what_cannot_be_run_is_refused_with_a_sentence(api, desk):
     http, workers, cells, images = desk
-    before = events_of(laboratory, "ClassificationRequested")
+    before = events_of(api, "ClassificationRequested")
     torn = await image_in(http, cells)
     await workers.reject(torn)
     wrong = [
@@ -84,22 +85,22 @@ async def test_what_cannot_be_run_is_refused_with_a_sentence(laboratory, desk):
     assert refused(unknown, 422, "invalid")
     assert "shapes" in unknown.json()["detail"]
     assert unknown.json()["errors"][0]["loc"] == ["body", "model_name"]
-    assert events_of(laboratory, "ClassificationRequested") == before
+    assert events_of(api, "ClassificationRequested") == before
 
 
-async def test_without_any_model_the_answer_says_so(laboratory):
-    http = await laboratory.client()
+async def test_without_any_model_the_answer_says_so(api):
+    http = await api.client()
     answer = await http.post(f"{JOBS}run", json={"dataset_id": await dataset(http)})
     assert refused(answer, 422)
     assert "none yet" in answer.json()["detail"]
 
 
-async def test_the_same_key_in_parallel_asks_once(laboratory, desk):
+async def test_the_same_key_in_parallel_asks_once(api, desk):
     http, _, cells, _ = desk
     key = {"Idempotency-Key": "once"}
     answers = await asyncio.gather(*(http.post(f"{JOBS}run", json={"dataset_id": cells}, headers=key) for _ in range(10)))
     assert len({(answer.status_code, answer.content) for answer in answers}) == 1
-    assert events_of(laboratory, "ClassificationRequested") == 1
+    assert events_of(api, "ClassificationRequested") == 1
     assert refused(await http.post(f"{JOBS}run", json={"dataset_id": cells, "threshold": 0.1}, headers=key), 422)
 
 
@@ -185,9 +186,9 @@ async def test_a_deleted_job_takes_its_results_with_it(desk):
 
 
 # ---- whose it is -------------------------------------------------------------------------------------------------------------------
-async def test_a_foreign_job_looks_like_one_that_is_not_there(laboratory, desk):
+async def test_a_foreign_job_looks_like_one_that_is_not_there(api, desk):
     owner, workers, cells, images = desk
-    job, stranger = await run(owner, image_id=images[0]), await laboratory.client()
+    job, stranger = await run(owner, image_id=images[0]), await api.client()
     await workers.judge(job, (), images[:1])
     for method, path in (("GET", ""), ("GET", "/failures"), ("POST", "/cancel"), ("DELETE", "")):
         foreign = await stranger.request(method, JOBS + job + path)
@@ -199,9 +200,9 @@ async def test_a_foreign_job_looks_like_one_that_is_not_there(laboratory, desk):
         assert refused(await stranger.post(f"{JOBS}run", json=query), 404)
 
 
-async def test_a_viewer_watches_and_an_analyst_runs_and_cancels(laboratory, desk):
+async def test_a_viewer_watches_and_an_analyst_runs_and_cancels(api, desk):
     owner, _, cells, images = desk
-    viewer, analyst = await laboratory.client("viewer"), await laboratory.client("analyst")
+    viewer, analyst = await api.client("viewer"), await api.client("analyst")
     await share(owner, cells, viewer)
     await share(owner, cells, analyst, "analyst")
     job = await run(analyst, image_id=images[0])

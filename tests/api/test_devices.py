@@ -22,8 +22,8 @@ async def registered(http, **changes):
     return f"{DEVICES}{answer.json()['id']}"
 
 
-async def test_a_device_is_registered_read_changed_and_removed(laboratory):
-    admin = await laboratory.client("admin")
+async def test_a_device_is_registered_read_changed_and_removed(api):
+    admin = await api.client("admin")
     made = await admin.post(DEVICES, json=SCOPE)
     assert (made.status_code, set(made.json()), made.json()["name"]) == (201, {"id", "name"}, "Axio 7")
     path = f"{DEVICES}{made.json()['id']}"
@@ -41,8 +41,8 @@ async def test_a_device_is_registered_read_changed_and_removed(laboratory):
     assert (await admin.get(DEVICES)).json() == []
 
 
-async def test_a_sign_of_life_says_when_it_was_seen(laboratory):
-    admin = await laboratory.client("admin")
+async def test_a_sign_of_life_says_when_it_was_seen(api):
+    admin = await api.client("admin")
     path = await registered(admin)
     online = (await admin.patch(f"{path}/status", json={"is_online": True})).json()
     assert online["is_online"] is True
@@ -53,8 +53,8 @@ async def test_a_sign_of_life_says_when_it_was_seen(laboratory):
     assert (await admin.get(path)).json() == offline
 
 
-async def test_signs_of_life_are_read_everywhere_and_append_nothing(laboratory):
-    admin, log = await laboratory.client("admin"), laboratory.services.log
+async def test_signs_of_life_are_read_everywhere_and_append_nothing(api):
+    admin, log = await api.client("admin"), api.services.log
     path = await registered(admin)
     online = (await admin.patch(f"{path}/status", json={"is_online": True})).json()
     head = log.head()
@@ -70,20 +70,20 @@ async def test_signs_of_life_are_read_everywhere_and_append_nothing(laboratory):
     assert described["last_seen"] == observed
 
 
-async def test_when_a_device_that_is_removed_was_last_seen_is_forgotten(laboratory):
-    admin = await laboratory.client("admin")
+async def test_when_a_device_that_is_removed_was_last_seen_is_forgotten(api):
+    admin = await api.client("admin")
     path = await registered(admin)
     device = UUID(path.removeprefix(DEVICES))
     await admin.patch(f"{path}/status", json={"is_online": True})
-    assert laboratory.services.last_seen.of(device) is not None
+    assert api.services.last_seen.of(device) is not None
     assert (await admin.delete(path)).status_code == 204
-    assert laboratory.services.last_seen.of(device) is None
+    assert api.services.last_seen.of(device) is None
     assert (await admin.patch(f"{path}/status", json={"is_online": True})).status_code == 404
-    assert laboratory.services.last_seen.of(device) is None
+    assert api.services.last_seen.of(device) is None
 
 
-async def test_of_a_device_that_only_an_earlier_release_saw_the_log_says_when(laboratory, owner_url):
-    admin = await laboratory.client("admin")
+async def test_of_a_device_that_only_an_earlier_release_saw_the_log_says_when(api, owner_url):
+    admin = await api.client("admin")
     path = await registered(admin)
     online = (await admin.patch(f"{path}/status", json={"is_online": True})).json()
     with psycopg.connect(owner_url) as connection:
@@ -92,8 +92,8 @@ async def test_of_a_device_that_only_an_earlier_release_saw_the_log_says_when(la
     assert timedelta() <= datetime.fromisoformat(online["last_seen"]) - observed < timedelta(minutes=1)
 
 
-async def test_changes_to_one_thing_beyond_the_limit_are_answered_with_the_time_to_wait(laboratory):
-    admin = await laboratory.client("admin")
+async def test_changes_to_one_thing_beyond_the_limit_are_answered_with_the_time_to_wait(api):
+    admin = await api.client("admin")
     path, other = await registered(admin), await registered(admin, hostname="scope-2")
     for number in range(60):
         assert (await admin.patch(path, json={"name": f"Axio {number}"})).status_code == 200
@@ -107,8 +107,8 @@ async def test_changes_to_one_thing_beyond_the_limit_are_answered_with_the_time_
     assert (await admin.get(path)).json()["name"] == "Axio 59"
 
 
-async def test_the_list_is_narrowed_by_state_and_place(laboratory):
-    admin, analyst = await laboratory.client("admin"), await laboratory.client("analyst")
+async def test_the_list_is_narrowed_by_state_and_place(api):
+    admin, analyst = await api.client("admin"), await api.client("analyst")
     first = await registered(admin)
     await registered(admin, hostname="scope-2", location="Room 2")
     await admin.patch(f"{first}/status", json={"is_online": True})
@@ -129,11 +129,11 @@ async def test_the_list_is_narrowed_by_state_and_place(laboratory):
     assert (wrong.status_code, wrong.json()["errors"][0]["loc"]) == (422, ["query", "is_online"])
 
 
-async def test_links_lead_on_below_a_path_that_a_proxy_removes(laboratory):
-    admin = await laboratory.client("admin")
+async def test_links_lead_on_below_a_path_that_a_proxy_removes(api):
+    admin = await api.client("admin")
     for name in ("scope-1", "scope-2"):
         await registered(admin, hostname=name)
-    app = laboratory.with_options(base_url="https://lab.example.org/bioscope").app
+    app = api.with_options(base_url="https://lab.example.org/bioscope").app
 
     async def proxy(scope, receive, send):
         assert scope["path"].startswith("/bioscope/")
@@ -146,8 +146,8 @@ async def test_links_lead_on_below_a_path_that_a_proxy_removes(laboratory):
         assert {page.json()[0]["hostname"] for page in (first, second)} == {"scope-1", "scope-2"}
 
 
-async def test_a_host_name_belongs_to_one_device_until_it_is_given_up(laboratory):
-    admin = await laboratory.client("admin")
+async def test_a_host_name_belongs_to_one_device_until_it_is_given_up(api):
+    admin = await api.client("admin")
     first = await registered(admin)
     for body in ({"hostname": "scope-1"}, {"hostname": " SCOPE-1 "}):
         accepted = await admin.post(DEVICES, json=SCOPE | body)
@@ -160,9 +160,9 @@ async def test_a_host_name_belongs_to_one_device_until_it_is_given_up(laboratory
     await registered(admin)
 
 
-async def test_a_device_of_an_older_release_is_read_and_changed_in_clear(laboratory):
+async def test_a_device_of_an_older_release_is_read_and_changed_in_clear(api):
     """Its registration stands in clear in the log; what is said of it later is sealed."""
-    admin, log = await laboratory.client("admin"), laboratory.services.log
+    admin, log = await api.client("admin"), api.services.log
     path = f"{DEVICES}{registered_long_ago(log)}"
     for changes in ({"firmware_version": "2.0"}, {"name": "Axio 8", "location": "Room 2"}, {"hostname": "scope-2", "location": None}):
         changed = await admin.patch(path, json=changes)
@@ -172,8 +172,8 @@ async def test_a_device_of_an_older_release_is_read_and_changed_in_clear(laborat
     assert not [text for text in (b"Axio 8", b"Room 2", b"scope-2") if text in body]
 
 
-async def test_only_administrators_change_devices(laboratory):
-    admin, researcher, viewer = [await laboratory.client(role) for role in ("admin", "researcher", "viewer")]
+async def test_only_administrators_change_devices(api):
+    admin, researcher, viewer = [await api.client(role) for role in ("admin", "researcher", "viewer")]
     path = await registered(admin)
     for method, at, body in (
         ("POST", DEVICES, SCOPE),
@@ -189,8 +189,8 @@ async def test_only_administrators_change_devices(laboratory):
         assert (await viewer.get(at)).status_code == 403
 
 
-async def test_a_wrong_field_is_named(laboratory):
-    admin = await laboratory.client("admin")
+async def test_a_wrong_field_is_named(api):
+    admin = await api.client("admin")
     path = await registered(admin)
     for body, field in (
         ({"name": ""}, "name"),
@@ -204,8 +204,8 @@ async def test_a_wrong_field_is_named(laboratory):
             assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, ["body", field])
 
 
-async def test_a_device_guarded_by_its_version_is_not_overwritten(laboratory):
-    admin = await laboratory.client("admin")
+async def test_a_device_guarded_by_its_version_is_not_overwritten(api):
+    admin = await api.client("admin")
     path = await registered(admin)
     etag = (await admin.get(path)).headers["etag"]
     moved = await admin.patch(path, json={"name": "other"}, headers={"If-Match": etag})

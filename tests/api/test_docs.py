@@ -22,10 +22,10 @@ def operations():
     return [(path, method, body) for path, methods in openapi.document()["paths"].items() for method, body in methods.items()]
 
 
-async def test_every_route_is_described(laboratory):
+async def test_every_route_is_described(api):
     described = {(path, method.upper()) for path, method, _ in operations()}
     hidden = {"/metrics", "/api/openapi.json", "/api/asyncapi.json", *SHOWN, "/api/docs/assets/{name}"}
-    routes = [route for route in laboratory.app._app.routes if isinstance(route, HTTPRoute) and route.path_format not in hidden]
+    routes = [route for route in api.app._app.routes if isinstance(route, HTTPRoute) and route.path_format not in hidden]
     served = {(route.path_format, method) for route in routes for method in route.route_handler_map if method != "OPTIONS"}
     assert described == served
     assert len(served) > 40
@@ -43,8 +43,8 @@ async def test_what_holds_for_all_routes_is_told_of_each():
         assert body.get("security") in (None, [])
 
 
-async def test_who_may_ask_is_told_as_it_is(laboratory):
-    http = laboratory.anonymous()
+async def test_who_may_ask_is_told_as_it_is(api):
+    http = api.anonymous()
     for path, method, body in operations():
         if "{" not in path and body.get("security") is None:
             assert (await http.request(method, path)).status_code == 401, path
@@ -67,15 +67,15 @@ async def test_every_reference_leads_somewhere():
             location = location[step]
 
 
-async def test_both_documents_are_served(laboratory):
-    http = laboratory.anonymous()
+async def test_both_documents_are_served(api):
+    http = api.anonymous()
     assert (await http.get("/api/openapi.json")).json() == msgspec.json.decode(msgspec.json.encode(openapi.document()))
     assert (await http.get("/api/asyncapi.json")).json()["asyncapi"] == "3.0.0"
 
 
 @pytest.mark.parametrize("where", SHOWN)
-async def test_a_page_loads_everything_from_here_and_runs_nothing_of_its_own(laboratory, where):
-    http = laboratory.anonymous()
+async def test_a_page_loads_everything_from_here_and_runs_nothing_of_its_own(api, where):
+    http = api.anonymous()
     page = await http.get(where)
     policy = page.headers["content-security-policy"]
     assert page.headers["content-type"] == "text/html; charset=utf-8"
@@ -95,14 +95,14 @@ async def test_a_page_loads_everything_from_here_and_runs_nothing_of_its_own(lab
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "..%2f..%2fplugins.py", "%2e%2e/docs.py", "templates/redoc/js/redoc.standalone.js", ""])
-async def test_there_are_no_other_assets(laboratory, name):
-    assert (await laboratory.anonymous().get(f"/api/docs/assets/{name}")).status_code == 404
+async def test_there_are_no_other_assets(api, name):
+    assert (await api.anonymous().get(f"/api/docs/assets/{name}")).status_code == 404
 
 
-async def test_where_they_are_off_they_are_not_there(laboratory):
-    laboratory = laboratory.with_options(docs=False)
+async def test_where_they_are_off_they_are_not_there(api):
+    api = api.with_options(docs=False)
     for where in (*SHOWN, "/api/openapi.json", "/api/asyncapi.json", "/api/docs/assets/plain.css"):
-        assert (await laboratory.anonymous().get(where)).status_code == 404
+        assert (await api.anonymous().get(where)).status_code == 404
 
 
 @pytest.mark.parametrize(("kind", "version"), [("openapi", "3.1.0"), ("asyncapi", "3.0.0")])

@@ -50,16 +50,16 @@ def check_headers(answer):
     assert answer.headers["server"] == "bioscope", "nothing of what stands behind it"
 
 
-async def browsing(laboratory, role="researcher"):
-    http = await laboratory.client(role)
+async def browsing(api, role="researcher"):
+    http = await api.client(role)
     http.headers["Origin"] = ORIGIN
     return http
 
 
 # ---- every error -------------------------------------------------------------------------------------------------------------------
-async def test_every_error_is_a_problem_with_cors_and_secure_headers(laboratory):
-    http, viewer = await browsing(laboratory), await browsing(laboratory, "viewer")
-    anonymous = laboratory.anonymous(Origin=ORIGIN)
+async def test_every_error_is_a_problem_with_cors_and_secure_headers(api):
+    http, viewer = await browsing(api), await browsing(api, "viewer")
+    anonymous = api.anonymous(Origin=ORIGIN)
     check_problem(await http.post(DATASETS, content=f'{{"{MARK}', headers=JSON), 400, "malformed")
     check_problem(await anonymous.get(f"{DATASETS}?x={MARK}"), 401, "not_authenticated")
     check_problem(await anonymous.get(DATASETS, headers={"Authorization": f"Bearer {MARK}"}), 401)
@@ -75,16 +75,16 @@ async def test_every_error_is_a_problem_with_cors_and_secure_headers(laboratory)
     check_problem(await http.post(DATASETS, content=b'"' + b"x" * 1024**2 + b'"', headers=JSON), 413, "body_too_large")
 
 
-async def test_an_error_of_ours_is_opaque_and_still_a_problem(laboratory):
-    broken = laboratory.with_services(reads=None)
-    http = await browsing(laboratory)
+async def test_an_error_of_ours_is_opaque_and_still_a_problem(api):
+    broken = api.with_services(reads=None)
+    http = await browsing(api)
     async with broken.anonymous(**http.headers) as http:
         body = check_problem(await http.get(DATASETS), 500, "internal_error")
     assert "NoneType" not in str(body)
 
 
-async def test_good_answers_have_the_same_headers(laboratory):
-    http = await browsing(laboratory)
+async def test_good_answers_have_the_same_headers(api):
+    http = await browsing(api)
     for answer in (await http.get(DATASETS), await http.post(DATASETS, json={"name": "slides"}), await http.get("/api/health/")):
         assert answer.is_success
         check_headers(answer)
@@ -92,24 +92,24 @@ async def test_good_answers_have_the_same_headers(laboratory):
         assert set(answer.headers["access-control-expose-headers"].split(", ")) >= {"etag", "link", "x-next-cursor", "x-event-position"}
 
 
-async def test_other_origins_are_told_nothing(laboratory):
-    http = await laboratory.client()
+async def test_other_origins_are_told_nothing(api):
+    http = await api.client()
     for origin in ("https://evil.example", "null", f"{ORIGIN}.evil.example", ORIGIN.upper(), ORIGIN.replace("http", "https")):
         for answer in (await http.get(DATASETS, headers={"Origin": origin}), await http.get("/nowhere", headers={"Origin": origin})):
             assert "access-control-allow-origin" not in answer.headers
             assert "origin" in answer.headers["vary"].lower()
 
 
-async def test_a_request_has_an_id_its_own_when_that_is_harmless(laboratory):
-    http = await laboratory.client()
+async def test_a_request_has_an_id_its_own_when_that_is_harmless(api):
+    http = await api.client()
     assert (await http.get(DATASETS, headers={"X-Request-Id": "abc-123"})).headers["x-request-id"] == "abc-123"
     for wrong in ("x" * 65, "a b", "a;b", "<script>", ""):
         given = (await http.get(DATASETS, headers={"X-Request-Id": wrong})).headers["x-request-id"]
         assert re.fullmatch("[0-9a-f]{32}", given)
 
 
-async def test_methods_that_do_not_exist_are_counted_as_one(laboratory):
-    http = await laboratory.client()
+async def test_methods_that_do_not_exist_are_counted_as_one(api):
+    http = await api.client()
     for number in range(3):
         assert (await http.request(f"MADEUP{number}", DATASETS)).status_code == 405
     kept = exposition().decode()
@@ -118,34 +118,34 @@ async def test_methods_that_do_not_exist_are_counted_as_one(laboratory):
 
 
 # ---- preflights, HEAD --------------------------------------------------------------------------------------------------------------
-async def test_a_preflight_is_answered_without_a_token(laboratory):
+async def test_a_preflight_is_answered_without_a_token(api):
     expected = {"Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "authorization,content-type,if-match"}
     for path in (DATASETS, "/api/auth/login", "/api/nowhere", f"{DATASETS}/"):
-        answer = await laboratory.anonymous(Origin=ORIGIN).options(path, headers=expected)
+        answer = await api.anonymous(Origin=ORIGIN).options(path, headers=expected)
         assert answer.status_code == 204
         check_headers(answer)
         assert "PATCH" in answer.headers["access-control-allow-methods"]
         allowed = set(answer.headers["access-control-allow-headers"].split(", "))
         assert {"authorization", "content-type", "if-match", "idempotency-key"} <= allowed
         assert "x-requested-with" not in allowed, "that header proves that a page of ours asked"
-        foreign = await laboratory.anonymous(Origin="https://evil.example").options(path, headers=expected)
+        foreign = await api.anonymous(Origin="https://evil.example").options(path, headers=expected)
         assert not [name for name in foreign.headers if name.startswith("access-control")]
 
 
-async def test_head_is_get_without_a_body(laboratory):
-    http = await browsing(laboratory)
+async def test_head_is_get_without_a_body(api):
+    http = await browsing(api)
     made = (await http.post(DATASETS, json={"name": "slides"})).json()
     for path in (DATASETS, f"{DATASETS}/{made['id']}", "/api/users/me", "/api/health", f"{DATASETS}/{uuid4()}"):
         got, head = await http.get(path), await http.head(path)
         assert (head.status_code, head.content) == (got.status_code, b"")
         same = {"etag", "content-type", "content-length", "cache-control"}
         assert {name: head.headers.get(name) for name in same} == {name: got.headers.get(name) for name in same}
-    assert (await laboratory.anonymous().head(DATASETS)).status_code == 401
+    assert (await api.anonymous().head(DATASETS)).status_code == 401
 
 
 # ---- limits ------------------------------------------------------------------------------------------------------------------------
-async def test_what_is_too_long_is_refused_before_it_costs_anything(laboratory):
-    http = await browsing(laboratory)
+async def test_what_is_too_long_is_refused_before_it_costs_anything(api):
+    http = await browsing(api)
     check_problem(await http.get(f"{DATASETS}?cursor={MARK}{'x' * 8192}"), 414)
     check_problem(await http.get(DATASETS, headers={"X-Junk": MARK + "x" * 32768}), 431)
     deep = b'{"name":' + b"[" * 65 + b"]" * 65 + b"}"
@@ -153,10 +153,10 @@ async def test_what_is_too_long_is_refused_before_it_costs_anything(laboratory):
         check_problem(await http.post(DATASETS, content=body, headers=JSON), 400, "malformed")
 
 
-async def test_only_hosts_that_are_served_are_answered(laboratory):
+async def test_only_hosts_that_are_served_are_answered(api):
     """By default this machine's own names and that of the public address; the settings add others."""
     hosts = ("bioscope.Example.org", "2001:db8::1")
-    app = laboratory.with_options(base_url="https://Lab.example.org/bioscope", allowed_hosts=hosts).app
+    app = api.with_options(base_url="https://Lab.example.org/bioscope", allowed_hosts=hosts).app
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://evil.example", headers={"Origin": ORIGIN}) as http:
         body = check_problem(await http.get("/api/health"), 421, "wrong_host")
         assert "BIOSCOPE_ALLOWED_HOSTS" in body["detail"]
@@ -206,21 +206,21 @@ async def opened(app, path="/api/ws", *, headers=(), readable=True):
     return body
 
 
-async def test_a_websocket_passes_the_same_checks(laboratory):
+async def test_a_websocket_passes_the_same_checks(api):
     for headers, status in (([(b"host", b"evil.example")], 421), ([(b"host", b"localhost"), (b"x", b"x" * 33_000)], 431), ([], 421)):
-        start, body = await opened(laboratory.app, headers=headers)
+        start, body = await opened(api.app, headers=headers)
         assert (start["type"], start["status"]) == ("websocket.http.response.start", status)
         assert (b"content-type", b"application/problem+json") in start["headers"]
         assert b'"code"' in body["body"]
-        (closed,) = await opened(laboratory.app, headers=headers, readable=False)
+        (closed,) = await opened(api.app, headers=headers, readable=False)
         assert closed["type"] == "websocket.close", "a server that can only close the handshake"
-    accepted, *_ = await opened(laboratory.app, headers=[(b"host", b"localhost:8000")])
+    accepted, *_ = await opened(api.app, headers=[(b"host", b"localhost:8000")])
     assert accepted["type"] == "websocket.accept"
 
 
 # ---- bodies ------------------------------------------------------------------------------------------------------------------------
-async def test_what_is_no_json_is_malformed(laboratory):
-    http = await browsing(laboratory)
+async def test_what_is_no_json_is_malformed(api):
+    http = await browsing(api)
     for body in (
         b"{",
         b"\xff\xfe",
@@ -234,8 +234,8 @@ async def test_what_is_no_json_is_malformed(laboratory):
         check_problem(await http.post(DATASETS, content=body, headers=JSON), 400, "malformed")
 
 
-async def test_text_that_the_database_cannot_hold_is_refused_everywhere(laboratory):
-    http = await browsing(laboratory)
+async def test_text_that_the_database_cannot_hold_is_refused_everywhere(api):
+    http = await browsing(api)
     for text in (r"a\u0000b", r"\ud800", r"\udc00x", r"\ud800\ud800"):
         for body in (f'{{"name": "{text}"}}', f'{{"{text}": "x"}}', f'{{"name": ["{text}"]}}'):
             check_problem(await http.post(DATASETS, content=body.encode(), headers=JSON), 400, "malformed")
@@ -246,16 +246,16 @@ async def test_text_that_the_database_cannot_hold_is_refused_everywhere(laborato
         check_problem(await http.get(f"{DATASETS}?{query}"), 422, "invalid")
 
 
-async def test_json_under_another_name_is_refused(laboratory):
-    http = await browsing(laboratory)
+async def test_json_under_another_name_is_refused(api):
+    http = await browsing(api)
     for media_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/xml", ""):
         for path in (DATASETS, "/api/auth/login", "/api/auth/refresh"):
             answer = await http.post(path, content=b'{"name": "x"}', headers={"Content-Type": media_type})
             check_problem(answer, 415, "unsupported_media_type")
 
 
-async def test_an_empty_body_under_the_name_of_json_is_none(laboratory):
-    http = await browsing(laboratory)
+async def test_an_empty_body_under_the_name_of_json_is_none(api):
+    http = await browsing(api)
     made = (await http.post(DATASETS, json={"name": "slides"})).json()
     assert (await http.get(DATASETS, headers=JSON)).status_code == 200
     assert (await http.delete(f"{DATASETS}/{made['id']}", headers=JSON)).status_code == 204
@@ -263,8 +263,8 @@ async def test_an_empty_body_under_the_name_of_json_is_none(laboratory):
     assert body["errors"][0]["loc"] == ["body"]
 
 
-async def test_a_wrong_field_is_named_and_not_echoed(laboratory):
-    http = await browsing(laboratory)
+async def test_a_wrong_field_is_named_and_not_echoed(api):
+    http = await browsing(api)
     for body, location in (
         ({"name": "x", "owner_id": MARK}, ["body", "owner_id"]),
         ({"name": ["x"]}, ["body", "name"]),
@@ -279,8 +279,8 @@ async def test_a_wrong_field_is_named_and_not_echoed(laboratory):
         assert all(set(one) == {"loc", "msg"} for one in message["errors"])
 
 
-async def test_a_wrong_query_is_named(laboratory):
-    http = await browsing(laboratory)
+async def test_a_wrong_query_is_named(api):
+    http = await browsing(api)
     for query in ("page_size=x", "page_size=1.5", "page_size=", f"cursor={MARK}", "cursor=W10", "cursor=WyJ4IiwieCJd", "min_position=-1"):
         check_problem(await http.get(f"{DATASETS}?{query}"), 422, "invalid")
     for size in (0, -1, 201, 2**70):  # cut to what there is
@@ -288,8 +288,8 @@ async def test_a_wrong_query_is_named(laboratory):
 
 
 # ---- the same command twice --------------------------------------------------------------------------------------------------------
-async def test_one_key_sent_fifty_times_at_once_makes_one_dataset(laboratory):
-    http, other = await browsing(laboratory), await browsing(laboratory)
+async def test_one_key_sent_fifty_times_at_once_makes_one_dataset(api):
+    http, other = await browsing(api), await browsing(api)
     key = {"Idempotency-Key": "slide-box-7"}
     answers = await asyncio.gather(*(http.post(DATASETS, json={"name": "slides"}, headers=key) for _ in range(50)))
     assert {answer.status_code for answer in answers} == {201}
@@ -306,16 +306,16 @@ async def test_one_key_sent_fifty_times_at_once_makes_one_dataset(laboratory):
     assert foreign.json()["id"] != answers[0].json()["id"]
 
 
-async def test_a_key_is_short_visible_ascii(laboratory):
-    http = await browsing(laboratory)
+async def test_a_key_is_short_visible_ascii(api):
+    http = await browsing(api)
     for key in ("", "x" * 256, "a b", "\u00e4"):
         answer = await http.post(DATASETS, json={"name": "slides"}, headers={"Idempotency-Key": key.encode()})
         (error,) = check_problem(answer, 422, "invalid")["errors"]
         assert error == {"loc": ["header", "Idempotency-Key"], "msg": "must have 1 to 255 visible ASCII characters"}
 
 
-async def test_a_repeat_answers_as_the_first_time_whatever_happened_since(laboratory):
-    http = await browsing(laboratory)
+async def test_a_repeat_answers_as_the_first_time_whatever_happened_since(api):
+    http = await browsing(api)
     key = {"Idempotency-Key": "k"}
     first = await http.post(DATASETS, json={"name": "slides"}, headers=key)
     await http.patch(f"{DATASETS}/{first.json()['id']}", json={"name": "renamed"})
@@ -325,8 +325,8 @@ async def test_a_repeat_answers_as_the_first_time_whatever_happened_since(labora
 
 
 # ---- versions and positions --------------------------------------------------------------------------------------------------------
-async def test_a_moved_version_is_not_overwritten(laboratory):
-    http = await browsing(laboratory)
+async def test_a_moved_version_is_not_overwritten(api):
+    http = await browsing(api)
     path = f"{DATASETS}/{(await http.post(DATASETS, json={'name': 'slides'})).json()['id']}"
     assert (await http.get(path)).headers["etag"] == '"1"'
     answers = await asyncio.gather(*(http.patch(path, json={"name": f"n{n}"}, headers={"If-Match": '"1"'}) for n in range(10)))
@@ -343,8 +343,8 @@ async def test_a_moved_version_is_not_overwritten(laboratory):
     assert (await http.delete(path, headers={"If-Match": '"4"'})).status_code == 204
 
 
-async def test_whoever_asks_for_a_position_waits_for_it_or_is_told_to_come_back(laboratory):
-    http = await browsing(laboratory)
+async def test_whoever_asks_for_a_position_waits_for_it_or_is_told_to_come_back(api):
+    http = await browsing(api)
     for n in range(10):
         made = await http.post(DATASETS, json={"name": f"n{n}"}, headers={"Prefer": "respond-async"})
         position = made.headers["x-event-position"]
@@ -357,7 +357,7 @@ async def test_whoever_asks_for_a_position_waits_for_it_or_is_told_to_come_back(
         check_problem(await http.get(f"{DATASETS}?min_position={wrong}"), 422, "invalid")
 
 
-async def test_a_command_is_done_even_when_it_does_not_show_in_time(laboratory):
+async def test_a_command_is_done_even_when_it_does_not_show_in_time(api):
     class Behind:
         position = 0
 
@@ -366,25 +366,25 @@ async def test_a_command_is_done_even_when_it_does_not_show_in_time(laboratory):
             return False
 
     behind = Behind()
-    http = await browsing(laboratory)
-    async with laboratory.with_services(visible=behind).anonymous(**http.headers) as late:
+    http = await browsing(api)
+    async with api.with_services(visible=behind).anonymous(**http.headers) as late:
         assert (await late.post(DATASETS, json={"name": "slides"}, headers={"Prefer": "respond-async"})).status_code == 201
         assert not hasattr(behind, "waited")
         assert (await late.post(DATASETS, json={"name": "slides"})).status_code == 201
         assert behind.waited == 2.0
 
 
-async def test_trailing_slashes_are_the_same_route(laboratory):
-    http = await browsing(laboratory)
+async def test_trailing_slashes_are_the_same_route(api):
+    http = await browsing(api)
     made = (await http.post(f"{DATASETS}/", json={"name": "slides"})).json()
     for path in (DATASETS, f"{DATASETS}/", f"{DATASETS}/{made['id']}", f"{DATASETS}/{made['id']}/", f"{DATASETS}?", "/api/users/me/"):
         assert (await http.get(path)).status_code == 200
 
 
 # ---- too many at once --------------------------------------------------------------------------------------------------------------
-async def test_more_than_can_be_worked_on_are_told_when_to_come_back(laboratory):
-    laboratory = laboratory.with_options(admission=AdmissionLimits(normal=3))
-    http = await browsing(laboratory)
+async def test_more_than_can_be_worked_on_are_told_when_to_come_back(api):
+    api = api.with_options(admission=AdmissionLimits(normal=3))
+    http = await browsing(api)
     waiting = [asyncio.create_task(http.get(DATASETS, params={"min_position": 10**6})) for _ in range(3)]
     await asyncio.sleep(0.3)
     refused = await http.get(DATASETS)
@@ -395,9 +395,9 @@ async def test_more_than_can_be_worked_on_are_told_when_to_come_back(laboratory)
     assert (await http.get(DATASETS)).status_code == 200
 
 
-async def test_those_who_send_slowly_hold_nobody_up(laboratory):
-    laboratory = laboratory.with_options(admission=AdmissionLimits(normal=3))
-    http = await browsing(laboratory)
+async def test_those_who_send_slowly_hold_nobody_up(api):
+    api = api.with_options(admission=AdmissionLimits(normal=3))
+    http = await browsing(api)
     go_on, reading = asyncio.Event(), asyncio.Semaphore(0)
 
     async def slowly():
@@ -416,9 +416,9 @@ async def test_those_who_send_slowly_hold_nobody_up(laboratory):
     assert (await http.get(DATASETS)).status_code == 200
 
 
-async def test_a_body_that_trickles_is_refused(laboratory):
-    laboratory = laboratory.with_options(body_timeouts=BodyTimeouts(idle_seconds=0.2))
-    http = await browsing(laboratory)
+async def test_a_body_that_trickles_is_refused(api):
+    api = api.with_options(body_timeouts=BodyTimeouts(idle_seconds=0.2))
+    http = await browsing(api)
 
     async def trickles():
         while True:
@@ -428,9 +428,9 @@ async def test_a_body_that_trickles_is_refused(laboratory):
     check_problem(await http.post(DATASETS, content=trickles(), headers=JSON), 408, "too_slow")
 
 
-async def test_a_body_that_does_not_go_on_is_refused_and_the_connection_serves_others(laboratory):
-    laboratory = laboratory.with_options(body_timeouts=BodyTimeouts(idle_seconds=0.2))
-    http = await browsing(laboratory)
+async def test_a_body_that_does_not_go_on_is_refused_and_the_connection_serves_others(api):
+    api = api.with_options(body_timeouts=BodyTimeouts(idle_seconds=0.2))
+    http = await browsing(api)
 
     async def stops():
         yield b'{"name": '

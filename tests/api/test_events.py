@@ -16,9 +16,9 @@ from domain.registry import EVENTS
 pytestmark = pytest.mark.anyio
 
 
-def service(laboratory, *scopes):
-    token = laboratory.services.access_tokens.issue_service(name="downstream", scopes=frozenset(scopes), seconds=600, at=utc_now())
-    return laboratory.anonymous(Authorization=f"Bearer {token}")
+def service(api, *scopes):
+    token = api.services.access_tokens.issue_service(name="downstream", scopes=frozenset(scopes), seconds=600, at=utc_now())
+    return api.anonymous(Authorization=f"Bearer {token}")
 
 
 async def made(http, name="cells"):
@@ -33,11 +33,11 @@ async def followed(http, **query):
     return answer.json()
 
 
-async def test_the_whole_log_comes_in_order_without_a_gap_whatever_the_page(laboratory):
-    admin = await laboratory.client("admin")
+async def test_the_whole_log_comes_in_order_without_a_gap_whatever_the_page(api):
+    admin = await api.client("admin")
     for number in range(7):
         await made(admin, f"cells {number}")
-    head = laboratory.services.log.head()
+    head = api.services.log.head()
     for limit in (1, 3, 1000):
         after, positions = 0, []
         while (page := await followed(admin, after=after, limit=limit))["events"]:
@@ -49,11 +49,11 @@ async def test_the_whole_log_comes_in_order_without_a_gap_whatever_the_page(labo
         assert page == {"events": [], "next": head}
 
 
-async def test_an_event_is_told_with_all_that_a_consumer_needs(laboratory):
-    admin = await laboratory.client("admin")
+async def test_an_event_is_told_with_all_that_a_consumer_needs(api):
+    admin = await api.client("admin")
     position = int((await made(admin)).headers["x-event-position"])
     (event,) = (await followed(admin, after=position - 1))["events"]
-    recorded = laboratory.services.log.read(position - 1, 1)[0]
+    recorded = api.services.log.read(position - 1, 1)[0]
     assert event.keys() == {
         *("position", "id", "type", "schema_version", "stream", "version", "time"),
         *("actor", "correlation_id", "causation_id", "traceparent", "hash", "data"),
@@ -66,8 +66,8 @@ async def test_an_event_is_told_with_all_that_a_consumer_needs(laboratory):
     assert event["data"]["name"] == "cells"
 
 
-async def test_what_is_told_fits_the_schema_that_is_told(laboratory):
-    admin = await laboratory.client("admin")
+async def test_what_is_told_fits_the_schema_that_is_told(api):
+    admin = await api.client("admin")
     await made(admin)
     for sealed in (False, True):
         for event in (await followed(admin, sealed=sealed))["events"]:
@@ -76,10 +76,10 @@ async def test_what_is_told_fits_the_schema_that_is_told(laboratory):
             jsonschema.validate(event["data"], schema)
 
 
-async def test_a_service_gets_private_fields_sealed_whatever_it_asks_for(laboratory):
-    admin = await laboratory.client("admin")
+async def test_a_service_gets_private_fields_sealed_whatever_it_asks_for(api):
+    admin = await api.client("admin")
     await made(admin, "patient 17")
-    follower = service(laboratory, "events:read")
+    follower = service(api, "events:read")
     for sealed in (False, True):
         created = [event for event in (await followed(follower, sealed=sealed))["events"] if event["type"] == "DatasetCreated"]
         assert created
@@ -88,19 +88,19 @@ async def test_a_service_gets_private_fields_sealed_whatever_it_asks_for(laborat
     assert "patient 17" not in (await admin.get("/api/events", params={"sealed": True})).text
 
 
-async def test_nobody_else_may_follow(laboratory):
-    assert (await laboratory.anonymous().get("/api/events")).status_code == 401
-    for other in (await laboratory.client("researcher"), service(laboratory, "images:read"), service(laboratory)):
+async def test_nobody_else_may_follow(api):
+    assert (await api.anonymous().get("/api/events")).status_code == 401
+    for other in (await api.client("researcher"), service(api, "images:read"), service(api)):
         assert (await other.get("/api/events")).status_code == 403
 
 
-async def test_who_waits_is_answered_as_soon_as_something_happens(laboratory):
-    admin = await laboratory.client("admin")
-    head = laboratory.services.log.head()
+async def test_who_waits_is_answered_as_soon_as_something_happens(api):
+    admin = await api.client("admin")
+    head = api.services.log.head()
     waiting = asyncio.create_task(followed(admin, after=head, wait=20))
     await asyncio.sleep(0.3)
     assert not waiting.done()
-    researcher = await laboratory.client("researcher")
+    researcher = await api.client("researcher")
     began = time.monotonic()
     await made(researcher)
     found = await waiting
@@ -108,17 +108,17 @@ async def test_who_waits_is_answered_as_soon_as_something_happens(laboratory):
     assert time.monotonic() - began < 2
 
 
-async def test_waiting_ends_in_time_with_nothing(laboratory):
-    admin = await laboratory.client("admin")
-    head = laboratory.services.log.head()
+async def test_waiting_ends_in_time_with_nothing(api):
+    admin = await api.client("admin")
+    head = api.services.log.head()
     began = time.monotonic()
     assert await followed(admin, after=head, wait=0.5) == {"events": [], "next": head}
     assert 0.4 < time.monotonic() - began < 2
 
 
-async def test_who_waits_holds_no_thread_and_finds_at_most_so_many_places(laboratory):
-    admin = await laboratory.client("admin")
-    head = laboratory.services.log.head()
+async def test_who_waits_holds_no_thread_and_finds_at_most_so_many_places(api):
+    admin = await api.client("admin")
+    head = api.services.log.head()
     waiting = [asyncio.create_task(followed(admin, after=head, wait=20)) for _ in range(70)]
     async with asyncio.timeout(15):
         while sum(task.done() for task in waiting) < 6:
@@ -132,27 +132,27 @@ async def test_who_waits_holds_no_thread_and_finds_at_most_so_many_places(labora
 @pytest.mark.parametrize(
     "wrong", [{"after": -1}, {"after": 2**60}, {"after": "x"}, {"limit": "many"}, {"limit": 1001}, {"wait": "long"}, {"wait": 21}]
 )
-async def test_wrong_parameters_are_named(laboratory, wrong):
-    answer = await (await laboratory.client("admin")).get("/api/events", params=wrong)
+async def test_wrong_parameters_are_named(api, wrong):
+    answer = await (await api.client("admin")).get("/api/events", params=wrong)
     assert answer.status_code == 422
     assert next(iter(wrong)) in answer.text
 
 
-async def test_a_page_is_bounded_by_its_bytes_too(laboratory):
-    laboratory = laboratory.with_options(feed=FeedLimits(max_page_bytes=1000))
-    admin = await laboratory.client("admin")
+async def test_a_page_is_bounded_by_its_bytes_too(api):
+    api = api.with_options(feed=FeedLimits(max_page_bytes=1000))
+    admin = await api.client("admin")
     for number in range(10):
         await made(admin, f"cells {number}")
     after, positions = 0, []
     while (page := await followed(admin, after=after, limit=1000))["events"]:
         positions += [event["position"] for event in page["events"]]
         after = page["next"]
-    assert positions == list(range(1, laboratory.services.log.head() + 1))
+    assert positions == list(range(1, api.services.log.head() + 1))
     assert len((await followed(admin, after=0, limit=1000))["events"]) < 10
 
 
-async def test_every_type_is_described_to_who_signed_in(laboratory):
-    http = await laboratory.client("viewer")
+async def test_every_type_is_described_to_who_signed_in(api):
+    http = await api.client("viewer")
     described = (await http.get("/api/events/schemas")).json()
     assert {one["type"] for one in described} == set(EVENTS)
     assert all(one["meaning"] and one["versions"][-1] == EVENTS[one["type"]].schema_version for one in described)
@@ -160,4 +160,4 @@ async def test_every_type_is_described_to_who_signed_in(laboratory):
     assert schema.headers["content-type"].startswith("application/schema+json")
     assert (await http.get("/api/events/schemas/ChunkJudged", params={"version": 2})).status_code == 404
     assert (await http.get("/api/events/schemas/Nothing")).status_code == 404
-    assert (await laboratory.anonymous().get("/api/events/schemas")).status_code == 401
+    assert (await api.anonymous().get("/api/events/schemas")).status_code == 401

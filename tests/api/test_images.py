@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.api.people import PICTURE, Workers, dataset, id_of, image_in, refused, share, upload
+from tests.api.http_calls import PICTURE, dataset, id_of, image_in, refused, share, upload
+from tests.api.worker_events import WorkerEvents
 
 pytestmark = pytest.mark.anyio
 
@@ -37,16 +38,16 @@ async def names(http, **query):
     return [image["filename"] for image in answer.json()]
 
 
-async def device(laboratory):
-    admin = await laboratory.client("admin")
+async def device(api):
+    admin = await api.client("admin")
     answer = await admin.post("/api/devices/", json={"name": "Axio", "hostname": f"axio-{uuid4()}"})
     assert answer.status_code == 201, answer.text
     return answer.json()["id"]
 
 
 # ---- one image ---------------------------------------------------------------------------------------------------------------------
-async def test_an_uploaded_image_is_shown_as_the_contract_says(laboratory):
-    http = await laboratory.client()
+async def test_an_uploaded_image_is_shown_as_the_contract_says(api):
+    http = await api.client()
     cells = await dataset(http)
     image = await image_in(http, cells)
     answer = await http.get(f"{IMAGES}{image}")
@@ -62,8 +63,8 @@ async def test_an_uploaded_image_is_shown_as_the_contract_says(laboratory):
     assert (await http.get(IMAGES, params={"dataset_id": cells})).json() == [body]
 
 
-async def test_the_first_decode_makes_an_image_accepted_or_rejected_with_a_reason(laboratory):
-    http, workers = await laboratory.client(), Workers(laboratory)
+async def test_the_first_decode_makes_an_image_accepted_or_rejected_with_a_reason(api):
+    http, workers = await api.client(), WorkerEvents(api)
     cells = await dataset(http)
     good, bad = await image_in(http, cells), await image_in(http, cells)
     await workers.accept(good)
@@ -75,8 +76,8 @@ async def test_the_first_decode_makes_an_image_accepted_or_rejected_with_a_reaso
     assert rejected["thumbnail"] is None
 
 
-async def test_an_image_is_described_against_its_version(laboratory):
-    http, scope = await laboratory.client(), await device(laboratory)
+async def test_an_image_is_described_against_its_version(api):
+    http, scope = await api.client(), await device(api)
     image = await image_in(http, await dataset(http))
     changed = await http.patch(f"{IMAGES}{image}", json={"filename": "new.jpg", "analyzed": True, "device_id": scope})
     body = changed.json()
@@ -100,8 +101,8 @@ IMPOSSIBLE = [
 ]
 
 
-async def test_what_an_image_cannot_be_is_refused(laboratory):
-    http = await laboratory.client()
+async def test_what_an_image_cannot_be_is_refused(api):
+    http = await api.client()
     image = await image_in(http, await dataset(http))
     before = (await http.get(f"{IMAGES}{image}")).json()
     for body, status in IMPOSSIBLE:
@@ -109,8 +110,8 @@ async def test_what_an_image_cannot_be_is_refused(laboratory):
     assert (await http.get(f"{IMAGES}{image}")).json() == before
 
 
-async def test_a_deleted_image_is_gone_for_everybody(laboratory):
-    http = await laboratory.client()
+async def test_a_deleted_image_is_gone_for_everybody(api):
+    http = await api.client()
     cells = await dataset(http)
     image = await image_in(http, cells)
     assert (await http.delete(f"{IMAGES}{image}")).status_code == 204
@@ -121,8 +122,8 @@ async def test_a_deleted_image_is_gone_for_everybody(laboratory):
 
 
 # ---- whose it is -------------------------------------------------------------------------------------------------------------------
-async def test_a_foreign_image_looks_like_one_that_is_not_there(laboratory):
-    owner, stranger = await laboratory.client(), await laboratory.client()
+async def test_a_foreign_image_looks_like_one_that_is_not_there(api):
+    owner, stranger = await api.client(), await api.client()
     image, nobody = await image_in(owner, await dataset(owner)), uuid4()
     for method, path in [("GET", ""), ("GET", "/preview"), ("GET", "/download"), ("GET", "/thumbnail"), ("DELETE", ""), ("PATCH", "")]:
         body = {"json": {"filename": "mine.jpg"}} if method == "PATCH" else {}
@@ -133,8 +134,8 @@ async def test_a_foreign_image_looks_like_one_that_is_not_there(laboratory):
     assert await names(stranger) == []
 
 
-async def test_a_viewer_sees_what_is_shared_with_him_and_changes_nothing(laboratory):
-    owner, viewer = await laboratory.client(), await laboratory.client("viewer")
+async def test_a_viewer_sees_what_is_shared_with_him_and_changes_nothing(api):
+    owner, viewer = await api.client(), await api.client("viewer")
     cells = await dataset(owner)
     image = await image_in(owner, cells)
     await share(owner, cells, viewer)
@@ -145,8 +146,8 @@ async def test_a_viewer_sees_what_is_shared_with_him_and_changes_nothing(laborat
     assert refused(await upload(viewer, cells), 403, "forbidden")
 
 
-async def test_an_administrator_sees_all_images(laboratory):
-    owner, admin = await laboratory.client(), await laboratory.client("admin")
+async def test_an_administrator_sees_all_images(api):
+    owner, admin = await api.client(), await api.client("admin")
     image = await image_in(owner, await dataset(owner))
     assert (await admin.get(f"{IMAGES}{image}")).status_code == 200
     assert await names(admin) == ["cell.jpg"]
@@ -154,9 +155,9 @@ async def test_an_administrator_sees_all_images(laboratory):
 
 # ---- lists -------------------------------------------------------------------------------------------------------------------------
 @pytest.fixture
-async def shelf(laboratory):
+async def shelf(api):
     """Somebody with two datasets, and what is in them."""
-    http, scope = await laboratory.client(), await device(laboratory)
+    http, scope = await api.client(), await device(api)
     first, second = await dataset(http, "first"), await dataset(http, "second")
     await image_in(http, first, filename="a_1.jpg")
     await image_in(http, first, filename="B%2.jpg", device_id=scope)
@@ -209,8 +210,8 @@ SEARCHES = {
 }
 
 
-async def test_a_search_finds_names_and_paths_in_any_case_and_unicode_form(laboratory):
-    http = await laboratory.client()
+async def test_a_search_finds_names_and_paths_in_any_case_and_unicode_form(api):
+    http = await api.client()
     cells = await dataset(http)
     await image_in(http, cells, filename="plain.jpg")
     await image_in(http, cells, filename="img.jpg", path="Plate 7/A1/übersicht/img.jpg")
@@ -219,8 +220,8 @@ async def test_a_search_finds_names_and_paths_in_any_case_and_unicode_form(labor
         assert await names(http, q=query) == found, query
 
 
-async def test_a_path_stays_when_the_file_name_is_changed(laboratory):
-    http = await laboratory.client()
+async def test_a_path_stays_when_the_file_name_is_changed(api):
+    http = await api.client()
     image = await image_in(http, await dataset(http), path="A1/img.jpg")
     await http.patch(f"{IMAGES}{image}", json={"filename": "new.jpg"})
     body = (await http.get(f"{IMAGES}{image}")).json()
@@ -228,8 +229,8 @@ async def test_a_path_stays_when_the_file_name_is_changed(laboratory):
     assert await names(http, q="A1/img") == ["new.jpg"]
 
 
-async def test_following_the_links_leads_through_the_whole_list_once(laboratory):
-    http = await laboratory.client()
+async def test_following_the_links_leads_through_the_whole_list_once(api):
+    http = await api.client()
     cells = await dataset(http)
     for number in range(7):
         await image_in(http, cells, filename=f"{number % 3}.jpg")
@@ -267,8 +268,8 @@ NO_FILTERS = [
 ]
 
 
-async def test_a_filter_that_cannot_be_is_refused_with_a_sentence(laboratory):
-    http = await laboratory.client()
+async def test_a_filter_that_cannot_be_is_refused_with_a_sentence(api):
+    http = await api.client()
     for query in NO_FILTERS:
         assert refused(await http.get(IMAGES, params=query), 422), query
 
@@ -278,10 +279,10 @@ ANYTHING = st.text(max_size=40) | st.integers().map(str) | st.datetimes().map(st
 
 @given(query=st.dictionaries(st.sampled_from(["dataset_id", "analyzed", "created_from", "q", "page", "order_by", "cursor"]), ANYTHING))
 @hypothesis_settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_whatever_is_asked_no_list_breaks(laboratory, query):
-    http = getattr(laboratory, "reader", None)
+async def test_whatever_is_asked_no_list_breaks(api, query):
+    http = getattr(api, "reader", None)
     if http is None:
-        http = laboratory.reader = await laboratory.client()
+        http = api.reader = await api.client()
         await image_in(http, await dataset(http))
     sent = {name: value.encode("utf-8", "surrogatepass") for name, value in query.items()}
     answer = await http.get(IMAGES, params=sent)

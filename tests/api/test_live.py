@@ -28,15 +28,15 @@ from infrastructure.security.access_tokens import SignedAccessTokens
 from infrastructure.security.keys import RootKey
 from projections.process.composition import projector_over
 from tests.conftest import TEMPLATE
-from tests.projections.laboratory import SYSTEM, Laboratory
+from tests.rigs.scenario import SYSTEM, Scenario
 
 pytestmark = pytest.mark.anyio
 ORIGIN = "http://web.example.org"
 DATABASE = "test_live"
 
 
-class Served(Laboratory):
-    """A laboratory whose events are served by the real server; `follow` brings the read models to the head of the log."""
+class Served(Scenario):
+    """The real API server over the log of a scenario. `follow` brings the read models to the head of the log."""
 
     url = ""
 
@@ -77,13 +77,13 @@ def served(postgres, redis_server, tmp_path_factory):
     root = RootKey.read(settings.root_key_path)
     log = RecorderEventStore(PostgresRecorder(settings.postgres_url, root), root)
     projector = projector_over(settings.postgres_url, log)
-    lab = Served(log, projector)
-    lab.owner_url = postgres.url(user="postgres", database=DATABASE)
-    lab.settings, lab.url = settings, f"ws://127.0.0.1:{port}/api/ws"
+    served = Served(log, projector)
+    served.owner_url = postgres.url(user="postgres", database=DATABASE)
+    served.settings, served.url = settings, f"ws://127.0.0.1:{port}/api/ws"
     with subprocess.Popen([sys.executable, "-m", "api.cli", "api"], env=environment(settings, os.environ)) as server:
         try:
             until_it_serves(port)
-            yield lab
+            yield served
         finally:
             server.terminate()
             projector.close()
@@ -148,10 +148,10 @@ async def all_within(watch, seconds):
     return [json.loads(text) for text in texts]
 
 
-def appended(lab, what, *given, **mode):
+def appended(served, what, *given, **mode):
     """Do something, and let it be seen."""
     found = what(*given, **mode)
-    lab.follow()
+    served.follow()
     return found
 
 

@@ -11,18 +11,18 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def described(laboratory):
+async def described(api):
     """An administrator, and a dataset of theirs whose second event an older release does not know."""
-    admin = await laboratory.client("admin")
+    admin = await api.client("admin")
     dataset = (await admin.post("/api/datasets", json={"name": "cells"})).json()["id"]
     answer = await admin.patch(f"/api/datasets/{dataset}", json={"name": "better cells"})
     assert answer.status_code == 200
-    laboratory.services.log._states = StateCache()
+    api.services.log._states = StateCache()
     return admin, dataset, int(answer.headers["x-event-position"])
 
 
 @pytest.mark.parametrize("sealed", [False, True])
-async def test_the_feed_gives_an_unknown_event_as_it_is_stored_and_the_others_as_ever(laboratory, described, sealed):
+async def test_the_feed_gives_an_unknown_event_as_it_is_stored_and_the_others_as_ever(api, described, sealed):
     admin, dataset, position = described
     with without("DatasetDescribed"):
         answer = await admin.get("/api/events", params={"after": position - 2, "sealed": sealed})
@@ -34,8 +34,8 @@ async def test_the_feed_gives_an_unknown_event_as_it_is_stored_and_the_others_as
     assert created["data"]["name"].startswith(SEALED_PREFIX) == sealed
 
 
-async def test_the_feed_gives_an_unknown_schema_version_as_it_is_stored(laboratory):
-    admin = await laboratory.client("admin")
+async def test_the_feed_gives_an_unknown_schema_version_as_it_is_stored(api):
+    admin = await api.client("admin")
     about = {"name": "scope", "hostname": "scope-1", "location": "Room 1", "firmware_version": "1.0"}
     answer = await admin.post("/api/devices", json=about)
     with at_version("DeviceRegistered", 1):
@@ -44,7 +44,7 @@ async def test_the_feed_gives_an_unknown_schema_version_as_it_is_stored(laborato
     assert event["data"]["hostname"].startswith(SEALED_PREFIX)
 
 
-async def test_a_trail_gives_an_unknown_event_as_it_is_stored(laboratory, described):
+async def test_a_trail_gives_an_unknown_event_as_it_is_stored(api, described):
     admin, dataset, position = described
     with without("DatasetDescribed"):
         trail = (await admin.get(f"/api/audit/{dataset}/trail")).json()
@@ -55,7 +55,7 @@ async def test_a_trail_gives_an_unknown_event_as_it_is_stored(laboratory, descri
     assert trail[1]["at"]
 
 
-async def test_where_an_unknown_event_would_have_to_be_folded_the_answer_says_so(laboratory, described):
+async def test_where_an_unknown_event_would_have_to_be_folded_the_answer_says_so(api, described):
     admin, dataset, _ = described
     with without("DatasetDescribed"):
         refused = [
@@ -72,7 +72,7 @@ async def test_where_an_unknown_event_would_have_to_be_folded_the_answer_says_so
     assert (await admin.patch(f"/api/datasets/{dataset}", json={"name": "best cells"})).status_code == 200
 
 
-async def test_a_thing_that_begins_with_an_unknown_event_has_no_state_here(laboratory, described):
+async def test_a_thing_that_begins_with_an_unknown_event_has_no_state_here(api, described):
     admin, dataset, _ = described
     with without("DatasetCreated"):
         answer = await admin.get(f"/api/audit/{dataset}/state")
@@ -81,7 +81,7 @@ async def test_a_thing_that_begins_with_an_unknown_event_has_no_state_here(labor
     assert [entry["type"] for entry in trail.json()] == ["DatasetCreated", "DatasetDescribed"]
 
 
-async def test_a_newer_version_of_an_event_that_names_things_leaves_them_their_earlier_names(laboratory, described):
+async def test_a_newer_version_of_an_event_that_names_things_leaves_them_their_earlier_names(api, described):
     admin, dataset, _ = described
     await admin.delete(f"/api/datasets/{dataset}")
     with at_version("DatasetDescribed", 0):

@@ -13,9 +13,10 @@ from PIL import Image
 from application.derivatives import preview_of, thumbnail_of
 from infrastructure.blobs.store import open_blobs
 from infrastructure.security.keys import RootKey
-from tests.api.conftest import Laboratory
-from tests.api.people import PICTURE, Workers, dataset, image_in, refused, share, stored, upload
-from tests.hostile import page, png, tiff
+from tests.api.conftest import ApiWithProjector
+from tests.api.http_calls import PICTURE, dataset, image_in, refused, share, stored, upload
+from tests.api.worker_events import WorkerEvents
+from tests.rigs.hostile_images import page, png, tiff
 
 pytestmark = pytest.mark.anyio
 
@@ -47,13 +48,13 @@ class ObservedPosition:
         return await self._visible.wait(position, timeout)
 
 
-class Waiting(Laboratory):
+class Waiting(ApiWithProjector):
     """The same services behind another application, with limits of its own."""
 
-    def __init__(self, laboratory, *, seconds=HOUR, slots=64, blobs=None):
-        self.visible = ObservedPosition(laboratory.services.visible)
-        services = msgspec.structs.replace(laboratory.services, visible=self.visible, blobs=blobs or laboratory.services.blobs)
-        super().__init__(services, msgspec.structs.replace(laboratory.options, preview_wait_seconds=seconds, max_preview_waits=slots))
+    def __init__(self, api, *, seconds=HOUR, slots=64, blobs=None):
+        self.visible = ObservedPosition(api.services.visible)
+        services = msgspec.structs.replace(api.services, visible=self.visible, blobs=blobs or api.services.blobs)
+        super().__init__(services, msgspec.structs.replace(api.options, preview_wait_seconds=seconds, max_preview_waits=slots))
 
     def same(self, http):
         """The caller of `http`."""
@@ -75,83 +76,83 @@ async def uploaded(http, data=STACK, filename="stack.ome.tif"):
     return image, (await http.get(f"{IMAGES}{image}")).json()["sha256"]
 
 
-async def bytes_at(laboratory, answer):
+async def bytes_at(api, answer):
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert set(body) == {"url", "expires_in", "filename"}
-    return await laboratory.anonymous().get(body["url"])
+    return await api.anonymous().get(body["url"])
 
 
 # ---- what an address gives ---------------------------------------------------------------------------------------------------------
-async def test_a_preview_and_a_download_need_no_header(laboratory):
-    http = await laboratory.client()
+async def test_a_preview_and_a_download_need_no_header(api):
+    http = await api.client()
     image = await image_in(http, await dataset(http), filename="é cell.jpg")
-    shown = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))
+    shown = await bytes_at(api, await http.get(f"{IMAGES}{image}/preview"))
     assert (shown.status_code, shown.content, shown.headers["content-type"]) == (200, PICTURE, "image/jpeg")
     assert shown.headers["content-disposition"].startswith("inline")
-    accepted = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/download"))
+    accepted = await bytes_at(api, await http.get(f"{IMAGES}{image}/download"))
     assert (accepted.content, accepted.headers["content-type"]) == (PICTURE, "image/jpeg")
     assert accepted.headers["content-disposition"] == "attachment; filename=\"_ cell.jpg\"; filename*=UTF-8''%C3%A9%20cell.jpg"
 
 
-async def test_what_a_browser_cannot_draw_is_previewed_as_a_jpeg_made_of_it(laboratory):
-    http, workers, blobs = await laboratory.client(), Workers(laboratory), laboratory.services.blobs
+async def test_what_a_browser_cannot_draw_is_previewed_as_a_jpeg_made_of_it(api):
+    http, workers, blobs = await api.client(), WorkerEvents(api), api.services.blobs
     image, sha256 = await uploaded(http)
     blobs.put_derived(thumbnail_of(sha256, 2), b"small", "image/jpeg")
     await workers.accept(image)
-    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == b"small"
+    assert (await bytes_at(api, await http.get(f"{IMAGES}{image}/preview"))).content == b"small"
     blobs.put_derived(preview_of(sha256, 2), b"large", "image/jpeg")
-    shown = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))
+    shown = await bytes_at(api, await http.get(f"{IMAGES}{image}/preview"))
     assert (shown.content, shown.headers["content-type"]) == (b"large", "image/jpeg")
     assert "stack.ome.jpg" in shown.headers["content-disposition"]
-    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/thumbnail"))).content == b"small"
-    accepted = await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/download"))
+    assert (await bytes_at(api, await http.get(f"{IMAGES}{image}/thumbnail"))).content == b"small"
+    accepted = await bytes_at(api, await http.get(f"{IMAGES}{image}/download"))
     assert (accepted.content, accepted.headers["content-type"]) == (STACK, "image/tiff")
 
 
-async def test_pictures_are_those_of_the_reader_that_inspected_the_image_last(laboratory):
-    http, workers, blobs = await laboratory.client(), Workers(laboratory), laboratory.services.blobs
+async def test_pictures_are_those_of_the_reader_that_inspected_the_image_last(api):
+    http, workers, blobs = await api.client(), WorkerEvents(api), api.services.blobs
     image, sha256 = await uploaded(http)
     for reader in (1, 2):
         blobs.put_derived(thumbnail_of(sha256, reader), f"small {reader}".encode(), "image/jpeg")
         blobs.put_derived(preview_of(sha256, reader), f"large {reader}".encode(), "image/jpeg")
     await workers.accept(image, reader=1)
-    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == b"large 1"
+    assert (await bytes_at(api, await http.get(f"{IMAGES}{image}/preview"))).content == b"large 1"
     await workers.reinspect(image, reader=2)
-    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == b"large 2"
-    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/thumbnail"))).content == b"small 2"
+    assert (await bytes_at(api, await http.get(f"{IMAGES}{image}/preview"))).content == b"large 2"
+    assert (await bytes_at(api, await http.get(f"{IMAGES}{image}/thumbnail"))).content == b"small 2"
 
 
-async def test_an_accepted_image_whose_pictures_are_lost_is_not_found(laboratory):
-    http = await laboratory.client()
+async def test_an_accepted_image_whose_pictures_are_lost_is_not_found(api):
+    http = await api.client()
     image, _ = await uploaded(http)
-    await Workers(laboratory).accept(image)
+    await WorkerEvents(api).accept(image)
     answer = await http.get(f"{IMAGES}{image}/preview")
     assert refused(answer, 404, "not_found")
     assert "retry-after" not in answer.headers
 
 
-async def test_a_png_of_16_bits_is_previewed_by_what_was_made_of_it(laboratory):
-    http, workers = await laboratory.client(), Workers(laboratory)
+async def test_a_png_of_16_bits_is_previewed_by_what_was_made_of_it(api):
+    http, workers = await api.client(), WorkerEvents(api)
     image, sha256 = await uploaded(http, deep_png(), "deep.png")
     await workers.accept(image, dtype="uint16")
-    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == deep_png()
-    laboratory.services.blobs.put_derived(preview_of(sha256, 2), b"stretched", "image/jpeg")
-    assert (await bytes_at(laboratory, await http.get(f"{IMAGES}{image}/preview"))).content == b"stretched"
+    assert (await bytes_at(api, await http.get(f"{IMAGES}{image}/preview"))).content == deep_png()
+    api.services.blobs.put_derived(preview_of(sha256, 2), b"stretched", "image/jpeg")
+    assert (await bytes_at(api, await http.get(f"{IMAGES}{image}/preview"))).content == b"stretched"
 
 
-async def test_a_service_with_the_scope_reads_and_gets_an_address_inside(laboratory, lab_settings):
-    http = await laboratory.client()
+async def test_a_service_with_the_scope_reads_and_gets_an_address_inside(api, lab_settings):
+    http = await api.client()
     image = await image_in(http, await dataset(http))
-    tokens = laboratory.services.access_tokens
+    tokens = api.services.access_tokens
     at = datetime.now().astimezone()
     reader = tokens.issue_service(name="classifier", scopes=frozenset({"images:read"}), seconds=600, at=at)
     other = tokens.issue_service(name="other", scopes=frozenset(), seconds=600, at=at)
-    service = laboratory.anonymous(Authorization=f"Bearer {reader}")
+    service = api.anonymous(Authorization=f"Bearer {reader}")
     body = (await service.get(f"{IMAGES}{image}/download")).json()
     assert body["url"].startswith(f"http://{lab_settings.host}:{lab_settings.port}/api/blobs/")
-    assert (await laboratory.anonymous().get(body["url"])).content == PICTURE
-    assert refused(await laboratory.anonymous(Authorization=f"Bearer {other}").get(f"{IMAGES}{image}/download"), 403)
+    assert (await api.anonymous().get(body["url"])).content == PICTURE
+    assert refused(await api.anonymous(Authorization=f"Bearer {other}").get(f"{IMAGES}{image}/download"), 403)
     assert refused(await service.get(IMAGES), 403)
     assert refused(await service.delete(f"{IMAGES}{image}"), 403)
     assert refused(await upload(service, str(uuid4())), 403)
@@ -161,10 +162,10 @@ async def test_a_service_with_the_scope_reads_and_gets_an_address_inside(laborat
 LIVES = [("preview", None, 3600), ("download", None, 300), ("preview", 60, 60), ("download", 604_800, 3600), ("thumbnail", 90, 90)]
 
 
-async def test_an_address_states_what_is_granted_and_cannot_be_asked_for_any_time(laboratory):
-    http = await laboratory.client()
+async def test_an_address_states_what_is_granted_and_cannot_be_asked_for_any_time(api):
+    http = await api.client()
     image = await image_in(http, await dataset(http))
-    await Workers(laboratory).accept(image)
+    await WorkerEvents(api).accept(image)
     for path, query, granted in LIVES:
         body = (await http.get(f"{IMAGES}{image}/{path}", params={"expires_in": query} if query else {})).json()
         assert (body["expires_in"], body["filename"]) == (granted, "cell.jpg")
@@ -173,13 +174,13 @@ async def test_an_address_states_what_is_granted_and_cannot_be_asked_for_any_tim
             assert refused(await http.get(f"{IMAGES}{image}/{path}", params={"expires_in": seconds}), 422)
 
 
-async def test_an_address_works_for_at_least_the_time_that_is_stated(laboratory):
-    http = await laboratory.client()
+async def test_an_address_works_for_at_least_the_time_that_is_stated(api):
+    http = await api.client()
     image = await image_in(http, await dataset(http))
-    await Workers(laboratory).accept(image)
+    await WorkerEvents(api).accept(image)
     for path, query, granted in LIVES:
         body = (await http.get(f"{IMAGES}{image}/{path}", params={"expires_in": query} if query else {})).json()
-        signed = laboratory.services.signed(urlsplit(body["url"]).path.removeprefix("/api/blobs/"))
+        signed = api.services.signed(urlsplit(body["url"]).path.removeprefix("/api/blobs/"))
         remaining = signed.ends - datetime.now().timestamp()
         assert granted - SOON < remaining <= granted * 1.25
 
@@ -191,12 +192,12 @@ class Clock:
         return self.now
 
 
-async def test_repeated_requests_give_one_address_until_the_window_ends(laboratory, lab_settings):
-    clock, http = Clock(), await laboratory.client()
+async def test_repeated_requests_give_one_address_until_the_window_ends(api, lab_settings):
+    clock, http = Clock(), await api.client()
     image = await image_in(http, await dataset(http))
-    await Workers(laboratory).accept(image)
+    await WorkerEvents(api).accept(image)
     blobs = open_blobs(lab_settings, RootKey.read(lab_settings.root_key_path), clock=clock)
-    same = Waiting(laboratory, blobs=blobs).same(http)
+    same = Waiting(api, blobs=blobs).same(http)
     for path in ("preview", "thumbnail", "download"):
         addresses = []
         for second in (1, 14, 16):
@@ -205,73 +206,73 @@ async def test_repeated_requests_give_one_address_until_the_window_ends(laborato
         assert addresses[0] == addresses[1] != addresses[2]
 
 
-async def test_another_name_is_another_address(laboratory):
-    http = await laboratory.client()
+async def test_another_name_is_another_address(api):
+    http = await api.client()
     image = await image_in(http, await dataset(http))
     before = (await http.get(f"{IMAGES}{image}/preview")).json()["url"]
     await http.patch(f"{IMAGES}{image}", json={"filename": "renamed.jpg"})
     assert (await http.get(f"{IMAGES}{image}/preview")).json()["url"] != before
 
 
-async def test_the_answer_that_holds_an_address_is_not_kept(laboratory):
-    http = await laboratory.client()
+async def test_the_answer_that_holds_an_address_is_not_kept(api):
+    http = await api.client()
     image = await image_in(http, await dataset(http))
     assert (await http.get(f"{IMAGES}{image}/preview")).headers["cache-control"] == "no-store"
 
 
 # ---- waiting for the inspection ----------------------------------------------------------------------------------------------------
-async def test_a_stack_asked_for_at_once_gets_its_pictures_when_they_are_made(laboratory):
-    http, blobs = await laboratory.client(), laboratory.services.blobs
+async def test_a_stack_asked_for_at_once_gets_its_pictures_when_they_are_made(api):
+    http, blobs = await api.client(), api.services.blobs
     image, sha256 = await uploaded(http)
-    waiting = Waiting(laboratory)
+    waiting = Waiting(api)
     async with asyncio.timeout(SOON):
         query = await waiting.started(waiting.same(http).get(f"{IMAGES}{image}/{path}") for path in ("preview", "thumbnail"))
         blobs.put_derived(preview_of(sha256, 2), b"large", "image/jpeg")
         blobs.put_derived(thumbnail_of(sha256, 2), b"small", "image/jpeg")
-        await Workers(laboratory).accept(image)
+        await WorkerEvents(api).accept(image)
         preview, thumbnail = await asyncio.gather(*query)
-    assert (await bytes_at(laboratory, preview)).content == b"large"
-    assert (await bytes_at(laboratory, thumbnail)).content == b"small"
+    assert (await bytes_at(api, preview)).content == b"large"
+    assert (await bytes_at(api, thumbnail)).content == b"small"
 
 
-async def test_a_png_of_16_bits_asked_for_at_once_waits_for_its_picture(laboratory):
-    http = await laboratory.client()
+async def test_a_png_of_16_bits_asked_for_at_once_waits_for_its_picture(api):
+    http = await api.client()
     image, sha256 = await uploaded(http, deep_png(), "deep.png")
-    waiting = Waiting(laboratory)
+    waiting = Waiting(api)
     async with asyncio.timeout(SOON):
         (query,) = await waiting.started([waiting.same(http).get(f"{IMAGES}{image}/preview")])
-        laboratory.services.blobs.put_derived(preview_of(sha256, 2), b"stretched", "image/jpeg")
-        await Workers(laboratory).accept(image, dtype="uint16")
-        assert (await bytes_at(laboratory, await query)).content == b"stretched"
+        api.services.blobs.put_derived(preview_of(sha256, 2), b"stretched", "image/jpeg")
+        await WorkerEvents(api).accept(image, dtype="uint16")
+        assert (await bytes_at(api, await query)).content == b"stretched"
 
 
-async def test_an_image_that_browsers_draw_is_previewed_without_a_wait(laboratory):
-    http = await laboratory.client()
+async def test_an_image_that_browsers_draw_is_previewed_without_a_wait(api):
+    http = await api.client()
     for data, filename in ((PICTURE, "cell.jpg"), (png(), "cell.png")):
         image, _ = await uploaded(http, data, filename)
         async with asyncio.timeout(SOON):
-            answer = await Waiting(laboratory).same(http).get(f"{IMAGES}{image}/preview")
-        assert (await bytes_at(laboratory, answer)).content == data
+            answer = await Waiting(api).same(http).get(f"{IMAGES}{image}/preview")
+        assert (await bytes_at(api, answer)).content == data
 
 
-async def test_a_thumbnail_of_any_image_waits(laboratory):
-    http = await laboratory.client()
+async def test_a_thumbnail_of_any_image_waits(api):
+    http = await api.client()
     image, sha256 = await uploaded(http, PICTURE, "cell.jpg")
-    waiting = Waiting(laboratory)
+    waiting = Waiting(api)
     async with asyncio.timeout(SOON):
         (query,) = await waiting.started([waiting.same(http).get(f"{IMAGES}{image}/thumbnail")])
-        laboratory.services.blobs.put_derived(thumbnail_of(sha256, 2), b"small", "image/jpeg")
-        await Workers(laboratory).accept(image)
-        assert (await bytes_at(laboratory, await query)).content == b"small"
+        api.services.blobs.put_derived(thumbnail_of(sha256, 2), b"small", "image/jpeg")
+        await WorkerEvents(api).accept(image)
+        assert (await bytes_at(api, await query)).content == b"small"
 
 
-async def test_who_waits_for_a_rejected_image_is_told_why(laboratory):
-    http = await laboratory.client()
+async def test_who_waits_for_a_rejected_image_is_told_why(api):
+    http = await api.client()
     image, _ = await uploaded(http)
-    waiting = Waiting(laboratory)
+    waiting = Waiting(api)
     async with asyncio.timeout(SOON):
         query = await waiting.started(waiting.same(http).get(f"{IMAGES}{image}/{path}") for path in ("preview", "thumbnail"))
-        await Workers(laboratory).reject(image)
+        await WorkerEvents(api).reject(image)
         waited = await asyncio.gather(*query)
         later = [await waiting.same(http).get(f"{IMAGES}{image}/{path}") for path in ("preview", "thumbnail")]
     for answer in (*waited, *later):
@@ -289,49 +290,49 @@ def check_pending(answer):
     assert answer.headers["cache-control"] == "no-store"
 
 
-async def test_the_wait_ends_and_says_when_to_ask_again(laboratory):
-    http = await laboratory.client()
+async def test_the_wait_ends_and_says_when_to_ask_again(api):
+    http = await api.client()
     image, _ = await uploaded(http)
-    waiting = Waiting(laboratory, seconds=0.05)
+    waiting = Waiting(api, seconds=0.05)
     for path in ("preview", "thumbnail"):
         check_pending(await waiting.same(http).get(f"{IMAGES}{image}/{path}"))
     assert waiting.visible.waits >= 2
 
 
-async def test_by_default_the_wait_lasts_two_seconds(laboratory):
-    assert laboratory.options.preview_wait_seconds == 2.0
+async def test_by_default_the_wait_lasts_two_seconds(api):
+    assert api.options.preview_wait_seconds == 2.0
 
 
-async def test_where_too_many_wait_already_the_answer_comes_at_once(laboratory):
-    http = await laboratory.client()
+async def test_where_too_many_wait_already_the_answer_comes_at_once(api):
+    http = await api.client()
     image, _ = await uploaded(http)
-    waiting = Waiting(laboratory, slots=2)
+    waiting = Waiting(api, slots=2)
     async with asyncio.timeout(SOON):
         query = await waiting.started(waiting.same(http).get(f"{IMAGES}{image}/preview") for _ in range(2))
         check_pending(await waiting.same(http).get(f"{IMAGES}{image}/preview"))
-        await Workers(laboratory).reject(image)
+        await WorkerEvents(api).reject(image)
         await asyncio.gather(*query)
 
 
-async def test_more_requests_wait_than_there_are_connections_and_others_are_served(laboratory):
-    http = await laboratory.client()
+async def test_more_requests_wait_than_there_are_connections_and_others_are_served(api):
+    http = await api.client()
     image, _ = await uploaded(http)
-    waiting = Waiting(laboratory, slots=120)
+    waiting = Waiting(api, slots=120)
     same = waiting.same(http)
     async with asyncio.timeout(3 * SOON):
         query = await waiting.started(same.get(f"{IMAGES}{image}/preview") for _ in range(120))
         assert (await same.get(f"{IMAGES}{image}")).status_code == 200, "admission control does not count those who wait"
-        await Workers(laboratory).reject(image)
+        await WorkerEvents(api).reject(image)
         answers = await asyncio.gather(*query)
     assert {answer.json()["reason"] for answer in answers} == {"decode_failed"}
 
 
-async def test_a_foreign_deleted_or_absent_image_is_refused_at_once(laboratory):
-    owner, stranger = await laboratory.client(), await laboratory.client()
+async def test_a_foreign_deleted_or_absent_image_is_refused_at_once(api):
+    owner, stranger = await api.client(), await api.client()
     pending, _ = await uploaded(owner)
     deleted, _ = await uploaded(owner)
     await owner.delete(f"{IMAGES}{deleted}")
-    waiting = Waiting(laboratory)
+    waiting = Waiting(api)
     async with asyncio.timeout(SOON):
         for http, image in ((stranger, pending), (owner, deleted), (owner, uuid4())):
             for path in ("preview", "thumbnail"):
@@ -341,13 +342,13 @@ async def test_a_foreign_deleted_or_absent_image_is_refused_at_once(laboratory):
                 assert "retry-after" not in answer.headers
 
 
-async def test_a_wait_ends_when_the_image_is_deleted_or_the_share_withdrawn(laboratory):
-    owner, reader = await laboratory.client(), await laboratory.client("viewer")
+async def test_a_wait_ends_when_the_image_is_deleted_or_the_share_withdrawn(api):
+    owner, reader = await api.client(), await api.client("viewer")
     cells = await dataset(owner)
     kept, deleted = [await image_in(owner, cells, STACK, "stack.tif") for _ in range(2)]
     await share(owner, cells, reader)
     reader_id = (await reader.get("/api/users/me")).json()["id"]
-    waiting = Waiting(laboratory)
+    waiting = Waiting(api)
     async with asyncio.timeout(SOON):
         query = await waiting.started(
             waiting.same(http).get(f"{IMAGES}{image}/preview") for http, image in ((owner, deleted), (reader, kept))
@@ -359,10 +360,10 @@ async def test_a_wait_ends_when_the_image_is_deleted_or_the_share_withdrawn(labo
             assert answer.json()["detail"] == "Image not found"
 
 
-async def test_a_wait_ends_when_the_server_stops(laboratory):
-    http = await laboratory.client()
+async def test_a_wait_ends_when_the_server_stops(api):
+    http = await api.client()
     image, _ = await uploaded(http)
-    waiting = Waiting(laboratory)
+    waiting = Waiting(api)
     async with asyncio.timeout(SOON):
         (query,) = await waiting.started([waiting.same(http).get(f"{IMAGES}{image}/preview")])
         waiting.app.drain()
@@ -370,10 +371,10 @@ async def test_a_wait_ends_when_the_server_stops(laboratory):
         check_pending(await waiting.same(http).get(f"{IMAGES}{image}/preview"))
 
 
-async def test_a_wait_ends_when_the_client_disconnects(laboratory):
-    http = await laboratory.client()
+async def test_a_wait_ends_when_the_client_disconnects(api):
+    http = await api.client()
     image, _ = await uploaded(http)
-    waiting, remaining = Waiting(laboratory), asyncio.Event()
+    waiting, remaining = Waiting(api), asyncio.Event()
     messages = [{"type": "http.request", "body": b"", "more_body": False}]
     sent = []
 
@@ -398,11 +399,11 @@ def scope_of(http, path):
     return {"type": "http", "http_version": "1.1", "asgi": {"version": "3.0"}, "headers": headers, "client": ("127.0.0.1", 1)} | about
 
 
-async def test_a_pending_png_whose_file_is_lost_or_damaged_breaks_nothing(laboratory, lab_settings):
-    http = await laboratory.client()
+async def test_a_pending_png_whose_file_is_lost_or_damaged_breaks_nothing(api, lab_settings):
+    http = await api.client()
     lost, sha256 = await uploaded(http, png(), "lost.png")
     torn, other = await uploaded(http, deep_png(), "torn.png")
-    waiting = Waiting(laboratory, seconds=0.05)
+    waiting = Waiting(api, seconds=0.05)
     files = {path.name: path for path in stored(lab_settings)}
     files[sha256].unlink()
     files[other].write_bytes(b"\x89PNG")

@@ -6,7 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.api.people import Workers, dataset, image_in, now, refused, run, share
+from tests.api.http_calls import dataset, image_in, refused, run, share
+from tests.api.worker_events import WorkerEvents, now
 
 pytestmark = pytest.mark.anyio
 
@@ -15,7 +16,7 @@ CONTRACT = {"id", "image_id", "classification_id", "label", "confidence", "model
 STATISTICS = RESULTS + "today/statistics"
 
 
-class Desk:
+class ResultsClient:
     def __init__(self, http, workers, cells):
         self.http, self.workers, self.cells = http, workers, cells
 
@@ -33,73 +34,73 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(laboratory):
-    workers, http = Workers(laboratory), await laboratory.client()
+async def client(api):
+    workers, http = WorkerEvents(api), await api.client()
     await workers.model()
-    return Desk(http, workers, await dataset(http))
+    return ResultsClient(http, workers, await dataset(http))
 
 
-async def test_a_result_is_shown_as_the_contract_says(desk):
-    image, job = await desk.result(confidence=0.75)
-    [body] = (await desk.http.get(RESULTS)).json()
+async def test_a_result_is_shown_as_the_contract_says(client):
+    image, job = await client.result(confidence=0.75)
+    [body] = (await client.http.get(RESULTS)).json()
     assert set(body) == CONTRACT | {"verdict", "scores", "warnings", "model_version", "dataset_id"}
-    assert (body["image_id"], body["classification_id"], body["dataset_id"]) == (image, job, desk.cells)
+    assert (body["image_id"], body["classification_id"], body["dataset_id"]) == (image, job, client.cells)
     assert (body["label"], body["confidence"], body["model_name"], body["model_version"]) == ("round", 0.75, "shapes", 1)
     assert (body["verdict"], body["scores"]) == ("clear", {"round": 0.75, "flat": 0.25})
-    assert (await desk.http.get(RESULTS + body["id"])).json() == body
-    assert (await desk.http.get(f"/api/images/{image}")).json()["analyzed"] is True
+    assert (await client.http.get(RESULTS + body["id"])).json() == body
+    assert (await client.http.get(f"/api/images/{image}")).json()["analyzed"] is True
 
 
-async def test_a_result_that_was_computed_from_other_pixels_carries_a_warning(desk):
-    image, _ = await desk.result()
-    [body] = (await desk.http.get(RESULTS)).json()
-    await desk.workers.accept(image, reader=1)
-    await desk.workers.reinspect(image, reader=2, outdated=[UUID(body["id"])])
+async def test_a_result_that_was_computed_from_other_pixels_carries_a_warning(client):
+    image, _ = await client.result()
+    [body] = (await client.http.get(RESULTS)).json()
+    await client.workers.accept(image, reader=1)
+    await client.workers.reinspect(image, reader=2, outdated=[UUID(body["id"])])
     warning = {
         "code": "other_pixels",
         "detail": "Reader 2 gives other pixels than those that this result was computed from. Run the model again",
     }
-    assert (await desk.http.get(RESULTS)).json() == [body | {"warnings": [warning]}]
-    assert (await desk.http.get(RESULTS + body["id"])).json()["warnings"] == [warning]
+    assert (await client.http.get(RESULTS)).json() == [body | {"warnings": [warning]}]
+    assert (await client.http.get(RESULTS + body["id"])).json()["warnings"] == [warning]
 
 
-async def test_results_are_found_by_image_and_by_job_newest_first(desk):
-    (image, first), (_, _) = await desk.result(), await desk.result()
-    _, again = await desk.result(image=image)
-    everything = await desk.ids()
+async def test_results_are_found_by_image_and_by_job_newest_first(client):
+    (image, first), (_, _) = await client.result(), await client.result()
+    _, again = await client.result(image=image)
+    everything = await client.ids()
     assert len(everything) == 3
-    of_image = await desk.ids(f"image/{image}")
-    assert of_image == await desk.ids(image_id=image) == [everything[0], everything[2]]
-    assert await desk.ids(f"classification/{first}") == await desk.ids(classification_id=first) == everything[2:]
-    assert await desk.ids(classification_id=again, image_id=image) == everything[:1]
+    of_image = await client.ids(f"image/{image}")
+    assert of_image == await client.ids(image_id=image) == [everything[0], everything[2]]
+    assert await client.ids(f"classification/{first}") == await client.ids(classification_id=first) == everything[2:]
+    assert await client.ids(classification_id=again, image_id=image) == everything[:1]
     nobody = uuid4()
     for path in (f"image/{nobody}", f"classification/{nobody}"):
-        assert await desk.ids(path) == []
-    assert await desk.ids(image_id=str(nobody)) == []
-    assert refused(await desk.http.get(f"{RESULTS}{nobody}"), 404)
+        assert await client.ids(path) == []
+    assert await client.ids(image_id=str(nobody)) == []
+    assert refused(await client.http.get(f"{RESULTS}{nobody}"), 404)
 
 
-async def test_following_the_links_leads_through_all_results_once(desk):
-    images = [await image_in(desk.http, desk.cells) for _ in range(5)]
-    job = await run(desk.http, dataset_id=desk.cells)
-    await desk.workers.plan(job, images)
-    await desk.workers.judge(job, images)
+async def test_following_the_links_leads_through_all_results_once(client):
+    images = [await image_in(client.http, client.cells) for _ in range(5)]
+    job = await run(client.http, dataset_id=client.cells)
+    await client.workers.plan(job, images)
+    await client.workers.judge(job, images)
     for start in ("?page_size=2", f"classification/{job}?page_size=2"):
         observed, path = [], RESULTS + start
         while path:
-            answer = await desk.http.get(path)
+            answer = await client.http.get(path)
             observed += answer.json()
             path = answer.links.get("next", {}).get("url")
         assert sorted(one["image_id"] for one in observed) == sorted(images)
     for query in ({"page_size": 0}, {"page_size": 201}, {"cursor": "x"}, {"image_id": "x"}, {"classification_id": "x"}):
-        assert refused(await desk.http.get(RESULTS, params=query), 422), query
+        assert refused(await client.http.get(RESULTS, params=query), 422), query
 
 
-async def test_results_are_seen_by_whom_the_dataset_is_shared_with_and_nobody_else(laboratory, desk):
-    image, job = await desk.result()
-    [result] = await desk.ids()
-    viewer, stranger, admin = [await laboratory.client(role) for role in ("viewer", "researcher", "admin")]
-    await share(desk.http, desk.cells, viewer)
+async def test_results_are_seen_by_whom_the_dataset_is_shared_with_and_nobody_else(api, client):
+    image, job = await client.result()
+    [result] = await client.ids()
+    viewer, stranger, admin = [await api.client(role) for role in ("viewer", "researcher", "admin")]
+    await share(client.http, client.cells, viewer)
     for path in ("", f"image/{image}", f"classification/{job}"):
         assert [one["id"] for one in (await viewer.get(RESULTS + path)).json()] == [result]
         assert [one["id"] for one in (await admin.get(RESULTS + path)).json()] == [result]
@@ -107,26 +108,26 @@ async def test_results_are_seen_by_whom_the_dataset_is_shared_with_and_nobody_el
     foreign, absent = await stranger.get(RESULTS + result), await stranger.get(f"{RESULTS}{uuid4()}")
     assert refused(foreign, 404)
     assert foreign.json() | {"instance": ""} == absent.json() | {"instance": ""}
-    assert refused(await laboratory.anonymous().get(RESULTS), 401)
+    assert refused(await api.anonymous().get(RESULTS), 401)
 
 
-async def test_a_deleted_image_or_dataset_hides_its_results(desk):
-    image, job = await desk.result()
-    kept, _ = await desk.result()
-    await desk.http.delete(f"/api/images/{image}")
-    assert await desk.ids(f"image/{image}") == await desk.ids(f"classification/{job}") == []
-    assert len(await desk.ids()) == len(await desk.ids(f"image/{kept}")) == 1
-    await desk.http.delete(f"/api/datasets/{desk.cells}")
-    assert await desk.ids() == []
-    assert (await desk.http.get(STATISTICS)).json()["classified_last_24_hours"] == 0
+async def test_a_deleted_image_or_dataset_hides_its_results(client):
+    image, job = await client.result()
+    kept, _ = await client.result()
+    await client.http.delete(f"/api/images/{image}")
+    assert await client.ids(f"image/{image}") == await client.ids(f"classification/{job}") == []
+    assert len(await client.ids()) == len(await client.ids(f"image/{kept}")) == 1
+    await client.http.delete(f"/api/datasets/{client.cells}")
+    assert await client.ids() == []
+    assert (await client.http.get(STATISTICS)).json()["classified_last_24_hours"] == 0
 
 
-async def test_statistics_have_25_hours_and_count_the_last_24(desk):
+async def test_statistics_have_25_hours_and_count_the_last_24(client):
     moment = now()
     for hours, confidence in ((0, 0.9), (0, 0.5), (3, 0.7), (23.9, 0.3), (24.1, 0.1), (30, 0.1)):
-        await desk.result(confidence=confidence, at=moment - timedelta(hours=hours))
+        await client.result(confidence=confidence, at=moment - timedelta(hours=hours))
     before = now()
-    body = (await desk.http.get(STATISTICS)).json()
+    body = (await client.http.get(STATISTICS)).json()
     assert set(body) == {"classified_last_24_hours", "average_confidence", "last_10_results", "hourly_counts"}
     assert (body["classified_last_24_hours"], round(body["average_confidence"], 6)) == (4, 0.6)
     hours = [datetime.fromisoformat(one["hour"]) for one in body["hourly_counts"]]
@@ -137,18 +138,18 @@ async def test_statistics_have_25_hours_and_count_the_last_24(desk):
     assert before < hours[-1] + timedelta(hours=1)
     assert sum(one["count"] for one in body["hourly_counts"]) >= 4
     assert set(body["last_10_results"][0]) >= CONTRACT
-    assert [one["id"] for one in body["last_10_results"]] == await desk.ids()
+    assert [one["id"] for one in body["last_10_results"]] == await client.ids()
 
 
-async def test_statistics_of_nothing_are_zeros(laboratory):
-    body = (await (await laboratory.client("viewer")).get(STATISTICS)).json()
+async def test_statistics_of_nothing_are_zeros(api):
+    body = (await (await api.client("viewer")).get(STATISTICS)).json()
     assert (body["classified_last_24_hours"], body["average_confidence"], body["last_10_results"]) == (0, 0.0, [])
     assert [one["count"] for one in body["hourly_counts"]] == [0] * 25
 
 
-async def test_statistics_count_what_the_caller_may_read(laboratory, desk):
-    await desk.result()
-    stranger, viewer, admin = [await laboratory.client(role) for role in ("researcher", "viewer", "admin")]
-    await share(desk.http, desk.cells, viewer)
-    counted = [(await http.get(STATISTICS)).json()["classified_last_24_hours"] for http in (desk.http, stranger, viewer, admin)]
+async def test_statistics_count_what_the_caller_may_read(api, client):
+    await client.result()
+    stranger, viewer, admin = [await api.client(role) for role in ("researcher", "viewer", "admin")]
+    await share(client.http, client.cells, viewer)
+    counted = [(await http.get(STATISTICS)).json()["classified_last_24_hours"] for http in (client.http, stranger, viewer, admin)]
     assert counted == [1, 0, 1, 1]

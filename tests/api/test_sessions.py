@@ -34,16 +34,16 @@ async def login(http, address, password=PASSWORD):
     return await http.post("/api/auth/login", json={"email": address, "password": password})
 
 
-async def tokens_of(laboratory, role="researcher"):
+async def tokens_of(api, role="researcher"):
     """Somebody new: a client without cookies or headers, and the pair of tokens."""
-    http = laboratory.anonymous()
-    answer = await login(http, laboratory.account(role))
+    http = api.anonymous()
+    answer = await login(http, api.account(role))
     http.cookies.clear()
     return http, answer.json()
 
 
-def happened(laboratory, kind):
-    log = laboratory.services.log
+def happened(api, kind):
+    log = api.services.log
     return [event for one in log.read(0, 1000) if isinstance(event := log.decode(one), kind)]
 
 
@@ -54,8 +54,8 @@ def age(owner_url, seconds):
 
 
 # ---- registering -------------------------------------------------------------------------------------------------------------------
-async def test_who_registers_is_a_viewer_and_may_sign_in_at_once(laboratory):
-    http = laboratory.anonymous()
+async def test_who_registers_is_a_viewer_and_may_sign_in_at_once(api):
+    http = api.anonymous()
     made = await http.post("/api/auth/register", json=SOMEBODY)
     assert (made.status_code, set(made.json()), made.json()["email"]) == (201, {"id", "email"}, SOMEBODY["email"])
     answer = await login(http, SOMEBODY["email"])
@@ -64,8 +64,8 @@ async def test_who_registers_is_a_viewer_and_may_sign_in_at_once(laboratory):
     assert (me["id"], me["role"], me["status"]) == (made.json()["id"], "viewer", "active")
 
 
-async def test_an_address_or_a_name_that_is_taken_is_told_apart(laboratory):
-    http = laboratory.anonymous()
+async def test_an_address_or_a_name_that_is_taken_is_told_apart(api):
+    http = api.anonymous()
     await http.post("/api/auth/register", json=SOMEBODY)
     for change, detail in (
         ({"username": "other"}, "Email already used"),
@@ -76,15 +76,15 @@ async def test_an_address_or_a_name_that_is_taken_is_told_apart(laboratory):
         assert (answer.status_code, answer.json()["detail"], answer.json()["code"]) == (409, detail, "taken")
 
 
-async def test_of_many_who_register_one_address_at_once_one_wins(laboratory):
-    http = laboratory.anonymous()
+async def test_of_many_who_register_one_address_at_once_one_wins(api):
+    http = api.anonymous()
     expected = [SOMEBODY | {"username": f"ada{n}", "email": "ada@example.org" if n % 2 else "Ada@EXAMPLE.org"} for n in range(16)]
     answers = await asyncio.gather(*(http.post("/api/auth/register", json=body) for body in expected))
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 15
 
 
-async def test_a_registration_names_the_field_that_is_wrong_without_echoing_it(laboratory):
-    http = laboratory.anonymous()
+async def test_a_registration_names_the_field_that_is_wrong_without_echoing_it(api):
+    http = api.anonymous()
     for change, field in (
         ({"password": "short"}, "password"),
         ({"password": "passwordpassword"}, "password"),
@@ -102,21 +102,21 @@ async def test_a_registration_names_the_field_that_is_wrong_without_echoing_it(l
         assert answer.json()["errors"][0]["loc"] == ["body", field]
         assert PASSWORD not in answer.text
         assert "passwordpassword" not in answer.text
-    assert laboratory.services.log.head() == 0
+    assert api.services.log.head() == 0
 
 
-async def test_registrations_of_one_address_are_limited(laboratory):
-    http = laboratory.anonymous()
-    for _ in range(laboratory.services.attempts.rates.registrations_per_hour):
-        laboratory.services.attempts.registration("127.0.0.1")
+async def test_registrations_of_one_address_are_limited(api):
+    http = api.anonymous()
+    for _ in range(api.services.attempts.rates.registrations_per_hour):
+        api.services.attempts.registration("127.0.0.1")
     answer = await http.post("/api/auth/register", json=SOMEBODY)
     assert (answer.status_code, answer.json()["code"]) == (429, "too_many")
     assert int(answer.headers["retry-after"]) > 0
 
 
 # ---- signing in --------------------------------------------------------------------------------------------------------------------
-async def test_signing_in_gives_both_tokens_and_a_cookie_that_scripts_cannot_read(laboratory):
-    answer = await login(laboratory.anonymous(), laboratory.account())
+async def test_signing_in_gives_both_tokens_and_a_cookie_that_scripts_cannot_read(api):
+    answer = await login(api.anonymous(), api.account())
     assert answer.status_code == 200
     body = answer.json()
     assert set(body) == {"access_token", "token_type", "refresh_token", "expires_in"}
@@ -127,33 +127,33 @@ async def test_signing_in_gives_both_tokens_and_a_cookie_that_scripts_cannot_rea
     assert answer.headers["cache-control"] == "no-store"
 
 
-async def test_over_tls_the_cookie_is_secure_and_browsers_stay_with_tls(laboratory):
-    app = laboratory.with_options(secure_cookies=True, base_url="https://bioscope.example.org").app
+async def test_over_tls_the_cookie_is_secure_and_browsers_stay_with_tls(api):
+    app = api.with_options(secure_cookies=True, base_url="https://bioscope.example.org").app
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://bioscope.example.org") as http:
-        answer = await login(http, laboratory.account())
+        answer = await login(http, api.account())
         assert "secure" in {part.strip().lower() for part in answer.headers["set-cookie"].split(";")}
         assert answer.headers["strict-transport-security"] == "max-age=31536000"
         again = await http.post(REFRESH, headers={"Origin": "https://bioscope.example.org"})
         assert again.status_code == 200, "by the cookie that the client kept"
 
 
-async def test_below_a_path_cookies_links_and_the_description_carry_it(laboratory):
-    app = laboratory.with_options(base_url="https://lab.example.org/bioscope").app
+async def test_below_a_path_cookies_links_and_the_description_carry_it(api):
+    app = api.with_options(base_url="https://lab.example.org/bioscope").app
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://lab.example.org") as http:
-        answer = await login(http, laboratory.account())
+        answer = await login(http, api.account())
         assert "path=/bioscope/api/auth" in {part.strip().lower() for part in answer.headers["set-cookie"].split(";")}
         cookie = {"Cookie": f"refresh_token={answer.json()['refresh_token']}"}
         stranger = await http.post(REFRESH, headers=cookie | {"Origin": "https://lab.example.org.evil"})
         assert stranger.status_code == 403
         assert (await http.post(REFRESH, headers=cookie | {"Origin": "https://lab.example.org"})).status_code == 200
         assert (await http.get("/api/openapi.json")).json()["servers"] == [{"url": "/bioscope"}]
-    assert (await laboratory.anonymous().get("/api/openapi.json")).json()["servers"] == [{"url": "/"}]
+    assert (await api.anonymous().get("/api/openapi.json")).json()["servers"] == [{"url": "/"}]
 
 
-async def test_the_form_of_the_documentation_signs_in_too(laboratory):
-    address = laboratory.account()
+async def test_the_form_of_the_documentation_signs_in_too(api):
+    address = api.account()
     form = {"grant_type": "password", "username": address, "password": PASSWORD, "scope": "", "client_id": ""}
-    http = laboratory.anonymous()
+    http = api.anonymous()
     answer = await http.post("/api/auth/login-swagger", data=form)
     assert answer.status_code == 200
     assert (await http.get(ME, headers=bearer(answer.json()["access_token"]))).json()["email"] == address
@@ -162,14 +162,14 @@ async def test_the_form_of_the_documentation_signs_in_too(laboratory):
     assert (missing.status_code, missing.json()["errors"][0]["loc"]) == (422, ["body", "password"])
 
 
-async def test_every_refused_sign_in_looks_the_same(laboratory):
-    http, admin = laboratory.anonymous(), await laboratory.client("admin")
-    suspended, deleted = laboratory.account(), laboratory.account()
+async def test_every_refused_sign_in_looks_the_same(api):
+    http, admin = api.anonymous(), await api.client("admin")
+    suspended, deleted = api.account(), api.account()
     for address, method, body in ((suspended, "PATCH", {"status": "suspended"}), (deleted, "DELETE", None)):
-        user_id = laboratory.services.log.claimed("email", address)
+        user_id = api.services.log.claimed("email", address)
         assert (await admin.request(method, f"/api/users/users/{user_id}", json=body)).is_success
     answers = [
-        await login(http, laboratory.account(), "not the password 1"),
+        await login(http, api.account(), "not the password 1"),
         await login(http, "nobody@example.org"),
         await login(http, "not even an address"),
         await login(http, suspended),
@@ -205,8 +205,8 @@ class Meanwhile:
 
 
 @pytest.mark.parametrize("change", ["password", "status"])
-async def test_an_account_that_changes_during_a_sign_in_lets_nobody_in_on_its_old_state(laboratory, change):
-    given, address = laboratory.services, laboratory.account()
+async def test_an_account_that_changes_during_a_sign_in_lets_nobody_in_on_its_old_state(api, change):
+    given, address = api.services, api.account()
     me = accounts.find(address, given.log)
     ports = {"log": given.log, "passwords": given.passwords, "tokens": given.refresh_tokens, "attempts": given.attempts}
     expected = {
@@ -236,15 +236,15 @@ async def test_an_account_that_changes_during_a_sign_in_lets_nobody_in_on_its_ol
             continue
         with pytest.raises(NotAuthenticated):
             given.refresh_tokens.rotate(token, at=datetime.now(UTC))
-    assert all(revoked(laboratory, event.originator_id) for event in happened(laboratory, SessionStarted))
+    assert all(revoked(api, event.originator_id) for event in happened(api, SessionStarted))
 
 
-def revoked(laboratory, session_id):
-    return laboratory.services.log.load(session_id, session.evolve).revoked
+def revoked(api, session_id):
+    return api.services.log.load(session_id, session.evolve).revoked
 
 
-async def test_an_unknown_account_costs_as_much_time_as_a_known_one(laboratory):
-    http, address = laboratory.anonymous(), laboratory.account()
+async def test_an_unknown_account_costs_as_much_time_as_a_known_one(api):
+    http, address = api.anonymous(), api.account()
     spent = {address: [], "nobody@example.org": []}
     for _ in range(15):
         for who, seconds in spent.items():
@@ -256,16 +256,16 @@ async def test_an_unknown_account_costs_as_much_time_as_a_known_one(laboratory):
 
 
 # ---- staying signed in -------------------------------------------------------------------------------------------------------------
-async def test_a_refresh_token_is_taken_from_body_bearer_or_cookie(laboratory):
+async def test_a_refresh_token_is_taken_from_body_bearer_or_cookie(api):
     for sent in (
         lambda token: {"json": {"refresh_token": token}},
         lambda token: {"headers": bearer(token) | JSON},
         lambda token: {"headers": bearer(token)},
         lambda token: {"headers": {"Cookie": f"refresh_token={token}", "Origin": ORIGIN} | JSON},
-        lambda token: {"headers": {"Cookie": f"refresh_token={token}", "Origin": laboratory.url}},
+        lambda token: {"headers": {"Cookie": f"refresh_token={token}", "Origin": api.url}},
         lambda token: {"headers": {"Cookie": f"refresh_token={token}", "X-Requested-With": "fetch"} | bearer("an.access.token")},
     ):
-        http, body = await tokens_of(laboratory)
+        http, body = await tokens_of(api)
         answer = await http.post(REFRESH, **sent(body["refresh_token"]))
         assert answer.status_code == 200, answer.text
         assert set(answer.json()) == {"access_token", "token_type", "refresh_token", "expires_in"}
@@ -274,8 +274,8 @@ async def test_a_refresh_token_is_taken_from_body_bearer_or_cookie(laboratory):
         assert (await http.get(ME, headers=bearer(answer.json()["access_token"]))).status_code == 200
 
 
-async def test_a_cookie_is_not_taken_from_another_sites_page(laboratory):
-    http, body = await tokens_of(laboratory)
+async def test_a_cookie_is_not_taken_from_another_sites_page(api):
+    http, body = await tokens_of(api)
     cookie = {"Cookie": f"refresh_token={body['refresh_token']}"}
     others = [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://["}, {}]
     for more in (*others, {"Origin": "https://evil.example", "X-Requested-With": "x"}):
@@ -285,17 +285,17 @@ async def test_a_cookie_is_not_taken_from_another_sites_page(laboratory):
     assert (await http.post(REFRESH, json={"refresh_token": body["refresh_token"]})).status_code == 200
 
 
-async def test_one_token_used_twenty_times_at_once_has_one_child(laboratory):
-    http, body = await tokens_of(laboratory)
+async def test_one_token_used_twenty_times_at_once_has_one_child(api):
+    http, body = await tokens_of(api)
     answers = await asyncio.gather(*(http.post(REFRESH, headers=bearer(body["refresh_token"])) for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}
     (child,) = {answer.json()["refresh_token"] for answer in answers}
     assert (await http.post(REFRESH, json={"refresh_token": child})).status_code == 200
-    assert happened(laboratory, RefreshReuseDetected) == []
+    assert happened(api, RefreshReuseDetected) == []
 
 
-async def test_a_token_used_again_after_its_grace_ends_the_whole_session_and_is_recorded(laboratory, owner_url):
-    http, body = await tokens_of(laboratory)
+async def test_a_token_used_again_after_its_grace_ends_the_whole_session_and_is_recorded(api, owner_url):
+    http, body = await tokens_of(api)
     child = (await http.post(REFRESH, json={"refresh_token": body["refresh_token"]})).json()
     assert (await http.get(ME, headers=bearer(child["access_token"]))).status_code == 200
     age(owner_url, 11)
@@ -305,12 +305,12 @@ async def test_a_token_used_again_after_its_grace_ends_the_whole_session_and_is_
         assert (await http.post(REFRESH, json={"refresh_token": token["refresh_token"]})).status_code == 401
         refused = await http.get(ME, headers=bearer(token["access_token"]))
         assert (refused.status_code, refused.json()["detail"]) == (401, "Invalid token")
-    assert len(happened(laboratory, RefreshReuseDetected)) == 1
-    assert [event.reason for event in happened(laboratory, SessionRevoked)] == ["refresh_token_reused"]
+    assert len(happened(api, RefreshReuseDetected)) == 1
+    assert [event.reason for event in happened(api, SessionRevoked)] == ["refresh_token_reused"]
 
 
-async def test_a_missing_and_an_unknown_token_are_told_in_the_contracts_words(laboratory):
-    http = laboratory.anonymous()
+async def test_a_missing_and_an_unknown_token_are_told_in_the_contracts_words(api):
+    http = api.anonymous()
     for sent in (
         {},
         {"headers": JSON},
@@ -327,8 +327,8 @@ async def test_a_missing_and_an_unknown_token_are_told_in_the_contracts_words(la
         assert (answer.status_code, answer.json()["detail"]) == (401, "Invalid or expired refresh token")
 
 
-async def test_an_access_token_refreshes_nothing_and_a_refresh_token_opens_nothing(laboratory):
-    http, body = await tokens_of(laboratory)
+async def test_an_access_token_refreshes_nothing_and_a_refresh_token_opens_nothing(api):
+    http, body = await tokens_of(api)
     assert (await http.post(REFRESH, json={"refresh_token": body["access_token"]})).status_code == 401
     assert (await http.post(REFRESH, headers=bearer(body["access_token"]))).json()["detail"] == "Refresh token missing"
     assert (await http.get(ME, headers=bearer(body["refresh_token"]))).status_code == 401
@@ -348,9 +348,9 @@ WAYS_OUT = {
 }
 
 
-async def test_signing_out_ends_the_session_at_once(laboratory):
+async def test_signing_out_ends_the_session_at_once(api):
     for number, sent in enumerate(WAYS_OUT.values(), 1):
-        http, body = await tokens_of(laboratory)
+        http, body = await tokens_of(api)
         assert (await http.get(ME, headers=bearer(body["access_token"]))).status_code == 200
         answer = await http.post(LOGOUT, **sent(body))
         assert (answer.status_code, answer.content) == (204, b"")
@@ -358,23 +358,23 @@ async def test_signing_out_ends_the_session_at_once(laboratory):
         assert body["refresh_token"] not in answer.headers["set-cookie"]
         assert (await http.get(ME, headers=bearer(body["access_token"]))).status_code == 401
         assert (await http.post(REFRESH, json={"refresh_token": body["refresh_token"]})).status_code == 401
-        assert [event.reason for event in happened(laboratory, SessionRevoked)] == ["logout"] * number
+        assert [event.reason for event in happened(api, SessionRevoked)] == ["logout"] * number
         assert (await http.post(LOGOUT, **sent(body))).status_code == 204
 
 
-async def test_signing_out_without_any_token_we_know(laboratory):
-    http = laboratory.anonymous()
+async def test_signing_out_without_any_token_we_know(api):
+    http = api.anonymous()
     nothing = await http.post(LOGOUT)
     assert (nothing.status_code, nothing.json()["detail"]) == (401, "Refresh token missing")
     assert (await http.post(LOGOUT, json={"refresh_token": "unknown"})).status_code == 204
     assert (await http.post(LOGOUT, headers=bearer("not.a.token"))).status_code == 401
     given = {"name": "classifier", "scopes": frozenset({"images:read"}), "seconds": 60, "at": datetime.now(UTC)}
-    service = laboratory.services.access_tokens.issue_service(**given)
+    service = api.services.access_tokens.issue_service(**given)
     assert (await http.post(LOGOUT, headers=bearer(service))).status_code == 403
 
 
-async def test_signing_out_leaves_other_sessions_alone(laboratory):
-    http, address = laboratory.anonymous(), laboratory.account()
+async def test_signing_out_leaves_other_sessions_alone(api):
+    http, address = api.anonymous(), api.account()
     one, other = [(await login(http, address)).json() for _ in range(2)]
     http.cookies.clear()
     assert (await http.post(LOGOUT, headers=bearer(one["access_token"]))).status_code == 204
@@ -382,8 +382,8 @@ async def test_signing_out_leaves_other_sessions_alone(laboratory):
 
 
 # ---- tokens ------------------------------------------------------------------------------------------------------------------------
-async def test_only_a_bearer_token_of_ours_that_lasts_is_believed(laboratory):
-    http, body = await tokens_of(laboratory)
+async def test_only_a_bearer_token_of_ours_that_lasts_is_believed(api):
+    http, body = await tokens_of(api)
     token = body["access_token"]
     for header in (None, "", "Bearer", "Bearer ", f"Basic {token}", token, f"Bearer {token} x", "Bearer a.b.c", f"Bearer {token[:-4]}AAAA"):
         answer = await http.get(ME, headers={} if header is None else {"Authorization": header})
@@ -392,7 +392,7 @@ async def test_only_a_bearer_token_of_ours_that_lasts_is_believed(laboratory):
     assert (await http.get(ME, headers={"Authorization": f"bearer {token}"})).status_code == 200
     assert (await http.get(f"{ME}?access_token={token}")).status_code == 401
     user_id, there = (await http.get(ME, headers=bearer(token))).json()["id"], datetime.now(UTC) - timedelta(hours=1)
-    claims = laboratory.services.access_tokens.verify(token, at=datetime.now(UTC))
-    ended = laboratory.services.access_tokens.issue(user=claims.subject, session=claims.session_id, role=claims.role, at=there)
+    claims = api.services.access_tokens.verify(token, at=datetime.now(UTC))
+    ended = api.services.access_tokens.issue(user=claims.subject, session=claims.session_id, role=claims.role, at=there)
     assert str(claims.subject) == user_id
     assert (await http.get(ME, headers=bearer(ended))).json()["detail"] == "Invalid token"

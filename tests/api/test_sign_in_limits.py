@@ -12,7 +12,7 @@ import redis
 from application.limits.sign_in_attempts import SignInLimits, SignInRates
 from infrastructure.container import services
 from infrastructure.security.rate_limits import LocalRateLimiter
-from tests.api.conftest import PASSWORD, Laboratory
+from tests.api.conftest import PASSWORD, ApiWithProjector
 
 pytestmark = pytest.mark.anyio
 
@@ -32,14 +32,14 @@ class Hours:
 
 
 @asynccontextmanager
-async def serving(laboratory, *, limits=None, proxies=PROXY, **rates):
+async def serving(api, *, limits=None, proxies=PROXY, **rates):
     """A client of an application with the given rates, behind a proxy that says whom a request comes from."""
-    given = laboratory.services
+    given = api.services
     attempts = SignInLimits(
         limits=limits or given.attempts.limits, known_addresses=given.attempts.known_addresses, rates=SignInRates(**rates)
     )
-    app = laboratory.with_options(trusted_proxies=proxies).with_services(attempts=attempts).app
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=laboratory.url) as http:
+    app = api.with_options(trusted_proxies=proxies).with_services(attempts=attempts).app
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=api.url) as http:
         yield http
 
 
@@ -53,9 +53,9 @@ async def statuses(http, email, count, *, password=WRONG, at=ELSEWHERE):
 
 
 @pytest.mark.long
-async def test_a_thousand_failures_from_elsewhere_lock_no_owner_out_of_a_known_address(laboratory):
-    email, hours = laboratory.account(), Hours()
-    async with serving(laboratory, limits=LocalRateLimiter(clock=hours)) as http:
+async def test_a_thousand_failures_from_elsewhere_lock_no_owner_out_of_a_known_address(api):
+    email, hours = api.account(), Hours()
+    async with serving(api, limits=LocalRateLimiter(clock=hours)) as http:
         assert (await login(http, email, at=HOME)).status_code == 200
         answers = [(await login(http, email, WRONG, at=f"198.51.100.{n % 250}")).status_code for n in range(1000)]
         assert (answers.count(401), answers.count(429)) == (100, 900), "what all strangers together may try in an hour"
@@ -67,9 +67,9 @@ async def test_a_thousand_failures_from_elsewhere_lock_no_owner_out_of_a_known_a
         assert (await login(http, email, at="192.0.2.9")).status_code == 200
 
 
-async def test_an_address_is_not_known_any_more_after_thirty_days(laboratory, owner_url):
-    email = laboratory.account()
-    async with serving(laboratory, account_per_hour=1) as http:
+async def test_an_address_is_not_known_any_more_after_thirty_days(api, owner_url):
+    email = api.account()
+    async with serving(api, account_per_hour=1) as http:
         assert (await login(http, email, at=HOME)).status_code == 200
         assert await statuses(http, email, 2) == [401, 429]
         assert (await login(http, email, at=HOME)).status_code == 200
@@ -78,18 +78,18 @@ async def test_an_address_is_not_known_any_more_after_thirty_days(laboratory, ow
         assert (await login(http, email, at=HOME)).status_code == 429
 
 
-async def test_five_failures_a_minute_of_one_account_from_one_address(laboratory):
-    email, other = laboratory.account(), laboratory.account()
-    async with serving(laboratory) as http:
+async def test_five_failures_a_minute_of_one_account_from_one_address(api):
+    email, other = api.account(), api.account()
+    async with serving(api) as http:
         assert await statuses(http, email, 8) == [401] * 5 + [429] * 3
         assert (await login(http, email.upper())).status_code == 429, "the right password too"
         assert (await login(http, email, at=HOME)).status_code == 200
         assert (await login(http, other)).status_code == 200
 
 
-async def test_three_hundred_failures_a_minute_of_one_address(laboratory):
-    email = laboratory.account()
-    async with serving(laboratory, address_per_minute=10) as http:
+async def test_three_hundred_failures_a_minute_of_one_address(api):
+    email = api.account()
+    async with serving(api, address_per_minute=10) as http:
         answers = [(await login(http, f"nobody{n}@example.org", WRONG)).status_code for n in range(12)]
         assert answers == [401] * 10 + [429] * 2
         assert (await login(http, email)).status_code == 429
@@ -99,16 +99,16 @@ async def test_three_hundred_failures_a_minute_of_one_address(laboratory):
     )
 
 
-async def test_successful_sign_ins_do_not_count(laboratory):
-    email = laboratory.account()
-    async with serving(laboratory) as http:
+async def test_successful_sign_ins_do_not_count(api):
+    email = api.account()
+    async with serving(api) as http:
         assert await statuses(http, email, 12, password=PASSWORD) == [200] * 12
         assert await statuses(http, email, 6) == [401] * 5 + [429]
 
 
-async def test_an_unknown_account_is_answered_like_a_known_one(laboratory):
-    known = laboratory.account()
-    async with serving(laboratory, account_per_hour=7) as http:
+async def test_an_unknown_account_is_answered_like_a_known_one(api):
+    known = api.account()
+    async with serving(api, account_per_hour=7) as http:
 
         async def answer_for(email):
             answers = [await login(http, email, WRONG, at=f"198.51.100.{n // 6}") for n in range(12)]
@@ -119,28 +119,28 @@ async def test_an_unknown_account_is_answered_like_a_known_one(laboratory):
         assert await answer_for("nobody@example.org") == found
 
 
-async def test_addresses_of_one_ipv6_subnet_count_as_one(laboratory):
-    email = laboratory.account()
-    async with serving(laboratory) as http:
+async def test_addresses_of_one_ipv6_subnet_count_as_one(api):
+    email = api.account()
+    async with serving(api) as http:
         answers = [(await login(http, email, WRONG, at=f"2001:db8:0:1::{n:x}")).status_code for n in range(1, 8)]
         assert answers == [401] * 5 + [429] * 2
         assert (await login(http, email, WRONG, at="2001:db8:0:2::1")).status_code == 401
         assert (await login(http, email, at="2001:db8:0:3::1")).status_code == 200
         assert (await login(http, email, at="2001:db8:0:3:ffff::2")).status_code == 200
-    async with serving(laboratory, account_per_hour=1) as http:
+    async with serving(api, account_per_hour=1) as http:
         assert (await login(http, email, at="2001:db8:0:3::7777")).status_code == 200, "a known subnet"
 
 
-async def test_without_trusted_proxies_a_forged_header_gives_nobody_another_address(laboratory):
-    email = laboratory.account()
-    async with serving(laboratory, proxies=()) as http:
+async def test_without_trusted_proxies_a_forged_header_gives_nobody_another_address(api):
+    email = api.account()
+    async with serving(api, proxies=()) as http:
         answers = [(await login(http, email, WRONG, at=f"198.51.100.{n}")).status_code for n in range(7)]
         assert answers == [401] * 5 + [429] * 2
 
 
-async def test_a_wrong_current_password_counts_like_a_failed_sign_in(laboratory):
-    email = laboratory.account()
-    async with serving(laboratory) as http:
+async def test_a_wrong_current_password_counts_like_a_failed_sign_in(api):
+    email = api.account()
+    async with serving(api) as http:
         token = (await login(http, email)).json()["access_token"]
         headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": ELSEWHERE}
         me = (await http.get(ME, headers=headers)).json()["id"]
@@ -152,9 +152,9 @@ async def test_a_wrong_current_password_counts_like_a_failed_sign_in(laboratory)
         assert [(await http.get(ME, headers=headers)).status_code for _ in range(20)] == [200] * 20, "never throttled"
 
 
-async def test_refused_refresh_tokens_are_limited_and_right_ones_are_not(laboratory):
-    email = laboratory.account()
-    async with serving(laboratory, address_per_minute=4) as http:
+async def test_refused_refresh_tokens_are_limited_and_right_ones_are_not(api):
+    email = api.account()
+    async with serving(api, address_per_minute=4) as http:
         token = (await login(http, email)).json()["refresh_token"]
         http.cookies.clear()
         headers = {"X-Forwarded-For": ELSEWHERE}
@@ -164,23 +164,23 @@ async def test_refused_refresh_tokens_are_limited_and_right_ones_are_not(laborat
         assert (await login(http, email)).status_code == 200
 
 
-async def test_a_registration_counts_whether_its_address_is_taken_or_not(laboratory):
-    accepted = laboratory.account()
+async def test_a_registration_counts_whether_its_address_is_taken_or_not(api):
+    accepted = api.account()
     names = {"first_name": "Ada", "last_name": "Byron", "password": PASSWORD}
 
     async def registered(http, email, number):
         body = names | {"email": email, "username": f"new{number}"}
         return (await http.post("/api/auth/register", json=body, headers={"X-Forwarded-For": ELSEWHERE})).status_code
 
-    async with serving(laboratory, registrations_per_hour=4) as http:
+    async with serving(api, registrations_per_hour=4) as http:
         expected = [accepted, "new1@example.org", accepted, "new3@example.org", accepted, "new5@example.org"]
         answers = [await registered(http, email, number) for number, email in enumerate(expected)]
         assert answers == [409, 201, 409, 201, 429, 429]
 
 
-async def test_neither_a_new_redis_nor_a_new_api_opens_the_door_again(laboratory, lab_settings):
-    email = laboratory.account()
-    async with serving(laboratory, account_per_hour=7) as http:
+async def test_neither_a_new_redis_nor_a_new_api_opens_the_door_again(api, lab_settings):
+    email = api.account()
+    async with serving(api, account_per_hour=7) as http:
         assert (await login(http, email, at=HOME)).status_code == 200
         assert await statuses(http, email, 5) == [401] * 5
         with redis.Redis.from_url(lab_settings.redis_url) as client:
@@ -188,6 +188,6 @@ async def test_neither_a_new_redis_nor_a_new_api_opens_the_door_again(laboratory
         assert await statuses(http, email, 2) == [429] * 2, "the process counted too"
         assert await statuses(http, email, 3, at="192.0.2.1") == [401] * 2 + [429], "also those of an hour"
     anew = services(lab_settings)
-    async with anew.opened(), serving(Laboratory(anew, laboratory.options), account_per_hour=2) as http:
+    async with anew.opened(), serving(ApiWithProjector(anew, api.options), account_per_hour=2) as http:
         assert await statuses(http, email, 1, at="192.0.2.2") == [429], "Redis counted too"
         assert (await login(http, email, at=HOME)).status_code == 200, "the database knows the address"

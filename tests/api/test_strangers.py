@@ -26,7 +26,7 @@ from infrastructure.security.access_tokens import SignedAccessTokens
 from infrastructure.security.keys import RootKey
 from tests.conftest import TEMPLATE
 from tests.overload.trial import memory
-from tests.projections.laboratory import Laboratory
+from tests.rigs.scenario import Scenario
 
 DATABASE = "test_strangers"
 MANY = 1100
@@ -118,9 +118,11 @@ def served(postgres, redis_server, tmp_path_factory):
 def _token(settings):
     root = RootKey.read(settings.root_key_path)
     log = RecorderEventStore(PostgresRecorder(settings.postgres_url, root), root)
-    lab = Laboratory(log, None)
-    member = lab.user()
-    token = SignedAccessTokens(root, ttl=3600).issue(user=member.id, session=lab.session(member), role=member.role, at=datetime.now(UTC))
+    scenario = Scenario(log, None)
+    member = scenario.user()
+    token = SignedAccessTokens(root, ttl=3600).issue(
+        user=member.id, session=scenario.session(member), role=member.role, at=datetime.now(UTC)
+    )
     log.close()
     return token
 

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from api.options import BodyTimeouts, UploadLimits
-from tests.api.people import PICTURE, dataset, events_of, refused, share, stored, upload
-from tests.hostile import bare_jpeg, frame, hostile_files, jpeg, page, png, scan, tiff
+from tests.api.http_calls import PICTURE, dataset, events_of, refused, share, stored, upload
+from tests.rigs.hostile_images import bare_jpeg, frame, hostile_files, jpeg, page, png, scan, tiff
 
 pytestmark = pytest.mark.anyio
 
@@ -32,13 +32,13 @@ def lab_settings(lab_settings):
 
 
 @pytest.fixture
-async def desk(laboratory, lab_settings):
+async def desk(api, lab_settings):
     """Somebody with a dataset, and a check that nothing was taken."""
-    http = await laboratory.client()
+    http = await api.client()
     cells = await dataset(http)
 
     def nothing_was_stored():
-        return not stored(lab_settings) and not events_of(laboratory, "ImageUploaded")
+        return not stored(lab_settings) and not events_of(api, "ImageUploaded")
 
     return http, cells, nothing_was_stored
 
@@ -62,10 +62,10 @@ async def send(http, body, **headers):
 class Spoken:
     """An upload as a server hands it over, message by message. None is a client that went away."""
 
-    def __init__(self, laboratory, http, chunks, **headers):
+    def __init__(self, api, http, chunks, **headers):
         given = {"host": "localhost", "content-type": f"multipart/form-data; boundary={BOUNDARY}"}
         given |= {"authorization": http.headers["authorization"], **headers}
-        self._app, self._chunks = laboratory.app, iter(chunks)
+        self._app, self._chunks = api.app, iter(chunks)
         self.scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -213,13 +213,13 @@ async def test_a_body_that_is_no_form_is_refused(desk):
     assert nothing_was_stored()
 
 
-async def test_the_fields_may_come_before_or_after_the_file_in_any_pieces(laboratory, desk):
+async def test_the_fields_may_come_before_or_after_the_file_in_any_pieces(api, desk):
     http, cells, _ = desk
     dataset_part = part("dataset_id", cells.encode())
     for parts in ([dataset_part, FILE], [FILE, dataset_part], [dataset_part, part("device_id", b""), FILE]):
         for size in (1, 7, 1000, 10**6):
             body = form(*parts)
-            status, message = await Spoken(laboratory, http, [body[at : at + size] for at in range(0, len(body), size)]).answer()
+            status, message = await Spoken(api, http, [body[at : at + size] for at in range(0, len(body), size)]).answer()
             assert status == 201, message
 
 
@@ -278,18 +278,18 @@ async def test_a_path_is_stored_and_its_last_part_is_the_file_name(desk):
         assert (image["path"], image["filename"], answer.json()["filename"]) == (path, filename, filename)
 
 
-async def test_a_path_counts_wherever_it_stands_in_the_form(laboratory, desk):
+async def test_a_path_counts_wherever_it_stands_in_the_form(api, desk):
     http, cells, _ = desk
     fields = [part("dataset_id", cells.encode()), part("path", b"A1/img.jpg")]
     for parts in ([*fields, FILE], [FILE, *fields]):
-        status, body = await Spoken(laboratory, http, [form(*parts)]).answer()
+        status, body = await Spoken(api, http, [form(*parts)]).answer()
         assert (status, body["filename"]) == (201, "img.jpg")
 
 
-async def test_a_wrong_path_is_refused_before_the_file_is_read_with_what_to_do(laboratory, desk):
+async def test_a_wrong_path_is_refused_before_the_file_is_read_with_what_to_do(api, desk):
     http, cells, nothing_was_stored = desk
     begun = part("dataset_id", cells.encode()) + part("path", b"/home/ada/A1/img.tif") + FILE[:100]
-    spoken = Spoken(laboratory, http, [begun, *[b"x" * 1000] * 100])
+    spoken = Spoken(api, http, [begun, *[b"x" * 1000] * 100])
     status, body = await spoken.answer()
     assert (status, body["errors"][0]["loc"]) == (422, ["body", "path"])
     assert "relative to the uploaded folder, like A1/img.tif" in body["detail"]
@@ -297,7 +297,7 @@ async def test_a_wrong_path_is_refused_before_the_file_is_read_with_what_to_do(l
     assert nothing_was_stored()
 
 
-async def test_a_path_is_nowhere_in_the_log_in_clear(laboratory, desk, owner_url):
+async def test_a_path_is_nowhere_in_the_log_in_clear(api, desk, owner_url):
     http, cells, _ = desk
     assert (await upload(http, cells, path="patient-4711/img.tif")).status_code == 201
     with psycopg.connect(owner_url) as connection, connection.cursor().copy("copy (select * from es.events) to stdout") as copied:
@@ -306,13 +306,13 @@ async def test_a_path_is_nowhere_in_the_log_in_clear(laboratory, desk, owner_url
     assert b"4711" not in log
 
 
-async def test_the_same_key_with_another_path_is_refused(laboratory, desk):
+async def test_the_same_key_with_another_path_is_refused(api, desk):
     http, cells, _ = desk
     key = {"Idempotency-Key": "once"}
     first = await upload(http, cells, headers=key, path="A1/img.jpg")
     assert (await upload(http, cells, headers=key, path="A1/img.jpg")).json() == first.json()
     assert refused(await upload(http, cells, headers=key, path="A2/img.jpg"), 422, "idempotency_key_reused")
-    assert events_of(laboratory, "ImageUploaded") == 1
+    assert events_of(api, "ImageUploaded") == 1
 
 
 async def test_a_file_name_is_a_label_and_no_path(desk):
@@ -323,20 +323,20 @@ async def test_a_file_name_is_a_label_and_no_path(desk):
 
 
 # ---- who may -----------------------------------------------------------------------------------------------------------------------
-async def test_permission_is_asked_before_a_byte_of_the_file_is_read(laboratory, desk):
+async def test_permission_is_asked_before_a_byte_of_the_file_is_read(api, desk):
     _, cells, nothing_was_stored = desk
     for role, status in (("viewer", 403), ("analyst", 404)):
-        stranger = await laboratory.client(role)
+        stranger = await api.client(role)
         begun = part("dataset_id", cells.encode()) + FILE[:100]
-        spoken = Spoken(laboratory, stranger, [begun, *[b"x" * 1000] * 100])
+        spoken = Spoken(api, stranger, [begun, *[b"x" * 1000] * 100])
         assert (await spoken.answer())[0] == status
         assert spoken.read <= len(begun)
     assert nothing_was_stored()
 
 
-async def test_a_viewer_of_a_dataset_puts_nothing_into_it_and_its_analyst_does(laboratory, desk):
+async def test_a_viewer_of_a_dataset_puts_nothing_into_it_and_its_analyst_does(api, desk):
     owner, cells, nothing_was_stored = desk
-    other = await laboratory.client()
+    other = await api.client()
     await share(owner, cells, other)
     assert refused(await upload(other, cells), 403)
     assert nothing_was_stored()
@@ -344,9 +344,9 @@ async def test_a_viewer_of_a_dataset_puts_nothing_into_it_and_its_analyst_does(l
     assert (await upload(other, cells)).status_code == 201
 
 
-async def test_nobody_uploads_without_signing_in(laboratory, desk):
+async def test_nobody_uploads_without_signing_in(api, desk):
     _, cells, nothing_was_stored = desk
-    assert refused(await upload(laboratory.anonymous(), cells), 401)
+    assert refused(await upload(api.anonymous(), cells), 401)
     assert nothing_was_stored()
 
 
@@ -360,50 +360,50 @@ def endless(cells, size):
         yield block
 
 
-async def test_an_upload_that_is_too_long_ends_as_soon_as_that_is_known(laboratory, desk):
+async def test_an_upload_that_is_too_long_ends_as_soon_as_that_is_known(api, desk):
     http, cells, nothing_was_stored = desk
-    spoken = Spoken(laboratory, http, endless(cells, 20 * MOST))
+    spoken = Spoken(api, http, endless(cells, 20 * MOST))
     status, body = await spoken.answer()
     assert (status, body["code"], body["reason"]) == (413, "image_too_large", "too_many_bytes")
     assert spoken.read < MOST + 1_000_000
-    announced = Spoken(laboratory, http, endless(cells, 20 * MOST), **{"content-length": str(20 * MOST)})
+    announced = Spoken(api, http, endless(cells, 20 * MOST), **{"content-length": str(20 * MOST)})
     assert (await announced.answer())[0] == 413
     assert announced.read == 0
     assert nothing_was_stored()
 
 
-async def test_an_upload_takes_no_memory_of_its_size(laboratory, desk):
+async def test_an_upload_takes_no_memory_of_its_size(api, desk):
     http, cells, _ = desk
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        await Spoken(laboratory, http, endless(cells, MOST - 200_000)).answer()
+        await Spoken(api, http, endless(cells, MOST - 200_000)).answer()
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak - before < 2_500_000
 
 
-async def test_a_length_that_lies_is_no_way_in(laboratory, desk):
+async def test_a_length_that_lies_is_no_way_in(api, desk):
     http, cells, _ = desk
     body = form(part("dataset_id", cells.encode()), FILE)
     for length, expected in {"1": 400, "100": 400, "5": 400, "99999": 201, "-1": 201, "many": 201, "1e3": 201, "9" * 30: 201}.items():
-        status, message = await Spoken(laboratory, http, [body], **{"content-length": length}).answer()
+        status, message = await Spoken(api, http, [body], **{"content-length": length}).answer()
         assert status == expected, message
 
 
 @pytest.mark.parametrize("data", [PICTURE, tiff(page()), png()], ids=["jpeg", "tiff", "png"])
-async def test_a_client_that_goes_away_leaves_nothing(laboratory, desk, data):
+async def test_a_client_that_goes_away_leaves_nothing(api, desk, data):
     http, cells, nothing_was_stored = desk
     body = form(part("dataset_id", cells.encode()), part("file", data, "cell.jpg"))
     for share_sent in (0.0, 0.1, 0.5, 0.99):
         cut = int(len(body) * share_sent)
-        status, _ = await Spoken(laboratory, http, [body[:cut], None] if cut else [None]).answer()
+        status, _ = await Spoken(api, http, [body[:cut], None] if cut else [None]).answer()
         assert status == 400
         assert nothing_was_stored()
 
 
-async def test_a_request_that_is_cancelled_leaves_nothing(laboratory, desk):
+async def test_a_request_that_is_cancelled_leaves_nothing(api, desk):
     http, cells, nothing_was_stored = desk
     for wait in (0.0, 0.001, 0.003, 0.01):
         held = asyncio.Event()
@@ -422,9 +422,9 @@ async def test_a_request_that_is_cancelled_leaves_nothing(laboratory, desk):
         assert nothing_was_stored()
 
 
-async def test_a_body_that_stops_coming_is_given_up(laboratory, desk):
+async def test_a_body_that_stops_coming_is_given_up(api, desk):
     http, cells, nothing_was_stored = desk
-    impatient = laboratory.with_options(body_timeouts=BodyTimeouts(idle_seconds=0.05)).anonymous(**http.headers)
+    impatient = api.with_options(body_timeouts=BodyTimeouts(idle_seconds=0.05)).anonymous(**http.headers)
 
     async def stops():
         yield part("dataset_id", cells.encode()) + FILE[:1000]
@@ -434,7 +434,7 @@ async def test_a_body_that_stops_coming_is_given_up(laboratory, desk):
     assert nothing_was_stored()
 
 
-async def test_a_store_that_is_away_is_told_and_nothing_is_recorded(laboratory, desk, lab_settings):
+async def test_a_store_that_is_away_is_told_and_nothing_is_recorded(api, desk, lab_settings):
     http, cells, nothing_was_stored = desk
     blobs = lab_settings.data / "blobs"
     shelf = blobs / "sha256"
@@ -448,16 +448,16 @@ async def test_a_store_that_is_away_is_told_and_nothing_is_recorded(laboratory, 
 
 
 # ---- once and again ----------------------------------------------------------------------------------------------------------------
-async def test_the_same_key_in_parallel_makes_one_image(laboratory, desk, lab_settings):
+async def test_the_same_key_in_parallel_makes_one_image(api, desk, lab_settings):
     http, cells, _ = desk
     answers = await asyncio.gather(*(upload(http, cells, headers={"Idempotency-Key": "once"}) for _ in range(20)))
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.content for answer in answers}) == 1
-    assert events_of(laboratory, "ImageUploaded") == 1
+    assert events_of(api, "ImageUploaded") == 1
     assert len(stored(lab_settings)) == 1
 
 
-async def test_the_same_key_with_another_file_name_or_dataset_is_refused(laboratory, desk):
+async def test_the_same_key_with_another_file_name_or_dataset_is_refused(api, desk):
     http, cells, _ = desk
     key = {"Idempotency-Key": "once"}
     assert (await upload(http, cells, headers=key)).status_code == 201
@@ -468,23 +468,23 @@ async def test_the_same_key_with_another_file_name_or_dataset_is_refused(laborat
         upload(http, other, headers=key),
     ):
         assert refused(await changed, 422, "idempotency_key_reused")
-    assert events_of(laboratory, "ImageUploaded") == 1
+    assert events_of(api, "ImageUploaded") == 1
 
 
-async def test_the_same_bytes_twice_are_two_images_and_one_blob(laboratory, desk, lab_settings):
+async def test_the_same_bytes_twice_are_two_images_and_one_blob(api, desk, lab_settings):
     http, cells, _ = desk
     first, second = await upload(http, cells), await upload(http, cells)
     assert first.json()["id"] != second.json()["id"]
-    assert events_of(laboratory, "ImageUploaded") == 2
+    assert events_of(api, "ImageUploaded") == 2
     assert len(stored(lab_settings)) == 1
 
 
-async def test_an_upload_that_is_refused_in_the_end_is_only_an_orphan(laboratory, desk, lab_settings):
+async def test_an_upload_that_is_refused_in_the_end_is_only_an_orphan(api, desk, lab_settings):
     http, cells, _ = desk
     assert (await upload(http, cells, headers={"Idempotency-Key": "once"})).status_code == 201
     assert refused(await upload(http, cells, png(), headers={"Idempotency-Key": "once"}), 422)
     assert len(stored(lab_settings)) == 2
-    assert events_of(laboratory, "ImageUploaded") == 1
+    assert events_of(api, "ImageUploaded") == 1
 
 
 class HeldStore:
@@ -513,10 +513,10 @@ class HeldWriter:
         return self._writer.commit()
 
 
-async def test_a_store_that_keeps_uploads_waiting_holds_nobody_else_up(laboratory, desk):
+async def test_a_store_that_keeps_uploads_waiting_holds_nobody_else_up(api, desk):
     http, cells, _ = desk
-    store = HeldStore(laboratory.services.blobs)
-    slow = laboratory.with_services(blobs=store).with_options(uploads=UploadLimits(concurrent_stores=4, store_timeout_seconds=0.2))
+    store = HeldStore(api.services.blobs)
+    slow = api.with_services(blobs=store).with_options(uploads=UploadLimits(concurrent_stores=4, store_timeout_seconds=0.2))
     http = slow.anonymous(Authorization=http.headers["Authorization"])
     waiting = [asyncio.create_task(upload(http, cells)) for _ in range(4)]
     while len(store.waiting) < 4:

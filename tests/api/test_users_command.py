@@ -20,8 +20,8 @@ from domain.values import system_actor
 from infrastructure.security.access_tokens import SignedAccessTokens
 from infrastructure.security.keys import RootKey
 from tests.api.conftest import PASSWORD
-from tests.api.people import now
 from tests.api.test_accounts import ME, OTHER_PASSWORD, login
+from tests.api.worker_events import now
 from tests.given import NOW, actor, command
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +32,7 @@ FIELDS = {"id", "email", "username", "first_name", "last_name", "role", "status"
 
 @pytest.fixture
 def bioscope(lab_settings, monkeypatch, tmp_path):
-    """Runs a command on the laboratory's machine, where nobody is signed in."""
+    """Runs a command on the server's machine, where nobody is signed in."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "250")
     for name in ("data", "postgres_url", "redis_url", "kafka_url"):
@@ -51,20 +51,20 @@ async def listed(bioscope, *options):
     return json.loads((await bioscope("users", "list", "--json", *options)).stdout)
 
 
-def actors(laboratory, user_id):
+def actors(api, user_id):
     """Who did what to an account: the actors of its events, without the registration."""
-    return [msgspec.json.decode(one.meta)["actor"] for one in laboratory.services.log.history(user_id)][1:]
+    return [msgspec.json.decode(one.meta)["actor"] for one in api.services.log.history(user_id)][1:]
 
 
-def loaded(laboratory, address):
-    return accounts.find(address, laboratory.services.log)
+def loaded(api, address):
+    return accounts.find(address, api.services.log)
 
 
 # ---- reading -----------------------------------------------------------------------------------------------------------------------
-async def test_all_accounts_are_listed_at_once_as_a_table_and_as_json(laboratory, bioscope):
-    address, other = laboratory.account("admin"), laboratory.account("viewer")
+async def test_all_accounts_are_listed_at_once_as_a_table_and_as_json(api, bioscope):
+    address, other = api.account("admin"), api.account("viewer")
     table = (await bioscope("users", "list")).stdout
-    for one in (loaded(laboratory, address), loaded(laboratory, other)):
+    for one in (loaded(api, address), loaded(api, other)):
         (line,) = [line for line in table.splitlines() if one.email in line]
         assert all(text in line for text in (one.username, "Ada Byron", one.role, "active", "2026-03-01"))
     found = await listed(bioscope)
@@ -72,8 +72,8 @@ async def test_all_accounts_are_listed_at_once_as_a_table_and_as_json(laboratory
     assert set(found[0]) == FIELDS | {"deleted", "erased"}
 
 
-async def test_a_list_is_narrowed_by_role_status_and_text(laboratory, bioscope):
-    first, second, third = laboratory.account("admin"), laboratory.account("viewer"), laboratory.account("viewer")
+async def test_a_list_is_narrowed_by_role_status_and_text(api, bioscope):
+    first, second, third = api.account("admin"), api.account("viewer"), api.account("viewer")
     await bioscope("users", "disable", third)
     name = second.partition("@")[0]
     for options, expected in (
@@ -90,8 +90,8 @@ async def test_a_list_is_narrowed_by_role_status_and_text(laboratory, bioscope):
     assert (await bioscope("users", "list", "--search", "nobody")).stdout == "No account matches.\n"
 
 
-async def test_pages_of_a_list_lead_to_each_other(laboratory, bioscope):
-    expected = [laboratory.account("viewer") for _ in range(5)]
+async def test_pages_of_a_list_lead_to_each_other(api, bioscope):
+    expected = [api.account("viewer") for _ in range(5)]
     observed, more = [], ()
     while True:
         page = await bioscope("users", "list", "--json", "--limit", "2", *more)
@@ -110,8 +110,8 @@ async def test_wrong_options_of_a_list_are_told_in_a_sentence(bioscope):
         await bioscope("users", "list", *wrong, code=2)
 
 
-async def test_a_list_says_when_the_read_models_are_behind(laboratory, bioscope, lab_settings):
-    laboratory.account("viewer")
+async def test_a_list_says_when_the_read_models_are_behind(api, bioscope, lab_settings):
+    api.account("viewer")
     await listed(bioscope)
     with psycopg.connect(lab_settings.postgres_owner_url) as connection:
         connection.execute("update read.checkpoint set position = position - 1")
@@ -119,9 +119,9 @@ async def test_a_list_says_when_the_read_models_are_behind(laboratory, bioscope,
         assert "1 events are not in the read models yet" in (await bioscope("users", "list")).stderr
 
 
-async def test_an_account_is_shown_by_address_user_name_and_id(laboratory, bioscope):
-    address = laboratory.account("analyst")
-    account = loaded(laboratory, address)
+async def test_an_account_is_shown_by_address_user_name_and_id(api, bioscope):
+    address = api.account("analyst")
+    account = loaded(api, address)
     shown = [
         json.loads((await bioscope("users", "show", name, "--json")).stdout)
         for name in (address.upper(), account.username, str(account.id))
@@ -131,10 +131,10 @@ async def test_an_account_is_shown_by_address_user_name_and_id(laboratory, biosc
     assert all(str(value) in table for value in (account.id, address, "analyst", "active"))
 
 
-async def test_a_deleted_account_is_shown_by_its_id_alone(laboratory, bioscope):
-    laboratory.account("admin")
-    address = laboratory.account("viewer")
-    account = loaded(laboratory, address)
+async def test_a_deleted_account_is_shown_by_its_id_alone(api, bioscope):
+    api.account("admin")
+    address = api.account("viewer")
+    account = loaded(api, address)
     await bioscope("users", "erase", address, "--yes")
     await bioscope("users", "show", address, code=1)
     shown = json.loads((await bioscope("users", "show", str(account.id), "--json")).stdout)
@@ -152,30 +152,30 @@ async def test_an_unknown_account_is_told_in_a_sentence(bioscope, what):
         assert ended.stderr.startswith("bioscope: ")
 
 
-async def test_nobody_is_taken_for_somebody_else_by_a_user_name_like_theirs(laboratory, bioscope):
-    boss = loaded(laboratory, laboratory.account("viewer"))
+async def test_nobody_is_taken_for_somebody_else_by_a_user_name_like_theirs(api, bioscope):
+    boss = loaded(api, api.account("viewer"))
     for number, name in enumerate(("chief@example.org", str(boss.id))):
         names_ = {"email": f"eve{number}@example.org", "username": name, "first_name": "Eve", "last_name": "E"}
-        answer = await laboratory.anonymous().post("/api/auth/register", json=names_ | {"password": PASSWORD})
+        answer = await api.anonymous().post("/api/auth/register", json=names_ | {"password": PASSWORD})
         assert answer.status_code == 201, answer.text
     await bioscope("users", "set-role", "chief@example.org", "admin", code=1)
     await bioscope("users", "set-role", str(boss.id), "admin")
-    assert loaded(laboratory, boss.email).role == "admin"
-    assert loaded(laboratory, "eve1@example.org").role == "viewer"
+    assert loaded(api, boss.email).role == "admin"
+    assert loaded(api, "eve1@example.org").role == "viewer"
 
 
 # ---- passwords ---------------------------------------------------------------------------------------------------------------------
-async def test_a_reset_password_is_printed_once_signs_in_and_ends_all_sessions(laboratory, bioscope, lab_settings):
-    address = laboratory.account("analyst")
-    before = (await login(laboratory, address)).json()
+async def test_a_reset_password_is_printed_once_signs_in_and_ends_all_sessions(api, bioscope, lab_settings):
+    address = api.account("analyst")
+    before = (await login(api, address)).json()
     ended = await bioscope("users", "reset-password", address)
     password = ended.stdout.removesuffix("\n")
     assert re.fullmatch(r"([a-z2-9]{5}-){4}[a-z2-9]{5}", password)
     assert password not in ended.stderr
     assert "all its sessions have ended" in ended.stderr
-    assert (await login(laboratory, address)).status_code == 401
-    assert (await login(laboratory, address, password)).status_code == 200
-    anonymous = laboratory.anonymous()
+    assert (await login(api, address)).status_code == 401
+    assert (await login(api, address, password)).status_code == 200
+    anonymous = api.anonymous()
     assert (await anonymous.get(ME, headers={"Authorization": f"Bearer {before['access_token']}"})).status_code == 401
     assert (await anonymous.post("/api/auth/refresh", json={"refresh_token": before["refresh_token"]})).status_code == 401
     assert password.encode() not in everything_kept(lab_settings)
@@ -190,72 +190,72 @@ def everything_kept(settings):
     return b"".join(bytes(part) for row in rows for part in row if isinstance(part, bytes))
 
 
-async def test_a_password_that_was_typed_or_comes_from_the_environment_is_not_printed(laboratory, bioscope, monkeypatch):
-    address = laboratory.account("analyst")
+async def test_a_password_that_was_typed_or_comes_from_the_environment_is_not_printed(api, bioscope, monkeypatch):
+    address = api.account("analyst")
     typed = await bioscope("users", "reset-password", address, "--prompt", input=f"{OTHER_PASSWORD}\n{OTHER_PASSWORD}\n")
     assert OTHER_PASSWORD not in typed.output
-    assert (await login(laboratory, address, OTHER_PASSWORD)).status_code == 200
+    assert (await login(api, address, OTHER_PASSWORD)).status_code == 200
     monkeypatch.setenv("BIOSCOPE_PASSWORD", "the third horse 9 battery")
     ended = await bioscope("users", "reset-password", address)
     assert ended.stdout == ""
     assert "the third horse" not in ended.stderr
-    assert (await login(laboratory, address, "the third horse 9 battery")).status_code == 200
+    assert (await login(api, address, "the third horse 9 battery")).status_code == 200
 
 
-async def test_a_password_that_breaks_the_rule_changes_nothing(laboratory, bioscope, monkeypatch):
-    address = laboratory.account("analyst")
+async def test_a_password_that_breaks_the_rule_changes_nothing(api, bioscope, monkeypatch):
+    address = api.account("analyst")
     for wrong in ("short", "passwordpassword", "x" * 129, "\udcff" * 400):
         monkeypatch.setenv("BIOSCOPE_PASSWORD", wrong)
         ended = await bioscope("users", "reset-password", address, code=1)
         assert "password" in ended.stderr
         assert wrong not in ended.output
-    assert (await login(laboratory, address)).status_code == 200
+    assert (await login(api, address)).status_code == 200
 
 
 # ---- disabled and enabled ----------------------------------------------------------------------------------------------------------
-async def test_a_disabled_account_is_out_until_it_is_enabled(laboratory, bioscope):
-    laboratory.account("admin")
-    address = laboratory.account("analyst")
-    before = (await login(laboratory, address)).json()
+async def test_a_disabled_account_is_out_until_it_is_enabled(api, bioscope):
+    api.account("admin")
+    address = api.account("analyst")
+    before = (await login(api, address)).json()
     assert "is suspended now" in (await bioscope("users", "disable", address)).stdout
     assert "was suspended already" in (await bioscope("users", "disable", address)).stdout
-    assert (await login(laboratory, address)).status_code == 401
+    assert (await login(api, address)).status_code == 401
     assert "is active again" in (await bioscope("users", "enable", address)).stdout
     assert "was active already; nothing has changed" in (await bioscope("users", "enable", address)).stdout
-    assert (await laboratory.anonymous().post("/api/auth/refresh", json={"refresh_token": before["refresh_token"]})).status_code == 401
-    assert (await login(laboratory, address)).status_code == 200
+    assert (await api.anonymous().post("/api/auth/refresh", json={"refresh_token": before["refresh_token"]})).status_code == 401
+    assert (await login(api, address)).status_code == 200
 
 
-async def test_a_session_that_an_interrupted_command_left_does_not_revive(laboratory, bioscope):
-    laboratory.account("admin")
-    address = laboratory.account("analyst")
-    before = (await login(laboratory, address)).json()
-    account = loaded(laboratory, address)
+async def test_a_session_that_an_interrupted_command_left_does_not_revive(api, bioscope):
+    api.account("admin")
+    address = api.account("analyst")
+    before = (await login(api, address)).json()
+    account = loaded(api, address)
     suspended = accounts.user.change_status(account, Status.SUSPENDED, by=account.id, at=NOW)
-    laboratory.services.log.append(command(actor(kind="system")), *suspended)
+    api.services.log.append(command(actor(kind="system")), *suspended)
     await bioscope("users", "enable", address)
-    anonymous = laboratory.anonymous()
+    anonymous = api.anonymous()
     assert (await anonymous.get(ME, headers={"Authorization": f"Bearer {before['access_token']}"})).status_code == 401
     assert (await anonymous.post("/api/auth/refresh", json={"refresh_token": before["refresh_token"]})).status_code == 401
 
 
-async def test_enabling_what_is_active_ends_no_session(laboratory, bioscope):
-    address = laboratory.account("analyst")
-    before = (await login(laboratory, address)).json()
+async def test_enabling_what_is_active_ends_no_session(api, bioscope):
+    address = api.account("analyst")
+    before = (await login(api, address)).json()
     await bioscope("users", "enable", address)
-    assert (await laboratory.anonymous().post("/api/auth/refresh", json={"refresh_token": before["refresh_token"]})).status_code == 200
+    assert (await api.anonymous().post("/api/auth/refresh", json={"refresh_token": before["refresh_token"]})).status_code == 200
 
 
 @pytest.mark.parametrize("what", [("disable",), ("erase", "--yes"), ("set-role", "viewer")])
-async def test_the_last_active_administrator_stays(laboratory, bioscope, what):
-    address = laboratory.account("admin")
-    session = (await login(laboratory, address)).json()
+async def test_the_last_active_administrator_stays(api, bioscope, what):
+    address = api.account("admin")
+    session = (await login(api, address)).json()
     arguments = (what[0], address, *what[1:])
-    head = laboratory.services.log.head()
+    head = api.services.log.head()
     ended = await bioscope("users", *arguments, code=1)
     assert "make somebody else an administrator first" in ended.stderr
-    assert laboratory.services.log.head() == head
-    assert (await laboratory.anonymous().post("/api/auth/refresh", json={"refresh_token": session["refresh_token"]})).status_code == 200
+    assert api.services.log.head() == head
+    assert (await api.anonymous().post("/api/auth/refresh", json={"refresh_token": session["refresh_token"]})).status_code == 200
 
 
 # ---- the first administrator -------------------------------------------------------------------------------------------------------
@@ -268,66 +268,66 @@ async def test_the_last_active_administrator_stays(laboratory, bioscope, what):
         ("mary@example.org", ["--username", "director"], "director"),
     ],
 )
-async def test_an_administrator_gets_a_user_name_that_can_be_chosen(laboratory, bioscope, email, options, username):
+async def test_an_administrator_gets_a_user_name_that_can_be_chosen(api, bioscope, email, options, username):
     await bioscope("users", "create-admin", email, *options, env={"BIOSCOPE_ADMIN_PASSWORD": PASSWORD})
-    assert loaded(laboratory, email).username == username
+    assert loaded(api, email).username == username
 
 
 # ---- who did it --------------------------------------------------------------------------------------------------------------------
-async def test_without_a_sign_in_the_record_names_root_and_the_host(laboratory, bioscope):
+async def test_without_a_sign_in_the_record_names_root_and_the_host(api, bioscope):
     await bioscope("users", "create-admin", "chief@example.org", env={"BIOSCOPE_ADMIN_PASSWORD": PASSWORD})
-    chief, other = loaded(laboratory, "chief@example.org"), loaded(laboratory, laboratory.account("viewer"))
+    chief, other = loaded(api, "chief@example.org"), loaded(api, api.account("viewer"))
     await bioscope("users", "set-role", other.email, "analyst")
     await bioscope("users", "reset-password", other.email)
     await bioscope("users", "disable", other.email)
     root = {"id": str(system_actor(f"root on {HOST}")), "kind": "system", "role": None, "name": f"root on {HOST}"}
-    registered = msgspec.json.decode(laboratory.services.log.history(chief.id)[0].meta)["actor"]
-    assert [registered, *actors(laboratory, other.id)] == [root] * 4
+    registered = msgspec.json.decode(api.services.log.history(chief.id)[0].meta)["actor"]
+    assert [registered, *actors(api, other.id)] == [root] * 4
     trail = (await bioscope("audit", "trail", str(other.id), "--json")).stdout
     assert trail.count(f'"name": "root on {HOST}"') + trail.count(f'"name":"root on {HOST}"') == 3
-    http = await laboratory.client("admin")
+    http = await api.client("admin")
     body = (await http.get(f"/api/audit/{other.id}/trail")).json()
     assert [entry["actor"].get("name") for entry in body][-1] == f"root on {HOST}"
 
 
-async def test_an_administrator_who_is_signed_in_is_recorded(laboratory, bioscope):
-    admin, other = laboratory.account("admin"), loaded(laboratory, laboratory.account("viewer"))
-    store_credentials(await signed_in(laboratory, admin))
+async def test_an_administrator_who_is_signed_in_is_recorded(api, bioscope):
+    admin, other = api.account("admin"), loaded(api, api.account("viewer"))
+    store_credentials(await signed_in(api, admin))
     await bioscope("users", "disable", other.email)
-    assert actors(laboratory, other.id) == [{"id": str(loaded(laboratory, admin).id), "kind": "user", "role": "admin"}]
+    assert actors(api, other.id) == [{"id": str(loaded(api, admin).id), "kind": "user", "role": "admin"}]
 
 
-async def test_the_sign_in_counts_after_its_access_token_has_ended(laboratory, bioscope, lab_settings):
-    admin, other = laboratory.account("admin"), loaded(laboratory, laboratory.account("viewer"))
-    kept = await signed_in(laboratory, admin)
+async def test_the_sign_in_counts_after_its_access_token_has_ended(api, bioscope, lab_settings):
+    admin, other = api.account("admin"), loaded(api, api.account("viewer"))
+    kept = await signed_in(api, admin)
     tokens = SignedAccessTokens(RootKey.read(lab_settings.root_key_path), ttl=-3600)
-    ended = tokens.issue(user=loaded(laboratory, admin).id, session=uuid4(), role="admin", at=now())
+    ended = tokens.issue(user=loaded(api, admin).id, session=uuid4(), role="admin", at=now())
     store_credentials(msgspec.structs.replace(kept, access_token=ended))
     await bioscope("users", "disable", other.email)
-    assert actors(laboratory, other.id)[0]["id"] == str(loaded(laboratory, admin).id)
+    assert actors(api, other.id)[0]["id"] == str(loaded(api, admin).id)
 
 
-async def test_somebody_else_who_is_signed_in_acts_as_root_and_is_named_by_id(laboratory, bioscope):
-    analyst, other = loaded(laboratory, laboratory.account("analyst")), loaded(laboratory, laboratory.account("viewer"))
-    store_credentials(await signed_in(laboratory, analyst.email))
+async def test_somebody_else_who_is_signed_in_acts_as_root_and_is_named_by_id(api, bioscope):
+    analyst, other = loaded(api, api.account("analyst")), loaded(api, api.account("viewer"))
+    store_credentials(await signed_in(api, analyst.email))
     await bioscope("users", "disable", other.email)
-    (recorded,) = actors(laboratory, other.id)
+    (recorded,) = actors(api, other.id)
     assert (recorded["kind"], recorded["name"]) == ("system", f"root on {HOST}, signed in as {analyst.id}")
 
 
-async def signed_in(laboratory, address):
-    answer = (await login(laboratory, address)).json()
+async def signed_in(api, address):
+    answer = (await login(api, address)).json()
     return Credentials("http://127.0.0.1:8000", answer["access_token"], answer["refresh_token"])
 
 
-async def test_what_is_no_sign_in_of_a_person_here_is_not_believed(laboratory, bioscope, lab_settings, tmp_path):
-    admin, other = laboratory.account("admin"), loaded(laboratory, laboratory.account("viewer"))
-    laboratory.account("admin")
+async def test_what_is_no_sign_in_of_a_person_here_is_not_believed(api, bioscope, lab_settings, tmp_path):
+    admin, other = api.account("admin"), loaded(api, api.account("viewer"))
+    api.account("admin")
     ours, foreign = RootKey.read(lab_settings.root_key_path), RootKey(b"another installation's root key!")
-    about = {"user": loaded(laboratory, admin).id, "session": uuid4(), "role": "admin", "at": now()}
+    about = {"user": loaded(api, admin).id, "session": uuid4(), "role": "admin", "at": now()}
     service = {"name": "x", "scopes": frozenset(Scope), "seconds": 600, "at": now()}
-    signed_out = await signed_in(laboratory, admin)
-    await laboratory.anonymous(Authorization=f"Bearer {signed_out.access_token}").post("/api/auth/logout")
+    signed_out = await signed_in(api, admin)
+    await api.anonymous(Authorization=f"Bearer {signed_out.access_token}").post("/api/auth/logout")
     kept = [
         signed_out,
         Credentials("", SignedAccessTokens(ours, ttl=600).issue(**about)),
@@ -340,7 +340,7 @@ async def test_what_is_no_sign_in_of_a_person_here_is_not_believed(laboratory, b
         await bioscope("users", "disable" if number % 2 == 0 else "enable", other.email)
     (tmp_path / "token.json").write_bytes(b"{")
     await bioscope("users", "enable", other.email)
-    assert [one.get("name") for one in actors(laboratory, other.id)] == [f"root on {HOST}"] * (len(kept) + 1)
+    assert [one.get("name") for one in actors(api, other.id)] == [f"root on {HOST}"] * (len(kept) + 1)
 
 
 # ---- what the operator can mend ----------------------------------------------------------------------------------------------------

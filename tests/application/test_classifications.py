@@ -12,26 +12,26 @@ from domain.classification import ChunkJudged, JobStatus
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.values import chunk_id
 from tests.given import actor, command
-from tests.projections.laboratory import Laboratory
+from tests.rigs.scenario import Scenario
 
 SYSTEM = actor(None, kind="system")
 
 
 @pytest.fixture
-def lab(log):
-    lab = Laboratory(log, None)
-    lab.model()
-    return lab
+def scenario(log):
+    scenario = Scenario(log, None)
+    scenario.model()
+    return scenario
 
 
 @pytest.fixture
-def ada(lab):
-    return lab.user()
+def ada(scenario):
+    return scenario.user()
 
 
 @pytest.fixture
-def cells(lab, ada):
-    return lab.dataset(ada)
+def cells(scenario, ada):
+    return scenario.dataset(ada)
 
 
 @pytest.fixture
@@ -43,38 +43,38 @@ def run(log):
     return run
 
 
-def test_a_job_over_one_image_is_planned_at_once_and_one_over_a_dataset_later(log, lab, ada, cells, run):
-    single, whole = run(ada, image=lab.image(ada, cells)), run(ada, dataset=cells)
+def test_a_job_over_one_image_is_planned_at_once_and_one_over_a_dataset_later(log, scenario, ada, cells, run):
+    single, whole = run(ada, image=scenario.image(ada, cells)), run(ada, dataset=cells)
     assert load_job(log, single, command(ada), Grant.VIEWER).phase is JobStatus.RUNNING
     assert load_job(log, whole, command(ada), Grant.VIEWER).phase is JobStatus.PENDING
 
 
-def test_a_job_names_exactly_one_of_dataset_and_image(lab, ada, cells, run):
-    for both in ({}, {"dataset": cells, "image": lab.image(ada, cells)}):
+def test_a_job_names_exactly_one_of_dataset_and_image(scenario, ada, cells, run):
+    for both in ({}, {"dataset": cells, "image": scenario.image(ada, cells)}):
         with pytest.raises(Invalid, match="exactly one"):
             run(ada, **both)
 
 
-def test_an_unknown_model_a_wrong_threshold_and_a_rejected_image_are_refused(lab, ada, cells, run):
+def test_an_unknown_model_a_wrong_threshold_and_a_rejected_image_are_refused(scenario, ada, cells, run):
     with pytest.raises(Invalid, match="Models: shapes"):
         run(ada, dataset=cells, model="unknown")
     with pytest.raises(Invalid, match="threshold"):
         run(ada, dataset=cells, threshold=1.5)
-    torn = lab.image(ada, cells)
-    lab.reject(torn)
+    torn = scenario.image(ada, cells)
+    scenario.reject(torn)
     with pytest.raises(Conflict, match="rejected"):
         run(ada, image=torn)
 
 
-def test_a_job_needs_a_role_and_a_grant(lab, ada, cells, run):
+def test_a_job_needs_a_role_and_a_grant(scenario, ada, cells, run):
     with pytest.raises(Forbidden):
         run(actor(Role.VIEWER), dataset=cells)
     with pytest.raises(NotFound):
         run(actor(), dataset=cells)
 
 
-def test_a_job_over_a_deleted_image_or_dataset_is_refused(log, lab, ada, cells, run):
-    image = lab.image(ada, cells)
+def test_a_job_over_a_deleted_image_or_dataset_is_refused(log, scenario, ada, cells, run):
+    image = scenario.image(ada, cells)
     images.delete(image, command=command(ada), log=log)
     with pytest.raises(NotFound):
         run(ada, image=image)
@@ -93,8 +93,8 @@ def test_a_job_is_cancelled_once_and_deleted(log, ada, cells, run):
         load_job(log, job, command(ada), Grant.VIEWER)
 
 
-def test_results_of_a_chunk_are_recorded_once(log, lab, ada, cells, run):
-    job = run(ada, image=lab.image(ada, cells))
+def test_results_of_a_chunk_are_recorded_once(log, scenario, ada, cells, run):
+    job = run(ada, image=scenario.image(ada, cells))
     chunk = JobPlans(log).chunk(job, 0)
     failed = ChunkAnswers.failure_of_all(chunk, reason="worker_lost", detail="The worker was lost.")
     assert [record_chunk_results(chunk, failed, command=command(SYSTEM), log=log) for _ in range(2)] == [True, False]
@@ -104,15 +104,15 @@ def test_results_of_a_chunk_are_recorded_once(log, lab, ada, cells, run):
     assert [one.image_id for one in event.failures] == [one.id for one in chunk.images]
 
 
-def test_a_repeated_command_records_results_once(log, lab, ada, cells, run):
-    chunk = JobPlans(log).chunk(run(ada, image=lab.image(ada, cells)), 0)
+def test_a_repeated_command_records_results_once(log, scenario, ada, cells, run):
+    chunk = JobPlans(log).chunk(run(ada, image=scenario.image(ada, cells)), 0)
     failed, once = ChunkAnswers.failure_of_all(chunk, reason="worker_lost", detail="Lost."), command(SYSTEM, id=uuid4())
     assert [record_chunk_results(chunk, failed, command=once, log=log) for _ in range(2)] == [True, False]
 
 
 @pytest.mark.parametrize("end", [classifications.cancel, classifications.delete])
-def test_results_of_an_ended_job_are_not_recorded(log, lab, ada, cells, run, end):
-    job = run(ada, image=lab.image(ada, cells))
+def test_results_of_an_ended_job_are_not_recorded(log, scenario, ada, cells, run, end):
+    job = run(ada, image=scenario.image(ada, cells))
     chunk = JobPlans(log).chunk(job, 0)
     end(job, command=command(ada), log=log)
     assert JobPlans(log).has_ended(job)

@@ -12,18 +12,18 @@ from domain.access import Grant
 from domain.registry import EVENTS
 from infrastructure.eventstore.event_store import RecorderEventStore
 from tests.contracts.conftest import ROOT
-from tests.projections.laboratory import Laboratory
+from tests.rigs.scenario import Scenario
 from tests.strategies import events
 from tests.twins.event_store import MemoryRecorder
 
 
 @pytest.fixture
-def lab():
-    return Laboratory(RecorderEventStore(MemoryRecorder(ROOT), ROOT), None)
+def scenario():
+    return Scenario(RecorderEventStore(MemoryRecorder(ROOT), ROOT), None)
 
 
-def told(lab, about, others=()):
-    return [entry.sentence for entry in audit.trail(about, others=others, log=lab.log)]
+def told(scenario, about, others=()):
+    return [entry.sentence for entry in audit.trail(about, others=others, log=scenario.log)]
 
 
 def test_every_type_of_event_has_a_sentence():
@@ -37,43 +37,43 @@ def test_a_sentence_is_one_line_for_every_event_whoever_acted(event):
         assert said == " ".join(said.split()) != ""
 
 
-def test_people_datasets_and_images_are_named(lab):
-    ada, bob = lab.user(name="Ada"), lab.user(name="Bob")
-    cells = lab.dataset(ada, name="cells")
-    lab.share(ada, cells, bob, Grant.VIEWER)
-    picture = lab.image(ada, cells, filename="cell.jpg")
-    assert told(lab, cells) == ["Ada Lab created the dataset cells", "Ada Lab shared the dataset cells with Bob Lab as viewer"]
-    assert told(lab, picture) == ["Ada Lab uploaded cell.jpg"]
+def test_people_datasets_and_images_are_named(scenario):
+    ada, bob = scenario.user(name="Ada"), scenario.user(name="Bob")
+    cells = scenario.dataset(ada, name="cells")
+    scenario.share(ada, cells, bob, Grant.VIEWER)
+    picture = scenario.image(ada, cells, filename="cell.jpg")
+    assert told(scenario, cells) == ["Ada Lab created the dataset cells", "Ada Lab shared the dataset cells with Bob Lab as viewer"]
+    assert told(scenario, picture) == ["Ada Lab uploaded cell.jpg"]
 
 
-def test_things_are_named_as_they_are_called_now(lab):
-    ada = lab.user(name="Ada")
-    cells = lab.dataset(ada, name="cells")
-    datasets.describe(cells, name="better cells", command=lab.command(ada), log=lab.log)
-    assert told(lab, cells) == ["Ada Lab created the dataset better cells", "Ada Lab changed the dataset better cells: name"]
+def test_things_are_named_as_they_are_called_now(scenario):
+    ada = scenario.user(name="Ada")
+    cells = scenario.dataset(ada, name="cells")
+    datasets.describe(cells, name="better cells", command=scenario.command(ada), log=scenario.log)
+    assert told(scenario, cells) == ["Ada Lab created the dataset better cells", "Ada Lab changed the dataset better cells: name"]
 
 
-def test_a_result_is_told_with_its_model_and_confidence(lab):
-    ada = lab.user(name="Ada")
-    cells = lab.dataset(ada)
-    seen, torn, other = (lab.image(ada, cells, filename=f"{number}.png") for number in range(3))
+def test_a_result_is_told_with_its_model_and_confidence(scenario):
+    ada = scenario.user(name="Ada")
+    cells = scenario.dataset(ada)
+    seen, torn, other = (scenario.image(ada, cells, filename=f"{number}.png") for number in range(3))
     for one in (seen, torn, other):
-        lab.accept(one)
-    lab.model()
-    job = lab.job(ada, dataset=cells)
-    lab.plan(job, [seen, torn, other])
-    lab.judge(job, 0, [seen, other], [torn], confidence=0.98)
-    judged = [lab.log.head()]
-    assert told(lab, seen, judged)[-1] == "shapes version 1 classified it as round, 98 %"
-    assert told(lab, torn, judged)[-1] == "shapes version 1 could not classify it: It is torn."
-    of_job = told(lab, job, judged)
+        scenario.accept(one)
+    scenario.model()
+    job = scenario.job(ada, dataset=cells)
+    scenario.plan(job, [seen, torn, other])
+    scenario.judge(job, 0, [seen, other], [torn], confidence=0.98)
+    judged = [scenario.log.head()]
+    assert told(scenario, seen, judged)[-1] == "shapes version 1 classified it as round, 98 %"
+    assert told(scenario, torn, judged)[-1] == "shapes version 1 could not classify it: It is torn."
+    of_job = told(scenario, job, judged)
     assert of_job[0] == "Ada Lab asked shapes version 1 to classify the dataset cells"
     assert of_job[-1] == "shapes version 1 classified 2 images, and could not classify 1"
 
 
-def test_an_erased_person_reads_erased(lab):
-    ada = lab.user(name="Ada")
-    cells = lab.dataset(ada)
-    lab.erase(ada)
-    lab.log.codec.forget(ada.id)
-    assert told(lab, cells)[0].startswith("[erased] created the dataset")
+def test_an_erased_person_reads_erased(scenario):
+    ada = scenario.user(name="Ada")
+    cells = scenario.dataset(ada)
+    scenario.erase(ada)
+    scenario.log.codec.forget(ada.id)
+    assert told(scenario, cells)[0].startswith("[erased] created the dataset")

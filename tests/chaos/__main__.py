@@ -1,4 +1,4 @@
-"""`make chaos KILLS=1000`: break a working laboratory at random, and look at what must hold. It goes on where it was interrupted."""
+"""`make chaos KILLS=1000`: cause random faults under load, and check the invariants. It continues where it was interrupted."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""What can happen to a laboratory, how often each of it does, and how it is done."""
+"""Faults of a running installation: how often each is chosen, and how it is caused."""
 
 import os
 import random
@@ -19,7 +19,7 @@ STAYS = (4.0, 15.0)
 
 
 class Fault(NamedTuple):
-    """`by(laboratory)` does it, yields the Hit, and clears up once recovery was measured. `share`: of 100 of its leg."""
+    """`by(stack)` does it, yields the Hit, and clears up once recovery was measured. `share`: of 100 of its leg."""
 
     kind: str
     share: int
@@ -27,11 +27,11 @@ class Fault(NamedTuple):
 
 
 def killed(name):
-    def kill(laboratory):
-        before = laboratory.pid(name)
+    def kill(stack):
+        before = stack.pid(name)
         os.kill(before, signal.SIGQUIT if name == "postgres" else signal.SIGKILL)  # `pg_ctl -m immediate` sends no more than that
         yield Hit(time.monotonic())
-        laboratory.wait_until_running(name, other_than=before)
+        stack.wait_until_running(name, other_than=before)
 
     return kill
 
@@ -39,66 +39,66 @@ def killed(name):
 def child_killed(name):
     """One of the processes that it started itself, such as a decoder."""
 
-    def kill(laboratory):
-        os.kill(laboratory.child_of(name), signal.SIGKILL)
+    def kill(stack):
+        os.kill(stack.child_of(name), signal.SIGKILL)
         yield Hit(time.monotonic())
-        laboratory.wait_until_running(name)
+        stack.wait_until_running(name)
 
     return kill
 
 
-def supervisor_killed(laboratory):
+def supervisor_killed(stack):
     """Everything dies with it; it is started again at once, on the same data folder."""
     since = time.monotonic()
-    laboratory.kill_supervisor()
+    stack.kill_supervisor()
     yield Hit(since)
 
 
 def server_killed(name):
-    def kill(laboratory):
+    def kill(stack):
         since = time.monotonic()
-        laboratory.servers.kill(name)
+        stack.servers.kill(name)
         yield Hit(since)
-        laboratory.servers.wait_until_answering(name)
+        stack.servers.wait_until_answering(name)
 
     return kill
 
 
-def projector_killed_with_a_standby(laboratory):
-    laboratory.join("projector")
+def projector_killed_with_a_standby(stack):
+    stack.join("projector")
     time.sleep(STANDBY_READY)
-    yield from killed("projector")(laboratory)
-    laboratory.leave("projector")
+    yield from killed("projector")(stack)
+    stack.leave("projector")
 
 
 def second_member(name, *, killed):
     """Joins its group, works for a while, and leaves it: told to, or killed."""
 
-    def come_and_go(laboratory):
-        laboratory.join(name)
-        time.sleep(laboratory.chance.uniform(*STAYS))
+    def come_and_go(stack):
+        stack.join(name)
+        time.sleep(stack.chance.uniform(*STAYS))
         since = time.monotonic()
-        laboratory.leave(name, killed=killed)
+        stack.leave(name, killed=killed)
         yield Hit(since)
 
     return come_and_go
 
 
 def spoiled(link, kind):
-    def spoil(laboratory):
-        lasts = laboratory.chance.uniform(*LASTS)
-        laboratory.links[link].spoil(kind)
+    def spoil(stack):
+        lasts = stack.chance.uniform(*LASTS)
+        stack.links[link].spoil(kind)
         time.sleep(lasts)
-        laboratory.links[link].mend()
+        stack.links[link].mend()
         yield Hit(time.monotonic(), lasts)
 
     return spoil
 
 
-def disk_full(laboratory):
+def disk_full(stack):
     """The API's files can grow no further, its log's too: what is written ends in the middle."""
-    lasts = laboratory.chance.uniform(*LASTS)
-    pid = laboratory.pid("api")
+    lasts = stack.chance.uniform(*LASTS)
+    pid = stack.pid("api")
     _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (FULL_AT, hard))
     time.sleep(lasts)

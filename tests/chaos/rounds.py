@@ -1,4 +1,4 @@
-"""One round: a new laboratory, its faults one after the other while clients work, and what must hold looked at in the end."""
+"""One round: a new installation, its faults one after the other while clients work, and a check of the invariants at the end."""
 
 import shutil
 import sys
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from tests.chaos.laboratory import Laboratory
+from tests.chaos.bioscope_up import BioscopeUp
+from tests.chaos.invariants import check_invariants, settle
 from tests.chaos.probe import Probe
-from tests.chaos.verdict import judged, settle
 
 WORK = 10  # acknowledgements between two faults
 WORK_WITHIN = 90.0
@@ -53,56 +53,56 @@ def told(planned, *, progress):
     """Carry it out. Its folder stays where something is broken."""
     home = Path(tempfile.mkdtemp(prefix="bioscope-chaos-"))
     began, clock, struck, broken = datetime.now(UTC), time.monotonic(), [], []
-    took = verdict = laboratory = None
+    took = checked = stack = None
     try:
-        with Laboratory(home, seed=planned.seed, servers=planned.leg != "embedded", kafka=planned.leg == "kafka") as laboratory:
+        with BioscopeUp(home, seed=planned.seed, servers=planned.leg != "embedded", kafka=planned.leg == "kafka") as stack:
             try:
-                laboratory.work()
+                stack.work()
                 for fault in planned.faults:
-                    struck.append(one(laboratory, fault))
+                    struck.append(one(stack, fault))
                     progress(struck[-1])
-                laboratory.stop_work()
-                took = settle(laboratory.settings, within=SETTLED_WITHIN)
-                verdict = judged(laboratory.settings, laboratory.journal)
+                stack.stop_work()
+                took = settle(stack.settings, within=SETTLED_WITHIN)
+                checked = check_invariants(stack.settings, stack.journal)
             except Exception as error:
                 broken.append(f"{type(error).__name__}: {error}")
-                print(laboratory.said(), file=sys.stderr)
+                print(stack.said(), file=sys.stderr)
     except Exception as error:
         broken.append(f"{type(error).__name__}: {error}")
-    if laboratory is not None:
-        broken += laboratory.failures + ([] if took is not None else ["not every job ended, or the read models do not come to the head"])
+    if stack is not None:
+        broken += stack.failures + ([] if took is not None else ["not every job ended, or the read models do not come to the head"])
     broken += [f"{one.kind}: not back within its time" for one in struck if None in {one.acknowledged, one.visible, one.result}]
-    broken += verdict.broken if verdict else []
+    broken += checked.broken if checked else []
     if not broken:
         shutil.rmtree(home, ignore_errors=True)
     else:
         print(f"round {planned.number} ({planned.leg}) in {home}:", *broken, sep="\n  ", file=sys.stderr)
-    return _summary(planned, laboratory, began, time.monotonic() - clock, struck, took, verdict, broken)
+    return _summary(planned, stack, began, time.monotonic() - clock, struck, took, checked, broken)
 
 
-def one(laboratory, fault):
-    before = _wait_for_work(laboratory)
-    time.sleep(laboratory.chance.uniform(*BETWEEN))
-    under_way = laboratory.journal.under_way
-    steps = fault.by(laboratory)
+def one(stack, fault):
+    before = _wait_for_work(stack)
+    time.sleep(stack.chance.uniform(*BETWEEN))
+    under_way = stack.journal.under_way
+    steps = fault.by(stack)
     hit = next(steps)
-    recovery = Probe(laboratory.url, laboratory.token, laboratory.journal, laboratory.image).recovery(hit.since)
+    recovery = Probe(stack.url, stack.token, stack.journal, stack.image).recovery(hit.since)
     for _ in steps:
         pass
     return Struck(kind=fault.kind, acknowledged_before=before, under_way=under_way, lasted=round(hit.lasted, 2), **recovery._asdict())
 
 
-def _wait_for_work(laboratory):
-    journal, until = laboratory.journal, time.monotonic() + WORK_WITHIN
+def _wait_for_work(stack):
+    journal, until = stack.journal, time.monotonic() + WORK_WITHIN
     wanted = len(journal.acknowledged) + WORK
     while len(journal.acknowledged) < wanted or not journal.under_way:
-        assert time.monotonic() < until, f"clients get no answers any more: {laboratory.failures}"
+        assert time.monotonic() < until, f"clients get no answers any more: {stack.failures}"
         time.sleep(0.01)
     return len(journal.acknowledged)
 
 
-def _summary(planned, laboratory, began, seconds, struck, took, verdict, broken):
-    journal = laboratory.journal if laboratory is not None else None
+def _summary(planned, stack, began, seconds, struck, took, checked, broken):
+    journal = stack.journal if stack is not None else None
     kinds = [one.kind for one in journal.acknowledged] if journal else []
     return Told(
         number=planned.number,
@@ -113,9 +113,9 @@ def _summary(planned, laboratory, began, seconds, struck, took, verdict, broken)
         acknowledgements={kind: kinds.count(kind) for kind in sorted(set(kinds))},
         cut_off=journal.unanswered if journal else 0,
         statuses=dict(sorted(journal.statuses.items())) if journal else {},
-        events=verdict.events if verdict else 0,
-        jobs=verdict.jobs if verdict else 0,
-        results=verdict.results if verdict else 0,
+        events=checked.events if checked else 0,
+        jobs=checked.jobs if checked else 0,
+        results=checked.results if checked else 0,
         settled=round(took, 2) if took is not None else None,
         broken=broken,
     )

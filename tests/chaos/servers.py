@@ -1,4 +1,4 @@
-"""The servers of a laboratory that runs on servers of its own, each behind a link that can be spoiled, and each killed like the rest."""
+"""Postgres, Redis, S3 and Kafka as separate servers, each behind a link that can be disturbed. Each can be killed."""
 
 import base64
 import os

@@ -1,4 +1,4 @@
-"""Clients that work at a laboratory while it is being broken, and write down what was acknowledged to them."""
+"""Clients that work during faults, and record what was acknowledged to them."""
 
 import random
 import threading

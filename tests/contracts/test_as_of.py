@@ -18,7 +18,7 @@ from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from tests.contracts.conftest import ROOT
 from tests.given import NOW, actor, command
-from tests.projections.laboratory import Laboratory
+from tests.rigs.scenario import Scenario
 from tests.twins.event_store import MemoryRecorder
 
 ADA = actor(Role.RESEARCHER)
@@ -103,23 +103,23 @@ def test_a_state_at_a_position_is_that_of_the_log_that_ends_there(changes, data)
 
 
 def test_a_dataset_is_shown_with_the_images_and_results_that_it_held_then(log):
-    lab = Laboratory(log, None)
-    ada = lab.user()
-    cells = lab.dataset(ada)
-    first, second = lab.image(ada, cells, "a.png"), lab.image(ada, cells, "b.png")
+    scenario = Scenario(log, None)
+    ada = scenario.user()
+    cells = scenario.dataset(ada)
+    first, second = scenario.image(ada, cells, "a.png"), scenario.image(ada, cells, "b.png")
     for one in (first, second):
-        lab.accept(one)
-    lab.model()
-    job = lab.job(ada, dataset=cells)
-    lab.plan(job, [first, second])
+        scenario.accept(one)
+    scenario.model()
+    job = scenario.job(ada, dataset=cells)
+    scenario.plan(job, [first, second])
     before = log.head()
-    lab.judge(job, 0, [first, second])
+    scenario.judge(job, 0, [first, second])
     judged = log.head()
-    lab.reinspect(first, outdated=[lists_as_of.result_id(job, first)])
+    scenario.reinspect(first, outdated=[lists_as_of.result_id(job, first)])
     again = log.head()
-    lab.delete_image(ada, second)
+    scenario.delete_image(ada, second)
     gone = log.head()
-    lab.delete_job(ada, job)
+    scenario.delete_job(ada, job)
 
     def held(until):
         return [one.filename for one in lists_as_of.images([first, second], until=until, log=log)]
@@ -136,7 +136,7 @@ def test_a_dataset_is_shown_with_the_images_and_results_that_it_held_then(log):
     for about, until in ((second, gone), (job, log.head()), (first, 1), (cells, again)):
         with pytest.raises(NotFound):
             lists_as_of.require_image_or_job(about, until=until, log=log)
-    lab.delete_dataset(ada, cells)
+    scenario.delete_dataset(ada, cells)
     lists_as_of.require_dataset(cells, until=gone, log=log)
     for until in (1, log.head()):
         with pytest.raises(NotFound):
@@ -173,14 +173,14 @@ def statements(url, ask):
 
 
 def test_a_page_of_the_trail_costs_as_many_statements_however_long_it_is(counted, app_url):
-    lab = Laboratory(counted, None)
-    people = [lab.user(name=f"user{number}") for number in range(8)]
-    cells = lab.dataset(people[0])
+    scenario = Scenario(counted, None)
+    people = [scenario.user(name=f"user{number}") for number in range(8)]
+    cells = scenario.dataset(people[0])
     for other in people[1:]:
-        lab.share(people[0], cells, other, Grant.EDITOR)
+        scenario.share(people[0], cells, other, Grant.EDITOR)
     others = []
     for number in range(60):
-        lab.image(people[number % 8], cells, f"{number}.png")
+        scenario.image(people[number % 8], cells, f"{number}.png")
         others.append(counted.head())
     costs = {
         maximum: statements(app_url, lambda log, maximum=maximum: trail(cells, others=others, log=log, maximum=maximum))
@@ -190,9 +190,9 @@ def test_a_page_of_the_trail_costs_as_many_statements_however_long_it_is(counted
 
 
 def test_a_page_of_the_feed_costs_as_many_statements_however_long_it_is(counted, app_url):
-    lab = Laboratory(counted, None)
+    scenario = Scenario(counted, None)
     for number in range(120):
-        lab.user(name=f"user{number}")
+        scenario.user(name=f"user{number}")
     admin = actor(Role.ADMIN)
 
     def cost(limit, *, sealed):

@@ -26,7 +26,7 @@ from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projection import TableChanges
 from projections.engine.projector import Projector
 from projections.process.composition import LogDecoder
-from tests.projections.laboratory import Laboratory, a_busy_week
+from tests.rigs.scenario import Scenario, record_full_history
 from tests.twins.event_store import MemoryRecorder
 from tests.twins.read_models import MemoryDatabase, MemoryModels, MemoryWork
 
@@ -145,20 +145,20 @@ def stood(request):
 
 
 @pytest.fixture
-def laboratory(stood):
+def scenario(stood):
     projector = Projector(stood.models, LogDecoder(stood.log))
-    yield Laboratory(stood.log, projector)
+    yield Scenario(stood.log, projector)
     projector.close()
 
 
 @pytest.fixture
-def checkpoint(laboratory):
+def checkpoint(scenario):
     """At a position of a log of four events."""
     for _ in range(4):
-        laboratory.user()
+        scenario.user()
 
     def at(position, *kafka):
-        (event,) = laboratory.log.read(position - 1, 1)
+        (event,) = scenario.log.read(position - 1, 1)
         return Checkpoint(position, *kafka)._replace(hash=event.hash)
 
     return at
@@ -171,10 +171,10 @@ def by_key(table, rows):
 def test_the_same_events_leave_the_same_rows_in_both(app_url, owner_url):
     places = [InMemory(checked=False), InPostgres(app_url, owner_url)]
     log = places[1].log
-    a_busy_week(Laboratory(log, None))
+    record_full_history(Scenario(log, None))
     for stood, batch in zip(places, (7, 50), strict=True):
         projector = Projector(stood.models, LogDecoder(log))
-        Laboratory(log, projector).follow(batch=batch)
+        Scenario(log, projector).follow(batch=batch)
         projector.close()
     for table in TABLES:
         memory, postgres = (by_key(table, stood.rows(table)) for stood in places)
@@ -222,11 +222,11 @@ def test_the_cluster_is_kept_until_another_is_named_and_a_generation_is_told_apa
     models.close()
 
 
-def test_what_is_set_aside_is_parked_no_more_and_what_is_healed_is_neither(stood, laboratory):
-    ada = laboratory.user()
+def test_what_is_set_aside_is_parked_no_more_and_what_is_healed_is_neither(stood, scenario):
+    ada = scenario.user()
     for _ in range(3):
-        laboratory.dataset(ada)
-    one, two, three, four = laboratory.log.read(0, 4)
+        scenario.dataset(ada)
+    one, two, three, four = scenario.log.read(0, 4)
     at_four = Checkpoint(4, hash=four.hash)
     models = stood.models()
     letter = PoisonEvent(one.position, one.stream, one.type, "torn")
@@ -261,32 +261,31 @@ def test_an_error_undoes_what_was_written_while_the_checkpoint_was_held(stood):
 
 
 @pytest.mark.parametrize("batch", [1, 50])
-def test_a_second_answer_for_an_image_does_not_change_the_first(stood, laboratory, batch):
-    lab = laboratory
-    lab.log.recorder._ruled = lambda _: None  # as before the record had rules
-    ada = lab.user()
-    lab.model()
-    cells = lab.dataset(ada)
-    images = [lab.image(ada, cells) for _ in range(3)]
-    job = lab.job(ada, dataset=cells)
-    lab.plan(job, images)
-    lab.judge(job, 0, images[:2], images[2:], confidence=0.75)
-    (first,) = (lab.log.decode(one) for one in lab.log.read(0, 1000) if one.type == "ChunkJudged")
+def test_a_second_answer_for_an_image_does_not_change_the_first(stood, scenario, batch):
+    scenario.log.recorder._ruled = lambda _: None  # as before the record had rules
+    ada = scenario.user()
+    scenario.model()
+    cells = scenario.dataset(ada)
+    images = [scenario.image(ada, cells) for _ in range(3)]
+    job = scenario.job(ada, dataset=cells)
+    scenario.plan(job, images)
+    scenario.judge(job, 0, images[:2], images[2:], confidence=0.75)
+    (first,) = (scenario.log.decode(one) for one in scenario.log.read(0, 1000) if one.type == "ChunkJudged")
     lie, *_ = reversed(first.results)
     other = msgspec.structs.replace(first.failures[0], reason="other")
     for results, failures in (((lie,), ()), ((msgspec.structs.replace(lie, label="flat"), first.results[0]), (other,))):
         again = msgspec.structs.replace(first, originator_id=uuid4(), results=results, failures=failures)
-        lab.log.append(lab.command(), msgspec.structs.replace(again, labels=("flat", "round")))
-    lab.follow(batch=batch)
+        scenario.log.append(scenario.command(), msgspec.structs.replace(again, labels=("flat", "round")))
+    scenario.follow(batch=batch)
     by_name = {table.name: stood.rows(table) for table in TABLES}
     assert [(row.label, row.scores) for row in by_name["results"]] == 2 * [("round", {"round": 0.75, "flat": 0.25})]
     assert [row.reason for row in by_name["failures"]] == [first.failures[0].reason]
 
 
-def test_rows_are_loaded_by_their_id_and_the_missing_are_left_out(stood, laboratory):
-    ada = laboratory.user()
-    laboratory.dataset(ada)
-    laboratory.follow()
+def test_rows_are_loaded_by_their_id_and_the_missing_are_left_out(stood, scenario):
+    ada = scenario.user()
+    scenario.dataset(ada)
+    scenario.follow()
     models = stood.models()
     loaded = models.load({"users": {ada.id, uuid4()}, "datasets": {uuid4()}})
     assert list(loaded["users"]) == [ada.id]
@@ -304,23 +303,22 @@ def test_a_row_that_was_never_there_can_be_deleted(stood, checkpoint):
 
 
 @pytest.fixture
-def deleted(laboratory, monkeypatch):
+def deleted(scenario, monkeypatch):
     """A deleted job with eight results, beside one that stays."""
     monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 4)
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    cells = lab.dataset(ada)
-    seen = [lab.image(ada, cells) for _ in range(8)]
+    ada = scenario.user()
+    scenario.model()
+    cells = scenario.dataset(ada)
+    seen = [scenario.image(ada, cells) for _ in range(8)]
     for one in seen:
-        lab.accept(one)
-    kept, deleted = lab.job(ada, dataset=cells), lab.job(ada, dataset=cells)
+        scenario.accept(one)
+    kept, deleted = scenario.job(ada, dataset=cells), scenario.job(ada, dataset=cells)
     for job in (kept, deleted):
-        lab.plan(job, seen)
+        scenario.plan(job, seen)
         for number in range(2):
-            lab.judge(job, number, seen[4 * number : 4 * number + 4])
-    lab.follow()
-    lab.delete_job(ada, deleted)
+            scenario.judge(job, number, seen[4 * number : 4 * number + 4])
+    scenario.follow()
+    scenario.delete_job(ada, deleted)
     return deleted
 
 
@@ -331,40 +329,40 @@ def shown(stood, job):
     return left.count(True), left.count(False)
 
 
-def follow_in_small_statements(stood, laboratory):
+def follow_in_small_statements(stood, scenario):
     """Three results are hidden by one statement."""
     if isinstance(stood, InPostgres):
         connect = partial(postgres_store.connect, stood._url)
-        projector = Projector(lambda: PostgresReadModels(connect(), hidden_rows_per_statement=3), LogDecoder(laboratory.log))
+        projector = Projector(lambda: PostgresReadModels(connect(), hidden_rows_per_statement=3), LogDecoder(scenario.log))
         with closing(projector):
-            laboratory.follow(projector=projector)
+            scenario.follow(projector=projector)
     else:
-        laboratory.follow()
+        scenario.follow()
 
 
-def test_the_results_of_a_job_that_was_deleted_are_hidden(stood, laboratory, deleted):
-    follow_in_small_statements(stood, laboratory)
+def test_the_results_of_a_job_that_was_deleted_are_hidden(stood, scenario, deleted):
+    follow_in_small_statements(stood, scenario)
     assert shown(stood, deleted) == (0, 8)
 
 
 @pytest.mark.parametrize("stood", ["postgres"], indirect=True)
-def test_of_a_job_too_large_for_one_statement_all_but_a_piece_are_hidden_ahead(stood, laboratory, deleted, monkeypatch):
+def test_of_a_job_too_large_for_one_statement_all_but_a_piece_are_hidden_ahead(stood, scenario, deleted, monkeypatch):
     monkeypatch.setattr(postgres_store, "HIDE", postgres_store.HIDE + " and false")
-    follow_in_small_statements(stood, laboratory)
+    follow_in_small_statements(stood, scenario)
     assert shown(stood, deleted) == (2, 8)
 
 
 # ---- open work -------------------------------------------------------------------------------------------------------------------
 @pytest.fixture
-def step(stood, laboratory):
+def step(stood, scenario):
     """Read models up to date, the scheduler's turn, and what it gives out."""
-    scheduler = Scheduler(stood.work, laboratory.log, lease=60, attempts=2)
+    scheduler = Scheduler(stood.work, scenario.log, lease=60, attempts=2)
 
     def step():
-        laboratory.follow()
+        scenario.follow()
         given = scheduler.tick()
         scheduler.dispatched(given)
-        laboratory.follow()
+        scenario.follow()
         return [(outgoing.topic, outgoing.task.kind, outgoing.task.work, outgoing.task.attempt) for outgoing in given]
 
     yield step
@@ -380,22 +378,21 @@ def test_one_leads_at_a_time(stood):
     second.close()
 
 
-def test_a_glance_shows_jobs_to_plan_to_finish_and_without_a_home(stood, laboratory):
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    cells, gone, empty = lab.dataset(ada), lab.dataset(ada), lab.dataset(ada)
-    seen, lost = lab.image(ada, cells), lab.image(ada, gone)
+def test_a_glance_shows_jobs_to_plan_to_finish_and_without_a_home(stood, scenario):
+    ada = scenario.user()
+    scenario.model()
+    cells, gone, empty = scenario.dataset(ada), scenario.dataset(ada), scenario.dataset(ada)
+    seen, lost = scenario.image(ada, cells), scenario.image(ada, gone)
     to_plan, done, orphan, cancelled = (
-        lab.job(ada, dataset=empty),
-        lab.job(ada, image=seen),
-        lab.job(ada, image=lost),
-        lab.job(ada, dataset=cells),
+        scenario.job(ada, dataset=empty),
+        scenario.job(ada, image=seen),
+        scenario.job(ada, image=lost),
+        scenario.job(ada, dataset=cells),
     )
-    lab.judge(done, 0, [seen])
-    lab.cancel(ada, cancelled)
-    lab.delete_dataset(ada, gone)
-    lab.follow()
+    scenario.judge(done, 0, [seen])
+    scenario.cancel(ada, cancelled)
+    scenario.delete_dataset(ada, gone)
+    scenario.follow()
     work = stood.work()
     glance = work.snapshot()
     assert [job.id for job in glance.to_plan] == [to_plan]
@@ -407,17 +404,16 @@ def test_a_glance_shows_jobs_to_plan_to_finish_and_without_a_home(stood, laborat
     work.close()
 
 
-def test_work_is_given_out_given_out_again_and_given_up(stood, laboratory, step, monkeypatch):
+def test_work_is_given_out_given_out_again_and_given_up(stood, scenario, step, monkeypatch):
     monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    cells = lab.dataset(ada)
-    first, second = lab.image(ada, cells), lab.image(ada, cells)
+    ada = scenario.user()
+    scenario.model()
+    cells = scenario.dataset(ada)
+    first, second = scenario.image(ada, cells), scenario.image(ada, cells)
     assert [(kind, set(work), attempt) for _, kind, work, attempt in step()] == [(Kind.INSPECT, {first, second}, 1)]
-    lab.accept(first)
-    lab.accept(second)
-    job = lab.job(ada, dataset=cells)
+    scenario.accept(first)
+    scenario.accept(second)
+    job = scenario.job(ada, dataset=cells)
     assert step() == []
     given = step()
     assert [(kind, attempt) for _, kind, _, attempt in given] == [(Kind.CLASSIFY, 1)] * 2
@@ -427,21 +423,20 @@ def test_work_is_given_out_given_out_again_and_given_up(stood, laboratory, step,
         (job, 1, 1, False),
     }
     assert work.waiting(urgent=False, maximum=9) == []
-    lab.judge(job, 0, [first])
+    scenario.judge(job, 0, [first])
     stood.let_leases_end()
     assert [attempt for *_, attempt in step()] == [2]
     stood.let_leases_end()
     assert step() == []
     step()
-    assert lab.log.load(job, classification.evolve).phase is classification.JobStatus.COMPLETED
+    assert scenario.log.load(job, classification.evolve).phase is classification.JobStatus.COMPLETED
     work.delete_done()
     assert work.snapshot().leases == []
     work.close()
 
 
-def test_work_that_a_worker_has_in_hand_is_not_lost_however_long_it_takes(stood, laboratory, step):
-    lab = laboratory
-    image = lab.image(ada := lab.user(), lab.dataset(ada))
+def test_work_that_a_worker_has_in_hand_is_not_lost_however_long_it_takes(stood, scenario, step):
+    image = scenario.image(ada := scenario.user(), scenario.dataset(ada))
     step()
     for _ in range(5):
         stood.let_leases_end()
@@ -451,12 +446,11 @@ def test_work_that_a_worker_has_in_hand_is_not_lost_however_long_it_takes(stood,
     assert [(work, attempt) for _, _, work, attempt in step()] == [((image,), 2)]
     stood.let_leases_end()
     step()
-    assert lab.log.load(image, image_of.evolve).rejected
+    assert scenario.log.load(image, image_of.evolve).rejected
 
 
-def test_what_was_given_up_is_marked(stood, laboratory, step):
-    lab = laboratory
-    image = lab.image(ada := lab.user(), lab.dataset(ada))
+def test_what_was_given_up_is_marked(stood, scenario, step):
+    image = scenario.image(ada := scenario.user(), scenario.dataset(ada))
     step()
     work = stood.work()
     assert [release.abandoned for release in work.snapshot().leases] == [False]
@@ -465,17 +459,16 @@ def test_what_was_given_up_is_marked(stood, laboratory, step):
     work.close()
 
 
-def test_waiting_chunks_come_in_order_the_oldest_job_first_and_single_images_apart(stood, laboratory, monkeypatch):
+def test_waiting_chunks_come_in_order_the_oldest_job_first_and_single_images_apart(stood, scenario, monkeypatch):
     monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    cells = lab.dataset(ada)
-    images = [lab.image(ada, cells) for _ in range(4)]
-    old, new, single = lab.job(ada, dataset=cells), lab.job(ada, dataset=cells), lab.job(ada, image=images[2])
-    lab.plan(new, images)
-    lab.plan(old, images)
-    lab.follow()
+    ada = scenario.user()
+    scenario.model()
+    cells = scenario.dataset(ada)
+    images = [scenario.image(ada, cells) for _ in range(4)]
+    old, new, single = scenario.job(ada, dataset=cells), scenario.job(ada, dataset=cells), scenario.job(ada, image=images[2])
+    scenario.plan(new, images)
+    scenario.plan(old, images)
+    scenario.follow()
     work = stood.work()
     assert [(job.id, [chunk.number for chunk in job.waiting]) for job in work.waiting(urgent=False, maximum=3)] == [
         (old, [0, 1, 2]),
@@ -485,16 +478,16 @@ def test_waiting_chunks_come_in_order_the_oldest_job_first_and_single_images_apa
     assert [work.images_of([chunk.id])[chunk.id][0].id for chunk in work.waiting(urgent=False, maximum=9)[0].waiting] == images
     assert list(work.jobs({old, uuid4()})) == [old]
     assert work.to_inspect(3) == images[:3]
-    lab.delete_image(ada, images[0])
-    lab.reject(images[1])
-    lab.follow()
+    scenario.delete_image(ada, images[0])
+    scenario.reject(images[1])
+    scenario.follow()
     assert work.deleted(images) == {images[0]}
-    until = lab.log.head()
+    until = scenario.log.head()
     assert [one.id for one in work.classifiable(cells, after=0, until=until, maximum=9)] == images[2:]
     assert [one.id for one in work.classifiable(cells, after=work.position_of(images[2]), until=until, maximum=9)] == images[3:]
     assert work.classifiable(cells, after=0, until=work.position_of(images[2]) - 1, maximum=9) == []
-    lab.delete_dataset(ada, cells)
-    lab.follow()
+    scenario.delete_dataset(ada, cells)
+    scenario.follow()
     assert work.waiting(urgent=False, maximum=3) == []
     assert work.to_inspect(9) == []
     work.close()

@@ -14,7 +14,7 @@ from projections.engine.postgres_store import PostgresReadModels
 from projections.engine.projector import Projector
 from projections.process.composition import LogDecoder
 from projections.stored_images import PAGE, PostgresStoredImages
-from tests.projections.laboratory import Laboratory, a_busy_week
+from tests.rigs.scenario import Scenario, record_full_history
 from tests.twins.event_store import MemoryRecorder
 from tests.twins.read_models import MemoryDatabase, MemoryModels
 from tests.twins.stored_images import MemoryStoredImages
@@ -29,7 +29,7 @@ class Stored:
     def __init__(self, models, images, recorder):
         self.log, self.images = RecorderEventStore(recorder, ROOT), images
         self.projector = Projector(models, LogDecoder(self.log))
-        self.laboratory = Laboratory(self.log, self.projector)
+        self.scenario = Scenario(self.log, self.projector)
 
 
 @pytest.fixture(params=["memory", "postgres"])
@@ -49,57 +49,57 @@ def stored(request):
 
 
 @pytest.fixture
-def week(stored):
-    week = a_busy_week(stored.laboratory)
-    stored.laboratory.follow()
-    return week
+def history(stored):
+    history = record_full_history(stored.scenario)
+    stored.scenario.follow()
+    return history
 
 
 def types_at(log, positions):
     return [log.read(position - 1, 1)[0].type for position in positions]
 
 
-def test_every_inspected_image_that_is_still_there_comes_once(stored, week):
+def test_every_inspected_image_that_is_still_there_comes_once(stored, history):
     pages = list(stored.images.pages(None))
     found = [image for page in pages for image in page]
-    pending, deleted = week.images[-2], week.images[3]
-    assert sorted(found) == sorted({*week.images} - {pending, deleted})
+    pending, deleted = history.images[-2], history.images[3]
+    assert sorted(found) == sorted({*history.images} - {pending, deleted})
     assert {len(page) for page in pages[:-1]} == {PAGE_SIZE}
     assert stored.images.count(None) == len(found)
-    assert [*stored.images.pages(week.cells)] == pages
+    assert [*stored.images.pages(history.cells)] == pages
 
 
 def test_images_come_in_the_order_of_their_upload(stored):
-    lab = stored.laboratory
-    ada = lab.user()
-    cells = lab.dataset(ada)
+    scenario = stored.scenario
+    ada = scenario.user()
+    cells = scenario.dataset(ada)
     uploaded = []
     for _ in range(2 * PAGE_SIZE + 1):
-        lab.later(seconds=1)
-        uploaded.append(lab.image(ada, cells))
-        lab.accept(uploaded[-1])
-    lab.follow()
+        scenario.later(seconds=1)
+        uploaded.append(scenario.image(ada, cells))
+        scenario.accept(uploaded[-1])
+    scenario.follow()
     assert [image for page in stored.images.pages(cells) for image in page] == uploaded
 
 
 @pytest.mark.parametrize("dataset", ["gone", "unknown"])
-def test_of_a_dataset_that_is_gone_there_are_none(stored, week, dataset):
-    asked = week.gone if dataset == "gone" else uuid4()
+def test_of_a_dataset_that_is_gone_there_are_none(stored, history, dataset):
+    asked = history.gone if dataset == "gone" else uuid4()
     assert list(stored.images.pages(asked)) == []
     assert stored.images.count(asked) == 0
 
 
-def test_the_chunks_of_an_image_are_found_in_order_without_those_of_deleted_jobs(stored, week):
-    chunks = stored.images.chunks_of(week.images[2])
+def test_the_chunks_of_an_image_are_found_in_order_without_those_of_deleted_jobs(stored, history):
+    chunks = stored.images.chunks_of(history.images[2])
     assert list(chunks) == sorted(chunks)
     assert types_at(stored.log, chunks) == ["ChunkJudged"] * 2
     jobs = [stored.log.decode(stored.log.read(position - 1, 1)[0]).job_id for position in chunks]
-    assert jobs == [week.whole, week.single]
-    assert len(stored.images.chunks_of(week.images[4])) == 1
+    assert jobs == [history.whole, history.single]
+    assert len(stored.images.chunks_of(history.images[4])) == 1
     assert list(stored.images.chunks_of(uuid4())) == []
 
 
-def test_read_models_are_complete_up_to_what_was_applied(stored, week):
+def test_read_models_are_complete_up_to_what_was_applied(stored, history):
     head = stored.log.head()
     assert stored.images.are_complete(head)
     assert not stored.images.are_complete(head + 1)
@@ -107,10 +107,10 @@ def test_read_models_are_complete_up_to_what_was_applied(stored, week):
 
 @pytest.mark.parametrize("stored", ["postgres"], indirect=True)
 def test_a_page_of_images_is_found_by_index(stored, owner_url):
-    lab = stored.laboratory
-    ada = lab.user()
-    lab.accept(lab.image(ada, lab.dataset(ada)))
-    lab.follow()
+    scenario = stored.scenario
+    ada = scenario.user()
+    scenario.accept(scenario.image(ada, scenario.dataset(ada)))
+    scenario.follow()
     wanted = {"dataset": None, "at": "2000-01-01T00:00:00Z", "after": uuid4(), "maximum": 200}
     with psycopg.connect(owner_url, autocommit=True, options="-c search_path=read") as owner:
         owner.execute(

@@ -14,8 +14,24 @@ from infrastructure.images.reader import open_image
 from infrastructure.images.tiff.ome import MAX_PLANES, OmeImage
 from infrastructure.images.validation import ImageLimits, examine
 from infrastructure.inference.preprocessing import rendered
-from tests.hostile import ASCII, BYTE, DOUBLE, IFD, LONG, RATIONAL, SHORT, bare_png, chunk, ends_early, header, jpeg, page, segment, tiff
 from tests.images.profiles import icc
+from tests.rigs.hostile_images import (
+    ASCII,
+    BYTE,
+    DOUBLE,
+    IFD,
+    LONG,
+    RATIONAL,
+    SHORT,
+    bare_png,
+    chunk,
+    ends_early,
+    header,
+    jpeg,
+    page,
+    segment,
+    tiff,
+)
 
 LIMITS = ImageLimits()
 NONE, LZW, DEFLATE, PACKBITS, ZSTANDARD = 1, 5, 8, 32773, 50000

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from infrastructure.images.rendering import Colours, Plane
-from tests.hostile import LONG, SHORT, jpeg, page, png, tiff
 from tests.images.sweep.__main__ import main
 from tests.images.sweep.comparison import compare
 from tests.images.sweep.oracles import Picture
+from tests.rigs.hostile_images import LONG, SHORT, jpeg, page, png, tiff
 
 RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
 

@@ -9,9 +9,9 @@ import pytest
 from domain.errors import UnsupportedImage
 from infrastructure.images.validation import ImageLimits, examine
 from infrastructure.inference.preprocessing import rendered
-from tests.hostile import LONG, SHORT, jpeg, page, tiff
 from tests.images.tiff_writer import RATIONAL, Directory, Form, Tag, tiff_bytes
 from tests.images.tiff_writer import SHORT as SHORT_TAG
+from tests.rigs.hostile_images import LONG, SHORT, jpeg, page, tiff
 
 BT_709 = {529: Tag(RATIONAL, (2126, 10_000, 7152, 10_000, 722, 10_000))}
 VIDEO_RANGE = {532: Tag(RATIONAL, (16, 1, 235, 1, 128, 1, 240, 1, 128, 1, 240, 1))}

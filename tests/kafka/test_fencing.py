@@ -16,8 +16,8 @@ from infrastructure.kafka.cloud_events import RecordKey
 from infrastructure.relay.errors import Fenced
 from infrastructure.relay.topic import connect_topic
 from infrastructure.security.keys import RootKey
-from tests.kafka.installation import Installation, busy
-from tests.projections.laboratory import Laboratory
+from tests.kafka.system_processes import SystemProcesses, busy
+from tests.rigs.scenario import Scenario
 from tests.twins.event_store import MemoryRecorder
 
 pytestmark = [pytest.mark.anyio, pytest.mark.long]
@@ -31,9 +31,9 @@ def root():
 @pytest.fixture
 def events(root):
     log = RecorderEventStore(MemoryRecorder(root), root)
-    lab = Laboratory(log, None)
+    scenario = Scenario(log, None)
     for _ in range(8):
-        lab.user()
+        scenario.user()
     return list(linked(log.read(0, 8), START))
 
 
@@ -96,36 +96,36 @@ async def test_the_relays_of_two_installations_on_one_kafka_do_not_fence_each_ot
 @pytest.mark.long
 def test_a_relay_that_was_stopped_in_its_work_wakes_behind_another_one_and_leaves_the_topic_in_order(settings, kafka_url):
     """The order may step back once: where the second relay repeats what the first one had not noted."""
-    installation = Installation(msgspec.structs.replace(settings, kafka_url=kafka_url, kafka_groups=True))
+    processes = SystemProcesses(msgspec.structs.replace(settings, kafka_url=kafka_url, kafka_groups=True))
 
     def epoch():
-        return installation.row("select epoch from ops.relay")[0]
+        return processes.row("select epoch from ops.relay")[0]
 
     def published():
-        head = installation.log.head()
-        installation.until(lambda: installation.row("select position from ops.relay")[0] >= head)
+        head = processes.log.head()
+        processes.until(lambda: processes.row("select position from ops.relay")[0] >= head)
 
     try:
-        installation.start("relay-1")
+        processes.start("relay-1")
         published()
         first = epoch()
-        with busy(installation, pause=0.001):
-            installation.until(lambda: installation.log.head() > 100)
-            os.kill(installation.children["relay-1"].pid, signal.SIGSTOP)
+        with busy(processes, pause=0.001):
+            processes.until(lambda: processes.log.head() > 100)
+            os.kill(processes.children["relay-1"].pid, signal.SIGSTOP)
             with psycopg.connect(settings.postgres_owner_url, autocommit=True) as owner:
                 owner.execute("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'")
-            installation.start("relay-2")
-            installation.until(lambda: epoch() > first)
+            processes.start("relay-2")
+            processes.until(lambda: epoch() > first)
             published()
-            os.kill(installation.children["relay-1"].pid, signal.SIGCONT)
-            after = installation.log.head()
-            installation.until(lambda: installation.log.head() > after + 200)
+            os.kill(processes.children["relay-1"].pid, signal.SIGCONT)
+            after = processes.log.head()
+            processes.until(lambda: processes.log.head() > after + 200)
         published()
         key = RecordKey(RootKey.read(settings.root_key_path))
         found = asyncio.run(positions(kafka_url, key.source, isolation="read_uncommitted"))
         back = [place for place in range(1, len(found)) if found[place] <= found[place - 1]]
         assert len(back) <= 1
-        assert sorted(set(found)) == list(range(1, installation.log.head() + 1))
-        assert installation.stop() == [0, 0]
+        assert sorted(set(found)) == list(range(1, processes.log.head() + 1))
+        assert processes.stop() == [0, 0]
     finally:
-        installation.close()
+        processes.close()

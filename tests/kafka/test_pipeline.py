@@ -7,51 +7,51 @@ import pytest
 
 from infrastructure.embedded.broker import Broker
 from tests.kafka.fixture import free_port, kafka_node
-from tests.kafka.installation import Installation, busy
+from tests.kafka.system_processes import SystemProcesses, busy
 
 
 @pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.long)])
-def installation(request, settings):
+def processes(request, settings):
     if request.param == "kafka":
         url = request.getfixturevalue("kafka_url")
         settings = msgspec.structs.replace(settings, kafka_url=url, kafka_groups=True, kafka_fetch_wait=0.5)
-    installation = Installation(settings)
-    yield installation
-    installation.close()
+    processes = SystemProcesses(settings)
+    yield processes
+    processes.close()
 
 
 @pytest.fixture
 def embedded(settings):
-    installation = Installation(settings)
-    yield installation
-    installation.close()
+    processes = SystemProcesses(settings)
+    yield processes
+    processes.close()
 
 
-def test_a_run_over_a_dataset_and_one_over_an_image_come_back_with_results(installation):
+def test_a_run_over_a_dataset_and_one_over_an_image_come_back_with_results(processes):
     """On a Kafka that holds other installations' logs, too: the tests before have left theirs."""
-    installation.models()
-    installation.start("relay", "projector", "inference")
-    cells = installation.dataset().id
-    pictures = [installation.picture(cells, number) for number in range(6)]
-    installation.until(lambda: installation.inspected(cells) == 6)
-    assert installation.until_ended(installation.run(dataset=cells)) == ("completed", 6, 0)
-    assert installation.until_ended(installation.run(image=pictures[3])) == ("completed", 1, 0)
-    assert installation.row("select count(*) from read.results")[0] == 7
-    assert installation.row("select count(*) from read.dead_letters")[0] == 0
-    assert installation.stop() == [0, 0, 0]
+    processes.models()
+    processes.start("relay", "projector", "inference")
+    cells = processes.dataset().id
+    pictures = [processes.picture(cells, number) for number in range(6)]
+    processes.until(lambda: processes.inspected(cells) == 6)
+    assert processes.until_ended(processes.run(dataset=cells)) == ("completed", 6, 0)
+    assert processes.until_ended(processes.run(image=pictures[3])) == ("completed", 1, 0)
+    assert processes.row("select count(*) from read.results")[0] == 7
+    assert processes.row("select count(*) from read.dead_letters")[0] == 0
+    assert processes.stop() == [0, 0, 0]
 
 
-def test_in_steady_state_every_event_comes_by_kafka(installation):
-    installation.start("relay")
-    installation.start("projector", by="tests.kafka.kafka_only_projector")
-    installation.until_kafka_delivers()
-    before = installation.sources()
-    with busy(installation):
-        installation.until(lambda: installation.sources()["kafka"] > before["kafka"] + 100)
-    installation.until_shown()
-    installation.until(lambda: sum(installation.sources().values()) == installation.shown)
-    assert installation.sources()["store"] == before["store"]
-    assert installation.stop() == [0, 0]
+def test_in_steady_state_every_event_comes_by_kafka(processes):
+    processes.start("relay")
+    processes.start("projector", by="tests.kafka.kafka_only_projector")
+    processes.until_kafka_delivers()
+    before = processes.sources()
+    with busy(processes):
+        processes.until(lambda: processes.sources()["kafka"] > before["kafka"] + 100)
+    processes.until_shown()
+    processes.until(lambda: sum(processes.sources().values()) == processes.shown)
+    assert processes.sources()["store"] == before["store"]
+    assert processes.stop() == [0, 0]
 
 
 @pytest.mark.long
@@ -83,17 +83,17 @@ def test_a_broker_that_lost_its_log_gets_what_is_needed_again(embedded, tmp_path
 
 
 @pytest.mark.parametrize("name", ["relay", pytest.param("projector", marks=pytest.mark.long)])
-def test_one_that_is_killed_loses_nothing(installation, name):
-    installation.start("relay", "projector")
-    installation.until_kafka_delivers()
-    with busy(installation):
+def test_one_that_is_killed_loses_nothing(processes, name):
+    processes.start("relay", "projector")
+    processes.until_kafka_delivers()
+    with busy(processes):
         for _ in range(2):
-            installation.kill(name)
-            installation.start(name)
-            installation.until_shown(within=20)
-    installation.until_shown()
-    applied = installation.row("select count(*), min(position), max(position) from read.activity")
-    assert applied == (installation.log.head(), 1, installation.log.head())
+            processes.kill(name)
+            processes.start(name)
+            processes.until_shown(within=20)
+    processes.until_shown()
+    applied = processes.row("select count(*), min(position), max(position) from read.activity")
+    assert applied == (processes.log.head(), 1, processes.log.head())
 
 
 @pytest.mark.long
@@ -118,17 +118,17 @@ def test_a_store_that_is_away_for_longer_than_all_attempts_take_fails_nothing(em
 
 
 @pytest.mark.long
-def test_inference_that_is_killed_is_replaced_and_every_image_has_one_result(installation):
+def test_inference_that_is_killed_is_replaced_and_every_image_has_one_result(processes):
     """On Apache Kafka its tasks wait 10 s for another member: until its session has timed out."""
-    installation.settings = msgspec.structs.replace(installation.settings, chunk_lease_seconds=15.0)
-    installation.models()
-    installation.start("relay", "projector", "inference")
-    cells = installation.dataset().id
+    processes.settings = msgspec.structs.replace(processes.settings, chunk_lease_seconds=15.0)
+    processes.models()
+    processes.start("relay", "projector", "inference")
+    cells = processes.dataset().id
     for number in range(20):
-        installation.picture(cells, number)
-    installation.until(lambda: installation.inspected(cells) == 20)
-    jobs = [installation.run(dataset=cells) for _ in range(3)]
-    installation.kill("inference")
-    installation.start("inference")
-    assert [installation.until_ended(job) for job in jobs] == [("completed", 20, 0)] * 3
-    assert installation.row("select count(*), count(distinct (classification_id, image_id)) from read.results") == (60, 60)
+        processes.picture(cells, number)
+    processes.until(lambda: processes.inspected(cells) == 20)
+    jobs = [processes.run(dataset=cells) for _ in range(3)]
+    processes.kill("inference")
+    processes.start("inference")
+    assert [processes.until_ended(job) for job in jobs] == [("completed", 20, 0)] * 3
+    assert processes.row("select count(*), count(distinct (classification_id, image_id)) from read.results") == (60, 60)

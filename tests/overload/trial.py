@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tests.chaos.laboratory import children
+from tests.chaos.bioscope_up import children
 from tests.overload.load import Line, Load
 
 TIMES = 4

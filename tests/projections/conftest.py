@@ -9,7 +9,7 @@ from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.security.keys import RootKey
 from projections.process.composition import projector_over
-from tests.projections.laboratory import Laboratory
+from tests.rigs.scenario import Scenario
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +32,8 @@ def projector(app_url, log):
 
 
 @pytest.fixture
-def laboratory(log, projector):
-    return Laboratory(log, projector)
+def scenario(log, projector):
+    return Scenario(log, projector)
 
 
 @pytest.fixture

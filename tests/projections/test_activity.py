@@ -39,40 +39,40 @@ steps = st.one_of(
 class Story:
     """People and datasets, what happens to them, and what the reader is told meanwhile."""
 
-    def __init__(self, lab, connection, reader, start, limits):
-        self.lab, self.connection, self.limits = lab, connection, limits
+    def __init__(self, scenario, connection, reader, start, limits):
+        self.scenario, self.connection, self.limits = scenario, connection, limits
         roles = {"owner": Role.RESEARCHER, "friend": Role.ANALYST, "stranger": Role.VIEWER, "admin": Role.ADMIN}
-        self.people = {name: lab.user(role, name=name) for name, role in roles.items()}
+        self.people = {name: scenario.user(role, name=name) for name, role in roles.items()}
         self.reader = self.people[reader]
-        self.datasets = [lab.dataset(self.people["owner"], str(number)) for number in range(COUNT)]
+        self.datasets = [scenario.dataset(self.people["owner"], str(number)) for number in range(COUNT)]
         self.shared, self.deleted = set(), set()
-        self.head = lab.follow()
+        self.head = scenario.follow()
         self.position = max(0, self.head - start)
 
     def happens(self, what, which, *more):
         if what == "sign in":
-            self.lab.session(self.people[which])
+            self.scenario.session(self.people[which])
         elif which not in self.deleted:
             getattr(self, what)(which, *more)
-        self.head = self.lab.follow()
+        self.head = self.scenario.follow()
 
     def upload(self, which, count):
         for number in range(count):
-            self.lab.image(self.people["owner"], self.datasets[which], f"{number}.png")
+            self.scenario.image(self.people["owner"], self.datasets[which], f"{number}.png")
 
     def share(self, which):
         self.shared.add(which)
-        self.lab.share(self.people["owner"], self.datasets[which], self.people["friend"], Grant.VIEWER)
+        self.scenario.share(self.people["owner"], self.datasets[which], self.people["friend"], Grant.VIEWER)
 
     def withdraw(self, which):
         if which in self.shared:
             self.shared.remove(which)
-            command = self.lab.command(self.people["owner"])
-            datasets.withdraw(self.datasets[which], user_id=self.people["friend"].id, command=command, log=self.lab.log)
+            command = self.scenario.command(self.people["owner"])
+            datasets.withdraw(self.datasets[which], user_id=self.people["friend"].id, command=command, log=self.scenario.log)
 
     def delete(self, which):
         self.deleted.add(which)
-        self.lab.delete_dataset(self.people["owner"], self.datasets[which])
+        self.scenario.delete_dataset(self.people["owner"], self.datasets[which])
 
     def visible(self, asked):
         """The positions behind the reader's own that it may see now; by definition, not by a query."""
@@ -107,8 +107,8 @@ class Story:
 @example(told=[("share", 0), ("withdraw", 0)], reader="friend", asked=None, start=0, hint=None, window=5)
 @example(told=[("upload", 0, 6), ("upload", 1, 2)], reader="owner", asked=None, start=0, hint=None, window=2)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-async def test_a_watcher_is_told_exactly_what_it_may_see(db, laboratory, connection, told, reader, asked, start, hint, window):
-    story = Story(laboratory, connection, reader, start, ScanLimits(events_per_scan=window, min_events_per_dataset=1))
+async def test_a_watcher_is_told_exactly_what_it_may_see(db, scenario, connection, told, reader, asked, start, hint, window):
+    story = Story(scenario, connection, reader, start, ScanLimits(events_per_scan=window, min_events_per_dataset=1))
     chosen = None if asked is None else {story.datasets[number] for number in asked}
     for what, *more in [*told, ("look", 3)]:
         if what != "look":
@@ -119,40 +119,40 @@ async def test_a_watcher_is_told_exactly_what_it_may_see(db, laboratory, connect
         pass
 
 
-async def test_what_others_do_is_not_visited(db, laboratory):
-    owner, stranger, other = laboratory.user(), laboratory.user(Role.VIEWER), laboratory.user()
-    cells, own = laboratory.dataset(owner), laboratory.dataset(other)
+async def test_what_others_do_is_not_visited(db, scenario):
+    owner, stranger, other = scenario.user(), scenario.user(Role.VIEWER), scenario.user()
+    cells, own = scenario.dataset(owner), scenario.dataset(other)
     for number in range(300):
-        laboratory.image(owner, cells, f"{number}.png")
-    laboratory.image(other, own)
-    head = laboratory.follow()
+        scenario.image(owner, cells, f"{number}.png")
+    scenario.image(other, own)
+    head = scenario.follow()
     for reader, events in ((stranger, 1), (other, 3)):
         feed = await activity.after(db, reader, position=0)
         assert (len(feed.items), feed.position, feed.more) == (events, head, False)
         assert feed.visited <= events + 2
 
 
-async def test_an_administrator_who_asks_for_one_dataset_visits_no_other(db, laboratory):
-    owner, admin = laboratory.user(), laboratory.user(Role.ADMIN)
-    cells, wanted = laboratory.dataset(owner), laboratory.dataset(owner)
+async def test_an_administrator_who_asks_for_one_dataset_visits_no_other(db, scenario):
+    owner, admin = scenario.user(), scenario.user(Role.ADMIN)
+    cells, wanted = scenario.dataset(owner), scenario.dataset(owner)
     for number in range(100):
-        laboratory.image(owner, cells, f"{number}.png")
-    laboratory.image(owner, wanted)
-    laboratory.delete_dataset(owner, wanted)
-    head = laboratory.follow()
+        scenario.image(owner, cells, f"{number}.png")
+    scenario.image(owner, wanted)
+    scenario.delete_dataset(owner, wanted)
+    head = scenario.follow()
     feed = await activity.after(db, admin, position=0, datasets={wanted})
     assert [one.type for one in feed.items] == ["DatasetCreated", "ImageUploaded", "DatasetDeleted"]
     assert (feed.position, feed.more) == (head, False)
     assert feed.visited <= 5
 
 
-async def test_the_datasets_of_a_reader_take_turns_however_busy_one_of_them_is(db, laboratory):
+async def test_the_datasets_of_a_reader_take_turns_however_busy_one_of_them_is(db, scenario):
     limits = ScanLimits(events_per_scan=8)
-    owner = laboratory.user()
-    cells = [laboratory.dataset(owner, str(number)) for number in range(20)]
+    owner = scenario.user()
+    cells = [scenario.dataset(owner, str(number)) for number in range(20)]
     for number in range(60):
-        laboratory.image(owner, cells[0 if number % 7 else 5], f"{number}.png")
-    head, position, seen, more = laboratory.follow(), 0, [], True
+        scenario.image(owner, cells[0 if number % 7 else 5], f"{number}.png")
+    head, position, seen, more = scenario.follow(), 0, [], True
     while more:
         feed = await activity.after(db, owner, position=position, limit=10, limits=limits)
         assert feed.visited <= 21 + 20 * limits.min_events_per_dataset

@@ -54,9 +54,9 @@ def scheduler(app_url, log):
     return Scheduler(lambda: PostgresWorkQueue(postgres_store.connect(app_url)), log, lease=60, attempts=2)
 
 
-async def test_a_task_that_could_not_be_sent_is_sent_when_kafka_is_back(laboratory, scheduler, topics):
-    image = laboratory.image(ada := laboratory.user(), laboratory.dataset(ada))
-    laboratory.follow()
+async def test_a_task_that_could_not_be_sent_is_sent_when_kafka_is_back(scenario, scheduler, topics):
+    image = scenario.image(ada := scenario.user(), scenario.dataset(ada))
+    scenario.follow()
     topics.away = 2
     aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
     aside.start()
@@ -68,15 +68,15 @@ async def test_a_task_that_could_not_be_sent_is_sent_when_kafka_is_back(laborato
     assert len(topics.sent) == 1
 
 
-async def test_a_committed_batch_wakes_the_scheduler_at_once(laboratory, scheduler, topics):
-    ada = laboratory.user()
-    cells = laboratory.dataset(ada)
-    laboratory.follow()
+async def test_a_committed_batch_wakes_the_scheduler_at_once(scenario, scheduler, topics):
+    ada = scenario.user()
+    cells = scenario.dataset(ada)
+    scenario.follow()
     aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send, limits=BackgroundLimits(poll_interval_seconds=60.0))
     aside.start()
     await asyncio.sleep(0.2)
-    laboratory.image(ada, cells)
-    laboratory.follow()
+    scenario.image(ada, cells)
+    scenario.follow()
     aside.on_applied(BatchResult(3, tables=frozenset({"images"})))
     assert await asyncio.to_thread(topics.came.wait, PATIENCE)
     await asyncio.to_thread(aside.stop)
@@ -93,7 +93,7 @@ async def test_a_dead_letter_is_told_on_its_topic(scheduler, topics):
     await asyncio.to_thread(aside.stop)
 
 
-async def test_a_scheduler_that_lost_its_database_goes_on_when_it_is_back(laboratory, scheduler, topics, owner_url):
+async def test_a_scheduler_that_lost_its_database_goes_on_when_it_is_back(scenario, scheduler, topics, owner_url):
     import psycopg
 
     aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send, limits=BackgroundLimits(retry_delay_seconds=0.05))
@@ -104,8 +104,8 @@ async def test_a_scheduler_that_lost_its_database_goes_on_when_it_is_back(labora
             "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s",
             (PROJECTOR,),
         )
-    laboratory.image(ada := laboratory.user(), laboratory.dataset(ada))
-    laboratory.follow()
+    scenario.image(ada := scenario.user(), scenario.dataset(ada))
+    scenario.follow()
     assert await asyncio.to_thread(topics.came.wait, PATIENCE)
     await asyncio.to_thread(aside.stop)
 

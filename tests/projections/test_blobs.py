@@ -13,7 +13,7 @@ from domain.errors import Unavailable
 from domain.values import model_id
 from projections import blob_references as reading
 from projections.process.dead_letters import discard_with
-from tests.projections.laboratory import LABELS, SYSTEM
+from tests.rigs.scenario import LABELS, SYSTEM
 from tests.twins.blobs import MemoryBlobs
 
 
@@ -31,49 +31,49 @@ def blobs():
     return MemoryBlobs()
 
 
-def image(lab, owner, dataset, sha256):
+def image(scenario, owner, dataset, sha256):
     about = {"device_id": None, "filename": "cell.png", "size": 9, "media_type": "image/png", "width": 9, "height": 9}
-    return images.upload(dataset_id=dataset, sha256=sha256, **about, command=lab.command(owner), log=lab.log).id
+    return images.upload(dataset_id=dataset, sha256=sha256, **about, command=scenario.command(owner), log=scenario.log).id
 
 
-def versions(lab, *sha256s):
+def versions(scenario, *sha256s):
     for sha256 in sha256s:
         version = model.Version(number=1, sha256=sha256, size=10, labels=LABELS, review_below=0.6, record="{}")
-        state = lab.log.load(model_id("shapes"), model.evolve)
-        added = model.add_version(model_id("shapes"), state, name="shapes", description="", version=version, by=SYSTEM.id, at=lab.now)
-        lab.log.append(lab.command(), *added)
+        state = scenario.log.load(model_id("shapes"), model.evolve)
+        added = model.add_version(model_id("shapes"), state, name="shapes", description="", version=version, by=SYSTEM.id, at=scenario.now)
+        scenario.log.append(scenario.command(), *added)
 
 
-def test_what_nobody_refers_to_is_swept_and_what_images_and_models_are_made_of_stays(laboratory, blobs, known):
-    ada = laboratory.user()
-    cells = laboratory.dataset(ada)
+def test_what_nobody_refers_to_is_swept_and_what_images_and_models_are_made_of_stays(scenario, blobs, known):
+    ada = scenario.user()
+    cells = scenario.dataset(ada)
     orphan, one, weights, older = (blobs.keep(name) for name in (b"orphan", b"image", b"weights", b"older weights"))
-    image(laboratory, ada, cells, one)
-    versions(laboratory, older, weights)
-    laboratory.follow()
+    image(scenario, ada, cells, one)
+    versions(scenario, older, weights)
+    scenario.follow()
     assert sweep_orphans(blobs, known, now=tomorrow()) == SweepResult(freed=1, waiting=0)
     assert set(blobs.kept) == {one, weights, older}
     assert orphan not in blobs.kept
     assert sweep_orphans(blobs, known, now=tomorrow()).freed == 0
 
 
-def test_an_upload_that_may_still_become_an_event_stays(laboratory, blobs, known):
-    laboratory.follow()
+def test_an_upload_that_may_still_become_an_event_stays(scenario, blobs, known):
+    scenario.follow()
     blobs.keep(b"under way")
     assert sweep_orphans(blobs, known, now=datetime.now(UTC)).freed == 0
     assert len(blobs.kept) == 1
 
 
-def test_what_is_uploaded_again_while_it_is_swept_stays(laboratory, blobs, known):
-    ada = laboratory.user()
-    cells = laboratory.dataset(ada)
+def test_what_is_uploaded_again_while_it_is_swept_stays(scenario, blobs, known):
+    ada = scenario.user()
+    cells = scenario.dataset(ada)
     sha256 = blobs.keep(b"an old orphan")
-    laboratory.follow()
+    scenario.follow()
     old = datetime.now(UTC)
 
     class UploadedMeanwhile(MemoryBlobs):
         def delete(self, sha256, *, put_before=None):
-            image(laboratory, ada, cells, blobs.keep(b"an old orphan"))
+            image(scenario, ada, cells, blobs.keep(b"an old orphan"))
             return blobs.delete(sha256, put_before=put_before)
 
     meanwhile = UploadedMeanwhile()
@@ -82,16 +82,16 @@ def test_what_is_uploaded_again_while_it_is_swept_stays(laboratory, blobs, known
     assert set(blobs.kept) == {sha256}
 
 
-def test_a_deleted_image_frees_its_blob_unless_another_image_has_the_same_bytes(laboratory, blobs, known):
-    ada = laboratory.user()
-    cells, gone = laboratory.dataset(ada), laboratory.dataset(ada, "gone")
+def test_a_deleted_image_frees_its_blob_unless_another_image_has_the_same_bytes(scenario, blobs, known):
+    ada = scenario.user()
+    cells, gone = scenario.dataset(ada), scenario.dataset(ada, "gone")
     twice, once, drowned = (blobs.keep(name) for name in (b"twice", b"once", b"drowned"))
-    first, _, only = (image(laboratory, ada, cells, sha256) for sha256 in (twice, twice, once))
-    image(laboratory, ada, gone, drowned)
-    laboratory.delete_image(ada, first)
-    laboratory.delete_image(ada, only)
-    laboratory.delete_dataset(ada, gone)
-    laboratory.follow()
+    first, _, only = (image(scenario, ada, cells, sha256) for sha256 in (twice, twice, once))
+    image(scenario, ada, gone, drowned)
+    scenario.delete_image(ada, first)
+    scenario.delete_image(ada, only)
+    scenario.delete_dataset(ada, gone)
+    scenario.follow()
     assert sweep_orphans(blobs, known, now=tomorrow()).freed == 2
     assert set(blobs.kept) == {twice}
 
@@ -102,29 +102,29 @@ def recorded_earlier(owner_url, position, ago):
         owner.execute("update es.events set recorded_at = now() - %s::interval where notification_id >= %s", (ago, position))
 
 
-def test_orphans_are_swept_while_new_events_wait_for_the_read_models(laboratory, blobs, known):
+def test_orphans_are_swept_while_new_events_wait_for_the_read_models(scenario, blobs, known):
     """As under steady load, where there is always one."""
-    laboratory.follow()
-    ada = laboratory.user()
+    scenario.follow()
+    ada = scenario.user()
     blobs.keep(b"orphan")
-    laboratory.dataset(ada)
+    scenario.dataset(ada)
     assert sweep_orphans(blobs, known, now=tomorrow()) == SweepResult(freed=1, waiting=0)
 
 
-def test_nothing_is_swept_while_the_read_models_lack_an_event_that_is_older_than_a_day(laboratory, blobs, known, owner_url):
-    laboratory.follow()
-    ada = laboratory.user()
-    image(laboratory, ada, laboratory.dataset(ada), blobs.keep(b"not seen yet"))
+def test_nothing_is_swept_while_the_read_models_lack_an_event_that_is_older_than_a_day(scenario, blobs, known, owner_url):
+    scenario.follow()
+    ada = scenario.user()
+    image(scenario, ada, scenario.dataset(ada), blobs.keep(b"not seen yet"))
     recorded_earlier(owner_url, 1, MAX_LAG)
     with pytest.raises(Unavailable, match="more than a day behind"):
         sweep_orphans(blobs, known, now=tomorrow())
     assert len(blobs.kept) == 1
 
 
-def test_nothing_is_swept_by_read_models_that_stand_beyond_the_log_and_lack_what_it_holds(laboratory, blobs, known, owner_url):
+def test_nothing_is_swept_by_read_models_that_stand_beyond_the_log_and_lack_what_it_holds(scenario, blobs, known, owner_url):
     """A row that is missing from the log, as after somebody's edit, shows no time."""
-    laboratory.follow()
-    laboratory.dataset(laboratory.user())
+    scenario.follow()
+    scenario.dataset(scenario.user())
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("set session_replication_role = replica")
         owner.execute("delete from es.events")
@@ -140,56 +140,54 @@ def set_aside(owner_url, table, position):
 
 
 @pytest.mark.parametrize("table", ["dead_letters", "parked"])
-def test_what_an_event_names_that_could_not_be_applied_is_left_and_counted_and_the_rest_is_swept(
-    laboratory, blobs, known, owner_url, table
-):
-    ada = laboratory.user()
+def test_what_an_event_names_that_could_not_be_applied_is_left_and_counted_and_the_rest_is_swept(scenario, blobs, known, owner_url, table):
+    ada = scenario.user()
     named, orphan = blobs.keep(b"perhaps in use"), blobs.keep(b"orphan")
-    image(laboratory, ada, laboratory.dataset(ada), named)
-    laboratory.follow()
-    set_aside(owner_url, table, laboratory.log.head())
+    image(scenario, ada, scenario.dataset(ada), named)
+    scenario.follow()
+    set_aside(owner_url, table, scenario.log.head())
     assert sweep_orphans(blobs, known, now=tomorrow()) == SweepResult(freed=1, waiting=1)
     assert set(blobs.kept) == {named}
     assert orphan not in blobs.kept
 
 
-def test_what_a_discarded_event_names_stays_since_commands_may_still_use_it(laboratory, blobs, known, owner_url, connection):
-    ada = laboratory.user()
-    image(laboratory, ada, laboratory.dataset(ada), blobs.keep(b"known to commands"))
-    laboratory.follow()
-    position = laboratory.log.head()
+def test_what_a_discarded_event_names_stays_since_commands_may_still_use_it(scenario, blobs, known, owner_url, connection):
+    ada = scenario.user()
+    image(scenario, ada, scenario.dataset(ada), blobs.keep(b"known to commands"))
+    scenario.follow()
+    position = scenario.log.head()
     set_aside(owner_url, "dead_letters", position)
-    retry = discard_with(laboratory.projector, connection, laboratory.log, position, reason="torn", command=laboratory.command(SYSTEM))
+    retry = discard_with(scenario.projector, connection, scenario.log, position, reason="torn", command=scenario.command(SYSTEM))
     assert retry == (1, 0)
     orphan = blobs.keep(b"orphan")
     assert sweep_orphans(blobs, known, now=tomorrow()) == SweepResult(freed=1, waiting=0)
     assert orphan not in blobs.kept
 
 
-def test_the_images_of_a_dataset_that_the_read_models_do_not_know_are_in_use(laboratory, blobs, known, owner_url):
+def test_the_images_of_a_dataset_that_the_read_models_do_not_know_are_in_use(scenario, blobs, known, owner_url):
     """Its first event could not be applied."""
-    ada = laboratory.user()
-    cells = laboratory.dataset(ada)
-    image(laboratory, ada, cells, blobs.keep(b"in use"))
-    laboratory.follow()
+    ada = scenario.user()
+    cells = scenario.dataset(ada)
+    image(scenario, ada, cells, blobs.keep(b"in use"))
+    scenario.follow()
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("delete from read.datasets where id = %s", (cells,))
     assert sweep_orphans(blobs, known, now=tomorrow()) == SweepResult(freed=0, waiting=0)
 
 
-def test_the_role_of_the_projector_suffices(laboratory, blobs, postgres, database):
-    ada = laboratory.user()
-    image(laboratory, ada, laboratory.dataset(ada), blobs.keep(b"in use"))
-    laboratory.follow()
+def test_the_role_of_the_projector_suffices(scenario, blobs, postgres, database):
+    ada = scenario.user()
+    image(scenario, ada, scenario.dataset(ada), blobs.keep(b"in use"))
+    scenario.follow()
     blobs.keep(b"orphan")
-    laboratory.dataset(ada)
+    scenario.dataset(ada)
     url = postgres.url(user="bioscope_projector", database=database)
     with psycopg.connect(url, autocommit=True, options="-c search_path=read") as connection:
         assert sweep_orphans(blobs, partial(reading.blobs_in_use, connection), now=tomorrow()) == SweepResult(freed=1, waiting=0)
 
 
-def test_a_lost_database_sweeps_nothing(laboratory, blobs, connection):
-    laboratory.follow()
+def test_a_lost_database_sweeps_nothing(scenario, blobs, connection):
+    scenario.follow()
     blobs.keep(b"perhaps in use")
     connection.close()
     with pytest.raises(psycopg.OperationalError):

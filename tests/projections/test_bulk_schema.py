@@ -15,7 +15,7 @@ from projections.process.composition import projector_over
 from projections.rebuild.bulk_schema import NEEDED_TO_FILL, NotDurable, finish, prepare, require_logged
 from projections.rebuild.digests import digests
 from projections.rebuild.rebuilding import NEXT_SCHEMA, RebuildLimits, rebuild
-from tests.projections.laboratory import Laboratory
+from tests.rigs.scenario import Scenario
 
 INDEXES = "select replace(indexdef, schemaname || '.', '') from pg_indexes where schemaname = %s order by 1"
 
@@ -72,9 +72,9 @@ def test_a_crash_during_a_rebuild_loses_the_rebuild_and_never_the_live_read_mode
     with Postgres(tmp_path) as server:
         migrate(server.owner_url)
         log = RecorderEventStore(PostgresRecorder(server.app_url, root), root)
-        laboratory = Laboratory(log, None)
-        ada = laboratory.user()
-        laboratory.image(ada, laboratory.dataset(ada))
+        scenario = Scenario(log, None)
+        ada = scenario.user()
+        scenario.image(ada, scenario.dataset(ada))
         rebuilt(server, log, check=False)
         with psycopg.connect(server.owner_url) as connection:
             live = digests(connection)

@@ -23,8 +23,8 @@ from projections.rebuild import rebuilding
 from projections.rebuild.digests import digests
 from projections.rebuild.rebuilding import AlreadyRebuilding
 from tests.given import actor, command
-from tests.projections.laboratory import a_busy_week
 from tests.projections.test_projector import damage
+from tests.rigs.scenario import record_full_history
 
 ADMIN = actor()
 
@@ -38,20 +38,19 @@ def give_up(projector, connection, log):
 
 
 @pytest.fixture
-def sick(laboratory, log, owner_url):
+def sick(scenario, log, owner_url):
     """An image whose upload cannot be applied, and a job over it and a healthy one that was judged: its first position, and its topic."""
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    cells = lab.dataset(ada)
-    one, well = lab.image(ada, cells), lab.image(ada, cells)
+    ada = scenario.user()
+    scenario.model()
+    cells = scenario.dataset(ada)
+    one, well = scenario.image(ada, cells), scenario.image(ada, cells)
     position = log.history(one)[0].position
-    job = lab.job(ada, dataset=cells)
-    lab.plan(job, [one, well])
-    lab.judge(job, 0, [one, well])
-    lab.accept(one)
+    job = scenario.job(ada, dataset=cells)
+    scenario.plan(job, [one, well])
+    scenario.judge(job, 0, [one, well])
+    scenario.accept(one)
     topic = damage(owner_url, position)
-    lab.follow()
+    scenario.follow()
     damage(owner_url, position, topic)
     return one, position
 
@@ -60,13 +59,13 @@ def counted(connection, table):
     return connection.execute(f"select count(*) from {table}").fetchone()[0]
 
 
-def rebuilt(owner_url, log, laboratory, connection):
+def rebuilt(owner_url, log, scenario, connection):
     """Whether read models made from the log alone are the live ones."""
     with psycopg.connect(owner_url, autocommit=True, options="-c timezone=UTC") as owner:
         owner.execute("drop schema if exists anew cascade")
         owner.execute("call ops.create_read_models('anew')")
         projector = projector_over(owner_url, log, schema="anew")
-        laboratory.follow(projector=projector)
+        scenario.follow(projector=projector)
         projector.close()
         return digests(owner, schema="anew") == digests(connection)
 
@@ -86,18 +85,18 @@ def test_what_waits_for_what_waits_is_counted_and_what_waits_for_two_is_counted_
 
 
 # ---- giving one up -----------------------------------------------------------------------------------------------------------------
-def test_a_discarded_letter_is_passed_over_and_what_waited_is_applied(sick, laboratory, log, owner_url, connection, give_up):
+def test_a_discarded_letter_is_passed_over_and_what_waited_is_applied(sick, scenario, log, owner_url, connection, give_up):
     image, _ = sick
     (letter,) = dead_letters_of(connection, log)
     assert give_up(letter.position) == (3, 0)
     assert (counted(connection, "dead_letters"), counted(connection, "parked")) == (0, 0)
     assert connection.execute("select count(*) from images where id = %s", (image,)).fetchone() == (0,)
     assert counted(connection, "results") == 2
-    laboratory.follow()
-    assert rebuilt(owner_url, log, laboratory, connection)
+    scenario.follow()
+    assert rebuilt(owner_url, log, scenario, connection)
 
 
-def test_who_discarded_what_and_why_stands_in_the_log_and_in_the_trail(sick, laboratory, log, settings, connection, give_up):
+def test_who_discarded_what_and_why_stands_in_the_log_and_in_the_trail(sick, scenario, log, settings, connection, give_up):
     image, position = sick
     (letter,) = dead_letters_of(connection, log)
     give_up(position, "file lost, Dr Byron agrees")
@@ -107,66 +106,66 @@ def test_who_discarded_what_and_why_stands_in_the_log_and_in_the_trail(sick, lab
     assert (event.position, event.discarded_stream, event.by) == (position, image, ADMIN.id)
     assert (event.type, event.error) == (letter.type, letter.reason)
     assert b"Byron" not in recorded.data
-    laboratory.follow()
+    scenario.follow()
     others = positions_about(settings, image)
     (told,) = [entry for entry in audit.trail(image, others=others, log=log) if entry.type == "DeadLetterDiscarded"]
     assert "at position" in told.sentence
     assert "file lost, Dr Byron agrees" in told.sentence
 
 
-def test_that_an_event_of_a_dataset_was_given_up_is_in_its_trail(laboratory, log, owner_url, settings, give_up):
-    ada, eve = laboratory.user(), laboratory.user(name="eve")
-    cells = laboratory.dataset(ada)
-    laboratory.follow()
-    laboratory.share(ada, cells, eve, Grant.VIEWER)
+def test_that_an_event_of_a_dataset_was_given_up_is_in_its_trail(scenario, log, owner_url, settings, give_up):
+    ada, eve = scenario.user(), scenario.user(name="eve")
+    cells = scenario.dataset(ada)
+    scenario.follow()
+    scenario.share(ada, cells, eve, Grant.VIEWER)
     position = log.head()
     topic = damage(owner_url, position)
-    laboratory.follow()
+    scenario.follow()
     damage(owner_url, position, topic)
     give_up(position)
-    laboratory.follow()
+    scenario.follow()
     assert positions_about(settings, cells)[-1] == log.head()
 
 
-def test_the_positions_about_a_thing_are_found_whoever_may_see_it(laboratory, log, settings):
-    ada = laboratory.user()
-    cells = laboratory.dataset(ada)
-    one, _ = laboratory.image(ada, cells), laboratory.image(ada, cells)
-    laboratory.delete_image(ada, one)
-    laboratory.follow()
+def test_the_positions_about_a_thing_are_found_whoever_may_see_it(scenario, log, settings):
+    ada = scenario.user()
+    cells = scenario.dataset(ada)
+    one, _ = scenario.image(ada, cells), scenario.image(ada, cells)
+    scenario.delete_image(ada, one)
+    scenario.follow()
     uploaded = log.history(one)[0].position
     assert positions_about(settings, one) == [uploaded, log.head()]
     assert positions_about(settings, cells) == [uploaded - 1, uploaded, uploaded + 1]
     assert positions_about(settings, actor().id) == []
 
 
-def test_a_rebuild_passes_over_what_was_discarded_though_it_could_be_applied_by_now(sick, laboratory, log, owner_url, connection, give_up):
+def test_a_rebuild_passes_over_what_was_discarded_though_it_could_be_applied_by_now(sick, scenario, log, owner_url, connection, give_up):
     """The cause was mended after the letter was given up."""
     give_up(sick[1])
-    laboratory.follow()
-    assert rebuilt(owner_url, log, laboratory, connection)
+    scenario.follow()
+    assert rebuilt(owner_url, log, scenario, connection)
     with psycopg.connect(owner_url, autocommit=True) as owner:
         projector = Projector(lambda: PostgresReadModels(postgres_store.connect(owner_url, schema="other")), LogDecoder(log))
         owner.execute("call ops.create_read_models('other')")
-        laboratory.follow(projector=projector)
+        scenario.follow(projector=projector)
         projector.close()
         assert digests(owner, schema="other") != digests(connection), "a projector that asks nobody shows it"
 
 
-def test_wherever_a_log_is_broken_and_given_up_a_rebuild_is_as_what_is_live(laboratory, log, owner_url, connection, give_up):
-    a_busy_week(laboratory)
+def test_wherever_a_log_is_broken_and_given_up_a_rebuild_is_as_what_is_live(scenario, log, owner_url, connection, give_up):
+    record_full_history(scenario)
     chosen = random.Random(7).sample(range(2, log.head()), 6)
     topics = {position: damage(owner_url, position) for position in chosen}
-    laboratory.follow(batch=9)
+    scenario.follow(batch=9)
     for position in sorted(topics):
         damage(owner_url, position, topics[position])
         if any(letter.position == position for letter in dead_letters_of(connection, log)):
             give_up(position)
     while found := dead_letters_of(connection, log):  # what waited for a discarded event may not be applicable without it
         give_up(found[0].position)
-    laboratory.follow()
+    scenario.follow()
     assert len(log.discarded()) >= 3
-    assert rebuilt(owner_url, log, laboratory, connection)
+    assert rebuilt(owner_url, log, scenario, connection)
 
 
 def test_giving_up_twice_is_harmless_and_recorded_once(sick, log, connection, give_up):
@@ -226,11 +225,11 @@ def test_nothing_is_given_up_over_read_models_of_another_release(sick, log, owne
     assert (log.head(), counted(connection, "dead_letters")) == (head, 1)
 
 
-def test_the_projector_that_runs_meanwhile_goes_on(sick, laboratory, log, app_url, connection, give_up):
+def test_the_projector_that_runs_meanwhile_goes_on(sick, scenario, log, app_url, connection, give_up):
     running = Projector(lambda: PostgresReadModels(postgres_store.connect(app_url)), LogDecoder(log), discarded=log.discarded)
     assert running.checkpoint().position == log.head()
     give_up(sick[1])
-    laboratory.follow(projector=running)
+    scenario.follow(projector=running)
     running.close()
     assert counted(connection, "parked") == 0
     assert connection.execute("select position from checkpoint").fetchone() == (log.head(),)

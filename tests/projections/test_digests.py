@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from projections.rebuild.digests import TABLES_COMPARED, ComparedTable, Digest, Range, digest_at, digests, first_difference, ranges
-from tests.projections.laboratory import a_busy_week
+from tests.rigs.scenario import record_full_history
 
 IMAGES = ComparedTable("images", ("id",))
 SESSIONS = ComparedTable("sessions", ("id",))
@@ -20,9 +20,9 @@ def of(connection, table, *, salt=b"", rows=20_000, schemas=("read",)):
 
 
 @pytest.fixture
-def full(laboratory):
-    a_busy_week(laboratory)
-    laboratory.follow()
+def full(scenario):
+    record_full_history(scenario)
+    scenario.follow()
 
 
 @pytest.mark.usefixtures("full")

@@ -26,16 +26,14 @@ from projections.process.dead_letters import dead_letters_of, retry_with
 from projections.rebuild.digests import digests
 from tests.given import NOW
 from tests.older_release import at_version, without
-from tests.projections.laboratory import a_busy_week
 from tests.projections.test_projector import damage, made_apart
 from tests.projections.test_sequencer import Models, Store, linked
 from tests.projections.test_subscription import Bench
+from tests.rigs.scenario import record_full_history
 
 
-def test_all_that_stands_before_an_unknown_event_is_applied_and_the_rest_once_it_is_known(
-    laboratory, log, projector, connection, owner_url
-):
-    a_busy_week(laboratory)
+def test_all_that_stands_before_an_unknown_event_is_applied_and_the_rest_once_it_is_known(scenario, log, projector, connection, owner_url):
+    record_full_history(scenario)
     position = next(one.position for one in log.read(0, 1000) if one.type == "ImageDescribed")
     applied = []
     feed = Sequencer(projector, log, on_applied=applied.append)
@@ -50,11 +48,11 @@ def test_all_that_stands_before_an_unknown_event_is_applied_and_the_rest_once_it
     while feed.catch_up():
         pass
     assert projector.checkpoint().position == log.head()
-    assert digests(connection) == made_apart(owner_url, log, laboratory, "anew", 500)
+    assert digests(connection) == made_apart(owner_url, log, scenario, "anew", 500)
 
 
-def test_a_newer_schema_version_is_waited_for_like_an_unknown_type(laboratory, log, projector):
-    laboratory.device(laboratory.user(Role.ADMIN))
+def test_a_newer_schema_version_is_waited_for_like_an_unknown_type(scenario, log, projector):
+    scenario.device(scenario.user(Role.ADMIN))
     feed = Sequencer(projector, log)
     feed.refresh()
     with at_version("DeviceRegistered", 1), pytest.raises(UpgradeNeeded, match="position 2 holds DeviceRegistered version 2"):
@@ -85,10 +83,10 @@ def at_place(event, unknown):
     return msgspec.structs.replace(event, type="ImageTagged") if event.position == unknown else event
 
 
-def test_a_process_that_waits_goes_on_where_another_one_has_passed_the_event(laboratory, log, projector, app_url):
-    laboratory.user()
-    laboratory.device(laboratory.user(Role.ADMIN))
-    laboratory.user()
+def test_a_process_that_waits_goes_on_where_another_one_has_passed_the_event(scenario, log, projector, app_url):
+    scenario.user()
+    scenario.device(scenario.user(Role.ADMIN))
+    scenario.user()
     feed = Sequencer(projector, log)
     feed.refresh()
     with without("DeviceRegistered"), pytest.raises(UpgradeNeeded):
@@ -103,13 +101,12 @@ def test_a_process_that_waits_goes_on_where_another_one_has_passed_the_event(lab
     assert feed.checkpoint.position == log.head() == 4
 
 
-def test_a_retry_of_dead_letters_waits_for_the_upgrade_too(laboratory, log, projector, owner_url, connection):
-    lab = laboratory
-    ada = lab.user()
-    image = lab.image(ada, lab.dataset(ada))
-    lab.accept(image)
+def test_a_retry_of_dead_letters_waits_for_the_upgrade_too(scenario, log, projector, owner_url, connection):
+    ada = scenario.user()
+    image = scenario.image(ada, scenario.dataset(ada))
+    scenario.accept(image)
     topic = damage(owner_url, log.head() - 1)
-    lab.follow()
+    scenario.follow()
     damage(owner_url, log.head() - 1, topic)
     with without("ImageAccepted"), pytest.raises(UpgradeNeeded):
         retry_with(projector, PostgresReadModels(connection), log)
@@ -132,17 +129,16 @@ async def test_the_follower_says_why_it_pauses_and_goes_on_by_itself():
     assert not bench.follower.is_waiting
 
 
-def test_a_job_about_which_a_newer_release_wrote_holds_up_no_other(laboratory, log):
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    cells = lab.dataset(ada)
-    images = [lab.image(ada, cells) for _ in range(2)]
-    sick, well = lab.job(ada, image=images[0]), lab.job(ada, image=images[1])
+def test_a_job_about_which_a_newer_release_wrote_holds_up_no_other(scenario, log):
+    ada = scenario.user()
+    scenario.model()
+    cells = scenario.dataset(ada)
+    images = [scenario.image(ada, cells) for _ in range(2)]
+    sick, well = scenario.job(ada, image=images[0]), scenario.job(ada, image=images[1])
     for job, image in zip((sick, well), images, strict=True):
-        lab.plan(job, [image])
-        lab.judge(job, 0, [image])
-    lab.cancel(ada, sick)
+        scenario.plan(job, [image])
+        scenario.judge(job, 0, [image])
+    scenario.cancel(ada, sick)
     scheduler = Scheduler(lambda: Work(ToFinish(sick, 1, 0), ToFinish(well, 1, 0)), log, lease=60, attempts=3)
     with without("ClassificationCancelled"):
         scheduler.tick()
@@ -150,25 +146,24 @@ def test_a_job_about_which_a_newer_release_wrote_holds_up_no_other(laboratory, l
     assert [one.type for one in log.history(sick)][-1] == "ClassificationCancelled"
 
 
-def test_a_chunk_that_must_end_and_waits_for_an_upgrade_holds_up_no_other(laboratory, log, app_url, connection):
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    cells = lab.dataset(ada)
-    images = [lab.image(ada, cells) for _ in range(2)]
-    jobs = [lab.job(ada, image=image) for image in images]
+def test_a_chunk_that_must_end_and_waits_for_an_upgrade_holds_up_no_other(scenario, log, app_url, connection):
+    ada = scenario.user()
+    scenario.model()
+    cells = scenario.dataset(ada)
+    images = [scenario.image(ada, cells) for _ in range(2)]
+    jobs = [scenario.job(ada, image=image) for image in images]
     for job, image in zip(jobs, images, strict=True):
-        lab.accept(image)
-        lab.plan(job, [image])
-    lab.delete_image(ada, images[0])
-    lab.follow()
+        scenario.accept(image)
+        scenario.plan(job, [image])
+    scenario.delete_image(ada, images[0])
+    scenario.follow()
     scheduler = Scheduler(lambda: PostgresWorkQueue(postgres_store.connect(app_url)), log, lease=60, attempts=3)
     with closing(scheduler):
         with without("ClassificationPlanned"):
             assert [outgoing.task.job for outgoing in scheduler.tick()] == [jobs[1]]
         assert log.history(jobs[0])[-1].type == "ClassificationPlanned"
         scheduler.tick()
-    lab.follow()
+    scenario.follow()
     assert connection.execute("select reason, classification_id from failures").fetchall() == [("image_deleted", jobs[0])]
 
 
@@ -218,10 +213,10 @@ def test_the_difference_names_tables_and_versions():
     )
 
 
-def test_read_models_of_a_newer_release_are_left_alone_until_the_process_is_upgraded(laboratory, log, projector, owner_url, connection):
-    laboratory.user()
-    laboratory.follow()
-    laboratory.user()
+def test_read_models_of_a_newer_release_are_left_alone_until_the_process_is_upgraded(scenario, log, projector, owner_url, connection):
+    scenario.user()
+    scenario.follow()
+    scenario.user()
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("update read.folds set version = 2 where name = 'users'")
         owner.execute("update read.checkpoint set generation = generation + 1")  # as a change-over does
@@ -235,8 +230,8 @@ def test_read_models_of_a_newer_release_are_left_alone_until_the_process_is_upgr
     assert dead_letters_of(connection, log) == []
 
 
-def test_read_models_that_are_made_anew_are_those_of_the_release_that_made_them(laboratory, log, owner_url):
-    laboratory.user()
-    made_apart(owner_url, log, laboratory, "anew", 500)
+def test_read_models_that_are_made_anew_are_those_of_the_release_that_made_them(scenario, log, owner_url):
+    scenario.user()
+    made_apart(owner_url, log, scenario, "anew", 500)
     with psycopg.connect(owner_url) as owner:
         assert dict(owner.execute("select name, version from anew.folds").fetchall()) == FOLD_VERSIONS

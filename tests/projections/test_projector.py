@@ -14,7 +14,7 @@ from projections.engine.projector import Projector
 from projections.process.composition import LogDecoder
 from projections.process.dead_letters import dead_letters_of, retry_with
 from projections.rebuild.digests import digests
-from tests.projections.laboratory import a_busy_week
+from tests.rigs.scenario import record_full_history
 
 PROJECTOR = READ_MODELS.arguments["application_name"]
 
@@ -28,28 +28,28 @@ def damage(owner_url, position, topic="ModelVersionAdded"):
     return was
 
 
-def made_apart(owner_url, log, laboratory, schema, batch):
+def made_apart(owner_url, log, scenario, schema, batch):
     """The digests of read models built beside the live ones, `batch` events a transaction."""
     with psycopg.connect(owner_url, autocommit=True, options="-c timezone=UTC") as owner:
         owner.execute("call ops.create_read_models(%s)", (schema,))
         projector = Projector(lambda: PostgresReadModels(postgres_store.connect(owner_url, schema=schema)), LogDecoder(log))
-        laboratory.follow(batch=batch, projector=projector)
+        scenario.follow(batch=batch, projector=projector)
         projector.close()
         return digests(owner, schema=schema)
 
 
-def test_however_the_log_is_cut_into_batches_the_read_models_are_the_same(laboratory, log, owner_url, connection):
-    a_busy_week(laboratory)
-    laboratory.follow()
+def test_however_the_log_is_cut_into_batches_the_read_models_are_the_same(scenario, log, owner_url, connection):
+    record_full_history(scenario)
+    scenario.follow()
     live = digests(connection)
     for batch in (1, 2, 7, 31):
-        assert made_apart(owner_url, log, laboratory, f"by_{batch}", batch) == live
+        assert made_apart(owner_url, log, scenario, f"by_{batch}", batch) == live
     assert all(digest.rows for digest in live.values())
 
 
-def test_an_event_is_applied_once_however_often_it_comes(laboratory, log, projector, connection):
-    a_busy_week(laboratory)
-    laboratory.follow()
+def test_an_event_is_applied_once_however_often_it_comes(scenario, log, projector, connection):
+    record_full_history(scenario)
+    scenario.follow()
     before = digests(connection)
     for after in (0, 10, 30):
         with pytest.raises(CheckpointConflict):
@@ -58,9 +58,9 @@ def test_an_event_is_applied_once_however_often_it_comes(laboratory, log, projec
     assert digests(connection) == before
 
 
-def test_of_two_projectors_one_wins_and_the_other_reads_on_from_there(laboratory, log, projector, app_url, connection):
-    laboratory.user()
-    laboratory.user()
+def test_of_two_projectors_one_wins_and_the_other_reads_on_from_there(scenario, log, projector, app_url, connection):
+    scenario.user()
+    scenario.user()
     zombie = Projector(lambda: PostgresReadModels(postgres_store.connect(app_url)), LogDecoder(log))
     assert zombie.checkpoint().position == projector.checkpoint().position == 0
     projector.apply(log.read(0, 1), Checkpoint(1))
@@ -72,44 +72,42 @@ def test_of_two_projectors_one_wins_and_the_other_reads_on_from_there(laboratory
     assert connection.execute("select count(*) from users").fetchone() == (2,)
 
 
-def test_the_checkpoint_keeps_where_to_read_on_in_kafka(laboratory, log, projector):
-    laboratory.user()
-    laboratory.user()
+def test_the_checkpoint_keeps_where_to_read_on_in_kafka(scenario, log, projector):
+    scenario.user()
+    scenario.user()
     projector.apply(log.read(0, 1), Checkpoint(1, "cluster", 17))
     projector.apply(log.read(1, 1), Checkpoint(2))
     assert projector.checkpoint() == Checkpoint(2, "cluster", 17, log.read(1, 1)[0].hash)
 
 
-def test_a_poison_event_parks_its_stream_while_the_rest_goes_on(laboratory, log, projector, owner_url, connection):
-    lab = laboratory
-    ada = lab.user()
-    cells, worms = lab.dataset(ada), lab.dataset(ada)
-    sick = lab.image(ada, cells)
-    lab.accept(sick)
+def test_a_poison_event_parks_its_stream_while_the_rest_goes_on(scenario, log, projector, owner_url, connection):
+    ada = scenario.user()
+    cells, worms = scenario.dataset(ada), scenario.dataset(ada)
+    sick = scenario.image(ada, cells)
+    scenario.accept(sick)
     damage(owner_url, log.head() - 1)
-    well = [lab.image(ada, worms) for _ in range(5)]
-    assert lab.follow() == log.head()
+    well = [scenario.image(ada, worms) for _ in range(5)]
+    assert scenario.follow() == log.head()
     assert {row[0] for row in connection.execute("select id from images")} == set(well)
     (letter,) = dead_letters_of(connection, log)
     assert (letter.stream, letter.type, letter.parked) == (sick, "ModelVersionAdded", 1)
     assert "missing required field" in letter.reason
 
 
-def test_what_touches_a_parked_thing_waits_too_and_a_retry_heals_all(laboratory, log, projector, owner_url, connection):
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    cells = lab.dataset(ada)
-    sick, well = lab.image(ada, cells), lab.image(ada, cells)
+def test_what_touches_a_parked_thing_waits_too_and_a_retry_heals_all(scenario, log, projector, owner_url, connection):
+    ada = scenario.user()
+    scenario.model()
+    cells = scenario.dataset(ada)
+    sick, well = scenario.image(ada, cells), scenario.image(ada, cells)
     position = log.history(sick)[0].position
     topic = damage(owner_url, position)
-    lab.follow()
+    scenario.follow()
     damage(owner_url, position, topic)  # mended for the use cases, which read the log themselves
-    job = lab.job(ada, dataset=cells)
-    lab.plan(job, [sick, well])
-    lab.judge(job, 0, [sick, well])
-    lab.accept(sick)
-    lab.follow()
+    job = scenario.job(ada, dataset=cells)
+    scenario.plan(job, [sick, well])
+    scenario.judge(job, 0, [sick, well])
+    scenario.accept(sick)
+    scenario.follow()
     assert connection.execute("select count(*) from results").fetchone() == (0,)
     damage(owner_url, position)
     assert retry_with(projector, PostgresReadModels(connection), log).remaining == 1
@@ -119,31 +117,29 @@ def test_what_touches_a_parked_thing_waits_too_and_a_retry_heals_all(laboratory,
     assert connection.execute("select count(*) from results").fetchone() == (2,)
     assert connection.execute("select count(*) from parked").fetchone() == (0,)
     assert retry_with(projector, PostgresReadModels(connection), log).applied == 0
-    assert made_apart(owner_url, log, laboratory, "healed", 500) == digests(connection)
+    assert made_apart(owner_url, log, scenario, "healed", 500) == digests(connection)
 
 
-def test_after_a_retry_elsewhere_the_running_projector_looks_again(laboratory, log, projector, owner_url, app_url, connection):
-    lab = laboratory
-    ada = lab.user()
-    cells = lab.dataset(ada)
+def test_after_a_retry_elsewhere_the_running_projector_looks_again(scenario, log, projector, owner_url, app_url, connection):
+    ada = scenario.user()
+    cells = scenario.dataset(ada)
     topic = damage(owner_url, log.head())
-    lab.follow()
+    scenario.follow()
     damage(owner_url, log.head(), topic)
     elsewhere = Projector(lambda: PostgresReadModels(postgres_store.connect(app_url)), LogDecoder(log))
     assert retry_with(elsewhere, PostgresReadModels(connection), log).applied == 1
     elsewhere.close()
-    image = lab.image(ada, cells)
+    image = scenario.image(ada, cells)
     with pytest.raises(CheckpointConflict):
         projector.apply(log.read(log.head() - 1, 1), Checkpoint(log.head()))
-    lab.follow()
+    scenario.follow()
     assert connection.execute("select id from images").fetchall() == [(image,)]
 
 
-def test_what_comes_to_wait_while_a_retry_is_prepared_is_healed_with_it(laboratory, log, owner_url, app_url, connection):
-    lab = laboratory
-    sick = lab.image(ada := lab.user(), lab.dataset(ada))
+def test_what_comes_to_wait_while_a_retry_is_prepared_is_healed_with_it(scenario, log, owner_url, app_url, connection):
+    sick = scenario.image(ada := scenario.user(), scenario.dataset(ada))
     topic = damage(owner_url, log.head())
-    lab.follow()
+    scenario.follow()
     damage(owner_url, log.head(), topic)
 
     class Busy:
@@ -154,8 +150,8 @@ def test_what_comes_to_wait_while_a_retry_is_prepared_is_healed_with_it(laborato
         def read(self, after, limit):
             if self.busy:
                 self.busy = False
-                lab.accept(sick)
-                lab.follow()
+                scenario.accept(sick)
+                scenario.follow()
             return log.read(after, limit)
 
     elsewhere = Projector(lambda: PostgresReadModels(postgres_store.connect(app_url)), LogDecoder(log))
@@ -165,14 +161,13 @@ def test_what_comes_to_wait_while_a_retry_is_prepared_is_healed_with_it(laborato
     assert connection.execute("select count(*) from parked").fetchone() == (0,)
 
 
-def test_a_row_that_postgres_refuses_is_a_dead_letter_too(laboratory, log, projector, owner_url, connection):
-    lab = laboratory
-    ada = lab.user()
+def test_a_row_that_postgres_refuses_is_a_dead_letter_too(scenario, log, projector, owner_url, connection):
+    ada = scenario.user()
     with psycopg.connect(owner_url) as owner:
         owner.execute("alter table read.datasets add check (name <> 'refused')")
-    refused = lab.dataset(ada, "refused")
-    taken = lab.dataset(ada, "taken")
-    lab.follow()
+    refused = scenario.dataset(ada, "refused")
+    taken = scenario.dataset(ada, "taken")
+    scenario.follow()
     assert connection.execute("select id from datasets").fetchall() == [(taken,)]
     (letter,) = dead_letters_of(connection, log)
     assert letter.stream == refused
@@ -180,22 +175,22 @@ def test_a_row_that_postgres_refuses_is_a_dead_letter_too(laboratory, log, proje
 
 
 @pytest.mark.parametrize("error", [psycopg.OperationalError("away"), WrongRootKey("another installation's")])
-def test_what_is_nobodys_fault_is_raised_and_no_event_is_blamed(laboratory, log, app_url, connection, error):
+def test_what_is_nobodys_fault_is_raised_and_no_event_is_blamed(scenario, log, app_url, connection, error):
     class Failing(LogDecoder):
         def decode(self, recorded):
             raise error
 
-    laboratory.user()
+    scenario.user()
     failing = Projector(lambda: PostgresReadModels(postgres_store.connect(app_url)), Failing(log), fatal=(WrongRootKey,))
     with pytest.raises(type(error)):
         failing.apply(log.read(0, 1), Checkpoint(1))
     assert dead_letters_of(connection, log) == []
 
 
-def test_a_lost_connection_loses_nothing(laboratory, log, projector, owner_url):
-    ada = laboratory.user()
-    laboratory.follow()
-    laboratory.dataset(ada)
+def test_a_lost_connection_loses_nothing(scenario, log, projector, owner_url):
+    ada = scenario.user()
+    scenario.follow()
+    scenario.dataset(ada)
     events = log.read(1, 1)
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute(
@@ -208,43 +203,40 @@ def test_a_lost_connection_loses_nothing(laboratory, log, projector, owner_url):
     assert projector.checkpoint().position == 2
 
 
-def test_an_erased_user_reads_erased_in_the_read_models(laboratory, connection):
-    lab = laboratory
-    ada, bob = lab.user(name="lovelace"), lab.user(name="boole")
-    lab.follow()
+def test_an_erased_user_reads_erased_in_the_read_models(scenario, connection):
+    ada, bob = scenario.user(name="lovelace"), scenario.user(name="boole")
+    scenario.follow()
     assert "lovelace" in str(connection.execute("select * from users where id = %s", (ada.id,)).fetchone())
-    lab.erase(ada)
-    lab.follow()
+    scenario.erase(ada)
+    scenario.follow()
     row = str(connection.execute("select * from users where id = %s", (ada.id,)).fetchone())
     assert "lovelace" not in row
     assert row.count("[erased]") == 4
     assert "boole" in str(connection.execute("select * from users where id = %s", (bob.id,)).fetchone())
 
 
-def test_a_batch_says_whom_it_concerns(laboratory, log, projector):
-    lab = laboratory
-    ada = lab.user()
-    cells = lab.dataset(ada)
-    image = lab.image(ada, cells)
+def test_a_batch_says_whom_it_concerns(scenario, log, projector):
+    ada = scenario.user()
+    cells = scenario.dataset(ada)
+    image = scenario.image(ada, cells)
     applied = projector.apply(log.read(0, 10), Checkpoint(3))
     assert (applied.position, applied.datasets, applied.users) == (3, {cells}, {ada.id})
     assert applied.wakes_scheduler
-    lab.accept(image)
+    scenario.accept(image)
     assert projector.apply(log.read(3, 10), Checkpoint(4)).datasets == {cells}
-    lab.user(Role.VIEWER)
+    scenario.user(Role.VIEWER)
     assert not projector.apply(log.read(4, 10), Checkpoint(5)).wakes_scheduler
 
 
-def test_a_retry_applies_what_it_can_and_stops_at_the_next_that_fails(laboratory, log, projector, owner_url, connection):
-    lab = laboratory
-    ada = lab.user()
-    sick = lab.image(ada, lab.dataset(ada))
-    lab.accept(sick)
-    images.describe(sick, filename="better.png", command=lab.command(ada), log=log)
-    images.describe(sick, filename="best.png", command=lab.command(ada), log=log)
+def test_a_retry_applies_what_it_can_and_stops_at_the_next_that_fails(scenario, log, projector, owner_url, connection):
+    ada = scenario.user()
+    sick = scenario.image(ada, scenario.dataset(ada))
+    scenario.accept(sick)
+    images.describe(sick, filename="better.png", command=scenario.command(ada), log=log)
+    images.describe(sick, filename="best.png", command=scenario.command(ada), log=log)
     uploaded, accepted, better, _ = (one.position for one in log.history(sick))
     topics = {position: damage(owner_url, position) for position in (uploaded, better)}
-    lab.follow()
+    scenario.follow()
     assert [(letter.position, letter.parked) for letter in dead_letters_of(connection, log)] == [(uploaded, 3)]
     damage(owner_url, uploaded, topics[uploaded])
     healed = retry_with(projector, PostgresReadModels(connection), log, uploaded)

@@ -19,7 +19,7 @@ from projections.rebuild import bulk_schema
 from projections.rebuild.digests import digests
 from projections.rebuild.rebuilding import AlreadyRebuilding, RebuildLimits
 from tests.older_release import without
-from tests.projections.laboratory import a_busy_week
+from tests.rigs.scenario import record_full_history
 
 
 @pytest.fixture
@@ -33,32 +33,32 @@ def made_again(settings, root):
     return made_again
 
 
-def follow_patiently(laboratory):
+def follow_patiently(scenario):
     """As the process does: after Outrun it reads on from where the checkpoint is."""
     while True:
         try:
-            return laboratory.follow(batch=3)
+            return scenario.follow(batch=3)
         except CheckpointConflict:
             continue
 
 
-def test_following_while_it_happens_gives_what_a_rebuild_gives(laboratory, log, connection, made_again):
+def test_following_while_it_happens_gives_what_a_rebuild_gives(scenario, log, connection, made_again):
     append = log.append
 
     def append_and_follow(*arguments, **keywords):
         done = append(*arguments, **keywords)
-        laboratory.follow()
+        scenario.follow()
         return done
 
     log.append = append_and_follow
-    a_busy_week(laboratory)
+    record_full_history(scenario)
     assert made_again().differing == ()
     assert connection.execute("select count(*) from activity").fetchone() == (log.head(),)
 
 
-def test_a_check_names_the_tables_that_differ_and_changes_nothing(laboratory, connection, made_again):
-    a_busy_week(laboratory)
-    laboratory.follow()
+def test_a_check_names_the_tables_that_differ_and_changes_nothing(scenario, connection, made_again):
+    record_full_history(scenario)
+    scenario.follow()
     first_wrong = connection.execute("select id from images where analyzed order by id limit 1").fetchone()
     connection.execute("update images set filename = 'wrong' where analyzed")
     missing = connection.execute(
@@ -71,9 +71,9 @@ def test_a_check_names_the_tables_that_differ_and_changes_nothing(laboratory, co
     assert connection.execute("select to_regnamespace('read_next')").fetchone() == (None,)
 
 
-def test_a_rebuild_takes_the_place_of_the_live_read_models_and_the_projector_goes_on(laboratory, log, projector, connection, made_again):
-    week = a_busy_week(laboratory)
-    laboratory.follow()
+def test_a_rebuild_takes_the_place_of_the_live_read_models_and_the_projector_goes_on(scenario, log, projector, connection, made_again):
+    history = record_full_history(scenario)
+    scenario.follow()
     live = digests(connection)
     connection.execute("delete from results")
     connection.execute("update checkpoint set cluster = 'k', next_offset = 5")
@@ -81,26 +81,26 @@ def test_a_rebuild_takes_the_place_of_the_live_read_models_and_the_projector_goe
     assert made_again(check=False, progress=lambda *step: steps.append(step)).differing == ()
     assert digests(connection) == live
     assert steps[-1] == ("events", log.head())
-    laboratory.image(week.ada, week.cells, "after.png")
+    scenario.image(history.ada, history.cells, "after.png")
     with pytest.raises(CheckpointConflict):
         projector.apply(log.read(log.head() - 1, 1), Checkpoint(log.head()))
     assert projector.checkpoint()[:3] == (log.head() - 1, "k", 5)
-    laboratory.follow()
+    scenario.follow()
     assert made_again().differing == ()
 
 
-def test_read_models_may_change_all_the_while(laboratory, log, connection, made_again):
+def test_read_models_may_change_all_the_while(scenario, log, connection, made_again):
     """Somebody works and the projector follows, while the read models are rebuilt again and again."""
     stop = threading.Event()
     failed = []
 
     def work():
         try:
-            ada = laboratory.user(Role.RESEARCHER)
-            cells = laboratory.dataset(ada)
+            ada = scenario.user(Role.RESEARCHER)
+            cells = scenario.dataset(ada)
             while not stop.is_set():
-                laboratory.image(ada, cells)
-                follow_patiently(laboratory)
+                scenario.image(ada, cells)
+                follow_patiently(scenario)
         except Exception as error:
             failed.append(error)
 
@@ -111,35 +111,35 @@ def test_read_models_may_change_all_the_while(laboratory, log, connection, made_
     worker.join(10)
     assert failed == []
     assert [one.differing for one in rebuilt] == [()] * 6
-    follow_patiently(laboratory)
+    follow_patiently(scenario)
     assert connection.execute("select count(*) from images").fetchone() == (log.head() - 2,)
     assert made_again().differing == ()
 
 
-def test_results_that_are_hidden_ahead_of_their_event_are_no_difference(laboratory, log, connection, made_again):
+def test_results_that_are_hidden_ahead_of_their_event_are_no_difference(scenario, log, connection, made_again):
     """As those of a large job are, in transactions of their own, before the event that says so is applied."""
-    week = a_busy_week(laboratory)
-    laboratory.follow()
-    laboratory.delete_job(week.ada, week.whole)
-    connection.execute("update results set hidden = true where classification_id = %s", (week.whole,))
-    follower = threading.Timer(1.0, laboratory.follow)
+    history = record_full_history(scenario)
+    scenario.follow()
+    scenario.delete_job(history.ada, history.whole)
+    connection.execute("update results set hidden = true where classification_id = %s", (history.whole,))
+    follower = threading.Timer(1.0, scenario.follow)
     follower.start()
     assert made_again().differing == ()
     follower.join()
     assert log.head() == connection.execute("select position from checkpoint").fetchone()[0]
 
 
-def test_a_difference_counts_though_the_projector_stands_still_behind_the_log(laboratory, connection, made_again):
-    ada = laboratory.user()
-    laboratory.follow()
-    laboratory.user()
+def test_a_difference_counts_though_the_projector_stands_still_behind_the_log(scenario, connection, made_again):
+    ada = scenario.user()
+    scenario.follow()
+    scenario.user()
     connection.execute("update users set role = 'admin'")
     assert made_again(limits=RebuildLimits(compare_again_seconds=0.01)).differing == (("users", (ada.id,)),)
 
 
-def test_ranges_are_compared_one_by_one(laboratory, connection, made_again):
-    a_busy_week(laboratory)
-    laboratory.follow()
+def test_ranges_are_compared_one_by_one(scenario, connection, made_again):
+    record_full_history(scenario)
+    scenario.follow()
     wrong = connection.execute("select id from images order by id offset 7 limit 1").fetchone()
     connection.execute("update images set size = 0 where id = %s", wrong)
     steps = []
@@ -150,10 +150,10 @@ def test_ranges_are_compared_one_by_one(laboratory, connection, made_again):
     assert [done for name, done in steps if name == "activity"] == [*range(5, everything, 5), everything]
 
 
-def test_rows_that_no_event_explains_are_found_wherever_they_lie(laboratory, connection, made_again):
+def test_rows_that_no_event_explains_are_found_wherever_they_lie(scenario, connection, made_again):
     for _ in range(3):
-        laboratory.user()
-    laboratory.follow()
+        scenario.user()
+    scenario.follow()
     last = UUID(int=2**128 - 1)
     connection.execute("insert into sessions values (%s, %s, now(), false)", (last, last))
     connection.execute("insert into dataset_access values (%s, %s, 'owner')", (last, last))
@@ -161,18 +161,18 @@ def test_rows_that_no_event_explains_are_found_wherever_they_lie(laboratory, con
     assert found.differing == (("sessions", (last,)), ("dataset_access", (last, last)))
 
 
-def test_without_check_nothing_is_compared(laboratory, connection, made_again):
-    laboratory.user()
-    laboratory.follow()
+def test_without_check_nothing_is_compared(scenario, connection, made_again):
+    scenario.user()
+    scenario.follow()
     connection.execute("update users set role = 'admin'")
     steps = []
     assert made_again(check=False, progress=lambda *step: steps.append(step)) == (1, ())
     assert {what for what, _ in steps} == {"events"}
 
 
-def test_indexes_are_made_when_all_of_the_log_is_there_also_where_nothing_was_shown_before(laboratory, log, made_again, monkeypatch):
+def test_indexes_are_made_when_all_of_the_log_is_there_also_where_nothing_was_shown_before(scenario, log, made_again, monkeypatch):
     """As after a restore."""
-    a_busy_week(laboratory)
+    record_full_history(scenario)
     applied = []
     finish = bulk_schema.finish
     monkeypatch.setattr(bulk_schema, "finish", lambda *given: (applied.append(list(steps)), finish(*given)))
@@ -181,9 +181,9 @@ def test_indexes_are_made_when_all_of_the_log_is_there_also_where_nothing_was_sh
     assert applied == [[("events", log.head())]]
 
 
-def test_readers_are_not_disturbed_by_a_change_over(laboratory, app_url, made_again):
-    a_busy_week(laboratory)
-    laboratory.follow()
+def test_readers_are_not_disturbed_by_a_change_over(scenario, app_url, made_again):
+    record_full_history(scenario)
+    scenario.follow()
     with psycopg.connect(app_url, autocommit=True, options="-c search_path=read", prepare_threshold=0) as reader:
         counts = [reader.execute("select count(*) from visible v join images i on i.dataset_id = v.dataset").fetchone()]
         made_again(check=False)
@@ -202,10 +202,10 @@ def test_one_rebuild_at_a_time(made_again, owner_url):
 
 # ---- after an upgrade --------------------------------------------------------------------------------------------------------------
 @pytest.fixture
-def folded_before(laboratory, made_again, owner_url):
+def folded_before(scenario, made_again, owner_url):
     """Read models that another release folded: by version 0 of one table, and with a row that it made."""
-    a_busy_week(laboratory)
-    laboratory.follow()
+    record_full_history(scenario)
+    scenario.follow()
     with psycopg.connect(owner_url, autocommit=True) as owner:
         owner.execute("update read.folds set version = 0 where name = 'users'")
         owner.execute("update read.users set username = 'as before'")
@@ -263,13 +263,13 @@ def test_nothing_is_swept_while_the_read_models_are_those_of_another_release(fol
         sweep(settings)
 
 
-def test_a_projector_of_before_the_change_over_writes_nothing_afterwards(laboratory, log, projector, made_again, owner_url, monkeypatch):
-    laboratory.user()
-    laboratory.follow()
+def test_a_projector_of_before_the_change_over_writes_nothing_afterwards(scenario, log, projector, made_again, owner_url, monkeypatch):
+    scenario.user()
+    scenario.follow()
     monkeypatch.setattr("projections.engine.postgres_store.FOLD_VERSIONS", FOLD_VERSIONS | {"users": 2})
     made_again(check=False)
     monkeypatch.undo()
-    laboratory.user()
+    scenario.user()
     with pytest.raises(CheckpointConflict):
         projector.apply(log.read(1, 1), Checkpoint(2))
     with pytest.raises(FoldsDiffer, match="upgrade this process"):

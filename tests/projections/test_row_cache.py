@@ -14,8 +14,8 @@ from projections.engine.projector import Projector
 from projections.engine.row_cache import RowCache
 from projections.process.composition import LogDecoder, projector_over
 from projections.process.dead_letters import retry_with
-from tests.projections.laboratory import a_busy_week
 from tests.projections.test_projector import damage
+from tests.rigs.scenario import record_full_history
 from tests.twins.read_models import MemoryDatabase, MemoryModels
 
 
@@ -44,8 +44,8 @@ def in_memory(log, batches, *, wrapped):
     return {table.name: database.tables[table.name] for table in TABLES}
 
 
-def test_the_read_models_are_the_same_however_few_rows_are_kept(laboratory, log):
-    a_busy_week(laboratory)
+def test_the_read_models_are_the_same_however_few_rows_are_kept(scenario, log):
+    record_full_history(scenario)
     as_they_are = in_memory(log, [1000], wrapped=lambda models: models)
 
     @settings(max_examples=30, deadline=None)
@@ -56,40 +56,40 @@ def test_the_read_models_are_the_same_however_few_rows_are_kept(laboratory, log)
     holds()
 
 
-def test_a_row_of_the_last_batch_is_not_loaded_again(laboratory, log, app_url):
+def test_a_row_of_the_last_batch_is_not_loaded_again(scenario, log, app_url):
     models = Counting(postgres_store.connect(app_url))
     projector = Projector(lambda: RowCache(models), LogDecoder(log))
-    ada = laboratory.user()
-    cells = laboratory.dataset(ada)
-    images = [laboratory.image(ada, cells) for _ in range(3)]
-    laboratory.follow(projector=projector)
+    ada = scenario.user()
+    cells = scenario.dataset(ada)
+    images = [scenario.image(ada, cells) for _ in range(3)]
+    scenario.follow(projector=projector)
     models.loaded.clear()
     for image in images:
-        laboratory.accept(image)
+        scenario.accept(image)
         projector.apply(log.read(log.head() - 1, 1), Checkpoint(log.head()))
     assert models.loaded.total() == 0
     projector.close()
 
 
-def test_rows_are_forgotten_once_somebody_else_changed_the_read_models(laboratory, log, app_url, owner_url, connection):
+def test_rows_are_forgotten_once_somebody_else_changed_the_read_models(scenario, log, app_url, owner_url, connection):
     """A retry elsewhere heals what the running projector knew otherwise."""
     running = projector_over(app_url, log)
-    ada = laboratory.user()
-    cells = laboratory.dataset(ada)
-    sick = laboratory.image(ada, cells)
-    laboratory.reject(sick)
+    ada = scenario.user()
+    cells = scenario.dataset(ada)
+    sick = scenario.image(ada, cells)
+    scenario.reject(sick)
     position = log.head()
     topic = damage(owner_url, position)
-    laboratory.follow(projector=running)
+    scenario.follow(projector=running)
     damage(owner_url, position, topic)
     assert connection.execute("select rejected from images where id = %s", (sick,)).fetchone() == (None,)
     elsewhere = projector_over(app_url, log)
     assert retry_with(elsewhere, PostgresReadModels(connection), log).remaining == 0
     elsewhere.close()
     at = log.head()
-    laboratory.delete_image(ada, sick)
+    scenario.delete_image(ada, sick)
     with pytest.raises(CheckpointConflict):
         running.apply(log.read(at, 1), Checkpoint(at + 1))
-    laboratory.follow(projector=running)
+    scenario.follow(projector=running)
     assert connection.execute("select rejected, deleted from images where id = %s", (sick,)).fetchone() == ("damaged_image", True)
     running.close()

@@ -22,7 +22,7 @@ from domain.classification import ChunkJudged, JobStatus
 from infrastructure.postgres.system.work_queue import PostgresWorkQueue
 from projections.engine import postgres_store
 from tests.given import NOW
-from tests.projections.laboratory import SHA256
+from tests.rigs.scenario import SHA256
 
 LEASE = timedelta(seconds=60)
 
@@ -132,15 +132,15 @@ def scheduler(app_url, log, scheduler_limits):
 
 
 @pytest.fixture
-def step(laboratory, scheduler):
+def step(scenario, scheduler):
     """Read models up to date, the scheduler's turn, and what it gives out."""
 
     def step(*, remember=True):
-        laboratory.follow()
+        scenario.follow()
         given = scheduler.tick()
         if remember:
             scheduler.dispatched(given)
-        laboratory.follow()
+        scenario.follow()
         return given
 
     return step
@@ -174,20 +174,19 @@ def phase(log, job):
     return log.load(job, classification.evolve).phase
 
 
-def test_a_plan_covers_exactly_the_images_that_were_there_and_good_when_it_was_asked_for(laboratory, step, connection):
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    cells, worms = lab.dataset(ada), lab.dataset(ada)
-    good = [lab.image(ada, cells) for _ in range(15)]
-    rejected, deleted = lab.image(ada, cells), lab.image(ada, cells)
-    lab.image(ada, worms)
-    lab.reject(rejected)
-    job = lab.job(ada, dataset=cells)
-    late = lab.image(ada, cells)
-    lab.delete_image(ada, deleted)
+def test_a_plan_covers_exactly_the_images_that_were_there_and_good_when_it_was_asked_for(scenario, step, connection):
+    ada = scenario.user()
+    scenario.model()
+    cells, worms = scenario.dataset(ada), scenario.dataset(ada)
+    good = [scenario.image(ada, cells) for _ in range(15)]
+    rejected, deleted = scenario.image(ada, cells), scenario.image(ada, cells)
+    scenario.image(ada, worms)
+    scenario.reject(rejected)
+    job = scenario.job(ada, dataset=cells)
+    late = scenario.image(ada, cells)
+    scenario.delete_image(ada, deleted)
     step()
-    planned = lab.log.load(job, classification.evolve)
+    planned = scenario.log.load(job, classification.evolve)
     assert (planned.images, planned.chunks, planned.planned) == (15, 2, True)
     covered = [
         UUID(one["id"])
@@ -199,16 +198,15 @@ def test_a_plan_covers_exactly_the_images_that_were_there_and_good_when_it_was_a
 
 
 @pytest.mark.parametrize("scheduler_limits", [SchedulerLimits(images_per_command=2)])
-def test_a_big_plan_goes_on_where_a_crash_left_it(laboratory, step):
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    cells = lab.dataset(ada)
-    found = [lab.image(ada, cells) for _ in range(5)]
-    job = lab.job(ada, dataset=cells)
-    lab.plan(job, found[:2], more=True)
+def test_a_big_plan_goes_on_where_a_crash_left_it(scenario, step):
+    ada = scenario.user()
+    scenario.model()
+    cells = scenario.dataset(ada)
+    found = [scenario.image(ada, cells) for _ in range(5)]
+    job = scenario.job(ada, dataset=cells)
+    scenario.plan(job, found[:2], more=True)
     step()
-    parts = [lab.log.decode(one) for one in lab.log.history(job)[1:]]
+    parts = [scenario.log.decode(one) for one in scenario.log.history(job)[1:]]
     assert [(part.part, part.first_chunk, len(part.images), part.last) for part in parts] == [
         (0, 0, 2, False),
         (1, 1, 2, False),
@@ -217,28 +215,26 @@ def test_a_big_plan_goes_on_where_a_crash_left_it(laboratory, step):
     assert [one.id for part in parts for one in part.images] == found
 
 
-def test_a_job_over_an_empty_dataset_fails_with_a_reason(laboratory, step, log):
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    job = lab.job(ada, dataset=lab.dataset(ada))
+def test_a_job_over_an_empty_dataset_fails_with_a_reason(scenario, step, log):
+    ada = scenario.user()
+    scenario.model()
+    job = scenario.job(ada, dataset=scenario.dataset(ada))
     step()
     assert phase(log, job) is JobStatus.FAILED
 
 
-def test_a_dataset_job_runs_from_request_to_end(laboratory, step, log, connection):
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    cells = lab.dataset(ada)
-    found = [lab.image(ada, cells) for _ in range(15)]
-    job = lab.job(ada, dataset=cells)
+def test_a_dataset_job_runs_from_request_to_end(scenario, step, log, connection):
+    ada = scenario.user()
+    scenario.model()
+    cells = scenario.dataset(ada)
+    found = [scenario.image(ada, cells) for _ in range(15)]
+    job = scenario.job(ada, dataset=cells)
     step()
     given = classified(step())
     assert [(outgoing.topic, outgoing.task.number) for outgoing in given] == [(BULK, 0), (BULK, 1)]
     assert classified(step()) == []
-    lab.judge(job, 0, found[:8])
-    lab.judge(job, 1, found[8:14], found[14:])
+    scenario.judge(job, 0, found[:8])
+    scenario.judge(job, 1, found[8:14], found[14:])
     step()
     assert phase(log, job) is JobStatus.COMPLETED
     step()
@@ -247,24 +243,22 @@ def test_a_dataset_job_runs_from_request_to_end(laboratory, step, log, connectio
     assert connection.execute("select count(*) from ops.releases r join work w on w.id = r.id where w.job is not null").fetchone() == (0,)
 
 
-def test_a_single_image_goes_out_at_once_on_the_urgent_topic(laboratory, step):
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    job = lab.job(ada, image=lab.image(ada, lab.dataset(ada)))
+def test_a_single_image_goes_out_at_once_on_the_urgent_topic(scenario, step):
+    ada = scenario.user()
+    scenario.model()
+    job = scenario.job(ada, image=scenario.image(ada, scenario.dataset(ada)))
     (outgoing,) = classified(step())
     assert (outgoing.topic, outgoing.task) == (URGENT, Task(kind=Kind.CLASSIFY, job=job, number=0))
 
 
-def test_at_most_four_chunks_a_slot_are_given_out_and_jobs_take_turns(laboratory, step, connection, monkeypatch):
+def test_at_most_four_chunks_a_slot_are_given_out_and_jobs_take_turns(scenario, step, connection, monkeypatch):
     monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    cells = lab.dataset(ada)
+    ada = scenario.user()
+    scenario.model()
+    cells = scenario.dataset(ada)
     for _ in range(8):
-        lab.image(ada, cells)
-    first, second = lab.job(ada, dataset=cells), lab.job(ada, dataset=cells)
+        scenario.image(ada, cells)
+    first, second = scenario.job(ada, dataset=cells), scenario.job(ada, dataset=cells)
     step()
     given = classified(step())
     assert [outgoing.task.job for outgoing in given] == [first, second, first, second]
@@ -272,34 +266,31 @@ def test_at_most_four_chunks_a_slot_are_given_out_and_jobs_take_turns(laboratory
     assert len(classified(step())) == 4
 
 
-def test_uploaded_images_are_inspected_and_inspected_ones_are_not_asked_for_again(laboratory, step):
-    lab = laboratory
-    ada = lab.user()
-    cells = lab.dataset(ada)
-    first, second = lab.image(ada, cells), lab.image(ada, cells)
+def test_uploaded_images_are_inspected_and_inspected_ones_are_not_asked_for_again(scenario, step):
+    ada = scenario.user()
+    cells = scenario.dataset(ada)
+    first, second = scenario.image(ada, cells), scenario.image(ada, cells)
     (outgoing,) = step()
     assert (outgoing.topic, outgoing.task.kind, outgoing.task.work) == (BULK, Kind.INSPECT, (first, second))
-    lab.accept(first)
-    lab.reject(second)
+    scenario.accept(first)
+    scenario.reject(second)
     assert step() == []
 
 
-def test_what_was_sent_and_not_remembered_is_sent_again(laboratory, step):
-    lab = laboratory
-    lab.image(ada := lab.user(), lab.dataset(ada))
+def test_what_was_sent_and_not_remembered_is_sent_again(scenario, step):
+    scenario.image(ada := scenario.user(), scenario.dataset(ada))
     assert step(remember=False) == step() != []
     assert step() == []
 
 
-def test_a_chunk_that_nobody_answers_for_is_given_out_again_and_then_the_job_ends_all_the_same(laboratory, step, log, connection):
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    cells = lab.dataset(ada)
-    found = [lab.image(ada, cells) for _ in range(3)]
+def test_a_chunk_that_nobody_answers_for_is_given_out_again_and_then_the_job_ends_all_the_same(scenario, step, log, connection):
+    ada = scenario.user()
+    scenario.model()
+    cells = scenario.dataset(ada)
+    found = [scenario.image(ada, cells) for _ in range(3)]
     for one in found:
-        lab.accept(one)
-    job = lab.job(ada, dataset=cells)
+        scenario.accept(one)
+    job = scenario.job(ada, dataset=cells)
     step()
     assert [outgoing.task.attempt for outgoing in step()] == [1]
     wait_past_the_lease(connection)
@@ -312,20 +303,18 @@ def test_a_chunk_that_nobody_answers_for_is_given_out_again_and_then_the_job_end
     assert reasons == [("worker_lost", 3)]
 
 
-def test_work_waits_for_a_worker_as_long_as_there_is_none(laboratory, step, log, connection):
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    job = lab.job(ada, image=lab.image(ada, lab.dataset(ada)))
+def test_work_waits_for_a_worker_as_long_as_there_is_none(scenario, step, log, connection):
+    ada = scenario.user()
+    scenario.model()
+    job = scenario.job(ada, image=scenario.image(ada, scenario.dataset(ada)))
     step()
     connection.execute("update ops.releases set released_at = released_at - interval '1 day'")
     assert step() == []
     assert phase(log, job) is JobStatus.RUNNING
 
 
-def test_an_image_that_no_worker_survives_is_rejected_in_the_end(laboratory, step, log, connection):
-    lab = laboratory
-    deadly = lab.image(ada := lab.user(), lab.dataset(ada))
+def test_an_image_that_no_worker_survives_is_rejected_in_the_end(scenario, step, log, connection):
+    deadly = scenario.image(ada := scenario.user(), scenario.dataset(ada))
     step()
     wait_past_the_lease(connection)
     assert [outgoing.task.attempt for outgoing in step()] == [2]
@@ -334,21 +323,20 @@ def test_an_image_that_no_worker_survives_is_rejected_in_the_end(laboratory, ste
     assert log.load(deadly, image.evolve).rejected == "inspection_failed"
 
 
-def test_an_image_that_is_renamed_while_it_is_given_up_is_rejected_all_the_same(laboratory, step, log, connection, monkeypatch):
-    lab = laboratory
-    deadly = lab.image(ada := lab.user(), lab.dataset(ada))
+def test_an_image_that_is_renamed_while_it_is_given_up_is_rejected_all_the_same(scenario, step, log, connection, monkeypatch):
+    deadly = scenario.image(ada := scenario.user(), scenario.dataset(ada))
     step()
     wait_past_the_lease(connection)
     step()
     wait_past_the_lease(connection)
-    laboratory.follow()
+    scenario.follow()
     load, renamed = log.load, []
 
     def load_then_rename(stream, evolve, **how):
         found = load(stream, evolve, **how)
         if stream == deadly and not renamed:
             renamed.append(stream)
-            log.append(lab.command(ada), *image.describe(found, filename="renamed.png", by=ada.id, at=lab.now))
+            log.append(scenario.command(ada), *image.describe(found, filename="renamed.png", by=ada.id, at=scenario.now))
         return found
 
     monkeypatch.setattr(log, "load", load_then_rename)
@@ -357,65 +345,63 @@ def test_an_image_that_is_renamed_while_it_is_given_up_is_rejected_all_the_same(
     assert (state.filename, state.rejected) == ("renamed.png", "inspection_failed")
 
 
-def test_an_answer_that_comes_late_is_the_only_one(laboratory, step, log, scheduler, connection):
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    only = lab.image(ada, lab.dataset(ada))
-    job = lab.job(ada, image=only)
+def test_an_answer_that_comes_late_is_the_only_one(scenario, step, log, scheduler, connection):
+    ada = scenario.user()
+    scenario.model()
+    only = scenario.image(ada, scenario.dataset(ada))
+    job = scenario.job(ada, image=only)
     step()
     for _ in range(2):
         wait_past_the_lease(connection)
         scheduler.dispatched(scheduler.tick())
-    lab.follow()
+    scenario.follow()
     with pytest.raises(Exception, match="Somebody else"):
-        lab.judge(job, 0, [only])
+        scenario.judge(job, 0, [only])
     judged = [one for one in log.read(0, 100) if one.type == ChunkJudged.__name__]
     assert len(judged) == 1
 
 
-def test_nothing_more_is_given_out_for_cancelled_and_deleted_jobs_images_and_datasets(laboratory, step, log, monkeypatch):
+def test_nothing_more_is_given_out_for_cancelled_and_deleted_jobs_images_and_datasets(scenario, step, log, monkeypatch):
     monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
-    lab = laboratory
-    ada = lab.user()
-    lab.model()
-    cells, gone = lab.dataset(ada), lab.dataset(ada)
-    found = [lab.image(ada, cells) for _ in range(6)]
-    drowned = [lab.image(ada, gone) for _ in range(2)]
+    ada = scenario.user()
+    scenario.model()
+    cells, gone = scenario.dataset(ada), scenario.dataset(ada)
+    found = [scenario.image(ada, cells) for _ in range(6)]
+    drowned = [scenario.image(ada, gone) for _ in range(2)]
     for one in (*found, *drowned):
-        lab.accept(one)
-    cancelled, deleted, orphan = lab.job(ada, dataset=cells), lab.job(ada, dataset=cells), lab.job(ada, dataset=gone)
+        scenario.accept(one)
+    cancelled, deleted, orphan = scenario.job(ada, dataset=cells), scenario.job(ada, dataset=cells), scenario.job(ada, dataset=gone)
     step()
-    lab.cancel(ada, cancelled)
-    lab.delete_job(ada, deleted)
-    lab.delete_dataset(ada, gone)
+    scenario.cancel(ada, cancelled)
+    scenario.delete_job(ada, deleted)
+    scenario.delete_dataset(ada, gone)
     assert step() == []
     step()
     assert phase(log, orphan) is JobStatus.CANCELLED
-    single = lab.job(ada, image=found[0])
-    lab.delete_image(ada, found[0])
+    single = scenario.job(ada, image=found[0])
+    scenario.delete_image(ada, found[0])
     assert step() == []
     step()
     assert phase(log, single) is JobStatus.FAILED
 
 
-def test_a_scheduler_is_idle_while_no_work_is_open(laboratory, scheduler, step):
+def test_a_scheduler_is_idle_while_no_work_is_open(scenario, scheduler, step):
     step()
     assert scheduler.is_idle
-    laboratory.image(ada := laboratory.user(Role.RESEARCHER), laboratory.dataset(ada))
+    scenario.image(ada := scenario.user(Role.RESEARCHER), scenario.dataset(ada))
     assert step() != []
     assert not scheduler.is_idle
     assert step() == []
     assert not scheduler.is_idle  # what was given out may be lost
 
 
-def test_whoever_waits_for_tasks_is_woken_after_they_were_noted(laboratory, app_url, log):
+def test_whoever_waits_for_tasks_is_woken_after_they_were_noted(scenario, app_url, log):
     woken = []
     scheduler = Scheduler(
         lambda: PostgresWorkQueue(postgres_store.connect(app_url), on_dispatched=lambda: woken.append("woken")), log, lease=60, attempts=2
     )
-    laboratory.image(ada := laboratory.user(Role.RESEARCHER), laboratory.dataset(ada))
-    laboratory.follow()
+    scenario.image(ada := scenario.user(Role.RESEARCHER), scenario.dataset(ada))
+    scenario.follow()
     given = scheduler.tick()
     assert woken == []
     scheduler.dispatched(given)
@@ -423,10 +409,9 @@ def test_whoever_waits_for_tasks_is_woken_after_they_were_noted(laboratory, app_
     scheduler.close()
 
 
-def test_only_one_scheduler_leads_and_another_takes_over(laboratory, app_url, log):
-    lab = laboratory
-    lab.image(ada := lab.user(Role.RESEARCHER), lab.dataset(ada))
-    lab.follow()
+def test_only_one_scheduler_leads_and_another_takes_over(scenario, app_url, log):
+    scenario.image(ada := scenario.user(Role.RESEARCHER), scenario.dataset(ada))
+    scenario.follow()
     first, second = (Scheduler(lambda: PostgresWorkQueue(postgres_store.connect(app_url)), log, lease=60, attempts=2) for _ in range(2))
     assert first.tick() != []
     assert second.tick() == []

@@ -15,7 +15,7 @@ from projections.process.composition import LogDecoder, projector_over
 from projections.rebuild.digests import digests
 from projections.rebuild.rebuilding import RebuildLimits, replay
 from projections.rebuild.write_behind import WriteBehind
-from tests.projections.laboratory import a_busy_week
+from tests.rigs.scenario import record_full_history
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def beside(owner_url):
     return made
 
 
-def test_what_is_written_behind_is_what_is_written_at_once(laboratory, log, owner_url, beside, connection):
-    a_busy_week(laboratory)
-    laboratory.follow()
+def test_what_is_written_behind_is_what_is_written_at_once(scenario, log, owner_url, beside, connection):
+    record_full_history(scenario)
+    scenario.follow()
 
     def fill(schema):
         with closing(projector_over(owner_url, log, schema, exclusive=True)) as projector:
@@ -45,9 +45,9 @@ def test_what_is_written_behind_is_what_is_written_at_once(laboratory, log, owne
 
 
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
-def test_an_event_that_cannot_be_written_becomes_the_same_dead_letter(laboratory, log, owner_url, beside, place):
+def test_an_event_that_cannot_be_written_becomes_the_same_dead_letter(scenario, log, owner_url, beside, place):
     """The database refuses it, which shows a batch later than the event was handed over."""
-    a_busy_week(laboratory)
+    record_full_history(scenario)
     described = [event.position for event in log.read(0, 1000) if event.type == "ImageUploaded"]
     refused = {"first": described[0], "middle": described[len(described) // 2], "last": described[-1]}[place]
     name = f"refused {refused}"
@@ -79,21 +79,21 @@ def rename(owner_url, log, position, sha256):
         )
 
 
-def test_a_batch_that_was_not_written_is_outrun_and_the_next_one_waits(laboratory, log, app_url):
+def test_a_batch_that_was_not_written_is_outrun_and_the_next_one_waits(scenario, log, app_url):
     models = WriteBehind(PostgresReadModels(postgres_store.connect(app_url)))
-    laboratory.user()
+    scenario.user()
     token = models.read_checkpoint()
     models.write(token._replace(generation=0), Checkpoint(1), Changes())
     with pytest.raises(CheckpointConflict):
-        models.load({"users": {laboratory.user()}})
+        models.load({"users": {scenario.user()}})
     assert models.read_checkpoint().checkpoint.position == 0
     models.write(token, Checkpoint(1, hash=log.read(0, 1)[0].hash), Changes())
     assert models.read_checkpoint().checkpoint.position == 1
     models.close()
 
 
-def test_a_projector_that_never_gets_ahead_gives_up(laboratory, log, app_url):
-    laboratory.user()
+def test_a_projector_that_never_gets_ahead_gives_up(scenario, log, app_url):
+    scenario.user()
 
     class Losing(PostgresReadModels):
         def write(self, *_, **__):

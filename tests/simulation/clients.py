@@ -73,8 +73,8 @@ class Lost(Exception):
     """The connection broke: nobody knows what became of it."""
 
 
-class Laboratory:
-    """What the people know of together: ids out of answers."""
+class KnownIds:
+    """The ids in the answers that the clients received."""
 
     def __init__(self) -> None:
         self.people: list[Actor] = []
@@ -86,7 +86,7 @@ class Laboratory:
         self.users: list[UUID] = []
 
 
-def opened(world: World, lab: Laboratory, *, people: int = 3) -> None:
+def opened(world: World, known: KnownIds, *, people: int = 3) -> None:
     """The first day, before anything can go wrong. Of an upload long ago bytes are left that nobody refers to."""
     world.blobs.keep_since(SAME, world.clock.today() - timedelta(days=30))
     log = RecorderEventStore(world.recorder, ROOT)
@@ -95,9 +95,11 @@ def opened(world: World, lab: Laboratory, *, people: int = 3) -> None:
         member, at = uuid5(system_actor("people"), str(number)), world.clock.today()
         about = {"email": f"{number}@example.org", "username": f"person{number}", "first_name": "A", "last_name": "B"}
         log.append(Command(id=uuid4(), actor=ADMIN, at=at), user.register(member, **about, role=role, by=member, at=at))
-        lab.people.append(Actor(id=member, role=role))
-        dataset = datasets.create(name=f"set {number}", description=None, command=Command(id=uuid4(), actor=lab.people[0], at=at), log=log)
-        lab.datasets.append(dataset.id)
+        known.people.append(Actor(id=member, role=role))
+        dataset = datasets.create(
+            name=f"set {number}", description=None, command=Command(id=uuid4(), actor=known.people[0], at=at), log=log
+        )
+        known.datasets.append(dataset.id)
     _model(world, b"weights")(Command(id=uuid4(), actor=ADMIN, at=world.clock.today()), Direct(log, world.blobs))  # type: ignore[arg-type]
 
 
@@ -109,8 +111,8 @@ class Direct:
 class Client:
     """One after the other it does what chance tells."""
 
-    def __init__(self, world: World, lab: Laboratory, journal: Journal, apis: list[Api], name: str) -> None:
-        self.world, self._lab, self._journal, self._apis, self._name = world, lab, journal, apis, name
+    def __init__(self, world: World, known: KnownIds, journal: Journal, apis: list[Api], name: str) -> None:
+        self.world, self._known, self._journal, self._apis, self._name = world, known, journal, apis, name
         self._chance = world.chance
         self._thinks = self._chance.choice([0.01, 0.05, 0.2])  # seconds between two acts
         self._weights = [(act, weight * self._chance.choice([0, 1, 1, 3])) for act, weight in ACTS]
@@ -216,10 +218,10 @@ class Client:
 
     def _dataset(self) -> UUID:
         """Often the first: then it holds something."""
-        return self._lab.datasets[0] if self.world.happens(0.4) else self._chance.choice(self._lab.datasets)
+        return self._known.datasets[0] if self.world.happens(0.4) else self._chance.choice(self._known.datasets)
 
     def _person(self) -> Actor:
-        return self._one(self._lab.people[:2])
+        return self._one(self._known.people[:2])
 
     async def register(self) -> None:
         name = self._one(list(NAMES))
@@ -228,19 +230,19 @@ class Client:
             "register", ADMIN, lambda command, api: accounts.register(**about, command=command, log=api.log, passwords=Passwords())
         )
         if done is not None:
-            self._lab.users.append(done.id)
+            self._known.users.append(done.id)
 
     async def close_account(self) -> None:
-        if self._lab.users:
-            gone, erased = self._one(self._lab.users), self.world.happens(0.5)
+        if self._known.users:
+            gone, erased = self._one(self._known.users), self.world.happens(0.5)
             act = accounts.erase if erased else accounts.delete
             await self.do(
                 "erase" if erased else "close", ADMIN, lambda command, api: act(gone, command=command, log=api.log, tokens=NoSessions())
             )  # type: ignore[operator]
 
     async def change_profile(self) -> None:
-        if self._lab.users:
-            whom, name = self._one(self._lab.users), self._one(list(NAMES))
+        if self._known.users:
+            whom, name = self._one(self._known.users), self._one(list(NAMES))
             about: dict[str, Any] = {"profile": {"email": f"{name}2@example.org", "phone": str(self._chance.random())}, "role": None}
             rest = {"passwords": Passwords(), "tokens": NoSessions()}
             await self.do(
@@ -252,11 +254,11 @@ class Client:
             "dataset", self._person(), lambda command, api: datasets.create(name="cells", description="x", command=command, log=api.log)
         )
         if done is not None:
-            self._lab.datasets.append(done.id)
+            self._known.datasets.append(done.id)
 
     async def describe_dataset(self) -> None:
         """Half of the time by If-Match, with the version that the read model shows."""
-        dataset, name = self._one(self._lab.datasets), f"name {self._chance.random()}"
+        dataset, name = self._one(self._known.datasets), f"name {self._chance.random()}"
         row = self.world.database.tables["datasets"].get(dataset)
         expected = row.version if row is not None and self.world.happens(0.6) else None
         await self.do(
@@ -268,9 +270,9 @@ class Client:
         )
 
     async def share(self) -> None:
-        dataset, whom = self._one(self._lab.datasets), self._one([*self._lab.users, *(one.id for one in self._lab.people)])
+        dataset, whom = self._one(self._known.datasets), self._one([*self._known.users, *(one.id for one in self._known.people)])
         grant, away = self._one([Grant.VIEWER, Grant.ANALYST]), self.world.happens(0.3)
-        owner = self._lab.people[0]
+        owner = self._known.people[0]
         await self.do(
             "withdraw" if away else "share",
             owner,
@@ -282,21 +284,21 @@ class Client:
         )
 
     async def delete_dataset(self) -> None:
-        if len(self._lab.datasets) > 2:
-            dataset = self._one(self._lab.datasets[1:])
+        if len(self._known.datasets) > 2:
+            dataset = self._one(self._known.datasets[1:])
             await self.do("delete dataset", ADMIN, lambda command, api: datasets.delete(dataset, command=command, log=api.log), keyed=False)
 
     async def upload(self) -> None:
         dataset = self._dataset()
-        device = self._one(self._lab.devices) if self._lab.devices and self.world.happens(0.3) else None
+        device = self._one(self._known.devices) if self._known.devices and self.world.happens(0.3) else None
         data = self._chance.choice([SAME, self._chance.randbytes(12)])
         done = await self.do("upload", ADMIN, lambda command, api: uploaded(command, api, dataset, device, data))
         if done is not None:
-            self._lab.images.append(done.id)
+            self._known.images.append(done.id)
 
     async def describe_image(self) -> None:
-        if self._lab.images:
-            image, name = self._one(self._lab.images), f"{self._chance.random()}.png"
+        if self._known.images:
+            image, name = self._one(self._known.images), f"{self._chance.random()}.png"
 
             def act(command: Command, api: Api) -> CommandResult:
                 return images.describe(image, filename=name, command=command, log=api.log)
@@ -304,15 +306,15 @@ class Client:
             await self.do("describe image", ADMIN, act, keyed=False)
 
     async def delete_image(self) -> None:
-        if self._lab.images:
-            image = self._one(self._lab.images)
+        if self._known.images:
+            image = self._one(self._known.images)
             await self.do("delete image", ADMIN, lambda command, api: images.delete(image, command=command, log=api.log), keyed=False)
 
     async def run(self) -> None:
-        whole = not self._lab.images or self.world.happens(0.5)
+        whole = not self._known.images or self.world.happens(0.5)
         asked: dict[str, Any] = {
             "dataset_id": self._dataset() if whole else None,
-            "image_id": None if whole else self._one(self._lab.images),
+            "image_id": None if whole else self._one(self._known.images),
             "model_name": MODEL,
             "threshold": None,
             "known_models": [],
@@ -323,16 +325,16 @@ class Client:
             lambda command, api: classifications.run(**asked, command=command, log=api.log),
         )
         if done is not None:
-            self._lab.jobs.append(done.id)
+            self._known.jobs.append(done.id)
 
     async def cancel(self) -> None:
-        if self._lab.jobs:
-            job = self._one(self._lab.jobs)
+        if self._known.jobs:
+            job = self._one(self._known.jobs)
             await self.do("cancel", ADMIN, lambda command, api: classifications.cancel(job, command=command, log=api.log))
 
     async def delete_job(self) -> None:
-        if self._lab.jobs:
-            job = self._one(self._lab.jobs)
+        if self._known.jobs:
+            job = self._one(self._known.jobs)
             await self.do("delete job", ADMIN, lambda command, api: classifications.delete(job, command=command, log=api.log), keyed=False)
 
     async def register_device(self) -> None:
@@ -340,19 +342,19 @@ class Client:
         about = {"name": "Scope", "hostname": host, "location": None, "firmware_version": None}
         done = await self.do("device", ADMIN, lambda command, api: devices.register(**about, command=command, log=api.log))
         if done is not None:
-            self._lab.devices.append(done.id)
+            self._known.devices.append(done.id)
 
     async def remove_device(self) -> None:
-        if self._lab.devices:
-            device = self._one(self._lab.devices)
+        if self._known.devices:
+            device = self._one(self._known.devices)
             online = self._one([None, True, False])
             await self.do(
                 "device report",
                 ADMIN,
                 lambda command, api: (
-                    devices.remove(device, command=command, log=api.log, last_seen=self._lab.last_seen)
+                    devices.remove(device, command=command, log=api.log, last_seen=self._known.last_seen)
                     if online is None
-                    else devices.report(device, online=online, command=command, log=api.log, last_seen=self._lab.last_seen)
+                    else devices.report(device, online=online, command=command, log=api.log, last_seen=self._known.last_seen)
                 ),
                 keyed=False,
             )

@@ -13,9 +13,9 @@ from infrastructure.eventstore.event_store import RecorderEventStore
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projector import Projector
 from projections.process.composition import LogDecoder
-from tests.simulation.clients import ADMIN, MODEL, Act, Client, Direct, Laboratory, NoSessions, Passwords, opened, uploaded
+from tests.simulation.clients import ADMIN, MODEL, Act, Client, Direct, KnownIds, NoSessions, Passwords, opened, uploaded
+from tests.simulation.invariants import at_rest
 from tests.simulation.simulate import Story, run
-from tests.simulation.verdict import at_rest
 from tests.simulation.world import ROOT, Plan, Process, World
 from tests.twins.read_models import MemoryModels
 
@@ -35,24 +35,24 @@ class Call(NamedTuple):
 
 
 class OneAct(Story):
-    """A laboratory at rest, in which one thing is done; one process of each kind."""
+    """A system at rest, with one process of each kind, in which one use case runs."""
 
     clients, of_each = 1, 1
 
-    def __init__(self, act: Callable[[Client, Laboratory], Any], doom: Doom) -> None:
+    def __init__(self, act: Callable[[Client, KnownIds], Any], doom: Doom) -> None:
         self._act, self._doom = act, doom
 
-    def before(self, world: World, lab: Laboratory) -> None:
-        opened(world, lab)
-        _at_work(world, lab)
+    def before(self, world: World, known: KnownIds) -> None:
+        opened(world, known)
+        _at_work(world, known)
         _known(world)
-        self._lab = lab
+        self._known = known
 
     async def tell(self, world: World, people: list[Client]) -> None:
         while not at_rest(world):
             await asyncio.sleep(0.1)
         world.doom = self._doom
-        await self._act(people[0], self._lab)
+        await self._act(people[0], self._known)
 
 
 class Start(Story):
@@ -63,15 +63,15 @@ class Start(Story):
     def __init__(self, doom: Doom) -> None:
         self._doom = doom
 
-    def before(self, world: World, lab: Laboratory) -> None:
-        opened(world, lab)
-        _at_work(world, lab)
-        _asked_for(world, lab)
+    def before(self, world: World, known: KnownIds) -> None:
+        opened(world, known)
+        _at_work(world, known)
+        _asked_for(world, known)
         _known(world)
         world.doom = self._doom
 
 
-def _at_work(world: World, lab: Laboratory) -> None:
+def _at_work(world: World, known: KnownIds) -> None:
     """Three pictures, a device, and an account."""
     log = RecorderEventStore(world.recorder, ROOT)
     api: Any = Direct(log, world.blobs)
@@ -91,24 +91,24 @@ def _at_work(world: World, lab: Laboratory) -> None:
         "warnings": (),
     }
     for number in range(3):
-        done = uploaded(command(), api, lab.datasets[0], None, b"picture %d" % number)
+        done = uploaded(command(), api, known.datasets[0], None, b"picture %d" % number)
         state = log.load(done.id, image.evolve)
         assert state is not None
         log.append(command(), *image.accept(state, image.Inspection(**about), by=ADMIN.id, at=world.clock.today()))  # type: ignore[arg-type]
-        lab.images.append(done.id)
-    lab.devices.append(
+        known.images.append(done.id)
+    known.devices.append(
         devices.register(name="Scope", hostname="scope", location=None, firmware_version=None, command=command(), log=log).id
     )
     person = {"email": "old@example.org", "username": "old", "first_name": "A", "last_name": "B", "password": "a long password, see"}
-    lab.users.append(accounts.register(**person, command=command(), log=log, passwords=Passwords()).id)  # type: ignore[arg-type]
-    datasets.share(lab.datasets[0], user_id=lab.users[0], grant=Grant.VIEWER, command=command(), log=log)
+    known.users.append(accounts.register(**person, command=command(), log=log, passwords=Passwords()).id)  # type: ignore[arg-type]
+    datasets.share(known.datasets[0], user_id=known.users[0], grant=Grant.VIEWER, command=command(), log=log)
 
 
-def _asked_for(world: World, lab: Laboratory) -> None:
+def _asked_for(world: World, known: KnownIds) -> None:
     """A job, over the pictures."""
     command = Command(id=uuid4(), actor=ADMIN, at=world.clock.today())
-    lab.jobs.append(
-        classifications.run(**_asked(dataset=lab.datasets[0]), command=command, log=RecorderEventStore(world.recorder, ROOT)).id
+    known.jobs.append(
+        classifications.run(**_asked(dataset=known.datasets[0]), command=command, log=RecorderEventStore(world.recorder, ROOT)).id
     )
 
 
@@ -125,16 +125,16 @@ def _asked(*, dataset: Any = None, one: Any = None) -> dict[str, Any]:
     return {"dataset_id": dataset, "image_id": one, "model_name": MODEL, "threshold": None, "known_models": []}
 
 
-def _doing(act: Callable[[Laboratory], Act], *, keyed: bool = True, expected: int | None = None) -> Callable[[Client, Laboratory], Any]:
-    return lambda client, lab: client.do("it", ADMIN, act(lab), keyed=keyed, expected=expected)
+def _doing(act: Callable[[KnownIds], Act], *, keyed: bool = True, expected: int | None = None) -> Callable[[Client, KnownIds], Any]:
+    return lambda client, known: client.do("it", ADMIN, act(known), keyed=keyed, expected=expected)
 
 
-def _of_a_job(act: Callable[[UUID], Act]) -> Callable[[Client, Laboratory], Any]:
+def _of_a_job(act: Callable[[UUID], Act]) -> Callable[[Client, KnownIds], Any]:
     """While it is under way."""
 
-    async def ask(client: Client, lab: Laboratory) -> None:
-        _asked_for(client.world, lab)
-        await client.do("it", ADMIN, act(lab.jobs[0]))
+    async def ask(client: Client, known: KnownIds) -> None:
+        _asked_for(client.world, known)
+        await client.do("it", ADMIN, act(known.jobs[0]))
 
     return ask
 
@@ -148,32 +148,36 @@ def _profile(email: str) -> dict[str, Any]:
     return {"profile": {"email": email}, "role": None, "passwords": Passwords(), "tokens": NoSessions()}
 
 
-USE_CASES: dict[str, Callable[[Client, Laboratory], Any]] = {
-    "register": _doing(lambda lab: lambda it, api: accounts.register(**_person("new"), command=it, log=api.log)),
-    "change profile": _doing(lambda lab: lambda it, api: accounts.update(lab.users[0], **_profile("n@e.org"), command=it, log=api.log)),
-    "close account": _doing(lambda lab: lambda it, api: accounts.delete(lab.users[0], command=it, log=api.log, tokens=NoSessions())),
-    "erase account": _doing(lambda lab: lambda it, api: accounts.erase(lab.users[0], command=it, log=api.log, tokens=NoSessions())),
-    "create dataset": _doing(lambda lab: lambda it, api: datasets.create(name="new", description=None, command=it, log=api.log)),
+USE_CASES: dict[str, Callable[[Client, KnownIds], Any]] = {
+    "register": _doing(lambda known: lambda it, api: accounts.register(**_person("new"), command=it, log=api.log)),
+    "change profile": _doing(lambda known: lambda it, api: accounts.update(known.users[0], **_profile("n@e.org"), command=it, log=api.log)),
+    "close account": _doing(lambda known: lambda it, api: accounts.delete(known.users[0], command=it, log=api.log, tokens=NoSessions())),
+    "erase account": _doing(lambda known: lambda it, api: accounts.erase(known.users[0], command=it, log=api.log, tokens=NoSessions())),
+    "create dataset": _doing(lambda known: lambda it, api: datasets.create(name="new", description=None, command=it, log=api.log)),
     "describe dataset": _doing(
-        lambda lab: lambda it, api: datasets.describe(lab.datasets[0], name="new", expected=2, command=it, log=api.log), expected=2
+        lambda known: lambda it, api: datasets.describe(known.datasets[0], name="new", expected=2, command=it, log=api.log), expected=2
     ),
     "share": _doing(
-        lambda lab: lambda it, api: datasets.share(lab.datasets[1], user_id=lab.users[0], grant=Grant.ANALYST, command=it, log=api.log)
+        lambda known: (
+            lambda it, api: datasets.share(known.datasets[1], user_id=known.users[0], grant=Grant.ANALYST, command=it, log=api.log)
+        )
     ),
-    "withdraw": _doing(lambda lab: lambda it, api: datasets.withdraw(lab.datasets[0], user_id=lab.users[0], command=it, log=api.log)),
-    "delete dataset": _doing(lambda lab: lambda it, api: datasets.delete(lab.datasets[0], command=it, log=api.log)),
-    "upload": _doing(lambda lab: lambda it, api: uploaded(it, api, lab.datasets[0], lab.devices[0], b"another picture")),
-    "describe image": _doing(lambda lab: lambda it, api: images.describe(lab.images[0], filename="new.png", command=it, log=api.log)),
-    "delete image": _doing(lambda lab: lambda it, api: images.delete(lab.images[0], command=it, log=api.log)),
-    "run image": _doing(lambda lab: lambda it, api: classifications.run(**_asked(one=lab.images[0]), command=it, log=api.log)),
-    "run dataset": _doing(lambda lab: lambda it, api: classifications.run(**_asked(dataset=lab.datasets[0]), command=it, log=api.log)),
+    "withdraw": _doing(lambda known: lambda it, api: datasets.withdraw(known.datasets[0], user_id=known.users[0], command=it, log=api.log)),
+    "delete dataset": _doing(lambda known: lambda it, api: datasets.delete(known.datasets[0], command=it, log=api.log)),
+    "upload": _doing(lambda known: lambda it, api: uploaded(it, api, known.datasets[0], known.devices[0], b"another picture")),
+    "describe image": _doing(lambda known: lambda it, api: images.describe(known.images[0], filename="new.png", command=it, log=api.log)),
+    "delete image": _doing(lambda known: lambda it, api: images.delete(known.images[0], command=it, log=api.log)),
+    "run image": _doing(lambda known: lambda it, api: classifications.run(**_asked(one=known.images[0]), command=it, log=api.log)),
+    "run dataset": _doing(lambda known: lambda it, api: classifications.run(**_asked(dataset=known.datasets[0]), command=it, log=api.log)),
     "cancel": _of_a_job(lambda job: lambda it, api: classifications.cancel(job, command=it, log=api.log)),
     "delete job": _of_a_job(lambda job: lambda it, api: classifications.delete(job, command=it, log=api.log)),
     "report device": _doing(
-        lambda lab: lambda it, api: devices.report(lab.devices[0], online=True, command=it, log=api.log, last_seen=lab.last_seen)
+        lambda known: lambda it, api: devices.report(known.devices[0], online=True, command=it, log=api.log, last_seen=known.last_seen)
     ),
-    "remove device": _doing(lambda lab: lambda it, api: devices.remove(lab.devices[0], command=it, log=api.log, last_seen=lab.last_seen)),
-    "add model": lambda client, lab: client.add_model(),
+    "remove device": _doing(
+        lambda known: lambda it, api: devices.remove(known.devices[0], command=it, log=api.log, last_seen=known.last_seen)
+    ),
+    "add model": lambda client, known: client.add_model(),
 }
 
 

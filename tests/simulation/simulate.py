@@ -15,9 +15,9 @@ from domain import classification
 from infrastructure.eventstore import codec
 from projections.engine.checkpoints import CheckpointConflict
 from projections.process.dead_letters import retry_with
-from tests.simulation import verdict
+from tests.simulation import invariants
 from tests.simulation.adversaries import lying_store, lying_worker, set_a_clock, wrong_clocks
-from tests.simulation.clients import Client, Journal, Laboratory, opened
+from tests.simulation.clients import Client, Journal, KnownIds, opened
 from tests.simulation.processes import (
     Api,
     MemoryCheckpointStore,
@@ -48,8 +48,8 @@ class Story:
     clients, acts, of_each = 3, 14, 2
     adversaries: tuple[tuple[str, Callable[[Process], Any]], ...] = ()
 
-    def before(self, world: World, lab: Laboratory) -> None:
-        opened(world, lab)
+    def before(self, world: World, known: KnownIds) -> None:
+        opened(world, known)
 
     async def tell(self, world: World, people: list[Client]) -> None:
         await asyncio.gather(*(one.work(self.acts) for one in people))
@@ -76,8 +76,8 @@ class StoryOfAdversaries(Story):
         ("watcher", watcher),
     )
 
-    def before(self, world: World, lab: Laboratory) -> None:
-        super().before(world, lab)
+    def before(self, world: World, known: KnownIds) -> None:
+        super().before(world, known)
         world.live = MemoryLive()
 
     async def after(self, world: World) -> None:
@@ -106,11 +106,11 @@ def broken_in(seeds: range, *, story: Story | None = None) -> dict[int, list[str
 
 
 async def _told(world: World, story: Story) -> None:
-    lab, journal, apis = Laboratory(), Journal(), list[Api]()
-    story.before(world, lab)
+    known, journal, apis = KnownIds(), Journal(), list[Api]()
+    story.before(world, known)
     supervised = [asyncio.create_task(world.run_always(name, main)) for name, main in _mains(story, apis)]
     misfortunes = [asyncio.create_task(_always(world, kind, happen)) for kind, happen in MISFORTUNES]
-    people = [Client(world, lab, journal, apis, f"client-{number}") for number in range(story.clients)]
+    people = [Client(world, known, journal, apis, f"client-{number}") for number in range(story.clients)]
     await story.tell(world, people)
     for task in misfortunes:
         task.cancel()
@@ -120,7 +120,7 @@ async def _told(world: World, story: Story) -> None:
     if rested:
         await story.after(world)
     world.over = True
-    verdict.judge(world, journal, rested=rested)
+    invariants.check_invariants(world, journal, rested=rested)
     for task in supervised:
         task.cancel()
 
@@ -146,7 +146,7 @@ def _mains(story: Story, apis: list[Api]) -> Iterator[tuple[str, Callable[[Proce
 async def _rests(world: World) -> bool:
     """Let the read models come to the head, whatever is poisoned (R10); mend it, and wait until nothing is left to do."""
     until = world.clock.passed + RESTS_WITHIN
-    while verdict.lags(world):
+    while invariants.lags(world):
         await asyncio.sleep(0.25)
         if world.clock.passed > until:
             return False
@@ -155,7 +155,7 @@ async def _rests(world: World) -> bool:
         await asyncio.sleep(0.25)
         if world.database.letters or world.database.parked:
             await mended(world)
-        if verdict.at_rest(world):
+        if invariants.at_rest(world):
             return True
     return False
 

@@ -1,4 +1,4 @@
-"""Stories of a laboratory in which everything goes wrong: what must hold, holds in each of them."""
+"""Simulated systems in which everything goes wrong: the invariants hold in each."""
 
 import os
 import subprocess
@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
+from tests.simulation.invariants import told
 from tests.simulation.simulate import StoryOfAdversaries, broken_in, run
-from tests.simulation.verdict import told
 from tests.simulation.world import CALM
 
 SEEDS, SEEDS_OF_LIES, PIECE = 300, 50, 25
@@ -62,6 +62,6 @@ def test_a_story_does_not_hang_on_hashes_time_zone_or_locale():
 
 
 def _told_under(**environment):
-    told = "from tests.simulation.simulate import run; from tests.simulation.verdict import told; print(told(run(18)))"
+    told = "from tests.simulation.simulate import run; from tests.simulation.invariants import told; print(told(run(18)))"
     ran = subprocess.run([sys.executable, "-c", told], env=os.environ | environment, capture_output=True, text=True, check=True)
     return ran.stdout

@@ -18,8 +18,8 @@ from domain.access import Actor, Role
 from domain.values import system_actor
 from infrastructure.realtime.redis_pubsub import RedisSubscription
 from projections.activity import VISIBLE_AFTER, Activity, ActivityScan
+from tests.simulation.invariants import at_rest
 from tests.simulation.processes import store_away
-from tests.simulation.verdict import at_rest
 from tests.simulation.world import AsyncPort, Process, World
 
 FORGED_EVERY_SECONDS = 0.1

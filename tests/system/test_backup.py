@@ -16,7 +16,7 @@ from infrastructure.container import blobs, verify_log
 from infrastructure.embedded.supervisor import SupervisedStack, running_settings
 from infrastructure.operations.backup import read_manifest
 from projections.rebuild.digests import digests
-from tests.chaos.verdict import judged, settle
+from tests.chaos.invariants import check_invariants, settle
 from tests.chaos.workload import PICTURES, Journal, Technician
 from tests.system.conftest import PASSWORD, email, event_log, made_account, prepare, stack_settings
 
@@ -92,9 +92,9 @@ def test_restored_and_rebuilt_is_the_same_as_the_original(copied, tmp_path):
         psycopg.connect(settings.postgres_owner_url) as connection,
     ):
         assert digests(connection) == copied.digests
-        verdict = judged(settings, copied.journal)
-        assert verdict.broken == []
-        assert verdict.results > 0
+        checked = check_invariants(settings, copied.journal)
+        assert checked.broken == []
+        assert checked.results > 0
 
 
 def test_what_was_backed_up_while_people_worked_is_whole_and_works_on(copied, tmp_path):
@@ -106,7 +106,7 @@ def test_what_was_backed_up_while_people_worked_is_whole_and_works_on(copied, tm
         then = Journal()
         then.acknowledged = [one for one in copied.journal.acknowledged if one.position <= manifest.position]
         assert len(then.acknowledged) >= WORK
-        assert judged(settings, then).broken == []
+        assert check_invariants(settings, then).broken == []
         with Client.sign_in(settings.base_url, copied.address, PASSWORD) as client:
             cells = client.create_dataset("after")
             client.upload(cells, PICTURES[0])

@@ -11,7 +11,7 @@ import pytest
 
 from api.cli.client.api_client import Client
 from infrastructure.embedded.supervisor import serves
-from tests.chaos.verdict import judged, settle
+from tests.chaos.invariants import check_invariants, settle
 from tests.chaos.workload import Journal, Technician
 from tests.system.conftest import PASSWORD, email, made_account
 
@@ -45,16 +45,16 @@ def test_ten_kills_lose_no_acknowledgement_and_make_no_result_twice(own_stack, c
         for technician in technicians:
             technician.join(40)
         took = settle(system.settings, within=90)
-        verdict = judged(system.settings, journal)
+        checked = check_invariants(system.settings, journal)
     with capsys.disabled():
         print("\n" + "\n".join(told))
         print(
             f"{len(journal.acknowledged)} acknowledgements journalled, {journal.unanswered} requests cut off; settled in {took} s;"
-            f" {verdict.events} events, {verdict.jobs} jobs, {verdict.results} answers"
+            f" {checked.events} events, {checked.jobs} jobs, {checked.results} answers"
         )
     assert [technician.failure for technician in technicians] == [None] * TECHNICIANS
     assert took is not None, "not every job ended, or the read models do not come to the head"
-    assert verdict.broken == []
+    assert checked.broken == []
     assert len(journal.acknowledged) > 5 * len(KILLS)
 
 

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer
 from api.cli.client.api_client import Client
 from infrastructure.container import blobs
 from infrastructure.embedded.postgres.binaries import installed
-from tests.chaos.verdict import settle
+from tests.chaos.invariants import settle
 from tests.chaos.workload import PICTURES
 from tests.system.conftest import PASSWORD, made_account
 

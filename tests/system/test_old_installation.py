@@ -21,7 +21,7 @@ from infrastructure.inference.models.bundled import micrographs
 from infrastructure.postgres.schema import migrations
 from projections.rebuild.digests import digests
 from tests.archives import extract
-from tests.chaos.verdict import settle
+from tests.chaos.invariants import settle
 from tests.system.conftest import PASSWORD, prepare, stack_settings
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "installation-9978d0f.tar.xz"

@@ -18,7 +18,7 @@ from domain.errors import DamagedImage, DomainError, ImageTooLarge, UnsupportedI
 from infrastructure.images.inspection import inspect
 from infrastructure.images.validation import ImageLimits
 from infrastructure.inference.preprocessing import decoded
-from tests.hostile import (
+from tests.rigs.hostile_images import (
     ASCII,
     LAUGHS,
     bare_png,

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from domain.errors import DamagedImage, DomainError, ImageTooLarge, UnsupportedImage
 from infrastructure.images.inspection import inspect
 from infrastructure.images.validation import ImageHeader, ImageLimits, ImageUploadValidator, examine
-from tests.hostile import (
+from tests.rigs.hostile_images import (
     LONG,
     SHORT,
     bare_jpeg,

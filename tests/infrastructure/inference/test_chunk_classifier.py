@@ -49,7 +49,7 @@ def one_chunk(monkeypatch):
     monkeypatch.setattr(classification, "MIN_CHUNK_IMAGES", classification.MAX_CHUNK_IMAGES)
 
 
-class Bench:
+class ChunkClassifierRig:
     """A worker on its bench: a log, blobs, a job over pictures, and what was said of them."""
 
     def __init__(self, log, blobs, pool, threads, look, retry_delays_seconds=RETRY_DELAYS_SECONDS):
@@ -90,13 +90,13 @@ class Bench:
 
 
 @asynccontextmanager
-async def a_bench(log=None, blobs=None, *, size=2, hang_seconds=15.0, look=CLASSIFY, retry_delays_seconds=RETRY_DELAYS_SECONDS):
+async def started_rig(log=None, blobs=None, *, size=2, hang_seconds=15.0, look=CLASSIFY, retry_delays_seconds=RETRY_DELAYS_SECONDS):
     nursery = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.inference.breaking_child_functions")
     pool = ProcessPool(nursery, size=size, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
     with ThreadPoolExecutor(8) as threads:
         try:
             log = log or RecorderEventStore(MemoryRecorder(ROOT), ROOT)
-            yield Bench(log, blobs or MemoryBlobs(), pool, threads, look, retry_delays_seconds)
+            yield ChunkClassifierRig(log, blobs or MemoryBlobs(), pool, threads, look, retry_delays_seconds)
         finally:
             pool.close()
             nursery.close()
@@ -125,12 +125,12 @@ def failures_of(event):
 
 # ---- what is said of good images ---------------------------------------------------------------------------------------------------
 async def test_a_chunk_is_answered_by_one_event_in_the_order_of_its_images():
-    async with a_bench() as bench:
-        task = bench.job(PICTURES[:20], threshold=0.5)
-        await bench.worker.classify(task)
-        event = bench.said(task)
-    assert [result.image_id for result in event.results] == [image.id for image in bench.images(task)]
-    assert [result.sha256 for result in event.results] == [image.sha256 for image in bench.images(task)]
+    async with started_rig() as rig:
+        task = rig.job(PICTURES[:20], threshold=0.5)
+        await rig.worker.classify(task)
+        event = rig.said(task)
+    assert [result.image_id for result in event.results] == [image.id for image in rig.images(task)]
+    assert [result.sha256 for result in event.results] == [image.sha256 for image in rig.images(task)]
     assert event.failures == ()
     assert event.labels == load_manifest(PBC8).labels
     for result in event.results:
@@ -144,44 +144,44 @@ async def test_a_chunk_is_answered_by_one_event_in_the_order_of_its_images():
 
 async def test_most_of_the_shipped_micrographs_are_recognised():
     labels = [path.parent.name for path in sorted(micrographs().rglob("*.jpg"))]
-    async with a_bench() as bench:
-        event = await bench.judged(PICTURES)
+    async with started_rig() as rig:
+        event = await rig.judged(PICTURES)
     right = sum(result.label == label for result, label in zip(event.results, labels, strict=True))
     assert right >= 0.9 * len(labels)
 
 
 async def test_the_model_gives_what_its_test_tensor_promises_and_refuses_another():
-    async with a_bench() as bench:
+    async with started_rig() as rig:
 
         async def weights():
-            return bench.weights
+            return rig.weights
 
-        record, lend = load_manifest(PBC8), {bench.version.sha256: weights}
+        record, lend = load_manifest(PBC8), {rig.version.sha256: weights}
         tensors = [(PBC8 / one.file).read_bytes() for one in (record.test_input, record.test_output)]
-        self_test, pool = "infrastructure.inference.children.child_functions:self_test", bench.worker._groups._pool
-        difference = await pool.run(self_test, bench.version.sha256, bench.version.record, *tensors, into=float, lend=lend)
+        self_test, pool = "infrastructure.inference.children.child_functions:self_test", rig.worker._groups._pool
+        difference = await pool.run(self_test, rig.version.sha256, rig.version.record, *tensors, into=float, lend=lend)
         assert difference <= record.tolerance
         with pytest.raises(ChildFailed, match="not the file that the record names"):
-            await pool.run(self_test, bench.version.sha256, bench.version.record, tensors[0], tensors[0], into=float, lend=lend)
+            await pool.run(self_test, rig.version.sha256, rig.version.record, tensors[0], tensors[0], into=float, lend=lend)
 
 
 async def test_an_image_is_judged_the_same_in_any_company():
-    async with a_bench() as bench:
-        together, alone = await bench.judged(PICTURES[:9]), await bench.judged(PICTURES[8:9])
+    async with started_rig() as rig:
+        together, alone = await rig.judged(PICTURES[:9]), await rig.judged(PICTURES[8:9])
     assert together.results[8].scores == alone.results[0].scores
     assert together.results[8].signals == alone.results[0].signals
 
 
 async def test_the_threshold_of_the_job_decides_what_needs_review():
-    async with a_bench() as bench:
-        strict, lax = await bench.judged(PICTURES[:8], threshold=1.0), await bench.judged(PICTURES[:8], threshold=0.0)
+    async with started_rig() as rig:
+        strict, lax = await rig.judged(PICTURES[:8], threshold=1.0), await rig.judged(PICTURES[:8], threshold=0.0)
     assert {result.verdict for result in strict.results} <= {Verdict.NEEDS_REVIEW, Verdict.OUT_OF_DOMAIN}
     assert {result.verdict for result in lax.results} <= {Verdict.CLEAR, Verdict.OUT_OF_DOMAIN}
 
 
 async def test_an_event_tells_what_made_it():
-    async with a_bench() as bench:
-        provenance = (await bench.judged(PICTURES[:3])).provenance
+    async with started_rig() as rig:
+        provenance = (await rig.judged(PICTURES[:3])).provenance
     assert provenance.model_sha256 == load_manifest(PBC8).sha256
     assert provenance.runtime.startswith("onnxruntime 1.")
     assert provenance.provider == "CPUExecutionProvider"
@@ -198,31 +198,31 @@ async def test_bad_images_fail_alone_and_say_why():
         "unsupported_type": b"GIF89a and so on",
         "too_many_pixels": claiming(60_000, 60_000),
     }
-    async with a_bench() as bench:
-        task = bench.job([PICTURES[0], *bad.values(), PICTURES[2]])
-        await bench.worker.classify(task)
-        event = bench.said(task)
-    assert [result.image_id for result in event.results] == [bench.images(task)[0].id, bench.images(task)[4].id]
+    async with started_rig() as rig:
+        task = rig.job([PICTURES[0], *bad.values(), PICTURES[2]])
+        await rig.worker.classify(task)
+        event = rig.said(task)
+    assert [result.image_id for result in event.results] == [rig.images(task)[0].id, rig.images(task)[4].id]
     assert [failure.reason for failure in event.failures] == list(bad)
     assert all(failure.detail.endswith((".", "it", "again", "type", "down")) and len(failure.detail) > 20 for failure in event.failures)
     assert event.provenance is not None
 
 
 async def test_a_file_that_is_gone_or_was_changed_fails_alone():
-    async with a_bench() as bench:
-        task = bench.job(PICTURES[:4])
-        del bench.blobs.kept[bench.images(task)[1].sha256]
-        bench.blobs.kept[bench.images(task)[2].sha256] = PICTURES[5]
-        await bench.worker.classify(task)
-        event = bench.said(task)
-    assert failures_of(event) == {bench.images(task)[1].id: "image_missing", bench.images(task)[2].id: "image_corrupted"}
+    async with started_rig() as rig:
+        task = rig.job(PICTURES[:4])
+        del rig.blobs.kept[rig.images(task)[1].sha256]
+        rig.blobs.kept[rig.images(task)[2].sha256] = PICTURES[5]
+        await rig.worker.classify(task)
+        event = rig.said(task)
+    assert failures_of(event) == {rig.images(task)[1].id: "image_missing", rig.images(task)[2].id: "image_corrupted"}
     assert len(event.results) == 2
 
 
 async def test_a_model_that_is_not_safe_to_run_fails_every_image_and_is_asked_for_once():
-    async with a_bench(look="tests.infrastructure.inference.breaking_child_functions:refuse") as bench:
+    async with started_rig(look="tests.infrastructure.inference.breaking_child_functions:refuse") as rig:
         with capture_logs() as logs:
-            event = await bench.judged(PICTURES[:4])
+            event = await rig.judged(PICTURES[:4])
     assert {failure.reason for failure in event.failures} == {"model_refused"}
     assert len(event.failures) == 4
     assert [entry["reason"] for entry in logs if entry["event"] == "model refused"] == ["it keeps weights in other files"]
@@ -232,57 +232,57 @@ async def test_a_model_that_is_not_safe_to_run_fails_every_image_and_is_asked_fo
     ("end", "reason"), [(b"deadly", "decoder_broke"), (b"lying", "decoder_broke"), (b"stuck", "decoder_hung"), (b"buggy", "model_failed")]
 )
 async def test_an_image_that_breaks_its_child_fails_alone(end, reason):
-    async with a_bench(look=BREAKING, hang_seconds=4.0) as bench:
-        await bench.judged(PICTURES[:2])
-        task = bench.job([*PICTURES[:5], PICTURES[5] + end, *PICTURES[6:10]])
-        await bench.worker.classify(task)
-        event = bench.said(task)
-    assert failures_of(event) == {bench.images(task)[5].id: reason}
+    async with started_rig(look=BREAKING, hang_seconds=4.0) as rig:
+        await rig.judged(PICTURES[:2])
+        task = rig.job([*PICTURES[:5], PICTURES[5] + end, *PICTURES[6:10]])
+        await rig.worker.classify(task)
+        event = rig.said(task)
+    assert failures_of(event) == {rig.images(task)[5].id: reason}
     assert len(event.results) == 9
     assert event.provenance is not None
 
 
 async def test_a_chunk_of_nothing_but_bad_images_ends_without_provenance():
-    async with a_bench(look=BREAKING) as bench:
-        event = await bench.judged([PICTURES[0] + b"deadly", PICTURES[1] + b"deadly"])
+    async with started_rig(look=BREAKING) as rig:
+        event = await rig.judged([PICTURES[0] + b"deadly", PICTURES[1] + b"deadly"])
     assert [failure.reason for failure in event.failures] == ["decoder_broke"] * 2
     assert event.provenance is None
 
 
 @pytest.mark.parametrize("spoil", ["missing", "changed"])
 async def test_a_model_that_is_missing_or_changed_is_refused(spoil):
-    async with a_bench() as bench:
+    async with started_rig() as rig:
         if spoil == "missing":
-            del bench.blobs.kept[bench.version.sha256]
+            del rig.blobs.kept[rig.version.sha256]
         else:
-            bench.blobs.kept[bench.version.sha256] = bench.weights[:-1] + b"x"
-        event = await bench.judged(PICTURES[:3])
+            rig.blobs.kept[rig.version.sha256] = rig.weights[:-1] + b"x"
+        event = await rig.judged(PICTURES[:3])
     assert [failure.reason for failure in event.failures] == ["model_refused"] * 3
     assert event.results == ()
 
 
 # ---- once, and only while it is wanted ---------------------------------------------------------------------------------------------
 async def test_a_task_that_comes_again_makes_no_second_event(postgres_log):
-    async with a_bench(postgres_log) as bench:
-        task = bench.job(PICTURES[:6])
-        await asyncio.gather(*(bench.worker.classify(task) for _ in range(3)))
+    async with started_rig(postgres_log) as rig:
+        task = rig.job(PICTURES[:6])
+        await asyncio.gather(*(rig.worker.classify(task) for _ in range(3)))
         head = postgres_log.head()
-        await bench.worker.classify(task)
+        await rig.worker.classify(task)
         assert postgres_log.head() == head
-        assert len(bench.said(task).results) == 6
+        assert len(rig.said(task).results) == 6
 
 
 async def test_two_workers_on_one_chunk_leave_one_event(postgres_log):
-    async with a_bench(postgres_log) as bench, a_bench(postgres_log, bench.blobs) as other:
-        task = bench.job(PICTURES[:8])
-        await asyncio.gather(bench.worker.classify(task), other.worker.classify(task))
-        assert len(bench.said(task).results) == 8
+    async with started_rig(postgres_log) as rig, started_rig(postgres_log, rig.blobs) as other:
+        task = rig.job(PICTURES[:8])
+        await asyncio.gather(rig.worker.classify(task), other.worker.classify(task))
+        assert len(rig.said(task).results) == 8
 
 
 @pytest.mark.parametrize("ending", ["cancel", "delete"])
 async def test_a_job_that_has_ended_gets_no_answer(postgres_log, ending):
-    async with a_bench(postgres_log) as bench:
-        before, during = bench.job(PICTURES[:2]), bench.job(PICTURES[:2])
+    async with started_rig(postgres_log) as rig:
+        before, during = rig.job(PICTURES[:2]), rig.job(PICTURES[:2])
 
         def end(task):
             state = postgres_log.load(task.job, classification.evolve)
@@ -290,43 +290,43 @@ async def test_a_job_that_has_ended_gets_no_answer(postgres_log, ending):
             postgres_log.append(command(SYSTEM), *(decided if isinstance(decided, list) else [decided]))
 
         end(before)
-        await bench.worker.classify(before)
-        assert bench.said(before) is None
-        assert bench.worker._open_chunk(during.job, 0) is not None
+        await rig.worker.classify(before)
+        assert rig.said(before) is None
+        assert rig.worker._open_chunk(during.job, 0) is not None
         end(during)
-        await bench.worker.classify(during)
-        assert bench.said(during) is None
+        await rig.worker.classify(during)
+        assert rig.said(during) is None
 
 
 async def test_a_job_that_nobody_asked_for_gets_no_answer():
-    async with a_bench() as bench:
+    async with started_rig() as rig:
         task = Task(kind=Kind.CLASSIFY, job=uuid4(), number=0)
-        await bench.worker.classify(task)
-        assert bench.said(task) is None
+        await rig.worker.classify(task)
+        assert rig.said(task) is None
 
 
 @pytest.mark.parametrize("deleted", [1, 3])
 async def test_deleted_images_are_left_out_and_a_chunk_of_nothing_else_fails(deleted):
-    async with a_bench() as bench:
-        task = bench.job(PICTURES[:3])
-        images = list(bench.images(task))
+    async with started_rig() as rig:
+        task = rig.job(PICTURES[:3])
+        images = list(rig.images(task))
         for one in images[:deleted]:
             about = {"filename": "cell.jpg", "sha256": one.sha256, "size": 1, "media_type": "image/jpeg", "width": 8, "height": 8}
             uploaded = image.upload(one.id, dataset=uuid4(), device=None, **about, by=SYSTEM.id, at=NOW)
             gone = image.delete(image.evolve(None, uploaded), by=SYSTEM.id, at=NOW)
-            bench.log.append(command(SYSTEM), uploaded, gone)
-        await bench.worker.classify(task)
-        event = bench.said(task)
+            rig.log.append(command(SYSTEM), uploaded, gone)
+        await rig.worker.classify(task)
+        event = rig.said(task)
     assert [one.image_id for one in event.results] == [one.id for one in images[deleted:]]
     assert failures_of(event) == ({one.id: "image_deleted" for one in images} if deleted == 3 else {})
 
 
 async def test_a_chunk_that_was_not_planned_gets_no_answer():
-    async with a_bench() as bench:
-        task = bench.job(PICTURES[:2])
+    async with started_rig() as rig:
+        task = rig.job(PICTURES[:2])
         for number in (1, 777, -1):
-            await bench.worker.classify(msgspec.structs.replace(task, number=number))
-        assert [one.type for one in bench.log.read(0, 1000) if one.type == "ChunkJudged"] == []
+            await rig.worker.classify(msgspec.structs.replace(task, number=number))
+        assert [one.type for one in rig.log.read(0, 1000) if one.type == "ChunkJudged"] == []
 
 
 class Moody(MemoryBlobs):
@@ -344,24 +344,24 @@ class Moody(MemoryBlobs):
 
 
 async def test_a_store_that_comes_back_is_waited_for():
-    async with a_bench(blobs=Moody(away=3)) as bench:
-        event = await bench.judged(PICTURES[:2])
+    async with started_rig(blobs=Moody(away=3)) as rig:
+        event = await rig.judged(PICTURES[:2])
     assert len(event.results) == 2
 
 
 async def test_a_store_that_stays_away_is_nobodys_failure():
-    async with a_bench(blobs=Moody(away=1000), retry_delays_seconds=(0.01, 0.01)) as bench:
-        task = bench.job(PICTURES[:2])
+    async with started_rig(blobs=Moody(away=1000), retry_delays_seconds=(0.01, 0.01)) as rig:
+        task = rig.job(PICTURES[:2])
         with pytest.raises(Unavailable):
-            await bench.worker.classify(task)
-        assert bench.said(task) is None
+            await rig.worker.classify(task)
+        assert rig.said(task) is None
 
 
 async def test_children_that_end_with_the_worker_are_nobodys_failure():
-    async with a_bench(look=BREAKING) as bench:
-        task = bench.job([PICTURES[0] + b"stuck"])
-        under_way = asyncio.create_task(bench.worker.classify(task))
+    async with started_rig(look=BREAKING) as rig:
+        task = rig.job([PICTURES[0] + b"stuck"])
+        under_way = asyncio.create_task(rig.worker.classify(task))
         await asyncio.sleep(1.0)
     with pytest.raises(PoolClosed):
         await under_way
-    assert bench.said(task) is None
+    assert rig.said(task) is None

@@ -42,7 +42,7 @@ def stack():
     return file.getvalue()
 
 
-class Bench:
+class ImageInspectorRig:
     def __init__(self, log, blobs, pool, threads, examine):
         self.log, self.blobs = log, blobs
         self.inspector = ImageInspector(log=log, blobs=blobs, pool=pool, threads=threads, limits=ImageLimits(), function=examine)
@@ -62,12 +62,12 @@ class Bench:
 
 
 @asynccontextmanager
-async def a_bench(log=None, *, hang_seconds=15.0, examine=EXAMINE):
+async def started_rig(log=None, *, hang_seconds=15.0, examine=EXAMINE):
     nursery = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.inference.breaking_child_functions")
     pool = ProcessPool(nursery, size=2, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
     with ThreadPoolExecutor(8) as threads:
         try:
-            yield Bench(log or RecorderEventStore(MemoryRecorder(ROOT), ROOT), MemoryBlobs(), pool, threads, examine)
+            yield ImageInspectorRig(log or RecorderEventStore(MemoryRecorder(ROOT), ROOT), MemoryBlobs(), pool, threads, examine)
         finally:
             pool.close()
             nursery.close()
@@ -81,12 +81,12 @@ def postgres_log(app_url):
 
 
 async def test_a_good_image_is_accepted_with_its_measures_and_gets_a_thumbnail():
-    async with a_bench() as bench:
-        planned = bench.uploaded(PICTURE)
-        await bench.inspect(planned)
-        (said,) = bench.said(planned)
-        thumbnail = Image.open(io.BytesIO(bench.blobs.get_derived(thumbnail_of(planned.sha256, READER_VERSION))))
-        assert bench.blobs.get_derived(preview_of(planned.sha256, READER_VERSION)) is None
+    async with started_rig() as rig:
+        planned = rig.uploaded(PICTURE)
+        await rig.inspect(planned)
+        (said,) = rig.said(planned)
+        thumbnail = Image.open(io.BytesIO(rig.blobs.get_derived(thumbnail_of(planned.sha256, READER_VERSION))))
+        assert rig.blobs.get_derived(preview_of(planned.sha256, READER_VERSION)) is None
     with Image.open(io.BytesIO(PICTURE)) as picture:
         assert (said.width, said.height) == picture.size
     assert isinstance(said, ImageAccepted)
@@ -95,20 +95,20 @@ async def test_a_good_image_is_accepted_with_its_measures_and_gets_a_thumbnail()
 
 
 async def test_what_browsers_cannot_show_gets_a_preview():
-    async with a_bench() as bench:
-        planned = bench.uploaded(stack())
-        await bench.inspect(planned)
-        (said,) = bench.said(planned)
-        preview = Image.open(io.BytesIO(bench.blobs.get_derived(preview_of(planned.sha256, READER_VERSION))))
+    async with started_rig() as rig:
+        planned = rig.uploaded(stack())
+        await rig.inspect(planned)
+        (said,) = rig.said(planned)
+        preview = Image.open(io.BytesIO(rig.blobs.get_derived(preview_of(planned.sha256, READER_VERSION))))
     assert (said.dtype, said.pages, said.axes) == ("uint16", 3, "ZYX")
     assert preview.size == (60, 40)
 
 
 async def test_a_bad_image_is_rejected_with_its_reason_while_others_are_accepted():
-    async with a_bench() as bench:
-        good, bad = bench.uploaded(PICTURE), bench.uploaded(PICTURE[: len(PICTURE) // 2])
-        await bench.inspect(good, bad)
-        (accepted,), (rejected,) = bench.said(good), bench.said(bad)
+    async with started_rig() as rig:
+        good, bad = rig.uploaded(PICTURE), rig.uploaded(PICTURE[: len(PICTURE) // 2])
+        await rig.inspect(good, bad)
+        (accepted,), (rejected,) = rig.said(good), rig.said(bad)
     assert isinstance(accepted, ImageAccepted)
     assert isinstance(rejected, ImageRejected)
     assert rejected.reason
@@ -117,39 +117,39 @@ async def test_a_bad_image_is_rejected_with_its_reason_while_others_are_accepted
 
 @pytest.mark.parametrize(("end", "reason"), [(b"deadly", "decoder_broke"), (b"stuck", "decoder_hung"), (b"buggy", "inspection_failed")])
 async def test_an_image_that_breaks_its_child_is_rejected_alone(end, reason):
-    async with a_bench(examine=BREAKING, hang_seconds=1.0) as bench:
-        images = [bench.uploaded(PICTURE), bench.uploaded(PICTURE + end), bench.uploaded(stack())]
-        await bench.inspect(*images)
-        (first,), (second,), (third,) = map(bench.said, images)
+    async with started_rig(examine=BREAKING, hang_seconds=1.0) as rig:
+        images = [rig.uploaded(PICTURE), rig.uploaded(PICTURE + end), rig.uploaded(stack())]
+        await rig.inspect(*images)
+        (first,), (second,), (third,) = map(rig.said, images)
     assert isinstance(first, ImageAccepted)
     assert isinstance(third, ImageAccepted)
     assert second.reason == reason
 
 
 async def test_a_file_that_is_gone_or_was_changed_is_rejected():
-    async with a_bench() as bench:
-        gone, changed = bench.uploaded(PICTURE), bench.uploaded(stack())
-        del bench.blobs.kept[gone.sha256]
-        bench.blobs.kept[changed.sha256] = PICTURE
-        await bench.inspect(gone, changed)
-        assert [bench.said(one)[0].reason for one in (gone, changed)] == ["image_missing", "image_corrupted"]
+    async with started_rig() as rig:
+        gone, changed = rig.uploaded(PICTURE), rig.uploaded(stack())
+        del rig.blobs.kept[gone.sha256]
+        rig.blobs.kept[changed.sha256] = PICTURE
+        await rig.inspect(gone, changed)
+        assert [rig.said(one)[0].reason for one in (gone, changed)] == ["image_missing", "image_corrupted"]
 
 
 async def test_a_task_that_comes_again_says_nothing_again(postgres_log):
-    async with a_bench(postgres_log) as bench:
-        planned = bench.uploaded(PICTURE)
-        await asyncio.gather(*(bench.inspect(planned) for _ in range(3)))
-        await bench.inspect(planned)
-        assert [type(event) for event in bench.said(planned)] == [ImageAccepted]
+    async with started_rig(postgres_log) as rig:
+        planned = rig.uploaded(PICTURE)
+        await asyncio.gather(*(rig.inspect(planned) for _ in range(3)))
+        await rig.inspect(planned)
+        assert [type(event) for event in rig.said(planned)] == [ImageAccepted]
 
 
 async def test_a_deleted_image_gets_no_answer(postgres_log):
-    async with a_bench(postgres_log) as bench:
-        planned = bench.uploaded(PICTURE)
+    async with started_rig(postgres_log) as rig:
+        planned = rig.uploaded(PICTURE)
         state = postgres_log.load(planned.id, image.evolve)
         postgres_log.append(command(SYSTEM), image.delete(state, by=SYSTEM.id, at=NOW))
-        await bench.inspect(planned)
-        assert len(bench.said(planned)) == 1
+        await rig.inspect(planned)
+        assert len(rig.said(planned)) == 1
 
 
 class Overtaken(RecorderEventStore):
@@ -166,7 +166,7 @@ class Overtaken(RecorderEventStore):
 
 
 async def test_an_image_that_is_described_meanwhile_is_accepted_all_the_same():
-    async with a_bench(Overtaken(MemoryRecorder(ROOT), ROOT)) as bench:
-        planned = bench.uploaded(PICTURE)
-        await bench.inspect(planned)
-        assert [type(event) for event in bench.said(planned)] == [ImageDescribed, ImageAccepted]
+    async with started_rig(Overtaken(MemoryRecorder(ROOT), ROOT)) as rig:
+        planned = rig.uploaded(PICTURE)
+        await rig.inspect(planned)
+        assert [type(event) for event in rig.said(planned)] == [ImageDescribed, ImageAccepted]

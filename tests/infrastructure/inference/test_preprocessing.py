@@ -12,7 +12,7 @@ from PIL import Image
 
 from domain.errors import DamagedImage, ImageTooLarge, UnsupportedImage
 from infrastructure.inference.preprocessing import Preprocessing, colours, decoded, digest, normalised, prepare, resized
-from tests.hostile import bare_png, chunk, ends_early, header, hostile_files, jpeg, rows
+from tests.rigs.hostile_images import bare_png, chunk, ends_early, header, hostile_files, jpeg, rows
 
 HERE = Path(__file__).parent
 FILES = HERE.parents[1] / "data" / "images"

@@ -14,7 +14,7 @@ from infrastructure.inference.models.bundled import register_bundled
 from infrastructure.inference.worker import InferenceWorker, cpu_name
 from projections.engine.checkpoints import Checkpoint
 from projections.process.composition import projector_over
-from tests.infrastructure.inference.test_chunk_classifier import PICTURES, Bench
+from tests.infrastructure.inference.test_chunk_classifier import PICTURES, ChunkClassifierRig
 from tests.infrastructure.inference.test_process_pool import runs, until
 from tests.twins.blobs import MemoryBlobs
 
@@ -109,17 +109,17 @@ async def test_the_urgent_lane_is_warm_for_what_is_in_production(settings, log, 
     project()
     worker = InferenceWorker(settings, log=log, blobs=blobs)
     async with worker.running():
-        bench = Bench(log, blobs, worker.lanes[URGENT].pool, worker._threads, "-")
-        await until(lambda: bench.version.sha256 in blobs.reads, seconds=20)
-        await worker.lanes[URGENT].classifier.warm(bench.version)
-        task = bench.job(PICTURES[:1])
+        rig = ChunkClassifierRig(log, blobs, worker.lanes[URGENT].pool, worker._threads, "-")
+        await until(lambda: rig.version.sha256 in blobs.reads, seconds=20)
+        await worker.lanes[URGENT].classifier.warm(rig.version)
+        task = rig.job(PICTURES[:1])
         started = time.perf_counter()
         await worker.handle(URGENT, task)
         took = time.perf_counter() - started
-        assert len(bench.said(task).results) == 1
+        assert len(rig.said(task).results) == 1
         assert took < 0.25
-        assert blobs.reads.count(bench.version.sha256) == 1, "its weights were not read again"
-        assert bench.said(task).provenance.worker == worker.name
+        assert blobs.reads.count(rig.version.sha256) == 1, "its weights were not read again"
+        assert rig.said(task).provenance.worker == worker.name
 
 
 async def test_a_worker_is_ready_once_a_production_model_has_run(settings, log, blobs, project):
@@ -153,10 +153,10 @@ async def test_a_worker_whose_models_cannot_be_run_is_not_ready(settings, log, b
 async def test_both_lanes_answer_and_nothing_is_left_of_them(settings, log, blobs):
     worker = InferenceWorker(settings, log=log, blobs=blobs)
     async with worker.running():
-        bench = Bench(log, blobs, worker.lanes[BULK].pool, worker._threads, "-")
-        tasks = {topic: bench.job(PICTURES[:4]) for topic in (BULK, URGENT)}
+        rig = ChunkClassifierRig(log, blobs, worker.lanes[BULK].pool, worker._threads, "-")
+        tasks = {topic: rig.job(PICTURES[:4]) for topic in (BULK, URGENT)}
         await asyncio.gather(*(worker.handle(topic, task) for topic, task in tasks.items()))
-        assert [len(bench.said(task).results) for task in tasks.values()] == [4, 4]
+        assert [len(rig.said(task).results) for task in tasks.values()] == [4, 4]
         nursery = worker._fork_server._process.pid
         nices = sorted(nice_of(pid) for pid in children_of(nursery))
         assert nices[0] < nices[-1] == nices[0] + 10

@@ -30,7 +30,7 @@ class Record(NamedTuple):
     key: bytes = b"key"
 
 
-class Bench:
+class TaskConsumerRig:
     """Lanes whose tasks end when they are told to; what was committed and sent."""
 
     def __init__(self, limits=QUICK):
@@ -72,65 +72,65 @@ def task(number):
 
 
 async def test_so_many_are_worked_on_at_once_and_no_more():
-    bench = Bench()
-    await bench.joined()
-    await bench.come(HERE, 0, 1, 2, 3)
-    assert bench.begun == [0, 1]
-    await bench.end(1)
-    assert bench.begun == [0, 1, 2]
+    rig = TaskConsumerRig()
+    await rig.joined()
+    await rig.come(HERE, 0, 1, 2, 3)
+    assert rig.begun == [0, 1]
+    await rig.end(1)
+    assert rig.begun == [0, 1, 2]
 
 
 async def test_a_lane_does_not_wait_for_the_other():
-    bench = Bench()
-    await bench.joined()
-    await bench.come(HERE, 0, 1, 2, 3)
-    await bench.come(THERE, 10)
-    assert 10 in bench.begun
-    await bench.end(10)
-    assert bench.committed == {THERE: 11}
+    rig = TaskConsumerRig()
+    await rig.joined()
+    await rig.come(HERE, 0, 1, 2, 3)
+    await rig.come(THERE, 10)
+    assert 10 in rig.begun
+    await rig.end(10)
+    assert rig.committed == {THERE: 11}
 
 
 async def test_what_is_done_is_told_only_up_to_the_first_that_is_not():
-    bench = Bench()
-    await bench.joined()
-    await bench.come(HERE, 0, 1, 2)
-    await bench.end(1)
-    assert bench.committed == {}
-    await bench.end(2)
-    await bench.end(0)
-    assert bench.committed == {HERE: 3}
+    rig = TaskConsumerRig()
+    await rig.joined()
+    await rig.come(HERE, 0, 1, 2)
+    await rig.end(1)
+    assert rig.committed == {}
+    await rig.end(2)
+    await rig.end(0)
+    assert rig.committed == {HERE: 3}
 
 
 @pytest.mark.parametrize("error", [Unavailable("away"), RuntimeError("broken")])
 async def test_a_task_that_cannot_be_answered_is_let_go_for_the_scheduler_to_give_out_again(error):
-    bench = Bench()
-    await bench.joined()
-    await bench.come(HERE, 0)
-    await bench.end(0, error=error)
-    assert bench.committed == {HERE: 1}
-    assert bench.sent == []
+    rig = TaskConsumerRig()
+    await rig.joined()
+    await rig.come(HERE, 0)
+    await rig.end(0, error=error)
+    assert rig.committed == {HERE: 1}
+    assert rig.sent == []
 
 
 async def test_a_task_is_tried_again_while_what_it_needs_is_away():
-    bench, tried = Bench(), []
+    rig, tried = TaskConsumerRig(), []
 
     async def away_at_first(topic, task):
         tried.append(task.attempt)
         if len(tried) < 3:
             raise Unavailable("away")
 
-    bench.lanes = TaskConsumer(away_at_first, send=bench.send, concurrency={BULK: 1}, retry_seconds=5.0, limits=QUICK)
-    await bench.lanes.starting_offsets("one", {HERE: OffsetRange(0, 9, None)})
-    await bench.come(HERE, 7)
+    rig.lanes = TaskConsumer(away_at_first, send=rig.send, concurrency={BULK: 1}, retry_seconds=5.0, limits=QUICK)
+    await rig.lanes.starting_offsets("one", {HERE: OffsetRange(0, 9, None)})
+    await rig.come(HERE, 7)
     await until(lambda: len(tried) == 3)
     await asyncio.sleep(0.01)
-    await bench.lanes._commit(bench.commit)
+    await rig.lanes._commit(rig.commit)
     assert tried == [7, 7, 7]
-    assert bench.committed == {HERE: 8}
+    assert rig.committed == {HERE: 8}
 
 
 async def test_while_all_tasks_lack_something_none_is_let_go():
-    bench, tried, asked = Bench(), [], []
+    rig, tried, asked = TaskConsumerRig(), [], []
 
     async def away(topic, task):
         tried.append(task.attempt)
@@ -140,129 +140,127 @@ async def test_while_all_tasks_lack_something_none_is_let_go():
         asked.append(len(tried))
         return len(asked) < 4
 
-    bench.lanes = TaskConsumer(
-        away, send=bench.send, concurrency={BULK: 1}, retry_seconds=0.02, is_unavailable=away_for_a_while, limits=QUICK
-    )
-    await bench.lanes.starting_offsets("one", {HERE: OffsetRange(0, 9, None)})
-    await bench.come(HERE, 7)
-    assert len(bench.lanes.leased_work()) == 1
-    await until(lambda: not bench.lanes.leased_work())
+    rig.lanes = TaskConsumer(away, send=rig.send, concurrency={BULK: 1}, retry_seconds=0.02, is_unavailable=away_for_a_while, limits=QUICK)
+    await rig.lanes.starting_offsets("one", {HERE: OffsetRange(0, 9, None)})
+    await rig.come(HERE, 7)
+    assert len(rig.lanes.leased_work()) == 1
+    await until(lambda: not rig.lanes.leased_work())
     assert len(asked) == 4
     assert len(tried) >= 8
 
 
 async def test_a_task_that_waits_for_an_upgrade_is_kept_in_hand_and_holds_up_no_other():
-    bench, tried = Bench(), []
+    rig, tried = TaskConsumerRig(), []
 
     async def some_wait(topic, task):
         tried.append(task.attempt)
         if task.attempt < 5:
             raise UpgradeNeeded("position 17", "ImageTagged", 1)
 
-    bench.lanes = TaskConsumer(some_wait, send=bench.send, concurrency={BULK: 1}, retry_seconds=0.0, limits=QUICK)
-    await bench.lanes.starting_offsets("one", {HERE: OffsetRange(0, 9, None)})
-    await bench.come(HERE, *range(7))
+    rig.lanes = TaskConsumer(some_wait, send=rig.send, concurrency={BULK: 1}, retry_seconds=0.0, limits=QUICK)
+    await rig.lanes.starting_offsets("one", {HERE: OffsetRange(0, 9, None)})
+    await rig.come(HERE, *range(7))
     await until(lambda: {5, 6} <= set(tried) and len(tried) > 20)
-    assert len(bench.lanes.leased_work()) == 5
-    await bench.lanes._commit(bench.commit)
-    assert bench.committed == {}
-    for task in bench.lanes._in_progress:
+    assert len(rig.lanes.leased_work()) == 5
+    await rig.lanes._commit(rig.commit)
+    assert rig.committed == {}
+    for task in rig.lanes._in_progress:
         task.cancel()
 
 
 async def test_what_is_waited_for_or_done_is_held_until_it_is_done():
-    bench = Bench()
-    await bench.joined()
+    rig = TaskConsumerRig()
+    await rig.joined()
     job, pictures = uuid4(), (uuid4(), uuid4())
     classify = Task(kind=Kind.CLASSIFY, attempt=0, job=job, number=3)
-    await bench.come(HERE, 0, value=encode(classify))
-    await bench.come(HERE, 1, 2)
-    await bench.come(HERE, 3, value=encode(Task(kind=Kind.INSPECT, image_ids=pictures, attempt=3)))
-    held = bench.lanes.leased_work()
+    await rig.come(HERE, 0, value=encode(classify))
+    await rig.come(HERE, 1, 2)
+    await rig.come(HERE, 3, value=encode(Task(kind=Kind.INSPECT, image_ids=pictures, attempt=3)))
+    held = rig.lanes.leased_work()
     assert held[0] == chunk_id(job, 3)
     assert held[-2:] == list(pictures)
     assert len(held) == 5
-    await bench.end(0, error=RuntimeError("broken"))
-    assert bench.lanes.leased_work() == held[1:]
+    await rig.end(0, error=RuntimeError("broken"))
+    assert rig.lanes.leased_work() == held[1:]
 
 
 async def test_the_end_does_not_wait_for_a_kafka_that_is_away():
-    bench = Bench(TaskConsumerLimits(last_commit_timeout_seconds=0.05))
-    await bench.joined()
-    await bench.come(HERE, 0)
-    bench.ends[0].set_result(None)
+    rig = TaskConsumerRig(TaskConsumerLimits(last_commit_timeout_seconds=0.05))
+    await rig.joined()
+    await rig.come(HERE, 0)
+    rig.ends[0].set_result(None)
 
     async def for_ever(offsets):
         await asyncio.Event().wait()
 
     async with asyncio.timeout(5):
-        await bench.lanes.finish(for_ever)
+        await rig.lanes.finish(for_ever)
 
 
 async def test_a_dead_letter_of_a_large_record_fits_its_topic():
-    bench = Bench()
-    await bench.joined()
-    await bench.come(HERE, 0, value=b"x" * 10_000_000)
-    await until(lambda: bench.sent)
-    assert len(bench.sent[0][2]) < 1_000_000
+    rig = TaskConsumerRig()
+    await rig.joined()
+    await rig.come(HERE, 0, value=b"x" * 10_000_000)
+    await until(lambda: rig.sent)
+    assert len(rig.sent[0][2]) < 1_000_000
 
 
 @pytest.mark.parametrize("value", [b"\x80pickle", b"{}", b'{"kind":"dance","images":[]}', b"null"])
 async def test_what_is_no_task_becomes_a_dead_letter_and_the_rest_goes_on(value):
-    bench = Bench()
-    bench.away = 2
-    await bench.joined()
-    await bench.come(HERE, 0, value=value)
-    await until(lambda: bench.sent)
-    topic, key, told = bench.sent[0]
+    rig = TaskConsumerRig()
+    rig.away = 2
+    await rig.joined()
+    await rig.come(HERE, 0, value=value)
+    await until(lambda: rig.sent)
+    topic, key, told = rig.sent[0]
     said = msgspec.json.decode(told)
     assert (topic, key, said["topic"], said["partition"], said["offset"]) == (DEAD_LETTERS, b"key", BULK, 0, 0)
-    await bench.come(HERE, 1)
-    await bench.end(1)
-    assert bench.committed == {HERE: 2}
+    await rig.come(HERE, 1)
+    await rig.end(1)
+    assert rig.committed == {HERE: 2}
 
 
 async def test_who_joins_reads_on_where_the_group_was():
-    bench = Bench()
+    rig = TaskConsumerRig()
     spans = {
         HERE: OffsetRange(2, 9, 5),
         THERE: OffsetRange(2, 9, None),
         TP(BULK, 1): OffsetRange(7, 9, 3),
         TP(BULK, 2): OffsetRange(0, 4, 8),
     }
-    assert await bench.lanes.starting_offsets("one", spans) == {HERE: 5, THERE: 2, TP(BULK, 1): 7, TP(BULK, 2): 4}
+    assert await rig.lanes.starting_offsets("one", spans) == {HERE: 5, THERE: 2, TP(BULK, 1): 7, TP(BULK, 2): 4}
 
 
 async def test_tasks_that_come_again_after_a_rebalance_are_not_begun_again():
-    bench = Bench()
-    await bench.joined()
-    await bench.come(HERE, 0, 1)
-    await bench.joined()
-    await bench.come(HERE, 0, 1)
-    await bench.end(0, 1)
-    assert bench.begun == [0, 1]
-    assert bench.committed == {HERE: 2}
+    rig = TaskConsumerRig()
+    await rig.joined()
+    await rig.come(HERE, 0, 1)
+    await rig.joined()
+    await rig.come(HERE, 0, 1)
+    await rig.end(0, 1)
+    assert rig.begun == [0, 1]
+    assert rig.committed == {HERE: 2}
 
 
 async def test_a_topic_made_anew_is_read_from_its_beginning():
-    bench = Bench()
-    await bench.joined()
-    await bench.come(HERE, 0, 1)
-    await bench.lanes.starting_offsets("two", {HERE: OffsetRange(0, 1, None)})
-    await bench.end(0, 1)
-    bench.ends.clear()
-    await bench.come(HERE, 0)
-    assert bench.begun == [0, 1, 0]
+    rig = TaskConsumerRig()
+    await rig.joined()
+    await rig.come(HERE, 0, 1)
+    await rig.lanes.starting_offsets("two", {HERE: OffsetRange(0, 1, None)})
+    await rig.end(0, 1)
+    rig.ends.clear()
+    await rig.come(HERE, 0)
+    assert rig.begun == [0, 1, 0]
 
 
 async def test_at_the_end_what_is_nearly_done_is_waited_for():
-    bench = Bench(TaskConsumerLimits(finish_timeout_seconds=0.2))
-    await bench.joined()
-    await bench.come(HERE, 0, 1)
-    asyncio.get_running_loop().call_later(0.05, bench.ends[0].set_result, None)
-    await bench.lanes.finish(bench.commit)
-    assert bench.committed == {HERE: 1}
-    bench.ends[1].set_result(None)
+    rig = TaskConsumerRig(TaskConsumerLimits(finish_timeout_seconds=0.2))
+    await rig.joined()
+    await rig.come(HERE, 0, 1)
+    asyncio.get_running_loop().call_later(0.05, rig.ends[0].set_result, None)
+    await rig.lanes.finish(rig.commit)
+    assert rig.committed == {HERE: 1}
+    rig.ends[1].set_result(None)
     await asyncio.sleep(0.01)
 
 

@@ -15,30 +15,30 @@ from infrastructure.kafka import topics
 from infrastructure.kafka.cloud_events import RecordKey, authenticated
 from infrastructure.kafka.topics import create_topics, create_topics_when_reachable
 from infrastructure.security.keys import RootKey
-from tests.kafka.installation import Installation, busy
+from tests.kafka.system_processes import SystemProcesses, busy
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def installation(settings):
-    installation = Installation(settings)
-    yield installation
-    installation.close()
+def processes(settings):
+    processes = SystemProcesses(settings)
+    yield processes
+    processes.close()
 
 
-def published(installation):
-    return installation.row("select position from ops.relay")[0]
+def published(processes):
+    return processes.row("select position from ops.relay")[0]
 
 
-def until_published(installation, **within):
-    head = installation.log.head()
-    installation.until(lambda: published(installation) >= head, **within)
+def until_published(processes, **within):
+    head = processes.log.head()
+    processes.until(lambda: published(processes) >= head, **within)
 
 
-def consumed(installation, count):
+def consumed(processes, count):
     async def read():
-        consumer = AIOKafkaConsumer(bootstrap_servers=installation.settings.kafka_url, auto_offset_reset="earliest")
+        consumer = AIOKafkaConsumer(bootstrap_servers=processes.settings.kafka_url, auto_offset_reset="earliest")
         await consumer.start()
         try:
             consumer.assign([TopicPartition(EVENTS, 0)])
@@ -51,12 +51,12 @@ def consumed(installation, count):
     return asyncio.run(read())
 
 
-def test_a_consumer_gets_cloud_events_with_the_bytes_as_stored(installation):
-    done = installation.dataset()
-    installation.start("relay")
-    until_published(installation)
-    record = consumed(installation, 2)[1]
-    event = installation.log.read(1, 1)[0]
+def test_a_consumer_gets_cloud_events_with_the_bytes_as_stored(processes):
+    done = processes.dataset()
+    processes.start("relay")
+    until_published(processes)
+    record = consumed(processes, 2)[1]
+    event = processes.log.read(1, 1)[0]
     told = {name: value.decode() for name, value in record.headers}
     assert (record.key.decode(), record.value) == (str(done.id), event.data)
     assert (told["ce_specversion"], told["content-type"], told["ce_type"]) == ("1.0", "application/json", "DatasetCreated")
@@ -66,48 +66,48 @@ def test_a_consumer_gets_cloud_events_with_the_bytes_as_stored(installation):
     assert UUID(told["ce_correlationid"]) == UUID(told["ce_causationid"])
     assert "traceparent" not in told
     assert told["ce_meta"].encode() == event.meta
-    linked = authenticated(record, RecordKey(RootKey.read(installation.settings.root_key_path)))
-    assert linked == (event, installation.log.read(0, 1)[0].hash)
+    linked = authenticated(record, RecordKey(RootKey.read(processes.settings.root_key_path)))
+    assert linked == (event, processes.log.read(0, 1)[0].hash)
     with pytest.raises(AppendRejected, match="comes from b'urn:uuid"):
         authenticated(record, RecordKey(RootKey(b"y" * 32)))
 
 
-def test_it_ends_in_time_and_signs_what_it_leaves(installation):
-    installation.start("relay")
+def test_it_ends_in_time_and_signs_what_it_leaves(processes):
+    processes.start("relay")
     for _ in range(3):
-        installation.dataset()
-    until_published(installation)
-    assert installation.stop("relay", within=3.0) == [0]
-    found = verify_log(installation.settings, installation.log)
+        processes.dataset()
+    until_published(processes)
+    assert processes.stop("relay", within=3.0) == [0]
+    found = verify_log(processes.settings, processes.log)
     assert (found.finding, found.events, found.heads) == (None, 4, 1)
-    with psycopg.connect(installation.settings.postgres_owner_url, autocommit=True) as owner:
+    with psycopg.connect(processes.settings.postgres_owner_url, autocommit=True) as owner:
         owner.execute("delete from ops.heads")
-    assert verify_log(installation.settings, installation.log).heads == 1
+    assert verify_log(processes.settings, processes.log).heads == 1
 
 
-def test_another_one_stands_by_and_leads_when_the_first_is_gone(installation):
-    installation.start("relay-1")
-    installation.until(lambda: installation.row("select epoch from ops.relay")[0] == 1)
-    installation.start("relay-2")
-    with busy(installation):
-        until_published(installation)
-        assert installation.row("select epoch from ops.relay")[0] == 1
-        installation.kill("relay-1")
-        installation.until(lambda: installation.row("select epoch from ops.relay")[0] == 2)
-    until_published(installation)
-    head = installation.log.head()
-    positions = [int(dict(record.headers)["ce_position"]) for record in consumed(installation, head)]
+def test_another_one_stands_by_and_leads_when_the_first_is_gone(processes):
+    processes.start("relay-1")
+    processes.until(lambda: processes.row("select epoch from ops.relay")[0] == 1)
+    processes.start("relay-2")
+    with busy(processes):
+        until_published(processes)
+        assert processes.row("select epoch from ops.relay")[0] == 1
+        processes.kill("relay-1")
+        processes.until(lambda: processes.row("select epoch from ops.relay")[0] == 2)
+    until_published(processes)
+    head = processes.log.head()
+    positions = [int(dict(record.headers)["ce_position"]) for record in consumed(processes, head)]
     assert list(dict.fromkeys(positions)) == list(range(1, max(positions) + 1))
 
 
-def test_it_leads_again_after_the_database_closed_its_connections(installation):
-    installation.start("relay")
-    until_published(installation)
-    with psycopg.connect(installation.settings.postgres_owner_url, autocommit=True) as owner:
+def test_it_leads_again_after_the_database_closed_its_connections(processes):
+    processes.start("relay")
+    until_published(processes)
+    with psycopg.connect(processes.settings.postgres_owner_url, autocommit=True) as owner:
         owner.execute("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'")
-    installation.dataset()
-    until_published(installation, within=10)
-    assert installation.stop("relay") == [0]
+    processes.dataset()
+    until_published(processes, within=10)
+    assert processes.stop("relay") == [0]
 
 
 async def test_topics_are_made_once_with_the_partitions_that_they_need(kafka_url):

@@ -1,4 +1,4 @@
-"""One installation as a user runs it: `bioscope up` as a process of its own, technicians at work, and a hand on every part of it."""
+"""Starts `bioscope up` as a process, and clients that use it. Every process and server of it can be found, killed and waited for."""
 
 import os
 import random
@@ -47,8 +47,8 @@ class NotBack(Exception):
     """A part does not come back."""
 
 
-class Laboratory:
-    """Use it as a context. `servers`: on Postgres, Redis and S3 of its own behind links; `kafka`: on Apache Kafka too."""
+class BioscopeUp:
+    """A context manager. `servers`: with separate Postgres, Redis and S3 servers behind links; `kafka`: with Apache Kafka as well."""
 
     def __init__(self, home: Path, *, seed, servers=False, kafka=False):
         self._home, self._port = home, free_port()
@@ -104,7 +104,7 @@ class Laboratory:
         """The folder in which the stored files lie: ours, or that of the S3 server's bucket."""
         return (self.servers.files if self.servers else None) or self.data / "blobs"
 
-    # ---- people ----
+    # ---- clients ----
     def work(self):
         for number in range(TECHNICIANS):
             technician = Technician(self.url, self.token, self.journal, seed=self._seed * 100 + number, stop=self._stop, timeout=5)

@@ -33,7 +33,7 @@ class Elsewhere(msgspec.Struct, frozen=True):
 Value = tuple[int, Sequence[int] | bytes] | Elsewhere
 
 
-class Hostile(msgspec.Struct, frozen=True, kw_only=True):
+class HostileImage(msgspec.Struct, frozen=True, kw_only=True):
     """`late`: the structure holds, and only a full decode finds out."""
 
     name: str
@@ -81,7 +81,7 @@ def ends_early(data: bytes, part: float) -> bytes:
     return kept.rstrip(b"\xff") + b"\xff\xd9"
 
 
-def _jpegs() -> Iterator[Hostile]:
+def _jpegs() -> Iterator[HostileImage]:
     good, colours = jpeg(), ((1, 0x11), (2, 0x11), (3, 0x11))
     start = segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")
     damaged: Mapping[str, bytes] = {
@@ -179,7 +179,7 @@ def rows(width: int = 8, height: int = 8) -> bytes:
     return zlib.compress(bytes((width + 1) * height))
 
 
-def _pngs() -> Iterator[Hostile]:
+def _pngs() -> Iterator[HostileImage]:
     pixels = chunk(b"IDAT", rows())
     palette = chunk(b"PLTE", bytes(6))
     damaged: Mapping[str, bytes] = {
@@ -293,7 +293,7 @@ def tiff(
     return bytes(file)
 
 
-def _tiffs() -> Iterator[Hostile]:
+def _tiffs() -> Iterator[HostileImage]:
     good = tiff(page())
     inside = len(good) - 4
     packed = zlib.compress(bytes(64))
@@ -394,7 +394,7 @@ def _tiffs() -> Iterator[Hostile]:
     yield from _listed("TIFF", late, DamagedImage, late=True)
     yield from _listed("TIFF", {"a description of 5 MiB": tiff(page(t270=(ASCII, b"<" + b"x" * (5 << 20))))}, DamagedImage)
     odd = page(t277=(SHORT, [5]), t258=(SHORT, [16] * 5), t259=(SHORT, [5]))
-    yield Hostile(name="TIFF: LZW of odd bands that is none", data=tiff(odd), error=DamagedImage, late=True)
+    yield HostileImage(name="TIFF: LZW of odd bands that is none", data=tiff(odd), error=DamagedImage, late=True)
 
 
 def _strips(count: int) -> dict[str, Value]:
@@ -457,8 +457,8 @@ def _jpeg_tiff(block: bytes, *, width: int = 64, height: int = 48) -> bytes:
 # ---- neither
 
 
-def _others() -> Iterator[Hostile]:
-    yield Hostile(name="empty", data=b"", error=DamagedImage)
+def _others() -> Iterator[HostileImage]:
+    yield HostileImage(name="empty", data=b"", error=DamagedImage)
     yield from _listed("cut to", {f"{count} bytes": jpeg()[:count] for count in (1, 2)}, DamagedImage)
     starts: Mapping[str, bytes] = {
         "text": b"just some words, and no picture at all",
@@ -485,7 +485,7 @@ def _others() -> Iterator[Hostile]:
 
 
 @cache
-def hostile_files() -> tuple[Hostile, ...]:
+def hostile_files() -> tuple[HostileImage, ...]:
     """All of them, each with a name of its own."""
     return (*_others(), *_jpegs(), *_pngs(), *_tiffs())
 
@@ -513,6 +513,6 @@ def _flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-def _listed(kind: str, files: Mapping[str, bytes], error: type[DomainError], *, late: bool = False) -> Iterator[Hostile]:
+def _listed(kind: str, files: Mapping[str, bytes], error: type[DomainError], *, late: bool = False) -> Iterator[HostileImage]:
     for name, data in files.items():
-        yield Hostile(name=f"{kind}: {name}", data=data, error=error, late=late)
+        yield HostileImage(name=f"{kind}: {name}", data=data, error=error, late=late)

@@ -1,4 +1,4 @@
-"""What must hold after everything was broken and came back: read from the log, the read models and the chain, by nobody's word."""
+"""The invariants of a system that recovered from faults, checked in the log, the read models, the blobs and the hash chain."""
 
 import time
 from collections import Counter, defaultdict
@@ -18,7 +18,7 @@ ENDING = {"ClassificationCompleted", "ClassificationFailed", "ClassificationCanc
 PAGE = 2000
 
 
-class Verdict(NamedTuple):
+class InvariantReport(NamedTuple):
     """`broken` names each invariant that does not hold; empty is what is wanted."""
 
     events: int
@@ -46,7 +46,7 @@ def settle(settings, *, within=60.0):
     return None
 
 
-def judged(settings, journal):
+def check_invariants(settings, journal):
     """Every invariant, looked at on the running system."""
     log = event_log(settings)
     try:
@@ -67,7 +67,7 @@ def judged(settings, journal):
         log.close()
     differing = rebuild(settings, check=True).differing
     broken += [f"live and rebuilt differ: {name}" for name in differing]
-    return Verdict(len(events), jobs, len(results), broken)
+    return InvariantReport(len(events), jobs, len(results), broken)
 
 
 def _all(log):

@@ -1,4 +1,4 @@
-"""What people do over HTTP, and what the workers would answer, in words."""
+"""Events that processes other than the API append: model versions, inspections, plans and results."""
 
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
@@ -11,57 +11,17 @@ from domain import classification, image, model
 from domain.access import Actor
 from domain.classification import ImageFailure, ImageResult, PlannedImage, Verdict
 from domain.values import model_id, system_actor
-from tests import hostile
 
 SYSTEM = Actor(id=system_actor("tests"), kind="system")
 SHA256 = "ab" * 32
 LABELS = ("round", "flat")
-PICTURE = hostile.jpeg()
 
 
-async def dataset(http, name="cells"):
-    answer = await http.post("/api/datasets", json={"name": name})
-    assert answer.status_code == 201, answer.text
-    return answer.json()["id"]
+class WorkerEvents:
+    """Appends events, and waits until the read models show them."""
 
-
-async def upload(http, dataset, data=PICTURE, filename="cell.jpg", *, headers=None, **fields):
-    return await http.post(
-        "/api/images/upload", data={"dataset_id": dataset, **fields}, files={"file": (filename, data, "image/jpeg")}, headers=headers
-    )
-
-
-async def image_in(http, dataset, data=PICTURE, filename="cell.jpg", **fields):
-    answer = await upload(http, dataset, data, filename, **fields)
-    assert answer.status_code == 201, answer.text
-    return answer.json()["id"]
-
-
-async def share(owner, dataset, other, grant="viewer"):
-    answer = await owner.put(f"/api/datasets/{dataset}/shares/{await id_of(other)}", json={"grant": grant})
-    assert answer.status_code == 204, answer.text
-
-
-def session_of(laboratory, http):
-    """The id of the session that somebody signed in to."""
-    return laboratory.services.access_tokens.verify(http.headers["Authorization"].split()[1], at=now()).session_id
-
-
-async def id_of(http):
-    return (await http.get("/api/users/me")).json()["id"]
-
-
-async def run(http, **query):
-    answer = await http.post("/api/classifications/run", json=query)
-    assert answer.status_code == 201, answer.text
-    return answer.json()["id"]
-
-
-class Workers:
-    """What goes on behind the API."""
-
-    def __init__(self, laboratory):
-        self.log, self.visible = laboratory.services.log, laboratory.services.visible
+    def __init__(self, api):
+        self.log, self.visible = api.services.log, api.services.visible
 
     async def model(self, name="shapes", *, sha256=SHA256):
         version = model.Version(number=1, sha256=sha256, size=10, labels=LABELS, review_below=0.6, record="{}")
@@ -116,23 +76,3 @@ def inspection(*, dtype="uint8", reader):
 
 def now():
     return datetime.now(UTC)
-
-
-def events_of(laboratory, kind):
-    """How many events of a type stand in the log."""
-    return sum(one.type == kind for one in laboratory.services.log.read(0, 100_000))
-
-
-def refused(answer, status, code=None):
-    """Whether the answer is a problem with a sentence, of that status and code."""
-    body = answer.json()
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert isinstance(body["detail"], str)
-    assert len(body["detail"]) > 5
-    return code is None or body["code"] == code
-
-
-def stored(settings):
-    """The files that the blob store has, those under way included."""
-    return [path for path in (settings.data / "blobs").rglob("*") if path.is_file()]

@@ -1,4 +1,4 @@
-"""What must hold when everything has come to rest: looked up in the log, the read models, Kafka and the blobs, and in a model of them."""
+"""The invariants of a simulated system that came to rest, checked in the log, the read models, Kafka and the blobs, and against a model."""
 
 from collections import Counter, defaultdict
 from typing import Any
@@ -60,7 +60,7 @@ def at_rest(world: World) -> bool:
     return not any(work.job is None and not homes[work.dataset_id].deleted for work in database.tables["work"].values())
 
 
-def judge(world: World, journal: Journal, *, rested: bool) -> None:
+def check_invariants(world: World, journal: Journal, *, rested: bool) -> None:
     log = RecorderEventStore(world.recorder, ROOT)
     recorded = world.recorder.select_recorded(0, 10**9)
     events = [log.decode(one) for one in recorded]

@@ -1,4 +1,4 @@
-"""A laboratory at work, in words: what its people do, through the real use cases, and how the read models follow."""
+"""Events of a working laboratory, recorded through the real use cases. `follow` applies them to the read models."""
 
 from datetime import timedelta
 from typing import NamedTuple
@@ -24,12 +24,12 @@ SHA256 = "ab" * 32
 INSPECTION = image.Inspection(width=95, height=94, bands=3, dtype="uint8", pages=1, axes="YXC", pixel_size_um=0.25, reader=2, warnings=())
 
 
-class Laboratory:
+class Scenario:
     def __init__(self, log, projector):
         self.log, self.projector = log, projector
         self.now = NOW
 
-    # ---- what people do ----
+    # ---- use cases ----
     def user(self, role=Role.RESEARCHER, name="ada"):
         member = uuid4()
         address = f"{name}.{member}@example.org"
@@ -120,7 +120,7 @@ class Laboratory:
     def delete_job(self, owner, job):
         classifications.delete(job, command=self.command(owner), log=self.log)
 
-    # ---- how it is told ----
+    # ---- log and read models ----
     def command(self, by=SYSTEM):
         return command(by, at=self.now)
 
@@ -141,7 +141,7 @@ class Laboratory:
         return at
 
 
-class Week(NamedTuple):
+class FullHistory(NamedTuple):
     ada: Actor
     bob: Actor
     eve: Actor
@@ -156,45 +156,47 @@ class Week(NamedTuple):
     scope: UUID
 
 
-def a_busy_week(lab, *, count=12, chunk=5):
-    """Something of nearly everything that can happen."""
-    ada, bob = lab.user(name="ada"), lab.user(Role.ANALYST, name="bob")
-    eve, admin = lab.user(Role.VIEWER, name="eve"), lab.user(Role.ADMIN, name="admin")
-    lab.model()
-    lab.model()
-    lab.session(ada)
-    scope = lab.device(admin)
-    devices.report(scope, online=True, command=lab.command(admin), log=lab.log, last_seen=MemoryLastSeen())
-    cells, gone = lab.dataset(ada, "cells"), lab.dataset(ada, "gone")
-    lab.share(ada, cells, bob, Grant.ANALYST)
-    lab.share(ada, cells, eve, Grant.VIEWER)
-    found = [lab.image(ada, cells, f"cell {number}.png", device=scope) for number in range(count)]
-    lost = lab.image(ada, gone, "lost.png")
+def record_full_history(scenario, *, count=12, chunk=5):
+    """Events of nearly every type, of several users, images and jobs."""
+    ada, bob = scenario.user(name="ada"), scenario.user(Role.ANALYST, name="bob")
+    eve, admin = scenario.user(Role.VIEWER, name="eve"), scenario.user(Role.ADMIN, name="admin")
+    scenario.model()
+    scenario.model()
+    scenario.session(ada)
+    scope = scenario.device(admin)
+    devices.report(scope, online=True, command=scenario.command(admin), log=scenario.log, last_seen=MemoryLastSeen())
+    cells, gone = scenario.dataset(ada, "cells"), scenario.dataset(ada, "gone")
+    scenario.share(ada, cells, bob, Grant.ANALYST)
+    scenario.share(ada, cells, eve, Grant.VIEWER)
+    found = [scenario.image(ada, cells, f"cell {number}.png", device=scope) for number in range(count)]
+    lost = scenario.image(ada, gone, "lost.png")
     for one in found[:-2]:
-        lab.accept(one)
-    lab.reject(found[-1])
-    images.describe(found[0], filename="renamed.png", analyzed=True, command=lab.command(ada), log=lab.log)
-    lab.later(minutes=5)
-    whole = lab.job(ada, dataset=cells)
-    lab.plan(whole, found[:5], more=True)
-    lab.plan(whole, found[5:-1])
-    lab.judge(whole, 0, found[:5], confidence=0.75)
-    lab.judge(whole, 1, found[5:-2], found[-2:-1])
-    lab.change(whole, classification, lambda it: classification.complete(it, succeeded=count - 2, failed=1, by=SYSTEM.id, at=lab.now))
-    single, cancelled = lab.job(bob, image=found[2]), lab.job(ada, dataset=cells)
-    lab.judge(single, 0, [found[2]], confidence=0.5)
-    lab.cancel(ada, cancelled)
-    deleted, drowned = lab.job(ada, image=found[4]), lab.job(ada, image=lost)
-    lab.judge(deleted, 0, [found[4]])
-    lab.delete_job(ada, deleted)
-    lab.reinspect(found[0], outdated=[result_id(whole, found[0])])
-    lab.judge(drowned, 0, [lost])
-    late = lab.job(ada, image=found[3])
-    lab.delete_image(ada, found[3])
-    lab.judge(late, 0, [found[3]])
-    lab.delete_dataset(ada, gone)
-    datasets.withdraw(cells, user_id=eve.id, command=lab.command(ada), log=lab.log)
-    lab.change(eve.id, user, lambda it: user.change_status(it, Status.SUSPENDED, by=admin.id, at=lab.now))
-    lab.change(bob.id, user, lambda it: user.change_profile(it, {"phone": "123"}, by=bob.id, at=lab.now))
-    lab.erase(bob)
-    return Week(ada, bob, eve, admin, cells, gone, found, whole, single, deleted, drowned, scope)
+        scenario.accept(one)
+    scenario.reject(found[-1])
+    images.describe(found[0], filename="renamed.png", analyzed=True, command=scenario.command(ada), log=scenario.log)
+    scenario.later(minutes=5)
+    whole = scenario.job(ada, dataset=cells)
+    scenario.plan(whole, found[:5], more=True)
+    scenario.plan(whole, found[5:-1])
+    scenario.judge(whole, 0, found[:5], confidence=0.75)
+    scenario.judge(whole, 1, found[5:-2], found[-2:-1])
+    scenario.change(
+        whole, classification, lambda it: classification.complete(it, succeeded=count - 2, failed=1, by=SYSTEM.id, at=scenario.now)
+    )
+    single, cancelled = scenario.job(bob, image=found[2]), scenario.job(ada, dataset=cells)
+    scenario.judge(single, 0, [found[2]], confidence=0.5)
+    scenario.cancel(ada, cancelled)
+    deleted, drowned = scenario.job(ada, image=found[4]), scenario.job(ada, image=lost)
+    scenario.judge(deleted, 0, [found[4]])
+    scenario.delete_job(ada, deleted)
+    scenario.reinspect(found[0], outdated=[result_id(whole, found[0])])
+    scenario.judge(drowned, 0, [lost])
+    late = scenario.job(ada, image=found[3])
+    scenario.delete_image(ada, found[3])
+    scenario.judge(late, 0, [found[3]])
+    scenario.delete_dataset(ada, gone)
+    datasets.withdraw(cells, user_id=eve.id, command=scenario.command(ada), log=scenario.log)
+    scenario.change(eve.id, user, lambda it: user.change_status(it, Status.SUSPENDED, by=admin.id, at=scenario.now))
+    scenario.change(bob.id, user, lambda it: user.change_profile(it, {"phone": "123"}, by=bob.id, at=scenario.now))
+    scenario.erase(bob)
+    return FullHistory(ada, bob, eve, admin, cells, gone, found, whole, single, deleted, drowned, scope)

@@ -25,7 +25,7 @@ from infrastructure.security.keys import RootKey
 OPEN = ("pending", "running")
 
 
-class Installation:
+class SystemProcesses:
     """Its log and its people; its processes by name, started and ended at will. `member`: who is known to it already."""
 
     def __init__(self, settings, *, member=None):
@@ -141,13 +141,13 @@ class Installation:
 
 
 @contextmanager
-def busy(installation, *, pause=0.01):
+def busy(processes, *, pause=0.01):
     """Datasets are made all the time."""
     ending = threading.Event()
 
     def work():
         while not ending.wait(pause):
-            installation.dataset()
+            processes.dataset()
 
     worker = threading.Thread(target=work)
     worker.start()
