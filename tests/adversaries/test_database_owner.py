@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from infrastructure.audit.log_verification import verify_log
 from infrastructure.embedded.supervisor import SupervisedStack
 from infrastructure.operations.doctor import examine
 from projections.process.rebuilds import rebuild
+from tests.rigs.waiting import wait_until
 from tests.system.conftest import PASSWORD, email, event_log, made_account, stack_settings
 
 ANOTHER = "another correct horse 77"
@@ -103,11 +103,7 @@ class Owner:
 
 
 def until(holds):
-    deadline = time.monotonic() + LONG
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return True
+    return wait_until(holds, within=LONG)
 
 
 def signs_in(settings, address, password):

@@ -116,15 +116,14 @@ async def test_a_flood_of_notifications_holds_nobody_up(stack, researcher, forge
     message = json.dumps({"position": FAR, "datasets": [dataset], "users": []}).encode()
     async with watching(stack, researcher, datasets=[dataset]) as watch:
         flood = asyncio.create_task(asyncio.to_thread(flooded, forger, message))
-        positions, waits = [], []
+        positions, answered_meanwhile = [], 0
         while not flood.done() or len(positions) < 3:
-            began = time.monotonic()
             positions.append(await asyncio.to_thread(renamed, researcher, dataset, f"renamed {len(positions)}"))
-            waits.append(time.monotonic() - began)
+            answered_meanwhile += not flood.done()
         assert await flood == FLOOD
+        assert answered_meanwhile
         assert [one["position"] for one in await events_until(watch, positions[-1])] == positions
         assert await nothing_is_told(watch, 0.5)
-    assert max(waits) < 3
 
 
 def flooded(forger, message):

@@ -383,15 +383,26 @@ async def test_trailing_slashes_are_the_same_route(api):
 
 # ---- too many at once --------------------------------------------------------------------------------------------------------------
 async def test_more_than_can_be_worked_on_are_told_when_to_come_back(api):
-    api = api.with_options(admission=AdmissionLimits(normal=3))
+    class HeldPosition:
+        position, arrived, reached = 0, asyncio.Semaphore(0), asyncio.Event()
+
+        async def wait(self, position, timeout):
+            self.arrived.release()
+            return await self.reached.wait()
+
+    held = HeldPosition()
     http = await browsing(api)
+    api = api.with_options(admission=AdmissionLimits(normal=3)).with_services(visible=held)
+    http = api.anonymous(**http.headers)
     waiting = [asyncio.create_task(http.get(DATASETS, params={"min_position": 10**6})) for _ in range(3)]
-    await asyncio.sleep(0.3)
+    for _ in waiting:
+        await held.arrived.acquire()
     refused = await http.get(DATASETS)
     check_problem(refused, 503)
     assert refused.headers["retry-after"] == "1"
     assert (await http.get("/health/live")).status_code == 200
-    await asyncio.gather(*waiting)
+    held.reached.set()
+    assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200] * 3
     assert (await http.get(DATASETS)).status_code == 200
 
 

@@ -15,6 +15,7 @@ from infrastructure.blobs.store import open_blobs
 from infrastructure.security.keys import RootKey
 from tests.api.conftest import ApiWithProjector
 from tests.api.http_calls import PICTURE, dataset, image_in, refused, share, stored, upload
+from tests.api.observed_position import ObservedPosition
 from tests.api.worker_events import WorkerEvents
 from tests.rigs.hostile_images import page, png, tiff
 
@@ -31,21 +32,6 @@ def deep_png():
     file = io.BytesIO()
     Image.new("I;16", (40, 30), 4000).save(file, "PNG")
     return file.getvalue()
-
-
-class ObservedPosition:
-    """The real read position; counts the waits for it."""
-
-    def __init__(self, visible):
-        self._visible, self.waits = visible, 0
-
-    @property
-    def position(self):
-        return self._visible.position
-
-    async def wait(self, position, timeout):
-        self.waits += 1
-        return await self._visible.wait(position, timeout)
 
 
 class Waiting(ApiWithProjector):

@@ -15,6 +15,7 @@ import pytest
 from api.options import BodyTimeouts, UploadLimits
 from tests.api.http_calls import PICTURE, dataset, events_of, refused, share, stored, upload
 from tests.rigs.hostile_images import bare_jpeg, frame, hostile_files, jpeg, page, png, scan, tiff
+from tests.rigs.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
 
@@ -519,8 +520,7 @@ async def test_a_store_that_keeps_uploads_waiting_holds_nobody_else_up(api, desk
     slow = api.with_services(blobs=store).with_options(uploads=UploadLimits(concurrent_stores=4, store_timeout_seconds=0.2))
     http = slow.anonymous(Authorization=http.headers["Authorization"])
     waiting = [asyncio.create_task(upload(http, cells)) for _ in range(4)]
-    while len(store.waiting) < 4:
-        await asyncio.sleep(0.01)
+    await wait_until_async(lambda: len(store.waiting) == 4)
     answer = await upload(http, cells)
     refused(answer, 503)
     assert answer.headers["retry-after"] == "5"

@@ -60,6 +60,10 @@ class SystemProcesses:
     def said(self, name):
         return log_end(self.folder / f"{name}.log", lines=40)
 
+    def times_logged(self, name, event):
+        """How many lines of its log are of that event."""
+        return (self.folder / f"{name}.log").read_text().count(f'"{event}"')
+
     def close(self):
         for child in self.children.values():
             child.kill()

@@ -10,6 +10,7 @@ import pytest
 from application.jobs.topics import EVENTS
 from infrastructure.embedded.broker import Broker
 from infrastructure.embedded.child import Child, python
+from infrastructure.kafka.group_timeouts import SESSION_TIMEOUT_SECONDS
 from infrastructure.kafka.producer import Sender
 from infrastructure.process_lifecycle import READY_FILE
 
@@ -171,4 +172,4 @@ def test_on_apache_kafka_it_joins_a_group_and_reads_and_leaves_it_at_once(reader
     began = time.monotonic()
     second = reader("well", kafka_url, "grouped")
     second.until("first.", within=40)
-    assert time.monotonic() - began < 9.0
+    assert time.monotonic() - began < SESSION_TIMEOUT_SECONDS

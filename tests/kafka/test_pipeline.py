@@ -1,11 +1,10 @@
 """The whole way, from a command to its result, on the embedded broker and on Apache Kafka, and what happens when parts of it fail."""
 
-import time
-
 import msgspec
 import pytest
 
 from infrastructure.embedded.broker import Broker
+from infrastructure.retry import RETRY_DELAYS_SECONDS
 from tests.kafka.fixture import free_port, kafka_node
 from tests.kafka.system_processes import SystemProcesses, busy
 
@@ -72,14 +71,15 @@ def test_a_broker_that_lost_its_log_gets_what_is_needed_again(embedded, tmp_path
     """The embedded broker comes back elsewhere, and empty: its clients are started again, as the supervisor does."""
     embedded.start("relay", "projector")
     embedded.until_kafka_delivers()
-    embedded.stop()
+    assert embedded.stop() == [0, 0]
     embedded.dataset()
     with Broker(tmp_path_factory.mktemp("another")) as broker:
         embedded.settings = msgspec.structs.replace(embedded.settings, kafka_url=broker.url)
         embedded.start("relay", "projector")
         embedded.until_kafka_delivers()
         embedded.until_shown()
-        embedded.stop()
+        assert embedded.shown == embedded.log.head()
+        assert embedded.stop() == [0, 0]
 
 
 @pytest.mark.parametrize("name", ["relay", pytest.param("projector", marks=pytest.mark.long)])
@@ -108,7 +108,7 @@ def test_a_store_that_is_away_for_longer_than_all_attempts_take_fails_nothing(em
     store, elsewhere = embedded.settings.data / "blobs", embedded.settings.data / "elsewhere"
     store.rename(elsewhere)
     jobs = [embedded.run(image=first[0]), embedded.run(dataset=cells)]
-    time.sleep(8)
+    embedded.until(lambda: embedded.times_logged("inference", "waiting") > len(RETRY_DELAYS_SECONDS))
     assert embedded.row("select count(*) from read.results")[0] == 0
     elsewhere.rename(store)
     assert [embedded.until_ended(job)[0::2] for job in jobs] == [("completed", 0)] * 2

@@ -1,4 +1,4 @@
-"""What goes on beside the projector: tasks to Kafka, hints to Redis, and what happens when one of them is away."""
+"""The projector's background tasks: jobs to Kafka, notifications to Redis, also when one of them is away."""
 
 import asyncio
 import json
@@ -20,9 +20,10 @@ from projections.engine import postgres_store
 from projections.engine.batches import BatchResult, PoisonEvent
 from projections.process.background import BackgroundLimits, BackgroundTasks
 from projections.process.live_notifier import LiveNotifier, notification
+from tests.rigs.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
-PATIENCE = 5.0
+DEADLINE_SECONDS = 5.0
 PROJECTOR = READ_MODELS.arguments["application_name"]
 
 
@@ -49,22 +50,33 @@ def topics():
     return Topics()
 
 
+class ObservedScheduler(Scheduler):
+    """Counts the ticks that ended."""
+
+    ticks = 0
+
+    def tick(self):
+        outgoing = super().tick()
+        self.ticks += 1
+        return outgoing
+
+
 @pytest.fixture
 def scheduler(app_url, log):
-    return Scheduler(lambda: PostgresWorkQueue(postgres_store.connect(app_url)), log, lease=60, attempts=2)
+    return ObservedScheduler(lambda: PostgresWorkQueue(postgres_store.connect(app_url)), log, lease=60, attempts=2)
 
 
 async def test_a_task_that_could_not_be_sent_is_sent_when_kafka_is_back(scenario, scheduler, topics):
     image = scenario.image(ada := scenario.user(), scenario.dataset(ada))
     scenario.follow()
     topics.away = 2
-    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
-    aside.start()
-    assert await asyncio.to_thread(topics.came.wait, PATIENCE)
+    background = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
+    background.start()
+    assert await asyncio.to_thread(topics.came.wait, DEADLINE_SECONDS)
     (topic, key, value) = topics.sent[0]
     task = decode(value)
     assert (topic, key, task.kind, list(task.image_ids)) == (BULK, image.bytes, Kind.INSPECT, [image])
-    await asyncio.to_thread(aside.stop)
+    await asyncio.to_thread(background.stop)
     assert len(topics.sent) == 1
 
 
@@ -72,42 +84,38 @@ async def test_a_committed_batch_wakes_the_scheduler_at_once(scenario, scheduler
     ada = scenario.user()
     cells = scenario.dataset(ada)
     scenario.follow()
-    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send, limits=BackgroundLimits(poll_interval_seconds=60.0))
-    aside.start()
-    await asyncio.sleep(0.2)
+    background = BackgroundTasks(scheduler, LiveNotifier(published), topics.send, limits=BackgroundLimits(poll_interval_seconds=60.0))
+    background.start()
+    await wait_until_async(lambda: scheduler.ticks)
     scenario.image(ada, cells)
     scenario.follow()
-    aside.on_applied(BatchResult(3, tables=frozenset({"images"})))
-    assert await asyncio.to_thread(topics.came.wait, PATIENCE)
-    await asyncio.to_thread(aside.stop)
+    background.on_applied(BatchResult(3, tables=frozenset({"images"})))
+    assert await asyncio.to_thread(topics.came.wait, DEADLINE_SECONDS)
+    await asyncio.to_thread(background.stop)
 
 
 async def test_a_dead_letter_is_told_on_its_topic(scheduler, topics):
     dead = PoisonEvent(7, uuid4(), "ImageUploaded", "Undecodable: torn")
-    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
-    aside.start()
-    aside.on_applied(BatchResult(7, dead_letters=(dead,)))
-    assert await asyncio.to_thread(topics.came.wait, PATIENCE)
+    background = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
+    background.start()
+    background.on_applied(BatchResult(7, dead_letters=(dead,)))
+    assert await asyncio.to_thread(topics.came.wait, DEADLINE_SECONDS)
     topic, key, value = topics.sent[0]
     assert (topic, key, json.loads(value)["reason"]) == (DEAD_LETTERS, dead.stream.bytes, dead.reason)
-    await asyncio.to_thread(aside.stop)
+    await asyncio.to_thread(background.stop)
 
 
 async def test_a_scheduler_that_lost_its_database_goes_on_when_it_is_back(scenario, scheduler, topics, owner_url):
-    import psycopg
-
-    aside = BackgroundTasks(scheduler, LiveNotifier(published), topics.send, limits=BackgroundLimits(retry_delay_seconds=0.05))
-    aside.start()
-    await asyncio.sleep(0.2)
+    background = BackgroundTasks(scheduler, LiveNotifier(published), topics.send, limits=BackgroundLimits(retry_delay_seconds=0.05))
+    background.start()
+    await wait_until_async(lambda: scheduler.ticks)
     with psycopg.connect(owner_url, autocommit=True) as owner:
-        owner.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s",
-            (PROJECTOR,),
-        )
+        ended = owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (PROJECTOR,)).fetchall()
+        assert ended
     scenario.image(ada := scenario.user(), scenario.dataset(ada))
     scenario.follow()
-    assert await asyncio.to_thread(topics.came.wait, PATIENCE)
-    await asyncio.to_thread(aside.stop)
+    assert await asyncio.to_thread(topics.came.wait, DEADLINE_SECONDS)
+    await asyncio.to_thread(background.stop)
 
 
 async def test_news_reach_whoever_listens_on_redis(redis_url):
@@ -154,9 +162,9 @@ async def test_every_chore_is_done_again_and_again_whatever_went_wrong_before(sc
         if done.count("works") > 3:
             enough.set()
 
-    aside = BackgroundTasks(
+    background = BackgroundTasks(
         scheduler, LiveNotifier(published), topics.send, chores=(fails, works), limits=BackgroundLimits(housekeeping_interval_seconds=0.01)
     )
-    aside.start()
-    assert await asyncio.to_thread(enough.wait, PATIENCE)
-    await asyncio.to_thread(aside.stop)
+    background.start()
+    assert await asyncio.to_thread(enough.wait, DEADLINE_SECONDS)
+    await asyncio.to_thread(background.stop)

@@ -28,8 +28,9 @@ from tests.given import NOW
 from tests.older_release import at_version, without
 from tests.projections.test_projector import damage, made_apart
 from tests.projections.test_sequencer import Models, Store, linked
-from tests.projections.test_subscription import Bench
+from tests.projections.test_subscription import SubscriptionRig
 from tests.rigs.scenario import record_full_history
+from tests.rigs.waiting import wait_until_async
 
 
 def test_all_that_stands_before_an_unknown_event_is_applied_and_the_rest_once_it_is_known(scenario, log, projector, connection, owner_url):
@@ -116,17 +117,16 @@ def test_a_retry_of_dead_letters_waits_for_the_upgrade_too(scenario, log, projec
 
 @pytest.mark.anyio
 async def test_the_follower_says_why_it_pauses_and_goes_on_by_itself():
-    bench = Bench(3)
-    reasons = bench.pauses
+    rig = SubscriptionRig(3)
+    reasons = rig.pauses
     with without("DeviceCameOnline"):
-        taken = asyncio.create_task(bench.deliver(1, 2, 3))
-        while len(reasons) < 3:
-            await asyncio.sleep(0.01)
-        assert bench.follower.is_waiting
+        taken = asyncio.create_task(rig.deliver(1, 2, 3))
+        await wait_until_async(lambda: len(reasons) >= 3)
+        assert rig.follower.is_waiting
     await taken
     assert set(reasons) == {"position 1 holds DeviceCameOnline version 1, which a newer release wrote; upgrade this process"}
-    assert bench.models.applied == [1, 2, 3]
-    assert not bench.follower.is_waiting
+    assert rig.models.applied == [1, 2, 3]
+    assert not rig.follower.is_waiting
 
 
 def test_a_job_about_which_a_newer_release_wrote_holds_up_no_other(scenario, log):

@@ -1,7 +1,6 @@
 """Jobs from request to end: what the scheduler decides from rows, and what it does on the real Postgres."""
 
 import json
-import time
 from datetime import timedelta
 from functools import partial
 from uuid import UUID, uuid4
@@ -23,6 +22,7 @@ from infrastructure.postgres.system.work_queue import PostgresWorkQueue
 from projections.engine import postgres_store
 from tests.given import NOW
 from tests.rigs.scenario import SHA256
+from tests.rigs.waiting import wait_until
 
 LEASE = timedelta(seconds=60)
 
@@ -156,14 +156,6 @@ def beat(connection, slots=1):
 def wait_past_the_lease(connection):
     connection.execute("update ops.releases set released_at = released_at - interval '2 minutes'")
     beat(connection)
-
-
-def in_the_end(look, *, within=5.0):
-    """What `look` gives once it gives something: Postgres needs a moment to see that a connection has ended."""
-    until = time.monotonic() + within
-    while not (found := look()) and time.monotonic() < until:
-        time.sleep(0.01)
-    return found
 
 
 def classified(given):
@@ -313,7 +305,7 @@ def test_work_waits_for_a_worker_as_long_as_there_is_none(scenario, step, log, c
     assert phase(log, job) is JobStatus.RUNNING
 
 
-def test_an_image_that_no_worker_survives_is_rejected_in_the_end(scenario, step, log, connection):
+def test_an_image_that_no_worker_survives_is_rejected_wait_until(scenario, step, log, connection):
     deadly = scenario.image(ada := scenario.user(), scenario.dataset(ada))
     step()
     wait_past_the_lease(connection)
@@ -416,5 +408,5 @@ def test_only_one_scheduler_leads_and_another_takes_over(scenario, app_url, log)
     assert first.tick() != []
     assert second.tick() == []
     first.close()
-    assert in_the_end(second.tick)
+    assert wait_until(second.tick)
     second.close()

@@ -12,6 +12,7 @@ from projections.engine.checkpoints import Checkpoint, CheckpointUnfit, FoldsDif
 from projections.engine.sequencer import Sequencer
 from projections.engine.subscription import CatchUpSubscription, SubscriptionLimits
 from tests.projections.test_sequencer import Models, Store, linked
+from tests.rigs.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
 
@@ -251,22 +252,24 @@ async def test_what_was_applied_is_counted_by_its_source_for_others_to_see(follo
 
 
 class LongInterval(PollInterval):
-    """Once nothing happens it looks in an hour."""
+    """Once nothing happens it looks in an hour; counts how often it was asked."""
+
+    taken = 0
 
     def take(self):
+        self.taken += 1
         return 3600.0
 
 
 async def test_a_wake_up_ends_a_long_rest(follows):
-    rig = SubscriptionRig(0, owner=None, poll_interval=LongInterval(0.01))
+    interval = LongInterval(0.01)
+    rig = SubscriptionRig(0, owner=None, poll_interval=interval)
     follows(rig)
-    async with asyncio.timeout(5):
-        while not rig.store.looks:
-            await asyncio.sleep(0.005)
-    await asyncio.sleep(0.1)
+    await wait_until_async(lambda: interval.taken)
     rig.store.newest = 2
     rig.follower.wake()
     await rig.applied(2)
+    assert rig.models.applied == [1, 2]
 
 
 async def test_a_wake_up_that_comes_while_the_head_is_read_is_not_lost(follows):
@@ -283,6 +286,7 @@ async def test_a_wake_up_that_comes_while_the_head_is_read_is_not_lost(follows):
     rig.store.head = appended_meanwhile
     follows(rig)
     await rig.applied(2)
+    assert rig.models.applied == [1, 2]
 
 
 async def test_at_the_end_the_batch_under_way_is_ended_and_no_other_begun():

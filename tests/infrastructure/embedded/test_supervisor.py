@@ -9,12 +9,12 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import msgspec
 import psycopg
 import pytest
@@ -46,6 +46,7 @@ from tests.infrastructure.embedded.small_system import FOLLOWER, STEADY, STEADY_
 from tests.infrastructure.embedded.test_servers import as_somebody_else, gone
 from tests.other_user import NOBODY
 from tests.process_tree import descendants
+from tests.rigs.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 ENDS_WITHIN = 10.0
@@ -74,14 +75,6 @@ def small_system(data, *options, prefix=(), environment=None):
             yield running
         finally:
             running.kill()
-
-
-def eventually(look, *, within=10.0):
-    until = time.monotonic() + within
-    while not (found := look()):
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.02)
-    return found
 
 
 def of_each(pids, look):
@@ -125,16 +118,13 @@ def test_a_signal_ends_everything_and_leaves_nothing(used, sign):
     assert not (used / "postgres" / "postmaster.pid").exists(), "Postgres closed its cluster properly"
 
 
-def test_it_ends_in_time_even_when_no_process_listens(used, capsys):
+def test_it_ends_though_every_process_ignores_the_signal_to_stop(used):
     with small_system(used, "--stubborn") as running:
         begun = descendants(running.pid)
-        asked = time.monotonic()
+        assert len(begun) > 4
         running.terminate()
         assert running.wait(ENDS_WITHIN) == 0
-        took = time.monotonic() - asked
         assert gone(begun, within=0) == []
-    with capsys.disabled():
-        print(f"\nfour processes that ignore SIGTERM, three servers: all gone after {took:.1f} s", end="")
 
 
 def test_the_last_process_is_told_to_stop_before_the_others(alone):
@@ -232,16 +222,18 @@ def test_a_root_key_kept_elsewhere_is_never_made(data, tmp_path):
 
 
 # ---- start ---------------------------------------------------------------------------------------------------------------------------
-def test_the_whole_system_starts_and_its_times_are_measured(data, capsys):
-    for what in ("first", "warm"):
-        begun = time.perf_counter()
-        with SupervisedStack(Settings(data=data, port=0), processes=[STEADY_API], prepare=nothing) as running:
-            ready = time.perf_counter() - begun
+def test_the_whole_system_starts_in_a_new_folder_and_again_in_a_used_one(data):
+    for kept in ([], [(1,)]):
+        stack = SupervisedStack(Settings(data=data, port=0), processes=[STEADY_API], prepare=nothing)
+        with stack as running:
             with psycopg.connect(running.postgres_owner_url) as connection:
-                assert connection.execute("select current_database()").fetchone() == ("bioscope",)
-            stopped = time.perf_counter()
-        with capsys.disabled():
-            print(f"\nservers and one process: {what} start {ready:.2f} s, stop {time.perf_counter() - stopped:.2f} s", end="")
+                connection.execute("create table if not exists kept (n int)")
+                assert connection.execute("select n from kept").fetchall() == kept
+                connection.execute("insert into kept values (1)")
+            assert answers_ping(running.redis_url)
+            assert environment_of(data, "api")["BIOSCOPE_KAFKA_URL"] == running.kafka_url
+            begun = [stack.pid(name) for name in ("postgres", "broker", "redis", "api")]
+        assert gone(begun, within=0) == []
 
 
 def test_servers_whose_address_is_set_are_not_started(alone):
@@ -374,8 +366,8 @@ def test_a_process_that_dies_is_started_again(alone):
     with stack:
         first = stack.pid("api")
         os.kill(first, signal.SIGKILL)
-        second = eventually(lambda: (pid := stack.pid("api")) != first and pid)
-        eventually(lambda: (alone.data / "logs" / "api.log").read_text().count("steady") == 2)
+        second = wait_until(lambda: (pid := stack.pid("api")) != first and pid)
+        wait_until(lambda: (alone.data / "logs" / "api.log").read_text().count("steady") == 2)
         assert Path(f"/proc/{second}").exists()
     assert "api ended (exit code -9); starting it again in 0.1 s" in (alone.data / "logs" / "supervisor.log").read_text()
 
@@ -385,8 +377,8 @@ def test_a_dead_broker_comes_back_elsewhere_and_only_its_clients_are_started_aga
     with stack as before:
         follower, api = stack.pid("follower"), stack.pid("api")
         os.kill(stack.pid("broker"), signal.SIGKILL)
-        eventually(lambda: stack.settings.kafka_url != before.kafka_url and stack.pid("follower") != follower)
-        eventually(lambda: environment_of(used, "follower")["BIOSCOPE_KAFKA_URL"] == stack.settings.kafka_url)
+        wait_until(lambda: stack.settings.kafka_url != before.kafka_url and stack.pid("follower") != follower)
+        wait_until(lambda: environment_of(used, "follower")["BIOSCOPE_KAFKA_URL"] == stack.settings.kafka_url)
         assert running_settings(Settings(data=used)).kafka_url == stack.settings.kafka_url
         assert stack.pid("api") == api
         host, port = stack.settings.kafka_url.split(":")
@@ -401,8 +393,8 @@ def test_postgres_and_redis_come_back_at_the_same_address(used, name):
             connection.execute("create table kept as select 7 as n")
         killed, api = stack.pid(name), stack.pid("api")
         os.kill(killed, signal.SIGKILL)
-        eventually(lambda: stack.pid(name) != killed)
-        assert eventually(lambda: kept(before.postgres_owner_url)) == [(7,)]
+        wait_until(lambda: stack.pid(name) != killed)
+        assert wait_until(lambda: kept(before.postgres_owner_url)) == [(7,)]
         assert stack.settings == before
         assert stack.pid("api") == api
 
@@ -421,8 +413,8 @@ def test_a_server_whose_socket_was_removed_is_started_again_at_the_same_address(
     with stack as before:
         unreachable = stack.pid(name)
         socket_of(before, name).unlink()
-        eventually(lambda: stack.pid(name) != unreachable)
-        eventually(lambda: connects(before.postgres_owner_url) and answers_ping(before.redis_url))
+        wait_until(lambda: stack.pid(name) != unreachable)
+        wait_until(lambda: connects(before.postgres_owner_url) and answers_ping(before.redis_url))
         assert stack.settings == before
     assert f"the socket of {name} was removed" in (used / "logs" / "supervisor.log").read_text()
 
@@ -434,7 +426,7 @@ def test_a_removed_folder_of_sockets_is_made_again(data, tmp_path):
         folder = socket_of(before, "redis").parent
         assert not folder.is_relative_to(long)
         shutil.rmtree(folder)
-        eventually(lambda: connects(before.postgres_owner_url) and answers_ping(before.redis_url), within=20)
+        wait_until(lambda: connects(before.postgres_owner_url) and answers_ping(before.redis_url), within=20)
         assert stat.S_IMODE(folder.stat().st_mode) & 0o066 == 0
     assert not folder.exists()
 
@@ -455,8 +447,8 @@ def test_a_process_that_keeps_ending_is_reported_with_its_last_words(alone):
     told = []
     stack = SupervisedStack(alone, processes=[STEADY_API, LOOPING], prepare=nothing, report=told.append)
     with stack:
-        eventually(lambda: "looping" in crash_loops(crashes_file(alone.data)))
-        report = eventually(lambda: next((said for said in told if "keeps ending" in said), None))
+        wait_until(lambda: "looping" in crash_loops(crashes_file(alone.data)))
+        report = wait_until(lambda: next((said for said in told if "keeps ending" in said), None))
     assert report.startswith("looping keeps ending: 3 times within a minute. The end of ")
     assert report.endswith("no such model")
     assert not crashes_file(alone.data).exists()
@@ -469,7 +461,7 @@ LOOPING = ProcessDefinition(name="looping", argv=(sys.executable, "-c", "raise S
 def test_a_start_on_ipv6_is_served_and_found(alone, host):
     served = ProcessDefinition(name="api", argv=(sys.executable, "-c", IPV6_API), ready=serves("/health/live"))
     with SupervisedStack(msgspec.structs.replace(alone, host=host), processes=[served], prepare=nothing) as running:
-        socket.create_connection(("::1", running.port), 1).close()
+        assert httpx.get(f"http://[::1]:{running.port}/health/live").status_code == 200
 
 
 IPV6_API = """
@@ -494,9 +486,9 @@ def test_a_server_that_cannot_come_back_is_tried_again_until_it_can(used):
         killed = stack.pid("postgres")
         os.kill(killed, signal.SIGKILL)
         log = used / "logs" / "supervisor.log"
-        eventually(lambda: "made by Postgres 9" in log.read_text())
+        wait_until(lambda: "made by Postgres 9" in log.read_text())
         version.write_text(right)
-        eventually(lambda: connects(running.postgres_owner_url))
+        wait_until(lambda: connects(running.postgres_owner_url))
 
 
 def connects(url):
@@ -543,7 +535,7 @@ def test_a_command_with_an_address_of_its_own_needs_no_running_system(data):
 
 def test_when_asked_the_processes_logs_are_shown_by_name(used):
     with small_system(used, "--verbose") as running:
-        eventually(lambda: "steady" in (used / "logs" / "api.log").read_text())
+        wait_until(lambda: "steady" in (used / "logs" / "api.log").read_text())
         running.terminate()
         said = running.communicate(timeout=ENDS_WITHIN)[1]
     assert "       api | steady" in said

@@ -1,6 +1,5 @@
 """What processes declare: as long as they run, about themselves alone, and never so much that it harms."""
 
-import time
 from uuid import uuid4
 
 import psycopg
@@ -10,6 +9,7 @@ from psycopg.errors import InsufficientPrivilege
 from domain.errors import Unavailable, UpgradeNeeded
 from domain.registry import EVENTS
 from infrastructure.eventstore.capabilities import PAUSE_SHOWN_SECONDS, Capabilities, require_understood
+from tests.rigs.waiting import wait_until
 
 DECLARE = "select ops.declare_capabilities(%s, %s, %s, %s, %s, %s, %s)"
 SHOWN = "select role, kind, process, release, types, versions, paused from ops.capabilities order by seen_at desc"
@@ -38,13 +38,6 @@ def declared(as_role, role="bioscope_inference", *, id=None, types=("UserRegiste
     as_role(role, DECLARE, id or uuid4(), "inference", "host:7", "0.2.0", list(types), list(versions), paused)
 
 
-def until(holds, *, within=5.0):
-    end = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def test_a_process_declares_itself_from_its_start_to_its_end(log, as_role):
     capabilities = Capabilities(log.recorder.rows, "projector")
     capabilities.start()
@@ -62,20 +55,23 @@ def test_the_reason_of_a_pause_is_shown_at_once_and_for_a_minute_after_it_was_me
     capabilities = Capabilities(log.recorder.rows, "projector", clock=clock)
     capabilities.start()
     capabilities.pausing("position 17 holds ImageTagged version 1")
-    until(lambda: as_role("bioscope_api", SHOWN)[0][-1] == "position 17 holds ImageTagged version 1")
+    wait_until(lambda: as_role("bioscope_api", SHOWN)[0][-1] == "position 17 holds ImageTagged version 1")
     clock.now += PAUSE_SHOWN_SECONDS + 1
     assert capabilities.paused == ""
     capabilities.stop()
 
 
 def test_a_database_that_is_away_ends_no_process():
+    asked = []
+
+    def away(query, *_):
+        asked.append(query)
+        raise Unavailable("away")
+
     capabilities = Capabilities(away, "api")
     capabilities.start()
     capabilities.stop()
-
-
-def away(*_):
-    raise Unavailable("away")
+    assert len(asked) == 2, "it declares itself, and withdraws that at its end"
 
 
 @pytest.mark.parametrize("role", ["bioscope_api", "bioscope_projector", "bioscope_inference"])

@@ -20,6 +20,7 @@ class Small:
         await answer(scope, receive, send)
 
     def drain(self):
+        Path(os.environ["ENDED"]).with_name("drained").touch()
         drained.set()
 
 

@@ -40,6 +40,11 @@ def hang() -> None:
     time.sleep(1000)
 
 
+def hang_after_borrowing(key: str) -> None:
+    borrow(key)
+    hang()
+
+
 def work(seconds: float) -> int:
     time.sleep(seconds)
     return os.getpid()

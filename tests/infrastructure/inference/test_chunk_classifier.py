@@ -31,6 +31,8 @@ from infrastructure.inference.models.manifest import load_manifest, manifest_as_
 from infrastructure.retry import RETRY_DELAYS_SECONDS
 from infrastructure.security.keys import RootKey
 from tests.given import NOW, actor, command
+from tests.process_tree import children
+from tests.rigs.waiting import wait_until_async
 from tests.twins.blobs import MemoryBlobs
 from tests.twins.event_store import MemoryRecorder
 
@@ -53,7 +55,7 @@ class ChunkClassifierRig:
     """A worker on its bench: a log, blobs, a job over pictures, and what was said of them."""
 
     def __init__(self, log, blobs, pool, threads, look, retry_delays_seconds=RETRY_DELAYS_SECONDS):
-        self.log, self.blobs = log, blobs
+        self.log, self.blobs, self._pool = log, blobs, pool
         parts = {"log": log, "blobs": blobs, "pool": pool, "threads": threads}
         self.worker = ChunkClassifier(**parts, worker="bench", cpu="test", function=look, retry_delays_seconds=retry_delays_seconds)
         record = load_manifest(PBC8)
@@ -72,6 +74,11 @@ class ChunkClassifierRig:
         state = self.log.load(requested[0].originator_id, classification.evolve)
         self.log.append(command(SYSTEM), *classification.plan(state, planned, by=SYSTEM.id, at=NOW))
         return Task(kind=Kind.CLASSIFY, job=state.id, number=0)
+
+    def children(self):
+        """The pids of the children that were forked."""
+        server = self._pool._fork_server._process
+        return children(server.pid) if server else []
 
     def images(self, task):
         """As planned."""
@@ -361,7 +368,7 @@ async def test_children_that_end_with_the_worker_are_nobodys_failure():
     async with started_rig(look=BREAKING) as rig:
         task = rig.job([PICTURES[0] + b"stuck"])
         under_way = asyncio.create_task(rig.worker.classify(task))
-        await asyncio.sleep(1.0)
+        await wait_until_async(lambda: rig.children() != [], within=30)
     with pytest.raises(PoolClosed):
         await under_way
     assert rig.said(task) is None

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import threading
-import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -23,6 +22,7 @@ from infrastructure.inference.models.manifest import load_manifest, manifest_as_
 from infrastructure.inference.preprocessing import digest
 from tests.application.recheck_archive import Archive
 from tests.process_tree import children, command_line
+from tests.rigs.waiting import wait_until
 from tests.twins.blobs import MemoryBlobs
 
 pytestmark = pytest.mark.anyio
@@ -162,10 +162,7 @@ def press_ctrl_c(_):
 def test_a_run_that_is_cut_short_leaves_nothing_behind_and_the_next_one_finishes_it(archive, cut, error):
     with pytest.raises(error):
         run(archive, cut)
-    until = time.monotonic() + 10
-    while left_over():
-        assert time.monotonic() < until, left_over()
-        time.sleep(0.02)
+    wait_until(lambda: not left_over(), explain=left_over)
     found = []
     run(archive, found.append)
     assert {archive.state(one.image).inspection.reader for one in found if not one.not_checked} == {READER_VERSION}

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from infrastructure.inference.children.child_process import ChildFailed, ChildHung, ChildLost, PoolClosed
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
+from tests.rigs.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
 
@@ -32,13 +32,6 @@ async def a_pool(size=2, *, nice=0, memory_bytes=ROOMY, hang_seconds=20.0):
         nursery.close()
 
 
-async def until(condition, *, seconds=5.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "did not come true in time"
-        await asyncio.sleep(0.01)
-
-
 def runs(pid):
     """Whether it is there, and no zombie."""
     try:
@@ -47,9 +40,22 @@ def runs(pid):
         return False
 
 
+async def a_hanging_call(pool):
+    """A call that never ends, once a child works on it."""
+    begun = asyncio.Event()
+
+    async def lender():
+        begun.set()
+        return b""
+
+    call = asyncio.create_task(pool.run(f"{CALLS}:hang_after_borrowing", "key", into=int, lend={"key": lender}))
+    await asyncio.wait_for(begun.wait(), 20)
+    return call
+
+
 async def until_lost(pool):
     """Until the loop has seen that the idle children are gone."""
-    await until(lambda: not any(child and child.alive for child in pool._idle._queue))
+    await wait_until_async(lambda: not any(child and child.alive for child in pool._idle._queue))
 
 
 async def test_a_child_that_runs_models_leaves_nothing_in_the_home_folder(tmp_path, monkeypatch):
@@ -83,12 +89,18 @@ async def test_a_quiet_pool_keeps_one_child():
 
 
 async def test_as_many_calls_as_children_run_at_once():
+    waiting, all_wait = [], asyncio.Event()
+
+    async def once_all_wait():
+        waiting.append("a call")
+        if len(waiting) == 3:
+            all_wait.set()
+        await asyncio.wait_for(all_wait.wait(), 20)
+        return b"lent"
+
     async with a_pool(3) as pool:
-        await pool.run(f"{CALLS}:pid", into=int)
-        started = time.monotonic()
-        pids = await asyncio.gather(*(pool.run(f"{CALLS}:work", 0.5, into=int) for _ in range(3)))
-        assert len(set(pids)) == 3
-        assert time.monotonic() - started < 1.2
+        lend = {"key": once_all_wait}
+        assert await asyncio.gather(*(pool.run(f"{CALLS}:lent", "key", into=bytes, lend=lend) for _ in range(3))) == [b"lent"] * 3
 
 
 async def test_children_are_limited_and_know_no_secrets(monkeypatch):
@@ -136,8 +148,7 @@ async def test_a_child_that_dies_is_replaced_and_its_call_is_lost(function):
 
 async def test_a_child_that_hangs_is_killed_while_other_calls_go_on():
     async with a_pool(2, hang_seconds=0.5) as pool:
-        hanging = asyncio.create_task(pool.run(f"{CALLS}:hang", into=int))
-        await asyncio.sleep(0.1)
+        hanging = await a_hanging_call(pool)
         for _ in range(5):
             assert await pool.run(f"{CALLS}:add", 1, 1, into=int) == 2
         assert not hanging.done()
@@ -153,7 +164,7 @@ async def test_a_child_that_wants_too_much_memory_ends_with_its_call():
         with pytest.raises(ChildFailed, match="MemoryError"):
             await pool.run(f"{CALLS}:eat", 200 * 1024**2, into=int)
         assert await pool.run(f"{CALLS}:pid", into=int) != before
-        await until(lambda: not runs(before))
+        await wait_until_async(lambda: not runs(before))
 
 
 async def test_a_child_that_was_killed_while_idle_is_replaced_unnoticed():
@@ -168,12 +179,11 @@ async def test_a_child_that_was_killed_while_idle_is_replaced_unnoticed():
 async def test_a_call_that_is_cancelled_leaves_no_child_at_work():
     async with a_pool(1) as pool:
         before = await pool.run(f"{CALLS}:pid", into=int)
-        call = asyncio.create_task(pool.run(f"{CALLS}:hang", into=int))
-        await asyncio.sleep(0.1)
+        call = await a_hanging_call(pool)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await until(lambda: not runs(before))
+        await wait_until_async(lambda: not runs(before))
         assert await pool.run(f"{CALLS}:add", 1, 1, into=int) == 2
 
 
@@ -198,14 +208,14 @@ async def test_a_nursery_that_was_killed_takes_its_children_along_and_is_replace
         child = await pool.run(f"{CALLS}:pid", into=int)
         os.kill(pool._fork_server._process.pid, signal.SIGKILL)
         await until_lost(pool)
-        await until(lambda: not runs(child))
+        await wait_until_async(lambda: not runs(child))
         assert await pool.run(f"{CALLS}:add", 1, 1, into=int) == 2
 
 
 async def test_a_call_whose_first_child_is_not_born_yet_at_the_end_hears_of_the_end():
     async with a_pool(2) as pool:
         asked = asyncio.create_task(pool.run(f"{CALLS}:add", 1, 1, into=int))
-        await until(lambda: pool._fork_server._process is not None)
+        await wait_until_async(lambda: pool._fork_server._process is not None)
     with pytest.raises(PoolClosed):
         await asked
 
@@ -238,7 +248,7 @@ async def test_closing_leaves_nothing_behind():
         child, nursery = await pool.run(f"{CALLS}:pid", into=int), pool._fork_server._process.pid
     with pytest.raises(PoolClosed):
         await working
-    await until(lambda: not runs(child))
+    await wait_until_async(lambda: not runs(child))
     assert not runs(nursery)
     with pytest.raises(PoolClosed):
         await pool.run(f"{CALLS}:pid", into=int)
@@ -248,12 +258,12 @@ async def test_a_closed_pool_refuses_its_calls_also_while_its_nursery_lives():
     async with a_pool(2) as pool:
         child = await pool.run(f"{CALLS}:pid", into=int)
         answered = asyncio.create_task(pool.run(f"{CALLS}:work", 0.3, into=int))
-        await until(lambda: pool._idle.qsize() == 1)
+        await wait_until_async(lambda: pool._idle.qsize() == 1)
         pool.close()
         with pytest.raises(PoolClosed):
             await asyncio.wait_for(pool.run(f"{CALLS}:pid", into=int), 5)
         assert await answered == child
-        await until(lambda: not runs(child))
+        await wait_until_async(lambda: not runs(child))
 
 
 PARENT = """
@@ -264,7 +274,8 @@ async def main():
     pool = ProcessPool(nursery, size=2, nice=0, memory_bytes=2**29, hang_seconds=100)
     idle, _ = await asyncio.gather(*(pool.run("tests.infrastructure.inference.pool_calls:work", 0.2, into=int) for _ in range(2)))
     busy = asyncio.create_task(pool.run("tests.infrastructure.inference.pool_calls:hang", into=int))
-    await asyncio.sleep(0.2)
+    while len(pids(nursery._process.pid)) < 2:
+        await asyncio.sleep(0.01)
     print(nursery._process.pid, idle, *(child for child in pids(nursery._process.pid)), flush=True)
     await asyncio.sleep(1000)
 def pids(nursery):
@@ -281,7 +292,7 @@ async def test_nothing_outlives_a_parent_that_was_killed():
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    await until(lambda: not any(runs(pid) for pid in pids))
+    await wait_until_async(lambda: not any(runs(pid) for pid in pids))
 
 
 PRELOADED = """

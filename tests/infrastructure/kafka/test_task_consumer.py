@@ -17,7 +17,7 @@ from domain.errors import Unavailable, UpgradeNeeded
 from domain.values import chunk_id
 from infrastructure.kafka.batches import OffsetRange, RecordBatch
 from infrastructure.kafka.task_consumer import OffsetTracker, TaskConsumer, TaskConsumerLimits
-from tests.infrastructure.inference.test_process_pool import until
+from tests.rigs.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
 HERE, THERE = TP(BULK, 0), TP(URGENT, 3)
@@ -122,7 +122,7 @@ async def test_a_task_is_tried_again_while_what_it_needs_is_away():
     rig.lanes = TaskConsumer(away_at_first, send=rig.send, concurrency={BULK: 1}, retry_seconds=5.0, limits=QUICK)
     await rig.lanes.starting_offsets("one", {HERE: OffsetRange(0, 9, None)})
     await rig.come(HERE, 7)
-    await until(lambda: len(tried) == 3)
+    await wait_until_async(lambda: len(tried) == 3)
     await asyncio.sleep(0.01)
     await rig.lanes._commit(rig.commit)
     assert tried == [7, 7, 7]
@@ -144,7 +144,7 @@ async def test_while_all_tasks_lack_something_none_is_let_go():
     await rig.lanes.starting_offsets("one", {HERE: OffsetRange(0, 9, None)})
     await rig.come(HERE, 7)
     assert len(rig.lanes.leased_work()) == 1
-    await until(lambda: not rig.lanes.leased_work())
+    await wait_until_async(lambda: not rig.lanes.leased_work())
     assert len(asked) == 4
     assert len(tried) >= 8
 
@@ -160,7 +160,7 @@ async def test_a_task_that_waits_for_an_upgrade_is_kept_in_hand_and_holds_up_no_
     rig.lanes = TaskConsumer(some_wait, send=rig.send, concurrency={BULK: 1}, retry_seconds=0.0, limits=QUICK)
     await rig.lanes.starting_offsets("one", {HERE: OffsetRange(0, 9, None)})
     await rig.come(HERE, *range(7))
-    await until(lambda: {5, 6} <= set(tried) and len(tried) > 20)
+    await wait_until_async(lambda: {5, 6} <= set(tried) and len(tried) > 20)
     assert len(rig.lanes.leased_work()) == 5
     await rig.lanes._commit(rig.commit)
     assert rig.committed == {}
@@ -201,7 +201,7 @@ async def test_a_dead_letter_of_a_large_record_fits_its_topic():
     rig = TaskConsumerRig()
     await rig.joined()
     await rig.come(HERE, 0, value=b"x" * 10_000_000)
-    await until(lambda: rig.sent)
+    await wait_until_async(lambda: rig.sent)
     assert len(rig.sent[0][2]) < 1_000_000
 
 
@@ -211,7 +211,7 @@ async def test_what_is_no_task_becomes_a_dead_letter_and_the_rest_goes_on(value)
     rig.away = 2
     await rig.joined()
     await rig.come(HERE, 0, value=value)
-    await until(lambda: rig.sent)
+    await wait_until_async(lambda: rig.sent)
     topic, key, told = rig.sent[0]
     said = msgspec.json.decode(told)
     assert (topic, key, said["topic"], said["partition"], said["offset"]) == (DEAD_LETTERS, b"key", BULK, 0, 0)

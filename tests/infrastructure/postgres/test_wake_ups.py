@@ -1,6 +1,5 @@
 """Wake-ups: sent after the commit by a session that writes nothing, and together; by the database itself for older releases."""
 
-import time
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -22,6 +21,7 @@ from infrastructure.postgres.wake_ups import APPENDED, PROJECTED, PUBLISHED, Wak
 from infrastructure.relay.checkpoint_store import PostgresCheckpointStore
 from infrastructure.security.keyed_digest import ClaimDigests
 from infrastructure.security.keys import DataKeys, RootKey
+from tests.rigs.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -146,11 +146,8 @@ def test_a_session_that_sends_nothing_for_long_is_closed(listener, app_url, owne
     wakes = WakeUps(app_url, WakeUpLimits(idle_seconds=0.05))
     wakes.send(APPENDED)
     sender = next_heard(listener).pid
-    until = time.monotonic() + 10
     with psycopg.connect(owner_url, autocommit=True) as owner:
-        while owner.execute("select from pg_stat_activity where pid = %s", (sender,)).fetchone() is not None:
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        wait_until(lambda: owner.execute("select from pg_stat_activity where pid = %s", (sender,)).fetchone() is None)
     wakes.send(APPENDED)
     assert next_heard(listener).pid != sender
 
