@@ -1,0 +1,101 @@
+"""Jobs: planned in chunks, and ended once."""
+
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain import classification
+from domain.classification import MAX_CHUNK_IMAGES, MAX_PART_IMAGES, JobStatus, PlannedImage, Verdict
+from domain.errors import Conflict
+from tests.given import LATER, NOW, state_after
+
+ME = uuid4()
+
+
+def a_job(images=None):
+    asked = classification.request(
+        uuid4(),
+        dataset=uuid4(),
+        image=images,
+        model_id=uuid4(),
+        model_name="pbc8",
+        model_version=1,
+        model_sha256="ab",
+        threshold=0.5,
+        by=ME,
+        at=NOW,
+    )
+    return state_after(classification.evolve, asked), asked
+
+
+def pictures(count):
+    return [PlannedImage(uuid4(), f"{number:064x}") for number in range(count)]
+
+
+def _requested(job):
+    return classification.ClassificationRequested(
+        originator_id=job.id,
+        originator_version=1,
+        at=NOW,
+        by=ME,
+        dataset_id=job.dataset_id,
+        image_id=None,
+        model_id=job.model_id,
+        model_name=job.model_name,
+        model_version=1,
+        model_sha256="ab",
+        threshold=0.5,
+    )
+
+
+def test_a_job_over_one_image_is_planned_at_once():
+    job, asked = a_job(pictures(1)[0])
+    assert [type(event).__name__ for event in asked] == ["ClassificationRequested", "ClassificationPlanned"]
+    assert (job.planned, job.chunks, job.images) == (True, 1, 1)
+
+
+@given(st.integers(1, 3 * MAX_PART_IMAGES))
+def test_a_plan_covers_every_image_once_in_parts_and_chunks(count):
+    job, _ = a_job()
+    images = pictures(count)
+    parts = classification.plan(job, images, by=ME, at=LATER)
+    assert [one for part in parts for one in part.images] == images
+    assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert all(len(part.images) <= MAX_PART_IMAGES for part in parts)
+    chunks = [len(chunk) for part in parts for chunk in classification.chunks_of(part.images)]
+    assert sum(chunks) == count
+    assert max(chunks) <= MAX_CHUNK_IMAGES
+    assert state_after(classification.evolve, [_requested(job), *parts]).chunks == len(chunks)
+    for part in parts[1:]:
+        before = parts[: part.part]
+        assert part.first_chunk == sum(len(classification.chunks_of(one.images)) for one in before)
+
+
+def test_a_job_over_nothing_fails_with_a_reason():
+    job, _ = a_job()
+    (failed,) = classification.plan(job, [], by=ME, at=LATER)
+    assert classification.evolve(job, failed).phase is JobStatus.FAILED
+    assert "no image" in failed.reason
+
+
+def test_a_job_in_which_nothing_succeeded_has_failed():
+    job, _ = a_job(pictures(1)[0])
+    assert classification.evolve(job, *classification.complete(job, succeeded=0, failed=1, by=ME, at=LATER)).phase is JobStatus.FAILED
+    assert classification.evolve(job, *classification.complete(job, succeeded=1, failed=0, by=ME, at=LATER)).phase is JobStatus.COMPLETED
+
+
+def test_an_ended_job_takes_no_other_end():
+    job, _ = a_job(pictures(1)[0])
+    ended = classification.evolve(job, classification.cancel(job, by=ME, at=LATER))
+    assert classification.complete(ended, succeeded=1, failed=0, by=ME, at=LATER) == []
+    with pytest.raises(Conflict):
+        classification.cancel(ended, by=ME, at=LATER)
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_result_below_the_threshold_needs_review(confidence, threshold):
+    verdict = classification.verdict_on(confidence, threshold=threshold, out_of_domain=False)
+    assert (verdict is Verdict.CLEAR) == (confidence >= threshold)
+    assert classification.verdict_on(confidence, threshold=threshold, out_of_domain=True) is Verdict.OUT_OF_DOMAIN
