@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from tests.adversaries import hostile_inference
 from tests.adversaries.test_keys import environment
 from tests.chaos.workload import PICTURES
 from tests.process_tree import children
+from tests.rigs.waiting import wait_until
 from tests.system.conftest import PASSWORD, email, made_account, stack_settings
 
 pytestmark = [
@@ -263,9 +263,7 @@ def production_worker(taken_over, folder):
     with (folder / "log").open("wb") as log:
         worker = subprocess.Popen(python("api.cli", "inference"), env=variables, stdout=log, stderr=log)
     try:
-        until = time.monotonic() + ANSWER_SECONDS
-        while ready.stat().st_size == 0 and worker.poll() is None and time.monotonic() < until:
-            time.sleep(0.05)
+        wait_until(lambda: ready.stat().st_size or worker.poll() is not None, within=ANSWER_SECONDS)
         assert ready.stat().st_size > 0, (folder / "log").read_text()
         yield worker
     finally:

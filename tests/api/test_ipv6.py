@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from urllib.parse import urlsplit
 
 import httpx
@@ -13,6 +12,7 @@ import pytest
 from websockets.sync.client import connect
 
 from infrastructure.embedded.installation import environment, with_free_port
+from tests.rigs.waiting import wait_until
 
 
 @pytest.fixture(params=["::1", "::"])
@@ -31,13 +31,7 @@ def served(request, settings):
 
 
 def live(url):
-    ends = time.monotonic() + 60
-    while time.monotonic() < ends:
-        try:
-            return httpx.get(f"{url}/health/live", trust_env=False)
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise AssertionError("the server does not serve")
+    return wait_until(lambda: httpx.get(f"{url}/health/live", trust_env=False), within=60, ignoring=[httpx.TransportError])
 
 
 def test_an_api_on_ipv6_is_reached_by_its_url(served):

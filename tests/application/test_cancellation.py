@@ -1,7 +1,6 @@
 """Tasks that are told to end, end: also those that a first word was lost on."""
 
 import asyncio
-import contextlib
 import signal
 import subprocess
 import sys
@@ -37,15 +36,22 @@ async def test_a_task_ends_however_often_it_must_be_told(times):
 
 async def test_nothing_that_never_began_or_failed_is_waited_for():
     await cancel_and_wait(None)
-    task = asyncio.create_task(asyncio.sleep(0))
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+
+    async def fails():
+        raise LookupError
+
+    task = asyncio.create_task(fails())
+    await asyncio.wait([task])
     await cancel_and_wait(task)
+    assert isinstance(task.exception(), LookupError)
 
 
 async def test_the_others_end_though_a_cancellation_of_one_is_lost():
-    async with asyncio.timeout(GRACE_SECONDS + 2):
-        await run_until_first_ends(deaf(2), asyncio.sleep(0.01))
+    async def first():
+        await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(run_until_first_ends(deaf(2), first()), 10 * GRACE_SECONDS)
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
 
 async def test_whoever_ends_in_time_is_told_once():

@@ -4,11 +4,12 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.rigs.waiting import wait_until
 
 VERSITYGW = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 KEY, SECRET, BUCKET = "test-key", "test-secret-of-some-length", "bioscope"
@@ -43,12 +44,8 @@ def s3_server(folder: Path, *options: str, bucket: bool = True):
 
 
 def _await(port, server):
-    until = time.monotonic() + 20
-    while time.monotonic() < until and server.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=0.2).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError("the S3 server does not start")
+    def is_connected():
+        socket.create_connection(("127.0.0.1", port), timeout=0.2).close()
+        return True
+
+    wait_until(is_connected, within=20, ignoring=[OSError], explain=lambda: f"the S3 server does not start (exit code {server.poll()})")

@@ -6,7 +6,6 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -14,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from infrastructure.embedded.child import Child, log_end
+from tests.rigs.waiting import wait_until
 
 HERE = Path(__file__).parent
 COPY_JARS = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
@@ -75,11 +75,12 @@ def kafka_node(home: Path, *, port: int = 0):
     log = home / "kafka.log"
     node = Child([*java, "kafka.Kafka", str(settings)], log=log, environment=dict(os.environ))
     try:
-        until = time.monotonic() + READY_WITHIN
-        while not listening(port):
-            assert node.alive(), f"Kafka ended:\n{log_end(log, lines=30)}"
-            assert time.monotonic() < until, f"Kafka does not answer:\n{log_end(log, lines=30)}"
-            time.sleep(0.1)
+        wait_until(
+            lambda: listening(port) or not node.alive(),
+            within=READY_WITHIN,
+            explain=lambda: f"Kafka does not answer:\n{log_end(log, lines=30)}",
+        )
+        assert node.alive(), f"Kafka ended:\n{log_end(log, lines=30)}"
         yield f"127.0.0.1:{port}"
     finally:
         node.ask_to_stop()

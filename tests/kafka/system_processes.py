@@ -21,6 +21,7 @@ from infrastructure.eventstore.event_store import RecorderEventStore
 from infrastructure.eventstore.recorder import PostgresRecorder
 from infrastructure.inference.models.bundled import micrographs, register_bundled
 from infrastructure.security.keys import RootKey
+from tests.rigs.waiting import wait_until
 
 OPEN = ("pending", "running")
 
@@ -111,12 +112,14 @@ class SystemProcesses:
         return {"kafka": 0, "store": 0} | dict(self.reads.execute(query).fetchall())
 
     def until(self, true, *, within=30.0):
-        end = time.monotonic() + within
-        while not true():
+        def holds():
+            if true():
+                return True
             dead = [name for name, child in self.children.items() if not child.alive()]
             assert not dead, f"{dead} ended:\n" + "\n".join(map(self.said, dead))
-            assert time.monotonic() < end, "\n".join(self.said(name) for name in self.children)
-            time.sleep(0.01)
+            return False
+
+        wait_until(holds, within=within, explain=lambda: "\n".join(self.said(name) for name in self.children))
 
     def until_shown(self, *, within=30.0):
         head = self.log.head()

@@ -13,6 +13,7 @@ from infrastructure.embedded.child import Child, python
 from infrastructure.kafka.group_timeouts import SESSION_TIMEOUT_SECONDS
 from infrastructure.kafka.producer import Sender
 from infrastructure.process_lifecycle import READY_FILE
+from tests.rigs.waiting import wait_until
 
 
 @pytest.fixture(params=["faust", "aiokafka"])
@@ -38,16 +39,10 @@ class Running:
         self.child = child
 
     def until(self, said, *, within=20):
-        end = time.monotonic() + within
-        while said not in self.log.read_text():
-            assert time.monotonic() < end, self.log.read_text()
-            time.sleep(0.02)
+        wait_until(lambda: said in self.log.read_text(), within=within, explain=self.log.read_text)
 
     def until_ready(self, *, within=20):
-        end = time.monotonic() + within
-        while not self.ready.exists():
-            assert time.monotonic() < end, self.log.read_text()
-            time.sleep(0.02)
+        wait_until(self.ready.exists, within=within, explain=self.log.read_text)
 
     def ended(self, *, within):
         assert self.child.ended(within=within), self.log.read_text()

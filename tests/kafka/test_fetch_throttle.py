@@ -50,6 +50,7 @@ async def test_a_hint_during_a_fetch_is_for_the_next_one(gate):
     gate.wake()
     await asyncio.wait_for(gate.fetch(hinted_meanwhile, of_all=True), 5)
     await asyncio.wait_for(gate.fetch(nothing, of_all=True), 5)
+    assert not await passes(gate)
 
 
 async def test_where_something_came_or_was_not_asked_for_there_may_be_more(gate):
@@ -61,6 +62,12 @@ async def test_where_something_came_or_was_not_asked_for_there_may_be_more(gate)
 
 
 async def test_without_a_hint_it_looks_now_and_then():
-    gate = FetchThrottle(idle_interval_seconds=0.01)
-    await asyncio.wait_for(gate.fetch(nothing, of_all=True), 5)
-    await asyncio.wait_for(gate.fetch(nothing, of_all=True), 5)
+    gate, fetched = FetchThrottle(idle_interval_seconds=0.01), []
+
+    async def noted():
+        fetched.append("one")
+        return False
+
+    for _ in range(3):
+        await asyncio.wait_for(gate.fetch(noted, of_all=True), 5)
+    assert len(fetched) == 3

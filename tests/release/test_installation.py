@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from infrastructure.process_lifecycle import CannotStart
 from tests.other_user import NOBODY
 from tests.release.installing import ROOT, another_user, install, interpreters, outside_environment, run, version
 from tests.release.offline import offline
+from tests.rigs.waiting import wait_until
 
 MICROGRAPHS = ROOT / "examples" / "micrographs"
 CLASSES = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
@@ -99,13 +99,11 @@ class Installation:
 
 
 def ready_address(process, output):
-    give_up_at = time.monotonic() + READY_TIMEOUT_SECONDS
-    while time.monotonic() < give_up_at and process.poll() is None:
-        for line in output.read_text().splitlines():
-            if line.startswith("ready: "):
-                return line.removeprefix("ready: ")
-        time.sleep(0.2)
-    raise AssertionError(f"the system is not ready (exit code {process.poll()}):\n{output.read_text()}")
+    def found():
+        assert process.poll() is None, f"the system ended (exit code {process.poll()}):\n{output.read_text()}"
+        return next((line.removeprefix("ready: ") for line in output.read_text().splitlines() if line.startswith("ready: ")), None)
+
+    return wait_until(found, within=READY_TIMEOUT_SECONDS, explain=lambda: f"the system is not ready:\n{output.read_text()}")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import time
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 import psycopg
 
 from infrastructure.embedded.installation import environment, with_free_port
+from tests.rigs.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("domain", "application", "infrastructure", "projections", "api")
@@ -90,12 +90,4 @@ def declared(owner_url):
 
 def until(holds, *, within=WITHIN):
     """What `holds` returns, once that is true."""
-    end = time.monotonic() + within
-    while time.monotonic() < end:
-        try:
-            if found := holds():
-                return found
-        except (httpx.TransportError, psycopg.OperationalError):
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"not within {within} s: {holds}")
+    return wait_until(holds, within=within, ignoring=[httpx.TransportError, psycopg.OperationalError])

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import msgspec
 import psycopg
@@ -18,6 +17,7 @@ from infrastructure.operations.backup import read_manifest
 from projections.rebuild.digests import digests
 from tests.chaos.invariants import check_invariants, settle
 from tests.chaos.workload import PICTURES, Journal, Technician
+from tests.rigs.waiting import wait_until
 from tests.system.conftest import PASSWORD, email, event_log, made_account, prepare, stack_settings
 
 pytestmark = pytest.mark.long
@@ -54,10 +54,7 @@ class Copied:
                 self.digests = digests(connection)
 
     def _until(self, acknowledgements):
-        until = time.monotonic() + 60
-        while len(self.journal.acknowledged) < acknowledgements:
-            assert time.monotonic() < until, "clients get no answers"
-            time.sleep(0.02)
+        wait_until(lambda: len(self.journal.acknowledged) >= acknowledgements, within=60, explain=lambda: "clients get no answers")
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from infrastructure.security.keys import RootKey
 from tests.adversaries.forging import following_event, forgeries
 from tests.adversaries.test_broker import Attacker
 from tests.given import NOW, command
+from tests.rigs.waiting import wait_until
 from tests.system.conftest import SYSTEM, event_log
 
 pytestmark = pytest.mark.long
@@ -129,21 +130,24 @@ class Consumer:
         argv = [*self.argv, "--verify"]
         return subprocess.run(argv, env=self.environment, capture_output=True, text=True, check=False, timeout=30)
 
+    def compared_heads(self):
+        """The finished `verify`, once it compared a head."""
+        done = self.verify()
+        return None if done.stdout.startswith("0 ") else done
+
     def counts(self):
         with sqlite3.connect(self.database) as database:
             return {(day, label): results for day, label, results in database.execute("select day, label, results from counts")}
 
     def until_it_says(self, words, within=60):
-        ends = time.monotonic() + within
-        while words not in self.said.read_text():
-            assert time.monotonic() < ends, self.said.read_text()[-2000:]
-            time.sleep(0.1)
+        wait_until(lambda: words in self.said.read_text(), within=within, explain=lambda: self.said.read_text()[-2000:])
 
     def until(self, position, within=60):
-        ends = time.monotonic() + within
-        while self.position < position:
-            assert time.monotonic() < ends, (self.position, position, self.said.read_text()[-2000:])
-            time.sleep(0.1)
+        wait_until(
+            lambda: self.position >= position,
+            within=within,
+            explain=lambda: (self.position, position, self.said.read_text()[-2000:]),
+        )
 
 
 @pytest.mark.long
@@ -174,7 +178,7 @@ def test_it_follows_as_things_happen_and_alone_by_http(stack, tmp_path, kafka):
         consumer.until(1)
         with flowing(stack, pause=0.02) as stop:
             consumer.until_it_says(", by kafka" if kafka else ", by http")
-            time.sleep(1)
+            consumer.until(consumer.position + 10)
             stop()
         position, counts = truth(stack)
         consumer.until(position)
@@ -187,8 +191,7 @@ def test_what_was_followed_is_compared_with_the_signed_heads(stack, tmp_path):
     consumer = Consumer(stack, tmp_path, kafka=True)
     with consumer.running(), flowing(stack, pause=0.001):
         consumer.until_it_says(", by kafka")
-        while (done := consumer.verify()).stdout.startswith("0 "):  # until a head is signed, after 1,000 events
-            time.sleep(0.5)
+        done = wait_until(consumer.compared_heads, within=120)  # the first is signed after 1,000 events
     assert done.returncode == 0, done.stderr
     with sqlite3.connect(consumer.database) as database:
         database.execute("update hashes set hash = ?", ("ab" * 32,))

@@ -13,6 +13,7 @@ from api.cli.client.api_client import Client
 from infrastructure.embedded.supervisor import serves
 from tests.chaos.invariants import check_invariants, settle
 from tests.chaos.workload import Journal, Technician
+from tests.rigs.waiting import wait_until
 from tests.system.conftest import PASSWORD, email, made_account
 
 KILLS = ("api", "relay", "inference", "api", "projector", "inference", "api", "relay", "projector", "inference")
@@ -40,7 +41,7 @@ def test_ten_kills_lose_no_acknowledgement_and_make_no_result_twice(own_stack, c
             os.kill(system.pid(name), signal.SIGKILL)
             told.append(f"{name} killed after {before} acknowledgements")
             wait_until_running(system, name)
-        time.sleep(2.0)
+        wait_for_work(journal, len(journal.acknowledged) + WORK)
         stop.set()
         for technician in technicians:
             technician.join(40)
@@ -59,27 +60,13 @@ def test_ten_kills_lose_no_acknowledgement_and_make_no_result_twice(own_stack, c
 
 
 def wait_for_work(journal, acknowledgements, *, within=30.0):
-    until = time.monotonic() + within
-    while len(journal.acknowledged) < acknowledgements:
-        assert time.monotonic() < until, "clients get no answers any more"
-        time.sleep(0.02)
+    wait_until(lambda: len(journal.acknowledged) >= acknowledgements, within=within, explain=lambda: "clients get no answers any more")
     return len(journal.acknowledged)
 
 
 def wait_until_serving(settings, *, within=20.0):
-    until = time.monotonic() + within
-    while not serves("/health/live")(settings, Path()):
-        assert time.monotonic() < until, "the API does not answer again"
-        time.sleep(0.1)
+    wait_until(lambda: serves("/health/live")(settings, Path()), within=within, explain=lambda: "the API does not answer again")
 
 
 def wait_until_running(system, name, *, within=15.0):
-    until = time.monotonic() + within
-    while time.monotonic() < until:
-        try:
-            system.pid(name)
-        except LookupError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"{name} was not started again within {within} s")
+    wait_until(lambda: system.pid(name), within=within, ignoring=[LookupError], explain=lambda: f"{name} was not started again")

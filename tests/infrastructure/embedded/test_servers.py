@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
@@ -52,12 +51,14 @@ def rows(server, statement):
 
 
 def gone(pids, *, within=5.0):
-    until = time.monotonic() + within
-    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists() and state(pid) != "Z"]:
-        if time.monotonic() > until:
-            return left
-        time.sleep(0.02)
-    return []
+    """Those of the processes that still run after that time."""
+
+    def left():
+        return [pid for pid in pids if Path(f"/proc/{pid}").exists() and state(pid) != "Z"]
+
+    with suppress(AssertionError):
+        wait_until(lambda: not left(), within=within)
+    return left()
 
 
 def state(pid):

@@ -5,6 +5,7 @@ import http.client
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,9 @@ def test_metrics_are_served_on_loopback_in_the_form_of_prometheus():
 
 
 def test_no_port_serves_nothing():
+    before = threading.active_count()
     serve_metrics(Settings(metrics_port=0, metrics_host="0.0.0.0"))
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("sent", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": SECRET}, {"Authorization": "Bearer "}])

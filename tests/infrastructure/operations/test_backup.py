@@ -285,9 +285,12 @@ def test_a_second_backup_writes_only_the_ranges_that_the_folder_lacks(made, owne
 
 @in_threes
 def test_a_range_that_was_damaged_in_the_folder_is_written_again(made, owner_url, store):
+    whole = first_range(made).read_bytes()
     damage(first_range(made))
+    assert first_range(made).read_bytes() != whole
     backup_in_threes(owner_url, store, made)
     checked(made, ROOT)
+    assert first_range(made).read_bytes() == whole
 
 
 @in_threes

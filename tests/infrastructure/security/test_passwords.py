@@ -16,6 +16,7 @@ from infrastructure.security.passwords import (
     Argon2Passwords,
     BoundedQueue,
 )
+from tests.rigs.waiting import wait_until
 
 PASSWORD = "a long and winding road"
 ADA = PasswordRequester("ada", is_stranger=False)
@@ -118,8 +119,7 @@ def callers(queue, number, *, let_go, is_stranger=False, entered=None, name=None
 def test_two_are_hashed_at_a_time_the_queue_is_short_and_the_rest_is_sent_away_at_once():
     let_go = threading.Event()
     calls, maximum = callers(BoundedQueue(max_queued=4), 12, let_go=let_go)
-    while sum(call.done() for call in calls) < 12 - MAX_CONCURRENT_HASHES - 4:
-        time.sleep(0.01)
+    wait_until(lambda: sum(call.done() for call in calls) >= 12 - MAX_CONCURRENT_HASHES - 4)
     refused = [call.exception() for call in calls if call.done()]
     let_go.set()
     assert all(isinstance(error, Unavailable) and error.retry_after == 5 for error in refused)
@@ -130,8 +130,7 @@ def test_two_are_hashed_at_a_time_the_queue_is_short_and_the_rest_is_sent_away_a
 def test_whoever_waits_too_long_is_sent_away_and_the_queue_is_free_again():
     let_go, queue = threading.Event(), BoundedQueue(timeout_seconds=0.05)
     calls, _ = callers(queue, 3, let_go=let_go)
-    while not any(call.done() for call in calls):
-        time.sleep(0.01)
+    wait_until(lambda: any(call.done() for call in calls))
     let_go.set()
     assert sorted(type(call.exception()).__name__ for call in calls) == ["NoneType", "NoneType", "Unavailable"]
     with queue.slot(ADA):
@@ -141,11 +140,9 @@ def test_whoever_waits_too_long_is_sent_away_and_the_queue_is_free_again():
 def test_users_go_before_strangers_who_cannot_take_the_whole_queue():
     let_go, queue, entered = threading.Event(), BoundedQueue(max_queued=QUEUE_SLOTS_FOR_USERS + 3), []
     strangers, _ = callers(queue, MAX_CONCURRENT_HASHES + 5, let_go=let_go, is_stranger=True, entered=entered)
-    while sum(call.done() for call in strangers) < 2:
-        time.sleep(0.01)
+    wait_until(lambda: sum(call.done() for call in strangers) >= 2)
     users, _ = callers(queue, QUEUE_SLOTS_FOR_USERS, let_go=let_go, entered=entered)
-    while len(queue._users) < QUEUE_SLOTS_FOR_USERS:
-        time.sleep(0.01)
+    wait_until(lambda: len(queue._users) >= QUEUE_SLOTS_FOR_USERS)
     let_go.set()
     assert sum(call.exception() is None for call in strangers) == MAX_CONCURRENT_HASHES + 3
     assert all(call.exception() is None for call in users)
@@ -159,8 +156,7 @@ def test_users_go_before_strangers_who_cannot_take_the_whole_queue():
 def test_nobody_takes_the_whole_queue_alone(is_stranger):
     let_go, queue = threading.Event(), BoundedQueue()
     one, _ = callers(queue, MAX_CONCURRENT_HASHES + MAX_QUEUED_PER_REQUESTER + 3, let_go=let_go, is_stranger=is_stranger, name="one")
-    while sum(call.done() for call in one) < 3:
-        time.sleep(0.01)
+    wait_until(lambda: sum(call.done() for call in one) >= 3)
     others, _ = callers(queue, QUEUE_SLOTS_FOR_USERS, let_go=let_go, is_stranger=is_stranger, name="another")
     let_go.set()
     assert sum(call.exception() is None for call in one) == MAX_CONCURRENT_HASHES + MAX_QUEUED_PER_REQUESTER
