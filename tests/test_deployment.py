@@ -55,10 +55,14 @@ def test_services_volumes_and_secrets_that_are_named_exist():
 
 
 def test_whoever_must_be_healthy_says_how_that_is_seen():
-    for service in COMPOSE["services"].values():
-        for other, how in dict(service.get("depends_on", {})).items():
-            if how["condition"] == "service_healthy":
-                assert "healthcheck" in COMPOSE["services"][other]
+    needed = {
+        other
+        for service in COMPOSE["services"].values()
+        for other, how in dict(service.get("depends_on", {})).items()
+        if how["condition"] == "service_healthy"
+    }
+    assert needed
+    assert [other for other in needed if "healthcheck" not in COMPOSE["services"][other]] == []
 
 
 def filled_in(text):
@@ -196,7 +200,9 @@ def test_git_ignores_secrets_and_data():
 
 def test_no_password_has_a_default():
     text = (ROOT / "docker-compose.yml").read_text()
-    for name in set(re.findall(r"\$\{(\w*(?:PASSWORD|SECRET|KEY)\w*)", text)):
+    names = set(re.findall(r"\$\{(\w*(?:PASSWORD|SECRET|KEY)\w*)", text))
+    assert names
+    for name in names:
         assert re.search(r"\$\{" + name + r":\?", text)
         assert not re.search(r"\$\{" + name + r":-", text)
 
@@ -238,7 +244,9 @@ def test_a_wrong_setting_is_named_with_what_it_expects(variable, value, said):
 
 
 def test_the_locks_pin_every_package_with_hashes_and_name_no_index():
-    for lock in (ROOT / "requirements").glob("*.txt"):
+    locks = list((ROOT / "requirements").glob("*.txt"))
+    assert len(locks) == 3
+    for lock in locks:
         text = lock.read_text()
         pinned = re.findall(r"^([a-zA-Z0-9_.\[\]-]+)==", text, re.MULTILINE)
         assert len(pinned) > 50, lock

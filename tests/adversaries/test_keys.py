@@ -88,7 +88,9 @@ def memory_holds(pid, needles):
 # ---- keys ----------------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", NAMES)
 def test_no_process_is_told_where_the_root_key_is(system, name):
-    for pid in system.pids(name):
+    pids = system.pids(name)
+    assert pids
+    for pid in pids:
         variables = environment(pid)
         assert "BIOSCOPE_ROOT_KEY_FILE" not in variables
         text = base64.b64encode(system.root._root).decode()
@@ -96,7 +98,9 @@ def test_no_process_is_told_where_the_root_key_is(system, name):
 
 
 def test_the_inference_process_has_no_key_file(system):
-    for pid in system.pids("inference"):
+    pids = system.pids("inference")
+    assert pids
+    for pid in pids:
         assert "BIOSCOPE_KEY_FILE" not in environment(pid)
         opened = [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir() if link.exists()]
         assert not [path for path in opened if "keys" in path.parts or path.suffix in {".keys", ".passwords"}]

@@ -72,7 +72,9 @@ async def test_what_is_told_fits_the_schema_that_is_told(api):
     admin = await api.client("admin")
     await made(admin)
     for sealed in (False, True):
-        for event in (await followed(admin, sealed=sealed))["events"]:
+        events = (await followed(admin, sealed=sealed))["events"]
+        assert events
+        for event in events:
             schema = (await admin.get(f"/api/events/schemas/{event['type']}", params={"sealed": sealed})).json()
             assert schema == msgspec.json.decode(msgspec.json.encode(event_schemas.schema(event["type"], sealed=sealed)))
             jsonschema.validate(event["data"], schema)

@@ -21,7 +21,9 @@ def held(wheel):
 
 
 def test_every_model_is_shipped_as_it_is_served(held):
-    for folder in (path.parent for path in (ROOT / "models").glob("*/rdf.yaml")):
+    folders = [path.parent for path in (ROOT / "models").glob("*/rdf.yaml")]
+    assert folders
+    for folder in folders:
         shipped = f"{SHIPPED}/models/{folder.name}/"
         assert {name.removeprefix(shipped) for name in held if name.startswith(shipped)} == MODEL_FILES
         assert all(held[shipped + name] == (folder / name).read_bytes() for name in MODEL_FILES)
@@ -29,7 +31,9 @@ def test_every_model_is_shipped_as_it_is_served(held):
 
 def test_every_micrograph_is_shipped_with_its_licence(held):
     folder = ROOT / "examples" / "micrographs"
-    for path in (path for path in folder.rglob("*") if path.is_file()):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    for path in files:
         assert held[f"{SHIPPED}/micrographs/{path.relative_to(folder)}"] == path.read_bytes()
 
 

@@ -109,6 +109,7 @@ def test_the_pictures_of_a_sample_show_what_it_shows(name):
     """Compared with the decoder that the networks see through, which is another one."""
     found = seen(FORMATS / name)
     wanted = decoded((FORMATS / name).read_bytes())
+    assert found.thumbnail
     for encoded in filter(None, (found.thumbnail, found.preview)):
         made = Image.open(io.BytesIO(encoded)).convert("RGB")
         small = wanted.resize(made.size, Image.Resampling.BOX)
