@@ -50,14 +50,14 @@ def events_of(api, kind):
     return sum(one.type == kind for one in api.services.log.read(0, 100_000))
 
 
-def refused(answer, status, code=None):
-    """Whether the answer is a problem with a sentence, of that status and code."""
+def assert_refused(answer, status, code=None):
+    """The answer is a problem with a sentence, of that status and code."""
     body = answer.json()
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert isinstance(body["detail"], str)
     assert len(body["detail"]) > 5
-    return code is None or body["code"] == code
+    assert code is None or body["code"] == code
 
 
 def stored(settings):

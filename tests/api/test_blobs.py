@@ -16,7 +16,7 @@ from application.signed_downloads import LocalAddress
 from domain import image
 from infrastructure.security.keys import RootKey
 from infrastructure.security.signed_urls import seal
-from tests.api.http_calls import dataset, refused, session_of
+from tests.api.http_calls import assert_refused, dataset, session_of
 from tests.api.worker_events import SYSTEM, now
 
 pytestmark = pytest.mark.anyio
@@ -106,7 +106,7 @@ async def test_a_part_that_is_not_there_is_refused_and_what_is_no_range_gives_al
     http, url = api.anonymous(), await address()
     for expected in (f"bytes={len(LONG)}-", "bytes=999999999-", "bytes=-0"):
         answer = await http.get(url, headers={"Range": expected})
-        assert refused(answer, 416)
+        assert_refused(answer, 416)
         assert answer.headers["content-range"] == f"bytes */{len(LONG)}"
     for expected in ("bytes=", "bytes=-", "bytes=5-2", "bytes=0-1,4-5", "lines=1-2", "bytes=a-b", "bytes=" + "9" * 40 + "-"):
         answer = await http.get(url, headers={"Range": expected})
@@ -143,13 +143,13 @@ async def test_an_address_that_was_changed_or_has_ended_is_refused(api, address)
         answer = await http.get(f"{path}/{one}")
         assert answer.status_code in {403, 404}, one
         assert answer.headers["content-type"] == "application/problem+json"
-    assert refused(await http.get(await address(seconds=-1)), 403, "forbidden")
+    assert_refused(await http.get(await address(seconds=-1)), 403, "forbidden")
 
 
 async def test_an_address_of_what_is_gone_is_told_so(api, address):
     http = api.anonymous()
     for folder in ("", "thumbnail/2", "../../keys", "/etc"):
-        assert refused(await http.get(await address(sha256="0" * 64, folder=folder)), 404, "not_found"), folder
+        assert_refused(await http.get(await address(sha256="0" * 64, folder=folder)), 404, "not_found"), folder
 
 
 def max_age(answer):
@@ -220,8 +220,8 @@ async def test_an_ended_or_forged_address_is_refused_whatever_the_browser_has(ap
     path, _, token = (await address()).rpartition("/")
     forged = f"{path}/{'A' if token[0] != 'A' else 'B'}{token[1:]}"
     for wrong in (await address(seconds=-1), forged, "/api/blobs/x"):
-        assert refused(await http.get(wrong, headers=known), 403, "forbidden")
-    assert refused(await http.get(await address(sha256="0" * 64, folder="thumbnail/2"), headers=known), 404, "not_found")
+        assert_refused(await http.get(wrong, headers=known), 403, "forbidden")
+    assert_refused(await http.get(await address(sha256="0" * 64, folder="thumbnail/2"), headers=known), 404, "not_found")
 
 
 async def test_what_was_derived_is_given_in_parts_too(api, address):

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.api.http_calls import dataset, events_of, id_of, image_in, refused, run, share
+from tests.api.http_calls import assert_refused, dataset, events_of, id_of, image_in, run, share
 from tests.api.worker_events import WorkerEvents
 
 pytestmark = pytest.mark.anyio
@@ -80,9 +80,9 @@ async def test_what_cannot_be_run_is_refused_with_a_sentence(api, desk):
         ({"image_id": torn}, 409),
     ]
     for body, status in wrong:
-        assert refused(await http.post(f"{JOBS}run", json=body), status), body
+        assert_refused(await http.post(f"{JOBS}run", json=body), status), body
     unknown = await http.post(f"{JOBS}run", json={"dataset_id": cells, "model_name": "nothing"})
-    assert refused(unknown, 422, "invalid")
+    assert_refused(unknown, 422, "invalid")
     assert "shapes" in unknown.json()["detail"]
     assert unknown.json()["errors"][0]["loc"] == ["body", "model_name"]
     assert events_of(api, "ClassificationRequested") == before
@@ -91,7 +91,7 @@ async def test_what_cannot_be_run_is_refused_with_a_sentence(api, desk):
 async def test_without_any_model_the_answer_says_so(api):
     http = await api.client()
     answer = await http.post(f"{JOBS}run", json={"dataset_id": await dataset(http)})
-    assert refused(answer, 422)
+    assert_refused(answer, 422)
     assert "none yet" in answer.json()["detail"]
 
 
@@ -101,7 +101,7 @@ async def test_the_same_key_in_parallel_asks_once(api, desk):
     answers = await asyncio.gather(*(http.post(f"{JOBS}run", json={"dataset_id": cells}, headers=key) for _ in range(10)))
     assert len({(answer.status_code, answer.content) for answer in answers}) == 1
     assert events_of(api, "ClassificationRequested") == 1
-    assert refused(await http.post(f"{JOBS}run", json={"dataset_id": cells, "threshold": 0.1}, headers=key), 422)
+    assert_refused(await http.post(f"{JOBS}run", json={"dataset_id": cells, "threshold": 0.1}, headers=key), 422)
 
 
 # ---- watching ----------------------------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ async def test_a_list_is_narrowed_by_each_filter_newest_first(desk):
     page = await http.get(JOBS, params={"page_size": 2})
     assert [job["id"] for job in (await http.get(page.links["next"]["url"])).json()] == [first]
     for query in ({"status_filter": "ready"}, {"dataset_id": "x"}, {"page_size": 0}, {"page_size": 201}, {"cursor": "x"}):
-        assert refused(await http.get(JOBS, params=query), 422), query
+        assert_refused(await http.get(JOBS, params=query), 422), query
 
 
 # ---- ending ------------------------------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ async def test_a_job_is_cancelled_once_and_stays_readable(desk):
     assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
     assert "etag" in answer.headers
     assert (await http.get(JOBS + job)).json()["status"] == "cancelled"
-    assert refused(await http.post(f"{JOBS}{await run(http, dataset_id=cells)}/cancel", headers={"If-Match": '"9"'}), 412)
+    assert_refused(await http.post(f"{JOBS}{await run(http, dataset_id=cells)}/cancel", headers={"If-Match": '"9"'}), 412)
 
 
 async def test_a_deleted_job_takes_its_results_with_it(desk):
@@ -182,7 +182,7 @@ async def test_a_deleted_job_takes_its_results_with_it(desk):
     assert (await http.delete(JOBS + job)).status_code == 204
     assert (await http.get("/api/classification-results/")).json() == []
     for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/failures")):
-        assert refused(await http.request(method, JOBS + job + path), 404)
+        assert_refused(await http.request(method, JOBS + job + path), 404)
 
 
 # ---- whose it is -------------------------------------------------------------------------------------------------------------------
@@ -193,11 +193,11 @@ async def test_a_foreign_job_looks_like_one_that_is_not_there(api, desk):
     for method, path in (("GET", ""), ("GET", "/failures"), ("POST", "/cancel"), ("DELETE", "")):
         foreign = await stranger.request(method, JOBS + job + path)
         absent = await stranger.request(method, JOBS + str(uuid4()) + path)
-        assert refused(foreign, 404, "not_found")
+        assert_refused(foreign, 404, "not_found")
         assert foreign.json() | {"instance": ""} == absent.json() | {"instance": ""}
     assert (await stranger.get(JOBS)).json() == []
     for query in ({"image_id": images[0]}, {"dataset_id": cells}):
-        assert refused(await stranger.post(f"{JOBS}run", json=query), 404)
+        assert_refused(await stranger.post(f"{JOBS}run", json=query), 404)
 
 
 async def test_a_viewer_watches_and_an_analyst_runs_and_cancels(api, desk):
@@ -208,7 +208,7 @@ async def test_a_viewer_watches_and_an_analyst_runs_and_cancels(api, desk):
     job = await run(analyst, image_id=images[0])
     assert [one["id"] for one in (await viewer.get(JOBS)).json()] == [job]
     for method, path in (("POST", f"{job}/cancel"), ("DELETE", job)):
-        assert refused(await viewer.request(method, JOBS + path), 403)
-    assert refused(await viewer.post(f"{JOBS}run", json={"image_id": images[0]}), 403)
+        assert_refused(await viewer.request(method, JOBS + path), 403)
+    assert_refused(await viewer.post(f"{JOBS}run", json={"image_id": images[0]}), 403)
     assert (await analyst.post(f"{JOBS}{job}/cancel")).status_code == 200
-    assert refused(await analyst.delete(JOBS + job), 403)
+    assert_refused(await analyst.delete(JOBS + job), 403)

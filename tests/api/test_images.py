@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.api.http_calls import PICTURE, dataset, id_of, image_in, refused, share, upload
+from tests.api.http_calls import PICTURE, assert_refused, dataset, id_of, image_in, share, upload
 from tests.api.worker_events import WorkerEvents
 
 pytestmark = pytest.mark.anyio
@@ -83,7 +83,7 @@ async def test_an_image_is_described_against_its_version(api):
     body = changed.json()
     assert (body["filename"], body["analyzed"], body["device_id"], changed.headers["etag"]) == ("new.jpg", True, scope, '"2"')
     stale = await http.patch(f"{IMAGES}{image}", json={"device_id": None}, headers={"If-Match": '"1"'})
-    assert refused(stale, 412, "version_mismatch")
+    assert_refused(stale, 412, "version_mismatch")
     fresh = await http.patch(f"{IMAGES}{image}", json={"device_id": None}, headers={"If-Match": '"2"'})
     assert (fresh.status_code, fresh.json()["device_id"], fresh.json()["filename"]) == (200, None, "new.jpg")
 
@@ -106,7 +106,7 @@ async def test_what_an_image_cannot_be_is_refused(api):
     image = await image_in(http, await dataset(http))
     before = (await http.get(f"{IMAGES}{image}")).json()
     for body, status in IMPOSSIBLE:
-        assert refused(await http.patch(f"{IMAGES}{image}", json=body), status), body
+        assert_refused(await http.patch(f"{IMAGES}{image}", json=body), status), body
     assert (await http.get(f"{IMAGES}{image}")).json() == before
 
 
@@ -116,8 +116,8 @@ async def test_a_deleted_image_is_gone_for_everybody(api):
     image = await image_in(http, cells)
     assert (await http.delete(f"{IMAGES}{image}")).status_code == 204
     for path in ("", "/preview", "/download", "/thumbnail"):
-        assert refused(await http.get(f"{IMAGES}{image}{path}"), 404, "not_found")
-    assert refused(await http.delete(f"{IMAGES}{image}"), 404)
+        assert_refused(await http.get(f"{IMAGES}{image}{path}"), 404, "not_found")
+    assert_refused(await http.delete(f"{IMAGES}{image}"), 404)
     assert await names(http, dataset_id=cells) == []
 
 
@@ -129,7 +129,7 @@ async def test_a_foreign_image_looks_like_one_that_is_not_there(api):
         body = {"json": {"filename": "mine.jpg"}} if method == "PATCH" else {}
         foreign = await stranger.request(method, f"{IMAGES}{image}{path}", **body)
         absent = await stranger.request(method, f"{IMAGES}{nobody}{path}", **body)
-        assert refused(foreign, 404, "not_found")
+        assert_refused(foreign, 404, "not_found")
         assert foreign.json() | {"instance": ""} == absent.json() | {"instance": ""}
     assert await names(stranger) == []
 
@@ -141,9 +141,9 @@ async def test_a_viewer_sees_what_is_shared_with_him_and_changes_nothing(api):
     await share(owner, cells, viewer)
     assert await names(viewer) == ["cell.jpg"]
     assert (await viewer.get(f"{IMAGES}{image}/preview")).status_code == 200
-    assert refused(await viewer.patch(f"{IMAGES}{image}", json={"filename": "mine.jpg"}), 403, "forbidden")
-    assert refused(await viewer.delete(f"{IMAGES}{image}"), 403, "forbidden")
-    assert refused(await upload(viewer, cells), 403, "forbidden")
+    assert_refused(await viewer.patch(f"{IMAGES}{image}", json={"filename": "mine.jpg"}), 403, "forbidden")
+    assert_refused(await viewer.delete(f"{IMAGES}{image}"), 403, "forbidden")
+    assert_refused(await upload(viewer, cells), 403, "forbidden")
 
 
 async def test_an_administrator_sees_all_images(api):
@@ -271,7 +271,7 @@ NO_FILTERS = [
 async def test_a_filter_that_cannot_be_is_refused_with_a_sentence(api):
     http = await api.client()
     for query in NO_FILTERS:
-        assert refused(await http.get(IMAGES, params=query), 422), query
+        assert_refused(await http.get(IMAGES, params=query), 422), query
 
 
 ANYTHING = st.text(max_size=40) | st.integers().map(str) | st.datetimes().map(str) | st.sampled_from(["", "null", "%", "\ud800", "\x00"])

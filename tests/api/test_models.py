@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.api.http_calls import refused
+from tests.api.http_calls import assert_refused
 from tests.api.worker_events import LABELS, SHA256, WorkerEvents
 
 pytestmark = pytest.mark.anyio
@@ -39,5 +39,5 @@ async def test_a_model_that_is_not_there_is_not_found(api):
     http = await api.client("viewer")
     assert (await http.get("/api/models")).json() == []
     for name in ("nothing", "7a6f3a8b-7231-4b93-a450-5cccfcaa22f1", "x" * 300, "' or 1=1 --"):
-        assert refused(await http.get(f"/api/models/{name}"), 404, "not_found")
-    assert refused(await api.anonymous().get("/api/models"), 401)
+        assert_refused(await http.get(f"/api/models/{name}"), 404, "not_found")
+    assert_refused(await api.anonymous().get("/api/models"), 401)

@@ -14,7 +14,7 @@ from application.derivatives import preview_of, thumbnail_of
 from infrastructure.blobs.store import open_blobs
 from infrastructure.security.keys import RootKey
 from tests.api.conftest import ApiWithProjector
-from tests.api.http_calls import PICTURE, dataset, image_in, refused, share, stored, upload
+from tests.api.http_calls import PICTURE, assert_refused, dataset, image_in, share, stored, upload
 from tests.api.observed_position import ObservedPosition
 from tests.api.worker_events import WorkerEvents
 from tests.rigs.hostile_images import page, png, tiff
@@ -114,7 +114,7 @@ async def test_an_accepted_image_whose_pictures_are_lost_is_not_found(api):
     image, _ = await uploaded(http)
     await WorkerEvents(api).accept(image)
     answer = await http.get(f"{IMAGES}{image}/preview")
-    assert refused(answer, 404, "not_found")
+    assert_refused(answer, 404, "not_found")
     assert "retry-after" not in answer.headers
 
 
@@ -138,10 +138,10 @@ async def test_a_service_with_the_scope_reads_and_gets_an_address_inside(api, la
     body = (await service.get(f"{IMAGES}{image}/download")).json()
     assert body["url"].startswith(f"http://{lab_settings.host}:{lab_settings.port}/api/blobs/")
     assert (await api.anonymous().get(body["url"])).content == PICTURE
-    assert refused(await api.anonymous(Authorization=f"Bearer {other}").get(f"{IMAGES}{image}/download"), 403)
-    assert refused(await service.get(IMAGES), 403)
-    assert refused(await service.delete(f"{IMAGES}{image}"), 403)
-    assert refused(await upload(service, str(uuid4())), 403)
+    assert_refused(await api.anonymous(Authorization=f"Bearer {other}").get(f"{IMAGES}{image}/download"), 403)
+    assert_refused(await service.get(IMAGES), 403)
+    assert_refused(await service.delete(f"{IMAGES}{image}"), 403)
+    assert_refused(await upload(service, str(uuid4())), 403)
 
 
 # ---- lifetimes ---------------------------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ async def test_an_address_states_what_is_granted_and_cannot_be_asked_for_any_tim
         assert (body["expires_in"], body["filename"]) == (granted, "cell.jpg")
     for seconds in ("59", "604801", "0", "-1", "x", "1.5"):
         for path in ("preview", "download", "thumbnail"):
-            assert refused(await http.get(f"{IMAGES}{image}/{path}", params={"expires_in": seconds}), 422)
+            assert_refused(await http.get(f"{IMAGES}{image}/{path}", params={"expires_in": seconds}), 422)
 
 
 async def test_an_address_works_for_at_least_the_time_that_is_stated(api):
@@ -262,14 +262,14 @@ async def test_who_waits_for_a_rejected_image_is_told_why(api):
         waited = await asyncio.gather(*query)
         later = [await waiting.same(http).get(f"{IMAGES}{image}/{path}") for path in ("preview", "thumbnail")]
     for answer in (*waited, *later):
-        assert refused(answer, 404, "not_found")
+        assert_refused(answer, 404, "not_found")
         assert "It is torn." in answer.json()["detail"]
         assert answer.json()["reason"] == "decode_failed"
         assert "retry-after" not in answer.headers
 
 
 def check_pending(answer):
-    assert refused(answer, 404, "not_found")
+    assert_refused(answer, 404, "not_found")
     assert "still being inspected" in answer.json()["detail"]
     assert answer.json()["reason"] == "inspection_pending"
     assert answer.headers["retry-after"] == "2"
@@ -323,7 +323,7 @@ async def test_a_foreign_deleted_or_absent_image_is_refused_at_once(api):
         for http, image in ((stranger, pending), (owner, deleted), (owner, uuid4())):
             for path in ("preview", "thumbnail"):
                 answer = await waiting.same(http).get(f"{IMAGES}{image}/{path}")
-                assert refused(answer, 404, "not_found")
+                assert_refused(answer, 404, "not_found")
                 assert answer.json()["detail"] == "Image not found"
                 assert "retry-after" not in answer.headers
 
@@ -342,7 +342,7 @@ async def test_a_wait_ends_when_the_image_is_deleted_or_the_share_withdrawn(api)
         assert (await owner.delete(f"{IMAGES}{deleted}")).status_code == 204
         assert (await owner.delete(f"/api/datasets/{cells}/shares/{reader_id}")).status_code == 204
         for answer in await asyncio.gather(*query):
-            assert refused(answer, 404, "not_found")
+            assert_refused(answer, 404, "not_found")
             assert answer.json()["detail"] == "Image not found"
 
 
@@ -393,5 +393,5 @@ async def test_a_pending_png_whose_file_is_lost_or_damaged_breaks_nothing(api, l
     files = {path.name: path for path in stored(lab_settings)}
     files[sha256].unlink()
     files[other].write_bytes(b"\x89PNG")
-    assert refused(await waiting.same(http).get(f"{IMAGES}{lost}/preview"), 404, "not_found")
+    assert_refused(await waiting.same(http).get(f"{IMAGES}{lost}/preview"), 404, "not_found")
     assert (await waiting.same(http).get(f"{IMAGES}{torn}/preview")).status_code == 200

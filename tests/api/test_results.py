@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.api.http_calls import dataset, image_in, refused, run, share
+from tests.api.http_calls import assert_refused, dataset, image_in, run, share
 from tests.api.worker_events import WorkerEvents, now
 
 pytestmark = pytest.mark.anyio
@@ -77,7 +77,7 @@ async def test_results_are_found_by_image_and_by_job_newest_first(client):
     for path in (f"image/{nobody}", f"classification/{nobody}"):
         assert await client.ids(path) == []
     assert await client.ids(image_id=str(nobody)) == []
-    assert refused(await client.http.get(f"{RESULTS}{nobody}"), 404)
+    assert_refused(await client.http.get(f"{RESULTS}{nobody}"), 404)
 
 
 async def test_following_the_links_leads_through_all_results_once(client):
@@ -93,7 +93,7 @@ async def test_following_the_links_leads_through_all_results_once(client):
             path = answer.links.get("next", {}).get("url")
         assert sorted(one["image_id"] for one in observed) == sorted(images)
     for query in ({"page_size": 0}, {"page_size": 201}, {"cursor": "x"}, {"image_id": "x"}, {"classification_id": "x"}):
-        assert refused(await client.http.get(RESULTS, params=query), 422), query
+        assert_refused(await client.http.get(RESULTS, params=query), 422), query
 
 
 async def test_results_are_seen_by_whom_the_dataset_is_shared_with_and_nobody_else(api, client):
@@ -106,9 +106,9 @@ async def test_results_are_seen_by_whom_the_dataset_is_shared_with_and_nobody_el
         assert [one["id"] for one in (await admin.get(RESULTS + path)).json()] == [result]
         assert (await stranger.get(RESULTS + path)).json() == []
     foreign, absent = await stranger.get(RESULTS + result), await stranger.get(f"{RESULTS}{uuid4()}")
-    assert refused(foreign, 404)
+    assert_refused(foreign, 404)
     assert foreign.json() | {"instance": ""} == absent.json() | {"instance": ""}
-    assert refused(await api.anonymous().get(RESULTS), 401)
+    assert_refused(await api.anonymous().get(RESULTS), 401)
 
 
 async def test_a_deleted_image_or_dataset_hides_its_results(client):

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from api.options import BodyTimeouts, UploadLimits
-from tests.api.http_calls import PICTURE, dataset, events_of, refused, share, stored, upload
+from tests.api.http_calls import PICTURE, assert_refused, dataset, events_of, share, stored, upload
 from tests.rigs.hostile_images import bare_jpeg, frame, hostile_files, jpeg, page, png, scan, tiff
 from tests.rigs.waiting import wait_until_async
 
@@ -110,7 +110,7 @@ async def test_bad_files_are_refused_with_a_reason_and_leave_nothing(desk):
     http, cells, nothing_was_stored = desk
     for name in listed("error"):
         answer = await upload(http, cells, (FORMATS / name).read_bytes(), Path(name).name)
-        assert refused(answer, ERRORS[answer.json()["code"]]), name
+        assert_refused(answer, ERRORS[answer.json()["code"]]), name
         assert answer.json()["reason"], name
         assert nothing_was_stored(), name
 
@@ -127,7 +127,7 @@ async def test_hostile_files_are_refused_as_what_they_are(desk):
     sent = [file for file in hostile_files() if not file.late and len(file.data) < MOST]
     for file in sent:
         answer = await upload(http, cells, file.data, "cell.jpg")
-        assert refused(answer, ERRORS[file.error.code], file.error.code), file.name
+        assert_refused(answer, ERRORS[file.error.code], file.error.code), file.name
         assert answer.json()["reason"], file.name
     assert len(sent) > 100
     assert nothing_was_stored()
@@ -173,7 +173,7 @@ async def test_forms_that_lack_something_are_refused_and_leave_nothing(desk):
     http, cells, nothing_was_stored = desk
     for name, (parts, status) in LACKING.items():
         answer = await send(http, form(*[one.replace(CELLS, cells.encode()) for one in parts]))
-        assert refused(answer, status), name
+        assert_refused(answer, status), name
         assert nothing_was_stored(), name
 
 
@@ -200,7 +200,7 @@ DAMAGED = {
 async def test_damaged_forms_are_refused_and_leave_nothing(desk):
     http, _, nothing_was_stored = desk
     for name, (body, status) in DAMAGED.items():
-        assert refused(await send(http, body), status), name
+        assert_refused(await send(http, body), status), name
         assert nothing_was_stored(), name
 
 
@@ -210,7 +210,7 @@ NO_FORMS = ("application/json", "image/jpeg", "multipart/form-data", "multipart/
 async def test_a_body_that_is_no_form_is_refused(desk):
     http, _, nothing_was_stored = desk
     for kind in NO_FORMS:
-        assert refused(await http.post(UPLOAD, content=PICTURE, headers={"Content-Type": kind}), 415), kind
+        assert_refused(await http.post(UPLOAD, content=PICTURE, headers={"Content-Type": kind}), 415), kind
     assert nothing_was_stored()
 
 
@@ -253,7 +253,7 @@ async def test_a_long_file_name_keeps_its_extension(desk):
 async def test_a_name_that_cannot_be_stored_is_refused_because_of_the_name(desk):
     http, cells, nothing_was_stored = desk
     answer = await upload(http, cells, filename="...")
-    assert refused(answer, 422, "invalid")
+    assert_refused(answer, 422, "invalid")
     assert answer.json()["errors"] == [{"loc": ["body", "filename"], "msg": "has no character that can be stored: rename the file"}]
     assert nothing_was_stored()
 
@@ -312,7 +312,7 @@ async def test_the_same_key_with_another_path_is_refused(api, desk):
     key = {"Idempotency-Key": "once"}
     first = await upload(http, cells, headers=key, path="A1/img.jpg")
     assert (await upload(http, cells, headers=key, path="A1/img.jpg")).json() == first.json()
-    assert refused(await upload(http, cells, headers=key, path="A2/img.jpg"), 422, "idempotency_key_reused")
+    assert_refused(await upload(http, cells, headers=key, path="A2/img.jpg"), 422, "idempotency_key_reused")
     assert events_of(api, "ImageUploaded") == 1
 
 
@@ -339,7 +339,7 @@ async def test_a_viewer_of_a_dataset_puts_nothing_into_it_and_its_analyst_does(a
     owner, cells, nothing_was_stored = desk
     other = await api.client()
     await share(owner, cells, other)
-    assert refused(await upload(other, cells), 403)
+    assert_refused(await upload(other, cells), 403)
     assert nothing_was_stored()
     await share(owner, cells, other, "analyst")
     assert (await upload(other, cells)).status_code == 201
@@ -347,7 +347,7 @@ async def test_a_viewer_of_a_dataset_puts_nothing_into_it_and_its_analyst_does(a
 
 async def test_nobody_uploads_without_signing_in(api, desk):
     _, cells, nothing_was_stored = desk
-    assert refused(await upload(api.anonymous(), cells), 401)
+    assert_refused(await upload(api.anonymous(), cells), 401)
     assert nothing_was_stored()
 
 
@@ -431,7 +431,7 @@ async def test_a_body_that_stops_coming_is_given_up(api, desk):
         yield part("dataset_id", cells.encode()) + FILE[:1000]
         await asyncio.sleep(60)
 
-    assert refused(await send(impatient, stops()), 408, "too_slow")
+    assert_refused(await send(impatient, stops()), 408, "too_slow")
     assert nothing_was_stored()
 
 
@@ -441,7 +441,7 @@ async def test_a_store_that_is_away_is_told_and_nothing_is_recorded(api, desk, l
     shelf = blobs / "sha256"
     shelf.write_text("a file where a folder should be")
     answer = await upload(http, cells)
-    assert refused(answer, 503, "unavailable")
+    assert_refused(answer, 503, "unavailable")
     assert "retry-after" in answer.headers
     shelf.unlink()
     assert nothing_was_stored()
@@ -468,7 +468,7 @@ async def test_the_same_key_with_another_file_name_or_dataset_is_refused(api, de
         upload(http, cells, filename="b.jpg", headers=key),
         upload(http, other, headers=key),
     ):
-        assert refused(await changed, 422, "idempotency_key_reused")
+        assert_refused(await changed, 422, "idempotency_key_reused")
     assert events_of(api, "ImageUploaded") == 1
 
 
@@ -483,7 +483,7 @@ async def test_the_same_bytes_twice_are_two_images_and_one_blob(api, desk, lab_s
 async def test_an_upload_that_is_refused_in_the_end_is_only_an_orphan(api, desk, lab_settings):
     http, cells, _ = desk
     assert (await upload(http, cells, headers={"Idempotency-Key": "once"})).status_code == 201
-    assert refused(await upload(http, cells, png(), headers={"Idempotency-Key": "once"}), 422)
+    assert_refused(await upload(http, cells, png(), headers={"Idempotency-Key": "once"}), 422)
     assert len(stored(lab_settings)) == 2
     assert events_of(api, "ImageUploaded") == 1
 
@@ -522,7 +522,7 @@ async def test_a_store_that_keeps_uploads_waiting_holds_nobody_else_up(api, desk
     waiting = [asyncio.create_task(upload(http, cells)) for _ in range(4)]
     await wait_until_async(lambda: len(store.waiting) == 4)
     answer = await upload(http, cells)
-    refused(answer, 503)
+    assert_refused(answer, 503)
     assert answer.headers["retry-after"] == "5"
     assert (await http.post("/api/datasets", json={"name": "others"})).status_code == 201
     store.released.set()
