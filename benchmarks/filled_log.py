@@ -1,4 +1,4 @@
-"""A log with a busy laboratory's events: images uploaded and accepted, jobs over whole datasets judged in chunks."""
+"""Fills a log with uploaded and accepted images, and with jobs over whole datasets."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""What the embedded system weighs, how long it takes to start, and how fast the record is verified."""
+"""Memory, start time and speed of verification of the embedded system."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What the embedded system does while nobody asks for anything: processor time, transactions and connections."""
+"""The idle embedded system: processor time, transactions and connections."""
 
 import os
 import signal

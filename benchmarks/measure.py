@@ -1,4 +1,4 @@
-"""Rows of the table, sides that take turns, servers of a benchmark's own."""
+"""Rows of the table, measurements in turns, and servers for benchmarks."""
 
 import os
 import statistics

@@ -1,4 +1,4 @@
-"""Projecting: batches against one event a transaction, and a rebuild of all read models from the store."""
+"""Projection: batches against one event a transaction, and a rebuild of all read models from the store."""
 
 import time
 from collections.abc import Callable, Iterator

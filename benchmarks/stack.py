@@ -1,4 +1,4 @@
-"""A whole system of a benchmark's own, with somebody signed in, and ways to fill it quickly."""
+"""Starts the whole system with a signed-in administrator, and fills it quickly."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""What every test may ask for: the real servers, fresh databases, settings that fit."""
+"""Fixtures for all tests: real servers, fresh databases, fitting settings."""
 
 import gc
 import shutil

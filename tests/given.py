@@ -1,4 +1,4 @@
-"""Fixtures in words: who acts, when, and what happened before."""
+"""Actors, times and commands for tests, and the state after given events."""
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""This process as one of an older release: it does not know some types of events, or their newest schema versions."""
+"""Makes this process one of an older release, which does not know some event types or schema versions."""
 
 from contextlib import contextmanager
 

@@ -1,4 +1,4 @@
-"""How root runs a command as another user, also from a folder that is closed to that user."""
+"""Runs a command as another user, also from a folder that is closed to that user."""
 
 from pathlib import Path
 

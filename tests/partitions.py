@@ -1,4 +1,4 @@
-"""A log of small partitions."""
+"""A log with small partitions."""
 
 import psycopg
 

@@ -1,4 +1,4 @@
-"""The children of running processes, as Linux shows them; processes and threads end while one looks."""
+"""The children of running processes, read from /proc; some end while it is read."""
 
 from contextlib import suppress
 from pathlib import Path

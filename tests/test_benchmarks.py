@@ -1,4 +1,4 @@
-"""What is said of speed is what was measured."""
+"""Figures in the documentation are the measured ones."""
 
 import re
 from pathlib import Path

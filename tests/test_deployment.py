@@ -1,4 +1,4 @@
-"""docker-compose.yml and .env.example say the same as the settings; no engine is needed to know it."""
+"""docker-compose.yml, .env.example and the Dockerfile agree with the settings. No container engine is needed."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The documents agree with the tree: files that they name exist, and links lead somewhere."""
+"""The documents agree with the tree: files that they name exist, and links work."""
 
 import re
 from pathlib import Path

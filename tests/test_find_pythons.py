@@ -1,4 +1,4 @@
-"""Which interpreters are found: those that run, the newest first."""
+"""scripts/find-pythons: interpreters that run, the newest first."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The tests themselves: each can fail, none sleeps or measures time to wait for something, and each use case has one on twins."""
+"""The tests themselves: each asserts something, none waits by sleeping, and each use case has one on in-memory twins."""
 
 import ast
 from collections import defaultdict

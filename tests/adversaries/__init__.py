@@ -1,1 +1,1 @@
-"""Components and neighbours that lie, or take what is not theirs: one file for each."""
+"""Attackers and faulty components: one file for each."""

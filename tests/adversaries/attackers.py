@@ -1,4 +1,4 @@
-"""Whoever can reach the broker, as any of its clients."""
+"""A client of the broker that is not one of the product's processes."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A blob store as somebody sees it who can write to it: each file under its right name, with other bytes in it."""
+"""A blob store whose files an attacker replaces: the names stay, the bytes change."""
 
 import io
 import os

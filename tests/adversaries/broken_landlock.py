@@ -1,4 +1,4 @@
-"""Imported by a nursery: its children cannot enter Landlock, which worked when it was tried."""
+"""A module for the fork server: its children cannot enter Landlock, although the probe succeeded."""
 
 from infrastructure.sandbox import kernel, landlock, seccomp
 

@@ -1,4 +1,4 @@
-"""The whole system, for adversaries that need one."""
+"""The whole system, for tests that attack a running one."""
 
 from tests.system.conftest import admin, own_stack, researcher, stack, system
 

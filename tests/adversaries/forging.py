@@ -1,4 +1,4 @@
-"""What somebody who can read and write the topic would send in order to be believed. The key of the records is all that is missing."""
+"""Forged records, as an attacker who can read and write the topic would send them. Only the record key is unknown to the attacker."""
 
 import random
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a decoder that a file has taken over would try from within its child. Each attempt answers how it ended."""
+"""Attempts of a compromised decoder within its child process. Each returns how it ended."""
 
 import _thread
 import ctypes

@@ -1,4 +1,4 @@
-"""What the children of the tests do with a model, with and without the gate before the runtime."""
+"""Functions for child processes: run a model with and without the validation before the runtime."""
 
 from hashlib import sha256
 

@@ -1,4 +1,4 @@
-"""ONNX files, byte by byte: what no exporter writes. Field numbers are those of onnx/onnx.proto."""
+"""ONNX files, built byte by byte, that no exporter writes. Field numbers are those of onnx/onnx.proto."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""The credentials of each process in the object store: enough for its work, and no more, as deploy/blob-policies says."""
+"""The credentials of each process in the object store suffice for its work and allow nothing else (deploy/blob-policies)."""
 
 import hashlib
 import os

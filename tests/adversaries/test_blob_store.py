@@ -1,4 +1,4 @@
-"""A blob store that gives other bytes under the right name: nothing is seen in them, and nobody gets them for what was uploaded."""
+"""A blob store that returns other bytes under the right name: they are neither classified nor served."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""The adversary who writes to the broker: nothing that the log does not hold is ever shown, and what is true is shown all the same."""
+"""An attacker with write access to the broker: nothing outside the log is ever shown, and true events still are."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Clocks that are a day wrong, in either direction, each process by its own: work is done, the record is in order, and no door opens."""
+"""Processes whose clocks are a day wrong in either direction: work goes on, the log stays consistent, and access rules hold."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The adversary who owns the database: what is edited there gives no access, and is named by a command, or by the system itself."""
+"""An attacker who owns the database: edits give no access, and a command or the system itself reports them."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""A decoder that a file has taken over: what it tries is refused or ends its child alone, and the pool goes on."""
+"""A compromised decoder: its attempts are refused or end only its own child process, and the pool goes on."""
 
 import os
 import platform

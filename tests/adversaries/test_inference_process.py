@@ -1,4 +1,4 @@
-"""An inference process that was taken over, in a running embedded system whose processes are all of one user: what it can open and do."""
+"""A compromised inference process in a running embedded system, where all processes have one user: what it can open and do."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A process that was taken over: it has the keys that its work needs and no others; and a neighbour that knows no database password."""
+"""A compromised process holds the keys that its work needs and no others; another local user knows no database password."""
 
 import base64
 import subprocess

@@ -1,4 +1,4 @@
-"""A model that somebody made to read our files or to break the worker: refused before the runtime sees it, harmless where it runs."""
+"""A model that tries to read files or to break the worker: refused before the runtime loads it, and harmless where it runs."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A Redis that lies: its notifications are hints, its counters are believed for a window at most, and the rest goes on."""
+"""A Redis that lies: notifications are only hints, counters count for one window at most, and everything else goes on."""
 
 import asyncio
 import json

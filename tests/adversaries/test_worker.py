@@ -1,4 +1,4 @@
-"""A worker that lies, or is mistaken: what it says of chunks and images that nobody asked for does not enter the record."""
+"""A worker that lies or errs: results for chunks and images that were not requested are not recorded."""
 
 import asyncio
 import hashlib

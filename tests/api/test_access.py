@@ -1,4 +1,4 @@
-"""Who may do what: every route, for every role, with one's own things, with shared, foreign and absent ones. All cells are executed."""
+"""Access rights: every route, with every role, on own, shared, foreign and absent things. Each cell of the table is executed."""
 
 from itertools import count
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Accounts over HTTP: who sees and changes whom, and how quickly a change bites."""
+"""Accounts over HTTP: who may see and change them, and how soon a change takes effect."""
 
 import asyncio
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""A burst is let in, a crowd that stays is thinned, and nobody is turned away once it has gone."""
+"""Admission control: it admits a burst, limits lasting overload, and admits everything again after the load has gone."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The record, read over HTTP."""
+"""The audit trail and earlier states over HTTP."""
 
 from datetime import UTC, datetime
 from uuid import uuid4

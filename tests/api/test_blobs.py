@@ -1,4 +1,4 @@
-"""Signed addresses: what they give, whole and in parts, and what they refuse."""
+"""Signed addresses: complete and partial downloads, and refusals."""
 
 import hashlib
 import re

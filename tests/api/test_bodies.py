@@ -1,4 +1,4 @@
-"""JSON is judged at the speed of its decoder, and as it was when a loop looked at each character."""
+"""Checks of JSON bodies: as fast as the decoder, with the same result as a check of each character."""
 
 import json
 import time

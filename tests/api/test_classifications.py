@@ -1,4 +1,4 @@
-"""Classifications over HTTP: asked for, watched, cancelled, deleted."""
+"""Classifications over HTTP: requested, watched, cancelled, deleted."""
 
 import asyncio
 from uuid import uuid4

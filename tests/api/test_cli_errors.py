@@ -1,4 +1,4 @@
-"""The command line: what an operator can mend ends in one sentence that says what to do, and an exit code; never in a traceback."""
+"""Errors of the command line: one sentence that says what to do, and an exit code; never a traceback."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The command line's client: what is wrong with one file is reported with that file."""
+"""The command line's client reports an error of one file with that file."""
 
 from api.cli.client.api_client import Client
 from api.cli.client.credentials import Credentials

@@ -1,4 +1,4 @@
-"""What describes the API: complete, true, and loaded from nowhere else."""
+"""The API descriptions are complete, correct, and load nothing from elsewhere."""
 
 import json
 import re

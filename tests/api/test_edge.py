@@ -1,4 +1,4 @@
-"""What holds on every route: secure headers, CORS, problems that echo nothing, limits, idempotency, versions and positions."""
+"""Properties of every route: secure headers, CORS, problems that echo no input, limits, idempotency, versions and positions."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""The event stream over HTTP: whole, in order, from any position, in clear for whom may read it."""
+"""The event feed over HTTP: complete, in order, from any position, with private fields in clear for administrators."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""File names in form headers: whatever a client sends becomes a name that can be stored, or is refused because of the name."""
+"""File names in multipart headers: each becomes a name that can be stored, or is refused."""
 
 import base64
 import unicodedata

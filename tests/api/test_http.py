@@ -1,4 +1,4 @@
-"""How the command line's client reaches a server: never through a proxy where that is this machine."""
+"""The command line's HTTP client: it never uses a proxy for this machine."""
 
 import os
 import socket

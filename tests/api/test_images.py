@@ -1,4 +1,4 @@
-"""Images over HTTP: how they are found, described, looked at and deleted."""
+"""Images over HTTP: listed, described, viewed and deleted."""
 
 from datetime import datetime, timedelta
 from uuid import uuid4

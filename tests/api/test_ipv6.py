@@ -1,4 +1,4 @@
-"""The API on an IPv6 address: its URL can be opened, and pages from there may open a WebSocket."""
+"""The API on an IPv6 address: its URL works, and its pages may open a WebSocket."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Live status from the real server: whole, in order, only what one may see, and closed when it must be."""
+"""Live status from the real server: complete, in order, filtered by access rights, and closed when it must be."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Manifests: the same labels in whatever encoding and with whatever delimiter they were saved."""
+"""Manifests give the same labels in every encoding and with every delimiter."""
 
 import codecs
 import csv

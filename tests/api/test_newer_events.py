@@ -1,4 +1,4 @@
-"""What an API of an older release answers about events that a newer one wrote."""
+"""An API of an older release, over events that a newer release wrote."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The pages in docs/ about the API say what is so."""
+"""The pages in docs/ about the API agree with the API."""
 
 import re
 from pathlib import Path

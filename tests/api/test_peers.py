@@ -1,4 +1,4 @@
-"""Whom a request comes from, behind proxies."""
+"""The client address of a request behind proxies."""
 
 from ipaddress import ip_network
 

@@ -1,4 +1,4 @@
-"""Previews, thumbnails and downloads: what their addresses give, how they wait for the inspection, and how long they stay the same."""
+"""Previews, thumbnails and downloads: their addresses, their wait for the inspection, and how long an address stays the same."""
 
 import asyncio
 import io

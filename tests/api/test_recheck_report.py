@@ -1,4 +1,4 @@
-"""What a recheck of stored images tells: to people as tables, to programs as CSV and JSON lines."""
+"""The report of a recheck: tables for people, CSV and JSON lines for programs."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Results over HTTP, and the last day in figures."""
+"""Results and statistics over HTTP."""
 
 from datetime import datetime, timedelta
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""The budget of an account's subscriptions: they wait, one at a time, and nobody else does."""
+"""The row budget of an account's subscriptions: its queries wait, one at a time, and other accounts do not."""
 
 import asyncio
 from uuid import uuid4

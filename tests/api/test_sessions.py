@@ -1,4 +1,4 @@
-"""Registering, signing in, refreshing and signing out, as the contract says and as an attacker would try."""
+"""Registration, sign-in, refresh and sign-out: the contract, and attacks."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

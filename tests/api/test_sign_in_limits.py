@@ -1,4 +1,4 @@
-"""Limits of failed sign-ins over HTTP: guessers are slowed down wherever they come from, and nobody can lock somebody else out."""
+"""Limits of failed sign-ins over HTTP: guessing is slow from any address, and nobody can lock another user out."""
 
 import time
 from contextlib import asynccontextmanager

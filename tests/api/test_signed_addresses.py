@@ -1,4 +1,4 @@
-"""Addresses on the local route: they reveal nothing, and stop working when the image, the share, the session or the account ends."""
+"""Signed addresses of the local route: they reveal nothing, and end with the image, the share, the session or the account."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Clients without a token, in great numbers and from few addresses, at the real server: users and health checks are served meanwhile."""
+"""Many unauthenticated clients from few addresses at the real server: users and health checks are still served."""
 
 import contextlib
 import json

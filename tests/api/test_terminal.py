@@ -1,4 +1,4 @@
-"""What is printed of a run: tables and CSV whose cells are what they say, whatever a file is called."""
+"""The output of a run: tables and CSV show any file name and any error as it is."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Uploads: what is not taken leaves nothing behind, however it comes."""
+"""Uploads: a refused one leaves nothing behind."""
 
 import asyncio
 import csv

@@ -1,4 +1,4 @@
-"""`bioscope users`: accounts, looked at and managed on the server's machine."""
+"""`bioscope users`: accounts are listed and managed on the server's machine."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Requests that wait for the read models: woken by a change, bounded in time and number, ended by a disconnect and by a shutdown."""
+"""Requests that wait for the read models: a change wakes them, time and number are limited, a disconnect or a shutdown ends them."""
 
 import asyncio
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""An archive of images that an earlier reader inspected and a model classified, in memory; and a reader whose answers a test decides."""
+"""Images in memory that an earlier reader inspected and a model classified, and a pixel reader whose answers a test sets."""
 
 from uuid import uuid4
 

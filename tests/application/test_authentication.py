@@ -1,4 +1,4 @@
-"""Who an access token belongs to, as the log says it, for a few seconds from a cache."""
+"""Authentication: the identity behind an access token, from the log or from a cache."""
 
 from dataclasses import dataclass
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""Tasks that are told to end, end: also those that a first word was lost on."""
+"""Cancellation: a task ends even if it swallows a cancellation."""
 
 import asyncio
 import signal

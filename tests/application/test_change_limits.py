@@ -1,4 +1,4 @@
-"""How often people change one thing."""
+"""The limit of changes to one stream."""
 
 import os
 from uuid import uuid4

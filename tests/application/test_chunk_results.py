@@ -1,4 +1,4 @@
-"""Chunks are found in plans of any length, with few reads."""
+"""Chunks are found in plans of any length with few reads."""
 
 from math import log2
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""Room that nobody can fill for others."""
+"""Connection slots: no client can use all of them."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The names of derivatives: found again from the file, and the file from them."""
+"""Names of renditions: each names its file, and all are found from the file."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""The event stream as it is told to its consumers."""
+"""The schemas of events as consumers get them."""
 
 from pathlib import Path
 from uuid import UUID

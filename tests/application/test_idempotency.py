@@ -1,4 +1,4 @@
-"""A repeat under one key is answered as the first time, whatever happened in between."""
+"""A command that is repeated with the same key gets the first answer, whatever happened in between."""
 
 import os
 from uuid import uuid4

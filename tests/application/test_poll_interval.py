@@ -1,4 +1,4 @@
-"""How often somebody looks whom nobody wakes."""
+"""The interval of polling grows while nothing happens."""
 
 from hypothesis import given
 from hypothesis import strategies as st

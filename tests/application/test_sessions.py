@@ -1,4 +1,4 @@
-"""Signing in, staying signed in, signing out."""
+"""Sign-in, refresh and sign-out."""
 
 from datetime import timedelta
 from uuid import uuid4

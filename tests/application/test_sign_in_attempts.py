@@ -1,4 +1,4 @@
-"""How often passwords may be tried: as a table in plain words says, whoever tries what from where and when."""
+"""Limits of sign-in attempts, compared with a table of rules for any sequence of attempts."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The lifetime of signed addresses, and how long what they lead to may be cached."""
+"""The lifetime of signed addresses, and the caching of what they lead to."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""The trail in sentences: each type of event has one, and people, models and results are named in it."""
+"""Sentences of the audit trail: one for each event type, with the names of users, models and results."""
 
 from uuid import uuid4
 

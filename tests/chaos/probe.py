@@ -1,4 +1,4 @@
-"""How long until it works again: a new command is acknowledged and can be read, and a new run of one image has its result."""
+"""Measures the time until the system works again: a command is acknowledged and visible, and a run has its result."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""A TCP link that can be spoiled: it delays, drops, resets, goes half-open or throttles what passes, and the peers are never told why."""
+"""A TCP link that can delay, drop, reset, throttle or half-close connections without telling the peers."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The report of a run: one line, a page of the documentation, and the same as JSON."""
+"""The report of a chaos run: one line, a page of the documentation, and JSON."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""The tool itself: its plan, its links, its state, its page."""
+"""The chaos tool: its plan, links, state and page."""
 
 import random
 import socket

@@ -1,4 +1,4 @@
-"""How things stood at a moment: a cut through the log, whatever the clocks of the processes say."""
+"""States and lists at an earlier position, on Postgres and on the in-memory twin, whatever the clocks of the processes say."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4

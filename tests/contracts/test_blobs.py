@@ -1,4 +1,4 @@
-"""What every blob store must do: a local folder, the in-memory twin, and S3."""
+"""The contract of blob stores: a local folder, S3, and the in-memory twin."""
 
 import hashlib
 from datetime import UTC, datetime, timedelta

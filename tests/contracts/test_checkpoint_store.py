@@ -1,4 +1,4 @@
-"""One contract for how far the log was published: Postgres, and the simulator's twin."""
+"""The contract of the relay's checkpoint: Postgres, and the simulator's twin."""
 
 import pytest
 from psycopg import AsyncConnection

@@ -1,4 +1,4 @@
-"""The keys of devices, whose first events older releases stored in clear. On Postgres and on its in-memory twin."""
+"""Data keys of devices, whose first events earlier releases stored in clear: Postgres and the in-memory twin."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""One contract, kept by the Postgres recorder and by its in-memory twin."""
+"""The contract of the event store: the Postgres recorder and its in-memory twin."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""One contract, kept by the known addresses in Postgres and by their in-memory twin; and what only the database promises."""
+"""The contract of known addresses: Postgres and the in-memory twin; and what only the database guarantees."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""Whatever is done to accounts, and by how many at once: an active administrator remains. On Postgres and on its in-memory twin."""
+"""An active administrator remains, whatever is done concurrently to accounts: Postgres and the in-memory twin."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

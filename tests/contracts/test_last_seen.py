@@ -1,4 +1,4 @@
-"""When devices were last seen: one contract, kept by Postgres and by its in-memory twin."""
+"""The contract of device sightings: Postgres and the in-memory twin."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""One contract, kept by the limits in Redis and by their in-process twin."""
+"""The contract of rate limits: Redis and the in-process twin."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""One contract for the read models and the scheduler's open work: Postgres, and the in-memory twins."""
+"""The contract of read models and the work queue: Postgres and the in-memory twins."""
 
 import os
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""The contract of refresh tokens, for the real ones and their twin."""
+"""The contract of refresh tokens: Postgres and the in-memory twin."""
 
 import os
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Which images a recheck goes through, and where their results are: the same from Postgres and in memory."""
+"""The images that a recheck goes through, and the positions of their results: Postgres and the in-memory twin."""
 
 from uuid import uuid4
 

@@ -1,4 +1,4 @@
-"""What holds for the fold of every noun."""
+"""Properties of `evolve` for every noun."""
 
 import pytest
 from hypothesis import given

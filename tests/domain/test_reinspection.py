@@ -1,4 +1,4 @@
-"""A newer reader has decoded a stored image: what is recorded of it, and what is not."""
+"""Reinspection: what is recorded when a newer reader decodes a stored image."""
 
 from uuid import uuid4
 

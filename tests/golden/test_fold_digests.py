@@ -1,4 +1,4 @@
-"""A fold that makes other rows of the same events has a new version, so that read models of earlier releases are made anew."""
+"""A fold that makes other rows from the same events needs a new version, so that read models of earlier releases are rebuilt."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""Files built after situations in public reports, each of which was once shown or classified wrongly: what is right for each."""
+"""Files modelled on public bug reports: each is read as it should be."""
 
 import io
 from functools import cache

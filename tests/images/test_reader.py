@@ -1,4 +1,4 @@
-"""What other programs write and no encoder of ours does: each must be read as by other decoders, or refused at upload."""
+"""Files that other programs write and our encoder does not: each is read as other decoders read it, or refused at upload."""
 
 import io
 import struct

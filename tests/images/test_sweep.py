@@ -1,4 +1,4 @@
-"""The sweep finds what differs. It works with whichever other decoders are installed; tifffile and Pillow always are."""
+"""The sweep finds differences. It uses the decoders that are installed; tifffile and Pillow always are."""
 
 import csv
 import sys

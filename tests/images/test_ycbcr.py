@@ -1,4 +1,4 @@
-"""YCbCr pages of a TIFF: the tags that say how they become RGB, and forms that are rare."""
+"""YCbCr pages of a TIFF: the tags that define the conversion to RGB, and rare forms."""
 
 import io
 import zlib

@@ -1,4 +1,4 @@
-"""What the tests of servers share."""
+"""Fixtures for the tests of infrastructure."""
 
 import shutil
 import subprocess

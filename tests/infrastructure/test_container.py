@@ -1,4 +1,4 @@
-"""The composition: every port is there, opens, answers, closes, and the process stays small."""
+"""The composition root: every port opens, answers and closes, and the process stays small."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Retries of calls while something is away, and work that is repeated for ever."""
+"""Retries of calls to a service that is away, and work that is repeated for ever."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""A real Apache Kafka for the tests: one KRaft node on loopback, from Maven Central's jars, on the machine's own Java."""
+"""Apache Kafka for tests: one KRaft node on loopback, from the jars of Maven Central, on the machine's Java."""
 
 import base64
 import os

@@ -1,4 +1,4 @@
-"""The projector as it is, but for the store: that is not read while there is a Kafka, however long it takes to deliver."""
+"""The projector without catch-up from the store while there is a Kafka, however slow it is."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Readers that misbehave, each a process: `python -m tests.kafka.readers SOURCE BEHAVIOUR BROKERS`; what they do stands on stdout."""
+"""Faulty consumer processes: `python -m tests.kafka.readers SOURCE BEHAVIOUR BROKERS`; they report on stdout."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""Relay, projector and inference as they run in production: processes of their own, on a database, a broker and a Redis."""
+"""Starts relay, projector and inference as processes, on a database, a broker and a Redis."""
 
 import os
 import threading

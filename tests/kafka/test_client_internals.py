@@ -1,4 +1,4 @@
-"""Each private name of Faust and aiokafka that is used exists, and stands in two modules alone: an upgrade fails here and nowhere else."""
+"""Each private name of Faust and aiokafka that is used exists, and is used in two modules only."""
 
 import ast
 import re

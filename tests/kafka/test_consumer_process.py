@@ -1,4 +1,4 @@
-"""A process that reads topics: it ends when its reader fails or hangs, and at SIGTERM; the supervisor starts it again."""
+"""The consumer process: it ends at SIGTERM, and when its reader fails or hangs."""
 
 import asyncio
 import os

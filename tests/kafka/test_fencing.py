@@ -1,4 +1,4 @@
-"""A relay that slept while another one took over: what it still sends is refused by Apache Kafka, and disturbs nobody."""
+"""A relay that slept while another took over: Apache Kafka refuses its records."""
 
 import asyncio
 import os

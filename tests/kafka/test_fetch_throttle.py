@@ -1,4 +1,4 @@
-"""The gate before the embedded broker: fetches go when something has come, and now and then."""
+"""The fetch throttle before the embedded broker: fetches run after a wake-up, and at long intervals."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The whole way, from a command to its result, on the embedded broker and on Apache Kafka, and what happens when parts of it fail."""
+"""From a command to its result, on the embedded broker and on Apache Kafka, also when parts fail."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""Single records are sent surely, also by a sender whose producer gave up."""
+"""Single records are delivered, also after the producer gave up."""
 
 import asyncio
 from contextlib import suppress

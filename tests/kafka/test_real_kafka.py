@@ -1,4 +1,4 @@
-"""The fixture itself: what comes back from it is Apache Kafka, with admin, and it keeps what it was given."""
+"""The Kafka fixture gives a working Apache Kafka."""
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer

@@ -1,4 +1,4 @@
-"""`make overload`: four times what the API can take, for 60 s; strangers at every limit; slow clients; SIGTERM while it works."""
+"""`make overload`: four times the API's capacity for 60 s, unauthenticated clients at every limit, slow clients, SIGTERM under load."""
 
 import argparse
 import sys

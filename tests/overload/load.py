@@ -1,4 +1,4 @@
-"""A generator of load, bounded in requests, connections and time, for an API on loopback alone."""
+"""A load generator with limits of requests, connections and time, for an API on loopback only."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""A network of its own for one process and its children: a loopback with addresses in many IPv6 networks, which no other has."""
+"""A network namespace for one process and its children: loopback with addresses in many IPv6 networks."""
 
 import os
 import shutil

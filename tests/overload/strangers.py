@@ -1,4 +1,4 @@
-"""Strangers who take a tenth more than each limit allows, and what a user of the same API experiences meanwhile."""
+"""Unauthenticated clients that exceed each limit by a tenth, and the experience of a user meanwhile."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Three trials of a running API: more than it can take, clients that are slow, and a request to end while it works."""
+"""Three trials of a running API: overload, slow clients, and a stop under load."""
 
 import asyncio
 import contextlib

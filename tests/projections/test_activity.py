@@ -1,4 +1,4 @@
-"""What a watcher is told: exactly what it may see at that moment, in order, from any position, however it is looked for."""
+"""The activity feed: exactly what the reader may see at that moment, in order, from any position."""
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings

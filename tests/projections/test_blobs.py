@@ -1,4 +1,4 @@
-"""Blobs that nobody refers to are swept; those in use, or perhaps in use, never."""
+"""Blob references in the read models: unused blobs are swept; those that are or may be in use are not."""
 
 from datetime import UTC, datetime, timedelta
 from functools import partial

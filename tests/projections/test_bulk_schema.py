@@ -1,4 +1,4 @@
-"""Read models that are filled from nothing: durable, and with every index, before anybody reads them."""
+"""Read models during a rebuild: durable and indexed before they go live."""
 
 import os
 import signal

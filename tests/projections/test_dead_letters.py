@@ -1,4 +1,4 @@
-"""Dead letters: what waits behind each, and giving one up, which the log records and every rebuild repeats."""
+"""Dead letters: parked events, retries, and discards, which the log records and every rebuild repeats."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Digests of read models: of ranges, in any order, and of rows that somebody chose."""
+"""Digests of read models: by ranges, in any order."""
 
 import psycopg
 import pytest

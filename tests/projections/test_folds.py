@@ -1,4 +1,4 @@
-"""Read models without a database: folds are total, and the batch decides nothing."""
+"""Folds of read models without a database: total, and independent of the batches."""
 
 import unicodedata
 

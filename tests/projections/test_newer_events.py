@@ -1,4 +1,4 @@
-"""Events of a newer release: the projector stops before them, says why, and nothing is lost or set aside."""
+"""Events of a newer release: the projector stops before them, says why, and loses nothing."""
 
 import asyncio
 from contextlib import closing

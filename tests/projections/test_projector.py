@@ -1,4 +1,4 @@
-"""The projector on the real Postgres: once, in order, whatever the batches; poison set aside, and healed."""
+"""The projector on Postgres: each event once, in order, in any batches; poison events are set aside and retried."""
 
 import psycopg
 import pytest

@@ -1,4 +1,4 @@
-"""What a reader sees: his own and what was shared with him; all else looks as if it were not there."""
+"""Queries show a reader own and shared things; all others look absent."""
 
 import asyncio
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""A query without a reader does not exist: no list, count or look-up goes round the access table."""
+"""Every query takes an actor, and joins the access table."""
 
 import inspect
 import re

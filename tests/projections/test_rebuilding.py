@@ -1,4 +1,4 @@
-"""Read models made again: beside the live ones, compared, and put in their place."""
+"""Rebuilds of read models: beside the live ones, compared, and swapped."""
 
 import base64
 import threading

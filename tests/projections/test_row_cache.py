@@ -1,4 +1,4 @@
-"""Rows that a projector keeps from batch to batch: fewer are loaded, and none outlives somebody else's change."""
+"""The projector's row cache: fewer rows are loaded, and none is stale."""
 
 from collections import Counter
 

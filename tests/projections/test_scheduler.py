@@ -1,4 +1,4 @@
-"""Jobs from request to end: what the scheduler decides from rows, and what it does on the real Postgres."""
+"""The job scheduler: its decisions on rows, and its work on Postgres."""
 
 import json
 from datetime import timedelta

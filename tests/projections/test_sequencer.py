@@ -1,4 +1,4 @@
-"""Whatever comes from Kafka, in whatever order: applied is every event of the log once, in its order, and nothing else."""
+"""The sequencer: whatever Kafka delivers, each event of the log is applied once and in order."""
 
 from itertools import pairwise
 from uuid import UUID

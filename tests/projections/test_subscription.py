@@ -1,4 +1,4 @@
-"""From Kafka while it delivers, from the store while it does not: two sources, one order."""
+"""The subscription: events come from Kafka while it delivers, otherwise from the store, in one order."""
 
 import asyncio
 from typing import NamedTuple

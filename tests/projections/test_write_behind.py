@@ -1,4 +1,4 @@
-"""Read models of a rebuild are written a batch behind: the same in the end, whatever fails."""
+"""Write-behind of a rebuild: the same rows in the end, whatever fails."""
 
 from contextlib import closing
 

@@ -1,4 +1,4 @@
-"""A wheel in an environment of its own, run by another user in a folder that it cannot write to."""
+"""A wheel in its own environment, run by another user in a folder without write access."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A network that has no other machine in it."""
+"""A network namespace without other machines."""
 
 import os
 import subprocess

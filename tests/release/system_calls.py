@@ -1,4 +1,4 @@
-"""What a process and its descendants did to files and to the network, as strace recorded it."""
+"""The file and network calls of a process and its descendants, as strace recorded them."""
 
 import ipaddress
 import re

@@ -1,4 +1,4 @@
-"""The container image: its build stage is carried out, and what it installs prepares a database."""
+"""The container image: its build stage runs, and its contents prepare a database."""
 
 import subprocess
 

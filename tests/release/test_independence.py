@@ -1,4 +1,4 @@
-"""The whole system in a hostile environment, watched by strace: it asks nobody, and writes nowhere but into its data folder."""
+"""The whole system in a hostile environment under strace: no connections elsewhere, no writes outside its data folder."""
 
 import json
 import os

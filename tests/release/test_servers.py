@@ -1,4 +1,4 @@
-"""The scripts in deploy/ against real servers: they give the processes what they need, and no more."""
+"""The scripts in deploy/ against real servers: they give each process the rights that it needs, and no others."""
 
 import base64
 import hashlib

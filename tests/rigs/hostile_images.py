@@ -1,4 +1,4 @@
-"""Hostile image files, made in memory: pure functions that give bytes, and one list of them all with the refusal that each must meet."""
+"""Hostile image files, made in memory, and a list of all with the refusal of each."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Waiting for a state that a test can observe. The deadline only guards against waiting for ever."""
+"""Waits for a state that a test can observe. The deadline only guards against waiting for ever."""
 
 import asyncio
 import time

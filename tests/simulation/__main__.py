@@ -1,4 +1,4 @@
-"""`make simulate SEEDS=10000`, or `SEED=472` to tell one story again, word for word."""
+"""`make simulate SEEDS=10000`, or `SEED=472` to repeat one run and print every step."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""Who lies: workers, which reach what their kind of process reaches; the blob store; clocks."""
+"""Dishonest workers, a dishonest blob store, and wrong clocks."""
 
 import asyncio
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""Kafka in memory: partitions that may be lost, groups that are shared out anew, records that come late, twice, with holes."""
+"""Kafka in memory: partitions may be lost, groups rebalanced, records late, duplicated or missing."""
 
 import asyncio
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""People and scripts at work through the real use cases: they write down what was promised to them, and ask again when nobody answers."""
+"""Clients that work through the real use cases, record the promises that they got, and retry."""
 
 import asyncio
 import hashlib

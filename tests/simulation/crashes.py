@@ -1,4 +1,4 @@
-"""One crash at every call of a port, on the way of one use case through all processes."""
+"""One crash at each call of a port, during one use case through all processes."""
 
 import asyncio
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Faults as people make them, planted into the production code: each must be found."""
+"""Typical programming errors, planted into the production code: the simulator must find each."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress

@@ -1,4 +1,4 @@
-"""The processes of an installation: production code, put together over twins as the composition roots put it together over servers."""
+"""The processes of an installation: production code over in-memory twins, composed as the composition roots do."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""One seed, one story: processes, clients and misfortunes over a world in memory; then peace, and a look at what must hold."""
+"""One seed, one run: processes, clients and faults over a world in memory; then recovery, and a check of the invariants."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Each use case, with one crash at every call of a port on its way: whoever recovers, it was done once, or not at all."""
+"""Each use case with a crash at each call of a port: after recovery it was done once, or not at all."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The simulator bites: each fault planted into the production code is found within a thousand seeds, and nothing else is."""
+"""The simulator finds each planted fault within a thousand seeds."""
 
 from itertools import chain
 

@@ -1,4 +1,4 @@
-"""Time that is made up: an event loop whose clock jumps to what happens next, and threads that run one at a time, in its order."""
+"""Simulated time: an event loop whose clock jumps to the next event, and threads that run one at a time in its order."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Who watches live: the real `api.live.connection.LiveConnection` over a socket in memory; and somebody who forges its notifications."""
+"""Live subscribers: the real `api.live.connection.LiveConnection` over a socket in memory; and a forger of notifications."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping

@@ -1,4 +1,4 @@
-"""A world to be broken: what lasts (log, read models, blobs, Kafka), processes that do not, and one chance that decides everything."""
+"""The simulated world: durable parts (log, read models, blobs, Kafka), processes that crash, and one random generator for all."""
 
 import asyncio
 import contextvars

@@ -1,4 +1,4 @@
-"""Two releases beside each other: an older one as a copy of the code, and their processes, started and ended one by one."""
+"""Two releases side by side: an older one as a copy of the code, and the processes of both."""
 
 import os
 import shutil

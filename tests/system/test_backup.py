@@ -1,4 +1,4 @@
-"""Backup of a whole system while people work, and what `bioscope restore` makes of it in a new data folder."""
+"""Backup of a whole system under load, and `bioscope restore` into a new data folder."""
 
 import os
 import subprocess

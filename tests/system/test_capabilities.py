@@ -1,4 +1,4 @@
-"""Each process of a running system says what it understands, under its own role."""
+"""Each process of a running system declares its capabilities under its own role."""
 
 import httpx
 import psycopg

@@ -1,4 +1,4 @@
-"""`bioscope classify` over a folder as laboratories have them: equal names, old encodings, system files, a manifest from a spreadsheet."""
+"""`bioscope classify` on a realistic folder: equal names, old encodings, system files, a manifest from a spreadsheet."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The example of a downstream consumer against the whole system: whatever happens to it, it has counted each result once."""
+"""The example of a downstream consumer against the whole system: it counts each result once, whatever happens."""
 
 import os
 import random

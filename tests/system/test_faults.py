@@ -1,4 +1,4 @@
-"""Servers that hang, links that are spoiled, stores that are full or lie, each while clients work: the short form of `make chaos`."""
+"""Hanging servers, disturbed links, full or dishonest stores, each under load: the short form of `make chaos`."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Processes killed with -9 while clients work: what was acknowledged is there afterwards, and nothing is there twice."""
+"""Processes killed with SIGKILL under load: acknowledged commands survive, and nothing is recorded twice."""
 
 import os
 import random

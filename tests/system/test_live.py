@@ -1,4 +1,4 @@
-"""Live status of the whole system: a job is followed to its end without asking once."""
+"""Live status of the whole system: a job is followed to its end without polling."""
 
 import json
 import time

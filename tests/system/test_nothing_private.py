@@ -1,4 +1,4 @@
-"""Private words planted everywhere they can be entered, then looked for in every table, topic, Redis key, log, blob and dump."""
+"""Private words, entered wherever possible, and then searched in every table, topic, Redis key, log, blob and dump."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A data folder that release 9978d0f made goes on under this release, and a recheck corrects what that one decoded wrongly."""
+"""A data folder of release 9978d0f works under this release, and a recheck corrects what that release decoded wrongly."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""More than the API can take, clients that are slow, and an end in the middle of work: the short form of `make overload`."""
+"""Overload, slow clients, and a stop under load: the short form of `make overload`."""
 
 import asyncio
 

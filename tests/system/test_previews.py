@@ -1,4 +1,4 @@
-"""Pictures of images that were uploaded a moment ago, made by the real inspection and served by the real server."""
+"""Renditions of new uploads, made by the real inspection and served by the real server."""
 
 import io
 from pathlib import Path

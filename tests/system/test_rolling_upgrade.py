@@ -1,4 +1,4 @@
-"""Two releases on one log, under load: readers are upgraded first, and what is new is written once all of them understand it."""
+"""Two releases on one log under load: readers are upgraded first, and new types are written once all understand them."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Every `val` picture through HTTP: uploaded, decoded, classified and read back, the scores are those of the training side."""
+"""Every `val` picture through HTTP: the scores are those of the training code."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The calls of the existing web client, one by one, as a browser on another origin sends them: no cookies, JSON type on every call."""
+"""The calls of the existing web client, as a browser on another origin sends them: without cookies, with a JSON type on every call."""
 
 import time
 from pathlib import Path

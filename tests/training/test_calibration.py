@@ -1,4 +1,4 @@
-"""How far a probability may be trusted, on numbers whose answer is known."""
+"""Calibration metrics, on numbers with a known answer."""
 
 import numpy as np
 import pytest

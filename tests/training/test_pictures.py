@@ -1,4 +1,4 @@
-"""The data folder: what is missing or changed is named; what a network is tuned on, it was not trained on."""
+"""The training data folder: missing and changed files are named, and tuning data are not training data."""
 
 import hashlib
 import io

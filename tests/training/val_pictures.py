@@ -1,4 +1,4 @@
-"""The `val` pictures of each shipped model, out of tests/data/val."""
+"""The `val` pictures of each shipped model, from tests/data/val."""
 
 import csv
 import io

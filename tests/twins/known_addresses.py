@@ -1,4 +1,4 @@
-"""The in-memory twin of the addresses from which accounts signed in."""
+"""The in-memory twin of known addresses."""
 
 import time
 

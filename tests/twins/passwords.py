@@ -1,4 +1,4 @@
-"""The in-memory twin of password hashes: quick, and of one strength at a time."""
+"""The in-memory twin of password hashing: fast, with one strength at a time."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""The in-memory twins of the read models and of the scheduler's open work, over one database that outlives who uses it."""
+"""The in-memory twins of the read models and of the work queue, over one database."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

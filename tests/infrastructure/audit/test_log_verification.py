@@ -1,4 +1,4 @@
-"""A log that is verified in ranges: wherever they are cut, and whichever processes walk them, the verdict is the same."""
+"""Verification of the log in ranges: the result does not depend on the ranges or on the processes."""
 
 from uuid import uuid4
 

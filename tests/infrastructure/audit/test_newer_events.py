@@ -1,4 +1,4 @@
-"""What audits of an older release say about a log that a newer one went on with: nothing that is not so."""
+"""Audits of an older release over a log that a newer one continued report no false findings."""
 
 import msgspec
 import psycopg

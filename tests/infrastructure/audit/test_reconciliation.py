@@ -1,4 +1,4 @@
-"""Claims, passwords and data keys beside the log: what people do is no discrepancy, however the looks fall between their commands."""
+"""Reconciliation of claims, passwords and data keys with the log: concurrent commands are no discrepancy."""
 
 import threading
 from contextlib import contextmanager

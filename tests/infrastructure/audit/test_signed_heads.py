@@ -1,4 +1,4 @@
-"""Signed heads: whoever writes the whole record anew, or cuts its end off, is found out."""
+"""Signed heads reveal a log that was rewritten or truncated."""
 
 import threading
 from datetime import UTC, datetime, timedelta

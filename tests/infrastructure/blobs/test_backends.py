@@ -1,4 +1,4 @@
-"""What the local folder and S3 do beyond the common contract: durability, signed addresses, and what happens when they are away."""
+"""The folder and S3 beyond the common contract: durability, signed addresses, and failures."""
 
 import base64
 import errno

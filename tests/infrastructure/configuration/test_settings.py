@@ -1,4 +1,4 @@
-"""Settings: each variable is read, refused with a reason, or somebody else's; values are shown with their sources, secrets are not."""
+"""Settings: each variable is read, or refused with a reason; values are shown with their sources, secrets are not."""
 
 import re
 from pathlib import Path

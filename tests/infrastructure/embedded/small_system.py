@@ -1,4 +1,4 @@
-"""A system with the real servers and small processes in place of the application's; `python -m` it with a data folder to run `up`."""
+"""The real embedded servers with small scripts as processes; `python -m` it with a data folder to run `up`."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The supervisor: what it starts, mends, refuses, and how everything ends with it."""
+"""The supervisor: it starts, restarts and stops processes and servers."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What processes declare: as long as they run, about themselves alone, and never so much that it harms."""
+"""Capabilities: each process declares its own while it runs, within limits."""
 
 from uuid import uuid4
 

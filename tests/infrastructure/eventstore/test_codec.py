@@ -1,4 +1,4 @@
-"""Bytes and back: whole, sealed where private, unreadable after erasure."""
+"""The codec: payloads survive, private fields are encrypted, and unreadable after erasure."""
 
 import msgspec
 import pytest

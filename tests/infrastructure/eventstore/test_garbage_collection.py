@@ -1,4 +1,4 @@
-"""Cycles are looked for seldom while much is handled, and as before afterwards."""
+"""Garbage collection of cycles is rare during bulk work, and normal afterwards."""
 
 import gc
 from contextlib import suppress

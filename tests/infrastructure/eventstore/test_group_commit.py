@@ -1,4 +1,4 @@
-"""Commands that come together are answered as if they had come one after the other."""
+"""Group commit: commands in one transaction are answered as if they were executed one after the other."""
 
 import os
 from itertools import pairwise

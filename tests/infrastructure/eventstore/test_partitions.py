@@ -1,4 +1,4 @@
-"""The log in partitions: none is missing when it is needed, nobody writes into one by itself, and lookups are made in few of them."""
+"""Partitions of the log: each exists when it is needed, cannot be written to directly, and lookups read few of them."""
 
 import contextlib
 import threading

@@ -1,4 +1,4 @@
-"""Ids of old commands and tokens of ended sessions are removed; what somebody may still ask for stays."""
+"""Pruning: ids of old commands and tokens of ended sessions are removed, and nothing that may still be needed."""
 
 import time
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""States that a process folded before: a load reads what is new, and is always what the whole stream says."""
+"""The state cache: a load reads only new events, and equals a load of the whole stream."""
 
 import os
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""A small application for the HTTP server: it notes that it was asked what takes long, and a clean end."""
+"""A small application for tests of the HTTP server. Files record slow requests, the drain and a clean end."""
 
 import asyncio
 import os

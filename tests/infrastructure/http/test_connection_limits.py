@@ -1,4 +1,4 @@
-"""Who has room for a connection."""
+"""The limits of connections."""
 
 import pytest
 

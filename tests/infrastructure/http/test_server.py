@@ -1,4 +1,4 @@
-"""The HTTP server: it ends in time whatever its clients do."""
+"""The HTTP server: connections, limits, and an end in time whatever clients do."""
 
 import contextlib
 import os

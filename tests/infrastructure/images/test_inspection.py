@@ -1,4 +1,4 @@
-"""Inspection: what is told of an image of any kind, the pictures that are made of it, and what it needs for that."""
+"""Inspection: metadata, renditions and memory for every kind of image."""
 
 import csv
 import io

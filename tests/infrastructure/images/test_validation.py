@@ -1,4 +1,4 @@
-"""The validator for images: what it refuses and with which words, that the answer is the same however the bytes come, and what it costs."""
+"""Upload validation: refusals and their texts, the same result for any division of the bytes, and its cost."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""A child's look at images that breaks over some of them, as a decoder with a bug would."""
+"""Child functions that crash, hang or lie on marked images."""
 
 import os
 import time

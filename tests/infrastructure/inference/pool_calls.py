@@ -1,4 +1,4 @@
-"""What the tests have the pool's children do."""
+"""Functions that tests run in child processes."""
 
 import os
 import signal

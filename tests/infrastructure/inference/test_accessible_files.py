@@ -1,4 +1,4 @@
-"""Which files the inference process keeps, wherever an administrator has put secrets and data."""
+"""The files that the inference process can open, wherever secrets and data lie."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Models that come with the product: registered once, after they did what their record promises."""
+"""Bundled models: registered once, after their self-test."""
 
 import hashlib
 import shutil

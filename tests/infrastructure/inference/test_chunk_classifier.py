@@ -1,4 +1,4 @@
-"""Chunks of real micrographs, judged by the shipped model in real children; and all that may go wrong with one image, or with all."""
+"""Chunks of real micrographs, classified by the shipped model in child processes, and every failure of one image or of all."""
 
 import asyncio
 import io

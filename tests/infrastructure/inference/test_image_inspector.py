@@ -1,4 +1,4 @@
-"""Uploaded images, inspected by real children: what is said of good ones, of bad ones, and of those that nobody waits for any more."""
+"""Uploaded images, inspected in child processes: good, bad, and deleted ones."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""The recheck over real children: what they answer, what they break over, and that nothing of them is left."""
+"""The recheck with child processes: their answers and failures, and nothing is left of them."""
 
 import asyncio
 import os

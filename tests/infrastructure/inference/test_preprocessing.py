@@ -1,3 +1,5 @@
+"""Preprocessing: from a file to the tensor that a network sees, and refusals of hostile files."""
+
 import io
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Children that crash, hang or eat memory end alone; none outlives its parent."""
+"""The process pool: a child that crashes, hangs or takes too much memory ends alone; none outlives its parent."""
 
 import asyncio
 import os

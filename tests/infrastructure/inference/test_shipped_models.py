@@ -1,3 +1,5 @@
+"""The shipped models: their records are valid, and they classify the example micrographs as documented."""
+
 import csv
 import hashlib
 import shutil

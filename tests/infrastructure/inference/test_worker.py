@@ -1,4 +1,4 @@
-"""One worker process: its two lanes, its heartbeats, and how it ends."""
+"""An inference worker: two lanes, heartbeats, and its end."""
 
 import asyncio
 from pathlib import Path

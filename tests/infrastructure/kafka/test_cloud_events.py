@@ -1,4 +1,4 @@
-"""Records of the log's topic: what the relay writes is read back whole, and nothing else is."""
+"""Records of the events topic: what the relay writes is read back, and nothing else is accepted."""
 
 from datetime import UTC
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Tasks out of their topics: none lost, none begun twice, told as done in order."""
+"""The task consumer: no task is lost or begun twice, and offsets are committed in order."""
 
 import asyncio
 from typing import NamedTuple

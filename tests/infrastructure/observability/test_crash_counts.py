@@ -1,4 +1,4 @@
-"""Crash loops: counted within a window, readable by another process, harmless when the file is damaged."""
+"""Crash counts: within a window, readable by another process, harmless when the file is damaged."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Readiness: each thing is asked at once, with its own patience, and what is wrong is told to an operator in words."""
+"""Readiness: dependencies are checked concurrently, each with its timeout, and problems are described to operators."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""Log lines: one a happening, in UTC, without secrets."""
+"""Log lines: one for each event, in UTC, without secrets."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Figures: what this process did, how the whole system stands, in Prometheus' form."""
+"""Metrics of the process and of the whole system, in the format of Prometheus."""
 
 import contextlib
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""Metrics and health of one process over HTTP: on loopback for everybody, elsewhere with a secret."""
+"""Metrics and health of one process over HTTP: open on loopback, with a secret elsewhere."""
 
 import asyncio
 import http.client

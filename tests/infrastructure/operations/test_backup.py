@@ -1,4 +1,4 @@
-"""A backup and what becomes of it: whole, or refused with a sentence, and never half restored."""
+"""Backup and restore: complete, or refused with a reason; never half restored."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""The doctor: what is weak is named with what to do, and production does not start with it."""
+"""The doctor: it names weaknesses and remedies, and production does not start with severe ones."""
 
 import base64
 import os

@@ -1,4 +1,4 @@
-"""Our packages have general names: another package of the same name is reported, by its distribution or by its place."""
+"""Packages of other distributions with the names of ours are reported."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A database that says nothing any more, while the line to it stands: noticed, and left for a new connection."""
+"""Connections to a database that does not answer any more: noticed, closed and replaced."""
 
 import asyncio
 import contextlib

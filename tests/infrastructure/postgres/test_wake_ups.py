@@ -1,4 +1,4 @@
-"""Wake-ups: sent after the commit by a session that writes nothing, and together; by the database itself for older releases."""
+"""Wake-ups: sent together after the commit by a session of their own; for older releases by the database."""
 
 from datetime import UTC, datetime
 from uuid import uuid4

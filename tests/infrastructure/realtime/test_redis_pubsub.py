@@ -1,4 +1,4 @@
-"""Live news: everybody who watches hears it, and a lost Redis is found again."""
+"""Live notifications through Redis: every subscriber gets them, also after Redis was away."""
 
 import asyncio
 

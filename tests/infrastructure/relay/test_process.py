@@ -1,4 +1,4 @@
-"""The relay's process: who leads, what consumers get, what is signed, how it ends."""
+"""The relay process: leadership, publishing, signed heads, and its end."""
 
 import asyncio
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""The log onto its topic: every event, in order, whatever fails meanwhile."""
+"""The relay's publisher: every event, in order, whatever fails."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""Each layer of the sandbox by itself, what a kernel without them means, and the same pixels inside as outside."""
+"""The layers of the sandbox, kernels without them, and the same pixels inside as outside."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Access tokens: ours are believed until they end, and nothing else ever is."""
+"""Access tokens: ours are valid until they expire, and no others ever are."""
 
 import base64
 import hashlib

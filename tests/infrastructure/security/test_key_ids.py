@@ -1,4 +1,4 @@
-"""What is written names its key, what was written before is read for ever, and several keys can be in use at once."""
+"""Key ids: new data names its key, old data stays readable, and several keys are valid at a time."""
 
 import base64
 from datetime import UTC, datetime

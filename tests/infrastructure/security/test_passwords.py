@@ -1,4 +1,4 @@
-"""Slow hashes: right ones, equally dear ones, few at a time."""
+"""Password hashing: correct, of equal cost for unknown accounts, few at a time."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Key files: what a process gets is what it needs, and nobody else may read it."""
+"""Key files: a process gets the keys that it needs, and nobody else may read its file."""
 
 import os
 import stat

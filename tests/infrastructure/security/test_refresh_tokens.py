@@ -1,4 +1,4 @@
-"""Refresh tokens: one child each, told twice within the grace; whatever comes later is reuse."""
+"""Refresh tokens: each has one child, which is repeated within the grace period; later uses are reuse."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
