@@ -79,7 +79,7 @@ def processes(parent: int) -> dict[str, str]:
         "thread": attempt(lambda: _thread.start_new_thread(int, ())),
         "trace the parent": attempt(lambda: checked(LIBC.ptrace(PTRACE_ATTACH, parent, 0, 0))),
         "kill the parent": attempt(lambda: os.kill(parent, signal.SIGKILL)),
-        "kill the nursery": attempt(lambda: os.kill(os.getppid(), signal.SIGKILL)),
+        "kill the fork server": attempt(lambda: os.kill(os.getppid(), signal.SIGKILL)),
         "kill all": attempt(lambda: os.kill(-1, signal.SIGKILL)),
         "handle of the parent": attempt(lambda: os.pidfd_open(parent)),
         "executable memory": attempt(lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)),

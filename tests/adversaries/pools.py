@@ -9,13 +9,13 @@ MEMORY_BYTES = 512 * 1024**2
 
 @asynccontextmanager
 async def a_pool(*modules, size=1, hang_seconds=20.0, memory_bytes=MEMORY_BYTES):
-    nursery = ForkServer(*modules, "tests.infrastructure.inference.pool_calls")
-    pool = ProcessPool(nursery, size=size, nice=0, memory_bytes=memory_bytes, hang_seconds=hang_seconds)
+    fork_server = ForkServer(*modules, "tests.infrastructure.inference.pool_calls")
+    pool = ProcessPool(fork_server, size=size, nice=0, memory_bytes=memory_bytes, hang_seconds=hang_seconds)
     try:
         yield pool
     finally:
         pool.close()
-        nursery.close()
+        fork_server.close()
 
 
 async def still_works(pool):

@@ -236,7 +236,7 @@ def test_its_children_end_first_when_memory_runs_out(taken_over):
         return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
 
     pid = taken_over.pid("inference")
-    below = [child for nursery in children(pid) for child in children(nursery)]
+    below = [child for fork_server in children(pid) for child in children(fork_server)]
     assert below
     assert min(map(score, below)) > score(pid)
 

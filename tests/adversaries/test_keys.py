@@ -87,7 +87,7 @@ def memory_holds(pid, needles):
 
 # ---- keys ----------------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", NAMES)
-def test_no_process_is_told_where_the_root_key_is(system, name):
+def test_no_process_knows_where_the_root_key_is(system, name):
     pids = system.pids(name)
     assert pids
     for pid in pids:

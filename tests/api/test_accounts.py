@@ -174,7 +174,7 @@ async def test_another_role_bites_at_once(api):
     assert (await http.get(USERS)).status_code == 200
 
 
-async def test_whoever_is_disabled_is_out_at_once(api):
+async def test_a_disabled_user_is_signed_out_at_once(api):
     admin, _ = await someone(api, "admin")
     address = api.account()
     for status in ("inactive", "suspended", "pending"):
@@ -190,7 +190,7 @@ async def test_whoever_is_disabled_is_out_at_once(api):
         assert (await login(api, address)).status_code == 200
 
 
-async def test_a_disabled_user_is_told_so_while_the_session_lasts(api):
+async def test_a_disabled_user_gets_that_reason_while_the_session_lasts(api):
     http, mine = await someone(api)
     user_id = mine.rpartition("/")[2]
     services = api.services

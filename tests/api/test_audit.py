@@ -22,7 +22,7 @@ async def described_dataset(api):
     return ada, dataset, [int(answer.headers["x-event-position"]) for answer in (created, described, shared)]
 
 
-async def test_a_trail_tells_everything_in_order(api, described_dataset):
+async def test_a_trail_has_every_event_in_order(api, described_dataset):
     _, dataset, positions = described_dataset
     admin = await api.client("admin")
     trail = (await admin.get(f"/api/audit/{dataset}/trail")).json()

@@ -146,7 +146,7 @@ async def test_an_address_that_was_changed_or_has_ended_is_refused(api, address)
     assert_refused(await http.get(await address(seconds=-1)), 403, "forbidden")
 
 
-async def test_an_address_of_what_is_gone_is_told_so(api, address):
+async def test_an_address_of_a_deleted_image_is_not_found(api, address):
     http = api.anonymous()
     for folder in ("", "thumbnail/2", "../../keys", "/etc"):
         assert_refused(await http.get(await address(sha256="0" * 64, folder=folder)), 404, "not_found"), folder

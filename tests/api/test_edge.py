@@ -92,7 +92,7 @@ async def test_good_answers_have_the_same_headers(api):
         assert set(answer.headers["access-control-expose-headers"].split(", ")) >= {"etag", "link", "x-next-cursor", "x-event-position"}
 
 
-async def test_other_origins_are_told_nothing(api):
+async def test_other_origins_get_no_cors_headers(api):
     http = await api.client()
     for origin in ("https://evil.example", "null", f"{ORIGIN}.evil.example", ORIGIN.upper(), ORIGIN.replace("http", "https")):
         for answer in (await http.get(DATASETS, headers={"Origin": origin}), await http.get("/nowhere", headers={"Origin": origin})):
@@ -343,7 +343,7 @@ async def test_a_moved_version_is_not_overwritten(api):
     assert (await http.delete(path, headers={"If-Match": '"4"'})).status_code == 204
 
 
-async def test_whoever_asks_for_a_position_waits_for_it_or_is_told_to_come_back(api):
+async def test_a_request_for_a_position_waits_for_it_or_gets_retry_after(api):
     http = await browsing(api)
     for n in range(10):
         made = await http.post(DATASETS, json={"name": f"n{n}"}, headers={"Prefer": "respond-async"})
@@ -382,7 +382,7 @@ async def test_trailing_slashes_are_the_same_route(api):
 
 
 # ---- too many at once --------------------------------------------------------------------------------------------------------------
-async def test_more_than_can_be_worked_on_are_told_when_to_come_back(api):
+async def test_requests_beyond_the_limit_get_retry_after(api):
     class HeldPosition:
         position, arrived, reached = 0, asyncio.Semaphore(0), asyncio.Event()
 
@@ -406,7 +406,7 @@ async def test_more_than_can_be_worked_on_are_told_when_to_come_back(api):
     assert (await http.get(DATASETS)).status_code == 200
 
 
-async def test_those_who_send_slowly_hold_nobody_up(api):
+async def test_slow_clients_do_not_delay_others(api):
     api = api.with_options(admission=AdmissionLimits(normal=3))
     http = await browsing(api)
     go_on, reading = asyncio.Event(), asyncio.Semaphore(0)

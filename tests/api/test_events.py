@@ -51,7 +51,7 @@ async def test_the_whole_log_comes_in_order_without_a_gap_whatever_the_page(api)
         assert page == {"events": [], "next": head}
 
 
-async def test_an_event_is_told_with_all_that_a_consumer_needs(api):
+async def test_an_event_has_all_that_a_consumer_needs(api):
     admin = await api.client("admin")
     position = int((await made(admin)).headers["x-event-position"])
     (event,) = (await followed(admin, after=position - 1))["events"]
@@ -68,7 +68,7 @@ async def test_an_event_is_told_with_all_that_a_consumer_needs(api):
     assert event["data"]["name"] == "cells"
 
 
-async def test_what_is_told_fits_the_schema_that_is_told(api):
+async def test_events_fit_the_published_schemas(api):
     admin = await api.client("admin")
     await made(admin)
     for sealed in (False, True):
@@ -98,7 +98,7 @@ async def test_nobody_else_may_follow(api):
         assert (await other.get("/api/events")).status_code == 403
 
 
-async def test_who_waits_is_answered_as_soon_as_something_happens(api):
+async def test_a_waiting_request_is_answered_as_soon_as_an_event_is_recorded(api):
     observed = ObservedPosition(api.services.visible)
     unpolled = api.with_options(feed=FeedLimits(poll_interval_seconds=3600.0)).with_services(visible=observed)
     admin, researcher = await unpolled.client("admin"), await api.client("researcher")
@@ -120,7 +120,7 @@ async def test_waiting_ends_in_time_with_nothing(api):
     assert time.monotonic() - began > 0.4
 
 
-async def test_who_waits_holds_no_thread_and_finds_at_most_so_many_places(api):
+async def test_waiting_requests_hold_no_thread_and_their_number_is_limited(api):
     admin = await api.client("admin")
     head = api.services.log.head()
     waiting = [asyncio.create_task(followed(admin, after=head, wait=20)) for _ in range(70)]

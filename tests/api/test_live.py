@@ -229,7 +229,7 @@ async def test_foreign_datasets_are_not_heard_of_until_they_are_shared_and_not_a
         assert [one["event"] for one in others if one["type"] == "event"] in ([], ["DatasetShareWithdrawn"])
 
 
-async def test_only_the_datasets_asked_for_are_told(served):
+async def test_only_the_requested_datasets_are_reported(served):
     ada = served.user()
     cells, others = served.dataset(ada, "cells"), served.dataset(ada, "others")
     served.image(ada, cells)
@@ -243,7 +243,7 @@ async def test_only_the_datasets_asked_for_are_told(served):
         assert {event["dataset"] for event in events} == {str(cells)}
 
 
-async def test_a_job_is_told_with_how_far_it_is(served):
+async def test_an_event_of_a_job_carries_its_progress(served):
     ada = served.user()
     served.model()
     cells = served.dataset(ada)
@@ -303,7 +303,7 @@ async def test_subscriptions_take_no_connection_from_queries(served, postgres):
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example.org", "null", "http://web.example.org.evil.org", "https://web.example.org"])
-async def test_a_foreign_origin_is_told_so(served, origin):
+async def test_a_foreign_origin_is_refused_with_a_reason(served, origin):
     async with served.connected(origin=origin) as watch:
         assert await closed(watch) == 4403
 

@@ -9,18 +9,18 @@ from api.problems import STATUS
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 
 
-def test_every_code_is_told_with_its_status():
+def test_every_code_is_documented_with_its_status():
     assert re.findall(r"^\| (\d{3}) \| `(\w+)` \| .{5,} \|$", PAGE, re.MULTILINE) == [
         (str(status), code) for code, status in STATUS.items()
     ]
 
 
-def test_every_reason_to_close_is_told():
+def test_every_reason_to_close_is_documented():
     body = {int(code) for code in re.findall(r"^\| (4\d{3}) \|", PAGE, re.MULTILINE)}
     assert body == {messages.MALFORMED, messages.UNAUTHENTICATED, messages.FORBIDDEN, messages.TOO_SLOW, messages.TOO_MANY}
 
 
-def test_every_message_is_told():
+def test_every_message_is_documented():
     for message in (messages.Authenticated, messages.EventMessage, messages.CaughtUp, messages.ServerPing):
         (row,) = re.findall(rf'^\| `{{"type":"{message.__struct_config__.tag}".*$', PAGE, re.MULTILINE)
         assert all(f'"{name}"' in row for name in message.__struct_fields__)

@@ -35,7 +35,7 @@ def test_without_trusted_proxies_nobody_is_believed():
 
 
 @pytest.mark.anyio
-async def test_figures_are_told_to_nobody_who_comes_through_a_proxy(api):
+async def test_metrics_are_not_served_through_a_proxy(api):
     http = api.anonymous()
     assert (await http.get("/metrics")).status_code == 200
     assert (await http.get("/metrics", headers={"X-Forwarded-For": "127.0.0.1"})).status_code == 404

@@ -252,7 +252,7 @@ async def test_a_thumbnail_of_any_image_waits(api):
         assert (await bytes_at(api, await query)).content == b"small"
 
 
-async def test_who_waits_for_a_rejected_image_is_told_why(api):
+async def test_a_request_that_waits_for_a_rejected_image_gets_the_reason(api):
     http = await api.client()
     image, _ = await uploaded(http)
     waiting = Waiting(api)

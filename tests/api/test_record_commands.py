@@ -14,7 +14,7 @@ __all__ = ["bioscope"]
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_dead_letter_is_listed_given_up_and_told_in_the_trail(lab_settings, app_url, owner_url, bioscope):
+async def test_a_dead_letter_is_listed_discarded_and_shown_in_the_trail(lab_settings, app_url, owner_url, bioscope):
     with open_event_store(lab_settings) as log:
         scenario = Scenario(log, None)
         ada = scenario.user(name="Ada")

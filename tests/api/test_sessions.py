@@ -62,7 +62,7 @@ async def test_who_registers_is_a_viewer_and_may_sign_in_at_once(api):
     assert (me["id"], me["role"], me["status"]) == (made.json()["id"], "viewer", "active")
 
 
-async def test_an_address_or_a_name_that_is_taken_is_told_apart(api):
+async def test_a_taken_address_is_distinguished_from_a_taken_name(api):
     http = api.anonymous()
     await http.post("/api/auth/register", json=SOMEBODY)
     for change, detail in (
@@ -318,7 +318,7 @@ async def test_a_token_used_again_after_its_grace_ends_the_whole_session_and_is_
     assert [event.reason for event in happened(api, SessionRevoked)] == ["refresh_token_reused"]
 
 
-async def test_a_missing_and_an_unknown_token_are_told_in_the_contracts_words(api):
+async def test_a_missing_and_an_unknown_token_are_refused_in_the_words_of_the_contract(api):
     http = api.anonymous()
     for sent in (
         {},

@@ -58,7 +58,7 @@ def test_names_that_look_like_markup_or_emoji_are_shown_as_they_are():
 
 
 @pytest.mark.parametrize("name", ["A1/img.tif", "A2/img.tif"])
-def test_files_of_the_same_name_are_told_apart_in_every_form(name):
+def test_files_of_the_same_name_are_distinguished_in_every_format(name):
     image = image_file(Path("/data", name), Path("/data"))
     report = reported(Line(file=image.shown))
     out = io.StringIO()

@@ -435,7 +435,7 @@ async def test_a_body_that_stops_coming_is_given_up(api, desk):
     assert nothing_was_stored()
 
 
-async def test_a_store_that_is_away_is_told_and_nothing_is_recorded(api, desk, lab_settings):
+async def test_a_store_that_is_away_is_reported_and_nothing_is_recorded(api, desk, lab_settings):
     http, cells, nothing_was_stored = desk
     blobs = lab_settings.data / "blobs"
     shelf = blobs / "sha256"

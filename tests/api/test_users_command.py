@@ -103,7 +103,7 @@ async def test_pages_of_a_list_lead_to_each_other(api, bioscope):
     assert sorted(observed) == sorted(expected)
 
 
-async def test_wrong_options_of_a_list_are_told_in_a_sentence(bioscope):
+async def test_wrong_options_of_a_list_are_refused_with_a_sentence(bioscope):
     for cursor in ("x", "\udcff", "", "e30"):
         assert "cursor" in (await bioscope("users", "list", "--cursor", cursor, code=1)).stderr
     for wrong in (["--limit", "0"], ["--limit", "201"], ["--role", "owner"], ["--status", "gone"]):
@@ -145,7 +145,7 @@ UNKNOWN = ["nobody", "nobody@example.org", str(uuid4()), "", "a\udcffb", "x" * 1
 
 
 @pytest.mark.parametrize("what", [("show",), ("reset-password",), ("disable",), ("enable",), ("erase", "--yes"), ("set-role", "viewer")])
-async def test_an_unknown_account_is_told_in_a_sentence(bioscope, what):
+async def test_an_unknown_account_is_refused_with_a_sentence(bioscope, what):
     for unknown in UNKNOWN:
         ended = await bioscope("users", what[0], unknown, *what[1:], code=1)
         assert ended.stdout == ""
@@ -362,13 +362,13 @@ async def test_a_database_that_cannot_be_used_is_reported_in_a_sentence(bioscope
         assert ended.stderr.count("\n") == 1
 
 
-async def test_a_database_that_lacks_migrations_is_told_in_a_sentence(bioscope, postgres, monkeypatch):
+async def test_a_database_that_lacks_migrations_is_reported_in_a_sentence(bioscope, postgres, monkeypatch):
     monkeypatch.setenv("BIOSCOPE_POSTGRES_URL", postgres.url(user="postgres", database="postgres"))
     for arguments in COMMANDS:
         assert "run `bioscope migrate`" in (await bioscope("users", *arguments, code=1)).stderr
 
 
-async def test_a_lost_root_key_is_told_in_a_sentence(bioscope, lab_settings):
+async def test_a_lost_root_key_is_reported_in_a_sentence(bioscope, lab_settings):
     lab_settings.root_key_path.unlink()
     for arguments in COMMANDS:
         assert "no root key" in (await bioscope("users", *arguments, code=2)).stderr

@@ -26,7 +26,7 @@ async def deaf(times):
 
 
 @pytest.mark.parametrize("times", [0, 1, 3])
-async def test_a_task_ends_however_often_it_must_be_told(times):
+async def test_a_task_ends_however_many_cancellations_it_swallows(times):
     task = asyncio.create_task(deaf(times))
     await asyncio.sleep(0)
     await asyncio.wait_for(cancel_and_wait(task), 5)
@@ -54,7 +54,7 @@ async def test_the_others_end_though_a_cancellation_of_one_is_lost():
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
 
-async def test_whoever_ends_in_time_is_told_once():
+async def test_a_task_that_ends_in_time_is_cancelled_once():
     finished = []
 
     async def finishes():

@@ -11,7 +11,7 @@ readers = st.integers(1, derivatives.MAX_READER_VERSION)
 
 
 @given(sha256=sha256s)
-def test_every_name_tells_the_file_that_it_was_made_from(sha256):
+def test_every_name_gives_the_file_that_it_was_made_from(sha256):
     for name in derivatives.of_all_readers(sha256):
         folder, found = derivatives.split(name)
         assert found == sha256

@@ -40,13 +40,13 @@ def clear(event):
 
 
 @given(events())
-def test_what_travels_through_kafka_fits_its_schema(event):
+def test_events_on_kafka_fit_their_schemas(event):
     _, encoded, _ = with_keys(event)
     assert list(CHECKERS[encoded.type, True].iter_errors(msgspec.json.decode(encoded.data))) == []
 
 
 @given(events())
-def test_what_the_feed_tells_in_clear_fits_its_schema(event):
+def test_events_in_clear_fit_their_schemas(event):
     assert list(CHECKERS[type(event).__name__, False].iter_errors(clear(event))) == []
 
 
@@ -89,7 +89,7 @@ def test_a_message_may_have_any_version_of_its_payload():
 
 
 @given(events(), st.sampled_from([b"{}", TOLD]))
-def test_the_headers_that_the_relay_writes_are_those_that_are_told(event, meta):
+def test_the_relay_writes_the_documented_headers(event, meta):
     _, encoded, _ = with_keys(event)
     kind, data = encoded.type, encoded.data
     stored = RecordedEvent(
@@ -117,7 +117,7 @@ def test_there_is_no_schema_of_what_is_not_registered():
             event_schemas.schema(kind, version)
 
 
-def test_every_type_is_told_with_its_meaning_and_no_other():
+def test_every_type_is_documented_with_its_meaning_and_no_other():
     assert set(event_schemas.MEANINGS) == set(EVENTS)
     document = event_schemas.document()
     channel = document["channels"]["events"]

@@ -9,7 +9,7 @@ SECONDS = st.floats(0.001, 100)
 
 
 @given(SECONDS, SECONDS, st.lists(st.booleans(), max_size=40))
-def test_looks_come_ever_more_rarely_until_something_happens(shortest, longest, happenings):
+def test_polls_become_rarer_until_something_happens(shortest, longest, happenings):
     interval = PollInterval(shortest, longest)
     before = None
     for happens in happenings:

@@ -53,7 +53,7 @@ def test_things_are_named_as_they_are_called_now(scenario):
     assert told(scenario, cells) == ["Ada Lab created the dataset better cells", "Ada Lab changed the dataset better cells: name"]
 
 
-def test_a_result_is_told_with_its_model_and_confidence(scenario):
+def test_a_sentence_about_a_result_names_model_and_confidence(scenario):
     ada = scenario.user(name="Ada")
     cells = scenario.dataset(ada)
     seen, torn, other = (scenario.image(ada, cells, filename=f"{number}.png") for number in range(3))

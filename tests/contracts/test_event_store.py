@@ -364,7 +364,7 @@ def test_a_newer_schema_version_is_written_once_every_running_process_understand
     assert log.recorder.begin_to_write("DatasetCreated", 2) is None
 
 
-def test_a_stream_with_an_event_of_a_newer_release_is_not_folded_and_the_process_is_told(log):
+def test_a_stream_with_an_event_of_a_newer_release_is_not_folded_and_the_process_is_paused(log):
     dataset_id = created(log).id
     met = []
     log.pausing = lambda needed: met.append(needed.detail)

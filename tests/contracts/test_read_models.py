@@ -209,7 +209,7 @@ def test_what_the_log_does_not_hold_is_refused(stood, checkpoint):
     models.close()
 
 
-def test_the_cluster_is_kept_until_another_is_named_and_a_generation_is_told_apart(stood, checkpoint):
+def test_the_cluster_is_kept_until_another_is_named_and_generations_differ(stood, checkpoint):
     models = stood.models()
     models.write(models.read_checkpoint(), checkpoint(1, "cluster", 17), Changes())
     models.write(models.read_checkpoint(), checkpoint(2), Changes())

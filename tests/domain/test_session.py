@@ -8,7 +8,7 @@ from tests.given import LATER, NOW, state_after
 ME = uuid4()
 
 
-def test_a_second_revocation_says_nothing():
+def test_a_second_revocation_records_nothing():
     started = session.start(uuid4(), user=ME, address="::1", agent="x", at=NOW)
     opened = session.evolve(None, started)
     closed = state_after(session.evolve, [started, *session.revoke(opened, session.Reason.LOGOUT, by=ME, at=NOW)])

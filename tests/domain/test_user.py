@@ -24,7 +24,7 @@ def test_a_fresh_registration_is_an_active_viewer():
     assert (registered.role, registered.status) == (Role.VIEWER, user.Status.ACTIVE)
 
 
-def test_a_profile_change_says_only_what_is_new():
+def test_a_profile_change_records_only_what_is_new():
     changed = user.change_profile(a_user(), {"first_name": "Ada", "phone": "123"}, by=ME, at=LATER)
     assert [(event.phone, event.originator_version) for event in changed] == [("123", 2)]
     assert user.change_profile(a_user(), {"first_name": "Ada"}, by=ME, at=LATER) == []

@@ -30,7 +30,7 @@ async def test_everything_opens_answers_and_closes(settings):
 
 
 @pytest.mark.anyio
-async def test_it_opens_while_everything_is_away_and_says_so(settings, tmp_path):
+async def test_it_opens_while_every_dependency_is_away_and_reports_them(settings, tmp_path):
     away = msgspec.structs.replace(
         settings, postgres_url="postgresql://127.0.0.1:1/none", redis_url=f"unix://{tmp_path}/none", kafka_url="127.0.0.1:1"
     )

@@ -98,7 +98,7 @@ def test_one_that_is_not_prepared_is_not_ready(reader):
     assert not running.ready.exists()
 
 
-def test_it_ends_at_once_when_it_is_told_to(reader, broker_url):
+def test_it_ends_at_once_at_sigterm(reader, broker_url):
     running = reader("well")
     send(broker_url)
     running.until("took")

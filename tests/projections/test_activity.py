@@ -107,7 +107,7 @@ class Story:
 @example(told=[("share", 0), ("withdraw", 0)], reader="friend", asked=None, start=0, hint=None, window=5)
 @example(told=[("upload", 0, 6), ("upload", 1, 2)], reader="owner", asked=None, start=0, hint=None, window=2)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-async def test_a_watcher_is_told_exactly_what_it_may_see(db, scenario, connection, told, reader, asked, start, hint, window):
+async def test_a_subscriber_gets_exactly_what_it_may_see(db, scenario, connection, told, reader, asked, start, hint, window):
     story = Story(scenario, connection, reader, start, ScanLimits(events_per_scan=window, min_events_per_dataset=1))
     chosen = None if asked is None else {story.datasets[number] for number in asked}
     for what, *more in [*told, ("look", 3)]:

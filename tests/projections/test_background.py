@@ -94,7 +94,7 @@ async def test_a_committed_batch_wakes_the_scheduler_at_once(scenario, scheduler
     await asyncio.to_thread(background.stop)
 
 
-async def test_a_dead_letter_is_told_on_its_topic(scheduler, topics):
+async def test_a_dead_letter_is_sent_to_its_topic(scheduler, topics):
     dead = PoisonEvent(7, uuid4(), "ImageUploaded", "Undecodable: torn")
     background = BackgroundTasks(scheduler, LiveNotifier(published), topics.send)
     background.start()
@@ -118,7 +118,7 @@ async def test_a_scheduler_that_lost_its_database_goes_on_when_it_is_back(scenar
     await asyncio.to_thread(background.stop)
 
 
-async def test_news_reach_whoever_listens_on_redis(redis_url):
+async def test_notifications_reach_subscribers_through_redis(redis_url):
     client = redis.asyncio.Redis.from_url(redis_url)
     listener = client.pubsub()
     await listener.subscribe(CHANNEL)
@@ -144,7 +144,7 @@ async def test_without_redis_nothing_breaks_and_it_is_left_alone_for_a_while():
     assert tries == [(CHANNEL, notification(BatchResult(0)))]
 
 
-def test_news_of_several_batches_are_told_as_one():
+def test_the_results_of_several_batches_are_merged_into_one_notification():
     first, second = uuid4(), uuid4()
     both = BatchResult(1, frozenset({first}), tables=frozenset({"work"})).merge(BatchResult(2, frozenset({second})))
     assert (both.position, both.datasets, both.wakes_scheduler) == (2, {first, second}, True)

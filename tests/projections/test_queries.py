@@ -120,7 +120,7 @@ async def test_only_administrators_list_people_and_only_analysts_see_devices(db,
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------------------
-async def test_rows_tell_what_the_events_said(db, history):
+async def test_rows_hold_the_fields_of_their_events(db, history):
     dataset = await datasets.get(db, history.ada, history.cells)
     assert (dataset.name, dataset.owner_username, dataset.grant) == ("cells", "ada", Grant.OWNER)
     assert (await datasets.get(db, Actor(id=history.bob.id, role=Role.ANALYST), history.cells)).grant is Grant.ANALYST
@@ -218,7 +218,7 @@ async def test_images_are_found_by_every_filter(db, history):
     assert await found(created_from=NOW + timedelta(seconds=1)) == await found(created_to=NOW - timedelta(seconds=1)) == set()
 
 
-async def test_the_total_is_told_where_it_is_cheap(db, history):
+async def test_the_total_is_given_where_it_is_cheap(db, history):
     assert (await images.listed(db, history.ada, where=Filter(dataset_id=history.cells), size=2)).total == 11
     assert (await images.listed(db, history.ada, where=Filter(dataset_id=history.cells, q="a"), size=2)).total is None
     assert (await images.listed(db, NOBODY, where=Filter(dataset_id=history.cells), size=2)).total == 0
@@ -352,7 +352,7 @@ async def test_who_waits_is_shown_the_position_though_every_wake_up_is_lost(app_
     await visible.stop()
 
 
-async def test_a_database_that_is_away_is_said_so_in_time():
+async def test_a_database_that_is_away_is_reported_in_time():
     away = PostgresQueryDatabase("postgresql://nobody@127.0.0.1:1/none")
     await away.open()
     with pytest.raises(Unavailable) as said:

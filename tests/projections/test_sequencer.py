@@ -133,7 +133,7 @@ def test_a_checkpoint_that_another_member_moved_is_read_again():
     assert feed.sources == {"kafka": 1}
 
 
-def test_every_batch_is_told_of():
+def test_every_batch_is_reported():
     told = []
     feed = Sequencer(Models(), Store(3), on_applied=told.append)
     feed.process([linked(2)], cluster="one", next_offset=1)

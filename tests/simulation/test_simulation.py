@@ -47,7 +47,7 @@ def test_without_misfortunes_nobody_dies_and_nobody_waits_long():
 
 
 @pytest.mark.parametrize("seed", [3, 12, 18])
-def test_a_seed_tells_the_same_story_again(seed):
+def test_a_seed_repeats_its_run_exactly(seed):
     first, again = run(seed), run(seed)
     assert first.deaths
     assert told(first) == told(again)

@@ -88,7 +88,7 @@ def test_redis_holds_no_private_word(stack, planted):
             assert planted["mark"].encode() not in client.dump(key)
 
 
-def test_no_log_and_no_blob_tells_a_private_word(stack, planted):
+def test_no_log_and_no_blob_holds_a_private_word(stack, planted):
     logs = [*(stack.data / "logs").iterdir()]
     assert len(logs) >= 6
     files = [path for path in [*logs, *(stack.data / "blobs").rglob("*")] if path.is_file()]

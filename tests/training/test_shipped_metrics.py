@@ -73,7 +73,7 @@ def test_the_figures_of_the_card_are_there(name):
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "model-int8.onnx"])
-def test_other_weights_than_the_metrics_speak_of_are_told(tmp_path, file):
+def test_weights_other_than_those_of_the_metrics_are_reported(tmp_path, file):
     folder = shutil.copytree(models() / "pbc8", tmp_path / "pbc8")
     with (folder / file).open("ab") as weights:
         weights.write(b"x")

@@ -319,7 +319,7 @@ def test_a_record_that_grows_while_it_is_verified_is_intact(archive):
     assert findings == [None] * 30
 
 
-def test_what_was_written_as_it_is_and_cannot_be_is_told_from_what_was_changed(archive):
+def test_an_event_that_was_written_wrongly_is_distinguished_from_one_that_was_changed(archive):
     archive.forget_rules()
     archive.happen(2)
     job = a_job(archive.log)

@@ -127,7 +127,7 @@ def test_it_ends_though_every_process_ignores_the_signal_to_stop(used):
         assert gone(begun, within=0) == []
 
 
-def test_the_last_process_is_told_to_stop_before_the_others(alone):
+def test_the_last_process_is_stopped_before_the_others(alone):
     order = alone.data / "order"
     script = STEADY.replace("(print(", "(open(os.environ['BIOSCOPE_DATA'] + '/order', 'a').write(sys.argv[1] + '\\n'), print(")
     with SupervisedStack(alone, processes=[process("projector", script), process("api", script)], prepare=nothing):
@@ -154,7 +154,7 @@ def test_an_ordinary_user_can_run_it_in_a_folder_of_its_own():
 
 
 # ---- one owner -----------------------------------------------------------------------------------------------------------------------
-def test_a_second_one_on_the_same_folder_is_told_who_has_it(alone):
+def test_a_second_one_on_the_same_folder_is_refused_and_names_the_first(alone):
     with SupervisedStack(alone, processes=[], prepare=nothing):
         with pytest.raises(AlreadyRunning, match=rf"in use by process {os.getpid()}: stop that one first, .* --data"), second(alone):
             pass

@@ -91,7 +91,7 @@ def test_an_application_that_stops_listening_for_a_disconnect_can_still_answer(s
             assert client.get("/stop-listening").status_code == 200
 
 
-def test_clients_that_hold_on_do_not_hold_it_up(server):
+def test_clients_with_open_requests_do_not_delay_the_end(server):
     process, given, ended = server
     held = [socket.create_connection((given.host, given.port)) for _ in range(20)]
     for number, connection in enumerate(held):
@@ -104,7 +104,7 @@ def test_clients_that_hold_on_do_not_hold_it_up(server):
 
 
 @pytest.mark.parametrize("server", [2.0], indirect=True)
-def test_who_came_in_before_the_end_is_heard_and_answered(server):
+def test_a_connection_opened_before_the_end_is_answered(server):
     process, given, ended = server
     came = [socket.create_connection((given.host, given.port), 5) for _ in range(20)]
     process.send_signal(signal.SIGTERM)
@@ -123,7 +123,7 @@ def test_it_is_one_process(server):
     assert int(httpx.get(given.base_url).text) == process.pid
 
 
-def test_it_listens_where_it_was_told_and_does_not_name_itself(server):
+def test_it_listens_on_its_address_only_and_hides_its_name(server):
     _, given, _ = server
     assert httpx.get(given.base_url).headers["server"] == "bioscope"
     with pytest.raises(OSError, match="refused"):
@@ -169,7 +169,7 @@ def test_http_2_is_answered_in_http_1(server):
 
 
 @pytest.mark.parametrize("wrong", [b"\x16\x03\x01\x02\0", b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET  /\0 HTTP/1.1\r\n\r\n"])
-def test_what_is_no_http_is_told_so_and_closed(server, wrong):
+def test_what_is_no_http_is_answered_with_400_and_closed(server, wrong):
     answer = heard(server, wrong)
     assert answer.startswith(b"HTTP/1.1 400")
     assert b"application/problem+json" in answer

@@ -167,7 +167,7 @@ def deep_png(colour, bands):
 
 
 @pytest.mark.parametrize(("colour", "bands"), [(0, 1), (2, 3), (4, 2), (6, 4)])
-def test_deep_colour_in_a_png_is_told_and_shown(colour, bands):
+def test_deep_colour_in_a_png_is_reported_and_shown(colour, bands):
     found = seen(deep_png(colour, bands))
     assert (found.bands, found.dtype) == (bands, "uint16")
     shown = pixels(found.preview)
@@ -184,7 +184,7 @@ def test_an_interlaced_png_is_decoded_whole():
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_pictures_stand_upright_and_sizes_are_told_as_stored(turn):
+def test_pictures_are_upright_and_sizes_are_those_of_the_file(turn):
     upright = Image.fromarray(ramp(100, 200, dtype=np.uint8, top=250))
     back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
     stored = upright if turn == 1 else upright.transpose(Image.Transpose(back[turn]))
@@ -206,7 +206,7 @@ def test_spoilt_exif_data_spoils_no_picture():
     assert seen(spoilt).acquired_with is None
 
 
-def test_the_camera_is_told():
+def test_the_camera_is_reported():
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = "Nikon\0", "DS-Fi3\n camera"
     assert seen(saved(picture(40, 30), "JPEG", exif=exif)).acquired_with == "Nikon DS-Fi3 camera"
@@ -364,7 +364,7 @@ def test_pages_that_are_alike_are_a_stack_and_others_are_not():
     ("shape", "axes"),
     [((2, 3, 4, 20, 30), "TZCYX"), ((3, 2, 20, 30), "CZYX"), ((5, 20, 30), "TYX"), ((20, 30), "YX"), ((2, 20, 30, 3), "ZYXS")],
 )
-def test_the_axes_of_an_ome_tiff_are_told(shape, axes):
+def test_the_axes_of_an_ome_tiff_are_reported(shape, axes):
     options = {"photometric": "rgb"} if axes.endswith("S") else {"photometric": "minisblack"}
     found = seen(stack(np.zeros(shape, np.uint8), ome=True, metadata={"axes": axes}, **options))
     planes = int(np.prod(shape)) // (20 * 30 * (3 if axes.endswith("S") else 1))
@@ -382,7 +382,7 @@ def test_axes_are_taken_from_a_text_only_when_they_are_letters(noted, axes):
 
 
 @pytest.mark.parametrize("axes", ["ZYX", "CYX", "TYX"])
-def test_the_axes_of_an_imagej_stack_are_told(axes):
+def test_the_axes_of_an_imagej_stack_are_reported(axes):
     assert seen(stack(np.zeros((4, 20, 30), np.uint16), imagej=True, metadata={"axes": axes})).axes == axes
 
 
@@ -390,7 +390,7 @@ def test_the_axes_of_an_imagej_stack_are_told(axes):
     ("size", "unit", "micrometres"),
     [(0.5, "µm", 0.5), (65, "nm", 0.065), (0.002, "mm", 2.0), (0.5, None, 0.5), (3, "pixel", None), (-1, "µm", None), ("NaN", "µm", None)],
 )
-def test_the_pixel_size_of_an_ome_tiff_is_told_in_micrometres(size, unit, micrometres):
+def test_the_pixel_size_of_an_ome_tiff_is_reported_in_micrometres(size, unit, micrometres):
     noted = {"axes": "YX", SIZE: size} | ({UNIT: unit} if unit else {})
     found = seen(stack(np.zeros((20, 30), np.uint8), ome=True, metadata=noted)).pixel_size_um
     assert found == (None if micrometres is None else pytest.approx(micrometres))
@@ -402,7 +402,7 @@ def ome(inner, about="<Microscope Manufacturer='Zeiss' Model='Axio'/><Objective 
     return tiff(page(t270=(ASCII, text.encode() + b"\0")))
 
 
-def test_the_microscope_and_its_objective_are_told():
+def test_the_microscope_and_its_objective_are_reported():
     found = seen(ome(""))
     assert (found.acquired_with, found.magnification) == ("Zeiss Axio", 40)
 
@@ -416,13 +416,13 @@ def test_metadata_that_declare_entities_are_refused():
     assert refusal(tiff(page(t270=(ASCII, LAUGHS.encode() + b"\0")))) == (DamagedImage, "unsafe_metadata")
 
 
-def test_a_slide_scanner_tells_pixel_size_and_magnification():
+def test_a_slide_scanner_gives_pixel_size_and_magnification():
     text = b"Aperio Image Library v11.2.1\r\n46000x32914 -> 8x8|AppMag = 20|StripeWidth = 2040|MPP = 0.4990|Left = 25.6\0"
     found = seen(tiff(page(t270=(ASCII, text))))
     assert (found.pixel_size_um, found.magnification, found.acquired_with) == (0.499, 20, "Aperio")
 
 
-def test_imagej_tells_its_pixel_size():
+def test_imagej_gives_its_pixel_size():
     data = stack(np.zeros((20, 30), np.uint16), imagej=True, resolution=(4, 4), metadata={"unit": "um"})
     assert seen(data).pixel_size_um == pytest.approx(0.25)
 

@@ -197,7 +197,7 @@ def test_a_good_file_passes_and_tells_its_size(data):
     assert (sniffed.width, sniffed.height) in {(64, 48), (40, 30), (8, 8), (30, 20)}
 
 
-def test_all_that_the_header_says_is_told():
+def test_the_header_gives_all_facts():
     assert answer(png(mode="RGBA")) == ImageHeader(media_type="image/png", width=40, height=30, bands=4, bits=8)
     assert answer(jpeg(mode="L")) == ImageHeader(media_type="image/jpeg", width=64, height=48, bands=1, bits=8)
     assert answer(stack()) == ImageHeader(media_type="image/tiff", width=30, height=20, bands=1, bits=16, pages=3)

@@ -98,15 +98,15 @@ class ChunkClassifierRig:
 
 @asynccontextmanager
 async def started_rig(log=None, blobs=None, *, size=2, hang_seconds=15.0, look=CLASSIFY, retry_delays_seconds=RETRY_DELAYS_SECONDS):
-    nursery = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.inference.breaking_child_functions")
-    pool = ProcessPool(nursery, size=size, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
+    fork_server = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.inference.breaking_child_functions")
+    pool = ProcessPool(fork_server, size=size, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
     with ThreadPoolExecutor(8) as threads:
         try:
             log = log or RecorderEventStore(MemoryRecorder(ROOT), ROOT)
             yield ChunkClassifierRig(log, blobs or MemoryBlobs(), pool, threads, look, retry_delays_seconds)
         finally:
             pool.close()
-            nursery.close()
+            fork_server.close()
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ async def test_the_threshold_of_the_job_decides_what_needs_review():
     assert {result.verdict for result in lax.results} <= {Verdict.CLEAR, Verdict.OUT_OF_DOMAIN}
 
 
-async def test_an_event_tells_what_made_it():
+async def test_an_event_holds_its_provenance():
     async with started_rig() as rig:
         provenance = (await rig.judged(PICTURES[:3])).provenance
     assert provenance.model_sha256 == load_manifest(PBC8).sha256
@@ -357,7 +357,7 @@ async def test_a_store_that_comes_back_is_waited_for():
     assert len(event.results) == 2
 
 
-async def test_a_store_that_stays_away_is_nobodys_failure():
+async def test_a_store_that_stays_away_is_no_failure_of_an_image():
     async with started_rig(blobs=Moody(away=1000), retry_delays_seconds=(0.01, 0.01)) as rig:
         task = rig.job(PICTURES[:2])
         with pytest.raises(Unavailable):
@@ -365,7 +365,7 @@ async def test_a_store_that_stays_away_is_nobodys_failure():
         assert rig.said(task) is None
 
 
-async def test_children_that_end_with_the_worker_are_nobodys_failure():
+async def test_children_that_end_with_the_worker_are_no_failure_of_an_image():
     async with started_rig(look=BREAKING) as rig:
         task = rig.job([PICTURES[0] + b"stuck"])
         under_way = asyncio.create_task(rig.worker.classify(task))

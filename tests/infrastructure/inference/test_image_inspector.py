@@ -63,14 +63,14 @@ class ImageInspectorRig:
 
 @asynccontextmanager
 async def started_rig(log=None, *, hang_seconds=15.0, examine=EXAMINE):
-    nursery = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.inference.breaking_child_functions")
-    pool = ProcessPool(nursery, size=2, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
+    fork_server = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.inference.breaking_child_functions")
+    pool = ProcessPool(fork_server, size=2, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
     with ThreadPoolExecutor(8) as threads:
         try:
             yield ImageInspectorRig(log or RecorderEventStore(MemoryRecorder(ROOT), ROOT), MemoryBlobs(), pool, threads, examine)
         finally:
             pool.close()
-            nursery.close()
+            fork_server.close()
 
 
 @pytest.fixture

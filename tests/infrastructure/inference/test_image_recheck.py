@@ -50,12 +50,12 @@ def pbc8(blobs):
 
 @asynccontextmanager
 async def a_reader(blobs, *, hang_seconds=15.0, examine=EXAMINE, classify=CLASSIFY):
-    nursery = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.inference.breaking_child_functions")
-    pool = ProcessPool(nursery, size=1, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
+    fork_server = ForkServer("infrastructure.inference.children.child_functions", "tests.infrastructure.inference.breaking_child_functions")
+    pool = ProcessPool(fork_server, size=1, nice=0, memory_bytes=1024**3, hang_seconds=hang_seconds)
     async with BlockingPortal() as portal:
         yield ChildReader(portal, pool, blobs=blobs, limits=ImageLimits(), examine=examine, classify=classify)
         pool.close()
-        nursery.close()
+        fork_server.close()
 
 
 async def test_an_image_is_decoded_with_its_pictures(blobs):
@@ -95,7 +95,7 @@ async def test_a_model_answers_with_the_scores_of_its_labels(blobs, pbc8):
     assert isinstance(refused, UnreadableImage)
 
 
-async def test_weights_that_are_missing_or_damaged_are_told_apart_from_the_image(blobs, pbc8):
+async def test_weights_that_are_missing_or_damaged_are_distinguished_from_the_image(blobs, pbc8):
     async with a_reader(blobs) as reader:
         blobs.kept[pbc8.sha256] = b"other weights"
         with pytest.raises(CorruptBlob):

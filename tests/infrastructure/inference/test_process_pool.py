@@ -23,13 +23,13 @@ ROOMY = 512 * 1024**2
 
 @asynccontextmanager
 async def a_pool(size=2, *, nice=0, memory_bytes=ROOMY, hang_seconds=20.0):
-    nursery = ForkServer(CALLS)
-    pool = ProcessPool(nursery, size=size, nice=nice, memory_bytes=memory_bytes, hang_seconds=hang_seconds)
+    fork_server = ForkServer(CALLS)
+    pool = ProcessPool(fork_server, size=size, nice=nice, memory_bytes=memory_bytes, hang_seconds=hang_seconds)
     try:
         yield pool
     finally:
         pool.close()
-        nursery.close()
+        fork_server.close()
 
 
 def runs(pid):
@@ -62,13 +62,13 @@ async def test_a_child_that_runs_models_leaves_nothing_in_the_home_folder(tmp_pa
     """onnxruntime would keep an identifier of the machine there, and send it to its vendor."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
-    nursery = ForkServer("infrastructure.inference.children.child_functions", CALLS)
-    pool = ProcessPool(nursery, size=1, nice=0, memory_bytes=ROOMY, hang_seconds=20.0)
+    fork_server = ForkServer("infrastructure.inference.children.child_functions", CALLS)
+    pool = ProcessPool(fork_server, size=1, nice=0, memory_bytes=ROOMY, hang_seconds=20.0)
     try:
         assert await pool.run(f"{CALLS}:home", into=str) == str(tmp_path)
     finally:
         pool.close()
-        nursery.close()
+        fork_server.close()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -88,7 +88,7 @@ async def test_a_quiet_pool_keeps_one_child():
         assert len({await pool.run(f"{CALLS}:pid", into=int) for _ in range(10)}) == 1
 
 
-async def test_as_many_calls_as_children_run_at_once():
+async def test_each_child_runs_a_call_at_the_same_time():
     waiting, all_wait = [], asyncio.Event()
 
     async def once_all_wait():
@@ -203,7 +203,7 @@ async def test_a_child_borrows_what_its_call_lends_and_nothing_else():
         assert await pool.run(f"{CALLS}:lent", "model", into=bytes, lend={"model": model}) == b"weights"
 
 
-async def test_a_nursery_that_was_killed_takes_its_children_along_and_is_replaced():
+async def test_a_fork_server_that_was_killed_takes_its_children_along_and_is_replaced():
     async with a_pool(2) as pool:
         child = await pool.run(f"{CALLS}:pid", into=int)
         os.kill(pool._fork_server._process.pid, signal.SIGKILL)
@@ -245,16 +245,16 @@ async def test_a_child_that_dies_before_its_first_answer_is_noticed_at_once():
 async def test_closing_leaves_nothing_behind():
     async with a_pool(2) as pool:
         working = asyncio.create_task(pool.run(f"{CALLS}:hang", into=int))
-        child, nursery = await pool.run(f"{CALLS}:pid", into=int), pool._fork_server._process.pid
+        child, fork_server = await pool.run(f"{CALLS}:pid", into=int), pool._fork_server._process.pid
     with pytest.raises(PoolClosed):
         await working
     await wait_until_async(lambda: not runs(child))
-    assert not runs(nursery)
+    assert not runs(fork_server)
     with pytest.raises(PoolClosed):
         await pool.run(f"{CALLS}:pid", into=int)
 
 
-async def test_a_closed_pool_refuses_its_calls_also_while_its_nursery_lives():
+async def test_a_closed_pool_refuses_its_calls_also_while_its_fork_server_lives():
     async with a_pool(2) as pool:
         child = await pool.run(f"{CALLS}:pid", into=int)
         answered = asyncio.create_task(pool.run(f"{CALLS}:work", 0.3, into=int))
@@ -270,16 +270,16 @@ PARENT = """
 import asyncio
 from infrastructure.inference.children.process_pool import ForkServer, ProcessPool
 async def main():
-    nursery = ForkServer("tests.infrastructure.inference.pool_calls")
-    pool = ProcessPool(nursery, size=2, nice=0, memory_bytes=2**29, hang_seconds=100)
+    fork_server = ForkServer("tests.infrastructure.inference.pool_calls")
+    pool = ProcessPool(fork_server, size=2, nice=0, memory_bytes=2**29, hang_seconds=100)
     idle, _ = await asyncio.gather(*(pool.run("tests.infrastructure.inference.pool_calls:work", 0.2, into=int) for _ in range(2)))
     busy = asyncio.create_task(pool.run("tests.infrastructure.inference.pool_calls:hang", into=int))
-    while len(pids(nursery._process.pid)) < 2:
+    while len(pids(fork_server._process.pid)) < 2:
         await asyncio.sleep(0.01)
-    print(nursery._process.pid, idle, *(child for child in pids(nursery._process.pid)), flush=True)
+    print(fork_server._process.pid, idle, *(child for child in pids(fork_server._process.pid)), flush=True)
     await asyncio.sleep(1000)
-def pids(nursery):
-    return open(f"/proc/{nursery}/task/{nursery}/children").read().split()
+def pids(fork_server):
+    return open(f"/proc/{fork_server}/task/{fork_server}/children").read().split()
 asyncio.run(main())
 """
 

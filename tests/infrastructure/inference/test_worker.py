@@ -56,7 +56,7 @@ def rows(url, query="select lane, slots, now() - seen_at < interval '4 seconds' 
         return connection.execute(query).fetchall()
 
 
-async def test_a_worker_says_that_it_lives_and_when_it_has_gone(settings, log, blobs):
+async def test_a_worker_sends_heartbeats_and_withdraws_at_its_end(settings, log, blobs):
     worker = InferenceWorker(settings, log=log, blobs=blobs)
     async with worker.running():
         both = [("bulk", worker.lanes[BULK].pool.size, True), ("urgent", 1, True)]
@@ -66,7 +66,7 @@ async def test_a_worker_says_that_it_lives_and_when_it_has_gone(settings, log, b
     assert rows(settings.postgres_url) == []
 
 
-async def test_what_is_in_hand_is_said_with_each_beat(settings, log, blobs):
+async def test_leases_in_progress_are_renewed_with_each_heartbeat(settings, log, blobs):
     given, other = uuid4(), uuid4()
     with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
         for work in (given, other):
@@ -92,7 +92,7 @@ async def test_a_child_that_cannot_be_born_does_not_end_the_beats(settings, log,
         await wait_until_async(lambda: rows(settings.postgres_url, "select seen_at from ops.workers") > first)
 
 
-async def test_a_store_that_is_away_is_told_from_a_blob_that_is(settings, log, blobs, monkeypatch):
+async def test_a_store_that_is_away_is_distinguished_from_a_missing_blob(settings, log, blobs, monkeypatch):
     worker = InferenceWorker(settings, log=log, blobs=blobs)
     assert not await worker.is_blob_store_unavailable()
 
@@ -170,10 +170,10 @@ async def test_both_lanes_answer_and_nothing_is_left_of_them(settings, log, blob
         tasks = {topic: rig.job(PICTURES[:4]) for topic in (BULK, URGENT)}
         await asyncio.gather(*(worker.handle(topic, task) for topic, task in tasks.items()))
         assert [len(rig.said(task).results) for task in tasks.values()] == [4, 4]
-        nursery = worker._fork_server._process.pid
-        nices = sorted(nice_of(pid) for pid in children_of(nursery))
+        fork_server = worker._fork_server._process.pid
+        nices = sorted(nice_of(pid) for pid in children_of(fork_server))
         assert nices[0] < nices[-1] == nices[0] + 10
-    assert not runs(nursery)
+    assert not runs(fork_server)
 
 
 def children_of(pid):

@@ -71,7 +71,7 @@ def task(number):
     return encode(Task(kind=Kind.CLASSIFY, attempt=number, job=uuid4(), number=0))
 
 
-async def test_so_many_are_worked_on_at_once_and_no_more():
+async def test_the_number_of_concurrent_tasks_is_limited():
     rig = TaskConsumerRig()
     await rig.joined()
     await rig.come(HERE, 0, 1, 2, 3)
@@ -90,7 +90,7 @@ async def test_a_lane_does_not_wait_for_the_other():
     assert rig.committed == {THERE: 11}
 
 
-async def test_what_is_done_is_told_only_up_to_the_first_that_is_not():
+async def test_offsets_are_committed_up_to_the_first_task_in_progress():
     rig = TaskConsumerRig()
     await rig.joined()
     await rig.come(HERE, 0, 1, 2)

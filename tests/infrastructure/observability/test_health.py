@@ -76,7 +76,7 @@ async def test_a_whole_system_is_well(settings, owner_url):
 
 
 @pytest.mark.parametrize("seen", ["- interval '11 s'", "+ interval '1 day'"], ids=["a while ago", "before the clock was set back"])
-async def test_nobody_scheduling_and_nobody_at_work_are_told(settings, owner_url, seen):
+async def test_a_missing_scheduler_and_missing_workers_are_reported(settings, owner_url, seen):
     with psycopg.connect(owner_url) as connection:
         connection.execute(f"insert into ops.workers values ('a/bulk', now() {seen}, 2, 'bulk')")
     found = await examined(settings)
@@ -111,7 +111,7 @@ async def test_a_process_that_ends_again_and_again_is_reported_though_it_answers
         ("inference", {"workers": 0}, False, "no worker"),
     ],
 )
-async def test_what_the_database_knows_is_told_in_words(name, changes, ok, words):
+async def test_problems_that_the_database_shows_are_described(name, changes, ok, words):
     found = {one.name: one for one in readiness_of(msgspec.structs.replace(WELL, **changes))}
     assert found[name].ok == ok
     assert words in found[name].detail
@@ -160,7 +160,7 @@ async def test_what_processes_declare_is_read_with_how_the_system_stands(setting
 
 @pytest.mark.parametrize("kind", ["refused", "silent"])
 @pytest.mark.parametrize("name", ["postgres", "kafka", "redis"])
-async def test_what_is_away_or_silent_is_named_in_time_and_the_others_are_told_all_the_same(settings, silence, tmp_path, name, kind):
+async def test_what_is_away_or_silent_is_named_in_time_and_the_others_are_reported_too(settings, silence, tmp_path, name, kind):
     address = silence if kind == "silent" else "127.0.0.1:1"
     urls = {"postgres": f"postgresql://{address}/none", "kafka": address, "redis": f"redis://{address}/0"}
     found = await examined(changed(settings, **{f"{name}_url": urls[name]}))

@@ -48,7 +48,7 @@ def test_requests_are_counted_by_route_and_status():
 
 
 @pytest.mark.anyio
-async def test_how_the_system_stands_is_told_as_it_was_last_seen(log, settings, owner_url):
+async def test_the_status_of_the_system_is_the_last_known_one(log, settings, owner_url):
     created(log)
     created(log)
     with psycopg.connect(owner_url) as connection:

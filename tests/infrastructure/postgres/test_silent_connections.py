@@ -66,7 +66,7 @@ def test_a_query_on_a_line_that_went_dead_ends(link, url):
 
 
 @pytest.mark.parametrize("asks", [lambda c: c.execute("select 1"), lambda c: c.pipeline().__enter__()])
-def test_a_connection_that_lay_idle_is_asked_for_a_sign_of_life_first(link, url, asks):
+def test_an_idle_connection_is_probed_first(link, url, asks):
     connection = MonitoredConnection.connect(url, autocommit=True, liveness=ALWAYS_PROBED)
     assert connection.execute("select 1").fetchone() == (1,)
     assert connection.execute("select 2").fetchone() == (2,)
@@ -79,7 +79,7 @@ def test_a_connection_that_lay_idle_is_asked_for_a_sign_of_life_first(link, url,
     assert connection.closed
 
 
-def test_the_same_holds_for_coroutines(link, url):
+def test_an_idle_asynchronous_connection_is_probed_first(link, url):
 
     async def asks():
         connection = await MonitoredAsyncConnection.connect(url, autocommit=True, liveness=ALWAYS_PROBED)
@@ -96,7 +96,7 @@ def test_the_same_holds_for_coroutines(link, url):
     asyncio.run(asks())
 
 
-def test_one_who_listens_notices_too_and_is_not_disturbed_by_quiet(link, url):
+def test_a_listening_connection_notices_too_and_stays_open_while_nothing_happens(link, url):
     async def listens():
         async with (
             await MonitoredAsyncConnection.connect(url, autocommit=True, liveness=IMPATIENT) as listening,
@@ -117,7 +117,7 @@ def test_one_who_listens_notices_too_and_is_not_disturbed_by_quiet(link, url):
     assert asyncio.run(listens()) == "something"
 
 
-def test_commands_go_on_after_their_connections_went_mute(link, url):
+def test_commands_go_on_after_their_connections_fell_silent(link, url):
     log = RecorderEventStore(PostgresRecorder(url, ROOT, liveness=IMPATIENT), ROOT)
     try:
         made(log)
@@ -165,7 +165,7 @@ def made(log):
     return datasets.create(name="cells", description=None, command=Command(id=uuid4(), actor=actor, at=NOW), log=log)
 
 
-def test_queries_of_the_read_models_go_on_after_their_connections_went_mute(link, url):
+def test_queries_go_on_after_their_connections_fell_silent(link, url):
     async def asks():
         reads = PostgresQueryDatabase(url, liveness=IMPATIENT)
         await reads.open()

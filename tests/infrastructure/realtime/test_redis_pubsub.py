@@ -27,14 +27,14 @@ async def tell(url):
         return await client.publish(CHANNEL, b'{"position": 1}')
 
 
-async def test_everybody_who_watches_hears_of_it(live, redis_url):
+async def test_every_subscriber_is_notified(live, redis_url):
     async with live.subscribe() as one, live.subscribe() as other:
         waiting = [asyncio.create_task(news.wait(3600)) for news in (one, other)]
         await tell(redis_url)
         assert await asyncio.wait_for(asyncio.gather(*waiting), 10) == [True, True]
 
 
-async def test_news_before_the_wait_counts_once():
+async def test_notifications_before_the_wait_count_once():
     news = RedisSubscription()
     for _ in range(3):
         news.wake()
@@ -42,18 +42,18 @@ async def test_news_before_the_wait_counts_once():
     assert not await news.wait(0)
 
 
-async def test_without_news_the_wait_ends(live):
+async def test_the_wait_ends_without_a_notification(live):
     async with live.subscribe() as news:
         assert not await asyncio.wait_for(news.wait(0.1), 10)
 
 
-async def test_whoever_left_is_forgotten(live):
+async def test_a_subscription_that_ended_is_forgotten(live):
     async with live.subscribe():
         assert len(live._subscriptions) == 1
     assert not live._subscriptions
 
 
-async def test_without_redis_one_waits_in_vain_and_once_it_is_back_one_hears_again(tmp_path):
+async def test_without_redis_there_are_no_notifications_and_once_it_is_back_there_are(tmp_path):
     server = Redis(tmp_path)
     live = RedisNotifications(server.url)
     await live.start()

@@ -230,8 +230,8 @@ def test_a_development_system_starts_with_a_warning():
 @pytest.fixture
 def examined_in_the_sandbox():
     async def run(files):
-        nursery = ForkServer("infrastructure.inference.children.child_functions")
-        pool = ProcessPool(nursery, size=1, nice=0, memory_bytes=1024**3, hang_seconds=60.0)
+        fork_server = ForkServer("infrastructure.inference.children.child_functions")
+        pool = ProcessPool(fork_server, size=1, nice=0, memory_bytes=1024**3, hang_seconds=60.0)
         try:
             check = partial(check_inspected, limits=LIMITS)
             return [
@@ -246,7 +246,7 @@ def examined_in_the_sandbox():
             ]
         finally:
             pool.close()
-            nursery.close()
+            fork_server.close()
 
     return lambda files: asyncio.run(run(files))
 

@@ -74,7 +74,7 @@ def test_twenty_rotations_at_once_give_one_child(tokens, started, owner_url):
         token = children.pop()
 
 
-def test_within_the_grace_the_same_child_is_told_again_by_any_process(tokens, started, app_url):
+def test_within_the_grace_every_process_gives_the_same_child(tokens, started, app_url):
     child = tokens.rotate(started[2], at=NOW)
     other = PostgresRefreshTokens(app_url, ROOT, idle_seconds=60, absolute_seconds=60)
     assert other.rotate(started[2], at=NOW + timedelta(seconds=10)) == child
@@ -171,7 +171,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["newest", "one before", "any"]), st.
 
 @given(steps=STEPS, data=st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_is_rotated_whenever_one_token_lives_and_none_after_reuse(steps, data, tokens, owner_url):
+def test_after_any_rotations_one_token_is_valid_and_none_after_reuse(steps, data, tokens, owner_url):
     session, at = uuid4(), NOW
     line = [tokens.issue(session=session, user=uuid4(), at=at)]
     for which, seconds in steps:
