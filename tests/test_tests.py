@@ -58,7 +58,7 @@ def imports_of(module):
     return {alias.asname or alias.name: (node.module, alias.name) for node in imports for alias in node.names}
 
 
-def tests_of(module):
+def collected_from(module):
     return [one for name, found in functions_of(module).items() if name.startswith("test_") for one in found]
 
 
@@ -108,12 +108,12 @@ def clock_limits(function):
 
 
 def test_many_tests_are_looked_at():
-    assert sum(len(tests_of(module)) for module in TEST_MODULES) > 2000
+    assert sum(len(collected_from(module)) for module in TEST_MODULES) > 2000
 
 
 @pytest.mark.parametrize("module", TEST_MODULES)
 def test_every_test_asserts_something(module):
-    assert [test.name for test in tests_of(module) if not asserts(module, test)] == []
+    assert [test.name for test in collected_from(module) if not asserts(module, test)] == []
 
 
 def test_no_test_sleeps_without_a_reason():
@@ -135,7 +135,7 @@ def test_every_reason_to_sleep_is_needed(allowed):
 
 
 def test_no_test_limits_the_time_that_passes_by_a_number():
-    found = [f"{module}:{line}" for module in TEST_MODULES for test in tests_of(module) for line in clock_limits(test)]
+    found = [f"{module}:{line}" for module in TEST_MODULES for test in collected_from(module) for line in clock_limits(test)]
     assert found == []
 
 
