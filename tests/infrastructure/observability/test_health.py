@@ -199,7 +199,6 @@ async def test_a_store_that_hangs_is_named_and_gathers_no_threads(settings):
         async with asyncio.timeout(10):
             while not {one.name: one for one in await health.examine()}["blobs"].ok:
                 await asyncio.sleep(DEFAULT_LIMITS.cache_seconds)
-        assert blobs.looks > 1
 
 
 async def test_many_who_ask_at_once_cost_one_look(settings):
