@@ -60,7 +60,7 @@ encodings: setup  ## Write one cell in ENCODINGS different encodings and compare
 
 SEEDS ?= 1000
 
-simulate: setup  ## Simulate SEEDS systems with faults and check the invariants; SEED=n repeats one
+simulate: setup  ## Break a laboratory in SEEDS ways and look at what must hold; SEED=n tells one story again
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 KILLS ?= 100

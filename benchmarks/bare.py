@@ -1,4 +1,4 @@
-"""Bare handlers that do the same work on the same framework and server: the lower bound of the cost."""
+"""What the framework and the server cost at least: handlers that do the same work and nothing else."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""Four databases on one server: commits without notifications, with one in each commit, and with wake-ups afterwards."""
+"""Four databases on one server: what they commit together without notifications, with one in each commit, and with wake-ups afterwards."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack

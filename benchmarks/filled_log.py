@@ -1,4 +1,4 @@
-"""Fills a log with uploaded and accepted images, and with jobs over whole datasets."""
+"""A log with a busy laboratory's events: images uploaded and accepted, jobs over whole datasets judged in chunks."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

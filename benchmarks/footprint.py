@@ -1,4 +1,4 @@
-"""Memory, start time and speed of verification of the embedded system."""
+"""What the embedded system weighs, how long it takes to start, and how fast the record is verified."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The idle embedded system: processor time, transactions and connections."""
+"""What the embedded system does while nobody asks for anything: processor time, transactions and connections."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A dataset job through the whole system, against a bare loop of the same preprocessing and network in one process a core."""
+"""A dataset job through the whole system against a bare loop of the same preprocessing and network, one process a core."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Latency of the whole embedded system: a command until it is visible, a run until its result is readable, alone and beside a job."""
+"""Latency on the whole embedded system: a command until it is visible, a run until its result is readable, alone and beside a job."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Rows of the table, measurements in turns, and servers for benchmarks."""
+"""Rows of the table, sides that take turns, servers of a benchmark's own."""
 
 import os
 import statistics

@@ -1,4 +1,4 @@
-"""Projection: batches against one event a transaction, and a rebuild of all read models from the store."""
+"""Projecting: batches against one event a transaction, and a rebuild of all read models from the store."""
 
 import time
 from collections.abc import Callable, Iterator

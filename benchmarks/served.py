@@ -1,4 +1,4 @@
-"""The bare handlers on the product's HTTP server, in their own process."""
+"""The bare handlers on the product's own HTTP server, in a process of their own."""
 
 import os
 import sys

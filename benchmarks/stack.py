@@ -1,4 +1,4 @@
-"""Starts the whole system with a signed-in administrator, and fills it quickly."""
+"""A whole system of a benchmark's own, with somebody signed in, and ways to fill it quickly."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The limits in docs/api.md are those of the settings and the code."""
+"""The limits that docs/api.md tells are those of the settings and the code."""
 
 import re
 

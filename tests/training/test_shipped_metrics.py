@@ -1,4 +1,4 @@
-"""The published metrics of the shipped models are those of their files, and reach the standard."""
+"""What is said of the shipped models is said of the files beside it, and reaches the standard."""
 
 import json
 import shutil
