@@ -31,7 +31,7 @@ async def test_every_route_is_described(api):
     assert len(served) > 40
 
 
-async def test_every_route_documents_what_all_routes_have():
+async def test_what_holds_for_all_routes_is_told_of_each():
     names = [body["operationId"] for _, _, body in operations()]
     assert len(set(names)) == len(names)
     for path, method, body in operations():
@@ -43,7 +43,7 @@ async def test_every_route_documents_what_all_routes_have():
         assert body.get("security") in (None, [])
 
 
-async def test_documented_access_is_the_actual_access(api):
+async def test_who_may_ask_is_told_as_it_is(api):
     http = api.anonymous()
     for path, method, body in operations():
         if "{" not in path and body.get("security") is None:

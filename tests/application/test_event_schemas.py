@@ -117,7 +117,7 @@ def test_there_is_no_schema_of_what_is_not_registered():
             event_schemas.schema(kind, version)
 
 
-def test_every_type_is_documented_with_its_meaning_and_no_other():
+def test_every_type_is_told_with_its_meaning_and_no_other():
     assert set(event_schemas.MEANINGS) == set(EVENTS)
     document = event_schemas.document()
     channel = document["channels"]["events"]
