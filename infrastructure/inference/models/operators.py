@@ -236,8 +236,7 @@ class ScaleMeanVariance(msgspec.Struct, frozen=True, tag_field="id", tag="scale_
         source = _reference(self.kwargs.reference_tensor, references)
         mean, std = _mean_and_std(_double(tensor), _dimensions(tensor, self.kwargs.axes))
         reference_mean, reference_std = (
-            _aligned(value, source.axes, tensor)
-            for value in _mean_and_std(_double(source), _dimensions(source, self.kwargs.axes))
+            _aligned(value, source.axes, tensor) for value in _mean_and_std(_double(source), _dimensions(source, self.kwargs.axes))
         )
         return (_double(tensor) - mean) / (std + self.kwargs.eps) * (reference_std + self.kwargs.eps) + reference_mean
 
