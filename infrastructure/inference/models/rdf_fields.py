@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -31,6 +31,7 @@ CODE_OPERATORS: Final = {"custom", "stardist_postprocessing", "cellpose_flow_dyn
 PLACE: Final = re.compile(r" - at `(?:key in )?\$\.?(.*)`\Z", re.DOTALL)
 MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
 
+Fields = TypeVar("Fields", bound=msgspec.Struct)
 Text = Annotated[str, Meta(max_length=20_000)]
 Label = Annotated[str, Meta(min_length=1, max_length=100)]
 
@@ -151,8 +152,13 @@ def read_fields(document: Any, file: str) -> RdfFields:
     """The fields of a parsed rdf.yaml. Raises PackageRefused."""
     _check_head(document, file)
     _check_operators(document, file)
+    return convert_fields(document, RdfFields, file)
+
+
+def convert_fields(document: Any, into: type[Fields], file: str) -> Fields:
+    """Raises PackageRefused with the path of the field that is wrong."""
     try:
-        return msgspec.convert(document, RdfFields)
+        return msgspec.convert(document, into)
     except msgspec.ValidationError as error:
         raise _from_validation(error, file) from None
 

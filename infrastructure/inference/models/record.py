@@ -73,6 +73,11 @@ class Axis(msgspec.Struct, frozen=True, kw_only=True):
         """Of an axis without reference."""
         return size == self.minimum if self.step == 0 else size >= self.minimum and (size - self.minimum) % self.step == 0
 
+    def following(self, target: "Axis", size: int) -> int:
+        """Of an axis with reference: its size where the axis it refers to has `size`."""
+        assert self.reference is not None
+        return int(size * target.scale / self.scale + self.reference.offset)
+
     def largest_below(self, size: int) -> int | None:
         """The largest permitted size up to `size`."""
         if size < self.minimum:
