@@ -197,7 +197,7 @@ DESCRIPTIONS = {
     "an older format": Hostile("record_version", with_record("format_version", to="0.4.10")),
     "a later format": Hostile("record_version", with_record("format_version", to="0.6.0")),
     "a version that is a number": Hostile("record_version", with_record("format_version", to=0.5)),
-    "two inputs": Hostile("inputs_unsupported", with_record("inputs", to=record()["inputs"] * 2), is_quick=True),
+    "two inputs": Hostile("inputs_unsupported", with_record("inputs", to=[*record()["inputs"], *record()["inputs"]]), is_quick=True),
     "no inputs": Hostile("inputs_unsupported", with_record("inputs", to=[])),
     "a label that is a number": Hostile("record_field", with_record(*CHANNELS, to=["a", "b", 3])),
     "a negative size": Hostile("record_field", with_record("inputs", 0, "axes", 2, "size", to=-4)),
