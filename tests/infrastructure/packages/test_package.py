@@ -65,7 +65,7 @@ def refused(opened):
     return refusal
 
 
-def plain(description=None, *, weights=None, labels="\n".join(LABELS)):
+def plain(description=None, *, weights=None, labels="alpha\nbeta\ngamma"):
     """A package of the simple form."""
     text = yaml.safe_dump(description or DESCRIPTION).encode()
     return {"bioscope.yaml": text, "labels.txt": labels.encode(), "model.onnx": network() if weights is None else weights}
