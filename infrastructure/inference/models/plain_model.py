@@ -26,10 +26,13 @@ class FlexibleSize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class InputDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`axes`: a letter for each dimension, of b, c, z, y, x. `size`: of height and width."""
+    """`axes`: a letter for each dimension, of b, c, z, y, x. `size`: of height and width, or both in that order.
+
+    A pair of a fixed length in the union of `size` would make msgspec 0.22 break its process.
+    """
 
     axes: Annotated[str, Meta(pattern=r"^[bczyx]{2,5}\Z")]
-    size: Size | tuple[Size, Size] | FlexibleSize
+    size: Size | Annotated[tuple[Size, ...], Meta(min_length=2, max_length=2)] | FlexibleSize
     channels: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=100)] = ()
     depth: Size = 1
     type: DataType = "float32"

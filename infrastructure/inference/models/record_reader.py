@@ -64,8 +64,8 @@ class _Reader:
         input_tensor = self._input() if self._rdf.inputs else None
         scored = self._scored(outputs)
         kind = self._kind(outputs[scored])
-        labels = self._labels(outputs[scored], scored, kind)
         self._check_kind(kind, input_tensor)
+        labels = self._labels(outputs[scored], scored, kind)
         self._check_references(outputs, input_tensor)
         return ModelRecord(
             format_version=self._rdf.format_version,

@@ -42,7 +42,7 @@ def opened(tmp_path):
     """Opens files by name, or the bytes of an archive."""
 
     def open_it(contents, limits=None):
-        path = tmp_path / "package"
+        path = tmp_path / ("package.zip" if isinstance(contents, bytes) else "package")
         if isinstance(contents, bytes):
             path.write_bytes(contents)
         else:
@@ -176,7 +176,7 @@ def test_an_external_classifier_has_labels_and_no_weights(opened):
 
 
 # ---- the network and its description -----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("order", itertools.permutations(range(4)))
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_the_axes_of_a_network_may_have_any_order(order, opened):
     axes, dims = record()["inputs"][0]["axes"], ("N", 3, SIZE, SIZE)
     weights = network(dims=tuple(dims[index] for index in order))

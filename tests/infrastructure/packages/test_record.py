@@ -56,7 +56,7 @@ def test_every_minor_version_of_the_format_is_read(version):
     assert parse_record(record(format_version=version)).format_version == version
 
 
-@pytest.mark.parametrize("order", itertools.permutations(range(4)))
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_axes_may_have_any_order(order):
     axes = record()["inputs"][0]["axes"]
     parsed = parse_record(changed(record(), "inputs", 0, "axes", to=[axes[index] for index in order]))
