@@ -10,7 +10,7 @@ named in the summary, for the caller to refuse: no image becomes one, and no res
 from collections.abc import Iterator
 from itertools import islice
 from math import prod
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -67,7 +67,7 @@ ELEMENT_BITS: Final = {
 """Of an element of each TensorProto.DataType; a string takes a byte at least."""
 
 
-FLOATS_WITH_NAN: Final = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
+FLOATS_WITH_NAN: Final[dict[int, np.dtype[Any]]] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
 """Of TensorProto.DataType; bfloat16 and eight-bit floats are not looked into."""
 VALUE_KINDS: Final = {1: "tensor", 4: "sequence", 5: "map", 7: "opaque", 8: "sparse tensor", 9: "optional"}
 
@@ -346,7 +346,9 @@ class _Model:
 def _check_numbers(kind: int, parts: list[memoryview]) -> None:
     """Weights that are NaN make every result NaN."""
     dtype = FLOATS_WITH_NAN.get(kind)
-    for part in parts if dtype else ():
+    if dtype is None:
+        return
+    for part in parts:
         if np.isnan(np.frombuffer(part[: len(part) - len(part) % dtype.itemsize], dtype)).any():
             raise ModelRefused("it holds weights that are no number (NaN): train or export it again", RefusalCode.ONNX_NOT_A_NUMBER)
 

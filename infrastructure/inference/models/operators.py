@@ -189,7 +189,7 @@ class ScaleLinear(msgspec.Struct, frozen=True, tag_field="id", tag="scale_linear
 
     def apply(self, tensor: NamedArray, _: References) -> Array:
         gain, offset = (_along(value, self.kwargs.axis, tensor) for value in (self.kwargs.gain, self.kwargs.offset))
-        return _double(tensor) * gain + offset
+        return np.asarray(_double(tensor) * gain + offset)
 
 
 class FixedZeroMeanUnitVariance(msgspec.Struct, frozen=True, tag_field="id", tag="fixed_zero_mean_unit_variance"):
@@ -199,7 +199,7 @@ class FixedZeroMeanUnitVariance(msgspec.Struct, frozen=True, tag_field="id", tag
 
     def apply(self, tensor: NamedArray, _: References) -> Array:
         mean, std = (_along(value, self.kwargs.axis, tensor) for value in (self.kwargs.mean, self.kwargs.std))
-        return (_double(tensor) - mean) / (std + FIXED_EPSILON)
+        return np.asarray((_double(tensor) - mean) / (std + FIXED_EPSILON))
 
 
 class ZeroMeanUnitVariance(msgspec.Struct, frozen=True, tag_field="id", tag="zero_mean_unit_variance"):
@@ -249,7 +249,7 @@ class Sigmoid(msgspec.Struct, frozen=True, tag_field="id", tag="sigmoid"):
     def apply(self, tensor: NamedArray, _: References) -> Array:
         values = _double(tensor)
         small = np.exp(-np.abs(values))
-        return np.where(values >= 0, 1.0, small) / (1 + small)
+        return np.asarray(np.where(values >= 0, 1.0, small) / (1 + small))
 
 
 class Softmax(msgspec.Struct, frozen=True, tag_field="id", tag="softmax"):

@@ -131,6 +131,7 @@ class _Document:
             level.container[level.key], level.key = value, None
 
     def _refused(self, code: RefusalCode, event: yaml.Event, detail: str) -> PackageRefused:
+        assert event.start_mark is not None
         return PackageRefused(code, f"line {event.start_mark.line + 1} {detail}", file=self._file)
 
 
