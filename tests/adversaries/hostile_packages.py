@@ -28,8 +28,8 @@ from tests.infrastructure.packages.making import (
     classifier_of_trees,
     entry,
     files,
+    manifest,
     network,
-    record,
     value,
     with_network,
     zipped,
@@ -47,9 +47,9 @@ class Hostile(NamedTuple):
     is_quick: bool = False
 
 
-def with_record(*path, to):
-    """A good package with another value in its record."""
-    return lambda: zipped(files(changed(record(), *path, to=to)))
+def with_manifest(*path, to):
+    """A good package with another value in its manifest."""
+    return lambda: zipped(files(changed(manifest(), *path, to=to)))
 
 
 def with_yaml(text):
@@ -168,13 +168,13 @@ ARCHIVES = {
     "a header outside the file": Hostile("archive_malformed", with_entry("a", b"abc", at=2**30)),
     "files that share data": Hostile("entry_overlap", sharing, is_quick=True),
     "data that reach into the directory": Hostile("entry_overlap", with_entry("a", b"abc", packed=4000, size=4000, stream=b"abc")),
-    "no description": Hostile("record_missing", lambda: zipped({"model.onnx": network()}), is_quick=True),
-    "two descriptions": Hostile("record_missing", lambda: zipped({"a/rdf.yaml": RDF, "b/rdf.yaml": RDF})),
+    "no manifest": Hostile("manifest_missing", lambda: zipped({"model.onnx": network()}), is_quick=True),
+    "two manifests": Hostile("manifest_missing", lambda: zipped({"a/rdf.yaml": RDF, "b/rdf.yaml": RDF})),
 }
 
 LAUGHS = "a: &a [x, x, x]\n" + "\n".join(f"{b}: &{b} [*{a}, *{a}, *{a}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
 
-DESCRIPTIONS = {
+MANIFESTS = {
     "a billion laughs": Hostile("yaml_anchor", with_yaml(LAUGHS), is_quick=True),
     "an alias": Hostile("yaml_anchor", with_yaml("name: *a")),
     "an object of Python": Hostile("yaml_tag", with_yaml("name: !!python/object/apply:os.system ['true']"), is_quick=True),
@@ -184,77 +184,81 @@ DESCRIPTIONS = {
     "lists in each other": Hostile("yaml_too_deep", with_yaml("a: " + "[" * 100 + "]" * 100)),
     "very many lists in each other": Hostile("yaml_too_deep", with_yaml("[" * 200_000), is_quick=True),
     "mappings in each other": Hostile("yaml_too_deep", with_yaml("{a: " * 100_000)),
-    "a description of two megabytes": Hostile("yaml_too_large", with_yaml("#" * 2 * 2**20)),
+    "a manifest of two megabytes": Hostile("yaml_too_large", with_yaml("#" * 2 * 2**20)),
     "very many values": Hostile("yaml_too_large", with_yaml("[" + "0," * 200_000 + "]")),
     "two documents": Hostile("yaml_syntax", with_yaml(RDF + b"---\n" + RDF)),
     "a list as a key": Hostile("yaml_syntax", with_yaml("? [a, b]\n: c")),
     "a quotation without end": Hostile("yaml_syntax", with_yaml('name: "a')),
     "a control character": Hostile("yaml_syntax", with_yaml("name: a\x01b")),
-    "a description that is no UTF-8": Hostile("yaml_encoding", with_yaml(b"name: \xff")),
-    "a description in UTF-16": Hostile("yaml_encoding", with_yaml("name: a".encode("utf-16"))),
-    "a list for a description": Hostile("record_field", with_yaml("[1, 2]")),
-    "a dataset": Hostile("record_type", with_record("type", to="dataset")),
-    "an older format": Hostile("record_version", with_record("format_version", to="0.4.10")),
-    "a later format": Hostile("record_version", with_record("format_version", to="0.6.0")),
-    "a version that is a number": Hostile("record_version", with_record("format_version", to=0.5)),
-    "two inputs": Hostile("inputs_unsupported", with_record("inputs", to=[*record()["inputs"], *record()["inputs"]]), is_quick=True),
-    "no inputs": Hostile("inputs_unsupported", with_record("inputs", to=[])),
-    "a label that is a number": Hostile("record_field", with_record(*CHANNELS, to=["a", "b", 3])),
-    "a negative size": Hostile("record_field", with_record("inputs", 0, "axes", 2, "size", to=-4)),
-    "a size of 2^62": Hostile("record_field", with_record("inputs", 0, "axes", 2, "size", to=2**62)),
-    "an input of many gigabytes": Hostile("axes_unsupported", with_record("inputs", 0, "axes", 2, "size", to=2**30)),
+    "a manifest that is no UTF-8": Hostile("yaml_encoding", with_yaml(b"name: \xff")),
+    "a manifest in UTF-16": Hostile("yaml_encoding", with_yaml("name: a".encode("utf-16"))),
+    "a list for a manifest": Hostile("manifest_field", with_yaml("[1, 2]")),
+    "a dataset": Hostile("manifest_type", with_manifest("type", to="dataset")),
+    "an older format": Hostile("manifest_version", with_manifest("format_version", to="0.4.10")),
+    "a later format": Hostile("manifest_version", with_manifest("format_version", to="0.6.0")),
+    "a version that is a number": Hostile("manifest_version", with_manifest("format_version", to=0.5)),
+    "two inputs": Hostile("inputs_unsupported", with_manifest("inputs", to=[*manifest()["inputs"], *manifest()["inputs"]]), is_quick=True),
+    "no inputs": Hostile("inputs_unsupported", with_manifest("inputs", to=[])),
+    "a label that is a number": Hostile("manifest_field", with_manifest(*CHANNELS, to=["a", "b", 3])),
+    "a negative size": Hostile("manifest_field", with_manifest("inputs", 0, "axes", 2, "size", to=-4)),
+    "a size of 2^62": Hostile("manifest_field", with_manifest("inputs", 0, "axes", 2, "size", to=2**62)),
+    "an input of many gigabytes": Hostile("axes_unsupported", with_manifest("inputs", 0, "axes", 2, "size", to=2**30)),
     "a size that follows itself": Hostile(
-        "axes_unsupported", with_record("inputs", 0, "axes", 2, "size", to={"tensor_id": "image", "axis_id": "y"})
+        "axes_unsupported", with_manifest("inputs", 0, "axes", 2, "size", to={"tensor_id": "image", "axis_id": "y"})
     ),
-    "an input without width": Hostile("axes_unsupported", with_record("inputs", 0, "axes", 3, to={"type": "space", "id": "z", "size": 1})),
-    "an axis twice": Hostile("axes_unsupported", with_record("inputs", 0, "axes", 3, "id", to="y")),
+    "an input without width": Hostile(
+        "axes_unsupported", with_manifest("inputs", 0, "axes", 3, to={"type": "space", "id": "z", "size": 1})
+    ),
+    "an axis twice": Hostile("axes_unsupported", with_manifest("inputs", 0, "axes", 3, "id", to="y")),
     "scores that are a picture": Hostile(
         "axes_unsupported",
-        with_record("outputs", 0, "axes", to=[{"type": "batch"}, *record()["outputs"][0]["axes"][1:], {"type": "space", "size": 64}]),
+        with_manifest("outputs", 0, "axes", to=[{"type": "batch"}, *manifest()["outputs"][0]["axes"][1:], {"type": "space", "size": 64}]),
     ),
     "code as postprocessing": Hostile(
         "operator_unsupported",
-        with_record("outputs", 0, "postprocessing", to=[{"id": "custom", "callable": "run", "source": "run.py"}]),
+        with_manifest("outputs", 0, "postprocessing", to=[{"id": "custom", "callable": "run", "source": "run.py"}]),
         is_quick=True,
     ),
     "an operator for cells": Hostile(
-        "operator_unsupported", with_record("outputs", 0, "postprocessing", to=[{"id": "cellpose_flow_dynamics"}])
+        "operator_unsupported", with_manifest("outputs", 0, "postprocessing", to=[{"id": "cellpose_flow_dynamics"}])
     ),
-    "an unknown operator": Hostile("operator_unsupported", with_record("inputs", 0, "preprocessing", to=[{"id": "exec", "kwargs": {}}])),
+    "an unknown operator": Hostile("operator_unsupported", with_manifest("inputs", 0, "preprocessing", to=[{"id": "exec", "kwargs": {}}])),
     "an unknown argument": Hostile(
-        "record_field", with_record("inputs", 0, "preprocessing", to=[{"id": "scale_range", "kwargs": {"mode": "per_dataset"}}])
+        "manifest_field", with_manifest("inputs", 0, "preprocessing", to=[{"id": "scale_range", "kwargs": {"mode": "per_dataset"}}])
     ),
     "a mean that is no number": Hostile(
-        "record_field",
-        with_record("inputs", 0, "preprocessing", to=[{"id": "scale_linear", "kwargs": {"gain": float("nan"), "offset": 0.0}}]),
+        "manifest_field",
+        with_manifest("inputs", 0, "preprocessing", to=[{"id": "scale_linear", "kwargs": {"gain": float("nan"), "offset": 0.0}}]),
     ),
     "a gain without end": Hostile(
-        "record_field", with_record("inputs", 0, "preprocessing", to=[{"id": "scale_linear", "kwargs": {"gain": float("inf")}}])
+        "manifest_field", with_manifest("inputs", 0, "preprocessing", to=[{"id": "scale_linear", "kwargs": {"gain": float("inf")}}])
     ),
     "percentiles the wrong way round": Hostile(
-        "record_field",
-        with_record("inputs", 0, "preprocessing", to=[{"id": "scale_range", "kwargs": {"min_percentile": 90, "max_percentile": 10}}]),
+        "manifest_field",
+        with_manifest("inputs", 0, "preprocessing", to=[{"id": "scale_range", "kwargs": {"min_percentile": 90, "max_percentile": 10}}]),
     ),
     "statistics of an unknown tensor": Hostile(
-        "record_field", with_record("inputs", 0, "preprocessing", to=[{"id": "scale_range", "kwargs": {"reference_tensor": "other"}}])
+        "manifest_field", with_manifest("inputs", 0, "preprocessing", to=[{"id": "scale_range", "kwargs": {"reference_tensor": "other"}}])
     ),
     "weights of another library": Hostile(
-        "weights_unsupported", with_record("weights", to={"pytorch_state_dict": {"source": "model.onnx"}}), is_quick=True
+        "weights_unsupported", with_manifest("weights", to={"pytorch_state_dict": {"source": "model.onnx"}}), is_quick=True
     ),
-    "weights in a second file": Hostile("weights_unsupported", with_record("weights", "onnx", "external_data", to={"source": "a.data"})),
-    "weights on the web": Hostile("source_unsupported", with_record("weights", "onnx", "source", to="https://example.com/model.onnx")),
-    "weights outside the package": Hostile("file_missing", with_record("weights", "onnx", "source", to="../../etc/passwd"), is_quick=True),
-    "weights that are not there": Hostile("file_missing", with_record("weights", "onnx", "source", to="other.onnx")),
-    "other weights": Hostile("digest_mismatch", with_record("weights", "onnx", "sha256", to="0" * 64), is_quick=True),
-    "another test tensor": Hostile("digest_mismatch", with_record("outputs", 0, "test_tensor", "sha256", to="a" * 64)),
-    "a label twice": Hostile("labels", with_record(*CHANNELS, to=["a", "a", "b"])),
-    "a label that moves the cursor": Hostile("labels", with_record(*CHANNELS, to=["a", "b", "\u202ec"])),
-    "very many labels": Hostile("record_field", with_record(*CHANNELS, to=[f"{number}" for number in range(20_000)])),
-    "no kind of output": Hostile("output_kind", with_record("outputs", 0, "postprocessing", to=[])),
-    "probabilities that pass for logits": Hostile("output_kind", with_record("config", to=bioscope(output={"kind": "logits"}))),
-    "a temperature of zero": Hostile("record_field", with_record("config", to=bioscope(temperature=0))),
-    "an unknown rule": Hostile("record_field", with_record("config", to=bioscope(review_bellow=0.9)), is_quick=True),
-    "an unknown label in a rule": Hostile("labels", with_record("config", to=bioscope(review_below_for={"delta": 0.9}))),
+    "weights in a second file": Hostile("weights_unsupported", with_manifest("weights", "onnx", "external_data", to={"source": "a.data"})),
+    "weights on the web": Hostile("source_unsupported", with_manifest("weights", "onnx", "source", to="https://example.com/model.onnx")),
+    "weights outside the package": Hostile(
+        "file_missing", with_manifest("weights", "onnx", "source", to="../../etc/passwd"), is_quick=True
+    ),
+    "weights that are not there": Hostile("file_missing", with_manifest("weights", "onnx", "source", to="other.onnx")),
+    "other weights": Hostile("digest_mismatch", with_manifest("weights", "onnx", "sha256", to="0" * 64), is_quick=True),
+    "another test tensor": Hostile("digest_mismatch", with_manifest("outputs", 0, "test_tensor", "sha256", to="a" * 64)),
+    "a label twice": Hostile("labels", with_manifest(*CHANNELS, to=["a", "a", "b"])),
+    "a label that moves the cursor": Hostile("labels", with_manifest(*CHANNELS, to=["a", "b", "\u202ec"])),
+    "very many labels": Hostile("manifest_field", with_manifest(*CHANNELS, to=[f"{number}" for number in range(20_000)])),
+    "no kind of output": Hostile("output_kind", with_manifest("outputs", 0, "postprocessing", to=[])),
+    "probabilities that pass for logits": Hostile("output_kind", with_manifest("config", to=bioscope(output={"kind": "logits"}))),
+    "a temperature of zero": Hostile("manifest_field", with_manifest("config", to=bioscope(temperature=0))),
+    "an unknown rule": Hostile("manifest_field", with_manifest("config", to=bioscope(review_bellow=0.9)), is_quick=True),
+    "an unknown label in a rule": Hostile("labels", with_manifest("config", to=bioscope(review_below_for={"delta": 0.9}))),
 }
 
 TENSORS = {
@@ -310,7 +314,7 @@ NETWORKS = {
     "a network that gives nothing": Hostile("onnx_signature", with_onnx(network(outputs=[]))),
 }
 
-STATIC = ARCHIVES | DESCRIPTIONS | TENSORS | NETWORKS
+STATIC = ARCHIVES | MANIFESTS | TENSORS | NETWORKS
 
 
 class Running(NamedTuple):
@@ -335,14 +339,14 @@ def growing(elements):
     )
 
 
-def _flat_record():
+def _flat_manifest():
     """Of a network that takes one row of numbers."""
-    flat = changed(record(), "inputs", 0, "test_tensor", to=None)
+    flat = changed(manifest(), "inputs", 0, "test_tensor", to=None)
     return flat | {"config": bioscope(input={"flatten": True}, output={"tensor": "scores"})}
 
 
 def _trees():
-    document = changed(changed(_flat_record(), "outputs", 0, "test_tensor", to=None), "weights", "onnx", "sha256", to=None)
+    document = changed(changed(_flat_manifest(), "outputs", 0, "test_tensor", to=None), "weights", "onnx", "sha256", to=None)
     return zipped(files(document, model__onnx=making.cycle_of_trees()))
 
 

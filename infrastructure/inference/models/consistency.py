@@ -1,4 +1,4 @@
-"""Whether the description, the network and the test tensors of a package speak of the same tensors."""
+"""Whether the manifest, the network and the test tensors of a package speak of the same tensors."""
 
 from collections.abc import Iterable
 from math import prod
@@ -8,7 +8,7 @@ import numpy as np
 
 from infrastructure.inference.models.onnx_validation import ModelSummary, ValueSignature
 from infrastructure.inference.models.operators import Binarize, EnsureDtype
-from infrastructure.inference.models.record import Axis, InputTensor, ModelRecord, OutputTensor
+from infrastructure.inference.models.package_manifest import Axis, InputTensor, OutputTensor, PackageManifest
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
 from infrastructure.inference.models.tensor_file import TensorLayout
 
@@ -21,30 +21,30 @@ NUMBERS: Final = frozenset(ELEMENT_NAMES.values()) - {"string", "complex64", "co
 
 
 class NetworkNames(NamedTuple):
-    """What the network calls the tensors of the record; `outputs` by the ids of the record."""
+    """What the network calls the tensors of the manifest; `outputs` by the ids of the manifest."""
 
     input: str
     outputs: dict[str, str]
 
 
-def match_network(record: ModelRecord, summary: ModelSummary, *, file: str) -> NetworkNames:
+def match_network(manifest: PackageManifest, summary: ModelSummary, *, file: str) -> NetworkNames:
     """`file` is the ONNX file. Tensors go by name where the network has all of these names, and else by order, as in the specification.
 
     Raises PackageRefused.
     """
-    assert record.input is not None
+    assert manifest.input is not None
     if len(summary.inputs) != 1:
         raise _refused(file, "inputs", f"the network has {len(summary.inputs)} inputs without a default; exactly one is fed")
     network_input = summary.inputs[0]
-    _check_input(record.input, network_input, file)
+    _check_input(manifest.input, network_input, file)
     by_name = {output.name: output for output in summary.outputs}
-    if all(output.id in by_name for output in record.outputs):
-        pairs = [(output, by_name[output.id]) for output in record.outputs]
-    elif len(record.outputs) <= len(summary.outputs):
-        pairs = list(zip(record.outputs, summary.outputs, strict=False))
+    if all(output.id in by_name for output in manifest.outputs):
+        pairs = [(output, by_name[output.id]) for output in manifest.outputs]
+    elif len(manifest.outputs) <= len(summary.outputs):
+        pairs = list(zip(manifest.outputs, summary.outputs, strict=False))
     else:
-        raise _refused(file, "outputs", f"the network has {len(summary.outputs)} outputs; the record describes {len(record.outputs)}")
-    read = {record.scored_output, record.distance_output}
+        raise _refused(file, "outputs", f"the network has {len(summary.outputs)} outputs; the manifest describes {len(manifest.outputs)}")
+    read = {manifest.scored_output, manifest.distance_output}
     for output, signature in pairs:
         if output.id in read:
             _check_output(output, signature, file)
@@ -58,7 +58,7 @@ def check_test_input(tensor: InputTensor, layout: TensorLayout, *, file: str) ->
     for axis in tensor.axes:
         expected = _referred_size(axis, tensor.axes, sizes)
         if expected is not None and sizes[axis.id] != expected:
-            raise _mismatch(file, f"has the size {sizes[axis.id]} along {axis.id}; by the record it follows as {expected}")
+            raise _mismatch(file, f"has the size {sizes[axis.id]} along {axis.id}; by the manifest it follows as {expected}")
 
 
 def check_test_output(tensor: OutputTensor, layout: TensorLayout, *, file: str) -> None:
@@ -74,17 +74,17 @@ def _check_input(tensor: InputTensor, signature: ValueSignature, file: str) -> N
     expected = last.kwargs.dtype if isinstance(last, EnsureDtype) else "bool" if isinstance(last, Binarize) else tensor.dtype
     found = _element_name(signature)
     if found != expected:
-        raise _refused(file, place, f"takes {found}; the record gives {expected}: end its preprocessing with ensure_dtype {found}")
+        raise _refused(file, place, f"takes {found}; the manifest gives {expected}: end its preprocessing with ensure_dtype {found}")
     if signature.shape is None:
         return
     if tensor.rules.flatten:
         _check_row(tensor, signature.shape, file, place)
         return
     if len(signature.shape) != len(tensor.axes):
-        raise _refused(file, place, f"has {len(signature.shape)} dimensions; the record has the axes {', '.join(tensor.axis_ids)}")
+        raise _refused(file, place, f"has {len(signature.shape)} dimensions; the manifest has the axes {', '.join(tensor.axis_ids)}")
     for axis, size in zip(tensor.axes, signature.shape, strict=True):
         if size is not None and not (axis.is_fixed and axis.minimum == size):
-            raise _refused(file, place, f"has the fixed size {size} along {axis.id}; the record says {_described(axis)}")
+            raise _refused(file, place, f"has the fixed size {size} along {axis.id}; the manifest says {_described(axis)}")
 
 
 def _check_row(tensor: InputTensor, shape: tuple[int | None, ...], file: str, place: str) -> None:
@@ -94,7 +94,7 @@ def _check_row(tensor: InputTensor, shape: tuple[int | None, ...], file: str, pl
     if all(axis.is_fixed for axis in tensor.axes) and shape[1] is not None:
         numbers = prod(axis.minimum for axis in tensor.axes)
         if numbers != shape[1]:
-            raise _refused(file, place, f"takes {shape[1]} numbers; the axes of the record make {numbers}")
+            raise _refused(file, place, f"takes {shape[1]} numbers; the axes of the manifest make {numbers}")
 
 
 def _check_output(tensor: OutputTensor, signature: ValueSignature, file: str) -> None:
@@ -108,10 +108,10 @@ def _check_output(tensor: OutputTensor, signature: ValueSignature, file: str) ->
         return
     if len(signature.shape) != len(tensor.axes):
         axes = ", ".join(axis.id for axis in tensor.axes)
-        raise _refused(file, place, f"has {len(signature.shape)} dimensions; the record has the axes {axes}")
+        raise _refused(file, place, f"has {len(signature.shape)} dimensions; the manifest has the axes {axes}")
     for axis, size in zip(tensor.axes, signature.shape, strict=True):
         if axis.type == "channel" and size not in {None, axis.minimum}:
-            raise _refused(file, place, f"gives {size} numbers; the record has {axis.minimum} labels")
+            raise _refused(file, place, f"gives {size} numbers; the manifest has {axis.minimum} labels")
 
 
 def _check_layout(tensor_id: str, axes: tuple[Axis, ...], dtype: str, layout: TensorLayout, file: str) -> None:
@@ -125,7 +125,7 @@ def _check_layout(tensor_id: str, axes: tuple[Axis, ...], dtype: str, layout: Te
         raise _mismatch(file, "is empty")
     for axis, size in zip(axes, layout.shape, strict=True):
         if axis.type != "batch" and axis.reference is None and not axis.permits(size):
-            raise _mismatch(file, f"has the size {size} along {axis.id}; the record says {_described(axis)}")
+            raise _mismatch(file, f"has the size {size} along {axis.id}; the manifest says {_described(axis)}")
 
 
 def _referred_size(axis: Axis, axes: Iterable[Axis], sizes: dict[str, int]) -> int | None:

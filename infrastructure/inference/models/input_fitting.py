@@ -1,4 +1,4 @@
-"""From an image to the input tensor that a record describes: channels, sizes, numbers and the order of axes."""
+"""From an image to the input tensor that a manifest describes: channels, sizes, numbers and the order of axes."""
 
 from collections.abc import Sequence
 from math import prod
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from infrastructure.inference.models.operators import Array, DataType, NamedArray, apply, cast
-from infrastructure.inference.models.record import Axis, InputRules, InputTensor
+from infrastructure.inference.models.package_manifest import Axis, InputRules, InputTensor
 
 FILTERS: Final = {"box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR}
 MAX_INPUT_ELEMENTS: Final = 64 * 1024**2
@@ -45,7 +45,7 @@ class _Box(NamedTuple):
 
 
 def network_input(image: NamedArray, tensor: InputTensor, *, channels: Sequence[int] | None = None) -> Array:
-    """What the network is fed with: `fit`, the preprocessing of the record, and one row of numbers where it asks for that.
+    """What the network is fed with: `fit`, the preprocessing of the manifest, and one row of numbers where it asks for that.
 
     Raises InputMismatch, OperatorFailed.
     """
@@ -72,7 +72,7 @@ def fit(image: NamedArray, tensor: InputTensor, *, channels: Sequence[int] | Non
 
 # ---- axes --------------------------------------------------------------------------------------------------------------------------
 def _with_channels(image: NamedArray, tensor: InputTensor, channels: Sequence[int] | None) -> NamedArray:
-    """With as many channels as the record has, last axis; one where it has no such axis."""
+    """With as many channels as the manifest has, last axis; one where it has no such axis."""
     values = np.moveaxis(image.values, image.axes.index("channel"), -1) if "channel" in image.axes else image.values[..., None]
     axes = (*(axis for axis in image.axes if axis != "channel"), "channel")
     if channels is not None:
@@ -92,7 +92,7 @@ def _channels(tensor: InputTensor, count: int) -> str:
 
 
 def _without_stack(image: NamedArray, tensor: InputTensor) -> NamedArray:
-    """One plane where the record has no axis for a stack."""
+    """One plane where the manifest has no axis for a stack."""
     for axis in image.axes:
         if axis in tensor.axis_ids or axis == "channel":
             continue
@@ -145,7 +145,7 @@ def _permitted(axis: Axis) -> str:
 
 
 def _arranged(image: NamedArray, axes: tuple[Axis, ...], target: dict[str, int]) -> Array:
-    """In the order of the record, with an axis of one for what an image does not have."""
+    """In the order of the manifest, with an axis of one for what an image does not have."""
     kept = tuple(axis.id for axis in axes if axis.id in image.axes or axis.type == "channel")
     names = image.axes
     if not any(axis.type == "channel" for axis in axes):

@@ -8,23 +8,23 @@ from typing import Any, Final
 import msgspec
 
 from infrastructure.inference.models.consistency import NetworkNames, check_test_input, check_test_output, match_network
+from infrastructure.inference.models.manifest_fields import convert_fields
+from infrastructure.inference.models.manifest_reader import MANIFEST_FILE, parse_manifest
 from infrastructure.inference.models.onnx_validation import ModelLimits, ModelRefused, ModelSummary, validate_model
 from infrastructure.inference.models.package_files import FileLimits, PackageFiles, open_files, open_named_files
-from infrastructure.inference.models.plain_model import DESCRIPTION_FILE, LABELS_FILE, PlainDescription, as_rdf, read_labels
-from infrastructure.inference.models.rdf_fields import convert_fields
-from infrastructure.inference.models.record import ModelRecord, PackageFile
-from infrastructure.inference.models.record_reader import RECORD_FILE, parse_record
+from infrastructure.inference.models.package_manifest import PackageFile, PackageManifest
+from infrastructure.inference.models.plain_model import LABELS_FILE, PLAIN_MANIFEST_FILE, PlainManifest, as_rdf, read_labels
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
 from infrastructure.inference.models.strict_yaml import YamlLimits, load_yaml
 from infrastructure.inference.models.tensor_file import read_layout, read_tensor
 
-RECORD_FILES: Final = (RECORD_FILE, "bioimageio.yaml")
-"""Names that the specification gives the description."""
+MANIFEST_FILES: Final = (MANIFEST_FILE, "bioimageio.yaml")
+"""Names that the specification gives the manifest."""
 ONNX_SUFFIX: Final = ".onnx"
 
 
 class PackageLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the files and their sizes, of the description, and of the network."""
+    """Of the files and their sizes, of the manifest, and of the network."""
 
     files: FileLimits = FileLimits()
     yaml: YamlLimits = YamlLimits()
@@ -44,7 +44,7 @@ class FileFacts(msgspec.Struct, frozen=True):
 class Package:
     """Made by `open_package`. Nothing of it was run yet: that it gives its test tensors is still to be tested.
 
-    `files` are all files by name; `document` is the description as JSON values; `names` are those of the network's tensors. `network` and
+    `files` are all files by name; `document` is the manifest as JSON values; `names` are those of the network's tensors. `network` and
     `names` are None for an external classifier.
     """
 
@@ -53,7 +53,7 @@ class Package:
         self.files: Mapping[str, FileFacts] = {name: self._facts(name) for name in self._own_names()}
         self.network: ModelSummary | None = None
         self.names: NetworkNames | None = None
-        self.document, self.record = self._described()
+        self.document, self.manifest = self._described()
         self._check_files()
 
     def read(self, name: str) -> bytes:
@@ -76,35 +76,35 @@ class Package:
 
     def _known(self, name: str, field: str = "") -> FileFacts:
         if name not in self.files:
-            place = {"file": self._description_file(), "field": field} if field else {"file": name}
+            place = {"file": self._manifest_file(), "field": field} if field else {"file": name}
             raise PackageRefused(RefusalCode.FILE_MISSING, f"names `{shown(name)}`, which is not in the package", **place)
         return self.files[name]
 
-    # ---- description
-    def _description_file(self) -> str:
-        return next((name for name in (*RECORD_FILES, DESCRIPTION_FILE) if name in self.files), RECORD_FILE)
+    # ---- manifest
+    def _manifest_file(self) -> str:
+        return next((name for name in (*MANIFEST_FILES, PLAIN_MANIFEST_FILE) if name in self.files), MANIFEST_FILE)
 
-    def _described(self) -> tuple[Any, ModelRecord]:
-        name = self._description_file()
+    def _described(self) -> tuple[Any, PackageManifest]:
+        name = self._manifest_file()
         document = load_yaml(self.read(name), file=name, limits=self._limits.yaml)
-        if name != DESCRIPTION_FILE:
-            return document, parse_record(document, file=name)
+        if name != PLAIN_MANIFEST_FILE:
+            return document, parse_manifest(document, file=name)
         try:
             fields = self._plain_fields(document)
-            return fields, parse_record(fields, file=name)
+            return fields, parse_manifest(fields, file=name)
         except PackageRefused as refused:
             raise PackageRefused(refused.code, refused.detail, file=refused.file, field=_plain_field(refused.field)) from None
 
     def _plain_fields(self, document: Any) -> dict[str, Any]:
         """Of the simple form, in which the network says how its tensors are called."""
-        description = convert_fields(document, PlainDescription, DESCRIPTION_FILE)
+        plain = convert_fields(document, PlainManifest, PLAIN_MANIFEST_FILE)
         labels = read_labels(self.read(LABELS_FILE))
         output = document.get("output")
         if isinstance(output, dict) and output.get("kind") == "external":
-            return as_rdf(document, description, labels, "", None)
-        weights = description.weights or self._only_network()
+            return as_rdf(document, plain, labels, "", None)
+        weights = plain.weights or self._only_network()
         self._known(weights, "weights")
-        return as_rdf(document, description, labels, weights, self._validated(weights))
+        return as_rdf(document, plain, labels, weights, self._validated(weights))
 
     def _only_network(self) -> str:
         found = [name for name in self.files if name.lower().endswith(ONNX_SUFFIX)]
@@ -112,19 +112,19 @@ class Package:
             raise PackageRefused(
                 RefusalCode.FILE_MISSING,
                 f"is missing, and the package has {len(found)} files that end with {ONNX_SUFFIX}",
-                file=DESCRIPTION_FILE,
+                file=PLAIN_MANIFEST_FILE,
                 field="weights",
             )
         return found[0]
 
     # ---- files
     def _check_files(self) -> None:
-        for field, file in self.record.files:
+        for field, file in self.manifest.files:
             self._check_digest(file, field)
-        if self.record.weights is not None:
-            source = self.record.weights.source
+        if self.manifest.weights is not None:
+            source = self.manifest.weights.source
             self.network = self._validated(source)
-            self.names = match_network(self.record, self.network, file=source)
+            self.names = match_network(self.manifest, self.network, file=source)
         self._check_test_tensors()
 
     def _check_digest(self, file: PackageFile, field: str) -> None:
@@ -133,7 +133,7 @@ class Package:
             raise PackageRefused(
                 RefusalCode.DIGEST_MISMATCH,
                 f"is {file.sha256}, but {shown(file.source)} has {facts.sha256}",
-                file=self._description_file(),
+                file=self._manifest_file(),
                 field=f"{field}.sha256",
             )
 
@@ -144,14 +144,14 @@ class Package:
             raise PackageRefused(refused.code, str(refused), file=name) from None
 
     def _check_test_tensors(self) -> None:
-        """Each is plain finite numbers of the shape and type that the record gives."""
-        tensor = self.record.input
+        """Each is plain finite numbers of the shape and type that the manifest gives."""
+        tensor = self.manifest.input
         if tensor is not None and tensor.test_tensor is not None:
             name = tensor.test_tensor.source
             data = self.read(name)
             check_test_input(tensor, read_layout(data, name=name), file=name)
             read_tensor(data, name=name)
-        for output in self.record.outputs:
+        for output in self.manifest.outputs:
             if output.test_tensor is not None:
                 name = output.test_tensor.source
                 data = self.read(name)
@@ -162,27 +162,27 @@ class Package:
 def open_package(source: Path, limits: PackageLimits = DEFAULT_LIMITS) -> Package:
     """A folder, a zip archive, or an ONNX file with `labels.txt` and `bioscope.yaml` beside it.
 
-    In a folder or archive the description may lie in the only folder that has one. Raises PackageRefused with what is wrong, where, and
+    In a folder or archive the manifest may lie in the only folder that has one. Raises PackageRefused with what is wrong, where, and
     what is expected, and FileNotFoundError.
     """
     if source.suffix.lower() == ONNX_SUFFIX and source.is_file():
-        beside = {name: source.parent / name for name in (DESCRIPTION_FILE, LABELS_FILE)}
+        beside = {name: source.parent / name for name in (PLAIN_MANIFEST_FILE, LABELS_FILE)}
         paths = {source.name: source, **{name: path for name, path in beside.items() if path.exists()}}
         files = open_named_files(paths, limits.files)
     else:
         files = open_files(source, limits.files)
-    return Package(files, _folder_of_description(files), limits)
+    return Package(files, _folder_of_manifest(files), limits)
 
 
-def _folder_of_description(files: PackageFiles) -> str:
-    """Empty where the description lies at the top. Raises PackageRefused where there is none, or more than one."""
-    descriptions = (*RECORD_FILES, DESCRIPTION_FILE)
-    if any(name in files.sizes for name in descriptions):
+def _folder_of_manifest(files: PackageFiles) -> str:
+    """Empty where the manifest lies at the top. Raises PackageRefused where there is none, or more than one."""
+    manifests = (*MANIFEST_FILES, PLAIN_MANIFEST_FILE)
+    if any(name in files.sizes for name in manifests):
         return ""
-    folders = {folder for folder, _, name in (name.rpartition("/") for name in files.sizes) if name in descriptions and "/" not in folder}
+    folders = {folder for folder, _, name in (name.rpartition("/") for name in files.sizes) if name in manifests and "/" not in folder}
     if len(folders) != 1:
         raise PackageRefused(
-            RefusalCode.RECORD_MISSING, f"the package needs its description, {RECORD_FILE}, or {DESCRIPTION_FILE} of the simple form"
+            RefusalCode.MANIFEST_MISSING, f"the package needs its manifest, {MANIFEST_FILE}, or {PLAIN_MANIFEST_FILE} of the simple form"
         )
     return f"{folders.pop()}/"
 

@@ -7,10 +7,10 @@ from msgspec import Meta
 
 from infrastructure.inference.models.onnx_validation import ModelSummary
 from infrastructure.inference.models.operators import DataType
-from infrastructure.inference.models.record import Name, Size
+from infrastructure.inference.models.package_manifest import Name, Size
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode
 
-DESCRIPTION_FILE: Final = "bioscope.yaml"
+PLAIN_MANIFEST_FILE: Final = "bioscope.yaml"
 LABELS_FILE: Final = "labels.txt"
 FORMAT_VERSION: Final = "0.5.14"
 AXIS_TYPES: Final = {"b": "batch", "c": "channel", "y": "space", "x": "space", "z": "space"}
@@ -25,7 +25,7 @@ class FlexibleSize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     step: Size
 
 
-class InputDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PlainInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`axes`: a letter for each dimension, of b, c, z, y, x. `size`: of height and width, or both in that order.
 
     A pair of a fixed length in the union of `size` would make msgspec 0.22 break its process.
@@ -39,11 +39,11 @@ class InputDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     preprocessing: tuple[Any, ...] = ()
 
 
-class PlainDescription(msgspec.Struct, frozen=True, kw_only=True):
+class PlainManifest(msgspec.Struct, frozen=True, kw_only=True):
     """Fields beside those of `config.bioscope`, which stand at the same level."""
 
     model: Name
-    input_tensor: InputDescription | None = None
+    input_tensor: PlainInput | None = None
     title: Name | None = None
     description: str = ""
     version: str = ""
@@ -65,7 +65,7 @@ def read_labels(data: bytes) -> tuple[list[str], dict[str, str]]:
 
 def as_rdf(
     document: dict[str, Any],
-    description: PlainDescription,
+    plain: PlainManifest,
     labels: tuple[list[str], dict[str, str]],
     weights: str,
     summary: ModelSummary | None,
@@ -76,21 +76,21 @@ def as_rdf(
     fields: dict[str, Any] = {
         "type": "model",
         "format_version": FORMAT_VERSION,
-        "name": description.title or description.model,
-        "description": description.description,
-        "version": description.version,
-        "license": description.license,
+        "name": plain.title or plain.model,
+        "description": plain.description,
+        "version": plain.version,
+        "license": plain.license,
         "outputs": _outputs(config.get("output"), names, summary),
         "config": {"bioscope": {"labels": texts, **config}},
     }
-    if description.input_tensor is not None:
-        fields["inputs"] = [_input(description.input_tensor, summary)]
+    if plain.input_tensor is not None:
+        fields["inputs"] = [_input(plain.input_tensor, summary)]
     if summary is not None:
         fields["weights"] = {"onnx": {"source": weights, "opset_version": 7}}
     return fields
 
 
-def _input(tensor: InputDescription, summary: ModelSummary | None) -> dict[str, Any]:
+def _input(tensor: PlainInput, summary: ModelSummary | None) -> dict[str, Any]:
     sizes: list[Any] = list(tensor.size) if isinstance(tensor.size, tuple) else [_size(tensor.size)] * 2
     by_letter = {"z": tensor.depth, "y": sizes[0], "x": sizes[1]}
     axes: list[dict[str, Any]] = []
@@ -116,7 +116,7 @@ def _outputs(rules: Any, labels: list[str], summary: ModelSummary | None) -> lis
     if scored is None and summary is not None and len(summary.outputs) > 1:
         names = ", ".join(output.name for output in summary.outputs)
         raise PackageRefused(
-            RefusalCode.OUTPUT_KIND, f"is missing: the network has the outputs {names}", file=DESCRIPTION_FILE, field="output.tensor"
+            RefusalCode.OUTPUT_KIND, f"is missing: the network has the outputs {names}", file=PLAIN_MANIFEST_FILE, field="output.tensor"
         )
     only = summary.outputs[0].name if summary and summary.outputs else "scores"
     outputs = [_output(scored or only or "scores", labels)]

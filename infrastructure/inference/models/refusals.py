@@ -24,7 +24,7 @@ class RefusalCode(StrEnum):
     FILE_CHANGED = "file_changed"
     DIGEST_MISMATCH = "digest_mismatch"
 
-    RECORD_MISSING = "record_missing"
+    MANIFEST_MISSING = "manifest_missing"
     YAML_ENCODING = "yaml_encoding"
     YAML_TOO_LARGE = "yaml_too_large"
     YAML_TOO_DEEP = "yaml_too_deep"
@@ -33,9 +33,9 @@ class RefusalCode(StrEnum):
     YAML_ANCHOR = "yaml_anchor"
     YAML_DUPLICATE_KEY = "yaml_duplicate_key"
 
-    RECORD_FIELD = "record_field"
-    RECORD_VERSION = "record_version"
-    RECORD_TYPE = "record_type"
+    MANIFEST_FIELD = "manifest_field"
+    MANIFEST_VERSION = "manifest_version"
+    MANIFEST_TYPE = "manifest_type"
     INPUTS_UNSUPPORTED = "inputs_unsupported"
     AXES_UNSUPPORTED = "axes_unsupported"
     OPERATOR_UNSUPPORTED = "operator_unsupported"

@@ -1,4 +1,4 @@
-"""YAML as a description file needs it: one document of the core schema of YAML 1.2, without tags, anchors, aliases and duplicate keys.
+"""YAML as a manifest needs it: one document of the core schema of YAML 1.2, without tags, anchors, aliases and duplicate keys.
 
 Values are built from the parser's events, so that nothing is constructed before it was checked. PyYAML's own loaders follow YAML 1.1:
 they read the label `no` as false, and `1e-4` as text.

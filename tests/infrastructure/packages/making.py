@@ -47,8 +47,8 @@ def test_input():
 test_input.__test__ = False
 
 
-def record(**fields):
-    """A description as Python values. `fields` replace those at the top."""
+def manifest(**fields):
+    """A manifest as Python values. `fields` replace those at the top."""
     return {
         "format_version": "0.5.14",
         "type": "model",
@@ -104,7 +104,7 @@ def files(document=None, **others):
     weights = network()
     expected = softmax(test_input().mean(axis=(2, 3)))
     return {
-        "rdf.yaml": yaml.safe_dump(document or record(), sort_keys=False).encode(),
+        "rdf.yaml": yaml.safe_dump(document or manifest(), sort_keys=False).encode(),
         "model.onnx": weights,
         "test_input.npy": npy(test_input()),
         "test_output.npy": npy(expected.astype(np.float32)),
@@ -112,8 +112,8 @@ def files(document=None, **others):
 
 
 def with_network(weights, **others):
-    """A package whose record states the digest of these weights."""
-    return files(changed(record(), "weights", "onnx", "sha256", to=sha256(weights).hexdigest()), model__onnx=weights, **others)
+    """A package whose manifest states the digest of these weights."""
+    return files(changed(manifest(), "weights", "onnx", "sha256", to=sha256(weights).hexdigest()), model__onnx=weights, **others)
 
 
 def classifier_of_trees(operator="TreeEnsembleClassifier", attributes=(), outputs=("label", "scores")):

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from infrastructure.inference.models.manifest import OutOfDomainGates
+from infrastructure.inference.models.manifest_fields import MAX_LABELS, BioscopeFields
+from infrastructure.inference.models.manifest_reader import MAX_INPUT_ELEMENTS
 from infrastructure.inference.models.onnx_validation import ML_OPERATORS, ModelLimits
 from infrastructure.inference.models.operators import Operator
 from infrastructure.inference.models.package import PackageLimits
-from infrastructure.inference.models.plain_model import InputDescription
-from infrastructure.inference.models.rdf_fields import MAX_LABELS, BioscopeFields
-from infrastructure.inference.models.record import InputRules, OutputRules
-from infrastructure.inference.models.record_reader import MAX_INPUT_ELEMENTS
+from infrastructure.inference.models.package_manifest import InputRules, OutputRules
+from infrastructure.inference.models.plain_model import PlainInput
 from infrastructure.inference.models.refusals import RefusalCode
 
 PAGE = (Path(__file__).parents[3] / "docs" / "models" / "format.md").read_text(encoding="utf-8")
@@ -44,7 +44,7 @@ def test_a_table_lists_exactly_what_is_read(title, names):
 
 
 def test_the_simple_form_is_listed():
-    assert {f"input_tensor.{name}" for name in InputDescription.__struct_fields__} <= rows("The simple form")
+    assert {f"input_tensor.{name}" for name in PlainInput.__struct_fields__} <= rows("The simple form")
 
 
 def test_operators_of_ai_onnx_ml_and_gates_are_named():

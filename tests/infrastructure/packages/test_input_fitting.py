@@ -6,10 +6,10 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from infrastructure.inference.models.input_fitting import InputMismatch, fit, network_input
+from infrastructure.inference.models.manifest_reader import parse_manifest
 from infrastructure.inference.models.operators import NamedArray
-from infrastructure.inference.models.record_reader import parse_record
 from infrastructure.inference.preprocessing import Preprocessing, resized
-from tests.infrastructure.packages.making import record
+from tests.infrastructure.packages.making import manifest
 
 PLANES = ("y", "x", "channel")
 DTYPES = st.sampled_from(["uint8", "int8", "uint16", "int16", "float32"])
@@ -30,7 +30,7 @@ def described(*, axes="bcyx", height=8, width=8, channels=3, dtype="float32", pr
                 {"type": "space", "id": letter, "size": size if isinstance(size, int) else dict(zip(("min", "step"), size, strict=True))}
             )
     tensor = {"id": "image", "axes": wire, "data": {"type": dtype}, "preprocessing": list(preprocessing)}
-    return parse_record(record(inputs=[tensor], config={"bioscope": {"input": rules}})).input
+    return parse_manifest(manifest(inputs=[tensor], config={"bioscope": {"input": rules}})).input
 
 
 def picture(height=8, width=8, channels=3, dtype="uint8", seed=1):
@@ -141,7 +141,7 @@ def test_channels_are_chosen_in_the_order_that_is_given():
     assert np.array_equal(fit(image, described(axes="yx", dtype="uint8"), channels=[2]).values, image.values[:, :, 2])
 
 
-def test_grey_is_repeated_only_where_the_record_says_so():
+def test_grey_is_repeated_only_where_the_manifest_says_so():
     grey = NamedArray(picture(channels=1).values[:, :, 0], ("y", "x"))
     fitted = fit(grey, described(dtype="uint8", repeat_grey=True)).values[0]
     assert all(np.array_equal(channel, grey.values) for channel in fitted)
@@ -151,7 +151,7 @@ def test_grey_is_repeated_only_where_the_record_says_so():
 
 
 @pytest.mark.parametrize(("projection", "expected"), [("first", 1), ("max", 9), ("mean", 5)])
-def test_a_stack_becomes_one_plane_as_the_record_says(projection, expected):
+def test_a_stack_becomes_one_plane_as_the_manifest_says(projection, expected):
     stack = NamedArray(np.stack([np.full((8, 8), value, "uint8") for value in (1, 9, 5)]), ("z", "y", "x"))
     fitted = fit(stack, described(channels=1, dtype="uint8", projection=projection)).values
     assert set(fitted.ravel().tolist()) == {expected}
@@ -179,7 +179,7 @@ def test_an_image_that_does_not_fit_is_refused_with_what_was_expected(image, ten
     assert mismatch.value.found
 
 
-def test_the_network_gets_the_preprocessed_tensor_as_the_record_orders_it():
+def test_the_network_gets_the_preprocessed_tensor_as_the_manifest_orders_it():
     steps = [{"id": "scale_linear", "kwargs": {"gain": 2.0}}, {"id": "ensure_dtype", "kwargs": {"dtype": "uint16"}}]
     image = picture()
     given_to_it = network_input(image, described(axes="byxc", dtype="float32", preprocessing=steps))
@@ -200,5 +200,5 @@ def test_a_size_that_follows_another_is_kept(height, offset):
         {"type": "space", "id": "y", "size": {"min": 1, "step": 1}},
         {"type": "space", "id": "x", "size": {"tensor_id": "image", "axis_id": "y", "offset": offset}},
     ]
-    tensor = parse_record(record(inputs=[{"id": "image", "axes": axes}])).input
+    tensor = parse_manifest(manifest(inputs=[{"id": "image", "axes": axes}])).input
     assert fit(picture(height, 12, 1), tensor).values.shape == (height, height + offset)

@@ -49,7 +49,7 @@ def test_the_golden_values_cover_all_operators_types_and_orders():
 
 # ---- where the specification says more ----------------------------------------------------------------------------------------------
 @given(FLOATS, st.floats(1e-9, 0.1))
-def test_eps_is_that_of_the_record(values, eps):
+def test_eps_is_that_of_the_manifest(values, eps):
     found = result(values, "zero_mean_unit_variance", eps=eps)
     assert np.allclose(found * (values.std() + eps) + values.mean(), values, rtol=1e-9, atol=1e-6)
 

@@ -21,15 +21,15 @@ from tests.infrastructure.packages.making import (
     classifier_of_trees,
     entry,
     files,
+    manifest,
     network,
     npy,
-    record,
     value,
     with_network,
     zipped,
 )
 
-DESCRIPTION = {
+PLAIN = {
     "model": "letters",
     "input_tensor": {"axes": "bcyx", "channels": ["red", "green", "blue"], "size": SIZE},
     "output": {"kind": "softmax"},
@@ -65,44 +65,44 @@ def refused(opened):
     return refusal
 
 
-def plain(description=None, *, weights=None, labels="alpha\nbeta\ngamma"):
+def plain(chosen=None, *, weights=None, labels="alpha\nbeta\ngamma"):
     """A package of the simple form."""
-    text = yaml.safe_dump(description or DESCRIPTION).encode()
+    text = yaml.safe_dump(chosen or PLAIN).encode()
     return {"bioscope.yaml": text, "labels.txt": labels.encode(), "model.onnx": network() if weights is None else weights}
 
 
 # ---- forms -------------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("form", [files, lambda: zipped(files())], ids=["folder", "archive"])
-def test_a_package_is_opened_with_its_record_and_files(form, opened):
+def test_a_package_is_opened_with_its_manifest_and_files(form, opened):
     package = opened(form())
-    assert package.record.labels == LABELS
+    assert package.manifest.labels == LABELS
     assert package.names == ("image", {"scores": "scores"})
     assert {name: package.read(name) for name in package.files} == files()
     assert package.files["model.onnx"].sha256 == sha256(network()).hexdigest()
 
 
-def test_the_description_may_lie_in_the_only_folder(opened):
+def test_the_manifest_may_lie_in_the_only_folder(opened):
     inside = {f"letters/{name}": data for name, data in files().items()} | {"__MACOSX/letters/._rdf.yaml": b"\0"}
     assert opened(zipped(inside)).read("model.onnx") == network()
 
 
 def test_stored_files_are_read_as_well_as_deflated_ones(opened):
-    assert opened(archive(*(entry(name, data) for name, data in files().items()))).record.labels == LABELS
+    assert opened(archive(*(entry(name, data) for name, data in files().items()))).manifest.labels == LABELS
 
 
 def test_an_archive_may_have_folders_and_a_comment(opened):
-    assert opened(zipped(files(), entry("images/", mode=0o040755), comment=b"made by hand")).record.labels == LABELS
+    assert opened(zipped(files(), entry("images/", mode=0o040755), comment=b"made by hand")).manifest.labels == LABELS
 
 
 def test_archives_in_an_archive_stay_closed(opened):
-    assert opened(zipped(files(more__zip=zipped(files(), entry("../evil"))))).record.labels == LABELS
+    assert opened(zipped(files(more__zip=zipped(files(), entry("../evil"))))).manifest.labels == LABELS
 
 
 @pytest.mark.parametrize("folder", sorted(path.parent for path in models().glob("*/rdf.yaml")), ids=lambda folder: folder.name)
 def test_the_shipped_models_are_packages(folder):
     package = open_package(folder)
-    assert package.record.model == folder.name
-    assert package.record.files
+    assert package.manifest.model == folder.name
+    assert package.manifest.files
 
 
 def test_what_is_not_there_is_not_found(tmp_path):
@@ -125,14 +125,14 @@ def test_a_file_that_is_not_in_the_package_cannot_be_read(opened):
 
 
 # ---- the simple form ---------------------------------------------------------------------------------------------------------------
-def test_an_onnx_file_needs_labels_and_a_short_description(opened):
+def test_an_onnx_file_needs_labels_and_a_short_manifest(opened):
     package = opened(plain(labels="alpha\tfirst letter\nbeta\ngamma\n"))
-    assert (package.record.model, package.record.kind, package.record.review_below) == ("letters", "softmax", 0.6)
-    assert (package.record.labels, package.record.label_texts) == (LABELS, {"alpha": "first letter"})
-    assert package.record.input.axis_ids == ("batch", "channel", "y", "x")
+    assert (package.manifest.model, package.manifest.kind, package.manifest.review_below) == ("letters", "softmax", 0.6)
+    assert (package.manifest.labels, package.manifest.label_texts) == (LABELS, {"alpha": "first letter"})
+    assert package.manifest.input.axis_ids == ("batch", "channel", "y", "x")
 
 
-def test_it_may_lie_beside_its_description(tmp_path):
+def test_it_may_lie_beside_its_manifest(tmp_path):
     for name, data in (plain() | {"unrelated.txt": b"x"}).items():
         (tmp_path / name).write_bytes(data)
     assert sorted(open_package(tmp_path / "model.onnx").files) == ["bioscope.yaml", "labels.txt", "model.onnx"]
@@ -150,7 +150,7 @@ def test_it_may_lie_beside_its_description(tmp_path):
     ],
 )
 def test_a_refusal_of_the_simple_form_names_its_own_fields(change, field, refused):
-    error = refused(plain({name: value for name, value in (DESCRIPTION | change).items() if value is not None}))
+    error = refused(plain({name: value for name, value in (PLAIN | change).items() if value is not None}))
     assert error.file == "bioscope.yaml"
     assert error.field == field
 
@@ -159,37 +159,37 @@ def test_the_output_must_be_named_where_there_are_several(opened, refused):
     outputs = [value("label", onnx.INT64, ("N",)), value("scores", onnx.FLOAT, ("N", 3))]
     weights = network(outputs=outputs)
     assert refused(plain(weights=weights)).field == "output.tensor"
-    package = opened(plain(DESCRIPTION | {"output": {"kind": "softmax", "tensor": "scores"}}, weights=weights))
+    package = opened(plain(PLAIN | {"output": {"kind": "softmax", "tensor": "scores"}}, weights=weights))
     assert package.names.outputs == {"scores": "scores"}
 
 
 def test_a_classifier_of_scikit_learn_takes_one_row_of_numbers(opened, refused):
-    description = DESCRIPTION | {"input": {"flatten": True}, "output": {"kind": "softmax", "tensor": "scores"}}
-    assert opened(plain(description, weights=classifier_of_trees())).network.operators == {"ai.onnx.ml:TreeEnsembleClassifier"}
-    smaller = description | {"input_tensor": {"axes": "byx", "size": SIZE}}
+    chosen = PLAIN | {"input": {"flatten": True}, "output": {"kind": "softmax", "tensor": "scores"}}
+    assert opened(plain(chosen, weights=classifier_of_trees())).network.operators == {"ai.onnx.ml:TreeEnsembleClassifier"}
+    smaller = chosen | {"input_tensor": {"axes": "byx", "size": SIZE}}
     assert "take" in refused(plain(smaller, weights=classifier_of_trees())).detail
 
 
 def test_an_external_classifier_has_labels_and_no_weights(opened):
     package = opened({"bioscope.yaml": b"model: theirs\noutput: {kind: external}\n", "labels.txt": b"a\nb\n"})
-    assert (package.record.kind, package.record.weights, package.network, package.names) == ("external", None, None, None)
+    assert (package.manifest.kind, package.manifest.weights, package.network, package.names) == ("external", None, None, None)
 
 
-# ---- the network and its description -----------------------------------------------------------------------------------------------
+# ---- the network and its manifest -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_the_axes_of_a_network_may_have_any_order(order, opened):
-    axes, dims = record()["inputs"][0]["axes"], ("N", 3, SIZE, SIZE)
+    axes, dims = manifest()["inputs"][0]["axes"], ("N", 3, SIZE, SIZE)
     weights = network(dims=tuple(dims[index] for index in order))
-    document = changed(record(), "inputs", 0, "axes", to=[axes[index] for index in order])
+    document = changed(manifest(), "inputs", 0, "axes", to=[axes[index] for index in order])
     document = changed(document, "inputs", 0, "test_tensor", to=None)
     document["weights"]["onnx"]["sha256"] = sha256(weights).hexdigest()
-    assert opened(files(document, model__onnx=weights)).record.input.axis_ids[order.index(1)] == "channel"
+    assert opened(files(document, model__onnx=weights)).manifest.input.axis_ids[order.index(1)] == "channel"
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [(onnx.FLOAT, "float32"), (2, "uint8"), (4, "uint16"), (onnx.INT8, "int8"), (11, "float64")])
 def test_the_type_of_the_input_is_that_after_the_preprocessing(kind, dtype, opened, refused):
     cast = [{"id": "ensure_dtype", "kwargs": {"dtype": dtype}}]
-    document = changed(record(), "inputs", 0, "preprocessing", to=[{"id": "clip", "kwargs": {"min": 0}}, *cast])
+    document = changed(manifest(), "inputs", 0, "preprocessing", to=[{"id": "clip", "kwargs": {"min": 0}}, *cast])
     weights = network(kind=kind)
     document["weights"]["onnx"]["sha256"] = sha256(weights).hexdigest()
     assert opened(files(document, model__onnx=weights)).network.inputs[0].element_type == kind
@@ -198,11 +198,11 @@ def test_the_type_of_the_input_is_that_after_the_preprocessing(kind, dtype, open
 
 
 def test_a_flexible_size_needs_a_network_that_leaves_it_open(opened, refused):
-    document = changed(record(), "inputs", 0, "axes", 2, "size", to={"min": SIZE, "step": 2})
+    document = changed(manifest(), "inputs", 0, "axes", 2, "size", to={"min": SIZE, "step": 2})
     assert refused(files(document)).field == "input `image`"
     weights = network(dims=("N", 3, "H", SIZE))
     document["weights"]["onnx"]["sha256"] = sha256(weights).hexdigest()
-    assert opened(files(document, model__onnx=weights)).record.input.axes[2].step == 2
+    assert opened(files(document, model__onnx=weights)).manifest.input.axes[2].step == 2
 
 
 def test_a_fixed_batch_of_one_is_taken_and_no_other(opened, refused):
@@ -216,7 +216,7 @@ def test_inputs_with_a_default_are_not_fed(opened):
 
 
 def test_outputs_go_by_order_where_the_network_has_other_names(opened):
-    document = changed(record(), "outputs", 0, "id", to="probabilities")
+    document = changed(manifest(), "outputs", 0, "id", to="probabilities")
     assert opened(files(document)).names.outputs == {"probabilities": "scores"}
 
 
@@ -248,10 +248,10 @@ def test_a_tensor_is_read_as_numpy_reads_it(array):
 
 
 def test_a_test_input_must_have_sizes_that_belong_together(opened, refused):
-    document = changed(record(), "inputs", 0, "axes", 2, "size", to={"min": 2, "step": 1})
+    document = changed(manifest(), "inputs", 0, "axes", 2, "size", to={"min": 2, "step": 1})
     document = changed(document, "inputs", 0, "axes", 3, "size", to={"tensor_id": "image", "axis_id": "y"})
     weights = network(dims=("N", 3, "H", "W"))
     document["weights"]["onnx"]["sha256"] = sha256(weights).hexdigest()
     good, bad = (npy(np.zeros((1, 3, height, 5), np.float32)) for height in (5, 4))
-    assert opened(files(document, model__onnx=weights, test_input__npy=good)).record.input.axes[3].reference
+    assert opened(files(document, model__onnx=weights, test_input__npy=good)).manifest.input.axes[3].reference
     assert refused(files(document, model__onnx=weights, test_input__npy=bad)).code == "tensor_mismatch"

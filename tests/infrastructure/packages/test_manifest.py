@@ -7,10 +7,10 @@ from bioimageio.spec import ValidationContext, load_description
 
 from infrastructure.inference.models.bundled import models
 from infrastructure.inference.models.manifest import load_manifest
+from infrastructure.inference.models.manifest_reader import model_name, parse_manifest
 from infrastructure.inference.models.operators import EnsureDtype
-from infrastructure.inference.models.record_reader import model_name, parse_record
 from infrastructure.inference.models.refusals import PackageRefused
-from tests.infrastructure.packages.making import LABELS, changed, files, record
+from tests.infrastructure.packages.making import LABELS, changed, files, manifest
 
 SHIPPED = sorted(path.parent for path in models().glob("*/rdf.yaml"))
 POSTPROCESSING = ("outputs", 0, "postprocessing")
@@ -18,12 +18,12 @@ POSTPROCESSING = ("outputs", 0, "postprocessing")
 
 def refused(document):
     with pytest.raises(PackageRefused) as error:
-        parse_record(document)
+        parse_manifest(document)
     return error.value
 
 
 def with_config(**fields):
-    return record(config={"bioscope": fields})
+    return manifest(config={"bioscope": fields})
 
 
 def without_postprocessing(**fields):
@@ -31,8 +31,8 @@ def without_postprocessing(**fields):
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
-def test_a_shipped_description_says_what_its_manifest_says(folder):
-    parsed, manifest = parse_record(yaml.safe_load((folder / "rdf.yaml").read_text())), load_manifest(folder)
+def test_a_shipped_model_has_the_same_manifest_as_before(folder):
+    parsed, manifest = parse_manifest(yaml.safe_load((folder / "rdf.yaml").read_text())), load_manifest(folder)
     assert (parsed.model, parsed.title, parsed.version, parsed.labels) == (manifest.name, manifest.title, manifest.version, manifest.labels)
     assert (parsed.temperature, parsed.review_below, parsed.gates) == (manifest.temperature, manifest.review_below, manifest.gates)
     assert (parsed.legacy_preprocessing, parsed.other_label) == (manifest.preprocessing, manifest.other_label)
@@ -53,35 +53,35 @@ def test_the_good_package_of_these_tests_is_valid_by_the_specification(tmp_path)
 
 @pytest.mark.parametrize("version", ["0.5.0", "0.5.4", "0.5.14", "0.5.99"])
 def test_every_minor_version_of_the_format_is_read(version):
-    assert parse_record(record(format_version=version)).format_version == version
+    assert parse_manifest(manifest(format_version=version)).format_version == version
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_axes_may_have_any_order(order):
-    axes = record()["inputs"][0]["axes"]
-    parsed = parse_record(changed(record(), "inputs", 0, "axes", to=[axes[index] for index in order]))
+    axes = manifest()["inputs"][0]["axes"]
+    parsed = parse_manifest(changed(manifest(), "inputs", 0, "axes", to=[axes[index] for index in order]))
     assert parsed.input.axis_ids == tuple(("batch", "channel", "y", "x")[index] for index in order)
     assert parsed.input.channels == ("red", "green", "blue")
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "float32", "float64", "bool"])
 def test_the_casts_of_the_specification_surround_the_preprocessing(dtype):
-    document = changed(record(), "inputs", 0, "data", to={"type": dtype})
+    document = changed(manifest(), "inputs", 0, "data", to={"type": dtype})
     steps = [{"id": "clip", "kwargs": {"min": 0.0}}]
-    parsed = parse_record(changed(document, "inputs", 0, "preprocessing", to=steps)).input
+    parsed = parse_manifest(changed(document, "inputs", 0, "preprocessing", to=steps)).input
     assert [type(operator).__name__ for operator in parsed.preprocessing] == ["EnsureDtype", "Clip", "EnsureDtype"]
     assert {operator.kwargs.dtype for operator in parsed.preprocessing if isinstance(operator, EnsureDtype)} == {dtype}
 
 
 def test_one_cast_is_not_added_twice():
-    parsed = parse_record(changed(record(), "inputs", 0, "preprocessing", to=[{"id": "ensure_dtype", "kwargs": {"dtype": "uint8"}}]))
+    parsed = parse_manifest(changed(manifest(), "inputs", 0, "preprocessing", to=[{"id": "ensure_dtype", "kwargs": {"dtype": "uint8"}}]))
     assert [operator.kwargs.dtype for operator in parsed.input.preprocessing] == ["uint8"]
 
 
 def test_sizes_may_be_flexible_and_follow_each_other():
-    document = changed(record(), "inputs", 0, "axes", 2, "size", to={"min": 32, "step": 16})
+    document = changed(manifest(), "inputs", 0, "axes", 2, "size", to={"min": 32, "step": 16})
     document = changed(document, "inputs", 0, "axes", 3, "size", to={"tensor_id": "image", "axis_id": "y", "offset": 2})
-    y, x = parse_record(document).input.axes[2:]
+    y, x = parse_manifest(document).input.axes[2:]
     assert [size for size in range(70) if y.permits(size)] == [32, 48, 64]
     assert (y.largest_below(31), y.largest_below(47), y.largest_below(48)) == (None, 32, 48)
     assert x.following(y, 48) == 50
@@ -89,7 +89,7 @@ def test_sizes_may_be_flexible_and_follow_each_other():
 
 def test_unknown_fields_that_decide_nothing_are_ignored():
     more = {"covers": ["a.png"], "authors": [{"name": "A"}], "tags": 5, "unheard_of": {"a": [1]}}
-    assert parse_record(record(**more)) == parse_record(record())
+    assert parse_manifest(manifest(**more)) == parse_manifest(manifest())
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_unknown_fields_that_decide_nothing_are_ignored():
     ],
 )
 def test_a_refusal_names_the_field_and_what_is_expected(path, value, field, says):
-    error = refused(changed(record(), *path, to=value))
+    error = refused(changed(manifest(), *path, to=value))
     assert (error.file, error.field) == ("rdf.yaml", field)
     assert says in error.detail
 
@@ -139,7 +139,7 @@ def test_a_refusal_names_the_field_and_what_is_expected(path, value, field, says
 )
 def test_the_kind_of_output_is_declared_or_follows_from_the_postprocessing(postprocessing, declared, kind):
     document = with_config(output={"kind": declared} if declared else {})
-    assert parse_record(changed(document, *POSTPROCESSING, to=[{"id": name} for name in postprocessing])).kind == kind
+    assert parse_manifest(changed(document, *POSTPROCESSING, to=[{"id": name} for name in postprocessing])).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -161,12 +161,12 @@ def test_rules_that_do_not_belong_to_a_kind_are_refused(fields, field):
 def test_a_regression_gives_one_number_within_its_range():
     document = without_postprocessing(output={"kind": "regression", "range": [0, 100], "unit": "%"}, review_outside=[5, 95])
     assert refused(document).code == "labels"
-    parsed = parse_record(changed(document, "outputs", 0, "axes", 1, "channel_names", to=["confluence"]))
+    parsed = parse_manifest(changed(document, "outputs", 0, "axes", 1, "channel_names", to=["confluence"]))
     assert (parsed.labels, parsed.range, parsed.unit, parsed.review_outside) == (("confluence",), (0, 100), "%", (5, 95))
 
 
 def test_labels_have_words_and_thresholds_of_their_own():
-    parsed = parse_record(
+    parsed = parse_manifest(
         with_config(labels={"alpha": "first letter"}, review_below=0.5, review_below_for={"beta": 0.9}, other_label="gamma")
     )
     assert (parsed.labels, parsed.label_texts) == (LABELS, {"alpha": "first letter"})
@@ -180,26 +180,26 @@ def test_the_first_tolerance_that_applies_counts():
         {"output_ids": "any_continuous_output", "absolute_tolerance": 0.3, "relative_tolerance": 0.004},
         {"absolute_tolerance": 0.4},
     ]
-    parsed = parse_record(record(config={"bioimageio": {"reproducibility_tolerance": entries}}))
+    parsed = parse_manifest(manifest(config={"bioimageio": {"reproducibility_tolerance": entries}}))
     assert msgspec.structs.astuple(parsed.tolerances["scores"]) == (0.3, 0.004, 100)
-    assert msgspec.structs.astuple(parse_record(record()).tolerances["scores"]) == (1e-3, 1e-3, 100)
-    assert parse_record(with_config(tolerance=0.5)).tolerances["scores"].absolute == 0.5
+    assert msgspec.structs.astuple(parse_manifest(manifest()).tolerances["scores"]) == (1e-3, 1e-3, 100)
+    assert parse_manifest(with_config(tolerance=0.5)).tolerances["scores"].absolute == 0.5
 
 
 def test_a_model_is_named_after_its_title_where_it_has_no_name():
-    assert parse_record(record()).model == "three-letters"
-    assert parse_record(with_config(model="abc_1")).model == "abc_1"
+    assert parse_manifest(manifest()).model == "three-letters"
+    assert parse_manifest(with_config(model="abc_1")).model == "abc_1"
     assert refused(with_config(model="A b")).field == "config.bioscope.model"
     assert model_name("Zellen, 3. Versuch!") == "zellen-3-versuch"
 
 
 def test_both_forms_of_preprocessing_at_once_are_refused():
-    assert refused(with_config(preprocessing={"size": 4}, input={"crop": 0.5})).code == "record_field"
+    assert refused(with_config(preprocessing={"size": 4}, input={"crop": 0.5})).code == "manifest_field"
 
 
 def test_open_ranges_are_read():
     for end in (None, "inf", ".inf", float("inf")):
-        assert parse_record(changed(record(), "inputs", 0, "data", to={"range": [0, end]})).input.range == (0, None)
+        assert parse_manifest(changed(manifest(), "inputs", 0, "data", to={"range": [0, end]})).input.range == (0, None)
     per_channel = [{"range": [0, 10]}, {"range": [-1, 5]}, {"range": [0, 7]}]
-    assert parse_record(changed(record(), "inputs", 0, "data", to=per_channel)).input.range == (-1, 10)
-    assert refused(changed(record(), "inputs", 0, "data", to={"range": [0, "much"]})).field == "inputs[0].data.range"
+    assert parse_manifest(changed(manifest(), "inputs", 0, "data", to=per_channel)).input.range == (-1, 10)
+    assert refused(changed(manifest(), "inputs", 0, "data", to={"range": [0, "much"]})).field == "inputs[0].data.range"

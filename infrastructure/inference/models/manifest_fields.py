@@ -10,7 +10,7 @@ from msgspec import Meta
 from infrastructure.inference.models.manifest import OutOfDomainGates
 from infrastructure.inference.models.operators import DataType, Finite, Operator, ScaleMeanVariance
 from infrastructure.inference.models.operators import Preprocessing as PreprocessingOperator
-from infrastructure.inference.models.record import (
+from infrastructure.inference.models.package_manifest import (
     InputRules,
     Name,
     OutputRules,
@@ -164,18 +164,18 @@ def convert_fields(document: Any, into: type[Fields], file: str) -> Fields:
 
 
 def _check_head(document: Any, file: str) -> None:
-    """What decides whether this is a record at all, before its fields are read."""
+    """What decides whether this is a manifest at all, before its fields are read."""
     if not isinstance(document, dict):
-        raise PackageRefused(RefusalCode.RECORD_FIELD, "must be a mapping of fields", file=file)
+        raise PackageRefused(RefusalCode.MANIFEST_FIELD, "must be a mapping of fields", file=file)
     if document.get("type", "model") != "model":
         raise PackageRefused(
-            RefusalCode.RECORD_TYPE, f"is {shown(repr(document['type']))}; a package must be a `model`", file=file, field="type"
+            RefusalCode.MANIFEST_TYPE, f"is {shown(repr(document['type']))}; a package must be a `model`", file=file, field="type"
         )
     version = document.get("format_version")
     if not isinstance(version, str) or not VERSION.fullmatch(version):
         found = "is missing" if version is None else f"is {shown(repr(version))}"
         raise PackageRefused(
-            RefusalCode.RECORD_VERSION,
+            RefusalCode.MANIFEST_VERSION,
             f"{found}; format 0.5 is read: convert the package with bioimageio.spec",
             file=file,
             field="format_version",
@@ -232,4 +232,4 @@ def _from_validation(error: msgspec.ValidationError, file: str) -> PackageRefuse
         detail = "is missing"
     if "64}" in detail:
         detail = "must be 64 hexadecimal digits in lower case, in quotes"
-    return PackageRefused(RefusalCode.RECORD_FIELD, shown(detail), file=file, field=field)
+    return PackageRefused(RefusalCode.MANIFEST_FIELD, shown(detail), file=file, field=field)

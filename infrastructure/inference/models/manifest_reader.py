@@ -1,4 +1,4 @@
-"""From the fields of an rdf.yaml to a record: what contradicts itself, or cannot be run here, is refused with its place."""
+"""From the fields of an rdf.yaml to a manifest: what contradicts itself, or cannot be run here, is refused with its place."""
 
 import re
 from typing import Any, Final
@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from infrastructure.inference.models.manifest import OutOfDomainGates
+from infrastructure.inference.models.manifest_fields import AxisFields, RdfFields, SizeFields, TensorFields, read_fields
 from infrastructure.inference.models.operators import (
     DataType,
     Operator,
@@ -17,21 +18,20 @@ from infrastructure.inference.models.operators import (
     complete_preprocessing,
     values_along_axis,
 )
-from infrastructure.inference.models.rdf_fields import AxisFields, RdfFields, SizeFields, TensorFields, read_fields
-from infrastructure.inference.models.record import (
+from infrastructure.inference.models.package_manifest import (
     Axis,
     InputRules,
     InputTensor,
-    ModelRecord,
     OutputKind,
     OutputTensor,
+    PackageManifest,
     SizeReference,
     Tolerance,
     Weights,
 )
 from infrastructure.inference.models.refusals import PackageRefused, RefusalCode, shown
 
-RECORD_FILE: Final = "rdf.yaml"
+MANIFEST_FILE: Final = "rdf.yaml"
 IDENTIFIER: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 MAX_INPUT_ELEMENTS: Final = 64 * 1024**2
 SPACE: Final = ("x", "y", "z")
@@ -41,9 +41,9 @@ CONTRADICTED_KINDS: Final = {"softmax": {"logits", "multi_label", "regression"},
 """Kinds that an output is not, by what its postprocessing makes it."""
 
 
-def parse_record(document: Any, *, file: str = RECORD_FILE) -> ModelRecord:
-    """The record in a parsed rdf.yaml. `file` names it in refusals. Raises PackageRefused."""
-    return _Reader(read_fields(document, file), file).record()
+def parse_manifest(document: Any, *, file: str = MANIFEST_FILE) -> PackageManifest:
+    """The manifest in a parsed rdf.yaml. `file` names it in refusals. Raises PackageRefused."""
+    return _Reader(read_fields(document, file), file).manifest()
 
 
 def model_name(text: str) -> str:
@@ -52,13 +52,13 @@ def model_name(text: str) -> str:
 
 
 class _Reader:
-    """Turns the fields of the file into a record, and refuses what contradicts itself or cannot be run."""
+    """Turns the fields of the file into a manifest, and refuses what contradicts itself or cannot be run."""
 
     def __init__(self, rdf: RdfFields, file: str) -> None:
         self._rdf, self._file = rdf, file
         self._bioscope = rdf.config.bioscope
 
-    def record(self) -> ModelRecord:
+    def manifest(self) -> PackageManifest:
         bioscope, outputs = self._bioscope, tuple(self._output(index) for index in range(len(self._rdf.outputs)))
         self._check_ids(outputs)
         input_tensor = self._input() if self._rdf.inputs else None
@@ -67,7 +67,7 @@ class _Reader:
         self._check_kind(kind, input_tensor)
         labels = self._labels(outputs[scored], scored, kind)
         self._check_references(outputs, input_tensor)
-        return ModelRecord(
+        return PackageManifest(
             format_version=self._rdf.format_version,
             model=self._model(),
             title=self._rdf.name,
@@ -105,11 +105,11 @@ class _Reader:
         name = self._bioscope.model
         if name is not None and not IDENTIFIER.fullmatch(name):
             raise self._refused(
-                RefusalCode.RECORD_FIELD, "config.bioscope.model", "must have 1 to 64 characters of a-z, 0-9, - and _, such as `pbc8`"
+                RefusalCode.MANIFEST_FIELD, "config.bioscope.model", "must have 1 to 64 characters of a-z, 0-9, - and _, such as `pbc8`"
             )
         found = name or model_name(self._rdf.name)
         if not found:
-            raise self._refused(RefusalCode.RECORD_FIELD, "config.bioscope.model", "is missing, and `name` has no Latin letter or digit")
+            raise self._refused(RefusalCode.MANIFEST_FIELD, "config.bioscope.model", "is missing, and `name` has no Latin letter or digit")
         return found
 
     def _weights(self, kind: OutputKind) -> Weights | None:
@@ -134,7 +134,7 @@ class _Reader:
         wire, place = self._rdf.inputs[0], "inputs[0]"
         if self._bioscope.preprocessing is not None and self._bioscope.input is not None:
             raise self._refused(
-                RefusalCode.RECORD_FIELD, "config.bioscope", "has both `input` and `preprocessing`; `input` is the newer one"
+                RefusalCode.MANIFEST_FIELD, "config.bioscope", "has both `input` and `preprocessing`; `input` is the newer one"
             )
         axes = tuple(self._axis(axis, f"{place}.axes[{index}]", is_input=True) for index, axis in enumerate(wire.axes))
         self._check_axes(axes, place)
@@ -174,7 +174,9 @@ class _Reader:
         ids = [one.id or "input" for one in self._rdf.inputs] + [output.id for output in outputs]
         for tensor_id in ids:
             if ids.count(tensor_id) > 1:
-                raise self._refused(RefusalCode.RECORD_FIELD, "outputs", f"and `inputs` have two tensors with the id `{shown(tensor_id)}`")
+                raise self._refused(
+                    RefusalCode.MANIFEST_FIELD, "outputs", f"and `inputs` have two tensors with the id `{shown(tensor_id)}`"
+                )
 
     def _check_test_tensor(self, wire: TensorFields, place: str) -> None:
         if wire.test_tensor is not None:
@@ -184,7 +186,7 @@ class _Reader:
         described = wire.data if isinstance(wire.data, tuple) else (wire.data,)
         types = {data.dtype for data in described}
         if len(types) > 1:
-            raise self._refused(RefusalCode.RECORD_FIELD, f"{place}.data", "has channels of different types; a tensor has one type")
+            raise self._refused(RefusalCode.MANIFEST_FIELD, f"{place}.data", "has channels of different types; a tensor has one type")
         return types.pop()
 
     def _range(self, wire: TensorFields, place: str) -> tuple[float | None, float | None]:
@@ -200,7 +202,7 @@ class _Reader:
         if value is None or (isinstance(value, str) and value.lstrip("+-.") == "inf"):
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124 - NaN alone differs from itself
-            raise self._refused(RefusalCode.RECORD_FIELD, f"{place}.data.range", "must hold two numbers, or null for an open end")
+            raise self._refused(RefusalCode.MANIFEST_FIELD, f"{place}.data.range", "must hold two numbers, or null for an open end")
         return None if abs(value) == float("inf") else float(value)
 
     # ---- axes
@@ -214,13 +216,13 @@ class _Reader:
                 return plain
             case "channel":
                 if wire.channel_names is None:
-                    raise self._refused(RefusalCode.RECORD_FIELD, f"{place}.channel_names", "is missing")
+                    raise self._refused(RefusalCode.MANIFEST_FIELD, f"{place}.channel_names", "is missing")
                 return msgspec.structs.replace(plain, minimum=len(wire.channel_names), channel_names=wire.channel_names)
         return self._sized(plain, wire.size, f"{place}.size", is_input=is_input)
 
     def _sized(self, axis: Axis, size: int | SizeFields | None, place: str, *, is_input: bool) -> Axis:
         if size is None:
-            raise self._refused(RefusalCode.RECORD_FIELD, place, "is missing: a number, `min` and `step`, or `tensor_id` and `axis_id`")
+            raise self._refused(RefusalCode.MANIFEST_FIELD, place, "is missing: a number, `min` and `step`, or `tensor_id` and `axis_id`")
         if isinstance(size, int):
             return msgspec.structs.replace(axis, minimum=size)
         if size.tensor_id is not None and size.axis_id is not None and size.min is size.step is size.max is None:
@@ -229,7 +231,7 @@ class _Reader:
             return msgspec.structs.replace(axis, minimum=size.min, step=size.step)
         if not is_input and size.tensor_id is size.axis_id is size.step is None and size.offset == 0:
             return msgspec.structs.replace(axis, minimum=size.min or 1, step=1)
-        raise self._refused(RefusalCode.RECORD_FIELD, place, "must be a number, or `min` and `step`, or `tensor_id` and `axis_id`")
+        raise self._refused(RefusalCode.MANIFEST_FIELD, place, "must be a number, or `min` and `step`, or `tensor_id` and `axis_id`")
 
     def _check_axes(self, axes: tuple[Axis, ...], place: str) -> None:
         ids = [axis.id for axis in axes]
@@ -262,15 +264,15 @@ class _Reader:
         place = "config.bioscope.input"
         if rules.values == "unit" and not dtype.startswith("float"):
             raise self._refused(
-                RefusalCode.RECORD_FIELD, f"{place}.values", f"`unit` needs an input of type float32 or float64, not {dtype}"
+                RefusalCode.MANIFEST_FIELD, f"{place}.values", f"`unit` needs an input of type float32 or float64, not {dtype}"
             )
         if rules.size is not None:
             for axis_id, size in zip(("y", "x"), rules.size, strict=True):
                 axis = next(axis for axis in axes if axis.id == axis_id)
                 if axis.reference is None and not axis.permits(size):
-                    raise self._refused(RefusalCode.RECORD_FIELD, f"{place}.size", f"{size} is no size that the axis {axis_id} permits")
+                    raise self._refused(RefusalCode.MANIFEST_FIELD, f"{place}.size", f"{size} is no size that the axis {axis_id} permits")
         if rules.repeat_grey and not any(axis.type == "channel" and axis.minimum == 3 for axis in axes):
-            raise self._refused(RefusalCode.RECORD_FIELD, f"{place}.repeat_grey", "needs an input of three channels")
+            raise self._refused(RefusalCode.MANIFEST_FIELD, f"{place}.repeat_grey", "needs an input of three channels")
 
     # ---- operators
     def _check_operators(self, operators: tuple[Operator, ...], axes: tuple[Axis, ...], place: str) -> None:
@@ -279,7 +281,7 @@ class _Reader:
             unknown = [name for name in axes_of(operator) if name not in by_id]
             if unknown:
                 raise self._refused(
-                    RefusalCode.RECORD_FIELD,
+                    RefusalCode.MANIFEST_FIELD,
                     f"{place}[{index}].kwargs",
                     f"names the axis `{shown(unknown[0])}`; this tensor has {shown(', '.join(by_id))}",
                 )
@@ -287,7 +289,7 @@ class _Reader:
             axis = by_id[axes_of(operator)[-1]] if count is not None else None
             if axis is not None and axis.is_fixed and count not in {1, axis.minimum}:
                 raise self._refused(
-                    RefusalCode.RECORD_FIELD,
+                    RefusalCode.MANIFEST_FIELD,
                     f"{place}[{index}].kwargs",
                     f"has {count} values along `{axis.id}`, which has the size {axis.minimum}",
                 )
@@ -302,7 +304,7 @@ class _Reader:
                 reference = getattr(operator.kwargs, "reference_tensor", None)
                 if reference is not None and reference not in known:
                     raise self._refused(
-                        RefusalCode.RECORD_FIELD, f"{side}[{number}].{steps}", f"refers to `{shown(reference)}`, which is not the input"
+                        RefusalCode.MANIFEST_FIELD, f"{side}[{number}].{steps}", f"refers to `{shown(reference)}`, which is not the input"
                     )
 
     # ---- results
@@ -320,7 +322,7 @@ class _Reader:
     def _index_of(self, tensor_id: str, outputs: tuple[OutputTensor, ...], field: str) -> int:
         ids = [output.id for output in outputs]
         if tensor_id not in ids:
-            raise self._refused(RefusalCode.RECORD_FIELD, field, f"names no output; there are {shown(', '.join(ids))}")
+            raise self._refused(RefusalCode.MANIFEST_FIELD, field, f"names no output; there are {shown(', '.join(ids))}")
         return ids.index(tensor_id)
 
     def _kind(self, output: OutputTensor) -> OutputKind:
@@ -342,7 +344,7 @@ class _Reader:
         bioscope = self._bioscope
         place = "config.bioscope"
         if input_tensor is None and kind != "external":
-            raise self._refused(RefusalCode.RECORD_FIELD, "inputs", "is missing")
+            raise self._refused(RefusalCode.MANIFEST_FIELD, "inputs", "is missing")
         if (kind == "regression") != (bioscope.output.range is not None):
             detail = "is missing: the numbers that a result may be" if kind == "regression" else f"is for regression, not for {kind}"
             raise self._refused(RefusalCode.OUTPUT_KIND, f"{place}.output.range", detail)

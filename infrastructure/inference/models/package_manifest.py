@@ -1,6 +1,6 @@
 """What is known of a model version: bioimage.io rdf.yaml, format 0.5, as far as it decides what a classifier sees and answers.
 
-`infrastructure.inference.models.record_reader` makes it. docs/models/format.md specifies each field of `config.bioscope`.
+`infrastructure.inference.models.manifest_reader` makes it. docs/models/format.md specifies each field of `config.bioscope`.
 """
 
 from typing import Annotated, Literal, TypeAlias
@@ -21,7 +21,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class PackageFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that the record names, by its path in the package. `sha256` is None where the record does not state it."""
+    """A file that the manifest names, by its path in the package. `sha256` is None where the manifest does not state it."""
 
     source: Annotated[str, Meta(min_length=1, max_length=1024)]
     sha256: Sha256 | None = None
@@ -86,7 +86,7 @@ class Axis(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InputRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`config.bioscope.input`: how an image becomes the input tensor, before the preprocessing of the record.
+    """`config.bioscope.input`: how an image becomes the input tensor, before the preprocessing of the manifest.
 
     `crop`: the part of width and height that is kept, from the centre. `resize`: how the rest gets a size that the axes permit.
     `size`: (height, width) where the axes leave it open. `values`: what becomes of stored numbers. `pixel_size_um` is what images
@@ -166,7 +166,7 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
     mismatches_per_million: int
 
 
-class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
+class PackageManifest(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a model, as its package describes it.
 
     `model`: the name of the model, of which this is a version. `labels` follow the numbers of the scored output; `label_texts` says them
