@@ -2,11 +2,14 @@ import itertools
 from hashlib import sha256
 
 import numpy as np
+import onnxruntime
 import pytest
 import yaml
 
 from infrastructure.inference.models.bundled import models
+from infrastructure.inference.models.input_fitting import network_input
 from infrastructure.inference.models.onnx_validation import ModelLimits, validate_model
+from infrastructure.inference.models.operators import NamedArray, apply
 from infrastructure.inference.models.package import PackageLimits, open_package
 from infrastructure.inference.models.package_files import FileLimits
 from infrastructure.inference.models.refusals import PackageRefused
@@ -235,6 +238,17 @@ def test_outputs_that_are_no_tensors_are_named(key, kind, refused):
     error = refused(with_network(network(outputs=[output])))
     assert kind in error.detail
     assert ("zipmap=False" in error.detail) == (kind == "sequence")
+
+
+def test_a_good_package_gives_its_test_output(opened):
+    """From an image to scores, with the runtime: so that the packages of these tests are what they say."""
+    package = opened(files())
+    session = onnxruntime.InferenceSession(package.read("model.onnx"), providers=["CPUExecutionProvider"])
+    image = NamedArray(read_tensor(package.read("test_input.npy"), name="test_input.npy")[0], ("channel", "y", "x"))
+    raw = session.run(list(package.names.outputs.values()), {package.names.input: network_input(image, package.manifest.input)})
+    scored = package.manifest.output(package.manifest.scored_output)
+    scores = apply(scored.postprocessing, NamedArray(raw[0], tuple(axis.id for axis in scored.axes))).values
+    assert np.abs(scores - read_tensor(package.read("test_output.npy"), name="test_output.npy")).max() < 1e-6
 
 
 # ---- test tensors ------------------------------------------------------------------------------------------------------------------
