@@ -1,6 +1,6 @@
 """From an image to the input tensor that a manifest describes: channels, sizes, numbers and the order of axes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +14,7 @@ from infrastructure.inference.models.package_manifest import Axis, InputRules, I
 FILTERS: Final = {"box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR}
 MAX_INPUT_ELEMENTS: Final = 64 * 1024**2
 PICTURE: Final = ("y", "x")
-PROJECTIONS: Final = {"max": np.max, "mean": np.mean}
+PROJECTIONS: Final[dict[str, Callable[..., Any]]] = {"max": np.max, "mean": np.mean}
 
 
 class InputMismatch(ValueError):
@@ -37,6 +37,10 @@ class _Box(NamedTuple):
     def size(self) -> tuple[float, float]:
         """(height, width)"""
         return self.bottom - self.top, self.right - self.left
+
+    def is_whole(self, size: tuple[float, float]) -> bool:
+        """Whether it is `size` pixels, none of them cut."""
+        return self.size == size and all(edge == int(edge) for edge in self)
 
     def centred(self, height: float, width: float) -> "_Box":
         own_height, own_width = self.size
@@ -195,7 +199,7 @@ def _resampled(picture: Array, rules: InputRules, target: tuple[int, int]) -> Ar
     if rules.resize == "cover":
         box = box.centred(*_inscribed(target, box.size))
     inner = target if rules.resize != "contain" else _whole(_inscribed(box.size, target), target)
-    if box.size == inner and all(edge == int(edge) for edge in box):
+    if box.is_whole(inner):
         exact = picture[int(box.top) : int(box.bottom), int(box.left) : int(box.right)]
     else:
         enlarges = min(box.size[0] - inner[0], box.size[1] - inner[1]) < 0

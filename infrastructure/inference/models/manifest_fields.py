@@ -129,6 +129,10 @@ class BioscopeFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     tolerance: Annotated[float, Meta(ge=0, le=1)] | None = None
     int8: QuantisedWeights | None = None
 
+    def __post_init__(self) -> None:
+        if self.review_outside is not None and self.review_outside[0] >= self.review_outside[1]:
+            raise ValueError("`review_outside` needs two numbers, the lower one first")
+
 
 class ConfigFields(msgspec.Struct, frozen=True, kw_only=True):
     bioscope: BioscopeFields = BioscopeFields()

@@ -24,6 +24,7 @@ from infrastructure.inference.models.package_manifest import (
     InputTensor,
     OutputKind,
     OutputTensor,
+    PackageFile,
     PackageManifest,
     SizeReference,
     Tolerance,
@@ -67,6 +68,7 @@ class _Reader:
         self._check_kind(kind, input_tensor)
         labels = self._labels(outputs[scored], scored, kind)
         self._check_references(outputs, input_tensor)
+        self._check_gates(kind, outputs)
         return PackageManifest(
             format_version=self._rdf.format_version,
             model=self._model(),
@@ -122,12 +124,13 @@ class _Reader:
             raise self._refused(
                 RefusalCode.WEIGHTS_UNSUPPORTED, "weights.onnx.external_data", "is not read: save the weights in the ONNX file itself"
             )
-        self._check_source(onnx.source, "weights.onnx.source")
-        return Weights(source=onnx.source, sha256=onnx.sha256, opset_version=onnx.opset_version)
+        source = self._local_file(onnx.source, "weights.onnx.source")
+        return Weights(source=source, sha256=onnx.sha256, opset_version=onnx.opset_version)
 
-    def _check_source(self, source: str, field: str) -> None:
+    def _local_file(self, source: str, field: str) -> str:
         if "://" in source:
             raise self._refused(RefusalCode.SOURCE_UNSUPPORTED, field, "is an address; the file must be in the package itself")
+        return source.removeprefix("./")
 
     # ---- tensors
     def _input(self) -> InputTensor:
@@ -140,7 +143,6 @@ class _Reader:
         self._check_axes(axes, place)
         self._check_image_axes(axes, f"{place}.axes")
         self._check_operators(wire.preprocessing, axes, f"{place}.preprocessing")
-        self._check_test_tensor(wire, place)
         dtype = self._dtype(wire, place)
         rules = self._bioscope.input or InputRules()
         self._check_rules(rules, axes, dtype)
@@ -150,7 +152,7 @@ class _Reader:
             dtype=dtype,
             range=self._range(wire, place),
             preprocessing=complete_preprocessing(wire.preprocessing, dtype),
-            test_tensor=wire.test_tensor,
+            test_tensor=self._test_tensor(wire, place),
             rules=rules,
         )
 
@@ -159,7 +161,6 @@ class _Reader:
         axes = tuple(self._axis(axis, f"{place}.axes[{number}]", is_input=False) for number, axis in enumerate(wire.axes))
         self._check_axes(axes, place)
         self._check_operators(wire.postprocessing, axes, f"{place}.postprocessing")
-        self._check_test_tensor(wire, place)
         dtype = self._dtype(wire, place)
         return OutputTensor(
             id=wire.id or "output",
@@ -167,7 +168,7 @@ class _Reader:
             dtype=dtype,
             range=self._range(wire, place),
             postprocessing=complete_postprocessing(wire.postprocessing, dtype),
-            test_tensor=wire.test_tensor,
+            test_tensor=self._test_tensor(wire, place),
         )
 
     def _check_ids(self, outputs: tuple[OutputTensor, ...]) -> None:
@@ -178,9 +179,11 @@ class _Reader:
                     RefusalCode.MANIFEST_FIELD, "outputs", f"and `inputs` have two tensors with the id `{shown(tensor_id)}`"
                 )
 
-    def _check_test_tensor(self, wire: TensorFields, place: str) -> None:
-        if wire.test_tensor is not None:
-            self._check_source(wire.test_tensor.source, f"{place}.test_tensor.source")
+    def _test_tensor(self, wire: TensorFields, place: str) -> PackageFile | None:
+        tensor = wire.test_tensor
+        if tensor is None:
+            return None
+        return msgspec.structs.replace(tensor, source=self._local_file(tensor.source, f"{place}.test_tensor.source"))
 
     def _dtype(self, wire: TensorFields, place: str) -> DataType:
         described = wire.data if isinstance(wire.data, tuple) else (wire.data,)
@@ -229,7 +232,7 @@ class _Reader:
             return msgspec.structs.replace(axis, reference=SizeReference(axis_id=axis_name(size.axis_id), offset=size.offset))
         if size.tensor_id is size.axis_id is None and size.offset == 0 and size.min is not None and size.step is not None and not size.max:
             return msgspec.structs.replace(axis, minimum=size.min, step=size.step)
-        if not is_input and size.tensor_id is size.axis_id is size.step is None and size.offset == 0:
+        if not is_input and {size.tensor_id, size.axis_id, size.step} == {None} and size.offset == 0:
             return msgspec.structs.replace(axis, minimum=size.min or 1, step=1)
         raise self._refused(RefusalCode.MANIFEST_FIELD, place, "must be a number, or `min` and `step`, or `tensor_id` and `axis_id`")
 
@@ -356,6 +359,14 @@ class _Reader:
             raise self._refused(
                 RefusalCode.OUTPUT_KIND, f"{place}.output.kind", "is external: another program answers, without weights and gates"
             )
+
+    def _check_gates(self, kind: OutputKind, outputs: tuple[OutputTensor, ...]) -> None:
+        """A gate whose measure does not exist would let every image through."""
+        gates = self._bioscope.gates
+        if gates.distance_below is not None and self._distance(outputs) is None:
+            raise self._refused(RefusalCode.MANIFEST_FIELD, "config.bioscope.gates.distance_below", "needs `output.distance`")
+        if gates.energy_above is not None and kind != "logits":
+            raise self._refused(RefusalCode.OUTPUT_KIND, "config.bioscope.gates.energy_above", f"is for logits, not for {kind}")
 
     def _labels(self, output: OutputTensor, index: int, kind: OutputKind) -> tuple[str, ...]:
         place = f"outputs[{index}].axes"

@@ -116,6 +116,7 @@ def test_unknown_fields_that_decide_nothing_are_ignored():
             "outputs[0].postprocessing[0].kwargs",
             "axis",
         ),
+        (("config",), {"bioscope": {"review_outside": [2, 1]}}, "config.bioscope", "lower one first"),
         (("config",), {"bioscope": {"review_below": 2}}, "config.bioscope.review_below", "<= 1"),
     ],
 )
@@ -191,6 +192,17 @@ def test_a_model_is_named_after_its_title_where_it_has_no_name():
     assert parse_manifest(with_config(model="abc_1")).model == "abc_1"
     assert refused(with_config(model="A b")).field == "config.bioscope.model"
     assert model_name("Zellen, 3. Versuch!") == "zellen-3-versuch"
+
+
+def test_a_gate_needs_what_it_measures():
+    assert refused(with_config(gates={"distance_below": 2.0})).field == "config.bioscope.gates.distance_below"
+    assert refused(with_config(gates={"energy_above": 2.0})).field == "config.bioscope.gates.energy_above"
+    assert parse_manifest(with_config(gates={"focus_above": 0.1})).gates.focus_above == 0.1
+
+
+def test_files_may_be_named_from_the_folder_of_the_manifest():
+    parsed = parse_manifest(changed(manifest(), "weights", "onnx", "source", to="./model.onnx"))
+    assert parsed.weights.source == "model.onnx"
 
 
 def test_both_forms_of_preprocessing_at_once_are_refused():
