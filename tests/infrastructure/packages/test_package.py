@@ -1,5 +1,6 @@
 import itertools
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -32,6 +33,7 @@ from tests.infrastructure.packages.making import (
     zipped,
 )
 
+SCIKIT_LEARN = Path(__file__).parents[2] / "data" / "scikit-learn"
 PLAIN = {
     "model": "letters",
     "input_tensor": {"axes": "bcyx", "channels": ["red", "green", "blue"], "size": SIZE},
@@ -171,6 +173,28 @@ def test_a_classifier_of_scikit_learn_takes_one_row_of_numbers(opened, refused):
     assert opened(plain(chosen, weights=classifier_of_trees())).network.operators == {"ai.onnx.ml:TreeEnsembleClassifier"}
     smaller = chosen | {"input_tensor": {"axes": "byx", "size": SIZE}}
     assert "take" in refused(plain(smaller, weights=classifier_of_trees())).detail
+
+
+@pytest.mark.parametrize("name", ["forest", "logistic"])
+def test_an_export_of_scikit_learn_is_opened_and_gives_probabilities(name, opened):
+    weights = (SCIKIT_LEARN / f"{name}.onnx").read_bytes()
+    rules = {"input": {"flatten": True, "values": "unit"}, "output": {"kind": "softmax", "tensor": "probabilities"}}
+    package = opened(plain(PLAIN | rules, weights=weights))
+    session = onnxruntime.InferenceSession(package.read("model.onnx"), providers=["CPUExecutionProvider"])
+    image = NamedArray(np.random.default_rng(1).integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8), ("y", "x", "channel"))
+    row = network_input(image, package.manifest.input)
+    (probabilities,) = session.run([package.names.outputs["probabilities"]], {package.names.input: row})
+    assert probabilities.shape == (1, 3)
+    assert probabilities.sum() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["forest", "logistic"])
+def test_an_export_of_scikit_learn_with_maps_is_refused_with_the_option_to_use(name, refused):
+    weights = (SCIKIT_LEARN / f"{name}-zipmap.onnx").read_bytes()
+    rules = {"input": {"flatten": True}, "output": {"kind": "softmax", "tensor": "output_probability"}}
+    error = refused(plain(PLAIN | rules, weights=weights))
+    assert (error.code, error.file) == ("onnx_signature", "model.onnx")
+    assert "zipmap=False" in error.detail
 
 
 def test_an_external_classifier_has_labels_and_no_weights(opened):
