@@ -1,4 +1,4 @@
-"""Whether the manifest, the network and the test tensors of a package speak of the same tensors."""
+"""Whether the manifest, the network and the test tensors of a package describe the same tensors."""
 
 from collections.abc import Iterable
 from math import prod
@@ -21,16 +21,16 @@ NUMBERS: Final = frozenset(ELEMENT_NAMES.values()) - {"string", "complex64", "co
 
 
 class NetworkNames(NamedTuple):
-    """What the network calls the tensors of the manifest; `outputs` by the ids of the manifest."""
+    """The network's names for the tensors of the manifest. `outputs` has the ids of the manifest as keys."""
 
     input: str
     outputs: dict[str, str]
 
 
 def match_network(manifest: PackageManifest, summary: ModelSummary, *, file: str) -> NetworkNames:
-    """`file` is the ONNX file. Tensors go by name where the network has all of these names, and else by order, as in the specification.
+    """Tensors are matched by name if the network has all of these names, otherwise by order, as in the specification.
 
-    Raises PackageRefused.
+    `file` is the ONNX file. Raises PackageRefused.
     """
     assert manifest.input is not None
     if len(summary.inputs) != 1:

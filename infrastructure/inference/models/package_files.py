@@ -1,7 +1,7 @@
 """The files of a package, in a zip archive or a folder: found, checked by name and kind, and read as streams.
 
-Nothing is unpacked to disk, and archives within the package stay closed. The archive is read here rather than by `zipfile`, which takes
-the sizes that an entry declares for true, cuts what is longer, and reads a directory of any length before it can be asked.
+Nothing is unpacked to disk, and archives within the package are not opened. `zipfile` is not used, because it loads a directory of any
+length, truncates entries that are longer than declared, and does not compare the two headers of an entry.
 """
 
 import io

@@ -28,11 +28,11 @@ class PackageFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """An ONNX file of the package."""
+    """An ONNX file of the package, which itself states its operator set too; `opset_version` is for readers of the manifest."""
 
     source: Annotated[str, Meta(min_length=1, max_length=1024)]
     sha256: Sha256 | None = None
-    opset_version: Annotated[int, Meta(ge=7)]
+    opset_version: Annotated[int, Meta(ge=7)] | None = None
 
 
 class QuantisedWeights(msgspec.Struct, frozen=True, kw_only=True):

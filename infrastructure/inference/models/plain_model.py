@@ -86,7 +86,7 @@ def as_rdf(
     if plain.input_tensor is not None:
         fields["inputs"] = [_input(plain.input_tensor, summary)]
     if summary is not None:
-        fields["weights"] = {"onnx": {"source": weights, "opset_version": 7}}
+        fields["weights"] = {"onnx": {"source": weights}}
     return fields
 
 
