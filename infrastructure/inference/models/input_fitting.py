@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -23,6 +24,17 @@ class InputMismatch(ValueError):
     def __init__(self, axis: str, *, expected: str, found: str) -> None:
         super().__init__(f"The model expects {expected} for {axis}; the image has {found}")
         self.axis, self.expected, self.found = axis, expected, found
+
+
+class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the metadata of an image say. `dtype` is numpy's name of the stored numbers, `bits` how many of them are used."""
+
+    width: int
+    height: int
+    channels: int
+    dtype: str
+    bits: int
+    pixel_size_um: float | None = None
 
 
 class _Box(NamedTuple):
@@ -46,6 +58,17 @@ class _Box(NamedTuple):
         own_height, own_width = self.size
         top, left = self.top + (own_height - height) / 2, self.left + (own_width - width) / 2
         return _Box(left, top, left + width, top + height)
+
+
+def mismatches(image: ImageFacts, tensor: InputTensor) -> tuple[InputMismatch, ...]:
+    """In what an image does not fit, before it is decoded. An image that does not state the size of its pixels may have any."""
+    found = []
+    for check in (_check_channels, _check_bit_depth, _check_dtype, _check_picture_size, _check_pixel_size):
+        try:
+            check(image, tensor)
+        except InputMismatch as mismatch:
+            found.append(mismatch)
+    return tuple(found)
 
 
 def network_input(image: NamedArray, tensor: InputTensor, *, channels: Sequence[int] | None = None) -> Array:
@@ -74,6 +97,64 @@ def fit(image: NamedArray, tensor: InputTensor, *, channels: Sequence[int] | Non
     return NamedArray(_converted(arranged, tensor.dtype, tensor.rules), tensor.axis_ids)
 
 
+# ---- checks ------------------------------------------------------------------------------------------------------------------------
+def _check_channels(image: ImageFacts, tensor: InputTensor) -> None:
+    _check_channel_count(image.channels, tensor)
+
+
+def _check_channel_count(found: int, tensor: InputTensor) -> None:
+    wanted = _channel_count(tensor)
+    if found != wanted and not (tensor.rules.repeat_grey and found == 1):
+        names = f" ({', '.join(tensor.channels)})" if tensor.channels else ""
+        raise InputMismatch("channel", expected=f"{wanted}{names}", found=str(found))
+
+
+def _channel_count(tensor: InputTensor) -> int:
+    return next((axis.minimum for axis in tensor.axes if axis.type == "channel"), 1)
+
+
+def _check_bit_depth(image: ImageFacts, tensor: InputTensor) -> None:
+    depths = tensor.rules.bit_depths
+    if depths and image.bits not in depths:
+        raise InputMismatch("bit depth", expected=" or ".join(map(str, depths)), found=str(image.bits))
+
+
+def _check_dtype(image: ImageFacts, tensor: InputTensor) -> None:
+    stored = np.dtype(image.dtype)
+    if not _is_scaled(stored, tensor.dtype, tensor.rules):
+        _check_cast(stored, tensor.dtype)
+
+
+def _check_cast(stored: np.dtype[Any], dtype: DataType) -> None:
+    """Whether every stored number is one of the tensor's type; each is a floating-point number."""
+    if np.dtype(dtype).kind != "f" and not np.can_cast(stored, dtype):
+        raise InputMismatch("dtype", expected=dtype, found=stored.name)
+
+
+def _is_scaled(stored: np.dtype[Any], dtype: DataType, rules: InputRules) -> bool:
+    return stored.kind in "iu" and (rules.values == "unit" or (rules.values == "full_range" and np.dtype(dtype).kind in "iu"))
+
+
+def _check_picture_size(image: ImageFacts, tensor: InputTensor) -> None:
+    """Where nothing is interpolated, a picture must have the pixels. A size that follows another is looked at when the image is fitted."""
+    for axis, found in ((axis, {"y": image.height, "x": image.width}.get(axis.id)) for axis in tensor.axes):
+        if found is not None and axis.reference is None and tensor.rules.resize == "none":
+            _check_pixels(axis.id, found, _target_size(axis, found, tensor.rules), tensor.rules)
+
+
+def _check_pixels(axis: str, found: int, wanted: int, rules: InputRules) -> None:
+    cropped = _cropped_size(found, rules.crop)
+    if cropped < wanted:
+        raise InputMismatch(axis, expected=f"at least {wanted}", found=str(cropped))
+
+
+def _check_pixel_size(image: ImageFacts, tensor: InputTensor) -> None:
+    expected, found = tensor.rules.pixel_size_um, image.pixel_size_um
+    if expected is not None and found is not None and abs(found - expected) > tensor.rules.pixel_size_tolerance * expected:
+        accepted = f"{expected:g} um within {tensor.rules.pixel_size_tolerance:.0%}"
+        raise InputMismatch("pixel size", expected=accepted, found=f"{found:g} um")
+
+
 # ---- axes --------------------------------------------------------------------------------------------------------------------------
 def _with_channels(image: NamedArray, tensor: InputTensor, channels: Sequence[int] | None) -> NamedArray:
     """With as many channels as the manifest has, last axis; one where it has no such axis."""
@@ -83,16 +164,10 @@ def _with_channels(image: NamedArray, tensor: InputTensor, channels: Sequence[in
         if not all(0 <= channel < values.shape[-1] for channel in channels):
             raise InputMismatch("channel", expected=f"channels {', '.join(map(str, channels))}", found=str(values.shape[-1]))
         values = values[..., list(channels)]
-    wanted = next((axis.minimum for axis in tensor.axes if axis.type == "channel"), 1)
-    if tensor.rules.repeat_grey and values.shape[-1] == 1:
-        values = np.repeat(values, wanted, axis=-1)
-    if values.shape[-1] != wanted:
-        raise InputMismatch("channel", expected=_channels(tensor, wanted), found=str(values.shape[-1]))
+    _check_channel_count(values.shape[-1], tensor)
+    if values.shape[-1] == 1:
+        values = np.repeat(values, _channel_count(tensor), axis=-1)
     return NamedArray(values, axes)
-
-
-def _channels(tensor: InputTensor, count: int) -> str:
-    return f"{count} ({', '.join(tensor.channels)})" if tensor.channels else str(count)
 
 
 def _without_stack(image: NamedArray, tensor: InputTensor) -> NamedArray:
@@ -170,7 +245,7 @@ def _resized(image: NamedArray, rules: InputRules, target: tuple[int, int]) -> N
     others = tuple(axis for axis in image.axes if axis not in PICTURE)
     stack = image.values.transpose([image.axes.index(axis) for axis in (*others, *PICTURE)])
     if rules.resize == "none":
-        return _channel_last(NamedArray(_cut(stack, rules.crop, target), (*others, *PICTURE)))
+        return _channel_last(NamedArray(_cut(stack, rules, target), (*others, *PICTURE)))
     pictures = stack.reshape(-1, *stack.shape[-2:])
     resized = np.stack([_resampled(picture, rules, target) for picture in pictures])
     return _channel_last(NamedArray(resized.reshape(*stack.shape[:-2], *target), (*others, *PICTURE)))
@@ -181,12 +256,11 @@ def _channel_last(image: NamedArray) -> NamedArray:
     return NamedArray(np.moveaxis(image.values, image.axes.index("channel"), -1), axes)
 
 
-def _cut(stack: Array, crop: float, target: tuple[int, int]) -> Array:
+def _cut(stack: Array, rules: InputRules, target: tuple[int, int]) -> Array:
     """The centre, without interpolation."""
     starts = []
     for axis, found, wanted in zip(PICTURE, stack.shape[-2:], target, strict=True):
-        if _cropped_size(found, crop) < wanted:
-            raise InputMismatch(axis, expected=f"at least {wanted}", found=str(_cropped_size(found, crop)))
+        _check_pixels(axis, found, wanted, rules)
         starts.append((found - wanted) // 2)
     top, left = starts
     return stack[..., top : top + target[0], left : left + target[1]]
@@ -233,12 +307,9 @@ def _rounded(values: Array, dtype: np.dtype[Any]) -> Array:
 def _converted(values: Array, dtype: DataType, rules: InputRules) -> Array:
     """Stored numbers as the type of the tensor, by `rules.values`."""
     stored, target = values.dtype, np.dtype(dtype)
-    if rules.values == "unit" and stored.kind in "iu":
-        return (values.astype(np.float64) / np.iinfo(stored).max).astype(target)
-    if rules.values == "full_range" and stored.kind in "iu" and target.kind in "iu":
-        return _stretched(values, target)
-    if target.kind != "f" and not np.can_cast(stored, target):
-        raise InputMismatch("dtype", expected=dtype, found=stored.name)
+    if _is_scaled(stored, dtype, rules):
+        return (values.astype(np.float64) / np.iinfo(stored).max).astype(target) if rules.values == "unit" else _stretched(values, target)
+    _check_cast(stored, dtype)
     return cast(values, dtype)
 
 

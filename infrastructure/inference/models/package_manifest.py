@@ -36,7 +36,7 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QuantisedWeights(msgspec.Struct, frozen=True, kw_only=True):
-    """The same network in eight bits, not served."""
+    """The same network in eight bits. It is not run, and need not be in the package."""
 
     file: Name
     sha256: Sha256
@@ -213,6 +213,4 @@ class PackageManifest(msgspec.Struct, frozen=True, kw_only=True):
         tensors += [(f"outputs[{index}].test_tensor", output.test_tensor) for index, output in enumerate(self.outputs)]
         if self.weights:
             tensors.append(("weights.onnx", PackageFile(source=self.weights.source, sha256=self.weights.sha256)))
-        if self.int8:
-            tensors.append(("config.bioscope.int8", PackageFile(source=self.int8.file, sha256=self.int8.sha256)))
         return tuple((field, file) for field, file in tensors if file)

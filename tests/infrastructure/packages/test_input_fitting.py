@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from infrastructure.inference.models.input_fitting import InputMismatch, fit, network_input
+from infrastructure.inference.models.input_fitting import ImageFacts, InputMismatch, fit, mismatches, network_input
 from infrastructure.inference.models.manifest_reader import parse_manifest
 from infrastructure.inference.models.operators import NamedArray
 from infrastructure.inference.preprocessing import Preprocessing, resized
@@ -202,3 +202,51 @@ def test_a_size_that_follows_another_is_kept(height, offset):
     ]
     tensor = parse_manifest(manifest(inputs=[{"id": "image", "axes": axes}])).input
     assert fit(picture(height, 12, 1), tensor).values.shape == (height, height + offset)
+
+
+# ---- before decoding ---------------------------------------------------------------------------------------------------------------
+def facts(image, **others):
+    height, width, channels = image.values.shape
+    dtype = image.values.dtype
+    return ImageFacts(width=width, height=height, channels=channels, dtype=dtype.name, bits=dtype.itemsize * 8, **others)
+
+
+def fits(image, tensor):
+    try:
+        fit(image, tensor)
+    except InputMismatch:
+        return False
+    return True
+
+
+@given(
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(1, 4),
+    DTYPES,
+    st.sampled_from(["uint8", "uint16", "int16", "float32"]),
+    st.sampled_from(["none", "stretch", "contain"]),
+    st.sampled_from(["stored", "full_range"]),
+    st.booleans(),
+)
+def test_metadata_say_whether_an_image_will_fit(height, width, channels, stored, dtype, resize, values, repeat_grey):
+    image = picture(height, width, channels, stored)
+    tensor = described(height=(3, 2), width=6, dtype=dtype, resize=resize, values=values, repeat_grey=repeat_grey)
+    assert (mismatches(facts(image), tensor) == ()) == fits(image, tensor)
+
+
+def test_all_that_does_not_fit_is_named_at_once():
+    tensor = described(channels=2, dtype="uint8", pixel_size_um=0.25, pixel_size_tolerance=0.1, bit_depths=[8, 12])
+    found = mismatches(facts(picture(4, 4, 3, "uint16"), pixel_size_um=0.5), tensor)
+    assert [(one.axis, one.expected, one.found) for one in found] == [
+        ("channel", "2 (c0, c1)", "3"),
+        ("bit depth", "8 or 12", "16"),
+        ("dtype", "uint8", "uint16"),
+        ("y", "at least 8", "4"),
+        ("pixel size", "0.25 um within 10%", "0.5 um"),
+    ]
+
+
+@pytest.mark.parametrize("size", [None, 0.25, 0.2, 0.3])
+def test_a_pixel_size_that_is_near_or_unknown_is_accepted(size):
+    assert mismatches(facts(picture(), pixel_size_um=size), described(pixel_size_um=0.25, pixel_size_tolerance=0.2001)) == ()

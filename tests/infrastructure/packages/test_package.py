@@ -110,6 +110,12 @@ def test_the_shipped_models_are_packages(folder):
     assert package.manifest.files
 
 
+def test_the_quantised_network_need_not_be_there(opened):
+    """Wheels leave it out."""
+    shipped = {path.name: path.read_bytes() for path in (models() / "pbc8").iterdir() if path.name != "model-int8.onnx"}
+    assert opened(shipped).manifest.int8.file == "model-int8.onnx"
+
+
 def test_what_is_not_there_is_not_found(tmp_path):
     with pytest.raises(FileNotFoundError):
         open_package(tmp_path / "nothing")
