@@ -1,9 +1,10 @@
+import copy
 import itertools
 
 import msgspec
 import pytest
 import yaml
-from bioimageio.spec import ValidationContext, load_description
+from bioimageio.spec import ValidationContext, load_description, validate_format
 
 from infrastructure.inference.models.bundled import models
 from infrastructure.inference.models.manifest import load_manifest
@@ -49,6 +50,75 @@ def test_the_good_package_of_these_tests_is_valid_by_the_specification(tmp_path)
     with ValidationContext(perform_io_checks=True):
         summary = load_description(tmp_path / "rdf.yaml").validation_summary
     assert summary.status == "valid-format", summary.format()
+
+
+Y, X = ("inputs", 0, "axes", 2), ("inputs", 0, "axes", 3)
+BEFORE, AFTER = ("inputs", 0, "preprocessing"), ("outputs", 0, "postprocessing")
+VALID = [
+    ((*Y, "size"), {"min": 32, "step": 16}),
+    ((*Y, "size"), {"tensor_id": "image", "axis_id": "x", "offset": 2}),
+    (Y, {"type": "space", "id": "y", "size": 4, "unit": "micrometer", "scale": 0.25, "concatenable": True}),
+    (("inputs", 0, "axes", 0), {"type": "batch", "size": 1}),
+    (("inputs", 0, "axes", 0), {"type": "time", "size": 1}),
+    (("inputs", 0, "axes", 0), {"type": "index", "size": 1}),
+    (("inputs", 0, "axes", 1, "channel_names"), ["grey"]),
+    (("inputs", 0, "data"), {"type": "uint16", "range": [0, 4095]}),
+    (("inputs", 0, "data"), [{"type": "uint8"}, {"type": "uint8", "range": [0, 200]}, {"type": "uint8"}]),
+    (("inputs", 0, "data"), {"type": "uint8", "values": [0, 1, 2]}),
+    (
+        BEFORE,
+        [
+            {"id": "scale_range", "kwargs": {"axes": ["x", "y"], "max_percentile": 99.8, "eps": 1e-3}},
+            {"id": "clip", "kwargs": {"max": 1.0}},
+        ],
+    ),
+    (BEFORE, [{"id": "zero_mean_unit_variance"}]),
+    (BEFORE, [{"id": "binarize", "kwargs": {"threshold": [0.1, 0.2, 0.3], "axis": "channel"}}]),
+    (AFTER, [{"id": "scale_linear", "kwargs": {"gain": [1.0, 2.0, 3.0], "axis": "channel"}}, {"id": "softmax"}]),
+    (AFTER, [{"id": "sigmoid"}, {"id": "ensure_dtype", "kwargs": {"dtype": "float64"}}]),
+    (
+        ("config",),
+        {"bioimageio": {"reproducibility_tolerance": [{"output_ids": ["scores"], "relative_tolerance": 0.005}]}, "other": {"a": 1}},
+    ),
+]
+INVALID = [
+    ((*Y, "size"), -4),
+    ((*Y, "size"), {"min": 32}),
+    ((*Y, "size"), {"tensor_id": "image", "axis_id": "y"}),
+    ((*X, "id"), "y"),
+    (("inputs", 0, "axes", 1, "channel_names"), []),
+    (("inputs", 0, "axes", 0, "size"), 2),
+    (("inputs", 0, "data"), {"type": "float16"}),
+    (("inputs", 0, "data"), [{"type": "uint8"}, {"type": "uint16"}, {"type": "uint8"}]),
+    (BEFORE, [{"id": "scale_mean_variance", "kwargs": {"reference_tensor": "image"}}]),
+    (BEFORE, [{"id": "clip", "kwargs": {}}]),
+    (BEFORE, [{"id": "zero_mean_unit_variance", "kwargs": {"axes": ["z"]}}]),
+    (AFTER, [{"id": "scale_range", "kwargs": {"reference_tensor": "other"}}]),
+    (AFTER, [{"id": "argmax"}]),
+    (("weights", "onnx", "opset_version"), 6),
+    (("weights",), {}),
+    (("name",), ""),
+    (("type",), "notebook"),
+]
+
+
+def status_by_the_specification(document):
+    with ValidationContext(perform_io_checks=False):
+        return validate_format(copy.deepcopy(document)).status
+
+
+@pytest.mark.parametrize(("path", "value"), VALID)
+def test_what_the_specification_takes_is_read(path, value):
+    document = changed(manifest(), *path, to=value)
+    assert status_by_the_specification(document) == "valid-format"
+    assert parse_manifest(document).labels == LABELS
+
+
+@pytest.mark.parametrize(("path", "value"), INVALID)
+def test_what_the_specification_refuses_is_refused(path, value):
+    document = changed(manifest(), *path, to=value)
+    assert status_by_the_specification(document) == "failed"
+    assert refused(document)
 
 
 @pytest.mark.parametrize("version", ["0.5.0", "0.5.4", "0.5.14", "0.5.99"])
@@ -118,6 +188,7 @@ def test_unknown_fields_that_decide_nothing_are_ignored():
             "axis",
         ),
         (("config",), {"bioscope": {"review_outside": [2, 1]}}, "config.bioscope", "lower one first"),
+        (("outputs", 0, "id"), "image", "outputs", "two tensors"),
         (("config",), {"bioscope": {"review_below": 2}}, "config.bioscope.review_below", "<= 1"),
     ],
 )
