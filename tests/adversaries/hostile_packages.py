@@ -271,6 +271,9 @@ TENSORS = {
     ),
     "a header that is a program": Hostile("tensor_file", with_test_output(header(b"__import__('os').system('true')\n"))),
     "a header of nested lists": Hostile("tensor_file", with_test_output(header(b"(" * 3000))),
+    "a header of digits": Hostile(
+        "tensor_file", with_test_output(header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"1" * 3000 + b"), }\n"))
+    ),
     "a header longer than the file": Hostile("tensor_file", with_test_output(header(b"{}", length=60_000))),
     "an archive of tensors": Hostile("tensor_file", with_test_output(archive(entry("a.npy")))),
     "a test output that is NaN": Hostile("tensor_file", with_test_output(making.npy(np.full((1, 3), np.nan, np.float32)))),

@@ -144,12 +144,10 @@ def test_an_archive_that_changes_after_opening_is_refused(tmp_path):
     path = tmp_path / "package.zip"
     path.write_bytes(zipped(files()))
     package = open_package(path)
-    path.write_bytes(path.read_bytes().replace(b"PK\3\4", b"PK\3\5"))
-    other = files(labels__txt=b"x")
-    path.write_bytes(zipped(dict(reversed(other.items()))))
+    path.write_bytes(zipped(dict(reversed(files().items()))))
     with pytest.raises(PackageRefused) as refused:
         package.read("model.onnx")
-    assert refused.value.code in {"file_changed", "entry_corrupted"}
+    assert refused.value.code in {"file_changed", "entry_corrupted"}  # other bytes lie where the file was
 
 
 def test_codes_are_plain_words():

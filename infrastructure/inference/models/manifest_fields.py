@@ -28,7 +28,7 @@ from infrastructure.inference.preprocessing import Preprocessing
 VERSION: Final = re.compile(r"0\.5\.\d{1,4}")
 MAX_LABELS: Final = 10_000
 CODE_OPERATORS: Final = {"custom", "stardist_postprocessing", "cellpose_flow_dynamics"}
-PLACE: Final = re.compile(r" - at `(?:key in )?\$\.?(.*)`\Z", re.DOTALL)
+PLACE: Final = " - at `"
 MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
 
 Fields = TypeVar("Fields", bound=msgspec.Struct)
@@ -228,8 +228,8 @@ OPERATOR_NAMES: Final[dict[str, set[Any]]] = {
 def _from_validation(error: msgspec.ValidationError, file: str) -> PackageRefused:
     """The message and the path of msgspec: `Expected `int`, got `str` - at `$.inputs[0].axes[2].size``."""
     text = str(error)
-    place = PLACE.search(text)
-    detail, field = (text[: place.start()], place[1]) if place else (text, "")
+    detail, _, path = text.rpartition(PLACE) if PLACE in text else (text, "", "")
+    field = path.rstrip("`").removeprefix("$").removeprefix(".")
     missing = MISSING.fullmatch(detail)
     if missing:
         field = f"{field}.{missing[1]}" if field else missing[1]

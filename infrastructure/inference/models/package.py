@@ -75,10 +75,12 @@ class Package:
         return FileFacts(size, digest.hexdigest())
 
     def _known(self, name: str, field: str = "") -> FileFacts:
-        if name not in self.files:
-            place = {"file": self._manifest_file(), "field": field} if field else {"file": name}
-            raise PackageRefused(RefusalCode.FILE_MISSING, f"names `{shown(name)}`, which is not in the package", **place)
-        return self.files[name]
+        if name in self.files:
+            return self.files[name]
+        if not field:
+            raise PackageRefused(RefusalCode.FILE_MISSING, "is not in the package", file=name)
+        detail = f"names `{shown(name)}`, which is not in the package"
+        raise PackageRefused(RefusalCode.FILE_MISSING, detail, file=self._manifest_file(), field=field)
 
     # ---- manifest
     def _manifest_file(self) -> str:

@@ -13,7 +13,7 @@ MAGIC: Final = b"\x93NUMPY"
 MAX_HEADER_BYTES: Final = 4096
 HEADER: Final = re.compile(
     rb"\{'descr': '(?P<type>[<>|][a-zA-Z]\d{0,3})', 'fortran_order': (?P<fortran>True|False), "
-    rb"'shape': \((?P<shape>(?:\d{1,19},? ?){0,8})\), ?\} *\n"
+    rb"'shape': \((?P<shape>(?:\d{1,19}(?:, ?\d{1,19}){0,7},?)?)\), ?\} *\n"
 )
 NUMBERS: Final = "biuf"
 

@@ -5,9 +5,9 @@ Run once, in an environment of its own; the product and its tests do not need th
     python -m venv /tmp/reference && /tmp/reference/bin/pip install bioimageio.core==0.9.6
     /tmp/reference/bin/python tests/data/operators/make_golden.py
 
-Only cases in which the library follows the specification are written. It ignores `eps` of three operators and `axis` of binarize; and it
-takes statistics of the tensor before all preprocessing, where the specification means the tensor that reaches the operator. So each case is
-a single operator, with the default `eps`, and binarize has its thresholds along the last axis.
+Only cases in which the library follows the specification are written. It ignores `eps` of scale_range and zero_mean_unit_variance, and
+`axis` of binarize. It takes statistics before all preprocessing, where the specification means the tensor that reaches the operator. So
+each case is a single operator with the default `eps`, and binarize has its thresholds along the last axis.
 """
 
 import json

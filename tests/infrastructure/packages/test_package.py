@@ -130,9 +130,14 @@ def test_each_limit_is_one(refused):
 
 
 def test_a_file_that_is_not_in_the_package_cannot_be_read(opened):
-    with pytest.raises(PackageRefused) as error:
+    with pytest.raises(PackageRefused, match=r"^\.\./secret: is not in the package$"):
         opened(files()).read("../secret")
-    assert error.value.code == "file_missing"
+
+
+def test_the_simple_form_needs_labels(refused):
+    contents = plain()
+    del contents["labels.txt"]
+    assert str(refused(contents)) == "labels.txt: is not in the package"
 
 
 # ---- the simple form ---------------------------------------------------------------------------------------------------------------
