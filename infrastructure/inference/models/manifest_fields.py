@@ -199,9 +199,11 @@ def _check_operators(document: Mapping[str, Any], file: str) -> None:
     for side, steps in (("inputs", "preprocessing"), ("outputs", "postprocessing")):
         for place, step in _steps(document, side, steps):
             name = step.get("id") if isinstance(step, dict) else None
+            if not isinstance(name, str):
+                continue
             if name in CODE_OPERATORS:
                 detail = f"`{name}` runs code of its own; use the operators that docs/models/format.md lists"
-            elif isinstance(name, str) and name not in OPERATOR_NAMES[steps]:
+            elif name not in OPERATOR_NAMES[steps]:
                 detail = f"`{shown(name)}` is unknown here; known are {', '.join(sorted(OPERATOR_NAMES[steps]))}"
             else:
                 continue
