@@ -61,7 +61,7 @@ class Workers:
     """What goes on behind the API."""
 
     def __init__(self, laboratory):
-        self.log, self.visible = laboratory.services.log, laboratory.services.visible
+        self.log, self.read_position = laboratory.services.log, laboratory.services.read_position
 
     async def model(self, name="shapes", *, sha256=SHA256):
         version = model.Version(number=1, sha256=sha256, size=10, labels=LABELS, review_below=0.6, record="{}")
@@ -106,7 +106,7 @@ class Workers:
 
     async def _append(self, events):
         appended = self.log.append(Command(id=uuid4(), actor=SYSTEM, at=now()), *events)
-        assert await self.visible.wait(appended.position, 5)
+        assert await self.read_position.wait(appended.position, 5)
 
 
 def inspection(*, dtype="uint8", reader):

@@ -35,24 +35,24 @@ def deep_png():
 class ObservedPosition:
     """The real read position; counts the waits for it."""
 
-    def __init__(self, visible):
-        self._visible, self.waits = visible, 0
+    def __init__(self, read_position):
+        self._read_position, self.waits = read_position, 0
 
     @property
     def position(self):
-        return self._visible.position
+        return self._read_position.position
 
     async def wait(self, position, timeout):
         self.waits += 1
-        return await self._visible.wait(position, timeout)
+        return await self._read_position.wait(position, timeout)
 
 
 class Waiting(Laboratory):
     """The same services behind another application, with limits of its own."""
 
     def __init__(self, laboratory, *, seconds=HOUR, slots=64, blobs=None):
-        self.visible = ObservedPosition(laboratory.services.visible)
-        services = msgspec.structs.replace(laboratory.services, visible=self.visible, blobs=blobs or laboratory.services.blobs)
+        self.read_position = ObservedPosition(laboratory.services.read_position)
+        services = msgspec.structs.replace(laboratory.services, read_position=self.read_position, blobs=blobs or laboratory.services.blobs)
         super().__init__(services, msgspec.structs.replace(laboratory.options, preview_wait_seconds=seconds, max_preview_waits=slots))
 
     def same(self, http):
@@ -64,7 +64,7 @@ class Waiting(Laboratory):
         tasks = []
         for number, request in enumerate(requests, 1):
             tasks.append(asyncio.create_task(request))
-            while self.visible.waits < number:
+            while self.read_position.waits < number:
                 await asyncio.sleep(0.001)
         return tasks
 
@@ -179,7 +179,7 @@ async def test_an_address_works_for_at_least_the_time_that_is_stated(laboratory)
     await Workers(laboratory).accept(image)
     for path, query, granted in LIVES:
         body = (await http.get(f"{IMAGES}{image}/{path}", params={"expires_in": query} if query else {})).json()
-        signed = laboratory.services.signed(urlsplit(body["url"]).path.removeprefix("/api/blobs/"))
+        signed = laboratory.services.unseal_address(urlsplit(body["url"]).path.removeprefix("/api/blobs/"))
         remaining = signed.ends - datetime.now().timestamp()
         assert granted - SOON < remaining <= granted * 1.25
 
@@ -295,7 +295,7 @@ async def test_the_wait_ends_and_says_when_to_ask_again(laboratory):
     waiting = Waiting(laboratory, seconds=0.05)
     for path in ("preview", "thumbnail"):
         check_pending(await waiting.same(http).get(f"{IMAGES}{image}/{path}"))
-    assert waiting.visible.waits >= 2
+    assert waiting.read_position.waits >= 2
 
 
 async def test_by_default_the_wait_lasts_two_seconds(laboratory):

@@ -127,7 +127,7 @@ async def test_a_service_has_addresses_that_end_with_its_token_and_with_the_imag
     urls = [one["url"] for one in answers]
     assert await statuses(laboratory, urls) == WORK
     for one in answers:
-        signed = laboratory.services.signed(token_of(one["url"]))
+        signed = laboratory.services.unseal_address(token_of(one["url"]))
         assert one["expires_in"] <= signed.ends - time.time() + 2 <= seconds + 2
     await http.delete(f"{IMAGES}{image}")
     assert await statuses(laboratory, urls) == {404}

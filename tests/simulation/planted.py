@@ -231,11 +231,11 @@ def notifications_believed() -> AbstractContextManager[None]:
     """A watcher goes on behind the position that it was notified of."""
 
     async def ring(self: Any) -> None:
-        async with self._services.live.subscribe() as news:
+        async with self._services.notifications.subscribe() as news:
             while True:
                 if await news.wait(1.0) and self._subscription is not None:
                     with suppress(msgspec.DecodeError, KeyError):
-                        self._subscription.position = msgspec.json.decode(self._services.live.said)["position"] - 1
+                        self._subscription.position = msgspec.json.decode(self._services.notifications.said)["position"] - 1
                 self._wake_up.set()
 
     return planted((LiveConnection, "_watch_notifications", ring))
