@@ -1,7 +1,8 @@
 """What can go wrong, in the words of a user: each error has a stable `code` and a sentence that says what to do."""
 
+import copyreg
 from collections.abc import Sequence
-from typing import ClassVar, Final, TypedDict
+from typing import Any, ClassVar, Final, TypedDict
 from uuid import UUID
 
 MAX_TYPE_NAME_SHOWN: Final = 80  # characters: the name of an unknown event type may be anything
@@ -27,6 +28,10 @@ class DomainError(Exception):
         self.detail = detail
         self.reason = reason
         self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Restored with all fields and without `__init__`, whose arguments differ: errors travel between processes."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)
 
 
 class NotFound(DomainError):
