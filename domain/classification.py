@@ -13,6 +13,8 @@ from domain.events import Event, State, new_stream, next_event
 from domain.values import ImageWarning, chunk_id
 
 MAX_PART_IMAGES = 500  # images in one ClassificationPlanned
+
+# No settings: every reader of the log cuts a recorded plan into the same chunks, and so does `ops.chunk_size` of migration 0010.
 MAX_CHUNK_IMAGES, MIN_CHUNK_IMAGES = 64, 8  # images in one chunk; the last chunk of a plan part may be smaller
 TARGET_CHUNKS = 8  # of a small part: so that several workers share it, and its results arrive bit by bit
 

@@ -25,6 +25,7 @@ from tests.given import NOW
 from tests.projections.laboratory import SHA256
 
 LEASE = timedelta(seconds=60)
+ONE_IMAGE_CHUNKS = SchedulerLimits(images_per_command=1)  # each part of a plan has chunks of its own
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------------------
@@ -256,8 +257,8 @@ def test_a_single_image_goes_out_at_once_on_the_urgent_topic(laboratory, step):
     assert (outgoing.topic, outgoing.task) == (URGENT, Task(kind=Kind.CLASSIFY, job=job, number=0))
 
 
-def test_at_most_four_chunks_a_slot_are_given_out_and_jobs_take_turns(laboratory, step, connection, monkeypatch):
-    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
+@pytest.mark.parametrize("scheduler_limits", [ONE_IMAGE_CHUNKS])
+def test_at_most_four_chunks_a_slot_are_given_out_and_jobs_take_turns(laboratory, step, connection):
     lab = laboratory
     ada = lab.user()
     lab.model()
@@ -374,8 +375,8 @@ def test_an_answer_that_comes_late_is_the_only_one(laboratory, step, log, schedu
     assert len(judged) == 1
 
 
-def test_nothing_more_is_given_out_for_cancelled_and_deleted_jobs_images_and_datasets(laboratory, step, log, monkeypatch):
-    monkeypatch.setattr(classification, "MAX_CHUNK_IMAGES", 1)
+@pytest.mark.parametrize("scheduler_limits", [ONE_IMAGE_CHUNKS])
+def test_nothing_more_is_given_out_for_cancelled_and_deleted_jobs_images_and_datasets(laboratory, step, log):
     lab = laboratory
     ada = lab.user()
     lab.model()
