@@ -1,6 +1,5 @@
 """What can go wrong, in the words of a user: each error has a stable `code` and a sentence that says what to do."""
 
-import copyreg
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, TypedDict
 from uuid import UUID
@@ -31,7 +30,11 @@ class DomainError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Restored with all fields and without `__init__`, whose arguments differ: errors travel between processes."""
-        return copyreg.__newobj__, (type(self), *self.args), vars(self)
+        return _new_error, (type(self), *self.args), vars(self)
+
+
+def _new_error(kind: type[DomainError], *args: object) -> DomainError:
+    return kind.__new__(kind, *args)
 
 
 class NotFound(DomainError):

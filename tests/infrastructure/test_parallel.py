@@ -75,7 +75,7 @@ def test_an_interrupt_ends_all_processes_at_once_with_the_usual_exit_code_and_me
                 assert program.poll() is None
             receiver(program.pid, signal.SIGINT)
             _, said = program.communicate(timeout=30)
-            assert (program.returncode, said) == (1, "Aborted!\n")
+            assert (program.returncode, said) == (1, "\nAborted!\n")
             assert processes_of(program.pid) == []
         finally:
             if program.poll() is None:
