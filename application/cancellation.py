@@ -44,7 +44,7 @@ async def run_until_first_ends(*works: Awaitable[Any], grace_seconds: float = GR
 
 async def _cancel_all(tasks: "Sequence[asyncio.Future[Any]]", grace_seconds: float) -> asyncio.CancelledError | None:
     """As `cancel_and_wait`, with time for each task to finish first. Returns the cancellation of the caller meanwhile."""
-    pending = {task for task in tasks if not task.done()}
+    pending = [task for task in tasks if not task.done()]
     pause = grace_seconds
     cancellation: asyncio.CancelledError | None = None
     while pending:
@@ -54,7 +54,7 @@ async def _cancel_all(tasks: "Sequence[asyncio.Future[Any]]", grace_seconds: flo
             await asyncio.wait(pending, timeout=pause)
         except asyncio.CancelledError as error:
             cancellation = error
-        pending = {task for task in pending if not task.done()}
+        pending = [task for task in pending if not task.done()]
         pause = REPEAT_INTERVAL_SECONDS
     return cancellation
 
